@@ -135,6 +135,7 @@ An ENDPOINT is one of:
   example.com:10000:timeout=5     the same, with at most 5 seconds to connect
   unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
   tls:example.com:443             with TLS; ca=FILE trusts another authority
+  process:/bin/cat                a program, on its standard input and output
   haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
 
 Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
@@ -144,6 +145,7 @@ const FORWARD_EXAMPLE: &str = listening!(
     "  couplet forward :8080 localhost:80             a port, from elsewhere
   couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
   couplet forward 8080 unix:/run/app.sock -v       a line for each connection
+  couplet forward 7000 'process:/bin/cat -n'       a program for each connection
 
 With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is
 silent for the idle timeout, a minute unless set, is forgotten.

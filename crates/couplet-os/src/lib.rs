@@ -12,6 +12,7 @@ pub mod heap;
 pub mod interfaces;
 pub mod lend;
 pub mod local;
+pub mod process;
 pub mod signals;
 pub mod tethered;
 #[cfg(feature = "trap")]

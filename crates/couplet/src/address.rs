@@ -32,6 +32,9 @@ pub enum Address {
     Udp(SocketAddr),
     /// The name of a UNIX socket. That of a client is [unnamed](UnixAddress::Unnamed), as a rule.
     Unix(UnixAddress),
+    /// No socket: pipes, a terminal, a file. The text says which, as in `stdio:`; it is not an address that
+    /// can be connected to.
+    Pipe(Arc<str>),
 }
 
 impl Address {
@@ -44,7 +47,7 @@ impl Address {
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(addr) | Address::Udp(addr) => Some(*addr),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Pipe(_) => None,
         }
     }
 
@@ -52,7 +55,7 @@ impl Address {
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
             Address::Unix(name) => Some(name),
-            Address::Tcp(_) | Address::Udp(_) => None,
+            Address::Tcp(_) | Address::Udp(_) | Address::Pipe(_) => None,
         }
     }
 
@@ -129,6 +132,7 @@ impl fmt::Display for Address {
             Address::Tcp(addr) => write!(f, "tcp:{addr}"),
             Address::Udp(addr) => write!(f, "udp:{addr}"),
             Address::Unix(name) => write!(f, "unix:{name}"),
+            Address::Pipe(name) => f.write_str(name),
         }
     }
 }

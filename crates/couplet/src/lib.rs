@@ -96,6 +96,8 @@
 //! | let one process at a time do something | [`task::FilesystemLock`] |
 //! | find out why a Deferred did what it did | [`Deferred::history`] |
 //! | call from other threads, run blocking code | [`Remote`], [`Reactor::defer_to_thread`] |
+//! | start other programs | `Reactor::spawn_process`, `Reactor::process_output`, on Unix |
+//! | read and write pipes, terminals and files | `Reactor::adopt_pipe`, on Unix |
 //! | watch a file descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
 //! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
@@ -167,6 +169,8 @@ pub mod http;
 pub mod layers;
 pub mod manual;
 mod panics;
+#[cfg(unix)]
+pub mod process;
 mod protocol;
 pub mod protocols;
 pub mod reactor;

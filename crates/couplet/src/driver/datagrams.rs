@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use super::ListenOptions;
 use super::PeerCredentials;
 use super::socket::Prepared;

@@ -40,7 +40,11 @@ pub(crate) mod file_locks;
 pub mod memory;
 mod mio;
 mod names;
+#[cfg(unix)]
+mod pipe;
 mod pool;
+#[cfg(unix)]
+pub(crate) mod process;
 mod socket;
 mod stalls;
 
@@ -67,6 +71,10 @@ pub use datagrams::{
     Outgoing,
 };
 pub use mio::Mio;
+#[cfg(unix)]
+pub use pipe::Pipe;
+#[cfg(unix)]
+pub use process::{ChildProcess, Command, Spawned};
 pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
 pub use socket2::SockRef;
 pub(crate) use stalls::{Doing, Hold, Stalls};
@@ -845,6 +853,28 @@ pub trait World {
     /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without sockets.
     fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
         let _ = socket;
+        Err(socket::unsupported())
+    }
+
+    /// Takes over descriptors that are no sockets.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without descriptors.
+    #[cfg(unix)]
+    fn adopt_pipe(&self, pipe: Pipe) -> io::Result<Adopted> {
+        let _ = pipe;
+        Err(socket::unsupported())
+    }
+
+    /// Starts a program as a child.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without processes.
+    #[cfg(unix)]
+    fn spawn(&self, command: &Command) -> io::Result<Spawned> {
+        let _ = command;
         Err(socket::unsupported())
     }
 

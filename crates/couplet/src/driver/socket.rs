@@ -92,6 +92,21 @@ impl From<std::os::fd::OwnedFd> for ConnectedSocket {
 }
 
 #[cfg(unix)]
+impl ConnectedSocket {
+    /// A duplicate of the descriptor with this number, if it is a stream socket.
+    ///
+    /// # Errors
+    ///
+    /// When it is not open.
+    pub(crate) fn inherited(descriptor: i32) -> io::Result<Option<ConnectedSocket>> {
+        use rustix::net::{SocketType, sockopt};
+        let socket = couplet_os::descriptor::duplicate(descriptor)?;
+        let is_stream = sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
+        Ok(is_stream.then(|| socket.into()))
+    }
+}
+
+#[cfg(unix)]
 impl ListeningSocket {
     /// A duplicate of the descriptor with this number, which the process inherited. It stays open,
     /// so it can be asked for again.

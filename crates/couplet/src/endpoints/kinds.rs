@@ -206,6 +206,12 @@ impl Side for dyn ClientEndpoint {
                 #[cfg(any(feature = "tls", feature = "ring"))]
                 ("ssl", super::tls::client),
                 ("unix", super::unix::client),
+                #[cfg(unix)]
+                ("process", super::process::client),
+                #[cfg(unix)]
+                ("stdio", super::descriptors::stdio),
+                #[cfg(unix)]
+                ("fd", super::descriptors::fd),
                 ("haproxy", super::proxy::client),
                 ("throttle", super::throttle::client),
                 ("log", super::log::client),

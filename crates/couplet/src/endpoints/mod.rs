@@ -12,7 +12,9 @@
 //! | `unix:/run/app.sock`, `unix:app.sock` | on that UNIX socket | to it |
 //! | `unix:@app` | on that abstract name, on Linux | to it |
 //! | `systemd:web`, `systemd:0` | on that socket of the init system's, by name or index | |
-//! | `fd:3` | on the socket that was inherited with this number | |
+//! | `fd:3` | on the socket that was inherited with this number | to that socket, pipe, terminal or file |
+//! | `process:/bin/cat`, `process:/bin/sh -c 'sleep 1'` | | to the program's standard input and output |
+//! | `stdio:` | | to our own |
 //! | `tls:443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
 //! | `tls:example.com:443` | | with TLS to that host, whose certificate is verified |
 //! | `tls:unix:app.sock:…` | with TLS on that UNIX socket | with TLS to it, given `servername=` |
@@ -46,11 +48,15 @@
 //!
 //! [`manual::endpoints`]: crate::manual::endpoints
 
+#[cfg(unix)]
+mod descriptors;
 mod error;
 mod grammar;
 mod inherited;
 mod kinds;
 mod log;
+#[cfg(unix)]
+mod process;
 mod proxy;
 mod tcp;
 mod throttle;
@@ -62,11 +68,15 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(unix)]
+pub use descriptors::{FdClient, StdioClient};
 pub use error::EndpointError;
 pub use grammar::{Part, Parts, quote};
 pub use inherited::{FdServer, SystemdServer};
 pub use kinds::{RegisterError, register_client, register_server};
 pub use log::Logged;
+#[cfg(unix)]
+pub use process::ProcessClient;
 pub use proxy::{ProxyClient, ProxyServer};
 pub use tcp::{TcpClient, TcpServer};
 pub use throttle::Throttled;

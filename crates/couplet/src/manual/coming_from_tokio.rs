@@ -155,7 +155,8 @@
 //! | `set_nodelay`, `TcpSocket` | on unless set; [`ConnectOptions`](crate::ConnectOptions), [`ListenOptions`](crate::ListenOptions), [`with_socket`](crate::Transport::with_socket) |
 //! | `AsyncFd` | `Reactor::watch`, on Unix |
 //! | `AsyncRead`, `AsyncWrite` for libraries | those of `futures-io`; tokio's with the feature `tokio-io`, hyper's with `hyper` |
-//! | `UdpSocket`, `process`, `fs` | none; `defer_to_thread` for files |
+//! | `process`, `net::unix::pipe`, `io::stdin` | `process_output`, `spawn_process`, `connect_process`, `adopt_pipe`, on Unix |
+//! | `UdpSocket`, `fs` | none; `defer_to_thread` for files |
 //! | `signal::ctrl_c`, graceful shutdown | [`run`](crate::run) handles signals; [draining](super::stopping#draining) |
 //!
 //! ## Tests
@@ -225,7 +226,7 @@
 //! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and many more. They can run
 //!   [beside a loop](super::beside_tokio), but a program that consists of them is better off in tokio.
 //! - The work is CPU-bound, or so uneven that connections should move between cores.
-//! - You need QUIC, processes, named pipes, or asynchronous file I/O.
+//! - You need QUIC, named pipes of Windows, or asynchronous file I/O.
 //! - You need years of production use; this is version 0.1.
 //!
 //! Couplet is for implementing protocols: servers, proxies and clients with state shared between

@@ -50,6 +50,8 @@
 //! | `getDelayedCalls` | [`snapshot`](crate::Reactor::snapshot), and SIGUSR1 |
 //! | `addSystemEventTrigger("before", "shutdown", f)` | [`on`](crate::Reactor::on)`(`[`Shutdown::Before`](crate::Shutdown::Before)`, f)`; see [`stopping`](super::stopping) |
 //! | `addReader`, `addWriter` | `watch`, on Unix |
+//! | `spawnProcess`, `ProcessProtocol`, `getProcessOutputAndValue` | `spawn_process`, `process::ProcessProtocol`, `process_output`, on Unix; the environment is inherited, and what can't be started is always an immediate error |
+//! | `StandardIO` | `adopt_pipe` with `driver::Pipe::stdio()`, or the endpoint `stdio:` |
 //! | `adoptStreamConnection`, `adoptStreamPort` | [`adopt`](crate::Reactor::adopt), [`adopt_port`](crate::Reactor::adopt_port) |
 //! | `reactor.iterate()`, another reactor, a GUI's | [`Loop::turn`](crate::Loop::turn), [`Loop::with_driver`](crate::Loop::with_driver), [`embedding`](super::embedding) |
 //! | the asyncio reactor | [`beside_tokio`](super::beside_tokio) |
@@ -255,10 +257,9 @@
 //!
 //! ## What is not there
 //!
-//! - Child processes (`spawnProcess`).
 //! - Application protocols: HTTP (hyper runs over [streams](crate::stream)), SSH, DNS, mail, IRC, AMP, PB.
 //! - Trees of services, `twistd`, plugins, `twisted.cred`, manholes.
-//! - Serial ports, and stdin and stdout as a transport; `watch` is the way on Unix.
+//! - Serial ports; `watch` is the way on Unix.
 //! - The thread pool's size can't be set; it is ten threads.
 //!
 //! The examples contain all programs of Dave Peticolas' *Twisted Introduction*, with what is different in

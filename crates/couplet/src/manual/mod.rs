@@ -17,6 +17,7 @@
 //! | [`time`] | timed calls, timeouts, and repeated work |
 //! | [`stopping`] | the order of a shutdown, signals, draining, exit codes |
 //! | [`threads`] | blocking work, calls from other threads, many cores |
+//! | `processes` | children, their pipes and terminals; pipes and files of your own; on Unix |
 //! | [`beside_tokio`] | libraries that need tokio: a loop inside tokio, or tokio around a loop |
 //! | `http` | an axum application on a loop, its limits, its end, its clients, and its tests |
 //! | `databases` | PostgreSQL, Redis and HTTPS behind a program, over its own sockets; `sqlx` |
@@ -46,6 +47,8 @@ pub mod half_close;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod layers;
+#[cfg(unix)]
+pub mod processes;
 pub mod shared_state;
 pub mod simulator;
 pub mod stopping;

@@ -267,6 +267,8 @@ impl Target {
                 Target::Tcp { host, port: address.port(), address: Some(address) }
             }
             Address::Unix(name) => Target::Unix(name),
+            // Fails as a UNIX socket without a name does.
+            Address::Pipe(_) => Target::Unix(UnixAddress::Unnamed),
         }
     }
 

@@ -38,6 +38,10 @@ impl Core {
         if cell.peer.unix().is_some() {
             cell.set_credentials(io.peer_credentials(key));
         }
+        if matches!(cell.peer, Address::Pipe(_)) {
+            // The system keeps what is in a pipe: there is no reset to be feared.
+            cell.closes_at_once.set(true);
+        }
         let mut entry = self.table.make(cell);
         entry.origin = origin;
         self.table.put(key, Resource::Connection(entry));

@@ -47,9 +47,11 @@ use crate::address::{Address, UnixAddress};
 use crate::datagrams::DatagramCell;
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{
-    ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares, Stalls,
-    World,
+    Adopted, ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares,
+    Stalls, World,
 };
+#[cfg(unix)]
+use crate::driver::{Command, Pipe, Spawned};
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::panics::Contained;
@@ -461,8 +463,66 @@ impl Reactor {
         socket: impl Into<ConnectedSocket>,
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        let adopted = self.records.world.adopt(socket.into())?;
-        Ok(AdoptionCell::start(self, adopted, self.attached(factory.into_factory())))
+        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory))
+    }
+
+    /// Takes over descriptors that are no sockets, as one connection: pipes, FIFOs, terminals, files. The
+    /// protocol, its flow control and its close are those of any connection, except that a close does not
+    /// wait for the peer: a pipe keeps what was written to it.
+    ///
+    /// The descriptors become non-blocking, for everyone who has them; when the connection is closed they
+    /// are as before. A file is always ready, and each read or write of it waits for its disk. That a
+    /// program dies of SIGPIPE is left to it: Rust's runtime ignores that signal. Only on Unix. Twisted's
+    /// `StandardIO`.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Print;
+    /// impl Protocol for Print {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         assert_eq!(data, b"Rose is a rose");
+    /// #       transport.reactor().stop();
+    ///     }
+    /// }
+    ///
+    /// couplet::run(|reactor| {
+    ///     let (reader, mut writer) = std::io::pipe()?;
+    ///     writer.write_all(b"Rose is a rose")?;
+    ///     reactor.adopt_pipe(reader, || Print)?.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without descriptors.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn adopt_pipe<K, F: IntoFactory<K>>(
+        &self,
+        pipe: impl Into<Pipe>,
+        factory: F,
+    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
+        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory))
+    }
+
+    /// Starts a program in this world.
+    #[cfg(unix)]
+    pub(crate) fn start_program(&self, command: &Command) -> io::Result<Spawned> {
+        self.records.world.spawn(command)
+    }
+
+    /// Serves what the world has adopted already.
+    #[track_caller]
+    pub(crate) fn adopt_prepared<K, F: IntoFactory<K>>(
+        &self,
+        adopted: Adopted,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        AdoptionCell::start(self, adopted, self.attached(factory.into_factory()))
     }
 
     /// Takes over a socket that listens already: one that an init system opened, or a parent with

@@ -145,7 +145,7 @@ pub(crate) struct ConnectionCell {
     /// Reset the connection if it ends without the protocol's asking.
     reset_unless_closed: Cell<bool>,
     /// A close does not wait for the peer's FIN.
-    pub(super) closes_at_once: Cell<bool>,
+    pub(crate) closes_at_once: Cell<bool>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
     /// It is asked to finish.

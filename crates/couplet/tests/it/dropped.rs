@@ -9,8 +9,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::driver::Pipe;
 use couplet::endpoints::ServerEndpoint;
 use couplet::factory::ErasedFactory;
+use couplet::process::Command;
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
 use couplet::services::ClientService;
 use couplet::task::{CooperativeTask, Cooperator};
@@ -861,6 +863,29 @@ const WAYS: &[(&str, &str, Act)] = &[
         let mut l = Loop::new().expect("a loop");
         let port = l.reactor().adopt_port(listening(), MakesEchoes(s.bomb()));
         port.expect("a listening socket");
+        l.turn(Some(Duration::ZERO)).expect("the loop turns");
+    }),
+    ("adopt_pipe", "its connection ends, and its loop is dropped", |s| {
+        let mut l = Loop::new().expect("a loop");
+        let reactor = l.reactor();
+        let (ours, theirs) = std::io::pipe().expect("a pipe");
+        let adopted = reactor.adopt_pipe(Pipe::reader(ours), MakesEchoes(s.bomb()));
+        adopted.expect("a pipe").discard();
+        drop(theirs);
+        for _ in 0..3 {
+            l.turn(Some(Duration::ZERO)).expect("the loop turns");
+        }
+        let (ours, _theirs) = std::io::pipe().expect("a pipe");
+        let adopted = reactor.adopt_pipe(Pipe::reader(ours), MakesEchoes(s.bomb()));
+        adopted.expect("a pipe").discard();
+    }),
+    ("connect_process", "its program can't be started, and its loop is dropped", |s| {
+        let mut l = Loop::new().expect("a loop");
+        let reactor = l.reactor();
+        let missing = Command::new("/nowhere");
+        reactor.connect_process(missing, MakesEchoes(s.bomb())).discard();
+        let cat = Command::new("/bin/cat");
+        reactor.connect_process(cat, MakesEchoes(s.bomb())).discard();
         l.turn(Some(Duration::ZERO)).expect("the loop turns");
     }),
     ("register_producer", "lost with its connection", |s| {

@@ -36,7 +36,9 @@ mod names;
 #[path = "../needed/mod.rs"]
 mod needed;
 mod pace;
+mod pipes;
 mod policies;
+mod process;
 mod rate;
 mod readiness;
 mod reconnecting;

@@ -540,7 +540,9 @@ impl Network {
                 address.set_port(net.free_port());
                 Address::Tcp(address)
             }
-            Address::Unix(UnixAddress::Unnamed) => return Err(io::ErrorKind::InvalidInput.into()),
+            Address::Unix(UnixAddress::Unnamed) | Address::Pipe(_) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
             address => address,
         };
         if net.listeners.contains_key(&address) {

@@ -320,6 +320,7 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
     let (socket, file) = match address {
         Address::Tcp(address) | Address::Udp(address) => (bind_udp(*address, options)?, None),
         Address::Unix(name) => unix::bind_datagrams(name, options)?,
+        Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
     if let Some(peer) = &options.peer {
         socket.connect(&name_for(&socket, peer)?)?;
@@ -351,6 +352,7 @@ fn name_for(socket: &Socket, peer: &Address) -> io::Result<SockAddr> {
             Ok(SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())).into())
         }
         (Address::Tcp(to) | Address::Udp(to), _) => Ok((*to).into()),
+        (Address::Pipe(_), _) => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 

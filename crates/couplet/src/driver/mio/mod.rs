@@ -17,6 +17,8 @@ mod datagrams;
 mod epoll;
 #[cfg(unix)]
 mod lock;
+#[cfg(unix)]
+mod pipe;
 mod readiness;
 mod signals;
 mod slots;
@@ -374,6 +376,9 @@ impl Commands for Mio {
     #[inline(always)]
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         let Some(stream) = self.stream(key) else {
+            #[cfg(unix)]
+            return self.write_to_pipe(key, out);
+            #[cfg(not(unix))]
             return WriteOutcome::Blocked;
         };
         if stream.readiness.has(Readiness::BLOCKED) {
@@ -443,6 +448,11 @@ impl Commands for Mio {
     }
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
+        #[cfg(unix)]
+        let adopted = match adopted.socket.downcast::<pipe::PipeSlot>() {
+            Ok(pipe) => return self.adopt_pipe(pipe),
+            Err(socket) => Adopted { socket, ..adopted },
+        };
         let stream = adopted.socket.downcast::<socket2::Socket>().map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "a connection of another driver's world")
         })?;
@@ -465,6 +475,11 @@ impl Commands for Mio {
                 port.readable && on
             }
             Kind::Datagrams(_) => return self.receive_datagrams(key, on),
+            #[cfg(unix)]
+            Kind::Pipe(pipe) => {
+                pipe.readiness.set(Readiness::PAUSED, !on);
+                on && pipe.readiness.has(Readiness::READABLE)
+            }
             Kind::Connecting(_) | Kind::Dialling(_) => false,
         };
         if wake {
@@ -473,7 +488,11 @@ impl Commands for Mio {
     }
 
     fn shut_write(&mut self, key: Key) {
-        let Some(stream) = self.stream(key) else { return };
+        let Some(stream) = self.stream(key) else {
+            #[cfg(unix)]
+            self.shut_pipe(key);
+            return;
+        };
         // Before the FIN: a process that dies in between has still sent everything.
         stream.clear_resets();
         if let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write) {
@@ -500,6 +519,10 @@ impl Commands for Mio {
             Some(Registered { kind: Kind::Stream(stream), .. }) => {
                 stream.readiness.has(Readiness::CLOSING)
             }
+            #[cfg(unix)]
+            Some(Registered { kind: Kind::Pipe(pipe), .. }) => {
+                pipe.readiness.has(Readiness::CLOSING)
+            }
             _ => false,
         }
     }
@@ -509,6 +532,8 @@ impl Commands for Mio {
             Registered { kind: Kind::Stream(stream), .. } => {
                 couplet_os::unsent::unsent(&stream.stream)
             }
+            #[cfg(unix)]
+            Registered { kind: Kind::Pipe(pipe), .. } => pipe.unsent(),
             _ => None,
         }
     }

@@ -59,6 +59,8 @@ impl Mio {
                 }
                 stream.readiness.set(readiness.0, true);
             }
+            #[cfg(unix)]
+            Kind::Pipe(pipe) => pipe.note(readiness),
             Kind::Dialling(_) => {}
             Kind::Connecting(connecting) => {
                 connecting.closing |= readiness.has(Readiness::CLOSING);
@@ -189,6 +191,8 @@ impl Mio {
             Kind::Connecting(_) => self.next_from_connecting(slot),
             Kind::Dialling(_) => self.dial(slot),
             Kind::Datagrams(_) => self.next_from_datagrams(slot),
+            #[cfg(unix)]
+            Kind::Pipe(_) => self.next_from_pipe(slot),
         }
     }
 

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use super::Mio;
 use super::accepting::PortSlot;
 use super::datagrams::DatagramSlot;
+#[cfg(unix)]
+use super::pipe::PipeSlot;
 use super::socket::{Stream, deregister};
 use super::stream::{Readiness, StreamSlot};
 use super::unix::Descriptor;
@@ -31,6 +33,9 @@ pub(super) enum Kind {
     Dialling(Box<Dial>),
     Stream(StreamSlot),
     Datagrams(Box<DatagramSlot>),
+    /// Descriptors that are no sockets.
+    #[cfg(unix)]
+    Pipe(Box<PipeSlot>),
 }
 
 /// A connect to a UNIX socket whose queue was full. The system neither queues it nor says when
@@ -114,6 +119,8 @@ impl Mio {
                     port.deregister(registry);
                     self.arrived.forget(key);
                 }
+                #[cfg(unix)]
+                Kind::Pipe(pipe) => pipe.deregister(registry),
                 Kind::Stream(_) | Kind::Connecting(_) | Kind::Dialling(_) => {}
             }
             if !self.held.is_empty() {

@@ -21,6 +21,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::datagrams;
 #[cfg(unix)]
 use super::lock::Lock;
+#[cfg(unix)]
+use super::pipe;
 use super::socket::{self, Listener, Stream};
 #[cfg(unix)]
 use super::token_of;
@@ -31,7 +33,7 @@ use crate::driver::{
     ListeningSocket, World,
 };
 #[cfg(unix)]
-use crate::driver::{Interest, WatchId};
+use crate::driver::{Command, Interest, Pipe, Spawned, WatchId};
 use crate::error::ConnectError;
 
 /// How late a wait for a deadline more than a second away may end.
@@ -125,6 +127,7 @@ impl World for System {
                 let (socket, file) = unix::bind(name, options)?;
                 Listening::bound(socket, file)
             }
+            Address::Pipe(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -137,6 +140,16 @@ impl World for System {
         socket.set_nonblocking(true)?;
         let (peer, host) = (socket.peer_addr()?, socket.local_addr()?);
         Ok(Adopted::new(socket::address(&peer), socket::address(&host), socket))
+    }
+
+    #[cfg(unix)]
+    fn adopt_pipe(&self, pipe: Pipe) -> io::Result<Adopted> {
+        pipe::adopted(pipe)
+    }
+
+    #[cfg(unix)]
+    fn spawn(&self, command: &Command) -> io::Result<Spawned> {
+        crate::driver::process::spawn(command, pipe::adopted)
     }
 
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
@@ -246,6 +259,7 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
         }
         Address::Tcp(to) | Address::Udp(to) => connect_from(*to, options)?,
         Address::Unix(name) => return unix::connect(name, options),
+        Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
     if options.no_delay {
         SockRef::from(&stream).set_tcp_nodelay(true)?;

@@ -66,6 +66,7 @@ impl Kernel {
                 UnixAddress::from(format!("\0{number:05x}")).into()
             }
             Address::Unix(name) => Address::Unix(name),
+            Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
             Address::Tcp(mut address) | Address::Udp(mut address) => {
                 if !self.hosts[host as usize].has_address(address.ip()) {
                     return Err(io::ErrorKind::AddrNotAvailable.into());

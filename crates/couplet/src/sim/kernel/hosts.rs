@@ -403,7 +403,9 @@ impl Kernel {
                     address.set_port(self.free_port(host));
                 }
             }
-            Address::Unix(UnixAddress::Unnamed) => return Err(io::ErrorKind::InvalidInput.into()),
+            Address::Unix(UnixAddress::Unnamed) | Address::Pipe(_) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
             Address::Unix(_) => {}
         }
         let state = self.host(host);

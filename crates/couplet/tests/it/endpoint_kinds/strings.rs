@@ -217,7 +217,6 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
         client,
         &[
             ("tsl:example.com:443", 0, "there is no tsl: to connect", Some("tls:example.com:443")),
-            ("fd:3", 0, "an endpoint to connect starts with tcp:, tls:", None),
             ("systemd:web", 0, "an endpoint to connect starts with", None),
             (
                 "tls:a:443:servename=b",

@@ -39,6 +39,8 @@ pub(crate) const BOTH_ROLES: [Role; 2] = [Role::Server, Role::Client];
 pub(crate) struct Kit {
     driver: DriverKind,
     is_unix: bool,
+    /// A's connections are pairs of pipes.
+    is_pipes: bool,
     buffer: Option<usize>,
     answers: Answers,
     layers: Under,
@@ -82,7 +84,15 @@ impl Kit {
     const fn of(driver: DriverKind) -> Kit {
         let layers = Under::Nothing;
         let answers = Answers::Measured;
-        Kit { driver, is_unix: false, buffer: None, answers, layers, is_embedded: false }
+        Kit {
+            driver,
+            is_unix: false,
+            is_pipes: false,
+            buffer: None,
+            answers,
+            layers,
+            is_embedded: false,
+        }
     }
 
     /// Inside an outer loop.
@@ -113,6 +123,18 @@ impl Kit {
     pub(crate) const fn unix(mut self) -> Kit {
         self.is_unix = true;
         self
+    }
+
+    /// With pipes that are adopted, in place of a server's connection.
+    #[cfg(unix)]
+    pub(crate) const fn pipes(mut self) -> Kit {
+        self.is_pipes = true;
+        self
+    }
+
+    /// Whether its connections are pipes.
+    pub(crate) fn is_pipes(self) -> bool {
+        self.is_pipes
     }
 
     /// Whether its connections are UNIX sockets. They know no reset but that of a close with unread
@@ -261,6 +283,8 @@ impl Rig {
     pub(crate) fn pair(&mut self, role: Role, script: Script) -> (A, B) {
         let a = self.end();
         let b = match role {
+            #[cfg(unix)]
+            _ if self.kit.is_pipes => self.adopt_pipes(&a, script),
             Role::Server => {
                 let port = self.listen(&a, script);
                 self.peer(&port)
@@ -275,6 +299,16 @@ impl Rig {
         self.until("connection_made", move || made.is_made());
         self.settle(&a);
         (a, b)
+    }
+
+    /// A over two pipes, whose other ends are B's.
+    #[cfg(unix)]
+    fn adopt_pipes(&self, a: &A, script: Script) -> B {
+        let (b, pipe) = B::piped();
+        let mut protocol = Some(a.plays(script));
+        let adopted = self.reactor.adopt_pipe(pipe, move |_: &Address| protocol.take());
+        adopted.expect("pipes can be adopted").add_both(|_| Ok(())).detach();
+        b
     }
 
     /// What follows a handshake (session tickets) leaves, unless A has written more than fits.

@@ -49,7 +49,8 @@ macro_rules! facts {
 /// Whether a fact has a meaning on this kit that a test can see.
 fn is_seen(kit: kit::Kit, fact: &str) -> bool {
     let sealed = kit.is_sealed();
-    let left_out = kit.is_unix() && NEED_RESETS.contains(&fact)
+    let left_out = (kit.is_unix() || kit.is_pipes()) && NEED_RESETS.contains(&fact)
+        || kit.is_pipes() && NOT_OVER_PIPES.contains(&fact)
         || sealed && NOT_OVER_TLS.contains(&fact)
         || sealed && kit.has_sockets() && FILLS_PIECE_BY_PIECE.contains(&fact);
     !left_out
@@ -303,6 +304,31 @@ macro_rules! all_facts {
     };
 }
 
+/// Facts that have no meaning for pipes, beside those that need resets.
+const NOT_OVER_PIPES: [&str; 16] = [
+    // A close does not wait for the peer.
+    "c04_nothing_is_delivered_after_lose_connection",
+    "c05_an_error_ends_the_drain_and_keeps_the_reason",
+    "c05_connection_lost_comes_at_the_peers_fin",
+    "c05_the_drain_ends_at_one_mebibyte",
+    "c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin",
+    "c105b_a_drain_ends_when_its_connections_have_finished",
+    "c20b_a_fin_held_back_by_a_pause_counts",
+    "c62_when_both_halves_are_closed_the_connection_ends",
+    // They come from no port.
+    "c105a_a_drain_closes_its_port_and_asks_its_connections_alone",
+    // They have no address, no socket and no socket's options.
+    "c46_host_and_peer_stay_readable",
+    "c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket",
+    "c64b_options_are_read_back_where_there_is_a_socket",
+    // They hold less than the high mark.
+    "c65_the_pause_comes_from_the_turn",
+    // Their peer can't break them.
+    "c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else",
+    "c56_a_failed_write_does_not_hide_received_bytes",
+    "c71_drained_fails_with_the_connection",
+];
+
 /// Facts about resets at will, which UNIX sockets don't have: a system resets them only where one
 /// closes with unread input.
 const NEED_RESETS: [&str; 23] = [
@@ -459,6 +485,10 @@ driver_suite!(
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion).unix()
 );
 driver_suite!(sim_unix, crate::suite::kit::Kit::sim().unix());
+
+// Over pairs of pipes.
+#[cfg(unix)]
+driver_suite!(mio_pipes, crate::suite::kit::Kit::mio().pipes());
 
 // Inside another loop, which turns it only when it is told to.
 #[cfg(unix)]

@@ -14,6 +14,8 @@ use couplet::testing::{Network, Wire};
 use super::sealed::{Seal, Seals};
 use crate::sealed::Raw;
 pub(crate) use crate::sealed::Saw;
+#[cfg(unix)]
+use sockets::Pipes;
 use sockets::{Listener, Stream};
 
 /// The peer of a connection. It does nothing, not even read, on its own.
@@ -28,6 +30,8 @@ pub(crate) enum Far {
     Socket(Stream),
     Memory(Wire),
     Sim(World, Socket),
+    #[cfg(unix)]
+    Pipes(Pipes),
 }
 
 /// The network of the peers.
@@ -163,6 +167,13 @@ impl B {
         }))
     }
 
+    /// The other ends of two pipes.
+    #[cfg(unix)]
+    pub(crate) fn piped() -> (B, couplet::driver::Pipe) {
+        let (pipes, pipe) = Pipes::new();
+        (B::new(Far::Pipes(pipes)), pipe)
+    }
+
     fn new(end: Far) -> B {
         let end = Rc::new(RefCell::new(Some(end)));
         B { end, seal: None, got: RefCell::default(), saw: Cell::new(Saw::Open) }
@@ -207,6 +218,8 @@ impl B {
             Some(Far::Socket(stream)) => stream.reset(),
             Some(Far::Memory(wire)) => wire.reset(),
             Some(Far::Sim(_, socket)) => socket.reset(),
+            #[cfg(unix)]
+            Some(Far::Pipes(_)) => panic!("a pipe knows no reset"),
             None => {}
         }
     }
@@ -267,6 +280,8 @@ impl B {
                 world.pass(Duration::ZERO);
                 socket.error().is_some()
             }
+            #[cfg(unix)]
+            Far::Pipes(_) => false,
         })
     }
 
@@ -276,6 +291,8 @@ impl B {
             Far::Socket(stream) => stream.address(),
             Far::Memory(wire) => wire.address(),
             Far::Sim(_, socket) => socket.address().expect("a connected socket"),
+            #[cfg(unix)]
+            Far::Pipes(_) => panic!("a pipe has no address"),
         })
     }
 }
@@ -294,6 +311,8 @@ impl Far {
         match end {
             Some(Far::Memory(wire)) => wire.close(),
             Some(Far::Sim(_, socket)) => socket.close(),
+            #[cfg(unix)]
+            Some(Far::Pipes(_)) => {}
             Some(Far::Socket(_)) | None => {}
         }
     }
@@ -305,6 +324,8 @@ impl Raw for Far {
             Far::Socket(stream) => stream.send(data),
             Far::Memory(wire) => wire.send(data),
             Far::Sim(_, socket) => socket.push(data).ok(),
+            #[cfg(unix)]
+            Far::Pipes(pipes) => pipes.send(data),
         }
     }
 
@@ -313,6 +334,8 @@ impl Raw for Far {
             Far::Socket(stream) => stream.fin(),
             Far::Memory(wire) => wire.fin(),
             Far::Sim(_, socket) => socket.fin(),
+            #[cfg(unix)]
+            Far::Pipes(pipes) => pipes.fin(),
         }
     }
 
@@ -320,6 +343,8 @@ impl Raw for Far {
         match self {
             Far::Socket(stream) => stream.take(n),
             Far::Memory(wire) => Raw::take(wire, n),
+            #[cfg(unix)]
+            Far::Pipes(pipes) => pipes.take(n),
             Far::Sim(world, socket) => {
                 world.pass(Duration::ZERO);
                 let bytes = socket.take(n);
@@ -374,6 +399,48 @@ mod sockets {
             (Some(address), _) => address.into(),
             (None, Some(path)) => UnixAddress::from(path).into(),
             (None, None) => UnixAddress::Unnamed.into(),
+        }
+    }
+
+    /// Two pipes: what B reads, and what it writes until its end of the stream.
+    #[cfg(unix)]
+    pub(crate) struct Pipes(std::io::PipeReader, RefCell<Option<std::io::PipeWriter>>);
+
+    #[cfg(unix)]
+    impl Pipes {
+        pub(crate) fn new() -> (Pipes, couplet::driver::Pipe) {
+            let (reader, theirs) = std::io::pipe().expect("a pipe");
+            let (ours, writer) = std::io::pipe().expect("a pipe");
+            #[cfg(target_os = "linux")]
+            rustix::pipe::fcntl_setpipe_size(&writer, SEND_BUFFER).expect("an option");
+            rustix::io::ioctl_fionbio(&reader, true).expect("an option");
+            rustix::io::ioctl_fionbio(&writer, true).expect("an option");
+            let pipe = couplet::driver::Pipe::both(ours, theirs);
+            (Pipes(reader, RefCell::new(Some(writer))), pipe)
+        }
+
+        pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
+            match self.1.borrow_mut().as_mut()?.write(data) {
+                Ok(n) => Some(n),
+                Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
+            }
+        }
+
+        pub(crate) fn fin(&self) {
+            self.1.take();
+        }
+
+        pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
+            let mut bytes = vec![0; n];
+            match (&self.0).read(&mut bytes) {
+                Ok(0) => (Vec::new(), Saw::Fin),
+                Ok(n) => {
+                    bytes.truncate(n);
+                    (bytes, Saw::Open)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (Vec::new(), Saw::Open),
+                Err(error) => panic!("a pipe: {error}"),
+            }
         }
     }
 

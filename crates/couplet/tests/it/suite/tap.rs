@@ -135,6 +135,11 @@ impl World for Tapped {
         self.inner.adopt(socket)
     }
 
+    #[cfg(unix)]
+    fn adopt_pipe(&self, pipe: couplet::driver::Pipe) -> io::Result<Adopted> {
+        self.inner.adopt_pipe(pipe)
+    }
+
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
         self.inner.adopt_port(socket)
     }

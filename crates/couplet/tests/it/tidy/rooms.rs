@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 21] = [
+const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
@@ -48,8 +48,23 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     ),
     ("task", &["panics", "defer", "reactor"]),
     (
+        "process",
+        &[
+            "panics",
+            "address",
+            "defer",
+            "driver",
+            "error",
+            "factory",
+            "protocol",
+            "reactor",
+            "transport",
+        ],
+    ),
+    (
         "endpoints",
         &[
+            "process",
             "defer",
             "driver",
             "factory",

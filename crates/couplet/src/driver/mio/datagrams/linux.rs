@@ -118,7 +118,7 @@ impl Inner {
 
     fn outgoing<'a>(&self, run: &Run<'a>, name: &'a [u8]) -> Outgoing<'a> {
         let to = match run.to {
-            None => None,
+            None | Some(Address::Pipe(_)) => None,
             Some(Address::Unix(_)) => Some(Target::Unix(name)),
             Some(Address::Tcp(to) | Address::Udp(to)) => {
                 Some(Target::Inet { to: *to, mapped: self.is_v6 && to.is_ipv4() })

@@ -33,6 +33,7 @@ impl Kernel {
         let (host, local) = match &to {
             Address::Tcp(to) | Address::Udp(to) => self.route_to(from, *to, bind)?,
             Address::Unix(_) => (from, UnixAddress::Unnamed.into()),
+            Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let state = self.host(from);
         state.tried += 1;

@@ -1,0 +1,310 @@
+//! Descriptors that are no sockets, as one stream: a pipe, a FIFO, a terminal, a file; one to read from, one
+//! to write to, or both. Twisted's `process.ProcessReader` and `ProcessWriter`, and `stdio`.
+//!
+//! What differs from a socket:
+//!
+//! - A write has no `MSG_NOSIGNAL`. Where nobody reads any more the system sends SIGPIPE, which Rust's
+//!   runtime has ignored since the start of the program; a program that sets it to its default dies of it.
+//! - A read of a terminal that has gone fails with EIO, which is the end of its stream.
+//! - epoll refuses regular files and /dev/null (EPERM): these are always ready.
+//! - `O_NONBLOCK` belongs to all who have the descriptor, such as the shell that started the program: it is
+//!   restored when the stream is closed.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::io::Errno;
+
+use super::slots::{Kind, Registered};
+use super::stream::{Found, READ, Readiness};
+use super::{Mio, SEND_LIMIT};
+use crate::address::Address;
+use crate::driver::{Adopted, Event, Key, Outbox, Pipe, WriteOutcome};
+
+pub(super) struct PipeSlot {
+    reader: Option<End>,
+    writer: Option<End>,
+    pub(super) readiness: Readiness,
+    /// An error of a write that was not reported yet.
+    error: Option<io::Error>,
+}
+
+/// One descriptor.
+struct End {
+    fd: OwnedFd,
+    kind: FileType,
+    /// The poll reports its readiness; else it is always ready.
+    is_polled: bool,
+    /// Its flags before, if they are to be restored.
+    flags: Option<OFlags>,
+}
+
+impl End {
+    fn new(fd: OwnedFd) -> io::Result<End> {
+        let kind = FileType::from_raw_mode(fstat(&fd)?.st_mode);
+        let before = fcntl_getfl(&fd)?;
+        let flags = (!before.contains(OFlags::NONBLOCK)).then_some(before);
+        if flags.is_some() {
+            fcntl_setfl(&fd, before | OFlags::NONBLOCK)?;
+        }
+        Ok(End { fd, kind, is_polled: false, flags })
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        match SourceFd(&self.fd.as_raw_fd()).register(registry, token, what) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => Ok(()),
+            registered => {
+                registered?;
+                self.is_polled = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Others may have the descriptor too, so closing it does not suffice.
+    fn deregister(&mut self, registry: &Registry) {
+        if self.is_polled {
+            super::socket::deregister(&mut SourceFd(&self.fd.as_raw_fd()), registry);
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(flags) = self.flags
+            && let Err(error) = fcntl_setfl(&self.fd, flags)
+        {
+            tracing::debug!(%error, "cannot make a descriptor blocking again");
+        }
+    }
+}
+
+/// Of the user's descriptors.
+pub(super) fn adopted(pipe: Pipe) -> io::Result<Adopted> {
+    let Pipe { name, reader, writer } = pipe;
+    let slot = PipeSlot {
+        reader: reader.map(End::new).transpose()?,
+        writer: writer.map(End::new).transpose()?,
+        readiness: Readiness::NONE,
+        error: None,
+    };
+    let name = Address::Pipe(name);
+    Ok(Adopted::new(name.clone(), name, slot))
+}
+
+impl PipeSlot {
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if let Some(reader) = &mut self.reader {
+            reader.register(registry, token, Interest::READABLE)?;
+            self.readiness.set(Readiness::READABLE, !reader.is_polled);
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.register(registry, token, Interest::WRITABLE)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        for end in self.reader.iter_mut().chain(&mut self.writer) {
+            end.deregister(registry);
+        }
+    }
+
+    /// Notes the readiness of an event of either descriptor. An error is the writer's: nobody reads any
+    /// more. If something was to be written, writing it meets the error; if nothing is ever read, it is the
+    /// end.
+    pub(super) fn note(&mut self, event: Readiness) {
+        let gone = event.has(Readiness::ERROR);
+        let is_blocked = self.readiness.has(Readiness::BLOCKED) && self.error.is_none();
+        let room = is_blocked && (event.has(Readiness::ROOM) || event.has(Readiness::CLOSING));
+        let closing = event.has(Readiness::CLOSING) && (self.reader.is_none() || !gone);
+        self.readiness.set(Readiness::ROOM, room || self.readiness.has(Readiness::ROOM));
+        self.readiness.set(
+            Readiness::READABLE,
+            event.has(Readiness::READABLE) || self.readiness.has(Readiness::READABLE),
+        );
+        self.readiness.set(Readiness::CLOSING, closing || self.readiness.has(Readiness::CLOSING));
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Found {
+        let Some(reader) = &self.reader else {
+            // Nobody reads what we write, or we have closed our end.
+            return self.ended();
+        };
+        loop {
+            match rustix::io::read(&reader.fd, &mut *buffer) {
+                Ok(0) => return self.ended(),
+                Ok(n) => {
+                    // A short read of a terminal is a line, and of a file one call: there may be more.
+                    let is_drained = reader.kind == FileType::Fifo && n < buffer.len();
+                    let more = !is_drained || self.readiness.has(Readiness::CLOSING);
+                    self.readiness.set(Readiness::READABLE, more);
+                    return Found::Bytes(n);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.readiness.set(Readiness::READABLE, false);
+                    return match self.error.take() {
+                        Some(error) => Found::End(Some(error)),
+                        None => Found::Nothing,
+                    };
+                }
+                Err(Errno::IO) if reader.kind == FileType::CharacterDevice => return self.ended(),
+                Err(error) => {
+                    self.readiness.set(Readiness::READABLE, false);
+                    self.readiness.set(Readiness::ENDED, true);
+                    return Found::End(Some(self.error.take().unwrap_or(error.into())));
+                }
+            }
+        }
+    }
+
+    /// Bytes that were written and nobody has read yet.
+    pub(super) fn unsent(&self) -> Option<usize> {
+        let writer = self.writer.as_ref()?;
+        match writer.kind {
+            FileType::Fifo => rustix::io::ioctl_fionread(&writer.fd).ok().map(|n| n as usize),
+            FileType::CharacterDevice => couplet_os::unsent::unsent(&writer.fd),
+            _ => None,
+        }
+    }
+
+    fn ended(&mut self) -> Found {
+        self.readiness.set(Readiness::READABLE, false);
+        self.readiness.set(Readiness::ENDED | Readiness::CLOSING, true);
+        Found::End(self.error.take())
+    }
+
+    /// Writes as much as there is room for; true when the outbox is empty.
+    fn write(&mut self, out: &mut Outbox) -> io::Result<bool> {
+        let Some(writer) = &self.writer else {
+            let text =
+                "the connection is of a descriptor that is only read, or was closed for writing";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, text));
+        };
+        let mut budget = SEND_LIMIT;
+        while !out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 32];
+            let count = out.chunks(&mut slices);
+            match rustix::io::writev(&writer.fd, &slices[..count]) {
+                Ok(n) => {
+                    out.advance(n);
+                    budget = budget.saturating_sub(n);
+                }
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+            if budget == 0 && !out.is_empty() {
+                self.readiness.set(Readiness::ROOM, true);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the end was announced during a pause, and that was not reported yet.
+    fn hears_of_end(&mut self) -> bool {
+        let is_news = self.readiness.has(Readiness::CLOSING)
+            && !self.readiness.has(Readiness::ENDED | Readiness::TOLD);
+        self.readiness.set(Readiness::TOLD, is_news || self.readiness.has(Readiness::TOLD));
+        is_news
+    }
+}
+
+impl Mio {
+    pub(super) fn adopt_pipe(&mut self, mut pipe: Box<PipeSlot>) -> io::Result<Key> {
+        let token = Token(self.slots.next_key().slot as usize);
+        if let Err(error) = pipe.register(self.poll.registry(), token) {
+            pipe.deregister(self.poll.registry());
+            return Err(error);
+        }
+        let is_ready = pipe.readiness.has(Readiness::READABLE);
+        let key = self.insert(Kind::Pipe(pipe));
+        if is_ready {
+            self.queue(key.slot);
+        }
+        Ok(key)
+    }
+
+    fn pipe(&mut self, key: Key) -> Option<&mut PipeSlot> {
+        match self.kind(key)? {
+            Kind::Pipe(pipe) => Some(pipe),
+            _ => None,
+        }
+    }
+
+    /// The next event of a pipe: as of a stream, but without descriptors that come beside the bytes.
+    pub(super) fn next_from_pipe(&mut self, slot: u32) -> Option<Event> {
+        let key = self.slots.key_at(slot);
+        let Some(Registered { kind: Kind::Pipe(pipe), .. }) = self.slots.get_mut(key) else {
+            return None;
+        };
+        if pipe.readiness.has(Readiness::ROOM) {
+            pipe.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
+            self.again.push_front(slot);
+            return Some(Event::Sent(key, 0));
+        }
+        if pipe.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
+            if let Some(error) = pipe.error.take() {
+                return Some(Event::Ended(key, Some(error)));
+            }
+            return pipe.hears_of_end().then_some(Event::PeerEnded(key));
+        }
+        if !pipe.readiness.has(Readiness::READABLE) {
+            return None;
+        }
+        let most = self.buffer.len().min(READ);
+        match pipe.read(&mut self.buffer[..most]) {
+            Found::Nothing => None,
+            Found::End(error) => Some(Event::Ended(key, error)),
+            Found::Bytes(n) => {
+                self.lent = n;
+                if pipe.readiness.has(Readiness::READABLE) {
+                    self.queue(slot);
+                }
+                Some(Event::Received(key))
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn write_to_pipe(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
+        let Some(pipe) = self.pipe(key) else {
+            return WriteOutcome::Blocked;
+        };
+        if pipe.readiness.has(Readiness::BLOCKED) {
+            return WriteOutcome::Blocked;
+        }
+        match pipe.write(out) {
+            Ok(true) => return WriteOutcome::All,
+            Ok(false) => {}
+            Err(error) => {
+                // What arrived can still be read; then the stream ends with this error.
+                pipe.error = Some(error);
+                pipe.readiness.set(Readiness::READABLE, true);
+            }
+        }
+        pipe.readiness.set(Readiness::BLOCKED, true);
+        if pipe.readiness.has(Readiness::ROOM) || pipe.error.is_some() {
+            self.queue(key.slot);
+        }
+        WriteOutcome::Blocked
+    }
+
+    /// Closes the descriptor that is written. One that is never read ends with that.
+    pub(super) fn shut_pipe(&mut self, key: Key) {
+        let Mio { poll, slots, .. } = self;
+        let Some(Registered { kind: Kind::Pipe(pipe), .. }) = slots.get_mut(key) else { return };
+        let Some(mut writer) = pipe.writer.take() else { return };
+        writer.deregister(poll.registry());
+        if pipe.reader.is_none() {
+            pipe.readiness.set(Readiness::READABLE, true);
+            self.queue(key.slot);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Descriptors that are no sockets, as what [`Reactor::adopt_pipe`](crate::Reactor::adopt_pipe) takes.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Descriptors that are no sockets, to be [adopted](crate::Reactor::adopt_pipe) as one connection: one that
+/// is read, one that is written, or both. Pipes, FIFOs, terminals, files.
+///
+/// ```
+/// use couplet::driver::Pipe;
+///
+/// let (reader, writer) = std::io::pipe()?;
+/// let loops_back = Pipe::both(reader, writer).named("a loop");
+/// assert_eq!(loops_back.name(), "a loop");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pipe {
+    pub(super) name: Arc<str>,
+    pub(super) reader: Option<OwnedFd>,
+    pub(super) writer: Option<OwnedFd>,
+}
+
+impl Pipe {
+    fn of(reader: Option<OwnedFd>, writer: Option<OwnedFd>) -> Pipe {
+        Pipe { name: "pipe:".into(), reader, writer }
+    }
+
+    /// It is only read. What is written ends the connection with an error.
+    pub fn reader(reader: impl Into<OwnedFd>) -> Pipe {
+        Pipe::of(Some(reader.into()), None)
+    }
+
+    /// It is only written. That nobody reads it any more counts as the peer's end of stream.
+    pub fn writer(writer: impl Into<OwnedFd>) -> Pipe {
+        Pipe::of(None, Some(writer.into()))
+    }
+
+    /// One is read and the other written: `lose_write_connection` closes the second.
+    pub fn both(reader: impl Into<OwnedFd>, writer: impl Into<OwnedFd>) -> Pipe {
+        Pipe::of(Some(reader.into()), Some(writer.into()))
+    }
+
+    /// One that is read and written, such as a terminal. Its halves can't be closed apart.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be duplicated.
+    pub fn duplex(descriptor: impl Into<OwnedFd>) -> io::Result<Pipe> {
+        let reader = descriptor.into();
+        let writer = reader.try_clone()?;
+        Ok(Pipe::both(reader, writer))
+    }
+
+    /// Duplicates of standard input and standard output. Twisted's `StandardIO`.
+    ///
+    /// # Errors
+    ///
+    /// When they can't be duplicated.
+    pub fn stdio() -> io::Result<Pipe> {
+        let reader = io::stdin().as_fd().try_clone_to_owned()?;
+        let writer = io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Pipe::both(reader, writer).named("stdio:"))
+    }
+
+    /// A duplicate of an open descriptor, by number, read or written as it was opened.
+    ///
+    /// # Errors
+    ///
+    /// When it is not open.
+    pub fn inherited(number: i32) -> io::Result<Pipe> {
+        use rustix::fs::{OFlags, fcntl_getfl};
+        let descriptor = couplet_os::descriptor::duplicate(number)?;
+        let mode = fcntl_getfl(&descriptor)? & OFlags::RWMODE;
+        let pipe = match mode {
+            OFlags::RDONLY => Pipe::reader(descriptor),
+            OFlags::WRONLY => Pipe::writer(descriptor),
+            _ => Pipe::duplex(descriptor)?,
+        };
+        Ok(pipe.named(format!("fd:{number}")))
+    }
+
+    /// Sets the name, which the connection's [`peer`](crate::Transport::peer) and log lines show.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Pipe {
+        self.name = name.into();
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl From<PipeReader> for Pipe {
+    fn from(reader: PipeReader) -> Pipe {
+        Pipe::reader(reader)
+    }
+}
+
+impl From<PipeWriter> for Pipe {
+    fn from(writer: PipeWriter) -> Pipe {
+        Pipe::writer(writer)
+    }
+}

@@ -1,0 +1,656 @@
+//! Other programs: what a [`Command`] says, and what a world has started by it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::str::FromStr;
+use std::sync::Arc;
+
+pub use couplet_os::process::Resource;
+use couplet_os::process::{self, Running, SIGNALS, Setup};
+
+use super::Adopted;
+
+/// A program to start, and all that the child is to have: see
+/// [`Reactor::spawn_process`](crate::Reactor::spawn_process).
+///
+/// Unless set otherwise the child inherits our environment, directory and user; its descriptors 0, 1 and 2
+/// are pipes to us, and it has no others.
+///
+/// ```
+/// use couplet::process::{ChildFd, Command};
+///
+/// let command = Command::new("/bin/sh")
+///     .args(["-c", "echo $POEM >&3"])
+///     .env("POEM", "Rose is a rose")
+///     .descriptor(3, ChildFd::FromChild);
+/// assert_eq!(command.to_string(), "/bin/sh -c 'echo $POEM >&3'");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Command {
+    program: OsString,
+    args: Vec<OsString>,
+    clear_env: bool,
+    env: Vec<(OsString, Option<OsString>)>,
+    directory: Option<PathBuf>,
+    descriptors: BTreeMap<i32, ChildFd>,
+    terminal: Option<WindowSize>,
+    /// Its standard input and output are one connection.
+    is_stream: bool,
+    user: User,
+    umask: Option<u32>,
+    session: Session,
+    death_signal: Option<ProcessSignal>,
+    limits: Vec<(Resource, u64, u64)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct User {
+    uid: Option<u32>,
+    gid: Option<u32>,
+    groups: Option<Vec<u32>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Session {
+    Ours,
+    Own,
+    Group(i32),
+}
+
+/// What a descriptor of a child is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ChildFd {
+    /// A pipe that we write to and the child reads. Twisted's `"w"`.
+    ToChild,
+    /// A pipe that the child writes to and we read. Twisted's `"r"`.
+    FromChild,
+    /// What we have under this number.
+    Inherit(i32),
+    /// The same as another one of the child's, such as 1 for `2>&1`: what is written to the two arrives in
+    /// its order.
+    SameAs(i32),
+    /// The null device.
+    Null,
+    /// A file, or anything else that is open.
+    File(Arc<OwnedFd>),
+}
+
+impl<F: Into<OwnedFd>> From<F> for ChildFd {
+    fn from(file: F) -> ChildFd {
+        ChildFd::File(Arc::new(file.into()))
+    }
+}
+
+/// The size of a terminal's window, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+impl Default for WindowSize {
+    fn default() -> WindowSize {
+        WindowSize { rows: 24, columns: 80 }
+    }
+}
+
+impl Command {
+    /// This program, without arguments. A name without a slash is looked for in our `PATH`.
+    pub fn new(program: impl AsRef<OsStr>) -> Command {
+        Command {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            clear_env: false,
+            env: Vec::new(),
+            directory: None,
+            descriptors: BTreeMap::from([
+                (0, ChildFd::ToChild),
+                (1, ChildFd::FromChild),
+                (2, ChildFd::FromChild),
+            ]),
+            terminal: None,
+            is_stream: false,
+            user: User::default(),
+            umask: None,
+            session: Session::Ours,
+            death_signal: None,
+            limits: Vec::new(),
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self
+    }
+
+    /// Removes a variable.
+    #[must_use]
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), None));
+        self
+    }
+
+    /// It inherits nothing of our environment.
+    #[must_use]
+    pub fn env_clear(mut self) -> Self {
+        self.clear_env = true;
+        self.env.clear();
+        self
+    }
+
+    /// Sets its directory.
+    #[must_use]
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// Sets one of its descriptors, by number. Twisted's `childFDs`.
+    #[must_use]
+    pub fn descriptor(mut self, number: i32, descriptor: impl Into<ChildFd>) -> Self {
+        self.descriptors.insert(number, descriptor.into());
+        self
+    }
+
+    /// It does not have this descriptor.
+    #[must_use]
+    pub fn closed(mut self, number: i32) -> Self {
+        self.descriptors.remove(&number);
+        self
+    }
+
+    /// It inherits our standard input, output and error.
+    #[must_use]
+    pub fn inherit_stdio(self) -> Self {
+        (0..3).fold(self, |command, number| command.descriptor(number, ChildFd::Inherit(number)))
+    }
+
+    /// Its descriptors 0, 1 and 2 are a terminal of this size, which controls a session of its own. What
+    /// it writes arrives as output; the terminal echoes what we write, as a terminal does. Twisted's
+    /// `usePTY`.
+    #[must_use]
+    pub fn terminal(mut self, size: WindowSize) -> Self {
+        self.terminal = Some(size);
+        self
+    }
+
+    /// It runs as this user, by number. Unless [`groups`](Self::groups) sets them, it has no
+    /// supplementary groups.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.user.uid = Some(uid);
+        self
+    }
+
+    /// It runs in this group, by number.
+    #[must_use]
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.user.gid = Some(gid);
+        self
+    }
+
+    /// Sets its supplementary groups.
+    #[must_use]
+    pub fn groups(mut self, groups: impl IntoIterator<Item = u32>) -> Self {
+        self.user.groups = Some(groups.into_iter().collect());
+        self
+    }
+
+    /// Sets its file mode creation mask.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.umask = Some(mask);
+        self
+    }
+
+    /// It joins this process group; 0 is one of its own, which signals reach as a whole.
+    #[must_use]
+    pub fn process_group(mut self, group: i32) -> Self {
+        self.session = Session::Group(group);
+        self
+    }
+
+    /// It leads a session of its own (`setsid`), without a terminal.
+    #[must_use]
+    pub fn new_session(mut self) -> Self {
+        self.session = Session::Own;
+        self
+    }
+
+    /// It is sent this signal when the thread of this loop ends, however that happens (`PR_SET_PDEATHSIG`).
+    /// Linux only; elsewhere it does nothing.
+    #[must_use]
+    pub fn death_signal(mut self, signal: impl Into<ProcessSignal>) -> Self {
+        self.death_signal = Some(signal.into());
+        self
+    }
+
+    /// Limits its use of a resource: softly, which it may raise to the second, hard limit.
+    #[must_use]
+    pub fn limit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+        self.limits.push((resource, soft, hard));
+        self
+    }
+
+    /// Its standard input and output are one connection, found at 1. Its errors are ours, unless they go
+    /// elsewhere.
+    pub(crate) fn into_stream(mut self) -> Self {
+        if matches!(self.descriptors.get(&2), Some(ChildFd::FromChild)) {
+            self = self.descriptor(2, ChildFd::Inherit(2));
+        }
+        self.is_stream = true;
+        self.descriptor(0, ChildFd::ToChild).descriptor(1, ChildFd::FromChild)
+    }
+
+    /// Its directory, user and group, where they are not ours.
+    pub(crate) fn place(&self) -> (Option<&Path>, Option<u32>, Option<u32>) {
+        (self.directory.as_deref(), self.user.uid, self.user.gid)
+    }
+
+    /// The program.
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+
+    fn setup(&self) -> Setup {
+        let with_terminal = self.terminal.is_some();
+        Setup {
+            groups: self.user.groups.clone(),
+            gid: self.user.gid,
+            uid: self.user.uid,
+            umask: self.umask,
+            new_session: with_terminal || matches!(self.session, Session::Own),
+            controls_terminal: with_terminal,
+            process_group: match self.session {
+                Session::Group(group) if !with_terminal => Some(group),
+                _ => None,
+            },
+            death_signal: self.death_signal.map(ProcessSignal::number),
+            limits: self.limits.clone(),
+            ..Setup::default()
+        }
+    }
+
+    fn to_std(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.args);
+        if self.clear_env {
+            command.env_clear();
+        }
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command
+    }
+}
+
+/// As a shell would read it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |text: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+            !text.is_empty() && text.chars().all(plain)
+        };
+        for (at, word) in std::iter::once(&self.program).chain(&self.args).enumerate() {
+            let word = word.to_string_lossy().replace(char::is_control, "?");
+            let space = if at == 0 { "" } else { " " };
+            match is_plain(&word) {
+                true => write!(f, "{space}{word}")?,
+                false => write!(f, "{space}'{}'", word.replace('\'', "'\\''"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A signal, by number. Made of a number, or of its name: `"TERM"`, `"SIGTERM"`.
+///
+/// ```
+/// use couplet::process::ProcessSignal;
+///
+/// assert_eq!("SIGTERM".parse(), Ok(ProcessSignal::TERM));
+/// assert_eq!(ProcessSignal::KILL.to_string(), "SIGKILL");
+/// assert_eq!(ProcessSignal::from(9), ProcessSignal::KILL);
+/// assert!("POEM".parse::<ProcessSignal>().is_err());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProcessSignal(i32);
+
+/// No signal has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no signal with the name {0:?}")]
+pub struct NoSuchSignal(String);
+
+impl ProcessSignal {
+    /// SIGHUP.
+    pub const HUP: ProcessSignal = ProcessSignal(1);
+    /// SIGINT.
+    pub const INT: ProcessSignal = ProcessSignal(2);
+    /// SIGQUIT.
+    pub const QUIT: ProcessSignal = ProcessSignal(3);
+    /// SIGKILL.
+    pub const KILL: ProcessSignal = ProcessSignal(9);
+    /// SIGTERM.
+    pub const TERM: ProcessSignal = ProcessSignal(15);
+
+    /// Its number on this system.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+
+    fn name(self) -> Option<&'static str> {
+        SIGNALS.iter().find(|(_, number)| *number == self.0).map(|(name, _)| *name)
+    }
+}
+
+impl From<i32> for ProcessSignal {
+    fn from(number: i32) -> ProcessSignal {
+        ProcessSignal(number)
+    }
+}
+
+impl FromStr for ProcessSignal {
+    type Err = NoSuchSignal;
+
+    fn from_str(text: &str) -> Result<ProcessSignal, NoSuchSignal> {
+        let name = text.strip_prefix("SIG").unwrap_or(text);
+        let known = SIGNALS.iter().find(|(known, _)| *known == name);
+        known.map(|(_, number)| ProcessSignal(*number)).ok_or_else(|| NoSuchSignal(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ProcessSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "SIG{name}"),
+            None => write!(f, "signal {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for ProcessSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How a process has ended. Twisted's `ProcessDone` and `ProcessTerminated`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ProcessEnd {
+    /// It exited with this code; 0 means success.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled {
+        /// Which one.
+        signal: ProcessSignal,
+        /// It left a core dump.
+        core_dumped: bool,
+    },
+    /// The system did not say how: other code in this program waits for all children, or ignores SIGCHLD.
+    Unknown(Arc<io::Error>),
+    /// The loop has ended before the process, which goes on.
+    LeftRunning,
+}
+
+impl ProcessEnd {
+    /// It exited with code 0.
+    pub fn is_success(&self) -> bool {
+        matches!(self, ProcessEnd::Exited(0))
+    }
+
+    /// The code with which it exited.
+    pub fn code(&self) -> Option<i32> {
+        match self {
+            ProcessEnd::Exited(code) => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// The signal that ended it.
+    pub fn signal(&self) -> Option<ProcessSignal> {
+        match self {
+            ProcessEnd::Signaled { signal, .. } => Some(*signal),
+            _ => None,
+        }
+    }
+
+    fn of(status: ExitStatus) -> ProcessEnd {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => ProcessEnd::Exited(code),
+            (None, Some(signal)) => {
+                ProcessEnd::Signaled { signal: signal.into(), core_dumped: status.core_dumped() }
+            }
+            (None, None) => {
+                let text = format!("the system says: {status}");
+                ProcessEnd::Unknown(Arc::new(io::Error::other(text)))
+            }
+        }
+    }
+}
+
+impl fmt::Display for ProcessEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProcessEnd::Exited(0) => write!(f, "the process exited cleanly"),
+            ProcessEnd::Exited(code) => write!(f, "the process exited with code {code}"),
+            ProcessEnd::Signaled { signal, core_dumped } => {
+                let core = if *core_dumped { " and dumped core" } else { "" };
+                write!(f, "the process was ended by {signal}{core}")
+            }
+            ProcessEnd::Unknown(error) => {
+                write!(f, "the process has ended, and how is not known: {error}")
+            }
+            ProcessEnd::LeftRunning => write!(f, "the loop has ended, and the process goes on"),
+        }
+    }
+}
+
+/// A process that a world has started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Spawned {
+    /// Our ends of its pipes, by its numbers. That of a terminal is at 1.
+    pub pipes: BTreeMap<i32, Adopted>,
+    /// The terminal's other side, to set its size by.
+    pub terminal: Option<OwnedFd>,
+    /// The process.
+    pub child: ChildProcess,
+}
+
+/// A process of ours. Its descriptor is readable once it has ended.
+#[derive(Debug)]
+pub struct ChildProcess {
+    running: Running,
+    ended: OwnedFd,
+}
+
+impl ChildProcess {
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// How it has ended, once it has: reported once.
+    pub fn end(&mut self) -> Option<ProcessEnd> {
+        match self.running.end() {
+            Ok(status) => status.map(ProcessEnd::of),
+            Err(error) => Some(ProcessEnd::Unknown(Arc::new(error))),
+        }
+    }
+}
+
+impl AsFd for ChildProcess {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+}
+
+/// The child's sides of the descriptors, and ours.
+struct Plumbing {
+    theirs: BTreeMap<i32, OwnedFd>,
+    ours: BTreeMap<i32, super::Pipe>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Plumbing {
+    fn of(command: &Command) -> io::Result<Plumbing> {
+        let mut plumbing =
+            Plumbing { theirs: BTreeMap::new(), ours: BTreeMap::new(), terminal: None };
+        if let Some(size) = command.terminal {
+            plumbing.open_terminal(size)?;
+        }
+        let is_same = |what: &ChildFd| matches!(what, ChildFd::SameAs(_));
+        let all = || command.descriptors.iter().map(|(number, what)| (*number, what));
+        let (others, same) = (all().filter(|(_, what)| !is_same(what)), all());
+        for (number, what) in others.chain(same.filter(|(_, what)| is_same(what))) {
+            if command.terminal.is_none() || number > 2 {
+                plumbing.open(number, what)?;
+            }
+        }
+        if command.is_stream
+            && let (Some(input), Some(output)) =
+                (plumbing.ours.remove(&0), plumbing.ours.get_mut(&1))
+        {
+            output.writer = input.writer;
+        }
+        let name = |number: i32| match (number, command.terminal) {
+            (1, _) if command.is_stream => format!("process:{command}"),
+            (1, Some(_)) => format!("process:{command} (terminal)"),
+            _ => format!("process:{command} (descriptor {number})"),
+        };
+        let ours = std::mem::take(&mut plumbing.ours).into_iter();
+        plumbing.ours = ours.map(|(number, pipe)| (number, pipe.named(name(number)))).collect();
+        Ok(plumbing)
+    }
+
+    fn open(&mut self, number: i32, what: &ChildFd) -> io::Result<()> {
+        if number < 0 {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let theirs = match what {
+            ChildFd::ToChild => {
+                let (reader, writer) = io::pipe()?;
+                self.ours.insert(number, super::Pipe::writer(writer));
+                reader.into()
+            }
+            ChildFd::FromChild => {
+                let (reader, writer) = io::pipe()?;
+                self.ours.insert(number, super::Pipe::reader(reader));
+                writer.into()
+            }
+            ChildFd::Inherit(ours) => couplet_os::descriptor::duplicate(*ours)?,
+            ChildFd::SameAs(other) => match self.theirs.get(other) {
+                Some(other) => other.try_clone()?,
+                None => {
+                    let text = format!("the child has no descriptor {other} for {number}");
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+                }
+            },
+            ChildFd::Null => {
+                std::fs::File::options().read(true).write(true).open("/dev/null")?.into()
+            }
+            ChildFd::File(file) => file.try_clone()?,
+        };
+        self.theirs.insert(number, theirs);
+        Ok(())
+    }
+
+    /// A pair of pseudoterminals: the child gets one side, as all its standard descriptors.
+    fn open_terminal(&mut self, size: WindowSize) -> io::Result<()> {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::CLOEXEC)?;
+        grantpt(&ours)?;
+        unlockpt(&ours)?;
+        set_window_size(ours.as_fd(), size)?;
+        let flags =
+            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        let name = ptsname(&ours, Vec::new())?;
+        let theirs = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty())?;
+        self.theirs.insert(0, theirs.try_clone()?);
+        self.theirs.insert(1, theirs.try_clone()?);
+        self.theirs.insert(2, theirs);
+        self.terminal = Some(ours.try_clone()?);
+        self.ours.insert(1, super::Pipe::duplex(ours)?);
+        Ok(())
+    }
+}
+
+/// Sets the size of a terminal's window; programs in it are told by SIGWINCH.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
+    let size = rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+/// Starts it on this system. `adopt` takes our ends of the pipes.
+pub(super) fn spawn(
+    command: &Command,
+    mut adopt: impl FnMut(super::Pipe) -> io::Result<Adopted>,
+) -> io::Result<Spawned> {
+    let Plumbing { mut theirs, ours, terminal } = Plumbing::of(command)?;
+    let (mut setup, mut std) = (command.setup(), command.to_std());
+    let mut stdio = |number: i32| match theirs.remove(&number) {
+        Some(theirs) => Stdio::from(theirs),
+        None => {
+            setup.closed.push(number);
+            Stdio::null()
+        }
+    };
+    std.stdin(stdio(0)).stdout(stdio(1)).stderr(stdio(2));
+    setup.descriptors = theirs.into_iter().map(|(number, theirs)| (theirs, number)).collect();
+    // Before the child is there, as long as a failure can still be returned.
+    let pipes = ours.into_iter().map(|(number, pipe)| Ok((number, adopt(pipe)?)));
+    let pipes = pipes.collect::<io::Result<BTreeMap<i32, Adopted>>>()?;
+    let running = Running::new(process::spawn(&mut std, setup)?);
+    let ended = match process::end_descriptor(running.pid()) {
+        Ok(ended) => ended,
+        Err(error) => {
+            // A child that nobody would hear of must not stay.
+            let _ = process::send_signal(running.pid().cast_signed(), ProcessSignal::KILL.0);
+            return Err(error);
+        }
+    };
+    Ok(Spawned { pipes, terminal, child: ChildProcess { running, ended } })
+}
+
+/// Sends a signal to a child of ours that has not been reaped, so that its number is no other's.
+pub(crate) fn send_signal(pid: u32, signal: ProcessSignal) -> io::Result<()> {
+    process::send_signal(pid.cast_signed(), signal.0)
+}

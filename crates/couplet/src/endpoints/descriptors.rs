@@ -1,0 +1,89 @@
+//! The part of the grammar for descriptors that are connections already: `stdio:`, and `fd:N` to connect.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::grammar::{Part, Parts};
+use super::{ClientEndpoint, EndpointError};
+use crate::defer::{Deferred, Result};
+use crate::driver::{ConnectedSocket, Pipe};
+use crate::error::Plain;
+use crate::factory::ErasedFactory;
+use crate::reactor::Reactor;
+use crate::transport::Transport;
+
+/// `stdio:`: standard input and output, as one connection. Twisted's `StandardIOEndpoint`.
+///
+/// What the program itself prints goes to the same output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StdioClient;
+
+/// `fd:N`, to connect: an inherited descriptor N, which is a connected stream socket, a pipe, a terminal or
+/// a file. The descriptor itself stays open.
+#[derive(Clone, Debug)]
+pub struct FdClient {
+    number: i32,
+    place: Part,
+}
+
+impl FdClient {
+    /// The descriptor with this number.
+    #[must_use]
+    pub fn new(number: i32) -> FdClient {
+        FdClient { number, place: Part::alone(number.to_string()) }
+    }
+}
+
+impl ClientEndpoint for StdioClient {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        match Pipe::stdio().and_then(|stdio| reactor.adopt_pipe(stdio, factory)) {
+            Ok(connecting) => connecting.map(|connection| connection.transport()),
+            Err(error) => Deferred::fail(error),
+        }
+    }
+}
+
+impl ClientEndpoint for FdClient {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        let number = self.number;
+        let adopted = match ConnectedSocket::inherited(number) {
+            Ok(Some(socket)) => reactor.adopt(socket, factory),
+            Ok(None) => Pipe::inherited(number).and_then(|pipe| reactor.adopt_pipe(pipe, factory)),
+            Err(error) => Err(error),
+        };
+        match adopted {
+            Ok(connecting) => connecting.map(|connection| connection.transport()),
+            Err(error) => {
+                let error = format!("cannot use descriptor {number}: {}", Plain(&error));
+                Deferred::fail(self.place.error(error))
+            }
+        }
+    }
+}
+
+pub(super) fn stdio(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    // The part behind the colon.
+    if let Some(part) = parts.positional().filter(|part| !part.text().is_empty()) {
+        return Err(part.error("expected nothing after stdio:"));
+    }
+    Ok(Arc::new(StdioClient))
+}
+
+pub(super) fn fd(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    let form = parts.form("N, the number of an open descriptor");
+    let place = parts.positional().ok_or_else(|| parts.missing("number", &form))?;
+    let number = place.number("the number of a descriptor", 0, i32::MAX as u64 - 1)? as i32;
+    Ok(Arc::new(FdClient { number, place: place.reading(number) }))
+}
+
+impl fmt::Display for StdioClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stdio:")
+    }
+}
+
+impl fmt::Display for FdClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fd:{}", self.number)
+    }
+}

@@ -1,0 +1,116 @@
+//! The part of the grammar for programs: `process:COMMAND`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::grammar::{Part, Parts, escaped};
+use super::{ClientEndpoint, EndpointError};
+use crate::defer::{Deferred, Result};
+use crate::factory::ErasedFactory;
+use crate::process::{Command, WindowSize};
+use crate::reactor::Reactor;
+use crate::transport::Transport;
+
+/// `process:COMMAND[:directory=PATH][:uid=N][:gid=N][:pty=yes|no]`: each connect starts the program, and
+/// connects to its standard input and output.
+///
+/// The words of COMMAND are separated by spaces; those with spaces are in single or double quotes. No shell
+/// sees it. A `:`, a `=` or a `[` in it is escaped by a backslash, as everywhere in an endpoint.
+///
+/// ```
+/// use couplet::endpoints::client_from_string;
+///
+/// let endpoint = client_from_string(r#"process:/bin/sh -c "echo 'Rose is a rose'":directory=/"#)?;
+/// assert_eq!(endpoint.to_string(), r"process:/bin/sh -c 'echo '\\''Rose is a rose'\\''':directory=/");
+/// # Ok::<(), couplet::endpoints::EndpointError>(())
+/// ```
+///
+/// Twisted's `ProcessEndpoint`.
+#[derive(Clone, Debug)]
+pub struct ProcessClient {
+    /// What is started.
+    pub command: Command,
+    /// It has a terminal.
+    pty: bool,
+}
+
+impl ProcessClient {
+    /// Connects to this program: see [`Reactor::connect_process`].
+    #[must_use]
+    pub fn new(command: Command) -> ProcessClient {
+        ProcessClient { command, pty: false }
+    }
+}
+
+impl ClientEndpoint for ProcessClient {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        let connecting = reactor.connect_process(self.command.clone(), factory);
+        connecting.map(|connection| connection.transport())
+    }
+}
+
+pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    let form = parts.form("COMMAND, a program and its arguments");
+    let part = parts.positional().ok_or_else(|| parts.missing("command", &form))?;
+    let mut words = words(&part)?.into_iter();
+    let program = words.next().ok_or_else(|| part.error("expected a program"))?;
+    let mut command = Command::new(program).args(words);
+    if let Some(directory) = parts.keyword("directory") {
+        command = command.current_dir(directory.text());
+    }
+    // The last number means "leave it" to the system.
+    let number = |part: Part| part.number("a number", 0, u64::from(u32::MAX) - 1);
+    if let Some(uid) = parts.keyword("uid") {
+        command = command.uid(number(uid)? as u32);
+    }
+    if let Some(gid) = parts.keyword("gid") {
+        command = command.gid(number(gid)? as u32);
+    }
+    let mut pty = false;
+    parts.set("pty", &mut pty)?;
+    if pty {
+        command = command.terminal(WindowSize::default());
+    }
+    Ok(Arc::new(ProcessClient { command, pty }))
+}
+
+/// The words of a command, as a shell would split it, without expanding anything.
+fn words(part: &Part) -> Result<Vec<String>, EndpointError> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = None;
+    let mut letters = part.text().chars();
+    while let Some(letter) = letters.next() {
+        match (letter, quoted) {
+            ('\0', _) => return Err(part.error("a command contains no NUL")),
+            (quote, Some(open)) if quote == open => quoted = None,
+            (letter, Some(_)) => word.get_or_insert_default().push(letter),
+            ('\'' | '"', None) => {
+                word.get_or_insert_default();
+                quoted = Some(letter);
+            }
+            ('\\', None) => word.get_or_insert_default().extend(letters.next()),
+            (' ', None) => words.extend(word.take()),
+            (letter, None) => word.get_or_insert_default().push(letter),
+        }
+    }
+    if quoted.is_some() {
+        return Err(part.error("a quote is not closed"));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+impl fmt::Display for ProcessClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process:{}", escaped(&self.command.to_string()))?;
+        let (directory, uid, gid) = self.command.place();
+        if let Some(directory) = directory {
+            write!(f, ":directory={}", escaped(&directory.to_string_lossy()))?;
+        }
+        for (key, id) in [("uid", uid), ("gid", gid)] {
+            id.iter().try_for_each(|id| write!(f, ":{key}={id}"))?;
+        }
+        if self.pty { write!(f, ":pty=yes") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,186 @@
+//! A program run to its end: [`Reactor::process_output`]. Twisted's `getProcessOutputAndValue`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::{Command, Process, ProcessEnd, ProcessProtocol, ProcessSignal};
+use crate::defer::{Cancelled, Deferred, Failure, Resolver};
+use crate::reactor::Reactor;
+
+/// What a program wrote, and how it ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ProcessOutput {
+    /// How it ended.
+    pub end: ProcessEnd,
+    /// What it wrote to its standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to its standard error. With `command.descriptor(2, ChildFd::SameAs(1))` it is in
+    /// `stdout`, in its order.
+    pub stderr: Vec<u8>,
+}
+
+/// What a program reads, and how much it may write: for [`Reactor::process_output_with`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OutputOptions {
+    /// Its standard input, which then ends.
+    pub input: Vec<u8>,
+    /// Most bytes of output, both streams together: 16 MiB unless set.
+    pub limit: usize,
+}
+
+impl Default for OutputOptions {
+    fn default() -> OutputOptions {
+        OutputOptions { input: Vec::new(), limit: 16 * 1024 * 1024 }
+    }
+}
+
+impl OutputOptions {
+    /// Sets the input.
+    #[must_use]
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
+    }
+
+    /// Sets the limit, bytes.
+    #[must_use]
+    pub fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+}
+
+/// A program wrote more than was allowed, and was killed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{command} wrote more than {limit} bytes, and was killed")]
+pub struct OutputTooLong {
+    /// As a shell would read it.
+    pub command: String,
+    /// The limit, bytes.
+    pub limit: usize,
+}
+
+impl Reactor {
+    /// Runs a program to its end, with an empty standard input, and gives what it wrote. An exit code
+    /// other than 0 is no failure here: look at [`ProcessOutput::end`].
+    ///
+    /// The Deferred fails with [`SpawnError`](super::SpawnError) or [`OutputTooLong`]. Cancelling it, as a
+    /// timeout does, kills the program and closes its pipes. Only on Unix. Twisted's `getProcessOutput`,
+    /// `getProcessValue` and `getProcessOutputAndValue`.
+    ///
+    /// ```
+    /// use couplet::process::Command;
+    ///
+    /// let output = couplet::run_until(|reactor| {
+    ///     reactor.process_output(Command::new("echo").arg("Rose is a rose"))
+    /// })?;
+    /// assert!(output.end.is_success());
+    /// assert_eq!(output.stdout, b"Rose is a rose\n");
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn process_output(&self, command: Command) -> Deferred<ProcessOutput> {
+        self.process_output_with(command, OutputOptions::default())
+    }
+
+    /// [`process_output`](Self::process_output) with options.
+    ///
+    /// ```
+    /// use couplet::process::{Command, OutputOptions};
+    ///
+    /// let output = couplet::run_until(|reactor| {
+    ///     let poem = OutputOptions::default().input("Rose is a rose");
+    ///     reactor.process_output_with(Command::new("wc").arg("-w"), poem)
+    /// })?;
+    /// assert_eq!(output.stdout.trim_ascii(), b"4");
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn process_output_with(
+        &self,
+        command: Command,
+        options: OutputOptions,
+    ) -> Deferred<ProcessOutput> {
+        let running: Rc<RefCell<Option<Process>>> = Rc::default();
+        let (cancelled, name) = (running.clone(), command.to_string());
+        let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
+            if let Some(process) = cancelled.take() {
+                give_up(&process);
+            }
+            resolver.errback(Cancelled::of(name));
+        });
+        let resolver = Rc::new(RefCell::new(Some(resolver)));
+        let collect = Collect {
+            command: command.to_string(),
+            options,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            resolver: resolver.clone(),
+        };
+        match self.spawn_process(collect, command) {
+            Ok(process) => *running.borrow_mut() = Some(process),
+            Err(error) => fail(&resolver, error),
+        }
+        deferred
+    }
+}
+
+type Waiting = Rc<RefCell<Option<Resolver<ProcessOutput>>>>;
+
+fn fail(waiting: &Waiting, error: impl Into<Failure>) {
+    let resolver = waiting.borrow_mut().take();
+    if let Some(resolver) = resolver {
+        resolver.errback(error.into());
+    }
+}
+
+/// Kills a process that nobody waits for any more. Its children may hold its pipes.
+fn give_up(process: &Process) {
+    if let Err(error) = process.signal_process(ProcessSignal::KILL) {
+        tracing::debug!(%error, "a process was not killed");
+    }
+    process.lose_connection();
+}
+
+struct Collect {
+    command: String,
+    options: OutputOptions,
+    /// Law 9: `OutputOptions::limit`, both together.
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    resolver: Waiting,
+}
+
+impl ProcessProtocol for Collect {
+    fn connection_made(&mut self, process: &Process) {
+        process.write(std::mem::take(&mut self.options.input));
+        process.close_stdin();
+    }
+
+    fn child_data_received(&mut self, process: &Process, child_fd: i32, data: &[u8]) {
+        let limit = self.options.limit;
+        if self.stdout.len() + self.stderr.len() + data.len() > limit {
+            give_up(process);
+            let command = std::mem::take(&mut self.command);
+            return fail(&self.resolver, OutputTooLong { command, limit });
+        }
+        match child_fd {
+            1 => self.stdout.extend_from_slice(data),
+            2 => self.stderr.extend_from_slice(data),
+            _ => {}
+        }
+    }
+
+    fn process_ended(&mut self, _: &Process, end: &ProcessEnd) {
+        let resolver = self.resolver.borrow_mut().take();
+        if let Some(resolver) = resolver {
+            resolver.callback(ProcessOutput {
+                end: end.clone(),
+                stdout: std::mem::take(&mut self.stdout),
+                stderr: std::mem::take(&mut self.stderr),
+            });
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Row 51b: descriptors that are no sockets, adopted as connections. What holds for every connection is in
+//! the suite, which runs over pipes too.
+
+#![cfg(unix)]
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::driver::Pipe;
+use couplet::{Address, Loop, Protocol, Reason, Transport};
+
+const SOON: Option<Duration> = Some(Duration::ZERO);
+
+/// What a connection got, and how it ended.
+#[derive(Default)]
+struct Seen {
+    transport: Option<Transport>,
+    data: Vec<u8>,
+    lost: Option<String>,
+}
+
+#[derive(Clone, Default)]
+struct End(Rc<RefCell<Seen>>);
+
+impl Protocol for End {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.0.borrow_mut().transport = Some(transport.clone());
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.0.borrow_mut().data.extend_from_slice(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        let before = self.0.borrow_mut().lost.replace(reason.to_string());
+        assert_eq!(before, None, "once");
+    }
+}
+
+impl End {
+    fn transport(&self) -> Transport {
+        self.0.borrow().transport.clone().expect("it was made")
+    }
+
+    fn data(&self) -> Vec<u8> {
+        self.0.borrow().data.clone()
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.0.borrow().lost.clone()
+    }
+}
+
+/// A loop, and a connection over these descriptors.
+fn adopt(pipe: impl Into<Pipe>) -> (Loop, End) {
+    let mut l = Loop::new().expect("a loop");
+    let end = End::default();
+    let ours = end.clone();
+    l.reactor().adopt_pipe(pipe, move || ours.clone()).expect("descriptors").detach();
+    l.turn(SOON).expect("a turn");
+    (l, end)
+}
+
+fn until(l: &mut Loop, mut done: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        l.turn(Some(Duration::from_millis(1))).expect("a turn");
+    }
+    panic!("it never happened");
+}
+
+fn pipe() -> (PipeReader, PipeWriter) {
+    std::io::pipe().expect("a pipe")
+}
+
+#[test]
+fn c51b_the_reading_end_alone_receives_and_ends_cleanly() {
+    let (reader, mut writer) = pipe();
+    let (mut l, end) = adopt(reader);
+    assert_eq!(*end.transport().peer(), Address::Pipe("pipe:".into()));
+    writer.write_all(b"Rose is a rose").expect("room");
+    until(&mut l, || end.data() == b"Rose is a rose");
+    drop(writer);
+    until(&mut l, || end.lost().is_some());
+    assert_eq!(end.lost().as_deref(), Some("connection closed by the peer"));
+}
+
+#[test]
+fn c51b_a_write_to_an_end_that_is_only_read_ends_it_with_an_error() {
+    let (reader, _writer) = pipe();
+    let (mut l, end) = adopt(reader);
+    end.transport().write("x");
+    until(&mut l, || end.lost().is_some());
+    assert!(end.lost().expect("it is").contains("only read"), "{:?}", end.lost());
+}
+
+#[test]
+fn c51b_the_writing_end_alone_hears_that_its_reader_has_gone() {
+    let (mut reader, writer) = pipe();
+    let (mut l, end) = adopt(writer);
+    end.transport().write("Rose");
+    l.turn(SOON).expect("a turn");
+    let mut text = [0; 4];
+    reader.read_exact(&mut text).expect("it was written");
+    assert_eq!(&text, b"Rose");
+    drop(reader);
+    until(&mut l, || end.lost().is_some());
+    assert_eq!(end.lost().as_deref(), Some("connection closed by the peer"));
+}
+
+#[test]
+fn c51b_what_was_not_read_is_an_error_of_the_writer() {
+    let (reader, writer) = pipe();
+    let (mut l, end) = adopt(writer);
+    end.transport().write(vec![b'x'; 1024 * 1024]);
+    l.turn(SOON).expect("a turn");
+    assert!(end.transport().buffered() > 0, "a pipe holds less");
+    drop(reader);
+    until(&mut l, || end.lost().is_some());
+    assert!(end.lost().expect("it is").contains("broken pipe"), "{:?}", end.lost());
+}
+
+#[test]
+fn c51b_what_arrived_before_a_broken_pipe_is_delivered() {
+    let ((reader, mut theirs), (gone, writer)) = (pipe(), pipe());
+    let (mut l, end) = adopt(Pipe::both(reader, writer));
+    theirs.write_all(b"Rose is a rose").expect("room");
+    drop(gone);
+    // A child that another test is just starting may have the other end for a moment.
+    until(&mut l, || {
+        end.transport().write("x");
+        end.lost().is_some()
+    });
+    assert_eq!(end.data(), b"Rose is a rose");
+    assert!(end.lost().expect("it is").contains("broken pipe"), "{:?}", end.lost());
+}
+
+#[test]
+fn c51b_the_writing_end_alone_ends_when_it_is_shut() {
+    let (mut reader, writer) = pipe();
+    let (mut l, end) = adopt(writer);
+    end.transport().write("all of it");
+    end.transport().lose_write_connection();
+    until(&mut l, || end.lost().is_some());
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("its end");
+    assert_eq!(text, "all of it");
+}
+
+#[test]
+fn c51b_a_file_is_always_ready_to_its_end() {
+    let folder = crate::needed::Folder::new();
+    let (from, to) = (folder.join("from"), folder.join("to"));
+    let poem = vec![b'p'; 300_000];
+    std::fs::write(&from, &poem).expect("a file");
+    let files = Pipe::both(File::open(from).expect("it"), File::create(&to).expect("a file"));
+    let (mut l, end) = adopt(files);
+    end.transport().write(&poem);
+    until(&mut l, || end.lost().is_some());
+    assert_eq!(end.data().len(), poem.len());
+    assert_eq!(std::fs::read(to).expect("it was written"), poem);
+}
+
+#[test]
+fn c51b_the_null_device_ends_at_once() {
+    let null = File::options().read(true).write(true).open("/dev/null").expect("it");
+    let (mut l, end) = adopt(Pipe::duplex(null).expect("a duplicate"));
+    until(&mut l, || end.lost().is_some());
+    assert!(end.data().is_empty());
+}
+
+#[test]
+fn c51b_a_descriptor_is_blocking_again_after_its_connection() {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    let (reader, _writer) = pipe();
+    let shared = reader.try_clone().expect("a duplicate");
+    let blocks = || !fcntl_getfl(&shared).expect("flags").contains(OFlags::NONBLOCK);
+    let (mut l, end) = adopt(reader);
+    assert!(!blocks());
+    end.transport().lose_connection();
+    until(&mut l, || end.lost().is_some());
+    l.turn(SOON).expect("a turn");
+    assert!(blocks());
+}
+
+#[test]
+fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
+    let (reader, mut writer) = pipe();
+    let shared = reader.try_clone().expect("a duplicate");
+    let (mut l, end) = adopt(reader);
+    end.transport().abort_connection();
+    until(&mut l, || end.lost().is_some());
+    writer.write_all(b"late").expect("room");
+    // The next connection gets the same slot.
+    let (next, mut theirs) = pipe();
+    let other = End::default();
+    let ours = other.clone();
+    l.reactor().adopt_pipe(next, move || ours.clone()).expect("a pipe").detach();
+    theirs.write_all(b"fine").expect("room");
+    until(&mut l, || other.data() == b"fine");
+    assert_eq!(other.lost(), None);
+    drop(shared);
+}

@@ -1,0 +1,134 @@
+//! Row 145b: programs and descriptors as endpoints to connect to.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use couplet::endpoints::client_from_string;
+use couplet::process::{Command, SpawnError};
+use couplet::{Deferred, Failure, Protocol, Reason, Resolver, Transport};
+
+use super::Nursery;
+
+/// Says something, and fires with what it got until the end of the stream.
+struct Asks {
+    says: &'static str,
+    got: Vec<u8>,
+    done: Option<Resolver<Vec<u8>>>,
+}
+
+impl Protocol for Asks {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(self.says);
+        transport.lose_write_connection();
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.got.extend_from_slice(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        assert!(reason.is_clean(), "{reason}");
+        if let Some(done) = self.done.take() {
+            done.callback(std::mem::take(&mut self.got));
+        }
+    }
+}
+
+fn ask(nursery: &mut Nursery, endpoint: &str, says: &'static str) -> Result<Vec<u8>, Failure> {
+    let (answer, done) = Deferred::new();
+    let asks = Asks { says, got: Vec::new(), done: Some(done) };
+    let connecting = nursery.l.reactor().connect_protocol(endpoint, asks);
+    nursery.l.run_until(connecting.then(move |_| answer))
+}
+
+#[test]
+fn c145b_a_program_is_a_peer_with_its_input_and_output() {
+    let mut nursery = Nursery::new();
+    let cases = [
+        ("process:cat", "rose", &b"rose"[..]),
+        ("process:tr a-z A-Z", "rose", b"ROSE"),
+        (r#"process:/bin/sh -c "read line; echo 'a  '$line""#, "rose\n", b"a  rose\n"),
+        (r"process:/bin/sh -c 'A\=1; echo $A\:$1' sh ''", "", b"1:\n"),
+        ("process:pwd:directory=/", "", b"/\n"),
+        ("log:throttle:process:cat:read=1M", "rose", b"rose"),
+    ];
+    for (endpoint, says, answer) in cases {
+        assert_eq!(ask(&mut nursery, endpoint, says).expect("it runs"), answer, "{endpoint}");
+        let printed = client_from_string(endpoint).expect("it reads").to_string();
+        assert_eq!(ask(&mut nursery, &printed, says).expect("it runs"), answer, "{printed}");
+    }
+    let failure = ask(&mut nursery, "process:/nonexistent", "").expect_err("there is none");
+    assert!(failure.downcast_ref::<SpawnError>().is_some(), "{failure}");
+}
+
+#[test]
+fn c145b_a_program_may_have_a_terminal() {
+    let mut nursery = Nursery::new();
+    let answer = ask(&mut nursery, "process:tty:pty=yes", "").expect("it runs");
+    assert!(answer.starts_with(b"/dev/"), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn c145b_mistakes_in_a_command_are_shown() {
+    for (text, at, problem) in [
+        ("process:", 8, "expected a program"),
+        ("process", 7, "missing command"),
+        ("process:cat 'x", 8, "a quote is not closed"),
+        ("process:cat:uid=x", 16, "expected a number"),
+        ("process:cat:usr=1", 12, "unknown keyword"),
+        ("stdio:x", 6, "expected nothing"),
+        ("fd:x", 3, "expected the number of a descriptor"),
+    ] {
+        let error = client_from_string(text).expect_err(text);
+        assert!(error.at() == at && error.problem().contains(problem), "{text}: {error}");
+    }
+}
+
+#[test]
+fn c145b_a_connection_that_is_lost_leaves_no_zombie() {
+    let mut nursery = Nursery::new();
+    let lost: Rc<RefCell<Option<Transport>>> = Rc::default();
+    struct Quiet;
+    impl Protocol for Quiet {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    let kept = lost.clone();
+    let connecting = nursery.l.reactor().connect_process(Command::new("cat"), || Quiet);
+    connecting.map(move |connection| *kept.borrow_mut() = Some(connection.transport())).detach();
+    let made = lost.clone();
+    nursery.until("connection_made", move || made.borrow().is_some());
+    nursery.turn();
+    assert_eq!(nursery.l.snapshot().watches, 1);
+    lost.borrow().as_ref().expect("made").abort_connection();
+    for _ in 0..20_000 {
+        if nursery.l.snapshot().watches == 0 {
+            return;
+        }
+        nursery.l.turn(Some(std::time::Duration::from_millis(1))).expect("a turn");
+    }
+    panic!("its end was never noticed");
+}
+
+#[test]
+fn c145b_an_inherited_descriptor_is_a_socket_or_a_pipe() {
+    let mut nursery = Nursery::new();
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    theirs.write_all(b"red").expect("room");
+    theirs.shutdown(std::net::Shutdown::Write).expect("it is connected");
+    let endpoint = format!("fd:{}", ours.as_raw_fd());
+    assert_eq!(ask(&mut nursery, &endpoint, "rose").expect("a socket"), b"red");
+    drop(ours);
+    let mut said = String::new();
+    theirs.read_to_string(&mut said).expect("its end");
+    assert_eq!(said, "rose");
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(b"red").expect("room");
+    drop(writer);
+    let endpoint = format!("fd:{}", reader.as_raw_fd());
+    assert_eq!(ask(&mut nursery, &endpoint, "").expect("a pipe"), b"red");
+    let failure = ask(&mut nursery, "fd:1000000", "").expect_err("it is not open");
+    assert!(failure.to_string().contains("cannot use descriptor 1000000"), "{failure}");
+}

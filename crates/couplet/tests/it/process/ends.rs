@@ -1,0 +1,237 @@
+//! Rows 146 to 149, 152 and 154: the order of the callbacks, and the ends of children.
+
+use std::time::Duration;
+
+use couplet::LoopOptions;
+use couplet::process::{ProcessEnd, SignalError, SpawnError};
+
+use super::{Command, Log, Logged, Nursery, sh};
+use crate::logged::logged;
+
+#[test]
+fn c146_made_comes_first_and_ended_last_after_every_loss() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(sh("read line; echo $line; echo loud >&2; exit 3"));
+    assert!(log.entries().is_empty(), "nothing is called inside spawn_process");
+    process.write("rose\n");
+    let entries = nursery.ended(&log);
+    assert_eq!(entries[0], "made");
+    assert_eq!((log.text(1).as_str(), log.text(2).as_str()), ("rose\n", "loud\n"));
+    for lost in ["lost 0 Done(Peer)", "lost 1 Done(Peer)", "lost 2 Done(Peer)", "exited 3"] {
+        assert_eq!(entries.iter().filter(|entry| *entry == lost).count(), 1, "{lost}: {entries:?}");
+    }
+    assert_eq!(entries.last().map(String::as_str), Some("ended 3"));
+}
+
+#[test]
+fn c146_exited_does_not_wait_for_pipes_that_grandchildren_hold() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(sh("exec 3<&0; cat <&3 & exit 0"));
+    let seen = log.clone();
+    nursery.until("process_exited", || seen.has("exited 0"));
+    (0..5).for_each(|_| nursery.turn());
+    assert!(!log.has_ended(), "{:?}", log.entries());
+    assert!(process.pid().is_none() && process.end().is_some());
+    process.lose_connection();
+    nursery.ended(&log);
+}
+
+#[test]
+fn c146_a_child_that_closes_its_output_lives_on() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(sh("exec >&- 2>&-; read line; exit 4"));
+    let seen = log.clone();
+    nursery.until("both", || seen.has("lost 1 Done(Peer)") && seen.has("lost 2 Done(Peer)"));
+    assert!(process.pid().is_some() && !log.has("exited 4"));
+    process.write("go\n");
+    assert_eq!(nursery.ended(&log).last().map(String::as_str), Some("ended 4"));
+}
+
+#[test]
+fn c146_a_child_without_pipes_is_made_exited_and_ended() {
+    let mut nursery = Nursery::new();
+    let command = (0..3).fold(Command::new("/bin/true"), |command, number| command.closed(number));
+    let log = nursery.run(command);
+    assert_eq!(log.entries(), ["made", "exited 0", "ended 0"]);
+}
+
+#[test]
+fn c147_an_end_is_a_code_or_a_signal() {
+    let mut nursery = Nursery::new();
+    for (script, end) in [("exit 0", "0"), ("exit 7", "7"), ("kill -TERM $$", "SIGTERM")] {
+        let (process, log) = nursery.spawn(sh(script));
+        nursery.ended(&log);
+        assert!(log.has(&format!("exited {end}")), "{:?}", log.entries());
+        let end = process.end().expect("it has ended");
+        assert!(end.code().is_some() != end.signal().is_some());
+        assert_eq!(end.is_success(), script == "exit 0");
+    }
+}
+
+#[test]
+fn c148_a_panic_in_process_exited_is_logged_and_ended_still_comes() {
+    let mut nursery = Nursery::new();
+    let protocol = Logged { panics_in_exited: true, ..Logged::default() };
+    let log = protocol.log.clone();
+    nursery.l.reactor().spawn_process(protocol, sh("exit 0")).expect("it starts");
+    let (entries, lines) = logged(|| nursery.ended(&log));
+    assert_eq!(entries.last().map(String::as_str), Some("ended 0"));
+    assert_eq!(lines.iter().filter(|line| line.contains("on purpose")).count(), 1, "{lines:?}");
+}
+
+#[test]
+fn c149_what_can_not_be_started_is_an_immediate_error() {
+    let mut nursery = Nursery::new();
+    let folder = crate::needed::Folder::new();
+    let text = folder.join("text");
+    std::fs::write(&text, "no program").expect("a file");
+    let cases = [
+        Command::new("/nonexistent/program"),
+        Command::new("no-such-program-in-the-path"),
+        Command::new(text),
+        Command::new("/bin/true").current_dir("/nonexistent"),
+        Command::new("/bin/true").terminal(Default::default()).current_dir("/nonexistent"),
+        Command::new("/bin/true").descriptor(5, couplet::process::ChildFd::SameAs(77)),
+    ];
+    for command in cases {
+        let log = Log::default();
+        let protocol = Logged { log: log.clone(), ..Logged::default() };
+        let error = nursery.l.reactor().spawn_process(protocol, command).expect_err("it can't");
+        let SpawnError { .. } = &error;
+        assert!(error.to_string().starts_with("cannot start "), "{error}");
+        nursery.turn();
+        assert!(log.entries().is_empty());
+    }
+    assert_eq!(nursery.l.snapshot().watches, 0);
+}
+
+#[test]
+fn c152_a_signal_is_sent_by_name_or_number_until_the_exit() {
+    let mut nursery = Nursery::new();
+    let script = "trap 'echo usr1; exit 5' USR1; echo ready; while :; do sleep 0.01; done";
+    for by_name in [true, false] {
+        let (process, log) = nursery.spawn(sh(script));
+        let seen = log.clone();
+        nursery.until("ready", move || seen.text(1) == "ready\n");
+        let usr1 = "USR1".parse::<couplet::process::ProcessSignal>().expect("a name").number();
+        let sent =
+            if by_name { process.signal_process("SIGUSR1") } else { process.signal_process(usr1) };
+        sent.expect("it runs");
+        nursery.ended(&log);
+        assert_eq!(log.text(1), "ready\nusr1\n");
+        let after = process.signal_process("TERM");
+        assert!(matches!(after, Err(SignalError::ExitedAlready)), "{after:?}");
+        let unknown = process.signal_process("POEM");
+        assert!(matches!(unknown, Err(SignalError::NoSuchSignal(_))), "{unknown:?}");
+    }
+}
+
+#[test]
+fn c152a_a_child_that_ignores_sigterm_is_killed_after_the_grace() {
+    let mut nursery = Nursery::new();
+    let (process, log) =
+        nursery.spawn(sh("trap '' TERM; echo ready; while :; do sleep 0.01; done"));
+    let seen = log.clone();
+    nursery.until("ready", move || seen.text(1) == "ready\n");
+    process.terminate(Duration::from_millis(20)).expect("it runs");
+    nursery.ended(&log);
+    assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
+    // One that does not is never killed.
+    let (process, log) = nursery.spawn(sh("echo ready; exec cat"));
+    let seen = log.clone();
+    nursery.until("ready", move || seen.text(1) == "ready\n");
+    process.terminate(Duration::from_secs(3600)).expect("it runs");
+    nursery.ended(&log);
+    assert!(log.has("exited SIGTERM"), "{:?}", log.entries());
+    assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
+}
+
+#[test]
+fn c152b_a_child_that_is_stopped_goes_on_when_it_is_told_to() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(Command::new("cat"));
+    process.signal_process("STOP").expect("it runs");
+    process.write("rose");
+    (0..20).for_each(|_| nursery.turn());
+    assert_eq!(log.text(1), "");
+    process.signal_process("CONT").expect("it runs");
+    process.close_stdin();
+    nursery.ended(&log);
+    assert_eq!(log.text(1), "rose");
+}
+
+#[test]
+fn c154_children_started_before_the_run_are_noticed_and_others_are_left_alone() {
+    let mut other =
+        std::process::Command::new("/bin/sh").args(["-c", "exit 9"]).spawn().expect("it");
+    let mut l = couplet::Loop::with_options(LoopOptions::default()).expect("a loop");
+    let protocol = Logged::default();
+    let log = protocol.log.clone();
+    let process = l.reactor().spawn_process(protocol, sh("exit 2")).expect("it starts");
+    l.run(|reactor| {
+        let stopping = reactor.clone();
+        process.ended().map(move |_| stopping.stop()).detach();
+        Ok(())
+    })
+    .expect("a run");
+    assert!(log.has("ended 2"));
+    assert_eq!(other.wait().expect("nobody else waited for it").code(), Some(9));
+}
+
+#[test]
+fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of_it() {
+    let mut l = couplet::Loop::new().expect("a loop");
+    let protocol = Logged::default();
+    let log = protocol.log.clone();
+    let process = l.reactor().spawn_process(protocol, sh("trap '' PIPE; read line")).expect("it");
+    let seen = log.clone();
+    l.run(move |reactor| {
+        let stopping = reactor.clone();
+        reactor.call_soon(move || stopping.stop());
+        Ok(())
+    })
+    .expect("a run");
+    assert!(matches!(process.end(), Some(ProcessEnd::LeftRunning)));
+    let entries = seen.entries();
+    assert_eq!(entries[0], "made");
+    assert_eq!(entries.last().map(String::as_str), Some("ended LeftRunning"), "{entries:?}");
+}
+
+/// The open descriptors of this process.
+#[cfg(target_os = "linux")]
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("Linux has it").count()
+}
+
+/// Children of this process by their number that have ended and were not reaped.
+#[cfg(target_os = "linux")]
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c154b_many_short_children_leave_no_zombie_and_no_descriptor() {
+    // More by `CHILDREN=10000`.
+    let many = std::env::var("CHILDREN").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let test = "process::ends::c154b_many_short_children_leave_no_zombie_and_no_descriptor";
+    if !super::is_alone(test) {
+        return;
+    }
+    let mut nursery = Nursery::new();
+    nursery.run(Command::new("/bin/true"));
+    let before = descriptors();
+    let mut pids = Vec::new();
+    for _ in 0..many / 20 {
+        let batch: Vec<_> = (0..20).map(|_| nursery.spawn(Command::new("/bin/true"))).collect();
+        for (process, log) in batch {
+            pids.extend(process.pid());
+            nursery.ended(&log);
+        }
+    }
+    assert_eq!(descriptors(), before);
+    assert!(!pids.into_iter().any(is_zombie));
+    assert_eq!(nursery.l.snapshot().connections.len(), 0);
+    assert_eq!(nursery.l.snapshot().watches, 0);
+}

@@ -1,0 +1,153 @@
+//! Rows 146 to 154: children. Only on the system's driver, which alone has processes.
+
+#![cfg(unix)]
+
+mod endpoints;
+mod ends;
+mod output;
+mod set_up;
+mod terminals;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
+use couplet::{Loop, Reason};
+
+/// What a child did, one entry per callback; output that follows output is joined.
+#[derive(Clone, Default)]
+struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    fn push(&self, entry: String) {
+        self.0.borrow_mut().push(entry);
+    }
+
+    fn entries(&self) -> Vec<String> {
+        self.0.borrow().clone()
+    }
+
+    fn has(&self, entry: &str) -> bool {
+        self.0.borrow().iter().any(|has| has == entry)
+    }
+
+    /// All that came by this descriptor.
+    fn text(&self, child_fd: i32) -> String {
+        let prefix = format!("{child_fd}: ");
+        let entries = self.0.borrow();
+        entries.iter().filter_map(|entry| entry.strip_prefix(&prefix)).collect()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.0.borrow().iter().any(|entry| entry.starts_with("ended"))
+    }
+}
+
+fn end_text(end: &ProcessEnd) -> String {
+    match end {
+        ProcessEnd::Exited(code) => code.to_string(),
+        ProcessEnd::Signaled { signal, .. } => signal.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Writes the log.
+#[derive(Clone, Default)]
+struct Logged {
+    log: Log,
+    panics_in_exited: bool,
+}
+
+impl ProcessProtocol for Logged {
+    fn connection_made(&mut self, _: &Process) {
+        self.log.push("made".to_owned());
+    }
+
+    fn child_data_received(&mut self, _: &Process, child_fd: i32, data: &[u8]) {
+        self.log.push(format!("{child_fd}: {}", String::from_utf8_lossy(data)));
+    }
+
+    fn child_connection_lost(&mut self, _: &Process, child_fd: i32, reason: &Reason) {
+        self.log.push(format!("lost {child_fd} {}", super::suite::recorder::text(reason)));
+    }
+
+    fn process_exited(&mut self, process: &Process, end: &ProcessEnd) {
+        assert_eq!(process.pid(), None, "it may be another's by now");
+        self.log.push(format!("exited {}", end_text(end)));
+        if self.panics_in_exited {
+            panic!("on purpose");
+        }
+    }
+
+    fn process_ended(&mut self, _: &Process, end: &ProcessEnd) {
+        self.log.push(format!("ended {}", end_text(end)));
+    }
+}
+
+/// A loop and its children.
+struct Nursery {
+    l: Loop,
+}
+
+impl Nursery {
+    fn new() -> Nursery {
+        Nursery { l: Loop::new().expect("a loop") }
+    }
+
+    fn spawn(&self, command: Command) -> (Process, Log) {
+        let protocol = Logged::default();
+        let log = protocol.log.clone();
+        (self.l.reactor().spawn_process(protocol, command).expect("it starts"), log)
+    }
+
+    fn turn(&mut self) {
+        self.l.turn(Some(Duration::ZERO)).expect("a turn");
+    }
+
+    fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
+        for _ in 0..20_000 {
+            if done() {
+                return;
+            }
+            self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
+        }
+        panic!("{what}: never happened");
+    }
+
+    /// Turns until the process has ended, and returns its log.
+    fn ended(&mut self, log: &Log) -> Vec<String> {
+        let seen = log.clone();
+        self.until("process_ended", move || seen.has_ended());
+        (0..3).for_each(|_| self.turn());
+        let entries = log.entries();
+        assert!(entries.last().is_some_and(|entry| entry.starts_with("ended")), "{entries:?}");
+        entries
+    }
+
+    /// Runs this script to its end.
+    fn run(&mut self, command: Command) -> Log {
+        let (_, log) = self.spawn(command);
+        self.ended(&log);
+        log
+    }
+}
+
+/// Runs a test in a process of its own, where no other test has descriptors or children; true in there.
+#[cfg(target_os = "linux")]
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os("COUPLET_ALONE").is_some() {
+        return true;
+    }
+    let status = std::process::Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", test, "--test-threads", "1"])
+        .env("COUPLET_ALONE", "1")
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(status.expect("it starts").success(), "{test}, alone");
+    false
+}
+
+fn sh(script: &str) -> Command {
+    Command::new("/bin/sh").args(["-c", script])
+}

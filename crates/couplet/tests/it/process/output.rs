@@ -1,0 +1,72 @@
+//! Programs that are run to their end.
+
+use std::time::Duration;
+
+use couplet::Failure;
+use couplet::defer::Cancelled;
+use couplet::process::{ChildFd, Command, OutputOptions, OutputTooLong, ProcessOutput, SpawnError};
+
+use super::{Nursery, sh};
+
+fn output_of(
+    nursery: &mut Nursery,
+    command: Command,
+    options: OutputOptions,
+) -> Result<ProcessOutput, Failure> {
+    let output = nursery.l.reactor().process_output_with(command, options);
+    nursery.l.run_until(output)
+}
+
+#[test]
+fn the_output_of_a_program_comes_with_its_end() {
+    let mut nursery = Nursery::new();
+    let script = "cat; echo loud >&2; exit 3";
+    let options = OutputOptions::default().input("rose");
+    let output = output_of(&mut nursery, sh(script), options).expect("it runs");
+    assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"rose"[..], &b"loud\n"[..]));
+    assert_eq!(output.end.code(), Some(3));
+    let both = sh("echo a; echo b >&2; echo c").descriptor(2, ChildFd::SameAs(1));
+    let output = output_of(&mut nursery, both, OutputOptions::default()).expect("it runs");
+    assert_eq!(output.stdout, b"a\nb\nc\n");
+}
+
+#[test]
+fn a_large_input_and_output_pass_each_other() {
+    let mut nursery = Nursery::new();
+    let poem = vec![b'p'; 3_000_000];
+    let options = OutputOptions::default().input(poem.clone());
+    let output = output_of(&mut nursery, Command::new("cat"), options).expect("it runs");
+    assert!(output.stdout == poem);
+}
+
+#[test]
+fn a_program_that_writes_too_much_is_killed() {
+    let mut nursery = Nursery::new();
+    let options = OutputOptions::default().limit(100_000);
+    let failure = output_of(&mut nursery, Command::new("yes"), options).expect_err("too much");
+    let too_long = failure.downcast_ref::<OutputTooLong>().expect("the error");
+    assert_eq!(too_long, &OutputTooLong { command: "yes".into(), limit: 100_000 });
+}
+
+#[test]
+fn a_program_that_is_not_there_fails() {
+    let mut nursery = Nursery::new();
+    let failure = output_of(&mut nursery, Command::new("/nonexistent"), OutputOptions::default());
+    let failure = failure.expect_err("there is none");
+    assert!(failure.downcast_ref::<SpawnError>().is_some(), "{failure}");
+}
+
+#[test]
+fn a_cancel_kills_the_program_and_so_does_a_timeout() {
+    let mut nursery = Nursery::new();
+    let reactor = nursery.l.reactor();
+    let output = reactor.process_output(sh("sleep 1000 & sleep 1000"));
+    nursery.turn();
+    assert_eq!(nursery.l.snapshot().watches, 1);
+    output.cancel();
+    let failure = nursery.l.run_until(output).expect_err("it was cancelled");
+    assert!(failure.downcast_ref::<Cancelled>().is_some(), "{failure}");
+    let slow = reactor.process_output(sh("sleep 1000"));
+    let timed = slow.add_timeout(&reactor, Duration::from_millis(5));
+    nursery.l.run_until(timed).expect_err("it took too long");
+}

@@ -1,0 +1,235 @@
+//! Rows 150, 151 and 153: what a child gets, and its descriptors.
+
+use std::fs::File;
+#[cfg(target_os = "linux")]
+use std::io::Read;
+
+use couplet::process::{ChildFd, NotWritable, Resource};
+
+use super::{Command, Nursery, sh};
+
+/// Lists the open descriptors of the shell that runs it: not the one by which it reads them.
+#[cfg(target_os = "linux")]
+const LIST: &str = "cd /proc/$$/fd; for fd in *; do [ -e $fd ] && echo $fd; done";
+
+#[test]
+fn c150_a_child_inherits_our_environment_unless_told_otherwise() {
+    let mut nursery = Nursery::new();
+    let ours = std::env::var("PATH").expect("this process has one");
+    assert_eq!(nursery.run(sh("echo $PATH")).text(1).trim_end(), ours);
+    let command = sh("echo $PATH-$ROSE").env_clear().env("PATH", "/bin").env("ROSE", "red");
+    assert_eq!(nursery.run(command).text(1), "/bin-red\n");
+    let command = Command::new("/bin/sh").args(["-c", "echo -$PATH_OF_ROSES-"]);
+    let command = command.env("PATH_OF_ROSES", "x").env_remove("PATH_OF_ROSES");
+    assert_eq!(nursery.run(command).text(1), "--\n");
+}
+
+#[test]
+fn c150a_directory_mask_group_and_limits_are_those_of_the_command() {
+    let mut nursery = Nursery::new();
+    let command = sh("pwd; umask; ulimit -n; ulimit -Hn").current_dir("/").umask(0o027).limit(
+        Resource::Descriptors,
+        40,
+        50,
+    );
+    assert_eq!(nursery.run(command).text(1), "/\n0027\n40\n50\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c150a_a_child_leads_a_group_or_a_session_and_has_a_death_signal() {
+    let mut nursery = Nursery::new();
+    // Of /proc/PID/stat: after the name in parentheses, state, parent, group, session.
+    let script = "read stat < /proc/$$/stat; set -- ${stat##*)}; echo $$ $3 $4";
+    let numbers = |text: String| -> Vec<u32> {
+        text.split_whitespace().map(|number| number.parse().expect("a number")).collect()
+    };
+    let ours = numbers(nursery.run(sh(script)).text(1));
+    assert!(ours[0] != ours[1] && ours[0] != ours[2]);
+    let group = numbers(nursery.run(sh(script).process_group(0)).text(1));
+    assert!(group[0] == group[1] && group[2] == ours[2], "{group:?}");
+    let session = numbers(nursery.run(sh(script).new_session()).text(1));
+    assert!(session[0] == session[1] && session[0] == session[2], "{session:?}");
+    // It dies with the thread that started it.
+    let (ended, on_end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let nursery = Nursery::new();
+        let command = sh("exec sleep 1000").death_signal(9).inherit_stdio();
+        let (process, _) = nursery.spawn(command);
+        ended.send(process.pid().expect("it runs")).expect("the test waits");
+    });
+    let pid = on_end.recv().expect("it started");
+    nursery.until("the death of the child", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c150b_a_child_runs_as_another_user_where_we_may() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut nursery = Nursery::new();
+    let command = sh("id -u; id -g; id -G").uid(65_534).gid(65_533);
+    assert_eq!(nursery.run(command).text(1), "65534\n65533\n65533\n");
+    let command = sh("id -G").uid(65_534).gid(65_533).groups([65_531, 65_532]);
+    assert_eq!(nursery.run(command).text(1), "65533 65531 65532\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c151_a_child_has_the_requested_descriptors_and_no_others() {
+    let mut nursery = Nursery::new();
+    // Neither those of this process, nor one that some library left open for children.
+    let (leaky, _writer) = std::io::pipe().expect("a pipe");
+    rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).expect("a flag");
+    let listed = |nursery: &mut Nursery, command: Command| {
+        let text = nursery.run(command).text(1);
+        text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&mut nursery, sh(LIST)), ["0", "1", "2"]);
+    let more = sh(LIST).descriptor(5, ChildFd::FromChild).descriptor(7, ChildFd::ToChild);
+    assert_eq!(listed(&mut nursery, more), ["0", "1", "2", "5", "7"]);
+    assert_eq!(listed(&mut nursery, sh(LIST).closed(0)), ["1", "2"]);
+    assert_eq!(listed(&mut nursery, sh(LIST).closed(2).closed(0)), ["1"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c151a_signals_that_we_ignore_have_their_defaults_in_the_child() {
+    let mut nursery = Nursery::new();
+    // Rust's runtime ignores SIGPIPE in this process: bit 12.
+    let ignored = |status: &str| {
+        let line = status.lines().find(|line| line.starts_with("SigIgn:")).expect("Linux says");
+        let all = u64::from_str_radix(line["SigIgn:".len()..].trim(), 16).expect("hexadecimal");
+        // 32 and 33 are the C library's own, which ignores one of them in children.
+        all & !(0b11 << 31)
+    };
+    let ours = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    assert_ne!(ignored(&ours) & 1 << 12, 0);
+    let theirs = nursery.run(Command::new("cat").arg("/proc/self/status")).text(1);
+    assert_eq!(ignored(&theirs), 0);
+    assert!(theirs.contains("SigBlk:\t0000000000000000"));
+}
+
+#[test]
+fn c153_a_child_has_pipes_under_any_number() {
+    let mut nursery = Nursery::new();
+    let command = sh("read line <&7; echo $line >&9; read line <&7; echo $line >&9")
+        .descriptor(7, ChildFd::ToChild)
+        .descriptor(9, ChildFd::FromChild);
+    let (process, log) = nursery.spawn(command);
+    // Before connection_made and after it.
+    process.write_to_child(7, "rose\n").expect("a pipe");
+    let seen = log.clone();
+    nursery.until("the first", move || seen.text(9) == "rose\n");
+    process.write_to_child(7, "red\n").expect("a pipe");
+    nursery.ended(&log);
+    assert_eq!(log.text(9), "rose\nred\n");
+}
+
+#[test]
+fn c153_writing_to_one_that_does_not_exist_is_an_error_and_closing_it_again_is_harmless() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(Command::new("cat"));
+    let wrong = |process: &couplet::process::Process| {
+        assert_eq!(process.write_to_child(17, "x"), Err(NotWritable(17)));
+        process.close_child_fd(17);
+    };
+    wrong(&process);
+    nursery.turn();
+    wrong(&process);
+    process.close_stdin();
+    process.close_stdin();
+    nursery.ended(&log);
+    assert_eq!(process.write_to_child(0, "x"), Err(NotWritable(0)));
+    process.write("dropped");
+    process.close_stdin();
+    process.lose_connection();
+    nursery.turn();
+    assert!(log.has("ended 0"));
+}
+
+#[test]
+fn c153a_descriptors_may_be_files_null_or_one_another() {
+    let mut nursery = Nursery::new();
+    let folder = crate::needed::Folder::new();
+    let (from, to) = (folder.join("from"), folder.join("to"));
+    std::fs::write(&from, "rose\n").expect("a file");
+    let command = sh("cat; echo red >&2; cat <&5 | wc -c")
+        .descriptor(0, File::open(&from).expect("it"))
+        .descriptor(1, File::create(&to).expect("a file"))
+        .descriptor(2, ChildFd::SameAs(1))
+        .descriptor(5, ChildFd::Null);
+    let log = nursery.run(command);
+    assert_eq!(log.entries(), ["made", "exited 0", "ended 0"]);
+    let text = std::fs::read_to_string(to).expect("it was written");
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["rose", "red", "0"]);
+}
+
+#[test]
+fn c153b_a_child_that_does_not_read_is_back_pressure() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(sh("read go; cat | wc -c"));
+    let seen = log.clone();
+    nursery.until("connection_made", move || seen.has("made"));
+    let stdin = process.pipe(0).expect("a pipe");
+    process.write("go\n");
+    process.write(vec![b'x'; 1024 * 1024]);
+    assert!(stdin.is_full(), "{} bytes wait", stdin.buffered());
+    let drained = stdin.drained();
+    nursery.until("room", move || drained.has_fired());
+    process.close_stdin();
+    nursery.ended(&log);
+    assert_eq!(log.text(1).trim(), "1048576");
+}
+
+#[test]
+fn c153b_output_that_is_paused_fills_the_pipe_of_the_child() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(sh("yes rose | head -c 1000000; echo done >&2"));
+    let seen = log.clone();
+    nursery.until("connection_made", move || seen.has("made"));
+    process.pipe(1).expect("a pipe").pause_producing();
+    nursery.turn();
+    let before = log.text(1).len();
+    (0..20).for_each(|_| nursery.turn());
+    assert_eq!(log.text(1).len(), before);
+    assert_eq!(log.text(2), "", "it waits for us");
+    process.pipe(1).expect("a pipe").resume_producing();
+    nursery.ended(&log);
+    assert_eq!(log.text(1).len(), 1_000_000);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std() {
+    let test = "process::set_up::c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std";
+    if !super::is_alone(test) {
+        return;
+    }
+    let of_a_child = || {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let mut command = std::process::Command::new("/bin/sh");
+        let mut child = command.args(["-c", LIST]).stdout(writer).spawn().expect("it starts");
+        drop(command);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("its end");
+        child.wait().expect("ours");
+        text
+    };
+    // What this process has inherited without the flag.
+    let before = of_a_child();
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(Command::new("cat").terminal(Default::default()));
+    let (other, _log) = nursery.spawn(Command::new("cat"));
+    let seen = log.clone();
+    nursery.until("connection_made", move || seen.has("made"));
+    assert_eq!(of_a_child(), before);
+    for process in [process, other] {
+        process.signal_process("KILL").expect("it runs");
+    }
+    nursery.ended(&log);
+}
