@@ -30,7 +30,8 @@ pub use crate::driver::process::{
 use crate::driver::process::{ChildProcess, send_signal, set_window_size};
 use crate::driver::{Interest, Spawned};
 use crate::error::{Plain, Reason};
-use crate::panics::{contain, discard};
+use crate::factory::IntoFactory;
+use crate::panics::{Contained, contain};
 use crate::reactor::{DelayedCall, Reactor, Watch};
 use crate::transport::Connection;
 
@@ -117,7 +118,7 @@ struct ProcessCell {
     pid: u32,
     name: String,
     /// Taken out while it is called, and when the process has ended.
-    protocol: RefCell<Option<Box<dyn ProcessProtocol>>>,
+    protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
     /// By the child's numbers.
     pipes: RefCell<BTreeMap<i32, PipeState>>,
     /// Until it is watched, from `connection_made` on.
@@ -210,6 +211,7 @@ impl Reactor {
         protocol: impl ProcessProtocol,
         command: Command,
     ) -> Result<Process, SpawnError> {
+        let protocol: Contained<Box<dyn ProcessProtocol>> = Contained::new(Box::new(protocol));
         match self.start_program(&command) {
             Ok(spawned) => Ok(self.started(protocol, command.to_string(), spawned)),
             Err(error) => Err(SpawnError { command: command.to_string(), error }),
@@ -218,14 +220,19 @@ impl Reactor {
 
     /// A process runs: has its pipes connected, and then its end watched.
     #[track_caller]
-    fn started(&self, protocol: impl ProcessProtocol, name: String, spawned: Spawned) -> Process {
+    fn started(
+        &self,
+        protocol: Contained<Box<dyn ProcessProtocol>>,
+        name: String,
+        spawned: Spawned,
+    ) -> Process {
         let Spawned { pipes, terminal, child } = spawned;
         let states = pipes.keys().map(|number| (*number, PipeState::Opening(Vec::new())));
         let cell = ProcessCell {
             reactor: self.clone(),
             pid: child.pid(),
             name,
-            protocol: RefCell::new(Some(Box::new(protocol))),
+            protocol: RefCell::new(Some(protocol)),
             pipes: RefCell::new(states.collect()),
             child: RefCell::new(Some(child)),
             watch: RefCell::default(),
@@ -244,7 +251,8 @@ impl Reactor {
         for (number, adopted) in pipes {
             let settled = process.clone();
             let mut pipe = Some(ChildPipe::new(process.clone(), number));
-            let made = self.adopt_prepared(adopted, move |_: &Address| pipe.take());
+            let factory = (move |_: &Address| pipe.take()).into_factory();
+            let made = self.adopt_prepared(adopted, factory);
             let settle = move |made: Result<Connection<ChildPipe>>| {
                 settled.settled(number, made.ok().map(|connection| connection.transport()));
                 Ok(())
@@ -267,14 +275,14 @@ impl Drop for Watched {
 /// A protocol that was taken out to be called, and goes back when that has returned or panicked.
 struct Called<'a> {
     cell: &'a ProcessCell,
-    protocol: Option<Box<dyn ProcessProtocol>>,
+    protocol: Option<Contained<Box<dyn ProcessProtocol>>>,
 }
 
 impl Drop for Called<'_> {
     fn drop(&mut self) {
         let protocol = self.protocol.take();
         match self.cell.has_ended.get() {
-            true => discard("drop of a process protocol", protocol),
+            true => drop(protocol),
             false => *self.cell.protocol.borrow_mut() = protocol,
         }
     }
@@ -358,8 +366,8 @@ impl Process {
     fn call(&self, f: impl FnOnce(&mut dyn ProcessProtocol)) {
         let protocol = self.cell.protocol.borrow_mut().take();
         let mut called = Called { cell: &self.cell, protocol };
-        if let Some(protocol) = called.protocol.as_deref_mut() {
-            f(protocol);
+        if let Some(protocol) = &mut called.protocol {
+            f(&mut ***protocol);
         }
     }
 

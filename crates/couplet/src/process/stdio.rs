@@ -5,7 +5,7 @@ use std::io;
 use super::{Command, ProcessProtocol, SpawnError};
 use crate::defer::Deferred;
 use crate::factory::{Factory, IntoFactory};
-use crate::panics::discard;
+use crate::panics::Contained;
 use crate::reactor::Reactor;
 use crate::transport::Connection;
 
@@ -53,7 +53,7 @@ impl Reactor {
         command: Command,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let command = command.into_stream();
+        let (command, factory) = (command.into_stream(), Contained::new(factory.into_factory()));
         let started = self.start_program(&command).and_then(|mut spawned| {
             let stream = spawned.pipes.remove(&1).ok_or(io::ErrorKind::Unsupported)?;
             Ok((stream, spawned))
@@ -61,13 +61,10 @@ impl Reactor {
         let command = command.to_string();
         match started {
             Ok((stream, spawned)) => {
-                self.started(Unheard, command, spawned);
-                self.adopt_prepared(stream, factory)
+                self.started(Contained::new(Box::new(Unheard)), command, spawned);
+                self.adopt_prepared(stream, factory.take())
             }
-            Err(error) => {
-                discard("drop of a factory", factory);
-                Deferred::fail(SpawnError { command, error })
-            }
+            Err(error) => Deferred::fail(SpawnError { command, error }),
         }
     }
 }

@@ -463,7 +463,7 @@ impl Reactor {
         socket: impl Into<ConnectedSocket>,
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory))
+        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory.into_factory()))
     }
 
     /// Takes over descriptors that are no sockets, as one connection: pipes, FIFOs, terminals, files. The
@@ -506,7 +506,7 @@ impl Reactor {
         pipe: impl Into<Pipe>,
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory))
+        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory.into_factory()))
     }
 
     /// Starts a program in this world.
@@ -517,12 +517,12 @@ impl Reactor {
 
     /// Serves what the world has adopted already.
     #[track_caller]
-    pub(crate) fn adopt_prepared<K, F: IntoFactory<K>>(
+    pub(crate) fn adopt_prepared<F: Factory + 'static>(
         &self,
         adopted: Adopted,
         factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        AdoptionCell::start(self, adopted, self.attached(factory.into_factory()))
+    ) -> Deferred<Connection<F::Protocol>> {
+        AdoptionCell::start(self, adopted, self.attached(factory))
     }
 
     /// Takes over a socket that listens already: one that an init system opened, or a parent with

@@ -101,6 +101,12 @@ impl DatagramProtocol for Receives {
     fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
 }
 
+#[cfg(unix)]
+struct Hears(#[expect(dead_code, reason = "it is dropped")] Bomb);
+
+#[cfg(unix)]
+impl couplet::process::ProcessProtocol for Hears {}
+
 struct MakesEchoes(#[expect(dead_code, reason = "it is dropped")] Bomb);
 
 impl Factory for MakesEchoes {
@@ -859,6 +865,23 @@ const WAYS: &[(&str, &str, Act)] = &[
         let (ours, _theirs) = sockets();
         reactor.adopt(ours, MakesEchoes(s.bomb())).expect("a connected socket").discard();
     }),
+    #[cfg(unix)]
+    ("spawn_process", "it ends, it is not there, and its loop is dropped", |s| {
+        let mut l = Loop::new().expect("a loop");
+        let hears = Hears(s.bomb());
+        let process = l.reactor().spawn_process(hears, Command::new("/bin/true"));
+        let ended = process.expect("it starts").ended();
+        l.run_until(ended).expect("it ends");
+        let missing = l.reactor().spawn_process(Hears(s.bomb()), Command::new("/nonexistent"));
+        missing.expect_err("there is none");
+        for turns in [true, false] {
+            let cat = l.reactor().spawn_process(Hears(s.bomb()), Command::new("/bin/cat"));
+            cat.expect("it starts");
+            if turns {
+                l.turn(Some(Duration::ZERO)).expect("the loop turns");
+            }
+        }
+    }),
     ("adopt_port", "its loop is dropped", |s| {
         let mut l = Loop::new().expect("a loop");
         let port = l.reactor().adopt_port(listening(), MakesEchoes(s.bomb()));
@@ -1074,7 +1097,7 @@ fn sources(folder: &Path) -> Vec<String> {
 
 /// The public functions that keep what a user hands in: closures, futures, foreign types.
 fn ways_in() -> BTreeSet<String> {
-    const THEIRS: [&str; 11] = [
+    const THEIRS: [&str; 12] = [
         "FnOnce(",
         "FnMut(",
         "Fn(",
@@ -1082,6 +1105,7 @@ fn ways_in() -> BTreeSet<String> {
         "protocol: P,",
         "impl Producer",
         "impl Protocol",
+        "impl ProcessProtocol",
         "Future<",
         "IntoIterator<",
         "Into<Failure>",
