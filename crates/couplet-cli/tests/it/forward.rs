@@ -318,3 +318,20 @@ fn socat_speaks_through_it_to_socat_over_unix_sockets_and_tcp() {
         assert_eq!(totals(server), expected);
     }
 }
+
+#[test]
+fn each_connection_may_be_joined_to_a_program() {
+    let server = forward("process:/usr/bin/tr a-z A-Z", &[]);
+    for _ in 0..2 {
+        let mut client = server.connect();
+        client.send(b"rose is a rose");
+        client.finish();
+        assert_eq!(client.read_to_end().unwrap(), b"ROSE IS A ROSE");
+    }
+    assert!(totals(server).starts_with("2 connections, 28 bytes sent, 28 received"));
+    let server = forward("process:/nonexistent/program", &[]);
+    let mut client = server.connect();
+    assert!(client.read_to_end().is_err(), "the client is reset");
+    let ended = server.stop(Signal::INT);
+    assert!(ended.stderr.contains("cannot start /nonexistent/program"), "{}", ended.stderr);
+}
