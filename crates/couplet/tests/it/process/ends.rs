@@ -194,6 +194,9 @@ fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of
     assert!(matches!(process.end(), Some(ProcessEnd::LeftRunning)));
     let entries = seen.entries();
     assert_eq!(entries[0], "made");
+    for number in 0..3 {
+        assert!(seen.has(&format!("lost {number} Shutdown")), "{entries:?}");
+    }
     assert_eq!(entries.last().map(String::as_str), Some("ended LeftRunning"), "{entries:?}");
 }
 

@@ -133,13 +133,17 @@ impl Nursery {
     }
 }
 
-/// Runs a test in a process of its own, where no other test has descriptors or children; true in there.
+/// Runs a test in a process of its own, where no other test has descriptors or children, and which ignores
+/// SIGHUP; true in there.
 #[cfg(target_os = "linux")]
 fn is_alone(test: &str) -> bool {
     if std::env::var_os("COUPLET_ALONE").is_some() {
         return true;
     }
-    let status = std::process::Command::new(std::env::current_exe().expect("this binary"))
+    let me = std::env::current_exe().expect("this binary");
+    let status = std::process::Command::new("/bin/sh")
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(me)
         .args(["--exact", test, "--test-threads", "1"])
         .env("COUPLET_ALONE", "1")
         .stdout(std::process::Stdio::null())

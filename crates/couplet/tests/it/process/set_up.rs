@@ -99,8 +99,11 @@ fn c151_a_child_has_the_requested_descriptors_and_no_others() {
 #[cfg(target_os = "linux")]
 #[test]
 fn c151a_signals_that_we_ignore_have_their_defaults_in_the_child() {
+    let test = "process::set_up::c151a_signals_that_we_ignore_have_their_defaults_in_the_child";
+    if !super::is_alone(test) {
+        return;
+    }
     let mut nursery = Nursery::new();
-    // Rust's runtime ignores SIGPIPE in this process: bit 12.
     let ignored = |status: &str| {
         let line = status.lines().find(|line| line.starts_with("SigIgn:")).expect("Linux says");
         let all = u64::from_str_radix(line["SigIgn:".len()..].trim(), 16).expect("hexadecimal");
@@ -108,7 +111,8 @@ fn c151a_signals_that_we_ignore_have_their_defaults_in_the_child() {
         all & !(0b11 << 31)
     };
     let ours = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
-    assert_ne!(ignored(&ours) & 1 << 12, 0);
+    // SIGHUP, and SIGPIPE, which Rust's runtime ignores.
+    assert_eq!(ignored(&ours), 1 | 1 << 12);
     let theirs = nursery.run(Command::new("cat").arg("/proc/self/status")).text(1);
     assert_eq!(ignored(&theirs), 0);
     assert!(theirs.contains("SigBlk:\t0000000000000000"));
@@ -232,4 +236,21 @@ fn c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std() {
         process.signal_process("KILL").expect("it runs");
     }
     nursery.ended(&log);
+}
+
+#[test]
+fn c149a_a_driver_without_processes_refuses_one_and_descriptors_too() {
+    use couplet::testing::{Manner, Memory};
+    let (driver, _network) = Memory::new(Manner::Readiness, 0);
+    let l = couplet::Loop::with_driver(driver, couplet::LoopOptions::default());
+    let refused = l.reactor().spawn_process(super::Logged::default(), sh("exit 0"));
+    let error = refused.expect_err("memory has none");
+    assert_eq!(error.error.kind(), std::io::ErrorKind::Unsupported);
+    let (reader, _writer) = std::io::pipe().expect("a pipe");
+    struct Quiet;
+    impl couplet::Protocol for Quiet {
+        fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    }
+    let refused = l.reactor().adopt_pipe(reader, || Quiet).map(drop);
+    assert_eq!(refused.expect_err("nor these").kind(), std::io::ErrorKind::Unsupported);
 }
