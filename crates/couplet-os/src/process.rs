@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The names of signals, without `SIG`, and their numbers on this system.
 pub const SIGNALS: &[(&str, i32)] = &[
@@ -122,19 +123,87 @@ pub fn spawn(command: &mut Command, mut setup: Setup) -> io::Result<Child> {
     reap_orphans();
     // Above all the numbers that they get, so that none is overwritten before it is used.
     let above = setup.descriptors.iter().map(|(_, number)| number + 1).max().unwrap_or(3);
-    // The pipe by which std reports a failure must not get one of those numbers.
-    let mut reserved = Vec::new();
-    for (descriptor, number) in &mut setup.descriptors {
-        reserved.push(duplicate_above(descriptor, *number)?);
+    for (descriptor, _) in &mut setup.descriptors {
         *descriptor = duplicate_above(descriptor, above)?;
     }
-    let parent = std::process::id();
-    // SAFETY: between fork and exec `prepare` makes only async-signal-safe calls: it allocates nothing,
-    // takes no lock and drops nothing.
-    unsafe { command.pre_exec(move || prepare(&setup, parent)) };
-    let child = command.spawn();
-    drop(reserved);
-    child
+    let numbers = Arc::new(Numbers::of(&setup)?);
+    let (parent, seen) = (std::process::id(), numbers.clone());
+    // SAFETY: between fork and exec these make only async-signal-safe calls: they allocate nothing, take
+    // no lock and drop nothing.
+    unsafe {
+        command.pre_exec(move || {
+            seen.check()?;
+            prepare(&setup, parent)
+        });
+    }
+    for _ in 0..ATTEMPTS {
+        let reserved = numbers.reserve()?;
+        let child = command.spawn();
+        drop(reserved);
+        if !child.as_ref().is_err_and(|error| error.raw_os_error() == Some(OVERTAKEN)) {
+            return child;
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+/// How often a child is started until no other thread's close comes between.
+const ATTEMPTS: usize = 64;
+/// Said by a child that finds something else under a number: no system call made there fails by this.
+const OVERTAKEN: i32 = libc::EXDEV;
+
+/// The numbers that descriptors get in the child, and what is there in this process. std reports a failure
+/// by a pipe, which must not have one of them: they are occupied before it is made, by a duplicate of ours
+/// or by what another thread has there. Where that thread closes it meanwhile, the pipe may come to lie
+/// there: the child sees that something else does.
+struct Numbers {
+    /// A number; and the device and the inode of what lies there.
+    occupied: Vec<(RawFd, AtomicU64, AtomicU64)>,
+    filler: OwnedFd,
+}
+
+impl Numbers {
+    fn of(setup: &Setup) -> io::Result<Numbers> {
+        let number =
+            |(_, number): &(OwnedFd, RawFd)| (*number, AtomicU64::new(0), AtomicU64::new(0));
+        let occupied = setup.descriptors.iter().map(number).collect();
+        Ok(Numbers { occupied, filler: std::fs::File::open("/dev/null")?.into() })
+    }
+
+    /// Occupies the numbers until what this returns is dropped, and notes what lies there.
+    fn reserve(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut reserved = Vec::new();
+        for (number, device, inode) in &self.occupied {
+            reserved.push(duplicate_above(&self.filler, *number)?);
+            let (of, at) = identity(*number).unwrap_or_default();
+            device.store(of, Ordering::Relaxed);
+            inode.store(at, Ordering::Relaxed);
+        }
+        Ok(reserved)
+    }
+
+    /// In the child: nothing else has come to lie there.
+    fn check(&self) -> io::Result<()> {
+        for (number, device, inode) in &self.occupied {
+            let noted = (device.load(Ordering::Relaxed), inode.load(Ordering::Relaxed));
+            if identity(*number).is_some_and(|found| found != noted) {
+                return Err(io::Error::from_raw_os_error(OVERTAKEN));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The device and the inode of an open descriptor.
+#[allow(clippy::unnecessary_cast, reason = "not on every system")]
+fn identity(number: RawFd) -> Option<(u64, u64)> {
+    // SAFETY: an all-zero stat is a valid value, and fstat writes only that. It refuses a number that is
+    // not open.
+    let (found, stat) = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::fstat(number, &raw mut stat), stat)
+    };
+    (found == 0).then_some((stat.st_dev as u64, stat.st_ino as u64))
 }
 
 fn duplicate_above(descriptor: &OwnedFd, least: RawFd) -> io::Result<OwnedFd> {
@@ -415,14 +484,31 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_an_error_even_if_all_low_numbers_are_taken() {
-        let mut setup = Setup::default();
-        for number in 3..20 {
-            let (reader, _) = io::pipe().expect("a pipe");
-            setup.descriptors.push((reader.into(), number));
-        }
-        let error = spawn(&mut Command::new("/nonexistent/program"), setup).expect_err("none");
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    fn a_program_that_is_not_there_is_an_error_whatever_other_threads_open_and_close() {
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        drop([io::pipe(), io::pipe()]);
+                    }
+                });
+            }
+            for _ in 0..50 {
+                let mut setup = Setup::default();
+                for number in 3..20 {
+                    let (reader, _) = io::pipe().expect("a pipe");
+                    setup.descriptors.push((reader.into(), number));
+                }
+                let error = spawn(&mut Command::new("/nonexistent/program"), setup);
+                let error = error.map_err(|error| error.kind());
+                if !matches!(error, Err(io::ErrorKind::NotFound | io::ErrorKind::WouldBlock)) {
+                    is_over.store(true, Ordering::Relaxed);
+                    panic!("{error:?}");
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]
