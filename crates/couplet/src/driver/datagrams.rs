@@ -1,5 +1,7 @@
 //! Datagrams at the seam: what arrives, what is to be sent, and how a port of them is opened.
 
+#[cfg(feature = "testing")]
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -202,6 +204,27 @@ pub enum DatagramOption {
     Join(Group),
     /// Ends that. Twisted's `leaveGroup`.
     Leave(Group),
+}
+
+#[cfg(feature = "testing")]
+impl DatagramOption {
+    /// Sets it for a socket that is in these groups, on a network without hops, interfaces or priorities.
+    pub(crate) fn set_in_memory(&self, groups: &mut BTreeSet<Group>) -> io::Result<()> {
+        match self {
+            DatagramOption::Join(group) if !group.address.is_multicast() => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+            DatagramOption::Join(group) => {
+                let is_new = groups.insert(*group);
+                is_new.then_some(()).ok_or_else(|| io::ErrorKind::AddrInUse.into())
+            }
+            DatagramOption::Leave(group) => {
+                let was_member = groups.remove(group);
+                was_member.then_some(()).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A multicast group, as one interface of this host sees it.

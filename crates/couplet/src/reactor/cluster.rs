@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::shutdown::print_snapshot;
 use super::{Loop, LoopOptions, Port, Reactor, Remote, Shutdown, Snapshot};
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{ListenOptions, ListeningSocket, Signal};
@@ -318,7 +319,7 @@ impl Members {
     /// The loop that takes the signals has one: the others get it too. True if nothing is left to do.
     fn pass_on(&self, reactor: &Reactor, signal: Signal) -> bool {
         if signal == Signal::User1 {
-            let shown = self.snapshot(reactor).map(|snapshot| eprint!("{snapshot}"));
+            let shown = self.snapshot(reactor).map(|snapshot| print_snapshot(&snapshot));
             shown.detach();
             return true;
         }

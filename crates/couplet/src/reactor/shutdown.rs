@@ -13,7 +13,7 @@ use super::drain::Drain;
 use super::leaks::Source;
 use super::table::Resource;
 use super::turn::Core;
-use super::{RunState, pending};
+use super::{RunState, Snapshot, pending};
 use crate::defer::Deferred;
 use crate::driver::{Commands, Doing, Signal};
 use crate::error::ConnectError;
@@ -84,6 +84,11 @@ pub(super) enum Stopping {
     Joining(Instant),
 }
 
+/// Shows a snapshot where nothing else is set. A closed stderr is no reason to end.
+pub(super) fn print_snapshot(snapshot: &Snapshot) {
+    drop(write!(std::io::stderr(), "{snapshot}"));
+}
+
 impl Core {
     /// A signal arrived.
     #[inline(never)]
@@ -127,8 +132,7 @@ impl Core {
         let snapshot = self.snapshot();
         match &mut self.on_snapshot {
             Some(show) => drop(contain("snapshot", || show(&snapshot))),
-            // A closed stderr is no reason to end.
-            None => drop(write!(std::io::stderr(), "{snapshot}")),
+            None => print_snapshot(&snapshot),
         }
     }
 

@@ -299,21 +299,7 @@ impl Memory {
         let id = self.datagram_port(key).opened.id;
         let mut net = network.net.borrow_mut();
         let Some(socket) = net.datagrams.open.get_mut(&id) else { return Ok(()) };
-        match option {
-            DatagramOption::Join(group) if !group.address.is_multicast() => {
-                Err(io::ErrorKind::InvalidInput.into())
-            }
-            DatagramOption::Join(group) => {
-                let is_new = socket.groups.insert(*group);
-                is_new.then_some(()).ok_or_else(|| io::ErrorKind::AddrInUse.into())
-            }
-            DatagramOption::Leave(group) => {
-                let was_member = socket.groups.remove(group);
-                was_member.then_some(()).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
-            }
-            // The network has no hops, interfaces or priorities.
-            _ => Ok(()),
-        }
+        option.set_in_memory(&mut socket.groups)
     }
 
     fn datagram_port(&mut self, key: Key) -> &mut Port {

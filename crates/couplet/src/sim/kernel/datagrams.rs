@@ -129,21 +129,7 @@ impl Kernel {
         let Some(socket) = self.host(host).sockets.get_mut(address) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        match option {
-            DatagramOption::Join(group) if !group.address.is_multicast() => {
-                Err(io::ErrorKind::InvalidInput.into())
-            }
-            DatagramOption::Join(group) => {
-                let is_new = socket.groups.insert(*group);
-                is_new.then_some(()).ok_or_else(|| io::ErrorKind::AddrInUse.into())
-            }
-            DatagramOption::Leave(group) => {
-                let was_member = socket.groups.remove(group);
-                was_member.then_some(()).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
-            }
-            // The network has no hops, interfaces or priorities.
-            _ => Ok(()),
-        }
+        option.set_in_memory(&mut socket.groups)
     }
 
     /// Sends a datagram, which may arrive once, twice, truncated, late or not at all. `to` is the
