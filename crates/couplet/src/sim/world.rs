@@ -191,6 +191,18 @@ impl Sim {
         self.kernel.borrow().hosts[host.0 as usize].v4.into()
     }
 
+    /// The IPv6 address of a host.
+    pub fn address_v6(&self, host: Host) -> IpAddr {
+        self.kernel.borrow().hosts[host.0 as usize].v6.into()
+    }
+
+    /// Sets what a name means from now on, on all hosts: these addresses, in the order in which the
+    /// resolver gives them. Addresses that no host has answer nobody; without addresses the name
+    /// exists, but leads nowhere. [`Fault::SlowNames`] delays the answer.
+    pub fn set_name(&mut self, name: &str, addresses: &[IpAddr]) {
+        self.kernel.borrow_mut().names.insert(name.to_owned(), addresses.to_vec());
+    }
+
     /// This host's time of day. The seed sets the clocks of hosts up to a quarter of an hour apart,
     /// and [faults](Fault) change them.
     pub fn wall_clock(&self, host: Host) -> SystemTime {

@@ -143,6 +143,11 @@ impl HostState {
         SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(self.behind))
     }
 
+    /// Its addresses, as a lookup of its name gives them.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        vec![self.v6.into(), self.v4.into()]
+    }
+
     /// Its programs can bind to this address.
     pub(super) fn has_address(&self, ip: IpAddr) -> bool {
         ip.is_unspecified() || ip.is_loopback() || ip == self.v4 || ip == self.v6
@@ -219,9 +224,9 @@ impl Kernel {
             entropy: Stream::new(self.seed, Purpose::Entropy, &[u64::from(index)]),
             sockets: BTreeMap::new(),
         });
-        self.by_address.insert(v4.into(), index);
-        self.by_address.insert(v6.into(), index);
-        self.by_name.insert(name.to_owned(), index);
+        let addresses = self.hosts[index as usize].addresses();
+        self.by_address.extend(addresses.iter().map(|ip| (*ip, index)));
+        self.names.insert(name.to_owned(), addresses);
         index
     }
 
@@ -500,8 +505,7 @@ impl Kernel {
         if self.suffers(&Fault::NoNames(Host(host))) {
             return Err(io::ErrorKind::TimedOut);
         }
-        let meant = self.by_name.get(name).map(|index| &self.hosts[*index as usize]);
-        meant.map(|state| vec![state.v6.into(), state.v4.into()]).ok_or(io::ErrorKind::NotFound)
+        self.names.get(name).cloned().ok_or(io::ErrorKind::NotFound)
     }
 
     pub(super) fn looked(&mut self, host: u32, boot: u32, ticket: Ticket) {

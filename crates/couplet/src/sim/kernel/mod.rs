@@ -168,7 +168,8 @@ pub(super) struct Kernel {
     /// Running programs.
     pub(super) running: u32,
     by_address: BTreeMap<IpAddr, u32>,
-    by_name: BTreeMap<String, u32>,
+    /// What names mean, on all hosts.
+    pub(in crate::sim) names: BTreeMap<String, Vec<IpAddr>>,
     conns: Slots<Box<Conn>>,
     pub(super) link: Link,
     links: BTreeMap<(u32, u32), Link>,
@@ -204,7 +205,7 @@ impl Kernel {
             loops: 0,
             running: 0,
             by_address: BTreeMap::new(),
-            by_name: BTreeMap::new(),
+            names: BTreeMap::new(),
             conns: Slots::new(),
             link: Link::constant(Duration::from_millis(1)),
             links: BTreeMap::new(),
@@ -439,7 +440,8 @@ impl Kernel {
             }
             Fault::Rename(name, means) => {
                 let name = self.hosts[name.0 as usize].name.clone();
-                self.by_name.insert(name, means.0);
+                let means = self.hosts[means.0 as usize].addresses();
+                self.names.insert(name, means);
             }
             Fault::Pause(host) => self.hosts[host.0 as usize].paused += 1,
             _ => {}

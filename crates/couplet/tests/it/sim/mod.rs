@@ -5,6 +5,7 @@ mod basics;
 mod choices;
 mod connects;
 mod datagrams;
+mod eyeballs;
 mod half_open;
 mod hosts;
 mod invariants;

@@ -1,0 +1,531 @@
+//! Load, as counts, bytes and order: many connections at once and one after another, a server at its
+//! limit, slow readers, and a firehose. A separate binary, because it installs a counting allocator
+//! and starts itself again as the peers, so that each side has its own descriptor limit.
+
+#![cfg(target_os = "linux")]
+
+mod counting;
+
+use std::cell::{Cell, RefCell};
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{self, Child, Command, Stdio};
+use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use couplet::protocols::{LimitConnections, Policy};
+use couplet::{
+    Connection, Datagram, DatagramProtocol, DatagramTransport, IntoFactory, ListenOptions, Loop,
+    Producer, ProducerKind, Protocol, Reactor, Reason, Transport,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[expect(clippy::disallowed_types, reason = "peers that belong to no loop")]
+type Client = std::net::TcpStream;
+#[expect(clippy::disallowed_types, reason = "a peer that belongs to no loop")]
+type Datagrams = std::net::UdpSocket;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Names what the second process does, and the server's address.
+const ROLE: &str = "COUPLET_LOAD_TEST";
+const DONE: &str = "the peers have done their part";
+
+/// Begins a test, which has the process to itself as long as it keeps what it gets; with the server's
+/// address in the second process.
+fn begin() -> (MutexGuard<'static, ()>, Option<SocketAddr>) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
+    let server = env::var(ROLE).ok().map(|server| server.parse().expect("an address"));
+    (alone, server)
+}
+
+/// Starts this test a second time, as the peers of a server.
+fn peers(test: &str, server: SocketAddr) -> Child {
+    let mut command = Command::new(env::current_exe().expect("a test has a path"));
+    command.args([test, "--exact", "--nocapture"]).env(ROLE, server.to_string());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().expect("the test starts again")
+}
+
+/// Reads what the peers print up to the line that says that they are done.
+fn done(peers: &mut Child) -> impl Read + Send + use<> {
+    let mut said = BufReader::new(peers.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.contains(DONE) {
+        line.clear();
+        let n = said.read_line(&mut line).expect("they print text");
+        assert!(n > 0, "the peers ended early");
+    }
+    said
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("it lists them").count()
+}
+
+/// What a server has seen.
+#[derive(Default)]
+struct Counts {
+    open: Cell<usize>,
+    made: Cell<usize>,
+    most: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+/// Echoes and counts.
+struct Echo(Rc<Counts>);
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, _: &Transport) {
+        let counts = &*self.0;
+        counts.made.set(counts.made.get() + 1);
+        counts.open.set(counts.open.get() + 1);
+        counts.most.set(counts.most.get().max(counts.open.get()));
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.bytes.set(self.0.bytes.get() + data.len());
+        transport.write(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A loop that serves, and its address.
+fn serving<P: Protocol>(factory: impl Fn() -> P + 'static) -> (Loop, SocketAddr) {
+    serving_with(ListenOptions::default().backlog(1024), factory)
+}
+
+fn serving_with<F: IntoFactory<M>, M>(options: ListenOptions, factory: F) -> (Loop, SocketAddr) {
+    let mut l = Loop::new().expect("a loop");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = l.reactor().listen_tcp_with(any, options, factory).expect("a free port");
+    let server = port.host().socket_addr().expect("a TCP port");
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+    (l, server)
+}
+
+fn turn_until(l: &mut Loop, done: impl Fn() -> bool) {
+    while !done() {
+        l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+    }
+}
+
+/// Turns the loop while another thread works.
+fn turn_while<T: Send>(l: &mut Loop, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let working = scope.spawn(work);
+        while !working.is_finished() {
+            l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+        }
+        working.join().expect("the work does not panic")
+    })
+}
+
+// Peers in the second process.
+
+/// What one of many clients does when its answer is whole.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Stay,
+    Close,
+    Reset,
+    /// Closes as soon as it has asked.
+    CloseUnread,
+}
+
+/// Sends its number and expects it back.
+struct Asker {
+    crowd: Rc<Crowd>,
+    number: usize,
+    then: Then,
+    answer: Vec<u8>,
+}
+
+/// Clients of a server: at most some at the same time are under way.
+struct Crowd {
+    reactor: Reactor,
+    server: SocketAddr,
+    total: usize,
+    then: fn(usize) -> Then,
+    begun: Cell<usize>,
+    /// Those that have their answers, or went without.
+    finished: Cell<usize>,
+    kept: RefCell<Vec<Connection<Asker>>>,
+}
+
+impl Crowd {
+    /// Runs `total` clients, `at_once` at the same time, and then waits for the end of stdin.
+    fn run(server: SocketAddr, total: usize, at_once: usize, then: fn(usize) -> Then) -> ! {
+        let mut l = Loop::new().expect("a loop");
+        let crowd = Rc::new(Crowd {
+            reactor: l.reactor(),
+            server,
+            total,
+            then,
+            begun: Cell::default(),
+            finished: Cell::default(),
+            kept: RefCell::default(),
+        });
+        (0..at_once).for_each(|_| crowd.begin());
+        turn_until(&mut l, || crowd.finished.get() == total);
+        println!("{DONE}");
+        let _ = io::stdin().read(&mut [0]);
+        process::exit(0); // the harness would write to a closed pipe
+    }
+
+    fn begin(self: &Rc<Crowd>) {
+        let number = self.begun.get();
+        if number == self.total {
+            return;
+        }
+        self.begun.set(number + 1);
+        let (crowd, then) = (self.clone(), (self.then)(number));
+        let factory = move || Asker { crowd: crowd.clone(), number, then, answer: Vec::new() };
+        let crowd = self.clone();
+        let connecting = self.reactor.connect_tcp_deferred(
+            &self.server.ip().to_string(),
+            self.server.port(),
+            couplet::ConnectOptions::default(),
+            factory,
+        );
+        let kept = connecting.map(move |connection| crowd.kept.borrow_mut().push(connection));
+        kept.add_errback(|failure| panic!("a client could not connect: {failure}")).detach();
+    }
+
+    fn finished(self: &Rc<Crowd>) {
+        self.finished.set(self.finished.get() + 1);
+        self.begin();
+    }
+}
+
+impl Asker {
+    fn question(&self) -> Vec<u8> {
+        format!("{:032}", self.number).into_bytes()
+    }
+}
+
+impl Protocol for Asker {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(self.question());
+        if self.then == Then::CloseUnread {
+            transport.lose_connection();
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.answer.extend_from_slice(data);
+        if self.answer.len() < 32 {
+            return;
+        }
+        assert_eq!(self.answer, self.question(), "another's answer");
+        match self.then {
+            Then::Stay => self.crowd.finished(),
+            Then::Close | Then::CloseUnread => transport.lose_connection(),
+            Then::Reset => transport.abort_connection(),
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        assert!(self.then != Then::Stay, "lost: {reason:?}");
+        assert!(self.then == Then::CloseUnread || self.answer.len() == 32, "no answer: {reason:?}");
+        self.crowd.finished();
+    }
+}
+
+#[test]
+fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
+    const TOTAL: usize = 19_000;
+    let (_alone, server) = begin();
+    if let Some(server) = server {
+        Crowd::run(server, TOTAL, 500, |_| Then::Stay);
+    }
+    let counts = Rc::new(Counts::default());
+    let served = counts.clone();
+    let (mut l, server) = serving(move || Echo(served.clone()));
+    let before = descriptors();
+    let mut peers =
+        peers("nineteen_thousand_connections_at_once_each_get_their_own_answer", server);
+    let rest = turn_while(&mut l, || done(&mut peers));
+    assert_eq!((counts.made.get(), counts.open.get()), (TOTAL, TOTAL));
+    assert_eq!((counts.most.get(), counts.bytes.get()), (TOTAL, TOTAL * 32));
+    assert_eq!(l.snapshot().connections.len(), TOTAL);
+    // One more is served as the first was.
+    let one_more = turn_while(&mut l, || {
+        let mut client = Client::connect(server).expect("the server listens");
+        client.write_all(b"and one").expect("it reads");
+        let mut answer = [0; 7];
+        client.read_exact(&mut answer).expect("it answers");
+        answer
+    });
+    assert_eq!(&one_more, b"and one");
+    // All of them end at once.
+    let ended = turn_while(&mut l, || {
+        drop((peers.stdin.take(), rest));
+        peers.wait().expect("it was started here")
+    });
+    assert!(ended.success(), "{ended}");
+    turn_until(&mut l, || counts.open.get() == 0);
+    assert_eq!((counts.made.get(), descriptors()), (TOTAL + 1, before));
+}
+
+#[test]
+fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
+    const TOTAL: usize = 12_000;
+    let (_alone, server) = begin();
+    if let Some(server) = server {
+        let then = |number| [Then::Close, Then::Reset, Then::CloseUnread][number % 3];
+        Crowd::run(server, TOTAL, 200, then);
+    }
+    let counts = Rc::new(Counts::default());
+    let served = counts.clone();
+    let (mut l, server) = serving(move || Echo(served.clone()));
+    let before = (descriptors(), counting::live());
+    let mut peers = peers("a_storm_of_connections_that_come_and_go_leaves_nothing_behind", server);
+    drop(turn_while(&mut l, || done(&mut peers)));
+    turn_until(&mut l, || counts.made.get() == TOTAL && counts.open.get() == 0);
+    // Who closed without waiting for the answer had still asked.
+    assert_eq!(counts.bytes.get(), TOTAL * 32);
+    assert!(counts.most.get() <= 400, "{} were open at once", counts.most.get());
+    drop(peers.stdin.take());
+    assert!(peers.wait().expect("it was started here").success());
+    assert_eq!((l.snapshot().connections.len(), descriptors()), (0, before.0));
+    let grown = counting::live() - before.1;
+    assert!(grown < MIB as isize, "{grown} bytes are left of {TOTAL} connections");
+}
+
+#[test]
+fn a_server_at_its_limit_serves_that_many_and_turns_the_rest_away() {
+    const LIMIT: usize = 100;
+    let _alone = begin();
+    let counts = Rc::new(Counts::default());
+    let (served, limit) = (counts.clone(), LimitConnections::new(LIMIT));
+    let options = ListenOptions::default().backlog(1024);
+    let factory = limit.clone().wrap(move || Echo(served.clone()));
+    let (mut l, server) = serving_with(options, factory);
+    for round in 1..=5 {
+        let clients = turn_while(&mut l, || {
+            (0..300).map(|_| Client::connect(server).expect("it listens")).collect::<Vec<_>>()
+        });
+        let decided = || counts.made.get() + limit.turned_away() as usize == round * 300;
+        turn_until(&mut l, decided);
+        assert_eq!((counts.made.get(), counts.open.get()), (round * LIMIT, LIMIT));
+        // Each of those served gets its answer, each of the others the end.
+        let (answered, ended) = turn_while(&mut l, || {
+            let ask = |mut client: &Client| {
+                let _ = client.write_all(b"?");
+                client.read(&mut [0; 1]).unwrap_or(0)
+            };
+            let answered = clients.iter().map(ask).sum::<usize>();
+            (answered, clients.len() - answered)
+        });
+        assert_eq!((answered, ended), (LIMIT, 200));
+        drop(clients);
+        turn_until(&mut l, || counts.open.get() == 0);
+    }
+    assert_eq!(counts.most.get(), LIMIT);
+}
+
+/// Sends a pattern as fast as its reader takes it.
+struct Poem {
+    transport: Transport,
+    at: usize,
+}
+
+const POEM: usize = 256 * KIB;
+const PIECE: usize = 8 * KIB;
+
+fn pattern(at: usize) -> u8 {
+    (at % 251) as u8
+}
+
+impl Producer for Poem {
+    fn resume_producing(&mut self) {
+        let piece: Vec<u8> = (self.at..self.at + PIECE).map(pattern).collect();
+        self.at += PIECE;
+        self.transport.write(&piece);
+        if self.at == POEM {
+            self.transport.unregister_producer();
+            self.transport.lose_connection();
+        }
+    }
+}
+
+struct Reciter(Rc<Counts>);
+
+impl Protocol for Reciter {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.0.made.set(self.0.made.get() + 1);
+        self.0.open.set(self.0.open.get() + 1);
+        let poem = Poem { transport: transport.clone(), at: 0 };
+        transport.register_producer(poem, ProducerKind::Pull).expect("it has none");
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// The second process's main: readers that take little at a time, after all are connected.
+fn read_slowly(server: SocketAddr, readers: usize) -> ! {
+    let mut clients: Vec<Client> =
+        (0..readers).map(|_| Client::connect(server).expect("the server listens")).collect();
+    println!("{DONE}");
+    let _ = io::stdin().read(&mut [0]);
+    let mut piece = vec![0; 4 * KIB];
+    let mut at = 0;
+    while at < POEM {
+        for client in &mut clients {
+            client.read_exact(&mut piece).expect("the server goes on");
+            let wrong = piece.iter().enumerate().find(|(n, byte)| **byte != pattern(at + n));
+            assert_eq!(wrong, None, "at {at}");
+        }
+        at += piece.len();
+    }
+    for client in &mut clients {
+        assert_eq!(client.read(&mut piece).expect("a clean end"), 0);
+    }
+    process::exit(0);
+}
+
+#[test]
+fn a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing() {
+    const READERS: usize = 1000;
+    let (_alone, server) = begin();
+    if let Some(server) = server {
+        read_slowly(server, READERS);
+    }
+    let counts = Rc::new(Counts::default());
+    let served = counts.clone();
+    // Little fits into the sockets, so that much is left to the loop.
+    let options = ListenOptions::default().backlog(1024);
+    let options = options.prepare(|socket| socket.set_send_buffer_size(16 * KIB));
+    let (mut l, server) = serving_with(options, move || Reciter(served.clone()));
+    let before = counting::live();
+    let mut peers = peers("a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing", server);
+    let rest = turn_while(&mut l, || done(&mut peers));
+    turn_until(&mut l, || counts.made.get() == READERS);
+    // Nobody reads yet: each connection comes to a halt.
+    while l.snapshot().connections.iter().any(|connection| connection.buffered == 0) {
+        l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+    }
+    counting::reset_peak();
+    let ended = turn_while(&mut l, || {
+        drop(peers.stdin.take());
+        drop(rest);
+        peers.wait().expect("it was started here")
+    });
+    assert!(ended.success(), "{ended}");
+    turn_until(&mut l, || counts.open.get() == 0);
+    // What is unsent of one piece, and what the connection itself takes; the loop's spare buffers.
+    let most = READERS * (2 * PIECE + 2 * KIB) + 5 * MIB;
+    let peak = usize::try_from(counting::peak() - before).unwrap_or(0);
+    assert!(peak <= most, "{peak} bytes at the most, more than {most}");
+}
+
+/// Echoes lines; swallows what a firehose sends.
+struct Fair(Rc<Counts>);
+
+impl Protocol for Fair {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        match data {
+            b"hello" => transport.write(data),
+            water => self.0.bytes.set(self.0.bytes.get() + water.len()),
+        }
+    }
+}
+
+/// Each of these asks at the same time, before a turn, and has its answer after it, whatever else
+/// comes to the loop meanwhile.
+fn all_are_answered_in_one_turn(l: &mut Loop, clients: &[Client]) {
+    for mut client in clients {
+        client.write_all(b"hello").expect("the server reads");
+    }
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+    for mut client in clients {
+        client.set_nonblocking(true).expect("a socket");
+        client.read_exact(&mut [0; 5]).expect("it was answered in that turn");
+        client.set_nonblocking(false).expect("a socket");
+    }
+}
+
+#[test]
+fn a_firehose_does_not_starve_five_hundred_others() {
+    const OTHERS: usize = 500;
+    let _alone = begin();
+    let counts = Rc::new(Counts::default());
+    let served = counts.clone();
+    let (mut l, server) = serving(move || Fair(served.clone()));
+    let (clients, mut hose) = turn_while(&mut l, || {
+        let connect = || Client::connect(server).expect("the server listens");
+        ((0..OTHERS).map(|_| connect()).collect::<Vec<_>>(), connect())
+    });
+    let closing = hose.try_clone().expect("a descriptor is free");
+    std::thread::scope(|scope| {
+        let water = vec![7; 256 * KIB];
+        scope.spawn(move || while hose.write_all(&water).is_ok() {});
+        for _ in 0..50 {
+            let before = counts.bytes.get();
+            all_are_answered_in_one_turn(&mut l, &clients);
+            let water = counts.bytes.get() - before;
+            assert!(water <= MIB, "{water} bytes in one turn");
+        }
+        // Nor is the firehose starved.
+        turn_until(&mut l, || counts.bytes.get() >= 64 * MIB);
+        closing.shutdown(std::net::Shutdown::Both).expect("it is connected");
+    });
+}
+
+/// Counts datagrams, which have their number in them.
+struct Flooded(Rc<Counts>);
+
+impl DatagramProtocol for Flooded {
+    fn datagram_received(&mut self, _: &DatagramTransport, datagram: &Datagram<'_>) {
+        let number = u64::from_le_bytes(datagram.data.try_into().expect("eight bytes")) as usize;
+        assert!(number >= self.0.most.get(), "out of order");
+        self.0.most.set(number);
+        self.0.made.set(self.0.made.get() + 1);
+    }
+}
+
+#[test]
+fn a_flood_of_a_million_datagrams_starves_nobody() {
+    const FLOOD: u64 = 1_000_000;
+    let _alone = begin();
+    let (counts, flood) = (Rc::new(Counts::default()), Rc::new(Counts::default()));
+    let (mut l, server) = serving(move || Fair(counts.clone()));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = l.reactor().listen_udp(any, Flooded(flood.clone())).expect("a free port");
+    let to = port.host().socket_addr().expect("a UDP port");
+    let clients = turn_while(&mut l, || {
+        (0..100).map(|_| Client::connect(server).expect("it listens")).collect::<Vec<_>>()
+    });
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(move || {
+            let socket = Datagrams::bind(any).expect("a free port");
+            socket.connect(to).expect("an address");
+            (0..FLOOD).filter(|n| socket.send(&n.to_le_bytes()).is_ok()).count()
+        });
+        let mut rounds = 0;
+        while !sending.is_finished() {
+            let before = flood.made.get();
+            all_are_answered_in_one_turn(&mut l, &clients);
+            let came = flood.made.get() - before;
+            assert!(came <= 64, "{came} datagrams in one turn");
+            rounds += 1;
+        }
+        assert_eq!(sending.join().expect("it sends"), FLOOD as usize);
+        assert!(rounds > 10 && flood.made.get() > 64, "{rounds} rounds, {}", flood.made.get());
+    });
+}
