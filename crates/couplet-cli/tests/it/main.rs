@@ -19,6 +19,7 @@ mod get_transform;
 mod http;
 mod inherited;
 mod kit;
+mod namespace;
 mod peers;
 mod proxy;
 mod serve;
