@@ -167,6 +167,29 @@ fn c51b_a_file_is_always_ready_to_its_end() {
 }
 
 #[test]
+fn c107_a_file_is_read_in_turns_with_everything_else() {
+    let folder = crate::needed::Folder::new();
+    let poem = folder.write("poem", vec![b'p'; 8 << 20]);
+    let (mut l, file) = adopt(Pipe::reader(File::open(poem).expect("it")));
+    let (reader, mut writer) = pipe();
+    let other = End::default();
+    let ours = other.clone();
+    l.reactor().adopt_pipe(reader, move || ours.clone()).expect("a descriptor").detach();
+    l.turn(SOON).expect("a turn");
+    let (mut turns, mut before) = (0, file.data().len());
+    while file.lost().is_none() {
+        writer.write_all(b"!").expect("it is read");
+        l.turn(SOON).expect("a turn");
+        turns += 1;
+        assert_eq!(other.data().len(), turns, "the other was served in the same turn");
+        let read = file.data().len() - before;
+        assert!(read <= 256 << 10, "{read} bytes in one turn");
+        before += read;
+    }
+    assert!(before == 8 << 20 && turns > 32, "{before} bytes in {turns} turns");
+}
+
+#[test]
 fn c51b_the_null_device_ends_at_once() {
     let null = File::options().read(true).write(true).open("/dev/null").expect("it");
     let (mut l, end) = adopt(Pipe::duplex(null).expect("a duplicate"));
