@@ -180,24 +180,49 @@ impl Batch {
         }
     }
 
+    /// The header of a place that the last receive call has filled, and the place.
+    fn filled(&self, n: usize) -> (&libc::mmsghdr, &Place) {
+        assert!(n < self.filled, "only {} datagrams were received", self.filled);
+        // SAFETY: `n` is below the number of places; the kernel has filled in the header, and nothing
+        // writes to it, or to the place, while `self` is borrowed.
+        unsafe {
+            (
+                &*self.headers.cast::<libc::mmsghdr>().as_ptr().add(n),
+                &*self.places.cast::<Place>().as_ptr().add(n),
+            )
+        }
+    }
+
+    /// The length of a datagram of the last receive call; of several that came joined, the length of all
+    /// together, and of each.
+    ///
+    /// # Panics
+    ///
+    /// When there were not so many.
+    pub fn lengths(&self, n: usize) -> (usize, usize) {
+        let (header, place) = self.filled(n);
+        let length = (header.msg_len as usize).min(place.slice.iov_len);
+        let mut segment = None;
+        for_each_message(&header.msg_hdr, |level, kind, data| {
+            if (level, kind) == (libc::SOL_UDP, libc::UDP_GRO) {
+                segment = segment_of(data);
+            }
+        });
+        (length, segment.unwrap_or(length))
+    }
+
     /// A datagram of the last receive call.
     ///
     /// # Panics
     ///
-    /// When it had not so many.
+    /// When there were not so many.
     pub fn get(&self, n: usize) -> Received<'_> {
-        assert!(n < self.filled, "only {} datagrams were received", self.filled);
-        // SAFETY: `n` is below the number of places; the kernel has filled in the header, and nothing
-        // writes to it, or to the bytes, while `self` is borrowed.
-        let (header, place, bytes) = unsafe {
-            (
-                &*self.headers.cast::<libc::mmsghdr>().as_ptr().add(n),
-                &*self.places.cast::<Place>().as_ptr().add(n),
-                std::slice::from_raw_parts(
-                    self.bytes.cast::<u8>().as_ptr().add(n * self.stride),
-                    self.size,
-                ),
-            )
+        let (header, place) = self.filled(n);
+        // SAFETY: each place has `stride` bytes, and `size` is less; nothing writes to them while `self`
+        // is borrowed.
+        let bytes = unsafe {
+            let start = self.bytes.cast::<u8>().as_ptr().add(n * self.stride);
+            std::slice::from_raw_parts(start, self.size)
         };
         let hdr = &header.msg_hdr;
         let mut received = Received {
@@ -252,9 +277,7 @@ impl Received<'_> {
             // A byte for IPv4, an int for IPv6.
             (libc::IPPROTO_IP, libc::IP_TOS) => self.tos = data.first().copied(),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => self.tos = int().map(|tos| tos as u8),
-            (libc::SOL_UDP, libc::UDP_GRO) => {
-                self.segment = int().filter(|size| *size > 0).map(|size| size as usize);
-            }
+            (libc::SOL_UDP, libc::UDP_GRO) => self.segment = segment_of(data),
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                 let Some(peer) = read::<libc::ucred>(data) else { return };
                 self.credentials = Some((peer.pid.cast_unsigned(), peer.uid, peer.gid));
@@ -262,6 +285,12 @@ impl Received<'_> {
             _ => {}
         }
     }
+}
+
+/// The length of each datagram of several that came joined.
+fn segment_of(data: &[u8]) -> Option<usize> {
+    let length = i32::from_ne_bytes(*data.first_chunk()?);
+    usize::try_from(length).ok().filter(|length| *length > 0)
 }
 
 /// What a control message carries.
@@ -749,6 +778,7 @@ mod tests {
                 })
                 .collect();
             assert_eq!(got, [&b"aa"[..], b"bb", b"c"]);
+            assert_eq!(batch.lengths(0), if joined { (5, 2) } else { (2, 2) });
         }
     }
 

@@ -1,5 +1,5 @@
 //! An echo server of datagrams: a loop, beside epoll with recvmmsg(2) and sendmmsg(2) as they are, and
-//! tokio. A client sends 64 bytes to each, one at a time or 32 at once. What is measured is the time of
+//! tokio. A client sends 64 bytes to each, one at a time, 32 at once, or 32 joined (`UDP_SEGMENT`). What is measured is the time of
 //! the processor in the server's thread, for each datagram.
 //!
 //! `cargo bench -p couplet --bench datagrams`
@@ -111,7 +111,7 @@ mod linux {
     }
 
     /// The time of a server for all datagrams, of which so many are on their way at once.
-    fn serve(server: fn(Sender<SocketAddr>), at_once: usize) -> Duration {
+    fn serve(server: fn(Sender<SocketAddr>), (at_once, joined): (usize, bool)) -> Duration {
         let (sender, address) = channel();
         let serving = std::thread::spawn(move || {
             let before = now();
@@ -121,31 +121,38 @@ mod linux {
         let to = address.recv().expect("it has a port");
         let socket = UdpSocket::bind(ANY).expect("a free port");
         let mut batch = Batch::new(64, 2048);
-        let messages = vec![plain(&MESSAGE, to); at_once];
-        let mut ask = |messages: &[Outgoing<'_>]| {
+        let all = MESSAGE.repeat(at_once);
+        let messages = if joined {
+            vec![Outgoing { segment: Some(MESSAGE.len() as u16), ..plain(&all, to) }]
+        } else {
+            vec![plain(&MESSAGE, to); at_once]
+        };
+        let mut ask = |messages: &[Outgoing<'_>], count| {
             datagrams::send(socket.as_fd(), messages).expect("there is room");
             let mut got = 0;
-            while got < messages.len() {
+            while got < count {
                 until_readable(&socket);
                 got += batch.receive(socket.as_fd(), 64, 2048).unwrap_or(0);
             }
         };
         for _ in 0..DATAGRAMS / at_once {
-            ask(&messages);
+            ask(&messages, at_once);
         }
-        ask(&[plain(&[], to)]);
+        ask(&[plain(&[], to)], 1);
         serving.join().expect("no panic")
     }
 
     pub(super) fn run() {
-        for at_once in [1, 32] {
+        for (manner, name) in
+            [((1, false), "1 at once"), ((32, false), "32 at once"), ((32, true), "32 joined")]
+        {
             row(
-                &format!("echo of a datagram, {at_once} at once"),
+                &format!("echo of a datagram, {name}"),
                 DATAGRAMS,
                 &mut [
-                    ("recvmmsg and sendmmsg", &mut || serve(raw, at_once)),
-                    ("couplet", &mut || serve(couplet, at_once)),
-                    ("tokio", &mut || serve(tokio, at_once)),
+                    ("recvmmsg and sendmmsg", &mut || serve(raw, manner)),
+                    ("couplet", &mut || serve(couplet, manner)),
+                    ("tokio", &mut || serve(tokio, manner)),
                 ],
             );
         }

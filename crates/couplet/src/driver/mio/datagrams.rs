@@ -12,6 +12,7 @@ mod options;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use mio::Token;
@@ -66,7 +67,8 @@ pub(super) struct DatagramSlot {
     taken: usize,
     /// The round in which room was reported last.
     tried_in: u64,
-    /// What was received and not reported when the port paused. Law 9: at most one batch.
+    /// What was received and not reported when the port paused, or beyond its share of a round. Law 9:
+    /// at most one batch.
     held: VecDeque<(Head, Vec<u8>)>,
 }
 
@@ -81,13 +83,16 @@ struct Head {
     credentials: Option<PeerCredentials>,
 }
 
-/// The datagrams of the last receive call, and which of them was reported last.
+/// The messages of the last receive call, each one datagram or several that the kernel has joined, and
+/// which datagram was reported last.
 #[derive(Default)]
 pub(super) struct Arrived {
     places: Option<Places>,
     count: usize,
-    /// The next one to report.
-    next: usize,
+    /// The message of the next one to report, and where in it that begins.
+    next: (usize, usize),
+    /// The message of the one that was reported last, and where in it that lies.
+    last: (usize, Range<usize>),
     /// The port, until all are reported.
     owner: Option<Key>,
     /// The last one reported, where a pause had held it.
@@ -99,11 +104,25 @@ impl Arrived {
     pub(super) fn last(&self) -> Datagram<'_> {
         let (head, data) = match (&self.held, &self.places) {
             (Some((head, bytes)), _) => (head.clone(), &bytes[..]),
-            (None, Some(places)) => places.get(self.next.saturating_sub(1)),
+            (None, Some(places)) => {
+                let (n, range) = self.last.clone();
+                let (head, data) = places.get(n);
+                (head, &data[range])
+            }
             (None, None) => panic!("no datagram was reported"),
         };
         let Head { from, to, interface, cut, tos, credentials } = head;
         Datagram { data, from, to, interface, cut, tos, credentials }
+    }
+
+    /// Goes on to the next datagram; false when it is the last.
+    fn step(&mut self) -> bool {
+        let (n, start) = self.next;
+        let (length, segment) = self.places.as_ref().map_or((0, 0), |places| places.lengths(n));
+        let end = length.min(start + segment);
+        self.last = (n, start..end);
+        self.next = if end < length { (n, end) } else { (n + 1, 0) };
+        self.next.0 < self.count
     }
 
     /// Gives up what a port has not reported yet.
@@ -143,7 +162,11 @@ impl DatagramSlot {
                 Ok(n) => {
                     // Only a call that asked for more than there was uses up the edge.
                     self.readable = self.failed || n == asked || !cfg!(target_os = "linux");
-                    self.asked = (n + 1).next_power_of_two().clamp(FEW, BATCH);
+                    // What comes joined comes many at once.
+                    let (length, segment) = places.lengths(n - 1);
+                    let joined = length.div_ceil(segment.max(1)).max(1);
+                    let ask = (n + 1).next_power_of_two().clamp(FEW, BATCH);
+                    self.asked = (ask / joined).max(1);
                     return Ok(n);
                 }
             }
@@ -211,6 +234,12 @@ impl Mio {
         if port.received_in != round {
             (port.received_in, port.taken) = (round, 0);
         }
+        if port.taken == BATCH && self.arrived.owner == Some(key) {
+            // More came joined than this round has room for.
+            self.hold_rest(key);
+            self.queue(slot);
+            return None;
+        }
         if self.arrived.owner == Some(key) {
             return Some(self.report(key));
         }
@@ -230,8 +259,7 @@ impl Mio {
         }
         match port.receive(self.arrived.places.as_mut()?) {
             Ok(count) => {
-                port.taken += count;
-                (self.arrived.count, self.arrived.next) = (count, 0);
+                (self.arrived.count, self.arrived.next) = (count, (0, 0));
                 self.arrived.owner = Some(key);
                 Some(self.report(key))
             }
@@ -245,15 +273,17 @@ impl Mio {
 
     /// Reports the next datagram of the batch.
     fn report(&mut self, key: Key) -> Event {
-        self.arrived.next += 1;
-        let more = self.arrived.next < self.arrived.count;
+        let more = self.arrived.step();
         if !more {
             self.arrived.owner = None;
         }
-        if more || self.datagram_slot(key).is_some_and(|port| port.readable) {
+        let Some(port) = self.datagram_slot(key) else { return Event::Datagram { key, more } };
+        port.taken += 1;
+        let (last, readable) = (port.taken == BATCH, port.readable);
+        if more || readable {
             self.again.push_front(key.slot);
         }
-        Event::Datagram { key, more }
+        Event::Datagram { key, more: more && !last }
     }
 
     pub(super) fn receive_datagrams(&mut self, key: Key, on: bool) {
@@ -273,9 +303,11 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return;
         };
-        let Some(places) = &self.arrived.places else { return };
-        for n in self.arrived.next..self.arrived.count {
-            let (head, data) = places.get(n);
+        let mut more = self.arrived.next.0 < self.arrived.count;
+        while more {
+            more = self.arrived.step();
+            let Datagram { data, from, to, interface, cut, tos, credentials } = self.arrived.last();
+            let head = Head { from, to, interface, cut, tos, credentials };
             port.held.push_back((head, data.to_vec()));
         }
         self.arrived.owner = None;
@@ -328,7 +360,7 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
     let host = host(&socket)?;
     #[cfg(unix)]
     let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
-    let socket = Inner::of(socket)?;
+    let socket = Inner::of(socket, options.size)?;
     let is_local = host.unix().is_some() && options.peer.is_none();
     Ok(Bound {
         #[cfg(unix)]

@@ -1,5 +1,6 @@
 //! Datagrams on Linux, in batches: recvmmsg(2) and sendmmsg(2). Those of one length that lie behind
-//! each other in the queue and go to one place leave as one (`UDP_SEGMENT`).
+//! each other in the queue and go to one place leave as one (`UDP_SEGMENT`), and may arrive as one
+//! (`UDP_GRO`).
 
 use std::cell::Cell;
 use std::io;
@@ -17,6 +18,9 @@ use super::Head;
 use crate::address::Address;
 use crate::driver::PeerCredentials;
 use crate::driver::datagrams::{DatagramQueue, Run};
+
+/// The most bytes of one datagram, and of several that the kernel has joined.
+const LONGEST: usize = 65_535;
 
 /// Where received datagrams are put.
 pub(super) struct Places(Batch);
@@ -37,6 +41,11 @@ impl Places {
         size: usize,
     ) -> io::Result<usize> {
         self.0.receive(socket.as_fd(), count, size)
+    }
+
+    /// The bytes of a message, and of each datagram in it, of which the last may be shorter.
+    pub(super) fn lengths(&self, n: usize) -> (usize, usize) {
+        self.0.lengths(n)
     }
 
     pub(super) fn get(&self, n: usize) -> (Head, &[u8]) {
@@ -73,7 +82,7 @@ impl AsFd for Inner {
 }
 
 impl Inner {
-    pub(super) fn of(socket: Socket) -> io::Result<Inner> {
+    pub(super) fn of(socket: Socket, size: usize) -> io::Result<Inner> {
         let domain = socket.domain()?;
         let flags: &[Flag] = match domain {
             Domain::IPV4 => &[Flag::PacketInfoV4, Flag::TosV4],
@@ -84,6 +93,21 @@ impl Inner {
             if let Err(error) = datagrams::turn_on(socket.as_fd(), *flag) {
                 tracing::debug!(?flag, %error, "not told with datagrams");
             }
+        }
+        // Else a port of all addresses hears of the groups that any socket of this host is a member of.
+        let only_ours = match domain {
+            Domain::IPV4 => socket.set_multicast_all_v4(false),
+            Domain::IPV6 => {
+                socket.set_multicast_all_v6(false).and(socket.set_multicast_all_v4(false))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = only_ours {
+            tracing::debug!(%error, "hears of the groups of others");
+        }
+        // What the kernel joins must fit; other systems and older kernels join nothing.
+        if domain != Domain::UNIX && size >= LONGEST {
+            let _ = datagrams::turn_on(socket.as_fd(), Flag::Gro);
         }
         let joins = Cell::new(domain != Domain::UNIX);
         Ok(Inner { socket, is_v6: domain == Domain::IPV6, joins })

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use crate::places::{CHOSEN, Mutant};
 
 /// The tests that are run. `defer_allocations` counts those of this tool too, and `twisted` needs Twisted.
-const TARGETS: [&str; 7] =
-    ["--lib", "it", "door", "framing_memory", "memory", "signals", "public_api"];
+const TARGETS: [&str; 8] =
+    ["--lib", "it", "door", "framing_memory", "memory", "signals", "public_api", "datagrams"];
 
 pub struct Copy {
     pub root: PathBuf,
