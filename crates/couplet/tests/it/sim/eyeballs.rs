@@ -44,7 +44,10 @@ enum Ends {
 }
 use Ends::{AllFailed, At, Failed};
 
-const TABLE: &[(&str, &[Ip], &[(usize, u64)], Ends)] = &[
+/// A name, the addresses in the resolver's order, the attempts (which address, and when), and the end.
+type Case = (&'static str, &'static [Ip], &'static [(usize, u64)], Ends);
+
+const TABLE: &[Case] = &[
     ("one address", &[V4(Away(2))], &[(0, 0)], At(0, 2)),
     ("both answer", &[V6(Away(2)), V4(Away(2))], &[(0, 0)], At(0, 2)),
     ("IPv4 is preferred", &[V4(Away(2)), V6(Away(2))], &[(0, 0)], At(0, 2)),
