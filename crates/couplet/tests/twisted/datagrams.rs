@@ -3,9 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use couplet::{Datagram, DatagramProtocol, DatagramTransport, Loop};
+use couplet::{
+    Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Group, Loop, Reactor,
+    UnixAddress,
+};
 
 use crate::meeting::pattern;
+use crate::needed::Folder;
 use crate::peer::{Peer, has_twisted};
 
 const SIZES: [usize; 6] = [0, 1, 512, 8192, 9000, 65_507];
@@ -14,32 +18,41 @@ const GROUP: [u8; 4] = [239, 255, 80, 7];
 /// Longer than any test takes: whatever reaches it hangs.
 const LONG: Duration = Duration::from_secs(100);
 
-/// Sends a datagram of each size once the last one came back, and then `end`.
+/// Sends a datagram of each size once the last one came back, and then `end`: to an address, or on a port
+/// with a peer without one.
 struct Ask {
-    to: SocketAddr,
+    to: Option<SocketAddr>,
     left: Vec<Vec<u8>>,
 }
 
 impl Ask {
-    fn new(to: SocketAddr) -> Ask {
+    fn new(to: Option<SocketAddr>) -> Ask {
         let sizes = SIZES.iter().map(|size| pattern(*size, *size));
         Ask { to, left: sizes.chain([b"end".to_vec()]).collect() }
+    }
+
+    fn send(&self, transport: &DatagramTransport) {
+        let sent = match self.to {
+            Some(to) => transport.send_to(&self.left[0], to),
+            None => transport.send(&self.left[0]),
+        };
+        sent.expect("there is room");
     }
 }
 
 impl DatagramProtocol for Ask {
     fn start_protocol(&mut self, transport: &DatagramTransport) {
-        if self.to.ip().is_multicast() {
+        if self.to.is_some_and(|to| to.ip().is_multicast()) {
             transport.set_outgoing_interface(Ipv4Addr::LOCALHOST).detach();
         }
-        transport.send_to(&self.left[0], self.to).expect("there is room");
+        self.send(transport);
     }
 
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         let sent = self.left.remove(0);
         assert!(datagram.data == sent, "{} bytes came back", datagram.data.len());
         match self.left.first() {
-            Some(next) => transport.send_to(next, self.to).expect("there is room"),
+            Some(_) => self.send(transport),
             None => transport.reactor().stop(),
         }
     }
@@ -55,7 +68,7 @@ fn twisted_echoes_our_datagrams() {
         let line = peer.said.next().expect("a line");
         let port = line.strip_prefix("listening ").expect("its port").parse().expect("a number");
         let run = Loop::new().expect("a loop").run(|reactor| {
-            reactor.listen_udp(LOOPBACK, Ask::new((to, port).into()))?;
+            reactor.listen_udp(LOOPBACK, Ask::new(Some((to, port).into())))?;
             let late = reactor.clone();
             reactor.call_later(LONG, move || late.stop());
             Ok(())
@@ -70,22 +83,63 @@ fn we_echo_the_datagrams_of_twisted() {
     if !has_twisted() {
         return;
     }
+    for (case, ip) in [("datagrams", [127, 0, 0, 1]), ("multicast", [0, 0, 0, 0])] {
+        let said = while_we_echo(case, |reactor| {
+            let port = reactor.listen_udp((ip, 0).into(), echo)?;
+            if case == "multicast" {
+                port.join_group(Group::new(GROUP).interface(Ipv4Addr::LOCALHOST)).detach();
+            }
+            Ok(port.host().port().expect("a number").to_string())
+        });
+        assert_eq!(said, [format!("answers {}", SIZES.len() + 1)], "{case}");
+    }
+}
+
+fn echo(transport: &DatagramTransport, datagram: &Datagram<'_>) {
+    transport.answer(datagram, datagram.data).expect("it can be answered");
+    if datagram.data == b"end" {
+        transport.reactor().stop();
+    }
+}
+
+/// What a client of Twisted's says until a port of ours stops the loop.
+fn while_we_echo(
+    case: &str,
+    listen: impl FnOnce(&Reactor) -> couplet::Result<String>,
+) -> Vec<String> {
     let mut peer = None;
     let run = Loop::new().expect("a loop").run(|reactor| {
-        let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
-            transport.answer(datagram, datagram.data).expect("it can be answered");
-            if datagram.data == b"end" {
-                transport.reactor().stop();
-            }
-        };
-        let port = reactor.listen_udp(LOOPBACK, echo)?;
-        let number = port.host().port().expect("a number").to_string();
-        peer = Some(Peer::start("datagrams", "client", &number, None));
+        let at = listen(reactor)?;
+        peer = Some(Peer::start(case, "client", &at, None));
         let late = reactor.clone();
         reactor.call_later(LONG, move || late.stop());
         Ok(())
     });
     run.expect("a run");
-    let said = peer.expect("it ran").said.rest();
+    peer.expect("it ran").said.rest()
+}
+
+#[test]
+fn unix_datagrams_go_to_twisted_and_back() {
+    if !has_twisted() {
+        return;
+    }
+    let folder = Folder::new();
+    let (theirs, ours) = (folder.path("theirs"), folder.path("ours"));
+    let peer = Peer::start("datagrams", "server", &theirs, None);
+    assert_eq!(peer.said.next(), Some(format!("listening {theirs}")));
+    let run = Loop::new().expect("a loop").run(|reactor| {
+        let options = DatagramOptions::default().peer(UnixAddress::from(theirs.as_str()));
+        reactor.listen_unix_datagrams(ours.clone(), options, Ask::new(None))?;
+        let late = reactor.clone();
+        reactor.call_later(LONG, move || late.stop());
+        Ok(())
+    });
+    run.expect("a run");
+    assert_eq!(peer.said.rest(), [format!("received {}", SIZES.len())]);
+    let said = while_we_echo("datagrams", |reactor| {
+        reactor.listen_unix_datagrams(ours.clone(), DatagramOptions::default(), echo)?;
+        Ok(ours.clone())
+    });
     assert_eq!(said, [format!("answers {}", SIZES.len() + 1)]);
 }

@@ -408,29 +408,49 @@ class EchoGroup(EchoDatagrams):
 class AskDatagrams(protocol.DatagramProtocol):
     """Sends a datagram of each size once the last one came back, and then `end`."""
 
-    def __init__(self, port):
-        self.port = port
+    def __init__(self, address=None):
+        self.address = address
         self.left = [pattern(size, size) for size in SIZES] + [b"end"]
         self.answers = 0
 
     def startProtocol(self):
-        self.transport.connect("127.0.0.1", self.port)
-        self.transport.write(self.left[0])
+        if self.address and self.address[0] == GROUP:
+            self.transport.setOutgoingInterface("127.0.0.1")
+        elif self.address:
+            self.transport.connect(*self.address)
+            self.address = None
+        self.write()
 
-    def datagramReceived(self, data, address):
+    def write(self):
+        # On a port with a peer without an address.
+        self.transport.write(self.left[0], *filter(None, [self.address]))
+
+    def datagramReceived(self, data, address=None):
         if data != self.left.pop(0):
             say("changed", len(data))
         self.answers += 1
         if self.left:
-            return self.transport.write(self.left[0])
+            return self.write()
         say("answers", self.answers)
         reactor.stop()
 
 
+class AskPeer(AskDatagrams, protocol.ConnectedDatagramProtocol):
+    """The same, on a UNIX socket with a peer."""
+
+
 def datagrams(case, role, port):
     size = {"maxPacketSize": 65536}
-    if role == "client":
-        reactor.listenUDP(0, AskDatagrams(int(port)), interface="127.0.0.1", **size)
+    if "/" in port and role == "client":
+        reactor.connectUNIXDatagram(port, AskPeer(), bindAddress=port + "-asks", **size)
+    elif "/" in port:
+        reactor.listenUNIXDatagram(port, EchoDatagrams(), **size)
+        say("listening", port)
+    elif role == "client" and case == "multicast":
+        reactor.listenMulticast(0, AskDatagrams((GROUP, int(port))), **size)
+    elif role == "client":
+        address = ("127.0.0.1", int(port))
+        reactor.listenUDP(0, AskDatagrams(address), interface="127.0.0.1", **size)
     elif case == "multicast":
         reactor.listenMulticast(0, EchoGroup(), listenMultiple=True, **size)
     else:
