@@ -140,7 +140,8 @@ impl Core {
             (std::mem::take(&mut jobs.fresh), std::mem::take(&mut jobs.waiting))
         };
         drop(fresh);
-        if !given_up.is_empty() {
+        // Without a grace nobody was to wait for them.
+        if !given_up.is_empty() && !self.job_grace.is_zero() {
             tracing::warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
         }
         for (ticket, finish) in given_up {

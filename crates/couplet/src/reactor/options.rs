@@ -70,7 +70,7 @@ impl LoopOptions {
         self
     }
 
-    /// Sets how long a stopping reactor waits for jobs.
+    /// Sets how long a stopping reactor waits for jobs. With zero it gives them up without a warning.
     #[must_use]
     pub fn job_grace(mut self, grace: Duration) -> Self {
         self.job_grace = grace;
