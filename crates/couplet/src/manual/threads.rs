@@ -122,7 +122,7 @@
 //! #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
 //! # }
 //! let cluster = Cluster::new(0); // a loop for each processor
-//! let port = cluster.bind(([127, 0, 0, 1], 0).into(), Default::default())?;
+//! let port = cluster.bind("localhost:0")?;
 //! cluster.run(|reactor| {
 //!     port.listen(reactor, || Echo)?;
 //! #   reactor.stop();
