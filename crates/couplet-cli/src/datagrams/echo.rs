@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use couplet::{Datagram, DatagramTransport, LoopOptions};
 
 use super::listening;
+use crate::cli::Threads;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
 
-pub(crate) fn run(addresses: &[SocketAddr]) -> Result<(), Exit> {
+pub(crate) fn run(addresses: &[SocketAddr], threads: Threads) -> Result<(), Exit> {
+    threads.refuse_for_datagrams()?;
     let l = signalled_loop(LoopOptions::default(), output::tell)?;
     let mut told = Ok(());
     l.run(|reactor| {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, LoopOptions};
 
 use super::listening;
+use crate::cli::Threads;
 use crate::exit::Exit;
 use crate::{output, server, signalled_loop};
 
@@ -146,11 +147,12 @@ impl fmt::Display for Totals {
 }
 
 pub(crate) fn run(
-    listen: SocketAddr,
-    server: SocketAddr,
+    (listen, server): (SocketAddr, SocketAddr),
     idle: Option<Duration>,
     most: Option<usize>,
+    threads: Threads,
 ) -> Result<(), Exit> {
+    threads.refuse_for_datagrams()?;
     server::raise_descriptor_limit();
     let affordable = server::most_descriptors();
     let totals: Rc<Totals> = Rc::default();
