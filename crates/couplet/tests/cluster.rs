@@ -4,13 +4,16 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
+#[path = "needed/files.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod files;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -24,6 +27,7 @@ use couplet::{
     Port, Protocol, Reactor, Reason, Transport,
 };
 use couplet_os::descriptor::Foreign;
+use files::Folder;
 use rustix::process::{Signal, getpid, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -37,30 +41,9 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 
 const ANY: &str = "localhost:0";
 
-/// A UNIX socket in a folder of its own, which goes with it.
-struct Local(PathBuf);
-
-impl Local {
-    fn new(name: &str) -> Local {
-        let folder = format!("couplet-cluster-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        std::fs::create_dir(&folder).expect("a new folder");
-        Local(folder)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.join("socket")
-    }
-
-    fn endpoint(&self) -> String {
-        format!("unix:{}", self.path().display())
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+/// A UNIX socket.
+fn local(folder: &Folder) -> String {
+    format!("unix:{}", folder.path("socket"))
 }
 
 fn try_connect(server: &Address) -> std::io::Result<Socket> {
@@ -232,9 +215,10 @@ fn break_loops() {
 fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
     let _turn = one_at_a_time();
     for restarts in [false, true] {
-        let (setups, local) = (AtomicUsize::new(0), Local::new("restarts"));
+        let (setups, folder) = (AtomicUsize::new(0), Folder::new());
+        let unix = local(&folder);
         let cluster = Cluster::new(2).restart(restarts);
-        let ports = [ANY, &local.endpoint()].map(|at| cluster.bind(at).expect("a free port"));
+        let ports = [ANY, &unix].map(|at| cluster.bind(at).expect("a free port"));
         let (members, (sender, made)) = (cluster.members(), mpsc::channel());
         let ended = thread::scope(|scope| {
             let (members, ports) = (&members, &ports);
@@ -289,8 +273,9 @@ impl Protocol for Polite {
 #[test]
 fn c103d_a_signal_drains_and_stops_every_loop() {
     let _turn = one_at_a_time();
-    let local = Local::new("drains");
-    for at in [ANY, &local.endpoint()] {
+    let folder = Folder::new();
+    let unix = local(&folder);
+    for at in [ANY, &unix] {
         let cluster = Cluster::new(4).options(LoopOptions::default().drain(LONG));
         let port = cluster.bind(at).expect("a free port");
         let (sender, lost) = mpsc::channel();
@@ -319,7 +304,7 @@ fn c103d_a_signal_drains_and_stops_every_loop() {
         let reasons: Vec<_> = lost.iter().collect();
         assert_eq!(reasons.len(), 40);
         assert!(reasons.iter().all(|reason| matches!(reason, Reason::Done(_))), "{reasons:?}");
-        assert!(!local.path().exists());
+        assert!(!folder.join("socket").exists());
     }
 }
 
@@ -658,8 +643,9 @@ fn with_ports(loops: usize, at: &str, test: impl FnOnce(&Ports) + Send) {
 #[test]
 fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
     let _turn = one_at_a_time();
-    let local = Local::new("fewest");
-    with_ports(4, &local.endpoint(), |ports| {
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(4, &unix, |ports| {
         let clients = ports.ask(40);
         assert_eq!(tally(&clients), [10; 4]);
         let (gone, left): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(_, who)| *who == 2);
@@ -671,14 +657,15 @@ fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
         assert_eq!(tally(&ports.ask(10)), [0, 0, 10, 0]);
         drop(left);
     });
-    assert!(!local.path().exists(), "its file is removed");
+    assert!(!folder.join("socket").exists(), "its file is removed");
 }
 
 #[test]
 fn c103g_every_kind_of_endpoint_is_shared() {
     let _turn = one_at_a_time();
-    let local = Local::new("kinds");
-    let (unix, capture) = (local.endpoint(), local.0.join("traffic.pcap"));
+    let folder = Folder::new();
+    let unix = local(&folder);
+    let capture = folder.join("traffic.pcap");
     let inherited = std::net::TcpListener::bind("localhost:0").expect("a free port");
     for at in [
         unix.clone(),
@@ -705,6 +692,48 @@ fn c103g_every_kind_of_endpoint_is_shared() {
 }
 
 #[test]
+fn c103g_each_loop_has_its_part_of_a_limit_that_connections_share() {
+    let shared = |at: &str| Cluster::new(4).bind(at).expect("a free port").to_string();
+    let part = "throttle:tcp:0:interface=127.0.0.1:read=250000:shared=yes";
+    assert_eq!(shared("throttle:localhost:0:read=1M:shared=yes"), part);
+    let whole = "throttle:tcp:0:interface=127.0.0.1:read=1000000";
+    assert_eq!(shared("throttle:localhost:0:read=1M"), whole);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn c103g_a_session_of_one_loop_is_resumed_by_the_others() {
+    use files::SelfSigned;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    let made = SelfSigned::new("couplet.test");
+    let file = folder.write("server.pem", made.pem());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&file).expect("a certificate")).expect("a valid one");
+    let trusting = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let trusting = Arc::new(trusting);
+    with_ports(2, &format!("tls:{unix}:cert={file}"), |ports| {
+        let ask = || {
+            let name = ServerName::try_from("couplet.test").expect("a name");
+            let client = ClientConnection::new(trusting.clone(), name).expect("a configuration");
+            let mut client = StreamOwned::new(client, connect(&ports.host));
+            let mut who = [0];
+            client.write_all(b"?").expect("it is served");
+            client.read_exact(&mut who).expect("an answer");
+            (client.conn.handshake_kind(), who[0], client)
+        };
+        // They stay, so the loops take turns.
+        let clients = [ask(), ask(), ask()];
+        let seen = clients.map(|(kind, who, _)| (kind == Some(HandshakeKind::Resumed), who));
+        assert_eq!(seen, [(false, 0), (true, 1), (true, 0)]);
+    });
+}
+
+#[test]
 fn c103g_an_endpoint_that_cannot_be_shared_is_an_error_of_the_caller() {
     #[derive(Debug)]
     struct Alone;
@@ -727,8 +756,9 @@ fn c103g_an_endpoint_that_cannot_be_shared_is_an_error_of_the_caller() {
 #[test]
 fn c103h_when_the_loop_that_accepts_stops_listening_another_one_accepts() {
     let _turn = one_at_a_time();
-    let local = Local::new("accepts");
-    with_ports(3, &local.endpoint(), |ports| {
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(3, &unix, |ports| {
         let held = ports.ask(3);
         for number in [0, 1] {
             ports.at(number, |port| drop(port.stop_listening()));
@@ -739,7 +769,7 @@ fn c103h_when_the_loop_that_accepts_stops_listening_another_one_accepts() {
         assert_eq!(tally::<3>(&held), [1; 3], "their connections stay open");
         ports.at(2, |port| drop(port.stop_listening()));
         ports.settle();
-        assert!(!local.path().exists());
+        assert!(!folder.join("socket").exists());
         try_connect(&ports.host).expect_err("nobody listens");
         ports.at(1, |port| port.start_listening().expect("the path is free"));
         ports.settle();
@@ -754,8 +784,9 @@ fn c103h_when_the_loop_that_accepts_stops_listening_another_one_accepts() {
 #[test]
 fn c103h_a_loop_that_pauses_gets_none() {
     let _turn = one_at_a_time();
-    let local = Local::new("pauses");
-    with_ports(2, &local.endpoint(), |ports| {
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(2, &unix, |ports| {
         for (paused, expected) in [(0, [0, 4]), (1, [4, 0])] {
             ports.at(paused, Port::pause_producing);
             ports.settle();
@@ -790,8 +821,9 @@ fn hold_up(ports: &Ports, then: fn(&Port)) -> mpsc::Sender<()> {
 #[test]
 fn c103h_what_is_on_its_way_to_a_loop_that_stops_listening_goes_to_another() {
     let _turn = one_at_a_time();
-    let local = Local::new("on-its-way");
-    with_ports(2, &local.endpoint(), |ports| {
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(2, &unix, |ports| {
         let go_on = hold_up(ports, |port| drop(port.stop_listening()));
         let clients: Vec<_> = (0..10).map(|_| asking(&ports.host)).collect();
         // Half of them are served at once, so the others have been handed on.
@@ -806,8 +838,9 @@ fn c103h_what_is_on_its_way_to_a_loop_that_stops_listening_goes_to_another() {
 #[test]
 fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
     let _turn = one_at_a_time();
-    let local = Local::new("backlog");
-    with_ports(2, &format!("{}:backlog=3", local.endpoint()), |ports| {
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(2, &format!("{}:backlog=3", unix), |ports| {
         let go_on = hold_up(ports, |_| {});
         let mut clients = Vec::new();
         for _ in 0..20 {
@@ -829,14 +862,16 @@ fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
         clients.iter().for_each(|client| client.set_nonblocking(false).expect("an open socket"));
         let by_one = clients.iter().filter(|client| answer(client) == 1).count();
         assert_eq!(by_one, 3);
+        assert_eq!(tally(&ports.ask(14)), [0, 14], "until it has as many as the other");
     });
 }
 
 #[test]
 fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
     let _turn = one_at_a_time();
-    let local = Local::new("gone");
-    let port = Cluster::new(2).bind(local.endpoint().as_str()).expect("a free path");
+    let folder = Folder::new();
+    let unix = local(&folder);
+    let port = Cluster::new(2).bind(unix).expect("a free path");
     let mut loops: Vec<_> = (0..2)
         .map(|number| {
             let l = couplet::Loop::new().expect("a poll descriptor");
@@ -860,4 +895,23 @@ fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
         turning.turn(Some(LONG)).expect("its wait works");
     }
     assert_eq!(answers.join().expect("no panic"), [0; 4]);
+}
+
+#[test]
+fn c103h_a_loop_may_have_to_accept_before_it_has_turned() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let port = Cluster::new(2).bind(local(&folder)).expect("a free path");
+    let mut loops = [(); 2].map(|()| couplet::Loop::new().expect("a poll descriptor"));
+    let [first, _second] = [0, 1].map(|number| {
+        port.listen(&loops[usize::from(number)].reactor(), move || Who(number))
+            .expect("it is bound")
+    });
+    drop(first.stop_listening());
+    let client = asking(port.host());
+    let answers = thread::spawn(move || answer(&client));
+    while !answers.is_finished() {
+        loops[1].turn(Some(Duration::from_millis(1))).expect("its wait works");
+    }
+    assert_eq!(answers.join().expect("no panic"), 1);
 }
