@@ -95,6 +95,8 @@ struct Member {
 struct State {
     /// How many loops were made; until all were, none is set up.
     made: usize,
+    /// The first takes the signals; until it does, none is set up.
+    first_runs: bool,
     set_up: usize,
     is_stopping: bool,
     /// The first failure.
@@ -220,7 +222,10 @@ impl Cluster {
         let (members, reactor) = (&self.members, l.reactor());
         members.loops()[number] =
             Some(Member { serial: reactor.serial(), remote: reactor.remote() });
-        if !members.wait_until_made() {
+        members.change(|state| state.made += 1);
+        let is_first = number == 0;
+        let count = members.count();
+        if !members.wait_until(|state| state.made >= count && (is_first || state.first_runs)) {
             return Ok(());
         }
         let asked = Rc::new(Cell::new(0));
@@ -233,12 +238,13 @@ impl Cluster {
         }
         let stopping = members.clone();
         let ended = l.run(|reactor| {
+            members.change(|state| state.first_runs |= is_first);
             reactor.on(Shutdown::Before, move || {
                 stopping.stop();
                 Deferred::succeed(())
             });
             setup(reactor)?;
-            members.state().set_up += 1;
+            members.change(|state| state.set_up += 1);
             Ok(())
         });
         if signals && ended.is_ok() {
@@ -304,8 +310,7 @@ impl Members {
 
     /// Stops all loops, as [`Reactor::stop`] does one.
     pub fn stop(&self) {
-        self.state().is_stopping = true;
-        self.0.changed.notify_all();
+        self.change(|state| state.is_stopping = true);
         self.broadcast(Reactor::stop);
     }
 
@@ -357,14 +362,15 @@ impl Members {
         state.set_up >= self.count() && !state.is_stopping
     }
 
-    /// A loop was made: waits for the others. False if all are to stop.
-    fn wait_until_made(&self) -> bool {
-        let count = self.count();
-        let mut state = self.state();
-        state.made += 1;
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
         self.0.changed.notify_all();
-        let waits = |state: &mut State| state.made < count && !state.is_stopping;
-        let waited = self.0.changed.wait_while(state, waits);
+    }
+
+    /// False if all are to stop.
+    fn wait_until(&self, done: impl Fn(&State) -> bool) -> bool {
+        let waits = |state: &mut State| !done(state) && !state.is_stopping;
+        let waited = self.0.changed.wait_while(self.state(), waits);
         !waited.unwrap_or_else(PoisonError::into_inner).is_stopping
     }
 
