@@ -17,7 +17,6 @@ use tracing_subscriber::filter::Targets;
 use crate::cert::Name;
 use crate::datagrams;
 use crate::endpoint::{Peer, to_connect, to_listen};
-use crate::exit::Exit;
 use crate::known::Known;
 use crate::poetry::{MAX_LINE, transform};
 use crate::sim;
@@ -380,15 +379,6 @@ pub(crate) struct Threads {
         allow_negative_numbers = true
     )]
     pub(crate) number: usize,
-}
-
-impl Threads {
-    pub(crate) fn refuse_for_datagrams(self) -> Result<(), Exit> {
-        match self.number {
-            1 => Ok(()),
-            _ => Err(Exit::bad_usage("datagrams are served in one thread: leave out --threads")),
-        }
-    }
 }
 
 fn answers() -> impl TypedValueParser<Value = Answers> {

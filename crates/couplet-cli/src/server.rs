@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use couplet::endpoints::{ServerEndpoint, SharedPort};
-use couplet::reactor::Members;
+use couplet::reactor::{Members, Snapshot};
 use couplet::{Cluster, IntoFactory, LoopOptions, Port, Reactor};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -87,9 +87,7 @@ fn run_many<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>>(
     threads: Threads,
     prepare: impl Fn(Option<&Members>) -> S + Send + Sync,
 ) -> Result<(), Exit> {
-    let cluster = Cluster::new(threads.number)
-        .options(signalled(options_of(&listen, options)))
-        .on_snapshot(|snapshot| output::tell(snapshot.to_string().trim_end()));
+    let cluster = cluster(threads, options_of(&listen, options));
     let ports = endpoint::or_any(listen.endpoints);
     let ports = ports.iter().map(|endpoint| cluster.bind(endpoint));
     let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
@@ -109,6 +107,12 @@ fn run_many<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>>(
         Ok(())
     })?;
     told.into_inner().unwrap_or(Ok(()))
+}
+
+/// Loops that handle signals as one does.
+pub(crate) fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
+    let show = |snapshot: &Snapshot| output::tell(snapshot.to_string().trim_end());
+    Cluster::new(threads.number).options(signalled(options)).on_snapshot(show)
 }
 
 fn options_of(listen: &Listen, options: LoopOptions) -> LoopOptions {
