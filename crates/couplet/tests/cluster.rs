@@ -851,20 +851,11 @@ fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
             // The queue of the socket itself is as short.
             ports.at(0, |_| ());
         }
-        let served = |clients: &[Socket]| {
-            clients
-                .iter()
-                .filter(|client| client.peek(&mut [std::mem::MaybeUninit::uninit()]).is_ok())
-                .count()
-        };
-        clients.iter().for_each(|client| client.set_nonblocking(true).expect("an open socket"));
-        while served(&clients) < 17 {
-            thread::yield_now();
-        }
+        let (late, early): (Vec<_>, Vec<_>) =
+            clients.iter().enumerate().partition(|(number, _)| [1, 3, 5].contains(number));
+        assert!(early.into_iter().all(|(_, client)| answer(client) == 0));
         drop(go_on);
-        clients.iter().for_each(|client| client.set_nonblocking(false).expect("an open socket"));
-        let by_one = clients.iter().filter(|client| answer(client) == 1).count();
-        assert_eq!(by_one, 3);
+        assert!(late.into_iter().all(|(_, client)| answer(client) == 1));
         assert_eq!(tally(&ports.ask(14)), [0, 14], "until it has as many as the other");
     });
 }
@@ -900,21 +891,43 @@ fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
     assert_eq!(answers.join().expect("no panic"), [0; 4]);
 }
 
+/// A loop that answers with this number.
+fn answering(port: &SharedPort, number: u8) -> (couplet::Loop, Port) {
+    let l = couplet::Loop::new().expect("a poll descriptor");
+    let port = port.listen(&l.reactor(), move || Who(number)).expect("it is bound");
+    (l, port)
+}
+
+/// Turns a loop until this client has its answer.
+fn turned_until_answered(l: &mut couplet::Loop, client: Socket) -> u8 {
+    let answers = thread::spawn(move || answer(&client));
+    while !answers.is_finished() {
+        l.turn(Some(Duration::from_millis(1))).expect("its wait works");
+    }
+    answers.join().expect("no panic")
+}
+
+#[test]
+fn c103h_clients_wait_while_no_loop_is_left() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let port = Cluster::new(1).bind(local(&folder)).expect("a free path");
+    let early = asking(port.host());
+    drop(answering(&port, 0));
+    let late = asking(port.host());
+    let (mut l, listens) = answering(&port, 1);
+    assert_eq!([early, late].map(|client| turned_until_answered(&mut l, client)), [1, 1]);
+    drop(listens.stop_listening());
+    try_connect(port.host()).expect_err("the last has stopped listening");
+}
+
 #[test]
 fn c103h_a_loop_may_have_to_accept_before_it_has_turned() {
     let _turn = one_at_a_time();
     let folder = Folder::new();
     let port = Cluster::new(2).bind(local(&folder)).expect("a free path");
-    let mut loops = [(); 2].map(|()| couplet::Loop::new().expect("a poll descriptor"));
-    let [first, _second] = [0, 1].map(|number| {
-        port.listen(&loops[usize::from(number)].reactor(), move || Who(number))
-            .expect("it is bound")
-    });
-    drop(first.stop_listening());
+    let ((_first, stops), (mut second, _)) = (answering(&port, 0), answering(&port, 1));
+    drop(stops.stop_listening());
     let client = asking(port.host());
-    let answers = thread::spawn(move || answer(&client));
-    while !answers.is_finished() {
-        loops[1].turn(Some(Duration::from_millis(1))).expect("its wait works");
-    }
-    assert_eq!(answers.join().expect("no panic"), 1);
+    assert_eq!(turned_until_answered(&mut second, client), 1);
 }

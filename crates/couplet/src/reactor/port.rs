@@ -257,8 +257,7 @@ impl Core {
                 self.table.put(key, Resource::Port(port.clone()));
                 port.key.set(Some(key));
                 port.state.set(PortState::Listening);
-                self.fit_share(io, port, key);
-                if let Some(key) = port.key.get().filter(|_| port.paused.get()) {
+                if port.paused.get() {
                     io.receive(key, false);
                 }
                 tracing::info!(host = %port, "listening");
