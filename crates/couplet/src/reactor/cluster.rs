@@ -160,7 +160,8 @@ impl Cluster {
     /// # drop(cluster);
     /// ```
     pub fn on_snapshot(mut self, show: impl Fn(&Snapshot) + Send + Sync + 'static) -> Cluster {
-        self.on_snapshot = Some(Arc::new(show));
+        let show = Contained::new(show);
+        self.on_snapshot = Some(Arc::new(move |snapshot: &Snapshot| show(snapshot)));
         self
     }
 
