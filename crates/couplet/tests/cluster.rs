@@ -872,7 +872,6 @@ fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
 fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
     let _turn = one_at_a_time();
     let folder = Folder::new();
-    let unix = local(&folder);
     let at = format!("{}:backlog=1000000", local(&folder));
     let port = Cluster::new(2).bind(at).expect("a free path");
     let mut loops: Vec<_> = (0..2)
