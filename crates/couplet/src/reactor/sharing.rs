@@ -375,7 +375,7 @@ impl Core {
         self.note_accepted(key, port.place.get());
         self.establish(io, key, ends, Opening::Port(port.clone()));
         if let (Some(entry), Some(counted)) = (self.table.connection(key), counted) {
-            entry.origin = Origin::Shared(port.clone(), counted);
+            entry.origin = Origin::Shared(Box::new((port.clone(), counted)));
         }
     }
 

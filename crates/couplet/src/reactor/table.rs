@@ -42,7 +42,7 @@ pub(super) enum Origin {
     /// The port that accepted it.
     Port(Rc<PortCell>),
     /// The same, of a port whose connections several loops divide.
-    Shared(Rc<PortCell>, #[expect(dead_code, reason = "counts down when it is dropped")] Counted),
+    Shared(Box<(Rc<PortCell>, Counted)>),
     /// A connector that does not have it yet.
     Connecting,
     /// The connector that made it.
