@@ -368,6 +368,19 @@ pub(crate) struct Listen {
     pub(crate) answers: Answers,
 }
 
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Threads {
+    /// Serve in this many threads, or with auto (or 0) one for each processor
+    #[arg(
+        long = "threads",
+        value_name = "N",
+        default_value = "1",
+        value_parser = threads,
+        allow_negative_numbers = true
+    )]
+    pub(crate) number: usize,
+}
+
 fn answers() -> impl TypedValueParser<Value = Answers> {
     PossibleValuesParser::new(["at-once", "together", "measured"]).map(|word| match &word[..] {
         "at-once" => Answers::AtOnce,
@@ -411,6 +424,8 @@ pub(crate) struct Serve {
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
     /// Serve poems on request: a client sends a line for each, with its title, which is the file's
     /// name without the extension; case does not matter
     #[arg(long)]
@@ -494,6 +509,8 @@ pub(crate) struct List {
 pub(crate) struct Transform {
     #[command(flatten)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
     /// The most bytes in a request, including the name
     #[arg(
         long,
@@ -574,6 +591,8 @@ pub(crate) struct Echo {
     pub(crate) endpoints: Vec<datagrams::Local>,
     #[command(flatten)]
     pub(crate) drain: Drain,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
     /// When the answers leave that are made in one turn: each at once, together, or as the loop measures
     #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
     pub(crate) answers: Answers,
@@ -601,6 +620,8 @@ pub(crate) struct Forward {
     pub(crate) max_connections: Option<usize>,
     #[command(flatten)]
     pub(crate) drain: Drain,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
 }
 
 #[derive(Args, Debug)]
@@ -610,6 +631,8 @@ pub(crate) struct HttpServe {
     pub(crate) folder: PathBuf,
     #[command(flatten)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
 }
 
 #[derive(Args, Debug)]
@@ -707,6 +730,8 @@ pub(crate) struct Sim {
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
     /// Close the connection of a member that has sent nothing for this many seconds; 0 waits
     /// forever
     #[arg(
@@ -759,6 +784,17 @@ fn bytes(text: &str) -> Result<u64, String> {
 fn one_or_more(text: &str) -> Result<u64, String> {
     let number = bytes(text).ok().filter(|number| *number > 0);
     number.ok_or_else(|| "a number of bytes, 1 or more, is expected here".to_owned())
+}
+
+/// More threads than any machine has processors are a mistake.
+const MOST_THREADS: usize = 1024;
+
+/// 0 for one of each processor.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = if text == "auto" { Some(0) } else { text.parse().ok() };
+    number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
+        format!("a number of threads, at most {MOST_THREADS}, or auto is expected here")
+    })
 }
 
 fn clients(text: &str) -> Result<usize, String> {
@@ -845,6 +881,17 @@ mod tests {
             assert!(seconds(long).unwrap_err().contains("at most 18446744073709551615"), "{long}");
         }
         assert!(seconds("0").is_err());
+    }
+
+    #[test]
+    fn threads_are_a_number_or_as_many_as_processors() {
+        assert_eq!(
+            ["1", "3", "0", "auto", "1024"].map(threads),
+            [Ok(1), Ok(3), Ok(0), Ok(0), Ok(1024)]
+        );
+        for bad in ["", "-1", "1.5", "many", "1025", "99999999999999999999"] {
+            assert!(threads(bad).unwrap_err().contains("or auto is expected here"), "{bad}");
+        }
     }
 
     #[test]

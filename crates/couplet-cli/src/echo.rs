@@ -53,11 +53,11 @@ pub(crate) fn run(options: cli::Echo) -> Result<(), Exit> {
         }
     }
     match (endpoints.is_empty(), ports.is_empty()) {
-        (true, false) => datagrams::echo(&ports),
+        (true, false) => datagrams::echo(&ports, options.threads),
         (false, false) => Err(Exit::bad_usage("either connections or datagrams are echoed")),
         (_, true) => {
             let listen = Listen { endpoints, drain: options.drain, answers: options.answers };
-            server::run(listen, move || Echo { idle_timeout })
+            server::run(listen, options.threads, || move || Echo { idle_timeout })
         }
     }
 }

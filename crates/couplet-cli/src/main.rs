@@ -84,6 +84,12 @@ fn say(said: &clap::Error) -> Result<(), Exit> {
 /// How long the loop may be held before `-v` tells by what.
 const STALL: Duration = Duration::from_secs(1);
 
+/// The options of a loop that handles signals, and tells of stalls if that is asked for.
+fn signalled(options: LoopOptions) -> LoopOptions {
+    let options = options.signals(true);
+    if tracing::enabled!(tracing::Level::INFO) { options.stall_after(STALL) } else { options }
+}
+
 /// A loop that handles signals: SIGINT and SIGTERM end a run, SIGUSR1 passes a snapshot of what is
 /// open and waiting to `tell`.
 ///
@@ -93,11 +99,7 @@ fn signalled_loop(
     options: LoopOptions,
     tell: impl Fn(&str) + 'static,
 ) -> Result<&'static mut Loop, Exit> {
-    let options = match tracing::enabled!(tracing::Level::INFO) {
-        true => options.stall_after(STALL),
-        false => options,
-    };
-    let mut l = Loop::with_options(options.signals(true)).map_err(|error| {
+    let mut l = Loop::with_options(signalled(options)).map_err(|error| {
         Exit::failed(format!("cannot start the loop: {}", output::plain(&error)))
     })?;
     l.on_snapshot(move |snapshot| tell(snapshot.to_string().trim_end()));

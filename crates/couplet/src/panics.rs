@@ -9,6 +9,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Runs user code; the error is the message of its panic.
 #[inline(always)]
@@ -31,6 +32,11 @@ pub(crate) fn discard_all<T>(what: &'static str, things: impl IntoIterator<Item 
     for thing in things {
         discard(what, thing);
     }
+}
+
+/// Locks what every holder leaves whole, whatever panics.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A user's object that may be dropped anywhere, on any thread: a panic in its destructor is

@@ -1,24 +1,35 @@
-//! Rows 103a to 103f: many loops, one program.
+//! Rows 103a to 103j: many loops, one program.
 //!
 //! A separate process, because a signal is process-wide; its tests run one at a time.
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
+#[path = "needed/files.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod files;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::mem::ManuallyDrop;
-use std::net::{SocketAddr, TcpStream};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use couplet::endpoints::{FdServer, SharedPort, TcpServer};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{Members, NoSuchLoop};
-use couplet::{Cluster, ConnectionId, Deferred, Failure, LoopOptions, Protocol, Reason, Transport};
+use couplet::{
+    Address, Cluster, ConnectionId, Deferred, Failure, ListenError, ListenOptions, LoopOptions,
+    Port, Protocol, Reactor, Reason, Transport,
+};
 use couplet_os::descriptor::Foreign;
+use files::Folder;
 use rustix::process::{Signal, getpid, kill_process};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Longer than any test takes: whatever reaches it hangs.
 const LONG: Duration = Duration::from_secs(60);
@@ -28,14 +39,27 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn any() -> SocketAddr {
-    ([127, 0, 0, 1], 0).into()
+const ANY: &str = "localhost:0";
+
+/// A UNIX socket.
+fn local(folder: &Folder) -> String {
+    format!("unix:{}", folder.path("socket"))
 }
 
-fn connect(server: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect(server).expect("the cluster listens");
-    client.set_read_timeout(Some(LONG)).expect("a nonzero timeout");
-    client
+fn try_connect(server: &Address) -> std::io::Result<Socket> {
+    let (domain, to) = match (server.socket_addr(), server.path()) {
+        (Some(to), _) => (Domain::for_address(to), SockAddr::from(to)),
+        (_, Some(path)) => (Domain::UNIX, SockAddr::unix(path)?),
+        _ => panic!("{server} is no address to connect to"),
+    };
+    let client = Socket::new(domain, Type::STREAM, None)?;
+    client.set_read_timeout(Some(LONG))?;
+    client.connect(&to)?;
+    Ok(client)
+}
+
+fn connect(server: &Address) -> Socket {
+    try_connect(server).expect("the cluster listens")
 }
 
 /// The number of the thread that it runs in, as an answer to anything.
@@ -48,21 +72,39 @@ impl Protocol for Who {
 }
 
 /// Who answers on a new connection.
-fn asked(server: SocketAddr) -> (TcpStream, u8) {
+fn asked(server: &Address) -> (Socket, u8) {
+    let client = asking(server);
+    let who = answer(&client);
+    (client, who)
+}
+
+/// Somebody who asks, and has no answer yet.
+fn asking(server: &Address) -> Socket {
     let mut client = connect(server);
     client.write_all(b"?").expect("it is served");
+    client
+}
+
+fn answer(mut client: &Socket) -> u8 {
     let mut who = [0];
     client.read_exact(&mut who).expect("an answer");
-    (client, who[0])
+    who[0]
+}
+
+/// How many of them each loop serves.
+fn tally<const LOOPS: usize>(clients: &[(Socket, u8)]) -> [usize; LOOPS] {
+    let mut tally = [0; LOOPS];
+    clients.iter().for_each(|(_, who)| tally[usize::from(*who)] += 1);
+    tally
 }
 
 /// Runs a cluster whose loops answer with their numbers, and once all of them listen clients in a thread;
 /// returns what both did.
 fn with_clients<T: Send>(
     cluster: Cluster,
-    clients: impl FnOnce(SocketAddr, &Members) -> T + Send,
+    port: &SharedPort,
+    clients: impl FnOnce(&Address, &Members) -> T + Send,
 ) -> (Result<(), Failure>, T) {
-    let port = cluster.bind(any(), Default::default()).expect("a free port");
     let (members, numbers) = (cluster.members(), AtomicUsize::new(0));
     let listening = Barrier::new(members.count() + 1);
     thread::scope(|scope| {
@@ -83,25 +125,39 @@ fn with_clients<T: Send>(
 #[test]
 fn c103a_a_port_is_bound_once_and_each_loop_accepts_a_part() {
     let _turn = one_at_a_time();
-    let (ended, answers) = with_clients(Cluster::new(4), |server, members| {
-        let mut answers = [0; 4];
+    let cluster = Cluster::new(4);
+    let port = cluster.bind(ANY).expect("a free port");
+    let (ended, answers) = with_clients(cluster, &port, |server, members| {
         let held: Vec<_> = (0..200).map(|_| asked(server)).collect();
-        held.iter().for_each(|(_, who)| answers[usize::from(*who)] += 1);
         members.stop();
-        answers
+        tally::<4>(&held)
     });
     ended.expect("the cluster was stopped");
-    assert_eq!(answers.iter().sum::<i32>(), 200);
+    assert_eq!(answers.iter().sum::<usize>(), 200);
     assert!(answers.iter().all(|accepted| *accepted > 0), "{answers:?}");
+}
+
+/// The system's error of a bind that fails.
+fn refused(bound: Result<SharedPort, Failure>) -> Option<i32> {
+    let failure = bound.expect_err("it is in use");
+    failure.downcast_ref::<ListenError>().expect("an error of the port").raw_os_error()
 }
 
 #[test]
 fn c103a_a_port_that_is_in_use_is_an_error_of_the_caller() {
     let _turn = one_at_a_time();
-    let taken = std::net::TcpListener::bind(any()).expect("a free port");
+    let in_use = Some(rustix::io::Errno::ADDRINUSE.raw_os_error());
+    let taken = std::net::TcpListener::bind("localhost:0").expect("a free port");
     let at = taken.local_addr().expect("an address");
-    let error = Cluster::new(2).bind(at, Default::default()).expect_err("it is in use");
-    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::ADDRINUSE.raw_os_error()));
+    assert_eq!(refused(Cluster::new(2).bind(TcpServer::new(at))), in_use);
+    let cluster = Cluster::new(2);
+    let port = cluster.bind(ANY).expect("a free port");
+    let at = port.host().socket_addr().expect("a TCP port");
+    let other = Cluster::new(2).bind(TcpServer::new(at));
+    assert_eq!(refused(other), in_use, "another cluster does not take a part of its clients");
+    let options = ListenOptions::default().reuse_port(true);
+    let shared = Cluster::new(2).bind(TcpServer::new(at).options(options));
+    assert_eq!(shared.expect("as it was asked for").host(), port.host());
 }
 
 #[test]
@@ -159,11 +215,13 @@ fn break_loops() {
 fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
     let _turn = one_at_a_time();
     for restarts in [false, true] {
-        let setups = AtomicUsize::new(0);
+        let (setups, folder) = (AtomicUsize::new(0), Folder::new());
+        let unix = local(&folder);
         let cluster = Cluster::new(2).restart(restarts);
+        let ports = [ANY, &unix].map(|at| cluster.bind(at).expect("a free port"));
         let (members, (sender, made)) = (cluster.members(), mpsc::channel());
         let ended = thread::scope(|scope| {
-            let members = &members;
+            let (members, ports) = (&members, &ports);
             scope.spawn(move || {
                 let made = || made.recv().expect("a loop is set up");
                 made();
@@ -174,11 +232,15 @@ fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
                 if restarts {
                     made();
                     made();
+                    ports.iter().for_each(|port| drop(asked(port.host())));
                     members.stop();
                 }
             });
             cluster.run(|reactor| {
                 setups.fetch_add(1, Ordering::SeqCst);
+                for port in ports {
+                    port.listen(reactor, || Who(0))?;
+                }
                 let sender = sender.clone();
                 // When it is set up.
                 reactor.call_soon(move || sender.send(()).expect("the test listens"));
@@ -211,34 +273,84 @@ impl Protocol for Polite {
 #[test]
 fn c103d_a_signal_drains_and_stops_every_loop() {
     let _turn = one_at_a_time();
-    let cluster = Cluster::new(4).options(LoopOptions::default().drain(LONG));
-    let port = cluster.bind(any(), Default::default()).expect("a free port");
-    let (sender, lost) = mpsc::channel();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    for at in [ANY, &unix] {
+        let cluster = Cluster::new(4).options(LoopOptions::default().drain(LONG));
+        let port = cluster.bind(at).expect("a free port");
+        let (sender, lost) = mpsc::channel();
+        let ended = thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut clients: Vec<_> = (0..40).map(|_| connect(port.host())).collect();
+                for client in &mut clients {
+                    client.write_all(b"hello").expect("it is served");
+                    client.read_exact(&mut [0; 5]).expect("an echo");
+                }
+                kill_process(getpid(), Signal::TERM).expect("a signal to ourselves");
+                for client in &mut clients {
+                    let mut rest = String::new();
+                    client.read_to_string(&mut rest).expect("a clean end");
+                    assert_eq!(rest, "bye");
+                }
+            });
+            cluster.run(|reactor| {
+                let sender = sender.clone();
+                port.listen(reactor, move || Polite(sender.clone()))?;
+                Ok(())
+            })
+        });
+        ended.expect("a signal is no failure");
+        drop(sender);
+        let reasons: Vec<_> = lost.iter().collect();
+        assert_eq!(reasons.len(), 40);
+        assert!(reasons.iter().all(|reason| matches!(reason, Reason::Done(_))), "{reasons:?}");
+        assert!(!folder.join("socket").exists());
+    }
+}
+
+/// Answers, and does not end by itself.
+struct Stubborn;
+
+impl Protocol for Stubborn {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+
+    fn draining(&mut self, _: &Transport) {}
+}
+
+#[test]
+fn c103d_a_second_signal_ends_the_loops_that_still_drain() {
+    let _turn = one_at_a_time();
+    let cluster = Cluster::new(2).options(LoopOptions::default().drain(LONG));
+    let port = cluster.bind(ANY).expect("a free port");
+    let first = thread::current().id();
+    let (sender, first_has_ended) = mpsc::channel();
     let ended = thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut clients: Vec<_> = (0..40).map(|_| connect(port.host())).collect();
-            for client in &mut clients {
-                client.write_all(b"hello").expect("it is served");
-                client.read_exact(&mut [0; 5]).expect("an echo");
-            }
+        let host = port.host();
+        scope.spawn(move || {
+            let mut client = connect(host);
+            client.write_all(b"?").expect("it is served");
+            client.read_exact(&mut [0]).expect("an answer");
             kill_process(getpid(), Signal::TERM).expect("a signal to ourselves");
-            for client in &mut clients {
-                let mut rest = String::new();
-                client.read_to_string(&mut rest).expect("a clean end");
-                assert_eq!(rest, "bye");
-            }
+            first_has_ended.recv().expect("it has nothing to drain");
+            kill_process(getpid(), Signal::TERM).expect("a signal to ourselves");
+            assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
         });
         cluster.run(|reactor| {
+            if thread::current().id() != first {
+                port.listen(reactor, || Stubborn)?;
+                return Ok(());
+            }
             let sender = sender.clone();
-            port.listen(reactor, move || Polite(sender.clone()))?;
+            reactor.on(couplet::Shutdown::After, move || {
+                sender.send(()).expect("the test waits");
+                Deferred::succeed(())
+            });
             Ok(())
         })
     });
     ended.expect("a signal is no failure");
-    drop(sender);
-    let reasons: Vec<_> = lost.iter().collect();
-    assert_eq!(reasons.len(), 40);
-    assert!(reasons.iter().all(|reason| matches!(reason, Reason::Done(_))), "{reasons:?}");
 }
 
 /// Notes its connection.
@@ -258,7 +370,7 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
     let _turn = one_at_a_time();
     let ids = Arc::<Mutex<Vec<ConnectionId>>>::default();
     let cluster = Cluster::new(3);
-    let port = cluster.bind(any(), Default::default()).expect("a free port");
+    let port = cluster.bind(ANY).expect("a free port");
     let members = cluster.members();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -278,7 +390,8 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
             for client in &clients {
                 let mut said = String::new();
                 (&mut &*client).read_to_string(&mut said).expect("a clean end");
-                let own = client.local_addr().expect("an address").port();
+                let own = client.local_addr().expect("an address");
+                let own = own.as_socket().expect("a TCP client").port();
                 assert_eq!(said, format!("{own}\n"));
             }
             members.stop();
@@ -298,7 +411,9 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
 #[test]
 fn c103f_one_snapshot_shows_what_all_loops_hold() {
     let _turn = one_at_a_time();
-    let (ended, snapshot) = with_clients(Cluster::new(3), |server, members| {
+    let cluster = Cluster::new(3);
+    let port = cluster.bind(ANY).expect("a free port");
+    let (ended, snapshot) = with_clients(cluster, &port, |server, members| {
         let clients: Vec<_> = (0..30).map(|_| asked(server)).collect();
         let remote = members.remotes().remove(1);
         let asking = members.clone();
@@ -313,6 +428,62 @@ fn c103f_one_snapshot_shows_what_all_loops_hold() {
     let loops = snapshot.connections.iter().map(|c| c.id.to_string());
     let loops = loops.map(|id| id.split('.').next().map(str::to_owned));
     assert_eq!(loops.collect::<std::collections::BTreeSet<_>>().len(), 3);
+}
+
+#[test]
+fn c103f_what_a_signal_asks_for_is_shown_as_it_was_set() {
+    let _turn = one_at_a_time();
+    let (sender, shown) = mpsc::channel();
+    let cluster = Cluster::new(3).on_snapshot(move |snapshot| {
+        sender.send(snapshot.clone()).expect("the test waits");
+    });
+    let port = cluster.bind(ANY).expect("a free port");
+    let (ended, snapshot) = with_clients(cluster, &port, move |server, members| {
+        let clients: Vec<_> = (0..10).map(|_| asked(server)).collect();
+        kill_process(getpid(), Signal::USR1).expect("a signal to ourselves");
+        let snapshot = shown.recv().expect("it is shown");
+        drop(clients);
+        members.stop();
+        snapshot
+    });
+    ended.expect("the cluster was stopped");
+    assert_eq!((snapshot.ports.len(), snapshot.connections.len()), (3, 10));
+}
+
+#[test]
+fn c103i_each_loop_has_a_processor_of_its_own_if_it_is_asked_to() {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    let _turn = one_at_a_time();
+    let usable = || {
+        let set = sched_getaffinity(None).expect("the system has it");
+        (0..CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect::<Vec<_>>()
+    };
+    let all = usable();
+    let (used, by_jobs) = (Mutex::new(Vec::new()), Arc::<Mutex<Vec<_>>>::default());
+    let loops = all.len() + 1;
+    let ended = Cluster::new(loops).pin(true).run(|reactor| {
+        used.lock().expect("no panic").push(usable());
+        let (stopping, by_jobs) = (reactor.clone(), by_jobs.clone());
+        let job = reactor.defer_to_thread(move || Ok(usable()));
+        job.map(move |processors| {
+            let mut by_jobs = by_jobs.lock().expect("no panic");
+            by_jobs.push(processors);
+            if by_jobs.len() == loops {
+                stopping.stop();
+            }
+        })
+        .detach();
+        Ok(())
+    });
+    ended.expect("the cluster was stopped");
+    let mut used = used.into_inner().expect("no panic");
+    used.sort();
+    let mut expected: Vec<_> = all.iter().chain(&all[..1]).map(|one| vec![*one]).collect();
+    expected.sort();
+    assert_eq!(used, expected);
+    let by_jobs = by_jobs.lock().expect("no panic");
+    assert!(by_jobs.iter().all(|processors| *processors == all), "{by_jobs:?}");
+    assert_eq!(usable(), all, "the calling thread is free again");
 }
 
 thread_local! {
@@ -347,7 +518,7 @@ fn c103e_a_chat_over_four_loops_loses_no_line_and_tells_none_twice() {
     const LINES: usize = 100;
     let _turn = one_at_a_time();
     let cluster = Cluster::new(4);
-    let port = cluster.bind(any(), Default::default()).expect("a free port");
+    let port = cluster.bind(ANY).expect("a free port");
     let (members, everybody) = (cluster.members(), Barrier::new(GUESTS));
     let guest = |number: usize| {
         let mut client = connect(port.host());
@@ -382,4 +553,389 @@ fn c103e_a_chat_over_four_loops_loses_no_line_and_tells_none_twice() {
         })
     });
     ended.expect("the cluster was stopped");
+}
+
+/// The ports of a cluster whose loops answer with their numbers, each to be asked for something in its loop.
+struct Ports {
+    members: Members,
+    host: Address,
+}
+
+thread_local! {
+    /// The port of this thread's loop.
+    static PORT: RefCell<Option<Port>> = const { RefCell::new(None) };
+}
+
+impl Ports {
+    /// Runs `f` in the loop of this number.
+    fn at<T: Send + 'static>(
+        &self,
+        number: u8,
+        f: impl Fn(&Port) -> T + Send + Sync + 'static,
+    ) -> T {
+        let (sender, receiver) = mpsc::channel();
+        self.in_loop(number, move |port| sender.send(f(port)).expect("the test waits"));
+        receiver.recv().expect("a loop has this number")
+    }
+
+    /// The same, without waiting for it.
+    fn in_loop(&self, number: u8, f: impl Fn(&Port) + Send + Sync + 'static) {
+        self.members.broadcast(move |_| {
+            PORT.with_borrow(|port| match port {
+                Some(port) if NUMBER.get() == number => f(port),
+                _ => {}
+            });
+        });
+    }
+
+    /// Waits until all loops have done what they were asked for before.
+    fn settle(&self) {
+        for remote in self.members.remotes() {
+            remote.block_on_reactor(|reactor| reactor.snapshot()).expect("it runs");
+        }
+    }
+
+    fn ask(&self, clients: usize) -> Vec<(Socket, u8)> {
+        (0..clients).map(|_| asked(&self.host)).collect()
+    }
+}
+
+thread_local! {
+    static NUMBER: std::cell::Cell<u8> = const { std::cell::Cell::new(0) };
+}
+
+/// Runs a cluster whose loops listen in the order of their numbers, and the test in another thread.
+fn with_ports(loops: usize, at: &str, test: impl FnOnce(&Ports) + Send) {
+    let cluster = Cluster::new(loops);
+    let port = cluster.bind(at).expect("a free port");
+    let (members, next) = (cluster.members(), Mutex::new(0));
+    let listening = Barrier::new(loops + 1);
+    let ended = thread::scope(|scope| {
+        let testing = scope.spawn(|| {
+            listening.wait();
+            let ports = Ports { members: members.clone(), host: port.host().clone() };
+            // The loops stop, whatever the test has to say.
+            let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&ports)));
+            members.stop();
+            tested
+        });
+        let ended = cluster.run(|reactor: &Reactor| {
+            let mut next = next.lock().expect("no panic");
+            let number = *next;
+            *next += 1;
+            NUMBER.set(number);
+            let listens = port.listen(reactor, move || Who(number))?;
+            drop(next);
+            PORT.set(Some(listens));
+            // The first loop's thread is that of the test.
+            reactor.on(couplet::Shutdown::After, || {
+                PORT.set(None);
+                Deferred::succeed(())
+            });
+            listening.wait();
+            Ok(())
+        });
+        if let Err(panicked) = testing.join().expect("its panics are caught") {
+            std::panic::resume_unwind(panicked);
+        }
+        ended
+    });
+    ended.expect("the cluster was stopped");
+}
+
+#[test]
+fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(4, &unix, |ports| {
+        let clients = ports.ask(40);
+        assert_eq!(tally(&clients), [10; 4]);
+        let (gone, left): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(_, who)| *who == 2);
+        for (client, _) in gone {
+            client.shutdown(Shutdown::Write).expect("it is open");
+            assert_eq!((&client).read(&mut [0]).expect("a clean end"), 0);
+        }
+        ports.settle();
+        assert_eq!(tally(&ports.ask(10)), [0, 0, 10, 0]);
+        drop(left);
+    });
+    assert!(!folder.join("socket").exists(), "its file is removed");
+}
+
+#[test]
+fn c103g_every_kind_of_endpoint_is_shared() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    let capture = folder.path("traffic.pcap");
+    let inherited = std::net::TcpListener::bind("localhost:0").expect("a free port");
+    for at in [
+        unix.clone(),
+        FdServer::new(inherited.as_raw_fd()).to_string(),
+        "throttle:localhost:0:read=1M:shared=yes".to_owned(),
+        format!("throttle:{unix}:write=1M"),
+        format!("log:{unix}:file={capture}"),
+        "haproxy:localhost:0".to_owned(),
+    ] {
+        let begins = if at.starts_with("haproxy") { "PROXY UNKNOWN\r\n" } else { "" };
+        with_ports(3, &at, |ports| {
+            let mut clients: Vec<_> = (0..30).map(|_| connect(&ports.host)).collect();
+            for client in &mut clients {
+                write!(client, "{begins}?").expect("it is served");
+            }
+            let served = clients.into_iter().map(|client| (answer(&client), client));
+            let served: Vec<_> = served.map(|(who, client)| (client, who)).collect();
+            assert!(tally::<3>(&served).iter().all(|part| *part > 0), "{at}");
+        });
+    }
+}
+
+#[test]
+fn c103g_a_capture_begins_once_and_before_any_loop_listens() {
+    let folder = Folder::new();
+    let at = format!("log:{}:file={}", local(&folder), folder.path("traffic.pcap"));
+    for _ in 0..2 {
+        Cluster::new(3).bind(at.as_str()).expect("a free path");
+        let capture = std::fs::read(folder.join("traffic.pcap")).expect("a capture");
+        assert_eq!(capture.len(), 24, "its header");
+    }
+}
+
+#[test]
+fn c103g_each_loop_has_its_part_of_a_limit_that_connections_share() {
+    let shared = |at: &str| Cluster::new(4).bind(at).expect("a free port").to_string();
+    let part = "throttle:tcp:0:interface=127.0.0.1:read=250000:shared=yes";
+    assert_eq!(shared("throttle:localhost:0:read=1M:shared=yes"), part);
+    let whole = "throttle:tcp:0:interface=127.0.0.1:read=1000000";
+    assert_eq!(shared("throttle:localhost:0:read=1M"), whole);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn c103g_a_session_of_one_loop_is_resumed_by_the_others() {
+    use files::SelfSigned;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    let made = SelfSigned::new("couplet.test");
+    let file = folder.write("server.pem", made.pem());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&file).expect("a certificate")).expect("a valid one");
+    let trusting = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let trusting = Arc::new(trusting);
+    with_ports(2, &format!("tls:{unix}:cert={file}"), |ports| {
+        let ask = || {
+            let name = ServerName::try_from("couplet.test").expect("a name");
+            let client = ClientConnection::new(trusting.clone(), name).expect("a configuration");
+            let mut client = StreamOwned::new(client, connect(&ports.host));
+            let mut who = [0];
+            client.write_all(b"?").expect("it is served");
+            client.read_exact(&mut who).expect("an answer");
+            (client.conn.handshake_kind(), who[0], client)
+        };
+        // They stay, so the loops take turns.
+        let clients = [ask(), ask(), ask()];
+        let seen = clients.map(|(kind, who, _)| (kind == Some(HandshakeKind::Resumed), who));
+        assert_eq!(seen, [(false, 0), (true, 1), (true, 0)]);
+    });
+}
+
+#[test]
+fn c103g_an_endpoint_that_cannot_be_shared_is_an_error_of_the_caller() {
+    #[derive(Debug)]
+    struct Alone;
+    impl couplet::endpoints::ServerEndpoint for Alone {
+        fn listen(&self, _: &Reactor, _: couplet::factory::ErasedFactory) -> Result<Port, Failure> {
+            Err(Failure::msg("never asked"))
+        }
+    }
+    impl std::fmt::Display for Alone {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("alone:")
+        }
+    }
+    let refused = Cluster::new(2).bind(Alone).expect_err("it has no `share`");
+    assert_eq!(refused.to_string(), "alone: cannot be shared by several loops");
+    let gone = Cluster::new(2).bind("fd:12345").expect_err("it is not open").to_string();
+    assert!(gone.contains("cannot use descriptor 12345"), "{gone}");
+}
+
+#[test]
+fn c103h_when_the_loop_that_accepts_stops_listening_another_one_accepts() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(3, &unix, |ports| {
+        let held = ports.ask(3);
+        for number in [0, 1] {
+            ports.at(number, |port| drop(port.stop_listening()));
+            ports.settle();
+            let after = tally::<3>(&ports.ask(6));
+            assert!(after[..=usize::from(number)].iter().all(|served| *served == 0), "{after:?}");
+        }
+        assert_eq!(tally::<3>(&held), [1; 3], "their connections stay open");
+        ports.at(2, |port| drop(port.stop_listening()));
+        ports.settle();
+        assert!(!folder.join("socket").exists());
+        try_connect(&ports.host).expect_err("nobody listens");
+        ports.at(1, |port| port.start_listening().expect("the path is free"));
+        ports.settle();
+        let held = ports.ask(6);
+        assert_eq!(tally(&held), [0, 6, 0]);
+        ports.at(0, |port| port.start_listening().expect("it listens already"));
+        ports.settle();
+        assert_eq!(ports.ask(1)[0].1, 0, "it has the fewest");
+    });
+}
+
+#[test]
+fn c103h_a_loop_that_pauses_gets_none() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(2, &unix, |ports| {
+        for (paused, expected) in [(0, [0, 4]), (1, [4, 0])] {
+            ports.at(paused, Port::pause_producing);
+            ports.settle();
+            assert_eq!(tally(&ports.ask(4)), expected);
+            ports.at(paused, Port::resume_producing);
+            ports.settle();
+        }
+        ports.at(0, Port::pause_producing);
+        ports.at(1, Port::pause_producing);
+        ports.settle();
+        let waits = asking(&ports.host);
+        ports.settle();
+        ports.at(1, Port::resume_producing);
+        assert_eq!(answer(&waits), 1, "it waited for whoever is ready first");
+    });
+}
+
+/// Holds up the loop of number 1, until the sender sends or is dropped; what it is to do then.
+fn hold_up(ports: &Ports, then: fn(&Port)) -> mpsc::Sender<()> {
+    let (go_on, held) = mpsc::channel();
+    let (holds, waits) = mpsc::channel();
+    let held = Mutex::new(held);
+    ports.in_loop(1, move |port| {
+        holds.send(()).expect("the test waits");
+        let _ = held.lock().expect("one call").recv();
+        then(port);
+    });
+    waits.recv().expect("it is held up");
+    go_on
+}
+
+#[test]
+fn c103h_what_is_on_its_way_to_a_loop_that_stops_listening_goes_to_another() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(2, &unix, |ports| {
+        let go_on = hold_up(ports, |port| drop(port.stop_listening()));
+        let clients: Vec<_> = (0..10).map(|_| asking(&ports.host)).collect();
+        // Half of them are served at once, so the others have been handed on.
+        let early: Vec<_> = clients.iter().step_by(2).map(answer).collect();
+        assert_eq!(early, [0; 5]);
+        drop(go_on);
+        let late: Vec<_> = clients.iter().skip(1).step_by(2).map(answer).collect();
+        assert_eq!(late, [0; 5]);
+    });
+}
+
+#[test]
+fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let unix = local(&folder);
+    with_ports(2, &format!("{}:backlog=3", unix), |ports| {
+        let go_on = hold_up(ports, |_| {});
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            clients.push(asking(&ports.host));
+            // The queue of the socket itself is as short.
+            ports.at(0, |_| ());
+        }
+        let (late, early): (Vec<_>, Vec<_>) =
+            clients.iter().enumerate().partition(|(number, _)| [1, 3, 5].contains(number));
+        assert!(early.into_iter().all(|(_, client)| answer(client) == 0));
+        drop(go_on);
+        assert!(late.into_iter().all(|(_, client)| answer(client) == 1));
+        assert_eq!(tally(&ports.ask(14)), [0, 14], "until it has as many as the other");
+    });
+}
+
+#[test]
+fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let at = format!("{}:backlog=1000000", local(&folder));
+    let port = Cluster::new(2).bind(at).expect("a free path");
+    let mut loops: Vec<_> = (0..2)
+        .map(|number| {
+            let l = couplet::Loop::new().expect("a poll descriptor");
+            port.listen(&l.reactor(), move || Who(number)).expect("it is bound");
+            l
+        })
+        .collect();
+    let clients: Vec<_> = (0..4).map(|_| asking(port.host())).collect();
+    loops[0].turn(Some(Duration::ZERO)).expect("its wait works");
+    loops[0].turn(Some(Duration::ZERO)).expect("its wait works");
+    drop(loops.pop());
+    let (done, turning) = (Arc::<std::sync::atomic::AtomicBool>::default(), &mut loops[0]);
+    let (ending, stop) = (done.clone(), turning.reactor().remote());
+    let answers = thread::spawn(move || {
+        let answers: Vec<_> = clients.iter().map(answer).collect();
+        ending.store(true, Ordering::SeqCst);
+        stop.call(|_| {}).expect("it turns");
+        answers
+    });
+    while !done.load(Ordering::SeqCst) {
+        turning.turn(Some(LONG)).expect("its wait works");
+    }
+    assert_eq!(answers.join().expect("no panic"), [0; 4]);
+}
+
+/// A loop that answers with this number.
+fn answering(port: &SharedPort, number: u8) -> (couplet::Loop, Port) {
+    let l = couplet::Loop::new().expect("a poll descriptor");
+    let port = port.listen(&l.reactor(), move || Who(number)).expect("it is bound");
+    (l, port)
+}
+
+/// Turns a loop until this client has its answer.
+fn turned_until_answered(l: &mut couplet::Loop, client: Socket) -> u8 {
+    let answers = thread::spawn(move || answer(&client));
+    while !answers.is_finished() {
+        l.turn(Some(Duration::from_millis(1))).expect("its wait works");
+    }
+    answers.join().expect("no panic")
+}
+
+#[test]
+fn c103h_clients_wait_while_no_loop_is_left() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let port = Cluster::new(1).bind(local(&folder)).expect("a free path");
+    let early = asking(port.host());
+    drop(answering(&port, 0));
+    let late = asking(port.host());
+    let (mut l, listens) = answering(&port, 1);
+    assert_eq!([early, late].map(|client| turned_until_answered(&mut l, client)), [1, 1]);
+    drop(listens.stop_listening());
+    try_connect(port.host()).expect_err("the last has stopped listening");
+}
+
+#[test]
+fn c103h_a_loop_may_have_to_accept_before_it_has_turned() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let port = Cluster::new(2).bind(local(&folder)).expect("a free path");
+    let ((_first, stops), (mut second, _)) = (answering(&port, 0), answering(&port, 1));
+    drop(stops.stop_listening());
+    let client = asking(port.host());
+    assert_eq!(turned_until_answered(&mut second, client), 1);
 }

@@ -11,16 +11,18 @@ mod text;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
-use couplet::{Reason, SocketOption};
+use couplet::reactor::Members;
+use couplet::{LoopOptions, Reactor, Reason, SocketOption};
 
 use crate::cli;
 use crate::exit::Exit;
 use crate::server;
 use pace::Pace;
-use room::{NoName, Room};
+use room::{Guests, NoName, Room};
 use text::{NAME_LENGTH, clean};
 
 /// The most bytes in a line.
@@ -92,7 +94,7 @@ impl ChatServer {
                 self.reply(transport, &format!("{name} is taken; choose another name."));
             }
             Err(NoName::Malformed) => {
-                let name = self.room.borrow().name(id).to_owned();
+                let name = self.room.borrow().name(id);
                 let rule = format!(
                     "You are {name}. A name is 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _, \
                      as in: /nick ada-2"
@@ -199,5 +201,14 @@ pub(crate) fn factory(
 }
 
 pub(crate) fn run(options: cli::Chat) -> Result<(), Exit> {
-    server::run(options.listen, factory(cli::or_never(options.idle_timeout)))
+    let idle_timeout = cli::or_never(options.idle_timeout);
+    let guests = Arc::<Guests>::default();
+    let prepare = |others: Option<&Members>| {
+        let room = Room::of_loop(guests.clone(), others.cloned());
+        move |reactor: &Reactor, endpoint| {
+            let room = room.clone();
+            reactor.listen(endpoint, move || ChatServer::new(&room, idle_timeout))
+        }
+    };
+    server::run_with(LoopOptions::default(), options.listen, options.threads, prepare)
 }

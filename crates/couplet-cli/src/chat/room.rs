@@ -1,24 +1,44 @@
 //! The chat's members, and what is sent to all of them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use couplet::protocols::LineTransport;
+use couplet::reactor::Members;
 use couplet::{ConnectionId, Reason};
 
 use super::text::is_name;
 
-/// The members, by their connections and by their names. Law 9: one entry for each connection.
-#[derive(Default)]
-pub(super) struct Room {
-    members: BTreeMap<ConnectionId, Member>,
-    /// In lower case, so that Ada and ada are the same name.
-    names: BTreeMap<String, ConnectionId>,
-    guests: u64,
+thread_local! {
+    /// The room of this thread's loop, if there are others.
+    static ROOM: RefCell<Option<Rc<RefCell<Room>>>> = const { RefCell::new(None) };
 }
 
-struct Member {
-    name: String,
-    transport: LineTransport,
+/// The room, as one loop sees it. Law 9: one entry for each connection.
+#[derive(Default)]
+pub(super) struct Room {
+    guests: Arc<Guests>,
+    /// The members of this loop.
+    here: BTreeMap<ConnectionId, LineTransport>,
+    /// The loops, if there are several.
+    loops: Option<Members>,
+}
+
+/// The members of all loops.
+#[derive(Default)]
+pub(super) struct Guests(Mutex<Names>);
+
+/// Their names. Law 9: one entry for each connection.
+#[derive(Default)]
+struct Names {
+    of: BTreeMap<ConnectionId, String>,
+    /// In lower case, so that Ada and ada are the same name.
+    by_name: BTreeMap<String, ConnectionId>,
+    /// How many there were.
+    count: u64,
 }
 
 /// Why a name is refused.
@@ -28,20 +48,69 @@ pub(super) enum NoName {
     Taken,
 }
 
-impl Room {
-    /// Adds a member; returns its name until it chooses one.
-    pub(super) fn join(&mut self, transport: &LineTransport) -> String {
+impl Guests {
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Names {
+    /// Names a new member, until it chooses a name.
+    fn join(&mut self, who: ConnectionId) -> String {
         let name = loop {
-            self.guests += 1;
-            let name = format!("guest-{}", self.guests);
-            if !self.names.contains_key(&name) {
+            self.count += 1;
+            let name = format!("guest-{}", self.count);
+            if !self.by_name.contains_key(&name) {
                 break name;
             }
         };
-        self.tell_all(&format!("* {name} has joined\n"), None);
-        self.names.insert(name.clone(), transport.id());
-        let member = Member { name: name.clone(), transport: transport.clone() };
-        self.members.insert(transport.id(), member);
+        self.by_name.insert(name.clone(), who);
+        self.of.insert(who, name.clone());
+        name
+    }
+
+    /// The name of a member that leaves.
+    fn leave(&mut self, who: ConnectionId) -> Option<String> {
+        let name = self.of.remove(&who)?;
+        self.by_name.remove(&name.to_ascii_lowercase());
+        Some(name)
+    }
+
+    /// The old name, unless it is the same.
+    fn rename(&mut self, who: ConnectionId, name: &str) -> Result<Option<String>, NoName> {
+        if !is_name(name) {
+            return Err(NoName::Malformed);
+        }
+        let key = name.to_ascii_lowercase();
+        if self.by_name.get(&key).is_some_and(|owner| *owner != who) {
+            return Err(NoName::Taken);
+        }
+        let Some(known) = self.of.get_mut(&who).filter(|known| *known != name) else {
+            return Ok(None);
+        };
+        let old = std::mem::replace(known, name.to_owned());
+        self.by_name.remove(&old.to_ascii_lowercase());
+        self.by_name.insert(key, who);
+        Ok(Some(old))
+    }
+}
+
+impl Room {
+    /// The room of this thread's loop, whose members hear those of the others.
+    pub(super) fn of_loop(guests: Arc<Guests>, loops: Option<Members>) -> Rc<RefCell<Room>> {
+        let is_one_of_many = loops.is_some();
+        let room = Rc::new(RefCell::new(Room { guests, here: BTreeMap::new(), loops }));
+        if is_one_of_many {
+            ROOM.set(Some(room.clone()));
+        }
+        room
+    }
+
+    /// Adds a member; returns its name until it chooses one.
+    pub(super) fn join(&mut self, transport: &LineTransport) -> String {
+        let name = self.guests.names().join(transport.id());
+        self.tell_all(format!("* {name} has joined\n"), None);
+        self.here.insert(transport.id(), transport.clone());
         tracing::info!(peer = %transport.peer(), %name, "joined");
         name
     }
@@ -49,9 +118,9 @@ impl Room {
     /// Removes a member, with the reason if its connection is lost. Does nothing if it has left
     /// already.
     pub(super) fn leave(&mut self, who: ConnectionId, reason: Option<&Reason>) {
-        let Some(member) = self.members.remove(&who) else { return };
-        self.names.remove(&member.name.to_ascii_lowercase());
-        let name = member.name;
+        self.here.remove(&who);
+        let left = self.guests.names().leave(who);
+        let Some(name) = left else { return };
         let how = match reason {
             Some(Reason::Shutdown) => return,
             Some(Reason::Timeout) => " (it was silent for too long)",
@@ -60,61 +129,67 @@ impl Room {
             _ => "",
         };
         tracing::info!(%name, "left{how}");
-        self.tell_all(&format!("* {name} has left{how}\n"), None);
+        self.tell_all(format!("* {name} has left{how}\n"), None);
     }
 
     /// Renames a member; returns how many bytes each member was sent. Announces nothing if the
     /// name does not change.
     pub(super) fn rename(&mut self, who: ConnectionId, name: &str) -> Result<usize, NoName> {
-        if !is_name(name) {
-            return Err(NoName::Malformed);
-        }
-        let key = name.to_ascii_lowercase();
-        if self.names.get(&key).is_some_and(|owner| *owner != who) {
-            return Err(NoName::Taken);
-        }
-        let Some(member) = self.members.get_mut(&who).filter(|member| member.name != name) else {
-            return Ok(0);
-        };
-        let old = std::mem::replace(&mut member.name, name.to_owned());
-        self.names.remove(&old.to_ascii_lowercase());
-        self.names.insert(key, who);
-        Ok(self.tell_all(&format!("* {old} is now {name}\n"), None))
+        let renamed = self.guests.names().rename(who, name)?;
+        Ok(renamed.map_or(0, |old| self.tell_all(format!("* {old} is now {name}\n"), None)))
     }
 
     /// Sends a member's text to all others; returns how many bytes each was sent. The text follows
     /// the name, so nobody can speak for another member, or for us.
     pub(super) fn say(&self, who: ConnectionId, text: &str) -> usize {
-        let Some(member) = self.members.get(&who) else { return 0 };
-        self.tell_all(&format!("<{}> {text}\n", member.name), Some(who))
+        let name = self.guests.names().of.get(&who).cloned();
+        name.map_or(0, |name| self.tell_all(format!("<{name}> {text}\n"), Some(who)))
     }
 
-    /// Sends a line to all, or to all but one. It is buffered, up to the cap, for members that do
-    /// not read.
-    fn tell_all(&self, line: &str, but: Option<ConnectionId>) -> usize {
-        for (id, member) in &self.members {
+    /// Sends a line to all, or to all but one.
+    fn tell_all(&self, line: String, but: Option<ConnectionId>) -> usize {
+        let length = line.len();
+        self.tell_here(&line, but);
+        if let Some(loops) = &self.loops {
+            let from = thread::current().id();
+            loops.broadcast(move |_| Room::hear(from, &line));
+        }
+        length
+    }
+
+    /// Another loop's member is heard.
+    fn hear(from: ThreadId, line: &str) {
+        if from != thread::current().id() {
+            let room = ROOM.with_borrow(Clone::clone);
+            room.iter().for_each(|room| room.borrow().tell_here(line, None));
+        }
+    }
+
+    /// It is buffered, up to the cap, for members that do not read.
+    fn tell_here(&self, line: &str, but: Option<ConnectionId>) {
+        for (id, member) in &self.here {
             if Some(*id) != but {
-                member.transport.write(line);
+                member.write(line);
             }
         }
-        line.len()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.members.len()
+        self.guests.names().of.len()
     }
 
-    pub(super) fn name(&self, who: ConnectionId) -> &str {
-        self.members.get(&who).map_or("", |member| &member.name)
+    pub(super) fn name(&self, who: ConnectionId) -> String {
+        self.guests.names().of.get(&who).cloned().unwrap_or_default()
     }
 
     /// The list of names, for this member.
     pub(super) fn who(&self, asks: ConnectionId) -> String {
+        let names = self.guests.names();
         let name = |(key, id): (&String, &ConnectionId)| {
-            let name = self.members.get(id).map_or(&**key, |member| &*member.name);
-            if *id == asks { format!("{name} (you)") } else { name.to_owned() }
+            let name = names.of.get(id).unwrap_or(key);
+            if *id == asks { format!("{name} (you)") } else { name.clone() }
         };
-        let names: Vec<String> = self.names.iter().map(name).collect();
-        format!("{} here: {}", names.len(), names.join(", "))
+        let shown: Vec<String> = names.by_name.iter().map(name).collect();
+        format!("{} here: {}", shown.len(), shown.join(", "))
     }
 }

@@ -6,28 +6,32 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, LoopOptions};
+use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport};
 
-use super::listening;
+use crate::cli::Threads;
 use crate::exit::Exit;
-use crate::{output, server, signalled_loop};
+use crate::{output, server};
 
 /// How long a client may be silent, unless `--idle-timeout` says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Datagrams that passed.
+/// Datagrams that passed, in all threads.
 #[derive(Default)]
 struct Totals {
-    clients: Cell<u64>,
-    turned_away: Cell<u64>,
-    there: Cell<u64>,
-    back: Cell<u64>,
+    clients: AtomicU64,
+    /// Those that are not idle.
+    open: AtomicUsize,
+    turned_away: AtomicU64,
+    there: AtomicU64,
+    back: AtomicU64,
 }
 
-fn count(of: &Cell<u64>) {
-    of.set(of.get() + 1);
+fn count(of: &AtomicU64) {
+    of.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The port for clients.
@@ -36,15 +40,33 @@ struct Clients {
     idle: Duration,
     /// The most clients at once.
     most: usize,
-    /// Law 9: at most `most`.
+    /// Law 9: at most `most`, with those of the other threads.
     sessions: BTreeMap<Address, Session>,
-    totals: Rc<Totals>,
+    totals: Arc<Totals>,
 }
 
 struct Session {
     port: DatagramPort<Answers>,
     /// When something moved last.
     moved: Rc<Cell<Instant>>,
+    _open: Open,
+}
+
+/// One of the clients that are counted as open.
+struct Open(Arc<Totals>);
+
+impl Open {
+    fn one_of(most: usize, totals: &Arc<Totals>) -> Option<Open> {
+        let one_more = |open: usize| (open < most).then_some(open + 1);
+        let more = totals.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        more.is_ok().then(|| Open(totals.clone()))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The port to the server, of one client.
@@ -54,7 +76,7 @@ struct Answers {
     /// The address that the client knows.
     known: Rc<RefCell<Option<IpAddr>>>,
     moved: Rc<Cell<Instant>>,
-    totals: Rc<Totals>,
+    totals: Arc<Totals>,
 }
 
 impl DatagramProtocol for Answers {
@@ -77,10 +99,10 @@ impl Clients {
     /// The session of a client, unless there are too many.
     fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
         if !self.sessions.contains_key(&from.from) {
-            if self.sessions.len() >= self.most {
+            let Some(open) = Open::one_of(self.most, &self.totals) else {
                 count(&self.totals.turned_away);
                 return None;
-            }
+            };
             let moved = Rc::new(Cell::new(transport.reactor().now()));
             let answers = Answers {
                 clients: transport.clone(),
@@ -99,7 +121,7 @@ impl Clients {
             };
             count(&self.totals.clients);
             tracing::info!(client = %from.from, "a new client");
-            self.sessions.insert(from.from.clone(), Session { port, moved });
+            self.sessions.insert(from.from.clone(), Session { port, moved, _open: open });
         }
         self.sessions.get(&from.from)
     }
@@ -136,9 +158,10 @@ impl DatagramProtocol for Clients {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [clients, there, back] = [&self.clients, &self.there, &self.back].map(Cell::get);
+        let number = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let [clients, there, back] = [&self.clients, &self.there, &self.back].map(number);
         write!(f, "{clients} clients, {there} datagrams there, {back} back")?;
-        match self.turned_away.get() {
+        match number(&self.turned_away) {
             0 => Ok(()),
             n => write!(f, ", {n} turned away"),
         }
@@ -146,31 +169,21 @@ impl fmt::Display for Totals {
 }
 
 pub(crate) fn run(
-    listen: SocketAddr,
-    server: SocketAddr,
+    (listen, server): (SocketAddr, SocketAddr),
     idle: Option<Duration>,
     most: Option<usize>,
+    threads: Threads,
 ) -> Result<(), Exit> {
     server::raise_descriptor_limit();
     let affordable = server::most_descriptors();
-    let totals: Rc<Totals> = Rc::default();
-    let clients = Clients {
+    let totals = Arc::<Totals>::default();
+    super::run(&[listen], threads, || Clients {
         server,
         idle: idle.unwrap_or(IDLE),
         most: most.map_or(affordable, |most| most.min(affordable)).max(1),
         sessions: BTreeMap::new(),
         totals: totals.clone(),
-    };
-    let l = signalled_loop(LoopOptions::default(), output::tell)?;
-    let mut told = Ok(());
-    l.run(|reactor| {
-        let port = reactor.listen_udp(listen, clients)?;
-        told = listening(&port);
-        if told.is_err() {
-            reactor.stop();
-        }
-        Ok(())
     })?;
     output::tell(&totals.to_string());
-    told
+    Ok(())
 }

@@ -5,12 +5,17 @@ mod echo;
 mod forward;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use couplet::endpoints::ServerEndpoint;
+use couplet::{
+    Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop, LoopOptions,
+};
 
+use crate::cli::Threads;
 use crate::endpoint::{Peer, to_connect, to_listen};
-use crate::output;
+use crate::exit::Exit;
+use crate::{output, server, signalled_loop};
 
 pub(crate) use connect::run as connect;
 pub(crate) use echo::run as echo;
@@ -72,8 +77,77 @@ fn address(typed: &str, default: IpAddr) -> Result<SocketAddr, Error> {
     Ok(SocketAddr::new(ip, port))
 }
 
+/// Has what `protocol` makes receive the datagrams of these addresses, in so many threads.
+fn run<P: DatagramProtocol>(
+    addresses: &[SocketAddr],
+    threads: Threads,
+    protocol: impl Fn() -> P + Send + Sync,
+) -> Result<(), Exit> {
+    if threads.number != 1 {
+        return run_many(addresses, threads, protocol);
+    }
+    let l = signalled_loop(LoopOptions::default(), output::tell)?;
+    let mut told = Ok(());
+    l.run(|reactor| {
+        let ports = addresses.iter().map(|address| reactor.listen_udp(*address, protocol()));
+        told = ports.collect::<Result<Vec<_>, _>>()?.iter().try_for_each(|port| listening(port));
+        if told.is_err() {
+            reactor.stop();
+        }
+        Ok(())
+    })?;
+    told
+}
+
+/// The same, with a port of each loop at each address: the system distributes the datagrams, those of one
+/// client to one of them.
+fn run_many<P: DatagramProtocol>(
+    addresses: &[SocketAddr],
+    threads: Threads,
+    protocol: impl Fn() -> P + Send + Sync,
+) -> Result<(), Exit> {
+    for address in addresses.iter().filter(|address| address.port() != 0) {
+        // Another program that shares its port would take a part of the datagrams.
+        Loop::new()
+            .map_err(Failure::from)?
+            .reactor()
+            .listen_udp(*address, Nobody)
+            .map_err(Failure::from)?;
+    }
+    let cluster = server::cluster(threads, LoopOptions::default());
+    let count = cluster.members().count();
+    // The addresses, with the numbers that port 0 became, and how many loops have them.
+    let (bound, told) = (Mutex::new((addresses.to_vec(), 0)), OnceLock::new());
+    cluster.run(|reactor| {
+        let mut bound = bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ports = Vec::new();
+        for address in &mut bound.0 {
+            let options = DatagramOptions::default().reuse_port(true);
+            let port = reactor.listen_udp_with(*address, options, protocol())?;
+            *address = port.host().socket_addr().unwrap_or(*address);
+            ports.push(port);
+        }
+        bound.1 += 1;
+        if bound.1 == count {
+            let told = told.get_or_init(|| ports.iter().try_for_each(|port| listening(port)));
+            if told.is_err() {
+                reactor.stop();
+            }
+        }
+        Ok(())
+    })?;
+    told.into_inner().unwrap_or(Ok(()))
+}
+
+/// Receives nothing.
+struct Nobody;
+
+impl DatagramProtocol for Nobody {
+    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
+}
+
 /// Prints that a port is listening. A server whose stdout is closed keeps running.
-fn listening(port: &couplet::DatagramTransport) -> Result<(), crate::exit::Exit> {
+fn listening(port: &DatagramTransport) -> Result<(), Exit> {
     match output::print(format!("listening on {}\n", port.host()).as_bytes()) {
         Err(exit) if exit.is_quiet() => Ok(()),
         other => other,

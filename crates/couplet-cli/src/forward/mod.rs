@@ -6,8 +6,8 @@
 mod session;
 mod totals;
 
-use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use couplet::defer::Canceller;
@@ -29,9 +29,8 @@ struct Forward {
     idle_timeout: Option<Duration>,
     /// The most sessions at once.
     most: usize,
-    /// Somebody was turned away.
-    told: Cell<bool>,
-    totals: Totals,
+    /// Those of all loops.
+    totals: Arc<Totals>,
 }
 
 /// One side of a session.
@@ -57,9 +56,8 @@ struct Made {
 impl Forward {
     /// A new client's protocol, unless there are too many.
     fn accept(self: &Rc<Self>, peer: &Address) -> Option<Accepted> {
-        if self.totals.open() >= self.most {
-            self.totals.turn_away();
-            if !self.told.replace(true) {
+        if !self.totals.begin(self.most) {
+            if self.totals.turn_away() {
                 tracing::warn!(%peer, most = self.most, "too many connections; turning some away");
             }
             return None;
@@ -185,7 +183,7 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
         (Local::Streams(listen), Remote::Streams(connect)) => (listen, connect),
         (Local::Udp(listen), Remote::Udp(connect)) => {
             let (idle, most) = (options.idle_timeout, options.max_connections);
-            return datagrams::forward(listen, connect, idle, most);
+            return datagrams::forward((listen, connect), idle, most, options.threads);
         }
         _ => {
             let text = "datagrams can't become a connection, nor the other way round";
@@ -195,18 +193,19 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
     server::raise_descriptor_limit();
     // Two for each session.
     let affordable = server::most_descriptors() / 2;
-    let forward = Rc::new(Forward {
-        to: connect,
-        connect_timeout: options.connect_timeout,
-        idle_timeout: options.idle_timeout,
-        most: options.max_connections.map_or(affordable, |most| most.min(affordable)).max(1),
-        told: Cell::new(false),
-        totals: Totals::default(),
-    });
-    let accepting = forward.clone();
-    let answers = Answers::default();
+    let most = options.max_connections.map_or(affordable, |most| most.min(affordable)).max(1);
+    let (answers, totals) = (Answers::default(), Arc::<Totals>::default());
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
-    server::run(listen, move |peer: &Address| accepting.accept(peer))?;
-    output::tell(&forward.totals.to_string());
+    server::run(listen, options.threads, || {
+        let forward = Rc::new(Forward {
+            to: connect.clone(),
+            connect_timeout: options.connect_timeout,
+            idle_timeout: options.idle_timeout,
+            most,
+            totals: totals.clone(),
+        });
+        move |peer: &Address| forward.accept(peer)
+    })?;
+    output::tell(&totals.to_string());
     Ok(())
 }

@@ -43,8 +43,8 @@ enum End {
 }
 
 impl Session {
+    /// A session that has been counted.
     pub(super) fn new(forward: Rc<Forward>, peer: Address) -> Session {
-        forward.totals.begin();
         Session {
             forward,
             peer,

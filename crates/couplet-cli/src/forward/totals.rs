@@ -1,69 +1,73 @@
 //! The counts that are printed at the end.
 
-use std::cell::Cell;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Counts over all sessions.
+/// Counts over all sessions, whichever thread they are in.
 #[derive(Default)]
 pub(super) struct Totals {
-    connections: Cell<u64>,
-    open: Cell<usize>,
-    sent: Cell<u64>,
-    received: Cell<u64>,
-    not_connected: Cell<u64>,
-    broken: Cell<u64>,
-    turned_away: Cell<u64>,
-    stopped: Cell<u64>,
+    connections: AtomicU64,
+    open: AtomicUsize,
+    sent: AtomicU64,
+    received: AtomicU64,
+    not_connected: AtomicU64,
+    broken: AtomicU64,
+    turned_away: AtomicU64,
+    stopped: AtomicU64,
 }
 
 impl Totals {
-    pub(super) fn open(&self) -> usize {
-        self.open.get()
-    }
-
-    pub(super) fn begin(&self) {
-        count(&self.connections);
-        self.open.set(self.open.get() + 1);
+    /// Counts a session, unless as many are open as may be.
+    pub(super) fn begin(&self, most: usize) -> bool {
+        let one_more = |open: usize| (open < most).then_some(open + 1);
+        let begins = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        if begins {
+            count(&self.connections, 1);
+        }
+        begins
     }
 
     pub(super) fn end(&self, sent: u64, received: u64) {
-        self.open.set(self.open.get().saturating_sub(1));
-        self.sent.set(self.sent.get().saturating_add(sent));
-        self.received.set(self.received.get().saturating_add(received));
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        count(&self.sent, sent);
+        count(&self.received, received);
     }
 
     pub(super) fn not_connected(&self) {
-        count(&self.not_connected);
+        count(&self.not_connected, 1);
     }
 
     pub(super) fn broken(&self) {
-        count(&self.broken);
+        count(&self.broken, 1);
     }
 
-    pub(super) fn turn_away(&self) {
-        count(&self.turned_away);
+    /// True for the first.
+    pub(super) fn turn_away(&self) -> bool {
+        count(&self.turned_away, 1) == 0
     }
 
     pub(super) fn stopped(&self) {
-        count(&self.stopped);
+        count(&self.stopped, 1);
     }
 }
 
-fn count(counter: &Cell<u64>) {
-    counter.set(counter.get() + 1);
+/// Adds; returns what was there before.
+fn count(counter: &AtomicU64, more: u64) -> u64 {
+    counter.fetch_add(more, Ordering::Relaxed)
 }
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connections = self.connections.get();
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let connections = number(&self.connections);
         let plural = if connections == 1 { "" } else { "s" };
-        let (sent, received) = (self.sent.get(), self.received.get());
+        let (sent, received) = (number(&self.sent), number(&self.received));
         write!(f, "{connections} connection{plural}, {sent} bytes sent, {received} received")?;
         for (number, what) in [
-            (self.not_connected.get(), "not connected"),
-            (self.broken.get(), "broken"),
-            (self.turned_away.get(), "turned away"),
-            (self.stopped.get(), "cut off at the end"),
+            (number(&self.not_connected), "not connected"),
+            (number(&self.broken), "broken"),
+            (number(&self.turned_away), "turned away"),
+            (number(&self.stopped), "cut off at the end"),
         ] {
             if number > 0 {
                 write!(f, ", {number} {what}")?;
@@ -81,13 +85,14 @@ mod tests {
     fn what_did_not_happen_is_left_out() {
         let totals = Totals::default();
         assert_eq!(totals.to_string(), "0 connections, 0 bytes sent, 0 received");
-        totals.begin();
+        assert!(totals.begin(1));
         totals.end(3, 4);
         assert_eq!(totals.to_string(), "1 connection, 3 bytes sent, 4 received");
-        totals.begin();
+        assert!(totals.begin(1));
         totals.not_connected();
-        totals.turn_away();
-        let expected = "2 connections, 3 bytes sent, 4 received, 1 not connected, 1 turned away";
-        assert_eq!((totals.to_string(), totals.open()), (expected.to_owned(), 1));
+        assert!(!totals.begin(1), "one is open");
+        assert!(totals.turn_away() && !totals.turn_away());
+        let expected = "2 connections, 3 bytes sent, 4 received, 1 not connected, 2 turned away";
+        assert_eq!(totals.to_string(), expected);
     }
 }

@@ -23,9 +23,11 @@ pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
     let folder = folder.canonicalize().map_err(|error| cannot(output::plain(&error)))?;
     // The files are read by threads.
     let options_of_loop = LoopOptions::default().tokio();
-    server::run_with(options_of_loop, options.listen, |reactor: &Reactor, endpoint| {
-        let http = HttpOptions::default().peer(true);
-        reactor.serve_http_with(endpoint, files(folder.clone()), http)
+    server::run_with(options_of_loop, options.listen, options.threads, |_| {
+        |reactor: &Reactor, endpoint| {
+            let http = HttpOptions::default().peer(true);
+            reactor.serve_http_with(endpoint, files(folder.clone()), http)
+        }
     })
 }
 

@@ -14,7 +14,7 @@ const LIST: &str = "?";
 const QUOTED: usize = 60;
 
 /// Poems by title, case-insensitively.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Catalogue {
     poems: HashMap<String, Poem>,
     /// The reply to a request for the titles, in the order of the files.

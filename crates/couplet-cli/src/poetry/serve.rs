@@ -1,9 +1,10 @@
 //! `couplet poetry serve`: sends each client the next poem, unasked.
 
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use couplet::{Address, Factory, Protocol, Shared, Transport};
+use couplet::{Address, Factory, Protocol, Transport};
 
 use crate::cli::{Serve, or_never};
 use crate::exit::Exit;
@@ -71,17 +72,19 @@ impl Protocol for PoetryServer {
     }
 }
 
-/// Serves each client the next poem.
+/// Serves each client the next poem, whichever of its clones does.
+#[derive(Clone)]
 pub(crate) struct Anthology {
-    poems: Rc<[Poem]>,
-    next: usize,
+    poems: Arc<[Poem]>,
+    /// How many were served: by all that serve this one.
+    served: Arc<AtomicUsize>,
     pace: Pace,
     is_naive: bool,
 }
 
 impl Anthology {
     pub(crate) fn new(poems: Vec<Poem>, pace: Pace) -> Anthology {
-        Anthology { poems: poems.into(), next: 0, pace, is_naive: false }
+        Anthology { poems: poems.into(), served: Arc::default(), pace, is_naive: false }
     }
 
     /// Without the reset: if the server is killed, its system sends a FIN.
@@ -94,8 +97,7 @@ impl Factory for Anthology {
     type Protocol = PoetryServer;
 
     fn build_protocol(&mut self, peer: &Address) -> Option<PoetryServer> {
-        let poem = &self.poems[self.next];
-        self.next = (self.next + 1) % self.poems.len();
+        let poem = &self.poems[self.served.fetch_add(1, Ordering::Relaxed) % self.poems.len()];
         tracing::info!(%peer, title = %poem.title, "serving a poem");
         let recital = Recital::new(poem.text.clone(), self.pace);
         Some(PoetryServer { recital, is_naive: self.is_naive })
@@ -108,12 +110,13 @@ pub(crate) fn run(options: Serve) -> Result<(), Exit> {
     let pace = Pace { num_bytes, delay: options.delay };
     if options.by_name {
         let catalogue = Catalogue::new(poems).map_err(Exit::bad_usage)?;
-        return server::run(
-            options.listen,
-            named::factory(catalogue, pace, or_never(options.idle_timeout)),
-        );
+        let idle_timeout = or_never(options.idle_timeout);
+        return server::run(options.listen, options.threads, || {
+            named::factory(catalogue.clone(), pace, idle_timeout)
+        });
     }
-    server::run(options.listen, Shared::new(Anthology::new(poems, pace)))
+    let anthology = Anthology::new(poems, pace);
+    server::run(options.listen, options.threads, || anthology.clone())
 }
 
 #[cfg(test)]

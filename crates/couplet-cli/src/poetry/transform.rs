@@ -17,5 +17,6 @@ pub(crate) fn run(options: Transform) -> Result<(), Exit> {
         return output::print(names.as_bytes());
     }
     let max_length = usize::try_from(options.max_length).unwrap_or(usize::MAX);
-    server::run(options.listen, factory(max_length, or_never(options.idle_timeout)))
+    let idle_timeout = or_never(options.idle_timeout);
+    server::run(options.listen, options.threads, || factory(max_length, idle_timeout))
 }

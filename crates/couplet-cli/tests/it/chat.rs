@@ -12,10 +12,10 @@ use crate::kit::{Client, Running, Server, has, noise, now, run, wait_until};
 const GREETING: usize = 3;
 
 /// A member that has read the greeting.
-struct Member(Client);
+pub(crate) struct Member(Client);
 
 impl Member {
-    fn join(server: &Server) -> Member {
+    pub(crate) fn join(server: &Server) -> Member {
         let mut member = Member(server.connect());
         (0..GREETING).for_each(|_| drop(member.line()));
         member
@@ -28,16 +28,16 @@ impl Member {
         member
     }
 
-    fn say(&mut self, line: &str) {
+    pub(crate) fn say(&mut self, line: &str) {
         self.0.send(format!("{line}\n").as_bytes());
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         self.0.read_line()
     }
 
     /// Reads up to this line.
-    fn hears(&mut self, line: &str) {
+    pub(crate) fn hears(&mut self, line: &str) {
         while self.line() != line {}
     }
 }

@@ -65,6 +65,34 @@ fn a_forwarder_leads_each_client_to_the_server_and_its_answers_back() {
 }
 
 #[test]
+fn datagrams_are_spread_over_the_threads_and_a_client_stays_with_one() {
+    let (mut echo, server) = start(&["echo", "--threads", "3", "--listen", "udp:127.0.0.1:0"]);
+    let to = format!("udp:{server}");
+    let threads = ["--threads", "2", "--max-connections", "30"];
+    let (forward, address) = start(&[&["forward", "udp:127.0.0.1:0", &to], &threads[..]].concat());
+    let clients: Vec<_> = (0..30).map(|_| socket()).collect();
+    for round in 0..3u8 {
+        for client in &clients {
+            assert_eq!(ask(client, address, &[round]), [round]);
+        }
+    }
+    echo.running.signal(Signal::USR1);
+    crate::kit::wait_until("a snapshot", || {
+        echo.running.told().matches("datagrams   ").count() == 3
+    });
+    let told = echo.running.told();
+    let counts = told.lines().filter_map(|line| line.split_once(" in ")?.1.split(' ').next());
+    let counts: Vec<u32> = counts.filter_map(|count| count.parse().ok()).collect();
+    assert_eq!(counts.iter().sum::<u32>(), 90, "{told}");
+    assert!(counts.iter().all(|count| *count > 0 && count % 3 == 0), "{told}");
+    let ended = forward.stop(Signal::TERM);
+    assert!(ended.stderr.contains("30 clients, 90 datagrams there, 90 back"), "{}", ended.stderr);
+    let second = run(&["echo", "--threads", "2", "--listen", &to]);
+    assert!(second.code == Some(1) && second.stderr.contains("in use"), "{}", second.stderr);
+    assert_eq!(echo.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
 fn an_idle_client_makes_room_for_another() {
     let (_echo, server) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
     let to = format!("udp:{server}");

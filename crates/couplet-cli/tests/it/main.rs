@@ -26,6 +26,7 @@ mod serve;
 mod signals;
 mod sim;
 mod terminal;
+mod threads;
 mod tls;
 mod transform;
 mod unix;

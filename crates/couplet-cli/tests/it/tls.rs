@@ -6,7 +6,7 @@ use crate::kit::{Server, TempFile, couplet, has};
 use crate::peers::peer;
 
 /// A certificate for localhost and its key, in one file.
-fn certificate() -> TempFile {
+pub(crate) fn certificate() -> TempFile {
     let file = TempFile::new(b"");
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj"]);

@@ -102,10 +102,14 @@ impl Server {
         Ok((self.processor_time()? - before) / (times * connections) as f64)
     }
 
-    /// Nanoseconds that its thread has run.
+    /// Nanoseconds that its threads have run.
     pub(crate) fn processor_time(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
-        Ok(text.split(' ').next().unwrap_or_default().parse()?)
+        let mut all = 0.0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+            all += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
+        }
+        Ok(all)
     }
 }
 

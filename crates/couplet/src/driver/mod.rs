@@ -33,6 +33,7 @@
 //!   buffer's worth of bytes, a port of datagrams at most 64 of them, and `next` eventually returns
 //!   `None`.
 
+pub(crate) mod affinity;
 mod datagrams;
 #[cfg(feature = "testing")]
 pub(crate) mod file_locks;
@@ -551,6 +552,17 @@ pub trait Commands {
         Err(socket::unsupported())
     }
 
+    /// Gives back the socket of a connection of which nothing was read or written, for another loop to
+    /// adopt. Its key is no more.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such connection; always in a world without sockets. The connection stays.
+    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+        let _ = key;
+        Err(socket::unsupported())
+    }
+
     /// Begins to connect. `Connected` or `Ended` follows.
     ///
     /// # Errors
@@ -685,6 +697,10 @@ impl Commands for Box<dyn Driver> {
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
         (**self).adopt(adopted)
+    }
+
+    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+        (**self).release(key)
     }
 
     fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
@@ -885,6 +901,17 @@ pub trait World {
     /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without sockets.
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
         let _ = socket;
+        Err(socket::unsupported())
+    }
+
+    /// A port without a socket: another loop accepts for it, and hands on what this one
+    /// [adopts](Self::adopt).
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) in a world without sockets.
+    fn fed_port(&self, host: &Address) -> io::Result<Bound> {
+        let _ = host;
         Err(socket::unsupported())
     }
 

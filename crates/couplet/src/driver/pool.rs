@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::Ticket;
+use super::{Ticket, affinity};
 
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -92,7 +92,10 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
     fn start_thread(&self) {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name(shared.work.name.into());
-        if let Err(error) = thread.spawn(move || shared.work()) {
+        if let Err(error) = thread.spawn(move || {
+            affinity::unpin();
+            shared.work();
+        }) {
             let mut state = self.shared.lock();
             state.threads -= 1;
             if state.threads == 0 {

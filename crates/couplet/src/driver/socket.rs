@@ -12,7 +12,7 @@ use std::sync::Arc;
 use socket2::SockRef;
 
 use super::{ListenOptions, mio};
-use crate::address::Address;
+use crate::address::{Address, UnixAddress};
 use crate::panics::contain;
 
 /// A connected socket, to be [adopted](crate::Reactor::adopt): TCP or a UNIX stream. Made of a
@@ -24,7 +24,11 @@ pub struct ConnectedSocket(pub(super) socket2::Socket);
 /// [`std::net::TcpListener`], of a `socket2::Socket`, and on Unix of a `UnixListener` or an
 /// `OwnedFd`: one that an init system opened, say.
 #[derive(Debug)]
-pub struct ListeningSocket(pub(super) socket2::Socket);
+pub struct ListeningSocket {
+    /// The file of a UNIX socket that we made, which is removed with it: before it is closed.
+    pub(super) file: Option<mio::SocketFile>,
+    pub(super) socket: socket2::Socket,
+}
 
 /// A connection that a world has adopted, and its driver does not serve yet.
 #[non_exhaustive]
@@ -133,7 +137,7 @@ impl ListeningSocket {
     /// The name of its family: `INET`, `INET6` or `UNIX`.
     pub(crate) fn family(&self) -> Option<&'static str> {
         use rustix::net::{AddressFamily, getsockname};
-        match getsockname(&self.0).ok()?.address_family() {
+        match getsockname(&self.socket).ok()?.address_family() {
             AddressFamily::INET => Some("INET"),
             AddressFamily::INET6 => Some("INET6"),
             AddressFamily::UNIX => Some("UNIX"),
@@ -143,51 +147,63 @@ impl ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// A socket that is bound, and does not listen yet.
+    /// A TCP socket that is bound, and does not listen yet.
     pub(crate) fn bound(at: SocketAddr, options: &ListenOptions) -> io::Result<ListeningSocket> {
-        mio::bind(at, options).map(ListeningSocket)
+        mio::bind(at, options).map(ListeningSocket::from)
     }
 
     /// The same, listening.
     pub(crate) fn listening(self, options: &ListenOptions) -> io::Result<ListeningSocket> {
-        mio::listen(&self.0, options)?;
+        mio::listen(&self.socket, options)?;
         Ok(self)
     }
 
+    /// A UNIX socket that listens.
+    pub(crate) fn unix(name: &UnixAddress, options: &ListenOptions) -> io::Result<ListeningSocket> {
+        let (socket, file) = mio::bind_unix(name, options)?;
+        Ok(ListeningSocket { file, socket })
+    }
+
     /// The address of a TCP socket.
-    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
-        let address = self.0.local_addr()?.as_socket();
+    pub(crate) fn tcp_address(&self) -> io::Result<SocketAddr> {
+        let address = self.socket.local_addr()?.as_socket();
         address.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
     }
 
+    /// Its address.
+    pub(crate) fn address(&self) -> io::Result<Address> {
+        self.socket.local_addr().map(|address| mio::address(&address))
+    }
+
+    /// A duplicate, which leaves the file to this one.
     pub(crate) fn try_clone(&self) -> io::Result<ListeningSocket> {
-        self.0.try_clone().map(ListeningSocket)
+        self.socket.try_clone().map(ListeningSocket::from)
     }
 }
 
 impl From<TcpListener> for ListeningSocket {
     fn from(socket: TcpListener) -> ListeningSocket {
-        ListeningSocket(socket.into())
+        socket2::Socket::from(socket).into()
     }
 }
 
 impl From<socket2::Socket> for ListeningSocket {
     fn from(socket: socket2::Socket) -> ListeningSocket {
-        ListeningSocket(socket)
+        ListeningSocket { file: None, socket }
     }
 }
 
 #[cfg(unix)]
 impl From<std::os::unix::net::UnixListener> for ListeningSocket {
     fn from(socket: std::os::unix::net::UnixListener) -> ListeningSocket {
-        ListeningSocket(socket.into())
+        socket2::Socket::from(socket).into()
     }
 }
 
 #[cfg(unix)]
 impl From<std::os::fd::OwnedFd> for ListeningSocket {
     fn from(socket: std::os::fd::OwnedFd) -> ListeningSocket {
-        ListeningSocket(socket.into())
+        socket2::Socket::from(socket).into()
     }
 }
 

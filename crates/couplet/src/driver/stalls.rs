@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use couplet_os::backtrace;
 
+use super::affinity;
+
 /// User code that a loop runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Doing {
@@ -263,7 +265,11 @@ impl Detector {
             return;
         }
         let thread = std::thread::Builder::new().name("couplet stalls".to_owned());
-        match thread.spawn(|| self.run()) {
+        let run = || {
+            affinity::unpin();
+            self.run();
+        };
+        match thread.spawn(run) {
             Ok(_) => loops.runs = true,
             Err(error) => tracing::error!(%error, "cannot start a thread: stalls are not detected"),
         }

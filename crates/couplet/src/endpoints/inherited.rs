@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, escaped};
-use super::{EndpointError, ServerEndpoint};
+use super::{EndpointError, ServerEndpoint, SharedPort};
 use crate::defer::Result;
+#[cfg(unix)]
+use crate::driver::{ListenOptions, ListeningSocket};
 #[cfg(unix)]
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
@@ -37,6 +39,10 @@ impl FdServer {
 impl ServerEndpoint for FdServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         adopt(reactor, factory, (self.number, None), &self.place)
+    }
+
+    fn share(&self, _: usize) -> Result<SharedPort> {
+        share((self.number, None), &self.place, self.to_string())
     }
 }
 
@@ -77,6 +83,12 @@ impl SystemdServer {
     }
 
     /// The descriptor that the environment says.
+    fn number(&self) -> Result<i32, EndpointError> {
+        let passed = Passed::from_environment().map_err(|problem| self.place.error(problem))?;
+        self.find(&passed)
+    }
+
+    /// The one of these descriptors.
     fn find(&self, passed: &Passed) -> Result<i32, EndpointError> {
         let index = match &self.which {
             Which::Index(index) if *index < passed.count => *index,
@@ -132,9 +144,11 @@ impl Passed {
 
 impl ServerEndpoint for SystemdServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        let passed = Passed::from_environment().map_err(|problem| self.place.error(problem))?;
-        let number = self.find(&passed)?;
-        adopt(reactor, factory, (number, self.domain), &self.place)
+        adopt(reactor, factory, (self.number()?, self.domain), &self.place)
+    }
+
+    fn share(&self, _: usize) -> Result<SharedPort> {
+        share((self.number()?, self.domain), &self.place, self.to_string())
     }
 }
 
@@ -143,19 +157,45 @@ impl ServerEndpoint for SystemdServer {
 fn adopt(
     reactor: &Reactor,
     factory: ErasedFactory,
-    (number, domain): (i32, Option<&str>),
+    which: (i32, Option<&str>),
     place: &Part,
 ) -> Result<Port> {
-    let refused = |error: std::io::Error| {
-        place.error(format!("cannot use descriptor {number}: {}", Plain(&error)))
-    };
-    let socket = crate::driver::ListeningSocket::inherited(number).map_err(refused)?;
+    let socket = inherit(which, place)?;
+    Ok(reactor.adopt_port(socket, factory).map_err(|error| refused(which.0, place, &error))?)
+}
+
+/// The same for several loops.
+#[cfg(unix)]
+fn share(which: (i32, Option<&str>), place: &Part, text: String) -> Result<SharedPort> {
+    drop(inherit(which, place)?);
+    let again = move || ListeningSocket::inherited(which.0);
+    let shared = SharedPort::divided(&ListenOptions::default(), text, again);
+    Ok(shared.map_err(|error| refused(which.0, place, &error))?)
+}
+
+#[cfg(unix)]
+fn inherit(
+    (number, domain): (i32, Option<&str>),
+    place: &Part,
+) -> Result<ListeningSocket, EndpointError> {
+    let socket = ListeningSocket::inherited(number);
+    let socket = socket.map_err(|error| refused(number, place, &error))?;
     match domain {
         Some(domain) if socket.family() != Some(domain) => {
-            Err(place.error(format!("descriptor {number} is not a socket of the domain {domain}")))?
+            Err(place.error(format!("descriptor {number} is not a socket of the domain {domain}")))
         }
-        _ => Ok(reactor.adopt_port(socket, factory).map_err(refused)?),
+        _ => Ok(socket),
     }
+}
+
+#[cfg(unix)]
+fn refused(number: i32, place: &Part, error: &std::io::Error) -> EndpointError {
+    place.error(format!("cannot use descriptor {number}: {}", Plain(error)))
+}
+
+#[cfg(not(unix))]
+fn share((number, _): (i32, Option<&str>), place: &Part, _: String) -> Result<SharedPort> {
+    Err(place.error(format!("this system passes no descriptors, such as {number}")))?
 }
 
 #[cfg(not(unix))]

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, print_over, print_part};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
 use crate::error::Plain;
@@ -187,22 +187,37 @@ impl LogFile {
     }
 }
 
-/// Begins a capture file, or continues one of ours.
+/// A capture file, begun or continued.
 fn capture(path: &str, reactor: &Reactor) -> io::Result<Pcap> {
-    let (now, epoch) = (reactor.now(), reactor.unix_time());
+    let file = begin_capture(path)?;
+    Ok(Pcap::resumed(file, reactor.now(), reactor.unix_time()))
+}
+
+/// A file that begins as a capture does.
+fn begin_capture(path: &str) -> io::Result<File> {
     let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
     let mut header = Vec::new();
     Read::by_ref(&mut file).take(Pcap::HEADER.len() as u64).read_to_end(&mut header)?;
     match &*header {
-        [] => Pcap::new(file, now, epoch),
-        header if header == Pcap::HEADER => Ok(Pcap::resumed(file, now, epoch)),
-        _ => Err(io::Error::other("it exists, and is not a capture file of this kind")),
+        [] => file.write_all(&Pcap::HEADER)?,
+        header if header == Pcap::HEADER => {}
+        _ => return Err(io::Error::other("it exists, and is not a capture file of this kind")),
     }
+    Ok(file)
 }
 
 impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         self.over.listen(reactor, self.log.put(reactor, factory, true)?)
+    }
+
+    /// A capture file is begun here: two loops might both find it empty.
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        let log = self.log.clone();
+        if let (Form::Pcap, Some(file)) = (log.form(), &log.file) {
+            begin_capture(file.text()).map_err(|error| refused(file, &error))?;
+        }
+        Ok(self.over.share(loops)?.wrapped(|over| Logged { over, log }))
     }
 }
 

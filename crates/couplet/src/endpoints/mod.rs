@@ -58,6 +58,7 @@ mod log;
 #[cfg(unix)]
 mod process;
 mod proxy;
+mod shared;
 mod tcp;
 mod throttle;
 #[cfg(any(feature = "tls", feature = "ring"))]
@@ -78,6 +79,7 @@ pub use log::Logged;
 #[cfg(unix)]
 pub use process::ProcessClient;
 pub use proxy::{ProxyClient, ProxyServer};
+pub use shared::SharedPort;
 pub use tcp::{TcpClient, TcpServer};
 pub use throttle::Throttled;
 #[cfg(any(feature = "tls", feature = "ring"))]
@@ -140,6 +142,19 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// When it cannot listen.
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port>;
+
+    /// Binds what this listens on, once, for so many loops. Called by
+    /// [`Cluster::bind`](crate::Cluster::bind).
+    ///
+    /// A wrapper shares what it is around, and puts itself around that again: [`SharedPort::wrapped`].
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be bound; by default always: several loops cannot share it.
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        let _ = loops;
+        Err(shared::cannot_be_shared(self))
+    }
 }
 
 /// Where to connect. Twisted's `IStreamClientEndpoint`.
@@ -164,6 +179,10 @@ pub trait ClientEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
 impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Arc<E> {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         (**self).listen(reactor, factory)
+    }
+
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        (**self).share(loops)
     }
 }
 

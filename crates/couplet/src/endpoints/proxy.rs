@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grammar::{Part, Parts, Seconds, print_over};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::Address;
 use crate::defer::{Deferred, Result};
 use crate::factory::{ErasedFactory, NewConnection};
@@ -128,6 +128,10 @@ impl ServerEndpoint for ProxyServer {
         let (trusted, timeout) = (self.trusted.clone(), self.header_timeout);
         let factory = factory.layered("haproxy", move |new| reader(new, &trusted, timeout));
         self.over.listen(reactor, factory)
+    }
+
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        Ok(self.over.share(loops)?.wrapped(|over| ProxyServer { over, ..self.clone() }))
     }
 }
 

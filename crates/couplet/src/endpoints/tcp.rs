@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, Seconds, quote};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::{NotAnIp, scoped_ip, split_scope};
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
@@ -75,6 +75,10 @@ impl TcpClient {
 impl ServerEndpoint for TcpServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         Ok(reactor.listen_tcp_with(self.address, self.options.clone(), factory)?)
+    }
+
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        SharedPort::tcp(self.address, &self.options, loops, self.to_string())
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, print_over};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::defer::{Deferred, Result};
 use crate::factory::ErasedFactory;
 use crate::layers::{Bandwidth, Throttle};
@@ -16,6 +16,8 @@ use crate::transport::Transport;
 /// N bytes a second are read from, and written to, each connection, or with `shared=yes` all
 /// connections of the port together. `k`, `M` and `G` behind N stand for a thousand, a million and a
 /// billion.
+///
+/// In a [`Cluster`](crate::Cluster) each loop gets an equal part of shared limits.
 ///
 /// A throttle counts what passes at its place: in `throttle:tls:443` plaintext, in `tls:throttle:443`
 /// what is on the wire. Twisted's `ThrottlingFactory`.
@@ -109,6 +111,15 @@ fn rate(part: &Part) -> Result<u64, EndpointError> {
 impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         self.over.listen(reactor, self.limits.put(factory))
+    }
+
+    /// Each loop gets its part of what the connections have together.
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        let Limits { read, write, shared } = self.limits;
+        let parts = if shared { loops.max(1) as u64 } else { 1 };
+        let part = |limit: u64| (limit / parts).max(1);
+        let limits = Limits { read: read.map(part), write: write.map(part), shared };
+        Ok(self.over.share(loops)?.wrapped(|over| Throttled { over, limits }))
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::grammar::{Part, Parts, needs_tcp, print_over, print_part};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::defer::{Deferred, Failure, Result};
 use crate::factory::ErasedFactory;
 use crate::layers::tls::{
@@ -127,10 +127,42 @@ impl TlsServer {
 
 impl ServerEndpoint for TlsServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        let tls = self.load()?;
-        let factory =
-            factory.layered("tls", move |new| Some(Box::new(tls.layer(new.reactor().now()))));
-        self.over.listen(reactor, factory)
+        self.over.listen(reactor, with_tls(self.load()?.into(), factory))
+    }
+
+    /// The files are read here, once; so each loop resumes the sessions of all.
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        let (tls, text) = (Arc::new(self.load()?), self.to_string());
+        Ok(self.over.share(loops)?.wrapped(|over| Loaded { over, tls, text }))
+    }
+}
+
+fn with_tls(tls: Arc<ServerTls>, factory: ErasedFactory) -> ErasedFactory {
+    factory.layered("tls", move |new| Some(Box::new(tls.layer(new.reactor().now()))))
+}
+
+/// A [`TlsServer`] whose files have been read.
+struct Loaded {
+    over: Arc<dyn ServerEndpoint>,
+    tls: Arc<ServerTls>,
+    text: String,
+}
+
+impl ServerEndpoint for Loaded {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        self.over.listen(reactor, with_tls(self.tls.clone(), factory))
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Loaded").field(&self.text).finish()
+    }
+}
+
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -7,10 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, Seconds, escaped};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::UnixAddress;
 use crate::defer::{Deferred, Result};
-use crate::driver::{ConnectOptions, ListenOptions};
+use crate::driver::{ConnectOptions, ListenOptions, ListeningSocket};
+use crate::error::ListenError;
 use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
@@ -73,6 +74,13 @@ impl UnixClient {
 impl ServerEndpoint for UnixServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         Ok(reactor.listen_unix_with(self.path.clone(), self.options.clone(), factory)?)
+    }
+
+    fn share(&self, _: usize) -> Result<SharedPort> {
+        let UnixServer { path, options } = self.clone();
+        let bind = move || ListeningSocket::unix(&path, &options);
+        let shared = SharedPort::divided(&self.options, self.to_string(), bind);
+        Ok(shared.map_err(|error| ListenError::new(self.path.clone().into(), error))?)
     }
 }
 

@@ -109,6 +109,7 @@
 //!
 //! ## All processors
 //!
-//! A loop has one thread. Several of them, a thread each, listen on the same port with `reuse_port=yes`, and
-//! the system distributes the connections: no task accepts for all of them. The router is cloned for each loop,
-//! and shares its state as it would anywhere; [`threads`](super::threads#many-cores) has such loops.
+//! A loop has one thread. A [`Cluster`](crate::Cluster) has several, which share a port, and no task accepts
+//! for all of them: `reactor.serve_http(port.clone(), router)` in its `setup`, where `port` is what
+//! [`Cluster::bind`](crate::Cluster::bind) gave. The router is cloned for each loop, and shares its state as
+//! it would anywhere; [`threads`](super::threads#many-cores) has such loops.

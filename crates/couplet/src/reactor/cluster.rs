@@ -2,19 +2,18 @@
 //!
 //! Twisted has none: its programs start a process for each core.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::shutdown::print_snapshot;
-use super::{Loop, LoopOptions, Port, Reactor, Remote, Shutdown, Snapshot};
+use super::{Loop, LoopOptions, Reactor, Remote, Shutdown, Snapshot};
 use crate::defer::{Deferred, Failure, Result};
-use crate::driver::{ListenOptions, ListeningSocket, Signal};
-use crate::error::ListenError;
-use crate::factory::IntoFactory;
-use crate::panics::{Contained, caught};
+use crate::driver::{Signal, affinity};
+use crate::panics::{Contained, caught, lock};
 use crate::slots::Key;
 use crate::transport::{ConnectionId, Transport};
 
@@ -33,7 +32,7 @@ pub fn cluster(loops: usize, setup: impl Fn(&Reactor) -> Result<()> + Send + Syn
 
 /// A program in several loops, each in a thread of its own: many cores, and no lock in your protocols.
 ///
-/// The loops share only what you give them. A [`SharedPort`] is bound once, and each loop accepts a part
+/// The loops share only what you give them. A [`SharedPort`] is bound once, and each loop serves a part
 /// of its connections; [`Members`] reaches all loops from any thread. The calling thread runs the first
 /// loop, which takes the signals and passes each on: a stop, a drain and an impatient second signal reach
 /// all of them. A loop that stops stops the others.
@@ -50,7 +49,7 @@ pub fn cluster(loops: usize, setup: impl Fn(&Reactor) -> Result<()> + Send + Syn
 /// }
 ///
 /// let cluster = Cluster::new(2);
-/// let port = cluster.bind(([127, 0, 0, 1], 0).into(), Default::default())?;
+/// let port = cluster.bind("localhost:0")?;
 /// println!("listening on {}", port.host());
 /// cluster.run(|reactor| {
 ///     port.listen(reactor, || Echo)?;
@@ -59,13 +58,18 @@ pub fn cluster(loops: usize, setup: impl Fn(&Reactor) -> Result<()> + Send + Syn
 /// })?;
 /// # Ok::<(), couplet::Failure>(())
 /// ```
-#[derive(Debug)]
+///
+/// [`SharedPort`]: crate::endpoints::SharedPort
 #[must_use]
 pub struct Cluster {
     options: LoopOptions,
     restarts: bool,
+    pins: bool,
+    on_snapshot: Option<Arc<ShowSnapshot>>,
     members: Members,
 }
+
+type ShowSnapshot = dyn Fn(&Snapshot) + Send + Sync;
 
 /// The loops of a [`Cluster`], for any thread.
 #[derive(Clone, Debug)]
@@ -91,6 +95,8 @@ struct Member {
 struct State {
     /// How many loops were made; until all were, none is set up.
     made: usize,
+    /// The first takes the signals; until it does, none is set up.
+    first_runs: bool,
     set_up: usize,
     is_stopping: bool,
     /// The first failure.
@@ -113,7 +119,8 @@ impl Cluster {
             changed: Condvar::new(),
         };
         let options = LoopOptions::default().signals(true);
-        Cluster { options, restarts: false, members: Members(Arc::new(shared)) }
+        let members = Members(Arc::new(shared));
+        Cluster { options, restarts: false, pins: false, on_snapshot: None, members }
     }
 
     /// Sets the options of each loop; those unless set handle signals.
@@ -130,20 +137,37 @@ impl Cluster {
         self
     }
 
+    /// Binds each loop's thread to a processor of its own: one of those that this process may use, or where
+    /// there are more loops the same again. Only on Linux; elsewhere it does nothing. Off unless set: the
+    /// system moves a thread where there is room, which a program that shares its processors with others
+    /// is better off with.
+    ///
+    /// The calling thread is free again when the run is over. Threads that you start in a loop are bound
+    /// to its processor; the loop's own, for blocking jobs, are not.
+    pub fn pin(mut self, on: bool) -> Cluster {
+        self.pins = on;
+        self
+    }
+
+    /// Sets what is done with the [snapshot](Members::snapshot) of all loops that SIGUSR1 asks for, in
+    /// place of printing it to stderr. Called in the first loop.
+    ///
+    /// ```
+    /// use couplet::Cluster;
+    ///
+    /// let cluster = Cluster::new(2)
+    ///     .on_snapshot(|snapshot| println!("{} connections", snapshot.connections.len()));
+    /// # drop(cluster);
+    /// ```
+    pub fn on_snapshot(mut self, show: impl Fn(&Snapshot) + Send + Sync + 'static) -> Cluster {
+        let show = Contained::new(show);
+        self.on_snapshot = Some(Arc::new(move |snapshot: &Snapshot| show(snapshot)));
+        self
+    }
+
     /// The loops, for other threads and for `setup`.
     pub fn members(&self) -> Members {
         self.members.clone()
-    }
-
-    /// Binds a port for all loops, in the calling thread: where a program still has the right to, and
-    /// where port 0 becomes a number. Each loop that is to accept calls [`SharedPort::listen`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Reactor::listen_tcp_with`].
-    pub fn bind(&self, at: SocketAddr, options: ListenOptions) -> Result<SharedPort, ListenError> {
-        SharedPort::bind(at, options, self.members.count())
-            .map_err(|error| ListenError::new(at.into(), error))
     }
 
     /// Runs: calls `setup` in each loop, the first of which is that of the calling thread, and turns until
@@ -171,10 +195,11 @@ impl Cluster {
 
     /// Runs a loop, and another one in its place if it is to be restarted.
     fn keep(&self, number: usize, setup: &(impl Fn(&Reactor) -> Result<()> + Send + Sync)) {
+        let _pinned = self.pins.then(|| affinity::pin(number));
         loop {
             let ended = caught(|| self.run_once(number, setup))
                 .unwrap_or_else(|text| Err(Failure::msg(format_args!("a loop panicked: {text}"))));
-            self.members.loops()[number] = None;
+            self.members.gone(number);
             match ended {
                 Ok(()) => return self.members.stop(),
                 Err(failure) if self.restarts && self.members.are_set_up() => {
@@ -198,24 +223,50 @@ impl Cluster {
         let (members, reactor) = (&self.members, l.reactor());
         members.loops()[number] =
             Some(Member { serial: reactor.serial(), remote: reactor.remote() });
-        if !members.wait_until_made() {
+        members.change(|state| state.made += 1);
+        let is_first = number == 0;
+        let count = members.count();
+        if !members.wait_until(|state| state.made >= count && (is_first || state.first_runs)) {
             return Ok(());
         }
+        let asked = Rc::new(Cell::new(0));
         if signals {
-            let passing = members.clone();
-            l.core.on_signal =
-                Some(Box::new(move |reactor, signal| passing.pass_on(reactor, signal)));
+            let (passing, show, asked) = (members.clone(), self.on_snapshot.clone(), asked.clone());
+            l.core.on_signal = Some(Box::new(move |reactor, signal| {
+                asked.set(asked.get() + u32::from(signal != Signal::User1));
+                passing.pass_on(reactor, signal, show.as_ref())
+            }));
         }
         let stopping = members.clone();
-        l.run(|reactor| {
+        let ended = l.run(|reactor| {
+            members.change(|state| state.first_runs |= is_first);
             reactor.on(Shutdown::Before, move || {
                 stopping.stop();
                 Deferred::succeed(())
             });
             setup(reactor)?;
-            members.state().set_up += 1;
+            members.change(|state| state.set_up += 1);
             Ok(())
-        })
+        });
+        if signals && ended.is_ok() {
+            members.stop();
+            // A second signal is for those that still drain or flush. If that ends them not, the next may
+            // end the program.
+            let most = asked.get() + 2;
+            while members.others_run(&reactor) && asked.get() < most && l.turn(None).is_ok() {}
+        }
+        ended
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("options", &self.options)
+            .field("restarts", &self.restarts)
+            .field("pins", &self.pins)
+            .field("members", &self.members)
+            .finish_non_exhaustive()
     }
 }
 
@@ -260,8 +311,7 @@ impl Members {
 
     /// Stops all loops, as [`Reactor::stop`] does one.
     pub fn stop(&self) {
-        self.state().is_stopping = true;
-        self.0.changed.notify_all();
+        self.change(|state| state.is_stopping = true);
         self.broadcast(Reactor::stop);
     }
 
@@ -279,16 +329,32 @@ impl Members {
     }
 
     fn loops(&self) -> MutexGuard<'_, Vec<Option<Member>>> {
-        self.0.loops.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.loops)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 
     fn fail(&self, failure: Failure) {
         self.state().failure.get_or_insert(failure);
         self.stop();
+    }
+
+    /// A loop has ended. The first may wait for that.
+    fn gone(&self, number: usize) {
+        let mut loops = self.loops();
+        loops[number] = None;
+        let first = loops.first().cloned().flatten();
+        drop(loops);
+        if let Some(first) = first {
+            // Gone too, it waits for nobody.
+            let _ = first.remote.call(|_| {});
+        }
+    }
+
+    fn others_run(&self, than: &Reactor) -> bool {
+        self.loops().iter().flatten().any(|member| member.serial != than.serial())
     }
 
     /// Whether every loop was set up once, and none is to stop.
@@ -297,14 +363,15 @@ impl Members {
         state.set_up >= self.count() && !state.is_stopping
     }
 
-    /// A loop was made: waits for the others. False if all are to stop.
-    fn wait_until_made(&self) -> bool {
-        let count = self.count();
-        let mut state = self.state();
-        state.made += 1;
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
         self.0.changed.notify_all();
-        let waits = |state: &mut State| state.made < count && !state.is_stopping;
-        let waited = self.0.changed.wait_while(state, waits);
+    }
+
+    /// False if all are to stop.
+    fn wait_until(&self, done: impl Fn(&State) -> bool) -> bool {
+        let waits = |state: &mut State| !done(state) && !state.is_stopping;
+        let waited = self.0.changed.wait_while(self.state(), waits);
         !waited.unwrap_or_else(PoisonError::into_inner).is_stopping
     }
 
@@ -317,9 +384,13 @@ impl Members {
     }
 
     /// The loop that takes the signals has one: the others get it too. True if nothing is left to do.
-    fn pass_on(&self, reactor: &Reactor, signal: Signal) -> bool {
+    fn pass_on(&self, reactor: &Reactor, signal: Signal, show: Option<&Arc<ShowSnapshot>>) -> bool {
         if signal == Signal::User1 {
-            let shown = self.snapshot(reactor).map(|snapshot| print_snapshot(&snapshot));
+            let show = show.cloned();
+            let shown = self.snapshot(reactor).map(move |snapshot| match &show {
+                Some(show) => show(&snapshot),
+                None => print_snapshot(&snapshot),
+            });
             shown.detach();
             return true;
         }
@@ -342,13 +413,13 @@ struct Asked {
 
 impl Asked {
     fn add(&self, snapshot: Snapshot) {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(snapshot);
+        lock(&self.found).extend(snapshot);
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let found = std::mem::take(self.found.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let found = std::mem::take(&mut *lock(&self.found));
         let number = self.number;
         // A loop that is gone needs no answer.
         let _ = self.by.call(move |reactor| {
@@ -359,65 +430,3 @@ impl Drop for Asked {
         });
     }
 }
-
-/// A port that the loops of a [`Cluster`] share: [`Cluster::bind`].
-///
-/// On Linux each loop has a socket of its own, and the system distributes the connections by a hash of
-/// their addresses (`SO_REUSEPORT`). Elsewhere the loops share one socket, and whichever is idle accepts.
-#[derive(Debug)]
-pub struct SharedPort {
-    at: SocketAddr,
-    options: ListenOptions,
-    /// Those that no loop has taken yet, or the one that they share. The first listens, so that nobody is
-    /// refused before the loops run; the others would be given connections that nobody accepts.
-    sockets: Mutex<VecDeque<ListeningSocket>>,
-}
-
-impl SharedPort {
-    fn bind(at: SocketAddr, options: ListenOptions, loops: usize) -> std::io::Result<SharedPort> {
-        let options = options.reuse_port(DISTRIBUTES);
-        let first = ListeningSocket::bound(at, &options)?.listening(&options)?;
-        let at = first.address()?;
-        let mut sockets = VecDeque::from([first]);
-        if DISTRIBUTES {
-            let others = (1..loops).map(|_| ListeningSocket::bound(at, &options));
-            sockets.extend(others.collect::<std::io::Result<Vec<_>>>()?);
-        }
-        Ok(SharedPort { at, options, sockets: Mutex::new(sockets) })
-    }
-
-    /// The address, with the number that port 0 became.
-    pub fn host(&self) -> SocketAddr {
-        self.at
-    }
-
-    /// Accepts a part of the connections in this loop. The port is one like any other.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reactor::listen_tcp_with`].
-    #[track_caller]
-    pub fn listen<K>(
-        &self,
-        reactor: &Reactor,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        let listening = self.take().and_then(|socket| socket.listening(&self.options));
-        let socket = listening.map_err(|error| ListenError::new(self.at.into(), error))?;
-        reactor.listen_on(self.at, self.options.clone(), socket, factory)
-    }
-
-    /// A socket for one loop. A loop that was made again finds none left, and binds one.
-    fn take(&self) -> std::io::Result<ListeningSocket> {
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        match sockets.front() {
-            Some(shared) if !DISTRIBUTES => shared.try_clone(),
-            _ => sockets
-                .pop_front()
-                .map_or_else(|| ListeningSocket::bound(self.at, &self.options), Ok),
-        }
-    }
-}
-
-/// Whether the system distributes connections among sockets of one port.
-const DISTRIBUTES: bool = cfg!(target_os = "linux");

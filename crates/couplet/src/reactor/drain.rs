@@ -170,8 +170,9 @@ impl DrainCell {
         match (&self.port, &entry.origin) {
             (_, Origin::Connecting | Origin::Connector(_)) => false,
             (Some(port), Origin::Port(by)) => Rc::ptr_eq(port, by),
+            (Some(port), Origin::Shared(by)) => Rc::ptr_eq(port, &by.0),
             (Some(_), Origin::Adopted) => false,
-            (None, Origin::Port(_) | Origin::Adopted) => true,
+            (None, Origin::Port(_) | Origin::Shared(..) | Origin::Adopted) => true,
         }
     }
 }

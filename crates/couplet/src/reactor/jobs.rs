@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::turn::Core;
 use super::{Reactor, loop_ended, pending};
 use crate::defer::{Deferred, Failure, Panicked, Result};
 use crate::driver::{Commands, Job, Ticket};
-use crate::panics::{Contained, panic_text};
+use crate::panics::{Contained, lock, panic_text};
 
 /// The loop's jobs.
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Reactor {
             }
         });
         let finish = Box::new(move |has_run: bool| {
-            let outcome = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let outcome = lock(&result).take();
             let outcome = outcome.map(Contained::take);
             resolver.resolve(outcome.unwrap_or_else(|| {
                 Err(if has_run { Failure::msg("no thread could be started") } else { loop_ended() })
@@ -100,7 +100,7 @@ fn job<T: Send + 'static>(
         let outcome = catch_unwind(AssertUnwindSafe(f.take()))
             .unwrap_or_else(|payload| Err(Panicked(panic_text(payload)).into()));
         let outcome = Contained::new(outcome);
-        *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        *lock(&answer) = Some(outcome);
     })
 }
 

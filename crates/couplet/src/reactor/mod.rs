@@ -20,6 +20,7 @@ mod port;
 mod remote;
 mod run;
 mod runtime;
+mod sharing;
 mod shutdown;
 mod snapshot;
 mod stalls;
@@ -63,7 +64,7 @@ use crate::transport::{Connection, Tell};
 
 use adopting::AdoptionCell;
 pub use answers::Answers;
-pub use cluster::{Cluster, Members, NoSuchLoop, SharedPort, cluster};
+pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 use connecting::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
@@ -77,6 +78,8 @@ pub use port::Port;
 use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, react, run, run_until};
+use sharing::Handed;
+pub(crate) use sharing::SharedSocket;
 pub use shutdown::Shutdown;
 pub use snapshot::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
@@ -156,6 +159,8 @@ pub(crate) struct Records {
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     /// Who waits for a snapshot of all loops of a cluster.
     asked_all: RefCell<Slots<Resolver<Snapshot>>>,
+    /// The ports that listen on sockets of several loops.
+    shared_ports: RefCell<Slots<Rc<PortCell>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
     /// Source locations of requests, in a loop under test.
@@ -285,6 +290,8 @@ enum Start {
     Datagrams(Rc<DatagramCell>),
     Connector(Rc<ConnectorCell>),
     Adoption(Rc<AdoptionCell>),
+    /// A connection that another loop has accepted.
+    Handed(Box<Handed>),
 }
 
 /// What a timer does.
@@ -324,6 +331,7 @@ impl Reactor {
                 snapshots: RefCell::default(),
                 blocked: RefCell::new(Slots::new()),
                 asked_all: RefCell::new(Slots::new()),
+                shared_ports: RefCell::new(Slots::new()),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),
@@ -558,17 +566,15 @@ impl Reactor {
     }
 
     /// Listens on a socket that was bound to this address with these options.
-    #[track_caller]
-    fn listen_on<K>(
+    pub(crate) fn listen_on(
         &self,
         at: SocketAddr,
         options: ListenOptions,
         socket: ListeningSocket,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        let bound = self.records.world.adopt_port(socket);
-        let bound = bound.map_err(|error| ListenError::new(at.into(), error))?;
-        Ok(Port::new(self, at.into(), options, bound, self.attached(factory.into_factory())))
+        factory: ErasedFactory,
+    ) -> io::Result<Port> {
+        let bound = self.records.world.adopt_port(socket)?;
+        Ok(Port::new(self, at.into(), options, bound, self.attached(factory)))
     }
 
     /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is

@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::panic::Location;
 use std::rc::Rc;
 
 use super::opening::Opening;
+use super::sharing::Share;
 use super::table::Resource;
 use super::turn::Core;
 use super::{Asking, Reactor, Source, Start, loop_ended};
@@ -30,6 +32,8 @@ pub(super) struct PortCell {
     options: ListenOptions,
     /// The endpoints around it, as in an endpoint string.
     prefix: String,
+    /// Its part in a socket that other loops listen on too.
+    pub(super) share: Option<Share>,
     /// The source location of its opening.
     pub(super) place: Cell<Source>,
     host: RefCell<Address>,
@@ -67,27 +71,21 @@ impl Port {
         bound: Bound,
         factory: ErasedFactory,
     ) -> Port {
-        let cell = Rc::new(PortCell {
-            reactor: reactor.clone(),
-            address,
-            options,
-            place: Cell::new(factory.place),
-            prefix: factory.prefix,
-            host: RefCell::new(bound.host.clone()),
-            #[cfg(unix)]
-            descriptor: Cell::new(bound.descriptor),
-            state: Cell::new(PortState::Starting),
-            paused: Cell::new(false),
-            bound: RefCell::new(Some(bound)),
-            key: Cell::new(None),
-            factory: FactorySlot::new(factory.factory),
-            started: Cell::new(false),
-            accepted: Cell::new(0),
-            not_opened: Cell::new(0),
-            stopped: RefCell::default(),
-        });
-        reactor.start(Start::Port(cell.clone()));
+        let cell = PortCell::new(reactor, (address, options), None, factory);
+        cell.begin(bound);
         Port { cell }
+    }
+
+    /// A port of a socket that other loops listen on too.
+    pub(super) fn sharing(
+        reactor: &Reactor,
+        at: (Address, ListenOptions),
+        share: Share,
+        factory: ErasedFactory,
+    ) -> io::Result<Port> {
+        let cell = PortCell::new(reactor, at, Some(share), factory);
+        cell.begin(cell.bind()?);
+        Ok(Port { cell })
     }
 
     /// The address it listens on, with the real port number.
@@ -108,6 +106,7 @@ impl Port {
         match self.cell.state.get() {
             PortState::Starting | PortState::Listening => {
                 self.cell.state.set(PortState::Stopping);
+                self.cell.leave_others(true);
                 let (deferred, resolver) = Deferred::new();
                 self.cell.stopped.borrow_mut().push(resolver);
                 self.cell.reactor.ask(Asking::Port(self.cell.clone()));
@@ -128,20 +127,10 @@ impl Port {
         if matches!(self.cell.state.get(), PortState::Starting | PortState::Listening) {
             return Ok(());
         }
-        let reactor = &self.cell.reactor;
-        let bound = reactor
-            .records
-            .world
-            .bind(&self.cell.address, &self.cell.options)
-            .map_err(|error| ListenError::new(self.cell.address.clone(), error))?;
-        *self.cell.host.borrow_mut() = bound.host.clone();
-        #[cfg(unix)]
-        self.cell.descriptor.set(bound.descriptor);
-        let old = self.cell.bound.replace(Some(bound));
-        drop(old);
-        self.cell.state.set(PortState::Starting);
+        let bound = self.cell.bind();
+        let bound = bound.map_err(|error| ListenError::new(self.cell.address.clone(), error))?;
         self.cell.place.set(Location::caller());
-        reactor.start(Start::Port(self.cell.clone()));
+        self.cell.begin(bound);
         Ok(())
     }
 
@@ -158,6 +147,9 @@ impl Port {
 
     fn set_paused(&self, paused: bool) {
         if self.cell.paused.replace(paused) != paused {
+            if let Some(share) = &self.cell.share {
+                share.pause(paused);
+            }
             self.cell.reactor.ask(Asking::Port(self.cell.clone()));
         }
     }
@@ -169,6 +161,59 @@ impl Port {
 }
 
 impl PortCell {
+    fn new(
+        reactor: &Reactor,
+        (address, options): (Address, ListenOptions),
+        share: Option<Share>,
+        factory: ErasedFactory,
+    ) -> Rc<PortCell> {
+        Rc::new(PortCell {
+            reactor: reactor.clone(),
+            host: RefCell::new(address.clone()),
+            address,
+            options,
+            place: Cell::new(factory.place),
+            prefix: factory.prefix,
+            share,
+            #[cfg(unix)]
+            descriptor: Cell::new(None),
+            state: Cell::new(PortState::Starting),
+            paused: Cell::new(false),
+            bound: RefCell::new(None),
+            key: Cell::new(None),
+            factory: FactorySlot::new(factory.factory),
+            started: Cell::new(false),
+            accepted: Cell::new(0),
+            not_opened: Cell::new(0),
+            stopped: RefCell::default(),
+        })
+    }
+
+    fn bind(self: &Rc<Self>) -> io::Result<Bound> {
+        match &self.share {
+            Some(share) => share.join(self),
+            None => self.reactor.records.world.bind(&self.address, &self.options),
+        }
+    }
+
+    /// It is bound: the turn is to serve it.
+    fn begin(self: &Rc<Self>, bound: Bound) {
+        *self.host.borrow_mut() = bound.host.clone();
+        #[cfg(unix)]
+        self.descriptor.set(bound.descriptor);
+        let old = self.bound.replace(Some(bound));
+        drop(old);
+        self.state.set(PortState::Starting);
+        self.reactor.start(Start::Port(self.clone()));
+    }
+
+    /// Others that listen on the same socket are not to count on it any more.
+    fn leave_others(&self, closes: bool) {
+        if let Some(share) = &self.share {
+            share.leave(&self.reactor, closes);
+        }
+    }
+
     pub(super) fn host(&self) -> Address {
         self.host.borrow().clone()
     }
@@ -176,6 +221,7 @@ impl PortCell {
     /// The loop is dropped: nothing is called any more.
     pub(super) fn abandon(&self) {
         self.state.set(PortState::Stopped);
+        self.leave_others(false);
         self.factory.clear();
         for resolver in self.stopped.take() {
             resolver.errback(loop_ended());
@@ -184,6 +230,9 @@ impl PortCell {
 
     /// The port is closed: stops the factory, and fires the Deferreds of `stop_listening`.
     pub(super) fn finish_stop(&self) {
+        if self.state.get() == PortState::Stopped {
+            self.leave_others(true);
+        }
         if self.started.replace(false) {
             self.factory.call("do_stop", |factory| factory.do_stop());
         }
@@ -235,8 +284,11 @@ impl Core {
         let Some(Resource::Port(port)) = self.table.resource(port) else {
             return io.close(key, CloseMode::Normal);
         };
-        port.accepted.set(port.accepted.get() + 1);
         let port = port.clone();
+        if port.share.is_some() {
+            return self.accepted_for_all(io, &port, key, (peer, host));
+        }
+        port.accepted.set(port.accepted.get() + 1);
         self.note_accepted(key, port.place.get());
         self.establish(io, key, (peer, host), Opening::Port(port));
     }
@@ -259,7 +311,10 @@ impl Core {
                 }
                 port.finish_stop();
             }
-            (PortState::Listening, Some(key)) => io.receive(key, !port.paused.get()),
+            (PortState::Listening, Some(key)) => {
+                self.fit_share(io, port, key);
+                io.receive(port.key.get().unwrap_or(key), !port.paused.get());
+            }
             _ => {}
         }
     }

@@ -621,6 +621,7 @@ impl Drop for Loop {
             match start {
                 Start::Connector(connector) => Core::abandon_connector(&connector),
                 Start::Adoption(adoption) => adoption.abandon(),
+                Start::Handed(handed) => drop(handed),
                 Start::Port(port) => port.abandon(),
                 Start::Datagrams(port) => Core::abandon_datagrams(&port),
             }

@@ -152,8 +152,11 @@ impl Core {
                     snapshot.connectors.push(ConnectorSnapshot { target, state });
                 }
                 Start::Datagrams(port) if port.is_open() => datagrams.push(port),
-                Start::Port(_) | Start::Datagrams(_) | Start::Connector(_) | Start::Adoption(_) => {
-                }
+                Start::Port(_)
+                | Start::Datagrams(_)
+                | Start::Connector(_)
+                | Start::Adoption(_)
+                | Start::Handed(_) => {}
             }
         }
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();

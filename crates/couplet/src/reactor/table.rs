@@ -8,6 +8,7 @@ use super::connecting::ConnectorCell;
 use super::drain::Fate;
 use super::opening::Opening;
 use super::port::PortCell;
+use super::sharing::Counted;
 use super::timers::TimerKey;
 use crate::datagrams::DatagramCell;
 use crate::driver::Key;
@@ -40,6 +41,8 @@ pub(super) struct ConnectionEntry {
 pub(super) enum Origin {
     /// The port that accepted it.
     Port(Rc<PortCell>),
+    /// The same, of a port whose connections several loops divide.
+    Shared(Box<(Rc<PortCell>, Counted)>),
     /// A connector that does not have it yet.
     Connecting,
     /// The connector that made it.

@@ -632,6 +632,7 @@ impl Core {
             Start::Port(port) => self.start_port(io, &port),
             Start::Datagrams(port) => self.start_datagrams(io, &port),
             Start::Adoption(adoption) => self.start_adoption(io, &adoption),
+            Start::Handed(handed) => self.start_handed(io, handed),
         }
     }
 

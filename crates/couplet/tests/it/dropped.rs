@@ -1065,7 +1065,7 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately, in the caller's frame: what they own is dropped there.
-const CALLED_AT_ONCE: [&str; 12] = [
+const CALLED_AT_ONCE: [&str; 13] = [
     "attach",
     "run",
     "run_until",
@@ -1076,6 +1076,7 @@ const CALLED_AT_ONCE: [&str; 12] = [
     "protocols",
     "wrap",
     "wrap_protocols",
+    "wrapped",
     "write",
     "write_sequence",
 ];

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
-use couplet::{Deferred, Protocol, Reactor, Reason, Shared, Transport};
+use couplet::{Deferred, LoopOptions, Protocol, Reactor, Reason, Shared, Transport};
 
 use crate::cli;
 use crate::exit::Exit;
@@ -132,5 +132,7 @@ pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
             tracing::warn!(%peer, most, "too few descriptors for all clients; turning some away");
         }
     });
-    server::run(options.listen, Shared::new(clients.wrap(move || ProxyServer::new(&proxy))))
+    let factory = Shared::new(clients.wrap(move || ProxyServer::new(&proxy)));
+    let start = |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone());
+    server::run_alone(LoopOptions::default(), options.listen, start)
 }

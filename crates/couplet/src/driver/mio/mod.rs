@@ -48,16 +48,18 @@ use mio::event::Event as Polled;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Dial, Held, Kind, Registered};
 use socket::Stream;
+pub(super) use socket::address;
 use stream::{READ, Readiness, StreamSlot, is_bytes};
 use system::{Listening, System, is_queue_full};
 pub(super) use system::{bind, listen};
+pub(super) use unix::{SocketFile, bind as bind_unix};
 
 use super::names::{Names, names};
 use super::pool::{Pool, Work};
 use super::{
-    Adopted, Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramOption, DatagramQueue,
-    DatagramsSent, Driver, Event, Job, Key, Outbox, PeerCredentials, Ready, SocketCall,
-    SocketOption, Ticket, WatchId, World, WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramOption,
+    DatagramQueue, DatagramsSent, Driver, Event, Job, Key, Outbox, PeerCredentials, Ready,
+    SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 
 use crate::address::Address;
@@ -461,6 +463,10 @@ impl Commands for Mio {
         let is_local = adopted.host.unix().is_some();
         let slot = StreamSlot { is_adopted: true, ..StreamSlot::new(stream, is_local) };
         Ok(self.insert(Kind::Stream(slot)))
+    }
+
+    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+        self.take_out(key).map(|stream| ConnectedSocket(stream.into()))
     }
 
     fn receive(&mut self, key: Key, on: bool) {

@@ -8,9 +8,13 @@ use super::socket::Stream;
 use crate::address::UnixAddress;
 use crate::driver::{ConnectOptions, DatagramOptions, ListenOptions, PeerCredentials};
 
-pub(super) enum SocketFile {}
+#[derive(Debug)]
+pub(in crate::driver) enum SocketFile {}
 
-pub(super) fn bind(_: &UnixAddress, _: &ListenOptions) -> io::Result<(Socket, Option<SocketFile>)> {
+pub(in crate::driver) fn bind(
+    _: &UnixAddress,
+    _: &ListenOptions,
+) -> io::Result<(Socket, Option<SocketFile>)> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -2,6 +2,7 @@
 //! wait are used up, so none of them can hit its next occupant.
 
 use std::collections::VecDeque;
+use std::io;
 
 use super::Mio;
 use super::accepting::PortSlot;
@@ -123,11 +124,26 @@ impl Mio {
                 Kind::Pipe(pipe) => pipe.deregister(registry),
                 Kind::Stream(_) | Kind::Connecting(_) | Kind::Dialling(_) => {}
             }
-            if !self.held.is_empty() {
-                self.held.remove(&key.slot);
-            }
-            self.retired.push(key.slot);
+            self.note_retired(key);
         }
+    }
+
+    /// Takes out a stream that nothing was done with.
+    pub(super) fn take_out(&mut self, key: Key) -> io::Result<Stream> {
+        let taken = self.stream(key).is_some().then(|| self.slots.retire(key)).flatten();
+        let Some(Registered { kind: Kind::Stream(mut slot), .. }) = taken else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        deregister(&mut slot.stream, self.poll.registry());
+        self.note_retired(key);
+        Ok(slot.stream)
+    }
+
+    fn note_retired(&mut self, key: Key) {
+        if !self.held.is_empty() {
+            self.held.remove(&key.slot);
+        }
+        self.retired.push(key.slot);
     }
 
     /// Serves the slot again in the next turn.

@@ -55,6 +55,15 @@ impl From<mio::net::TcpStream> for Stream {
     }
 }
 
+impl From<Stream> for socket2::Socket {
+    fn from(stream: Stream) -> socket2::Socket {
+        #[cfg(unix)]
+        return stream.0.into();
+        #[cfg(not(unix))]
+        return std::net::TcpStream::from(stream.0).into();
+    }
+}
+
 #[cfg(unix)]
 impl std::os::fd::AsFd for Stream {
     #[inline(always)]
@@ -132,6 +141,8 @@ pub(super) enum Listener {
     Tcp(mio::net::TcpListener),
     #[cfg(unix)]
     Unix(mio::net::UnixListener),
+    /// None: another loop accepts for this one.
+    Fed,
 }
 
 impl Listener {
@@ -156,6 +167,7 @@ impl Listener {
                 let (stream, peer) = listener.accept()?;
                 Ok((Stream(stream.into()), super::unix::name(&peer).into()))
             }
+            Listener::Fed => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -164,6 +176,7 @@ impl Listener {
             Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
             #[cfg(unix)]
             Listener::Unix(listener) => registry.register(listener, token, Interest::READABLE),
+            Listener::Fed => Ok(()),
         }
     }
 
@@ -172,6 +185,7 @@ impl Listener {
             Listener::Tcp(listener) => deregister(listener, registry),
             #[cfg(unix)]
             Listener::Unix(listener) => deregister(listener, registry),
+            Listener::Fed => {}
         }
     }
 }
@@ -185,7 +199,7 @@ pub(super) fn deregister(socket: &mut impl Source, registry: &Registry) {
 }
 
 /// The address of a socket of any family that streams have.
-pub(super) fn address(address: &SockAddr) -> Address {
+pub(in crate::driver) fn address(address: &SockAddr) -> Address {
     if let Some(address) = address.as_socket() {
         return address.into();
     }

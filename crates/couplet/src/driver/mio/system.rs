@@ -153,9 +153,13 @@ impl World for System {
     }
 
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
-        let ListeningSocket(socket) = socket;
+        let ListeningSocket { file, socket } = socket;
         socket.set_nonblocking(true)?;
-        Listening::bound(socket, None)
+        Listening::bound(socket, file)
+    }
+
+    fn fed_port(&self, host: &Address) -> io::Result<Bound> {
+        Ok(Bound::new(host.clone(), Listening { listener: Listener::Fed, file: None }))
     }
 
     #[cfg(unix)]
@@ -214,19 +218,23 @@ impl Listening {
 }
 
 fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
-    let socket = match bind(address, options) {
-        // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
-        Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
-            bind(SocketAddr::from(([0, 0, 0, 0], address.port())), options)?
-        }
-        other => other?,
-    };
+    let socket = bind(address, options)?;
     listen(&socket, options)?;
     Listening::bound(socket, None)
 }
 
 /// A socket that does not listen yet.
 pub(in crate::driver) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+    match bind_at(address, options) {
+        // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
+        Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
+            bind_at(SocketAddr::from(([0, 0, 0, 0], address.port())), options)
+        }
+        bound => bound,
+    }
+}
+
+fn bind_at(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -109,7 +109,7 @@ fn socket() -> io::Result<Socket> {
 }
 
 /// Binds and listens; with the file of a name that is a path.
-pub(super) fn bind(
+pub(in crate::driver) fn bind(
     name: &UnixAddress,
     options: &ListenOptions,
 ) -> io::Result<(Socket, Option<SocketFile>)> {
@@ -219,7 +219,7 @@ pub(super) fn send(
 /// The file of a listening socket, and its lock. Dropping it removes both, unless another socket has
 /// taken the path meanwhile.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(in crate::driver) struct SocketFile {
     path: PathBuf,
     /// Device and inode of the file that we made.
     id: (u64, u64),

@@ -143,6 +143,10 @@ impl World for Tapped {
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
         self.inner.adopt_port(socket)
     }
+
+    fn fed_port(&self, host: &Address) -> io::Result<Bound> {
+        self.inner.fed_port(host)
+    }
 }
 
 /// The wrapper around a driver.
@@ -254,6 +258,10 @@ impl Commands for Tap {
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
         self.inner.adopt(adopted)
+    }
+
+    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+        self.inner.release(key)
     }
 
     fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {

@@ -64,6 +64,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     (
         "endpoints",
         &[
+            "panics",
             "process",
             "defer",
             "driver",

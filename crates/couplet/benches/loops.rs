@@ -1,0 +1,143 @@
+//! Many loops beside tokio's multi-thread runtime: two loops of a `Cluster`, and two workers, which compute
+//! for nothing, about 10 µs, or about 50 µs for each request on 256 connections. Printed is the processor time
+//! of the server, a request, or the time that passes, in its best round, and the ratio within a round:
+//! median, least and most.
+//!
+//! Nothing is pinned: the servers and the load have the machine's processors to themselves, and what the load
+//! takes is the same for both.
+//!
+//! `cargo bench -p couplet --bench loops`, or with `-- "10 µs"` for the rows that contain it.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+
+#[path = "rows/served.rs"]
+mod served;
+#[path = "rows/spread.rs"]
+mod spread;
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use couplet::{Cluster, Protocol, Transport};
+use served::{Result, Row, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Builder;
+
+const THREADS: usize = 2;
+const CONNECTIONS: usize = 256;
+const REQUEST: usize = 64;
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--serve", "couplet", steps] => return serve_couplet(steps.parse()?),
+        ["--serve", "tokio", steps] => return serve_tokio(steps.parse()?),
+        _ => {}
+    }
+    let wanted = words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default();
+    let this = std::env::current_exe()?;
+    let a_microsecond = steps_in_a_microsecond();
+    for (microseconds, times) in [(0, 60), (10, 40), (50, 10)] {
+        let steps = (a_microsecond * microseconds).to_string();
+        let start =
+            |name, word| Server::start(name, Command::new(&this).args(["--serve", word, &steps]));
+        let servers = [start("2 loops", "couplet")?, start("tokio, 2 workers", "tokio")?];
+        let [busy, passed] = ["processor time", "time that passes"]
+            .map(|what| format!("{what}, handlers of {microseconds} µs"));
+        let rows: [Row<'_>; 2] = [
+            (&busy, &|server| Ok(requests(server, times)?.0)),
+            (&passed, &|server| Ok(requests(server, times)?.1)),
+        ];
+        served::compare(&servers, &rows, &wanted)?;
+    }
+    Ok(())
+}
+
+/// What a handler computes, in so many steps.
+fn compute(steps: u64) -> u64 {
+    let step =
+        |seen: u64, step: u64| (seen ^ step).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+    (0..steps).map(black_box).fold(1, step)
+}
+
+/// In the best of many tries.
+fn steps_in_a_microsecond() -> u64 {
+    const STEPS: u64 = 100_000;
+    let took = |_| {
+        let began = Instant::now();
+        black_box(compute(STEPS));
+        began.elapsed()
+    };
+    let least = (0..50).map(took).min().unwrap_or(Duration::MAX);
+    (STEPS as f64 / (least.as_secs_f64() * 1e6)) as u64
+}
+
+/// A request on each connection, so many times. Returns nanoseconds of the server's processors, and those
+/// that pass, for one of them.
+fn requests(server: &Server, times: usize) -> Result<(f64, f64)> {
+    let connect = || {
+        let client = TcpStream::connect(server.address)?;
+        client.set_nodelay(true)?;
+        Ok(client)
+    };
+    // The first round is not counted.
+    let (sent, began) = (Cell::new(0), Cell::new(Instant::now()));
+    let send = |client: &mut TcpStream| {
+        if sent.replace(sent.get() + 1) == CONNECTIONS {
+            began.set(Instant::now());
+        }
+        Ok(client.write_all(&[7; REQUEST])?)
+    };
+    let receive = |client: &mut TcpStream| Ok(client.read_exact(&mut [0; REQUEST])?);
+    let busy = server.round_trips(CONNECTIONS, times, connect, send, receive)?;
+    let passed = began.get().elapsed().as_nanos() as f64 / (CONNECTIONS * times) as f64;
+    Ok((busy, passed))
+}
+
+struct Answers {
+    steps: u64,
+    waiting: usize,
+}
+
+impl Protocol for Answers {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.waiting += data.len();
+        while self.waiting >= REQUEST {
+            self.waiting -= REQUEST;
+            black_box(compute(self.steps));
+            transport.write([7; REQUEST]);
+        }
+    }
+}
+
+fn serve_couplet(steps: u64) -> Result<()> {
+    let cluster = Cluster::new(THREADS);
+    let port = cluster.bind("localhost:0:backlog=1024")?;
+    println!("{}", port.host());
+    cluster.run(|reactor| {
+        port.listen(reactor, move || Answers { steps, waiting: 0 })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn serve_tokio(steps: u64) -> Result<()> {
+    let mut runtime = Builder::new_multi_thread();
+    served::serve_on_tokio(
+        runtime.worker_threads(THREADS).enable_all(),
+        move |mut stream| async move {
+            let mut request = [0; REQUEST];
+            while stream.read_exact(&mut request).await.is_ok() {
+                black_box(compute(steps));
+                stream.write_all(&request).await?;
+            }
+            Ok::<(), std::io::Error>(())
+        },
+    )
+}
