@@ -45,6 +45,8 @@ mod pipe;
 mod pool;
 #[cfg(unix)]
 pub(crate) mod process;
+#[cfg(unix)]
+mod serial;
 mod socket;
 mod stalls;
 
@@ -75,6 +77,8 @@ pub use mio::Mio;
 pub use pipe::Pipe;
 #[cfg(unix)]
 pub use process::{ChildProcess, Command, Spawned};
+#[cfg(unix)]
+pub use serial::{FlowControl, Parity, SerialOptions};
 pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
 pub use socket2::SockRef;
 pub(crate) use stalls::{Doing, Hold, Stalls};

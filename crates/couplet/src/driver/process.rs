@@ -267,6 +267,17 @@ impl Command {
         self.descriptor(0, ChildFd::ToChild).descriptor(1, ChildFd::FromChild)
     }
 
+    /// It leads a process group, of which it is the only member at first.
+    pub(crate) fn leads_group(&self) -> bool {
+        let is_own = matches!(self.session, Session::Own | Session::Group(0));
+        is_own || self.terminal.is_some()
+    }
+
+    /// What one of its descriptors is.
+    pub(crate) fn descriptor_at(&self, number: i32) -> Option<&ChildFd> {
+        self.descriptors.get(&number)
+    }
+
     /// Its directory, user and group, where they are not ours.
     pub(crate) fn place(&self) -> (Option<&Path>, Option<u32>, Option<u32>) {
         (self.directory.as_deref(), self.user.uid, self.user.gid)
@@ -653,4 +664,9 @@ pub(super) fn spawn(
 /// Sends a signal to a child of ours that has not been reaped, so that its number is no other's.
 pub(crate) fn send_signal(pid: u32, signal: ProcessSignal) -> io::Result<()> {
     process::send_signal(pid.cast_signed(), signal.0)
+}
+
+/// Sends a signal to the process group that such a child leads.
+pub(crate) fn signal_group(pid: u32, signal: ProcessSignal) -> io::Result<()> {
+    process::send_signal(-pid.cast_signed(), signal.0)
 }

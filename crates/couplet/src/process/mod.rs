@@ -27,7 +27,7 @@ use crate::defer::{Deferred, Resolver, Result};
 pub use crate::driver::process::{
     ChildFd, Command, NoSuchSignal, ProcessEnd, ProcessSignal, Resource, WindowSize,
 };
-use crate::driver::process::{ChildProcess, send_signal, set_window_size};
+use crate::driver::process::{ChildProcess, send_signal, set_window_size, signal_group};
 use crate::driver::{Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
@@ -117,6 +117,10 @@ struct ProcessCell {
     reactor: Reactor,
     pid: u32,
     name: String,
+    /// Its process group is its own.
+    leads_group: bool,
+    /// It is being terminated with its whole group.
+    ends_group: Cell<bool>,
     /// Taken out while it is called, and when the process has ended.
     protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
     /// By the child's numbers.
@@ -155,6 +159,11 @@ pub enum SignalError {
     /// There is no such signal.
     #[error(transparent)]
     NoSuchSignal(#[from] NoSuchSignal),
+    /// It leads no process group, so a signal to its group would reach others, and us.
+    #[error(
+        "the process leads no group: start it with process_group(0), new_session() or a terminal"
+    )]
+    NoGroup,
     /// The system's error.
     #[error("cannot send the signal: {}", Plain(.0))]
     Io(#[from] io::Error),
@@ -213,7 +222,7 @@ impl Reactor {
     ) -> Result<Process, SpawnError> {
         let protocol: Contained<Box<dyn ProcessProtocol>> = Contained::new(Box::new(protocol));
         match self.start_program(&command) {
-            Ok(spawned) => Ok(self.started(protocol, command.to_string(), spawned)),
+            Ok(spawned) => Ok(self.started(protocol, &command, spawned)),
             Err(error) => Err(SpawnError { command: command.to_string(), error }),
         }
     }
@@ -223,7 +232,7 @@ impl Reactor {
     fn started(
         &self,
         protocol: Contained<Box<dyn ProcessProtocol>>,
-        name: String,
+        command: &Command,
         spawned: Spawned,
     ) -> Process {
         let Spawned { pipes, terminal, child } = spawned;
@@ -231,7 +240,9 @@ impl Reactor {
         let cell = ProcessCell {
             reactor: self.clone(),
             pid: child.pid(),
-            name,
+            name: command.to_string(),
+            leads_group: command.leads_group(),
+            ends_group: Cell::new(false),
             protocol: RefCell::new(Some(protocol)),
             pipes: RefCell::new(states.collect()),
             child: RefCell::new(Some(child)),
@@ -330,6 +341,24 @@ impl Process {
         }
     }
 
+    /// Sends a signal to it and to all of its process group: its children and theirs, except for those
+    /// that have left the group. It must lead the group, which it does when the command says
+    /// [`process_group(0)`](Command::process_group), [`new_session`](Command::new_session) or
+    /// [`terminal`](Command::terminal). Like `os.killpg` in Twisted programs.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal_process`](Self::signal_process), and [`SignalError::NoGroup`]. Once it has exited,
+    /// its group's number may be another's.
+    pub fn signal_group(&self, signal: impl IntoSignal) -> Result<(), SignalError> {
+        let signal = signal.into_signal()?;
+        match self.pid() {
+            Some(_) if !self.cell.leads_group => Err(SignalError::NoGroup),
+            Some(pid) => Ok(signal_group(pid, signal)?),
+            None => Err(SignalError::ExitedAlready),
+        }
+    }
+
     /// Asks it to end by SIGTERM, and kills it by SIGKILL if it has not exited after `grace`.
     ///
     /// # Errors
@@ -337,17 +366,47 @@ impl Process {
     /// As [`signal_process`](Self::signal_process).
     pub fn terminate(&self, grace: Duration) -> Result<(), SignalError> {
         self.signal_process(ProcessSignal::TERM)?;
+        self.kill_after(grace, |process| process.signal_process(ProcessSignal::KILL));
+        Ok(())
+    }
+
+    /// Asks it and all of its group to end by SIGTERM, and kills those that are left when it has exited,
+    /// or after `grace`: none of them stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal_group`](Self::signal_group).
+    pub fn terminate_group(&self, grace: Duration) -> Result<(), SignalError> {
+        self.signal_group(ProcessSignal::TERM)?;
+        self.cell.ends_group.set(true);
+        self.kill_after(grace, |process| process.signal_group(ProcessSignal::KILL));
+        Ok(())
+    }
+
+    fn kill_after(
+        &self,
+        grace: Duration,
+        kill: impl FnOnce(&Process) -> Result<(), SignalError> + 'static,
+    ) {
         let process = self.clone();
         let kill = self.cell.reactor.call_later(grace, move || {
             // It may have exited, and its end be in this turn's events.
-            if let Err(error) = process.signal_process(ProcessSignal::KILL) {
+            if let Err(error) = kill(&process) {
                 tracing::debug!(%error, "a process was not killed");
             }
         });
         if let Some(before) = self.cell.kill.replace(Some(kill)) {
             before.cancel();
         }
-        Ok(())
+    }
+
+    /// It has exited and is not reaped yet, so that the number of its group is still its own.
+    fn end_group(&self) {
+        if self.cell.ends_group.take()
+            && let Err(error) = signal_group(self.cell.pid, ProcessSignal::KILL)
+        {
+            tracing::debug!(%error, "a process group was not killed");
+        }
     }
 
     /// Sets the size of its terminal's window, which programs in it hear of by SIGWINCH.
@@ -388,6 +447,7 @@ impl Process {
     fn watch(&self, child: ChildProcess) {
         let watched = Watched(self.clone());
         let on_end = move |child: &mut ChildProcess, _| {
+            watched.0.end_group();
             if let Some(end) = child.end() {
                 watched.0.exited(end);
             }
