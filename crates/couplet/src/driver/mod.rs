@@ -882,6 +882,14 @@ pub trait World {
         Err(socket::unsupported())
     }
 
+    /// The descriptor that this program has inherited under this number, in a world where that is none of
+    /// the system's: 0 and 1 are its standard input and output, as one.
+    #[cfg(unix)]
+    fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
+        let _ = number;
+        None
+    }
+
     /// Takes over a listening socket.
     ///
     /// # Errors

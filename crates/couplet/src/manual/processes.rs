@@ -161,6 +161,13 @@
 //!
 //! Its standard error is ours, unless `stderr=stdout` or `stderr=null` is said.
 //!
+//! ## In the simulator
+//!
+//! A program that starts others can be tested in a simulated world, where [`Sim::program`] says what these
+//! do. Each is a host that shares its parent's fate: it dies with it, whatever the weather.
+//!
+//! [`Sim::program`]: crate::sim::Sim::program
+//!
 //! ## Serial lines
 //!
 //! `serial:/dev/ttyUSB0:speed=115200` is whatever is at the other end of that line: raw, 8 bits, no parity,

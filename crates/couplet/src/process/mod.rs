@@ -14,6 +14,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -27,7 +28,9 @@ use crate::defer::{Deferred, Resolver, Result};
 pub use crate::driver::process::{
     ChildFd, Command, NoSuchSignal, ProcessEnd, ProcessSignal, Resource, WindowSize,
 };
-use crate::driver::process::{ChildProcess, send_signal, set_window_size, signal_group};
+use crate::driver::process::{
+    ChildProcess, ProcessHandle, Started, SystemProcess, WorldProcess, set_window_size,
+};
 use crate::driver::{Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
@@ -115,8 +118,10 @@ pub struct Process {
 
 struct ProcessCell {
     reactor: Reactor,
-    pid: u32,
+    handle: ProcessHandle,
     name: String,
+    /// Its standard input and output are one connection.
+    is_joined: bool,
     /// Its process group is its own.
     leads_group: bool,
     /// It is being terminated with its whole group.
@@ -127,7 +132,7 @@ struct ProcessCell {
     pipes: RefCell<BTreeMap<i32, PipeState>>,
     /// Until it is watched, from `connection_made` on.
     child: RefCell<Option<ChildProcess>>,
-    watch: RefCell<Option<Watch<ChildProcess>>>,
+    watch: RefCell<Option<Watch<SystemProcess>>>,
     terminal: RefCell<Option<OwnedFd>>,
     end: RefCell<Option<ProcessEnd>>,
     /// `process_ended` was called.
@@ -235,12 +240,15 @@ impl Reactor {
         command: &Command,
         spawned: Spawned,
     ) -> Process {
-        let Spawned { pipes, terminal, child } = spawned;
-        let states = pipes.keys().map(|number| (*number, PipeState::Opening(Vec::new())));
+        let Spawned { pipes, is_joined, terminal, child } = spawned;
+        let is_joined = is_joined && pipes.contains_key(&1);
+        let numbers = pipes.keys().copied().chain(is_joined.then_some(0));
+        let states = numbers.map(|number| (number, PipeState::Opening(Vec::new())));
         let cell = ProcessCell {
             reactor: self.clone(),
-            pid: child.pid(),
+            handle: child.handle(),
             name: command.to_string(),
+            is_joined,
             leads_group: command.leads_group(),
             ends_group: Cell::new(false),
             protocol: RefCell::new(Some(protocol)),
@@ -254,7 +262,7 @@ impl Reactor {
             kill: RefCell::default(),
         };
         let process = Process { cell: Rc::new(cell) };
-        tracing::debug!(pid = process.cell.pid, command = %process.cell.name, "process started");
+        tracing::debug!(pid = process.cell.handle.pid(), command = %process.cell.name, "process started");
         if pipes.is_empty() {
             let process = process.clone();
             self.call_soon(move || process.begin(Vec::new()));
@@ -283,6 +291,21 @@ impl Drop for Watched {
     }
 }
 
+/// The same, of a process that is not the system's: unless the program was ended by force, with all that it
+/// would have called.
+struct Waiting {
+    process: Process,
+    child: Rc<dyn WorldProcess>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.child.has_parent() {
+            self.process.exited(ProcessEnd::LeftRunning);
+        }
+    }
+}
+
 /// A protocol that was taken out to be called, and goes back when that has returned or panicked.
 struct Called<'a> {
     cell: &'a ProcessCell,
@@ -302,7 +325,7 @@ impl Drop for Called<'_> {
 impl Process {
     /// Its process number; none once it has exited, when the number may be another's.
     pub fn pid(&self) -> Option<u32> {
-        self.cell.end.borrow().is_none().then_some(self.cell.pid)
+        self.cell.end.borrow().is_none().then(|| self.cell.handle.pid())
     }
 
     /// How it has ended, once it has exited.
@@ -336,7 +359,7 @@ impl Process {
         let signal = signal.into_signal()?;
         // Its number stays its own until it is reaped, which `exited` follows.
         match self.pid() {
-            Some(pid) => Ok(send_signal(pid, signal)?),
+            Some(_) => Ok(self.cell.handle.signal(signal)?),
             None => Err(SignalError::ExitedAlready),
         }
     }
@@ -354,7 +377,7 @@ impl Process {
         let signal = signal.into_signal()?;
         match self.pid() {
             Some(_) if !self.cell.leads_group => Err(SignalError::NoGroup),
-            Some(pid) => Ok(signal_group(pid, signal)?),
+            Some(_) => Ok(self.cell.handle.signal_group(signal)?),
             None => Err(SignalError::ExitedAlready),
         }
     }
@@ -403,7 +426,7 @@ impl Process {
     /// It has exited and is not reaped yet, so that the number of its group is still its own.
     fn end_group(&self) {
         if self.cell.ends_group.take()
-            && let Err(error) = signal_group(self.cell.pid, ProcessSignal::KILL)
+            && let Err(error) = self.cell.handle.signal_group(ProcessSignal::KILL)
         {
             tracing::debug!(%error, "a process group was not killed");
         }
@@ -445,8 +468,12 @@ impl Process {
     }
 
     fn watch(&self, child: ChildProcess) {
+        let child = match child.0 {
+            Started::System(child) => child,
+            Started::World(child) => return self.wait(child),
+        };
         let watched = Watched(self.clone());
-        let on_end = move |child: &mut ChildProcess, _| {
+        let on_end = move |child: &mut SystemProcess, _| {
             watched.0.end_group();
             if let Some(end) = child.end() {
                 watched.0.exited(end);
@@ -462,18 +489,33 @@ impl Process {
         }
     }
 
+    /// Waits for the end of one that is not the system's.
+    fn wait(&self, child: Rc<dyn WorldProcess>) {
+        let waiting = Waiting { process: self.clone(), child };
+        let ended = async move {
+            let end = poll_fn(|context| waiting.child.poll_end(context)).await;
+            waiting.process.exited(end);
+            Ok(())
+        };
+        self.cell.reactor.spawn_named("the end of a process", ended).detach();
+    }
+
     /// It has exited, or will not be waited for any more.
     fn exited(&self, end: ProcessEnd) {
         if self.cell.end.borrow().is_some() {
             return;
         }
-        tracing::debug!(pid = self.cell.pid, %end, "process exited");
+        tracing::debug!(pid = self.cell.handle.pid(), %end, "process exited");
         *self.cell.end.borrow_mut() = Some(end.clone());
         if let Some(watch) = self.cell.watch.take() {
             watch.stop().add_both(|_| Ok(())).detach();
         }
         if let Some(kill) = self.cell.kill.take() {
             kill.cancel();
+        }
+        if self.cell.is_joined {
+            // Nobody reads its input any more.
+            self.close_child_fd(0);
         }
         contain("process_exited", || self.call(|protocol| protocol.process_exited(self, &end)));
         self.check_end();
