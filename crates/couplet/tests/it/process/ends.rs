@@ -154,7 +154,7 @@ fn with_grandchild(nursery: &mut Nursery, command: Command) -> (couplet::process
     (process, log)
 }
 
-const GRANDCHILD: &str = "(trap '' TERM; exec sleep 1000) & echo ready; wait";
+const GRANDCHILD: &str = "(trap '' TERM; echo ready; exec sleep 1000) & wait";
 
 #[test]
 fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {

@@ -209,6 +209,31 @@ fn c154c_a_simulated_process_that_stays_is_killed_exactly_after_the_grace() {
 
 type Heard = Rc<RefCell<Vec<String>>>;
 
+#[test]
+fn c154c_what_nobody_reads_any_more_is_dropped() {
+    // A million bytes for one that never reads; it is killed, or its parent loses interest.
+    for kills in [true, false] {
+        let mut sim = world(1);
+        let (_, kept, log) = parent(&mut sim, Command::new("waits"));
+        sim.run_for(SECOND).expect("a calm world");
+        process(&kept).write(vec![b'x'; 1_000_000]);
+        sim.run_for(SECOND).expect("a calm world");
+        let stdin = process(&kept).pipe(0).expect("it is open");
+        assert!(stdin.buffered() > 0, "a pipe holds less");
+        if kills {
+            process(&kept).signal_process("KILL").expect("it runs");
+            sim.run_for(SECOND).expect("a calm world");
+            assert!(log.has("exited SIGKILL") && log.has_ended(), "{:?}", log.entries());
+        } else {
+            stdin.abort_connection();
+            sim.run_for(SECOND).expect("a calm world");
+            assert!(!log.has_ended() && process(&kept).pipe(0).is_none(), "{:?}", log.entries());
+        }
+        sim.allow_leaks();
+        sim.finish().expect("nothing is left");
+    }
+}
+
 /// Notes how its connection ended.
 struct Hears(Heard);
 

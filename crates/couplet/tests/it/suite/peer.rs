@@ -461,20 +461,33 @@ mod sockets {
 
     /// The controlling side of a terminal, until B has closed it: it has no halves.
     #[cfg(unix)]
-    pub(crate) struct Terminal(RefCell<Option<std::fs::File>>);
+    pub(crate) struct Terminal(RefCell<Option<std::fs::File>>, String);
 
     #[cfg(unix)]
     impl Terminal {
         pub(crate) fn new() -> (Terminal, couplet::driver::Pipe) {
             let (far, near) = crate::terminal::raw();
             rustix::io::ioctl_fionbio(&far, true).expect("an option");
+            let path = rustix::termios::ttyname(&near, Vec::new()).expect("a terminal");
+            let path = path.into_string().expect("ASCII");
             let pipe = couplet::driver::Pipe::duplex(near).expect("a duplicate");
-            (Terminal(RefCell::new(Some(far.into()))), pipe)
+            (Terminal(RefCell::new(Some(far.into())), path), pipe)
+        }
+
+        /// Waits until something that was sent has arrived, which the system leaves to a thread of its own.
+        fn settle(&self) {
+            use rustix::event::{PollFd, PollFlags, Timespec, poll};
+            let near = crate::terminal::other_side(&self.1);
+            let a_second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&near, PollFlags::IN)], Some(&a_second));
         }
 
         pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
             match self.0.borrow_mut().as_mut()?.write(data) {
-                Ok(n) => Some(n),
+                Ok(n) => {
+                    self.settle();
+                    Some(n)
+                }
                 Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
             }
         }
