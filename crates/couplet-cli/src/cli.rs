@@ -136,6 +136,7 @@ An ENDPOINT is one of:
   unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
   tls:example.com:443             with TLS; ca=FILE trusts another authority
   process:/bin/cat                a program, on its standard input and output
+  serial:/dev/ttyUSB0:speed=115200    a serial line; bits=, parity=, stop=, flow=
   haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
 
 Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or

@@ -46,6 +46,8 @@ mod pipe;
 mod pool;
 #[cfg(unix)]
 pub(crate) mod process;
+#[cfg(unix)]
+mod serial;
 mod socket;
 mod stalls;
 
@@ -76,6 +78,8 @@ pub use mio::Mio;
 pub use pipe::Pipe;
 #[cfg(unix)]
 pub use process::{ChildProcess, Command, Spawned};
+#[cfg(unix)]
+pub use serial::{FlowControl, Parity, SerialOptions};
 pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
 pub use socket2::SockRef;
 pub(crate) use stalls::{Doing, Hold, Stalls};
@@ -892,6 +896,14 @@ pub trait World {
     fn spawn(&self, command: &Command) -> io::Result<Spawned> {
         let _ = command;
         Err(socket::unsupported())
+    }
+
+    /// The descriptor that this program has inherited under this number, in a world where that is none of
+    /// the system's: 0 and 1 are its standard input and output, as one.
+    #[cfg(unix)]
+    fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
+        let _ = number;
+        None
     }
 
     /// Takes over a listening socket.

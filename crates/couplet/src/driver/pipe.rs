@@ -4,8 +4,10 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::serial::Modes;
+
 /// Descriptors that are no sockets, to be [adopted](crate::Reactor::adopt_pipe) as one connection: one that
-/// is read, one that is written, or both. Pipes, FIFOs, terminals, files.
+/// is read, one that is written, or both. Pipes, FIFOs, terminals, serial lines, files.
 ///
 /// ```
 /// use couplet::driver::Pipe;
@@ -20,11 +22,13 @@ pub struct Pipe {
     pub(super) name: Arc<str>,
     pub(super) reader: Option<OwnedFd>,
     pub(super) writer: Option<OwnedFd>,
+    /// Those of a serial line, which are given back when it is closed.
+    pub(super) modes: Option<Modes>,
 }
 
 impl Pipe {
     fn of(reader: Option<OwnedFd>, writer: Option<OwnedFd>) -> Pipe {
-        Pipe { name: "pipe:".into(), reader, writer }
+        Pipe { name: "pipe:".into(), reader, writer, modes: None }
     }
 
     /// It is only read. What is written ends the connection with an error.

@@ -8,8 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 pub use couplet_os::process::Resource;
 use couplet_os::process::{self, Running, SIGNALS, Setup};
@@ -267,6 +269,41 @@ impl Command {
         self.descriptor(0, ChildFd::ToChild).descriptor(1, ChildFd::FromChild)
     }
 
+    /// It leads a process group, of which it is the only member at first.
+    pub(crate) fn leads_group(&self) -> bool {
+        let is_own = matches!(self.session, Session::Own | Session::Group(0));
+        is_own || self.terminal.is_some()
+    }
+
+    /// Its arguments, as text.
+    #[cfg(feature = "sim")]
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether its standard error is a pipe, of a command that has what there is in a simulation: pipes for
+    /// its input and output.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_simulated_pipes(&self) -> io::Result<bool> {
+        let is_piped =
+            |number, what: fn(&ChildFd) -> bool| self.descriptors.get(&number).is_some_and(what);
+        let has_stdio = is_piped(0, |fd| matches!(fd, ChildFd::ToChild))
+            && is_piped(1, |fd| matches!(fd, ChildFd::FromChild));
+        let is_shared = is_piped(2, |fd| matches!(fd, ChildFd::SameAs(_) | ChildFd::ToChild));
+        let has_others = self.descriptors.keys().any(|number| !(0..=2).contains(number));
+        if self.terminal.is_some() || !has_stdio || is_shared || has_others {
+            let text =
+                "a simulated process has pipes for its input, output and errors, and nothing else";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        Ok(is_piped(2, |fd| matches!(fd, ChildFd::FromChild)))
+    }
+
+    /// What one of its descriptors is.
+    pub(crate) fn descriptor_at(&self, number: i32) -> Option<&ChildFd> {
+        self.descriptors.get(&number)
+    }
+
     /// Its directory, user and group, where they are not ours.
     pub(crate) fn place(&self) -> (Option<&Path>, Option<u32>, Option<u32>) {
         (self.directory.as_deref(), self.user.uid, self.user.gid)
@@ -483,27 +520,100 @@ impl fmt::Display for ProcessEnd {
 pub struct Spawned {
     /// Our ends of its pipes, by its numbers. That of a terminal is at 1.
     pub pipes: BTreeMap<i32, Adopted>,
+    /// The pipe at 1 is its standard input too.
+    pub is_joined: bool,
     /// The terminal's other side, to set its size by.
     pub terminal: Option<OwnedFd>,
     /// The process.
     pub child: ChildProcess,
 }
 
+/// A process that was started.
+#[derive(Debug)]
+pub struct ChildProcess(pub(crate) Started);
+
+/// Whose it is.
+#[derive(Debug)]
+pub(crate) enum Started {
+    System(SystemProcess),
+    #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "only simulations have some"))]
+    World(Rc<dyn WorldProcess>),
+}
+
+impl ChildProcess {
+    /// That of a world with programs of its own.
+    #[cfg(feature = "sim")]
+    pub(crate) fn of_world(process: impl WorldProcess + 'static) -> ChildProcess {
+        ChildProcess(Started::World(Rc::new(process)))
+    }
+
+    /// What is left of it for its parent.
+    pub(crate) fn handle(&self) -> ProcessHandle {
+        match &self.0 {
+            Started::System(process) => ProcessHandle::System(process.running.pid()),
+            Started::World(process) => ProcessHandle::World(process.clone()),
+        }
+    }
+}
+
+/// A process of a world that is not the system's.
+pub(crate) trait WorldProcess: fmt::Debug {
+    /// Its number.
+    fn pid(&self) -> u32;
+
+    /// Sends it a signal.
+    fn signal(&self, signal: ProcessSignal) -> io::Result<()>;
+
+    /// How it has ended, once it has.
+    fn poll_end(&self, context: &mut Context<'_>) -> Poll<ProcessEnd>;
+
+    /// Whether the program that has started it still runs.
+    fn has_parent(&self) -> bool;
+}
+
+/// A process, to send signals to.
+#[derive(Debug)]
+pub(crate) enum ProcessHandle {
+    System(u32),
+    World(Rc<dyn WorldProcess>),
+}
+
+impl ProcessHandle {
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            ProcessHandle::System(pid) => *pid,
+            ProcessHandle::World(process) => process.pid(),
+        }
+    }
+
+    /// Sends it a signal. One of the system has not been reaped, so that its number is no other's.
+    pub(crate) fn signal(&self, signal: ProcessSignal) -> io::Result<()> {
+        match self {
+            ProcessHandle::System(pid) => process::send_signal(pid.cast_signed(), signal.0),
+            ProcessHandle::World(process) => process.signal(signal),
+        }
+    }
+
+    /// Sends a signal to the process group that it leads. Where the world is not the system's, what it has
+    /// started ends with it.
+    pub(crate) fn signal_group(&self, signal: ProcessSignal) -> io::Result<()> {
+        match self {
+            ProcessHandle::System(pid) => process::send_signal(-pid.cast_signed(), signal.0),
+            ProcessHandle::World(process) => process.signal(signal),
+        }
+    }
+}
+
 /// A process of ours. Its descriptor is readable once it has ended.
 #[derive(Debug)]
-pub struct ChildProcess {
+pub(crate) struct SystemProcess {
     running: Running,
     ended: OwnedFd,
 }
 
-impl ChildProcess {
-    /// Its number.
-    pub fn pid(&self) -> u32 {
-        self.running.pid()
-    }
-
+impl SystemProcess {
     /// How it has ended, once it has: reported once.
-    pub fn end(&mut self) -> Option<ProcessEnd> {
+    pub(crate) fn end(&mut self) -> Option<ProcessEnd> {
         match self.running.end() {
             Ok(status) => status.map(ProcessEnd::of),
             Err(error) => Some(ProcessEnd::Unknown(Arc::new(error))),
@@ -511,7 +621,7 @@ impl ChildProcess {
     }
 }
 
-impl AsFd for ChildProcess {
+impl AsFd for SystemProcess {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
     }
@@ -647,10 +757,6 @@ pub(super) fn spawn(
             return Err(error);
         }
     };
-    Ok(Spawned { pipes, terminal, child: ChildProcess { running, ended } })
-}
-
-/// Sends a signal to a child of ours that has not been reaped, so that its number is no other's.
-pub(crate) fn send_signal(pid: u32, signal: ProcessSignal) -> io::Result<()> {
-    process::send_signal(pid.cast_signed(), signal.0)
+    let child = ChildProcess(Started::System(SystemProcess { running, ended }));
+    Ok(Spawned { pipes, is_joined: false, terminal, child })
 }

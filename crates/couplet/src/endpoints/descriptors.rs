@@ -1,6 +1,7 @@
 //! The part of the grammar for descriptors that are connections already: `stdio:`, and `fd:N` to connect.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts};
@@ -9,8 +10,9 @@ use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectedSocket, Pipe};
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
+use crate::protocol::Protocol;
 use crate::reactor::Reactor;
-use crate::transport::Transport;
+use crate::transport::{Connection, Transport};
 
 /// `stdio:`: standard input and output, as one connection. Twisted's `StandardIOEndpoint`.
 ///
@@ -36,7 +38,11 @@ impl FdClient {
 
 impl ClientEndpoint for StdioClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
-        match Pipe::stdio().and_then(|stdio| reactor.adopt_pipe(stdio, factory)) {
+        let adopted = match reactor.inherited(0) {
+            Some(stdio) => stdio.map(|stdio| reactor.adopt_prepared(stdio, factory)),
+            None => Pipe::stdio().and_then(|stdio| reactor.adopt_pipe(stdio, factory)),
+        };
+        match adopted {
             Ok(connecting) => connecting.map(|connection| connection.transport()),
             Err(error) => Deferred::fail(error),
         }
@@ -46,18 +52,27 @@ impl ClientEndpoint for StdioClient {
 impl ClientEndpoint for FdClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
         let number = self.number;
-        let adopted = match ConnectedSocket::inherited(number) {
-            Ok(Some(socket)) => reactor.adopt(socket, factory),
-            Ok(None) => Pipe::inherited(number).and_then(|pipe| reactor.adopt_pipe(pipe, factory)),
-            Err(error) => Err(error),
-        };
-        match adopted {
+        match adopt(number, reactor, factory) {
             Ok(connecting) => connecting.map(|connection| connection.transport()),
             Err(error) => {
                 let error = format!("cannot use descriptor {number}: {}", Plain(&error));
                 Deferred::fail(self.place.error(error))
             }
         }
+    }
+}
+
+fn adopt(
+    number: i32,
+    reactor: &Reactor,
+    factory: ErasedFactory,
+) -> io::Result<Deferred<Connection<Box<dyn Protocol>>>> {
+    if let Some(inherited) = reactor.inherited(number) {
+        return inherited.map(|inherited| reactor.adopt_prepared(inherited, factory));
+    }
+    match ConnectedSocket::inherited(number)? {
+        Some(socket) => reactor.adopt(socket, factory),
+        None => reactor.adopt_pipe(Pipe::inherited(number)?, factory),
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) type Read<E> = Arc<dyn Fn(&mut Parts) -> Result<Arc<E>, EndpointError
 type Reader<E> = fn(&mut Parts) -> Result<Arc<E>, EndpointError>;
 
 /// Prefixes that are no host either: `tcp:udp:80` is a host of that name.
-const RESERVED: [&str; 4] = ["tcp4", "udp", "stdio", "process"];
+const RESERVED: [&str; 5] = ["tcp4", "udp", "stdio", "process", "serial"];
 
 /// The most characters in a prefix.
 const LONGEST: usize = 32;
@@ -212,6 +212,8 @@ impl Side for dyn ClientEndpoint {
                 ("stdio", super::descriptors::stdio),
                 #[cfg(unix)]
                 ("fd", super::descriptors::fd),
+                #[cfg(unix)]
+                ("serial", super::serial::client),
                 ("haproxy", super::proxy::client),
                 ("throttle", super::throttle::client),
                 ("log", super::log::client),

@@ -15,6 +15,7 @@
 //! | `fd:3` | on the socket that was inherited with this number | to that socket, pipe, terminal or file |
 //! | `process:/bin/cat`, `process:/bin/sh -c 'sleep 1'` | | to the program's standard input and output |
 //! | `stdio:` | | to our own |
+//! | `serial:/dev/ttyUSB0:speed=115200` | | to what is at the other end of that serial line |
 //! | `tls:443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
 //! | `tls:example.com:443` | | with TLS to that host, whose certificate is verified |
 //! | `tls:unix:app.sock:…` | with TLS on that UNIX socket | with TLS to it, given `servername=` |
@@ -58,6 +59,8 @@ mod log;
 #[cfg(unix)]
 mod process;
 mod proxy;
+#[cfg(unix)]
+mod serial;
 mod shared;
 mod tcp;
 mod throttle;
@@ -79,6 +82,8 @@ pub use log::Logged;
 #[cfg(unix)]
 pub use process::ProcessClient;
 pub use proxy::{ProxyClient, ProxyServer};
+#[cfg(unix)]
+pub use serial::SerialClient;
 pub use shared::SharedPort;
 pub use tcp::{TcpClient, TcpServer};
 pub use throttle::Throttled;

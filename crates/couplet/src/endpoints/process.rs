@@ -7,12 +7,13 @@ use super::grammar::{Part, Parts, escaped};
 use super::{ClientEndpoint, EndpointError};
 use crate::defer::{Deferred, Result};
 use crate::factory::ErasedFactory;
-use crate::process::{Command, WindowSize};
+use crate::process::{ChildFd, Command, WindowSize};
 use crate::reactor::Reactor;
 use crate::transport::Transport;
 
-/// `process:COMMAND[:directory=PATH][:uid=N][:gid=N][:pty=yes|no]`: each connect starts the program, and
-/// connects to its standard input and output.
+/// `process:COMMAND[:directory=PATH][:uid=N][:gid=N][:stderr=inherit|stdout|null][:pty=yes|no]`: each connect
+/// starts the program, and connects to its standard input and output. Its standard error is ours unless
+/// `stderr` is `stdout`, where it is received too, or `null`.
 ///
 /// The words of COMMAND are separated by spaces; those with spaces are in single or double quotes. No shell
 /// sees it. A `:`, a `=` or a `[` in it is escaped by a backslash, as everywhere in an endpoint.
@@ -66,12 +67,28 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     if let Some(gid) = parts.keyword("gid") {
         command = command.gid(number(gid)? as u32);
     }
+    let stderr = parts.keyword("stderr");
+    if let Some(stderr) = &stderr {
+        command = command.descriptor(2, stderr_of(stderr)?);
+    }
     let mut pty = false;
     parts.set("pty", &mut pty)?;
     if pty {
+        if let Some(stderr) = stderr {
+            return Err(stderr.error("with pty=yes the terminal is the standard error too"));
+        }
         command = command.terminal(WindowSize::default());
     }
     Ok(Arc::new(ProcessClient { command, pty }))
+}
+
+fn stderr_of(part: &Part) -> Result<ChildFd, EndpointError> {
+    match part.text() {
+        "inherit" => Ok(ChildFd::Inherit(2)),
+        "stdout" => Ok(ChildFd::SameAs(1)),
+        "null" => Ok(ChildFd::Null),
+        _ => Err(part.error("expected inherit, stdout or null")),
+    }
 }
 
 /// The words of a command, as a shell would split it, without expanding anything.
@@ -110,6 +127,11 @@ impl fmt::Display for ProcessClient {
         }
         for (key, id) in [("uid", uid), ("gid", gid)] {
             id.iter().try_for_each(|id| write!(f, ":{key}={id}"))?;
+        }
+        match self.command.descriptor_at(2) {
+            Some(ChildFd::SameAs(1)) => write!(f, ":stderr=stdout")?,
+            Some(ChildFd::Null) => write!(f, ":stderr=null")?,
+            _ => {}
         }
         if self.pty { write!(f, ":pty=yes") } else { Ok(()) }
     }

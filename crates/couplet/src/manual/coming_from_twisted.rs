@@ -51,6 +51,7 @@
 //! | `addSystemEventTrigger("before", "shutdown", f)` | [`on`](crate::Reactor::on)`(`[`Shutdown::Before`](crate::Shutdown::Before)`, f)`; see [`stopping`](super::stopping) |
 //! | `addReader`, `addWriter` | `watch`, on Unix |
 //! | `spawnProcess`, `ProcessProtocol`, `getProcessOutputAndValue` | `spawn_process`, `process::ProcessProtocol`, `process_output`, on Unix; the environment is inherited, and what can't be started is always an immediate error |
+//! | `SerialPort` | the endpoint `serial:`, or `adopt_pipe` with `driver::Pipe::serial` |
 //! | `StandardIO` | `adopt_pipe` with `driver::Pipe::stdio()`, or the endpoint `stdio:` |
 //! | `adoptStreamConnection`, `adoptStreamPort` | [`adopt`](crate::Reactor::adopt), [`adopt_port`](crate::Reactor::adopt_port) |
 //! | `reactor.iterate()`, another reactor, a GUI's | [`Loop::turn`](crate::Loop::turn), [`Loop::with_driver`](crate::Loop::with_driver), [`embedding`](super::embedding) |

@@ -37,7 +37,7 @@
 //! | `log:8000:file=traffic.pcap` | keeps the traffic for Wireshark |
 //!
 //! To connect, there are also `process:/usr/bin/tr a-z A-Z`, a program on its standard input and output,
-//! `stdio:`, and `fd:3` for a descriptor that was inherited.
+//! `serial:/dev/ttyUSB0:speed=115200`, `stdio:`, and `fd:3` for a descriptor that was inherited.
 //!
 //! All kinds are in the table of [`endpoints`](crate::endpoints). Keywords follow the address, in any
 //! order. A value with a colon in it needs a backslash or [`quote`](crate::endpoints::quote):

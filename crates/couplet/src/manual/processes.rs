@@ -107,6 +107,27 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
+//! A program that starts others of its own is ended with all of them if it leads a process group:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use couplet::process::{Command, ProcessProtocol};
+//!
+//! struct Unheard;
+//! impl ProcessProtocol for Unheard {}
+//!
+//! let end = couplet::run_until(|reactor| {
+//!     let both = Command::new("/bin/sh").args(["-c", "sleep 1000 & sleep 1000"]).process_group(0);
+//!     let process = reactor.spawn_process(Unheard, both).expect("it is everywhere");
+//!     process.terminate_group(Duration::from_secs(5)).expect("it leads a group");
+//!     // Fires when its pipes are closed too, which both held.
+//!     process.ended()
+//! })?;
+//! assert!(!end.is_success());
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
 //! No handler for SIGCHLD is installed, and only our own children are waited for: other code of the
 //! program may have some too. A child that outlives the run goes on without its pipes; with
 //! [`death_signal`](crate::process::Command::death_signal) it does not, on Linux, whatever ends us.
@@ -137,6 +158,30 @@
 //! ```text
 //! couplet forward 7000 'process:/usr/bin/tr a-z A-Z'
 //! ```
+//!
+//! Its standard error is ours, unless `stderr=stdout` or `stderr=null` is said.
+//!
+//! ## In the simulator
+//!
+//! A program that starts others can be tested in a simulated world, where [`Sim::program`] says what these
+//! do. Each is a host that shares its parent's fate: it dies with it, whatever the weather.
+//!
+//! [`Sim::program`]: crate::sim::Sim::program
+//!
+//! ## Serial lines
+//!
+//! `serial:/dev/ttyUSB0:speed=115200` is whatever is at the other end of that line: raw, 8 bits, no parity,
+//! 1 stop bit and no flow control, unless `bits=`, `parity=`, `stop=` and `flow=` say otherwise. The device
+//! has its settings back when the connection ends.
+//!
+//! ```text
+//! couplet connect serial:/dev/ttyUSB0:speed=115200
+//! couplet forward 7000 serial:/dev/ttyS0:parity=even:bits=7
+//! ```
+//!
+//! Without a string it is a pipe: [`Pipe::serial`](crate::driver::Pipe::serial), with
+//! [`SerialOptions`](crate::driver::SerialOptions). A line has no end of stream: messages need a framer, and
+//! an answer that may not come a timeout.
 //!
 //! ## Pipes, terminals and files of your own
 //!

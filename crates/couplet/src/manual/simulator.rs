@@ -126,6 +126,12 @@
 //! });
 //! ```
 //!
+//! ## Programs that start others
+//!
+//! [`Sim::program`](crate::sim::Sim::program) names a program that the hosts' programs can start, by
+//! `spawn_process`, `process_output` or the endpoint `process:`. Its process is one more host, whose standard
+//! input and output are the endpoint `stdio:`; it crashes, stands still and ends with its parent.
+//!
 //! ## What passed between the hosts, in Wireshark
 //!
 //! [`Sim::capture`](crate::sim::Sim::capture) writes the packets of a world as a capture file, handshakes and

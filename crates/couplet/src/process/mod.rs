@@ -14,6 +14,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -27,7 +28,9 @@ use crate::defer::{Deferred, Resolver, Result};
 pub use crate::driver::process::{
     ChildFd, Command, NoSuchSignal, ProcessEnd, ProcessSignal, Resource, WindowSize,
 };
-use crate::driver::process::{ChildProcess, send_signal, set_window_size};
+use crate::driver::process::{
+    ChildProcess, ProcessHandle, Started, SystemProcess, WorldProcess, set_window_size,
+};
 use crate::driver::{Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
@@ -115,15 +118,21 @@ pub struct Process {
 
 struct ProcessCell {
     reactor: Reactor,
-    pid: u32,
+    handle: ProcessHandle,
     name: String,
+    /// Its standard input and output are one connection.
+    is_joined: bool,
+    /// Its process group is its own.
+    leads_group: bool,
+    /// It is being terminated with its whole group.
+    ends_group: Cell<bool>,
     /// Taken out while it is called, and when the process has ended.
     protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
     /// By the child's numbers.
     pipes: RefCell<BTreeMap<i32, PipeState>>,
     /// Until it is watched, from `connection_made` on.
     child: RefCell<Option<ChildProcess>>,
-    watch: RefCell<Option<Watch<ChildProcess>>>,
+    watch: RefCell<Option<Watch<SystemProcess>>>,
     terminal: RefCell<Option<OwnedFd>>,
     end: RefCell<Option<ProcessEnd>>,
     /// `process_ended` was called.
@@ -155,6 +164,11 @@ pub enum SignalError {
     /// There is no such signal.
     #[error(transparent)]
     NoSuchSignal(#[from] NoSuchSignal),
+    /// It leads no process group, so a signal to its group would reach others, and us.
+    #[error(
+        "the process leads no group: start it with process_group(0), new_session() or a terminal"
+    )]
+    NoGroup,
     /// The system's error.
     #[error("cannot send the signal: {}", Plain(.0))]
     Io(#[from] io::Error),
@@ -213,7 +227,7 @@ impl Reactor {
     ) -> Result<Process, SpawnError> {
         let protocol: Contained<Box<dyn ProcessProtocol>> = Contained::new(Box::new(protocol));
         match self.start_program(&command) {
-            Ok(spawned) => Ok(self.started(protocol, command.to_string(), spawned)),
+            Ok(spawned) => Ok(self.started(protocol, &command, spawned)),
             Err(error) => Err(SpawnError { command: command.to_string(), error }),
         }
     }
@@ -223,15 +237,20 @@ impl Reactor {
     fn started(
         &self,
         protocol: Contained<Box<dyn ProcessProtocol>>,
-        name: String,
+        command: &Command,
         spawned: Spawned,
     ) -> Process {
-        let Spawned { pipes, terminal, child } = spawned;
-        let states = pipes.keys().map(|number| (*number, PipeState::Opening(Vec::new())));
+        let Spawned { pipes, is_joined, terminal, child } = spawned;
+        let is_joined = is_joined && pipes.contains_key(&1);
+        let numbers = pipes.keys().copied().chain(is_joined.then_some(0));
+        let states = numbers.map(|number| (number, PipeState::Opening(Vec::new())));
         let cell = ProcessCell {
             reactor: self.clone(),
-            pid: child.pid(),
-            name,
+            handle: child.handle(),
+            name: command.to_string(),
+            is_joined,
+            leads_group: command.leads_group(),
+            ends_group: Cell::new(false),
             protocol: RefCell::new(Some(protocol)),
             pipes: RefCell::new(states.collect()),
             child: RefCell::new(Some(child)),
@@ -243,7 +262,7 @@ impl Reactor {
             kill: RefCell::default(),
         };
         let process = Process { cell: Rc::new(cell) };
-        tracing::debug!(pid = process.cell.pid, command = %process.cell.name, "process started");
+        tracing::debug!(pid = process.cell.handle.pid(), command = %process.cell.name, "process started");
         if pipes.is_empty() {
             let process = process.clone();
             self.call_soon(move || process.begin(Vec::new()));
@@ -272,6 +291,21 @@ impl Drop for Watched {
     }
 }
 
+/// The same, of a process that is not the system's: unless the program was ended by force, with all that it
+/// would have called.
+struct Waiting {
+    process: Process,
+    child: Rc<dyn WorldProcess>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.child.has_parent() {
+            self.process.exited(ProcessEnd::LeftRunning);
+        }
+    }
+}
+
 /// A protocol that was taken out to be called, and goes back when that has returned or panicked.
 struct Called<'a> {
     cell: &'a ProcessCell,
@@ -291,7 +325,7 @@ impl Drop for Called<'_> {
 impl Process {
     /// Its process number; none once it has exited, when the number may be another's.
     pub fn pid(&self) -> Option<u32> {
-        self.cell.end.borrow().is_none().then_some(self.cell.pid)
+        self.cell.end.borrow().is_none().then(|| self.cell.handle.pid())
     }
 
     /// How it has ended, once it has exited.
@@ -325,7 +359,25 @@ impl Process {
         let signal = signal.into_signal()?;
         // Its number stays its own until it is reaped, which `exited` follows.
         match self.pid() {
-            Some(pid) => Ok(send_signal(pid, signal)?),
+            Some(_) => Ok(self.cell.handle.signal(signal)?),
+            None => Err(SignalError::ExitedAlready),
+        }
+    }
+
+    /// Sends a signal to it and to all of its process group: its children and theirs, except for those
+    /// that have left the group. It must lead the group, which it does when the command says
+    /// [`process_group(0)`](Command::process_group), [`new_session`](Command::new_session) or
+    /// [`terminal`](Command::terminal). Like `os.killpg` in Twisted programs.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal_process`](Self::signal_process), and [`SignalError::NoGroup`]. Once it has exited,
+    /// its group's number may be another's.
+    pub fn signal_group(&self, signal: impl IntoSignal) -> Result<(), SignalError> {
+        let signal = signal.into_signal()?;
+        match self.pid() {
+            Some(_) if !self.cell.leads_group => Err(SignalError::NoGroup),
+            Some(_) => Ok(self.cell.handle.signal_group(signal)?),
             None => Err(SignalError::ExitedAlready),
         }
     }
@@ -337,17 +389,47 @@ impl Process {
     /// As [`signal_process`](Self::signal_process).
     pub fn terminate(&self, grace: Duration) -> Result<(), SignalError> {
         self.signal_process(ProcessSignal::TERM)?;
+        self.kill_after(grace, |process| process.signal_process(ProcessSignal::KILL));
+        Ok(())
+    }
+
+    /// Asks it and all of its group to end by SIGTERM, and kills those that are left when it has exited,
+    /// or after `grace`: none of them stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal_group`](Self::signal_group).
+    pub fn terminate_group(&self, grace: Duration) -> Result<(), SignalError> {
+        self.signal_group(ProcessSignal::TERM)?;
+        self.cell.ends_group.set(true);
+        self.kill_after(grace, |process| process.signal_group(ProcessSignal::KILL));
+        Ok(())
+    }
+
+    fn kill_after(
+        &self,
+        grace: Duration,
+        kill: impl FnOnce(&Process) -> Result<(), SignalError> + 'static,
+    ) {
         let process = self.clone();
         let kill = self.cell.reactor.call_later(grace, move || {
             // It may have exited, and its end be in this turn's events.
-            if let Err(error) = process.signal_process(ProcessSignal::KILL) {
+            if let Err(error) = kill(&process) {
                 tracing::debug!(%error, "a process was not killed");
             }
         });
         if let Some(before) = self.cell.kill.replace(Some(kill)) {
             before.cancel();
         }
-        Ok(())
+    }
+
+    /// It has exited and is not reaped yet, so that the number of its group is still its own.
+    fn end_group(&self) {
+        if self.cell.ends_group.take()
+            && let Err(error) = self.cell.handle.signal_group(ProcessSignal::KILL)
+        {
+            tracing::debug!(%error, "a process group was not killed");
+        }
     }
 
     /// Sets the size of its terminal's window, which programs in it hear of by SIGWINCH.
@@ -386,8 +468,13 @@ impl Process {
     }
 
     fn watch(&self, child: ChildProcess) {
+        let child = match child.0 {
+            Started::System(child) => child,
+            Started::World(child) => return self.wait(child),
+        };
         let watched = Watched(self.clone());
-        let on_end = move |child: &mut ChildProcess, _| {
+        let on_end = move |child: &mut SystemProcess, _| {
+            watched.0.end_group();
             if let Some(end) = child.end() {
                 watched.0.exited(end);
             }
@@ -402,18 +489,33 @@ impl Process {
         }
     }
 
+    /// Waits for the end of one that is not the system's.
+    fn wait(&self, child: Rc<dyn WorldProcess>) {
+        let waiting = Waiting { process: self.clone(), child };
+        let ended = async move {
+            let end = poll_fn(|context| waiting.child.poll_end(context)).await;
+            waiting.process.exited(end);
+            Ok(())
+        };
+        self.cell.reactor.spawn_named("the end of a process", ended).detach();
+    }
+
     /// It has exited, or will not be waited for any more.
     fn exited(&self, end: ProcessEnd) {
         if self.cell.end.borrow().is_some() {
             return;
         }
-        tracing::debug!(pid = self.cell.pid, %end, "process exited");
+        tracing::debug!(pid = self.cell.handle.pid(), %end, "process exited");
         *self.cell.end.borrow_mut() = Some(end.clone());
         if let Some(watch) = self.cell.watch.take() {
             watch.stop().add_both(|_| Ok(())).detach();
         }
         if let Some(kill) = self.cell.kill.take() {
             kill.cancel();
+        }
+        if self.cell.is_joined {
+            // Nobody reads its input any more.
+            self.close_child_fd(0);
         }
         contain("process_exited", || self.call(|protocol| protocol.process_exited(self, &end)));
         self.check_end();

@@ -1,7 +1,7 @@
 //! The pipes of a child: each is a connection, whose protocol passes its bytes to the child's.
 
 use super::{NotWritable, Process};
-use crate::error::Reason;
+use crate::error::{By, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::Transport;
@@ -28,6 +28,11 @@ impl ChildPipe {
     pub(super) fn new(process: Process, number: i32) -> ChildPipe {
         ChildPipe { process, number }
     }
+
+    /// It is the standard input too.
+    fn is_joined(&self) -> bool {
+        self.number == 1 && self.process.cell.is_joined
+    }
 }
 
 impl Protocol for ChildPipe {
@@ -37,7 +42,30 @@ impl Protocol for ChildPipe {
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.process.pipe_lost(self.number, reason);
+        let input = self.is_joined().then_some(0);
+        for number in input.into_iter().chain([self.number]) {
+            if self.process.has_pipe(number) {
+                self.process.pipe_lost(number, reason);
+            }
+        }
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        if self.is_joined() && self.process.has_pipe(0) {
+            // Its input may still be written.
+            self.process.pipe_lost(self.number, &Reason::Done(By::Peer));
+        } else {
+            transport.lose_connection();
+        }
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        if self.is_joined() {
+            self.process.pipe_lost(0, &Reason::Done(By::Us));
+            if !self.process.has_pipe(self.number) {
+                transport.lose_connection();
+            }
+        }
     }
 }
 
@@ -81,10 +109,14 @@ impl Process {
     /// Closes the pipe at one of its descriptors, once everything is written. Doing so again is harmless.
     /// Twisted's `closeChildFD`.
     pub fn close_child_fd(&self, child_fd: i32) {
+        let close = match self.cell.is_joined && child_fd == 0 {
+            true => Transport::lose_write_connection,
+            false => Transport::lose_connection,
+        };
         match self.pipe(child_fd) {
-            Some(transport) => transport.lose_connection(),
+            Some(transport) => close(&transport),
             None => {
-                self.later(child_fd, Transport::lose_connection);
+                self.later(child_fd, close);
             }
         }
     }
@@ -130,13 +162,18 @@ impl Process {
         }
     }
 
+    /// There is a pipe of this number that was not lost.
+    fn has_pipe(&self, number: i32) -> bool {
+        let pipes = self.cell.pipes.borrow();
+        !matches!(pipes.get(&number), None | Some(PipeState::Closed))
+    }
+
     /// A pipe is connected, or can't be.
     pub(super) fn settled(&self, number: i32, made: Option<Transport>) {
-        let state = made.clone().map_or(PipeState::Failed, PipeState::Open);
-        let before = self.cell.pipes.borrow_mut().insert(number, state);
-        if let (Some(PipeState::Opening(early)), Some(transport)) = (before, made) {
-            early.into_iter().for_each(|f| f(&transport));
+        if number == 1 && self.cell.is_joined {
+            self.settle(0, made.clone());
         }
+        self.settle(number, made);
         let pipes = self.cell.pipes.borrow();
         if pipes.values().any(|pipe| matches!(pipe, PipeState::Opening(_))) {
             return;
@@ -145,6 +182,14 @@ impl Process {
         let failed = failed.map(|(number, _)| *number).collect();
         drop(pipes);
         self.begin(failed);
+    }
+
+    fn settle(&self, number: i32, made: Option<Transport>) {
+        let state = made.clone().map_or(PipeState::Failed, PipeState::Open);
+        let before = self.cell.pipes.borrow_mut().insert(number, state);
+        if let (Some(PipeState::Opening(early)), Some(transport)) = (before, made) {
+            early.into_iter().for_each(|f| f(&transport));
+        }
     }
 
     pub(super) fn pipe_lost(&self, number: i32, reason: &Reason) {

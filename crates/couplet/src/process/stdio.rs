@@ -58,13 +58,12 @@ impl Reactor {
             let stream = spawned.pipes.remove(&1).ok_or(io::ErrorKind::Unsupported)?;
             Ok((stream, spawned))
         });
-        let command = command.to_string();
         match started {
             Ok((stream, spawned)) => {
-                self.started(Contained::new(Box::new(Unheard)), command, spawned);
+                self.started(Contained::new(Box::new(Unheard)), &command, spawned);
                 self.adopt_prepared(stream, factory.take())
             }
-            Err(error) => Deferred::fail(SpawnError { command, error }),
+            Err(error) => Deferred::fail(SpawnError { command: command.to_string(), error }),
         }
     }
 }

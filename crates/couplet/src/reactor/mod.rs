@@ -523,6 +523,12 @@ impl Reactor {
         self.records.world.spawn(command)
     }
 
+    /// What this program has inherited in a world of its own.
+    #[cfg(unix)]
+    pub(crate) fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
+        self.records.world.inherited(number)
+    }
+
     /// Serves what the world has adopted already.
     #[track_caller]
     pub(crate) fn adopt_prepared<F: Factory + 'static>(

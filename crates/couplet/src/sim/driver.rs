@@ -75,6 +75,8 @@ pub(super) struct System {
     pub(super) host: u32,
     boot: u32,
     serial: u32,
+    /// Its driver's `wait` runs the world.
+    is_alone: bool,
 }
 
 /// An open port; closed on drop.
@@ -107,11 +109,11 @@ impl System {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> System {
         let boot = kernel.borrow().hosts[host as usize].boot;
         let serial = kernel.borrow_mut().next_loop();
-        System { kernel: kernel.clone(), host, boot, serial }
+        System { kernel: kernel.clone(), host, boot, serial, is_alone: false }
     }
 
     /// The kernel, unless the program has ended.
-    fn running(&self) -> io::Result<RefMut<'_, Kernel>> {
+    pub(super) fn running(&self) -> io::Result<RefMut<'_, Kernel>> {
         let kernel = self.kernel.borrow_mut();
         if kernel.hosts[self.host as usize].boot != self.boot {
             return Err(io::Error::other("the program of this reactor has ended"));
@@ -158,6 +160,21 @@ impl World for System {
         Ok(Bound::new(address, opened))
     }
 
+    #[cfg(unix)]
+    fn spawn(&self, command: &driver::Command) -> io::Result<driver::Spawned> {
+        match self.is_alone {
+            true => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "no program runs in this world"))
+            }
+            false => super::processes::spawn(self, command),
+        }
+    }
+
+    #[cfg(unix)]
+    fn inherited(&self, number: i32) -> Option<io::Result<driver::Adopted>> {
+        Some(super::processes::inherited(self, number))
+    }
+
     fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
         Ok(self.running()?.hosts[self.host as usize].files.lock(path))
     }
@@ -180,7 +197,9 @@ impl SimDriver {
     /// A driver whose `wait` runs the world, for a single loop turned from outside.
     pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32, read_buffer: usize) -> SimDriver {
         kernel.borrow_mut().begins(host);
-        SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) }
+        let mut alone = SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) };
+        alone.system.is_alone = true;
+        alone
     }
 
     fn kernel(&self) -> RefMut<'_, Kernel> {
@@ -512,6 +531,14 @@ impl Commands for SimDriver {
         let host = self.system.host;
         let end = self.kernel().connect(host, to.clone(), options.bind)?;
         Ok(self.insert_stream(end))
+    }
+
+    #[cfg(unix)]
+    fn adopt(&mut self, adopted: driver::Adopted) -> io::Result<Key> {
+        let end = super::processes::end_of(adopted, &self.system)?;
+        let key = self.insert_stream(end);
+        self.kernel().look_at(end);
+        Ok(key)
     }
 
     fn receive(&mut self, key: Key, on: bool) {

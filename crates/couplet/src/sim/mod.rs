@@ -94,6 +94,8 @@ mod driver;
 mod faults;
 mod kernel;
 mod limits;
+#[cfg(unix)]
+mod processes;
 mod random;
 mod sockets;
 mod trace;
@@ -106,6 +108,8 @@ mod world;
 pub use crate::driver::memory::Cut;
 pub use determined::check_determined;
 pub use faults::{Fault, Link, Planned, Weather};
+#[cfg(unix)]
+pub use processes::Program;
 pub use random::Latency;
 pub use sockets::{Datagrams, Listening, Socket};
 pub use trial::{Broken, Report, Trial, check};

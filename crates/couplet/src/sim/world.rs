@@ -383,6 +383,8 @@ impl Sim {
         let end = self.kernel.borrow().now.saturating_add(nanos(at_most));
         let _reporter = self.capture_unhandled();
         self.start_programs();
+        // What was recorded by handles outside of any turn.
+        self.after_event();
         loop {
             self.check()?;
             if done(self) {
@@ -529,6 +531,8 @@ impl Sim {
 
     /// Schedules the loops that were woken, and reports unhandled failures and panics.
     fn after_event(&mut self) {
+        #[cfg(unix)]
+        self.take_over_processes();
         let rung = self.kernel.borrow().bells.take();
         for host in rung {
             self.kernel.borrow_mut().runnable(host);
@@ -538,6 +542,23 @@ impl Sim {
         let panics = panics.map(|text| format!("user code panicked: {text}"));
         for text in self.unhandled.take().into_iter().chain(panics) {
             self.kernel.borrow_mut().violate(text);
+        }
+    }
+
+    /// Gives the hosts of processes that were started their programs.
+    #[cfg(unix)]
+    fn take_over_processes(&mut self) {
+        let born = std::mem::take(&mut self.kernel.borrow_mut().born);
+        for host in born {
+            let main = self.main_of(host);
+            self.programs.push(Running {
+                program: main.map(|main| Rc::new(main) as Program),
+                l: None,
+                started: true,
+                ran: false,
+                #[cfg(feature = "sim-tokio")]
+                has_tokio: false,
+            });
         }
     }
 
@@ -613,7 +634,16 @@ impl Sim {
                 let text = format!("the program of {name} does not start: {failure:#}");
                 self.ended(host, l, Err(failure));
                 let mut kernel = self.kernel.borrow_mut();
-                if restarts { kernel.start_later(host) } else { kernel.violate(text) }
+                #[cfg(unix)]
+                let is_process = kernel.fate(host).is_some();
+                #[cfg(not(unix))]
+                let is_process = false;
+                match (is_process, restarts) {
+                    // Its parent is told.
+                    (true, _) => {}
+                    (false, true) => kernel.start_later(host),
+                    (false, false) => kernel.violate(text),
+                }
             }
         }
         self.after_event();
@@ -622,6 +652,8 @@ impl Sim {
     /// A program has ended: checks that it left nothing open, and that a program that stopped
     /// itself left nothing for the shutdown to cut off.
     fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
+        #[cfg(unix)]
+        self.note_exit(host, outcome.is_ok());
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
         let cut_off = l.take_cut_off();
         if !self.may_leak && !cut_off.is_empty() {

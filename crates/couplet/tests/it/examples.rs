@@ -228,6 +228,30 @@ fn the_echo_server_echoes_everything_until_eof() {
 }
 
 /// The output of the real `redis-cli` for this command.
+#[cfg(unix)]
+#[test]
+fn a_program_on_standard_input_and_output_answers_until_its_end() {
+    let inputs =
+        [("rose\nis\n", true, "closed by the peer"), ("rose\nis\nquit\n", false, "closed by us")];
+    for (input, ends, why) in inputs {
+        let mut child = example("stdio")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
+        let _watchdog = watchdog(&child);
+        let mut stdin = child.stdin.take();
+        stdin.as_mut().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
+        let kept = stdin.filter(|_| !ends);
+        let output = child.wait_with_output().expect("the example runs");
+        drop(kept);
+        assert_eq!(stdout(&output), "ROSE\nIS\n");
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+        assert!(output.status.success());
+    }
+}
+
 fn redis_cli(address: &str, words: &[&str]) -> Option<String> {
     let (host, port) = address.rsplit_once(':').expect("an address");
     let mut client = Command::new("redis-cli");

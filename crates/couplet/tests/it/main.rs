@@ -47,6 +47,8 @@ mod robust;
 mod sealed;
 mod secure;
 mod send_file;
+#[cfg(unix)]
+mod serial;
 mod services;
 mod sim;
 mod smoke;
@@ -57,6 +59,8 @@ mod task;
 mod tasks;
 mod tasks_scoped;
 mod tcp;
+#[cfg(unix)]
+mod terminal;
 mod testing_kit;
 mod threads;
 mod threads_panics;

@@ -229,3 +229,21 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
     assert_eq!(other.lost(), None);
     drop(shared);
 }
+
+#[test]
+fn c51b_the_hang_up_of_a_terminal_is_heard_during_a_pause_and_is_its_end() {
+    let (far, near) = crate::terminal::raw();
+    let (mut l, end) = adopt(Pipe::duplex(near).expect("a duplicate"));
+    end.transport().pause_producing();
+    let heard = Rc::new(RefCell::new(false));
+    let hears = heard.clone();
+    end.transport().peer_ended().map(move |()| *hears.borrow_mut() = true).detach();
+    l.turn(SOON).expect("a turn");
+    assert!(!*heard.borrow());
+    drop(far);
+    until(&mut l, || *heard.borrow());
+    assert_eq!(end.lost(), None);
+    end.transport().resume_producing();
+    until(&mut l, || end.lost().is_some());
+    assert_eq!(end.lost().as_deref(), Some("connection closed by the peer"));
+}

@@ -1,5 +1,5 @@
 //! Interoperability with real Twisted over loopback: framing, half-close, abort, slow readers, TLS from
-//! the start and on a live connection, descriptors over a UNIX socket, datagrams and multicast.
+//! the start and on a live connection, descriptors over a UNIX socket, datagrams and multicast, programs that one starts for the other.
 //! Each fact is tested in both directions: Couplet listens and Twisted connects, and vice versa.
 //!
 //! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
@@ -19,5 +19,6 @@ mod needed;
 mod peer;
 mod reset;
 mod slow;
+mod spawned;
 mod tls;
 mod unix;

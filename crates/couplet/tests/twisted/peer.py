@@ -2,6 +2,8 @@
 
 A PORT that is a path is that of a UNIX socket. With a FOLDER, where `ca.pem` and `server.pem` are, the
 connection is one of TLS; cases that start it themselves begin in clear.
+`stdio` is a program for standard input and output; `spawn-eof` and `spawn-quit` start the one at the path
+that is in place of PORT, with `pipes` or a `terminal` as its role.
 One process, one connection. A server first prints `listening` and its port. The connection's
 events follow, one per line; `lost` and the class of the reason come last.
 """
@@ -10,7 +12,7 @@ import os
 import socket
 import sys
 
-from twisted.internet import interfaces, protocol, reactor, ssl
+from twisted.internet import interfaces, protocol, reactor, ssl, stdio
 from twisted.protocols import basic
 from zope.interface import implementer
 
@@ -460,6 +462,69 @@ def datagrams(case, role, port):
     reactor.run()
 
 
+class Capitals(Ends, basic.LineReceiver):
+    """Answers each line of its standard input in capitals."""
+
+    delimiter = b"\n"
+
+    def lineReceived(self, line):
+        self.sendLine(line.upper())
+
+    def connectionLost(self, reason):
+        # Its standard output may be gone.
+        print("lost", reason.type.__name__, file=sys.stderr, flush=True)
+        reactor.stop()
+
+
+class Spawn(protocol.ProcessProtocol):
+    """Starts a program that answers in capitals, and ends it by `quit` or the end of its input."""
+
+    def __init__(self, ends_by, over):
+        self.ends_by, self.in_terminal = ends_by, over == "terminal"
+        self.said, self.answers = b"", 0
+
+    def connectionMade(self):
+        self.transport.write(b"Rose is a rose\n" + 3000 * b"p" + b"\n")
+
+    def outReceived(self, data):
+        self.said += data.replace(b"\r", b"")
+        *lines, self.said = self.said.split(b"\n")
+        for line in lines:
+            # A terminal echoes what is typed, and has the program's errors too.
+            if line.startswith(b"connection closed"):
+                say("error", line.decode())
+            elif line == line.upper() and line:
+                say("answer", line.decode() if len(line) < 100 else f"{len(line)} capitals")
+                self.answers += 1
+                if self.answers == 2:
+                    self.end()
+
+    def end(self):
+        if self.ends_by == "quit":
+            self.transport.write(b"quit\n")
+        elif self.in_terminal:
+            self.transport.write(b"\x04")
+        else:
+            self.transport.closeStdin()
+
+    def errReceived(self, data):
+        say("error", data.decode().strip())
+
+    def processEnded(self, reason):
+        say("ended", reason.type.__name__, reason.value.exitCode)
+        reactor.stop()
+
+
+def programs(case, role, port):
+    if case == "stdio":
+        stdio.StandardIO(Capitals())
+    else:
+        child = Spawn(case.removeprefix("spawn-"), role)
+        reactor.spawnProcess(child, port, [port], env=None, usePTY=child.in_terminal)
+    reactor.callLater(LONG, reactor.stop)
+    reactor.run()
+
+
 class One(protocol.Factory):
     """Stops listening after one connection."""
 
@@ -480,6 +545,8 @@ class OneClient(protocol.ClientFactory):
 def main(case, role, port):
     if case in ("datagrams", "multicast"):
         return datagrams(case, role, port)
+    if case == "stdio" or case.startswith("spawn-"):
+        return programs(case, role, port)
     tls = contexts(role) if FOLDER and not case.startswith("start-tls") else None
     if role == "server":
         factory = One.forProtocol(CASES[case])

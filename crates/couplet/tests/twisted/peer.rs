@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::needed::{Venv, missing, succeed};
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twisted");
+pub(crate) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twisted");
 const MODULES: &str = "twisted, OpenSSL, service_identity";
 const VENV: Venv = Venv { name: "twisted", modules: MODULES, packages: &["twisted[tls]>=22.10"] };
 
@@ -28,7 +28,7 @@ pub(crate) fn has_twisted() -> bool {
 }
 
 /// The Python that has Twisted, or why there is none.
-fn python() -> Result<&'static Path, &'static str> {
+pub(crate) fn python() -> Result<&'static Path, &'static str> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = PYTHON.get_or_init(|| match std::env::var_os("TWISTED_PYTHON") {
         Some(named) => {

@@ -517,6 +517,10 @@ impl Commands for Mio {
                 }
             }
         }
+        #[cfg(unix)]
+        if let (CloseMode::Reset, Some(pipe)) = (mode, self.pipe(key)) {
+            pipe.discard();
+        }
         self.retire(key);
     }
 

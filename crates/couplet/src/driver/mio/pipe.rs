@@ -23,6 +23,7 @@ use super::slots::{Kind, Registered};
 use super::stream::{Found, READ, Readiness};
 use super::{Mio, SEND_LIMIT};
 use crate::address::Address;
+use crate::driver::serial::Modes;
 use crate::driver::{Adopted, Event, Key, Outbox, Pipe, WriteOutcome};
 
 pub(super) struct PipeSlot {
@@ -31,6 +32,8 @@ pub(super) struct PipeSlot {
     pub(super) readiness: Readiness,
     /// An error of a write that was not reported yet.
     error: Option<io::Error>,
+    /// Of a serial line: given back when it is dropped.
+    modes: Option<Modes>,
 }
 
 /// One descriptor.
@@ -85,12 +88,13 @@ impl Drop for End {
 
 /// Of the user's descriptors.
 pub(super) fn adopted(pipe: Pipe) -> io::Result<Adopted> {
-    let Pipe { name, reader, writer } = pipe;
+    let Pipe { name, reader, writer, modes } = pipe;
     let slot = PipeSlot {
         reader: reader.map(End::new).transpose()?,
         writer: writer.map(End::new).transpose()?,
         readiness: Readiness::NONE,
         error: None,
+        modes,
     };
     let name = Address::Pipe(name);
     Ok(Adopted::new(name.clone(), name, slot))
@@ -114,20 +118,26 @@ impl PipeSlot {
         }
     }
 
-    /// Notes the readiness of an event of either descriptor. An error is the writer's: nobody reads any
-    /// more. If something was to be written, writing it meets the error; if nothing is ever read, it is the
-    /// end.
+    /// Notes the readiness of an event of either descriptor. An error of a pipe is the writer's: nobody
+    /// reads any more. If something was to be written, writing it meets the error; if nothing is ever read,
+    /// it is the end. An error of a terminal is that it has gone.
     pub(super) fn note(&mut self, event: Readiness) {
         let gone = event.has(Readiness::ERROR);
         let is_blocked = self.readiness.has(Readiness::BLOCKED) && self.error.is_none();
         let room = is_blocked && (event.has(Readiness::ROOM) || event.has(Readiness::CLOSING));
-        let closing = event.has(Readiness::CLOSING) && (self.reader.is_none() || !gone);
+        let is_written_alone = self.reader.is_none();
+        let is_end = is_written_alone || !gone || self.is_terminal();
+        let closing = event.has(Readiness::CLOSING) && is_end;
         self.readiness.set(Readiness::ROOM, room || self.readiness.has(Readiness::ROOM));
         self.readiness.set(
             Readiness::READABLE,
             event.has(Readiness::READABLE) || self.readiness.has(Readiness::READABLE),
         );
         self.readiness.set(Readiness::CLOSING, closing || self.readiness.has(Readiness::CLOSING));
+    }
+
+    fn is_terminal(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.kind == FileType::CharacterDevice)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Found {
@@ -161,6 +171,11 @@ impl PipeSlot {
                 }
             }
         }
+    }
+
+    /// Drops what a serial line has not sent, so that its close has nothing to wait for.
+    pub(super) fn discard(&self) {
+        self.modes.iter().for_each(Modes::discard);
     }
 
     /// Bytes that were written and nobody has read yet.
@@ -231,7 +246,7 @@ impl Mio {
         Ok(key)
     }
 
-    fn pipe(&mut self, key: Key) -> Option<&mut PipeSlot> {
+    pub(super) fn pipe(&mut self, key: Key) -> Option<&mut PipeSlot> {
         match self.kind(key)? {
             Kind::Pipe(pipe) => Some(pipe),
             _ => None,

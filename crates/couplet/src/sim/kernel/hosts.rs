@@ -77,6 +77,11 @@ impl Listener {
 
 pub(in crate::sim) struct HostState {
     pub(in crate::sim) name: String,
+    /// The host whose machine it is on.
+    pub(super) machine: u32,
+    /// It is a process of another host's program.
+    #[cfg(unix)]
+    pub(in crate::sim) child: Option<super::children::Child>,
     pub(in crate::sim) v4: Ipv4Addr,
     pub(in crate::sim) v6: Ipv6Addr,
     /// Generation counter, bumped when its program ends or its power fails.
@@ -190,6 +195,9 @@ impl Kernel {
         let mut birth = Stream::new(self.seed, Purpose::Birth, &[u64::from(index)]);
         self.hosts.push(HostState {
             name: name.to_owned(),
+            machine: index,
+            #[cfg(unix)]
+            child: None,
             v4,
             v6,
             boot: 0,
@@ -323,6 +331,8 @@ impl Kernel {
         state.in_callback = false;
         let jobs = std::mem::take(&mut state.jobs).into_values().flatten().collect();
         self.running -= u32::from(ran);
+        #[cfg(unix)]
+        self.end_family(host, power);
         jobs
     }
 
@@ -330,7 +340,12 @@ impl Kernel {
     /// effect.
     pub(super) fn comes_up(&mut self, host: u32) -> Due {
         let without_power = self.suffers(&Fault::Crash(Host(host)));
-        let without_program = self.is_down(host);
+        #[cfg(unix)]
+        let is_child = self.hosts[host as usize].child.is_some();
+        #[cfg(not(unix))]
+        let is_child = false;
+        // Nothing starts a process again but its parent.
+        let without_program = self.is_down(host) || is_child;
         let state = self.host(host);
         state.powered = !without_power;
         if without_program || !std::mem::take(&mut state.downed) {

@@ -3,6 +3,8 @@
 //!
 //! Nothing here calls user code.
 
+#[cfg(unix)]
+mod children;
 pub(super) mod datagrams;
 mod hosts;
 pub(super) mod stream;
@@ -23,6 +25,8 @@ use super::waking::Bells;
 use crate::driver::{Key, Ticket};
 use crate::layers::Pcap;
 use crate::slots::Slots;
+#[cfg(unix)]
+pub(super) use children::Fate;
 pub(super) use hosts::{HostState, Notice};
 use stream::{Buffers, Conn};
 
@@ -70,6 +74,12 @@ pub(super) enum Happening {
     Start(u32, u32),
     /// A datagram of one host arrives at another.
     Datagram(u32, u32, Box<datagrams::Datagram>),
+    /// A process runs.
+    #[cfg(unix)]
+    Born(u32),
+    /// A process is killed.
+    #[cfg(unix)]
+    Dies(u32, bool),
 }
 
 impl Happening {
@@ -95,6 +105,10 @@ impl Happening {
             Happening::Datagram(_, to, datagram) => {
                 of(15, fold_bytes(u64::from(*to), &datagram.bytes) >> 8)
             }
+            #[cfg(unix)]
+            Happening::Born(host) => of(16, u64::from(*host)),
+            #[cfg(unix)]
+            Happening::Dies(host, power) => of(17, u64::from(*host) << 1 | u64::from(*power)),
         }
     }
 }
@@ -189,6 +203,12 @@ pub(super) struct Kernel {
     pub(super) bells: Arc<Bells>,
     /// The socket buffers of connections made from now on.
     pub(super) buffers: Buffers,
+    /// What programs can start, by name.
+    #[cfg(unix)]
+    pub(super) programs: BTreeMap<String, super::processes::Main>,
+    /// Law 9: hosts of processes that were started in this event, which the world takes over after it.
+    #[cfg(unix)]
+    pub(super) born: Vec<u32>,
 }
 
 impl Kernel {
@@ -219,6 +239,10 @@ impl Kernel {
             keys: None,
             bells: Arc::default(),
             buffers: Buffers { send: 128 * 1024, receive: 128 * 1024 },
+            #[cfg(unix)]
+            programs: BTreeMap::new(),
+            #[cfg(unix)]
+            born: Vec::new(),
         }
     }
 
@@ -266,6 +290,10 @@ impl Kernel {
             Happening::FaultEnds(n) => return self.fault_ends(n),
             Happening::Start(host, boot) => return self.starts_again(host, boot),
             Happening::Datagram(from, to, datagram) => self.datagram_comes(from, to, *datagram),
+            #[cfg(unix)]
+            Happening::Born(host) => return self.born(host),
+            #[cfg(unix)]
+            Happening::Dies(host, power) => return self.dies(host, power),
         }
         Due::Nothing
     }
@@ -345,6 +373,7 @@ impl Kernel {
         if to as usize >= self.hosts.len() || !self.hosts[to as usize].powered {
             return false;
         }
+        let (from, to) = (self.machine(from), self.machine(to));
         self.active.is_empty()
             || from == to
             || !self.lasting().any(|fault| match fault {
@@ -355,10 +384,21 @@ impl Kernel {
             })
     }
 
+    /// The host on whose machine this one is: its own, unless it is a process of another's program.
+    pub(super) fn machine(&self, host: u32) -> u32 {
+        self.hosts.get(host as usize).map_or(host, |state| state.machine)
+    }
+
+    /// This host, and those on its machine.
+    fn hosts_of(&self, machine: Host) -> Vec<u32> {
+        let all = 0..self.hosts.len() as u32;
+        all.filter(|host| *host == machine.0 || self.machine(*host) == machine.0).collect()
+    }
+
     /// The path from one host to another, as it is now.
     pub(super) fn route(&self, from: u32, to: u32) -> Route {
         // Loopback takes no time.
-        if from == to {
+        if self.machine(from) == self.machine(to) {
             return Route { latency: Latency::Constant(Duration::ZERO), detour: 0 };
         }
         let detour = self.longer(|fault| match fault {
@@ -431,19 +471,25 @@ impl Kernel {
         match &fault {
             Fault::Reset(host, one_in) => self.reset_some(*host, *one_in),
             Fault::ClockForward(host, by) => {
-                let state = &mut self.hosts[host.0 as usize];
-                state.ahead = state.ahead.saturating_add(nanos(*by));
-                self.runnable(host.0);
+                for host in self.hosts_of(*host) {
+                    let state = self.host(host);
+                    state.ahead = state.ahead.saturating_add(nanos(*by));
+                    self.runnable(host);
+                }
             }
             Fault::ClockBack(host, by) => {
-                self.hosts[host.0 as usize].behind += nanos(*by);
+                for host in self.hosts_of(*host) {
+                    self.host(host).behind += nanos(*by);
+                }
             }
             Fault::Rename(name, means) => {
                 let name = self.hosts[name.0 as usize].name.clone();
                 let means = self.hosts[means.0 as usize].addresses();
                 self.names.insert(name, means);
             }
-            Fault::Pause(host) => self.hosts[host.0 as usize].paused += 1,
+            Fault::Pause(host) => {
+                self.hosts_of(*host).into_iter().for_each(|host| self.host(host).paused += 1);
+            }
             _ => {}
         }
         if !fault.is_at_once() {
@@ -464,8 +510,10 @@ impl Kernel {
         self.active.retain(|active| *active != n);
         match self.faults[n as usize].fault {
             Fault::Pause(host) => {
-                self.hosts[host.0 as usize].paused -= 1;
-                self.runnable(host.0);
+                for host in self.hosts_of(host) {
+                    self.host(host).paused -= 1;
+                    self.runnable(host);
+                }
             }
             Fault::Throttle(host, _) => self.hurry(host.0),
             _ => {}
@@ -617,6 +665,12 @@ mod tests {
                 Happening::Start(n, 0),
                 Happening::Datagram(0, n, datagram(b"a")),
                 Happening::Datagram(0, n, datagram(b"b")),
+            ]);
+            #[cfg(unix)]
+            happenings.extend([
+                Happening::Born(n),
+                Happening::Dies(n, false),
+                Happening::Dies(n, true),
             ]);
             for ticket in 0..3 {
                 happenings.push(Happening::Looked(n, 0, Ticket(ticket)));

@@ -53,6 +53,9 @@ fn c145b_a_program_is_a_peer_with_its_input_and_output() {
         (r#"process:/bin/sh -c "read line; echo 'a  '$line""#, "rose\n", b"a  rose\n"),
         (r"process:/bin/sh -c 'A\=1; echo $A\:$1' sh ''", "", b"1:\n"),
         ("process:pwd:directory=/", "", b"/\n"),
+        ("process:/bin/sh -c 'echo a; echo b >&2':stderr=stdout", "", b"a\nb\n"),
+        ("process:/bin/sh -c 'echo a; echo b >&2':stderr=null", "", b"a\n"),
+        ("process:/bin/sh -c 'echo a >&2':stderr=inherit", "", b""),
         ("log:throttle:process:cat:read=1M", "rose", b"rose"),
     ];
     for (endpoint, says, answer) in cases {
@@ -79,6 +82,8 @@ fn c145b_mistakes_in_a_command_are_shown() {
         ("process:cat 'x", 8, "a quote is not closed"),
         ("process:cat:uid=x", 16, "expected a number"),
         ("process:cat:usr=1", 12, "unknown keyword"),
+        ("process:cat:stderr=stdin", 19, "expected inherit, stdout or null"),
+        ("process:cat:stderr=null:pty=yes", 19, "the terminal is the standard error too"),
         ("stdio:x", 6, "expected nothing"),
         ("fd:x", 3, "expected the number of a descriptor"),
     ] {

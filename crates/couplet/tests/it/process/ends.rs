@@ -146,6 +146,53 @@ fn c152a_a_child_that_ignores_sigterm_is_killed_after_the_grace() {
     assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
 }
 
+/// A child, and one of its own that ignores SIGTERM; both run.
+fn with_grandchild(nursery: &mut Nursery, command: Command) -> (couplet::process::Process, Log) {
+    let (process, log) = nursery.spawn(command);
+    let seen = log.clone();
+    nursery.until("ready", move || seen.text(1).ends_with('\n'));
+    (process, log)
+}
+
+const GRANDCHILD: &str = "(trap '' TERM; echo ready; exec sleep 1000) & wait";
+
+#[test]
+fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
+    let mut nursery = Nursery::new();
+    let (process, log) = with_grandchild(&mut nursery, sh(GRANDCHILD).process_group(0));
+    process.signal_group("KILL").expect("it leads a group");
+    // The second one holds the pipes until it has gone.
+    nursery.ended(&log);
+    assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
+    let after = process.signal_group("KILL");
+    assert!(matches!(after, Err(SignalError::ExitedAlready)), "{after:?}");
+    let (process, log) = nursery.spawn(Command::new("cat"));
+    for refused in [process.signal_group("TERM"), process.terminate_group(Duration::ZERO)] {
+        assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
+    }
+    process.close_stdin();
+    nursery.ended(&log);
+    assert!(log.has("exited 0"), "{:?}", log.entries());
+}
+
+#[test]
+fn c152c_nobody_of_a_group_that_is_terminated_stays() {
+    let mut nursery = Nursery::new();
+    // The leader exits at once, and the other one ignores the signal; then both ignore it.
+    let both = format!("trap '' TERM; {GRANDCHILD}");
+    let cases = [
+        (sh(GRANDCHILD).new_session(), 3600, "exited SIGTERM"),
+        (sh(&both).process_group(0), 0, "exited SIGKILL"),
+    ];
+    for (command, grace, exited) in cases {
+        let (process, log) = with_grandchild(&mut nursery, command);
+        process.terminate_group(Duration::from_secs(grace)).expect("it leads a group");
+        nursery.ended(&log);
+        assert!(log.has(exited), "{:?}", log.entries());
+        assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
+    }
+}
+
 #[test]
 fn c152b_a_child_that_is_stopped_goes_on_when_it_is_told_to() {
     let mut nursery = Nursery::new();
@@ -232,6 +279,46 @@ fn c154b_many_short_children_leave_no_zombie_and_no_descriptor() {
             pids.extend(process.pid());
             nursery.ended(&log);
         }
+    }
+    assert_eq!(descriptors(), before);
+    assert!(!pids.into_iter().any(is_zombie));
+    assert_eq!(nursery.l.snapshot().connections.len(), 0);
+    assert_eq!(nursery.l.snapshot().watches, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c154b_a_thousand_children_at_once_are_served_and_leave_nothing() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let test = "process::ends::c154b_a_thousand_children_at_once_are_served_and_leave_nothing";
+    if !super::is_alone(test) {
+        return;
+    }
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
+    // Two pipes and a pidfd for each.
+    let most = limit.maximum.map_or(usize::MAX, |most| (most as usize).saturating_sub(100) / 4);
+    let many = most.min(1000);
+    let mut nursery = Nursery::new();
+    nursery.run(Command::new("/bin/true"));
+    let before = descriptors();
+    let cat = || Command::new("cat").descriptor(2, couplet::process::ChildFd::Null);
+    let children: Vec<_> = (0..many).map(|_| nursery.spawn(cat())).collect();
+    let pids: Vec<u32> = children.iter().filter_map(|(process, _)| process.pid()).collect();
+    assert_eq!(pids.len(), many);
+    for (at, (process, _)) in children.iter().enumerate() {
+        process.write(format!("line {at}\n"));
+    }
+    for (at, (process, log)) in children.iter().enumerate() {
+        nursery.until("its echo", || log.text(1) == format!("line {at}\n"));
+        assert!(process.pid().is_some(), "all run at once");
+    }
+    assert_eq!(nursery.l.snapshot().watches, many);
+    children.iter().for_each(|(process, _)| process.close_stdin());
+    for (process, log) in &children {
+        nursery.ended(log);
+        assert_eq!(process.end().and_then(|end| end.code()), Some(0));
     }
     assert_eq!(descriptors(), before);
     assert!(!pids.into_iter().any(is_zombie));

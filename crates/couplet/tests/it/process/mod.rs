@@ -6,6 +6,7 @@ mod endpoints;
 mod ends;
 mod output;
 mod set_up;
+mod simulated;
 mod terminals;
 
 use std::cell::RefCell;

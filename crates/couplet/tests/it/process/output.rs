@@ -46,6 +46,11 @@ fn a_program_that_writes_too_much_is_killed() {
     let failure = output_of(&mut nursery, Command::new("yes"), options).expect_err("too much");
     let too_long = failure.downcast_ref::<OutputTooLong>().expect("the error");
     assert_eq!(too_long, &OutputTooLong { command: "yes".into(), limit: 100_000 });
+    // Both streams together.
+    let both = sh("head -c 60000 /dev/zero; head -c 60000 /dev/zero >&2; sleep 1000");
+    let options = OutputOptions::default().limit(100_000);
+    let failure = output_of(&mut nursery, both, options).expect_err("too much");
+    assert!(failure.downcast_ref::<OutputTooLong>().is_some(), "{failure}");
 }
 
 #[test]

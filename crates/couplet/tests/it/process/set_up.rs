@@ -50,19 +50,25 @@ fn c150a_a_child_leads_a_group_or_a_session_and_has_a_death_signal() {
     assert!(group[0] == group[1] && group[2] == ours[2], "{group:?}");
     let session = numbers(nursery.run(sh(script).new_session()).text(1));
     assert!(session[0] == session[1] && session[0] == session[2], "{session:?}");
-    // It dies with the thread that started it.
-    let (ended, on_end) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let nursery = Nursery::new();
-        let command = sh("exec sleep 1000").death_signal(9).inherit_stdio();
-        let (process, _) = nursery.spawn(command);
-        ended.send(process.pid().expect("it runs")).expect("the test waits");
-    });
-    let pid = on_end.recv().expect("it started");
-    nursery.until("the death of the child", || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ")
-    });
+    // It dies with the thread that started it, as another user too.
+    let sleeps = || sh("exec sleep 1000").death_signal(9).inherit_stdio();
+    let mut commands = vec![sleeps()];
+    if rustix::process::geteuid().is_root() {
+        commands.push(sleeps().uid(65_534));
+    }
+    for command in commands {
+        let (ended, on_end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let nursery = Nursery::new();
+            let (process, _) = nursery.spawn(command);
+            ended.send(process.pid().expect("it runs")).expect("the test waits");
+        });
+        let pid = on_end.recv().expect("it started");
+        nursery.until("the death of the child", || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        });
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -76,6 +82,24 @@ fn c150b_a_child_runs_as_another_user_where_we_may() {
     assert_eq!(nursery.run(command).text(1), "65534\n65533\n65533\n");
     let command = sh("id -G").uid(65_534).gid(65_533).groups([65_531, 65_532]);
     assert_eq!(nursery.run(command).text(1), "65533 65531 65532\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c150b_another_user_has_none_of_our_supplementary_groups() {
+    use rustix::process::{Gid, getgroups};
+    use rustix::thread::set_thread_groups;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let before = getgroups().expect("our groups");
+    // Of this thread alone, which starts the children.
+    set_thread_groups(&[Gid::from_raw(65_530)]).expect("we may");
+    let mut nursery = Nursery::new();
+    assert!(nursery.run(sh("id -G")).text(1).contains("65530"), "a child of ours has them");
+    let command = sh("id -G").uid(65_534).gid(65_533);
+    assert_eq!(nursery.run(command).text(1), "65533\n");
+    set_thread_groups(&before).expect("we may");
 }
 
 #[cfg(target_os = "linux")]
@@ -171,6 +195,11 @@ fn c153a_descriptors_may_be_files_null_or_one_another() {
     assert_eq!(log.entries(), ["made", "exited 0", "ended 0"]);
     let text = std::fs::read_to_string(to).expect("it was written");
     assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["rose", "red", "0"]);
+    // The other one may have a higher number.
+    let command = sh("echo rose; echo red >&4")
+        .descriptor(1, ChildFd::SameAs(4))
+        .descriptor(4, ChildFd::FromChild);
+    assert_eq!(nursery.run(command).text(4), "rose\nred\n");
 }
 
 #[test]

@@ -45,7 +45,8 @@ fn seen_by_a_crowd(kit: Kit, answers: Answers, count: usize) -> Vec<usize> {
 
 /// Whether the next turn delivers what has arrived for all connections.
 fn has_batches(kit: Kit) -> bool {
-    kit.has_sockets() || kit.is_readiness_in_memory()
+    // What is written to a terminal arrives a moment later.
+    (kit.has_sockets() && !kit.is_terminal()) || kit.is_readiness_in_memory()
 }
 
 pub(crate) fn c57a_answers_leave_at_once_where_that_is_asked_for(kit: Kit) {

@@ -41,6 +41,8 @@ pub(crate) struct Kit {
     is_unix: bool,
     /// A's connections are pairs of pipes.
     is_pipes: bool,
+    /// A's connections are terminals.
+    is_terminal: bool,
     buffer: Option<usize>,
     answers: Answers,
     layers: Under,
@@ -88,6 +90,7 @@ impl Kit {
             driver,
             is_unix: false,
             is_pipes: false,
+            is_terminal: false,
             buffer: None,
             answers,
             layers,
@@ -130,6 +133,18 @@ impl Kit {
     pub(crate) const fn pipes(mut self) -> Kit {
         self.is_pipes = true;
         self
+    }
+
+    /// With terminals in raw mode that are adopted.
+    #[cfg(unix)]
+    pub(crate) const fn terminal(mut self) -> Kit {
+        self.is_terminal = true;
+        self
+    }
+
+    /// Whether its connections are terminals.
+    pub(crate) fn is_terminal(self) -> bool {
+        self.is_terminal
     }
 
     /// Whether its connections are pipes.
@@ -284,7 +299,9 @@ impl Rig {
         let a = self.end();
         let b = match role {
             #[cfg(unix)]
-            _ if self.kit.is_pipes => self.adopt_pipes(&a, script),
+            _ if self.kit.is_pipes => self.adopt_pipe(&a, script, B::piped()),
+            #[cfg(unix)]
+            _ if self.kit.is_terminal => self.adopt_pipe(&a, script, B::at_terminal()),
             Role::Server => {
                 let port = self.listen(&a, script);
                 self.peer(&port)
@@ -301,10 +318,10 @@ impl Rig {
         (a, b)
     }
 
-    /// A over two pipes, whose other ends are B's.
+    /// A over descriptors that are no socket, whose other ends are B's.
     #[cfg(unix)]
-    fn adopt_pipes(&self, a: &A, script: Script) -> B {
-        let (b, pipe) = B::piped();
+    fn adopt_pipe(&self, a: &A, script: Script, ends: (B, couplet::driver::Pipe)) -> B {
+        let (b, pipe) = ends;
         let mut protocol = Some(a.plays(script));
         let adopted = self.reactor.adopt_pipe(pipe, move |_: &Address| protocol.take());
         adopted.expect("pipes can be adopted").add_both(|_| Ok(())).detach();

@@ -49,8 +49,10 @@ macro_rules! facts {
 /// Whether a fact has a meaning on this kit that a test can see.
 fn is_seen(kit: kit::Kit, fact: &str) -> bool {
     let sealed = kit.is_sealed();
-    let left_out = (kit.is_unix() || kit.is_pipes()) && NEED_RESETS.contains(&fact)
-        || kit.is_pipes() && NOT_OVER_PIPES.contains(&fact)
+    let has_no_socket = kit.is_pipes() || kit.is_terminal();
+    let left_out = (kit.is_unix() || has_no_socket) && NEED_RESETS.contains(&fact)
+        || has_no_socket && NOT_OVER_PIPES.contains(&fact)
+        || kit.is_terminal() && NOT_OVER_TERMINALS.contains(&fact)
         || sealed && NOT_OVER_TLS.contains(&fact)
         || sealed && kit.has_sockets() && FILLS_PIECE_BY_PIECE.contains(&fact);
     !left_out
@@ -329,6 +331,43 @@ const NOT_OVER_PIPES: [&str; 16] = [
     "c71_drained_fails_with_the_connection",
 ];
 
+/// Facts that have no meaning for terminals, beside those that have none for pipes.
+const NOT_OVER_TERMINALS: [&str; 29] = [
+    // Their halves can't be closed apart: the peer hears of no end of a half, and after its own end it
+    // reads nothing.
+    "c05_a_close_after_the_peers_fin_has_no_drain",
+    "c06_a_producer_that_registers_while_closing_is_stopped",
+    "c06_a_registered_producer_writes_on_until_it_unregisters",
+    "c06_writes_after_lose_write_connection_are_dropped",
+    "c105b_what_a_question_panics_with_loses_that_connection_alone",
+    "c12_lose_connection_resumes_a_paused_producer",
+    "c12_lose_write_connection_waits_for_a_producer",
+    "c15a_the_idle_timeout_stays_in_force_after_the_peers_fin",
+    "c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off",
+    "c17a_a_requested_end_is_not_a_reset",
+    "c20a_after_lose_connection_no_reading_callback_comes",
+    "c20b_done_says_who_closed_first",
+    "c44_a_panic_in_any_callback_loses_that_connection",
+    "c44_fail_in_any_callback_loses_that_connection",
+    "c50a_the_next_protocol_is_told_of_an_end_that_was_told_before",
+    "c58_after_read_closed_writing_goes_on",
+    "c58_without_read_closed_the_connection_closes_and_flushes",
+    "c60_lose_write_connection_flushes_then_calls_write_closed",
+    "c61_a_panic_in_read_closed_or_write_closed_loses_the_connection",
+    // What was not read yet is lost when the peer hangs up.
+    "c23_the_peers_close_is_done_by_peer",
+    "c54_a_fin_is_noticed_on_resume",
+    "c55_a_fin_during_a_pause_comes_after_its_bytes",
+    "c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them",
+    "c55a_the_peers_end_is_heard_during_a_pause",
+    "c56_pending_input_is_delivered_before_the_end",
+    // They hold a few KiB, and give at most 4 at a time.
+    "c15_progress_postpones_the_close_deadline",
+    "c52_a_pause_inside_data_received_holds_at_once",
+    "c57_a_busy_connection_gets_one_read_a_turn",
+    "c65_a_relay_holds_no_more_than_one_read_past_the_mark",
+];
+
 /// Facts about resets at will, which UNIX sockets don't have: a system resets them only where one
 /// closes with unread input.
 const NEED_RESETS: [&str; 23] = [
@@ -489,6 +528,10 @@ driver_suite!(sim_unix, crate::suite::kit::Kit::sim().unix());
 // Over pairs of pipes.
 #[cfg(unix)]
 driver_suite!(mio_pipes, crate::suite::kit::Kit::mio().pipes());
+
+// Over terminals in raw mode.
+#[cfg(unix)]
+driver_suite!(mio_terminals, crate::suite::kit::Kit::mio().terminal());
 
 // Inside another loop, which turns it only when it is told to.
 #[cfg(unix)]

@@ -14,9 +14,9 @@ use couplet::testing::{Network, Wire};
 use super::sealed::{Seal, Seals};
 use crate::sealed::Raw;
 pub(crate) use crate::sealed::Saw;
-#[cfg(unix)]
-use sockets::Pipes;
 use sockets::{Listener, Stream};
+#[cfg(unix)]
+use sockets::{Pipes, Terminal};
 
 /// The peer of a connection. It does nothing, not even read, on its own.
 pub(crate) struct B {
@@ -32,6 +32,8 @@ pub(crate) enum Far {
     Sim(World, Socket),
     #[cfg(unix)]
     Pipes(Pipes),
+    #[cfg(unix)]
+    Terminal(Terminal),
 }
 
 /// The network of the peers.
@@ -174,6 +176,13 @@ impl B {
         (B::new(Far::Pipes(pipes)), pipe)
     }
 
+    /// The controlling side of a terminal.
+    #[cfg(unix)]
+    pub(crate) fn at_terminal() -> (B, couplet::driver::Pipe) {
+        let (terminal, pipe) = Terminal::new();
+        (B::new(Far::Terminal(terminal)), pipe)
+    }
+
     fn new(end: Far) -> B {
         let end = Rc::new(RefCell::new(Some(end)));
         B { end, seal: None, got: RefCell::default(), saw: Cell::new(Saw::Open) }
@@ -219,7 +228,7 @@ impl B {
             Some(Far::Memory(wire)) => wire.reset(),
             Some(Far::Sim(_, socket)) => socket.reset(),
             #[cfg(unix)]
-            Some(Far::Pipes(_)) => panic!("a pipe knows no reset"),
+            Some(Far::Pipes(_) | Far::Terminal(_)) => panic!("a pipe knows no reset"),
             None => {}
         }
     }
@@ -281,7 +290,7 @@ impl B {
                 socket.error().is_some()
             }
             #[cfg(unix)]
-            Far::Pipes(_) => false,
+            Far::Pipes(_) | Far::Terminal(_) => false,
         })
     }
 
@@ -292,7 +301,7 @@ impl B {
             Far::Memory(wire) => wire.address(),
             Far::Sim(_, socket) => socket.address().expect("a connected socket"),
             #[cfg(unix)]
-            Far::Pipes(_) => panic!("a pipe has no address"),
+            Far::Pipes(_) | Far::Terminal(_) => panic!("a pipe has no address"),
         })
     }
 }
@@ -312,7 +321,7 @@ impl Far {
             Some(Far::Memory(wire)) => wire.close(),
             Some(Far::Sim(_, socket)) => socket.close(),
             #[cfg(unix)]
-            Some(Far::Pipes(_)) => {}
+            Some(Far::Pipes(_) | Far::Terminal(_)) => {}
             Some(Far::Socket(_)) | None => {}
         }
     }
@@ -326,6 +335,8 @@ impl Raw for Far {
             Far::Sim(_, socket) => socket.push(data).ok(),
             #[cfg(unix)]
             Far::Pipes(pipes) => pipes.send(data),
+            #[cfg(unix)]
+            Far::Terminal(terminal) => terminal.send(data),
         }
     }
 
@@ -336,6 +347,8 @@ impl Raw for Far {
             Far::Sim(_, socket) => socket.fin(),
             #[cfg(unix)]
             Far::Pipes(pipes) => pipes.fin(),
+            #[cfg(unix)]
+            Far::Terminal(terminal) => terminal.fin(),
         }
     }
 
@@ -345,6 +358,8 @@ impl Raw for Far {
             Far::Memory(wire) => Raw::take(wire, n),
             #[cfg(unix)]
             Far::Pipes(pipes) => pipes.take(n),
+            #[cfg(unix)]
+            Far::Terminal(terminal) => terminal.take(n),
             Far::Sim(world, socket) => {
                 world.pass(Duration::ZERO);
                 let bytes = socket.take(n);
@@ -440,6 +455,60 @@ mod sockets {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => (Vec::new(), Saw::Open),
                 Err(error) => panic!("a pipe: {error}"),
+            }
+        }
+    }
+
+    /// The controlling side of a terminal, until B has closed it: it has no halves.
+    #[cfg(unix)]
+    pub(crate) struct Terminal(RefCell<Option<std::fs::File>>, String);
+
+    #[cfg(unix)]
+    impl Terminal {
+        pub(crate) fn new() -> (Terminal, couplet::driver::Pipe) {
+            let (far, near) = crate::terminal::raw();
+            rustix::io::ioctl_fionbio(&far, true).expect("an option");
+            let path = rustix::termios::ttyname(&near, Vec::new()).expect("a terminal");
+            let path = path.into_string().expect("ASCII");
+            let pipe = couplet::driver::Pipe::duplex(near).expect("a duplicate");
+            (Terminal(RefCell::new(Some(far.into())), path), pipe)
+        }
+
+        /// Waits until something that was sent has arrived, which the system leaves to a thread of its own.
+        fn settle(&self) {
+            use rustix::event::{PollFd, PollFlags, Timespec, poll};
+            let near = crate::terminal::other_side(&self.1);
+            let a_second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&near, PollFlags::IN)], Some(&a_second));
+        }
+
+        pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
+            match self.0.borrow_mut().as_mut()?.write(data) {
+                Ok(n) => {
+                    self.settle();
+                    Some(n)
+                }
+                Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
+            }
+        }
+
+        pub(crate) fn fin(&self) {
+            self.0.take();
+        }
+
+        pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
+            let mut bytes = vec![0; n];
+            let mut end = self.0.borrow_mut();
+            let Some(end) = end.as_mut() else { return (Vec::new(), Saw::Open) };
+            match end.read(&mut bytes) {
+                Ok(0) => (Vec::new(), Saw::Fin),
+                Ok(n) => {
+                    bytes.truncate(n);
+                    (bytes, Saw::Open)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (Vec::new(), Saw::Open),
+                // Its other side is closed.
+                Err(_) => (Vec::new(), Saw::Fin),
             }
         }
     }

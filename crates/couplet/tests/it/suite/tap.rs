@@ -140,6 +140,11 @@ impl World for Tapped {
         self.inner.adopt_pipe(pipe)
     }
 
+    #[cfg(unix)]
+    fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
+        self.inner.inherited(number)
+    }
+
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
         self.inner.adopt_port(socket)
     }

@@ -61,6 +61,33 @@ impl Kernel {
         Ok(id)
     }
 
+    /// A pipe between the programs of two hosts on one machine, open from now on; returns the first
+    /// one's end.
+    #[cfg(unix)]
+    pub(in crate::sim::kernel) fn join(&mut self, from: u32, to: u32, name: &Address) -> EndId {
+        let state = self.host(from);
+        state.tried += 1;
+        let label = Label { client: from, ordinal: state.tried };
+        let to_it = state.tried_to.entry(to).or_default();
+        *to_it += 1;
+        let key @ [a, b, n] = [u64::from(from), u64::from(to), u64::from(*to_it)];
+        let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
+        let end = |host: u32| End::new(host, name.clone(), Stage::Open);
+        let conn = Conn {
+            label,
+            buffers: self.buffers,
+            name: key,
+            ends: [end(from), end(to)],
+            ways: [way(0), way(1)],
+            tap: None,
+        };
+        let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
+        self.host(from).ends.insert(id);
+        self.host(to).ends.insert(id.other());
+        self.note(from, What::Tries(label, name.clone()));
+        id
+    }
+
     /// The host that this address reaches, and the local address of a connection to it.
     fn route_to(
         &mut self,
@@ -212,18 +239,37 @@ impl Kernel {
         }
         // A UNIX socket is reset only where it closes with unread input.
         let resets = how == CloseMode::Reset && end.local.unix().is_none();
-        let aborts = resets || end.unread > 0 || end.stage == Stage::Connecting;
+        let is_pipe = matches!(end.local, Address::Pipe(_));
+        let is_unread = end.unread > 0;
+        // A pipe knows no reset.
+        let aborts = (resets || is_unread || end.stage == Stage::Connecting) && !is_pipe;
         end.stage = Stage::Closed;
         end.key = None;
         end.inbox = VecDeque::new();
+        if is_pipe {
+            end.unread = 0;
+        }
         let (dead, host) = (end.dead, end.host);
         self.host(host).ends.remove(&id);
+        if is_pipe {
+            self.is_unheard(id.other());
+        }
         if aborts && !dead {
             self.abort(id);
         } else if !dead {
             self.shut_write(id);
         }
         self.reap(id.conn);
+    }
+
+    /// Nobody reads from this end of a pipe any more: what it sends is dropped.
+    fn is_unheard(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let way = conn.way(id.side);
+        way.forget_all();
+        (way.unacked, way.arrived, way.ack_coming) = (0, 0, false);
+        self.notify(id);
+        self.transmit(id);
     }
 
     /// Drops unsent bytes and sends a reset.

@@ -5,6 +5,7 @@ use std::io;
 use super::super::{EndId, Happening, Kernel};
 use super::showing::Sent;
 use super::{Fin, Packet, Stage};
+use crate::address::Address;
 use crate::driver::memory::Cut;
 use crate::sim::Host;
 use crate::sim::faults::Fault;
@@ -104,7 +105,8 @@ impl Kernel {
     pub(super) fn fly(&mut self, id: EndId, bytes: usize) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (from, to) = conn.hosts(id.side);
-        let departs = if from == to { self.now } else { self.departure(from, bytes) };
+        let is_local = self.machine(from) == self.machine(to);
+        let departs = if is_local { self.now } else { self.departure(from, bytes) };
         let takes = self.draw(id, from, to);
         let Some(conn) = self.conn(id.conn) else { return };
         let way = conn.way(id.side);
@@ -238,7 +240,7 @@ impl Kernel {
             Packet::Data(data) => {
                 acks = data.len();
                 if end.stage == Stage::Closed {
-                    broken = true;
+                    broken = !matches!(end.local, Address::Pipe(_));
                 } else {
                     end.unread += data.len();
                     end.inbox.push_back(data);

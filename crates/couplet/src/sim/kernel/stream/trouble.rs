@@ -8,6 +8,7 @@ use std::io;
 use super::super::{EndId, Happening, Kernel};
 use super::showing::Sent;
 use super::{Fin, Packet, Stage};
+use crate::address::Address;
 use crate::sim::Host;
 use crate::sim::random::{Purpose, Stream};
 
@@ -200,6 +201,9 @@ impl Kernel {
     pub(in crate::sim::kernel) fn reset_some(&mut self, host: Host, one_in: u32) {
         for end in self.ends_of(host.0) {
             let Some(conn) = self.conn(end.conn) else { continue };
+            if matches!(conn.end(0).local, Address::Pipe(_)) {
+                continue;
+            }
             let [a, b, n] = conn.name;
             // Keyed by time and identity, not by position: other connections must not matter.
             let key = [self.now, u64::from(host.0), a, b, n];

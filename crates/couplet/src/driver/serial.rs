@@ -1,0 +1,289 @@
+//! Serial lines: terminals without a person, at a speed. Their settings are serial2's; what they were before
+//! is given back at the end. Twisted's `SerialPort`.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::termios::{ControlModes, OptionalActions, QueueSelector, Termios};
+use rustix::termios::{tcflush, tcgetattr, tcsetattr};
+use serial2::{CharSize, KeepSettings, SerialPort, Settings, StopBits};
+
+use super::Pipe;
+
+/// The settings of a serial line. Unless set: 9600 bits a second, 8 bits, no parity, 1 stop bit, no flow
+/// control. For [`Pipe::serial`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SerialOptions {
+    /// Bits a second.
+    pub speed: u32,
+    /// Bits of a character, from 5 to 8.
+    pub bits: u8,
+    /// The parity bit.
+    pub parity: Parity,
+    /// Stop bits, 1 or 2.
+    pub stop: u8,
+    /// How either side makes the other wait.
+    pub flow: FlowControl,
+}
+
+/// The parity bit of a character on a serial line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Parity {
+    /// There is none.
+    #[default]
+    None,
+    /// The number of ones is even.
+    Even,
+    /// The number of ones is odd.
+    Odd,
+}
+
+/// How either side of a serial line makes the other wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowControl {
+    /// It can't.
+    #[default]
+    None,
+    /// By two wires (RTS and CTS).
+    Hardware,
+    /// By two characters, `\x13` and `\x11` (XOFF and XON), which can't be data then.
+    Software,
+}
+
+impl Default for SerialOptions {
+    fn default() -> SerialOptions {
+        SerialOptions {
+            speed: 9600,
+            bits: 8,
+            parity: Parity::None,
+            stop: 1,
+            flow: FlowControl::None,
+        }
+    }
+}
+
+impl SerialOptions {
+    /// Sets the speed, bits a second.
+    #[must_use]
+    pub fn speed(mut self, bits_per_second: u32) -> Self {
+        self.speed = bits_per_second;
+        self
+    }
+
+    /// Sets the bits of a character.
+    #[must_use]
+    pub fn bits(mut self, bits: u8) -> Self {
+        self.bits = bits;
+        self
+    }
+
+    /// Sets the parity.
+    #[must_use]
+    pub fn parity(mut self, parity: Parity) -> Self {
+        self.parity = parity;
+        self
+    }
+
+    /// Sets the number of stop bits.
+    #[must_use]
+    pub fn stop(mut self, bits: u8) -> Self {
+        self.stop = bits;
+        self
+    }
+
+    /// Sets the flow control.
+    #[must_use]
+    pub fn flow(mut self, flow: FlowControl) -> Self {
+        self.flow = flow;
+        self
+    }
+
+    fn apply(&self, settings: &mut Settings) -> io::Result<()> {
+        let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        settings.set_raw();
+        settings.set_baud_rate(self.speed)?;
+        settings.set_char_size(match self.bits {
+            5 => CharSize::Bits5,
+            6 => CharSize::Bits6,
+            7 => CharSize::Bits7,
+            8 => CharSize::Bits8,
+            _ => return refused("a character has from 5 to 8 bits"),
+        });
+        settings.set_stop_bits(match self.stop {
+            1 => StopBits::One,
+            2 => StopBits::Two,
+            _ => return refused("a character has 1 or 2 stop bits"),
+        });
+        settings.set_parity(match self.parity {
+            Parity::None => serial2::Parity::None,
+            Parity::Even => serial2::Parity::Even,
+            Parity::Odd => serial2::Parity::Odd,
+        });
+        settings.set_flow_control(match self.flow {
+            FlowControl::None => serial2::FlowControl::None,
+            FlowControl::Hardware => serial2::FlowControl::RtsCts,
+            FlowControl::Software => serial2::FlowControl::XonXoff,
+        });
+        Ok(())
+    }
+}
+
+impl Pipe {
+    /// A serial line, by the path of its device: raw, with these settings. Modem lines are ignored. When
+    /// the connection has ended, or the pipe is dropped, the device has the settings it had before; where
+    /// some of what was written has not left by then, in a thread that waits for it. Twisted's
+    /// `SerialPort`.
+    ///
+    /// ```no_run
+    /// use couplet::driver::{Pipe, SerialOptions};
+    ///
+    /// let line = Pipe::serial("/dev/ttyUSB0", &SerialOptions::default().speed(115_200))?;
+    /// assert_eq!(line.name(), "serial:/dev/ttyUSB0");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's, such as that there is no such device, or that we may not use it; that it is no serial
+    /// line; that it does not take these settings.
+    pub fn serial(path: impl AsRef<Path>, options: &SerialOptions) -> io::Result<Pipe> {
+        let path = path.as_ref();
+        let mut port = SerialPort::open(path, KeepSettings).map_err(|error| {
+            match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                Some(rustix::io::Errno::NOTTY) => {
+                    io::Error::new(io::ErrorKind::InvalidInput, "it is no serial line or terminal")
+                }
+                _ => error,
+            }
+        })?;
+        let descriptor = OwnedFd::from(port.try_clone()?);
+        let before = tcgetattr(&descriptor)?;
+        let mut connected = before.clone();
+        let modes = Modes { descriptor: Some(descriptor), before };
+        // Whatever it was for, there is no modem to wait for, and it receives.
+        connected.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+        modes.set(OptionalActions::Now, &connected)?;
+        let mut settings = port.get_configuration()?;
+        options.apply(&mut settings)?;
+        port.set_configuration(&settings).map_err(|error| match error.raw_os_error() {
+            Some(_) => error,
+            None => {
+                let text = format!("the device does not take these settings: {options}");
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            }
+        })?;
+        let mut pipe = Pipe::duplex(port)?.named(format!("serial:{}", path.display()));
+        pipe.modes = Some(modes);
+        Ok(pipe)
+    }
+}
+
+/// As [`endpoints`](crate::endpoints) write them, all of them.
+impl std::fmt::Display for SerialOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let SerialOptions { speed, bits, parity, stop, flow } = self;
+        write!(f, "speed={speed}:bits={bits}:parity={parity}:stop={stop}:flow={flow}")
+    }
+}
+
+impl std::fmt::Display for Parity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Parity::None => "none",
+            Parity::Even => "even",
+            Parity::Odd => "odd",
+        })
+    }
+}
+
+impl std::fmt::Display for FlowControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FlowControl::None => "none",
+            FlowControl::Hardware => "hardware",
+            FlowControl::Software => "software",
+        })
+    }
+}
+
+/// A terminal, and its modes before: given back when this is dropped. It holds the terminal open until then,
+/// so that no other close of it has to wait for what has not left.
+#[derive(Debug)]
+pub(super) struct Modes {
+    /// Until it is dropped.
+    descriptor: Option<OwnedFd>,
+    before: Termios,
+}
+
+impl Modes {
+    fn set(&self, when: OptionalActions, modes: &Termios) -> io::Result<()> {
+        match &self.descriptor {
+            Some(descriptor) => Ok(tcsetattr(descriptor, when, modes)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Drops what was written and has not left.
+    pub(super) fn discard(&self) {
+        if let Some(descriptor) = &self.descriptor
+            && let Err(error) = tcflush(descriptor, QueueSelector::OFlush)
+        {
+            tracing::debug!(%error, "cannot discard the output of a serial line");
+        }
+    }
+}
+
+impl Drop for Modes {
+    fn drop(&mut self) {
+        let unsent = self.descriptor.as_ref().and_then(couplet_os::unsent::unsent);
+        if let Some(descriptor) = self.descriptor.take() {
+            give_back(descriptor, self.before.clone(), unsent.is_some_and(|unsent| unsent > 0));
+        }
+    }
+}
+
+/// Restores the modes, and closes the descriptor. The system does not say when output has left, but it waits.
+fn give_back(descriptor: OwnedFd, before: Termios, waits: bool) {
+    let restore = |when: OptionalActions, descriptor: &OwnedFd, before: &Termios| {
+        if let Err(error) = tcsetattr(descriptor, when, before) {
+            tracing::debug!(%error, "cannot restore the settings of a serial line");
+        }
+    };
+    if !waits {
+        return restore(OptionalActions::Now, &descriptor, &before);
+    }
+    let wait = move || restore(OptionalActions::Drain, &descriptor, &before);
+    if let Err(error) = std::thread::Builder::new().name("couplet-serial".to_owned()).spawn(wait) {
+        tracing::warn!(%error, "cannot wait for the output of a serial line");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    #[test]
+    fn the_settings_are_given_back_when_the_output_has_left() {
+        let far = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        unlockpt(&far).expect("ours");
+        let name = ptsname(&far, Vec::new()).expect("its name").into_string().expect("ASCII");
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+        let near = rustix::fs::open(&name, flags, rustix::fs::Mode::empty()).expect("it");
+        let before = tcgetattr(&near).expect("its modes");
+        for waits in [true, false] {
+            let mut raw = before.clone();
+            raw.make_raw();
+            tcsetattr(&near, OptionalActions::Now, &raw).expect("ours");
+            give_back(near.try_clone().expect("a duplicate"), before.clone(), waits);
+            let is_back = || tcgetattr(&near).expect("its modes").local_modes == before.local_modes;
+            while !is_back() {
+                assert!(waits, "at once");
+                std::thread::yield_now();
+            }
+        }
+    }
+}

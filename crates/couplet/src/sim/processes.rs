@@ -1,0 +1,227 @@
+//! Programs that simulated programs start: [`Sim::program`], and the world's side of
+//! [`Reactor::spawn_process`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::driver::System;
+use super::kernel::{EndId, Fate};
+use super::world::Sim;
+use crate::address::Address;
+use crate::defer::Result;
+use crate::driver::process::{
+    ChildProcess, Command, ProcessEnd, ProcessSignal, Spawned, WorldProcess,
+};
+use crate::driver::{Adopted, CloseMode};
+use crate::reactor::Reactor;
+
+/// What a program that can be started does: the `main` of the real one.
+pub(super) type Main = Rc<dyn Fn(&Program) -> Result<()>>;
+
+/// A program that was started by another one in the simulation: see [`Sim::program`].
+pub struct Program {
+    reactor: Reactor,
+    args: Vec<String>,
+    fate: Rc<Fate>,
+}
+
+impl Program {
+    /// The reactor of its loop.
+    pub fn reactor(&self) -> &Reactor {
+        &self.reactor
+    }
+
+    /// Its arguments, without its own name.
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// Stops its loop, and exits with this code when that has ended. A program that ends otherwise exits
+    /// with 0, or with 1 if its function or its run returns an error.
+    pub fn exit(&self, code: i32) {
+        self.fate.code.set(code);
+        self.reactor.stop();
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("args", &self.args).finish_non_exhaustive()
+    }
+}
+
+impl Sim {
+    /// Adds a program, which the programs of hosts can start by this name, with or without a folder before
+    /// it: [`Reactor::spawn_process`], [`process_output`](Reactor::process_output) and the endpoint
+    /// `process:`. Its standard input and output are the endpoint `stdio:`, and its standard error is
+    /// `fd:2`, where the command has a pipe for it.
+    ///
+    /// Each process is a host of its own beside its parent's, on the same machine: bytes between them take
+    /// no time, and crashes, pauses, partitions and changes of the clock concern both. It dies when the
+    /// parent's program ends, however that ends. SIGTERM and SIGINT stop its loop, and SIGKILL, SIGHUP and
+    /// SIGQUIT end it; other signals are errors. Users, directories, limits and the like have no meaning
+    /// here, and terminals and other descriptors are refused. Its input and output are one pipe: closing the
+    /// output closes both. What is written and nobody reads any more is dropped, without an error.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use couplet::process::{Command, OutputOptions};
+    /// use couplet::sim::Sim;
+    /// use couplet::{Protocol, Reason, Transport};
+    ///
+    /// struct Shout;
+    /// impl Protocol for Shout {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data.to_ascii_uppercase());
+    ///     }
+    ///     fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
+    ///         transport.reactor().stop();
+    ///     }
+    /// }
+    ///
+    /// let mut sim = Sim::new(1);
+    /// sim.program("shout", |program| {
+    ///     program.reactor().connect("stdio:", || Shout).detach();
+    ///     Ok(())
+    /// });
+    /// let notes = sim.notes();
+    /// sim.host("server", move |reactor| {
+    ///     let poem = OutputOptions::default().input("Rose is a rose");
+    ///     let output = reactor.process_output_with(Command::new("/usr/bin/shout"), poem);
+    ///     let notes = notes.clone();
+    ///     output.map(move |output| notes.note(String::from_utf8_lossy(&output.stdout))).detach();
+    ///     Ok(())
+    /// });
+    /// sim.keep_trace();
+    /// sim.run_for(Duration::from_secs(1))?;
+    /// assert!(sim.trace().contains("ROSE IS A ROSE"));
+    /// sim.finish()?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    pub fn program(&mut self, name: &str, program: impl Fn(&Program) -> Result<()> + 'static) {
+        self.kernel.borrow_mut().programs.insert(name.to_owned(), Rc::new(program));
+    }
+
+    /// The function of a host that is a process.
+    pub(super) fn main_of(&self, host: u32) -> Option<impl Fn(&Reactor) -> Result<()> + 'static> {
+        let kernel = self.kernel.borrow();
+        let child = kernel.hosts[host as usize].child.as_ref()?;
+        let (main, args, fate) = (child.main.clone(), child.args.clone(), child.fate.clone());
+        Some(move |reactor: &Reactor| {
+            let (reactor, args, fate) = (reactor.clone(), args.clone(), fate.clone());
+            main(&Program { reactor, args, fate })
+        })
+    }
+
+    /// The program of a host has ended by itself, which is the end of a process.
+    pub(super) fn note_exit(&self, host: u32, is_well: bool) {
+        let fate = self.kernel.borrow().fate(host);
+        if let Some(fate) = fate {
+            let code = fate.code.get();
+            fate.is(ProcessEnd::Exited(if is_well { code } else { code.max(1) }));
+        }
+    }
+}
+
+/// One end of a pipe of a process, until its driver takes it.
+struct Joined {
+    system: System,
+    end: Option<EndId>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            self.system.kernel.borrow_mut().close(end, CloseMode::Normal);
+        }
+    }
+}
+
+fn adopted(system: &System, end: EndId, name: &Address) -> Adopted {
+    let joined = Joined { system: system.clone(), end: Some(end) };
+    Adopted::new(name.clone(), name.clone(), joined)
+}
+
+/// The end of a pipe that was adopted in this system.
+pub(super) fn end_of(adopted: Adopted, system: &System) -> io::Result<EndId> {
+    let foreign =
+        || io::Error::new(io::ErrorKind::InvalidInput, "a pipe of another driver's world");
+    let mut joined = adopted.socket.downcast::<Joined>().map_err(|_| foreign())?;
+    if joined.system.host != system.host {
+        return Err(foreign());
+    }
+    joined.end.take().ok_or_else(foreign)
+}
+
+/// Starts a program as a child of this system's.
+pub(super) fn spawn(system: &System, command: &Command) -> io::Result<Spawned> {
+    let has_stderr = command.has_simulated_pipes()?;
+    let name = Address::Pipe(format!("process:{command}").into());
+    let program = command.program().to_string_lossy();
+    let setup = (command.arguments(), has_stderr);
+    let added = system.running()?.add_child(system.host, &program, setup, &name);
+    let (host, stdio, stderr) = added?;
+    let mut pipes = BTreeMap::from([(1, adopted(system, stdio, &name))]);
+    pipes.extend(stderr.map(|end| (2, adopted(system, end, &name))));
+    let fate = system.kernel.borrow().fate(host).expect("it was just added");
+    let child = Simulated { system: system.clone(), host, fate };
+    Ok(Spawned { pipes, is_joined: true, terminal: None, child: ChildProcess::of_world(child) })
+}
+
+/// The standard descriptor of this system's program, of which one is the input and output.
+pub(super) fn inherited(system: &System, number: i32) -> io::Result<Adopted> {
+    let mut kernel = system.running()?;
+    let child = kernel.hosts[system.host as usize].child.as_mut();
+    let end = child.and_then(|child| match number {
+        0 | 1 => child.stdio.take(),
+        2 => child.stderr.take(),
+        _ => None,
+    });
+    let missing = "this simulated program has no such descriptor, or has taken it already";
+    let end = end.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing))?;
+    drop(kernel);
+    let name = if number == 2 { "fd:2" } else { "stdio:" };
+    Ok(adopted(system, end, &Address::Pipe(name.into())))
+}
+
+/// A process, as its parent's program has it.
+struct Simulated {
+    /// The parent's.
+    system: System,
+    host: u32,
+    fate: Rc<Fate>,
+}
+
+impl WorldProcess for Simulated {
+    fn pid(&self) -> u32 {
+        self.host + 1
+    }
+
+    fn signal(&self, signal: ProcessSignal) -> io::Result<()> {
+        self.system.running()?.signal_child(self.host, signal)
+    }
+
+    fn poll_end(&self, context: &mut Context<'_>) -> Poll<ProcessEnd> {
+        match &*self.fate.end.borrow() {
+            Some(end) => Poll::Ready(end.clone()),
+            None => {
+                *self.fate.waker.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn has_parent(&self) -> bool {
+        self.system.running().is_ok()
+    }
+}
+
+impl fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulated").field("host", &self.host).finish_non_exhaustive()
+    }
+}

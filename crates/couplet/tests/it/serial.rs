@@ -1,0 +1,259 @@
+//! Row 51c: serial lines. A pseudoterminal stands in for the device; it takes any speed, stop bits and flow
+//! control, and refuses what it has no bits for: characters of 7 bits, and parity.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::driver::{FlowControl, Parity, Pipe, SerialOptions};
+use couplet::endpoints::{SerialClient, client_from_string};
+use couplet::{Failure, Loop, Protocol, Reason, Transport};
+use rustix::termios::{ControlModes, InputModes, LocalModes, Termios, tcgetattr};
+
+use crate::terminal;
+
+#[derive(Default)]
+struct Seen {
+    transport: Option<Transport>,
+    data: Vec<u8>,
+    lost: Option<String>,
+    failure: Option<Failure>,
+}
+
+#[derive(Clone, Default)]
+struct End(Rc<RefCell<Seen>>);
+
+impl Protocol for End {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.0.borrow_mut().transport = Some(transport.clone());
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.0.borrow_mut().data.extend_from_slice(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        let before = self.0.borrow_mut().lost.replace(reason.to_string());
+        assert_eq!(before, None, "once");
+    }
+}
+
+/// A loop with a connection to a serial line, and the device's other side.
+struct Line {
+    l: Loop,
+    end: End,
+    far: Option<File>,
+    path: String,
+    before: Termios,
+}
+
+impl Line {
+    /// Connects to the device, with these options of the endpoint.
+    fn new(options: &str) -> Line {
+        let (far, path) = terminal::pair();
+        rustix::io::ioctl_fionbio(&far, true).expect("an option");
+        let before = tcgetattr(&far).expect("its modes");
+        let l = Loop::new().expect("a loop");
+        let end = End::default();
+        let (ours, failed) = (end.clone(), end.clone());
+        let connecting =
+            l.reactor().connect(format!("serial:{path}{options}"), move || ours.clone());
+        let note = move |failure| {
+            failed.0.borrow_mut().failure = Some(failure);
+            Ok(())
+        };
+        connecting.map(|_| ()).add_errback(note).detach();
+        let mut line = Line { l, end, far: Some(far.into()), path, before };
+        line.until(|seen| seen.transport.is_some() || seen.failure.is_some());
+        line
+    }
+
+    fn until(&mut self, mut done: impl FnMut(&Seen) -> bool) {
+        for _ in 0..2000 {
+            if done(&self.end.0.borrow()) {
+                return;
+            }
+            self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
+        }
+        panic!("it never happened");
+    }
+
+    fn transport(&self) -> Transport {
+        self.end.0.borrow().transport.clone().expect("it is connected")
+    }
+
+    /// Those of the device, as whoever opens it sees them.
+    fn modes(&self) -> Termios {
+        tcgetattr(terminal::other_side(&self.path)).expect("its modes")
+    }
+
+    fn is_as_before(&self) -> bool {
+        let (now, before) = (self.modes(), &self.before);
+        now.control_modes == before.control_modes
+            && now.input_modes == before.input_modes
+            && now.output_modes == before.output_modes
+            && now.local_modes == before.local_modes
+            && now.input_speed() == before.input_speed()
+            && now.output_speed() == before.output_speed()
+    }
+
+    /// Reads this many bytes at the other side.
+    fn read(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        let mut got = 0;
+        for _ in 0..2000 {
+            match self.far.as_mut().expect("it is open").read(&mut bytes[got..]) {
+                Ok(n) => got += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+            if got == n {
+                return bytes;
+            }
+            self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
+        }
+        panic!("only {got} of {n} bytes came");
+    }
+}
+
+#[test]
+fn c51c_a_serial_line_passes_all_bytes_as_they_are_both_ways() {
+    let mut line = Line::new(":speed=115200");
+    assert_eq!(line.transport().peer().to_string(), format!("serial:{}", line.path));
+    // Among them are Ctrl-C, Ctrl-D, Ctrl-S, CR and LF.
+    let all: Vec<u8> = (0..=255).collect();
+    line.transport().write(&all);
+    assert_eq!(line.read(256), all);
+    line.far.as_mut().expect("it is open").write_all(&all).expect("room");
+    line.until(|seen| seen.data.len() >= 256);
+    assert_eq!(line.end.0.borrow().data, all);
+    // More than it holds at once.
+    let many: Vec<u8> = (0..100_000_u32).map(|i| i as u8).collect();
+    line.transport().write(&many);
+    assert_eq!(line.read(many.len()), many);
+}
+
+#[test]
+fn c51c_the_settings_of_the_line_are_those_of_the_endpoint() {
+    let line = Line::new(":speed=115200:stop=2:flow=hardware");
+    let modes = line.modes();
+    assert_eq!((modes.input_speed(), modes.output_speed()), (115_200, 115_200));
+    let flags = ControlModes::CSTOPB | ControlModes::CRTSCTS | ControlModes::CS8;
+    assert!(modes.control_modes.contains(flags | ControlModes::CLOCAL | ControlModes::CREAD));
+    assert!(
+        !modes.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    );
+    let line = Line::new(":flow=software");
+    let modes = line.modes();
+    assert_eq!(modes.output_speed(), 9600, "unless it is set");
+    assert!(modes.input_modes.contains(InputModes::IXON | InputModes::IXOFF));
+    assert!(!modes.control_modes.intersects(ControlModes::CSTOPB | ControlModes::CRTSCTS));
+    let line = Line::new(":speed=31250");
+    assert_eq!(line.modes().output_speed(), 31_250, "any speed, such as that of MIDI");
+}
+
+/// Where the device has no such setting the connection fails: it would read noise.
+#[cfg(target_os = "linux")]
+#[test]
+fn c51c_settings_that_the_device_does_not_take_are_an_error_and_change_nothing() {
+    for options in [":parity=even", ":parity=odd", ":bits=7"] {
+        let line = Line::new(&format!("{options}:speed=19200"));
+        let failure = line.end.0.borrow_mut().failure.take().expect(options).to_string();
+        assert!(failure.contains("does not take these settings: speed=19200"), "{failure}");
+        assert!(failure.contains(&options[1..]), "{failure}");
+        assert!(line.is_as_before(), "{options}");
+    }
+}
+
+#[test]
+fn c51c_the_device_has_its_settings_back_after_the_connection() {
+    for act in [Transport::lose_connection, Transport::abort_connection] {
+        let mut line = Line::new(":speed=115200:flow=software");
+        let kept = terminal::other_side(&line.path);
+        assert!(!line.is_as_before());
+        act(&line.transport());
+        line.until(|seen| seen.lost.is_some());
+        line.l.turn(Some(Duration::ZERO)).expect("a turn");
+        assert!(line.is_as_before());
+        drop(kept);
+    }
+    // And after a loop that was dropped, or a pipe that was never adopted.
+    let Line { l, far, path, before, end } = Line::new(":speed=115200");
+    drop((l, end));
+    let l = Loop::new().expect("a loop");
+    let mut line = Line { l, far, path, before, end: End::default() };
+    assert!(line.is_as_before());
+    let pipe = Pipe::serial(&line.path, &SerialOptions::default().speed(300)).expect("a line");
+    assert!(!line.is_as_before());
+    drop(pipe);
+    assert!(line.is_as_before());
+    line.far = None;
+}
+
+#[test]
+fn c51c_a_hang_up_is_the_end_of_the_connection() {
+    let mut line = Line::new("");
+    line.far = None;
+    line.until(|seen| seen.lost.is_some());
+    assert_eq!(line.end.0.borrow().lost.as_deref(), Some("connection closed by the peer"));
+}
+
+#[test]
+fn c51c_mistakes_in_a_serial_endpoint_are_shown() {
+    for (text, at, problem) in [
+        ("serial", 6, "missing path: expected serial:PATH"),
+        ("serial:", 7, "expected serial:PATH, that of a device such as /dev/ttyUSB0"),
+        ("serial:/dev/ttyS0:speed=fast", 24, "expected bits per second from 1 to"),
+        ("serial:/dev/ttyS0:speed=0", 24, "expected bits per second from 1 to"),
+        ("serial:/dev/ttyS0:bits=9", 23, "expected bits of a character, from 5 to 8"),
+        ("serial:/dev/ttyS0:parity=mark", 25, "expected none, even or odd"),
+        ("serial:/dev/ttyS0:stop=0", 23, "expected stop bits, from 1 to 2"),
+        ("serial:/dev/ttyS0:flow=rts", 23, "expected none, hardware or software"),
+        ("serial:/dev/ttyS0:9600", 18, "expected nothing more"),
+    ] {
+        let error = client_from_string(text).expect_err(text);
+        assert!(error.at() == at && error.problem().contains(problem), "{text}: {error}");
+    }
+    let hints = [
+        ("serial:/dev/ttyS0:baud=9600", None),
+        ("serial:/dev/ttyS0:sped=9600", Some("serial:/dev/ttyS0:speed=9600")),
+        ("seral:/dev/ttyS0:speed=9600", Some("serial:/dev/ttyS0:speed=9600")),
+    ];
+    for (text, hint) in hints {
+        assert_eq!(client_from_string(text).expect_err(text).hint(), hint, "{text}");
+    }
+    let options = SerialOptions::default()
+        .speed(300)
+        .bits(7)
+        .parity(Parity::Odd)
+        .stop(2)
+        .flow(FlowControl::Software);
+    let whole = "serial:/dev/ttyS0:speed=300:bits=7:parity=odd:stop=2:flow=software";
+    assert_eq!(SerialClient::new("/dev/ttyS0", options).to_string(), whole);
+    assert_eq!(client_from_string(whole).expect("it reads").to_string(), whole);
+}
+
+#[test]
+fn c51c_what_is_no_serial_line_is_an_error_that_says_so() {
+    let mut l = Loop::new().expect("a loop");
+    let folder = crate::needed::Folder::new();
+    let file = folder.join("text");
+    std::fs::write(&file, "text").expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    for (path, problem) in [
+        ("/dev/no-such-line", "cannot use /dev/no-such-line as a serial line: no such file"),
+        (file, "as a serial line: it is no serial line or terminal"),
+        ("/dev/null", "as a serial line: it is no serial line or terminal"),
+    ] {
+        let connecting = l.reactor().connect(format!("serial:{path}"), End::default);
+        let failure = l.run_until(connecting.map(|_| ())).expect_err(path).to_string();
+        assert!(failure.contains(problem), "{failure}");
+    }
+    for wrong in [SerialOptions::default().bits(9), SerialOptions::default().stop(3)] {
+        let (_far, path) = terminal::pair();
+        let error = Pipe::serial(path, &wrong).expect_err("a wrong number");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+}
