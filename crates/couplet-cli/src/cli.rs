@@ -27,8 +27,8 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const ABOUT: &str = "Poetry over the network: servers that send poems slowly, and a client that \
-                     fetches many at once";
+const ABOUT: &str = "Servers and clients for the network: slow poems, an echo, a forwarder, a chat, \
+                     files over HTTP";
 
 const EXAMPLE: &str = "\
 Example:
@@ -37,6 +37,9 @@ Example:
 or in two terminals:
   couplet poetry serve --listen 10000
   couplet poetry get 10000
+
+A program for each connection, from elsewhere too:
+  couplet forward :7000 process:/bin/cat
 
 Exit codes: 0 success, 1 failure, 2 usage error, 130 or 143 interrupted.
 SIGUSR1 makes a running command print what is open and waiting.";
@@ -136,7 +139,7 @@ An ENDPOINT is one of:
   unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
   tls:example.com:443             with TLS; ca=FILE trusts another authority
   process:/bin/cat                a program, on its standard input and output
-  serial:/dev/ttyUSB0:speed=115200    a serial line; bits=, parity=, stop=, flow=
+  serial:/dev/ttyS0:speed=9600    a serial line; also bits=, parity=, stop=, flow=
   haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
 
 Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
@@ -298,13 +301,13 @@ pub(crate) enum Command {
     /// Poetry servers and clients
     #[command(subcommand, after_help = POETRY_EXAMPLE)]
     Poetry(Poetry),
-    /// Send stdin to a server, and print what it sends
+    /// Send stdin to a server, a program or a serial line, and print what comes back
     #[command(after_help = CONNECT_EXAMPLE)]
     Connect(Connect),
-    /// Send back everything received
+    /// Send back everything received, over TCP, TLS, UNIX sockets or UDP
     #[command(after_help = ECHO_EXAMPLE)]
     Echo(Echo),
-    /// Join each connection to one endpoint to a new connection to another
+    /// Join each connection to a new one elsewhere, or to a program; or forward UDP
     #[command(after_help = FORWARD_EXAMPLE)]
     Forward(Forward),
     /// Serve the files of a folder over HTTP
