@@ -353,6 +353,53 @@ fn c103d_a_second_signal_ends_the_loops_that_still_drain() {
     ended.expect("a signal is no failure");
 }
 
+/// Whether this process catches SIGTERM.
+fn catches_sigterm() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a process has one");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("a number");
+    caught & (1 << (Signal::TERM.as_raw() - 1)) != 0
+}
+
+#[test]
+fn c103d_where_a_loop_hangs_the_signal_after_the_second_may_end_the_program() {
+    let _turn = one_at_a_time();
+    let first = thread::current().id();
+    let (sender, first_has_ended) = mpsc::channel();
+    let (go_on, hangs) = mpsc::channel::<()>();
+    let hangs = Mutex::new(hangs);
+    let ended = thread::scope(|scope| {
+        scope.spawn(move || {
+            let send = |signal| kill_process(getpid(), signal).expect("a signal to ourselves");
+            first_has_ended.recv().expect("the second loop hangs");
+            send(Signal::TERM);
+            first_has_ended.recv().expect("it has nothing to wait for");
+            assert!(catches_sigterm());
+            // Two of one kind might come as one.
+            send(Signal::TERM);
+            send(Signal::INT);
+            while catches_sigterm() {
+                thread::yield_now();
+            }
+            drop(go_on);
+        });
+        couplet::cluster(2, |reactor| {
+            if thread::current().id() != first {
+                sender.send(()).expect("the test waits");
+                let _ = hangs.lock().expect("no panic").recv();
+                return Ok(());
+            }
+            let sender = sender.clone();
+            reactor.on(couplet::Shutdown::After, move || {
+                sender.send(()).expect("the test waits");
+                Deferred::succeed(())
+            });
+            Ok(())
+        })
+    });
+    ended.expect("a signal is no failure");
+}
+
 /// Notes its connection.
 struct Known(Arc<Mutex<Vec<ConnectionId>>>);
 
@@ -812,6 +859,29 @@ fn c103h_a_loop_that_pauses_gets_none() {
         ports.settle();
         ports.at(1, Port::resume_producing);
         assert_eq!(answer(&waits), 1, "it waited for whoever is ready first");
+    });
+}
+
+#[test]
+fn c103h_a_port_that_drains_ends_the_connections_that_it_serves() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    with_ports(2, &local(&folder), |ports| {
+        let clients = ports.ask(6);
+        ports.at(0, |port| drop(port.drain(Duration::ZERO)));
+        for (client, who) in &clients {
+            if *who == 0 {
+                assert_eq!((&*client).read(&mut [0]).expect("a clean end"), 0);
+            }
+        }
+        ports.settle();
+        for (mut client, who) in clients {
+            if who == 1 {
+                client.write_all(b"?").expect("it is served");
+                assert_eq!(answer(&client), 1);
+            }
+        }
+        assert_eq!(tally(&ports.ask(3)), [0, 3]);
     });
 }
 

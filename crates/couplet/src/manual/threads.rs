@@ -171,7 +171,8 @@
 //! the loops have to do: nothing passes between them, but with few connections that each do much, some loops
 //! may have most of the work. For UNIX sockets, inherited sockets, and TCP elsewhere, one loop accepts, and
 //! hands each connection to the loop with the fewest; if that loop stops listening, another one accepts. See
-//! [`SharedPort`](crate::endpoints::SharedPort).
+//! [`SharedPort`](crate::endpoints::SharedPort). A connection stays in its loop, also while another program
+//! has that loop's processor.
 //!
 //! [`Cluster::pin`](crate::Cluster::pin) gives each loop a processor of its own, on Linux: for a machine that
 //! does nothing else.
