@@ -516,10 +516,9 @@ impl Commands for Mio {
                     }
                 }
             }
-        }
-        #[cfg(unix)]
-        if let (CloseMode::Reset, Some(pipe)) = (mode, self.pipe(key)) {
-            pipe.discard();
+        } else {
+            #[cfg(unix)]
+            self.discard(key, mode);
         }
         self.retire(key);
     }

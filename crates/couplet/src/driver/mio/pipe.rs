@@ -24,7 +24,7 @@ use super::stream::{Found, READ, Readiness};
 use super::{Mio, SEND_LIMIT};
 use crate::address::Address;
 use crate::driver::serial::Modes;
-use crate::driver::{Adopted, Event, Key, Outbox, Pipe, WriteOutcome};
+use crate::driver::{Adopted, CloseMode, Event, Key, Outbox, Pipe, WriteOutcome};
 
 pub(super) struct PipeSlot {
     reader: Option<End>,
@@ -173,11 +173,6 @@ impl PipeSlot {
         }
     }
 
-    /// Drops what a serial line has not sent, so that its close has nothing to wait for.
-    pub(super) fn discard(&self) {
-        self.modes.iter().for_each(Modes::discard);
-    }
-
     /// Bytes that were written and nobody has read yet.
     pub(super) fn unsent(&self) -> Option<usize> {
         let writer = self.writer.as_ref()?;
@@ -246,7 +241,7 @@ impl Mio {
         Ok(key)
     }
 
-    pub(super) fn pipe(&mut self, key: Key) -> Option<&mut PipeSlot> {
+    fn pipe(&mut self, key: Key) -> Option<&mut PipeSlot> {
         match self.kind(key)? {
             Kind::Pipe(pipe) => Some(pipe),
             _ => None,
@@ -309,6 +304,16 @@ impl Mio {
             self.queue(key.slot);
         }
         WriteOutcome::Blocked
+    }
+
+    /// Where it is reset, drops what a serial line has not sent, so that its close waits for nothing.
+    #[cold]
+    pub(super) fn discard(&mut self, key: Key, mode: CloseMode) {
+        if mode == CloseMode::Reset
+            && let Some(modes) = self.pipe(key).and_then(|pipe| pipe.modes.as_ref())
+        {
+            modes.discard();
+        }
     }
 
     /// Closes the descriptor that is written. One that is never read ends with that.

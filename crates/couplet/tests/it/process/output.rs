@@ -47,7 +47,7 @@ fn a_program_that_writes_too_much_is_killed() {
     let too_long = failure.downcast_ref::<OutputTooLong>().expect("the error");
     assert_eq!(too_long, &OutputTooLong { command: "yes".into(), limit: 100_000 });
     // Both streams together.
-    let both = sh("head -c 60000 /dev/zero; head -c 60000 /dev/zero >&2; sleep 1000");
+    let both = sh("head -c 30000 /dev/zero; head -c 80000 /dev/zero >&2");
     let options = OutputOptions::default().limit(100_000);
     let failure = output_of(&mut nursery, both, options).expect_err("too much");
     assert!(failure.downcast_ref::<OutputTooLong>().is_some(), "{failure}");
@@ -65,13 +65,13 @@ fn a_program_that_is_not_there_fails() {
 fn a_cancel_kills_the_program_and_so_does_a_timeout() {
     let mut nursery = Nursery::new();
     let reactor = nursery.l.reactor();
-    let output = reactor.process_output(sh("sleep 1000 & sleep 1000"));
+    let output = reactor.process_output(sh("sleep 30 & exec sleep 1000"));
     nursery.turn();
     assert_eq!(nursery.l.snapshot().watches, 1);
     output.cancel();
     let failure = nursery.l.run_until(output).expect_err("it was cancelled");
     assert!(failure.downcast_ref::<Cancelled>().is_some(), "{failure}");
-    let slow = reactor.process_output(sh("sleep 1000"));
+    let slow = reactor.process_output(sh("exec sleep 1000"));
     let timed = slow.add_timeout(&reactor, Duration::from_millis(5));
     nursery.l.run_until(timed).expect_err("it took too long");
 }
