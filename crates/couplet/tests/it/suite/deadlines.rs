@@ -186,6 +186,8 @@ pub(crate) fn c15a_paused_time_is_not_idle_time(kit: Kit) {
     let mut rig = kit.rig();
     let (a, b) = rig.accept(idle_10_s());
     a.transport().pause_producing();
+    // It takes effect before the time passes, as in a loop that it wakes.
+    rig.turn();
     go_to(&mut rig, YEAR);
     assert!(!a.is_lost());
     // Bytes that B sent in the meantime count from the resume.
