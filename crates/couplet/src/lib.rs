@@ -55,7 +55,9 @@
 //! | --- | --- |
 //! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | |
 //! | UDP and UNIX datagrams, broadcast, multicast: [`DatagramProtocol`] | |
-//! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, and your own | processes |
+//! | processes, terminals, pipes, serial lines, on Unix | |
+//! | many loops in one program: a [`Cluster`] | |
+//! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, and your own | |
 //! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | io_uring |
 //! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | other application protocols |
 //! | HTTP/1.1 and HTTP/2 by hyper, for axum and any service of tower: the feature `http` | |

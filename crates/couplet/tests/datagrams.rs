@@ -127,6 +127,22 @@ fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn() {
 }
 
 #[test]
+fn an_option_is_set_between_what_was_sent_before_and_after() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(LOOPBACK, &far));
+    rig.turns(1);
+    // All of it in one turn.
+    for tos in [0x20, 0x40] {
+        a.send_to("before", b.host()).expect("there is room");
+        a.set_option(DatagramOption::Tos(tos)).detach();
+    }
+    a.send_to("after", b.host()).expect("there is room");
+    rig.until("all three", || far.count() == 3);
+    let tos = far.0.borrow().iter().map(|got| got.tos).collect::<Vec<_>>();
+    assert_eq!(tos, [Some(0), Some(0x20), Some(0x40)]);
+}
+
+#[test]
 fn the_address_and_the_interface_that_it_came_to_are_told() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let b = rig.at(([0u16; 8], 0).into(), &far);
@@ -282,15 +298,15 @@ fn a_member_for_one_source_hears_of_no_other() {
     assert!(rig.result(b.join_group(mixed)).is_err(), "of two families");
 }
 
-/// Runs this test again in a network namespace that has a link, `near`, with two IPv6 addresses: loopback
-/// does not deliver to the groups of IPv6. False where that can't be done, which is a failure in CI; in
+/// Runs this test again in a network namespace that has a link, `near`, with two IPv6 addresses, as loopback
+/// does not deliver to the groups of IPv6; its loopback has packets of at most 1280 bytes. False where that can't be done, which is a failure in CI; in
 /// there it is true.
 fn in_a_namespace(test: &str) -> bool {
     const THERE: &str = "COUPLET_NAMESPACE";
     if std::env::var_os(THERE).is_some() {
         return true;
     }
-    let setup = "ip link add near type veth peer name far && ip link set near up && \
+    let setup = "ip link set lo up mtu 1280 && ip link add near type veth peer name far && ip link set near up && \
         ip link set far up && ip address add fd00::1/64 dev near nodad && \
         ip address add fd00::2/64 dev near nodad && exec \"$0\" \"$@\"";
     if !needed::has("ip") || !needed::has("unshare") {
@@ -307,6 +323,52 @@ fn in_a_namespace(test: &str) -> bool {
     }
     assert!(ended.status.success(), "{said}{}", String::from_utf8_lossy(&ended.stdout));
     false
+}
+
+#[test]
+fn what_the_link_can_not_take_joined_leaves_one_by_one() {
+    if !in_a_namespace("what_the_link_can_not_take_joined_leaves_one_by_one") {
+        return;
+    }
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(LOOPBACK, &far));
+    rig.turns(1);
+    // Each is longer than a packet, so the system has to cut it into fragments.
+    for n in 0..5 {
+        a.send_to([n; 1400], b.host()).expect("there is room");
+    }
+    rig.until("all of them", || far.count() == 5);
+    let got = far.0.borrow().iter().map(|got| (got.data.len(), got.data[0])).collect::<Vec<_>>();
+    assert_eq!(got, [0, 1, 2, 3, 4].map(|n| (1400, n)));
+    assert_eq!(a.dropped(), 0);
+}
+
+#[test]
+fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
+    let folder = needed::Folder::new();
+    let mut rig = Rig::new();
+    let slow = std::os::unix::net::UnixDatagram::bind(folder.path("slow")).expect("a free path");
+    slow.set_nonblocking(true).expect("a socket");
+    let a = rig.unix(&folder.path("a"), DatagramOptions::default(), &Far::default());
+    rig.turns(1);
+    let to = UnixAddress::from(folder.path("slow"));
+    for n in 0..500u32 {
+        a.send_to(n.to_le_bytes(), to.clone()).expect("there is room");
+    }
+    rig.turns(1);
+    assert!(a.buffered() > 0, "a socket queues as many as that");
+    let (mut got, mut data) = (Vec::new(), [0; 4]);
+    for _ in 0..10_000 {
+        while slow.recv(&mut data).is_ok() {
+            got.push(u32::from_le_bytes(data));
+        }
+        if got.len() == 500 {
+            break;
+        }
+        rig.0.turn(Some(Duration::from_millis(20))).expect("a turn");
+    }
+    assert!(got.iter().copied().eq(0..500), "{} of 500, in order", got.len());
+    assert_eq!(a.dropped(), 0);
 }
 
 #[test]
