@@ -17,7 +17,7 @@ use couplet::{
     DatagramTransport, Deferred, Group, Loop, Reactor, UnixAddress,
 };
 
-use couplet_os::datagrams::Outgoing;
+use couplet_os::datagrams::{Batch, Flag, Outgoing};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -191,6 +191,54 @@ impl DatagramProtocol for Pausing {
             port.pause_producing();
         }
     }
+}
+
+#[test]
+fn the_answers_of_a_batch_leave_together() {
+    let mut rig = Rig::new();
+    let echo = |port: &DatagramTransport, datagram: &Datagram<'_>| {
+        port.answer(datagram, datagram.data).expect("there is room");
+    };
+    let port = rig.1.listen_udp(LOOPBACK, echo).expect("a free port");
+    rig.turns(1);
+    let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
+    socket.connect(port.host().socket_addr().expect("a UDP port")).expect("an address");
+    couplet_os::datagrams::turn_on(socket.as_fd(), Flag::Gro).expect("Linux knows it");
+    for _ in 0..8 {
+        socket.send(b"answer").expect("there is room");
+    }
+    rig.turns(2);
+    let mut batch = Batch::new(8, 1000);
+    let messages = batch.receive(socket.as_fd(), 8, 1000).expect("they have arrived");
+    assert_eq!((messages, batch.lengths(0)), (1, (48, 6)), "in one piece");
+}
+
+/// Sends once more in the turn in which a first answer has met a refusal.
+struct Twice;
+
+impl DatagramProtocol for Twice {
+    fn datagram_received(&mut self, port: &DatagramTransport, _: &Datagram<'_>) {
+        port.send("refused").expect("there is room");
+        let again = port.port::<Twice>();
+        let send = |_: &mut Twice, port: &DatagramTransport| {
+            port.send("behind a refusal").expect("there is room");
+        };
+        again.call_later(Duration::ZERO, send);
+    }
+}
+
+#[test]
+fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
+    let mut rig = Rig::new();
+    let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
+    let peer = socket.local_addr().expect("bound");
+    let options = DatagramOptions::default().peer(peer);
+    let port = rig.1.listen_udp_with(LOOPBACK, options, Twice).expect("a free port");
+    rig.turns(1);
+    socket.send_to(b"?", port.host().socket_addr().expect("a UDP port")).expect("there is room");
+    drop(socket);
+    rig.turns(5);
+    assert_eq!((rig.0.snapshot().datagrams[0].sent, port.dropped()), (2, 0));
 }
 
 #[test]

@@ -210,6 +210,7 @@ impl Mio {
     }
 
     /// The next event of a port of datagrams.
+    #[inline(never)]
     pub(super) fn next_from_datagrams(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
         if self.arrived.owner.is_some_and(|owner| owner != key) {

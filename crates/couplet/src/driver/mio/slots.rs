@@ -129,8 +129,11 @@ impl Mio {
     }
 
     /// Takes out a stream that nothing was done with.
+    #[cold]
+    #[inline(never)]
     pub(super) fn take_out(&mut self, key: Key) -> io::Result<Stream> {
-        let taken = self.stream(key).is_some().then(|| self.slots.retire(key)).flatten();
+        let is_stream = matches!(self.kind(key), Some(Kind::Stream(_)));
+        let taken = is_stream.then(|| self.slots.retire(key)).flatten();
         let Some(Registered { kind: Kind::Stream(mut slot), .. }) = taken else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
