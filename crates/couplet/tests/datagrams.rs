@@ -6,7 +6,7 @@
 
 mod needed;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -213,32 +213,31 @@ fn the_answers_of_a_batch_leave_together() {
     assert_eq!((messages, batch.lengths(0)), (1, (48, 6)), "in one piece");
 }
 
-/// Sends once more in the turn in which a first answer has met a refusal.
-struct Twice;
+/// Counts refusals.
+#[derive(Clone, Default)]
+struct Refused(Rc<Cell<usize>>);
 
-impl DatagramProtocol for Twice {
-    fn datagram_received(&mut self, port: &DatagramTransport, _: &Datagram<'_>) {
-        port.send("refused").expect("there is room");
-        let again = port.port::<Twice>();
-        let send = |_: &mut Twice, port: &DatagramTransport| {
-            port.send("behind a refusal").expect("there is room");
-        };
-        again.call_later(Duration::ZERO, send);
+impl DatagramProtocol for Refused {
+    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
+
+    fn connection_refused(&mut self, _: &DatagramTransport) {
+        self.0.set(self.0.get() + 1);
     }
 }
 
 #[test]
 fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
-    let mut rig = Rig::new();
-    let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
-    let peer = socket.local_addr().expect("bound");
-    let options = DatagramOptions::default().peer(peer);
-    let port = rig.1.listen_udp_with(LOOPBACK, options, Twice).expect("a free port");
+    let (mut rig, refused) = (Rig::new(), Refused::default());
+    let gone = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
+    let port = rig.1.connect_udp(gone.expect("a free port"), refused.clone()).expect("an address");
     rig.turns(1);
-    socket.send_to(b"?", port.host().socket_addr().expect("a UDP port")).expect("there is room");
-    drop(socket);
-    rig.turns(5);
+    // In one turn, and yet in two calls: the second one hears of the refusal.
+    port.send("refused").expect("there is room");
+    port.set_option(DatagramOption::Tos(0x20)).detach();
+    port.send("behind it").expect("there is room");
+    rig.turns(1);
     assert_eq!((rig.0.snapshot().datagrams[0].sent, port.dropped()), (2, 0));
+    rig.until("the refusals", || refused.0.get() == 2);
 }
 
 #[test]
@@ -413,7 +412,8 @@ fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
         if got.len() == 500 {
             break;
         }
-        rig.0.turn(Some(Duration::from_millis(20))).expect("a turn");
+        // It is tried again without being asked.
+        rig.0.turn(Some(Duration::from_secs(30))).expect("a turn");
     }
     assert!(got.iter().copied().eq(0..500), "{} of 500, in order", got.len());
     assert_eq!(a.dropped(), 0);
