@@ -16,14 +16,14 @@ const SOON: Option<Duration> = Some(Duration::ZERO);
 
 /// What a connection got, and how it ended.
 #[derive(Default)]
-struct Seen {
-    transport: Option<Transport>,
-    data: Vec<u8>,
-    lost: Option<String>,
+pub(crate) struct Seen {
+    pub(crate) transport: Option<Transport>,
+    pub(crate) data: Vec<u8>,
+    pub(crate) lost: Option<String>,
 }
 
 #[derive(Clone, Default)]
-struct End(Rc<RefCell<Seen>>);
+pub(crate) struct End(pub(crate) Rc<RefCell<Seen>>);
 
 impl Protocol for End {
     fn connection_made(&mut self, transport: &Transport) {

@@ -1,44 +1,17 @@
 //! Row 51c: serial lines. A pseudoterminal stands in for the device; it takes any speed, stop bits and flow
 //! control, and refuses what it has no bits for: characters of 7 bits, and parity.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::{FlowControl, Parity, Pipe, SerialOptions};
 use couplet::endpoints::{SerialClient, client_from_string};
-use couplet::{Failure, Loop, Protocol, Reason, Transport};
+use couplet::{Failure, Loop, Transport};
 use rustix::termios::{ControlModes, InputModes, LocalModes, Termios, tcgetattr};
 
+use crate::pipes::{End, Seen};
 use crate::terminal;
-
-#[derive(Default)]
-struct Seen {
-    transport: Option<Transport>,
-    data: Vec<u8>,
-    lost: Option<String>,
-    failure: Option<Failure>,
-}
-
-#[derive(Clone, Default)]
-struct End(Rc<RefCell<Seen>>);
-
-impl Protocol for End {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.0.borrow_mut().transport = Some(transport.clone());
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.0.borrow_mut().data.extend_from_slice(data);
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        let before = self.0.borrow_mut().lost.replace(reason.to_string());
-        assert_eq!(before, None, "once");
-    }
-}
 
 /// A loop with a connection to a serial line, and the device's other side.
 struct Line {
@@ -60,13 +33,13 @@ impl Line {
         let (ours, failed) = (end.clone(), end.clone());
         let connecting =
             l.reactor().connect(format!("serial:{path}{options}"), move || ours.clone());
-        let note = move |failure| {
-            failed.0.borrow_mut().failure = Some(failure);
+        let note = move |failure: Failure| {
+            failed.0.borrow_mut().lost = Some(failure.to_string());
             Ok(())
         };
         connecting.map(|_| ()).add_errback(note).detach();
         let mut line = Line { l, end, far: Some(far.into()), path, before };
-        line.until(|seen| seen.transport.is_some() || seen.failure.is_some());
+        line.until(|seen| seen.transport.is_some() || seen.lost.is_some());
         line
     }
 
@@ -160,7 +133,7 @@ fn c51c_the_settings_of_the_line_are_those_of_the_endpoint() {
 fn c51c_settings_that_the_device_does_not_take_are_an_error_and_change_nothing() {
     for options in [":parity=even", ":parity=odd", ":bits=7"] {
         let line = Line::new(&format!("{options}:speed=19200"));
-        let failure = line.end.0.borrow_mut().failure.take().expect(options).to_string();
+        let failure = line.end.0.borrow().lost.clone().expect(options);
         assert!(failure.contains("does not take these settings: speed=19200"), "{failure}");
         assert!(failure.contains(&options[1..]), "{failure}");
         assert!(line.is_as_before(), "{options}");
