@@ -206,6 +206,7 @@ Clients that connect during a fetch share it; nothing is sent before the poem is
 complete. If no upstream has a poem, waiting clients are closed without data,
 and the next client makes the proxy try again. An upstream that failed is
 skipped for 30 seconds, unless all did. An empty poem counts as a failure.
+With --threads, each of them fetches the poem for itself.
 
 A client may close its sending side and keep waiting; one that has gone is
 noticed immediately if it resets, else within a minute and a half."
@@ -553,6 +554,8 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Vec<Peer>,
     #[command(flatten)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
     /// Fetch the poem again after this many seconds; 0 caches nothing [default: never]
     #[arg(
         long,

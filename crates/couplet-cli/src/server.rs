@@ -58,7 +58,7 @@ pub(crate) fn run_with<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Resu
 }
 
 /// Listens by `start` on each endpoint, in one loop.
-pub(crate) fn run_alone(
+fn run_alone(
     options: LoopOptions,
     listen: Listen,
     start: impl Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>,

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use crate::chat::Member;
-use crate::kit::{Client, Server, TempFile, couplet, has, run, wait_until};
+use crate::kit::{Client, Server, TempFile, couplet, has, noise, run, wait_until};
 use crate::peers::peer;
 use crate::tls::certificate;
 use crate::unix::Folder;
@@ -63,6 +63,27 @@ fn a_unix_socket_gives_each_thread_as_many() {
     drop(clients);
     assert_eq!(server.running.ended().code, Some(0));
     assert!(!std::fs::exists(&path).unwrap(), "its file is removed");
+}
+
+#[test]
+fn a_proxy_in_several_threads_fetches_a_poem_once_for_each() {
+    let bytes = noise(10_000);
+    let poem = TempFile::new(&bytes);
+    let mut upstream = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let from = upstream.ports[0].to_string();
+    let mut proxy = Server::start(&["poetry", "proxy", "--threads", "3", "--upstream", &from]);
+    for _ in 0..40 {
+        assert!(proxy.connect().read_to_end().expect("a clean end") == bytes);
+    }
+    let asked = accepted(&mut proxy, 3);
+    let fetched = accepted(&mut upstream, 1);
+    let busy = asked.iter().filter(|count| **count > 0).count();
+    assert_eq!((asked.iter().sum::<usize>(), fetched), (40, vec![busy]), "{asked:?}");
+    for server in [proxy, upstream] {
+        let mut running = server.running;
+        running.signal(Signal::TERM);
+        assert_eq!(running.ended().code, Some(0));
+    }
 }
 
 #[test]

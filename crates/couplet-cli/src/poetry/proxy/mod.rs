@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
+use couplet::reactor::Members;
 use couplet::{Deferred, LoopOptions, Protocol, Reactor, Reason, Shared, Transport};
 
 use crate::cli;
@@ -122,17 +123,22 @@ impl Protocol for ProxyServer {
 }
 
 pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
-    let upstreams = Upstreams::new(options.upstream, options.timeout, options.limit.max_bytes);
-    let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
-    let proxy = Proxy::new(fetch, options.ttl, options.limit.max_bytes);
-    // Clients that took all descriptors would wait for a poem that cannot be fetched.
-    let (most, told) = (server::most_descriptors(), Cell::new(false));
-    let clients = LimitConnections::new(most).on_turned_away(move |peer| {
-        if !told.replace(true) {
-            tracing::warn!(%peer, most, "too few descriptors for all clients; turning some away");
-        }
-    });
-    let factory = Shared::new(clients.wrap(move || ProxyServer::new(&proxy)));
-    let start = |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone());
-    server::run_alone(LoopOptions::default(), options.listen, start)
+    let cli::Proxy { upstream, listen, threads, ttl, timeout, limit } = options;
+    // Each loop has a cache of its own, and a share of the descriptors.
+    let prepare = |others: Option<&Members>| {
+        let upstreams = Upstreams::new(upstream.clone(), timeout, limit.max_bytes);
+        let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
+        let proxy = Proxy::new(fetch, ttl, limit.max_bytes);
+        // Clients that took all descriptors would wait for a poem that cannot be fetched.
+        let most = (server::most_descriptors() / others.map_or(1, Members::count)).max(1);
+        let told = Cell::new(false);
+        let clients = LimitConnections::new(most).on_turned_away(move |peer| {
+            if !told.replace(true) {
+                tracing::warn!(%peer, most, "too few descriptors for all clients; turning some away");
+            }
+        });
+        let factory = Shared::new(clients.wrap(move || ProxyServer::new(&proxy)));
+        move |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone())
+    };
+    server::run_with(LoopOptions::default(), listen, threads, prepare)
 }
