@@ -61,7 +61,8 @@ impl<'a> Datagram<'a> {
 #[non_exhaustive]
 pub struct DatagramOptions {
     /// Longest datagram that is received whole, in bytes: 65535 unless set, which is longer than any.
-    /// Longer ones are [cut](Datagram::cut). Twisted's `maxPacketSize`.
+    /// Longer ones are [cut](Datagram::cut). Only with room for any does Linux hand over several joined, which
+    /// costs less (`UDP_GRO`); they are told one by one. Twisted's `maxPacketSize`.
     pub size: usize,
     /// Most bytes that wait to be sent: 256 KiB unless set. What does not fit is dropped, and counted.
     pub queue: usize,
