@@ -1083,9 +1083,14 @@ impl Life {
         self.transport.cell.restore_producer(producer);
         match outcome {
             Err(payload) => self.panicked(now, payload),
-            // The close need not wait for it.
+            // The close need not wait for it. What was written is still sent, unless it panics now.
             Ok(()) if !had_failed && self.transport.cell.has_failed() => {
-                stop(self.transport.cell.remove_producer());
+                let Some(mut producer) = self.transport.cell.remove_producer() else { return };
+                let outcome = catch_unwind(AssertUnwindSafe(|| producer.stop_producing()));
+                discard("drop of a producer", producer);
+                if let Err(payload) = outcome {
+                    self.panicked(now, payload);
+                }
             }
             Ok(()) => {}
         }
