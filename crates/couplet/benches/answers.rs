@@ -15,6 +15,8 @@
 #[path = "rows/program.rs"]
 #[allow(dead_code, reason = "the servers are parts of this benchmark")]
 mod program;
+#[path = "rows/round_trips.rs"]
+mod round_trips;
 #[path = "rows/served.rs"]
 #[allow(dead_code, reason = "nothing of tokio's is served here")]
 mod served;

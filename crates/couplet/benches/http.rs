@@ -11,6 +11,8 @@
 #[path = "rows/program.rs"]
 #[allow(dead_code, reason = "the servers are parts of this benchmark")]
 mod program;
+#[path = "rows/round_trips.rs"]
+mod round_trips;
 #[path = "rows/secure.rs"]
 mod secure;
 #[path = "rows/served.rs"]

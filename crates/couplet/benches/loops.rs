@@ -1,7 +1,7 @@
-//! Many loops beside tokio's multi-thread runtime: two loops of a `Cluster`, and two workers, which compute
-//! for nothing, about 10 µs, or about 50 µs for each request on 256 connections. Printed is the processor time
-//! of the server, a request, or the time that passes, in its best round, and the ratio within a round:
-//! median, least and most.
+//! Many loops beside tokio's multi-thread runtime: two loops of a `Cluster`, whose connections the system
+//! distributes, or the loop that accepts, and two workers. They compute nothing, for about 10 µs, or for
+//! about 50 µs for each request on 256 connections. Printed is the processor time of the server, a request,
+//! or the time that passes, in its best round, and the ratio within a round: median, least and most.
 //!
 //! Nothing is pinned: the servers and the load have the machine's processors to themselves, and what the load
 //! takes is the same for both.
@@ -17,16 +17,16 @@ mod served;
 #[path = "rows/spread.rs"]
 mod spread;
 
-use std::cell::Cell;
 use std::hint::black_box;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use couplet::{Cluster, Protocol, Transport};
 use served::{Result, Row, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
 const THREADS: usize = 2;
@@ -36,18 +36,28 @@ const REQUEST: usize = 64;
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--serve", "couplet", steps] => return serve_couplet(steps.parse()?),
+        ["--serve", "couplet", steps] => {
+            return serve_couplet("localhost:0:backlog=1024", steps.parse()?);
+        }
+        ["--serve", "handed", steps] => {
+            let socket = std::net::TcpListener::bind("localhost:0")?;
+            return serve_couplet(&format!("fd:{}", socket.as_raw_fd()), steps.parse()?);
+        }
         ["--serve", "tokio", steps] => return serve_tokio(steps.parse()?),
         _ => {}
     }
     let wanted = words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default();
     let this = std::env::current_exe()?;
     let a_microsecond = steps_in_a_microsecond();
-    for (microseconds, times) in [(0, 60), (10, 40), (50, 10)] {
+    for (microseconds, times) in [(0, 300), (10, 200), (50, 50)] {
         let steps = (a_microsecond * microseconds).to_string();
         let start =
             |name, word| Server::start(name, Command::new(&this).args(["--serve", word, &steps]));
-        let servers = [start("2 loops", "couplet")?, start("tokio, 2 workers", "tokio")?];
+        let servers = [
+            start("2 loops", "couplet")?,
+            start("2 loops, handed to the fewest", "handed")?,
+            start("tokio, 2 workers", "tokio")?,
+        ];
         let [busy, passed] = ["processor time", "time that passes"]
             .map(|what| format!("{what}, handlers of {microseconds} µs"));
         let rows: [Row<'_>; 2] = [
@@ -78,26 +88,38 @@ fn steps_in_a_microsecond() -> u64 {
     (STEPS as f64 / (least.as_secs_f64() * 1e6)) as u64
 }
 
-/// A request on each connection, so many times. Returns nanoseconds of the server's processors, and those
-/// that pass, for one of them.
+/// Requests on every connection, so many times, each after the answer to the one before. Returns
+/// nanoseconds of the server's processors, and those that pass, for one of them.
 fn requests(server: &Server, times: usize) -> Result<(f64, f64)> {
-    let connect = || {
-        let client = TcpStream::connect(server.address)?;
-        client.set_nodelay(true)?;
-        Ok(client)
-    };
-    // The first round is not counted.
-    let (sent, began) = (Cell::new(0), Cell::new(Instant::now()));
-    let send = |client: &mut TcpStream| {
-        if sent.replace(sent.get() + 1) == CONNECTIONS {
-            began.set(Instant::now());
+    let address = server.address;
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = TcpStream::connect(address).await?;
+            client.set_nodelay(true)?;
+            // The first comes with the accept.
+            exchange(&mut client, 1).await?;
+            clients.push(client);
         }
-        Ok(client.write_all(&[7; REQUEST])?)
-    };
-    let receive = |client: &mut TcpStream| Ok(client.read_exact(&mut [0; REQUEST])?);
-    let busy = server.round_trips(CONNECTIONS, times, connect, send, receive)?;
-    let passed = began.get().elapsed().as_nanos() as f64 / (CONNECTIONS * times) as f64;
-    Ok((busy, passed))
+        let (busy, began) = (server.processor_time()?, Instant::now());
+        let clients = clients
+            .into_iter()
+            .map(|mut client| tokio::spawn(async move { exchange(&mut client, times).await }));
+        for client in clients.collect::<Vec<_>>() {
+            client.await??;
+        }
+        let requests = (CONNECTIONS * times) as f64;
+        let busy = server.processor_time()? - busy;
+        Ok((busy / requests, began.elapsed().as_nanos() as f64 / requests))
+    })
+}
+
+async fn exchange(client: &mut TcpStream, times: usize) -> io::Result<()> {
+    for _ in 0..times {
+        client.write_all(&[7; REQUEST]).await?;
+        client.read_exact(&mut [0; REQUEST]).await?;
+    }
+    Ok(())
 }
 
 struct Answers {
@@ -116,9 +138,9 @@ impl Protocol for Answers {
     }
 }
 
-fn serve_couplet(steps: u64) -> Result<()> {
+fn serve_couplet(endpoint: &str, steps: u64) -> Result<()> {
     let cluster = Cluster::new(THREADS);
-    let port = cluster.bind("localhost:0:backlog=1024")?;
+    let port = cluster.bind(endpoint)?;
     println!("{}", port.host());
     cluster.run(|reactor| {
         port.listen(reactor, move || Answers { steps, waiting: 0 })?;
@@ -137,7 +159,7 @@ fn serve_tokio(steps: u64) -> Result<()> {
                 black_box(compute(steps));
                 stream.write_all(&request).await?;
             }
-            Ok::<(), std::io::Error>(())
+            Ok::<(), io::Error>(())
         },
     )
 }

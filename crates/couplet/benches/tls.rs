@@ -9,6 +9,8 @@
 
 #[path = "rows/program.rs"]
 mod program;
+#[path = "rows/round_trips.rs"]
+mod round_trips;
 #[path = "rows/secure.rs"]
 mod secure;
 #[path = "rows/served.rs"]

@@ -11,6 +11,8 @@
 #[path = "rows/program.rs"]
 #[allow(dead_code, reason = "other benches use the rest")]
 mod program;
+#[path = "rows/round_trips.rs"]
+mod round_trips;
 #[path = "rows/served.rs"]
 mod served;
 #[path = "rows/spread.rs"]

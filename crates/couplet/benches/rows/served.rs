@@ -18,11 +18,11 @@ const ROUNDS: usize = 7;
 /// A name, and what does it: returns nanoseconds an operation.
 pub(crate) type Row<'r> = (&'r str, &'r dyn Fn(&Server) -> Result<f64>);
 
-/// Prints, for each row that contains `wanted`, each server's best round, and the ratio to the other
-/// one within a round: median, least and most.
-pub(crate) fn compare(servers: &[Server; 2], rows: &[Row<'_>], wanted: &str) -> Result<()> {
+/// Prints, for each row that contains `wanted`, each server's best round, and the ratio to the last
+/// one within a round, or of the last to the first: median, least and most.
+pub(crate) fn compare(servers: &[Server], rows: &[Row<'_>], wanted: &str) -> Result<()> {
     for (name, run) in rows.iter().filter(|row| row.0.contains(wanted)) {
-        let mut spent = [Vec::new(), Vec::new()];
+        let mut spent = vec![Vec::new(); servers.len()];
         for round in 0..=ROUNDS {
             for (server, spent) in servers.iter().zip(&mut spent) {
                 let took = run(server)? / 1e3;
@@ -30,7 +30,9 @@ pub(crate) fn compare(servers: &[Server; 2], rows: &[Row<'_>], wanted: &str) -> 
             }
         }
         println!("{name}");
-        for ((server, own), other) in servers.iter().zip(&spent).zip(spent.iter().rev()) {
+        let last = servers.len() - 1;
+        for (at, (server, own)) in servers.iter().zip(&spent).enumerate() {
+            let other = if at == last { &spent[0] } else { &spent[last] };
             let ratio = Spread::of(own.iter().zip(other).map(|(own, other)| own / other));
             let best = own.iter().copied().fold(f64::MAX, f64::min);
             let Spread { least, median, most } = ratio;
@@ -78,28 +80,6 @@ impl Server {
         let port = port.ok_or_else(|| format!("{name} said {line:?}, not where it listens"))?;
         server.address.set_port(port);
         Ok(server)
-    }
-
-    /// Round trips on many connections at once. Returns nanoseconds for one of each connection.
-    pub(crate) fn round_trips<C>(
-        &self,
-        connections: usize,
-        times: usize,
-        connect: impl Fn() -> Result<C>,
-        send: impl Fn(&mut C) -> Result<()>,
-        mut receive: impl FnMut(&mut C) -> Result<()>,
-    ) -> Result<f64> {
-        let mut clients = (0..connections).map(|_| connect()).collect::<Result<Vec<C>>>()?;
-        let mut before = 0.0;
-        for round in 0..=times {
-            // The first comes with the accept, or the rest of a handshake.
-            if round == 1 {
-                before = self.processor_time()?;
-            }
-            clients.iter_mut().try_for_each(&send)?;
-            clients.iter_mut().try_for_each(&mut receive)?;
-        }
-        Ok((self.processor_time()? - before) / (times * connections) as f64)
     }
 
     /// Nanoseconds that its threads have run.

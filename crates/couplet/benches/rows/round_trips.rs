@@ -1,0 +1,27 @@
+//! Clients that take turns: all send, then all receive.
+
+use crate::served::{Result, Server};
+
+impl Server {
+    /// Round trips on many connections at once. Returns nanoseconds for one of each connection.
+    pub(crate) fn round_trips<C>(
+        &self,
+        connections: usize,
+        times: usize,
+        connect: impl Fn() -> Result<C>,
+        send: impl Fn(&mut C) -> Result<()>,
+        mut receive: impl FnMut(&mut C) -> Result<()>,
+    ) -> Result<f64> {
+        let mut clients = (0..connections).map(|_| connect()).collect::<Result<Vec<C>>>()?;
+        let mut before = 0.0;
+        for round in 0..=times {
+            // The first comes with the accept, or the rest of a handshake.
+            if round == 1 {
+                before = self.processor_time()?;
+            }
+            clients.iter_mut().try_for_each(&send)?;
+            clients.iter_mut().try_for_each(&mut receive)?;
+        }
+        Ok((self.processor_time()? - before) / (times * connections) as f64)
+    }
+}
