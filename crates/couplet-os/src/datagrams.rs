@@ -141,13 +141,10 @@ impl Batch {
     }
 
     /// Closes the descriptors that came with a datagram, which only those of UNIX sockets have.
-    fn close_descriptors(&mut self, n: usize) {
-        // SAFETY: `n` is below the number of places, and the kernel has filled in this one.
-        let (header, family) = unsafe {
-            let header = &(*self.headers.cast::<libc::mmsghdr>().as_ptr().add(n)).msg_hdr;
-            (header, (*self.places.cast::<Place>().as_ptr().add(n)).name.ss_family)
-        };
-        if header.msg_namelen > 0 && libc::c_int::from(family) != libc::AF_UNIX {
+    fn close_descriptors(&self, n: usize) {
+        let (header, place) = self.filled(n);
+        let header = &header.msg_hdr;
+        if header.msg_namelen > 0 && libc::c_int::from(place.name.ss_family) != libc::AF_UNIX {
             return;
         }
         for_each_message(header, |level, kind, data| {

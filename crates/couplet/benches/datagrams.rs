@@ -1,6 +1,10 @@
-//! An echo server of datagrams: a loop, beside epoll with recvmmsg(2) and sendmmsg(2) as they are, and
-//! tokio. A client sends 64 bytes to each, one at a time, 32 at once, or 32 joined (`UDP_SEGMENT`). What is measured is the time of
-//! the processor in the server's thread, for each datagram.
+//! An echo server of datagrams: a loop, beside poll with recvmmsg(2) and sendmmsg(2) as they are, and
+//! tokio. A client sends 64 bytes to each, one at a time, 32 at once, or 32 joined (`UDP_SEGMENT`). What is
+//! measured is the time of the processor in the server's thread, for each datagram.
+//!
+//! With a processor each, the server answers the first ones while the client still sends the others. A
+//! server that is behind finds all of them in its queue: so do those of the last rows, which share one
+//! processor with the client, as a batch of the scheduler that does not interrupt it.
 //!
 //! `cargo bench -p couplet --bench datagrams`
 
@@ -23,12 +27,14 @@ fn main() {
 mod linux {
     use std::net::{SocketAddr, UdpSocket};
     use std::os::fd::AsFd;
+    use std::process::Command;
     use std::sync::mpsc::{Sender, channel};
     use std::time::Duration;
 
     use couplet::{Datagram, DatagramTransport, Loop};
     use couplet_os::datagrams::{self, Batch, Name, Outgoing, Target};
     use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
     use rustix::time::{ClockId, clock_gettime};
 
     use super::rows::row;
@@ -59,7 +65,8 @@ mod linux {
         let socket = UdpSocket::bind(ANY).expect("a free port");
         address.send(socket.local_addr().expect("bound")).expect("it is awaited");
         let mut batch = Batch::new(64, 2048);
-        loop {
+        let mut left = DATAGRAMS;
+        while left > 0 {
             until_readable(&socket);
             while let Ok(n) = batch.receive(socket.as_fd(), 64, 2048) {
                 let got: Vec<_> = (0..n).map(|n| batch.get(n)).collect();
@@ -69,9 +76,7 @@ mod linux {
                 });
                 let answers: Vec<_> = answers.by_ref().collect();
                 datagrams::send(socket.as_fd(), &answers).expect("there is room");
-                if got.iter().any(|got| got.data.is_empty()) {
-                    return;
-                }
+                left = left.saturating_sub(n);
                 if n < 64 {
                     break;
                 }
@@ -81,9 +86,11 @@ mod linux {
 
     fn couplet(address: Sender<SocketAddr>) {
         let run = Loop::new().expect("a loop").run(|reactor| {
-            let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
+            let mut left = DATAGRAMS;
+            let echo = move |transport: &DatagramTransport, datagram: &Datagram<'_>| {
                 transport.answer(datagram, datagram.data).expect("there is room");
-                if datagram.data.is_empty() {
+                left -= 1;
+                if left == 0 {
                     transport.reactor().stop();
                 }
             };
@@ -100,12 +107,9 @@ mod linux {
             let socket = tokio::net::UdpSocket::bind(ANY).await.expect("a free port");
             address.send(socket.local_addr().expect("bound")).expect("it is awaited");
             let mut buffer = [0; 65_536];
-            loop {
+            for _ in 0..DATAGRAMS {
                 let (n, from) = socket.recv_from(&mut buffer).await.expect("a datagram");
                 socket.send_to(&buffer[..n], from).await.expect("there is room");
-                if n == 0 {
-                    return;
-                }
             }
         });
     }
@@ -127,34 +131,46 @@ mod linux {
         } else {
             vec![plain(&MESSAGE, to); at_once]
         };
-        let mut ask = |messages: &[Outgoing<'_>], count| {
-            datagrams::send(socket.as_fd(), messages).expect("there is room");
+        for _ in 0..DATAGRAMS / at_once {
+            datagrams::send(socket.as_fd(), &messages).expect("there is room");
             let mut got = 0;
-            while got < count {
+            while got < at_once {
                 until_readable(&socket);
                 got += batch.receive(socket.as_fd(), 64, 2048).unwrap_or(0);
             }
-        };
-        for _ in 0..DATAGRAMS / at_once {
-            ask(&messages, at_once);
         }
-        ask(&[plain(&[], to)], 1);
         serving.join().expect("no panic")
     }
 
+    const BEHIND: &str = "--behind";
+
     pub(super) fn run() {
-        for (manner, name) in
-            [((1, false), "1 at once"), ((32, false), "32 at once"), ((32, true), "32 joined")]
-        {
-            row(
-                &format!("echo of a datagram, {name}"),
-                DATAGRAMS,
-                &mut [
-                    ("recvmmsg and sendmmsg", &mut || serve(raw, manner)),
-                    ("couplet", &mut || serve(couplet, manner)),
-                    ("tokio", &mut || serve(tokio, manner)),
-                ],
-            );
+        if std::env::args().any(|word| word == BEHIND) {
+            let mut one = CpuSet::new();
+            one.set(sched_getcpu());
+            sched_setaffinity(None, &one).expect("one of its processors");
+            for (at_once, name) in [(1, "1"), (8, "8"), (32, "32")] {
+                compare(&format!("{name} in the queue"), (at_once, false));
+            }
+            return;
         }
+        compare("1 at once", (1, false));
+        compare("32 at once", (32, false));
+        compare("32 joined", (32, true));
+        let this = std::env::current_exe().expect("a path");
+        let behind = Command::new("chrt").args(["--batch", "0"]).arg(this).arg(BEHIND).status();
+        assert!(behind.expect("chrt of util-linux").success(), "it prints rows");
+    }
+
+    fn compare(name: &str, manner: (usize, bool)) {
+        row(
+            &format!("echo of a datagram, {name}"),
+            DATAGRAMS,
+            &mut [
+                ("recvmmsg and sendmmsg", &mut || serve(raw, manner)),
+                ("couplet", &mut || serve(couplet, manner)),
+                ("tokio", &mut || serve(tokio, manner)),
+            ],
+        );
     }
 }

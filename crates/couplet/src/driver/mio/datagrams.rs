@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
-use mio::Token;
+use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::slots::Kind;
@@ -58,8 +58,7 @@ pub(super) struct DatagramSlot {
     /// There is room again, which was not reported.
     room: bool,
     receiving: bool,
-    /// A UNIX socket without a peer. It is full when the receiver is, and no edge tells of room.
-    is_local: bool,
+    room_by: RoomBy,
     /// How many datagrams the next receive call asks for: about as many as the last one brought.
     asked: usize,
     /// The round of the last receive call, and how many datagrams the calls of that round brought.
@@ -70,6 +69,17 @@ pub(super) struct DatagramSlot {
     /// What was received and not reported when the port paused, or beyond its share of a round. Law 9:
     /// at most one batch.
     held: VecDeque<(Head, Vec<u8>)>,
+}
+
+/// How a port learns that a full socket has room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RoomBy {
+    /// Not yet at all: the system would tell of it whenever a datagram has left.
+    Nothing,
+    Event,
+    /// It tries again after a while. A UNIX socket without a peer is full when the receiver is, of
+    /// which no event tells.
+    Time,
 }
 
 /// What is known of a datagram besides its bytes.
@@ -102,17 +112,19 @@ pub(super) struct Arrived {
 impl Arrived {
     /// The datagram that was reported last.
     pub(super) fn last(&self) -> Datagram<'_> {
-        let (head, data) = match (&self.held, &self.places) {
-            (Some((head, bytes)), _) => (head.clone(), &bytes[..]),
-            (None, Some(places)) => {
-                let (n, range) = self.last.clone();
-                let (head, data) = places.get(n);
-                (head, &data[range])
-            }
-            (None, None) => panic!("no datagram was reported"),
+        let (head, data) = match &self.held {
+            Some((head, bytes)) => (head.clone(), &bytes[..]),
+            None => self.stepped_to(),
         };
         let Head { from, to, interface, cut, tos, credentials } = head;
         Datagram { data, from, to, interface, cut, tos, credentials }
+    }
+
+    /// The datagram of the last step.
+    fn stepped_to(&self) -> (Head, &[u8]) {
+        let (n, range) = self.last.clone();
+        let (head, data) = self.places.as_ref().expect("a datagram was received").get(n);
+        (head, &data[range])
     }
 
     /// Goes on to the next datagram; false when it is the last.
@@ -148,6 +160,17 @@ impl DatagramSlot {
         self.port.socket.deregister(registry);
     }
 
+    /// The socket is full. Asks for an event when there is room; false if there will be none.
+    fn block(&mut self, registry: &mio::Registry, slot: u32) -> bool {
+        self.blocked = true;
+        if self.room_by == RoomBy::Nothing {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let asked = self.port.socket.reregister(registry, Token(slot as usize), both);
+            self.room_by = if asked.is_ok() { RoomBy::Event } else { RoomBy::Time };
+        }
+        self.room_by == RoomBy::Event
+    }
+
     /// Receives into `places`, within the share of this round; the number of datagrams.
     fn receive(&mut self, places: &mut Places) -> io::Result<usize> {
         let asked = self.asked.min(BATCH - self.taken);
@@ -178,7 +201,8 @@ impl Mio {
     pub(super) fn serve_datagrams(&mut self, mut port: Datagrams) -> io::Result<Key> {
         let token = Token(self.slots.next_key().slot as usize);
         port.socket.register(self.poll.registry(), token)?;
-        let (size, is_local) = (port.size, port.is_local);
+        let size = port.size;
+        let room_by = if port.is_local { RoomBy::Time } else { RoomBy::Nothing };
         if self.arrived.places.as_ref().is_none_or(|places| places.size() < size) {
             // INVARIANT: nothing of the old places is lost: who has not reported all keeps it.
             if let Some(owner) = self.arrived.owner {
@@ -193,7 +217,7 @@ impl Mio {
             blocked: false,
             room: false,
             receiving: true,
-            is_local,
+            room_by,
             asked: FEW,
             received_in: u64::MAX,
             taken: 0,
@@ -222,8 +246,8 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return None;
         };
-        let tries_again = port.blocked && port.is_local && port.tried_in != round;
-        if std::mem::take(&mut port.room) || tries_again {
+        let asks = port.room_by == RoomBy::Time && port.blocked && port.tried_in != round;
+        if std::mem::take(&mut port.room) || asks {
             port.blocked = false;
             port.tried_in = round;
             self.again.push_front(slot);
@@ -235,14 +259,14 @@ impl Mio {
         if port.received_in != round {
             (port.received_in, port.taken) = (round, 0);
         }
-        if port.taken == BATCH && self.arrived.owner == Some(key) {
+        if self.arrived.owner == Some(key) {
+            if port.taken < BATCH {
+                return Some(self.report(key));
+            }
             // More came joined than this round has room for.
             self.hold_rest(key);
             self.queue(slot);
             return None;
-        }
-        if self.arrived.owner == Some(key) {
-            return Some(self.report(key));
         }
         if port.taken == BATCH && (port.readable || !port.held.is_empty()) {
             self.queue(slot);
@@ -307,15 +331,14 @@ impl Mio {
         let mut more = self.arrived.next.0 < self.arrived.count;
         while more {
             more = self.arrived.step();
-            let Datagram { data, from, to, interface, cut, tos, credentials } = self.arrived.last();
-            let head = Head { from, to, interface, cut, tos, credentials };
+            let (head, data) = self.arrived.stepped_to();
             port.held.push_back((head, data.to_vec()));
         }
         self.arrived.owner = None;
     }
 
     pub(super) fn send_queued(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
-        let Some(port) = self.datagram_slot(key) else {
+        let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return DatagramsSent::Blocked;
         };
         if port.blocked {
@@ -326,8 +349,7 @@ impl Mio {
                 Ok(n) => out.pop(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    port.blocked = true;
-                    if port.is_local {
+                    if !port.block(self.poll.registry(), key.slot) {
                         self.try_again(key.slot, FULL);
                     }
                     return DatagramsSent::Blocked;

@@ -82,7 +82,16 @@ impl Inner {
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.0, token, Interest::READABLE | Interest::WRITABLE)
+        registry.register(&mut self.0, token, Interest::READABLE)
+    }
+
+    pub(super) fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        registry.reregister(&mut self.0, token, interest)
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) {
