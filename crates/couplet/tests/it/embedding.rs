@@ -8,12 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use couplet::{Address, Loop, Protocol, Reactor, Transport};
+use couplet::{Address, Datagram, DatagramTransport, Loop, Protocol, Reactor, Transport};
 
+use crate::needed::Folder;
 use crate::suite::outer::is_readable;
 
 #[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
 type Peer = std::net::TcpStream;
+
+#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
+type DatagramPeer = std::net::UdpSocket;
+
+#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
+type LocalPeer = std::os::unix::net::UnixStream;
+
+#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
+type LocalListener = std::os::unix::net::UnixListener;
 
 /// Longer than anything here takes; reached only if something fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -238,4 +248,63 @@ fn waits_that_may_block_are_made_inside_of_what_was_asked_for() {
         l.turn(Some(Duration::ZERO)).expect("a turn that does not block");
         assert_eq!(waits.get(), after);
     }
+}
+
+/// A UNIX peer of a connection that this loop has accepted, or begun.
+fn local_peer(l: &mut Loop, folder: &Folder, accepted: bool) -> (Transport, LocalPeer) {
+    let (greeted, path) = (Greeted::default(), folder.path("socket"));
+    let (made, factory) = (greeted.0.clone(), move || greeted.clone());
+    let listener = (!accepted).then(|| LocalListener::bind(&path).expect("a free path"));
+    let (reactor, at) = (l.reactor(), format!("unix:{path}"));
+    let peer = match &listener {
+        None => {
+            drop(reactor.listen(at, factory).expect("a free path"));
+            turn(l);
+            LocalPeer::connect(&path)
+        }
+        Some(listener) => {
+            reactor.connect(at, factory).detach();
+            turn_until(l, || made.borrow().is_some());
+            listener.accept().map(|(peer, _)| peer)
+        }
+    };
+    turn_until(l, || made.borrow().is_some());
+    turn_to_rest(l);
+    (made.take().expect("it is connected"), peer.expect("it is accepted"))
+}
+
+#[test]
+fn an_answer_that_is_taken_wakes_nobody() {
+    for accepted in [false, true] {
+        let (mut l, folder) = (Loop::new().expect("a loop"), Folder::new());
+        let (transport, mut peer) = local_peer(&mut l, &folder, accepted);
+        let mut answer = [0; 6];
+        transport.write("answer");
+        turn_to_rest(&mut l);
+        peer.read_exact(&mut answer).expect("an answer");
+        assert!(!is_readable(&l, Duration::ZERO), "the peer has read, accepted: {accepted}");
+        // Where it was full, it has to hear of room.
+        transport.write(vec![7; 1 << 20]);
+        turn_to_rest(&mut l);
+        assert!(transport.buffered() > 0, "its socket is full");
+        let mut got = vec![0; 1 << 20];
+        std::thread::scope(|scope| {
+            scope.spawn(|| peer.read_exact(&mut got).expect("all of it"));
+            turn_until(&mut l, || transport.buffered() == 0);
+        });
+    }
+}
+
+#[test]
+fn a_datagram_that_has_left_wakes_nobody() {
+    let mut l = Loop::new().expect("a loop");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};
+    let (a, b) = (l.reactor().listen_udp(any, nothing), DatagramPeer::bind("127.0.0.1:0"));
+    let (a, b) = (a.expect("a free port"), b.expect("a free port"));
+    turn_to_rest(&mut l);
+    a.send_to("x", b.local_addr().expect("bound")).expect("there is room");
+    turn(&mut l);
+    assert_eq!(b.recv(&mut [0; 2]).expect("it has left"), 1);
+    assert!(!is_readable(&l, Duration::ZERO), "the datagram has left");
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use couplet_os::local::LocalAddress;
 
-use super::Mio;
 use super::slots::{Kind, Registered};
 use super::socket::{Listener, Stream};
 use super::stream::StreamSlot;
 use super::unix::SocketFile;
+use super::{Mio, socket};
 use crate::address::Address;
 use crate::driver::{Event, LocalEnd, World};
 
@@ -143,12 +143,13 @@ impl Mio {
         } else {
             LocalEnd::Socket(host, LocalAddress::of(&stream))
         };
-        if let Err(error) = self.register(&mut stream) {
+        let is_local = peer.unix().is_some();
+        if let Err(error) = self.register(&mut stream, socket::interest(is_local)) {
             tracing::error!(%error, "cannot watch a new connection");
             return None;
         }
         let port = self.slots.key_at(port);
-        let key = self.insert(Kind::Stream(StreamSlot::new(stream, peer.unix().is_some())));
+        let key = self.insert(Kind::Stream(StreamSlot::new(stream, is_local)));
         Some(Event::Accepted { port, key, peer, host })
     }
 

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
-use mio::{Interest, Token};
+use mio::Token;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::slots::Kind;
@@ -164,8 +164,8 @@ impl DatagramSlot {
     fn block(&mut self, registry: &mio::Registry, slot: u32) -> bool {
         self.blocked = true;
         if self.room_by == RoomBy::Nothing {
-            let both = Interest::READABLE | Interest::WRITABLE;
-            let asked = self.port.socket.reregister(registry, Token(slot as usize), both);
+            let token = Token(slot as usize);
+            let asked = self.port.socket.reregister(registry, token, socket::BOTH);
             self.room_by = if asked.is_ok() { RoomBy::Event } else { RoomBy::Time };
         }
         self.room_by == RoomBy::Event

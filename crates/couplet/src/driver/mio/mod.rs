@@ -3,7 +3,7 @@
 //! mio is edge-triggered, so readiness is remembered here until it is used up: readable until a
 //! short read, blocked until there is room again (`stream::Readiness`). A short read means drained,
 //! except where the end of the stream or an error was announced with it: then the end comes right
-//! after the bytes. Each connection is registered once, for both directions: no `epoll_ctl` while
+//! after the bytes. Each TCP connection is registered once, for both directions: no `epoll_ctl` while
 //! it lives, and closing the descriptor removes it.
 //!
 //! The system reports each socket error once, to whichever call meets it. An error of `write` is
@@ -212,10 +212,9 @@ impl Mio {
     }
 
     /// Registers a stream. It gets the next slot, so its token is known before it is inserted.
-    fn register(&self, stream: &mut Stream) -> io::Result<()> {
+    fn register(&self, stream: &mut Stream, interest: Interest) -> io::Result<()> {
         let token = Token(self.slots.next_key().slot as usize);
-        let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(stream, token, both)
+        self.poll.registry().register(stream, token, interest)
     }
 
     /// Serves a slot again after a back-off; whoever backs off longer is served with it.
@@ -245,17 +244,22 @@ impl Mio {
         out: &mut Outbox,
         first: (usize, io::Result<usize>),
     ) -> WriteOutcome {
-        let Some(stream) = self.stream(key) else {
+        let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.get_mut(key) else {
             return WriteOutcome::Blocked;
         };
-        match stream.write_on(out, first) {
+        let failed = match stream.write_on(out, first) {
             Ok(true) => return WriteOutcome::All,
-            Ok(false) => {}
-            Err(error) => {
-                // Received bytes can still be read; then the stream ends with this error.
-                stream.error = Some(error);
-                stream.readiness.set(Readiness::READABLE, true);
+            Ok(false) if stream.is_local() => {
+                let (registry, token) = (self.poll.registry(), Token(key.slot as usize));
+                registry.reregister(&mut stream.stream, token, socket::BOTH).err()
             }
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        if failed.is_some() {
+            // Received bytes can still be read; then the stream ends with this error.
+            stream.error = failed;
+            stream.readiness.set(Readiness::READABLE, true);
         }
         stream.readiness.set(Readiness::BLOCKED, true);
         if stream.readiness.has(Readiness::ROOM) || stream.error.is_some() {
@@ -444,7 +448,7 @@ impl Commands for Mio {
             }
             stream => stream?,
         };
-        self.register(&mut stream)?;
+        self.register(&mut stream, socket::BOTH)?;
         let is_local = to.unix().is_some();
         Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, is_local, closing: false })))
     }
@@ -459,8 +463,8 @@ impl Commands for Mio {
             io::Error::new(io::ErrorKind::InvalidInput, "a connection of another driver's world")
         })?;
         let mut stream = Stream::from(*stream);
-        self.register(&mut stream)?;
         let is_local = adopted.host.unix().is_some();
+        self.register(&mut stream, socket::interest(is_local))?;
         let slot = StreamSlot { is_adopted: true, ..StreamSlot::new(stream, is_local) };
         Ok(self.insert(Kind::Stream(slot)))
     }

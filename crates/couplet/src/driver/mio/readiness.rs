@@ -2,7 +2,7 @@
 
 use std::io;
 
-use mio::{Interest, Token};
+use mio::Token;
 
 use super::accepting::BACK_OFF;
 #[cfg(target_os = "linux")]
@@ -10,7 +10,7 @@ use super::epoll::EventExt as _;
 use super::slots::{ConnectingSlot, Held, Kind, Registered};
 use super::stream::{Found, READ, Readiness};
 use super::system::{self, is_queue_full};
-use super::{Mio, SIGNALS, WAKER, watch_of};
+use super::{Mio, SIGNALS, WAKER, socket, watch_of};
 use crate::address::Address;
 use crate::driver::{Event, Key, Ready};
 
@@ -81,9 +81,8 @@ impl Mio {
             }
             connected => connected,
         };
-        let both = Interest::READABLE | Interest::WRITABLE;
         let registered = connected.and_then(|mut stream| {
-            self.poll.registry().register(&mut stream, Token(slot as usize), both)?;
+            self.poll.registry().register(&mut stream, Token(slot as usize), socket::BOTH)?;
             Ok(stream)
         });
         match registered {
@@ -99,11 +98,17 @@ impl Mio {
 
     fn next_from_connecting(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
-        let Some(Kind::Connecting(connecting)) = self.kind(key) else {
+        let Some(Registered { kind: Kind::Connecting(connecting), .. }) = self.slots.get_mut(key)
+        else {
             return None;
         };
         match connecting.outcome()? {
             Ok(host) => {
+                if connecting.is_local {
+                    let (token, few) = (Token(slot as usize), socket::interest(true));
+                    // What stays registered costs events, no more.
+                    let _ = self.poll.registry().reregister(&mut connecting.stream, token, few);
+                }
                 self.slots.map(key, |slot| Registered { kind: slot.kind.connected(), ..slot });
                 self.queue(slot);
                 Some(Event::Connected { key, host })

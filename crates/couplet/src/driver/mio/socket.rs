@@ -108,6 +108,15 @@ impl Write for &Stream {
     }
 }
 
+/// What a connection is registered for.
+pub(super) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// The same at first. A UNIX socket tells of room whenever its peer has read, and not only where there
+/// was none, so it is not asked before it is full.
+pub(super) fn interest(is_local: bool) -> Interest {
+    if is_local { Interest::READABLE } else { BOTH }
+}
+
 impl Source for Stream {
     fn register(&mut self, registry: &Registry, token: Token, what: Interest) -> io::Result<()> {
         #[cfg(unix)]
