@@ -1085,14 +1085,20 @@ impl Life {
             Err(payload) => self.panicked(now, payload),
             // The close need not wait for it. What was written is still sent, unless it panics now.
             Ok(()) if !had_failed && self.transport.cell.has_failed() => {
-                let Some(mut producer) = self.transport.cell.remove_producer() else { return };
-                let outcome = catch_unwind(AssertUnwindSafe(|| producer.stop_producing()));
-                discard("drop of a producer", producer);
-                if let Err(payload) = outcome {
-                    self.panicked(now, payload);
-                }
+                let producer = self.transport.cell.remove_producer();
+                self.stop_producer(now, producer);
             }
             Ok(()) => {}
+        }
+    }
+
+    /// Ends the work of a producer before other calls of this connection.
+    fn stop_producer(&mut self, now: Instant, producer: Option<Box<dyn Producer>>) {
+        let Some(mut producer) = producer else { return };
+        let outcome = catch_unwind(AssertUnwindSafe(|| producer.stop_producing()));
+        discard("drop of a producer", producer);
+        if let Err(payload) = outcome {
+            self.panicked(now, payload);
         }
     }
 
@@ -1244,7 +1250,7 @@ impl Protocol for Nobody {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Stops a producer whose consumer is closed.
+/// Ends the work of a producer where only `connection_lost` is still to be called.
 fn stop(producer: Option<Box<dyn Producer>>) {
     if let Some(mut producer) = producer {
         contain("stop_producing", move || producer.stop_producing());

@@ -13,7 +13,7 @@ use std::any::TypeId;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
-use super::{DRAIN, Follows, Life, Reading, State, Writing, stop};
+use super::{DRAIN, Follows, Life, Reading, State, Writing};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox};
 use crate::error::{By, Reason};
@@ -354,7 +354,7 @@ impl Life {
         }
         self.pour_down(now);
         self.check_flushed(now);
-        stop(producer);
+        self.stop_producer(now, producer);
     }
 
     #[cold]

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use couplet::Reason;
 use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, Up};
+use couplet::{Producer, ProducerKind, Reason};
 
 use super::{End, Rig};
 
@@ -107,5 +107,35 @@ fn a_layer_that_panics_as_it_is_attached_ends_its_own_connection_alone() {
         rig.network.connect(port).expect("the port still listens");
         rig.turn();
         assert!(server.is_made());
+    }
+}
+
+#[test]
+fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connection_lost() {
+    struct Stubborn;
+
+    impl Producer for Stubborn {
+        fn resume_producing(&mut self) {}
+
+        fn stop_producing(&mut self) {
+            panic!("in stop");
+        }
+    }
+
+    for mut rig in Rig::both() {
+        let server = End::default().on("made", |transport| {
+            transport.register_producer(Stubborn, ProducerKind::Push).expect("the first");
+            transport.lose_write_connection();
+        });
+        let port = rig.listen_over(&server, |_, _| Panics("up", PassThrough::default()));
+        let broken = rig.network.connect(port).expect("the port listens");
+        rig.turn();
+        broken.push(b"question");
+        broken.fin();
+        rig.turn();
+        broken.take();
+        rig.turn();
+        assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
+        assert_eq!(server.log(), ["made", "lost"]);
     }
 }

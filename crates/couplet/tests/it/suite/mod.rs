@@ -154,6 +154,7 @@ macro_rules! all_facts {
                 c29_a_panic_in_data_received_is_logged_and_is_the_reason,
                 c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer,
                 c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once,
+                c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost,
                 c31_a_connection_open_at_the_end_gets_shutdown,
                 c31_a_flush_at_the_end_lasts_no_longer_than_the_grace,
             ]

@@ -228,6 +228,24 @@ pub(crate) fn c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once(kit: 
     }
 }
 
+pub(crate) fn c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let source = a.source(&a.transport(), |call, transport| {
+        assert!(call != Call::Stop, "in stop");
+        transport.lose_write_connection();
+        transport.fail(Broken("e"));
+    });
+    let ((), lines) = logged(|| {
+        a.transport().register_producer(source, ProducerKind::Pull).expect("the first producer");
+        rig.take_to_the_end(&b);
+        b.fin();
+        rig.lost(&a);
+    });
+    assert_eq!(a.log.entries(), ["made", "resume", "stop", "lost(Failed(e))"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+}
+
 pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
     let mut rig = kit.rig();
     let log = Log::default();
