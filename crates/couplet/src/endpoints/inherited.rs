@@ -167,9 +167,9 @@ fn adopt(
 /// The same for several loops.
 #[cfg(unix)]
 fn share(which: (i32, Option<&str>), place: &Part, text: String) -> Result<SharedPort> {
-    drop(inherit(which, place)?);
+    let socket = inherit(which, place)?;
     let again = move || ListeningSocket::inherited(which.0);
-    let shared = SharedPort::divided(&ListenOptions::default(), text, again);
+    let shared = SharedPort::divided(socket, &ListenOptions::default(), text, again);
     Ok(shared.map_err(|error| refused(which.0, place, &error))?)
 }
 

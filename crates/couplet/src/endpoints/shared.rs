@@ -104,18 +104,17 @@ impl SharedPort {
         };
         let first = bind(at).map_err(refused)?;
         let at = first.tcp_address().map_err(refused)?;
-        let first = Mutex::new(Some(first));
-        let again = move || lock(&first).take().map_or_else(|| bind(at), Ok);
-        Ok(SharedPort::divided(options, text, again).map_err(refused)?)
+        Ok(SharedPort::divided(first, options, text, move || bind(at)).map_err(refused)?)
     }
 
-    /// A socket whose connections one loop divides among all, and how to open it, then and again.
+    /// A socket whose connections one loop divides among all, and how to open it again.
     pub(super) fn divided(
+        socket: ListeningSocket,
         options: &ListenOptions,
         text: String,
-        bind: impl Fn() -> io::Result<ListeningSocket> + Send + Sync + 'static,
+        again: impl Fn() -> io::Result<ListeningSocket> + Send + Sync + 'static,
     ) -> io::Result<SharedPort> {
-        let socket = SharedSocket::new(options.clone(), bind)?;
+        let socket = SharedSocket::new(socket, options.clone(), again)?;
         Ok(SharedPort { host: socket.host().clone(), over: Arc::new(Divided { socket, text }) })
     }
 }

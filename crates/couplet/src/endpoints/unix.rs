@@ -79,7 +79,8 @@ impl ServerEndpoint for UnixServer {
     fn share(&self, _: usize) -> Result<SharedPort> {
         let UnixServer { path, options } = self.clone();
         let bind = move || ListeningSocket::unix(&path, &options);
-        let shared = SharedPort::divided(&self.options, self.to_string(), bind);
+        let shared = bind()
+            .and_then(|first| SharedPort::divided(first, &self.options, self.to_string(), bind));
         Ok(shared.map_err(|error| ListenError::new(self.path.clone().into(), error))?)
     }
 }

@@ -25,14 +25,14 @@ use crate::panics::lock;
 /// How long a loop that could not take over the accepting waits before it tries again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-type Bind = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
+type Again = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
 
 /// A listening socket, and the loops that serve it.
 pub(crate) struct SharedSocket {
     host: Address,
     options: ListenOptions,
-    /// Opens the socket, again where all have stopped listening and one begins anew.
-    bind: Bind,
+    /// Opens the socket where all have stopped listening and one begins anew.
+    again: Again,
     inside: Mutex<Inside>,
 }
 
@@ -98,16 +98,16 @@ struct Chosen {
 
 impl SharedSocket {
     pub(crate) fn new(
+        socket: ListeningSocket,
         options: ListenOptions,
-        bind: impl Fn() -> io::Result<ListeningSocket> + Send + Sync + 'static,
+        again: impl Fn() -> io::Result<ListeningSocket> + Send + Sync + 'static,
     ) -> io::Result<Arc<SharedSocket>> {
-        let socket = bind()?;
         let host = socket.address()?;
         let inside = Inside { socket: Some(socket), seats: Vec::new(), accepts: None, last: 0 };
         Ok(Arc::new(SharedSocket {
             host,
             options,
-            bind: Box::new(bind),
+            again: Box::new(again),
             inside: Mutex::new(inside),
         }))
     }
@@ -125,7 +125,7 @@ impl SharedSocket {
         let mut inside = self.inside();
         let socket = match inside.socket.take() {
             Some(socket) => socket,
-            None => (self.bind)()?,
+            None => (self.again)()?,
         };
         let socket = inside.socket.insert(socket).try_clone();
         let accepts = inside.accepts.is_none();

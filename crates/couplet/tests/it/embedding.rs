@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +19,6 @@ type Peer = std::net::TcpStream;
 
 #[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
 type DatagramPeer = std::net::UdpSocket;
-
-#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
-type LocalPeer = std::os::unix::net::UnixStream;
-
-#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
-type LocalListener = std::os::unix::net::UnixListener;
 
 /// Longer than anything here takes; reached only if something fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -251,16 +246,16 @@ fn waits_that_may_block_are_made_inside_of_what_was_asked_for() {
 }
 
 /// A UNIX peer of a connection that this loop has accepted, or begun.
-fn local_peer(l: &mut Loop, folder: &Folder, accepted: bool) -> (Transport, LocalPeer) {
+fn local_peer(l: &mut Loop, folder: &Folder, accepted: bool) -> (Transport, UnixStream) {
     let (greeted, path) = (Greeted::default(), folder.path("socket"));
     let (made, factory) = (greeted.0.clone(), move || greeted.clone());
-    let listener = (!accepted).then(|| LocalListener::bind(&path).expect("a free path"));
+    let listener = (!accepted).then(|| UnixListener::bind(&path).expect("a free path"));
     let (reactor, at) = (l.reactor(), format!("unix:{path}"));
     let peer = match &listener {
         None => {
             drop(reactor.listen(at, factory).expect("a free path"));
             turn(l);
-            LocalPeer::connect(&path)
+            UnixStream::connect(&path)
         }
         Some(listener) => {
             reactor.connect(at, factory).detach();
