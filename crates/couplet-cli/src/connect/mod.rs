@@ -158,7 +158,7 @@ impl Protocol for Session {
 pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
     let Peer { endpoint, name } = match options.endpoint {
         Remote::Streams(peer) => peer,
-        Remote::Udp(peer) => return datagrams::connect(peer),
+        Remote::Udp(peer) => return datagrams::connect(&peer),
     };
     let l = signalled_loop(couplet::LoopOptions::default(), output::tell)?;
     let (stdout, printed) = Stdout::start(l.reactor().remote())?;

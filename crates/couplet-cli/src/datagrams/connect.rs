@@ -11,6 +11,7 @@ use couplet::{
     Datagram, DatagramPort, DatagramProtocol, DatagramTransport, DelayedCall, Failure, LoopOptions,
 };
 
+use super::Far;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
 
@@ -109,7 +110,8 @@ impl DatagramProtocol for Session {
     }
 }
 
-pub(crate) fn run(peer: SocketAddr) -> Result<(), Exit> {
+pub(crate) fn run(peer: &Far) -> Result<(), Exit> {
+    let peer = peer.address()?;
     // A read of stdin never ends on its own.
     let options = LoopOptions::default().job_grace(Duration::ZERO);
     let l = signalled_loop(options, output::tell)?;

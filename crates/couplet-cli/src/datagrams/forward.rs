@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport};
 
+use super::Far;
 use crate::cli::Threads;
 use crate::exit::Exit;
 use crate::{output, server};
@@ -169,11 +170,12 @@ impl fmt::Display for Totals {
 }
 
 pub(crate) fn run(
-    (listen, server): (SocketAddr, SocketAddr),
+    (listen, server): (SocketAddr, &Far),
     idle: Option<Duration>,
     most: Option<usize>,
     threads: Threads,
 ) -> Result<(), Exit> {
+    let server = server.address()?;
     server::raise_descriptor_limit();
     let affordable = server::most_descriptors();
     let totals = Arc::<Totals>::default();

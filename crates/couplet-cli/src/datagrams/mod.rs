@@ -32,7 +32,28 @@ pub(crate) enum Local {
 #[derive(Clone, Debug)]
 pub(crate) enum Remote {
     Streams(Peer),
-    Udp(SocketAddr),
+    Udp(Far),
+}
+
+/// Where to send datagrams.
+#[derive(Clone, Debug)]
+pub(crate) enum Far {
+    Address(SocketAddr),
+    Name(String, u16),
+}
+
+impl Far {
+    /// Its first address, which is the one that the system prefers.
+    fn address(&self) -> Result<SocketAddr, Failure> {
+        match self {
+            Far::Address(address) => Ok(*address),
+            Far::Name(name, port) => {
+                let mut l = Loop::new()?;
+                let found = l.run_until(l.reactor().resolve(name))?;
+                Ok(SocketAddr::new(found[0], *port))
+            }
+        }
+    }
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -45,36 +66,48 @@ pub(crate) fn local(typed: &str) -> Result<Local, Error> {
     }
 }
 
-/// An endpoint, or `udp:PORT`, which is on this machine, or `udp:HOST:PORT`.
+/// An endpoint, or `udp:PORT`, which is on this machine, or `udp:HOST:PORT`, where HOST may be a name.
 pub(crate) fn remote(typed: &str) -> Result<Remote, Error> {
-    match typed.strip_prefix("udp:") {
-        None => Ok(Remote::Streams(to_connect(typed)?)),
-        Some(rest) => {
-            let address = address(rest, Ipv4Addr::LOCALHOST.into())?;
-            match address.port() {
-                0 => Err("port 0 is no address to send to".into()),
-                _ => Ok(Remote::Udp(address)),
-            }
-        }
+    let Some(rest) = typed.strip_prefix("udp:") else {
+        return Ok(Remote::Streams(to_connect(typed)?));
+    };
+    let (host, port) = split(rest)?;
+    if port == 0 {
+        return Err("port 0 is no address to send to".into());
     }
+    Ok(Remote::Udp(match ip(host, Ipv4Addr::LOCALHOST.into()) {
+        Some(ip) => Far::Address(SocketAddr::new(ip, port)),
+        None if !host.contains(|c: char| ":[]/".contains(c) || c.is_whitespace()) => {
+            Far::Name(host.to_owned(), port)
+        }
+        None => Err(wrong(rest, "a name or an IP address"))?,
+    }))
 }
 
 fn address(typed: &str, default: IpAddr) -> Result<SocketAddr, Error> {
-    let wrong =
-        || format!("'udp:{typed}' is not udp:PORT or udp:HOST:PORT, with an IP address as HOST");
-    let (host, port) = match typed.rsplit_once(':') {
-        Some((host, port)) => (host, port),
-        None => ("", typed),
-    };
-    let port: u16 = port.parse().map_err(|_| wrong())?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let ip = match (host, bare) {
-        ("", _) => default,
-        ("localhost", _) => Ipv4Addr::LOCALHOST.into(),
-        (_, Some(v6)) => IpAddr::V6(v6.parse().map_err(|_| wrong())?),
-        (v4, None) => IpAddr::V4(v4.parse().map_err(|_| wrong())?),
-    };
+    let (host, port) = split(typed)?;
+    let ip = ip(host, default).ok_or_else(|| wrong(typed, "an IP address"))?;
     Ok(SocketAddr::new(ip, port))
+}
+
+/// The host, empty if there is none, and the port.
+fn split(typed: &str) -> Result<(&str, u16), Error> {
+    let (host, port) = typed.rsplit_once(':').unwrap_or(("", typed));
+    Ok((host, port.parse().map_err(|_| wrong(typed, "a name or an IP address"))?))
+}
+
+fn ip(host: &str, default: IpAddr) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match (host, bare) {
+        ("", _) => Some(default),
+        ("localhost", _) => Some(Ipv4Addr::LOCALHOST.into()),
+        (_, Some(v6)) => v6.parse().ok().map(IpAddr::V6),
+        (v4, None) => v4.parse().ok().map(IpAddr::V4),
+    }
+}
+
+fn wrong(typed: &str, host: &str) -> Error {
+    format!("'udp:{typed}' is not udp:PORT or udp:HOST:PORT, with {host} as HOST").into()
 }
 
 /// Has what `protocol` makes receive the datagrams of these addresses, in so many threads.
@@ -159,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_of_datagrams_is_a_port_with_or_without_an_ip_address() {
+    fn an_address_of_datagrams_is_a_port_with_or_without_a_host() {
         for (typed, here, there) in [
             ("udp:9000", "[::]:9000", "127.0.0.1:9000"),
             ("udp::9000", "[::]:9000", "127.0.0.1:9000"),
@@ -168,12 +201,15 @@ mod tests {
             ("udp:[::1]:9000", "[::1]:9000", "[::1]:9000"),
         ] {
             let Ok(Local::Udp(local)) = local(typed) else { panic!("{typed}") };
-            let Ok(Remote::Udp(remote)) = remote(typed) else { panic!("{typed}") };
+            let Ok(Remote::Udp(Far::Address(remote))) = remote(typed) else { panic!("{typed}") };
             assert_eq!((local.to_string(), remote.to_string()), (here.into(), there.into()));
         }
-        for typed in ["udp:", "udp:a", "udp:70000", "udp:::1:9", "udp:[127.0.0.1]:9", "udp:b:9"] {
+        for typed in ["udp:", "udp:a", "udp:70000", "udp:::1:9", "udp:[127.0.0.1]:9", "udp:a b:9"] {
             assert!(local(typed).is_err() && remote(typed).is_err(), "{typed}");
         }
+        let Ok(Remote::Udp(Far::Name(name, 53))) = remote("udp:ns.example:53") else { panic!() };
+        assert_eq!(name, "ns.example");
+        assert!(local("udp:ns.example:53").is_err(), "one listens at an address");
         assert!(local("udp:0").is_ok() && remote("udp:0").is_err());
         assert!(matches!(local("7"), Ok(Local::Streams(_))));
         assert!(matches!(remote("7"), Ok(Remote::Streams(_))));

@@ -183,7 +183,7 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
         (Local::Streams(listen), Remote::Streams(connect)) => (listen, connect),
         (Local::Udp(listen), Remote::Udp(connect)) => {
             let (idle, most) = (options.idle_timeout, options.max_connections);
-            return datagrams::forward((listen, connect), idle, most, options.threads);
+            return datagrams::forward((listen, &connect), idle, most, options.threads);
         }
         _ => {
             let text = "datagrams can't become a connection, nor the other way round";

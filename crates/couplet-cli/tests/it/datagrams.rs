@@ -129,13 +129,27 @@ fn who_sends_to_nobody_hears_of_it() {
 }
 
 #[test]
+fn a_name_that_nobody_knows_is_the_error_of_whoever_sends_to_it() {
+    for args in [
+        &["connect", "udp:no-such-name.invalid:9"][..],
+        &["forward", "udp:0", "udp:no-such-name.invalid:9"],
+    ] {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(1), "{args:?}");
+        let said = "cannot find the host \"no-such-name.invalid\"";
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn datagrams_and_connections_do_not_mix() {
     for args in [
         &["forward", "udp:9000", "9000"][..],
         &["forward", "9000", "udp:9000"],
         &["echo", "--listen", "udp:0", "--listen", "0"],
-        &["connect", "udp:nobody:9"],
+        &["connect", "udp:no body:9"],
         &["connect", "udp:0"],
+        &["echo", "--listen", "udp:nobody:9"],
     ] {
         assert_eq!(run(args).code, Some(2), "{args:?}");
     }

@@ -43,6 +43,7 @@ fn c140_a_name_is_reached_by_whichever_of_its_addresses_answers() {
          tcp:[2001:db8::2]:7000: connection refused; tcp:192.0.2.2:7000: connection refused; \
          tcp:203.0.113.8:7000: invalid argument",
         "late: 0: six",
+        "datagrams: out and back",
     ];
     assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{}", ended.stderr);
 }

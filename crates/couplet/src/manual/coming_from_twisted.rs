@@ -47,6 +47,7 @@
 //! | `callLater`, `callWhenRunning` | [`call_later`](crate::Reactor::call_later), [`call_soon`](crate::Reactor::call_soon) |
 //! | `IDelayedCall`: `cancel`, `reset`, `delay` | [`DelayedCall`](crate::DelayedCall): `cancel`, `reset`, `delay_by`; they return whether the call was still pending, and don't raise |
 //! | `reactor.seconds()` | [`now`](crate::Reactor::now) |
+//! | `reactor.resolve` | [`resolve`](crate::Reactor::resolve), all addresses of both families |
 //! | `getDelayedCalls` | [`snapshot`](crate::Reactor::snapshot), and SIGUSR1 |
 //! | `addSystemEventTrigger("before", "shutdown", f)` | [`on`](crate::Reactor::on)`(`[`Shutdown::Before`](crate::Shutdown::Before)`, f)`; see [`stopping`](super::stopping) |
 //! | `addReader`, `addWriter` | `watch`, on Unix |

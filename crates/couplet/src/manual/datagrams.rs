@@ -94,6 +94,23 @@
 //! [`connection_refused`](crate::DatagramProtocol::connection_refused) is called. The port stays open:
 //! the peer may come back.
 //!
+//! Datagrams go to addresses. [`Reactor::resolve`](crate::Reactor::resolve) looks up those of a name:
+//!
+//! ```
+//! # use couplet::{Datagram, DatagramTransport};
+//! # let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};
+//! # couplet::run(|reactor| {
+//! let looking = reactor.clone();
+//! reactor.spawn(async move {
+//!     let addresses = looking.resolve("localhost").await?;
+//!     looking.connect_udp((addresses[0], 9000).into(), nothing)?;
+//! #   looking.stop();
+//!     Ok(())
+//! }).detach();
+//! # Ok(()) })?;
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
 //! ## Groups
 //!
 //! ```

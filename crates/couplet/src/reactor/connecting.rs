@@ -57,7 +57,7 @@ type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
 pub(super) struct ConnectorCell {
     reactor: Reactor,
     serial: Cell<u64>,
-    target: Target,
+    pub(super) target: Target,
     options: ConnectOptions,
     /// The source location of the request.
     pub(super) place: Source,
@@ -272,7 +272,7 @@ impl Target {
         }
     }
 
-    fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         match self {
             Target::Tcp { host, .. } => host,
             Target::Unix(_) => "",
@@ -428,10 +428,9 @@ impl Core {
         match cell.target.address() {
             Ok(address) => attempts.waiting.push_back(address),
             Err(name) => {
-                self.next_ticket += 1;
-                let ticket = Ticket(self.next_ticket);
+                let ticket = self.reactor.records.names.borrow_mut().ticket();
                 attempts.ticket = Some(ticket);
-                self.resolving.insert(ticket, cell.clone());
+                self.lookups.of_connectors.insert(ticket, cell.clone());
                 io.resolve(ticket, name);
             }
         }
@@ -456,30 +455,23 @@ impl Core {
         }
     }
 
-    #[inline(never)]
-    pub(super) fn name_resolved(
+    /// The name was looked up.
+    pub(super) fn addresses_found(
         &mut self,
         io: &mut dyn Commands,
-        ticket: Ticket,
-        answer: std::io::Result<Vec<IpAddr>>,
+        cell: &Rc<ConnectorCell>,
+        found: Result<Vec<IpAddr>, ConnectError>,
     ) {
-        let _hold = self.reactor.records.hold("name lookup");
-        let Some(cell) = self.resolving.remove(&ticket) else {
-            return;
-        };
-        let error = match answer {
-            Ok(found) if !found.is_empty() => {
+        match found {
+            Ok(found) => {
                 cell.with_attempts(|attempts| {
                     attempts.ticket = None;
                     attempts.waiting = interleave(found, cell.target.port());
                 });
-                return self.try_next(io, &cell);
+                self.try_next(io, cell);
             }
-            Ok(_) => std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"),
-            Err(error) => error,
-        };
-        let (name, source) = (cell.target.host().to_owned(), std::sync::Arc::new(error));
-        self.connect_failed(io, &cell, ConnectError::NameLookup { name, source });
+            Err(error) => self.connect_failed(io, cell, error),
+        }
     }
 
     /// Tries the next address that the driver does not refuse immediately. With none left and none
@@ -651,7 +643,7 @@ impl Core {
             return;
         };
         if let Some(ticket) = attempts.ticket {
-            self.resolving.remove(&ticket);
+            self.lookups.of_connectors.remove(&ticket);
             io.forget(ticket);
         }
         for (key, _) in attempts.running {

@@ -14,6 +14,7 @@ mod door;
 mod drain;
 mod jobs;
 mod leaks;
+mod names;
 mod opening;
 mod options;
 mod port;
@@ -151,6 +152,7 @@ pub(crate) struct Records {
     /// The task that is being polled, and the address of its waker.
     polled: Cell<Option<(TaskId, *const ())>>,
     jobs: RefCell<jobs::Jobs>,
+    names: RefCell<names::Names>,
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
@@ -326,6 +328,7 @@ impl Reactor {
                 tasks: RefCell::new(tasks),
                 polled: Cell::new(None),
                 jobs: RefCell::default(),
+                names: RefCell::default(),
                 #[cfg(unix)]
                 watches: RefCell::default(),
                 snapshots: RefCell::default(),

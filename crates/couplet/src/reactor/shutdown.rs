@@ -245,6 +245,7 @@ impl Core {
         self.round(io);
         self.tell_tasks(io);
         self.give_up_jobs(io);
+        self.give_up_lookups(io);
         #[cfg(unix)]
         self.end_watches();
         self.fire(Shutdown::During);
@@ -297,6 +298,7 @@ impl Core {
         let records = &self.reactor.records;
         records.tasks.borrow().len() > 0
             || records.jobs.borrow().len() > 0
+            || records.names.borrow().len() > 0
             || !records.timers.borrow().is_empty()
             || !records.calls.borrow().is_empty()
     }
@@ -304,6 +306,7 @@ impl Core {
     fn drop_pending_once(&mut self, io: &mut dyn Commands) {
         self.drop_all_tasks();
         self.give_up_jobs(io);
+        self.give_up_lookups(io);
         let timed = self.reactor.records.timers.borrow_mut().take_all();
         drop(timed);
         let calls = std::mem::take(&mut *self.reactor.records.calls.borrow_mut());

@@ -16,7 +16,7 @@
 //! while anything is pending, step 1 does not sleep. So an answer is sent immediately, a thousand
 //! small writes go out in one call, and nothing that feeds itself starves the rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -24,13 +24,14 @@ use std::time::{Duration, Instant};
 use super::answers::Batching;
 use super::connecting::ConnectorCell;
 use super::drain::{Drain, DrainCell};
+use super::names::Lookups;
 use super::options::LoopOptions;
 use super::shutdown::Stopping;
 use super::stalls::noted_protocol;
 use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, Snapshot, Start, Timed, pending};
-use crate::driver::{Commands, Driver, Event, Key, Order, Outbox, Signal, Ticket};
+use crate::driver::{Commands, Driver, Event, Key, Order, Outbox, Signal};
 use crate::layers::{Layer, Side};
 use crate::panics::contain;
 use crate::protocol::Protocol;
@@ -55,9 +56,7 @@ pub(super) struct Core {
     dirty: Vec<Key>,
     pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
     pub(super) next_connector: u64,
-    /// Looked up by ticket, never iterated, so its order has no effect.
-    pub(super) resolving: HashMap<Ticket, Rc<ConnectorCell>>,
-    pub(super) next_ticket: u64,
+    pub(super) lookups: Lookups,
     pub(super) stopping: Stopping,
     pub(super) stopped_by: Option<Signal>,
     /// A second signal came: end the run without waiting.
@@ -187,8 +186,7 @@ impl Core {
             dirty: Vec::new(),
             connectors: BTreeMap::new(),
             next_connector: 0,
-            resolving: HashMap::new(),
-            next_ticket: 0,
+            lookups: Lookups::default(),
             stopping: Stopping::No,
             stopped_by: None,
             stop_now: false,
@@ -615,6 +613,7 @@ impl Core {
             return;
         }
         self.start_jobs(io);
+        self.start_lookups(io);
         let count = self.reactor.records.starts.borrow().len();
         for _ in 0..count {
             let start = self.reactor.records.starts.borrow_mut().pop_front();

@@ -1,4 +1,4 @@
-//! Rows 140 to 142, and 35: connecting to a host name. The test scripts the memory driver's names
+//! Rows 140 to 142a, and 35: host names, connected to and looked up. The test scripts the memory driver's names
 //! and addresses; the tap records when each attempt began.
 
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use couplet::defer::Cancelled;
 use couplet::testing::{Manner, Network};
-use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure};
+use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure, Loop};
 
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Log, Maker, Recorder, Script};
@@ -392,4 +392,82 @@ fn localhost_resolves_through_the_system() {
     rig.until("the connection", || connecting.has_fired());
     let connection = rig.l.run_until(connecting).expect("it connects");
     assert_eq!(connection.transport().peer(), &peer.address());
+}
+
+/// What a lookup failed with.
+fn unknown(failure: &Failure) -> String {
+    match failure.downcast_ref::<ConnectError>() {
+        Some(ConnectError::NameLookup { name, .. }) => name.clone(),
+        _ => panic!("{failure:?}"),
+    }
+}
+
+#[test]
+fn c142a_who_asks_for_a_name_gets_all_its_addresses_in_their_order() {
+    let all = ["10.0.0.1", "fd00::1", "10.0.0.2"];
+    let mut names = Names::looked_up_in(ms(5), &all);
+    let reactor = names.rig.reactor.clone();
+    let resolving = reactor.resolve("example");
+    // A connect to the same name has a lookup of its own.
+    let connecting = names.begin("example");
+    names.pass(ms(5) - TICK);
+    assert!(!resolving.has_fired());
+    names.pass(TICK);
+    let found = names.rig.l.run_until(resolving).expect("it has addresses");
+    assert_eq!(found, all.map(|ip| at(ip).ip()));
+    assert!(!names.attempts().is_empty(), "the connect has its answer too");
+    connecting.detach();
+}
+
+#[test]
+fn c142a_an_address_is_not_looked_up_and_a_name_without_one_is_an_error() {
+    let mut names = Names::new(&[]);
+    let (l, reactor) = (&mut names.rig.l, names.rig.reactor.clone());
+    let address = reactor.resolve("fd00::7");
+    assert!(address.has_fired(), "nobody is asked");
+    assert_eq!(l.run_until(address).expect("an address"), [at("fd00::7").ip()]);
+    for name in ["example", "nowhere", "", "a b\0"] {
+        let failure = l.run_until(reactor.resolve(name)).expect_err("it has no address");
+        assert_eq!(unknown(&failure), name);
+    }
+}
+
+#[test]
+fn c142a_a_lookup_can_be_cancelled_and_ends_with_the_run() {
+    let mut names = Names::looked_up_in(ms(5000), &["10.0.0.1"]);
+    let reactor = names.rig.reactor.clone();
+    // Before the turn that would have begun it, and after.
+    for (turns, forgotten) in [(0, 0), (2, 1)] {
+        let resolving = reactor.resolve("example");
+        names.rig.turns(turns);
+        resolving.cancel();
+        assert!(resolving.has_fired());
+        names.rig.turns(2);
+        assert_eq!(names.rig.tapped.forgotten.get(), forgotten);
+        let failure = names.rig.l.run_until(resolving).expect_err("it was cancelled");
+        assert!(failure.downcast_ref::<Cancelled>().is_some(), "{failure:?}");
+    }
+    let late = reactor.resolve("example").add_timeout(&reactor, ms(20));
+    names.pass(ms(20));
+    assert!(
+        names.rig.l.run_until(late).is_err_and(|failure| failure.is::<couplet::defer::TimedOut>())
+    );
+    for turns in [0, 2] {
+        let resolving = reactor.resolve("example");
+        names.rig.turns(turns);
+        names.rig.stop(Duration::ZERO);
+        assert!(resolving.has_fired(), "the run has ended");
+        let failure = names.rig.l.run_until(resolving).expect_err("it was cut off");
+        assert!(failure.downcast_ref::<Cancelled>().is_some(), "{failure:?}");
+    }
+}
+
+#[test]
+fn c142a_the_system_is_asked_for_names() {
+    let mut l = Loop::new().expect("a loop");
+    let (reactor, nowhere) = (l.reactor(), "no-such-name.invalid");
+    let found = l.run_until(reactor.resolve("localhost")).expect("every system knows it");
+    assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
+    let failure = l.run_until(reactor.resolve(nowhere)).expect_err("RFC 6761");
+    assert_eq!(unknown(&failure), nowhere);
 }

@@ -46,11 +46,13 @@ printf 'six' >$folder/six
 printf 'four' >$folder/four
 "$program" poetry serve --delay 0 -l 'tcp:7000:interface=[2001\:db8\:\:1]' $folder/six >>$folder/log 2>&1 &
 "$program" poetry serve --delay 0 -l tcp:7000:interface=192.0.2.1 $folder/four >>$folder/log 2>&1 &
+"$program" echo --listen udp:7000 >>$folder/log 2>&1 &
 python3 -c "$resolver" >>$folder/log 2>&1 &
-until [ "$(grep -c listen $folder/log)" = 3 ]; do sleep 0.05; done
+until [ "$(grep -c listen $folder/log)" = 4 ]; do sleep 0.05; done
 
 for name in both silent refused forbidden last nobody late; do
     status=0
     said=$("$program" connect tcp:$name:7000 2>&1 </dev/null) || status=$?
     echo "$name: $status: $said"
 done
+echo "datagrams: $(echo out and back | "$program" connect udp:both:7000 2>&1)"

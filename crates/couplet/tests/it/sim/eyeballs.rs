@@ -282,3 +282,31 @@ fn c141_a_name_that_leads_nowhere_is_a_lookup_error() {
     assert_eq!(failure.to_string(), "cannot find the host \"www\": the name has no address");
     world.sim.finish().expect("nothing leaks");
 }
+
+#[test]
+fn c142a_a_host_of_the_simulator_looks_names_up() {
+    let mut sim = Sim::new(7);
+    let server = sim.bare_host("server");
+    let addresses = [IpAddr::from([10, 9, 9, 9]), sim.address_v6(server), sim.address(server)];
+    sim.set_name("www", &addresses);
+    let found: Rc<RefCell<Vec<_>>> = Rc::default();
+    let noted = found.clone();
+    sim.host("client", move |reactor| {
+        for name in ["www", "server", "nowhere"] {
+            let noted = noted.clone();
+            let note = move |answer| {
+                noted.borrow_mut().push((name, answer));
+                Ok(())
+            };
+            reactor.resolve(name).add_both(note).detach();
+        }
+        Ok(())
+    });
+    sim.run_for(s(1)).expect("a sound world");
+    let mut found = found.take();
+    found.sort_by_key(|(name, _)| *name);
+    let failure = found[0].1.as_ref().expect_err("there is no such name");
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::NameLookup { .. })), "{failure:?}");
+    let found: Vec<_> = found.iter().map(|(_, found)| found.as_deref().ok()).collect();
+    assert_eq!(found, [None, Some(&addresses[1..]), Some(&addresses[..])]);
+}

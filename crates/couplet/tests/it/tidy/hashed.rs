@@ -12,8 +12,7 @@ use syn::visit::{self, Visit};
 use super::source::{Code, assert_none, is_for_tests, library, line, names_in};
 
 /// The file, the `.field`, local or type that holds a hash table, and why its order doesn't matter.
-const LOOKED_UP: [(&str, &str, &str); 6] = [
-    ("couplet/src/reactor/turn.rs", ".resolving", "inserted and removed by ticket"),
+const LOOKED_UP: [(&str, &str, &str); 5] = [
     ("couplet/src/protocols/policies.rs", "Peers", "looked up by address, and counted"),
     ("couplet/src/protocols/policies.rs", ".open", "of the type Peers"),
     ("couplet/src/protocols/policies.rs", ".of", "of the type Peers"),

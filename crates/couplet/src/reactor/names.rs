@@ -1,0 +1,147 @@
+//! Looking names up: [`Reactor::resolve`]. Connecting to a name asks here for its ticket too.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connecting::ConnectorCell;
+use super::turn::Core;
+use super::{Reactor, loop_ended, pending};
+use crate::defer::{Deferred, Resolver};
+use crate::driver::{Commands, Ticket};
+use crate::error::ConnectError;
+
+/// What was asked since the last turn.
+#[derive(Default)]
+pub(super) struct Names {
+    last: u64,
+    fresh: VecDeque<(Ticket, Lookup)>,
+    cancelled: Vec<Ticket>,
+}
+
+/// A name, and who is told its addresses.
+struct Lookup {
+    name: String,
+    resolver: Resolver<Vec<IpAddr>>,
+}
+
+/// The lookups that the driver has begun.
+#[derive(Default)]
+pub(super) struct Lookups {
+    pub(super) of_connectors: BTreeMap<Ticket, Rc<ConnectorCell>>,
+    of_callers: BTreeMap<Ticket, Lookup>,
+}
+
+impl Names {
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.last += 1;
+        Ticket(self.last)
+    }
+
+    /// The number of lookups that have not begun.
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len()
+    }
+}
+
+impl Reactor {
+    /// Looks up the addresses of a name, in the order in which the system gives them, and never none.
+    /// An IP address is its own. Twisted's `reactor.resolve`, for all addresses of both families.
+    ///
+    /// Connecting does that by itself: this is for datagrams, and for what else needs an address. The
+    /// system looks names up in threads of their own, by its own timeouts; with
+    /// [`Deferred::add_timeout`] it takes no longer than is asked for, and cancelling it acts at once.
+    ///
+    /// ```
+    /// # fn main() -> couplet::Result<()> {
+    /// let addresses = couplet::run_until(|reactor| reactor.resolve("127.0.0.1"))?;
+    /// assert_eq!(addresses, ["127.0.0.1".parse::<std::net::IpAddr>()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The Deferred fails with [`ConnectError::NameLookup`] when there is no such name, when it has no
+    /// address, or when nobody can be asked; and with [`Cancelled`](crate::defer::Cancelled) when the run
+    /// ends first.
+    #[track_caller]
+    pub fn resolve(&self, name: impl Into<String>) -> Deferred<Vec<IpAddr>> {
+        let name = name.into();
+        if let Ok(address) = name.parse() {
+            return Deferred::succeed(vec![address]);
+        }
+        let ticket = self.records.names.borrow_mut().ticket();
+        let weak = Rc::downgrade(&self.records);
+        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+            if let Some(records) = weak.upgrade() {
+                records.names.borrow_mut().cancelled.push(ticket);
+                records.note(pending::STARTS);
+            }
+        });
+        self.records.names.borrow_mut().fresh.push_back((ticket, Lookup { name, resolver }));
+        self.records.note(pending::STARTS);
+        deferred
+    }
+}
+
+impl Core {
+    /// Step 6: begins the requested lookups, and forgets the cancelled ones.
+    pub(super) fn start_lookups(&mut self, io: &mut dyn Commands) {
+        let (fresh, cancelled) = {
+            let mut names = self.reactor.records.names.borrow_mut();
+            (std::mem::take(&mut names.fresh), std::mem::take(&mut names.cancelled))
+        };
+        for (ticket, lookup) in fresh {
+            if !cancelled.contains(&ticket) {
+                io.resolve(ticket, &lookup.name);
+                self.lookups.of_callers.insert(ticket, lookup);
+            }
+        }
+        for ticket in cancelled {
+            if let Some(lookup) = self.lookups.of_callers.remove(&ticket) {
+                io.forget(ticket);
+                drop(lookup);
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn name_resolved(
+        &mut self,
+        io: &mut dyn Commands,
+        ticket: Ticket,
+        answer: io::Result<Vec<IpAddr>>,
+    ) {
+        let _hold = self.reactor.records.hold("name lookup");
+        let answer = answer.and_then(|found| match found.is_empty() {
+            true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            false => Ok(found),
+        });
+        let found = |name: &str| {
+            let failed =
+                |error| ConnectError::NameLookup { name: name.to_owned(), source: Arc::new(error) };
+            answer.map_err(failed)
+        };
+        if let Some(connector) = self.lookups.of_connectors.remove(&ticket) {
+            let found = found(connector.target.host());
+            self.addresses_found(io, &connector, found);
+        } else if let Some(Lookup { name, resolver }) = self.lookups.of_callers.remove(&ticket) {
+            resolver.resolve(found(&name).map_err(Into::into));
+        }
+    }
+
+    /// The run ends: fails the Deferreds of all unfinished lookups.
+    pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
+        let fresh = std::mem::take(&mut self.reactor.records.names.borrow_mut().fresh);
+        let begun = std::mem::take(&mut self.lookups.of_callers);
+        for ticket in begun.keys() {
+            io.forget(*ticket);
+        }
+        for (_, lookup) in begun.into_iter().chain(fresh) {
+            lookup.resolver.errback(loop_ended());
+        }
+    }
+}
