@@ -20,11 +20,12 @@ mod signalled {
     use std::fmt;
     use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
     use std::sync::{Mutex, OnceLock, PoisonError};
+    use std::time::Duration;
 
     /// Most frames of a backtrace.
     const MOST: usize = 128;
     /// How long a thread may take to answer. One that is in an uninterruptible system call doesn't.
-    static PATIENCE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    const PATIENCE: Duration = Duration::from_millis(100);
     const WAIT: c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     const WAKE: c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
 
@@ -54,6 +55,12 @@ mod signalled {
         /// in a program that handles SIGURG itself. Must not be called by the thread itself, which
         /// gets `None`.
         pub fn capture(self) -> Option<Trace> {
+            self.capture_within(PATIENCE)
+        }
+
+        /// The same, with another time for its answer: what checks each access to memory, say, makes a
+        /// program slow.
+        pub fn capture_within(self, patience: Duration) -> Option<Trace> {
             static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
             let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: no precondition.
@@ -73,7 +80,7 @@ mod signalled {
                 if state == ANSWERED {
                     break;
                 }
-                if sent != 0 || !wait_for_change(state) {
+                if sent != 0 || !wait_for_change(state, patience) {
                     // Withdrawn, unless it is being answered.
                     let _ = ASKED.compare_exchange(self.0, 0, Ordering::SeqCst, Ordering::SeqCst);
                     return None;
@@ -87,10 +94,14 @@ mod signalled {
     }
 
     /// Waits until [`ASKED`] is no longer `state`; false when that takes too long.
-    fn wait_for_change(state: i32) -> bool {
+    fn wait_for_change(state: i32, patience: Duration) -> bool {
+        let longest = libc::timespec {
+            tv_sec: libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: patience.subsec_nanos() as libc::c_long,
+        };
         // SAFETY: the futex is a static, and the time is on this stack.
         let woken = unsafe {
-            libc::syscall(libc::SYS_futex, ASKED.as_ptr(), WAIT, state, &raw const PATIENCE)
+            libc::syscall(libc::SYS_futex, ASKED.as_ptr(), WAIT, state, &raw const longest)
         };
         woken == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
     }
@@ -230,6 +241,11 @@ mod none {
         /// Interrupts the thread to get its backtrace.
         pub fn capture(self) -> Option<Trace> {
             match self {}
+        }
+
+        /// The same.
+        pub fn capture_within(self, _: std::time::Duration) -> Option<Trace> {
+            None
         }
     }
 

@@ -6,8 +6,12 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use couplet_os::backtrace::Thread;
+
+/// Longer than an answer takes where each access to memory is checked.
+const LONG: Duration = Duration::from_secs(60);
 
 static DONE: AtomicBool = AtomicBool::new(false);
 
@@ -35,7 +39,7 @@ fn a_thread_in_malloc_and_in_the_unwinder_survives_a_thousand_backtraces() {
     let other_thread: Thread = told.recv().expect("it runs");
     let mut named = 0;
     for _ in 0..1000 {
-        let trace = other_thread.capture().expect("an answer");
+        let trace = other_thread.capture_within(LONG).expect("an answer");
         named += usize::from(trace.to_string().contains("backtrace::allocates"));
     }
     DONE.store(true, Ordering::SeqCst);
@@ -61,7 +65,7 @@ fn a_backtrace_does_not_interrupt_a_system_call() {
         waits_for_a_byte(from)
     });
     let other_thread: Thread = told.recv().expect("it runs");
-    let waits = || other_thread.capture().expect("an answer").to_string();
+    let waits = || other_thread.capture_within(LONG).expect("an answer").to_string();
     while !waits().contains("backtrace::waits_for_a_byte") {}
     // A read that a signal ended would be over before the last of them.
     for _ in 0..100 {
@@ -105,8 +109,8 @@ fn a_thread_that_does_not_answer_keeps_no_other_from_it_and_answers_later() {
     let (blocked, let_go, has_gone) = start(true);
     let (other, _keep, _) = start(false);
     assert!(blocked.capture().is_none());
-    assert!(other.capture().is_some());
+    assert!(other.capture_within(LONG).is_some());
     let_go.send(()).expect("it waits");
     has_gone.recv().expect("it runs");
-    assert!(blocked.capture().is_some());
+    assert!(blocked.capture_within(LONG).is_some());
 }
