@@ -124,7 +124,7 @@ Example:
   couplet connect 7777                      type lines, as in a chat; Ctrl-D ends them
   printf 'hope\\n' | couplet connect 10000   send a request, print the answer
   couplet connect 10000 < /dev/null         send nothing, print what arrives
-  couplet connect udp:9000                  each line typed is a datagram; what comes back is printed
+  couplet connect udp:host:9000             each line is a datagram; print the answers
 
 At the end of stdin the sending side is closed, and what the server still sends is
 printed until it closes. If the server closes first, the command ends if stdin is a
