@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
+mod apart;
 #[path = "needed/files.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod files;
@@ -15,10 +16,11 @@ use std::mem::ManuallyDrop;
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use apart::one_at_a_time;
 use couplet::endpoints::{FdServer, SharedPort, TcpServer};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{Members, NoSuchLoop};
@@ -33,11 +35,6 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Longer than any test takes: whatever reaches it hangs.
 const LONG: Duration = Duration::from_secs(60);
-
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const ANY: &str = "localhost:0";
 

@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "sockets of the test's own")]
 
+mod apart;
 mod needed;
 
 use std::cell::{Cell, RefCell};
@@ -349,8 +350,7 @@ fn a_member_for_one_source_hears_of_no_other() {
 /// loopback does not deliver to the groups of IPv6; its loopback has packets of at most 1280 bytes. False
 /// where that can't be done, which is a failure in CI; in there it is true.
 fn in_a_namespace(test: &str) -> bool {
-    const THERE: &str = "COUPLET_NAMESPACE";
-    if std::env::var_os(THERE).is_some() {
+    if apart::told().is_some() {
         return true;
     }
     let setup = "ip link set lo up mtu 1280 && ip link add near type veth peer name far && ip link set near up && \
@@ -359,10 +359,8 @@ fn in_a_namespace(test: &str) -> bool {
     if !needed::has("ip") || !needed::has("unshare") {
         return false;
     }
-    let program = std::env::current_exe().expect("a test has a path");
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--net", "sh", "-c", setup]).arg(program).args([test, "--exact"]);
-    let ended = command.env(THERE, "1").output().expect("it is installed");
+    let mut command = apart::again_by(&["unshare", "--net", "sh", "-c", setup], test, "");
+    let ended = command.output().expect("it is installed");
     let said = String::from_utf8_lossy(&ended.stderr);
     if said.contains("unshare failed") {
         needed::missing("the right to make network namespaces");

@@ -2,15 +2,13 @@
 
 #![cfg(target_os = "linux")]
 
+mod apart;
+
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use apart::descriptors;
 use couplet::{Loop, Protocol, Reactor, Transport};
-
-/// How many descriptors this process has open.
-fn count() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("it is there").count()
-}
 
 /// Sends some, with bytes and without, and closes in one of several ways.
 struct Sends(u32);
@@ -77,7 +75,7 @@ fn adopt<P: Protocol>(
 #[test]
 fn c162_no_descriptor_leaks() {
     let mut l = Loop::new().expect("a loop");
-    let before = count();
+    let before = descriptors();
     for round in 0..60 {
         let reactor = l.reactor();
         let (ours, theirs) = UnixStream::pair().expect("a pair");
@@ -99,6 +97,6 @@ fn c162_no_descriptor_leaks() {
             })
             .expect("it ends");
         }
-        assert_eq!(count(), before, "round {round}");
+        assert_eq!(descriptors(), before, "round {round}");
     }
 }

@@ -4,23 +4,22 @@
 
 #![cfg(target_os = "linux")]
 
+mod apart;
 mod counting;
 
 use std::cell::{Cell, RefCell};
-use std::env;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::process::{self, Child, Command, Stdio};
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
+use apart::{Running, descriptors, turn_while};
 use couplet::protocols::{LimitConnections, Policy};
 use couplet::{
     Connection, Datagram, DatagramProtocol, DatagramTransport, IntoFactory, ListenOptions, Loop,
     Producer, ProducerKind, Protocol, Reactor, Reason, Transport,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[expect(clippy::disallowed_types, reason = "peers that belong to no loop")]
 type Client = std::net::TcpStream;
@@ -30,44 +29,12 @@ type Datagrams = std::net::UdpSocket;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Names what the second process does, and the server's address.
-const ROLE: &str = "COUPLET_LOAD_TEST";
-const DONE: &str = "the peers have done their part";
-
 /// Begins a test, which has the process to itself as long as it keeps what it gets; with the server's
 /// address in the second process.
 fn begin() -> (MutexGuard<'static, ()>, Option<SocketAddr>) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
-    let server = env::var(ROLE).ok().map(|server| server.parse().expect("an address"));
-    (alone, server)
-}
-
-/// Starts this test a second time, as the peers of a server.
-fn peers(test: &str, server: SocketAddr) -> Child {
-    let mut command = Command::new(env::current_exe().expect("a test has a path"));
-    command.args([test, "--exact", "--nocapture"]).env(ROLE, server.to_string());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    command.spawn().expect("the test starts again")
-}
-
-/// Reads what the peers print up to the line that says that they are done.
-fn done(peers: &mut Child) -> impl Read + Send + use<> {
-    let mut said = BufReader::new(peers.stdout.take().expect("it is piped"));
-    let mut line = String::new();
-    while !line.contains(DONE) {
-        line.clear();
-        let n = said.read_line(&mut line).expect("they print text");
-        assert!(n > 0, "the peers ended early");
-    }
-    said
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("it lists them").count()
+    let alone = apart::one_at_a_time();
+    apart::raise_descriptor_limit();
+    (alone, apart::told().map(|server| server.parse().expect("an address")))
 }
 
 /// What a server has seen.
@@ -77,6 +44,8 @@ struct Counts {
     made: Cell<usize>,
     most: Cell<usize>,
     bytes: Cell<usize>,
+    /// The number in the last datagram.
+    last: Cell<usize>,
 }
 
 /// Echoes and counts.
@@ -118,17 +87,6 @@ fn turn_until(l: &mut Loop, done: impl Fn() -> bool) {
     while !done() {
         l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
     }
-}
-
-/// Turns the loop while another thread works.
-fn turn_while<T: Send>(l: &mut Loop, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let working = scope.spawn(work);
-        while !working.is_finished() {
-            l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
-        }
-        working.join().expect("the work does not panic")
-    })
 }
 
 // Peers in the second process.
@@ -178,9 +136,8 @@ impl Crowd {
         });
         (0..at_once).for_each(|_| crowd.begin());
         turn_until(&mut l, || crowd.finished.get() == total);
-        println!("{DONE}");
-        let _ = io::stdin().read(&mut [0]);
-        process::exit(0); // the harness would write to a closed pipe
+        apart::ready();
+        std::process::exit(0); // the connections of those that stay end without a word to them
     }
 
     fn begin(self: &Rc<Crowd>) {
@@ -253,9 +210,8 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
     let served = counts.clone();
     let (mut l, server) = serving(move || Echo(served.clone()));
     let before = descriptors();
-    let mut peers =
-        peers("nineteen_thousand_connections_at_once_each_get_their_own_answer", server);
-    let rest = turn_while(&mut l, || done(&mut peers));
+    let test = "nineteen_thousand_connections_at_once_each_get_their_own_answer";
+    let peers = turn_while(&mut l, || Running::peers(test, server));
     assert_eq!((counts.made.get(), counts.open.get()), (TOTAL, TOTAL));
     assert_eq!((counts.most.get(), counts.bytes.get()), (TOTAL, TOTAL * 32));
     assert_eq!(l.snapshot().connections.len(), TOTAL);
@@ -269,11 +225,7 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
     });
     assert_eq!(&one_more, b"and one");
     // All of them end at once.
-    let ended = turn_while(&mut l, || {
-        drop((peers.stdin.take(), rest));
-        peers.wait().expect("it was started here")
-    });
-    assert!(ended.success(), "{ended}");
+    turn_while(&mut l, || peers.end());
     turn_until(&mut l, || counts.open.get() == 0);
     assert_eq!((counts.made.get(), descriptors()), (TOTAL + 1, before));
 }
@@ -290,14 +242,13 @@ fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
     let served = counts.clone();
     let (mut l, server) = serving(move || Echo(served.clone()));
     let before = (descriptors(), counting::live());
-    let mut peers = peers("a_storm_of_connections_that_come_and_go_leaves_nothing_behind", server);
-    drop(turn_while(&mut l, || done(&mut peers)));
+    let test = "a_storm_of_connections_that_come_and_go_leaves_nothing_behind";
+    let peers = turn_while(&mut l, || Running::peers(test, server));
     turn_until(&mut l, || counts.made.get() == TOTAL && counts.open.get() == 0);
     // Who closed without waiting for the answer had still asked.
     assert_eq!(counts.bytes.get(), TOTAL * 32);
     assert!(counts.most.get() <= 400, "{} were open at once", counts.most.get());
-    drop(peers.stdin.take());
-    assert!(peers.wait().expect("it was started here").success());
+    peers.end();
     assert_eq!((l.snapshot().connections.len(), descriptors()), (0, before.0));
     let grown = counting::live() - before.1;
     assert!(grown < MIB as isize, "{grown} bytes are left of {TOTAL} connections");
@@ -377,12 +328,11 @@ impl Protocol for Reciter {
     }
 }
 
-/// The second process's main: readers that take little at a time, after all are connected.
-fn read_slowly(server: SocketAddr, readers: usize) -> ! {
+/// The second process's part: readers that take little at a time, after all are connected.
+fn read_slowly(server: SocketAddr, readers: usize) {
     let mut clients: Vec<Client> =
         (0..readers).map(|_| Client::connect(server).expect("the server listens")).collect();
-    println!("{DONE}");
-    let _ = io::stdin().read(&mut [0]);
+    apart::ready();
     let mut piece = vec![0; 4 * KIB];
     let mut at = 0;
     while at < POEM {
@@ -396,7 +346,6 @@ fn read_slowly(server: SocketAddr, readers: usize) -> ! {
     for client in &mut clients {
         assert_eq!(client.read(&mut piece).expect("a clean end"), 0);
     }
-    process::exit(0);
 }
 
 #[test]
@@ -404,7 +353,7 @@ fn a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing() {
     const READERS: usize = 1000;
     let (_alone, server) = begin();
     if let Some(server) = server {
-        read_slowly(server, READERS);
+        return read_slowly(server, READERS);
     }
     let counts = Rc::new(Counts::default());
     let served = counts.clone();
@@ -413,20 +362,15 @@ fn a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing() {
     let options = options.prepare(|socket| socket.set_send_buffer_size(16 * KIB));
     let (mut l, server) = serving_with(options, move || Reciter(served.clone()));
     let before = counting::live();
-    let mut peers = peers("a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing", server);
-    let rest = turn_while(&mut l, || done(&mut peers));
+    let test = "a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing";
+    let peers = turn_while(&mut l, || Running::peers(test, server));
     turn_until(&mut l, || counts.made.get() == READERS);
     // Nobody reads yet: each connection comes to a halt.
     while l.snapshot().connections.iter().any(|connection| connection.buffered == 0) {
         l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
     }
     counting::reset_peak();
-    let ended = turn_while(&mut l, || {
-        drop(peers.stdin.take());
-        drop(rest);
-        peers.wait().expect("it was started here")
-    });
-    assert!(ended.success(), "{ended}");
+    turn_while(&mut l, || peers.end());
     turn_until(&mut l, || counts.open.get() == 0);
     // What is unsent of one piece, and what the connection itself takes; the loop's spare buffers.
     let most = READERS * (2 * PIECE + 2 * KIB) + 5 * MIB;
@@ -516,8 +460,7 @@ struct Flooded(Rc<Counts>);
 impl DatagramProtocol for Flooded {
     fn datagram_received(&mut self, _: &DatagramTransport, datagram: &Datagram<'_>) {
         let number = u64::from_le_bytes(datagram.data.try_into().expect("eight bytes")) as usize;
-        assert!(number >= self.0.most.get(), "out of order");
-        self.0.most.set(number);
+        assert!(number >= self.0.last.replace(number), "out of order");
         self.0.made.set(self.0.made.get() + 1);
     }
 }

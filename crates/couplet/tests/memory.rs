@@ -1,20 +1,18 @@
 //! The memory that idle connections cost, and that it is freed afterwards. A separate binary,
 //! because it installs a counting allocator.
 
+mod apart;
 mod counting;
 
 use std::cell::RefCell;
-use std::env;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::{self, Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
+use apart::{Running, turn_while};
 use couplet::{Loop, ProducerKind, Protocol, Reason, Transport};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[expect(clippy::disallowed_types, reason = "the peers run outside of any loop")]
 type Client = std::net::TcpStream;
@@ -30,44 +28,16 @@ fn live_since(before: isize) -> usize {
     usize::try_from(counting::live() - before).unwrap_or(0)
 }
 
-/// Environment variable with the server's address, set for a second process of this test. That
-/// process holds the peers, so each side has its own descriptor limit.
-const SERVER: &str = "COUPLET_MEMORY_TEST_SERVER";
 const CONNECTIONS: usize = 10_000;
-const HELD: &str = "all peers are held";
 
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
-}
-
-/// The second process's main: holds the peers until EOF on stdin.
-fn hold_peers(server: SocketAddr) -> ! {
+/// The second process's part: it holds the peers, so that each side has its own descriptor limit.
+fn hold_peers(server: SocketAddr) {
     let message = message();
     let mut answer = vec![0; MESSAGE];
     let clients: Vec<Client> =
         (0..CONNECTIONS).map(|_| echoed(server, &message, &mut answer)).collect();
-    println!("{HELD}");
-    let _ = io::stdin().read(&mut [0]);
+    apart::ready();
     drop(clients);
-    process::exit(0); // the harness would write to a closed pipe
-}
-
-/// Starts the second process, and waits until it holds all peers.
-fn peers(server: SocketAddr) -> Child {
-    let program = env::current_exe().expect("a test has a path");
-    let mut child = Command::new(program)
-        .args([TEST, "--exact", "--nocapture"])
-        .env(SERVER, server.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the test starts again");
-    let said = BufReader::new(child.stdout.take().expect("it is piped"));
-    let held = said.lines().map_while(Result::ok).any(|line| line.contains(HELD));
-    assert!(held, "the peers could not all be connected");
-    child
 }
 
 fn message() -> Vec<u8> {
@@ -115,30 +85,17 @@ fn echoed(server: SocketAddr, message: &[u8], answer: &mut [u8]) -> Client {
     client
 }
 
-/// Runs the clients in another thread while the loop turns.
-fn turn_while<T: Send>(l: &mut Loop, clients: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let working = scope.spawn(clients);
-        while !working.is_finished() {
-            l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
-        }
-        working.join().expect("the clients do not panic")
-    })
-}
-
 fn turn_until_open(l: &mut Loop, connections: usize) {
     while OPEN.load(Ordering::Acquire) != connections {
         l.turn(None).expect("the driver waits");
     }
 }
 
-const TEST: &str = "an_idle_connection_costs_at_most_800_bytes_and_frees_them";
-
 #[test]
 fn an_idle_connection_costs_at_most_800_bytes_and_frees_them() {
-    raise_descriptor_limit();
-    if let Ok(server) = env::var(SERVER) {
-        hold_peers(server.parse().expect("an address"));
+    apart::raise_descriptor_limit();
+    if let Some(server) = apart::told() {
+        return hold_peers(server.parse().expect("an address"));
     }
     let mut l = Loop::new().expect("a loop");
     let any = ([127, 0, 0, 1], 0).into();
@@ -151,17 +108,14 @@ fn an_idle_connection_costs_at_most_800_bytes_and_frees_them() {
     turn_until_open(&mut l, 0);
     let before = counting::live();
 
-    let mut clients = turn_while(&mut l, || peers(server));
+    let test = "an_idle_connection_costs_at_most_800_bytes_and_frees_them";
+    let clients = turn_while(&mut l, || Running::peers(test, server));
     turn_until_open(&mut l, CONNECTIONS);
     let each = live_since(before) / CONNECTIONS;
     println!("{each} bytes for each of {CONNECTIONS} idle connections");
     assert!(each <= 800, "{each} bytes for each idle connection");
 
-    let ended = turn_while(&mut l, || {
-        drop(clients.stdin.take());
-        clients.wait()
-    });
-    assert!(ended.expect("it was started here").success());
+    turn_while(&mut l, || clients.end());
     turn_until_open(&mut l, 0);
     // The loop keeps drained buffers for the next writer, up to a bound, and almost nothing of its
     // tables.

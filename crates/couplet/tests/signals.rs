@@ -4,12 +4,14 @@
 #![cfg(unix)]
 #![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
+mod apart;
+
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, MutexGuard, Once};
 use std::time::{Duration, Instant};
 
 use couplet::{
@@ -24,7 +26,6 @@ const LONG: Duration = Duration::from_secs(600);
 const MUCH: usize = 10_000_000;
 
 fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
     static HARMLESS: Once = Once::new();
     // A signal that arrives outside a run must not kill this process.
     HARMLESS.call_once(|| {
@@ -32,7 +33,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
             signal_hook::flag::register(signal, Arc::default()).expect("a handler");
         }
     });
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    apart::one_at_a_time()
 }
 
 fn raise(signal: Signal) {

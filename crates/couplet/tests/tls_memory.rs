@@ -3,12 +3,14 @@
 
 #![cfg(target_os = "linux")]
 
+mod apart;
 mod counting;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use apart::descriptors;
 use couplet::factory::Layered;
 use couplet::layers;
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
@@ -67,10 +69,6 @@ fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("it is there").count()
 }
 
 #[test]

@@ -117,12 +117,10 @@ fn c129a_in_the_simulator_a_host_has_its_own_locks_and_its_death_frees_them() {
 
 #[cfg(unix)]
 mod real {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Child, Command, Stdio};
-
     use couplet::Loop;
 
     use super::*;
+    use crate::apart::{Running, told};
     use crate::needed::Folder;
 
     #[test]
@@ -167,50 +165,29 @@ mod real {
         assert_eq!(std::fs::read(&data).expect("it is there"), b"a poem");
     }
 
-    /// Ends with the test.
-    struct Running(Child);
-
-    impl Drop for Running {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
-    const HOLDS: &str = "COUPLET_TEST_HOLDS";
-
     /// Holds the lock until it is killed.
     fn hold_here(path: &Path) {
         let l = Loop::new().expect("a loop");
         let _guard = held(&FilesystemLock::new(&l.reactor(), path));
-        println!("\nlocked");
+        println!("locked");
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).expect("stdin");
     }
 
     #[test]
     fn c129a_a_process_that_dies_leaves_no_lock() {
-        if let Some(path) = std::env::var_os(HOLDS) {
+        if let Some(path) = told() {
             return hold_here(Path::new(&path));
         }
         let (folder, mut l) = (Folder::new(), Loop::new().expect("a loop"));
         let path = folder.join("poems.lock");
         let test = "filesystem_lock::real::c129a_a_process_that_dies_leaves_no_lock";
-        let child = Command::new(std::env::current_exe().expect("a path"))
-            .args(["--exact", test, "--nocapture"])
-            .env(HOLDS, &path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = Running(child.expect("the test binary can be started"));
-        let said = BufReader::new(child.0.stdout.take().expect("it was piped"));
-        let mut lines = said.lines().map(|line| line.expect("a line"));
-        assert!(lines.any(|line| line == "locked"), "the child has locked it");
+        let mut child = Running::start(test, &path);
+        child.says("locked");
         let lock = FilesystemLock::new(&l.reactor(), &path);
         assert!(!is_free(&lock));
         let waiting = lock.lock();
-        child.0.kill().expect("it runs");
-        child.0.wait().expect("it ends");
+        drop(child); // it is killed
         assert_eq!(folder.names(), ["poems.lock"], "the file is left");
         let guard = l.run_until(waiting).expect("the lock ended with its process");
         drop(guard);

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use couplet::{Address, ListenOptions, Loop, Protocol, Reactor, Reason, Result, Transport};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::apart::raise_descriptor_limit;
 use crate::suite::kit::LOOPBACK;
 use crate::suite::outer::is_readable;
 
@@ -171,12 +171,6 @@ impl Gui {
             connected.iter().for_each(|transport| transport.write("f"));
         }
     }
-}
-
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
 }
 
 #[test]

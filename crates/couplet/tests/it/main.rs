@@ -1,5 +1,7 @@
 //! The conformance tests and the laws, in one binary. `docs/contract.md` names each test.
 
+#[path = "../apart/mod.rs"]
+mod apart;
 mod cooperator;
 mod defer_callbacks;
 mod defer_cancel;

@@ -2,29 +2,24 @@
 //! environment: the secrets in it are those that OpenSSL has.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
+use crate::apart::{again, told};
 use crate::kit::{Ends, Scene, VERSIONS, echo, has};
 
 const TEST: &str = "key_log::secrets_are_written_only_where_that_is_allowed";
-/// The folder for the secrets of OpenSSL; set in the process that serves.
-const THEIRS: &str = "COUPLET_TEST_SECRETS";
 
 #[test]
 fn secrets_are_written_only_where_that_is_allowed() {
     if !has("openssl") {
         return;
     }
-    if let Ok(folder) = std::env::var(THEIRS) {
+    // The folder for the secrets of OpenSSL, in the process that serves.
+    if let Some(folder) = told() {
         return serve(&folder);
     }
     let mut scene = Scene::new();
-    let mut again = Command::new(std::env::current_exe().expect("a test has a path"));
-    again
-        .args([TEST, "--exact"])
-        .env(THEIRS, scene.path(""))
-        .env("SSLKEYLOGFILE", scene.path("ours"));
-    let (success, said) = scene.run(&mut again);
+    let mut serving = again(TEST, scene.path(""));
+    let (success, said) = scene.run(serving.env("SSLKEYLOGFILE", scene.path("ours")));
     assert!(success, "{said}");
     let secrets = |name: &str| -> BTreeSet<String> {
         let text = scene.read(name);

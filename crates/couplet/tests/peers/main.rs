@@ -4,6 +4,8 @@
 //! A program that is not installed is a visible skip, and a failure in CI.
 #![cfg(target_os = "linux")]
 
+#[path = "../apart/mod.rs"]
+mod apart;
 mod authority;
 mod bad;
 mod curl;

@@ -6,6 +6,8 @@ use couplet::LoopOptions;
 use couplet::process::{ProcessEnd, SignalError, SpawnError};
 
 use super::{Command, Log, Logged, Nursery, sh};
+#[cfg(target_os = "linux")]
+use crate::apart::{descriptors, raise_descriptor_limit};
 use crate::logged::logged;
 
 #[test]
@@ -247,12 +249,6 @@ fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of
     assert_eq!(entries.last().map(String::as_str), Some("ended LeftRunning"), "{entries:?}");
 }
 
-/// The open descriptors of this process.
-#[cfg(target_os = "linux")]
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("Linux has it").count()
-}
-
 /// Children of this process by their number that have ended and were not reaped.
 #[cfg(target_os = "linux")]
 fn is_zombie(pid: u32) -> bool {
@@ -289,16 +285,13 @@ fn c154b_many_short_children_leave_no_zombie_and_no_descriptor() {
 #[cfg(target_os = "linux")]
 #[test]
 fn c154b_a_thousand_children_at_once_are_served_and_leave_nothing() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let test = "process::ends::c154b_a_thousand_children_at_once_are_served_and_leave_nothing";
     if !super::is_alone(test) {
         return;
     }
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
     // Two pipes and a pidfd for each.
-    let most = limit.maximum.map_or(usize::MAX, |most| (most as usize).saturating_sub(100) / 4);
+    let most =
+        raise_descriptor_limit().map_or(usize::MAX, |most| (most as usize).saturating_sub(100) / 4);
     let many = most.min(1000);
     let mut nursery = Nursery::new();
     nursery.run(Command::new("/bin/true"));

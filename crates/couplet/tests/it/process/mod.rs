@@ -16,6 +16,9 @@ use std::time::Duration;
 use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
 use couplet::{Loop, Reason};
 
+#[cfg(target_os = "linux")]
+use crate::apart;
+
 /// What a child did, one entry per callback; output that follows output is joined.
 #[derive(Clone, Default)]
 struct Log(Rc<RefCell<Vec<String>>>);
@@ -138,17 +141,12 @@ impl Nursery {
 /// SIGHUP; true in there.
 #[cfg(target_os = "linux")]
 fn is_alone(test: &str) -> bool {
-    if std::env::var_os("COUPLET_ALONE").is_some() {
+    if apart::told().is_some() {
         return true;
     }
-    let me = std::env::current_exe().expect("this binary");
-    let status = std::process::Command::new("/bin/sh")
-        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
-        .arg(me)
-        .args(["--exact", test, "--test-threads", "1"])
-        .env("COUPLET_ALONE", "1")
-        .stdout(std::process::Stdio::null())
-        .status();
+    let mut command =
+        apart::again_by(&["/bin/sh", "-c", "trap '' HUP; exec \"$@\"", "sh"], test, "");
+    let status = command.args(["--test-threads", "1"]).stdout(std::process::Stdio::null()).status();
     assert!(status.expect("it starts").success(), "{test}, alone");
     false
 }

@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::panic::catch_unwind;
-use std::process::Command;
 use std::rc::Rc;
 
 use couplet::sim::{self, Fault, Sim, Trial, Weather};
 use couplet::{Protocol, Reason, Result, Transport};
 
 use super::kit::{ms, s};
+use crate::apart::{again, told};
 
 const POEM: usize = 20_000;
 
@@ -119,12 +119,9 @@ fn check_panics_with_the_report_and_how_to_replay_it() {
     assert_eq!(*panic, format!("{text}\nreplay it with COUPLET_SEED={seed}"));
 }
 
-/// Set in the child process that replays, where the test prints the seeds it runs.
-const REPLAYING: &str = "COUPLET_TEST_REPLAYS";
-
 #[test]
 fn with_a_seed_in_the_environment_check_runs_that_one_only() {
-    if std::env::var(REPLAYING).is_ok() {
+    if told().is_some() {
         sim::check(0..5, Weather::Storm, |sim| {
             println!("<seed {}>", sim.seed());
             Ok(())
@@ -133,9 +130,7 @@ fn with_a_seed_in_the_environment_check_runs_that_one_only() {
     }
     let run = |seed: &str| {
         let this_test = "sim::reports::with_a_seed_in_the_environment_check_runs_that_one_only";
-        let mut other = Command::new(std::env::current_exe().unwrap());
-        other.args(["--exact", this_test, "--nocapture"]).env(REPLAYING, "1");
-        let output = other.env("COUPLET_SEED", seed).output().unwrap();
+        let output = again(this_test, "").env("COUPLET_SEED", seed).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
     };

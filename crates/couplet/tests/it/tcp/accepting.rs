@@ -3,9 +3,8 @@
 #![expect(clippy::disallowed_types, reason = "plain sockets play the clients")]
 
 use std::cell::OnceCell;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
+use crate::apart::{Running, told};
 use crate::logged::logged;
 use crate::suite::kit::{Kit, LOOPBACK, own_address};
 use crate::suite::peer::{B, Saw};
@@ -107,6 +107,8 @@ impl Protocol for Child {
     }
 }
 
+const CHILD: &str = "child: ";
+
 /// Serves until it receives "quit", and prints what the parent checks.
 fn run_child() {
     let mut rig = Kit::mio().rig();
@@ -120,21 +122,10 @@ fn run_child() {
         before: None,
     });
     kept.get_or_init(|| port.clone());
-    println!("child: {}", port.host().port().expect("a number"));
+    println!("{CHILD}{}", port.host().port().expect("a number"));
     let (run, lines) = logged(|| rig.l.run(|_| Ok(())));
     run.expect("a stopped run succeeds");
-    println!("child: {} turns, {}", rig.tapped.waits.borrow().len(), lines.join("; "));
-}
-
-/// Kills the child when the test ends, even by a panic.
-struct Running(std::process::Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Fails if the child has exited, as it should have.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    println!("{CHILD}{} turns, {}", rig.tapped.waits.borrow().len(), lines.join("; "));
 }
 
 /// A blocking connection to the child; a read times out after 10 s.
@@ -162,37 +153,23 @@ fn assert_turned_away(mut client: TcpStream) {
     assert!(ended, "{end:?}");
 }
 
-/// Runs `test` again in a child process. Returns the child, its port and a reader of its messages;
-/// in the child itself, `None` after the run.
-fn child(test: &str) -> Option<(Running, u16, impl FnMut() -> String)> {
-    const CHILD: &str = "COUPLET_TEST_CHILD";
-    if std::env::var_os(CHILD).is_some() {
+/// Runs `test` again in a child process. Returns the child and its port; in the child itself, `None` after
+/// the run.
+fn child(test: &str) -> Option<(Running, u16)> {
+    if told().is_some() {
         run_child();
         return None;
     }
-    let child = Command::new(std::env::current_exe().expect("a path"))
-        .args(["--exact", &format!("tcp::accepting::{test}"), "--nocapture"])
-        .env(CHILD, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the test binary can be started");
-    let mut child = Running(child);
-    let mut said = BufReader::new(child.0.stdout.take().expect("it was piped")).lines();
-    let mut says = move || loop {
-        let line = said.next().expect("the child printed another line").expect("a readable line");
-        if let Some((_, said)) = line.split_once("child: ") {
-            return said.to_owned();
-        }
-    };
-    let port = says().parse().expect("a number");
-    Some((child, port, says))
+    let mut child = Running::start(&format!("tcp::accepting::{test}"), "");
+    let port = child.says(CHILD).parse().expect("a number");
+    Some((child, port))
 }
 
 // Without the reserve, pending connections would hang and the loop would spin.
 #[test]
 fn c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives() {
     let test = "c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives";
-    let Some((mut child, port, mut says)) = child(test) else { return };
+    let Some((mut child, port)) = child(test) else { return };
     let first = client(port);
     command(&first, "pause");
     command(&first, "limit");
@@ -204,7 +181,7 @@ fn c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives() {
     command(&first, "raise");
     command(&client(port), "a sixth is served");
     command(&first, "quit");
-    let said = says();
+    let said = child.says(CHILD);
     let (turns, lines) = said.split_once(" turns, ").expect("the number of turns");
     assert_eq!(lines.matches("cannot accept").count(), 1, "for the whole block: {lines}");
     let count = lines.split("turned_away=").nth(1).and_then(|rest| rest.split(' ').next());
@@ -212,13 +189,13 @@ fn c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives() {
     assert!(together >= Some(5), "all that were pending together: {lines}");
     let turns: usize = turns.parse().expect("a number");
     assert!(turns < 100, "{turns} turns: it spins");
-    assert!(child.0.wait().expect("it ends").success());
+    child.end();
 }
 
 // No new connection arrives: the port retries on its own.
 #[test]
 fn c48_a_port_that_backs_off_tries_again() {
-    let Some((mut child, port, mut says)) = child("c48_a_port_that_backs_off_tries_again") else {
+    let Some((mut child, port)) = child("c48_a_port_that_backs_off_tries_again") else {
         return;
     };
     let first = client(port);
@@ -229,9 +206,9 @@ fn c48_a_port_that_backs_off_tries_again() {
     command(&first, "raise");
     command(&second, "it is served after all");
     command(&first, "quit");
-    let said = says();
+    let said = child.says(CHILD);
     assert!(said.contains("cannot accept"), "the port did not back off: {said}");
-    assert!(child.0.wait().expect("it ends").success());
+    child.end();
 }
 
 /// Starts a connect; true if the system accepted the connection immediately.

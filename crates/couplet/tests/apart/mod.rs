@@ -1,0 +1,117 @@
+//! What is apart from a test: the same test in a process of its own, threads beside its loop, and what a
+//! process has only once.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use couplet::Loop;
+
+/// Set in the process of a test that was started [`again`].
+const TOLD: &str = "COUPLET_TEST_TOLD";
+const READY: &str = "the peers are ready";
+
+/// The calling test has the process to itself as long as it keeps this.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Raises the limit on descriptors to the highest that this process may have, and returns that.
+#[cfg(unix)]
+pub(crate) fn raise_descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit { current: most, maximum: most };
+    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
+    most
+}
+
+/// How many descriptors this process has open.
+pub(crate) fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("Linux has it").count()
+}
+
+/// Turns the loop while another thread works.
+pub(crate) fn turn_while<T: Send>(l: &mut Loop, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let working = scope.spawn(work);
+        while !working.is_finished() {
+            l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+        }
+        working.join().expect("the work does not panic")
+    })
+}
+
+/// What this process was told if it runs a test [`again`].
+pub(crate) fn told() -> Option<String> {
+    env::var(TOLD).ok()
+}
+
+/// `test` in a process of its own, which is [`told`] something.
+pub(crate) fn again(test: &str, told: impl AsRef<OsStr>) -> Command {
+    again_by(&[], test, told)
+}
+
+/// The same, run by a program that gets the command as its last arguments.
+pub(crate) fn again_by(program: &[&str], test: &str, told: impl AsRef<OsStr>) -> Command {
+    let this = env::current_exe().expect("a test has a path");
+    let mut words = program.iter().map(OsStr::new).chain([this.as_os_str()]);
+    let mut command = Command::new(words.next().expect("this program at least"));
+    command.args(words).args(["--exact", test, "--nocapture"]).env(TOLD, told);
+    command
+}
+
+/// In a process of peers: says that they are ready, and waits for the test to [end](Running::end) them.
+pub(crate) fn ready() {
+    println!("{READY}");
+    let _ = io::stdin().read(&mut [0]);
+}
+
+/// A process of a test, killed when this is dropped.
+pub(crate) struct Running(Child, BufReader<ChildStdout>);
+
+impl Running {
+    /// Starts `test` [`again`].
+    pub(crate) fn start(test: &str, told: impl AsRef<OsStr>) -> Running {
+        let mut command = again(test, told);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the test starts again");
+        let said = BufReader::new(child.stdout.take().expect("it is piped"));
+        Running(child, said)
+    }
+
+    /// Starts it as the peers of a server, and waits until they are [`ready`].
+    pub(crate) fn peers(test: &str, server: SocketAddr) -> Running {
+        let mut peers = Running::start(test, server.to_string());
+        peers.says(READY);
+        peers
+    }
+
+    /// Waits until it says `what`, and returns the rest of that line.
+    pub(crate) fn says(&mut self, what: &str) -> String {
+        let mut lines = self.1.by_ref().lines().map(|line| line.expect("it prints text"));
+        let rest = lines.find_map(|line| Some(line.split_once(what)?.1.to_owned()));
+        rest.unwrap_or_else(|| panic!("it ended before it said: {what}"))
+    }
+
+    /// Closes its stdin, and waits for its end, which is to be a success.
+    pub(crate) fn end(mut self) {
+        let ended = self.0.wait().expect("it was started here");
+        assert!(ended.success(), "{ended}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail if it has ended, as it should have.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
