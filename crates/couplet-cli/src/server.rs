@@ -22,12 +22,21 @@ pub(crate) fn most_descriptors() -> usize {
     allowed.saturating_sub(OTHERS).max(1)
 }
 
-/// Raises the limit on descriptors to the highest that the user may have.
-pub(crate) fn raise_descriptor_limit() {
+/// The most sessions at once, of `each` so many descriptors: as many as asked, as far as those last.
+/// Raises their limit to the highest that the user may have.
+pub(crate) fn most_sessions(asked: Option<usize>, each: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!(%error, "the limit on descriptors stays as it is");
     }
+    let affordable = most_descriptors() / each;
+    asked.map_or(affordable, |most| most.min(affordable)).max(1)
+}
+
+/// Counts one more as open, unless `most` are.
+pub(crate) fn one_more(open: &AtomicUsize, most: usize) -> bool {
+    let more = |open: usize| (open < most).then_some(open + 1);
+    open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
 /// Serves what `factory` makes in each loop on each endpoint: see [`run_with`].

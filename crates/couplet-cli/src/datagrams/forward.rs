@@ -58,9 +58,7 @@ struct Open(Arc<Totals>);
 
 impl Open {
     fn one_of(most: usize, totals: &Arc<Totals>) -> Option<Open> {
-        let one_more = |open: usize| (open < most).then_some(open + 1);
-        let more = totals.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        more.is_ok().then(|| Open(totals.clone()))
+        server::one_more(&totals.open, most).then(|| Open(totals.clone()))
     }
 }
 
@@ -176,13 +174,12 @@ pub(crate) fn run(
     threads: Threads,
 ) -> Result<(), Exit> {
     let server = server.address()?;
-    server::raise_descriptor_limit();
-    let affordable = server::most_descriptors();
+    let most = server::most_sessions(most, 1);
     let totals = Arc::<Totals>::default();
     super::run(&[listen], threads, || Clients {
         server,
         idle: idle.unwrap_or(IDLE),
-        most: most.map_or(affordable, |most| most.min(affordable)).max(1),
+        most,
         sessions: BTreeMap::new(),
         totals: totals.clone(),
     })?;

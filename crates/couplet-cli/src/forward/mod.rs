@@ -190,10 +190,7 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
             return Err(Exit::bad_usage(text));
         }
     };
-    server::raise_descriptor_limit();
-    // Two for each session.
-    let affordable = server::most_descriptors() / 2;
-    let most = options.max_connections.map_or(affordable, |most| most.min(affordable)).max(1);
+    let most = server::most_sessions(options.max_connections, 2);
     let (answers, totals) = (Answers::default(), Arc::<Totals>::default());
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
     server::run(listen, options.threads, || {

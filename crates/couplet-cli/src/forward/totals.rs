@@ -19,8 +19,7 @@ pub(super) struct Totals {
 impl Totals {
     /// Counts a session, unless as many are open as may be.
     pub(super) fn begin(&self, most: usize) -> bool {
-        let one_more = |open: usize| (open < most).then_some(open + 1);
-        let begins = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        let begins = crate::server::one_more(&self.open, most);
         if begins {
             count(&self.connections, 1);
         }
