@@ -2,6 +2,7 @@
 //! error, which may be closed too: failing to print a message there ends nothing.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,7 +39,7 @@ pub(crate) fn cannot_write(to: &str, error: &io::Error) -> Exit {
 }
 
 /// Prints that a port is listening. A server whose stdout is closed keeps running.
-pub(crate) fn listening(port: &couplet::Port) -> Result<(), Exit> {
+pub(crate) fn listening(port: &impl Display) -> Result<(), Exit> {
     match print(format!("listening on {port}\n").as_bytes()) {
         Err(exit) if exit.is_quiet() => Ok(()),
         other => other,

@@ -1,5 +1,6 @@
 //! What the server commands share: listen, print where, run until stopped.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -60,70 +61,63 @@ pub(crate) fn run_with<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Resu
     threads: Threads,
     prepare: impl Fn(Option<&Members>) -> S + Send + Sync,
 ) -> Result<(), Exit> {
-    match threads.number {
-        1 => run_alone(options, listen, prepare(None)),
-        _ => run_many(options, listen, threads, prepare),
+    let options = options.drain(listen.drain.time).answers(listen.answers);
+    let endpoints = endpoint::or_any(listen.endpoints);
+    if threads.number == 1 {
+        let start = prepare(None);
+        return run_loop(options, |reactor| {
+            endpoints.into_iter().map(|endpoint| start(reactor, endpoint)).collect()
+        });
     }
+    let cluster = cluster(threads, options);
+    let ports = endpoints.iter().map(|endpoint| cluster.bind(endpoint));
+    let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
+    let members = cluster.members();
+    run_loops(cluster, |reactor| {
+        let start = prepare(Some(&members));
+        ports.iter().map(|port: &SharedPort| start(reactor, Arc::new(port.clone()))).collect()
+    })
 }
 
-/// Listens by `start` on each endpoint, in one loop.
-fn run_alone(
+/// Runs a loop that listens and announces its ports.
+pub(crate) fn run_loop<P: Display>(
     options: LoopOptions,
-    listen: Listen,
-    start: impl Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>,
+    listen: impl FnOnce(&Reactor) -> couplet::Result<Vec<P>>,
 ) -> Result<(), Exit> {
-    let l = signalled_loop(options_of(&listen, options), output::tell)?;
     let mut told = Ok(());
-    l.run(|reactor| {
+    signalled_loop(options, output::tell)?.run(|reactor| {
         // All or none: no port is announced that closes immediately because another failed.
-        let listening = endpoint::or_any(listen.endpoints)
-            .into_iter()
-            .map(|endpoint| start(reactor, endpoint))
-            .collect::<couplet::Result<Vec<_>>>()?;
-        told = listening.iter().try_for_each(output::listening);
-        if told.is_err() {
-            reactor.stop();
-        }
+        told = announce(reactor, &listen(reactor)?);
         Ok(())
     })?;
     told
 }
 
-/// The same in several threads.
-fn run_many<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>>(
-    options: LoopOptions,
-    listen: Listen,
-    threads: Threads,
-    prepare: impl Fn(Option<&Members>) -> S + Send + Sync,
+/// The same with loops that listen on the same ports.
+pub(crate) fn run_loops<P: Display>(
+    cluster: Cluster,
+    listen: impl Fn(&Reactor) -> couplet::Result<Vec<P>> + Send + Sync,
 ) -> Result<(), Exit> {
-    let cluster = cluster(threads, options_of(&listen, options));
-    let ports = endpoint::or_any(listen.endpoints);
-    let ports = ports.iter().map(|endpoint| cluster.bind(endpoint));
-    let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
-    let members = cluster.members();
-    let (listening_loops, told) = (AtomicUsize::new(0), OnceLock::new());
+    let (all, listening) = (cluster.members().count(), AtomicUsize::new(0));
+    let told = OnceLock::new();
     cluster.run(|reactor| {
-        let start = prepare(Some(&members));
-        let start = |port: &SharedPort| start(reactor, Arc::new(port.clone()));
-        let listening = ports.iter().map(start).collect::<couplet::Result<Vec<_>>>()?;
+        let ports = listen(reactor)?;
         // All loops or none, as with the ports of one.
-        if listening_loops.fetch_add(1, Ordering::SeqCst) + 1 == members.count() {
-            let told = told.get_or_init(|| listening.iter().try_for_each(output::listening));
-            if told.is_err() {
-                reactor.stop();
-            }
+        if listening.fetch_add(1, Ordering::SeqCst) + 1 == all {
+            told.get_or_init(|| announce(reactor, &ports));
         }
         Ok(())
     })?;
     told.into_inner().unwrap_or(Ok(()))
 }
 
+/// Prints which ports are listening. Stops where that fails.
+fn announce(reactor: &Reactor, ports: &[impl Display]) -> Result<(), Exit> {
+    ports.iter().try_for_each(output::listening).inspect_err(|_| reactor.stop())
+}
+
 /// Loops that handle signals as one does.
 pub(crate) fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
     let show = |snapshot: &Snapshot| output::tell(snapshot.to_string().trim_end());
     Cluster::new(threads.number).options(signalled(options)).on_snapshot(show)
-}
-
-fn options_of(listen: &Listen, options: LoopOptions) -> LoopOptions {
-    options.drain(listen.drain.time).answers(listen.answers)
 }

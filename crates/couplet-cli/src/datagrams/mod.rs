@@ -5,7 +5,7 @@ mod echo;
 mod forward;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use couplet::endpoints::ServerEndpoint;
 use couplet::{
@@ -15,7 +15,7 @@ use couplet::{
 use crate::cli::Threads;
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::exit::Exit;
-use crate::{output, server, signalled_loop};
+use crate::server;
 
 pub(crate) use connect::run as connect;
 pub(crate) use echo::run as echo;
@@ -119,17 +119,10 @@ fn run<P: DatagramProtocol>(
     if threads.number != 1 {
         return run_many(addresses, threads, protocol);
     }
-    let l = signalled_loop(LoopOptions::default(), output::tell)?;
-    let mut told = Ok(());
-    l.run(|reactor| {
-        let ports = addresses.iter().map(|address| reactor.listen_udp(*address, protocol()));
-        told = ports.collect::<Result<Vec<_>, _>>()?.iter().try_for_each(|port| listening(port));
-        if told.is_err() {
-            reactor.stop();
-        }
-        Ok(())
-    })?;
-    told
+    server::run_loop(LoopOptions::default(), |reactor| {
+        let listen = |address: &SocketAddr| Ok(reactor.listen_udp(*address, protocol())?.host());
+        addresses.iter().map(listen).collect()
+    })
 }
 
 /// The same, with a port of each loop at each address: the system distributes the datagrams, those of one
@@ -147,29 +140,17 @@ fn run_many<P: DatagramProtocol>(
             .listen_udp(*address, Nobody)
             .map_err(Failure::from)?;
     }
-    let cluster = server::cluster(threads, LoopOptions::default());
-    let count = cluster.members().count();
-    // The addresses, with the numbers that port 0 became, and how many loops have them.
-    let (bound, told) = (Mutex::new((addresses.to_vec(), 0)), OnceLock::new());
-    cluster.run(|reactor| {
-        let mut bound = bound.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ports = Vec::new();
-        for address in &mut bound.0 {
+    // With the numbers that port 0 became.
+    let bound = Mutex::new(addresses.to_vec());
+    server::run_loops(server::cluster(threads, LoopOptions::default()), |reactor| {
+        let listen = |address: &mut SocketAddr| {
             let options = DatagramOptions::default().reuse_port(true);
-            let port = reactor.listen_udp_with(*address, options, protocol())?;
-            *address = port.host().socket_addr().unwrap_or(*address);
-            ports.push(port);
-        }
-        bound.1 += 1;
-        if bound.1 == count {
-            let told = told.get_or_init(|| ports.iter().try_for_each(|port| listening(port)));
-            if told.is_err() {
-                reactor.stop();
-            }
-        }
-        Ok(())
-    })?;
-    told.into_inner().unwrap_or(Ok(()))
+            let host = reactor.listen_udp_with(*address, options, protocol())?.host();
+            *address = host.socket_addr().unwrap_or(*address);
+            Ok(host)
+        };
+        bound.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().map(listen).collect()
+    })
 }
 
 /// Receives nothing.
@@ -177,14 +158,6 @@ struct Nobody;
 
 impl DatagramProtocol for Nobody {
     fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
-}
-
-/// Prints that a port is listening. A server whose stdout is closed keeps running.
-fn listening(port: &DatagramTransport) -> Result<(), Exit> {
-    match output::print(format!("listening on {}\n", port.host()).as_bytes()) {
-        Err(exit) if exit.is_quiet() => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]
