@@ -417,6 +417,31 @@ mod sockets {
         }
     }
 
+    /// How much the system takes; `None` once it takes no more.
+    fn send(mut to: impl Write, data: &[u8]) -> Option<usize> {
+        match to.write(data) {
+            Ok(n) => Some(n),
+            Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
+        }
+    }
+
+    /// At most so many bytes, or what an error means.
+    fn take(
+        mut from: impl Read,
+        n: usize,
+        broken: impl FnOnce(std::io::Error) -> Saw,
+    ) -> (Vec<u8>, Saw) {
+        let mut bytes = vec![0; n];
+        let (n, saw) = match from.read(&mut bytes) {
+            Ok(0) => (0, Saw::Fin),
+            Ok(n) => (n, Saw::Open),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, Saw::Open),
+            Err(error) => (0, broken(error)),
+        };
+        bytes.truncate(n);
+        (bytes, saw)
+    }
+
     /// Two pipes: what B reads, and what it writes until its end of the stream.
     #[cfg(unix)]
     pub(crate) struct Pipes(std::io::PipeReader, RefCell<Option<std::io::PipeWriter>>);
@@ -435,10 +460,7 @@ mod sockets {
         }
 
         pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
-            match self.1.borrow_mut().as_mut()?.write(data) {
-                Ok(n) => Some(n),
-                Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
-            }
+            send(self.1.borrow_mut().as_mut()?, data)
         }
 
         pub(crate) fn fin(&self) {
@@ -446,16 +468,7 @@ mod sockets {
         }
 
         pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
-            let mut bytes = vec![0; n];
-            match (&self.0).read(&mut bytes) {
-                Ok(0) => (Vec::new(), Saw::Fin),
-                Ok(n) => {
-                    bytes.truncate(n);
-                    (bytes, Saw::Open)
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (Vec::new(), Saw::Open),
-                Err(error) => panic!("a pipe: {error}"),
-            }
+            take(&self.0, n, |error| panic!("a pipe: {error}"))
         }
     }
 
@@ -483,13 +496,11 @@ mod sockets {
         }
 
         pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
-            match self.0.borrow_mut().as_mut()?.write(data) {
-                Ok(n) => {
-                    self.settle();
-                    Some(n)
-                }
-                Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
+            let sent = send(self.0.borrow_mut().as_mut()?, data);
+            if sent > Some(0) {
+                self.settle();
             }
+            sent
         }
 
         pub(crate) fn fin(&self) {
@@ -497,18 +508,10 @@ mod sockets {
         }
 
         pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
-            let mut bytes = vec![0; n];
-            let mut end = self.0.borrow_mut();
-            let Some(end) = end.as_mut() else { return (Vec::new(), Saw::Open) };
-            match end.read(&mut bytes) {
-                Ok(0) => (Vec::new(), Saw::Fin),
-                Ok(n) => {
-                    bytes.truncate(n);
-                    (bytes, Saw::Open)
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (Vec::new(), Saw::Open),
-                // Its other side is closed.
-                Err(_) => (Vec::new(), Saw::Fin),
+            match self.0.borrow_mut().as_mut() {
+                // It fails where its other side is closed.
+                Some(end) => take(end, n, |_| Saw::Fin),
+                None => (Vec::new(), Saw::Open),
             }
         }
     }
@@ -566,10 +569,7 @@ mod sockets {
         }
 
         pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
-            match (&self.0).write(data) {
-                Ok(n) => Some(n),
-                Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
-            }
+            send(&self.0, data)
         }
 
         pub(crate) fn fin(&self) {
@@ -582,16 +582,7 @@ mod sockets {
         }
 
         pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
-            let mut bytes = vec![0; n];
-            match (&self.0).read(&mut bytes) {
-                Ok(0) => (Vec::new(), Saw::Fin),
-                Ok(n) => {
-                    bytes.truncate(n);
-                    (bytes, Saw::Open)
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (Vec::new(), Saw::Open),
-                Err(_) => (Vec::new(), Saw::Reset),
-            }
+            take(&self.0, n, |_| Saw::Reset)
         }
 
         pub(crate) fn has_error(&self) -> bool {
