@@ -67,7 +67,7 @@ mod tests {
     use couplet::testing::hold;
 
     use super::*;
-    use crate::late::read_late;
+    use crate::held::read_late;
 
     #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {

@@ -15,10 +15,10 @@ mod echo;
 mod endpoint;
 mod exit;
 mod forward;
+#[cfg(test)]
+mod held;
 mod http;
 mod known;
-#[cfg(test)]
-mod late;
 mod logging;
 mod output;
 mod poems;

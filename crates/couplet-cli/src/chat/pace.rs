@@ -38,14 +38,8 @@ fn time_for(bytes: u64, rate: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::Nobody;
     use couplet::testing::hold;
-    use couplet::{Protocol, Transport};
-
-    struct Nobody;
-
-    impl Protocol for Nobody {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
 
     /// Bytes that get through in a minute of non-stop talking, in lines of 500.
     fn heard_in_a_minute(members: usize) -> u64 {

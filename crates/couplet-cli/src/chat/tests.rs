@@ -3,16 +3,9 @@
 use std::net::SocketAddr;
 
 use couplet::testing::{Held, Wire, every_split, hold};
-use couplet::{Protocol, Transport};
 
 use super::*;
-
-/// Held for its loop and its network only.
-struct Nobody;
-
-impl Protocol for Nobody {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
+use crate::held::Nobody;
 
 const IDLE: Duration = Duration::from_secs(3600);
 

@@ -137,7 +137,7 @@ fn run_many<P: DatagramProtocol>(
         Loop::new()
             .map_err(Failure::from)?
             .reactor()
-            .listen_udp(*address, Nobody)
+            .listen_udp(*address, |_: &DatagramTransport, _: &Datagram<'_>| {})
             .map_err(Failure::from)?;
     }
     // With the numbers that port 0 became.
@@ -151,13 +151,6 @@ fn run_many<P: DatagramProtocol>(
         };
         bound.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().map(listen).collect()
     })
-}
-
-/// Receives nothing.
-struct Nobody;
-
-impl DatagramProtocol for Nobody {
-    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::late::read_late;
+    use crate::held::read_late;
     use crate::poems::Poem;
 
     fn poem(name: &str, text: &str) -> Poem {

@@ -124,7 +124,7 @@ mod tests {
     use couplet::testing::{Held, hold};
 
     use super::*;
-    use crate::late::read_late;
+    use crate::held::read_late;
 
     /// A client of a server with a poem of `length` bytes.
     fn client(length: usize) -> Held<PoetryServer> {

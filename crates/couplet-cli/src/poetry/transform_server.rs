@@ -91,7 +91,7 @@ mod tests {
     use couplet::testing::hold;
 
     use super::*;
-    use crate::late::read_late;
+    use crate::held::read_late;
 
     const IDLE: Duration = Duration::from_secs(300);
     const NEARLY: Duration = Duration::from_secs(299);

@@ -184,15 +184,8 @@ fn count(counter: &Cell<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::Nobody;
     use couplet::testing::{Held, hold};
-    use couplet::{Protocol, Transport};
-
-    /// Held for its loop and its clock only.
-    struct Nobody;
-
-    impl Protocol for Nobody {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
 
     /// The resolver of each fetch, which also shows a cancel.
     type Fetches = Rc<RefCell<Vec<Option<Resolver<Bytes>>>>>;

@@ -7,13 +7,7 @@ use couplet::testing::{Held, Wire, hold};
 
 use super::*;
 use crate::endpoint::to_connect;
-
-/// Held for its loop and its network only.
-struct Nobody;
-
-impl Protocol for Nobody {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
+use crate::held::Nobody;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
 const MAX_BYTES: u64 = 1000;
