@@ -17,6 +17,8 @@ use couplet::{
 };
 use proptest::prelude::*;
 
+use crate::quiet::Quiet;
+
 fn client(text: &str) -> Result<(String, u16), EndpointError> {
     let endpoint = client_from_string(text)?;
     let tcp: &TcpClient = cast(&*endpoint);
@@ -72,12 +74,6 @@ fn an_error_contains_no_control_characters() {
     let error = client("tcp:host:80:\x1b[2J\n=x").unwrap_err();
     assert!(!error.problem().contains(char::is_control), "{error:?}");
     assert_eq!(error.to_string().lines().count(), 3);
-}
-
-struct Quiet;
-
-impl Protocol for Quiet {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 #[test]

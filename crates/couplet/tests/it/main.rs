@@ -41,6 +41,7 @@ mod pace;
 mod pipes;
 mod policies;
 mod process;
+mod quiet;
 mod rate;
 mod readiness;
 mod reconnecting;

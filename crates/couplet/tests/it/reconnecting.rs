@@ -15,6 +15,7 @@ use couplet::{
 
 use crate::defer_witness::{Log, given};
 use crate::pace;
+use crate::quiet::Quiet;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -38,12 +39,6 @@ struct Notes {
     network: Network,
     attempts: Rc<RefCell<Vec<f64>>>,
     panics: bool,
-}
-
-struct Quiet;
-
-impl Protocol for Quiet {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 impl Factory for Notes {

@@ -11,6 +11,8 @@ use couplet::{
     Transport,
 };
 
+use crate::quiet::Quiet;
+
 /// A value whose drop panics.
 struct Bomb;
 
@@ -26,12 +28,6 @@ impl AsRef<[u8]> for Bomb {
     fn as_ref(&self) -> &[u8] {
         b"bytes of a bomb"
     }
-}
-
-struct Quiet;
-
-impl Protocol for Quiet {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 fn memory() -> (Loop, Network) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::testing::Manner;
-use couplet::{Protocol, Transport};
 
+use crate::quiet::Quiet;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, On, Script};
 
@@ -14,12 +14,6 @@ const KITS: [Kit; 3] =
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-struct Quiet;
-
-impl Protocol for Quiet {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 fn of(rig: &Rig, a: &A) -> ConnectionSnapshot {

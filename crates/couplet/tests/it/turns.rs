@@ -9,13 +9,8 @@ use std::time::Duration;
 use couplet::testing::{Manner, Memory};
 use couplet::{Address, Connection, Factory, Loop, LoopOptions, Protocol, Reactor, Transport};
 
+use crate::quiet::Quiet;
 use crate::suite::tap::Tap;
-
-struct Silent;
-
-impl Protocol for Silent {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
 
 /// Connects to another port as soon as its own port starts.
 struct ConnectsAtStart {
@@ -24,17 +19,17 @@ struct ConnectsAtStart {
 }
 
 impl Factory for ConnectsAtStart {
-    type Protocol = Silent;
+    type Protocol = Quiet;
 
     fn do_start(&mut self) {
         let stopping = self.reactor.clone();
         self.reactor.connect_tcp("127.0.0.1", self.to, move || {
             stopping.stop();
-            Silent
+            Quiet
         });
     }
 
-    fn build_protocol(&mut self, _: &Address) -> Option<Silent> {
+    fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
         None
     }
 }
@@ -47,7 +42,7 @@ fn a_connect_requested_while_a_port_starts_is_begun() {
     let mut l = Loop::with_driver(driver, LoopOptions::default());
     let outcome = l.run(|reactor| {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let server = reactor.listen_tcp(any, || Silent)?;
+        let server = reactor.listen_tcp(any, || Quiet)?;
         let to = server.host().port().expect("a TCP port has a number");
         reactor.listen_tcp(any, ConnectsAtStart { reactor: reactor.clone(), to })?;
         Ok(())
@@ -63,9 +58,9 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
     let mut l = Loop::with_driver(tap, LoopOptions::default());
     let reactor = l.reactor();
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let server = reactor.listen_tcp(any, || Silent).expect("a port in memory is free");
+    let server = reactor.listen_tcp(any, || Quiet).expect("a port in memory is free");
     reactor
-        .connect(server.host().to_string(), || Silent)
+        .connect(server.host().to_string(), || Quiet)
         .map(move |connection| {
             // The tell runs at the end of a turn, so it writes after all of the turn's events.
             reactor.call_later(HOUR, move || {
@@ -85,7 +80,7 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
 }
 
 /// Tells itself again and again, for a time that no turn lasts.
-fn tell_again(connection: &Connection<Silent>, told: &Rc<Cell<u32>>) {
+fn tell_again(connection: &Connection<Quiet>, told: &Rc<Cell<u32>>) {
     const FAR_TOO_OFTEN: u32 = 10_000;
     let (again, count) = (connection.clone(), told.clone());
     connection.tell(move |_, _| {
@@ -102,10 +97,10 @@ fn a_tell_that_tells_itself_ends_no_turn_later() {
     let mut l = Loop::with_driver(memory, LoopOptions::default());
     let reactor = l.reactor();
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let server = reactor.listen_tcp(any, || Silent).expect("a port in memory is free");
+    let server = reactor.listen_tcp(any, || Quiet).expect("a port in memory is free");
     let told = Rc::new(Cell::new(0));
     let count = told.clone();
-    let connecting = reactor.connect(server.host().to_string(), || Silent);
+    let connecting = reactor.connect(server.host().to_string(), || Quiet);
     connecting.map(move |connection| tell_again(&connection, &count)).detach();
     let mut turns = 0;
     while told.get() < 100 {
@@ -146,10 +141,10 @@ fn left_by_an_earlier_event(size: usize) -> usize {
     let noted = buffered.clone();
     let forwards = move || Forwards { first: Rc::clone(&first), buffered: noted.clone() };
     let server = reactor.listen_tcp(any, forwards).expect("a port in memory is free");
-    let clients = Rc::<RefCell<Vec<Connection<Silent>>>>::default();
+    let clients = Rc::<RefCell<Vec<Connection<Quiet>>>>::default();
     for _ in 0..3 {
         let made = clients.clone();
-        let connecting = reactor.connect(server.host().to_string(), || Silent);
+        let connecting = reactor.connect(server.host().to_string(), || Quiet);
         connecting.map(move |connection| made.borrow_mut().push(connection)).detach();
     }
     let turn = |l: &mut Loop| l.turn(Some(Duration::ZERO)).expect("memory does not fail");

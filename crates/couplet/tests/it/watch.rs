@@ -12,9 +12,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::reactor::NotWatching;
-use couplet::{Failure, Interest, Loop, Protocol, Ready, Transport, Watch};
+use couplet::{Failure, Interest, Loop, Ready, Watch};
 
 use crate::logged::logged;
+use crate::quiet::Quiet;
 
 const SOON: Option<Duration> = Some(Duration::ZERO);
 
@@ -32,12 +33,6 @@ fn pair() -> (UnixStream, UnixStream) {
 
 fn turn(l: &mut Loop) {
     l.turn(SOON).expect("a turn");
-}
-
-struct Quiet;
-
-impl Protocol for Quiet {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 /// The bytes read, one per call.

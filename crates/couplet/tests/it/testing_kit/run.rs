@@ -10,12 +10,7 @@ use couplet::reactor::Stopped;
 use couplet::testing::{run, run_within};
 use couplet::{Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Transport};
 
-/// Keeps its connection open and sends nothing.
-struct Silent;
-
-impl Protocol for Silent {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
+use crate::quiet::Quiet;
 
 /// Echoes, and closes on "bye".
 struct Echo;
@@ -187,8 +182,8 @@ fn an_open_port_is_reported_with_where_it_was_opened() {
 fn an_open_connection_is_reported_once_for_each_end_with_its_origin() {
     let text = leaves(
         |reactor| {
-            reactor.listen("tcp:1", || Silent).expect("a free port"); // @port of a connection
-            let connecting = reactor.connect("tcp:127.0.0.1:1", || Silent); // @connection
+            reactor.listen("tcp:1", || Quiet).expect("a free port"); // @port of a connection
+            let connecting = reactor.connect("tcp:127.0.0.1:1", || Quiet); // @connection
             connecting.map(move |connection| {
                 let transport = connection.transport();
                 transport.write("hello");
@@ -234,7 +229,7 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
     }
     fn closing<P: Protocol>(reactor: &Reactor, server: impl Fn() -> P + 'static) -> Deferred<()> {
         reactor.listen("tcp:1", server).expect("a free port");
-        reactor.connect("tcp:127.0.0.1:1", || Silent).map(move |connection| {
+        reactor.connect("tcp:127.0.0.1:1", || Quiet).map(move |connection| {
             connection.transport().write([0; 200_000]);
             connection.transport().lose_connection();
         })
@@ -262,8 +257,8 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
 fn an_unfinished_connect_is_reported_with_its_call_site() {
     struct Again;
     impl couplet::Factory for Again {
-        type Protocol = Silent;
-        fn build_protocol(&mut self, _: &Address) -> Option<Silent> {
+        type Protocol = Quiet;
+        fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
             None
         }
         fn client_connection_failed(
@@ -393,7 +388,7 @@ fn a_panic_in_a_callback_is_reported() {
         |reactor| {
             reactor.call_soon(|| panic!("no poem"));
             let port = reactor.listen("tcp:1", || Clumsy).expect("a free port");
-            reactor.connect("tcp:127.0.0.1:1", || Silent).detach();
+            reactor.connect("tcp:127.0.0.1:1", || Quiet).detach();
             reactor.sleep(s(1)).then(move |()| port.stop_listening().expect("it listens"))
         },
         &[
@@ -510,11 +505,11 @@ fn a_program_that_loops_forever_learns_what_is_active() {
 fn all_leaks_are_reported_in_one_message() {
     leaves(
         |reactor| {
-            reactor.listen("tcp:1", || Silent).expect("a free port"); // @1
+            reactor.listen("tcp:1", || Quiet).expect("a free port"); // @1
             reactor.call_later(s(30), || {}); // @2
             reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach(); // @3
             drop(Deferred::<()>::fail(Failure::msg("no poem"))); // @4
-            reactor.connect("tcp:127.0.0.1:1", || Silent).map(|_| ()) // @5
+            reactor.connect("tcp:127.0.0.1:1", || Quiet).map(|_| ()) // @5
         },
         &[
             ("a port", &at("1"), "stop"),
@@ -592,7 +587,7 @@ fn a_program_that_leaks_does_not_affect_later_runs() {
     let counts = (Counts(dropped.clone()), Counts(dropped.clone()));
     failing(|| {
         run(move |reactor| {
-            reactor.listen("tcp:1", || Silent).expect("a free port");
+            reactor.listen("tcp:1", || Quiet).expect("a free port");
             reactor.call_later(s(1), move || drop(counts.0));
             reactor
                 .spawn(async move {
@@ -613,7 +608,7 @@ fn a_program_that_leaks_does_not_affect_later_runs() {
     assert_eq!(*heard.borrow(), ["reported as before"]);
     assert!(
         run(|reactor| {
-            let port = reactor.listen("tcp:1", || Silent).expect("the port is free again");
+            let port = reactor.listen("tcp:1", || Quiet).expect("the port is free again");
             port.stop_listening().expect("it listens")
         })
         .is_ok()
