@@ -69,6 +69,8 @@ struct State {
     is_flushing: bool,
     /// Where a streaming producer is paused.
     buffer_size: usize,
+    /// Which of its port's connections it is.
+    sessionno: u64,
 }
 
 impl State {
@@ -698,6 +700,16 @@ impl Connection {
         let before = std::mem::replace(&mut slf.get().state().protocol, protocol);
         drop(before);
         Ok(())
+    }
+
+    #[getter(sessionno)]
+    fn get_sessionno(&self) -> u64 {
+        self.state().sessionno
+    }
+
+    #[setter(sessionno)]
+    fn set_sessionno(&self, number: u64) {
+        self.state().sessionno = number;
     }
 
     #[getter(producer)]

@@ -257,6 +257,63 @@ class Same(unittest.TestCase):
                 ends = ("exceeded",)
                 self.check("Int16StringReceiver", ScriptedStrings, {"MAX_LENGTH": 6}, [*steps, resume], ends)
 
+    def test_what_lines_are_framed_by_may_be_set_anywhere(self):
+        class Mixed(ScriptedLines):
+            delimiter = b"|"
+            MAX_LENGTH = 6
+
+        class Asked(ScriptedLines):
+            # A line each: the delimiter is another one after each.
+            @property
+            def delimiter(self):
+                return b"|" if len(self.notes) % 2 else b"\n"
+
+            @delimiter.setter
+            def delimiter(self, value):
+                self.note("set", value)
+
+            @delimiter.deleter
+            def delimiter(self):
+                self.note("deleted")
+
+        class Hidden(ScriptedLines):
+            def __getattribute__(self, name):
+                return b"|" if name == "delimiter" else super().__getattribute__(name)
+
+        def of_class(**values):
+            def change(made):
+                for name, value in values.items():
+                    setattr(type(made), name, value)
+                return [getattr(made, name) for name in values], [getattr(type(made), name) for name in values]
+
+            return change
+
+        def of_instance(made):
+            made.delimiter = b"\n"
+            before = made.delimiter, type(made).delimiter
+            del made.delimiter
+            return before, made.delimiter
+
+        def gone(made):
+            try:
+                del made.paused
+            except AttributeError:
+                return "it has none of its own"
+
+        changes = [
+            of_class(delimiter=b"\n"),
+            of_class(MAX_LENGTH=2),
+            of_class(line_mode=0),
+            of_class(line_mode=1, MAX_LENGTH=9, paused=True),
+            of_class(paused=False, delimiter=b"|"),
+            of_instance,
+            gone,
+        ]
+        for script in (ScriptedLines, Mixed, Asked, Hidden):
+            for change, other in itertools.permutations(changes, 2):
+                steps = [b"a|b\nd|\nc\r\nd\nr|", b"e|f\ng\n\r\n", change, b"h|i\nj|k\nd\r\nl\nr\n", other, b"m|n\no\nd|p|"]
+                self.check("LineReceiver", script, {}, steps)
+
     def test_other_formats_of_a_prefix(self):
         for form, size in (("<H", 2), ("!Q", 8), ("<h", 2), ("=I", 4), (">L", 4), ("B", 1)):
             stream = b"\1\0\0\0\0\0\0\0\2" * 4

@@ -1,6 +1,7 @@
 """Programs that run beside a test: started under a reactor, waited for, ended, and what they said."""
 
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -73,9 +74,9 @@ class Running:
 
     def stop(self, number=signal.SIGTERM):
         """Ends it by a signal, which it must handle: before, some programs die of it."""
-        status = f"/proc/{self.process.pid}/status"
+        status = pathlib.Path(f"/proc/{self.process.pid}/status")
         while self.process.poll() is None:
-            caught = re.search(r"SigCgt:\s*(\w+)", open(status).read())
+            caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
             if caught and int(caught[1], 16) >> (number - 1) & 1:
                 break
             # It is still importing.

@@ -1,0 +1,154 @@
+"""The poetry programs of Dave Peticolas's introduction to Twisted, unchanged, under either reactor and beside
+Couplet's program in Rust, as servers and as clients.
+
+They are in no package: COUPLET_TWISTED_INTRO names a checkout of https://github.com/jdavisp3/twisted-intro.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import unittest
+
+from kit import reactors, running
+from kit.cases import SUBJECT
+
+MODEL = reactors.MODEL
+RUST = "Rust"
+NAMES = ["ecstasy", "fascination", "science"]
+SERVERS = ["twisted-server-1/fastpoetry.py", "twisted-server-3/fastpoetry.py", "plugin"]
+PROXIES = [f"twisted-server-{number}/poetry-proxy.py" for number in (1, 2, 4)]
+
+
+@unittest.skipUnless(os.environ.get("COUPLET_TWISTED_INTRO"), "COUPLET_TWISTED_INTRO names no checkout")
+class Introduction(unittest.TestCase):
+    """Fifteen programs."""
+
+    maxDiff = None
+
+    def setUp(self):
+        held = tempfile.TemporaryDirectory()
+        self.addCleanup(held.cleanup)
+        self.folder = pathlib.Path(held.name) / "intro"
+        ignored = shutil.ignore_patterns(".git", "images")
+        shutil.copytree(os.environ["COUPLET_TWISTED_INTRO"], self.folder, ignore=ignored)
+        # twistd runs it.
+        fixed = self.folder / "twisted-server-3/fastpoetry.py"
+        fixed.with_suffix(".tac").symlink_to(fixed)
+        self.poems = [self.file(name).read_text() for name in NAMES]
+
+    def file(self, name):
+        return self.folder / f"poetry/{name}.txt"
+
+    def running(self, command, says):
+        """Starts a server; the port that it says."""
+        server = running.Running(self, command, sockets=command.count("kit.program"), folder=self.folder)
+        server.until(says)
+        self.addCleanup(server.stop)
+        return int(re.search(re.escape(says) + r".*?(\d+)\D*$", server.text)[1])
+
+    def program(self, side, file, *words):
+        return [sys.executable, "-m", "kit.program", side, "", str(self.folder / file), *map(str, words)]
+
+    def rust(self, *words):
+        return [os.environ["COUPLET"], "poetry", *map(str, words)]
+
+    def serve(self, side, name, file=SERVERS[0]):
+        """A server of a poem; its port."""
+        if side == RUST:
+            words = ["serve", self.file(name), "--delay", "0.001", "--num-bytes", "40", "--listen", "0"]
+            return self.running(self.rust(*words), "listening on tcp:127.0.0.1:")
+        if file == SERVERS[0]:
+            return self.running(self.program(side, file, self.file(name)), "port=")
+        if file == SERVERS[1]:
+            # It has a port, and a poem.
+            (port,) = running.free_ports(1)
+            tac = str(self.folder / file.replace(".py", ".tac"))
+            server = running.program(self, side, {10000: port}, tac, sockets=1, folder=self.folder)
+            self.addCleanup(server.stop)
+            return port
+        # Plugins are found from the folder.
+        twistd = [sys.executable, "-c", "from twisted.scripts import twistd; twistd.run()"]
+        twistd += [f"--reactor={side}", "--nodaemon", "--pidfile="]
+        words = ["fastpoetry", "--port", "0", "--iface", "127.0.0.1", "--poem", str(self.file(name))]
+        return self.running(twistd + words, "PoetryFactory starting on ")
+
+    def proxy(self, side, upstream, file=PROXIES[0]):
+        if side == RUST:
+            return self.running(self.rust("proxy", "--listen", "0", "--upstream", upstream), "listening on tcp:127.0.0.1:")
+        return self.running(self.program(side, file, upstream), "port=")
+
+    def transform(self, side):
+        if side == RUST:
+            return self.running(self.rust("transform", "--listen", "0"), "listening on tcp:127.0.0.1:")
+        return self.running(self.program(side, "twisted-server-1/transformedpoetry.py"), "port=")
+
+    def said(self, command):
+        """What a client says; it must succeed."""
+        said, status = running.Running(self, command, folder=self.folder).ended()
+        self.assertEqual(status, 0, said)
+        return said
+
+    def client(self, side, number, *ports):
+        return self.said(self.program(side, f"twisted-client-{number}/get-poetry.py", *ports))
+
+    def check(self, number, said):
+        """A client has told of all poems."""
+        if number < 3:
+            for task, poem in enumerate(self.poems, 1):
+                sizes = re.findall(rf"Task {task}: got (\d+) bytes", said)
+                self.assertEqual(sum(map(int, sizes)), len(poem.encode()), said)
+                self.assertIn(f"Task {task}: {len(poem)} characters of poetry", said)
+        elif number == 5:
+            # Chance decides what becomes of a poem. One server is dead, besides.
+            lost = said.count("The poem download failed.") - 1
+            forms = [form for poem in self.poems for form in (poem.lower(), str(poem.encode()))]
+            self.assertEqual(lost + sum(map(said.count, forms)), len(self.poems), said)
+        else:
+            for poem in self.poems:
+                self.assertEqual(said.count(poem.lower() if number > 5 else poem), 1, said)
+
+    def test_clients(self):
+        for server in (RUST, MODEL, SUBJECT):
+            ports = [self.serve(server, name) for name in NAMES]
+            transform, dead = self.transform(server), running.free_ports(1)
+            for number in range(1, 9):
+                transforms = [transform] if number > 5 else []
+                # These two don't end where nobody listens.
+                asked = ports if number in (1, 3) else ports + dead
+                for client in (MODEL, SUBJECT):
+                    with self.subTest(server=server, client=client, number=number):
+                        said = self.client(client, number, *transforms, *asked)
+                        self.check(number, said)
+                        self.assertEqual("ailed" in said, asked != ports, said)
+
+    def test_servers(self):
+        for server in (MODEL, SUBJECT):
+            for file in SERVERS:
+                with self.subTest(server=server, file=file):
+                    port = self.serve(server, "ecstasy", file)
+                    for said in (self.said(self.rust("get", port)), self.client(SUBJECT, 4, port)):
+                        self.assertIn(self.poems[0], said)
+
+    def test_proxies(self):
+        for server, proxy in ((RUST, MODEL), (RUST, SUBJECT), (SUBJECT, SUBJECT), (MODEL, SUBJECT), (SUBJECT, RUST)):
+            for file in PROXIES if proxy != RUST else PROXIES[:1]:
+                with self.subTest(server=server, proxy=proxy, file=file):
+                    port = self.proxy(proxy, self.serve(server, "science"), file)
+                    # The second poem is the one that it keeps.
+                    for _ in range(2):
+                        for said in (self.said(self.rust("get", port)), self.client(SUBJECT, 3, port)):
+                            self.assertIn(self.poems[2], said)
+
+    def test_transformations(self):
+        upstream = self.serve(RUST, "fascination")
+        for server in (RUST, MODEL, SUBJECT):
+            with self.subTest(server=server):
+                said = self.said(self.rust("get", upstream, "--transform", self.transform(server)))
+                self.assertIn(self.poems[1].lower(), said)
+
+
+if __name__ == "__main__":
+    unittest.main()
