@@ -187,7 +187,7 @@
 //!
 //! **One thread per loop, and no `Send`.** A task and its state stay on their thread, so `Rc`, `Cell` and
 //! `&mut self` are enough, and no other task runs between two `await`s. The price is that a loop uses one
-//! core. To use more, run [a loop per core](super::threads) on the same port; there is no work stealing, so
+//! core. To use more, run [a loop per core](super::many_cores) on the same port; there is no work stealing, so
 //! a connection stays on the loop that accepted it.
 //!
 //! **Callbacks are the foundation.** A protocol needs no task, and an idle connection holds no buffer; bytes

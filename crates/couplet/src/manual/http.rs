@@ -112,4 +112,4 @@
 //! A loop has one thread. A [`Cluster`](crate::Cluster) has several, which share a port, and no task accepts
 //! for all of them: `reactor.serve_http(port.clone(), router)` in its `setup`, where `port` is what
 //! [`Cluster::bind`](crate::Cluster::bind) gave. The router is cloned for each loop, and shares its state as
-//! it would anywhere; [`threads`](super::threads#many-cores) has such loops.
+//! it would anywhere; [`many_cores`](super::many_cores) has such loops.

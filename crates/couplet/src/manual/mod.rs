@@ -16,7 +16,8 @@
 //! | [`cancellation`] | what a cancel reaches, and what it leaves |
 //! | [`time`] | timed calls, timeouts, and repeated work |
 //! | [`stopping`] | the order of a shutdown, signals, draining, exit codes |
-//! | [`threads`] | blocking work, calls from other threads, many cores |
+//! | [`threads`] | blocking work, calls from other threads |
+//! | [`many_cores`] | a loop for each core, one program |
 //! | `processes` | children, their pipes and terminals; pipes and files of your own; on Unix |
 //! | [`beside_tokio`] | libraries that need tokio: a loop inside tokio, or tokio around a loop |
 //! | `http` | an axum application on a loop, its limits, its end, its clients, and its tests |
@@ -47,6 +48,7 @@ pub mod half_close;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod layers;
+pub mod many_cores;
 #[cfg(unix)]
 pub mod processes;
 pub mod shared_state;
