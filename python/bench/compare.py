@@ -4,8 +4,9 @@
 Server and load are processes of their own, each on a core of its own. Only the server's processor time is
 counted, from /proc: user and system. Rounds of the reactors alternate. For each reactor: the best round,
 and its ratio to epoll, the median of the rounds (least–most). `raw` is a plain loop over Python's epoll.
-`couplet*` is couplet with its own LineReceiver. Needs an interpreter with twisted, and couplet-twisted if it is to
-be compared: bench/compare.py --python VENV/bin/python.
+`couplet*` is couplet with its own LineReceiver, and `couplet-` with a protocol that does the least for a line.
+Needs an interpreter with twisted, and couplet-twisted if it is to be compared: bench/compare.py --python
+VENV/bin/python.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 REACTORS = ["epoll", "asyncio", "couplet", "raw"]
+# Couplet with other protocols, and their roles.
+LINES = {"couplet*": "line-own", "couplet-": "line-split"}
 # Name: (the server's role, the load's kind, connections, messages, what is counted, messages in each).
 ROWS = {
     "echo-50": ("echo", "echo", 50, 60_000, "µs/message", 1),
@@ -72,8 +75,8 @@ def measured(row, reactor, options):
     """One round of a row: the cost of one message."""
     role, kind, connections, count, _, each = ROWS[row]
     count = max(1, int(count * options.scale))
-    if reactor == "couplet*":
-        reactor, role = "couplet", "line-own"
+    if reactor in LINES:
+        reactor, role = "couplet", LINES[reactor]
     # The same core for every server.
     own, other = options.cores
     if kind is None:
@@ -132,12 +135,12 @@ def contestants(row, options):
         print(f"{row:9} asyncio   skipped: its cost of one call grows with their number")
         names.remove("asyncio")
     if row == "line" and "couplet" in names and importable(options.python, "couplet_twisted.basic"):
-        names.append("couplet*")
+        names += LINES
     return names
 
 
 def importable(python, module):
-    return subprocess.run([python, "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode == 0
+    return subprocess.run([python, "-P", "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def compare(row, options):

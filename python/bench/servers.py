@@ -75,7 +75,17 @@ def protocol_of(role, reactor):
         def lineReceived(self, line):
             self.sendLine(line)
 
-    kinds = {"bulk": Sink, "line": Lines, "line-own": Lines}
+    class Split(protocol.Protocol):
+        """The least that Python can do for a line: no delimiter comes in two pieces here."""
+
+        def dataReceived(self, data):
+            for line in data.split(b"\r\n")[:-1]:
+                self.lineReceived(line)
+
+        def lineReceived(self, line):
+            self.transport.write(line + b"\r\n")
+
+    kinds = {"bulk": Sink, "line": Lines, "line-own": Lines, "line-split": Split}
     factory = protocol.Factory.forProtocol(kinds.get(role, Echo))
     factory.noisy = False
     return factory
