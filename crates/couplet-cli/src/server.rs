@@ -23,8 +23,8 @@ pub(crate) fn most_descriptors() -> usize {
     allowed.saturating_sub(OTHERS).max(1)
 }
 
-/// The most sessions at once, of `each` so many descriptors: as many as asked, as far as those last.
-/// Raises their limit to the highest that the user may have.
+/// The most sessions at once, each of which takes `each` descriptors: as many as asked for, if the limit
+/// on descriptors allows. Raises that limit to the highest that the user may have.
 pub(crate) fn most_sessions(asked: Option<usize>, each: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {

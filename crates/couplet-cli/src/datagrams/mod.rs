@@ -56,6 +56,9 @@ impl Far {
     }
 }
 
+/// What a HOST to send to may be.
+const NAMED: &str = "a name or an IP address";
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// An endpoint, or `udp:PORT`, which is on all interfaces, or `udp:HOST:PORT`.
@@ -71,7 +74,7 @@ pub(crate) fn remote(typed: &str) -> Result<Remote, Error> {
     let Some(rest) = typed.strip_prefix("udp:") else {
         return Ok(Remote::Streams(to_connect(typed)?));
     };
-    let (host, port) = split(rest)?;
+    let (host, port) = split(rest).ok_or_else(|| wrong(rest, NAMED))?;
     if port == 0 {
         return Err("port 0 is no address to send to".into());
     }
@@ -80,20 +83,19 @@ pub(crate) fn remote(typed: &str) -> Result<Remote, Error> {
         None if !host.contains(|c: char| ":[]/".contains(c) || c.is_whitespace()) => {
             Far::Name(host.to_owned(), port)
         }
-        None => Err(wrong(rest, "a name or an IP address"))?,
+        None => Err(wrong(rest, NAMED))?,
     }))
 }
 
 fn address(typed: &str, default: IpAddr) -> Result<SocketAddr, Error> {
-    let (host, port) = split(typed)?;
-    let ip = ip(host, default).ok_or_else(|| wrong(typed, "an IP address"))?;
-    Ok(SocketAddr::new(ip, port))
+    let address = split(typed).and_then(|(host, port)| Some((ip(host, default)?, port)));
+    Ok(address.ok_or_else(|| wrong(typed, "an IP address"))?.into())
 }
 
 /// The host, empty if there is none, and the port.
-fn split(typed: &str) -> Result<(&str, u16), Error> {
+fn split(typed: &str) -> Option<(&str, u16)> {
     let (host, port) = typed.rsplit_once(':').unwrap_or(("", typed));
-    Ok((host, port.parse().map_err(|_| wrong(typed, "a name or an IP address"))?))
+    Some((host, port.parse().ok()?))
 }
 
 fn ip(host: &str, default: IpAddr) -> Option<IpAddr> {

@@ -63,10 +63,10 @@
 //!
 //! ## Which loop serves a connection
 //!
-//! For TCP on Linux the system decides, by a hash of the addresses, whatever
-//! the loops have to do: nothing passes between them, but with few connections that each do much, some loops
-//! may have most of the work. For UNIX sockets, inherited sockets, and TCP elsewhere, one loop accepts, and
-//! hands each connection to the loop with the fewest; if that loop stops listening, another one accepts. See
+//! For TCP on Linux the system decides, by a hash of the addresses, whatever the loops have to do: nothing
+//! passes between them, but with few connections that each do much, some loops may have most of the work. For
+//! UNIX sockets, inherited sockets, and TCP elsewhere, one loop accepts, and hands each connection to the
+//! loop with the fewest; if that loop stops listening, another one accepts. See
 //! [`SharedPort`](crate::endpoints::SharedPort). A connection stays in its loop, also while another program
 //! has that loop's processor.
 //!

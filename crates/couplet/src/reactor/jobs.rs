@@ -56,6 +56,9 @@ impl Reactor {
         &self,
         f: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Deferred<T> {
+        if self.is_gone() {
+            return Deferred::fail(loop_ended());
+        }
         let result: Answer<T> = Arc::default();
         let job = job(f, result.clone());
         let ticket = {

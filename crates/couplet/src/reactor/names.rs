@@ -73,6 +73,9 @@ impl Reactor {
         if let Ok(address) = name.parse() {
             return Deferred::succeed(vec![address]);
         }
+        if self.is_gone() {
+            return Deferred::fail(loop_ended());
+        }
         let ticket = self.records.names.borrow_mut().ticket();
         let weak = Rc::downgrade(&self.records);
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {

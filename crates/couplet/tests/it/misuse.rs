@@ -164,6 +164,8 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
     });
     assert!(failure_of(gone).is_cancelled());
     assert!(failure_of(reactor.sleep(Duration::ZERO)).is_cancelled());
+    assert!(failure_of(reactor.resolve("example")).is_cancelled());
+    assert!(failure_of(reactor.defer_to_thread(|| Ok(()))).is_cancelled());
     assert!(!reactor.call_soon(move || drop(never)).active());
     assert_eq!(log.lines(), ["dropped", "dropped", "dropped"], "nothing is kept");
 }

@@ -249,7 +249,8 @@ impl Mio {
         };
         let failed = match stream.write_on(out, first) {
             Ok(true) => return WriteOutcome::All,
-            Ok(false) if stream.is_local() => {
+            Ok(false) if stream.is_unasked() => {
+                stream.readiness.set(Readiness::ASKED, true);
                 let (registry, token) = (self.poll.registry(), Token(key.slot as usize));
                 registry.reregister(&mut stream.stream, token, socket::BOTH).err()
             }

@@ -108,10 +108,10 @@ impl Write for &Stream {
     }
 }
 
-/// What a connection is registered for.
+/// What a socket is registered for that is to tell of room.
 pub(super) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// The same at first. A UNIX socket tells of room whenever its peer has read, and not only where there
+/// What a connection is registered for at first. A UNIX socket tells of room whenever its peer has read, and not only where there
 /// was none, so it is not asked before it is full.
 pub(super) fn interest(is_local: bool) -> Interest {
     if is_local { Interest::READABLE } else { BOTH }

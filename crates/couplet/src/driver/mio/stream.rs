@@ -40,6 +40,8 @@ impl Readiness {
     pub(super) const LOCAL: u16 = 256;
     /// That the peer's FIN was announced is reported.
     pub(super) const TOLD: u16 = 512;
+    /// A UNIX socket that has been full, for good: events tell of room.
+    pub(super) const ASKED: u16 = 1024;
 
     pub(super) fn of(event: &Polled) -> Readiness {
         let bits = |is: bool, bits| if is { bits } else { 0 };
@@ -117,6 +119,11 @@ impl StreamSlot {
     /// A UNIX socket.
     pub(super) fn is_local(&self) -> bool {
         self.readiness.has(Readiness::LOCAL)
+    }
+
+    /// It is full, and no event would tell of room.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.is_local() && !self.readiness.has(Readiness::ASKED | Readiness::ROOM)
     }
 }
 
