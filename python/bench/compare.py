@@ -4,9 +4,8 @@
 Server and load are processes of their own, each on a core of its own. Only the server's processor time is
 counted, from /proc: user and system. Rounds of the reactors alternate. For each reactor: the best round,
 and its ratio to epoll, the median of the rounds (least–most). `raw` is a plain loop over Python's epoll.
-`couplet*` is couplet with its own LineReceiver, and `couplet-` with a protocol that does the least for a line.
-Needs an interpreter with twisted, and couplet-twisted if it is to be compared: bench/compare.py --python
-VENV/bin/python.
+`couplet*` is couplet with its own LineReceiver. Needs an interpreter with twisted, and couplet-twisted if it is to
+be compared: bench/compare.py --python VENV/bin/python.
 """
 
 import argparse
@@ -20,8 +19,6 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 REACTORS = ["epoll", "asyncio", "couplet", "raw"]
-# Couplet with other protocols, and their roles.
-LINES = {"couplet*": "line-own", "couplet-": "line-split"}
 # Name: (the server's role, the load's kind, connections, messages, what is counted, messages in each).
 ROWS = {
     "echo-50": ("echo", "echo", 50, 60_000, "µs/message", 1),
@@ -75,8 +72,8 @@ def measured(row, reactor, options):
     """One round of a row: the cost of one message."""
     role, kind, connections, count, _, each = ROWS[row]
     count = max(1, int(count * options.scale))
-    if reactor in LINES:
-        reactor, role = "couplet", LINES[reactor]
+    if reactor == "couplet*":
+        reactor, role = "couplet", "line-own"
     # The same core for every server.
     own, other = options.cores
     if kind is None:
@@ -135,7 +132,7 @@ def contestants(row, options):
         print(f"{row:9} asyncio   skipped: its cost of one call grows with their number")
         names.remove("asyncio")
     if row == "line" and "couplet" in names and importable(options.python, "couplet_twisted.basic"):
-        names += LINES
+        names.append("couplet*")
     return names
 
 

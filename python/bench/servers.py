@@ -35,8 +35,7 @@ def raw(role):
                 connections[number].send(data)
             elif role == "line":
                 *lines, rest[number] = (rest.get(number, b"") + data).split(b"\r\n")
-                for line in lines:
-                    connections[number].send(line + b"\r\n")
+                connections[number].send(b"".join(line + b"\r\n" for line in lines))
 
 
 def protocol_of(role, reactor):
@@ -75,17 +74,7 @@ def protocol_of(role, reactor):
         def lineReceived(self, line):
             self.sendLine(line)
 
-    class Split(protocol.Protocol):
-        """The least that Python can do for a line: no delimiter comes in two pieces here."""
-
-        def dataReceived(self, data):
-            for line in data.split(b"\r\n")[:-1]:
-                self.lineReceived(line)
-
-        def lineReceived(self, line):
-            self.transport.write(line + b"\r\n")
-
-    kinds = {"bulk": Sink, "line": Lines, "line-own": Lines, "line-split": Split}
+    kinds = {"bulk": Sink, "line": Lines, "line-own": Lines}
     factory = protocol.Factory.forProtocol(kinds.get(role, Echo))
     factory.noisy = False
     return factory

@@ -6,8 +6,6 @@ A protocol that was written for Twisted's classes runs on these unchanged, on an
 else Twisted's module has is here, too.
 """
 
-import inspect
-
 from twisted.protocols import basic
 from twisted.protocols.basic import (
     FileSender,
@@ -19,7 +17,7 @@ from twisted.protocols.basic import (
     StringTooLongError,
 )
 
-from couplet_twisted._couplet import Framing, Watched
+from couplet_twisted._couplet import Framing
 
 __all__ = [
     "FileSender",
@@ -37,27 +35,12 @@ __all__ = [
 ]
 
 
-def _watch(cls):
-    """
-    Have framing notice when instances of C{cls} set what lines are framed by.
-    """
-    for name in ("MAX_LENGTH", "delimiter", "line_mode", "paused"):
-        value = inspect.getattr_static(cls, name)
-        # A property stays what it is.
-        if not hasattr(value, "__get__"):
-            setattr(cls, name, Watched(name, value))
-
-
 class LineReceiver(Framing, basic.LineReceiver):
     """
     Lines, and raw bytes in raw mode: L{twisted.protocols.basic.LineReceiver}.
     """
 
     _buffer = Framing._framing_unread
-
-    def __init_subclass__(cls, **keywords):
-        super().__init_subclass__(**keywords)
-        _watch(cls)
 
     def dataReceived(self, data):
         """
@@ -75,9 +58,6 @@ class LineReceiver(Framing, basic.LineReceiver):
         finally:
             returned = lines.end()
         return why or returned
-
-
-_watch(LineReceiver)
 
 
 class NetstringReceiver(Framing, basic.NetstringReceiver):

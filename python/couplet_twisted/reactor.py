@@ -87,9 +87,12 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     @ivar _streams: The connections and the ports that are Couplet's.
 
+    @ivar _clock: What stands for C{seconds}.
+
     @ivar _iteration: For how long the one turn may wait that L{doIteration} asks for; empty: none is asked for.
     """
 
+    _clock = staticmethod(PosixReactorBase.seconds)
     _iteration = ()
 
     _POLL_DISCONNECTED = 1
@@ -109,6 +112,22 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         self._continuousPolling = _ContinuousPolling(self)
         self._asyncioEventloop = EventLoop(self)
         PosixReactorBase.__init__(self)
+
+    @property
+    def seconds(self):
+        """
+        @see: L{twisted.internet.interfaces.IReactorTime.seconds}
+        """
+        return self._clock
+
+    @seconds.setter
+    def seconds(self, clock):
+        self._clock = clock
+        self._loop.set_clock(None if clock is PosixReactorBase.seconds else clock)
+
+    @seconds.deleter
+    def seconds(self):
+        self.seconds = PosixReactorBase.seconds
 
     # The main loop.
 

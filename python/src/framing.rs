@@ -2,8 +2,8 @@
 //! grammars of [`couplet::protocols`], and [`Messages`] gives them to Python one by one.
 //!
 //! Twisted's names. What a protocol may change at any time (modes, limits, delimiters, a pause) are
-//! attributes of Python's, and looked at before each message; for lines, see [`Manner`]. When a message is
-//! too long, and what happens then, is decided as in `twisted.protocols.basic`.
+//! attributes of Python's, and looked at before each message. When a message is too long, and what
+//! happens then, is decided as in `twisted.protocols.basic`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -16,14 +16,13 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use crate::connection::{Connection, with_bytes};
 use crate::locked;
-use crate::manner::{self, Known, Manner};
 
 /// Bytes that were received and are not delivered.
 ///
 /// Law 9: bounded by the protocol's `MAX_LENGTH` and a chunk, while it neither is paused nor lets
 /// messages exceed that.
 #[derive(Default)]
-pub(crate) struct Held {
+struct Held {
     bytes: Vec<u8>,
     /// Bytes at the front that were delivered.
     start: usize,
@@ -33,7 +32,6 @@ pub(crate) struct Held {
     is_busy: bool,
     /// The limit that the length of the first netstring was held against.
     accepted: Option<i64>,
-    pub(crate) known: Known,
 }
 
 impl Held {
@@ -90,7 +88,7 @@ pub(crate) struct Framing(Mutex<Held>);
 type Step = for<'py> fn(Subject<'_, 'py>, bool) -> PyResult<Found<'py>>;
 
 impl Framing {
-    pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         locked(&self.0)
     }
 
@@ -123,7 +121,6 @@ impl Framing {
         if std::mem::replace(&mut held.is_busy, true) {
             return Ok(None);
         }
-        held.known.forget();
         held.lent = data.cast_exact().ok().filter(|_| is_all).map(|data| data.clone().unbind());
         drop(held);
         Framing::messages(slf, lines).map(Some)
@@ -213,14 +210,15 @@ impl Messages {
 }
 
 /// A protocol that is framed for.
-pub(crate) type Subject<'a, 'py> = &'a Bound<'py, Framing>;
+type Subject<'a, 'py> = &'a Bound<'py, Framing>;
 
 fn is(subject: Subject<'_, '_>, name: &Bound<'_, PyString>) -> PyResult<bool> {
     subject.getattr(name)?.is_truthy()
 }
 
-/// A `MAX_LENGTH`: a number of any kind and size.
-pub(crate) fn limit(limit: &Bound<'_, PyAny>) -> PyResult<i64> {
+/// The protocol's `MAX_LENGTH`: a number of any kind and size.
+fn limit(subject: Subject<'_, '_>) -> PyResult<i64> {
+    let limit = subject.getattr(intern!(subject.py(), "MAX_LENGTH"))?;
     match limit.extract() {
         Ok(limit) => Ok(limit),
         Err(_) => Ok(limit.extract::<f64>()? as i64),
@@ -248,37 +246,27 @@ fn lines<'py>(subject: Subject<'_, 'py>, has_begun: bool) -> PyResult<Found<'py>
     if has_begun && is_closing(subject)? {
         return Ok(Found::End(None));
     }
-    loop {
-        let mut held = subject.get().held();
-        let manner = match held.known.take() {
-            Some(manner) => manner,
-            None => {
-                drop(held);
-                let manner = manner::look(subject)?;
-                held = subject.get().held();
-                manner
-            }
-        };
-        let found = match &manner {
-            Manner::Lines { delimiter, limit } => Some(line(py, &mut held, delimiter, *limit)),
-            Manner::Raw if !held.unread().is_empty() => None,
-            _ => Some(Found::End(None)),
-        };
-        held.known.keep(manner);
-        if let Some(found) = found {
-            return Ok(found);
+    while !is(subject, intern!(py, "paused"))? {
+        if is(subject, intern!(py, "line_mode"))? {
+            let delimiter = subject.getattr(intern!(py, "delimiter"))?;
+            let limit = limit(subject)?;
+            return with_bytes(&delimiter, |delimiter| line(subject, delimiter, limit));
         }
-        let raw = held.take(py);
-        drop(held);
+        let raw = subject.get().held().take(py);
+        if raw.as_bytes().is_empty() {
+            break;
+        }
         let why = subject.call_method1(intern!(py, "rawDataReceived"), (raw,))?;
         if why.is_truthy()? {
             return Ok(Found::End(Some(why)));
         }
     }
+    Ok(Found::End(None))
 }
 
 /// The first line; all bytes, if it is too long.
-fn line<'py>(py: Python<'py>, held: &mut Held, delimiter: &[u8], limit: i64) -> Found<'py> {
+fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'py> {
+    let (py, mut held) = (subject.py(), subject.get().held());
     if held.unread().is_empty() {
         return Found::End(None);
     }
@@ -303,8 +291,7 @@ fn line<'py>(py: Python<'py>, held: &mut Held, delimiter: &[u8], limit: i64) -> 
 
 /// The next netstring.
 fn netstrings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
-    let py = subject.py();
-    let now = limit(&subject.getattr(intern!(py, "MAX_LENGTH"))?)?;
+    let (py, now) = (subject.py(), limit(subject)?);
     let mut held = subject.get().held();
     let limit = held.accepted.unwrap_or(now);
     match decode_netstring(held.unread(), usize::try_from(limit).unwrap_or_default()) {
@@ -343,7 +330,7 @@ fn strings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
         return Ok(Found::End(None));
     }
     let format = subject.getattr(intern!(py, "structFormat"))?;
-    let limit = limit(&subject.getattr(intern!(py, "MAX_LENGTH"))?)?;
+    let limit = limit(subject)?;
     let mut held = subject.get().held();
     let most = usize::try_from(limit).unwrap_or_default();
     let decoded = match (format.extract::<&str>().ok(), size) {

@@ -8,7 +8,6 @@ mod connection;
 mod framing;
 mod logging;
 mod looping;
-mod manner;
 mod port;
 mod timers;
 mod watch;
@@ -30,7 +29,6 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::Port>()?;
     module.add_class::<framing::Framing>()?;
     module.add_class::<framing::Messages>()?;
-    module.add_class::<manner::Watched>()?;
     module.add_class::<watch::Watch>()?;
     module.add_class::<timers::DelayedCall>()
 }

@@ -14,7 +14,7 @@ use pyo3::types::PyDict;
 
 use crate::connection::Connection;
 use crate::port::Port;
-use crate::timers::{DelayedCall, Timers};
+use crate::timers::{self, Clock, DelayedCall, Timers};
 use crate::watch::Watch;
 
 /// Most bytes of one `dataReceived`, as in Twisted: larger objects cost Python fresh memory each.
@@ -24,6 +24,7 @@ const CHUNK: usize = 64 * 1024;
 pub(crate) struct Shared {
     pub(crate) reactor: Reactor,
     pub(crate) timers: Timers,
+    clock: RefCell<Clock>,
     /// Called with what user code raised: it logs that.
     log: Py<PyAny>,
     /// What is to leave the loop: an interrupt of the keyboard.
@@ -35,6 +36,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What stands in the place of `reactor.seconds`.
+    pub(crate) fn clock(&self, py: Python<'_>) -> Clock {
+        timers::clone(&self.clock.borrow(), py)
+    }
+
     /// Reports what user code raised, if it did.
     pub(crate) fn heed<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
@@ -143,6 +149,7 @@ impl Loop {
         let is_interrupted = Arc::<AtomicBool>::default();
         let shared = Rc::new(Shared {
             timers: Timers::default(),
+            clock: RefCell::default(),
             log,
             raised: RefCell::default(),
             is_interrupted: is_interrupted.clone(),
@@ -231,6 +238,13 @@ impl Loop {
                 shared.heed(py, function.call1(py, (argument,)));
             });
         });
+        Ok(())
+    }
+
+    /// Has calls that are made from now on tell their times by this; `None`: by `time.time`.
+    fn set_clock(&self, clock: Clock) -> PyResult<()> {
+        let before = self.shared()?.clock.replace(clock);
+        drop(before);
         Ok(())
     }
 

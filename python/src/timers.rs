@@ -52,6 +52,7 @@ struct Timer {
 }
 
 struct What {
+    clock: Clock,
     function: Py<PyAny>,
     args: Py<PyTuple>,
     kw: Option<Py<PyDict>>,
@@ -62,7 +63,7 @@ struct State {
     timer: Option<Tethered<Timer>>,
     /// `None` once it was made or cancelled.
     what: Option<What>,
-    /// When it is due, by the clock of `time.time`.
+    /// When it is due, by its clock.
     time: f64,
     called: bool,
     cancelled: bool,
@@ -73,11 +74,17 @@ struct State {
 #[pyclass(frozen, weakref, module = "couplet_twisted._couplet")]
 pub(crate) struct DelayedCall(Mutex<State>);
 
-/// The time since 1970, as `time.time` gives it.
-fn unix_time() -> f64 {
+/// A function that was in the place of `reactor.seconds` when the call was made; `None`: `time.time`. Calls
+/// tell their times by it; when they are made is Couplet's.
+pub(crate) type Clock = Option<Py<PyAny>>;
+
+fn now(py: Python<'_>, clock: &Clock) -> PyResult<f64> {
+    if let Some(clock) = clock {
+        return clock.call0(py)?.extract(py);
+    }
     #[expect(clippy::disallowed_methods, reason = "what Twisted's reactors count from")]
     let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    Ok(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
 }
 
 impl DelayedCall {
@@ -96,9 +103,11 @@ impl DelayedCall {
             let text = format!("{delay} is not greater than or equal to 0 seconds");
             return Err(PyAssertionError::new_err(text));
         }
-        let what =
-            What { function: function.unbind(), args: args.unbind(), kw: kw.map(Bound::unbind) };
-        let state = State { what: Some(what), time: unix_time() + delay, ..State::default() };
+        let clock = shared.clock(py);
+        let time = now(py, &clock)? + delay;
+        let (function, args, kw) = (function.unbind(), args.unbind(), kw.map(Bound::unbind));
+        let what = Some(What { clock, function, args, kw });
+        let state = State { what, time, ..State::default() };
         let made = Py::new(py, DelayedCall(Mutex::new(state)))?;
         let number = shared.timers.put(made.clone_ref(py));
         let weak = Rc::downgrade(shared);
@@ -128,7 +137,7 @@ impl DelayedCall {
         let (what, timer) = (state.what.take(), state.timer.take());
         drop(state);
         drop(timer);
-        let Some(What { function, args, kw }) = what else { return };
+        let Some(What { function, args, kw, .. }) = what else { return };
         let kw = kw.as_ref().map(|kw| kw.bind(py));
         if let Err(error) = function.bind(py).call(args.bind(py), kw) {
             shared.report_of(py, error, true);
@@ -151,12 +160,26 @@ impl DelayedCall {
         Err(PyErr::from_value(class.call0()?))
     }
 
-    /// Moves a call that is still to be made to its time.
-    fn rearm(state: &mut State) -> bool {
-        let delay = seconds(state.time - unix_time());
-        let timer = state.timer.as_ref().and_then(Tethered::get);
-        timer.is_some_and(|timer| timer.call.reset(delay))
+    /// Now, by its clock.
+    fn now(&self, py: Python<'_>) -> PyResult<f64> {
+        let clock = self.state().what.as_ref().and_then(|what| clone(&what.clock, py));
+        now(py, &clock)
     }
+
+    /// Moves a call that is still to be made to the time that `when` makes of its own and of the present.
+    fn move_to(&self, py: Python<'_>, when: impl FnOnce(f64, f64) -> f64) -> PyResult<()> {
+        let now = self.now(py)?;
+        let is_moved = self.pending(py, |state| {
+            state.time = when(state.time, now);
+            let timer = state.timer.as_ref().and_then(Tethered::get);
+            timer.is_some_and(|timer| timer.call.reset(seconds(state.time - now)))
+        })?;
+        if is_moved { Ok(()) } else { Err(elsewhere()) }
+    }
+}
+
+pub(crate) fn clone(clock: &Clock, py: Python<'_>) -> Clock {
+    clock.as_ref().map(|clock| clock.clone_ref(py))
 }
 
 fn elsewhere() -> PyErr {
@@ -165,7 +188,7 @@ fn elsewhere() -> PyErr {
 
 #[pymethods]
 impl DelayedCall {
-    /// When it is due, in seconds since 1970.
+    /// When it is due, by its clock: in seconds since 1970.
     #[pyo3(name = "getTime")]
     fn get_time(&self) -> f64 {
         self.state().time
@@ -190,22 +213,14 @@ impl DelayedCall {
     #[pyo3(name = "reset", signature = (secondsFromNow))]
     #[expect(non_snake_case, reason = "Twisted's name")]
     fn reset(&self, py: Python<'_>, secondsFromNow: f64) -> PyResult<()> {
-        let is_moved = self.pending(py, |state| {
-            state.time = unix_time() + secondsFromNow;
-            DelayedCall::rearm(state)
-        })?;
-        if is_moved { Ok(()) } else { Err(elsewhere()) }
+        self.move_to(py, |_, now| now + secondsFromNow)
     }
 
     /// Has it made so many seconds later.
     #[pyo3(signature = (secondsLater))]
     #[expect(non_snake_case, reason = "Twisted's name")]
     fn delay(&self, py: Python<'_>, secondsLater: f64) -> PyResult<()> {
-        let is_moved = self.pending(py, |state| {
-            state.time += secondsLater;
-            DelayedCall::rearm(state)
-        })?;
-        if is_moved { Ok(()) } else { Err(elsewhere()) }
+        self.move_to(py, |time, _| time + secondsLater)
     }
 
     /// Whether it is still to be made.
@@ -215,9 +230,8 @@ impl DelayedCall {
     }
 
     /// Now, by the clock of [`get_time`](DelayedCall::get_time).
-    #[staticmethod]
-    fn seconds() -> f64 {
-        unix_time()
+    fn seconds(&self, py: Python<'_>) -> PyResult<f64> {
+        self.now(py)
     }
 
     #[getter]
@@ -258,8 +272,9 @@ impl DelayedCall {
         self.get_time() <= other.get_time()
     }
 
-    fn __repr__(slf: &Bound<'_, Self>) -> String {
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let call = slf.get();
+        let now = call.now(slf.py())?;
         let (function, time, called, cancelled) = {
             let state = call.state();
             let what = state.what.as_ref();
@@ -272,12 +287,12 @@ impl DelayedCall {
             name.or_else(|()| function.repr().map(Bound::into_any).map_err(|_| ())).ok()
         });
         let name = name.map(|name| format!(" {name}()")).unwrap_or_default();
-        format!(
+        Ok(format!(
             "<DelayedCall {:#x} [{}s] called={} cancelled={}{name}>",
             slf.as_ptr() as usize,
-            time - unix_time(),
+            time - now,
             u8::from(called),
             u8::from(cancelled),
-        )
+        ))
     }
 }

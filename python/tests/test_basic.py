@@ -262,6 +262,14 @@ class Same(unittest.TestCase):
             delimiter = b"|"
             MAX_LENGTH = 6
 
+        class Inside(ScriptedLines):
+            def act(self, message):
+                if message == b"b":
+                    type(self).delimiter = b"|"
+                elif message == b"h":
+                    vars(self)["delimiter"] = b"|"
+                return super().act(message)
+
         class Asked(ScriptedLines):
             # A line each: the delimiter is another one after each.
             @property
@@ -309,7 +317,7 @@ class Same(unittest.TestCase):
             of_instance,
             gone,
         ]
-        for script in (ScriptedLines, Mixed, Asked, Hidden):
+        for script in (ScriptedLines, Mixed, Inside, Asked, Hidden):
             for change, other in itertools.permutations(changes, 2):
                 steps = [b"a|b\nd|\nc\r\nd\nr|", b"e|f\ng\n\r\n", change, b"h|i\nj|k\nd\r\nl\nr\n", other, b"m|n\no\nd|p|"]
                 self.check("LineReceiver", script, {}, steps)

@@ -217,6 +217,20 @@ class Time(Cases):
                 case.say("call", type(error).__name__)
 
 
+    @case
+    async def test_another_clock_tells_the_times(case):
+        case.reactor.seconds, before = (lambda: 100.0), case.reactor.seconds
+        call = case.reactor.callLater(5, case.say, "call", "made")
+        case.say("clock", call.getTime(), call.seconds())
+        call.reset(7)
+        case.say("clock", call.getTime())
+        call.delay(1)
+        case.say("clock", call.getTime())
+        case.reactor.seconds = before
+        case.say("clock", case.reactor.seconds() > 100)
+        call.cancel()
+
+
 class Threads(Cases):
     """Other threads."""
 
