@@ -66,6 +66,12 @@ class Running:
                 self.test.fail(f"{self.process.args} ended, and did not say {words!r}:\n{self.text}")
             self.text += line
 
+    def port(self, words):
+        """The port that it says behind the words. It is stopped with the test."""
+        self.until(words)
+        self.test.addCleanup(self.stop)
+        return re.search(re.escape(words) + r"(\d+)", self.text)[1]
+
     def rest(self):
         """What it says until its end."""
         self.text += self.says.read().decode(errors="replace")
@@ -95,6 +101,15 @@ class Running:
             self.process.kill()
             self.process.wait()
         self.says.close()
+
+
+def couplet(test, *words, **more):
+    """Couplet's program for poetry, in Rust."""
+    return Running(test, [os.environ["COUPLET"], "poetry", *words], **more)
+
+
+# What it says before its port.
+COUPLET_LISTENS = "listening on tcp:127.0.0.1:"
 
 
 def program(test, reactor, ports, file, *arguments, sockets=0, places=(), folder=None):

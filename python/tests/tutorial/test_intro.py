@@ -42,52 +42,45 @@ class Introduction(unittest.TestCase):
     def file(self, name):
         return self.folder / f"poetry/{name}.txt"
 
-    def running(self, command, says):
-        """Starts a server; the port that it says."""
-        server = running.Running(self, command, sockets=command.count("kit.program"), folder=self.folder)
-        server.until(says)
-        self.addCleanup(server.stop)
-        return int(re.search(re.escape(says) + r".*?(\d+)\D*$", server.text)[1])
-
-    def program(self, side, file, *words):
-        return [sys.executable, "-m", "kit.program", side, "", str(self.folder / file), *map(str, words)]
-
     def rust(self, *words):
-        return [os.environ["COUPLET"], "poetry", *map(str, words)]
+        return running.couplet(self, *words, folder=self.folder)
+
+    def program(self, side, file, *words, ports=(), sockets=0):
+        file = str(self.folder / file)
+        return running.program(self, side, dict(ports), file, *words, sockets=sockets, folder=self.folder)
+
+    def server(self, side, in_rust, *in_python):
+        """Starts a server, by what it is in either language; its port."""
+        if side == RUST:
+            return self.rust(*in_rust, "--listen", "0").port(running.COUPLET_LISTENS)
+        return self.program(side, *in_python, sockets=1).port("port=")
 
     def serve(self, side, name, file=SERVERS[0]):
         """A server of a poem; its port."""
-        if side == RUST:
-            words = ["serve", self.file(name), "--delay", "0.001", "--num-bytes", "40", "--listen", "0"]
-            return self.running(self.rust(*words), "listening on tcp:127.0.0.1:")
+        poem = str(self.file(name))
         if file == SERVERS[0]:
-            return self.running(self.program(side, file, self.file(name)), "port=")
+            return self.server(side, ["serve", poem, "--delay", "0.001", "--num-bytes", "40"], file, poem)
         if file == SERVERS[1]:
             # It has a port, and a poem.
             (port,) = running.free_ports(1)
-            tac = str(self.folder / file.replace(".py", ".tac"))
-            server = running.program(self, side, {10000: port}, tac, sockets=1, folder=self.folder)
+            server = self.program(side, file.replace(".py", ".tac"), ports=[(10000, port)], sockets=1)
             self.addCleanup(server.stop)
-            return port
+            return str(port)
         # Plugins are found from the folder.
         twistd = [sys.executable, "-c", "from twisted.scripts import twistd; twistd.run()"]
         twistd += [f"--reactor={side}", "--nodaemon", "--pidfile="]
-        words = ["fastpoetry", "--port", "0", "--iface", "127.0.0.1", "--poem", str(self.file(name))]
-        return self.running(twistd + words, "PoetryFactory starting on ")
+        words = ["fastpoetry", "--port", "0", "--iface", "127.0.0.1", "--poem", poem]
+        return running.Running(self, twistd + words, folder=self.folder).port("PoetryFactory starting on ")
 
     def proxy(self, side, upstream, file=PROXIES[0]):
-        if side == RUST:
-            return self.running(self.rust("proxy", "--listen", "0", "--upstream", upstream), "listening on tcp:127.0.0.1:")
-        return self.running(self.program(side, file, upstream), "port=")
+        return self.server(side, ["proxy", "--upstream", upstream], file, upstream)
 
     def transform(self, side):
-        if side == RUST:
-            return self.running(self.rust("transform", "--listen", "0"), "listening on tcp:127.0.0.1:")
-        return self.running(self.program(side, "twisted-server-1/transformedpoetry.py"), "port=")
+        return self.server(side, ["transform"], "twisted-server-1/transformedpoetry.py")
 
-    def said(self, command):
+    def said(self, client):
         """What a client says; it must succeed."""
-        said, status = running.Running(self, command, folder=self.folder).ended()
+        said, status = client.ended()
         self.assertEqual(status, 0, said)
         return said
 
@@ -113,7 +106,7 @@ class Introduction(unittest.TestCase):
     def test_clients(self):
         for server in (RUST, MODEL, SUBJECT):
             ports = [self.serve(server, name) for name in NAMES]
-            transform, dead = self.transform(server), running.free_ports(1)
+            transform, dead = self.transform(server), [str(port) for port in running.free_ports(1)]
             for number in range(1, 9):
                 transforms = [transform] if number > 5 else []
                 # These two don't end where nobody listens.

@@ -1,10 +1,8 @@
 """Poetry servers and clients in Twisted beside those of Couplet's program, in Rust: the poems arrive as they are,
 whichever side runs on which, and as under the model."""
 
-import os
 import pathlib
 import random
-import re
 import sys
 import tempfile
 import unittest
@@ -38,15 +36,8 @@ class Poetry(unittest.TestCase):
     def server(self, side, role, *words):
         """Starts a server; its port."""
         if side == RUST:
-            command = [os.environ["COUPLET"], "poetry", role, *words]
-            prefix = "listening on tcp:127.0.0.1:"
-        else:
-            command = [sys.executable, PROGRAM, side, role, *words]
-            prefix = "port "
-        server = running.Running(self, command)
-        server.until(prefix)
-        self.addCleanup(server.stop)
-        return re.search(re.escape(prefix) + r"(\d+)", server.text)[1]
+            return running.couplet(self, role, *words).port(running.COUPLET_LISTENS)
+        return running.Running(self, [sys.executable, PROGRAM, side, role, *words]).port("port ")
 
     def serve(self, side, file):
         more = ["--delay", "0.001", "--num-bytes", "10", "--listen", "0"] if side == RUST else []
@@ -54,8 +45,11 @@ class Poetry(unittest.TestCase):
 
     def got(self, side, *words):
         """What a client prints; it must succeed."""
-        command = [os.environ["COUPLET"], "poetry"] if side == RUST else [sys.executable, PROGRAM, side]
-        client = running.Running(self, [*command, *words], output="poems", folder=self.folder)
+        more = {"output": "poems", "folder": self.folder}
+        if side == RUST:
+            client = running.couplet(self, *words, **more)
+        else:
+            client = running.Running(self, [sys.executable, PROGRAM, side, *words], **more)
         said, status = client.ended()
         self.assertEqual(status, 0, said)
         return (self.folder / "poems").read_bytes()

@@ -278,15 +278,17 @@ fn an_answer_that_is_taken_wakes_nobody() {
         turn_to_rest(&mut l);
         peer.read_exact(&mut answer).expect("an answer");
         assert!(!is_readable(&l, Duration::ZERO), "the peer has read, accepted: {accepted}");
-        // Where it was full, it has to hear of room.
-        transport.write(vec![7; 1 << 20]);
-        turn_to_rest(&mut l);
-        assert!(transport.buffered() > 0, "its socket is full");
-        let mut got = vec![0; 1 << 20];
-        std::thread::scope(|scope| {
-            scope.spawn(|| peer.read_exact(&mut got).expect("all of it"));
-            turn_until(&mut l, || transport.buffered() == 0);
-        });
+        // Where it was full, it has to hear of room, also the second time.
+        for _ in 0..2 {
+            transport.write(vec![7; 1 << 20]);
+            turn_to_rest(&mut l);
+            assert!(transport.buffered() > 0, "its socket is full");
+            let mut got = vec![0; 1 << 20];
+            std::thread::scope(|scope| {
+                scope.spawn(|| peer.read_exact(&mut got).expect("all of it"));
+                turn_until(&mut l, || transport.buffered() == 0);
+            });
+        }
     }
 }
 

@@ -111,8 +111,8 @@ impl Write for &Stream {
 /// What a socket is registered for that is to tell of room.
 pub(super) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// What a connection is registered for at first. A UNIX socket tells of room whenever its peer has read, and not only where there
-/// was none, so it is not asked before it is full.
+/// What a connection is registered for at first. A UNIX socket tells of room whenever its peer has read,
+/// and not only where there was none, so it is not asked before it is full.
 pub(super) fn interest(is_local: bool) -> Interest {
     if is_local { Interest::READABLE } else { BOTH }
 }
