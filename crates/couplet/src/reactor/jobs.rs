@@ -1,12 +1,13 @@
 //! Blocking work on the driver's threads: [`Reactor::defer_to_thread`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use super::requests::Requests;
 use super::turn::Core;
-use super::{Reactor, loop_ended, pending};
+use super::{Reactor, loop_ended};
 use crate::defer::{Deferred, Failure, Panicked, Result};
 use crate::driver::{Commands, Job, Ticket};
 use crate::panics::{Contained, lock, panic_text};
@@ -14,12 +15,10 @@ use crate::panics::{Contained, lock, panic_text};
 /// The loop's jobs.
 #[derive(Default)]
 pub(super) struct Jobs {
-    next: u64,
-    fresh: VecDeque<(Ticket, Job)>,
+    asked: RefCell<Requests<Job>>,
     /// Called in the loop's thread when a job has run (`true`) or is given up (`false`). In the
     /// order of the requests.
-    waiting: BTreeMap<Ticket, Finish>,
-    cancelled: Vec<Ticket>,
+    waiting: RefCell<BTreeMap<Ticket, Finish>>,
 }
 
 type Finish = Box<dyn FnOnce(bool)>;
@@ -27,7 +26,11 @@ type Finish = Box<dyn FnOnce(bool)>;
 impl Jobs {
     /// The number of jobs whose Deferred is pending.
     pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.borrow().len()
+    }
+
+    fn finished(&self, ticket: Ticket) -> Option<Finish> {
+        self.waiting.borrow_mut().remove(&ticket)
     }
 }
 
@@ -56,37 +59,26 @@ impl Reactor {
         &self,
         f: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Deferred<T> {
-        if self.is_gone() {
-            return Deferred::fail(loop_ended());
-        }
-        let result: Answer<T> = Arc::default();
-        let job = job(f, result.clone());
-        let ticket = {
-            let mut jobs = self.records.jobs.borrow_mut();
-            jobs.next += 1;
-            Ticket(jobs.next)
-        };
-        let weak = Rc::downgrade(&self.records);
-        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
-            if let Some(records) = weak.upgrade() {
-                records.jobs.borrow_mut().cancelled.push(ticket);
-                records.note(pending::STARTS);
-            }
-        });
-        let finish = Box::new(move |has_run: bool| {
-            let outcome = lock(&result).take();
-            let outcome = outcome.map(Contained::take);
-            resolver.resolve(outcome.unwrap_or_else(|| {
-                Err(if has_run { Failure::msg("no thread could be started") } else { loop_ended() })
-            }));
-        });
-        {
-            let mut jobs = self.records.jobs.borrow_mut();
-            jobs.fresh.push_back((ticket, job));
-            jobs.waiting.insert(ticket, finish);
-        }
-        self.records.note(pending::STARTS);
-        deferred
+        self.request(
+            |records| &records.jobs.asked,
+            |ticket, resolver| {
+                let result: Answer<T> = Arc::default();
+                let job = job(f, result.clone());
+                let finish = Box::new(move |has_run: bool| {
+                    let outcome = lock(&result).take();
+                    let outcome = outcome.map(Contained::take);
+                    resolver.resolve(outcome.unwrap_or_else(|| {
+                        Err(if has_run {
+                            Failure::msg("no thread could be started")
+                        } else {
+                            loop_ended()
+                        })
+                    }));
+                });
+                self.records.jobs.waiting.borrow_mut().insert(ticket, finish);
+                job
+            },
+        )
     }
 }
 
@@ -110,19 +102,14 @@ fn job<T: Send + 'static>(
 impl Core {
     /// Step 6: starts the requested jobs, and forgets the cancelled ones.
     pub(super) fn start_jobs(&mut self, io: &mut dyn Commands) {
-        let (fresh, cancelled) = {
-            let mut jobs = self.reactor.records.jobs.borrow_mut();
-            (std::mem::take(&mut jobs.fresh), std::mem::take(&mut jobs.cancelled))
-        };
+        let jobs = &self.reactor.records.jobs;
+        let (fresh, cancelled) = Requests::take(&jobs.asked);
         for (ticket, job) in fresh {
-            if !cancelled.contains(&ticket) {
-                io.run_blocking(ticket, job);
-            }
+            io.run_blocking(ticket, job);
         }
         for ticket in cancelled {
             io.forget_job(ticket);
-            let finish = self.reactor.records.jobs.borrow_mut().waiting.remove(&ticket);
-            drop(finish);
+            drop(jobs.finished(ticket));
         }
     }
 
@@ -130,19 +117,16 @@ impl Core {
     #[inline(never)]
     pub(super) fn job_done(&mut self, ticket: Ticket) {
         let _hold = self.reactor.records.hold("result of a job");
-        let finish = self.reactor.records.jobs.borrow_mut().waiting.remove(&ticket);
-        if let Some(finish) = finish {
+        if let Some(finish) = self.reactor.records.jobs.finished(ticket) {
             finish(true);
         }
     }
 
     /// The run ends: fails the Deferreds of all unfinished jobs.
     pub(super) fn give_up_jobs(&mut self, io: &mut dyn Commands) {
-        let (fresh, given_up) = {
-            let mut jobs = self.reactor.records.jobs.borrow_mut();
-            (std::mem::take(&mut jobs.fresh), std::mem::take(&mut jobs.waiting))
-        };
-        drop(fresh);
+        let jobs = &self.reactor.records.jobs;
+        drop(Requests::take_all(&jobs.asked));
+        let given_up = jobs.waiting.take();
         // Without a grace nobody was to wait for them.
         if !given_up.is_empty() && !self.job_grace.is_zero() {
             tracing::warn!(jobs = given_up.len(), "the run ends with unfinished jobs");

@@ -19,6 +19,7 @@ mod opening;
 mod options;
 mod port;
 mod remote;
+mod requests;
 mod run;
 mod runtime;
 mod sharing;
@@ -151,8 +152,8 @@ pub(crate) struct Records {
     tasks: RefCell<Tasks>,
     /// The task that is being polled, and the address of its waker.
     polled: Cell<Option<(TaskId, *const ())>>,
-    jobs: RefCell<jobs::Jobs>,
-    names: RefCell<names::Names>,
+    jobs: jobs::Jobs,
+    names: RefCell<requests::Requests<names::Lookup>>,
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
@@ -327,7 +328,7 @@ impl Reactor {
                 timers: RefCell::new(timers),
                 tasks: RefCell::new(tasks),
                 polled: Cell::new(None),
-                jobs: RefCell::default(),
+                jobs: jobs::Jobs::default(),
                 names: RefCell::default(),
                 #[cfg(unix)]
                 watches: RefCell::default(),

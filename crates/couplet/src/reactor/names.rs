@@ -1,28 +1,21 @@
 //! Looking names up: [`Reactor::resolve`]. Connecting to a name asks here for its ticket too.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connecting::ConnectorCell;
+use super::requests::Requests;
 use super::turn::Core;
-use super::{Reactor, loop_ended, pending};
+use super::{Reactor, loop_ended};
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Commands, Ticket};
 use crate::error::ConnectError;
 
-/// What was asked since the last turn.
-#[derive(Default)]
-pub(super) struct Names {
-    last: u64,
-    fresh: VecDeque<(Ticket, Lookup)>,
-    cancelled: Vec<Ticket>,
-}
-
 /// A name, and who is told its addresses.
-struct Lookup {
+pub(super) struct Lookup {
     name: String,
     resolver: Resolver<Vec<IpAddr>>,
 }
@@ -32,18 +25,6 @@ struct Lookup {
 pub(super) struct Lookups {
     pub(super) of_connectors: BTreeMap<Ticket, Rc<ConnectorCell>>,
     of_callers: BTreeMap<Ticket, Lookup>,
-}
-
-impl Names {
-    pub(super) fn ticket(&mut self) -> Ticket {
-        self.last += 1;
-        Ticket(self.last)
-    }
-
-    /// The number of lookups that have not begun.
-    pub(super) fn len(&self) -> usize {
-        self.fresh.len()
-    }
 }
 
 impl Reactor {
@@ -73,35 +54,17 @@ impl Reactor {
         if let Ok(address) = name.parse() {
             return Deferred::succeed(vec![address]);
         }
-        if self.is_gone() {
-            return Deferred::fail(loop_ended());
-        }
-        let ticket = self.records.names.borrow_mut().ticket();
-        let weak = Rc::downgrade(&self.records);
-        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
-            if let Some(records) = weak.upgrade() {
-                records.names.borrow_mut().cancelled.push(ticket);
-                records.note(pending::STARTS);
-            }
-        });
-        self.records.names.borrow_mut().fresh.push_back((ticket, Lookup { name, resolver }));
-        self.records.note(pending::STARTS);
-        deferred
+        self.request(|records| &records.names, |_, resolver| Lookup { name, resolver })
     }
 }
 
 impl Core {
     /// Step 6: begins the requested lookups, and forgets the cancelled ones.
     pub(super) fn start_lookups(&mut self, io: &mut dyn Commands) {
-        let (fresh, cancelled) = {
-            let mut names = self.reactor.records.names.borrow_mut();
-            (std::mem::take(&mut names.fresh), std::mem::take(&mut names.cancelled))
-        };
+        let (fresh, cancelled) = Requests::take(&self.reactor.records.names);
         for (ticket, lookup) in fresh {
-            if !cancelled.contains(&ticket) {
-                io.resolve(ticket, &lookup.name);
-                self.lookups.of_callers.insert(ticket, lookup);
-            }
+            io.resolve(ticket, &lookup.name);
+            self.lookups.of_callers.insert(ticket, lookup);
         }
         for ticket in cancelled {
             if let Some(lookup) = self.lookups.of_callers.remove(&ticket) {
@@ -138,7 +101,7 @@ impl Core {
 
     /// The run ends: fails the Deferreds of all unfinished lookups.
     pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
-        let fresh = std::mem::take(&mut self.reactor.records.names.borrow_mut().fresh);
+        let fresh = Requests::take_all(&self.reactor.records.names);
         let begun = std::mem::take(&mut self.lookups.of_callers);
         for ticket in begun.keys() {
             io.forget(*ticket);

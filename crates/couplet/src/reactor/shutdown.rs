@@ -171,7 +171,7 @@ impl Core {
             }
             Stopping::Joining(until) => {
                 let over = self.reactor.now() >= *until;
-                if over || self.reactor.records.jobs.borrow().len() == 0 {
+                if over || self.reactor.records.jobs.len() == 0 {
                     self.finish_run(io);
                     return false;
                 }
@@ -297,7 +297,7 @@ impl Core {
     fn has_pending_work(&self) -> bool {
         let records = &self.reactor.records;
         records.tasks.borrow().len() > 0
-            || records.jobs.borrow().len() > 0
+            || records.jobs.len() > 0
             || records.names.borrow().len() > 0
             || !records.timers.borrow().is_empty()
             || !records.calls.borrow().is_empty()

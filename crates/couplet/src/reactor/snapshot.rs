@@ -113,7 +113,7 @@ impl Core {
         let mut snapshot = Snapshot {
             pending_calls: records.timers.borrow().len(),
             tasks: records.tasks.borrow().len(),
-            jobs: records.jobs.borrow().len(),
+            jobs: records.jobs.len(),
             #[cfg(unix)]
             watches: records.watches.borrow().len(),
             #[cfg(not(unix))]
