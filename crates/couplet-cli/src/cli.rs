@@ -98,17 +98,21 @@ const ECHO_EXAMPLE: &str = listening!(
   couplet connect 7000
 
 A client that reads slowly is read from slowly. Over UDP, with --listen udp:7000 or
-udp:127.0.0.1:7000, each datagram goes back to its sender."
+udp:7000:interface=127.0.0.1, each datagram goes back to its sender: not to a port below 1024, which
+is that of a service, and to each peer --udp-rate times a second, so that two servers never answer
+each other without end."
 );
 
 const HTTP_SERVE_EXAMPLE: &str = listening!(
     "  couplet serve --listen 8000                 the folder you are in
-  couplet serve site --listen tls:8443:cert=server.pem:key=server.key:alpn=h2,http/1.1
+  couplet serve site --listen tls:8443:cert=server.pem:key=server.key
   couplet get http://localhost:8000/
 
 HTTP/1.1, and HTTP/2 where the client asks for it. Ranges and conditional requests are answered; a
-folder with an index.html is that page, any other one a list of its files without hidden ones. -v
-logs each request."
+folder with an index.html is that page, any other one a list of its files. Only files and folders
+are served, not devices or pipes; hidden ones and links out of DIR only if asked for. A file that
+changes while it is sent ends its connection, since the client would get a mixture of two versions.
+-v logs each request."
 );
 
 const HTTP_GET_EXAMPLE: &str = "\
@@ -143,13 +147,19 @@ An ENDPOINT is one of:
   haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
 
 Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
-was lost, or stdin or stdout failed; 2 usage error; 130 or 143 interrupted.";
+was lost, stdin or stdout failed, or the server closed without having sent a byte, though something
+was sent to it (unless --no-answer); 2 usage error; 130 or 143 interrupted.";
 
 const FORWARD_EXAMPLE: &str = listening!(
     "  couplet forward :8080 localhost:80             a port, from elsewhere
   couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
   couplet forward 8080 unix:/run/app.sock -v       a line for each connection
   couplet forward 7000 'process:/bin/cat -n'       a program for each connection
+
+A program ends with its connection, and its connection with it. Where that is lost, the program's
+input is closed, and its process group is asked to end by SIGTERM and killed 5 seconds later
+(kill=SECONDS); it counts as a connection until it has exited. keep=yes leaves it alone.
+haproxy: sends the client's address to the server.
 
 With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is
 silent for the idle timeout, a minute unless set, is forgotten.
@@ -166,6 +176,7 @@ CONNECT is one of:
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
   tls:example.com:443             with TLS; ca=FILE trusts another authority
+  process:/bin/cat                a program; also kill=, keep=, stderr=, directory=
   haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log"
 );
 
@@ -582,6 +593,9 @@ pub(crate) struct Connect {
     /// Where to connect
     #[arg(value_name = "ENDPOINT", value_parser = datagrams::remote, allow_negative_numbers = true)]
     pub(crate) endpoint: datagrams::Remote,
+    /// Expect no answer: it is no failure if the server closes without sending anything
+    #[arg(long)]
+    pub(crate) no_answer: bool,
 }
 
 #[derive(Args, Debug)]
@@ -606,6 +620,9 @@ pub(crate) struct Echo {
     /// Close a connection on which nothing was received for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) idle_timeout: Option<Duration>,
+    /// Answer each peer at most this many datagrams a second; 0 for any number
+    #[arg(long, value_name = "N", default_value = "1000", allow_negative_numbers = true)]
+    pub(crate) udp_rate: u32,
 }
 
 #[derive(Args, Debug)]
@@ -636,6 +653,12 @@ pub(crate) struct HttpServe {
     /// The folder
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
+    /// Serve files and folders whose names begin with a dot, too
+    #[arg(long)]
+    pub(crate) hidden: bool,
+    /// Follow all symbolic links; without this option only relative ones that stay inside DIR
+    #[arg(long)]
+    pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) listen: Listen,
     #[command(flatten)]
@@ -656,8 +679,8 @@ pub(crate) struct HttpGet {
     /// Ask for the head of the answer alone
     #[arg(short = 'I', long)]
     pub(crate) head: bool,
-    /// Ask for a compressed answer (zstd, br, gzip or deflate) and decode it, to at most 256 MiB; without
-    /// this option the bytes are printed as the server sends them
+    /// Ask for a compressed answer (zstd, br, gzip or deflate) and decode it, to at most 256 MiB; one that
+    /// cannot be decoded is an error. Without this option the bytes are printed as the server sends them
     #[arg(long)]
     pub(crate) compressed: bool,
     /// Trust the certificates in this PEM file, instead of those that the system trusts

@@ -53,7 +53,7 @@ pub(crate) fn run(options: cli::Echo) -> Result<(), Exit> {
         }
     }
     match (endpoints.is_empty(), ports.is_empty()) {
-        (true, false) => datagrams::echo(&ports, options.threads),
+        (true, false) => datagrams::echo(&ports, options.threads, options.udp_rate),
         (false, false) => Err(Exit::bad_usage("either connections or datagrams are echoed")),
         (_, true) => {
             let listen = Listen { endpoints, drain: options.drain, answers: options.answers };

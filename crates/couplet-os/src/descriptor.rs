@@ -1,18 +1,27 @@
-//! Descriptors by number: inherited, or told by other languages.
+//! Descriptors by number: inherited, or owned by code in another language.
 #![cfg(unix)]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// A duplicate of the open descriptor with this number, closed in children that execute another
-/// program. The descriptor itself stays open.
+/// A duplicate of the descriptor that this process inherited under this number, closed in children that
+/// execute another program. The descriptor itself stays open, so it can be duplicated again.
+///
+/// One that this program opened itself is refused: std and every crate that follows it have such
+/// descriptors closed on exec, and an inherited one has come through an exec.
 ///
 /// # Errors
 ///
-/// `EBADF` where none with this number is open; what else the system says.
-pub fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC takes any two numbers, and touches no memory of ours. The descriptor
-    // with this number is neither used nor closed, whoever owns it.
+/// `EBADF` where none with this number is open; `PermissionDenied` where it is closed on exec; the
+/// system's error.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if flags(number)? & libc::FD_CLOEXEC != 0 {
+        let text = "it was not inherited, but opened by this program";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    // SAFETY: F_DUPFD_CLOEXEC takes any two numbers, and touches no memory of ours. The descriptor with
+    // this number is left open to every program that this one executes, so it is shared on purpose; it
+    // is duplicated here, and not closed.
     let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
     if duplicate < 0 {
         return Err(io::Error::last_os_error());
@@ -21,40 +30,41 @@ pub fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
-/// A descriptor of other code in this process, which told us its number: an interpreter's, say. This
-/// neither owns it nor keeps it open. Use it only while its owner has it open: a number that has come to
-/// name another descriptor reaches that one.
-#[derive(Debug)]
-pub struct Foreign(RawFd);
-
-impl Foreign {
-    /// The descriptor with this number.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` where none with this number is open.
-    pub fn new(number: RawFd) -> io::Result<Foreign> {
-        // SAFETY: F_GETFD takes any number, and touches no memory of ours.
-        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Foreign(number))
-    }
-
-    /// Takes it over from an owner that has let go of it, and will not close it, as Python's
-    /// `socket.detach` does.
-    pub fn into_owned(self) -> OwnedFd {
-        // SAFETY: it was open when this was made (so it is not -1), and its owner has let go of it.
-        unsafe { OwnedFd::from_raw_fd(self.0) }
-    }
+/// The flags of an open descriptor.
+fn flags(number: RawFd) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFD takes any number, and touches no memory of ours.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags) }
 }
 
-impl AsFd for Foreign {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: it was open when this was made (so it is not -1), and its owner keeps it open for as
-        // long as this is used (see the type).
-        unsafe { BorrowedFd::borrow_raw(self.0) }
-    }
+/// The descriptor with this number, which other code of this process owns, such as an interpreter.
+///
+/// # Errors
+///
+/// `EBADF` where none with this number is open.
+///
+/// # Safety
+///
+/// Its owner keeps it open throughout `'a`.
+pub unsafe fn borrow<'a>(number: RawFd) -> io::Result<BorrowedFd<'a>> {
+    flags(number)?;
+    // SAFETY: it is open, so it is not -1, and it stays open throughout `'a`: the caller's promise.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Takes over the descriptor with this number.
+///
+/// # Errors
+///
+/// `EBADF` where none with this number is open.
+///
+/// # Safety
+///
+/// Its owner has let go of it, and will not close it, as after Python's `socket.detach`.
+pub unsafe fn take(number: RawFd) -> io::Result<OwnedFd> {
+    flags(number)?;
+    // SAFETY: it is open, so it is not -1, and it has no other owner: the caller's promise.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]
@@ -64,35 +74,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duplicate_is_another_descriptor_of_the_same_file() {
+    fn an_inherited_descriptor_is_duplicated_and_stays_open() {
         let (reader, _writer) = io::pipe().expect("a pipe");
         let number = reader.as_raw_fd();
-        let again = duplicate(number).expect("it is open");
+        // SAFETY: F_SETFD touches no memory, and the descriptor is open.
+        assert_eq!(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }, 0);
+        let again = inherited(number).expect("it passes through exec");
         assert_ne!(again.as_raw_fd(), number);
-        drop(reader);
-        assert!(duplicate(again.as_raw_fd()).is_ok());
+        assert!(inherited(number).is_ok(), "it is still open");
     }
 
     #[test]
-    fn a_foreign_descriptor_is_used_by_number_and_may_be_taken_over() {
-        use std::io::{Read, Write};
-        use std::os::fd::IntoRawFd;
-        let (mut reader, mut writer) = io::pipe().expect("a pipe");
-        let foreign = Foreign::new(reader.as_raw_fd()).expect("it is open");
-        assert_eq!(foreign.as_fd().as_raw_fd(), reader.as_raw_fd());
-        writer.write_all(b"x").expect("room");
-        reader.read_exact(&mut [0]).expect("it is still open");
-        let number = reader.into_raw_fd();
-        drop(Foreign::new(number).expect("it is open").into_owned());
-        assert!(writer.write_all(b"x").is_err(), "it was closed by the one who took it over");
-        assert_eq!(Foreign::new(-1).expect_err("none").raw_os_error(), Some(libc::EBADF));
+    fn a_descriptor_that_this_program_opened_is_refused() {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let error = inherited(reader.as_raw_fd()).expect_err("it is the test's own");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]
     fn a_number_that_is_not_open_is_an_error() {
         for number in [-1, i32::MAX] {
-            let error = duplicate(number).expect_err("not open");
-            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+            // SAFETY: there is no such descriptor.
+            let (lent, taken) = unsafe { (borrow(number), take(number)) };
+            let errors = [inherited(number).err(), lent.err(), taken.err()];
+            let number = |error: Option<io::Error>| error.and_then(|error| error.raw_os_error());
+            assert_eq!(errors.map(number), [Some(libc::EBADF); 3]);
         }
+    }
+
+    #[test]
+    fn a_descriptor_is_used_by_number_and_taken_over() {
+        use std::io::{Read, Write};
+        use std::os::fd::{AsFd, IntoRawFd};
+        let (mut reader, mut writer) = io::pipe().expect("a pipe");
+        // SAFETY: the reader lives longer than what is borrowed.
+        let lent = unsafe { borrow(reader.as_raw_fd()) }.expect("it is open");
+        assert_eq!(lent.as_fd().as_raw_fd(), reader.as_raw_fd());
+        writer.write_all(b"x").expect("room");
+        reader.read_exact(&mut [0]).expect("it is still open");
+        // SAFETY: the reader has just let go of it.
+        drop(unsafe { take(reader.into_raw_fd()) }.expect("it is open"));
+        assert!(writer.write_all(b"x").is_err(), "it was closed with what had taken it over");
     }
 }

@@ -8,10 +8,11 @@ pub mod backtrace;
 #[cfg(target_os = "linux")]
 pub mod datagrams;
 pub mod descriptor;
+#[cfg(target_os = "linux")]
+pub mod epoll;
 pub mod heap;
 pub mod interfaces;
 pub mod lend;
-pub mod local;
 pub mod process;
 pub mod signals;
 pub mod tethered;

@@ -91,8 +91,8 @@ impl Resource {
 pub struct Setup {
     /// Open in the child under these numbers, all above 2.
     pub descriptors: Vec<(OwnedFd, RawFd)>,
-    /// Numbers from 0 to 2 that are not open in the child.
-    pub closed: Vec<RawFd>,
+    /// Which of the standard ones, 0 to 2, are not open in the child.
+    pub closed: [bool; 3],
     /// The supplementary groups.
     pub groups: Option<Vec<u32>>,
     /// The group.
@@ -246,9 +246,10 @@ fn prepare(setup: &Setup, parent: u32) -> io::Result<()> {
         // SAFETY: dup2 takes two numbers; the second is that of no descriptor of this function.
         check(unsafe { libc::dup2(descriptor.as_raw_fd(), *number) })?;
     }
-    for number in &setup.closed {
-        // SAFETY: this child uses none of these numbers any more.
-        unsafe { libc::close(*number) };
+    for (number, _) in (0..).zip(setup.closed).filter(|(_, is_closed)| *is_closed) {
+        // SAFETY: the standard descriptors are those of this child alone, which uses them no more; std's
+        // pipe for an error has another number.
+        unsafe { libc::close(number) };
     }
     Ok(())
 }

@@ -276,7 +276,7 @@ impl DatagramCell {
         self.count(|counts| counts.dropped += 1);
         let dropped = self.counts.get().dropped;
         if dropped.is_power_of_two() {
-            tracing::warn!(host = %self.host, dropped, %why, "datagrams are dropped");
+            log_warn!(host = %self.host, dropped, %why, "datagrams are dropped");
         }
     }
 
@@ -645,7 +645,7 @@ fn run<P: DatagramProtocol>(cell: &Rc<DatagramCell>, f: impl FnOnce(&mut P, &Dat
             Some(protocol) => f(protocol, transport),
             None => {
                 let wanted = type_name::<P>();
-                tracing::error!(host = %cell.host, wanted, "the protocol is of another type");
+                log_error!(host = %cell.host, wanted, "the protocol is of another type");
                 debug_assert!(false, "the protocol is not a {wanted}");
             }
         }
@@ -680,3 +680,6 @@ impl fmt::Debug for DatagramTransport {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -219,7 +219,7 @@ fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 impl Drop for Embedded {
     fn drop(&mut self) {
         if let Err(error) = self.l.end() {
-            tracing::warn!(%error, "cannot restore the signal handlers");
+            log_warn!(%error, "cannot restore the signal handlers");
         }
     }
 }

@@ -6,6 +6,7 @@
 mod erased;
 mod layered;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -46,6 +47,16 @@ pub trait Factory {
     /// another passes this on.
     fn layers(&mut self, _peer: &Address) -> Vec<Box<dyn Layer>> {
         Vec::new()
+    }
+
+    /// A connection begins whose [`layers`](Self::layers) have to open first. It holds the [`Seat`] until
+    /// then, and gives it up right before [`build_protocol`](Self::build_protocol), or when it ends. `None`
+    /// rejects it.
+    ///
+    /// So a factory that limits its connections counts those that have not finished their handshakes. A
+    /// factory that wraps another passes this on.
+    fn opening(&mut self, _newcomer: &Newcomer<'_>) -> Option<Seat> {
+        Some(Seat::default())
     }
 
     /// A connection with `peer` was established. `None` rejects it: the connection is closed
@@ -230,7 +241,7 @@ impl<F: 'static> Shared<F> {
         let taken = self.cell.factory.borrow_mut().take();
         let Some(mut factory) = taken else {
             // Reached only if the factory drives another loop from inside a callback.
-            tracing::error!("a shared factory was used from inside one of its own callbacks");
+            log_error!("a shared factory was used from inside one of its own callbacks");
             return otherwise;
         };
         let mut result = otherwise;
@@ -270,6 +281,10 @@ impl<F: Factory + 'static> Factory for Shared<F> {
         self.with(Vec::new(), |factory| factory.layers(peer))
     }
 
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.with(None, |factory| factory.opening(newcomer))
+    }
+
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
         self.with(None, |factory| factory.build_protocol(peer))
     }
@@ -302,6 +317,44 @@ impl<F: Factory + 'static> Factory for Shared<F> {
     }
 }
 
+/// A connection whose layers have to open before it gets a protocol.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Newcomer<'a> {
+    /// The address of the other end of the socket.
+    pub peer: &'a Address,
+    /// A layer may report another address of the peer: that of the client of a proxy.
+    pub is_relayed: bool,
+}
+
+/// What a connection holds while its layers open: whatever frees its place when it is dropped. See
+/// [`Factory::opening`].
+#[derive(Default)]
+pub struct Seat {
+    /// Law 9: one for each policy that counts.
+    places: Vec<Box<dyn Any>>,
+}
+
+impl Seat {
+    /// Holds `place`.
+    pub fn new(place: impl Any) -> Seat {
+        Seat { places: vec![Box::new(place)] }
+    }
+
+    /// Holds what both hold, for a factory that wraps another.
+    #[must_use]
+    pub fn and(mut self, other: Seat) -> Seat {
+        self.places.extend(other.places);
+        self
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("places", &self.places.len()).finish()
+    }
+}
+
 /// The ends of a new connection.
 pub(crate) struct Ends<'a> {
     pub(crate) peer: &'a Address,
@@ -316,6 +369,7 @@ pub(crate) trait AnyFactory: TypeName {
     fn started_connecting(&mut self, connector: &Connector);
     /// Adds the layers of a new connection to those under them. False rejects the connection.
     fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool;
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat>;
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>>;
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason);
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason);
@@ -338,6 +392,10 @@ impl<F: Factory> AnyFactory for F {
     fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool {
         layers.append(&mut Factory::layers(self, ends.peer));
         true
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        Factory::opening(self, newcomer)
     }
 
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {

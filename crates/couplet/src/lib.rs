@@ -157,6 +157,10 @@
 //! [`manual::coming_from_tokio`] is the same for tokio.
 #![forbid(unsafe_code)]
 
+// First, as its macros are textual.
+#[macro_use]
+mod events;
+
 mod address;
 mod datagrams;
 pub mod defer;
@@ -200,7 +204,7 @@ pub use error::{
     TlsProblem,
 };
 #[doc(inline)]
-pub use factory::{Factory, IntoFactory, Shared};
+pub use factory::{Factory, IntoFactory, Newcomer, Seat, Shared};
 pub use protocol::Protocol;
 #[cfg(unix)]
 #[doc(inline)]

@@ -96,8 +96,8 @@ pub(crate) fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) {
     log_text(what, &panic_text(payload));
 }
 
-fn log_text(what: &'static str, text: &str) {
-    tracing::error!(what, %text, "a callback panicked");
+pub(crate) fn log_text(what: &'static str, text: &str) {
+    log_error!(what, %text, "a callback panicked");
     witness(what, text);
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
 mod apart;
+mod breaking;
 #[path = "needed/files.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod files;
@@ -12,15 +13,14 @@ mod files;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::mem::ManuallyDrop;
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use apart::one_at_a_time;
+use breaking::break_loops;
 use couplet::endpoints::{FdServer, SharedPort, TcpServer};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{Members, NoSuchLoop};
@@ -28,8 +28,7 @@ use couplet::{
     Address, Cluster, ConnectionId, Deferred, Failure, ListenError, ListenOptions, LoopOptions,
     Port, Protocol, Reactor, Reason, Transport,
 };
-use couplet_os::descriptor::Foreign;
-use files::Folder;
+use files::{Folder, inheritable};
 use rustix::process::{Signal, getpid, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -192,19 +191,41 @@ fn c103c_a_failing_setup_ends_the_program_with_its_failure() {
     assert!(panicked.contains("no poets"), "{panicked}");
 }
 
-/// Has the waits of all loops fail: in place of each epoll comes a file that can't wait.
-fn break_loops() {
-    let descriptors = std::fs::read_dir("/proc/self/fd").expect("a process has a list of these");
-    let is_poll = |path: &std::path::Path| {
-        std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("[eventpoll]"))
-    };
-    let polls = descriptors.flatten().filter(|entry| is_poll(&entry.path()));
-    let numbers = polls.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let nothing = std::fs::File::open("/dev/null").expect("a device");
-    for number in numbers.collect::<Vec<_>>() {
-        // The loop closes it.
-        let poll = Foreign::new(number).expect("it is open").into_owned();
-        rustix::io::dup2(&nothing, &mut ManuallyDrop::new(poll)).expect("a duplicate");
+/// Sends when its thread ends.
+struct Ends(mpsc::Sender<()>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+thread_local! {
+    static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn c103c_of_two_failures_the_first_is_that_of_the_program() {
+    let _turn = one_at_a_time();
+    for panics in [false, true] {
+        let (sender, ended) = mpsc::channel();
+        let (sender, ended) = (Mutex::new(Some(sender)), Mutex::new(ended));
+        let calling = thread::current().id();
+        let failed = Cluster::new(2).run(|_| {
+            if thread::current().id() == calling {
+                // The failure of the other loop is reported when its thread ends.
+                ended.lock().expect("one waits").recv().expect("it ends");
+                return Err(Failure::msg("second"));
+            }
+            let sender = sender.lock().expect("one sends").take().map(Ends);
+            ENDS.with(|ends| *ends.borrow_mut() = sender);
+            match panics {
+                true => panic!("first"),
+                false => Err(Failure::msg("first")),
+            }
+        });
+        let failure = failed.expect_err("both failed").to_string();
+        assert!(failure.contains("first") && !failure.contains("second"), "{failure}");
     }
 }
 
@@ -716,7 +737,7 @@ fn c103g_every_kind_of_endpoint_is_shared() {
     let inherited = std::net::TcpListener::bind("localhost:0").expect("a free port");
     for at in [
         unix.clone(),
-        FdServer::new(inherited.as_raw_fd()).to_string(),
+        FdServer::new(inheritable(&inherited)).to_string(),
         "throttle:localhost:0:read=1M:shared=yes".to_owned(),
         format!("throttle:{unix}:write=1M"),
         format!("log:{unix}:file={capture}"),

@@ -9,6 +9,12 @@
     reason = "this is not a library"
 )]
 
+// Logging is no part of the interface.
+#[macro_use]
+#[allow(dead_code, reason = "the simulator uses the rest")]
+#[path = "../src/events.rs"]
+mod events;
+
 // The library's root, so that `crate::Transport` means the same here and there.
 use couplet::*;
 

@@ -31,8 +31,28 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// Time for an interrupted run to print what it has received.
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
-/// How the connection ended, or why there was none.
-type End = Rc<RefCell<Option<Result<Reason, Failure>>>>;
+/// How the connection ended. `None` while it lives.
+type End = Rc<RefCell<Option<Ended>>>;
+
+enum Ended {
+    /// There was no connection.
+    Unconnected(Failure),
+    Lost(Reason),
+    /// It closed in order, without the answer that was awaited.
+    Unanswered,
+}
+
+/// Whether the server owes a byte. A close in order is a failure then: a server that refuses a request,
+/// or has no room for it, often says so in no other way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// With `--no-answer`.
+    Unexpected,
+    /// Nothing was sent yet.
+    Unasked,
+    Awaited,
+    Came,
+}
 
 /// The connection between the streams.
 struct Session {
@@ -43,6 +63,7 @@ struct Session {
     /// Bytes queued for stdout.
     unprinted: usize,
     peer: PeerStream,
+    answer: Answer,
     end: End,
 }
 
@@ -64,6 +85,9 @@ impl Session {
         }
         match read {
             Read::Bytes(bytes) => {
+                if self.answer == Answer::Unasked {
+                    self.answer = Answer::Awaited;
+                }
                 transport.write_bytes(bytes);
                 self.ask_stdin(transport);
             }
@@ -132,6 +156,7 @@ impl Protocol for Session {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let Some(stdout) = &self.stdout else { return };
+        self.answer = Answer::Came;
         stdout.print(transport.id(), Bytes::copy_from_slice(data));
         self.unprinted += data.len();
         if self.unprinted > UNPRINTED {
@@ -149,7 +174,10 @@ impl Protocol for Session {
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.end.replace(Some(Ok(reason.clone())));
+        self.end.replace(Some(match (reason, self.answer) {
+            (Reason::Done(_), Answer::Awaited) => Ended::Unanswered,
+            _ => Ended::Lost(reason.clone()),
+        }));
         // The run ends when everything has been printed.
         self.stdout = None;
     }
@@ -169,6 +197,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
         stdout: Some(stdout),
         unprinted: 0,
         peer: PeerStream::Open,
+        answer: if options.no_answer { Answer::Unexpected } else { Answer::Unasked },
         end: end.clone(),
     };
     let mut session = Some(session);
@@ -177,7 +206,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
         let stopping = reactor.clone();
         let connected = connecting.add_both(move |connected| {
             if let Err(failure) = connected {
-                failed.borrow_mut().get_or_insert(Err(failure));
+                failed.borrow_mut().get_or_insert(Ended::Unconnected(failure));
                 stopping.stop();
             }
             Ok(())
@@ -189,26 +218,26 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
 }
 
 /// The result of the command, after the run.
-fn ended(
-    l: &Loop,
-    printed: &Printed,
-    end: Option<Result<Reason, Failure>>,
-    name: &str,
-) -> Result<(), Exit> {
+fn ended(l: &Loop, printed: &Printed, end: Option<Ended>, name: &str) -> Result<(), Exit> {
     if let Some(signal) = l.stopped_by() {
         printed.within(LAST_PRINT);
         return Err(Exit::interrupted(signal));
     }
-    match end {
-        Some(Err(failure)) => Err(Exit::failed(format!("cannot connect to {name}: {failure}"))),
-        Some(Ok(reason)) => {
-            printed.wait().map_err(|error| output::cannot_print(&error))?;
-            match reason {
-                Reason::Done(_) => Ok(()),
-                Reason::Failed(failure) => Err(Exit::failed(failure)),
-                reason => Err(Exit::failed(format!("{name}: {reason}"))),
-            }
+    let reason = match end {
+        Some(Ended::Unconnected(failure)) => {
+            return Err(Exit::failed(format!("cannot connect to {name}: {failure}")));
         }
-        None => Err(Exit::failed("the run ended before the connection did")),
+        Some(Ended::Lost(reason)) => Some(reason),
+        Some(Ended::Unanswered) => None,
+        None => return Err(Exit::failed("the run ended before the connection did")),
+    };
+    printed.wait().map_err(|error| output::cannot_print(&error))?;
+    match reason {
+        Some(Reason::Done(_)) => Ok(()),
+        Some(Reason::Failed(failure)) => Err(Exit::failed(failure)),
+        Some(reason) => Err(Exit::failed(format!("{name}: {reason}"))),
+        None => Err(Exit::failed(format!(
+            "{name}: the server closed the connection without an answer (--no-answer expects none)"
+        ))),
     }
 }

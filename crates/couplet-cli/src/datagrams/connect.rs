@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::endpoints::UdpClient;
 use couplet::{
     Datagram, DatagramPort, DatagramProtocol, DatagramTransport, DelayedCall, Failure, LoopOptions,
 };
 
-use super::Far;
+use super::address_of;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
 
@@ -110,8 +111,8 @@ impl DatagramProtocol for Session {
     }
 }
 
-pub(crate) fn run(peer: &Far) -> Result<(), Exit> {
-    let peer = peer.address()?;
+pub(crate) fn run(peer: &UdpClient) -> Result<(), Exit> {
+    let peer = address_of(peer)?;
     // A read of stdin never ends on its own.
     let options = LoopOptions::default().job_grace(Duration::ZERO);
     let l = signalled_loop(options, output::tell)?;

@@ -1,17 +1,144 @@
 //! `couplet echo` over UDP: each datagram goes back to its sender.
+//!
+//! A sender can be forged, and two servers that answer each other would never stop. So the services
+//! below port 1024, such as another echo, get no answer, and each peer gets so many a second: a
+//! conversation of servers ends with the first datagram that is one too many.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
-use couplet::{Datagram, DatagramTransport};
+use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 
 use crate::cli::Threads;
 use crate::exit::Exit;
 
-pub(crate) fn run(addresses: &[SocketAddr], threads: Threads) -> Result<(), Exit> {
-    super::run(addresses, threads, || {
-        |transport: &DatagramTransport, datagram: &Datagram<'_>| {
-            // What there is no room for is counted as dropped.
-            transport.answer(datagram, datagram.data).ok();
+/// Ports below this one belong to services: clients get higher ones.
+const SERVICES: u16 = 1024;
+/// Peers are counted in so many groups, by a hash of their addresses.
+const GROUPS: usize = 4096;
+
+struct Echo {
+    answers: Answers,
+    /// A refused answer was logged.
+    has_refused: bool,
+}
+
+/// Counts the answers of each second.
+struct Answers {
+    /// The most to one peer, if there is a limit.
+    most: Option<u32>,
+    began: Option<Instant>,
+    /// A second, and the answers in it. Law 9: GROUPS.
+    counts: Vec<(u64, u32)>,
+    /// Keeps the groups secret.
+    seed: u64,
+}
+
+impl Answers {
+    /// At most so many in a second to one peer; 0 for any number.
+    fn new(most: u32) -> Answers {
+        let most = Some(most).filter(|most| *most > 0);
+        let counts = vec![(0, 0); if most.is_some() { GROUPS } else { 0 }];
+        Answers { most, began: None, counts, seed: 0 }
+    }
+
+    /// Counts an answer to this peer, if it gets one.
+    fn one_to(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        if peer.port() < SERVICES {
+            return false;
         }
-    })
+        let Some(most) = self.most else { return true };
+        let began = *self.began.get_or_insert(now);
+        let this = now.saturating_duration_since(began).as_secs();
+        let (second, count) = &mut self.counts[group_of(peer, self.seed)];
+        if *second != this {
+            (*second, *count) = (this, 0);
+        }
+        let is_one = *count < most;
+        *count += u32::from(is_one);
+        is_one
+    }
+}
+
+/// Mixes the bits of the address with a secret, so that the group of a peer cannot be chosen.
+fn group_of(peer: SocketAddr, seed: u64) -> usize {
+    let ip = match peer.ip() {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let parts = [(ip >> 64) as u64, ip as u64, u64::from(peer.port())];
+    let mix = |mixed: u64, part: u64| {
+        let product = (mixed ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ (product >> 29)
+    };
+    (parts.into_iter().fold(seed, mix) % GROUPS as u64) as usize
+}
+
+impl DatagramProtocol for Echo {
+    fn start_protocol(&mut self, transport: &DatagramTransport) {
+        self.answers.seed = transport.reactor().random();
+    }
+
+    fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
+        let now = transport.reactor().now();
+        match datagram.from.socket_addr() {
+            // Answers for which there is no room are counted as dropped.
+            Some(peer) if self.answers.one_to(peer, now) => {
+                transport.answer(datagram, datagram.data).ok();
+            }
+            _ if !std::mem::replace(&mut self.has_refused, true) => {
+                let peer = &datagram.from;
+                tracing::warn!(%peer, "no answer to a peer that sends too much, or from a service's port; further ones are not logged");
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(crate) fn run(addresses: &[SocketAddr], threads: Threads, rate: u32) -> Result<(), Exit> {
+    super::run(addresses, threads, || Echo { answers: Answers::new(rate), has_refused: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn peer(port: u16) -> SocketAddr {
+        ([192, 0, 2, 1], port).into()
+    }
+
+    #[test]
+    fn each_peer_gets_so_many_answers_a_second() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let began = Instant::now();
+        let mut answers = Answers::new(3);
+        for second in 0..3 {
+            let now = began + Duration::from_secs(second);
+            let later = now + Duration::from_millis(900);
+            let got = [now, later, later, later, later].map(|now| answers.one_to(peer(5000), now));
+            assert_eq!(got, [true, true, true, false, false]);
+        }
+        // A peer shares its count with one in 4096 others.
+        let now = began + Duration::from_secs(2);
+        let others = (2000..2100).filter(|port| answers.one_to(peer(*port), now)).count();
+        assert!(others > 90, "{others}");
+        let mut any = Answers::new(0);
+        assert!((0..100_000).all(|_| any.one_to(peer(5000), began)));
+    }
+
+    #[test]
+    fn services_get_no_answer() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let now = Instant::now();
+        for rate in [0, 1000] {
+            let mut answers = Answers::new(rate);
+            for (port, is_answered) in
+                [(0, false), (7, false), (1023, false), (1024, true), (65_535, true)]
+            {
+                assert_eq!(answers.one_to(peer(port), now), is_answered, "{port}");
+            }
+        }
+    }
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use couplet::endpoints::UdpClient;
 use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport};
 
-use super::Far;
+use super::address_of;
 use crate::cli::Threads;
 use crate::exit::Exit;
 use crate::{output, server};
@@ -168,12 +169,12 @@ impl fmt::Display for Totals {
 }
 
 pub(crate) fn run(
-    (listen, server): (SocketAddr, &Far),
+    (listen, server): (SocketAddr, &UdpClient),
     idle: Option<Duration>,
     most: Option<usize>,
     threads: Threads,
 ) -> Result<(), Exit> {
-    let server = server.address()?;
+    let server = address_of(server)?;
     let most = server::most_sessions(most, 1);
     let totals = Arc::<Totals>::default();
     super::run(&[listen], threads, || Clients {

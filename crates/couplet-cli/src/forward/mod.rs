@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use couplet::defer::Canceller;
+use couplet::process::Process;
 use couplet::protocols::Relay;
-use couplet::{Address, Answers, Protocol, Reactor, Reason, Transport};
+use couplet::{Address, Answers, Protocol, Reason, Transport};
 
 use crate::cli::{self, Listen};
 use crate::datagrams::{self, Local, Remote};
@@ -21,6 +22,9 @@ use crate::exit::Exit;
 use crate::{output, server};
 use session::{Session, Side};
 use totals::Totals;
+
+/// The last side of a session waits so long for its peer's end of stream, when all is sent.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What all sessions share.
 struct Forward {
@@ -69,11 +73,13 @@ impl Forward {
         Some(Accepted { near, far: Some(far), connecting: None })
     }
 
-    /// Connects the server's side.
-    fn connect(&self, reactor: &Reactor, far: Joined) -> Canceller {
+    /// Connects the server's side on behalf of this client.
+    fn connect(&self, client: &Transport, far: Joined) -> Canceller {
+        let reactor = client.reactor();
         let (session, stopping) = (far.session.clone(), reactor.clone());
-        let made = Made { far };
-        let mut connecting = reactor.connect_protocol(self.to.endpoint.clone(), made);
+        let mut made = Some(Made { far });
+        let factory = move |_: &Address| made.take();
+        let mut connecting = reactor.connect_for(client, self.to.endpoint.clone(), factory);
         if let Some(timeout) = self.connect_timeout {
             connecting = connecting.add_timeout(reactor, timeout);
         }
@@ -106,8 +112,24 @@ impl Joined {
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         self.session.lost(self.side, reason, transport.reactor().now());
+        if let Some(other) = self.relay.other() {
+            limit_drain(other);
+        }
         self.relay.connection_lost(transport, reason);
     }
+}
+
+/// With one side closed the other one only flushes: a peer that was sent everything, and then our FIN, is
+/// not awaited for ever.
+fn limit_drain(transport: Transport) {
+    let limited = transport.clone();
+    let limit = move |flushed: couplet::Result<()>| {
+        if flushed.is_ok() {
+            limited.set_close_deadline(Some(DRAIN));
+        }
+        Ok(())
+    };
+    transport.flushed().add_both(limit).detach();
 }
 
 impl Protocol for Accepted {
@@ -116,7 +138,7 @@ impl Protocol for Accepted {
         self.near.connection_made(transport);
         if let Some(far) = self.far.take() {
             let forward = self.near.session.forward().clone();
-            self.connecting = Some(forward.connect(transport.reactor(), far));
+            self.connecting = Some(forward.connect(transport, far));
         }
     }
 
@@ -160,6 +182,15 @@ impl Protocol for Made {
     fn connection_made(&mut self, transport: &Transport) {
         self.far.session.moved(transport.reactor().now());
         self.far.connection_made(transport);
+        if let Some(program) = Process::of(transport) {
+            // It counts until it has exited.
+            let session = self.far.session.clone();
+            let exited = move |_| {
+                drop(session);
+                Ok(())
+            };
+            program.ended().add_both(exited).detach();
+        }
         if let Some(limit) = self.far.session.forward().idle_timeout {
             Self::watch(transport, limit);
         }
@@ -186,7 +217,8 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
             return datagrams::forward((listen, &connect), idle, most, options.threads);
         }
         _ => {
-            let text = "datagrams can't become a connection, nor the other way round";
+            let text =
+                "cannot forward between UDP and a stream: give udp: on both sides or on neither";
             return Err(Exit::bad_usage(text));
         }
     };

@@ -1,18 +1,28 @@
 //! `couplet get`: fetches a URL, and prints what comes.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{self, Write};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use couplet::http::{Client, ClientOptions, Request, Response};
+use bytes::{Bytes, BytesMut};
+use couplet::http::{Body, BodyError, Client, ClientOptions, HeaderMap, Request, Response, header};
 use couplet::layers::tls::{ClientTlsOptions, Roots};
-use couplet::{Failure, LoopOptions, Reactor};
+use couplet::{Deferred, Failure, LoopOptions, Reactor};
 
 use crate::cli;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
+
+/// The most bytes that are read ahead of a slow reader of the output.
+const AHEAD: usize = 256 * 1024;
+
+/// The turns of the loop without a piece after which what was gathered is written: hyper may take two for
+/// the next of those that have arrived.
+const QUIET: u32 = 2;
 
 /// Where the answer goes.
 type Sink = Arc<Mutex<dyn Write + Send>>;
@@ -57,19 +67,102 @@ async fn fetch(reactor: &Reactor, client: &Client, options: &cli::HttpGet) -> Re
     let said = |error: &dyn std::fmt::Display| Exit::failed(format!("{}: {error}", options.url));
     let request = request.map_err(|error| said(&error))?;
     let answer = client.send(request).await.map_err(|error| said(&error))?;
-    let (sink, name) = sink(options)?;
+    let packed = packed(answer.headers()).filter(|_| options.compressed && !options.head);
+    if let Some(coding) = packed {
+        let problem = format!(
+            "the body is encoded as {coding}, which cannot be decoded (without --compressed it is \
+             printed as the server sends it)"
+        );
+        return Err(said(&problem));
+    }
+    let mut output = Output::new(reactor, options)?;
     let status = answer.status();
     if options.include || options.head {
-        write(reactor, &sink, &name, head_of(&answer)).await?;
+        output.gathered.extend_from_slice(&head_of(&answer));
     }
     let mut body = answer.into_body();
-    while let Some(piece) = body.next().await.map_err(|error| said(&error))? {
-        write(reactor, &sink, &name, piece).await?;
-    }
+    let end = poll_fn(|cx| output.poll_print(cx, &mut body)).await?;
+    end.map_err(|error| said(&error))?;
     if status.is_client_error() || status.is_server_error() {
         return Err(said(&status));
     }
     Ok(())
+}
+
+/// The coding that the client has left on an answer.
+fn packed(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let all = values.join(", ");
+    let is_coding = |name: &str| !name.is_empty() && !name.eq_ignore_ascii_case("identity");
+    let is_packed = all.split(',').map(str::trim).any(is_coding);
+    is_packed.then_some(all)
+}
+
+/// Writes in another thread, which a slow reader may hold up. The pieces that have arrived leave together,
+/// and so do those that come while others are written.
+struct Output {
+    reactor: Reactor,
+    sink: Sink,
+    name: String,
+    gathered: BytesMut,
+    /// The turns since the last piece.
+    quiet: u32,
+    writing: Option<Deferred<io::Result<()>>>,
+    /// How the body ended.
+    end: Option<Result<(), BodyError>>,
+}
+
+impl Output {
+    fn new(reactor: &Reactor, options: &cli::HttpGet) -> Result<Output, Exit> {
+        let ((sink, name), gathered) = (sink(options)?, BytesMut::new());
+        let reactor = reactor.clone();
+        Ok(Output { reactor, sink, name, gathered, quiet: 0, writing: None, end: None })
+    }
+
+    /// Prints a body; ready with its end when all of it is written.
+    fn poll_print(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+    ) -> Poll<Result<Result<(), BodyError>, Exit>> {
+        while self.end.is_none() && self.gathered.len() < AHEAD {
+            match pin!(body.next()).poll(cx) {
+                Poll::Ready(Ok(Some(piece))) => {
+                    self.gathered.extend_from_slice(&piece);
+                    self.quiet = 0;
+                }
+                Poll::Ready(Ok(None)) => self.end = Some(Ok(())),
+                Poll::Ready(Err(error)) => self.end = Some(Err(error)),
+                Poll::Pending => break,
+            }
+        }
+        loop {
+            if let Some(writing) = &mut self.writing {
+                let written = ready!(Pin::new(writing).poll(cx))?;
+                written.map_err(|error| output::cannot_write(&self.name, &error))?;
+                self.writing = None;
+            }
+            if self.gathered.is_empty() {
+                return self.end.take().map_or(Poll::Pending, |end| Poll::Ready(Ok(end)));
+            }
+            if self.end.is_none() && self.gathered.len() < AHEAD && self.quiet < QUIET {
+                self.quiet += 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.write();
+        }
+    }
+
+    /// Begins to write the gathered pieces.
+    fn write(&mut self) {
+        let (sink, pieces) = (self.sink.clone(), self.gathered.split().freeze());
+        self.writing = Some(self.reactor.defer_to_thread(move || {
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(sink.write_all(&pieces).and_then(|()| sink.flush()))
+        }));
+    }
 }
 
 fn sink(options: &cli::HttpGet) -> Result<(Sink, String), Exit> {
@@ -81,22 +174,12 @@ fn sink(options: &cli::HttpGet) -> Result<(Sink, String), Exit> {
     Ok((Arc::new(Mutex::new(file)), name))
 }
 
-/// Writes in another thread, which a slow reader may hold up; meanwhile no more is read.
-async fn write(reactor: &Reactor, sink: &Sink, name: &str, piece: Bytes) -> Result<(), Exit> {
-    let sink = sink.clone();
-    let writing = reactor.defer_to_thread(move || {
-        let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(sink.write_all(&piece).and_then(|()| sink.flush()))
-    });
-    writing.await?.map_err(|error| output::cannot_write(name, &error))
-}
-
 /// The head of an answer, as HTTP/1.1 writes it.
-fn head_of<B>(answer: &Response<B>) -> Bytes {
+fn head_of<B>(answer: &Response<B>) -> Vec<u8> {
     let mut head = format!("{:?} {}\r\n", answer.version(), answer.status()).into_bytes();
     for (name, value) in answer.headers() {
         head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
     head.extend(b"\r\n");
-    head.into()
+    head
 }

@@ -1,77 +1,14 @@
-//! What is in a folder, as a page.
+//! The files of a folder, as a page.
 
-use std::convert::Infallible;
 use std::fmt::Write;
-use std::fs;
-use std::io;
-use std::path::{Component, Path, PathBuf};
 
-use bytes::Bytes;
-use couplet::http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use tower::{Service, service_fn};
+use percent_encoding::percent_decode_str;
 
-/// What need not be encoded in a path (RFC 3986, 2.3).
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use super::beneath::Entry;
+use super::path::encoded;
 
-type Page = Response<Full<Bytes>>;
-
-/// Answers for what is no file: with the folder of that path, or with 404.
-pub(super) fn service<B: Send + 'static>(
-    folder: PathBuf,
-) -> impl Service<
-    Request<B>,
-    Response = Page,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Page, Infallible>> + Send,
-> + Clone {
-    service_fn(move |request: Request<B>| {
-        let (path, folder) = (request.uri().path().to_owned(), folder.clone());
-        let is_asked = matches!(*request.method(), Method::GET | Method::HEAD);
-        async move {
-            let Some(inside) = below(&folder, &path).filter(|_| is_asked) else {
-                return Ok(missing());
-            };
-            // A folder may be on a slow disk.
-            let reading = tokio::task::spawn_blocking(move || entries(&inside));
-            Ok(match reading.await {
-                Ok(Ok(entries)) => listing(&path, &entries),
-                _ => missing(),
-            })
-        }
-    })
-}
-
-/// The folder of a path that ends with a slash; `None` for one that leads elsewhere.
-fn below(folder: &Path, path: &str) -> Option<PathBuf> {
-    let path = path.strip_suffix('/')?;
-    let decoded = percent_decode_str(path).decode_utf8().ok()?;
-    let relative = Path::new(decoded.trim_start_matches('/'));
-    let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    (is_plain && !decoded.contains('\0')).then(|| folder.join(relative))
-}
-
-/// The names in a folder, in order; folders end with a slash. Hidden ones are left out.
-fn entries(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // What is not UTF-8 has no URL that would lead to it.
-        let Ok(mut name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') {
-            continue;
-        }
-        if entry.path().is_dir() {
-            name.push('/');
-        }
-        names.push(name);
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-fn listing(path: &str, entries: &[String]) -> Page {
+/// A page of HTML with a link to each entry, and to the folder above unless this is the uppermost.
+pub(super) fn page(path: &str, entries: &[Entry]) -> String {
     let title = escaped(&percent_decode_str(path).decode_utf8_lossy());
     let mut page = format!(
         "<!doctype html>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
@@ -80,23 +17,14 @@ fn listing(path: &str, entries: &[String]) -> Page {
     if path != "/" {
         page.push_str("<li><a href=\"../\">../</a>\n");
     }
-    for name in entries {
-        let (plain, slash) = name.strip_suffix('/').map_or((&**name, ""), |plain| (plain, "/"));
-        let link = utf8_percent_encode(plain, ENCODED);
+    for Entry { name, is_folder } in entries {
+        let slash = if *is_folder { "/" } else { "" };
+        let (link, text) = (encoded(name), escaped(&String::from_utf8_lossy(name)));
         // A name with a colon would be a scheme.
-        let _ = writeln!(page, "<li><a href=\"./{link}{slash}\">{}</a>", escaped(name));
+        let _ = writeln!(page, "<li><a href=\"./{link}{slash}\">{text}{slash}</a>");
     }
     page.push_str("</ul>\n");
-    let mut answer = Response::new(Full::from(page));
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, html);
-    answer
-}
-
-fn missing() -> Page {
-    let mut answer = Response::new(Full::from("not found\n"));
-    *answer.status_mut() = StatusCode::NOT_FOUND;
-    answer
+    page
 }
 
 fn escaped(text: &str) -> String {
@@ -118,21 +46,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_leads_nowhere_else() {
-        let folder = Path::new("/srv");
-        let to = |path| below(folder, path).map(|path| path.display().to_string());
-        assert_eq!(to("/").as_deref(), Some("/srv/"));
-        assert_eq!(to("/a/b%20c/").as_deref(), Some("/srv/a/b c"));
-        for path in ["/a", "/../", "/a/../../", "/%2e%2e/", "/%2e%2e%2f/", "/a%00/", "/%ff/"] {
-            assert_eq!(to(path), None, "{path}");
-        }
-        assert_eq!(to("//etc/").as_deref(), Some("/srv/etc"));
-    }
-
-    #[test]
     fn names_are_harmless_in_a_page() {
-        assert_eq!(escaped("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
-        let page = listing("/", &["javascript:1".to_owned(), "a b/".to_owned()]);
-        assert_eq!(page.status(), StatusCode::OK);
+        let entry = |name: &[u8], is_folder| Entry { name: name.to_owned(), is_folder };
+        let entries =
+            [entry(b"javascript:1", false), entry(b"<b>\"&", true), entry(b"\xff", false)];
+        let page = page("/%3Ci%3E/", &entries);
+        let lines: Vec<_> = page.lines().skip(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "<title>/&lt;i&gt;/</title>",
+                "<h1>/&lt;i&gt;/</h1>",
+                "<ul>",
+                "<li><a href=\"../\">../</a>",
+                "<li><a href=\"./javascript%3A1\">javascript:1</a>",
+                "<li><a href=\"./%3Cb%3E%22%26/\">&lt;b&gt;&quot;&amp;/</a>",
+                "<li><a href=\"./%FF\">\u{fffd}</a>",
+                "</ul>",
+            ]
+        );
     }
 }

@@ -1,5 +1,11 @@
 //! HTTP: a server of files, and a client.
 
+mod beneath;
+mod conditions;
+mod content;
 pub(crate) mod files;
 pub(crate) mod get;
 mod listing;
+mod path;
+mod ranges;
+mod site;

@@ -21,6 +21,9 @@ pub(crate) fn factory(
 /// Room besides one answer: the most written before it. Reading pauses at the high watermark.
 const WRITE_ROOM: usize = 1024 * 1024;
 
+/// While a server drains, a client that has no answer yet may be silent for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Answers one client.
 #[derive(Clone, Copy)]
 pub(crate) struct TransformServer {
@@ -54,10 +57,12 @@ impl StringProtocol for TransformServer {
         }
     }
 
-    /// A first request is answered all the same.
+    /// A first request that is arriving is answered all the same.
     fn draining(&mut self, transport: &StringTransport) {
         if self.has_answered {
             transport.lose_connection();
+        } else {
+            transport.set_idle_timeout(Some(PATIENCE));
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::http::Site;
 use crate::kit::{
     Client, Running, Server, TempFile, Terminal, couplet, noise, now, run, serve_raw, unused_port,
     wait_until,
@@ -106,9 +107,63 @@ fn a_server_that_has_no_more_to_say_still_gets_all_of_stdin() {
     });
     let bytes = noise(30 * MIB);
     let file = TempFile::new(&bytes);
-    for running in [with_stdin(sink, File::open(file.path()).unwrap()), given(sink, &bytes)] {
+    let no_answer = |stdin: Stdio| {
+        let to = sink.to_string();
+        let mut command = couplet(&["connect", "--no-answer", &to]);
+        Running::spawn(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()))
+    };
+    let mut from_pipe = no_answer(Stdio::piped());
+    let (mut stdin, piped) = (from_pipe.stdin().unwrap(), bytes.clone());
+    std::thread::spawn(move || stdin.write_all(&piped).unwrap());
+    for running in [from_pipe, no_answer(File::open(file.path()).unwrap().into())] {
         running.ended().quietly(0);
         assert!(received.recv().unwrap() == bytes);
+    }
+}
+
+#[test]
+fn a_server_that_closes_without_the_answer_that_was_awaited_is_a_failure() {
+    let silent = serve_raw(|mut client| drop(client.read_to_end()));
+    let leaving = serve_raw(|mut client| {
+        client.read_exact(5);
+        client.finish();
+        drop(client.read_to_end());
+    });
+    let brief = serve_raw(|mut client| {
+        client.send(b"x");
+        drop(client.read_to_end());
+    });
+    for server in [silent, leaving] {
+        let ended = given(server, b"words").ended();
+        assert_eq!((ended.code, ended.text()), (Some(1), ""));
+        assert_eq!(
+            ended.stderr,
+            format!(
+                "couplet: tcp:{server}: the server closed the connection without an answer \
+                 (--no-answer expects none)\n"
+            )
+        );
+    }
+    // One byte is an answer, and without a request none is awaited.
+    given(brief, b"words").ended().quietly(0);
+    given(silent, b"").ended().quietly(0);
+    let mut command = couplet(&["connect", &silent.to_string(), "--no-answer"]);
+    let file = TempFile::new(b"words");
+    command.stdin(File::open(file.path()).unwrap());
+    Running::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).ended().quietly(0);
+}
+
+#[test]
+fn a_request_from_a_pipe_is_answered_by_an_http_server() {
+    let body = noise(MIB);
+    let site = Site::new(&[("file", &body)]);
+    let server = site.serve();
+    for _ in 0..20 {
+        let request = b"GET /file HTTP/1.1\r\nHost: a\r\n\r\n";
+        let ended = given(server.address(), request).ended();
+        ended.quietly(0);
+        assert!(ended.stdout.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        assert!(ended.stdout.ends_with(&body));
     }
 }
 
@@ -171,7 +226,10 @@ fn a_server_that_reads_slowly_slows_stdin_and_gets_everything() {
     });
     let bytes = noise(60 * MIB);
     let (stdin, mut typing) = std::io::pipe().unwrap();
-    let running = with_stdin(slow, stdin);
+    let mut command = couplet(&["connect", "--no-answer", &slow.to_string()]);
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = Running::spawn(&mut command);
+    drop(command);
     rustix::io::ioctl_fionbio(&typing, true).unwrap();
     let (mut typed, mut full) = (0, now());
     while full.elapsed() < Duration::from_secs(1) {
@@ -349,9 +407,14 @@ fn where_it_is_connected_is_told_to_those_who_ask() {
     let ended = running.ended();
     assert!(ended.stderr.contains(&format!("connected peer=tcp:{}", server.address())));
     let ended = run(&["connect", "--help"]);
-    for word in
-        ["couplet connect 7777", "< /dev/null", "Exit codes: 0", "Ctrl-D", "silent for a second"]
-    {
+    for word in [
+        "couplet connect 7777",
+        "< /dev/null",
+        "Exit codes: 0",
+        "Ctrl-D",
+        "silent for a second",
+        "--no-answer",
+    ] {
         assert!(ended.text().contains(word), "{word}");
     }
 }

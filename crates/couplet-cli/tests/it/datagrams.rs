@@ -142,6 +142,61 @@ fn a_name_that_nobody_knows_is_the_error_of_whoever_sends_to_it() {
 }
 
 #[test]
+fn a_peer_that_echoes_too_is_answered_so_many_times_a_second() {
+    let rate = ["--udp-rate", "50"];
+    let (echo, address) =
+        start(&[&["echo", "--listen", "udp:0:interface=localhost"], &rate[..]].concat());
+    let client = socket();
+    client.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    client.send_to(b"x", address).unwrap();
+    let (mut answers, mut buffer) = (0, [0; 16]);
+    // A second may begin meanwhile, but not two.
+    while let Ok((n, from)) = client.recv_from(&mut buffer) {
+        answers += 1;
+        assert!(answers <= 100, "it would never end");
+        client.send_to(&buffer[..n], from).unwrap();
+    }
+    assert!(answers >= 50, "{answers}");
+    // In another second it is answered again.
+    client.send_to(b"y", address).unwrap();
+    assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
+    let ended = echo.stop(Signal::TERM);
+    assert_eq!(ended.stderr.matches("no answer to a peer").count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_service_is_not_answered() {
+    // As root a client may have such a port too.
+    let Some(service) = (600..1024).find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok())
+    else {
+        return;
+    };
+    let (echo, address) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
+    service.send_to(b"x", address).unwrap();
+    echo.wait_told("no answer to a peer");
+    assert_eq!(ask(&socket(), address, b"y"), b"y");
+    service.set_nonblocking(true).unwrap();
+    assert!(service.recv_from(&mut [0; 16]).is_err());
+    echo.stop(Signal::TERM);
+}
+
+#[test]
+fn an_address_for_datagrams_is_an_endpoint_whose_mistakes_are_shown() {
+    for (args, hint) in [
+        (&["echo", "--listen", "udp:9000:inteface=127.0.0.1"][..], "unknown keyword"),
+        (&["echo", "--listen", "udp:nobody:9"], "an interface is an IP address"),
+        (&["echo", "--listen", "udp:::1:9"], "did you mean udp:[::1]:9?"),
+        (&["connect", "udp:localhost:http"], "expected a port number from 1 to 65535"),
+        (&["connect", "log:udp:localhost:9"], "udp: has datagrams and no stream"),
+        (&["forward", "udp:9000", "9000"], "give udp: on both sides or on neither"),
+    ] {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(ended.stderr.contains(hint), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn datagrams_and_connections_do_not_mix() {
     for args in [
         &["forward", "udp:9000", "9000"][..],

@@ -335,3 +335,147 @@ fn each_connection_may_be_joined_to_a_program() {
     let ended = server.stop(Signal::INT);
     assert!(ended.stderr.contains("cannot start /nonexistent/program"), "{}", ended.stderr);
 }
+
+/// Whether a process of this number runs. One that has ended and is not reaped yet does not.
+fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+    state.is_some_and(|state| state != 'Z')
+}
+
+#[test]
+fn a_program_ends_with_its_connection_and_with_the_forwarder() {
+    let server = forward("process:/bin/sh -c 'echo $$; exec sleep 1000'", &[]);
+    let descriptors = server.descriptors();
+    let mut pids = Vec::new();
+    for _ in 0..30 {
+        let mut client = server.connect();
+        pids.push(client.read_line());
+        client.reset();
+    }
+    wait_until("the end of all programs", || !pids.iter().any(|pid| runs(pid)));
+    wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
+    // Those that are left when it is stopped.
+    let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    let pids: Vec<_> = clients.iter_mut().map(Client::read_line).collect();
+    assert!(pids.iter().all(|pid| runs(pid)));
+    totals(server);
+    assert!(!pids.iter().any(|pid| runs(pid)));
+    // And when it is killed.
+    let mut server = forward("process:/bin/sh -c 'echo $$; exec sleep 1000'", &[]);
+    let pid = server.connect().read_line();
+    server.running.signal(Signal::KILL);
+    wait_until("the end of its program", || !runs(&pid));
+}
+
+#[test]
+fn a_program_counts_until_it_has_exited() {
+    let stubborn = r"trap : TERM; echo $$; while true; do sleep 0.05; done";
+    let to = format!(r"process:/bin/sh -c '{}':kill=2", stubborn.replace(':', r"\:"));
+    let server = forward(&to, &["--max-connections", "1", "-v"]);
+    let mut client = server.connect();
+    let pid = client.read_line();
+    client.reset();
+    // Its place is free when it has exited, and not before.
+    wait_until("a free place", || {
+        let before = runs(&pid);
+        let served = server.connect().read().is_ok_and(|said| !said.is_empty());
+        assert!(!(before && served && runs(&pid)), "two at once");
+        served
+    });
+    assert!(!runs(&pid));
+    server.wait_told("too many connections; turning some away");
+    let ended = server.stop(Signal::INT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn a_program_that_has_exited_ends_the_session_of_a_silent_client() {
+    // One that has left its group has its output for longer than the session.
+    let daemon = r"exec 3>&1; pid\=$(setsid sh -c 'echo $$; exec sleep 20 >&3' &); echo bye";
+    let server = forward(&format!("process:/bin/sh -c \"{daemon}\""), &["-v"]);
+    let descriptors = server.descriptors();
+    let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.read_to_end().unwrap(), b"bye\n");
+    }
+    wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
+    drop(clients);
+    assert!(totals(server).starts_with("5 connections, 0 bytes sent, 20 received"));
+}
+
+/// The words of a header of version 1.
+fn header_of(far: &mut Client) -> Vec<String> {
+    far.read_line().split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_server_gets_the_address_of_the_client() {
+    let upstream = Upstream::start();
+    let first = forward(&format!("haproxy:{}", upstream.address), &[]);
+    let mut near = first.connect();
+    near.send(b"hello\n");
+    let mut far = upstream.accept();
+    let (client, port) = (near.address().port().to_string(), first.ports[0].port().to_string());
+    let expected = ["PROXY", "TCP4", "127.0.0.1", "127.0.0.1", &client, &port];
+    assert_eq!(header_of(&mut far), expected);
+    assert_eq!(far.read_line(), "hello");
+    // Version 2.
+    let second = forward(&format!("haproxy:{}:version=2", upstream.address), &[]);
+    let near = second.connect();
+    let header = upstream.accept().read_exact(28);
+    assert_eq!(header[..14], *b"\r\n\r\n\0\r\nQUIT\n\x21\x11");
+    assert_eq!(header[16..24], [127, 0, 0, 1, 127, 0, 0, 1]);
+    let ports = [near.address().port().to_be_bytes(), second.ports[0].port().to_be_bytes()];
+    assert_eq!(header[24..28], ports.concat());
+}
+
+#[test]
+fn a_client_on_a_unix_socket_has_no_address_to_announce() {
+    let upstream = Upstream::start();
+    for (version, header) in
+        [(1, &b"PROXY UNKNOWN\r\n"[..]), (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")]
+    {
+        let folder = Folder::new();
+        let listen = format!("unix:{}", folder.socket());
+        let to = format!("haproxy:{}:version={version}", upstream.address);
+        let server = Server::start_command(couplet(&["forward", &listen, &to]), 0);
+        server.line();
+        let _near = std::os::unix::net::UnixStream::connect(folder.socket()).unwrap();
+        assert_eq!(upstream.accept().read_exact(header.len()), header);
+    }
+}
+
+#[test]
+fn haproxy_gets_the_client_and_passes_it_on() {
+    if !has("haproxy") {
+        return;
+    }
+    let upstream = Upstream::start();
+    for version in [1, 2] {
+        let folder = Folder::new();
+        let file = format!("{}.cfg", folder.socket());
+        let config = format!(
+            "defaults\n  mode tcp\n  timeout connect 20s\n  timeout client 20s\n  \
+             timeout server 20s\nlisten all\n  bind fd@0 accept-proxy\n  \
+             server ours {} send-proxy\n",
+            upstream.address
+        );
+        std::fs::write(&file, config).unwrap();
+        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&listener, 16).unwrap();
+        let at = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
+        let mut haproxy = Command::new("haproxy");
+        haproxy.args(["-db", "-f", &file]).stdin(listener).stdout(std::process::Stdio::null());
+        let _haproxy = Running::start_with_stdout(&mut haproxy);
+        let server = forward(&format!("haproxy:{at}:version={version}"), &[]);
+        let mut near = server.connect();
+        near.send(b"hello\n");
+        let mut far = upstream.accept();
+        let (client, port) = (near.address().port(), server.ports[0].port());
+        let expected = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {client} {port}");
+        assert_eq!(far.read_line().trim_end(), expected);
+        assert_eq!(far.read_line(), "hello");
+    }
+}

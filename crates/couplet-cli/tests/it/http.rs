@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::kit::{
-    Client, Running, Server, TempFile, couplet, has, noise, run, serve_raw, wait_until,
+    Client, Ended, Running, Server, TempFile, couplet, has, noise, run, serve_raw, wait_until,
 };
 
 /// A folder of files, beside a file that is removed with its folder.
-struct Site(PathBuf, #[expect(dead_code, reason = "dropped last")] TempFile);
+pub(crate) struct Site(pub(crate) PathBuf, #[expect(dead_code, reason = "dropped last")] TempFile);
 
 impl Site {
-    fn new(files: &[(&str, &[u8])]) -> Site {
+    pub(crate) fn new(files: &[(&str, &[u8])]) -> Site {
         let file = TempFile::new(b"");
         let folder = PathBuf::from(format!("{}-site", file.path()));
         for (name, bytes) in files {
@@ -24,8 +24,12 @@ impl Site {
         Site(folder, file)
     }
 
-    fn serve(&self) -> Server {
-        Server::start(&["serve", self.0.to_str().unwrap()])
+    pub(crate) fn serve(&self) -> Server {
+        self.serve_with(&[])
+    }
+
+    pub(crate) fn serve_with(&self, options: &[&str]) -> Server {
+        Server::start(&[&["serve", self.0.to_str().unwrap()], options].concat())
     }
 }
 
@@ -35,7 +39,7 @@ impl Drop for Site {
     }
 }
 
-fn url(server: &Server, path: &str) -> String {
+pub(crate) fn url(server: &Server, path: &str) -> String {
     format!("http://{}{path}", server.address())
 }
 
@@ -96,7 +100,8 @@ fn curl_gets_ranges_dates_and_either_version() {
     assert_eq!(curl(&["--http2-prior-knowledge"]), "0123456789");
     let newer = ["-H", "If-Modified-Since: Thu, 01 Jan 2099 00:00:00 GMT", "-w", "%{http_code}"];
     assert_eq!(curl(&newer), "304");
-    assert_eq!(curl(&["--range", "99-", "--write-out", "%{http_code}"]), "416");
+    let behind = ["--range", "99-", "--write-out", "%{http_code}"];
+    assert_eq!(curl(&behind), "range not satisfiable\n416");
     let post = ["--data", "x", "--write-out", "%{http_code}", "--output", "/dev/null"];
     assert!(["404", "405"].contains(&&*curl(&post)), "{}", curl(&post));
 }
@@ -178,6 +183,67 @@ fn a_broken_answer_is_an_error_and_a_slow_one_ends_with_ctrl_c() {
     getting.signal(Signal::INT);
     let ended = getting.ended();
     assert_eq!(ended.code, Some(130));
+}
+
+/// `couplet get` of a server that reads a head, and sends this.
+fn get_of(options: &[&str], answer: &'static [u8]) -> Ended {
+    let server = serve_raw(move |mut client: Client| {
+        while client.read_line() != "\r" {}
+        client.send(answer);
+    });
+    run(&[&["get"], options, &[&format!("http://{server}/")]].concat())
+}
+
+#[test]
+fn an_answer_that_is_not_whole_or_not_asked_for_is_an_error() {
+    let (is_cut, surplus) = ("connection closed before", "more bytes came than");
+    let (switched, coded) = ("switched to another protocol", "cannot be decoded");
+    for (options, answer, printed, expected) in [
+        (&[][..], &b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"[..], "half", "end of file"),
+        (&[], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "half", ""),
+        (&[], b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone and more", "done", surplus),
+        (&[], b"HTTP/1.1 200 O", "", is_cut),
+        (&[], b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "", switched),
+        (&["--compressed"], b"HTTP/1.1 200 OK\r\nContent-Encoding: lzma\r\n\r\nxxx", "", coded),
+        (&["--compressed"], b"HTTP/1.1 200 OK\r\nContent-Encoding: br, gzip\r\n\r\nxxx", "", coded),
+    ] {
+        let ended = get_of(options, answer);
+        let said = String::from_utf8_lossy(answer);
+        assert_eq!((ended.code, ended.text()), (Some(1), printed), "{said}");
+        assert!(ended.stderr.contains(expected), "{said}: {}", ended.stderr);
+    }
+    // Without a coding, and as it is sent.
+    let plain = b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\n\r\nplain";
+    get_of(&["--compressed"], plain).quietly(0);
+    let packed = get_of(&[], b"HTTP/1.1 200 OK\r\nContent-Encoding: lzma\r\n\r\nxxx");
+    assert_eq!((packed.code, packed.text()), (Some(0), "xxx"));
+    for url in ["http://localhost:99999/", "localhost:65536", "https://[::1]:0/"] {
+        let ended = run(&["get", url]);
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains("is out of range: ports are 1 to 65535"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn pieces_that_have_arrived_are_printed_together() {
+    const PIECES: usize = 30_000;
+    let server = serve_raw(move |mut client: Client| {
+        while client.read_line() != "\r" {}
+        client.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send(&b"1\r\nx\r\n".repeat(PIECES));
+        let _ = client.read_to_end();
+    });
+    let file = TempFile::new(b"");
+    let url = format!("http://{server}/");
+    let mut getting = Running::start(&mut couplet(&["get", "-o", file.path(), &url]));
+    let written = || std::fs::metadata(file.path()).map_or(0, |file| file.len());
+    wait_until("all pieces are printed", || written() == PIECES as u64);
+    let counts = std::fs::read_to_string(format!("/proc/{}/io", getting.pid())).unwrap();
+    let writes = counts.lines().find_map(|line| line.strip_prefix("syscw: ")).unwrap();
+    let writes: usize = writes.parse().unwrap();
+    assert!(writes < PIECES / 10, "{writes} writes of {PIECES} pieces");
+    getting.signal(Signal::INT);
+    assert_eq!(getting.ended().code, Some(130));
 }
 
 #[test]

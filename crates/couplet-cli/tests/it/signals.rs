@@ -102,6 +102,28 @@ fn a_sigterm_lets_connections_finish() {
 }
 
 #[test]
+fn a_drain_waits_for_silent_clients_no_longer_than_a_second() {
+    let folder = std::env::temp_dir();
+    let folder = folder.to_str().expect("a path in UTF-8");
+    let servers: [&[&str]; 4] = [
+        &["echo", "--drain", "60"],
+        &["chat", "--drain", "60"],
+        &["poetry", "transform", "--drain", "60"],
+        &["serve", "--drain", "60", folder],
+    ];
+    let stopped = servers.map(|args| {
+        let server = Server::start(args);
+        let silent = server.connect();
+        std::thread::spawn(move || (server.stop(Signal::TERM), silent))
+    });
+    for (stopped, args) in stopped.into_iter().zip(servers) {
+        let (ended, _silent) = stopped.join().unwrap();
+        assert_eq!(ended.code, Some(0), "{args:?} {}", ended.stderr);
+        assert!(ended.took.as_secs_f64() < 10.0, "{args:?} {:?}", ended.took);
+    }
+}
+
+#[test]
 fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
     let poem = TempFile::new(b"the whole poem");
     let serve = |drain: &str| {

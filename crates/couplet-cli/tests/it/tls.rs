@@ -1,8 +1,10 @@
 //! TLS in the program, with OpenSSL as the peer.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
-use crate::kit::{Server, TempFile, couplet, has};
+use crate::http::Site;
+use crate::kit::{Ended, Running, Server, TempFile, couplet, has};
 use crate::peers::peer;
 
 /// A certificate for localhost and its key, in one file.
@@ -39,5 +41,66 @@ fn openssl_and_our_own_client_echo_over_tls() {
         let args = [&args[..], &["-verify_return_error", "-no_ign_eof"]].concat();
         let said = peer("openssl", &args, b"");
         assert!(said.is_empty(), "{version}: {said:?}");
+    }
+}
+
+/// A server of this command with TLS, and what `connect` and curl take as its address.
+fn secure(args: &[&str], file: &TempFile) -> (Server, String, u16) {
+    let path = file.path();
+    let endpoint = format!("tls:127.0.0.1:0:cert={path}");
+    let server = Server::start_command(couplet(&[args, &["--listen", &endpoint]].concat()), 0);
+    let line = server.line();
+    let port = line.trim_end().rsplit(':').find_map(|part| part.parse().ok()).expect("a port");
+    (server, format!("tls:localhost:{port}:ca={path}"), port)
+}
+
+/// Runs `couplet connect` with these bytes in a pipe.
+fn given(to: &str, bytes: &[u8]) -> Ended {
+    let mut command = couplet(&["connect", to]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::spawn(&mut command);
+    running.stdin().unwrap().write_all(bytes).unwrap();
+    running.ended()
+}
+
+#[test]
+fn a_close_without_the_answer_that_was_awaited_is_a_failure_over_tls() {
+    if !has("openssl") {
+        return;
+    }
+    let file = certificate();
+    let (_server, to, _) = secure(&["poetry", "transform"], &file);
+    // Bytes that are no netstring end the connection.
+    let ended = given(&to, b"words");
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    assert!(ended.stderr.contains("closed the connection without an answer"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_request_from_a_pipe_is_answered_over_tls() {
+    if !has("openssl") {
+        return;
+    }
+    let file = certificate();
+    let site = Site::new(&[("file", b"a file")]);
+    let (_server, to, _) = secure(&["serve", site.0.to_str().unwrap()], &file);
+    let ended = given(&to, b"GET /file HTTP/1.1\r\nHost: a\r\n\r\n");
+    ended.quietly(0);
+    assert!(ended.text().ends_with("\r\n\r\na file"), "{}", ended.text());
+}
+
+#[test]
+fn curl_speaks_http2_by_alpn_without_a_setting() {
+    if !has("openssl") || !has("curl") {
+        return;
+    }
+    let file = certificate();
+    let site = Site::new(&[("file", b"a file")]);
+    let (_server, _, port) = secure(&["serve", site.0.to_str().unwrap()], &file);
+    let url = format!("https://localhost:{port}/file");
+    for (option, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        let args = ["--silent", "--noproxy", "*", "--cacert", file.path(), option];
+        let said = peer("curl", &[&args[..], &["-w", " %{http_version}", &url]].concat(), b"");
+        assert_eq!(String::from_utf8(said).unwrap(), format!("a file {version}"));
     }
 }

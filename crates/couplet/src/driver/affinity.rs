@@ -27,7 +27,7 @@ pub(crate) fn pin(number: usize) -> Pinned {
         sched_setaffinity(None, &one)
     });
     if let Err(error) = pinned {
-        tracing::warn!(%error, "cannot bind a loop to a processor");
+        log_warn!(%error, "cannot bind a loop to a processor");
     }
     Pinned
 }
@@ -41,7 +41,7 @@ pub(crate) fn pin(_: usize) -> Pinned {
 pub(crate) fn unpin() {
     #[cfg(target_os = "linux")]
     if let Some(Err(error)) = ALL.get().map(|all| sched_setaffinity(None, all)) {
-        tracing::warn!(%error, "cannot let a thread use all processors");
+        log_warn!(%error, "cannot let a thread use all processors");
     }
 }
 

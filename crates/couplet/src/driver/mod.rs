@@ -37,6 +37,7 @@ pub(crate) mod affinity;
 mod datagrams;
 #[cfg(feature = "testing")]
 pub(crate) mod file_locks;
+mod local;
 #[cfg(feature = "testing")]
 pub mod memory;
 mod mio;
@@ -62,8 +63,6 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
-use couplet_os::local::LocalAddress;
-
 use crate::address::Address;
 pub use crate::slots::Key;
 pub use crate::transport::outbox::{Outbox, Piece, Spares};
@@ -73,6 +72,7 @@ pub use datagrams::{
     Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramsSent, Group, Interface,
     Outgoing,
 };
+pub use local::{LocalEnd, LocalSocket};
 pub use mio::Mio;
 #[cfg(unix)]
 pub use pipe::Pipe;
@@ -144,35 +144,6 @@ pub enum Event {
     JobDone(Ticket),
     /// A signal arrived that [`Commands::watch_signals`] takes.
     Signal(Signal),
-}
-
-/// Our end of a connection.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum LocalEnd {
-    /// Its address, which a port's connections share.
-    Known(Rc<Address>),
-    /// Its address, and the socket.
-    Socket(Rc<Address>, LocalAddress),
-    /// The port listens on all addresses of its host. Which one a connection came to costs a system
-    /// call, made on demand, before [`Commands::close`].
-    Ask(LocalAddress),
-}
-
-impl LocalEnd {
-    /// Of this address, and of the socket that this connection has in the driver, if it has one.
-    pub(crate) fn of(host: impl Into<Rc<Address>>, io: &dyn Commands, key: Key) -> LocalEnd {
-        match io.socket(key) {
-            Some(socket) => LocalEnd::Socket(host.into(), socket),
-            None => LocalEnd::Known(host.into()),
-        }
-    }
-}
-
-impl From<SocketAddr> for LocalEnd {
-    fn from(address: SocketAddr) -> LocalEnd {
-        LocalEnd::Known(Rc::new(address.into()))
-    }
 }
 
 /// Identifies a watched descriptor. Chosen by the caller, and never reused.
@@ -487,6 +458,9 @@ pub enum SocketOption {
     /// See [`Transport::set_reset_unless_closed`](crate::Transport::set_reset_unless_closed).
     /// `SO_LINGER` with a timeout of 0 until [`Commands::shut_write`] or [`Commands::close`].
     ResetUnlessClosed(bool),
+    /// The stream ends when what has arrived is read, though others may still write to it: the output of
+    /// a program that has exited. Only pipes have it.
+    EndsWhenRead,
 }
 
 /// The process at the other end of a UNIX socket, as the system knows it: when it connected, or
@@ -509,7 +483,9 @@ impl SocketOption {
             SocketOption::NoDelay(_)
             | SocketOption::KeepAlive(_)
             | SocketOption::ResetUnlessClosed(_) => true,
-            SocketOption::ReceiveBuffer(_) | SocketOption::SendBuffer(_) => false,
+            SocketOption::ReceiveBuffer(_)
+            | SocketOption::SendBuffer(_)
+            | SocketOption::EndsWhenRead => false,
         }
     }
 }
@@ -598,9 +574,9 @@ pub trait Commands {
         None
     }
 
-    /// The socket of a connection that was made or adopted, by number, where it has one. Asked for at its
-    /// beginning.
-    fn socket(&self, key: Key) -> Option<LocalAddress> {
+    /// The socket of a connection that was made or adopted, where it has one. Asked for when the
+    /// connection begins.
+    fn socket(&self, key: Key) -> Option<LocalSocket> {
         let _ = key;
         None
     }
@@ -743,7 +719,7 @@ impl Commands for Box<dyn Driver> {
         (**self).peer_credentials(key)
     }
 
-    fn socket(&self, key: Key) -> Option<LocalAddress> {
+    fn socket(&self, key: Key) -> Option<LocalSocket> {
         (**self).socket(key)
     }
 
@@ -957,6 +933,16 @@ pub trait World {
     #[cfg(unix)]
     fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         self.watch(id, source, interest)
+    }
+
+    /// The process has forked. In the child the world gets new descriptors, with the registrations of
+    /// the ones that it shares with the parent.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; in the child, [`Unsupported`](io::ErrorKind::Unsupported) in a world that cannot.
+    fn forked(&self, is_child: bool) -> io::Result<()> {
+        if is_child { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
     }
 
     /// Stops watching it.

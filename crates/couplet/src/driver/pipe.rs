@@ -75,7 +75,7 @@ impl Pipe {
     /// When it is not open.
     pub fn inherited(number: i32) -> io::Result<Pipe> {
         use rustix::fs::{OFlags, fcntl_getfl};
-        let descriptor = couplet_os::descriptor::duplicate(number)?;
+        let descriptor = couplet_os::descriptor::inherited(number)?;
         let mode = fcntl_getfl(&descriptor)? & OFlags::RWMODE;
         let pipe = match mode {
             OFlags::RDONLY => Pipe::reader(descriptor),

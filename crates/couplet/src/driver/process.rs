@@ -73,7 +73,8 @@ pub enum ChildFd {
     ToChild,
     /// A pipe that the child writes to and we read. Twisted's `"r"`.
     FromChild,
-    /// What we have under this number.
+    /// The descriptor that we inherited under this number. One that this program opened is given as a
+    /// [`File`](Self::File).
     Inherit(i32),
     /// The same as another one of the child's, such as 1 for `2>&1`: what is written to the two arrives in
     /// its order.
@@ -260,8 +261,15 @@ impl Command {
     }
 
     /// Its standard input and output are one connection, found at 1. Its errors are ours, unless they go
-    /// elsewhere.
-    pub(crate) fn into_stream(mut self) -> Self {
+    /// elsewhere. If it ends with that, it leads a process group, unless it is to join one, and dies with
+    /// the thread of this loop.
+    pub(crate) fn into_stream(mut self, ends: bool) -> Self {
+        if ends && matches!(self.session, Session::Ours) {
+            self.session = Session::Group(0);
+        }
+        if ends && self.death_signal.is_none() {
+            self.death_signal = Some(ProcessSignal::KILL);
+        }
         if matches!(self.descriptors.get(&2), Some(ChildFd::FromChild)) {
             self = self.descriptor(2, ChildFd::Inherit(2));
         }
@@ -680,7 +688,7 @@ impl Plumbing {
                 self.ours.insert(number, super::Pipe::reader(reader));
                 writer.into()
             }
-            ChildFd::Inherit(ours) => couplet_os::descriptor::duplicate(*ours)?,
+            ChildFd::Inherit(ours) => couplet_os::descriptor::inherited(*ours)?,
             ChildFd::SameAs(other) => match self.theirs.get(other) {
                 Some(other) => other.try_clone()?,
                 None => {
@@ -739,7 +747,7 @@ pub(super) fn spawn(
     let mut stdio = |number: i32| match theirs.remove(&number) {
         Some(theirs) => Stdio::from(theirs),
         None => {
-            setup.closed.push(number);
+            setup.closed[number as usize] = true;
             Stdio::null()
         }
     };

@@ -256,7 +256,7 @@ fn give_back(descriptor: OwnedFd, before: Termios, waits: bool) {
     }
     let wait = move || restore(OptionalActions::Drain, &descriptor, &before);
     if let Err(error) = std::thread::Builder::new().name("couplet-serial".to_owned()).spawn(wait) {
-        tracing::warn!(%error, "cannot wait for the output of a serial line");
+        log_warn!(%error, "cannot wait for the output of a serial line");
     }
 }
 

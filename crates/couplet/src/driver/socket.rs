@@ -104,7 +104,7 @@ impl ConnectedSocket {
     /// When it is not open.
     pub(crate) fn inherited(descriptor: i32) -> io::Result<Option<ConnectedSocket>> {
         use rustix::net::{SocketType, sockopt};
-        let socket = couplet_os::descriptor::duplicate(descriptor)?;
+        let socket = couplet_os::descriptor::inherited(descriptor)?;
         let is_stream = sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
         Ok(is_stream.then(|| socket.into()))
     }
@@ -121,7 +121,7 @@ impl ListeningSocket {
     /// it listens; there the first accept fails.
     pub fn inherited(descriptor: i32) -> io::Result<ListeningSocket> {
         use rustix::net::{SocketType, sockopt};
-        let socket = couplet_os::descriptor::duplicate(descriptor)?;
+        let socket = couplet_os::descriptor::inherited(descriptor)?;
         let is_stream = sockopt::socket_type(&socket)? == SocketType::STREAM;
         #[cfg(target_vendor = "apple")]
         let listens = true;

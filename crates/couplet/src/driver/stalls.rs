@@ -213,22 +213,14 @@ impl Watched {
         }
         let thread = &*self.thread;
         let trace = trace.map_or_else(String::new, |trace| format!("\n{trace}"));
-        if tracing::enabled!(tracing::Level::WARN) {
-            let (kind, of) = (inner.kind, inner.of);
-            let place = inner.place.map(tracing::field::display);
-            tracing::warn!(kind, of, place, ?held, thread, "a loop is held up by: {what}{trace}");
-        } else {
-            eprintln!("the loop of thread {thread} is held up, since {held:?}, by: {what}{trace}");
-        }
+        let (kind, of) = (inner.kind, inner.of);
+        let place = inner.place.map(tracing::field::display);
+        log_warn!(kind, of, place, ?held, thread, "a loop is held up by: {what}{trace}");
     }
 
     fn report_end(&self, held: Duration, done: &Doing) {
         let thread = &*self.thread;
-        if tracing::enabled!(tracing::Level::WARN) {
-            tracing::warn!(kind = done.kind, ?held, thread, "the loop goes on, after: {done}");
-        } else {
-            eprintln!("the loop of thread {thread} goes on, after {held:?}, from: {done}");
-        }
+        log_warn!(kind = done.kind, ?held, thread, "the loop goes on, after: {done}");
     }
 }
 
@@ -271,7 +263,7 @@ impl Detector {
         };
         match thread.spawn(run) {
             Ok(_) => loops.runs = true,
-            Err(error) => tracing::error!(%error, "cannot start a thread: stalls are not detected"),
+            Err(error) => log_error!(%error, "cannot start a thread: stalls are not detected"),
         }
     }
 

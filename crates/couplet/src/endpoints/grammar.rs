@@ -283,6 +283,10 @@ impl Parts {
             if near(&first.text, E::kinds().names()).is_some() {
                 self.doubtful = Some(first.clone());
             }
+            if first.text == "udp" {
+                let others = E::starts_with();
+                return Err(first.error(format!("udp: has datagrams and no stream: {others}")));
+            }
             return match E::is_reserved(&first.text) {
                 true => Err(first.error(E::starts_with())),
                 false => Ok(None),
@@ -296,6 +300,20 @@ impl Parts {
         }
         self.kinds.push(self.parts.remove(at).text);
         Ok(Some(read))
+    }
+
+    /// Takes this kind, with which the string has to begin.
+    pub(super) fn take_only_kind(&mut self, kind: &str) -> Result<(), EndpointError> {
+        match self.parts.first() {
+            Some(first) if first.is_word() && first.text == kind => {
+                self.kinds.push(self.parts.remove(0).text);
+                Ok(())
+            }
+            first => {
+                let at = first.map_or(0, |first| first.start);
+                Err(self.whole_error(at, format!("an address for datagrams starts with {kind}:")))
+            }
+        }
     }
 
     /// True in a string without any kind.

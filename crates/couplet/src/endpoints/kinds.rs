@@ -259,6 +259,26 @@ pub(super) fn parse<E: Side + ?Sized>(
     Err(error.with_hint(hint))
 }
 
+/// Reads a string of the kind `udp:`, which is of no direction's table: it has no streams.
+pub(super) fn datagrams<T>(
+    text: &str,
+    read: impl Fn(&mut Parts) -> Result<T, EndpointError>,
+) -> Result<T, EndpointError> {
+    let whole = |parts: &mut Parts| {
+        parts.take_only_kind("udp")?;
+        let found = read(parts)?;
+        parts.finish().map(|()| found)
+    };
+    let options = ListenOptions::default();
+    let mut parts = Parts::new(text, &options)?;
+    whole(&mut parts).map_err(|error| {
+        let likely = [parts.with_near_keywords(), bracketed(text)];
+        let reads =
+            |hint: &String| Parts::new(hint, &options).and_then(|mut it| whole(&mut it)).is_ok();
+        error.with_hint(likely.into_iter().flatten().find(reads))
+    })
+}
+
 fn read<E: Side + ?Sized>(parts: &mut Parts) -> Result<Arc<E>, EndpointError> {
     let endpoint = parts.endpoint::<E>()?;
     parts.finish()?;
@@ -311,10 +331,8 @@ fn bracketed(text: &str) -> Option<String> {
     if let Some((before, ip)) = text.rsplit_once('=') {
         return is_ip(ip).then(|| format!("{before}=[{ip}]"));
     }
-    let (kind, rest) = match text.strip_prefix("tcp:") {
-        Some(rest) => ("tcp:", rest),
-        None => ("", text),
-    };
+    let kind = ["tcp:", "udp:"].into_iter().find(|kind| text.starts_with(kind)).unwrap_or("");
+    let rest = &text[kind.len()..];
     let (ip, port) = rest.rsplit_once(':')?;
     is_ip(ip).then(|| format!("{kind}[{ip}]:{port}"))
 }

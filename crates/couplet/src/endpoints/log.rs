@@ -1,14 +1,11 @@
 //! The traffic log's part of the grammar: `log:` before another endpoint.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::grammar::{Part, Parts, print_over, print_part};
+use super::record_file::{Appending, RecordFile, Records};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
@@ -22,9 +19,11 @@ use crate::transport::Transport;
 /// what passes: without a file to the program's log, with the target `couplet::traffic`; with one at
 /// its end. `form=pcap`, which is what a name that ends with `.pcap` means, is a file for Wireshark.
 ///
-/// The limit is of each connection, 64 KiB unless set; that of a capture is of the file, 256 MiB. A
-/// log shows what passes at its place: in `log:tls:443` plaintext, in `tls:log:443` what is on the
-/// wire. It is written in the loop, so the file is to be on a disk that is not slow. Twisted's
+/// The limit is of each connection, 64 KiB unless set; that of a capture is of the file, 256 MiB, with all
+/// that is in it. A log shows what passes at its place: in `log:tls:443` plaintext, in `tls:log:443` what is
+/// on the wire. It is written in the loop, so the file is to be on a disk that is not slow; pipes are
+/// refused, because they wait for their readers. Several loops, ports and connects may write to one file:
+/// each line and each packet is whole, and what a full disk has cut is removed. Twisted's
 /// `TrafficLoggingFactory`.
 #[derive(Clone, Debug)]
 pub struct Logged<E> {
@@ -37,7 +36,12 @@ struct Log {
     file: Option<Part>,
     form: Option<Form>,
     limit: Option<u64>,
+    /// Once the endpoint is in use; shared by its clones.
+    opened: Arc<OnceLock<Arc<RecordFile>>>,
 }
+
+/// The most bytes of a capture file, unless set otherwise.
+const LIMIT: u64 = 256 * 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -56,7 +60,8 @@ impl<E> Logged<E> {
     /// Appends lines to this file.
     #[must_use]
     pub fn file(mut self, path: impl Into<String>, form: LogForm) -> Self {
-        self.log.file = Some(Part::alone(path.into()));
+        self.log =
+            Log { file: Some(Part::alone(path.into())), limit: self.log.limit, ..Log::default() };
         self.lines(form)
     }
 
@@ -73,8 +78,8 @@ impl<E> Logged<E> {
     /// Writes a capture file, or continues it.
     #[must_use]
     pub fn pcap(mut self, path: impl Into<String>) -> Self {
-        self.log.file = Some(Part::alone(path.into()));
-        self.log.form = Some(Form::Pcap);
+        let (file, form) = (Some(Part::alone(path.into())), Some(Form::Pcap));
+        self.log = Log { file, form, limit: self.log.limit, ..Log::default() };
         self
     }
 
@@ -101,7 +106,7 @@ impl Log {
         };
         let limit = parts.keyword("limit");
         let limit = limit.map(|part| part.number("bytes", 1, u64::MAX)).transpose()?;
-        Ok(Log { file, form, limit })
+        Ok(Log { file, form, limit, ..Log::default() })
     }
 
     /// As set, or as the file's name says.
@@ -114,6 +119,20 @@ impl Log {
         }
     }
 
+    /// The file, which is opened once.
+    fn opened(&self, file: &Part) -> Result<Arc<RecordFile>, EndpointError> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened.clone());
+        }
+        let (records, limit) = match self.form() {
+            Form::Pcap => (Records::Packets, self.limit.unwrap_or(LIMIT)),
+            Form::Text | Form::Hex => (Records::Lines, u64::MAX),
+        };
+        let refused = |error| file.error(format!("cannot write to this file: {}", Plain(&error)));
+        let opened = RecordFile::open(file.text(), records, limit).map_err(refused)?;
+        Ok(self.opened.get_or_init(|| opened).clone())
+    }
+
     fn put(
         &self,
         reactor: &Reactor,
@@ -123,8 +142,9 @@ impl Log {
         let limit = self.limit;
         let form = match (self.form(), &self.file) {
             (Form::Pcap, Some(file)) => {
-                let pcap = capture(file.text(), reactor).map_err(|error| refused(file, &error))?;
-                let pcap = if let Some(limit) = limit { pcap.limit(limit) } else { pcap };
+                let file = Appending(self.opened(file)?);
+                let pcap = Pcap::resumed(file, reactor.now(), reactor.unix_time());
+                let pcap = pcap.limit(u64::MAX);
                 return Ok(factory.layered("log", move |new| {
                     let unknown = Address::from(SocketAddr::from(([0, 0, 0, 0], 0)));
                     let host = new.host().unwrap_or(unknown);
@@ -135,13 +155,7 @@ impl Log {
             (Form::Hex, _) => LogForm::Hex,
             (Form::Text | Form::Pcap, _) => LogForm::Text,
         };
-        let lines = match &self.file {
-            Some(file) => {
-                let opened = OpenOptions::new().create(true).append(true).open(file.text());
-                Some(LogFile::new(opened.map_err(|error| refused(file, &error))?))
-            }
-            None => None,
-        };
+        let lines = self.file.as_ref().map(|file| self.opened(file)).transpose()?;
         Ok(factory.layered("log", move |new| Some(log_lines(form, limit, new.peer(), &lines))))
     }
 }
@@ -151,11 +165,11 @@ fn log_lines(
     form: LogForm,
     limit: Option<u64>,
     peer: &Address,
-    file: &Option<LogFile>,
+    file: &Option<Arc<RecordFile>>,
 ) -> Box<dyn Layer> {
     let (peer, file) = (peer.clone(), file.clone());
     let lines = Lines::new(form, move |line: &str| match &file {
-        Some(file) => file.log(&peer, line),
+        Some(file) => file.append(format!("{peer} {line}\n").as_bytes()),
         None => tracing::info!(target: "couplet::traffic", %peer, "{line}"),
     });
     Box::new(TrafficLog::new(match limit {
@@ -164,58 +178,16 @@ fn log_lines(
     }))
 }
 
-fn refused(file: &Part, error: &io::Error) -> EndpointError {
-    file.error(format!("cannot write to this file: {}", Plain(error)))
-}
-
-/// A file of lines; after an error nothing more is written.
-#[derive(Clone)]
-struct LogFile(Rc<RefCell<Option<File>>>);
-
-impl LogFile {
-    fn new(file: File) -> LogFile {
-        LogFile(Rc::new(RefCell::new(Some(file))))
-    }
-
-    fn log(&self, peer: &Address, line: &str) {
-        let mut file = self.0.borrow_mut();
-        let Some(open) = file.as_mut() else { return };
-        if let Err(error) = open.write_all(format!("{peer} {line}\n").as_bytes()) {
-            tracing::warn!(%error, "the traffic log ends here");
-            *file = None;
-        }
-    }
-}
-
-/// A capture file, begun or continued.
-fn capture(path: &str, reactor: &Reactor) -> io::Result<Pcap> {
-    let file = begin_capture(path)?;
-    Ok(Pcap::resumed(file, reactor.now(), reactor.unix_time()))
-}
-
-/// A file that begins as a capture does.
-fn begin_capture(path: &str) -> io::Result<File> {
-    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
-    let mut header = Vec::new();
-    Read::by_ref(&mut file).take(Pcap::HEADER.len() as u64).read_to_end(&mut header)?;
-    match &*header {
-        [] => file.write_all(&Pcap::HEADER)?,
-        header if header == Pcap::HEADER => {}
-        _ => return Err(io::Error::other("it exists, and is not a capture file of this kind")),
-    }
-    Ok(file)
-}
-
 impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         self.over.listen(reactor, self.log.put(reactor, factory, true)?)
     }
 
-    /// A capture file is begun here: two loops might both find it empty.
+    /// The file is opened here, for all loops.
     fn share(&self, loops: usize) -> Result<SharedPort> {
         let log = self.log.clone();
-        if let (Form::Pcap, Some(file)) = (log.form(), &log.file) {
-            begin_capture(file.text()).map_err(|error| refused(file, &error))?;
+        if let Some(file) = &log.file {
+            log.opened(file)?;
         }
         Ok(self.over.share(loops)?.wrapped(|over| Logged { over, log }))
     }
@@ -248,7 +220,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 
 impl<E: fmt::Display> fmt::Display for Logged<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Log { file, form, limit } = &self.log;
+        let Log { file, form, limit, .. } = &self.log;
         print_over(f, "log", &self.over.to_string())?;
         print_part(f, "file", file.as_ref())?;
         let form = form.map(|form| match form {

@@ -59,6 +59,7 @@ mod log;
 #[cfg(unix)]
 mod process;
 mod proxy;
+mod record_file;
 #[cfg(unix)]
 mod serial;
 mod shared;
@@ -66,6 +67,7 @@ mod tcp;
 mod throttle;
 #[cfg(any(feature = "tls", feature = "ring"))]
 mod tls;
+mod udp;
 mod unix;
 
 use std::any::Any;
@@ -89,6 +91,7 @@ pub use tcp::{TcpClient, TcpServer};
 pub use throttle::Throttled;
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub use tls::{TlsClient, TlsServer};
+pub use udp::{UdpClient, UdpServer};
 pub use unix::{UnixClient, UnixServer};
 
 use crate::address::Address;
@@ -342,6 +345,19 @@ impl Reactor {
         endpoint.into_endpoint()?.listen(self, factory)
     }
 
+    /// [`listen`](Self::listen), where TLS offers these application protocols unless its endpoint names some.
+    #[cfg(feature = "http")]
+    #[track_caller]
+    pub(crate) fn listen_offering<K>(
+        &self,
+        protocols: &'static [&'static str],
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port> {
+        let factory = ErasedFactory::new(factory.into_factory());
+        endpoint.into_endpoint()?.listen(self, factory.offering(protocols))
+    }
+
     /// Connects to an endpoint; the Deferred fires with the connection once `connection_made` has
     /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint, or names
     /// something that cannot be used, otherwise with [`ConnectError`](crate::ConnectError) or the
@@ -354,6 +370,41 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         let factory = ErasedFactory::new(factory.into_factory());
+        match endpoint.into_endpoint() {
+            Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
+            Err(error) => Deferred::fail(Failure::from(error)),
+        }
+    }
+
+    /// Connects to an endpoint on behalf of the peer of another connection, as a proxy does: endpoints that
+    /// announce who the client is, such as `haproxy:`, announce that one. Everything else is as with
+    /// [`connect`](Self::connect).
+    ///
+    /// ```
+    /// use couplet::protocols::Relay;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// /// Joins each client to a server, which gets the client's address.
+    /// struct Proxy;
+    /// impl Protocol for Proxy {
+    ///     fn connection_made(&mut self, client: &Transport) {
+    ///         let (near, far) = Relay::pair();
+    ///         let mut far = Some(far);
+    ///         let factory = move |_: &couplet::Address| far.take();
+    ///         client.reactor().connect_for(client, "haproxy:localhost:8000", factory).detach();
+    ///         client.upgrade(near);
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn connect_for<K, F: IntoFactory<K>>(
+        &self,
+        client: &Transport,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let factory = ErasedFactory::new(factory.into_factory()).on_behalf_of(client);
         match endpoint.into_endpoint() {
             Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
             Err(error) => Deferred::fail(Failure::from(error)),

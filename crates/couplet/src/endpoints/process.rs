@@ -3,17 +3,21 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, escaped};
+use super::grammar::{Part, Parts, Seconds, escaped};
 use super::{ClientEndpoint, EndpointError};
 use crate::defer::{Deferred, Result};
 use crate::factory::ErasedFactory;
-use crate::process::{ChildFd, Command, WindowSize};
+use crate::process::{ChildFd, Command, WhenLost, WindowSize};
 use crate::reactor::Reactor;
 use crate::transport::Transport;
 
-/// `process:COMMAND[:directory=PATH][:uid=N][:gid=N][:stderr=inherit|stdout|null][:pty=yes|no]`: each connect
-/// starts the program, and connects to its standard input and output. Its standard error is ours unless
-/// `stderr` is `stdout`, where it is received too, or `null`.
+/// `process:COMMAND[:directory=PATH][:uid=N][:gid=N][:stderr=inherit|stdout|null][:pty=yes|no][:kill=SECONDS]
+/// [:keep=yes|no]`: each connect starts the program, and connects to its standard input and output. Its
+/// standard error is ours unless `stderr` is `stdout`, where it is received too, or `null`.
+///
+/// The program and its connection end together. When the connection is lost, its input is closed, and its
+/// process group is sent SIGTERM and, after `kill` (5 s unless set), SIGKILL: see [`WhenLost::End`]. With
+/// `keep=yes` it is left alone, and may outlive this program: [`WhenLost::Keep`].
 ///
 /// The words of COMMAND are separated by spaces; those with spaces are in single or double quotes. No shell
 /// sees it. A `:`, a `=` or a `[` in it is escaped by a backslash, as everywhere in an endpoint.
@@ -31,6 +35,8 @@ use crate::transport::Transport;
 pub struct ProcessClient {
     /// What is started.
     pub command: Command,
+    /// The fate of the program when its connection is lost.
+    pub when_lost: WhenLost,
     /// It has a terminal.
     pty: bool,
 }
@@ -39,13 +45,14 @@ impl ProcessClient {
     /// Connects to this program: see [`Reactor::connect_process`].
     #[must_use]
     pub fn new(command: Command) -> ProcessClient {
-        ProcessClient { command, pty: false }
+        ProcessClient { command, when_lost: WhenLost::default(), pty: false }
     }
 }
 
 impl ClientEndpoint for ProcessClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
-        let connecting = reactor.connect_process(self.command.clone(), factory);
+        let command = self.command.clone();
+        let connecting = reactor.connect_process_with(command, self.when_lost, factory);
         connecting.map(|connection| connection.transport())
     }
 }
@@ -79,7 +86,20 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
         }
         command = command.terminal(WindowSize::default());
     }
-    Ok(Arc::new(ProcessClient { command, pty }))
+    let when_lost = when_lost(parts)?;
+    Ok(Arc::new(ProcessClient { command, when_lost, pty }))
+}
+
+fn when_lost(parts: &mut Parts) -> Result<WhenLost, EndpointError> {
+    let kill = parts.keyword("kill");
+    let mut keep = false;
+    parts.set("keep", &mut keep)?;
+    match kill {
+        Some(kill) if keep => Err(kill.error("with keep=yes the program is not killed")),
+        Some(kill) => Ok(WhenLost::End(kill.seconds()?)),
+        None if keep => Ok(WhenLost::Keep),
+        None => Ok(WhenLost::default()),
+    }
 }
 
 fn stderr_of(part: &Part) -> Result<ChildFd, EndpointError> {
@@ -133,6 +153,13 @@ impl fmt::Display for ProcessClient {
             Some(ChildFd::Null) => write!(f, ":stderr=null")?,
             _ => {}
         }
-        if self.pty { write!(f, ":pty=yes") } else { Ok(()) }
+        if self.pty {
+            write!(f, ":pty=yes")?;
+        }
+        match self.when_lost {
+            lost if lost == WhenLost::default() => Ok(()),
+            WhenLost::End(grace) => write!(f, ":kill={}", Seconds(grace)),
+            WhenLost::Keep => write!(f, ":keep=yes"),
+        }
     }
 }

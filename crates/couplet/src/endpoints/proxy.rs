@@ -29,8 +29,12 @@ pub struct ProxyServer {
     header_timeout: Option<Duration>,
 }
 
-/// `haproxy:`, to connect: `haproxy:ENDPOINT[:version=1|2]`. Writes a PROXY header with the addresses
-/// of the connection; version 1, which is text, unless set.
+/// `haproxy:`, to connect: `haproxy:ENDPOINT[:version=1|2]`. Writes a PROXY header; version 1, which is text,
+/// unless set.
+///
+/// It has the addresses of the client on whose behalf the connection is made, by
+/// [`Reactor::connect_for`]; of a client without IP addresses, such as one on a UNIX socket, it says that
+/// they are unknown (`UNKNOWN`, or `LOCAL` in version 2). Else it has the addresses of the connection itself.
 #[derive(Clone, Debug)]
 pub struct ProxyClient {
     over: Arc<dyn ClientEndpoint>,
@@ -112,7 +116,7 @@ fn reader(
     let peer = new.peer().ip();
     let is_trusted = |ip| trusted.is_empty() || trusted.iter().any(|network| network.contains(ip));
     if !peer.is_none_or(is_trusted) {
-        tracing::warn!(peer = %new.peer(), "rejected: not a trusted proxy");
+        log_warn!(peer = %new.peer(), "rejected: not a trusted proxy");
         return None;
     }
     let now = new.reactor().now();
@@ -150,15 +154,21 @@ impl ProxyClient {
     }
 }
 
-/// The header of a connection: that it is the client's own where there is no place for the addresses.
-fn writer(host: Option<Address>, peer: &Address, version: ProxyVersion) -> Option<Box<dyn Layer>> {
-    let header = host.map(|host| ProxyHeader::new(host, peer.clone())).unwrap_or_default();
-    let writer = ProxyWriter::new(&header, version)
-        .or_else(|_| ProxyWriter::new(&ProxyHeader::default(), version));
-    match writer {
+/// The header of a client at this address, which has connected to that one. A header has a place for IP
+/// addresses alone.
+fn header((client, server): (Address, Address)) -> ProxyHeader {
+    let has_place = |address: &Address| address.socket_addr().is_some();
+    match has_place(&client) && has_place(&server) {
+        true => ProxyHeader::new(client, server),
+        false => ProxyHeader::default(),
+    }
+}
+
+fn writer(header: &ProxyHeader, peer: &Address, version: ProxyVersion) -> Option<Box<dyn Layer>> {
+    match ProxyWriter::new(header, version) {
         Ok(writer) => Some(Box::new(writer)),
         Err(error) => {
-            tracing::error!(%peer, %error, "no PROXY header can be written");
+            log_error!(%peer, %error, "no PROXY header can be written");
             None
         }
     }
@@ -167,8 +177,12 @@ fn writer(host: Option<Address>, peer: &Address, version: ProxyVersion) -> Optio
 impl ClientEndpoint for ProxyClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
         let version = self.version;
-        let factory =
-            factory.layered("haproxy", move |new| writer(new.host(), new.peer(), version));
+        let client = factory.client().map(|(peer, host)| (peer.clone(), host.clone()));
+        let factory = factory.layered("haproxy", move |new| {
+            let ours = || Some((new.host()?, new.peer().clone()));
+            let header = client.clone().or_else(ours).map(header).unwrap_or_default();
+            writer(&header, new.peer(), version)
+        });
         self.over.connect(reactor, factory)
     }
 

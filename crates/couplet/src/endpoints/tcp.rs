@@ -117,21 +117,10 @@ pub(super) fn server6(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endp
 fn read_server(parts: &mut Parts, six: bool) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
     let form = parts.form("PORT or HOST:PORT");
     let (host, port) = parts.host_and_port(&form)?;
-    // After a host it is one address too many, which stays there.
-    let interface = if host.is_none() { parts.keyword("interface") } else { None };
-    parts.note("interface", true);
-    let address = match host.or(interface) {
-        Some(host) => {
-            let address = host.interface(port.port_to_listen(&host)?)?;
-            if six && address.is_ipv4() {
-                return Err(host.error("tcp6: listens on an IPv6 address, such as [::1]"));
-            }
-            address
-        }
-        None if !parts.is_short() => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?),
-        // A port alone is local.
-        None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.port_alone(parts, &form, 0)?),
-    };
+    let (address, host) = parts.address_to_listen(host, &port, &form)?;
+    if let Some(host) = host.filter(|_| six && address.is_ipv4()) {
+        return Err(host.error("tcp6: listens on an IPv6 address, such as [::1]"));
+    }
     let mut options = parts.options.clone();
     if six {
         options.dual_stack = false;
@@ -170,8 +159,33 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     Ok(Arc::new(TcpClient { host, port, options }))
 }
 
+impl Parts {
+    /// The address to listen on, and the part that says it: `host`, or `interface=`. Without one it is all
+    /// addresses, or in a string without a kind this machine's own.
+    pub(super) fn address_to_listen(
+        &mut self,
+        host: Option<Part>,
+        port: &Part,
+        form: &str,
+    ) -> Result<(SocketAddr, Option<Part>), EndpointError> {
+        // After a host it is one address too many, which stays there.
+        let interface = if host.is_none() { self.keyword("interface") } else { None };
+        self.note("interface", true);
+        let host = host.or(interface);
+        let address = match &host {
+            Some(host) => host.interface(port.port_to_listen(host)?)?,
+            None if !self.is_short() => {
+                SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
+            }
+            // A port alone is local.
+            None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.port_alone(self, form, 0)?),
+        };
+        Ok((address, host))
+    }
+}
+
 impl Part {
-    fn port(&self, least: u64) -> Result<u16, EndpointError> {
+    pub(super) fn port(&self, least: u64) -> Result<u16, EndpointError> {
         Ok(self.number("a port number", least, 65_535)? as u16)
     }
 
@@ -224,7 +238,7 @@ impl Part {
     }
 
     /// A host to connect to: a name or an IP address.
-    fn host(self) -> Result<String, EndpointError> {
+    pub(super) fn host(self) -> Result<String, EndpointError> {
         if self.text.is_empty() {
             return Err(self.error("missing host name or IP address"));
         }
@@ -258,10 +272,8 @@ impl fmt::Display for TcpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TcpServer { address, options } = self;
         let default = ListenOptions::default();
-        write!(f, "tcp:{}", address.port())?;
-        if address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED) || scope(address) != 0 {
-            print_ip(f, "interface", address)?;
-        }
+        write!(f, "tcp:")?;
+        print_address(f, address)?;
         if options.backlog != default.backlog {
             write!(f, ":backlog={}", options.backlog)?;
         }
@@ -274,12 +286,8 @@ impl fmt::Display for TcpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TcpClient { host, port, options } = self;
         let default = ConnectOptions::default();
-        if host.parse::<Ipv6Addr>().is_ok() || split_scope(host).is_some() {
-            write!(f, "tcp:[{}]:{port}", host.replace('\\', r"\\").replace(']', r"\]"))?;
-        } else {
-            // An unescaped `=` would turn what precedes it into a keyword.
-            write!(f, "tcp:{}:{port}", quote(host).replace('=', r"\="))?;
-        }
+        write!(f, "tcp:")?;
+        print_peer(f, host, *port)?;
         if options.timeout != default.timeout {
             write!(f, ":timeout={}", Seconds(options.timeout))?;
         }
@@ -292,6 +300,24 @@ impl fmt::Display for TcpClient {
         print_changed!(f, options, default, no_delay);
         Ok(())
     }
+}
+
+/// Writes an address to listen on, behind the kind.
+pub(super) fn print_address(f: &mut fmt::Formatter<'_>, address: &SocketAddr) -> fmt::Result {
+    write!(f, "{}", address.port())?;
+    match address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && scope(address) == 0 {
+        true => Ok(()),
+        false => print_ip(f, "interface", address),
+    }
+}
+
+/// Writes a host and a port to connect to, behind the kind.
+pub(super) fn print_peer(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    if host.parse::<Ipv6Addr>().is_ok() || split_scope(host).is_some() {
+        return write!(f, "[{}]:{port}", host.replace('\\', r"\\").replace(']', r"\]"));
+    }
+    // An unescaped `=` would turn what precedes it into a keyword.
+    write!(f, "{}:{port}", quote(host).replace('=', r"\="))
 }
 
 fn print_ip(f: &mut fmt::Formatter<'_>, key: &str, address: &SocketAddr) -> fmt::Result {

@@ -127,30 +127,31 @@ impl TlsServer {
 
 impl ServerEndpoint for TlsServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, with_tls(self.load()?.into(), factory))
+        self.over.listen(reactor, with_tls(&self.load()?, factory))
     }
 
     /// The files are read here, once; so each loop resumes the sessions of all.
     fn share(&self, loops: usize) -> Result<SharedPort> {
-        let (tls, text) = (Arc::new(self.load()?), self.to_string());
+        let (tls, text) = (self.load()?, self.to_string());
         Ok(self.over.share(loops)?.wrapped(|over| Loaded { over, tls, text }))
     }
 }
 
-fn with_tls(tls: Arc<ServerTls>, factory: ErasedFactory) -> ErasedFactory {
+fn with_tls(tls: &ServerTls, mut factory: ErasedFactory) -> ErasedFactory {
+    let tls = tls.offering(factory.take_protocols());
     factory.layered("tls", move |new| Some(Box::new(tls.layer(new.reactor().now()))))
 }
 
 /// A [`TlsServer`] whose files have been read.
 struct Loaded {
     over: Arc<dyn ServerEndpoint>,
-    tls: Arc<ServerTls>,
+    tls: ServerTls,
     text: String,
 }
 
 impl ServerEndpoint for Loaded {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, with_tls(self.tls.clone(), factory))
+        self.over.listen(reactor, with_tls(&self.tls, factory))
     }
 }
 

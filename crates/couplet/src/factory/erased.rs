@@ -5,13 +5,14 @@ use std::any::Any;
 use std::fmt;
 use std::panic::Location;
 
-use super::{AnyFactory, Ends, Factory};
+use super::{AnyFactory, Ends, Factory, Newcomer, Seat};
 use crate::address::Address;
 use crate::error::Reason;
 use crate::layers::Layer;
 use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::{Connector, Reactor, Source};
+use crate::transport::Transport;
 
 /// A factory of any type, as endpoints get it: [`ServerEndpoint::listen`] and
 /// [`ClientEndpoint::connect`] pass it to another endpoint, or to a method of the [`Reactor`] such as
@@ -22,13 +23,22 @@ use crate::reactor::{Connector, Reactor, Source};
 /// [`ServerEndpoint::listen`]: crate::endpoints::ServerEndpoint::listen
 /// [`ClientEndpoint::connect`]: crate::endpoints::ClientEndpoint::connect
 pub struct ErasedFactory {
-    pub(crate) factory: Box<dyn AnyFactory>,
+    /// Contained: an endpoint may fail without using it.
+    pub(crate) factory: Contained<Box<dyn AnyFactory>>,
     /// Where the user asked to listen or connect.
     pub(crate) place: Source,
     /// The names of its layers, as in an endpoint string: `haproxy:tls:`.
     pub(crate) prefix: String,
+    /// The application protocols that TLS offers, where its endpoint names none.
+    #[cfg_attr(
+        not(any(feature = "tls", feature = "ring")),
+        allow(dead_code, reason = "only TLS offers them")
+    )]
+    protocols: &'static [&'static str],
     /// The connection whose layers were asked for is rejected.
     rejected: bool,
+    /// The addresses of the connection on whose behalf this one is made: its peer, and its host.
+    client: Option<(Address, Address)>,
 }
 
 impl ErasedFactory {
@@ -39,8 +49,36 @@ impl ErasedFactory {
         if let Some(erased) = (&mut slot as &mut dyn Any).downcast_mut::<Option<ErasedFactory>>() {
             return erased.take().expect("put there above");
         }
-        let factory = Box::new(slot.expect("not taken out"));
-        ErasedFactory { factory, place: Location::caller(), prefix: String::new(), rejected: false }
+        let factory: Box<dyn AnyFactory> = Box::new(slot.expect("not taken out"));
+        let factory = Contained::new(factory);
+        let (place, prefix) = (Location::caller(), String::new());
+        ErasedFactory { factory, place, prefix, protocols: &[], rejected: false, client: None }
+    }
+
+    /// Connects on behalf of the peer of this connection.
+    pub(crate) fn on_behalf_of(mut self, client: &Transport) -> ErasedFactory {
+        self.client = Some((client.peer().clone(), client.host().clone()));
+        self
+    }
+
+    /// The client on whose behalf a connection is made by
+    /// [`connect_for`](Reactor::connect_for): its address, and the address that it has connected to.
+    pub fn client(&self) -> Option<(&Address, &Address)> {
+        self.client.as_ref().map(|(peer, host)| (peer, host))
+    }
+
+    /// Has the TLS next to it offer these application protocols, the preferred one first, unless its
+    /// endpoint names some.
+    #[cfg(feature = "http")]
+    pub(crate) fn offering(mut self, protocols: &'static [&'static str]) -> ErasedFactory {
+        self.protocols = protocols;
+        self
+    }
+
+    /// Takes the protocols for the TLS layer next to it: a second one below knows nothing of them.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(crate) fn take_protocols(&mut self) -> &'static [&'static str] {
+        std::mem::take(&mut self.protocols)
     }
 
     /// Puts a wrapper around the factory.
@@ -48,8 +86,7 @@ impl ErasedFactory {
         self,
         wrap: impl FnOnce(Box<dyn AnyFactory>) -> Box<dyn AnyFactory>,
     ) -> ErasedFactory {
-        let ErasedFactory { factory, place, prefix, rejected } = self;
-        ErasedFactory { factory: wrap(factory), place, prefix, rejected }
+        ErasedFactory { factory: Contained::new(wrap(self.factory.take())), ..self }
     }
 
     /// Puts a layer under each connection. Those that the factory has already lie above it, so the
@@ -65,8 +102,10 @@ impl ErasedFactory {
     ) -> ErasedFactory {
         let prefix = format!("{}{name}:", self.prefix);
         let make: Make = Box::new(make);
-        let over = OverLayer { make: Contained::new(make), inner: self.factory, reactor: None };
-        ErasedFactory { factory: Box::new(over), place: self.place, prefix, rejected: false }
+        let inner = self.factory.take();
+        let over: Box<dyn AnyFactory> =
+            Box::new(OverLayer { make: Contained::new(make), inner, reactor: None });
+        ErasedFactory { factory: Contained::new(over), prefix, rejected: false, ..self }
     }
 }
 
@@ -87,6 +126,10 @@ impl Factory for ErasedFactory {
         let mut layers = Vec::new();
         self.rejected = !self.factory.layers(&Ends { peer, host: &|| None }, &mut layers);
         if self.rejected { Vec::new() } else { layers }
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.factory.opening(newcomer)
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {
@@ -174,6 +217,10 @@ impl AnyFactory for OverLayer {
         let Some(layer) = (self.make)(&NewConnection { reactor, ends }) else { return false };
         layers.push(layer);
         self.inner.layers(ends, layers)
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.inner.opening(newcomer)
     }
 
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {

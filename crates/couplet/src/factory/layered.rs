@@ -1,6 +1,6 @@
 //! [`Layered`]: a factory whose connections have a layer.
 
-use super::{Factory, IntoFactory};
+use super::{Factory, IntoFactory, Newcomer, Seat};
 use crate::address::Address;
 use crate::error::Reason;
 use crate::layers::Layer;
@@ -63,6 +63,10 @@ impl<F: Factory, L: Layer + 'static, M: FnMut(&Reactor, &Address) -> L> Factory 
         let mut layers: Vec<Box<dyn Layer>> = vec![Box::new((self.make)(reactor, peer))];
         layers.extend(self.inner.layers(peer));
         layers
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.inner.opening(newcomer)
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {

@@ -9,16 +9,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 #[cfg(feature = "decompression")]
 use super::client::decoding::{Coding, Decoded};
+use super::client::pool::Lease;
+use super::handler::BoxError;
 use super::watch::Exchange;
 use crate::stream::homing::Homing;
 use crate::{DelayedCall, Reactor};
@@ -35,10 +38,13 @@ enum Kind {
 /// A body as the peer has sent it.
 pub(super) struct Raw {
     incoming: Incoming,
+    is_http2: bool,
     /// `None` where there is nothing to wait for.
     progress: Option<Arc<Progress>>,
     /// Where no connection's watch looks after it.
     patience: Option<Homing<Rc<Patience>>>,
+    /// The connection of an answer, until that is whole.
+    lease: Option<Homing<Box<Lease>>>,
 }
 
 /// Looks at a body from time to time, until it is dropped.
@@ -74,7 +80,9 @@ impl Patience {
         let call = self.reactor.call_later(self.limit, move || {
             let Some(this) = weak.upgrade() else { return };
             match this.progress.awaited() {
-                Some(pieces) if this.pieces.get() == Some(pieces) => this.progress.fail(),
+                Some(pieces) if this.pieces.get() == Some(pieces) => {
+                    this.progress.fail(Fault::Late)
+                }
                 _ => this.look_later(),
             }
         });
@@ -105,8 +113,16 @@ pub enum BodyError {
     /// It is compressed, and decoded longer than the client's `ClientOptions::max_decoded`.
     #[error("the body is compressed, and decoded longer than {0} bytes")]
     Bomb(u64),
+    /// The peer ended it before it was whole: by RST_STREAM with NO_ERROR, by GOAWAY, or by ending the
+    /// connection.
+    #[error("the body was cut off: its stream ended without END_STREAM")]
+    Cut,
+    /// More bytes came with it than its Content-Length says, over HTTP/1.1. Those that come later close the
+    /// connection, and belong to no answer: RFC 9112, 6.3.
+    #[error("more bytes came than the body's length says")]
+    Surplus,
     /// The peer broke it off, or its framing is wrong.
-    #[error(transparent)]
+    #[error("{}", described(.0))]
     Broken(#[from] hyper::Error),
 }
 
@@ -121,8 +137,17 @@ pub(super) struct Progress {
     has_trailers: AtomicBool,
     /// Why it could not be read to its end.
     broken: OnceLock<String>,
-    is_late: AtomicBool,
+    fault: OnceLock<Fault>,
     waker: Mutex<Option<Waker>>,
+}
+
+/// The reason why a body gets no more bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// The client took too long.
+    Late,
+    /// The client has ended its stream of bytes.
+    Cut,
 }
 
 impl Progress {
@@ -145,12 +170,26 @@ impl Progress {
         self.broken.get()
     }
 
-    /// The client took too long.
-    pub(super) fn fail(&self) {
-        self.is_late.store(true, Ordering::Release);
+    /// Fails the body after the bytes that have arrived.
+    pub(super) fn fail(&self, fault: Fault) {
+        // The first one counts.
+        let _ = self.fault.set(fault);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// Something has come: a piece, an error or the end.
+    fn note(&self, piece: Option<&Result<Frame<Bytes>, BodyError>>) {
+        self.is_awaited.store(false, Ordering::Release);
+        self.pieces.fetch_add(1, Ordering::AcqRel);
+        match piece {
+            Some(Ok(frame)) if frame.is_trailers() => {
+                self.has_trailers.store(true, Ordering::Release);
+            }
+            Some(Err(error)) => drop(self.broken.set(error.to_string())),
+            _ => {}
         }
     }
 
@@ -164,19 +203,28 @@ impl Progress {
 }
 
 impl Body {
-    /// A body and its progress, unless there is none to make. The limit is how long it may pause while
-    /// it is awaited: it fails after once to twice this time.
-    pub(super) fn new(
-        incoming: Incoming,
-        limit: Option<(&Reactor, Duration)>,
-    ) -> (Body, Option<Arc<Progress>>) {
-        let is_empty = http_body::Body::is_end_stream(&incoming);
-        let progress = (!is_empty).then(Arc::<Progress>::default);
-        let limited = progress.clone().zip(limit);
-        let patience =
-            limited.map(|(progress, (reactor, limit))| Patience::begin(reactor, limit, progress));
-        let raw = Raw { incoming, progress: progress.clone(), patience };
+    /// The body of a request, and its progress, unless there is none to make.
+    pub(super) fn new(incoming: Incoming, version: Version) -> (Body, Option<Arc<Progress>>) {
+        let raw = Raw::new(incoming, version);
+        let progress = raw.progress.clone();
         (Body(Kind::Raw(raw)), progress)
+    }
+
+    /// The body of an answer, which holds its connection. The limit is how long it may pause while it is
+    /// awaited: it fails after once to twice this time.
+    pub(super) fn answer(
+        incoming: Incoming,
+        version: Version,
+        (reactor, limit): (&Reactor, Duration),
+        lease: Option<Lease>,
+    ) -> Body {
+        let mut raw = Raw::new(incoming, version);
+        raw.lease = lease.map(|lease| Homing::new(reactor, Box::new(lease)));
+        match raw.progress.clone() {
+            Some(progress) => raw.patience = Some(Patience::begin(reactor, limit, progress)),
+            None => raw.end(),
+        }
+        Body(Kind::Raw(raw))
     }
 
     /// The same body, decoded to at most `limit` bytes.
@@ -270,39 +318,71 @@ impl http_body::Body for Raw {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.incoming).poll_frame(cx);
-        let Some(progress) = &this.progress else { return polled.map_err(BodyError::from) };
-        match &polled {
-            Poll::Pending if progress.is_late.load(Ordering::Acquire) => {
-                return Poll::Ready(Some(Err(BodyError::TimedOut)));
-            }
-            Poll::Pending => progress.wait(cx),
-            Poll::Ready(piece) => {
-                progress.is_awaited.store(false, Ordering::Release);
-                progress.pieces.fetch_add(1, Ordering::AcqRel);
-                match piece {
-                    Some(Ok(frame)) if frame.is_trailers() => {
-                        progress.has_trailers.store(true, Ordering::Release);
-                    }
-                    Some(Err(error)) => drop(progress.broken.set(described(error))),
-                    _ => {}
-                }
-                if piece.is_none() || http_body::Body::is_end_stream(&this.incoming) {
-                    progress.has_ended.store(true, Ordering::Release);
-                    this.patience = None;
-                }
-            }
+        let polled = this.poll_incoming(cx);
+        match (&polled, &this.progress) {
+            (Poll::Pending, Some(progress)) => match progress.fault.get() {
+                None => progress.wait(cx),
+                Some(Fault::Late) => return Poll::Ready(Some(Err(BodyError::TimedOut))),
+                Some(Fault::Cut) => return Poll::Ready(Some(Err(BodyError::Cut))),
+            },
+            (Poll::Ready(piece), Some(progress)) => progress.note(piece.as_ref()),
+            (_, None) => {}
         }
-        polled.map_err(BodyError::from)
+        if matches!(polled, Poll::Ready(None)) || this.incoming.is_end_stream() {
+            this.end();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.incoming)
+        // With surplus bytes the end is an error.
+        self.incoming.is_end_stream() && self.lease.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         http_body::Body::size_hint(&self.incoming)
     }
+}
+
+impl Raw {
+    fn new(incoming: Incoming, version: Version) -> Raw {
+        let progress = (!incoming.is_end_stream()).then(Arc::<Progress>::default);
+        let is_http2 = version == Version::HTTP_2;
+        Raw { incoming, is_http2, progress, patience: None, lease: None }
+    }
+
+    /// hyper ends a body of HTTP/2 in silence if its stream is reset with NO_ERROR, whole or not. Only
+    /// END_STREAM makes it whole: RFC 9113, 8.1.
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if !matches!(polled, Poll::Ready(None)) {
+            return polled.map_err(BodyError::from);
+        }
+        if self.is_http2 && !self.incoming.is_end_stream() {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
+        let lease = self.lease.take_if(|lease| has_surplus(lease));
+        Poll::Ready(lease.map(|_| Err(BodyError::Surplus)))
+    }
+
+    /// The last byte has come: frees the connection, unless more than the body came over it.
+    fn end(&mut self) {
+        self.patience = None;
+        if let Some(progress) = &self.progress {
+            progress.has_ended.store(true, Ordering::Release);
+        }
+        let lease = self.lease.take_if(|lease| !has_surplus(lease));
+        if let Some(lease) = lease.and_then(Homing::into_inner) {
+            lease.give_back();
+        }
+    }
+}
+
+fn has_surplus(lease: &Homing<Box<Lease>>) -> bool {
+    lease.get().is_some_and(|lease| lease.has_surplus())
 }
 
 /// An error with its causes.
@@ -311,38 +391,60 @@ fn described(error: &hyper::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
+/// The longest piece of a body that is passed to hyper, in bytes: a longer one takes several turns.
+const PIECE: usize = 64 * 1024;
+
 pin_project_lite::pin_project! {
     /// The body of an answer. Its exchange ends when it and its last piece are dropped.
     pub(super) struct Outgoing<B> {
         #[pin]
         body: Option<B>,
+        // Of a long piece, for later turns.
+        rest: Bytes,
+        // Bytes still to come, where the length is known.
+        missing: Option<u64>,
+        // The end of the connection ends it.
+        has_no_mark: bool,
         exchange: Rc<Exchange>,
+    }
+
+    impl<B> PinnedDrop for Outgoing<B> {
+        fn drop(this: Pin<&mut Self>) {
+            this.exchange.leave();
+        }
     }
 }
 
 impl<B> Outgoing<B> {
-    pub(super) fn new(body: Option<B>, exchange: Exchange) -> Outgoing<B> {
+    pub(super) fn new(
+        body: Option<B>,
+        length: Option<u64>,
+        has_no_mark: bool,
+        exchange: Exchange,
+    ) -> Outgoing<B> {
         exchange.set_ready(true);
-        Outgoing { body, exchange: Rc::new(exchange) }
+        let (rest, exchange) = (Bytes::new(), Rc::new(exchange));
+        Outgoing { body, rest, missing: length, has_no_mark, exchange }
     }
 }
 
 /// A piece of an answer, which hyper holds until the client takes it.
 pub(super) struct Piece {
     bytes: Bytes,
+    length: usize,
     exchange: Rc<Exchange>,
 }
 
 impl Piece {
     fn new(bytes: Bytes, exchange: &Rc<Exchange>) -> Piece {
-        exchange.add_piece();
-        Piece { bytes, exchange: exchange.clone() }
+        exchange.add_piece(&bytes);
+        Piece { length: bytes.len(), bytes, exchange: exchange.clone() }
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.exchange.drop_piece();
+        self.exchange.drop_piece(self.length, &self.bytes);
     }
 }
 
@@ -361,31 +463,73 @@ impl Buf for Piece {
     }
 }
 
-impl<B: http_body::Body<Data = Bytes>> http_body::Body for Outgoing<B> {
+/// A frame of a body, or its end. hyper sends one that is shorter than its length as a whole, and takes
+/// from a longer one what fits: RFC 9110, 8.6.
+fn counted<E: Into<BoxError>>(
+    frame: Option<Result<Frame<Bytes>, E>>,
+    missing: &mut Option<u64>,
+) -> Option<Result<Frame<Bytes>, BoxError>> {
+    let count = match &frame {
+        Some(Ok(frame)) => frame.data_ref().map(|data| data.len() as u64),
+        Some(Err(_)) => return frame.map(|failed| failed.map_err(Into::into)),
+        None => None,
+    };
+    let left = match (&missing, count) {
+        (Some(missing), Some(count)) => missing.checked_sub(count),
+        (Some(missing), None) => (*missing == 0).then_some(0),
+        (None, _) => return frame.map(|frame| frame.map_err(Into::into)),
+    };
+    if left.is_none() {
+        log_error!(?missing, "the body of an answer does not have the length it declares");
+        return Some(Err("the body does not have its length".into()));
+    }
+    *missing = left;
+    frame.map(|frame| frame.map_err(Into::into))
+}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body for Outgoing<B> {
     type Data = Piece;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         let this = self.project();
         let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
-        let polled = body.poll_frame(cx);
+        ready!(this.exchange.poll_turn(cx));
+        let polled = match std::mem::take(this.rest) {
+            rest if rest.is_empty() => {
+                body.poll_frame(cx).map(|frame| counted(frame, this.missing))
+            }
+            rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
+        };
         this.exchange.set_ready(polled.is_ready());
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            this.exchange.lend(data);
+        if *this.has_no_mark && matches!(polled, Poll::Ready(Some(Err(_)))) {
+            this.exchange.abort();
         }
-        polled.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, this.exchange)))
+        let polled = polled.map_ok(|frame| {
+            frame.map_data(|mut piece| {
+                *this.rest = piece.split_off(piece.len().min(PIECE));
+                Piece::new(piece, this.exchange)
+            })
+        });
+        this.exchange.end_turn();
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+        let is_whole = self.rest.is_empty() && self.missing.is_none_or(|missing| missing == 0);
+        is_whole && self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+        let Some(body) = &self.body else { return SizeHint::with_exact(0) };
+        match (body.size_hint(), self.rest.len() as u64) {
+            (hint, 0) => hint,
+            (hint, rest) => hint
+                .exact()
+                .map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + rest)),
+        }
     }
 }

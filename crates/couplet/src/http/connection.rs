@@ -1,10 +1,12 @@
 //! The life of a server's connection.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,19 +18,66 @@ use super::body::Body;
 use super::handler::{BoxError, Clock, Handler};
 use super::io::Io;
 use super::options::HttpOptions;
+use super::share::Pool;
 use super::watch::{Asked, Watch};
-use crate::{Reactor, Result, Stream};
+use crate::stream::Ending;
+use crate::{DelayedCall, Failure, Reactor, Result, Stream};
 
 /// What an HTTP/2 client begins with: RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The most that h2 buffers for a stream, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// What the connections of a server have in common.
 pub(super) struct Server<S> {
     service: S,
     options: Rc<HttpOptions>,
     clock: Option<Rc<Clock>>,
+    pool: Rc<Pool>,
+    freed: Freed,
     http1: http1::Builder,
     http2: http2::Builder<Tasks>,
+}
+
+/// After so many connections have freed their buffers, the heap is worth trimming: the allocator keeps what
+/// lies between the parts that they still need.
+const WORTH_TRIMMING: usize = 256;
+
+/// The delay before that, so that more connections can free their buffers first.
+const UNTRIMMED: Duration = Duration::from_secs(5);
+
+/// Counts the connections that have freed their buffers since the heap was trimmed.
+struct Freed {
+    reactor: Reactor,
+    count: Rc<Cell<usize>>,
+    trims: Cell<Option<DelayedCall>>,
+}
+
+impl Freed {
+    fn new(reactor: &Reactor) -> Freed {
+        Freed { reactor: reactor.clone(), count: Rc::default(), trims: Cell::default() }
+    }
+
+    fn note(&self) {
+        self.count.set(self.count.get() + 1);
+        if self.count.get() == WORTH_TRIMMING {
+            let count = self.count.clone();
+            let trims = self.reactor.call_later(UNTRIMMED, move || {
+                count.set(0);
+                couplet_os::heap::trim();
+            });
+            self.trims.set(Some(trims));
+        }
+    }
+}
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        if let Some(trims) = self.trims.take() {
+            trims.cancel();
+        }
+    }
 }
 
 /// Runs each request of HTTP/2 as a task.
@@ -55,7 +104,10 @@ impl<S> Server<S> {
     pub(super) fn new(reactor: &Reactor, service: S, options: HttpOptions) -> Server<S> {
         let (options, clock) = (Rc::new(options), Clock::new(reactor));
         let mut http1 = http1::Builder::new();
-        http1.auto_date_header(clock.is_none()).max_buf_size(options.max_head.max(8 * 1024));
+        http1
+            .auto_date_header(clock.is_none())
+            .half_close(true)
+            .max_buf_size(options.max_head.max(8 * 1024));
         if options.max_headers != 100 {
             http1.max_headers(options.max_headers);
         }
@@ -64,8 +116,11 @@ impl<S> Server<S> {
             .auto_date_header(clock.is_none())
             .enable_connect_protocol()
             .max_concurrent_streams(options.max_streams)
+            .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(options.max_head).unwrap_or(u32::MAX));
-        Server { service, options, clock, http1, http2 }
+        let pool = Pool::new(&options);
+        let freed = Freed::new(reactor);
+        Server { service, options, clock, pool, freed, http1, http2 }
     }
 }
 
@@ -82,20 +137,23 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let watch = Watch::new(stream.transport(), &server.options);
+    let watch = Watch::new(stream.transport(), &server.options, &server.pool);
     let _stopping = Stopping(&watch);
     let chosen = chosen_protocol(&stream, &server.options);
+    let ending = stream.ending();
     let mut io = Io::new(stream, &watch);
     let mut is_http2 = None;
     loop {
         // The first byte of a request is awaited with none of the state that one needs.
         let begins = poll_fn(|cx| {
-            if io.poll_draining(cx)?.is_ready() {
+            if ending.poll_lost(cx).is_ready() || watch.transport().is_draining() {
                 return Poll::Ready(Ok(false));
             }
             io.poll_readable(cx)
         });
         if !begins.await? {
+            // No request is in progress, and every answer has been read or is the client's to read.
+            watch.transport().set_close_at_once(true);
             return Ok(());
         }
         if is_http2.is_none() {
@@ -108,10 +166,13 @@ where
         let handler = Handler::new(server.service.clone(), &watch, &server.clock);
         if is_http2 == Some(true) {
             watch.set_http1(false);
-            return Box::pin(serve_http2(io, handler, &server, &watch)).await;
+            return Box::pin(serve_http2(io, handler, &server, &watch, &ending)).await;
         }
         // In a box of its own, so that a connection without a request has none of it.
-        match Box::pin(serve_http1(io, handler, &server, &watch)).await? {
+        let over = Box::pin(serve_http1(io, handler, &server, &watch, &ending)).await?;
+        // The connection may continue with another protocol.
+        server.freed.note();
+        match over {
             Over::Ended => return Ok(()),
             Over::Parked(parked) => io = parked,
         }
@@ -163,6 +224,7 @@ async fn serve_http1<S, B>(
     handler: Handler<S>,
     server: &Server<S>,
     watch: &Watch,
+    ending: &Ending,
 ) -> Result<Over>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
@@ -170,29 +232,32 @@ where
 {
     let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
     let mut is_finishing = false;
-    let ended = poll_fn(|cx| {
+    let parks = poll_fn(|cx| {
         if !is_finishing && watch.transport().is_draining() {
             is_finishing = true;
             Pin::new(&mut *serving).graceful_shutdown();
         }
-        let polled = Pin::new(&mut *serving).poll(cx);
-        if polled.is_pending() && watch.asked(cx) == Asked::Park {
+        if let Poll::Ready(ended) = Pin::new(&mut *serving).poll(cx) {
+            return Poll::Ready(ended.map_err(Failure::from).map(|()| false));
+        }
+        // hyper does not read while a request is answered.
+        if let Poll::Ready(lost) = ending.poll_lost(cx) {
+            return Poll::Ready(lost.map_err(Failure::from).map(|()| false));
+        }
+        if watch.asked(cx) == Asked::Park {
             watch.done();
             if watch.is_idle() {
-                return Poll::Ready(None);
+                return Poll::Ready(Ok(true));
             }
         }
-        polled.map(Some)
+        Poll::Pending
     });
-    match ended.await {
-        Some(ended) => ended?,
-        None => {
-            if let Some(parts) = serving.into_parts() {
-                let mut io = parts.io;
-                io.put_back(parts.read_buf);
-                return Ok(Over::Parked(io));
-            }
-        }
+    if parks.await?
+        && let Some(parts) = serving.into_parts()
+    {
+        let mut io = parts.io;
+        io.put_back(parts.read_buf);
+        return Ok(Over::Parked(io));
     }
     Ok(Over::Ended)
 }
@@ -202,6 +267,7 @@ async fn serve_http2<S, B>(
     handler: Handler<S>,
     server: &Server<S>,
     watch: &Watch,
+    ending: &Ending,
 ) -> Result<()>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
@@ -217,8 +283,16 @@ where
             watch.finish();
             serving.as_mut().graceful_shutdown();
         }
-        serving.as_mut().poll(cx)
+        while serving.as_mut().poll(cx)?.is_pending() {
+            // h2 does not read once the client's end is held.
+            if let Poll::Ready(lost) = ending.poll_lost(cx) {
+                return Poll::Ready(lost.map_err(Failure::from));
+            }
+            if watch.is_blocked() || !watch.is_idle_in_h2() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
     })
-    .await?;
-    Ok(())
+    .await
 }

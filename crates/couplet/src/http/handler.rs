@@ -77,7 +77,7 @@ impl<S> Handler<S> {
 impl<S, B> hyper::service::Service<Request<Incoming>> for Handler<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
-    B: http_body::Body<Data = Bytes> + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
     type Response = Response<Outgoing<B>>;
     type Error = Infallible;
@@ -102,10 +102,10 @@ where
         let is_chunked = is_http1 && fields.has_coding;
         let is_old = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
-        let mut progress = None;
+        let (mut progress, version) = (None, request.version());
         let request = request.map(|incoming| {
             let body;
-            (body, progress) = Body::new(incoming, None);
+            (body, progress) = Body::new(incoming, version);
             body
         });
         let exchange = Some(self.watch.begin(progress));
@@ -195,9 +195,9 @@ where
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(answer))) => return Poll::Ready(Ok(answer)),
             Ok(Poll::Ready(Err(error))) => {
-                tracing::error!(error = %error.into(), "an HTTP service failed");
+                log_error!(error = %error.into(), "an HTTP service failed");
             }
-            Err(panic) => tracing::error!(%panic, "an HTTP service panicked"),
+            Err(panic) => log_error!(%panic, "an HTTP service panicked"),
         }
         Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR))
     }
@@ -217,9 +217,12 @@ impl Facts {
         if !self.is_http1 {
             take_content(&mut answer, self.is_head);
         }
+        let length = length_of(&answer, self.is_head);
         if let Some(clock) = &self.clock {
             answer.headers_mut().entry(header::DATE).or_insert_with(|| clock.date());
         }
+        // The end of the connection ends it.
+        let has_no_mark = self.is_old && !self.is_head && length.is_none();
         let ends = (self.refusal.is_some() && self.is_http1)
             || (self.is_chunked && !exchange.has_plain_end())
             || (self.is_old
@@ -231,7 +234,7 @@ impl Facts {
                 *answer.version_mut() = Version::HTTP_10;
             }
         }
-        answer.map(|body| Outgoing::new(body, exchange))
+        answer.map(|body| Outgoing::new(body, length, has_no_mark, exchange))
     }
 }
 
@@ -255,6 +258,18 @@ fn take_content<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: b
     }
 }
 
+/// The length of the body that follows, as the service declares it or the body does.
+fn length_of<B: http_body::Body>(answer: &Response<Option<B>>, is_head: bool) -> Option<u64> {
+    let Some(body) = answer.body() else { return Some(0) };
+    let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_head || is_bare {
+        return None;
+    }
+    let declared = answer.headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+    declared.or_else(|| body.size_hint().exact())
+}
+
 /// Has the headers of an answer agree with its body: hyper trusts those that a service sets. RFC 9112,
 /// 6.2, and RFC 9110, 8.6.
 fn check_length<B>(answer: &mut Response<Option<B>>, is_head: bool) -> Result<(), StatusCode>
@@ -268,10 +283,10 @@ where
     if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         answer.headers_mut().remove(header::CONTENT_LENGTH);
     } else if answer.headers().contains_key(header::TRANSFER_ENCODING) {
-        tracing::error!("an HTTP service gave an answer a Content-Length and a Transfer-Encoding");
+        log_error!("an HTTP service gave an answer a Content-Length and a Transfer-Encoding");
         return Err(StatusCode::INTERNAL_SERVER_ERROR);
     } else if exact.is_some_and(|exact| number != Some(exact) && !(is_head && exact == 0)) {
-        tracing::error!(?length, ?exact, "an HTTP service gave an answer a wrong Content-Length");
+        log_error!(?length, ?exact, "an HTTP service gave an answer a wrong Content-Length");
         return Err(StatusCode::INTERNAL_SERVER_ERROR);
     }
     Ok(())

@@ -56,11 +56,6 @@ impl Io {
         }
     }
 
-    /// Ready when the connection is to finish. Else the task is woken then, unless it shuts down first.
-    pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
-        Ok(self.inner()?.stream.poll_draining(cx))
-    }
-
     /// Ready when bytes have come, with true, or the end of them; they stay where they are.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let inner = self.inner()?;
@@ -95,6 +90,28 @@ impl Inner {
     }
 }
 
+/// Writes pieces one after the other, until one is not taken whole.
+fn write_each(
+    pieces: &[IoSlice<'_>],
+    mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    let mut written = 0;
+    for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+        match write(piece) {
+            Poll::Ready(Ok(n)) => {
+                written += n;
+                if n < piece.len() {
+                    break;
+                }
+            }
+            // The next call repeats the outcome.
+            _ if written > 0 => break,
+            other => return other,
+        }
+    }
+    Poll::Ready(Ok(written))
+}
+
 fn is_blank(byte: &u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
@@ -116,16 +133,22 @@ impl Read for Io {
         if !inner.unread.is_empty() {
             let n = inner.unread.len().min(buffer.remaining());
             buffer.put_slice(&inner.unread.split_to(n));
+            if inner.unread.is_empty() {
+                inner.unread = Bytes::new();
+            }
             inner.watch.received();
             return Poll::Ready(Ok(()));
         }
         let Inner { stream, watch, blank, .. } = inner;
-        stream.poll_read_with(cx, buffer.remaining(), |data| {
-            let Some(first) = data.first() else { return };
+        let mut is_end = false;
+        ready!(stream.poll_read_with(cx, buffer.remaining(), |data| {
+            let Some(first) = data.first() else { return is_end = true };
             watch.received();
             *blank = if is_blank(first) { blank_after(*blank, data, watch) } else { 0 };
             buffer.put_slice(if *blank > MOST_BLANK { b"\0" } else { data });
-        })
+        }))?;
+        // The connection is polled again when the end is due.
+        if is_end && watch.holds_end() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -144,21 +167,7 @@ impl Write for Io {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let inner = self.inner()?;
-        let mut written = 0;
-        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            match inner.poll_write(cx, piece) {
-                Poll::Ready(Ok(n)) => {
-                    written += n;
-                    if n < piece.len() {
-                        break;
-                    }
-                }
-                // What is pending, or failed, is so again the next time.
-                _ if written > 0 => break,
-                other => return other,
-            }
-        }
-        Poll::Ready(Ok(written))
+        write_each(pieces, |piece| inner.poll_write(cx, piece))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -172,5 +181,66 @@ impl Write for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Write::poll_shutdown(Pin::new(&mut self.inner()?.stream), cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transport that takes these numbers of bytes in turn, and nothing in place of a zero.
+    fn taken(pieces: &[&[u8]], counts: &[usize]) -> (Vec<u8>, usize) {
+        let whole: Vec<u8> = pieces.concat();
+        let (mut got, mut turns, mut stops) = (Vec::new(), counts.iter().cycle(), 0);
+        while got.len() < whole.len() {
+            let mut before = got.len();
+            let rest: Vec<IoSlice<'_>> = pieces
+                .iter()
+                .map(|piece| {
+                    let cut = before.min(piece.len());
+                    before -= cut;
+                    IoSlice::new(&piece[cut..])
+                })
+                .collect();
+            let begun = got.len();
+            let polled = write_each(&rest, |piece| {
+                let count = piece.len().min(*turns.next().expect("it repeats"));
+                got.extend(&piece[..count]);
+                if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+            });
+            match polled {
+                Poll::Ready(written) => assert_eq!(written.ok(), Some(got.len() - begun)),
+                Poll::Pending => {
+                    assert_eq!(got.len(), begun);
+                    stops += 1;
+                }
+            }
+        }
+        assert_eq!(got, whole, "{counts:?}");
+        (got, stops)
+    }
+
+    #[test]
+    fn pieces_that_are_taken_in_part_go_on_where_they_were_cut() {
+        let long: Vec<u8> = (0..=255).collect();
+        let pieces: [&[u8]; 5] = [b"HTTP/1.1 200 OK", b"", &long, b"x", b"the end"];
+        for counts in [&[1][..], &[3], &[7, 1], &[1000], &[15, 0], &[16, 0, 255, 0], &[0, 5, 0, 0]]
+        {
+            let (_, stops) = taken(&pieces, counts);
+            assert_eq!(stops > 0, counts.contains(&0), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_behind_written_pieces_is_that_of_the_next_call() {
+        let pieces = [IoSlice::new(b"ab"), IoSlice::new(b"cd")];
+        let broken = || Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        let first = write_each(&pieces, |piece| match piece {
+            b"ab" => Poll::Ready(Ok(2)),
+            _ => broken(),
+        });
+        assert!(matches!(first, Poll::Ready(Ok(2))), "{first:?}");
+        let next = write_each(&pieces[1..], |_| broken());
+        assert!(matches!(next, Poll::Ready(Err(_))), "{next:?}");
     }
 }

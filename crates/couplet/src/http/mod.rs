@@ -2,8 +2,8 @@
 //! them. Feature `http`.
 //!
 //! hyper parses and frames; the connections, their time limits, their end and their memory are the
-//! loop's. A server is one call, [`Reactor::serve_http`], on any endpoint: `tls:` with `alpn=h2,http/1.1`,
-//! UNIX sockets, behind a proxy.
+//! loop's. A server is one call, [`Reactor::serve_http`], on any endpoint: `tls:`, which offers both versions
+//! by ALPN, UNIX sockets, behind a proxy.
 //!
 //! ```
 //! use couplet::http::{Body, Request, Response};
@@ -29,7 +29,8 @@
 //! - Requests of a connection run in the thread of the loop. A service that is not `Send` serves as it
 //!   is; inside a router that asks for more, wrap it in [`local`].
 //! - It refuses requests that RFC 9112 and RFC 9113 forbid a server to process, and logs why at debug level.
-//! - Every wait for the client has a limit: [`HttpOptions`].
+//! - Every wait for the client has a limit, and so has what waits for it: [`HttpOptions`].
+//! - A client that closes its sending side after whole requests gets its answers.
 //! - A service's error or panic is answered with 500, and logged.
 //! - A [drain](Reactor::drain) lets requests finish: HTTP/1.1 says `connection: close`, HTTP/2 sends
 //!   GOAWAY, connections without a request close at once. Answers without an end, such as events, and
@@ -42,7 +43,7 @@
 //!
 //! A loop alone is enough for hyper, tower and axum's routers. A service that calls `tokio::spawn`, as
 //! axum's WebSockets do, or `tokio::time`, needs a runtime in the same thread: `serve` runs a loop inside
-//! that of the caller (features `http` and `tokio`), and [`embed`](crate::embed) does so for any program.
+//! that of the caller (features `http` and `tokio`), and the module `embed` does so for any program.
 
 mod body;
 mod client;
@@ -54,6 +55,7 @@ mod options;
 mod refusal;
 #[cfg(all(unix, feature = "tokio"))]
 mod serve;
+mod share;
 mod watch;
 #[cfg(feature = "websocket")]
 pub mod websocket;
@@ -117,7 +119,28 @@ impl Reactor {
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        let protocols: &[&str] = match (options.http1, options.http2) {
+            (true, true) => &["h2", "http/1.1"],
+            (false, true) => &["h2"],
+            (true, false) => &["http/1.1"],
+            (false, false) => &[],
+        };
         let server = Rc::new(connection::Server::new(self, service, options));
-        self.serve(endpoint, move |stream| connection::run(stream, server.clone()))
+        self.serve_offering(protocols, endpoint, move |stream| {
+            connection::run(stream, server.clone())
+        })
+    }
+}
+
+/// The port of a URL, or the usual one; `None` if it is no number from 1 to 65535. The crate `http` takes
+/// such a URL for one without a port.
+fn port_of(uri: &Uri, usual: u16) -> Option<u16> {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
+    let rest = host_and_port.rsplit_once(']').map_or(host_and_port, |(_, rest)| rest);
+    match rest.split_once(':') {
+        None | Some((_, "")) => Some(usual),
+        Some((_, port)) if port.starts_with('+') => None,
+        Some((_, port)) => port.parse().ok().filter(|&port| port > 0),
     }
 }

@@ -29,6 +29,14 @@ pub struct HttpOptions {
     pub max_headers: usize,
     /// The most requests that an HTTP/2 client may have open at a time: 200 unless set.
     pub max_streams: u32,
+    /// The most bytes of answers that a connection holds for a client that does not take them: 1 MiB unless
+    /// set. The requests of an HTTP/2 client share them; at the bound, it reads no more of their
+    /// bodies from the service. If closed windows of streams hold all of it, an answer that holds nothing may
+    /// hold one piece besides, so that it can leave if its own window is open.
+    pub max_unsent: usize,
+    /// The same for all connections of a server together, in each loop: 64 MiB unless set. Once they hold so
+    /// much, a connection is limited to 64 KiB.
+    pub max_unsent_of_all: usize,
     /// Whether requests carry the client's address, as the extension [`Peer`](super::Peer): false unless
     /// set.
     pub peer: bool,
@@ -46,6 +54,8 @@ impl Default for HttpOptions {
             max_head: 64 * 1024,
             max_headers: 100,
             max_streams: 200,
+            max_unsent: 1024 * 1024,
+            max_unsent_of_all: 64 * 1024 * 1024,
             peer: false,
         }
     }
@@ -85,6 +95,10 @@ setters! { HttpOptions:
     max_headers: usize;
     /// Sets the most open requests of an HTTP/2 client.
     max_streams: u32;
+    /// Sets the most bytes of answers that a connection holds for its client.
+    max_unsent: usize;
+    /// Sets the most bytes of answers that the connections of a server hold together.
+    max_unsent_of_all: usize;
     /// Sets whether requests carry the client's address.
     peer: bool;
 }

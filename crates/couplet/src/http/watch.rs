@@ -3,15 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Display;
+use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::body::Progress;
+use super::body::{Fault, Progress};
 use super::options::HttpOptions;
+use super::share::{Claim, Pool, Share};
 use crate::{Address, DelayedCall, Transport};
 
 /// A connection that has had nothing to do for so long gives its buffers back.
@@ -50,14 +52,32 @@ pub(super) struct Watch {
     /// The client takes nothing, since when, and what waited for it then.
     blocked: Cell<Option<(Instant, usize)>>,
     bodies: RefCell<Vec<Reading>>,
+    /// The bytes that it holds for its client.
+    share: Share,
     /// Law 9: at most [`PIECES`].
     lent: RefCell<VecDeque<Bytes>>,
+    end: Cell<End>,
+    /// Counts the steps of HTTP/2 answers, to notice progress.
+    steps: Cell<u32>,
+    /// WebSockets on streams of HTTP/2.
+    guests: Cell<u32>,
     timer: Cell<Option<DelayedCall>>,
     next_look: Cell<Instant>,
     task: RefCell<Option<Waker>>,
     /// For the WebSockets on it.
     #[cfg(feature = "websocket")]
     finishing: crate::defer::DeferredEvent,
+}
+
+/// The end of what the client sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    ToCome,
+    /// It arrived, and h2 must not see it yet: it would drop the pending answers. With the steps of those at
+    /// the last look.
+    Held(Option<u32>),
+    Passed,
 }
 
 /// A body that is being read.
@@ -79,7 +99,11 @@ pub(super) enum Asked {
 }
 
 impl Watch {
-    pub(super) fn new(transport: &Transport, options: &Rc<HttpOptions>) -> Rc<Watch> {
+    pub(super) fn new(
+        transport: &Transport,
+        options: &Rc<HttpOptions>,
+        pool: &Rc<Pool>,
+    ) -> Rc<Watch> {
         let now = transport.reactor().now();
         let watch = Rc::new(Watch {
             transport: transport.clone(),
@@ -96,7 +120,11 @@ impl Watch {
             asked: Cell::default(),
             blocked: Cell::default(),
             bodies: RefCell::default(),
+            share: Share::new(transport, pool),
             lent: RefCell::default(),
+            end: Cell::default(),
+            steps: Cell::default(),
+            guests: Cell::default(),
             timer: Cell::default(),
             next_look: Cell::new(now),
             task: RefCell::default(),
@@ -130,9 +158,6 @@ impl Watch {
     /// A request has come; its answer is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.in_head.set(false);
-        if self.in_flight.get() == 0 {
-            self.forget_pieces();
-        }
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
             let mut bodies = self.bodies.borrow_mut();
@@ -140,7 +165,13 @@ impl Watch {
             let since = self.transport.reactor().now();
             bodies.push(Reading { progress: progress.clone(), pieces: 0, since });
         }
-        Exchange { watch: self.clone(), body, is_ready: Cell::new(false), pieces: Cell::new(0) }
+        Exchange {
+            watch: self.clone(),
+            body,
+            is_ready: Cell::new(false),
+            pieces: Cell::new(0),
+            claim: Claim::default(),
+        }
     }
 
     /// Bytes have come.
@@ -170,23 +201,56 @@ impl Watch {
         if bytes.len() < LENT {
             return None;
         }
-        let start = bytes.as_ptr() as usize;
-        let end = start + bytes.len();
-        let range =
-            |whole: &Bytes| (whole.as_ptr() as usize, whole.as_ptr() as usize + whole.len());
-        let mut lent = self.lent.borrow_mut();
-        let at = lent.iter().position(|whole| range(whole).0 <= start && end <= range(whole).1)?;
-        if end == range(&lent[at]).1 {
-            // Its last bytes.
-            return lent.remove(at).map(|whole| whole.slice_ref(bytes));
-        }
-        Some(lent[at].slice_ref(bytes))
+        let part = bytes.as_ptr_range();
+        let lent = self.lent.borrow();
+        let is_part = |whole: &Range<*const u8>| whole.start <= part.start && part.end <= whole.end;
+        let whole = lent.iter().find(|whole| is_part(&whole.as_ptr_range()))?;
+        Some(whole.slice_ref(bytes))
     }
 
-    /// Forgets the pieces that were not sent.
-    fn forget_pieces(&self) {
-        let lent = std::mem::take(&mut *self.lent.borrow_mut());
-        drop(lent);
+    /// Records the end of the client's stream. True if h2 must not see it yet.
+    pub(super) fn holds_end(&self) -> bool {
+        if self.is_http1.get() || self.end.get() == End::Passed {
+            return false;
+        }
+        if self.end.get() == End::ToCome {
+            self.end.set(End::Held(None));
+        }
+        true
+    }
+
+    /// h2 has done all that it can, and the transport has room. True if the end of the client's stream is
+    /// due: h2 is to be polled again.
+    pub(super) fn is_idle_in_h2(&self) -> bool {
+        self.share.idle();
+        let End::Held(before) = self.end.get() else { return false };
+        for reading in &*self.bodies.borrow() {
+            reading.progress.fail(Fault::Cut);
+        }
+        let answering = self.in_flight.get() - self.guests.get() as usize - self.offered.get();
+        if answering > 0 {
+            return false;
+        }
+        // The answers left wait for windows that stay closed, unless one moved since the last look.
+        let steps = Some(self.steps.get());
+        if self.in_flight.get() > 0 && before != steps {
+            self.end.set(End::Held(steps));
+            self.wake();
+            return false;
+        }
+        self.end.set(End::Passed);
+        true
+    }
+
+    /// A WebSocket begins or ends on a stream.
+    #[cfg(feature = "websocket")]
+    pub(super) fn set_guests(&self, change: impl FnOnce(u32) -> u32) {
+        self.guests.set(change(self.guests.get()));
+    }
+
+    /// Whether the client takes nothing at present.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.get().is_some()
     }
 
     pub(super) fn max_headers(&self) -> usize {
@@ -205,7 +269,6 @@ impl Watch {
     pub(super) fn set_parked(self: &Rc<Self>, is_parked: bool) {
         if is_parked {
             self.bodies.take();
-            self.forget_pieces();
         }
         self.is_parked.set(is_parked);
         let now = self.transport.reactor().now();
@@ -246,11 +309,16 @@ impl Watch {
     /// The connection speaks another protocol from now on, or has ended.
     pub(super) fn stop(&self) {
         self.cancel_timer();
-        self.forget_pieces();
+        self.share.end();
     }
 
     fn ask(&self, what: Asked) {
         self.asked.set(what);
+        self.wake();
+    }
+
+    /// Wakes the connection's task.
+    fn wake(&self) {
         let task = self.task.borrow().clone();
         if let Some(task) = task {
             task.wake();
@@ -275,6 +343,9 @@ impl Watch {
         let now = watch.transport.reactor().now();
         watch.timer.set(None);
         watch.look_at_bodies(now);
+        if !watch.is_blocked() {
+            watch.share.idle();
+        }
         if watch.look_at_client(now) {
             watch.arm(now);
         }
@@ -318,7 +389,7 @@ impl Watch {
         });
         for progress in late {
             self.tell("a request broke off", &"no more of its body came in time");
-            progress.fail();
+            progress.fail(Fault::Late);
         }
     }
 
@@ -387,6 +458,7 @@ pub(super) struct Exchange {
     is_ready: Cell<bool>,
     /// Those of the answer that hyper holds for the client.
     pieces: Cell<usize>,
+    claim: Claim,
 }
 
 impl Exchange {
@@ -404,6 +476,7 @@ impl Exchange {
         self.is_ready.set(is_ready);
         self.pieces.set(pieces);
         offered.set(offered.get() + usize::from(self.is_offered()) - usize::from(before));
+        self.watch.steps.set(self.watch.steps.get().wrapping_add(1));
         self.watch.taken.set(self.watch.transport.reactor().now());
     }
 
@@ -411,12 +484,62 @@ impl Exchange {
         self.change(is_ready, self.pieces.get());
     }
 
-    pub(super) fn add_piece(&self) {
+    /// Ready in the turn of this answer to pass a piece to hyper; then its turn is to be ended.
+    #[inline]
+    pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        self.watch.share.poll_turn(&self.claim, cx, || self.watch.wake())
+    }
+
+    #[inline]
+    pub(super) fn end_turn(&self) {
+        if self.watch.share.end_turn(&self.claim) {
+            self.watch.wake();
+        }
+    }
+
+    /// No more of the answer follows.
+    pub(super) fn leave(&self) {
+        self.watch.share.leave(&self.claim);
+    }
+
+    pub(super) fn hold(&self, count: usize) {
+        self.watch.share.hold(&self.claim, count);
+    }
+
+    pub(super) fn release(&self, count: usize) {
+        self.watch.share.release(&self.claim, count);
+    }
+
+    /// hyper has copied `count` of the held bytes.
+    #[cfg(feature = "websocket")]
+    pub(super) fn copied(&self, count: usize) {
+        self.watch.share.copied(&self.claim, count);
+    }
+
+    pub(super) fn add_piece(&self, piece: &Bytes) {
+        self.hold(piece.len());
+        self.lend(piece);
         self.change(self.is_ready.get(), self.pieces.get() + 1);
     }
 
-    pub(super) fn drop_piece(&self) {
+    /// Releases a piece of `count` bytes; `rest` is its unsent part.
+    pub(super) fn drop_piece(&self, count: usize, rest: &Bytes) {
+        self.release(count);
+        if count >= LENT {
+            let end = rest.as_ptr_range().end;
+            let mut lent = self.watch.lent.borrow_mut();
+            let at = lent.iter().position(|whole| whole.as_ptr_range().end == end);
+            let piece = at.and_then(|at| lent.remove(at));
+            drop(lent);
+            drop(piece);
+        }
         self.change(self.is_ready.get(), self.pieces.get().saturating_sub(1));
+    }
+
+    /// The answer broke off, and its end would pass for that of a whole.
+    pub(super) fn abort(&self) {
+        self.watch.tell("a connection was aborted", &"its answer broke off");
+        self.watch.transport.abort_connection();
     }
 
     /// The client has taken something.
@@ -430,7 +553,7 @@ impl Exchange {
     }
 
     /// Remembers a piece of the answer, which can then be sent from where it lies.
-    pub(super) fn lend(&self, piece: &Bytes) {
+    fn lend(&self, piece: &Bytes) {
         if piece.len() >= LENT {
             let mut lent = self.watch.lent.borrow_mut();
             let oldest = if lent.len() == PIECES { lent.pop_front() } else { None };
@@ -444,6 +567,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.change(false, 0);
+        self.leave();
         let watch = &self.watch;
         if let Some(why) = self.body.as_ref().and_then(|body| body.broken()) {
             watch.tell("a request broke off", why);
@@ -452,6 +576,9 @@ impl Drop for Exchange {
         if watch.in_flight.get() == 0 {
             watch.since.set(watch.transport.reactor().now());
             watch.is_read.set(self.body.as_ref().is_none_or(|body| body.has_ended()));
+        }
+        if matches!(watch.end.get(), End::Held(_)) {
+            watch.wake();
         }
     }
 }

@@ -60,6 +60,19 @@ pub enum Up<'a> {
     Failed(Reason),
 }
 
+/// Why a layer cannot start on a live connection.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartLayerError {
+    /// The protocol has closed its sending side, so the layer could not send a handshake.
+    #[error("cannot start a layer: the sending side of the connection is closed")]
+    WriteClosed,
+    /// The TLS client cannot be configured.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    #[error(transparent)]
+    Tls(#[from] tls::TlsConfigError),
+}
+
 /// How a connection came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -229,6 +242,11 @@ pub trait Layer: Any {
     /// The simulator compares what the protocols at both ends of a connection wrote and received if
     /// their layers, transparent ones aside, are of the same types.
     fn is_transparent(&self) -> bool {
+        false
+    }
+
+    /// Whether it may report another address of the peer when it opens; `false` unless overridden.
+    fn relays(&self) -> bool {
         false
     }
 

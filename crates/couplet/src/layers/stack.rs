@@ -26,7 +26,7 @@ use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
 use super::{ProxyReader, ProxyWriter};
 use crate::defer::Failure;
 use crate::error::Reason;
-use crate::panics::discard_all;
+use crate::panics::{Contained, discard, discard_all};
 use crate::transport::outbox::Spares;
 use crate::unread::Unread;
 
@@ -88,6 +88,22 @@ struct Level {
 }
 
 impl Level {
+    fn new(layer: Box<dyn Layer>, below: Outbox) -> Level {
+        let unread = Unread::default();
+        let (open, ended, close_asked, told) = (true, false, false, None);
+        Level { layer, below, unread, open, ended, close_asked, told }
+    }
+
+    /// The first calls of the layer, on top of the others.
+    fn begin(&mut self, state: &mut State) {
+        self.open = self.layer.is_open();
+        state.shut += usize::from(!self.open);
+        if mem::take(&mut state.ended) {
+            self.layer.ended();
+            state.behind = true;
+        }
+    }
+
     /// A layer may leave a deadline that has come to the next `up`, which waits in a pause: until then
     /// it does not come again.
     #[inline]
@@ -144,6 +160,24 @@ impl Layers {
 
     /// [`new`](Self::new) for a layer that is boxed already.
     pub fn boxed(layer: Box<dyn Layer>, spares: &Rc<Spares>) -> Layers {
+        Layers::stack(vec![layer], spares)
+    }
+
+    /// Layers on top of one another, from the socket up.
+    pub(crate) fn stack(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
+        let mut layers = Layers::placed(layers, spares);
+        layers.begin();
+        layers
+    }
+
+    /// [`stack`](Self::stack) without a call of the layers, until [`begin`](Self::begin).
+    ///
+    /// # Panics
+    ///
+    /// With no layer.
+    pub(crate) fn placed(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
+        assert!(!layers.is_empty(), "a stack has a layer");
+        let levels = layers.into_iter().map(|layer| Level::new(layer, Outbox::new(spares.clone())));
         let state = State {
             shut: 0,
             opened: Opened::default(),
@@ -152,22 +186,14 @@ impl Layers {
             ended: false,
             failed: false,
         };
-        let mut layers = Layers { levels: Vec::with_capacity(1), state };
-        layers.place(layer, Outbox::new(spares.clone()));
-        layers
+        Layers { levels: levels.collect(), state }
     }
 
-    /// Layers on top of one another, from the socket up.
-    ///
-    /// # Panics
-    ///
-    /// With no layer.
-    pub(crate) fn stack(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
-        let mut layers = layers.into_iter();
-        let first = layers.next().expect("a stack has a layer");
-        let mut stack = Layers::boxed(first, spares);
-        layers.for_each(|layer| stack.place(layer, Outbox::new(spares.clone())));
-        stack
+    /// Asks each of the [placed](Self::placed) layers whether it is open.
+    pub(crate) fn begin(&mut self) {
+        for level in &mut self.levels {
+            level.begin(&mut self.state);
+        }
     }
 
     /// The types of the layers that change the bytes of the stream, from the socket up. The two ends of
@@ -213,6 +239,16 @@ impl Layers {
         clear: &mut Outbox,
         now: Instant,
     ) -> Result<(), Reason> {
+        self.push_contained(Contained::new(layer), clear, now)
+    }
+
+    /// [`push_boxed`](Self::push_boxed) for a layer whose drop may panic, here too.
+    pub(crate) fn push_contained(
+        &mut self,
+        layer: Contained<Box<dyn Layer>>,
+        clear: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), Reason> {
         let mut wrong = None;
         // Also what lies inside a level, such as a second record of one chunk.
         let _ = self.feed(&[], now, |up| match up {
@@ -236,20 +272,11 @@ impl Layers {
         }
         let mut below = Outbox::new(clear.spares().clone());
         below.append(clear);
-        self.place(layer, below);
-        Ok(())
-    }
-
-    fn place(&mut self, mut layer: Box<dyn Layer>, below: Outbox) {
-        let open = layer.is_open();
-        self.state.shut += usize::from(!open);
-        if mem::take(&mut self.state.ended) {
-            layer.ended();
-            self.state.behind = true;
+        self.levels.push(Level::new(layer.take(), below));
+        if let Some(level) = self.levels.last_mut() {
+            level.begin(&mut self.state);
         }
-        let unread = Unread::default();
-        let (ended, close_asked, told) = (false, false, None);
-        self.levels.push(Level { layer, below, unread, open, ended, close_asked, told });
+        Ok(())
     }
 
     /// The way up: bytes of the socket go in, and what comes out on top goes to `sink`, which never
@@ -396,15 +423,12 @@ impl Layers {
         self.levels.iter().map(|level| level.layer.held() + level.below.len()).sum()
     }
 
-    /// [`held`](Self::held), how much of it lies at the bottom, and the [`deadline`](Self::deadline).
+    /// [`held`](Self::held) without the [`bottom`](Self::bottom), and the [`deadline`](Self::deadline).
     #[inline(always)]
-    pub(crate) fn measured(&mut self) -> (usize, usize, Option<Instant>) {
+    pub(crate) fn measured(&mut self) -> (usize, Option<Instant>) {
         match &mut self.levels[..] {
-            [level] if !self.state.failed => {
-                let bottom = level.below.len();
-                (level.layer.held() + bottom, bottom, level.deadline())
-            }
-            _ => (self.held(), self.bottom().len(), self.deadline()),
+            [level] if !self.state.failed => (level.layer.held(), level.deadline()),
+            _ => (self.held() - self.bottom().len(), self.deadline()),
         }
     }
 
@@ -440,6 +464,24 @@ impl Layers {
         }
     }
 
+    /// [`clear`](Self::clear) after a panic: drops the layers too, so that none is called again.
+    pub(crate) fn clear_out(&mut self) {
+        self.clear();
+        for level in &mut self.levels {
+            discard("drop of a layer", mem::replace(&mut level.layer, Box::new(Void)));
+        }
+    }
+
+    /// Nothing more comes up, as after [`Up::Failed`].
+    pub(crate) fn fail(&mut self) {
+        self.state.failed = true;
+    }
+
+    /// Whether [`Up::Failed`] has come up, or the layers were [cleared](Self::clear).
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.failed
+    }
+
     /// Whether there are foreign buffers to take with [`take_spent`](Self::take_spent).
     pub(crate) fn has_spent(&self) -> bool {
         self.levels.iter().any(|level| level.below.has_spent())
@@ -460,6 +502,22 @@ impl Layers {
         }
         spent
     }
+}
+
+/// Drops every byte. It stands in for layers that were dropped.
+struct Void;
+
+impl Layer for Void {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        *below = &[];
+        Up::Nothing
+    }
+
+    fn down(&mut self, above: &mut Outbox, _: &mut Outbox, _: Instant) {
+        above.clear();
+    }
+
+    fn ended(&mut self) {}
 }
 
 impl Drop for Layers {

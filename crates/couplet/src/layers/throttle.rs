@@ -1,27 +1,117 @@
 //! [`Throttle`]: at most so many bytes a second, for a connection or for several together. Twisted's
 //! `ThrottlingFactory`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Layer, Outbox, ROOM, Up};
+use super::{Layer, LayerWaker, Outbox, ROOM, Up};
 
 /// How many bytes may pass in a second: a token bucket. Throttles that share it share the bytes, in
 /// turns of 10 ms' worth.
 ///
-/// After a rest, 100 ms' worth pass at once.
+/// After a rest, 100 ms' worth pass at once. The turn of a connection that ends goes to those behind it.
 #[derive(Debug)]
 pub struct Bandwidth {
     bytes_per_second: u64,
-    /// From here on, bytes are unspoken for. `None` before the first.
-    next: Cell<Option<Instant>>,
+    queue: RefCell<Queue>,
+}
+
+/// The reservations of a bandwidth, in their order.
+#[derive(Debug, Default)]
+struct Queue {
+    /// The bytes that were due take the time until then. `None` before the first.
+    spent: Option<Instant>,
+    /// Not due yet. Law 9: one for each direction of each throttle, and at most as many and 16 that
+    /// were given back.
+    waiting: VecDeque<Rc<Reservation>>,
+    /// How many of them were given back.
+    given_back: usize,
+    /// The time that the others take.
+    time: Duration,
+}
+
+#[derive(Debug)]
+struct Reservation {
+    time: Duration,
+    state: RefCell<ReservationState>,
+    /// When its throttle looks again. Where others have given back theirs, its time may come before.
+    looked_at: Cell<Instant>,
+}
+
+#[derive(Debug)]
+enum ReservationState {
+    Waiting(Option<LayerWaker>),
+    Due,
+    GivenBack,
+}
+
+impl Reservation {
+    fn is_due(&self) -> bool {
+        matches!(*self.state.borrow(), ReservationState::Due)
+    }
+
+    fn is_given_back(&self) -> bool {
+        matches!(*self.state.borrow(), ReservationState::GivenBack)
+    }
+
+    fn waker(&self) -> Option<LayerWaker> {
+        match &*self.state.borrow() {
+            ReservationState::Waiting(waker) => waker.clone(),
+            ReservationState::Due | ReservationState::GivenBack => None,
+        }
+    }
+}
+
+impl Queue {
+    /// Makes the reservations due whose time has come. Returns the wakers of those that would look
+    /// later, and of the first one, if its time now comes before it looks.
+    fn settle(&mut self, now: Option<Instant>) -> Vec<LayerWaker> {
+        let mut wakers = Vec::new();
+        while let Some(first) = self.waiting.front() {
+            if first.is_given_back() {
+                self.given_back -= 1;
+                self.waiting.pop_front();
+                continue;
+            }
+            let Some(at) = self.spent.and_then(|spent| spent.checked_add(first.time)) else {
+                break;
+            };
+            let is_early = at < first.looked_at.get();
+            if now.is_none_or(|now| now < at) {
+                if is_early {
+                    first.looked_at.set(at);
+                    wakers.extend(first.waker());
+                }
+                break;
+            }
+            if now.is_some_and(|now| now < first.looked_at.get()) {
+                wakers.extend(first.waker());
+            }
+            first.state.replace(ReservationState::Due);
+            self.spent = Some(at);
+            self.time = self.time.saturating_sub(first.time);
+            self.waiting.pop_front();
+        }
+        wakers
+    }
+
+    /// One of those that wait was given back. It stays until its turn, or until most are like it.
+    fn give_back(&mut self, time: Duration) {
+        self.time = self.time.saturating_sub(time);
+        self.given_back += 1;
+        if self.given_back > self.waiting.len() / 2 + 8 {
+            self.waiting.retain(|waiting| !waiting.is_given_back());
+            self.given_back = 0;
+        }
+    }
 }
 
 impl Bandwidth {
     /// So many bytes a second; at least one.
     pub fn new(bytes_per_second: u64) -> Rc<Bandwidth> {
-        Rc::new(Bandwidth { bytes_per_second: bytes_per_second.max(1), next: Cell::new(None) })
+        Rc::new(Bandwidth { bytes_per_second: bytes_per_second.max(1), queue: RefCell::default() })
     }
 
     /// The time that bytes take.
@@ -31,17 +121,69 @@ impl Bandwidth {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// Reserves up to `wanted` bytes: how many, and when they may pass. A throttle that waits has its
-    /// place, so others that come later do not overtake it.
-    fn reserve(&self, wanted: usize, now: Instant) -> (usize, Instant) {
+    /// Reserves up to `wanted` bytes, behind all other reservations: those that come later do not
+    /// overtake it.
+    fn reserve(self: &Rc<Self>, wanted: usize, now: Instant, waker: Option<LayerWaker>) -> Place {
+        self.settle(now);
         let turn = (self.bytes_per_second / 100).max(1);
         let bytes = turn.min(wanted as u64);
-        let burst = self.time_of((self.bytes_per_second / 10).max(1));
-        let earliest = now.checked_sub(burst).unwrap_or(now);
-        let from = self.next.get().map_or(earliest, |next| next.max(earliest));
-        let at = from.checked_add(self.time_of(bytes)).unwrap_or(from);
-        self.next.set(Some(at));
-        (bytes as usize, at)
+        let time = self.time_of(bytes);
+        let queue = &mut *self.queue.borrow_mut();
+        if queue.waiting.is_empty() {
+            let burst = self.time_of((self.bytes_per_second / 10).max(1));
+            let earliest = now.checked_sub(burst).unwrap_or(now);
+            queue.spent = Some(queue.spent.map_or(earliest, |spent| spent.max(earliest)));
+        }
+        let from = queue.spent.unwrap_or(now);
+        let at = from.checked_add(queue.time + time).unwrap_or(from);
+        let state = if at <= now {
+            queue.spent = Some(at);
+            ReservationState::Due
+        } else {
+            ReservationState::Waiting(waker)
+        };
+        let (state, looked_at) = (RefCell::new(state), Cell::new(at));
+        let reservation = Rc::new(Reservation { time, state, looked_at });
+        if at > now {
+            queue.time += time;
+            queue.waiting.push_back(reservation.clone());
+        }
+        Place { bandwidth: self.clone(), reservation, bytes: bytes as usize }
+    }
+
+    fn settle(&self, now: Instant) {
+        let wakers = self.queue.borrow_mut().settle(Some(now));
+        wakers.iter().for_each(LayerWaker::wake);
+    }
+}
+
+/// A reservation, held by its throttle. Its drop gives back the bytes that have not passed.
+#[derive(Debug)]
+struct Place {
+    bandwidth: Rc<Bandwidth>,
+    reservation: Rc<Reservation>,
+    /// Bytes that have not passed.
+    bytes: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let unused = self.bandwidth.time_of(self.bytes as u64);
+        let before = self.reservation.state.replace(ReservationState::GivenBack);
+        let mut queue = self.bandwidth.queue.borrow_mut();
+        match before {
+            ReservationState::Due => {
+                queue.spent = queue.spent.map(|spent| spent.checked_sub(unused).unwrap_or(spent));
+            }
+            ReservationState::Waiting(_) => queue.give_back(self.reservation.time),
+            ReservationState::GivenBack => {}
+        }
+        let wakers = queue.settle(None);
+        drop(queue);
+        wakers.iter().for_each(LayerWaker::wake);
     }
 }
 
@@ -68,14 +210,13 @@ pub struct Throttle {
 #[derive(Debug)]
 struct Lane {
     bandwidth: Option<Rc<Bandwidth>>,
-    /// Bytes that are reserved, from `wait` on.
-    reserved: usize,
-    wait: Option<Instant>,
+    waker: Option<LayerWaker>,
+    place: Option<Place>,
 }
 
 impl Lane {
     fn new(bandwidth: Option<Rc<Bandwidth>>) -> Lane {
-        Lane { bandwidth, reserved: 0, wait: None }
+        Lane { bandwidth, waker: None, place: None }
     }
 
     /// How many of `wanted` bytes may pass now.
@@ -84,21 +225,29 @@ impl Lane {
         if wanted == 0 {
             return 0;
         }
-        if self.reserved == 0 {
-            let (bytes, at) = bandwidth.reserve(wanted, now);
-            (self.reserved, self.wait) = (bytes, Some(at));
+        let reserve = || bandwidth.reserve(wanted, now, self.waker.clone());
+        let place = self.place.get_or_insert_with(reserve);
+        if !place.reservation.is_due() {
+            bandwidth.settle(now);
         }
-        if self.wait.is_some_and(|wait| now < wait) {
+        if !place.reservation.is_due() {
             return 0;
         }
-        self.wait = None;
-        let n = wanted.min(self.reserved);
-        self.reserved -= n;
+        let n = wanted.min(place.bytes);
+        place.bytes -= n;
+        self.place.take_if(|place| place.bytes == 0);
         n
     }
 
+    fn deadline(&self) -> Option<Instant> {
+        let waits = self.place.as_ref().filter(|place| !place.reservation.is_due())?;
+        Some(waits.reservation.looked_at.get())
+    }
+
     fn timed_out(&mut self, now: Instant) {
-        self.wait.take_if(|wait| *wait <= now);
+        if let Some(bandwidth) = &self.bandwidth {
+            bandwidth.settle(now);
+        }
     }
 }
 
@@ -110,6 +259,12 @@ impl Throttle {
 }
 
 impl Layer for Throttle {
+    fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
+        for lane in [&mut self.up, &mut self.down] {
+            lane.waker = lane.bandwidth.is_some().then(waker);
+        }
+    }
+
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         match self.up.take(below.len(), now) {
             0 if self.ended => Up::Closed,
@@ -149,7 +304,7 @@ impl Layer for Throttle {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.up.wait.into_iter().chain(self.down.wait).min()
+        self.up.deadline().into_iter().chain(self.down.deadline()).min()
     }
 
     fn timed_out(&mut self, now: Instant) {
@@ -279,6 +434,115 @@ mod tests {
         let bytes: Vec<u8> = layers.bottom().slices().flatten().copied().collect();
         assert_eq!(bytes, [[1; 60], [2; 60]].concat());
         assert_eq!(layers.deadline(), None);
+    }
+
+    /// A throttle with bytes below it, of a connection whose wakes are counted.
+    struct Waiting {
+        layers: Layers,
+        wakes: Rc<Cell<u32>>,
+    }
+
+    impl Waiting {
+        fn new(bandwidth: &Rc<Bandwidth>, bytes: usize, now: Instant) -> Waiting {
+            let throttle = Throttle::new(Some(bandwidth.clone()), None);
+            let (mut layers, wakes) =
+                (Layers::new(throttle, &Rc::default()), Rc::<Cell<u32>>::default());
+            let woken = wakes.clone();
+            let waker = LayerWaker::new(move || woken.set(woken.get() + 1));
+            layers.attach(&|| waker.clone());
+            let mut waiting = Waiting { layers, wakes };
+            waiting.feed(&vec![0; bytes], now);
+            waiting
+        }
+
+        /// How many bytes pass.
+        fn feed(&mut self, bytes: &[u8], now: Instant) -> usize {
+            let mut passed = 0;
+            self.layers.timed_out(now);
+            let _ = self.layers.feed(bytes, now, |up| {
+                if let Up::Data(data) = up {
+                    passed += data.len();
+                }
+                Continue(())
+            });
+            passed
+        }
+    }
+
+    #[test]
+    fn connections_that_are_gone_leave_their_turns_to_those_that_wait_and_to_new_ones() {
+        let now = start();
+        let bandwidth = Bandwidth::new(50_000);
+        let gone: Vec<_> = (0..1000).map(|_| Waiting::new(&bandwidth, 400, now)).collect();
+        let mut waits = Waiting::new(&bandwidth, 400, now);
+        let mut behind = Waiting::new(&bandwidth, 400, now);
+        let seconds = |of: &Waiting| (of.layers.deadline().expect("it waits") - now).as_secs();
+        assert_eq!((seconds(&waits), seconds(&behind)), (7, 7), "behind a thousand");
+        drop(gone);
+        assert_eq!((waits.wakes.get(), behind.wakes.get()), (1, 0), "the first one looks again");
+        let mut late = now + Duration::from_millis(8);
+        assert_eq!(waits.feed(b"", late), 400, "its turn has come");
+        assert_eq!(behind.wakes.get(), 1);
+        late += Duration::from_millis(8);
+        assert_eq!(behind.feed(b"", late), 400);
+        let mut new = Waiting::new(&bandwidth, 0, late);
+        late += Duration::from_millis(8);
+        assert_eq!(new.feed(&[0; 400], late), 400, "no turn is left of those that are gone");
+        let queue = bandwidth.queue.borrow();
+        assert_eq!((queue.waiting.len(), queue.given_back, queue.time), (0, 0, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_turn_that_came_and_was_not_used_is_given_back_too() {
+        let now = start();
+        let bandwidth = Bandwidth::new(1000);
+        let mut first = Waiting::new(&bandwidth, 100, now);
+        assert_eq!(first.feed(&[0; 10], now), 0, "the burst has passed");
+        let due = now + Duration::from_millis(10);
+        bandwidth.settle(due);
+        drop(first);
+        let mut next = Waiting::new(&bandwidth, 0, due);
+        assert_eq!(next.feed(&[0; 10], due), 10);
+    }
+
+    #[test]
+    fn what_is_given_back_again_and_again_takes_no_memory() {
+        let now = start();
+        let bandwidth = Bandwidth::new(1000);
+        let _burst = Waiting::new(&bandwidth, 100, now);
+        let mut waits = Waiting::new(&bandwidth, 10, now);
+        for _ in 0..1000 {
+            drop(Waiting::new(&bandwidth, 10, now));
+            assert!(bandwidth.queue.borrow().waiting.len() <= 2 * 2 + 16);
+        }
+        assert_eq!(waits.feed(b"", now + Duration::from_millis(10)), 10);
+    }
+
+    #[test]
+    fn a_limit_of_each_direction_is_its_own() {
+        let now = start();
+        let throttle = Throttle::new(Some(Bandwidth::new(1000)), Some(Bandwidth::new(10_000)));
+        let mut layers = Layers::new(throttle, &Rc::default());
+        let mut above = Outbox::new(Rc::default());
+        above.extend(&[0; 2000]);
+        layers.down(&mut above, now);
+        let mut up = 0;
+        let mut chunk: &[u8] = &[0; 2000];
+        let mut now = now;
+        for _ in 0..20 {
+            let _ = layers.feed(chunk, now, |part| {
+                up += if let Up::Data(data) = part { data.len() } else { 0 };
+                Continue(())
+            });
+            chunk = &[];
+            now += Duration::from_millis(5);
+            layers.timed_out(now);
+            layers.down(&mut above, now);
+        }
+        // A burst of a tenth, and what came in a tenth of a second.
+        assert!((190..=200).contains(&up), "{up}");
+        let down = 2000 - above.len();
+        assert!((1900..=2000).contains(&down), "{down}");
     }
 
     #[test]

@@ -252,8 +252,8 @@
 //! **A cancel drops a task.** For a `CancelledError` at the `yield`, spawn the task with
 //! `spawn_cancellable`; see [`cancellation`](super::cancellation).
 //!
-//! **There is no global log.** The library emits `tracing` events. Without a subscriber, unhandled failures
-//! are printed to stderr.
+//! **There is no global log.** The library emits `tracing` events. While a program has no subscriber, warnings
+//! and errors are lines on stderr, unhandled failures among them.
 //!
 //! **Signal handlers are restored** when `run` returns.
 //!

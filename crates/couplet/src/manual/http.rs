@@ -25,7 +25,7 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The endpoint says the rest: `tls:443:cert=…:key=…:alpn=h2,http/1.1` for HTTPS with HTTP/2,
+//! The endpoint says the rest: `tls:443:cert=…:key=…` for HTTPS with HTTP/2,
 //! `unix:/run/app.sock` behind a proxy, `haproxy:` before any of them for the addresses of its clients.
 //! Without TLS, HTTP/2 is spoken to clients that begin with it (`curl --http2-prior-knowledge`).
 //!
@@ -76,6 +76,7 @@
 //! | takes nothing of its answer | a reset | `write_timeout`, 60 s |
 //! | sends a head that is too long, or has too many headers | 431, and a close | `max_head`, 64 KiB; `max_headers`, 100 |
 //! | opens more streams of HTTP/2 | a refusal of the stream | `max_streams`, 200 |
+//! | does not read | no more of its answers | `max_unsent`, 1 MiB; of all clients `max_unsent_of_all`, 64 MiB |
 //!
 //! How long a service may take, and how much of a body it takes, is its own matter:
 //! `axum::extract::DefaultBodyLimit`, [`Body::bytes`](crate::http::Body::bytes), tower's `Timeout`. A

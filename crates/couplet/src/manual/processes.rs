@@ -161,6 +161,14 @@
 //!
 //! Its standard error is ours, unless `stderr=stdout` or `stderr=null` is said.
 //!
+//! The program and the connection end together. A program that has exited ends its connection, with all
+//! that it has written. When the connection is lost, the program's input is closed; its process group gets
+//! SIGTERM, at once if the connection was aborted or broke off, and SIGKILL five seconds later, or after
+//! `kill=SECONDS`. The end of a run waits for it. `keep=yes` leaves it alone. In the program these are
+//! [`connect_process_with`](crate::Reactor::connect_process_with) and
+//! [`WhenLost`](crate::process::WhenLost); [`Process::of`](crate::process::Process::of) is the program at
+//! the other end of a connection.
+//!
 //! ## In the simulator
 //!
 //! A program that starts others can be tested in a simulated world, where [`Sim::program`] says what these

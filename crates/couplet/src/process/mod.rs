@@ -9,6 +9,7 @@
 mod output;
 mod pipes;
 mod stdio;
+mod tether;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 pub use output::{OutputOptions, OutputTooLong, ProcessOutput};
 use pipes::{ChildPipe, PipeState};
+use tether::Tether;
+pub use tether::WhenLost;
 
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver, Result};
@@ -36,7 +39,7 @@ use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
 use crate::panics::{Contained, contain};
 use crate::reactor::{DelayedCall, Reactor, Watch};
-use crate::transport::Connection;
+use crate::transport::{Connection, Transport};
 
 /// What a child does, as it happens. Twisted's `ProcessProtocol`.
 ///
@@ -139,7 +142,8 @@ struct ProcessCell {
     has_ended: Cell<bool>,
     /// Law 9: one for each call of [`Process::ended`], which its caller holds or has detached.
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
-    kill: RefCell<Option<DelayedCall>>,
+    /// The next step towards its end, until it has exited.
+    next_step: RefCell<Option<DelayedCall>>,
 }
 
 /// A program that could not be started.
@@ -259,7 +263,7 @@ impl Reactor {
             end: RefCell::default(),
             has_ended: Cell::new(false),
             waiting: RefCell::default(),
-            kill: RefCell::default(),
+            next_step: RefCell::default(),
         };
         let process = Process { cell: Rc::new(cell) };
         tracing::debug!(pid = process.cell.handle.pid(), command = %process.cell.name, "process started");
@@ -323,6 +327,13 @@ impl Drop for Called<'_> {
 }
 
 impl Process {
+    /// The program at the other end of a connection that was made by
+    /// [`connect_process`](Reactor::connect_process) or the endpoint `process:`. It may outlive the
+    /// connection for a while.
+    pub fn of(transport: &Transport) -> Option<Process> {
+        transport.program::<Tether>().map(|tether| tether.process().clone())
+    }
+
     /// Its process number; none once it has exited, when the number may be another's.
     pub fn pid(&self) -> Option<u32> {
         self.cell.end.borrow().is_none().then(|| self.cell.handle.pid())
@@ -382,7 +393,8 @@ impl Process {
         }
     }
 
-    /// Asks it to end by SIGTERM, and kills it by SIGKILL if it has not exited after `grace`.
+    /// Asks it to end by SIGTERM, and kills it by SIGKILL if it has not exited after `grace`. The time of
+    /// the last call counts.
     ///
     /// # Errors
     ///
@@ -412,13 +424,18 @@ impl Process {
         kill: impl FnOnce(&Process) -> Result<(), SignalError> + 'static,
     ) {
         let process = self.clone();
-        let kill = self.cell.reactor.call_later(grace, move || {
+        self.set_next_step(grace, move || {
             // It may have exited, and its end be in this turn's events.
             if let Err(error) = kill(&process) {
                 tracing::debug!(%error, "a process was not killed");
             }
         });
-        if let Some(before) = self.cell.kill.replace(Some(kill)) {
+    }
+
+    /// Plans the next step towards its end, in place of the one that was planned before.
+    fn set_next_step(&self, after: Duration, step: impl FnOnce() + 'static) {
+        let step = self.cell.reactor.call_later(after, step);
+        if let Some(before) = self.cell.next_step.replace(Some(step)) {
             before.cancel();
         }
     }
@@ -485,7 +502,7 @@ impl Process {
             }
             Ok(_) => {}
             // The callback was dropped, and has said so.
-            Err(error) => tracing::error!(%error, "the end of a process can't be noticed"),
+            Err(error) => log_error!(%error, "the end of a process can't be noticed"),
         }
     }
 
@@ -510,8 +527,8 @@ impl Process {
         if let Some(watch) = self.cell.watch.take() {
             watch.stop().add_both(|_| Ok(())).detach();
         }
-        if let Some(kill) = self.cell.kill.take() {
-            kill.cancel();
+        if let Some(step) = self.cell.next_step.take() {
+            step.cancel();
         }
         if self.cell.is_joined {
             // Nobody reads its input any more.

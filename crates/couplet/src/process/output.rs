@@ -136,12 +136,13 @@ fn fail(waiting: &Waiting, error: impl Into<Failure>) {
     }
 }
 
-/// Kills a process that nobody waits for any more. Its children may hold its pipes.
+/// Kills a process whose output is not wanted any more. Its children may hold its pipes, and never read
+/// what is still to be written, so these are closed without it.
 fn give_up(process: &Process) {
     if let Err(error) = process.signal_process(ProcessSignal::KILL) {
         tracing::debug!(%error, "a process was not killed");
     }
-    process.lose_connection();
+    process.abort_connection();
 }
 
 struct Collect {

@@ -145,6 +145,20 @@ impl Process {
         numbers.into_iter().for_each(|number| self.close_child_fd(number));
     }
 
+    /// Closes all its pipes immediately; what is still to be written is dropped. The process itself is not
+    /// ended by this.
+    pub fn abort_connection(&self) {
+        let numbers: Vec<i32> = self.cell.pipes.borrow().keys().copied().collect();
+        for number in numbers {
+            match self.pipe(number) {
+                Some(transport) => transport.abort_connection(),
+                None => {
+                    self.later(number, Transport::abort_connection);
+                }
+            }
+        }
+    }
+
     /// A terminal is one connection.
     fn number_of(&self, child_fd: i32) -> i32 {
         let is_terminal = self.cell.terminal.borrow().is_some();

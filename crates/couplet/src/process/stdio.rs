@@ -2,24 +2,20 @@
 
 use std::io;
 
-use super::{Command, ProcessProtocol, SpawnError};
+use super::tether::{Exits, Tether};
+use super::{Command, SpawnError, WhenLost};
 use crate::defer::Deferred;
 use crate::factory::{Factory, IntoFactory};
 use crate::panics::Contained;
 use crate::reactor::Reactor;
 use crate::transport::Connection;
 
-/// Nobody asks how the program does: its connection does.
-struct Unheard;
-
-impl ProcessProtocol for Unheard {}
-
 impl Reactor {
     /// Starts a program and connects to its standard input and output: what it writes is received, what is
     /// written it reads. Unless the command says otherwise its standard error is ours.
     ///
-    /// `lose_write_connection` closes its input, and its output's end is `read_closed`. The loss of the
-    /// connection closes both, and does not end the program by force. It is reaped when it ends.
+    /// `lose_write_connection` closes its input, and its output's end is `read_closed`. The program and the
+    /// connection end together: see [`WhenLost`]. [`Process::of`](super::Process::of) is the program.
     ///
     /// The Deferred fires with the connection after `connection_made`. It fails with [`SpawnError`].
     /// Only on Unix. As an endpoint: `process:COMMAND`. Twisted's `ProcessEndpoint`.
@@ -53,15 +49,57 @@ impl Reactor {
         command: Command,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let (command, factory) = (command.into_stream(), Contained::new(factory.into_factory()));
+        self.connect_process_with(command, WhenLost::default(), factory)
+    }
+
+    /// [`connect_process`](Self::connect_process), and what becomes of the program when the connection is
+    /// lost.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use couplet::process::{Command, WhenLost};
+    /// # use couplet::{Protocol, Transport};
+    /// # struct Quiet;
+    /// # impl Protocol for Quiet { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+    ///
+    /// couplet::run(|reactor| {
+    ///     // Killed a tenth of a second after it was asked to end.
+    ///     let lost = WhenLost::End(Duration::from_millis(100));
+    ///     let sleeping = Command::new("sleep").arg("1000");
+    ///     let connecting = reactor.connect_process_with(sleeping, lost, || Quiet);
+    ///     let stopping = reactor.clone();
+    ///     connecting.map(move |_| stopping.stop()).detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn connect_process_with<K, F: IntoFactory<K>>(
+        &self,
+        command: Command,
+        when_lost: WhenLost,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let ends = matches!(when_lost, WhenLost::End(_));
+        let (command, factory) =
+            (command.into_stream(ends), Contained::new(factory.into_factory()));
         let started = self.start_program(&command).and_then(|mut spawned| {
             let stream = spawned.pipes.remove(&1).ok_or(io::ErrorKind::Unsupported)?;
             Ok((stream, spawned))
         });
         match started {
             Ok((stream, spawned)) => {
-                self.started(Contained::new(Box::new(Unheard)), &command, spawned);
-                self.adopt_prepared(stream, factory.take())
+                let exits = Exits::default();
+                let process =
+                    self.started(Contained::new(Box::new(exits.clone())), &command, spawned);
+                let tether = Tether::new(&process, when_lost);
+                exits.of(&tether);
+                let made = self.adopt_dependent(stream, tether.clone(), factory.take());
+                made.map(move |connection| {
+                    tether.connected(&connection.transport());
+                    connection
+                })
             }
             Err(error) => Deferred::fail(SpawnError { command: command.to_string(), error }),
         }

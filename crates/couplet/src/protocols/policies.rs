@@ -21,9 +21,11 @@ use crate::Connector;
 use crate::DelayedCall;
 use crate::Factory;
 use crate::IntoFactory;
+use crate::Newcomer;
 use crate::Protocol;
 use crate::Reactor;
 use crate::Reason;
+use crate::Seat;
 use crate::Transport;
 use crate::layers::Layer;
 
@@ -64,6 +66,12 @@ pub trait Policy: Sized {
     /// Admits a connection from `peer`, or turns it away with `None`. Called before
     /// `build_protocol`.
     fn admit(&self, peer: &Address) -> Option<Self::Admission>;
+
+    /// Admits a connection whose layers have to open first, to a [`Seat`] until then, or turns it away with
+    /// `None`. It gives the seat up right before [`admit`](Self::admit). The default admits all of them.
+    fn admit_opening(&self, _newcomer: &Newcomer<'_>) -> Option<Seat> {
+        Some(Seat::default())
+    }
 
     /// Receives the reactor that will use this policy.
     fn attach(&self, _reactor: &Reactor) {}
@@ -110,6 +118,11 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
 
     fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
         self.factory.layers(peer)
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        let seat = self.policy.admit_opening(newcomer)?;
+        Some(seat.and(self.factory.opening(newcomer)?))
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol> {
@@ -197,7 +210,8 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
 
 /// Limits the total number of open connections. Twisted's `LimitTotalConnectionsFactory`.
 ///
-/// A connection counts until its `connection_lost`. See [`Policy`] for an example.
+/// A connection counts until its `connection_lost`, and while its layers open, as in the handshake of TLS.
+/// See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnections {
     limit: Rc<Cell<usize>>,
@@ -208,7 +222,8 @@ pub struct LimitConnections {
 /// Limits the number of open connections per peer, that is per IP address, whatever the port.
 /// Twisted's `LimitConnectionsByPeer`.
 ///
-/// A peer without an IP address is admitted. See [`Policy`] for an example.
+/// One whose layers open counts too, unless a layer may say that it is relayed for another peer. A peer
+/// without an IP address is admitted. See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnectionsByPeer {
     limit: Rc<Cell<usize>>,
@@ -332,6 +347,10 @@ impl Policy for LimitConnections {
         self.open.set(self.open.get() + 1);
         Some(CountedAdmission { open: self.open.clone() })
     }
+
+    fn admit_opening(&self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.admit(newcomer.peer).map(Seat::new)
+    }
 }
 
 /// The admission of [`LimitConnections`]: counts as an open connection until it is dropped.
@@ -404,6 +423,14 @@ impl Policy for LimitConnectionsByPeer {
         }
         *self.open.borrow_mut().entry(ip).or_insert(0) += 1;
         Some(PeerAdmission { of: Some((self.open.clone(), ip)) })
+    }
+
+    /// The peer of a relayed connection is not known yet.
+    fn admit_opening(&self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        if newcomer.is_relayed {
+            return Some(Seat::default());
+        }
+        self.admit(newcomer.peer).map(Seat::new)
     }
 }
 

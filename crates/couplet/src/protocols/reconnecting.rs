@@ -11,8 +11,10 @@ use crate::ConnectError;
 use crate::Connector;
 use crate::Factory;
 use crate::IntoFactory;
+use crate::Newcomer;
 use crate::Reactor;
 use crate::Reason;
+use crate::Seat;
 use crate::layers::Layer;
 
 /// Reconnects with exponential backoff until it is stopped.
@@ -281,6 +283,10 @@ impl<F: Factory> Factory for ReconnectingClientFactory<F> {
 
     fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
         self.factory.layers(peer)
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.factory.opening(newcomer)
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::dependents::Attached;
 use super::opening::Opening;
 use super::turn::Core;
 use super::{Reactor, Source, Start, loop_ended};
@@ -22,8 +23,20 @@ pub(super) struct AdoptionCell {
     place: Source,
 }
 
+/// An adopted socket or pipe, and the program at its other end if the two end together.
+pub(super) struct Given {
+    pub(super) adopted: Adopted,
+    pub(super) attached: Option<Attached>,
+}
+
+impl From<Adopted> for Given {
+    fn from(adopted: Adopted) -> Given {
+        Given { adopted, attached: None }
+    }
+}
+
 struct Pending {
-    adopted: Adopted,
+    given: Given,
     factory: FactorySlot,
     done: Done,
 }
@@ -31,21 +44,21 @@ struct Pending {
 impl AdoptionCell {
     pub(super) fn start<P: Protocol>(
         reactor: &Reactor,
-        adopted: Adopted,
+        given: Given,
         factory: ErasedFactory,
     ) -> Deferred<Connection<P>> {
         let cell = Rc::new(AdoptionCell { pending: RefCell::new(None), place: factory.place });
         let cancelled = cell.clone();
         let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
             if let Some(pending) = cancelled.pending.take() {
-                resolver.errback(Cancelled::of(format!("adopting {}", pending.adopted.peer)));
+                resolver.errback(Cancelled::of(format!("adopting {}", pending.given.adopted.peer)));
             }
         });
         let done: Done = Box::new(move |outcome| {
             resolver.resolve(outcome.map(|transport| transport.connection()));
         });
-        let factory = FactorySlot::new(factory.factory);
-        *cell.pending.borrow_mut() = Some(Pending { adopted, factory, done });
+        let factory = FactorySlot::new(factory.factory.take());
+        *cell.pending.borrow_mut() = Some(Pending { given, factory, done });
         reactor.start(Start::Adoption(cell));
         deferred
     }
@@ -62,6 +75,8 @@ impl AdoptionCell {
 pub(super) struct Adopting {
     pub(super) factory: FactorySlot,
     pub(super) done: Done,
+    /// Until the connection has it.
+    pub(super) attached: Option<Attached>,
 }
 
 impl Core {
@@ -70,7 +85,8 @@ impl Core {
         if self.reactor.is_stopping() {
             return cell.abandon();
         }
-        let Some(Pending { adopted, factory, done }) = cell.pending.take() else { return };
+        let Some(Pending { given, factory, done }) = cell.pending.take() else { return };
+        let Given { adopted, attached } = given;
         let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
         let key = match io.adopt(adopted) {
             Ok(key) => key,
@@ -79,6 +95,6 @@ impl Core {
         factory.call("do_start", |factory| factory.do_start());
         self.note_accepted(key, cell.place);
         let ends = (peer, LocalEnd::of(host, io, key));
-        self.establish(io, key, ends, Opening::Adoption(Adopting { factory, done }));
+        self.establish(io, key, ends, Opening::Adoption(Adopting { factory, done, attached }));
     }
 }

@@ -203,7 +203,7 @@ impl Cluster {
             match ended {
                 Ok(()) => return self.members.stop(),
                 Err(failure) if self.restarts && self.members.are_set_up() => {
-                    tracing::error!(number, %failure, "a loop has failed, and is made again");
+                    log_error!(number, %failure, "a loop has failed, and is made again");
                     if self.members.stop_within(RESTART_AFTER) {
                         return;
                     }

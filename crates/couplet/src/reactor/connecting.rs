@@ -114,7 +114,7 @@ impl Connector {
             target,
             options,
             place: factory.place,
-            factory: FactorySlot::new(factory.factory),
+            factory: FactorySlot::new(factory.factory.take()),
             state: Cell::new(ConnectorState::Connecting),
             started: Cell::new(false),
             stop_asked: Cell::new(false),

@@ -42,6 +42,9 @@ impl Core {
             // The system keeps what is in a pipe: there is no reset to be feared.
             cell.closes_at_once.set(true);
         }
+        if let Origin::Adopted(Some(attached)) = &origin {
+            cell.set_program(attached.0.clone());
+        }
         let mut entry = self.table.make(cell);
         entry.origin = origin;
         self.table.put(key, Resource::Connection(entry));
@@ -196,11 +199,18 @@ impl Core {
         }
         let lost = match std::mem::replace(&mut entry.origin, Origin::Connecting) {
             Origin::Connector(connector) => Some((connector, entry.life.reason())),
+            Origin::Adopted(Some(attached)) => {
+                let reason = entry.life.reason();
+                contain("the loss of a program's connection", || {
+                    attached.0.clone().lost(Some(&reason))
+                });
+                None
+            }
             _ => None,
         };
-        if let Some(opening) = entry.opening.take() {
+        if let Some(seated) = entry.opening.take() {
             let (cell, reason) = (entry.life.cell().clone(), entry.life.reason());
-            self.not_opened(io, *opening, &cell, reason);
+            self.not_opened(io, seated.opening, &cell, reason);
         }
         let fate = entry.fate;
         self.table.retire(entry);
@@ -286,13 +296,13 @@ fn set_option(io: &mut dyn Commands, cell: &ConnectionCell, option: OptionAsked)
     match option {
         OptionAsked::Set(option) => {
             if let Err(error) = io.set_option(cell.key(), option) {
-                tracing::warn!(%connection, ?option, %error, "cannot set an option");
+                log_warn!(%connection, ?option, %error, "cannot set an option");
             }
         }
         OptionAsked::Call(call) => {
             contain("with_socket", || match io.with_socket(cell.key(), call.take()) {
                 Some(Ok(())) => {}
-                Some(Err(error)) => tracing::warn!(%connection, %error, "cannot set an option"),
+                Some(Err(error)) => log_warn!(%connection, %error, "cannot set an option"),
                 None => tracing::debug!(%connection, "no socket to set an option of"),
             });
         }

@@ -149,7 +149,7 @@ impl Core {
                 self.datagrams_asked(io, port);
             }
             Err(error) => {
-                tracing::error!(host = %port.host, %error, "cannot serve a port");
+                log_error!(host = %port.host, %error, "cannot serve a port");
                 port.finish(false);
             }
         }

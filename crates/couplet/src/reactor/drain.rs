@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::delayed::after;
 use super::port::{PortCell, PortState};
@@ -26,18 +26,29 @@ pub struct Drain {
     /// How long those that did not may flush what they have written, once they are closed: 500 ms
     /// unless set. What is still open then is aborted.
     pub close: Duration,
+    /// How long the first stage waits for a peer from which nothing but its part is missing: it has not
+    /// completed its handshake since the drain began, or has not answered the end of our stream with the
+    /// end of its own. 1 s unless set.
+    pub patience: Duration,
 }
 
 impl Drain {
     /// A drain that closes what has not finished within this time.
     pub fn within(finish: Duration) -> Drain {
-        Drain { finish, close: Duration::from_millis(500) }
+        Drain { finish, close: Duration::from_millis(500), patience: Duration::from_secs(1) }
     }
 
     /// Sets how long closed connections may flush.
     #[must_use]
     pub fn close(mut self, close: Duration) -> Self {
         self.close = close;
+        self
+    }
+
+    /// Sets how long a silent peer may keep the drain from its end.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 }
@@ -78,8 +89,8 @@ pub(super) struct DrainCell {
 enum Stage {
     /// Recorded, for the turn to begin.
     Asked,
-    /// Connections finish by themselves.
-    Finishing,
+    /// Connections finish by themselves, until then.
+    Finishing(Instant),
     /// They were closed.
     Closing,
 }
@@ -171,8 +182,8 @@ impl DrainCell {
             (_, Origin::Connecting | Origin::Connector(_)) => false,
             (Some(port), Origin::Port(by)) => Rc::ptr_eq(port, by),
             (Some(port), Origin::Shared(by)) => Rc::ptr_eq(port, &by.0),
-            (Some(_), Origin::Adopted) => false,
-            (None, Origin::Port(_) | Origin::Shared(..) | Origin::Adopted) => true,
+            (Some(_), Origin::Adopted(_)) => false,
+            (None, Origin::Port(_) | Origin::Shared(..) | Origin::Adopted(_)) => true,
         }
     }
 }
@@ -191,7 +202,7 @@ impl Core {
     pub(super) fn drain_asked(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         match drain.stage.get() {
             Stage::Asked => self.begin_drain(io, drain),
-            Stage::Finishing => self.drain_is_due(io, drain),
+            Stage::Finishing(_) => self.next_stage(io, drain),
             Stage::Closing => {}
         }
     }
@@ -207,9 +218,10 @@ impl Core {
             |resource| matches!(resource, Resource::Connection(entry) if drain.concerns(entry)),
         );
         tracing::info!(connections = concerned.len(), "draining");
-        drain.stage.set(Stage::Finishing);
+        let now = self.reactor.now();
+        drain.stage.set(Stage::Finishing(after(now, drain.times.finish)));
         drain.left.borrow_mut().extend(&concerned);
-        self.arm_drain(drain, drain.times.finish);
+        self.arm_drain(drain, after(now, drain.times.finish.min(drain.times.patience)));
         self.drains.push(drain.clone());
         for key in concerned {
             self.visit(io, key, |life, _| life.drain());
@@ -234,8 +246,7 @@ impl Core {
         open.chain(starting).collect()
     }
 
-    fn arm_drain(&mut self, drain: &Rc<DrainCell>, delay: Duration) {
-        let due = after(self.reactor.now(), delay);
+    fn arm_drain(&mut self, drain: &Rc<DrainCell>, due: Instant) {
         let timer =
             self.reactor.records.timers.borrow_mut().insert(due, Timed::Drain(drain.clone()));
         self.disarm_drain(drain.timer.replace(Some(timer)));
@@ -248,18 +259,53 @@ impl Core {
         }
     }
 
-    /// The time of a stage is up: what is left goes on to the next.
+    /// The time of a stage is up, or that of silent peers.
     #[inline(never)]
     pub(super) fn drain_is_due(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let _hold = self.reactor.records.hold("timer of a drain");
+        match drain.stage.get() {
+            Stage::Finishing(until) if self.reactor.now() < until => {
+                self.cut_silent(io, drain, until);
+            }
+            _ => self.next_stage(io, drain),
+        }
+    }
+
+    /// Ends the connections whose peers have been silent for too long, and looks again when the next
+    /// will have been.
+    fn cut_silent(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>, until: Instant) {
+        let (now, patience) = (self.reactor.now(), drain.times.patience);
+        let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
+        let mut next = after(now, patience);
+        for key in left {
+            let Some(entry) = self.table.connection(key) else { continue };
+            let is_opening = entry.opening.is_some();
+            match entry.life.awaits_peer_since().map(|since| after(since, patience)) {
+                Some(due) if now < due => next = next.min(due),
+                None if !is_opening => {}
+                _ => {
+                    if is_opening {
+                        self.note_fate(key, false);
+                    }
+                    self.visit(io, key, Life::cut);
+                }
+            }
+        }
+        if !drain.left.borrow().is_empty() {
+            self.arm_drain(drain, next.min(until));
+        }
+    }
+
+    /// What is left goes on to the next stage.
+    fn next_stage(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
         if left.is_empty() {
             // Cancelled before it began, it was over at once.
             return;
         }
-        let closes = drain.stage.replace(Stage::Closing) == Stage::Finishing;
+        let closes = matches!(drain.stage.replace(Stage::Closing), Stage::Finishing(_));
         if closes {
-            self.arm_drain(drain, drain.times.close);
+            self.arm_drain(drain, after(self.reactor.now(), drain.times.close));
         }
         for key in left {
             self.note_fate(key, closes);

@@ -129,7 +129,7 @@ impl Core {
         let given_up = jobs.waiting.take();
         // Without a grace nobody was to wait for them.
         if !given_up.is_empty() && !self.job_grace.is_zero() {
-            tracing::warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
+            log_warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
         }
         for (ticket, finish) in given_up {
             io.forget_job(ticket);

@@ -10,6 +10,7 @@ mod connecting;
 mod connections;
 mod datagrams;
 mod delayed;
+mod dependents;
 mod door;
 mod drain;
 mod jobs;
@@ -64,12 +65,14 @@ use crate::transport::cell::{ConnectionCell, Phase};
 use crate::transport::connection::Above;
 use crate::transport::{Connection, Tell};
 
-use adopting::AdoptionCell;
+use adopting::{AdoptionCell, Given};
 pub use answers::Answers;
 pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 use connecting::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
+use dependents::Attached;
+pub(crate) use dependents::{Dependent, DependentId};
 use drain::DrainCell;
 pub use drain::{Drain, Drained};
 #[cfg(feature = "testing")]
@@ -156,6 +159,7 @@ pub(crate) struct Records {
     names: RefCell<requests::Requests<names::Lookup>>,
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
+    dependents: RefCell<dependents::Dependents>,
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`]. Law
     /// 9: one for each such thread.
@@ -332,6 +336,7 @@ impl Reactor {
                 names: RefCell::default(),
                 #[cfg(unix)]
                 watches: RefCell::default(),
+                dependents: RefCell::default(),
                 snapshots: RefCell::default(),
                 blocked: RefCell::new(Slots::new()),
                 asked_all: RefCell::new(Slots::new()),
@@ -540,7 +545,20 @@ impl Reactor {
         adopted: Adopted,
         factory: F,
     ) -> Deferred<Connection<F::Protocol>> {
-        AdoptionCell::start(self, adopted, self.attached(factory))
+        AdoptionCell::start(self, Given::from(adopted), self.attached(factory))
+    }
+
+    /// The same, of a connection to this program.
+    #[cfg(unix)]
+    #[track_caller]
+    pub(crate) fn adopt_dependent<F: Factory + 'static>(
+        &self,
+        adopted: Adopted,
+        dependent: Rc<dyn Dependent>,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        let attached = Some(Attached(dependent));
+        AdoptionCell::start(self, Given { adopted, attached }, self.attached(factory))
     }
 
     /// Takes over a socket that listens already: one that an init system opened, or a parent with
@@ -857,6 +875,20 @@ impl Reactor {
         self.records.returns.set(true);
     }
 
+    /// Notes that the process has forked, in either process, right after the fork: `is_child` says in which. Both
+    /// have the connections, and both loops continue. A callback may call it.
+    ///
+    /// Only programs that fork without executing another program need it, such as other languages' runtimes. Threads
+    /// of the loop, for jobs and names, are the parent's alone.
+    ///
+    /// # Errors
+    ///
+    /// In the child: the system's error, [`Unsupported`](io::ErrorKind::Unsupported) unless the system is Linux. The
+    /// child must not run the loop then.
+    pub fn forked(&self, is_child: bool) -> io::Result<()> {
+        self.records.world.forked(is_child)
+    }
+
     /// The loop's clock: inside a turn the time at which it began.
     pub fn now(&self) -> Instant {
         self.records.now()
@@ -867,8 +899,8 @@ impl Reactor {
         &self.records.world
     }
 
-    /// The time of day, as the time since 1970.
-    pub(crate) fn unix_time(&self) -> Duration {
+    /// The time of day, as the time since 1970. In a simulation it is virtual.
+    pub fn unix_time(&self) -> Duration {
         self.records.world.unix_time()
     }
 

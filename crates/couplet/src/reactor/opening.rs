@@ -11,8 +11,9 @@ use super::turn::Core;
 use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
 use crate::error::{ConnectError, ConnectionLost, Reason};
-use crate::factory::{AnyFactory, Ends, FactorySlot};
-use crate::layers::{Layer, Layers, Side};
+use crate::factory::{AnyFactory, Ends, FactorySlot, Newcomer, Seat};
+use crate::layers::{Layer, Side};
+use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
@@ -32,11 +33,12 @@ impl Opening {
         }
     }
 
-    fn origin(&self) -> Origin {
+    /// The origin of the connection.
+    fn origin(&mut self) -> Origin {
         match self {
             Opening::Port(port) => Origin::Port(port.clone()),
             Opening::Connector(_) => Origin::Connecting,
-            Opening::Adoption(_) => Origin::Adopted,
+            Opening::Adoption(adopting) => Origin::Adopted(adopting.attached.take()),
         }
     }
 
@@ -49,22 +51,32 @@ impl Opening {
     }
 }
 
+/// A connection that is opening: who waits for its protocol, and what it holds meanwhile.
+pub(super) struct Seated {
+    pub(super) opening: Opening,
+    seat: Contained<Seat>,
+}
+
 /// What a factory made of a new connection.
 enum Begun {
-    Layers(Vec<Box<dyn Layer>>),
+    Layers(Vec<Box<dyn Layer>>, Contained<Seat>),
     Protocol(Box<dyn Protocol>),
     /// The connection is rejected.
     Nothing,
 }
 
 impl Begun {
-    fn by(factory: &mut dyn AnyFactory, ends: &Ends<'_>, under: Vec<Box<dyn Layer>>) -> Begun {
-        let mut layers = under;
+    /// `layers` lie below the factory's.
+    fn by(factory: &mut dyn AnyFactory, ends: &Ends<'_>, mut layers: Vec<Box<dyn Layer>>) -> Begun {
         match factory.layers(ends, &mut layers) {
             true if layers.is_empty() => {
                 factory.build(ends.peer).map_or(Begun::Nothing, Begun::Protocol)
             }
-            true => Begun::Layers(layers),
+            true => {
+                let is_relayed = layers.iter().any(|layer| layer.relays());
+                let seat = factory.opening(&Newcomer { peer: ends.peer, is_relayed });
+                seat.map_or(Begun::Nothing, |seat| Begun::Layers(layers, Contained::new(seat)))
+            }
             false => Begun::Nothing,
         }
     }
@@ -78,19 +90,19 @@ impl Core {
         io: &mut dyn Commands,
         key: Key,
         (peer, host): (Address, LocalEnd),
-        opening: Opening,
+        mut opening: Opening,
     ) {
-        let under = self.layer.as_ref().map(|layer| layer(opening.side())).unwrap_or_default();
-        let known = |asked: &LocalEnd| match asked {
-            LocalEnd::Known(host) | LocalEnd::Socket(host, _) => Some(Address::clone(host)),
-            LocalEnd::Ask(socket) => socket.get().ok().map(Address::from),
+        let ends = Ends { peer: &peer, host: &|| host.address() };
+        let (make, side) = (self.layer.as_ref(), opening.side());
+        let begin = |factory: &mut dyn AnyFactory| {
+            Begun::by(factory, &ends, make.map(|make| make(side)).unwrap_or_default())
         };
-        let ends = Ends { peer: &peer, host: &|| known(&host) };
-        let begin = |factory: &mut dyn AnyFactory| Begun::by(factory, &ends, under);
         let begun = opening.factory().call("build_protocol", begin);
         self.new_connection(io, key, (peer, host), opening.origin());
         match begun {
-            Some(Begun::Layers(layers)) => self.open_layers(io, key, layers, opening),
+            Some(Begun::Layers(layers, seat)) => {
+                self.open_layers(io, key, layers, Seated { opening, seat });
+            }
             Some(Begun::Protocol(protocol)) => self.built(io, key, opening, Some(protocol)),
             Some(Begun::Nothing) | None => self.built(io, key, opening, None),
         }
@@ -102,15 +114,14 @@ impl Core {
         io: &mut dyn Commands,
         key: Key,
         layers: Vec<Box<dyn Layer>>,
-        opening: Opening,
+        seated: Seated,
     ) {
-        let layers = Layers::stack(layers, self.reactor.spares());
         let Some(entry) = self.table.connection(key) else { return };
         let is_open = entry.life.put_layers(layers, self.reactor.now());
-        if let Opening::Connector(connector) = &opening {
+        if let Opening::Connector(connector) = &seated.opening {
             connector.opening.set(Some(key));
         }
-        entry.opening = Some(Box::new(opening));
+        entry.opening = Some(Box::new(seated));
         tracing::debug!(connection = %entry.life.cell().id(), peer = %entry.life.cell().peer, "connected, not open yet");
         if is_open {
             self.layers_opened(io, key);
@@ -122,12 +133,15 @@ impl Core {
     /// The layers have opened: builds the protocol.
     pub(super) fn layers_opened(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(entry) = self.table.connection(key) else { return };
-        let Some(opening) = entry.opening.take() else { return };
+        let Some(seated) = entry.opening.take() else { return };
         entry.life.note_opened();
         let cell = entry.life.cell().clone();
+        let Seated { opening, seat } = *seated;
+        // It is the protocol's place now.
+        drop(seat);
         let build = |factory: &mut dyn AnyFactory| factory.build(&cell.peer);
         let built = opening.factory().call("build_protocol", build).flatten();
-        self.built(io, key, *opening, built);
+        self.built(io, key, opening, built);
     }
 
     /// The factory was asked for the protocol of a connection: gives it the connection.
@@ -147,7 +161,7 @@ impl Core {
                 connector.opening.set(None);
                 self.connector_built(io, key, &connector, built);
             }
-            Opening::Adoption(Adopting { factory, done }) => {
+            Opening::Adoption(Adopting { factory, done, .. }) => {
                 factory.call("do_stop", |factory| factory.do_stop());
                 let Some(protocol) = built else {
                     self.drop_connection(io, key);
@@ -178,7 +192,8 @@ impl Core {
     pub(super) fn drop_connection(&mut self, io: &mut dyn Commands, key: Key) {
         io.close(key, CloseMode::Normal);
         if let Some(entry) = self.table.connection(key) {
-            entry.opening = None;
+            let seated = entry.opening.take();
+            drop(seated);
             self.remove_connection(io, key);
         }
     }
@@ -200,7 +215,7 @@ impl Core {
                 let is_check = cell.wire_bytes()[0] == 0 && matches!(reason, Reason::Lost(_));
                 match is_check {
                     true => tracing::debug!(%host, %peer, "a peer came and went without a byte"),
-                    false => tracing::warn!(%host, %peer, %reason, "a connection did not open"),
+                    false => log_warn!(%host, %peer, %reason, "a connection did not open"),
                 }
             }
             Opening::Connector(connector) => {

@@ -181,7 +181,7 @@ impl PortCell {
             paused: Cell::new(false),
             bound: RefCell::new(None),
             key: Cell::new(None),
-            factory: FactorySlot::new(factory.factory),
+            factory: FactorySlot::new(factory.factory.take()),
             started: Cell::new(false),
             accepted: Cell::new(0),
             not_opened: Cell::new(0),
@@ -266,7 +266,7 @@ impl Core {
                 }
             }
             Err(error) => {
-                tracing::error!(host = %port.host(), %error, "cannot serve a port");
+                log_error!(host = %port.host(), %error, "cannot serve a port");
                 port.state.set(PortState::Stopped);
                 port.finish_stop();
             }

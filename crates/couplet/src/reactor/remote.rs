@@ -208,9 +208,37 @@ impl Core {
 
     fn run_remote_tell(&mut self, io: &mut dyn Commands, id: ConnectionId, tell: Box<dyn Tell>) {
         if id.reactor != self.reactor.serial() {
-            tracing::error!(connection = %id, "a tell to a connection of another loop");
+            log_error!(connection = %id, "a tell to a connection of another loop");
         } else if self.table.connection(id.key).is_some() {
             self.visit(io, id.key, |life, now| life.tell(tell, now));
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::reactor::Loop;
+
+    #[test]
+    fn c98_nothing_of_a_blocking_call_stays_in_its_loop() {
+        let mut l = Loop::new().expect("a poll descriptor");
+        let (reactor, remote) = (l.reactor(), l.reactor().remote());
+        let waits = thread::spawn(move || {
+            for n in 0..100 {
+                let outcome = remote.block_on_reactor(move |reactor| match n % 3 {
+                    0 => Deferred::succeed(n),
+                    1 => Deferred::fail(LoopGone),
+                    _ => reactor.sleep(std::time::Duration::ZERO).map(move |()| n),
+                });
+                assert_eq!(outcome.is_ok(), n % 3 != 1, "{n}");
+            }
+            remote.call(Reactor::stop).expect("it runs");
+        });
+        l.run(|_| Ok(())).expect("a stop");
+        waits.join().expect("no panic");
+        assert_eq!(reactor.records.blocked.borrow().len(), 0);
     }
 }

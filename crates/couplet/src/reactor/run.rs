@@ -108,7 +108,7 @@ pub fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> ExitCo
         Some(Stopped { signal: Some(signal) }) => ExitCode::from(128 + signal.number() as u8),
         Some(Stopped { signal: None }) => ExitCode::SUCCESS,
         None => {
-            tell(&failure);
+            report(&failure);
             ExitCode::FAILURE
         }
     }
@@ -425,7 +425,7 @@ impl Loop {
                 io::ErrorKind::AlreadyExists => "another loop handles the signals",
                 _ => "cannot handle signals: they will kill the program",
             };
-            tracing::warn!(%error, "{what}");
+            log_warn!(%error, "{what}");
         }
         self.core.reactor.records.run_state.set(RunState::Running);
     }
@@ -581,23 +581,21 @@ impl Loop {
     }
 }
 
-/// Reports unhandled failures of this thread to the log, or to stderr where there is none, unless
-/// the program has set its own reporter.
+/// Logs the unhandled failures of this thread, unless the program has set its own reporter.
 fn report_to_the_log() {
-    let before = set_reporter(|unhandled| {
-        tell(unhandled);
-    });
+    let before = set_reporter(|unhandled| log_error!("{unhandled}"));
     if before.is_chosen() {
         before.set();
     }
 }
 
-/// To the log, or to stderr where there is none.
-fn tell(what: &dyn fmt::Display) {
+/// Logs the failure of a program, or prints it alone where there is no log: it is the program's last
+/// word to its user.
+fn report(failure: &Failure) {
     if tracing::enabled!(tracing::Level::ERROR) {
-        tracing::error!("{what}");
+        log_error!("{failure}");
     } else {
-        eprintln!("{what}");
+        eprintln!("{failure}");
     }
 }
 
@@ -610,6 +608,7 @@ impl Drop for Loop {
         for call in core.reactor.records.queue.door.close() {
             drop(call);
         }
+        core.kill_dependents();
         core.drop_pending(&mut **driver);
         #[cfg(unix)]
         core.end_watches();

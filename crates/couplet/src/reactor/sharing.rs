@@ -184,6 +184,14 @@ impl SharedSocket {
         })
     }
 
+    /// Counts a connection that this seat serves though another was chosen.
+    fn count(&self, number: u64) -> Option<Counted> {
+        let inside = self.inside();
+        let seat = inside.seats.iter().find(|seat| seat.number == number)?;
+        seat.connections.fetch_add(1, Ordering::Relaxed);
+        Some(Counted(seat.connections.clone()))
+    }
+
     /// What was on its way to this seat is no longer.
     fn arrived(&self, number: u64) {
         let mut inside = self.inside();
@@ -356,9 +364,10 @@ impl Core {
         match io.release(key) {
             Ok(socket) => chosen.hand(&share.of, socket),
             Err(error) => {
-                tracing::error!(%error, "cannot hand a connection to another loop");
+                log_error!(%error, "cannot hand a connection to another loop");
                 share.of.arrived(chosen.seat);
-                self.serve_shared(io, port, key, ends, None);
+                let counted = own.and_then(|own| share.of.count(own));
+                self.serve_shared(io, port, key, ends, counted);
             }
         }
     }
@@ -398,7 +407,7 @@ impl Core {
                 let host = LocalEnd::of(host, io, key);
                 self.serve_shared(io, &port, key, (peer, host), counted);
             }
-            Err(error) => tracing::error!(host = %port.host(), %error, "cannot serve a connection"),
+            Err(error) => log_error!(host = %port.host(), %error, "cannot serve a connection"),
         }
     }
 
@@ -416,7 +425,7 @@ impl Core {
                 port.key.set(Some(key));
             }
             Err(error) => {
-                tracing::error!(host = %port.host(), %error, "cannot take over a port");
+                log_error!(host = %port.host(), %error, "cannot take over a port");
                 let (reactor, again) = (port.reactor.clone(), port.clone());
                 let ask = move || again.reactor.ask(Asking::Port(again.clone()));
                 drop(reactor.call_later(AGAIN_AFTER, ask));

@@ -80,7 +80,7 @@ pub(super) enum Stopping {
     Before(Rc<Cell<usize>>),
     /// Connections flush until this deadline.
     Closing(Instant),
-    /// Jobs in threads finish until this deadline.
+    /// Jobs in threads finish until this deadline, and programs exit, which are killed in time.
     Joining(Instant),
 }
 
@@ -171,7 +171,9 @@ impl Core {
             }
             Stopping::Joining(until) => {
                 let over = self.reactor.now() >= *until;
-                if over || self.reactor.records.jobs.len() == 0 {
+                let records = &self.reactor.records;
+                let has_jobs = !over && records.jobs.len() > 0;
+                if !has_jobs && records.dependents.borrow().len() == 0 {
                     self.finish_run(io);
                     return false;
                 }
@@ -246,6 +248,7 @@ impl Core {
         self.tell_tasks(io);
         self.give_up_jobs(io);
         self.give_up_lookups(io);
+        self.kill_dependents();
         #[cfg(unix)]
         self.end_watches();
         self.fire(Shutdown::During);
@@ -253,6 +256,8 @@ impl Core {
         self.refuse_starts(io);
         self.round(io);
         self.drop_pending(io);
+        // Those that a trigger has started.
+        self.kill_dependents();
         self.stopping = Stopping::No;
         self.stop_now = false;
         self.waits_for_drain = false;
@@ -291,7 +296,7 @@ impl Core {
                 return;
             }
         }
-        tracing::error!("work dropped at the end of a run keeps requesting more");
+        log_error!("work dropped at the end of a run keeps requesting more");
     }
 
     fn has_pending_work(&self) -> bool {

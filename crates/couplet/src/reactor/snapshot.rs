@@ -97,7 +97,8 @@ pub struct ConnectionSnapshot {
     pub bytes_out: u64,
     /// Bytes of the socket: received and sent. With layers they are other ones than the protocol's.
     pub wire: [u64; 2],
-    /// Bytes written and not yet sent.
+    /// Bytes written and not yet sent; of an HTTP server also those that wait for its client in front of the
+    /// transport.
     pub buffered: usize,
     /// Time since bytes were last received, or since it was made.
     pub idle: Duration,
@@ -176,7 +177,7 @@ impl ConnectionSnapshot {
             bytes_in: cell.bytes_in.get(),
             bytes_out: cell.bytes_out(),
             wire: cell.wire_bytes(),
-            buffered: cell.buffered(),
+            buffered: cell.unsent(),
             idle: now.saturating_duration_since(cell.received_at.get()),
             age: now.saturating_duration_since(cell.made_at),
         }

@@ -14,7 +14,7 @@ use super::{Connector, LoopOptions, Reactor, Records};
 use crate::address::Address;
 use crate::driver::{Doing, Hold, Stalls};
 use crate::error::Reason;
-use crate::factory::{AnyFactory, Ends, ErasedFactory};
+use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
 use crate::layers::Layer;
 use crate::panics::{Contained, kept};
 use crate::protocol::Protocol;
@@ -70,7 +70,7 @@ impl Reactor {
     /// A factory whose calls are noted.
     pub(super) fn noted_factory(&self, erased: ErasedFactory) -> ErasedFactory {
         let Some(stalls) = self.records.stalls.get() else { return erased };
-        let (stalls, of) = (stalls.clone(), Some((*erased.factory).type_name()));
+        let (stalls, of) = (stalls.clone(), Some((**erased.factory).type_name()));
         let doing = Doing { of, ..Doing::at("factory", erased.place) };
         erased.wrapped(|inner| Box::new(Noted { inner, stalls, doing }))
     }
@@ -195,6 +195,10 @@ impl AnyFactory for Noted<dyn AnyFactory> {
 
     fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool {
         self.call("layers", |inner| inner.layers(ends, layers))
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.call("opening", |inner| inner.opening(newcomer))
     }
 
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connecting::ConnectorCell;
+use super::dependents::Attached;
 use super::drain::Fate;
-use super::opening::Opening;
+use super::opening::Seated;
 use super::port::PortCell;
 use super::sharing::Counted;
 use super::timers::TimerKey;
@@ -29,7 +30,7 @@ pub(super) struct ConnectionEntry {
     pub(super) origin: Origin,
     pub(super) fate: Fate,
     /// Until its layers are open.
-    pub(super) opening: Option<Box<Opening>>,
+    pub(super) opening: Option<Box<Seated>>,
     pub(super) timer: Option<(TimerKey, Instant)>,
     /// It is on the list of connections to write.
     pub(super) to_write: bool,
@@ -47,8 +48,8 @@ pub(super) enum Origin {
     Connecting,
     /// The connector that made it.
     Connector(Rc<ConnectorCell>),
-    /// The user's own socket.
-    Adopted,
+    /// The user's own socket, or a program that ends with it.
+    Adopted(Option<Attached>),
 }
 
 impl ConnectionEntry {

@@ -225,7 +225,9 @@ impl Core {
     #[cold]
     fn next_wait_bounded(&self, until: Option<Instant>, turns: Turns) -> Option<Instant> {
         let closing = match &self.stopping {
-            Stopping::Closing(end) | Stopping::Joining(end) => Some(*end),
+            Stopping::Closing(end) => Some(*end),
+            // Past the time for jobs only programs are left, which have timers.
+            Stopping::Joining(end) => Some(*end).filter(|end| self.reactor.now() < *end),
             Stopping::No | Stopping::Before(_) => None,
         };
         let at_most = match turns {

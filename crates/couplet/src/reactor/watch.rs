@@ -205,7 +205,7 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
                     *self.parts.borrow_mut() = Some((source, callback));
                     return true;
                 }
-                Err(error) => tracing::error!(%error, "a descriptor can no longer be watched"),
+                Err(error) => log_error!(%error, "a descriptor can no longer be watched"),
             }
         }
         world.unwatch(source.as_fd());

@@ -14,8 +14,10 @@ use crate::Connector;
 use crate::DelayedCall;
 use crate::Factory;
 use crate::IntoFactory;
+use crate::Newcomer;
 use crate::Reactor;
 use crate::Reason;
+use crate::Seat;
 use crate::Shared;
 #[cfg(doc)]
 use crate::Transport;
@@ -311,7 +313,7 @@ impl<P: 'static> ClientService<P> {
         match outcome {
             Ok(()) => self.ready(connection),
             Err(failure) => {
-                tracing::warn!(peer = %connection.transport().peer(), "not prepared: {failure}");
+                log_warn!(peer = %connection.transport().peer(), "not prepared: {failure}");
                 self.enter(State::Aborting(failure));
                 connection.transport().abort_connection();
             }
@@ -375,7 +377,7 @@ impl<P: 'static> ClientService<P> {
         let (service, said) = (self.clone(), failure.clone());
         let resting = delay.add_both(move |delay| {
             let delay = delay.unwrap_or_else(|panic| {
-                tracing::error!("the retry policy: {panic}");
+                log_error!("the retry policy: {panic}");
                 back_off(failures, &service.inner.reactor)
             });
             tracing::info!(failures, ?delay, "not connected: {said}");
@@ -454,6 +456,10 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
 
     fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
         self.factory.layers(peer)
+    }
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.factory.opening(newcomer)
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {

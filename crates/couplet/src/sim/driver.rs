@@ -469,7 +469,8 @@ impl Driver for SimDriver {
     }
 
     fn datagram(&self) -> driver::Datagram<'_> {
-        let Datagram { from, to, bytes, cut } = self.datagram.as_ref().expect("it was reported");
+        let Datagram { from, to, bytes, cut, .. } =
+            self.datagram.as_ref().expect("it was reported");
         let (to, cut) = (to.ip(), *cut);
         driver::Datagram { to, cut, ..driver::Datagram::new(bytes, from) }
     }
@@ -602,7 +603,8 @@ impl Commands for SimDriver {
             SocketOption::ResetUnlessClosed(on) => self.kernel().set_resets(end, on),
             SocketOption::NoDelay(_)
             | SocketOption::ReceiveBuffer(_)
-            | SocketOption::SendBuffer(_) => {}
+            | SocketOption::SendBuffer(_)
+            | SocketOption::EndsWhenRead => {}
         }
         Ok(())
     }

@@ -42,10 +42,41 @@ pub(super) enum What {
     Resumed(Label),
     Secure(Label),
     Lost(Label, String),
+    /// A datagram, named by its sender's host and that host's count of datagrams.
+    Datagram(Label, Fate),
     Name(String),
     Job,
     Note(String),
     Broken(String),
+}
+
+/// A step in the life of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// A program sends it: its destination, its length and its hash.
+    Sent(Address, usize, u64),
+    /// No host has its destination's address.
+    NoHost,
+    /// The network loses it on the way to this host.
+    Lost(u32),
+    /// The network delivers it to this host twice.
+    Duplicated(u32),
+    /// Later datagrams may overtake it on the way to this host.
+    Reordered(u32),
+    /// Only this many of its bytes reach this host.
+    Truncated(u32, usize),
+    /// A fault or a power failure separates the hosts when it arrives.
+    CutOff,
+    /// No socket of this host receives it.
+    NoReceiver,
+    /// The queue of its receiver is full.
+    QueueFull,
+    /// Its receiver closes before the program takes it.
+    Unread,
+    /// A program receives it: its length and its hash.
+    Received(usize, u64),
+    /// Its sender learns that no socket receives it.
+    Refused,
 }
 
 /// One line of a trace.
@@ -101,7 +132,10 @@ impl Trace {
 
 /// Most addresses are of TCP: it need not be said.
 fn short(address: &Address) -> String {
-    address.socket_addr().map_or_else(|| address.to_string(), |address| address.to_string())
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        other => other.to_string(),
+    }
 }
 
 impl Record {
@@ -130,10 +164,34 @@ impl Record {
             What::Resumed(l) => label(hash, 16, l),
             What::Secure(l) => label(hash, 22, l),
             What::Lost(l, why) => fold_bytes(label(hash, 17, l), why.as_bytes()),
+            What::Datagram(l, fate) => fate.fold_into(label(hash, 24, l)),
             What::Name(name) => fold_bytes(fold(hash, 18), name.as_bytes()),
             What::Job => fold(hash, 19),
             What::Note(text) => fold_bytes(fold(hash, 20), text.as_bytes()),
             What::Broken(text) => fold_bytes(fold(hash, 21), text.as_bytes()),
+        }
+    }
+}
+
+impl Fate {
+    fn fold_into(&self, hash: u64) -> u64 {
+        let host = |kind, host: &u32| fold(fold(hash, kind), u64::from(*host));
+        match self {
+            Fate::Sent(to, n, bytes) => {
+                let hash = fold_bytes(fold(hash, 1), to.to_string().as_bytes());
+                fold(fold(hash, *n as u64), *bytes)
+            }
+            Fate::NoHost => fold(hash, 2),
+            Fate::Lost(to) => host(3, to),
+            Fate::Duplicated(to) => host(4, to),
+            Fate::Reordered(to) => host(5, to),
+            Fate::Truncated(to, n) => fold(host(6, to), *n as u64),
+            Fate::CutOff => fold(hash, 7),
+            Fate::NoReceiver => fold(hash, 8),
+            Fate::QueueFull => fold(hash, 9),
+            Fate::Unread => fold(hash, 10),
+            Fate::Received(n, bytes) => fold(fold(fold(hash, 11), *n as u64), *bytes),
+            Fate::Refused => fold(hash, 12),
         }
     }
 }
@@ -147,6 +205,25 @@ pub(super) struct Legend<'a> {
 impl Legend<'_> {
     fn host(&self, index: u32) -> &str {
         self.hosts.get(index as usize).map_or("?", |name| name)
+    }
+
+    fn fate(&self, fate: &Fate, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match fate {
+            Fate::Sent(to, n, hash) => write!(f, "sends {n} bytes {:08x} to {to}", hash >> 32),
+            Fate::NoHost => f.write_str("dropped: no host has this address"),
+            Fate::Lost(to) => write!(f, "dropped: lost on the way to {}", self.host(*to)),
+            Fate::Duplicated(to) => write!(f, "duplicated on the way to {}", self.host(*to)),
+            Fate::Reordered(to) => write!(f, "reordered on the way to {}", self.host(*to)),
+            Fate::Truncated(to, n) => {
+                write!(f, "truncated to {n} bytes on the way to {}", self.host(*to))
+            }
+            Fate::CutOff => f.write_str("dropped: the hosts are separated, or one is down"),
+            Fate::NoReceiver => f.write_str("dropped: no socket receives it"),
+            Fate::QueueFull => f.write_str("dropped: the queue of its receiver is full"),
+            Fate::Unread => f.write_str("dropped: its receiver closed before reading it"),
+            Fate::Received(n, hash) => write!(f, "datagram_received {n} bytes {:08x}", hash >> 32),
+            Fate::Refused => f.write_str("refused: no socket receives it"),
+        }
     }
 
     /// One line, without the newline.
@@ -224,6 +301,10 @@ impl fmt::Display for Line<'_> {
             What::Lost(l, why) => {
                 of(f, l)?;
                 write!(f, "connection_lost: {why}")
+            }
+            What::Datagram(l, fate) => {
+                write!(f, "{}~{} ", legend.host(l.client), l.ordinal)?;
+                legend.fate(fate, f)
             }
             What::Name(text) => write!(f, "looks up {text}"),
             What::Job => f.write_str("a job has run"),

@@ -382,6 +382,7 @@ impl Sim {
     fn advance(&mut self, at_most: Duration, mut done: impl FnMut(&Sim) -> bool) -> Result<bool> {
         let end = self.kernel.borrow().now.saturating_add(nanos(at_most));
         let _reporter = self.capture_unhandled();
+        let _silence = crate::events::print_nothing();
         self.start_programs();
         // What was recorded by handles outside of any turn.
         self.after_event();

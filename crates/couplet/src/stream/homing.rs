@@ -29,7 +29,7 @@ impl<T: 'static> Homing<T> {
     }
 
     /// Takes the value out, in the loop's thread.
-    #[cfg(feature = "websocket")]
+    #[cfg(feature = "http")]
     pub(crate) fn into_inner(mut self) -> Option<T> {
         match self.value.take()?.into_inner() {
             Ok(value) => Some(value),

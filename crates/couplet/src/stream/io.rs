@@ -3,6 +3,8 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 #[cfg(feature = "http")]
+use std::rc::Rc;
+#[cfg(feature = "http")]
 use std::task::ready;
 use std::task::{Context, Poll};
 
@@ -11,7 +13,7 @@ use bytes::Bytes;
 use futures_io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "http")]
-use super::shared::Look;
+use super::shared::{Look, Shared};
 use super::{ReadHalf, Stream, WriteHalf};
 
 macro_rules! async_read {
@@ -111,12 +113,25 @@ mod for_hyper {
     runtime_traits!(ReadBufCursor<'_>: ReadHalf, WriteHalf);
 }
 
+/// The end of a stream's connection, for the task that serves it.
+#[cfg(feature = "http")]
+pub(crate) struct Ending(Rc<Shared>);
+
+#[cfg(feature = "http")]
+impl Ending {
+    /// Ready when the connection is lost, with an error unless it ended as it should. Otherwise the task is
+    /// woken then, and when the connection is asked to finish.
+    pub(crate) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_lost(cx)
+    }
+}
+
 /// For the room of HTTP, which writes pieces of bodies from where they lie.
 #[cfg(feature = "http")]
 impl Stream {
-    /// Ready when the connection is asked to finish, or is gone.
-    pub(crate) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.shared().poll_draining(cx)
+    /// The end of its connection.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending(self.owner.0.clone())
     }
 
     /// Ready when bytes have come, with true, or the end of them; they stay where they are.

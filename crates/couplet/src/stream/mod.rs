@@ -74,6 +74,8 @@ use std::rc::Rc;
 pub use copy::copy_bidirectional;
 pub use framed::{Framed, Messages};
 pub use halves::{ReadHalf, WriteHalf};
+#[cfg(feature = "http")]
+pub(crate) use io::Ending;
 pub use read::{LONGEST_LINE, Lines};
 pub use send::SendStream;
 use shared::{Owner, Shared};

@@ -39,11 +39,30 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
-        let handle = Rc::new(Contained::new(handle));
-        self.listen(endpoint, move || {
-            let handle = handle.clone();
-            StreamProtocol::new(move |stream| run(stream, handle))
-        })
+        self.listen(endpoint, streams(handle))
+    }
+
+    /// [`serve`](Self::serve), where TLS offers these application protocols unless its endpoint names some.
+    #[cfg(feature = "http")]
+    #[track_caller]
+    pub(crate) fn serve_offering(
+        &self,
+        protocols: &'static [&'static str],
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+    ) -> Result<Port> {
+        self.listen_offering(protocols, endpoint, streams(handle))
+    }
+}
+
+/// Builds the protocols of streams, each with its handler.
+fn streams(
+    handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+) -> impl FnMut() -> StreamProtocol + 'static {
+    let handle = Rc::new(Contained::new(handle));
+    move || {
+        let handle = handle.clone();
+        StreamProtocol::new(move |stream| run(stream, handle))
     }
 }
 
@@ -62,7 +81,7 @@ fn run(stream: Stream, handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> +
 fn end(transport: &Transport, failure: crate::Failure) {
     let connection = transport.id();
     if failure.downcast_ref::<Panicked>().is_some() {
-        tracing::error!(%connection, peer = %transport.peer(), %failure, "a handler panicked");
+        log_error!(%connection, peer = %transport.peer(), %failure, "a handler panicked");
         transport.abort_connection();
     } else {
         tracing::debug!(%connection, peer = %transport.peer(), %failure, "a handler failed");

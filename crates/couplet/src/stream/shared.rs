@@ -345,15 +345,6 @@ impl Shared {
         }
     }
 
-    /// [`draining`](Self::draining) for the one that watches the connection.
-    #[cfg(feature = "http")]
-    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_draining = self.transport.is_draining();
-        let ended =
-            self.poll_watch(cx, |state| (is_draining || state.lost.is_some()).then_some(Ok(())));
-        ended.map(drop)
-    }
-
     /// The number of handshakes that are complete.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn handshakes(&self) -> usize {

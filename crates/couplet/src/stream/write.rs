@@ -8,6 +8,8 @@ use bytes::Bytes;
 
 use super::shared::Shared;
 use super::{Stream, WriteHalf};
+#[cfg(any(feature = "tls", feature = "ring"))]
+use crate::layers::StartLayerError;
 
 impl Shared {
     #[inline]
@@ -147,11 +149,12 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// When the handshake fails; the source is the reason of the loss.
+    /// When the handshake fails; the source is the reason of the loss. After a [`shutdown`](Self::shutdown),
+    /// with [`BrokenPipe`](io::ErrorKind::BrokenPipe).
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub async fn start_tls(&mut self, tls: &crate::layers::tls::ServerTls) -> io::Result<()> {
         let before = self.begin_tls()?;
-        self.transport().start_tls(tls);
+        self.transport().start_tls(tls).map_err(not_started)?;
         poll_fn(|cx| self.shared().poll_handshake(cx, before)).await
     }
 
@@ -161,7 +164,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// When `name` is no name of a host, or the handshake fails.
+    /// When `name` is no name of a host, and as for [`start_tls`](Self::start_tls).
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub async fn start_tls_client(
         &mut self,
@@ -169,8 +172,7 @@ impl Stream {
         name: &str,
     ) -> io::Result<()> {
         let before = self.begin_tls()?;
-        let started = self.transport().start_tls_client(tls, name);
-        started.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self.transport().start_tls_client(tls, name).map_err(not_started)?;
         poll_fn(|cx| self.shared().poll_handshake(cx, before)).await
     }
 
@@ -185,4 +187,13 @@ impl Stream {
         }
         Ok(self.shared().handshakes())
     }
+}
+
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn not_started(error: StartLayerError) -> io::Error {
+    let kind = match error {
+        StartLayerError::WriteClosed => io::ErrorKind::BrokenPipe,
+        StartLayerError::Tls(_) => io::ErrorKind::InvalidInput,
+    };
+    io::Error::new(kind, error)
 }

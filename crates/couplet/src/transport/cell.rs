@@ -4,6 +4,7 @@
 //! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user
 //! objects (producers, closures, foreign buffers) are dropped with no cell borrowed.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::io;
 use std::net::SocketAddr;
@@ -12,17 +13,17 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use couplet_os::local::LocalAddress;
-
 #[cfg(feature = "sim")]
 use super::connection::Above;
 use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, LocalEnd, PeerCredentials, SockRef, SocketCall, SocketOption};
+use crate::driver::{
+    Key, LocalEnd, LocalSocket, PeerCredentials, SockRef, SocketCall, SocketOption,
+};
 use crate::error::{ConnectionLost, Reason};
-use crate::layers::{Layer, LayerWaker, Opened};
+use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -134,8 +135,8 @@ pub(crate) struct ConnectionCell {
     pub(super) reactor: Reactor,
     pub(crate) peer: Address,
     host: OnceCell<Rc<Address>>,
-    /// Its socket, where it has one. INVARIANT: asked before the socket is closed.
-    socket: Option<LocalAddress>,
+    /// Its socket, where it has one. It answers until it is closed.
+    socket: Option<LocalSocket>,
     watermarks: Cell<Watermarks>,
     producer: RefCell<Option<Box<Registered>>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
@@ -146,6 +147,9 @@ pub(crate) struct ConnectionCell {
     reset_unless_closed: Cell<bool>,
     /// A close does not wait for the peer's FIN.
     pub(crate) closes_at_once: Cell<bool>,
+    /// Bytes for the peer that a guest such as hyper holds: for snapshots.
+    #[cfg(feature = "http")]
+    held_by_guest: Cell<usize>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
     /// It is asked to finish.
@@ -202,6 +206,7 @@ struct Rare {
     upgrade: Option<Upgrade>,
     credentials: Option<Box<PeerCredentials>>,
     opened: Option<Opened>,
+    program: Option<Rc<dyn Any>>,
 }
 
 impl ConnectionCell {
@@ -240,6 +245,8 @@ impl ConnectionCell {
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
             closes_at_once: Cell::new(false),
+            #[cfg(feature = "http")]
+            held_by_guest: Cell::new(0),
             upgraded: Cell::new(false),
             draining: Cell::new(false),
             awaits_room: Cell::new(false),
@@ -257,19 +264,27 @@ impl ConnectionCell {
         self.rare.borrow().as_ref()?.credentials.as_deref().copied()
     }
 
+    /// The program at its other end.
+    pub(crate) fn set_program(&self, program: Rc<dyn Any>) {
+        self.rare_mut().program = Some(program);
+    }
+
+    pub(super) fn program<T: 'static>(&self) -> Option<Rc<T>> {
+        self.rare.borrow().as_ref()?.program.clone()?.downcast().ok()
+    }
+
     /// The address of our end.
     pub(crate) fn host(&self) -> &Address {
         self.host.get_or_init(|| {
-            let address = self.socket.map(LocalAddress::get);
-            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-            Rc::new(Address::from(address.and_then(Result::ok).unwrap_or(unknown)))
+            let unknown = || SocketAddr::from(([0, 0, 0, 0], 0)).into();
+            Rc::new(self.socket.as_ref().and_then(LocalSocket::address).unwrap_or_else(unknown))
         })
     }
 
     /// The number of its socket, while that is open.
     #[cfg(unix)]
     pub(super) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
-        self.socket.filter(|_| self.phase.get() != Phase::Lost).map(LocalAddress::number)
+        self.socket.as_ref().filter(|_| self.phase.get() != Phase::Lost)?.number()
     }
 
     /// An option of its socket: as it was asked for since the last turn, else as the system has it.
@@ -279,14 +294,14 @@ impl ConnectionCell {
         system: impl FnOnce(SockRef<'_>) -> io::Result<T>,
     ) -> Option<T> {
         let is_open = self.phase.get() != Phase::Lost && self.peer.unix().is_none();
-        let socket = self.socket.filter(|_| is_open)?;
+        let socket = self.socket.as_ref().filter(|_| is_open)?;
         let rare = self.rare.borrow();
         let mut latest = rare.iter().flat_map(|rare| rare.options.iter().rev());
         let asked = latest.find_map(|option| match option {
             OptionAsked::Set(option) => asked(option),
             OptionAsked::Call(_) => None,
         });
-        asked.or_else(|| socket.ask(|socket| system(SockRef::from(socket))).ok())
+        asked.or_else(|| socket.ask(system)?.ok())
     }
 
     /// The addresses that its layers were told, for a connection whose protocol is about to be
@@ -303,7 +318,7 @@ impl ConnectionCell {
     /// What the layers found out while they opened.
     pub(super) fn set_opened(&self, opened: Opened) {
         let before = self.rare_mut().opened.replace(opened);
-        drop(before);
+        discard("drop of a layer's info", before);
     }
 
     pub(super) fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
@@ -493,10 +508,12 @@ impl ConnectionCell {
     }
 
     /// Asks for a layer: what was written so far passes below it.
-    pub(super) fn start_layer(&self, layer: Box<dyn Layer>) {
+    pub(super) fn start_layer(&self, layer: Box<dyn Layer>) -> Result<(), StartLayerError> {
         let layer = Contained::new(layer);
-        if self.phase.get() >= Phase::Closing {
-            return;
+        match self.phase.get() {
+            Phase::Open => {}
+            Phase::Finishing => return Err(StartLayerError::WriteClosed),
+            Phase::Closing | Phase::Ended | Phase::Lost => return Ok(()),
         }
         let mut clear = Outbox::new(self.reactor.spares().clone());
         clear.append(&mut self.outbox.borrow_mut());
@@ -504,6 +521,7 @@ impl ConnectionCell {
         self.rare_mut().starting.push(Starting { layer, clear });
         self.set_starting(true);
         self.ask(asked::LAYER);
+        Ok(())
     }
 
     pub(super) fn take_starting(&self) -> Vec<Starting> {
@@ -729,6 +747,27 @@ impl ConnectionCell {
     #[inline]
     pub(crate) fn buffered(&self) -> usize {
         self.outbox.borrow().len() + self.in_flight.get()
+    }
+
+    /// Bytes for the peer, buffered here or held by a guest.
+    pub(crate) fn unsent(&self) -> usize {
+        #[cfg(feature = "http")]
+        let held = self.held_by_guest.get();
+        #[cfg(not(feature = "http"))]
+        let held = 0;
+        self.buffered() + held
+    }
+
+    #[cfg(feature = "http")]
+    #[inline]
+    pub(crate) fn held_by_guest(&self) -> usize {
+        self.held_by_guest.get()
+    }
+
+    #[cfg(feature = "http")]
+    #[inline]
+    pub(crate) fn set_held_by_guest(&self, count: usize) {
+        self.held_by_guest.set(count);
     }
 
     #[inline]

@@ -68,6 +68,13 @@ enum Reading {
     Ended,
 }
 
+impl Reading {
+    /// Whether the end of the peer's stream was reported.
+    fn has_ended(self) -> bool {
+        matches!(self, Reading::Ended | Reading::Paused { fin: true, .. })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writing {
     Open,
@@ -316,10 +323,21 @@ impl Life {
         self.follows()
     }
 
-    /// Law 4: the only caller of [`Protocol::data_received`].
     #[inline(always)]
     fn deliver(&mut self, data: &[u8], now: Instant) {
-        self.call(now, |protocol, transport| protocol.data_received(transport, data));
+        if let Err(payload) = Life::hand_data(&mut *self.protocol, &self.transport, data) {
+            self.panicked(now, payload);
+        }
+    }
+
+    /// Law 4: the only caller of [`Protocol::data_received`]. The error is the payload of a panic.
+    #[inline(always)]
+    fn hand_data(
+        protocol: &mut dyn Protocol,
+        transport: &Transport,
+        data: &[u8],
+    ) -> Result<(), Box<dyn Any + Send>> {
+        call(protocol, transport, |protocol, transport| protocol.data_received(transport, data))
     }
 
     /// Bytes arrived after reading ended.
@@ -482,6 +500,14 @@ impl Life {
             && self.transport.cell.reset_unless_closed()
     }
 
+    /// Since when nothing but the peer's end of stream is awaited.
+    pub(crate) fn awaits_peer_since(&self) -> Option<Instant> {
+        match &self.state {
+            State::Draining { since, .. } => Some(*since),
+            _ => None,
+        }
+    }
+
     /// Whether a cut is seen by the peer.
     pub(crate) fn is_cut_by_reset(&self) -> bool {
         self.transport.cell.buffered() > 0 || self.must_reset()
@@ -521,7 +547,7 @@ impl Life {
     fn lose(&mut self, reason: Reason, now: Instant) {
         match &mut self.state {
             State::Open { reading, writing } => {
-                let ended = matches!(reading, Reading::Ended | Reading::Paused { fin: true, .. });
+                let ended = reading.has_ended();
                 let receiving = matches!(reading, Reading::On | Reading::Layered);
                 let fin_sent = *writing == Writing::Shut;
                 let finishing = matches!(writing, Writing::Finishing { .. });
@@ -899,8 +925,7 @@ impl Life {
 
     #[inline(always)]
     fn call(&mut self, now: Instant, f: impl FnOnce(&mut dyn Protocol, &Transport)) {
-        let (protocol, transport) = (&mut *self.protocol, &self.transport);
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(protocol, transport))) {
+        if let Err(payload) = call(&mut *self.protocol, &self.transport, f) {
             self.panicked(now, payload);
         }
     }
@@ -909,8 +934,14 @@ impl Life {
     #[cold]
     fn panicked(&mut self, now: Instant, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
-        tracing::error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, %text, "a callback panicked");
+        log_error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
+        self.break_off(&text, now);
+    }
+
+    /// The protocol or a layer panicked: `connection_lost` is the only call that remains.
+    #[cold]
+    fn break_off(&mut self, text: &str, now: Instant) {
         // Decided before a recorded close applies: without the output dropped here, its FIN would
         // end a truncated message.
         let must_reset = self.must_reset();
@@ -1144,24 +1175,17 @@ impl Life {
         }
     }
 
-    /// The latest order wins.
     fn order_receive(&mut self, on: bool) {
-        let (order, other) = match on {
-            true => (Follows::RECEIVE, Follows::STOP_RECEIVING),
-            false => (Follows::STOP_RECEIVING, Follows::RECEIVE),
-        };
-        self.pending = self.pending & !other.0 | order.0;
+        order_receive(&mut self.pending, on);
     }
 
     #[inline(never)]
     fn follows(&mut self) -> Follows {
         let follows = self.follows_directly();
-        match self.layered {
-            None => follows,
-            Some(_) if self.has_layered_output() => {
-                follows.and(Follows::OUTPUT).and(Follows::LAYERED)
-            }
-            Some(_) => follows.and(Follows::LAYERED),
+        match (self.is_layered(), self.has_layered_output()) {
+            (false, _) => follows,
+            (true, true) => follows.and(Follows::OUTPUT).and(Follows::LAYERED),
+            (true, false) => follows.and(Follows::LAYERED),
         }
     }
 
@@ -1243,6 +1267,25 @@ impl Life {
     }
 }
 
+/// Calls a protocol. The error is the payload of a panic.
+#[inline(always)]
+fn call(
+    protocol: &mut dyn Protocol,
+    transport: &Transport,
+    f: impl FnOnce(&mut dyn Protocol, &Transport),
+) -> Result<(), Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(|| f(protocol, transport)))
+}
+
+/// Orders reading on or off; the latest order wins.
+fn order_receive(pending: &mut u32, on: bool) {
+    let (order, other) = match on {
+        true => (Follows::RECEIVE, Follows::STOP_RECEIVING),
+        false => (Follows::STOP_RECEIVING, Follows::RECEIVE),
+    };
+    *pending = *pending & !other.0 | order.0;
+}
+
 /// The protocol of a connection that has none yet, or is gone.
 struct Nobody;
 
@@ -1257,6 +1300,7 @@ fn stop(producer: Option<Box<dyn Producer>>) {
     }
 }
 
+mod guarded;
 mod layered;
 #[cfg(test)]
 mod tests;

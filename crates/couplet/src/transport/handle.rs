@@ -181,7 +181,7 @@ impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for TellFn<P, F> {
             None if transport.cell.was_upgraded() => {}
             None => {
                 let error = WrongProtocol::new::<P>(protocol, self.place);
-                tracing::error!(connection = %transport.id(), %error);
+                log_error!(connection = %transport.id(), %error);
                 debug_assert!(false, "{error}");
             }
         }

@@ -22,7 +22,7 @@ use crate::driver::{Key, PeerCredentials, SockRef, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
-use crate::layers::Layer;
+use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -717,31 +717,40 @@ impl Transport {
     /// the layer: such a peer is cut with [`PlaintextAfterUpgrade`](crate::layers::PlaintextAfterUpgrade).
     /// Our framers see to that for what they hold.
     ///
-    /// On a connection that is closing the layer is dropped.
-    pub fn start_layer(&self, layer: impl Layer + 'static) {
-        self.cell.start_layer(Box::new(layer));
+    /// On a connection that is closing the layer is dropped. If the peer has ended its stream, the
+    /// layer learns that first: TLS fails.
+    ///
+    /// # Errors
+    ///
+    /// After [`lose_write_connection`](Self::lose_write_connection).
+    pub fn start_layer(&self, layer: impl Layer + 'static) -> Result<(), StartLayerError> {
+        self.cell.start_layer(Box::new(layer))
     }
 
     /// [`start_layer`](Self::start_layer) with TLS, as the side that waits for a ClientHello: of
     /// STARTTLS, the server. Twisted's `startTLS`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start_layer`](Self::start_layer).
     #[cfg(any(feature = "tls", feature = "ring"))]
-    pub fn start_tls(&self, tls: &crate::layers::tls::ServerTls) {
-        self.start_layer(tls.layer(self.reactor().now()));
+    pub fn start_tls(&self, tls: &crate::layers::tls::ServerTls) -> Result<(), StartLayerError> {
+        self.start_layer(tls.layer(self.reactor().now()))
     }
 
     /// [`start_tls`](Self::start_tls) as the TLS client, which verifies that its peer is `host`.
     ///
     /// # Errors
     ///
-    /// When `host` is neither a DNS name nor an IP address.
+    /// When `host` is neither a DNS name nor an IP address, and as for
+    /// [`start_layer`](Self::start_layer).
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub fn start_tls_client(
         &self,
         tls: &crate::layers::tls::ClientTls,
         host: &str,
-    ) -> Result<(), crate::layers::tls::TlsConfigError> {
-        self.start_layer(tls.layer(host, self.reactor().now())?);
-        Ok(())
+    ) -> Result<(), StartLayerError> {
+        self.start_layer(tls.layer(host, self.reactor().now())?)
     }
 
     /// What the TLS handshake has negotiated, with the peer's certificates; `None` without TLS, and
@@ -756,6 +765,12 @@ impl Transport {
     /// [tells](crate::layers::Opened::infos).
     pub fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
         self.cell.layer_info()
+    }
+
+    /// The program at the other end, by the type that its room has for it.
+    #[cfg(unix)]
+    pub(crate) fn program<T: 'static>(&self) -> Option<Rc<T>> {
+        self.cell.program()
     }
 
     /// True from [`start_layer`](Self::start_layer) until the layer is open. A framer of your own that

@@ -63,7 +63,7 @@ const ANSWERS: &[Row] = &[
     ("8", "a stream that is shorter than its length",
         "GET /short HTTP/1.1|Host: a||", "", Closed),
     ("6.2", "a stream that is longer than its length",
-        "GET /long HTTP/1.1|Host: a||", "HTTP/1.1 200 OK|content-length: 2||he", Open),
+        "GET /long HTTP/1.1|Host: a||", "", Closed),
     ("9.6", "close is said when it is asked for",
         "GET /a HTTP/1.1|Host: a|Connection: close||", "HTTP/1.1 200 OK|connection: close|content-length: 5||hello", Closed),
     ("9.6", "close is done when the service says it",

@@ -19,16 +19,16 @@ use crate::needed::{Folder, SelfSigned};
 
 const URL: &str = "http://127.0.0.1:8000";
 
-fn secs(n: u64) -> Duration {
+pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-async fn text(body: Body) -> couplet::Result<String> {
+pub(crate) async fn text(body: Body) -> couplet::Result<String> {
     Ok(String::from_utf8(body.bytes(1_000_000).await?.to_vec())?)
 }
 
 /// The connections that the server has.
-async fn connections(reactor: &Reactor) -> couplet::Result<usize> {
+pub(crate) async fn connections(reactor: &Reactor) -> couplet::Result<usize> {
     // What is closed is gone.
     reactor.sleep(Duration::from_millis(1)).await?;
     let snapshot = reactor.snapshot().await?;
@@ -224,6 +224,7 @@ fn secured(program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<
     secured_by(
         service_fn(async |request: Request<Body>| {
             let said = format!("{:?} {}", request.version(), request.uri().path());
+            assert_eq!(request.uri().authority().map(|to| to.as_str()), Some("localhost:8443"));
             Ok::<_, Infallible>(Response::new(said))
         }),
         program,
@@ -239,13 +240,10 @@ pub(crate) fn secured_by<S, B>(
     B: hyper::body::Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let (folder, pair) = (Folder::new(), SelfSigned::new("localhost"));
-    let at = format!("tls:8443:cert={}:alpn=h2,http/1.1", folder.write("server.pem", pair.pem()));
-    let roots = Roots::from_pem(pair.certificate.as_bytes()).expect("a certificate");
-    let options = ClientOptions::default().tls(ClientTlsOptions::default().roots(roots));
     let ran = couplet::testing::run(|reactor| {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {
+            let (_folder, at, options) = trusted("h2,http/1.1");
             let port = reactor.serve_http(&*at, service)?;
             program(reactor, options).await?;
             port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
@@ -254,12 +252,23 @@ pub(crate) fn secured_by<S, B>(
     ran.expect("the program succeeds");
 }
 
+/// An endpoint for a server on port 8443 that offers these protocols, the folder of its certificate, and
+/// the options of a client that trusts it.
+pub(crate) fn trusted(alpn: &str) -> (Folder, String, ClientOptions) {
+    let (folder, pair) = (Folder::new(), SelfSigned::new("localhost"));
+    let certificate = folder.write("server.pem", pair.pem());
+    let roots = Roots::from_pem(pair.certificate.as_bytes()).expect("a certificate");
+    let options = ClientOptions::default().tls(ClientTlsOptions::default().roots(roots));
+    (folder, format!("tls:8443:cert={certificate}:alpn={alpn}"), options)
+}
+
 #[test]
 fn http2_is_spoken_where_alpn_chooses_it_and_shares_its_connection() {
     secured(async |reactor, options| {
         let client = Client::with_options(&reactor, options);
         let ask = async |n: usize| {
-            text(client.get(format!("https://localhost:8443/{n}")).await?.into_body()).await
+            let url = format!("https://user:word@LOCALHOST:8443/{n}");
+            text(client.get(url).await?.into_body()).await
         };
         assert_eq!(ask(0).await?, "HTTP/2.0 /0");
         let asked = (1..20).map(&ask);
@@ -298,7 +307,8 @@ fn a_proxy_passes_connections_on_and_gets_whole_urls() {
             Client::with_options(&reactor, options.proxy(Some(("localhost".into(), 3128))));
         let passed = client.get("https://localhost:8443/through").await?;
         assert_eq!(text(passed.into_body()).await?, "HTTP/2.0 /through");
-        let asked = client.get("http://couplet.test/a?b").await?;
+        // The user and the password stay here.
+        let asked = client.get("http://user:word@couplet.test/a?b").await?;
         assert_eq!(text(asked.into_body()).await?, "GET http://couplet.test/a?b HTTP/1.1");
         let refused = client.get("https://elsewhere.test/").await.expect_err("it may not");
         let said = refused.to_string();
@@ -306,4 +316,47 @@ fn a_proxy_passes_connections_on_and_gets_whole_urls() {
         drop(client);
         proxy.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });
+}
+
+#[test]
+fn c176a_requests_to_a_server_of_http1_wait_for_one_attempt_alone() {
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let (_folder, at, options) = trusted("http/1.1");
+            let version = async |request: Request<Body>| {
+                Ok::<_, Infallible>(Response::new(format!("{:?}", request.version())))
+            };
+            let server = reactor.serve_http(&*at, service_fn(version))?;
+            let inner = reactor.clone();
+            // A proxy that takes a second for each connection.
+            let proxy = reactor.serve("tcp:3128", async move |mut near: Stream| {
+                while near.read_line().await?.is_some_and(|line| !line.is_empty()) {}
+                inner.sleep(secs(1)).await?;
+                near.write_all("HTTP/1.1 200 Go\r\n\r\n").await?;
+                let far = inner.connect_stream("tcp:127.0.0.1:8443").await?;
+                copy_bidirectional(near, far).await?;
+                Ok(())
+            })?;
+            let options = options.proxy(Some(("localhost".into(), 3128)));
+            let client = Client::with_options(&reactor, options);
+            let begun = reactor.now();
+            let ask =
+                async |_| text(client.get("https://localhost:8443/").await?.into_body()).await;
+            for answer in futures_util::future::join_all((0..5).map(ask)).await {
+                assert_eq!(answer?, "HTTP/1.1");
+            }
+            assert_eq!(
+                reactor.now() - begun,
+                secs(2),
+                "one second for the first, one for the others"
+            );
+            drop(client);
+            for port in [server, proxy] {
+                port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
+            }
+            Ok(())
+        })
+    });
+    ran.expect("the program succeeds");
 }

@@ -17,10 +17,10 @@ use crate::kit::{AT, scripted};
 
 const URL: &str = "http://127.0.0.1:8000";
 
-const POEM: &str = "Hope is the thing with feathers\nThat perches in the soul\n";
+pub(crate) const POEM: &str = "Hope is the thing with feathers\nThat perches in the soul\n";
 
 /// The poem in each coding; deflate with zlib's frame and without.
-const POEMS: [(&str, &str); 5] = [
+pub(crate) const POEMS: [(&str, &str); 5] = [
     (
         "gzip",
         "1f8b0800000000000203f3c82f4855c82c5628c94805e2ccbc7485f2cc920c85b4d444a0485131574846628942416a\
@@ -48,7 +48,7 @@ const POEMS: [(&str, &str); 5] = [
     ),
 ];
 
-fn bytes_of(hex: &str) -> Vec<u8> {
+pub(crate) fn bytes_of(hex: &str) -> Vec<u8> {
     let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
     (0..hex.len()).step_by(2).map(digits).collect()
 }
@@ -468,4 +468,25 @@ fn other_tasks_have_their_turn_while_much_is_decoded() {
         assert!(turns.get() >= read / (256 * 1024), "{} turns for {read} bytes", turns.get());
         Ok(())
     });
+}
+
+#[test]
+fn c176b_a_compressed_body_is_as_long_as_its_length_says() {
+    // Its length is that of the bytes that are sent, which are whole here.
+    let gzip = bytes_of(POEMS[0].1);
+    for (length, is_whole) in [(71, true), (70, false), (72, false), (10, false), (1000, false)] {
+        let gzip = gzip.clone();
+        let server = async move |mut stream: Stream| {
+            while !stream.read_line().await?.unwrap_or_default().is_empty() {}
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n"
+            );
+            Ok(stream.write_all([head.as_bytes(), &gzip].concat()).await?)
+        };
+        scripted(server, async move |reactor| {
+            let got = got(&Client::new(&reactor)).await;
+            assert_eq!(got.is_ok(), is_whole, "{length}: {got:?}");
+            Ok(())
+        });
+    }
 }

@@ -17,34 +17,34 @@ use crate::kit::{TO, beside, beside_service, heard};
 const SECOND: Duration = Duration::from_secs(1);
 
 // Types of frames: RFC 9113, 6.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 // Codes of errors: RFC 9113, 7.
-const NO_ERROR: u32 = 0;
-const REFUSED_STREAM: u32 = 7;
+pub(crate) const NO_ERROR: u32 = 0;
+pub(crate) const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Frame {
     /// The code of an error, in GOAWAY and RST_STREAM.
-    fn code(&self) -> Option<u32> {
+    pub(crate) fn code(&self) -> Option<u32> {
         let at = match self.kind {
             GOAWAY => 4,
             RST_STREAM => 0,
@@ -54,27 +54,27 @@ impl Frame {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The beginning of a connection: the preface, and settings without any.
-fn hello() -> Vec<u8> {
+pub(crate) fn hello() -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, b"")].concat()
 }
 
 /// The fields of a GET: HPACK's static table, and a path and an authority as literals (RFC 7541, 6).
-fn fields(path: &str) -> Vec<u8> {
+pub(crate) fn fields(path: &str) -> Vec<u8> {
     let literal = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
     [vec![0x82, 0x86], literal(0x04, path), literal(0x01, "couplet.test")].concat()
 }
 
-fn get(stream: u32, path: &str) -> Vec<u8> {
+pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields(path))
 }
 
-fn frames(bytes: &[u8]) -> Vec<Frame> {
+pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
     each_frame(bytes).collect()
 }
 
@@ -116,7 +116,7 @@ async fn listened(
 }
 
 /// The bodies of a stream's answer.
-fn body(frames: &[Frame], stream: u32) -> String {
+pub(crate) fn body(frames: &[Frame], stream: u32) -> String {
     let of = frames.iter().filter(|frame| frame.kind == DATA && frame.stream == stream);
     String::from_utf8(of.flat_map(|frame| frame.payload.clone()).collect()).expect("text")
 }
@@ -162,7 +162,7 @@ fn an_answer_without_content_has_no_body() {
 }
 
 /// Settings of one setting: the window of each stream.
-fn window(size: u32) -> Vec<u8> {
+pub(crate) fn window(size: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 4], &size.to_be_bytes()[..]].concat())
 }
 

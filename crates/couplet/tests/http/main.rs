@@ -2,6 +2,7 @@
 //! and Python's h2.
 
 mod abuse;
+mod alpn;
 mod answers;
 mod asked;
 mod captured;
@@ -9,18 +10,23 @@ mod cases;
 mod chance;
 mod client;
 mod curl;
+mod cut;
 #[cfg(feature = "decompression")]
 mod decompression;
 mod determined;
 mod h2_frames;
+mod h2_servers;
+mod hostile;
 mod http2;
 mod kit;
 mod mutations;
 mod nghttp2;
+mod redirects;
 mod rfc9112;
 mod serving;
 mod simulated;
 mod times;
+mod unread;
 #[cfg(feature = "websocket")]
 mod websocket;
 mod wrk;

@@ -107,3 +107,31 @@ fn half_a_head_that_waits_is_not_lost() {
         Ok(())
     });
 }
+
+#[test]
+fn a_drain_closes_idle_connections_at_once_and_waits_a_second_for_silent_ones() {
+    beside(HttpOptions::default(), async |reactor| {
+        let silent = reactor.connect_stream(TO).await?;
+        let mut served = reactor.connect_stream(TO).await?;
+        served.write_all(format!("{HEAD}\r\n")).await?;
+        // Long enough to give back what a request needs.
+        reactor.sleep(secs(10)).await?;
+        let begun = reactor.now();
+        let drained = reactor.drain(secs(100)).await?;
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
+        assert!(reactor.now() - begun < secs(1), "none of them answers the end of its stream");
+        drop((silent, served));
+        Ok(())
+    });
+    beside(HttpOptions::default(), async |reactor| {
+        let mut served = reactor.connect_stream(TO).await?;
+        served.write_all(format!("{HEAD}\r\n")).await?;
+        reactor.sleep(secs(1)).await?;
+        let begun = reactor.now();
+        let drained = reactor.drain(secs(100)).await?;
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
+        assert!(reactor.now() - begun <= secs(1) + secs(1) / 10);
+        drop(served);
+        Ok(())
+    });
+}

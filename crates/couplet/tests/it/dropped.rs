@@ -12,7 +12,7 @@ use std::time::Duration;
 use couplet::driver::Pipe;
 use couplet::endpoints::ServerEndpoint;
 use couplet::factory::ErasedFactory;
-use couplet::process::Command;
+use couplet::process::{Command, WhenLost};
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
 use couplet::services::ClientService;
 use couplet::task::{CooperativeTask, Cooperator};
@@ -426,6 +426,16 @@ const WAYS: &[(&str, &str, Act)] = &[
         connecting.cancel();
         s.turns();
     }),
+    ("listen", "its endpoint is none", |s| {
+        s.reactor.listen("no endpoint", MakesEchoes(s.bomb())).map(drop).expect_err("a space");
+        let log = "log:tcp:0:file=/";
+        s.reactor.listen(log, MakesEchoes(s.bomb())).map(drop).expect_err("a folder");
+    }),
+    ("connect", "its endpoint is none", |s| {
+        s.reactor.connect("no endpoint", MakesEchoes(s.bomb())).discard();
+        let log = "log:127.0.0.1:9:file=/";
+        s.reactor.connect(log, MakesEchoes(s.bomb())).discard();
+    }),
     ("connect", "closed", |s| {
         let port = number(&s.peer());
         let connecting = s.reactor.connect(format!("tcp:127.0.0.1:{port}"), MakesEchoes(s.bomb()));
@@ -433,6 +443,13 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
         let wire = s.network.accept(s.peer_address()).expect("it connects");
         wire.close();
+        s.turns();
+    }),
+    ("connect_for", "refused, and lost with its connection", |s| {
+        let (client, _wire) = s.open();
+        let factory = MakesEchoes(s.bomb());
+        s.reactor.connect_for(&client, "tcp:127.0.0.1:9", factory).discard();
+        s.reactor.connect_for(&client, "no endpoint", MakesEchoes(s.bomb())).discard();
         s.turns();
     }),
     ("connect_protocol", "refused, cancelled, and lost", |s| {
@@ -804,10 +821,12 @@ const WAYS: &[(&str, &str, Act)] = &[
         let tls = couplet::layers::tls::ServerTls::new(&options).expect("a configuration");
         let bomb = s.bomb();
         let never = couplet::Failure::msg("it is never asked");
-        transport.start_layer(tls.layer(transport.reactor().now()).choosing(move |_| {
-            holds(&bomb);
-            Deferred::fail(never)
-        }));
+        transport
+            .start_layer(tls.layer(transport.reactor().now()).choosing(move |_| {
+                holds(&bomb);
+                Deferred::fail(never)
+            }))
+            .expect("it may still write");
         s.turns();
         wire.reset();
         s.turns();
@@ -909,6 +928,15 @@ const WAYS: &[(&str, &str, Act)] = &[
         reactor.connect_process(missing, MakesEchoes(s.bomb())).discard();
         let cat = Command::new("/bin/cat");
         reactor.connect_process(cat, MakesEchoes(s.bomb())).discard();
+        l.turn(Some(Duration::ZERO)).expect("the loop turns");
+    }),
+    ("connect_process_with", "its program can't be started, and its loop is dropped", |s| {
+        let mut l = Loop::new().expect("a loop");
+        let reactor = l.reactor();
+        for program in ["/nowhere", "/bin/cat"] {
+            let (command, lost) = (Command::new(program), WhenLost::default());
+            reactor.connect_process_with(command, lost, MakesEchoes(s.bomb())).discard();
+        }
         l.turn(Some(Duration::ZERO)).expect("the loop turns");
     }),
     ("register_producer", "lost with its connection", |s| {

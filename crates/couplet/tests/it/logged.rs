@@ -22,6 +22,12 @@ pub(crate) fn logged_at<R>(level: Level, f: impl FnOnce() -> R) -> (R, Vec<Strin
     (result, lines)
 }
 
+/// A subscriber that keeps warnings and errors.
+#[allow(dead_code, reason = "not every binary needs it")]
+pub(crate) fn lines_to(lines: Arc<Mutex<Vec<String>>>) -> impl Subscriber {
+    Lines(Level::WARN, lines)
+}
+
 /// With a single subscriber, `tracing` caches a callsite's interest as seen by the first thread to
 /// reach it, so a test without a subscriber would silence that callsite for all others. A second
 /// subscriber prevents this.

@@ -26,6 +26,8 @@ mod endpoints;
 mod endpoints_tls;
 mod examples;
 mod filesystem_lock;
+#[cfg(target_os = "linux")]
+mod forked;
 mod framing;
 #[cfg(unix)]
 mod gui;
@@ -53,6 +55,7 @@ mod send_file;
 #[cfg(unix)]
 mod serial;
 mod services;
+mod shared_ports;
 mod sim;
 mod smoke;
 mod snapshot;
@@ -70,6 +73,7 @@ mod threads_panics;
 mod tidy;
 mod timers;
 mod turns;
+mod unheard;
 #[cfg(unix)]
 mod unix;
 mod watch;

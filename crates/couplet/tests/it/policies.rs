@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::factory::Layered;
+use couplet::layers::{Layer, Opened, Outbox, Up};
 use couplet::protocols::{
     Admission, LimitConnectionRate, LimitConnections, LimitConnectionsByPeer, LimitLifetime, Policy,
 };
@@ -467,4 +469,87 @@ fn users_can_write_policies() {
     assert!(lines[3].starts_with("lost: connection lost"));
     let mut factory = Friends(rig.log.clone()).wrap(Notes::default);
     assert!(factory.build_protocol(&address("10.0.0.1:1")).is_none());
+}
+
+/// Opens with the first byte, which is the last one of the peer's address where it relays.
+struct Opens {
+    is_relay: bool,
+    is_open: bool,
+}
+
+impl Layer for Opens {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: std::time::Instant) -> Up<'a> {
+        match std::mem::take(below) {
+            [] => Up::Nothing,
+            [first, rest @ ..] if !self.is_open => {
+                self.is_open = true;
+                *below = rest;
+                let peer = SocketAddr::from(([10, 0, 0, *first], 80)).into();
+                let opened = Opened { peer: Some(peer), ..Opened::default() };
+                Up::Open(self.is_relay.then(|| Box::new(opened)))
+            }
+            data => Up::Data(data),
+        }
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: std::time::Instant) {
+        below.append(above);
+    }
+
+    fn ended(&mut self) {}
+
+    fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    fn relays(&self) -> bool {
+        self.is_relay
+    }
+}
+
+fn over<F: Factory + 'static>(factory: F, is_relay: bool) -> impl Factory<Protocol = F::Protocol> {
+    Layered::new(factory, move |_: &Reactor, _: &Address| Opens { is_relay, is_open: false })
+}
+
+#[test]
+fn c81a_a_connection_counts_while_its_layers_open() {
+    let mut rig = Rig::new();
+    let (total, by_peer) = (LimitConnections::new(3), LimitConnectionsByPeer::new(2));
+    let (notes, limits) = (rig.notes(), total.clone().wrap(by_peer.clone().wrap(Notes::default)));
+    let plain = rig.listen(total.clone().wrap(move || notes.clone()));
+    let port = rig.listen(over(limits, false));
+    let mut wires: Vec<Wire> = (0..3).map(|_| rig.connect(port)).collect();
+    assert_eq!((total.connections(), by_peer.peers()), (2, 1));
+    assert!(wires[2].is_closed() && by_peer.turned_away() == 1, "three of one peer");
+    let other = rig.connect(plain);
+    assert_eq!(total.connections(), 3);
+    assert!(rig.connect(plain).is_closed(), "two that open, and one that is open");
+    // One opens and keeps its place, another goes.
+    wires[0].push(b"1");
+    rig.settle();
+    assert_eq!((total.connections(), by_peer.peers()), (3, 1));
+    wires.remove(1).reset();
+    rig.settle();
+    assert_eq!(total.connections(), 2);
+    wires[0].reset();
+    other.reset();
+    rig.settle();
+    assert_eq!((total.connections(), by_peer.peers()), (0, 0));
+}
+
+#[test]
+fn c81a_a_relayed_connection_counts_for_its_peer_once_that_is_known() {
+    let mut rig = Rig::new();
+    let (total, by_peer) = (LimitConnections::new(4), LimitConnectionsByPeer::new(1));
+    let limits = total.clone().wrap(by_peer.clone().wrap(Notes::default));
+    let port = rig.listen(over(limits, true));
+    let wires: Vec<Wire> = (0..5).map(|_| rig.connect(port)).collect();
+    assert_eq!((total.connections(), by_peer.peers()), (4, 0));
+    assert!(wires[4].is_closed(), "more than there may be");
+    for (wire, peer) in wires.iter().zip([b"1", b"1", b"2"]) {
+        wire.push(peer);
+        rig.settle();
+    }
+    assert_eq!((total.connections(), by_peer.peers(), by_peer.turned_away()), (3, 2, 1));
+    assert!(wires[1].is_closed() && !wires[2].is_closed());
 }

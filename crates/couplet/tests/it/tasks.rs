@@ -601,3 +601,27 @@ fn awaiting_a_spawned_task_takes_a_turn() {
         "a task spawned in a turn waits for the next, and no more"
     );
 }
+
+#[test]
+fn c71_a_task_that_waits_for_a_drain_goes_on_when_its_connection_is_lost() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let transport = a.transport();
+        transport.write(rig.kit.big());
+        rig.turns(2);
+        let waits = [transport.drained(), transport.flushed()];
+        let ends = waits.map(|waits| outcome(rig.reactor.spawn(waits)));
+        rig.turns(2);
+        let tasks = rig.l.snapshot().tasks;
+        assert!(ends.iter().all(|end| is(end).is_none()) && tasks == 2, "{tasks}");
+        b.reset();
+        rig.lost(&a);
+        rig.turns(2);
+        for end in &ends {
+            let end = is(end).expect("the task has ended");
+            assert!(end.starts_with("failed: "), "{end}");
+        }
+        assert_eq!(rig.l.snapshot().tasks, 0);
+    }
+}

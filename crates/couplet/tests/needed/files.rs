@@ -80,3 +80,11 @@ impl SelfSigned {
         format!("{}{}", self.certificate, self.key)
     }
 }
+
+/// Leaves a descriptor open to the programs that this one starts, as those that it inherited are.
+#[cfg(unix)]
+pub(crate) fn inheritable(descriptor: &impl std::os::fd::AsFd) -> i32 {
+    use std::os::fd::AsRawFd;
+    rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty()).expect("it is open");
+    descriptor.as_fd().as_raw_fd()
+}

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-pub(crate) use files::{Folder, SelfSigned};
+pub(crate) use files::{Folder, SelfSigned, inheritable};
 
 /// Says that a test is skipped, because there is no `what`; in CI panics.
 pub(crate) fn missing(what: impl Display) {

@@ -484,7 +484,7 @@ class Spawn(protocol.ProcessProtocol):
         self.said, self.answers = b"", 0
 
     def connectionMade(self):
-        self.transport.write(b"Rose is a rose\n" + 3000 * b"p" + b"\n")
+        self.transport.write(b"Rose is a rose\n")
 
     def outReceived(self, data):
         self.said += data.replace(b"\r", b"")
@@ -496,7 +496,11 @@ class Spawn(protocol.ProcessProtocol):
             elif line == line.upper() and line:
                 say("answer", line.decode() if len(line) < 100 else f"{len(line)} capitals")
                 self.answers += 1
-                if self.answers == 2:
+                if self.answers == 1:
+                    # Not before: the program changes the mode of a terminal when it starts, and a line that
+                    # is half typed at that moment is not read.
+                    self.transport.write(3000 * b"p" + b"\n")
+                else:
                     self.end()
 
     def end(self):

@@ -136,7 +136,7 @@ impl Protocol for Starting {
         match (&self.tls, data) {
             (Ok(tls), b"?") => {
                 transport.write("+");
-                transport.start_tls(tls);
+                transport.start_tls(tls).expect("it may still write");
                 transport.write("encrypted");
             }
             (Err(tls), b"+") => {

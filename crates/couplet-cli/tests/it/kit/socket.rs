@@ -25,6 +25,11 @@ impl Client {
         Client(stream)
     }
 
+    /// Its own address, as the server sees it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
     }

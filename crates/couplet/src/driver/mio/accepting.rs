@@ -5,15 +5,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet_os::local::LocalAddress;
-
 use super::slots::{Kind, Registered};
 use super::socket::{Listener, Stream};
 use super::stream::StreamSlot;
 use super::unix::SocketFile;
 use super::{Mio, socket};
 use crate::address::Address;
-use crate::driver::{Event, LocalEnd, World};
+use crate::driver::{Event, LocalEnd, LocalSocket, World};
 
 /// Most connections in a port's first round.
 const FIRST: u32 = 100;
@@ -138,18 +136,17 @@ impl Mio {
         peer: Address,
         host: Rc<Address>,
     ) -> Option<Event> {
-        let host = if host.is_wildcard() {
-            LocalEnd::Ask(LocalAddress::of(&stream))
-        } else {
-            LocalEnd::Socket(host, LocalAddress::of(&stream))
-        };
         let is_local = peer.unix().is_some();
         if let Err(error) = self.register(&mut stream, socket::interest(is_local)) {
-            tracing::error!(%error, "cannot watch a new connection");
+            log_error!(%error, "cannot watch a new connection");
             return None;
         }
         let port = self.slots.key_at(port);
-        let key = self.insert(Kind::Stream(StreamSlot::new(stream, is_local)));
+        let stream = StreamSlot::new(stream, is_local);
+        let socket = LocalSocket::of(&stream.stream);
+        let host =
+            if host.is_wildcard() { LocalEnd::Ask(socket) } else { LocalEnd::Socket(host, socket) };
+        let key = self.insert(Kind::Stream(stream));
         Some(Event::Accepted { port, key, peer, host })
     }
 
@@ -210,7 +207,7 @@ impl Mio {
         if self.full_logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {
             self.full_logged_at = Some(now);
             let turned_away = std::mem::take(&mut self.turned_away);
-            tracing::error!(%host, %error, turned_away, "cannot accept connections");
+            log_error!(%host, %error, turned_away, "cannot accept connections");
         }
     }
 

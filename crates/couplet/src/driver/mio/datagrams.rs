@@ -200,7 +200,7 @@ impl DatagramSlot {
 impl Mio {
     pub(super) fn serve_datagrams(&mut self, mut port: Datagrams) -> io::Result<Key> {
         let token = Token(self.slots.next_key().slot as usize);
-        port.socket.register(self.poll.registry(), token)?;
+        port.socket.register(&self.world.registry, token)?;
         let size = port.size;
         let room_by = if port.is_local { RoomBy::Time } else { RoomBy::Nothing };
         if self.arrived.places.as_ref().is_none_or(|places| places.size() < size) {
@@ -349,7 +349,7 @@ impl Mio {
                 Ok(n) => out.pop(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !port.block(self.poll.registry(), key.slot) {
+                    if !port.block(&self.world.registry, key.slot) {
                         self.try_again(key.slot, FULL);
                     }
                     return DatagramsSent::Blocked;

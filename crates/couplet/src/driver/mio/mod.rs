@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use couplet_os::local::LocalAddress;
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -58,8 +57,8 @@ use super::names::{Names, names};
 use super::pool::{Pool, Work};
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramOption,
-    DatagramQueue, DatagramsSent, Driver, Event, Job, Key, Outbox, PeerCredentials, Ready,
-    SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
+    DatagramQueue, DatagramsSent, Driver, Event, Job, Key, LocalSocket, Outbox, PeerCredentials,
+    Ready, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 
 use crate::address::Address;
@@ -156,7 +155,7 @@ impl Wake for PollWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if let Err(error) = self.0.wake() {
-            tracing::error!(%error, "cannot wake the loop");
+            log_error!(%error, "cannot wake the loop");
         }
     }
 }
@@ -177,7 +176,7 @@ impl Mio {
             threads: JOB_THREADS,
             queue: usize::MAX, // Law 9: unbounded; the user chooses how many jobs to queue
             run: |job: Job| job(),
-            refuse: |error| tracing::error!(%error, "cannot start a thread for a job"),
+            refuse: |error| log_error!(%error, "cannot start a thread for a job"),
         };
         let jobs = Pool::new(jobs, waker.clone().into());
         Ok(Mio {
@@ -214,7 +213,7 @@ impl Mio {
     /// Registers a stream. It gets the next slot, so its token is known before it is inserted.
     fn register(&self, stream: &mut Stream, interest: Interest) -> io::Result<()> {
         let token = Token(self.slots.next_key().slot as usize);
-        self.poll.registry().register(stream, token, interest)
+        self.world.registry.register(stream, token, interest)
     }
 
     /// Serves a slot again after a back-off; whoever backs off longer is served with it.
@@ -251,8 +250,8 @@ impl Mio {
             Ok(true) => return WriteOutcome::All,
             Ok(false) if stream.is_unasked() => {
                 stream.readiness.set(Readiness::ASKED, true);
-                let (registry, token) = (self.poll.registry(), Token(key.slot as usize));
-                registry.reregister(&mut stream.stream, token, socket::BOTH).err()
+                let (registry, token) = (&self.world.registry, Token(key.slot as usize));
+                stream.stream.ask_for_room(registry, token).err()
             }
             Ok(false) => None,
             Err(error) => Some(error),
@@ -267,6 +266,16 @@ impl Mio {
             self.queue(key.slot);
         }
         WriteOutcome::Blocked
+    }
+
+    /// After a fork: waits on the new epoll of the registry.
+    #[cfg(target_os = "linux")]
+    #[cold]
+    fn take_renewed(&mut self) -> io::Result<()> {
+        use std::os::fd::AsFd;
+        couplet_os::epoll::share(self.poll.registry().as_fd(), self.world.registry.as_fd())?;
+        self.world.is_renewed.set(false);
+        Ok(())
     }
 
     #[cfg(target_os = "linux")]
@@ -297,6 +306,10 @@ impl Driver for Mio {
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         if !self.retired.is_empty() {
             self.reuse_retired_slots();
+        }
+        #[cfg(target_os = "linux")]
+        if self.world.is_renewed.get() {
+            self.take_renewed()?;
         }
         let timeout = if self.later.is_empty() {
             let retry = self.retry.as_ref().map(|(retry, _)| *retry);
@@ -418,7 +431,7 @@ impl Commands for Mio {
         };
         let Listening { mut listener, file } = *listening;
         let token = Token(self.slots.next_key().slot as usize);
-        listener.register(self.poll.registry(), token)?;
+        listener.register(&self.world.registry, token)?;
         let port = PortSlot {
             listener,
             _file: file,
@@ -560,6 +573,11 @@ impl Commands for Mio {
     }
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
+        #[cfg(unix)]
+        if option == SocketOption::EndsWhenRead {
+            self.end_when_read(key);
+            return Ok(());
+        }
         let Some(stream) = self.stream(key) else {
             return Ok(());
         };
@@ -574,12 +592,13 @@ impl Commands for Mio {
             SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
             SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
             SocketOption::ResetUnlessClosed(on) => stream.set_resets(on),
+            SocketOption::EndsWhenRead => Ok(()),
         }
     }
 
-    fn socket(&self, key: Key) -> Option<LocalAddress> {
+    fn socket(&self, key: Key) -> Option<LocalSocket> {
         match &self.slots.get(key)?.kind {
-            Kind::Stream(slot) => Some(LocalAddress::of(&slot.stream)),
+            Kind::Stream(slot) => Some(LocalSocket::of(&slot.stream)),
             _ => None,
         }
     }
@@ -613,7 +632,7 @@ impl Commands for Mio {
     }
 
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
-        let registry = self.poll.registry();
+        let registry = &self.world.registry;
         if on { self.signals.take(registry) } else { self.signals.restore(registry) }
     }
 }
@@ -621,6 +640,7 @@ impl Commands for Mio {
 #[cfg(all(test, unix, target_pointer_width = "64"))]
 mod tests {
     use super::*;
+    use crate::driver::ListenOptions;
 
     #[test]
     fn a_watch_is_found_by_its_token_and_no_slot_is() {
@@ -630,5 +650,26 @@ mod tests {
             assert!(token.0 as u32 >= 1 << 31, "{id}: the number of a slot");
         }
         assert_eq!(watch_of(Token(12_345)), None);
+    }
+
+    #[test]
+    fn c64b_a_socket_answers_until_its_driver_closes_it_and_no_file_of_its_number_after_that() {
+        let mut driver = Mio::new(1).expect("a driver");
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let bound = driver.world().bind(&any, &ListenOptions::default()).expect("a free port");
+        let key = driver.connect(&bound.host, &ConnectOptions::default()).expect("it begins");
+        let host = loop {
+            match driver.next() {
+                Some(Event::Connected { host, .. }) => break host,
+                Some(_) => {}
+                None => driver.wait(None).expect("a wait"),
+            }
+        };
+        let socket = driver.socket(key).expect("it is connected");
+        assert_eq!((socket.address(), socket.number().is_some()), (Some(host), true));
+        driver.close(key, CloseMode::Normal);
+        // Another socket may have got its number.
+        let _other = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        assert_eq!((socket.address(), socket.number(), socket.ask(|_| ())), (None, None, None));
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct PipeSlot {
     pub(super) readiness: Readiness,
     /// An error of a write that was not reported yet.
     error: Option<io::Error>,
+    /// Nothing more is awaited: it ends when what has arrived is read.
+    ends_when_read: bool,
     /// Of a serial line: given back when it is dropped.
     modes: Option<Modes>,
 }
@@ -94,6 +96,7 @@ pub(super) fn adopted(pipe: Pipe) -> io::Result<Adopted> {
         writer: writer.map(End::new).transpose()?,
         readiness: Readiness::NONE,
         error: None,
+        ends_when_read: false,
         modes,
     };
     let name = Address::Pipe(name);
@@ -156,6 +159,7 @@ impl PipeSlot {
                     return Found::Bytes(n);
                 }
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if self.ends_when_read => return self.ended(),
                 Err(Errno::AGAIN) => {
                     self.readiness.set(Readiness::READABLE, false);
                     return match self.error.take() {
@@ -229,8 +233,8 @@ impl PipeSlot {
 impl Mio {
     pub(super) fn adopt_pipe(&mut self, mut pipe: Box<PipeSlot>) -> io::Result<Key> {
         let token = Token(self.slots.next_key().slot as usize);
-        if let Err(error) = pipe.register(self.poll.registry(), token) {
-            pipe.deregister(self.poll.registry());
+        if let Err(error) = pipe.register(&self.world.registry, token) {
+            pipe.deregister(&self.world.registry);
             return Err(error);
         }
         let is_ready = pipe.readiness.has(Readiness::READABLE);
@@ -304,6 +308,15 @@ impl Mio {
             self.queue(key.slot);
         }
         WriteOutcome::Blocked
+    }
+
+    /// See [`SocketOption::EndsWhenRead`](crate::driver::SocketOption::EndsWhenRead).
+    #[cold]
+    pub(super) fn end_when_read(&mut self, key: Key) {
+        let Some(pipe) = self.pipe(key) else { return };
+        pipe.ends_when_read = true;
+        pipe.readiness.set(Readiness::READABLE | Readiness::CLOSING, true);
+        self.queue(key.slot);
     }
 
     /// Where it is reset, drops what a serial line has not sent, so that its close waits for nothing.

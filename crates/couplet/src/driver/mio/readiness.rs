@@ -82,7 +82,7 @@ impl Mio {
             connected => connected,
         };
         let registered = connected.and_then(|mut stream| {
-            self.poll.registry().register(&mut stream, Token(slot as usize), socket::BOTH)?;
+            self.world.registry.register(&mut stream, Token(slot as usize), socket::BOTH)?;
             Ok(stream)
         });
         match registered {
@@ -107,7 +107,7 @@ impl Mio {
                 if connecting.is_local {
                     let (token, few) = (Token(slot as usize), socket::interest(true));
                     // What stays registered costs events, no more.
-                    let _ = self.poll.registry().reregister(&mut connecting.stream, token, few);
+                    let _ = self.world.registry.reregister(&mut connecting.stream, token, few);
                 }
                 self.slots.map(key, |slot| Registered { kind: slot.kind.connected(), ..slot });
                 self.queue(slot);

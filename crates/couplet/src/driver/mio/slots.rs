@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 
 use super::Mio;
 use super::accepting::PortSlot;
 use super::datagrams::DatagramSlot;
 #[cfg(unix)]
 use super::pipe::PipeSlot;
-use super::socket::{Stream, deregister};
+use super::socket::Stream;
 use super::stream::{Readiness, StreamSlot};
 use super::unix::Descriptor;
 use crate::address::Address;
@@ -112,10 +113,12 @@ impl Mio {
     /// Closes a port, a connect attempt or a stream.
     pub(super) fn retire(&mut self, key: Key) {
         if let Some(mut retired) = self.slots.retire(key) {
-            let registry = self.poll.registry();
+            let registry = &self.world.registry;
             match &mut retired.kind {
                 Kind::Port(port) => port.listener.deregister(registry),
-                Kind::Stream(slot) if slot.is_adopted => deregister(&mut slot.stream, registry),
+                Kind::Stream(slot) if slot.is_adopted || self.world.is_forked.get() => {
+                    slot.stream.leave(registry);
+                }
                 Kind::Datagrams(port) => {
                     port.deregister(registry);
                     self.arrived.forget(key);
@@ -134,12 +137,12 @@ impl Mio {
     pub(super) fn take_out(&mut self, key: Key) -> io::Result<Stream> {
         let is_stream = matches!(self.kind(key), Some(Kind::Stream(_)));
         let taken = is_stream.then(|| self.slots.retire(key)).flatten();
-        let Some(Registered { kind: Kind::Stream(mut slot), .. }) = taken else {
+        let Some(Registered { kind: Kind::Stream(slot), .. }) = taken else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        deregister(&mut slot.stream, self.poll.registry());
+        slot.stream.leave(&self.world.registry);
         self.note_retired(key);
-        Ok(slot.stream)
+        Rc::into_inner(slot.stream).ok_or(io::ErrorKind::InvalidInput.into())
     }
 
     fn note_retired(&mut self, key: Key) {

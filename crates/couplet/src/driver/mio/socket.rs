@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{SockAddr, SockRef};
 
 use crate::address::{Address, UnixAddress};
+use crate::driver::local::Owned;
 
 #[cfg(unix)]
 type Inner = std::os::fd::OwnedFd;
@@ -34,6 +35,22 @@ impl Stream {
 
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         SockRef::from(self).shutdown(how)
+    }
+
+    /// Has events tell of room, too. On Windows they do from the beginning.
+    pub(super) fn ask_for_room(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        #[cfg(unix)]
+        return SourceFd(&raw_fd(self)).reregister(registry, token, BOTH);
+        #[cfg(not(unix))]
+        return Ok(drop((registry, token)));
+    }
+
+    /// As [`deregister`]. On Windows the drop does that.
+    pub(super) fn leave(&self, registry: &Registry) {
+        #[cfg(unix)]
+        deregister(&mut SourceFd(&raw_fd(self)), registry);
+        #[cfg(not(unix))]
+        let _ = registry;
     }
 }
 
@@ -61,6 +78,12 @@ impl From<Stream> for socket2::Socket {
         return stream.0.into();
         #[cfg(not(unix))]
         return std::net::TcpStream::from(stream.0).into();
+    }
+}
+
+impl Owned for Stream {
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(unix)]
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 #[cfg(unix)]
 use std::path::Path;
 
@@ -50,8 +50,14 @@ struct Far {
 /// The system's clock, randomness and sockets.
 #[derive(Debug)]
 pub(super) struct System {
-    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is watched"))]
-    registry: mio::Registry,
+    /// INVARIANT: each change of a registration goes through this: since a fork the driver's poll may be another
+    /// process's too, until the next wait.
+    pub(super) registry: mio::Registry,
+    /// The process has forked: another one may have our sockets, so closing them is not enough to end their
+    /// registrations.
+    pub(super) is_forked: std::cell::Cell<bool>,
+    /// The registry has a new epoll, which the poll does not have yet.
+    pub(super) is_renewed: std::cell::Cell<bool>,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
     /// The last reading of the clock: the time of the turn.
@@ -67,6 +73,8 @@ impl System {
         let now = Instant::now();
         System {
             registry,
+            is_forked: std::cell::Cell::new(false),
+            is_renewed: std::cell::Cell::new(false),
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
             last: std::cell::Cell::new(now),
@@ -177,6 +185,21 @@ impl World for System {
     #[cfg(unix)]
     fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         SourceFd(&source.as_raw_fd()).reregister(&self.registry, token_of(id), events(interest))
+    }
+
+    fn forked(&self, is_child: bool) -> io::Result<()> {
+        self.is_forked.set(true);
+        #[cfg(target_os = "linux")]
+        if is_child {
+            let mio::Token(waker) = super::WAKER;
+            couplet_os::epoll::renew(self.registry.as_fd(), waker as u64)?;
+            self.is_renewed.set(true);
+        }
+        #[cfg(not(target_os = "linux"))]
+        if is_child {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(())
     }
 
     #[cfg(unix)]

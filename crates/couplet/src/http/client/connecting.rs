@@ -1,13 +1,15 @@
 //! New connections of a client.
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 
-use super::pool::{Origin, Sender};
+use super::pool::{Http1, Leader, Lease, Origin, Outcome, Seen};
 use super::{Client, HttpError};
 use crate::endpoints::TcpClient;
 use crate::http::connection::Tasks;
@@ -17,7 +19,36 @@ use crate::{Failure, Stream};
 const PROXY_LINES: usize = 100;
 
 impl Client {
-    pub(super) async fn connect(&self, origin: &Origin) -> Result<Sender, HttpError> {
+    /// A connection for a request: one that the pool has, or a new one. Where the server may speak HTTP/2,
+    /// requests that come together make one attempt, and share what it connects.
+    pub(super) async fn lease(&self, origin: &Origin) -> Result<Lease, HttpError> {
+        loop {
+            if let Some(mut lease) = Lease::of_kept(&self.inner, origin) {
+                if lease.is_ready().await {
+                    return Ok(lease);
+                }
+                continue;
+            }
+            if !origin.is_https || self.inner.pool.borrow().speaks_http1(origin) {
+                return self.connect(origin).await;
+            }
+            let attempt = match Leader::new(&self.inner, origin) {
+                Ok(leader) => {
+                    let connected = self.connect(origin).await;
+                    leader.finish(&connected);
+                    return connected;
+                }
+                Err(attempt) => attempt,
+            };
+            match attempt.outcome(origin).await {
+                Outcome::Failed(error) => return Err(error),
+                Outcome::Alone => return self.connect(origin).await,
+                Outcome::Shared | Outcome::Abandoned => {}
+            }
+        }
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Lease, HttpError> {
         let limit = self.inner.options.connect_timeout;
         let connecting = async { Ok::<_, Failure>(self.open(origin).await) };
         let opened = self.inner.reactor.timeout(limit, connecting).await;
@@ -26,19 +57,18 @@ impl Client {
             Ok(opened) => opened?,
             Err(failure) => return Err(HttpError::Connect { to: to(), failure }),
         };
-        let tasks = Tasks::new(&self.inner.reactor);
+        let (tasks, seen) = (Tasks::new(&self.inner.reactor), Rc::new(Seen::default()));
+        let transport = stream.transport().clone();
+        let io = ClientIo { stream, seen: seen.clone() };
         if is_http2 {
             let http2 = http2::Builder::new(tasks.clone());
-            let (sender, connection) =
-                http2.handshake(ClientIo(stream)).await.map_err(HttpError::Broken)?;
-            tasks.execute(told(to(), connection));
-            self.inner.pool.borrow_mut().share(origin.clone(), sender.clone());
-            return Ok(Sender::Http2(sender));
+            let (sender, connection) = http2.handshake(io).await.map_err(HttpError::Broken)?;
+            tasks.execute(drive(to(), connection, seen));
+            return Ok(Lease::of_http2(&self.inner, origin, sender));
         }
-        let (sender, connection) =
-            http1::handshake(ClientIo(stream)).await.map_err(HttpError::Broken)?;
-        tasks.execute(told(to(), connection));
-        Ok(Sender::Http1(sender))
+        let (sender, connection) = http1::handshake(io).await.map_err(HttpError::Broken)?;
+        tasks.execute(drive(to(), connection, seen.clone()));
+        Ok(Lease::of_http1(&self.inner, origin, Http1 { sender, seen, transport }))
     }
 
     /// A stream to the server, and whether it speaks HTTP/2.
@@ -83,11 +113,18 @@ impl Client {
     }
 }
 
-/// The life of a connection; whoever waits for an answer hears of its end otherwise.
-async fn told(to: String, connection: impl Future<Output = hyper::Result<()>>) {
+/// Drives a connection, and logs its error; pending requests get theirs from hyper.
+async fn drive(to: String, connection: impl Future<Output = hyper::Result<()>>, seen: Rc<Seen>) {
     if let Err(error) = connection.await {
         tracing::debug!(%to, %error, "a connection of an HTTP client broke");
+        seen.surplus.set(is_surplus(&error));
     }
+}
+
+/// Whether HTTP/1.1 broke by bytes that nothing asked for. hyper has no name for this error: it is the
+/// one of an idle connection that has no cause.
+fn is_surplus(error: &hyper::Error) -> bool {
+    error.source().is_none() && !error.is_incomplete_message() && !error.is_canceled()
 }
 
 /// Asks a proxy to pass the connection on: RFC 9110, 9.3.6.
@@ -111,15 +148,22 @@ async fn ask_proxy(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError
 }
 
 /// A stream as hyper's client wants one: what was written leaves with the turn.
-struct ClientIo(Stream);
+struct ClientIo {
+    stream: Stream,
+    seen: Rc<Seen>,
+}
 
 impl Read for ClientIo {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Read::poll_read(Pin::new(&mut self.0), cx, buffer)
+        let (room, bytes) = (buffer.remaining(), &self.seen.bytes);
+        self.stream.poll_read_with(cx, room, |data| {
+            bytes.set(bytes.get() + data.len() as u64);
+            buffer.put_slice(data);
+        })
     }
 }
 
@@ -129,7 +173,7 @@ impl Write for ClientIo {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Write::poll_write(Pin::new(&mut self.0), cx, data)
+        Write::poll_write(Pin::new(&mut self.stream), cx, data)
     }
 
     fn poll_write_vectored(
@@ -137,7 +181,7 @@ impl Write for ClientIo {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Write::poll_write_vectored(Pin::new(&mut self.0), cx, pieces)
+        Write::poll_write_vectored(Pin::new(&mut self.stream), cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -149,6 +193,6 @@ impl Write for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Write::poll_shutdown(Pin::new(&mut self.0), cx)
+        Write::poll_shutdown(Pin::new(&mut self.stream), cx)
     }
 }

@@ -103,7 +103,7 @@ pub(in crate::http) struct Decoded {
 
 enum State {
     /// Nothing has come.
-    Begun(Pieces),
+    Begun(Box<Pieces>),
     Decoding(Box<dyn Decoder>),
     Ended,
 }
@@ -111,7 +111,7 @@ enum State {
 impl Decoded {
     pub(in crate::http) fn new(coding: Coding, raw: Raw, limit: u64) -> Decoded {
         let pieces = Pieces { raw, piece: Bytes::new(), trailers: None, has_ended: false };
-        let (state, room) = (State::Begun(pieces), BytesMut::new());
+        let (state, room) = (State::Begun(Box::new(pieces)), BytesMut::new());
         Decoded { coding, state, room, left: limit, limit, at_once: 0 }
     }
 
@@ -135,13 +135,13 @@ impl Decoded {
             State::Ended => return Poll::Ready(Ok(None)),
             State::Decoding(decoder) => decoder,
             State::Begun(pieces) => {
-                let first = ready!(Pin::new(&mut *pieces).poll_fill_buf(cx))?.first().copied();
+                let first = ready!(Pin::new(&mut **pieces).poll_fill_buf(cx))?.first().copied();
                 // A body without a byte stands for itself.
                 let Some(first) = first else { return Poll::Ready(Ok(pieces.last())) };
                 let State::Begun(pieces) = std::mem::replace(&mut self.state, State::Ended) else {
                     return Poll::Ready(Ok(None));
                 };
-                self.state = State::Decoding(decoder_of(self.coding, first, pieces));
+                self.state = State::Decoding(decoder_of(self.coding, first, *pieces));
                 return self.poll_next(cx);
             }
         };

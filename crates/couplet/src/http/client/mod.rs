@@ -3,8 +3,9 @@
 mod connecting;
 #[cfg(feature = "decompression")]
 pub(super) mod decoding;
+mod exchange;
 mod options;
-mod pool;
+pub(super) mod pool;
 mod redirect;
 
 #[cfg(any(feature = "tls", feature = "ring"))]
@@ -12,16 +13,15 @@ use std::cell::OnceCell;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri};
 use http_body_util::Full;
 
 use super::Body;
-use super::body::Progress;
+use exchange::Refused;
 pub use options::{ClientOptions, HttpError};
-use pool::{Kept, Origin, Pool, Sender};
+use pool::{Lease, Leased, Origin, Pool};
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 use crate::layers::tls::ClientTls;
@@ -103,9 +103,10 @@ impl Client {
     /// Sends a request to the server in its URL, and follows redirections. Ready when the head of the
     /// answer has come; the body comes as it is read.
     ///
-    /// A connection whose answer was read to its end serves the next request. A request that met a
-    /// connection which the server had just closed is sent again, if nothing of it was sent or its
-    /// method is idempotent (RFC 9110, 9.2.2).
+    /// A connection whose answer was read to its end serves the next request. A request without an answer
+    /// is sent again once, after [`repeat_pause`](ClientOptions::repeat_pause), if the server did not
+    /// process it (it was not sent, or HTTP/2 refused it: RFC 9113, 8.7), or if its method is idempotent
+    /// (RFC 9110, 9.2.2) and a connection that other requests had used broke without a byte of an answer.
     ///
     /// With the feature `decompression`, a request that has neither `accept-encoding` nor `range` asks
     /// for gzip, deflate, br and zstd. An answer in one of them is decoded as its body is read, whoever
@@ -144,38 +145,21 @@ impl Client {
         Err(HttpError::TooManyRedirects(self.inner.options.max_redirects))
     }
 
-    /// Sends a request, over a connection that is there or a new one.
+    /// Sends a request, and once more where that does no harm.
     async fn ask(&self, asking: &Asking) -> Result<Response<Body>, HttpError> {
         let origin = Origin::of(&asking.uri)?;
-        loop {
-            let now = self.inner.reactor.now();
-            let kept = self.inner.pool.borrow_mut().take(&origin, now);
-            let is_kept = kept.is_some();
-            let mut sender = match kept {
-                Some(sender) => sender,
-                None => self.connect(&origin).await?,
-            };
-            if is_kept && !sender.is_ready().await {
-                continue;
+        let lease = self.lease(&origin).await?;
+        let answer = match self.exchange(asking, lease).await {
+            Err(Refused { may_repeat: true, .. }) => {
+                // It fails only while the loop is dropped.
+                let _ = self.inner.reactor.sleep(self.inner.options.repeat_pause).await;
+                let lease = self.lease(&origin).await?;
+                self.exchange(asking, lease).await
             }
-            let request = asking.request(&origin, &sender, self.inner.options.proxy.is_some());
-            match sender.send(request).await {
-                Ok(answer) => {
-                    let (head, incoming) = answer.into_parts();
-                    let limit = (&self.inner.reactor, self.inner.options.body_timeout);
-                    let (body, progress) = Body::new(incoming, Some(limit));
-                    self.keep(origin, sender, progress);
-                    let answer = Response::from_parts(head, body);
-                    return Ok(self.decoded(&asking.method, answer));
-                }
-                Err(refused) => {
-                    let is_unsent = refused.message().is_some();
-                    if !(is_kept && (is_unsent || asking.method.is_idempotent())) {
-                        return Err(HttpError::Broken(refused.into_error()));
-                    }
-                }
-            }
-        }
+            answered => answered,
+        };
+        let answer = answer.map_err(|refused| refused.error)?;
+        Ok(self.decoded(&asking.method, answer))
     }
 
     #[cfg(feature = "decompression")]
@@ -191,16 +175,6 @@ impl Client {
     fn decoded(&self, _: &Method, answer: Response<Body>) -> Response<Body> {
         answer
     }
-
-    /// Keeps a connection for the next request.
-    fn keep(&self, origin: Origin, sender: Sender, answer: Option<Arc<Progress>>) {
-        let Sender::Http1(sender) = sender else { return };
-        let (inner, options) = (&self.inner, &self.inner.options);
-        let until = inner.reactor.now() + options.keep_alive;
-        let kept = Kept { sender, answer, until };
-        inner.pool.borrow_mut().keep(origin, kept, options.max_idle);
-        inner.sweep_later();
-    }
 }
 
 impl Inner {
@@ -212,8 +186,8 @@ impl Inner {
             let after = until.saturating_duration_since(self.reactor.now());
             let call = self.reactor.call_later(after, move || {
                 if let Some(inner) = weak.upgrade() {
-                    let gone = inner.pool.borrow_mut().sweep(inner.reactor.now());
-                    drop(gone);
+                    let swept = inner.pool.borrow_mut().sweep(inner.reactor.now());
+                    drop(swept);
                     inner.sweep_later();
                 }
             });
@@ -223,21 +197,29 @@ impl Inner {
 }
 
 impl Asking {
-    /// The request as it goes over the wire.
-    fn request(&self, origin: &Origin, sender: &Sender, has_proxy: bool) -> Request<Full<Bytes>> {
+    /// The request as it is sent over this connection. The user and the password of a URL are not.
+    fn request(&self, lease: &Lease, has_proxy: bool) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
-        match sender {
-            Sender::Http2(_) => {
-                *request.uri_mut() = self.uri.clone();
+        let path = self.uri.path_and_query().cloned();
+        let whole = || {
+            let scheme = self.uri.scheme_str().unwrap_or_default();
+            let whole = uri::Builder::new().scheme(scheme).authority(lease.origin.authority());
+            let whole =
+                whole.path_and_query(self.uri.path_and_query().map_or("/", |at| at.as_str()));
+            whole.build().unwrap_or_else(|_| self.uri.clone())
+        };
+        match lease.connection {
+            Leased::Http2(_) => {
+                *request.uri_mut() = whole();
                 *request.version_mut() = Version::HTTP_2;
             }
-            Sender::Http1(_) => {
-                let is_absolute = has_proxy && !origin.is_https;
-                let path = self.uri.path_and_query().filter(|_| !is_absolute).cloned();
-                *request.uri_mut() = path.map_or_else(|| self.uri.clone(), Uri::from);
-                if let Ok(host) = HeaderValue::try_from(origin.authority()) {
+            Leased::Http1(_) => {
+                let is_absolute = has_proxy && !lease.origin.is_https;
+                let path = path.filter(|_| !is_absolute);
+                *request.uri_mut() = path.map_or_else(whole, Uri::from);
+                if let Ok(host) = HeaderValue::try_from(lease.origin.authority()) {
                     request.headers_mut().entry(header::HOST).or_insert(host);
                 }
             }

@@ -21,6 +21,8 @@ pub struct ClientOptions {
     pub keep_alive: Duration,
     /// The most connections to one server that are kept: 32 unless set.
     pub max_idle: usize,
+    /// How long to wait before a request is sent again, once: 100 ms unless set.
+    pub repeat_pause: Duration,
     /// The most redirections that are followed: 10 unless set.
     pub max_redirects: usize,
     /// A proxy, as host and port: it gets requests for `http:` whole, and is asked by CONNECT to pass
@@ -46,6 +48,7 @@ impl Default for ClientOptions {
             body_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(60),
             max_idle: 32,
+            repeat_pause: Duration::from_millis(100),
             max_redirects: 10,
             proxy: None,
             #[cfg(feature = "decompression")]
@@ -69,6 +72,8 @@ crate::http::options::setters! { ClientOptions:
     keep_alive: Duration;
     /// Sets the most connections to one server that are kept.
     max_idle: usize;
+    /// Sets how long to wait before a request is sent again.
+    repeat_pause: Duration;
     /// Sets the most redirections that are followed.
     max_redirects: usize;
     /// Sets a proxy, as host and port.
@@ -96,6 +101,9 @@ pub enum HttpError {
     /// It is no URL that begins with `http:` or `https:` and names a host.
     #[error("{0:?} is no URL that begins with http: or https: and names a host")]
     Url(String),
+    /// Its port is no number from 1 to 65535.
+    #[error("the port of {0:?} is out of range: ports are 1 to 65535")]
+    Port(String),
     /// The server, or the proxy, can't be reached.
     #[error("cannot connect to {to}: {failure}")]
     Connect {
@@ -113,9 +121,25 @@ pub enum HttpError {
     /// More redirections than [`max_redirects`](ClientOptions::max_redirects).
     #[error("more than {0} redirections")]
     TooManyRedirects(usize),
+    /// The server answered 101 (Switching Protocols), which this client never asks for.
+    #[error("the server switched to another protocol, which was not asked for")]
+    Switched,
     /// The connection broke, or what came over it is no HTTP.
     #[error("{}", with_source(.0))]
     Broken(#[source] hyper::Error),
+}
+
+impl HttpError {
+    /// The error of a connect, for another request that waited for it.
+    pub(super) fn again(&self, to: String) -> HttpError {
+        match self {
+            HttpError::Connect { to, failure } => {
+                HttpError::Connect { to: to.clone(), failure: failure.clone() }
+            }
+            HttpError::Proxy(status) => HttpError::Proxy(status.clone()),
+            other => HttpError::Connect { to, failure: Failure::msg(other) },
+        }
+    }
 }
 
 /// hyper's errors leave the reason to their source.

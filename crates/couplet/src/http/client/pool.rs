@@ -1,18 +1,21 @@
-//! The connections of a client, by the servers that they lead to.
+//! The connections of a client, by the servers that they lead to: idle ones of HTTP/1.1, one of HTTP/2 that
+//! its requests share, and the attempt to make the first one.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::Uri;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 
-use super::HttpError;
+use super::{HttpError, Inner};
 use crate::DelayedCall;
-use crate::http::body::Progress;
+use crate::Transport;
+use crate::defer::DeferredEvent;
+use crate::http::port_of;
 
 /// Who answers: a scheme, a host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,15 +27,15 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn of(uri: &Uri) -> Result<Origin, HttpError> {
-        let is_https = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
+        let (is_https, usual) = match uri.scheme_str() {
+            Some("https") => (true, 443),
+            Some("http") => (false, 80),
             _ => return Err(HttpError::Url(uri.to_string())),
         };
         let Some(host) = uri.host().filter(|host| !host.is_empty()) else {
             return Err(HttpError::Url(uri.to_string()));
         };
-        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let port = port_of(uri, usual).ok_or_else(|| HttpError::Port(uri.to_string()))?;
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
         Ok(Origin { is_https, host, port })
     }
@@ -53,108 +56,304 @@ impl Origin {
     }
 }
 
-/// What sends requests over a connection.
-pub(super) enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
-}
-
-impl Sender {
-    /// Whether it takes a request; it knows soon after the last answer was read.
-    pub(super) async fn is_ready(&mut self) -> bool {
-        match self {
-            Sender::Http1(sender) => sender.ready().await.is_ok(),
-            Sender::Http2(sender) => sender.ready().await.is_ok(),
-        }
-    }
-
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
-        match self {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
-        }
-    }
-}
-
-/// A connection of HTTP/1.1 that has been used.
-pub(super) struct Kept {
+/// A connection of HTTP/1.1.
+pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<Full<Bytes>>,
-    /// The body of its last answer, if that has one: it is free once that was read.
-    pub(super) answer: Option<Arc<Progress>>,
-    pub(super) until: Instant,
+    pub(super) seen: Rc<Seen>,
+    pub(super) transport: Transport,
 }
 
-impl Kept {
-    fn is_free(&self) -> bool {
-        self.answer.as_ref().is_none_or(|answer| answer.has_ended())
+/// Facts about a connection of HTTP/1.1 that hyper does not report.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// The bytes that have come.
+    pub(super) bytes: Cell<u64>,
+    /// Bytes came that belong to no answer.
+    pub(super) surplus: Cell<bool>,
+}
+
+/// A connection of HTTP/2.
+pub(super) struct Http2 {
+    pub(super) sender: http2::SendRequest<Full<Bytes>>,
+    /// The requests that it has not answered to the end.
+    streams: Cell<usize>,
+    /// The end of its keep-alive, while it has none.
+    until: Cell<Instant>,
+}
+
+impl Http2 {
+    fn is_open(&self, now: Instant) -> bool {
+        !self.sender.is_closed() && (self.streams.get() > 0 || self.until.get() > now)
+    }
+}
+
+/// A connection for one request, until its answer has been read or dropped.
+pub(in crate::http) struct Lease {
+    client: Weak<Inner>,
+    pub(super) origin: Origin,
+    /// Other requests went over it before.
+    pub(super) is_kept: bool,
+    pub(super) connection: Leased,
+}
+
+pub(super) enum Leased {
+    Http1(Http1),
+    Http2(Share),
+}
+
+/// A share of a connection of HTTP/2: one stream.
+pub(super) struct Share {
+    client: Weak<Inner>,
+    pub(super) http2: Rc<Http2>,
+}
+
+impl Share {
+    fn new(client: &Rc<Inner>, http2: Rc<Http2>) -> Share {
+        http2.streams.set(http2.streams.get() + 1);
+        Share { client: Rc::downgrade(client), http2 }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.http2.streams.set(self.http2.streams.get() - 1);
+        if let Some(client) = self.client.upgrade() {
+            self.http2.until.set(client.reactor.now() + client.options.keep_alive);
+            client.sweep_later();
+        }
+    }
+}
+
+impl Lease {
+    /// A lease of a new connection of HTTP/1.1.
+    pub(super) fn of_http1(client: &Rc<Inner>, origin: &Origin, http1: Http1) -> Lease {
+        let (client, origin) = (Rc::downgrade(client), origin.clone());
+        Lease { client, origin, is_kept: false, connection: Leased::Http1(http1) }
+    }
+
+    /// A lease of a new connection of HTTP/2, which later requests share.
+    pub(super) fn of_http2(
+        client: &Rc<Inner>,
+        origin: &Origin,
+        sender: http2::SendRequest<Full<Bytes>>,
+    ) -> Lease {
+        let (streams, until) = (Cell::default(), Cell::new(client.reactor.now()));
+        let http2 = Rc::new(Http2 { sender, streams, until });
+        let share = Share::new(client, http2.clone());
+        client.pool.borrow_mut().share(origin, http2, client.reactor.now());
+        let (client, origin) = (Rc::downgrade(client), origin.clone());
+        Lease { client, origin, is_kept: false, connection: Leased::Http2(share) }
+    }
+
+    /// A lease of a connection that the pool has: a shared one, or the idle one that was used last.
+    pub(super) fn of_kept(client: &Rc<Inner>, origin: &Origin) -> Option<Lease> {
+        let kept = client.pool.borrow_mut().take(origin, client.reactor.now())?;
+        let connection = match kept {
+            Kept::Http1(http1) => Leased::Http1(http1),
+            Kept::Http2(http2) => Leased::Http2(Share::new(client, http2)),
+        };
+        let (client, origin) = (Rc::downgrade(client), origin.clone());
+        Some(Lease { client, origin, is_kept: true, connection })
+    }
+
+    /// Whether the connection takes a request; it knows soon after the last answer was read.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        match &mut self.connection {
+            Leased::Http1(http1) => http1.sender.ready().await.is_ok(),
+            Leased::Http2(share) => !share.http2.sender.is_closed(),
+        }
+    }
+
+    /// The bytes that have come over a connection of HTTP/1.1.
+    pub(super) fn received(&self) -> u64 {
+        match &self.connection {
+            Leased::Http1(http1) => http1.seen.bytes.get(),
+            Leased::Http2(_) => 0,
+        }
+    }
+
+    /// Whether bytes came that belong to no answer.
+    pub(in crate::http) fn has_surplus(&self) -> bool {
+        matches!(&self.connection, Leased::Http1(http1) if http1.seen.surplus.get())
+    }
+
+    /// The answer is over: its connection is free for the next request.
+    pub(in crate::http) fn give_back(self) {
+        let Lease { client, origin, connection, .. } = self;
+        if let (Some(client), Leased::Http1(http1)) = (client.upgrade(), connection) {
+            let until = client.reactor.now() + client.options.keep_alive;
+            let surplus =
+                client.pool.borrow_mut().keep(origin, (http1, until), client.options.max_idle);
+            drop(surplus);
+            client.sweep_later();
+        }
+    }
+}
+
+enum Kept {
+    Http1(Http1),
+    Http2(Rc<Http2>),
+}
+
+/// Connections that were taken out, to be dropped while the pool is not borrowed.
+type Swept = (Vec<(Http1, Instant)>, Vec<Rc<Http2>>);
+
+/// The first attempt to connect to a server. Requests wait for its outcome, because they may share a
+/// connection of HTTP/2.
+pub(super) struct Attempt {
+    over: DeferredEvent,
+    outcome: RefCell<Outcome>,
+}
+
+/// How an attempt ended.
+pub(super) enum Outcome {
+    /// Its request was dropped.
+    Abandoned,
+    /// In a connection of HTTP/2: the pool has it.
+    Shared,
+    /// In a connection of HTTP/1.1: the others need their own.
+    Alone,
+    Failed(HttpError),
+}
+
+impl Attempt {
+    /// Waits for the end.
+    pub(super) async fn outcome(&self, origin: &Origin) -> Outcome {
+        // It fails only while the loop is dropped.
+        let _ = self.over.wait().await;
+        match &*self.outcome.borrow() {
+            Outcome::Abandoned => Outcome::Abandoned,
+            Outcome::Shared => Outcome::Shared,
+            Outcome::Alone => Outcome::Alone,
+            Outcome::Failed(error) => Outcome::Failed(error.again(origin.host_and_port())),
+        }
+    }
+}
+
+/// The request that connects, for all that wait.
+pub(super) struct Leader {
+    client: Rc<Inner>,
+    origin: Origin,
+    attempt: Rc<Attempt>,
+}
+
+impl Leader {
+    /// Makes this request the leader; an attempt that is under way, if there is one.
+    pub(super) fn new(client: &Rc<Inner>, origin: &Origin) -> Result<Leader, Rc<Attempt>> {
+        let mut pool = client.pool.borrow_mut();
+        if let Some(attempt) = pool.attempts.get(origin) {
+            return Err(attempt.clone());
+        }
+        let outcome = RefCell::new(Outcome::Abandoned);
+        let attempt = Rc::new(Attempt { over: DeferredEvent::new(), outcome });
+        pool.attempts.insert(origin.clone(), attempt.clone());
+        drop(pool);
+        Ok(Leader { client: client.clone(), origin: origin.clone(), attempt })
+    }
+
+    pub(super) fn finish(self, connected: &Result<Lease, HttpError>) {
+        *self.attempt.outcome.borrow_mut() = match connected {
+            Ok(Lease { connection: Leased::Http1(_), .. }) => Outcome::Alone,
+            Ok(Lease { connection: Leased::Http2(_), .. }) => Outcome::Shared,
+            Err(error) => Outcome::Failed(error.again(self.origin.host_and_port())),
+        };
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.client.pool.borrow_mut().attempts.remove(&self.origin);
+        self.attempt.over.set();
     }
 }
 
 #[derive(Default)]
 pub(super) struct Pool {
     /// Law 9: at most `max_idle` for each server that answered within the last `keep_alive`.
-    kept: BTreeMap<Origin, Vec<Kept>>,
+    idle: BTreeMap<Origin, Vec<(Http1, Instant)>>,
     /// One connection of HTTP/2 for each server.
-    shared: BTreeMap<Origin, http2::SendRequest<Full<Bytes>>>,
+    shared: BTreeMap<Origin, Rc<Http2>>,
+    attempts: BTreeMap<Origin, Rc<Attempt>>,
     sweeper: Option<DelayedCall>,
 }
 
 impl Pool {
-    /// A connection that is still open: one that is shared, or the free one that was used last.
-    pub(super) fn take(&mut self, origin: &Origin, now: Instant) -> Option<Sender> {
-        if let Some(sender) = self.shared.get(origin) {
-            if !sender.is_closed() {
-                return Some(Sender::Http2(sender.clone()));
+    fn take(&mut self, origin: &Origin, now: Instant) -> Option<Kept> {
+        if let Some(http2) = self.shared.get(origin).filter(|http2| http2.is_open(now)) {
+            return Some(Kept::Http2(http2.clone()));
+        }
+        let idle = self.idle.get_mut(origin)?;
+        idle.retain(|(http1, until)| *until > now && !http1.sender.is_closed());
+        idle.pop().map(|(http1, _)| Kept::Http1(http1))
+    }
+
+    /// Keeps a connection; returns it if there are enough.
+    fn keep(&mut self, origin: Origin, one: (Http1, Instant), most: usize) -> Option<Http1> {
+        let idle = self.idle.entry(origin).or_default();
+        if idle.len() >= most {
+            return Some(one.0);
+        }
+        idle.push(one);
+        None
+    }
+
+    /// Shares a connection, unless an open one is there: then this one serves its first request only.
+    fn share(&mut self, origin: &Origin, http2: Rc<Http2>, now: Instant) {
+        if !self.shared.get(origin).is_some_and(|before| before.is_open(now)) {
+            self.shared.insert(origin.clone(), http2);
+        }
+    }
+
+    /// Whether the server answered by HTTP/1.1 lately.
+    pub(super) fn speaks_http1(&self, origin: &Origin) -> bool {
+        self.idle.contains_key(origin)
+    }
+
+    /// Forgets a connection that broke, and the idle ones beside it: they are as old.
+    pub(super) fn forget(&mut self, lease: &Lease) -> Swept {
+        let (origin, mut swept) = (&lease.origin, Swept::default());
+        match &lease.connection {
+            Leased::Http1(_) => swept.0 = self.idle.remove(origin).unwrap_or_default(),
+            Leased::Http2(share) => {
+                let is_same = |http2: &Rc<Http2>| Rc::ptr_eq(http2, &share.http2);
+                if self.shared.get(origin).is_some_and(is_same) {
+                    swept.1.extend(self.shared.remove(origin));
+                }
             }
-            self.shared.remove(origin);
         }
-        let kept = self.kept.get_mut(origin)?;
-        kept.retain(|one| one.until > now && !one.sender.is_closed());
-        let at = kept.iter().rposition(Kept::is_free)?;
-        Some(Sender::Http1(kept.remove(at).sender))
-    }
-
-    /// Keeps a connection, unless there are enough.
-    pub(super) fn keep(&mut self, origin: Origin, connection: Kept, most: usize) {
-        let kept = self.kept.entry(origin).or_default();
-        if kept.len() < most {
-            kept.push(connection);
-        }
-    }
-
-    pub(super) fn share(&mut self, origin: Origin, sender: http2::SendRequest<Full<Bytes>>) {
-        self.shared.insert(origin, sender);
+        swept
     }
 
     pub(super) fn len(&self) -> usize {
-        self.kept.values().map(Vec::len).sum::<usize>() + self.shared.len()
+        self.idle.values().map(Vec::len).sum::<usize>() + self.shared.len()
     }
 
-    /// When to sweep, if there is something and nobody is about to.
+    /// The time of the next sweep, if one is due and none is scheduled.
     pub(super) fn to_sweep(&self) -> Option<Instant> {
         if self.sweeper.is_some() {
             return None;
         }
-        self.kept.values().flatten().map(|one| one.until).min()
+        let idle = self.idle.values().flatten().map(|(_, until)| *until);
+        let shared = self.shared.values().filter(|http2| http2.streams.get() == 0);
+        idle.chain(shared.map(|http2| http2.until.get())).min()
     }
 
     pub(super) fn set_sweeper(&mut self, call: DelayedCall) {
         self.sweeper = Some(call);
     }
 
-    /// Takes out what is too old or closed.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Kept> {
+    /// Takes out the connections that are too old or closed.
+    pub(super) fn sweep(&mut self, now: Instant) -> Swept {
         self.sweeper = None;
-        let mut gone = Vec::new();
-        for kept in self.kept.values_mut() {
-            gone.extend(kept.extract_if(.., |one| one.until <= now || one.sender.is_closed()));
+        let mut swept = Swept::default();
+        for idle in self.idle.values_mut() {
+            let is_over = |one: &mut (Http1, Instant)| one.1 <= now || one.0.sender.is_closed();
+            swept.0.extend(idle.extract_if(.., is_over));
         }
-        self.kept.retain(|_, kept| !kept.is_empty());
-        self.shared.retain(|_, sender| !sender.is_closed());
-        gone
+        self.idle.retain(|_, idle| !idle.is_empty());
+        let shared = self.shared.extract_if(.., |_, http2| !http2.is_open(now));
+        swept.1.extend(shared.map(|(_, http2)| http2));
+        swept
     }
 }
 

@@ -17,6 +17,7 @@ use super::server::{has_token, only};
 use super::socket::Socket;
 use super::wire::Wire;
 use crate::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
+use crate::http::port_of;
 use crate::{Deferred, Reactor, Result, Stream};
 
 /// The longest head of a server's answer, in bytes.
@@ -144,7 +145,8 @@ fn target_of(request: &WebSocketRequest) -> Result<Target, HandshakeError> {
     if uri.host().is_none_or(str::is_empty) {
         return Err(request.wrong("the URL has no host"));
     }
-    let port = uri.port_u16().unwrap_or(port);
+    let port = port_of(&uri, port)
+        .ok_or_else(|| request.wrong("its port is out of range: ports are 1 to 65535"))?;
     Ok((uri, port, is_secure))
 }
 

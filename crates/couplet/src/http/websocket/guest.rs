@@ -22,8 +22,8 @@ const PIECE: usize = 16 * 1024;
 pub(super) struct Guest {
     io: Upgraded,
     watch: Rc<Watch>,
-    /// The connection has something to do.
-    _exchange: Exchange,
+    /// The connection has something to do, and holds bytes for this stream.
+    exchange: Exchange,
     /// Law 9: HIGH, one message and what the state machine says.
     unsent: Vec<u8>,
     /// How much of it hyper has got.
@@ -33,7 +33,8 @@ pub(super) struct Guest {
 impl Guest {
     pub(super) fn new(io: Upgraded, watch: &Rc<Watch>) -> Guest {
         let exchange = watch.begin(None);
-        Guest { io, watch: watch.clone(), _exchange: exchange, unsent: Vec::new(), sent: 0 }
+        watch.set_guests(|count| count + 1);
+        Guest { io, watch: watch.clone(), exchange, unsent: Vec::new(), sent: 0 }
     }
 
     pub(super) fn transport(&self) -> &Transport {
@@ -65,6 +66,7 @@ impl Guest {
 
     /// To be followed by [`poll_flush`](Self::poll_flush).
     pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.exchange.hold(bytes.len());
         self.unsent.extend_from_slice(bytes);
     }
 
@@ -73,19 +75,24 @@ impl Guest {
         while self.sent < self.unsent.len() {
             let end = self.unsent.len().min(self.sent + PIECE);
             let piece = &self.unsent[self.sent..end];
-            self.sent += ready!(Pin::new(&mut self.io).poll_write(cx, piece))?;
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, piece))?;
+            self.exchange.copied(count);
+            self.sent += count;
         }
         self.unsent.clear();
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when less waits than the high mark.
+    /// Ready when less waits than the high mark, and the connection's share has room.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.poll_flush(cx) {
-            Poll::Pending if self.buffered() < HIGH => Poll::Ready(Ok(())),
-            polled => polled,
+            Poll::Pending if self.buffered() < HIGH => {}
+            polled => ready!(polled)?,
         }
+        ready!(self.exchange.poll_turn(cx));
+        self.exchange.end_turn();
+        Poll::Ready(Ok(()))
     }
 
     /// Ends the stream after what was written, for which there is so much time.
@@ -99,5 +106,12 @@ impl Guest {
             timer.timeout(within, async { Ok(flushing.await?) }).await
         };
         reactor.spawn(ending).add_errback(|_| Ok(())).detach();
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.exchange.release(self.buffered());
+        self.watch.set_guests(|count| count - 1);
     }
 }

@@ -89,7 +89,7 @@ pub fn upgrade<Q, B: From<&'static str>>(
     };
     let origin = request.extensions_mut().remove::<Origin>();
     let Some(watch) = origin.as_ref().and_then(|origin| origin.0.get()) else {
-        tracing::error!("a WebSocket was asked of a request that no server of this crate has got");
+        log_error!("a WebSocket was asked of a request that no server of this crate has got");
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, "");
     };
     let upgrading = hyper::upgrade::on(request);
@@ -146,6 +146,9 @@ fn asked<Q>(
     if !is_extended && !has_token(headers, header::CONNECTION, "upgrade") {
         return Err((WRONG, "the connection is not to be upgraded\n"));
     }
+    if has_body(headers) {
+        return Err((WRONG, "a WebSocket is asked for without a body\n"));
+    }
     match only(headers, header::SEC_WEBSOCKET_VERSION) {
         Some(b"13") => {}
         Some(_) => return Err((StatusCode::UPGRADE_REQUIRED, "the version is 13\n")),
@@ -161,6 +164,13 @@ fn asked<Q>(
     let offered: Vec<&str> = tokens(headers, header::SEC_WEBSOCKET_PROTOCOL).collect();
     let protocol = options.protocols.iter().find(|ours| offered.contains(&ours.as_str())).cloned();
     Ok(Asked { accept, protocol })
+}
+
+/// Whether a request has a body: RFC 9112, 6.3.
+fn has_body(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || lengths.any(|length| length.as_bytes().iter().any(|digit| *digit != b'0'))
 }
 
 /// The value of a header that is there once.
@@ -235,7 +245,7 @@ async fn run(
             code::INTERNAL_ERROR
         }
         Err(panic) => {
-            tracing::error!(%connection, %peer, %panic, "a handler of a WebSocket panicked");
+            log_error!(%connection, %peer, %panic, "a handler of a WebSocket panicked");
             code::INTERNAL_ERROR
         }
     };

@@ -52,6 +52,8 @@ impl Wire {
     }
 
     fn over(under: Under, unread: Bytes, role: Role) -> Wire {
+        // An empty one may hold a buffer.
+        let unread = if unread.is_empty() { Bytes::new() } else { unread };
         let (frame, texts) = (Vec::new(), Texts::new(role));
         Wire { under, unread, role, frame, texts, fault: None }
     }
@@ -113,6 +115,9 @@ impl Wire {
         if !self.unread.is_empty() {
             let n = self.unread.len().min(buffer.len());
             self.unread.copy_to_slice(&mut buffer[..n]);
+            if self.unread.is_empty() {
+                self.unread = Bytes::new();
+            }
             return Poll::Ready(Ok(n));
         }
         match &mut self.under {

@@ -19,6 +19,8 @@ const LIMIT: u64 = 256 * 1024 * 1024;
 const SEGMENT: usize = 16 * 1024;
 /// Packets begin with an IP header (LINKTYPE_RAW).
 const RAW: u32 = 101;
+/// The header of a packet's record.
+const RECORD: usize = 16;
 /// The longest packet: an IPv6 and a TCP header, and a segment.
 const LONGEST: usize = 40 + 20 + SEGMENT;
 
@@ -109,7 +111,7 @@ pub struct PcapTap {
     begun: bool,
     /// The next sequence numbers, in and out.
     sent: [u32; 2],
-    /// Law 9: LONGEST, a packet.
+    /// Behind the header of its record. Law 9: a packet of LONGEST bytes.
     packet: Vec<u8>,
 }
 
@@ -184,6 +186,7 @@ impl PcapTap {
         let length = (tcp.len() + data.len()) as u16;
         let mut packet = std::mem::take(&mut self.packet);
         packet.clear();
+        packet.extend([0; RECORD]);
         let sum = match (from.ip(), to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => ip4(&mut packet, from, to, length),
             (from, to) => ip6(&mut packet, six(from), six(to), length),
@@ -193,7 +196,7 @@ impl PcapTap {
         tcp[16..18].copy_from_slice(&folded(sum).to_be_bytes());
         packet.extend(tcp);
         packet.extend_from_slice(data);
-        self.file.borrow_mut().packet(&packet, now);
+        self.file.borrow_mut().packet(&mut packet, now);
         self.packet = packet;
     }
 }
@@ -243,8 +246,10 @@ fn folded(mut sum: u32) -> u16 {
 }
 
 impl File {
-    fn packet(&mut self, packet: &[u8], now: Instant) {
-        let size = 16 + packet.len() as u64;
+    /// Writes a packet, which lies behind room for the header of its record: with one call, so that a file
+    /// that several loops write to has whole records.
+    fn packet(&mut self, record: &mut [u8], now: Instant) {
+        let size = record.len() as u64;
         if self.left < size {
             self.left = 0;
             return;
@@ -252,15 +257,13 @@ impl File {
         self.left -= size;
         let (began, epoch) = self.epoch;
         let time = epoch + now.saturating_duration_since(began);
-        let mut header = [0; 16];
-        header[..4].copy_from_slice(&(time.as_secs() as u32).to_le_bytes());
-        header[4..8].copy_from_slice(&time.subsec_nanos().to_le_bytes());
-        let length = (packet.len() as u32).to_le_bytes();
-        header[8..12].copy_from_slice(&length);
-        header[12..].copy_from_slice(&length);
-        let written = self.write.write_all(&header).and_then(|()| self.write.write_all(packet));
-        if let Err(error) = written {
-            tracing::warn!(%error, "a capture file cannot be written any more");
+        let length = ((record.len() - RECORD) as u32).to_le_bytes();
+        record[..4].copy_from_slice(&(time.as_secs() as u32).to_le_bytes());
+        record[4..8].copy_from_slice(&time.subsec_nanos().to_le_bytes());
+        record[8..12].copy_from_slice(&length);
+        record[12..RECORD].copy_from_slice(&length);
+        if let Err(error) = self.write.write_all(record) {
+            log_warn!(%error, "a capture file cannot be written any more");
             self.left = 0;
         }
     }

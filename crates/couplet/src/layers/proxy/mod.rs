@@ -131,6 +131,10 @@ impl Layer for ProxyReader {
     fn timed_out(&mut self, _: Instant) {
         self.late = self.deadline.take().is_some();
     }
+
+    fn relays(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for ProxyReader {

@@ -150,6 +150,28 @@ fn what_is_written_is_read_the_same_here_and_by_others() {
 }
 
 #[test]
+fn a_client_without_a_certificate_is_not_verified() {
+    // The flags of the client, the result of the verification, and what is read of it.
+    for (client, result, expected) in [
+        (0x00, 0, None),
+        (0x01, 0, Some((false, false))),
+        (0x01, 1, Some((false, false))),
+        (0x03, 0, Some((true, true))),
+        (0x03, 1, Some((true, false))),
+        // One that was presented earlier in the session.
+        (0x05, 0, Some((false, true))),
+        (0x05, 0x0100_0000, Some((false, false))),
+    ] {
+        let result: u32 = result;
+        let value = [&[client][..], &result.to_be_bytes()].concat();
+        let header = binary(0x21, 0, &[&[0x20, 0, 5][..], &value].concat());
+        let tls = read(&[&header]).header.expect("a header").tls;
+        let read = tls.map(|tls| (tls.client_certificate, tls.verified));
+        assert_eq!(read, expected, "{client:#x}, {result:#x}");
+    }
+}
+
+#[test]
 fn the_sum_is_checked() {
     // The sum of the header with a sum of 0 in it.
     let rest = [2, 0, 6, b'x', b'.', b't', b'e', b's', b't', 3, 0, 4, 0, 0, 0, 0];

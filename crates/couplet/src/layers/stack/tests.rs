@@ -163,15 +163,7 @@ fn drain(outbox: &mut Outbox) -> Vec<u8> {
 }
 
 fn stacked(layers: impl IntoIterator<Item = Box<dyn Layer>>) -> Layers {
-    let spares = spares();
-    let mut layers = layers.into_iter();
-    let mut stack = Layers::new(PassThrough::default(), &spares);
-    stack.levels.clear();
-    stack.state.shut = 0;
-    for layer in &mut layers {
-        stack.place(layer, Outbox::new(spares.clone()));
-    }
-    stack
+    Layers::stack(layers.into_iter().collect(), &spares())
 }
 
 /// What came out on top, in short.

@@ -99,7 +99,7 @@ impl CertificateDirectory {
         }
         let failures = self.0.read_changed().unwrap_or_else(|failure| vec![failure]);
         for failure in failures {
-            tracing::warn!(%failure, "a certificate was not read again");
+            log_warn!(%failure, "a certificate was not read again");
         }
     }
 

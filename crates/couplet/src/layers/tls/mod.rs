@@ -51,8 +51,10 @@ const HANDSHAKE: u8 = 22;
 /// The numbers of fatal alerts (RFC 8446, 6).
 const INTERNAL_ERROR: u8 = 80;
 const RECORD_OVERFLOW: u8 = 22;
-/// Most bytes of records with a ClientHello.
-const LONGEST_HELLO: usize = 64 * 1024;
+const DECODE_ERROR: u8 = 50;
+/// Most bytes of records with an unfinished message of a client that has proven nothing yet, such as its
+/// ClientHello. That of a browser has 2 KiB.
+const LONGEST_HELLO: usize = HEADER + RECORD;
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,7 +106,8 @@ pub struct Tls {
     /// The loop's drained buffers, once `down` has met them.
     spares: Option<Rc<Spares>>,
     /// Received records that are not done with: the bytes of an incomplete handshake message, then
-    /// those of an incomplete record. Law 9: 64 KiB (the longest message), and a record.
+    /// those of an incomplete record. Law 9: [`LONGEST_HELLO`] of a client without a certificate, else
+    /// 64 KiB (the longest message), and a record.
     received: Vec<u8>,
     /// `received` was made for a part of a record, and is too small for other uses.
     is_part: bool,
@@ -112,6 +115,8 @@ pub struct Tls {
     seen: usize,
     /// The session may have more to do without new bytes.
     more: bool,
+    /// A server's has answered the ClientHello.
+    has_answered: bool,
     /// Decrypted data. Law 9: one record.
     plain: Vec<u8>,
     /// `plain` was lent by the call before.
@@ -167,6 +172,7 @@ impl Tls {
             is_part: false,
             seen: 0,
             more: false,
+            has_answered: false,
             plain: Vec::new(),
             lent: false,
             pending: Vec::new(),
@@ -309,9 +315,13 @@ impl Tls {
                 None => HEADER,
                 Some((header, _)) => match record_length(*header) {
                     Some(length) if self.is_too_long(*header, length) => {
-                        let text = "the peer broke the rules of TLS: a record of more than 16 KiB";
+                        let (text, alert) = match length > RECORD {
+                            true => ("a record of more than 16 KiB", RECORD_OVERFLOW),
+                            false => ("a message of more than 16 KiB", DECODE_ERROR),
+                        };
+                        let text = format!("the peer broke the rules of TLS: {text}");
                         let error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
-                        self.end_handshake(error, Some(RECORD_OVERFLOW));
+                        self.end_handshake(error, Some(alert));
                         return true;
                     }
                     Some(length) => HEADER + length,
@@ -347,7 +357,7 @@ impl Tls {
             Some(Choosing::Reading(mut reader, choose)) => {
                 self.more = true;
                 self.choosing = match reader.read(&self.received[unseen..]) {
-                    Read::Incomplete if self.received.len() <= LONGEST_HELLO => {
+                    Read::Incomplete => {
                         self.more = false;
                         Some(Choosing::Reading(reader, choose))
                     }
@@ -355,7 +365,7 @@ impl Tls {
                         Some(Choosing::Waiting(Waiting::ask(choose, hello, self.waker.clone())))
                     }
                     // The session says what is wrong with it.
-                    Read::Incomplete | Read::Invalid => None,
+                    Read::Invalid => None,
                 }
                 .map(Box::new);
             }
@@ -407,6 +417,7 @@ impl Tls {
         }
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
+        self.has_answered |= !self.pending.is_empty();
         let complete = matches!(self.state, State::Handshaking) && !session.is_handshaking();
         let info = complete.then(|| session.info());
         if done < self.received.len() {
@@ -458,10 +469,22 @@ impl Tls {
         (self.received, self.seen) = (Vec::new(), 0);
     }
 
-    /// A record in clear has no room for more (RFC 8446, 5.1), which rustls does not check.
+    /// A record in clear has no room for more (RFC 8446, 5.1), which rustls does not check; and a client
+    /// has no more to say than fits into one, except for its certificates.
     #[inline]
     fn is_too_long(&self, [kind, ..]: [u8; HEADER], length: usize) -> bool {
-        length > RECORD && kind == HANDSHAKE && self.is_handshaking()
+        let is_long = length > RECORD || self.seen + HEADER + length > LONGEST_HELLO;
+        is_long
+            && kind == HANDSHAKE
+            && self.is_handshaking()
+            && (length > RECORD || self.is_brief())
+    }
+
+    /// Whether the peer is a client from which no certificates are awaited.
+    fn is_brief(&self) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|config| !self.has_answered || !config.asks_for_certificates())
     }
 
     /// A handshake fails for a reason that is not the session's. A fatal alert goes out in clear.

@@ -174,7 +174,7 @@ impl Roots {
                     all.extend(pem);
                     all.push(b'\n');
                 }
-                Err(error) => tracing::warn!(file = %file.display(), %error, "not trusted"),
+                Err(error) => log_warn!(file = %file.display(), %error, "not trusted"),
             }
         }
         certificates::roots(&all, &path.display().to_string()).map(Roots)
@@ -405,6 +405,11 @@ impl ServerTls {
             directory: options.directory.clone(),
             handshake_timeout: options.common.handshake_timeout,
         })
+    }
+
+    /// The same with these application protocols, unless it has some.
+    pub(crate) fn offering(&self, protocols: &[&str]) -> ServerTls {
+        ServerTls { config: self.config.offering(protocols), ..self.clone() }
     }
 
     /// The layer for one connection, whose handshake begins now.

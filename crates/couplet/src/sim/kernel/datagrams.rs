@@ -10,7 +10,8 @@ use super::{Happening, Kernel};
 use crate::address::{Address, UnixAddress};
 use crate::driver::{DatagramOption, DatagramOptions, Group};
 use crate::sim::faults::{Fault, Link};
-use crate::sim::random::{Purpose, Stream};
+use crate::sim::random::{Purpose, Stream, fold_bytes};
+use crate::sim::trace::{Fate, Label, What};
 
 /// Datagrams that a socket queues; further ones are dropped, as a real system does.
 const HELD: usize = 256;
@@ -22,6 +23,7 @@ const LOOPBACK: Link = Link::constant(Duration::ZERO);
 /// A datagram in flight or queued at a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sim) struct Datagram {
+    pub(in crate::sim) label: Label,
     pub(in crate::sim) from: Address,
     pub(in crate::sim) to: Address,
     pub(in crate::sim) bytes: Vec<u8>,
@@ -90,13 +92,18 @@ impl Kernel {
             refused: false,
         };
         state.sockets.insert(address.clone(), socket);
+        self.note(host, What::Listens(address.clone()));
         Ok(address)
     }
 
     /// Closes a socket opened in this boot of the host; does nothing after a restart.
     pub(in crate::sim) fn close_socket(&mut self, host: u32, boot: u32, address: &Address) {
-        if self.host(host).boot == boot {
-            self.host(host).sockets.remove(address);
+        if self.host(host).boot != boot {
+            return;
+        }
+        let socket = self.host(host).sockets.remove(address);
+        for datagram in socket.into_iter().flat_map(|socket| socket.held) {
+            self.note(host, What::Datagram(datagram.label, Fate::Unread));
         }
     }
 
@@ -116,8 +123,11 @@ impl Kernel {
         if std::mem::take(&mut socket.refused) {
             return Taken::Refused;
         }
-        let first = socket.held.pop_front();
-        first.map_or(Taken::Nothing, |first| Taken::Datagram(first, !socket.held.is_empty()))
+        let Some(first) = socket.held.pop_front() else { return Taken::Nothing };
+        let is_more = !socket.held.is_empty();
+        let fate = Fate::Received(first.bytes.len(), fold_bytes(0, &first.bytes));
+        self.note(host, What::Datagram(first.label, fate));
+        Taken::Datagram(first, is_more)
     }
 
     pub(in crate::sim) fn set_socket_option(
@@ -149,23 +159,23 @@ impl Kernel {
         let options = &self.host(host).sockets.get(socket).ok_or_else(gone)?.options;
         let to = to.or(options.peer.as_ref()).cloned().ok_or_else(gone)?;
         let from = self.source(host, socket, &to, from);
-        match to.socket_addr() {
-            None => self.datagram_comes(host, host, Datagram::new(from, to, bytes)),
+        self.host(host).datagrams += 1;
+        let label = Label { client: host, ordinal: self.host(host).datagrams };
+        let fate = Fate::Sent(to.clone(), bytes.len(), fold_bytes(0, bytes));
+        self.note(host, What::Datagram(label, fate));
+        let destination = to.socket_addr();
+        let datagram = Datagram { label, from, to, bytes: bytes.to_vec(), cut: false };
+        match destination {
+            None => self.datagram_comes(host, host, datagram),
             Some(ip) if ip.ip().is_multicast() => {
                 for target in 0..self.hosts.len() as u32 {
-                    self.carry(
-                        host,
-                        socket,
-                        target,
-                        &Datagram::new(from.clone(), to.clone(), bytes),
-                    );
+                    self.carry(host, socket, target, &datagram);
                 }
             }
-            Some(address) => {
-                if let Some(target) = self.host_of(host, address) {
-                    self.carry(host, socket, target, &Datagram::new(from, to, bytes));
-                }
-            }
+            Some(address) => match self.host_of(host, address) {
+                Some(target) => self.carry(host, socket, target, &datagram),
+                None => self.note(host, What::Datagram(label, Fate::NoHost)),
+            },
         }
         Ok(())
     }
@@ -210,8 +220,9 @@ impl Kernel {
         for _ in 1..(length + HEADERS).div_ceil(link.mtu.max(1)) {
             lost |= random.per_mille(loss);
         }
+        let label = datagram.label;
         if lost {
-            return;
+            return self.note(host, What::Datagram(label, Fate::Lost(target)));
         }
         let departs = if host == target { self.now } else { self.departure(host, length) };
         let arrives = departs.saturating_add(takes).max(last);
@@ -220,10 +231,15 @@ impl Kernel {
         }
         let mut datagram = Box::new(datagram.clone());
         if short {
+            self.note(host, What::Datagram(label, Fate::Truncated(target, keep)));
             datagram.bytes.truncate(keep);
             datagram.cut = true;
         }
+        if late {
+            self.note(host, What::Datagram(label, Fate::Reordered(target)));
+        }
         if twice {
+            self.note(host, What::Datagram(label, Fate::Duplicated(target)));
             self.at(arrives + detour, Happening::Datagram(host, target, datagram.clone()));
         }
         let arrives = if late { arrives + detour } else { arrives };
@@ -239,17 +255,25 @@ impl Kernel {
     }
 
     pub(super) fn datagram_comes(&mut self, sender: u32, host: u32, datagram: Datagram) {
-        if !self.passes(sender, host) {
-            return;
-        }
         let receivers = self.receivers(host, &datagram);
         let is_group = datagram.to.ip().is_some_and(|ip| ip.is_multicast());
-        if receivers.is_empty() && !is_group && self.passes(host, sender) {
-            self.refuse(sender, &datagram);
+        if receivers.is_empty() && is_group {
+            return;
+        }
+        let label = datagram.label;
+        if !self.passes(sender, host) {
+            return self.note(host, What::Datagram(label, Fate::CutOff));
+        }
+        if receivers.is_empty() {
+            self.note(host, What::Datagram(label, Fate::NoReceiver));
+            if self.passes(host, sender) {
+                self.refuse(sender, &datagram);
+            }
         }
         for address in receivers {
             let Some(socket) = self.host(host).sockets.get_mut(&address) else { continue };
             if socket.held.len() == HELD {
+                self.note(host, What::Datagram(label, Fate::QueueFull));
                 continue;
             }
             let mut datagram = datagram.clone();
@@ -294,7 +318,7 @@ impl Kernel {
 
     /// The system of the peer answers that nobody is there; who has only this peer hears of it.
     fn refuse(&mut self, sender: u32, datagram: &Datagram) {
-        let Datagram { from, to, .. } = datagram;
+        let Datagram { label, from, to, .. } = datagram;
         let state = self.host(sender);
         let asked = state.sockets.iter_mut().find(|(at, socket)| {
             at.port() == from.port()
@@ -303,15 +327,10 @@ impl Kernel {
         let Some((address, socket)) = asked else { return };
         socket.refused = true;
         let (address, served) = (address.clone(), socket.served);
+        self.note(sender, What::Datagram(*label, Fate::Refused));
         if served {
             self.tell(sender, Notice::Datagrams(address));
         }
-    }
-}
-
-impl Datagram {
-    fn new(from: Address, to: Address, bytes: &[u8]) -> Datagram {
-        Datagram { from, to, bytes: bytes.to_vec(), cut: false }
     }
 }
 

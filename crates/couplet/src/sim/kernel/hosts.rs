@@ -105,6 +105,8 @@ pub(in crate::sim) struct HostState {
     /// Connects attempted, in total and to each host.
     pub(super) tried: u32,
     pub(super) tried_to: BTreeMap<u32, u32>,
+    /// Datagrams sent.
+    pub(super) datagrams: u32,
     pub(in crate::sim) ready: VecDeque<Notice>,
     /// Driver events for the next round.
     pub(in crate::sim) later: Vec<Notice>,
@@ -213,6 +215,7 @@ impl Kernel {
             next_port: 32_768,
             tried: 0,
             tried_to: BTreeMap::new(),
+            datagrams: 0,
             ready: VecDeque::new(),
             later: Vec::new(),
             held: Vec::new(),
@@ -349,6 +352,10 @@ impl Kernel {
         let state = self.host(host);
         state.powered = !without_power;
         if without_program || !std::mem::take(&mut state.downed) {
+            return Due::Nothing;
+        }
+        if state.paused > 0 {
+            self.start_later(host);
             return Due::Nothing;
         }
         Due::Up(host)

@@ -642,7 +642,8 @@ mod tests {
         let datagram = |bytes: &[u8]| {
             let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
             let (from, to) = (Address::udp(nowhere), Address::udp(nowhere));
-            Box::new(datagrams::Datagram { from, to, bytes: bytes.to_vec(), cut: false })
+            let label = Label { client: 0, ordinal: 0 };
+            Box::new(datagrams::Datagram { label, from, to, bytes: bytes.to_vec(), cut: false })
         };
         let mut happenings = Vec::new();
         for id in [end(0, 0), end(0, 1), end(1, 0), end(1, 1)] {

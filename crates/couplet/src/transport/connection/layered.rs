@@ -7,18 +7,25 @@
 //!
 //! There are two streams, so two ends of a stream: the one that comes up (a close_notify) is the
 //! protocol's, the socket's FIN ends the connection.
+//!
+//! While bytes come up, [`Rising`] borrows the protocol beside the layers. The state stays readable and
+//! cannot change: [`Risen`] collects the consequences, which [`Life::has_risen`] applies afterwards.
 
+use std::any::Any;
 #[cfg(feature = "sim")]
 use std::any::TypeId;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
-use super::{DRAIN, Follows, Life, Reading, State, Writing};
+use super::guarded::GuardedLayers;
+use super::{DRAIN, Follows, Life, Reading, State, Writing, call, order_receive};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox};
 use crate::error::{By, Reason};
-use crate::layers::{Layers, PlaintextAfterUpgrade, Sink, Up};
-use crate::panics::{caught, contain, discard, discard_all, witness};
+use crate::layers::{Layer, Layers, PlaintextAfterUpgrade, Sink, Up};
+use crate::panics::{discard, discard_all, witness};
+use crate::protocol::Protocol;
+use crate::transport::Transport;
 use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, Starting};
 
 /// How long a connection that did not open waits for its alert to leave, and for the peer to close.
@@ -38,7 +45,7 @@ pub(crate) enum Above<'a> {
 }
 
 pub(super) struct Layered {
-    layers: Layers,
+    layers: GuardedLayers,
     /// Written by the protocol, and not accepted by the top layer yet.
     above: Outbox,
     /// Bytes that the driver took from the bottom and has not sent.
@@ -47,24 +54,38 @@ pub(super) struct Layered {
     opening: bool,
     /// The socket's stream has ended.
     fin: bool,
-    /// A layer failed, or the connection panicked: only what the layers hold already is sent.
-    failed: bool,
     /// A layer takes no more for now, so reading is off.
     full: bool,
-    /// The deadline of the layers when it was last seen.
-    deadline: Option<Instant>,
 }
 
 impl Layered {
-    /// What was written goes into the layers, as far as they take it. The error is the text of a panic.
+    /// Moves the protocol's output into the layers, as far as they take it. The error is the text of a
+    /// panic.
     #[inline(always)]
     fn pour(&mut self, cell: &ConnectionCell, now: Instant) -> Result<(), String> {
-        if !self.failed {
-            let mut written = cell.outbox();
-            cell.note_written(&written);
-            self.above.append(&mut written);
+        if !self.layers.has_failed() {
+            take_written(&mut self.above, cell);
         }
-        caught(|| self.layers.down(&mut self.above, now))
+        let above = &mut self.above;
+        self.layers.call(|layers| layers.down(above, now))
+    }
+
+    /// The bytes of the layers are in flight, and their deadline may have moved. True when there is
+    /// output, and all of it lies at the bottom.
+    #[inline(always)]
+    fn settle(&mut self, cell: &ConnectionCell, pending: &mut u32) -> bool {
+        let bottom = self.layers.bottom().len();
+        let above_bottom = self.taken + self.layers.above_bottom() + self.above.len();
+        cell.set_in_flight(bottom + above_bottom);
+        if self.layers.take_moved() {
+            *pending |= Follows::DEADLINE.0;
+        }
+        bottom > 0 && above_bottom == 0
+    }
+
+    /// Bytes that the driver has not taken.
+    fn waiting(&mut self) -> usize {
+        self.layers.bottom().len() + self.layers.above_bottom() + self.above.len()
     }
 
     /// Whether something waits for a protocol that takes more, and not for a layer.
@@ -79,7 +100,15 @@ impl Layered {
     }
 }
 
-/// What came out on top beside bytes, to be handled once the layers are back in their place.
+/// Appends the protocol's output to the outbox above the layers.
+#[inline(always)]
+fn take_written(above: &mut Outbox, cell: &ConnectionCell) {
+    let mut written = cell.outbox();
+    cell.note_written(&written);
+    above.append(&mut written);
+}
+
+/// Events of a rise beside bytes, to be handled when nothing is borrowed.
 #[derive(Default)]
 struct Risen {
     opened: bool,
@@ -87,28 +116,87 @@ struct Risen {
     secure: bool,
     closed: bool,
     failed: Option<Reason>,
+    /// The protocol panicked.
+    panicked: Option<Box<dyn Any + Send>>,
 }
 
-/// A connection while bytes come up through its layers.
+/// The parts of a connection that are borrowed beside its layers while bytes come up.
 struct Rising<'l> {
-    life: &'l mut Life,
+    protocol: &'l mut dyn Protocol,
+    transport: &'l Transport,
+    state: &'l State,
+    pending: &'l mut u32,
+    above: &'l mut Outbox,
     now: Instant,
     opening: bool,
+    /// The usual course: the protocol has answered, and nothing else has happened.
+    answered: bool,
     risen: Option<Box<Risen>>,
+}
+
+impl Rising<'_> {
+    /// Feeds the layers, and moves an answer down in the same net.
+    #[inline(always)]
+    fn feed(&mut self, layers: &mut Layers, bytes: &[u8], full: bool) -> ControlFlow<()> {
+        let flow = layers.feed_into(bytes, self.now, self);
+        let cell = &self.transport.cell;
+        let usual = flow.is_continue() && self.risen.is_none() && !full;
+        // Neither handles nor the connection want anything but output.
+        self.answered = usual && cell.has_output() && *self.pending == 0 && !cell.has_asked();
+        if self.answered {
+            take_written(self.above, cell);
+            layers.down(self.above, self.now);
+        }
+        flow
+    }
+
+    /// Whether the next bytes may be delivered. A resumed protocol gets them after `reading_resumed`.
+    #[inline]
+    fn flow(&self) -> ControlFlow<()> {
+        let takes_more = self.transport.wants_data() && !self.state.is_paused();
+        if takes_more && !self.has_panicked() { Continue(()) } else { Break(()) }
+    }
+
+    #[inline]
+    fn has_panicked(&self) -> bool {
+        self.risen.as_ref().is_some_and(|risen| risen.panicked.is_some())
+    }
+
+    #[inline(always)]
+    fn note_panic(&mut self, outcome: Result<(), Box<dyn Any + Send>>) {
+        if let Err(payload) = outcome {
+            self.risen.get_or_insert_default().panicked = Some(payload);
+        }
+    }
+
+    #[cold]
+    fn handshake_completed(&mut self) {
+        self.transport.cell.set_starting(false);
+        if let State::Open { reading, .. } = self.state {
+            if matches!(reading, Reading::Paused { .. }) {
+                order_receive(self.pending, false);
+            }
+            let completed = call(self.protocol, self.transport, |protocol, transport| {
+                protocol.handshake_completed(transport);
+            });
+            self.note_panic(completed);
+        }
+    }
 }
 
 impl Sink for Rising<'_> {
     #[inline(always)]
     fn data(&mut self, data: &[u8]) -> ControlFlow<()> {
-        // What comes after a close is dropped.
-        if !self.life.state.is_reading() {
+        // Bytes after a close are dropped.
+        if !self.state.is_reading() {
             return Continue(());
         }
-        let cell = &self.life.transport.cell;
+        let cell = &self.transport.cell;
         cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
         cell.received_at.set(self.now);
-        self.life.deliver(data, self.now);
-        if self.life.takes_more() { Continue(()) } else { Break(()) }
+        let taken = Life::hand_data(self.protocol, self.transport, data);
+        self.note_panic(taken);
+        self.flow()
     }
 
     #[cold]
@@ -121,44 +209,54 @@ impl Sink for Rising<'_> {
                 return Break(());
             }
             Up::Open(opened) => {
-                if let Some(opened) = opened {
-                    self.life.transport.cell.set_opened(*opened);
-                }
                 risen.secure = true;
-                self.life.handshake_completed(self.now);
+                if let Some(opened) = opened {
+                    self.transport.cell.set_opened(*opened);
+                }
+                self.handshake_completed();
             }
             Up::Closed => risen.closed = true,
             Up::Failed(reason) => risen.failed = Some(reason),
         }
-        if self.life.takes_more() { Continue(()) } else { Break(()) }
+        self.flow()
     }
 }
 
 impl Life {
     /// Puts layers under a new connection. True when all of them are open: the protocol can be
     /// built. Otherwise [`Follows::OPENED`] follows when they are.
-    pub(crate) fn put_layers(&mut self, mut layers: Layers, now: Instant) -> bool {
-        let cell = &self.transport.cell;
-        let attached = caught(|| layers.attach(&|| cell.layer_waker()));
-        let opening = !layers.is_open();
-        self.set_layers(layers, opening, 0);
-        if let Err(text) = attached {
-            self.layer_panicked(&text, now);
-            return false;
+    pub(crate) fn put_layers(&mut self, layers: Vec<Box<dyn Layer>>, now: Instant) -> bool {
+        let begun = self.set_layers(layers, None);
+        let open = begun.is_ok() && self.layers_are_open();
+        if let Some(layered) = &mut self.layered {
+            layered.opening = !open;
         }
-        if opening {
+        if let Err(text) = begun {
+            self.layer_panicked(&text, now);
+        } else if !open {
             self.transport.cell.close_deadline.set(Some(OPENING_CLOSE_DEADLINE));
         }
-        !opening
+        open
     }
 
-    /// The first layers; `later` bytes were written above them and are not there yet.
-    fn set_layers(&mut self, mut layers: Layers, opening: bool, later: usize) {
-        let above = Outbox::new(self.transport.cell.reactor.spares().clone());
-        let taken = self.transport.cell.in_flight() - later;
-        let unsent = layers.bottom().len();
-        let (fin, failed, full, deadline) = (false, false, false, None);
-        let layered = Layered { layers, above, taken, opening, fin, failed, full, deadline };
+    /// The first layers. On a live connection `clear` passes below them, and `later` bytes were written
+    /// above them. The error is the text of a panic.
+    fn set_layers(
+        &mut self,
+        layers: Vec<Box<dyn Layer>>,
+        written: Option<(Outbox, usize)>,
+    ) -> Result<(), String> {
+        let cell = &self.transport.cell;
+        let spares = cell.reactor.spares();
+        let (mut clear, later) = written.unwrap_or_else(|| (Outbox::new(spares.clone()), 0));
+        cell.sub_in_flight(clear.len());
+        let taken = cell.in_flight() - later;
+        let (mut layers, begun) = GuardedLayers::new(layers, spares, &|| cell.layer_waker());
+        let unsent = clear.len();
+        layers.bottom().append(&mut clear);
+        let above = Outbox::new(spares.clone());
+        let (opening, fin, full) = (false, false, false);
+        let layered = Layered { layers, above, taken, opening, fin, full };
         self.layered = Some(Box::new(layered));
         self.transport.cell.set_layered(unsent);
         self.note_kinds();
@@ -166,6 +264,7 @@ impl Life {
             *reading = Reading::Layered;
         }
         self.settle_layers();
+        begun
     }
 
     /// For the simulator: which layers there are now.
@@ -173,7 +272,7 @@ impl Life {
         #[cfg(feature = "sim")]
         if let Some(layered) = &self.layered
             && self.transport.cell.reactor.observes_layers()
-            && let Ok(kinds) = caught(|| layered.layers.kinds())
+            && let Some(kinds) = layered.layers.kinds()
         {
             let cell = &self.transport.cell;
             let in_clear = [cell.bytes_in.get(), cell.bytes_before_layers()];
@@ -228,49 +327,47 @@ impl Life {
 
     // Up.
 
-    /// Bytes of the socket, or none to go on with what the layers hold. While the protocol pauses they
-    /// wait in the layers, unless those have still to open.
+    /// Bytes of the socket, or none to continue with bytes that the layers hold. While the protocol
+    /// pauses they wait in the layers, unless those have still to open.
     ///
     /// True in the usual course: the protocol has answered, and the whole answer lies at the bottom.
     #[inline(never)]
     pub(super) fn rise(&mut self, bytes: &[u8], now: Instant) -> bool {
-        let Some(mut layered) = self.layered.take() else { return false };
-        self.transport.cell.add_wire_bytes(bytes.len(), 0);
-        if self.state.is_paused() && layered.layers.is_open() {
+        let Life { transport, protocol, state, pending, layered, .. } = self;
+        let Some(layered) = layered else { return false };
+        let cell = &transport.cell;
+        cell.add_wire_bytes(bytes.len(), 0);
+        if state.is_paused() && layered.layers.is_open() {
             layered.layers.keep(bytes);
-            self.layered = Some(layered);
             return false;
         }
-        let mut rising = Rising { life: self, now, opening: layered.opening, risen: None };
-        let flow = caught(|| layered.layers.feed_into(bytes, now, &mut rising));
-        let risen = rising.risen;
-        if flow != Ok(Continue(())) || risen.is_some() || layered.full {
-            self.layered = Some(layered);
+        let Layered { opening, full, .. } = **layered;
+        let mut rising = Rising {
+            protocol: &mut **protocol,
+            transport,
+            state,
+            pending,
+            above: &mut layered.above,
+            now,
+            opening,
+            answered: false,
+            risen: None,
+        };
+        let flow = layered.layers.call(|layers| rising.feed(layers, bytes, full));
+        let Rising { answered, risen, .. } = rising;
+        let is_usual = matches!(flow, Ok(Continue(())));
+        if !is_usual || !answered && (risen.is_some() || full) {
             self.has_risen(flow, *risen.unwrap_or_default(), now);
             return false;
         }
-        let cell = &self.transport.cell;
-        let answered = cell.has_output() && self.asks_nothing();
-        if answered && let Err(text) = layered.pour(cell, now) {
-            self.layered = Some(layered);
-            self.layer_panicked(&text, now);
-            return false;
-        }
         let has_spent = layered.above.has_spent() || layered.layers.has_spent_above_bottom();
-        let is_through = self.settle(&mut layered) && !has_spent;
-        self.layered = Some(layered);
+        let is_through = layered.settle(cell, pending) && !has_spent;
         // A layer, or what it calls, may have used a handle.
-        answered && is_through && self.asks_nothing() && !self.transport.cell.has_output()
+        answered && is_through && *pending == 0 && !cell.has_asked() && !cell.has_output()
     }
 
-    /// Whether neither handles nor the connection want anything but output.
-    #[inline]
-    fn asks_nothing(&self) -> bool {
-        self.pending == 0 && !self.transport.cell.has_asked()
-    }
-
-    /// Reading goes on after a pause, and is on in the driver: a layer that is still full turns it off
-    /// again.
+    /// Reading continues after a pause, and is on in the driver: a layer that is still full turns it
+    /// off again.
     pub(super) fn read_on_through_layers(&mut self, now: Instant) {
         if let Some(layered) = &mut self.layered {
             layered.full = false;
@@ -278,34 +375,20 @@ impl Life {
         }
     }
 
-    /// Whether the next bytes may be delivered. A protocol that has resumed gets them only when it was
-    /// told so.
-    #[inline]
+    /// Whether the next bytes may be delivered.
     fn takes_more(&self) -> bool {
         !self.panicked && self.transport.wants_data() && !self.state.is_paused()
     }
 
     #[cold]
-    fn handshake_completed(&mut self, now: Instant) {
-        self.transport.cell.set_starting(false);
-        if let State::Open { reading, .. } = &self.state {
-            if matches!(reading, Reading::Paused { .. }) {
-                self.order_receive(false);
-            }
-            self.call(now, |protocol, transport| protocol.handshake_completed(transport));
-        }
-    }
-
-    #[cold]
     fn has_risen(&mut self, flow: Result<ControlFlow<()>, String>, risen: Risen, now: Instant) {
+        if let Some(payload) = risen.panicked {
+            self.panicked(now, payload);
+        }
         let flow = match flow {
             Ok(flow) => flow,
             Err(text) => return self.layer_panicked(&text, now),
         };
-        if self.panicked {
-            self.clear_layers();
-            self.check_flushed(now);
-        }
         let full = flow.is_break() && self.takes_more() && !risen.opened;
         if let Some(layered) = &mut self.layered
             && std::mem::replace(&mut layered.full, full) != full
@@ -322,7 +405,7 @@ impl Life {
         if let Some(reason) = risen.failed {
             self.layer_failed(reason, now);
         }
-        // What was written is about to be poured, which settles.
+        // Output is about to be poured, which settles.
         if !self.transport.cell.has_output() {
             self.settle_layers();
         }
@@ -332,8 +415,7 @@ impl Life {
         }
     }
 
-    /// A layer cannot go on. What it has to say about that (an alert) is sent, then the connection
-    /// ends.
+    /// A layer has failed. Its last output (an alert) is sent, then the connection ends.
     #[cold]
     pub(super) fn layer_failed(&mut self, reason: Reason, now: Instant) {
         let cell = &self.transport.cell;
@@ -341,7 +423,7 @@ impl Life {
         cell.advance_phase(Phase::Closing);
         let producer = cell.remove_producer();
         if let Some(layered) = &mut self.layered {
-            layered.failed = true;
+            layered.layers.fail();
             layered.above.clear();
             cell.note_cut();
         }
@@ -359,10 +441,9 @@ impl Life {
 
     #[cold]
     fn layer_panicked(&mut self, text: &str, now: Instant) {
-        tracing::error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, text, "a layer panicked");
+        log_error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, text, "a layer panicked");
         witness("a layer", text);
-        self.clear_layers();
-        self.layer_failed(Reason::Panicked(text.into()), now);
+        self.break_off(text, now);
     }
 
     /// The socket's stream has ended.
@@ -370,7 +451,7 @@ impl Life {
     pub(super) fn socket_ended(&mut self, now: Instant) {
         let Some(layered) = &mut self.layered else { return };
         layered.fin = true;
-        layered.layers.ended();
+        layered.layers.end();
         if let State::Flushing { peer_fin, .. } = &mut self.state {
             *peer_fin = true;
         }
@@ -430,10 +511,10 @@ impl Life {
     }
 
     /// Whether it may have something to send, written or in its layers.
-    pub(crate) fn has_layered_output(&self) -> bool {
-        let below = |layered: &Layered| layered.layers.held() + layered.above.len() > 0;
-        let written = self.transport.cell.has_output();
-        written || self.closed().is_none() && self.layered.as_deref().is_some_and(below)
+    pub(crate) fn has_layered_output(&mut self) -> bool {
+        let closed = self.closed().is_some();
+        let below = |layered: &mut Box<Layered>| layered.waiting() > 0;
+        self.transport.cell.has_output() || !closed && self.layered.as_mut().is_some_and(below)
     }
 
     /// The number of bytes that the driver could still take.
@@ -478,40 +559,29 @@ impl Life {
         }
     }
 
-    /// After each call into the layers: what they hold is in flight, and their deadline may have
-    /// moved.
+    /// [`Layered::settle`], after each call into the layers.
     pub(super) fn settle_layers(&mut self) {
-        if let Some(mut layered) = self.layered.take() {
-            self.settle(&mut layered);
-            self.layered = Some(layered);
+        let Life { transport, state, pending, layered, .. } = self;
+        let Some(layered) = layered else { return };
+        let mut ordered = 0;
+        layered.settle(&transport.cell, &mut ordered);
+        if !matches!(state, State::Closed { .. }) {
+            *pending |= ordered;
         }
-    }
-
-    /// [`settle_layers`](Self::settle_layers). True when there is output, and all of it lies at the
-    /// bottom.
-    #[inline(always)]
-    fn settle(&mut self, layered: &mut Layered) -> bool {
-        let (held, bottom, deadline) = layered.layers.measured();
-        let in_flight = layered.taken + held + layered.above.len();
-        self.transport.cell.set_in_flight(in_flight);
-        if layered.deadline != deadline {
-            layered.deadline = deadline;
-            self.order(Follows::DEADLINE);
-        }
-        in_flight > 0 && in_flight == bottom
     }
 
     /// Asks the layers for their farewell, once everything written has gone down. True when the FIN
     /// may follow: there is nothing more to send first.
     pub(super) fn close_layers(&mut self, now: Instant) -> bool {
         let Some(layered) = &mut self.layered else { return true };
-        if layered.failed {
+        if layered.layers.has_failed() {
             return true;
         }
         if !layered.layers.is_open() {
             return false;
         }
-        match caught(|| layered.layers.close(&mut layered.above, now)) {
+        let above = &mut layered.above;
+        match layered.layers.call(|layers| layers.close(above, now)) {
             Ok(done) => {
                 self.settle_layers();
                 done && self.transport.cell.buffered() == 0
@@ -528,15 +598,14 @@ impl Life {
     pub(super) fn closes_in_handshake(&self) -> bool {
         self.layered.as_ref().is_some_and(|layered| {
             let nothing = layered.above.is_empty() && !self.transport.cell.has_output();
-            nothing && !layered.failed && !layered.layers.is_open()
+            nothing && !layered.layers.has_failed() && !layered.layers.is_open()
         })
     }
 
     /// Drops what lies in the layers: of a connection that is cut, or has panicked.
     pub(super) fn clear_layers(&mut self) {
         let Some(layered) = &mut self.layered else { return };
-        layered.failed = true;
-        if layered.above.len() + layered.layers.held() > 0 {
+        if layered.waiting() > 0 {
             self.transport.cell.note_cut();
         }
         layered.above.clear();
@@ -574,7 +643,9 @@ impl Life {
         if self.layers_deadline().is_some_and(|deadline| deadline <= now)
             && let Some(layered) = &mut self.layered
         {
-            contain("a layer's timed_out", || layered.layers.timed_out(now));
+            if let Err(text) = layered.layers.call(|layers| layers.timed_out(now)) {
+                return self.layer_panicked(&text, now);
+            }
             self.rise(&[], now);
             self.pour_down(now);
         }
@@ -595,43 +666,22 @@ impl Life {
     #[cold]
     pub(super) fn start_layers(&mut self, now: Instant) {
         let mut starting = self.transport.cell.take_starting().into_iter();
-        while let Some(Starting { layer, mut clear }) = starting.next() {
-            let later = starting.as_slice().iter().map(|next| next.clear.len()).sum();
-            let mut layer = layer.take();
-            if self.closed().is_some() {
-                discard("drop of a layer", layer);
-                continue;
-            }
-            let cell = &self.transport.cell;
-            if let Err(text) = caught(|| layer.attach(&|| cell.layer_waker())) {
-                discard("drop of a layer", layer);
-                return self.layer_panicked(&text, now);
-            }
-            let left = !self.unread.is_empty();
-            let outcome = match &mut self.layered {
-                None => {
-                    let mut layers = Layers::boxed(layer, clear.spares());
-                    self.transport.cell.sub_in_flight(clear.len());
-                    layers.bottom().append(&mut clear);
-                    self.set_layers(layers, false, later);
-                    Ok(())
-                }
-                Some(layered) => {
-                    self.transport.cell.note_written(&clear);
-                    layered.above.append(&mut clear);
-                    let pushed = layered.layers.push_boxed(layer, &mut layered.above, now);
-                    self.note_kinds();
-                    pushed
-                }
-            };
-            let outcome = match left {
-                true => Err(Reason::Failed(Failure::from(PlaintextAfterUpgrade))),
-                false => outcome,
-            };
-            self.settle_layers();
-            if let Err(reason) = outcome {
-                return self.layer_failed(reason, now);
-            }
+        let mut started = true;
+        while started
+            && self.closed().is_none()
+            && !self.panicked
+            && let Some(next) = starting.next()
+        {
+            let later = starting.as_slice().iter().map(|later| later.clear.len()).sum();
+            started = self.start_one(next, later, now);
+        }
+        for Starting { layer, mut clear } in starting {
+            drop(layer);
+            clear.clear();
+            discard_all("drop of a buffer", clear.take_spent());
+        }
+        if !started {
+            return;
         }
         let open = self.layers_are_open();
         self.transport.cell.set_starting(!open);
@@ -639,6 +689,42 @@ impl Life {
             self.order_receive(true);
         }
         self.pour_down(now);
+        if matches!(&self.state, State::Open { reading, .. } if reading.has_ended()) {
+            // The layers learn of the end that the protocol has seen.
+            self.socket_ended(now);
+        }
+    }
+
+    /// Adds one layer, above which `later` bytes were written. False if the connection fails.
+    fn start_one(
+        &mut self,
+        Starting { layer, mut clear }: Starting,
+        later: usize,
+        now: Instant,
+    ) -> bool {
+        let started = match &mut self.layered {
+            None => self.set_layers(vec![layer.take()], Some((clear, later))).map(Ok),
+            Some(layered) => {
+                let cell = &self.transport.cell;
+                cell.note_written(&clear);
+                layered.above.append(&mut clear);
+                let waker = || cell.layer_waker();
+                let pushed = layered.layers.push(layer, &waker, &mut layered.above, now);
+                self.note_kinds();
+                pushed
+            }
+        };
+        self.settle_layers();
+        match started {
+            Ok(Ok(())) if self.unread.is_empty() => return true,
+            Ok(Ok(())) => {
+                let reason = Reason::Failed(Failure::from(PlaintextAfterUpgrade));
+                self.layer_failed(reason, now);
+            }
+            Ok(Err(reason)) => self.layer_failed(reason, now),
+            Err(text) => self.layer_panicked(&text, now),
+        }
+        false
     }
 }
 

@@ -35,6 +35,9 @@ fn a_request_that_is_no_handshake_is_refused() {
         (with("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBu!25jZQ=="), 400),
         (with("Connection: Upgrade", "Connection: keep-alive"), 400),
         (with("GET ", "POST "), 400),
+        (with("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n"), 101),
+        (with("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"), 400),
+        (with("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
         (with("HTTP/1.1", "HTTP/1.0"), 400),
     ];
     beside(WebSocketOptions::default(), echo, async move |reactor| {
@@ -124,6 +127,8 @@ fn a_request_that_cant_be_sent_says_why() {
                 (to("ws://"), "empty string"),
                 (to("/chat"), "a WebSocket has a ws: or wss: URL"),
                 (to("ws://user:word@a/"), "no user"),
+                (to("ws://a:99999/"), "its port is out of range: ports are 1 to 65535"),
+                (to("ws://[::1]:0/"), "its port is out of range"),
                 (to("ws://a/").header("Host", "b"), "the header Host is not to be set"),
                 (to("ws://a/").header("Sec-WebSocket-Key", "b"), "is not to be set"),
                 (to("ws://a/").header("a b", "c"), "invalid HTTP header name"),

@@ -15,6 +15,7 @@ use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, StatusCode};
 
 use super::kit::*;
+use crate::counting::live;
 
 #[derive(Clone)]
 struct Tasks(Reactor);
@@ -207,5 +208,48 @@ fn a_connect_that_is_no_handshake_is_refused() {
         assert_eq!(answer.await?.status(), StatusCode::BAD_REQUEST);
         drop(client);
         ended.await
+    });
+}
+
+#[test]
+fn c175a_websockets_whose_client_reads_nothing_share_what_their_connection_holds() {
+    let flood = async |mut socket: WebSocket| {
+        loop {
+            socket.send(vec![b'x'; 16 * 1024]).await?;
+        }
+    };
+    beside(options(), flood, async |reactor| {
+        let stream = reactor.connect_stream(TO).await?;
+        let (here, transport) = (stream.host().to_string(), stream.transport().clone());
+        let mut builder = http2::Builder::new(Tasks(reactor.clone()));
+        let most = (1 << 31) - 1;
+        builder.initial_stream_window_size(most).initial_connection_window_size(most);
+        let (mut client, connection) = builder.handshake(stream).await?;
+        let ended = reactor.spawn(async move { Ok(connection.await?) });
+        reactor.sleep(std::time::Duration::from_millis(1)).await?;
+        // The client's end keeps what it gets, so it gets nothing once all are open.
+        let (mut sockets, mut asked) = (Vec::new(), Vec::new());
+        for _ in 0..100 {
+            asked.push(ask(&mut client, |_| {}).await?);
+        }
+        transport.pause_producing();
+        for answer in asked {
+            sockets.push(hyper::upgrade::on(answer).await?);
+        }
+        let begun = live();
+        reactor.sleep(secs(20)).await?;
+        let connections = reactor.snapshot().await?.connections;
+        let server = connections.iter().find(|one| one.peer.to_string() == here);
+        let shown = server.map_or(0, |one| one.buffered);
+        assert!((1 << 20..(1 << 20) + 300_000).contains(&shown), "{shown} bytes are shown");
+        let held = live() - begun;
+        assert!(held < 2_500_000, "{held} bytes are held");
+        transport.abort_connection();
+        drop((sockets, client));
+        let _ = ended.await;
+        reactor.sleep(secs(1)).await?;
+        let left = live() - begun;
+        assert!(left < 100_000, "{left} bytes are left");
+        Ok(())
     });
 }

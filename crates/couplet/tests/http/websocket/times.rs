@@ -229,3 +229,51 @@ fn a_peer_that_takes_a_little_gets_more_time() {
         Ok(())
     });
 }
+
+/// What waits for a client before it takes so many messages and after, and whether it is given up later.
+fn blocked_twice(messages: usize) -> (usize, usize, bool) {
+    // With its head a quarter of what the client reads at a time.
+    const MESSAGE: usize = 16 * 1024 - 4;
+    let flood = async |mut socket: WebSocket| {
+        loop {
+            socket.send(vec![b'x'; MESSAGE]).await?;
+        }
+    };
+    let seen = Rc::<RefCell<(usize, usize, bool)>>::default();
+    let result = seen.clone();
+    let options = WebSocketOptions::default().ping_interval(None).write_timeout(secs(60));
+    beside(options, flood, async move |reactor| {
+        let mut raw = Raw::connect(&reactor).await?;
+        let waiting = async || {
+            let connections = reactor.snapshot().await?.connections;
+            Ok::<_, couplet::Failure>(connections.iter().map(|one| one.buffered).max())
+        };
+        reactor.sleep(secs(20)).await?;
+        let first = waiting().await?.unwrap_or_default();
+        reactor.sleep(secs(20)).await?;
+        raw.stream.read_exact(&mut vec![0; messages * (MESSAGE + 4)]).await?;
+        reactor.sleep(secs(10)).await?;
+        let second = waiting().await?.unwrap_or_default();
+        reactor.sleep(secs(30)).await?;
+        *result.borrow_mut() = (first, second, reactor.snapshot().await?.connections.len() < 2);
+        reactor.sleep(secs(60)).await?;
+        assert!(reactor.snapshot().await?.connections.len() < 2, "it takes nothing for 60 s");
+        Ok(())
+    });
+    seen.take()
+}
+
+#[test]
+fn a_peer_that_takes_all_and_is_sent_as_much_again_is_not_given_up() {
+    let mut equal = 0;
+    // Fewer are taken from what the client holds already.
+    for messages in (12..40).step_by(4) {
+        let (first, second, is_given_up) = blocked_twice(messages);
+        assert!(
+            !is_given_up,
+            "{messages} messages were taken: {first} bytes waited, {second} wait"
+        );
+        equal += usize::from(first == second);
+    }
+    assert!(equal > 0, "none waited twice with one count");
+}

@@ -9,7 +9,7 @@ use couplet::Loop;
 use couplet::endpoints::{EndpointError, FdServer};
 
 use super::{Echo, ask};
-use crate::needed::Folder;
+use crate::needed::{Folder, inheritable};
 
 #[test]
 fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
@@ -20,7 +20,7 @@ fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
     let tcp_at = format!("tcp:{}", tcp.local_addr().unwrap());
     let unix_at = format!("unix:{path}");
     let mut l = Loop::new().unwrap();
-    for (number, at) in [(tcp.as_raw_fd(), tcp_at), (unix.as_raw_fd(), unix_at)] {
+    for (number, at) in [(inheritable(&tcp), tcp_at), (inheritable(&unix), unix_at)] {
         for _ in 0..2 {
             let port = l.reactor().listen(format!("fd:{number}"), Echo::default).unwrap();
             assert_eq!(port.to_string(), at);
@@ -36,16 +36,18 @@ fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
 }
 
 #[test]
-fn fd_refuses_what_is_not_a_listening_stream_socket() {
+fn c145_fd_refuses_what_is_not_an_inherited_listening_stream_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
+    let own = TcpListener::bind("127.0.0.1:0").unwrap();
     let l = Loop::new().unwrap();
     for (number, problem) in [
-        (connected.as_raw_fd(), "not a stream socket that listens"),
-        (udp.as_raw_fd(), "not a stream socket that listens"),
-        (file.as_raw_fd(), "ocket"),
+        (inheritable(&connected), "not a stream socket that listens"),
+        (inheritable(&udp), "not a stream socket that listens"),
+        (inheritable(&file), "ocket"),
+        (own.as_raw_fd(), "it was not inherited, but opened by this program"),
         (i32::MAX - 1, "ad file descriptor"),
     ] {
         let error = l.reactor().listen(FdServer::new(number), Echo::default).unwrap_err();

@@ -3,16 +3,19 @@
 
 #[cfg(unix)]
 mod inherited;
+mod logs;
 mod registered;
 #[cfg(any(feature = "tls", feature = "ring"))]
 mod secure;
 mod strings;
+mod udp;
 mod wrappers;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::endpoints::{ClientEndpoint, IntoEndpoint};
+use couplet::testing::MemoryReactor;
 use couplet::{Protocol, Reason, Transport};
 
 /// Sends back what it receives, and keeps its transport.
@@ -71,4 +74,16 @@ fn ask(
     let connecting = l.reactor().connect_protocol(endpoint, Asking(Some(resolver)));
     l.run_until(connecting)?;
     l.run_until(answer)
+}
+
+/// One conversation over a port with this log.
+fn conversation(text: &str) {
+    let mut memory = MemoryReactor::new();
+    memory.reactor().listen(text, Echo::default).unwrap();
+    let wire = memory.connect(7777);
+    wire.push(b"hello\r\n");
+    memory.settle();
+    wire.fin();
+    memory.settle();
+    assert_eq!(wire.take(), b"hello\r\n");
 }

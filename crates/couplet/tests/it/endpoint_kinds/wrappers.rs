@@ -1,7 +1,7 @@
 //! What `haproxy:`, `throttle:` and `log:` do, and in which order.
 #![expect(clippy::disallowed_types, reason = "a peer that is not ours")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Read;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use couplet::layers::{LogForm, ProxyHeader, ProxyVersion};
 use couplet::testing::MemoryReactor;
 use couplet::{Address, Loop, Protocol, Transport};
 
-use super::{Echo, ask};
+use super::{Echo, ask, conversation};
 use crate::needed::Folder;
 
 fn seconds(seconds: f64) -> Duration {
@@ -84,6 +84,55 @@ fn haproxy_waits_for_the_header_as_long_as_it_is_told() {
         memory.advance(seconds(0.2));
         memory.advance(seconds(2.0));
         assert_eq!(memory.listening()[0].not_opened, 1, "{text}");
+    }
+}
+
+/// Connects on behalf of its peer.
+#[derive(Clone)]
+struct Forwards {
+    to: &'static str,
+    near: Rc<RefCell<Option<Transport>>>,
+}
+
+impl Protocol for Forwards {
+    fn connection_made(&mut self, transport: &Transport) {
+        *self.near.borrow_mut() = Some(transport.clone());
+        transport.reactor().connect_for(transport, self.to, Echo::default).map(drop).detach();
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn c145e_haproxy_writes_the_addresses_of_the_client_on_whose_behalf_it_connects() {
+    for (listen, to) in [
+        ("tcp:7777", "haproxy:10.0.0.1:80"),
+        ("tcp:7777", "throttle:haproxy:log:10.0.0.1:80:read=1M"),
+        ("tcp:7777", "haproxy:10.0.0.1:80:version=2"),
+        // As another proxy has told.
+        ("haproxy:tcp:7777", "haproxy:10.0.0.1:80"),
+    ] {
+        let mut memory = MemoryReactor::new();
+        let forwards = Forwards { to, near: Rc::default() };
+        let near = forwards.near.clone();
+        memory.reactor().listen(listen, move || forwards.clone()).unwrap();
+        let client = memory.connect(7777);
+        client.push(b"PROXY TCP4 192.0.2.1 198.51.100.2 5 6\r\n");
+        memory.settle();
+        let attempts = memory.connecting();
+        let server = attempts[0].complete();
+        memory.settle();
+        let near = near.borrow().clone().expect("a client");
+        let [peer, host] = [near.peer(), near.host()].map(|it| it.socket_addr().expect("TCP"));
+        assert_eq!(peer.port() == 5 && host.port() == 6, listen.starts_with("haproxy"), "{listen}");
+        let family = if peer.is_ipv4() { 4 } else { 6 };
+        let (from, at) = (peer.port(), host.port());
+        let line = format!("PROXY TCP{family} {} {} {from} {at}\r\n", peer.ip(), host.ip());
+        let header = server.take();
+        match to.contains("version=2") {
+            true => assert!(header.ends_with(&[from.to_be_bytes(), at.to_be_bytes()].concat())),
+            false => assert_eq!(String::from_utf8_lossy(&header), line, "{to}"),
+        }
     }
 }
 
@@ -185,6 +234,45 @@ fn throttle_limits_what_is_read() {
     assert_eq!(wire.take().len(), 1000);
 }
 
+#[test]
+fn throttle_limits_each_direction_at_its_own_rate() {
+    let mut memory = MemoryReactor::new();
+    let count: Rc<Cell<usize>> = Rc::default();
+    let ours = count.clone();
+    let text = "throttle:7777:read=1000:write=4000";
+    memory.reactor().listen(text, move || Count(ours.clone())).unwrap();
+    let wire = memory.connect(7777);
+    wire.push(&[1; 500]);
+    memory.settle();
+    assert_eq!((count.get(), wire.take().len()), (100, 400));
+    memory.advance(seconds(0.1));
+    assert_eq!((count.get(), wire.take().len()), (200, 400));
+}
+
+#[test]
+fn c169c_a_shared_throttle_does_not_wait_for_connections_that_are_gone() {
+    let mut memory = MemoryReactor::new();
+    let count: Rc<Cell<usize>> = Rc::default();
+    let ours = count.clone();
+    let text = "throttle:7777:read=50k:shared=yes";
+    memory.reactor().listen(text, move || Count(ours.clone())).unwrap();
+    // Each waits for its turn of 400 bytes.
+    let gone: Vec<_> = (0..1000).map(|_| memory.connect(7777)).collect();
+    for wire in &gone {
+        wire.push(&[1; 400]);
+    }
+    let waits = memory.connect(7777);
+    waits.push(&[1; 400]);
+    memory.settle();
+    gone.iter().for_each(couplet::testing::Wire::reset);
+    memory.settle();
+    let before = count.get();
+    let new = memory.connect(7777);
+    new.push(&[1; 400]);
+    memory.advance(seconds(0.05));
+    assert_eq!(count.get() - before, 800);
+}
+
 /// Counts what it receives, and answers with a thousand bytes.
 struct Count(Rc<Cell<usize>>);
 
@@ -193,18 +281,6 @@ impl Protocol for Count {
         self.0.set(self.0.get() + data.len());
         transport.write([0; 1000]);
     }
-}
-
-/// One conversation over a port with this log.
-fn conversation(text: &str) {
-    let mut memory = MemoryReactor::new();
-    memory.reactor().listen(text, Echo::default).unwrap();
-    let wire = memory.connect(7777);
-    wire.push(b"hello\r\n");
-    memory.settle();
-    wire.fin();
-    memory.settle();
-    assert_eq!(wire.take(), b"hello\r\n");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use couplet::process::{Command, SpawnError};
 use couplet::{Deferred, Failure, Protocol, Reason, Resolver, Transport};
 
 use super::Nursery;
+use crate::needed::inheritable;
 
 /// Says something, and fires with what it got until the end of the stream.
 struct Asks {
@@ -124,6 +125,9 @@ fn c145b_an_inherited_descriptor_is_a_socket_or_a_pipe() {
     theirs.write_all(b"red").expect("room");
     theirs.shutdown(std::net::Shutdown::Write).expect("it is connected");
     let endpoint = format!("fd:{}", ours.as_raw_fd());
+    let failure = ask(&mut nursery, &endpoint, "").expect_err("the test opened it");
+    assert!(failure.to_string().contains("it was not inherited"), "{failure}");
+    inheritable(&ours);
     assert_eq!(ask(&mut nursery, &endpoint, "rose").expect("a socket"), b"red");
     drop(ours);
     let mut said = String::new();
@@ -132,7 +136,7 @@ fn c145b_an_inherited_descriptor_is_a_socket_or_a_pipe() {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     writer.write_all(b"red").expect("room");
     drop(writer);
-    let endpoint = format!("fd:{}", reader.as_raw_fd());
+    let endpoint = format!("fd:{}", inheritable(&reader));
     assert_eq!(ask(&mut nursery, &endpoint, "").expect("a pipe"), b"red");
     let failure = ask(&mut nursery, "fd:1000000", "").expect_err("it is not open");
     assert!(failure.to_string().contains("cannot use descriptor 1000000"), "{failure}");

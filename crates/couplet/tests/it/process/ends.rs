@@ -148,6 +148,27 @@ fn c152a_a_child_that_ignores_sigterm_is_killed_after_the_grace() {
     assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
 }
 
+#[test]
+fn c152a_of_two_terminates_the_time_of_the_last_counts() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_secs(60);
+    let mut nursery = Nursery::new();
+    let stubborn = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+    for (first, last) in [(HOUR, MINUTE), (MINUTE, HOUR)] {
+        let (process, log) = nursery.spawn(sh(stubborn));
+        let seen = log.clone();
+        nursery.until("ready", move || seen.text(1) == "ready\n");
+        process.terminate(first).expect("it runs");
+        process.terminate(last).expect("it runs");
+        assert_eq!(nursery.l.snapshot().pending_calls, 1, "there is one kill to come");
+        let left = nursery.l.next_turn().expect("the kill") - nursery.l.reactor().now();
+        assert!(left > last - MINUTE / 2 && left <= last, "{left:?}");
+        process.terminate(Duration::ZERO).expect("it runs");
+        nursery.ended(&log);
+        assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
+    }
+}
+
 /// A child, and one of its own that ignores SIGTERM; both run.
 fn with_grandchild(nursery: &mut Nursery, command: Command) -> (couplet::process::Process, Log) {
     let (process, log) = nursery.spawn(command);

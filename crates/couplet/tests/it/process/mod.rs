@@ -8,6 +8,8 @@ mod output;
 mod set_up;
 mod simulated;
 mod terminals;
+#[cfg(target_os = "linux")]
+mod tethered;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -75,3 +75,68 @@ fn a_cancel_kills_the_program_and_so_does_a_timeout() {
     let timed = slow.add_timeout(&reactor, Duration::from_millis(5));
     nursery.l.run_until(timed).expect_err("it took too long");
 }
+
+/// A program that does not read its input, and has a child that does not either: both have all the pipes.
+/// Writes the number of its child to this file, and then does this.
+fn with_a_child(file: &str, then: &str) -> Command {
+    // A shell gives its children in the background another input.
+    sh(&format!("exec 3<&0; sleep 1000 <&3 & echo $! > {file}; {then}"))
+}
+
+#[test]
+fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_pipes() {
+    let mut nursery = Nursery::new();
+    let folder = crate::needed::Folder::new();
+    for gives_up in ["a cancel", "a timeout", "a limit"] {
+        let (file, written) = (folder.path("child"), folder.join("child"));
+        let child = || std::fs::read_to_string(&written).unwrap_or_default();
+        let reactor = nursery.l.reactor();
+        // More than a pipe holds.
+        let options = OutputOptions::default().input(vec![b'x'; 1_000_000]).limit(10);
+        let then = match gives_up {
+            "a limit" => "head -c 100 /dev/zero; exec sleep 1000",
+            _ => "exec sleep 1000",
+        };
+        let command = with_a_child(&file, then);
+        let output = reactor.process_output_with(command, options);
+        nursery.until("its child", || child().ends_with('\n'));
+        let failure = match gives_up {
+            "a cancel" => {
+                output.cancel();
+                nursery.l.run_until(output)
+            }
+            "a timeout" => nursery.l.run_until(output.add_timeout(&reactor, Duration::ZERO)),
+            _ => nursery.l.run_until(output),
+        };
+        failure.expect_err(gives_up);
+        let left = |nursery: &Nursery| {
+            let snapshot = nursery.l.snapshot();
+            (snapshot.connections.len(), snapshot.watches, snapshot.pending_calls)
+        };
+        let began = nursery.l.reactor().now();
+        while left(&nursery) != (0, 0, 0) {
+            nursery.l.turn(Some(Duration::from_millis(5))).expect("a turn");
+            let waited = nursery.l.reactor().now() - began;
+            assert!(waited < Duration::from_secs(10), "{gives_up}: {:?}", left(&nursery));
+        }
+        let pid = rustix::process::Pid::from_raw(child().trim().parse().expect("a number"));
+        let kill = rustix::process::Signal::KILL;
+        rustix::process::kill_process(pid.expect("not 0"), kill).expect("it still runs");
+        std::fs::remove_file(&written).expect("it was there");
+    }
+}
+
+#[test]
+fn c154d_a_program_whose_output_is_abandoned_is_still_served_and_reaped() {
+    let mut nursery = Nursery::new();
+    let output = nursery.l.reactor().process_output(sh("head -c 300000 /dev/zero; echo x >&2"));
+    drop(output);
+    for _ in 0..20_000 {
+        let snapshot = nursery.l.snapshot();
+        if (snapshot.connections.len(), snapshot.watches) == (0, 0) {
+            return;
+        }
+        nursery.l.turn(Some(Duration::from_millis(1))).expect("a turn");
+    }
+    panic!("{}", nursery.l.snapshot());
+}

@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, Up};
-use couplet::{Producer, ProducerKind, Reason};
+use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, SingleBytes, Up};
+use couplet::{Address, Producer, ProducerKind, Reason};
 
 use super::{End, Rig};
 
-/// Panics in the named call.
-struct Panics(&'static str, PassThrough);
+/// Panics in the named call, each time.
+struct Panics(&'static str, PassThrough, Option<Instant>);
 
 impl Panics {
     fn at(&self, call: &str) {
@@ -24,9 +24,7 @@ impl Layer for Panics {
     }
 
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        if !below.is_empty() {
-            self.at("up");
-        }
+        self.at(if below.is_empty() { "up without bytes" } else { "up" });
         self.1.up(below, now)
     }
 
@@ -44,6 +42,25 @@ impl Layer for Panics {
 
     fn close(&mut self, _: &mut Outbox) {
         self.at("close");
+    }
+
+    fn is_open(&self) -> bool {
+        self.at("is_open");
+        true
+    }
+
+    fn held(&self) -> usize {
+        self.at("held");
+        0
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.at("deadline");
+        self.2
+    }
+
+    fn timed_out(&mut self, _: Instant) {
+        self.at("timed_out");
     }
 }
 
@@ -65,7 +82,7 @@ fn c44_a_panic_in_a_layer_ends_its_own_connection_alone() {
                 .on("data", |transport| transport.write("answer"))
                 .on("lost", move |_| count.set(count.get() + 1));
             let port = rig.listen_over(&server, move |_, _| {
-                Panics(if first.replace(false) { call } else { "" }, PassThrough::default())
+                Panics(if first.replace(false) { call } else { "" }, PassThrough::default(), None)
             });
             let broken = rig.network.connect(port.clone()).expect("the port listens");
             broken.push(b"question");
@@ -89,7 +106,7 @@ fn a_layer_that_panics_as_it_is_attached_ends_its_own_connection_alone() {
     for mut rig in Rig::both() {
         let (server, first) = (End::default(), Cell::new(true));
         let port = rig.listen_over(&server, move |_, _| {
-            Panics(if first.replace(false) { "attach" } else { "" }, PassThrough::default())
+            Panics(if first.replace(false) { "attach" } else { "" }, PassThrough::default(), None)
         });
         let broken = rig.network.connect(port.clone()).expect("the port listens");
         rig.turn();
@@ -99,7 +116,9 @@ fn a_layer_that_panics_as_it_is_attached_ends_its_own_connection_alone() {
         let snapshot = rig.l.snapshot();
         assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
         let live = End::default().on("made", |transport| {
-            transport.start_layer(Panics("attach", PassThrough::default()))
+            transport
+                .start_layer(Panics("attach", PassThrough::default(), None))
+                .expect("it may still write");
         });
         rig.join_in_clear(&live, &End::default());
         rig.turn();
@@ -127,7 +146,7 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
             transport.register_producer(Stubborn, ProducerKind::Push).expect("the first");
             transport.lose_write_connection();
         });
-        let port = rig.listen_over(&server, |_, _| Panics("up", PassThrough::default()));
+        let port = rig.listen_over(&server, |_, _| Panics("up", PassThrough::default(), None));
         let broken = rig.network.connect(port).expect("the port listens");
         rig.turn();
         broken.push(b"question");
@@ -137,5 +156,131 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
         rig.turn();
         assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
         assert_eq!(server.log(), ["made", "lost"]);
+    }
+}
+
+/// How a layer comes under a connection.
+const WAYS: [&str; 4] = ["by the factory", "live", "live below another", "live on top of another"];
+
+const CALLS: [&str; 8] =
+    ["attach", "is_open", "up", "up without bytes", "down", "held", "deadline", "timed_out"];
+
+/// A server with a layer that panics in `call` under its first connection.
+fn listen_over_broken(rig: &Rig, server: &End, way: &str, call: &'static str) -> Address {
+    let now = rig.reactor.now();
+    let panics = move |call| Panics(call, PassThrough::default(), Some(now));
+    let way = WAYS.iter().position(|each| *each == way).expect("a way");
+    let first = Cell::new(true);
+    if way == 0 {
+        let call = move || if first.replace(false) { call } else { "" };
+        return rig.listen_over(server, move |_, _| panics(call()));
+    }
+    let server = server.clone().on("made", move |transport| {
+        let calls = match (way, first.replace(false)) {
+            (_, false) => vec![],
+            (1, true) => vec![call],
+            (2, true) => vec![call, ""],
+            (_, true) => vec!["", call],
+        };
+        calls
+            .into_iter()
+            .for_each(|call| transport.start_layer(panics(call)).expect("it may still write"));
+    });
+    rig.listen_in_clear(&server)
+}
+
+#[test]
+fn c44_a_layer_may_panic_in_every_call_however_it_was_started() {
+    for (way, call) in WAYS.iter().flat_map(|way| CALLS.map(|call| (way, call))) {
+        for mut rig in Rig::both() {
+            let server = End::default().on("data", |transport| transport.write("answer"));
+            let port = listen_over_broken(&rig, &server, way, call);
+            let broken = rig.network.connect(port.clone()).expect("the port listens");
+            rig.turn();
+            broken.push(b"question");
+            rig.advance(std::time::Duration::from_secs(1));
+            broken.fin();
+            rig.turn();
+            let lost = server.log().iter().filter(|call| *call == "lost").count();
+            if lost == 0 {
+                // Never opened: there was no protocol.
+                let never = *way == "by the factory" && ["attach", "is_open"].contains(&call);
+                let early = ["held", "deadline", "up without bytes"].contains(&call);
+                assert!(never || *way == "by the factory" && early, "{way}, {call}");
+                assert_eq!(rig.l.snapshot().ports[0].not_opened, 1, "{way}, {call}");
+            } else {
+                assert_eq!(lost, 1, "{way}, {call}");
+                let panicked = matches!(server.reason(), Reason::Panicked(_));
+                assert!(panicked, "{way}, {call}: {}", server.reason());
+            }
+            let other = rig.network.connect(port).expect("the port still listens");
+            other.push(b"question");
+            rig.turn();
+            assert_eq!(other.take(), b"answer", "{way}, {call}");
+        }
+    }
+}
+
+#[test]
+fn c44_a_refused_layer_may_panic_in_its_drop() {
+    for mut rig in Rig::both() {
+        // The second byte lies in the first layer, so the second layer is refused.
+        let server = End::default().on("data", |transport| {
+            transport
+                .start_layer(Panics("drop", PassThrough::default(), None))
+                .expect("it may still write");
+        });
+        let port = rig.listen_over(&server, |_, _| SingleBytes::default());
+        let peer = rig.network.connect(port).expect("the port listens");
+        peer.push(b"ab");
+        rig.turn();
+        peer.fin();
+        rig.turn();
+        let reason = server.reason();
+        assert!(reason.to_string().contains("plaintext after STARTTLS"), "{reason}");
+        assert_eq!(server.log(), ["made", "data", "lost"]);
+    }
+}
+
+/// Holds all bytes until the stream below ends.
+#[derive(Default)]
+struct Holds {
+    held: Vec<u8>,
+    given: bool,
+    ended: bool,
+}
+
+impl Layer for Holds {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        self.held.extend_from_slice(std::mem::take(below));
+        match (self.ended, std::mem::replace(&mut self.given, self.ended)) {
+            (false, _) => Up::Nothing,
+            (true, false) if !self.held.is_empty() => Up::Data(&self.held),
+            (true, _) => Up::Closed,
+        }
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+        below.append(above);
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+#[test]
+fn c20a_a_panic_on_bytes_that_a_layer_held_back_until_the_fin_ends_the_connection_at_once() {
+    for mut rig in Rig::both() {
+        let server = End::default().on("data", |_| panic!("on the held bytes"));
+        let port = rig.listen_over(&server, |_, _| Holds::default());
+        let peer = rig.network.connect(port).expect("the port listens");
+        peer.push(b"question");
+        rig.turn();
+        assert_eq!(server.log(), ["made"]);
+        peer.fin();
+        rig.turn();
+        assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
+        assert_eq!(server.log(), ["made", "data", "lost"]);
     }
 }

@@ -72,6 +72,28 @@ fn c105a_a_handshake_goes_on_during_a_drain() {
 }
 
 #[test]
+fn c105a_a_silent_handshake_holds_a_drain_for_a_second() {
+    for mut rig in Rig::both() {
+        let (server, client) = (End::default(), End::default());
+        let port = rig.listen(&server);
+        let silent = rig.network.connect(port.clone()).expect("the port listens");
+        let begun = rig.network.connect(port).expect("the port listens");
+        begun.push(&[22, 3, 1]);
+        rig.turn();
+        let drained = rig.reactor.drain(Duration::from_secs(100));
+        rig.turn();
+        rig.advance(Duration::from_millis(999));
+        assert!(!silent.is_closed() && !begun.is_closed());
+        rig.advance(Duration::from_millis(1));
+        let drained = success_of(drained);
+        assert_eq!((drained.finished, drained.closed, drained.aborted), (0, 2, 0));
+        assert!(!server.is_made() && !client.is_made());
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports.len(), snapshot.connections.len()), (0, 0));
+    }
+}
+
+#[test]
 fn c77_a_stream_that_ends_in_the_handshake_is_no_connection() {
     for mut rig in Rig::both() {
         let server = End::default();

@@ -1,7 +1,10 @@
 //! A layer on a live connection.
 
-use couplet::layers::PlaintextAfterUpgrade;
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use couplet::layers::tls::ServerTls;
+use couplet::layers::{PlaintextAfterUpgrade, StartLayerError};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::{Producer, ProducerKind, Reason, Transport};
 
@@ -14,7 +17,7 @@ fn upgrades(rig: &mut Rig) -> (End, End) {
     let server = End::default().on("data", move |transport| {
         if transport.tls().is_none() && !transport.is_starting_layer() {
             transport.write("+");
-            transport.start_tls(&tls);
+            transport.start_tls(&tls).expect("it may still write");
             transport.write("encrypted");
         }
     });
@@ -34,7 +37,9 @@ fn what_was_written_before_a_layer_starts_is_counted_once_on_the_wire() {
     for mut rig in Rig::both() {
         let server = End::default().on("made", |transport| {
             transport.write("in clear ");
-            transport.start_layer(couplet::layers::PassThrough::default());
+            transport
+                .start_layer(couplet::layers::PassThrough::default())
+                .expect("it may still write");
             transport.write("through the layer");
         });
         let wire = rig.network.connect(rig.listen_in_clear(&server)).expect("the port listens");
@@ -78,7 +83,7 @@ impl LineProtocol for Mail {
         couplet::Protocol::data_received(&mut self.end, transport.as_ref(), line);
         if line == b"STARTTLS" {
             transport.send_line("220 ready");
-            transport.start_tls(&self.tls);
+            transport.start_tls(&self.tls).expect("it may still write");
         }
     }
 
@@ -115,7 +120,7 @@ fn c80_lose_connection_in_a_handshake_with_nothing_written_does_not_wait() {
     for mut rig in Rig::both() {
         let tls = rig.server.clone();
         let server = End::default().on("made", move |transport| {
-            transport.start_tls(&tls);
+            transport.start_tls(&tls).expect("it may still write");
             transport.lose_connection();
         });
         let port = rig.listen_in_clear(&server);
@@ -130,7 +135,9 @@ fn c80_lose_connection_in_a_handshake_with_nothing_written_does_not_wait() {
 fn a_close_in_a_handshake_lets_what_was_written_through() {
     for mut rig in Rig::both() {
         let (tls, ours) = (rig.server.clone(), rig.client.clone());
-        let server = End::default().on("made", move |transport| transport.start_tls(&tls));
+        let server = End::default().on("made", move |transport| {
+            transport.start_tls(&tls).expect("it may still write");
+        });
         let client = End::default().on("made", move |transport| {
             transport.start_tls_client(&ours, NAME).expect("a good name");
             transport.write("the last words");
@@ -160,7 +167,7 @@ fn c73_start_tls_takes_a_registered_producer_along() {
         let server = End::default().on("made", move |transport| {
             let words = Words(transport.clone(), 0);
             transport.register_producer(words, ProducerKind::Pull).expect("the first");
-            transport.start_tls(&tls);
+            transport.start_tls(&tls).expect("it may still write");
         });
         let client = End::default().on("made", move |transport| {
             transport.start_tls_client(&ours, NAME).expect("a good name");
@@ -175,7 +182,9 @@ fn c73_start_tls_takes_a_registered_producer_along() {
 fn a_half_close_in_a_handshake_waits_for_it() {
     for mut rig in Rig::both() {
         let (tls, ours) = (rig.server.clone(), rig.client.clone());
-        let server = End::aware().on("made", move |transport| transport.start_tls(&tls));
+        let server = End::aware().on("made", move |transport| {
+            transport.start_tls(&tls).expect("it may still write");
+        });
         let server = server.on("read_closed", |transport| transport.write("answer"));
         let client = End::default().on("made", move |transport| {
             transport.start_tls_client(&ours, NAME).expect("a good name");
@@ -186,5 +195,60 @@ fn a_half_close_in_a_handshake_waits_for_it() {
         assert_eq!(server.log(), ["made", "secure", "read_closed"]);
         assert_eq!(client.received(), b"answer");
         assert_eq!(client.log(), ["made", "secure", "write_closed", "data"]);
+    }
+}
+
+#[test]
+fn c84a_a_layer_after_our_own_fin_is_an_error_of_the_call() {
+    for mut rig in Rig::both() {
+        let (tls, ours) = (rig.server.clone(), rig.client.clone());
+        let errors = Rc::new(RefCell::new(Vec::new()));
+        let noted = errors.clone();
+        let refuse = move |transport: &Transport| {
+            let name = |error: StartLayerError| matches!(error, StartLayerError::WriteClosed);
+            let layer = transport.start_layer(couplet::layers::PassThrough::default());
+            let results =
+                [layer, transport.start_tls(&tls), transport.start_tls_client(&ours, NAME)];
+            noted.borrow_mut().extend(results.map(|result| result.map_err(name)));
+        };
+        let again = refuse.clone();
+        let server = End::default()
+            .on("made", move |transport| {
+                transport.write("before");
+                transport.lose_write_connection();
+                refuse(transport);
+            })
+            .on("write_closed", again);
+        let wire = rig.network.connect(rig.listen_in_clear(&server)).expect("the port listens");
+        rig.turn();
+        assert_eq!(*errors.borrow(), [Err(true); 6]);
+        assert_eq!(wire.take(), b"before");
+        assert!(wire.saw_fin());
+        wire.push(b"read on");
+        rig.turn();
+        assert_eq!(server.received(), b"read on");
+        wire.fin();
+        rig.turn();
+        assert!(server.reason().is_clean(), "{}", server.reason());
+    }
+}
+
+#[test]
+fn c84a_tls_after_the_peers_fin_fails_without_a_wait() {
+    for mut rig in Rig::both() {
+        for live in [false, true] {
+            let tls = rig.server.clone();
+            let server = End::aware().on("read_closed", move |transport| {
+                transport.start_tls(&tls).expect("it may still write");
+            });
+            let port = match live {
+                true => rig.listen_over(&server, |_, _| couplet::layers::PassThrough::default()),
+                false => rig.listen_in_clear(&server),
+            };
+            let wire = rig.network.connect(port).expect("the port listens");
+            wire.fin();
+            rig.turn();
+            assert!(matches!(server.reason(), Reason::Lost(_)), "{}", server.reason());
+        }
     }
 }

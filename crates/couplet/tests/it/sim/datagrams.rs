@@ -1,5 +1,6 @@
 //! Datagrams: lost, duplicated, late or truncated by the network, and only when configured.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use couplet::sim::{Datagrams, Fault, Host, Latency, Link, Notes, Sim};
@@ -235,6 +236,108 @@ fn a_refusal_comes_back_from_another_host_and_not_from_one_that_is_gone() {
         });
         sim.keep_trace();
         sim.run_for(s(1)).unwrap();
-        assert_eq!(sim.trace().contains("refused"), !gone);
+        assert_eq!(sim.trace().contains("note: refused"), !gone);
+        let line = " here~1 refused: no socket receives it";
+        assert_eq!(sim.trace().contains(line), !gone, "{}", sim.trace());
     }
+}
+
+/// Takes part in a group.
+struct Hears;
+
+impl DatagramProtocol for Hears {
+    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
+}
+
+/// The lines of the trace about datagrams, without their times.
+fn steps(sim: &Sim) -> Vec<String> {
+    let trace = sim.trace();
+    let lines = trace.lines().filter(|line| line.contains('~'));
+    lines.map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// Sends one datagram over this link, lets it arrive, and takes it. Returns its steps.
+fn steps_over(link: Link) -> Vec<String> {
+    let mut pair = pair(link);
+    pair.sim.keep_trace();
+    pair.from.send_to(pair.to.address(), b"poem").unwrap();
+    pair.sim.run_for(s(1)).unwrap();
+    while pair.to.take().is_some() {}
+    steps(&pair.sim)
+}
+
+#[test]
+fn the_trace_has_each_step_of_a_datagram_that_the_network_carries() {
+    let sent = steps_over(CALM);
+    let [sends, received] = &sent[..] else { panic!("{sent:?}") };
+    let hash = sends.strip_prefix("a a~1 sends 4 bytes ").and_then(|rest| rest.split(' ').next());
+    let hash = hash.unwrap_or_else(|| panic!("{sends}"));
+    assert_eq!(*sends, format!("a a~1 sends 4 bytes {hash} to udp:10.0.0.2:53"));
+    assert_eq!(*received, format!("b a~1 datagram_received 4 bytes {hash}"));
+    let lost = steps_over(CALM.loss(1000));
+    assert_eq!(lost[1..], ["a a~1 dropped: lost on the way to b"]);
+    let twice = steps_over(CALM.duplicates(1000));
+    assert_eq!(twice[1], "a a~1 duplicated on the way to b");
+    assert_eq!(twice[2..], [received.clone(), received.clone()]);
+    let late = steps_over(CALM.reordered(1000));
+    assert_eq!(late[1..], ["a a~1 reordered on the way to b", received]);
+    let cut = steps_over(CALM.truncated(1000));
+    let [_, truncated, received] = &cut[..] else { panic!("{cut:?}") };
+    let kept = truncated.strip_prefix("a a~1 truncated to ").expect("so it begins");
+    let kept = kept.strip_suffix(" bytes on the way to b").expect("so it ends");
+    assert!(received.starts_with(&format!("b a~1 datagram_received {kept} bytes ")), "{cut:?}");
+}
+
+#[test]
+fn the_trace_says_why_a_datagram_is_dropped() {
+    let mut pair = pair(CALM);
+    pair.sim.keep_trace();
+    let nobody = [10, 9, 9, 9];
+    pair.from.send_to((nobody, 53).into(), b"x").unwrap();
+    pair.from.send_to((pair.to.address().ip(), 54).into(), b"x").unwrap();
+    pair.sim.run_for(s(1)).unwrap();
+    pair.sim.fault(pair.sim.elapsed(), s(1), Fault::OneWay(pair.a, pair.b));
+    pair.sim.run_for(ms(1)).unwrap();
+    pair.from.send_to(pair.to.address(), b"x").unwrap();
+    pair.sim.run_for(s(2)).unwrap();
+    for _ in 0..257 {
+        pair.from.send_to(pair.to.address(), b"x").unwrap();
+    }
+    pair.sim.run_for(s(1)).unwrap();
+    drop(pair.to);
+    let lines = steps(&pair.sim);
+    let ends = |what: &str| lines.iter().filter(|line| line.ends_with(what)).count();
+    assert_eq!(ends("a a~1 dropped: no host has this address"), 1);
+    assert_eq!(ends("b a~2 dropped: no socket receives it"), 1);
+    assert_eq!(ends("b a~3 dropped: the hosts are separated, or one is down"), 1);
+    assert_eq!(ends("b a~260 dropped: the queue of its receiver is full"), 1);
+    assert_eq!(ends("dropped: its receiver closed before reading it"), 256);
+    assert_eq!(ends("dropped: the queue of its receiver is full"), 1);
+}
+
+#[test]
+fn the_trace_names_the_members_of_a_group_that_a_datagram_does_not_reach() {
+    let mut sim = Sim::new(3);
+    let a = sim.bare_host("a");
+    let group = Ipv4Addr::new(239, 1, 2, 3);
+    for name in ["near", "far"] {
+        sim.host(name, move |reactor| {
+            let port = reactor.listen_udp((Ipv4Addr::UNSPECIFIED, 53).into(), Hears)?;
+            port.join_group(group).detach();
+            Ok(())
+        });
+    }
+    sim.bare_host("stranger");
+    sim.keep_trace();
+    sim.run_for(ms(100)).unwrap();
+    let [_, far, _] = sim.hosts()[1..] else { panic!("four hosts") };
+    sim.fault(sim.elapsed(), s(5), Fault::OneWay(a, far));
+    sim.run_for(ms(1)).unwrap();
+    let from = sim.datagrams(a, 0).unwrap();
+    from.send_to((group, 53).into(), b"poem").unwrap();
+    sim.run_for(s(1)).unwrap();
+    let lines = steps(&sim);
+    let [_, far, near] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(far, "far a~1 dropped: the hosts are separated, or one is down");
+    assert!(near.starts_with("near a~1 datagram_received 4 bytes "), "{lines:?}");
 }

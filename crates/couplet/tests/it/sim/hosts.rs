@@ -197,6 +197,64 @@ fn a_paused_program_does_nothing_and_then_resumes_where_it_was() {
     assert_eq!(log.take(), ["made", "hello"]);
 }
 
+#[test]
+fn a_program_whose_restart_falls_into_a_pause_starts_after_the_pause() {
+    let (mut sim, server, before, diary) = served();
+    drop(before);
+    sim.run_for(ms(500)).unwrap();
+    assert_eq!(diary.take().len(), 1, "it is lost");
+    sim.fault(s(2), s(3), Fault::Kill(server));
+    sim.fault(s(4), s(10), Fault::Pause(server));
+    sim.run_for(s(9)).unwrap();
+    assert!(!sim.is_running(server), "a paused program gets no CPU time");
+    assert_eq!(diary.take(), [""; 0]);
+    sim.run_for(s(6)).unwrap();
+    assert!(sim.is_running(server));
+    assert_eq!(diary.take(), ["starts"]);
+    let socket = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+    sim.run_for(s(1)).unwrap();
+    assert!(socket.is_open());
+    assert_eq!(diary.take(), ["made"]);
+    drop(socket);
+    sim.finish().unwrap();
+}
+
+#[test]
+fn a_program_that_was_killed_in_a_pause_starts_after_the_pause() {
+    for fault in [Fault::Kill, Fault::Crash] {
+        let (mut sim, server, socket, diary) = served();
+        drop(socket);
+        sim.run_for(ms(500)).unwrap();
+        assert_eq!(diary.take().len(), 1, "it is lost");
+        sim.fault(s(2), s(10), Fault::Pause(server));
+        sim.fault(s(4), s(1), fault(server));
+        sim.run_for(s(10)).unwrap();
+        assert_eq!((sim.is_running(server), diary.take()), (false, Vec::new()));
+        sim.run_for(s(3)).unwrap();
+        assert_eq!((sim.is_running(server), diary.take()), (true, vec!["starts".to_owned()]));
+        sim.finish().unwrap();
+    }
+}
+
+#[test]
+fn the_end_of_a_world_does_not_wait_for_a_pause() {
+    let (mut sim, server, socket, diary) = served();
+    sim.fault(s(2), s(9999), Fault::Pause(server));
+    sim.run_for(s(3)).unwrap();
+    socket.push(b"hello").unwrap();
+    drop(socket);
+    sim.run_for(s(1)).unwrap();
+    assert_eq!(diary.take(), [""; 0]);
+    let before = sim.elapsed();
+    sim.finish().unwrap();
+    let took = sim.elapsed() - before;
+    assert!(took < s(60), "{took:?}");
+    let noted = diary.take();
+    assert!(noted[0] == "hello" && noted[1].starts_with("lost: "), "{noted:?}");
+    // The pause that was cut short does not end a second time.
+    sim.run_for(s(20_000)).unwrap();
+}
+
 fn tick(reactor: &Reactor, diary: &Diary) {
     diary.add("tick");
     let (reactor, diary) = (reactor.clone(), diary.clone());

@@ -93,6 +93,45 @@ fn when_a_throttle_ends_delayed_bytes_leave_immediately() {
 }
 
 #[test]
+fn of_two_throttles_of_a_host_the_slower_one_counts_until_it_ends() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_default_link(Link::constant(ms(10)).cut(Cut::Most(500)));
+    let start = two.sim.elapsed();
+    two.sim.fault(start, s(60), Fault::Throttle(two.a, 1000));
+    two.sim.fault(start, ms(5250), Fault::Throttle(two.a, 500));
+    two.pass(ms(1));
+    let data = pattern(10_000);
+    here.push(&data).unwrap();
+    two.pass(ms(5100));
+    let mut got = all(&there);
+    assert_eq!(got.len(), 2500, "500 bytes a second");
+    let got = RefCell::new(&mut got);
+    two.until(|| {
+        got.borrow_mut().extend(all(&there));
+        got.borrow().len() == data.len()
+    });
+    // The rest leaves at 1000 bytes a second from the end of the slower one.
+    assert_eq!(two.sim.elapsed() - start, ms(5250) + ms(7500) + ms(10));
+    assert!(**got.borrow() == data);
+}
+
+#[test]
+fn each_end_of_a_road_has_a_throttle_of_its_own() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_default_link(Link::constant(ms(10)).cut(Cut::Most(100)));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(100), Fault::Throttle(two.a, 1000));
+    two.sim.fault(now, s(100), Fault::Throttle(two.b, 100));
+    two.pass(ms(1));
+    here.push(&[1; 20_000]).unwrap();
+    there.push(&[2; 20_000]).unwrap();
+    two.pass(s(10) + ms(50));
+    assert_eq!((all(&there).len(), all(&here).len()), (10_000, 1000));
+}
+
+#[test]
 fn the_end_of_a_world_does_not_wait_for_a_throttle() {
     let mut two = Two::new();
     let pairs: Vec<_> = (0..5).map(|_| two.joined()).collect();
@@ -322,4 +361,63 @@ fn a_reset_fault_hits_one_connection_in_so_many() {
     for (here, there) in &pairs {
         assert_eq!(here.error(), there.error());
     }
+}
+
+#[test]
+fn a_sender_whose_buffer_is_full_continues_after_a_lost_acknowledgement() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 1000);
+    let (here, there) = two.joined();
+    two.pass(s(1));
+    let data = pattern(2000);
+    assert_eq!(here.push(&data[..1000]).unwrap(), 1000);
+    // The bytes arrive after 10 ms; their acknowledgement would arrive after 20.
+    two.sim.fault(two.sim.elapsed() + ms(5), s(1), Fault::OneWay(two.b, two.a));
+    two.pass(ms(500));
+    let mut got = all(&there);
+    assert_eq!(got, data[..1000]);
+    assert_eq!(here.push(b"!").unwrap(), 0, "nothing is acknowledged");
+    two.pass(s(3));
+    assert_eq!(here.push(&data[1000..]).unwrap(), 1000);
+    two.pass(s(1));
+    got.extend(all(&there));
+    assert_eq!(got, data);
+}
+
+/// Sends all of it at once.
+struct Sends(Vec<u8>);
+
+impl Protocol for Sends {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(&self.0);
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn a_program_whose_buffer_is_full_continues_after_a_lost_acknowledgement() {
+    let mut sim = Sim::new(1);
+    sim.set_default_link(Link::constant(ms(10)));
+    sim.set_buffers(1000, 1000);
+    let data = pattern(10_000);
+    let sent = data.clone();
+    let server = sim.host("server", move |reactor| {
+        let sent = sent.clone();
+        reactor.listen("tcp:80", move || Sends(sent.clone())).map(drop)
+    });
+    let client = sim.bare_host("client");
+    sim.run_for(ms(100)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    let got = RefCell::new(Vec::new());
+    let take = |until: usize| {
+        got.borrow_mut().extend(all(&socket));
+        got.borrow().len() >= until
+    };
+    assert!(sim.run_until(s(1), |_| take(1000)).unwrap());
+    // The acknowledgement of these bytes, and the update of the window, are on their way.
+    sim.fault(sim.elapsed(), s(1), Fault::OneWay(client, server));
+    assert!(sim.run_until(s(60), |_| take(data.len())).unwrap(), "{}", got.borrow().len());
+    assert!(*got.borrow() == data);
+    drop(socket);
+    sim.finish().unwrap();
 }

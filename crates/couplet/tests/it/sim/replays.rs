@@ -2,11 +2,13 @@
 //! from outside the simulation is detected.
 
 use std::collections::HashMap;
-use std::panic::catch_unwind;
+use std::net::Ipv4Addr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use couplet::sim::{Sim, Trial, Weather, check_determined};
-use couplet::{Protocol, Result, Transport};
+use couplet::{Datagram, DatagramProtocol, DatagramTransport, Protocol, Result, Transport};
 
 use super::kit::{ms, s};
 
@@ -76,28 +78,30 @@ fn the_same_seed_gives_the_same_trace_in_another_process() {
     check_determined([1, 2], Weather::Storm, everything);
 }
 
-/// What the check says of a program that notes this, a second after it started.
-fn found(says: fn() -> String) -> String {
-    let outcome = catch_unwind(|| {
-        check_determined([5], Weather::Calm, |sim| {
-            let notes = sim.notes();
-            sim.host("host", move |reactor| {
-                let notes = notes.clone();
-                reactor.call_later(s(1), move || {
-                    notes.note("the same in each run");
-                    notes.note(says());
-                });
-                Ok(())
-            });
-            sim.run_for(s(2))
-        });
-    });
+/// The difference that the check finds between the runs of a world.
+fn difference(world: impl Fn(&mut Sim) -> Result<()> + Sync) -> String {
+    let check = || check_determined([5], Weather::Calm, world);
+    let outcome = catch_unwind(AssertUnwindSafe(check));
     *outcome.expect_err("it is found").downcast::<String>().unwrap()
+}
+
+/// A world whose program notes `says`, a second after it started.
+fn noting(sim: &mut Sim, says: fn() -> String) -> Result<()> {
+    let notes = sim.notes();
+    sim.host("host", move |reactor| {
+        let notes = notes.clone();
+        reactor.call_later(s(1), move || {
+            notes.note("the same in each run");
+            notes.note(says());
+        });
+        Ok(())
+    });
+    sim.run_for(s(2))
 }
 
 #[test]
 fn what_only_another_process_does_otherwise_is_found() {
-    let text = found(|| format!("process {}", std::process::id()));
+    let text = difference(|sim| noting(sim, || format!("process {}", std::process::id())));
     assert!(text.starts_with("seed 5, weather calm: the runs of two processes differ"), "{text}");
     let lines: Vec<&str> = text.lines().collect();
     let [.., same, first, second] = lines[..] else { panic!("{text}") };
@@ -110,7 +114,8 @@ fn what_only_another_process_does_otherwise_is_found() {
 #[test]
 fn a_static_that_counts_is_found() {
     static RUNS: AtomicU32 = AtomicU32::new(0);
-    let text = found(|| format!("run {}", RUNS.fetch_add(1, Ordering::Relaxed)));
+    let says = || format!("run {}", RUNS.fetch_add(1, Ordering::Relaxed));
+    let text = difference(move |sim| noting(sim, says));
     assert!(text.contains("two runs differ"), "{text}");
     assert!(text.contains("note: run 0\n  second: ") && text.ends_with("note: run 1"), "{text}");
 }
@@ -145,4 +150,51 @@ fn a_program_that_iterates_over_a_hash_map_is_detected() {
     assert!(same.starts_with("  both: ") && same.ends_with("the same in each run"), "{text}");
     assert!(first.starts_with("  first: ") && second.starts_with("  second: "), "{text}");
     assert_ne!(first.split_once("note"), second.split_once("note"));
+}
+
+/// Answers each datagram with the system's time.
+struct Clock;
+
+impl DatagramProtocol for Clock {
+    #[expect(clippy::disallowed_methods, reason = "the test is about it")]
+    fn datagram_received(&mut self, transport: &DatagramTransport, asked: &Datagram<'_>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+        let sent = transport.send_to(now.as_nanos().to_be_bytes(), asked.from.clone());
+        sent.expect("there is room");
+    }
+}
+
+/// Asks for the time after a second.
+struct Asks;
+
+impl DatagramProtocol for Asks {
+    fn start_protocol(&mut self, transport: &DatagramTransport) {
+        transport.port::<Self>().call_later(s(1), |_, transport| {
+            transport.send("what time is it?").expect("there is room");
+        });
+    }
+    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
+}
+
+#[test]
+fn a_world_of_datagrams_that_reads_the_real_clock_is_located() {
+    let text = difference(|sim| {
+        let clock = sim.host("clock", |reactor| {
+            reactor.listen_udp((Ipv4Addr::UNSPECIFIED, 37).into(), Clock)?;
+            Ok(())
+        });
+        let at = sim.at(clock, 37);
+        sim.host("asks", move |reactor| {
+            reactor.connect_udp(at, Asks)?;
+            Ok(())
+        });
+        sim.run_for(s(2))
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    let [.., same, first, second] = lines[..] else { panic!("{text}") };
+    assert!(same.contains(" clock ") && same.contains(" asks~1 datagram_received 16 "), "{text}");
+    for line in [first, second] {
+        assert!(line.contains("     1.00") && line.contains(" clock "), "{text}");
+        assert!(line.contains(" clock~1 sends 16 bytes "), "{text}");
+    }
 }

@@ -227,3 +227,36 @@ pub(crate) fn c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing(ki
     rig.turns(2);
     assert!(rig.l.next_turn().is_none_or(|due| due < rig.reactor.now() + s(50)), "a timer is left");
 }
+
+pub(crate) fn c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (silent, b1) = rig.accept(says_good_bye());
+    let (later, b2) = rig.accept(Script::new());
+    watch(&log, rig.reactor.drain(s(100)));
+    assert_eq!(rig.take_to_the_end(&b1), Saw::Fin);
+    rig.pass(Duration::from_millis(900));
+    rig.turns(3);
+    assert!(!silent.is_lost());
+    later.transport().lose_connection();
+    assert_eq!(rig.take_to_the_end(&b2), Saw::Fin);
+    rig.pass(Duration::from_millis(100));
+    assert_eq!(rig.lost(&silent), "Done(Us)");
+    assert!(!later.is_lost(), "its peer has a second of its own");
+    rig.pass(Duration::from_millis(900));
+    assert_eq!(rig.lost(&later), "Done(Us)");
+    assert_eq!(log.entries(), ["(2, 0, 0)"]);
+    rig.still_echoes();
+}
+
+pub(crate) fn c105b_the_patience_of_a_drain_can_be_set(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (a, b) = rig.accept(says_good_bye());
+    watch(&log, rig.reactor.drain(Drain::within(s(100)).patience(s(20))));
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    rig.pass(s(19));
+    rig.turns(3);
+    assert!(!a.is_lost());
+    rig.pass(s(1));
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    assert_eq!(log.entries(), ["(1, 0, 0)"]);
+}

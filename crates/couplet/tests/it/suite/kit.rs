@@ -245,6 +245,7 @@ impl Kit {
             seals: Seals::default(),
             #[cfg(unix)]
             outer: Outer::default(),
+            turned: 0,
             ticking: None,
             ends: RefCell::default(),
             #[cfg(unix)]
@@ -266,6 +267,7 @@ pub(crate) struct Rig {
     seals: Seals,
     #[cfg(unix)]
     outer: Outer,
+    turned: u32,
     ticking: Option<B>,
     ends: RefCell<Vec<A>>,
     /// For the files of UNIX sockets.
@@ -274,6 +276,10 @@ pub(crate) struct Rig {
     /// How many paths were given out.
     paths: Cell<u32>,
 }
+
+/// More turns than any test makes: one that waits for an event that never comes fails, and its logs do
+/// not fill the memory.
+const MOST_TURNS: u32 = 100_000;
 
 pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -462,6 +468,8 @@ impl Rig {
 
     /// One turn without waiting.
     pub(crate) fn turn(&mut self) {
+        self.turned += 1;
+        assert!(self.turned < MOST_TURNS, "the test has no end in sight");
         self.tapped.waits_in_run.set(0);
         self.turn_or_sleep();
         self.seals.pump();

@@ -27,6 +27,7 @@ mod reading;
 mod ready_made;
 mod reasons;
 pub(crate) mod recorder;
+mod requests;
 mod sealed;
 pub(crate) mod tap;
 mod upgrading;
@@ -207,6 +208,8 @@ macro_rules! all_facts {
                 c105a_an_upgrade_in_the_same_turn_is_asked_once,
                 c105b_whom_one_drain_closes_another_counts_as_closed,
                 c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing,
+                c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second,
+                c105b_the_patience_of_a_drain_can_be_set,
             ]
             upgrading: [
                 c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes,
@@ -285,6 +288,13 @@ macro_rules! all_facts {
                 c160d_an_answer_comes_from_the_address_that_was_asked,
                 c160e_a_snapshot_counts_datagrams,
             ]
+            requests: [
+                c02a_each_request_takes_effect_in_each_callback_of_its_protocol,
+                c08_each_request_in_connection_lost_does_nothing,
+                c160f_each_request_of_a_port_takes_effect_in_each_of_its_callbacks,
+                c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing,
+                c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket,
+            ]
             producers: [
                 c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,
                 c65_the_marks_can_be_set,
@@ -308,7 +318,7 @@ macro_rules! all_facts {
 }
 
 /// Facts that have no meaning for pipes, beside those that need resets.
-const NOT_OVER_PIPES: [&str; 16] = [
+const NOT_OVER_PIPES: [&str; 20] = [
     // A close does not wait for the peer.
     "c04_nothing_is_delivered_after_lose_connection",
     "c05_an_error_ends_the_drain_and_keeps_the_reason",
@@ -316,8 +326,13 @@ const NOT_OVER_PIPES: [&str; 16] = [
     "c05_the_drain_ends_at_one_mebibyte",
     "c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin",
     "c105b_a_drain_ends_when_its_connections_have_finished",
+    "c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second",
+    "c105b_the_patience_of_a_drain_can_be_set",
     "c20b_a_fin_held_back_by_a_pause_counts",
     "c62_when_both_halves_are_closed_the_connection_ends",
+    // Their halves end apart from each other, and they know no reset.
+    "c02a_each_request_takes_effect_in_each_callback_of_its_protocol",
+    "c08_each_request_in_connection_lost_does_nothing",
     // They come from no port.
     "c105a_a_drain_closes_its_port_and_asks_its_connections_alone",
     // They have no address, no socket and no socket's options.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use couplet::driver::{
     Adopted, Bound, CloseMode, Commands, ConnectedSocket, DatagramQueue, DatagramsSent, Driver,
-    Event, Job, Key, ListeningSocket, Outbox, SocketCall, Ticket, World, WriteOutcome,
+    Event, Job, Key, ListeningSocket, LocalSocket, Outbox, SocketCall, Ticket, World, WriteOutcome,
 };
 use couplet::{
     Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, ListenOptions, SocketOption,
@@ -53,6 +53,8 @@ pub(crate) struct Tapped {
     pub(crate) waits_in_run: Cell<u32>,
     /// Called before each wait, to act for the peer during a run.
     pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
+    /// Connections are not given back.
+    pub(crate) keeps_sockets: Cell<bool>,
     /// When the driver itself is due, in real time, as the loop last asked it.
     driver_due: Cell<Option<Instant>>,
 }
@@ -174,6 +176,7 @@ impl Tap {
             waits: RefCell::default(),
             waits_in_run: Cell::default(),
             on_wait: RefCell::default(),
+            keeps_sockets: Cell::new(false),
             driver_due: Cell::default(),
         });
         let tap = Tap { inner, tapped: tapped.clone() };
@@ -266,6 +269,9 @@ impl Commands for Tap {
     }
 
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+        if self.tapped.keeps_sockets.get() {
+            return Err(io::Error::other("it is kept"));
+        }
         self.inner.release(key)
     }
 
@@ -304,7 +310,7 @@ impl Commands for Tap {
         self.inner.unsent(key)
     }
 
-    fn socket(&self, key: Key) -> Option<couplet_os::local::LocalAddress> {
+    fn socket(&self, key: Key) -> Option<LocalSocket> {
         self.inner.socket(key)
     }
 

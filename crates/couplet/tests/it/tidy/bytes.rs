@@ -20,7 +20,7 @@ struct Gate {
     callers: &'static [(&'static str, usize)],
 }
 
-const GATES: [Gate; 12] = [
+const GATES: [Gate; 13] = [
     Gate {
         method: "lent",
         arguments: 0,
@@ -44,14 +44,20 @@ const GATES: [Gate; 12] = [
         arguments: 2,
         what: "bytes go to the protocol of a connection",
         // `resumed` has what an upgrade left unread.
-        callers: &[("Life::feed", 1), ("Rising::data", 1), ("Life::resumed", 1)],
+        callers: &[("Life::feed", 1), ("Life::resumed", 1)],
+    },
+    Gate {
+        method: "hand_data",
+        arguments: 2,
+        what: "bytes go to the protocol of a connection, with or without layers",
+        callers: &[("Life::deliver", 1), ("Rising::data", 1)],
     },
     Gate {
         method: "data_received",
         arguments: 2,
         what: "bytes are delivered to a protocol",
         callers: &[
-            ("Life::deliver", 1),
+            ("Life::hand_data", 1),
             // Wrappers forward.
             ("Admitted::data_received", 1),
             ("Box::data_received", 1),
@@ -67,7 +73,7 @@ const GATES: [Gate; 12] = [
         method: "outbox",
         arguments: 0,
         what: "written bytes leave a connection",
-        callers: &[("Core::received", 1), ("Core::send", 1), ("Layered::pour", 1)],
+        callers: &[("Core::received", 1), ("Core::send", 1), ("take_written", 1)],
     },
     Gate {
         method: "write",

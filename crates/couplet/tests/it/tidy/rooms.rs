@@ -11,7 +11,8 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 22] = [
+const MAY_KNOW: [(&str, &[&str]); 23] = [
+    ("events", &[]),
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
@@ -86,6 +87,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "defer",
             "driver",
             "error",
+            "events",
             "layers",
             "protocol",
             "reactor",

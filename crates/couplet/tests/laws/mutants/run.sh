@@ -5,6 +5,9 @@
 #     crates/couplet/tests/laws/mutants/run.sh --list               # what can be drawn
 #     crates/couplet/tests/laws/mutants/run.sh --seed 1 --count 250
 #     crates/couplet/tests/laws/mutants/run.sh --only 'outbox.rs | Outbox::seal'
+#     crates/couplet/tests/laws/mutants/run.sh --room http --room python --count 20
+#     crates/couplet/tests/laws/mutants/run.sh --quick --count 3 --within 240   # whole binaries, for a few;
+#                                                                # fails if more of them live than are killed
 #     crates/couplet/tests/laws/mutants/run.sh … --again            # those that lived the last time
 #     crates/couplet/tests/laws/mutants/run.sh … --program          # the program's tests too, for those that live
 #     crates/couplet/tests/laws/mutants/run.sh … --write            # the section of docs/mutants.md
@@ -18,4 +21,6 @@ mkdir -p "$work"
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 CARGO_TARGET_DIR=$work/tool cargo build --quiet --locked --manifest-path "$here/Cargo.toml"
 cd "$root"
-WORK=$work CARGO_TARGET_DIR=$work/target exec "$work/tool/debug/couplet-mutants" "$@"
+# The dependencies are those of the tree.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+WORK=$work exec "$work/tool/debug/couplet-mutants" "$@"

@@ -22,7 +22,10 @@ use crate::layers::tls::settings::{
 const SESSIONS: usize = 1024;
 
 #[derive(Clone)]
-pub(in super::super) struct ServerConfig(pub(super) Arc<rustls::ServerConfig>);
+pub(in super::super) struct ServerConfig {
+    pub(super) rustls: Arc<rustls::ServerConfig>,
+    asks_for_certificates: bool,
+}
 
 #[derive(Clone)]
 pub(in super::super) struct ClientConfig(pub(super) Arc<rustls::ClientConfig>);
@@ -102,12 +105,28 @@ impl ServerConfig {
             config.session_storage = Arc::new(NoServerSessionStorage {});
         }
         config.key_log = keys(options.common.key_log);
-        Ok(ServerConfig(Arc::new(config)))
+        let asks_for_certificates = !matches!(options.client_auth, ClientAuth::None);
+        Ok(ServerConfig { rustls: Arc::new(config), asks_for_certificates })
+    }
+
+    /// Whether clients are asked for certificates.
+    pub(in super::super) fn asks_for_certificates(&self) -> bool {
+        self.asks_for_certificates
+    }
+
+    /// The same with these application protocols, unless it has some. Sessions and tickets are shared.
+    pub(in super::super) fn offering(&self, protocols: &[&str]) -> ServerConfig {
+        if protocols.is_empty() || !self.rustls.alpn_protocols.is_empty() {
+            return self.clone();
+        }
+        let mut config = rustls::ServerConfig::clone(&self.rustls);
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        ServerConfig { rustls: Arc::new(config), ..self.clone() }
     }
 
     /// The same with this certificate. Sessions and tickets are shared.
     pub(super) fn with(&self, identity: &Pair) -> Arc<rustls::ServerConfig> {
-        let mut config = rustls::ServerConfig::clone(&self.0);
+        let mut config = rustls::ServerConfig::clone(&self.rustls);
         config.cert_resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&identity.0)));
         Arc::new(config)
     }

@@ -72,7 +72,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn server(config: &ServerConfig) -> Result<Session, Error> {
-        let connection = UnbufferedServerConnection::new(config.0.clone())?;
+        let connection = UnbufferedServerConnection::new(config.rustls.clone())?;
         Ok(Session::new(Connection::Server(connection), None))
     }
 

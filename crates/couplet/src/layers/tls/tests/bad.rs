@@ -285,6 +285,35 @@ fn a_record_in_clear_of_more_than_16_kib_is_refused() {
     }
 }
 
+/// The beginning of a ClientHello of 60 000 bytes, in records of this length.
+fn endless_hello(length: usize) -> Vec<u8> {
+    let mut hello = vec![1, 0, 0xea, 0x60, 3, 3];
+    hello.resize(60_000, 0);
+    let [.., high, low] = (length as u64).to_be_bytes();
+    let records = hello.chunks_exact(length);
+    records.flat_map(|chunk| [&[22, 3, 1, high, low], chunk].concat()).collect()
+}
+
+#[test]
+fn c77a_no_more_than_16_kib_are_kept_of_an_unfinished_hello() {
+    let authority = Authority::new();
+    let plain = || ServerTlsOptions::default().identity(authority.identity(NAME));
+    let asking = plain().client_auth(ClientAuth::Require(authority.roots()));
+    let mut layers = vec![server(plain()).layer(start()), server(asking).layer(start())];
+    let later = server(ServerTlsOptions::default().chosen_later());
+    layers.push(later.layer(start()).choosing(|_| panic!("it never comes")));
+    for layer in layers {
+        let (mut end, tls) = End::new(layer);
+        let mut most = 0;
+        for piece in endless_hello(1000).chunks(700) {
+            assert!(end.feed(piece).is_continue());
+            most = most.max(tls.borrow().received.capacity());
+        }
+        assert!(most <= RECORD + 2 * HEADER, "{most}");
+        assert_eq!(told(&end), (TlsProblem::Misbehaved, Fault::Peer, Some(50)));
+    }
+}
+
 #[test]
 fn a_handshake_has_a_deadline_of_ten_seconds_and_a_connection_none() {
     let (client, server) = good();

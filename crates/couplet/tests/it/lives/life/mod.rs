@@ -222,9 +222,18 @@ impl Life {
             story.panicked = true;
             story.closing = true;
         });
-        std::panic::resume_unwind(Box::new("a random life".to_owned()))
+        std::panic::resume_unwind(Box::new(PANIC.to_owned()))
+    }
+
+    /// A panic in a layer, which ends the connection in the same way.
+    fn layer_panics(&self) -> ! {
+        self.line("in a layer:");
+        self.panic()
     }
 }
+
+/// The reason of a panic in these lives.
+const PANIC: &str = "a random life";
 
 /// The default low mark of a transport, in bytes.
 const LOW_MARK: usize = 16 * 1024;

@@ -13,7 +13,7 @@ use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 use super::near::NearEnd;
 use super::peer::Peer;
 use super::under::Under;
-use super::{LOW_MARK, Life, bytes_at};
+use super::{LOW_MARK, Life, PANIC, bytes_at};
 
 /// One life and its world.
 pub(super) struct Stage {
@@ -99,6 +99,12 @@ impl Stage {
             (late, undrained, story.low_mark.unwrap_or(LOW_MARK))
         });
         self.life.check(!late, "a timed call runs when it is due");
+        let (sent_all, reads_on) = (transport.buffered() == 0, self.under.is_throttled());
+        let over = self.life.know(|story| story.panicked && story.fin && story.lost.is_none());
+        self.life.check(
+            !over || !sent_all || reads_on,
+            "a connection ends when it has panicked and the peer has ended its stream",
+        );
         let drained = transport.buffered() <= low;
         self.life.check(!(undrained && drained), "drained fires at the low mark");
         self.check();
@@ -363,7 +369,7 @@ impl Stage {
             Some(Reason::CloseTimedOut) => story.closing || story.finishing || story.stopped,
             Some(Reason::Overflow) => story.closing,
             Some(Reason::Failed(_)) => story.failed,
-            Some(Reason::Panicked(text)) => story.panicked && &**text == "a random life",
+            Some(Reason::Panicked(text)) => story.panicked && &**text == PANIC,
             Some(Reason::Shutdown) => story.stopped,
             Some(_) => false,
         };

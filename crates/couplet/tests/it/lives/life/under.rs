@@ -1,7 +1,8 @@
-//! What lies between the connection and the socket: layers that change no byte of the stream. Four of the
-//! stacks are of layers that programs use; a tap in them checks the bytes in the middle or at the top of
-//! the stack.
+//! The layers between the connection and the socket, which change no byte of the stream. Four of the
+//! stacks are of layers that programs use; three hold bytes back, or panic. A tap in them checks the bytes
+//! in the middle or at the top of the stack.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use couplet::layers::tls::{
     ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions, Tls, TlsWorld,
 };
 use couplet::layers::{
-    Bandwidth, Direction, Layer, PassThrough, ProxyReader, Side, SingleBytes, Tap, Throttle,
-    TrafficLog,
+    Bandwidth, Direction, Layer, Outbox, PassThrough, ProxyReader, Side, SingleBytes, Tap,
+    Throttle, TrafficLog, Up,
 };
 use couplet::testing::Wire;
 
@@ -36,6 +37,10 @@ pub(super) enum Under {
     TlsOnThrottle,
     /// A reader of a PROXY header under TLS under a log.
     TlsOnProxy,
+    /// A layer that panics, or one that holds bytes back, or both.
+    Breaking,
+    Holding,
+    BreakingOnHolding,
 }
 
 impl Under {
@@ -45,6 +50,9 @@ impl Under {
         match life.roll(256) {
             0 | 1 => Under::TlsOnThrottle,
             2 | 3 => Under::TlsOnProxy,
+            4..=11 => Under::Breaking,
+            12..=19 => Under::Holding,
+            20..=27 => Under::BreakingOnHolding,
             n => all[n % all.len()],
         }
     }
@@ -56,6 +64,8 @@ impl Under {
         let throttle = || Box::new(Throttle::new(limit(), limit()));
         let proxy = || Box::new(ProxyReader::new(now));
         let tls = || Box::new(tls(side, now));
+        let breaking = || Box::new(Breaking::new(life));
+        let holding = || Box::new(Holding::default());
         match self {
             Under::Nothing => Vec::new(),
             Under::Pass => vec![pass(), pass()],
@@ -64,6 +74,9 @@ impl Under {
             Under::Proxy => vec![proxy(), log()],
             Under::TlsOnThrottle => vec![throttle(), tls(), log()],
             Under::TlsOnProxy => vec![proxy(), tls(), log()],
+            Under::Breaking => vec![breaking(), pass()],
+            Under::Holding => vec![holding(), log()],
+            Under::BreakingOnHolding => vec![holding(), breaking(), log()],
         }
     }
 
@@ -76,7 +89,7 @@ impl Under {
     }
 
     pub(super) fn is_tapped(self) -> bool {
-        !matches!(self, Under::Nothing | Under::Pass | Under::Single)
+        !matches!(self, Under::Nothing | Under::Pass | Under::Single | Under::Breaking)
     }
 
     /// What the peer sends before its stream.
@@ -108,6 +121,106 @@ impl Under {
             turn();
         }
         peer
+    }
+}
+
+/// Panics in one of its calls, once the connection was made; and perhaps in its drop.
+struct Breaking {
+    life: Rc<Life>,
+    call: &'static str,
+    /// The number of such calls before the panic.
+    before: Cell<usize>,
+    passes: PassThrough,
+}
+
+impl Breaking {
+    fn new(life: &Rc<Life>) -> Breaking {
+        let calls = ["up", "down", "ended", "close", "held", "deadline", "drop", "drop"];
+        let (call, before) = (calls[life.roll(calls.len())], Cell::new(life.roll(6)));
+        life.line(&format!("a layer that panics in {call}"));
+        Breaking { life: life.clone(), call, before, passes: PassThrough::default() }
+    }
+
+    fn called(&self, call: &str) {
+        let made = self.life.know(|story| story.made > 0);
+        if call != self.call || !made {
+            return;
+        }
+        match self.before.get() {
+            0 => {
+                self.before.set(usize::MAX);
+                self.life.layer_panics();
+            }
+            usize::MAX => self.life.wrong("a layer is called after its panic"),
+            n => self.before.set(n - 1),
+        }
+    }
+}
+
+impl Layer for Breaking {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        self.called("up");
+        self.passes.up(below, now)
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        self.called("down");
+        self.passes.down(above, below, now);
+    }
+
+    fn ended(&mut self) {
+        self.called("ended");
+        self.passes.ended();
+    }
+
+    fn close(&mut self, _: &mut Outbox) {
+        self.called("close");
+    }
+
+    fn held(&self) -> usize {
+        self.called("held");
+        0
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.called("deadline");
+        None
+    }
+}
+
+impl Drop for Breaking {
+    fn drop(&mut self) {
+        if self.call == "drop" {
+            self.life.line("the drop of a layer panics");
+            std::panic::resume_unwind(Box::new("a random drop".to_owned()));
+        }
+    }
+}
+
+/// Holds bytes back until there are many, or the stream below ends.
+#[derive(Default)]
+struct Holding {
+    held: Vec<u8>,
+    given: Vec<u8>,
+    ended: bool,
+}
+
+impl Layer for Holding {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        self.held.extend_from_slice(std::mem::take(below));
+        if self.held.len() > 1000 || self.ended && !self.held.is_empty() {
+            self.given = std::mem::take(&mut self.held);
+            return Up::Data(&self.given);
+        }
+        if self.ended { Up::Closed } else { Up::Nothing }
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+        below.append(above);
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
     }
 }
 

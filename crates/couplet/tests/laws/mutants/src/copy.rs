@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::places::{CHOSEN, Mutant};
+use crate::rooms::Crate;
 
-/// The tests that are run. `defer_allocations` counts those of this tool too, and `twisted` needs Twisted.
-const TARGETS: [&str; 8] =
-    ["--lib", "it", "door", "framing_memory", "memory", "signals", "public_api", "datagrams"];
+/// All of the library but what replaces the system's clock, which some of its tests read.
+const FEATURES: &str = "decompression,websocket,sim-tokio,tokio-io";
+/// The stages of Python's tests, the shortest first.
+const STAGES: [&str; 3] = ["receivers", "builder", "own"];
 
 pub struct Copy {
     pub root: PathBuf,
@@ -38,8 +40,10 @@ impl Copy {
         let copied = Command::new("bash").args(["-c", script, "copy"]).arg(&root).status();
         assert!(copied.is_ok_and(|status| status.success()), "the tree can be copied");
         let library = root.join("crates/couplet");
-        fs::write(library.join("src/mutants.rs"), include_str!("mutants.rs")).expect("written");
-        append(&library.join("src/lib.rs"), "mod mutants;\n");
+        for sources in Crate::ALL.map(|of| root.join(of.sources())) {
+            fs::write(sources.join("mutants.rs"), include_str!("mutants.rs")).expect("written");
+            append(&sources.join("lib.rs"), "mod mutants;\n");
+        }
         for file in ["door", "public_api"] {
             let line = "#[path = \"../src/mutants.rs\"]\nmod mutants;\n";
             append(&library.join(format!("tests/{file}.rs")), line);
@@ -49,8 +53,7 @@ impl Copy {
 
     fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new("cargo");
-        cargo.args(arguments).current_dir(&self.root).env("RUSTFLAGS", "-Awarnings");
-        cargo.stdin(Stdio::null());
+        cargo.args(arguments).current_dir(&self.root).stdin(Stdio::null());
         cargo
     }
 
@@ -61,7 +64,8 @@ impl Copy {
             let within: Vec<_> =
                 mutants.iter().filter(|(_, mutant)| mutant.file == *file).collect();
             let (text, places) = insert(original, &within);
-            let path = self.root.join("crates/couplet/src").join(file);
+            let (of, path) = Crate::of(file);
+            let path = self.root.join(of.sources()).join(path);
             if fs::read_to_string(&path).is_ok_and(|old| old != text) {
                 fs::write(&path, &text).expect("written");
             }
@@ -73,12 +77,28 @@ impl Copy {
     /// The mutants in their places, and rustc's errors.
     fn check(&self, mutants: &BTreeMap<u32, Mutant>) -> (Written, Vec<String>) {
         let written = self.write(mutants);
-        let arguments = ["check", "-p", "couplet", "--message-format", "short"];
-        let output = self.cargo(&arguments).output().expect("cargo runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let errors = said.lines().filter(|line| line.contains(": error")).map(str::to_owned);
-        let errors: Vec<_> = errors.collect();
-        assert_eq!(output.status.success(), errors.is_empty(), "{said}");
+        let mut errors = Vec::new();
+        let crates: BTreeSet<bool> =
+            mutants.values().map(|it| Crate::of(&it.file).0 == Crate::Python).collect();
+        for is_python in crates {
+            let of: &[&str] = match is_python {
+                true => &["--manifest-path", "python/Cargo.toml"],
+                false => &["-p", "couplet", "--features", FEATURES],
+            };
+            let arguments = [&["check", "--message-format", "short"], of].concat();
+            let output = self.cargo(&arguments).output().expect("cargo runs");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let found = said.lines().filter(|line| line.contains(": error"));
+            // Python's are named below its own workspace.
+            let found: Vec<_> = found
+                .map(|line| match line.starts_with("src/") {
+                    true => format!("python/{line}"),
+                    false => line.to_owned(),
+                })
+                .collect();
+            assert_eq!(output.status.success(), found.is_empty(), "{said}");
+            errors.extend(found);
+        }
         (written, errors)
     }
 
@@ -107,27 +127,52 @@ impl Copy {
         }
     }
 
-    /// Builds the tests; the binaries.
-    pub fn build(&self) -> Vec<PathBuf> {
-        let mut arguments = vec!["test", "-p", "couplet", "--no-run"];
-        for target in TARGETS {
+    /// Builds tests; their names and binaries, in the order of the names.
+    pub fn build(&self, targets: &BTreeSet<&'static str>) -> Vec<(&'static str, PathBuf)> {
+        let mut arguments = vec!["test", "-p", "couplet", "--features", FEATURES, "--no-run"];
+        for target in targets {
             if !target.starts_with("--") {
                 arguments.push("--test");
             }
             arguments.push(target);
         }
         // Some tests run the examples.
-        let examples = self.cargo(&["build", "-q", "-p", "couplet", "--examples"]).status();
+        let examples = ["build", "-q", "-p", "couplet", "--features", FEATURES, "--examples"];
+        let examples = self.cargo(&examples).status();
         assert!(examples.is_ok_and(|status| status.success()), "the examples can be built");
         let output = self.cargo(&arguments).output().expect("cargo runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the mutants compile and the tests do not:\n{said}");
-        let binary = |line: &str| {
-            let line = line.trim();
-            let path = line.strip_prefix("Executable ")?.rsplit_once('(')?.1.trim_end_matches(')');
-            (!path.contains("/examples/")).then(|| PathBuf::from(path))
+        let lines: Vec<&str> = said.lines().map(str::trim).collect();
+        let binary = |target: &&'static str| {
+            let source = match *target {
+                "--lib" => "unittests src/lib.rs ".to_owned(),
+                name => format!("tests/{name}"),
+            };
+            let is_its = |line: &&&str| {
+                let rest =
+                    line.strip_prefix("Executable ").and_then(|rest| rest.strip_prefix(&*source));
+                rest.is_some_and(|rest| {
+                    ["(", ".rs ", "/main.rs "].iter().any(|end| rest.starts_with(end))
+                })
+            };
+            let line =
+                lines.iter().find(is_its).unwrap_or_else(|| panic!("no {target} in:\n{said}"));
+            let path = line.rsplit_once('(').expect("its path").1.trim_end_matches(')');
+            (*target, PathBuf::from(path))
         };
-        said.lines().filter_map(binary).collect()
+        targets.iter().map(binary).collect()
+    }
+
+    /// Runs the tests of Python's package with a mutant of its native half; the stage that notices it.
+    pub fn python(&self, id: u32) -> Option<String> {
+        let notices = |stage: &&&str| {
+            let mut run = Command::new("timeout");
+            run.args(["-k", "1", "1200", "python/tests/run", stage]).current_dir(&self.root);
+            run.env("COUPLET_MUTANT", id.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+            !run.status().expect("Python runs").success()
+        };
+        STAGES.iter().find(notices).map(|stage| format!("Python's `{stage}`"))
     }
 
     /// What else there is, for those that live: the program's tests, and its worlds. What noticed
@@ -143,7 +188,7 @@ impl Copy {
         let noticed = |(_, arguments): &(&str, &[&str])| {
             let mut timed = Command::new("timeout");
             timed.args(["-k", "1", "600", "cargo"]).args(*arguments).current_dir(&self.root);
-            timed.env("RUSTFLAGS", "-Awarnings").env("COUPLET_MUTANT", id.to_string());
+            timed.env("COUPLET_MUTANT", id.to_string());
             let output = timed.stdin(Stdio::null()).output().expect("cargo runs");
             !output.status.success()
         };
@@ -194,8 +239,10 @@ fn place_of<'a>(line: &str, written: &'a Written) -> Option<(usize, &'a [Place])
     let mut place = line.split(": ").next()?.rsplitn(3, ':');
     let column: usize = place.next()?.parse().ok()?;
     let line_number: usize = place.next()?.parse().ok()?;
-    let file = place.next()?.strip_prefix("crates/couplet/src/")?;
-    let (text, places) = written.get(file)?;
+    let path = place.next()?;
+    let in_crate = |of: &Crate| Some((*of, path.strip_prefix(of.sources())?.strip_prefix('/')?));
+    let (of, path) = Crate::ALL.iter().find_map(in_crate)?;
+    let (text, places) = written.get(&format!("{}{path}", of.prefix()))?;
     let line_start: usize = text.split_inclusive('\n').take(line_number - 1).map(str::len).sum();
     let columns: usize = text[line_start..].chars().take(column - 1).map(char::len_utf8).sum();
     Some((line_start + columns, places))

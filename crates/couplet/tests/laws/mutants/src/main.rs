@@ -3,23 +3,23 @@
 
 mod copy;
 mod places;
+mod rooms;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use copy::Copy;
 use places::Mutant;
+use rooms::{Crate, ROOMS, Room};
 use tests::Outcome;
 
 /// Where this tool lies.
 const HERE: &str = "crates/couplet/tests/laws/mutants";
-
-/// What is mutated of `crates/couplet/src`.
-const ROOMS: [&str; 7] =
-    ["transport", "reactor", "slots", "defer", "protocols", "driver", "sim/kernel"];
 
 #[derive(Default)]
 struct Options {
@@ -27,6 +27,12 @@ struct Options {
     seed: u64,
     count: usize,
     only: Vec<String>,
+    /// Draws of these rooms; of all unless there are any.
+    rooms: Vec<String>,
+    /// Runs whole binaries, without a look at what each test reaches.
+    quick: bool,
+    /// Begins no further mutant after this time.
+    within: Option<Duration>,
     again: bool,
     /// Runs the program's tests too.
     program: bool,
@@ -46,10 +52,31 @@ fn options() -> Options {
             "--seed" => options.seed = value().parse().expect("a number"),
             "--count" => options.count = value().parse().expect("a number"),
             "--only" => options.only.push(value()),
+            "--room" => options.rooms.push(value()),
+            "--quick" => options.quick = true,
+            "--within" => {
+                options.within = Some(Duration::from_secs(value().parse().expect("seconds")));
+            }
             _ => panic!("unknown: {argument}; see run.sh"),
         }
     }
+    let unknown = |name: &&String| rooms::named(name).is_none();
+    if let Some(name) = options.rooms.iter().find(unknown) {
+        let all: Vec<_> = ROOMS.iter().map(|room| room.name).collect();
+        panic!("no room {name}; there are {}", all.join(", "));
+    }
     options
+}
+
+impl Options {
+    /// The rooms to draw of. A quick draw has none of Python's, whose tests take minutes.
+    fn rooms(&self) -> Vec<&'static Room> {
+        let is_drawn = |room: &&Room| match self.rooms.is_empty() {
+            true => !(self.quick && room.is_of == Crate::Python),
+            false => self.rooms.iter().any(|name| name == room.name),
+        };
+        ROOMS.iter().filter(is_drawn).collect()
+    }
 }
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -69,19 +96,20 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The files of the rooms, with their texts; and all their mutants, in order.
 fn everything(root: &Path) -> (Vec<(String, String)>, Vec<Mutant>) {
-    let library = root.join("crates/couplet/src");
     let (mut files, mut mutants) = (Vec::new(), Vec::new());
-    for room in ROOMS {
+    for room in &ROOMS {
+        let sources = root.join(room.is_of.sources());
         let mut paths = Vec::new();
         // A room is a folder, or a file.
-        if library.join(room).is_dir() {
-            rust_files(&library.join(room), &mut paths);
+        if sources.join(room.path).is_dir() {
+            rust_files(&sources.join(room.path), &mut paths);
         }
-        paths.extend(Some(library.join(format!("{room}.rs"))).filter(|path| path.exists()));
+        paths.extend(Some(sources.join(format!("{}.rs", room.path))).filter(|path| path.exists()));
         for path in paths {
-            let file = path.strip_prefix(&library).expect("below it").display().to_string();
+            let file = path.strip_prefix(&sources).expect("below it").display().to_string();
+            let file = format!("{}{file}", room.is_of.prefix());
             let text = fs::read_to_string(&path).expect("a text");
-            mutants.extend(places::mutants_of(room, &file, &text));
+            mutants.extend(places::mutants_of(room.name, &file, &text));
             files.push((file, text));
         }
     }
@@ -116,13 +144,19 @@ fn draw(mutants: &[Mutant], options: &Options) -> Vec<Mutant> {
         return mutants.iter().filter(chosen).cloned().collect();
     }
     let mut drawn = Vec::new();
-    for (at, room) in ROOMS.iter().enumerate() {
-        let mut of_room: Vec<_> = mutants.iter().filter(|mutant| mutant.room == *room).collect();
-        let share = options.count * (at + 1) / ROOMS.len() - options.count * at / ROOMS.len();
+    let mut rooms = options.rooms();
+    // Where there are fewer mutants than rooms, the seed chooses the rooms.
+    rooms.sort_by_key(|room| rank(options.seed, room.name));
+    for (at, room) in rooms.iter().enumerate() {
+        let mut of_room: Vec<_> =
+            mutants.iter().filter(|mutant| mutant.room == room.name).collect();
+        let share = (options.count + rooms.len() - 1 - at) / rooms.len();
         of_room.sort_by_key(|mutant| rank(options.seed, &mutant.name()));
         drawn.extend(of_room.into_iter().take(share).cloned());
     }
-    drawn.extend(mutants.iter().filter(|mutant| mutant.room == "named").cloned());
+    if !options.quick && options.rooms.is_empty() {
+        drawn.extend(mutants.iter().filter(|mutant| mutant.room == "named").cloned());
+    }
     drawn
 }
 
@@ -152,6 +186,41 @@ fn write_results(path: &Path, results: &Results) {
     fs::write(path, lines).expect("written");
 }
 
+/// Tests each of them by whole binaries, one after the other, as long as there is time.
+fn test_quickly(
+    copy: &Copy,
+    mutants: &BTreeMap<u32, Mutant>,
+    results: &mut Results,
+    within: Option<Duration>,
+) {
+    let since = Instant::now();
+    let targets: BTreeSet<&str> =
+        mutants.values().flat_map(|mutant| rooms::targets_of(mutant.room)).collect();
+    let binaries = copy.build(&targets);
+    for (id, mutant) in mutants {
+        if within.is_some_and(|within| since.elapsed() > within) {
+            println!("{} ({}): not tried, the time is over", mutant.name(), mutant.line);
+            continue;
+        }
+        let targets = rooms::targets_of(mutant.room);
+        let of_room = binaries.iter().filter(|(target, _)| targets.contains(target));
+        let by = tests::try_whole(&copy.root, *id, of_room.map(|(_, path)| &**path));
+        let result = by.map_or("alive".to_owned(), |by| format!("killed by {by}"));
+        println!("{} ({}): {result}", mutant.name(), mutant.line);
+        results.insert(mutant.name(), result);
+    }
+}
+
+/// Tests each of those of Python's package by its stages.
+fn test_python(copy: &Copy, mutants: &BTreeMap<u32, Mutant>, results: &mut Results) {
+    for (id, mutant) in mutants {
+        let by = copy.python(*id);
+        let result = by.map_or("alive".to_owned(), |by| format!("killed by {by}"));
+        println!("{} ({}): {result}", mutant.name(), mutant.line);
+        results.insert(mutant.name(), result);
+    }
+}
+
 /// Tests each of them; what is known is kept in a file all the while.
 fn test_all(
     copy: &Copy,
@@ -160,7 +229,9 @@ fn test_all(
     results: &mut Results,
     program: bool,
 ) {
-    let binaries = copy.build();
+    let targets = mutants.values().flat_map(|mutant| rooms::targets_of(mutant.room));
+    let built = copy.build(&targets.collect());
+    let binaries: Vec<_> = built.into_iter().map(|(_, path)| path).collect();
     println!("{} binaries; now each test by itself", binaries.len());
     let tests = tests::look(&copy.root, work, &binaries);
     println!("{} tests are green", tests.len());
@@ -194,9 +265,9 @@ fn section(drawn: &[Mutant], results: &Results, reasons: &Results, options: &Opt
         let (not, killed, alive) = (count("not viable"), count("killed"), count("alive"));
         text += &format!("| {name} | {} | {not} | {killed} | {alive} |\n", mutants.len());
     };
-    for room in ROOMS {
-        let within: Vec<_> = drawn.iter().filter(|mutant| mutant.room == room).collect();
-        row(&format!("`{room}`"), &within);
+    for Room { name, .. } in &ROOMS {
+        let within: Vec<_> = drawn.iter().filter(|mutant| mutant.room == *name).collect();
+        row(&format!("`{name}`"), &within);
     }
     let by_seed: Vec<_> = drawn.iter().filter(|mutant| mutant.room != "named").collect();
     row("all", &by_seed);
@@ -234,7 +305,7 @@ fn write_section(root: &Path, section: &str) {
     fs::write(path, text).expect("written");
 }
 
-fn main() {
+fn main() -> ExitCode {
     let options = options();
     let root = std::env::current_dir().expect("a folder");
     let work = PathBuf::from(std::env::var_os("WORK").expect("run.sh sets it"));
@@ -244,7 +315,8 @@ fn main() {
         for mutant in &drawn {
             println!("{} ({})", mutant.name(), mutant.line);
         }
-        return println!("{} of {}", drawn.len(), mutants.len());
+        println!("{} of {}", drawn.len(), mutants.len());
+        return ExitCode::SUCCESS;
     }
     let kept = work.join("results.tsv");
     let mut results = if options.again { read_results(&kept) } else { Results::new() };
@@ -261,7 +333,16 @@ fn main() {
         for id in copy.make_compile(&mut todo) {
             results.insert(names[&id].clone(), "not viable".to_owned());
         }
-        test_all(&copy, &work, &todo, &mut results, options.program);
+        let is_of_python = |_: &u32, mutant: &mut Mutant| {
+            rooms::named(mutant.room).is_some_and(|room| room.is_of == Crate::Python)
+        };
+        let of_python: BTreeMap<_, _> = todo.extract_if(.., is_of_python).collect();
+        test_python(&copy, &of_python, &mut results);
+        match options.quick {
+            true => test_quickly(&copy, &todo, &mut results, options.within),
+            false if todo.is_empty() => {}
+            false => test_all(&copy, &work, &todo, &mut results, options.program),
+        }
     }
     let names: BTreeSet<_> = drawn.iter().map(Mutant::name).collect();
     let count = |result: &str| {
@@ -272,5 +353,10 @@ fn main() {
     if options.write {
         let reasons = read_results(&root.join(HERE).join("reasons.txt"));
         write_section(&root, &section(&drawn, &results, &reasons, &options));
+    }
+    // Some that live are equivalent, and few are drawn.
+    match options.quick && alive > killed {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     }
 }

@@ -15,6 +15,8 @@ const WORKERS: usize = 2;
 const BATCH: Duration = Duration::from_secs(3);
 /// A batch hangs when it takes longer than this, and four times its time.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A binary hangs when it takes longer than this.
+const WHOLE: Duration = Duration::from_secs(600);
 /// Memory of a test's process: a mutant may allocate without end.
 const MEMORY: &str = "--as=16000000000";
 
@@ -174,6 +176,37 @@ pub fn try_one(folder: &Path, id: u32, tests: &[Test]) -> Outcome {
         }
     }
     Outcome::Alive
+}
+
+/// Runs whole binaries with a mutant until a test fails; returns that test.
+pub fn try_whole<'a>(
+    folder: &Path,
+    id: u32,
+    binaries: impl Iterator<Item = &'a Path>,
+) -> Option<String> {
+    let chosen = id.to_string();
+    let (set, unset) = (("COUPLET_MUTANT", &*chosen), ("COUPLET_MUTANT", "0"));
+    for binary in binaries {
+        // These read the sources, of which this is a strange copy.
+        let mut skipped = vec!["tidy::".to_owned()];
+        loop {
+            let without = skipped.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
+            let name = match run(folder, binary, &without, WHOLE, set) {
+                End::Passed => break,
+                End::Hangs => return Some("a test that hangs".to_owned()),
+                End::Dies => return Some("a test whose process dies".to_owned()),
+                End::Failed(name) => name,
+            };
+            // A failure counts when it comes again, and not without the mutant.
+            let fails =
+                |set| !matches!(run(folder, binary, &[&name], PATIENCE * 6, set), End::Passed);
+            if fails(set) && !fails(unset) {
+                return Some(name);
+            }
+            skipped.push(name);
+        }
+    }
+    None
 }
 
 /// How many tests reach it.

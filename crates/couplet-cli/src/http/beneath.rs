@@ -1,0 +1,293 @@
+//! Opens files below a folder. Neither a link nor a rename leads out of it, unless all links are followed:
+//! the system resolves the whole path beneath the descriptor of the folder.
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use rustix::fs::{ResolveFlags, openat2};
+use rustix::io::{Errno, retry_on_intr};
+
+/// Opens a name to see its kind. To open a FIFO or a device itself may change its state.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const LOOK: OFlags = READ;
+
+/// Opens a file to read it. Waits for no peer if a FIFO has taken the place of the file.
+const READ: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// The links that are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Links {
+    /// Relative ones that stay below the folder.
+    Inside,
+    /// All of them.
+    Anywhere,
+}
+
+/// The folder that is served. It is opened anew for each request: it may be replaced meanwhile.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    links: Links,
+}
+
+/// The folder, opened.
+pub(super) struct Root {
+    descriptor: OwnedFd,
+    links: Links,
+}
+
+/// A name below the folder.
+pub(super) enum Found {
+    Folder,
+    File(File, Metadata),
+    /// A FIFO, a socket or a device.
+    Other,
+}
+
+/// A file or a folder in a folder.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) name: Vec<u8>,
+    pub(super) is_folder: bool,
+}
+
+impl Folder {
+    /// # Errors
+    ///
+    /// If it is not a folder, or can't be read.
+    pub(super) fn new(path: &Path, links: Links) -> io::Result<Folder> {
+        let folder = Folder { path: std::path::absolute(path)?, links };
+        folder.open()?.entries(Path::new("."))?;
+        Ok(folder)
+    }
+
+    pub(super) fn open(&self) -> io::Result<Root> {
+        let flags = LOOK | OFlags::DIRECTORY;
+        let descriptor = retry_on_intr(|| openat(CWD, &self.path, flags, Mode::empty()))?;
+        Ok(Root { descriptor, links: self.links })
+    }
+}
+
+impl Root {
+    /// Opens the file of this path; returns the kind of anything else.
+    pub(super) fn find(&self, path: &Path) -> io::Result<Found> {
+        let kind = File::from(self.open(path, LOOK)?).metadata()?.file_type();
+        if kind.is_dir() {
+            return Ok(Found::Folder);
+        }
+        if !kind.is_file() {
+            return Ok(Found::Other);
+        }
+        regular(self.open(path, READ)?)
+    }
+
+    /// The files and folders in the folder of this path, in order, without those that are not served.
+    pub(super) fn entries(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let folder = self.open(path, READ | OFlags::DIRECTORY)?;
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let is_folder = match entry.file_type() {
+                FileType::Directory => true,
+                FileType::RegularFile => false,
+                FileType::Symlink | FileType::Unknown => {
+                    match self.kind(&path.join(OsStr::from_bytes(name))) {
+                        Some(kind) if kind.is_dir() => true,
+                        Some(kind) if kind.is_file() => false,
+                        _ => continue,
+                    }
+                }
+                _ => continue,
+            };
+            entries.push(Entry { name: name.to_owned(), is_folder });
+        }
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
+    fn kind(&self, path: &Path) -> Option<std::fs::FileType> {
+        let metadata = File::from(self.open(path, LOOK).ok()?).metadata();
+        metadata.ok().map(|metadata| metadata.file_type())
+    }
+
+    fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let folder = self.descriptor.as_fd();
+        let opened = retry_on_intr(|| match self.links {
+            Links::Inside => open_beneath(folder, path, flags),
+            Links::Anywhere => openat(folder, path, flags, Mode::empty()),
+        });
+        Ok(opened?)
+    }
+}
+
+/// The file, unless a FIFO or the like has taken its place since it was looked at.
+fn regular(opened: OwnedFd) -> io::Result<Found> {
+    let file = File::from(opened);
+    let metadata = file.metadata()?;
+    Ok(if metadata.is_file() { Found::File(file, metadata) } else { Found::Other })
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(folder, path, flags, Mode::empty(), resolve) {
+        // Old kernels and some containers lack the call.
+        Err(Errno::NOSYS | Errno::PERM) => walk(folder, path, flags),
+        opened => opened,
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use walk as open_beneath;
+
+/// Opens name after name, and follows no link, for systems that can't resolve a path beneath a folder.
+fn walk(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let mut opened: Option<OwnedFd> = None;
+    let mut names = path.iter().peekable();
+    while let Some(name) = names.next() {
+        let flags = if names.peek().is_some() { LOOK | OFlags::DIRECTORY } else { flags };
+        let parent = opened.as_ref().map_or(folder, AsFd::as_fd);
+        let next = openat(parent, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        opened = Some(next);
+    }
+    opened.ok_or(Errno::NOENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{mkfifoat, symlinkat};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A folder that is removed when this is dropped.
+    struct Temporary(PathBuf);
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A folder with a file, a FIFO and links, beside a secret.
+    fn site() -> (Temporary, PathBuf) {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let (id, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let temporary = Temporary(std::env::temp_dir().join(format!("couplet-{id}-{count}")));
+        let site = temporary.0.join("site");
+        std::fs::create_dir_all(site.join("sub")).unwrap();
+        std::fs::write(temporary.0.join("secret"), "secret").unwrap();
+        std::fs::write(site.join("sub/file"), "file").unwrap();
+        mkfifoat(CWD, site.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        for (from, to) in [
+            ("inside", "sub/file"),
+            ("sub/up", "../sub/file"),
+            ("folder", "sub"),
+            ("out", "../secret"),
+            ("away", "/etc"),
+            ("sub/out", "../../secret"),
+            ("round", "round"),
+            ("nowhere", "nothing"),
+            ("pipe", "fifo"),
+        ] {
+            symlinkat(to, CWD, site.join(from)).unwrap();
+        }
+        (temporary, site)
+    }
+
+    fn kinds(root: &Root, path: &str) -> String {
+        match root.find(Path::new(path)) {
+            Ok(Found::Folder) => "folder".into(),
+            Ok(Found::File(..)) => "file".into(),
+            Ok(Found::Other) => "other".into(),
+            Err(error) => Errno::from_io_error(&error).map_or("?".into(), |errno| match errno {
+                Errno::XDEV => "out".into(),
+                Errno::LOOP => "loop".into(),
+                Errno::NOENT => "nothing".into(),
+                Errno::NOTDIR => "no folder".into(),
+                other => other.to_string(),
+            }),
+        }
+    }
+
+    #[test]
+    fn links_are_followed_inside_and_out_of_the_folder_only_if_asked_for() {
+        let (_temporary, site) = site();
+        let inside = Folder::new(&site, Links::Inside).unwrap().open().unwrap();
+        let anywhere = Folder::new(&site, Links::Anywhere).unwrap().open().unwrap();
+        for (path, below, followed) in [
+            (".", "folder", "folder"),
+            ("sub", "folder", "folder"),
+            ("sub/file", "file", "file"),
+            ("inside", "file", "file"),
+            ("sub/up", "file", "file"),
+            ("folder/file", "file", "file"),
+            ("out", "out", "file"),
+            ("sub/out", "out", "file"),
+            ("away", "out", "folder"),
+            ("away/passwd", "out", "file"),
+            ("round", "loop", "loop"),
+            ("nowhere", "nothing", "nothing"),
+            ("sub/file/x", "no folder", "no folder"),
+            ("fifo", "other", "other"),
+            ("pipe", "other", "other"),
+        ] {
+            assert_eq!(kinds(&inside, path), below, "{path}");
+            assert_eq!(kinds(&anywhere, path), followed, "{path}, followed");
+        }
+    }
+
+    #[test]
+    fn lists_have_what_is_served_and_nothing_else() {
+        let (_temporary, site) = site();
+        let names = |links| {
+            let root = Folder::new(&site, links).unwrap().open().unwrap();
+            let entries = root.entries(Path::new(".")).unwrap();
+            let names = entries.into_iter().map(|entry| {
+                let slash = if entry.is_folder { "/" } else { "" };
+                String::from_utf8(entry.name).unwrap() + slash
+            });
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(Links::Inside), "folder/ inside sub/");
+        assert_eq!(names(Links::Anywhere), "away/ folder/ inside out sub/");
+    }
+
+    #[test]
+    fn without_the_systems_help_no_link_is_followed_at_all() {
+        let (_temporary, site) = site();
+        let root = Folder::new(&site, Links::Inside).unwrap().open().unwrap();
+        let opens = |path: &str| {
+            let opened = walk(root.descriptor.as_fd(), Path::new(path), LOOK).ok()?;
+            let kind = File::from(opened).metadata().unwrap().file_type();
+            (kind.is_file() || kind.is_dir()).then_some(())
+        };
+        for path in [".", "sub", "sub/file"] {
+            assert!(opens(path).is_some(), "{path}");
+        }
+        for path in ["inside", "folder/file", "out", "away/passwd", "round", "sub/out", "fifo", ""]
+        {
+            assert!(opens(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_fifo_that_takes_the_place_of_a_file_is_neither_waited_for_nor_read() {
+        let (_temporary, site) = site();
+        let root = Folder::new(&site, Links::Inside).unwrap().open().unwrap();
+        // As if it had been a file when it was looked at.
+        let opened = root.open(Path::new("fifo"), READ).unwrap();
+        assert!(matches!(regular(opened), Ok(Found::Other)));
+    }
+}

@@ -1,0 +1,172 @@
+//! The body of an answer. The parts of a file are read by a thread, a piece when the client has room for
+//! it, and are all of one version.
+
+use std::collections::VecDeque;
+use std::fs::{File, Metadata};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use couplet::{Deferred, Reactor};
+use http_body::{Frame, SizeHint};
+
+/// The most bytes that are read at a time.
+const PIECE: u64 = 64 * 1024;
+
+/// Bytes in memory, and parts of a file.
+#[derive(Default)]
+pub(super) struct Content {
+    /// Law 9: at most two for each of `MOST_RANGES`, and one.
+    segments: VecDeque<Segment>,
+}
+
+enum Segment {
+    Bytes(Bytes),
+    /// Not empty.
+    Part(Arc<Version>, Range<u64>),
+}
+
+/// A file as it was when it was opened.
+pub(super) struct Version {
+    file: File,
+    metadata: Metadata,
+}
+
+impl Version {
+    pub(super) fn new(file: File, metadata: Metadata) -> Version {
+        Version { file, metadata }
+    }
+
+    /// Reads a range that is not longer than a piece.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system; and if the file was changed since, for the client may have bytes that were
+    /// replaced.
+    fn read(&self, range: &Range<u64>) -> io::Result<Bytes> {
+        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        let read = self.file.read_exact_at(&mut bytes, range.start);
+        let now = self.file.metadata()?;
+        let version = |it: &Metadata| (it.size(), it.mtime(), it.mtime_nsec());
+        if version(&now) != version(&self.metadata) {
+            return Err(io::Error::other("the file was changed while it was read"));
+        }
+        read.map(|()| bytes.into())
+    }
+}
+
+impl Content {
+    pub(super) fn push_bytes(&mut self, bytes: impl Into<Bytes>) {
+        self.segments.push_back(Segment::Bytes(bytes.into()));
+    }
+
+    pub(super) fn push_part(&mut self, version: &Arc<Version>, range: Range<u64>) {
+        if !range.is_empty() {
+            self.segments.push_back(Segment::Part(version.clone(), range));
+        }
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        let lengths = self.segments.iter().map(|segment| match segment {
+            Segment::Bytes(bytes) => bytes.len() as u64,
+            Segment::Part(_, range) => range.end - range.start,
+        });
+        lengths.sum()
+    }
+
+    /// Reads the first piece, if it is in a file. Blocks.
+    pub(super) fn read_ahead(&mut self) -> io::Result<()> {
+        if let Some((version, range)) = self.next_part() {
+            self.segments.push_front(Segment::Bytes(version.read(&range)?));
+        }
+        Ok(())
+    }
+
+    /// Takes off the next bytes, if they are in memory.
+    fn next_bytes(&mut self) -> Option<Bytes> {
+        let Some(Segment::Bytes(bytes)) = self.segments.front_mut() else { return None };
+        let bytes = std::mem::take(bytes);
+        self.segments.pop_front();
+        Some(bytes)
+    }
+
+    /// Takes off the next piece, if it is in a file.
+    fn next_part(&mut self) -> Option<(Arc<Version>, Range<u64>)> {
+        let Some(Segment::Part(version, left)) = self.segments.front_mut() else { return None };
+        let end = left.end.min(left.start.saturating_add(PIECE));
+        let (version, piece) = (version.clone(), left.start..end);
+        left.start = end;
+        if left.is_empty() {
+            self.segments.pop_front();
+        }
+        Some((version, piece))
+    }
+}
+
+/// A content on its way to the client.
+pub(super) struct Sending {
+    content: Content,
+    /// The bytes that are not sent.
+    left: u64,
+    /// The piece that is being read.
+    reading: Option<Deferred<Bytes>>,
+    reactor: Reactor,
+}
+
+impl Sending {
+    pub(super) fn new(content: Content, reactor: &Reactor) -> Sending {
+        let left = content.length();
+        Sending { content, left, reading: None, reactor: reactor.clone() }
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.reading.is_none() {
+            if let Some(bytes) = self.content.next_bytes() {
+                return Poll::Ready(Ok(Some(bytes)));
+            }
+            let Some((version, piece)) = self.content.next_part() else {
+                return Poll::Ready(Ok(None));
+            };
+            let read = move || Ok(version.read(&piece)?);
+            self.reading = Some(self.reactor.defer_to_thread(read));
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
+        let read = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        Poll::Ready(read.map(Some).map_err(|failure| io::Error::other(failure.to_string())))
+    }
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let polled = ready!(self.poll_bytes(cx)).inspect_err(|error| {
+            tracing::warn!(%error, "an answer is broken off");
+            self.content = Content::default();
+        });
+        let frame = polled.map(|bytes| {
+            let bytes = bytes?;
+            self.left = self.left.saturating_sub(bytes.len() as u64);
+            Some(Frame::data(bytes))
+        });
+        Poll::Ready(frame.transpose())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,114 @@
+//! The path of a URL as a path below the folder that is served: RFC 3986, 3.3.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+
+/// The characters of a name that are encoded in a URL: all but the unreserved ones (RFC 3986, 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A path below the folder. It consists of plain names: none is `..`, and none contains a slash or NUL.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Empty for the folder itself.
+    path: PathBuf,
+    /// The URL ends with a slash, as the URL of a folder does.
+    pub(super) is_folder: bool,
+}
+
+impl Target {
+    /// The target of a URL's path. `None` if the path leads out of the folder, can't name a file, or
+    /// has a hidden name that is not allowed.
+    pub(super) fn of(path: &str, is_hidden_allowed: bool) -> Option<Target> {
+        let mut below = PathBuf::new();
+        for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+            let name: Vec<u8> = percent_decode_str(segment).collect();
+            let is_plain = !matches!(&*name, b"." | b"..") && !name.iter().any(is_forbidden);
+            if !is_plain || (is_hidden(&name) && !is_hidden_allowed) {
+                return None;
+            }
+            below.push(OsStr::from_bytes(&name));
+        }
+        Some(Target { path: below, is_folder: path.ends_with('/') })
+    }
+
+    /// The path, relative to the folder.
+    pub(super) fn path(&self) -> &Path {
+        if self.path.as_os_str().is_empty() { Path::new(".") } else { &self.path }
+    }
+
+    /// The path of the URL, as a folder has it. It has one slash at its beginning: a client would take
+    /// the name after two for a host.
+    pub(super) fn url(&self) -> String {
+        let names = self.path.iter().map(|name| encoded(name.as_bytes()) + "/");
+        names.fold("/".to_owned(), |url, name| url + &name)
+    }
+}
+
+/// True for the names that lists of files leave out.
+pub(super) fn is_hidden(name: &[u8]) -> bool {
+    name.starts_with(b".")
+}
+
+/// A name as a segment of a URL's path.
+pub(super) fn encoded(name: &[u8]) -> String {
+    percent_encode(name, ENCODED).to_string()
+}
+
+fn is_forbidden(byte: &u8) -> bool {
+    matches!(byte, b'/' | 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_nowhere_else() {
+        let to = |path| Target::of(path, false).map(|target| target.path().to_owned());
+        for (path, below) in [
+            ("/", "."),
+            ("", "."),
+            ("//", "."),
+            ("/a/b%20c/", "a/b c"),
+            ("//etc/", "etc"),
+            ("/a//b", "a/b"),
+            ("/a..b/...c", "a..b/...c"),
+            ("/%", "%"),
+            ("/%5c..%5cx", "\\..\\x"),
+        ] {
+            let allowed = Target::of(path, true).map(|target| target.path().to_owned());
+            assert_eq!(allowed, Some(below.into()), "{path}");
+        }
+        assert_eq!(to("/%ff"), Some(OsStr::from_bytes(b"\xff").into()));
+        for path in
+            ["/../", "/a/../../", "/%2e%2e/", "/a/%2e%2e%2fb", "/%2fetc", "/a%00", "/.", "/a/./b"]
+        {
+            assert_eq!(Target::of(path, true), None, "{path}");
+            assert_eq!(to(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn hidden_names_are_allowed_only_if_asked_for() {
+        for path in ["/.git/config", "/a/.b", "/%2egit", "/...c"] {
+            assert_eq!(Target::of(path, false), None, "{path}");
+            assert!(Target::of(path, true).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_url_of_a_folder_has_no_host() {
+        for (path, url) in [
+            ("//evil.test", "/evil.test/"),
+            ("///evil.test/a", "/evil.test/a/"),
+            ("/%5cevil.test", "/%5Cevil.test/"),
+            ("/a b/%c3%a4?", "/a%20b/%C3%A4%3F/"),
+            ("/", "/"),
+        ] {
+            assert_eq!(Target::of(path, false).map(|target| target.url()), Some(url.into()));
+        }
+    }
+}

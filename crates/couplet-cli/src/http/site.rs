@@ -1,0 +1,232 @@
+//! The answers of `couplet serve`: files, their ranges, lists of folders, redirections and refusals.
+//!
+//! All of this may wait for a disk, so it runs in a thread.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use couplet::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use rustix::io::Errno;
+
+use super::beneath::{Folder, Found, Links, Root};
+use super::conditions::{self, Validators, Verdict};
+use super::content::{Content, Version};
+use super::listing;
+use super::path::{Target, is_hidden};
+use super::ranges::{self, Wanted};
+use crate::cli;
+
+/// The name of the file that is served for its folder.
+const INDEX: &str = "index.html";
+
+/// A folder, and the rules for its names.
+pub(super) struct Site {
+    folder: Folder,
+    /// Names that begin with a dot are served.
+    hidden: bool,
+}
+
+/// A request without its body, and the loop's time and a random number.
+pub(super) struct Asked {
+    pub(super) request: Request<()>,
+    /// Since 1970.
+    pub(super) now: Duration,
+    pub(super) random: u64,
+}
+
+type Answer = Response<Content>;
+
+impl Site {
+    /// # Errors
+    ///
+    /// If the folder is not one, or can't be read.
+    pub(super) fn new(options: &cli::HttpServe) -> io::Result<Site> {
+        let links = if options.follow { Links::Anywhere } else { Links::Inside };
+        Ok(Site { folder: Folder::new(&options.folder, links)?, hidden: options.hidden })
+    }
+
+    /// Answers a request. Blocks.
+    pub(super) fn answer(&self, asked: &Asked) -> Answer {
+        let is_head = asked.request.method() == Method::HEAD;
+        if !is_head && asked.request.method() != Method::GET {
+            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED);
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        let mut answer = self.found(asked).unwrap_or_else(|error| refusal(&error));
+        if is_head {
+            let length = answer.body().length();
+            answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            return answer.map(|_| Content::default());
+        }
+        match answer.body_mut().read_ahead() {
+            Ok(()) => answer,
+            Err(error) => refusal(&error),
+        }
+    }
+
+    fn found(&self, asked: &Asked) -> io::Result<Answer> {
+        let url = asked.request.uri();
+        let Some(target) = Target::of(url.path(), self.hidden) else {
+            return Ok(plain(StatusCode::NOT_FOUND));
+        };
+        let root = self.folder.open()?;
+        match root.find(target.path())? {
+            Found::File(file, metadata) if !target.is_folder => {
+                Ok(file_answer(asked, target.path(), file, metadata))
+            }
+            Found::Folder if target.is_folder => self.folder_answer(asked, &root, &target),
+            Found::Folder => Ok(redirection(&target, url.query())),
+            Found::File(..) | Found::Other => Ok(plain(StatusCode::NOT_FOUND)),
+        }
+    }
+
+    /// The index of a folder, or else the list of its files.
+    fn folder_answer(&self, asked: &Asked, root: &Root, target: &Target) -> io::Result<Answer> {
+        let index = target.path().join(INDEX);
+        match root.find(&index) {
+            Ok(Found::File(file, metadata)) => {
+                return Ok(file_answer(asked, &index, file, metadata));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(Found::Folder | Found::Other) | Err(_) => {}
+        }
+        if let Some(answer) = conditional(asked, &Validators::default()) {
+            return Ok(answer);
+        }
+        let mut entries = root.entries(target.path())?;
+        entries.retain(|entry| self.hidden || !is_hidden(&entry.name));
+        let page = listing::page(&target.url(), &entries);
+        Ok(document(StatusCode::OK, "text/html; charset=utf-8", page))
+    }
+}
+
+/// The answer of a file, of its ranges, or of its conditions.
+fn file_answer(asked: &Asked, path: &Path, file: File, metadata: Metadata) -> Answer {
+    let validators = Validators::of(&metadata, asked.now);
+    if let Some(answer) = conditional(asked, &validators) {
+        return answer;
+    }
+    let kind = mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream");
+    let (size, version) = (metadata.len(), Arc::new(Version::new(file, metadata)));
+    let headers = asked.request.headers();
+    let has_ranges =
+        asked.request.method() == Method::GET && conditions::range_applies(headers, &validators);
+    let wanted = if has_ranges { ranges::wanted(headers, size) } else { Wanted::Whole };
+    let mut content = Content::default();
+    let mut answer = match wanted {
+        Wanted::Whole => {
+            content.push_part(&version, 0..size);
+            typed(StatusCode::OK, kind, content)
+        }
+        Wanted::Unsatisfiable => {
+            let mut answer = plain(StatusCode::RANGE_NOT_SATISFIABLE);
+            set(&mut answer, header::CONTENT_RANGE, format!("bytes */{size}"));
+            answer
+        }
+        Wanted::Parts(parts) => match &*parts {
+            [part] => {
+                content.push_part(&version, part.clone());
+                let mut answer = typed(StatusCode::PARTIAL_CONTENT, kind, content);
+                let range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+                set(&mut answer, header::CONTENT_RANGE, range);
+                answer
+            }
+            parts => {
+                // Random, because the file must not contain it.
+                let boundary = format!("{:016x}", asked.random);
+                for part in parts {
+                    let (first, last) = (part.start, part.end - 1);
+                    content.push_bytes(format!(
+                        "\r\n--{boundary}\r\nContent-Type: {kind}\r\n\
+                         Content-Range: bytes {first}-{last}/{size}\r\n\r\n"
+                    ));
+                    content.push_part(&version, part.clone());
+                }
+                content.push_bytes(format!("\r\n--{boundary}--\r\n"));
+                let kind = format!("multipart/byteranges; boundary={boundary}");
+                typed(StatusCode::PARTIAL_CONTENT, &kind, content)
+            }
+        },
+    };
+    answer.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if answer.status().is_success() {
+        let etag = validators.etag().map(|value| (header::ETAG, value));
+        let modified = validators.last_modified().map(|value| (header::LAST_MODIFIED, value));
+        answer.headers_mut().extend(etag.into_iter().chain(modified));
+    }
+    answer
+}
+
+/// The answer to a request whose conditions rule out the content: RFC 9110, 13.
+fn conditional(asked: &Asked, validators: &Validators) -> Option<Answer> {
+    match conditions::judge(asked.request.headers(), validators) {
+        Verdict::Proceed => None,
+        Verdict::Failed => Some(plain(StatusCode::PRECONDITION_FAILED)),
+        Verdict::NotModified => {
+            let mut answer = Response::new(Content::default());
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+            answer.headers_mut().extend(validators.etag().map(|value| (header::ETAG, value)));
+            Some(answer)
+        }
+    }
+}
+
+/// Sends the client to the URL of a folder that has its slash.
+fn redirection(target: &Target, query: Option<&str>) -> Answer {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let mut answer = plain(StatusCode::TEMPORARY_REDIRECT);
+    set(&mut answer, header::LOCATION, target.url() + &query);
+    answer
+}
+
+/// The answer to a request that meets an error of the system.
+fn refusal(error: &io::Error) -> Answer {
+    plain(match Errno::from_io_error(error) {
+        Some(
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::NAMETOOLONG
+            | Errno::LOOP
+            | Errno::XDEV
+            | Errno::INVAL
+            | Errno::ILSEQ
+            | Errno::NXIO
+            | Errno::NODEV,
+        ) => StatusCode::NOT_FOUND,
+        Some(Errno::ACCESS | Errno::PERM) => StatusCode::FORBIDDEN,
+        _ => {
+            tracing::warn!(%error, "a request cannot be answered");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    })
+}
+
+/// A status, and its meaning as a line of text.
+pub(super) fn plain(status: StatusCode) -> Answer {
+    let meaning = status.canonical_reason().unwrap_or("error").to_lowercase();
+    document(status, "text/plain; charset=utf-8", meaning + "\n")
+}
+
+fn document(status: StatusCode, kind: &str, text: String) -> Answer {
+    let mut content = Content::default();
+    content.push_bytes(text);
+    typed(status, kind, content)
+}
+
+fn typed(status: StatusCode, kind: &str, content: Content) -> Answer {
+    let mut answer = Response::new(content);
+    *answer.status_mut() = status;
+    set(&mut answer, header::CONTENT_TYPE, kind.to_owned());
+    answer
+}
+
+/// Sets a header, unless the value is none that HTTP allows.
+fn set(answer: &mut Answer, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+        answer.headers_mut().insert(name, value);
+    }
+}

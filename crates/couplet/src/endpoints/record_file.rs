@@ -1,0 +1,287 @@
+//! Files that grow by records, such as lines or the packets of a capture: [`RecordFile`].
+//!
+//! A file is open once in this process, however many loops and connections write to it. Each record is one
+//! `write`, so records of other programs never lie within it. A record that was cut, by a full disk or by
+//! the death of a program, is removed before anything follows it.
+
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::layers::Pcap;
+use crate::panics::lock;
+
+/// The most bytes of a record in a capture: far more than we write, and than other programs do.
+const LONGEST_PACKET: u32 = 256 * 1024;
+
+/// A kind of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Records {
+    Lines,
+    Packets,
+}
+
+/// An open file of records; shared by all that write to it.
+#[derive(Debug)]
+pub(super) struct RecordFile {
+    path: PathBuf,
+    records: Records,
+    state: Mutex<Option<Open>>,
+}
+
+/// As long as records can be written.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    id: FileId,
+    /// Bytes in the file, and the most that may be.
+    length: u64,
+    limit: u64,
+}
+
+/// The device and the inode of a regular file.
+type FileId = Option<(u64, u64)>;
+
+/// The files that are open. Law 9: one for each file that an endpoint names.
+static OPEN: Mutex<Vec<Weak<RecordFile>>> = Mutex::new(Vec::new());
+
+impl RecordFile {
+    /// Opens a file, or finds it among the open ones. With several limits the least counts.
+    ///
+    /// Only regular files, and devices: a reader that stops would stop the loop.
+    pub(super) fn open(path: &str, records: Records, limit: u64) -> io::Result<Arc<RecordFile>> {
+        let mut others = lock(&OPEN);
+        others.retain(|other| other.strong_count() > 0);
+        let mut file = open(Path::new(path), records)?;
+        let found = file.metadata()?;
+        check_type(found.file_type())?;
+        let id = id(&found);
+        let same = |other: &Arc<RecordFile>| id.is_some() && other.id() == Some(id);
+        if let Some(other) = others.iter().filter_map(Weak::upgrade).find(same) {
+            return other.limited(records, limit);
+        }
+        let length = match found.is_file() {
+            true => resume(&mut file, records, path)?,
+            false => begin(&mut file, records)?,
+        };
+        let state = Mutex::new(Some(Open { file, id, length, limit }));
+        let file = Arc::new(RecordFile { path: path.into(), records, state });
+        others.push(Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    /// Appends a record, unless an earlier one could not be written.
+    pub(super) fn append(&self, record: &[u8]) {
+        let mut state = lock(&self.state);
+        let Some(open) = state.as_mut() else { return };
+        let path = self.path.display();
+        if open.length.saturating_add(record.len() as u64) > open.limit {
+            tracing::info!(file = %path, limit = open.limit, "the traffic log ends here: it is as long as it may be");
+            *state = None;
+        } else if let Err(error) = open.write(record) {
+            log_warn!(file = %path, %error, "the traffic log ends here");
+            *state = None;
+        }
+    }
+
+    /// None once nothing more is written.
+    fn id(&self) -> Option<FileId> {
+        lock(&self.state).as_ref().map(|open| open.id)
+    }
+
+    /// The same file for another endpoint.
+    fn limited(self: Arc<Self>, records: Records, limit: u64) -> io::Result<Arc<RecordFile>> {
+        if self.records != records {
+            return Err(io::Error::other("another log writes it in another form"));
+        }
+        if let Some(open) = lock(&self.state).as_mut() {
+            open.limit = open.limit.min(limit);
+        }
+        Ok(self)
+    }
+}
+
+impl Drop for Open {
+    /// A child that is being started may have the file for a moment longer, and its lock.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(%error, "a log was not unlocked");
+        }
+    }
+}
+
+impl Open {
+    /// Writes a whole record or nothing of it.
+    fn write(&mut self, record: &[u8]) -> io::Result<()> {
+        let mut rest = record;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => {
+                    return self.cut(record.len() - rest.len(), io::ErrorKind::WriteZero.into());
+                }
+                Ok(n) => rest = &rest[n..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.cut(record.len() - rest.len(), error),
+            }
+        }
+        self.length += record.len() as u64;
+        Ok(())
+    }
+
+    /// Removes the beginning of a record whose rest could not be written, if it is still the end of the
+    /// file.
+    fn cut(&mut self, written: usize, error: io::Error) -> io::Result<()> {
+        if written > 0 {
+            let end = self.file.stream_position()?;
+            if self.file.metadata()?.len() == end {
+                self.file.set_len(end - written as u64)?;
+            }
+        }
+        Err(error)
+    }
+}
+
+/// A file as a capture writes it: a record with each write.
+pub(super) struct Appending(pub(super) Arc<RecordFile>);
+
+impl Write for Appending {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        self.0.append(record);
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Never waits: the opening of a FIFO would, until another program opens it too.
+fn open(path: &Path, records: Records) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).read(records == Records::Packets);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags((rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32);
+    }
+    options.open(path).map_err(|error| {
+        let found = fs::metadata(path).and_then(|found| check_type(found.file_type()));
+        found.err().filter(|_| fs::metadata(path).is_ok()).unwrap_or(error)
+    })
+}
+
+/// A capture is written by one program at a time, so that none cuts what another is writing.
+fn lock_capture(file: &File) -> io::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(fs::TryLockError::WouldBlock) => Err(io::Error::other("another program writes it")),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(unix)]
+fn check_type(found: FileType) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = match () {
+        () if found.is_file() || found.is_char_device() => return Ok(()),
+        () if found.is_fifo() => "a pipe",
+        () if found.is_socket() => "a socket",
+        () if found.is_dir() => "a folder",
+        () => "a disk",
+    };
+    let text =
+        format!("it is {kind}, where a log may have to wait for its reader: it needs a file");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
+#[cfg(not(unix))]
+fn check_type(_: FileType) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn id(found: &Metadata) -> FileId {
+    use std::os::unix::fs::MetadataExt;
+    found.is_file().then(|| (found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn id(_: &Metadata) -> FileId {
+    None
+}
+
+/// Begins a file; returns its length.
+fn begin(file: &mut File, records: Records) -> io::Result<u64> {
+    match records {
+        Records::Lines => Ok(0),
+        Records::Packets => {
+            file.write_all(&Pcap::HEADER)?;
+            Ok(Pcap::HEADER.len() as u64)
+        }
+    }
+}
+
+/// Prepares a regular file for more; returns its length.
+fn resume(file: &mut File, records: Records, path: &str) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    match records {
+        // Lines of other programs are not ours to cut.
+        Records::Lines => {
+            if length > 0 && !ends_a_line(path)? {
+                file.write_all(b"\n")?;
+            }
+            file.metadata().map(|found| found.len())
+        }
+        Records::Packets => {
+            lock_capture(file)?;
+            let whole = whole_packets(file, length)?;
+            if whole < length {
+                log_warn!(
+                    file = path,
+                    bytes = length - whole,
+                    "cut the end of a capture: a packet that was not written whole"
+                );
+                file.set_len(whole)?;
+            }
+            if whole == 0 { begin(file, records) } else { Ok(whole) }
+        }
+    }
+}
+
+/// Whether a file ends with a line end. A file that cannot be read counts as one that does.
+fn ends_a_line(path: &str) -> io::Result<bool> {
+    let Ok(mut file) = File::open(path) else { return Ok(true) };
+    let mut last = [b'\n'];
+    file.seek(io::SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+/// The length of a capture up to its last whole packet; 0 if there is no whole header.
+fn whole_packets(file: &File, length: u64) -> io::Result<u64> {
+    let mut reader = BufReader::with_capacity(64 * 1024, file);
+    reader.rewind()?;
+    let mut header = Vec::new();
+    reader.by_ref().take(Pcap::HEADER.len() as u64).read_to_end(&mut header)?;
+    if !Pcap::HEADER.starts_with(&header) {
+        return Err(io::Error::other("it exists, and is not a capture file of this kind"));
+    }
+    if header.len() < Pcap::HEADER.len() {
+        return Ok(0);
+    }
+    let mut whole = header.len() as u64;
+    let mut packet = [0; 16];
+    while whole + 16 <= length {
+        reader.read_exact(&mut packet)?;
+        let [.., a, b, c, d, _, _, _, _] = packet;
+        let size = u32::from_le_bytes([a, b, c, d]);
+        let end = whole + 16 + u64::from(size);
+        if size > LONGEST_PACKET || end > length {
+            break;
+        }
+        reader.seek_relative(i64::from(size))?;
+        whole = end;
+    }
+    Ok(whole)
+}

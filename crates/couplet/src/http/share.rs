@@ -1,0 +1,276 @@
+//! [`Share`]: how many bytes of its answers a connection holds for a client that does not take them.
+//!
+//! An answer passes a piece of its body to hyper only in its turn. While the connection holds less than its
+//! share, every answer has one; then they wait, and take turns as pieces leave. hyper and h2 hold a piece
+//! until the transport has taken it, or until its stream ends.
+//!
+//! Streams whose windows are closed can hold the whole share. So when nothing that is held can leave, the
+//! answers that hold nothing get a turn each, as far as the server's share allows.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::options::HttpOptions;
+use crate::Transport;
+
+/// A connection's share once the server's is used up, in bytes.
+const LEAST: usize = 64 * 1024;
+
+/// The share of a server: of its connections together.
+pub(super) struct Pool {
+    most: usize,
+    /// Of each connection.
+    each: usize,
+    held: Cell<usize>,
+}
+
+impl Pool {
+    pub(super) fn new(options: &HttpOptions) -> Rc<Pool> {
+        let HttpOptions { max_unsent_of_all: most, max_unsent: each, .. } = *options;
+        Rc::new(Pool { most, each, held: Cell::new(0) })
+    }
+
+    fn has_room(&self) -> bool {
+        self.held.get() < self.most
+    }
+}
+
+/// The share of a connection. The transport knows how much of it is held.
+pub(super) struct Share {
+    transport: Transport,
+    pool: Rc<Pool>,
+    /// Made for the first wait: most connections need none.
+    queue: OnceCell<Box<Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Law 9: one for each open request.
+    waiting: RefCell<VecDeque<Rc<Place>>>,
+    /// One of those that waited has its turn.
+    is_granted: Cell<bool>,
+    /// The connection has ended.
+    is_over: Cell<bool>,
+    /// Bytes that hyper copied from WebSockets: since the transport last took all it could, and before.
+    copied: Cell<[usize; 2]>,
+}
+
+/// The claim of one answer to the share of its connection.
+#[derive(Default)]
+pub(super) struct Claim {
+    held: Cell<usize>,
+    /// Made for its first wait.
+    place: OnceCell<Rc<Place>>,
+}
+
+/// A claim's place in the queue.
+#[derive(Default)]
+struct Place {
+    standing: Cell<Standing>,
+    holds_nothing: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    Away,
+    Queued,
+    /// It has its turn.
+    Granted,
+}
+
+impl Claim {
+    fn standing(&self) -> Standing {
+        self.place.get().map_or(Standing::Away, |place| place.standing.get())
+    }
+
+    fn set_held(&self, held: usize) {
+        self.held.set(held);
+        if let Some(place) = self.place.get() {
+            place.holds_nothing.set(held == 0);
+        }
+    }
+}
+
+impl Share {
+    pub(super) fn new(transport: &Transport, pool: &Rc<Pool>) -> Share {
+        Share { transport: transport.clone(), pool: pool.clone(), queue: OnceCell::new() }
+    }
+
+    fn queue(&self) -> &Queue {
+        self.queue.get_or_init(Box::default)
+    }
+
+    fn held(&self) -> usize {
+        self.transport.cell.held_by_guest()
+    }
+
+    /// Ready in the turn of this claim, which [`end_turn`](Self::end_turn) ends. Otherwise its task is woken
+    /// for it. `queued` is called when its wait begins: the connection may be [`idle`](Self::idle).
+    #[inline]
+    pub(super) fn poll_turn(
+        &self,
+        claim: &Claim,
+        cx: &Context<'_>,
+        queued: impl FnOnce(),
+    ) -> Poll<()> {
+        match claim.standing() {
+            Standing::Granted => Poll::Ready(()),
+            Standing::Away
+                if self.has_room() && self.queue.get().is_none_or(|it| it.is_empty()) =>
+            {
+                Poll::Ready(())
+            }
+            standing => {
+                self.wait(claim, cx);
+                if standing == Standing::Away {
+                    queued();
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    #[cold]
+    fn wait(&self, claim: &Claim, cx: &Context<'_>) {
+        let place = claim.place.get_or_init(Rc::default);
+        let before = place.waker.replace(Some(cx.waker().clone()));
+        drop(before);
+        if place.standing.get() == Standing::Away {
+            place.standing.set(Standing::Queued);
+            place.holds_nothing.set(claim.held.get() == 0);
+            self.queue().waiting.borrow_mut().push_back(place.clone());
+            self.advance();
+        }
+    }
+
+    /// Ends a turn, in which the claim may have taken hold of a piece. True if others wait for the connection
+    /// to be idle.
+    pub(super) fn end_turn(&self, claim: &Claim) -> bool {
+        let Some(queue) = self.queue.get() else { return false };
+        if let Some(place) = claim.place.get()
+            && place.standing.get() == Standing::Granted
+        {
+            place.standing.set(Standing::Away);
+            queue.is_granted.set(false);
+        }
+        self.advance();
+        !queue.is_granted.get() && !queue.is_empty()
+    }
+
+    /// The answer is complete, or was given up. Its pieces may still be held.
+    pub(super) fn leave(&self, claim: &Claim) {
+        let (Some(place), Some(queue)) = (claim.place.get(), self.queue.get()) else { return };
+        match place.standing.replace(Standing::Away) {
+            Standing::Away => {}
+            Standing::Queued => queue.waiting.borrow_mut().retain(|one| !Rc::ptr_eq(one, place)),
+            Standing::Granted => {
+                queue.is_granted.set(false);
+                self.advance();
+            }
+        }
+    }
+
+    pub(super) fn hold(&self, claim: &Claim, count: usize) {
+        claim.set_held(claim.held.get() + count);
+        self.set_held(self.held() + count);
+    }
+
+    pub(super) fn release(&self, claim: &Claim, count: usize) {
+        claim.set_held(claim.held.get() - count);
+        self.release_held(count);
+    }
+
+    /// hyper has copied bytes that were held for a WebSocket, and does not report when they leave.
+    #[cfg(feature = "websocket")]
+    pub(super) fn copied(&self, claim: &Claim, count: usize) {
+        claim.set_held(claim.held.get() - count);
+        let copied = &self.queue().copied;
+        let [new, old] = copied.get();
+        copied.set([new + count, old]);
+    }
+
+    /// Nothing more can leave, though the transport has room: the windows of the streams are closed.
+    pub(super) fn idle(&self) {
+        // Bytes that were copied before the last time have left, or wait for a window.
+        let Some(queue) = self.queue.get() else { return };
+        let [new, old] = queue.copied.replace([0; 2]);
+        queue.copied.set([0, new]);
+        self.release_held(old);
+        self.advance();
+        if !queue.is_granted.get() && self.pool.has_room() {
+            queue.grant(|place| place.holds_nothing.get());
+        }
+    }
+
+    /// The connection has ended. Wakes the waiting answers: hyper reports the reason to them.
+    pub(super) fn end(&self) {
+        let queue = self.queue();
+        queue.is_over.set(true);
+        let waiting = queue.waiting.take();
+        for place in waiting {
+            place.standing.set(Standing::Away);
+            let waker = place.waker.take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let each = self.pool.each;
+        let most = if self.pool.has_room() { each } else { each.min(LEAST) };
+        self.held() < most || self.queue.get().is_some_and(|queue| queue.is_over.get())
+    }
+
+    fn set_held(&self, held: usize) {
+        let pool = &self.pool;
+        pool.held.set(pool.held.get() - self.held() + held);
+        self.transport.cell.set_held_by_guest(held);
+    }
+
+    fn release_held(&self, count: usize) {
+        if count > 0 {
+            self.set_held(self.held() - count);
+            self.advance();
+        }
+    }
+
+    /// Grants the first claim in the queue its turn, if there is room.
+    fn advance(&self) {
+        if let Some(queue) = self.queue.get()
+            && !queue.is_granted.get()
+            && self.has_room()
+        {
+            queue.grant(|_| true);
+        }
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.waiting.borrow().is_empty()
+    }
+
+    fn grant(&self, is_fit: impl Fn(&Place) -> bool) {
+        let mut waiting = self.waiting.borrow_mut();
+        let first = waiting.iter().position(|place| is_fit(place));
+        let Some(place) = first.and_then(|at| waiting.remove(at)) else { return };
+        drop(waiting);
+        place.standing.set(Standing::Granted);
+        self.is_granted.set(true);
+        let waker = place.waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set_held(0);
+    }
+}

@@ -1,0 +1,73 @@
+//! Programs at the other end of adopted connections, which are to end with them: the end of a run waits
+//! until they have exited, and kills those that are left.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::Reactor;
+use super::turn::Core;
+use crate::error::Reason;
+use crate::panics::contain;
+
+/// A program at the other end of an adopted connection.
+pub(crate) trait Dependent: Any {
+    /// Its connection is lost, with this reason if it was made. Called at least once.
+    fn lost(self: Rc<Self>, reason: Option<&Reason>);
+
+    /// The run is over: it must not stay.
+    fn kill(&self);
+}
+
+/// Identifies a dependent of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DependentId(u64);
+
+/// The dependents of a loop that have not exited.
+#[derive(Default)]
+pub(super) struct Dependents {
+    next: u64,
+    running: BTreeMap<DependentId, Rc<dyn Dependent>>,
+}
+
+impl Dependents {
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+}
+
+/// Reports the loss of a connection to its dependent, also when the connection is never made.
+pub(super) struct Attached(pub(super) Rc<dyn Dependent>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        contain("the loss of a program's connection", || self.0.clone().lost(None));
+    }
+}
+
+impl Reactor {
+    /// The end of a run waits for this program from now on.
+    pub(crate) fn add_dependent(&self, dependent: Rc<dyn Dependent>) -> DependentId {
+        let mut dependents = self.records.dependents.borrow_mut();
+        dependents.next += 1;
+        let id = DependentId(dependents.next);
+        dependents.running.insert(id, dependent);
+        id
+    }
+
+    /// It has exited, or cannot be waited for.
+    pub(crate) fn remove_dependent(&self, id: DependentId) {
+        let removed = self.records.dependents.borrow_mut().running.remove(&id);
+        drop(removed);
+    }
+}
+
+impl Core {
+    /// Kills the programs that have not exited.
+    pub(super) fn kill_dependents(&self) {
+        let running = std::mem::take(&mut self.reactor.records.dependents.borrow_mut().running);
+        for dependent in running.into_values() {
+            contain("the end of a program", || dependent.kill());
+        }
+    }
+}

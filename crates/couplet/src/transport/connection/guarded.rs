@@ -1,0 +1,163 @@
+//! The layers of a connection, behind a net.
+//!
+//! Layers are user code: each of their methods, and the drop of each, may panic. [`GuardedLayers::call`]
+//! is the only way to call them. A panic becomes an error and drops them all, so that none is called
+//! again; their outboxes stay, empty. Between calls a connection asks nothing of its layers: it reads
+//! what was measured at the end of the last call.
+
+#[cfg(feature = "sim")]
+use std::any::TypeId;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::driver::{Outbox, Spares};
+use crate::error::Reason;
+use crate::layers::{Layer, LayerWaker, Layers, Opened};
+use crate::panics::{Contained, caught, log_text};
+
+pub(super) struct GuardedLayers {
+    layers: Layers,
+    /// Bytes in the layers, without those at the bottom.
+    above_bottom: usize,
+    deadline: Option<Instant>,
+    /// Since [`take_moved`](Self::take_moved).
+    deadline_moved: bool,
+}
+
+impl GuardedLayers {
+    /// From the socket up. The second value is the text of a panic.
+    pub(super) fn new(
+        layers: Vec<Box<dyn Layer>>,
+        spares: &Rc<Spares>,
+        waker: &dyn Fn() -> LayerWaker,
+    ) -> (GuardedLayers, Result<(), String>) {
+        let layers = Layers::placed(layers, spares);
+        let mut guarded =
+            GuardedLayers { layers, above_bottom: 0, deadline: None, deadline_moved: false };
+        let begun = guarded.call(|layers| {
+            layers.attach(waker);
+            layers.begin();
+        });
+        (guarded, begun)
+    }
+
+    /// Calls the layers. The error is the text of a panic.
+    #[inline(always)]
+    pub(super) fn call<R>(&mut self, f: impl FnOnce(&mut Layers) -> R) -> Result<R, String> {
+        let outcome = caught(|| {
+            let outcome = f(&mut self.layers);
+            let (above_bottom, deadline) = self.layers.measured();
+            self.above_bottom = above_bottom;
+            if self.deadline != deadline {
+                (self.deadline, self.deadline_moved) = (deadline, true);
+            }
+            outcome
+        });
+        if outcome.is_err() {
+            self.clear_out();
+        }
+        outcome
+    }
+
+    /// Adds a layer on top of a live connection: [`Layers::push_boxed`].
+    pub(super) fn push(
+        &mut self,
+        mut layer: Contained<Box<dyn Layer>>,
+        waker: &dyn Fn() -> LayerWaker,
+        clear: &mut Outbox,
+        now: Instant,
+    ) -> Result<Result<(), Reason>, String> {
+        self.call(|layers| {
+            layer.attach(waker);
+            layers.push_contained(layer, clear, now)
+        })
+    }
+
+    /// The kinds of the layers, unless one of them panics.
+    #[cfg(feature = "sim")]
+    pub(super) fn kinds(&self) -> Option<Vec<TypeId>> {
+        caught(|| self.layers.kinds()).ok()
+    }
+
+    #[cold]
+    fn clear_out(&mut self) {
+        self.layers.clear_out();
+        (self.above_bottom, self.deadline, self.deadline_moved) = (0, None, true);
+    }
+
+    /// Drops all bytes: [`Layers::clear`].
+    #[cold]
+    pub(super) fn clear(&mut self) {
+        if let Err(text) = self.call(Layers::clear) {
+            log_text("a layer", &text);
+        }
+    }
+
+    /// The socket's stream has ended, which the layers learn in the next feed.
+    pub(super) fn end(&mut self) {
+        self.layers.ended();
+    }
+
+    /// Nothing more comes up. The layers may still send what they hold.
+    pub(super) fn fail(&mut self) {
+        self.layers.fail();
+    }
+
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        self.layers.keep(bytes);
+    }
+
+    #[inline]
+    pub(super) fn bottom(&mut self) -> &mut Outbox {
+        self.layers.bottom()
+    }
+
+    /// Bytes in the layers, without those at the bottom.
+    #[inline]
+    pub(super) fn above_bottom(&self) -> usize {
+        self.above_bottom
+    }
+
+    #[inline]
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether the deadline has moved since the last such call.
+    #[inline]
+    pub(super) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.deadline_moved)
+    }
+
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.layers.is_open()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.layers.has_failed()
+    }
+
+    pub(super) fn opened(&self) -> &Opened {
+        self.layers.opened()
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.layers.is_behind()
+    }
+
+    pub(super) fn has_spent(&self) -> bool {
+        self.layers.has_spent()
+    }
+
+    #[inline]
+    pub(super) fn has_spent_above_bottom(&self) -> bool {
+        self.layers.has_spent_above_bottom()
+    }
+
+    pub(super) fn take_spent(&mut self) -> Vec<Bytes> {
+        self.layers.take_spent()
+    }
+}

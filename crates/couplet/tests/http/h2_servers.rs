@@ -1,0 +1,593 @@
+//! The client beside servers of HTTP/2 that write frames by hand: bodies that are cut, requests that are
+//! refused, connections that say goodbye.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::http::{
+    Body, BodyError, Client, ClientOptions, HttpError, HttpOptions, Method, Request, Response,
+};
+use couplet::{Bytes, Deferred, Reactor, Result, Stream};
+
+use futures_util::future::{FutureExt, join_all};
+
+use crate::client::{connections, secs, text, trusted};
+use crate::http2::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS,
+    frame,
+};
+use crate::kit::{TO, beside_service, heard};
+
+const URL: &str = "https://localhost:8443/";
+const INTERNAL_ERROR: u32 = 2;
+const CANCEL: u32 = 8;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// A client's connection, frame by frame.
+pub(crate) struct Wire {
+    stream: Stream,
+}
+
+impl Wire {
+    async fn new(mut stream: Stream) -> Result<Wire> {
+        // The preface: RFC 9113, 3.4.
+        stream.read_exact(&mut [0; 24]).await?;
+        stream.write_all(frame(SETTINGS, 0, 0, b"")).await?;
+        Ok(Wire { stream })
+    }
+
+    /// The next frame, its acknowledgement sent; `None` if the client has closed.
+    async fn frame(&mut self) -> Result<Option<(u8, u8, u32, Vec<u8>)>> {
+        let mut head = [0; 9];
+        if self.stream.read_exact(&mut head).await.is_err() {
+            return Ok(None);
+        }
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.stream.read_exact(&mut payload).await?;
+        if kind == SETTINGS && flags == 0 {
+            self.send(&[frame(SETTINGS, 1, 0, b"")]).await?;
+        }
+        Ok(Some((kind, flags, u32::from_be_bytes(stream), payload)))
+    }
+
+    /// The stream of the next request, whose body may follow; `None` if the client has closed.
+    async fn request(&mut self) -> Result<Option<u32>> {
+        while let Some((kind, _, stream, _)) = self.frame().await? {
+            if kind == HEADERS {
+                return Ok(Some(stream));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The body of the request that has begun.
+    async fn upload(&mut self) -> Result<Vec<u8>> {
+        let mut whole = Vec::new();
+        while let Some((kind, flags, _, payload)) = self.frame().await? {
+            if kind == DATA {
+                whole.extend(payload);
+                if flags & END_STREAM != 0 {
+                    break;
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn send(&mut self, frames: &[Vec<u8>]) -> Result<()> {
+        Ok(self.stream.write_all(frames.concat()).await?)
+    }
+}
+
+/// The head of an answer of 200 with this Content-Length, by HPACK (RFC 7541, 6).
+fn head(stream: u32, length: Option<&str>) -> Vec<u8> {
+    let length = length.map(|text| [&[0x0f, 0x0d, text.len() as u8], text.as_bytes()].concat());
+    frame(HEADERS, END_HEADERS, stream, &[vec![0x88], length.unwrap_or_default()].concat())
+}
+
+fn data(stream: u32, text: &str) -> Vec<u8> {
+    frame(DATA, 0, stream, text.as_bytes())
+}
+
+fn last(stream: u32, text: &str) -> Vec<u8> {
+    frame(DATA, END_STREAM, stream, text.as_bytes())
+}
+
+fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+/// GOAWAY after this stream.
+fn goodbye(last: u32) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
+}
+
+/// Runs a program beside a server that does what it is told with each connection.
+fn framed(
+    server: impl AsyncFn(Wire) -> Result<()> + 'static,
+    program: impl AsyncFnOnce(Reactor, ClientOptions) -> Result<()> + 'static,
+) {
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let (_folder, at, options) = trusted("h2");
+            let server = Rc::new(server);
+            let port = reactor
+                .serve(&*at, async move |stream: Stream| server(Wire::new(stream).await?).await)?;
+            program(reactor, options).await?;
+            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        })
+    });
+    ran.expect("the program succeeds");
+}
+
+async fn asked(client: &Client) -> Result<String> {
+    text(client.get(URL).await?.into_body()).await
+}
+
+async fn sent(client: &Client, method: &Method) -> Result<String> {
+    let request = Request::builder().method(method).uri(URL).body("a body")?;
+    text(client.send(request).await?.into_body()).await
+}
+
+/// Counts from 0.
+fn counter() -> (Rc<Cell<usize>>, Rc<Cell<usize>>) {
+    let count = Rc::new(Cell::new(0));
+    (count.clone(), count)
+}
+
+#[test]
+fn c176b_a_body_without_end_stream_is_cut_whatever_ended_it() {
+    // Each kind of end, with Content-Length and without, before any byte of the body and in it.
+    for (length, sent, code) in [
+        (None, "", NO_ERROR),
+        (None, "half", NO_ERROR),
+        (Some("8"), "half", NO_ERROR),
+        (Some("4"), "half", NO_ERROR),
+        (None, "half", INTERNAL_ERROR),
+        (Some("8"), "half", INTERNAL_ERROR),
+    ] {
+        let server = async move |mut wire: Wire| {
+            while let Some(stream) = wire.request().await? {
+                wire.send(&[head(stream, length), data(stream, sent), reset(stream, code)]).await?;
+            }
+            Ok(())
+        };
+        framed(server, async move |reactor, options| {
+            let client = Client::with_options(&reactor, options);
+            let mut body = client.get(URL).await?.into_body();
+            let mut got = Vec::new();
+            let end = loop {
+                match body.next().await {
+                    Ok(Some(piece)) => got.extend_from_slice(&piece),
+                    end => break end,
+                }
+            };
+            assert_eq!(got, sent.as_bytes());
+            let is_cut = match &end {
+                Err(BodyError::Cut) => code == NO_ERROR,
+                Err(BodyError::Broken(_)) => code != NO_ERROR,
+                _ => false,
+            };
+            assert!(is_cut, "{length:?} {sent:?} {code}: {end:?}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c176b_a_stream_that_goaway_leaves_out_is_cut() {
+    framed(
+        async |mut wire: Wire| {
+            let Some(stream) = wire.request().await? else { return Ok(()) };
+            wire.send(&[head(stream, None), data(stream, "half"), goodbye(stream - 1)]).await?;
+            while wire.request().await?.is_some() {}
+            Ok(())
+        },
+        async |reactor, options| {
+            let client = Client::with_options(&reactor, options);
+            let mut body = client.get(URL).await?.into_body();
+            assert_eq!(body.next().await?.as_deref(), Some(&b"half"[..]));
+            let end = body.next().await;
+            assert!(matches!(end, Err(BodyError::Cut)), "{end:?}");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn c176b_bytes_that_do_not_match_content_length_are_an_error() {
+    for (length, sent) in [("3", "half"), ("5", "half"), ("0", "half"), ("1", "")] {
+        let server = async move |mut wire: Wire| {
+            while let Some(stream) = wire.request().await? {
+                wire.send(&[head(stream, Some(length)), last(stream, sent)]).await?;
+            }
+            Ok(())
+        };
+        framed(server, async move |reactor, options| {
+            let client = Client::with_options(&reactor, options);
+            let got = asked(&client).await;
+            assert!(got.is_err(), "{length} for {sent:?}: {got:?}");
+            Ok(())
+        });
+    }
+}
+
+#[cfg(feature = "decompression")]
+#[test]
+fn c176b_a_compressed_body_without_end_stream_is_cut() {
+    use crate::decompression::{POEM, POEMS, bytes_of};
+    for is_whole in [true, false] {
+        let server = async move |mut wire: Wire| {
+            while let Some(stream) = wire.request().await? {
+                let fields = [&[0x88, 0x0f, 0x0b, 4], &b"gzip"[..]].concat();
+                let flags = if is_whole { END_STREAM } else { 0 };
+                wire.send(&[
+                    frame(HEADERS, END_HEADERS, stream, &fields),
+                    frame(DATA, flags, stream, &bytes_of(POEMS[0].1)),
+                    reset(stream, NO_ERROR),
+                ])
+                .await?;
+            }
+            Ok(())
+        };
+        framed(server, async move |reactor, options| {
+            let client = Client::with_options(&reactor, options);
+            let got = client.get(URL).await?.into_body().bytes(1000).await;
+            match got {
+                Ok(whole) => assert!(is_whole && whole == POEM, "{whole:?}"),
+                Err(BodyError::Cut) => assert!(!is_whole),
+                Err(error) => panic!("{error}"),
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c176b_a_whole_answer_may_stop_the_upload() {
+    // RFC 9113, 8.1: the server does not want the rest of the request.
+    let server = async |mut wire: Wire| {
+        while let Some(stream) = wire.request().await? {
+            let length = Some("5");
+            wire.send(&[head(stream, length), last(stream, "early"), reset(stream, NO_ERROR)])
+                .await?;
+        }
+        Ok(())
+    };
+    framed(server, async |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        for _ in 0..3 {
+            // More than any window.
+            let answer = client.send(Request::post(URL).body(vec![b'x'; 1 << 20])?).await?;
+            assert_eq!(answer.into_body().bytes(100).await?, "early");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn c176b_an_upload_without_end_stream_is_cut() {
+    let stored = Rc::new(Cell::new(None));
+    let stores = stored.clone();
+    let store = async move |_: Reactor, request: Request<Body>| {
+        stores.set(Some(matches!(request.into_body().bytes(1000).await, Err(BodyError::Cut))));
+        Ok(Response::new(http_body_util::Full::<Bytes>::default()))
+    };
+    beside_service(HttpOptions::default(), store, async move |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        // A POST, by HPACK's static table.
+        let fields = [&[0x83, 0x86, 0x84, 0x01, 12], &b"couplet.test"[..]].concat();
+        let request = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(SETTINGS, 0, 0, b""),
+            frame(HEADERS, END_HEADERS, 1, &fields),
+            data(1, "half"),
+        ];
+        stream.write_all(request.concat()).await?;
+        heard(&mut stream, &reactor, Duration::from_secs(1)).await?;
+        stream.write_all(reset(1, NO_ERROR)).await?;
+        heard(&mut stream, &reactor, Duration::from_secs(1)).await?;
+        assert_eq!(stored.get(), Some(true));
+        Ok(())
+    });
+}
+
+#[test]
+fn c176_a_refused_request_is_sent_again_once_after_a_pause() {
+    for (pause, method) in [(None, Method::GET), (None, Method::POST), (Some(3), Method::POST)] {
+        let (requests, count) = counter();
+        let refuses = async move |mut wire: Wire| {
+            while let Some(stream) = wire.request().await? {
+                count.set(count.get() + 1);
+                wire.send(&[reset(stream, REFUSED_STREAM)]).await?;
+            }
+            Ok(())
+        };
+        framed(refuses, async move |reactor, options| {
+            let options = match pause {
+                Some(pause) => options.repeat_pause(secs(pause)),
+                None => options,
+            };
+            let client = Client::with_options(&reactor, options);
+            for n in 1..4 {
+                let begun = reactor.now();
+                let refused = sent(&client, &method).await.expect_err("each is refused");
+                assert!(refused.to_string().contains("refused stream"), "{refused}");
+                assert_eq!(requests.get(), 2 * n);
+                let paused = pause.map_or(Duration::from_millis(100), secs);
+                let took = reactor.now() - begun;
+                assert!(took >= paused && took < paused + secs(1), "{took:?}");
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c176_a_repeated_request_has_its_whole_body() {
+    let refuses_once = async |mut wire: Wire| {
+        while let Some(first) = wire.request().await? {
+            let body = wire.upload().await?;
+            wire.send(&[reset(first, REFUSED_STREAM)]).await?;
+            let Some(second) = wire.request().await? else { break };
+            assert_eq!((&wire.upload().await?, &*body), (&body, &b"a body"[..]));
+            wire.send(&[head(second, None), last(second, "done")]).await?;
+        }
+        Ok(())
+    };
+    framed(refuses_once, async |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        for _ in 0..3 {
+            assert_eq!(sent(&client, &Method::POST).await?, "done");
+        }
+        assert_eq!(connections(&reactor).await?, 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn c176_a_request_that_is_dropped_in_the_pause_is_not_sent_again() {
+    let (requests, count) = counter();
+    let refuses = async move |mut wire: Wire| {
+        while let Some(stream) = wire.request().await? {
+            count.set(count.get() + 1);
+            wire.send(&[reset(stream, REFUSED_STREAM)]).await?;
+        }
+        Ok(())
+    };
+    framed(refuses, async move |reactor, options| {
+        let client =
+            Client::with_options(&reactor, options.timeout(Some(secs(5))).repeat_pause(secs(9)));
+        let late = client.get(URL).await;
+        assert!(matches!(late, Err(HttpError::TimedOut)), "{late:?}");
+        reactor.sleep(secs(20)).await?;
+        assert_eq!(requests.get(), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn c176_a_request_that_was_reset_is_not_sent_again() {
+    for code in [INTERNAL_ERROR, CANCEL, ENHANCE_YOUR_CALM, NO_ERROR] {
+        let (requests, count) = counter();
+        let resets = async move |mut wire: Wire| {
+            while let Some(stream) = wire.request().await? {
+                count.set(count.get() + 1);
+                wire.send(&[reset(stream, code)]).await?;
+            }
+            Ok(())
+        };
+        framed(resets, async move |reactor, options| {
+            let client = Client::with_options(&reactor, options);
+            // The first over a new connection, the others over that one.
+            for n in 1..4 {
+                let method = if n == 2 { Method::POST } else { Method::GET };
+                sent(&client, &method).await.expect_err("it is reset");
+                assert_eq!(requests.get(), n, "{code}");
+            }
+            assert_eq!(connections(&reactor).await?, 1, "the connection stays");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c176_a_request_above_goaway_is_sent_again_over_another_connection() {
+    let (accepted, count) = counter();
+    let goes_once = async move |mut wire: Wire| {
+        count.set(count.get() + 1);
+        let is_first = count.get() == 1;
+        while let Some(stream) = wire.request().await? {
+            let answer = vec![head(stream, None), last(stream, "done")];
+            wire.send(&if is_first { vec![goodbye(0)] } else { answer }).await?;
+        }
+        Ok(())
+    };
+    framed(goes_once, async move |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        assert_eq!(sent(&client, &Method::POST).await?, "done");
+        assert_eq!(accepted.get(), 2);
+        assert_eq!(connections(&reactor).await?, 1, "the first one is closed");
+        Ok(())
+    });
+}
+
+/// A server that answers the first request of each connection, and closes at the second one; `goodbye`
+/// says that it has both.
+fn closes_at_the_second(
+    goodbye_before: bool,
+) -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
+    let (requests, count) = counter();
+    let server = async move |mut wire: Wire| {
+        let Some(first) = wire.request().await? else { return Ok(()) };
+        count.set(count.get() + 1);
+        wire.send(&[head(first, None), last(first, "done")]).await?;
+        let Some(second) = wire.request().await? else { return Ok(()) };
+        count.set(count.get() + 1);
+        if goodbye_before {
+            wire.send(&[goodbye(second)]).await?;
+        }
+        Ok(())
+    };
+    (requests, server)
+}
+
+#[test]
+fn c176_an_idempotent_request_survives_a_connection_that_was_just_closed() {
+    for goodbye_before in [false, true] {
+        let (requests, server) = closes_at_the_second(goodbye_before);
+        framed(server, async move |reactor, options| {
+            let client = Client::with_options(&reactor, options);
+            let mut expected = 0;
+            for method in [Method::GET, Method::PUT, Method::DELETE] {
+                assert_eq!(asked(&client).await?, "done");
+                assert_eq!(sent(&client, &method).await?, "done");
+                expected += 3;
+                assert_eq!(requests.get(), expected);
+                // The connection of the repeat is over after the next one.
+                sent(&client, &Method::POST).await.expect_err("it may have been processed");
+                expected += 1;
+                assert_eq!(requests.get(), expected, "{method} {goodbye_before}");
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c176_a_repeat_is_not_repeated() {
+    // Answers one request in all, and closes at each other one.
+    let (requests, count) = counter();
+    let server = async move |mut wire: Wire| {
+        while let Some(stream) = wire.request().await? {
+            count.set(count.get() + 1);
+            if count.get() > 1 {
+                break;
+            }
+            wire.send(&[head(stream, None), last(stream, "done")]).await?;
+        }
+        Ok(())
+    };
+    framed(server, async move |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        assert_eq!(asked(&client).await?, "done");
+        asked(&client).await.expect_err("two connections broke");
+        assert_eq!(requests.get(), 3);
+        asked(&client).await.expect_err("a new connection broke");
+        assert_eq!(requests.get(), 4);
+        Ok(())
+    });
+}
+
+#[test]
+fn c176_each_redirection_may_be_repeated_once() {
+    let (requests, count) = counter();
+    let server = async move |mut wire: Wire| {
+        while let Some(stream) = wire.request().await? {
+            count.set(count.get() + 1);
+            if count.get() % 3 == 1 {
+                // 302, and a location.
+                let fields = [&[0x08, 3], &b"302"[..], &[0x0f, 0x1f, 1], b"/"].concat();
+                wire.send(&[frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields)]).await?;
+            } else {
+                wire.send(&[reset(stream, REFUSED_STREAM)]).await?;
+            }
+        }
+        Ok(())
+    };
+    framed(server, async move |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        asked(&client).await.expect_err("it is refused");
+        assert_eq!(requests.get(), 3);
+        Ok(())
+    });
+}
+
+/// A server that counts its connections, and ends each other answer when the next one is whole.
+fn lagging() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
+    let (accepted, count) = counter();
+    let server = async move |mut wire: Wire| {
+        count.set(count.get() + 1);
+        while let Some(slow) = wire.request().await? {
+            wire.send(&[head(slow, None), data(slow, "slow")]).await?;
+            let Some(fast) = wire.request().await? else { break };
+            wire.send(&[head(fast, None), last(fast, "fast"), last(slow, "")]).await?;
+        }
+        Ok(())
+    };
+    (accepted, server)
+}
+
+#[test]
+fn c176a_an_idle_connection_of_http2_is_closed_after_its_keep_alive() {
+    let (accepted, server) = lagging();
+    framed(server, async move |reactor, options| {
+        let client = Client::with_options(&reactor, options.keep_alive(secs(10)));
+        let slow = client.get(URL).await?.into_body();
+        // It is in use as long as an answer is not whole.
+        reactor.sleep(secs(50)).await?;
+        assert_eq!(connections(&reactor).await?, 1);
+        assert_eq!(asked(&client).await?, "fast");
+        assert_eq!(text(slow).await?, "slow");
+        reactor.sleep(secs(9)).await?;
+        assert_eq!(connections(&reactor).await?, 1);
+        // Another request begins the time again, from the end of its answer; a dropped one too.
+        let slow = client.get(URL).await?.into_body();
+        reactor.sleep(secs(9)).await?;
+        drop(slow);
+        reactor.sleep(secs(9)).await?;
+        assert_eq!((connections(&reactor).await?, accepted.get()), (1, 1));
+        reactor.sleep(secs(2)).await?;
+        assert_eq!(connections(&reactor).await?, 0);
+        // The next one opens another.
+        drop(client.get(URL).await?);
+        assert_eq!(accepted.get(), 2);
+        drop(client);
+        assert_eq!(connections(&reactor).await?, 0, "the client is gone");
+        Ok(())
+    });
+}
+
+/// A server that answers at once, and counts its connections.
+fn prompt() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
+    let (accepted, count) = counter();
+    let server = async move |mut wire: Wire| {
+        count.set(count.get() + 1);
+        while let Some(stream) = wire.request().await? {
+            wire.send(&[head(stream, None), last(stream, "done")]).await?;
+        }
+        Ok(())
+    };
+    (accepted, server)
+}
+
+#[test]
+fn c176a_first_requests_that_come_together_share_a_connection() {
+    let (accepted, server) = prompt();
+    framed(server, async move |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        let together = join_all((0..20).map(|_| asked(&client))).await;
+        assert!(together.into_iter().all(|answer| answer.is_ok_and(|text| text == "done")));
+        assert_eq!(accepted.get(), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn c176a_the_next_request_connects_when_the_first_is_dropped() {
+    let (accepted, server) = prompt();
+    framed(server, async move |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        let mut first = Box::pin(asked(&client));
+        let mut others = join_all((0..5).map(|_| asked(&client)));
+        assert!((&mut first).now_or_never().is_none() && (&mut others).now_or_never().is_none());
+        drop(first);
+        assert!(others.await.into_iter().all(|answer| answer.is_ok_and(|text| text == "done")));
+        assert!((1..=2).contains(&accepted.get()), "{}", accepted.get());
+        assert_eq!(connections(&reactor).await?, 1);
+        Ok(())
+    });
+}

@@ -1,0 +1,327 @@
+//! The client beside servers of HTTP/1.1 that close too early, send too much or something else.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use couplet::http::{BodyError, Client, ClientOptions, HttpError, Method, Request};
+use couplet::{Reactor, Result, Stream};
+use futures_util::future::join_all;
+
+use crate::client::{connections, secs, text};
+use crate::kit::scripted;
+
+const URL: &str = "http://127.0.0.1:8000/";
+const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+
+/// Reads the head and the body of a request; false if the client has closed.
+async fn request(stream: &mut Stream) -> Result<bool> {
+    let (mut began, mut length) = (false, 0);
+    while let Some(line) = stream.read_line().await? {
+        began = true;
+        let line = String::from_utf8_lossy(&line).to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse()?;
+        }
+        if line.is_empty() {
+            stream.read_exact(&mut vec![0; length]).await?;
+            return Ok(true);
+        }
+    }
+    assert!(!began, "half a request");
+    Ok(false)
+}
+
+async fn sent(client: &Client, method: &Method) -> Result<String> {
+    let request = Request::builder().method(method).uri(URL).body("a body")?;
+    text(client.send(request).await?.into_body()).await
+}
+
+/// A server of connections that end with the second request, after these bytes, and what it counts.
+fn ends_with_the_second(
+    bytes: &'static str,
+) -> (Rc<Cell<usize>>, impl AsyncFn(Stream) -> Result<()> + 'static) {
+    let requests = Rc::new(Cell::new(0));
+    let count = requests.clone();
+    let server = async move |mut stream: Stream| {
+        for answer in [WHOLE, bytes] {
+            if !request(&mut stream).await? {
+                break;
+            }
+            count.set(count.get() + 1);
+            stream.write_all(answer).await?;
+            stream.flush().await?;
+        }
+        Ok(())
+    };
+    (requests, server)
+}
+
+#[test]
+fn c176_an_idempotent_request_is_sent_again_once_after_a_pause() {
+    let (requests, server) = ends_with_the_second("");
+    scripted(server, async move |reactor| {
+        let options = ClientOptions::default().repeat_pause(secs(3));
+        let client = Client::with_options(&reactor, options);
+        for (n, method) in [Method::GET, Method::PUT, Method::DELETE].iter().enumerate() {
+            assert_eq!(sent(&client, method).await?, "done", "a new connection, or the repeat's");
+            let begun = reactor.now();
+            assert_eq!(sent(&client, method).await?, "done");
+            assert_eq!(reactor.now() - begun, secs(3));
+            assert_eq!(requests.get(), 4 * n + 3);
+            sent(&client, &Method::POST).await.expect_err("it may have been processed");
+            assert_eq!(requests.get(), 4 * n + 4, "{method}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn c176_a_request_whose_answer_has_begun_is_not_sent_again() {
+    for begun in
+        ["H", "HTTP/1.1 200 OK\r\nContent-", "HTTP/1.1 100 Continue\r\n\r\n", "nonsense\r\n\r\n"]
+    {
+        let (requests, server) = ends_with_the_second(begun);
+        scripted(server, async move |reactor| {
+            let client = Client::new(&reactor);
+            assert_eq!(sent(&client, &Method::GET).await?, "done");
+            sent(&client, &Method::GET).await.expect_err("an answer has begun");
+            assert_eq!(requests.get(), 2, "{begun:?}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c176_a_request_over_a_new_connection_is_not_sent_again() {
+    let requests = Rc::new(Cell::new(0));
+    let count = requests.clone();
+    let closes = async move |mut stream: Stream| {
+        request(&mut stream).await?;
+        count.set(count.get() + 1);
+        Ok(())
+    };
+    scripted(closes, async move |reactor| {
+        sent(&Client::new(&reactor), &Method::GET).await.expect_err("it closed");
+        assert_eq!(requests.get(), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn c176_a_repeat_goes_over_a_new_connection() {
+    // Three connections are kept, and each ends with its second request.
+    let (requests, server) = ends_with_the_second("");
+    scripted(server, async move |reactor| {
+        let client = Client::new(&reactor);
+        let together = join_all((0..3).map(|_| sent(&client, &Method::GET))).await;
+        assert!(together.into_iter().all(|answer| answer.is_ok()));
+        assert_eq!(connections(&reactor).await?, 3);
+        assert_eq!(sent(&client, &Method::GET).await?, "done");
+        assert_eq!(requests.get(), 5);
+        assert_eq!(connections(&reactor).await?, 1, "the idle ones beside it were as old");
+        Ok(())
+    });
+}
+
+/// A server that gives these answers in this order, one to each request, over as many connections.
+fn answering(answers: &[&str], program: impl AsyncFnOnce(Reactor, Client) -> Result<()> + 'static) {
+    let answers: Vec<String> = answers.iter().rev().map(ToString::to_string).collect();
+    let answers = Rc::new(RefCell::new(answers));
+    let server = async move |mut stream: Stream| {
+        while request(&mut stream).await? {
+            let Some(answer) = answers.borrow_mut().pop() else { break };
+            stream.write_all(answer).await?;
+        }
+        Ok(())
+    };
+    scripted(server, async move |reactor| {
+        let client = Client::new(&reactor);
+        program(reactor, client).await
+    });
+}
+
+#[test]
+fn c176b_bytes_beyond_the_body_are_an_error_and_never_an_answer() {
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for (sent, body) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone, and more".to_owned(), "done"),
+        (format!("{WHOLE}{evil}"), "done"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nmore".to_owned(), ""),
+        (
+            format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n0\r\n\r\n{evil}"
+            ),
+            "done",
+        ),
+    ] {
+        answering(&[&sent, WHOLE], {
+            let sent = sent.clone();
+            async move |_, client| {
+                let mut answer = client.get(URL).await?.into_body();
+                let mut got = Vec::new();
+                let end = loop {
+                    match answer.next().await {
+                        Ok(Some(piece)) => got.extend_from_slice(&piece),
+                        end => break end,
+                    }
+                };
+                assert!(matches!(end, Err(BodyError::Surplus)), "{sent:?}: {end:?}");
+                assert_eq!(got, body.as_bytes());
+                assert_eq!(text(client.get(URL).await?.into_body()).await?, "done");
+                Ok(())
+            }
+        });
+    }
+}
+
+#[test]
+fn c176b_an_answer_without_a_body_may_be_followed_by_one() {
+    // Servers answer HEAD with a body, by mistake; it is left unread, with its connection.
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    answering(&[head, "HTTP/1.1 204 No Content\r\n\r\nevil", WHOLE], async |reactor, client| {
+        let answer = client.send(Request::head(URL).body("")?).await?;
+        assert_eq!(answer.headers()["content-length"], "4");
+        assert_eq!(text(answer.into_body()).await?, "");
+        assert_eq!(connections(&reactor).await?, 0);
+        assert_eq!(text(client.get(URL).await?.into_body()).await?, "");
+        assert_eq!(text(client.get(URL).await?.into_body()).await?, "done");
+        Ok(())
+    });
+}
+
+#[test]
+fn c176b_a_body_that_ends_too_early_is_an_error() {
+    for sent in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhalf",
+    ] {
+        let server = async move |mut stream: Stream| {
+            request(&mut stream).await?;
+            Ok(stream.write_all(sent).await?)
+        };
+        scripted(server, async move |reactor| {
+            let mut body = Client::new(&reactor).get(URL).await?.into_body();
+            assert_eq!(body.next().await?.as_deref(), Some(&b"half"[..]));
+            let end = body.next().await;
+            assert!(matches!(end, Err(BodyError::Broken(_))), "{sent:?}: {end:?}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c176c_a_switch_of_protocols_is_an_error() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    answering(&[switch, WHOLE], async |reactor, client| {
+        let switched = client.get(URL).await;
+        assert!(matches!(switched, Err(HttpError::Switched)), "{switched:?}");
+        assert_eq!(connections(&reactor).await?, 0);
+        assert_eq!(text(client.get(URL).await?.into_body()).await?, "done");
+        Ok(())
+    });
+}
+
+#[test]
+fn c176c_a_port_out_of_range_is_an_error() {
+    let redirects =
+        "HTTP/1.1 302 Found\r\nLocation: //127.0.0.1:99999/\r\nContent-Length: 0\r\n\r\n";
+    answering(&[redirects, WHOLE], async |_, client| {
+        for url in [
+            "http://127.0.0.1:99999/",
+            "http://127.0.0.1:65536/",
+            "http://127.0.0.1:0/",
+            "http://[::1]:99999/",
+            "http://user:1@127.0.0.1:80000000000000000000/",
+            "https://127.0.0.1:99999/",
+            URL,
+        ] {
+            let said = client.get(url).await.expect_err("no such port").to_string();
+            assert!(said.contains("is out of range: ports are 1 to 65535"), "{url}: {said}");
+        }
+        // Without a number it is the usual one.
+        let said = client.get("http://127.0.0.1:/").await.expect_err("nobody listens").to_string();
+        assert!(said.starts_with("cannot connect to 127.0.0.1:80: "), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn c176a_a_connection_is_kept_from_the_end_of_its_answer() {
+    let slow = async |mut stream: Stream| {
+        let reactor = stream.transport().reactor().clone();
+        while request(&mut stream).await? {
+            stream.write_all("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndo").await?;
+            reactor.sleep(secs(30)).await?;
+            stream.write_all("ne").await?;
+        }
+        Ok(())
+    };
+    scripted(slow, async |reactor| {
+        let client = Client::with_options(&reactor, ClientOptions::default().keep_alive(secs(10)));
+        assert_eq!(text(client.get(URL).await?.into_body()).await?, "done");
+        reactor.sleep(secs(9)).await?;
+        assert_eq!(connections(&reactor).await?, 1);
+        reactor.sleep(secs(2)).await?;
+        assert_eq!(connections(&reactor).await?, 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_limits_of_a_client_are_those_of_its_documentation() {
+    let options = ClientOptions::default();
+    assert_eq!(options.connect_timeout, secs(30));
+    assert_eq!((options.timeout, options.body_timeout), (Some(secs(60)), secs(60)));
+    assert_eq!((options.keep_alive, options.max_idle), (secs(60), 32));
+    assert_eq!((options.repeat_pause.as_millis(), options.max_redirects), (100, 10));
+}
+
+#[test]
+fn a_server_that_does_not_shake_hands_costs_the_connect_timeout() {
+    let silent = async |mut stream: Stream| {
+        let _ = stream.read_to_end(&mut Vec::new(), 10_000).await;
+        Ok(())
+    };
+    scripted(silent, async |reactor| {
+        let options = ClientOptions::default().connect_timeout(secs(5)).timeout(None);
+        let client = Client::with_options(&reactor, options);
+        let begun = reactor.now();
+        // They wait for one attempt, and share its error.
+        let together = (0..3).map(|_| client.get("https://127.0.0.1:8000/"));
+        for late in join_all(together).await {
+            assert!(matches!(late, Err(HttpError::Connect { .. })), "{late:?}");
+        }
+        assert_eq!(reactor.now() - begun, secs(5));
+        assert_eq!(connections(&reactor).await?, 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_proxy_that_does_not_come_to_an_end_or_to_a_success_is_an_error() {
+    let accepted = Rc::new(Cell::new(0));
+    let count = accepted.clone();
+    let proxy = async move |mut stream: Stream| {
+        request(&mut stream).await?;
+        count.set(count.get() + 1);
+        let answer = match count.get() {
+            1 => format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(200)),
+            2 => "HTTP/1.1 302 Found\r\n\r\n".to_owned(),
+            _ => "HTTP/1.1 200 OK\r\n".to_owned(),
+        };
+        Ok(stream.write_all(answer).await?)
+    };
+    scripted(proxy, async move |reactor| {
+        let options = ClientOptions::default().proxy(Some(("127.0.0.1".into(), 8000)));
+        let client = Client::with_options(&reactor, options);
+        for n in 1..4 {
+            let together = join_all((0..3).map(|_| client.get("https://couplet.test/"))).await;
+            for refused in together {
+                assert!(matches!(refused, Err(HttpError::Proxy(_))), "{n}: {refused:?}");
+            }
+            assert_eq!(accepted.get(), n, "one attempt for all of them");
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,256 @@
+//! Answers that their client does not take: each connection of a server, and each server, holds a bounded
+//! share of them, and one stream does not starve another.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::{Bytes, Reactor, Result, Stream};
+use futures_util::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame as Part;
+
+use crate::counting::{live, peak, reset_peak};
+use crate::http2::*;
+use crate::kit::{self, TO, beside_service, heard};
+
+const SECOND: Duration = Duration::from_secs(1);
+const PIECE: usize = 64 * 1024;
+const PIECES: usize = 800;
+
+/// What a server, its client and the network hold for a connection besides, in bytes.
+const BESIDE: isize = 1_000_000;
+
+/// `/file` streams 50 MB, each piece allocated when it is asked for; `/whole` has 20 MB as one piece;
+/// `/small` answers with a word.
+async fn files(
+    _: Reactor,
+    request: Request<Body>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    Ok(Response::new(match request.uri().path() {
+        "/file" => {
+            let piece = |_| Ok(Part::data(Bytes::from(vec![b'x'; PIECE])));
+            StreamBody::new(stream::iter((0..PIECES).map(piece))).boxed()
+        }
+        "/whole" => Full::from(vec![b'x'; 20_000_000]).boxed(),
+        _ => Full::from("small").boxed(),
+    }))
+}
+
+/// Opens the windows of each stream and of the connection as far as they go.
+fn open_wide() -> Vec<u8> {
+    let most = i32::MAX.cast_unsigned();
+    let more = (most - 65_535).to_be_bytes();
+    [hello(), window(most), frame(WINDOW_UPDATE, 0, 0, &more)].concat()
+}
+
+fn gets(streams: impl IntoIterator<Item = u32>, path: &str) -> Vec<u8> {
+    streams.into_iter().flat_map(|stream| get(stream, path)).collect()
+}
+
+/// Stream numbers of a client.
+fn odd(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|n| 2 * n + 1)
+}
+
+/// The server's end, as a snapshot shows it: how many bytes wait for this client.
+async fn waiting(reactor: &Reactor, client: &Stream) -> Result<usize> {
+    let here = client.host().to_string();
+    let connections = reactor.snapshot().await?.connections;
+    let server = connections.iter().find(|one| one.peer.to_string() == here);
+    Ok(server.map_or(0, |one| one.buffered))
+}
+
+#[test]
+fn c175a_a_client_that_reads_nothing_holds_a_share() {
+    beside_service(HttpOptions::default(), files, async |reactor| {
+        let before = live();
+        reset_peak();
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([open_wide(), gets(odd(200), "/file")].concat()).await?;
+        reactor.sleep(20 * SECOND).await?;
+        let most = peak() - before;
+        assert!(most < (1 << 20) + BESIDE, "{most} bytes are held");
+        let buffered = waiting(&reactor, &stream).await?;
+        assert!(((1 << 20)..(1 << 20) + 4 * PIECE).contains(&buffered), "{buffered} are shown");
+        stream.abort();
+        reactor.sleep(SECOND).await?;
+        let left = live() - before;
+        assert!(left < 100_000, "{left} bytes are left");
+        Ok(())
+    });
+}
+
+#[test]
+fn c175a_a_client_that_reads_again_gets_all() {
+    beside_service(HttpOptions::default(), files, async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([open_wide(), gets(odd(8), "/file")].concat()).await?;
+        reactor.sleep(20 * SECOND).await?;
+        let mut got = [0; 17];
+        let (mut head, mut buffer) = (Vec::new(), vec![0; PIECE]);
+        let mut left = 0_usize;
+        // Only counted: the answers are 420 MB.
+        while got.iter().sum::<usize>() < 8 * PIECES * PIECE {
+            let n = stream.read(&mut buffer).await?;
+            assert_ne!(n, 0);
+            let mut rest = &buffer[..n];
+            while !rest.is_empty() {
+                let payload = left.min(rest.len());
+                left -= payload;
+                rest = &rest[payload..];
+                let more = (9 - head.len()).min(rest.len());
+                head.extend(&rest[..more]);
+                rest = &rest[more..];
+                if let [a, b, c, kind, _, _, _, _, stream] = head[..] {
+                    left = u32::from_be_bytes([0, a, b, c]) as usize;
+                    got[usize::from(stream)] += if kind == DATA { left } else { 0 };
+                    head.clear();
+                }
+            }
+        }
+        assert!(odd(8).all(|stream| got[stream as usize] == PIECES * PIECE), "{got:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn c175a_streams_without_a_window_do_not_starve_another() {
+    beside_service(HttpOptions::default(), files, async |reactor| {
+        let before = live();
+        reset_peak();
+        let mut stream = reactor.connect_stream(TO).await?;
+        let windowless = [hello(), window(0), gets(odd(100), "/file")].concat();
+        stream.write_all(windowless).await?;
+        heard(&mut stream, &reactor, SECOND).await?;
+        // A share, and a piece for each.
+        let most = peak() - before;
+        assert!(most < 100 * PIECE as isize + BESIDE, "{most} bytes are held");
+        let open = frame(WINDOW_UPDATE, 0, 301, &1_000_000_u32.to_be_bytes());
+        let open_all = frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
+        stream.write_all([get(301, "/file"), open, open_all].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        assert_eq!(body(&got, 301).len(), 1_000_000);
+        // One that had waited, too.
+        let open = frame(WINDOW_UPDATE, 0, 199, &60_000_u32.to_be_bytes());
+        stream.write_all(open).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        assert_eq!(body(&got, 199).len(), 60_000);
+        Ok(())
+    });
+}
+
+#[test]
+fn c175a_a_whole_body_holds_no_more_of_the_share_than_its_turn() {
+    beside_service(HttpOptions::default(), files, async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([open_wide(), gets([1, 3], "/whole")].concat()).await?;
+        reactor.sleep(SECOND).await?;
+        let buffered = waiting(&reactor, &stream).await?;
+        assert!(buffered < (1 << 20) + 4 * PIECE, "{buffered} bytes");
+        stream.write_all(get(5, "/small")).await?;
+        let mut got = Vec::new();
+        while body(&frames_of(&got), 5).is_empty() {
+            let mut buffer = vec![0; PIECE];
+            let n = stream.read(&mut buffer).await?;
+            got.extend(&buffer[..n]);
+            assert!(n > 0 && got.len() < 2_000_000, "the small one waits for the large ones");
+        }
+        Ok(())
+    });
+}
+
+/// The frames that are complete.
+fn frames_of(bytes: &[u8]) -> Vec<Frame> {
+    let mut end = 0;
+    while let Some([a, b, c, ..]) = bytes.get(end..end + 9) {
+        let next = end + 9 + u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        if next > bytes.len() {
+            break;
+        }
+        end = next;
+    }
+    frames(&bytes[..end])
+}
+
+#[test]
+fn c175a_streams_that_are_reset_give_their_share_back() {
+    beside_service(HttpOptions::default(), files, async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([hello(), window(0)].concat()).await?;
+        let before = live();
+        for round in 0..10 {
+            let streams: Vec<u32> = odd(100).map(|n| 200 * round + n).collect();
+            stream.write_all(gets(streams.iter().copied(), "/file")).await?;
+            heard(&mut stream, &reactor, SECOND).await?;
+            let resets = streams.iter().flat_map(|n| frame(RST_STREAM, 0, *n, &[0, 0, 0, 8]));
+            stream.write_all(resets.collect::<Vec<u8>>()).await?;
+            heard(&mut stream, &reactor, SECOND).await?;
+            assert_eq!(waiting(&reactor, &stream).await?, 0);
+        }
+        let left = live() - before;
+        assert!(left < 200_000, "{left} bytes are left");
+        Ok(())
+    });
+}
+
+#[test]
+fn c175a_a_client_of_http1_that_reads_nothing_is_shown() {
+    beside_service(HttpOptions::default(), files, async |reactor| {
+        let before = live();
+        reset_peak();
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all(kit::get("/file")).await?;
+        reactor.sleep(20 * SECOND).await?;
+        let most = peak() - before;
+        assert!(most < BESIDE, "{most} bytes are held");
+        let buffered = waiting(&reactor, &stream).await?;
+        assert!(buffered as isize > most / 3, "{buffered} of {most} bytes are shown");
+        Ok(())
+    });
+}
+
+/// Reads so many bytes.
+async fn heard_of(stream: &mut Stream, count: usize) -> Result<()> {
+    let (mut buffer, mut got) = (vec![0; PIECE], 0);
+    while got < count {
+        let n = stream.read(&mut buffer).await?;
+        assert_ne!(n, 0);
+        got += n;
+    }
+    Ok(())
+}
+
+#[test]
+fn c175a_the_connections_of_a_server_share_what_it_holds() {
+    let options = HttpOptions::default().max_unsent(4 * PIECE).max_unsent_of_all(16 * PIECE);
+    beside_service(options, files, async |reactor| {
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let mut stream = reactor.connect_stream(TO).await?;
+            stream.write_all([open_wide(), gets(odd(50), "/file")].concat()).await?;
+            reactor.sleep(SECOND).await?;
+            streams.push(stream);
+        }
+        // The transport holds two pieces of each.
+        let mut shown = Vec::new();
+        for stream in &streams {
+            shown.push(waiting(&reactor, stream).await?);
+        }
+        let (first, rest) = shown.split_at(4);
+        assert!(first.iter().all(|n| (4 * PIECE..8 * PIECE).contains(n)), "{shown:?}");
+        assert!(rest.iter().all(|n| (PIECE..5 * PIECE).contains(n)), "{shown:?}");
+        // The last gets its answers nevertheless.
+        let mut last = streams.pop().expect("there are twenty");
+        heard_of(&mut last, 10_000_000).await?;
+        // With the others gone it has a share again.
+        streams.into_iter().for_each(Stream::abort);
+        reactor.sleep(20 * SECOND).await?;
+        heard_of(&mut last, 10_000_000).await?;
+        reactor.sleep(20 * SECOND).await?;
+        let shown = waiting(&reactor, &last).await?;
+        assert!((4 * PIECE..8 * PIECE).contains(&shown), "{shown} bytes");
+        Ok(())
+    });
+}

@@ -1,0 +1,202 @@
+//! Row 145d: the files of `log:` have whole records, however many loops write to them, and whatever the disk
+//! does.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::process::Command;
+
+use couplet::testing::MemoryReactor;
+
+use super::{Echo, conversation};
+use crate::logged::logged;
+use crate::needed::{Folder, has};
+
+/// The header of a capture.
+const HEADER: usize = 24;
+
+/// The lengths of the packets of a capture, which are whole.
+fn packets(capture: &[u8]) -> Vec<usize> {
+    let (mut at, mut found) = (HEADER, Vec::new());
+    while at < capture.len() {
+        let record = capture.get(at..at + 16).expect("a whole header of a record");
+        let length = u32::from_le_bytes(record[8..12].try_into().expect("4")) as usize;
+        assert_eq!(record[8..12], record[12..], "both lengths, at {at}");
+        assert!(capture.len() >= at + 16 + length, "the packet at {at} is cut");
+        found.push(length);
+        at += 16 + length;
+    }
+    found
+}
+
+fn refused(text: &str) -> String {
+    let error = MemoryReactor::new().reactor().listen(text, Echo::default);
+    error.expect_err("it can't be written").to_string()
+}
+
+#[test]
+fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
+    let folder = Folder::new();
+    let file = folder.path("traffic.pcap");
+    let log = format!("log:7777:file={file}");
+    conversation(&log);
+    let whole = fs::read(&file).expect("a capture");
+    let once = packets(&whole);
+    // At each byte of its last packet, and of the header of the file.
+    let last = whole.len() - 16 - once[once.len() - 1];
+    for cut in (last + 1..whole.len()).chain(1..HEADER) {
+        fs::write(&file, &whole[..cut]).expect("a file of ours");
+        let ((), lines) = logged(|| conversation(&log));
+        let capture = fs::read(&file).expect("a capture");
+        let kept = if cut < HEADER { 0 } else { once.len() - 1 };
+        assert_eq!(packets(&capture), [&once[..kept], &once].concat(), "{cut}");
+        assert_eq!(lines.len(), 1, "one warning: {lines:?}");
+        assert!(lines[0].contains("cut the end of a capture"), "{lines:?}");
+    }
+    // Lines of others are not ours to remove.
+    let text = folder.write("log", "a poem without an end");
+    conversation(&format!("log:7777:file={text}"));
+    let lines = fs::read_to_string(text).expect("text");
+    assert!(lines.starts_with("a poem without an end\ntcp:"), "{lines}");
+}
+
+#[test]
+fn c145d_threads_that_share_a_file_write_whole_records() {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 25;
+    let folder = Folder::new();
+    let [capture, text, short] =
+        ["traffic.pcap", "log", "short.pcap"].map(|name| folder.path(name));
+    conversation(&format!("log:7777:file={capture}"));
+    let once = packets(&fs::read(&capture).expect("a capture"));
+    fs::remove_file(&capture).expect("it was there");
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    conversation(&format!("log:7777:file={capture}"));
+                    conversation(&format!("log:7777:file={text}"));
+                    conversation(&format!("log:7777:file={short}:limit=5000"));
+                }
+            });
+        }
+    });
+    let bytes = fs::read(&capture).expect("a capture");
+    assert_eq!(packets(&bytes).len(), THREADS * ROUNDS * once.len());
+    let lines = fs::read_to_string(&text).expect("text");
+    let is_whole = |line: &str| line.starts_with("tcp:") && line.matches("tcp:").count() == 1;
+    assert!(lines.ends_with('\n') && lines.lines().all(is_whole), "{lines}");
+    // The limit is of the file.
+    let short = fs::read(&short).expect("a capture");
+    assert!(packets(&short).len() > 10 && short.len() <= 5000, "{}", short.len());
+    if has("tshark") {
+        let read =
+            Command::new("tshark").args(["-r", &capture, "-T", "fields", "-e", "tcp.len"]).output();
+        let read = read.expect("it starts");
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+        let lines = String::from_utf8_lossy(&read.stdout);
+        assert_eq!(lines.lines().count(), THREADS * ROUNDS * once.len());
+    }
+}
+
+#[test]
+fn c145d_the_limit_of_a_capture_counts_what_is_there() {
+    let folder = Folder::new();
+    let file = folder.path("traffic.pcap");
+    for _ in 0..5 {
+        conversation(&format!("log:7777:file={file}:limit=700"));
+    }
+    let capture = fs::read(&file).expect("a capture");
+    assert!(packets(&capture).len() > 5 && capture.len() <= 700);
+}
+
+#[cfg(unix)]
+#[test]
+fn c145d_a_log_never_waits_for_a_reader() {
+    let folder = Folder::new();
+    let fifo = folder.path("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("it starts").success());
+    let texts = [format!("log:7777:file={fifo}"), format!("log:7777:file={fifo}:form=pcap")];
+    for text in &texts {
+        assert!(refused(text).contains("it is a pipe"), "{}", refused(text));
+    }
+    let reader = OpenOptions::new().read(true).write(true).open(&fifo).expect("it never waits");
+    for text in &texts {
+        assert!(refused(text).contains("it is a pipe"), "{}", refused(text));
+    }
+    drop(reader);
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).expect("a path");
+    let socket = format!("log:7777:file={}", folder.path("socket"));
+    assert!(refused(&socket).contains("it is a socket"), "{}", refused(&socket));
+    let here = format!("log:7777:file={}", folder.path(""));
+    assert!(refused(&here).contains("it is a folder"), "{}", refused(&here));
+}
+
+#[test]
+fn c145d_a_file_has_records_of_one_form() {
+    let folder = Folder::new();
+    let file = folder.path("log");
+    let memory = MemoryReactor::new();
+    let port = memory.reactor().listen(format!("log:7777:file={file}"), Echo::default);
+    let error = refused(&format!("log:7778:file={file}:form=pcap"));
+    assert!(error.contains("in another form"), "{error}");
+    drop(port);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c145d_a_capture_is_written_by_one_program_at_a_time() {
+    let folder = Folder::new();
+    let file = folder.path("traffic.pcap");
+    conversation(&format!("log:7777:file={file}"));
+    // As another program would.
+    let held = OpenOptions::new().append(true).open(&file).expect("a capture");
+    held.lock().expect("nobody has it");
+    let error = refused(&format!("log:7777:file={file}"));
+    assert!(error.contains("another program writes it"), "{error}");
+    drop(held);
+    conversation(&format!("log:7777:file={file}"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c145d_a_full_disk_ends_a_log_and_disturbs_no_connection() {
+    let ((), lines) = logged(|| conversation("log:7777:file=/dev/full"));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("the traffic log ends here"), "{lines:?}");
+    let error = refused("log:7777:file=/dev/full:form=pcap");
+    assert!(error.contains("no space left"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c145d_a_record_that_a_full_disk_cuts_is_removed() {
+    use crate::apart;
+    let test = "endpoint_kinds::logs::c145d_a_record_that_a_full_disk_cuts_is_removed";
+    let Some(folder) = apart::told() else {
+        let folder = Folder::new();
+        // No file may have more than a few hundred bytes.
+        let limited = ["/bin/sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"];
+        let mut command = apart::again_by(&limited, test, folder.path(""));
+        let status =
+            command.args(["--test-threads", "1"]).stdout(std::process::Stdio::null()).status();
+        assert!(status.expect("it starts").success(), "alone");
+        return;
+    };
+    for (name, form) in [("traffic.pcap", ""), ("log", ""), ("hex", ":form=hex")] {
+        let file = format!("{folder}{name}");
+        let log = format!("log:7777:file={file}{form}");
+        let ((), lines) = logged(|| (0..10).for_each(|_| conversation(&log)));
+        assert!(lines.iter().any(|line| line.contains("the traffic log ends here")), "{lines:?}");
+        let bytes = fs::read(&file).expect("a log");
+        assert!(bytes.len() > 300, "almost as much as fits");
+        // It is full in the middle of a record.
+        let room =
+            OpenOptions::new().append(true).open(&file).and_then(|mut file| file.write(&[0; 4096]));
+        assert!(matches!(room, Ok(1..)), "{room:?}");
+        match name {
+            "traffic.pcap" => assert!(packets(&bytes).len() > 3),
+            _ => assert!(bytes.ends_with(b"\n")),
+        }
+    }
+}

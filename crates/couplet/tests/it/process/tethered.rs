@@ -1,0 +1,363 @@
+//! Row 145c: a program and its connection end together.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::endpoints::client_from_string;
+use couplet::process::{Command, Process, ProcessEnd, ProcessSignal, WhenLost};
+use couplet::sim::Sim;
+use couplet::{Loop, Protocol, Reactor, Reason, Transport};
+
+use super::{Nursery, sh};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A record of a program's connection.
+#[derive(Clone, Default)]
+struct Seen(Rc<RefCell<Met>>);
+
+#[derive(Default)]
+struct Met {
+    transport: Option<Transport>,
+    process: Option<Process>,
+    received: Vec<u8>,
+    lost: Option<Reason>,
+}
+
+impl Seen {
+    fn transport(&self) -> Transport {
+        self.0.borrow().transport.clone().expect("it was made")
+    }
+
+    fn process(&self) -> Process {
+        self.0.borrow().process.clone().expect("it was made")
+    }
+
+    fn end(&self) -> Option<ProcessEnd> {
+        self.0.borrow().process.as_ref()?.end()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.borrow().received).into_owned()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.0.borrow().lost.is_some()
+    }
+}
+
+/// Keeps its side open when the other one ends, as a relay does.
+struct Notes(Seen);
+
+impl Protocol for Notes {
+    fn connection_made(&mut self, transport: &Transport) {
+        let mut met = self.0.0.borrow_mut();
+        met.process = Process::of(transport);
+        met.transport = Some(transport.clone());
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.0.0.borrow_mut().received.extend_from_slice(data);
+    }
+
+    fn read_closed(&mut self, _: &Transport) {}
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.0.0.borrow_mut().lost = Some(reason.clone());
+    }
+}
+
+fn connect(reactor: &Reactor, command: Command, when_lost: WhenLost) -> Seen {
+    let seen = Seen::default();
+    let notes = seen.clone();
+    let connecting = reactor.connect_process_with(command, when_lost, move || Notes(notes.clone()));
+    connecting.map(drop).detach();
+    seen
+}
+
+/// Connects to a script, and waits until it has written a line.
+fn ready(nursery: &mut Nursery, script: &str, when_lost: WhenLost) -> Seen {
+    let seen = connect(&nursery.l.reactor(), sh(script), when_lost);
+    let met = seen.clone();
+    nursery.until("its first line", move || met.text().contains('\n'));
+    seen
+}
+
+fn signal(end: Option<ProcessEnd>) -> Option<ProcessSignal> {
+    end.expect("it has ended").signal()
+}
+
+/// Whether a process of this number runs. One that has ended and is not reaped yet does not.
+fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+    state.is_some_and(|state| state != 'Z')
+}
+
+#[test]
+fn c145c_a_program_whose_connection_is_aborted_is_asked_to_end() {
+    let mut nursery = Nursery::new();
+    let seen = ready(&mut nursery, "echo $$; exec sleep 1000", WhenLost::default());
+    assert_eq!(seen.process().pid().map(|pid| pid.to_string()), Some(seen.text().trim().into()));
+    seen.transport().abort_connection();
+    let met = seen.clone();
+    nursery.until("its end", move || met.end().is_some());
+    assert_eq!(signal(seen.end()), Some(ProcessSignal::TERM));
+    assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
+}
+
+#[test]
+fn c145c_its_whole_group_is_killed_after_the_grace() {
+    let mut nursery = Nursery::new();
+    let script = "trap '' TERM; sh -c 'echo $$; exec sleep 1000' & wait; wait";
+    let seen = ready(&mut nursery, script, WhenLost::End(Duration::from_millis(20)));
+    let grandchild = seen.text();
+    assert!(runs(&grandchild));
+    seen.transport().abort_connection();
+    let met = seen.clone();
+    nursery.until("its end", move || met.end().is_some());
+    assert_eq!(signal(seen.end()), Some(ProcessSignal::KILL));
+    nursery.until("the end of the whole group", || !runs(&grandchild));
+}
+
+#[test]
+fn c145c_the_rest_of_a_group_ends_with_its_leader() {
+    let mut nursery = Nursery::new();
+    let script = "(trap '' TERM; exec sleep 1000) & echo $!; exit 3";
+    let seen = ready(&mut nursery, script, WhenLost::End(3600 * SECOND));
+    let met = seen.clone();
+    nursery.until("the loss", move || met.is_lost());
+    assert_eq!(seen.end().and_then(|end| end.code()), Some(3));
+    let grandchild = seen.text();
+    nursery.until("the end of its child", || !runs(&grandchild));
+}
+
+#[test]
+fn c145c_a_program_whose_connection_is_closed_reads_the_end_of_its_input_first() {
+    let mut nursery = Nursery::new();
+    let folder = crate::needed::Folder::new();
+    let script = format!("echo ready; cat > {0}; sleep 0.05; echo end >> {0}", folder.path("got"));
+    let seen = ready(&mut nursery, &script, WhenLost::default());
+    seen.transport().write("rose\n");
+    seen.transport().lose_connection();
+    let met = seen.clone();
+    nursery.until("its end", move || met.end().is_some());
+    assert_eq!(seen.end().and_then(|end| end.code()), Some(0));
+    assert_eq!(std::fs::read(folder.join("got")).expect("a file"), b"rose\nend\n");
+}
+
+#[test]
+fn c145c_a_program_whose_connect_is_cancelled_ends_too() {
+    let mut nursery = Nursery::new();
+    let folder = crate::needed::Folder::new();
+    let script = format!("echo $$ > {}; exec sleep 1000", folder.path("pid"));
+    let connecting = nursery.l.reactor().connect_process(sh(&script), || Notes(Seen::default()));
+    let pid = || std::fs::read_to_string(folder.join("pid")).unwrap_or_default();
+    while !pid().ends_with('\n') {
+        std::thread::yield_now();
+    }
+    assert!(runs(&pid()));
+    let canceller = connecting.canceller();
+    connecting.add_both(|_| Ok(())).detach();
+    canceller.cancel();
+    nursery.until("its end", || !runs(&pid()));
+    assert_eq!(nursery.l.snapshot().watches, 0);
+}
+
+#[test]
+fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
+    let mut nursery = Nursery::new();
+    // One that leaves its group has the pipes for good.
+    let daemon = "exec 3>&1; pid=$(setsid sh -c 'echo $$; exec sleep 1000 >&3' &); echo $pid >&2; \
+                  head -c 60000 /dev/zero; exit 0";
+    for (when_lost, pauses) in [(WhenLost::default(), false), (WhenLost::Keep, true)] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let command = sh(daemon).descriptor(2, writer);
+        let seen = connect(&nursery.l.reactor(), command.clone(), when_lost);
+        drop(command);
+        let met = seen.clone();
+        nursery.until("connection_made", move || met.0.borrow().transport.is_some());
+        let transport = seen.transport();
+        let met = seen.clone();
+        if pauses {
+            transport.pause_producing();
+            nursery.until("its end", move || met.end().is_some());
+            (0..5).for_each(|_| nursery.turn());
+            assert!(!seen.is_lost(), "it waits for whoever pauses");
+            transport.resume_producing();
+        }
+        let met = seen.clone();
+        nursery.until("the loss", move || met.is_lost());
+        assert_eq!(seen.0.borrow().received.len(), 60_000);
+        assert!(seen.0.borrow().lost.as_ref().is_some_and(Reason::is_clean));
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader));
+        let daemon = lines.next().expect("a line").expect("text");
+        assert!(runs(&daemon), "it has left the group");
+        let pid = rustix::process::Pid::from_raw(daemon.parse().expect("a number"));
+        let killed =
+            rustix::process::kill_process(pid.expect("not 0"), rustix::process::Signal::KILL);
+        killed.expect("a process of ours");
+    }
+}
+
+#[test]
+fn c145c_programs_that_end_leave_nothing() {
+    let mut nursery = Nursery::new();
+    for _ in 0..20 {
+        let reactor = nursery.l.reactor();
+        let seen = connect(&reactor, Command::new("sleep").arg("1000"), WhenLost::default());
+        let met = seen.clone();
+        nursery.until("connection_made", move || met.0.borrow().transport.is_some());
+        seen.transport().abort_connection();
+        let met = seen.clone();
+        nursery.until("its end", move || met.end().is_some());
+    }
+    let snapshot = nursery.l.snapshot();
+    assert_eq!((snapshot.connections.len(), snapshot.watches, snapshot.pending_calls), (0, 0, 0));
+}
+
+/// A run that connects to a script and stops when that has written a line. Returns the line.
+fn run_with(l: &mut Loop, script: &str, when_lost: WhenLost) -> String {
+    let script = script.to_owned();
+    let (line, seen) = (Rc::new(RefCell::new(String::new())), Rc::new(RefCell::new(None)));
+    let (kept, met) = (line.clone(), seen.clone());
+    struct Stops(Rc<RefCell<String>>);
+    impl Protocol for Stops {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            self.0.borrow_mut().push_str(&String::from_utf8_lossy(data));
+            transport.reactor().stop();
+        }
+    }
+    l.run(move |reactor| {
+        let connecting = reactor
+            .connect_process_with(sh(&script), when_lost, move || Stops(kept.clone()))
+            .map(move |made| *met.borrow_mut() = Process::of(&made.transport()));
+        connecting.detach();
+        Ok(())
+    })
+    .expect("a run");
+    assert!(seen.borrow().as_ref().is_some_and(|process: &Process| process.end().is_some()));
+    line.take()
+}
+
+#[test]
+fn c145c_the_end_of_a_run_waits_for_its_programs_and_leaves_none() {
+    let folder = crate::needed::Folder::new();
+    let path = folder.path("said");
+    // It takes a while to say goodbye.
+    let gentle = format!(
+        "trap 'sleep 0.05; echo bye > {path}; exit' TERM; echo $$; while :; do sleep 0.01; done"
+    );
+    let mut l = Loop::new().expect("a loop");
+    let pid = run_with(&mut l, &gentle, WhenLost::default());
+    assert!(!runs(&pid));
+    assert_eq!(std::fs::read(&path).expect("a file"), b"bye\n");
+    // It ignores every wish.
+    let stubborn = "trap '' TERM; echo $$; while :; do sleep 0.01; done";
+    let pid = run_with(&mut l, stubborn, WhenLost::End(Duration::from_millis(20)));
+    assert!(!runs(&pid));
+    // It may stay.
+    let pid = run_with(&mut l, "trap '' PIPE; echo $$; exec sleep 1000", WhenLost::Keep);
+    assert!(runs(&pid));
+    let number = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number"));
+    let kill = rustix::process::Signal::KILL;
+    rustix::process::kill_process(number.expect("not 0"), kill).expect("a process of ours");
+}
+
+#[test]
+fn c145c_a_loop_that_is_dropped_or_cut_short_leaves_no_program() {
+    let stubborn = "trap '' TERM; echo $$; while :; do sleep 0.01; done";
+    for ends in [true, false] {
+        let mut nursery = Nursery::new();
+        let seen = ready(&mut nursery, stubborn, WhenLost::End(3600 * SECOND));
+        let pid = seen.text();
+        assert!(runs(&pid));
+        if ends {
+            nursery.l.begin(|_| Ok(())).expect("a run");
+            nursery.l.end().expect("no signals");
+        } else {
+            drop(nursery);
+        }
+        while runs(&pid) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A world with one program, which says no to SIGTERM for an hour, and a host that connects to it and acts
+/// after a second.
+fn world(endpoint: &'static str, act: impl Fn(&Transport) + 'static) -> (Sim, Seen) {
+    let mut sim = Sim::new(1);
+    sim.program("stays", |program| {
+        let reactor = program.reactor().clone();
+        let stays = move || reactor.sleep(3600 * SECOND);
+        program.reactor().on(couplet::Shutdown::Before, stays);
+        Ok(())
+    });
+    let seen = Seen::default();
+    let (notes, act) = (seen.clone(), Rc::new(act));
+    sim.host("parent", move |reactor| {
+        let notes = notes.clone();
+        let connecting = reactor.connect(endpoint, move || Notes(notes.clone()));
+        let (act, later) = (act.clone(), reactor.clone());
+        let act = move |made: couplet::Connection<Notes>| {
+            later.call_later(SECOND, move || act(&made.transport()));
+        };
+        connecting.map(act).detach();
+        Ok(())
+    });
+    sim.allow_leaks();
+    (sim, seen)
+}
+
+#[test]
+fn c145c_the_steps_towards_the_end_come_exactly_in_time() {
+    type Act = fn(&Transport);
+    let cases: [(&'static str, Act, u32); 4] = [
+        ("process:stays", Transport::abort_connection, 5),
+        ("process:stays:kill=7", Transport::abort_connection, 7),
+        ("process:stays:kill=7", Transport::lose_connection, 14),
+        ("log:process:stays:kill=7", Transport::lose_connection, 14),
+    ];
+    for (endpoint, act, seconds) in cases {
+        let (mut sim, seen) = world(endpoint, act);
+        sim.run_for(Duration::from_millis(1900)).expect("a calm world");
+        assert!(seen.is_lost() && seen.end().is_none());
+        sim.run_for((seconds - 1) * SECOND).expect("a calm world");
+        assert!(seen.end().is_none(), "{endpoint}");
+        sim.run_for(SECOND / 5).expect("a calm world");
+        assert_eq!(signal(seen.end()), Some(ProcessSignal::KILL), "{endpoint}");
+        sim.finish().expect("nothing is left");
+    }
+    let (mut sim, seen) = world("process:stays:keep=yes", Transport::abort_connection);
+    sim.run_for(3600 * SECOND).expect("a calm world");
+    assert!(seen.is_lost() && seen.end().is_none(), "it is kept");
+}
+
+#[test]
+fn c145c_a_stop_waits_for_a_program_exactly_until_it_is_killed() {
+    let (mut sim, seen) = world("process:stays:kill=7", |transport| transport.reactor().stop());
+    // The connection flushes until the grace of the shutdown is over.
+    sim.run_for(Duration::from_millis(7900)).expect("a calm world");
+    assert!(seen.is_lost() && seen.end().is_none());
+    sim.run_for(Duration::from_millis(700)).expect("a calm world");
+    assert_eq!(signal(seen.end()), Some(ProcessSignal::KILL));
+    sim.finish().expect("nothing is left");
+}
+
+#[test]
+fn c145c_an_endpoint_says_what_becomes_of_its_program() {
+    for text in ["process:cat", "process:cat:kill=0.5", "process:cat:keep=yes"] {
+        assert_eq!(client_from_string(text).expect("it reads").to_string(), text);
+    }
+    assert_eq!(client_from_string("process:cat:kill=5").expect("it").to_string(), "process:cat");
+    for (text, at, problem) in [
+        ("process:cat:kill=0", 17, "expected a number of seconds"),
+        ("process:cat:keep=x", 17, "expected yes or no"),
+        ("process:cat:kill=1:keep=yes", 17, "the program is not killed"),
+    ] {
+        let error = client_from_string(text).expect_err(text);
+        assert!(error.at() == at && error.problem().contains(problem), "{text}: {error}");
+    }
+}

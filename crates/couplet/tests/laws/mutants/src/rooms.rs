@@ -1,0 +1,87 @@
+//! The rooms that are mutated, and the tests that judge each.
+
+/// Where a room is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Crate {
+    Library,
+    /// The native half of the package for Python.
+    Python,
+}
+
+pub struct Room {
+    pub name: &'static str,
+    pub is_of: Crate,
+    /// A folder of the crate's sources, or a file without its ending.
+    pub path: &'static str,
+    /// The tests beside those that judge every room.
+    tests: &'static [&'static str],
+}
+
+const fn of_library(name: &'static str, tests: &'static [&'static str]) -> Room {
+    Room { name, is_of: Crate::Library, path: name, tests }
+}
+
+pub const ROOMS: [Room; 19] = [
+    of_library("transport", &["door", "memory", "signals", "public_api", "datagrams"]),
+    of_library("reactor", &["door", "memory", "signals", "cluster", "stall", "datagrams"]),
+    of_library("slots", &["memory"]),
+    of_library("defer", &["memory"]),
+    of_library("protocols", &["framing_memory", "public_api"]),
+    of_library("driver", &["memory", "signals", "datagrams", "cluster", "stall"]),
+    of_library("sim", &["http"]),
+    of_library("http", &["http", "http_memory"]),
+    of_library("layers", &["tls_memory", "http"]),
+    of_library("stream", &["stream_memory", "tokio_io", "hyper"]),
+    of_library("task", &[]),
+    of_library("process", &["signals"]),
+    of_library("datagrams", &["datagrams", "memory"]),
+    of_library("endpoints", &["cluster"]),
+    of_library("services", &[]),
+    of_library("panics", &[]),
+    of_library("embed", &["tokio"]),
+    of_library("factory", &[]),
+    Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
+];
+
+/// The tests that judge every room of the library.
+const ALWAYS: [&str; 2] = ["--lib", "it"];
+
+impl Crate {
+    pub fn sources(self) -> &'static str {
+        match self {
+            Crate::Library => "crates/couplet/src",
+            Crate::Python => "python/src",
+        }
+    }
+
+    /// What the names of its files begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Crate::Library => "",
+            Crate::Python => "python/",
+        }
+    }
+
+    pub const ALL: [Crate; 2] = [Crate::Library, Crate::Python];
+
+    /// The crate of a file with this name, and its path in the crate's sources.
+    pub fn of(file: &str) -> (Crate, &str) {
+        match file.strip_prefix(Crate::Python.prefix()) {
+            Some(path) => (Crate::Python, path),
+            None => (Crate::Library, file),
+        }
+    }
+}
+
+pub fn named(name: &str) -> Option<&'static Room> {
+    ROOMS.iter().find(|room| room.name == name)
+}
+
+/// The test binaries that judge a room, and all of them for the mutants that have a name.
+pub fn targets_of(room: &str) -> Vec<&'static str> {
+    let own: Vec<&str> = match named(room) {
+        Some(room) => room.tests.to_vec(),
+        None => ROOMS.iter().take(7).flat_map(|room| room.tests).copied().collect(),
+    };
+    [&ALWAYS[..], &own].concat()
+}
