@@ -35,6 +35,7 @@ MACOS = "aarch64-apple-darwin"
 GLIBC = "2_17"
 INSIDE = ["_couplet.abi3.so", *(path.name for path in (PACKAGE / "couplet_twisted").glob("*.py"))]
 PLUGIN = "twisted/plugins/couplet_reactor.py"
+STARTUP = "couplet_twisted.pth"
 ECHO = """
 import couplet_twisted; couplet_twisted.install()
 from twisted.internet import endpoints, protocol, reactor
@@ -99,7 +100,7 @@ def audit(python, wheel, machine):
     if f'following platform tag:\n"{tag}"' not in said:
         raise Broken(f"{wheel.name} is not as compatible as its tag says:\n{said}")
     there = set(zipfile.ZipFile(wheel).namelist())
-    missing = {PLUGIN, *(f"couplet_twisted/{name}" for name in INSIDE)} - there
+    missing = {PLUGIN, STARTUP, *(f"couplet_twisted/{name}" for name in INSIDE)} - there
     if missing:
         raise Broken(f"{wheel.name} lacks {', '.join(sorted(missing))}")
     say(f"{wheel.name}: {wheel.stat().st_size // 1024} KiB, audited as {tag}")
@@ -130,7 +131,7 @@ def source_distribution(python):
     made = max(out.glob("*.tar.gz"), key=lambda file: file.stat().st_mtime)
     with tarfile.open(made) as archive:
         there = {name.partition("/")[2] for name in archive.getnames()}
-    needed = ["python/Cargo.lock", "crates/couplet/src/lib.rs", "crates/couplet-os/src/lib.rs", PLUGIN, "PKG-INFO"]
+    needed = ["python/Cargo.lock", "crates/couplet/src/lib.rs", "crates/couplet-os/src/lib.rs", PLUGIN, STARTUP, "PKG-INFO"]
     missing = [each for each in needed if each not in there]
     if missing:
         raise Broken(f"{made.name} lacks {', '.join(missing)}")

@@ -35,9 +35,12 @@ if _untried():
     raise ImportError(f"couplet_twisted was never tried on {_untried()}", name=__name__)
 
 
-def install():
+def install(asyncio=False):
     """
     Make Couplet's the reactor of this process.
+
+    @param asyncio: Whether asyncio's event loop counts as running wherever the reactor calls, as with Twisted's
+        reactor for asyncio. Otherwise it does where asyncio calls.
 
     @raise twisted.internet.error.ReactorAlreadyInstalledError: if there is one already.
     """
@@ -52,4 +55,4 @@ def install():
         )
     from couplet_twisted.reactor import install
 
-    return install()
+    return install(asyncio)

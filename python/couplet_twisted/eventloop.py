@@ -3,8 +3,12 @@ asyncio beside Twisted: an event loop that waits in the turns of Couplet's loop.
 """
 
 import asyncio
+import os
+import select
 import selectors
+import sys
 import weakref
+from asyncio import events
 
 
 class _Selector(selectors.DefaultSelector):
@@ -13,14 +17,36 @@ class _Selector(selectors.DefaultSelector):
     side asks of asyncio meanwhile.
 
     @ivar isAsked: Whether asyncio has something to do now.
+
+    @ivar isWrapped: Whether the program has replaced the object that polls. That polls once a turn then, for everything
+        that the reactor waits for: Synapse measures its turns so.
+
+    @ivar _waited: The descriptor of Couplet's loop, where this one waits for that.
+
+    @ivar _isEverywhere: Whether the event loop counts as running wherever the reactor calls.
     """
 
-    def __init__(self, reactor):
+    isWrapped = False
+    _poller = None
+    _waited = None
+
+    def __init__(self, reactor, isEverywhere):
         super().__init__()
+        self._polling = self._poller
         self._reactor = reactor
         self._isReady = False
+        self._isEverywhere = isEverywhere
         self.isAsked = True
         self._watch = reactor._loop.watch(self.fileno(), True, False, _ready(self))
+
+    @property
+    def _selector(self):
+        return self._poller
+
+    @_selector.setter
+    def _selector(self, poller):
+        self.isWrapped = self._poller is not None
+        self._poller = poller
 
     def close(self):
         self._watch.stop()
@@ -28,11 +54,50 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout=None):
         self.isAsked = self._isReady = False
+        running, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
+        if not self._isEverywhere:
+            # Code that must not run inside of asyncio, as Django's ORM, asks for the running loop.
+            events._set_running_loop(None)
+            sys.set_asyncgen_hooks(None, None)
         try:
             self._reactor._turnUntil(timeout)
         finally:
             self.isAsked = True
+            if not self._isEverywhere:
+                events._set_running_loop(running)
+                sys.set_asyncgen_hooks(*hooks)
         return super().select(0) if self._isReady else []
+
+    def wait(self, timeout):
+        """
+        Wait for Couplet's loop and for asyncio's descriptors, by the program's object.
+        """
+        loop = self._reactor._loop
+        descriptor = loop.fileno()
+        if self._waited is None:
+            # This one waits for Couplet's from now on, and not the other way round.
+            self._watch.stop()
+            loop.turn(0)
+            self._polling.register(descriptor, select.EPOLLIN)
+            self._waited = descriptor
+        due = loop.next_turn()
+        if timeout is None or (due is not None and due < timeout):
+            timeout = due
+        ready = self._selector.poll(timeout, len(self._fd_to_key) + 1)
+        self._isReady = any(number != descriptor for number, _ in ready)
+        self.isAsked = self.isAsked or self._isReady
+
+    def renew(self):
+        """
+        Wait on a new descriptor, under the number of the one that another process shares since a fork.
+        """
+        with selectors.DefaultSelector() as fresh:
+            os.dup2(fresh.fileno(), self.fileno(), inheritable=False)
+        self._waited = None
+        for key in self.get_map().values():
+            read = select.EPOLLIN if key.events & selectors.EVENT_READ else 0
+            write = select.EPOLLOUT if key.events & selectors.EVENT_WRITE else 0
+            self._polling.register(key.fd, read | write)
 
     def ask(self):
         """
@@ -63,8 +128,8 @@ class EventLoop(asyncio.SelectorEventLoop):
     The event loop of asyncio that a reactor runs in.
     """
 
-    def __init__(self, reactor):
-        selector = _Selector(reactor)
+    def __init__(self, reactor, isEverywhere):
+        selector = _Selector(reactor, isEverywhere)
         self._ask = selector.ask
         super().__init__(selector)
 
@@ -77,6 +142,15 @@ class EventLoop(asyncio.SelectorEventLoop):
     def stop(self):
         self._ask()
         super().stop()
+
+    def forked(self):
+        """
+        Share nothing with the process that this one was forked from.
+        """
+        if not self.is_closed():
+            self._selector.renew()
+            self._close_self_pipe()
+            self._make_self_pipe()
 
     def __del__(self):
         # Reactors are not closed, and so is nobody to blame that this was not.

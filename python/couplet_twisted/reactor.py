@@ -3,16 +3,22 @@ The reactor: Twisted's own triggers, threads, signals, processes and datagrams, 
 """
 
 import errno
+import os
+import select
 import socket
+import threading
+import traceback
+import weakref
 from asyncio import set_event_loop
-from time import monotonic
+from time import monotonic, sleep
 
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 
+from twisted.internet._signals import _FDWaker
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.base import _topHandler
+from twisted.internet.base import _threadCallHandler, _topHandler
 from twisted.internet.error import UnsupportedAddressFamily
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.internet.main import installReactor
 from twisted.internet.posixbase import (
     PosixReactorBase,
@@ -27,16 +33,31 @@ from couplet_twisted import _couplet, tcp, unix
 from couplet_twisted.eventloop import EventLoop
 
 
-def _logged(exception, isTimed=False):
+classImplements(_couplet.DelayedCall, IDelayedCall)
+
+
+def _logged(exception, call=None):
     """
     Log what user code raised where the loop called it.
+
+    @param call: The timed call that it was, if it was one.
     """
     failure = Failure(exception, type(exception), exception.__traceback__)
-    if isTimed:
+    if call is None:
+        log.err(failure)
+    elif call.creator is None:
         _baseLog.failure("while handling timed call", failure)
     else:
-        log.err(failure)
+        lines = "".join(call.creator).rstrip().replace("\n", "\n C:")
+        made = f"\n C: from a DelayedCall created here:\n C:{lines}\n"
+        _baseLog.failure("while handling timed call {made}", failure, made=made)
 
+
+# For how many seconds the calls from threads are made in one turn.
+_SLICE = 0.005
+
+# From how many calls on that wait a thread lets the others run after each of its calls.
+_BACKLOG = 1000
 
 _log = Logger(namespace="couplet")
 _baseLog = Logger(namespace="twisted.internet.base")
@@ -90,17 +111,24 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     @ivar _clock: What stands for C{seconds}.
 
     @ivar _iteration: For how long the one turn may wait that L{doIteration} asks for; empty: none is asked for.
+
+    @ivar _maker: The thread that made it.
+
+    @ivar _isWarned: Whether the log has the first use in another thread.
     """
 
     _clock = staticmethod(PosixReactorBase.seconds)
     _iteration = ()
+    _isWarned = False
 
     _POLL_DISCONNECTED = 1
     _POLL_IN = 2
     _POLL_OUT = 4
 
-    def __init__(self):
-        self._loop = _couplet.Loop(_logged)
+    def __init__(self, asyncio=False):
+        self._loop = _couplet.Loop(_logged, weakref.WeakMethod(self._post))
+        self._maker = threading.get_ident()
+        _reactors.add(self)
         self.callLater = self._loop.call_later
         self.getDelayedCalls = self._loop.delayed_calls
         self._reads = set()
@@ -110,7 +138,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         self._busy = None
         self._streams = set()
         self._continuousPolling = _ContinuousPolling(self)
-        self._asyncioEventloop = EventLoop(self)
+        self._asyncioEventloop = EventLoop(self, asyncio)
         PosixReactorBase.__init__(self)
 
     @property
@@ -132,8 +160,77 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     # The main loop.
 
     run = PosixReactorBase.run
-    iterate = PosixReactorBase.iterate
     callFromThread = PosixReactorBase.callFromThread
+
+    def startRunning(self, installSignalHandlers=True):
+        """
+        Start in this thread: the first one that runs the reactor is the reactor's.
+
+        @raise RuntimeError: if another thread has run it before.
+        """
+        if not (self._started or self._startedBefore):
+            self._loop.take()
+            if threading.get_ident() != self._maker:
+                set_event_loop(self._asyncioEventloop)
+        PosixReactorBase.startRunning(self, installSignalHandlers)
+
+    def iterate(self, delay=0):
+        """
+        @see: L{twisted.internet.interfaces.IReactorCore.iterate}
+        """
+        self._loop.take()
+        if self._loop.is_turning:
+            self._iterateWithin(delay)
+        else:
+            PosixReactorBase.iterate(self, delay)
+
+    def _iterateWithin(self, delay):
+        """
+        Make what can be made of a turn inside of a call of one: the calls from threads, the timed calls, and the
+        readers and writers. Connections wait for the turn that calls.
+        """
+        self.runUntilCurrent()
+        self._loop.make_due_calls()
+        poller = select.poll()
+        for fd in self._selectables:
+            events = select.POLLIN if fd in self._reads else 0
+            poller.register(fd, events | (select.POLLOUT if fd in self._writes else 0))
+        other = select.POLLERR | select.POLLHUP
+        for fd, events in poller.poll(delay * 1000):
+            self._ready(fd, events & (select.POLLIN | other), events & (select.POLLOUT | other))
+
+    def runUntilCurrent(self):
+        """
+        Make the calls from threads, for a while at most: a storm of them holds up neither connections nor timers.
+        """
+        queue = self.threadCallQueue
+        if queue:
+            total, count, until = len(queue), 0, monotonic() + _SLICE
+            for f, args, kw in queue:
+                with _threadCallHandler:
+                    f(*args, **kw)
+                count += 1
+                if count == total or (count % 16 == 0 and monotonic() > until):
+                    break
+            del queue[:count]
+            if queue:
+                self.wakeUp()
+        if self._justStopped:
+            self._justStopped = False
+            self.fireSystemEvent("shutdown")
+
+    def _post(self, function, *args):
+        """
+        Have the reactor's thread call a function that a program has called in another thread.
+        """
+        if not self._isWarned:
+            self._isWarned = True
+            _log.warn(
+                "the reactor is used in another thread: its own thread makes such calls, in order; "
+                "use reactor.callFromThread. The first one was made here:\n{stack}",
+                stack="".join(traceback.format_stack()[:-1]),
+            )
+        self.callFromThread(function, *args)
 
     def mainLoop(self):
         """
@@ -150,14 +247,18 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
         @param timeout: L{None}: no limit.
         """
+        selector = self._asyncioEventloop._selector
         if self._iteration:
             # One turn was asked for: this one.
             limits = [*self._iteration, timeout]
             self._iteration = ()
             self._asyncioEventloop.stop()
-            self._loop.turn(min([each for each in limits if each is not None], default=None))
+            limit = min([each for each in limits if each is not None], default=None)
+            if selector.isWrapped:
+                selector.wait(limit)
+                limit = 0
+            self._loop.turn(limit)
             return
-        selector = self._asyncioEventloop._selector
         queue = self._asyncioEventloop._ready
         contexts = context.theContextTracker.currentContext().contexts
         ours = _Context(self._loop)
@@ -167,11 +268,22 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             with _topHandler:
                 self.runUntilCurrent()
                 left = 0 if selector.isAsked else until and max(0, until - monotonic())
+                run = self._loop.run
+                if selector.isWrapped:
+                    selector.wait(0 if queue else left)
+                    run = self._turnOnce
                 contexts.append(ours)
                 try:
-                    isAwaited = self._loop.run(left, queue) and not (queue or selector.isAsked)
+                    isAwaited = run(left, queue) and not (queue or selector.isAsked)
                 finally:
                     contexts.pop()
+
+    def _turnOnce(self, left, queue):
+        """
+        Make the turn after a wait of the program's.
+        """
+        self._loop.turn(0)
+        return left != 0
 
     def doIteration(self, delay):
         """
@@ -182,13 +294,19 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             self._loop.turn(delay)
             return
         self._iteration = (delay,)
-        asyncio.run_forever()
+        try:
+            asyncio.run_forever()
+        finally:
+            self._iteration = ()
 
     def wakeUp(self):
         """
         Have the loop return to L{mainLoop}.
         """
         self._loop.interrupt()
+        if len(self.threadCallQueue) > _BACKLOG and not self._loop.is_here:
+            # A backlog that grows without a bound would delay everything else.
+            sleep(0)
 
     def stop(self):
         """
@@ -202,7 +320,20 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         @see: L{twisted.internet.interfaces.IReactorCore.crash}
         """
         PosixReactorBase.crash(self)
-        self._asyncioEventloop.stop()
+        # A stop would be the next run's, if this one has not come to its main loop.
+        if self._asyncioEventloop.is_running():
+            self._asyncioEventloop.stop()
+
+    def _forked(self, isChild):
+        """
+        The process has forked: have the child wait on new descriptors.
+        """
+        if isChild:
+            for waker in self._internalReaders:
+                if isinstance(waker, _FDWaker):
+                    _renewPipe(waker)
+            self._asyncioEventloop.forked()
+        self._loop.forked(isChild)
 
     # Readers and writers.
 
@@ -218,6 +349,10 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
                 del self._watches[fd]
                 watch.stop()
         elif watch is None:
+            if not self._loop.is_here:
+                # The loop's thread watches it later. What can't be watched is known now.
+                with select.epoll() as probe:
+                    probe.register(fd, 0)
             ready = lambda readable, writable: self._ready(fd, readable, writable)
             self._watches[fd] = self._loop.watch(fd, readable, writable, ready)
         else:
@@ -234,12 +369,13 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             event |= self._POLL_OUT
         if not event:
             return
-        self._busy = fd
+        # A call of it may iterate, and so come here.
+        before, self._busy = self._busy, fd
         log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
-        self._busy = None
+        self._busy = before
         # It was removed, or closed, and its number may be another's by now. The watch ends when this
         # call has returned.
-        if self._selectables.get(fd) is not selectable:
+        if self._selectables.get(fd) is not selectable and fd in self._watches and fd != before:
             self._watches.pop(fd).stop()
             if fd in self._selectables:
                 self._loop.call_soon(self._watchAgain, fd)
@@ -409,13 +545,37 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         raise UnsupportedAddressFamily(addressFamily)
 
 
-def install():
+def _renewPipe(waker):
+    """
+    Have a waker of this process alone: one of both would wake the one or the other.
+    """
+    for end, number in zip(os.pipe(), (waker.i, waker.o)):
+        os.set_blocking(end, False)
+        os.dup2(end, number, inheritable=False)
+        os.close(end)
+
+
+def _forked(isChild):
+    for reactor in list(_reactors):
+        try:
+            reactor._forked(isChild)
+        except BaseException:
+            _log.failure("the reactor does not run in this process, which another one forked")
+
+
+_reactors = weakref.WeakSet()
+os.register_at_fork(after_in_parent=lambda: _forked(False), after_in_child=lambda: _forked(True))
+
+
+def install(asyncio=False):
     """
     Make this the reactor of the process.
 
+    @param asyncio: Whether asyncio's event loop counts as running wherever the reactor calls.
+
     @raise twisted.internet.error.ReactorAlreadyInstalledError: if there is one already.
     """
-    reactor = CoupletReactor()
+    reactor = CoupletReactor(asyncio)
     installReactor(reactor)
     set_event_loop(reactor._asyncioEventloop)
     return reactor

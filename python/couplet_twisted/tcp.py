@@ -43,6 +43,12 @@ class _Stream(_couplet.Connection):
         self.reactor._loop.adopt(self, skt.detach())
         self.reactor._streams.add(self)
 
+    def _post(self, name, *args):
+        """
+        Have the reactor's thread make a call of another thread's.
+        """
+        self.reactor._post(getattr(self, name), *args)
+
     # The socket, for those who ask for it.
 
     def fileno(self):
@@ -93,6 +99,24 @@ class _Stream(_couplet.Connection):
             name = self.socket.getsockname()
         return self._addressType("TCP", *tcp._getrealname(name))
 
+    def setTcpNoDelay(self, enabled):
+        """
+        @see: L{twisted.internet.interfaces.ITCPTransport.setTcpNoDelay}
+        """
+        if self._isElsewhere:
+            self._post("setTcpNoDelay", enabled)
+        else:
+            super().setTcpNoDelay(enabled)
+
+    def setTcpKeepAlive(self, enabled):
+        """
+        @see: L{twisted.internet.interfaces.ITCPTransport.setTcpKeepAlive}
+        """
+        if self._isElsewhere:
+            self._post("setTcpKeepAlive", enabled)
+        else:
+            super().setTcpKeepAlive(enabled)
+
     # Reading and writing.
 
     @property
@@ -127,6 +151,9 @@ class _Stream(_couplet.Connection):
         """
         @see: L{twisted.internet.interfaces.ITLSTransport.startTLS}
         """
+        if self._isElsewhere:
+            self._post("startTLS", ctx, normal)
+            return
         # Only who asks for TLS needs pyOpenSSL.
         from twisted.internet import _newtls
 
@@ -142,29 +169,39 @@ class _OverTLS:
     def write(self, data):
         if not self.TLS:
             _couplet.Connection.write(self, data)
+        elif self._isElsewhere:
+            self._post("write", bytes(data))
         elif self.connected:
             self.protocol.write(data)
 
     def writeSequence(self, iovec):
         if not self.TLS:
             _couplet.Connection.writeSequence(self, iovec)
+        elif self._isElsewhere:
+            self._post("write", b"".join(iovec))
         elif self.connected:
             self.protocol.writeSequence(iovec)
 
     def loseConnection(self, *args, **kwargs):
         if not self.TLS:
             _couplet.Connection.loseConnection(self)
+        elif self._isElsewhere:
+            self._post("loseConnection")
         elif self.connected and not self.disconnecting:
             self.protocol.loseConnection()
 
     def registerProducer(self, producer, streaming):
-        if self.TLS:
+        if self._isElsewhere:
+            self._post("registerProducer", producer, streaming)
+        elif self.TLS:
             self.protocol.registerProducer(producer, streaming)
         else:
             _couplet.Connection.registerProducer(self, producer, streaming)
 
     def unregisterProducer(self):
-        if self.TLS:
+        if self._isElsewhere:
+            self._post("unregisterProducer")
+        elif self.TLS:
             self.protocol.unregisterProducer()
         else:
             _couplet.Connection.unregisterProducer(self)

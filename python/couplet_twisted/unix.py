@@ -32,6 +32,10 @@ class _Passing:
 
         @see: L{twisted.internet.interfaces.IUNIXTransport.sendFileDescriptor}
         """
+        if self._isElsewhere:
+            # A duplicate: the program may close its own meanwhile.
+            self._post("_sendDuplicate", os.dup(fileno))
+            return
         self._passed = self._passed + 1 if self._buffered else 1
         if not self._isByteDue:
             self._isByteDue = True
@@ -40,6 +44,12 @@ class _Passing:
             self.connectionLost(Failure(error.FileDescriptorOverrun()))
         elif self._passed > self._fileDescriptorBufferSize // 2:
             self._pauseProducer()
+
+    def _sendDuplicate(self, fileno):
+        try:
+            self.sendFileDescriptor(fileno)
+        finally:
+            os.close(fileno)
 
     def _requireByte(self):
         if self._isByteDue and not self.disconnected:
@@ -57,7 +67,8 @@ class _Passing:
         _couplet.Connection.writeSequence(self, pieces)
 
     def loseConnection(self, _connDone=None):
-        self._requireByte()
+        if not self._isElsewhere:
+            self._requireByte()
         _couplet.Connection.loseConnection(self)
 
     def _descriptorReceived(self, fileno):

@@ -2,6 +2,7 @@
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use couplet::{Address, Protocol, Reason, Transport, UnixAddress};
 use couplet_os::tethered::Tethered;
@@ -11,6 +12,9 @@ use pyo3::types::PyBytes;
 
 use crate::connection::{Accepted, Connection, raised};
 use crate::looping::Shared;
+
+/// How long the end of a connection waits for its peer's where the factory has raised.
+const CLOSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Bridge {
     shared: Weak<Shared>,
@@ -81,6 +85,11 @@ impl Protocol for Bridge {
                 return Connection::attach(connection, transport, &shared);
             }
             let made = self.make(py, transport, &shared);
+            if made.is_err() {
+                // The peer sees a clean end, even if it has sent something.
+                transport.set_close_at_once(false);
+                transport.set_close_deadline(Some(CLOSE));
+            }
             shared.heed(py, made);
             if self.connection.is_none() {
                 transport.lose_connection();

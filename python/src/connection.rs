@@ -1,22 +1,24 @@
 //! [`Connection`]: the transport that a Twisted protocol writes to.
 
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use couplet::{Producer, ProducerKind, Transport};
-use couplet_os::descriptor::Foreign;
+use couplet::{Address, Producer, ProducerKind, Transport};
 use couplet_os::tethered::Tethered;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::bridge::{Bridge, address};
+use crate::descriptor::Descriptor;
 use crate::locked;
 use crate::looping::{Shared, system_error};
+use crate::seat::Seat;
 
 /// What a transport holds back before its producer is paused, in bytes, unless that is set.
 const BUFFER: usize = 64 * 1024;
@@ -37,6 +39,35 @@ struct Home {
     shared: Rc<Shared>,
 }
 
+/// The addresses of our end and of the peer, for every thread.
+#[derive(Default)]
+enum Names {
+    /// The loop does not have the socket yet.
+    #[default]
+    Unknown,
+    /// Small, for most connections.
+    V4([SocketAddrV4; 2]),
+    Other(Box<[Address; 2]>),
+}
+
+impl Names {
+    fn of(transport: &Transport) -> Names {
+        let (host, peer) = (transport.host(), transport.peer());
+        match (host.socket_addr(), peer.socket_addr()) {
+            (Some(SocketAddr::V4(host)), Some(SocketAddr::V4(peer))) => Names::V4([host, peer]),
+            _ => Names::Other(Box::new([host.clone(), peer.clone()])),
+        }
+    }
+
+    fn get<'py>(&self, py: Python<'py>, number: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self {
+            Names::Unknown => Ok(None),
+            Names::V4(both) => address(py, &SocketAddr::V4(both[number]).into()).map(Some),
+            Names::Other(both) => address(py, &both[number]).map(Some),
+        }
+    }
+}
+
 /// What was to be sent before the loop has the socket.
 #[derive(Default)]
 struct Early {
@@ -52,6 +83,7 @@ struct State {
     /// From when the loop has the socket until the end is told.
     home: Option<Tethered<Home>>,
     early: Option<Box<Early>>,
+    names: Names,
     protocol: Option<Py<PyAny>>,
     producer: Option<Py<PyAny>>,
     is_streaming: bool,
@@ -83,9 +115,10 @@ impl State {
     /// # Errors
     ///
     /// In another thread than the loop's.
-    fn transport(&self) -> PyResult<Option<&Transport>> {
-        let Some(home) = self.home.as_ref().filter(|_| !self.is_held) else { return Ok(None) };
-        Ok(Some(&home.get().ok_or_else(elsewhere)?.transport))
+    fn transport(&self) -> Result<Option<&Transport>, Elsewhere> {
+        let Some(home) = &self.home else { return Ok(None) };
+        let home = home.get().ok_or(Elsewhere)?;
+        Ok((!self.is_held).then_some(&home.transport))
     }
 
     /// Whether a close does not wait for the producer, which hears of the end: as in Twisted, for a streaming
@@ -109,20 +142,33 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
     Ok(f(&buffer.to_vec(data.py())?))
 }
 
-fn elsewhere() -> PyErr {
-    PyRuntimeError::new_err(
-        "a transport is used in another thread than its reactor's: use reactor.callFromThread",
-    )
-}
+/// A transport is used in another thread than its loop's: the call is posted to the loop.
+struct Elsewhere;
 
 impl Connection {
     fn state(&self) -> MutexGuard<'_, State> {
         locked(&self.0)
     }
 
-    /// Refuses a call in another thread than the loop's, in which it would do nothing.
-    fn check_thread(&self) -> PyResult<()> {
-        self.state().transport().map(drop)
+    /// Posts a call to the loop, if this is not the loop's thread: true.
+    fn is_posted<'py>(
+        slf: &Bound<'py, Self>,
+        name: &str,
+        args: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyTuple>>,
+    ) -> PyResult<bool> {
+        if slf.get().state().home.as_ref().is_none_or(Tethered::is_home) {
+            return Ok(false);
+        }
+        Connection::post(slf, name, args(slf.py())?)?;
+        Ok(true)
+    }
+
+    /// Has the thread of the loop call a method.
+    fn post(slf: &Bound<'_, Self>, name: &str, args: Bound<'_, PyTuple>) -> PyResult<()> {
+        let name = PyString::new(slf.py(), name).into_any();
+        let args: Vec<_> = std::iter::once(name).chain(args.iter()).collect();
+        slf.call_method1("_post", PyTuple::new(slf.py(), args)?)?;
+        Ok(())
     }
 
     /// Runs this on the transport, while the loop has it.
@@ -211,14 +257,17 @@ impl Connection {
 
     pub(crate) fn adopt(
         slf: &Bound<'_, Self>,
-        shared: &Rc<Shared>,
-        descriptor: i32,
+        seat: &Arc<Seat>,
+        descriptor: Descriptor,
     ) -> PyResult<()> {
-        let socket = Foreign::new(descriptor).map_err(system_error)?.into_owned();
-        let mut bridge = Some(Bridge::adopted(shared, slf));
-        let build = move |_: &couplet::Address| bridge.take();
-        shared.reactor.adopt(socket, build).map_err(system_error)?.detach();
-        Ok(())
+        let socket = descriptor.detached().map_err(system_error)?;
+        let this = slf.clone().unbind();
+        seat.ask(slf.py(), move |py, shared| {
+            let mut bridge = Some(Bridge::adopted(shared, this.bind(py)));
+            let build = move |_: &Address| bridge.take();
+            shared.reactor.adopt(socket, build).map_err(system_error)?.detach();
+            Ok(())
+        })
     }
 
     /// The loop has its socket.
@@ -232,6 +281,7 @@ impl Connection {
         let early = state.early.take().unwrap_or_default();
         let home = Home { transport: transport.clone(), shared: shared.clone() };
         state.home = Some(Tethered::new(home));
+        state.names = Names::of(transport);
         let State { is_paused, is_write_lost, disconnecting, is_aborted, .. } = *state;
         let State { is_streaming, is_producer_paused, buffer_size, .. } = *state;
         let closes = disconnecting || is_write_lost;
@@ -331,7 +381,7 @@ impl Connection {
     }
 
     /// Writes.
-    fn put(&self, data: &[u8]) -> PyResult<Put> {
+    fn put(&self, data: &[u8]) -> Result<Put, Elsewhere> {
         let mut state = self.state();
         let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
         if is_deaf || data.is_empty() {
@@ -361,6 +411,10 @@ struct Put {
     is_full: bool,
     /// It does not read.
     is_paused: bool,
+}
+
+fn no_args(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+    Ok(PyTuple::empty(py))
 }
 
 fn kind(is_streaming: bool) -> ProducerKind {
@@ -433,8 +487,14 @@ impl Connection {
 
     /// Sends bytes after everything written before.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let put = with_bytes(data, |data| slf.get().put(data))??;
-        Connection::wrote(slf, put)
+        match with_bytes(data, |data| slf.get().put(data))? {
+            Ok(put) => Connection::wrote(slf, put),
+            // A copy: the program may change its own meanwhile.
+            Err(Elsewhere) => {
+                let copy = with_bytes(data, |data| PyBytes::new(slf.py(), data))?;
+                Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)
+            }
+        }
     }
 
     /// Sends several pieces in order.
@@ -444,15 +504,22 @@ impl Connection {
         for piece in iovec.try_iter()? {
             with_bytes(&piece?, |piece| data.extend_from_slice(piece))?;
         }
-        let put = slf.get().put(&data)?;
-        Connection::wrote(slf, put)
+        match slf.get().put(&data) {
+            Ok(put) => Connection::wrote(slf, put),
+            Err(Elsewhere) => {
+                let copy = PyBytes::new(slf.py(), &data);
+                Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)
+            }
+        }
     }
 
     /// Closes once everything written is sent.
     #[pyo3(name = "loseConnection", signature = (_connDone=None))]
     #[expect(non_snake_case, reason = "Twisted's name")]
     fn lose_connection(slf: &Bound<'_, Self>, _connDone: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        slf.get().check_thread()?;
+        if Connection::is_posted(slf, "loseConnection", no_args)? {
+            return Ok(());
+        }
         Connection::hear(slf);
         let mut state = slf.get().state();
         if !state.connected || std::mem::replace(&mut state.disconnecting, true) {
@@ -472,18 +539,23 @@ impl Connection {
 
     /// Closes our direction once everything written is sent.
     #[pyo3(name = "loseWriteConnection")]
-    fn lose_write_connection(&self) -> PyResult<()> {
-        self.check_thread()?;
-        self.state().is_write_lost = true;
-        self.let_go_of_producer();
-        self.on_transport(Transport::lose_write_connection);
+    fn lose_write_connection(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Connection::is_posted(slf, "loseWriteConnection", no_args)? {
+            return Ok(());
+        }
+        let this = slf.get();
+        this.state().is_write_lost = true;
+        this.let_go_of_producer();
+        this.on_transport(Transport::lose_write_connection);
         Ok(())
     }
 
     /// Closes at once, with a reset.
     #[pyo3(name = "abortConnection")]
     fn abort_connection(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().check_thread()?;
+        if Connection::is_posted(slf, "abortConnection", no_args)? {
+            return Ok(());
+        }
         Connection::hear(slf);
         let mut state = slf.get().state();
         if state.disconnected || std::mem::replace(&mut state.is_aborted, true) {
@@ -513,34 +585,47 @@ impl Connection {
 
     /// Reads on.
     #[pyo3(name = "startReading")]
-    fn read_on(slf: &Bound<'_, Self>) {
+    fn read_on(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Connection::is_posted(slf, "startReading", no_args)? {
+            return Ok(());
+        }
         slf.get().state().is_paused = false;
         Connection::hear(slf);
         slf.get().on_transport(Transport::resume_producing);
+        Ok(())
     }
 
     /// Reads no more.
     #[pyo3(name = "stopReading")]
-    fn read_no_more(slf: &Bound<'_, Self>) {
+    fn read_no_more(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Connection::is_posted(slf, "stopReading", no_args)? {
+            return Ok(());
+        }
         slf.get().state().is_paused = true;
         if let Some(transport) = slf.get().transport() {
             transport.pause_producing();
             Connection::wrote_paused(slf);
         }
+        Ok(())
     }
 
     #[pyo3(name = "pauseProducing")]
-    fn pause_producing(slf: &Bound<'_, Self>) {
-        Connection::read_no_more(slf);
+    fn pause_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Connection::read_no_more(slf)
     }
 
     #[pyo3(name = "resumeProducing")]
-    fn resume_producing(slf: &Bound<'_, Self>) {
+    fn resume_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        // Posted as such: by then it may have been asked to close.
+        if Connection::is_posted(slf, "resumeProducing", no_args)? {
+            return Ok(());
+        }
         let state = slf.get().state();
         if state.connected && !state.disconnecting {
             drop(state);
-            Connection::read_on(slf);
+            return Connection::read_on(slf);
         }
+        Ok(())
     }
 
     #[pyo3(name = "stopProducing")]
@@ -557,6 +642,10 @@ impl Connection {
         streaming: bool,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
+        let args = |py| (&producer, streaming).into_pyobject(py);
+        if Connection::is_posted(slf, "registerProducer", args)? {
+            return Ok(());
+        }
         let before = this.state().producer.as_ref().map(|before| before.clone_ref(py));
         if let Some(before) = before {
             let text = format!(
@@ -588,17 +677,22 @@ impl Connection {
     }
 
     #[pyo3(name = "unregisterProducer")]
-    fn unregister_producer(&self) {
-        let producer = self.state().producer.take();
+    fn unregister_producer(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Connection::is_posted(slf, "unregisterProducer", no_args)? {
+            return Ok(());
+        }
+        let producer = slf.get().state().producer.take();
         drop(producer);
-        self.on_transport(Transport::unregister_producer);
+        slf.get().on_transport(Transport::unregister_producer);
+        Ok(())
     }
 
     /// The connection is lost: tells its producer and its protocol, once.
     #[pyo3(name = "connectionLost")]
     fn connection_lost(slf: &Bound<'_, Self>, reason: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
-        if slf.get().is_lost() {
+        let args = |py| (&reason,).into_pyobject(py);
+        if slf.get().is_lost() || Connection::is_posted(slf, "connectionLost", args)? {
             return Ok(());
         }
         slf.call_method0(intern!(py, "_keepNames"))?;
@@ -641,15 +735,25 @@ impl Connection {
     }
 
     #[setter(bufferSize)]
-    fn set_buffer_size(&self, bytes: usize) {
-        self.state().buffer_size = bytes;
-        self.on_transport(|transport| transport.set_write_marks(0, bytes));
+    fn set_buffer_size(slf: &Bound<'_, Self>, bytes: usize) -> PyResult<()> {
+        slf.get().state().buffer_size = bytes;
+        let args = |py| ("bufferSize", bytes).into_pyobject(py);
+        if !Connection::is_posted(slf, "__setattr__", args)? {
+            slf.get().on_transport(|transport| transport.set_write_marks(0, bytes));
+        }
+        Ok(())
+    }
+
+    /// Whether this is another thread than its loop's.
+    #[getter(_isElsewhere)]
+    fn is_elsewhere(&self) -> bool {
+        self.state().home.as_ref().is_some_and(|home| !home.is_home())
     }
 
     /// Passes a duplicate of the descriptor with the next byte; false if it can't.
     #[pyo3(name = "_sendDescriptor")]
-    fn send_descriptor(&self, descriptor: i32) -> PyResult<bool> {
-        let descriptor = couplet_os::descriptor::duplicate(descriptor).map_err(system_error)?;
+    fn send_descriptor(&self, descriptor: Descriptor) -> PyResult<bool> {
+        let descriptor = descriptor.duplicate().map_err(system_error)?;
         let mut state = self.state();
         if state.connected && matches!(state.transport(), Ok(None)) {
             let early = state.early.get_or_insert_default();
@@ -669,16 +773,15 @@ impl Connection {
         Connection::wrote(slf, Put { is_full: true, ..Put::default() })
     }
 
-    /// The address of our end, as Python's sockets give it; `None` where there is none.
+    /// The address of our end, as Python's sockets give it; `None` before the loop has the socket. For any
+    /// thread.
     fn _sockname<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.transport().map(|transport| address(py, transport.host())).transpose()
+        self.state().names.get(py, 0)
     }
 
-    /// The address of the peer, as Python's sockets give it.
+    /// The address of the peer, as [`_sockname`](Self::_sockname).
     fn _peername<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let state = self.state();
-        let home = state.home.as_ref().and_then(Tethered::get);
-        home.map(|home| address(py, home.transport.peer())).transpose()
+        self.state().names.get(py, 1)
     }
 
     /// The bytes that were written, and that the system has not taken.

@@ -1,14 +1,16 @@
 //! Couplet's loop for Python: what `couplet_twisted.reactor` is made of.
 //!
-//! Everything here is used under the interpreter's lock, in the thread of the loop, except for
-//! [`Loop::interrupt`](looping::Loop); the loop lets go of the lock while it waits.
+//! Everything here is used under the interpreter's lock, which the loop releases while it waits. The first thread
+//! that runs a loop is its thread; requests of other threads are posted to it ([`seat`]).
 
 mod bridge;
 mod connection;
+mod descriptor;
 mod framing;
 mod logging;
 mod looping;
 mod port;
+mod seat;
 mod timers;
 mod watch;
 

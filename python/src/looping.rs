@@ -1,6 +1,7 @@
 //! [`Loop`]: Couplet's loop, turned by Python.
 
 use std::cell::RefCell;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +14,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::connection::Connection;
+use crate::descriptor::Descriptor;
 use crate::port::Port;
-use crate::timers::{self, Clock, DelayedCall, Timers};
+use crate::seat::Seat;
+use crate::timers::{Clock, DelayedCall, Timers};
 use crate::watch::Watch;
 
 /// Most bytes of one `dataReceived`, as in Twisted: larger objects cost Python fresh memory each.
@@ -23,8 +26,7 @@ const CHUNK: usize = 64 * 1024;
 /// What the parts of a loop share, in its thread.
 pub(crate) struct Shared {
     pub(crate) reactor: Reactor,
-    pub(crate) timers: Timers,
-    clock: RefCell<Clock>,
+    pub(crate) timers: Arc<Timers>,
     /// Called with what user code raised: it logs that.
     log: Py<PyAny>,
     /// What is to leave the loop: an interrupt of the keyboard.
@@ -36,11 +38,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What stands in the place of `reactor.seconds`.
-    pub(crate) fn clock(&self, py: Python<'_>) -> Clock {
-        timers::clone(&self.clock.borrow(), py)
-    }
-
     /// Reports what user code raised, if it did.
     pub(crate) fn heed<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
@@ -50,14 +47,14 @@ impl Shared {
 
     /// Reports what user code raised.
     pub(crate) fn report(&self, py: Python<'_>, error: PyErr) {
-        self.report_of(py, error, false);
+        self.report_of(py, error, None);
     }
 
     /// Reports what user code raised, in a timed call or elsewhere.
-    pub(crate) fn report_of(&self, py: Python<'_>, error: PyErr, is_timed: bool) {
+    pub(crate) fn report_of(&self, py: Python<'_>, error: PyErr, call: Option<&Py<DelayedCall>>) {
         if error.is_instance_of::<PyKeyboardInterrupt>(py) {
             self.raise(error);
-        } else if let Err(error) = self.log.call1(py, (error, is_timed)) {
+        } else if let Err(error) = self.log.call1(py, (error, call)) {
             self.raise(error);
         }
     }
@@ -82,17 +79,18 @@ impl Shared {
     }
 }
 
-struct Inner {
+/// A loop, in its thread.
+pub(crate) struct Inner {
     couplet: RefCell<couplet::Loop>,
-    shared: Rc<Shared>,
+    pub(crate) shared: Rc<Shared>,
 }
 
 /// A loop, which Python turns.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
-pub(crate) struct Loop {
-    inner: Tethered<Inner>,
-    remote: Remote,
-    is_interrupted: Arc<AtomicBool>,
+pub(crate) struct Loop(Arc<Seat>);
+
+fn within() -> PyErr {
+    PyRuntimeError::new_err("the reactor is turned inside a turn")
 }
 
 /// A number of seconds as a duration: as long as there are, where they are more.
@@ -113,43 +111,19 @@ pub(crate) fn system_error(error: std::io::Error) -> PyErr {
     }
 }
 
-impl Loop {
-    fn inner(&self) -> PyResult<&Inner> {
-        self.inner
-            .get()
-            .ok_or_else(|| PyRuntimeError::new_err("a reactor is used in another thread"))
-    }
-
-    pub(crate) fn shared(&self) -> PyResult<&Rc<Shared>> {
-        Ok(&self.inner()?.shared)
-    }
-
-    /// Turns the loop, and raises what is to leave it.
-    fn turned(&self, f: impl FnOnce(&mut couplet::Loop) -> std::io::Result<bool>) -> PyResult<()> {
-        let inner = self.inner()?;
-        let mut couplet = inner
-            .couplet
-            .try_borrow_mut()
-            .map_err(|_| PyRuntimeError::new_err("the reactor is turned inside of its own turn"))?;
-        f(&mut couplet).map_err(system_error)?;
-        drop(couplet);
-        inner.shared.raised.take().map_or(Ok(()), Err)
-    }
-}
-
-#[pymethods]
-impl Loop {
-    /// A loop, which gives `log` what user code raises.
-    #[new]
-    fn new(log: Py<PyAny>) -> PyResult<Loop> {
+impl Inner {
+    /// A loop of this thread, which gives `log` the exceptions of the user's code.
+    pub(crate) fn new(
+        log: Py<PyAny>,
+        timers: &Arc<Timers>,
+        is_interrupted: &Arc<AtomicBool>,
+    ) -> PyResult<(Inner, Remote)> {
         let options = LoopOptions::default().timers_in_turn(true).read_buffer(CHUNK);
         let mut couplet = couplet::Loop::with_options(options)?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
-        let is_interrupted = Arc::<AtomicBool>::default();
         let shared = Rc::new(Shared {
-            timers: Timers::default(),
-            clock: RefCell::default(),
+            timers: timers.clone(),
             log,
             raised: RefCell::default(),
             is_interrupted: is_interrupted.clone(),
@@ -169,27 +143,76 @@ impl Loop {
                 }
             });
         });
-        let inner = Tethered::new(Inner { couplet: RefCell::new(couplet), shared });
-        Ok(Loop { inner, remote, is_interrupted })
+        Ok((Inner { couplet: RefCell::new(couplet), shared }, remote))
     }
 
-    /// Makes one turn, which waits at most so many seconds; `None`: no limit.
-    fn turn(&self, at_most: Option<f64>) -> PyResult<()> {
-        self.turned(|couplet| couplet.turn(at_most.map(seconds)))
+    /// Turns the loop, and raises what is to leave it.
+    fn turned(&self, f: impl FnOnce(&mut couplet::Loop) -> std::io::Result<bool>) -> PyResult<()> {
+        let mut couplet = self.couplet.try_borrow_mut().map_err(|_| within())?;
+        f(&mut couplet).map_err(system_error)?;
+        drop(couplet);
+        self.shared.raised.take().map_or(Ok(()), Err)
+    }
+}
+
+#[pymethods]
+impl Loop {
+    /// A loop, of the first thread that turns it. It gives `log` the exceptions of the user's code; `post` is a
+    /// weak method that has the loop call a function, asked by another thread.
+    #[new]
+    fn new(log: Py<PyAny>, post: Py<PyAny>) -> Loop {
+        Loop(Arc::new(Seat::new(log, post)))
+    }
+
+    /// Makes this thread the loop's.
+    fn take(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.take(py).map(drop)
+    }
+
+    /// Whether this is inside of a turn.
+    #[getter]
+    fn is_turning(&self) -> bool {
+        self.0.inner().is_some_and(|inner| inner.couplet.try_borrow_mut().is_err())
+    }
+
+    /// Makes the timed calls that are due, inside of a turn.
+    fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(shared) = self.0.shared() else { return Ok(()) };
+        shared.timers.make_due(py, shared)
+    }
+
+    /// Whether this is the thread of the loop.
+    #[getter]
+    fn is_here(&self) -> bool {
+        self.0.inner().is_some()
+    }
+
+    /// Makes one turn, which waits at most so many seconds; `None`: no limit. It waits for nothing if it was
+    /// interrupted before.
+    fn turn(&self, py: Python<'_>, at_most: Option<f64>) -> PyResult<()> {
+        let is_interrupted = self.0.is_interrupted.swap(false, Ordering::AcqRel);
+        let at_most = if is_interrupted { Some(0.0) } else { at_most };
+        self.0.take(py)?.turned(|couplet| couplet.turn(at_most.map(seconds)))
     }
 
     /// Turns until it is interrupted or `queue` has something, for at most so many seconds (`None`: no
     /// limit). Whether the time was not over before. At least one turn: whoever interrupts each call from
     /// another thread starves neither connections nor timers.
-    fn run(&self, at_most: Option<f64>, queue: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let shared = self.shared()?.clone();
+    fn run(
+        &self,
+        py: Python<'_>,
+        at_most: Option<f64>,
+        queue: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let inner = self.0.take(py)?;
+        let shared = inner.shared.clone();
         let until = at_most.map(|at_most| shared.reactor.now() + seconds(at_most));
         let is_asked_now = || {
             shared.is_interrupted.swap(false, Ordering::AcqRel) || !queue.is_empty().unwrap_or(true)
         };
         let mut left = at_most.map(seconds);
         let mut is_asked = is_asked_now();
-        self.turned(|couplet| {
+        inner.turned(|couplet| {
             loop {
                 couplet.turn(if is_asked { Some(Duration::ZERO) } else { left })?;
                 is_asked |= is_asked_now();
@@ -202,20 +225,39 @@ impl Loop {
         Ok(is_asked)
     }
 
+    /// The process has forked: the loop continues in both, if this is its thread.
+    fn forked(&self, is_child: bool) -> PyResult<()> {
+        let Some(shared) = self.0.shared() else { return Ok(()) };
+        shared.reactor.forked(is_child).map_err(system_error)
+    }
+
+    /// The descriptor that is readable when there is something for a turn to do.
+    fn fileno(&self, py: Python<'_>) -> PyResult<Option<i32>> {
+        let couplet = self.0.take(py)?.couplet.try_borrow().map_err(|_| within())?;
+        Ok(couplet.descriptor().map(|descriptor| descriptor.as_raw_fd()))
+    }
+
+    /// In how many seconds the next turn is due without an event; `None`: there is no such time.
+    fn next_turn(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        let inner = self.0.take(py)?;
+        if self.0.is_interrupted.load(Ordering::Acquire) {
+            return Ok(Some(0.0));
+        }
+        let next = inner.couplet.try_borrow().map_err(|_| within())?.next_turn();
+        let now = inner.shared.reactor.now();
+        Ok(next.map(|next| next.saturating_duration_since(now).as_secs_f64()))
+    }
+
     /// The connection whose protocol is called; `None` where that is something else.
     #[getter]
-    fn current(&self, py: Python<'_>) -> PyResult<Option<Py<Connection>>> {
-        let current = self.shared()?.current.borrow();
-        Ok(current.as_ref().map(|current| current.clone_ref(py)))
+    fn current(&self, py: Python<'_>) -> Option<Py<Connection>> {
+        let current = self.0.shared()?.current.borrow();
+        current.as_ref().map(|current| current.clone_ref(py))
     }
 
     /// Has `run` return soon. For any thread.
     fn interrupt(&self) {
-        self.is_interrupted.store(true, Ordering::Release);
-        if self.inner.get().is_none() {
-            // A call ends the wait. A loop that is gone has nothing to return from.
-            let _ = self.remote.call(|_| ());
-        }
+        self.0.interrupt();
     }
 
     /// Calls `function` with the arguments, in so many seconds.
@@ -227,50 +269,56 @@ impl Loop {
         args: Bound<'_, pyo3::types::PyTuple>,
         kw: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Py<DelayedCall>> {
-        DelayedCall::start(slf.py(), slf.get().shared()?, delay, function, args, kw)
+        DelayedCall::start(slf.py(), &slf.get().0, delay, function, args, kw)
     }
 
     /// Calls `function` with the argument in the next turn.
-    fn call_soon(&self, function: Py<PyAny>, argument: Py<PyAny>) -> PyResult<()> {
-        let shared = self.shared()?.clone();
-        self.shared()?.reactor.call_soon(move || {
-            Python::attach(|py| {
-                shared.heed(py, function.call1(py, (argument,)));
+    fn call_soon(&self, py: Python<'_>, function: Py<PyAny>, argument: Py<PyAny>) -> PyResult<()> {
+        self.0.ask(py, move |_, shared| {
+            let heeding = shared.clone();
+            shared.reactor.call_soon(move || {
+                Python::attach(|py| {
+                    heeding.heed(py, function.call1(py, (argument,)));
+                });
             });
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Has calls that are made from now on tell their times by this; `None`: by `time.time`.
-    fn set_clock(&self, clock: Clock) -> PyResult<()> {
-        let before = self.shared()?.clock.replace(clock);
-        drop(before);
-        Ok(())
+    fn set_clock(&self, clock: Clock) {
+        self.0.timers.set_clock(clock);
     }
 
     /// The calls that are neither made nor cancelled.
-    fn delayed_calls(&self, py: Python<'_>) -> PyResult<Vec<Py<DelayedCall>>> {
-        Ok(self.shared()?.timers.all(py))
+    fn delayed_calls(&self, py: Python<'_>) -> Vec<Py<DelayedCall>> {
+        self.0.timers.all(py)
     }
 
     /// Calls `ready` in each turn in which this descriptor is ready for what it is watched for.
     fn watch(
         &self,
-        descriptor: i32,
+        py: Python<'_>,
+        descriptor: Descriptor,
         readable: bool,
         writable: bool,
         ready: Py<PyAny>,
     ) -> PyResult<Watch> {
-        Watch::start(self.shared()?, descriptor, (readable, writable), ready)
+        Watch::start(py, &self.0, &descriptor, (readable, writable), ready)
     }
 
     /// Goes on with a connected socket, which Python has let go of.
-    fn adopt(&self, connection: Bound<'_, Connection>, descriptor: i32) -> PyResult<()> {
-        Connection::adopt(&connection, self.shared()?, descriptor)
+    fn adopt(&self, connection: Bound<'_, Connection>, descriptor: Descriptor) -> PyResult<()> {
+        Connection::adopt(&connection, &self.0, descriptor)
     }
 
     /// Accepts connections from a listening socket, of which it takes a duplicate.
-    fn listen(&self, descriptor: i32, accepted: Py<PyAny>) -> PyResult<Port> {
-        Port::listen(self.shared()?, descriptor, accepted)
+    fn listen(
+        &self,
+        py: Python<'_>,
+        descriptor: Descriptor,
+        accepted: Py<PyAny>,
+    ) -> PyResult<Port> {
+        Port::listen(py, &self.0, descriptor, accepted)
     }
 }

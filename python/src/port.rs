@@ -1,48 +1,58 @@
 //! [`Port`]: accepts connections for a Twisted port.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use couplet_os::tethered::Tethered;
 use pyo3::prelude::*;
 
 use crate::bridge::Bridge;
-use crate::looping::{Shared, system_error};
+use crate::descriptor::Descriptor;
+use crate::looping::system_error;
+use crate::seat::{Seat, Seated};
 
 /// A listening socket that the loop accepts from.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
-pub(crate) struct Port(Tethered<couplet::Port>);
+pub(crate) struct Port(Seated<couplet::Port>);
 
 impl Port {
     pub(crate) fn listen(
-        shared: &Rc<Shared>,
-        descriptor: i32,
+        py: Python<'_>,
+        seat: &Arc<Seat>,
+        descriptor: Descriptor,
         accepted: Py<PyAny>,
     ) -> PyResult<Port> {
-        let socket = couplet_os::descriptor::duplicate(descriptor).map_err(system_error)?;
-        let (weak, accepted) = (Rc::downgrade(shared), Rc::new(accepted));
-        let build = move || Bridge::accepted(&weak, &accepted);
-        let port = shared.reactor.adopt_port(socket, build).map_err(system_error)?;
-        Ok(Port(Tethered::new(port)))
+        let socket = descriptor.duplicate().map_err(system_error)?;
+        let port = Seated::make(py, seat, move |shared| {
+            let (weak, accepted) = (Rc::downgrade(shared), Rc::new(accepted));
+            let build = move || Bridge::accepted(&weak, &accepted);
+            shared.reactor.adopt_port(socket, build).map(Some).map_err(system_error)
+        })?;
+        Ok(Port(port))
     }
 }
 
 #[pymethods]
 impl Port {
-    fn pause(&self) {
-        if let Some(port) = self.0.get() {
+    fn pause(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.with(py, |port| {
             port.pause_producing();
-        }
+            Ok(())
+        })
     }
 
-    fn resume(&self) {
-        if let Some(port) = self.0.get() {
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.with(py, |port| {
             port.resume_producing();
-        }
+            Ok(())
+        })
     }
 
-    fn close(&self) {
-        if let Some(stopped) = self.0.get().and_then(couplet::Port::stop_listening) {
-            stopped.detach();
-        }
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.with(py, |port| {
+            if let Some(stopped) = port.stop_listening() {
+                stopped.detach();
+            }
+            Ok(())
+        })
     }
 }

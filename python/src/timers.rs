@@ -1,54 +1,88 @@
 //! [`DelayedCall`]: calls at a time. Twisted's `IDelayedCall`.
 
-use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use couplet_os::tethered::Tethered;
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError};
+use pyo3::exceptions::{PyAssertionError, PyAttributeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::locked;
 use crate::looping::{Shared, seconds};
+use crate::seat::Seat;
 
 /// The calls that are neither made nor cancelled, by number.
 #[derive(Default)]
 pub(crate) struct Timers {
-    calls: RefCell<Vec<Option<Py<DelayedCall>>>>,
+    numbered: Mutex<Numbered>,
+    clock: Mutex<Clock>,
+}
+
+#[derive(Default)]
+struct Numbered {
+    calls: Vec<Option<Py<DelayedCall>>>,
     /// Law 9: numbers of calls that are not there.
-    free: RefCell<Vec<usize>>,
+    free: Vec<usize>,
 }
 
 impl Timers {
     fn put(&self, call: Py<DelayedCall>) -> usize {
-        let mut calls = self.calls.borrow_mut();
-        if let Some(number) = self.free.borrow_mut().pop() {
-            calls[number] = Some(call);
+        let mut numbered = locked(&self.numbered);
+        if let Some(number) = numbered.free.pop() {
+            numbered.calls[number] = Some(call);
             return number;
         }
-        calls.push(Some(call));
-        calls.len() - 1
+        numbered.calls.push(Some(call));
+        numbered.calls.len() - 1
     }
 
     fn take(&self, number: usize) -> Option<Py<DelayedCall>> {
-        let call = self.calls.borrow_mut().get_mut(number)?.take()?;
-        self.free.borrow_mut().push(number);
+        let mut numbered = locked(&self.numbered);
+        let call = numbered.calls.get_mut(number)?.take()?;
+        numbered.free.push(number);
         Some(call)
     }
 
     pub(crate) fn all(&self, py: Python<'_>) -> Vec<Py<DelayedCall>> {
-        let calls = self.calls.borrow();
-        calls.iter().flatten().map(|call| call.clone_ref(py)).collect()
+        let numbered = locked(&self.numbered);
+        let calls = numbered.calls.iter().flatten();
+        // Another thread may have cancelled one whose timer is about to be.
+        calls.filter(|call| call.get().active()).map(|call| call.clone_ref(py)).collect()
     }
-}
 
-struct Timer {
-    call: couplet::DelayedCall,
-    number: usize,
-    shared: Rc<Shared>,
+    /// Makes the calls that are due, in the order of their times.
+    pub(crate) fn make_due(&self, py: Python<'_>, shared: &Rc<Shared>) -> PyResult<()> {
+        let mut due = Vec::new();
+        for call in self.all(py) {
+            if call.get().left(py)? <= 0.0 {
+                let (time, number) = (call.get().get_time(), call.get().state().number);
+                due.push((time, number, call));
+            }
+        }
+        due.sort_by(|one, other| one.0.total_cmp(&other.0));
+        for (_, number, call) in due {
+            // One that was made or cancelled meanwhile has no timer.
+            let timer = call.get().state().timer.take();
+            if timer.as_ref().and_then(Tethered::get).is_some_and(couplet::DelayedCall::cancel) {
+                drop(self.take(number));
+                DelayedCall::make(&call, py, shared);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_clock(&self, clock: Clock) {
+        let before = std::mem::replace(&mut *locked(&self.clock), clock);
+        drop(before);
+    }
+
+    fn clock(&self, py: Python<'_>) -> Clock {
+        clone(&locked(&self.clock), py)
+    }
 }
 
 struct What {
@@ -60,13 +94,22 @@ struct What {
 
 #[derive(Default)]
 struct State {
-    timer: Option<Tethered<Timer>>,
+    seat: Weak<Seat>,
+    number: usize,
+    /// `None` until the thread of the loop has started it.
+    timer: Option<Tethered<couplet::DelayedCall>>,
     /// `None` once it was made or cancelled.
     what: Option<What>,
     /// When it is due, by its clock.
     time: f64,
     called: bool,
     cancelled: bool,
+    /// Whether it keeps its description when it is cancelled; `None`: as Twisted's class has it.
+    debug: Option<bool>,
+    /// In debug mode, the stack of whoever made it, as lines.
+    creator: Option<Py<PyAny>>,
+    /// In debug mode, its description when it was cancelled.
+    repr: Option<Py<PyAny>>,
 }
 
 /// A call that is made at its time, unless it is cancelled. Python's collector need not know it: until then
@@ -87,10 +130,21 @@ fn now(py: Python<'_>, clock: &Clock) -> PyResult<f64> {
     Ok(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
 }
 
+/// Twisted's class of delayed calls.
+fn twisted(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "twisted.internet.base", "DelayedCall")
+}
+
+/// Whether calls are made in debug mode.
+fn is_debugged(py: Python<'_>) -> PyResult<bool> {
+    twisted(py)?.getattr(intern!(py, "debug"))?.is_truthy()
+}
+
 impl DelayedCall {
     pub(crate) fn start(
         py: Python<'_>,
-        shared: &Rc<Shared>,
+        seat: &Arc<Seat>,
         delay: f64,
         function: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
@@ -103,44 +157,69 @@ impl DelayedCall {
             let text = format!("{delay} is not greater than or equal to 0 seconds");
             return Err(PyAssertionError::new_err(text));
         }
-        let clock = shared.clock(py);
+        let clock = seat.timers.clock(py);
         let time = now(py, &clock)? + delay;
+        let creator = match is_debugged(py)? {
+            true => Some(py.import("traceback")?.call_method0("format_stack")?.unbind()),
+            false => None,
+        };
         let (function, args, kw) = (function.unbind(), args.unbind(), kw.map(Bound::unbind));
         let what = Some(What { clock, function, args, kw });
-        let state = State { what, time, ..State::default() };
+        let state = State { seat: Arc::downgrade(seat), what, time, creator, ..State::default() };
         let made = Py::new(py, DelayedCall(Mutex::new(state)))?;
-        let number = shared.timers.put(made.clone_ref(py));
-        let weak = Rc::downgrade(shared);
+        made.get().state().number = seat.timers.put(made.clone_ref(py));
+        let call = made.clone_ref(py);
+        let is_here = seat.shared().is_some();
+        seat.ask(py, move |py, shared| {
+            let left = if is_here { delay } else { call.get().left(py)? };
+            call.get().begin(shared, left);
+            Ok(())
+        })?;
+        Ok(made)
+    }
+
+    /// In how many seconds it is due.
+    fn left(&self, py: Python<'_>) -> PyResult<f64> {
+        let now = self.now(py)?;
+        Ok(self.state().time - now)
+    }
+
+    /// Has the loop count the time.
+    fn begin(&self, shared: &Rc<Shared>, delay: f64) {
+        let mut state = self.state();
+        if state.what.is_none() {
+            return;
+        }
         // What takes less time than the turn takes to come to its timed calls is due by then, as in
         // Twisted: its Cooperator asks for 10 ns.
         let delay = if delay < 1e-6 { 0.0 } else { delay };
-        let call = shared.reactor.call_later(seconds(delay), move || {
+        let (weak, number) = (Rc::downgrade(shared), state.number);
+        let timer = shared.reactor.call_later(seconds(delay), move || {
             let Some(shared) = weak.upgrade() else { return };
             Python::attach(|py| {
                 if let Some(call) = shared.timers.take(number) {
-                    call.get().make(py, &shared);
+                    DelayedCall::make(&call, py, &shared);
                 }
             });
         });
-        let timer = Timer { call, number, shared: shared.clone() };
-        made.get().state().timer = Some(Tethered::new(timer));
-        Ok(made)
+        state.timer = Some(Tethered::new(timer));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         locked(&self.0)
     }
 
-    fn make(&self, py: Python<'_>, shared: &Shared) {
-        let mut state = self.state();
+    fn make(call: &Py<DelayedCall>, py: Python<'_>, shared: &Shared) {
+        let mut state = call.get().state();
+        // Another thread has cancelled it, and its timer is about to be.
+        let Some(What { function, args, kw, .. }) = state.what.take() else { return };
         state.called = true;
-        let (what, timer) = (state.what.take(), state.timer.take());
+        let timer = state.timer.take();
         drop(state);
         drop(timer);
-        let Some(What { function, args, kw, .. }) = what else { return };
         let kw = kw.as_ref().map(|kw| kw.bind(py));
         if let Err(error) = function.bind(py).call(args.bind(py), kw) {
-            shared.report_of(py, error, true);
+            shared.report_of(py, error, Some(call));
         }
     }
 
@@ -160,6 +239,11 @@ impl DelayedCall {
         Err(PyErr::from_value(class.call0()?))
     }
 
+    fn is_debugged(&self, py: Python<'_>) -> PyResult<bool> {
+        let own = self.state().debug;
+        own.map_or_else(|| is_debugged(py), Ok)
+    }
+
     /// Now, by its clock.
     fn now(&self, py: Python<'_>) -> PyResult<f64> {
         let clock = self.state().what.as_ref().and_then(|what| clone(&what.clock, py));
@@ -167,14 +251,22 @@ impl DelayedCall {
     }
 
     /// Moves a call that is still to be made to the time that `when` makes of its own and of the present.
-    fn move_to(&self, py: Python<'_>, when: impl FnOnce(f64, f64) -> f64) -> PyResult<()> {
-        let now = self.now(py)?;
-        let is_moved = self.pending(py, |state| {
+    fn move_to(slf: &Bound<'_, Self>, when: impl FnOnce(f64, f64) -> f64) -> PyResult<()> {
+        let (py, call) = (slf.py(), slf.get());
+        let now = call.now(py)?;
+        let (left, seat) = call.pending(py, |state| {
             state.time = when(state.time, now);
-            let timer = state.timer.as_ref().and_then(Tethered::get);
-            timer.is_some_and(|timer| timer.call.reset(seconds(state.time - now)))
+            (state.time - now, state.seat.upgrade())
         })?;
-        if is_moved { Ok(()) } else { Err(elsewhere()) }
+        let Some(seat) = seat else { return Ok(()) };
+        let moved = slf.clone().unbind();
+        seat.ask(py, move |_, _| {
+            // One that has not begun begins with its new time.
+            if let Some(timer) = moved.get().state().timer.as_ref().and_then(Tethered::get) {
+                timer.reset(seconds(left));
+            }
+            Ok(())
+        })
     }
 }
 
@@ -182,8 +274,9 @@ pub(crate) fn clone(clock: &Clock, py: Python<'_>) -> Clock {
     clock.as_ref().map(|clock| clock.clone_ref(py))
 }
 
-fn elsewhere() -> PyErr {
-    PyRuntimeError::new_err("a delayed call is used in another thread than its reactor's")
+/// The error for a name that a call has lost.
+fn gone(name: &str) -> PyErr {
+    PyAttributeError::new_err(format!("the call was made or cancelled, and has no {name}"))
 }
 
 #[pymethods]
@@ -195,32 +288,44 @@ impl DelayedCall {
     }
 
     /// Cancels it.
-    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
-        let (timer, what) = self.pending(py, |state| {
-            state.cancelled = true;
-            (state.timer.take(), state.what.take())
-        })?;
-        let timer = timer.map(Tethered::into_inner).transpose().map_err(|_| elsewhere())?;
-        if let Some(timer) = timer {
-            timer.call.cancel();
-            drop(timer.shared.timers.take(timer.number));
+    fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, call) = (slf.py(), slf.get());
+        call.pending(py, |state| state.cancelled = true)?;
+        if call.is_debugged(py)? {
+            let repr = slf.repr()?.into_any().unbind();
+            call.state().repr = Some(repr);
         }
+        let mut state = call.state();
+        let (timer, what) = (state.timer.take(), state.what.take());
+        let (number, seat) = (state.number, state.seat.upgrade());
+        drop(state);
         drop(what);
-        Ok(())
+        let Some(seat) = seat else { return Ok(()) };
+        let Some(timer) = timer else {
+            drop(seat.timers.take(number));
+            return Ok(());
+        };
+        seat.ask(py, move |_, shared| {
+            // If the timer is over, the number may be another call's.
+            if timer.get().is_some_and(couplet::DelayedCall::cancel) {
+                drop(shared.timers.take(number));
+            }
+            Ok(())
+        })
     }
 
     /// Has it made in so many seconds from now.
     #[pyo3(name = "reset", signature = (secondsFromNow))]
     #[expect(non_snake_case, reason = "Twisted's name")]
-    fn reset(&self, py: Python<'_>, secondsFromNow: f64) -> PyResult<()> {
-        self.move_to(py, |_, now| now + secondsFromNow)
+    fn reset(slf: &Bound<'_, Self>, secondsFromNow: f64) -> PyResult<()> {
+        DelayedCall::move_to(slf, |_, now| now + secondsFromNow)
     }
 
     /// Has it made so many seconds later.
     #[pyo3(signature = (secondsLater))]
     #[expect(non_snake_case, reason = "Twisted's name")]
-    fn delay(&self, py: Python<'_>, secondsLater: f64) -> PyResult<()> {
-        self.move_to(py, |time, _| time + secondsLater)
+    fn delay(slf: &Bound<'_, Self>, secondsLater: f64) -> PyResult<()> {
+        DelayedCall::move_to(slf, |time, _| time + secondsLater)
     }
 
     /// Whether it is still to be made.
@@ -240,28 +345,54 @@ impl DelayedCall {
     }
 
     #[getter]
-    fn called(&self) -> bool {
-        self.state().called
+    fn called(&self) -> u8 {
+        self.state().called.into()
     }
 
     #[getter]
-    fn cancelled(&self) -> bool {
-        self.state().cancelled
+    fn cancelled(&self) -> u8 {
+        self.state().cancelled.into()
     }
 
     #[getter]
-    fn func(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.state().what.as_ref().map(|what| what.function.clone_ref(py))
+    fn func(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let state = self.state();
+        Ok(state.what.as_ref().ok_or_else(|| gone("func"))?.function.clone_ref(py))
     }
 
     #[getter]
-    fn args(&self, py: Python<'_>) -> Option<Py<PyTuple>> {
-        self.state().what.as_ref().map(|what| what.args.clone_ref(py))
+    fn args(&self, py: Python<'_>) -> PyResult<Py<PyTuple>> {
+        let state = self.state();
+        Ok(state.what.as_ref().ok_or_else(|| gone("args"))?.args.clone_ref(py))
     }
 
     #[getter]
-    fn kw(&self, py: Python<'_>) -> Option<Py<PyDict>> {
-        self.state().what.as_ref()?.kw.as_ref().map(|kw| kw.clone_ref(py))
+    fn kw(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        let state = self.state();
+        let what = state.what.as_ref().ok_or_else(|| gone("kw"))?;
+        Ok(what.kw.as_ref().map_or_else(|| PyDict::new(py).unbind(), |kw| kw.clone_ref(py)))
+    }
+
+    /// Whether it is in debug mode: as Twisted's class, unless it was set here.
+    #[getter(debug)]
+    fn get_debug(&self, py: Python<'_>) -> PyResult<bool> {
+        self.is_debugged(py)
+    }
+
+    #[setter(debug)]
+    fn set_debug(&self, on: bool) {
+        self.state().debug = Some(on);
+    }
+
+    /// In debug mode, the stack of whoever made it, as lines.
+    #[getter]
+    fn creator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state().creator.as_ref().map(|creator| creator.clone_ref(py))
+    }
+
+    #[getter]
+    fn _repr(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state().repr.as_ref().map(|repr| repr.clone_ref(py))
     }
 
     fn __lt__(&self, other: &DelayedCall) -> bool {
@@ -272,27 +403,8 @@ impl DelayedCall {
         self.get_time() <= other.get_time()
     }
 
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let call = slf.get();
-        let now = call.now(slf.py())?;
-        let (function, time, called, cancelled) = {
-            let state = call.state();
-            let what = state.what.as_ref();
-            let function = what.map(|what| what.function.clone_ref(slf.py()));
-            (function, state.time, state.called, state.cancelled)
-        };
-        let name = function.and_then(|function| {
-            let function = function.bind(slf.py());
-            let name = function.getattr("__qualname__").map_err(|_| ());
-            name.or_else(|()| function.repr().map(Bound::into_any).map_err(|_| ())).ok()
-        });
-        let name = name.map(|name| format!(" {name}()")).unwrap_or_default();
-        Ok(format!(
-            "<DelayedCall {:#x} [{}s] called={} cancelled={}{name}>",
-            slf.as_ptr() as usize,
-            time - now,
-            u8::from(called),
-            u8::from(cancelled),
-        ))
+    /// As Twisted's class has it.
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        twisted(slf.py())?.getattr("__repr__")?.call1((slf,))
     }
 }

@@ -1,22 +1,23 @@
 //! [`Watch`]: a descriptor of Python's, watched for its reactor's readers and writers.
 
-use std::cell::Cell;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use couplet::Interest;
-use couplet_os::descriptor::Foreign;
-use couplet_os::tethered::Tethered;
 use pyo3::prelude::*;
 
-use crate::looping::{Shared, system_error};
+use crate::descriptor::Descriptor;
+use crate::looping::system_error;
+use crate::seat::{Seat, Seated};
 
 /// A descriptor of Python's that the loop watches.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
-pub(crate) struct Watch(Tethered<Inner>);
-
-struct Inner {
-    watch: couplet::Watch<Foreign>,
-    is_stopped: Cell<bool>,
+pub(crate) struct Watch {
+    watch: Seated<couplet::Watch<BorrowedFd<'static>>>,
+    /// Set at once by every thread: the number may name another descriptor from then on.
+    is_stopped: Arc<AtomicBool>,
 }
 
 fn interest(readable: bool, writable: bool) -> Interest {
@@ -29,43 +30,54 @@ fn interest(readable: bool, writable: bool) -> Interest {
 
 impl Watch {
     pub(crate) fn start(
-        shared: &Rc<Shared>,
-        descriptor: i32,
+        py: Python<'_>,
+        seat: &Arc<Seat>,
+        descriptor: &Descriptor,
         (readable, writable): (bool, bool),
         ready: Py<PyAny>,
     ) -> PyResult<Watch> {
-        let source = Foreign::new(descriptor).map_err(system_error)?;
-        let weak = Rc::downgrade(shared);
-        let interest = interest(readable, writable);
-        let watch = shared.reactor.watch(source, interest, move |_, is| {
-            let Some(shared) = weak.upgrade() else { return };
-            Python::attach(|py| {
-                shared.heed(py, ready.call1(py, (is.readable, is.writable)));
+        let source = descriptor.watched().map_err(system_error)?;
+        let is_stopped = Arc::<AtomicBool>::default();
+        let stopped = is_stopped.clone();
+        let watch = Seated::make(py, seat, move |shared| {
+            if stopped.load(Ordering::Acquire) {
+                return Ok(None);
+            }
+            let weak = Rc::downgrade(shared);
+            let interest = interest(readable, writable);
+            let watch = shared.reactor.watch(source, interest, move |_, is| {
+                let Some(shared) = weak.upgrade() else { return };
+                Python::attach(|py| {
+                    shared.heed(py, ready.call1(py, (is.readable, is.writable)));
+                });
             });
-        });
-        let watch = watch.map_err(system_error)?;
-        Ok(Watch(Tethered::new(Inner { watch, is_stopped: Cell::new(false) })))
+            watch.map(Some).map_err(system_error)
+        })?;
+        Ok(Watch { watch, is_stopped })
     }
 }
 
 #[pymethods]
 impl Watch {
     /// Watches for something else from now on.
-    fn set(&self, readable: bool, writable: bool) -> PyResult<()> {
-        if let Some(inner) = self.0.get()
-            && !inner.is_stopped.get()
-        {
-            inner.watch.set_interest(interest(readable, writable)).map_err(system_error)?;
-        }
-        Ok(())
+    fn set(&self, py: Python<'_>, readable: bool, writable: bool) -> PyResult<()> {
+        let stopped = self.is_stopped.clone();
+        self.watch.with(py, move |watch| {
+            if stopped.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            watch.set_interest(interest(readable, writable)).map_err(system_error)
+        })
     }
 
     /// Watches no more.
-    fn stop(&self) {
-        if let Some(inner) = self.0.get()
-            && !inner.is_stopped.replace(true)
-        {
-            inner.watch.stop().detach();
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_stopped.swap(true, Ordering::AcqRel) {
+            return Ok(());
         }
+        self.watch.with(py, |watch| {
+            watch.stop().detach();
+            Ok(())
+        })
     }
 }

@@ -8,16 +8,27 @@ import threading
 
 from twisted.internet import asyncioreactor, defer, task
 
-from kit.cases import Cases, beside
+from kit.cases import SUBJECT, Cases, beside, only_subject
+from kit.cases import case as beside_epoll
 from test_streams import Echo, Noting
 
 case = beside("asyncio")
+# Where asyncio's event loop is to count as running.
+everywhere = beside("asyncio", "couplet-asyncio" if SUBJECT == "couplet" else SUBJECT)
 
 
 async def running(case):
     """asyncio's loop, which runs once the reactor has started."""
     await case.sleep()
-    return asyncio.get_running_loop()
+    return asyncio.get_event_loop()
+
+
+def is_running():
+    """Whether an event loop of asyncio counts as running here."""
+    try:
+        return asyncio.get_running_loop().is_running()
+    except RuntimeError:
+        return False
 
 
 def deferred(awaitable):
@@ -32,29 +43,51 @@ class Faces(Cases):
     async def test_it_passes_for_the_asyncio_reactor(case):
         await running(case)
         case.say("is one", isinstance(case.reactor, asyncioreactor.AsyncioSelectorReactor))
-        case.say("runs", asyncio.get_running_loop() is case.reactor._asyncioEventloop)
         case.say("is set", asyncio.get_event_loop() is case.reactor._asyncioEventloop)
-        case.say("is running", asyncio.get_running_loop().is_running())
+        case.say("is running", asyncio.get_event_loop().is_running())
 
-    @case
-    async def test_it_runs_wherever_the_reactor_calls(case):
-        def running(where):
-            case.say(where, asyncio.get_running_loop().is_running())
+    @everywhere
+    async def test_it_runs_wherever_the_reactor_calls_if_that_is_asked_for(case):
+        await asked_everywhere(case)
+        case.say("runs", asyncio.get_running_loop() is case.reactor._asyncioEventloop)
 
-        class Asking(Noting):
-            def dataReceived(self, data):
-                running(self.party)
-                super().dataReceived(data)
+    @beside_epoll
+    async def test_it_runs_nowhere_in_twisteds_callbacks(case):
+        # Django's ORM asks so, and refuses itself inside of asyncio.
+        await asked_everywhere(case)
 
-        server, client = Echo(case, "server"), Asking(case, "client")
-        await case.connect(case.listen(lambda: server), client)
-        client.transport.write(b"x")
-        case.reactor.callLater(0, running, "timed call")
-        case.reactor.callFromThread(running, "call from a thread")
-        case.reactor.addSystemEventTrigger("during", "shutdown", running, "trigger")
-        await case.sleep(0.1)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+    @only_subject
+    async def test_it_runs_where_asyncio_calls_and_nowhere_else(case):
+        loop, seen = await running(case), []
+
+        async def program():
+            seen.append(is_running())
+            await asyncio.sleep(0)
+            seen.append(is_running() and asyncio.get_running_loop() is loop)
+            asyncio.create_task(asyncio.sleep(0))
+
+        loop.call_soon(lambda: seen.append(is_running()))
+        await deferred(program())
+        seen.append(is_running())
+        await case.sleep(0.01)
+        # asyncio calls what awaits its future.
+        assert seen == [True, True, True, True], seen
+        assert not is_running()
+
+    @beside_epoll
+    async def test_generators_of_twisteds_side_end_without_asyncio(case):
+        async def numbers():
+            try:
+                yield 1
+                yield 2
+            finally:
+                case.say("generator", "closed")
+
+        await case.sleep()
+        generator = numbers()
+        case.say("generator", await anext(generator))
+        del generator
+        case.say("generator", "dropped")
 
     @case
     async def test_no_loop_runs_after_the_reactor(case):
@@ -67,6 +100,33 @@ class Faces(Cases):
         import atexit
 
         atexit.register(ended)
+
+
+async def asked_everywhere(case):
+    """Notes whether an event loop of asyncio counts as running wherever the reactor calls."""
+
+    def ask(where):
+        case.say(where, is_running())
+
+    class Asking(Noting):
+        def dataReceived(self, data):
+            ask(self.party)
+            super().dataReceived(data)
+
+        def connectionLost(self, reason):
+            ask(self.party)
+            super().connectionLost(reason)
+
+    server, client = Echo(case, "server"), Asking(case, "client")
+    await case.connect(case.listen(lambda: server), client)
+    client.transport.write(b"x")
+    case.reactor.callLater(0, ask, "timed call")
+    case.reactor.callFromThread(ask, "call from a thread")
+    case.reactor.addSystemEventTrigger("during", "shutdown", ask, "trigger")
+    await case.sleep(0.1)
+    ask("program")
+    client.transport.loseConnection()
+    await defer.gatherResults([client.lost, server.lost])
 
 
 class Awaiting(Cases):

@@ -8,7 +8,7 @@ import threading
 from twisted.internet import defer, interfaces, protocol, threads
 from zope.interface import implementer
 
-from kit.cases import Cases, case, only_subject
+from kit.cases import Cases, case
 from test_streams import Echo, Noting, Push
 
 
@@ -233,31 +233,6 @@ class Time(Cases):
 
 class Threads(Cases):
     """Other threads."""
-
-    @only_subject
-    async def test_a_transport_is_refused_in_another_thread(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
-        uses = [
-            lambda: client.transport.write(b"x"),
-            lambda: client.transport.writeSequence([b"x", b"y"]),
-            client.transport.loseConnection,
-            client.transport.abortConnection,
-        ]
-
-        def refused(use):
-            try:
-                use()
-            except RuntimeError as error:
-                return str(error)
-
-        for use in uses:
-            text = await threads.deferToThread(refused, use)
-            assert text and "callFromThread" in text, text
-        client.transport.write(b"still open")
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
-        assert server.size == len(b"still open"), server.size
 
     @case
     async def test_a_call_from_a_thread_wakes_the_loop(case):

@@ -37,7 +37,7 @@ def made_of(program, test):
     return test
 
 
-def beside(model):
+def beside(model, subject=SUBJECT):
     """Makes tests of programs that get a `Case`, and must behave as under this reactor."""
 
     def test_of(program):
@@ -45,7 +45,7 @@ def beside(model):
             file, name = inspect.getfile(program), program.__qualname__
             expected = outcome(file, name, model)
             self.assertTrue(expected.endswith("done\n"), f"the program fails under {model}:\n{expected}")
-            self.assertMultiLineEqual(expected, outcome(file, name, SUBJECT), f"{model} (-), {SUBJECT} (+)")
+            self.assertMultiLineEqual(expected, outcome(file, name, subject), f"{model} (-), {subject} (+)")
 
         return made_of(program, test)
 

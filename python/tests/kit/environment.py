@@ -20,6 +20,21 @@ MODULES = "twisted, OpenSSL, service_identity, maturin, h2, bcrypt, hamcrest, hy
 # Programs for `programs`, as they come.
 MORE_PACKAGES = PACKAGES + ["scrapy", "treq", "klein", "autobahn", "magic-wormhole", "magic-wormhole-mailbox-server"]
 MORE_MODULES = MODULES + ", scrapy, treq, klein, autobahn, wormhole, wormhole_mailbox_server"
+# Programs whose own tests `suites` runs. Pinned, for their tests change with them.
+SUITES = [
+    "twisted[http2,tls]==26.10.0",
+    "treq==26.7.0",
+    "klein==24.8.0",
+    "matrix-synapse==1.163.2",
+    "scrapy==2.19.0",
+    "crochet==2.1.1",
+    "testtools==2.9.1",
+    "django==5.2.19",
+    "fixtures==4.3.2",
+    "httpbin==0.10.4",
+    "maturin>=1.9",
+]
+SUITE_MODULES = "treq, klein, synapse, scrapy, crochet, testtools, django, httpbin"
 
 
 class Broken(Exception):
@@ -44,6 +59,11 @@ def standard():
 def programs():
     """The environment with other people's programs."""
     return environment("python-programs", MORE_MODULES, MORE_PACKAGES)
+
+
+def suites():
+    """The environment with programs and their tests."""
+    return environment("python-suites", SUITE_MODULES, SUITES)
 
 
 def built():

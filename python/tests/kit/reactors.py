@@ -9,6 +9,8 @@ SUBJECT = "couplet"
 REACTORS = {
     "asyncio": ("twisted.internet.asyncioreactor", "twisted.internet.asyncioreactor.AsyncioSelectorReactor"),
     "couplet": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
+    # asyncio's event loop counts as running everywhere.
+    "couplet-asyncio": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
     "epoll": ("twisted.internet.epollreactor", "twisted.internet.epollreactor.EPollReactor"),
     "poll": ("twisted.internet.pollreactor", "twisted.internet.pollreactor.PollReactor"),
     "select": ("twisted.internet.selectreactor", "twisted.internet.selectreactor.SelectReactor"),
@@ -18,7 +20,8 @@ REACTORS = {
 def install(name):
     """Installs the reactor and returns it; fails if another one is in its place."""
     module, path = REACTORS[name]
-    importlib.import_module(module).install()
+    options = {"asyncio": True} if name == "couplet-asyncio" else {}
+    importlib.import_module(module).install(**options)
     from twisted.internet import reactor
 
     kind = type(reactor)

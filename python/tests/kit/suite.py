@@ -2,7 +2,8 @@
 
 SELECTION is `builder`, the tests that Twisted makes for each reactor; `uses`, the same, while it is noted what
 of Couplet's they use; or, with the reactor installed, `whole`, everything, of which the word `1/2` takes every
-second class, `named`, the tests whose ids are the words, or `receivers`, what is made of the receivers of
+second class, `named`, the tests whose ids are the words, `packages`, all tests of the packages that are the
+words, or `receivers`, what is made of the receivers of
 `twisted.protocols.basic`; for `own-receivers`, `couplet_twisted.basic` is put in their place. RECORD gets a line
 of JSON when a test starts and one when it ends; a test that already has a line is left out, so that a run which
 a test has ended can be continued. A test that hangs ends the process; the stacks of its threads go to
@@ -150,6 +151,8 @@ def chosen(selection, words):
     """The tests of a selection that needs the reactor installed."""
     if selection == "named":
         return named(words)
+    if selection == "packages":
+        return all_of(words)
     if selection == "whole":
         return all_of(["twisted"], *words)
     if selection == "own-receivers":

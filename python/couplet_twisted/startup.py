@@ -1,0 +1,61 @@
+"""
+Couplet's reactor for programs that import L{twisted.internet.reactor} before anything can install one: it is
+installed by that import, in the place of Twisted's default.
+"""
+
+import importlib.util
+import os
+import sys
+
+_REACTOR = "twisted.internet.reactor"
+
+VARIABLE = "TWISTED_REACTOR"
+
+
+class _Installing:
+    """
+    Finds and loads the module that is the reactor.
+
+    @ivar _asked: What asked for Couplet's, for the log.
+    """
+
+    def __init__(self, asked):
+        self._asked = asked
+
+    def find_spec(self, name, path=None, target=None):
+        if name == _REACTOR:
+            return importlib.util.spec_from_loader(name, self)
+        return None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        # As Twisted's own module does: the reactor takes its place.
+        del sys.modules[_REACTOR]
+        import couplet_twisted
+
+        couplet_twisted.install()
+        from twisted.logger import Logger
+
+        Logger(namespace="couplet").info("{asked}: Couplet's reactor is installed", asked=self._asked)
+
+
+def prepare(asked):
+    """
+    Have the first import of the reactor install Couplet's, unless the program installs one before.
+
+    @param asked: What asked for it, for the log.
+    """
+    if not any(isinstance(finder, _Installing) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Installing(asked))
+
+
+def environ():
+    """
+    Have the Python programs that this one starts do the same.
+    """
+    os.environ[VARIABLE] = "couplet"
+
+
+__all__ = ["VARIABLE", "environ", "prepare"]

@@ -1,0 +1,181 @@
+//! [`Seat`]: the thread of a loop. The first thread that runs the loop takes the seat and makes the loop; requests
+//! made before are recorded, and requests of other threads are posted to the loop.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use couplet::Remote;
+use couplet_os::tethered::Tethered;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::locked;
+use crate::looping::{Inner, Shared};
+use crate::timers::Timers;
+
+/// Something that the thread of the loop does.
+type Request = Box<dyn FnOnce(Python<'_>, &Rc<Shared>) -> PyResult<()> + Send>;
+
+/// The place of a loop, and what all threads may reach of it.
+pub(crate) struct Seat {
+    taken: OnceLock<(Tethered<Inner>, Remote)>,
+    /// Law 9: one for each request of the program before it runs its reactor.
+    recorded: Mutex<Vec<Request>>,
+    pub(crate) timers: Arc<Timers>,
+    /// The loop is to return to Python.
+    pub(crate) is_interrupted: Arc<AtomicBool>,
+    /// Called with an exception of the user's code: logs it.
+    log: Py<PyAny>,
+    /// A weak method of the reactor's, which has the loop call a function.
+    post: Py<PyAny>,
+}
+
+impl Seat {
+    pub(crate) fn new(log: Py<PyAny>, post: Py<PyAny>) -> Seat {
+        Seat {
+            taken: OnceLock::new(),
+            recorded: Mutex::default(),
+            timers: Arc::default(),
+            is_interrupted: Arc::default(),
+            log,
+            post,
+        }
+    }
+
+    /// The loop, in its own thread.
+    pub(crate) fn inner(&self) -> Option<&Inner> {
+        self.taken.get()?.0.get()
+    }
+
+    /// The loop's state, in its own thread.
+    pub(crate) fn shared(&self) -> Option<&Rc<Shared>> {
+        Some(&self.inner()?.shared)
+    }
+
+    /// The loop. It becomes this thread's, unless another thread has run it before.
+    ///
+    /// # Errors
+    ///
+    /// In another thread than the loop's, and where the system refuses a loop.
+    pub(crate) fn take(&self, py: Python<'_>) -> PyResult<&Inner> {
+        if self.taken.get().is_none() {
+            let (inner, remote) =
+                Inner::new(self.log.clone_ref(py), &self.timers, &self.is_interrupted)?;
+            let mut recorded = locked(&self.recorded);
+            // Another thread may have taken it meanwhile.
+            let is_ours = self.taken.set((Tethered::new(inner), remote)).is_ok();
+            let requests = if is_ours { std::mem::take(&mut *recorded) } else { Vec::new() };
+            drop(recorded);
+            for request in requests {
+                if let Some(shared) = self.shared() {
+                    shared.heed(py, request(py, shared));
+                }
+            }
+        }
+        self.inner().ok_or_else(|| {
+            PyRuntimeError::new_err("a reactor runs in one thread: another one has run it before")
+        })
+    }
+
+    /// Has the thread of the loop do this: now, if this is the thread; once a thread runs the loop, before that.
+    ///
+    /// # Errors
+    ///
+    /// Those of the function, if it is called now. Otherwise they are logged.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        f: impl FnOnce(Python<'_>, &Rc<Shared>) -> PyResult<()> + Send + 'static,
+    ) -> PyResult<()> {
+        if let Some(shared) = self.shared() {
+            return f(py, shared);
+        }
+        let mut recorded = locked(&self.recorded);
+        if self.taken.get().is_none() {
+            recorded.push(Box::new(f));
+            return Ok(());
+        }
+        drop(recorded);
+        let posted = Posted { seat: self.clone(), request: Mutex::new(Some(Box::new(f))) };
+        let post = self.post.call0(py)?;
+        // A reactor that is gone does nothing any more.
+        if !post.is_none(py) {
+            post.call1(py, (posted,))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the loop's wait, and has it return to Python. For any thread.
+    pub(crate) fn interrupt(&self) {
+        let was_interrupted = self.is_interrupted.swap(true, Ordering::AcqRel);
+        if let Some((inner, remote)) = self.taken.get()
+            && !was_interrupted
+            && !inner.is_home()
+        {
+            // A call ends the wait. A loop that is gone has nothing to return from.
+            let _ = remote.call(|_| ());
+        }
+    }
+}
+
+/// A request of another thread's, on its way.
+#[pyclass(frozen, module = "couplet_twisted._couplet")]
+struct Posted {
+    seat: Arc<Seat>,
+    request: Mutex<Option<Request>>,
+}
+
+#[pymethods]
+impl Posted {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let request = locked(&self.request).take();
+        match (request, self.seat.shared()) {
+            (Some(request), Some(shared)) => request(py, shared),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Something of the loop's that any thread may use: each use is a request.
+pub(crate) struct Seated<T> {
+    seat: Arc<Seat>,
+    thing: Arc<OnceLock<Tethered<T>>>,
+}
+
+impl<T: 'static> Seated<T> {
+    /// Has the thread of the loop make it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the function, if this is the thread.
+    pub(crate) fn make(
+        py: Python<'_>,
+        seat: &Arc<Seat>,
+        make: impl FnOnce(&Rc<Shared>) -> PyResult<Option<T>> + Send + 'static,
+    ) -> PyResult<Seated<T>> {
+        let made = Seated { seat: seat.clone(), thing: Arc::default() };
+        let thing = made.thing.clone();
+        seat.ask(py, move |_, shared| {
+            if let Some(made) = make(shared)? {
+                let _ = thing.set(Tethered::new(made));
+            }
+            Ok(())
+        })?;
+        Ok(made)
+    }
+
+    /// Has the thread of the loop use it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the function, if this is the thread.
+    pub(crate) fn with(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce(&T) -> PyResult<()> + Send + 'static,
+    ) -> PyResult<()> {
+        let thing = self.thing.clone();
+        self.seat.ask(py, move |_, _| thing.get().and_then(Tethered::get).map_or(Ok(()), f))
+    }
+}

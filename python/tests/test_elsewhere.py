@@ -1,0 +1,458 @@
+"""The reactor and its transports in other threads than the one that runs it."""
+
+import subprocess
+import sys
+import threading
+
+from twisted.internet import defer, protocol, threads
+
+from kit import reactors
+from kit.cases import SUBJECT, Cases, case, only_subject
+from test_streams import Echo, Noting
+
+
+def in_thread(function, *args):
+    """A Deferred of what a function gives in another thread."""
+    return threads.deferToThread(function, *args)
+
+
+async def pair(case, server=None):
+    """A server and its connected client."""
+    server, client = server or Noting(case, "server"), Noting(case, "client")
+    await case.connect(case.listen(lambda: server), client)
+    # Both have been made.
+    await case.sleep(0.01)
+    return server, client
+
+
+class Transports(Cases):
+    """What another thread asks of a transport, the thread of the reactor does, in order."""
+
+    @case
+    async def test_bytes_are_sent_in_order(case):
+        server, client = await pair(case)
+
+        def write():
+            for number in range(100):
+                client.transport.write(b"%d," % number)
+                client.transport.writeSequence([b"a", b"b", b"c,"])
+            changing = bytearray(b"first")
+            client.transport.write(bytes(changing))
+            changing[:] = b"other"
+            client.transport.loseConnection()
+
+        await in_thread(write)
+        await defer.gatherResults([client.lost, server.lost])
+        expected = b"".join(b"%d,abc," % number for number in range(100)) + b"first"
+        case.say("sent", server.size == len(expected))
+
+    @only_subject
+    async def test_the_bytes_are_those_of_the_call(case):
+        got = []
+
+        class Server(Noting):
+            def dataReceived(self, data):
+                got.append(data)
+
+        server, client = await pair(case, Server(case, "server"))
+        changing = bytearray(b"first")
+
+        def write():
+            client.transport.write(changing)
+            changing[:] = b"other"
+
+        await in_thread(write)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        assert b"".join(got) == b"first", got
+
+    @case
+    async def test_text_is_refused_at_once(case):
+        server, client = await pair(case)
+
+        def write(data):
+            try:
+                client.transport.write(data)
+            except Exception as error:
+                return isinstance(error, TypeError)
+
+        case.say("text", await in_thread(write, "text"))
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_addresses(case):
+        server, client = await pair(case)
+        for each in (server.transport, client.transport):
+            here = each.getHost(), each.getPeer()
+            case.say("same", here == await in_thread(lambda: (each.getHost(), each.getPeer())))
+        case.say("both", server.transport.getPeer() == client.transport.getHost())
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_addresses_that_the_thread_is_the_first_to_ask_for(case):
+        server, client = await pair(case)
+        peer, host = await in_thread(lambda: (server.transport.getPeer(), server.transport.getHost()))
+        case.say("server", peer == client.transport.getHost(), host == client.transport.getPeer())
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_a_close(case):
+        server, client = await pair(case)
+        await in_thread(server.transport.loseConnection)
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_an_abort(case):
+        server, client = await pair(case)
+        await in_thread(server.transport.abortConnection)
+        await defer.gatherResults([client.lost, server.lost])
+
+    # The model is confused by this one.
+    @only_subject
+    async def test_a_half_close(case):
+        reasons = []
+
+        class Server(Noting):
+            def connectionLost(self, reason):
+                reasons.append(reason.type.__name__)
+                self.lost.callback(None)
+
+        server, client = await pair(case, Server(case, "server"))
+        await in_thread(client.transport.loseWriteConnection)
+        await defer.gatherResults([client.lost, server.lost])
+        assert reasons == ["ConnectionDone"], reasons
+
+    @case
+    async def test_a_pause_and_a_resume(case):
+        server, client = await pair(case)
+        await in_thread(server.transport.pauseProducing)
+        await case.sleep(0.02)
+        client.transport.write(b"x")
+        await case.sleep(0.05)
+        case.say("paused", server.size)
+        await in_thread(server.transport.resumeProducing)
+        await server.wanted(1)
+        case.say("resumed", server.size)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @only_subject
+    async def test_a_write_meets_the_loss_of_a_paused_connection(case):
+        server, client = await pair(case)
+        server.transport.pauseProducing()
+        client.transport.abortConnection()
+        await client.lost
+        await case.sleep(0.02)
+        assert not server.lost.called, "it neither reads nor writes"
+        await in_thread(server.transport.write, b"x")
+        await server.lost
+
+    @case
+    async def test_producers(case):
+        class Producer:
+            def resumeProducing(self):
+                case.say("producer", "resume")
+
+            def pauseProducing(self):
+                case.say("producer", "pause")
+
+            def stopProducing(self):
+                case.say("producer", "stop")
+
+        server, client = await pair(case)
+        await in_thread(client.transport.registerProducer, Producer(), True)
+        await case.sleep(0.01)
+        case.say("registered", client.transport.producer is not None)
+        await in_thread(client.transport.unregisterProducer)
+        await case.sleep(0.01)
+        case.say("registered", client.transport.producer is not None)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_options(case):
+        server, client = await pair(case)
+        await in_thread(client.transport.setTcpNoDelay, True)
+        await in_thread(client.transport.setTcpKeepAlive, True)
+        await case.sleep(0.01)
+        case.say("options", client.transport.getTcpNoDelay(), client.transport.getTcpKeepAlive())
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @only_subject
+    async def test_one_warning_says_where(case):
+        from twisted.logger import LogLevel, globalLogPublisher
+
+        warnings = []
+
+        def observe(event):
+            if event["log_level"] is LogLevel.warn and event.get("log_namespace") == "couplet":
+                warnings.append(event["stack"])
+
+        globalLogPublisher.addObserver(observe)
+        server, client = await pair(case)
+
+        def culprit():
+            client.transport.write(b"x")
+            client.transport.write(b"y")
+
+        await in_thread(culprit)
+        await in_thread(culprit)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        assert len(warnings) == 1 and "in culprit" in warnings[0], warnings
+
+    @case
+    async def test_a_remote_reference_that_another_thread_collects(case):
+        # PB tells the peer of it in `__del__`.
+        class Writing:
+            def __init__(self, transport):
+                self.transport = transport
+
+            def __del__(self):
+                self.transport.write(b"gone")
+
+        server, client = await pair(case)
+        kept = [Writing(client.transport) for _ in range(51)]
+        await in_thread(kept.clear)
+        await server.wanted(51 * 4)
+        case.say("server", server.size)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+
+class Time(Cases):
+    """Timed calls that another thread makes and changes."""
+
+    @case
+    async def test_calls_are_made_moved_and_cancelled(case):
+        later = case.reactor.callLater
+
+        def elsewhere():
+            later(0.01, case.say, "call", "made")
+            later(0.01, case.say, "call", "cancelled at once").cancel()
+            cancelled.cancel()
+            moved.reset(0.05)
+            delayed.delay(0.1)
+            case.reactor.callFromThread(case.say, "from a thread", "called")
+            return len(case.reactor.getDelayedCalls())
+
+        cancelled = later(0.02, case.say, "call", "cancelled")
+        moved = later(5, case.say, "call", "moved")
+        delayed = later(0.02, case.say, "call", "delayed")
+        end = later(10, print)
+        case.say("count", await in_thread(elsewhere))
+        # Another one gets the number of one that was cancelled.
+        later(0.03, case.say, "call", "again")
+        await case.sleep(0.25)
+        end.cancel()
+        case.say("active", cancelled.active(), moved.active(), delayed.active(), cancelled.cancelled, moved.called)
+        case.say("count", len(case.reactor.getDelayedCalls()))
+
+    @case
+    async def test_a_call_that_is_cancelled_while_it_is_due(case):
+        async def cancel():
+            await in_thread(call.cancel)
+
+        call = case.reactor.callLater(0, case.say, "call", "made")
+        thread = threading.Thread(target=call.cancel)
+        thread.start()
+        thread.join()
+        case.reactor.callLater(0, case.say, "call", "another")
+        await case.sleep(0.02)
+
+
+class Ports(Cases):
+    """Ports and clients that another thread makes."""
+
+    @case
+    async def test_a_port_and_a_client(case):
+        server, client = Echo(case, "server"), Noting(case, "client")
+        listening = protocol.Factory()
+        listening.noisy = False
+        listening.buildProtocol = lambda address: server
+        dialling = protocol.ClientFactory()
+        dialling.noisy = False
+        dialling.buildProtocol = lambda address: client
+
+        def elsewhere():
+            port = case.reactor.listenTCP(0, listening, interface="127.0.0.1")
+            case.reactor.connectTCP("127.0.0.1", port.getHost().port, dialling)
+            case.reactor.callFromThread(int)
+
+        await in_thread(elsewhere)
+        await case.sleep(0.05)
+        client.transport.write(b"hello")
+        await client.wanted(5)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+
+MADE = """
+import os, sys, threading
+from kit import reactors
+reactor = reactors.install(sys.argv[1])
+from twisted.internet import protocol
+from twisted.python import log
+log.addObserver(lambda event: event.get("isError") and print("log", event.get("why"), event["failure"].type.__name__))
+"""
+
+
+class Running(Cases):
+    """The thread that runs the reactor need not be the one that imported it: notebooks, crochet, `scrapy shell`."""
+
+    def program(self, text, *names):
+        """What a program prints under the subject, which is what it prints under the model."""
+        said = []
+        for name in names or (reactors.MODEL, SUBJECT):
+            command = [sys.executable, "-c", MADE + text, name]
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            # The sides of a connection may be served in another order.
+            said.append((ended.returncode, "".join(sorted((ended.stdout + ended.stderr).splitlines(True)))))
+        self.assertEqual(said[0], said[-1])
+        return said[0]
+
+    def test_a_thread_runs_it_and_has_what_was_asked_for_before(self):
+        status, said = self.program(
+            """
+class Echo(protocol.Protocol):
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+class Client(protocol.Protocol):
+    def connectionMade(self):
+        self.transport.write(b"hello")
+    def dataReceived(self, data):
+        print("client", data, threading.current_thread() is thread)
+        port.stopListening()
+        reactor.callLater(0.02, reactor.stop)
+
+def never():
+    print("called after a cancel")
+
+port = reactor.listenTCP(0, protocol.Factory.forProtocol(Echo), interface="127.0.0.1")
+other = reactor.listenTCP(0, protocol.Factory.forProtocol(Echo), interface="127.0.0.1")
+other.stopListening()
+factory = protocol.ClientFactory.forProtocol(Client)
+reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+reading, writing = os.pipe()
+class Reader:
+    def __init__(self, fd): self.fd = fd
+    def fileno(self): return self.fd
+    def logPrefix(self): return "reader"
+    def connectionLost(self, reason): pass
+    def doRead(self):
+        print("read", os.read(reading, 10))
+        reactor.removeReader(self)
+reactor.addReader(Reader(reading))
+ended = Reader(os.dup(reading))
+reactor.addReader(ended)
+reactor.removeReader(ended)
+os.close(ended.fd)
+os.write(writing, b"x")
+reactor.callLater(0, print, "timed")
+reactor.callLater(0, never).cancel()
+moved = reactor.callLater(100, print, "moved")
+moved.reset(0.001)
+reactor.callWhenRunning(print, "runs")
+print("calls", len(reactor.getDelayedCalls()) > 2)
+thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False})
+thread.start()
+thread.join(30)
+print("ended", not thread.is_alive(), reactor.running)
+"""
+        )
+        self.assertEqual(status, 0, said)
+        for words in ("client b'hello' True", "read b'x'", "timed", "moved", "ended True False"):
+            self.assertIn(words, said)
+
+    def test_what_cannot_be_watched_is_known_before_the_run(self):
+        self.program(
+            """
+class Reader:
+    def __init__(self, fd): self.fd = fd
+    def fileno(self): return self.fd
+    def logPrefix(self): return "reader"
+    def connectionLost(self, reason): pass
+    def doRead(self):
+        print("read", len(os.read(self.fd, 10)))
+        reactor.removeReader(self)
+        reactor.stop()
+reactor.addReader(Reader(os.open(sys.executable, os.O_RDONLY)))
+try:
+    reactor.addReader(Reader(9999))
+except OSError as error:
+    print(error.errno)
+reactor.run()
+"""
+        )
+
+    def test_calls_from_the_thread_that_imported_it(self):
+        self.program(
+            """
+from twisted.internet import threads
+thread = threading.Thread(target=reactor.run, args=[False])
+thread.start()
+print(threads.blockingCallFromThread(reactor, lambda: threading.current_thread() is thread))
+reactor.callFromThread(reactor.stop)
+thread.join(30)
+print(thread.is_alive())
+"""
+        )
+
+    def test_asyncios_loop_is_that_of_the_thread(self):
+        self.program(
+            """
+import asyncio
+def ask():
+    print(asyncio.get_event_loop() is reactor._asyncioEventloop)
+    asyncio.get_event_loop().call_later(0.001, reactor.stop)
+reactor.callWhenRunning(ask)
+thread = threading.Thread(target=reactor.run, args=[False])
+thread.start()
+thread.join(30)
+print(thread.is_alive())
+""",
+            SUBJECT,
+        )
+
+    def test_a_second_thread_is_refused_by_an_exception(self):
+        status, said = self.program(
+            """
+reactor.callLater(0, reactor.crash)
+reactor.run()
+def again():
+    for run in (reactor.run, reactor.iterate):
+        try:
+            run()
+        except RuntimeError as error:
+            print(error)
+thread = threading.Thread(target=again)
+thread.start()
+thread.join(30)
+print("ended", not thread.is_alive())
+reactor.callLater(0, reactor.stop)
+reactor.run()
+print("ran again")
+""",
+            SUBJECT,
+        )
+        refusal = "a reactor runs in one thread: another one has run it before\n"
+        self.assertEqual((status, said), (0, refusal * 2 + "ended True\nran again\n"))
+
+    def test_a_run_in_another_thread_meanwhile(self):
+        self.program(
+            """
+def again():
+    try:
+        reactor.run()
+    except Exception as error:
+        print(type(error).__name__)
+    reactor.callFromThread(reactor.stop)
+reactor.callWhenRunning(lambda: threading.Thread(target=again).start())
+reactor.run()
+"""
+        )

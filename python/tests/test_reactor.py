@@ -1,0 +1,540 @@
+"""The reactor itself: runs that end before they begin, turns inside of turns, forks, wrapped waits, delayed calls."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+import unittest
+
+from twisted.internet import base, defer, interfaces, protocol
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from kit import reactors
+from kit.cases import SUBJECT, Cases, case, only_subject
+from test_streams import Echo, Noting
+
+MADE = """
+import os, sys, threading
+from kit import reactors
+reactor = reactors.install(sys.argv[1])
+from twisted.internet import defer, error, protocol, task, threads
+"""
+
+
+class Programs(unittest.TestCase):
+    """Programs that run the reactor as they like."""
+
+    maxDiff = None
+
+    def says(self, text, name=SUBJECT):
+        """What a program prints."""
+        command = [sys.executable, "-c", MADE + text, name]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
+
+    def same(self, text):
+        """A program prints under the subject what it prints under the model, which is returned."""
+        said = self.says(text)
+        self.assertMultiLineEqual(self.says(text, reactors.MODEL), said)
+        return said
+
+    def test_a_crash_during_startup_does_not_end_the_next_run(self):
+        # testtools runs each of its tests so.
+        said = self.same(
+            """
+def spin(function):
+    result = []
+    def run():
+        defer.maybeDeferred(function).addBoth(result.append).addBoth(lambda _: reactor.crash())
+    reactor.callWhenRunning(run)
+    reactor.run(False)
+    return result
+for number in range(3):
+    print(spin(lambda: number))
+    print(spin(lambda: task.deferLater(reactor, 0.01, lambda: "later")))
+"""
+        )
+        self.assertEqual(said.count("['later']"), 3)
+
+    def test_a_stop_during_startup(self):
+        self.same(
+            """
+reactor.callWhenRunning(reactor.stop)
+reactor.addSystemEventTrigger("during", "shutdown", print, "shutdown")
+reactor.run(False)
+print("ended")
+"""
+        )
+
+    def test_a_crash_in_a_timed_call(self):
+        self.same(
+            """
+for number in range(3):
+    reactor.callLater(0, reactor.crash)
+    reactor.callLater(0.01, print, "left over", number)
+    reactor.run(False)
+    print("ran", number)
+reactor.callLater(0.05, reactor.stop)
+reactor.run(False)
+"""
+        )
+
+    def test_turns_before_a_run(self):
+        self.same(
+            """
+reactor.callLater(0, print, "timed")
+reactor.callFromThread(print, "from a thread")
+reactor.iterate(0)
+reactor.iterate(0)
+reactor.callLater(0, reactor.stop)
+reactor.run(False)
+"""
+        )
+
+    # The model continues after a fork too, and says that its epoll is not what it expects.
+
+    def test_both_processes_of_a_fork_run_it(self):
+        said = self.says(
+            """
+import time
+class Echo(protocol.Protocol):
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+class Client(protocol.Protocol):
+    def connectionMade(self):
+        self.transport.write(b"hello")
+    def dataReceived(self, data):
+        got.callback(data)
+        self.transport.loseConnection()
+
+def exchange():
+    # Each process has its port and its client.
+    global got
+    got = defer.Deferred()
+    port = reactor.listenTCP(0, protocol.Factory.forProtocol(Echo), interface="127.0.0.1")
+    factory = protocol.ClientFactory.forProtocol(Client)
+    reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+    return got.addBoth(lambda data: port.stopListening() and data)
+
+@defer.inlineCallbacks
+def program(where):
+    print(where, (yield exchange()), flush=True)
+    print(where, (yield threads.deferToThread(sum, [1, 2])), flush=True)
+    child = yield task.deferLater(reactor, 0.01, os.fork)
+    where = "child" if child == 0 else "parent"
+    if child:
+        # In their order, as they share what they print on.
+        os.waitpid(child, 0)
+    print(where, (yield exchange()), flush=True)
+    print(where, (yield task.deferLater(reactor, 0.01, lambda: "timed")), flush=True)
+    reactor.callFromThread(print, where, "from a thread", flush=True)
+    thread = threading.Timer(0.01, reactor.callFromThread, [reactor.stop])
+    thread.start()
+
+def begin(where):
+    program(where).addErrback(lambda failure: (print(failure.getTraceback()), reactor.stop()))
+
+reactor.callWhenRunning(begin, "both")
+reactor.run()
+print("ended", flush=True)
+"""
+        )
+        after = "{0} b'hello'\n{0} timed\n{0} from a thread\nended\n"
+        before = "both b'hello'\nboth 3\n"
+        self.assertEqual(said, before + after.format("child") + after.format("parent") + "status 0")
+
+    def test_a_fork_before_the_run(self):
+        said = self.says(
+            """
+port = reactor.listenTCP(0, protocol.Factory(), interface="127.0.0.1")
+reactor.callLater(0.01, print, "timed", flush=True)
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+threading.Timer(0.05, reactor.callFromThread, [reactor.stop]).start()
+reactor.run()
+print("ended", flush=True)
+"""
+        )
+        self.assertEqual(said, "timed\nended\n" * 2 + "status 0")
+
+    def test_children_end_in_both_processes_of_a_fork(self):
+        said = self.says(
+            """
+from twisted.internet import utils
+
+@defer.inlineCallbacks
+def program():
+    yield utils.getProcessOutput("/bin/echo", ["before"])
+    child = yield task.deferLater(reactor, 0.01, os.fork)
+    for number in range(20):
+        yield utils.getProcessOutput("/bin/echo", [str(number)])
+    if child:
+        os.waitpid(child, 0)
+    print("ended", flush=True)
+    reactor.stop()
+
+reactor.callWhenRunning(program)
+reactor.run()
+"""
+        )
+        self.assertEqual(said, "ended\n" * 2 + "status 0")
+
+
+class Forks(Cases):
+    """Connections across a fork."""
+
+    @only_subject
+    async def test_what_the_child_closes_the_parent_keeps(case):
+        server, client = Echo(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        child = os.fork()
+        if child == 0:
+            # It ends its connections and ports; the parent's continue.
+            case.ports[0].stopListening()
+            client.transport.loseConnection()
+            server.transport.loseConnection()
+            case.reactor.callLater(0.05, os._exit, 7)
+            return await defer.Deferred()
+        await case.sleep(0.01)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7, status
+
+    @only_subject
+    async def test_a_connection_that_the_parent_closes_is_not_watched_any_more(case):
+        def registrations():
+            return sum(text.count("tfd:") for text in map(descriptor, os.listdir("/proc/self/fdinfo")))
+
+        def descriptor(number):
+            try:
+                return open(f"/proc/self/fdinfo/{number}").read()
+            except FileNotFoundError:
+                return ""
+
+        server = Noting(case, "server")
+        port = case.listen(lambda: server)
+        await case.sleep(0.01)
+        before = registrations()
+        client = Noting(case, "client")
+        await case.connect(port, client)
+        await case.sleep(0.01)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            # It has the connection's descriptors, and waits for the test.
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+        for each in (server, client):
+            each.transport.loseConnection()
+            each.transport.abortConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        await case.sleep(0.01)
+        after = registrations()
+        os.close(writing)
+        os.waitpid(child, 0)
+        assert after == before, (before, after)
+
+    @only_subject
+    async def test_calls_from_threads_wake_their_own_process(case):
+        # While the parent is woken all the time, the child waits.
+        woken = defer.Deferred()
+        child = os.fork()
+        if child == 0:
+            before = os.times()
+            await case.sleep(0.3)
+            after = os.times()
+            os._exit(int(after.user + after.system - before.user - before.system > 0.1))
+        until = time.monotonic() + 0.25
+
+        def again():
+            if time.monotonic() < until:
+                case.reactor.callFromThread(again)
+            else:
+                woken.callback(None)
+
+        again()
+        await woken
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+
+
+class Turns(Cases):
+    """A turn inside of a call of the reactor's."""
+
+    @case
+    async def test_timed_calls_and_calls_from_threads_are_made(case):
+        def nested():
+            case.say("order", "begins")
+            case.reactor.callLater(0, case.say, "order", "timed")
+            case.reactor.callLater(0, case.say, "order", "cancelled").cancel()
+            case.reactor.callFromThread(case.say, "order", "from a thread")
+            case.reactor.iterate(0)
+            case.say("order", "once")
+            case.reactor.iterate(0)
+            case.say("order", "twice")
+
+        case.reactor.callLater(0, nested)
+        await case.sleep(0.05)
+
+    @case
+    async def test_in_a_protocol(case):
+        class Server(Noting):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                called = []
+                case.reactor.callLater(0, called.append, True)
+                while not called:
+                    case.reactor.iterate(0.01)
+                case.say("server", "iterated")
+                self.transport.write(b"answer")
+
+        server, client = Server(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"x")
+        await client.wanted(6)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_readers_and_writers_are_called(case):
+        reading, writing = os.pipe()
+
+        @implementer(interfaces.IReadDescriptor)
+        class Reader:
+            def __init__(self, fd):
+                self.fd = fd
+
+            def fileno(self):
+                return self.fd
+
+            def logPrefix(self):
+                return "reader"
+
+            def connectionLost(self, reason):
+                pass
+
+            def doRead(self):
+                got.append(os.read(self.fd, 1))
+                case.say("reader", got[-1])
+                if got[-1] == b"1":
+                    # The turn that calls this one has more for it.
+                    case.reactor.iterate(0)
+                    case.say("reader", "iterated")
+                elif got[-1] == b"3":
+                    case.reactor.removeReader(self)
+
+        got = []
+        os.write(writing, b"123")
+        case.reactor.addReader(Reader(reading))
+        await case.sleep(0.1)
+
+    @case
+    async def test_the_result_of_a_thread(case):
+        from twisted.internet import threads
+
+        def nested():
+            got = []
+            threads.deferToThread(sum, [1, 2]).addCallback(got.append)
+            while not got:
+                case.reactor.iterate(0.01)
+            case.say("thread", got)
+
+        case.reactor.callLater(0, nested)
+        await case.sleep(0.1)
+
+
+class Waits(Cases):
+    """The object that polls."""
+
+    @only_subject
+    async def test_a_wrapped_poll_is_called_once_a_turn_with_the_wait_in_it(case):
+        # As Synapse measures its turns.
+        selector = case.reactor._asyncioEventloop._selector
+
+        class Wrapper:
+            def __init__(self, wrapped):
+                self.wrapped, self.waited, self.between = wrapped, [], []
+                self.ended = time.monotonic()
+
+            def __getattr__(self, name):
+                return getattr(self.wrapped, name)
+
+            def poll(self, *args):
+                begins = time.monotonic()
+                self.between.append(begins - self.ended)
+                result = self.wrapped.poll(*args)
+                self.ended = time.monotonic()
+                self.waited.append(self.ended - begins)
+                return result
+
+        wrapper = selector._selector = Wrapper(selector._selector)
+        server, client = Echo(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        before = len(wrapper.waited)
+        await case.sleep(0.2)
+        assert 1 <= len(wrapper.waited) - before < 20, wrapper.waited[before:]
+        assert max(wrapper.waited) > 0.1 > max(wrapper.between), (wrapper.waited, wrapper.between)
+        case.reactor.callLater(0, time.sleep, 0.2)
+        await case.sleep(0.01)
+        assert max(wrapper.between) > 0.15, wrapper.between
+        before = len(wrapper.waited)
+        for number in range(1, 101):
+            client.transport.write(b"x")
+            await client.wanted(number)
+        # The server's turn, and the client's.
+        assert len(wrapper.waited) - before >= 100, len(wrapper.waited) - before
+        # Everything else still comes.
+        from twisted.internet import threads
+
+        assert await threads.deferToThread(sum, [1, 2]) == 3
+        import asyncio
+
+        async def program():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            return await reader.readexactly(5)
+
+        port = case.listen(lambda: Echo(case, "another"))
+        asking = asyncio.ensure_future(program(), loop=asyncio.get_event_loop())
+        assert await defer.Deferred.fromFuture(asking) == b"hello"
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @only_subject
+    async def test_it_is_left_alone_unless_it_was_wrapped(case):
+        assert isinstance(case.reactor._asyncioEventloop._selector._selector, select.epoll)
+
+
+class Calls(Cases):
+    """Delayed calls."""
+
+    @case
+    async def test_they_provide_their_interface(case):
+        call = case.reactor.callLater(5, int)
+        case.say("call", interfaces.IDelayedCall.providedBy(call), verifyObject(interfaces.IDelayedCall, call))
+        call.cancel()
+
+    @case
+    async def test_they_say_what_they_are(case):
+        def described(call):
+            text = str(call)
+            return text.split(" [")[0].split(" 0x")[0], text.partition("] ")[2] or text.partition("s] ")[2]
+
+        call = case.reactor.callLater(5, sorted, [3], reverse=True)
+        case.say("call", *described(call))
+        case.say("call", call.func is sorted, call.args, call.kw)
+        call.cancel()
+        case.say("call", *described(call), call.cancelled, call.called)
+        case.say("call", hasattr(call, "func"))
+
+    @case
+    async def test_in_debug_mode_they_know_who_made_them(case):
+        case.say("debug", base.DelayedCall.debug)
+        call = case.reactor.callLater(5, int)
+        case.say("call", call.debug, call.creator)
+        call.debug = True
+        call.cancel()
+        case.say("call", call.debug, " cancelled=0 int()" in str(call))
+        base.DelayedCall.debug = True
+
+        def maker():
+            return case.reactor.callLater(5, int)
+
+        call = maker()
+        case.say("call", call.debug, "in maker" in str(call), "traceback at creation" in str(call))
+        case.say("call", "in maker" in call.creator[-1])
+        call.cancel()
+        base.DelayedCall.debug = False
+
+    @case
+    async def test_in_debug_mode_an_error_says_who_made_the_call(case):
+        from twisted.logger import formatEvent, globalLogPublisher
+        from twisted.python import log
+
+        said = []
+        log.removeObserver(case.observe)
+        globalLogPublisher.addObserver(lambda event: said.append(formatEvent(event)))
+        base.DelayedCall.debug = True
+
+        def maker():
+            case.reactor.callLater(0, lambda: 1 / 0)
+
+        maker()
+        await case.sleep(0.01)
+        base.DelayedCall.debug = False
+        said = [text for text in said if "timed call" in text]
+        case.say("log", len(said), "from a DelayedCall created here" in said[0], "in maker" in said[0])
+
+
+class Accepting(Cases):
+    """What a client sees of a server that fails."""
+
+    # The model closes the socket when nothing has the exception any more.
+    @only_subject
+    async def test_a_build_protocol_that_raises_ends_the_connection_cleanly(case):
+        reasons = []
+
+        class Client(Noting):
+            def connectionMade(self):
+                self.transport.write(first)
+
+            def connectionLost(self, reason):
+                reasons.append(reason.type.__name__)
+                self.lost.callback(None)
+
+        def build():
+            # The client's bytes are there.
+            time.sleep(0.01)
+            raise ValueError("build")
+
+        port = case.listen(build)
+        for first in (b"", b"first"):
+            client = Client(case, "client")
+            await case.connect(port, client)
+            await client.lost
+        assert reasons == ["ConnectionDone", "ConnectionDone"], reasons
+
+
+class Fairness(Cases):
+    """Nothing is held up by what others ask for all the time."""
+
+    @only_subject
+    async def test_a_storm_of_calls_from_a_thread_holds_up_no_timed_call(case):
+        import threading
+
+        is_over, late = threading.Event(), []
+
+        def storm():
+            while not is_over.is_set():
+                case.reactor.callFromThread(int)
+
+        def tick(due):
+            late.append(time.monotonic() - due)
+
+        storms = [threading.Thread(target=storm, daemon=True) for _ in range(4)]
+        for thread in storms:
+            thread.start()
+        for _ in range(20):
+            due = time.monotonic() + 0.01
+            case.reactor.callLater(0.01, tick, due)
+            await case.sleep(0.01)
+        is_over.set()
+        for thread in storms:
+            thread.join()
+        case.reactor.threadCallQueue.clear()
+        # Without a limit for the calls of a turn each turn takes longer than the one before.
+        assert sorted(late)[len(late) // 2] < 0.2, late
+
+    @only_subject
+    async def test_calls_that_take_long_are_made_in_several_turns(case):
+        order = []
+        for number in range(64):
+            case.reactor.callFromThread(lambda number: (order.append(number), time.sleep(0.002)), number)
+        case.reactor.callLater(0, order.append, "timed")
+        await case.sleep(0.3)
+        assert 0 < order.index("timed") < 64, order
+        assert [each for each in order if each != "timed"] == list(range(64)), order
