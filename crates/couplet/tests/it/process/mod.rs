@@ -112,8 +112,12 @@ impl Nursery {
     }
 
     fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
+        self.until_loop(what, |_| done());
+    }
+
+    fn until_loop(&mut self, what: &str, mut done: impl FnMut(&Loop) -> bool) {
         for _ in 0..20_000 {
-            if done() {
+            if done(&self.l) {
                 return;
             }
             self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
