@@ -13,6 +13,7 @@ pub mod epoll;
 pub mod heap;
 pub mod interfaces;
 pub mod lend;
+pub mod owned;
 pub mod process;
 pub mod signals;
 pub mod tethered;

@@ -92,7 +92,7 @@ fn turn_until_open(l: &mut Loop, connections: usize) {
 }
 
 #[test]
-fn an_idle_connection_costs_at_most_850_bytes_and_frees_them() {
+fn an_idle_connection_costs_at_most_800_bytes_and_frees_them() {
     apart::raise_descriptor_limit();
     if let Some(server) = apart::told() {
         return hold_peers(server.parse().expect("an address"));
@@ -108,12 +108,12 @@ fn an_idle_connection_costs_at_most_850_bytes_and_frees_them() {
     turn_until_open(&mut l, 0);
     let before = counting::live();
 
-    let test = "an_idle_connection_costs_at_most_850_bytes_and_frees_them";
+    let test = "an_idle_connection_costs_at_most_800_bytes_and_frees_them";
     let clients = turn_while(&mut l, || Running::peers(test, server));
     turn_until_open(&mut l, CONNECTIONS);
     let each = live_since(before) / CONNECTIONS;
     println!("{each} bytes for each of {CONNECTIONS} idle connections");
-    assert!(each <= 850, "{each} bytes for each idle connection");
+    assert!(each <= 800, "{each} bytes for each idle connection");
 
     turn_while(&mut l, || clients.end());
     turn_until_open(&mut l, 0);

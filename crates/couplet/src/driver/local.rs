@@ -1,11 +1,10 @@
 //! Our end of a connection, and the socket, which is asked on demand: a system call for each connection
 //! would show, and few programs ask.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
-use super::mio::address;
+use super::mio::{Handle, address};
 use super::{Commands, Key, SockRef};
 use crate::address::Address;
 
@@ -47,23 +46,16 @@ impl From<SocketAddr> for LocalEnd {
 }
 
 /// The socket of a connection. Its driver owns it, and it answers until the driver closes it.
-#[derive(Clone)]
-pub struct LocalSocket(Weak<dyn Owned>);
-
-/// A socket that a driver owns.
-pub(super) trait Owned {
-    fn socket(&self) -> SockRef<'_>;
-}
+#[derive(Clone, Debug)]
+pub struct LocalSocket(pub(super) Handle);
 
 impl LocalSocket {
-    pub(super) fn of<S: Owned + 'static>(socket: &Rc<S>) -> LocalSocket {
-        let socket = Rc::downgrade(socket);
-        LocalSocket(socket)
-    }
-
     /// Calls `question` with the socket; `None` once it is closed.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(SockRef<'_>) -> T) -> Option<T> {
-        self.0.upgrade().map(|owned| question(owned.socket()))
+        #[cfg(unix)]
+        return self.0.ask(|descriptor| question(SockRef::from(&descriptor)));
+        #[cfg(not(unix))]
+        return self.0.upgrade().map(|socket| question(SockRef::from(&*socket)));
     }
 
     /// Its local address (getsockname).
@@ -75,12 +67,5 @@ impl LocalSocket {
     #[cfg(unix)]
     pub(crate) fn number(&self) -> Option<std::os::fd::RawFd> {
         self.ask(|socket| std::os::fd::AsRawFd::as_raw_fd(&*socket))
-    }
-}
-
-impl fmt::Debug for LocalSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_open = self.0.strong_count() > 0;
-        f.debug_struct("LocalSocket").field("is_open", &is_open).finish_non_exhaustive()
     }
 }

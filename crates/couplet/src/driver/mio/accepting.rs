@@ -11,7 +11,7 @@ use super::stream::StreamSlot;
 use super::unix::SocketFile;
 use super::{Mio, socket};
 use crate::address::Address;
-use crate::driver::{Event, LocalEnd, LocalSocket, World};
+use crate::driver::{Event, LocalEnd, World};
 
 /// Most connections in a port's first round.
 const FIRST: u32 = 100;
@@ -143,7 +143,7 @@ impl Mio {
         }
         let port = self.slots.key_at(port);
         let stream = StreamSlot::new(stream, is_local);
-        let socket = LocalSocket::of(&stream.stream);
+        let socket = stream.stream.asked_on_demand();
         let host =
             if host.is_wildcard() { LocalEnd::Ask(socket) } else { LocalEnd::Socket(host, socket) };
         let key = self.insert(Kind::Stream(stream));

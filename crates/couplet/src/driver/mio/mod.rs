@@ -47,7 +47,7 @@ use mio::event::Event as Polled;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Dial, Held, Kind, Registered};
 use socket::Stream;
-pub(super) use socket::address;
+pub(super) use socket::{Handle, address};
 use stream::{READ, Readiness, StreamSlot, is_bytes};
 use system::{Listening, System, is_queue_full};
 pub(super) use system::{bind, listen};
@@ -484,7 +484,7 @@ impl Commands for Mio {
     }
 
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
-        self.take_out(key).map(|stream| ConnectedSocket(stream.into()))
+        self.take_out(key)?.try_into().map(ConnectedSocket)
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -598,7 +598,7 @@ impl Commands for Mio {
 
     fn socket(&self, key: Key) -> Option<LocalSocket> {
         match &self.slots.get(key)?.kind {
-            Kind::Stream(slot) => Some(LocalSocket::of(&slot.stream)),
+            Kind::Stream(slot) => Some(slot.stream.asked_on_demand()),
             _ => None,
         }
     }

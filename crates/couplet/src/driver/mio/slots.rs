@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
 
 use super::Mio;
 use super::accepting::PortSlot;
@@ -142,7 +141,7 @@ impl Mio {
         };
         slot.stream.leave(&self.world.registry);
         self.note_retired(key);
-        Rc::into_inner(slot.stream).ok_or(io::ErrorKind::InvalidInput.into())
+        Ok(slot.stream)
     }
 
     fn note_retired(&mut self, key: Key) {

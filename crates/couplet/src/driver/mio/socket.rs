@@ -11,18 +11,32 @@ use mio::{Interest, Registry, Token};
 use socket2::{SockAddr, SockRef};
 
 use crate::address::{Address, UnixAddress};
-use crate::driver::local::Owned;
+use crate::driver::LocalSocket;
 
 #[cfg(unix)]
-type Inner = std::os::fd::OwnedFd;
+use couplet_os::owned::Owner as Inner;
 /// On Windows mio keeps state beside the socket.
 #[cfg(not(unix))]
-type Inner = mio::net::TcpStream;
+type Inner = std::rc::Rc<mio::net::TcpStream>;
+
+/// Reaches a stream until the driver closes it.
+#[cfg(unix)]
+pub(in crate::driver) use couplet_os::owned::Handle;
+#[cfg(not(unix))]
+pub(in crate::driver) type Handle = std::rc::Weak<mio::net::TcpStream>;
 
 /// A stream socket.
 pub(super) struct Stream(Inner);
 
 impl Stream {
+    /// The socket for whoever may ask for its address or an option, and does not keep it open.
+    pub(super) fn asked_on_demand(&self) -> LocalSocket {
+        #[cfg(unix)]
+        return LocalSocket(self.0.handle());
+        #[cfg(not(unix))]
+        return LocalSocket(std::rc::Rc::downgrade(&self.0));
+    }
+
     /// The addresses of the peer and of this end.
     pub(super) fn addresses(&self) -> io::Result<(Address, Address)> {
         let socket = SockRef::from(self);
@@ -42,7 +56,10 @@ impl Stream {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).reregister(registry, token, BOTH);
         #[cfg(not(unix))]
-        return Ok(drop((registry, token)));
+        {
+            let _ = (registry, token);
+            Ok(())
+        }
     }
 
     /// As [`deregister`]. On Windows the drop does that.
@@ -57,33 +74,33 @@ impl Stream {
 impl From<socket2::Socket> for Stream {
     fn from(socket: socket2::Socket) -> Stream {
         #[cfg(unix)]
-        return Stream(socket.into());
+        return Stream(std::os::fd::OwnedFd::from(socket).into());
         #[cfg(not(unix))]
-        return Stream(mio::net::TcpStream::from_std(socket.into()));
+        return Stream(mio::net::TcpStream::from_std(socket.into()).into());
     }
 }
 
 impl From<mio::net::TcpStream> for Stream {
     fn from(stream: mio::net::TcpStream) -> Stream {
         #[cfg(unix)]
+        return Stream(std::os::fd::OwnedFd::from(stream).into());
+        #[cfg(not(unix))]
         return Stream(stream.into());
-        #[cfg(not(unix))]
-        return Stream(stream);
     }
 }
 
-impl From<Stream> for socket2::Socket {
-    fn from(stream: Stream) -> socket2::Socket {
+impl TryFrom<Stream> for socket2::Socket {
+    type Error = io::Error;
+
+    /// Fails while the socket is asked for something.
+    fn try_from(stream: Stream) -> io::Result<socket2::Socket> {
+        let in_use = |_| io::Error::from(io::ErrorKind::ResourceBusy);
         #[cfg(unix)]
-        return stream.0.into();
+        return Ok(std::os::fd::OwnedFd::try_from(stream.0).map_err(in_use)?.into());
         #[cfg(not(unix))]
-        return std::net::TcpStream::from(stream.0).into();
-    }
-}
-
-impl Owned for Stream {
-    fn socket(&self) -> SockRef<'_> {
-        SockRef::from(self)
+        return Ok(
+            std::net::TcpStream::from(std::rc::Rc::try_unwrap(stream.0).map_err(in_use)?).into()
+        );
     }
 }
 
@@ -107,7 +124,7 @@ impl Read for &Stream {
         #[cfg(unix)]
         return Ok(rustix::io::read(&self.0, buffer)?);
         #[cfg(not(unix))]
-        return (&self.0).read(buffer);
+        return (&*self.0).read(buffer);
     }
 }
 
@@ -116,14 +133,14 @@ impl Write for &Stream {
         #[cfg(unix)]
         return SockRef::from(*self).send(bytes);
         #[cfg(not(unix))]
-        return (&self.0).write(bytes);
+        return (&*self.0).write(bytes);
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         #[cfg(unix)]
         return SockRef::from(*self).send_vectored(slices);
         #[cfg(not(unix))]
-        return (&self.0).write_vectored(slices);
+        return (&*self.0).write_vectored(slices);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -145,27 +162,33 @@ impl Source for Stream {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).register(registry, token, what);
         #[cfg(not(unix))]
-        return self.0.register(registry, token, what);
+        return alone(&mut self.0)?.register(registry, token, what);
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, what: Interest) -> io::Result<()> {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).reregister(registry, token, what);
         #[cfg(not(unix))]
-        return self.0.reregister(registry, token, what);
+        return alone(&mut self.0)?.reregister(registry, token, what);
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).deregister(registry);
         #[cfg(not(unix))]
-        return self.0.deregister(registry);
+        return alone(&mut self.0)?.deregister(registry);
     }
+}
+
+/// A socket that no handle reaches yet: it is registered before one is made.
+#[cfg(not(unix))]
+fn alone(socket: &mut Inner) -> io::Result<&mut mio::net::TcpStream> {
+    std::rc::Rc::get_mut(socket).ok_or(io::ErrorKind::ResourceBusy.into())
 }
 
 #[cfg(unix)]
 fn raw_fd(stream: &Stream) -> std::os::fd::RawFd {
-    std::os::fd::AsRawFd::as_raw_fd(&stream.0)
+    std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&stream.0))
 }
 
 /// A listening socket.
@@ -197,7 +220,10 @@ impl Listener {
             #[cfg(unix)]
             Listener::Unix(listener) => {
                 let (stream, peer) = listener.accept()?;
-                Ok((Stream(stream.into()), super::unix::name(&peer).into()))
+                Ok((
+                    Stream(std::os::fd::OwnedFd::from(stream).into()),
+                    super::unix::name(&peer).into(),
+                ))
             }
             Listener::Fed => Err(io::ErrorKind::WouldBlock.into()),
         }

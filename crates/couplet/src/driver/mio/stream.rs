@@ -2,7 +2,6 @@
 //! reads and writes.
 
 use std::io::{self, IoSlice, Write};
-use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -82,8 +81,7 @@ pub(super) fn is_bytes(event: &Polled) -> bool {
 }
 
 pub(super) struct StreamSlot {
-    /// Shared with those who may ask for its address or an option, and do not keep it open.
-    pub(super) stream: Rc<Stream>,
+    pub(super) stream: Stream,
     pub(super) readiness: Readiness,
     /// Closing the socket resets the connection (`SO_LINGER` with a time of 0).
     pub(super) resets: bool,
@@ -101,7 +99,7 @@ impl StreamSlot {
         #[cfg(target_os = "linux")]
         return Ok(rustix::io::read(&self.stream, buffer)?);
         #[cfg(not(target_os = "linux"))]
-        return io::Read::read(&mut &*self.stream, buffer);
+        return io::Read::read(&mut &self.stream, buffer);
     }
 
     /// One write of one slice; a closed stream is an error and never a signal.
@@ -110,12 +108,11 @@ impl StreamSlot {
         #[cfg(target_os = "linux")]
         return Ok(rustix::net::send(&self.stream, bytes, rustix::net::SendFlags::NOSIGNAL)?);
         #[cfg(not(target_os = "linux"))]
-        return Write::write(&mut &*self.stream, bytes);
+        return Write::write(&mut &self.stream, bytes);
     }
 
     pub(super) fn new(stream: Stream, is_local: bool) -> StreamSlot {
         let readiness = if is_local { Readiness(Readiness::LOCAL) } else { Readiness::NONE };
-        let stream = Rc::new(stream);
         StreamSlot { stream, readiness, resets: false, is_adopted: false, error: None }
     }
 
@@ -258,7 +255,7 @@ impl StreamSlot {
         if out.has_attached() {
             return unix::send(&self.stream, out, slices);
         }
-        (slices.iter().map(|slice| slice.len()).sum(), (&*self.stream).write_vectored(slices))
+        (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
     }
 
     /// Continues after a first write. True when the outbox is empty.

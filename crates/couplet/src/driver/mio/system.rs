@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(unix)]
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 #[cfg(unix)]
 use std::path::Path;
 
@@ -57,6 +57,7 @@ pub(super) struct System {
     /// registrations.
     pub(super) is_forked: std::cell::Cell<bool>,
     /// The registry has a new epoll, which the poll does not have yet.
+    #[cfg(target_os = "linux")]
     pub(super) is_renewed: std::cell::Cell<bool>,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
@@ -74,6 +75,7 @@ impl System {
         System {
             registry,
             is_forked: std::cell::Cell::new(false),
+            #[cfg(target_os = "linux")]
             is_renewed: std::cell::Cell::new(false),
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
@@ -192,7 +194,8 @@ impl World for System {
         #[cfg(target_os = "linux")]
         if is_child {
             let mio::Token(waker) = super::WAKER;
-            couplet_os::epoll::renew(self.registry.as_fd(), waker as u64)?;
+            let epoll = std::os::fd::AsFd::as_fd(&self.registry);
+            couplet_os::epoll::renew(epoll, waker as u64)?;
             self.is_renewed.set(true);
         }
         #[cfg(not(target_os = "linux"))]

@@ -1,0 +1,266 @@
+//! A descriptor that one owner closes, and handles that reach it until then: eight bytes each, and no
+//! allocation, for a connection holds one.
+#![cfg(unix)]
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// How often owners on one thread have let go of descriptors.
+struct Releases {
+    /// By the descriptor's number. INVARIANT: a count never falls.
+    of: RefCell<Vec<u32>>,
+    /// So many calls of [`Handle::ask`] run.
+    asking: Cell<u32>,
+    /// Descriptors whose owner was dropped meanwhile.
+    kept: RefCell<Vec<OwnedFd>>,
+}
+
+thread_local! {
+    static RELEASES: Releases =
+        const { Releases { of: RefCell::new(Vec::new()), asking: Cell::new(0), kept: RefCell::new(Vec::new()) } };
+}
+
+/// The place of a number: descriptors are not negative.
+fn place(number: RawFd) -> usize {
+    usize::try_from(number).expect("an open descriptor")
+}
+
+impl Releases {
+    /// `u32::MAX` is the last count: a handle with it reaches nothing.
+    fn count(&self, number: RawFd) -> u32 {
+        self.of.borrow().get(place(number)).copied().unwrap_or(0)
+    }
+
+    fn add(&self, number: RawFd) {
+        let mut of = self.of.borrow_mut();
+        let place = place(number);
+        if of.len() <= place {
+            of.resize(place + 1, 0);
+        }
+        of[place] = of[place].saturating_add(1);
+    }
+}
+
+/// Owns a descriptor, and closes it when it is dropped. It stays on its thread, as its handles do.
+#[derive(Debug)]
+pub struct Owner {
+    descriptor: ManuallyDrop<OwnedFd>,
+    on_one_thread: PhantomData<*const ()>,
+}
+
+impl Owner {
+    /// A handle that reaches the descriptor until this owner is dropped or gives it away.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        let number = self.descriptor.as_raw_fd();
+        // On a thread that ends there is no count any more, and nothing to reach.
+        let count = RELEASES.try_with(|releases| releases.count(number)).unwrap_or(u32::MAX);
+        Handle { number, count, on_one_thread: PhantomData }
+    }
+
+    /// Lets go of the descriptor: its handles reach nothing from now on.
+    ///
+    /// # Safety
+    ///
+    /// Called once, and `descriptor` is not used after it.
+    unsafe fn release(&mut self) -> OwnedFd {
+        // Nothing can be asked once the thread's counts are gone.
+        let _ = RELEASES.try_with(|releases| releases.add(self.descriptor.as_raw_fd()));
+        // SAFETY: what this function asks for.
+        unsafe { ManuallyDrop::take(&mut self.descriptor) }
+    }
+}
+
+impl From<OwnedFd> for Owner {
+    fn from(descriptor: OwnedFd) -> Owner {
+        Owner { descriptor: ManuallyDrop::new(descriptor), on_one_thread: PhantomData }
+    }
+}
+
+impl AsFd for Owner {
+    #[inline(always)]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // SAFETY: nothing uses it after its drop, and `try_from` prevents the drop.
+        let descriptor = unsafe { self.release() };
+        // In a call of `Handle::ask`, which may hold it borrowed, its close waits for the end of the call.
+        let mut descriptor = Some(descriptor);
+        let _ = RELEASES.try_with(|releases| {
+            if releases.asking.get() > 0 {
+                releases.kept.borrow_mut().extend(descriptor.take());
+            }
+        });
+    }
+}
+
+/// Reaches an [`Owner`]'s descriptor while that owner has it.
+#[derive(Clone, Copy)]
+pub struct Handle {
+    number: RawFd,
+    /// How often the number had been let go of when the handle was made.
+    count: u32,
+    on_one_thread: PhantomData<*const ()>,
+}
+
+/// Ends a call of [`Handle::ask`], by a panic too: the outermost closes what was kept.
+struct Asking;
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let kept = RELEASES.try_with(|releases| {
+            releases.asking.set(releases.asking.get() - 1);
+            match releases.asking.get() {
+                0 => releases.kept.take(),
+                _ => Vec::new(),
+            }
+        });
+        drop(kept);
+    }
+}
+
+impl Handle {
+    /// Calls `question` with the descriptor; `None` once its owner has let go of it.
+    pub fn ask<T>(self, question: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        let begun = RELEASES.try_with(|releases| {
+            let is_open = self.count != u32::MAX && releases.count(self.number) == self.count;
+            is_open.then(|| releases.asking.set(releases.asking.get() + 1))
+        });
+        begun.ok()??;
+        let _asking = Asking;
+        // SAFETY: it is open until `question` returns. It was open when the handle was made, on this
+        // thread; `release` adds to the count before a close, counts do not fall, and this one has not
+        // changed. During `question` drops keep descriptors open, and `try_from` fails.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.number) };
+        Some(question(descriptor))
+    }
+
+    /// Whether the owner still has the descriptor.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self.ask(|_| ()).is_some()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("is_open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+impl TryFrom<Owner> for OwnedFd {
+    type Error = Owner;
+
+    /// The descriptor, which this program's other code owns from now on.
+    ///
+    /// # Errors
+    ///
+    /// The owner itself, in a call of [`Handle::ask`].
+    fn try_from(owner: Owner) -> Result<OwnedFd, Owner> {
+        if RELEASES.try_with(|releases| releases.asking.get() > 0).unwrap_or(false) {
+            return Err(owner);
+        }
+        // SAFETY: it is moved here, and is neither used again nor dropped.
+        Ok(unsafe { ManuallyDrop::new(owner).release() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read, Write};
+
+    use super::*;
+
+    fn pair() -> (Owner, io::PipeReader) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        (Owner::from(OwnedFd::from(writer)), reader)
+    }
+
+    /// Whether the other end of the pipe is closed.
+    fn ends(mut reader: io::PipeReader) -> bool {
+        matches!(reader.read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn a_handle_reaches_the_descriptor_until_its_owner_is_dropped() {
+        let (owner, reader) = pair();
+        let handle = owner.handle();
+        let number = owner.as_fd().as_raw_fd();
+        assert_eq!(handle.ask(|descriptor| descriptor.as_raw_fd()), Some(number));
+        drop(owner);
+        assert!(handle.ask(|_| ()).is_none());
+        assert!(ends(reader), "it was closed");
+    }
+
+    #[test]
+    fn a_handle_does_not_reach_a_descriptor_that_reuses_the_number() {
+        let (owner, _reader) = pair();
+        let (handle, number) = (owner.handle(), owner.as_fd().as_raw_fd());
+        drop(owner);
+        // Other tests open descriptors at the same time, so this takes the number by force.
+        let (other, _other_reader) = pair();
+        // SAFETY: dup2 takes any two numbers; should the number be another test's by now, then it is
+        // open, and is left alone.
+        let has_number = unsafe { libc::fcntl(number, libc::F_GETFD) } < 0
+            && unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) } == number;
+        assert!(!handle.is_open());
+        if has_number {
+            // SAFETY: it was opened just now, and nothing else knows it.
+            drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) });
+        }
+    }
+
+    #[test]
+    fn a_descriptor_given_away_stays_open_and_its_handles_end() {
+        let (owner, mut reader) = pair();
+        let handle = owner.handle();
+        let given = OwnedFd::try_from(owner).expect("nobody asks");
+        assert!(!handle.is_open());
+        io::PipeWriter::from(given).write_all(b"x").expect("it is open");
+        reader.read_exact(&mut [0]).expect("what was written");
+    }
+
+    #[test]
+    fn an_owner_dropped_in_a_call_closes_after_it() {
+        let (owner, mut reader) = pair();
+        let handle = owner.handle();
+        let answer = handle.ask(move |descriptor| {
+            drop(owner);
+            assert!(handle.ask(|_| ()).is_none(), "its owner has let go");
+            let mut again =
+                io::PipeWriter::from(descriptor.try_clone_to_owned().expect("it is open"));
+            again.write_all(b"x").expect("room");
+        });
+        assert!(answer.is_some());
+        reader.read_exact(&mut [0]).expect("what was written");
+        assert!(ends(reader), "it was closed after the call");
+    }
+
+    #[test]
+    fn an_owner_does_not_give_away_in_a_call() {
+        let (owner, reader) = pair();
+        let (other, _reader) = pair();
+        let handle = owner.handle();
+        let owner = other.handle().ask(move |_| OwnedFd::try_from(owner).expect_err("a call runs"));
+        assert!(handle.is_open());
+        drop(owner);
+        assert!(ends(reader));
+    }
+
+    #[test]
+    fn a_panic_in_a_call_ends_it() {
+        let (owner, reader) = pair();
+        let handle = owner.handle();
+        let question = std::panic::AssertUnwindSafe(|| handle.ask(|_| panic!("asked for")));
+        assert!(std::panic::catch_unwind(question).is_err());
+        drop(owner);
+        assert!(ends(reader), "its close does not wait for the call that panicked");
+    }
+}
