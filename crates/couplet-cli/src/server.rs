@@ -34,10 +34,22 @@ pub(crate) fn most_sessions(asked: Option<usize>, each: usize) -> usize {
     asked.map_or(affordable, |most| most.min(affordable)).max(1)
 }
 
-/// Counts one more as open, unless `most` are.
-pub(crate) fn one_more(open: &AtomicUsize, most: usize) -> bool {
-    let more = |open: usize| (open < most).then_some(open + 1);
-    open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+/// One of the clients that all loops count as open.
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// A place among these, unless `most` are taken.
+    pub(crate) fn among(open: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
+        let more = |open: usize| (open < most).then_some(open + 1);
+        let taken = open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Place(open.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Serves what `factory` makes in each loop on each endpoint: see [`run_with`].

@@ -16,7 +16,8 @@ use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTranspo
 use super::address_of;
 use crate::cli::Threads;
 use crate::exit::Exit;
-use crate::{output, server};
+use crate::output;
+use crate::server::{self, Place};
 
 /// How long a client may be silent, unless `--idle-timeout` says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(60);
 struct Totals {
     clients: AtomicU64,
     /// Those that are not idle.
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     turned_away: AtomicU64,
     there: AtomicU64,
     back: AtomicU64,
@@ -51,22 +52,7 @@ struct Session {
     port: DatagramPort<Answers>,
     /// When something moved last.
     moved: Rc<Cell<Instant>>,
-    _open: Open,
-}
-
-/// One of the clients that are counted as open.
-struct Open(Arc<Totals>);
-
-impl Open {
-    fn one_of(most: usize, totals: &Arc<Totals>) -> Option<Open> {
-        server::one_more(&totals.open, most).then(|| Open(totals.clone()))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
+    _place: Place,
 }
 
 /// The port to the server, of one client.
@@ -99,7 +85,7 @@ impl Clients {
     /// The session of a client, unless there are too many.
     fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
         if !self.sessions.contains_key(&from.from) {
-            let Some(open) = Open::one_of(self.most, &self.totals) else {
+            let Some(place) = Place::among(&self.totals.open, self.most) else {
                 count(&self.totals.turned_away);
                 return None;
             };
@@ -121,7 +107,7 @@ impl Clients {
             };
             count(&self.totals.clients);
             tracing::info!(client = %from.from, "a new client");
-            self.sessions.insert(from.from.clone(), Session { port, moved, _open: open });
+            self.sessions.insert(from.from.clone(), Session { port, moved, _place: place });
         }
         self.sessions.get(&from.from)
     }

@@ -13,13 +13,14 @@ use std::time::Duration;
 use couplet::defer::Canceller;
 use couplet::process::Process;
 use couplet::protocols::Relay;
-use couplet::{Address, Answers, Protocol, Reason, Transport};
+use couplet::{Address, Answers, Factory, Newcomer, Protocol, Reason, Seat, Transport};
 
 use crate::cli::{self, Listen};
 use crate::datagrams::{self, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
-use crate::{output, server};
+use crate::output;
+use crate::server::{self, Place};
 use session::{Session, Side};
 use totals::Totals;
 
@@ -57,20 +58,40 @@ struct Made {
     far: Joined,
 }
 
+/// Serves clients, and counts them from their handshakes on.
+#[derive(Clone)]
+struct Clients(Rc<Forward>);
+
+impl Factory for Clients {
+    type Protocol = Accepted;
+
+    fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
+        self.0.place(newcomer.peer).map(Seat::new)
+    }
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<Accepted> {
+        let place = self.0.place(peer)?;
+        Some(self.0.accept(peer, place))
+    }
+}
+
 impl Forward {
-    /// A new client's protocol, unless there are too many.
-    fn accept(self: &Rc<Self>, peer: &Address) -> Option<Accepted> {
-        if !self.totals.begin(self.most) {
-            if self.totals.turn_away() {
-                tracing::warn!(%peer, most = self.most, "too many connections; turning some away");
-            }
-            return None;
+    /// A place for this client, unless there are too many.
+    fn place(&self, peer: &Address) -> Option<Place> {
+        let place = self.totals.place(self.most);
+        if place.is_none() && self.totals.turn_away() {
+            tracing::warn!(%peer, most = self.most, "too many connections; turning some away");
         }
-        let session = Rc::new(Session::new(self.clone(), peer.clone()));
+        place
+    }
+
+    /// A new client's protocol.
+    fn accept(self: &Rc<Self>, peer: &Address, place: Place) -> Accepted {
+        let session = Rc::new(Session::new(self.clone(), peer.clone(), place));
         let (near, far) = Relay::pair();
         let joined = |relay, side| Joined { relay, side, session: session.clone() };
         let (near, far) = (joined(near, Side::Client), joined(far, Side::Server));
-        Some(Accepted { near, far: Some(far), connecting: None })
+        Accepted { near, far: Some(far), connecting: None }
     }
 
     /// Connects the server's side on behalf of this client.
@@ -226,14 +247,13 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
     let (answers, totals) = (Answers::default(), Arc::<Totals>::default());
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
     server::run(listen, options.threads, || {
-        let forward = Rc::new(Forward {
+        Clients(Rc::new(Forward {
             to: connect.clone(),
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             most,
             totals: totals.clone(),
-        });
-        move |peer: &Address| forward.accept(peer)
+        }))
     })?;
     output::tell(&totals.to_string());
     Ok(())

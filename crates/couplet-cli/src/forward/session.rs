@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use couplet::{Address, Failure, Reason};
 
 use super::Forward;
+use crate::server::Place;
 
 /// Ends with the second of its two protocols, by its drop.
 pub(super) struct Session {
     forward: Rc<Forward>,
     peer: Address,
+    _place: Place,
     times: Cell<Option<Times>>,
     /// Bytes from the client, and from the server.
     sent: Cell<u64>,
@@ -43,11 +45,12 @@ enum End {
 }
 
 impl Session {
-    /// A session that has been counted.
-    pub(super) fn new(forward: Rc<Forward>, peer: Address) -> Session {
+    pub(super) fn new(forward: Rc<Forward>, peer: Address, place: Place) -> Session {
+        forward.totals.begin();
         Session {
             forward,
             peer,
+            _place: place,
             times: Cell::new(None),
             sent: Cell::new(0),
             received: Cell::new(0),

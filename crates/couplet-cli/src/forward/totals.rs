@@ -1,13 +1,16 @@
 //! The counts that are printed at the end.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::server::Place;
 
 /// Counts over all sessions, whichever thread they are in.
 #[derive(Default)]
 pub(super) struct Totals {
     connections: AtomicU64,
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     sent: AtomicU64,
     received: AtomicU64,
     not_connected: AtomicU64,
@@ -17,17 +20,16 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Counts a session, unless as many are open as may be.
-    pub(super) fn begin(&self, most: usize) -> bool {
-        let begins = crate::server::one_more(&self.open, most);
-        if begins {
-            count(&self.connections, 1);
-        }
-        begins
+    /// A place for a client, unless as many are open as may be.
+    pub(super) fn place(&self, most: usize) -> Option<Place> {
+        Place::among(&self.open, most)
+    }
+
+    pub(super) fn begin(&self) {
+        count(&self.connections, 1);
     }
 
     pub(super) fn end(&self, sent: u64, received: u64) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
         count(&self.sent, sent);
         count(&self.received, received);
     }
@@ -84,12 +86,16 @@ mod tests {
     fn what_did_not_happen_is_left_out() {
         let totals = Totals::default();
         assert_eq!(totals.to_string(), "0 connections, 0 bytes sent, 0 received");
-        assert!(totals.begin(1));
+        let place = totals.place(1);
+        assert!(place.is_some());
+        totals.begin();
         totals.end(3, 4);
+        assert!(totals.place(1).is_none(), "one is open");
         assert_eq!(totals.to_string(), "1 connection, 3 bytes sent, 4 received");
-        assert!(totals.begin(1));
+        drop(place);
+        assert!(totals.place(1).is_some());
+        totals.begin();
         totals.not_connected();
-        assert!(!totals.begin(1), "one is open");
         assert!(totals.turn_away() && !totals.turn_away());
         let expected = "2 connections, 3 bytes sent, 4 received, 1 not connected, 2 turned away";
         assert_eq!(totals.to_string(), expected);

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::http::Site;
-use crate::kit::{Ended, Running, Server, TempFile, couplet, has};
+use crate::kit::{Client, Ended, Running, Server, TempFile, couplet, has, serve_raw, wait_until};
 use crate::peers::peer;
+use rustix::process::Signal;
 
 /// A certificate for localhost and its key, in one file.
 pub(crate) fn certificate() -> TempFile {
@@ -29,9 +30,7 @@ fn openssl_and_our_own_client_echo_over_tls() {
     let path = file.path();
     let endpoint = format!("tls:127.0.0.1:0:cert={path}");
     let server = Server::start_command(couplet(&["echo", "--listen", &endpoint]), 0);
-    let line = server.line();
-    let port =
-        line.trim_end().rsplit(':').find_map(|part| part.parse::<u16>().ok()).expect("a port");
+    let port = announced_port(&server);
     let ours = env!("CARGO_BIN_EXE_couplet");
     let to = format!("tls:localhost:{port}:ca={path}");
     assert_eq!(peer(ours, &["connect", &to], b"a line\n"), b"a line\n");
@@ -44,13 +43,42 @@ fn openssl_and_our_own_client_echo_over_tls() {
     }
 }
 
+/// The port that a server with one endpoint prints.
+fn announced_port(server: &Server) -> u16 {
+    let line = server.line();
+    line.trim_end().rsplit(':').find_map(|part| part.parse().ok()).expect("a port")
+}
+
+#[test]
+fn a_handshake_counts_as_a_forwarded_client() {
+    if !has("openssl") {
+        return;
+    }
+    let file = certificate();
+    let upstream = serve_raw(|mut far| {
+        let line = far.read_line() + "\n";
+        far.send(line.as_bytes());
+    });
+    let endpoint = format!("tls:127.0.0.1:0:cert={}", file.path());
+    let forward = ["forward", &endpoint, &upstream.to_string(), "--max-connections", "1"];
+    let server = Server::start_command(couplet(&forward), 0);
+    let port = announced_port(&server);
+    let connect = || Client::connect(([127, 0, 0, 1], port).into());
+    let silent = connect();
+    assert_eq!(connect().read_to_end().unwrap_or_default(), b"", "the only place is taken");
+    server.wait_told("too many connections; turning some away");
+    drop(silent);
+    let to = format!("tls:localhost:{port}:ca={}", file.path());
+    wait_until("a client in its place", || given(&to, b"a line\n").stdout == b"a line\n");
+    server.stop(Signal::TERM);
+}
+
 /// A server of this command with TLS, and what `connect` and curl take as its address.
 fn secure(args: &[&str], file: &TempFile) -> (Server, String, u16) {
     let path = file.path();
     let endpoint = format!("tls:127.0.0.1:0:cert={path}");
     let server = Server::start_command(couplet(&[args, &["--listen", &endpoint]].concat()), 0);
-    let line = server.line();
-    let port = line.trim_end().rsplit(':').find_map(|part| part.parse().ok()).expect("a port");
+    let port = announced_port(&server);
     (server, format!("tls:localhost:{port}:ca={path}"), port)
 }
 
