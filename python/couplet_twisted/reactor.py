@@ -186,8 +186,8 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def _iterateWithin(self, delay):
         """
-        Make what can be made of a turn inside of a call of one: the calls from threads, the timed calls, and the
-        readers and writers. Connections wait for the turn that calls.
+        Make the calls of a turn that are possible in a callback that a turn calls: calls from threads, timed calls,
+        and those of readers and writers. Connections wait until the callback has returned.
         """
         self.runUntilCurrent()
         self._loop.make_due_calls()

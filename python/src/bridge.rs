@@ -139,13 +139,12 @@ impl Protocol for Bridge {
         self.tell(transport, "_closeWriteConnection");
     }
 
+    /// Queues the end of the connection, for after the turn: a timed call that its last callback made comes first.
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         let Some(connection) = self.connection.take() else { return };
-        if connection.get().is_lost() {
-            return;
-        }
         let Some(shared) = self.shared.upgrade() else { return };
-        if matches!(reason, Reason::Lost(_)) && connection.get().holds_loss() {
+        let is_lost = connection.get().is_lost();
+        if is_lost || (matches!(reason, Reason::Lost(_)) && connection.get().holds_loss()) {
             return;
         }
         let why = match reason {
@@ -154,7 +153,7 @@ impl Protocol for Bridge {
             Reason::Aborted => "aborted",
             _ => "lost",
         };
-        Python::attach(|py| {
+        shared.queue(move |py, shared| {
             shared.call_for(&connection, py, || {
                 shared.heed(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
             });

@@ -1,6 +1,7 @@
 //! [`Loop`]: Couplet's loop, turned by Python.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,9 +36,28 @@ pub(crate) struct Shared {
     is_interrupted: Arc<AtomicBool>,
     /// Whose protocol is called.
     current: RefCell<Option<Py<Connection>>>,
+    /// Law 9: at most one for each timed call that a turn found due, and for each connection that it lost.
+    due: RefCell<VecDeque<Due>>,
 }
 
+/// A call into Python that a turn queued.
+type Due = Box<dyn FnOnce(Python<'_>, &Shared)>;
+
 impl Shared {
+    /// Queues a call for the end of the turn: outside of the turn, it may turn the loop.
+    pub(crate) fn queue(&self, call: impl FnOnce(Python<'_>, &Shared) + 'static) {
+        self.due.borrow_mut().push_back(Box::new(call));
+    }
+
+    /// Makes the queued calls.
+    fn make_queued(&self, py: Python<'_>) {
+        loop {
+            let due = self.due.borrow_mut().pop_front();
+            let Some(due) = due else { return };
+            due(py, self);
+        }
+    }
+
     /// Reports what user code raised, if it did.
     pub(crate) fn heed<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
@@ -83,6 +103,8 @@ impl Shared {
 pub(crate) struct Inner {
     couplet: RefCell<couplet::Loop>,
     pub(crate) shared: Rc<Shared>,
+    /// A turn has seen an interrupt that [`Loop::run`] has not.
+    was_interrupted: Cell<bool>,
 }
 
 /// A loop, which Python turns.
@@ -128,6 +150,7 @@ impl Inner {
             raised: RefCell::default(),
             is_interrupted: is_interrupted.clone(),
             current: RefCell::default(),
+            due: RefCell::default(),
             reactor,
         });
         let weak = Rc::downgrade(&shared);
@@ -143,14 +166,23 @@ impl Inner {
                 }
             });
         });
-        Ok((Inner { couplet: RefCell::new(couplet), shared }, remote))
+        let was_interrupted = Cell::new(false);
+        Ok((Inner { couplet: RefCell::new(couplet), shared, was_interrupted }, remote))
     }
 
-    /// Turns the loop, and raises what is to leave it.
-    fn turned(&self, f: impl FnOnce(&mut couplet::Loop) -> std::io::Result<bool>) -> PyResult<()> {
+    /// Makes one turn and the calls that it found due, and raises what is to leave the loop. An interrupted turn
+    /// does not wait.
+    fn turn(&self, py: Python<'_>, at_most: Option<Duration>) -> PyResult<()> {
+        let is_interrupted = self.shared.is_interrupted.swap(false, Ordering::AcqRel);
+        if is_interrupted {
+            // A call of `run`'s may make this turn.
+            self.was_interrupted.set(true);
+        }
         let mut couplet = self.couplet.try_borrow_mut().map_err(|_| within())?;
-        f(&mut couplet).map_err(system_error)?;
+        let at_most = if is_interrupted { Some(Duration::ZERO) } else { at_most };
+        couplet.turn(at_most).map_err(system_error)?;
         drop(couplet);
+        self.shared.make_queued(py);
         self.shared.raised.take().map_or(Ok(()), Err)
     }
 }
@@ -178,6 +210,7 @@ impl Loop {
     /// Makes the timed calls that are due, inside of a turn.
     fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
         let Some(shared) = self.0.shared() else { return Ok(()) };
+        shared.make_queued(py);
         shared.timers.make_due(py, shared)
     }
 
@@ -190,9 +223,7 @@ impl Loop {
     /// Makes one turn, which waits at most so many seconds; `None`: no limit. It waits for nothing if it was
     /// interrupted before.
     fn turn(&self, py: Python<'_>, at_most: Option<f64>) -> PyResult<()> {
-        let is_interrupted = self.0.is_interrupted.swap(false, Ordering::AcqRel);
-        let at_most = if is_interrupted { Some(0.0) } else { at_most };
-        self.0.take(py)?.turned(|couplet| couplet.turn(at_most.map(seconds)))
+        self.0.take(py)?.turn(py, at_most.map(seconds))
     }
 
     /// Turns until it is interrupted or `queue` has something, for at most so many seconds (`None`: no
@@ -205,24 +236,22 @@ impl Loop {
         queue: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
         let inner = self.0.take(py)?;
-        let shared = inner.shared.clone();
+        let shared = &inner.shared;
         let until = at_most.map(|at_most| shared.reactor.now() + seconds(at_most));
-        let is_asked_now = || {
-            shared.is_interrupted.swap(false, Ordering::AcqRel) || !queue.is_empty().unwrap_or(true)
-        };
         let mut left = at_most.map(seconds);
-        let mut is_asked = is_asked_now();
-        inner.turned(|couplet| {
-            loop {
-                couplet.turn(if is_asked { Some(Duration::ZERO) } else { left })?;
-                is_asked |= is_asked_now();
-                left = until.map(|until| until.saturating_duration_since(shared.reactor.now()));
-                if is_asked || left == Some(Duration::ZERO) {
-                    return Ok(true);
-                }
+        loop {
+            let is_asked = !queue.is_empty().unwrap_or(true);
+            inner.turn(py, if is_asked { Some(Duration::ZERO) } else { left })?;
+            let is_interrupted =
+                inner.was_interrupted.take() || shared.is_interrupted.swap(false, Ordering::AcqRel);
+            if is_asked || is_interrupted || !queue.is_empty().unwrap_or(true) {
+                return Ok(true);
             }
-        })?;
-        Ok(is_asked)
+            left = until.map(|until| until.saturating_duration_since(shared.reactor.now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(false);
+            }
+        }
     }
 
     /// The process has forked: the loop continues in both, if this is its thread.

@@ -59,16 +59,15 @@ impl Timers {
         let mut due = Vec::new();
         for call in self.all(py) {
             if call.get().left(py)? <= 0.0 {
-                let (time, number) = (call.get().get_time(), call.get().state().number);
-                due.push((time, number, call));
+                due.push((call.get().get_time(), call));
             }
         }
         due.sort_by(|one, other| one.0.total_cmp(&other.0));
-        for (_, number, call) in due {
+        for (_, call) in due {
             // One that was made or cancelled meanwhile has no timer.
             let timer = call.get().state().timer.take();
             if timer.as_ref().and_then(Tethered::get).is_some_and(couplet::DelayedCall::cancel) {
-                drop(self.take(number));
+                call.get().state().is_due = true;
                 DelayedCall::make(&call, py, shared);
             }
         }
@@ -104,6 +103,8 @@ struct State {
     time: f64,
     called: bool,
     cancelled: bool,
+    /// A turn found it due: it is queued.
+    is_due: bool,
     /// Whether it keeps its description when it is cancelled; `None`: as Twisted's class has it.
     debug: Option<bool>,
     /// In debug mode, the stack of whoever made it, as lines.
@@ -172,7 +173,7 @@ impl DelayedCall {
         let is_here = seat.shared().is_some();
         seat.ask(py, move |py, shared| {
             let left = if is_here { delay } else { call.get().left(py)? };
-            call.get().begin(shared, left);
+            DelayedCall::begin(&call, py, shared, left);
             Ok(())
         })?;
         Ok(made)
@@ -185,23 +186,21 @@ impl DelayedCall {
     }
 
     /// Has the loop count the time.
-    fn begin(&self, shared: &Rc<Shared>, delay: f64) {
-        let mut state = self.state();
+    fn begin(call: &Py<DelayedCall>, py: Python<'_>, shared: &Rc<Shared>, delay: f64) {
+        let mut state = call.get().state();
         if state.what.is_none() {
             return;
         }
         // What takes less time than the turn takes to come to its timed calls is due by then, as in
         // Twisted: its Cooperator asks for 10 ns.
         let delay = if delay < 1e-6 { 0.0 } else { delay };
-        let (weak, number) = (Rc::downgrade(shared), state.number);
+        let (weak, due) = (Rc::downgrade(shared), call.clone_ref(py));
         let timer = shared.reactor.call_later(seconds(delay), move || {
             let Some(shared) = weak.upgrade() else { return };
-            Python::attach(|py| {
-                if let Some(call) = shared.timers.take(number) {
-                    DelayedCall::make(&call, py, &shared);
-                }
-            });
+            due.get().state().is_due = true;
+            shared.queue(move |py, shared| DelayedCall::make(&due, py, shared));
         });
+        state.is_due = false;
         state.timer = Some(Tethered::new(timer));
     }
 
@@ -209,14 +208,17 @@ impl DelayedCall {
         locked(&self.0)
     }
 
+    /// Makes a call that is due, unless it was moved, made or cancelled since.
     fn make(call: &Py<DelayedCall>, py: Python<'_>, shared: &Shared) {
         let mut state = call.get().state();
-        // Another thread has cancelled it, and its timer is about to be.
+        if !state.is_due {
+            return;
+        }
         let Some(What { function, args, kw, .. }) = state.what.take() else { return };
         state.called = true;
-        let timer = state.timer.take();
+        let (timer, number) = (state.timer.take(), state.number);
         drop(state);
-        drop(timer);
+        drop((timer, shared.timers.take(number)));
         let kw = kw.as_ref().map(|kw| kw.bind(py));
         if let Err(error) = function.bind(py).call(args.bind(py), kw) {
             shared.report_of(py, error, Some(call));
@@ -260,10 +262,15 @@ impl DelayedCall {
         })?;
         let Some(seat) = seat else { return Ok(()) };
         let moved = slf.clone().unbind();
-        seat.ask(py, move |_, _| {
+        seat.ask(py, move |py, shared| {
             // One that has not begun begins with its new time.
-            if let Some(timer) = moved.get().state().timer.as_ref().and_then(Tethered::get) {
-                timer.reset(seconds(left));
+            let timer = moved.get().state().timer.take();
+            let Some(timer) = timer else { return Ok(()) };
+            if timer.get().is_some_and(|timer| timer.reset(seconds(left))) {
+                moved.get().state().timer = Some(timer);
+            } else {
+                // It is queued.
+                DelayedCall::begin(&moved, py, shared, left);
             }
             Ok(())
         })
@@ -301,15 +308,10 @@ impl DelayedCall {
         drop(state);
         drop(what);
         let Some(seat) = seat else { return Ok(()) };
-        let Some(timer) = timer else {
-            drop(seat.timers.take(number));
-            return Ok(());
-        };
-        seat.ask(py, move |_, shared| {
-            // If the timer is over, the number may be another call's.
-            if timer.get().is_some_and(couplet::DelayedCall::cancel) {
-                drop(shared.timers.take(number));
-            }
+        drop(seat.timers.take(number));
+        let Some(timer) = timer else { return Ok(()) };
+        seat.ask(py, move |_, _| {
+            timer.get().map(couplet::DelayedCall::cancel);
             Ok(())
         })
     }

@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -262,6 +263,14 @@ class Forks(Cases):
         assert status == 0, status
 
 
+def turn_until(case, holds):
+    """Turns inside of a call until this holds; fails after ten seconds."""
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until, "the turns do not bring it about"
+        case.reactor.iterate(0.01)
+
+
 class Turns(Cases):
     """A turn inside of a call of the reactor's."""
 
@@ -331,6 +340,142 @@ class Turns(Cases):
         os.write(writing, b"123")
         case.reactor.addReader(Reader(reading))
         await case.sleep(0.1)
+
+    @case
+    async def test_connections_are_served_inside_a_timed_call(case):
+        port = case.listen(lambda: Echo(case, "server"))
+        client = Noting(case, "client")
+        await case.connect(port, client)
+
+        def nested():
+            # What was written before, in the same call, leaves too.
+            client.transport.write(b"one")
+            turn_until(case, lambda: client.size == 3)
+            # Accepts, connects, and the end of a connection.
+            other = Noting(case, "other")
+            connected = []
+            case.connect(port, other).addCallback(connected.append)
+            turn_until(case, lambda: connected)
+            other.transport.write(b"two")
+            turn_until(case, lambda: other.size == 3)
+            other.transport.loseConnection()
+            turn_until(case, lambda: other.lost.called)
+            case.say("nested", "is done")
+
+        done = defer.Deferred()
+        case.reactor.callLater(0, lambda: done.callback(nested()))
+        await done
+        client.transport.loseConnection()
+        await client.lost
+
+    @only_subject
+    async def test_connections_wait_inside_a_call_of_a_reader(case):
+        echoing, done = Echo(case, "server"), defer.Deferred()
+        client = Noting(case, "client")
+        await case.connect(case.listen(lambda: echoing), client)
+
+        class Datagrams(protocol.DatagramProtocol):
+            def datagramReceived(self, data, address):
+                client.transport.write(data)
+                for _ in range(10):
+                    case.reactor.iterate(0.001)
+                assert not client.size
+                done.callback(None)
+
+        udp = case.reactor.listenUDP(0, Datagrams(), interface="127.0.0.1")
+        udp.write(b"datagram", ("127.0.0.1", udp.getHost().port))
+        await done
+        await client.wanted(8)
+        await udp.stopListening()
+        client.transport.loseConnection()
+        await client.lost
+
+    @case
+    async def test_connections_are_served_inside_a_call_from_a_thread(case):
+        client, done = Noting(case, "client"), defer.Deferred()
+        await case.connect(case.listen(lambda: Echo(case, "server")), client)
+        begun = []
+
+        def nested():
+            # A turn inside of the call makes it again, for it is still in the queue.
+            if begun:
+                return
+            begun.append(True)
+            client.transport.write(b"from a thread")
+            turn_until(case, lambda: client.size == 13)
+            done.callback(None)
+
+        case.reactor.callInThread(case.reactor.callFromThread, nested)
+        await done
+        client.transport.loseConnection()
+        await client.lost
+
+    @only_subject
+    async def test_connections_wait_inside_a_callback_of_one(case):
+        echoing, events = Echo(case, "server"), []
+        client = Noting(case, "client")
+        await case.connect(case.listen(lambda: echoing), client)
+
+        class Datagrams(protocol.DatagramProtocol):
+            def datagramReceived(self, data, address):
+                events.append("datagram")
+
+        udp = case.reactor.listenUDP(0, Datagrams(), interface="127.0.0.1")
+        listening = case.listen(lambda: Noting(case, "accepted"))
+
+        class Nesting(protocol.Protocol):
+            def dataReceived(self, data):
+                client.transport.write(b"waits")
+                udp.write(b"x", ("127.0.0.1", udp.getHost().port))
+                case.reactor.callLater(0, events.append, "timed")
+                case.reactor.callFromThread(events.append, "from a thread")
+                with socket.create_connection(("127.0.0.1", listening)):
+                    turn_until(case, lambda: len(events) == 3)
+                    for _ in range(10):
+                        case.reactor.iterate(0)
+                events.append("returns")
+
+        nesting = Noting(case, "nesting")
+        await case.connect(case.listen(Nesting), nesting)
+        nesting.transport.write(b"begin")
+        await client.wanted(5)
+        assert sorted(events[:3]) == ["datagram", "from a thread", "timed"], events
+        assert events[3:] == ["returns"], events
+        await udp.stopListening()
+        for each in (client, nesting):
+            each.transport.loseConnection()
+            await each.lost
+
+    @case
+    async def test_due_calls_that_an_earlier_one_moves_or_cancels(case):
+        def first():
+            case.say("calls", "first")
+            later.reset(0.05)
+            delayed.delay(0.1)
+            cancelled.cancel()
+            case.say("calls", later.active(), delayed.active(), cancelled.active(), last.active())
+            case.say("pending", sum(each in case.reactor.getDelayedCalls() for each in calls))
+
+        case.reactor.callLater(0.01, first)
+        calls = [
+            case.reactor.callLater(0.01 + number / 10000, case.say, "calls", name)
+            for number, name in enumerate(("later", "delayed", "cancelled", "last"))
+        ]
+        later, delayed, cancelled, last = calls
+        time.sleep(0.02)
+        await case.sleep(0.3)
+        case.say("pending", sum(each in case.reactor.getDelayedCalls() for each in calls))
+
+    @case
+    async def test_a_stop_before_a_turn_inside_of_a_call_ends_the_run(case):
+        def nested():
+            case.reactor.stop()
+            case.reactor.iterate(0)
+            case.reactor.iterate(0)
+            case.say("nested", "returns")
+
+        case.reactor.callLater(0, nested)
+        await case.sleep(20)
 
     @case
     async def test_the_result_of_a_thread(case):
