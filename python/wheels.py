@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Builds wheels of couplet-twisted for Linux, and shows that they, and the sources, install and run.
 
-Wheels are linked by zig against an old glibc, so that a manylinux tag is honest without a container. Each wheel
-is audited; those for this machine are installed in a fresh environment of each --python, where an echo over the
-loopback interface must come back. So is what pip builds of the source distribution and of this folder. The
+Wheels are linked by zig against an old glibc, so that a manylinux tag is honest without a container, and against
+musl. Each wheel is audited; those for this machine and its C library are installed in a fresh environment of each
+--python, where an echo over the loopback interface must come back; each --refusing must refuse them. So is what pip builds of the source distribution and of this folder. The
 sources are checked, but not linked, for macOS.
 
 Needs: Python 3.11 or later with venv, cargo and rustup, and a package index for Twisted, maturin, ziglang and
@@ -17,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 
@@ -29,10 +30,14 @@ from kit.environment import PACKAGE, TARGET, Broken, say  # noqa: E402
 WORK = TARGET / "python-wheels"
 TOOLS = ["maturin[zig]>=1.9,<2", "auditwheel>=6"]
 MODULES = "maturin, ziglang, auditwheel"
-LINUX = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"]
+# The oldest C libraries that Rust supports, by target.
+LINUX = {
+    "x86_64-unknown-linux-gnu": "manylinux_2_17",
+    "aarch64-unknown-linux-gnu": "manylinux_2_17",
+    "x86_64-unknown-linux-musl": "musllinux_1_2",
+    "aarch64-unknown-linux-musl": "musllinux_1_2",
+}
 MACOS = "aarch64-apple-darwin"
-# The oldest that Rust supports.
-GLIBC = "2_17"
 INSIDE = ["_couplet.abi3.so", *(path.name for path in (PACKAGE / "couplet_twisted").glob("*.py"))]
 PLUGIN = "twisted/plugins/couplet_reactor.py"
 STARTUP = "couplet_twisted.pth"
@@ -82,24 +87,28 @@ def build(python, target):
     if not has_target(target):
         raise Broken(f"rustup cannot install the target {target}: build without it, by --target")
     out = WORK / "dist"
-    tag = f"manylinux_{GLIBC}"
+    tag = LINUX[target]
     command = [python, "-m", "maturin", "build", "--release", "--locked", "--zig", "--compatibility", tag]
     command += ["--target", target, "--manifest-path", PACKAGE / "Cargo.toml", "--out", out]
     # Zig is the environment's.
     path = f"{python.parent}:{os.environ['PATH']}"
     run(command, f"cannot build for {target}", env={**os.environ, "PATH": path})
-    return max(out.glob(f"*_{target.split('-')[0]}.whl"), key=lambda wheel: wheel.stat().st_mtime)
+    return max(out.glob(f"*{tag}_{target.split('-')[0]}*.whl"), key=lambda wheel: wheel.stat().st_mtime)
 
 
-def audit(python, wheel, machine):
+def audit(python, wheel, tag):
     """The wheel is what its name says, and whole."""
-    tag = f"manylinux_{GLIBC}_{machine}"
     if "-cp311-abi3-" not in wheel.name or not wheel.name.endswith(f"{tag}.whl"):
         raise Broken(f"{wheel.name} is not tagged cp311-abi3 and {tag}")
-    said = run([python, "-m", "auditwheel", "show", wheel], "auditwheel refuses the wheel").stdout
-    if f'following platform tag:\n"{tag}"' not in said:
-        raise Broken(f"{wheel.name} is not as compatible as its tag says:\n{said}")
-    there = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    if tag.startswith("manylinux"):
+        said = run([python, "-m", "auditwheel", "show", wheel], "auditwheel refuses the wheel").stdout
+        if f'following platform tag:\n"{tag}"' not in said:
+            raise Broken(f"{wheel.name} is not as compatible as its tag says:\n{said}")
+    # auditwheel reads the musl of the machine, which has none.
+    elif b"GLIBC_" in archive.read(f"couplet_twisted/{INSIDE[0]}"):
+        raise Broken(f"{wheel.name} wants glibc")
+    there = set(archive.namelist())
     missing = {PLUGIN, STARTUP, *(f"couplet_twisted/{name}" for name in INSIDE)} - there
     if missing:
         raise Broken(f"{wheel.name} lacks {', '.join(sorted(missing))}")
@@ -121,6 +130,20 @@ def tried(python, source, name):
         raise Broken(f"the echo said {said!r}")
     version = run([fresh, "-V"], "no version").stdout.strip()
     say(f"{name}: installed and echoes under {version}")
+
+
+def has_musl():
+    """Whether this interpreter's C library is musl."""
+    return "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
+
+
+def refused(python, wheel):
+    """Shows that pip refuses the wheel for an interpreter that the package is not for."""
+    pip = [python, "-m", "pip", "install", "--no-deps", "--no-index", "--target", WORK / "refused", wheel]
+    ended = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if not ended.returncode or "is not a supported wheel on this platform" not in ended.stdout:
+        raise Broken(f"pip of {python} does not refuse {wheel.name}:\n{ended.stdout}")
+    say(f"{wheel.name}: refused by pip of {python}")
 
 
 def source_distribution(python):
@@ -156,9 +179,12 @@ def parsed():
     parser.add_argument(
         "--python", action="append", metavar="PROGRAM", help="an interpreter to try wheels in (default: this one)"
     )
+    parser.add_argument(
+        "--refusing", action="append", metavar="PROGRAM", help="an interpreter that must refuse wheels, such as pypy3"
+    )
     parser.add_argument("--no-sources", action="store_true", help="neither the source distribution nor the folder")
     options = parser.parse_args()
-    for each in options.python or []:
+    for each in (options.python or []) + (options.refusing or []):
         if shutil.which(each) is None:
             parser.error(f"there is no {each}")
     return options
@@ -174,12 +200,14 @@ def main():
     for target in options.target or LINUX:
         machine = target.split("-")[0]
         wheel = build(tools, target)
-        audit(tools, wheel, machine)
-        if machine != platform.machine():
-            say(f"{wheel.name}: not run, this machine is {platform.machine()}")
+        audit(tools, wheel, f"{LINUX[target]}_{machine}")
+        if machine != platform.machine() or target.endswith("musl") != has_musl():
+            say(f"{wheel.name}: not run, this is another machine or another C library")
             continue
         for python in interpreters:
             tried(python, wheel, wheel.name)
+        for python in options.refusing or []:
+            refused(python, wheel)
     if not options.no_sources:
         made = source_distribution(tools)
         tried(interpreters[0], made, made.name)
