@@ -5,6 +5,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import tarfile
+import tempfile
 import zipfile
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
@@ -32,9 +34,33 @@ SUITES = [
     "django==5.2.19",
     "fixtures==4.3.2",
     "httpbin==0.10.4",
+    "foolscap==24.9.0",
+    "txi2p-tahoe==0.3.7",
+    "txtorcon==26.6.0",
+    "autobahn==26.10.2",
+    "tahoe-lafs==1.20.0",
+    "hypothesis==6.170.15",
+    "html5lib==1.1",
+    "beautifulsoup4==4.15.0",
+    "mock==5.2.0",
+    "buildbot==4.3.0",
+    "buildbot-www==4.3.0",
+    # Later ones warn, and Buildbot's tests take warnings for errors.
+    "alembic==1.13.3",
+    "sqlalchemy==2.0.36",
+    # Scrapy's tests are for pytest.
+    "pytest==8.4.2",
+    "pytest-twisted==1.14.3",
+    "pytest-rerunfailures==16.7",
+    "pyftpdlib==2.2.0",
+    "testfixtures==12.4.0",
+    "pexpect==4.9.0",
     "maturin>=1.9",
 ]
-SUITE_MODULES = "treq, klein, synapse, scrapy, crochet, testtools, django, httpbin"
+SUITE_MODULES = """treq, klein, synapse, scrapy, crochet, testtools, django, httpbin, foolscap, autobahn, allmydata, buildbot,
+    pytest_twisted"""
+# It wants an older Twisted.
+EVENNIA = ["evennia==5.0.1", "twisted==24.11.0"]
 
 
 class Broken(Exception):
@@ -64,6 +90,25 @@ def programs():
 def suites():
     """The environment with programs and their tests."""
     return environment("python-suites", SUITE_MODULES, SUITES)
+
+
+def evennia():
+    """The environment with Evennia."""
+    return environment("python-evennia", "evennia", EVENNIA)
+
+
+def source(python, requirement):
+    """The unpacked source distribution of a package, for its tests."""
+    folder = WORK / "sources" / requirement.replace("==", "-")
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=WORK) as fresh:
+            name = requirement.partition("==")[0]
+            pip = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name, "--dest", fresh]
+            if subprocess.run([*pip, requirement]).returncode:
+                raise Broken(f"cannot download the source of {requirement}")
+            with tarfile.open(next(pathlib.Path(fresh).glob("*.tar.gz"))) as archive:
+                archive.extractall(folder.parent, filter="data")
+    return folder
 
 
 def built():

@@ -31,19 +31,22 @@ def read(record):
     return outcomes, running
 
 
-def run(python, reactor, selection, record, limit, words=(), prefix=()):
-    """Runs Twisted's tests into the record; a test that ends its process has that as outcome."""
+def run(python, reactor, selection, record, limit, words=(), prefix=(), folder=None):
+    """Runs tests into the record, in a folder whose modules they find; a test that ends its process has that as outcome."""
     record.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     record.touch()
     stacks = record.with_name(record.name + ".stacks")
     output = record.with_name(record.name + ".output")
     command = [*prefix, python, "-m", "kit.suite", reactor, selection, record, *words]
+    variables = environment.variables()
+    if folder is not None:
+        variables["PYTHONPATH"] += f":{folder}"
     until = time.monotonic() + limit
     for _ in range(DEATHS):
         with output.open("w") as to:
             child = subprocess.Popen(
-                command, env=environment.variables(), cwd=record.parent, stdout=to, stderr=to, stdin=subprocess.DEVNULL
+                command, env=variables, cwd=folder or record.parent, stdout=to, stderr=to, stdin=subprocess.DEVNULL
             )
             try:
                 status = child.wait(max(1, until - time.monotonic()))

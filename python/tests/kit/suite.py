@@ -3,7 +3,7 @@
 SELECTION is `builder`, the tests that Twisted makes for each reactor; `uses`, the same, while it is noted what
 of Couplet's they use; or, with the reactor installed, `whole`, everything, of which the word `1/2` takes every
 second class, `named`, the tests whose ids are the words, `packages`, all tests of the packages that are the
-words, or `receivers`, what is made of the receivers of
+words, `scrapy`, those of the modules that are the words, by pytest, or `receivers`, what is made of the receivers of
 `twisted.protocols.basic`; for `own-receivers`, `couplet_twisted.basic` is put in their place. RECORD gets a line
 of JSON when a test starts and one when it ends; a test that already has a line is left out, so that a run which
 a test has ended can be continued. A test that hangs ends the process; the stacks of its threads go to
@@ -160,26 +160,34 @@ def chosen(selection, words):
     return all_of(["twisted." + name for name in RECEIVERS])
 
 
-def main():
-    subject, selection, record, *words = sys.argv[1:]
-    path = reactors.REACTORS[subject][1]
+def trial(subject, selection, record, words, done):
+    """Runs the tests of a selection by trial, but those that are done."""
     global ENDING
-    ENDING = "_%sTests" % path.rpartition(".")[2]
     if selection in ("builder", "uses"):
+        ENDING = "_%sTests" % reactors.REACTORS[subject][1].rpartition(".")[2]
         if selection == "uses":
             uses.install()
-        tests = builder_tests(path)
+        tests = builder_tests(reactors.REACTORS[subject][1])
     else:
         # The tests for each reactor bear the names of Twisted's.
         ENDING = "\0"
         reactors.install(subject)
         tests = chosen(selection, words)
+    tests = unittest.TestSuite([test for test in tests if name(test) not in done])
+    runner.TrialRunner(Recorder, workingDirectory=record + ".trial", stream=sys.stdout).run(tests)
+
+
+def main():
+    subject, selection, record, *words = sys.argv[1:]
     done = set()
     if os.path.exists(record):
         done = {json.loads(line)["id"] for line in open(record)}
-    tests = unittest.TestSuite([test for test in tests if name(test) not in done])
-    trial = runner.TrialRunner(Recorder, workingDirectory=record + ".trial", stream=sys.stdout)
-    trial.run(tests)
+    if selection == "scrapy":
+        from kit import pytests
+
+        pytests.run(subject, record, words, done, HANG)
+    else:
+        trial(subject, selection, record, words, done)
     # Failing tests are no failure of this program.
     sys.stdout.flush()
     os._exit(0)

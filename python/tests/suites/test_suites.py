@@ -1,11 +1,16 @@
 """How programs that others wrote start and run the reactor: launchers, notebooks, shells, metrics."""
 
+import http.client
 import http.server
+import json
 import os
+import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 from kit import reactors
@@ -50,6 +55,94 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
         self.assertIn("turns True\nlong ones 1.0\nno waits True\n", said)
         if SUBJECT == "couplet":
             self.assertIn(COUPLETS, said)
+
+
+    def test_two_thousand_messages_arrive_in_order(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        port, = free_ports(1)
+        config = pathlib.Path(folder.name, "homeserver.yaml")
+        unlimited = {"per_second": 1e6, "burst_count": 1e6}
+        listener = {"port": port, "type": "http", "bind_addresses": ["127.0.0.1"], "resources": [{"names": ["client"]}]}
+        settings = {
+            "server_name": "localhost",
+            "listeners": [listener],
+            "database": {"name": "sqlite3", "args": {"database": f"{folder.name}/database"}},
+            "media_store_path": f"{folder.name}/media",
+            "signing_key_path": f"{folder.name}/key",
+            "pid_file": f"{folder.name}/pid",
+            "macaroon_secret_key": "secret",
+            "form_secret": "secret",
+            "report_stats": False,
+            "trusted_key_servers": [],
+            "enable_registration": True,
+            "enable_registration_without_verification": True,
+            "rc_message": unlimited,
+            "rc_registration": unlimited,
+        }
+        # JSON is YAML, too.
+        config.write_text(json.dumps(settings))
+        program = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(config)]
+        status, said = ended([*program, "--generate-keys"], folder.name)
+        self.assertEqual(status, 0, said)
+        log = pathlib.Path(folder.name, "log")
+        with log.open("w") as to:
+            server = subprocess.Popen(program, cwd=folder.name, env=ENVIRONMENT, stdout=to, stderr=to)
+        try:
+            got = messages(port, 2000)
+            loaded = pathlib.Path(f"/proc/{server.pid}/maps").read_text()
+            server.terminate()
+            self.assertEqual(server.wait(30), 0, log.read_text()[-2000:])
+        finally:
+            server.kill()
+            server.wait()
+        self.assertEqual(got, [f"message {number}" for number in range(2000)])
+        self.assertEqual("_couplet.abi3.so" in loaded, SUBJECT == "couplet")
+
+
+def free_ports(number):
+    """Ports of the loopback interface that were free a moment ago."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def messages(port, number):
+    """What a room has after so many messages, sent to a homeserver over one connection."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except ConnectionRefusedError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+    client, headers = http.client.HTTPConnection("127.0.0.1", port, timeout=60), {}
+
+    def ask(method, path, body=None):
+        client.request(method, f"/_matrix/client/v3/{path}", body and json.dumps(body), headers)
+        answer = client.getresponse()
+        said = json.load(answer)
+        if answer.status != 200:
+            raise RuntimeError(f"{method} {path}: {answer.status} {said}")
+        return said
+
+    user = {"username": "a", "password": "b", "auth": {"type": "m.login.dummy"}}
+    headers["Authorization"] = "Bearer " + ask("POST", "register", user)["access_token"]
+    room = "rooms/" + ask("POST", "createRoom", {"name": "a room"})["room_id"]
+    for each in range(number):
+        ask("PUT", f"{room}/send/m.room.message/{each}", {"msgtype": "m.text", "body": f"message {each}"})
+    got, since = [], ""
+    while len(got) < number:
+        page = ask("GET", f"{room}/messages?dir=b&limit=500{since}")
+        got += [event["content"]["body"] for event in page["chunk"] if event["type"] == "m.room.message"]
+        if "end" not in page:
+            break
+        since = "&from=" + page["end"]
+    return got[::-1]
 
 
 class Threads(unittest.TestCase):

@@ -1,0 +1,92 @@
+"""Evennia: a portal and a server, which its launcher starts, reloads and stops."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+from kit.cases import SUBJECT
+
+PROGRAM = pathlib.Path(sys.executable).parent / "evennia"
+PATIENCE = 120
+USER = {"USERNAME": "admin", "PASSWORD": "longpassword1", "EMAIL": "admin@example.com"}
+SETTINGS = """
+TELNET_PORTS = [{}]
+WEBSERVER_PORTS = [({}, {})]
+WEBSOCKET_CLIENT_PORT = {}
+AMP_PORT = {}
+TELNET_INTERFACES = WEBSERVER_INTERFACES = ["127.0.0.1"]
+WEBSOCKET_CLIENT_INTERFACE = "127.0.0.1"
+"""
+
+
+class Evennia(unittest.TestCase):
+    """A game."""
+
+    def launch(self, *arguments, folder=None):
+        """Runs the launcher, which must succeed."""
+        variables = {**os.environ, "TWISTED_REACTOR": "couplet" if SUBJECT == "couplet" else ""}
+        # The launcher starts the `twistd` that it finds.
+        variables["PATH"] = f"{PROGRAM.parent}:{variables['PATH']}"
+        variables.update({f"EVENNIA_SUPERUSER_{name}": value for name, value in USER.items()})
+        run = subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=folder or self.game,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        return run.stdout
+
+    def setUp(self):
+        top = tempfile.TemporaryDirectory()
+        self.addCleanup(top.cleanup)
+        self.game = pathlib.Path(top.name, "game")
+        self.launch("--init", "game", folder=top.name)
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+        ports = [each.getsockname()[1] for each in sockets]
+        for each in sockets:
+            each.close()
+        with (self.game / "server/conf/settings.py").open("a") as to:
+            to.write(SETTINGS.format(*ports))
+        self.telnet = ports[0]
+        self.launch("migrate")
+
+    def until(self, player, wanted, saying=b""):
+        """Reads what a player is sent until this has come; the player says something every second."""
+        got, end, next_word = b"", time.monotonic() + PATIENCE, 0
+        while wanted not in got:
+            self.assertLess(time.monotonic(), end, got)
+            if time.monotonic() > next_word:
+                player.sendall(saying)
+                next_word = time.monotonic() + 1
+            try:
+                more = player.recv(65536)
+            except TimeoutError:
+                continue
+            self.assertTrue(more, got)
+            got += more
+
+    def test_a_player_stays_connected_from_start_over_reload_to_stop(self):
+        self.addCleanup(self.launch, "stop")
+        self.assertIn("Server started", self.launch("start"))
+        login = f"connect {USER['USERNAME']} {USER['PASSWORD']}\r\n".encode()
+        with socket.create_connection(("127.0.0.1", self.telnet), 1) as player:
+            # The first start makes the game, and the server starts anew: what is said before is lost.
+            self.until(player, b"Limbo", login)
+            self.assertIn("Server reloaded", self.launch("reload"))
+            self.until(player, b"Server restarted")
+            self.until(player, b"out-of-character", b"look\r\n")
+            self.assertIn("Server stopped", self.launch("stop"))
+        logs = [path.read_text() for path in (self.game / "server/logs").glob("*.log")]
+        self.assertFalse([log for log in logs if "Traceback" in log])
+        reactors = sum(log.count("couplet_twisted.reactor.CoupletReactor") for log in logs)
+        if SUBJECT == "couplet":
+            self.assertGreaterEqual(reactors, 3)
