@@ -81,6 +81,8 @@ class Evennia(unittest.TestCase):
         with socket.create_connection(("127.0.0.1", self.telnet), 1) as player:
             # The first start makes the game, and the server starts anew: what is said before is lost.
             self.until(player, b"Limbo", login)
+            while "Server: RUNNING" not in self.launch("status"):
+                pass
             self.assertIn("Server reloaded", self.launch("reload"))
             self.until(player, b"Server restarted")
             self.until(player, b"out-of-character", b"look\r\n")
