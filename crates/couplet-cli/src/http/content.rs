@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use couplet::http::Allowance;
 use couplet::{Deferred, Reactor};
 use http_body::{Frame, SizeHint};
 
 /// The most bytes that are read at a time.
-const PIECE: u64 = 64 * 1024;
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// Bytes in memory, and parts of a file.
 #[derive(Default)]
@@ -79,9 +80,9 @@ impl Content {
         lengths.sum()
     }
 
-    /// Reads the first piece, if it is in a file. Blocks.
-    pub(super) fn read_ahead(&mut self) -> io::Result<()> {
-        if let Some((version, range)) = self.next_part() {
+    /// Reads a first piece of at most `most` bytes, if it is in a file. Blocks.
+    pub(super) fn read_ahead(&mut self, most: usize) -> io::Result<()> {
+        if let Some((version, range)) = self.next_part(most) {
             self.segments.push_front(Segment::Bytes(version.read(&range)?));
         }
         Ok(())
@@ -95,10 +96,10 @@ impl Content {
         Some(bytes)
     }
 
-    /// Takes off the next piece, if it is in a file.
-    fn next_part(&mut self) -> Option<(Arc<Version>, Range<u64>)> {
+    /// Takes off the next piece, at most `most` bytes, if it is in a file.
+    fn next_part(&mut self, most: usize) -> Option<(Arc<Version>, Range<u64>)> {
         let Some(Segment::Part(version, left)) = self.segments.front_mut() else { return None };
-        let end = left.end.min(left.start.saturating_add(PIECE));
+        let end = left.end.min(left.start.saturating_add(most as u64));
         let (version, piece) = (version.clone(), left.start..end);
         left.start = end;
         if left.is_empty() {
@@ -115,13 +116,14 @@ pub(super) struct Sending {
     left: u64,
     /// The piece that is being read.
     reading: Option<Deferred<Bytes>>,
+    allowance: Allowance,
     reactor: Reactor,
 }
 
 impl Sending {
-    pub(super) fn new(content: Content, reactor: &Reactor) -> Sending {
+    pub(super) fn new(content: Content, allowance: Allowance, reactor: &Reactor) -> Sending {
         let left = content.length();
-        Sending { content, left, reading: None, reactor: reactor.clone() }
+        Sending { content, left, reading: None, allowance, reactor: reactor.clone() }
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
@@ -129,7 +131,11 @@ impl Sending {
             if let Some(bytes) = self.content.next_bytes() {
                 return Poll::Ready(Ok(Some(bytes)));
             }
-            let Some((version, piece)) = self.content.next_part() else {
+            if self.left == 0 {
+                return Poll::Ready(Ok(None));
+            }
+            let most = self.allowance.reserve(PIECE);
+            let Some((version, piece)) = self.content.next_part(most) else {
                 return Poll::Ready(Ok(None));
             };
             let read = move || Ok(version.read(&piece)?);

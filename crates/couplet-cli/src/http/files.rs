@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use couplet::http::{Body, HttpOptions, Peer, Request, Response, StatusCode};
+use couplet::http::{Allowance, Body, HttpOptions, Peer, Request, Response, StatusCode};
 use couplet::{LoopOptions, Reactor};
 use tower::service_fn;
 use tracing::field::display;
 
-use super::content::Sending;
+use super::content::{PIECE, Sending};
 use super::site::{Asked, Site, plain};
 use crate::cli;
 use crate::exit::Exit;
@@ -27,7 +27,7 @@ pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
                 let answer = answer(answering.clone(), site.clone(), request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let http = HttpOptions::default().peer(true);
+            let http = HttpOptions::default().peer(true).allowance(true);
             reactor.serve_http_with(endpoint, service, http)
         }
     })
@@ -37,8 +37,10 @@ pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
 async fn answer(reactor: Reactor, site: Arc<Site>, request: Request<Body>) -> Response<Sending> {
     let peer = request.extensions().get::<Peer>().cloned();
     let (method, target) = (request.method().clone(), request.uri().clone());
+    let allowance = request.extensions().get::<Allowance>().expect("the option is set").clone();
     let (now, random) = (reactor.unix_time(), reactor.random());
-    let asked = Asked { request: request.map(drop), now, random };
+    let ahead = allowance.reserve(PIECE);
+    let asked = Asked { request: request.map(drop), now, random, ahead };
     let answer = reactor.defer_to_thread(move || Ok(site.answer(&asked))).await;
     let answer = answer.unwrap_or_else(|error| {
         tracing::error!(%error, "a request cannot be answered");
@@ -47,5 +49,5 @@ async fn answer(reactor: Reactor, site: Arc<Site>, request: Request<Body>) -> Re
     let status = answer.status().as_u16();
     let peer = peer.as_ref().map(|Peer(peer)| display(peer));
     tracing::info!(peer, %method, %target, status, "request");
-    answer.map(|content| Sending::new(content, &reactor))
+    answer.map(|content| Sending::new(content, allowance, &reactor))
 }

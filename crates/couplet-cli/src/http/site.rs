@@ -29,12 +29,14 @@ pub(super) struct Site {
     hidden: bool,
 }
 
-/// A request without its body, and the loop's time and a random number.
+/// A request without its body, and what the answer needs of the loop.
 pub(super) struct Asked {
     pub(super) request: Request<()>,
     /// Since 1970.
     pub(super) now: Duration,
     pub(super) random: u64,
+    /// The most bytes of the answer that are read with it.
+    pub(super) ahead: usize,
 }
 
 type Answer = Response<Content>;
@@ -62,7 +64,7 @@ impl Site {
             answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
             return answer.map(|_| Content::default());
         }
-        match answer.body_mut().read_ahead() {
+        match answer.body_mut().read_ahead(asked.ahead) {
             Ok(()) => answer,
             Err(error) => refusal(&error),
         }

@@ -32,4 +32,5 @@ mod threads;
 mod tls;
 mod transform;
 mod unix;
+mod unread;
 mod usage;

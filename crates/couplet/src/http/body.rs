@@ -420,11 +420,10 @@ impl<B> Outgoing<B> {
         body: Option<B>,
         length: Option<u64>,
         has_no_mark: bool,
-        exchange: Exchange,
+        exchange: Rc<Exchange>,
     ) -> Outgoing<B> {
         exchange.set_ready(true);
-        let (rest, exchange) = (Bytes::new(), Rc::new(exchange));
-        Outgoing { body, rest, missing: length, has_no_mark, exchange }
+        Outgoing { body, rest: Bytes::new(), missing: length, has_no_mark, exchange }
     }
 }
 
@@ -505,6 +504,9 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
             rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
         };
         this.exchange.set_ready(polled.is_ready());
+        if polled.is_ready() {
+            this.exchange.end_reservation();
+        }
         if *this.has_no_mark && matches!(polled, Poll::Ready(Some(Err(_)))) {
             this.exchange.abort();
         }

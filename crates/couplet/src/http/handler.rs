@@ -14,6 +14,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tower_service::Service;
 
+use super::allowance::Allowance;
 use super::body::{Body, Outgoing};
 use super::refusal::{self, Fields, Refusal};
 use super::watch::{Exchange, Watch};
@@ -103,14 +104,25 @@ where
         let is_old = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
         let (mut progress, version) = (None, request.version());
-        let request = request.map(|incoming| {
+        let mut request = request.map(|incoming| {
             let body;
             (body, progress) = Body::new(incoming, version);
             body
         });
-        let exchange = Some(self.watch.begin(progress));
+        let exchange = Rc::new(self.watch.begin(progress));
+        if self.watch.has_allowances() {
+            request.extensions_mut().insert(Allowance::new(&self.watch, &exchange));
+        }
         let clock = self.clock.clone();
-        let facts = Facts { refusal, is_http1, is_chunked, is_old, is_head, exchange, clock };
+        let facts = Facts {
+            refusal,
+            is_http1,
+            is_chunked,
+            is_old,
+            is_head,
+            exchange: Some(exchange),
+            clock,
+        };
         let stage = Stage::Waits { service: self.service.clone(), request: Some(request) };
         Answering { stage, facts }
     }
@@ -126,7 +138,7 @@ struct Facts {
     is_old: bool,
     is_head: bool,
     /// Until it is answered.
-    exchange: Option<Exchange>,
+    exchange: Option<Rc<Exchange>>,
     clock: Option<Rc<Clock>>,
 }
 

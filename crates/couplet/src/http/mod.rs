@@ -45,6 +45,7 @@
 //! axum's WebSockets do, or `tokio::time`, needs a runtime in the same thread: `serve` runs a loop inside
 //! that of the caller (features `http` and `tokio`), and the module `embed` does so for any program.
 
+mod allowance;
 mod body;
 mod client;
 mod connection;
@@ -66,6 +67,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tower_service::Service;
 
+pub use allowance::Allowance;
 pub use body::{Body, BodyError};
 pub use client::{Client, ClientOptions, HttpError};
 pub use handler::Peer;

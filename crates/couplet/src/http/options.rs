@@ -40,6 +40,9 @@ pub struct HttpOptions {
     /// Whether requests carry the client's address, as the extension [`Peer`](super::Peer): false unless
     /// set.
     pub peer: bool,
+    /// Whether requests carry an [`Allowance`](super::Allowance), for bodies that are fetched piece by
+    /// piece: false unless set.
+    pub allowance: bool,
 }
 
 impl Default for HttpOptions {
@@ -57,6 +60,7 @@ impl Default for HttpOptions {
             max_unsent: 1024 * 1024,
             max_unsent_of_all: 64 * 1024 * 1024,
             peer: false,
+            allowance: false,
         }
     }
 }
@@ -101,4 +105,6 @@ setters! { HttpOptions:
     max_unsent_of_all: usize;
     /// Sets whether requests carry the client's address.
     peer: bool;
+    /// Sets whether requests carry an allowance.
+    allowance: bool;
 }

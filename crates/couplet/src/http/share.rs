@@ -18,6 +18,12 @@ use crate::Transport;
 /// A connection's share once the server's is used up, in bytes.
 const LEAST: usize = 64 * 1024;
 
+/// An answer that holds nothing may fetch this many bytes, and a turn fetches this many at least.
+const SMALL: usize = 2 * 1024;
+
+/// A fetch takes up to this part of the rest of a share.
+const PART: usize = 16;
+
 /// The share of a server: of its connections together.
 pub(super) struct Pool {
     most: usize,
@@ -184,6 +190,15 @@ impl Share {
         self.release_held(count);
     }
 
+    /// How many bytes an answer may fetch, of `most`: fewer as the share is used up.
+    pub(super) fn fetched(&self, claim: &Claim, most: usize) -> usize {
+        let rest = self.most().saturating_sub(self.held());
+        let is_small = rest > 0 || claim.held.get() == 0 || claim.standing() == Standing::Granted;
+        // Pieces of few sizes, which the allocator finds room for where others were.
+        let part = (rest / PART).checked_ilog2().map_or(0, |power| 1 << power);
+        most.min(if is_small { part.max(SMALL) } else { 0 })
+    }
+
     /// hyper has copied bytes that were held for a WebSocket, and does not report when they leave.
     #[cfg(feature = "websocket")]
     pub(super) fn copied(&self, claim: &Claim, count: usize) {
@@ -220,10 +235,13 @@ impl Share {
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn most(&self) -> usize {
         let each = self.pool.each;
-        let most = if self.pool.has_room() { each } else { each.min(LEAST) };
-        self.held() < most || self.queue.get().is_some_and(|queue| queue.is_over.get())
+        if self.pool.has_room() { each } else { each.min(LEAST) }
+    }
+
+    fn has_room(&self) -> bool {
+        self.held() < self.most() || self.queue.get().is_some_and(|queue| queue.is_over.get())
     }
 
     fn set_held(&self, held: usize) {

@@ -170,6 +170,7 @@ impl Watch {
             body,
             is_ready: Cell::new(false),
             pieces: Cell::new(0),
+            reserved: Cell::new(0),
             claim: Claim::default(),
         }
     }
@@ -260,6 +261,10 @@ impl Watch {
     /// The client's address, for services that are to know it.
     pub(super) fn peer(&self) -> Option<Address> {
         self.options.peer.then(|| self.transport.peer().clone())
+    }
+
+    pub(super) fn has_allowances(&self) -> bool {
+        self.options.allowance
     }
 
     pub(super) fn set_http1(&self, is_http1: bool) {
@@ -458,6 +463,8 @@ pub(super) struct Exchange {
     is_ready: Cell<bool>,
     /// Those of the answer that hyper holds for the client.
     pieces: Cell<usize>,
+    /// Bytes that are held for the next piece, which the service fetches.
+    reserved: Cell<usize>,
     claim: Claim,
 }
 
@@ -487,6 +494,10 @@ impl Exchange {
     /// Ready in the turn of this answer to pass a piece to hyper; then its turn is to be ended.
     #[inline]
     pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        // It had its turn when it began to fetch the piece.
+        if self.reserved.get() > 0 {
+            return Poll::Ready(());
+        }
         self.watch.share.poll_turn(&self.claim, cx, || self.watch.wake())
     }
 
@@ -497,8 +508,26 @@ impl Exchange {
         }
     }
 
+    /// Holds up to `most` bytes for the next piece, which the service is about to fetch; returns how many.
+    pub(super) fn reserve(&self, most: usize) -> usize {
+        self.end_reservation();
+        let count = self.watch.share.fetched(&self.claim, most);
+        self.hold(count);
+        self.reserved.set(count);
+        count
+    }
+
+    /// The piece has come, or will not.
+    pub(super) fn end_reservation(&self) {
+        let count = self.reserved.take();
+        if count > 0 {
+            self.release(count);
+        }
+    }
+
     /// No more of the answer follows.
     pub(super) fn leave(&self) {
+        self.end_reservation();
         self.watch.share.leave(&self.claim);
     }
 

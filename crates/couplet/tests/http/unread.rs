@@ -2,11 +2,12 @@
 //! share of them, and one stream does not starve another.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
-use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::http::{Allowance, Body, HttpOptions, Request, Response};
 use couplet::{Bytes, Reactor, Result, Stream};
-use futures_util::stream;
+use futures_util::{Stream as Pieces, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame as Part;
@@ -80,6 +81,56 @@ fn c175a_a_client_that_reads_nothing_holds_a_share() {
         assert!(left < 100_000, "{left} bytes are left");
         Ok(())
     });
+}
+
+type Fetched =
+    StreamBody<Pin<Box<dyn Pieces<Item = std::result::Result<Part<Bytes>, Infallible>>>>>;
+
+/// 50 MB in pieces that take a while to come, each as long as it may be.
+async fn fetching(
+    reactor: Reactor,
+    request: Request<Body>,
+) -> std::result::Result<Response<Fetched>, Infallible> {
+    let allowance = request.extensions().get::<Allowance>().expect("the option is set").clone();
+    let pieces = stream::unfold(PIECES * PIECE, move |left| {
+        let (allowance, reactor) = (allowance.clone(), reactor.clone());
+        async move {
+            let length = allowance.reserve(PIECE.min(left));
+            let fetched = vec![b'x'; length];
+            reactor.sleep(SECOND / 100).await.ok()?;
+            (left > 0).then(|| (Ok(Part::data(fetched.into())), left - length))
+        }
+    });
+    Ok(Response::new(StreamBody::new(Box::pin(pieces))))
+}
+
+#[test]
+fn c175a_pieces_that_are_fetched_count_before_they_come() {
+    for window in [i32::MAX.cast_unsigned(), 1] {
+        let options = HttpOptions::default().allowance(true);
+        beside_service(options, fetching, async move |reactor| {
+            let before = live();
+            reset_peak();
+            let mut stream = reactor.connect_stream(TO).await?;
+            let open = if window == 1 { [hello(), self::window(1)].concat() } else { open_wide() };
+            stream.write_all([open, gets(odd(200), "/")].concat()).await?;
+            reactor.sleep(20 * SECOND).await?;
+            // A small piece of each, besides the share.
+            let most = peak() - before;
+            assert!(most < (1 << 20) + 200 * 2048 + BESIDE, "{most} bytes, in windows of {window}");
+            if window > 1 {
+                return Ok(());
+            }
+            let open = [
+                frame(WINDOW_UPDATE, 0, 399, &60_000_u32.to_be_bytes()),
+                frame(WINDOW_UPDATE, 0, 0, &60_000_u32.to_be_bytes()),
+            ];
+            stream.write_all(open.concat()).await?;
+            let got = frames(&heard(&mut stream, &reactor, 10 * SECOND).await?.bytes);
+            assert!(body(&got, 399).len() >= 60_000, "{}", body(&got, 399).len());
+            Ok(())
+        });
+    }
 }
 
 #[test]

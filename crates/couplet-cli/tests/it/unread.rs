@@ -1,0 +1,78 @@
+//! Clients of `couplet serve` that take nothing of their answers: what the program holds for each is bounded.
+
+use std::time::Duration;
+
+use crate::http::Site;
+use crate::kit::{Client, Server, now, pause};
+
+const CLIENTS: u64 = 5;
+const STREAMS: u32 = 200;
+
+// Types of frames: RFC 9113, 6.
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// GETs of a file on as many streams as a client may have, each of which has a window of this size.
+fn gets(path: &str, window: u32) -> Vec<u8> {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
+    let more = (i32::MAX.cast_unsigned() - 65_535).to_be_bytes();
+    let hello =
+        [preface, frame(SETTINGS, 0, 0, &setting), frame(WINDOW_UPDATE, 0, 0, &more)].concat();
+    // GET, http, the path and the authority: RFC 7541, 6.
+    let fields =
+        [&[0x82, 0x86, 0x04, path.len() as u8], path.as_bytes(), &[0x01, 1, b'a']].concat();
+    let gets = (0..STREAMS).flat_map(|n| frame(HEADERS, 5, 2 * n + 1, &fields));
+    hello.into_iter().chain(gets).collect()
+}
+
+/// The memory of a server in KiB, once it stays the same.
+fn settled(server: &Server) -> u64 {
+    let (mut memory, mut since) = (server.memory(), now());
+    while since.elapsed() < Duration::from_secs(1) {
+        pause();
+        if server.memory() != memory {
+            (memory, since) = (server.memory(), now());
+        }
+    }
+    memory
+}
+
+/// KiB that a server holds for each client that asks for a file in these windows, and takes nothing.
+fn held(window: u32) -> u64 {
+    let site = Site::new(&[("small", b"small")]);
+    let large = std::fs::File::create(site.0.join("large")).unwrap();
+    large.set_len(50_000_000).unwrap();
+    let server = site.serve();
+    let attack = |path| {
+        let mut client = server.connect();
+        client.send(&gets(path, window));
+        client
+    };
+    // The first ones let tables grow, and start the threads that read files.
+    let _first: Vec<Client> = (0..CLIENTS).map(|_| attack("/small")).collect();
+    let before = settled(&server);
+    let _clients: Vec<Client> = (0..CLIENTS).map(|_| attack("/large")).collect();
+    (settled(&server) - before) / CLIENTS
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_its_share_of_memory() {
+    // The share is 1 MiB. The rest is 200 requests, and what the allocator keeps.
+    let held = held(i32::MAX.cast_unsigned());
+    assert!(held < 3 * 1024, "{held} KiB of each client");
+}
+
+#[test]
+fn a_client_with_closed_windows_holds_a_small_piece_for_each_stream() {
+    for window in [0, 1] {
+        let held = held(window);
+        assert!(held < 3 * 1024, "{held} KiB of each client, in windows of {window}");
+    }
+}
