@@ -4,6 +4,10 @@
 #![cfg(target_os = "linux")]
 
 mod apart;
+#[cfg(feature = "tls")]
+#[path = "needed/files.rs"]
+#[expect(dead_code, reason = "these tests need a certificate")]
+mod files;
 
 use std::convert::Infallible;
 use std::fs;
@@ -19,8 +23,10 @@ use tower::service_fn;
 type Client = std::net::TcpStream;
 
 const CONNECTIONS: usize = 2000;
-/// They are parked after five seconds, and the heap is trimmed after five more.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Their buffers are freed at once, and the heap is trimmed five seconds later.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const TCP: &str = "tcp:0:interface=127.0.0.1";
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -47,10 +53,10 @@ async fn answer(request: Request<Body>) -> Result<Response<String>, Infallible> 
     Ok(Response::new(format!("hello, {}", request.uri().path())))
 }
 
-fn serve() {
+fn serve(endpoint: &str) {
     raise_descriptor_limit();
     let ran = couplet::run(|reactor| {
-        let port = reactor.serve_http("tcp:0:interface=127.0.0.1", service_fn(answer))?;
+        let port = reactor.serve_http(endpoint, service_fn(answer))?;
         let number = port.host().port().expect("a TCP port");
         println!("serving {number} {}", std::process::id());
         Ok(())
@@ -67,22 +73,18 @@ fn resident(process: &str) -> usize {
 }
 
 /// Connects so many, each of which does its work.
-fn connected(port: u16, count: usize, work: &dyn Fn(&mut Client)) -> Vec<Client> {
-    let connect = |_| {
-        let mut client = Client::connect(("127.0.0.1", port)).expect("it listens");
-        work(&mut client);
-        client
-    };
+fn connected<C>(port: u16, count: usize, work: &dyn Fn(Client) -> C) -> Vec<C> {
+    let connect = |_| work(Client::connect(("127.0.0.1", port)).expect("it listens"));
     (0..count).map(connect).collect()
 }
 
-/// Bytes of a connection after its work and some rest: at most so many.
-fn idle(test: &str, most: usize, work: impl Fn(&mut Client)) {
-    if told().is_some() {
-        return serve();
+/// Bytes of a connection to a server on this endpoint after its work and some rest: at most so many.
+fn idle<C>(test: &str, endpoint: &str, most: usize, work: impl Fn(Client) -> C) {
+    if let Some(endpoint) = told() {
+        return serve(&endpoint);
     }
     raise_descriptor_limit();
-    let mut server = Running::start(test, "serve");
+    let mut server = Running::start(test, endpoint);
     let told = server.says("serving ");
     let (port, process) = told.split_once(' ').expect("two words");
     let port = port.parse().expect("a port");
@@ -105,7 +107,7 @@ fn idle(test: &str, most: usize, work: impl Fn(&mut Client)) {
     drop(clients);
 }
 
-fn exchange(client: &mut Client, sent: &[u8], ends: &[u8]) {
+fn exchange(client: &mut (impl Read + Write), sent: &[u8], ends: &[u8]) {
     client.write_all(sent).expect("it reads");
     let (mut got, mut piece) = (Vec::new(), [0; 1024]);
     while !got.windows(ends.len()).any(|part| part == ends) {
@@ -115,19 +117,63 @@ fn exchange(client: &mut Client, sent: &[u8], ends: &[u8]) {
     }
 }
 
+fn gets_twice(mut client: impl Read + Write) -> impl Sized {
+    exchange(&mut client, GET, b"hello, /");
+    exchange(&mut client, GET, b"hello, /");
+    client
+}
+
 #[test]
 fn c175b_an_idle_connection_of_http1_is_small() {
-    idle("c175b_an_idle_connection_of_http1_is_small", 8 * 1024, |client| {
-        exchange(client, GET, b"hello, /");
-        exchange(client, GET, b"hello, /");
+    idle("c175b_an_idle_connection_of_http1_is_small", TCP, 3 * 1024, gets_twice);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn c175b_an_idle_connection_over_tls_is_small() {
+    use std::sync::Arc;
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+    let folder = files::Folder::new();
+    let file = folder.write("server.pem", files::SelfSigned::new("localhost").pem());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&file).expect("a certificate")).expect("a valid one");
+    let trusting = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let trusting = Arc::new(trusting);
+    let endpoint = format!("tls:0:interface=127.0.0.1:cert={file}");
+    idle("c175b_an_idle_connection_over_tls_is_small", &endpoint, 7 * 1024, |client| {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = ClientConnection::new(trusting.clone(), name).expect("a configuration");
+        gets_twice(StreamOwned::new(tls, client))
+    });
+}
+
+/// A GET of HTTP/2: RFC 9113, 6.2, with the fields of RFC 7541.
+fn get_h2(stream: u8) -> Vec<u8> {
+    let fields = b"\x82\x86\x84\x01\x01a";
+    [&[0, 0, fields.len() as u8, 1, 5, 0, 0, 0, stream], &fields[..]].concat()
+}
+
+/// Most of it are the buffers of h2, which it does not free.
+#[test]
+fn c175b_an_idle_connection_of_http2_is_small() {
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    idle("c175b_an_idle_connection_of_http2_is_small", TCP, 21 * 1024, |mut client| {
+        exchange(&mut client, &[HELLO, &get_h2(1)].concat(), b"hello, /");
+        exchange(&mut client, &get_h2(3), b"hello, /");
+        client
     });
 }
 
 #[cfg(feature = "websocket")]
 #[test]
 fn c175b_an_idle_websocket_is_small() {
-    idle("c175b_an_idle_websocket_is_small", 10 * 1024, |client| {
-        exchange(client, HELLO, b"\r\n\r\n");
-        exchange(client, b"\x82\x85\0\0\0\0hello", b"hello");
+    idle("c175b_an_idle_websocket_is_small", TCP, 3 * 1024 + 512, |mut client| {
+        exchange(&mut client, HELLO, b"\r\n\r\n");
+        exchange(&mut client, b"\x82\x85\0\0\0\0hello", b"hello");
+        client
     });
 }

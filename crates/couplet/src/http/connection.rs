@@ -1,12 +1,10 @@
 //! The life of a server's connection.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,9 +17,10 @@ use super::handler::{BoxError, Clock, Handler};
 use super::io::Io;
 use super::options::HttpOptions;
 use super::share::Pool;
+use super::warm::{Buffers, Warm};
 use super::watch::{Asked, Watch};
 use crate::stream::Ending;
-use crate::{DelayedCall, Failure, Reactor, Result, Stream};
+use crate::{Failure, Reactor, Result, Stream};
 
 /// What an HTTP/2 client begins with: RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,49 +34,9 @@ pub(super) struct Server<S> {
     options: Rc<HttpOptions>,
     clock: Option<Rc<Clock>>,
     pool: Rc<Pool>,
-    freed: Freed,
+    warm: Rc<Warm>,
     http1: http1::Builder,
     http2: http2::Builder<Tasks>,
-}
-
-/// After so many connections have freed their buffers, the heap is worth trimming: the allocator keeps what
-/// lies between the parts that they still need.
-const WORTH_TRIMMING: usize = 256;
-
-/// The delay before that, so that more connections can free their buffers first.
-const UNTRIMMED: Duration = Duration::from_secs(5);
-
-/// Counts the connections that have freed their buffers since the heap was trimmed.
-struct Freed {
-    reactor: Reactor,
-    count: Rc<Cell<usize>>,
-    trims: Cell<Option<DelayedCall>>,
-}
-
-impl Freed {
-    fn new(reactor: &Reactor) -> Freed {
-        Freed { reactor: reactor.clone(), count: Rc::default(), trims: Cell::default() }
-    }
-
-    fn note(&self) {
-        self.count.set(self.count.get() + 1);
-        if self.count.get() == WORTH_TRIMMING {
-            let count = self.count.clone();
-            let trims = self.reactor.call_later(UNTRIMMED, move || {
-                count.set(0);
-                couplet_os::heap::trim();
-            });
-            self.trims.set(Some(trims));
-        }
-    }
-}
-
-impl Drop for Freed {
-    fn drop(&mut self) {
-        if let Some(trims) = self.trims.take() {
-            trims.cancel();
-        }
-    }
 }
 
 /// Runs each request of HTTP/2 as a task.
@@ -119,8 +78,8 @@ impl<S> Server<S> {
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(options.max_head).unwrap_or(u32::MAX));
         let pool = Pool::new(&options);
-        let freed = Freed::new(reactor);
-        Server { service, options, clock, pool, freed, http1, http2 }
+        let warm = Warm::new(reactor);
+        Server { service, options, clock, pool, warm, http1, http2 }
     }
 }
 
@@ -152,8 +111,8 @@ where
             io.poll_readable(cx)
         });
         if !begins.await? {
-            // No request is in progress, and every answer has been read or is the client's to read.
-            watch.transport().set_close_at_once(true);
+            // No request is in progress.
+            watch.transport().set_close_at_once(watch.is_settled());
             return Ok(());
         }
         if is_http2.is_none() {
@@ -162,21 +121,17 @@ where
                 None => begins_http2(&mut io).await?,
             });
         }
-        watch.set_parked(false);
         let handler = Handler::new(server.service.clone(), &watch, &server.clock);
         if is_http2 == Some(true) {
-            watch.set_http1(false);
+            watch.set_http2();
             return Box::pin(serve_http2(io, handler, &server, &watch, &ending)).await;
         }
         // In a box of its own, so that a connection without a request has none of it.
-        let over = Box::pin(serve_http1(io, handler, &server, &watch, &ending)).await?;
-        // The connection may continue with another protocol.
-        server.freed.note();
-        match over {
+        match Box::pin(serve_http1(io, handler, &server, &watch, &ending)).await? {
+            // The connection may continue with another protocol.
             Over::Ended => return Ok(()),
             Over::Parked(parked) => io = parked,
         }
-        watch.set_parked(true);
     }
 }
 
@@ -223,13 +178,14 @@ async fn serve_http1<S, B>(
     io: Io,
     handler: Handler<S>,
     server: &Server<S>,
-    watch: &Watch,
+    watch: &Rc<Watch>,
     ending: &Ending,
 ) -> Result<Over>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
+    let buffers = Buffers::new(&server.warm, watch);
     let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
     let mut is_finishing = false;
     let parks = poll_fn(|cx| {
@@ -244,11 +200,12 @@ where
         if let Poll::Ready(lost) = ending.poll_lost(cx) {
             return Poll::Ready(lost.map_err(Failure::from).map(|()| false));
         }
-        if watch.asked(cx) == Asked::Park {
-            watch.done();
-            if watch.is_idle() {
+        if watch.is_idle() {
+            if watch.asked(cx) == Asked::Park {
+                watch.park();
                 return Poll::Ready(Ok(true));
             }
+            buffers.note_idle();
         }
         Poll::Pending
     });

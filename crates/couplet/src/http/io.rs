@@ -180,7 +180,9 @@ impl Write for Io {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Write::poll_shutdown(Pin::new(&mut self.inner()?.stream), cx)
+        let inner = self.inner()?;
+        inner.watch.shut();
+        Write::poll_shutdown(Pin::new(&mut inner.stream), cx)
     }
 }
 

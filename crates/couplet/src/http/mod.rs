@@ -57,6 +57,7 @@ mod refusal;
 #[cfg(all(unix, feature = "tokio"))]
 mod serve;
 mod share;
+mod warm;
 mod watch;
 #[cfg(feature = "websocket")]
 pub mod websocket;

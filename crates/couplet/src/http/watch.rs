@@ -16,8 +16,14 @@ use super::options::HttpOptions;
 use super::share::{Claim, Pool, Share};
 use crate::{Address, DelayedCall, Transport};
 
-/// A connection that has had nothing to do for so long gives its buffers back.
-const PARKED_AFTER: Duration = Duration::from_secs(5);
+/// The time between two looks at a connection that has something to do.
+const LOOKS: Duration = Duration::from_secs(5);
+
+/// No place: there are fewer connections.
+const NOWHERE: u32 = u32::MAX;
+
+/// After so long without a request, the client has read the last answer, or will not.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// The shortest piece of a body that is sent from where it lies, in bytes.
 const LENT: usize = 8 * 1024;
@@ -44,10 +50,14 @@ pub(super) struct Watch {
     in_head: Cell<bool>,
     /// When the wait for a request began, or the head.
     since: Cell<Instant>,
-    /// The protocol's state was dropped, because there was nothing in it.
-    is_parked: Cell<bool>,
+    /// Our end of the stream was shut.
+    is_shut: Cell<bool>,
     /// Nothing of the last request's body is to come.
     is_read: Cell<bool>,
+    /// No request has come.
+    is_fresh: Cell<bool>,
+    /// Its place among the connections whose buffers may be freed, or [`NOWHERE`].
+    place: Cell<u32>,
     asked: Cell<Asked>,
     /// The client takes nothing, since when, and what waited for it then.
     blocked: Cell<Option<(Instant, usize)>>,
@@ -58,7 +68,7 @@ pub(super) struct Watch {
     lent: RefCell<VecDeque<Bytes>>,
     end: Cell<End>,
     /// Counts the steps of HTTP/2 answers, to notice progress.
-    steps: Cell<u32>,
+    steps: Cell<u16>,
     /// WebSockets on streams of HTTP/2.
     guests: Cell<u32>,
     timer: Cell<Option<DelayedCall>>,
@@ -76,7 +86,7 @@ enum End {
     ToCome,
     /// It arrived, and h2 must not see it yet: it would drop the pending answers. With the steps of those at
     /// the last look.
-    Held(Option<u32>),
+    Held(Option<u16>),
     Passed,
 }
 
@@ -114,9 +124,10 @@ impl Watch {
             taken: Cell::new(now),
             in_head: Cell::new(false),
             since: Cell::new(now),
-            // Most begin with a request.
-            is_parked: Cell::new(false),
+            is_shut: Cell::new(false),
             is_read: Cell::new(true),
+            is_fresh: Cell::new(true),
+            place: Cell::new(NOWHERE),
             asked: Cell::default(),
             blocked: Cell::default(),
             bodies: RefCell::default(),
@@ -132,7 +143,6 @@ impl Watch {
             finishing: crate::defer::DeferredEvent::default(),
         });
         watch.arm(now);
-        watch.set_parked(true);
         watch
     }
 
@@ -158,12 +168,15 @@ impl Watch {
     /// A request has come; its answer is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.in_head.set(false);
+        self.is_fresh.set(false);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
             let mut bodies = self.bodies.borrow_mut();
             bodies.retain(|reading| Arc::strong_count(&reading.progress) > 1);
             let since = self.transport.reactor().now();
             bodies.push(Reading { progress: progress.clone(), pieces: 0, since });
+            drop(bodies);
+            self.look_soon();
         }
         Exchange {
             watch: self.clone(),
@@ -190,10 +203,11 @@ impl Watch {
 
     /// Whether the client takes what is written to it.
     #[inline]
-    pub(super) fn set_blocked(&self, is_blocked: bool) {
+    pub(super) fn set_blocked(self: &Rc<Self>, is_blocked: bool) {
         if is_blocked != self.blocked.get().is_some() {
             let now = || (self.transport.reactor().now(), self.transport.buffered());
             self.blocked.set(is_blocked.then(now));
+            self.look_soon();
         }
     }
 
@@ -267,17 +281,20 @@ impl Watch {
         self.options.allowance
     }
 
-    pub(super) fn set_http1(&self, is_http1: bool) {
-        self.is_http1.set(is_http1);
+    pub(super) fn set_http2(self: &Rc<Self>) {
+        self.is_http1.set(false);
+        self.look_soon();
     }
 
-    pub(super) fn set_parked(self: &Rc<Self>, is_parked: bool) {
-        if is_parked {
-            self.bodies.take();
-        }
-        self.is_parked.set(is_parked);
+    /// hyper has ended our side of the stream.
+    pub(super) fn shut(&self) {
+        self.is_shut.set(true);
+    }
+
+    /// The connection was given something to do.
+    fn look_soon(self: &Rc<Self>) {
         let now = self.transport.reactor().now();
-        if !is_parked && self.next_look.get() > now + PARKED_AFTER {
+        if self.next_look.get() > now + LOOKS {
             self.cancel_timer();
             self.arm(now);
         }
@@ -298,17 +315,42 @@ impl Watch {
         self.asked.get()
     }
 
-    /// It did what it was asked for.
-    pub(super) fn done(&self) {
-        self.asked.set(Asked::Nothing);
-    }
-
-    /// Whether nothing of a request is anywhere between the client and the service.
+    /// Whether nothing of a request is anywhere between the client and the service: then no state of the
+    /// protocol is needed.
+    #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
             && !self.in_head.get()
             && self.is_read.get()
+            && !self.is_shut.get()
             && self.blocked.get().is_none()
+    }
+
+    pub(super) fn place(&self) -> Option<usize> {
+        let place = self.place.get();
+        (place != NOWHERE).then_some(place as usize)
+    }
+
+    pub(super) fn set_place(&self, place: Option<usize>) {
+        self.place.set(place.map_or(NOWHERE, |place| place as u32));
+    }
+
+    /// Asks the task to drop what it needs only during a request, if none has come for so long.
+    pub(super) fn cool(&self, after: Duration) {
+        if self.is_idle() && self.transport.reactor().now() >= self.since.get() + after {
+            self.ask(Asked::Park);
+        }
+    }
+
+    /// Nothing of a request is left.
+    pub(super) fn park(&self) {
+        self.asked.set(Asked::Nothing);
+        self.bodies.take();
+    }
+
+    /// Whether no answer can be on its way to the client.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_fresh.get() || self.transport.reactor().now() >= self.since.get() + SETTLED
     }
 
     /// The connection speaks another protocol from now on, or has ended.
@@ -334,7 +376,8 @@ impl Watch {
         let HttpOptions { header_timeout, keep_alive, body_timeout, write_timeout, .. } =
             *self.options;
         let often = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
-        let often = if self.is_parked.get() { often } else { often.min(PARKED_AFTER) };
+        let is_idle = self.is_http1.get() && self.is_idle();
+        let often = if is_idle { often } else { often.min(LOOKS) };
         // What began since the last look is due later than this; what began before may be due earlier.
         let next = self.due().map_or(often, |due| due.saturating_duration_since(now).min(often));
         let weak = Rc::downgrade(self);
@@ -417,10 +460,6 @@ impl Watch {
         let waited = now.saturating_duration_since(self.since.get());
         if waited >= self.patience() {
             return self.give_up();
-        }
-        if waited >= PARKED_AFTER && !self.is_parked.get() && self.is_http1.get() && self.is_idle()
-        {
-            self.ask(Asked::Park);
         }
         true
     }

@@ -8,7 +8,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tungstenite::error::Error;
 use tungstenite::protocol::frame::coding::Data;
@@ -27,12 +27,22 @@ const READ: usize = 4 * 1024;
 /// Pongs that the peer does not take, in bytes. The last ping gets one, as RFC 6455, 5.5.3 permits.
 const UNTAKEN: usize = 1024;
 
+/// A WebSocket that was silent for so long has no state machine, whose buffer is larger than the rest.
+const WARM: Duration = Duration::from_secs(5);
+
+/// And so it is between the messages of one that needs few: these many in such a time.
+const FEW: u8 = 3;
+
 /// The longest payload of a ping or a close: RFC 6455, 5.5.
 const LONGEST_CONTROL: usize = 125;
 
 pub(super) struct Socket {
     wire: Wire,
-    context: WebSocketContext,
+    /// `None` between messages: see [`WARM`].
+    context: Option<Box<WebSocketContext>>,
+    role: Role,
+    /// When it was made, and how many were made within [`WARM`] of the last.
+    made: (Instant, u8),
     options: Rc<WebSocketOptions>,
     state: State,
     /// When the last byte came.
@@ -67,17 +77,14 @@ impl Socket {
         protocol: Option<String>,
     ) -> Socket {
         wire.limit(options.max_message);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ)
-            .write_buffer_size(0)
-            .max_write_buffer_size(UNTAKEN)
-            .max_message_size(Some(options.max_message))
-            .max_frame_size(Some(options.max_frame));
+        let now = wire.reactor().now();
         Socket {
-            context: WebSocketContext::new(role, Some(config)),
+            context: None,
+            role,
+            made: (now, 0),
             options: options.clone(),
             state: State::Open,
-            heard: wire.reactor().now(),
+            heard: now,
             pinged: None,
             blocked: None,
             alarm: Alarm::default(),
@@ -92,6 +99,18 @@ impl Socket {
         &self.wire
     }
 
+    fn make_context(&mut self) -> Box<WebSocketContext> {
+        let (now, (last, count)) = (self.wire.reactor().now(), self.made);
+        self.made = (now, if now < last + WARM { count.saturating_add(1) } else { 0 });
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ)
+            .write_buffer_size(0)
+            .max_write_buffer_size(UNTAKEN)
+            .max_message_size(Some(self.options.max_message))
+            .max_frame_size(Some(self.options.max_frame));
+        Box::new(WebSocketContext::new(self.role, Some(config)))
+    }
+
     /// Runs the state machine.
     fn drive<T>(
         &mut self,
@@ -99,8 +118,12 @@ impl Socket {
         is_last: bool,
         f: impl FnOnce(&mut WebSocketContext, &mut Lane<'_, '_, '_>) -> T,
     ) -> T {
+        if self.context.is_none() {
+            self.context = Some(self.make_context());
+        }
+        let context = self.context.as_mut().expect("it was just made");
         let mut lane = Lane { wire: &mut self.wire, cx, is_last, heard: false };
-        let result = f(&mut self.context, &mut lane);
+        let result = f(context, &mut lane);
         if lane.heard {
             self.heard = self.wire.reactor().now();
             self.pinged = None;
@@ -155,20 +178,41 @@ impl Socket {
                     self.begin_close(code::GOING_AWAY, "going away");
                     return Poll::Ready(Ok(()));
                 }
-                let Some(interval) = self.options.ping_interval else { return Poll::Pending };
-                match self.pinged {
-                    Some(pinged) => pinged + self.options.pong_timeout,
-                    None => self.heard + interval,
+                match (self.pinged, self.options.ping_interval) {
+                    (Some(pinged), _) => pinged + self.options.pong_timeout,
+                    (None, Some(interval)) => self.heard + interval,
+                    (None, None) => {
+                        if let Some(cools) = self.cool(now) {
+                            self.alarm.set(&self.wire.reactor().clone(), cools, cx);
+                        }
+                        return Poll::Pending;
+                    }
                 }
             }
             State::Closing(until) | State::Ending(until) => until,
             State::Over => return Poll::Ready(Ok(())),
         };
         if now < deadline {
-            self.alarm.set(&self.wire.reactor().clone(), deadline, cx);
+            let cools = self.cool(now);
+            let next = cools.map_or(deadline, |cools| cools.min(deadline));
+            self.alarm.set(&self.wire.reactor().clone(), next, cx);
             return Poll::Pending;
         }
         Poll::Ready(self.too_late(cx, now))
+    }
+
+    /// Drops the state machine if it has nothing in it, and need not be kept for the next message; or
+    /// returns when that is due.
+    fn cool(&mut self, now: Instant) -> Option<Instant> {
+        if self.state != State::Open || !self.wire.is_between() {
+            return None;
+        }
+        let due = self.heard + WARM;
+        if self.made.1 >= FEW && now < due {
+            return self.context.is_some().then_some(due);
+        }
+        self.context = None;
+        None
     }
 
     /// The peer was silent for too long.

@@ -62,6 +62,11 @@ impl Texts {
         self.longest = longest as u64;
     }
 
+    /// Whether whole messages have come, and nothing else.
+    pub(super) fn is_between(&self) -> bool {
+        self.head.is_empty() && self.frame.left == 0 && !self.is_begun && !self.is_broken
+    }
+
     /// Takes the next bytes of the peer.
     pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Utf8Error> {
         while !bytes.is_empty() && !self.is_broken {

@@ -32,6 +32,8 @@ pub(super) struct Wire {
     texts: Texts,
     /// What was read and not yet failed on: the state machine first takes what came before.
     fault: Option<Utf8Error>,
+    /// The state machine has a frame that found no room.
+    is_owing: bool,
 }
 
 enum Under {
@@ -55,12 +57,17 @@ impl Wire {
         // An empty one may hold a buffer.
         let unread = if unread.is_empty() { Bytes::new() } else { unread };
         let (frame, texts) = (Vec::new(), Texts::new(role));
-        Wire { under, unread, role, frame, texts, fault: None }
+        Wire { under, unread, role, frame, texts, fault: None, is_owing: false }
     }
 
     /// Sets how long a message of the peer may be.
     pub(super) fn limit(&mut self, longest: usize) {
         self.texts.limit(longest);
+    }
+
+    /// Whether the state machine, which waits for bytes, has nothing in it.
+    pub(super) fn is_between(&self) -> bool {
+        !self.is_owing && self.fault.is_none() && self.texts.is_between()
     }
 
     /// Of the connection, which others may share.
@@ -284,7 +291,9 @@ impl Write for Lane<'_, '_, '_> {
     /// All of it or nothing, so that it begins and ends with a frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         if !self.is_last {
-            match self.wire.poll_room(self.cx) {
+            let room = self.wire.poll_room(self.cx);
+            self.wire.is_owing = room.is_pending();
+            match room {
                 Poll::Ready(room) => room?,
                 Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
             }
