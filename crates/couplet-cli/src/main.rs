@@ -5,6 +5,10 @@
 //! 143 when a client command is interrupted.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+extern crate couplet_watched;
+
 mod cert;
 mod chat;
 mod cli;

@@ -4,6 +4,10 @@
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
 //! block. It does not depend on `couplet`.
 
+#[cfg(test)]
+#[macro_use]
+extern crate couplet_watched;
+
 pub mod backtrace;
 #[cfg(target_os = "linux")]
 pub mod datagrams;

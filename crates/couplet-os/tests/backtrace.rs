@@ -1,6 +1,9 @@
 //! Backtraces of another thread. A separate process, because the handler of a signal is process-wide.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
+#[macro_use]
+extern crate couplet_watched;
+
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,6 +2,9 @@
 //! because that is process-wide.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
+#[macro_use]
+extern crate couplet_watched;
+
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;

@@ -6,6 +6,9 @@
     reason = "the tests are about them"
 )]
 
+#[macro_use]
+extern crate couplet_watched;
+
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

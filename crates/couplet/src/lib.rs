@@ -157,6 +157,10 @@
 //! [`manual::coming_from_tokio`] is the same for tokio.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+extern crate couplet_watched;
+
 // First, as its macros are textual.
 #[macro_use]
 mod events;

@@ -4,6 +4,9 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod apart;
 mod breaking;
 #[path = "needed/files.rs"]

@@ -4,6 +4,9 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "sockets of the test's own")]
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod apart;
 mod needed;
 

@@ -1,6 +1,9 @@
 //! Each link of a callback chain costs one allocation. A separate binary, because it installs a
 //! counting allocator.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod counting;
 
 use std::cell::RefCell;

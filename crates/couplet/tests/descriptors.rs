@@ -2,6 +2,9 @@
 
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod apart;
 
 use std::os::fd::OwnedFd;

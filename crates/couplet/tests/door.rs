@@ -1,6 +1,9 @@
 //! A loop's door for other threads, model-checked with loom over every interleaving: no call and no
 //! wake-up is lost.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
     pub(super) use loom::sync::{Mutex, MutexGuard};

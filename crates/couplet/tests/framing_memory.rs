@@ -1,6 +1,9 @@
 //! A peer cannot make a framer buffer more than its limit. A separate binary, because it installs a
 //! counting allocator.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod counting;
 
 use couplet::protocols::{

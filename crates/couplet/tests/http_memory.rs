@@ -1,6 +1,9 @@
 //! HTTP servers keep little for a connection that waits, and nothing for one that has ended. A separate
 //! binary, because it installs a counting allocator.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod counting;
 
 use std::convert::Infallible;

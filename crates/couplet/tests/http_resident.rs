@@ -3,6 +3,9 @@
 
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod apart;
 #[cfg(feature = "tls")]
 #[path = "needed/files.rs"]

@@ -1,5 +1,8 @@
 //! Streams through the eyes of hyper: its server and its client over HTTP/1.1.
 
+#[macro_use]
+extern crate couplet_watched;
+
 use std::convert::Infallible;
 
 use couplet::testing::{Manner, Memory};

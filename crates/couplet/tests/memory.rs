@@ -1,6 +1,9 @@
 //! The memory that idle connections cost, and that it is freed afterwards. A separate binary,
 //! because it installs a counting allocator.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod apart;
 mod counting;
 

@@ -9,6 +9,9 @@
     reason = "this is not a library"
 )]
 
+#[macro_use]
+extern crate couplet_watched;
+
 // Logging is no part of the interface.
 #[macro_use]
 #[allow(dead_code, reason = "the simulator uses the rest")]

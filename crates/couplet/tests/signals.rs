@@ -4,6 +4,9 @@
 #![cfg(unix)]
 #![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod apart;
 
 use std::cell::{Cell, RefCell};

@@ -4,6 +4,9 @@
 //! logs to the global subscriber. What hangs here waits for the line about itself: a test that ends
 //! has seen it logged in time.
 
+#[macro_use]
+extern crate couplet_watched;
+
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Barrier, Condvar, Mutex, Once, PoisonError, RwLock, mpsc};

@@ -1,6 +1,9 @@
 //! Streams and tasks leave nothing behind: no memory, no task, no connection. A separate binary,
 //! because it installs a counting allocator.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod counting;
 
 use std::cell::Cell;

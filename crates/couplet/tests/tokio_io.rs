@@ -1,5 +1,8 @@
 //! Streams through the eyes of tokio's libraries: its `copy_bidirectional`, and a codec of `tokio-util`.
 
+#[macro_use]
+extern crate couplet_watched;
+
 use couplet::testing::{Manner, Memory};
 use couplet::{Loop, LoopOptions, Result, Stream};
 use futures_util::{SinkExt, StreamExt};

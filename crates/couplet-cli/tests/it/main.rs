@@ -1,6 +1,9 @@
 //! The program as its users see it: each test starts the real binary.
 #![expect(clippy::disallowed_methods, reason = "tests of a program run in real time")]
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod addresses;
 mod bad_clients;
 mod by_name;

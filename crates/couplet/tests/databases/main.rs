@@ -1,6 +1,9 @@
 //! The example `databases`: its pool, its cache and its pages, beside real servers.
 #![cfg(unix)]
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod cache;
 mod pages;
 mod pool;

@@ -1,6 +1,9 @@
 //! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl, nghttp2, wrk
 //! and Python's h2.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod abuse;
 mod alpn;
 mod answers;

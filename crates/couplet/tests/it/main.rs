@@ -1,5 +1,8 @@
 //! The conformance tests and the laws, in one binary. `docs/contract.md` names each test.
 
+#[macro_use]
+extern crate couplet_watched;
+
 #[path = "../apart/mod.rs"]
 mod apart;
 mod cooperator;

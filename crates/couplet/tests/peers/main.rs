@@ -4,6 +4,9 @@
 //! A program that is not installed is a visible skip, and a failure in CI.
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+extern crate couplet_watched;
+
 #[path = "../apart/mod.rs"]
 mod apart;
 mod authority;

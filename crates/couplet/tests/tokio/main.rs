@@ -1,5 +1,8 @@
 //! A loop inside a runtime of tokio, and a runtime of tokio around a loop.
 
+#[macro_use]
+extern crate couplet_watched;
+
 mod around;
 mod databases;
 #[cfg(unix)]

@@ -7,6 +7,9 @@
 //! CI they fail.
 #![cfg(unix)]
 
+#[macro_use]
+extern crate couplet_watched;
+
 #[path = "../peers/authority.rs"]
 mod authority;
 mod certificates;

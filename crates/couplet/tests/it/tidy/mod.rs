@@ -13,7 +13,7 @@ mod safety;
 mod source;
 mod wrappers;
 
-use source::{assert_none, everything};
+use source::{assert_none, everything, sources};
 
 /// The lines outside of comments, numbered from 1.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -28,6 +28,23 @@ fn every_file_says_what_lives_in_it() {
         .map(|source| source.path)
         .collect();
     assert_none(&silent, "a file opens with //!: what lives here, which law it keeps");
+}
+
+#[test]
+fn every_test_binary_ends_tests_that_take_too_long() {
+    let mut broken = Vec::new();
+    for source in sources("crates") {
+        let is_root = match source.path.split('/').skip(2).collect::<Vec<_>>()[..] {
+            ["src", file] => ["lib.rs", "main.rs"].contains(&file),
+            ["tests", _] | ["tests", _, "main.rs"] => true,
+            _ => false,
+        };
+        let watches = "#[macro_use]\nextern crate couplet_watched;\n";
+        if is_root && !source.text.contains(watches) {
+            broken.push(source.path);
+        }
+    }
+    assert_none(&broken, "a root begins with #[macro_use] extern crate couplet_watched;");
 }
 
 #[test]
