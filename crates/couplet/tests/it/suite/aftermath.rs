@@ -69,9 +69,6 @@ pub(crate) fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_
 }
 
 pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.read_buffer(4096).rig();
     let a = rig.end();
     let captured = Rc::new(());

@@ -147,11 +147,6 @@ impl Kit {
         self.is_terminal
     }
 
-    /// Whether its connections are pipes.
-    pub(crate) fn is_pipes(self) -> bool {
-        self.is_pipes
-    }
-
     /// Whether its connections are UNIX sockets. They know no reset but that of a close with unread
     /// input, which destroys nothing.
     pub(crate) fn is_unix(self) -> bool {

@@ -1,7 +1,7 @@
 //! The conformance suite: each test states a fact of `docs/contract.md` and runs on every driver.
 //!
-//! A test is `fn c05_…(kit: Kit)` in the file of its section, with a line in `all_facts!`. One line
-//! of `driver_suite!` adds a driver.
+//! A test is `fn c05_…(kit: Kit)` in the file of its section, with a line in `all_facts!` that names what
+//! it needs of a connection. One line of `driver_suite!` adds a driver.
 
 mod aborting;
 mod aftermath;
@@ -32,108 +32,154 @@ mod sealed;
 pub(crate) mod tap;
 mod upgrading;
 
-/// Generates a test for each fact, on one driver.
+/// Defines what facts may need: a macro that leaves a fact out for the kinds of connections without it.
+macro_rules! need {
+    ($d:tt $need:ident: $($lacks:ident)*) => {
+        macro_rules! $need {
+            $(($lacks $d($d rest:tt)*) => {};)*
+            ($d kind:ident $d($d rest:tt)*) => { seen! { $d kind $d($d rest)* } };
+        }
+    };
+}
+
+// Resets at will. A system resets a UNIX socket only if it is closed with unread input.
+need!($ resets: unix unix_sockets pipes terminals);
+
+// A close that waits for the peer's.
+need!($ awaited_end: pipes terminals);
+// Halves that do not end apart from each other, and a reset.
+need!($ joint_halves: pipes terminals);
+// A port that the connections come from.
+need!($ port: pipes terminals);
+// An address, a socket and its options.
+need!($ socket: pipes terminals);
+// Buffers that hold more than the high mark.
+need!($ capacity: pipes terminals);
+// A peer that can break the connection.
+need!($ breaking: pipes terminals);
+
+// Halves that can be closed apart: the peer hears of the end of one, and reads after its own end.
+need!($ half_close: terminals);
+// Bytes that can still be read when the peer has hung up.
+need!($ late_reads: terminals);
+// Buffers, and reads, of more than a few KiB.
+need!($ room: terminals);
+
+// Calls of the driver that can be counted: a handshake and a farewell are calls too.
+need!($ counted_calls: tls tls_sockets);
+// A peer that does nothing: it takes part in a handshake.
+need!($ passive_peer: tls tls_sockets);
+// A wire that holds only the bytes that were written.
+need!($ exact_wire: tls tls_sockets);
+// Bytes that arrive in part: a record that was cut does not, and a whole one is longer than a read.
+need!($ streamed: tls tls_sockets);
+// Buffers of the system that are full at once. Layers fill them piece by piece, and it may take one
+// more piece after the test's clock has moved, which counts as progress.
+need!($ full_at_once: tls_sockets);
+
+// Slices as long as what was read.
+need!($ slices: bytes tls tls_sockets);
+
+// Datagrams with numbers for addresses.
+need!($ ip: unix unix_sockets);
+// Refusals of datagrams, or of their port.
+need!($ refusals: unix);
+
+/// An item that needs the rest of the list, for one kind of connections.
+macro_rules! seen {
+    ($kind:ident [] { $($item:tt)* }) => { $($item)* };
+    ($kind:ident [$need:ident $($more:ident)*] $item:tt) => { $need! { $kind [$($more)*] $item } };
+}
+
+/// Generates a test on one driver for each fact that it can show.
 macro_rules! facts {
-    ($kit:expr; $($file:ident: [$($fact:ident),* $(,)?])*) => {
+    ($kind:ident, $kit:expr; $($file:ident: [$($fact:ident $(needs $($need:ident)+)?),* $(,)?])*) => {
         $($(
-            #[test]
-            fn $fact() {
-                let kit = $kit;
-                if super::is_seen(kit, stringify!($fact)) {
-                    super::$file::$fact(kit);
+            seen! { $kind [$($($need)+)?] {
+                #[test]
+                fn $fact() {
+                    super::$file::$fact($kit);
                 }
-            }
+            } }
         )*)*
     };
 }
 
-/// Whether a fact has a meaning on this kit that a test can see.
-fn is_seen(kit: kit::Kit, fact: &str) -> bool {
-    let sealed = kit.is_sealed();
-    let has_no_socket = kit.is_pipes() || kit.is_terminal();
-    let left_out = (kit.is_unix() || has_no_socket) && NEED_RESETS.contains(&fact)
-        || has_no_socket && NOT_OVER_PIPES.contains(&fact)
-        || kit.is_terminal() && NOT_OVER_TERMINALS.contains(&fact)
-        || sealed && NOT_OVER_TLS.contains(&fact)
-        || sealed && kit.has_sockets() && FILLS_PIECE_BY_PIECE.contains(&fact);
-    !left_out
-}
-
 /// All facts of the suite, by file.
 macro_rules! all_facts {
-    ($kit:expr) => {
-        facts! { $kit;
+    ($kind:ident, $kit:expr) => {
+        facts! { $kind, $kit;
             closing: [
-                c01_connection_lost_comes_exactly_once,
+                c01_connection_lost_comes_exactly_once needs resets,
                 c02_lose_connection_returns_before_connection_lost,
                 c03_connection_lost_never_comes_inside_another_callback,
-                c04_nothing_is_delivered_after_lose_connection,
+                c04_nothing_is_delivered_after_lose_connection needs awaited_end,
                 c04_a_connection_closed_by_another_in_the_same_turn_gets_nothing,
-                c08_calls_inside_and_after_connection_lost_do_nothing,
-                c10_an_empty_write_does_nothing,
-                c16_a_second_lose_connection_does_nothing,
+                c08_calls_inside_and_after_connection_lost_do_nothing needs resets,
+                c10_an_empty_write_does_nothing needs counted_calls,
+                c16_a_second_lose_connection_does_nothing needs full_at_once,
             ]
             flushing: [
                 c05_what_was_written_before_lose_connection_arrives,
-                c06_writes_after_lose_connection_are_dropped,
-                c06_writes_after_lose_write_connection_are_dropped,
-                c06_a_registered_producer_writes_on_until_it_unregisters,
-                c06_a_producer_that_registers_while_closing_is_stopped,
+                c06_writes_after_lose_connection_are_dropped needs counted_calls,
+                c06_writes_after_lose_write_connection_are_dropped needs half_close counted_calls,
+                c06_a_registered_producer_writes_on_until_it_unregisters needs half_close,
+                c06_a_producer_that_registers_while_closing_is_stopped needs half_close,
                 c11_lose_connection_waits_for_a_pull_producer,
                 c12_lose_connection_waits_for_a_push_producer,
-                c12_lose_connection_resumes_a_paused_producer,
-                c12_lose_write_connection_waits_for_a_producer,
-                c12_the_close_deadline_bounds_a_silent_producer,
+                c12_lose_connection_resumes_a_paused_producer needs half_close,
+                c12_lose_write_connection_waits_for_a_producer needs half_close,
+                c12_the_close_deadline_bounds_a_silent_producer needs resets,
                 c14_unregistering_while_closing_lets_the_close_go_on,
-                c14_unregistering_after_the_peer_has_gone_does_nothing,
+                c14_unregistering_after_the_peer_has_gone_does_nothing needs resets counted_calls,
             ]
             draining: [
-                c05_connection_lost_comes_at_the_peers_fin,
+                c05_connection_lost_comes_at_the_peers_fin needs awaited_end,
                 c05b_a_close_at_once_sends_everything_and_waits_for_no_fin,
-                c05_an_error_ends_the_drain_and_keeps_the_reason,
-                c05_the_drain_ends_at_one_mebibyte,
-                c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin,
-                c05_a_close_after_the_peers_fin_has_no_drain,
+                c05_an_error_ends_the_drain_and_keeps_the_reason needs awaited_end,
+                c05_the_drain_ends_at_one_mebibyte needs awaited_end exact_wire,
+                c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin needs awaited_end,
+                c05_a_close_after_the_peers_fin_has_no_drain needs half_close,
                 c05_the_drain_is_skipped_while_the_reactor_stops,
             ]
             deadlines: [
-                c15_a_close_without_progress_ends_after_30_s,
-                c15_progress_postpones_the_close_deadline,
-                c15_the_close_deadline_can_be_set_and_switched_off,
-                c15a_a_silent_peer_times_out,
+                c15_a_close_without_progress_ends_after_30_s needs resets,
+                c15_progress_postpones_the_close_deadline needs room full_at_once,
+                c15_the_close_deadline_can_be_set_and_switched_off needs full_at_once,
+                c15a_a_silent_peer_times_out needs resets,
                 c15a_received_bytes_postpone_the_idle_timeout,
                 c15a_sending_does_not_postpone_the_idle_timeout,
                 c15a_paused_time_is_not_idle_time,
-                c15a_the_idle_timeout_drops_unsent_bytes,
-                c15a_the_idle_timeout_stays_in_force_after_the_peers_fin,
-                c15a_after_lose_connection_only_the_close_deadline_counts,
+                c15a_the_idle_timeout_drops_unsent_bytes needs resets,
+                c15a_the_idle_timeout_stays_in_force_after_the_peers_fin needs half_close,
+                c15a_after_lose_connection_only_the_close_deadline_counts needs full_at_once,
                 c15a_a_shorter_idle_timeout_takes_effect_at_once,
                 c15a_messages_do_not_move_the_timer,
             ]
             aborting: [
-                c17_abort_connection_drops_unsent_bytes_and_resets,
+                c17_abort_connection_drops_unsent_bytes_and_resets needs resets,
                 c17_abort_connection_returns_before_connection_lost,
-                c17a_an_unrequested_end_is_a_reset,
-                c17a_a_requested_end_is_not_a_reset,
-                c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off,
+                c17a_an_unrequested_end_is_a_reset needs resets,
+                c17a_a_requested_end_is_not_a_reset needs half_close,
+                c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off needs half_close,
                 c18_a_second_abort_or_a_close_after_it_is_harmless,
-                c19_a_panic_or_fail_after_abort_is_the_reason,
+                c19_a_panic_or_fail_after_abort_is_the_reason needs resets,
                 c20_nothing_is_delivered_after_abort_connection,
                 c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing,
             ]
             aftermath: [
-                c20a_after_lose_connection_no_reading_callback_comes,
+                c20a_after_lose_connection_no_reading_callback_comes needs half_close,
                 c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_run,
-                c20a_after_a_panic_only_connection_lost_comes,
+                c20a_after_a_panic_only_connection_lost_comes needs slices,
                 c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin,
                 c20a_fail_flushes_what_was_written,
                 c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused,
                 c20a_calls_queued_for_a_lost_connection_never_reach_its_successor,
             ]
             precedence: [
-                c20b_the_first_reason_in_the_list_wins,
-                c20b_done_says_who_closed_first,
-                c20b_a_fin_held_back_by_a_pause_counts,
+                c20b_the_first_reason_in_the_list_wins needs resets,
+                c20b_done_says_who_closed_first needs half_close,
+                c20b_a_fin_held_back_by_a_pause_counts needs awaited_end,
             ]
             ports: [
                 c21_stop_listening_fires_in_a_later_turn,
@@ -144,13 +190,13 @@ macro_rules! all_facts {
                 c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume,
                 c21_a_port_can_be_stopped_by_its_own_connection,
                 c51a_a_driver_without_sockets_refuses_an_adoption,
-                c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket,
+                c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket needs socket,
             ]
             reasons: [
-                c23_the_peers_close_is_done_by_peer,
-                c24_a_reset_is_lost_with_its_io_error,
+                c23_the_peers_close_is_done_by_peer needs late_reads passive_peer,
+                c24_a_reset_is_lost_with_its_io_error needs resets,
                 c25_our_own_close_is_done_by_us,
-                c26_an_abort_is_aborted_here_and_lost_there,
+                c26_an_abort_is_aborted_here_and_lost_there needs resets,
                 c28_only_done_is_clean,
                 c29_a_panic_in_data_received_is_logged_and_is_the_reason,
                 c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer,
@@ -160,19 +206,19 @@ macro_rules! all_facts {
                 c31_a_flush_at_the_end_lasts_no_longer_than_the_grace,
             ]
             connecting: [
-                c36_a_client_starts_in_order,
-                c36_nothing_is_called_inside_connect,
-                c37_a_client_ends_in_order,
+                c36_a_client_starts_in_order needs passive_peer,
+                c36_nothing_is_called_inside_connect needs passive_peer,
+                c37_a_client_ends_in_order needs resets,
                 c37_a_reconnect_keeps_the_factory_started,
                 c38_a_failed_connect_builds_no_protocol,
-                c38_a_retry_after_failure_keeps_the_factory_started,
+                c38_a_retry_after_failure_keeps_the_factory_started needs passive_peer,
                 c39_stop_connecting_is_reported_after_started_connecting_returned,
                 c39_stop_connecting_in_another_state_returns_false,
                 c32_a_refused_connect_has_the_systems_number_where_there_is_one,
                 c40_a_refused_connect_is_reported_by_a_turn,
                 c49_an_unanswered_connect_ends_after_30_s,
                 c51_disconnect_does_what_the_state_asks_for,
-                c51_connect_in_another_state_is_an_error,
+                c51_connect_in_another_state_is_an_error needs passive_peer,
                 c39_a_connector_stopped_before_it_starts_tries_nothing,
                 c36_the_connector_knows_its_transport_until_the_end,
             ]
@@ -181,44 +227,44 @@ macro_rules! all_facts {
                 c42_build_protocol_comes_first_and_reading_is_on,
                 c43_a_server_that_builds_nothing_closes,
                 c43_a_client_that_builds_nothing_gets_client_connection_lost,
-                c43_connect_fails_with_no_protocol,
-                c44_a_panic_in_any_callback_loses_that_connection,
-                c44_fail_in_any_callback_loses_that_connection,
-                c44_a_panic_in_build_protocol_drops_that_connection,
+                c43_connect_fails_with_no_protocol needs passive_peer,
+                c44_a_panic_in_any_callback_loses_that_connection needs half_close,
+                c44_fail_in_any_callback_loses_that_connection needs half_close,
+                c44_a_panic_in_build_protocol_drops_that_connection needs passive_peer,
                 c44_a_failing_connection_does_not_end_the_turn,
-                c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows,
-                c46_host_and_peer_stay_readable,
+                c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows needs resets,
+                c46_host_and_peer_stay_readable needs socket,
                 c50_nothing_keeps_a_protocol_after_its_connection,
             ]
             dropping: [
-                c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else,
-                c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_protocol_panics,
+                c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else needs breaking,
+                c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_protocol_panics needs passive_peer,
                 c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop,
-                c50_an_object_may_use_every_handle_while_it_is_dropped,
+                c50_an_object_may_use_every_handle_while_it_is_dropped needs resets,
             ]
             finishing: [
-                c105a_a_drain_closes_its_port_and_asks_its_connections_alone,
+                c105a_a_drain_closes_its_port_and_asks_its_connections_alone needs port,
                 c105a_who_pauses_and_who_comes_next_is_asked_too,
                 c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end,
                 c105a_a_protocol_that_does_not_know_of_drains_is_left_alone,
-                c105b_a_drain_ends_when_its_connections_have_finished,
+                c105b_a_drain_ends_when_its_connections_have_finished needs awaited_end,
                 c105b_who_does_not_finish_is_closed_and_at_last_aborted,
                 c105b_a_cancel_closes_them_at_once,
-                c105b_what_a_question_panics_with_loses_that_connection_alone,
+                c105b_what_a_question_panics_with_loses_that_connection_alone needs half_close,
                 c105a_an_upgrade_in_the_same_turn_is_asked_once,
                 c105b_whom_one_drain_closes_another_counts_as_closed,
                 c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing,
-                c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second,
-                c105b_the_patience_of_a_drain_can_be_set,
+                c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second needs awaited_end,
+                c105b_the_patience_of_a_drain_can_be_set needs awaited_end,
             ]
             upgrading: [
-                c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes,
+                c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes needs slices,
                 c50a_an_upgrade_from_outside_comes_before_more_bytes,
-                c50a_unread_bytes_come_first,
-                c50a_a_pause_holds_the_unread_bytes,
+                c50a_unread_bytes_come_first needs slices,
+                c50a_a_pause_holds_the_unread_bytes needs slices,
                 c50a_upgrades_in_a_row_lose_no_bytes,
                 c50a_of_two_upgrades_the_last_counts,
-                c50a_the_next_protocol_is_told_of_an_end_that_was_told_before,
+                c50a_the_next_protocol_is_told_of_an_end_that_was_told_before needs half_close,
                 c50a_a_close_comes_before_an_upgrade,
                 c50a_the_old_protocol_is_dropped_and_may_panic_in_that,
                 c50a_what_was_asked_of_the_old_protocol_is_dropped,
@@ -226,30 +272,30 @@ macro_rules! all_facts {
                 c50a_a_policy_outlasts_an_upgrade,
             ]
             reading: [
-                c52_a_pause_inside_data_received_holds_at_once,
+                c52_a_pause_inside_data_received_holds_at_once needs room,
                 c52_a_pause_from_outside_holds_before_the_next_turn_delivers,
-                c52_pauses_and_resumes_lose_no_bytes,
+                c52_pauses_and_resumes_lose_no_bytes needs slices,
                 c52_pause_and_resume_are_harmless_while_closing_and_after,
                 c53_a_pause_in_connection_made_holds,
-                c54_a_fin_is_noticed_on_resume,
-                c55_a_reset_is_noticed_while_paused,
-                c55_bytes_before_a_reset_are_delivered,
-                c55_a_fin_during_a_pause_comes_after_its_bytes,
-                c55a_the_peers_end_is_heard_during_a_pause,
-                c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them,
+                c54_a_fin_is_noticed_on_resume needs late_reads,
+                c55_a_reset_is_noticed_while_paused needs resets,
+                c55_bytes_before_a_reset_are_delivered needs resets streamed,
+                c55_a_fin_during_a_pause_comes_after_its_bytes needs late_reads,
+                c55a_the_peers_end_is_heard_during_a_pause needs late_reads,
+                c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them needs late_reads,
                 c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails,
-                c56_pending_input_is_delivered_before_the_end,
-                c56_a_failed_write_does_not_hide_received_bytes,
-                c56_an_error_after_the_fin_is_lost_not_done,
-                c57_one_read_is_at_most_the_loops_buffer,
-                c57_a_busy_connection_gets_one_read_a_turn,
-                c58_after_read_closed_writing_goes_on,
-                c58_without_read_closed_the_connection_closes_and_flushes,
+                c56_pending_input_is_delivered_before_the_end needs late_reads slices,
+                c56_a_failed_write_does_not_hide_received_bytes needs breaking streamed,
+                c56_an_error_after_the_fin_is_lost_not_done needs resets,
+                c57_one_read_is_at_most_the_loops_buffer needs slices,
+                c57_a_busy_connection_gets_one_read_a_turn needs room slices,
+                c58_after_read_closed_writing_goes_on needs half_close,
+                c58_without_read_closed_the_connection_closes_and_flushes needs half_close,
                 c59_an_answer_after_the_fin_needs_read_closed,
-                c60_lose_write_connection_flushes_then_calls_write_closed,
-                c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
-                c62_when_both_halves_are_closed_the_connection_ends,
-                c64b_options_are_read_back_where_there_is_a_socket,
+                c60_lose_write_connection_flushes_then_calls_write_closed needs half_close,
+                c61_a_panic_in_read_closed_or_write_closed_loses_the_connection needs half_close,
+                c62_when_both_halves_are_closed_the_connection_ends needs awaited_end,
+                c64b_options_are_read_back_where_there_is_a_socket needs socket,
                 c64b_a_connection_was_made_at_the_time_of_that_turn,
             ]
             answers: [
@@ -259,14 +305,14 @@ macro_rules! all_facts {
             ]
             ready_made: [
                 c71a_a_relay_passes_bytes_and_each_end_of_stream_on,
-                c71a_a_relay_passes_a_reset_on,
+                c71a_a_relay_passes_a_reset_on needs resets,
                 c71a_what_a_drain_closes_ends_the_other_side_too,
                 c71a_a_relay_holds_no_more_than_the_mark_and_one_read,
-                c71a_a_protocol_may_be_upgraded_to_a_relay,
+                c71a_a_protocol_may_be_upgraded_to_a_relay needs slices,
                 c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut,
                 c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long,
                 c169b_messages_past_the_rate_wait_and_none_is_lost,
-                c169b_a_throttle_is_a_pause_of_its_own,
+                c169b_a_throttle_is_a_pause_of_its_own needs slices,
             ]
             datagrams: [
                 c155_each_datagram_is_one_call_even_an_empty_one,
@@ -279,201 +325,72 @@ macro_rules! all_facts {
                 c158_a_port_starts_and_stops_in_order,
                 c158_a_port_that_stops_sends_what_waits_and_delivers_nothing,
                 c158_a_stopped_reactor_closes_its_ports,
-                c159_a_refusal_is_connection_refused_and_the_port_stays_open,
+                c159_a_refusal_is_connection_refused_and_the_port_stays_open needs refusals,
                 c159_only_the_peer_of_a_port_is_heard,
-                c160_the_senders_full_address_is_reported,
+                c160_the_senders_full_address_is_reported needs ip,
                 c160a_a_pause_holds_at_once_and_loses_nothing,
                 c160b_calls_into_a_protocol_run_in_the_turn_and_end_with_the_port,
-                c160c_members_of_a_group_get_its_datagrams_until_they_leave,
-                c160d_an_answer_comes_from_the_address_that_was_asked,
+                c160c_members_of_a_group_get_its_datagrams_until_they_leave needs ip,
+                c160d_an_answer_comes_from_the_address_that_was_asked needs ip,
                 c160e_a_snapshot_counts_datagrams,
             ]
             requests: [
-                c02a_each_request_takes_effect_in_each_callback_of_its_protocol,
-                c08_each_request_in_connection_lost_does_nothing,
+                c02a_each_request_takes_effect_in_each_callback_of_its_protocol needs joint_halves,
+                c08_each_request_in_connection_lost_does_nothing needs joint_halves,
                 c160f_each_request_of_a_port_takes_effect_in_each_of_its_callbacks,
                 c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing,
-                c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket,
+                c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket needs ip,
             ]
             producers: [
-                c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,
-                c65_the_marks_can_be_set,
-                c65_the_pause_comes_from_the_turn,
-                c65_a_relay_holds_no_more_than_one_read_past_the_mark,
+                c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib needs exact_wire,
+                c65_the_marks_can_be_set needs exact_wire,
+                c65_the_pause_comes_from_the_turn needs capacity,
+                c65_a_relay_holds_no_more_than_one_read_past_the_mark needs room streamed,
                 c65_is_full_is_immediate,
                 c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty,
-                c66_the_first_request_comes_from_the_turn,
+                c66_the_first_request_comes_from_the_turn needs counted_calls,
                 c67_a_second_producer_is_refused_and_the_first_stays,
-                c68_a_producer_registered_after_the_end_is_stopped_by_the_turn,
-                c69_stop_producing_comes_before_connection_lost,
+                c68_a_producer_registered_after_the_end_is_stopped_by_the_turn needs resets,
+                c69_stop_producing_comes_before_connection_lost needs resets,
                 c70_a_producer_may_write_and_unregister_while_it_is_resumed,
-                c71_drained_fires_at_the_low_mark,
+                c71_drained_fires_at_the_low_mark needs exact_wire,
                 c71_flushed_fires_when_everything_is_sent,
-                c71_drained_fails_with_the_connection,
-                c71_past_the_hard_cap_the_connection_overflows,
+                c71_drained_fails_with_the_connection needs breaking,
+                c71_past_the_hard_cap_the_connection_overflows needs resets,
                 c71_without_a_cap_write_takes_everything,
             ]
         }
     };
 }
 
-/// Facts that have no meaning for pipes, beside those that need resets.
-const NOT_OVER_PIPES: [&str; 20] = [
-    // A close does not wait for the peer.
-    "c04_nothing_is_delivered_after_lose_connection",
-    "c05_an_error_ends_the_drain_and_keeps_the_reason",
-    "c05_connection_lost_comes_at_the_peers_fin",
-    "c05_the_drain_ends_at_one_mebibyte",
-    "c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin",
-    "c105b_a_drain_ends_when_its_connections_have_finished",
-    "c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second",
-    "c105b_the_patience_of_a_drain_can_be_set",
-    "c20b_a_fin_held_back_by_a_pause_counts",
-    "c62_when_both_halves_are_closed_the_connection_ends",
-    // Their halves end apart from each other, and they know no reset.
-    "c02a_each_request_takes_effect_in_each_callback_of_its_protocol",
-    "c08_each_request_in_connection_lost_does_nothing",
-    // They come from no port.
-    "c105a_a_drain_closes_its_port_and_asks_its_connections_alone",
-    // They have no address, no socket and no socket's options.
-    "c46_host_and_peer_stay_readable",
-    "c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket",
-    "c64b_options_are_read_back_where_there_is_a_socket",
-    // They hold less than the high mark.
-    "c65_the_pause_comes_from_the_turn",
-    // Their peer can't break them.
-    "c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else",
-    "c56_a_failed_write_does_not_hide_received_bytes",
-    "c71_drained_fails_with_the_connection",
-];
-
-/// Facts that have no meaning for terminals, beside those that have none for pipes.
-const NOT_OVER_TERMINALS: [&str; 29] = [
-    // Their halves can't be closed apart: the peer hears of no end of a half, and after its own end it
-    // reads nothing.
-    "c05_a_close_after_the_peers_fin_has_no_drain",
-    "c06_a_producer_that_registers_while_closing_is_stopped",
-    "c06_a_registered_producer_writes_on_until_it_unregisters",
-    "c06_writes_after_lose_write_connection_are_dropped",
-    "c105b_what_a_question_panics_with_loses_that_connection_alone",
-    "c12_lose_connection_resumes_a_paused_producer",
-    "c12_lose_write_connection_waits_for_a_producer",
-    "c15a_the_idle_timeout_stays_in_force_after_the_peers_fin",
-    "c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off",
-    "c17a_a_requested_end_is_not_a_reset",
-    "c20a_after_lose_connection_no_reading_callback_comes",
-    "c20b_done_says_who_closed_first",
-    "c44_a_panic_in_any_callback_loses_that_connection",
-    "c44_fail_in_any_callback_loses_that_connection",
-    "c50a_the_next_protocol_is_told_of_an_end_that_was_told_before",
-    "c58_after_read_closed_writing_goes_on",
-    "c58_without_read_closed_the_connection_closes_and_flushes",
-    "c60_lose_write_connection_flushes_then_calls_write_closed",
-    "c61_a_panic_in_read_closed_or_write_closed_loses_the_connection",
-    // What was not read yet is lost when the peer hangs up.
-    "c23_the_peers_close_is_done_by_peer",
-    "c54_a_fin_is_noticed_on_resume",
-    "c55_a_fin_during_a_pause_comes_after_its_bytes",
-    "c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them",
-    "c55a_the_peers_end_is_heard_during_a_pause",
-    "c56_pending_input_is_delivered_before_the_end",
-    // They hold a few KiB, and give at most 4 at a time.
-    "c15_progress_postpones_the_close_deadline",
-    "c52_a_pause_inside_data_received_holds_at_once",
-    "c57_a_busy_connection_gets_one_read_a_turn",
-    "c65_a_relay_holds_no_more_than_one_read_past_the_mark",
-];
-
-/// Facts about resets at will, which UNIX sockets don't have: a system resets them only where one
-/// closes with unread input.
-const NEED_RESETS: [&str; 23] = [
-    "c01_connection_lost_comes_exactly_once",
-    "c08_calls_inside_and_after_connection_lost_do_nothing",
-    "c12_the_close_deadline_bounds_a_silent_producer",
-    "c14_unregistering_after_the_peer_has_gone_does_nothing",
-    "c15_a_close_without_progress_ends_after_30_s",
-    "c15a_a_silent_peer_times_out",
-    "c15a_the_idle_timeout_drops_unsent_bytes",
-    "c17_abort_connection_drops_unsent_bytes_and_resets",
-    "c17a_an_unrequested_end_is_a_reset",
-    "c19_a_panic_or_fail_after_abort_is_the_reason",
-    "c20b_the_first_reason_in_the_list_wins",
-    "c24_a_reset_is_lost_with_its_io_error",
-    "c26_an_abort_is_aborted_here_and_lost_there",
-    "c37_a_client_ends_in_order",
-    "c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows",
-    "c50_an_object_may_use_every_handle_while_it_is_dropped",
-    "c55_a_reset_is_noticed_while_paused",
-    "c55_bytes_before_a_reset_are_delivered",
-    "c56_an_error_after_the_fin_is_lost_not_done",
-    "c68_a_producer_registered_after_the_end_is_stopped_by_the_turn",
-    "c69_stop_producing_comes_before_connection_lost",
-    "c71_past_the_hard_cap_the_connection_overflows",
-    "c71a_a_relay_passes_a_reset_on",
-];
-
-/// Facts that have no meaning over TLS, or that a test cannot see there.
-const NOT_OVER_TLS: [&str; 20] = [
-    // The driver's calls are counted, and a handshake and a farewell are calls too.
-    "c06_writes_after_lose_connection_are_dropped",
-    "c06_writes_after_lose_write_connection_are_dropped",
-    "c10_an_empty_write_does_nothing",
-    "c14_unregistering_after_the_peer_has_gone_does_nothing",
-    "c66_the_first_request_comes_from_the_turn",
-    // The peer does nothing, so there is no handshake.
-    "c23_the_peers_close_is_done_by_peer",
-    "c36_a_client_starts_in_order",
-    "c36_nothing_is_called_inside_connect",
-    "c38_a_retry_after_failure_keeps_the_factory_started",
-    "c43_connect_fails_with_no_protocol",
-    "c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_protocol_panics",
-    "c44_a_panic_in_build_protocol_drops_that_connection",
-    "c51_connect_in_another_state_is_an_error",
-    // The wire holds more bytes than were written.
-    "c05_the_drain_ends_at_one_mebibyte",
-    "c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib",
-    "c65_the_marks_can_be_set",
-    "c71_drained_fires_at_the_low_mark",
-    // A record that was cut is not delivered in part, and a whole one is longer than a read.
-    "c65_a_relay_holds_no_more_than_one_read_past_the_mark",
-    "c55_bytes_before_a_reset_are_delivered",
-    "c56_a_failed_write_does_not_hide_received_bytes",
-];
-
-/// Facts about the time since the last progress. Layers fill the buffers of a real system piece by
-/// piece, and it may take one more piece after the test's clock has moved.
-const FILLS_PIECE_BY_PIECE: [&str; 4] = [
-    "c15_progress_postpones_the_close_deadline",
-    "c15_the_close_deadline_can_be_set_and_switched_off",
-    "c15a_after_lose_connection_only_the_close_deadline_counts",
-    "c16_a_second_lose_connection_does_nothing",
-];
-
-/// Runs the suite on a driver.
+/// Runs the suite on a driver, with one kind of connections.
 macro_rules! driver_suite {
-    ($driver:ident, $kit:expr) => {
+    ($driver:ident, $kind:ident, $kit:expr) => {
         mod $driver {
-            all_facts!($kit);
+            all_facts!($kind, $kit);
         }
     };
 }
 
-driver_suite!(mio, crate::suite::kit::Kit::mio());
+driver_suite!(mio, tcp, crate::suite::kit::Kit::mio());
 driver_suite!(
     memory_readiness,
+    tcp,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
 );
 driver_suite!(
     memory_completion,
+    tcp,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
 );
-driver_suite!(sim, crate::suite::kit::Kit::sim());
+driver_suite!(sim, tcp, crate::suite::kit::Kit::sim());
 
 // With answers that leave together, which makes no difference to a connection.
 
-driver_suite!(mio_together, crate::suite::kit::Kit::mio().answers(couplet::Answers::Together));
+driver_suite!(mio_together, tcp, crate::suite::kit::Kit::mio().answers(couplet::Answers::Together));
 driver_suite!(
     memory_readiness_together,
+    tcp,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
         .answers(couplet::Answers::Together)
 );
@@ -482,39 +399,50 @@ driver_suite!(
 
 driver_suite!(
     mio_layered,
+    tcp,
     crate::suite::kit::Kit::mio().over(crate::suite::kit::Under::PassThrough)
 );
 driver_suite!(
     memory_readiness_layered,
+    tcp,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
         .over(crate::suite::kit::Under::PassThrough)
 );
 driver_suite!(
     memory_completion_layered,
+    tcp,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
         .over(crate::suite::kit::Under::PassThrough)
 );
 driver_suite!(
     sim_layered,
+    tcp,
     crate::suite::kit::Kit::sim().over(crate::suite::kit::Under::PassThrough)
 );
 driver_suite!(
     memory_readiness_in_bytes,
+    bytes,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
         .over(crate::suite::kit::Under::SingleBytes)
 );
 driver_suite!(
     memory_completion_in_bytes,
+    bytes,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
         .over(crate::suite::kit::Under::SingleBytes)
 );
 // And over TLS, with B's own at the other end.
 
 #[cfg(any(feature = "tls", feature = "ring"))]
-driver_suite!(mio_tls, crate::suite::kit::Kit::mio().over(crate::suite::kit::Under::Tls));
+driver_suite!(
+    mio_tls,
+    tls_sockets,
+    crate::suite::kit::Kit::mio().over(crate::suite::kit::Under::Tls)
+);
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(
     memory_readiness_tls,
+    tls,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
         .over(crate::suite::kit::Under::Tls)
         .answers(couplet::Answers::Together)
@@ -522,35 +450,38 @@ driver_suite!(
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(
     memory_completion_tls,
+    tls,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
         .over(crate::suite::kit::Under::Tls)
 );
 #[cfg(any(feature = "tls", feature = "ring"))]
-driver_suite!(sim_tls, crate::suite::kit::Kit::sim().over(crate::suite::kit::Under::Tls));
+driver_suite!(sim_tls, tls, crate::suite::kit::Kit::sim().over(crate::suite::kit::Under::Tls));
 
 // The same over UNIX sockets.
 #[cfg(unix)]
-driver_suite!(mio_unix, crate::suite::kit::Kit::mio().unix());
+driver_suite!(mio_unix, unix_sockets, crate::suite::kit::Kit::mio().unix());
 driver_suite!(
     memory_readiness_unix,
+    unix,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness).unix()
 );
 driver_suite!(
     memory_completion_unix,
+    unix,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion).unix()
 );
-driver_suite!(sim_unix, crate::suite::kit::Kit::sim().unix());
+driver_suite!(sim_unix, unix, crate::suite::kit::Kit::sim().unix());
 
 // Over pairs of pipes.
 #[cfg(unix)]
-driver_suite!(mio_pipes, crate::suite::kit::Kit::mio().pipes());
+driver_suite!(mio_pipes, pipes, crate::suite::kit::Kit::mio().pipes());
 
 // Over terminals in raw mode.
 #[cfg(unix)]
-driver_suite!(mio_terminals, crate::suite::kit::Kit::mio().terminal());
+driver_suite!(mio_terminals, terminals, crate::suite::kit::Kit::mio().terminal());
 
 // Inside another loop, which turns it only when it is told to.
 #[cfg(unix)]
-driver_suite!(mio_embedded, crate::suite::kit::Kit::mio().embedded());
+driver_suite!(mio_embedded, tcp, crate::suite::kit::Kit::mio().embedded());
 #[cfg(unix)]
-driver_suite!(mio_unix_embedded, crate::suite::kit::Kit::mio().unix().embedded());
+driver_suite!(mio_unix_embedded, unix_sockets, crate::suite::kit::Kit::mio().unix().embedded());

@@ -102,9 +102,6 @@ pub(crate) fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers(kit: 
 }
 
 pub(crate) fn c52_pauses_and_resumes_lose_no_bytes(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let big = kit.big();
     for by_a_tell in [true, false] {
         let mut rig = kit.rig();
@@ -397,9 +394,6 @@ pub(crate) fn c64b_a_connection_was_made_at_the_time_of_that_turn(kit: Kit) {
 }
 
 pub(crate) fn c56_pending_input_is_delivered_before_the_end(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.read_buffer(CHUNK).rig();
     let (a, b) = rig.accept(Script::new().on(On::Data, |t| t.write("answer")));
     let data = &kit.big()[..20_000];
@@ -448,9 +442,6 @@ pub(crate) fn c56_an_error_after_the_fin_is_lost_not_done(kit: Kit) {
 }
 
 pub(crate) fn c57_one_read_is_at_most_the_loops_buffer(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.read_buffer(CHUNK).rig();
     let (a, b) = rig.accept(Script::new());
     let data = &kit.big()[..10_000];
@@ -478,9 +469,6 @@ fn largest(a: &A) -> usize {
 }
 
 pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.read_buffer(CHUNK).rig();
     let (a1, b1) = rig.accept(Script::new());
     let (a2, b2) = rig.accept(Script::new());

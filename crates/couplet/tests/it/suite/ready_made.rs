@@ -121,9 +121,6 @@ pub(crate) fn c71a_a_relay_holds_no_more_than_the_mark_and_one_read(kit: Kit) {
 }
 
 pub(crate) fn c71a_a_protocol_may_be_upgraded_to_a_relay(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.rig();
     let target = rig.peer_port();
     let a = rig.end();
@@ -273,9 +270,6 @@ pub(crate) fn c169b_messages_past_the_rate_wait_and_none_is_lost(kit: Kit) {
 }
 
 pub(crate) fn c169b_a_throttle_is_a_pause_of_its_own(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.rig();
     let script = Script::new().once(On::Data, |transport| {
         transport.throttle(Duration::from_secs(1));

@@ -551,9 +551,6 @@ pub(crate) fn c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing(kit: 
 }
 
 pub(crate) fn c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket(kit: Kit) {
-    if kit.is_unix() {
-        return;
-    }
     let mut rig = kit.rig();
     let local = std::net::Ipv4Addr::LOCALHOST;
     let any = std::net::SocketAddr::from(([0, 0, 0, 0], 0));

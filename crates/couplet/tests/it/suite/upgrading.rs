@@ -26,9 +26,6 @@ fn upgraded(rig: &mut Rig, next: Script) -> (A, A, B) {
 }
 
 pub(crate) fn c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     for role in BOTH_ROLES {
         let mut rig = kit.rig();
         let (next, log) = (rig.end(), rig.end().log);
@@ -68,9 +65,6 @@ pub(crate) fn c50a_an_upgrade_from_outside_comes_before_more_bytes(kit: Kit) {
 }
 
 pub(crate) fn c50a_unread_bytes_come_first(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.rig();
     let (a, next, b) = upgraded(&mut rig, Script::new());
     b.send(b"x");
@@ -82,9 +76,6 @@ pub(crate) fn c50a_unread_bytes_come_first(kit: Kit) {
 }
 
 pub(crate) fn c50a_a_pause_holds_the_unread_bytes(kit: Kit) {
-    if kit.cuts_slices() {
-        return;
-    }
     let mut rig = kit.rig();
     let (_a, next, b) = upgraded(&mut rig, Script::new().on(On::Made, Transport::pause_producing));
     b.send(b"x");
