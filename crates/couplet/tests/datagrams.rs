@@ -366,7 +366,7 @@ fn in_a_namespace(test: &str) -> bool {
     let ended = command.output().expect("it is installed");
     let said = String::from_utf8_lossy(&ended.stderr);
     if said.contains("unshare failed") {
-        needed::missing("the right to make network namespaces");
+        needed::missing("right to make network namespaces");
         return false;
     }
     assert!(ended.status.success(), "{said}{}", String::from_utf8_lossy(&ended.stdout));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::kit::{Server, couplet, has, run};
+use crate::kit::{Server, couplet, has, missing, run};
 use crate::peers::peer;
 
 /// Longer than any answer takes.
@@ -169,7 +169,7 @@ fn a_service_is_not_answered() {
     // As root a client may have such a port too.
     let Some(service) = (600..1024).find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok())
     else {
-        return;
+        return missing("right to take a port below 1024");
     };
     let (echo, address) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
     service.send_to(b"x", address).unwrap();

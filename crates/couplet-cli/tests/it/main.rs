@@ -24,6 +24,8 @@ mod http;
 mod inherited;
 mod kit;
 mod namespace;
+#[path = "../../../couplet/tests/needed/mod.rs"]
+mod needed;
 mod peers;
 mod proxy;
 mod rfc9110;

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::kit::{Running, has};
+use crate::kit::{Running, has, missing};
 
 /// Whether namespaces can be made here; in CI they must be.
 fn has_namespaces() -> bool {
@@ -13,9 +13,8 @@ fn has_namespaces() -> bool {
     let made =
         Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]).output();
     let can = made.is_ok_and(|made| made.status.success());
-    assert!(can || std::env::var_os("CI").is_none(), "namespaces can't be made in CI");
     if !can {
-        eprintln!("skipped: this user can't make namespaces");
+        missing("right to make namespaces");
     }
     can
 }

@@ -60,6 +60,7 @@ mod serial;
 mod services;
 mod shared_ports;
 mod sim;
+mod skipped;
 mod smoke;
 mod snapshot;
 mod streams;

@@ -17,8 +17,10 @@ pub(crate) use process::{Ended, Running, Server, couplet, run};
 pub(crate) use socket::{Client, Upstream, has_ipv6, serve_raw, unused_port};
 pub(crate) use terminal::Terminal;
 
-/// What takes longer is taken to hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use crate::needed::{has, missing};
+
+/// What takes longer is taken to hang; a test says so before its own time is over.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) fn now() -> Instant {
     Instant::now()
@@ -80,16 +82,4 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
-}
-
-/// True if `program` is installed. A missing one is a visible skip, and an error in CI.
-pub(crate) fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    assert!(found || std::env::var_os("CI").is_none(), "CI lacks the program {program}");
-    if !found {
-        // Not `eprintln`, whose output the harness captures when a test passes.
-        let _ = writeln!(std::io::stderr(), "skipped: there is no {program} here");
-    }
-    found
 }

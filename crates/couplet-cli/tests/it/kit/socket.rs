@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::PATIENCE;
+use super::{PATIENCE, missing};
 
 /// One end of a connection. Every call blocks, with a timeout.
 #[derive(Debug)]
@@ -139,9 +139,14 @@ impl Upstream {
     }
 }
 
-/// True if this machine has IPv6, at least on its loopback interface.
+/// True if this machine has IPv6, at least on its loopback interface. Without, it is a skip as that of
+/// a program.
 pub(crate) fn has_ipv6() -> bool {
-    TcpListener::bind("[::1]:0").is_ok()
+    let has = TcpListener::bind("[::1]:0").is_ok();
+    if !has {
+        missing("IPv6");
+    }
+    has
 }
 
 /// A port without a listener. It stays taken while the guard lives: bound, not listening.
