@@ -223,7 +223,7 @@ async fn serve_http2<S, B>(
     io: Io,
     handler: Handler<S>,
     server: &Server<S>,
-    watch: &Watch,
+    watch: &Rc<Watch>,
     ending: &Ending,
 ) -> Result<()>
 where
@@ -231,10 +231,13 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
     let mut serving = Box::pin(server.http2.serve_connection(io, handler));
-    let mut is_finishing = false;
+    let (mut is_finishing, mut is_draining) = (false, false);
     poll_fn(|cx| {
-        let is_asked = watch.asked(cx) == Asked::Finish || watch.transport().is_draining();
-        if !is_finishing && is_asked {
+        if !is_draining && watch.transport().is_draining() {
+            is_draining = true;
+            watch.drain();
+        }
+        if !is_finishing && watch.asked(cx) == Asked::Finish {
             is_finishing = true;
             #[cfg(feature = "websocket")]
             watch.finish();

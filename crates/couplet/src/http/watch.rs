@@ -25,6 +25,10 @@ const NOWHERE: u32 = u32::MAX;
 /// After so long without a request, the client has read the last answer, or will not.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// How long a client of HTTP/2 without requests may take to agree to the end of its connection during a
+/// drain.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The shortest piece of a body that is sent from where it lies, in bytes.
 const LENT: usize = 8 * 1024;
 
@@ -353,6 +357,15 @@ impl Watch {
         self.is_fresh.get() || self.transport.reactor().now() >= self.since.get() + SETTLED
     }
 
+    /// A drain has begun: the connection ends after its requests.
+    pub(super) fn drain(self: &Rc<Self>) {
+        let now = self.transport.reactor().now();
+        self.asked.set(Asked::Finish);
+        self.since.set(now);
+        self.cancel_timer();
+        self.arm(now);
+    }
+
     /// The connection speaks another protocol from now on, or has ended.
     pub(super) fn stop(&self) {
         self.cancel_timer();
@@ -378,6 +391,7 @@ impl Watch {
         let often = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
         let is_idle = self.is_http1.get() && self.is_idle();
         let often = if is_idle { often } else { often.min(LOOKS) };
+        let often = if self.transport.is_draining() { often.min(FAREWELL) } else { often };
         // What began since the last look is due later than this; what began before may be due earlier.
         let next = self.due().map_or(often, |due| due.saturating_duration_since(now).min(often));
         let weak = Rc::downgrade(self);
@@ -419,6 +433,9 @@ impl Watch {
     /// How long the client may take over what is its turn.
     fn patience(&self) -> Duration {
         let HttpOptions { header_timeout, keep_alive, .. } = *self.options;
+        if !self.is_http1.get() && self.transport.is_draining() {
+            return FAREWELL.min(keep_alive);
+        }
         if self.in_head.get() && self.is_http1.get() { header_timeout } else { keep_alive }
     }
 
@@ -484,6 +501,8 @@ impl Watch {
             self.tell("a request was refused", &"its head did not come in time");
             self.transport.write(TOO_SLOW);
         }
+        // A client that was silent for so long does not answer the end of the stream either.
+        self.transport.set_close_at_once(self.transport.is_draining());
         self.transport.lose_connection();
         false
     }

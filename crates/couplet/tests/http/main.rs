@@ -17,6 +17,7 @@ mod cut;
 #[cfg(feature = "decompression")]
 mod decompression;
 mod determined;
+mod drains;
 mod h2_frames;
 mod h2_servers;
 mod hostile;

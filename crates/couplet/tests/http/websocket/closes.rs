@@ -7,6 +7,7 @@ use couplet::http::websocket::{WebSocket, WebSocketError, WebSocketOptions, code
 use couplet::{Failure, Reactor, Result};
 
 use super::kit::*;
+use crate::needed::{Folder, SelfSigned};
 
 /// How a WebSocket looked to one end when it was over: the messages, the code and the error that came.
 type Seen = Rc<RefCell<Option<(usize, Option<u16>, Option<String>)>>>;
@@ -187,6 +188,42 @@ fn a_close_with_a_code_or_a_reason_that_cant_be_sent_does_nothing() {
         socket.close(1000, &"x".repeat(123)).await?;
         Ok(())
     });
+}
+
+#[test]
+fn c105b_a_drain_asks_idle_sockets_over_tls_and_waits_for_their_answer() {
+    let folder = Folder::new();
+    let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let at = format!("tls:0:interface=127.0.0.1:cert={file}");
+            let port = serve(&reactor, &at, WebSocketOptions::default(), echo)?;
+            let number = port.host().port().expect("a TCP port");
+            let to = format!("tls:127.0.0.1:{number}:ca={file}:servername=localhost:alpn=http/1.1");
+            let mut idle = Raw::new(reactor.connect_stream(&*to).await?);
+            let mut silent = Raw::new(reactor.connect_stream(&*to).await?);
+            for raw in [&mut idle, &mut silent] {
+                raw.write(HELLO).await?;
+                assert!(raw.head().await?.starts_with("HTTP/1.1 101 "));
+            }
+            reactor.sleep(secs(20)).await?;
+            let began = reactor.now();
+            let drained = port.drain(secs(60));
+            assert_eq!(
+                idle.frame().await?,
+                Some(Frame::of(FIN | CLOSE, close(1001, "going away")))
+            );
+            idle.write(masked(FIN | CLOSE, close(1001, ""))).await?;
+            assert_eq!((idle.frames().await?, reactor.now()), (vec![], began));
+            drop(idle);
+            let drained = drained.await?;
+            assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
+            drop(silent);
+            Ok(())
+        })
+    });
+    ran.expect("the program succeeds");
 }
 
 #[test]
