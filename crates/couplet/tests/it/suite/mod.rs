@@ -338,6 +338,7 @@ macro_rules! all_facts {
                 c02a_each_request_takes_effect_in_each_callback_of_its_protocol needs joint_halves,
                 c08_each_request_in_connection_lost_does_nothing needs joint_halves,
                 c160f_each_request_of_a_port_takes_effect_in_each_of_its_callbacks,
+                c160f_each_request_of_a_port_takes_effect_in_connection_refused needs ip,
                 c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing,
                 c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket needs ip,
             ]

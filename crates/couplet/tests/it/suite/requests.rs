@@ -1,14 +1,17 @@
 //! Rows 2a and 160f: each request of each handle, made inside each callback of its own protocol.
 
+use std::cell::Cell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::driver::CloseMode;
 use couplet::{
     Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport,
-    Producer, ProducerKind, Transport,
+    Group, Producer, ProducerKind, Transport,
 };
 
-use super::kit::{Kit, LOOPBACK, Rig};
+use super::kit::{Kit, LOOPBACK, Rig, own_address};
 use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Log, On, Recorder, Script};
 
@@ -20,6 +23,9 @@ struct Asked {
     log: Log,
     /// Logs the callbacks of an upgrade's protocol.
     next: A,
+    /// One end of a pipe, whose other one was sent.
+    #[cfg(unix)]
+    pipe: Rc<Cell<Option<std::io::PipeReader>>>,
 }
 
 /// A request: how it is made in a callback, and how its effect is seen.
@@ -233,6 +239,98 @@ const REQUESTS: &[Request] = &[
         },
     },
     Request {
+        name: "set_tcp_keep_alive",
+        ask: |t, _| t.set_tcp_keep_alive(Some(SECOND)),
+        check: |c| {
+            c.rig.turns(2);
+            let is_tcp = c.rig.kit.has_sockets() && !c.rig.kit.is_unix();
+            assert_eq!(c.a.transport().tcp_keep_alive(), is_tcp.then_some(true));
+        },
+    },
+    Request {
+        name: "set_reset_unless_closed",
+        ask: |t, _| t.set_reset_unless_closed(true),
+        check: |c| {
+            c.a.tell(|_| panic!("on purpose"));
+            if c.on == On::WriteClosed {
+                c.b.fin();
+            }
+            assert_eq!(c.rig.lost(c.a), "Panicked(on purpose)");
+            // After our end of the stream it has no effect.
+            let resets = c.rig.counts(c.a).closes == [CloseMode::Reset];
+            assert!(resets || c.on == On::WriteClosed);
+        },
+    },
+    #[cfg(unix)]
+    Request {
+        name: "send_descriptor",
+        ask: |t, asked| {
+            let (reader, writer) = std::io::pipe().expect("the system has pipes");
+            rustix::io::ioctl_fionbio(&reader, true).expect("it is open");
+            asked.pipe.set(Some(reader));
+            let sent = t.send_descriptor(writer.into());
+            asked.log.note(if sent.is_ok() { "asked: ok" } else { "asked: refused" });
+            t.write(b"asked");
+        },
+        check: |c| {
+            let takes = c.rig.kit.is_unix() && c.on != On::WriteClosed;
+            let wanted = if takes { "asked: ok" } else { "asked: refused" };
+            assert_eq!(c.asked.log.entries(), [wanted]);
+            let mut pipe = c.asked.pipe.take().expect("the request was made");
+            let mut is_closed = || std::io::Read::read(&mut pipe, &mut [0]).is_ok();
+            // The only other one is B's, which takes no descriptor with the bytes.
+            c.rig.turns(5);
+            let is_sent = takes && c.rig.kit.has_sockets();
+            assert!(is_closed() || is_sent);
+            c.arrives();
+            assert!(is_closed());
+        },
+    },
+    Request {
+        name: "start_layer",
+        ask: |t, asked| {
+            let started = t.start_layer(super::sealed::tls(false, t.reactor().now()));
+            asked.log.note(if started.is_ok() { "asked: ok" } else { "asked: refused" });
+        },
+        check: |c| match c.on {
+            On::WriteClosed => assert_eq!(c.asked.log.entries(), ["asked: refused"]),
+            // It is told of the end first.
+            On::ReadClosed => c.fails(),
+            _ => {
+                let b = c.b;
+                c.rig.until("a ClientHello", || {
+                    b.take_all();
+                    b.got().starts_with(&[22, 3, 1])
+                });
+                assert!(c.a.transport().is_starting_layer());
+            }
+        },
+    },
+    Request {
+        name: "start_tls",
+        ask: |t, asked| {
+            let started = t.start_tls(super::sealed::server());
+            asked.log.note(if started.is_ok() { "asked: ok" } else { "asked: refused" });
+        },
+        check: |c| match c.on {
+            On::WriteClosed => assert_eq!(c.asked.log.entries(), ["asked: refused"]),
+            _ => {
+                if c.on != On::ReadClosed {
+                    c.b.send(b"no ClientHello");
+                }
+                c.fails();
+            }
+        },
+    },
+    Request {
+        name: "upgrade_with",
+        ask: |t, asked| t.upgrade_with(asked.next.plays(Script::new().aware()), b"unread"),
+        check: |c| {
+            let next = c.asked.next.clone();
+            c.rig.until("the unread bytes", || next.received() == b"unread");
+        },
+    },
+    Request {
         name: "upgrade",
         ask: |t, asked| t.upgrade(asked.next.plays(Script::new().aware())),
         check: |c| {
@@ -262,6 +360,16 @@ impl Checked<'_> {
         }
         let lost = self.rig.lost(self.a);
         assert!(lost.starts_with(reason), "{lost}");
+    }
+
+    /// The handshake does.
+    fn fails(&mut self) {
+        self.rig.take_to_the_end(self.b);
+        if self.on != On::ReadClosed {
+            self.b.fin();
+        }
+        let lost = self.rig.lost(self.a);
+        assert!(lost.starts_with("Tls") || lost == "Lost", "{lost}");
     }
 
     fn is_done(&mut self) {
@@ -378,6 +486,9 @@ pub(crate) fn c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
         let fate = asked.log.entries();
         match request.name {
             "drained" | "flushed" | "peer_ended" | "ask" => assert_eq!(fate, ["asked: failed"]),
+            "send_descriptor" => assert_eq!(fate, ["asked: refused"]),
+            // As a close does before it.
+            "start_layer" | "start_tls" => assert_eq!(fate, ["asked: ok"]),
             "register_producer" => assert_eq!(fate, ["stopped"]),
             "set_write_marks" => assert_eq!(fate, ["full: false"]),
             _ => assert!(fate.is_empty(), "{fate:?}"),
@@ -392,6 +503,8 @@ pub(crate) fn c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
 enum At {
     Start,
     Datagram,
+    /// What was sent to its peer.
+    Refused,
     Stop,
 }
 
@@ -423,6 +536,10 @@ impl DatagramProtocol for Port {
         self.play(At::Datagram, transport);
     }
 
+    fn connection_refused(&mut self, transport: &DatagramTransport) {
+        self.play(At::Refused, transport);
+    }
+
     fn stop_protocol(&mut self, transport: &DatagramTransport) {
         self.play(At::Stop, transport);
     }
@@ -450,6 +567,16 @@ const OF_PORTS: &[(&str, AskOfPort, &[&str])] = &[
             log.watch("two", t.set_option(DatagramOption::Broadcast(false)));
         },
         &["one: ok", "two: ok"],
+    ),
+    (
+        "groups",
+        |t, log| {
+            let group = Group::new([239, 255, 155, 162]).interface(Ipv4Addr::LOCALHOST);
+            log.watch("joined", t.join_group(group));
+            log.watch("left", t.leave_group(group));
+            log.watch("leaves by", t.set_outgoing_interface(Ipv4Addr::LOCALHOST));
+        },
+        &["joined: ok", "left: ok", "leaves by: ok"],
     ),
     (
         "stop_listening",
@@ -488,6 +615,9 @@ const OF_PORTS: &[(&str, AskOfPort, &[&str])] = &[
     ),
 ];
 
+/// UNIX sockets have no such options.
+const NEED_IP: [&str; 3] = ["set_option", "two options", "groups"];
+
 /// A port in whose callback the request is made, and another that sends to it.
 fn port_with(rig: &Rig, at: At, ask: AskOfPort) -> (DatagramPort<Port>, DatagramPort<Port>, Log) {
     let log = Log::default();
@@ -500,7 +630,7 @@ fn port_with(rig: &Rig, at: At, ask: AskOfPort) -> (DatagramPort<Port>, Datagram
 pub(crate) fn c160f_each_request_of_a_port_takes_effect_in_each_of_its_callbacks(kit: Kit) {
     for at in [At::Start, At::Datagram] {
         for (name, ask, effects) in OF_PORTS {
-            if kit.is_unix() && name.contains("option") {
+            if kit.is_unix() && NEED_IP.contains(name) {
                 continue;
             }
             let mut rig = kit.rig();
@@ -525,6 +655,34 @@ pub(crate) fn c160f_each_request_of_a_port_takes_effect_in_each_of_its_callbacks
     }
 }
 
+pub(crate) fn c160f_each_request_of_a_port_takes_effect_in_connection_refused(kit: Kit) {
+    for (name, ask, effects) in OF_PORTS {
+        let mut rig = kit.rig();
+        let _named = Named(name);
+        let quiet = || Port { log: Log::default(), at: At::Refused, ask: None };
+        let there = rig.reactor.listen_udp(own_address(162, 0), quiet()).expect("a free port");
+        let to = there.host().socket_addr().expect("an address");
+        drop(there.stop_listening());
+        rig.turns(2);
+        let log = Log::default();
+        let asking = Port { log: log.clone(), at: At::Refused, ask: Some(*ask) };
+        let port = rig.reactor.connect_udp(to, asking).expect("there is a route");
+        port.send("to nobody").expect("there is room");
+        rig.until("the callback", || log.has("Refused"));
+        let peer = rig.reactor.listen_udp(to, quiet()).expect("the port is free");
+        if *name == "pause and resume" {
+            peer.send_to("a last one", port.host()).expect("there is room");
+            rig.turns(5);
+            assert!(!log.has("a last one"), "it paused");
+        }
+        rig.turns(2);
+        rig.pass(SECOND);
+        // It may send to its peer alone.
+        let effects = if *name == "send_to" { &["refused"] } else { *effects };
+        rig.until("the effects", || effects.iter().all(|effect| log.has(effect)));
+    }
+}
+
 pub(crate) fn c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing(kit: Kit) {
     for (name, ask, _) in OF_PORTS {
         let mut rig = kit.rig();
@@ -541,6 +699,7 @@ pub(crate) fn c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing(kit: 
             "send_to" | "tell" => &["refused"],
             "set_option" => &["option: failed"],
             "two options" => &["one: failed", "two: failed"],
+            "groups" => &["joined: failed", "left: failed", "leaves by: failed"],
             "stop_listening" => &["stops already"],
             "ask" => &["asked: failed"],
             _ => &[],
@@ -552,7 +711,7 @@ pub(crate) fn c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing(kit: 
 
 pub(crate) fn c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket(kit: Kit) {
     let mut rig = kit.rig();
-    let local = std::net::Ipv4Addr::LOCALHOST;
+    let local = Ipv4Addr::LOCALHOST;
     let any = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     let (log, got) = (Log::default(), Rc::new(std::cell::RefCell::new(Vec::new())));
     let answers = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
@@ -564,10 +723,7 @@ pub(crate) fn c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket
         seen.borrow_mut().push((datagram.data.to_vec(), datagram.from.clone()));
     };
     let asks = rig.reactor.listen_udp(LOOPBACK, notes).expect("a free port");
-    log.watch(
-        "joined",
-        member.join_group(couplet::Group::new([239, 255, 155, 161]).interface(local)),
-    );
+    log.watch("joined", member.join_group(Group::new([239, 255, 155, 161]).interface(local)));
     log.watch("leaves by", asks.set_outgoing_interface(local));
     rig.until("a member", || log.len() == 2);
     assert!(log.has("joined: ok"), "{:?}", log.entries());

@@ -29,6 +29,11 @@ pub(crate) fn tls(is_server: bool, now: Instant) -> Tls {
     }
 }
 
+/// The configuration of the end that waits for a ClientHello.
+pub(crate) fn server() -> &'static ServerTls {
+    &BOTH.0
+}
+
 /// The handshakes of a rig's peers, which go on in its turns.
 #[derive(Clone, Default)]
 pub(crate) struct Seals(Rc<RefCell<Vec<Rc<Seal>>>>);
