@@ -51,6 +51,10 @@ pub(crate) struct Venv {
 impl Venv {
     /// Its interpreter, or why there is none. Runs under a lock, so that concurrent tests wait.
     pub(crate) fn python(&self) -> Result<PathBuf, String> {
+        couplet_watched::preparing(|| self.installed())
+    }
+
+    fn installed(&self) -> Result<PathBuf, String> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = target.join(format!("{}-venv", self.name));
         let lock = File::create(target.join(format!("{}-venv.lock", self.name)))

@@ -25,7 +25,7 @@ const CASES: usize = 301;
 /// The Python that runs the suite, and the folder of the suite; `None` without Python 2.7.
 fn suite() -> Option<&'static (PathBuf, PathBuf)> {
     static SUITE: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
-    SUITE.get_or_init(set_up).as_ref()
+    SUITE.get_or_init(|| couplet_watched::preparing(set_up)).as_ref()
 }
 
 /// Runs `autobahn.sh` under a lock, so that concurrent runs of these tests wait.

@@ -6,7 +6,8 @@
 
 use std::io::Write;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process, thread};
 
@@ -17,14 +18,22 @@ pub use couplet_watched_attribute::test;
 /// The limit of a test in seconds, for machines that are slow.
 const VARIABLE: &str = "COUPLET_TEST_SECONDS";
 const LIMIT: Duration = Duration::from_secs(60);
+/// The limit of what is installed or compiled once for a test.
+const PREPARATION: Duration = Duration::from_secs(600);
 
-/// Oldest first.
 static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
+static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
 
 struct Running {
     test: &'static str,
-    since: Instant,
-    thread: Option<Thread>,
+    until: Instant,
+    thread: ThreadId,
+    trace: Option<Thread>,
+}
+
+struct Watchdog {
+    limit: Duration,
+    thread: thread::Thread,
 }
 
 /// A test runs until this is dropped.
@@ -32,16 +41,36 @@ struct Running {
 pub struct Watched(&'static str);
 
 /// Starts the time of a test, which the calling thread runs.
-#[expect(clippy::disallowed_methods, reason = "real time passes for a test, too")]
+///
+/// # Panics
+///
+/// When `COUPLET_TEST_SECONDS` is no number.
 pub fn watch(test: &'static str) -> Watched {
-    static WATCHDOG: Once = Once::new();
-    WATCHDOG.call_once(|| {
+    let watchdog = WATCHDOG.get_or_init(|| {
         let seconds = env::var(VARIABLE).map(|text| text.parse().expect("a number of seconds"));
         let limit = seconds.map_or(LIMIT, Duration::from_secs);
-        thread::spawn(move || guard(limit));
+        Watchdog { limit, thread: thread::spawn(guard).thread().clone() }
     });
-    running().push(Running { test, since: Instant::now(), thread: Thread::current() });
+    let (until, thread) = (now() + watchdog.limit, thread::current().id());
+    running().push(Running { test, until, thread, trace: Thread::current() });
     Watched(test)
+}
+
+/// Prepares what a test needs, in ten minutes at most. The time of the test begins again behind it.
+pub fn preparing<T>(work: impl FnOnce() -> T) -> T {
+    let current = thread::current().id();
+    let set = |limit| {
+        let mut running = running();
+        let test = running.iter_mut().find(|running| running.thread == current);
+        test.into_iter().for_each(|test| test.until = now() + limit);
+    };
+    set(PREPARATION);
+    let made = work();
+    if let Some(watchdog) = WATCHDOG.get() {
+        set(watchdog.limit);
+        watchdog.thread.unpark();
+    }
+    made
 }
 
 impl Drop for Watched {
@@ -54,17 +83,21 @@ fn running() -> MutexGuard<'static, Vec<Running>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sleeps until the oldest test reaches the limit: one that starts meanwhile reaches it later.
 #[expect(clippy::disallowed_methods, reason = "real time passes for a test, too")]
-fn guard(limit: Duration) {
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Sleeps until the first limit: a test that starts meanwhile reaches its own later.
+#[expect(clippy::disallowed_methods, reason = "real time passes for a test, too")]
+fn guard() {
+    let limit = WATCHDOG.wait().limit;
     loop {
         let running = running();
-        let left = match running.first() {
-            Some(oldest) => limit.saturating_sub(oldest.since.elapsed()),
-            None => limit,
-        };
-        match running.first() {
-            Some(oldest) if left.is_zero() => end(oldest, limit),
+        let first = running.iter().min_by_key(|running| running.until);
+        let left = first.map_or(limit, |first| first.until.saturating_duration_since(now()));
+        match first {
+            Some(late) if left.is_zero() => end(late, limit),
             _ => drop(running),
         }
         thread::park_timeout(left);
@@ -73,7 +106,7 @@ fn guard(limit: Duration) {
 
 /// Ends the process, and the programs that it has started.
 fn end(test: &Running, limit: Duration) -> ! {
-    let trace = test.thread.and_then(Thread::capture);
+    let trace = test.trace.and_then(Thread::capture);
     let place = trace.map_or_else(String::new, |trace| format!("; it is in\n{trace}"));
     // Not `eprintln`, whose output the harness captures.
     let said = format!("{} takes longer than {limit:?} ({VARIABLE}){place}\n", test.test);

@@ -40,7 +40,7 @@ fn hangs_with_a_result() -> Result<(), mpsc::RecvError> {
 
 #[test]
 fn a_test_that_hangs_ends_its_process_with_its_name_and_place() {
-    for name in ["hangs", "hangs_with_a_result"] {
+    for name in ["hangs", "hangs_with_a_result", "hangs_behind_its_preparation"] {
         let output = run(&[name]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{said}");
@@ -69,8 +69,23 @@ fn in_time_it_panics() {
 }
 
 #[test]
+fn in_time_behind_its_preparation() {
+    couplet_watched::preparing(|| {
+        lasts_more_than_a_second();
+        lasts_more_than_a_second();
+    });
+    lasts_more_than_a_second();
+}
+
+#[test]
+fn hangs_behind_its_preparation() {
+    couplet_watched::preparing(lasts_more_than_a_second);
+    hangs();
+}
+
+#[test]
 fn each_test_has_its_own_time() {
-    let output = run(&["in_time", "in_time_it_panics"]);
+    let output = run(&["in_time", "in_time_it_panics", "in_time_behind_its_preparation"]);
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("2 passed"), "{said}");
+    assert!(output.status.success() && said.contains("3 passed"), "{said}");
 }
