@@ -13,6 +13,7 @@ mod needed;
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
     DatagramTransport, Deferred, Group, Loop, Reactor, UnixAddress,
 };
+
+use needed::Folder;
 
 use couplet_os::datagrams::{Batch, Flag, Outgoing};
 
@@ -391,14 +394,12 @@ fn what_the_link_can_not_take_joined_leaves_one_by_one() {
     assert_eq!(a.dropped(), 0);
 }
 
-#[test]
-fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
-    let folder = needed::Folder::new();
-    let mut rig = Rig::new();
-    let slow = std::os::unix::net::UnixDatagram::bind(folder.path("slow")).expect("a free path");
+/// A port whose three datagrams, of a byte each, wait for a socket that is full.
+fn three_wait(rig: &mut Rig, folder: &Folder) -> (DatagramPort<Far>, UnixDatagram) {
+    let slow = UnixDatagram::bind(folder.path("slow")).expect("a free path");
     slow.set_nonblocking(true).expect("a socket");
     // Of others, so that no event tells our socket of room.
-    let other = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    let other = UnixDatagram::unbound().expect("a socket");
     other.set_nonblocking(true).expect("a socket");
     while other.send_to(b"full", folder.path("slow")).is_ok() {}
     let a = rig.unix(&folder.path("a"), DatagramOptions::default(), &Far::default());
@@ -408,6 +409,13 @@ fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
     }
     rig.turns(2);
     assert_eq!(a.buffered(), 3);
+    (a, slow)
+}
+
+#[test]
+fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
+    let (mut rig, folder) = (Rig::new(), Folder::new());
+    let (a, slow) = three_wait(&mut rig, &folder);
     let mut data = [0; 4];
     while slow.recv(&mut data).is_ok_and(|n| n == 4) {}
     let got = RefCell::new(Vec::new());
@@ -420,6 +428,15 @@ fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
         got.borrow().len() == 3
     });
     assert_eq!((got.take(), a.dropped()), (vec![0, 1, 2], 0));
+}
+
+#[test]
+fn datagrams_that_a_full_socket_does_not_take_are_dropped_with_their_port() {
+    let (mut rig, folder) = (Rig::new(), Folder::new());
+    let (a, _slow) = three_wait(&mut rig, &folder);
+    let stopped = a.stop_listening().expect("it is open");
+    rig.0.run_until(stopped).expect("it stops");
+    assert_eq!((a.dropped(), a.buffered()), (3, 0));
 }
 
 #[test]

@@ -65,6 +65,15 @@ fn written(header: &ProxyHeader, version: ProxyVersion) -> Vec<u8> {
     bytes.strip_suffix(b"behind it").expect("the header goes first, and once").to_vec()
 }
 
+#[test]
+fn a_writer_passes_the_end_of_the_stream_on() {
+    let header = ProxyHeader::new(address("127.0.0.1:1"), address("127.0.0.1:2"));
+    let mut writer = ProxyWriter::new(&header, ProxyVersion::V2).expect("it can be written");
+    assert!(matches!(writer.up(&mut &b""[..], start()), Up::Nothing));
+    writer.ended();
+    assert!(matches!(writer.up(&mut &b""[..], start()), Up::Closed));
+}
+
 /// A header of version 2.
 fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = (rest.len() as u16).to_be_bytes();

@@ -1,9 +1,10 @@
 //! Rows 146 to 149, 152 and 154: the order of the callbacks, and the ends of children.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::LoopOptions;
-use couplet::process::{ProcessEnd, SignalError, SpawnError};
+use couplet::process::{ProcessEnd, ProcessProtocol, SignalError, SpawnError};
 
 use super::{Command, Log, Logged, Nursery, sh};
 #[cfg(target_os = "linux")]
@@ -55,6 +56,18 @@ fn c146_a_child_without_pipes_is_made_exited_and_ended() {
     let command = (0..3).fold(Command::new("/bin/true"), |command, number| command.closed(number));
     let log = nursery.run(command);
     assert_eq!(log.entries(), ["made", "exited 0", "ended 0"]);
+}
+
+#[test]
+fn c146_a_protocol_is_dropped_when_its_process_has_ended_though_its_handle_stays() {
+    struct Keeps(#[allow(dead_code, reason = "it is dropped")] Rc<()>);
+    impl ProcessProtocol for Keeps {}
+    let mut nursery = Nursery::new();
+    let kept = Rc::new(());
+    let process = nursery.l.reactor().spawn_process(Keeps(kept.clone()), sh("exit 0"));
+    let process = process.expect("it starts");
+    nursery.l.run_until(process.ended()).expect("it ends");
+    assert_eq!((Rc::strong_count(&kept), process.pid()), (1, None));
 }
 
 #[test]
