@@ -232,6 +232,28 @@ mod tests {
         assert_eq!((state.threads, state.running.len()), (1, 0), "nothing is kept of what is done");
     }
 
+    #[test]
+    fn a_thread_that_was_idle_and_works_again_is_not_counted_on() {
+        let pool = gates(2, 9);
+        let (begun, has_begun) = channel();
+        let ask = |ticket| {
+            let (let_go, go) = channel();
+            pool.ask(Ticket(ticket), (begun.clone(), go));
+            has_begun.recv_timeout(IDLE).expect("a thread has it");
+            let_go
+        };
+        ask(1).send(()).unwrap();
+        assert!(matches!(answer(&pool), (Ticket(1), Ok(()))));
+        while pool.shared.lock().idle == 0 {
+            std::thread::yield_now();
+        }
+        let (let_second_go, let_third_go) = (ask(2), ask(3));
+        let_second_go.send(()).unwrap();
+        assert!(matches!(answer(&pool), (Ticket(2), Ok(()))));
+        let_third_go.send(()).unwrap();
+        assert!(matches!(answer(&pool), (Ticket(3), Ok(()))));
+    }
+
     /// Calls the closure when dropped.
     struct OnDrop(Box<dyn FnMut() + Send>);
     impl Drop for OnDrop {

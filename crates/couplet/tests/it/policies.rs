@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::factory::Layered;
-use couplet::layers::{Layer, Opened, Outbox, Up};
+use couplet::layers::{Layer, Opened, Outbox, SingleBytes, Up};
 use couplet::protocols::{
     Admission, LimitConnectionRate, LimitConnections, LimitConnectionsByPeer, LimitLifetime, Policy,
 };
@@ -418,10 +418,10 @@ impl Factory for Logging {
     }
 }
 
-#[test]
-fn a_factory_behind_a_policy_gets_every_callback() {
+/// A connect that fails, is made again and succeeds calls each method of a factory behind `wrap`.
+fn gets_every_callback<F: Factory + 'static>(wrap: impl FnOnce(Logging) -> F) {
     let mut rig = Rig::new();
-    let factory = LimitConnections::new(1).wrap(Logging(rig.log.clone()));
+    let factory = wrap(Logging(rig.log.clone()));
     rig.l.reactor().connect_tcp("127.0.0.1", 8000, factory);
     rig.settle();
     let server = rig.network.listen(SocketAddr::from(([127, 0, 0, 1], 8000)), 1).unwrap();
@@ -431,6 +431,16 @@ fn a_factory_behind_a_policy_gets_every_callback() {
     let expected =
         ["attach", "do_start", "started", "failed", "started", "build", "lost", "do_stop"];
     assert_eq!(rig.log.lines(), expected);
+}
+
+#[test]
+fn a_factory_behind_a_policy_gets_every_callback() {
+    gets_every_callback(|factory| LimitConnections::new(1).wrap(factory));
+}
+
+#[test]
+fn a_factory_with_a_layer_gets_every_callback() {
+    gets_every_callback(|factory| Layered::new(factory, |_, _| SingleBytes::default()));
 }
 
 /// A user-defined policy: admits loopback peers only, and logs their arrival and departure.
