@@ -1,10 +1,27 @@
 """Runs our tests: `python -m kit.own SUBJECT COUNTS FOLDER PATTERN [WORD...]`. COUNTS gets the numbers of
-tests that passed, failed and were skipped; with words, tests whose id has one of them are run."""
+tests that passed, failed and were skipped; with words, tests whose id has one of them are run. A test that takes
+longer than COUPLET_TEST_SECONDS ends the run, with the place where it hangs."""
 
+import faulthandler
 import os
 import pathlib
+import signal
 import sys
 import unittest
+
+
+class Limited(unittest.TextTestResult):
+    """Ends the process if a test takes too long."""
+
+    limit = float(os.environ["COUPLET_TEST_SECONDS"])
+
+    def startTest(self, test):
+        faulthandler.dump_traceback_later(self.limit, exit=True)
+        super().startTest(test)
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        faulthandler.cancel_dump_traceback_later()
 
 
 def chosen(suite, words):
@@ -19,8 +36,11 @@ def chosen(suite, words):
 def main():
     subject, counts, folder, pattern, *words = sys.argv[1:]
     os.environ["COUPLET_SUBJECT"] = subject
+    # Programs that the tests start are interrupted, whoever ignores that for this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found = unittest.TestLoader().discover(folder, pattern, folder)
-    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(unittest.TestSuite(chosen(found, words)))
+    runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Limited)
+    result = runner.run(unittest.TestSuite(chosen(found, words)))
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     skipped = len(result.skipped)
     # A failure of a whole module or class is no test that ran.
