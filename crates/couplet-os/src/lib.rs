@@ -4,7 +4,8 @@
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
 //! block. It does not depend on `couplet`.
 
-#[cfg(test)]
+// With the feature `trap` a test of this library would define the C library's functions twice: it depends on itself.
+#[cfg(all(test, not(feature = "trap")))]
 #[macro_use]
 extern crate couplet_watched;
 
