@@ -233,6 +233,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test fails where it would wait for ever")]
     fn a_thread_that_was_idle_and_works_again_is_not_counted_on() {
         let pool = gates(2, 9);
         let (begun, has_begun) = channel();
