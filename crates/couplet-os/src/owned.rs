@@ -90,9 +90,8 @@ impl AsFd for Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         // SAFETY: nothing uses it after its drop, and `try_from` prevents the drop.
-        let descriptor = unsafe { self.release() };
+        let mut descriptor = Some(unsafe { self.release() });
         // In a call of `Handle::ask`, which may hold it borrowed, its close waits for the end of the call.
-        let mut descriptor = Some(descriptor);
         let _ = RELEASES.try_with(|releases| {
             if releases.asking.get() > 0 {
                 releases.kept.borrow_mut().extend(descriptor.take());
@@ -204,17 +203,14 @@ mod tests {
         let (owner, _reader) = pair();
         let (handle, number) = (owner.handle(), owner.as_fd().as_raw_fd());
         drop(owner);
-        // Other tests open descriptors at the same time, so this takes the number by force.
         let (other, _other_reader) = pair();
-        // SAFETY: dup2 takes any two numbers; should the number be another test's by now, then it is
-        // open, and is left alone.
-        let has_number = unsafe { libc::fcntl(number, libc::F_GETFD) } < 0
-            && unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) } == number;
+        // SAFETY: F_DUPFD_CLOEXEC takes any two numbers, and touches no memory of ours.
+        let again =
+            unsafe { libc::fcntl(other.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
+        assert!(again >= number, "the same number, unless another test has it by now");
+        // SAFETY: the call has just opened it, so nothing else knows it.
+        let _again = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(again) };
         assert!(!handle.is_open());
-        if has_number {
-            // SAFETY: it was opened just now, and nothing else knows it.
-            drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) });
-        }
     }
 
     #[test]
