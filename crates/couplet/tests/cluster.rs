@@ -374,6 +374,25 @@ fn c103d_a_second_signal_ends_the_loops_that_still_drain() {
     ended.expect("a signal is no failure");
 }
 
+#[test]
+fn c103d_the_loop_of_the_signals_waits_for_one_that_stops_later() {
+    let _turn = one_at_a_time();
+    let first = thread::current().id();
+    let (sender, stopped) = mpsc::channel();
+    let ended = couplet::cluster(2, |reactor| {
+        if thread::current().id() != first {
+            let (sender, stopping) = (sender.clone(), reactor.clone());
+            reactor.on(couplet::Shutdown::Before, move || {
+                stopping.sleep(Duration::from_millis(200)).map(move |()| drop(sender.send(())))
+            });
+            reactor.stop();
+        }
+        Ok(())
+    });
+    ended.expect("a stop is no failure");
+    stopped.try_recv().expect("all loops have stopped");
+}
+
 /// Whether this process catches SIGTERM.
 fn catches_sigterm() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("a process has one");

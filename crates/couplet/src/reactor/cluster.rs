@@ -199,7 +199,8 @@ impl Cluster {
         loop {
             let ended = caught(|| self.run_once(number, setup))
                 .unwrap_or_else(|text| Err(Failure::msg(format_args!("a loop panicked: {text}"))));
-            self.members.gone(number);
+            // Whatever follows wakes the first loop, which may wait for this one.
+            self.members.loops()[number] = None;
             match ended {
                 Ok(()) => return self.members.stop(),
                 Err(failure) if self.restarts && self.members.are_set_up() => {
@@ -339,18 +340,6 @@ impl Members {
     fn fail(&self, failure: Failure) {
         self.state().failure.get_or_insert(failure);
         self.stop();
-    }
-
-    /// A loop has ended. The first may wait for that.
-    fn gone(&self, number: usize) {
-        let mut loops = self.loops();
-        loops[number] = None;
-        let first = loops.first().cloned().flatten();
-        drop(loops);
-        if let Some(first) = first {
-            // Gone too, it waits for nobody.
-            let _ = first.remote.call(|_| {});
-        }
     }
 
     fn others_run(&self, than: &Reactor) -> bool {

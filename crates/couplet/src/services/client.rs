@@ -165,8 +165,7 @@ impl<P: 'static> ClientService<P> {
     /// `move |connection| reactor.spawn(log_in(connection.clone()))`.
     #[must_use]
     pub fn prepare(self, prepare: impl Fn(&Connection<P>) -> Deferred<()> + 'static) -> Self {
-        let old = self.inner.prepare.replace(Some(Rc::new(prepare)));
-        drop(old);
+        drop(self.inner.prepare.replace(Some(Rc::new(prepare))));
         self
     }
 

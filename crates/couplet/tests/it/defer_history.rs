@@ -290,9 +290,14 @@ fn c119a_rounds_by_recursion_are_shown_to_a_depth() {
     let _kept = Kept::of(8);
     let (waits, fire): (Vec<_>, Vec<_>) = (0..100).map(|_| Deferred::<()>::new()).unzip();
     let whole = rounds(Rc::new(RefCell::new(waits)));
-    for resolver in fire.into_iter().rev() {
+    let mut fire = fire.into_iter();
+    let last = fire.next().expect("one of a hundred");
+    for resolver in fire.rev() {
         resolver.callback(());
     }
+    let told = lines(&whole);
+    assert_eq!(told.len(), 9, "while they wait: {told:#?}");
+    last.callback(());
     let told = lines(&whole);
     assert_eq!(told.len(), 9, "{told:#?}");
     assert!(told[8].contains("which failed: the end"), "{told:#?}");

@@ -109,6 +109,24 @@ fn c145d_the_limit_of_a_capture_counts_what_is_there() {
     assert!(packets(&capture).len() > 5 && capture.len() <= 700);
 }
 
+#[test]
+fn c145d_a_capture_ends_with_the_first_packet_that_does_not_fit() {
+    let folder = Folder::new();
+    let capture = |limit: usize| {
+        let file = folder.path(&format!("{limit}.pcap"));
+        conversation(&format!("log:7777:file={file}:limit={limit}"));
+        fs::read(&file).expect("a capture")
+    };
+    let whole = packets(&capture(100_000));
+    assert!(whole.windows(2).any(|two| two[1] < two[0]), "a shorter one follows: {whole:?}");
+    for limit in HEADER..HEADER + whole.iter().map(|packet| packet + 16).sum::<usize>() {
+        let part = capture(limit);
+        let kept = packets(&part);
+        assert!(part.len() <= limit && whole.starts_with(&kept), "{limit}: {kept:?}");
+        assert!(part.len() + 16 + whole[kept.len()] > limit, "{limit}: one more would fit");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn c145d_a_log_never_waits_for_a_reader() {

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::endpoints::client_from_string;
+use couplet::factory::Layered;
+use couplet::layers::ProxyReader;
 use couplet::process::{Command, Process, ProcessEnd, ProcessSignal, WhenLost};
 use couplet::sim::Sim;
-use couplet::{Loop, Protocol, Reactor, Reason, Transport};
+use couplet::{Address, Loop, Protocol, Reactor, Reason, Transport};
 
 use super::{Nursery, sh};
 
@@ -200,6 +202,27 @@ fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
             rustix::process::kill_process(pid.expect("not 0"), rustix::process::Signal::KILL);
         killed.expect("a process of ours");
     }
+}
+
+#[test]
+fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
+    let mut nursery = Nursery::new();
+    // The header, without which no connection is made, comes when the loop has seen the exit.
+    let script = "leader=$$ setsid sh -c 'while kill -0 $leader 2>/dev/null; do sleep 0.01; done; \
+                  printf \"PROXY UNKNOWN\\r\\n\"; while sleep 0.2; do printf .; done' & exit 0";
+    let seen = Seen::default();
+    let notes = seen.clone();
+    let factory = Layered::new(
+        move || Notes(notes.clone()),
+        |reactor: &Reactor, _: &Address| ProxyReader::new(reactor.now()),
+    );
+    let reactor = nursery.l.reactor();
+    reactor.connect_process(sh(script), factory).map(drop).detach();
+    let met = seen.clone();
+    nursery.until("connection_made", move || met.0.borrow().transport.is_some());
+    assert_eq!(seen.end().and_then(|end| end.code()), Some(0));
+    let met = seen.clone();
+    nursery.until("the loss, though its child has the pipes", move || met.is_lost());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::sim::{Fault, Host, Sim, Socket};
+use couplet::sim::{Fault, Host, Link, Sim, Socket};
 use couplet::{Protocol, Reason, Transport};
 
 use super::kit::{Two, all, ms, s};
@@ -195,6 +195,56 @@ fn keep_alive_probes_after_a_whole_idle_time_of_silence() {
             "{heard} s at {age} s"
         );
     }
+}
+
+/// Answers with 500 bytes, and 18 ms later with a FIN.
+struct Leaves(Lost);
+
+impl Protocol for Leaves {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_tcp_keep_alive(Some(s(60)));
+    }
+
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.write([0; 500]);
+        let leaving = transport.clone();
+        let later = move || leaving.lose_write_connection();
+        transport.reactor().call_later(ms(18), later);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        *self.0.borrow_mut() = Some(reason.clone());
+    }
+}
+
+#[test]
+fn an_acknowledgement_in_flight_at_the_end_of_a_throttle_arrives() {
+    let mut sim = Sim::new(1);
+    sim.set_default_link(Link::constant(ms(10)));
+    let lost = Lost::default();
+    let log = lost.clone();
+    let server = sim.host("server", move |reactor| {
+        let log = log.clone();
+        reactor.listen("tcp:80", move || Leaves(log.clone()))?;
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    sim.run_for(s(1)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    sim.run_for(s(1)).unwrap();
+    // The bytes leave within 10 ms, arrive after 20, and are acknowledged after 120: the throttle ends
+    // between, while the FIN is in flight as well.
+    let written = sim.elapsed() + ms(10);
+    sim.fault(sim.elapsed(), ms(60), Fault::Throttle(server, 50_000));
+    socket.push(b"?").unwrap();
+    sim.run_for(ms(25)).unwrap();
+    sim.set_default_link(Link::constant(ms(100)));
+    sim.run_for(s(1)).unwrap();
+    assert!(all(&socket).len() == 500 && socket.saw_fin());
+    // With bytes that nobody has acknowledged, the server would wait for them and send no probes.
+    sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
+    assert!(sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap(), "the server notices");
+    assert!(sim.elapsed() - written < s(61 + 9 * 75 + 2));
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub(crate) fn c105a_ports_that_have_not_started_are_closed_and_no_connection_is_
 pub(crate) fn c105b_a_drain_ends_when_its_connections_have_finished(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let (a, b) = rig.accept(says_good_bye());
-    watch(&log, rig.reactor.drain(s(10)));
+    watch(&log, rig.reactor.drain(Drain::within(s(100)).patience(s(100))));
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!(b.got(), b"bye");
     rig.turns(2);
@@ -99,6 +99,7 @@ pub(crate) fn c105b_a_drain_ends_when_its_connections_have_finished(kit: Kit) {
     assert_eq!(rig.lost(&a), "Done(Us)");
     assert_eq!(log.entries(), ["(1, 0, 0)"]);
     assert_eq!(rig.passed(), Duration::ZERO);
+    assert!(rig.l.next_turn().is_none_or(|due| due < rig.reactor.now() + s(50)), "a timer is left");
 }
 
 pub(crate) fn c105b_who_does_not_finish_is_closed_and_at_last_aborted(kit: Kit) {

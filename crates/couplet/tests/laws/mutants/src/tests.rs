@@ -14,7 +14,7 @@ const WORKERS: usize = 2;
 /// Tests are run together up to this time.
 const BATCH: Duration = Duration::from_secs(3);
 /// A batch hangs when it takes longer than this, and four times its time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A binary hangs when it takes longer than this.
 const WHOLE: Duration = Duration::from_secs(600);
 /// Memory of a test's process: a mutant may allocate without end.
@@ -166,7 +166,7 @@ pub fn try_one(folder: &Path, id: u32, tests: &[Test]) -> Outcome {
                 End::Dies => return Outcome::Killed("a test whose process dies".to_owned()),
                 End::Failed(name) => {
                     // A failure counts when it comes again.
-                    let again = run(folder, &first.binary, &[&name], PATIENCE * 6, set);
+                    let again = run(folder, &first.binary, &[&name], PATIENCE * 3, set);
                     if !matches!(again, End::Passed) {
                         return Outcome::Killed(name);
                     }
@@ -199,7 +199,7 @@ pub fn try_whole<'a>(
             };
             // A failure counts when it comes again, and not without the mutant.
             let fails =
-                |set| !matches!(run(folder, binary, &[&name], PATIENCE * 6, set), End::Passed);
+                |set| !matches!(run(folder, binary, &[&name], PATIENCE * 3, set), End::Passed);
             if fails(set) && !fails(unset) {
                 return Some(name);
             }
