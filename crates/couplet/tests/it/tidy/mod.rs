@@ -3,6 +3,7 @@
 
 mod api;
 mod bytes;
+mod english;
 mod hashed;
 mod lists;
 mod outside;
