@@ -1,4 +1,4 @@
-//! [`AbortOnDrop`]: work that ends with whoever wants its result.
+//! [`AbortOnDrop`]: cancels work when the consumer of its result is dropped.
 
 use std::fmt;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ impl<T: 'static> Deferred<T> {
 pub struct AbortOnDrop<T: 'static>(Option<Deferred<T>>);
 
 impl<T: 'static> AbortOnDrop<T> {
-    /// The Deferred, which is no longer tied to anything.
+    /// The Deferred; dropping it no longer cancels the work.
     pub fn into_inner(mut self) -> Deferred<T> {
         self.0.take().unwrap_or_else(|| Deferred::fail(super::Cancelled::new()))
     }

@@ -1,4 +1,4 @@
-//! Cancellation: walks iteratively from the end of a chain up to whatever it is waiting for.
+//! Cancellation: walks iteratively from the end of a chain up to the node that it is waiting for.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::rc::{Rc, Weak};
 
 use super::node::Node;
 
-/// What a node waits for, as cancellation sees it.
+/// The nodes that a node waits for, as cancellation sees them.
 pub(super) enum Above {
-    /// Nothing: it has fired, or is the origin and has cancelled itself.
+    /// None: the node has fired, or is the origin and has cancelled itself.
     Nothing,
     /// One other node.
     One(Rc<dyn Node>),
@@ -16,12 +16,12 @@ pub(super) enum Above {
     Many(Vec<Weak<dyn Node>>),
 }
 
-/// Cancels what `start` waits for.
+/// Cancels the origin that `start` waits for.
 pub(super) fn cancel(start: Rc<dyn Node>) {
     cancel_each(vec![], Some(start));
 }
 
-/// Cancels what each of `members` waits for, in order.
+/// Cancels the origins that `members` wait for, in order.
 pub(super) fn cancel_all(mut members: Vec<Weak<dyn Node>>) {
     members.reverse();
     cancel_each(members, None);
@@ -69,8 +69,8 @@ fn walk(mut node: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
 pub struct Canceller(pub(super) Rc<Watch>);
 
 impl Canceller {
-    /// Cancels what the chain is waiting for; does nothing if it has fired.
-    /// See [`Deferred::cancel`](super::Deferred::cancel).
+    /// Cancels the Deferred that the chain is waiting for; does nothing if the chain has fired. See
+    /// [`Deferred::cancel`](super::Deferred::cancel).
     pub fn cancel(&self) {
         if let Some(end) = self.0.end() {
             cancel(end);
@@ -84,8 +84,8 @@ impl fmt::Debug for Canceller {
     }
 }
 
-/// Tracks the end of a chain as links are added, so an early canceller also reaches what later
-/// links wait for.
+/// Tracks the end of a chain as links are added, so that a canceller created early also reaches the
+/// Deferreds that later links wait for.
 #[derive(Default)]
 pub(super) struct Watch {
     end: Cell<Option<Weak<dyn Node>>>,

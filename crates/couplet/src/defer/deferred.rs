@@ -26,8 +26,8 @@ use super::{Failure, Result};
 /// It is also a `Future`: `deferred.await` returns a [`Result`].
 ///
 /// Dropping it detaches it: the callbacks still run. If it was polled and hasn't fired, however,
-/// the task awaiting it is gone, so it is cancelled. A result that nobody takes is dropped if it is
-/// a value and reported if it is a failure.
+/// the drop cancels it, because the task awaiting it was dropped. An untaken result is dropped if
+/// it is a value and reported if it is a failure.
 ///
 /// # Panics
 ///
@@ -40,9 +40,9 @@ pub struct Deferred<T> {
 }
 
 enum Inner<T> {
-    /// It has fired, and has neither a node nor a history.
+    /// Fired, without a node or a history.
     Fired(Result<T>, CreatedAt),
-    /// It is the end of a chain; the node holds the result, or will.
+    /// The end of a chain, whose node holds the result or will hold it.
     Chain(Rc<dyn Source<T>>),
     /// The result was taken.
     Taken,
@@ -62,8 +62,8 @@ impl<T: 'static> Deferred<T> {
     /// A Deferred whose underlying work can be stopped: cancelling it calls `canceller`, at most
     /// once and only if it hasn't fired.
     ///
-    /// The canceller may fire the Deferred with a result of its own, through the resolver it is
-    /// given, or cause the other resolver to fire. If it returns without firing, or panics, the
+    /// The canceller may fire the Deferred with a different result, through the resolver it is
+    /// passed, or cause the other resolver to fire. If it returns without firing, or panics, the
     /// Deferred fails with [`Cancelled`](super::Cancelled); a resolver used after that is too late.
     /// When the Deferred fires, the canceller is dropped before the callbacks run.
     ///
@@ -82,7 +82,8 @@ impl<T: 'static> Deferred<T> {
         Self::with_origin(Some(canceller), Location::caller())
     }
 
-    /// One whose failure is known elsewhere: it is not reported if it is left with this Deferred.
+    /// Like [`new`](Self::new), for a failure that is also delivered elsewhere: an unhandled one is
+    /// not reported.
     #[track_caller]
     pub(crate) fn new_quiet() -> (Self, Resolver<T>) {
         let (deferred, resolver) = Self::new();
@@ -140,8 +141,8 @@ impl<T: 'static> Deferred<T> {
 
     /// Waits for the Deferred that `callback` returns. A failure skips it.
     ///
-    /// The inner result becomes this one's; while waiting for it, a cancel goes to the inner
-    /// Deferred.
+    /// The result of the inner Deferred becomes the result of the returned one. While the inner
+    /// Deferred is pending, a cancel goes to it.
     #[track_caller]
     pub fn then<U: 'static>(
         self,
@@ -190,7 +191,7 @@ impl<T: 'static> Deferred<T> {
         let watch = self.watch.take();
         let trace = named.follow(self.trace(), created_at);
         let outcome = match self.into_outcome() {
-            // With a history there is a node, even if it has fired.
+            // With a history there is a node, even for a Deferred that has fired.
             Outcome::Now(result) if trace.is_some() => {
                 Outcome::Later(Link::run(result, callback, created_at, trace))
             }
@@ -216,12 +217,12 @@ impl<T: 'static> Deferred<T> {
         self.release(false);
     }
 
-    /// Cancels what the chain is waiting for: the origin, or the inner Deferred that a callback
-    /// returned. That one fails with [`Cancelled`](super::Cancelled) unless its canceller supplies
-    /// another result, and the callbacks below it run before this returns.
+    /// Cancels the Deferred that the chain is waiting for: the origin, or the inner Deferred that a
+    /// callback returned. It fails with [`Cancelled`](super::Cancelled) unless its canceller
+    /// supplies another result, and the callbacks below it run before this returns.
     ///
-    /// Does nothing if it has fired, or while one of its callbacks is running.
-    /// A list, gather or race passes the cancel to every member.
+    /// Does nothing if the chain has fired, or while one of its callbacks is running. A list,
+    /// gather or race passes the cancel to every member.
     pub fn cancel(&self) {
         if let Inner::Chain(node) = &self.inner {
             cancel::cancel(node.clone());
@@ -261,10 +262,10 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
-    /// What happened to it so far, and what is next: where it was made, which callbacks were added
-    /// and ran, and what it waits for.
+    /// The history so far: where the Deferred was created, which callbacks were added and ran, and
+    /// which Deferred it is waiting for.
     ///
-    /// `None` unless [histories are kept](super::keep_histories) since before it was made, or once
+    /// `None` unless [histories were enabled](super::keep_histories) before it was created, or once
     /// its result was taken.
     pub fn history(&self) -> Option<History> {
         let Inner::Chain(node) = &self.inner else { return None };
@@ -282,7 +283,8 @@ impl<T: 'static> Deferred<T> {
         })
     }
 
-    /// The node at the end, if it isn't known to have fired. From now on it stays in its chain.
+    /// The last node, unless it is known to have fired. The node is never cut out of its chain
+    /// after this.
     pub(super) fn end(&self) -> Option<Weak<dyn Node>> {
         let Inner::Chain(node) = &self.inner else {
             return None;
@@ -294,7 +296,7 @@ impl<T: 'static> Deferred<T> {
 
     fn watch_with(&self, watch: Rc<Watch>) {
         watch.follow(self.end());
-        // Callers have checked that there is none yet.
+        // Callers have checked that no watch is set.
         let _ = self.watch.set(watch);
     }
 }
@@ -304,7 +306,7 @@ impl<T> Deferred<T> {
         Self { inner, watch: OnceCell::new() }
     }
 
-    /// Leads to its history, if it has one.
+    /// The number of its history entry, if it has a history.
     #[inline(always)]
     pub(super) fn trace(&self) -> Number {
         match &self.inner {
@@ -327,7 +329,7 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// Where its last link was added, or where it was created if it has none.
+    /// The location where its last link was added, or where it was created if it has no links.
     pub(crate) fn place(&self) -> Option<CreatedAt> {
         match &self.inner {
             Inner::Fired(_, created_at) => Some(created_at),
@@ -371,7 +373,7 @@ impl<T> Deferred<T> {
     }
 }
 
-/// A node that has fired, for a history.
+/// A fired node, which a history needs.
 #[cold]
 #[inline(never)]
 fn fired_node<T: 'static>(

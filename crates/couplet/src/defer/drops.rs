@@ -1,6 +1,6 @@
-//! Work triggered by a drop is queued while another drop is being processed, so a chain of drops
-//! of any length (a dropped resolver fails a Deferred, whose callback owns the next resolver, …)
-//! runs in constant stack.
+//! Queues work triggered by a drop while another drop is being processed. A chain of drops of any
+//! length (a dropped resolver fails a Deferred, whose callback owns the next resolver, …) thus runs
+//! in constant stack.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ pub(super) enum Job {
     Orphaned(Rc<dyn Node>),
     /// A Deferred was dropped while it was being awaited.
     Abandoned(Rc<dyn Node>),
-    /// A permit was dropped, and it has waiters.
+    /// A permit was dropped while its semaphore had waiters.
     Freed(Rc<Semaphore>),
 }
 

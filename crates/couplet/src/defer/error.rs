@@ -1,4 +1,4 @@
-//! The errors that this room itself produces.
+//! The errors that Deferreds produce themselves.
 
 use std::error::Error;
 use std::fmt;
@@ -14,17 +14,17 @@ pub struct Cancelled {
 }
 
 impl Cancelled {
-    /// Cancelled, without a name for what was cancelled.
+    /// A cancellation without a name.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Names what was cancelled, as in `Cancelled::of("tcp:example.com:80")`.
+    /// Names the cancelled operation, as in `Cancelled::of("tcp:example.com:80")`.
     pub fn of(what: impl Into<Box<str>>) -> Self {
         Self { what: Some(what.into()) }
     }
 
-    /// What was cancelled, if it was named.
+    /// The name of the cancelled operation, if it has one.
     pub fn what(&self) -> Option<&str> {
         self.what.as_deref()
     }
@@ -56,7 +56,7 @@ impl fmt::Display for TimedOut {
 
 impl Error for TimedOut {}
 
-/// The resolver was dropped before it fired: no result can come any more.
+/// The resolver was dropped before it fired, so no result can arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResolverDropped;
 
@@ -80,7 +80,8 @@ impl fmt::Display for Panicked {
 
 impl Error for Panicked {}
 
-/// Runs user code and turns a panic into an error, which is not logged: the chain carries it.
+/// Runs user code and turns a panic into an error, which is not logged, because the chain carries
+/// it.
 ///
 /// Unwind safety: the caller has taken everything that `run` touches out of its cells.
 pub(super) fn contain<R>(run: impl FnOnce() -> R) -> Result<R, Panicked> {
@@ -95,7 +96,7 @@ pub(super) fn discard<T>(thing: T) {
 /// The first failure of a `gather`. Twisted's `FirstError`.
 #[derive(Debug, Clone)]
 pub struct FirstError {
-    /// The index of the member, from 0, in the order they were passed.
+    /// The index of the member, from 0, in the order in which members were passed.
     pub index: usize,
     /// Its failure.
     pub failure: Failure,
@@ -130,7 +131,7 @@ impl fmt::Display for AllFailed {
 
 impl Error for AllFailed {}
 
-/// A `race` or `first_of` without members: it can have no winner.
+/// A `race` or `first_of` without members, which can have no winner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Empty;
 

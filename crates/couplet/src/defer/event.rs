@@ -1,5 +1,5 @@
-//! [`DeferredEvent`]: something that has happened or not, and those who wait for it. In Twisted a
-//! list of Deferreds, kept by hand; `Event` in trio and asyncio.
+//! [`DeferredEvent`]: a flag, and the Deferreds that wait for it to be set. In Twisted a list of
+//! Deferreds, kept by hand; `Event` in trio and asyncio.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::Deferred;
 use super::waiters::Waiters;
 
-/// Something that has happened or not yet; any number of Deferreds wait for it.
+/// An event that has or has not happened; any number of Deferreds can wait for it.
 ///
 /// Clones are the same event. When the last of them is dropped, pending waits fail with
 /// [`ResolverDropped`](super::ResolverDropped).
@@ -41,8 +41,8 @@ impl DeferredEvent {
         Self::default()
     }
 
-    /// The event has happened: fires the pending waits in the order of the calls. Their callbacks
-    /// run before this returns, and all of these waits fire, even if a callback clears the event.
+    /// Sets the event and fires the pending waits in the order of the calls. Their callbacks run
+    /// before this returns, and all of these waits fire, even if a callback clears the event.
     pub fn set(&self) {
         self.event.is_set.set(true);
         let waiters = &self.event.waiters;
@@ -52,19 +52,17 @@ impl DeferredEvent {
         }
     }
 
-    /// The event has not happened after all, or is to happen again: waits from now on are pending
-    /// until the next [`set`](Self::set).
+    /// Resets the event: later waits are pending until the next [`set`](Self::set).
     pub fn clear(&self) {
         self.event.is_set.set(false);
     }
 
-    /// Whether it has happened.
+    /// Whether the event is set.
     pub fn is_set(&self) -> bool {
         self.event.is_set.get()
     }
 
-    /// Fires when the event happens; immediately, if it has happened. Cancelling ends this wait
-    /// only.
+    /// Fires when the event is set: immediately, if it already is. Cancelling ends this wait only.
     #[track_caller]
     pub fn wait(&self) -> Deferred<()> {
         let created_at = Location::caller();

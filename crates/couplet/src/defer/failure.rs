@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::{AllFailed, Cancelled, FirstError};
 use crate::panics::discard;
 
-/// What a callback returns: a value, or a [`Failure`].
+/// The result of a callback: a value, or a [`Failure`].
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Any error, with the source location where it became a failure. Twisted's `Failure`.
@@ -98,21 +98,22 @@ impl Failure {
         self.error().source()
     }
 
-    /// The error, its cause, that one's cause, and so on.
+    /// The error, its cause, the cause's cause, and so on.
     pub fn chain(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         let first: &(dyn Error + 'static) = self.error();
         std::iter::successors(Some(first), |error| (*error).source())
     }
 
-    /// Where the error became a failure: the `?`, the `into()`, the call of `errback`.
-    /// For the library's own failures, where the Deferred concerned was created.
+    /// The location where the error became a failure: the `?`, the `into()`, or the call of
+    /// `errback`. For the library's own failures, the location where the Deferred concerned was
+    /// created.
     pub fn place(&self) -> &'static Location<'static> {
         self.inner().place
     }
 }
 
 impl Drop for Failure {
-    /// The error is the user's, and the last clone may be anywhere.
+    /// The error is a user's object, and the last clone may be dropped anywhere.
     fn drop(&mut self) {
         discard("drop of an error", self.0.take());
     }

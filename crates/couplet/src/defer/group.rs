@@ -17,8 +17,8 @@ use super::{Deferred, Failure, Result};
 
 /// Waits for all members and fires with their results, in member order. Twisted's `DeferredList`.
 ///
-/// An empty list fires immediately. Cancelling it cancels every member. Whoever takes the result
-/// is responsible for the failures in it; if nobody does, each is reported.
+/// An empty list fires immediately. Cancelling the list cancels every member. Failures are in the
+/// result, for its consumer to handle; if the result is never taken, each is reported.
 ///
 /// ```
 /// use couplet::defer::{Deferred, Failure, list};
@@ -116,10 +116,10 @@ pub fn race<T: 'static>(members: impl IntoIterator<Item = Deferred<T>>) -> Defer
 /// and cancels the other members. Twisted's `DeferredList` with `fireOnOneCallback` and
 /// `fireOnOneErrback`, which lets them run.
 ///
-/// [`race`] waits on after a failure; this doesn't. With no members it fails immediately with
-/// [`Empty`]. Results of the others are dropped, and their failures not reported. Whoever takes the
-/// result is responsible for a failure in it; if nobody does, it is reported. Cancelling it cancels
-/// every member; it fires with the first of them.
+/// [`race`] keeps waiting after a failure; this doesn't. With no members it fails immediately with
+/// [`Empty`]. Results of the others are dropped, and their failures not reported. A failure is in
+/// the result, for its consumer to handle; if the result is never taken, it is reported. Cancelling
+/// it cancels every member; it fires with the first of them.
 ///
 /// ```
 /// use couplet::defer::{Deferred, Failure, first_of};
@@ -146,7 +146,7 @@ pub fn first_of<T: 'static>(
 trait Rule<T>: Sized {
     type Output;
 
-    /// Member `index` has fired. Called once for each member.
+    /// Called once for each member, when it fires.
     fn arrived(
         &mut self,
         index: usize,
@@ -154,10 +154,10 @@ trait Rule<T>: Sized {
         created_at: CreatedAt,
     ) -> Verdict<Self::Output>;
 
-    /// A member failed after the group had fired.
+    /// Called for a member that fails after the group has fired.
     fn late(_failure: Failure, _member: &Member<T, Self>) {}
 
-    /// Nobody will take the group's result.
+    /// Disposes of an untaken result of the group.
     fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
         match result {
             Ok(output) => discard(output),
@@ -169,11 +169,11 @@ trait Rule<T>: Sized {
 enum Verdict<O> {
     Wait,
     Fire(Result<O>),
-    /// Fire, and cancel the others.
+    /// Fire, and cancel the other members.
     Win(Result<O>),
 }
 
-/// Collects things that arrive in any order and returns them in member order.
+/// Collects results that arrive in any order and returns them in member order.
 struct Gathered<T> {
     things: Vec<Option<T>>,
     missing: usize,
@@ -184,7 +184,7 @@ impl<T> Gathered<T> {
         Self { things: std::iter::repeat_with(|| None).take(len).collect(), missing: len }
     }
 
-    /// Returns all of them if this was the last.
+    /// Stores one result; returns all of them if it was the last.
     fn put(&mut self, index: usize, thing: T) -> Option<Vec<T>> {
         self.things[index] = Some(thing);
         self.missing -= 1;
@@ -279,7 +279,7 @@ impl<T> Rule<T> for FirstOf {
     }
 
     fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
-        // Never fails as a whole.
+        // A `FirstOf` never fails as a whole.
         if let Ok((_, result)) = result {
             result.map_or_else(|failure| slot.report(failure), discard);
         }
@@ -306,7 +306,7 @@ where
         members: RefCell::new(ends),
         slot: ResultSlot::new(created_at, history::begin(created_at)),
     });
-    // A member may decide the race before those after it are attached.
+    // A member may decide the race before later members are attached.
     for (index, member) in members.into_iter().enumerate() {
         let created_at = member.place().unwrap_or(created_at);
         let trace = Trace::new(history::share(member.trace()));

@@ -1,11 +1,13 @@
-//! [`History`]: what happened to a Deferred, in a thread that records it. Twisted's
+//! [`History`]: the record of a Deferred's callbacks, in a thread that keeps histories. Twisted's
 //! `setDebugging(True)`.
 //!
-//! A node has a [`Trace`], the number of an entry in the thread's table: four bytes that it has
-//! room for, and zero unless histories are kept. All nodes of a chain share its [`Trail`]. What a
-//! callback gave is not noted when it returns, but read off what the next one gets.
+//! A node has a [`Trace`], the number of an entry in the thread's table: four bytes that would
+//! otherwise be padding, and zero unless histories are kept. All nodes of a chain share its
+//! [`Trail`]. A callback's result is recorded not when it returns but when the next callback
+//! receives it.
 //!
-//! INVARIANT: no table and no trail is borrowed while a failure is dropped: its error is the user's.
+//! INVARIANT: no table and no trail is borrowed while a failure is dropped: its error is a user's
+//! object.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,15 +19,16 @@ use std::rc::{Rc, Weak};
 use super::Failure;
 use super::node::CreatedAt;
 
-/// How deep Deferreds that wait for one another are shown, and kept once they have failed.
+/// The nesting limit for Deferreds that wait for one another: for display, and for keeping failed
+/// ones.
 const DEPTH: usize = 8;
 
-/// Records histories of the Deferreds that this thread makes from now on: each with `most` of its
-/// callbacks, the first half and the last half of them. With 0, which is the default, none is
-/// recorded. Returns the previous number. Twisted's `setDebugging`.
+/// Records histories of the Deferreds that this thread creates from now on, each with at most
+/// `most` callbacks: the first half and the last half. With 0, the default, none are recorded.
+/// Returns the previous number. Twisted's `setDebugging`.
 ///
-/// For finding a mistake: every step costs some hundred nanoseconds more, and failures live as long
-/// as the history that names them. Without it, there is no cost.
+/// Use it for debugging: every step costs some hundred nanoseconds more, and failures live as long
+/// as a history that contains them. When disabled, it costs nothing.
 ///
 /// ```
 /// use couplet::defer::{Deferred, keep_histories};
@@ -53,17 +56,16 @@ pub fn keep_histories(most: usize) -> usize {
 }
 
 thread_local! {
-    /// Callbacks kept of each chain; 0: no histories.
+    /// The number of callbacks kept per chain; 0 disables histories.
     static MOST: Cell<usize> = const { Cell::new(0) };
     static ENTRIES: RefCell<Entries> = const { RefCell::new(Entries::new()) };
 }
 
-/// What happened to a Deferred so far, and what is next: see
-/// [`Deferred::history`](super::Deferred::history).
+/// The history of a Deferred so far: see [`Deferred::history`](super::Deferred::history).
 ///
-/// It prints as a line for where the Deferred was made, and a line for each callback: the method
-/// that added it, its name, its place, and what became of it. A Deferred that is waited for is
-/// printed below, indented; so is one that failed.
+/// It prints one line for the place where the Deferred was created and one for each callback: the
+/// method that added it, its name, its place and its outcome. An inner Deferred is printed below
+/// its callback, indented, if it is pending or failed.
 #[derive(Clone, Debug)]
 pub struct History {
     made_at: CreatedAt,
@@ -107,7 +109,7 @@ impl Method {
     }
 }
 
-/// The method, and as a type the callback that it was given.
+/// The method, and the type of the callback that was passed to it.
 pub(super) struct Named<C>(Method, PhantomData<C>);
 
 impl<C> Named<C> {
@@ -125,14 +127,14 @@ impl Named<()> {
 }
 
 impl<C> Named<C> {
-    /// For the link of this callback, added to this node.
+    /// The number for this callback's link, which is added to the node `number`.
     #[inline(always)]
     pub(super) fn follow(&self, number: Number, place: CreatedAt) -> Number {
         follow(number?, self.0, std::any::type_name::<C>(), place)
     }
 }
 
-/// What a callback takes; it is skipped for the other.
+/// The results that a callback handles; others skip it.
 #[derive(Clone, Copy)]
 enum Takes {
     Value,
@@ -158,10 +160,10 @@ impl Gave {
     }
 }
 
-/// A callback, and what became of it. `W` leads to a Deferred that it waits for.
+/// A callback and its outcome. `W` leads to the Deferred that it waits for.
 #[derive(Clone, Debug)]
 struct Step<W> {
-    /// From 1.
+    /// Counts from 1.
     number: usize,
     method: &'static str,
     name: &'static str,
@@ -175,14 +177,14 @@ enum Fate<W> {
     Runs,
     Skipped,
     Gave(Gave),
-    /// It returned a Deferred, which has given this by now.
+    /// It returned a Deferred, with the result of that Deferred once it has fired.
     Waits(CreatedAt, W, Option<Gave>),
 }
 
-/// The history of a chain, while it is written.
+/// The history of a chain, while it is recorded.
 struct Trail {
     made_at: CreatedAt,
-    /// How many Deferreds wait for this one, one behind the other.
+    /// The length of the longest chain of Deferreds that wait for this one.
     depth: Cell<usize>,
     story: RefCell<Story>,
 }
@@ -199,10 +201,10 @@ struct Story {
     count: usize,
 }
 
-/// The trail of a Deferred that is waited for.
+/// The trail of an inner Deferred.
 struct Inner {
     trail: Weak<Trail>,
-    /// Keeps it for the case that it fails.
+    /// Keeps the trail alive in case the Deferred fails.
     kept: Option<Rc<Trail>>,
 }
 
@@ -210,14 +212,14 @@ struct Inner {
 #[derive(Clone)]
 struct Entry {
     trail: Rc<Trail>,
-    /// The callback of the node, by its number, unless it is the origin.
+    /// The number of the node's callback and the results it handles; `None` for the origin.
     step: Option<(usize, Takes)>,
-    /// The trail of the detached Deferred that waits for this one and was cut out of its chain.
+    /// The trail of the detached Deferred that waited for this one and was cut out of its chain.
     detached: Option<Rc<Trail>>,
 }
 
 struct Entries {
-    /// Law 9: one for each node of a Deferred that was made while histories are kept.
+    /// Law 9: one for each node of a Deferred that was created while histories are kept.
     entries: BTreeMap<NonZeroU32, Entry>,
     next: u32,
 }
@@ -227,7 +229,7 @@ impl Entries {
         Entries { entries: BTreeMap::new(), next: 0 }
     }
 
-    /// The number of a new entry; `None` if all numbers are in use.
+    /// Returns the number of the new entry; `None` if all numbers are in use.
     fn add(&mut self, entry: Entry) -> Option<NonZeroU32> {
         let free = |number: &NonZeroU32| !self.entries.contains_key(number);
         let numbers = (0..u32::MAX).map(|n| self.next.wrapping_add(n)).filter_map(NonZeroU32::new);
@@ -239,14 +241,14 @@ impl Entries {
 }
 
 fn with_entries<R>(f: impl FnOnce(&mut Entries) -> R) -> Option<R> {
-    // The table is gone while the thread ends.
+    // The table has been destroyed if the thread is ending.
     ENTRIES.try_with(|entries| f(&mut entries.borrow_mut())).ok()
 }
 
-/// A node's entry; `None` without a history.
+/// The number of a node's entry; `None` without a history.
 pub(super) type Number = Option<NonZeroU32>;
 
-/// Holds the number of a node, whose entry is dropped with it.
+/// Owns a node's entry: dropping it removes the entry.
 pub(super) struct Trace(Number);
 
 impl Trace {
@@ -272,7 +274,7 @@ impl Drop for Trace {
 #[cold]
 #[inline(never)]
 fn forget(number: NonZeroU32) {
-    // Dropped when the table is no longer borrowed.
+    // The entry is dropped after the borrow of the table ends.
     let _entry = with_entries(|entries| entries.entries.remove(&number));
 }
 
@@ -285,7 +287,7 @@ fn entry(number: NonZeroU32) -> Option<Entry> {
     with_entries(|entries| entries.entries.get(&number).cloned()).flatten()
 }
 
-/// For a Deferred made at `created_at`.
+/// Begins a history for a Deferred created at `created_at`.
 #[inline(always)]
 pub(super) fn begin(created_at: CreatedAt) -> Number {
     match MOST.try_with(Cell::get) {
@@ -301,13 +303,13 @@ fn begin_at(made_at: CreatedAt) -> Number {
     add(Rc::new(trail), None)
 }
 
-/// For another node that shows this history.
+/// Adds an entry for another node of the same history.
 pub(super) fn share(number: Number) -> Number {
     let Entry { trail, step, .. } = entry(number?)?;
     add(trail, step)
 }
 
-/// For the link of a callback that is added to this node.
+/// Adds an entry for the link of a callback that is added to this node.
 #[cold]
 #[inline(never)]
 fn follow(number: NonZeroU32, method: Method, name: &'static str, place: CreatedAt) -> Number {
@@ -317,7 +319,7 @@ fn follow(number: NonZeroU32, method: Method, name: &'static str, place: Created
     add(trail, Some((step, method.takes())))
 }
 
-/// The callback of this node is called, with a value or this failure.
+/// Records that the callback of this node is called, with a value or with this failure.
 #[cold]
 #[inline(never)]
 pub(super) fn called(number: NonZeroU32, failure: Option<&Failure>) {
@@ -327,7 +329,7 @@ pub(super) fn called(number: NonZeroU32, failure: Option<&Failure>) {
     }
 }
 
-/// The callback of this node has returned a Deferred that has not fired.
+/// Records that the callback of this node has returned a pending Deferred.
 #[cold]
 #[inline(never)]
 pub(super) fn waits(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
@@ -344,8 +346,8 @@ pub(super) fn waits(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
     trail.set(step, Fate::Waits(made_at, inner, None));
 }
 
-/// The node of `outer` is cut out of its chain, and its Deferred is detached: what the node `inner`
-/// leaves unhandled is that one's.
+/// Records that the node of `outer`, whose Deferred is detached, is cut out of its chain. A failure
+/// that the node `inner` leaves unhandled is then shown with the history of `outer`.
 #[cold]
 #[inline(never)]
 pub(super) fn stand_for(inner: Number, outer: NonZeroU32) {
@@ -357,7 +359,7 @@ pub(super) fn stand_for(inner: Number, outer: NonZeroU32) {
     drop(before);
 }
 
-/// The history so far. With a result, that is what the chain has come to.
+/// The history so far. `result` is the latest result of the chain, if it has one.
 pub(super) fn history(number: Number, result: Option<Option<&Failure>>) -> Option<History> {
     let Entry { trail, detached, .. } = entry(number?)?;
     if let Some(failure) = result {
@@ -392,7 +394,7 @@ impl Trail {
         number
     }
 
-    /// Changes a callback that has come to its turn, unless it was left out or skipped.
+    /// Sets the state of a callback, unless it was left out or skipped.
     fn set(&self, number: usize, fate: Fate<Inner>) {
         let mut story = self.story.borrow_mut();
         let Story { first, last, .. } = &mut *story;
@@ -406,7 +408,7 @@ impl Trail {
         }
     }
 
-    /// The chain has come to this result before the callback of this number.
+    /// Records `failure`, or a value, as the result of the callbacks before `number`.
     fn settle(&self, number: usize, failure: Option<&Failure>) {
         let mut story = self.story.borrow_mut();
         let Story { got, first, last, .. } = &mut *story;
@@ -426,13 +428,13 @@ impl Trail {
             }
         }
         drop(story);
-        // Their stories may lead back here.
+        // The inner trails may lead back to this one, so nothing is borrowed here.
         for inner in kept.iter().filter(|_| failure.is_some()) {
             inner.settle(usize::MAX, failure);
         }
     }
 
-    /// What is written so far, for a history that is shown this deep in another one.
+    /// A snapshot of the trail, nested `depth` levels deep in another history.
     fn history(&self, depth: usize) -> History {
         let shown = |inner: &Inner| {
             let trail = inner.kept.clone().or_else(|| inner.trail.upgrade())?;
@@ -455,7 +457,7 @@ impl Step<Inner> {
             Fate::Skipped => Fate::Skipped,
             Fate::Gave(gave) => Fate::Gave(gave.clone()),
             Fate::Waits(made_at, inner, gave) => {
-                // Of a Deferred that gave a value, its place says enough.
+                // For an inner Deferred that fired with a value, its place is enough.
                 let inner = show(inner).filter(|_| !matches!(gave, Some(Gave::Value)));
                 Fate::Waits(made_at, inner, gave.clone())
             }
@@ -487,7 +489,7 @@ impl History {
 }
 
 impl Step<Option<Box<History>>> {
-    /// `next`: the word for a callback that has not run.
+    /// `next` is the word for the first callback that has not run; later ones get `follows`.
     fn print(
         &self,
         f: &mut fmt::Formatter<'_>,

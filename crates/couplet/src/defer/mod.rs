@@ -1,7 +1,7 @@
 //! Deferreds: results that arrive later, and the callbacks that handle them. Twisted's `defer`.
 //!
-//! The two ends are two types. The producer of the result keeps the [`Resolver`]; the consumer gets
-//! the [`Deferred`], and adds callbacks or awaits it: it is a `Future`.
+//! The two ends are two types. The producer keeps the [`Resolver`] and fires it with a result; the
+//! consumer gets the [`Deferred`], which is a `Future`, and adds callbacks or awaits it.
 //!
 //! ```
 //! use couplet::defer::Deferred;
@@ -21,20 +21,20 @@
 //!   previous one. A [`Failure`] or a panic goes to the next errback; a value continues from there.
 //! - A chain of any length runs in constant stack and costs one allocation per link. Work triggered
 //!   by a *drop* is queued while another drop is being processed.
-//! - A [`Failure`] that nobody handles is reported once, when the last end is dropped
-//!   ([`set_reporter`]); [`Cancelled`] never is.
+//! - An unhandled [`Failure`] is reported once, when the last end is dropped ([`set_reporter`]);
+//!   [`Cancelled`] never is.
 //! - [`Deferred::cancel`] reaches through a chain into the inner Deferred that it is waiting for.
-//! - Dropping a Deferred detaches it. If it was polled and hasn't fired, dropping it cancels it:
-//!   the task awaiting it is gone.
+//! - Dropping a Deferred detaches it. If it was polled and hasn't fired, dropping it cancels it,
+//!   because the task awaiting it was dropped.
 //! - A panic in a callback or a canceller is contained, except in a program built with
 //!   `panic = "abort"`.
 //!
 //! # Loops
 //!
-//! A loop that waits in each round is best written with `async`. Written recursively
-//! (`fn rounds() { wait().then(|_| rounds()) }`) it also runs in constant memory, as long as no
-//! [`Canceller`] exists for an inner round: links that only pass a result on are cut out of the
-//! chain. Rounds that don't wait nest like any recursion.
+//! A loop that waits in each iteration is best written with `async`. Written recursively
+//! (`fn rounds() { wait().then(|_| rounds()) }`), it also runs in constant memory, as long as no
+//! inner iteration has a [`Canceller`]: links that only pass a result on are cut out of the chain.
+//! Iterations that don't wait nest like any recursion.
 //!
 //! # Coming from Twisted
 //!

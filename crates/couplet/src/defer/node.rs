@@ -4,9 +4,9 @@
 //! resolver owns the first, the Deferred the last. Each node has a [`ResultSlot`], which holds its
 //! result until it is taken.
 //!
-//! INVARIANT: user code neither runs nor is dropped while any part of a node is borrowed. It is
-//! taken out of its cell first, so a callback finds its own chain in a valid state whatever it does
-//! to it.
+//! INVARIANT: user code neither runs nor is dropped while any part of a node is borrowed. Callbacks
+//! are taken out of their cells first, so a callback may do anything to its own chain and finds it
+//! in a valid state.
 //!
 //! INVARIANT: results go from node to node through [`run`], never by one node calling the next, so
 //! the stack doesn't grow with the chain. One trap remains: a callback that fires another Deferred
@@ -25,18 +25,18 @@ use super::history::{self, Number, Trace};
 use super::report::report;
 use super::{Failure, Result};
 
-/// Where a Deferred or one of its links was created.
+/// The location where a Deferred or one of its links was created.
 pub(super) type CreatedAt = &'static Location<'static>;
 
-/// A node, whatever the type of its result.
+/// A node, with the type of its result erased.
 pub(super) trait Node {
-    /// One step of a cancel: returns what it waits for. An origin cancels itself instead.
+    /// One step of a cancel: returns the nodes above. An origin cancels itself instead.
     fn cancel(self: Rc<Self>) -> Above;
 
     /// Passes its result on; returns the node to step next.
     fn step(self: Rc<Self>) -> Option<Rc<dyn Node>>;
 
-    /// The resolver was dropped.
+    /// Called when the resolver is dropped.
     fn orphaned(self: Rc<Self>) {}
 }
 
@@ -44,7 +44,7 @@ pub(super) trait Node {
 pub(super) trait Source<T>: Node {
     fn slot(&self) -> &ResultSlot<T>;
 
-    /// Nobody will take this result.
+    /// Disposes of an untaken result: drops a value, reports a failure.
     fn abandon(&self, result: Result<T>) {
         match result {
             Ok(value) => discard(value),
@@ -53,9 +53,9 @@ pub(super) trait Source<T>: Node {
     }
 }
 
-/// Anything that can sit below a node.
+/// A node that waits for another.
 pub(super) trait Waits {
-    /// From now on it waits for `above`.
+    /// Makes `above` the node to wait for.
     fn wait_for(&self, above: Weak<dyn Node>);
 }
 
@@ -67,7 +67,7 @@ pub(super) trait Receive<T>: Waits {
 /// Takes the result of an inner Deferred as its own.
 pub(super) trait Adopt<T>: Source<T> + Waits {}
 
-/// Holds the result of a node, and who is waiting for it.
+/// Holds the result of a node, and the receiver of that result.
 pub(super) struct ResultSlot<T> {
     /// INVARIANT: `Some` if the state is `Fired`, or if it is `Linked` and the result is about to
     /// be passed on.
@@ -75,14 +75,14 @@ pub(super) struct ResultSlot<T> {
     state: RefCell<State<T>>,
     /// A canceller refers to this node, so it must not be cut out of its chain.
     watched: Cell<bool>,
-    /// A failure that is left here is not reported.
+    /// Unhandled failures are not reported.
     quiet: Cell<bool>,
     pub(super) trace: Trace,
     pub(super) created_at: CreatedAt,
     _alive: Alive,
 }
 
-/// The flags and the trace lie in what would be padding.
+/// The flags and the trace fit in bytes that would otherwise be padding.
 const _: () = assert!(size_of::<ResultSlot<u64>>() == size_of::<Unflagged<u64>>() + 8);
 type Unflagged<T> = (Cell<Option<Result<T>>>, RefCell<State<T>>, CreatedAt);
 
@@ -101,7 +101,7 @@ struct Alive;
 
 impl Alive {
     fn new() -> Alive {
-        // A thread that is ending may still create and drop some; nobody counts those.
+        // A thread that is ending may still create and drop nodes, which are not counted.
         let _ = ALIVE.try_with(|alive| alive.set(alive.get() + 1));
         Alive
     }
@@ -114,17 +114,17 @@ impl Drop for Alive {
 }
 
 pub(super) enum State<T> {
-    /// A Deferred ends at this node, and nothing waits for the result yet.
+    /// A Deferred ends at this node, and its result has no receiver yet.
     Open,
     /// The Deferred was polled.
     Awaited(Waker),
     /// The next link waits for the result.
     Linked(Rc<dyn Receive<T>>),
-    /// This is the end of an inner Deferred, and a node waits for it.
+    /// This is the end of an inner Deferred, and an outer node waits for it.
     Adopted(Rc<dyn Adopt<T>>),
-    /// The Deferred is gone.
+    /// The Deferred was dropped.
     Detached,
-    /// The result is here, for the Deferred to take.
+    /// The result is stored for the Deferred to take.
     Fired,
     /// The result has been taken, or is being handled further up the call stack.
     Over,
@@ -155,7 +155,7 @@ impl<T> ResultSlot<T> {
         matches!(*self.state.borrow(), State::Fired)
     }
 
-    /// Takes the result, if it is here.
+    /// Takes the result, if it has arrived.
     pub(super) fn take(&self) -> Option<Result<T>> {
         if !self.has_fired() {
             return None;
@@ -166,7 +166,7 @@ impl<T> ResultSlot<T> {
         result
     }
 
-    /// Reports a failure that is left here.
+    /// Reports an unhandled failure.
     pub(super) fn report(&self, failure: Failure) {
         if self.quiet.get() {
             return;
@@ -175,7 +175,7 @@ impl<T> ResultSlot<T> {
         report(failure, self.created_at, history);
     }
 
-    /// A clone of the failure, if the result is here and is one.
+    /// A clone of the failure, if the result has arrived and is one.
     pub(super) fn failure(&self) -> Option<Failure> {
         let result = self.result.take();
         let failure = result.as_ref().and_then(|result| result.as_ref().err().cloned());
@@ -183,12 +183,12 @@ impl<T> ResultSlot<T> {
         failure
     }
 
-    /// Makes `below` receive the result when it arrives. There must be none yet.
+    /// Makes `below` receive the result when it arrives. The node must not have a receiver.
     pub(super) fn attach(&self, below: State<T>) {
         drop(self.state.replace(below));
     }
 
-    /// The Deferred is gone. Returns whether it was being awaited.
+    /// Records that the Deferred was dropped. Returns whether it was being awaited.
     pub(super) fn detach(&self) -> bool {
         let mut state = self.state.borrow_mut();
         if matches!(*state, State::Open) {
@@ -376,8 +376,8 @@ where
             self.wait_for(inner_node);
             return inner.slot().attach(State::Adopted(self));
         }
-        // Only the link below refers to this one, so it is cut out of the chain. So a loop written
-        // as recursion through `then` keeps one link, not one per round.
+        // Only the link below refers to this one, so this one is cut out of the chain. A loop
+        // written as recursion through `then` thus keeps one link, not one per iteration.
         match self.slot.state.replace(State::Over) {
             State::Linked(next) => {
                 next.wait_for(inner_node);

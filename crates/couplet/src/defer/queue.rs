@@ -79,8 +79,8 @@ impl<T: 'static> DeferredQueue<T> {
         self
     }
 
-    /// Fires the first pending `get` with the item, whose callbacks run before this returns; queues
-    /// the item if there is none.
+    /// Fires the first pending `get` with the item, running its callbacks before this returns;
+    /// without a pending `get`, queues the item.
     ///
     /// # Errors
     ///
@@ -98,10 +98,10 @@ impl<T: 'static> DeferredQueue<T> {
         Ok(())
     }
 
-    /// Fires with the first item: immediately if there is one, otherwise when one is put. Fails
-    /// immediately with [`QueueUnderflow`] if there is none and the backlog is full.
+    /// Fires with the first item: immediately if the queue has one, otherwise when an item is put.
+    /// Fails immediately with [`QueueUnderflow`] if the queue is empty and the backlog is full.
     ///
-    /// Cancelling leaves the queue and loses no item. Dropping the Deferred without cancelling
+    /// Cancelling leaves the queue and loses no item. Dropping the Deferred without cancelling it
     /// takes an item and discards it.
     #[track_caller]
     pub fn get(&self) -> Deferred<T> {
@@ -115,7 +115,7 @@ impl<T: 'static> DeferredQueue<T> {
         self.queue.waiters.wait(created_at)
     }
 
-    /// Takes the first item, if there is one.
+    /// Takes the first item, if the queue has one.
     pub fn try_get(&self) -> Option<T> {
         self.queue.items.borrow_mut().pop_front()
     }

@@ -1,4 +1,4 @@
-//! Reports each [`Failure`] that nobody handled, once, to the thread's reporter.
+//! Reports each unhandled [`Failure`], once, to the thread's reporter.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -24,13 +24,13 @@ impl Unhandled {
         &self.failure
     }
 
-    /// Where the last link of the chain was added, or where the Deferred was created if it has no
-    /// links: the place where an `add_errback` is missing.
+    /// The location where the last link of the chain was added, or where the Deferred was created
+    /// if it has no links: the place where an `add_errback` is missing.
     pub fn place(&self) -> &'static Location<'static> {
         self.place
     }
 
-    /// What happened to the Deferred, if it was made while
+    /// The history of the Deferred, if it was created while
     /// [histories are kept](super::keep_histories).
     pub fn history(&self) -> Option<&History> {
         self.history.as_ref()
@@ -54,13 +54,13 @@ type Report = dyn Fn(&Unhandled);
 impl Reporter {
     /// A reporter that calls `report`.
     ///
-    /// It is called while something is being dropped. A panic in it is contained. A failure that
-    /// goes unhandled while it runs is written to stderr.
+    /// It is called while an object is being dropped. A panic in it is contained. A failure that
+    /// becomes unhandled while it runs is written to stderr.
     pub fn new(report: impl Fn(&Unhandled) + 'static) -> Self {
         Self(Some(Rc::new(report)))
     }
 
-    /// True if it is not the default.
+    /// Whether this is a custom reporter, not the default.
     pub(crate) fn is_chosen(&self) -> bool {
         self.0.is_some()
     }
@@ -112,7 +112,7 @@ pub(super) fn report(
         return;
     }
     let unhandled = Unhandled { failure, place, history };
-    // The thread-local reporter is unavailable while the thread ends; stderr is not.
+    // The thread-local reporter is unavailable while the thread ends; stderr is still available.
     let reporter = REPORTER.try_with(|current| current.borrow().0.clone()).ok().flatten();
     match reporter {
         Some(reporter) if !REPORTING.replace(true) => {

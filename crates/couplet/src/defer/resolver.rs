@@ -14,8 +14,8 @@ use super::{Failure, Result};
 /// Fires a [`Deferred`](super::Deferred), once: each way to fire takes the resolver.
 ///
 /// The callbacks of the chain run before the call returns, and their panics don't reach the caller.
-/// Dropping a resolver that hasn't fired fails the Deferred with [`ResolverDropped`]; that is
-/// queued while another drop is being processed.
+/// Dropping a resolver that hasn't fired fails the Deferred with [`ResolverDropped`]; that failure
+/// is queued while another drop is being processed.
 ///
 /// A result that arrives after a cancel is dropped silently.
 ///
@@ -118,7 +118,8 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
             Phase::Cancelling => Phase::Cancelled,
             Phase::Fired | Phase::Cancelled => return discard(result),
         });
-        // It may hold references that lead back here, so drop it before the callbacks run.
+        // The canceller may hold references that lead back here, so it is dropped before the
+        // callbacks run.
         discard(self.canceller.take());
         fire(self, result);
     }
@@ -161,7 +162,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Source<T> for Origin<T, C> {
         &self.slot
     }
 
-    /// Both ends were dropped unused: nobody has waited, so nobody misses anything.
+    /// Both ends were dropped unused: `ResolverDropped` is not reported, since it has no consumer.
     fn abandon(&self, result: Result<T>) {
         match result {
             Ok(value) => discard(value),

@@ -1,8 +1,8 @@
 //! [`DeferredSemaphore`], and [`DeferredLock`], a semaphore with a single token. Twisted's classes
 //! of the same names.
 //!
-//! Waiters are served in FIFO order. A token travels as a [`Permit`], which releases it when
-//! dropped: it can't be released twice, and can't be forgotten.
+//! Waiters are served in FIFO order. A token is held as a [`Permit`], which releases it on drop, so
+//! it can be neither released twice nor leaked by forgetting to release it.
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! `add_timeout`: cancels a Deferred when its time is up.
+//! `add_timeout`: cancels a Deferred after a delay.
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -13,17 +13,17 @@ use super::{Deferred, Failure};
 
 /// A source of delayed calls, such as a reactor.
 pub trait Alarm {
-    /// Calls `ring` after `after`, unless the returned closure is called first. The later of the
-    /// two must do nothing; `ring` may also be dropped without being called.
+    /// Calls `ring` after `after`, unless the returned closure is called first. If both are called,
+    /// the second call must do nothing; `ring` may also be dropped without being called.
     #[track_caller]
     fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()>;
 }
 
 impl<T: 'static> Deferred<T> {
-    /// Cancels it if it hasn't fired after `after`, and then fails with [`TimedOut`].
+    /// Cancels it if it hasn't fired after `after`; it then fails with [`TimedOut`].
     ///
-    /// This covers the callbacks added so far. If a canceller supplies a value or another failure,
-    /// that is the result. A cancel from elsewhere remains a cancel.
+    /// The timeout covers the callbacks added so far. If a canceller supplies a value or another
+    /// failure, that is the result. A cancel from elsewhere still fails with `Cancelled`.
     #[track_caller]
     pub fn add_timeout(self, alarm: &impl Alarm, after: Duration) -> Self {
         if self.has_fired() {

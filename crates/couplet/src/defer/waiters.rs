@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use super::{Deferred, Resolver};
 
-/// Resolvers in the order of their Deferreds' creation; a cancelled one leaves.
+/// Resolvers in the order in which their Deferreds were created, without the cancelled ones.
 ///
-/// When this is dropped, those left fail with [`ResolverDropped`](super::ResolverDropped).
+/// When this is dropped, pending Deferreds fail with [`ResolverDropped`](super::ResolverDropped).
 pub(super) struct Waiters<T>(Rc<Line<T>>);
 
 struct Line<T> {
@@ -20,7 +20,7 @@ struct Line<T> {
 }
 
 impl<T: 'static> Waiters<T> {
-    /// A Deferred that waits behind all others. Cancelling it leaves the line.
+    /// A Deferred that waits behind all others. Cancelling it removes its entry.
     pub(super) fn wait(&self, created_at: &'static Location<'static>) -> Deferred<T> {
         let id = self.0.next.get();
         self.0.next.set(id + 1);
@@ -36,19 +36,19 @@ impl<T: 'static> Waiters<T> {
 }
 
 impl<T> Waiters<T> {
-    /// Takes the first waiter out, so that no cell is borrowed when it is served.
+    /// Removes the first waiter, so that no cell is borrowed when it is served.
     pub(super) fn pop(&self) -> Option<Resolver<T>> {
         self.pop_before(u64::MAX)
     }
 
-    /// Takes the first waiter out, if it came before the [`mark`](Self::mark).
+    /// Removes the first waiter, if it was added before the [`mark`](Self::mark).
     pub(super) fn pop_before(&self, mark: u64) -> Option<Resolver<T>> {
         let mut waiting = self.0.waiting.borrow_mut();
         let first = waiting.first_entry()?;
         (*first.key() < mark).then(|| first.remove())
     }
 
-    /// Separates the waiters so far from later ones.
+    /// The number of the next waiter, which separates present waiters from later ones.
     pub(super) fn mark(&self) -> u64 {
         self.0.next.get()
     }
