@@ -1,8 +1,8 @@
-//! Scheduled work: [`LoopingCall`], [`Cooperator`], [`FilesystemLock`], and `defer_later` and
-//! `timeout` of the [`Reactor`]; for tasks in `async` style [`Interval`], [`Scope`], [`TaskLocal`] and
-//! [`Cancelling`]. Twisted's `task`.
+//! Scheduled work: [`LoopingCall`], [`Cooperator`], [`FilesystemLock`], and the methods
+//! `defer_later` and `timeout` of the [`Reactor`]; for `async` tasks [`Interval`], [`Scope`],
+//! [`TaskLocal`] and [`Cancelling`]. Twisted's `task`.
 //!
-//! All time is the reactor's, so a test can advance an hour in one step.
+//! All time comes from the reactor, so a test can advance an hour in one step.
 
 mod cancelling;
 mod cooperator;
@@ -59,8 +59,9 @@ impl Reactor {
         self.sleep(delay).add_callback(|()| f())
     }
 
-    /// Waits for `future` for at most `after`, then drops it and fails with [`TimedOut`]. The time
-    /// runs from the first poll; a future that is ready at the deadline still counts as in time.
+    /// Waits for `future` for at most `after`, then drops it and fails with [`TimedOut`]. The
+    /// timeout starts with the first poll; a future that is ready at the deadline still counts as
+    /// in time.
     ///
     /// For a Deferred with callbacks, use [`Deferred::add_timeout`].
     ///
@@ -93,7 +94,8 @@ impl Reactor {
     ) -> impl Future<Output = Result<T>> {
         let whom = (Waiting::Timeout, Location::caller());
         async move {
-            // Begun only for a future that has to wait: a timer that nobody awaits would be left.
+            // The timer starts only if the future is pending, so a ready future leaves no timer
+            // behind.
             let alarm = async { self.sleep_for(whom, after).await };
             let rang = match unless(future, alarm).await {
                 Ok(result) => return result,
@@ -104,8 +106,8 @@ impl Reactor {
     }
 }
 
-/// What `future` gives, or as an error what `end` gives if that is ready before. Both are polled, in this
-/// order, until one is ready.
+/// Races two futures: returns the output of `future`, or the output of `end` as an error. Both are
+/// polled, in this order, until one is ready.
 async fn unless<A, B>(
     future: impl Future<Output = A>,
     end: impl Future<Output = B>,
@@ -118,8 +120,8 @@ async fn unless<A, B>(
     .await
 }
 
-/// What a [`LoopingCall`]'s function may return, and what the iterator of a [`Cooperator`] may give:
-/// nothing, a `Result<()>`, or a `Deferred<()>` to wait for.
+/// The return type of a [`LoopingCall`]'s function, and the item type of a [`Cooperator`]'s
+/// iterator: `()`, a `Result<()>`, or a `Deferred<()>` to wait for.
 pub trait LoopResult {
     /// Converts it into a Deferred to wait for.
     fn into_deferred(self) -> Deferred<()>;
@@ -146,8 +148,8 @@ impl LoopResult for Deferred<()> {
 /// Calls a function repeatedly on a fixed time grid: at the start, and at every whole interval
 /// after it.
 ///
-/// Missed points, because the loop was busy or the previous call took long, are skipped; the next
-/// call happens at the next point, so the grid never shifts. If the function returns a Deferred,
+/// Points missed because the loop was busy or the previous call took long are skipped; the next
+/// call is made at the next point, so the grid never shifts. If the function returns a Deferred,
 /// the next point is chosen once it has fired. A failure or a panic stops the looping call.
 ///
 /// Cheap to clone; dropping it doesn't stop it.
@@ -184,7 +186,7 @@ struct Looping {
     f: RefCell<Option<Repeated>>,
     phase: Cell<Phase>,
     grid: Cell<Grid>,
-    /// Where it was started.
+    /// The location of the call of `start`.
     place: Cell<Source>,
     ended: RefCell<Option<Resolver<LoopingCall>>>,
     /// Cancels the wait for the next point, or the call in progress.
@@ -198,12 +200,12 @@ enum Phase {
     Waiting,
     /// A call is in progress.
     Calling,
-    /// A call is in progress, and is the last one.
+    /// The last call is in progress.
     Stopping,
 }
 
 impl LoopingCall {
-    /// A looping call of `f`; it begins with [`start`](Self::start).
+    /// A looping call of `f`, which does not run until [`start`](Self::start).
     #[track_caller]
     pub fn new<R: LoopResult>(reactor: &Reactor, mut f: impl FnMut() -> R + 'static) -> Self {
         Self::with_count(reactor, move |_| f())
@@ -267,14 +269,14 @@ impl LoopingCall {
         deferred
     }
 
-    /// Stops it: after the call in progress, if any, otherwise immediately. Returns false if it
-    /// isn't running.
+    /// Stops the looping call: after the call in progress, or immediately if no call is in
+    /// progress. Returns false if the looping call isn't running.
     pub fn stop(&self) -> bool {
         match self.looping.phase.get() {
             Phase::Idle | Phase::Stopping => return false,
             Phase::Calling => self.looping.phase.set(Phase::Stopping),
             Phase::Waiting => {
-                // No longer `Waiting`, so the cancelled wait doesn't end it a second time.
+                // No longer `Waiting`, so the cancelled wait doesn't finish it a second time.
                 self.looping.phase.set(Phase::Idle);
                 self.looping.cancel_round();
                 self.looping.finish(Ok(()));
@@ -284,7 +286,7 @@ impl LoopingCall {
     }
 
     /// Restarts the grid now: the next call is made one interval from now. Returns false and does
-    /// nothing unless it is waiting for its next point.
+    /// nothing unless the looping call is waiting for its next point.
     pub fn reset(&self) -> bool {
         let looping = &self.looping;
         if looping.phase.get() != Phase::Waiting {
@@ -302,14 +304,15 @@ impl LoopingCall {
         matches!(self.looping.phase.get(), Phase::Waiting | Phase::Calling)
     }
 
-    /// The interval it was started with.
+    /// The interval passed to `start`.
     pub fn interval(&self) -> Duration {
         self.looping.grid.get().interval()
     }
 }
 
 impl Looping {
-    /// Waits, calls, and continues: one chain, so one cancel reaches either the wait or the call.
+    /// Waits, calls and continues, as one chain, so that one cancel reaches either the wait or the
+    /// call.
     fn wait(self: &Rc<Self>, delay: Duration) {
         self.phase.set(Phase::Waiting);
         let (calling, continuing) = (self.clone(), self.clone());
@@ -352,7 +355,7 @@ impl Looping {
         }
     }
 
-    /// Its Deferred was cancelled.
+    /// Handles a cancel of its Deferred.
     fn cancel(&self) {
         match self.phase.get() {
             Phase::Idle => return,
@@ -378,8 +381,7 @@ impl Looping {
     }
 }
 
-/// Holds the function during a call and puts it back afterwards, even after a panic, for the next
-/// start.
+/// Holds the function during a call and puts it back for the next call, even after a panic.
 struct Out {
     f: Option<Repeated>,
     looping: Rc<Looping>,

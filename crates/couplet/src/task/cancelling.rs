@@ -8,11 +8,11 @@ use crate::defer::{Cancelled, Deferred, DeferredEvent, Resolver, Result};
 use crate::reactor::Reactor;
 
 impl Reactor {
-    /// [`spawn`](Self::spawn) for a task that handles its cancellation. A cancel of the Deferred drops
-    /// nothing; it fails what the task awaits by [`Cancelling::or`] with
-    /// [`Cancelled`]. What the task makes of that, be it the failure passed on, a
-    /// good-bye sent first, or a result, is the result of the Deferred. A second cancel drops the
-    /// task, and so does the end of the loop. Twisted's `inlineCallbacks` under a cancel.
+    /// Like [`spawn`](Self::spawn), for a task that handles its cancellation. Cancelling the
+    /// Deferred does not drop the task: the future that the task awaits through [`Cancelling::or`]
+    /// fails with [`Cancelled`]. The task may pass the failure on, send a farewell first, or return
+    /// a value; its result is the result of the Deferred. A second cancel drops the task, and so
+    /// does the end of the loop. Twisted's `inlineCallbacks` under a cancel.
     ///
     /// ```
     /// use couplet::Stream;
@@ -36,7 +36,8 @@ impl Reactor {
     ) -> Deferred<T> {
         let cancelling = Cancelling { asked: DeferredEvent::new(), place: Location::caller() };
         let asking = cancelling.clone();
-        // Fires when the task is cancelled or over: from then on its own Deferred is waited for.
+        // Fires when the task is cancelled or has ended; the chain then waits for the task's own
+        // Deferred.
         let (gate, opened) = Deferred::with_canceller(move |resolver: Resolver<()>| {
             asking.asked.set();
             resolver.callback(());
@@ -50,7 +51,7 @@ impl Reactor {
     }
 }
 
-/// Opens the gate when the task ends, however it ends.
+/// Opens the gate when the task's future ends or is dropped.
 struct Opens(Option<Resolver<()>>);
 
 impl Drop for Opens {
@@ -61,7 +62,7 @@ impl Drop for Opens {
     }
 }
 
-/// What a task of [`Reactor::spawn_cancellable`] hears of its cancellation by. Cheap to clone.
+/// Notifies a task of [`Reactor::spawn_cancellable`] of its cancellation. Cheap to clone.
 #[derive(Clone)]
 pub struct Cancelling {
     asked: DeferredEvent,
@@ -69,14 +70,15 @@ pub struct Cancelling {
 }
 
 impl Cancelling {
-    /// Waits for `future`, or until the task is cancelled: then drops it and fails with [`Cancelled`].
-    /// That happens once; what is awaited afterwards is awaited to its end.
+    /// Waits for `future`; if the task is cancelled first, drops `future` and fails with
+    /// [`Cancelled`]. A cancel interrupts only one future; later ones run to completion.
     ///
     /// # Errors
     ///
     /// The failure of `future`; [`Cancelled`].
     pub async fn or<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        // Asked within, because a wait that is never polled stays in the event's line.
+        // The wait is created inside the future: dropped without being polled, it would stay in the
+        // event's queue.
         match unless(future, async { self.asked.wait().await }).await {
             Ok(result) => result,
             Err(_) => {
@@ -86,13 +88,15 @@ impl Cancelling {
         }
     }
 
-    /// Ready when the task is cancelled. Told by this too, [`or`](Self::or) need not tell it again.
+    /// Completes when the task is cancelled. Like [`or`](Self::or), it reports the cancel only
+    /// once: later calls of either wait for another.
     pub async fn asked(&self) {
         let _ = self.asked.wait().await;
         self.asked.clear();
     }
 
-    /// Whether the task was cancelled, and nothing of it was told of that.
+    /// Whether the task was cancelled and neither [`or`](Self::or) nor [`asked`](Self::asked) has
+    /// reported it.
     pub fn is_asked(&self) -> bool {
         self.asked.is_set()
     }

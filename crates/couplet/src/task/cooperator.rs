@@ -15,21 +15,21 @@ use crate::defer::{Cancelled, Canceller, Deferred, DeferredEvent, Panicked, Reso
 use crate::panics::{Contained, caught};
 use crate::reactor::{Reactor, Source, Waiting};
 
-/// How long a slice lasts.
+/// The default duration of a slice.
 const SLICE: Duration = Duration::from_millis(10);
 
-/// Most steps of a slice.
+/// The default step limit of a slice.
 const STEPS: usize = 1000;
 
-/// Runs long work in steps, the `next()` of an iterator each, in slices between the loop's other
-/// work. Work that waits for nothing but itself thus holds up nothing else.
+/// Runs long computations in steps, one `next()` of an iterator each, in slices between the loop's
+/// other work, so that a computation that never waits does not hold up the loop.
 ///
-/// A slice takes one step of each task in turn until 10 ms have passed (see [`slice`](Self::slice))
-/// or 1000 steps were taken (see [`steps`](Self::steps)); the next slice follows in the next turn.
-/// A step that has begun is never interrupted. An item may be nothing, a `Result<()>`, or a
-/// `Deferred<()>`: until that fires its task is idle, and costs nothing.
+/// A slice takes one step of each task alternately until 10 ms have passed (see
+/// [`slice`](Self::slice)) or 1000 steps were taken (see [`steps`](Self::steps)); the next slice
+/// runs in the next turn. A step is never interrupted. An item may be `()`, a `Result<()>`, or a
+/// `Deferred<()>`: until the Deferred fires, the task is idle and costs nothing.
 ///
-/// Cheap to clone, and clones share the slices. Dropping it stops nothing.
+/// Cheap to clone; clones share the slices. Dropping it stops nothing.
 ///
 /// ```
 /// use couplet::task::Cooperator;
@@ -49,7 +49,7 @@ pub struct Cooperator {
     scheduler: Rc<Scheduler>,
 }
 
-/// Work that a [`Cooperator`] does. Cheap to clone; dropping it stops nothing. Twisted's
+/// A task of a [`Cooperator`]. Cheap to clone; dropping it stops nothing. Twisted's
 /// `CooperativeTask`.
 #[derive(Clone)]
 pub struct CooperativeTask {
@@ -68,7 +68,7 @@ pub struct SchedulerStopped;
 
 struct Scheduler {
     reactor: Reactor,
-    /// Where it was made.
+    /// The location where it was created.
     place: Source,
     slice: Cell<Duration>,
     steps: Cell<usize>,
@@ -77,7 +77,7 @@ struct Scheduler {
     /// All unfinished tasks.
     tasks: RefCell<BTreeMap<u64, Weak<Task>>>,
     next: Cell<u64>,
-    /// A slice is scheduled or in progress.
+    /// Whether a slice is scheduled or in progress.
     scheduled: Cell<bool>,
     stopped: Cell<bool>,
 }
@@ -87,15 +87,15 @@ type Steps = Contained<Box<dyn Iterator<Item = Deferred<()>>>>;
 struct Task {
     scheduler: Rc<Scheduler>,
     id: u64,
-    /// `None` during a step, and at the end.
+    /// `None` during a step, and once the task has ended.
     steps: RefCell<Option<Steps>>,
-    /// Calls of `pause` without one of `resume`.
+    /// The number of `pause` calls without a matching `resume`.
     paused: Cell<usize>,
     queued: Cell<bool>,
-    /// Cancels the Deferred that it waits for.
+    /// Cancels the Deferred that the task waits for.
     waits: RefCell<Option<Canceller>>,
     outcome: Rc<OnceCell<Result<()>>>,
-    /// For the first `when_done`. If there is none, it reports a failure when it is dropped.
+    /// For the first `when_done`. If it is never called, dropping this reports the failure.
     first: RefCell<Option<Deferred<()>>>,
     resolver: RefCell<Option<Resolver<()>>>,
     /// For the other calls of `when_done`.
@@ -120,26 +120,26 @@ impl Cooperator {
         Self { scheduler: Rc::new(scheduler) }
     }
 
-    /// Sets how long a slice lasts: until the step in which this time is up. 10 ms unless set.
+    /// Sets the duration of a slice, which ends with the step that exceeds it. Default: 10 ms.
     #[must_use]
     pub fn slice(self, time: Duration) -> Self {
         self.scheduler.slice.set(time);
         self
     }
 
-    /// Sets the most steps of a slice: 1000 unless set; 0 counts as 1. Where time passes only
-    /// between turns, as in [`testing`](crate::testing) and [`sim`](crate::sim), this alone ends
-    /// a slice.
+    /// Sets the maximum number of steps in a slice. Default: 1000; 0 counts as 1. Where time passes
+    /// only between turns, as in [`testing`](crate::testing) and [`sim`](crate::sim), only this
+    /// limit ends a slice.
     #[must_use]
     pub fn steps(self, most: usize) -> Self {
         self.scheduler.steps.set(most);
         self
     }
 
-    /// Does `work`, from the next turn on, and returns a handle to it.
+    /// Runs `work` as a task, starting in the next turn, and returns a handle to it.
     ///
-    /// It ends with the iterator, with the first failure of an item, or with a panic, which is the
-    /// failure [`Panicked`]; and with [`Cancelled`] when the loop ends.
+    /// The task ends when the iterator ends or an item fails, with [`Panicked`] after a panic, and
+    /// with [`Cancelled`] when the loop ends.
     #[track_caller]
     pub fn cooperate<S: LoopResult + 'static>(
         &self,
@@ -170,8 +170,8 @@ impl Cooperator {
         CooperativeTask { task }
     }
 
-    /// Does `work` and fires when it has ended. Cancelling it, or dropping it while it is awaited,
-    /// stops the work. Otherwise like [`cooperate`](Self::cooperate).
+    /// Runs `work` and fires when it has ended. Cancelling the Deferred, or dropping it while it is
+    /// awaited, stops the work. Otherwise like [`cooperate`](Self::cooperate).
     #[track_caller]
     pub fn coiterate<S: LoopResult + 'static>(
         &self,
@@ -191,7 +191,7 @@ impl Cooperator {
         deferred
     }
 
-    /// Stops all tasks: they fail with [`SchedulerStopped`], as do later ones immediately.
+    /// Stops all tasks, which fail with [`SchedulerStopped`]; later tasks fail immediately.
     pub fn stop(&self) {
         self.scheduler.stopped.set(true);
         for task in self.scheduler.unfinished() {
@@ -201,8 +201,8 @@ impl Cooperator {
 }
 
 impl CooperativeTask {
-    /// Takes no step until [`resume`](Self::resume) was called as often. Returns false, and does
-    /// nothing, if the task has ended.
+    /// Pauses the task until [`resume`](Self::resume) is called once for each pause. Returns false,
+    /// and does nothing, if the task has ended.
     pub fn pause(&self) -> bool {
         let active = self.is_active();
         if active {
@@ -224,15 +224,16 @@ impl CooperativeTask {
     }
 
     /// Ends the task: it takes no further step, the Deferred that it waits for is cancelled, its
-    /// iterator dropped, and waiters fail with [`TaskStopped`]. Returns false if it has ended.
+    /// iterator is dropped, and waiters fail with [`TaskStopped`]. Returns false if the task has
+    /// already ended.
     pub fn stop(&self) -> bool {
         let active = self.is_active();
         self.task.stop(TaskStopped);
         active
     }
 
-    /// Fires when the task has ended: with its failure, if it has one. Cancelling ends only this
-    /// wait. A failure that nobody waits for is reported; a stop isn't.
+    /// Fires when the task has ended: with its failure, if it failed. Cancelling ends only this
+    /// wait. A failure without waiters is reported, unless the task was stopped.
     pub fn when_done(&self) -> Deferred<()> {
         let first = self.task.first.borrow_mut().take();
         if let Some(first) = first {
@@ -243,7 +244,7 @@ impl CooperativeTask {
         self.task.finished.wait().add_callback(result)
     }
 
-    /// Whether it hasn't ended; it may be paused or waiting.
+    /// Whether the task has not ended; it may be paused or waiting.
     pub fn is_active(&self) -> bool {
         self.task.is_active()
     }
@@ -277,7 +278,7 @@ impl Scheduler {
     }
 
     fn run_slice(self: &Rc<Self>) {
-        // The loop's clock stands still during a turn.
+        // The loop's clock doesn't advance during a turn.
         let began = self.reactor.fresh_time();
         for _ in 0..self.steps.get().max(1) {
             let Some(task) = self.pop() else { break };
@@ -300,7 +301,7 @@ impl Scheduler {
 }
 
 impl Task {
-    /// Queues it for its next step, unless it is paused, waits, is in a step or has ended.
+    /// Queues the next step, unless the task is paused, waits, is in a step or has ended.
     fn enqueue(self: &Rc<Self>) {
         let due = self.paused.get() == 0
             && self.waits.borrow().is_none()
@@ -322,7 +323,7 @@ impl Task {
         } else {
             drop(steps);
         }
-        // It may have been stopped by its own step.
+        // The step may have stopped its own task.
         match (stepped, self.is_active()) {
             (Ok(Some(step)), true) => self.wait_for(step),
             (Ok(None), true) => self.finish(Ok(())),
@@ -367,7 +368,7 @@ impl Task {
         }
     }
 
-    /// Whoever stops or forgets it knows; only waiters are notified.
+    /// Suppresses the report: a stop or a dropped task is intended, so only waiters are notified.
     fn report_nothing(&self) {
         let first = self.first.borrow_mut().take();
         if let Some(first) = first {

@@ -1,4 +1,4 @@
-//! [`FilesystemLock`]: one of several processes at a time. Twisted's `DeferredFilesystemLock`.
+//! [`FilesystemLock`]: mutual exclusion between processes. Twisted's `DeferredFilesystemLock`.
 
 use std::any::Any;
 use std::fmt;
@@ -9,19 +9,20 @@ use std::time::Duration;
 use crate::defer::{Deferred, Result};
 use crate::reactor::Reactor;
 
-/// The first wait for a lock that is held.
+/// The delay before the second attempt to lock.
 const FIRST: Duration = Duration::from_millis(10);
 
-/// The longest wait.
+/// The default longest delay between attempts.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// A lock that one process, and one holder in it, has at a time. It is a file, which the holder has
-/// locked, and removes when it unlocks.
+/// A lock with one holder at a time, across processes and within each. It is a file, which the
+/// holder locks, and removes when it unlocks.
 ///
-/// The system ends a lock (flock(2)) with its process, however that ends, so a process that died
-/// leaves a file but no lock. The file has the mode 0600: all processes must be of one user.
-/// On other systems than Unix every attempt is an error, [`Unsupported`](io::ErrorKind::Unsupported).
-/// In the memory driver and the simulator files exist only as locks.
+/// The system releases the lock (flock(2)) when its process ends, however it ends, so a process
+/// that died leaves a file but no lock. The file has the mode 0600, so all processes must run as
+/// one user. On systems other than Unix, every attempt fails with
+/// [`Unsupported`](io::ErrorKind::Unsupported). In the memory driver and the simulator, files exist
+/// only as locks.
 ///
 /// ```
 /// use couplet::task::FilesystemLock;
@@ -57,28 +58,28 @@ pub struct FilesystemGuard {
 }
 
 impl FilesystemLock {
-    /// The lock of this file, in a folder that exists. Takes nothing yet.
+    /// A lock at `path`, in an existing folder. Does not lock it.
     pub fn new(reactor: &Reactor, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        // The process may change its folder.
+        // The process may change its working directory.
         let path = std::path::absolute(&path).unwrap_or(path);
         Self { reactor: reactor.clone(), path, longest: LONGEST }
     }
 
-    /// Sets the longest time between two attempts of [`lock`](Self::lock): 1 s unless set.
+    /// Sets the longest delay between two attempts of [`lock`](Self::lock). Default: 1 s.
     #[must_use]
     pub fn longest_wait(mut self, time: Duration) -> Self {
         self.longest = time;
         self
     }
 
-    /// Locks it, unless it is held: then it returns `None`.
+    /// Locks it; returns `None` if it is held.
     ///
     /// # Errors
     ///
     /// The system's error, with the path: no such folder, permission denied, …
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is something that is no lock file: a
-    /// file that is not empty, or a symbolic link. It is left as it is.
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the path is not a lock file: a file that
+    /// is not empty, or a symbolic link. The existing file is not changed.
     pub fn try_lock(&self) -> io::Result<Option<FilesystemGuard>> {
         let guard = |lock| FilesystemGuard { path: self.path.clone(), _lock: lock };
         self.reactor.lock_file(&self.path).map(|lock| lock.map(guard)).map_err(|error| {
@@ -86,13 +87,13 @@ impl FilesystemLock {
         })
     }
 
-    /// Locks it: immediately if it is free. Otherwise it tries again, after 10 ms first, then after
-    /// twice the time of the last wait, and at least every second
-    /// ([`longest_wait`](Self::longest_wait)). There is no order among those who wait.
+    /// Locks it: immediately if it is free. Otherwise it retries, first after 10 ms, then with a
+    /// delay that doubles each time, but at least every second
+    /// ([`longest_wait`](Self::longest_wait)). Waiters are not ordered.
     ///
-    /// Fails like [`try_lock`](Self::try_lock), and with [`Cancelled`](crate::defer::Cancelled) when
-    /// the loop ends. Cancelling it ends the attempts; [`add_timeout`](Deferred::add_timeout) limits
-    /// them. Twisted's `deferUntilLocked`.
+    /// Fails like [`try_lock`](Self::try_lock), and with [`Cancelled`](crate::defer::Cancelled)
+    /// when the loop ends. Cancelling it ends the attempts; [`add_timeout`](Deferred::add_timeout)
+    /// limits them. Twisted's `deferUntilLocked`.
     #[track_caller]
     pub fn lock(&self) -> Deferred<FilesystemGuard> {
         match self.try_lock() {
@@ -113,7 +114,7 @@ impl FilesystemLock {
         }
     }
 
-    /// The path of the file, absolute.
+    /// The absolute path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -12,7 +12,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// A grid whose start is to be counted too, or is not.
+    /// A grid that counts its start as a point if `counts_start` is set.
     pub(super) fn new(start: Instant, interval: Duration, counts_start: bool) -> Grid {
         Grid { start, interval, next: u128::from(!counts_start) }
     }
@@ -21,7 +21,8 @@ impl Grid {
         self.interval
     }
 
-    /// Counts the points up to now that were not counted before: with an interval of zero always 1.
+    /// Returns the number of points up to now since the last count: always 1 with an interval of
+    /// zero.
     pub(super) fn count(&mut self, now: Instant) -> u64 {
         let Some(point) = self.passed(now).checked_div(self.interval.as_nanos()) else { return 1 };
         // A Duration's nanoseconds fit: there are fewer than 2^94.
@@ -38,7 +39,7 @@ impl Grid {
         }
     }
 
-    /// In nanoseconds.
+    /// The time since the start, in nanoseconds.
     fn passed(&self, now: Instant) -> u128 {
         now.saturating_duration_since(self.start).as_nanos()
     }

@@ -1,5 +1,5 @@
-//! [`Interval`]: points in time for tasks, as [`LoopingCall`](super::LoopingCall) has them for calls;
-//! and [`yield_now`].
+//! [`Interval`]: a time grid for tasks, as [`LoopingCall`](super::LoopingCall) is for calls; and
+//! [`yield_now`].
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -13,10 +13,10 @@ use crate::defer::{Deferred, Result};
 use crate::reactor::{Reactor, Source, Waiting};
 
 impl Reactor {
-    /// Points in time for a task to wait for: now, and at every whole `period` after it.
+    /// Points in time for a task to wait for: now, and every whole `period` after it.
     ///
-    /// Points that were missed, because the loop or the task was busy, are skipped, so the grid never
-    /// shifts. With a period of zero there is one in every turn.
+    /// Points missed because the loop or the task was busy are skipped, so the grid never shifts.
+    /// With a period of zero there is a point in every turn.
     ///
     /// ```
     /// use std::time::Duration;
@@ -54,19 +54,19 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Waits for the next point, and returns how many have passed since the last call, including this
+    /// Waits for the next point. Returns the number of points since the last call, including this
     /// one: 1, or more if some were skipped.
     ///
-    /// Cancel-safe: a future that is dropped has taken no point.
+    /// Cancel-safe: dropping the future loses no point.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](crate::defer::Cancelled) when the loop ends first.
+    /// [`Cancelled`](crate::defer::Cancelled) if the loop ends first.
     pub async fn tick(&mut self) -> Result<u64> {
         poll_fn(|cx| self.poll_tick(cx)).await
     }
 
-    /// Begins a new grid: the next point is one period from now.
+    /// Starts a new grid: the next point is one period from now.
     pub fn reset(&mut self) {
         self.grid = Grid::new(self.reactor.now(), self.grid.interval(), false);
         self.sleeping = None;
@@ -82,7 +82,7 @@ impl Interval {
                 has_slept = true;
             }
             let now = self.reactor.now();
-            // With a period of zero, it is the sleep that makes a point.
+            // With a period of zero, each finished sleep is a point.
             if has_slept || !self.grid.interval().is_zero() {
                 let points = self.grid.count(now);
                 if points > 0 {
@@ -109,8 +109,8 @@ impl fmt::Debug for Interval {
     }
 }
 
-/// Lets everything else have its turn: the task goes on in the next turn, after I/O and timed calls.
-/// For work that is long and never waits.
+/// Yields to all other work: the task continues in the next turn, after I/O and timed calls. For
+/// long computations that never wait.
 ///
 /// ```
 /// use couplet::task::yield_now;

@@ -1,4 +1,4 @@
-//! [`TaskLocal`]: values that a task, or a part of one, has to itself.
+//! [`TaskLocal`]: values that belong to a task, or to part of one.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -43,8 +43,8 @@ macro_rules! task_local {
     };
 }
 
-/// A value that a future has while it is polled: see [`task_local!`](crate::task_local). A task that
-/// it spawns does not have it, unless that is given one too.
+/// A value that is set while a future is polled: see [`task_local!`](crate::task_local). Tasks that
+/// the future spawns do not inherit it; give each its own [`scope`](Self::scope).
 pub struct TaskLocal<T: 'static> {
     place: &'static LocalKey<RefCell<Option<T>>>,
 }
@@ -55,13 +55,13 @@ impl<T: 'static> TaskLocal<T> {
         TaskLocal { place }
     }
 
-    /// A future that has this value wherever it is polled. Within it, the innermost value counts.
+    /// Runs `future` with this value. Scopes nest; the innermost value applies.
     pub fn scope<F: Future>(&'static self, value: T, future: F) -> Scoped<T, F> {
         Scoped { local: self, value: Some(value), future: Some(Box::pin(future)) }
     }
 
-    /// Calls `f` with the value; with `None` outside of a [`scope`](Self::scope), or within another
-    /// call of this, which has it.
+    /// Calls `f` with the value; with `None` outside a [`scope`](Self::scope), or within another
+    /// call of `with`, which holds the value.
     pub fn with<R>(&'static self, f: impl FnOnce(Option<&mut T>) -> R) -> R {
         let mut value = None;
         let taken = Swapped::new(self, &mut value);
@@ -83,7 +83,7 @@ impl<T: 'static> fmt::Debug for TaskLocal<T> {
     }
 }
 
-/// Exchanges a value for that of the thread, and back when dropped, also after a panic.
+/// Swaps a value with the thread's, and swaps them back on drop, even after a panic.
 struct Swapped<'a, T: 'static> {
     local: &'static TaskLocal<T>,
     value: &'a mut Option<T>,
@@ -97,7 +97,7 @@ impl<'a, T> Swapped<'a, T> {
     }
 
     fn swap(&mut self) {
-        // A thread that ends has no values any more.
+        // The slot has been destroyed if the thread is ending.
         let swap =
             |place: &RefCell<Option<T>>| std::mem::swap(&mut *place.borrow_mut(), self.value);
         let _ = self.local.place.try_with(swap);
@@ -110,7 +110,7 @@ impl<T> Drop for Swapped<'_, T> {
     }
 }
 
-/// A future with a value of its own; see [`TaskLocal::scope`].
+/// A future that runs with a task-local value; see [`TaskLocal::scope`].
 #[must_use = "futures do nothing unless they are polled"]
 pub struct Scoped<T: 'static, F> {
     local: &'static TaskLocal<T>,
@@ -136,7 +136,7 @@ impl<T: 'static, F: Future> Future for Scoped<T, F> {
 }
 
 impl<T: 'static, F> Drop for Scoped<T, F> {
-    /// What it drops has the value too.
+    /// Destructors within the future can read the value too.
     fn drop(&mut self) {
         let _swapped = Swapped::new(self.local, &mut self.value);
         self.future = None;

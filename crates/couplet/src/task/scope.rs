@@ -1,4 +1,4 @@
-//! [`Scope`]: tasks that do not outlive what they belong to.
+//! [`Scope`]: tasks that do not outlive the scope that spawned them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,12 +12,13 @@ use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, Result};
 use crate::reactor::Reactor;
 
 impl Reactor {
-    /// Runs `body`, and the tasks that it spawns in its [`Scope`], which end before this does:
+    /// Runs `body` and the tasks that it spawns in its [`Scope`]. Every task ends before the scope
+    /// does:
     ///
-    /// - it is ready when `body` and all of them have finished, with the result of `body`;
-    /// - when one of them fails or panics, or `body` does, the others are cancelled; the first failure is
-    ///   the result, once what they hold was dropped;
-    /// - a future of this that is dropped, because its task was cancelled, cancels them.
+    /// - the scope completes with the result of `body` when `body` and all tasks have finished;
+    /// - when a task or `body` fails or panics, the others are cancelled; the first failure is the
+    ///   result, once their futures were dropped;
+    /// - dropping the scope's future, because its task was cancelled, cancels them.
     ///
     /// Trio's nurseries, in Rust.
     ///
@@ -56,10 +57,10 @@ impl Reactor {
         let scope = Scope { inner: Rc::new(Inner::new(self)) };
         let ending = Ending(scope.inner.clone());
         let failed = poll_fn(|cx| scope.inner.poll_failed(cx));
-        // None where a task failed first.
+        // `None` if a task failed first.
         let result = unless(failed, body(&scope)).await.err();
         if !matches!(result, Some(Ok(_))) {
-            // What is spawned from now on is cancelled too.
+            // Tasks spawned from now on are cancelled too.
             scope.inner.has_failed.set(true);
             scope.inner.cancel_children();
         }
@@ -74,7 +75,7 @@ impl Reactor {
     }
 }
 
-/// Where the tasks of [`Reactor::scope`] are spawned; cheap to clone, for tasks that spawn others.
+/// Spawns the tasks of a [`Reactor::scope`]. Cheap to clone, for tasks that spawn others.
 #[derive(Clone)]
 pub struct Scope {
     inner: Rc<Inner>,
@@ -82,17 +83,17 @@ pub struct Scope {
 
 struct Inner {
     reactor: Reactor,
-    /// Law 9: no bound, one for each task that the user has spawned and that runs.
+    /// Law 9: no bound, one for each running task that the user has spawned.
     children: RefCell<BTreeMap<u64, Option<Canceller>>>,
     spawned: Cell<u64>,
-    /// The first of a task.
+    /// The first failure of a task.
     failure: RefCell<Option<Failure>>,
     has_failed: Cell<bool>,
     is_over: Cell<bool>,
     waiting: Cell<Option<Waker>>,
 }
 
-/// A task of a scope, which runs until this is dropped. Its Deferred may have been cancelled before.
+/// A running task of a scope: dropped with its future, even if its Deferred was cancelled earlier.
 struct Child {
     scope: Rc<Inner>,
     key: u64,
@@ -106,12 +107,12 @@ impl Drop for Child {
     }
 }
 
-/// Drops the future first, also if it is not polled.
+/// Drops the future before the child, even if it was never polled.
 async fn run<T>(future: impl Future<Output = Result<T>>, _child: Child) -> Result<T> {
     future.await
 }
 
-/// The scope ends: no task is spawned any more, and those that run are cancelled.
+/// Ends the scope on drop: later tasks are rejected, and running ones are cancelled.
 struct Ending(Rc<Inner>);
 
 impl Drop for Ending {
@@ -122,9 +123,10 @@ impl Drop for Ending {
 }
 
 impl Scope {
-    /// Spawns a task that ends before the scope does. The Deferred fires with its value. A failure of
-    /// the task is one of the scope, and the Deferred fails with [`Cancelled`], as it does if the
-    /// scope has ended already; a task whose Deferred was cancelled is none.
+    /// Spawns a task that ends before the scope does. The Deferred fires with its value. If the
+    /// task fails, the scope fails with that failure, and the Deferred with [`Cancelled`]. The
+    /// Deferred also fails with [`Cancelled`] if the scope has already ended. Cancelling a task
+    /// does not fail the scope.
     #[track_caller]
     pub fn spawn<T: 'static>(
         &self,
@@ -139,12 +141,12 @@ impl Scope {
         self.inner.adopt(key, self.inner.reactor.spawn(run(future, child)))
     }
 
-    /// Cancels the tasks and what else runs in the scope, which fails with [`Cancelled`].
+    /// Cancels the body and all tasks; the scope fails with [`Cancelled`].
     pub fn cancel(&self) {
         self.inner.fail(Cancelled::of("a scope").into());
     }
 
-    /// How many of its tasks have not ended.
+    /// The number of tasks that have not ended.
     pub fn running(&self) -> usize {
         self.inner.children.borrow().len()
     }
@@ -163,7 +165,7 @@ impl Inner {
         }
     }
 
-    /// Takes in a task; returns the Deferred for its user.
+    /// Registers a task; returns the Deferred for its user.
     #[track_caller]
     fn adopt<T: 'static>(self: &Rc<Self>, key: u64, task: Deferred<T>) -> Deferred<T> {
         let canceller = task.canceller();
@@ -200,7 +202,7 @@ impl Inner {
     fn cancel_children(&self) {
         let keys: Vec<u64> = self.children.borrow().keys().copied().collect();
         for key in keys {
-            // One at a time: to cancel one may end or spawn others.
+            // One at a time, because cancelling a task may end or spawn others.
             let child = self.children.borrow().get(&key).cloned().flatten();
             if let Some(child) = child {
                 child.cancel();
@@ -224,7 +226,7 @@ impl Inner {
         if self.has_failed.get() { Poll::Ready(()) } else { self.wait(cx) }
     }
 
-    /// Ready when all tasks have ended. After a failure those that are spawned meanwhile are
+    /// Ready when all tasks have ended. After a failure, tasks spawned in the meantime are
     /// cancelled too.
     fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
         let _ = self.wait(cx);
