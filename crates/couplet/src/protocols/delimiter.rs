@@ -13,7 +13,7 @@ pub(super) struct Delimiter {
     search: Search,
 }
 
-/// The usual delimiters are stored inline, which saves an indirection in the search.
+/// The common delimiters are stored inline, which saves an indirection in the search.
 #[derive(Clone, Copy, Debug)]
 enum Search {
     One(u8),
@@ -41,7 +41,7 @@ impl Search {
     }
 }
 
-/// The offset of the delimiter's first occurrence in `bytes`; `None` if it has no bytes.
+/// The offset of the delimiter's first occurrence in `bytes`; `None` for an empty delimiter.
 #[inline]
 pub(super) fn find(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
     if delimiter.is_empty() { None } else { Search::of(delimiter).find(bytes, delimiter) }
@@ -74,8 +74,8 @@ impl Delimiter {
         self.search.find(bytes, &self.bytes)
     }
 
-    /// If a delimiter straddles `held` and `more`: how many bytes of `more` belong to the first
-    /// one.
+    /// The number of bytes of `more` in the first delimiter that straddles `held` and `more`, if
+    /// one does.
     fn find_across(&self, held: &[u8], more: &[u8]) -> Option<usize> {
         (1..self.len().min(more.len() + 1)).find(|&behind| {
             let (front, back) = self.bytes.split_at(self.len() - behind);
@@ -83,7 +83,7 @@ impl Delimiter {
         })
     }
 
-    /// How many trailing bytes may be the start of a delimiter.
+    /// The number of trailing bytes that may be the start of a delimiter.
     fn begun(&self, bytes: &[u8]) -> usize {
         let first = (bytes.len() + 1).saturating_sub(self.len());
         (first..bytes.len())
@@ -92,7 +92,7 @@ impl Delimiter {
     }
 }
 
-/// Searches for the second byte: in CRLF that is the LF, which alone ends lines elsewhere, so both
+/// Searches for the second byte: in CRLF that is the LF, which ends lines without a CR too, so both
 /// delimiters cost the same.
 #[inline]
 fn find_two(first: u8, last: u8, bytes: &[u8]) -> Option<usize> {
@@ -107,13 +107,13 @@ fn find_two(first: u8, last: u8, bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// What comes first in the bytes.
+/// The first piece found in the bytes.
 pub(super) enum Next {
     /// A line of this many bytes, followed by its delimiter.
     Line(usize),
-    /// This many bytes of a line that exceeds the limit.
+    /// A line exceeds the limit: the length of its beginning, in bytes.
     TooLong(usize),
-    /// This many more bytes of such a line; `ended` if they include its delimiter.
+    /// The length of the next piece of such a line; `ended` if it includes the delimiter.
     Rest { length: usize, ended: bool },
     /// The start of a line or of a delimiter.
     Incomplete,
@@ -125,7 +125,7 @@ pub(super) struct Lines {
     pub(super) delimiter: Delimiter,
     /// The maximum line length in bytes, without the delimiter.
     pub(super) limit: usize,
-    /// The current line was too long: the rest of it is discarded.
+    /// The current line was too long, and its remaining bytes are discarded.
     pub(super) skipping: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Errors in framed messages: [`FramingError`] for the peer's, [`StringTooLong`] for our own.
+//! Framing errors: [`FramingError`] for errors of the peer, [`StringTooLong`] for our own.
 
-/// The peer violated the framing: the connection ends with this error in its
+/// The peer violated the framing. The connection ends with this error in its
 /// [`Reason::Failed`](crate::Reason::Failed).
 ///
 /// ```
@@ -35,7 +35,7 @@ pub enum FramingError {
     /// The length of a netstring has a leading zero.
     #[error("the peer sent a netstring whose length has a leading zero")]
     LeadingZero,
-    /// There is no comma where the netstring's length says it ends.
+    /// The byte after the announced length is not a comma.
     #[error("the peer sent a netstring that ends with {:?} instead of a comma", char::from(*.0))]
     NoComma(
         /// The byte found instead of the comma.

@@ -1,16 +1,16 @@
-//! [`Framer`]: a grammar, plus what all framers share: buffering partial messages, enforcing the
-//! limit, stopping at a pause, discarding after a close.
+//! [`Framer`]: a grammar, plus the behaviour that all framers share: buffering partial messages,
+//! enforcing the limit, stopping at a pause, discarding after a close.
 //!
-//! A grammar is given bytes and delivers the first message in them, if it is complete. This module
+//! A grammar gets bytes and delivers the first message in them, if it is complete. This module
 //! decides which bytes it gets: slices of the received chunk where possible, the contents of the
-//! [`FrameBuffer`] where a message was split.
+//! [`FrameBuffer`] if a message was split.
 
 use super::error::FramingError;
 use crate::Transport;
 use crate::layers::PlaintextAfterUpgrade;
 
-/// A framing of your own: finds the messages in a stream, with the guarantees that
-/// [all framers](super#framing) give.
+/// Your own framing: finds the messages in a stream, with the guarantees of
+/// [all framers](super#framing).
 ///
 /// You write [`step`](Self::step), which delivers one message, and forward two callbacks of your
 /// [`Protocol`](crate::Protocol): `data_received` to [`frame`](Self::frame), and
@@ -64,12 +64,12 @@ use crate::layers::PlaintextAfterUpgrade;
 ///
 /// `examples/resp` implements part of Redis's protocol this way.
 pub trait Framer: Sized {
-    /// The transport that `step` gets: a [`Transport`], or a handle around one that knows how to
-    /// frame, such as a [`LineTransport`](super::LineTransport).
+    /// The transport that `step` gets: a [`Transport`], or a handle around one that frames output,
+    /// such as a [`LineTransport`](super::LineTransport).
     type Transport: AsRef<Transport>;
 
-    /// Delivers the first message in `bytes` and returns its length including framing, or `None`
-    /// if `bytes` holds no complete message. There is at least one byte, and at most
+    /// Delivers the first message in `bytes` and returns its length including framing, or `None` if
+    /// `bytes` holds no complete message. `bytes` has at least one byte and at most
     /// [`limit`](Self::limit).
     ///
     /// On a grammar violation it [fails](Transport::fail) the transport and returns `None`. It is
@@ -88,29 +88,30 @@ pub trait Framer: Sized {
         MESSAGE_LIMIT
     }
 
-    /// How many bytes of `more` to append to `held`, which is an incomplete message, before the
-    /// next step; more than `more.len()` if all of it can't complete the message.
+    /// The number of bytes of `more` to append to `held`, an incomplete message, before the next
+    /// step; more than `more.len()` if all of `more` can't complete the message.
     ///
     /// The default is all of `more`, which is always correct. A grammar that knows the length of
-    /// its message can return it here, and saves a step for each piece of a long one.
+    /// its message can return it here, which saves a step for each piece of a long message.
     fn needs(&self, held: &[u8], more: &[u8]) -> usize {
         let _ = held;
         more.len()
     }
 
-    /// Delivers the messages that `data` completes: call it from `data_received`.
+    /// Delivers the messages that `data` completes. Call it from `data_received`.
     #[inline]
     fn frame(&mut self, transport: &Self::Transport, data: &[u8]) {
         let rest = if self.buffer().is_empty() { data } else { complete(self, transport, data) };
-        // INVARIANT: bytes are left over while something is held only if no data is wanted now.
+        // INVARIANT: `rest` is not empty while the buffer holds bytes only if no data is wanted
+        // now.
         let taken = run(self, transport, rest);
         if taken < rest.len() {
             hold(self, transport, &rest[taken..]);
         }
     }
 
-    /// Delivers the messages that a pause held back: call it from `reading_resumed`. Call it too
-    /// when the grammar changed outside a step, so that the held bytes mean something else.
+    /// Delivers the messages that a pause held back. Call it from `reading_resumed`, and when the
+    /// grammar changed outside a step, so that it parses the held bytes differently.
     fn frame_held(&mut self, transport: &Self::Transport) {
         self.buffer().whole = true;
         complete(self, transport, &[]);
@@ -120,23 +121,24 @@ pub trait Framer: Sized {
 /// The default maximum message length in bytes.
 const MESSAGE_LIMIT: usize = 65_536;
 
-/// What a [`Framer`] has received but not delivered: the start of a message; while reading is
-/// paused, also the rest of the chunk. Between messages it is empty and owns no memory.
+/// The bytes that a [`Framer`] has received but not delivered: the start of a message and, while
+/// reading is paused, the remaining bytes of the chunk. Between messages it is empty and owns no
+/// memory.
 ///
 /// Law 9: bounded by the message limit, plus one chunk while paused. Raw bytes that a protocol
-/// returns and wants raw again are the protocol's responsibility to bound.
+/// returns and wants again in raw mode are the protocol's responsibility to bound.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
     bytes: Vec<u8>,
     /// Bytes at the front that have already been delivered.
     start: usize,
-    /// It may hold complete messages, whose delivery a pause stopped.
+    /// Whether it may hold complete messages, whose delivery a pause stopped.
     whole: bool,
 }
 
 impl FrameBuffer {
-    /// Moves what is held to the end of `unread`: for [`upgraded`](crate::Protocol::upgraded), so
-    /// that the next protocol gets it.
+    /// Moves the held bytes to the end of `unread`. Call it from
+    /// [`upgraded`](crate::Protocol::upgraded), so that the next protocol gets them.
     pub fn give_back(&mut self, unread: &mut Vec<u8>) {
         unread.extend_from_slice(self.as_slice());
         *self = FrameBuffer::default();
@@ -189,8 +191,8 @@ fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usi
     at
 }
 
-/// `limit` bytes hold no complete message: fails the transport, unless the grammar has already
-/// failed or paused it.
+/// Handles `limit` bytes without a complete message: fails the transport, unless the grammar has
+/// already failed or paused it.
 #[cold]
 fn exceed(transport: &Transport, limit: usize) {
     if transport.wants_data() {
@@ -198,7 +200,8 @@ fn exceed(transport: &Transport, limit: usize) {
     }
 }
 
-/// Delivers what is held, completed with as much of `data` as it needs; returns the rest of `data`.
+/// Completes and delivers the held message with as much of `data` as it needs; returns the
+/// remaining `data`.
 #[cold]
 fn complete<'a, F: Framer>(
     framer: &mut F,
@@ -212,7 +215,7 @@ fn complete<'a, F: Framer>(
     }
     while !held.is_empty() && plain.wants_data() {
         let limit = framer.limit();
-        // A longer message is shown up to the limit, and rejected.
+        // A message over the limit is passed up to the limit, and then rejected.
         let room = limit.saturating_sub(held.as_slice().len());
         let needs = framer.needs(held.as_slice(), data).min(room).max(1);
         let (now, later) = data.split_at(needs.min(data.len()));
@@ -230,7 +233,7 @@ fn complete<'a, F: Framer>(
     if plain.is_starting_layer() && !held.is_empty() {
         plain.fail(PlaintextAfterUpgrade);
     }
-    // A fully delivered buffer is freed.
+    // An empty buffer is freed.
     if !held.is_empty() && !plain.is_closing() {
         held.whole = !plain.wants_data();
         *framer.buffer() = held;
@@ -238,7 +241,7 @@ fn complete<'a, F: Framer>(
     data
 }
 
-/// Buffers what could not be delivered, unless the connection is closing.
+/// Buffers undelivered bytes, unless the connection is closing.
 #[cold]
 pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[u8]) {
     let plain = transport.as_ref();
@@ -247,7 +250,7 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
         return;
     }
     if plain.is_starting_layer() {
-        // In clear, behind the message that asked for encryption.
+        // Plaintext behind the message that requested encryption.
         return plain.fail(PlaintextAfterUpgrade);
     }
     let limit = framer.limit();
@@ -256,7 +259,8 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
     buffer.whole = !plain.wants_data();
 }
 
-/// The callbacks that a framer forwards unchanged to the wrapped protocol, in an `impl Protocol`.
+/// The callbacks that a framer forwards unchanged to the wrapped protocol, inside an
+/// `impl Protocol`.
 macro_rules! forward_callbacks {
     () => {
         fn connection_made(&mut self, transport: &Transport) {
@@ -309,7 +313,7 @@ macro_rules! forward_callbacks {
     };
 }
 
-/// The callbacks in which a framer delivers messages, in an `impl Protocol`.
+/// The callbacks in which a framer delivers messages, inside an `impl Protocol`.
 macro_rules! frame_callbacks {
     () => {
         fn data_received(&mut self, transport: &Transport, data: &[u8]) {

@@ -22,10 +22,10 @@ mod sealed {
 pub trait Prefix: sealed::Sealed + 'static {
     /// Size of the prefix in bytes.
     const SIZE: usize;
-    /// The largest length it can hold.
+    /// The largest length that the prefix can hold.
     const MAX: usize;
 
-    /// Reads the length from the start of `bytes`, if there are enough.
+    /// Reads the length from the start of `bytes`; `None` if `bytes` is too short.
     #[doc(hidden)]
     fn read(bytes: &[u8]) -> Option<usize>;
 }
@@ -58,7 +58,7 @@ pub(super) fn put_length(length: usize, max: usize) -> Result<[u8; 8], StringToo
 ///
 /// # Errors
 ///
-/// If its length does not fit in the prefix; nothing is appended.
+/// If the length of `string` does not fit in the prefix; nothing is appended.
 ///
 /// ```
 /// let mut out = Vec::new();
@@ -72,12 +72,12 @@ pub fn encode_int<N: Prefix>(string: &[u8], out: &mut Vec<u8>) -> Result<(), Str
     Ok(())
 }
 
-/// Splits `bytes` into the first string, without its prefix, and what follows; `None` if it is
-/// incomplete.
+/// Splits `bytes` into the first string, without its prefix, and the bytes behind it; `None` if the
+/// string is incomplete.
 ///
 /// # Errors
 ///
-/// If its length exceeds `limit`: as soon as the prefix is complete.
+/// If its length exceeds `limit`, as soon as the prefix is complete.
 ///
 /// ```
 /// use couplet::protocols::{FramingError, decode_int};
@@ -102,7 +102,7 @@ pub fn decode_int<N: Prefix>(
 ///
 /// A length over the limit, by default 99 999 bytes ([`with_max_length`](Self::with_max_length)),
 /// ends the connection with [`FramingError::StringTooLong`] before any of the string is buffered.
-/// See the [module](super) for what all framers have in common.
+/// See the [module](super) for the behaviour that all framers share.
 ///
 /// ```
 /// use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
@@ -167,7 +167,7 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
         N::SIZE + self.limit
     }
 
-    /// Held bytes never form a complete message, so there are fewer than that.
+    /// Held bytes never form a complete message, so they are fewer than its length.
     fn needs(&self, held: &[u8], _: &[u8]) -> usize {
         (N::SIZE + N::read(held).unwrap_or(0)).saturating_sub(held.len())
     }

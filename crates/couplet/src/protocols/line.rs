@@ -1,4 +1,4 @@
-//! [`LineProtocol`], which receives lines, and the [`LineTransport`] it answers on.
+//! [`LineProtocol`], which receives lines, and its [`LineTransport`], which sends them.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -26,8 +26,8 @@ pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(delimiter);
 }
 
-/// Splits `bytes` into the first line, without its delimiter, and what follows; `None` if no line is
-/// complete. A delimiter of no bytes ends no line.
+/// Splits `bytes` into the first line, without its delimiter, and the bytes behind it; `None` if no
+/// line is complete. An empty delimiter ends no line.
 ///
 /// ```
 /// use couplet::protocols::decode_line;
@@ -43,7 +43,7 @@ pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<Decoded<'a>>
 
 /// A protocol that receives complete lines from a [`LineReceiver`] or a [`LineOnlyReceiver`].
 ///
-/// Its other callbacks are those of a [`Protocol`], with the same names.
+/// Its other callbacks have the same names and meanings as in [`Protocol`].
 ///
 /// ```
 /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -66,7 +66,7 @@ pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<Decoded<'a>>
 /// assert_eq!(held.wire.take(), b"what is your name?\r\nhello Ada\r\n");
 /// ```
 ///
-/// On its own it is not a [`Protocol`], and the compiler says what is missing:
+/// It is not a [`Protocol`] without a framer, and the compiler says so:
 ///
 /// ```compile_fail,E0277
 /// # use couplet::protocols::{LineProtocol, LineTransport};
@@ -80,10 +80,10 @@ pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<Decoded<'a>>
 /// # }
 /// ```
 pub trait LineProtocol: Any {
-    /// The connection was made; the first call.
+    /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &LineTransport) {}
 
-    /// A complete line arrived, here without its delimiter. It is borrowed for the call only.
+    /// A complete line arrived, without its delimiter. It is borrowed for the call only.
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]);
 
     /// In raw mode: bytes arrived, at least one, split at arbitrary points. To return to line mode,
@@ -91,14 +91,14 @@ pub trait LineProtocol: Any {
     fn raw_data_received(&mut self, _transport: &LineTransport, _data: &[u8]) {}
 
     /// A line exceeds the limit; `beginning` is its first `limit + 1` bytes. By default the
-    /// connection fails with [`FramingError::LineTooLong`]. If you let it live, the rest of the
-    /// line is discarded; if you set raw mode, it arrives raw.
+    /// connection fails with [`FramingError::LineTooLong`]. If an override keeps the connection
+    /// open, the remaining bytes of the line are discarded, or delivered raw if it sets raw mode.
     fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
         transport.fail(FramingError::LineTooLong { limit: beginning.len() - 1 });
     }
 
-    /// A descriptor arrived on a UNIX socket, with bytes that no call has had a part of yet: lines that
-    /// are held back come later. The default closes it.
+    /// A descriptor arrived on a UNIX socket. Lines in the bytes that it came with are delivered
+    /// later, as are lines held back by a pause. The default closes it.
     #[cfg(unix)]
     fn descriptor_received(
         &mut self,
@@ -108,7 +108,7 @@ pub trait LineProtocol: Any {
         drop(descriptor);
     }
 
-    /// The connection is gone. This is the last call, and it is made exactly once.
+    /// The connection was lost. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &LineTransport, _reason: &Reason) {}
 
     /// The peer shut down its write side. An unterminated last line is not delivered. The default
@@ -118,14 +118,14 @@ pub trait LineProtocol: Any {
     }
 
     /// After [`lose_write_connection`](Transport::lose_write_connection): everything written and
-    /// the FIN have left.
+    /// the FIN have been sent.
     fn write_closed(&mut self, _transport: &LineTransport) {}
 
-    /// The server is about to end, and asks this connection to finish and close: see
+    /// The server is shutting down and asks this connection to finish and close: see
     /// [`Protocol::draining`]. The default does nothing.
     fn draining(&mut self, _transport: &LineTransport) {}
 
-    /// Reading was resumed after a pause; called before the lines held back.
+    /// Reading was resumed after a pause. Called before the held lines are delivered.
     fn reading_resumed(&mut self, _transport: &LineTransport) {}
 
     /// The secure handshake is complete. Called on secure transports only.
@@ -150,7 +150,7 @@ struct Shared {
     delimiter: Delimiter,
     mode: Mode,
     /// Has the turn call the receiver, so that it acts on changes made outside its callbacks;
-    /// `None` if there is no raw mode.
+    /// `None` if the receiver has no raw mode.
     wake: Option<fn(&Transport)>,
 }
 
@@ -158,13 +158,13 @@ struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Mode {
     raw: Cell<bool>,
-    /// The receiver is running and will notice changes itself.
+    /// Whether the receiver is running and will notice changes without a wake-up.
     at_work: Cell<bool>,
     /// The end address and the length of the bytes lent to `raw_data_received`.
     lent: Cell<(usize, usize)>,
-    /// How many of them were returned.
+    /// The number of lent bytes that were returned.
     back: Cell<usize>,
-    /// Other bytes to parse as lines. Law 9: the user's own.
+    /// Other bytes to parse as lines. Law 9: bounded only by the user, who supplies them.
     extra: RefCell<Vec<u8>>,
 }
 
@@ -179,7 +179,7 @@ impl Mode {
         self.at_work.set(at_work);
     }
 
-    /// Calls `raw_data_received` with `bytes` lent; returns how many it consumed.
+    /// Lends `bytes` to `raw_data_received`; returns the number of bytes that it consumed.
     pub(super) fn lend(&self, bytes: &[u8], raw_data_received: impl FnOnce()) -> usize {
         self.lent.set((bytes.as_ptr_range().end as usize, bytes.len()));
         raw_data_received();
@@ -187,7 +187,7 @@ impl Mode {
         bytes.len() - self.back.take()
     }
 
-    /// Takes the other bytes to treat as received.
+    /// Takes the other bytes, which count as received.
     #[inline]
     pub(super) fn take_extra(&self) -> Option<Vec<u8>> {
         let is_any = !self.extra.borrow().is_empty();
@@ -210,16 +210,15 @@ impl LineTransport {
         &self.shared.mode
     }
 
-    /// Sends `line` and the delimiter; otherwise like [`write`](Transport::write). A delimiter
-    /// inside `line` ends a line there for the peer.
+    /// Sends `line` and the delimiter; otherwise like [`write`](Transport::write). For the peer, a
+    /// delimiter inside `line` ends a line.
     pub fn send_line(&self, line: impl AsRef<[u8]>) {
         self.write(line);
         self.write(self.shared.delimiter.as_slice());
     }
 
-    /// Switches to raw mode: from now on bytes go unchanged to
-    /// [`raw_data_received`](LineProtocol::raw_data_received), starting right after the current
-    /// line.
+    /// Switches to raw mode: bytes behind the current line go unchanged to
+    /// [`raw_data_received`](LineProtocol::raw_data_received).
     ///
     /// Under a [`LineOnlyReceiver`] this fails the connection with [`FramingError::NoRawMode`].
     pub fn set_raw_mode(&self) {
@@ -230,11 +229,11 @@ impl LineTransport {
     }
 
     /// Switches back to line mode, starting with `extra`: normally the tail of the bytes lent to
-    /// `raw_data_received`, which is not copied. Any other bytes are copied and treated as if
-    /// they had arrived after everything received so far.
+    /// `raw_data_received`, which is not copied. Any other bytes are copied and parsed as if they
+    /// had arrived after everything received so far.
     ///
     /// If [`set_raw_mode`](Self::set_raw_mode) follows, `extra` is delivered raw again, together
-    /// with the bytes after it: a way to wait for enough bytes.
+    /// with the bytes behind it. A protocol can wait for more bytes this way.
     ///
     /// ```
     /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};

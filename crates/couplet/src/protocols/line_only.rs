@@ -8,9 +8,7 @@ use super::framing::{FrameBuffer, Framer};
 use super::line::{LineProtocol, LineTransport, next_line};
 use crate::{Protocol, Reason, Transport};
 
-/// Delivers lines and has no raw mode, for protocols that never need one.
-///
-/// Otherwise it is a [`LineReceiver`](super::LineReceiver).
+/// Delivers lines, like a [`LineReceiver`](super::LineReceiver) without raw mode.
 ///
 /// ```
 /// use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};

@@ -11,9 +11,9 @@ use crate::{Protocol, Reason, Transport};
 /// Delivers lines, or raw bytes in raw mode.
 ///
 /// By default a line ends with CRLF ([`with_delimiter`](Self::with_delimiter)) and has at most
-/// 16 384 bytes ([`with_max_length`](Self::with_max_length)); a longer one goes to
+/// 16 384 bytes ([`with_max_length`](Self::with_max_length)); a longer line goes to
 /// [`line_length_exceeded`](LineProtocol::line_length_exceeded) as soon as it can no longer fit.
-/// See the [module](super) for what all framers have in common.
+/// See the [module](super) for the behaviour that all framers share.
 ///
 /// ```
 /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -79,7 +79,7 @@ impl<P: LineProtocol> LineReceiver<P> {
         self.transport.get_or_insert_with(made).clone()
     }
 
-    /// Processes what was received, and what the protocol returns in the process.
+    /// Runs `work`, and parses the bytes that the protocol returns before and during it.
     #[inline]
     fn work(&mut self, transport: &LineTransport, work: impl FnOnce(&mut Self, &LineTransport)) {
         transport.mode().set_at_work(true);
@@ -107,7 +107,7 @@ impl<P: LineProtocol> LineReceiver<P> {
         self.lines.skipping = false;
         let protocol = &mut self.protocol;
         let taken = transport.mode().lend(bytes, || protocol.raw_data_received(transport, bytes));
-        // Nothing consumed and still raw: the protocol waits for more.
+        // The protocol consumed nothing and is still in raw mode: it waits for more bytes.
         (taken > 0 || !transport.mode().is_raw()).then_some(taken)
     }
 }
@@ -131,7 +131,8 @@ impl<P: LineProtocol> Framer for LineReceiver<P> {
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)
     }
 
-    /// Raw bytes that the protocol returns are its own responsibility to bound.
+    /// No limit in raw mode: raw bytes that the protocol returns are its own responsibility to
+    /// bound.
     #[inline]
     fn limit(&self) -> usize {
         if self.is_raw() { usize::MAX } else { self.lines.bound() }

@@ -30,7 +30,7 @@
 //! [`encode_netstring`] and [`encode_int`] frame without a transport; [`decode_line`],
 //! [`decode_netstring`] and [`decode_int`] find one message in bytes.
 //!
-//! For a framing of your own, implement [`Framer`]; all of these are built on it.
+//! To write your own framing, implement [`Framer`]; all of these are built on it.
 //!
 //! # Relays
 //!

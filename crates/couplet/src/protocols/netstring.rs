@@ -1,4 +1,4 @@
-//! [`NetstringReceiver`]: strings with a decimal length before and a comma after, as specified by
+//! [`NetstringReceiver`]: strings between a decimal length and a comma, as specified by
 //! D. J. Bernstein. Twisted's `NetstringReceiver`.
 
 use std::any::{Any, TypeId};
@@ -22,11 +22,12 @@ pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
     out.push(b',');
 }
 
-/// Splits `bytes` into the string of the first netstring and what follows; `None` if it is incomplete.
+/// Splits `bytes` into the first netstring's contents and the bytes behind it; `None` if it is
+/// incomplete.
 ///
 /// # Errors
 ///
-/// If it is malformed, or its string exceeds `limit`: as soon as the bytes tell.
+/// If the netstring is malformed or its string exceeds `limit`, as soon as the bytes show it.
 ///
 /// ```
 /// use couplet::protocols::{FramingError, decode_netstring};
@@ -99,7 +100,7 @@ fn body(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingErr
 /// A malformed netstring ends the connection with a [`FramingError`], after the strings before it
 /// have been delivered: a length over the limit (by default 99 999 bytes,
 /// [`with_max_length`](Self::with_max_length)), a length that is not a number or has a leading
-/// zero, a missing comma. See the [module](super) for what all framers have in common.
+/// zero, a missing comma. See the [module](super) for the behaviour that all framers share.
 ///
 /// ```
 /// use couplet::protocols::{FramingError, NetstringReceiver, StringProtocol, StringTransport};

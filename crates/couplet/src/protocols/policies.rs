@@ -1,9 +1,10 @@
-//! Connection policies that wrap any factory: how many connections at once ([`LimitConnections`],
-//! [`LimitConnectionsByPeer`]), how many new ones per period ([`LimitConnectionRate`]), how long
-//! one may live ([`LimitLifetime`]). Twisted's `policies`.
+//! Connection policies that wrap any factory. They limit simultaneous connections
+//! ([`LimitConnections`], [`LimitConnectionsByPeer`]), the rate of new connections
+//! ([`LimitConnectionRate`]), and the lifetime of a connection ([`LimitLifetime`]). Twisted's
+//! `policies`.
 //!
-//! A connection that is turned away is closed immediately, without a protocol, and the inner
-//! factory is not called, as if `build_protocol` had returned `None` (as in Twisted's policies).
+//! A rejected connection is closed immediately, without a protocol, and the inner factory is not
+//! called, as if `build_protocol` had returned `None` (as in Twisted's policies).
 
 use std::any::Any;
 use std::any::TypeId;
@@ -63,17 +64,17 @@ pub trait Policy: Sized {
     /// Held by an admitted connection until it is lost.
     type Admission: Admission;
 
-    /// Admits a connection from `peer`, or turns it away with `None`. Called before
-    /// `build_protocol`.
+    /// Admits a connection from `peer`, or rejects it with `None`. Called before `build_protocol`.
     fn admit(&self, peer: &Address) -> Option<Self::Admission>;
 
-    /// Admits a connection whose layers have to open first, to a [`Seat`] until then, or turns it away with
-    /// `None`. It gives the seat up right before [`admit`](Self::admit). The default admits all of them.
+    /// Admits a connection whose layers have to open first, or rejects it with `None`. The
+    /// connection holds the [`Seat`] while the layers open, and releases it right before
+    /// [`admit`](Self::admit). The default admits every connection.
     fn admit_opening(&self, _newcomer: &Newcomer<'_>) -> Option<Seat> {
         Some(Seat::default())
     }
 
-    /// Receives the reactor that will use this policy.
+    /// Called with the reactor that will use this policy.
     fn attach(&self, _reactor: &Reactor) {}
 
     /// Puts this policy in front of `factory`.
@@ -82,8 +83,8 @@ pub trait Policy: Sized {
     }
 }
 
-/// What a [`Policy`] hands out to each connection it admits. It is dropped when the connection is
-/// lost, before the protocol's `connection_lost`, and also if no protocol gets built.
+/// Issued by a [`Policy`] to each connection that it admits. Dropped when the connection is lost,
+/// before the protocol's `connection_lost`, and also if no protocol is built.
 pub trait Admission: Any {
     /// The connection was made. Called before the protocol's `connection_made`.
     fn connection_made(&mut self, _transport: &Transport) {}
@@ -101,7 +102,7 @@ pub struct Policed<F, R> {
 pub struct Admitted<P, A> {
     protocol: P,
     admission: Option<A>,
-    /// The admission knows the connection.
+    /// Whether the admission's `connection_made` was called.
     made: bool,
 }
 
@@ -126,7 +127,7 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol> {
-        // A panic in the inner factory drops the admission, so the counts stay right.
+        // A panic in the inner factory drops the admission, so the counts stay correct.
         let admission = self.policy.admit(peer)?;
         let protocol = self.factory.build_protocol(peer)?;
         Some(Admitted { protocol, admission: Some(admission), made: false })
@@ -210,8 +211,8 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
 
 /// Limits the total number of open connections. Twisted's `LimitTotalConnectionsFactory`.
 ///
-/// A connection counts until its `connection_lost`, and while its layers open, as in the handshake of TLS.
-/// See [`Policy`] for an example.
+/// A connection counts until its `connection_lost`, and also while its layers open, such as during
+/// a TLS handshake. See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnections {
     limit: Rc<Cell<usize>>,
@@ -219,11 +220,11 @@ pub struct LimitConnections {
     turned_away: TurnedAway,
 }
 
-/// Limits the number of open connections per peer, that is per IP address, whatever the port.
-/// Twisted's `LimitConnectionsByPeer`.
+/// Limits the number of open connections per peer, which is an IP address with any port. Twisted's
+/// `LimitConnectionsByPeer`.
 ///
-/// One whose layers open counts too, unless a layer may say that it is relayed for another peer. A peer
-/// without an IP address is admitted. See [`Policy`] for an example.
+/// A connection also counts while its layers open, unless a layer may report another peer. Peers
+/// without an IP address are always admitted. See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnectionsByPeer {
     limit: Rc<Cell<usize>>,
@@ -231,13 +232,13 @@ pub struct LimitConnectionsByPeer {
     turned_away: TurnedAway,
 }
 
-/// The number of open connections per peer. Law 9: a peer without any has no entry. Looked up only,
-/// never iterated.
+/// The number of open connections per peer. Law 9: one entry for each peer with an open connection.
+/// Looked up only, never iterated.
 type Peers = Rc<RefCell<HashMap<IpAddr, usize>>>;
 
 /// Limits the rate of new connections: a token bucket, initially full, that refills evenly.
 ///
-/// So it admits a burst of `most`, then one connection per `per / most`. It counts in whole
+/// It admits a burst of `most` connections, then one per `per / most`. It counts in whole
 /// nanoseconds of the reactor's time. See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnectionRate {
@@ -246,11 +247,11 @@ pub struct LimitConnectionRate {
     turned_away: TurnedAway,
 }
 
-/// Limits how long a connection may live, however busy it is.
+/// Limits the lifetime of a connection, idle or busy.
 ///
-/// Then it is closed as by `lose_connection`, which flushes what was written. If it isn't gone
-/// after a grace period (30 s by default), because the peer reads too slowly, it is aborted. For
-/// silent peers, use [`Transport::set_idle_timeout`].
+/// At the limit, the connection is closed as by `lose_connection`, which flushes its output. If it
+/// is still open after a grace period (30 s by default), because the peer reads too slowly, it is
+/// aborted. For silent peers, use [`Transport::set_idle_timeout`].
 ///
 /// ```
 /// use couplet::protocols::{LimitLifetime, Policy};
@@ -269,7 +270,7 @@ pub struct LimitLifetime {
     grace: Duration,
 }
 
-/// Counts the connections turned away, and calls a hook for each.
+/// Counts the rejected connections, and calls a hook for each.
 #[derive(Clone, Default)]
 struct TurnedAway {
     count: Rc<Cell<u64>>,
@@ -297,7 +298,7 @@ impl TurnedAway {
 }
 
 impl LimitConnections {
-    /// Admits at most `limit` connections at once. With 0, all are turned away.
+    /// Admits at most `limit` connections at a time. With 0, all are rejected.
     pub fn new(limit: usize) -> Self {
         Self {
             limit: Rc::new(Cell::new(limit)),
@@ -306,12 +307,12 @@ impl LimitConnections {
         }
     }
 
-    /// Sets the limit. Open connections stay, even if there are more of them.
+    /// Sets the limit. Open connections stay, even if they exceed it.
     pub fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
     }
 
-    /// Calls `f` for each connection turned away.
+    /// Calls `f` for each rejected connection.
     #[must_use]
     pub fn on_turned_away(self, f: impl FnMut(&Address) + 'static) -> Self {
         self.turned_away.set(f);
@@ -323,14 +324,14 @@ impl LimitConnections {
         self.open.get()
     }
 
-    /// The number of connections turned away so far.
+    /// The number of connections rejected so far.
     pub fn turned_away(&self) -> u64 {
         self.turned_away.count.get()
     }
 }
 
 impl Default for LimitConnections {
-    /// No limit until one is set, as in Twisted.
+    /// No limit, as in Twisted.
     fn default() -> Self {
         Self::new(usize::MAX)
     }
@@ -368,7 +369,7 @@ impl Drop for CountedAdmission {
 }
 
 impl LimitConnectionsByPeer {
-    /// Admits at most `limit` connections per peer at once. With 0, all are turned away.
+    /// Admits at most `limit` connections per peer at a time. With 0, all are rejected.
     pub fn new(limit: usize) -> Self {
         Self {
             limit: Rc::new(Cell::new(limit)),
@@ -377,12 +378,12 @@ impl LimitConnectionsByPeer {
         }
     }
 
-    /// Sets the limit. Open connections stay, even if there are more of them.
+    /// Sets the limit. Open connections stay, even if they exceed it.
     pub fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
     }
 
-    /// Calls `f` for each connection turned away.
+    /// Calls `f` for each rejected connection.
     #[must_use]
     pub fn on_turned_away(self, f: impl FnMut(&Address) + 'static) -> Self {
         self.turned_away.set(f);
@@ -399,7 +400,7 @@ impl LimitConnectionsByPeer {
         self.open.borrow().len()
     }
 
-    /// The number of connections turned away so far.
+    /// The number of connections rejected so far.
     pub fn turned_away(&self) -> u64 {
         self.turned_away.count.get()
     }
@@ -455,21 +456,21 @@ impl Drop for PeerAdmission {
 }
 
 impl LimitConnectionRate {
-    /// Admits at most `most` new connections per `per`. If `most` is 0, all are turned away;
-    /// otherwise, if `per` is zero, none are.
+    /// Admits at most `most` new connections per `per`. If `most` is 0, all are rejected;
+    /// otherwise, if `per` is zero, all are admitted.
     pub fn new(most: u32, per: Duration) -> Self {
         let bucket = Rc::new(RefCell::new(Bucket::new(most, per)));
         Self { bucket, reactor: Rc::default(), turned_away: TurnedAway::default() }
     }
 
-    /// Calls `f` for each connection turned away.
+    /// Calls `f` for each rejected connection.
     #[must_use]
     pub fn on_turned_away(self, f: impl FnMut(&Address) + 'static) -> Self {
         self.turned_away.set(f);
         self
     }
 
-    /// The number of connections turned away so far.
+    /// The number of connections rejected so far.
     pub fn turned_away(&self) -> u64 {
         self.turned_away.count.get()
     }
@@ -500,13 +501,13 @@ pub struct RateAdmission;
 impl Admission for RateAdmission {}
 
 impl LimitLifetime {
-    /// Closes each connection when it is `life` old. With zero, that is in the turn after it is
-    /// made.
+    /// Closes each connection `life` after it was made. With zero, it is closed in the turn after
+    /// it is made.
     pub fn new(life: Duration) -> Self {
         Self { life, grace: Duration::from_secs(30) }
     }
 
-    /// Sets how long the close may take before the connection is aborted; the default is 30 s.
+    /// Sets the time that the close may take before the connection is aborted; the default is 30 s.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;

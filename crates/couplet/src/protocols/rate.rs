@@ -9,12 +9,13 @@ use super::line::{LineProtocol, LineTransport};
 use super::string::{StringProtocol, StringTransport};
 use crate::{Protocol, Reason, Transport};
 
-/// The default message rate: this many per second.
+/// The default message rate: `MOST` per `PER`.
 const MOST: u32 = 1000;
 const PER: Duration = Duration::from_secs(1);
 
-/// A token bucket, initially full, that refills evenly. It counts in units such that a token costs
-/// `per` in nanoseconds, and `most` units are added per nanosecond: all arithmetic is exact.
+/// A token bucket, initially full, that refills evenly. It counts in units chosen so that a token
+/// costs `per` in nanoseconds and `most` units are added per nanosecond, which makes all arithmetic
+/// exact.
 pub(super) struct Bucket {
     most: u32,
     per: Duration,
@@ -35,7 +36,7 @@ impl Bucket {
         self.per
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token, if one is available.
     pub(super) fn take(&mut self, now: Option<Instant>) -> bool {
         self.fill(now);
         let fits = self.lacks() == 0 && self.most > 0;
@@ -45,8 +46,8 @@ impl Bucket {
         fits
     }
 
-    /// Takes a token, going into debt if there is none, and returns the time until the next one is
-    /// available.
+    /// Takes a token, going into debt if the bucket is empty. Returns the time until the next token
+    /// is available.
     fn spend(&mut self, now: Instant) -> Duration {
         self.fill(Some(now));
         self.missing = self.missing.saturating_add(self.per.as_nanos());
@@ -72,11 +73,11 @@ impl Bucket {
 }
 
 /// Counts the messages of one connection and [throttles](Transport::throttle) its reading while
-/// there are too many: a token bucket, initially full, that refills evenly. So a burst of `most`
-/// passes immediately, then one message per `per / most`.
+/// they exceed the rate: a token bucket, initially full, that refills evenly. A burst of `most`
+/// messages passes immediately, then one per `per / most`.
 ///
-/// [`LimitMessages`] uses it for this library's protocols; a [`Framer`](super::Framer) of your own
-/// calls [`count`](Self::count) itself.
+/// [`LimitMessages`] uses it for this library's protocols; your own [`Framer`](super::Framer) calls
+/// [`count`](Self::count) directly.
 ///
 /// ```
 /// use couplet::Transport;
@@ -106,13 +107,14 @@ pub struct MessageRate {
 }
 
 impl MessageRate {
-    /// At most `most` messages per `per`, and at least one; if `per` is zero there is no limit.
+    /// Allows at most `most` messages per `per`, and at least one. If `per` is zero, the rate is
+    /// unlimited.
     pub fn new(most: u32, per: Duration) -> MessageRate {
         MessageRate { bucket: Bucket::new(most.max(1), per) }
     }
 
-    /// Counts a message. If it uses up the last token, nothing more is delivered until the next
-    /// token: a framer stops in the middle of a received chunk.
+    /// Counts a message. If it uses the last token, delivery stops until the next token, even in
+    /// the middle of a received chunk.
     pub fn count(&mut self, transport: &Transport) {
         let wait = self.bucket.spend(transport.reactor().now());
         transport.throttle(wait);
@@ -136,15 +138,15 @@ impl fmt::Debug for MessageRate {
 }
 
 /// Limits the rate of messages from a protocol's peer, by default to 1000 per second
-/// ([`with_rate`](Self::with_rate)). The excess waits in the network, which slows the peer down;
-/// nothing is dropped.
+/// ([`with_rate`](Self::with_rate)). Excess messages wait in the network, which slows the peer
+/// down; nothing is dropped.
 ///
-/// It goes inside the framer, around a [`LineProtocol`] or a [`StringProtocol`], where a message is
-/// a line or a string. A line protocol's raw bytes are not counted. Around a plain [`Protocol`]
-/// each read counts as one, of at most 256 KiB unless the loop's options say otherwise.
+/// Place it inside the framer, around a [`LineProtocol`] or a [`StringProtocol`], where a message
+/// is a line or a string. A line protocol's raw bytes are not counted. Around a plain [`Protocol`],
+/// each read counts as one message, of at most 256 KiB unless the loop's options set another size.
 ///
-/// Its pause is separate ([`Transport::throttle`]): the protocol and producers may pause and resume
-/// independently.
+/// Its pause is independent of others ([`Transport::throttle`]): the protocol and producers may
+/// pause and resume as usual.
 ///
 /// ```
 /// use couplet::protocols::{LimitMessages, LineProtocol, LineReceiver, LineTransport};

@@ -20,18 +20,17 @@ use crate::layers::Layer;
 /// Reconnects with exponential backoff until it is stopped.
 ///
 /// It works with both `connect_tcp` and endpoints; the Deferred of [`Reactor::connect`] fires with
-/// the first connection that is established, or fails when this factory gives up. The inner factory
-/// gets every call, and is not stopped between attempts.
+/// the first connection that is established, or fails when this factory gives up. Every call is
+/// forwarded to the inner factory, which is not stopped between attempts.
 ///
 /// By default the first delay is 1 s, and each is e times the previous one, with a normally
-/// distributed jitter of 12 % and a maximum of an hour. There is no limit on retries unless one is
-/// set. The delay is reset by [`reset_delay`](Reconnection::reset_delay), never automatically: a
-/// server that accepts and then hangs up should not be retried faster.
+/// distributed jitter of 12 % and a maximum of an hour. Retries are unlimited by default. Only
+/// [`reset_delay`](Reconnection::reset_delay) resets the delay: a server that accepts and then
+/// hangs up should not be retried faster.
 ///
-/// An attempt that was stopped on purpose
-/// ([`stop_connecting`](Connector::stop_connecting), a cancel of the Deferred) is not repeated,
-/// and none begins when the reactor stops. Use one factory per target: its delay and retry count
-/// are shared by all its connectors.
+/// An attempt that was stopped on purpose ([`stop_connecting`](Connector::stop_connecting), or a
+/// cancel of the Deferred) is not repeated, and no attempt begins once the reactor stops. Use one
+/// factory per target: its delay and retry count are shared by all its connectors.
 ///
 /// ```
 /// use couplet::protocols::{ReconnectingClientFactory, Reconnection};
@@ -76,7 +75,7 @@ struct State {
     mean: Cell<Option<f64>>,
     retries: Cell<u32>,
     stopped: Cell<bool>,
-    /// The connector that last started an attempt, until it ends for good.
+    /// The connector of the latest attempt, until it ends for good.
     connector: RefCell<Option<Connector>>,
 }
 
@@ -95,7 +94,7 @@ impl Default for Settings {
             initial_delay: Duration::from_secs(1),
             max_delay: Duration::from_secs(3600),
             factor: std::f64::consts::E,
-            // Twisted's, the molar Planck constant times the speed of light, in J·m/mol.
+            // Twisted's value: the molar Planck constant times the speed of light, in J·m/mol.
             jitter: 0.119_626_565_582,
             max_retries: None,
         }
@@ -122,8 +121,7 @@ impl<F: Factory> ReconnectingClientFactory<F> {
         Self { factory: make(reconnection.clone()).into_factory(), reconnection }
     }
 
-    /// Sets the first delay; the default is 1 s. With zero, each attempt immediately follows the
-    /// previous one.
+    /// Sets the first delay; the default is 1 s. With zero, attempts follow each other immediately.
     #[must_use]
     pub fn initial_delay(self, delay: Duration) -> Self {
         self.set(|settings| settings.initial_delay = delay)
@@ -136,16 +134,16 @@ impl<F: Factory> ReconnectingClientFactory<F> {
     }
 
     /// Sets the factor by which the delay grows; the default is e. Values below 1 and NaN count as
-    /// 1: delays never shrink.
+    /// 1, so delays never shrink.
     #[must_use]
     pub fn factor(self, factor: f64) -> Self {
         self.set(|settings| settings.factor = factor.max(1.0))
     }
 
-    /// Sets the standard deviation of a delay, as a fraction of it; the default is about 0.12.
-    /// Values are clamped to 0 (no jitter) to 1, and NaN counts as 0. Jitter spreads out clients
-    /// that lost their server at the same moment. It never shortens a delay to less than a tenth,
-    /// nor to less than a tenth of the initial delay.
+    /// Sets the standard deviation of a delay, as a fraction of the delay; the default is about
+    /// 0.12. Values are clamped to the range from 0 (no jitter) to 1, and NaN counts as 0. Jitter
+    /// spreads out clients that lost their server at the same moment. It never shortens a delay to
+    /// less than a tenth of itself, nor to less than a tenth of the initial delay.
     #[must_use]
     pub fn jitter(self, jitter: f64) -> Self {
         self.set(|settings| {
@@ -153,8 +151,8 @@ impl<F: Factory> ReconnectingClientFactory<F> {
         })
     }
 
-    /// Gives up after this many retries without a [`reset_delay`](Reconnection::reset_delay); by
-    /// default there is no limit. With 0, only the first attempt is made.
+    /// Gives up after this many retries without a [`reset_delay`](Reconnection::reset_delay);
+    /// unlimited by default. With 0, only the first attempt is made.
     #[must_use]
     pub fn max_retries(self, retries: u32) -> Self {
         self.set(|settings| settings.max_retries = Some(retries))
@@ -184,7 +182,7 @@ impl Reconnection {
     }
 
     /// Makes no further attempts. The turn ends a pending delay or attempt with
-    /// [`ConnectError::Stopped`]; an established connection stays. Twisted's `stopTrying`.
+    /// [`ConnectError::Stopped`]; an established connection stays open. Twisted's `stopTrying`.
     pub fn stop_trying(&self) {
         self.state.stopped.set(true);
         let connector = self.state.connector.borrow().clone();
@@ -216,7 +214,7 @@ impl State {
             return self.let_go();
         }
         let delay = self.next_delay(connector.reactor());
-        // The inner factory may have reconnected itself.
+        // The inner factory may have called `connect` itself.
         if connector.connect_after(delay).is_ok() {
             self.retries.set(retries.saturating_add(1));
             tracing::info!(target = %connector, ?delay, "reconnecting after a delay");
@@ -226,25 +224,25 @@ impl State {
     fn next_delay(&self, reactor: &Reactor) -> Duration {
         let settings = self.settings.get();
         let most = settings.max_delay.as_secs_f64();
-        // Jitter must not shrink the delays to nothing over time.
+        // Without this lower bound, jitter could shrink the delays towards zero over time.
         let least = settings.initial_delay.as_secs_f64();
         let mean = self.mean.get().unwrap_or(least).max(least).min(most);
         let spread = if settings.jitter > 0.0 { settings.jitter * normal(reactor) } else { 0.0 };
         let delay = mean * (1.0 + spread).max(0.1);
-        // The factor applies to the actual delay, not to the mean: as in Twisted.
+        // As in Twisted, the factor applies to the actual delay, not to the mean.
         self.mean.set(Some(delay * settings.factor));
         Duration::try_from_secs_f64(delay).map_or(settings.max_delay, |d| d.min(settings.max_delay))
     }
 
-    /// The connector owns its factory, so release it as soon as it is no longer needed.
+    /// Drops the connector once it is no longer needed, because it owns this factory.
     fn let_go(&self) {
         let connector = self.connector.take();
         drop(connector);
     }
 }
 
-/// An approximate standard normal deviate: the sum of twelve uniform ones. Uses only additions, so
-/// a seed gives the same result on every machine.
+/// An approximate standard normal deviate: the sum of twelve uniform ones. It uses only additions,
+/// so a seed gives the same result on every machine.
 fn normal(reactor: &Reactor) -> f64 {
     let mut sum = 0.0;
     for _ in 0..3 {

@@ -9,9 +9,9 @@ use crate::{Protocol, Reason, Transport};
 
 /// One of two protocols that forward everything to each other. Created by [`Relay::pair`].
 ///
-/// Each serves a connection of its own, set up in either order by a factory or by
+/// Each serves its own connection, set up in either order by a factory or by
 /// [`Reactor::connect_protocol`](crate::Reactor::connect_protocol). Until both are made, reading
-/// from the first is paused, so nothing that its peer sends is lost. Then
+/// from the first is paused, so none of its peer's bytes are lost. Then
 ///
 /// - bytes flow both ways. While one side's buffer is full, reading from the other is paused: at
 ///   most the high watermark plus one read is in memory per direction;
@@ -20,10 +20,10 @@ use crate::{Protocol, Reason, Transport};
 /// - a reset, a timeout, a failed connect, the end of a [drain](crate::Reactor::drain) or any other
 ///   unclean end aborts the other connection, so that no peer mistakes a truncated stream for a
 ///   complete one;
-/// - when our side closes one connection with
-///   [`lose_connection`](Transport::lose_connection), the other is flushed and closed too.
+/// - if our side closes one connection with [`lose_connection`](Transport::lose_connection), the
+///   other is flushed and closed too.
 ///
-/// Timeouts are up to you: [`Transport::set_idle_timeout`].
+/// A relay has no timeouts; set them with [`Transport::set_idle_timeout`].
 ///
 /// ```
 /// use couplet::protocols::Relay;
@@ -50,8 +50,8 @@ use crate::{Protocol, Reason, Transport};
 /// # }
 /// ```
 ///
-/// A protocol that relays only after a handshake of its own (SOCKS, CONNECT) is
-/// [upgraded](Transport::upgrade_with) to a `Relay`, with the bytes after the handshake.
+/// A protocol that relays after its own handshake (SOCKS, CONNECT) is
+/// [upgraded](Transport::upgrade_with) to a `Relay`, with the bytes behind the handshake.
 pub struct Relay {
     joint: Rc<Joint>,
     side: Side,
@@ -70,18 +70,18 @@ struct Joint {
 }
 
 enum End {
-    /// Its connection is not made yet. Law 9: holds what the other side received before its reading
-    /// was paused, one read at most.
+    /// Its connection is not made yet. Law 9: holds the bytes that the other side received before
+    /// its reading was paused, one read at most.
     Awaited(Vec<u8>),
     Open(Transport),
-    /// It has ended; `clean` if it ended cleanly.
+    /// The connection has ended; `clean` if it ended cleanly.
     Over {
         clean: bool,
     },
 }
 
 impl Relay {
-    /// Two protocols, for two connections.
+    /// Two connected protocols, for two connections.
     pub fn pair() -> (Relay, Relay) {
         let end = || RefCell::new(End::Awaited(Vec::new()));
         let joint = Rc::new(Joint { left: end(), right: end() });
@@ -94,7 +94,7 @@ impl Relay {
     }
 
     /// Pauses reading until the other side has drained. This side is not registered as a producer
-    /// there, because a close would wait for it.
+    /// there, because a close would then wait for it.
     fn pause(&self, transport: &Transport, other: &Transport) {
         transport.pause_producing();
         // Weak, because each side may wait for the other.
@@ -178,7 +178,7 @@ impl Protocol for Relay {
         self.end(clean);
         let Some(other) = self.other() else { return };
         match reason {
-            // The same stop ends the other side and flushes it; a drain does not.
+            // The reactor's stop also ends and flushes the other side; a drain does not.
             Reason::Shutdown if transport.reactor().is_stopping() => {}
             _ if clean => other.lose_connection(),
             _ => other.abort_connection(),
@@ -187,7 +187,7 @@ impl Protocol for Relay {
 }
 
 impl Drop for Relay {
-    /// A side that never had a connection will never get one: its connect failed.
+    /// A side without a connection will never get one: its connect failed.
     fn drop(&mut self) {
         if matches!(&*self.joint.end(self.side).borrow(), End::Awaited(_)) {
             self.end(false);

@@ -1,4 +1,4 @@
-//! [`send_file`]: sends a file as fast as its receiver takes it. Twisted's `FileSender`.
+//! [`send_file`]: sends a file as fast as its receiver accepts it. Twisted's `FileSender`.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read};
@@ -8,16 +8,17 @@ use bytes::Bytes;
 
 use crate::{Deferred, Failure, Producer, ProducerKind, Resolver, Result, Transport};
 
-/// Bytes that are read at a time.
+/// The size of a read, in bytes.
 const PIECE: usize = 16 * 1024;
 
-/// What [`send_file`] has sent.
+/// The result of [`send_file`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileSent {
     /// The number of bytes.
     pub len: u64,
-    /// The last byte, unless the file was empty: whoever sends text may have to end its last line.
+    /// The last byte; `None` for an empty file. A sender of text can check whether its last line
+    /// has an end.
     pub last: Option<u8>,
 }
 
@@ -26,21 +27,23 @@ pub struct FileSent {
 #[error("the connection closed when {written} bytes of the file were written")]
 #[non_exhaustive]
 pub struct FileCut {
-    /// How many bytes were written to the transport. Not all of them may have been sent.
+    /// The number of bytes written to the transport. Not all of them may have been sent.
     pub written: u64,
 }
 
-/// Sends all that can be read from `file`, in pieces of 16 KiB, each when the one before has left.
+/// Sends everything that can be read from `file`, in pieces of 16 KiB, each after the previous one
+/// was sent.
 ///
-/// It is a pull producer of the connection until it is done; a [`lose_connection`](Transport::lose_connection)
-/// meanwhile waits for it. Pieces are read by a [thread](crate::Reactor::defer_to_thread), so a slow
-/// disk delays nobody else, and at most one is in memory. The Deferred fires when the last byte was
-/// sent to the system. Cancelling it stops after the piece that is being read, and leaves the
-/// connection as it is.
+/// A pull producer is registered until the file is sent; a
+/// [`lose_connection`](Transport::lose_connection) in the meantime waits for it. A
+/// [thread](crate::Reactor::defer_to_thread) reads the pieces, so a slow disk does not block the
+/// loop, and at most one piece is in memory. The Deferred fires when the last byte was handed to
+/// the system. Cancelling it discards a piece that is being read, and leaves the connection open.
 ///
-/// It fails with [`FileCut`] when the connection closes first, with the `io::Error` of a read, or at
-/// once with [`ProducerRegistered`](crate::transport::ProducerRegistered) when there is another producer. After
-/// a failed read the connection stays open: its protocol knows what the peer should make of it.
+/// It fails with [`FileCut`] if the connection closes first, with the `io::Error` of a read, or
+/// immediately with [`ProducerRegistered`](crate::transport::ProducerRegistered) if the transport
+/// already has a producer. After a failed read the connection stays open, so that its protocol can
+/// report the error to the peer.
 ///
 /// ```no_run
 /// use couplet::protocols::send_file;
@@ -78,10 +81,10 @@ pub fn send_file(transport: &Transport, file: impl Read + Send + 'static) -> Def
 
 struct Sending {
     transport: Transport,
-    /// Not while a thread reads from it.
+    /// `None` while a thread reads from it.
     file: RefCell<Option<Box<dyn Read + Send>>>,
     sent: Cell<FileSent>,
-    /// `None` once it is done.
+    /// `None` once the file is sent or has failed.
     resolver: RefCell<Option<Resolver<FileSent>>>,
 }
 

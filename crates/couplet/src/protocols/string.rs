@@ -1,5 +1,5 @@
-//! [`StringProtocol`], which receives length-prefixed strings, and the [`StringTransport`] it
-//! answers on.
+//! [`StringProtocol`], which receives length-prefixed strings, and its [`StringTransport`], which
+//! sends them.
 
 use std::any::{Any, TypeId};
 use std::ops::Deref;
@@ -15,7 +15,8 @@ pub(super) fn most(bytes: usize) -> usize {
     bytes.min(isize::MAX.unsigned_abs())
 }
 
-/// A [`step`](super::Framer::step): delivers what was decoded of `bytes`, or fails the transport.
+/// The common part of [`step`](super::Framer::step): delivers the string decoded from `bytes`, or
+/// fails the transport.
 #[inline]
 pub(super) fn deliver(
     protocol: &mut impl StringProtocol,
@@ -36,11 +37,10 @@ pub(super) fn deliver(
     }
 }
 
-/// A protocol that receives complete strings from a
-/// [`NetstringReceiver`](super::NetstringReceiver) or an [`IntReceiver`](super::IntReceiver): the
-/// same object works with either.
+/// A protocol that receives complete strings from a [`NetstringReceiver`](super::NetstringReceiver)
+/// or an [`IntReceiver`](super::IntReceiver): the same object works with either.
 ///
-/// Its other callbacks are those of a [`Protocol`](crate::Protocol), with the same names.
+/// Its other callbacks have the same names and meanings as in [`Protocol`](crate::Protocol).
 ///
 /// ```
 /// use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
@@ -60,14 +60,14 @@ pub(super) fn deliver(
 /// assert_eq!(held.wire.take(), b"5:hello,0:,");
 /// ```
 pub trait StringProtocol: Any {
-    /// The connection was made; the first call.
+    /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &StringTransport) {}
 
     /// A complete string arrived. It is borrowed for the call only.
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]);
 
-    /// A descriptor arrived on a UNIX socket, with bytes that no call has had a part of yet: strings that
-    /// are held back come later. The default closes it.
+    /// A descriptor arrived on a UNIX socket. Strings in the bytes that it came with are delivered
+    /// later, as are strings held back by a pause. The default closes it.
     #[cfg(unix)]
     fn descriptor_received(
         &mut self,
@@ -77,24 +77,24 @@ pub trait StringProtocol: Any {
         drop(descriptor);
     }
 
-    /// The connection is gone. This is the last call, and it is made exactly once.
+    /// The connection was lost. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &StringTransport, _reason: &Reason) {}
 
-    /// The peer shut down its write side. A string cut off by that is not delivered. The default
+    /// The peer shut down its write side. An incomplete last string is not delivered. The default
     /// closes the connection.
     fn read_closed(&mut self, transport: &StringTransport) {
         transport.lose_connection();
     }
 
     /// After [`lose_write_connection`](Transport::lose_write_connection): everything written and
-    /// the FIN have left.
+    /// the FIN have been sent.
     fn write_closed(&mut self, _transport: &StringTransport) {}
 
-    /// The server is about to end, and asks this connection to finish and close: see
+    /// The server is shutting down and asks this connection to finish and close: see
     /// [`Protocol::draining`](crate::Protocol::draining). The default does nothing.
     fn draining(&mut self, _transport: &StringTransport) {}
 
-    /// Reading was resumed after a pause; called before the strings held back.
+    /// Reading was resumed after a pause. Called before the held strings are delivered.
     fn reading_resumed(&mut self, _transport: &StringTransport) {}
 
     /// The secure handshake is complete. Called on secure transports only.
