@@ -1,5 +1,5 @@
 //! The [`Factory`]: builds a protocol for each connection. Closures are factories too, and
-//! [`Shared`] serves many ports and connects with one.
+//! [`Shared`] lets many ports and connects use one factory.
 //!
 //! Twisted's `IProtocolFactory`, `Factory` and `ClientFactory` in one trait.
 
@@ -23,38 +23,38 @@ use crate::reactor::{Connector, Reactor};
 
 /// Builds a protocol for each connection, and is notified of events around it.
 ///
-/// On a port only [`do_start`](Self::do_start), [`build_protocol`](Self::build_protocol) and
-/// [`do_stop`](Self::do_stop) are called. With a connector, in this order: `do_start`,
+/// On a port, only [`do_start`](Self::do_start), [`build_protocol`](Self::build_protocol) and
+/// [`do_stop`](Self::do_stop) are called. With a connector, the order is `do_start`,
 /// `started_connecting`, then `build_protocol` or `client_connection_failed`; at the end
 /// `client_connection_lost` (after the protocol's `connection_lost`), and `do_stop` unless
-/// [`connector.connect()`](Connector::connect) was called meanwhile.
+/// [`connector.connect()`](Connector::connect) was called in the meantime.
 ///
 /// `|| P` and `|peer: &Address| -> Option<P>` are factories too.
 pub trait Factory {
-    /// The protocol it builds.
+    /// The protocol that it builds.
     type Protocol: Protocol;
 
-    /// A port or connector starts using this factory. With [`Shared`], called only for the first.
+    /// A port or connector starts using this factory. With [`Shared`], called only for the first
+    /// user.
     fn do_start(&mut self) {}
 
     /// An attempt to connect begins.
     fn started_connecting(&mut self, _connector: &Connector) {}
 
-    /// The layers of a new connection, from the socket up; by default none. With layers
-    /// [`build_protocol`](Self::build_protocol) is called when all of them are open.
+    /// The layers of a new connection, from the socket up; by default none. With layers,
+    /// [`build_protocol`](Self::build_protocol) is called once all of them are open.
     ///
-    /// [`Layered`] puts layers under any factory. A factory that wraps
-    /// another passes this on.
+    /// [`Layered`] puts layers under any factory. A factory that wraps another forwards this call.
     fn layers(&mut self, _peer: &Address) -> Vec<Box<dyn Layer>> {
         Vec::new()
     }
 
-    /// A connection begins whose [`layers`](Self::layers) have to open first. It holds the [`Seat`] until
-    /// then, and gives it up right before [`build_protocol`](Self::build_protocol), or when it ends. `None`
-    /// rejects it.
+    /// A connection was made whose [`layers`](Self::layers) have to open before it gets a protocol.
+    /// It holds the [`Seat`] in the meantime, and drops it right before
+    /// [`build_protocol`](Self::build_protocol) or when it ends. `None` rejects the connection.
     ///
-    /// So a factory that limits its connections counts those that have not finished their handshakes. A
-    /// factory that wraps another passes this on.
+    /// A factory that limits its connections can thus count unfinished handshakes. A factory that
+    /// wraps another forwards this call.
     fn opening(&mut self, _newcomer: &Newcomer<'_>) -> Option<Seat> {
         Some(Seat::default())
     }
@@ -70,11 +70,12 @@ pub trait Factory {
     /// The connection that the attempt established was lost.
     fn client_connection_lost(&mut self, _connector: &Connector, _reason: &Reason) {}
 
-    /// A port or connector stops using this factory. With [`Shared`], called only for the last.
+    /// A port or connector stops using this factory. With [`Shared`], called only for the last
+    /// user.
     fn do_stop(&mut self) {}
 
-    /// Receives the reactor that will use this factory, before any other call. A factory that needs
-    /// the time keeps it; a wrapper passes it on.
+    /// Called with the reactor that will use this factory, before any other call. A factory that
+    /// needs the time keeps the reactor; a wrapper forwards the call.
     fn attach(&mut self, _reactor: &Reactor) {}
 }
 
@@ -102,7 +103,7 @@ impl<P: Protocol, F: FnMut(&Address) -> Option<P>> Factory for FromPeerClosure<F
     }
 }
 
-/// Anything usable as a [`Factory`]: a factory, `|| protocol`, or
+/// A value that can be used as a [`Factory`]: a factory, `|| protocol`, or
 /// `|peer: &Address| -> Option<protocol>`. The marker `Kind` distinguishes them and is inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a protocol factory",
@@ -154,9 +155,9 @@ impl<P: Protocol, F: FnMut(&Address) -> Option<P> + 'static> IntoFactory<IsPeerC
 
 /// One factory for many ports and connects; cheap to clone.
 ///
-/// `do_start` is called at its first use and `do_stop` at the end of its last.
-/// [`tell`](Self::tell) reaches the factory from anywhere. Only the turn calls it. A panic in one
-/// of its callbacks is logged, and the factory stays in use.
+/// `do_start` is called at its first use and `do_stop` at the end of its last. [`Self::tell`] calls
+/// a closure with the factory, in the turn, and may be used anywhere. A panic in a callback is
+/// logged, and the factory stays in use.
 ///
 /// ```
 /// use couplet::{Address, Factory, Protocol, Shared, Transport};
@@ -200,7 +201,7 @@ struct SharedCell<F> {
     factory: RefCell<Option<Contained<F>>>,
     uses: Cell<usize>,
     reactor: RefCell<Option<Reactor>>,
-    /// Calls made before there was a reactor.
+    /// Calls made before the first use, when the reactor is not known.
     early: RefCell<Vec<FactoryCall<F>>>,
 }
 
@@ -217,8 +218,8 @@ impl<F: 'static> Shared<F> {
         }
     }
 
-    /// Runs `f` on the factory in the turn; if the factory is not in use yet, in the turn after its
-    /// first use is requested.
+    /// Calls `f` with the factory in the turn; if the factory is not in use yet, in the turn after
+    /// its first use is requested.
     pub fn tell(&self, f: impl FnOnce(&mut F) + 'static) {
         let f = Contained::new(f);
         let f: FactoryCall<F> = Box::new(move |factory| f.take()(factory));
@@ -235,7 +236,7 @@ impl<F: 'static> Shared<F> {
         reactor.line_up("tell of a factory", of, move || shared.with((), f));
     }
 
-    /// Takes the factory out, calls `f`, puts it back. A panic is logged; then `otherwise` is
+    /// Takes the factory out, calls `f`, and puts it back. A panic is logged, and `otherwise`
     /// returned.
     fn with<R>(&self, otherwise: R, f: impl FnOnce(&mut F) -> R) -> R {
         let taken = self.cell.factory.borrow_mut().take();
@@ -305,7 +306,7 @@ impl<F: Factory + 'static> Factory for Shared<F> {
     }
 
     fn attach(&mut self, reactor: &Reactor) {
-        // This may be called from inside one of its own callbacks.
+        // The call may come from inside one of the factory's own callbacks.
         if self.cell.reactor.borrow().as_ref().is_some_and(|known| known.is(reactor)) {
             return;
         }
@@ -323,25 +324,25 @@ impl<F: Factory + 'static> Factory for Shared<F> {
 pub struct Newcomer<'a> {
     /// The address of the other end of the socket.
     pub peer: &'a Address,
-    /// A layer may report another address of the peer: that of the client of a proxy.
+    /// Whether a layer may report another address for the peer: the address of a proxy's client.
     pub is_relayed: bool,
 }
 
-/// What a connection holds while its layers open: whatever frees its place when it is dropped. See
-/// [`Factory::opening`].
+/// The claims of a connection on its factory's limits while its layers open; dropping it releases
+/// them. See [`Factory::opening`].
 #[derive(Default)]
 pub struct Seat {
-    /// Law 9: one for each policy that counts.
+    /// Law 9: one for each policy that counts connections.
     places: Vec<Box<dyn Any>>,
 }
 
 impl Seat {
-    /// Holds `place`.
+    /// A seat that holds `place` until it is dropped.
     pub fn new(place: impl Any) -> Seat {
         Seat { places: vec![Box::new(place)] }
     }
 
-    /// Holds what both hold, for a factory that wraps another.
+    /// Combines two seats, for a factory that wraps another.
     #[must_use]
     pub fn and(mut self, other: Seat) -> Seat {
         self.places.extend(other.places);
@@ -355,19 +356,19 @@ impl fmt::Debug for Seat {
     }
 }
 
-/// The ends of a new connection.
+/// The addresses of a new connection.
 pub(crate) struct Ends<'a> {
     pub(crate) peer: &'a Address,
-    /// Ours, if it is known; it may cost a system call.
+    /// The address of our end, if it is known. Asking may cost a system call.
     pub(crate) host: &'a dyn Fn() -> Option<Address>,
 }
 
-/// A type-erased factory, as ports and connectors keep it.
+/// A type-erased factory, for ports and connectors.
 pub(crate) trait AnyFactory: TypeName {
     fn attach(&mut self, reactor: &Reactor);
     fn do_start(&mut self);
     fn started_connecting(&mut self, connector: &Connector);
-    /// Adds the layers of a new connection to those under them. False rejects the connection.
+    /// Adds the layers of a new connection above those in `layers`. False rejects the connection.
     fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool;
     fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat>;
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>>;

@@ -1,4 +1,4 @@
-//! [`ErasedFactory`]: a factory without its type, which passes through endpoints that are trait
+//! [`ErasedFactory`]: a type-erased factory, which can be passed through endpoints that are trait
 //! objects.
 
 use std::any::Any;
@@ -14,35 +14,35 @@ use crate::protocol::Protocol;
 use crate::reactor::{Connector, Reactor, Source};
 use crate::transport::Transport;
 
-/// A factory of any type, as endpoints get it: [`ServerEndpoint::listen`] and
-/// [`ClientEndpoint::connect`] pass it to another endpoint, or to a method of the [`Reactor`] such as
-/// [`listen_tcp`](Reactor::listen_tcp), [`adopt_port`](Reactor::adopt_port) or
-/// [`connect_tcp_deferred`](Reactor::connect_tcp_deferred). An endpoint that wraps another puts its
-/// [layer](Self::layered) under it first.
+/// A factory of any type, in the form that endpoints get: [`ServerEndpoint::listen`] and
+/// [`ClientEndpoint::connect`] pass it to another endpoint, or to a method of the [`Reactor`] such
+/// as [`listen_tcp`](Reactor::listen_tcp), [`adopt_port`](Reactor::adopt_port) or
+/// [`connect_tcp_deferred`](Reactor::connect_tcp_deferred). An endpoint that wraps another first
+/// adds its [layer](Self::layered).
 ///
 /// [`ServerEndpoint::listen`]: crate::endpoints::ServerEndpoint::listen
 /// [`ClientEndpoint::connect`]: crate::endpoints::ClientEndpoint::connect
 pub struct ErasedFactory {
-    /// Contained: an endpoint may fail without using it.
+    /// Contained, because an endpoint may fail without using it.
     pub(crate) factory: Contained<Box<dyn AnyFactory>>,
-    /// Where the user asked to listen or connect.
+    /// The location of the user's listen or connect.
     pub(crate) place: Source,
     /// The names of its layers, as in an endpoint string: `haproxy:tls:`.
     pub(crate) prefix: String,
-    /// The application protocols that TLS offers, where its endpoint names none.
+    /// The application protocols that TLS offers if its endpoint names none.
     #[cfg_attr(
         not(any(feature = "tls", feature = "ring")),
         allow(dead_code, reason = "only TLS offers them")
     )]
     protocols: &'static [&'static str],
-    /// The connection whose layers were asked for is rejected.
+    /// Whether the latest connection was rejected when its layers were made.
     rejected: bool,
-    /// The addresses of the connection on whose behalf this one is made: its peer, and its host.
+    /// The peer and host of the connection on whose behalf this one is made.
     client: Option<(Address, Address)>,
 }
 
 impl ErasedFactory {
-    /// One that is erased already stays as it is.
+    /// Erases a factory; an `ErasedFactory` is returned unchanged.
     #[track_caller]
     pub(crate) fn new<F: Factory + 'static>(factory: F) -> ErasedFactory {
         let mut slot = Some(factory);
@@ -55,27 +55,27 @@ impl ErasedFactory {
         ErasedFactory { factory, place, prefix, protocols: &[], rejected: false, client: None }
     }
 
-    /// Connects on behalf of the peer of this connection.
+    /// Connects on behalf of the peer of `client`.
     pub(crate) fn on_behalf_of(mut self, client: &Transport) -> ErasedFactory {
         self.client = Some((client.peer().clone(), client.host().clone()));
         self
     }
 
-    /// The client on whose behalf a connection is made by
-    /// [`connect_for`](Reactor::connect_for): its address, and the address that it has connected to.
+    /// The client on whose behalf [`connect_for`](Reactor::connect_for) makes a connection: its
+    /// address, and the address that it connected to.
     pub fn client(&self) -> Option<(&Address, &Address)> {
         self.client.as_ref().map(|(peer, host)| (peer, host))
     }
 
-    /// Has the TLS next to it offer these application protocols, the preferred one first, unless its
-    /// endpoint names some.
+    /// Has the adjacent TLS layer offer these application protocols, in order of preference, unless
+    /// its endpoint names others.
     #[cfg(feature = "http")]
     pub(crate) fn offering(mut self, protocols: &'static [&'static str]) -> ErasedFactory {
         self.protocols = protocols;
         self
     }
 
-    /// Takes the protocols for the TLS layer next to it: a second one below knows nothing of them.
+    /// Takes the application protocols for the adjacent TLS layer; a TLS layer below it gets none.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(crate) fn take_protocols(&mut self) -> &'static [&'static str] {
         std::mem::take(&mut self.protocols)
@@ -89,11 +89,11 @@ impl ErasedFactory {
         ErasedFactory { factory: Contained::new(wrap(self.factory.take())), ..self }
     }
 
-    /// Puts a layer under each connection. Those that the factory has already lie above it, so the
-    /// endpoint next to the socket, which is the last to add its layer, has the lowest.
+    /// Puts a layer under each connection. The factory's existing layers lie above it, so the
+    /// endpoint next to the socket, which adds its layer last, has the lowest one.
     ///
-    /// `make` gets each new connection; with `None` the connection is rejected. `name` is that of the
-    /// endpoint, such as `tls`, for the [`Port`](crate::Port)'s string.
+    /// `make` is called for each new connection; `None` rejects the connection. `name` is the name
+    /// of the endpoint, such as `tls`, for the [`Port`](crate::Port)'s string.
     #[must_use]
     pub fn layered(
         self,
@@ -109,8 +109,8 @@ impl ErasedFactory {
     }
 }
 
-/// For factories that wrap it. The methods of the reactor use what is in it: a connection made with it
-/// has the protocol that the erased factory built, without a box around it.
+/// For factories that wrap an `ErasedFactory`. The reactor's methods unwrap it instead, so a
+/// connection holds the protocol of the erased factory without another box.
 impl Factory for ErasedFactory {
     type Protocol = Box<dyn Protocol>;
 
@@ -159,7 +159,7 @@ impl fmt::Debug for ErasedFactory {
     }
 }
 
-/// A connection that gets its layers.
+/// A connection that is getting its layers.
 pub struct NewConnection<'a> {
     reactor: &'a Reactor,
     ends: &'a Ends<'a>,
@@ -176,7 +176,7 @@ impl NewConnection<'_> {
         self.ends.peer
     }
 
-    /// The address of our end of the socket. Unknown where a factory of the user's wraps the
+    /// The address of our end of the socket. `None` if a user's factory wraps the
     /// [`ErasedFactory`].
     pub fn host(&self) -> Option<Address> {
         (self.ends.host)()
@@ -191,7 +191,7 @@ impl fmt::Debug for NewConnection<'_> {
 
 type Make = Box<dyn FnMut(&NewConnection<'_>) -> Option<Box<dyn Layer>>>;
 
-/// A factory with one layer under its own.
+/// A factory with one more layer, below the layers of `inner`.
 struct OverLayer {
     make: Contained<Make>,
     inner: Box<dyn AnyFactory>,

@@ -1,4 +1,4 @@
-//! [`Layered`]: a factory whose connections have a layer.
+//! [`Layered`]: a factory that adds a layer to its connections.
 
 use super::{Factory, IntoFactory, Newcomer, Seat};
 use crate::address::Address;
@@ -29,7 +29,7 @@ use crate::reactor::{Connector, Reactor};
 /// # }
 /// ```
 ///
-/// The layer lies below those that the inner factory has itself. Twisted's `WrappingFactory`.
+/// The layer lies below the layers of the inner factory. Twisted's `WrappingFactory`.
 #[derive(Clone, Debug)]
 pub struct Layered<F, M> {
     inner: F,
@@ -38,7 +38,7 @@ pub struct Layered<F, M> {
 }
 
 impl<F: Factory, M> Layered<F, M> {
-    /// `make` makes the layer of each new connection, given the reactor and the peer.
+    /// `make` builds the layer of each new connection from the reactor and the peer's address.
     pub fn new<K, L: Layer + 'static>(inner: impl IntoFactory<K, Factory = F>, make: M) -> Self
     where
         M: FnMut(&Reactor, &Address) -> L,
