@@ -25,15 +25,16 @@ use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver};
 use crate::endpoints::{ClientEndpoint, EndpointError, IntoEndpoint};
 use crate::layers::Layer;
 
-/// Keeps a connection to an endpoint: connects, and connects again after a failure or a loss, until
-/// it is stopped. Clones are the same service; dropping them changes nothing.
+/// Keeps a connection to an endpoint: connects, and reconnects after a failure or a loss, until it
+/// is stopped. Clones share the service; dropping them does not stop it.
 ///
-/// After n failures in a row it waits for 1.5ⁿ seconds, at most a minute, and up to a second more at
-/// random, so that clients that lost their server together do not come back together. A connection
-/// that becomes ready ends the row; losing it later counts as the first failure of the next one.
+/// After n consecutive failures it waits for 1.5ⁿ seconds, at most a minute, plus a random delay of
+/// up to a second, so that clients that lost their server at the same time do not reconnect at the
+/// same time. A connection that becomes ready resets the count; its later loss counts as one
+/// failure.
 ///
-/// It is ready when its [preparation](Self::prepare) has succeeded: a login, say. One that fails
-/// aborts the connection and counts as a failure.
+/// A connection is ready when its [preparation](Self::prepare), such as a login, has succeeded. A
+/// failed preparation aborts the connection and counts as a failure.
 ///
 /// ```
 /// use couplet::services::ClientService;
@@ -79,11 +80,12 @@ struct Inner<P: 'static> {
     prepare: RefCell<Option<Prepare<P>>>,
     policy: RefCell<Policy>,
     state: RefCell<State<P>>,
-    /// Of the attempt in progress and its connection; what an earlier one reports is too late.
+    /// Identifies the current attempt and its connection; reports of earlier attempts are ignored.
     number: Cell<u64>,
-    /// The attempt has a protocol: its end is that of a connection.
+    /// Whether the current attempt has a protocol, so that its end is reported as a lost
+    /// connection.
     is_built: Cell<bool>,
-    /// In a row.
+    /// The number of consecutive failures.
     failures: Cell<u32>,
     /// Law 9: one for each unfired Deferred of `when_connected`.
     waiting: RefCell<BTreeMap<u64, Waiting<P>>>,
@@ -93,7 +95,7 @@ struct Inner<P: 'static> {
 }
 
 struct Waiting<P> {
-    /// After this many further failures it fails.
+    /// The number of further failures after which the wait fails.
     left: Option<u32>,
     connected: Resolver<Connection<P>>,
 }
@@ -101,24 +103,24 @@ struct Waiting<P> {
 enum State<P: 'static> {
     New,
     Connecting(Canceller),
-    /// Connected; the preparation runs.
+    /// Connected; the preparation is running.
     Preparing(Connection<P>, Canceller),
     Connected(Connection<P>),
-    /// The preparation failed like this, and the connection is being aborted.
+    /// The preparation failed with this failure, and the connection is being aborted.
     Aborting(Failure),
-    /// Until the next attempt.
+    /// Waiting for the next attempt.
     Resting(DelayedCall),
     /// The attempt or the connection is ending.
     Stopping {
-        /// Start afresh afterwards.
+        /// Whether to start again afterwards.
         again: bool,
     },
     Stopped,
 }
 
 impl<P: 'static> ClientService<P> {
-    /// A service that will connect to `endpoint`, once [started](Self::start). The factory builds a
-    /// protocol for each connection; it is not to connect again itself.
+    /// A service that connects to `endpoint` once [started](Self::start). The factory builds a
+    /// protocol for each connection; it must not reconnect itself.
     ///
     /// # Errors
     ///
@@ -156,10 +158,10 @@ impl<P: 'static> ClientService<P> {
         Ok(ClientService { inner: Rc::new(inner) })
     }
 
-    /// Has each new connection prepared: it is connected, and the back-off starts over, once the
-    /// Deferred of `prepare` has succeeded. If it fails, or `prepare` panics, the connection is
-    /// aborted and the attempt counts as failed. It is cancelled when the connection is lost or the
-    /// service stops first. Twisted's `prepareConnection`.
+    /// Prepares each new connection: the connection is ready, and the failure count reset, once the
+    /// Deferred of `prepare` has succeeded. If the Deferred fails, or `prepare` panics, the
+    /// connection is aborted and the attempt counts as failed. The Deferred is cancelled when the
+    /// connection is lost or the service stops first. Twisted's `prepareConnection`.
     ///
     /// An `async` preparation is
     /// `move |connection| reactor.spawn(log_in(connection.clone()))`.
@@ -169,8 +171,8 @@ impl<P: 'static> ClientService<P> {
         self
     }
 
-    /// Sets how long to wait after this many failures in a row, 1 or more. Randomness is that of
-    /// [`Reactor::random`], so that a simulated world can be repeated. Twisted's `retryPolicy`.
+    /// Sets the delay after a number of consecutive failures, 1 or more. Take randomness from
+    /// [`Reactor::random`], so that a simulation can be repeated. Twisted's `retryPolicy`.
     ///
     /// ```
     /// # use couplet::services::ClientService;
@@ -192,8 +194,8 @@ impl<P: 'static> ClientService<P> {
         self
     }
 
-    /// Begins to connect. While the service stops, it starts afresh afterwards; while it runs, does
-    /// nothing.
+    /// Starts connecting. While the service stops, it is started again afterwards; while it runs,
+    /// this does nothing.
     pub fn start(&self) {
         if let State::Stopping { again } = &mut *self.inner.state.borrow_mut() {
             *again = true;
@@ -205,10 +207,10 @@ impl<P: 'static> ClientService<P> {
         }
     }
 
-    /// Ends the attempt in progress, or closes the connection as
-    /// [`lose_connection`](Transport::lose_connection) does, and connects no more. The Deferred
-    /// fires once the connection is really gone; then those who wait for one get [`Cancelled`],
-    /// unless the service was started again meanwhile.
+    /// Cancels the attempt in progress, or closes the connection as
+    /// [`lose_connection`](Transport::lose_connection) does, and makes no further attempts. Once
+    /// the connection is lost, pending waits fail with [`Cancelled`], unless the service was
+    /// started again in the meantime; then the Deferred fires.
     pub fn stop(&self) -> Deferred<()> {
         let (done, stopped) = Deferred::new();
         self.inner.stopping.borrow_mut().push(stopped);
@@ -229,10 +231,10 @@ impl<P: 'static> ClientService<P> {
         done
     }
 
-    /// The connection, when it is ready: at once if it is, and else the next one. With
-    /// `fail_after_failures` it fails with the last failure after that many, counted from now; without, it
-    /// waits. It fails with [`Cancelled`] when the service stops, or has stopped. Cancelling it ends
-    /// this wait only. Twisted's `whenConnected`.
+    /// Fires with the connection when it is ready: immediately if it already is, otherwise with the
+    /// next one. With `fail_after_failures`, it fails with the last failure after that many,
+    /// counted from this call; without, it keeps waiting. It fails with [`Cancelled`] if the
+    /// service stops or has stopped. Cancelling it ends only this wait. Twisted's `whenConnected`.
     pub fn when_connected(&self, fail_after_failures: Option<u32>) -> Deferred<Connection<P>> {
         match &*self.inner.state.borrow() {
             State::Connected(connection) => return Deferred::succeed(connection.clone()),
@@ -269,7 +271,7 @@ impl<P: 'static> ClientService<P> {
         let outcome = connecting.add_both(move |outcome| {
             match outcome {
                 Ok(connection) => service.made(number, connection),
-                // The end of a connection comes from the factory, when it is gone.
+                // The factory reports the end of a connection when it is lost.
                 Err(_) if service.inner.is_built.get() => {}
                 Err(failure) => service.ended(number, failure),
             }
@@ -278,7 +280,7 @@ impl<P: 'static> ClientService<P> {
         outcome.detach();
     }
 
-    /// Connected: prepares the connection.
+    /// The attempt succeeded: prepares the connection.
     fn made(&self, number: u64, connection: Connection<P>) {
         let is_awaited = matches!(*self.inner.state.borrow(), State::Connecting(_));
         if number != self.inner.number.get() || !is_awaited {
@@ -288,7 +290,7 @@ impl<P: 'static> ClientService<P> {
             return self.ready(connection);
         };
         let prepared = connection.clone();
-        // It may fail at once, so the state is that of a preparation before it begins.
+        // The preparation may fail immediately, so the state is set before it begins.
         let (begin, begun) = Deferred::new();
         let preparing = begin.then(move |()| prepare(&prepared));
         self.enter(State::Preparing(connection, preparing.canceller()));
@@ -327,7 +329,7 @@ impl<P: 'static> ClientService<P> {
         }
     }
 
-    /// The attempt failed, or its connection is gone.
+    /// The attempt failed, or its connection was lost.
     fn ended(&self, number: u64, failure: Failure) {
         if number != self.inner.number.get() {
             return;
@@ -349,7 +351,8 @@ impl<P: 'static> ClientService<P> {
         }
     }
 
-    /// Nothing is left of what was stopped.
+    /// The service has stopped: starts it again if requested, otherwise fails the pending waits;
+    /// then fires the Deferreds of `stop`.
     fn gone(&self) {
         let stopped = self.inner.stopping.take();
         let state = self.inner.state.replace(State::Stopped);
@@ -366,12 +369,12 @@ impl<P: 'static> ClientService<P> {
         }
     }
 
-    /// Rests, and tells those who wait for no more failures.
+    /// Schedules the next attempt, and fails the waits that allow no further failure.
     fn failed(&self, failure: Failure) {
         let failures = self.inner.failures.get().saturating_add(1);
         self.inner.failures.set(failures);
         let (policy, reactor) = (self.inner.policy.borrow().clone(), self.inner.reactor.clone());
-        // As a callback, so that a panic in it is contained.
+        // Called in a callback, so that a panic is contained.
         let delay = Deferred::succeed(()).add_callback(move |()| Ok(policy(failures, &reactor)));
         let (service, said) = (self.clone(), failure.clone());
         let resting = delay.add_both(move |delay| {
@@ -391,7 +394,7 @@ impl<P: 'static> ClientService<P> {
         }
     }
 
-    /// Takes out those who wait for no further attempt.
+    /// Removes and returns the waits that allow no further failure.
     fn disappointed(&self) -> Vec<Waiting<P>> {
         let mut waiting = self.inner.waiting.borrow_mut();
         for one in waiting.values_mut() {
@@ -402,7 +405,7 @@ impl<P: 'static> ClientService<P> {
         over.iter().filter_map(|id| waiting.remove(id)).collect()
     }
 
-    /// The old state is dropped when nothing is borrowed.
+    /// Sets the state. The old state is dropped while nothing is borrowed.
     fn enter(&self, state: State<P>) {
         let old = self.inner.state.replace(state);
         drop(old);
@@ -413,7 +416,7 @@ impl<P: 'static> ClientService<P> {
     }
 }
 
-/// True if there is no loop to connect on any more.
+/// True if the attempt failed because the loop ended or is ending.
 fn is_end_of_loop(failure: &Failure) -> bool {
     let lost = failure.downcast_ref::<ConnectionLost>();
     let failed = failure.downcast_ref::<ConnectError>();
@@ -422,8 +425,8 @@ fn is_end_of_loop(failure: &Failure) -> bool {
         || matches!(failed, Some(ConnectError::Shutdown))
 }
 
-/// Row 137: min(1.5ⁿ, 60) s, and up to 1 s at random. Multiplied step by step, so that a seed gives
-/// the same waits on every machine.
+/// Row 137: min(1.5ⁿ, 60) s, plus up to 1 s at random. Multiplied step by step, so that a seed
+/// gives the same delays on every machine.
 fn back_off(failures: u32, reactor: &Reactor) -> Duration {
     const MOST: f64 = 60.0;
     let mut seconds = 1.0;
@@ -434,8 +437,8 @@ fn back_off(failures: u32, reactor: &Reactor) -> Duration {
     Duration::from_secs_f64(seconds + jitter)
 }
 
-/// The factory of one attempt: the user's, whose panics [`Shared`] contains; it tells the service
-/// when the attempt is over.
+/// The factory of one attempt. It forwards to the user's factory, whose panics [`Shared`] contains,
+/// and reports the end of the attempt to the service.
 struct Attempt<F: Factory + 'static> {
     factory: Shared<F>,
     service: ClientService<F::Protocol>,
@@ -480,7 +483,7 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
 
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
         self.factory.client_connection_lost(connector, reason);
-        // Without a protocol there was no connection: the Deferred tells why.
+        // Without a protocol the connect has failed, and its Deferred reports the error.
         if self.service.inner.is_built.get() {
             self.service.ended(self.number, Failure::from(ConnectionLost(reason.clone())));
         }
