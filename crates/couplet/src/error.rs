@@ -1,4 +1,4 @@
-//! Why a connection ended, or could not be set up.
+//! Why a connection ended, or why it could not be established.
 //!
 //! One type per operation: [`Reason`] for the end of a connection (Twisted's `ConnectionDone`,
 //! `ConnectionLost`, …), [`ListenError`] and [`ConnectError`] for listening and connecting.
@@ -17,7 +17,7 @@ use crate::defer::Failure;
 pub(crate) use tls::alert_name;
 pub use tls::{CertificateProblem, Fault, TlsError, TlsProblem};
 
-/// Which side ended a connection that ended cleanly.
+/// The side that closed first, for a connection that ended cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// Our side closed before the peer's EOF arrived.
@@ -37,19 +37,19 @@ pub enum By {
 #[non_exhaustive]
 pub enum Reason {
     /// A clean end: everything written and then our FIN were handed to the system, or the peer's
-    /// FIN arrived. Whether the peer has read the data is unknown; what happens to the connection
-    /// after our FIN changes nothing.
+    /// FIN arrived. Whether the peer has read the data is unknown; events after our FIN do not
+    /// change the reason.
     Done(By),
-    /// The connection broke before that: a reset, or any read or write error.
+    /// The connection failed before that: a reset, or another read or write error.
     Lost(Arc<io::Error>),
-    /// TLS failed: in the handshake, or by a record that is not valid. A stream that only ends
+    /// TLS failed, in the handshake or because of an invalid record. A stream that merely ends
     /// without close_notify is [`Lost`](Self::Lost).
     Tls(Arc<TlsError>),
     /// Our side called [`abort_connection`](crate::Transport::abort_connection).
     Aborted,
     /// Nothing was received for the [idle timeout](crate::Transport::set_idle_timeout).
     Timeout,
-    /// After `lose_connection`, no bytes left within the close deadline.
+    /// After `lose_connection`, no bytes were sent within the close deadline.
     CloseTimedOut,
     /// More was written than the transport's hard cap allows.
     Overflow,
@@ -57,12 +57,13 @@ pub enum Reason {
     Failed(Failure),
     /// A callback of the protocol panicked, with this message.
     Panicked(Arc<str>),
-    /// The reactor closed it: it stopped, or the time of a [drain](crate::Reactor::drain) was up.
+    /// The reactor closed the connection: it stopped, or a [drain](crate::Reactor::drain) reached
+    /// its deadline.
     Shutdown,
 }
 
 impl Reason {
-    /// True for [`Reason::Done`]: as far as this side knows, neither cut the other off.
+    /// True for [`Reason::Done`]: as far as this side knows, neither side cut the other off.
     pub fn is_clean(&self) -> bool {
         matches!(self, Reason::Done(_))
     }
@@ -80,7 +81,7 @@ impl Reason {
         }
     }
 
-    /// The rank in the order of precedence; the lower one wins.
+    /// The rank in the order of precedence; the lower rank wins.
     pub(crate) fn rank(&self) -> u8 {
         match self {
             Reason::Failed(_) | Reason::Panicked(_) => 0,
@@ -114,7 +115,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A [`Reason`] as an error, such as for a failed `ask`, or a `drained()` that never completed.
+/// A [`Reason`] as an error, for example of a failed `ask`, or of a `drained()` that never
+/// completed.
 #[derive(Clone, Debug)]
 pub struct ConnectionLost(
     /// Why the connection was lost.
@@ -153,25 +155,25 @@ impl ListenError {
         ListenError { address, source: Arc::new(source) }
     }
 
-    /// The system's number of the error, such as `EADDRINUSE`; `None` in memory and in the simulator.
+    /// The system's error number, such as `EADDRINUSE`; `None` in memory and in the simulator.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.raw_os_error()
     }
 }
 
-/// A connection could not be established. Twisted's `ConnectError` and its children,
+/// A connection could not be established. Twisted's `ConnectError` and its subclasses,
 /// `DNSLookupError`, `TimeoutError` and `UserError`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// Nothing listens there (ECONNREFUSED).
+    /// Nothing listens at the address (ECONNREFUSED).
     #[error("connection refused")]
     Refused(Arc<io::Error>),
     /// No route to the host (ENETUNREACH, EHOSTUNREACH).
     #[error("no route to the host")]
     NoRoute(Arc<io::Error>),
-    /// Our end can't have the address that [`ConnectOptions::bind`](crate::ConnectOptions::bind) asks
-    /// for. The peer was not asked. Twisted's `ConnectBindError`.
+    /// The local address set by [`ConnectOptions::bind`](crate::ConnectOptions::bind) is not
+    /// available. The peer was not contacted. Twisted's `ConnectBindError`.
     #[error("cannot connect from {address}: {}{}", Plain(source), bind_way_out(source))]
     LocalBind {
         /// The requested local address.
@@ -200,10 +202,10 @@ pub enum ConnectError {
     /// The factory's `build_protocol` returned `None`. Twisted's `NoProtocol`.
     #[error("the factory built no protocol")]
     NoProtocol,
-    /// A layer of the connection did not open: its handshake failed, say. The error says why.
+    /// A layer of the connection did not open, for example because its handshake failed.
     #[error("{}", .0)]
     NotOpened(Reason),
-    /// Several addresses were tried and all failed, listed in the order they failed.
+    /// Several addresses were tried and all failed. Listed in the order in which they failed.
     #[error("no address answered: {}", list(.0))]
     AllFailed(Vec<(Address, ConnectError)>),
     /// Any other system error.
@@ -212,14 +214,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// The error of a driver that could not bind to the local address.
+    /// The error of a driver that could not bind the local address.
     pub(crate) fn local_bind(address: Address, error: io::Error) -> io::Error {
         let (kind, source) = (error.kind(), Arc::new(error));
         io::Error::new(kind, ConnectError::LocalBind { address, source })
     }
 
-    /// The system's number of the error, such as `ENETUNREACH`; of several addresses, of the one that
-    /// failed last. `None` where no call of the system failed, and in memory and in the simulator.
+    /// The system's error number, such as `ENETUNREACH`; with several addresses, that of the last
+    /// failure. `None` if no system call failed, in memory, and in the simulator.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             ConnectError::Refused(source)
@@ -238,8 +240,8 @@ impl ConnectError {
     }
 }
 
-/// The variant that fits. An error that holds a `ConnectError` becomes that one: so a driver reports
-/// [`LocalBind`](ConnectError::LocalBind).
+/// Picks the matching variant. An error that contains a `ConnectError` is unwrapped, so that a
+/// driver can report [`LocalBind`](ConnectError::LocalBind).
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> ConnectError {
         match error.downcast::<ConnectError>() {
@@ -277,7 +279,7 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
-/// For the local address of a connect.
+/// The hint for a local address that a connect could not bind.
 fn bind_way_out(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {

@@ -1,46 +1,46 @@
-//! [`TlsError`]: what failed in TLS, and whose fault it was. It names no TLS library, and exists
-//! without the feature `tls` too.
+//! [`TlsError`]: the cause of a TLS failure, and the side at fault. It names no TLS library, and
+//! exists without the feature `tls` too.
 
 use std::error::Error;
 use std::fmt;
 
-/// Whose fault a [`TlsError`] is, and so where to look for the remedy.
+/// The side at fault for a [`TlsError`], where the remedy has to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Ours: the configuration, our certificate, or the library.
+    /// Our side: the configuration, our certificate, or the library.
     Ours,
-    /// The peer's: what it sent, or its certificate.
+    /// The peer: its messages or its certificate.
     Peer,
-    /// The network's, or that of whoever listens in: bytes were cut off or changed.
+    /// The network, or an attacker on the path: bytes were cut off or changed.
     Network,
 }
 
-/// What is wrong with a certificate.
+/// The reason why a certificate was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateProblem {
-    /// There is none.
+    /// No certificate was presented.
     Missing,
-    /// Its time is over.
+    /// Its validity has ended.
     Expired,
-    /// Its time has not come.
+    /// Its validity has not begun.
     NotYetValid,
-    /// It is for other names.
+    /// It was issued for other names.
     WrongName,
     /// Its issuer is not trusted, or a certificate between the two is missing.
     UnknownIssuer,
-    /// It is for another purpose, such as for clients only.
+    /// It was issued for another purpose, such as for clients only.
     WrongUsage,
     /// Its issuer has revoked it, or cannot be asked.
     Revoked,
-    /// A signature is wrong, or made in a way that is not accepted.
+    /// A signature is wrong, or its algorithm is not accepted.
     BadSignature,
     /// Anything else, such as a broken encoding.
     Other,
 }
 
-/// What failed.
+/// The kind of a TLS failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsProblem {
@@ -48,45 +48,45 @@ pub enum TlsProblem {
     Certificate(CertificateProblem),
     /// The peer sent a fatal alert with this number (RFC 8446, 6.2), such as 48, unknown_ca.
     AlertReceived(u8),
-    /// There is no TLS version, cipher suite, or key exchange that both sides accept.
+    /// The two sides share no TLS version, cipher suite, or key exchange.
     NothingInCommon,
-    /// There is no application protocol (ALPN) that both sides accept.
+    /// The two sides share no application protocol (ALPN).
     NoApplicationProtocol,
     /// The peer does not speak TLS, or the first bytes were altered.
     NotTls,
-    /// The peer broke the rules of TLS.
+    /// The peer violated the TLS protocol.
     Misbehaved,
     /// A record could not be decrypted: it was altered.
     BadRecord,
     /// The handshake was not complete within its deadline.
     HandshakeTimedOut,
-    /// The stream ended in the handshake, or without close_notify: it may have been cut.
+    /// The stream ended during the handshake, or without close_notify: it may have been truncated.
     Truncated,
-    /// Ours, such as keys that were used up.
+    /// An error on our side, such as exhausted keys.
     Internal,
 }
 
-/// Why a TLS connection failed.
+/// The error of a TLS connection that failed.
 ///
-/// It is the cause in [`Reason::Tls`](crate::Reason::Tls), or, if the stream was cut, in the
+/// It is the cause in [`Reason::Tls`](crate::Reason::Tls) or, for a truncated stream, in the
 /// `io::Error` of [`Reason::Lost`](crate::Reason::Lost).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct TlsError {
-    /// What failed.
+    /// The kind of failure.
     pub problem: TlsProblem,
-    /// Whose fault it was.
+    /// The side at fault.
     pub fault: Fault,
     /// The fatal alert that we sent, if its number is known.
     pub alert_sent: Option<u8>,
-    /// Whether the handshake was not complete.
+    /// Whether the handshake was incomplete.
     pub in_handshake: bool,
     detail: Box<str>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl TlsError {
-    /// An error with a text for people, such as `the certificate has expired`.
+    /// An error with a readable text, such as `the certificate has expired`.
     pub fn new(problem: TlsProblem, fault: Fault, detail: impl Into<Box<str>>) -> TlsError {
         TlsError {
             problem,
@@ -98,14 +98,14 @@ impl TlsError {
         }
     }
 
-    /// Adds the library's error.
+    /// Adds the library's error as the source.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(crate) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> TlsError {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// With a guess at what the peer speaks instead.
+    /// Marks the peer's bytes as not TLS, with a guess at the protocol that it speaks.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(crate) fn not_tls(mut self, guess: &str) -> TlsError {
         self.problem = TlsProblem::NotTls;
@@ -131,7 +131,7 @@ impl Error for TlsError {
     }
 }
 
-/// The name of an alert, as RFC 8446 (6, B.2) spells it.
+/// The name of an alert, as spelled in RFC 8446 (6, B.2).
 pub(crate) fn alert_name(number: u8) -> AlertName {
     AlertName(number)
 }
