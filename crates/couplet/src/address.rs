@@ -13,8 +13,8 @@ use couplet_os::interfaces::interface_number;
 
 /// The address of one end of a connection, or of a listening port.
 ///
-/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`, `unix:/run/app.sock`; that of a
-/// datagram socket as `udp:127.0.0.1:9000`.
+/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`, `unix:/run/app.sock`,
+/// or, for a datagram socket, `udp:127.0.0.1:9000`.
 ///
 /// ```
 /// use couplet::Address;
@@ -30,10 +30,10 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A UDP address. An IPv4 peer of a dual-stack port appears as IPv4.
     Udp(SocketAddr),
-    /// The name of a UNIX socket. That of a client is [unnamed](UnixAddress::Unnamed), as a rule.
+    /// The name of a UNIX socket. A client's socket is usually [unnamed](UnixAddress::Unnamed).
     Unix(UnixAddress),
-    /// No socket: pipes, a terminal, a file. The text says which, as in `stdio:`; it is not an address that
-    /// can be connected to.
+    /// Not a socket: pipes, a terminal, a file. The text names the kind, as in `stdio:`, and cannot
+    /// be connected to.
     Pipe(Arc<str>),
 }
 
@@ -51,7 +51,7 @@ impl Address {
         }
     }
 
-    /// The name, if it is that of a UNIX socket.
+    /// The name of a UNIX socket.
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
             Address::Unix(name) => Some(name),
@@ -59,7 +59,7 @@ impl Address {
         }
     }
 
-    /// The path of a UNIX socket that has one.
+    /// The path of a UNIX socket, if it has a path.
     pub fn path(&self) -> Option<&Path> {
         self.unix()?.path()
     }
@@ -74,7 +74,7 @@ impl Address {
         self.socket_addr().map(|addr| addr.port())
     }
 
-    /// True for the wildcard address, as of a port that listens on all interfaces.
+    /// True for the wildcard address, such as that of a port that listens on all interfaces.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|ip| ip.is_unspecified())
     }
@@ -100,7 +100,7 @@ pub(crate) fn split_scope(text: &str) -> Option<(Ipv6Addr, &str)> {
     Some((ip.parse().ok()?, scope))
 }
 
-/// Why [`scoped_ip`] rejected its input.
+/// The reason why [`scoped_ip`] rejected its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAnIp<'a> {
     NoAddress,
@@ -108,7 +108,7 @@ pub(crate) enum NotAnIp<'a> {
     NoInterface(&'a str),
 }
 
-/// An IPv4 address as such, also where an IPv6 socket has it.
+/// Converts an IPv4-mapped IPv6 address to IPv4.
 fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -119,7 +119,7 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// A TCP address; that of UDP is made by [`Address::udp`].
+/// A TCP address; for UDP use [`Address::udp`].
 impl From<SocketAddr> for Address {
     fn from(addr: SocketAddr) -> Address {
         Address::Tcp(canonical(addr))
@@ -139,8 +139,8 @@ impl fmt::Display for Address {
 
 /// The name of a UNIX socket. Twisted's `UNIXAddress`.
 ///
-/// It is made of a path; as in Twisted, one that begins with a NUL is an
-/// [abstract](Self::Abstract) name, and an empty one is [unnamed](Self::Unnamed).
+/// It is built from a path; as in Twisted, a path that begins with a NUL is an
+/// [abstract](Self::Abstract) name, and an empty path is [unnamed](Self::Unnamed).
 ///
 /// ```
 /// use couplet::{Address, UnixAddress};
@@ -155,10 +155,10 @@ impl fmt::Display for Address {
 pub enum UnixAddress {
     /// The path of a socket file.
     Path(Arc<Path>),
-    /// An abstract name, which belongs to no file: without the NUL that precedes it in the system's
-    /// interface. Linux has them.
+    /// An abstract name, which belongs to no file, without the NUL that precedes it in the system's
+    /// interface. Linux only.
     Abstract(Arc<[u8]>),
-    /// The socket has no name: that of a client, or of a pair.
+    /// The socket has no name, like a client's socket or a socket pair.
     Unnamed,
 }
 
@@ -224,9 +224,9 @@ impl From<UnixAddress> for Address {
     }
 }
 
-/// As ss(8) prints it, escaped for an endpoint string: the path, `@` and the abstract name, or `*`
-/// for no name. A path that begins with `@` or `*` has `./` before it; control characters, and what
-/// is not UTF-8, are replaced by U+FFFD.
+/// Formats a name as ss(8) prints it, escaped for an endpoint string: the path, `@` and the
+/// abstract name, or `*` for an unnamed socket. `./` is put before a path that begins with `@` or
+/// `*`. Control characters and invalid UTF-8 are replaced by U+FFFD.
 impl fmt::Display for UnixAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (before, name): (&str, Cow<'_, str>) = match self {

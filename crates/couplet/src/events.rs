@@ -1,7 +1,7 @@
-//! The library's warnings and errors: events of `tracing`, and lines on stderr while the program has no
-//! subscriber, as Twisted prints critical events until a program starts its log.
+//! The library's warnings and errors: `tracing` events, printed to stderr as long as the program
+//! has no subscriber, as Twisted prints critical events until a program starts its log.
 //!
-//! A subscriber of the program takes over with its first event, however late it is set, and
+//! A subscriber that the program sets receives every later event, however late it is set.
 //! `tracing::subscriber::NoSubscriber`, set before the first line, silences these lines.
 
 use std::cell::Cell;
@@ -24,17 +24,17 @@ macro_rules! log_error {
     ($($event:tt)*) => { $crate::events::emit(|| ::tracing::error!($($event)*)) };
 }
 
-/// Set with the first line, since `tracing` counts our subscriber as one of the program.
+/// Set with the first line, since `tracing` counts our subscriber as the program's.
 static PRINTS: AtomicBool = AtomicBool::new(false);
 
 static STDERR: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Stderr));
 
 thread_local! {
-    /// The thread runs a simulated world, where failures are part of the game.
+    /// Whether the thread runs a simulation, where failures are expected.
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Emits an event, to the program's subscriber if there is one.
+/// Emits an event, to the program's subscriber if it has one.
 pub(crate) fn emit(event: impl FnOnce()) {
     let was_chosen = dispatcher::has_been_set() && !PRINTS.load(Ordering::Relaxed);
     let has_none = || dispatcher::get_default(|current| current.is::<NoSubscriber>());
@@ -45,7 +45,7 @@ pub(crate) fn emit(event: impl FnOnce()) {
     dispatcher::with_default(&STDERR, event);
 }
 
-/// Prints no events of this thread until the result is dropped.
+/// Suppresses the printed events of this thread until the returned guard is dropped.
 #[cfg(feature = "sim")]
 pub(crate) fn print_nothing() -> impl Sized {
     struct Before(bool);
@@ -75,7 +75,8 @@ impl Subscriber for Stderr {
         let (level, target) = (event.metadata().level(), event.metadata().target());
         let Parts { message, fields } = parts;
         let line = format!("{level} {target}: {}{}\n", message.0, fields.0);
-        // In one piece, as other threads write too. A full disk or a closed pipe is no reason to fail.
+        // Written in one piece, because other threads write too. A full disk or a closed pipe is
+        // ignored.
         let _ = io::stderr().write_all(line.as_bytes());
     }
 
@@ -97,7 +98,7 @@ struct Parts {
 
 impl Visit for Parts {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Writing to a String does not fail, and a value that cannot be formatted ends its own field.
+        // Writing to a `String` does not fail, and a formatting error cuts only its own field.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
@@ -105,8 +106,8 @@ impl Visit for Parts {
     }
 }
 
-/// Text without control characters, which might pass for further lines or control a terminal. A line
-/// break continues the event, indented.
+/// Text with control characters escaped, since they could forge further lines or control a
+/// terminal. A line break continues the event, indented.
 #[derive(Default)]
 struct Escaped(String);
 

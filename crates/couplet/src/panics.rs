@@ -1,9 +1,9 @@
-//! Contains panics of user code, so that one affects nothing else (law 10).
+//! Contains panics of user code, so that a panic affects nothing else (law 10).
 //!
-//! A user's object may panic when dropped, so each is wrapped in [`Contained`] on entry and may
-//! then be dropped wherever its last handle goes. Protocols, factories and foreign buffers are
+//! A user's object may panic when dropped, so each is wrapped in [`Contained`] on entry and can
+//! then be dropped wherever its last handle is. Protocols, factories and foreign buffers are
 //! exempt, by their nature or for speed; only [`discard`] drops them. No user object is dropped
-//! while a cell of ours is borrowed (law 2). `tests/it/dropped.rs` tries every entry point.
+//! while one of our cells is borrowed (law 2). `tests/it/dropped.rs` tests every entry point.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Runs user code; the error is the message of its panic.
+/// Runs user code; a panic becomes an error with its message.
 #[inline(always)]
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(panic_text)
@@ -34,7 +34,7 @@ pub(crate) fn discard_all<T>(what: &'static str, things: impl IntoIterator<Item 
     }
 }
 
-/// Locks what every holder leaves whole, whatever panics.
+/// Locks a mutex, ignoring poison: every holder leaves its contents consistent, even after a panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -48,7 +48,7 @@ impl<T> Contained<T> {
         Contained(Some(thing))
     }
 
-    /// Holds nothing.
+    /// A wrapper without an object.
     pub(crate) const fn empty() -> Contained<T> {
         Contained(None)
     }
@@ -58,7 +58,7 @@ impl<T> Contained<T> {
         self.0.as_mut()
     }
 
-    /// Unwraps the object.
+    /// Takes the object out.
     pub(crate) fn take(mut self) -> T {
         self.0.take().expect("only `take` and `drop` empty it")
     }
@@ -120,7 +120,8 @@ pub(crate) fn witness(what: &str, text: &str) {
     });
 }
 
-/// The message of a panic. Any other payload is dropped; if that panics too, its payload is leaked.
+/// The message of a panic. Any other payload is dropped; if its drop panics too, that payload is
+/// leaked.
 #[cold]
 pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {

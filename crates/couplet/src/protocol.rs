@@ -9,16 +9,16 @@ use std::os::fd::OwnedFd;
 use crate::error::Reason;
 use crate::transport::Transport;
 
-/// What to do when a connection is made, when bytes arrive, and when it is lost.
+/// The callbacks of a connection: when it is made, when bytes arrive, and when it is lost.
 ///
 /// Each object serves one connection and never sees a socket: the same object runs over every
 /// transport and driver, and in memory in a test. Every method but
 /// [`data_received`](Self::data_received) has a default.
 ///
-/// The loop calls these one at a time and from one place; requests to the transport inside one are
-/// recorded and carried out afterwards. Callbacks return nothing: signal an error with
-/// [`transport.fail(error)`](Transport::fail). That or a panic loses only this connection, with the
-/// error or panic as the reason.
+/// The loop makes the calls one at a time and from one place; requests to the transport during a
+/// call are recorded and carried out afterwards. Callbacks return nothing: signal an error with
+/// [`transport.fail(error)`](Transport::fail). An error or a panic ends only this connection, with
+/// the error or panic as the reason.
 ///
 /// ```
 /// use couplet::{Protocol, Reason, Transport};
@@ -45,7 +45,7 @@ use crate::transport::Transport;
     note = "a `LineProtocol` needs a framer around it: `LineReceiver::new(…)` makes a `Protocol` of it, and `NetstringReceiver::new(…)` or `IntReceiver::new(…)` of a `StringProtocol`"
 )]
 pub trait Protocol: Any + TypeName {
-    /// The connection was made; the first call.
+    /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &Transport) {}
 
     /// Bytes arrived: at least one, split at arbitrary points. They are borrowed for the call only.
@@ -59,49 +59,49 @@ pub trait Protocol: Any + TypeName {
         drop(descriptor);
     }
 
-    /// The connection is gone. This is the last call, and it is made exactly once.
+    /// The connection was lost. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &Transport, _reason: &Reason) {}
 
     /// The peer shut down its write side (FIN); all its bytes have been delivered. We may still
-    /// write. The default closes the connection once everything written has left.
+    /// write. The default closes the connection once everything written has been sent.
     fn read_closed(&mut self, transport: &Transport) {
         transport.lose_connection();
     }
 
     /// After [`lose_write_connection`](Transport::lose_write_connection): everything written and
-    /// the FIN have left. We may still read.
+    /// the FIN have been sent. We may still read.
     fn write_closed(&mut self, _transport: &Transport) {}
 
-    /// The server is about to end, and asks this connection to finish what it has begun and then to
-    /// close; called once, at any time ([`Reactor::drain`](crate::Reactor::drain)). The default does
-    /// nothing: then the connection is closed when its time is up.
+    /// The server is shutting down and asks this connection to finish its work and then close;
+    /// called once, at any time ([`Reactor::drain`](crate::Reactor::drain)). The default does
+    /// nothing, and the connection is closed at the deadline.
     fn draining(&mut self, _transport: &Transport) {}
 
-    /// Reading was resumed after a pause; called before any new bytes. A framer delivers the
-    /// messages it held back here.
+    /// Reading was resumed after a pause. Called before any new bytes are delivered. A framer
+    /// delivers its held messages here.
     fn reading_resumed(&mut self, _transport: &Transport) {}
 
     /// The secure handshake is complete. Called on secure transports only.
     fn handshake_completed(&mut self, _transport: &Transport) {}
 
-    /// A protocol that wraps others exposes them here: returns the inner protocol of this type, if
-    /// there is one. [`Transport::connection`] uses it.
+    /// Returns the inner protocol of this type, for a protocol that wraps others; `None` if it has
+    /// no such protocol. [`Transport::connection`] uses it.
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
     }
 
-    /// An [upgrade](Transport::upgrade) puts `next` in the place of this protocol, which is dropped
-    /// after this call. What is returned takes the place, and is given `unread` first: unless you
-    /// say otherwise `next` as it is.
+    /// An [upgrade](Transport::upgrade) to `next` replaces this protocol with the returned one,
+    /// which receives `unread` first. This protocol is dropped after the call. The default returns
+    /// `next`.
     ///
-    /// A framer adds to `unread` what it holds. A wrapper that is to last as long as the connection
-    /// passes the call on, and puts itself around the result.
+    /// A framer appends its held bytes to `unread`. A wrapper that should last as long as the
+    /// connection forwards the call and wraps the result.
     fn upgraded(&mut self, next: Box<dyn Protocol>, _unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         next
     }
 }
 
-/// For factories that build several kinds.
+/// For factories that build several types of protocol.
 ///
 /// ```
 /// use couplet::{Address, Protocol, Transport};
@@ -169,7 +169,7 @@ impl Protocol for Box<dyn Protocol> {
     }
 }
 
-/// The name of a type behind a `dyn Protocol`, for messages.
+/// The name of the type behind a `dyn Protocol`, for messages.
 pub trait TypeName {
     #[doc(hidden)]
     fn type_name(&self) -> &'static str;

@@ -18,7 +18,7 @@ pub(crate) struct Slots<T> {
     /// Vacant slots to reuse, last in first out. Law 9: each slot at most once.
     free: Vec<u32>,
     len: usize,
-    /// The generation of new slots: greater than any that a dropped slot gave to a value.
+    /// The generation of new slots: greater than any generation used in a dropped slot.
     floor: NonZeroU32,
 }
 
@@ -55,7 +55,7 @@ impl<T> Slots<T> {
 
     /// # Panics
     ///
-    /// With 2^32 values in the table.
+    /// If the table is full, with 2^32 − 1 slots.
     pub(crate) fn insert(&mut self, value: T) -> Key {
         let key = self.next_key();
         assert!(key.slot < u32::MAX, "a table is full");
@@ -91,29 +91,29 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The value in a slot, whatever its generation.
+    /// The value in a slot, with any generation.
     #[inline]
     pub(crate) fn at(&self, slot: u32) -> Option<&T> {
         self.slots.get(slot as usize)?.value.as_ref()
     }
 
-    /// [`at`](Self::at), to change.
+    /// Like [`at`](Self::at), but mutable.
     #[inline]
     pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
         self.slots.get_mut(slot as usize)?.value.as_mut()
     }
 
-    /// The key of a slot's value, or of its next one.
+    /// The key of a slot's value or, in a vacant slot, of its next value.
     ///
     /// # Panics
     ///
-    /// When the table has no such slot.
+    /// If the table has no such slot.
     #[inline]
     pub(crate) fn key_at(&self, slot: u32) -> Key {
         Key { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Replaces a value with the result of `f` on it.
+    /// Replaces a value with `f(value)`.
     pub(crate) fn map(&mut self, key: Key, f: impl FnOnce(T) -> T) {
         if self.get(key).is_some() {
             let value = &mut self.slots[key.slot as usize].value;
@@ -128,14 +128,14 @@ impl<T> Slots<T> {
         Some(value)
     }
 
-    /// Removes a value. Its key is dead, but its slot stays out of use until
+    /// Removes a value and invalidates its key. Its slot is not reused until
     /// [`reuse`](Self::reuse).
     pub(crate) fn retire(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.slot as usize);
         let slot = slot.filter(|slot| slot.generation == key.generation)?;
         let value = slot.value.take()?;
         self.len -= 1;
-        // A slot that has run out of generations keeps its last one, and is never reused.
+        // A slot that has used every generation keeps the last one, and is never reused.
         slot.generation = slot.generation.saturating_add(1);
         Some(value)
     }
@@ -161,7 +161,7 @@ impl<T> Slots<T> {
         self.slots.into_iter().filter_map(|slot| slot.value)
     }
 
-    /// The keys in use, by slot, for a walk during which the table changes.
+    /// The keys in use, by slot, for a loop that changes the table.
     pub(crate) fn keys(&self) -> Vec<Key> {
         self.iter().map(|(key, _)| key).collect()
     }

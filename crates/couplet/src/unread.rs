@@ -1,11 +1,11 @@
-//! [`Unread`]: bytes that arrived and wait for whoever stopped.
+//! [`Unread`]: received bytes held for a paused receiver.
 
 use std::mem;
 
-/// The largest buffer that is kept when nothing waits, in bytes.
+/// The largest capacity, in bytes, that an empty buffer keeps.
 const KEPT: usize = 1024;
 
-/// Bytes that wait, and how many of them were read since. Law 9: its holder says how many.
+/// Received bytes, some of them already read. Law 9: bounded by the holder, which states its bound.
 #[derive(Default)]
 pub(crate) struct Unread {
     bytes: Vec<u8>,
@@ -32,7 +32,7 @@ impl Unread {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// So many were read from the front.
+    /// Removes `n` bytes from the front.
     #[inline]
     pub(crate) fn take(&mut self, n: usize) {
         self.read += n;
