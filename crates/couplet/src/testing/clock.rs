@@ -39,9 +39,9 @@ impl Clock {
         self.memory.l.reactor()
     }
 
-    /// Advances the clock. It stops at each deadline on the way to run whatever is due, in order of
-    /// deadline; calls scheduled meanwhile run too if they fall due within the advance. Twisted's
-    /// `Clock.advance`.
+    /// Advances the clock. It stops at each deadline on the way to run the calls that are due, in
+    /// order of deadline; calls scheduled in the meantime run too if they fall due within the
+    /// advance. Twisted's `Clock.advance`.
     ///
     /// # Panics
     ///
@@ -51,7 +51,7 @@ impl Clock {
         self.memory.advance(by);
     }
 
-    /// Advances by each of these, one after another. Twisted's `Clock.pump`.
+    /// Advances by each of these durations in order. Twisted's `Clock.pump`.
     ///
     /// # Panics
     ///
@@ -63,7 +63,8 @@ impl Clock {
         }
     }
 
-    /// Turns the loop until it is idle; time stands still. Runs tasks and calls with zero delay.
+    /// Turns the loop until it is idle, without advancing the clock. Runs tasks and calls with zero
+    /// delay.
     ///
     /// # Panics
     ///
@@ -73,8 +74,8 @@ impl Clock {
         self.memory.settle();
     }
 
-    /// Takes the panics that the loop contained since the last call. A test that calls this expects
-    /// panics: from the first call on they do not fail it.
+    /// Takes the panics that the loop has contained since the last call. A test that calls this
+    /// expects panics: after the first call, they no longer fail the test.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }

@@ -85,7 +85,7 @@ pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
 }
 
 impl<P: Protocol> Held<P> {
-    /// Pushes in all of the bytes, settling after each part that fits.
+    /// Pushes all the bytes, settling after each part that fits.
     #[track_caller]
     pub fn push(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
@@ -96,7 +96,7 @@ impl<P: Protocol> Held<P> {
         }
     }
 
-    /// Turns the loop until it is idle; time stands still.
+    /// Turns the loop until it is idle, without advancing the clock.
     ///
     /// # Panics
     ///
@@ -106,8 +106,8 @@ impl<P: Protocol> Held<P> {
         self.memory.settle();
     }
 
-    /// Advances the clock, stopping at each deadline on the way to run whatever is due, and then
-    /// settles. Twisted's `Clock.advance`.
+    /// Advances the clock, stopping at each deadline on the way to run the calls that are due, and
+    /// then settles. Twisted's `Clock.advance`.
     ///
     /// # Panics
     ///
@@ -126,8 +126,8 @@ impl<P: Protocol> Held<P> {
         self.memory.with(&self.connection, f)
     }
 
-    /// Takes the panics that the loop contained since the last call. A test that calls this expects
-    /// panics: from the first call on they do not fail it.
+    /// Takes the panics that the loop has contained since the last call. A test that calls this
+    /// expects panics: after the first call, they no longer fail the test.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }
@@ -137,7 +137,7 @@ impl<P: Protocol> Held<P> {
         self.memory.l.reactor()
     }
 
-    /// The network in memory.
+    /// The in-memory network.
     pub fn network(&self) -> &Network {
         &self.memory.network
     }

@@ -1,5 +1,5 @@
-//! A loop over the network in memory, on which all test doubles of this room are built. It turns
-//! until idle and advances time.
+//! A loop over the in-memory network, the base of all test doubles in this module. It turns until
+//! idle and advances time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,7 +20,8 @@ const LIVELOCK_TURNS: usize = 100_000;
 pub(super) struct MemoryLoop {
     pub(super) l: Loop,
     pub(super) network: Network,
-    /// Declared after the loop, so that it is dropped later and sees the panics of that drop too.
+    /// Declared after the loop, so that it is dropped later and also records panics from dropping
+    /// the loop.
     panics: Panics,
 }
 
@@ -31,7 +32,7 @@ pub(super) enum Step {
     Moved,
     /// Only the loop itself had work.
     Worked,
-    /// There was no work, and there will be none until time passes.
+    /// The loop had no work, and will have none until time passes.
     Quiet,
 }
 
@@ -53,16 +54,16 @@ impl MemoryLoop {
         turned.expect("the memory driver does not fail");
     }
 
-    /// Turns the loop until it is idle; time stands still. Then a panic that the loop contained
-    /// fails the test.
+    /// Turns the loop until it is idle, without advancing the clock. A panic that the loop
+    /// contained then fails the test.
     #[track_caller]
     pub(super) fn settle(&mut self) {
         self.turn_to_quiet();
         self.panics.fail();
     }
 
-    /// Advances the clock, stopping at each deadline on the way. Then a panic that the loop
-    /// contained fails the test; until then it stops neither the clock nor other callbacks.
+    /// Advances the clock, stopping at each deadline on the way. A panic that the loop contained
+    /// then fails the test; it stops neither the clock nor other callbacks.
     #[track_caller]
     pub(super) fn advance(&mut self, by: Duration) {
         let until = self.network.elapsed().saturating_add(by);
@@ -113,7 +114,7 @@ impl MemoryLoop {
         panic!("the loop never becomes idle: every turn creates more work while time stands still");
     }
 
-    /// Turns once, and reports what kind of work there was.
+    /// Turns once, and reports the kind of work that was done.
     pub(super) fn step(&mut self) -> Step {
         let before = self.network.activity();
         let had_work = self.l.has_work();
@@ -125,7 +126,7 @@ impl MemoryLoop {
         }
     }
 
-    /// Takes the panics since the last call. From now on panics do not fail the test.
+    /// Takes the panics since the last call. After this call, panics do not fail the test.
     pub(super) fn take_panics(&mut self) -> Vec<String> {
         self.panics.expected = true;
         std::mem::take(&mut self.panics.captured)
@@ -138,11 +139,11 @@ impl Drop for MemoryLoop {
     }
 }
 
-/// The panics that the loop has contained. They fail the test, so that assertions in callbacks do.
+/// The panics that the loop has contained. They fail the test, and so do assertions in callbacks.
 #[derive(Default)]
 struct Panics {
     captured: Vec<String>,
-    /// The test takes them itself, and they do not fail it.
+    /// The test takes the panics itself, and they do not fail it.
     expected: bool,
     /// The list of this thread's outer capture.
     outer: Option<Vec<String>>,
@@ -153,7 +154,7 @@ impl Panics {
         self.outer = keep_panics(Some(Vec::new()));
     }
 
-    /// Collects the panics since `begin_capture`, and passes them to the outer capture too.
+    /// Collects the panics since `begin_capture`, and adds them to the outer capture too.
     fn end_capture(&mut self) {
         let captured = keep_panics(None).unwrap_or_default();
         let mut outer = self.outer.take();
@@ -201,7 +202,7 @@ impl Admission for Capture {
     }
 }
 
-/// A factory for this one protocol, and the cell that will receive its transport.
+/// A factory for one protocol, and the cell that receives its transport.
 pub(super) fn capture<P: Protocol>(protocol: P) -> (impl Factory, Made) {
     let made = Made::default();
     let mut protocol = Some(protocol);

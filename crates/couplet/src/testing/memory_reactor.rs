@@ -11,12 +11,12 @@ use crate::address::Address;
 use crate::driver::{ConnectOptions, Key};
 use crate::reactor::{Connector, PortSnapshot, Reactor};
 
-/// A reactor for code that itself listens and connects: the test inspects the listens and connects,
-/// lets connects succeed or fail, and controls the far ends. Twisted's `MemoryReactorClock`.
+/// A reactor for code that itself listens and connects: the test inspects its ports and attempts,
+/// completes or fails the attempts, and controls the far ends. Twisted's `MemoryReactorClock`.
 ///
 /// Connects stay pending until the test completes or fails them. Each name resolves immediately, to
-/// an address of its own, unless the test sets others with [`Network::set_name`]. Time passes only
-/// in [`advance`](Self::advance).
+/// its own address, unless the test sets others with [`Network::set_name`]. Time passes only in
+/// [`advance`](Self::advance).
 ///
 /// ```
 /// use couplet::testing::{MemoryReactor, success_of};
@@ -101,7 +101,7 @@ impl MemoryReactor {
     ///
     /// # Panics
     ///
-    /// If nothing listens there, or the accept queue is full.
+    /// If the port is not listening, or its accept queue is full.
     #[track_caller]
     pub fn connect(&mut self, port: u16) -> Wire {
         let hosts: Vec<Address> = self.listening().into_iter().map(|port| port.host).collect();
@@ -116,8 +116,8 @@ impl MemoryReactor {
     }
 
     /// The pending connects, after [settling](Self::settle): one for each address being tried, in
-    /// the order they were started. The addresses of a name are tried as in RFC 8305, the next one
-    /// after 250 ms or when one fails.
+    /// the order in which they were started. The addresses of a name are tried as in RFC 8305, the
+    /// next one after 250 ms or when one fails.
     #[track_caller]
     pub fn connecting(&mut self) -> Vec<Attempt> {
         self.settle();
@@ -134,7 +134,7 @@ impl MemoryReactor {
             .collect()
     }
 
-    /// Turns the loop until it is idle; time stands still.
+    /// Turns the loop until it is idle, without advancing the clock.
     ///
     /// # Panics
     ///
@@ -154,8 +154,8 @@ impl MemoryReactor {
         self.memory.advance(by);
     }
 
-    /// Takes the panics that the loop contained since the last call. A test that calls this expects
-    /// panics: from the first call on they do not fail it.
+    /// Takes the panics that the loop has contained since the last call. A test that calls this
+    /// expects panics: after the first call, they no longer fail the test.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }
@@ -165,7 +165,7 @@ impl MemoryReactor {
         self.memory.network.elapsed()
     }
 
-    /// The network in memory: names, capacity, how streams are cut.
+    /// The in-memory network: names, capacity, how streams are cut.
     pub fn network(&self) -> &Network {
         &self.memory.network
     }
@@ -181,7 +181,7 @@ fn reachable(host: &Address) -> Address {
     }
 }
 
-/// A pending connect to one address. From [`MemoryReactor::connecting`].
+/// A pending connect to one address, from [`MemoryReactor::connecting`].
 pub struct Attempt {
     network: Network,
     key: Key,
@@ -205,7 +205,7 @@ impl Attempt {
         &self.address
     }
 
-    /// The requested options: the timeout, the local address.
+    /// The requested options, such as the timeout and the local address.
     pub fn options(&self) -> &ConnectOptions {
         self.connector.options()
     }
@@ -215,12 +215,12 @@ impl Attempt {
         self.network.is_held(self.key)
     }
 
-    /// Lets it succeed and returns the far end. The code under test is notified in the next
-    /// [`settle`](MemoryReactor::settle) or advance; bytes can be pushed before that.
+    /// Completes the connect and returns the far end. The code under test is notified in the next
+    /// [`settle`](MemoryReactor::settle) or advance; bytes can be pushed before then.
     ///
     /// # Panics
     ///
-    /// If it is no longer pending.
+    /// If the connect is no longer pending.
     #[track_caller]
     pub fn complete(&self) -> Wire {
         match self.network.complete(self.key) {
@@ -229,12 +229,13 @@ impl Attempt {
         }
     }
 
-    /// Lets it fail. The code under test is notified in the next [`settle`](MemoryReactor::settle)
-    /// or advance, and then tries the name's other addresses, if any.
+    /// Fails the connect. The code under test is notified in the next
+    /// [`settle`](MemoryReactor::settle) or advance, and then tries the name's other addresses, if
+    /// any.
     ///
     /// # Panics
     ///
-    /// If it is no longer pending.
+    /// If the connect is no longer pending.
     #[track_caller]
     pub fn fail(&self, error: io::Error) {
         assert!(self.network.fail(self.key, error), "{}", self.not_pending());

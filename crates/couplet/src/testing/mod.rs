@@ -6,12 +6,13 @@
 //!   bytes in, take bytes out, inspect the requests.
 //! - [`every_split`] feeds an input whole, byte by byte, split at every offset, and at random.
 //! - [`Clock`] is a reactor whose time the test advances.
-//! - [`MemoryReactor`] is one for code that listens and connects, with the test as the network.
+//! - [`MemoryReactor`] is a reactor for code that listens and connects, with the test as the
+//!   network.
 //! - [`success_of`], [`failure_of`] and [`no_result_yet`] check a Deferred's result.
 //! - [`run`] runs a whole program, and fails if it leaves anything behind.
 //!
 //! All of them run the shipped loop and transport on the [`memory`](crate::driver::memory) driver,
-//! whose time is virtual: [`Pair::advance`] passes an hour in no time.
+//! whose time is virtual: [`Pair::advance`] can pass an hour in an instant.
 
 mod clock;
 mod held;

@@ -83,7 +83,7 @@ pub fn pair_on<A: Protocol, B: Protocol>(
 }
 
 impl<A: Protocol, B: Protocol> Pair<A, B> {
-    /// Turns the loop until it is idle; time stands still.
+    /// Turns the loop until it is idle, without advancing the clock.
     ///
     /// # Panics
     ///
@@ -93,7 +93,7 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
         self.memory.settle();
     }
 
-    /// Sets how the streams are cut from now on.
+    /// Sets how later bytes of the streams are cut.
     pub fn set_cut(&mut self, cut: Cut) {
         self.memory.network.set_cut(cut);
     }
@@ -103,8 +103,8 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
         self.memory.turn();
     }
 
-    /// Advances the clock, stopping at each deadline on the way to run whatever is due, and then
-    /// settles. Twisted's `Clock.advance`.
+    /// Advances the clock, stopping at each deadline on the way to run the calls that are due, and
+    /// then settles. Twisted's `Clock.advance`.
     ///
     /// # Panics
     ///
@@ -132,8 +132,8 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
         self.memory.with(&self.b, f)
     }
 
-    /// Takes the panics that the loop contained since the last call. A test that calls this expects
-    /// panics: from the first call on they do not fail it.
+    /// Takes the panics that the loop has contained since the last call. A test that calls this
+    /// expects panics: after the first call, they no longer fail the test.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::defer::{Deferred, Failure, Result};
 
-/// The value that `deferred` has fired with. Twisted's `successResultOf`.
+/// Returns the value of a Deferred that has fired. Twisted's `successResultOf`.
 ///
 /// ```
 /// use couplet::Deferred;
@@ -19,7 +19,7 @@ use crate::defer::{Deferred, Failure, Result};
 ///
 /// # Panics
 ///
-/// If it has not fired, or has failed; the message has the failure and its place.
+/// If it has not fired, or has failed; the message contains the failure and its place.
 #[track_caller]
 pub fn success_of<T: 'static>(deferred: Deferred<T>) -> T {
     let name = name(&deferred);
@@ -30,7 +30,7 @@ pub fn success_of<T: 'static>(deferred: Deferred<T>) -> T {
     }
 }
 
-/// The failure that `deferred` has fired with. Twisted's `failureResultOf`.
+/// Returns the failure of a Deferred that has failed. Twisted's `failureResultOf`.
 ///
 /// ```
 /// use couplet::testing::{Clock, failure_of};
@@ -58,8 +58,8 @@ pub fn failure_of<T: 'static>(deferred: Deferred<T>) -> Failure {
     }
 }
 
-/// Asserts that `deferred` has not fired. Unlike Twisted's `assertNoResult` it leaves the Deferred
-/// untouched: a failure in it still reaches its handler.
+/// Asserts that `deferred` has not fired. Unlike Twisted's `assertNoResult`, it leaves the Deferred
+/// unchanged: a later failure still reaches its handler.
 ///
 /// ```
 /// use couplet::Deferred;
@@ -73,7 +73,7 @@ pub fn failure_of<T: 'static>(deferred: Deferred<T>) -> Failure {
 ///
 /// # Panics
 ///
-/// If it has fired; after a failure, the message has the failure and its place.
+/// If it has fired; after a failure, the message contains the failure and its place.
 #[track_caller]
 pub fn no_result_yet<T: 'static>(deferred: &Deferred<T>) {
     if !deferred.has_fired() {

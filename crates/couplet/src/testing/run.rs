@@ -13,21 +13,21 @@ use crate::panics::keep_panics;
 use crate::reactor::{Leak, Reactor, Shutdown, Source, numbered};
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
-/// A program that takes this many turns while time stands still counts as livelocked.
+/// A program that takes this many turns without advancing the clock counts as livelocked.
 const LIVELOCK_TURNS: usize = 1_000_000;
-/// The most turns for closes begun at the end to complete.
+/// The maximum number of turns for the closes that were begun at the end.
 const LAST_TURNS: usize = 10_000;
 
-/// Runs a program in memory and in virtual time until the Deferred it returns fires, and returns
-/// the result; then checks that the program left nothing behind. [`run_until`](crate::run_until)
-/// for tests, with trial's dirty reactor check from Twisted.
+/// Runs a program in memory and in virtual time until the Deferred that it returns fires, and
+/// returns the result; then checks that the program left nothing behind. A
+/// [`run_until`](crate::run_until) for tests, with the dirty reactor check of Twisted's trial.
 ///
 /// Once the Deferred has fired, the triggers of [`Shutdown::Before`] are called and awaited, and
-/// requests already made still complete while time stands still. A program that calls
+/// requests already made still complete, without advancing the clock. A program that calls
 /// [`Reactor::stop`] ends like any run, which leaves nothing behind.
 ///
-/// The network is empty: the program can connect only to ports that it listens on itself, at any
-/// address, and `localhost` is the only name. There are no threads: jobs of
+/// The network is empty: the program can connect only to ports on which it listens itself, at any
+/// address, and `localhost` is the only name. The loop has no threads: jobs of
 /// [`Reactor::defer_to_thread`] run in the turn.
 ///
 /// ```
@@ -68,26 +68,26 @@ const LAST_TURNS: usize = 10_000;
 ///
 /// - if ports, connects, connections, timed calls or tasks are left, failures were not handled, or
 ///   callbacks panicked;
-/// - if the Deferred has not fired and nothing can ever happen, or a million turns had work while
-///   time stood still;
+/// - if the Deferred has not fired and nothing is left that could fire it, or a million turns had
+///   work without advancing the clock;
 /// - if the Deferred has not fired within a day of virtual time ([`run_within`] sets another
 ///   limit).
 ///
-/// By then everything is torn down, and the thread's failure reporter is restored.
+/// By then the program is torn down, and the thread's failure reporter restored.
 #[track_caller]
 pub fn run<T: 'static>(program: impl FnOnce(&Reactor) -> Deferred<T>) -> Result<T> {
     run_within(A_DAY, program)
 }
 
-/// [`run`] with this limit on virtual time.
+/// Like [`run`], with `longest` as the limit on virtual time.
 ///
 /// # Errors
 ///
-/// As [`run`].
+/// Like [`run`].
 ///
 /// # Panics
 ///
-/// As [`run`].
+/// Like [`run`].
 #[track_caller]
 pub fn run_within<T: 'static>(
     longest: Duration,
@@ -115,7 +115,7 @@ pub fn run_within<T: 'static>(
     let was_clean = left.is_empty();
     memory.l.finish_run();
     drop(memory);
-    // A clean program has nothing to cut off, so these failures are its own.
+    // Closing a clean program interrupts nothing, so failures reported now are the program's own.
     let left = if was_clean { witness.take() } else { left };
     drop(witness);
     match (verdict, &result) {

@@ -1,7 +1,8 @@
 //! [`every_split`]: the same input, split in many ways.
 
 /// Calls `feed` with `input` in pieces: whole, byte by byte, split in two at every offset, and 32
-/// times at random offsets from a fixed seed. A framer must give the same result for all of them.
+/// times at random offsets from a fixed seed. A framer must produce the same result for all of
+/// them.
 ///
 /// ```
 /// use couplet::testing::every_split;
