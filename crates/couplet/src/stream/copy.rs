@@ -1,4 +1,4 @@
-//! Two streams joined.
+//! [`copy_bidirectional`]: joins two streams.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,12 +11,12 @@ use super::shared::lost;
 use crate::protocols::Relay;
 use crate::{Protocol, Reason, Transport};
 
-/// Joins two streams: all that comes from one goes to the other, with half-closes, resets and
-/// back-pressure. Ready when both connections have ended, with the bytes that came from the first
-/// and from the second.
+/// Joins two streams: the bytes of each are sent to the other, with half-closes, resets and
+/// back-pressure. Completes when both connections have ended, with the number of bytes received
+/// from the first and from the second.
 ///
-/// It is a [`Relay`] that takes both connections over, so it costs what that costs: no task is
-/// polled for the bytes that pass.
+/// A [`Relay`] takes over both connections and does the work, so no task is polled for the bytes
+/// that pass.
 ///
 /// Not cancel-safe: dropping the future closes both connections.
 ///
@@ -39,7 +39,7 @@ use crate::{Protocol, Reason, Transport};
 ///
 /// # Errors
 ///
-/// When one of them did not end cleanly; then the other was reset.
+/// If a connection did not end cleanly; the other was then reset.
 pub async fn copy_bidirectional(one: Stream, other: Stream) -> io::Result<(u64, u64)> {
     let copying = Rc::<Copying>::default();
     let _closing = [&one, &other].map(|stream| Closing(stream.transport().clone()));
@@ -49,12 +49,12 @@ pub async fn copy_bidirectional(one: Stream, other: Stream) -> io::Result<(u64, 
     poll_fn(|cx| copying.poll(cx)).await
 }
 
-/// What both ends share.
+/// State shared by both ends.
 #[derive(Default)]
 struct Copying {
     bytes: [Cell<u64>; 2],
     ended: Cell<usize>,
-    /// The first end that was not clean; the other follows from it.
+    /// The reason of the first unclean end, which causes the second.
     broken: RefCell<Option<Reason>>,
     waiting: RefCell<Option<Waker>>,
 }
@@ -73,7 +73,7 @@ impl Copying {
     }
 }
 
-/// The protocol of one of them.
+/// The protocol of one end.
 struct End {
     relay: Relay,
     side: usize,
@@ -104,7 +104,7 @@ impl Protocol for End {
 }
 
 impl Drop for End {
-    /// The connection has ended, maybe before it was taken over.
+    /// The connection has ended, perhaps before this protocol took it over.
     fn drop(&mut self) {
         self.copying.ended.set(self.copying.ended.get() + 1);
         let waiting = self.copying.waiting.take();

@@ -1,4 +1,4 @@
-//! Messages of a stream, by the framers of protocols.
+//! [`Framed`]: the messages of a stream, parsed by a protocol's framer.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,17 +13,17 @@ use super::Stream;
 use crate::Protocol;
 use crate::protocols::{LineProtocol, LineTransport, StringProtocol, StringTransport};
 
-/// The messages of a [`Stream`], cut by a framer; see [`Stream::framed`]. Also a `Stream` of
+/// The messages of a [`Stream`], split by a framer; see [`Stream::framed`]. Also a `Stream` of
 /// `futures-core`.
 pub struct Framed {
     stream: Stream,
     framer: Box<dyn Protocol>,
     messages: Messages,
-    /// The stream has ended, or the framer has ended it.
+    /// Whether the stream has ended or the framer has rejected it.
     ended: bool,
 }
 
-/// What a framer of [`Stream::framed`] hands its messages to. Law 9: the messages of one read.
+/// Receives the messages of the framer in [`Stream::framed`]. Law 9: the messages of one read.
 #[derive(Clone, Debug, Default)]
 pub struct Messages(Rc<RefCell<VecDeque<Vec<u8>>>>);
 
@@ -40,7 +40,7 @@ impl StringProtocol for Messages {
 }
 
 impl Stream {
-    /// Reads messages instead of bytes, by the framers that protocols use, with their limits.
+    /// Reads messages instead of bytes, with the framers of callback protocols and their limits.
     ///
     /// ```
     /// use couplet::Stream;
@@ -66,21 +66,20 @@ impl Stream {
 }
 
 impl Framed {
-    /// The next message; `None` at the end of the stream, where the beginning of another one is
-    /// dropped.
+    /// The next message; `None` at the end of the stream, where an incomplete message is dropped.
     ///
-    /// Cancel-safe: a future that is dropped has taken no message.
+    /// Cancel-safe: dropping the future loses no message.
     ///
     /// # Errors
     ///
-    /// When the connection was lost, after the last whole message;
-    /// [`InvalidData`](io::ErrorKind::InvalidData) where the framer refuses what comes, a message past
-    /// its limit, say. Then the connection closes, with the framer's error as its reason.
+    /// If the connection was lost, once the last complete message was returned;
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if the framer rejects the input, for example a
+    /// message over its limit. The connection then closes, with the framer's error as its reason.
     pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         poll_fn(|cx| self.poll_message(cx)).await
     }
 
-    /// The stream underneath, to write to.
+    /// The stream underneath, for writing.
     pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
@@ -97,7 +96,8 @@ impl Framed {
                 let text = "the connection is closing: the framer has refused what came";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
             }
-            // Copied, because reading must go on before the framer looks whether it does.
+            // Copied, because the read must resume the transport before the framer checks for a
+            // pause.
             let mut arrived = Vec::new();
             let put = |data: &[u8]| arrived.extend_from_slice(data);
             self.ended = ready!(self.stream.shared().poll_read_into(cx, usize::MAX, put))? == 0;

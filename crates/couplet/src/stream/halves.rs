@@ -12,7 +12,7 @@ pub struct ReadHalf {
 }
 
 /// The writing half of a [`Stream`](super::Stream), from its [`split`](super::Stream::split).
-/// Dropping it ends our stream to the peer, after everything written.
+/// Dropping it ends our side of the stream after all output was sent.
 pub struct WriteHalf {
     owner: Rc<Owner>,
 }
@@ -33,7 +33,7 @@ impl ReadHalf {
 }
 
 impl ReadHalf {
-    /// [`Stream::draining`](super::Stream::draining).
+    /// See [`Stream::draining`](super::Stream::draining).
     pub fn draining(&self) -> impl Future<Output = ()> + use<> {
         self.shared().draining()
     }

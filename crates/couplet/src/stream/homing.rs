@@ -1,12 +1,12 @@
-//! [`Homing`]: what guests may hold in any thread, and that goes home when they drop it there.
+//! [`Homing`]: a value of the loop's thread in a `Send` wrapper, sent back to be dropped.
 
 use couplet_os::tethered::Tethered;
 
 use crate::{Reactor, Remote};
 
-/// A value of the loop's thread that is `Send`: only that thread reaches it, and drops it.
+/// A value of the loop's thread that is `Send`: only that thread can access it, and drops it.
 pub(crate) struct Homing<T: 'static> {
-    /// `None` on its way home.
+    /// `None` on its way back.
     value: Option<Tethered<T>>,
     remote: Remote,
 }
@@ -16,19 +16,19 @@ impl<T: 'static> Homing<T> {
         Homing { value: Some(Tethered::new(value)), remote: reactor.remote() }
     }
 
-    /// The value, in the loop's thread.
+    /// The value; `None` outside the loop's thread.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         self.value.as_ref()?.get()
     }
 
-    /// The value, in the loop's thread.
+    /// The value, mutable; `None` outside the loop's thread.
     #[inline]
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         self.value.as_mut()?.get_mut()
     }
 
-    /// Takes the value out, in the loop's thread.
+    /// Takes the value out; `None` outside the loop's thread.
     #[cfg(feature = "http")]
     pub(crate) fn into_inner(mut self) -> Option<T> {
         match self.value.take()?.into_inner() {
@@ -44,7 +44,7 @@ impl<T: 'static> Homing<T> {
 impl<T: 'static> Drop for Homing<T> {
     fn drop(&mut self) {
         if let Some(value) = self.value.take_if(|value| !value.is_home()) {
-            // A loop that is gone has closed its connections; then the value is leaked.
+            // If the loop was dropped, its connections are closed, and the value is leaked.
             let _ = self.remote.call(move |_| drop(value));
         }
     }

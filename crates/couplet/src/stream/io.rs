@@ -1,4 +1,4 @@
-//! The traits of `futures-io` for streams and their halves, and those of tokio and hyper.
+//! The I/O traits of `futures-io`, tokio and hyper for streams and their halves.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -30,7 +30,8 @@ macro_rules! async_read {
     };
 }
 
-/// The `AsyncWrite` in scope, whose last method has the given name, with what else it has.
+/// Implements the `AsyncWrite` in scope, with `$close` as the name of its last method and `$more`
+/// as further items.
 macro_rules! async_write {
     ($type:ty, $close:ident $($more:item)*) => {
         impl AsyncWrite for $type {
@@ -68,8 +69,8 @@ async_read!(ReadHalf);
 async_write!(Stream, poll_close);
 async_write!(WriteHalf, poll_close);
 
-/// The traits of a runtime, in scope as `AsyncRead` and `AsyncWrite`, whose kind of buffer is filled by
-/// `put_slice`.
+/// Implements a runtime's traits, in scope as `AsyncRead` and `AsyncWrite`, with a buffer type that
+/// has `put_slice`.
 #[cfg(any(feature = "hyper", feature = "tokio-io"))]
 macro_rules! runtime_traits {
     ($buffer:ty: $read:ty, $write:ty) => {
@@ -113,28 +114,29 @@ mod for_hyper {
     runtime_traits!(ReadBufCursor<'_>: ReadHalf, WriteHalf);
 }
 
-/// The end of a stream's connection, for the task that serves it.
+/// Observes the end of a stream's connection, for the task that serves it.
 #[cfg(feature = "http")]
 pub(crate) struct Ending(Rc<Shared>);
 
 #[cfg(feature = "http")]
 impl Ending {
-    /// Ready when the connection is lost, with an error unless it ended as it should. Otherwise the task is
-    /// woken then, and when the connection is asked to finish.
+    /// Ready when the connection is lost, with an error unless it ended cleanly. A pending poll
+    /// wakes the task at that point, and also when the connection is asked to finish.
     pub(crate) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_lost(cx)
     }
 }
 
-/// For the room of HTTP, which writes pieces of bodies from where they lie.
+/// For the `http` module, which writes body chunks without copying them.
 #[cfg(feature = "http")]
 impl Stream {
-    /// The end of its connection.
+    /// Observes the end of its connection.
     pub(crate) fn ending(&self) -> Ending {
         Ending(self.owner.0.clone())
     }
 
-    /// Ready when bytes have come, with true, or the end of them; they stay where they are.
+    /// Ready with true when bytes have arrived, which stay unread, or with false at the end of the
+    /// stream.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.shared().poll_look(cx, |arrived, ended| {
             let is_over = !arrived.is_empty() || ended;
@@ -167,13 +169,13 @@ impl Stream {
         self.shared().poll_write(cx, data)
     }
 
-    /// Ready when there is room to write.
+    /// Ready when the buffer has room to write.
     #[cfg(feature = "websocket")]
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared().poll_room(cx)
     }
 
-    /// Writes all of it, without a copy, once there is room.
+    /// Writes all of `bytes`, without a copy, once the buffer has room.
     pub(crate) fn poll_write_bytes(
         &self,
         cx: &mut Context<'_>,

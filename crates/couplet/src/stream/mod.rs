@@ -1,8 +1,8 @@
 //! [`Stream`]: a connection in async style, for sequences: read this, then answer that.
 //!
-//! A stream is a [`Protocol`] underneath and runs over whatever carries one: TCP,
-//! TLS, UNIX sockets, memory, the simulator. Use callbacks where a connection reacts, and a stream
-//! where it follows a script.
+//! A stream is a [`Protocol`] underneath and runs over every transport: TCP, TLS, UNIX sockets,
+//! memory, the simulator. Use callbacks if a connection reacts to events, and a stream if it
+//! follows a script.
 //!
 //! ```
 //! use couplet::stream::Stream;
@@ -30,32 +30,33 @@
 //!
 //! # Back-pressure
 //!
-//! Who does not read stops the peer: when bytes arrive and nobody waits for them, the stream keeps
-//! them, at most one read, and the transport pauses. Who writes more than the peer takes waits: past
-//! the high mark of the transport (64 KiB unless set) a write is pending until the buffer has drained
-//! to the low mark.
+//! A stream without a pending read stops its peer: it keeps the next bytes that arrive, at most one
+//! read of the transport, and pauses the transport. A writer that is faster than the peer waits:
+//! above the transport's high mark (64 KiB by default), a write is pending until the buffer has
+//! drained to the low mark.
 //!
 //! # Ends
 //!
-//! The peer's FIN is the end of reading, and nothing else: writing goes on. A connection that is lost
-//! for another reason fails what is read after the bytes that arrived, and what is written. Errors are
-//! [`std::io::Error`]s, whose source is the [`ConnectionLost`](crate::ConnectionLost) with the reason.
+//! The peer's FIN only ends reading; writing continues. If a connection is lost for another reason,
+//! reads fail once the bytes that arrived have been read, and writes fail immediately. Errors are
+//! [`std::io::Error`]s, whose source is the [`ConnectionLost`](crate::ConnectionLost) with the
+//! reason.
 //!
 //! Dropping a stream closes the connection by the rules of
-//! [`lose_connection`](crate::Transport::lose_connection): what was written is sent first.
+//! [`lose_connection`](crate::Transport::lose_connection): its output is sent first.
 //!
 //! # Libraries
 //!
-//! Streams and their halves implement `AsyncRead` and `AsyncWrite` of `futures-io`, and, with the
-//! feature `tokio-io`, those of tokio. Flushing means that everything was handed to the system, and
-//! closing, or tokio's shutdown, is [`Stream::shutdown`]. For libraries that ask for `Send` there is
+//! Streams and their halves implement `AsyncRead` and `AsyncWrite` of `futures-io` and, with the
+//! feature `tokio-io`, of tokio. Flushing completes when all output was handed to the system;
+//! closing, or tokio's shutdown, is [`Stream::shutdown`]. For libraries that require `Send`, use
 //! [`Stream::into_send`].
 //!
 //! # Cancelling
 //!
-//! Each method says what happens to bytes when its future is dropped before it is ready. The methods
-//! that wait for a whole thing (a line, a message) leave its bytes in the stream until it is there, so
-//! nothing is lost; the exceptions are [`Stream::read_exact`] and [`Stream::write_all`].
+//! Each method documents how dropping its future early affects its bytes. Methods that wait for a
+//! complete unit (a line, a message) leave its bytes in the stream until it is complete, so nothing
+//! is lost; the exceptions are [`Stream::read_exact`] and [`Stream::write_all`].
 
 mod copy;
 mod framed;
@@ -82,14 +83,14 @@ use shared::{Owner, Shared};
 
 use crate::{Address, Protocol, Transport};
 
-/// A connection in async style. The [module](self) explains it.
+/// A connection in async style; see the [module](self).
 pub struct Stream {
     owner: Rc<Owner>,
 }
 
 impl Stream {
     /// Takes over an open connection from its protocol, which is dropped: an
-    /// [upgrade](Transport::upgrade). Bytes that arrive from now on are the stream's.
+    /// [upgrade](Transport::upgrade). Bytes that arrive after the call belong to the stream.
     ///
     /// ```
     /// use couplet::stream::Stream;
@@ -129,7 +130,7 @@ impl Stream {
         &self.owner.0
     }
 
-    /// The transport underneath, for its settings: time limits, marks, options of the socket.
+    /// The transport underneath, for its settings: timeouts, marks, socket options.
     pub fn transport(&self) -> &Transport {
         &self.shared().transport
     }
@@ -144,24 +145,24 @@ impl Stream {
         self.transport().host()
     }
 
-    /// What the TLS handshake settled, where there was one.
+    /// The parameters negotiated by the TLS handshake, if the connection uses TLS.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub fn tls(&self) -> Option<Rc<crate::layers::tls::TlsInfo>> {
         self.transport().tls()
     }
 
-    /// Passes the connection on to a protocol, with the bytes that arrived and were not read: an
+    /// Passes the connection to a protocol, with the unread bytes: an
     /// [upgrade](Transport::upgrade), which takes effect in the turn.
     pub fn upgrade<P: Protocol>(self, next: P) {
         self.shared().release();
         self.transport().upgrade(next);
     }
 
-    /// Ready when the connection is asked to finish, because its server is about to end, or when it is
-    /// gone: [`Protocol::draining`] in async style. Cancel-safe.
+    /// Ready when the connection is asked to finish, because its server is shutting down, or when
+    /// it is lost: [`Protocol::draining`] in async style. Cancel-safe.
     ///
-    /// The future does not borrow the stream, so that a handler can wait for it and for bytes at once.
-    /// Between two requests, [`Transport::is_draining`] tells the same.
+    /// The future does not borrow the stream, so a handler can wait for it and for bytes at the
+    /// same time. Between two requests, check [`Transport::is_draining`] instead.
     ///
     /// ```
     /// use couplet::Stream;
@@ -185,8 +186,8 @@ impl Stream {
         self.shared().draining()
     }
 
-    /// Two halves that can be used by two tasks. The connection closes when both are dropped; the end
-    /// of the writing one ends our stream to the peer.
+    /// Splits the stream into two halves, which two tasks can use. The connection closes when both
+    /// are dropped; dropping the writing half ends our side of the stream.
     pub fn split(self) -> (ReadHalf, WriteHalf) {
         halves::split(self.owner)
     }

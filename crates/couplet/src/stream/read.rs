@@ -1,4 +1,4 @@
-//! Reading, which [`Stream`] and [`ReadHalf`] have in common.
+//! Reading, shared by [`Stream`] and [`ReadHalf`].
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -11,7 +11,7 @@ use bytes::BufMut;
 use super::shared::{Look, Shared};
 use super::{ReadHalf, Stream};
 
-/// The longest line of [`Stream::read_line`], in bytes.
+/// The maximum line length of [`Stream::read_line`], in bytes.
 pub const LONGEST_LINE: usize = 64 * 1024;
 
 impl Shared {
@@ -79,7 +79,8 @@ impl Shared {
         poll_fn(|cx| self.poll_until(cx, delimiter, limit, &mut searched)).await
     }
 
-    /// Polled again, it looks only at what has come since: `searched` is how far it has looked.
+    /// `searched` is the number of bytes already searched, so that another poll searches only the
+    /// new ones.
     fn poll_until(
         &self,
         cx: &mut Context<'_>,
@@ -131,13 +132,13 @@ pub struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The next line, as [`Stream::read_line`] reads it.
+    /// The next line, as from [`Stream::read_line`].
     ///
-    /// Cancel-safe: the bytes stay in the stream until the line is whole.
+    /// Cancel-safe: the bytes stay in the stream until the line is complete.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::read_line`].
     pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         poll_fn(|cx| self.shared.poll_line(cx, &mut self.searched)).await
     }
@@ -170,81 +171,81 @@ fn too_long(what: &str, limit: usize) -> io::Error {
 }
 
 impl Stream {
-    /// Reads what has arrived, at most as much as fits; waits until there is something. 0 is
-    /// the end of the stream, or an empty buffer.
+    /// Reads the bytes that have arrived, up to the size of the buffer; waits until some arrive.
+    /// Returns 0 at the end of the stream, or for an empty buffer.
     ///
-    /// Cancel-safe: a future that is dropped has read nothing.
+    /// Cancel-safe: dropping the future loses no bytes.
     ///
     /// # Errors
     ///
-    /// When the connection was lost, after the last byte that arrived.
+    /// If the connection was lost, once all bytes that arrived were read.
     #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         self.shared().read(buffer)
     }
 
-    /// [`read`](Self::read) into the free room of a buffer, such as a `BytesMut`.
+    /// Like [`read`](Self::read), into the spare capacity of a buffer such as a `BytesMut`.
     ///
-    /// Cancel-safe: a future that is dropped has read nothing.
+    /// Cancel-safe: dropping the future loses no bytes.
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read).
+    /// Like [`read`](Self::read).
     pub async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
         self.shared().read_buf(buffer).await
     }
 
     /// Fills the buffer.
     ///
-    /// Not cancel-safe: a future that is dropped may have read a part, which is in the buffer.
+    /// Not cancel-safe: a dropped future may have read a part, which is in the buffer.
     ///
     /// # Errors
     ///
-    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; as for
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the stream ends first; otherwise like
     /// [`read`](Self::read).
     pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.shared().read_exact(buffer).await
     }
 
-    /// Appends all up to the end of the stream, and returns how much that was.
+    /// Appends all bytes up to the end of the stream, and returns their number.
     ///
-    /// Cancel-safe: what was read is in the vector.
+    /// Cancel-safe: bytes already read are in the vector.
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; as
-    /// for [`read`](Self::read).
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if more than `limit` bytes arrive; otherwise
+    /// like [`read`](Self::read).
     pub async fn read_to_end(&mut self, bytes: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
         self.shared().read_to_end(bytes, limit).await
     }
 
-    /// Reads up to the delimiter, which is included. At the end of the stream it gives what is
-    /// left, without one; then nothing.
+    /// Reads up to and including the delimiter. At the end of the stream it returns the remaining
+    /// bytes, without a delimiter, and then an empty vector.
     ///
-    /// Cancel-safe: the bytes stay in the stream until the delimiter is there.
+    /// Cancel-safe: the bytes stay in the stream until the delimiter has arrived.
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; they
-    /// stay unread. As for [`read`](Self::read).
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if more than `limit` bytes would be returned;
+    /// they stay unread. Otherwise like [`read`](Self::read).
     pub async fn read_until(&mut self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
         self.shared().read_until(delimiter, limit).await
     }
 
-    /// Reads a line of at most [`LONGEST_LINE`] bytes, without its end, `\n` or `\r\n`. `None`
-    /// at the end of the stream; a last line that has no end is a line.
+    /// Reads a line of at most [`LONGEST_LINE`] bytes, without its end, `\n` or `\r\n`. Returns
+    /// `None` at the end of the stream; an unterminated last line counts as a line.
     ///
-    /// Cancel-safe: the bytes stay in the stream until the line is whole.
+    /// Cancel-safe: the bytes stay in the stream until the line is complete.
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](io::ErrorKind::InvalidData) when the line is longer; as for
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if the line is longer; otherwise like
     /// [`read`](Self::read).
     pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.lines().next().await
     }
 
-    /// The lines from here on.
+    /// The remaining lines.
     ///
     /// ```
     /// use couplet::Stream;
@@ -264,62 +265,62 @@ impl Stream {
 }
 
 impl ReadHalf {
-    /// [`Stream::read`].
+    /// See [`Stream::read`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::read`].
     #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         self.shared().read(buffer)
     }
 
-    /// [`Stream::read_buf`].
+    /// See [`Stream::read_buf`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::read_buf`].
     pub async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
         self.shared().read_buf(buffer).await
     }
 
-    /// [`Stream::read_exact`].
+    /// See [`Stream::read_exact`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::read_exact`].
     pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.shared().read_exact(buffer).await
     }
 
-    /// [`Stream::read_to_end`].
+    /// See [`Stream::read_to_end`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::read_to_end`].
     pub async fn read_to_end(&mut self, bytes: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
         self.shared().read_to_end(bytes, limit).await
     }
 
-    /// [`Stream::read_until`].
+    /// See [`Stream::read_until`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::read_until`].
     pub async fn read_until(&mut self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
         self.shared().read_until(delimiter, limit).await
     }
 
-    /// [`Stream::read_line`].
+    /// See [`Stream::read_line`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::read_line`].
     pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.lines().next().await
     }
 
-    /// [`Stream::lines`].
+    /// See [`Stream::lines`].
     pub fn lines(&mut self) -> Lines<'_> {
         self.shared().lines()
     }

@@ -1,4 +1,5 @@
-//! [`SendStream`]: a stream for libraries that ask for `Send` of what stays in its thread.
+//! [`SendStream`]: a stream for libraries that require `Send` of values that never leave their
+//! thread.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -8,15 +9,15 @@ use std::task::{Context, Poll};
 use super::Stream;
 use super::homing::Homing;
 
-/// A stream that is `Send`, for libraries that ask for it; made by [`Stream::into_send`].
+/// A stream that is `Send`, for libraries that require it. Created by [`Stream::into_send`].
 ///
-/// It has the traits of I/O that a stream has, and they work in the thread of its loop. Elsewhere they
-/// fail. Dropped elsewhere, it is closed by its loop.
+/// It implements the I/O traits of a stream. They work in the thread of its loop, and fail in other
+/// threads. If it is dropped in another thread, its loop closes it.
 pub struct SendStream(Homing<Stream>);
 
 impl Stream {
-    /// The same stream, in a type that is `Send`: for libraries whose connections ask for that, though
-    /// they stay in one task.
+    /// Converts the stream into a type that is `Send`, for libraries that require `Send` of
+    /// connections although they stay in one task.
     ///
     /// ```
     /// use couplet::Stream;
@@ -65,7 +66,8 @@ impl fmt::Debug for SendStream {
     }
 }
 
-/// The `AsyncWrite` in scope, whose last method has the given name, with what else it has.
+/// Implements the `AsyncWrite` in scope, with `$close` as the name of its last method and `$more`
+/// as further items.
 macro_rules! async_write {
     ($close:ident $($more:item)*) => {
         impl AsyncWrite for SendStream {

@@ -1,4 +1,4 @@
-//! Streams from endpoints.
+//! Streams for endpoints: connecting and serving.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,8 +11,8 @@ use crate::panics::Contained;
 use crate::{Deferred, Port, Reactor, Result, Transport};
 
 impl Reactor {
-    /// Connects to an endpoint; the Deferred fires with the stream. It fails as
-    /// [`connect`](Reactor::connect) does; cancelling it stops the attempt.
+    /// Connects to an endpoint; the Deferred fires with the stream. It fails like
+    /// [`connect`](Reactor::connect); cancelling it stops the attempt.
     #[track_caller]
     pub fn connect_stream(
         &self,
@@ -25,14 +25,15 @@ impl Reactor {
             .map(move |_| made.take().expect("the connection was made"))
     }
 
-    /// Listens on an endpoint, and runs `handle` with the stream of each connection, as a task.
+    /// Listens on an endpoint, and runs `handle` as a task for each connection, with its stream.
     ///
-    /// A handler that returns an error, or panics, ends its own connection with that as the reason:
-    /// after an error what was written is sent, after a panic the connection is reset.
+    /// A handler that returns an error, or panics, ends its own connection with that error or panic
+    /// as the reason. After an error the output is sent first; after a panic the connection is
+    /// reset.
     ///
     /// # Errors
     ///
-    /// As for [`listen`](Reactor::listen).
+    /// Like [`listen`](Reactor::listen).
     #[track_caller]
     pub fn serve(
         &self,
@@ -42,7 +43,8 @@ impl Reactor {
         self.listen(endpoint, streams(handle))
     }
 
-    /// [`serve`](Self::serve), where TLS offers these application protocols unless its endpoint names some.
+    /// Like [`serve`](Self::serve), with application protocols for TLS to offer unless its endpoint
+    /// names others.
     #[cfg(feature = "http")]
     #[track_caller]
     pub(crate) fn serve_offering(
@@ -55,7 +57,7 @@ impl Reactor {
     }
 }
 
-/// Builds the protocols of streams, each with its handler.
+/// Builds the protocol of each stream, with its handler.
 fn streams(
     handle: impl AsyncFn(Stream) -> Result<()> + 'static,
 ) -> impl FnMut() -> StreamProtocol + 'static {
@@ -66,7 +68,8 @@ fn streams(
     }
 }
 
-/// The handler may be dropped with its last task, beside what that holds: a panic of either is contained.
+/// Runs the handler as a task. A panic from dropping `handle`, perhaps with its last task, is
+/// contained.
 fn run(stream: Stream, handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>) {
     let transport = stream.transport().clone();
     let reactor = transport.reactor().clone();

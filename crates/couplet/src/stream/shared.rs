@@ -1,4 +1,4 @@
-//! What a stream and its protocol share.
+//! The state shared by a stream and its protocol.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -19,16 +19,19 @@ use crate::defer::DeferredEvent;
 use crate::reactor::{TaskId, TaskRef};
 use crate::unread::Unread;
 
-/// The connection of a stream. Neither user code nor a foreign waker is called while `state` is borrowed.
+/// The connection of a stream. Neither user code nor a foreign waker is called while `state` is
+/// borrowed.
 pub(super) struct Shared {
     pub(super) transport: Transport,
     reader: Cell<Reader>,
-    /// What arrives while a task waits for it, which reads it from here. The inbox is empty then.
+    /// Bytes lent to the task that waits for them, as they arrive. The inbox is empty during the
+    /// loan.
     lent: Lent,
     state: RefCell<State>,
 }
 
-/// The ends of a stream that the user holds: the connection closes when all are gone.
+/// The user's handle on a stream, shared by its halves. Dropping the last one closes the
+/// connection.
 pub(super) struct Owner(pub(super) Rc<Shared>);
 
 impl Drop for Owner {
@@ -39,50 +42,50 @@ impl Drop for Owner {
     }
 }
 
-/// Who waits for bytes.
+/// The reader that waits for bytes.
 #[derive(Default)]
 enum Reader {
     #[default]
     None,
-    /// A task of the loop, which is polled where they arrive.
+    /// A task of the loop, which is polled within `data_received`.
     Task(TaskId),
-    /// Anyone else, such as a part of a task that waits for several things.
+    /// Any other waker, such as one of a task that waits for several futures.
     Other(Waker),
 }
 
 #[derive(Default)]
 struct State {
-    /// Bytes that arrived and were not read yet. Law 9: one read of the transport, which pauses then; while
-    /// someone waits for a whole thing, as much as that may have.
+    /// Bytes that arrived and were not read yet. Law 9: one read of the transport, which then
+    /// pauses; for a pending read of a line or similar unit, up to the limit of that unit.
     inbox: Unread,
-    /// Reading is paused because nobody waits for more.
+    /// Reading is paused because no read is pending.
     paused: bool,
-    /// The connection was passed on.
+    /// The connection was passed to another protocol.
     is_released: bool,
     /// The peer's stream has ended.
     read_closed: bool,
-    /// Our stream was ended by `shutdown`.
+    /// `shutdown` has ended our side of the stream.
     shut: bool,
-    /// All of it has left, and the FIN.
+    /// All our output and the FIN have been sent.
     write_closed: bool,
-    /// The number of handshakes that are complete.
+    /// The number of completed handshakes.
     handshakes: usize,
     lost: Option<Reason>,
-    /// Waits for room in the buffer.
+    /// Waits until the buffer has room.
     room: Option<Deferred<()>>,
-    /// Waits for the buffer to be empty.
+    /// Waits until the buffer is empty.
     flush: Option<Deferred<()>>,
-    /// Whoever waits to be asked to finish.
+    /// Set when the connection is asked to finish or is lost.
     draining: Option<DeferredEvent>,
-    /// Waits for anything else: the end, our FIN, a handshake.
+    /// Waits for any other change: the end, our FIN, a handshake.
     watcher: Option<Waker>,
 }
 
-/// What a reader makes of the bytes that have arrived.
+/// A reader's decision about the bytes that have arrived.
 pub(super) enum Look<T> {
-    /// So many of them are taken, and this is the result.
+    /// Consumes this many bytes and returns the result.
     Taken(usize, T),
-    /// They are not enough.
+    /// More bytes are needed.
     More,
 }
 
@@ -96,8 +99,9 @@ impl Shared {
         })
     }
 
-    /// Reads by `look`, which gets what has arrived and whether the stream has ended behind it; then it
-    /// must take. Once all is taken, a connection that was lost is an error.
+    /// Reads with `look`, which gets the unread bytes and whether the stream has ended behind them;
+    /// if so, it must return `Taken`. Once all bytes are read, a connection that was not closed
+    /// cleanly is an error.
     pub(super) fn poll_look<T>(
         &self,
         cx: &mut Context<'_>,
@@ -113,7 +117,7 @@ impl Shared {
         {
             return Poll::Ready(Err(lost(reason)));
         }
-        // The buffer that `look` fills may be the user's own kind.
+        // `look` may fill a user's type of buffer, so nothing is borrowed here.
         let mut inbox = std::mem::take(&mut state.inbox);
         drop(state);
         let looked = look(inbox.rest(), ended);
@@ -139,7 +143,7 @@ impl Shared {
         polled
     }
 
-    /// Reads what is arriving: the stream has not ended, and is not paused.
+    /// Reads bytes as they arrive: the stream has not ended and is not paused.
     fn poll_look_at_lent<T>(
         &self,
         cx: &Context<'_>,
@@ -156,7 +160,7 @@ impl Shared {
         looked
     }
 
-    /// The most common read: what has arrived, into a slice.
+    /// The most common read, of available bytes into a slice.
     #[inline]
     pub(super) fn poll_read(
         &self,
@@ -196,7 +200,7 @@ impl Shared {
         self.reader.set(reader);
     }
 
-    /// The connection is passed on, and is no longer this stream's to close.
+    /// Passes the connection on: this stream no longer closes it.
     pub(super) fn release(&self) {
         let mut state = self.state.borrow_mut();
         state.is_released = true;
@@ -207,13 +211,13 @@ impl Shared {
         }
     }
 
-    /// Whether bytes have arrived that nobody has read.
+    /// Whether bytes have arrived that were not read.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn has_unread(&self) -> bool {
         !self.lent.is_empty() || !self.state.borrow().inbox.is_empty()
     }
 
-    /// Writes some of `data`, at most [`CHUNK`], once there is room.
+    /// Writes a part of `data`, at most [`CHUNK`], once the buffer has room.
     #[inline]
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let data = &data[..data.len().min(CHUNK)];
@@ -225,13 +229,13 @@ impl Shared {
         Poll::Ready(Ok(data.len()))
     }
 
-    /// Whether the peer's stream has ended, or the connection.
+    /// Whether the peer's stream or the connection has ended.
     pub(super) fn has_ended(&self) -> bool {
         let state = self.state.borrow();
         state.read_closed || state.lost.is_some()
     }
 
-    /// [`poll_write`](Self::poll_write) of several pieces.
+    /// Like [`poll_write`](Self::poll_write), with several slices.
     pub(super) fn poll_write_vectored(
         &self,
         cx: &mut Context<'_>,
@@ -247,7 +251,7 @@ impl Shared {
         Poll::Ready(Ok(CHUNK - room))
     }
 
-    /// Ready when no more than the high mark is buffered; an error where nothing can be written any more.
+    /// Ready when at most the high mark is buffered; an error if nothing can be written any more.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_writable()?;
         ready!(self.poll_begun(cx, |state| &mut state.room));
@@ -258,7 +262,7 @@ impl Shared {
         Poll::Ready(self.check_writable())
     }
 
-    /// Ready when everything written was handed to the system.
+    /// Ready when all output was handed to the system.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_begun(cx, |state| &mut state.flush));
         let flushed = unfailing(self.transport.flushed());
@@ -269,8 +273,8 @@ impl Shared {
         })
     }
 
-    /// Polls the Deferred that an earlier poll has left in this place. More may have been written since
-    /// it fired.
+    /// Polls the Deferred that an earlier poll stored in `place`. More output may have been written
+    /// since it fired.
     fn poll_begun(
         &self,
         cx: &mut Context<'_>,
@@ -283,7 +287,7 @@ impl Shared {
         }
     }
 
-    /// Polls a Deferred, and leaves it in this place while it is pending.
+    /// Polls a Deferred, and stores it in `place` while it is pending.
     fn poll_buffer(
         &self,
         cx: &mut Context<'_>,
@@ -310,7 +314,7 @@ impl Shared {
         }
     }
 
-    /// Ends our stream; ready when the FIN has left.
+    /// Ends our side of the stream; ready when the FIN has been sent.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let begun = std::mem::replace(&mut self.state.borrow_mut().shut, true);
         if !begun {
@@ -324,7 +328,7 @@ impl Shared {
         })
     }
 
-    /// Ready when the connection is gone; an error unless it ended as it should.
+    /// Ready when the connection is lost, with an error unless it ended cleanly.
     pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_watch(cx, |state| {
             let reason = state.lost.as_ref()?;
@@ -332,26 +336,27 @@ impl Shared {
         })
     }
 
-    /// Ready when the connection is asked to finish, or is gone.
+    /// Ready when the connection is asked to finish, or is lost.
     pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
         let mut state = self.state.borrow_mut();
         let is_over = self.transport.is_draining() || state.lost.is_some();
         let event = (!is_over).then(|| state.draining.get_or_insert_default().clone());
         async move {
-            // Not before: a wait that is never polled stays in the event's line.
+            // The wait begins with the first poll: one dropped without being polled would stay in
+            // the event's queue.
             if let Some(event) = event {
                 let _ = event.wait().await;
             }
         }
     }
 
-    /// The number of handshakes that are complete.
+    /// The number of completed handshakes.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn handshakes(&self) -> usize {
         self.state.borrow().handshakes
     }
 
-    /// Ready when more than so many handshakes are complete.
+    /// Ready when more than `n` handshakes are complete.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn poll_handshake(&self, cx: &mut Context<'_>, n: usize) -> Poll<io::Result<()>> {
         self.poll_watch(cx, |state| match &state.lost {
@@ -388,7 +393,7 @@ impl Shared {
         }
     }
 
-    /// Notes something; returns who waits for it, to be woken.
+    /// Applies `change`; returns the readers to wake.
     fn noted(&self, change: impl FnOnce(&mut State)) -> [Reader; 2] {
         let mut state = self.state.borrow_mut();
         change(&mut state);
@@ -406,8 +411,8 @@ impl Shared {
         self.noted(change).into_iter().for_each(|waiting| self.wake(waiting));
     }
 
-    /// Its protocol is gone, and will not be told of the loss. That may be in the middle of a task, so
-    /// none is polled here.
+    /// The protocol was dropped before `connection_lost`. This may happen in the middle of a task,
+    /// so tasks are woken instead of polled.
     fn abandoned(&self, reason: Reason) {
         for waiting in self.noted(|state| state.lost = Some(reason)) {
             match waiting {
@@ -417,14 +422,14 @@ impl Shared {
         }
     }
 
-    /// What has arrived and was not read stays in the inbox.
+    /// Adds unread bytes to the inbox.
     #[cold]
     fn keep(&self, data: &[u8]) {
         self.state.borrow_mut().inbox.keep(data);
         self.pause_unless_read();
     }
 
-    /// Pauses while bytes are left for which nobody waits.
+    /// Pauses the transport while the inbox has bytes and no read is pending.
     fn pause_unless_read(&self) {
         let reader = self.reader.take();
         let is_wanted = !matches!(reader, Reader::None);
@@ -438,15 +443,16 @@ impl Shared {
     }
 }
 
-/// Who would be told of its failure may be gone; whoever is not learns of the loss otherwise.
+/// Ignores a failure, which could be reported as unhandled; pollers read the loss of the connection
+/// from the state.
 fn unfailing(waiting: Deferred<()>) -> Deferred<()> {
     waiting.recover(|_| Deferred::succeed(()))
 }
 
-/// The most that one write takes past the high mark, in bytes.
+/// The most that one write adds above the high mark, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// The error of a connection that was lost.
+/// The error of a lost connection.
 pub(super) fn lost(reason: &Reason) -> io::Error {
     let kind = match reason {
         Reason::Lost(error) => error.kind(),
@@ -461,19 +467,19 @@ pub(super) fn lost(reason: &Reason) -> io::Error {
 /// The protocol of a stream's connection.
 pub(super) struct StreamProtocol {
     shared: Option<Rc<Shared>>,
-    /// The task that was polled last, at hand for the next time.
+    /// The task that was polled last, kept for the next time.
     task: Option<TaskRef>,
-    /// Gets the stream when the connection is made.
+    /// Called with the stream when the connection is made.
     made: Option<Box<dyn FnOnce(Stream)>>,
 }
 
 impl StreamProtocol {
-    /// Of a connection that is open.
+    /// For an open connection.
     pub(super) fn of(shared: &Rc<Shared>) -> StreamProtocol {
         StreamProtocol { shared: Some(shared.clone()), task: None, made: None }
     }
 
-    /// Of a connection to come.
+    /// For a connection that is not made yet.
     pub(super) fn new(made: impl FnOnce(Stream) + 'static) -> StreamProtocol {
         StreamProtocol { shared: None, task: None, made: Some(Box::new(made)) }
     }
@@ -486,7 +492,8 @@ impl StreamProtocol {
 }
 
 impl Drop for StreamProtocol {
-    /// The connection may end before an upgrade has put it in place, or with its loop.
+    /// Reports the loss if `connection_lost` was not called: the connection may end before an
+    /// upgrade installs this protocol, or with its loop.
     fn drop(&mut self) {
         let Some(shared) = &self.shared else { return };
         if shared.state.borrow().lost.is_none() {
@@ -572,7 +579,7 @@ mod tests {
 
     #[test]
     fn a_wait_for_a_drain_that_is_never_polled_leaves_nothing() {
-        // It passes a panic on.
+        // A panic in the closure fails this test.
         hold(StreamProtocol::new(|stream| {
             for _ in 0..3 {
                 drop(stream.draining());

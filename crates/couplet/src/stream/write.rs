@@ -1,4 +1,4 @@
-//! Writing, which [`Stream`] and [`WriteHalf`] have in common, and the end.
+//! Writing and closing, shared by [`Stream`] and [`WriteHalf`].
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -32,88 +32,88 @@ impl Shared {
 }
 
 impl Stream {
-    /// Writes all of `data`, in pieces; each waits while more is buffered than the high mark.
-    /// What is buffered is sent by the end of the turn.
+    /// Writes all of `data`, in pieces; each waits while more than the high mark is buffered.
+    /// Buffered bytes are sent by the end of the turn.
     ///
-    /// Not cancel-safe: a future that is dropped may have written a part.
+    /// Not cancel-safe: a dropped future may have written a part.
     ///
     /// # Errors
     ///
-    /// When the connection was lost, or our stream to the peer was ended.
+    /// If the connection was lost, or our side of the stream was ended.
     #[inline]
     pub fn write_all(&mut self, data: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
         self.shared().write_all(data)
     }
 
-    /// Writes a buffer without copying it, once less is buffered than the high mark.
+    /// Writes a buffer without copying it, once at most the high mark is buffered.
     ///
-    /// Cancel-safe: a future that is dropped has written nothing.
+    /// Cancel-safe: dropping the future before it is ready writes nothing.
     ///
     /// # Errors
     ///
-    /// As for [`write_all`](Self::write_all).
+    /// Like [`write_all`](Self::write_all).
     pub async fn write_bytes(&mut self, bytes: impl Into<Bytes>) -> io::Result<()> {
         self.shared().write_bytes(bytes.into()).await
     }
 
-    /// Waits until everything written was handed to the system.
+    /// Waits until all output was handed to the system.
     ///
     /// Cancel-safe.
     ///
     /// # Errors
     ///
-    /// When the connection is lost first.
+    /// If the connection is lost first.
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.shared().poll_flush(cx)).await
     }
 
-    /// Ends our stream to the peer, and waits until everything written has left, and the FIN
-    /// (over TLS: the close_notify). Reading goes on.
+    /// Ends our side of the stream, and waits until all output and the FIN (over TLS, the
+    /// close_notify) have been sent. Reading continues.
     ///
-    /// Cancel-safe: the stream ends nevertheless.
+    /// Cancel-safe: once polled, our side ends even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// When the connection is lost first.
+    /// If the connection is lost first.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.shared().poll_shutdown(cx)).await
     }
 }
 
 impl WriteHalf {
-    /// [`Stream::write_all`].
+    /// See [`Stream::write_all`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::write_all`].
     #[inline]
     pub fn write_all(&mut self, data: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
         self.shared().write_all(data)
     }
 
-    /// [`Stream::write_bytes`].
+    /// See [`Stream::write_bytes`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::write_bytes`].
     pub async fn write_bytes(&mut self, bytes: impl Into<Bytes>) -> io::Result<()> {
         self.shared().write_bytes(bytes.into()).await
     }
 
-    /// [`Stream::flush`].
+    /// See [`Stream::flush`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::flush`].
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.shared().poll_flush(cx)).await
     }
 
-    /// [`Stream::shutdown`].
+    /// See [`Stream::shutdown`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`Stream::shutdown`].
     pub async fn shutdown(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.shared().poll_shutdown(cx)).await
     }
@@ -123,34 +123,34 @@ impl Stream {
     /// Closes the connection by the rules of
     /// [`lose_connection`](crate::Transport::lose_connection), and waits for its end.
     ///
-    /// Cancel-safe: the connection closes nevertheless.
+    /// Cancel-safe: the connection closes even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// When the connection ended otherwise, before what was written had left, say.
+    /// If the connection did not end cleanly, for example before all output was sent.
     pub async fn close(self) -> io::Result<()> {
         self.transport().lose_connection();
         poll_fn(|cx| self.shared().poll_lost(cx)).await
     }
 
-    /// Ends the connection at once, with a reset; what was written and has not left is lost.
+    /// Ends the connection immediately, with a reset; unsent output is lost.
     pub fn abort(self) {
         self.transport().abort_connection();
     }
 
-    /// Encrypts the connection as a server, from here on: what was written before goes out in clear,
-    /// and bytes in clear that stand behind what was read cut the connection. Ready when the handshake
-    /// is complete.
+    /// Encrypts the connection as a server, from this call on. Earlier output is sent in plaintext,
+    /// and plaintext that arrives behind the bytes already read ends the connection. Ready when the
+    /// handshake is complete.
     ///
-    /// A client begins when it has read your answer, so ask for this before you answer, or right after.
-    /// A connection that is encrypted from its beginning has a `tls:` endpoint instead.
+    /// A client starts the handshake once it has read your answer, so call this right before or
+    /// after the answer. To encrypt a connection from its beginning, use a `tls:` endpoint instead.
     ///
-    /// Cancel-safe: the handshake goes on nevertheless.
+    /// Cancel-safe: once polled, the handshake continues even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// When the handshake fails; the source is the reason of the loss. After a [`shutdown`](Self::shutdown),
-    /// with [`BrokenPipe`](io::ErrorKind::BrokenPipe).
+    /// If the handshake fails; the source is the reason of the loss.
+    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) after a [`shutdown`](Self::shutdown).
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub async fn start_tls(&mut self, tls: &crate::layers::tls::ServerTls) -> io::Result<()> {
         let before = self.begin_tls()?;
@@ -158,13 +158,13 @@ impl Stream {
         poll_fn(|cx| self.shared().poll_handshake(cx, before)).await
     }
 
-    /// [`start_tls`](Self::start_tls) as a client, which verifies that the server is `name`.
+    /// Like [`start_tls`](Self::start_tls), as a client, which verifies that the server is `name`.
     ///
-    /// Cancel-safe: the handshake goes on nevertheless.
+    /// Cancel-safe: once polled, the handshake continues even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// When `name` is no name of a host, and as for [`start_tls`](Self::start_tls).
+    /// If `name` is not a valid host name; otherwise like [`start_tls`](Self::start_tls).
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub async fn start_tls_client(
         &mut self,
@@ -176,8 +176,8 @@ impl Stream {
         poll_fn(|cx| self.shared().poll_handshake(cx, before)).await
     }
 
-    /// Bytes that were not read before an upgrade are not encrypted; to take them for encrypted ones would be
-    /// an injection (CVE-2011-0411).
+    /// Unread bytes from before an upgrade are plaintext. Accepting them as encrypted would be an
+    /// injection (CVE-2011-0411), so they fail the connection.
     #[cfg(any(feature = "tls", feature = "ring"))]
     fn begin_tls(&self) -> io::Result<usize> {
         if self.shared().has_unread() {
