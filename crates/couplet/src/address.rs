@@ -1,4 +1,4 @@
-//! Addresses of connections and ports. Depends on no other room.
+//! Addresses of connections and ports. Depends on no other module.
 //!
 //! Twisted's `IPv4Address`, `IPv6Address` and `UNIXAddress` as one enum.
 

@@ -60,8 +60,8 @@ impl Reactor {
     }
 
     /// Waits for `future` for at most `after`, then drops it and fails with [`TimedOut`]. The
-    /// timeout starts with the first poll; a future that is ready at the deadline still counts as
-    /// in time.
+    /// timeout starts with the first poll; a future that is ready at the deadline has not timed
+    /// out.
     ///
     /// For a Deferred with callbacks, use [`Deferred::add_timeout`].
     ///

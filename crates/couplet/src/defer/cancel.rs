@@ -16,7 +16,7 @@ pub(super) enum Above {
     Many(Vec<Weak<dyn Node>>),
 }
 
-/// Cancels the origin that `start` waits for.
+/// Cancels the origins that `start` waits for.
 pub(super) fn cancel(start: Rc<dyn Node>) {
     cancel_each(vec![], Some(start));
 }

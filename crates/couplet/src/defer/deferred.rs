@@ -26,8 +26,8 @@ use super::{Failure, Result};
 /// It is also a `Future`: `deferred.await` returns a [`Result`].
 ///
 /// Dropping it detaches it: the callbacks still run. If it was polled and hasn't fired, however,
-/// the drop cancels it, because the task awaiting it was dropped. An untaken result is dropped if
-/// it is a value and reported if it is a failure.
+/// the drop cancels it, because the task awaiting it was dropped. A result that is never taken is
+/// dropped if it is a value and reported if it is a failure.
 ///
 /// # Panics
 ///
@@ -373,7 +373,7 @@ impl<T> Deferred<T> {
     }
 }
 
-/// A fired node, which a history needs.
+/// A fired node, needed to keep a history.
 #[cold]
 #[inline(never)]
 fn fired_node<T: 'static>(

@@ -1,4 +1,4 @@
-//! The errors that Deferreds produce themselves.
+//! The errors produced by Deferreds and their combinators.
 
 use std::error::Error;
 use std::fmt;

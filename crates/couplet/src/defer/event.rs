@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::Deferred;
 use super::waiters::Waiters;
 
-/// An event that has or has not happened; any number of Deferreds can wait for it.
+/// An event, which has happened or not; any number of Deferreds can wait for it.
 ///
 /// Clones are the same event. When the last of them is dropped, pending waits fail with
 /// [`ResolverDropped`](super::ResolverDropped).

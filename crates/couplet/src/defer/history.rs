@@ -19,8 +19,8 @@ use std::rc::{Rc, Weak};
 use super::Failure;
 use super::node::CreatedAt;
 
-/// The nesting limit for Deferreds that wait for one another: for display, and for keeping failed
-/// ones.
+/// The maximum nesting of Deferreds that wait for one another, when displayed and when kept after a
+/// failure.
 const DEPTH: usize = 8;
 
 /// Records histories of the Deferreds that this thread creates from now on, each with at most

@@ -11,7 +11,7 @@ use super::history::Number;
 use super::node::{CreatedAt, Node, ResultSlot, Source, fire};
 use super::{Failure, Result};
 
-/// Fires a [`Deferred`](super::Deferred), once: each way to fire takes the resolver.
+/// Fires a [`Deferred`](super::Deferred), once: every method that fires it consumes the resolver.
 ///
 /// The callbacks of the chain run before the call returns, and their panics don't reach the caller.
 /// Dropping a resolver that hasn't fired fails the Deferred with [`ResolverDropped`]; that failure

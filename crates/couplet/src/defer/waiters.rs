@@ -13,8 +13,8 @@ use super::{Deferred, Resolver};
 pub(super) struct Waiters<T>(Rc<Line<T>>);
 
 struct Line<T> {
-    /// Law 9: bounded by the queue's backlog. Elsewhere not bounded: each entry is a Deferred that
-    /// its caller holds or has detached.
+    /// Law 9: bounded by the backlog in a queue; unbounded elsewhere, where each entry is a
+    /// Deferred that its caller holds or has detached.
     waiting: RefCell<BTreeMap<u64, Resolver<T>>>,
     next: Cell<u64>,
 }

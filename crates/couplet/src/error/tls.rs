@@ -86,7 +86,7 @@ pub struct TlsError {
 }
 
 impl TlsError {
-    /// An error with a readable text, such as `the certificate has expired`.
+    /// An error with a human-readable text, such as `the certificate has expired`.
     pub fn new(problem: TlsProblem, fault: Fault, detail: impl Into<Box<str>>) -> TlsError {
         TlsError {
             problem,

@@ -9,7 +9,7 @@ use super::error::FramingError;
 use crate::Transport;
 use crate::layers::PlaintextAfterUpgrade;
 
-/// Your own framing: finds the messages in a stream, with the guarantees of
+/// A user-defined framing: finds the messages in a stream, with the guarantees of
 /// [all framers](super#framing).
 ///
 /// You write [`step`](Self::step), which delivers one message, and forward two callbacks of your
@@ -102,7 +102,7 @@ pub trait Framer: Sized {
     #[inline]
     fn frame(&mut self, transport: &Self::Transport, data: &[u8]) {
         let rest = if self.buffer().is_empty() { data } else { complete(self, transport, data) };
-        // INVARIANT: `rest` is not empty while the buffer holds bytes only if no data is wanted
+        // INVARIANT: if the buffer still holds bytes and `rest` is not empty, no data is wanted
         // now.
         let taken = run(self, transport, rest);
         if taken < rest.len() {
@@ -250,7 +250,7 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
         return;
     }
     if plain.is_starting_layer() {
-        // Plaintext behind the message that requested encryption.
+        // Plaintext after the message that requested encryption.
         return plain.fail(PlaintextAfterUpgrade);
     }
     let limit = framer.limit();

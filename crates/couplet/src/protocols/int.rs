@@ -72,7 +72,7 @@ pub fn encode_int<N: Prefix>(string: &[u8], out: &mut Vec<u8>) -> Result<(), Str
     Ok(())
 }
 
-/// Splits `bytes` into the first string, without its prefix, and the bytes behind it; `None` if the
+/// Splits `bytes` into the first string, without its prefix, and the bytes after it; `None` if the
 /// string is incomplete.
 ///
 /// # Errors
@@ -167,7 +167,7 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
         N::SIZE + self.limit
     }
 
-    /// Held bytes never form a complete message, so they are fewer than its length.
+    /// Held bytes never form a complete message, so `held` is shorter than the message.
     fn needs(&self, held: &[u8], _: &[u8]) -> usize {
         (N::SIZE + N::read(held).unwrap_or(0)).saturating_sub(held.len())
     }

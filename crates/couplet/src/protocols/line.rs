@@ -26,7 +26,7 @@ pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(delimiter);
 }
 
-/// Splits `bytes` into the first line, without its delimiter, and the bytes behind it; `None` if no
+/// Splits `bytes` into the first line, without its delimiter, and the bytes after it; `None` if no
 /// line is complete. An empty delimiter ends no line.
 ///
 /// ```
@@ -217,7 +217,7 @@ impl LineTransport {
         self.write(self.shared.delimiter.as_slice());
     }
 
-    /// Switches to raw mode: bytes behind the current line go unchanged to
+    /// Switches to raw mode: bytes after the current line go unchanged to
     /// [`raw_data_received`](LineProtocol::raw_data_received).
     ///
     /// Under a [`LineOnlyReceiver`] this fails the connection with [`FramingError::NoRawMode`].
@@ -233,7 +233,7 @@ impl LineTransport {
     /// had arrived after everything received so far.
     ///
     /// If [`set_raw_mode`](Self::set_raw_mode) follows, `extra` is delivered raw again, together
-    /// with the bytes behind it. A protocol can wait for more bytes this way.
+    /// with the bytes after it. A protocol can wait for more bytes this way.
     ///
     /// ```
     /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};

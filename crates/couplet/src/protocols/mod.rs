@@ -38,7 +38,7 @@
 //!
 //! # Files
 //!
-//! [`send_file`] sends a file as fast as its receiver takes it.
+//! [`send_file`] sends a file as fast as its receiver accepts it.
 //!
 //! # Factories
 //!
@@ -84,7 +84,7 @@ pub use string::{StringProtocol, StringTransport};
 #[cfg(doc)]
 use crate::{Protocol, Transport};
 
-/// A message without its framing, and the bytes behind it.
+/// A message without its framing, and the bytes after it.
 pub type Decoded<'a> = (&'a [u8], &'a [u8]);
 
 /// The default maximum string length in bytes. Twisted's `MAX_LENGTH` of strings.

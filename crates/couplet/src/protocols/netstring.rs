@@ -22,7 +22,7 @@ pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
     out.push(b',');
 }
 
-/// Splits `bytes` into the first netstring's contents and the bytes behind it; `None` if it is
+/// Splits `bytes` into the first netstring's contents and the bytes after it; `None` if it is
 /// incomplete.
 ///
 /// # Errors

@@ -83,7 +83,7 @@ pub trait Policy: Sized {
     }
 }
 
-/// Issued by a [`Policy`] to each connection that it admits. Dropped when the connection is lost,
+/// Granted by a [`Policy`] to each connection that it admits. Dropped when the connection is lost,
 /// before the protocol's `connection_lost`, and also if no protocol is built.
 pub trait Admission: Any {
     /// The connection was made. Called before the protocol's `connection_made`.
@@ -220,8 +220,8 @@ pub struct LimitConnections {
     turned_away: TurnedAway,
 }
 
-/// Limits the number of open connections per peer, which is an IP address with any port. Twisted's
-/// `LimitConnectionsByPeer`.
+/// Limits the number of open connections per peer. A peer is an IP address; its port does not
+/// matter. Twisted's `LimitConnectionsByPeer`.
 ///
 /// A connection also counts while its layers open, unless a layer may report another peer. Peers
 /// without an IP address are always admitted. See [`Policy`] for an example.

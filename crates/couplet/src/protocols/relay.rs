@@ -51,7 +51,7 @@ use crate::{Protocol, Reason, Transport};
 /// ```
 ///
 /// A protocol that relays after its own handshake (SOCKS, CONNECT) is
-/// [upgraded](Transport::upgrade_with) to a `Relay`, with the bytes behind the handshake.
+/// [upgraded](Transport::upgrade_with) to a `Relay`, with the bytes after the handshake.
 pub struct Relay {
     joint: Rc<Joint>,
     side: Side,

@@ -17,8 +17,7 @@ const PIECE: usize = 16 * 1024;
 pub struct FileSent {
     /// The number of bytes.
     pub len: u64,
-    /// The last byte; `None` for an empty file. A sender of text can check whether its last line
-    /// has an end.
+    /// The last byte; `None` for an empty file. Shows whether a text ends with a newline.
     pub last: Option<u8>,
 }
 

@@ -19,7 +19,7 @@ pub struct Framed {
     stream: Stream,
     framer: Box<dyn Protocol>,
     messages: Messages,
-    /// Whether the stream has ended or the framer has rejected it.
+    /// Whether the stream has ended or the framer has rejected its input.
     ended: bool,
 }
 

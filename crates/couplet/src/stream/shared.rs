@@ -99,8 +99,8 @@ impl Shared {
         })
     }
 
-    /// Reads with `look`, which gets the unread bytes and whether the stream has ended behind them;
-    /// if so, it must return `Taken`. Once all bytes are read, a connection that was not closed
+    /// Reads with `look`, which gets the unread bytes and whether the stream has ended after them;
+    /// if so, `look` must return `Taken`. Once all bytes are read, a connection that was not closed
     /// cleanly is an error.
     pub(super) fn poll_look<T>(
         &self,
@@ -443,8 +443,8 @@ impl Shared {
     }
 }
 
-/// Ignores a failure, which could be reported as unhandled; pollers read the loss of the connection
-/// from the state.
+/// Turns a failure into a success, since a failure without a waiter would be reported as unhandled.
+/// Pollers check `State::lost` instead.
 fn unfailing(waiting: Deferred<()>) -> Deferred<()> {
     waiting.recover(|_| Deferred::succeed(()))
 }

@@ -139,7 +139,7 @@ impl Stream {
     }
 
     /// Encrypts the connection as a server, from this call on. Earlier output is sent in plaintext,
-    /// and plaintext that arrives behind the bytes already read ends the connection. Ready when the
+    /// and plaintext that arrives after the bytes already read ends the connection. Ready when the
     /// handshake is complete.
     ///
     /// A client starts the handshake once it has read your answer, so call this right before or

@@ -24,7 +24,7 @@ const STEPS: usize = 1000;
 /// Runs long computations in steps, one `next()` of an iterator each, in slices between the loop's
 /// other work, so that a computation that never waits does not hold up the loop.
 ///
-/// A slice takes one step of each task alternately until 10 ms have passed (see
+/// A slice takes steps of the tasks, round-robin, until 10 ms have passed (see
 /// [`slice`](Self::slice)) or 1000 steps were taken (see [`steps`](Self::steps)); the next slice
 /// runs in the next turn. A step is never interrupted. An item may be `()`, a `Result<()>`, or a
 /// `Deferred<()>`: until the Deferred fires, the task is idle and costs nothing.
@@ -127,7 +127,7 @@ impl Cooperator {
         self
     }
 
-    /// Sets the maximum number of steps in a slice. Default: 1000; 0 counts as 1. Where time passes
+    /// Sets the maximum number of steps in a slice. Default: 1000; 0 counts as 1. If time passes
     /// only between turns, as in [`testing`](crate::testing) and [`sim`](crate::sim), only this
     /// limit ends a slice.
     #[must_use]

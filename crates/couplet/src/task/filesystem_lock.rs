@@ -15,8 +15,8 @@ const FIRST: Duration = Duration::from_millis(10);
 /// The default longest delay between attempts.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// A lock with one holder at a time, across processes and within each. It is a file, which the
-/// holder locks, and removes when it unlocks.
+/// A lock with one holder at a time, across processes and within each. The lock is a file, which
+/// its holder locks, and removes on unlocking.
 ///
 /// The system releases the lock (flock(2)) when its process ends, however it ends, so a process
 /// that died leaves a file but no lock. The file has the mode 0600, so all processes must run as

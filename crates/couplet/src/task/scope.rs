@@ -18,7 +18,7 @@ impl Reactor {
     /// - the scope completes with the result of `body` when `body` and all tasks have finished;
     /// - when a task or `body` fails or panics, the others are cancelled; the first failure is the
     ///   result, once their futures were dropped;
-    /// - dropping the scope's future, because its task was cancelled, cancels them.
+    /// - dropping the scope's future, for example because its task was cancelled, cancels them all.
     ///
     /// Trio's nurseries, in Rust.
     ///

@@ -55,7 +55,7 @@ impl Clock {
     ///
     /// # Panics
     ///
-    /// As [`advance`](Self::advance).
+    /// Like [`advance`](Self::advance).
     #[track_caller]
     pub fn pump(&mut self, steps: impl IntoIterator<Item = Duration>) {
         for step in steps {

@@ -139,7 +139,8 @@ impl Drop for MemoryLoop {
     }
 }
 
-/// The panics that the loop has contained. They fail the test, and so do assertions in callbacks.
+/// The panics that the loop has contained. They fail the test, so that callbacks may contain
+/// assertions.
 #[derive(Default)]
 struct Panics {
     captured: Vec<String>,
