@@ -106,7 +106,8 @@ thread_local! {
     static WITNESSED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Records the messages of contained panics from now on; returns the previous record.
+/// Makes `kept` the record of contained panics; with `None`, nothing is recorded. Returns the
+/// previous record.
 #[cfg(feature = "testing")]
 pub(crate) fn keep_panics(kept: Option<Vec<String>>) -> Option<Vec<String>> {
     WITNESSED.replace(kept)

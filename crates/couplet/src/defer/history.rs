@@ -23,7 +23,7 @@ use super::node::CreatedAt;
 /// failure.
 const DEPTH: usize = 8;
 
-/// Records histories of the Deferreds that this thread creates from now on, each with at most
+/// Records histories of the Deferreds that this thread creates after this call, each with at most
 /// `most` callbacks: the first half and the last half. With 0, the default, none are recorded.
 /// Returns the previous number. Twisted's `setDebugging`.
 ///

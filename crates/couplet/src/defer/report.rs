@@ -82,8 +82,8 @@ thread_local! {
     static REPORTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `report` for each unhandled failure of this thread from now on. Returns the previous
-/// reporter; [`Reporter::set`] restores it.
+/// Calls `report` for each later unhandled failure of this thread. Returns the previous reporter;
+/// [`Reporter::set`] restores it.
 ///
 /// ```
 /// use couplet::defer::{Deferred, Failure, set_reporter};

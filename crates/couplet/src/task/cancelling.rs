@@ -62,7 +62,7 @@ impl Drop for Opens {
     }
 }
 
-/// Notifies a task of [`Reactor::spawn_cancellable`] of its cancellation. Cheap to clone.
+/// Notifies a task of [`Reactor::spawn_cancellable`] that it was cancelled. Cheap to clone.
 #[derive(Clone)]
 pub struct Cancelling {
     asked: DeferredEvent,

@@ -60,7 +60,7 @@ impl Reactor {
         // `None` if a task failed first.
         let result = unless(failed, body(&scope)).await.err();
         if !matches!(result, Some(Ok(_))) {
-            // Tasks spawned from now on are cancelled too.
+            // Tasks spawned after this are cancelled too.
             scope.inner.has_failed.set(true);
             scope.inner.cancel_children();
         }
