@@ -1,4 +1,4 @@
-//! The packets of a world as a capture file, and the keys of its TLS connections beside it.
+//! Packet captures of a world, and the TLS key log that decrypts them.
 
 use std::io::{self, Write};
 
@@ -7,16 +7,16 @@ use super::{FIRST_DAY, Sim};
 use crate::layers::Pcap;
 
 impl Sim {
-    /// Writes a capture file in libpcap's format, for Wireshark and tcpdump: the packets of TCP and UNIX
-    /// connections that begin from now on, with the times at which their senders sent them, lost ones
-    /// too; one that is sent again is shown once. At most 256 MiB are written, and after an error nothing
-    /// more.
+    /// Writes a capture file in libpcap's format, for Wireshark and tcpdump. It covers the TCP and
+    /// UNIX connections that begin after this call. Each packet carries the time at which it was
+    /// first sent; lost packets are included, retransmissions are not. Writes at most 256 MiB, and
+    /// stops at the first write error.
     ///
-    /// What was sent through TLS is read with [its keys](Self::log_keys).
+    /// Decrypt TLS traffic in it with [the key log](Self::log_keys).
     ///
     /// # Errors
     ///
-    /// When its header cannot be written.
+    /// If the file header cannot be written.
     pub fn capture(&mut self, write: impl Write + 'static) -> io::Result<()> {
         let mut kernel = self.kernel.borrow_mut();
         let pcap = Pcap::new(write, kernel.started, FIRST_DAY)?;
@@ -24,15 +24,16 @@ impl Sim {
         Ok(())
     }
 
-    /// Writes the secrets of TLS handshakes from now on, as `SSLKEYLOGFILE` has them: Wireshark takes them as
-    /// its "(Pre)-Master-Secret log", and shows what was sent. After an error nothing more is written.
+    /// Logs the secrets of subsequent TLS handshakes in the format of `SSLKEYLOGFILE`. Wireshark
+    /// decrypts a capture with this file as its "(Pre)-Master-Secret log". Stops at the first write
+    /// error.
     pub fn log_keys(&mut self, write: impl Write + 'static) {
         self.kernel.borrow_mut().keys = Some(Box::new(write));
     }
 }
 
 impl Kernel {
-    /// Writes a secret, if secrets are wanted.
+    /// Writes a secret, if key logging is on.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn log_key(&mut self, label: &str, client_random: &[u8], secret: &[u8]) {
         let Some(write) = &mut self.keys else { return };

@@ -11,15 +11,16 @@ use std::{env, fs, io, thread};
 use super::{Report, Sim, Trial, Weather};
 use crate::defer::Result;
 
-/// Set in the other process: the call that it is for, the file that it writes to, and the seed whose
-/// whole trace is wanted, or nothing where the hash of each seed is.
+/// Environment variable set for the other process: the call to run, the output file and,
+/// optionally, the seed to trace in full. Without a seed, the process writes the hash of every
+/// seed.
 const ASKED: &str = "COUPLET_DETERMINED";
 
 type Scenario<'a> = &'a (dyn Fn(&mut Sim) -> Result<()> + Sync);
 
 impl Trial {
-    /// [`run`](Self::run) in a thread of its own: nothing that earlier runs have left in a thread, such as
-    /// the keys of its hash maps, has an effect.
+    /// Like [`run`](Self::run), but in a new thread, so that thread-local state of earlier runs,
+    /// such as hash map keys, has no effect.
     pub fn run_apart(&self, scenario: &(dyn Fn(&mut Sim) -> Result<()> + Sync)) -> Report {
         let own = thread::current();
         let named = own
@@ -33,17 +34,17 @@ impl Trial {
     }
 }
 
-/// [`check`](super::check) for worlds that must be determined: each seed runs twice in this process, each
-/// time in a [thread of its own](Trial::run_apart), and once in another process, and all three must have the
-/// same trace. For tests.
+/// Like [`check`](super::check), but also requires determinism: each seed runs twice in this
+/// process, each time in a [new thread](Trial::run_apart), and once in another process. All three
+/// traces must be the same. For tests.
 ///
-/// What takes order, time or entropy from elsewhere is found by this: a `HashMap`, a clock, the addresses of
-/// objects, a counter that is a `static`. With the feature `trap`, on Linux, threads that simulate get the
-/// system's time and entropy from the seed: then a `HashMap` and a generator that is seeded by the system are
-/// as determined as the rest.
+/// This finds order, time or entropy from outside the simulator: a `HashMap`, a clock, object
+/// addresses, a `static` counter. With the feature `trap`, on Linux, simulating threads get the
+/// system's time and entropy from the seed, so that a `HashMap` and a generator seeded by the
+/// system are deterministic too.
 ///
-/// The other process is this program again: for a test, with its name as the filter. It ends as soon as it
-/// gets here.
+/// The other process runs this same program; in a test, with the test's name as the filter. It
+/// exits when it reaches this call.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -62,7 +63,7 @@ impl Trial {
 ///
 /// # Panics
 ///
-/// With a report, at the first seed that fails, or whose runs differ.
+/// Panics with a report at the first seed that fails or whose traces differ.
 #[track_caller]
 pub fn check_determined(
     seeds: impl IntoIterator<Item = u64>,
@@ -93,9 +94,9 @@ pub fn check_determined(
     }
 }
 
-/// Runs a seed twice.
 fn twice(trial: &Trial, scenario: Scenario<'_>) -> Result<Report, String> {
-    // What only the first run meets, such as a static, would not show in two further runs.
+    // Both runs keep the whole trace: an effect of the first run alone, such as initializing a
+    // static, would not show in two further runs.
     let whole = trial.clone().whole_trace();
     let first = whole.run_apart(scenario);
     if first.failure.is_some() {
@@ -108,13 +109,13 @@ fn twice(trial: &Trial, scenario: Scenario<'_>) -> Result<Report, String> {
     }
 }
 
-/// A line of the other process: a seed and its hash.
+/// Parses a line from the other process: a seed and its hash.
 fn hash_of(line: &str) -> Option<(u64, u64)> {
     let (seed, hash) = line.split_once(' ')?;
     Some((seed.parse().ok()?, u64::from_str_radix(hash, 16).ok()?))
 }
 
-/// Names this call, here and in the other process: where it is, and which of this thread's from there.
+/// Names this call in both processes: its source location, and its ordinal there in this thread.
 fn this_call(place: &Location<'_>) -> String {
     thread_local! {
         static CALLS: RefCell<BTreeMap<String, u32>> = const { RefCell::new(BTreeMap::new()) };
@@ -129,7 +130,7 @@ fn this_call(place: &Location<'_>) -> String {
     format!("{place}#{nth}")
 }
 
-/// In the other process: answers if this call was asked for, and ends it.
+/// In the other process: if this is the requested call, writes the answer and exits.
 fn answer(asked: &str, call: &str, trials: &[Trial], scenario: Scenario<'_>) {
     let mut parts = asked.split('\n');
     let (place, file, seed) = (parts.next(), parts.next(), parts.next());
@@ -146,7 +147,7 @@ fn answer(asked: &str, call: &str, trials: &[Trial], scenario: Scenario<'_>) {
     std::process::exit(code);
 }
 
-/// Runs this program again, as far as this call, and returns the lines that it answers.
+/// Runs this program again up to this call, and returns the lines that it writes.
 fn elsewhere(call: &str, seed: Option<u64>) -> io::Result<Vec<String>> {
     let file = Answer::new(call);
     let seed = seed.map(|seed| seed.to_string()).unwrap_or_default();
@@ -159,7 +160,8 @@ fn elsewhere(call: &str, seed: Option<u64>) -> io::Result<Vec<String>> {
     Ok(answered.lines().map(str::to_owned).collect())
 }
 
-/// How to get here again. A test's thread has its name; whatever else runs in `main` has our arguments.
+/// Arguments that lead the program back to this call. A test's thread has the test's name; anything
+/// else runs in `main`, with our own arguments.
 fn arguments() -> Vec<OsString> {
     match thread::current().name() {
         Some(name) if name != "main" => ["--exact", name, "--nocapture"].map(Into::into).to_vec(),
@@ -167,7 +169,7 @@ fn arguments() -> Vec<OsString> {
     }
 }
 
-/// The file of an answer, which goes with this.
+/// The answer file; removed on drop.
 struct Answer(PathBuf);
 
 impl Answer {

@@ -1,6 +1,6 @@
-//! The simulator's driver: the I/O seam between one host's loop and its simulated system.
+//! The simulator's driver: the I/O seam between one host's loop and its simulated operating system.
 //!
-//! Readiness style: it reports what is readable, and a write takes whatever fits immediately.
+//! Readiness style: it reports readable connections, and a write immediately takes as much as fits.
 
 use std::any::Any;
 use std::cell::{RefCell, RefMut};
@@ -24,23 +24,23 @@ use crate::driver::{
 };
 use crate::slots::Slots;
 
-/// Default limit on the bytes in one `Received`, and read from a connection per turn.
+/// Default limit on the bytes in one `Received`, and on those read from a connection per turn.
 const READ_BUFFER: usize = 256 * 1024;
-/// Most datagrams of one port in a round.
+/// Maximum datagrams reported for one port in a round.
 const BATCH: usize = 64;
 
-/// The system of one host, as its loop sees it.
+/// The driver of one host's loop.
 pub(super) struct SimDriver {
     system: System,
     slots: Slots<Kind>,
     /// Slots closed in this round; reusable from the next.
     retired: Vec<u32>,
     lent: Vec<u8>,
-    /// The datagram that is lent.
+    /// The datagram lent to the loop.
     datagram: Option<Datagram>,
     read_buffer: usize,
     round: u64,
-    /// `wait` runs the world itself: no `Sim` loop does.
+    /// `wait` runs the world itself; false for the loops of a `Sim`.
     alone: bool,
 }
 
@@ -50,11 +50,11 @@ enum Kind {
     Datagrams(DatagramPort),
 }
 
-/// A port of datagrams.
+/// A port for UDP or UNIX datagrams.
 struct DatagramPort {
     opened: OpenedSocket,
     receiving: bool,
-    /// The round of the last datagram, and how many it had.
+    /// The round of the last datagram, and the number of datagrams in that round.
     received_in: (u64, usize),
 }
 
@@ -62,13 +62,14 @@ struct Stream {
     end: EndId,
     receiving: bool,
     ended: bool,
-    /// That the peer's FIN arrived during a pause is reported.
+    /// The peer's FIN, received while paused, was reported.
     told: bool,
     /// The round of the last read.
     read_in: u64,
 }
 
-/// What one program's handles may use directly, until the program ends.
+/// The part of the simulated system that one program's handles use directly, until the program
+/// ends.
 #[derive(Clone)]
 pub(super) struct System {
     pub(super) kernel: Rc<RefCell<Kernel>>,
@@ -224,7 +225,7 @@ impl SimDriver {
         key
     }
 
-    /// What a command's key refers to. Panics on a key used after its close.
+    /// The entry of a command's key. Panics on a key used after its close.
     fn kind(&mut self, key: Key) -> &mut Kind {
         let kind = self.slots.get_mut(key);
         kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
@@ -283,7 +284,7 @@ impl SimDriver {
         Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(local.into()) })
     }
 
-    /// The next event of the port of datagrams at this address, within its share of this round.
+    /// The next event of the datagram port at this address, within its share of this round.
     fn receive_datagram(&mut self, address: Address) -> Option<Event> {
         let (round, host) = (self.round, self.system.host);
         let kernel = self.system.kernel.clone();
@@ -414,7 +415,8 @@ enum Found {
 }
 
 impl Driver for SimDriver {
-    /// The world does the waiting: it turns this loop when there are events for it.
+    /// Begins a round. Waits only if this driver runs the world itself: otherwise the world turns
+    /// the loop when it has events.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.round += 1;
         for slot in self.retired.drain(..) {

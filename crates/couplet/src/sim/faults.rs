@@ -11,36 +11,36 @@ use crate::driver::memory::Cut;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing gets through between the two. Streams keep retransmitting, like TCP, and give up
-    /// after a quarter of an hour.
+    /// No packet passes between the two. Streams retransmit like TCP and give up after about 15
+    /// minutes.
     Partition(Host, Host),
-    /// Nothing gets through from the first to the second; the other direction works.
+    /// No packet passes from the first to the second; the other direction works.
     OneWay(Host, Host),
-    /// Nothing gets through to or from this host.
+    /// No packet passes to or from this host.
     BlackHole(Host),
-    /// Everything to or from this host takes this much longer.
+    /// Adds this delay to each packet to or from this host.
     Delay(Host, Duration),
     /// This host sends at most this many bytes per second.
     Throttle(Host, u64),
-    /// One in this many connections of the host, chosen at random, is reset at both ends.
+    /// Resets one in this many of the host's connections, chosen at random, at both ends.
     /// Instantaneous.
     Reset(Host, u32),
     /// Connects to this host are refused.
     Refuse(Host),
     /// The accept queues of this host's ports are full: connects to it wait.
     FullQueue(Host),
-    /// This host loses power. Its peers are not notified; once it is back, it answers their packets
+    /// This host loses power. Its peers are not notified; once restarted, it answers their packets
     /// with resets. Its program restarts when the fault ends.
     Crash(Host),
-    /// This host's program is killed. The system closes what it had open (with a reset where
+    /// This host's program is killed. The system closes the program's sockets (with a reset where
     /// [requested](crate::Transport::set_reset_unless_closed)), and the program restarts when the
     /// fault ends.
     Kill(Host),
     /// This host's program gets no CPU time; its system keeps running.
     Pause(Host),
-    /// This host's clocks jump forward by this, as after a suspend. Instantaneous.
+    /// This host's clocks jump forward by this much, as after a suspend. Instantaneous.
     ClockForward(Host, Duration),
-    /// This host's time of day jumps back by this. Instantaneous.
+    /// This host's time of day jumps back by this much. Instantaneous.
     ClockBack(Host, Duration),
     /// This host has no descriptors left for new connections or ports.
     NoDescriptors(Host),
@@ -59,7 +59,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// It happens at one moment and has no duration.
+    /// The fault is instantaneous: it has no duration.
     pub(super) fn is_at_once(&self) -> bool {
         matches!(
             self,
@@ -67,7 +67,7 @@ impl Fault {
         )
     }
 
-    /// The host whose program it ends; the program restarts when the fault ends.
+    /// The host whose program the fault ends; the program restarts when the fault does.
     pub(super) fn downs(&self) -> Option<Host> {
         match self {
             Fault::Crash(host) | Fault::Kill(host) => Some(*host),
@@ -108,16 +108,16 @@ impl Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Planned {
-    /// When it begins, since the start of the world.
+    /// Start of the fault, as time since the start of the world.
     pub at: Duration,
-    /// How long it lasts; [`Duration::MAX`] for the rest of the run.
+    /// Duration of the fault; [`Duration::MAX`] for the rest of the run.
     pub lasts: Duration,
     /// The fault.
     pub fault: Fault,
 }
 
 impl Planned {
-    /// When it is over; `None` if it lasts for the rest of the run.
+    /// End of the fault; `None` if it lasts for the rest of the run.
     pub fn ends(&self) -> Option<Duration> {
         if self.fault.is_at_once() {
             return Some(self.at);
@@ -194,8 +194,8 @@ pub struct Link {
     pub reordered: u16,
     /// How many of 1000 datagrams are truncated.
     pub truncated: u16,
-    /// The longest packet, in bytes, with 28 of headers. A longer datagram travels in fragments, and is
-    /// lost with any of them. 1500 unless set.
+    /// The MTU in bytes, including 28 bytes of headers. A longer datagram is fragmented, and lost
+    /// if any fragment is. 1500 by default.
     pub mtu: usize,
 }
 
@@ -248,7 +248,7 @@ impl Link {
         self
     }
 
-    /// Sets the longest packet, in bytes.
+    /// Sets the MTU, in bytes.
     #[must_use]
     pub const fn mtu(mut self, bytes: usize) -> Link {
         self.mtu = bytes;
@@ -291,8 +291,8 @@ impl Weather {
         }
     }
 
-    /// The faults of a world with this seed, each drawn from its own PRNG stream. All begin and end
-    /// `within` this time.
+    /// The faults of a world with this seed, each drawn from its own PRNG stream. All of them begin
+    /// and end `within` this time.
     pub(super) fn draw(
         self,
         seed: u64,

@@ -1,5 +1,5 @@
-//! Limits on events and real time, after which a world is given up. A livelocked world fails with
-//! its seed instead of hanging.
+//! Limits on events and real time, after which a world is given up: a livelock fails with its seed
+//! instead of hanging.
 
 use std::time::{Duration, Instant};
 
@@ -31,12 +31,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// A run begins: real time counts from now on.
+    /// Begins a run, and starts counting real time.
     pub(super) fn begin(&mut self) {
         self.began = self.real_time.map(|_| real_now());
     }
 
-    /// The run ends: the test's own time does not count.
+    /// Ends the run: time spent in the test itself does not count.
     pub(super) fn end(&mut self) {
         self.spent = self.taken();
         self.began = None;
@@ -47,7 +47,7 @@ impl Limits {
         self.spent.saturating_add(now.unwrap_or_default())
     }
 
-    /// Names the limit that was reached, if any, and how to set it.
+    /// Describes the limit that was reached, if any, and names the method that sets it.
     pub(super) fn check(&mut self, events: u64) -> Option<String> {
         let text = match (self.events, self.real_time) {
             (Some(most), _) if events >= most => {

@@ -1,9 +1,9 @@
 //! The simulator: a whole network of hosts on one thread, in virtual time, reproducible from a
 //! seed.
 //!
-//! Each host runs an ordinary program, the function that [`run`](crate::run) takes, on the shipped
-//! loop, transports and protocols; only the driver is the simulator's. Waiting is free: an hour
-//! takes only as long as the events in it. The same seed gives the same trace, byte for byte.
+//! Each host runs an ordinary program (the function passed to [`run`](crate::run)) on the shipped
+//! loop, transports and protocols; only the driver is simulated. Waiting is free: an hour takes
+//! only as long as the events in it. The same seed gives the same trace, byte for byte.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,51 +42,56 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! Simulated hosts behave like Linux: the same scenes over real sockets and in the simulator give
-//! protocols the same callbacks. A [`Weather`] draws faults from the seed before the run, or a
+//! Simulated hosts behave like Linux: the same scene gives protocols the same callbacks over real
+//! sockets and in the simulator. A [`Weather`] draws faults from the seed before the run, or a
 //! program [plans](Sim::fault) them: partitions, resets, crashes, descriptor exhaustion and so on;
-//! see [`Fault`]. [`check`] runs a scenario with many seeds and reports a failure with its seed,
+//! see [`Fault`]. [`check`] runs a scenario with many seeds. It reports a failure with its seed,
 //! the shortest list of faults that still fails, and the last lines of the trace.
 //!
 //! # What every world checks, all the time
 //!
-//! `connection_made` comes first, `connection_lost` exactly once, nothing after it, and no callback
-//! runs inside another; a protocol receives what its peer wrote, in order: all of it before the end
-//! of the stream, a prefix when the connection fails; every byte counted as sent has reached the
-//! driver; time never goes backwards; every queue stays within its bound; no user code panics
-//! (unless [`allow_panics`](Sim::allow_panics)); and every failure of a Deferred is handled.
+//! These always hold, or the world fails:
 //!
-//! What passes through [layers](crate::layers) is compared above them, where both ends have layers of the
-//! same types, [transparent](crate::layers::Layer::is_transparent) ones aside, and no more than 4 MiB
-//! are on their way. Other ends have no stream in common, such as a relay of TLS that it does not speak:
-//! there only the callbacks and the counts of bytes are checked.
+//! - `connection_made` comes first and `connection_lost` exactly once, with nothing after it.
+//! - No callback runs inside another.
+//! - A protocol receives the bytes that its peer wrote, in order: all of them before the end of the
+//!   stream, or a prefix when the connection fails.
+//! - Every byte counted as sent has reached the driver.
+//! - Time never goes backwards.
+//! - Every queue stays within its bound.
+//! - No user code panics, unless [`allow_panics`](Sim::allow_panics) is set.
+//! - Every failure of a Deferred is handled.
 //!
-//! A program that stops itself, with [`Reactor::stop`](crate::Reactor::stop), leaves nothing for
-//! the shutdown to cut off: no port, connect, open connection, timed call or task. Leftovers are
-//! listed with the place that created them, as in [`testing::run`](crate::testing::run) (unless
-//! [`allow_leaks`](Sim::allow_leaks)). A server that a signal stops may have its ports open.
+//! Bytes that pass through [layers](crate::layers) are compared above the layers, if both ends have
+//! layers of the same types ([transparent](crate::layers::Layer::is_transparent) ones aside) and at
+//! most 4 MiB are in flight. Otherwise the two ends share no stream, as with a relay that cannot
+//! decrypt the TLS it forwards: then only the callbacks and the byte counts are checked.
 //!
-//! However a program ends, its loop and its system keep nothing of it: no connection, port, timed
-//! call, task, job, lookup or driver key. [`Sim::finish`] ends all programs and waits for the
-//! network to become quiet. A [`Trial`] counts Deferreds too, unless a program was killed: a real
-//! system would have freed that program's memory.
+//! A program that stops itself, with [`Reactor::stop`](crate::Reactor::stop), must leave nothing
+//! for the shutdown to cut off: no port, connect, open connection, timed call or task. Leftovers
+//! are listed with the place that created them, as in [`testing::run`](crate::testing::run), unless
+//! [`allow_leaks`](Sim::allow_leaks) is set. A server stopped by a signal may leave its ports open.
+//!
+//! However a program ends, its loop and its system must release everything: connections, ports,
+//! timed calls, tasks, jobs, lookups and driver keys. [`Sim::finish`] ends all programs and waits
+//! until the network is quiet. A [`Trial`] also counts Deferreds, unless a program was killed: a
+//! real system would have freed that program's memory.
 //!
 //! A world that does not end is given up after 100 million events or 5 minutes of real time; see
-//! [`set_event_limit`](Sim::set_event_limit) and
-//! [`set_real_time_limit`](Sim::set_real_time_limit).
+//! [`set_event_limit`](Sim::set_event_limit) and [`set_real_time_limit`](Sim::set_real_time_limit).
 //!
 //! # What a program must not do
 //!
-//! Take time, names or randomness from anywhere but its reactor, wait for another thread, or
-//! iterate over a `HashMap` where the order matters. [`check`] runs the first seed and each failure
-//! twice, and shows the first difference; [`check_determined`] runs each seed twice, and once more in
-//! another process.
+//! A program must take time, names and randomness only from its reactor, must not wait for another
+//! thread, and must not iterate over a `HashMap` if the order matters. [`check`] runs the first
+//! seed and each failure twice, and shows the first difference; [`check_determined`] runs each seed
+//! twice, and once more in another process.
 //!
-//! What a library takes from the system can come from the seed too: with the feature `trap`, on Linux, the C
-//! library's functions for time and entropy (`getrandom`, `clock_gettime` and their kin) are replaced in
-//! the whole program, and answer threads that simulate from the simulation, all others from the system.
-//! For test binaries. A world in a [thread of its own](Trial::run_apart) then has hash maps whose order is
-//! the seed's.
+//! Libraries can get the system's time and entropy from the seed too: with the feature `trap`, on
+//! Linux, the C library's functions for them (`getrandom`, `clock_gettime` and their kin) are
+//! replaced in the whole program. Simulating threads get the simulation's answers, all other
+//! threads the system's. The feature is for test binaries. In a world that runs in a [new
+//! thread](Trial::run_apart), hash maps then iterate in an order determined by the seed.
 
 mod capture;
 mod determined;
@@ -117,7 +122,7 @@ pub use world::{Notes, Sim};
 
 use std::time::Duration;
 
-/// Since 1970, when a world begins.
+/// The wall clock at the start of a world, as time since 1970.
 const FIRST_DAY: Duration = Duration::from_secs(1_700_000_000);
 
 /// Identifies a host of the [`Sim`] that created it; meaningless in any other.

@@ -1,4 +1,4 @@
-//! Programs that simulated programs start: [`Sim::program`], and the world's side of
+//! Child processes of simulated programs: [`Sim::program`], and the simulated side of
 //! [`Reactor::spawn_process`].
 
 use std::collections::BTreeMap;
@@ -18,10 +18,10 @@ use crate::driver::process::{
 use crate::driver::{Adopted, CloseMode};
 use crate::reactor::Reactor;
 
-/// What a program that can be started does: the `main` of the real one.
+/// The `main` function of a simulated program.
 pub(super) type Main = Rc<dyn Fn(&Program) -> Result<()>>;
 
-/// A program that was started by another one in the simulation: see [`Sim::program`].
+/// A running child process in the simulation; see [`Sim::program`].
 pub struct Program {
     reactor: Reactor,
     args: Vec<String>,
@@ -29,18 +29,18 @@ pub struct Program {
 }
 
 impl Program {
-    /// The reactor of its loop.
+    /// The reactor of the program's loop.
     pub fn reactor(&self) -> &Reactor {
         &self.reactor
     }
 
-    /// Its arguments, without its own name.
+    /// The arguments, without the program name.
     pub fn args(&self) -> &[String] {
         &self.args
     }
 
-    /// Stops its loop, and exits with this code when that has ended. A program that ends otherwise exits
-    /// with 0, or with 1 if its function or its run returns an error.
+    /// Stops the loop, and exits with this code once the loop has ended. Without this call the
+    /// program exits with 0, or with 1 if its function or its run returns an error.
     pub fn exit(&self, code: i32) {
         self.fate.code.set(code);
         self.reactor.stop();
@@ -54,17 +54,18 @@ impl fmt::Debug for Program {
 }
 
 impl Sim {
-    /// Adds a program, which the programs of hosts can start by this name, with or without a folder before
-    /// it: [`Reactor::spawn_process`], [`process_output`](Reactor::process_output) and the endpoint
-    /// `process:`. Its standard input and output are the endpoint `stdio:`, and its standard error is
-    /// `fd:2`, where the command has a pipe for it.
+    /// Registers a program that hosts' programs can start by this name, or by a path that ends with
+    /// it: with [`Reactor::spawn_process`], [`process_output`](Reactor::process_output) or the
+    /// endpoint `process:`. The child's standard input and output are the endpoint `stdio:`; its
+    /// standard error is `fd:2`, if the command has a pipe for it.
     ///
-    /// Each process is a host of its own beside its parent's, on the same machine: bytes between them take
-    /// no time, and crashes, pauses, partitions and changes of the clock concern both. It dies when the
-    /// parent's program ends, however that ends. SIGTERM and SIGINT stop its loop, and SIGKILL, SIGHUP and
-    /// SIGQUIT end it; other signals are errors. Users, directories, limits and the like have no meaning
-    /// here, and terminals and other descriptors are refused. Its input and output are one pipe: closing the
-    /// output closes both. What is written and nobody reads any more is dropped, without an error.
+    /// Each process is a separate host on its parent's machine: bytes between the two take no time,
+    /// and crashes, pauses, partitions and clock changes hit both. It dies when the parent's
+    /// program ends, for any reason. SIGTERM and SIGINT stop its loop, and SIGKILL, SIGHUP and
+    /// SIGQUIT kill it; other signals are errors. Users, directories, limits and the like have no
+    /// effect, and terminals and other descriptors are refused. Standard input and output are one
+    /// pipe: closing the output closes both. Bytes written after the reader has closed are dropped
+    /// without an error.
     ///
     /// ```
     /// use std::time::Duration;
@@ -106,7 +107,7 @@ impl Sim {
         self.kernel.borrow_mut().programs.insert(name.to_owned(), Rc::new(program));
     }
 
-    /// The function of a host that is a process.
+    /// The main function of a child process's host.
     pub(super) fn main_of(&self, host: u32) -> Option<impl Fn(&Reactor) -> Result<()> + 'static> {
         let kernel = self.kernel.borrow();
         let child = kernel.hosts[host as usize].child.as_ref()?;
@@ -117,7 +118,7 @@ impl Sim {
         })
     }
 
-    /// The program of a host has ended by itself, which is the end of a process.
+    /// Records the exit of a process whose program ended without being killed.
     pub(super) fn note_exit(&self, host: u32, is_well: bool) {
         let fate = self.kernel.borrow().fate(host);
         if let Some(fate) = fate {
@@ -127,7 +128,7 @@ impl Sim {
     }
 }
 
-/// One end of a pipe of a process, until its driver takes it.
+/// One end of a process's pipe, until its driver takes it.
 struct Joined {
     system: System,
     end: Option<EndId>,
@@ -146,7 +147,7 @@ fn adopted(system: &System, end: EndId, name: &Address) -> Adopted {
     Adopted::new(name.clone(), name.clone(), joined)
 }
 
-/// The end of a pipe that was adopted in this system.
+/// Takes the pipe end that was adopted in this system.
 pub(super) fn end_of(adopted: Adopted, system: &System) -> io::Result<EndId> {
     let foreign =
         || io::Error::new(io::ErrorKind::InvalidInput, "a pipe of another driver's world");
@@ -157,7 +158,7 @@ pub(super) fn end_of(adopted: Adopted, system: &System) -> io::Result<EndId> {
     joined.end.take().ok_or_else(foreign)
 }
 
-/// Starts a program as a child of this system's.
+/// Starts a program as a child of this system's program.
 pub(super) fn spawn(system: &System, command: &Command) -> io::Result<Spawned> {
     let has_stderr = command.has_simulated_pipes()?;
     let name = Address::Pipe(format!("process:{command}").into());
@@ -172,7 +173,7 @@ pub(super) fn spawn(system: &System, command: &Command) -> io::Result<Spawned> {
     Ok(Spawned { pipes, is_joined: true, terminal: None, child: ChildProcess::of_world(child) })
 }
 
-/// The standard descriptor of this system's program, of which one is the input and output.
+/// A standard descriptor of this system's program; 0 and 1 are the same pipe.
 pub(super) fn inherited(system: &System, number: i32) -> io::Result<Adopted> {
     let mut kernel = system.running()?;
     let child = kernel.hosts[system.host as usize].child.as_mut();
@@ -188,9 +189,9 @@ pub(super) fn inherited(system: &System, number: i32) -> io::Result<Adopted> {
     Ok(adopted(system, end, &Address::Pipe(name.into())))
 }
 
-/// A process, as its parent's program has it.
+/// A child process, as seen by its parent's program.
 struct Simulated {
-    /// The parent's.
+    /// The parent's system.
     system: System,
     host: u32,
     fate: Rc<Fate>,

@@ -1,5 +1,5 @@
-//! Randomness from a seed: each source has its own PRNG [`Stream`], so that draws from one never
-//! affect another.
+//! Seeded randomness: each source has its own PRNG [`Stream`], so that draws from one never affect
+//! another.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(super) fn fold_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
     fold(fold(hash, u64::from_le_bytes(last)), bytes.len() as u64)
 }
 
-/// What a stream is for; the first part of its key.
+/// The purpose of a stream; the first part of its key.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
     /// One direction of a connection.
@@ -43,13 +43,13 @@ pub(super) enum Purpose {
     Weather,
     /// The initial state of a host.
     Birth,
-    /// Which connections a [`Fault::Reset`](super::Fault::Reset) hits.
+    /// The connections hit by a [`Fault::Reset`](super::Fault::Reset).
     Victims,
     /// Datagrams between two hosts.
     Datagrams,
-    /// The order of what may come in any order.
+    /// The order of simultaneous timed calls and woken tasks.
     Order,
-    /// What is heard instead of the system's entropy.
+    /// The replacement for the system's entropy.
     Entropy,
 }
 
@@ -64,13 +64,13 @@ impl Stream {
         mix(self.0)
     }
 
-    /// A number below `n`, or 0 where `n` is 0.
+    /// A number below `n`, or 0 if `n` is 0.
     pub(super) fn below(&mut self, n: u64) -> u64 {
         // Multiply-shift: the high half of the product is close to uniform.
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    /// A number from `least` to `most`, both included.
+    /// A number from `least` to `most`, inclusive.
     pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most.saturating_sub(least).saturating_add(1))
     }
@@ -85,9 +85,9 @@ impl Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Latency {
-    /// Always this.
+    /// Always this latency.
     Constant(Duration),
-    /// Evenly between the two.
+    /// Uniformly distributed between the two.
     Uniform(Duration, Duration),
     /// Half are at most `usual`; a quarter exceed twice `usual`, an eighth four times, and so on up
     /// to `most`.

@@ -1,4 +1,4 @@
-//! Sockets that the test controls directly: streams, listeners and datagram sockets. They are meant
+//! Sockets controlled directly by the test: streams, listeners and datagram sockets. They are meant
 //! for hosts without a program; on a host with one they close when the program ends.
 
 use std::cell::RefCell;
@@ -15,8 +15,8 @@ use crate::address::Address;
 use crate::driver::{CloseMode, DatagramOptions, ListenOptions};
 
 impl Sim {
-    /// Starts a connect from this host. It completes as the world runs, and then
-    /// [`is_open`](Socket::is_open) is true.
+    /// Starts a connect from this host. It proceeds as the world runs; once connected,
+    /// [`is_open`](Socket::is_open) returns true.
     ///
     /// # Errors
     ///
@@ -26,7 +26,7 @@ impl Sim {
         Ok(Socket { kernel: self.kernel.clone(), end })
     }
 
-    /// Listens on this host, for the test to accept from.
+    /// Listens on this host; the test accepts the connections.
     ///
     /// # Errors
     ///
@@ -57,17 +57,17 @@ impl Sim {
     }
 }
 
-/// A listening socket that the test controls. Closed on drop.
+/// A listening socket controlled by the test. Closed on drop.
 pub struct Listening {
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
-    /// Tells it from sockets that the host opened after a restart.
+    /// Distinguishes it from sockets opened by the host after a restart.
     boot: u32,
     address: Address,
 }
 
 impl Listening {
-    /// The address it listens on.
+    /// The local address.
     pub fn address(&self) -> Address {
         self.address.clone()
     }
@@ -103,12 +103,12 @@ impl Socket {
         self.kernel.borrow_mut().end(self.end).is_some_and(|end| end.stage == Stage::Open)
     }
 
-    /// Sends as many bytes as fit in the send buffer, and returns how many.
+    /// Sends as many bytes as fit in the send buffer, and returns the count.
     ///
     /// # Errors
     ///
-    /// `ConnectionReset` when the connection is broken, `BrokenPipe` after [`fin`](Self::fin) or
-    /// [`close`](Self::close), `NotConnected` when the connection no longer exists.
+    /// `ConnectionReset` if the connection is broken, `BrokenPipe` after [`fin`](Self::fin) or
+    /// [`close`](Self::close), `NotConnected` if the connection no longer exists.
     pub fn push(&self, data: &[u8]) -> io::Result<usize> {
         self.kernel.borrow_mut().send(self.end, data)
     }
@@ -139,7 +139,7 @@ impl Socket {
         self.kernel.borrow_mut().close(self.end, CloseMode::Reset);
     }
 
-    /// The peer's FIN has arrived, and every byte before it was taken.
+    /// Whether the peer's FIN has arrived and every byte before it was taken.
     pub fn saw_fin(&self) -> bool {
         let mut kernel = self.kernel.borrow_mut();
         let end = kernel.end(self.end);
@@ -169,7 +169,7 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// A datagram socket that the test controls. Closed on drop.
+/// A datagram socket controlled by the test. Closed on drop.
 pub struct Datagrams {
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
@@ -187,7 +187,7 @@ impl Datagrams {
     ///
     /// # Errors
     ///
-    /// `NotConnected` when the socket is gone: the host crashed, or its program was killed.
+    /// `NotConnected` if the socket no longer exists: the host crashed, or its program was killed.
     pub fn send_to(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         let to = (Some(&Address::udp(to)), None);
         self.kernel.borrow_mut().send_datagram(self.host, &self.address, to, bytes)
@@ -214,12 +214,12 @@ impl fmt::Debug for Datagrams {
     }
 }
 
-/// Runs the world until this host's loop has an event, or until this time; the wait of a loop that
-/// runs the world itself.
+/// Runs the world until this host's loop has an event, or until the time `until`. This is the wait
+/// of a loop that runs the world itself.
 ///
 /// # Errors
 ///
-/// `WouldBlock` when nothing can ever happen.
+/// `WouldBlock` if no event can ever happen.
 pub(super) fn turn_the_world(
     kernel: &RefCell<Kernel>,
     host: u32,
@@ -231,7 +231,7 @@ pub(super) fn turn_the_world(
             let rung = !kernel.bells.take().is_empty();
             (kernel.now, kernel.next_at(), rung || kernel.hosts[host as usize].has_news())
         };
-        // Every event due now is processed before the loop sees any of them.
+        // Process every event that is due now before the loop sees any of them.
         if next.is_none_or(|at| at > now) && (news || until.is_some_and(|until| until <= now)) {
             return Ok(());
         }

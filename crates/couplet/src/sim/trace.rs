@@ -1,5 +1,5 @@
 //! The trace of a world: its events, in order. Every record is folded into a hash; the most recent
-//! ones are kept for failure reports, and all of them on request.
+//! are kept for failure reports, and all of them on request.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,11 +7,11 @@ use std::fmt;
 use super::random::{fold, fold_bytes};
 use crate::address::Address;
 
-/// Records always kept.
+/// Number of records always kept.
 const RECENT: usize = 200;
 
 /// Names a connection in a trace: its client's host and that host's connect counter. Unlike keys
-/// and ids, the same in every run of a seed.
+/// and ids, it is the same in every run of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Label {
     pub(super) client: u32,
@@ -42,7 +42,7 @@ pub(super) enum What {
     Resumed(Label),
     Secure(Label),
     Lost(Label, String),
-    /// A datagram, named by its sender's host and that host's count of datagrams.
+    /// A datagram, named by its sender's host and that host's datagram counter.
     Datagram(Label, Fate),
     Name(String),
     Job,
@@ -75,7 +75,7 @@ pub(super) enum Fate {
     Unread,
     /// A program receives it: its length and its hash.
     Received(usize, u64),
-    /// Its sender learns that no socket receives it.
+    /// Its sender gets an error because no socket receives it.
     Refused,
 }
 
@@ -124,13 +124,13 @@ impl Trace {
         fold(self.hash, self.count)
     }
 
-    /// How many records were dropped, and the ones kept.
+    /// The number of dropped records, and the kept ones.
     pub(super) fn kept(&self) -> (u64, &VecDeque<Record>) {
         (self.count - self.kept.len() as u64, &self.kept)
     }
 }
 
-/// Most addresses are of TCP: it need not be said.
+/// Omits the kind of a TCP address: most addresses are TCP.
 fn short(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.to_string(),

@@ -1,5 +1,5 @@
-//! What a thread that simulates hears when it asks the system for time or entropy: with the feature
-//! `trap`, where `couplet_os::trap` sees that, the simulation's answer; otherwise the system's.
+//! The source of time and entropy for a simulating thread. With the feature `trap`, calls that
+//! `couplet_os::trap` intercepts are answered by the simulation, all others by the system.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,14 +8,14 @@ use std::time::Instant;
 use super::kernel::Kernel;
 use super::random::{Purpose, Stream};
 
-/// Who answers.
+/// The source of the answers.
 #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
 pub(super) enum Source {
-    /// The system, for a moment.
+    /// The system, temporarily.
     System,
-    /// A world that is not there yet: its clock stands at the beginning.
+    /// A world that is being created: its clock stands at the start.
     Before(RefCell<Stream>),
-    /// A world, and the host whose turn it is.
+    /// A world, and the host that is running, if any.
     World(Rc<RefCell<Kernel>>, Option<u32>),
 }
 
@@ -25,7 +25,7 @@ impl Source {
     }
 }
 
-/// The instant that the clocks of every world count from.
+/// The instant from which the clocks of every world count.
 pub(super) fn epoch() -> Instant {
     let _here = enter(Source::before(0));
     #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
@@ -52,7 +52,7 @@ mod here {
         static SOURCE: RefCell<Source> = const { RefCell::new(Source::System) };
     }
 
-    /// Until the result is dropped.
+    /// Sets the thread's source until the result is dropped.
     pub(in crate::sim) fn enter(source: Source) -> impl Sized {
         struct Leave(Source);
         impl Drop for Leave {
@@ -65,7 +65,8 @@ mod here {
         Leave(SOURCE.with(|current| current.replace(source)))
     }
 
-    /// What the source answers; `None` while the thread ends, and where the kernel itself would ask.
+    /// The source's answer. `None` means the system's: for `Source::System`, while the thread ends,
+    /// and while the simulated kernel is borrowed.
     fn answer<T>(ask: impl FnOnce(&Source) -> Option<T>) -> Option<T> {
         SOURCE.try_with(|source| ask(&*source.try_borrow().ok()?)).ok()?
     }

@@ -13,7 +13,7 @@ use crate::panics::panic_text;
 
 /// Trace lines in a failure's text.
 const AROUND: usize = 40;
-/// The most runs that the search for the shortest list of faults takes.
+/// Maximum runs in the search for the shortest list of faults.
 const RUNS: usize = 300;
 
 /// An invariant of a world was violated.
@@ -23,7 +23,7 @@ const RUNS: usize = 300;
 pub struct Broken {
     /// The violated invariant.
     pub text: String,
-    /// When, since the world began.
+    /// Time of the violation since the world began.
     pub at: Duration,
 }
 
@@ -38,7 +38,7 @@ pub struct Trial {
     pub seed: u64,
     /// The weather.
     pub weather: Weather,
-    /// Keep the whole trace.
+    /// Whether the whole trace is kept.
     pub whole_trace: bool,
     keep: Option<Vec<usize>>,
 }
@@ -47,23 +47,23 @@ pub struct Trial {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The failure, if there was one.
+    /// The failure, if the run failed.
     pub failure: Option<String>,
     /// A hash of every event, in order.
     pub hash: u64,
-    /// How many events happened.
+    /// Number of events.
     pub events: u64,
     /// Virtual time at the end of the run.
     pub elapsed: Duration,
     /// Descriptions of the faults.
     pub faults: Vec<String>,
-    /// The trace's last lines after a failure, or all of them if the whole trace was kept.
+    /// The last lines of the trace after a failure, or the whole trace if it was kept.
     pub trace: Vec<String>,
-    /// How many faults the weather drew.
+    /// Number of faults drawn by the weather.
     drawn: usize,
-    /// How many faults the scenario added.
+    /// Number of faults added by the scenario.
     by_hand: usize,
-    /// The world was given up at a limit, not known to fail otherwise.
+    /// The world was given up at a limit, and did not fail before that.
     given_up: bool,
 }
 
@@ -114,7 +114,7 @@ impl Trial {
         if self.whole_trace || report.failure.is_some() {
             report.trace = sim.trace_lines();
         }
-        // A killed program's Deferreds are no leak: its system would have freed them.
+        // The Deferreds of a killed program are not leaked: a real system would have freed them.
         let killed = sim.has_killed();
         drop(sim);
         let left = crate::defer::alive().saturating_sub(alive);
@@ -125,7 +125,7 @@ impl Trial {
     }
 
     /// Runs the scenario. On failure, reruns it with fewer and fewer faults, and once more to check
-    /// that it is deterministic.
+    /// for determinism.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl Trial {
         }
     }
 
-    /// Runs the scenario again and compares the result with an earlier one.
+    /// Runs the scenario again and compares its hash with an earlier report's.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Trial {
         Err(self.difference("two runs", &first, &second))
     }
 
-    /// A description of the first difference between the traces of two runs.
+    /// Describes the first difference between the traces of two runs.
     pub(super) fn difference(&self, runs: &str, first: &[String], second: &[String]) -> String {
         let mut text = format!(
             "seed {}, weather {}: {runs} differ, so something takes randomness or order from \
@@ -174,14 +174,14 @@ impl Trial {
         text + &format!("  first:  {}\n  second: {}", line(first), line(second))
     }
 
-    /// How many of the weather's faults are enough for a failure, and the report of a run with only
-    /// those. `None` if the failure does not recur, or the world was given up.
+    /// The number of the weather's faults that suffice for a failure, and the report of a run with
+    /// only those. `None` if the failure does not recur or the world was given up.
     fn shortened(
         &self,
         report: &Report,
         scenario: &dyn Fn(&mut Sim) -> Result<()>,
     ) -> (Option<usize>, Option<Report>) {
-        // Every one of many runs would use up the whole limit.
+        // Each of many runs would use up the whole limit.
         if report.given_up {
             return (None, None);
         }
@@ -204,7 +204,7 @@ impl Trial {
 
     fn explain(&self, report: &Report, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> String {
         let (keep, short) = self.shortened(report, scenario);
-        // A failure that does not recur is shown in full.
+        // If the failure does not recur, show the original one in full.
         let shown = short.as_ref().unwrap_or(report);
         let mut text = format!("seed {}, weather {}: ", self.seed, self.weather);
         text += shown.failure.as_deref().unwrap_or_default();
@@ -226,7 +226,7 @@ impl Trial {
     }
 }
 
-/// One line on how many faults the failure takes.
+/// One line on the number of faults that the failure needs.
 fn enough(keep: Option<usize>, report: &Report) -> String {
     let weather = match (report.drawn, keep) {
         (0, _) => "the weather drew no faults".to_owned(),
@@ -245,8 +245,8 @@ fn enough(keep: Option<usize>, report: &Report) -> String {
     }
 }
 
-/// The shortest list of indexes below `all` that still fails, found by leaving out halves, then
-/// smaller parts, then single ones (delta debugging).
+/// The shortest list of indexes below `all` that still fails. Found by leaving out halves, then
+/// smaller parts, then single indexes (delta debugging).
 fn shortest(all: usize, fails: impl Fn(&[usize]) -> bool) -> Vec<usize> {
     let mut keep: Vec<usize> = (0..all).collect();
     let mut runs = 0;
@@ -264,9 +264,9 @@ fn shortest(all: usize, fails: impl Fn(&[usize]) -> bool) -> Vec<usize> {
     keep
 }
 
-/// Runs a scenario with each of the seeds, and the first one twice. For tests.
+/// Runs a scenario with each seed, and the first seed twice. For tests.
 ///
-/// With `COUPLET_SEED` in the environment, runs only that seed, to replay a failure.
+/// If `COUPLET_SEED` is set in the environment, runs only that seed, to replay a failure.
 ///
 /// ```
 /// use std::time::Duration;
@@ -284,7 +284,7 @@ fn shortest(all: usize, fails: impl Fn(&[usize]) -> bool) -> Vec<usize> {
 ///
 /// # Panics
 ///
-/// With a report, at the first seed that fails.
+/// Panics with a report at the first seed that fails.
 pub fn check(
     seeds: impl IntoIterator<Item = u64>,
     weather: Weather,

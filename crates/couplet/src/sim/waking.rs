@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-/// The hosts woken and not collected yet.
+/// The hosts woken and not yet collected.
 #[derive(Default)]
 pub(super) struct Bells {
     any: AtomicBool,

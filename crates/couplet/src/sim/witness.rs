@@ -1,6 +1,6 @@
-//! Wraps every protocol of a world and checks that its callbacks follow the contract and that it
-//! receives what its peer wrote: above its layers where both ends have the same ones, and the counts of
-//! bytes alone where they can't be compared (`kernel/stream/above.rs`).
+//! Wraps every protocol of a world. Checks that its callbacks follow the contract, and that it
+//! receives the bytes that its peer wrote. The bytes are compared above the layers if both ends
+//! have the same layers; otherwise only byte counts are checked (`kernel/stream/above.rs`).
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -21,15 +21,15 @@ struct Watched {
     host: u32,
     end: EndId,
     label: Label,
-    /// The boot of the host whose program owns it.
+    /// The boot of the host whose program owns the protocol.
     boot: u32,
     made: bool,
     lost: bool,
-    /// Bytes that an upgrade gives to this protocol, and that were given to the one before.
+    /// Bytes redelivered to this protocol by an upgrade: its predecessor has already received them.
     again: usize,
 }
 
-/// Wraps the protocol of one of this host's connections.
+/// Wraps the protocol of a connection of this host.
 pub(super) fn watch(
     kernel: &Rc<RefCell<Kernel>>,
     host: u32,
@@ -54,7 +54,7 @@ impl Watched {
         Watched { inner, kernel, host, end, label, boot, made: false, lost: false, again: 0 }
     }
 
-    /// Checks the invariants, records the callback in the trace, then makes it.
+    /// Checks the invariants, records the callback in the trace, then calls `call`.
     fn call(
         &mut self,
         what: What,
@@ -69,7 +69,7 @@ impl Watched {
             kernel.note(self.host, what);
             kernel.hosts[self.host as usize].in_callback = true;
         }
-        // A panic unwinds into the loop and must not leave `in_callback` set.
+        // A panic unwinds into the loop, and must not leave `in_callback` set.
         struct ClearInCallback<'a>(&'a RefCell<Kernel>, u32);
         impl Drop for ClearInCallback<'_> {
             fn drop(&mut self) {
@@ -112,7 +112,8 @@ impl Watched {
 }
 
 impl Drop for Watched {
-    /// A protocol that was made must have been lost, unless a crash or a kill ended its program.
+    /// A protocol that got `connection_made` must also have got `connection_lost`, unless a crash
+    /// or a kill ended its program.
     fn drop(&mut self) {
         let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
         let still_running = kernel.hosts[self.host as usize].boot == self.boot;
@@ -142,7 +143,7 @@ impl Protocol for Watched {
         self.call(what, transport, |inner, transport| inner.data_received(transport, data));
     }
 
-    /// The simulator passes no descriptors.
+    /// Not checked: the simulator passes no descriptors.
     #[cfg(unix)]
     fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
         self.inner.descriptor_received(transport, descriptor);
@@ -183,7 +184,7 @@ impl Protocol for Watched {
         self.inner.find(wanted)
     }
 
-    /// The next one is watched anew, and this one owes nothing more.
+    /// Wraps the next protocol in a new witness; this one need not see `connection_lost` any more.
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         let inner = self.inner.upgraded(next, unread);
         self.made = false;
@@ -204,7 +205,7 @@ mod tests {
     use crate::sim::{Host, Sim};
     use std::time::Duration;
 
-    /// Keeps its transport and does nothing else.
+    /// Keeps its transport and ignores everything else.
     struct Quiet(Rc<RefCell<Option<Transport>>>);
     impl Protocol for Quiet {
         fn connection_made(&mut self, transport: &Transport) {
@@ -213,8 +214,8 @@ mod tests {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     }
 
-    /// Makes a connection, lets `act` do what a broken loop would, and returns the violation that
-    /// the world reports.
+    /// Makes a connection, runs `act`, which imitates a broken loop, and returns the reported
+    /// violation.
     fn broken(act: impl FnOnce(&mut Watched, &Transport)) -> String {
         let mut sim = Sim::new(1);
         let client = sim.host("client", |_| Ok(()));
@@ -268,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_callback_inside_another_is_noticed() {
-        /// Calls another protocol of its host from inside its own callback.
+        /// Calls another protocol of its host from its own callback.
         struct Reenters(Watched);
         impl Protocol for Reenters {
             fn data_received(&mut self, _: &Transport, _: &[u8]) {}

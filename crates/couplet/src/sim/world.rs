@@ -19,9 +19,10 @@ use crate::driver::{Driver, Signal};
 use crate::panics::keep_panics;
 use crate::reactor::{Loop, LoopOptions, Reactor, numbered};
 
-/// How much virtual time [`Sim::finish`] gives programs to end.
+/// Virtual time that [`Sim::finish`] allows programs to end.
 const END: Duration = Duration::from_secs(120);
-/// How long it gives the network to become quiet: longer than any timeout of a system.
+/// Virtual time that [`Sim::finish`] allows the network to become quiet: longer than any system
+/// timeout.
 const QUIET: Duration = Duration::from_secs(3600);
 
 /// A world of hosts in virtual time.
@@ -36,7 +37,7 @@ pub struct Sim {
     /// Every fault drawn; `keep` indexes into it.
     drawn: Vec<Planned>,
     draws: u64,
-    /// Indexes of the kernel's faults that were added by hand.
+    /// Indexes of the kernel's faults added by hand.
     by_hand: Vec<usize>,
     limits: Limits,
     killed: bool,
@@ -44,7 +45,7 @@ pub struct Sim {
     unhandled: Rc<RefCell<Vec<String>>>,
     /// Panics of user code do not fail the world.
     may_panic: bool,
-    /// Programs that stop themselves may leave things for the shutdown to cut off.
+    /// Programs that stop themselves may leave resources for the shutdown to cut off.
     may_leak: bool,
 }
 
@@ -55,9 +56,9 @@ struct Running {
     program: Option<Program>,
     l: Option<Loop>,
     started: bool,
-    /// It has been started at least once.
+    /// The program was started at least once.
     ran: bool,
-    /// It brings a runtime of tokio.
+    /// The program runs in a tokio runtime.
     #[cfg(feature = "sim-tokio")]
     has_tokio: bool,
 }
@@ -92,12 +93,12 @@ impl Sim {
         self.kernel.borrow().seed
     }
 
-    /// Shuffles, by this seed and that of the world, what a program must not rely on: the order of its
-    /// timed calls that have one deadline, and of its tasks that are woken in one turn. To find bugs of
-    /// order, try many seeds. Without it these come in the order of the requests (contract 88), so that
-    /// a seed of the world is one interleaving.
+    /// Shuffles orders that a program must not rely on, by this seed and the world's: the order of
+    /// timed calls with the same deadline, and of tasks woken in one turn. To find ordering bugs,
+    /// try many seeds. Without shuffling, these run in the order of the requests (contract 88), so
+    /// that a seed of the world is one interleaving.
     ///
-    /// Concerns programs that start after this call.
+    /// Affects programs that start after this call.
     ///
     /// ```
     /// use couplet::sim::Sim;
@@ -128,9 +129,9 @@ impl Sim {
 
     // Hosts.
 
-    /// Adds a host that runs this program: from the next time the world runs, and again after each
-    /// crash. All hosts can resolve its name. A program that fails on its first start breaks the
-    /// world; one that fails to restart after a fault is retried every second.
+    /// Adds a host that runs this program, starting the next time the world runs, and again after
+    /// each crash. All hosts can resolve its name. A program that fails on its first start breaks
+    /// the world; a failed restart after a fault is retried every second.
     pub fn host(&mut self, name: &str, program: impl Fn(&Reactor) -> Result<()> + 'static) -> Host {
         let host = Host(self.kernel.borrow_mut().add_host(name));
         self.programs.push(Running {
@@ -144,19 +145,19 @@ impl Sim {
         host
     }
 
-    /// [`host`](Self::host) for a program that uses tokio: `tokio::spawn`, `tokio::time` and
-    /// `tokio::sync` work, and time is virtual for them too. Its sockets do not: connections are
-    /// Couplet's.
+    /// Like [`host`](Self::host), for a program that uses tokio: `tokio::spawn`, `tokio::time` and
+    /// `tokio::sync` work, in virtual time. tokio's sockets do not; use Couplet's connections.
     ///
-    /// Tasks of tokio run, and its timers fire, at whole milliseconds. A crash drops them with the program.
-    /// What tokio decides by chance (the order in a `tokio::select!` that is not `biased`, who of many
-    /// receivers of a `watch` is woken first) comes from the seed if the program is built with
-    /// `--cfg tokio_unstable`, in `RUSTFLAGS` or as `build.rustflags` in `.cargo/config.toml`. tokio takes no
-    /// seed otherwise, and counts the runtimes of the process.
+    /// tokio's tasks run, and its timers fire, at whole milliseconds. A crash drops them with the
+    /// program. tokio's random choices (the order in a `tokio::select!` that is not `biased`, the
+    /// receiver of a `watch` that is woken first) come from the seed if the program is built with
+    /// `--cfg tokio_unstable`, in `RUSTFLAGS` or as `build.rustflags` in `.cargo/config.toml`.
+    /// Otherwise tokio takes no seed, and its choices depend on the number of runtimes created in
+    /// the process.
     ///
     /// # Panics
     ///
-    /// The world does when it runs inside of another runtime of tokio.
+    /// The world panics if it runs inside another tokio runtime.
     #[cfg(feature = "sim-tokio")]
     pub fn host_with_tokio(
         &mut self,
@@ -168,15 +169,15 @@ impl Sim {
         host
     }
 
-    /// Adds a host without a program: for [`socket`](Self::socket)s and
-    /// [`datagrams`](Self::datagrams) that the test controls, or for a [`driver`](Self::driver).
+    /// Adds a host without a program, for [`socket`](Self::socket)s and
+    /// [`datagrams`](Self::datagrams) controlled by the test, or for a [`driver`](Self::driver).
     pub fn bare_host(&mut self, name: &str) -> Host {
         let host = self.host(name, |_| Ok(()));
         self.programs[host.0 as usize].program = None;
         host
     }
 
-    /// The hosts, in the order they were added.
+    /// The hosts, in the order of their creation.
     pub fn hosts(&self) -> Vec<Host> {
         (0..self.programs.len() as u32).map(Host).collect()
     }
@@ -196,21 +197,21 @@ impl Sim {
         self.kernel.borrow().hosts[host.0 as usize].v6.into()
     }
 
-    /// Sets what a name means from now on, on all hosts: these addresses, in the order in which the
-    /// resolver gives them. Addresses that no host has answer nobody; without addresses the name
-    /// exists, but leads nowhere. [`Fault::SlowNames`] delays the answer.
+    /// Changes the addresses that a name resolves to on all hosts; lookups return them in this
+    /// order. Connects to an unassigned address get no answer. A name without addresses exists but
+    /// resolves to nothing. [`Fault::SlowNames`] delays the answer.
     pub fn set_name(&mut self, name: &str, addresses: &[IpAddr]) {
         self.kernel.borrow_mut().names.insert(name.to_owned(), addresses.to_vec());
     }
 
-    /// This host's time of day. The seed sets the clocks of hosts up to a quarter of an hour apart,
-    /// and [faults](Fault) change them.
+    /// The host's time of day. The seed sets hosts' clocks up to a quarter of an hour apart, and
+    /// [faults](Fault) change them.
     pub fn wall_clock(&self, host: Host) -> SystemTime {
         let kernel = self.kernel.borrow();
         kernel.hosts[host.0 as usize].wall_clock(kernel.now)
     }
 
-    /// True while the host's program is running.
+    /// Whether the host's program is running.
     pub fn is_running(&self, host: Host) -> bool {
         self.kernel.borrow().hosts[host.0 as usize].runs
     }
@@ -227,7 +228,7 @@ impl Sim {
 
     // The network.
 
-    /// Sets the link between all hosts that have no [link of their own](Self::set_link).
+    /// Sets the link between all hosts without a [specific link](Self::set_link).
     pub fn set_default_link(&mut self, link: Link) {
         self.kernel.borrow_mut().link = link;
     }
@@ -237,14 +238,14 @@ impl Sim {
         self.kernel.borrow_mut().set_link(a, b, link);
     }
 
-    /// Limits how fast a host sends, in bytes per second. `None`, the default, sets no limit.
+    /// Limits a host's sending rate, in bytes per second. `None`, the default, sets no limit.
     pub fn set_bandwidth(&mut self, host: Host, bytes: Option<u64>) {
         self.kernel.borrow_mut().hosts[host.0 as usize].bandwidth = bytes.map(|n| n.max(1));
     }
 
-    /// Sets the socket buffers, in bytes, of connections made from now on, for each direction:
-    /// `send` holds bytes until they are acknowledged, `receive` until they are read. The default
-    /// is 128 KiB each.
+    /// Sets the socket buffer sizes of new connections, in bytes and for each direction: `send`
+    /// holds bytes until they are acknowledged, `receive` until they are read. The default is 128
+    /// KiB each.
     pub fn set_buffers(&mut self, send: usize, receive: usize) {
         let buffers = Buffers { send: send.max(1), receive: receive.max(1) };
         self.kernel.borrow_mut().buffers = buffers;
@@ -256,50 +257,51 @@ impl Sim {
         self.may_panic = true;
     }
 
-    /// Lets programs stop themselves and leave ports, connections, timed calls and tasks for the
-    /// shutdown to cut off. By default each of these breaks the world.
+    /// Lets programs stop themselves with ports, connections, timed calls and tasks still open, for
+    /// the shutdown to cut off. By default each of these breaks the world.
     pub fn allow_leaks(&mut self) {
         self.may_leak = true;
     }
 
     // Limits.
 
-    /// Sets how many events this world may process in total before it is given up, and breaks: 100
-    /// million by default, `None` for no limit. A program can keep the shipped loop busy for ever.
+    /// Limits the total number of events in this world; after that the world is given up, and
+    /// breaks. 100 million by default, `None` for no limit. A program can keep the shipped loop
+    /// busy forever.
     pub fn set_event_limit(&mut self, events: Option<u64>) {
         self.limits.events = events;
     }
 
-    /// Sets how much real time this world may spend running, in total, before it is given up, and
-    /// breaks: 5 minutes by default, `None` for no limit. Checked between events: a callback that
-    /// never returns is not interrupted.
+    /// Limits the total real time that this world may run; after that the world is given up, and
+    /// breaks. 5 minutes by default, `None` for no limit. The limit is checked between events: a
+    /// callback that never returns is not interrupted.
     pub fn set_real_time_limit(&mut self, time: Option<Duration>) {
         self.limits.real_time = time;
     }
 
-    /// True when the world was given up at one of its limits.
+    /// Whether the world was given up at one of its limits.
     pub(super) fn was_given_up(&self) -> bool {
         self.limits.reached
     }
 
     // Faults.
 
-    /// Plans a fault: when it begins, counted from the start of the world, and how long it lasts.
+    /// Plans a fault at `at`, counted from the start of the world, for the duration `lasts`.
     pub fn fault(&mut self, at: Duration, lasts: Duration, fault: Fault) {
         let mut kernel = self.kernel.borrow_mut();
         self.by_hand.push(kernel.faults.len());
         kernel.plan(Planned { at, lasts, fault });
     }
 
-    /// Draws the weather's faults for the hosts added so far. All begin from now on and
-    /// are over within this time. [`Weather::Calm`] draws none.
+    /// Draws the weather's faults for the hosts added so far. All of them begin and end within this
+    /// time, counted from now. [`Weather::Calm`] draws none.
     pub fn draw_faults(&mut self, within: Duration) {
         let hosts = self.programs.len() as u32;
         self.draw_faults_for(within, &(0..hosts).map(Host).collect::<Vec<_>>());
     }
 
-    /// [`draw_faults`](Self::draw_faults) for some of the hosts; the others take part only as the
-    /// other side of a partition.
+    /// Like [`draw_faults`](Self::draw_faults), for some of the hosts; the others take part only as
+    /// the other side of a partition.
     pub fn draw_faults_for(&mut self, within: Duration, hosts: &[Host]) {
         self.draws += 1;
         let now = self.elapsed();
@@ -323,17 +325,17 @@ impl Sim {
         self.kernel.borrow().faults.clone()
     }
 
-    /// How many faults were added by hand.
+    /// Number of faults added by hand.
     pub(super) fn by_hand(&self) -> usize {
         self.by_hand.len()
     }
 
-    /// How many faults the weather drew, kept or not.
+    /// Number of faults drawn by the weather, kept or not.
     pub(super) fn drawn(&self) -> usize {
         self.drawn.len()
     }
 
-    /// True when a crash or a kill has ended a program.
+    /// Whether a crash or a kill has ended a program.
     pub(super) fn has_killed(&self) -> bool {
         self.killed
     }
@@ -350,7 +352,7 @@ impl Sim {
         Duration::from_nanos(self.kernel.borrow().now)
     }
 
-    /// How many events have happened: packets, acknowledgements, turns, answers, faults.
+    /// Number of events so far: packets, acknowledgements, turns, answers, faults.
     pub fn events(&self) -> u64 {
         self.kernel.borrow().events
     }
@@ -359,17 +361,18 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// [`Broken`] when an invariant is violated; time stands still from then on.
+    /// [`Broken`] if an invariant is violated or a limit is reached; time stands still from then
+    /// on.
     pub fn run_for(&mut self, time: Duration) -> Result<()> {
         self.run_until(time, |_| false).map(|_| ())
     }
 
-    /// Lets time pass until `done`, checked after each event, returns true; at most this long.
-    /// Returns whether it did.
+    /// Lets time pass until `done` returns true, but at most this long. `done` is called after each
+    /// event. Returns whether it returned true.
     ///
     /// # Errors
     ///
-    /// [`Broken`] when an invariant is violated or a limit is reached
+    /// [`Broken`] if an invariant is violated or a limit is reached
     /// ([`set_event_limit`](Self::set_event_limit)); time stands still from then on.
     pub fn run_until(&mut self, at_most: Duration, done: impl FnMut(&Sim) -> bool) -> Result<bool> {
         let _world = trapped::enter(Source::World(self.kernel.clone(), None));
@@ -384,7 +387,7 @@ impl Sim {
         let _reporter = self.capture_unhandled();
         let _silence = crate::events::print_nothing();
         self.start_programs();
-        // What was recorded by handles outside of any turn.
+        // Apply requests recorded by handles outside any turn.
         self.after_event();
         loop {
             self.check()?;
@@ -409,12 +412,12 @@ impl Sim {
         }
     }
 
-    /// Ends all programs with SIGTERM, lets the network become quiet, and checks that nothing is
+    /// Ends all programs with SIGTERM, waits until the network is quiet, and checks that nothing is
     /// left.
     ///
     /// # Errors
     ///
-    /// [`Broken`] when a program does not end, or something is left.
+    /// [`Broken`] if a program does not end, or anything is left.
     pub fn finish(&mut self) -> Result<()> {
         // Ends lasting faults; hosts that are down stay down.
         self.kernel.borrow_mut().end_all_faults();
@@ -433,17 +436,17 @@ impl Sim {
 
     // Results.
 
-    /// Breaks this world, with this text.
+    /// Breaks this world with this message.
     ///
     /// # Errors
     ///
-    /// Always [`Broken`], so that a scenario can return it.
+    /// Always returns [`Broken`], for the scenario to return.
     pub fn fail(&mut self, text: impl Into<String>) -> Result<()> {
         self.kernel.borrow_mut().violate(text);
         self.check()
     }
 
-    /// A handle that programs keep to write notes into the trace.
+    /// A handle with which programs write notes into the trace.
     pub fn notes(&self) -> Notes {
         Notes { kernel: self.kernel.clone() }
     }
@@ -458,7 +461,7 @@ impl Sim {
         self.kernel.borrow().trace.hash()
     }
 
-    /// The trace, one line per record: the last 200, or all of them after
+    /// The trace, one line per record: the last 200 records, or all since
     /// [`keep_trace`](Self::keep_trace).
     pub fn trace(&self) -> String {
         self.trace_lines().join("\n") + "\n"
@@ -546,7 +549,7 @@ impl Sim {
         }
     }
 
-    /// Gives the hosts of processes that were started their programs.
+    /// Registers the programs of newly started child processes.
     #[cfg(unix)]
     fn take_over_processes(&mut self) {
         let born = std::mem::take(&mut self.kernel.borrow_mut().born);
@@ -640,7 +643,7 @@ impl Sim {
                 #[cfg(not(unix))]
                 let is_process = false;
                 match (is_process, restarts) {
-                    // Its parent is told.
+                    // The parent gets the child's exit code.
                     (true, _) => {}
                     (false, true) => kernel.start_later(host),
                     (false, false) => kernel.violate(text),
@@ -650,8 +653,8 @@ impl Sim {
         self.after_event();
     }
 
-    /// A program has ended: checks that it left nothing open, and that a program that stopped
-    /// itself left nothing for the shutdown to cut off.
+    /// Handles the end of a program: checks that nothing is left open and, if the program stopped
+    /// itself, that the shutdown had nothing to cut off.
     fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
         #[cfg(unix)]
         self.note_exit(host, outcome.is_ok());
@@ -669,7 +672,7 @@ impl Sim {
             let text = format!("{name} has ended and holds {snapshot}");
             self.kernel.borrow_mut().violate(text);
         }
-        // Checked before the drop too: whatever the drop closes was left open.
+        // Checked before the drop too: anything that the drop closes was left open.
         let left = self.kernel.borrow().left_of(host);
         drop(l);
         let mut kernel = self.kernel.borrow_mut();
@@ -691,7 +694,8 @@ impl Sim {
         drop(l);
     }
 
-    /// This host hears the simulation where it asks the system, until the result is dropped.
+    /// Answers this thread's requests for time and entropy as this host, until the result is
+    /// dropped.
     fn as_host(&self, host: u32) -> impl Sized + use<> {
         trapped::enter(Source::World(self.kernel.clone(), Some(host)))
     }
@@ -701,8 +705,9 @@ impl Sim {
         Capture::new(move |unhandled| captured.borrow_mut().push(unhandled.to_string()))
     }
 
-    /// A driver for a loop of your own on a bare host, reading at most `read_buffer` bytes at a
-    /// time. Its `wait` runs the world, so a world has at most one, and no programs beside it.
+    /// A driver for the caller's own loop on a bare host; it reads at most `read_buffer` bytes at a
+    /// time. Its `wait` runs the world, so a world has at most one such driver, and no programs
+    /// beside it.
     pub fn driver(&self, host: Host, read_buffer: usize) -> Box<dyn Driver> {
         Box::new(SimDriver::alone(&self.kernel, host.0, read_buffer.max(1)))
     }
@@ -736,7 +741,7 @@ impl Drop for Capture {
 }
 
 impl Drop for Sim {
-    /// Drops the remaining programs as a crash would, ignoring the failures this causes.
+    /// Drops the remaining programs like a crash, ignoring the failures this causes.
     fn drop(&mut self) {
         let _ignored = Capture::new(|_| {});
         for running in &mut self.programs {
@@ -767,7 +772,7 @@ impl Notes {
         self.kernel.borrow_mut().note(None, What::Note(text.into()));
     }
 
-    /// Breaks the world: an invariant of the test is violated.
+    /// Breaks the world, because an invariant of the test is violated.
     pub fn fail(&self, text: impl Into<String>) {
         self.kernel.borrow_mut().violate(text);
     }
@@ -779,7 +784,7 @@ impl fmt::Debug for Notes {
     }
 }
 
-/// Runs this host's program where its runtime of tokio decides by chance, if it has one.
+/// Calls `f` with tokio's random choices seeded, if this host's program has a tokio runtime.
 fn inside_tokio<T>(l: &mut Loop, f: impl FnOnce(&mut Loop) -> T) -> T {
     #[cfg(feature = "sim-tokio")]
     return l.inside_paused_tokio(f);
@@ -787,7 +792,7 @@ fn inside_tokio<T>(l: &mut Loop, f: impl FnOnce(&mut Loop) -> T) -> T {
     f(l)
 }
 
-/// Runs this host's program with TLS's randomness and time from the simulation.
+/// Runs this host's program with TLS randomness and time from the simulation.
 #[cfg(any(feature = "tls", feature = "ring"))]
 fn secured<R>(kernel: &Rc<RefCell<Kernel>>, host: Reactor, turn: impl FnOnce() -> R) -> R {
     struct World(Reactor, Rc<RefCell<Kernel>>);

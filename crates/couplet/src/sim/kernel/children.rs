@@ -1,5 +1,5 @@
-//! Processes of simulated programs: each is a host beside its parent's, on the same machine. What befalls
-//! the parent befalls it too, and it does not outlive the parent's program.
+//! Child processes of simulated programs. A child is a host beside its parent's, on the same
+//! machine: faults of the parent hit the child too, and it does not outlive the parent's program.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,28 +13,28 @@ use crate::driver::Signal;
 use crate::driver::process::{ProcessEnd, ProcessSignal};
 use crate::sim::processes::Main;
 
-/// From the call that starts a program until it runs, nanoseconds.
+/// Delay between the spawn call and the start of the child, in nanoseconds.
 const BIRTH: u64 = 1_000_000;
 
-/// What makes a host a child.
+/// State that only a child's host has.
 pub(in crate::sim) struct Child {
     pub(in crate::sim) parent: u32,
     pub(in crate::sim) main: Main,
     pub(in crate::sim) args: Vec<String>,
     pub(in crate::sim) fate: Rc<Fate>,
-    /// Its ends of its input and output, and of its errors, until its program takes them.
+    /// The child's ends of its stdio and stderr pipes, until its program takes them.
     pub(in crate::sim) stdio: Option<EndId>,
     pub(in crate::sim) stderr: Option<EndId>,
 }
 
-/// How a child has ended, shared with its parent's program.
+/// The outcome of a child, shared with its parent's program.
 pub(in crate::sim) struct Fate {
-    /// With which it exits if its program ends by itself.
+    /// The exit code, if the program ends without being killed.
     pub(in crate::sim) code: Cell<i32>,
-    /// By which it is killed.
+    /// The signal that kills it.
     killer: Cell<ProcessSignal>,
     pub(in crate::sim) end: RefCell<Option<ProcessEnd>>,
-    /// Of the parent's task that waits for the end.
+    /// Waker of the parent's task that waits for the end.
     pub(in crate::sim) waker: RefCell<Option<Waker>>,
 }
 
@@ -50,7 +50,7 @@ impl Default for Fate {
 }
 
 impl Fate {
-    /// The first end counts.
+    /// Records the end and wakes the parent. Only the first end counts.
     pub(in crate::sim) fn is(&self, end: ProcessEnd) {
         self.end.borrow_mut().get_or_insert(end);
         if let Some(waker) = self.waker.take() {
@@ -60,8 +60,8 @@ impl Fate {
 }
 
 impl Kernel {
-    /// Starts the program of this name as a child; returns its host, and the parent's ends of its input and
-    /// output, and of its errors if it has a pipe for them.
+    /// Starts the program of this name as a child. Returns its host, and the parent's ends of its
+    /// stdio pipe and, if it has one, of its stderr pipe.
     pub(in crate::sim) fn add_child(
         &mut self,
         parent: u32,
@@ -99,7 +99,7 @@ impl Kernel {
         Ok((host, stdio, stderr))
     }
 
-    /// The time has come for a child to run, unless it was killed before.
+    /// Starts a child's program, unless the child was killed before.
     pub(super) fn born(&mut self, host: u32) -> Due {
         let is_alive = self.fate(host).is_some_and(|fate| fate.end.borrow().is_none());
         if is_alive { Due::Up(host) } else { Due::Nothing }
@@ -109,7 +109,9 @@ impl Kernel {
         self.hosts[host as usize].child.as_ref().map(|child| child.fate.clone())
     }
 
-    /// A signal for a child. A loop handles some, as in any program; others are deadly.
+    /// Delivers a signal to a child. The loop of a running child handles SIGTERM and SIGINT. Before
+    /// the child runs, these kill it, as SIGHUP, SIGQUIT and SIGKILL always do. Other signals are
+    /// errors.
     pub(in crate::sim) fn signal_child(
         &mut self,
         host: u32,
@@ -135,10 +137,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// A child is killed, by a signal or with its parent; with `power` its machine is gone.
+    /// Kills a child, by a signal or with its parent. With `power` the whole machine is off.
     pub(super) fn dies(&mut self, host: u32, power: bool) -> Due {
         match self.goes_down(host, power) {
-            // It has not run yet, or no longer.
+            // The program has not started, or has already ended.
             Due::Nothing => {
                 let jobs = self.close_all(host, power);
                 Due::Down(host, jobs)
@@ -147,7 +149,8 @@ impl Kernel {
         }
     }
 
-    /// The program of this host is no more: its children die with it, and if it is one, it has ended.
+    /// The program of this host has ended: its children die with it and, if it is itself a child,
+    /// its end is recorded.
     pub(super) fn end_family(&mut self, host: u32, power: bool) {
         if let Some(fate) = self.fate(host) {
             let signal = fate.killer.get();

@@ -1,4 +1,4 @@
-//! Datagrams, and how the network loses, duplicates, reorders and truncates them.
+//! Datagrams: how the network loses, duplicates, reorders and truncates them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -13,9 +13,10 @@ use crate::sim::faults::{Fault, Link};
 use crate::sim::random::{Purpose, Stream, fold_bytes};
 use crate::sim::trace::{Fate, Label, What};
 
-/// Datagrams that a socket queues; further ones are dropped, as a real system does.
+/// Capacity of a socket's receive queue, in datagrams. Further ones are dropped, as on a real
+/// system.
 const HELD: usize = 256;
-/// The headers of IPv4 and UDP, which count for the MTU.
+/// The IPv4 and UDP headers, which count towards the MTU.
 const HEADERS: usize = 28;
 
 const LOOPBACK: Link = Link::constant(Duration::ZERO);
@@ -27,26 +28,26 @@ pub(in crate::sim) struct Datagram {
     pub(in crate::sim) from: Address,
     pub(in crate::sim) to: Address,
     pub(in crate::sim) bytes: Vec<u8>,
-    /// The network, or the receiver, has cut it.
+    /// Truncated by the network, or to the receiver's size limit.
     pub(in crate::sim) cut: bool,
 }
 
 pub(in crate::sim) struct Socket {
     options: DatagramOptions,
     held: VecDeque<Datagram>,
-    /// For each host, how many it has sent there and when the last one arrives: they arrive in
-    /// order unless the link reorders them.
+    /// For each destination host, the number of datagrams sent and the arrival time of the last.
+    /// They arrive in order unless the link reorders them.
     sent_to: BTreeMap<u32, (u64, u64)>,
     groups: BTreeSet<Group>,
-    /// A driver serves it, and hears of what arrives.
+    /// A driver serves it and is notified of arrivals.
     served: bool,
     /// The peer's system refused a datagram.
     refused: bool,
 }
 
-/// The news of a socket.
+/// The result of reading a socket.
 pub(in crate::sim) enum Taken {
-    /// A datagram, and whether there are more.
+    /// A datagram, and whether more are queued.
     Datagram(Datagram, bool),
     Refused,
     Nothing,
@@ -107,7 +108,7 @@ impl Kernel {
         }
     }
 
-    /// Reports what arrives to the host's driver from now on, or no longer.
+    /// Starts or stops reporting arrivals to the host's driver.
     pub(in crate::sim) fn serve_socket(&mut self, host: u32, address: &Address, on: bool) {
         let Some(socket) = self.host(host).sockets.get_mut(address) else { return };
         socket.served = on;
@@ -142,12 +143,13 @@ impl Kernel {
         option.set_in_memory(&mut socket.groups)
     }
 
-    /// Sends a datagram, which may arrive once, twice, truncated, late or not at all. `to` is the
-    /// socket's peer where it is `None`. A multicast reaches the members on every host.
+    /// Sends a datagram, which may arrive once, twice, truncated, late or not at all. If `to` is
+    /// `None`, it goes to the socket's peer. A multicast reaches the members on every host.
     ///
     /// # Errors
     ///
-    /// `NotConnected` when the socket is closed, or gone with its host.
+    /// `NotConnected` if the socket is closed or its host is down, or if neither `to` nor the
+    /// socket names a destination.
     pub(in crate::sim) fn send_datagram(
         &mut self,
         host: u32,
@@ -180,7 +182,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// The address that a datagram comes from.
+    /// The source address of a datagram.
     fn source(&self, host: u32, socket: &Address, to: &Address, from: Option<IpAddr>) -> Address {
         let (Some(bound), Some(to)) = (socket.socket_addr(), to.socket_addr()) else {
             return socket.clone();
@@ -195,7 +197,6 @@ impl Kernel {
         Address::udp(SocketAddr::new(from.or(bound_to).unwrap_or(own), bound.port()))
     }
 
-    /// Carries a datagram from one host to another.
     fn carry(&mut self, host: u32, socket: &Address, target: u32, datagram: &Datagram) {
         let Some(state) = self.host(host).sockets.get_mut(socket) else { return };
         let sent = state.sent_to.entry(target).or_default();
@@ -206,7 +207,7 @@ impl Kernel {
         let mut random = Stream::new(self.seed, Purpose::Datagrams, &key);
         // Loopback is reliable.
         let link = if host == target { LOOPBACK } else { self.link(host, target) };
-        // Draws every choice, used or not, so that none depends on another.
+        // Draw every choice, used or not, so that none depends on another.
         let loss = link.loss.saturating_add(self.extra_loss(host, target));
         let mut lost = random.per_mille(loss);
         let twice = random.per_mille(link.duplicates);
@@ -216,7 +217,7 @@ impl Kernel {
         let keep = random.below(length as u64) as usize;
         let route = self.route(host, target);
         let (takes, detour) = (route.takes(&mut random), route.takes(&mut random));
-        // One that is longer than the MTU travels in fragments, and is lost with any of them.
+        // A datagram longer than the MTU is fragmented, and lost if any fragment is.
         for _ in 1..(length + HEADERS).div_ceil(link.mtu.max(1)) {
             lost |= random.per_mille(loss);
         }
@@ -286,7 +287,7 @@ impl Kernel {
         }
     }
 
-    /// The sockets of a host that a datagram reaches.
+    /// The sockets of a host that receive this datagram.
     fn receivers(&mut self, host: u32, datagram: &Datagram) -> Vec<Address> {
         let state = self.host(host);
         let (v4, v6) = (IpAddr::from(state.v4), IpAddr::from(state.v6));
@@ -316,7 +317,8 @@ impl Kernel {
         }
     }
 
-    /// The system of the peer answers that nobody is there; who has only this peer hears of it.
+    /// Reports to the sender that the destination has no socket. Only a socket connected to this
+    /// peer gets the error.
     fn refuse(&mut self, sender: u32, datagram: &Datagram) {
         let Datagram { label, from, to, .. } = datagram;
         let state = self.host(sender);

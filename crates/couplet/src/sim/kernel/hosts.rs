@@ -1,4 +1,4 @@
-//! One host: its clocks, ports, driver events, names and jobs, and when its loop turns.
+//! One host: its clocks, ports, driver events, names and jobs, and the schedule of its loop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -16,26 +16,26 @@ use crate::sim::faults::Fault;
 use crate::sim::random::{Latency, Purpose, Stream};
 use crate::sim::trace::What;
 
-/// The least time between two turns of a loop: the cost of its work. Without it, a loop that always
-/// has work would stop virtual time.
+/// Minimum time between two turns of a loop, in nanoseconds: the cost of its work. Without it, a
+/// loop that is always busy would stop virtual time.
 pub(in crate::sim) const TURN: u64 = 1_000;
 
-/// The delay before a program that failed to start is retried.
+/// Delay before a program that failed to start is retried, in nanoseconds.
 const START_AGAIN: u64 = 1_000_000_000;
 
-/// The most by which a host's clocks start ahead of another's.
+/// Upper bound on the initial clock offset of a host, in nanoseconds.
 const SKEW: u64 = 900_000_000_000;
 
-/// How often a job checks whether its program's pause is over.
+/// Interval at which a job of a paused program checks whether the pause is over, in nanoseconds.
 const PAUSED: u64 = 1_000_000;
 
-/// The most lookups in flight per program; one more is refused immediately.
+/// Maximum lookups in flight per program; further ones fail immediately.
 const LOOKUPS: usize = 1000;
 
-/// The most jobs that a host runs at the same time.
+/// Maximum concurrent jobs per host.
 const JOBS: usize = 10;
 
-/// What a system without free descriptors answers: `EMFILE`.
+/// The error of a system without free descriptors: `EMFILE`.
 pub(super) fn no_descriptors() -> io::Error {
     #[cfg(unix)]
     return rustix::io::Errno::MFILE.into();
@@ -50,19 +50,19 @@ pub(in crate::sim) enum Notice {
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
     Signal(Signal),
-    /// Datagrams, or a refusal, wait at a socket.
+    /// A socket has datagrams, or a refusal, to read.
     Datagrams(Address),
 }
 
 pub(in crate::sim) struct Listener {
     pub(in crate::sim) queue: VecDeque<EndId>,
     options: ListenOptions,
-    /// Its loop accepts from it.
+    /// The loop accepts connections.
     pub(in crate::sim) served: bool,
 }
 
 impl Listener {
-    /// True when this one, bound to `at`, conflicts with one to be bound to `to`.
+    /// Whether this listener, bound to `at`, conflicts with a bind to `to`.
     fn is_in_the_way(&self, (at, (to, to_dual)): (&Address, (&Address, bool))) -> bool {
         let (Some(at), Some(to)) = (at.socket_addr(), to.socket_addr()) else { return at == to };
         let covers = |at: SocketAddr, dual: bool, to: SocketAddr| {
@@ -77,9 +77,9 @@ impl Listener {
 
 pub(in crate::sim) struct HostState {
     pub(in crate::sim) name: String,
-    /// The host whose machine it is on.
+    /// The host that represents its machine: itself, or the ancestor of a child process.
     pub(super) machine: u32,
-    /// It is a process of another host's program.
+    /// Set if the host is a child process of another host's program.
     #[cfg(unix)]
     pub(in crate::sim) child: Option<super::children::Child>,
     pub(in crate::sim) v4: Ipv4Addr,
@@ -87,41 +87,40 @@ pub(in crate::sim) struct HostState {
     /// Generation counter, bumped when its program ends or its power fails.
     pub(in crate::sim) boot: u32,
     pub(in crate::sim) powered: bool,
-    /// Its program runs.
+    /// The program is running.
     pub(in crate::sim) runs: bool,
-    /// A fault has ended its program, which restarts when the fault is over.
+    /// A fault ended the program, which restarts when the fault is over.
     downed: bool,
     pub(in crate::sim) paused: u32,
-    /// How far its clocks are ahead of the world's time, in nanoseconds.
+    /// Offset of the host's clocks from the world's time, in nanoseconds.
     pub(in crate::sim) ahead: u64,
-    /// How far its time of day was set back, in nanoseconds.
+    /// Amount by which the time of day was set back, in nanoseconds.
     pub(in crate::sim) behind: u64,
     pub(in crate::sim) listeners: BTreeMap<Address, Listener>,
-    /// Those of its program.
+    /// File locks of the program.
     pub(in crate::sim) files: FileLocks,
-    /// The ends of its program's connections and of those in accept queues.
+    /// Connection ends held by the program or queued for accepting.
     pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
-    /// Connects attempted, in total and to each host.
+    /// Connect attempts, in total and to each host.
     pub(super) tried: u32,
     pub(super) tried_to: BTreeMap<u32, u32>,
-    /// Datagrams sent.
     pub(super) datagrams: u32,
     pub(in crate::sim) ready: VecDeque<Notice>,
-    /// Driver events for the next round.
+    /// Driver events deferred to the next round.
     pub(in crate::sim) later: Vec<Notice>,
-    /// The connection behind each slot of its driver.
+    /// The connection of each driver slot.
     held: Vec<Option<EndId>>,
-    /// How many keys of its driver are open.
+    /// Number of open driver keys.
     pub(in crate::sim) keys: usize,
-    /// A callback of one of its protocols is running.
+    /// A protocol callback is running.
     pub(in crate::sim) in_callback: bool,
     /// The clock reading at the last callback.
     pub(in crate::sim) seen: Option<Instant>,
     turn_at: Option<u64>,
     pub(in crate::sim) busy_until: u64,
     pub(super) uplink_free: u64,
-    /// The most bytes per second that it sends.
+    /// Limit on outgoing bytes per second.
     pub(in crate::sim) bandwidth: Option<u64>,
     jobs: BTreeMap<Ticket, Option<Job>>,
     jobs_waiting: VecDeque<Ticket>,
@@ -129,7 +128,7 @@ pub(in crate::sim) struct HostState {
     lookup_times: Stream,
     job_times: Stream,
     pub(in crate::sim) choices: Stream,
-    /// What it hears instead of the system's entropy.
+    /// Replaces the system's entropy.
     #[cfg_attr(
         not(any(feature = "trap", feature = "sim-tokio")),
         allow(dead_code, reason = "the system is asked")
@@ -139,23 +138,23 @@ pub(in crate::sim) struct HostState {
 }
 
 impl HostState {
-    /// Its clock reading, as time since the epoch of all clocks.
+    /// The host's clock reading, as time since the epoch of all clocks.
     pub(in crate::sim) fn clock(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_add(self.ahead))
     }
 
-    /// Its time of day.
+    /// The host's time of day.
     pub(in crate::sim) fn wall_clock(&self, now: u64) -> SystemTime {
         let time = FIRST_DAY + self.clock(now);
         SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(self.behind))
     }
 
-    /// Its addresses, as a lookup of its name gives them.
+    /// The host's addresses, in the order of a lookup's answer.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         vec![self.v6.into(), self.v4.into()]
     }
 
-    /// Its programs can bind to this address.
+    /// Whether programs of this host can bind to this address.
     pub(super) fn has_address(&self, ip: IpAddr) -> bool {
         ip.is_unspecified() || ip.is_loopback() || ip == self.v4 || ip == self.v6
     }
@@ -164,7 +163,6 @@ impl HostState {
         self.ready.extend(self.later.drain(..));
     }
 
-    /// Its driver has events queued.
     pub(in crate::sim) fn has_news(&self) -> bool {
         !self.ready.is_empty() || !self.later.is_empty()
     }
@@ -177,12 +175,12 @@ impl HostState {
         self.held[slot] = Some(end);
     }
 
-    /// The connection end behind this key of its driver.
+    /// The connection end of this driver key.
     pub(in crate::sim) fn held(&self, key: Key) -> Option<EndId> {
         self.held.get(key.slot as usize).copied().flatten()
     }
 
-    /// A connection is in this port's accept queue.
+    /// Whether this port's accept queue holds a connection.
     pub(in crate::sim) fn queues_at(&self, port: &Address) -> bool {
         self.listeners.get(port).is_some_and(|listener| !listener.queue.is_empty())
     }
@@ -247,13 +245,13 @@ impl Kernel {
 
     // Turns.
 
-    /// Schedules a turn of this host's loop as soon as it may turn.
+    /// Schedules a turn of this host's loop at the earliest permitted time.
     pub(in crate::sim) fn runnable(&mut self, host: u32) {
         let at = self.now.max(self.hosts[host as usize].busy_until);
         self.turn_at(host, at);
     }
 
-    /// Schedules a turn of the host's loop no later than this.
+    /// Schedules a turn of the host's loop no later than `at`.
     pub(in crate::sim) fn turn_at(&mut self, host: u32, at: u64) {
         let state = &mut self.hosts[host as usize];
         if state.runs && state.turn_at.is_none_or(|planned| at < planned) {
@@ -265,12 +263,12 @@ impl Kernel {
     pub(super) fn turn_comes(&mut self, host: u32) -> Due {
         let now = self.now;
         let state = self.host(host);
-        // An earlier turn may have replaced this one.
+        // An earlier turn may have replaced this event.
         if state.turn_at != Some(now) {
             return Due::Nothing;
         }
         state.turn_at = None;
-        // The end of the pause makes it runnable again.
+        // A paused host becomes runnable again when the pause ends.
         if !state.runs || state.paused > 0 {
             return Due::Nothing;
         }
@@ -286,14 +284,14 @@ impl Kernel {
 
     // Down and up.
 
-    /// A program has started.
+    /// Marks the program as running.
     pub(in crate::sim) fn begins(&mut self, host: u32) {
         self.host(host).runs = true;
         self.running += 1;
     }
 
-    /// Ends the program, either by a power loss of the host or by a kill, after which the system
-    /// closes whatever it had open.
+    /// Ends the program, by a power loss of the host or by a kill. After a kill, the system closes
+    /// the program's sockets.
     pub(super) fn goes_down(&mut self, host: u32, power: bool) -> Due {
         if !self.host(host).powered || (!power && !self.host(host).runs) {
             return Due::Nothing;
@@ -305,8 +303,8 @@ impl Kernel {
         Due::Down(host, self.close_all(host, power))
     }
 
-    /// Closes everything the host's program has open; with `power`, the system vanishes instead.
-    /// Returns the program's jobs for the caller to drop.
+    /// Closes everything that the host's program has open; with `power`, the system vanishes
+    /// instead. Returns the program's jobs for the caller to drop.
     #[must_use]
     pub(in crate::sim) fn close_all(&mut self, host: u32, power: bool) -> Vec<Job> {
         if power {
@@ -339,15 +337,15 @@ impl Kernel {
         jobs
     }
 
-    /// A crash or kill of this host is over: the program restarts, unless another one is still in
-    /// effect.
+    /// Ends a crash or kill of this host: the program restarts, unless another such fault is still
+    /// in effect.
     pub(super) fn comes_up(&mut self, host: u32) -> Due {
         let without_power = self.suffers(&Fault::Crash(Host(host)));
         #[cfg(unix)]
         let is_child = self.hosts[host as usize].child.is_some();
         #[cfg(not(unix))]
         let is_child = false;
-        // Nothing starts a process again but its parent.
+        // Only its parent can start a process again.
         let without_program = self.is_down(host) || is_child;
         let state = self.host(host);
         state.powered = !without_power;
@@ -361,7 +359,7 @@ impl Kernel {
         Due::Up(host)
     }
 
-    /// The program failed to restart: schedules a retry, like a service manager.
+    /// Schedules a retry of a program that failed to restart, like a service manager.
     pub(in crate::sim) fn start_later(&mut self, host: u32) {
         let boot = self.host(host).boot;
         self.after(START_AGAIN, Happening::Start(host, boot));
@@ -371,7 +369,7 @@ impl Kernel {
         let waits = self.is_down(host);
         let over = self.over;
         let state = self.host(host);
-        // It may have gone down, or up, meanwhile.
+        // The host may have crashed or restarted in the meantime.
         if state.boot != boot || state.runs || over {
             return Due::Nothing;
         }
@@ -402,7 +400,7 @@ impl Kernel {
         }
     }
 
-    /// Turns a port's accepting on or off.
+    /// Turns accepting on or off for a port.
     pub(in crate::sim) fn serve(&mut self, host: u32, port: &Address, on: bool) {
         let Some(listener) = self.host(host).listeners.get_mut(port) else { return };
         listener.served = on;
@@ -411,7 +409,6 @@ impl Kernel {
         }
     }
 
-    /// Opens a port.
     pub(in crate::sim) fn bind(
         &mut self,
         host: u32,
@@ -457,7 +454,7 @@ impl Kernel {
         }
     }
 
-    /// The listener of a host that a connect to this address reaches.
+    /// The listener that receives connects to this address.
     pub(super) fn listener_for(&self, host: u32, to: &Address) -> Option<Address> {
         let listeners = &self.hosts[host as usize].listeners;
         if listeners.contains_key(to) {
@@ -474,10 +471,10 @@ impl Kernel {
         listeners.get(&v6).is_some_and(dual).then_some(v6)
     }
 
-    /// The queue of a port has room for a connection.
+    /// Whether the port's accept queue has room for one more connection.
     pub(super) fn has_room_for_one(&self, host: u32, port: &Address) -> bool {
         let listener = self.hosts[host as usize].listeners.get(port);
-        // Like Linux, one more than the backlog.
+        // Like Linux, accepts one more than the backlog.
         let room = |listener: &Listener| listener.queue.len() <= listener.options.backlog as usize;
         listener.is_some_and(room) && !self.suffers(&Fault::FullQueue(Host(host)))
     }
@@ -595,14 +592,15 @@ impl Kernel {
         }
     }
 
-    /// A job has run.
+    /// Reports a finished job to the host's driver.
     pub(in crate::sim) fn job_done(&mut self, host: u32, ticket: Ticket) {
         if self.host(host).runs {
             self.tell(host, Notice::JobDone(ticket));
         }
     }
 
-    /// Returns the job for the caller to drop; a job that has begun keeps its thread busy.
+    /// Cancels a job and returns it for the caller to drop; a job that has begun keeps its thread
+    /// busy.
     pub(in crate::sim) fn forget_job(&mut self, host: u32, ticket: Ticket) -> Option<Job> {
         let state = self.host(host);
         if let Some(at) = state.jobs_waiting.iter().position(|waiting| *waiting == ticket) {
@@ -618,7 +616,7 @@ impl Kernel {
         }
     }
 
-    /// Describes what the host's system still holds of a program that has ended.
+    /// Describes the resources that the host's system still holds for an ended program.
     pub(in crate::sim) fn left_of(&self, host: u32) -> Vec<String> {
         let state = &self.hosts[host as usize];
         // A cancelled job that had already begun (`None`) does not count.

@@ -43,7 +43,7 @@ impl EndId {
     }
 }
 
-/// A scheduled event. Its subject may be gone by the time it fires.
+/// A scheduled event. Its subject may no longer exist when it fires.
 #[derive(Debug)]
 pub(super) enum Happening {
     /// A host's loop turns.
@@ -70,20 +70,20 @@ pub(super) enum Happening {
     Job(u32, u32, Ticket),
     FaultBegins(u32),
     FaultEnds(u32),
-    /// A program that failed to start is retried.
+    /// The start of a program is retried.
     Start(u32, u32),
-    /// A datagram of one host arrives at another.
+    /// A datagram from the first host arrives at the second.
     Datagram(u32, u32, Box<datagrams::Datagram>),
-    /// A process runs.
+    /// A child process starts running.
     #[cfg(unix)]
     Born(u32),
-    /// A process is killed.
+    /// A child process is killed.
     #[cfg(unix)]
     Dies(u32, bool),
 }
 
 impl Happening {
-    /// The event's kind and subject as a number, for the trace hash.
+    /// Encodes the kind and subject of the event, for the trace hash.
     fn code(&self) -> u64 {
         let of = |what: u64, whose: u64| what << 56 ^ whose;
         let end = |id: &EndId| u64::from(id.conn.slot) << 1 | u64::from(id.side);
@@ -113,11 +113,11 @@ impl Happening {
     }
 }
 
-/// Work left to the world, because it calls user code.
+/// The part of an event left to the world, because it calls user code.
 pub(super) enum Due {
     Turn(u32),
     Job(u32, Ticket, crate::driver::Job),
-    /// The program of this host is gone, with these jobs.
+    /// The program of this host has ended; the world drops it and these jobs.
     Down(u32, Vec<crate::driver::Job>),
     /// The program of this host starts.
     Up(u32),
@@ -150,7 +150,7 @@ impl Ord for Scheduled {
     }
 }
 
-/// The path between two hosts at one moment.
+/// The current path between two hosts.
 pub(super) struct Route {
     latency: Latency,
     /// Delay added by faults, in nanoseconds.
@@ -166,7 +166,8 @@ impl Route {
 
 pub(super) struct Kernel {
     pub(super) seed: u64,
-    /// The seed of the order of what may come in any order, where that is shuffled.
+    /// Seed that shuffles simultaneous timed calls and woken tasks; `None` keeps them in the order
+    /// of the requests.
     pub(super) shuffled: Option<u64>,
     /// Nanoseconds since the world began.
     pub(super) now: u64,
@@ -177,12 +178,12 @@ pub(super) struct Kernel {
     /// Events processed so far.
     pub(super) events: u64,
     pub(super) hosts: Vec<HostState>,
-    /// Loops created so far.
+    /// Number of loops created so far.
     loops: u32,
-    /// Running programs.
+    /// Number of running programs.
     pub(super) running: u32,
     by_address: BTreeMap<IpAddr, u32>,
-    /// What names mean, on all hosts.
+    /// Addresses by host name, the same on all hosts.
     pub(in crate::sim) names: BTreeMap<String, Vec<IpAddr>>,
     conns: Slots<Box<Conn>>,
     pub(super) link: Link,
@@ -193,20 +194,20 @@ pub(super) struct Kernel {
     over: bool,
     pub(super) trace: Trace,
     pub(super) broken: Option<String>,
-    /// What code outside of any host's turn hears instead of the system's entropy.
+    /// Replaces the system's entropy for code outside any host's turn.
     #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
     pub(super) entropy: Stream,
-    /// The capture file of connections made from now on.
+    /// Capture file for new connections.
     pub(super) capture: Option<Pcap>,
-    /// Where secrets of TLS go.
+    /// Output of the TLS key log.
     pub(super) keys: Option<Box<dyn Write>>,
     pub(super) bells: Arc<Bells>,
-    /// The socket buffers of connections made from now on.
+    /// Socket buffer sizes for new connections.
     pub(super) buffers: Buffers,
-    /// What programs can start, by name.
+    /// Programs that other programs can start, by name.
     #[cfg(unix)]
     pub(super) programs: BTreeMap<String, super::processes::Main>,
-    /// Law 9: hosts of processes that were started in this event, which the world takes over after it.
+    /// Law 9: hosts of child processes started in this event; the world takes them after it.
     #[cfg(unix)]
     pub(super) born: Vec<u32>,
 }
@@ -258,12 +259,11 @@ impl Kernel {
         self.queue.push(Reverse(Scheduled { at: at.max(self.now), order: self.order, happening }));
     }
 
-    /// The time of the next event.
     pub(super) fn next_at(&self) -> Option<u64> {
         self.queue.peek().map(|Reverse(entry)| entry.at)
     }
 
-    /// Advances to the next event and processes it, except for the part that calls user code.
+    /// Advances to the next event and processes it, except for the calls into user code.
     pub(super) fn step(&mut self) -> Due {
         let Some(Reverse(Scheduled { at, happening, .. })) = self.queue.pop() else {
             return Due::Nothing;
@@ -316,7 +316,7 @@ impl Kernel {
         self.trace.add(Record { at: self.now, host: host.into(), what });
     }
 
-    /// Records a violated invariant; only the first one counts.
+    /// Records a violated invariant; only the first is kept.
     pub(super) fn violate(&mut self, text: impl Into<String>) {
         if self.broken.is_none() {
             let text = text.into();
@@ -327,7 +327,7 @@ impl Kernel {
         }
     }
 
-    /// [`violate`](Self::violate) with the host and the connection named.
+    /// Like [`violate`](Self::violate), naming the host and the connection.
     pub(super) fn violate_at(&mut self, host: u32, label: Label, text: &str) {
         let name = |host: u32| &self.hosts[host as usize].name;
         let (on, client) = (name(host), name(label.client));
@@ -348,27 +348,27 @@ impl Kernel {
         self.links.get(&(from, to)).copied().unwrap_or(self.link)
     }
 
-    /// The lasting faults now in effect.
+    /// The lasting faults currently in effect.
     pub(super) fn lasting(&self) -> impl Iterator<Item = &Fault> {
         self.active.iter().map(|n| &self.faults[*n as usize].fault)
     }
 
-    /// Exactly this fault is in effect.
+    /// Whether exactly this fault is in effect.
     pub(super) fn suffers(&self, fault: &Fault) -> bool {
         self.lasting().any(|lasting| lasting == fault)
     }
 
-    /// A fault is keeping this host's program down.
+    /// Whether a fault keeps this host's program down.
     fn is_down(&self, host: u32) -> bool {
         self.lasting().any(|fault| fault.downs() == Some(Host(host)))
     }
 
-    /// The sum of the delays that `by` returns for the faults in effect, in nanoseconds.
+    /// Sum of the delays that `by` returns for the faults in effect, in nanoseconds.
     fn longer(&self, by: impl Fn(&Fault) -> Option<Duration>) -> u64 {
         self.lasting().filter_map(by).map(nanos).fold(0, u64::saturating_add)
     }
 
-    /// Packets from one host currently reach the other.
+    /// Whether packets from one host currently reach the other.
     pub(super) fn passes(&self, from: u32, to: u32) -> bool {
         if to as usize >= self.hosts.len() || !self.hosts[to as usize].powered {
             return false;
@@ -384,18 +384,18 @@ impl Kernel {
             })
     }
 
-    /// The host on whose machine this one is: its own, unless it is a process of another's program.
+    /// The host that represents this one's machine: itself, or the ancestor of a child process.
     pub(super) fn machine(&self, host: u32) -> u32 {
         self.hosts.get(host as usize).map_or(host, |state| state.machine)
     }
 
-    /// This host, and those on its machine.
+    /// All hosts on this machine.
     fn hosts_of(&self, machine: Host) -> Vec<u32> {
         let all = 0..self.hosts.len() as u32;
         all.filter(|host| *host == machine.0 || self.machine(*host) == machine.0).collect()
     }
 
-    /// The path from one host to another, as it is now.
+    /// The current path from one host to another.
     pub(super) fn route(&self, from: u32, to: u32) -> Route {
         // Loopback takes no time.
         if self.machine(from) == self.machine(to) {
@@ -408,7 +408,7 @@ impl Kernel {
         Route { latency: self.link(from, to).latency, detour }
     }
 
-    /// When bytes sent now will have left the host, behind those before them.
+    /// Time at which bytes sent now leave the host, behind earlier ones.
     fn departure(&mut self, from: u32, bytes: usize) -> u64 {
         let rates = self.lasting().filter_map(|fault| match fault {
             Fault::Throttle(host, rate) if host.0 == from => Some((*rate).max(1)),
@@ -424,7 +424,7 @@ impl Kernel {
         *uplink
     }
 
-    /// The host that this address reaches, seen from another host.
+    /// The host that owns this address, as seen from another host.
     fn host_of(&self, from: u32, to: SocketAddr) -> Option<u32> {
         if to.ip().is_loopback() || to.ip().is_unspecified() {
             return Some(from);
@@ -434,7 +434,6 @@ impl Kernel {
 
     // Faults.
 
-    /// Schedules a fault.
     pub(super) fn plan(&mut self, planned: Planned) {
         let n = self.faults.len() as u32;
         self.at(nanos(planned.at), Happening::FaultBegins(n));
@@ -446,7 +445,8 @@ impl Kernel {
         self.faults.push(planned);
     }
 
-    /// Ends every fault and starts no more. Hosts that are down get power back, but no program.
+    /// Ends every fault and prevents further ones. Crashed hosts get their power back, but programs
+    /// stay down.
     pub(super) fn end_all_faults(&mut self) {
         self.over = true;
         self.active.clear();
@@ -584,8 +584,8 @@ mod tests {
         assert_eq!(kernel.left_of(1), ["b has ended and holds 1 ports"]);
     }
 
-    /// What the network still holds of a connect from host 0 to host 1 that was ended at this time,
-    /// by a close or by the crash of a host, during the fault `silence`.
+    /// Runs a connect from host 0 to host 1, ended at `at` by a close or by the crash of a host,
+    /// during the fault `silence`. Returns the connections that the network still holds afterwards.
     fn left_of_a_connect(
         silence: Planned,
         at: Duration,
@@ -634,7 +634,7 @@ mod tests {
         }
     }
 
-    /// So that the hash of a run tells them apart.
+    /// Distinct codes make the hash of a run distinguish the events.
     #[test]
     fn each_happening_has_a_code_of_its_own() {
         let end =

@@ -1,11 +1,11 @@
 //! TCP streams: packets in order, windows, acknowledgements, close by FIN or reset, and
 //! retransmission through outages.
 //!
-//! Unlike on Linux, a closed end does not linger in FIN_WAIT2 or TIME_WAIT.
+//! Unlike Linux, a closed end does not linger in FIN_WAIT2 or TIME_WAIT.
 //!
-//! This file holds a connection's state; `asking.rs` has the calls that programs make, `travel.rs`
-//! the packets in flight, `trouble.rs` loss, resets and silence; `above.rs` compares what protocols wrote
-//! and received above their layers; `showing.rs` shows packets to a capture file.
+//! This file holds a connection's state. `asking.rs` implements the calls of programs, `travel.rs`
+//! packets in flight, and `trouble.rs` loss, resets and silence. `above.rs` compares the bytes that
+//! protocols write and receive above their layers, and `showing.rs` captures packets.
 
 mod above;
 mod asking;
@@ -27,48 +27,48 @@ use above::{Ledger, Stack};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Stage {
-    /// The client's end, connecting: no answer yet.
+    /// The client's end, before it gets an answer.
     Connecting,
-    /// The server's end: the connect has arrived, its answer is not confirmed yet.
+    /// The server's end: the SYN has arrived, and the SYN-ACK is not confirmed yet.
     Answering,
     /// In a port's accept queue.
     Queued,
     Open,
-    /// Closed by its program. Bytes written before are still sent.
+    /// Closed by its program. Earlier writes are still sent.
     Closed,
-    /// Its system is gone.
+    /// Its system has vanished.
     Vanished,
 }
 
-/// One end of a connection, as its system holds it.
+/// One end of a connection, as held by its system.
 pub(in crate::sim) struct End {
     pub(in crate::sim) host: u32,
     pub(in crate::sim) local: Address,
     pub(in crate::sim) stage: Stage,
-    /// Its driver's key.
+    /// The driver's key.
     pub(in crate::sim) key: Option<Key>,
-    /// Already queued for its driver.
+    /// An event of this end is already queued for its driver.
     pub(in crate::sim) queued: bool,
     inbox: VecDeque<Vec<u8>>,
     unread: usize,
     pub(in crate::sim) fin: bool,
     pub(in crate::sim) error: Option<io::ErrorKind>,
-    /// Its connect has an outcome not reported to the driver yet.
+    /// The outcome of the connect is not yet reported to the driver.
     pub(in crate::sim) answered: bool,
-    /// Its driver is waiting for send buffer space.
+    /// The driver is waiting for send buffer space.
     pub(in crate::sim) blocked: bool,
-    /// It sends nothing more.
+    /// This end sends nothing more.
     dead: bool,
-    /// When it last heard from the other end.
+    /// Time of the last packet from the other end.
     heard: u64,
-    /// Its system resets it if its program is killed.
+    /// A kill of the program resets this end.
     pub(super) resets: bool,
     keep_alive: Option<u64>,
     probe_coming: bool,
     probes: u32,
     /// A slow reader reads nothing before this time.
     pub(in crate::sim) reads_at: u64,
-    /// The layers of its program, if there are any.
+    /// The program's layers, if any.
     layers: Option<Stack>,
 }
 
@@ -88,7 +88,7 @@ enum Fin {
     Sent,
 }
 
-/// Queued bytes, taken from the front by an offset, so that small pieces move nothing.
+/// Queued bytes. An offset marks the front, so that taking small pieces moves nothing.
 #[derive(Default)]
 struct Unsent {
     bytes: Vec<u8>,
@@ -124,11 +124,10 @@ impl Unsent {
 struct Way {
     unsent: Unsent,
     flight: VecDeque<Packet>,
-    /// Bytes in flight.
     flying: usize,
-    /// Bytes taken from `unsent` and not acknowledged yet.
+    /// Bytes taken from `unsent` and not yet acknowledged.
     unacked: usize,
-    /// Bytes arrived and not acknowledged yet.
+    /// Bytes that arrived and are not yet acknowledged.
     arrived: usize,
     ack_coming: bool,
     window_coming: bool,
@@ -140,7 +139,7 @@ struct Way {
     epoch: u32,
     /// A packet was lost; nothing is sent until the next retry.
     stalled: bool,
-    /// Since when nothing has been acknowledged, and how many tries have failed.
+    /// Time of the first loss not yet recovered from, and the number of failed tries since.
     lost: Option<(u64, u32)>,
     random: Stream,
     /// Bytes written that the peer's protocol has not received yet, for comparison.
@@ -152,9 +151,9 @@ struct Way {
 /// Socket buffer sizes in bytes, for each direction of a connection.
 #[derive(Clone, Copy)]
 pub(in crate::sim) struct Buffers {
-    /// For bytes not acknowledged yet.
+    /// For bytes not yet acknowledged.
     pub(in crate::sim) send: usize,
-    /// For bytes not read yet.
+    /// For bytes not yet read.
     pub(in crate::sim) receive: usize,
 }
 
@@ -165,7 +164,7 @@ pub(in crate::sim) struct Conn {
     name: [u64; 3],
     ends: [End; 2],
     ways: [Way; 2],
-    /// Shows its packets.
+    /// Captures the packets of this connection.
     tap: Option<PcapTap>,
 }
 
@@ -206,7 +205,7 @@ impl End {
         matches!(self.stage, Stage::Closed | Stage::Vanished)
     }
 
-    /// Its system does not know the connection and answers with a reset.
+    /// Whether the system does not know this connection and answers with a reset.
     fn is_unknown(&self) -> bool {
         self.dead || self.stage == Stage::Vanished
     }
@@ -215,7 +214,7 @@ impl End {
         self.unread > 0 || self.fin || self.error.is_some()
     }
 
-    /// Bytes are waiting to be read.
+    /// Whether received bytes are unread.
     pub(in crate::sim) fn is_readable(&self) -> bool {
         self.unread > 0
     }
@@ -270,7 +269,7 @@ impl Way {
 }
 
 impl Conn {
-    /// The hosts of this end and the other.
+    /// The host of this end, then the host of the other.
     fn hosts(&self, side: u8) -> (u32, u32) {
         (self.ends[side as usize].host, self.ends[1 - side as usize].host)
     }
@@ -283,7 +282,7 @@ impl Conn {
         &mut self.ends[side as usize]
     }
 
-    /// The connect was answered, but the client will never confirm the answer.
+    /// Whether the connect was answered but the client can never confirm the answer.
     fn answers_nobody(&self) -> bool {
         let [client, server] = &self.ends;
         let quiet = self.ways.iter().all(|way| way.flight.is_empty());
@@ -297,7 +296,7 @@ impl Kernel {
         self.conns.get_mut(id).map(|conn| &mut **conn)
     }
 
-    /// Shrinks the window below what was already advertised.
+    /// Shrinks the window below the advertised one.
     #[cfg(test)]
     pub(super) fn narrow(&mut self, id: EndId, receive: usize) {
         if let Some(conn) = self.conn(id.conn) {
@@ -319,18 +318,18 @@ impl Kernel {
         self.conn(id.conn).map_or(Label { client: 0, ordinal: 0 }, |conn| conn.label)
     }
 
-    /// The addresses of an end: its own and the other's.
+    /// The local and the peer address of an end.
     pub(in crate::sim) fn addresses(&mut self, id: EndId) -> Option<(Address, Address)> {
         let conn = self.conn(id.conn)?;
         Some((conn.end(id.side).local.clone(), conn.end(1 - id.side).local.clone()))
     }
 
-    /// How many connections exist.
+    /// Number of existing connections.
     pub(in crate::sim) fn connections(&self) -> usize {
         self.conns.len()
     }
 
-    /// Describes each connection the network still holds.
+    /// Describes each connection that the network still holds.
     pub(in crate::sim) fn held_connections(&self) -> Vec<String> {
         self.conns
             .iter()
@@ -350,17 +349,17 @@ impl Kernel {
             .collect()
     }
 
-    /// A driver has a key for it.
+    /// Whether a driver has a key for this end.
     pub(super) fn held_by_program(&self, id: EndId) -> bool {
         self.conns.get(id.conn).is_some_and(|conn| conn.ends[id.side as usize].key.is_some())
     }
 
-    /// The ends that a host's program holds, or that are in its ports' accept queues.
+    /// The ends that a host's program holds, or that its ports have queued for accepting.
     pub(in crate::sim) fn ends_of(&self, host: u32) -> Vec<EndId> {
         self.hosts[host as usize].ends.iter().copied().collect()
     }
 
-    /// The ends that a host's system knows, including those its program has closed.
+    /// The ends that a host's system knows, including those already closed by its program.
     pub(super) fn ends_known_to(&self, host: u32) -> Vec<EndId> {
         let mut ends = Vec::new();
         for (key, conn) in self.conns.iter() {
@@ -385,7 +384,7 @@ impl Kernel {
         self.tell(host, Notice::End(id));
     }
 
-    /// Queues this end for its driver in this round, if it has anything to report.
+    /// Queues this end for its driver in this round, if it has an event to report.
     pub(in crate::sim) fn look_at(&mut self, id: EndId) {
         if self.end(id).is_some_and(|end| end.has_something()) {
             self.notify(id);
@@ -401,7 +400,7 @@ impl Kernel {
         }
     }
 
-    /// A slow reader has read this many bytes: schedules its next read.
+    /// Schedules the next read of a slow reader that has just read this many bytes.
     pub(in crate::sim) fn reads_again(&mut self, id: EndId, bytes: u64, rate: u64) {
         let at = self.now + bytes.saturating_mul(1_000_000_000) / rate;
         if let Some(end) = self.end(id) {

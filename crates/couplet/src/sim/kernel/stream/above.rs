@@ -1,11 +1,11 @@
-//! What protocols wrote and what they received, compared at both ends of a connection: without layers
-//! by what reached the drivers, with layers by what passed between them and the protocols.
+//! Compares the bytes written at one end of a connection with those received at the other: at the
+//! drivers if there are no layers, else between the layers and the protocols.
 //!
-//! Above layers this is possible only where both ends have layers of the same kinds in the same order,
-//! those that change no byte left out: then what goes in above at one end comes out above at the other.
-//! Of other connections (a relay that passes on TLS which it does not speak, a layer of a program at one
-//! end alone, more than [`MOST`] bytes on their way) nothing is compared, in that direction, from
-//! there on.
+//! Bytes above layers are comparable only if both ends have layers of the same kinds in the same
+//! order, leaving out those that change no byte: then the bytes written above at one end are
+//! received above at the other. Otherwise that direction is no longer compared. This happens with a
+//! relay that forwards TLS without decrypting it, a program that adds a layer at one end only, and
+//! more than [`MOST`] bytes in flight.
 
 use std::any::TypeId;
 use std::collections::VecDeque;
@@ -14,29 +14,30 @@ use super::super::{EndId, Kernel};
 use super::{Conn, End};
 use crate::transport::connection::Above;
 
-/// Most bytes on their way above layers that are kept for comparison.
+/// Maximum bytes in flight above layers that are kept for comparison.
 const MOST: usize = 4 * 1024 * 1024;
 
-/// The layers of an end.
+/// The layers of one end.
 pub(super) struct Stack {
-    /// Law 9: one for each layer.
+    /// Law 9: one entry per layer.
     kinds: Vec<TypeId>,
-    /// Bytes that the protocol read and wrote before there were layers.
+    /// Bytes that the protocol read and wrote before the first layer.
     in_clear: [u64; 2],
 }
 
-/// What one protocol wrote above its layers and the other has not received yet. Law 9: [`MOST`] bytes.
+/// Bytes that one protocol wrote above its layers and the other has not received yet. Law 9: at
+/// most [`MOST`] bytes.
 #[derive(Default)]
 pub(super) struct Ledger {
     parts: VecDeque<Part>,
     len: usize,
-    /// The end of what was written is missing, because its connection was cut.
+    /// The connection was cut, so the last written bytes may be missing.
     cut: bool,
-    /// It can not be compared.
+    /// This direction is no longer compared.
     given_up: bool,
 }
 
-/// Bytes that passed through the same layers.
+/// Bytes that passed through the same stack of layers.
 struct Part {
     kinds: Vec<TypeId>,
     bytes: VecDeque<u8>,
@@ -64,7 +65,7 @@ impl Ledger {
         }
     }
 
-    /// Whether these bytes, which came out of such layers, are the next ones.
+    /// Whether these bytes, received above the layers `kinds`, are the next ones.
     fn take(&mut self, kinds: &[TypeId], mut data: &[u8]) -> bool {
         while !self.given_up && !data.is_empty() {
             let Some(part) = self.parts.front_mut() else { return false };
@@ -86,17 +87,17 @@ impl Ledger {
     }
 }
 
-/// How what one end receives can be compared.
+/// The comparison that applies to the bytes received by one end.
 enum Compared {
-    /// With what reached the other's driver.
+    /// With the bytes that reached the peer's driver.
     Below,
-    /// With what went into the other's layers.
+    /// With the bytes that the peer wrote above its layers.
     Above,
     No,
 }
 
 impl Conn {
-    /// For what this side receives.
+    /// The comparison for the bytes that this side receives.
     fn compared(&self, side: u8) -> Compared {
         let [ours, theirs] = [side, 1 - side].map(|side| &self.ends[side as usize].layers);
         match (ours, theirs) {
@@ -104,14 +105,14 @@ impl Conn {
             (Some(ours), None) if ours.kinds.is_empty() => Compared::Below,
             (Some(_), None) => Compared::No,
             (Some(ours), Some(theirs)) if ours.in_clear[0] == theirs.in_clear[1] => Compared::Above,
-            // What one wrote without layers has come through those of the other.
+            // One end's bytes in the clear passed through the other's layers.
             (Some(_), Some(_)) => Compared::No,
         }
     }
 }
 
 impl Kernel {
-    /// Takes note of what passes between the layers and the protocol of this end.
+    /// Records an event between the layers and the protocol of this end.
     pub(in crate::sim) fn note_above(&mut self, id: EndId, above: Above<'_>) {
         let Some(Conn { ends, ways, .. }) = self.conn(id.conn) else { return };
         let way = &mut ways[id.side as usize].above;
@@ -125,12 +126,12 @@ impl Kernel {
         }
     }
 
-    /// The program of this end is gone, with whatever its layers held.
+    /// The program of this end has died, along with the bytes in its layers.
     pub(in crate::sim) fn note_gone(&mut self, id: EndId) {
         self.note_above(id, Above::Cut);
     }
 
-    /// Checks bytes delivered to a protocol against those its peer wrote.
+    /// Checks bytes delivered to a protocol against those that its peer wrote.
     pub(in crate::sim) fn was_given(&mut self, id: EndId, data: &[u8]) -> bool {
         let Some(conn) = self.conn(id.conn) else { return false };
         let (compared, other) = (conn.compared(id.side), usize::from(1 - id.side));
@@ -153,7 +154,7 @@ impl Kernel {
         }
     }
 
-    /// The protocol has received every byte its peer wrote.
+    /// Whether the protocol has received every byte that its peer wrote.
     pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
         let Some(conn) = self.conn(id.conn) else { return true };
         let compared = conn.compared(id.side);
@@ -170,7 +171,7 @@ impl Kernel {
 mod tests {
     use super::*;
 
-    /// A layer's type.
+    /// The types of two imaginary layers.
     const ONE: TypeId = TypeId::of::<u8>();
     const OTHER: TypeId = TypeId::of::<u16>();
 

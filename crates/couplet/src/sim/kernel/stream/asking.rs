@@ -1,6 +1,6 @@
 //! The calls that programs make on a stream: connect, write, read, close.
 //!
-//! Closing with unread input sends a reset; so does data arriving for a closed socket.
+//! Closing with unread input sends a reset; so does data arriving at a closed socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,7 +17,7 @@ use crate::error::ConnectError;
 use crate::sim::random::{Purpose, Stream, nanos};
 use crate::sim::trace::{Label, What};
 
-/// The host of an address that no host has.
+/// The host of an unassigned address.
 const NOBODY: u32 = u32::MAX;
 
 impl Kernel {
@@ -61,8 +61,7 @@ impl Kernel {
         Ok(id)
     }
 
-    /// A pipe between the programs of two hosts on one machine, open from now on; returns the first
-    /// one's end.
+    /// Opens a pipe between the programs of two hosts on one machine. Returns the first host's end.
     #[cfg(unix)]
     pub(in crate::sim::kernel) fn join(&mut self, from: u32, to: u32, name: &Address) -> EndId {
         let state = self.host(from);
@@ -88,7 +87,7 @@ impl Kernel {
         id
     }
 
-    /// The host that this address reaches, and the local address of a connection to it.
+    /// The host that owns this address, and the local address for a connection to it.
     fn route_to(
         &mut self,
         from: u32,
@@ -119,7 +118,7 @@ impl Kernel {
         Ok((host, SocketAddr::new(if bound.is_unspecified() { ip } else { bound }, port).into()))
     }
 
-    /// Takes as much of the outbox as fits; true when that is all of it.
+    /// Takes as much of the outbox as fits; returns true if nothing is left.
     pub(in crate::sim) fn write(&mut self, id: EndId, out: &mut Outbox) -> bool {
         let mut sent = 0;
         while !out.is_empty() {
@@ -138,7 +137,7 @@ impl Kernel {
         out.is_empty()
     }
 
-    /// Takes as many of these bytes as fit, and returns how many.
+    /// Takes as many of these bytes as fit, and returns the count.
     pub(in crate::sim) fn send(&mut self, id: EndId, data: &[u8]) -> io::Result<usize> {
         let conn = self.conn(id.conn).ok_or(io::ErrorKind::NotConnected)?;
         if conn.end(id.side).dead {
@@ -176,7 +175,7 @@ impl Kernel {
         }
     }
 
-    /// Reads at most `most` bytes into `into`; once all are read, returns the error or the FIN.
+    /// Reads up to `most` bytes into `into`; once no bytes are left, returns the error or the FIN.
     pub(in crate::sim) fn read(&mut self, id: EndId, most: usize, into: &mut Vec<u8>) -> Read {
         let Some(end) = self.end(id) else { return Read::Nothing };
         if end.unread > 0 {
@@ -200,7 +199,8 @@ impl Kernel {
         if end.fin { Read::Fin } else { Read::Nothing }
     }
 
-    /// A read has freed buffer space: schedules a window update if the sender has more to send.
+    /// Schedules a window update after a read has freed buffer space, if the sender has more to
+    /// send.
     pub(super) fn window_opens(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(other.conn) else { return };
@@ -224,7 +224,7 @@ impl Kernel {
         }
     }
 
-    /// Sets whether a kill of its program resets it.
+    /// Sets whether a kill of the program resets this end.
     pub(in crate::sim) fn set_resets(&mut self, id: EndId, on: bool) {
         if let Some(end) = self.end(id) {
             end.resets = on;
@@ -237,11 +237,11 @@ impl Kernel {
         if end.is_gone() {
             return;
         }
-        // A UNIX socket is reset only where it closes with unread input.
+        // A UNIX socket sends a reset only when it closes with unread input.
         let resets = how == CloseMode::Reset && end.local.unix().is_none();
         let is_pipe = matches!(end.local, Address::Pipe(_));
         let is_unread = end.unread > 0;
-        // A pipe knows no reset.
+        // A pipe cannot be reset.
         let aborts = (resets || is_unread || end.stage == Stage::Connecting) && !is_pipe;
         end.stage = Stage::Closed;
         end.key = None;
@@ -262,7 +262,7 @@ impl Kernel {
         self.reap(id.conn);
     }
 
-    /// Nobody reads from this end of a pipe any more: what it sends is dropped.
+    /// The reading end of a pipe has closed: bytes written by this end are dropped.
     fn is_unheard(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let way = conn.way(id.side);
@@ -313,17 +313,17 @@ impl Kernel {
         }
     }
 
-    /// Bytes written and not acknowledged yet.
+    /// Number of bytes written and not yet acknowledged.
     pub(in crate::sim) fn unsent(&mut self, id: EndId) -> usize {
         self.conn(id.conn).map_or(0, |conn| conn.way(id.side).held())
     }
 
-    /// The send buffer has room.
+    /// Whether the send buffer has room.
     pub(in crate::sim) fn has_room(&mut self, id: EndId) -> bool {
         self.conn(id.conn).is_some_and(|conn| conn.way(id.side).held() < conn.buffers.send)
     }
 
-    /// The total bytes an end has written; `None` unless its program holds it.
+    /// Total bytes written by an end; `None` unless its program holds it.
     pub(in crate::sim) fn written(&mut self, id: EndId) -> Option<u64> {
         let conn = self.conn(id.conn)?;
         conn.end(id.side).key?;
@@ -331,7 +331,7 @@ impl Kernel {
     }
 }
 
-/// An address of the simulated network, whether or not a host has it.
+/// Whether this address belongs to the simulated network, assigned to a host or not.
 fn is_ours(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.octets()[0] == 10,

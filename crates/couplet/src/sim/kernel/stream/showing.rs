@@ -1,4 +1,4 @@
-//! Packets, shown to a capture file as they are sent. One that is sent again is shown once.
+//! Writes packets to a capture file when they are first sent; retransmissions are left out.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use super::super::{EndId, Kernel};
 use super::Packet;
 use crate::layers::{Direction, Tap};
 
-/// What an end sends.
+/// A packet or a reset that an end sends.
 pub(super) enum Sent<'a> {
     Packet(&'a Packet),
     Reset,
 }
 
 impl Kernel {
-    /// Shows what this end sends, if its connection is captured.
+    /// Captures a packet of this end, if its connection is captured.
     pub(super) fn show(&mut self, id: EndId, sent: Sent<'_>) {
         let now = self.started + Duration::from_nanos(self.now);
         let Some(tap) = self.conn(id.conn).and_then(|conn| conn.tap.as_mut()) else { return };
-        // The client is the peer, which opened the connection.
+        // For the capture, the client is the peer, because it opened the connection.
         let direction = if id.side == 0 { Direction::In } else { Direction::Out };
         match sent {
             Sent::Packet(Packet::Open) if id.side == 0 => tap.opens(direction, now),

@@ -10,9 +10,9 @@ use crate::driver::memory::Cut;
 use crate::sim::Host;
 use crate::sim::faults::Fault;
 
-/// The most bytes in one packet.
+/// Maximum bytes in one packet.
 const PACKET: usize = 64 * 1024;
-/// The interval between zero-window probes.
+/// Interval between zero-window probes, in nanoseconds.
 const ASK_FOR_ROOM: u64 = 5_000_000_000;
 
 impl Kernel {
@@ -56,8 +56,8 @@ impl Kernel {
         }
     }
 
-    /// Schedules a zero-window probe if nothing is in flight; without one, a sender that waits for
-    /// room would never notice that the other end is gone.
+    /// Schedules a zero-window probe if nothing is in flight. Without the probe, a sender blocked
+    /// on the window would never notice that the other end has disappeared.
     pub(super) fn ask_for_room(&mut self, id: EndId) {
         if let Some(conn) = self.conn(id.conn)
             && conn.way(id.side).flight.is_empty()
@@ -86,7 +86,7 @@ impl Kernel {
         }
     }
 
-    /// Sends a packet, behind those already in flight.
+    /// Sends a packet behind those already in flight.
     pub(super) fn launch(&mut self, id: EndId, packet: Packet) {
         let bytes = if let Packet::Data(data) = &packet { data.len() } else { 0 };
         self.show(id, Sent::Packet(&packet));
@@ -96,7 +96,7 @@ impl Kernel {
         }
     }
 
-    /// Draws the delay of the next trip between two hosts from the PRNG stream of end `of`.
+    /// Draws the delay of the next trip between two hosts from the PRNG stream of the end `of`.
     pub(super) fn draw(&mut self, of: EndId, from: u32, to: u32) -> u64 {
         let route = self.route(from, to);
         self.conn(of.conn).map_or(0, |conn| route.takes(&mut conn.way(of.side).random))
@@ -115,7 +115,7 @@ impl Kernel {
         self.at(at, Happening::Arrive(id, epoch));
     }
 
-    /// A host's rate limit was lifted: reschedules its packets in flight at the current rate.
+    /// Reschedules a host's packets in flight at the current rate, after a rate limit was lifted.
     pub(in crate::sim::kernel) fn hurry(&mut self, host: u32) {
         self.hosts[host as usize].uplink_free = self.now;
         for id in self.ends_known_to(host) {
@@ -125,7 +125,7 @@ impl Kernel {
             if way.stalled || way.flight.is_empty() {
                 continue;
             }
-            // The new epoch also invalidates acknowledgements in flight, so they are sent again.
+            // The new epoch also invalidates acknowledgements in flight, so send them again.
             way.epoch += 1;
             way.last_arrival = now;
             let acks = std::mem::take(&mut way.ack_coming);
@@ -139,7 +139,7 @@ impl Kernel {
         }
     }
 
-    /// The first packet in flight arrives at the other end.
+    /// The first packet in flight from this end arrives at the other.
     pub(in crate::sim::kernel) fn arrive(&mut self, id: EndId, epoch: u32) {
         let Some(conn) = self.conn(id.conn) else { return };
         if conn.way(id.side).epoch != epoch {
@@ -204,7 +204,7 @@ impl Kernel {
         }
     }
 
-    /// The host dropped this packet: schedules a retransmission.
+    /// Schedules a retransmission of a packet that the host dropped.
     fn resend(&mut self, id: EndId, packet: Packet) {
         if let Some(conn) = self.conn(id.conn) {
             conn.way(id.side).flight.push_front(packet);
@@ -255,7 +255,7 @@ impl Kernel {
             self.violate("a system holds more unread bytes than its window allows");
         }
         if broken {
-            // Data arriving for a closed socket resets the connection.
+            // Data arriving at a closed socket resets the connection.
             if let Some(end) = self.end(id.other()) {
                 end.dead = true;
             }
@@ -273,7 +273,7 @@ impl Kernel {
         }
     }
 
-    /// Sends an acknowledgement back to this end.
+    /// Schedules an acknowledgement to this end.
     pub(super) fn ack(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (to, from) = conn.hosts(id.side);

@@ -1,7 +1,7 @@
 //! Loss, resets and silence.
 //!
-//! Lost packets are retransmitted with exponential backoff; an end that gets no answer for a
-//! quarter of an hour gives up (a connect after two minutes), like on Linux.
+//! Lost packets are retransmitted with exponential backoff. As on Linux, an end without an answer
+//! gives up after about 15 minutes, and a connect after about two.
 
 use std::io;
 
@@ -12,22 +12,22 @@ use crate::address::Address;
 use crate::sim::Host;
 use crate::sim::random::{Purpose, Stream};
 
-/// The pause before the first retransmission, in nanoseconds; each next one is twice as long.
+/// Delay before the first retransmission, in nanoseconds; it doubles each time.
 const RETRY: u64 = 200_000_000;
 /// [`RETRY`] for the first packet of each end.
 const RETRY_OPEN: u64 = 1_000_000_000;
 const LONGEST_RETRY: u64 = 120_000_000_000;
-/// An end that gets no answer for this long gives up.
+/// Time without an answer after which an end gives up, in nanoseconds.
 const GIVE_UP: u64 = 924_000_000_000;
 /// [`GIVE_UP`] for the first packet of each end.
 const GIVE_UP_OPEN: u64 = 127_000_000_000;
-/// How many keep-alive probes go unanswered before the connection is given up.
+/// Number of unanswered keep-alive probes after which the connection is given up.
 const PROBES: u32 = 9;
-/// The pause between two of them.
+/// Interval between keep-alive probes, in nanoseconds.
 const PROBE_AGAIN: u64 = 75_000_000_000;
 
 impl Kernel {
-    /// A packet from this end was lost: schedules a retransmission.
+    /// Schedules a retransmission after a packet from this end was lost.
     pub(super) fn stall(&mut self, id: EndId) {
         let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
@@ -47,7 +47,7 @@ impl Kernel {
         let first = if opens { RETRY_OPEN } else { RETRY };
         let pause = (first << tries.min(20)).min(LONGEST_RETRY);
         let limit = if opens { GIVE_UP_OPEN } else { GIVE_UP };
-        // Gives up exactly at the limit, not at the next try after it.
+        // Give up exactly at the limit, not at the first try after it.
         let pause = pause.min((since + limit).saturating_sub(now));
         let epoch = way.epoch;
         self.after(pause, Happening::Retry(id, epoch));
@@ -65,7 +65,7 @@ impl Kernel {
         let opens = matches!(way.flight.front(), Some(Packet::Open));
         if now - since >= if opens { GIVE_UP_OPEN } else { GIVE_UP } {
             if opens && id.side == 1 {
-                // The client has waited for this answer just as long.
+                // The client has waited just as long for this answer.
                 self.break_end(id.other(), io::ErrorKind::TimedOut);
             }
             return self.break_end(id, io::ErrorKind::TimedOut);
@@ -95,8 +95,8 @@ impl Kernel {
         let Some(conn) = self.conn(id.conn) else { return };
         let (to, from) = conn.hosts(id.side);
         if !self.passes(from, to) {
-            // The reset is lost. An end that is still sending provokes another; a silent one never
-            // learns of it.
+            // The reset is lost. An end that is still sending provokes another; a silent end never
+            // notices.
             let now = self.now;
             let Some(conn) = self.conn(id.conn) else { return };
             let connecting = conn.end(id.side).stage == Stage::Connecting;
@@ -136,7 +136,7 @@ impl Kernel {
         self.reap(id.conn);
     }
 
-    /// The system of this end is gone.
+    /// The system of this end has vanished.
     pub(in crate::sim::kernel) fn vanish(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         conn.way(id.side).forget_unsent();
@@ -147,7 +147,7 @@ impl Kernel {
         end.inbox.clear();
         end.unread = 0;
         let host = end.host;
-        // An address that no host has belongs to no entry of `hosts`.
+        // An unassigned address has no entry in `hosts`.
         if let Some(state) = self.hosts.get_mut(host as usize) {
             state.ends.remove(&id);
         }
@@ -166,13 +166,13 @@ impl Kernel {
         }
     }
 
-    /// Probes if the end has been idle for long enough; returns when to do so again.
+    /// Sends a probe if the end has been idle for long enough; returns the time of the next check.
     fn probe_once(&mut self, id: EndId) -> Option<u64> {
         let now = self.now;
         let conn = self.conn(id.conn)?;
         let (from, to) = conn.hosts(id.side);
         let unknown = conn.end(1 - id.side).is_unknown();
-        // Unacknowledged bytes probe the peer too, with a time limit of their own.
+        // Unacknowledged bytes probe the peer too, with their own time limit.
         let has_unacked = conn.way(id.side).held() > 0;
         let end = conn.end(id.side);
         let idle = end.keep_alive.filter(|_| !end.dead && !end.is_gone())?;
