@@ -1,11 +1,12 @@
-//! Layers: what stands between a socket and a protocol. TLS is one, and so are the PROXY protocol, a
-//! throttle and a log of the traffic.
+//! Layers between a socket and a protocol: TLS, the PROXY protocol, a throttle, a log of the
+//! traffic.
 //!
 //! A [`Layer`] does no I/O and knows no loop. Bytes pass through it in two directions: *up*, from
-//! the socket to the protocol, and *down*. [`Layers`] stacks several; level 0 is next to the socket.
+//! the socket to the protocol, and *down*. [`Layers`] stacks several; level 0 is next to the
+//! socket.
 //!
-//! Twisted's `ProtocolWrapper` and `TLSMemoryBIOProtocol`, without the protocol's methods: a layer
-//! has no callbacks, so it cannot be re-entered.
+//! Like Twisted's `ProtocolWrapper` and `TLSMemoryBIOProtocol`, but without the protocol's methods:
+//! a layer has no callbacks, so it cannot be re-entered.
 
 mod log;
 mod plain;
@@ -31,36 +32,36 @@ use crate::address::Address;
 use crate::error::Reason;
 pub use crate::transport::outbox::Outbox;
 
-/// Bytes below a layer at which it stops producing more: about four TLS records.
+/// A layer stops producing output when this many bytes are queued below it: about four TLS records.
 ///
-/// [`Layers`] does not call [`Layer::down`] while so many are still waiting below the layer, and a
-/// layer whose output is longer than its input stops when it has produced so many (TLS four times as
-/// many, because each send has its price). What it leaves in
-/// the outbox above waits there, where marks and caps count it.
+/// [`Layers`] does not call [`Layer::down`] while this many bytes are queued below the layer. A
+/// layer whose output is longer than its input stops once it has produced this many (TLS four times
+/// as many, because each send has a cost). Leftover bytes stay in the outbox above, where marks and
+/// caps count them.
 pub const ROOM: usize = 64 * 1024;
 
-/// What comes out on the upper side of a layer.
+/// The output of a layer on its upper side.
 #[derive(Debug)]
 pub enum Up<'a> {
-    /// Nothing now.
+    /// No output for now.
     Nothing,
-    /// Bytes of the stream, never empty; lent from the layer or from the bytes it was given.
+    /// Bytes of the stream, never empty; lent from the layer or from its input.
     Data(&'a [u8]),
-    /// As `Data`, from a layer that has nothing more to give of what it was given: it is asked again
-    /// only if it left bytes, or for another reason. This spares a layer that only passes bytes on
-    /// every second call.
+    /// Like `Data`, but the layer has no further output for this input: it is called again only if
+    /// it left bytes, or for another reason. This halves the calls of a layer that only forwards
+    /// bytes.
     Last(&'a [u8]),
-    /// The layer is open: its handshake is complete, or its header was read, perhaps with something to tell.
-    /// Reported once, before the first `Data`, by a layer whose [`is_open`](Layer::is_open) was false
-    /// at the beginning.
+    /// The layer is open: its handshake is complete or its header was read, perhaps with
+    /// information about the connection. Reported once, before the first `Data`, by a layer whose
+    /// [`is_open`](Layer::is_open) was false at the beginning.
     Open(Option<Box<Opened>>),
-    /// The peer ended the stream above this layer, after all its bytes. Nothing comes after it.
+    /// The peer ended the stream above this layer, after all its bytes. This is the last output.
     Closed,
-    /// The connection cannot go on. Nothing comes after it.
+    /// The connection has failed. This is the last output.
     Failed(Reason),
 }
 
-/// Why a layer cannot start on a live connection.
+/// The reason why a layer cannot start on a live connection.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartLayerError {
@@ -73,7 +74,7 @@ pub enum StartLayerError {
     Tls(#[from] tls::TlsConfigError),
 }
 
-/// How a connection came about.
+/// The origin of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// A port accepted it, or it was adopted.
@@ -82,30 +83,30 @@ pub enum Side {
     Connected,
 }
 
-/// What a layer found out about the connection while it opened.
+/// Information about the connection that a layer obtained while it opened.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {
-    /// The address of the other end, where it is not the socket's.
+    /// The address of the peer, if it differs from the socket's.
     pub peer: Option<Address>,
-    /// The address of our end, where it is not the socket's.
+    /// Our address, if it differs from the socket's.
     pub host: Option<Address>,
-    /// Anything else, by type: a `TlsInfo`, a [`ProxyHeader`]. The protocol finds it with
+    /// Other information, by type: a `TlsInfo`, a [`ProxyHeader`]. The protocol reads it with
     /// [`Transport::layer_info`](crate::Transport::layer_info). Law 9: one or two for each layer.
     pub infos: Vec<Rc<dyn Any>>,
 }
 
 impl Opened {
-    /// Only an info.
+    /// An `Opened` with only this info.
     pub fn with_info(info: impl Any) -> Box<Opened> {
         Box::new(Opened { infos: vec![Rc::new(info)], ..Opened::default() })
     }
 
-    /// The info of this type; of several, that of the upper layer.
+    /// The info of this type; if several layers have one, the uppermost layer's.
     pub fn find<T: 'static>(&self) -> Option<Rc<T>> {
         self.infos.iter().rev().find_map(|info| info.clone().downcast().ok())
     }
 
-    /// Adds what a layer found out that opened later.
+    /// Merges in the results of a layer that opened later.
     fn add(&mut self, later: Opened) {
         self.peer = later.peer.or(self.peer.take());
         self.host = later.host.or(self.host.take());
@@ -113,10 +114,10 @@ impl Opened {
     }
 }
 
-/// Has a connection call its layers again, for a layer that waits for something else than bytes and
-/// time, such as a Deferred. Cheap to clone.
+/// Makes a connection call its layers again, for a layer that waits for something other than bytes
+/// and time, such as a Deferred. Cheap to clone.
 ///
-/// [`Layer::attach`] hands it out; a test that drives [`Layers`] makes its own.
+/// [`Layer::attach`] provides it; a test that drives [`Layers`] makes its own.
 #[derive(Clone)]
 pub struct LayerWaker(Rc<dyn Fn()>);
 
@@ -126,7 +127,7 @@ impl LayerWaker {
         LayerWaker(Rc::new(wake))
     }
 
-    /// Has `up` and `down` called once more, in this turn or the next. Does nothing when the
+    /// Schedules one more call of `up` and `down`, in this turn or the next. Does nothing if the
     /// connection has ended.
     pub fn wake(&self) {
         (self.0)();
@@ -141,35 +142,35 @@ impl fmt::Debug for LayerWaker {
 
 /// A step between the socket and the protocol, as a state machine without I/O.
 ///
-/// # Who calls what, and when
+/// # Calls and their order
 ///
-/// A connection drives its layers, one at a time, and never from inside one of their calls:
+/// A connection drives its layers one at a time, and never from inside one of their calls:
 ///
 /// - **[`attach`](Self::attach)** once, before the others.
 /// - **[`up`](Self::up)** when bytes arrived, after [`ended`](Self::ended) and
-///   [`timed_out`](Self::timed_out), when a [`LayerWaker`] was woken, and when a paused receiver goes on. It is repeated until it
-///   returns [`Up::Nothing`], also with `below` empty: a layer may have more to give than it was
-///   given. A receiver that pauses, closes or upgrades ends the repetition early; the next call then
-///   has the bytes that were left, then those that arrived later. While the receiver is paused, an
-///   open layer is not called.
-/// - **[`down`](Self::down)** when something was written above, when the layer
-///   [holds](Self::held) output after any of the other calls, and when there is room again below.
-/// - **[`ended`](Self::ended)** once, when the stream below has ended, after `up` has taken every
-///   byte of it. The layer then gives what it still has, and [`Up::Closed`] or [`Up::Failed`].
+///   [`timed_out`](Self::timed_out), when a [`LayerWaker`] was woken, and when a paused receiver
+///   resumes. The call is repeated until it returns [`Up::Nothing`], even with an empty `below`,
+///   because a layer may have more output than input. A receiver that pauses, closes or upgrades
+///   ends the repetition early; the next call then gets the leftover bytes, then those that arrived
+///   later. While the receiver is paused, an open layer is not called.
+/// - **[`down`](Self::down)** when bytes were written above, when the layer [holds](Self::held)
+///   output after any of the other calls, and when there is room below again.
+/// - **[`ended`](Self::ended)** once, when the stream below has ended and `up` has taken every byte
+///   of it. The layer then returns its remaining output, and [`Up::Closed`] or [`Up::Failed`].
 /// - **[`close`](Self::close)** at most once, when everything written above has been taken and
 ///   nothing is [held](Self::held). No bytes are written above after it; `up` may still be called.
-/// - **[`timed_out`](Self::timed_out)** when the time of [`deadline`](Self::deadline) has come.
-///   Deadlines are asked for after every other call, so they may move.
+/// - **[`timed_out`](Self::timed_out)** when the [`deadline`](Self::deadline) has passed. The
+///   deadline is read again after every other call, so it may move.
 ///
-/// After [`Up::Closed`] or [`Up::Failed`] the layer is not fed any more: what arrives is dropped.
-/// `down` is still called after both, for an alert or a last answer.
+/// After [`Up::Closed`] or [`Up::Failed`] the layer gets no further input: bytes that arrive are
+/// dropped. `down` is still called, for an alert or a last answer.
 ///
-/// # Bytes that are left
+/// # Leftover bytes
 ///
-/// A layer takes an incomplete header or record into a buffer of its own, with a bound. If it leaves
-/// bytes in `below` and returns [`Up::Nothing`] it says that it is full: the connection keeps them,
-/// at most one chunk, and stops reading until a later `up` (after [`timed_out`](Self::timed_out),
-/// say) has taken them.
+/// A layer copies an incomplete header or record into its own buffer, which must be bounded. If it
+/// leaves bytes in `below` and returns [`Up::Nothing`], it is full: the connection keeps the bytes,
+/// at most one chunk, and stops reading until a later `up` has taken them (after
+/// [`timed_out`](Self::timed_out), for example).
 ///
 /// # Example
 ///
@@ -211,58 +212,59 @@ impl fmt::Debug for LayerWaker {
 /// }
 /// ```
 pub trait Layer: Any {
-    /// The layer comes under a connection. A layer that will wait for something else than bytes and
-    /// time keeps the waker that `waker` makes.
+    /// Called when the layer is added to a connection. A layer that will wait for something other
+    /// than bytes and time calls `waker` and keeps the result.
     fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
         let _ = waker;
     }
 
-    /// Takes bytes from the front of `below` and returns the next thing that comes out above.
+    /// Takes bytes from the front of `below` and returns the next output above.
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a>;
 
-    /// Takes bytes from `above`, as many as it wants, and puts what they become into `below`, with
-    /// whatever else the layer has to send. Not called while [`ROOM`] bytes wait in `below`.
+    /// Takes bytes from `above`, as many as it wants, and appends their encoded form to `below`,
+    /// along with any other output of the layer. Not called while [`ROOM`] bytes are queued in
+    /// `below`.
     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant);
 
     /// The stream below has ended, and every byte of it was taken.
     fn ended(&mut self);
 
-    /// Appends to `below` what the end of the stream looks like at this layer, if anything.
+    /// Appends this layer's end of the stream, such as a close_notify, to `below`.
     fn close(&mut self, below: &mut Outbox) {
         let _ = below;
     }
 
-    /// True once bytes can pass; until then nothing is taken from above.
+    /// Whether bytes can pass; until then nothing is taken from above.
     fn is_open(&self) -> bool {
         true
     }
 
-    /// Whether every byte passes unchanged, in both directions; `false` unless overridden.
+    /// Whether every byte passes unchanged, in both directions; `false` by default.
     ///
-    /// The simulator compares what the protocols at both ends of a connection wrote and received if
-    /// their layers, transparent ones aside, are of the same types.
+    /// The simulator compares the bytes that the protocols at both ends of a connection write and
+    /// receive if their layers, transparent ones aside, are of the same types.
     fn is_transparent(&self) -> bool {
         false
     }
 
-    /// Whether it may report another address of the peer when it opens; `false` unless overridden.
+    /// Whether the layer may report a different peer address when it opens; `false` by default.
     fn relays(&self) -> bool {
         false
     }
 
-    /// Bytes on their way down that are in neither outbox. While there are any, `down` has something
-    /// to do.
+    /// Number of bytes on their way down that are in neither outbox. Unless it is 0, `down` has
+    /// work to do.
     fn held(&self) -> usize {
         0
     }
 
-    /// When to call [`timed_out`](Self::timed_out): once for each time until the next `up`, which waits
-    /// while the receiver is paused.
+    /// The time at which to call [`timed_out`](Self::timed_out). A deadline that does not change
+    /// expires once until the next `up`, which waits while the receiver is paused.
     fn deadline(&self) -> Option<Instant> {
         None
     }
 
-    /// The deadline has come. `up` and `down` are called next.
+    /// The deadline has passed. `up` and `down` are called next.
     fn timed_out(&mut self, now: Instant) {
         let _ = now;
     }

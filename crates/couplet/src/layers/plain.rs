@@ -1,12 +1,12 @@
-//! Layers that change nothing: [`PassThrough`] measures what a layer costs, [`SingleBytes`] finds
+//! Layers that change nothing. [`PassThrough`] measures the cost of a layer; [`SingleBytes`] finds
 //! code that depends on how a stream is cut.
 
 use std::time::Instant;
 
 use super::{Layer, Outbox, Up};
 
-/// Passes everything on as it is, without copying. It costs about 350 instructions a round trip of a
-/// message, which without it takes 295, libc included (`side_by_side --guard`).
+/// Forwards everything unchanged and uncopied. It adds about 350 instructions to a message's round
+/// trip, which takes 295 without it, libc included (`side_by_side --guard`).
 #[derive(Debug, Default)]
 pub struct PassThrough {
     ended: bool,
@@ -36,7 +36,7 @@ impl Layer for PassThrough {
     }
 }
 
-/// Delivers the received bytes one by one, whatever the peer and the system made of them.
+/// Delivers received bytes one by one, however the peer and the system cut the stream.
 #[derive(Debug, Default)]
 pub struct SingleBytes(PassThrough);
 

@@ -7,9 +7,9 @@
 //!   socket        bytes    ↑      ↓ bottom
 //! ```
 //!
-//! What a level lends is passed through all the levels above it before the next call, so nothing is
-//! copied on the way up. Only when the receiver stops in the middle does each level keep what it had
-//! not taken yet: at most one chunk.
+//! A level's output is passed through all the levels above it before the next call, so nothing is
+//! copied on the way up. Only if the receiver stops in the middle does each level keep the bytes
+//! that it has not taken yet: at most one chunk.
 
 #[cfg(feature = "sim")]
 use std::any::TypeId;
@@ -30,13 +30,13 @@ use crate::panics::{Contained, discard, discard_all};
 use crate::transport::outbox::Spares;
 use crate::unread::Unread;
 
-/// Bytes in clear arrived behind the request to encrypt: an injection, or a peer that does not wait
-/// (CVE-2011-0411). They never count as bytes of the encrypted stream; the connection is cut.
+/// Plaintext arrived after the request to encrypt: an injection, or a peer that does not wait
+/// (CVE-2011-0411). It is never delivered as part of the encrypted stream; the connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("plaintext after STARTTLS: the peer sent bytes in clear behind the upgrade")]
 pub struct PlaintextAfterUpgrade;
 
-/// The layers of one connection. Its connection drives them; a test may too.
+/// The layers of one connection. Driven by the connection, or by a test.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -68,22 +68,22 @@ pub struct PlaintextAfterUpgrade;
 /// ```
 pub struct Layers {
     /// From the socket to the protocol; never empty. Law 9: one for each layer that the program
-    /// asked for.
+    /// requested.
     levels: Vec<Level>,
     state: State,
 }
 
 struct Level {
     layer: Box<dyn Layer>,
-    /// What the layer sent down.
+    /// Output of the layer on its way down.
     below: Outbox,
-    /// What came up to the layer while the receiver had stopped. Law 9: one chunk of the level below.
+    /// Input of the layer, kept while the receiver is stopped. Law 9: one chunk of the level below.
     unread: Unread,
     open: bool,
-    /// Its `Up::Closed` was seen.
+    /// The layer returned `Up::Closed`, or failed.
     ended: bool,
     close_asked: bool,
-    /// The deadline that the layer was informed of, until it is fed.
+    /// The deadline last reported to the layer, until the layer is fed.
     told: Option<Instant>,
 }
 
@@ -94,7 +94,7 @@ impl Level {
         Level { layer, below, unread, open, ended, close_asked, told }
     }
 
-    /// The first calls of the layer, on top of the others.
+    /// Makes the first calls of a layer that was put on top of the others.
     fn begin(&mut self, state: &mut State) {
         self.open = self.layer.is_open();
         state.shut += usize::from(!self.open);
@@ -104,34 +104,34 @@ impl Level {
         }
     }
 
-    /// A layer may leave a deadline that has come to the next `up`, which waits in a pause: until then
-    /// it does not come again.
+    /// A layer may leave an expired deadline to the next `up`, which waits during a pause. Until
+    /// then the same deadline does not expire again.
     #[inline]
     fn deadline(&self) -> Option<Instant> {
         self.layer.deadline().filter(|deadline| self.told != Some(*deadline))
     }
 }
 
-/// What the levels share on the way up.
+/// State shared by the levels on the way up.
 struct State {
-    /// The number of levels that are not open.
+    /// Number of levels that are not open.
     shut: usize,
     opened: Opened,
-    /// Some level may have more to give without new bytes from the socket.
+    /// A level may have more output without new bytes from the socket.
     behind: bool,
-    /// The stream below has ended, which level 0 does not know yet.
+    /// The socket's stream has ended, and level 0 has not been notified yet.
     end_due: bool,
-    /// `Up::Closed` came out on top.
+    /// `Up::Closed` was returned on top.
     ended: bool,
-    /// `Up::Failed` came out on top, or the stack was cleared.
+    /// `Up::Failed` was returned on top, or the stack was cleared.
     failed: bool,
 }
 
-/// Where what comes out on top goes: to a connection, or to a closure that gets all of it.
+/// Receives the output of the stack: a connection, or a closure.
 pub(crate) trait Sink {
     fn data(&mut self, data: &[u8]) -> ControlFlow<()>;
 
-    /// Anything but bytes.
+    /// Receives anything but bytes.
     fn told(&mut self, up: Up<'_>) -> ControlFlow<()>;
 }
 
@@ -153,28 +153,28 @@ struct Feed<'f, S> {
 }
 
 impl Layers {
-    /// One layer; [`push`](Self::push) adds more.
+    /// A stack of one layer; [`push`](Self::push) adds more.
     pub fn new(layer: impl Layer + 'static, spares: &Rc<Spares>) -> Layers {
         Layers::boxed(Box::new(layer), spares)
     }
 
-    /// [`new`](Self::new) for a layer that is boxed already.
+    /// Like [`new`](Self::new), for a boxed layer.
     pub fn boxed(layer: Box<dyn Layer>, spares: &Rc<Spares>) -> Layers {
         Layers::stack(vec![layer], spares)
     }
 
-    /// Layers on top of one another, from the socket up.
+    /// A stack of several layers, from the socket up.
     pub(crate) fn stack(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
         let mut layers = Layers::placed(layers, spares);
         layers.begin();
         layers
     }
 
-    /// [`stack`](Self::stack) without a call of the layers, until [`begin`](Self::begin).
+    /// Like [`stack`](Self::stack), but calls no layer before [`begin`](Self::begin).
     ///
     /// # Panics
     ///
-    /// With no layer.
+    /// If `layers` is empty.
     pub(crate) fn placed(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
         assert!(!layers.is_empty(), "a stack has a layer");
         let levels = layers.into_iter().map(|layer| Level::new(layer, Outbox::new(spares.clone())));
@@ -189,15 +189,15 @@ impl Layers {
         Layers { levels: levels.collect(), state }
     }
 
-    /// Asks each of the [placed](Self::placed) layers whether it is open.
+    /// Makes the first calls of each [placed](Self::placed) layer.
     pub(crate) fn begin(&mut self) {
         for level in &mut self.levels {
             level.begin(&mut self.state);
         }
     }
 
-    /// The types of the layers that change the bytes of the stream, from the socket up. The two ends of
-    /// the PROXY protocol count as one type.
+    /// The types of the layers that change bytes, from the socket up. The two ends of the PROXY
+    /// protocol count as one type.
     #[cfg(feature = "sim")]
     pub(crate) fn kinds(&self) -> Vec<TypeId> {
         let changing = self.levels.iter().filter(|level| !level.layer.is_transparent());
@@ -206,18 +206,20 @@ impl Layers {
         kinds.map(|kind| if kind == writer { reader } else { kind }).collect()
     }
 
-    /// Gives the layers a way to be called again. A layer that is pushed later is attached before.
+    /// Provides the layers with wakers. A layer that is pushed later must be attached before the
+    /// push.
     pub fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
         self.levels.iter_mut().for_each(|level| level.layer.attach(waker));
     }
 
     /// Adds a layer on top, also on a live connection.
     ///
-    /// What was written before, `clear`, passes below it: in clear, where the layer encrypts.
+    /// Earlier output, `clear`, bypasses the new layer: it is sent in the clear even if the layer
+    /// encrypts.
     ///
     /// # Errors
     ///
-    /// When bytes have arrived that nobody took before the push ([`PlaintextAfterUpgrade`]), or a
+    /// If bytes have arrived that were not taken before the push ([`PlaintextAfterUpgrade`]), or a
     /// layer has failed. The connection must be cut.
     pub fn push(
         &mut self,
@@ -228,7 +230,7 @@ impl Layers {
         self.push_boxed(Box::new(layer), clear, now)
     }
 
-    /// [`push`](Self::push) for a layer that is boxed already.
+    /// Like [`push`](Self::push), for a boxed layer.
     ///
     /// # Errors
     ///
@@ -242,7 +244,7 @@ impl Layers {
         self.push_contained(Contained::new(layer), clear, now)
     }
 
-    /// [`push_boxed`](Self::push_boxed) for a layer whose drop may panic, here too.
+    /// Like [`push_boxed`](Self::push_boxed), for a layer whose drop may panic.
     pub(crate) fn push_contained(
         &mut self,
         layer: Contained<Box<dyn Layer>>,
@@ -250,7 +252,7 @@ impl Layers {
         now: Instant,
     ) -> Result<(), Reason> {
         let mut wrong = None;
-        // Also what lies inside a level, such as a second record of one chunk.
+        // Also finds bytes inside a level, such as a second record of one chunk.
         let _ = self.feed(&[], now, |up| match up {
             Up::Data(_) | Up::Last(_) => {
                 wrong = Some(Reason::Failed(Failure::from(PlaintextAfterUpgrade)));
@@ -279,15 +281,15 @@ impl Layers {
         Ok(())
     }
 
-    /// The way up: bytes of the socket go in, and what comes out on top goes to `sink`, which never
+    /// The way up: takes bytes of the socket, and passes the output on top to `sink`, which never
     /// gets [`Up::Nothing`] or [`Up::Last`].
     ///
-    /// The sink gets [`Up::Open`] when the last closed layer has opened, with what the
-    /// layers found out; it may return [`Break`] to stop (a pause, an upgrade). Then, and when a
-    /// layer is full, `feed` returns `Break`: the holder stops reading from the socket, and calls
-    /// `feed` without bytes to go on. Bytes that are fed in spite of it wait behind the others.
+    /// The sink gets [`Up::Open`] when the last layer has opened, with the information from all
+    /// layers. It may return [`Break`] to stop (a pause, an upgrade). In that case, or when a layer
+    /// is full, `feed` returns `Break`: the caller stops reading from the socket, and later calls
+    /// `feed` without bytes to continue. Bytes fed before that are queued behind the others.
     ///
-    /// Call it without bytes also after [`ended`](Self::ended) and [`timed_out`](Self::timed_out).
+    /// Call it without bytes after [`ended`](Self::ended) and [`timed_out`](Self::timed_out) too.
     pub fn feed(
         &mut self,
         bytes: &[u8],
@@ -297,8 +299,8 @@ impl Layers {
         self.feed_into(bytes, now, &mut sink)
     }
 
-    /// [`feed`](Self::feed) with any sink. Nearly always there is one level, which gives bytes and
-    /// nothing else.
+    /// Like [`feed`](Self::feed), with any sink. Optimized for the usual case: one level that
+    /// outputs only bytes.
     #[inline(always)]
     pub(crate) fn feed_into(
         &mut self,
@@ -344,7 +346,7 @@ impl Layers {
         feed.go_on(&mut self.levels, bytes, Some(Continue(())))
     }
 
-    /// Keeps bytes, and whatever the layers have to give, for the next [`feed`](Self::feed).
+    /// Keeps bytes, and any further output of the layers, for the next [`feed`](Self::feed).
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
         if !self.state.failed {
             self.state.behind = true;
@@ -352,16 +354,16 @@ impl Layers {
         }
     }
 
-    /// The socket's stream has ended: level 0 learns of it in the next [`feed`](Self::feed), behind
-    /// all that is unread.
+    /// The socket's stream has ended: the next [`feed`](Self::feed) notifies level 0, after all
+    /// unread bytes.
     pub fn ended(&mut self) {
         self.state.end_due = true;
         self.state.behind = true;
     }
 
-    /// The way down: takes from `above` what the layers accept, and puts what it becomes into
-    /// [`bottom`](Self::bottom). Call it when something was written above, while
-    /// [`held`](Self::held) is not 0, and when bytes have left the bottom.
+    /// The way down: takes from `above` as much as the layers accept, and appends their output to
+    /// [`bottom`](Self::bottom). Call it when bytes were written above, while [`held`](Self::held)
+    /// is not 0, and when bytes have left the bottom.
     #[inline]
     pub fn down(&mut self, above: &mut Outbox, now: Instant) {
         if let [Level { layer, below, .. }] = &mut self.levels[..]
@@ -378,16 +380,16 @@ impl Layers {
         }
     }
 
-    /// What goes to the socket.
+    /// Output for the socket.
     #[inline]
     pub fn bottom(&mut self) -> &mut Outbox {
         &mut self.levels[0].below
     }
 
-    /// Ends the stream: asks each layer once for its farewell, from the top, as soon as everything
-    /// above it has gone down. True when all of it is in the [`bottom`](Self::bottom), behind which
-    /// the FIN follows. Until then call it again when bytes have left the bottom, or layers have
-    /// opened.
+    /// Ends the stream: calls each layer's `close` once, from the top, as soon as everything above
+    /// the layer has been sent down. Returns true when all output is in the
+    /// [`bottom`](Self::bottom); the FIN follows it. Until then, call it again when bytes have left
+    /// the bottom or layers have opened.
     pub fn close(&mut self, above: &mut Outbox, now: Instant) -> bool {
         let mut above = above;
         for level in self.levels.iter_mut().rev() {
@@ -405,25 +407,26 @@ impl Layers {
         true
     }
 
-    /// True when every layer is open.
+    /// Whether every layer is open.
     #[inline]
     pub fn is_open(&self) -> bool {
         self.state.shut == 0
     }
 
-    /// What the layers found out while they opened.
+    /// Information that the layers obtained while they opened.
     pub fn opened(&self) -> &Opened {
         &self.state.opened
     }
 
-    /// Bytes that have left the outbox above and not the [`bottom`](Self::bottom), after whatever
-    /// the layers made of them.
+    /// Number of bytes that have left the outbox above and not yet the [`bottom`](Self::bottom), as
+    /// encoded by the layers.
     #[inline]
     pub fn held(&self) -> usize {
         self.levels.iter().map(|level| level.layer.held() + level.below.len()).sum()
     }
 
-    /// [`held`](Self::held) without the [`bottom`](Self::bottom), and the [`deadline`](Self::deadline).
+    /// [`held`](Self::held) without the [`bottom`](Self::bottom), and the
+    /// [`deadline`](Self::deadline).
     #[inline(always)]
     pub(crate) fn measured(&mut self) -> (usize, Option<Instant>) {
         match &mut self.levels[..] {
@@ -432,18 +435,18 @@ impl Layers {
         }
     }
 
-    /// True when bytes, or an end, wait for the next [`feed`](Self::feed).
+    /// Whether bytes or an end are pending for the next [`feed`](Self::feed).
     pub fn is_behind(&self) -> bool {
         self.state.behind
     }
 
-    /// When to call [`timed_out`](Self::timed_out).
+    /// The earliest time at which to call [`timed_out`](Self::timed_out).
     pub fn deadline(&self) -> Option<Instant> {
         let deadlines = self.levels.iter().filter_map(Level::deadline);
         if self.state.failed { None } else { deadlines.min() }
     }
 
-    /// Informs the layers whose deadline has come. Call [`feed`](Self::feed) and
+    /// Notifies the layers whose deadline has passed. Call [`feed`](Self::feed) and
     /// [`down`](Self::down) next.
     pub fn timed_out(&mut self, now: Instant) {
         let due = |level: &&mut Level| level.deadline().is_some_and(|due| due <= now);
@@ -454,8 +457,8 @@ impl Layers {
         }
     }
 
-    /// Drops all bytes in both directions, for a connection that is cut. Bytes that arrive later are
-    /// dropped too.
+    /// Drops all bytes in both directions, for a connection that is cut. Later bytes are dropped
+    /// too.
     pub fn clear(&mut self) {
         self.state.failed = true;
         for level in &mut self.levels {
@@ -464,7 +467,8 @@ impl Layers {
         }
     }
 
-    /// [`clear`](Self::clear) after a panic: drops the layers too, so that none is called again.
+    /// Like [`clear`](Self::clear), but also drops the layers, so that none is called again after a
+    /// panic.
     pub(crate) fn clear_out(&mut self) {
         self.clear();
         for level in &mut self.levels {
@@ -472,22 +476,23 @@ impl Layers {
         }
     }
 
-    /// Nothing more comes up, as after [`Up::Failed`].
+    /// Stops all output on top, as after [`Up::Failed`].
     pub(crate) fn fail(&mut self) {
         self.state.failed = true;
     }
 
-    /// Whether [`Up::Failed`] has come up, or the layers were [cleared](Self::clear).
+    /// Whether [`Up::Failed`] was returned on top, or the layers were [cleared](Self::clear).
     pub(crate) fn has_failed(&self) -> bool {
         self.state.failed
     }
 
-    /// Whether there are foreign buffers to take with [`take_spent`](Self::take_spent).
+    /// Whether [`take_spent`](Self::take_spent) has foreign buffers to take.
     pub(crate) fn has_spent(&self) -> bool {
         self.levels.iter().any(|level| level.below.has_spent())
     }
 
-    /// [`has_spent`](Self::has_spent), but for the bottom, of which a send tells.
+    /// Like [`has_spent`](Self::has_spent), without the bottom, whose spent buffers the send
+    /// reports.
     #[inline]
     pub(crate) fn has_spent_above_bottom(&self) -> bool {
         self.levels.len() > 1 && self.has_spent()
@@ -504,7 +509,7 @@ impl Layers {
     }
 }
 
-/// Drops every byte. It stands in for layers that were dropped.
+/// Drops every byte. Replaces layers that were dropped.
 struct Void;
 
 impl Layer for Void {
@@ -521,15 +526,15 @@ impl Layer for Void {
 }
 
 impl Drop for Layers {
-    /// Layers are the user's: a panic in the drop of one harms nothing else.
+    /// A panic while one of the user's layers is dropped does not stop the drop of the others.
     fn drop(&mut self) {
         discard_all("drop of a layer", self.levels.drain(..).map(|level| level.layer));
     }
 }
 
 impl<S: Sink> Feed<'_, S> {
-    /// Passes bytes to the first of these levels and what comes out of it to the others. Leaves in
-    /// `bytes` what was not taken.
+    /// Passes bytes to the first of these levels, and its output to the others. Leaves the untaken
+    /// bytes in `bytes`.
     fn rise(&mut self, levels: &mut [Level], bytes: &mut &[u8]) -> ControlFlow<()> {
         let Some((level, above)) = levels.split_first_mut() else {
             return self.sink.data(mem::take(bytes));
@@ -543,7 +548,7 @@ impl<S: Sink> Feed<'_, S> {
             match handled {
                 Some(Continue(())) if !is_last => {}
                 Some(flow) => return flow,
-                // What it leaves is what it is too full for.
+                // Leftover bytes mean that the layer is full.
                 None => return if bytes.is_empty() { Continue(()) } else { Break(()) },
             }
         }
@@ -551,7 +556,7 @@ impl<S: Sink> Feed<'_, S> {
         Continue(())
     }
 
-    /// Continues after the first thing that a level gave.
+    /// Continues after the first output of a level.
     #[cold]
     fn go_on(
         &mut self,
@@ -571,7 +576,7 @@ impl<S: Sink> Feed<'_, S> {
         }
     }
 
-    /// Passes on what came out of a level with these flags. `None` for nothing.
+    /// Forwards one item upward from a level with these flags. `None` for `Up::Nothing`.
     #[inline]
     fn handle(
         &mut self,
@@ -595,7 +600,7 @@ impl<S: Sink> Feed<'_, S> {
         })
     }
 
-    /// Passes bytes to the levels above, which keep what they do not take.
+    /// Passes bytes to the levels above, which keep the untaken ones.
     #[inline]
     fn lend(&mut self, above: &mut [Level], mut data: &[u8]) -> ControlFlow<()> {
         debug_assert!(!data.is_empty(), "a layer gave no bytes as data");
@@ -621,7 +626,7 @@ impl<S: Sink> Feed<'_, S> {
         self.sink.told(Up::Open(Some(Box::new(self.state.opened.clone()))))
     }
 
-    /// The stream below these levels has ended.
+    /// Handles the end of the stream below these levels.
     #[cold]
     fn end(&mut self, levels: &mut [Level]) -> ControlFlow<()> {
         let Some(level) = levels.first_mut() else {
@@ -632,7 +637,7 @@ impl<S: Sink> Feed<'_, S> {
         self.rise(levels, &mut &[][..])
     }
 
-    /// Nothing comes up any more.
+    /// Reports a failure and stops all output on top.
     #[cold]
     fn fail(&mut self, reason: Reason) -> ControlFlow<()> {
         self.state.failed = true;
@@ -640,8 +645,8 @@ impl<S: Sink> Feed<'_, S> {
         Break(())
     }
 
-    /// The slow way: what is unread at each level comes first, from the top, then `bytes`, then the
-    /// end.
+    /// The slow path: processes the unread input of each level first, from the top, then `bytes`,
+    /// then the end.
     #[cold]
     fn catch_up(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
         self.state.behind = false;
@@ -671,7 +676,7 @@ impl<S: Sink> Feed<'_, S> {
         Continue(())
     }
 
-    /// The receiver or a layer takes no more: keeps what is left.
+    /// Keeps leftover bytes after the receiver or a layer has stopped.
     #[cold]
     fn stopped(&mut self, levels: &mut [Level], bytes: &[u8]) -> ControlFlow<()> {
         if self.state.failed {

@@ -1,4 +1,4 @@
-//! [`Throttle`]: at most so many bytes a second, for a connection or for several together. Twisted's
+//! [`Throttle`]: a limit on bytes per second, for one connection or shared by several. Twisted's
 //! `ThrottlingFactory`.
 
 use std::cell::{Cell, RefCell};
@@ -8,27 +8,28 @@ use std::time::{Duration, Instant};
 
 use super::{Layer, LayerWaker, Outbox, ROOM, Up};
 
-/// How many bytes may pass in a second: a token bucket. Throttles that share it share the bytes, in
+/// A limit on bytes per second: a token bucket. Throttles that share it share its bytes, taking
 /// turns of 10 ms' worth.
 ///
-/// After a rest, 100 ms' worth pass at once. The turn of a connection that ends goes to those behind it.
+/// After an idle period, 100 ms' worth pass immediately. When a connection ends, its turn passes to
+/// the next in the queue.
 #[derive(Debug)]
 pub struct Bandwidth {
     bytes_per_second: u64,
     queue: RefCell<Queue>,
 }
 
-/// The reservations of a bandwidth, in their order.
+/// The reservations of a bandwidth, in order.
 #[derive(Debug, Default)]
 struct Queue {
-    /// The bytes that were due take the time until then. `None` before the first.
+    /// End of the time taken by bytes that were already due. `None` before the first.
     spent: Option<Instant>,
-    /// Not due yet. Law 9: one for each direction of each throttle, and at most as many and 16 that
-    /// were given back.
+    /// Reservations not due yet. Law 9: one for each direction of each throttle, and as many
+    /// cancelled ones plus 16.
     waiting: VecDeque<Rc<Reservation>>,
-    /// How many of them were given back.
+    /// Number of cancelled reservations in `waiting`.
     given_back: usize,
-    /// The time that the others take.
+    /// Total time of the reservations that are not cancelled.
     time: Duration,
 }
 
@@ -36,7 +37,7 @@ struct Queue {
 struct Reservation {
     time: Duration,
     state: RefCell<ReservationState>,
-    /// When its throttle looks again. Where others have given back theirs, its time may come before.
+    /// Time at which its throttle checks again. Cancelled reservations may make it due earlier.
     looked_at: Cell<Instant>,
 }
 
@@ -65,8 +66,8 @@ impl Reservation {
 }
 
 impl Queue {
-    /// Makes the reservations due whose time has come. Returns the wakers of those that would look
-    /// later, and of the first one, if its time now comes before it looks.
+    /// Marks due reservations. Returns the wakers of those whose throttles would check later, and
+    /// of the first pending one if it is now due before its throttle checks.
     fn settle(&mut self, now: Option<Instant>) -> Vec<LayerWaker> {
         let mut wakers = Vec::new();
         while let Some(first) = self.waiting.front() {
@@ -97,7 +98,8 @@ impl Queue {
         wakers
     }
 
-    /// One of those that wait was given back. It stays until its turn, or until most are like it.
+    /// Accounts for a cancelled reservation. It stays in the queue until its turn, or until most
+    /// are cancelled.
     fn give_back(&mut self, time: Duration) {
         self.time = self.time.saturating_sub(time);
         self.given_back += 1;
@@ -109,20 +111,19 @@ impl Queue {
 }
 
 impl Bandwidth {
-    /// So many bytes a second; at least one.
+    /// A limit of this many bytes per second, at least 1.
     pub fn new(bytes_per_second: u64) -> Rc<Bandwidth> {
         Rc::new(Bandwidth { bytes_per_second: bytes_per_second.max(1), queue: RefCell::default() })
     }
 
-    /// The time that bytes take.
+    /// The time taken by this many bytes.
     fn time_of(&self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000;
         let nanos = nanos.div_ceil(u128::from(self.bytes_per_second));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// Reserves up to `wanted` bytes, behind all other reservations: those that come later do not
-    /// overtake it.
+    /// Reserves up to `wanted` bytes, behind all other reservations.
     fn reserve(self: &Rc<Self>, wanted: usize, now: Instant, waker: Option<LayerWaker>) -> Place {
         self.settle(now);
         let turn = (self.bytes_per_second / 100).max(1);
@@ -157,12 +158,12 @@ impl Bandwidth {
     }
 }
 
-/// A reservation, held by its throttle. Its drop gives back the bytes that have not passed.
+/// A reservation, held by its throttle. Its drop returns the unused bytes.
 #[derive(Debug)]
 struct Place {
     bandwidth: Rc<Bandwidth>,
     reservation: Rc<Reservation>,
-    /// Bytes that have not passed.
+    /// Bytes reserved and not yet used.
     bytes: usize,
 }
 
@@ -187,10 +188,10 @@ impl Drop for Place {
     }
 }
 
-/// Limits how fast bytes pass, in one direction or both.
+/// Limits the rate of bytes, in one direction or both.
 ///
-/// Bytes on the way up wait in the connection, which stops reading, so the peer is slowed down; bytes
-/// on the way down wait in the outbox above, where marks and caps count them.
+/// Incoming bytes stay in the connection, which stops reading, so the peer slows down. Outgoing
+/// bytes stay in the outbox above, where marks and caps count them.
 ///
 /// ```
 /// use couplet::layers::{Bandwidth, Throttle};
@@ -206,7 +207,6 @@ pub struct Throttle {
     ended: bool,
 }
 
-/// One direction.
 #[derive(Debug)]
 struct Lane {
     bandwidth: Option<Rc<Bandwidth>>,
@@ -219,7 +219,7 @@ impl Lane {
         Lane { bandwidth, waker: None, place: None }
     }
 
-    /// How many of `wanted` bytes may pass now.
+    /// Takes up to `wanted` bytes from the limit; returns the number that may pass now.
     fn take(&mut self, wanted: usize, now: Instant) -> usize {
         let Some(bandwidth) = &self.bandwidth else { return wanted };
         if wanted == 0 {
@@ -252,7 +252,7 @@ impl Lane {
 }
 
 impl Throttle {
-    /// With the limits of each direction; up is from the peer to the protocol.
+    /// A throttle with a limit for each direction; up is from the peer to the protocol.
     pub fn new(up: Option<Rc<Bandwidth>>, down: Option<Rc<Bandwidth>>) -> Throttle {
         Throttle { up: Lane::new(up), down: Lane::new(down), ended: false }
     }
@@ -325,7 +325,7 @@ mod tests {
         Instant::now()
     }
 
-    /// A connection whose peer sends without end, in chunks of 100 kB.
+    /// A connection whose peer sends endlessly, in chunks of 100 kB.
     struct Busy {
         layers: Layers,
         received: usize,
@@ -355,7 +355,7 @@ mod tests {
         }
     }
 
-    /// Runs connections for a time, each at its deadlines.
+    /// Runs connections for a number of seconds, each at its deadlines.
     fn run(connections: &mut [Busy], from: Instant, seconds: u64) {
         let mut now = from;
         let end = from + Duration::from_secs(seconds);
@@ -396,7 +396,7 @@ mod tests {
         let before = one[0].received;
         one[0].turn(now + Duration::from_secs(3600));
         let passed = one[0].received - before;
-        // What was reserved before the rest, and the burst.
+        // The reservation made before the rest, and the burst.
         assert!((1000..=1100).contains(&passed), "{passed}");
     }
 
@@ -436,7 +436,7 @@ mod tests {
         assert_eq!(layers.deadline(), None);
     }
 
-    /// A throttle with bytes below it, of a connection whose wakes are counted.
+    /// A throttle with pending input, on a connection whose wakes are counted.
     struct Waiting {
         layers: Layers,
         wakes: Rc<Cell<u32>>,
@@ -455,7 +455,7 @@ mod tests {
             waiting
         }
 
-        /// How many bytes pass.
+        /// Returns the number of bytes that pass.
         fn feed(&mut self, bytes: &[u8], now: Instant) -> usize {
             let mut passed = 0;
             self.layers.timed_out(now);
@@ -539,7 +539,7 @@ mod tests {
             layers.timed_out(now);
             layers.down(&mut above, now);
         }
-        // A burst of a tenth, and what came in a tenth of a second.
+        // A burst of a tenth of a second, and another tenth at the limit.
         assert!((190..=200).contains(&up), "{up}");
         let down = 2000 - above.len();
         assert!((1900..=2000).contains(&down), "{down}");

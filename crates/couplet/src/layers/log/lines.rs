@@ -1,4 +1,4 @@
-//! A tap that writes lines: escaped text, or hexadecimal beside text.
+//! A tap that writes lines: escaped text, or a hex dump.
 
 use std::fmt::Write;
 use std::mem;
@@ -6,41 +6,41 @@ use std::time::Instant;
 
 use super::{Direction, Tap};
 
-/// The most bytes of a connection that are logged, unless set otherwise.
+/// Default limit on the logged bytes of a connection.
 const LIMIT: u64 = 64 * 1024;
-/// The most bytes of text in a line of the log.
+/// Maximum bytes of text per line.
 const LONGEST_TEXT: usize = 256;
-/// Bytes in a line of hexadecimal.
+/// Bytes per line of the hex dump.
 const ROW: usize = 16;
 
-/// How [`Lines`] shows bytes.
+/// The format of [`Lines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogForm {
-    /// `> GET / HTTP/1.1\r\n`: a line for each line, with escapes.
+    /// `> GET / HTTP/1.1\r\n`: one line of output per line, with escapes.
     Text,
-    /// `> 00000010  47 45 54 …  |GET …|`: 16 bytes, with their offset in the stream.
+    /// `> 00000010  47 45 54 …  |GET …|`: 16 bytes per line, with their offset in the stream.
     Hex,
 }
 
-/// Passes lines to a function: `<` before what we sent, `>` before what the peer sent, `!` before
-/// everything else. Of a connection, 64 KiB are logged unless set otherwise.
+/// Passes log lines to a function. Our bytes are marked `<`, the peer's `>`, and everything else
+/// `!`. Logs 64 KiB of a connection by default.
 pub struct Lines<F> {
     form: LogForm,
     write: F,
     left: u64,
-    /// Bytes that passed, in and out.
+    /// Bytes seen so far, in and out.
     offsets: [u64; 2],
     line: String,
 }
 
 impl<F: FnMut(&str)> Lines<F> {
-    /// Passes lines, without their end, to `write`.
+    /// Passes lines, without line endings, to `write`.
     pub fn new(form: LogForm, write: F) -> Lines<F> {
         Lines { form, write, left: LIMIT, offsets: [0; 2], line: String::new() }
     }
 
-    /// Logs at most so many bytes.
+    /// Limits the number of logged bytes.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Lines<F> {
         self.left = bytes;
@@ -87,7 +87,7 @@ impl<F: FnMut(&str)> Lines<F> {
     }
 }
 
-/// The mark of a direction, and its number.
+/// The mark and the index of a direction.
 fn mark(direction: Direction) -> (char, usize) {
     match direction {
         Direction::In => ('>', 0),

@@ -1,7 +1,7 @@
-//! [`TrafficLog`]: what passes through a connection, as lines of text or hexadecimal, or as a file
-//! that Wireshark opens. Twisted's `TrafficLoggingProtocol`.
+//! [`TrafficLog`]: logs a connection's bytes as lines of text or hex dumps, or as a capture file
+//! for Wireshark. Twisted's `TrafficLoggingProtocol`.
 //!
-//! Above TLS it shows plaintext, below it ciphertext.
+//! Above TLS it logs plaintext, below TLS ciphertext.
 
 mod lines;
 mod pcap;
@@ -23,20 +23,20 @@ pub enum Direction {
     Out,
 }
 
-/// What a [`TrafficLog`] does with the bytes that it sees.
+/// Receives the bytes seen by a [`TrafficLog`].
 ///
 /// Its methods are called within the connection's turn, so they must not block for long.
 pub trait Tap {
-    /// Bytes passed.
+    /// Called with bytes that pass.
     fn passed(&mut self, direction: Direction, bytes: &[u8], now: Instant);
 
-    /// The stream in this direction has ended.
+    /// Called when the stream in this direction has ended.
     fn ended(&mut self, direction: Direction, now: Instant) {
         let _ = (direction, now);
     }
 }
 
-/// Shows all bytes to a [`Tap`], and changes nothing.
+/// Passes all bytes on unchanged, and shows them to a [`Tap`].
 ///
 /// ```
 /// use couplet::layers::{Lines, LogForm, TrafficLog};
@@ -49,7 +49,7 @@ pub struct TrafficLog<T> {
     end: End,
 }
 
-/// How far the end of the incoming stream is.
+/// Whether the end of the incoming stream has arrived and was logged.
 #[derive(Debug, PartialEq)]
 enum End {
     None,
@@ -58,7 +58,7 @@ enum End {
 }
 
 impl<T: Tap> TrafficLog<T> {
-    /// Shows bytes to this tap.
+    /// Logs to this tap.
     pub fn new(tap: T) -> TrafficLog<T> {
         TrafficLog { tap, pass: PassThrough::default(), end: End::None }
     }

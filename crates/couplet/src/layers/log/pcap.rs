@@ -1,7 +1,7 @@
-//! A tap that writes a capture file (libpcap's format, as tcpdump and Wireshark read it).
+//! A tap that writes a capture file in libpcap's format, for tcpdump and Wireshark.
 //!
-//! A layer sees streams and not packets, so IP and TCP headers are made up around the bytes: a
-//! handshake, data with sequence numbers and acknowledgements, and a FIN for each direction.
+//! A layer sees streams, not packets, so this tap makes up the IP and TCP headers: a handshake,
+//! data with sequence numbers and acknowledgements, and a FIN for each direction.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 use super::{Direction, Tap};
 use crate::address::Address;
 
-/// The most bytes of a file, unless set otherwise.
+/// Default limit on the size of a file, in bytes.
 const LIMIT: u64 = 256 * 1024 * 1024;
-/// The most data in a packet.
+/// Maximum data in a packet, in bytes.
 const SEGMENT: usize = 16 * 1024;
-/// Packets begin with an IP header (LINKTYPE_RAW).
+/// Link type: packets begin with an IP header (LINKTYPE_RAW).
 const RAW: u32 = 101;
-/// The header of a packet's record.
+/// Size of a record header.
 const RECORD: usize = 16;
-/// The longest packet: an IPv6 and a TCP header, and a segment.
+/// Longest packet: the headers of IPv6 and TCP, and a segment.
 const LONGEST: usize = 40 + 20 + SEGMENT;
 
 const FIN: u8 = 1;
@@ -31,15 +31,15 @@ const RST: u8 = 4;
 const PSH: u8 = 8;
 const ACK: u8 = 16;
 
-/// A capture file, which several connections may share. At most 256 MiB are written unless set
-/// otherwise; after that, or after an error, nothing more.
+/// A capture file, which several connections may share. Stops at 256 MiB by default, and after an
+/// error.
 #[derive(Clone)]
 pub struct Pcap(Rc<RefCell<File>>);
 
 struct File {
     write: Box<dyn Write>,
     left: u64,
-    /// An instant, and the time since 1970 at it.
+    /// An instant, and its time since 1970.
     epoch: (Instant, Duration),
 }
 
@@ -48,15 +48,15 @@ impl Pcap {
     ///
     /// # Errors
     ///
-    /// When its header cannot be written.
+    /// If the file header cannot be written.
     pub fn new(write: impl Write + 'static, now: Instant, epoch: Duration) -> io::Result<Pcap> {
         let mut write = write;
         write.write_all(&Pcap::HEADER)?;
         Ok(Pcap::resumed(write, now, epoch))
     }
 
-    /// What a file begins with: the magic number of nanoseconds, version 2.4, the longest packet and
-    /// the type of its packets.
+    /// The file header: the magic number for nanosecond timestamps, version 2.4, the longest packet
+    /// and the link type.
     pub(crate) const HEADER: [u8; 24] = {
         let [a, b, c, d] = 0xa1b2_3c4d_u32.to_le_bytes();
         let [l, m, n, o] = (LONGEST as u32).to_le_bytes();
@@ -64,27 +64,27 @@ impl Pcap {
         [a, b, c, d, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, l, m, n, o, r, s, t, u]
     };
 
-    /// Continues a file that has its header.
+    /// Continues a file that already has its header.
     pub(crate) fn resumed(write: impl Write + 'static, now: Instant, epoch: Duration) -> Pcap {
         let file = File { write: Box::new(write), left: LIMIT, epoch: (now, epoch) };
         Pcap(Rc::new(RefCell::new(file)))
     }
 
-    /// Writes at most so many bytes from now on.
+    /// Limits the number of bytes written from now on.
     #[must_use]
     pub fn limit(self, bytes: u64) -> Pcap {
         self.0.borrow_mut().left = bytes;
         self
     }
 
-    /// A tap for one connection, which the peer has opened (on a port) or we have. An address that is
-    /// not an IP address is shown as one of 127.0.0.0/8.
+    /// A tap for one connection, opened by the peer (on a port) or by us. Addresses other than IP
+    /// addresses are shown in 127.0.0.0/8.
     pub fn tap(&self, peer: &Address, host: &Address, opened_by_peer: bool) -> PcapTap {
         let ip = |address: &Address, last| {
             address.socket_addr().unwrap_or(SocketAddr::from(([127, 0, 0, last], u16::from(last))))
         };
         let (peer, host) = (ip(peer, 2), ip(host, 1));
-        // A packet has addresses of one family.
+        // Both addresses of a packet are of the same family.
         let six = peer.is_ipv6() || host.is_ipv6();
         let family = |address: SocketAddr| match address.ip() {
             IpAddr::V4(v4) if six => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
@@ -102,7 +102,7 @@ impl Pcap {
     }
 }
 
-/// Writes the bytes of one connection to a [`Pcap`].
+/// Writes the packets of one connection to a [`Pcap`].
 pub struct PcapTap {
     file: Rc<RefCell<File>>,
     peer: SocketAddr,
@@ -111,7 +111,7 @@ pub struct PcapTap {
     begun: bool,
     /// The next sequence numbers, in and out.
     sent: [u32; 2],
-    /// Behind the header of its record. Law 9: a packet of LONGEST bytes.
+    /// The packet being built, after space for its record header. Law 9: at most LONGEST bytes.
     packet: Vec<u8>,
 }
 
@@ -129,29 +129,30 @@ impl PcapTap {
         self.confirms(first, now);
     }
 
-    /// The first packet of a handshake. Whoever shows this one shows the other two: none is made up.
+    /// Writes the SYN of a handshake. The caller then also writes the other two packets: none are
+    /// made up.
     pub(crate) fn opens(&mut self, direction: Direction, now: Instant) {
         self.begun = true;
         self.packet(direction, 0, 0, SYN, &[], now);
     }
 
-    /// Its second packet.
+    /// Writes the SYN-ACK.
     pub(crate) fn accepts(&mut self, direction: Direction, now: Instant) {
         self.packet(direction, 0, 1, SYN | ACK, &[], now);
     }
 
-    /// Its third.
+    /// Writes the ACK that completes the handshake.
     pub(crate) fn confirms(&mut self, direction: Direction, now: Instant) {
         self.packet(direction, 1, 1, ACK, &[], now);
     }
 
-    /// A reset.
+    /// Writes a reset.
     #[cfg(feature = "sim")]
     pub(crate) fn resets(&mut self, direction: Direction, now: Instant) {
         self.segment(direction, RST, &[], now);
     }
 
-    /// Data, or the end of a direction.
+    /// Writes data, or the end of a direction.
     fn segment(&mut self, direction: Direction, flags: u8, data: &[u8], now: Instant) {
         let (own, other) = match direction {
             Direction::In => (0, 1),
@@ -181,7 +182,7 @@ impl PcapTap {
         tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
         tcp[4..8].copy_from_slice(&number.to_be_bytes());
         tcp[8..12].copy_from_slice(&acknowledged.to_be_bytes());
-        // Five words of header, and the largest window.
+        // A header of five words, and the maximum window.
         (tcp[12], tcp[13], tcp[14], tcp[15]) = (5 << 4, flags, 0xff, 0xff);
         let length = (tcp.len() + data.len()) as u16;
         let mut packet = std::mem::take(&mut self.packet);
@@ -191,7 +192,7 @@ impl PcapTap {
             (IpAddr::V4(from), IpAddr::V4(to)) => ip4(&mut packet, from, to, length),
             (from, to) => ip6(&mut packet, six(from), six(to), length),
         };
-        // The pseudo header: both addresses, the protocol and the length (RFC 9293, 3.1).
+        // The pseudo-header: both addresses, the protocol and the length (RFC 9293, 3.1).
         let sum = sum + u32::from(length) + 6 + sum_of(&tcp) + sum_of(data);
         tcp[16..18].copy_from_slice(&folded(sum).to_be_bytes());
         packet.extend(tcp);
@@ -208,7 +209,7 @@ fn six(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Appends an IPv4 header (RFC 791), and returns the sum of the addresses.
+/// Appends an IPv4 header (RFC 791), and returns the sum of the addresses for the TCP checksum.
 fn ip4(packet: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, length: u16) -> u32 {
     let mut header = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     header[2..4].copy_from_slice(&(length + 20).to_be_bytes());
@@ -220,7 +221,7 @@ fn ip4(packet: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, length: u16) -> u32 {
     sum_of(&header[12..])
 }
 
-/// Appends an IPv6 header (RFC 8200), and returns the sum of the addresses.
+/// Appends an IPv6 header (RFC 8200), and returns the sum of the addresses for the TCP checksum.
 fn ip6(packet: &mut Vec<u8>, from: Ipv6Addr, to: Ipv6Addr, length: u16) -> u32 {
     packet.extend([0x60, 0, 0, 0]);
     packet.extend(length.to_be_bytes());
@@ -230,7 +231,7 @@ fn ip6(packet: &mut Vec<u8>, from: Ipv6Addr, to: Ipv6Addr, length: u16) -> u32 {
     sum_of(&from.octets()) + sum_of(&to.octets())
 }
 
-/// The sum of 16-bit words (RFC 1071); at most 64 KiB, so it does not overflow.
+/// Sums 16-bit words (RFC 1071). Cannot overflow, because the input is at most 64 KiB.
 fn sum_of(bytes: &[u8]) -> u32 {
     let words = bytes.chunks(2).map(|pair| {
         u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
@@ -246,8 +247,8 @@ fn folded(mut sum: u32) -> u16 {
 }
 
 impl File {
-    /// Writes a packet, which lies behind room for the header of its record: with one call, so that a file
-    /// that several loops write to has whole records.
+    /// Fills in the record header before a packet, and writes both with a single call, so that
+    /// several loops can share a file of whole records.
     fn packet(&mut self, record: &mut [u8], now: Instant) {
         let size = record.len() as u64;
         if self.left < size {

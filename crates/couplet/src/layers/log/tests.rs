@@ -1,4 +1,4 @@
-//! Lines in both forms, their limit, and capture files: read back here, and by tcpdump where it is
+//! Both line formats, their limit, and capture files, which tcpdump and tshark read too if they are
 //! installed.
 
 use std::cell::RefCell;
@@ -17,7 +17,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
-/// Passes a request and an answer through a log, and both ends.
+/// Passes a request, an answer and both ends of the stream through a log.
 fn exchange(tap: impl Tap + 'static, request: &[u8], answer: &[&[u8]]) {
     let now = start();
     let mut layers = Layers::new(TrafficLog::new(tap), &Rc::default());
@@ -103,7 +103,7 @@ fn a_log_ends_at_its_limit() {
     assert_eq!(bytes, 64 * 1024);
 }
 
-/// A file that a test can read.
+/// A file whose content a test can read.
 #[derive(Clone, Default)]
 struct Shared(Rc<RefCell<Vec<u8>>>);
 
@@ -117,7 +117,7 @@ impl Write for Shared {
     }
 }
 
-/// A packet of a capture, as far as the tests care.
+/// The parts of a captured packet that the tests compare.
 #[derive(Debug, PartialEq)]
 struct Packet {
     six: bool,
@@ -127,7 +127,7 @@ struct Packet {
     data: Vec<u8>,
 }
 
-/// Reads a capture, and checks its sums.
+/// Reads a capture, and verifies its checksums.
 fn packets(file: &[u8]) -> Vec<Packet> {
     let little = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("4")) as usize;
     assert_eq!((little(0), little(20)), (0xa1b2_3c4d, 101));
@@ -164,7 +164,7 @@ fn packets(file: &[u8]) -> Vec<Packet> {
     found
 }
 
-/// The sum of 16-bit words in one's complement, which is 0xffff over a correct packet.
+/// The one's complement sum of 16-bit words; 0xffff over a correct packet.
 fn ones(bytes: &[u8]) -> u32 {
     let sum: u32 = bytes
         .chunks(2)

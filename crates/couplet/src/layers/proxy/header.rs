@@ -1,22 +1,22 @@
-//! PROXY headers as bytes. What is received is checked strictly: a header that another reader might
-//! understand otherwise is refused.
+//! PROXY headers as bytes. Received headers are checked strictly: one that another reader might
+//! interpret differently is refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::address::Address;
 
-/// The first bytes of version 2 (section 2.2).
+/// First bytes of version 2 (section 2.2).
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Those of version 1.
+/// First bytes of version 1.
 const WORD: &[u8] = b"PROXY ";
-/// Longest header of version 1, with its line end (section 2.1).
+/// Maximum length of a version 1 header, including its line end (section 2.1).
 const LONGEST_LINE: usize = 107;
-/// The fixed part of version 2.
+/// Length of the fixed part of version 2.
 const FIXED: usize = 16;
-/// Longest header of version 2 that is accepted or written. The format allows 64 KiB.
+/// Maximum length of a version 2 header, read or written. The format allows 64 KiB.
 const LONGEST: usize = 4096;
 
-/// The types of the additional values of version 2 (section 2.2).
+/// The TLV types of version 2 (section 2.2).
 mod tlv {
     pub(super) const ALPN: u8 = 0x01;
     pub(super) const AUTHORITY: u8 = 0x02;
@@ -34,25 +34,25 @@ mod tlv {
 pub enum ProxyVersion {
     /// A line of text: TCP addresses only.
     V1,
-    /// Binary, with additional values.
+    /// Binary, with additional values (TLVs).
     V2,
 }
 
-/// What a PROXY header says.
+/// The contents of a PROXY header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProxyHeader {
-    /// The client. `None` when the proxy speaks for itself, or does not know.
+    /// The client. `None` if the proxy made the connection itself, or does not know the client.
     pub peer: Option<Address>,
     /// The address that the client connected to.
     pub host: Option<Address>,
-    /// The application protocol (ALPN) that was chosen.
+    /// The negotiated application protocol (ALPN).
     pub alpn: Option<Vec<u8>>,
-    /// The host name that the client asked for (SNI).
+    /// The host name that the client requested (SNI).
     pub authority: Option<String>,
-    /// The proxy's id of the connection; at most 128 bytes.
+    /// The proxy's id for the connection; at most 128 bytes.
     pub unique_id: Option<Vec<u8>>,
-    /// The client's TLS, which the proxy has ended.
+    /// The client's TLS, which the proxy terminated.
     pub tls: Option<ProxyTls>,
 }
 
@@ -66,44 +66,44 @@ pub struct ProxyTls {
     pub cipher: Option<String>,
     /// Whether the client presented a certificate on this connection.
     pub client_certificate: bool,
-    /// Whether it presented one that was verified.
+    /// Whether the client presented a certificate that was verified.
     pub verified: bool,
     /// The common name in the client's certificate.
     pub common_name: Option<String>,
 }
 
-/// A PROXY header that was not accepted, or cannot be written.
+/// A PROXY header that was refused or cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// The connection begins with something else.
+    /// The connection does not begin with a PROXY header.
     #[error("the connection does not begin with a PROXY header")]
     Missing,
     /// The header is not valid.
     #[error("not a valid PROXY header: {0}")]
     Invalid(&'static str),
-    /// The header is longer than is accepted.
+    /// The header is too long.
     #[error("the PROXY header is longer than {limit} bytes")]
     TooLong {
-        /// The longest that is accepted.
+        /// Maximum length, in bytes.
         limit: usize,
     },
     /// The stream ended before the header did.
     #[error("the stream ended within the PROXY header, after {received} bytes")]
     Truncated {
-        /// How many bytes arrived.
+        /// Number of bytes received.
         received: usize,
     },
     /// The header did not arrive in time.
     #[error("the PROXY header did not arrive in time")]
     TimedOut,
-    /// The version cannot express it.
+    /// The version cannot express a part of the header.
     #[error("a PROXY header of this version has no place for {0}")]
     Unsupported(&'static str),
 }
 
-/// How many bytes must follow `received` before there is anything to parse: 0 when the header is
-/// complete. `next` are those that are there; in version 1 its end is looked for in them.
+/// Number of bytes to append to `received` before the next call; 0 if the header is complete.
+/// `next` holds the available bytes, which are searched for the line end of version 1.
 pub(super) fn missing(received: &[u8], next: &[u8]) -> Result<usize, ProxyError> {
     let prefix = received.len().min(SIGNATURE.len());
     if received[..prefix] == SIGNATURE[..prefix] && !received.is_empty() {
@@ -119,7 +119,7 @@ pub(super) fn missing(received: &[u8], next: &[u8]) -> Result<usize, ProxyError>
         return Err(ProxyError::Missing);
     }
     if received.len() < WORD.len() {
-        // One at a time, as long as both versions are possible.
+        // Byte by byte, while both versions are possible.
         return Ok(if received.is_empty() { 1 } else { WORD.len() - received.len() });
     }
     if received.ends_with(b"\n") {
@@ -187,7 +187,7 @@ fn parse_binary(header: &[u8]) -> Result<ProxyHeader, ProxyError> {
         0x31 | 0x32 => 216,
         _ => return Err(ProxyError::Invalid("unknown address family or protocol")),
     };
-    // The block of a proxy that speaks for itself has to be skipped, whatever it is.
+    // The address block of a connection made by the proxy itself must be skipped, valid or not.
     let Some((block, values)) = rest.split_at_checked(length) else {
         return if local {
             Ok(ProxyHeader::default())
@@ -200,14 +200,14 @@ fn parse_binary(header: &[u8]) -> Result<ProxyHeader, ProxyError> {
         Err(_) if local => return Ok(ProxyHeader::default()),
         outcome => outcome?,
     }
-    // Only streams: there are no datagrams on a connection.
+    // Only streams: a connection carries no datagrams.
     if !local && family & 0x0f == 1 {
         (parsed.peer, parsed.host) = addresses(block);
     }
     Ok(parsed)
 }
 
-/// Both addresses, the source first. Those of UNIX sockets have no place yet.
+/// Source and destination address. UNIX addresses are not supported.
 fn addresses(block: &[u8]) -> (Option<Address>, Option<Address>) {
     let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
     let (a, b): (SocketAddr, SocketAddr) = match block.len() {
@@ -230,7 +230,7 @@ fn addresses(block: &[u8]) -> (Option<Address>, Option<Address>) {
     (Some(a.into()), Some(b.into()))
 }
 
-/// The next value: its type, and its bytes.
+/// The next TLV: its type and its value.
 fn next_value<'v>(values: &mut &'v [u8]) -> Result<Option<(u8, &'v [u8])>, ProxyError> {
     let Some((&[kind, high, low], rest)) = values.split_first_chunk::<3>() else {
         let empty = values.is_empty();
@@ -295,7 +295,7 @@ fn tls_of(value: &[u8]) -> Result<Option<ProxyTls>, ProxyError> {
     Ok(Some(tls))
 }
 
-/// Checks the sum of the header, in which the four bytes of the sum itself count as 0.
+/// Verifies the checksum of the header, computed with its own four bytes as 0.
 fn check_sum(header: &[u8], at: usize, sum: &[u8]) -> Result<(), ProxyError> {
     let sum: [u8; 4] =
         sum.try_into().map_err(|_| ProxyError::Invalid("the sum has not 4 bytes"))?;
@@ -320,7 +320,6 @@ impl ProxyHeader {
         ProxyHeader { peer: Some(peer), host: Some(host), ..ProxyHeader::default() }
     }
 
-    /// The header as bytes.
     pub(super) fn encode(&self, version: ProxyVersion) -> Result<Vec<u8>, ProxyError> {
         match version {
             ProxyVersion::V1 => self.encode_line(),
@@ -328,7 +327,7 @@ impl ProxyHeader {
         }
     }
 
-    /// Both TCP addresses. Where one is IPv4 and the other IPv6, both become IPv6.
+    /// Both TCP addresses. If one is IPv4 and the other IPv6, both become IPv6.
     fn pair(&self) -> Option<(SocketAddr, SocketAddr)> {
         let (a, b) = (self.peer.as_ref()?.socket_addr()?, self.host.as_ref()?.socket_addr()?);
         let six = |address: SocketAddr| match address {
@@ -356,7 +355,7 @@ impl ProxyHeader {
 
     fn encode_binary(&self) -> Result<Vec<u8>, ProxyError> {
         let mut header = SIGNATURE.to_vec();
-        // A proxy that speaks for itself, version 2; or for a client.
+        // Version 2, with the command LOCAL for the proxy's own connection or PROXY for a client's.
         header.extend([0x20 + u8::from(self.peer.is_some()), 0, 0, 0]);
         match self.pair() {
             None => {}

@@ -1,8 +1,9 @@
-//! The PROXY protocol, versions 1 and 2: a proxy tells the server behind it who the client is.
+//! The PROXY protocol, versions 1 and 2: a proxy reports the client's address to the server behind
+//! it.
 //!
-//! [`ProxyReader`] is a server's layer, [`ProxyWriter`] a client's. Whoever may connect to a port with
-//! a reader can claim any address, so it belongs on connections of trusted peers only; the caller
-//! decides that, by the peer's address.
+//! [`ProxyReader`] is a server's layer, [`ProxyWriter`] a client's. Any peer that can connect to a
+//! port with a reader can claim any address, so use it only for connections of trusted peers; the
+//! caller decides that by the peer's address.
 //!
 //! <https://www.haproxy.org/download/3.1/doc/proxy-protocol.txt>
 
@@ -21,18 +22,18 @@ use super::{Layer, Opened, Outbox, PassThrough, Up};
 use crate::defer::Failure;
 use crate::error::Reason;
 
-/// The time in which a header must arrive, unless set otherwise.
+/// Default time limit for the header.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads a PROXY header at the beginning of a connection, and passes on what follows it.
+/// Reads a PROXY header at the beginning of a connection, and forwards the bytes after it.
 ///
-/// The header is required. Limits: 10 s, 4096 bytes for version 2 and 107 for version 1. A connection
-/// that the proxy makes on its own behalf, such as a health check, keeps its addresses.
+/// The header is required. Limits: 10 s, 4096 bytes for version 2 and 107 for version 1. A
+/// connection that the proxy makes on its own behalf, such as a health check, keeps its addresses.
 ///
-/// A stream that ends within the header is [`Lost`](Reason::Lost), with the [`ProxyError`] inside;
-/// any other error is the failure in [`Failed`](Reason::Failed).
+/// If the stream ends within the header, the reason is [`Lost`](Reason::Lost), with the
+/// [`ProxyError`] inside; any other error is the failure in [`Failed`](Reason::Failed).
 pub struct ProxyReader {
-    /// Law 9: the longest header.
+    /// Law 9: at most the longest header.
     received: Vec<u8>,
     deadline: Option<Instant>,
     late: bool,
@@ -42,7 +43,7 @@ pub struct ProxyReader {
 }
 
 impl ProxyReader {
-    /// For a connection that was made now.
+    /// A reader for a connection made at `now`.
     pub fn new(now: Instant) -> ProxyReader {
         ProxyReader {
             received: Vec::new(),
@@ -54,14 +55,14 @@ impl ProxyReader {
         }
     }
 
-    /// The time by which the header must be complete.
+    /// Sets the time by which the header must be complete.
     #[must_use]
     pub fn deadline_at(mut self, deadline: Option<Instant>) -> ProxyReader {
         self.deadline = deadline;
         self
     }
 
-    /// Takes no byte behind the header from `below`.
+    /// Reads the header, and takes no byte after it from `below`.
     fn read(&mut self, below: &mut &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
         loop {
             let missing = match header::missing(&self.received, below)? {
@@ -143,10 +144,10 @@ impl fmt::Debug for ProxyReader {
     }
 }
 
-/// Writes a PROXY header before everything else.
+/// Writes a PROXY header before all other bytes.
 #[derive(Debug)]
 pub struct ProxyWriter {
-    /// Law 9: a header, until it has gone down.
+    /// Law 9: one header, until it is sent down.
     header: Vec<u8>,
     after: PassThrough,
 }
@@ -156,7 +157,7 @@ impl ProxyWriter {
     ///
     /// # Errors
     ///
-    /// When it has more than the version can say, or is too long.
+    /// If the version cannot express the header, or the header is too long.
     pub fn new(header: &ProxyHeader, version: ProxyVersion) -> Result<ProxyWriter, ProxyError> {
         Ok(ProxyWriter { header: header.encode(version)?, after: PassThrough::default() })
     }

@@ -1,5 +1,5 @@
-//! Headers from the specification and our own, cut everywhere, against another implementation; and
-//! headers that must be refused.
+//! Headers from the specification and our own, cut everywhere and compared with another
+//! implementation; and headers that must be refused.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ fn address(text: &str) -> Address {
     text.parse::<std::net::SocketAddr>().expect("an address").into()
 }
 
-/// What a reader says about a stream.
+/// A reader's results for a stream.
 #[derive(Debug, Default, PartialEq)]
 struct Read {
     opened: Option<(Option<Address>, Option<Address>)>,
@@ -151,7 +151,7 @@ fn what_is_written_is_read_the_same_here_and_by_others() {
         let cn = theirs.ssl().and_then(|ssl| ssl.cn().map(str::to_owned));
         assert_eq!(cn, header.tls.as_ref().and_then(|tls| tls.common_name.clone()));
     }
-    // An IPv4 client of an IPv6 server: both become IPv6, and what is read is IPv4 again.
+    // An IPv4 client of an IPv6 server: both become IPv6, and the reader returns IPv4 again.
     let mixed = ProxyHeader::new(address("1.2.3.4:5"), address("[2001:db8::2]:2"));
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         assert_eq!(read(&[&written(&mixed, version)]).header.as_ref(), Some(&mixed));
@@ -160,14 +160,14 @@ fn what_is_written_is_read_the_same_here_and_by_others() {
 
 #[test]
 fn a_client_without_a_certificate_is_not_verified() {
-    // The flags of the client, the result of the verification, and what is read of it.
+    // The client flags, the verification result, and the expected fields.
     for (client, result, expected) in [
         (0x00, 0, None),
         (0x01, 0, Some((false, false))),
         (0x01, 1, Some((false, false))),
         (0x03, 0, Some((true, true))),
         (0x03, 1, Some((true, false))),
-        // One that was presented earlier in the session.
+        // A certificate presented earlier in the session.
         (0x05, 0, Some((false, true))),
         (0x05, 0x0100_0000, Some((false, false))),
     ] {
@@ -182,7 +182,7 @@ fn a_client_without_a_certificate_is_not_verified() {
 
 #[test]
 fn the_sum_is_checked() {
-    // The sum of the header with a sum of 0 in it.
+    // Computed over the header with a checksum of 0.
     let rest = [2, 0, 6, b'x', b'.', b't', b'e', b's', b't', 3, 0, 4, 0, 0, 0, 0];
     let mut header = binary(0x21, 0, &rest);
     let sum = crc32c_by_the_bit(&header).to_be_bytes();
@@ -194,7 +194,7 @@ fn the_sum_is_checked() {
     assert_eq!(read(&[&header]).failed, Some(ProxyError::Invalid("its sum is wrong")));
 }
 
-/// The Castagnoli CRC in another form, which gives its check value.
+/// Another implementation of the Castagnoli CRC, verified by its check value.
 fn crc32c_by_the_bit(bytes: &[u8]) -> u32 {
     let crc = |bytes: &[u8]| {
         let mut register = u32::MAX;

@@ -1,4 +1,4 @@
-//! A stack's promises: order, no copy where a layer lends, pauses, ends and pushes in the middle.
+//! A stack's promises: order, no copies of lent bytes, pauses, ends, and pushes onto a live stack.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use crate::address::Address;
 use crate::layers::{PassThrough, SingleBytes};
 use crate::testing::every_split;
 
-/// A small record layer with a handshake: both ends send `!`, then records of a length and as many
-/// inverted bytes; a length of 0 says goodbye. A length above 100 is an error.
+/// A small record layer with a handshake. Both ends send `!`, then records of a length byte and as
+/// many inverted bytes. A length of 0 ends the stream; a length above 100 is an error.
 #[derive(Default)]
 struct Records {
     received: Vec<u8>,
@@ -99,7 +99,7 @@ impl Failure {
     }
 }
 
-/// Takes `credit` bytes and is full then, until it times out.
+/// Takes `credit` bytes, then is full until it times out.
 struct Metered {
     credit: usize,
     each: usize,
@@ -151,7 +151,7 @@ fn outbox(bytes: &[u8]) -> Outbox {
     outbox
 }
 
-/// Takes all of an outbox.
+/// Takes everything from an outbox.
 fn drain(outbox: &mut Outbox) -> Vec<u8> {
     let mut all = Vec::new();
     while !outbox.is_empty() {
@@ -166,7 +166,7 @@ fn stacked(layers: impl IntoIterator<Item = Box<dyn Layer>>) -> Layers {
     Layers::stack(layers.into_iter().collect(), &spares())
 }
 
-/// What came out on top, in short.
+/// The output on top, abbreviated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     data: Vec<u8>,
@@ -259,7 +259,7 @@ fn a_receiver_that_stops_misses_nothing_and_gets_nothing_early() {
         let mut turn = 0;
         while chunks.len() > 0 || layers.is_behind() {
             turn += 1;
-            // Every other time new bytes are fed in spite of the stop.
+            // Every other time, feed new bytes in spite of the stop.
             let more = !layers.is_behind() || turn % 2 == 1;
             let chunk = if more { chunks.next().unwrap_or_default() } else { &[] };
             let before = seen.data.len();
@@ -352,7 +352,7 @@ fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
     };
     assert_eq!(feed(&mut layers, b"!"), Continue(()));
     assert!(!layers.is_open());
-    // The record that opens level 1 has a byte of data behind it, which the break holds back.
+    // The record that opens level 1 is followed by a byte of data, which the break holds back.
     assert_eq!(feed(&mut layers, &[3, !b'!', !1, !254]), Break(()));
     assert!(layers.is_open());
     assert_eq!(opened, [Some(peer)]);
@@ -379,7 +379,7 @@ fn a_layer_that_is_pushed_later_sends_what_was_written_before_in_clear() {
 
 #[test]
 fn bytes_behind_an_upgrade_fail_it_wherever_they_lie() {
-    // Unread between two levels, inside of one, and with nothing behind them.
+    // Bytes unread between two levels, bytes unread inside a level, and none.
     let records = || Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>;
     let pass = || Box::new(PassThrough::default()) as Box<dyn Layer>;
     let single = || Box::new(SingleBytes::default()) as Box<dyn Layer>;
@@ -438,7 +438,7 @@ fn output_stays_above_while_the_bottom_is_full() {
 
 #[test]
 fn a_level_with_a_full_outbox_is_not_asked_for_more() {
-    /// Sends half of what there is room for each time it is asked.
+    /// Sends half of `ROOM` each time it is called.
     struct Chatty(Rc<Cell<usize>>);
     impl Layer for Chatty {
         fn up<'a>(&'a mut self, _: &mut &'a [u8], _: Instant) -> Up<'a> {
@@ -477,7 +477,8 @@ fn a_close_goes_down_level_by_level_behind_everything_and_once() {
     let _ = Seen::default().feed(&mut layers, b"!");
     assert!(layers.close(&mut above, start()));
     assert!(layers.close(&mut above, start()), "and again");
-    // Level 1: a record of four bytes, and a goodbye; level 0: both in a record, and its own.
+    // Level 1 sends a record of four bytes and a goodbye; level 0 wraps both in a record, and adds
+    // its own goodbye.
     let inner = [&[4], &b"last".map(|b| !b)[..], &[0]].concat();
     let outer: Vec<u8> = inner.iter().map(|b| !b).collect();
     assert_eq!(drain(layers.bottom()), [&[6], &outer[..], &[0]].concat());

@@ -1,4 +1,4 @@
-//! A server's certificate that is chosen when the ClientHello has arrived, perhaps later.
+//! Choosing a server's certificate after the ClientHello has arrived, perhaps asynchronously.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,24 +9,24 @@ use super::engine::hello::HelloReader;
 use crate::defer::{Deferred, Result};
 use crate::layers::LayerWaker;
 
-/// What a client has said about itself and its wishes, before anything is encrypted: all of it may
-/// be invented. For [`Tls::choosing`](super::Tls::choosing).
+/// The contents of a ClientHello. They are sent before anything is encrypted, so all of them may be
+/// forged. For [`Tls::choosing`](super::Tls::choosing).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientHello {
-    /// The name that it asks for (SNI), in lower case.
+    /// The requested host name (SNI), in lower case.
     pub server_name: Option<String>,
-    /// The application protocols that it speaks (ALPN), the preferred one first.
+    /// The offered application protocols (ALPN), in order of preference.
     pub alpn: Vec<Vec<u8>>,
-    /// The cipher suites, by their numbers in the registry of IANA.
+    /// The offered cipher suites, by their IANA numbers.
     pub cipher_suites: Vec<u16>,
 }
 
 pub(super) type Choose = Box<dyn FnOnce(&ClientHello) -> Deferred<Identity>>;
 
-/// How far the choice is.
+/// The progress of the choice.
 pub(super) enum Choosing {
-    /// The ClientHello is not complete.
+    /// The ClientHello is incomplete.
     Reading(HelloReader, Choose),
     Waiting(Waiting),
 }
@@ -37,7 +37,7 @@ impl Choosing {
     }
 }
 
-/// The certificate was asked for. Dropping it cancels the question.
+/// A requested certificate. Dropping it cancels the request.
 pub(super) struct Waiting {
     pub(super) server_name: Option<String>,
     outcome: Rc<RefCell<Option<Result<Identity>>>>,
@@ -56,7 +56,7 @@ impl Waiting {
         Waiting { server_name: hello.server_name, outcome, deferred }
     }
 
-    /// The certificate, or why there is none, once the Deferred has fired.
+    /// The certificate or the failure, once the Deferred has fired.
     pub(super) fn take(&self) -> Option<Result<Identity>> {
         self.outcome.borrow_mut().take()
     }

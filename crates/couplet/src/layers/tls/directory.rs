@@ -1,4 +1,4 @@
-//! [`CertificateDirectory`]: a folder with a certificate for each name, read again while the server
+//! [`CertificateDirectory`]: a folder with a certificate for each name, reloaded while the server
 //! runs. Twisted's `txsni`.
 
 use std::collections::BTreeMap;
@@ -11,21 +11,21 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::engine::certificates::Pair;
 use super::settings::{TlsConfigError, read};
 
-/// How often a directory is checked for changes, at most.
+/// Minimum interval between checks for changes.
 const EVERY: Duration = Duration::from_secs(1);
-/// Most certificates of a directory.
+/// Maximum number of directory entries examined.
 const MOST: usize = 10_000;
 
-/// Certificates by name, from a folder that is watched for changes.
+/// Certificates by name, from a folder that is checked for changes.
 ///
-/// `example.com.pem` has the certificate chain and the key for `example.com`, `_.example.com.pem`
-/// those for each name one level below, and `DEFAULT.pem` those for every other client. A file
-/// `example.com.ocsp` beside it is stapled. Other files are ignored; at most 10 000 are read.
+/// `example.com.pem` holds the certificate chain and the key for `example.com`, `_.example.com.pem`
+/// those for all names one level below, and `DEFAULT.pem` those for all other clients. The OCSP
+/// response in a file `example.com.ocsp` beside it is stapled. Other files are ignored. At most 10
+/// 000 directory entries are examined.
 ///
-/// A connection that comes a second or more after the last check looks whether a file has changed,
-/// and reads those that have. A file that cannot be read leaves the certificate that was there in
-/// place, with a warning in the log. Open connections keep theirs. Clones share the certificates, in
-/// all threads.
+/// A new connection checks for changed files if the last check was at least a second ago, and reads
+/// those. If a file cannot be read, the old certificate stays in use and a warning is logged. Open
+/// connections keep their certificates. Clones share the certificates, across threads.
 #[derive(Clone)]
 pub struct CertificateDirectory(Arc<Directory>);
 
@@ -36,7 +36,7 @@ struct Directory {
 
 #[derive(Default)]
 struct State {
-    /// Law 9: MOST.
+    /// Law 9: at most MOST.
     files: BTreeMap<String, File>,
     checked: Option<Instant>,
 }
@@ -47,7 +47,7 @@ struct File {
     pair: Pair,
 }
 
-/// When a certificate and its OCSP response changed last, and their lengths.
+/// Modification times and lengths of a certificate and its OCSP response.
 type Stamp = [Option<(Duration, u64)>; 2];
 
 impl CertificateDirectory {
@@ -55,7 +55,7 @@ impl CertificateDirectory {
     ///
     /// # Errors
     ///
-    /// When the folder or a certificate cannot be read, or there is none.
+    /// If the folder or a certificate cannot be read, or the folder has no certificate.
     pub fn open(path: impl Into<PathBuf>) -> Result<CertificateDirectory, TlsConfigError> {
         let path = path.into();
         let directory = Directory { path, state: Mutex::default() };
@@ -72,11 +72,11 @@ impl CertificateDirectory {
         Ok(CertificateDirectory(Arc::new(directory)))
     }
 
-    /// Reads what has changed now. Returns the number of names.
+    /// Reads changed files now. Returns the number of names.
     ///
     /// # Errors
     ///
-    /// The first of the errors. What can be read is in use nevertheless.
+    /// The first of the errors. Files that could be read are in use nevertheless.
     pub fn reload(&self) -> Result<usize, TlsConfigError> {
         match self.0.read_changed()?.into_iter().next() {
             Some(failure) => Err(failure),
@@ -84,7 +84,7 @@ impl CertificateDirectory {
         }
     }
 
-    /// Reads what has changed, if the last check is a second ago.
+    /// Reads changed files, if the last check was at least a second ago.
     pub(super) fn check(&self, now: Instant) {
         let due = |checked: Instant| now.saturating_duration_since(checked) >= EVERY;
         let mut state = self.0.lock();
@@ -93,7 +93,7 @@ impl CertificateDirectory {
         }
         let first = state.checked.replace(now).is_none();
         drop(state);
-        // It was read when it was opened.
+        // The files were just read, by `open`.
         if first {
             return;
         }
@@ -121,7 +121,7 @@ impl Directory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads new and changed files, and forgets those that are gone. Returns the errors of files.
+    /// Reads new and changed files, and drops deleted ones. Returns the errors of single files.
     fn read_changed(&self) -> Result<Vec<TlsConfigError>, TlsConfigError> {
         let failed = |error| TlsConfigError::file(&self.path, error);
         let before = self.lock().files.clone();
@@ -138,7 +138,7 @@ impl Directory {
             match file {
                 Ok(file) => drop(files.insert(name, file)),
                 Err(failure) => {
-                    // Its stamp stays old, so it is read again at the next check.
+                    // Its stamp stays old, so the next check reads it again.
                     files.extend(old.map(|old| (name, old.clone())));
                     failures.push(failure);
                 }
@@ -149,7 +149,7 @@ impl Directory {
     }
 }
 
-/// The name that a file is for.
+/// The name that a file's certificate is for.
 fn name_of(path: &Path) -> Option<String> {
     let is_pem = path.extension().is_some_and(|extension| extension == "pem");
     let name = path.file_stem()?.to_str()?.to_ascii_lowercase();

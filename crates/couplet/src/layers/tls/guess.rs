@@ -1,10 +1,10 @@
-//! A guess at what a peer speaks that does not speak TLS, from its first bytes.
+//! Guesses the protocol of a peer that does not speak TLS, from its first bytes.
 
-/// How many bytes a guess looks at: those of the header of a record, which are always there when it
-/// turns out not to be one. With more, the guess would depend on how the stream is cut.
+/// Number of bytes examined: a record header, which is always complete when the stream turns out
+/// not to be TLS. With more, the guess would depend on how the stream is cut.
 pub(super) const LENGTH: usize = 5;
 
-/// What the stream looks like, unless it is TLS.
+/// The guess, unless the stream looks like TLS.
 pub(super) fn not_tls(first: &[u8], is_server: bool) -> Option<&'static str> {
     let to_server: &[(&[&str], &str)] = &[
         (

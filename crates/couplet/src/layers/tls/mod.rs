@@ -1,12 +1,12 @@
 //! TLS 1.2 and 1.3 as a [`Layer`] (RFC 8446, RFC 5246). Twisted's `twisted.protocols.tls` and
 //! `twisted.internet.ssl`.
 //!
-//! A [`ServerTls`] or a [`ClientTls`] is configured once and makes a [`Tls`] layer for each
+//! A [`ServerTls`] or [`ClientTls`] is configured once and makes a [`Tls`] layer for each
 //! connection. The layer buffers one incomplete record, and nothing while a connection is idle.
-//! 0-RTT data is never accepted, and there is no renegotiation.
+//! 0-RTT data is never accepted, and renegotiation is not supported.
 //!
 //! Received bytes are copied once, because they are decrypted in place; the library copies the
-//! plaintext once more. What was written in many small pieces leaves in shared records.
+//! plaintext once more. Many small writes share records.
 
 mod choosing;
 mod directory;
@@ -38,22 +38,22 @@ use engine::config::{ClientConfig, ServerConfig, ServerName};
 use engine::hello::Read;
 use engine::{Session, Step};
 
-/// The header of a record.
+/// Length of a record header.
 const HEADER: usize = 5;
-/// Most bytes of a record behind its header (RFC 5246, 6.2.3).
+/// Maximum length of a record without its header (RFC 5246, 6.2.3).
 const LONGEST_RECORD: usize = 16_384 + 2048;
-/// Most plaintext of a record.
+/// Maximum plaintext per record.
 const RECORD: usize = 16_384;
-/// The most that is encrypted before it is sent: each send has its price.
+/// Maximum bytes encrypted before a send, because each send has a cost.
 const BATCH: usize = 4 * ROOM;
-/// The type of a record of the handshake (RFC 8446, 5.1).
+/// The record type of handshake messages (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
-/// The numbers of fatal alerts (RFC 8446, 6).
+/// Codes of fatal alerts (RFC 8446, 6).
 const INTERNAL_ERROR: u8 = 80;
 const RECORD_OVERFLOW: u8 = 22;
 const DECODE_ERROR: u8 = 50;
-/// Most bytes of records with an unfinished message of a client that has proven nothing yet, such as its
-/// ClientHello. That of a browser has 2 KiB.
+/// Maximum bytes of records holding an unfinished message of an unauthenticated client, such as its
+/// ClientHello. A browser's takes 2 KiB.
 const LONGEST_HELLO: usize = HEADER + RECORD;
 
 /// A version of TLS.
@@ -75,17 +75,17 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What a handshake has negotiated. Cheap to clone.
+/// The parameters negotiated in a handshake. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsInfo {
     /// The version.
     pub version: TlsVersion,
-    /// The cipher suite, as the registry of IANA names it.
+    /// The cipher suite, by its IANA name.
     pub cipher: &'static str,
-    /// The application protocol (ALPN), if one was chosen.
+    /// The application protocol (ALPN), if one was negotiated.
     pub alpn: Option<Arc<[u8]>>,
-    /// The name that the client asked for (SNI).
+    /// The host name that the client requested (SNI).
     pub server_name: Option<Arc<str>>,
     /// The peer's certificates in DER, its own first.
     pub peer_certificates: Arc<[Arc<[u8]>]>,
@@ -95,39 +95,40 @@ pub struct TlsInfo {
 
 /// One TLS connection. Made by [`ServerTls::layer`] and [`ClientTls::layer`].
 pub struct Tls {
-    /// A server's begins with the first record, once its certificate is chosen.
+    /// A server's session starts with the first record, or once its certificate is chosen.
     session: Option<Session>,
     state: State,
-    /// The configuration, of a server.
+    /// The configuration of a server.
     server: Option<ServerConfig>,
-    /// The certificate is not chosen yet, and there is no session.
+    /// A certificate to be chosen, before the session exists.
     choosing: Option<Box<Choosing>>,
     waker: Option<LayerWaker>,
-    /// The loop's drained buffers, once `down` has met them.
+    /// The loop's drained buffers, known after the first `down`.
     spares: Option<Rc<Spares>>,
-    /// Received records that are not done with: the bytes of an incomplete handshake message, then
-    /// those of an incomplete record. Law 9: [`LONGEST_HELLO`] of a client without a certificate, else
-    /// 64 KiB (the longest message), and a record.
+    /// Received records not yet consumed: an incomplete handshake message, then an incomplete
+    /// record. Law 9: [`LONGEST_HELLO`] for a client without a certificate, else 64 KiB (the
+    /// longest message) and a record.
     received: Vec<u8>,
-    /// `received` was made for a part of a record, and is too small for other uses.
+    /// `received` was allocated for part of a record, and is too small for other uses.
     is_part: bool,
-    /// How many of them the session has seen.
+    /// Number of bytes of `received` that the session has seen.
     seen: usize,
     /// The session may have more to do without new bytes.
     more: bool,
-    /// A server's has answered the ClientHello.
+    /// The server's session has answered the ClientHello.
     has_answered: bool,
     /// Decrypted data. Law 9: one record.
     plain: Vec<u8>,
-    /// `plain` was lent by the call before.
+    /// `plain` was lent by the previous call.
     lent: bool,
     /// Records to be sent. Law 9: the answer to one record.
     pending: Vec<u8>,
-    /// The first bytes of the stream, for a guess where it is not TLS. Law 9: its length.
+    /// The first bytes of the stream, for a guess if it is not TLS. Law 9: at most `guess::LENGTH`
+    /// bytes.
     first: Vec<u8>,
     /// The stream below has ended.
     ended: bool,
-    /// Of the handshake, or to report a failure.
+    /// Deadline of the handshake, or for reporting a failure.
     deadline: Option<Instant>,
     info: Option<TlsInfo>,
 }
@@ -135,12 +136,12 @@ pub struct Tls {
 #[derive(Debug)]
 enum State {
     Handshaking,
-    /// The handshake is complete, which is not reported yet.
+    /// The handshake is complete, but not yet reported.
     Opening,
     Open,
-    /// The peer has said goodbye; we may still send.
+    /// The peer sent close_notify; we may still send.
     PeerClosed,
-    /// To be reported.
+    /// The failure is not yet reported.
     Failing(Reason),
     Failed,
 }
@@ -153,7 +154,7 @@ impl Tls {
     fn client(config: &ClientConfig, name: &ServerName, deadline: Option<Instant>) -> Tls {
         let mut tls = Tls::new(None, deadline);
         tls.begin(Session::client(config, name));
-        // A client speaks first.
+        // The client sends first.
         while tls.more {
             tls.advance();
         }
@@ -183,14 +184,14 @@ impl Tls {
         }
     }
 
-    /// What was negotiated, once the layer is open.
+    /// The negotiated parameters, once the layer is open.
     pub fn info(&self) -> Option<&TlsInfo> {
         self.info.as_ref()
     }
 
-    /// Has a server's certificate chosen when the ClientHello has arrived. The handshake waits for the
-    /// Deferred within its deadline, fails if it fails, and cancels it if the connection ends first.
-    /// Does nothing on a client.
+    /// Chooses a server's certificate once the ClientHello has arrived. The handshake waits for the
+    /// Deferred within its deadline, fails if the Deferred fails, and cancels it if the connection
+    /// ends first. Does nothing on a client.
     ///
     /// ```
     /// use std::rc::Rc;
@@ -239,7 +240,7 @@ impl Tls {
         self
     }
 
-    /// Clears the data that the call before has lent.
+    /// Clears the data lent by the previous call.
     #[inline]
     fn take_back(&mut self) {
         if mem::take(&mut self.lent) {
@@ -268,7 +269,7 @@ impl Tls {
         }
     }
 
-    /// An idle connection holds no buffer, and one that has a part of a record only as much.
+    /// Frees the buffers of an idle connection; a partial record keeps only as much as it needs.
     #[inline]
     fn release_buffers(&mut self) {
         if self.received.is_empty() {
@@ -289,7 +290,8 @@ impl Tls {
         matches!(self.state, State::Failing(_) | State::Failed)
     }
 
-    /// Takes bytes up to the end of the next record. True when there is something for the session.
+    /// Takes bytes up to the end of the next record. Returns true if the session has input to
+    /// process.
     fn take_record(&mut self, below: &mut &[u8]) -> bool {
         if below.is_empty() {
             return false;
@@ -325,7 +327,7 @@ impl Tls {
                         return true;
                     }
                     Some(length) => HEADER + length,
-                    // The session says what is wrong with it.
+                    // rustls reports the error.
                     None => return true,
                 },
             };
@@ -346,8 +348,8 @@ impl Tls {
         true
     }
 
-    /// Reads the ClientHello in what was received, asks for a certificate, and makes the session
-    /// once it is there.
+    /// Reads the ClientHello from the received bytes, requests a certificate, and creates the
+    /// session when the certificate is available.
     #[cold]
     fn choose(&mut self) {
         self.more = false;
@@ -364,7 +366,7 @@ impl Tls {
                     Read::Hello(hello) => {
                         Some(Choosing::Waiting(Waiting::ask(choose, hello, self.waker.clone())))
                     }
-                    // The session says what is wrong with it.
+                    // rustls reports the error.
                     Read::Invalid => None,
                 }
                 .map(Box::new);
@@ -386,7 +388,7 @@ impl Tls {
         }
     }
 
-    /// Whether the certificate was asked for.
+    /// Whether a requested certificate is pending.
     fn is_waiting(&self) -> bool {
         matches!(self.choosing.as_deref(), Some(Choosing::Waiting(_)))
     }
@@ -401,7 +403,7 @@ impl Tls {
         }
     }
 
-    /// Has the session process what was received.
+    /// Lets the session process the received bytes.
     fn advance(&mut self) {
         if self.choosing.is_some() {
             return self.choose();
@@ -429,7 +431,7 @@ impl Tls {
         self.seen = self.received.len();
         self.more = match step {
             Step::Again => true,
-            // A record at a time: behind one with data there is nothing yet.
+            // `received` holds one record at a time: continue only if bytes are left.
             Step::Data => self.seen > 0,
             Step::Blocked | Step::Ready => false,
             Step::PeerClosed => {
@@ -446,7 +448,7 @@ impl Tls {
         }
     }
 
-    /// The session has failed: its alert is to be sent, and the reason to be reported.
+    /// Handles a failure of the session: queues its alert, and the reason to report.
     #[cold]
     fn fail(&mut self, error: engine::Error) {
         let in_handshake = self.is_handshaking();
@@ -469,8 +471,9 @@ impl Tls {
         (self.received, self.seen) = (Vec::new(), 0);
     }
 
-    /// A record in clear has no room for more (RFC 8446, 5.1), which rustls does not check; and a client
-    /// has no more to say than fits into one, except for its certificates.
+    /// Whether a record is too long. Plaintext records are limited to 16 KiB (RFC 8446, 5.1), which
+    /// rustls does not check. Handshake messages of clients fit into one record, except for
+    /// certificates.
     #[inline]
     fn is_too_long(&self, [kind, ..]: [u8; HEADER], length: usize) -> bool {
         let is_long = length > RECORD || self.seen + HEADER + length > LONGEST_HELLO;
@@ -480,14 +483,15 @@ impl Tls {
             && (length > RECORD || self.is_brief())
     }
 
-    /// Whether the peer is a client from which no certificates are awaited.
+    /// Whether the peer is a client that is not expected to send certificates.
     fn is_brief(&self) -> bool {
         self.server
             .as_ref()
             .is_some_and(|config| !self.has_answered || !config.asks_for_certificates())
     }
 
-    /// A handshake fails for a reason that is not the session's. A fatal alert goes out in clear.
+    /// Fails a handshake for a reason outside the session. The fatal `alert`, if any, is sent in
+    /// the clear.
     #[cold]
     fn end_handshake(&mut self, mut error: TlsError, alert: Option<u8>) {
         if let Some(alert) = alert {
@@ -498,7 +502,7 @@ impl Tls {
         self.end_with(Reason::Tls(Arc::new(error)));
     }
 
-    /// The stream below has ended without a goodbye.
+    /// Handles a stream that ended without close_notify.
     #[cold]
     fn truncated(&mut self) {
         let in_handshake = self.is_handshaking();
@@ -512,8 +516,8 @@ impl Tls {
         self.end_with(Reason::Lost(Arc::new(error)));
     }
 
-    /// Encrypts the bytes at the front of `above`, in records as large as they fill. Returns how
-    /// many; 0 when the session cannot send.
+    /// Encrypts bytes from the front of `above`, in records as large as they fill. Returns the
+    /// count; 0 if the session cannot send.
     fn encrypt_some(&mut self, above: &Outbox, below: &mut Outbox) -> usize {
         let mut gathered = Vec::new();
         let mut data = above.first();
@@ -562,7 +566,7 @@ impl Layer for Tls {
             self.release_buffers();
             return Up::Nothing;
         }
-        // It may have been chosen.
+        // The pending certificate may have arrived.
         self.more |= self.is_waiting();
         loop {
             if !self.plain.is_empty() {
@@ -590,7 +594,7 @@ impl Layer for Tls {
                     return Up::Nothing;
                 }
             }
-            // While a certificate is chosen a client has nothing to say.
+            // While its certificate is being chosen, the server stops reading records.
             if !self.is_waiting() && self.take_record(below) {
                 self.more = true;
             } else if self.ended {

@@ -1,5 +1,5 @@
-//! The settings of TLS: certificates, whom to trust, versions and names. A configuration is built
-//! once, where a mistake is an error, and serves any number of connections in any thread.
+//! TLS settings: certificates, trust, versions and names. A configuration is built once, reports
+//! mistakes as errors, and serves any number of connections in any thread.
 
 use std::fmt;
 use std::fs;
@@ -14,12 +14,12 @@ use super::engine::config::{ClientConfig, ServerConfig, ServerName};
 use super::{Tls, TlsVersion};
 use crate::error::Plain;
 
-/// Longest file of certificates, keys or OCSP responses.
+/// Maximum length of a file with certificates, keys or an OCSP response.
 const LONGEST_FILE: u64 = 16 * 1024 * 1024;
-/// The time that a handshake may take, unless set otherwise.
+/// Default time limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A TLS configuration that can't work.
+/// An invalid TLS configuration.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsConfigError {
@@ -34,15 +34,15 @@ pub enum TlsConfigError {
     /// A certificate, a key or a bundle is not valid.
     #[error("cannot use {place}: {what}")]
     Invalid {
-        /// Its file, or what it was given as.
+        /// The file, or a description of the source.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         what: String,
     },
-    /// Neither a DNS name nor an IP address.
+    /// The name is neither a DNS name nor an IP address.
     #[error("{0:?} is neither a host name nor an IP address, so no certificate can be for it")]
     BadName(String),
-    /// Anything else.
+    /// Any other error.
     #[error("this TLS configuration cannot work: {0}")]
     Unusable(String),
 }
@@ -53,7 +53,7 @@ impl TlsConfigError {
     }
 }
 
-/// Reads a file of bounded length.
+/// Reads a file of at most 16 MiB.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
     let mut bytes = Vec::new();
     let failed = |error| TlsConfigError::file(path, error);
@@ -70,20 +70,20 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
 pub struct Identity(pub(super) Pair);
 
 impl Identity {
-    /// From PEM texts. The chain begins with the certificate itself; the two may be one text.
+    /// Parses PEM texts. The chain begins with the certificate itself; both may be the same text.
     ///
     /// # Errors
     ///
-    /// When one is missing, or the key is not that of the certificate.
+    /// If one is missing, or the key does not match the certificate.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, TlsConfigError> {
         Pair::from_pem(chain, key, "the given PEM").map(Identity)
     }
 
-    /// From PEM files, which may be one.
+    /// Reads PEM files, which may be the same file.
     ///
     /// # Errors
     ///
-    /// As for [`from_pem`](Self::from_pem), or when a file cannot be read.
+    /// As for [`from_pem`](Self::from_pem), or if a file cannot be read.
     pub fn from_pem_files(
         chain: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -96,11 +96,11 @@ impl Identity {
         Pair::from_pem(&read(chain)?, &read(key)?, &place).map(Identity)
     }
 
-    /// Adds certificates of issuers, from a PEM file, behind the chain.
+    /// Appends issuers' certificates, from a PEM file, to the chain.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or there is no certificate in it.
+    /// If the file cannot be read, or contains no certificate.
     pub fn with_chain_file(self, path: impl AsRef<Path>) -> Result<Identity, TlsConfigError> {
         let path = path.as_ref();
         self.0.with_chain(&read(path)?, &path.display().to_string()).map(Identity)
@@ -116,47 +116,47 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// If the file cannot be read.
     pub fn with_ocsp_file(self, path: impl AsRef<Path>) -> Result<Identity, TlsConfigError> {
         Ok(self.with_ocsp(read(path.as_ref())?))
     }
 
-    /// The certificates in DER, the own one first.
+    /// The certificates in DER, ours first.
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.0.chain()
     }
 }
 
-/// Certificates that are trusted as issuers: a bundle of CAs.
+/// Trusted issuers of certificates: a CA bundle.
 #[derive(Clone, Debug)]
 pub struct Roots(pub(super) Store);
 
 impl Roots {
-    /// From a PEM text.
+    /// Parses a PEM text.
     ///
     /// # Errors
     ///
-    /// When a certificate is not valid, or there is none.
+    /// If the text contains an invalid certificate, or no certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Roots, TlsConfigError> {
         certificates::roots(pem, "the given PEM").map(Roots)
     }
 
-    /// From a PEM file.
+    /// Reads a PEM file.
     ///
     /// # Errors
     ///
-    /// As for [`from_pem`](Self::from_pem), or when the file cannot be read.
+    /// As for [`from_pem`](Self::from_pem), or if the file cannot be read.
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Roots, TlsConfigError> {
         let path = path.as_ref();
         certificates::roots(&read(path)?, &path.display().to_string()).map(Roots)
     }
 
-    /// From the files of a folder whose names end with `.pem`. Those that are not valid are logged,
-    /// and left out.
+    /// Reads the files of a folder whose names end with `.pem`. Invalid files are logged and left
+    /// out.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read, or has no valid certificate.
+    /// If the folder cannot be read, or has no valid certificate.
     pub fn from_pem_directory(path: impl AsRef<Path>) -> Result<Roots, TlsConfigError> {
         let path = path.as_ref();
         let failed = |error| TlsConfigError::file(path, error);
@@ -181,20 +181,20 @@ impl Roots {
     }
 }
 
-/// Whether a server asks for certificates of its clients.
+/// Whether a server requests client certificates.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum ClientAuth {
-    /// No.
+    /// Requests none.
     #[default]
     None,
-    /// A client may have one, of these issuers; one of another issuer is refused.
+    /// Optional, from these issuers; a certificate from any other issuer is refused.
     Ask(Roots),
-    /// A client must have one, of these issuers.
+    /// Required, from these issuers.
     Require(Roots),
 }
 
-/// Whom a client trusts.
+/// The issuers that a client trusts.
 #[derive(Clone, Debug)]
 pub(super) enum Trust {
     Platform,
@@ -202,7 +202,7 @@ pub(super) enum Trust {
     Anyone,
 }
 
-/// The settings that servers and clients have in common.
+/// Settings common to servers and clients.
 #[derive(Clone, Debug)]
 pub(super) struct CommonOptions {
     pub(super) alpn: Vec<Vec<u8>>,
@@ -226,40 +226,39 @@ impl Default for CommonOptions {
     }
 }
 
-/// The methods that set them.
+/// The setters for common options.
 macro_rules! common_options {
     () => {
-        /// The application protocols (ALPN), the preferred one first; none unless set.
+        /// Sets the application protocols (ALPN), in order of preference; none by default.
         #[must_use]
         pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
             self.common.alpn = protocols.into_iter().map(|one| one.as_ref().to_vec()).collect();
             self
         }
 
-        /// The oldest and the newest version that are accepted; 1.2 and 1.3 unless set.
+        /// Sets the oldest and the newest accepted version; 1.2 and 1.3 by default.
         #[must_use]
         pub fn versions(mut self, oldest: TlsVersion, newest: TlsVersion) -> Self {
             (self.common.oldest, self.common.newest) = (oldest, newest);
             self
         }
 
-        /// The time for the handshake; 10 s unless set.
+        /// Sets the time limit for the handshake; 10 s by default.
         #[must_use]
         pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
             self.common.handshake_timeout = timeout;
             self
         }
 
-        /// Whether sessions may be resumed; yes unless set.
+        /// Sets whether sessions may be resumed; they may by default.
         #[must_use]
         pub fn resumption(mut self, on: bool) -> Self {
             self.common.resumption = on;
             self
         }
 
-        /// Allows the secrets of connections to be written to the file that the environment
-        /// variable `SSLKEYLOGFILE` names, for Wireshark. Whoever has the file can read the
-        /// connections.
+        /// Allows connection secrets to be written to the file named in the environment variable
+        /// `SSLKEYLOGFILE`, for Wireshark. Anyone with this file can decrypt the connections.
         #[must_use]
         pub fn allow_key_log(mut self) -> Self {
             self.common.key_log = true;
@@ -291,28 +290,29 @@ impl Default for ServerTlsOptions {
 }
 
 impl ServerTlsOptions {
-    /// The certificate, for clients for whose name the directory has none.
+    /// Sets the certificate for clients whose requested name is not in the directory.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    /// Certificates by the name that a client asks for (SNI).
+    /// Chooses the certificate by the requested name (SNI).
     #[must_use]
     pub fn directory(mut self, directory: CertificateDirectory) -> Self {
         self.directory = Some(directory);
         self
     }
 
-    /// There need be no certificate: each connection has its own by [`Tls::choosing`].
+    /// Allows a configuration without a certificate: [`Tls::choosing`] provides one for each
+    /// connection.
     #[must_use]
     pub fn chosen_later(mut self) -> Self {
         self.chosen_later = true;
         self
     }
 
-    /// Whether clients are asked for certificates; not unless set.
+    /// Sets whether client certificates are requested; they are not by default.
     #[must_use]
     pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
         self.client_auth = client_auth;
@@ -343,29 +343,29 @@ impl Default for ClientTlsOptions {
 }
 
 impl ClientTlsOptions {
-    /// Trusts these issuers, instead of those that the system trusts.
+    /// Trusts these issuers instead of the system's.
     #[must_use]
     pub fn roots(mut self, roots: Roots) -> Self {
         self.trust = Trust::Roots(roots);
         self
     }
 
-    /// The certificate for servers that ask for one.
+    /// Sets the certificate for servers that request one.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    /// The name that the server's certificate must be for, instead of the host connected to.
+    /// Sets the name that the server's certificate must match, instead of the host connected to.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
     }
 
-    /// Accepts every certificate, for any name, from any issuer, of any time. Whoever can reach the
-    /// connection can read and change all of it.
+    /// Accepts every certificate, for any name, from any issuer, expired or not. Anyone on the
+    /// network path can read and change everything that is sent.
     #[must_use]
     pub fn dangerously_accept_any_server_certificate(mut self) -> Self {
         self.trust = Trust::Anyone;
@@ -398,7 +398,7 @@ impl ServerTls {
     ///
     /// # Errors
     ///
-    /// When they cannot work, such as without a certificate.
+    /// If they cannot work, for example without a certificate.
     pub fn new(options: &ServerTlsOptions) -> Result<ServerTls, TlsConfigError> {
         Ok(ServerTls {
             config: ServerConfig::new(options)?,
@@ -407,12 +407,12 @@ impl ServerTls {
         })
     }
 
-    /// The same with these application protocols, unless it has some.
+    /// A copy with these application protocols, unless some are set.
     pub(crate) fn offering(&self, protocols: &[&str]) -> ServerTls {
         ServerTls { config: self.config.offering(protocols), ..self.clone() }
     }
 
-    /// The layer for one connection, whose handshake begins now.
+    /// The layer for one connection, whose handshake begins at `now`.
     pub fn layer(&self, now: Instant) -> Tls {
         if let Some(directory) = &self.directory {
             directory.check(now);
@@ -446,12 +446,11 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Checks the settings, and reads the certificates that the system trusts, unless others are
-    /// set.
+    /// Checks the settings, and loads the system's trusted certificates unless others are set.
     ///
     /// # Errors
     ///
-    /// When they cannot work, such as where the system has no certificates.
+    /// If they cannot work, for example if the system has no certificates.
     pub fn new(options: &ClientTlsOptions) -> Result<ClientTls, TlsConfigError> {
         if let Some(name) = &options.server_name {
             ServerName::new(name)?;
@@ -463,11 +462,11 @@ impl ClientTls {
         })
     }
 
-    /// The layer for one connection to a host, by name or by address, whose handshake begins now.
+    /// The layer for one connection to a host, by name or address; its handshake begins at `now`.
     ///
     /// # Errors
     ///
-    /// When the host is neither a name nor an address.
+    /// If the host is neither a name nor an address.
     pub fn layer(&self, host: &str, now: Instant) -> Result<Tls, TlsConfigError> {
         let name = ServerName::new(self.server_name.as_deref().unwrap_or(host))?;
         Ok(Tls::client(&self.config, &name, now.checked_add(self.handshake_timeout)))

@@ -19,7 +19,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
-/// One end: a stack with a TLS layer, and what came out of it.
+/// One end: a stack with a TLS layer, and its output.
 struct End {
     layers: Layers,
     above: Outbox,
@@ -30,7 +30,7 @@ struct End {
     info: Option<TlsInfo>,
 }
 
-/// A TLS layer that a test can ask while it is in a stack.
+/// A TLS layer that a test can inspect while it is in a stack.
 struct Shared(Rc<std::cell::RefCell<Tls>>, Vec<u8>);
 
 impl Layer for Shared {
@@ -101,7 +101,7 @@ impl End {
         self.feed_until(bytes, |_| Continue(()))
     }
 
-    /// Feeds bytes until `stop` breaks, with the number of received bytes.
+    /// Feeds bytes until `stop`, which gets the number of received bytes, breaks.
     fn feed_until(
         &mut self,
         bytes: &[u8],
@@ -123,7 +123,7 @@ impl End {
         })
     }
 
-    /// Everything that goes to the socket now.
+    /// All pending output for the socket.
     fn sent(&mut self) -> Vec<u8> {
         let mut sent = Vec::new();
         loop {
@@ -140,14 +140,14 @@ impl End {
         }
     }
 
-    /// The TLS error that it failed with.
+    /// The TLS error of the failed stack.
     fn error(&self) -> &TlsError {
         let failed = self.failed.as_ref().expect("it failed");
         failed.downcast_ref().unwrap_or_else(|| panic!("not a TLS error: {failed:?}"))
     }
 }
 
-/// A client and a server, and what lies between them: nothing.
+/// A client and a server, connected directly.
 struct Two {
     client: End,
     server: End,
@@ -160,7 +160,7 @@ impl Two {
         Two { client, server, tls: [one, two] }
     }
 
-    /// Moves bytes in both directions, in pieces, until there are none.
+    /// Moves bytes in both directions, in pieces, until both ends are idle.
     fn run(&mut self, piece: usize) {
         loop {
             let (up, down) = (self.client.sent(), self.server.sent());
@@ -194,7 +194,7 @@ fn two(client: &ClientTls, server: &ServerTls) -> Two {
     Two::new(client.layer(NAME, start()).expect("a name"), server.layer(start()))
 }
 
-/// A client and a server that agree.
+/// A client and a server with compatible settings.
 fn good() -> (ClientTls, ServerTls) {
     let authority = Authority::new();
     (
@@ -203,7 +203,7 @@ fn good() -> (ClientTls, ServerTls) {
     )
 }
 
-/// [`good`], of one version.
+/// Like [`good`], restricted to one version.
 fn good_of(version: TlsVersion) -> (ClientTls, ServerTls) {
     let authority = Authority::new();
     let options = ClientTlsOptions::default().roots(authority.roots());

@@ -18,8 +18,8 @@ use crate::layers::tls::settings::TlsConfigError;
 pub(in super::super) struct Pair(pub(super) Arc<CertifiedKey>);
 
 impl Pair {
-    /// From PEM: the chain, the server's own certificate first, and the key, which may be in the
-    /// same text. `place` names them in errors.
+    /// Parses PEM: the chain, with the server's own certificate first, and the key, which may be in
+    /// the same text. `place` names them in errors.
     pub(in super::super) fn from_pem(
         chain: &[u8],
         key: &[u8],
@@ -32,7 +32,7 @@ impl Pair {
             rustls::pki_types::pem::Error::NoItemsFound => invalid("there is no private key"),
             error => invalid(&error.to_string()),
         })?;
-        // Also checks that the key belongs to the certificate.
+        // Also checks that the key matches the certificate.
         match CertifiedKey::from_der(chain, key, &provider()) {
             Ok(pair) => Ok(Pair(Arc::new(pair))),
             Err(rustls::Error::InconsistentKeys(_)) => {
@@ -42,7 +42,7 @@ impl Pair {
         }
     }
 
-    /// With more certificates, from PEM, behind its chain.
+    /// Appends certificates, from PEM, to the chain.
     pub(in super::super) fn with_chain(
         &self,
         more: &[u8],
@@ -53,7 +53,7 @@ impl Pair {
         Ok(Pair(Arc::new(pair)))
     }
 
-    /// With an OCSP response, in DER, to be stapled.
+    /// Adds an OCSP response, in DER, for stapling.
     pub(in super::super) fn with_ocsp(self, response: Vec<u8>) -> Pair {
         let mut pair = CertifiedKey::clone(&self.0);
         pair.ocsp = Some(response);
@@ -66,7 +66,7 @@ impl Pair {
     }
 }
 
-/// The certificates in a PEM text: at least one.
+/// The certificates in a PEM text; an error if it contains none.
 fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
     let invalid = |what: String| TlsConfigError::Invalid { place: place.to_owned(), what };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
@@ -77,7 +77,7 @@ fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// The certificates in a PEM text that are trusted as issuers.
+/// The certificates in a PEM text, as trusted issuers.
 pub(in super::super) fn roots(
     pem: &[u8],
     place: &str,
@@ -93,17 +93,16 @@ pub(in super::super) fn roots(
 pub(in super::super) type Store = Arc<RootCertStore>;
 
 thread_local! {
-    /// The name in the ClientHello that this thread has processed last. rustls gives it to the
-    /// resolver, which all connections share, and not to the connection.
+    /// The name in the last ClientHello processed on this thread. rustls passes it to the resolver,
+    /// which all connections share, but not to the connection.
     static ASKED_FOR: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
-/// Takes the name that the last ClientHello asked for.
+/// Takes the name requested by the last ClientHello.
 pub(super) fn asked_for() -> Option<Box<str>> {
     ASKED_FOR.with(|name| name.borrow_mut().take())
 }
 
-/// Chooses a server's certificate.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) directory: Option<CertificateDirectory>,
@@ -120,7 +119,7 @@ impl ResolvesServerCert for Choice {
 }
 
 impl std::fmt::Debug for Pair {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pair").field("certificates", &self.0.cert.len()).finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! Our settings as rustls's configurations.
+//! Builds rustls configurations from our settings.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::layers::tls::settings::{
     ClientAuth, ClientTlsOptions, ServerTlsOptions, TlsConfigError, Trust,
 };
 
-/// Sessions that a server or a client remembers.
+/// Maximum number of sessions cached by a server or a client.
 const SESSIONS: usize = 1024;
 
 #[derive(Clone)]
@@ -30,11 +30,11 @@ pub(in super::super) struct ServerConfig {
 #[derive(Clone)]
 pub(in super::super) struct ClientConfig(pub(super) Arc<rustls::ClientConfig>);
 
-/// The name that a server's certificate must be for.
+/// The name that a server's certificate must match.
 pub(in super::super) struct ServerName(pub(super) pki_types::ServerName<'static>);
 
 impl ServerName {
-    /// A DNS name, or an IP address, also in brackets or with a scope.
+    /// Parses a DNS name, or an IP address, optionally in brackets or with a scope.
     pub(in super::super) fn new(host: &str) -> Result<ServerName, TlsConfigError> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let bare = bare.split('%').next().unwrap_or(bare);
@@ -109,12 +109,12 @@ impl ServerConfig {
         Ok(ServerConfig { rustls: Arc::new(config), asks_for_certificates })
     }
 
-    /// Whether clients are asked for certificates.
+    /// Whether the server requests client certificates.
     pub(in super::super) fn asks_for_certificates(&self) -> bool {
         self.asks_for_certificates
     }
 
-    /// The same with these application protocols, unless it has some. Sessions and tickets are shared.
+    /// A copy with these application protocols, unless some are set. Shares sessions and tickets.
     pub(in super::super) fn offering(&self, protocols: &[&str]) -> ServerConfig {
         if protocols.is_empty() || !self.rustls.alpn_protocols.is_empty() {
             return self.clone();
@@ -124,7 +124,7 @@ impl ServerConfig {
         ServerConfig { rustls: Arc::new(config), ..self.clone() }
     }
 
-    /// The same with this certificate. Sessions and tickets are shared.
+    /// A copy with this certificate. Shares sessions and tickets.
     pub(super) fn with(&self, identity: &Pair) -> Arc<rustls::ServerConfig> {
         let mut config = rustls::ServerConfig::clone(&self.rustls);
         config.cert_resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&identity.0)));
@@ -170,8 +170,8 @@ impl ClientConfig {
     }
 }
 
-/// Accepts every certificate. The signatures of the handshake are still checked, so the peer has the
-/// key of the certificate that it shows.
+/// Accepts every certificate. Handshake signatures are still verified, so the peer holds the key of
+/// its certificate.
 #[derive(Debug)]
 struct Anyone;
 

@@ -1,4 +1,4 @@
-//! rustls's errors in our words: what failed, whose fault it was, and a text for people.
+//! Converts rustls errors to ours: the problem, the party at fault, and a readable message.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use crate::error::{CertificateProblem, Fault, TlsError, TlsProblem, alert_name};
 
-/// Explains an error of rustls.
+/// Converts an error of rustls.
 pub(in super::super) fn explain(error: Error, in_handshake: bool) -> TlsError {
     let mut explained = match &error {
         Error::InvalidCertificate(wrong) => {
@@ -56,7 +56,8 @@ pub(in super::super) fn explain(error: Error, in_handshake: bool) -> TlsError {
 fn incompatible(why: &PeerIncompatible) -> String {
     use PeerIncompatible::*;
     match why {
-        // TLS 1.2 brought this extension (RFC 5246, 7.4.1.4.1), so clients of before fail here first.
+        // TLS 1.2 introduced this extension (RFC 5246, 7.4.1.4.1), so older clients fail here
+        // first.
         SignatureAlgorithmsExtensionRequired
         | ServerDoesNotSupportTls12Or13
         | ServerTlsVersionIsDisabledByOurConfig
@@ -74,7 +75,7 @@ fn incompatible(why: &PeerIncompatible) -> String {
     }
 }
 
-/// An alert of the peer. One about our certificate, or about what we offer, is our affair.
+/// Explains an alert from the peer. Alerts about our certificate or our offer are our fault.
 fn received(alert: u8, in_handshake: bool) -> TlsError {
     let (fault, remedy) = match alert {
         42..=46 | 48 | 49 => (Fault::Ours, " (it rejects our certificate)"),
@@ -92,7 +93,7 @@ fn received(alert: u8, in_handshake: bool) -> TlsError {
     TlsError::new(TlsProblem::AlertReceived(alert), fault, text)
 }
 
-/// As webpki names a certificate of an authority that is presented as a server's own.
+/// webpki's error for a CA certificate that is presented as a server's own.
 const CA_USED: &str = "CaUsedAsEndEntity";
 
 #[expect(deprecated, reason = "verifiers may still use the old variants")]
@@ -121,7 +122,7 @@ fn certificate(wrong: &CertificateError) -> (CertificateProblem, String) {
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             CertificateProblem::BadSignature
         }
-        // The platform's verifier has an error of its own for a wrong usage.
+        // The platform's verifier has a separate error for a wrong usage.
         CertificateError::Other(other) if other.to_string().contains("usage") => {
             CertificateProblem::WrongUsage
         }

@@ -1,18 +1,18 @@
-//! The ClientHello, read ahead of the session that will answer it.
+//! Reads the ClientHello ahead of the session that will answer it.
 
 use rustls::server::Acceptor;
 
 use crate::layers::tls::choosing::ClientHello;
 
-/// Reads a ClientHello out of records.
+/// Reads a ClientHello from records.
 #[derive(Default)]
 pub(in super::super) struct HelloReader(Box<Acceptor>);
 
-/// What a [`HelloReader`] has found.
+/// The result of a [`HelloReader`].
 pub(in super::super) enum Read {
     Incomplete,
     Hello(ClientHello),
-    /// Something else, or a ClientHello that breaks the rules. The session says what is wrong.
+    /// Not a ClientHello, or an invalid one. The session reports the error.
     Invalid,
 }
 

@@ -1,8 +1,8 @@
-//! The only place that names rustls. [`Session`] is one TLS connection as a state machine over bytes
-//! in memory; [`config`] turns our settings into rustls's.
+//! The only module that depends on rustls. [`Session`] is one TLS connection as a state machine
+//! over bytes in memory; [`config`] converts our settings to rustls's.
 //!
-//! rustls 0.23 gives its unbuffered API by states that borrow the connection; what they say is here
-//! turned into a [`Step`] before anything else happens, so that nothing above depends on their form.
+//! The unbuffered API of rustls 0.23 returns states that borrow the connection. They are converted
+//! to a [`Step`] immediately, so that nothing above depends on their form.
 
 pub(super) mod certificates;
 pub(super) mod config;
@@ -33,23 +33,23 @@ use rustls::crypto::aws_lc_rs as cryptography;
 #[cfg(feature = "ring")]
 use rustls::crypto::ring as cryptography;
 
-/// What one step of a session has done.
+/// The result of one step of a session.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Something; there may be more to do with the same bytes.
+    /// Progress; the same bytes may allow more steps.
     Again,
     /// Plaintext was appended.
     Data,
-    /// It needs more bytes, and cannot send data yet.
+    /// The session needs more bytes, and cannot send data yet.
     Blocked,
-    /// It can send data.
+    /// The session can send data.
     Ready,
-    /// The peer's close_notify arrived, behind all data.
+    /// The peer's close_notify arrived, after all data.
     PeerClosed,
     Failed(Error),
 }
 
-/// What to do when the session can send data.
+/// The action to take when the session can send data.
 enum Wish<'w> {
     Nothing,
     Encrypt(&'w [u8], &'w mut Outbox),
@@ -64,9 +64,9 @@ enum Connection {
 /// One TLS connection.
 pub(super) struct Session {
     connection: Connection,
-    /// The name that the client asked for.
+    /// The host name that the client requested.
     asked_for: Option<Box<str>>,
-    /// A `PeerClosed` that came while something was written.
+    /// A `PeerClosed` that occurred during a write, to be reported.
     peer_closed: bool,
 }
 
@@ -76,7 +76,7 @@ impl Session {
         Ok(Session::new(Connection::Server(connection), None))
     }
 
-    /// With a certificate for a client that asked for this name.
+    /// A server's session with the certificate chosen for the requested name.
     pub(super) fn server_with(
         config: &ServerConfig,
         identity: &Pair,
@@ -96,8 +96,8 @@ impl Session {
         Session { connection, asked_for, peer_closed: false }
     }
 
-    /// Processes received bytes, in place. Appends decrypted data to `plain` and records for the
-    /// peer to `out`. Returns how many bytes of `received` are done with.
+    /// Processes received bytes, in place. Appends decrypted data to `plain`, and records for the
+    /// peer to `out`. Returns the number of bytes of `received` that were consumed.
     pub(super) fn process(
         &mut self,
         received: &mut [u8],
@@ -116,9 +116,9 @@ impl Session {
         (discard, step)
     }
 
-    /// Encrypts `data` to `below`, behind records that must be sent first. False when the session
-    /// cannot send data. `partial` is the incomplete message that [`process`](Self::process) has
-    /// seen last; returns how many bytes of it are done with.
+    /// Encrypts `data` to `below`, after records that must be sent first. Returns false if the
+    /// session cannot send data. `partial` is the incomplete message last seen by
+    /// [`process`](Self::process); also returns the number of its bytes that were consumed.
     pub(super) fn encrypt(
         &mut self,
         data: &[u8],
@@ -145,7 +145,7 @@ impl Session {
         }
     }
 
-    /// Appends a close_notify to `out`, unless the handshake is not complete.
+    /// Appends a close_notify to `out`, unless the handshake is incomplete.
     pub(super) fn close_notify(
         &mut self,
         partial: &mut [u8],
@@ -162,9 +162,9 @@ impl Session {
         }
     }
 
-    /// Appends what a failed session has queued: its alert.
+    /// Appends the queued output of a failed session: its alert.
     pub(super) fn last_words(&mut self, out: &mut Vec<u8>) {
-        // A step without anything queued would look at bytes that are no longer there.
+        // A step with an empty queue would read bytes that no longer exist.
         while self.common().wants_write() {
             self.step(&mut [], &mut Vec::new(), out, Wish::Nothing);
         }
@@ -194,7 +194,7 @@ impl Session {
         self.common().is_handshaking()
     }
 
-    /// What was negotiated, once the handshake is complete.
+    /// The negotiated parameters, once the handshake is complete.
     pub(super) fn info(&self) -> TlsInfo {
         let common = self.common();
         let version = match common.protocol_version() {
@@ -216,7 +216,7 @@ impl Session {
     }
 }
 
-/// Carries out what a state of rustls asks for.
+/// Performs the action that a rustls state requires.
 fn carry_out<D>(
     status: UnbufferedStatus<'_, '_, D>,
     plain: &mut Vec<u8>,
@@ -253,7 +253,7 @@ fn carry_out<D>(
         }
         Ok(ConnectionState::PeerClosed) => Step::PeerClosed,
         Ok(ConnectionState::WriteTraffic(traffic)) => write(traffic, out, wish),
-        // No early data is ever accepted, and after both ends have closed nothing is needed.
+        // Early data is never accepted, and once both ends have closed nothing is needed.
         Ok(_) => Step::Blocked,
     };
     (discard, step)
@@ -285,7 +285,7 @@ fn write<D>(mut traffic: WriteTraffic<'_, D>, out: &mut Vec<u8>, wish: Wish<'_>)
     Step::Ready
 }
 
-/// How many bytes records with this much data take at most, in TLS 1.2 and 1.3.
+/// Maximum size of the records for this much data, in TLS 1.2 and 1.3.
 fn encrypted_size(len: usize) -> usize {
     len + (len / 16_384 + 1) * 32
 }
@@ -297,10 +297,10 @@ fn more(error: EncryptError) -> Option<InsufficientSizeError> {
     }
 }
 
-/// How much was written, or how much room is missing.
+/// The number of bytes written, or the size required.
 type Written = Result<usize, Option<InsufficientSizeError>>;
 
-/// Appends what `encode` writes, which says how much room it needs.
+/// Appends the output of `encode`, which reports the size it needs.
 fn append(out: &mut Vec<u8>, size: usize, encode: &mut dyn FnMut(&mut [u8]) -> Written) {
     let at = out.len();
     out.resize(at + size, 0);
@@ -314,10 +314,10 @@ fn append(out: &mut Vec<u8>, size: usize, encode: &mut dyn FnMut(&mut [u8]) -> W
     }
 }
 
-/// The error of a session in our words.
+/// Converts a session's error, and finds the alert that was sent in the clear.
 pub(super) fn failed(error: Error, in_handshake: bool, out: &[u8]) -> TlsError {
     let mut explained = explain(error, in_handshake);
-    // An alert in clear: a record of type 21 with two bytes.
+    // An alert in the clear: a record of type 21 with two bytes.
     if let [.., 21, 3, _, 0, 2, 2, alert] = out {
         explained.alert_sent = Some(*alert);
     }

@@ -1,10 +1,9 @@
-//! Randomness and the time of day of TLS. Both are the system's, unless the thread has entered a
-//! world with its own: the simulator's, or a test's.
+//! The source of randomness and time of day for TLS: the system, unless the thread has entered a
+//! world that provides both, such as the simulator's or a test's.
 //!
 //! rustls takes them from objects that outlive every connection, so ours look up the thread's world
-//! at each use. The ephemeral keys of a key exchange and ECDSA signatures are made inside the
-//! cryptography library and do not come from here: with the same seed, lengths and plaintext are the
-//! same, not the ciphertext.
+//! on each use. Ephemeral keys and ECDSA signatures are generated inside the cryptography library:
+//! with the same seed, lengths and plaintext are the same, but not the ciphertext.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use rustls::{KeyLog, KeyLogFile};
 
 use super::cryptography::default_provider;
 
-/// A source of random numbers and the time of day, in place of the system's.
+/// A source of random numbers and of the time of day, in place of the system.
 pub trait TlsWorld {
     /// A random number.
     fn random(&self) -> u64;
@@ -26,8 +25,8 @@ pub trait TlsWorld {
     /// The time since 1970.
     fn unix_time(&self) -> Duration;
 
-    /// A secret of a handshake, with its label and the client's random number, as in a line of
-    /// `SSLKEYLOGFILE`: whoever has it can read the connection. Does nothing unless it is written.
+    /// Called with each handshake secret, its label and the client random, like the fields of a
+    /// `SSLKEYLOGFILE` line. The secret decrypts the connection. Does nothing by default.
     fn key(&self, _label: &str, _client_random: &[u8], _secret: &[u8]) {}
 }
 
@@ -49,7 +48,7 @@ thread_local! {
 /// in_world(Rc::new(Fixed), || { /* handshakes */ });
 /// ```
 pub fn in_world<T>(world: Rc<dyn TlsWorld>, f: impl FnOnce() -> T) -> T {
-    /// Restores the world before, after a panic too.
+    /// Restores the previous world, even after a panic.
     struct Leave(Option<Rc<dyn TlsWorld>>);
     impl Drop for Leave {
         fn drop(&mut self) {
@@ -94,7 +93,7 @@ impl TimeProvider for Clock {
     }
 }
 
-/// Where secrets go: to the world, and to the file that the environment names where that is allowed.
+/// Logs secrets to the world and, if allowed, to the file named in the environment.
 #[derive(Debug)]
 struct Keys(Option<KeyLogFile>);
 

@@ -1,4 +1,4 @@
-//! Certificates for tests, and their authority. Signatures with their keys have one length, so that a
+//! A test authority and its certificates. Signatures by their keys have a fixed length, so that a
 //! seed gives one trace.
 
 use rcgen::{
@@ -8,19 +8,18 @@ use rcgen::{
 
 use crate::layers::tls::{Identity, Roots};
 
-/// An issuer of certificates.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-/// What an authority's certificate says, and its key.
+/// The parameters of an authority's certificate, and its key.
 fn authority() -> (CertificateParams, KeyPair) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
-    // Two authorities of one name would be taken for one with a wrong signature.
+    // A second authority of the same name would look like the first with a wrong signature.
     let name = format!("authority {:02x?}", &key.public_key_raw()[1..9]);
     params.distinguished_name.push(DnType::CommonName, name);
     (params, key)
@@ -43,7 +42,7 @@ impl Authority {
         &self.pem
     }
 
-    /// An authority whose certificate this one has issued.
+    /// An intermediate authority, with a certificate issued by this one.
     #[allow(dead_code, reason = "shared by two crates of tests")]
     pub(crate) fn middle(&self) -> Authority {
         let (params, key) = authority();
@@ -51,7 +50,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate for a name, and its key, in one PEM text.
+    /// A certificate for a name and its key, in one PEM text.
     pub(crate) fn pem(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, name);

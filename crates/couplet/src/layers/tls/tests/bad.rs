@@ -1,11 +1,11 @@
-//! Connections that fail: certificates, alerts, garbage, and streams that are cut. Each has its
+//! Failing connections: bad certificates, alerts, garbage and truncated streams. Each reports its
 //! error on both sides.
 
 use super::*;
 use crate::error::CertificateProblem;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
 
-/// The errors of both sides: problem, fault, alert sent.
+/// The error of one side: problem, fault, alert sent.
 type Told = (TlsProblem, Fault, Option<u8>);
 
 fn told(end: &End) -> Told {
@@ -79,7 +79,7 @@ fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
     }
     assert!(most <= 0xffff + 2 * LONGEST_RECORD, "{most}");
     assert_eq!(told(&two.client).0, TlsProblem::Misbehaved);
-    // rustls sends no alert for it: the server sees that the client leaves.
+    // rustls sends no alert for it: the server only sees the stream end.
     two.run(usize::MAX);
     two.server.layers.ended();
     assert!(two.server.feed(b"").is_continue());
@@ -113,7 +113,7 @@ fn a_client_without_a_required_certificate_is_refused() {
         assert_eq!((problem, fault), (missing, Fault::Peer));
         let alert = two.client.error();
         assert_eq!(alert.fault, Fault::Ours, "{alert}");
-        // A client of 1.3 is open before the server has seen its certificate.
+        // A TLS 1.3 client is open before the server has seen its certificate.
         assert_eq!(two.client.open, version == TlsVersion::Tls13);
     }
 }
@@ -124,7 +124,7 @@ fn a_server_that_shows_an_empty_chain_is_refused() {
     let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
     assert!(!end.sent().is_empty());
     let message = |kind: u8, body: &[u8]| [&[kind, 0, 0, body.len() as u8], body].concat();
-    // No session, a suite of ECDSA, no compression, no extension.
+    // No session, an ECDSA suite, no compression, no extensions.
     let hello = [&[3, 3][..], &[7; 32], &[0, 0xc0, 0x2b, 0]].concat();
     // A key for X25519, and a signature of one byte.
     let exchange = [&[3, 0, 0x1d, 32][..], &[9; 32], &[4, 3, 0, 1, 0]].concat();
@@ -240,9 +240,9 @@ fn a_cut_stream_is_lost_and_says_when_it_was_cut() {
 #[test]
 fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
     let too_long = [&[23, 3, 3, 0x48, 1], &[0; 18_433][..]].concat();
-    // 16 KiB and a byte of plaintext cannot be made by our side; this much ciphertext can be sent.
+    // Our side cannot make more than 16 KiB of plaintext, but this much ciphertext can be sent.
     let barely = [&[23, 3, 3, 0x41, 1], &[0; 16_641][..]].concat();
-    // A header is enough to see that its record is too long.
+    // The header alone shows that its record is too long.
     let header = vec![23, 3, 3, 0x48, 1];
     let alter = |bytes: &mut Vec<u8>| bytes[20] ^= 1;
     for (name, change, problem) in [
@@ -263,7 +263,7 @@ fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
         assert!(two.server.feed(&wire).is_continue());
         let error = two.server.error();
         assert_eq!((error.problem, error.in_handshake), (problem, false), "{name}: {error}");
-        // Its alert is a record, encrypted.
+        // The alert is an encrypted record.
         two.run(usize::MAX);
         assert!(two.client.failed.is_some(), "{name}");
     }

@@ -1,4 +1,4 @@
-//! Connections that work: handshakes, data, names, resumption, and the goodbye.
+//! Working connections: handshakes, data, names, resumption and close_notify.
 
 use super::*;
 
@@ -29,8 +29,8 @@ fn a_handshake_and_data_in_both_directions_however_they_are_cut() {
 #[test]
 fn records_are_read_the_same_however_they_are_cut() {
     let (client, server) = good();
-    // Twice the same, because every cut needs a connection in the same state: one whose bytes are
-    // recorded cannot be replayed on another.
+    // Twice, because every cut needs a connection in the same state: recorded bytes cannot be
+    // replayed on another connection.
     let mut lengths = Vec::new();
     for _ in 0..2 {
         let mut two = two(&client, &server);
@@ -88,7 +88,7 @@ fn the_first_data_may_come_with_the_last_of_the_handshake() {
     two.client.above.extend(b"data right behind");
     assert!(two.client.feed(&flight).is_continue());
     let finished_and_data = two.client.sent();
-    // A receiver that stops at the opening gets the data later.
+    // A receiver that stops when the layer opens gets the data later.
     let flow = two.server.feed_until(&finished_and_data, |_| Break(()));
     assert!(flow.is_break() && two.server.open && two.server.received.is_empty());
     assert!(two.server.feed(b"").is_continue());
@@ -164,7 +164,7 @@ fn a_goodbye_ends_the_stream_behind_all_data_and_is_answered() {
         assert!(two.server.feed(&wire).is_continue());
         assert_eq!(two.server.received, b"last");
         assert!(two.server.closed && two.server.failed.is_none(), "{version}");
-        // The other direction is open until it is closed too (RFC 8446, 6.1).
+        // The other direction stays open until it is closed too (RFC 8446, 6.1).
         two.server.above.extend(b"still");
         two.run(usize::MAX);
         assert_eq!(two.client.received, b"still", "{version}");
@@ -321,7 +321,7 @@ fn the_same_world_makes_a_client_say_the_same() {
     let in_it = || in_world(Rc::new(Fixed), random);
     assert_eq!(in_it(), in_it());
     assert_ne!(random(), random());
-    // In the year 2096 the certificates of rcgen are still valid, unlike in 2500.
+    // The certificates of rcgen are still valid in the year 2096.
     in_world(Rc::new(Fixed), || {
         let mut two = two(&client, &server);
         two.run(usize::MAX);

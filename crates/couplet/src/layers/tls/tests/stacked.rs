@@ -1,4 +1,5 @@
-//! TLS above another layer, cut everywhere: the handshake and the data come out the same.
+//! TLS above another layer, cut everywhere: the handshake and the data are the same however the
+//! stream is cut.
 
 use super::*;
 use crate::address::Address;
@@ -6,7 +7,7 @@ use crate::layers::{Bandwidth, ProxyHeader, ProxyReader, ProxyVersion, ProxyWrit
 
 const LINE: &[u8] = b"the same bytes, however they are cut";
 
-/// A server's stack, and what came out of it.
+/// A server's stack and its output.
 struct Server {
     layers: Layers,
     above: Outbox,
@@ -22,7 +23,7 @@ impl Server {
         Server { layers, above, now, received: Vec::new(), opened: Vec::new() }
     }
 
-    /// Takes all of the bytes, also if that takes a while.
+    /// Feeds all bytes, and advances the time as needed.
     fn feed(&mut self, mut bytes: &[u8]) {
         let Server { layers, now, received, opened, .. } = self;
         loop {
@@ -54,8 +55,8 @@ impl Server {
     }
 }
 
-/// A client shakes hands and sends the line; its bytes behind `prefix` arrive in pieces of these
-/// lengths, and then whole. Returns how many there were.
+/// A client performs a handshake and sends the line. Its bytes after `prefix` arrive in pieces of
+/// these lengths; the rest arrives whole. Returns the total number of bytes.
 fn talk(client: &ClientTls, server: &mut Server, prefix: &[u8], lengths: &[usize]) -> usize {
     let (mut client, _) = End::new(client.layer(NAME, start()).expect("a name"));
     client.above.extend(LINE);
@@ -67,7 +68,7 @@ fn talk(client: &ClientTls, server: &mut Server, prefix: &[u8], lengths: &[usize
             piece = lengths.next().copied().unwrap_or(usize::MAX);
         }
         if fed == wire.len() {
-            // Nothing more comes without an answer.
+            // Nothing more is sent without an answer.
             assert!(client.feed(&server.sent()).is_continue());
             wire.extend(client.sent());
             if fed == wire.len() {
@@ -83,7 +84,7 @@ fn talk(client: &ClientTls, server: &mut Server, prefix: &[u8], lengths: &[usize
 fn every_cut(prefix: &[u8], peer: Option<&Address>, under: impl Fn(Instant) -> Box<dyn Layer>) {
     let authority = Authority::new();
     let options = ClientTlsOptions::default().roots(authority.roots());
-    // A resumed handshake has another length.
+    // A resumed handshake has a different length.
     let client = client(options.resumption(false));
     let server = server(ServerTlsOptions::default().identity(authority.identity(NAME)));
     let now = start();
