@@ -1,4 +1,4 @@
-//! The part of the grammar for descriptors that are connections already: `stdio:`, and `fd:N` to connect.
+//! The part of the grammar for existing descriptors: `stdio:`, and `fd:N` for connecting.
 
 use std::fmt;
 use std::io;
@@ -16,12 +16,12 @@ use crate::transport::{Connection, Transport};
 
 /// `stdio:`: standard input and output, as one connection. Twisted's `StandardIOEndpoint`.
 ///
-/// What the program itself prints goes to the same output.
+/// Anything that the program itself prints goes to the same output.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdioClient;
 
-/// `fd:N`, to connect: an inherited descriptor N, which is a connected stream socket, a pipe, a terminal or
-/// a file. The descriptor itself stays open.
+/// `fd:N`, for connecting: the inherited descriptor N, which is a connected stream socket, a pipe,
+/// a terminal or a file. The descriptor itself stays open.
 #[derive(Clone, Debug)]
 pub struct FdClient {
     number: i32,
@@ -77,7 +77,7 @@ fn adopt(
 }
 
 pub(super) fn stdio(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
-    // The part behind the colon.
+    // `stdio:` has an empty part after the colon.
     if let Some(part) = parts.positional().filter(|part| !part.text().is_empty()) {
         return Err(part.error("expected nothing after stdio:"));
     }

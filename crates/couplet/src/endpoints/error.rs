@@ -1,9 +1,9 @@
-//! [`EndpointError`]: what is wrong with an endpoint string, where, and what was probably meant.
+//! [`EndpointError`]: an error in an endpoint string, with its position and a suggested correction.
 
 use std::fmt;
 
-/// An invalid endpoint string. It displays the string with a caret under the error and, if there is
-/// one, a suggested correction.
+/// An invalid endpoint string. Displays the string with a caret under the error and, if available,
+/// a suggested correction.
 ///
 /// ```
 /// use couplet::endpoints::{client_from_string, server_from_string};
@@ -76,7 +76,7 @@ impl EndpointError {
         self.at
     }
 
-    /// The suggested correction, if there is one.
+    /// The suggested correction, if any.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

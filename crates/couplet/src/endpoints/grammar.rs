@@ -21,20 +21,20 @@ pub fn quote(value: &str) -> String {
     value.replace('\\', r"\\").replace(':', r"\:")
 }
 
-/// [`quote`], with nothing left that the grammar understands at the beginning of a part.
+/// Like [`quote`], but also escapes the other characters with a meaning in the grammar.
 pub(super) fn escaped(text: &str) -> String {
     quote(text).replace('=', r"\=").replace('[', r"\[")
 }
 
-/// One value of an endpoint string, and its place there.
+/// A value in an endpoint string, with its position.
 #[derive(Clone)]
 pub struct Part {
     key: Option<String>,
     pub(super) text: String,
     pub(super) bracketed: bool,
-    /// Where the part begins, including its key.
+    /// Position of the part, including its key.
     pub(super) start: usize,
-    /// Where its value begins.
+    /// Position of the value.
     at: usize,
     whole: Arc<str>,
 }
@@ -50,7 +50,7 @@ impl Part {
         Part { text: text.clone(), ..Part::empty(&text.into(), 0) }
     }
 
-    /// The same place, with a value that was read and written again.
+    /// The same position with a normalized value.
     pub(super) fn reading(self, value: impl fmt::Display) -> Part {
         Part { text: value.to_string(), ..self }
     }
@@ -60,16 +60,16 @@ impl Part {
         &self.text
     }
 
-    /// An error that points at this value.
+    /// An error located at this value.
     pub fn error(&self, problem: impl Into<String>) -> EndpointError {
         EndpointError::new(&self.whole, self.at, problem)
     }
 
-    /// A number.
+    /// Parses a number.
     ///
     /// # Errors
     ///
-    /// If it is not, or out of bounds: `expected {what} from {least} to {most}`.
+    /// If the value is not a number, or out of bounds: `expected {what} from {least} to {most}`.
     pub fn number(&self, what: &str, least: u64, most: u64) -> Result<u64, EndpointError> {
         let digits = !self.text.is_empty() && self.text.bytes().all(|b| b.is_ascii_digit());
         match self.text.parse::<u64>() {
@@ -78,16 +78,16 @@ impl Part {
         }
     }
 
-    /// How many connections may wait to be accepted.
+    /// The accept backlog, as a number of connections.
     pub(super) fn backlog(&self) -> Result<u32, EndpointError> {
         Ok(self.number("a number of connections", 1, u32::MAX.into())? as u32)
     }
 
-    /// A time in seconds, greater than 0.
+    /// Parses a time in seconds, greater than 0.
     ///
     /// # Errors
     ///
-    /// If it is not.
+    /// If the value is not a positive number.
     pub fn seconds(&self) -> Result<Duration, EndpointError> {
         let time = Seconds::read(&self.text).filter(|time| !time.is_zero());
         time.ok_or_else(|| {
@@ -96,11 +96,11 @@ impl Part {
         })
     }
 
-    /// `yes`, `true` or `1`; `no`, `false` or `0`.
+    /// Parses `yes`, `true` or `1`; `no`, `false` or `0`.
     ///
     /// # Errors
     ///
-    /// If it is neither.
+    /// If the value is anything else.
     pub fn yes_or_no(&self) -> Result<bool, EndpointError> {
         match self.text.as_str() {
             "yes" | "true" | "1" => Ok(true),
@@ -109,40 +109,40 @@ impl Part {
         }
     }
 
-    /// Whether it was written as `key=value`.
+    /// Whether the part was written as `key=value`.
     pub(super) fn is_named(&self) -> bool {
         self.key.is_some()
     }
 
-    /// True for a part that may be a kind.
+    /// Whether the part may be a kind.
     fn is_word(&self) -> bool {
         self.key.is_none() && !self.bracketed
     }
 }
 
-/// Only its value: equal endpoints look equal, wherever their parts were.
+/// Shows only the value: equal endpoints look equal, wherever their parts were.
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.text.fmt(f)
     }
 }
 
-/// The parts of an endpoint string that have not been taken yet. Readers of
-/// [registered](super::register_server) kinds take theirs.
+/// The remaining parts of an endpoint string. Readers of [registered](super::register_server) kinds
+/// take the parts that they know.
 ///
-/// A keyword goes to the outermost kind in the string that asks for it. What nothing took is an
-/// error, which lists the keywords that were asked for.
+/// A keyword belongs to the outermost kind in the string that requests it. Leftover parts are an
+/// error, which lists the requested keywords.
 pub struct Parts {
     whole: Arc<str>,
-    /// Law 9: the string.
+    /// Law 9: at most the parts of the string.
     parts: Vec<Part>,
-    /// The kinds that were taken, the outermost first.
+    /// The kinds taken so far, the outermost first.
     kinds: Vec<String>,
-    /// The keywords that were asked for, and whether errors list them.
+    /// The keywords requested so far, and whether errors list them.
     asked: Vec<(&'static str, bool)>,
-    /// A part that is near to a kind, and was taken for a host.
+    /// A part that resembles a kind, and was taken as a host.
     doubtful: Option<Part>,
-    /// The options of ports, unless the string sets them.
+    /// Default options of ports, which the string may override.
     pub(super) options: ListenOptions,
 }
 
@@ -187,12 +187,12 @@ impl Parts {
         }
     }
 
-    /// Takes the value of `key=`, if given; of several the first.
+    /// Takes the value of `key=`, if given; if repeated, the first one.
     pub fn keyword(&mut self, key: &'static str) -> Option<Part> {
         self.take(key, true)
     }
 
-    /// Takes the value of the first of several names of a keyword. Errors list the first name.
+    /// Takes the value of the first of these alternative keywords. Errors list only the first name.
     pub(super) fn one_of(&mut self, keys: &[&'static str]) -> Option<Part> {
         let mut first = true;
         let mut found = None;
@@ -216,7 +216,7 @@ impl Parts {
         Some(self.parts.remove(at))
     }
 
-    /// Notes that this keyword is known, and whether errors list it.
+    /// Records that this keyword is known, and whether errors list it.
     pub(super) fn note(&mut self, key: &'static str, listed: bool) {
         if !self.has_asked(key) {
             self.asked.push((key, listed));
@@ -233,21 +233,21 @@ impl Parts {
         Some(self.parts.remove(at))
     }
 
-    /// Reads the rest as an endpoint to listen on, TCP unless it begins with another kind, or the
-    /// value of `endpoint=`, which has its own keywords. For kinds that wrap another.
+    /// Reads the rest as an endpoint to listen on: TCP unless it begins with another kind, or the
+    /// value of `endpoint=`, which has its own keywords. For kinds that wrap another endpoint.
     ///
     /// # Errors
     ///
-    /// If it is not valid.
+    /// If the rest is not a valid endpoint.
     pub fn server(&mut self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
         self.inner::<dyn ServerEndpoint>()
     }
 
-    /// Reads the rest as an endpoint to connect to, as [`server`](Self::server) does.
+    /// Reads the rest as an endpoint to connect to, like [`server`](Self::server).
     ///
     /// # Errors
     ///
-    /// If it is not valid.
+    /// If the rest is not a valid endpoint.
     pub fn client(&mut self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
         self.inner::<dyn ClientEndpoint>()
     }
@@ -260,7 +260,6 @@ impl Parts {
         }
     }
 
-    /// Reads the parts as an endpoint.
     pub(super) fn endpoint<E: Side + ?Sized>(&mut self) -> Result<Arc<E>, EndpointError> {
         match self.take_kind::<E>()? {
             Some(read) => read(self),
@@ -268,7 +267,7 @@ impl Parts {
         }
     }
 
-    /// Takes the kind: the next part without a key, unless that is a host or a port.
+    /// Takes the kind: the next part without a key, unless it is a host or a port.
     fn take_kind<E: Side + ?Sized>(
         &mut self,
     ) -> Result<Option<super::kinds::Read<E>>, EndpointError> {
@@ -302,7 +301,7 @@ impl Parts {
         Ok(Some(read))
     }
 
-    /// Takes this kind, with which the string has to begin.
+    /// Takes this kind, with which the string must begin.
     pub(super) fn take_only_kind(&mut self, kind: &str) -> Result<(), EndpointError> {
         match self.parts.first() {
             Some(first) if first.is_word() && first.text == kind => {
@@ -316,12 +315,12 @@ impl Parts {
         }
     }
 
-    /// True in a string without any kind.
+    /// Whether the string has no kind.
     pub(super) fn is_short(&self) -> bool {
         self.kinds.is_empty()
     }
 
-    /// The form of an endpoint, for error messages: its kinds, and then `rest`.
+    /// The form of an endpoint for error messages: its kinds, then `rest`.
     pub(super) fn form(&self, rest: &str) -> String {
         self.kinds.iter().map(|kind| format!("{kind}:")).chain([rest.to_owned()]).collect()
     }
@@ -345,7 +344,7 @@ impl Parts {
         })
     }
 
-    /// The error for a part that `form` requires.
+    /// The error for a missing part that `form` requires.
     pub fn missing(&self, what: &str, form: &str) -> EndpointError {
         self.whole_error(self.whole.len(), format!("missing {what}: expected {form}"))
     }
@@ -362,7 +361,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Checks that no parts are left.
+    /// Returns an error if any part is left.
     pub(super) fn finish(&self) -> Result<(), EndpointError> {
         let Some(part) = self.parts.first() else { return Ok(()) };
         let Some(key) = &part.key else { return Err(part.error("expected nothing more")) };
@@ -387,7 +386,7 @@ impl Parts {
         }
     }
 
-    /// The string with its unknown keywords replaced by those that are near.
+    /// The string with its unknown keywords replaced by similar ones.
     pub(super) fn with_near_keywords(&self) -> Option<String> {
         let mut text = self.whole.to_string();
         let mut changed = false;
@@ -403,7 +402,7 @@ impl Parts {
         changed.then_some(text)
     }
 
-    /// The part that was perhaps a kind, and the string with the near kind in its place.
+    /// The part that may be a misspelt kind, and the string with the similar kind in its place.
     pub(super) fn with_near_kind<E: Side + ?Sized>(&self) -> Option<(&Part, String)> {
         let part = self.doubtful.as_ref()?;
         let meant = near(&part.text, E::kinds().names())?;
@@ -412,32 +411,31 @@ impl Parts {
     }
 }
 
-/// What `tls:` needs for Twisted's forms.
+/// Support for Twisted's forms of `tls:`.
 #[cfg(any(feature = "tls", feature = "ring"))]
 impl Parts {
-    /// Takes the value of `key=`, a name of Twisted's that errors do not list.
+    /// Takes the value of `key=`, one of Twisted's keywords that errors do not list.
     pub(super) fn unlisted(&mut self, key: &'static str) -> Option<Part> {
         self.take(key, false)
     }
 
-    /// Whether there is a value of `key=`.
+    /// Whether `key=` is given.
     pub(super) fn has(&self, key: &str) -> bool {
         self.parts.iter().any(|part| part.key.as_deref() == Some(key))
     }
 
-    /// Takes the next part without a key if it is like this.
+    /// Takes the next part without a key if `is` returns true for it.
     pub(super) fn positional_if(&mut self, is: impl Fn(&str) -> bool) -> Option<Part> {
         let at = self.parts.iter().position(|part| part.key.is_none())?;
         is(&self.parts[at].text).then(|| self.parts.remove(at))
     }
 
-    /// Adds a part without a key behind the others.
+    /// Appends a part without a key.
     pub(super) fn add(&mut self, text: &str) {
         let end = self.whole.len();
         self.parts.push(Part { text: text.to_owned(), ..Part::empty(&self.whole, end) });
     }
 
-    /// Whether a part without a key is left.
     pub(super) fn has_positional(&self) -> bool {
         self.parts.iter().any(|part| part.key.is_none())
     }
@@ -448,7 +446,7 @@ impl Parts {
         first.is_some_and(|first| first.is_word() && E::kinds().find(&first.text).is_some())
     }
 
-    /// The place of the whole string, for errors about no part of it.
+    /// The position of the whole string, for errors that concern no single part.
     pub(super) fn whole(&self) -> Part {
         Part::empty(&self.whole, 0)
     }
@@ -460,11 +458,11 @@ impl fmt::Debug for Parts {
     }
 }
 
-/// A time in seconds, printed with every digit needed to read it back.
+/// A time in seconds, displayed with every digit needed to parse it back.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl Seconds {
-    /// Exact for plain decimals; anything else goes through `f64`.
+    /// Exact for plain decimals; anything else is parsed as `f64`.
     fn read(text: &str) -> Option<Duration> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let is_plain = !whole.is_empty()
@@ -491,7 +489,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Writes a wrapper's kind, and the endpoint that it wraps.
+/// Writes a wrapper's kind and its inner endpoint.
 pub(super) fn print_over(f: &mut fmt::Formatter<'_>, kind: &str, over: &str) -> fmt::Result {
     match kinds_of(over).iter().any(|inner| inner == kind) {
         true => write!(f, "{kind}:endpoint={}", escaped(over)),
@@ -499,7 +497,7 @@ pub(super) fn print_over(f: &mut fmt::Formatter<'_>, kind: &str, over: &str) -> 
     }
 }
 
-/// The kinds at the beginning of an endpoint string, in either direction.
+/// The kinds at the beginning of an endpoint string, for listening or connecting.
 fn kinds_of(text: &str) -> Vec<String> {
     let Ok(parts) = Parts::new(text, &ListenOptions::default()) else { return Vec::new() };
     let words = parts.parts.into_iter().filter(|part| part.key.is_none());
@@ -507,13 +505,13 @@ fn kinds_of(text: &str) -> Vec<String> {
     words.take_while(is_kind).map(|word| word.text).collect()
 }
 
-/// Whether the rest of a `tcp:` endpoint would be of another kind without it.
+/// Whether the rest of a `tcp:` endpoint would parse as another kind without the prefix.
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub(super) fn needs_tcp(rest: &str) -> bool {
     !kinds_of(rest).is_empty()
 }
 
-/// Writes `:key=value`, if there is a value.
+/// Writes `:key=value`, if a value is given.
 pub(super) fn print_part(
     f: &mut fmt::Formatter<'_>,
     key: &str,

@@ -1,7 +1,7 @@
-//! The part of the grammar for sockets that listen already: `fd:`, and `systemd:` for those of the
-//! init system (`sd_listen_fds(3)`).
+//! The part of the grammar for inherited listening sockets: `fd:`, and `systemd:` for sockets
+//! passed by the init system (`sd_listen_fds(3)`).
 //!
-//! The socket itself stays open: what listens is a duplicate, so one can listen again later.
+//! Listens on a duplicate. The socket itself stays open, so it can be used again later.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::error::Plain;
 use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};
 
-/// The first descriptor that the init system passes.
+/// The first descriptor passed by the init system.
 const FIRST: i32 = 3;
 
-/// `fd:N`: a listening socket that was inherited as descriptor N, TCP or UNIX.
+/// `fd:N`: a listening socket inherited as descriptor N, TCP or UNIX.
 ///
 /// Twisted's `AdoptedStreamServerEndpoint`.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct FdServer {
 }
 
 impl FdServer {
-    /// The socket with this number.
+    /// The listening socket with this descriptor number.
     #[must_use]
     pub fn new(number: i32) -> FdServer {
         FdServer { number, place: Part::alone(number.to_string()) }
@@ -46,11 +46,11 @@ impl ServerEndpoint for FdServer {
     }
 }
 
-/// `systemd:NAME` or `systemd:INDEX`: a listening socket that the init system passes (socket
-/// activation), by the `FileDescriptorName=` of its unit or by its index, beginning with 0.
+/// `systemd:NAME` or `systemd:INDEX`: a listening socket passed by the init system (socket
+/// activation), identified by the `FileDescriptorName=` of its unit or by its index, starting at 0.
 ///
-/// Also Twisted's `systemd:domain=INET:index=0` and `systemd:domain=UNIX:name=NAME`, whose domain must
-/// be that of the socket.
+/// Also Twisted's `systemd:domain=INET:index=0` and `systemd:domain=UNIX:name=NAME`; the domain
+/// must match the socket's.
 #[derive(Clone, Debug)]
 pub struct SystemdServer {
     which: Which,
@@ -64,7 +64,7 @@ enum Which {
     Name(String),
 }
 
-/// The families that sockets are of, by Twisted's names.
+/// Twisted's names of the address families.
 const DOMAINS: [&str; 3] = ["INET", "INET6", "UNIX"];
 
 impl SystemdServer {
@@ -75,20 +75,20 @@ impl SystemdServer {
         SystemdServer { place: Part::alone(name.clone()), which: Which::Name(name), domain: None }
     }
 
-    /// The socket with this index, beginning with 0.
+    /// The socket with this index, starting at 0.
     #[must_use]
     pub fn at(index: u16) -> SystemdServer {
         let place = Part::alone(index.to_string());
         SystemdServer { which: Which::Index(index.into()), domain: None, place }
     }
 
-    /// The descriptor that the environment says.
+    /// The descriptor number, according to the environment.
     fn number(&self) -> Result<i32, EndpointError> {
         let passed = Passed::from_environment().map_err(|problem| self.place.error(problem))?;
         self.find(&passed)
     }
 
-    /// The one of these descriptors.
+    /// The matching descriptor among the passed ones.
     fn find(&self, passed: &Passed) -> Result<i32, EndpointError> {
         let index = match &self.which {
             Which::Index(index) if *index < passed.count => *index,
@@ -113,10 +113,10 @@ impl SystemdServer {
     }
 }
 
-/// The sockets that the init system has passed to this process.
+/// The sockets that the init system passed to this process.
 struct Passed {
     count: i32,
-    /// Law 9: as in the environment.
+    /// Law 9: as many as the environment lists.
     names: Vec<String>,
 }
 
@@ -152,7 +152,7 @@ impl ServerEndpoint for SystemdServer {
     }
 }
 
-/// Listens on a duplicate of a descriptor, which must be of this domain.
+/// Listens on a duplicate of a descriptor, whose socket must be of this domain.
 #[cfg(unix)]
 fn adopt(
     reactor: &Reactor,
@@ -164,7 +164,7 @@ fn adopt(
     Ok(reactor.adopt_port(socket, factory).map_err(|error| refused(which.0, place, &error))?)
 }
 
-/// The same for several loops.
+/// Shares the descriptor's socket among several loops.
 #[cfg(unix)]
 fn share(which: (i32, Option<&str>), place: &Part, text: String) -> Result<SharedPort> {
     let socket = inherit(which, place)?;
@@ -246,7 +246,8 @@ impl Part {
         Ok(Which::Index(self.number("an index", 0, 65_535)? as i32))
     }
 
-    /// A name as the init system allows: at most 255 printable ASCII characters, without a colon.
+    /// Parses a name as allowed by the init system: at most 255 printable ASCII characters, without
+    /// a colon.
     fn socket_name(&self) -> Result<Which, EndpointError> {
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b':' || byte == b' ';
         match self.text() {

@@ -1,5 +1,5 @@
-//! The kinds of endpoints by the prefix of their strings: one table for each direction, which holds
-//! ours and those that a program registers. And what was probably meant by a string with a mistake.
+//! The kinds of endpoints by prefix, in one table for listening and one for connecting; programs
+//! may register more. Also suggests corrections for strings with errors.
 
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
@@ -8,21 +8,21 @@ use super::{ClientEndpoint, EndpointError, ServerEndpoint};
 use crate::defer::Result;
 use crate::driver::ListenOptions;
 
-/// Reads the parts behind the prefix of a kind.
+/// Parses the parts after a kind's prefix.
 pub(super) type Read<E> = Arc<dyn Fn(&mut Parts) -> Result<Arc<E>, EndpointError> + Send + Sync>;
 
-/// A reader of ours.
+/// The parser of a built-in kind.
 type Reader<E> = fn(&mut Parts) -> Result<Arc<E>, EndpointError>;
 
-/// Prefixes that are no host either: `tcp:udp:80` is a host of that name.
+/// Further words that are not hosts: a host with such a name needs `tcp:`, as in `tcp:udp:80`.
 const RESERVED: [&str; 5] = ["tcp4", "udp", "stdio", "process", "serial"];
 
-/// The most characters in a prefix.
+/// Maximum length of a prefix, in characters.
 const LONGEST: usize = 32;
 
 /// The kinds of endpoints for one direction.
 pub(super) struct Kinds<E: ?Sized> {
-    /// Law 9: what the program registers.
+    /// Law 9: grows only by the program's registrations.
     rows: RwLock<Vec<(String, Read<E>)>>,
 }
 
@@ -38,7 +38,7 @@ impl<E: ?Sized> Kinds<E> {
         Kinds { rows: RwLock::new(rows.iter().map(row).collect()) }
     }
 
-    /// The reader of the kind with this prefix.
+    /// The parser of the kind with this prefix.
     pub(super) fn find(&self, name: &str) -> Option<Read<E>> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         rows.iter().find(|(known, _)| known == name).map(|(_, read)| read.clone())
@@ -64,14 +64,14 @@ impl<E: ?Sized> Kinds<E> {
     }
 }
 
-/// A prefix that was not registered.
+/// The reason why a prefix was not registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// There is a kind with this prefix.
+    /// The prefix is already in use.
     #[error("there is already a kind of endpoint with the prefix {0}:")]
     Taken(String),
-    /// This is no prefix.
+    /// The prefix is malformed.
     #[error(
         "{0:?} is no prefix: it has 1 to 32 lower-case ASCII letters, digits, and -, _ or +, \
          beginning with a letter"
@@ -79,11 +79,11 @@ pub enum RegisterError {
     Invalid(String),
 }
 
-/// Registers a kind of endpoint to listen on, for the whole process: strings that begin with `prefix`
-/// and a colon are read by `read`, wherever an endpoint is expected, alone and inside wrappers such
-/// as `tls:`. What `read` leaves of the parts is an error.
+/// Registers a kind of endpoint to listen on, for the whole process. Strings that begin with
+/// `prefix` and a colon are parsed by `read` wherever an endpoint is expected, alone and inside
+/// wrappers such as `tls:`. Parts that `read` leaves are an error.
 ///
-/// A host of that name must be preceded by `tcp:` from now on. Twisted's
+/// A host with this name then needs the prefix `tcp:`. Twisted's
 /// `IStreamServerEndpointStringParser`.
 ///
 /// ```
@@ -104,7 +104,8 @@ pub enum RegisterError {
 ///
 /// # Errors
 ///
-/// If the prefix is taken, or not a word of lower-case letters and digits.
+/// If the prefix is in use, or does not consist of 1 to 32 lower-case ASCII letters, digits, `-`,
+/// `_` or `+`, the first a letter.
 pub fn register_server<E: ServerEndpoint>(
     prefix: &str,
     read: impl Fn(&mut Parts) -> Result<E, EndpointError> + Send + Sync + 'static,
@@ -115,12 +116,12 @@ pub fn register_server<E: ServerEndpoint>(
     <dyn ServerEndpoint>::kinds().add(prefix, Arc::new(read))
 }
 
-/// Registers a kind of endpoint to connect to, as [`register_server`] does. Twisted's
+/// Registers a kind of endpoint to connect to, like [`register_server`]. Twisted's
 /// `IStreamClientEndpointStringParserWithReactor`.
 ///
 /// # Errors
 ///
-/// If the prefix is taken, or not a word of lower-case letters and digits.
+/// If the prefix is in use, or malformed as for [`register_server`].
 pub fn register_client<E: ClientEndpoint>(
     prefix: &str,
     read: impl Fn(&mut Parts) -> Result<E, EndpointError> + Send + Sync + 'static,
@@ -131,16 +132,16 @@ pub fn register_client<E: ClientEndpoint>(
     <dyn ClientEndpoint>::kinds().add(prefix, Arc::new(read))
 }
 
-/// A direction: the kinds of its endpoints, and how errors speak of it.
+/// A direction: the kinds of its endpoints, and its wording in errors.
 pub(super) trait Side: 'static {
-    /// As in "an endpoint to listen".
+    /// The verb, as in "an endpoint to listen".
     const VERB: &'static str;
-    /// Whether a name may be a host: to connect to, not to listen on.
+    /// Whether a name may be a host: yes to connect to, no to listen on.
     const CONNECTS: bool;
 
     fn kinds() -> &'static Kinds<Self>;
 
-    /// Reads an endpoint without a kind.
+    /// Reads an endpoint that begins with no kind.
     fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError>;
 
     /// Whether the other direction has a kind of this name.
@@ -151,7 +152,7 @@ pub(super) trait Side: 'static {
         format!("an endpoint to {} starts with {} or a host", Self::VERB, names.join(", "))
     }
 
-    /// True for a word that is neither a kind nor a host.
+    /// Whether a word cannot be a host without `tcp:`.
     fn is_reserved(word: &str) -> bool {
         let lower = word.to_ascii_lowercase();
         let is_kind =
@@ -231,7 +232,7 @@ impl Side for dyn ClientEndpoint {
     }
 }
 
-/// Reads an endpoint string. An error has the correction that is likely.
+/// Parses an endpoint string. An error includes the likely correction.
 pub(super) fn parse<E: Side + ?Sized>(
     text: &str,
     options: &ListenOptions,
@@ -259,7 +260,7 @@ pub(super) fn parse<E: Side + ?Sized>(
     Err(error.with_hint(hint))
 }
 
-/// Reads a string of the kind `udp:`, which is of no direction's table: it has no streams.
+/// Parses a string of the kind `udp:`, which is in neither table because it has no streams.
 pub(super) fn datagrams<T>(
     text: &str,
     read: impl Fn(&mut Parts) -> Result<T, EndpointError>,
@@ -290,8 +291,8 @@ fn not_a_kind<E: Side + ?Sized>(word: &Part) -> EndpointError {
     word.error(format!("there is no {shown}: to {}; {}", E::VERB, E::starts_with()))
 }
 
-/// The nearest of several other words, if one is near: a letter or, in a longer word, two are missing,
-/// too many, wrong or swapped; or the case is wrong.
+/// The most similar of the known words, if it is within one edit (two for words of five or more
+/// letters): a letter missing, added, changed or swapped with its neighbour. Ignores case.
 pub(super) fn near(word: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
     let most = if word.chars().count() < 5 { 1 } else { 2 };
     let word = word.to_ascii_lowercase();
@@ -302,7 +303,7 @@ pub(super) fn near(word: &str, known: impl IntoIterator<Item = String>) -> Optio
 }
 
 /// The optimal string alignment distance: insertions, deletions, changes and swaps of neighbours.
-/// Words of very different lengths are only far apart.
+/// `usize::MAX` if the lengths differ by more than 2.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 2 {
@@ -325,7 +326,7 @@ fn distance(a: &str, b: &str) -> usize {
     last[b.len()]
 }
 
-/// An IPv6 address without brackets: `::1:8000`, `tcp:8000:interface=::1`.
+/// Suggests brackets for an IPv6 address: `::1:8000`, `tcp:8000:interface=::1`.
 fn bracketed(text: &str) -> Option<String> {
     let is_ip = |ip: &str| ip.contains("::") || ip.matches(':').count() == 7;
     if let Some((before, ip)) = text.rsplit_once('=') {
@@ -337,18 +338,18 @@ fn bracketed(text: &str) -> Option<String> {
     is_ip(ip).then(|| format!("{kind}[{ip}]:{port}"))
 }
 
-/// The path of a UNIX socket.
+/// Suggests `unix:` for a path.
 fn file(text: &str) -> Option<String> {
     text.starts_with(['/', '.']).then(|| format!("unix:{text}"))
 }
 
-/// The host and port of a URL.
+/// Suggests the host and port of a URL.
 fn of_url(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("://")?;
     rest.split('/').next().map(str::to_owned)
 }
 
-/// A client endpoint without a host: the port on this machine.
+/// Suggests this machine for a client endpoint without a host.
 fn local(text: &str) -> Option<String> {
     let port = text.strip_prefix("tcp").unwrap_or(text).trim_start_matches(':');
     text.contains(':').then(|| format!("localhost:{port}"))

@@ -15,16 +15,16 @@ use crate::layers::{Layer, Lines, LogForm, Pcap, TrafficLog};
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
 
-/// `log:`, for either direction: `log:ENDPOINT[:file=FILE][:form=text|hex|pcap][:limit=BYTES]`. Logs
-/// what passes: without a file to the program's log, with the target `couplet::traffic`; with one at
-/// its end. `form=pcap`, which is what a name that ends with `.pcap` means, is a file for Wireshark.
+/// `log:`, for either direction: `log:ENDPOINT[:file=FILE][:form=text|hex|pcap][:limit=BYTES]`.
+/// Logs traffic to the program's log, with the target `couplet::traffic`, or appends it to a file.
+/// `form=pcap`, the default for names that end with `.pcap`, writes a capture file for Wireshark.
 ///
-/// The limit is of each connection, 64 KiB unless set; that of a capture is of the file, 256 MiB, with all
-/// that is in it. A log shows what passes at its place: in `log:tls:443` plaintext, in `tls:log:443` what is
-/// on the wire. It is written in the loop, so the file is to be on a disk that is not slow; pipes are
-/// refused, because they wait for their readers. Several loops, ports and connects may write to one file:
-/// each line and each packet is whole, and what a full disk has cut is removed. Twisted's
-/// `TrafficLoggingFactory`.
+/// The limit is per connection, 64 KiB by default; for a capture it is on the size of the file,
+/// including earlier content, 256 MiB by default. A log shows the bytes at its position: plaintext
+/// in `log:tls:443`, ciphertext in `tls:log:443`. It is written from the loop, so the file should
+/// be on a fast disk; pipes are refused, because writing to one may block. Several loops, ports and
+/// connects may write to one file: lines and packets are never interleaved, and a record cut by a
+/// full disk is removed. Twisted's `TrafficLoggingFactory`.
 #[derive(Clone, Debug)]
 pub struct Logged<E> {
     over: E,
@@ -36,11 +36,11 @@ struct Log {
     file: Option<Part>,
     form: Option<Form>,
     limit: Option<u64>,
-    /// Once the endpoint is in use; shared by its clones.
+    /// Set once the endpoint is in use; shared by its clones.
     opened: Arc<OnceLock<Arc<RecordFile>>>,
 }
 
-/// The most bytes of a capture file, unless set otherwise.
+/// Default limit on the size of a capture file, in bytes.
 const LIMIT: u64 = 256 * 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ enum Form {
 }
 
 impl<E> Logged<E> {
-    /// Over this endpoint, as text to the program's log.
+    /// Wraps this endpoint, and logs text to the program's log.
     #[must_use]
     pub fn new(over: E) -> Logged<E> {
         Logged { over, log: Log::default() }
@@ -75,7 +75,7 @@ impl<E> Logged<E> {
         self
     }
 
-    /// Writes a capture file, or continues it.
+    /// Appends to a capture file, or begins one.
     #[must_use]
     pub fn pcap(mut self, path: impl Into<String>) -> Self {
         let (file, form) = (Some(Part::alone(path.into())), Some(Form::Pcap));
@@ -83,7 +83,7 @@ impl<E> Logged<E> {
         self
     }
 
-    /// Logs at most so many bytes: of a connection, or in a capture file.
+    /// Limits the logged bytes: per connection, or the size of a capture file.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
         self.log.limit = Some(bytes);
@@ -109,7 +109,7 @@ impl Log {
         Ok(Log { file, form, limit, ..Log::default() })
     }
 
-    /// As set, or as the file's name says.
+    /// The form that was set, or the one implied by the file name.
     fn form(&self) -> Form {
         let is_capture = |file: &Part| file.text().to_ascii_lowercase().ends_with(".pcap");
         match (self.form, &self.file) {
@@ -160,7 +160,7 @@ impl Log {
     }
 }
 
-/// The layer of a connection that logs lines.
+/// The layer that logs lines for one connection.
 fn log_lines(
     form: LogForm,
     limit: Option<u64>,
@@ -183,7 +183,7 @@ impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
         self.over.listen(reactor, self.log.put(reactor, factory, true)?)
     }
 
-    /// The file is opened here, for all loops.
+    /// Opens the file once, for all loops.
     fn share(&self, loops: usize) -> Result<SharedPort> {
         let log = self.log.clone();
         if let Some(file) = &log.file {

@@ -1,4 +1,4 @@
-//! Endpoints: where to listen and where to connect, as strings in one grammar, or as objects.
+//! Endpoints: addresses to listen on or connect to, as strings in one grammar or as objects.
 //!
 //! | string | listens | connects |
 //! | --- | --- | --- |
@@ -11,40 +11,40 @@
 //! | `example.com:8000`, `tcp:example.com:8000` | | to that host, trying all its addresses |
 //! | `unix:/run/app.sock`, `unix:app.sock` | on that UNIX socket | to it |
 //! | `unix:@app` | on that abstract name, on Linux | to it |
-//! | `systemd:web`, `systemd:0` | on that socket of the init system's, by name or index | |
-//! | `fd:3` | on the socket that was inherited with this number | to that socket, pipe, terminal or file |
+//! | `systemd:web`, `systemd:0` | on that socket of the init system, by name or index | |
+//! | `fd:3` | on the inherited socket with this number | to that socket, pipe, terminal or file |
 //! | `process:/bin/cat`, `process:/bin/sh -c 'sleep 1'` | | to the program's standard input and output |
 //! | `stdio:` | | to our own |
-//! | `serial:/dev/ttyUSB0:speed=115200` | | to what is at the other end of that serial line |
+//! | `serial:/dev/ttyUSB0:speed=115200` | | to the device on that serial line |
 //! | `tls:443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
 //! | `tls:example.com:443` | | with TLS to that host, whose certificate is verified |
 //! | `tls:unix:app.sock:…` | with TLS on that UNIX socket | with TLS to it, given `servername=` |
 //! | `haproxy:tcp:8080`, `haproxy:unix:app.sock` | reads a PROXY header first | writes one |
-//! | `throttle:8000:read=64k`, `throttle:example.com:80:write=1M` | at most so many bytes a second | the same |
-//! | `log:8000`, `log:example.com:80:file=traffic.pcap` | logs what passes | the same |
+//! | `throttle:8000:read=64k`, `throttle:example.com:80:write=1M` | limits bytes per second | the same |
+//! | `log:8000`, `log:example.com:80:file=traffic.pcap` | logs the traffic | the same |
 //!
 //! `:` separates parts, the first `=` in a part separates key and value, a backslash escapes, and
 //! brackets enclose an IPv6 address. Options follow as keywords: `:8000:backlog=500`,
-//! `example.com:8000:timeout=5`. An endpoint formats with its kind and its options; an
-//! [`Address`], such as that of a port, formats as an endpoint for either purpose.
+//! `example.com:8000:timeout=5`. Endpoints display with their kind and options; an [`Address`],
+//! such as a port's, displays as an endpoint for either purpose.
 //!
-//! `tcp:` may be omitted; a first part such as `unix` or `udp` is that of another kind, so a
-//! host of that name needs it: `tcp:udp:80`.
+//! `tcp:` may be omitted, except before a host with the name of another kind, such as `unix` or
+//! `udp`: `tcp:udp:80`.
 //!
 //! # Wrappers
 //!
-//! `tls:`, `haproxy:`, `throttle:` and `log:` take another endpoint, in any order. What is written
-//! last is next to the socket: `tls:haproxy:443:…` reads the PROXY header in clear, before TLS, and
-//! `log:tls:443:…` logs plaintext. The keywords of all of them follow in any order; each belongs to
-//! the outermost kind that knows it. A kind can be there twice if the inner one has a string of its
-//! own: `log:endpoint=tls\:log\:443\:cert=site.pem:file=plain.txt`.
+//! `tls:`, `haproxy:`, `throttle:` and `log:` wrap another endpoint, in any order. The last wrapper
+//! is next to the socket: `tls:haproxy:443:…` reads the PROXY header in the clear, before TLS, and
+//! `log:tls:443:…` logs plaintext. The keywords of all kinds follow in any order; each belongs to
+//! the outermost kind that knows it. A kind can appear twice if the inner one is in a separate
+//! string: `log:endpoint=tls\:log\:443\:cert=site.pem:file=plain.txt`.
 //!
-//! # Your own
+//! # Custom endpoints
 //!
-//! [`ServerEndpoint`] and [`ClientEndpoint`] are open, and [`register_server`] and
-//! [`register_client`] give a kind of yours a prefix. The chapter [`manual::endpoints`] has examples.
+//! Implement [`ServerEndpoint`] or [`ClientEndpoint`], and register a prefix with
+//! [`register_server`] or [`register_client`]. The chapter [`manual::endpoints`] has examples.
 //!
-//! Twisted's `serverFromString` and `clientFromString`, whose strings are understood, and
+//! Twisted's `serverFromString` and `clientFromString`, whose strings are accepted, and
 //! `IStreamServerEndpoint` and `IStreamClientEndpoint`.
 //!
 //! [`manual::endpoints`]: crate::manual::endpoints
@@ -102,9 +102,9 @@ use crate::protocol::Protocol;
 use crate::reactor::{Port, Reactor};
 use crate::transport::{Connection, Transport};
 
-/// Where to listen. Twisted's `IStreamServerEndpoint`.
+/// An endpoint to listen on. Twisted's `IStreamServerEndpoint`.
 ///
-/// It displays as a string that [`server_from_string`] reads.
+/// It displays as a string that [`server_from_string`] parses.
 ///
 /// ```
 /// use couplet::endpoints::{ServerEndpoint, TcpServer};
@@ -140,45 +140,46 @@ use crate::transport::{Connection, Transport};
 /// # }
 /// ```
 pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
-    /// Listens, and has the factory build a protocol for each connection. Called by
-    /// [`Reactor::listen`]; may be called again.
+    /// Listens, and builds a protocol for each connection with the factory. Called by
+    /// [`Reactor::listen`], possibly several times.
     ///
-    /// An endpoint passes the factory on, to another endpoint or to a method of the reactor. A
-    /// wrapper first puts its layer under it: [`ErasedFactory::layered`].
+    /// An endpoint passes the factory to another endpoint or to a method of the reactor. A wrapper
+    /// first adds its layer: [`ErasedFactory::layered`].
     ///
     /// # Errors
     ///
-    /// When it cannot listen.
+    /// If it cannot listen.
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port>;
 
-    /// Binds what this listens on, once, for so many loops. Called by
+    /// Binds the endpoint once, for this number of loops. Called by
     /// [`Cluster::bind`](crate::Cluster::bind).
     ///
-    /// A wrapper shares what it is around, and puts itself around that again: [`SharedPort::wrapped`].
+    /// A wrapper shares its inner endpoint, and wraps the result again: [`SharedPort::wrapped`].
     ///
     /// # Errors
     ///
-    /// When it cannot be bound; by default always: several loops cannot share it.
+    /// If it cannot be bound. The default implementation always fails: the endpoint cannot be
+    /// shared.
     fn share(&self, loops: usize) -> Result<SharedPort> {
         let _ = loops;
         Err(shared::cannot_be_shared(self))
     }
 }
 
-/// Where to connect. Twisted's `IStreamClientEndpoint`.
+/// An endpoint to connect to. Twisted's `IStreamClientEndpoint`.
 ///
-/// It displays as a string that [`client_from_string`] reads.
+/// It displays as a string that [`client_from_string`] parses.
 pub trait ClientEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
-    /// Connects, and has the factory build the protocol. Called by [`Reactor::connect`]; may be
-    /// called again. The Deferred fires with the connection's transport once `connection_made` has
+    /// Connects, and builds the protocol with the factory. Called by [`Reactor::connect`], possibly
+    /// several times. The Deferred fires with the connection's transport once `connection_made` has
     /// been called; cancelling it stops the attempt.
     ///
-    /// An endpoint passes the factory on, as in [`ServerEndpoint::listen`]; it may do so later, such
-    /// as when it has looked something up.
+    /// An endpoint passes the factory on, as in [`ServerEndpoint::listen`]. It may do so later, for
+    /// example after a lookup.
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport>;
 
-    /// The host's name or IP address: with `tls:` around this endpoint, the certificate must be for
-    /// it. By default there is none, and `tls:` needs `servername=`.
+    /// The host name or IP address that a certificate must match if `tls:` wraps this endpoint.
+    /// `None` by default: `tls:` then needs `servername=`.
     fn host(&self) -> Option<&str> {
         None
     }
@@ -204,7 +205,7 @@ impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Arc<E> {
     }
 }
 
-/// Reads a string that says where to listen. Twisted's `serverFromString`.
+/// Parses a string into an endpoint to listen on. Twisted's `serverFromString`.
 ///
 /// ```
 /// use couplet::endpoints::server_from_string;
@@ -220,12 +221,12 @@ impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Arc<E> {
 ///
 /// # Errors
 ///
-/// If it is not a valid endpoint.
+/// If `text` is not a valid endpoint.
 pub fn server_from_string(text: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
     server_from_string_with(text, &ListenOptions::default())
 }
 
-/// [`server_from_string`] with options that hold unless the string sets them.
+/// Like [`server_from_string`], with default options that the string may override.
 ///
 /// ```
 /// use couplet::ListenOptions;
@@ -239,7 +240,7 @@ pub fn server_from_string(text: &str) -> Result<Arc<dyn ServerEndpoint>, Endpoin
 ///
 /// # Errors
 ///
-/// If it is not a valid endpoint.
+/// If `text` is not a valid endpoint.
 pub fn server_from_string_with(
     text: &str,
     options: &ListenOptions,
@@ -247,7 +248,7 @@ pub fn server_from_string_with(
     kinds::parse(text, options)
 }
 
-/// Reads a string that says where to connect. Twisted's `clientFromString`.
+/// Parses a string into an endpoint to connect to. Twisted's `clientFromString`.
 ///
 /// ```
 /// use couplet::endpoints::client_from_string;
@@ -261,20 +262,20 @@ pub fn server_from_string_with(
 ///
 /// # Errors
 ///
-/// If it is not a valid endpoint.
+/// If `text` is not a valid endpoint.
 pub fn client_from_string(text: &str) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
     kinds::parse(text, &ListenOptions::default())
 }
 
-/// What [`Reactor::listen`] (with `E = dyn ServerEndpoint`) and [`Reactor::connect`] (with `E = dyn
-/// ClientEndpoint`) accept: an endpoint, or an endpoint string.
+/// An endpoint or an endpoint string, as accepted by [`Reactor::listen`], with
+/// `E = dyn ServerEndpoint`, and by [`Reactor::connect`], with `E = dyn ClientEndpoint`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an endpoint",
     label = "neither an endpoint string nor an endpoint",
     note = "an endpoint is a string such as `\"tcp:8000\"`, or a type that implements `ServerEndpoint` to listen or `ClientEndpoint` to connect"
 )]
 pub trait IntoEndpoint<E: ?Sized> {
-    /// Converts it into an endpoint.
+    /// Converts the value into an endpoint.
     ///
     /// # Errors
     ///
@@ -332,9 +333,9 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] if the string is not a valid endpoint, or names something that cannot be
-    /// used, such as a certificate; [`ListenError`](crate::ListenError) if the port can't be opened;
-    /// the errors of the endpoint.
+    /// [`EndpointError`] if the string is not a valid endpoint, or names something unusable, such
+    /// as an unreadable certificate; [`ListenError`](crate::ListenError) if the port can't be
+    /// opened; otherwise the error of the endpoint.
     #[track_caller]
     pub fn listen<K>(
         &self,
@@ -345,7 +346,8 @@ impl Reactor {
         endpoint.into_endpoint()?.listen(self, factory)
     }
 
-    /// [`listen`](Self::listen), where TLS offers these application protocols unless its endpoint names some.
+    /// Like [`listen`](Self::listen). TLS offers these application protocols unless the endpoint
+    /// names its own.
     #[cfg(feature = "http")]
     #[track_caller]
     pub(crate) fn listen_offering<K>(
@@ -358,11 +360,10 @@ impl Reactor {
         endpoint.into_endpoint()?.listen(self, factory.offering(protocols))
     }
 
-    /// Connects to an endpoint; the Deferred fires with the connection once `connection_made` has
-    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint, or names
-    /// something that cannot be used, otherwise with [`ConnectError`](crate::ConnectError) or the
-    /// error of the endpoint. Cancelling it stops the attempt. While the factory retries, it stays
-    /// pending.
+    /// Connects to an endpoint. The Deferred fires with the connection once `connection_made` has
+    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint or names
+    /// something unusable, otherwise with [`ConnectError`](crate::ConnectError) or the error of the
+    /// endpoint. Cancelling it stops the attempt. It stays pending while the factory retries.
     #[track_caller]
     pub fn connect<K, F: IntoFactory<K>>(
         &self,
@@ -376,9 +377,9 @@ impl Reactor {
         }
     }
 
-    /// Connects to an endpoint on behalf of the peer of another connection, as a proxy does: endpoints that
-    /// announce who the client is, such as `haproxy:`, announce that one. Everything else is as with
-    /// [`connect`](Self::connect).
+    /// Connects to an endpoint on behalf of the peer of another connection, as a proxy does:
+    /// endpoints that announce the client's address, such as `haproxy:`, announce that peer's.
+    /// Otherwise like [`connect`](Self::connect).
     ///
     /// ```
     /// use couplet::protocols::Relay;
@@ -412,7 +413,7 @@ impl Reactor {
     }
 
     /// Connects one protocol object to an endpoint: [`connect`](Self::connect) without a factory.
-    /// The protocol may own things that a closure could hand out only once, such as a
+    /// The protocol may own values that a closure could hand out only once, such as a
     /// [`Resolver`](crate::Resolver). If the attempt fails, the protocol is dropped.
     ///
     /// Twisted's `connectProtocol`.
@@ -468,7 +469,7 @@ impl Reactor {
     }
 }
 
-/// The factory for [`connect_protocol`](Reactor::connect_protocol), which already has its protocol.
+/// The factory for [`connect_protocol`](Reactor::connect_protocol), which holds the one protocol.
 struct OneProtocol<P>(Option<P>);
 
 impl<P: Protocol> Factory for OneProtocol<P> {

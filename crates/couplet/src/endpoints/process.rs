@@ -12,15 +12,18 @@ use crate::reactor::Reactor;
 use crate::transport::Transport;
 
 /// `process:COMMAND[:directory=PATH][:uid=N][:gid=N][:stderr=inherit|stdout|null][:pty=yes|no][:kill=SECONDS]
-/// [:keep=yes|no]`: each connect starts the program, and connects to its standard input and output. Its
-/// standard error is ours unless `stderr` is `stdout`, where it is received too, or `null`.
+/// [:keep=yes|no]`: each connect starts the program, and connects to its standard input and output.
+/// The program inherits our standard error, unless `stderr` is `stdout`, which merges it into the
+/// received output, or `null`.
 ///
-/// The program and its connection end together. When the connection is lost, its input is closed, and its
-/// process group is sent SIGTERM and, after `kill` (5 s unless set), SIGKILL: see [`WhenLost::End`]. With
-/// `keep=yes` it is left alone, and may outlive this program: [`WhenLost::Keep`].
+/// The program and its connection end together. When the connection is lost, the program's input is
+/// closed, and its process group is sent SIGTERM and, after `kill` (5 s by default), SIGKILL: see
+/// [`WhenLost::End`]. With `keep=yes` the program keeps running, and may outlive this one:
+/// [`WhenLost::Keep`].
 ///
-/// The words of COMMAND are separated by spaces; those with spaces are in single or double quotes. No shell
-/// sees it. A `:`, a `=` or a `[` in it is escaped by a backslash, as everywhere in an endpoint.
+/// The words of COMMAND are separated by spaces; words that contain spaces are in single or double
+/// quotes. No shell is involved. A `:`, `=` or `[` in COMMAND is escaped by a backslash, as
+/// everywhere in an endpoint.
 ///
 /// ```
 /// use couplet::endpoints::client_from_string;
@@ -33,16 +36,16 @@ use crate::transport::Transport;
 /// Twisted's `ProcessEndpoint`.
 #[derive(Clone, Debug)]
 pub struct ProcessClient {
-    /// What is started.
+    /// The command that each connect starts.
     pub command: Command,
     /// The fate of the program when its connection is lost.
     pub when_lost: WhenLost,
-    /// It has a terminal.
+    /// The program gets a terminal.
     pty: bool,
 }
 
 impl ProcessClient {
-    /// Connects to this program: see [`Reactor::connect_process`].
+    /// Runs this command for each connect: see [`Reactor::connect_process`].
     #[must_use]
     pub fn new(command: Command) -> ProcessClient {
         ProcessClient { command, when_lost: WhenLost::default(), pty: false }
@@ -66,7 +69,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     if let Some(directory) = parts.keyword("directory") {
         command = command.current_dir(directory.text());
     }
-    // The last number means "leave it" to the system.
+    // To the system, the last number means "leave unchanged".
     let number = |part: Part| part.number("a number", 0, u64::from(u32::MAX) - 1);
     if let Some(uid) = parts.keyword("uid") {
         command = command.uid(number(uid)? as u32);
@@ -111,7 +114,7 @@ fn stderr_of(part: &Part) -> Result<ChildFd, EndpointError> {
     }
 }
 
-/// The words of a command, as a shell would split it, without expanding anything.
+/// Splits a command into words like a shell, without expanding anything.
 fn words(part: &Part) -> Result<Vec<String>, EndpointError> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -15,33 +15,34 @@ use crate::layers::{Layer, ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter};
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
 
-/// `haproxy:`, to listen: `haproxy:ENDPOINT[:trusted=IP[/LENGTH],…][:header-timeout=SECONDS]`. Each
-/// connection begins with a PROXY header, which says who the client is.
+/// `haproxy:`, for listening: `haproxy:ENDPOINT[:trusted=IP[/LENGTH],…][:header-timeout=SECONDS]`.
+/// Each connection begins with a PROXY header, which gives the client's address.
 ///
-/// With `trusted=`, which may be given several times, only peers with these addresses may connect;
-/// others are rejected. Without it whoever may connect can claim any address. A peer on a UNIX socket
-/// is trusted. Twisted's `proxyEndpoint`.
+/// With `trusted=`, which may be repeated, only peers with these addresses may connect; others are
+/// rejected. Without it, any peer that can connect can claim any address. Peers on UNIX sockets are
+/// trusted. Twisted's `proxyEndpoint`.
 #[derive(Clone, Debug)]
 pub struct ProxyServer {
     over: Arc<dyn ServerEndpoint>,
-    /// Law 9: as configured.
+    /// Law 9: grows only by configuration.
     trusted: Vec<Network>,
     header_timeout: Option<Duration>,
 }
 
-/// `haproxy:`, to connect: `haproxy:ENDPOINT[:version=1|2]`. Writes a PROXY header; version 1, which is text,
-/// unless set.
+/// `haproxy:`, for connecting: `haproxy:ENDPOINT[:version=1|2]`. Writes a PROXY header, by default
+/// of version 1, which is text.
 ///
-/// It has the addresses of the client on whose behalf the connection is made, by
-/// [`Reactor::connect_for`]; of a client without IP addresses, such as one on a UNIX socket, it says that
-/// they are unknown (`UNKNOWN`, or `LOCAL` in version 2). Else it has the addresses of the connection itself.
+/// The header contains the addresses of the client on whose behalf the connection is made, by
+/// [`Reactor::connect_for`], or else the addresses of the connection itself. For a client without
+/// IP addresses, such as one on a UNIX socket, the header marks them as unknown (`UNKNOWN`, or
+/// `LOCAL` in version 2).
 #[derive(Clone, Debug)]
 pub struct ProxyClient {
     over: Arc<dyn ClientEndpoint>,
     version: ProxyVersion,
 }
 
-/// The addresses that begin with the first bits of this one.
+/// The addresses that share the first `bits` bits of `ip`.
 #[derive(Clone, Copy, Debug)]
 struct Network {
     ip: IpAddr,
@@ -60,7 +61,7 @@ impl Network {
         Some(Network { ip, bits })
     }
 
-    /// As IPv6: an IPv4 address is mapped.
+    /// The address as IPv6 bits; an IPv4 address is mapped.
     fn wide(ip: IpAddr) -> u128 {
         match ip {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -86,13 +87,14 @@ impl fmt::Display for Network {
 }
 
 impl ProxyServer {
-    /// Over this endpoint, for any peer.
+    /// Wraps this endpoint, and accepts headers from any peer.
     #[must_use]
     pub fn new(over: impl ServerEndpoint) -> ProxyServer {
         ProxyServer { over: Arc::new(over), trusted: Vec::new(), header_timeout: None }
     }
 
-    /// Trusts peers whose address begins with the first `bits` of `ip`, and no longer all.
+    /// Trusts peers whose address begins with the first `bits` of `ip`. After the first call, all
+    /// others are rejected.
     #[must_use]
     pub fn trust(mut self, ip: IpAddr, bits: u8) -> ProxyServer {
         let most = if ip.is_ipv4() { 32 } else { 128 };
@@ -100,7 +102,7 @@ impl ProxyServer {
         self
     }
 
-    /// The time in which a header must arrive; 10 s unless set.
+    /// Sets the time limit for the header; 10 s by default.
     #[must_use]
     pub fn header_timeout(mut self, timeout: Duration) -> ProxyServer {
         self.header_timeout = Some(timeout);
@@ -140,7 +142,7 @@ impl ServerEndpoint for ProxyServer {
 }
 
 impl ProxyClient {
-    /// Over this endpoint, with a header of version 1.
+    /// Wraps this endpoint, and writes headers of version 1.
     #[must_use]
     pub fn new(over: impl ClientEndpoint) -> ProxyClient {
         ProxyClient { over: Arc::new(over), version: ProxyVersion::V1 }
@@ -154,8 +156,8 @@ impl ProxyClient {
     }
 }
 
-/// The header of a client at this address, which has connected to that one. A header has a place for IP
-/// addresses alone.
+/// The header for a client at the first address, connected to the second. Only IP addresses can be
+/// expressed.
 fn header((client, server): (Address, Address)) -> ProxyHeader {
     let has_place = |address: &Address| address.socket_addr().is_some();
     match has_place(&client) && has_place(&server) {

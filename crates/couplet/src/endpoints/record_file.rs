@@ -1,8 +1,8 @@
-//! Files that grow by records, such as lines or the packets of a capture: [`RecordFile`].
+//! Files of whole records, such as lines or captured packets: [`RecordFile`].
 //!
-//! A file is open once in this process, however many loops and connections write to it. Each record is one
-//! `write`, so records of other programs never lie within it. A record that was cut, by a full disk or by
-//! the death of a program, is removed before anything follows it.
+//! Each file is open once in this process, however many loops and connections write to it. Each
+//! record is a single `write`, so records of other programs never split it. A record cut by a full
+//! disk or by the death of a program is removed before anything is appended.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -12,17 +12,17 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::layers::Pcap;
 use crate::panics::lock;
 
-/// The most bytes of a record in a capture: far more than we write, and than other programs do.
+/// Maximum size of a captured packet, in bytes: far more than we or other programs write.
 const LONGEST_PACKET: u32 = 256 * 1024;
 
-/// A kind of records.
+/// The format of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Records {
     Lines,
     Packets,
 }
 
-/// An open file of records; shared by all that write to it.
+/// An open file of records, shared by all its writers.
 #[derive(Debug)]
 pub(super) struct RecordFile {
     path: PathBuf,
@@ -30,26 +30,27 @@ pub(super) struct RecordFile {
     state: Mutex<Option<Open>>,
 }
 
-/// As long as records can be written.
+/// The open file; closed at its limit or after a failed write.
 #[derive(Debug)]
 struct Open {
     file: File,
     id: FileId,
-    /// Bytes in the file, and the most that may be.
+    /// Current size, and its limit, in bytes.
     length: u64,
     limit: u64,
 }
 
-/// The device and the inode of a regular file.
+/// The device and inode of a regular file.
 type FileId = Option<(u64, u64)>;
 
-/// The files that are open. Law 9: one for each file that an endpoint names.
+/// The open files. Law 9: one for each file that an endpoint names.
 static OPEN: Mutex<Vec<Weak<RecordFile>>> = Mutex::new(Vec::new());
 
 impl RecordFile {
-    /// Opens a file, or finds it among the open ones. With several limits the least counts.
+    /// Opens a file, or finds it among the open ones. The lowest of several limits applies.
     ///
-    /// Only regular files, and devices: a reader that stops would stop the loop.
+    /// Only regular files and character devices: a stalled reader of anything else would block the
+    /// loop.
     pub(super) fn open(path: &str, records: Records, limit: u64) -> io::Result<Arc<RecordFile>> {
         let mut others = lock(&OPEN);
         others.retain(|other| other.strong_count() > 0);
@@ -85,12 +86,12 @@ impl RecordFile {
         }
     }
 
-    /// None once nothing more is written.
+    /// The file's id; `None` once writing has stopped.
     fn id(&self) -> Option<FileId> {
         lock(&self.state).as_ref().map(|open| open.id)
     }
 
-    /// The same file for another endpoint.
+    /// Shares the file with another endpoint.
     fn limited(self: Arc<Self>, records: Records, limit: u64) -> io::Result<Arc<RecordFile>> {
         if self.records != records {
             return Err(io::Error::other("another log writes it in another form"));
@@ -103,7 +104,8 @@ impl RecordFile {
 }
 
 impl Drop for Open {
-    /// A child that is being started may have the file for a moment longer, and its lock.
+    /// Unlocks explicitly: a child process that is being started may briefly hold the file, and
+    /// with it the lock.
     fn drop(&mut self) {
         if let Err(error) = self.file.unlock() {
             tracing::debug!(%error, "a log was not unlocked");
@@ -112,7 +114,7 @@ impl Drop for Open {
 }
 
 impl Open {
-    /// Writes a whole record or nothing of it.
+    /// Writes a whole record, or nothing.
     fn write(&mut self, record: &[u8]) -> io::Result<()> {
         let mut rest = record;
         while !rest.is_empty() {
@@ -129,8 +131,7 @@ impl Open {
         Ok(())
     }
 
-    /// Removes the beginning of a record whose rest could not be written, if it is still the end of the
-    /// file.
+    /// Removes the beginning of a partly written record, if it is still at the end of the file.
     fn cut(&mut self, written: usize, error: io::Error) -> io::Result<()> {
         if written > 0 {
             let end = self.file.stream_position()?;
@@ -142,7 +143,7 @@ impl Open {
     }
 }
 
-/// A file as a capture writes it: a record with each write.
+/// Adapts a file for a capture, which writes one record per call.
 pub(super) struct Appending(pub(super) Arc<RecordFile>);
 
 impl Write for Appending {
@@ -156,7 +157,7 @@ impl Write for Appending {
     }
 }
 
-/// Never waits: the opening of a FIFO would, until another program opens it too.
+/// Opens without blocking: opening a FIFO would otherwise wait until another program opens it too.
 fn open(path: &Path, records: Records) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true).read(records == Records::Packets);
@@ -171,7 +172,8 @@ fn open(path: &Path, records: Records) -> io::Result<File> {
     })
 }
 
-/// A capture is written by one program at a time, so that none cuts what another is writing.
+/// Locks a capture: only one program may write it, because opening it cuts a partial packet that
+/// another may still be writing.
 fn lock_capture(file: &File) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
@@ -222,11 +224,11 @@ fn begin(file: &mut File, records: Records) -> io::Result<u64> {
     }
 }
 
-/// Prepares a regular file for more; returns its length.
+/// Prepares an existing regular file for appending; returns its length.
 fn resume(file: &mut File, records: Records, path: &str) -> io::Result<u64> {
     let length = file.metadata()?.len();
     match records {
-        // Lines of other programs are not ours to cut.
+        // Partial lines of other programs must not be removed.
         Records::Lines => {
             if length > 0 && !ends_a_line(path)? {
                 file.write_all(b"\n")?;
@@ -249,7 +251,7 @@ fn resume(file: &mut File, records: Records, path: &str) -> io::Result<u64> {
     }
 }
 
-/// Whether a file ends with a line end. A file that cannot be read counts as one that does.
+/// Whether a file ends with a newline. True if the file cannot be read.
 fn ends_a_line(path: &str) -> io::Result<bool> {
     let Ok(mut file) = File::open(path) else { return Ok(true) };
     let mut last = [b'\n'];
@@ -258,7 +260,7 @@ fn ends_a_line(path: &str) -> io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-/// The length of a capture up to its last whole packet; 0 if there is no whole header.
+/// The length of a capture up to its last whole packet; 0 if the file header is incomplete.
 fn whole_packets(file: &File, length: u64) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(64 * 1024, file);
     reader.rewind()?;

@@ -13,8 +13,9 @@ use crate::factory::ErasedFactory;
 use crate::reactor::Reactor;
 use crate::transport::Transport;
 
-/// `serial:PATH[:speed=9600][:bits=8][:parity=none][:stop=1][:flow=none]`: a serial line, by the path of its
-/// device, such as `/dev/ttyUSB0`. When the connection ends, the device has the settings it had before.
+/// `serial:PATH[:speed=9600][:bits=8][:parity=none][:stop=1][:flow=none]`: a serial line, by the
+/// path of its device, such as `/dev/ttyUSB0`. When the connection ends, the device's previous
+/// settings are restored.
 ///
 /// `parity` is `none`, `even` or `odd`; `flow` is `none`, `hardware` (RTS and CTS) or `software` (XON and
 /// XOFF).
@@ -36,7 +37,7 @@ pub struct SerialClient {
 }
 
 impl SerialClient {
-    /// The line at this device.
+    /// The serial line of this device.
     #[must_use]
     pub fn new(path: impl AsRef<Path>, options: SerialOptions) -> SerialClient {
         let path = path.as_ref().to_owned();
@@ -86,7 +87,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     Ok(Arc::new(SerialClient { path: place.text().into(), options, place }))
 }
 
-/// The value that is written like this.
+/// The known value that displays like this part.
 fn one_of<T: fmt::Display + Copy>(part: &Part, known: [T; 3]) -> Result<T, EndpointError> {
     let [a, b, c] = known;
     let found = known.into_iter().find(|known| known.to_string() == part.text());

@@ -1,4 +1,4 @@
-//! Endpoints that several loops listen on: [`SharedPort`].
+//! Endpoints shared by several loops: [`SharedPort`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,19 +15,19 @@ use crate::factory::{ErasedFactory, IntoFactory};
 use crate::panics::lock;
 use crate::reactor::{Cluster, Port, Reactor, SharedSocket};
 
-/// A port that is bound once, for several loops: [`Cluster::bind`]. Cheap to clone.
+/// A port bound once, for several loops: [`Cluster::bind`]. Cheap to clone.
 ///
-/// TCP on Linux: each loop has a socket of its own, and the system distributes the connections by a hash
-/// of their addresses (`SO_REUSEPORT`).
+/// TCP on Linux: each loop has its own socket, and the system distributes connections by a hash of
+/// their addresses (`SO_REUSEPORT`).
 ///
-/// UNIX sockets, inherited sockets, and TCP elsewhere: the loops have one socket. One of them accepts,
-/// and hands each connection to the loop that has the fewest of this port. At most as many as the
-/// [backlog](ListenOptions::backlog) are on their way to a loop; beyond that whoever accepts keeps them.
-/// When that loop stops listening, or pauses, another one accepts; when a loop is gone, what was on its
-/// way to it goes to the others. Once all have stopped listening the socket is closed, and the file of
-/// a UNIX socket removed.
+/// UNIX sockets, inherited sockets, and TCP elsewhere: the loops share one socket. One loop
+/// accepts, and hands each connection to the loop that has the fewest connections of this port. At
+/// most [backlog](ListenOptions::backlog) connections are in transit to a loop; beyond that the
+/// accepting loop keeps them. If that loop stops listening or pauses, another one accepts. If a
+/// loop is dropped, connections in transit to it go to the others. Once all loops have stopped
+/// listening, the socket is closed, and a UNIX socket's file is removed.
 ///
-/// It is an endpoint too, which listens in whichever loop it is given to.
+/// A `SharedPort` is also an endpoint, which listens in the loop of the reactor it is passed to.
 #[derive(Clone)]
 pub struct SharedPort {
     host: Address,
@@ -35,9 +35,9 @@ pub struct SharedPort {
 }
 
 impl Cluster {
-    /// Binds a port for all loops, in the calling thread: where a program still has the right to, and
-    /// where port 0 becomes a number. Certificates are read there too. Clients wait from then on; each
-    /// loop that is to serve them calls [`SharedPort::listen`].
+    /// Binds a port for all loops, in the calling thread, while the program still has the
+    /// privileges to do so; a port number of 0 is resolved and certificates are read here too.
+    /// Clients are queued from then on. Each loop that serves them calls [`SharedPort::listen`].
     ///
     /// ```
     /// # use couplet::{Cluster, Protocol, Transport};
@@ -55,29 +55,29 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// As [`Reactor::listen`], and when the endpoint [cannot be shared](ServerEndpoint::share).
+    /// As for [`Reactor::listen`], and if the endpoint [cannot be shared](ServerEndpoint::share).
     pub fn bind(&self, endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> Result<SharedPort> {
         endpoint.into_endpoint()?.share(self.members().count())
     }
 }
 
 impl SharedPort {
-    /// The address, with the number that port 0 became.
+    /// The bound address, with the actual port number.
     pub fn host(&self) -> &Address {
         &self.host
     }
 
-    /// Serves a part of the connections in this loop. The port is one like any other.
+    /// Serves a share of the connections in this loop. Otherwise the port is like any other.
     ///
     /// # Errors
     ///
-    /// As [`Reactor::listen`].
+    /// As for [`Reactor::listen`].
     #[track_caller]
     pub fn listen<K>(&self, reactor: &Reactor, factory: impl IntoFactory<K>) -> Result<Port> {
         self.over.listen(reactor, ErasedFactory::new(factory.into_factory()))
     }
 
-    /// Puts an endpoint around it, which listens on what it is given: for [`ServerEndpoint::share`].
+    /// Wraps the shared endpoint in another one, for [`ServerEndpoint::share`].
     #[must_use]
     pub fn wrapped<E: ServerEndpoint>(
         self,
@@ -86,7 +86,7 @@ impl SharedPort {
         SharedPort { host: self.host, over: Arc::new(wrap(self.over)) }
     }
 
-    /// A TCP port for so many loops, which displays as `text`.
+    /// A TCP port for this number of loops, displayed as `text`.
     pub(super) fn tcp(
         at: SocketAddr,
         options: &ListenOptions,
@@ -107,7 +107,7 @@ impl SharedPort {
         Ok(SharedPort::divided(first, options, text, move || bind(at)).map_err(refused)?)
     }
 
-    /// A socket whose connections one loop divides among all, and how to open it again.
+    /// A socket whose connections one loop distributes among all. `again` reopens it.
     pub(super) fn divided(
         socket: ListeningSocket,
         options: &ListenOptions,
@@ -149,10 +149,10 @@ pub(super) fn cannot_be_shared(endpoint: &(impl fmt::Display + ?Sized)) -> Failu
     Failure::msg(format_args!("{endpoint} cannot be shared by several loops"))
 }
 
-/// Whether the system distributes connections among sockets of one port.
+/// Whether the system distributes connections among the sockets of one port.
 const DISTRIBUTES: bool = cfg!(target_os = "linux");
 
-/// A TCP port of which each loop has a socket.
+/// A TCP port with one socket for each loop.
 #[derive(Debug)]
 struct Distributed {
     at: SocketAddr,
@@ -161,12 +161,12 @@ struct Distributed {
     sockets: Mutex<Sockets>,
 }
 
-/// The sockets that no loop has taken yet.
+/// The sockets not yet taken by a loop.
 #[derive(Debug)]
 struct Sockets {
-    /// It listens, so that nobody is refused before the loops run.
+    /// The first socket listens, so that no client is refused before the loops run.
     listening: Option<ListeningSocket>,
-    /// They do not: they would be given connections that nobody accepts.
+    /// The others do not listen yet: the system would give them connections that no loop accepts.
     bound: VecDeque<ListeningSocket>,
 }
 
@@ -178,7 +178,8 @@ impl Distributed {
         text: String,
     ) -> io::Result<Distributed> {
         if !options.reuse_port && at.port() != 0 {
-            // Without a port of its own a second program would take half of the connections.
+            // Fails if the port is in use. With `SO_REUSEPORT` alone, a second program would get
+            // half of the connections.
             ListeningSocket::bound(at, options)?;
         }
         let options = options.clone().reuse_port(true);
@@ -190,7 +191,7 @@ impl Distributed {
         Ok(Distributed { at, options, text, sockets })
     }
 
-    /// A socket for one loop. One that was made again finds none left.
+    /// A socket for one loop. A restarted loop finds none left, and binds a new one.
     fn take(&self) -> io::Result<ListeningSocket> {
         let mut sockets = lock(&self.sockets);
         if let Some(listening) = sockets.listening.take() {
@@ -217,7 +218,7 @@ impl fmt::Display for Distributed {
     }
 }
 
-/// A port whose connections one loop divides among all.
+/// A port whose connections one loop distributes among all.
 #[derive(Debug)]
 struct Divided {
     socket: Arc<SharedSocket>,

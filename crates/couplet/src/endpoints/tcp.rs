@@ -15,7 +15,7 @@ use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
 
-/// `tcp:`, to listen: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, plus `reuse_port=`,
+/// `tcp:`, for listening: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, plus `reuse_port=`,
 /// `reuse_addr=`, `dual_stack=` and `no_delay=`, each followed by `yes` or `no`. HOST is an IP
 /// address, `localhost` for 127.0.0.1, or empty for all addresses. `tcp6:` is IPv6 only.
 ///
@@ -43,7 +43,7 @@ impl TcpServer {
     }
 }
 
-/// `tcp:`, to connect: `[tcp:]HOST:PORT[:timeout=SECONDS][:bindAddress=IP][:bindPort=N]
+/// `tcp:`, for connecting: `[tcp:]HOST:PORT[:timeout=SECONDS][:bindAddress=IP][:bindPort=N]
 /// [:no_delay=yes|no]`, or just a port, on this machine.
 ///
 /// Twisted's `HostnameEndpoint`, `TCP4ClientEndpoint` and `TCP6ClientEndpoint`.
@@ -95,8 +95,8 @@ impl ClientEndpoint for TcpClient {
     }
 }
 
-/// Replaces the unspecified address, which a port on all interfaces formats as, by loopback: not
-/// every system can connect to it.
+/// Replaces the unspecified address, which a port on all interfaces displays, by loopback: not
+/// every system can connect to the former.
 fn reachable(host: &str) -> &str {
     match host.parse() {
         Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => "127.0.0.1",
@@ -160,15 +160,15 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 }
 
 impl Parts {
-    /// The address to listen on, and the part that says it: `host`, or `interface=`. Without one it is all
-    /// addresses, or in a string without a kind this machine's own.
+    /// The address to listen on, and the part that gives it: `host`, or `interface=`. By default it
+    /// is all addresses or, in a string without a kind, loopback.
     pub(super) fn address_to_listen(
         &mut self,
         host: Option<Part>,
         port: &Part,
         form: &str,
     ) -> Result<(SocketAddr, Option<Part>), EndpointError> {
-        // After a host it is one address too many, which stays there.
+        // After a host, `interface=` is redundant; it is left over, and reported.
         let interface = if host.is_none() { self.keyword("interface") } else { None };
         self.note("interface", true);
         let host = host.or(interface);
@@ -177,7 +177,7 @@ impl Parts {
             None if !self.is_short() => {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
             }
-            // A port alone is local.
+            // A port alone listens on loopback.
             None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.port_alone(self, form, 0)?),
         };
         Ok((address, host))
@@ -189,7 +189,8 @@ impl Part {
         Ok(self.number("a port number", least, 65_535)? as u16)
     }
 
-    /// A port to listen on. If `host` is a name, the error also says that names cannot be bound.
+    /// Parses a port to listen on. If `host` is a name, the error also says that names cannot be
+    /// bound.
     fn port_to_listen(&self, host: &Part) -> Result<u16, EndpointError> {
         self.port(0).map_err(|error| match host.is_host_name() {
             true => self.error(format!(
@@ -201,14 +202,14 @@ impl Part {
         })
     }
 
-    /// True for a name other than `localhost`.
+    /// Whether the part is a name other than `localhost`.
     fn is_host_name(&self) -> bool {
         let text = self.text.as_str();
         let is_address = !matches!(scoped_ip(text, 0), Err(NotAnIp::NoAddress));
         !self.bracketed && !text.is_empty() && text != "localhost" && !is_address
     }
 
-    /// A port without a host and without `tcp:`.
+    /// Parses a port given without a host and without `tcp:`.
     fn port_alone(&self, parts: &Parts, form: &str, least: u64) -> Result<u16, EndpointError> {
         let text = self.text.as_str();
         if text == "localhost" || scoped_ip(text, 0).is_ok() {
@@ -220,7 +221,7 @@ impl Part {
         self.port(least)
     }
 
-    /// An address to bind. An empty host means all addresses.
+    /// Parses an address to bind. An empty host means all addresses.
     fn interface(&self, port: u16) -> Result<SocketAddr, EndpointError> {
         match self.text.as_str() {
             "" if !self.bracketed && !self.is_named() => {
@@ -237,7 +238,7 @@ impl Part {
         }
     }
 
-    /// A host to connect to: a name or an IP address.
+    /// Parses a host to connect to: a name or an IP address.
     pub(super) fn host(self) -> Result<String, EndpointError> {
         if self.text.is_empty() {
             return Err(self.error("missing host name or IP address"));
@@ -302,7 +303,7 @@ impl fmt::Display for TcpClient {
     }
 }
 
-/// Writes an address to listen on, behind the kind.
+/// Writes an address to listen on, after the kind.
 pub(super) fn print_address(f: &mut fmt::Formatter<'_>, address: &SocketAddr) -> fmt::Result {
     write!(f, "{}", address.port())?;
     match address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && scope(address) == 0 {
@@ -311,12 +312,12 @@ pub(super) fn print_address(f: &mut fmt::Formatter<'_>, address: &SocketAddr) ->
     }
 }
 
-/// Writes a host and a port to connect to, behind the kind.
+/// Writes a host and a port to connect to, after the kind.
 pub(super) fn print_peer(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
     if host.parse::<Ipv6Addr>().is_ok() || split_scope(host).is_some() {
         return write!(f, "[{}]:{port}", host.replace('\\', r"\\").replace(']', r"\]"));
     }
-    // An unescaped `=` would turn what precedes it into a keyword.
+    // An unescaped `=` would turn the text before it into a keyword.
     write!(f, "{}:{port}", quote(host).replace('=', r"\="))
 }
 

@@ -12,15 +12,15 @@ use crate::layers::{Bandwidth, Throttle};
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
 
-/// `throttle:`, for either direction: `throttle:ENDPOINT[:read=N][:write=N][:shared=yes|no]`. At most
-/// N bytes a second are read from, and written to, each connection, or with `shared=yes` all
-/// connections of the port together. `k`, `M` and `G` behind N stand for a thousand, a million and a
-/// billion.
+/// `throttle:`, for either direction: `throttle:ENDPOINT[:read=N][:write=N][:shared=yes|no]`.
+/// Limits reading and writing to N bytes per second, for each connection or, with `shared=yes`, for
+/// all connections of the port together. The suffixes `k`, `M` and `G` stand for a thousand, a
+/// million and a billion.
 ///
-/// In a [`Cluster`](crate::Cluster) each loop gets an equal part of shared limits.
+/// In a [`Cluster`](crate::Cluster), shared limits are divided equally among the loops.
 ///
-/// A throttle counts what passes at its place: in `throttle:tls:443` plaintext, in `tls:throttle:443`
-/// what is on the wire. Twisted's `ThrottlingFactory`.
+/// A throttle counts bytes at its position: plaintext in `throttle:tls:443`, ciphertext in
+/// `tls:throttle:443`. Twisted's `ThrottlingFactory`.
 #[derive(Clone, Debug)]
 pub struct Throttled<E> {
     over: E,
@@ -35,27 +35,27 @@ struct Limits {
 }
 
 impl<E> Throttled<E> {
-    /// Over this endpoint, with no limit yet.
+    /// Wraps this endpoint, without limits.
     #[must_use]
     pub fn new(over: E) -> Throttled<E> {
         Throttled { over, limits: Limits::default() }
     }
 
-    /// Reads at most so many bytes a second; at least one.
+    /// Limits reading, in bytes per second; at least 1.
     #[must_use]
     pub fn read(mut self, bytes_per_second: u64) -> Self {
         self.limits.read = Some(bytes_per_second.max(1));
         self
     }
 
-    /// Writes at most so many bytes a second; at least one.
+    /// Limits writing, in bytes per second; at least 1.
     #[must_use]
     pub fn write(mut self, bytes_per_second: u64) -> Self {
         self.limits.write = Some(bytes_per_second.max(1));
         self
     }
 
-    /// Whether the connections share the limits. Each has its own unless set.
+    /// Sets whether the connections share the limits; by default each connection has its own.
     #[must_use]
     pub fn shared(mut self, shared: bool) -> Self {
         self.limits.shared = shared;
@@ -73,7 +73,7 @@ impl Limits {
         Ok(limits)
     }
 
-    /// A throttle without limits is a mistake.
+    /// Returns an error if no limit was given.
     fn check(&self, parts: &Parts) -> Result<(), EndpointError> {
         if self.read.or(self.write).is_none() {
             parts.finish()?;
@@ -93,7 +93,7 @@ impl Limits {
     }
 }
 
-/// Bytes a second.
+/// Parses a rate in bytes per second.
 fn rate(part: &Part) -> Result<u64, EndpointError> {
     let (digits, factor) = match part.text().char_indices().last() {
         Some((at, 'k')) => (&part.text()[..at], 1000),
@@ -113,7 +113,7 @@ impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
         self.over.listen(reactor, self.limits.put(factory))
     }
 
-    /// Each loop gets its part of what the connections have together.
+    /// Divides shared limits among the loops.
     fn share(&self, loops: usize) -> Result<SharedPort> {
         let Limits { read, write, shared } = self.limits;
         let parts = if shared { loops.max(1) as u64 } else { 1 };

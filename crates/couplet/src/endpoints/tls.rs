@@ -1,8 +1,8 @@
 //! The TLS part of the grammar: `tls:` before another endpoint, or before the rest of a `tcp:`
 //! endpoint.
 //!
-//! Parsing reads no file. Listening and connecting do, and an error shows the part of the string
-//! that it is about. Twisted's `ssl:` and `tls:` and their keywords are understood.
+//! Parsing reads no files; listening and connecting do, and their errors point at the part of the
+//! string concerned. Twisted's `ssl:` and `tls:` and their keywords are accepted.
 
 use std::fmt;
 use std::path::Path;
@@ -20,11 +20,11 @@ use crate::layers::tls::{
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
 
-/// `tls:`, to listen: `tls:ENDPOINT:cert=FILE:key=FILE[:chain=FILE][:sni=DIR][:client-ca=FILE]
-/// [:alpn=NAME,NAME]`, where `tcp:` may be omitted from ENDPOINT. The files are read when it listens.
+/// `tls:`, for listening: `tls:ENDPOINT:cert=FILE:key=FILE[:chain=FILE][:sni=DIR][:client-ca=FILE]
+/// [:alpn=NAME,NAME]`, where `tcp:` may be omitted from ENDPOINT. The files are read by `listen`.
 ///
 /// Also Twisted's `tls:DIR:PORT`, which is `sni=DIR`, and `ssl:` with `certKey=`, `privateKey=` and
-/// `extraCertChain=`; `dhParameters=` means nothing here. Twisted's `wrapServerTLS`.
+/// `extraCertChain=`; `dhParameters=` is ignored. Twisted's `wrapServerTLS`.
 #[derive(Clone, Debug)]
 pub struct TlsServer {
     over: Arc<dyn ServerEndpoint>,
@@ -33,13 +33,14 @@ pub struct TlsServer {
     client_ca: Option<Part>,
 }
 
-/// `tls:`, to connect: `tls:ENDPOINT[:ca=PATH][:servername=NAME][:cert=FILE:key=FILE]
-/// [:alpn=NAME,NAME]`, where `tcp:` may be omitted from ENDPOINT. The files are read when it connects.
-/// Without `ca=` it trusts what the system trusts, and without `servername=` the certificate must be
-/// for the host.
+/// `tls:`, for connecting: `tls:ENDPOINT[:ca=PATH][:servername=NAME][:cert=FILE:key=FILE]
+/// [:alpn=NAME,NAME]`, where `tcp:` may be omitted from ENDPOINT. The files are read by `connect`.
+/// Without `ca=`, the system's issuers are trusted; without `servername=`, the certificate must
+/// match the host.
 ///
 /// Also Twisted's names: `ssl:`, `trustRoots=`, `caCertsDir=`, `hostname=`, `certificate=`,
-/// `certKey=`, `privateKey=`, and `endpoint=` behind the host and the port. Twisted's `wrapClientTLS`.
+/// `certKey=`, `privateKey=`, and `endpoint=` after the host and the port. Twisted's
+/// `wrapClientTLS`.
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     over: Arc<dyn ClientEndpoint>,
@@ -48,35 +49,36 @@ pub struct TlsClient {
     server_name: Option<Part>,
 }
 
-/// What both sides have.
+/// Settings of both sides.
 #[derive(Clone, Debug)]
 struct Files {
     /// The certificate and its key, perhaps in one file.
     identity: Option<(Part, Part)>,
-    /// The certificates of its issuers, if they are in another file.
+    /// The issuers' certificates, if they are in another file.
     chain: Option<Part>,
     alpn: Option<Part>,
-    /// Where errors without a part point.
+    /// The position for errors that concern no single part.
     whole: Part,
 }
 
 macro_rules! settings_of_both_sides {
     () => {
-        /// The certificate with its chain, and its key: two PEM files, which may be one.
+        /// Sets the certificate with its chain, and its key: two PEM files, which may be the same.
         #[must_use]
         pub fn identity(mut self, cert: impl Into<String>, key: impl Into<String>) -> Self {
             self.files.identity = Some((Part::alone(cert.into()), Part::alone(key.into())));
             self
         }
 
-        /// The certificates of its issuers, in another PEM file.
+        /// Sets the issuers' certificates, in another PEM file.
         #[must_use]
         pub fn chain(mut self, file: impl Into<String>) -> Self {
             self.files.chain = Some(Part::alone(file.into()));
             self
         }
 
-        /// The application protocols, the preferred one first, separated by commas: `h2,http/1.1`.
+        /// Sets the application protocols, in order of preference, separated by commas:
+        /// `h2,http/1.1`.
         #[must_use]
         pub fn alpn(mut self, names: impl Into<String>) -> Self {
             self.files.alpn = Some(Part::alone(names.into()));
@@ -86,7 +88,7 @@ macro_rules! settings_of_both_sides {
 }
 
 impl TlsServer {
-    /// Over this endpoint. It needs an [`identity`](Self::identity) or [`sni`](Self::sni).
+    /// Wraps this endpoint. Also needs an [`identity`](Self::identity) or [`sni`](Self::sni).
     #[must_use]
     pub fn new(over: impl ServerEndpoint) -> TlsServer {
         TlsServer { over: Arc::new(over), files: Files::none(), sni: None, client_ca: None }
@@ -94,21 +96,20 @@ impl TlsServer {
 
     settings_of_both_sides!();
 
-    /// A folder of certificates, of which each client gets the one for the name it asks for.
+    /// Sets a folder of certificates, from which each client gets the one for its requested name.
     #[must_use]
     pub fn sni(mut self, folder: impl Into<String>) -> TlsServer {
         self.sni = Some(Part::alone(folder.into()));
         self
     }
 
-    /// Requires a certificate of each client, of an issuer in this PEM file or folder.
+    /// Requires a certificate of each client, from an issuer in this PEM file or folder.
     #[must_use]
     pub fn client_ca(mut self, path: impl Into<String>) -> TlsServer {
         self.client_ca = Some(Part::alone(path.into()));
         self
     }
 
-    /// Reads the files.
     fn load(&self) -> Result<ServerTls, EndpointError> {
         let mut options = ServerTlsOptions::default().alpn(self.files.alpn()?);
         if let Some(identity) = self.files.load()? {
@@ -130,7 +131,7 @@ impl ServerEndpoint for TlsServer {
         self.over.listen(reactor, with_tls(&self.load()?, factory))
     }
 
-    /// The files are read here, once; so each loop resumes the sessions of all.
+    /// Reads the files once, so that each loop can resume the sessions of the others.
     fn share(&self, loops: usize) -> Result<SharedPort> {
         let (tls, text) = (self.load()?, self.to_string());
         Ok(self.over.share(loops)?.wrapped(|over| Loaded { over, tls, text }))
@@ -168,7 +169,7 @@ impl fmt::Display for Loaded {
 }
 
 impl TlsClient {
-    /// Over this endpoint.
+    /// Wraps this endpoint.
     #[must_use]
     pub fn new(over: impl ClientEndpoint) -> TlsClient {
         TlsClient { over: Arc::new(over), files: Files::none(), ca: None, server_name: None }
@@ -176,21 +177,21 @@ impl TlsClient {
 
     settings_of_both_sides!();
 
-    /// The issuers that are trusted: a PEM file, or a folder of them.
+    /// Sets the trusted issuers: a PEM file, or a folder of PEM files.
     #[must_use]
     pub fn ca(mut self, path: impl Into<String>) -> TlsClient {
         self.ca = Some(Part::alone(path.into()));
         self
     }
 
-    /// The name or IP address that the server's certificate must be for, in place of the host.
+    /// Sets the name or IP address that the server's certificate must match, instead of the host.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> TlsClient {
         self.server_name = Some(Part::alone(name.into()));
         self
     }
 
-    /// Reads the files, and checks that a certificate can be for this host.
+    /// Reads the files, and checks that the host is a valid name for a certificate.
     fn load(&self, now: Instant) -> Result<impl FnMut(Instant) -> Tls + 'static, EndpointError> {
         let mut options = ClientTlsOptions::default().alpn(self.files.alpn()?);
         if let Some(identity) = self.files.load()? {
@@ -231,7 +232,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
     let mut sni = parts.keyword("sni");
     let client_ca = parts.keyword("client-ca");
     if files.identity.is_none() && sni.is_none() && !parts.has_kind::<dyn ServerEndpoint>() {
-        // Twisted's `tls:DIR:PORT`, whose port is 443 unless given.
+        // Twisted's `tls:DIR:PORT`, with a default port of 443.
         sni = parts.unlisted("path").or_else(|| parts.positional_if(|text| text.contains('/')));
         if sni.is_some() && !parts.has_positional() && !parts.has("port") {
             parts.add("443");
@@ -254,7 +255,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     let is_beside = parts.has("endpoint");
     let over = parts.client()?;
     if is_beside {
-        // Twisted's: the host is the name in the certificate, and nothing connects to the port.
+        // Twisted's form: the host is only the name to verify, and the port is not used.
         let host = parts.unlisted("host").or_else(|| parts.positional());
         let port = parts.unlisted("port").or_else(|| parts.positional());
         port.map(|port| port.number("a port number", 1, 65_535)).transpose()?;
@@ -268,7 +269,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 }
 
 impl Parts {
-    /// Twisted's settings of OpenSSL that have no meaning here.
+    /// Takes and ignores Twisted's OpenSSL settings, which have no effect here.
     fn ignore_methods(&mut self) -> Result<(), EndpointError> {
         drop(self.unlisted("dhParameters"));
         match self.unlisted("sslmethod") {
@@ -290,7 +291,7 @@ impl Files {
         let key = parts.one_of(&["key", "privateKey"]);
         let identity = match (cert, key) {
             (Some(cert), Some(key)) => Some((cert, key)),
-            // One file may have both.
+            // One file may hold both.
             (Some(both), None) | (None, Some(both)) => Some((both.clone(), both)),
             (None, None) => None,
         };

@@ -1,6 +1,6 @@
-//! The part of the grammar for datagrams: `udp:`. It has no streams, so it stands alone: [`UdpServer`] and
-//! [`UdpClient`] are read from strings, and passed to [`Reactor::listen_udp`] and
-//! [`connect_udp`](crate::Reactor::connect_udp).
+//! The part of the grammar for datagrams: `udp:`. It has no streams, so it cannot be combined with
+//! other kinds: [`UdpServer`] and [`UdpClient`] are parsed from strings, and passed to
+//! [`Reactor::listen_udp`] and [`connect_udp`](crate::Reactor::connect_udp).
 //!
 //! [`Reactor::listen_udp`]: crate::Reactor::listen_udp
 
@@ -15,8 +15,8 @@ use super::tcp::{print_address, print_peer};
 use crate::address::scoped_ip;
 use crate::defer::Result;
 
-/// `udp:`, to receive: `udp:PORT[:interface=HOST]` or `udp:HOST:PORT`, with an IP address or `localhost` as
-/// HOST; on all interfaces unless it is there.
+/// `udp:`, for receiving: `udp:PORT[:interface=HOST]` or `udp:HOST:PORT`. HOST is an IP address or
+/// `localhost`; without it, the port receives on all interfaces.
 ///
 /// ```
 /// use couplet::endpoints::UdpServer;
@@ -35,7 +35,7 @@ pub struct UdpServer {
     pub address: SocketAddr,
 }
 
-/// `udp:`, to send: `udp:HOST:PORT`, or `udp:PORT` on this machine.
+/// `udp:`, for sending: `udp:HOST:PORT`, or `udp:PORT` on this machine.
 ///
 /// ```
 /// use couplet::endpoints::UdpClient;
@@ -55,7 +55,7 @@ pub struct UdpClient {
 }
 
 impl UdpClient {
-    /// Its address, unless the host is a name.
+    /// The peer's address, unless the host is a name.
     pub fn address(&self) -> Option<SocketAddr> {
         scoped_ip(&self.host, self.port).ok()
     }

@@ -1,7 +1,7 @@
 //! The UNIX part of the grammar: `unix:PATH`, and `unix:@NAME` for an abstract name.
 //!
-//! Twisted's keywords are understood: `address=` to listen and `path=` to connect, `mode=`, `backlog=`,
-//! `lockfile=` and `timeout=`.
+//! Twisted's keywords are accepted: `address=` for listening and `path=` for connecting, `mode=`,
+//! `backlog=`, `lockfile=` and `timeout=`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use crate::transport::Transport;
 
 const FORM: &str = "PATH, or @NAME for an abstract name";
 
-/// `unix:`, to listen: `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N]`.
-/// PATH may be `@NAME`, an abstract name.
+/// `unix:`, for listening:
+/// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N]`. PATH may be
+/// `@NAME`, an abstract name.
 ///
 /// Twisted's `UNIXServerEndpoint`.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl UnixServer {
     }
 }
 
-/// `unix:`, to connect: `unix:PATH[:timeout=SECONDS]`. PATH may be `@NAME`, an abstract name.
+/// `unix:`, for connecting: `unix:PATH[:timeout=SECONDS]`. PATH may be `@NAME`, an abstract name.
 ///
 /// Twisted's `UNIXClientEndpoint`.
 #[derive(Clone, Debug)]
@@ -101,7 +102,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
     }
     for (key, id) in [("owner", &mut options.owner), ("group", &mut options.group)] {
         if let Some(part) = parts.keyword(key) {
-            // The last number means "leave it" to the system.
+            // To the system, the last number means "leave unchanged".
             *id = Some(part.number("a number", 0, u64::from(u32::MAX) - 1)? as u32);
         }
     }
@@ -118,7 +119,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     if let Some(timeout) = parts.keyword("timeout") {
         options.timeout = timeout.seconds()?;
     }
-    // Twisted's check before a connect, which a refused connect answers as well.
+    // Twisted's check before a connect. Ignored: a refused connect gives the same answer.
     parts.set("lockfile", &mut false)?;
     Ok(Arc::new(UnixClient { path, options }))
 }
@@ -174,7 +175,7 @@ impl Parts {
 }
 
 impl Part {
-    /// Permissions, in octal.
+    /// Parses permissions, in octal.
     fn mode(&self) -> Result<u32, EndpointError> {
         let digits = self.text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
         match u32::from_str_radix(&self.text, 8) {
@@ -184,7 +185,7 @@ impl Part {
     }
 }
 
-/// Exact, so that it reads back: unlike the address, which hides control characters.
+/// Writes the exact name, so that it parses back; the address's `Display` hides control characters.
 fn print_socket(f: &mut fmt::Formatter<'_>, name: &UnixAddress) -> fmt::Result {
     match name {
         UnixAddress::Path(path) if path.as_os_str().as_encoded_bytes().starts_with(b"@") => {
