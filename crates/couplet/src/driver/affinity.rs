@@ -1,4 +1,4 @@
-//! Threads on processors of their own: on Linux; elsewhere nothing.
+//! Pins threads to processors on Linux; does nothing elsewhere.
 
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
@@ -6,16 +6,16 @@ use std::sync::OnceLock;
 #[cfg(target_os = "linux")]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The processors that this process might use before a thread was pinned.
+/// The processors that this process could use before any thread was pinned.
 #[cfg(target_os = "linux")]
 static ALL: OnceLock<CpuSet> = OnceLock::new();
 
-/// A pinned thread; free again when this is dropped.
+/// Keeps the thread pinned; dropping it unpins the thread.
 #[derive(Debug)]
 pub(crate) struct Pinned;
 
-/// Binds this thread to one of the processors that it may use: the `number`th, counted around. An error
-/// is logged.
+/// Pins this thread to one of the usable processors: the one at index `number`, modulo their count.
+/// An error is logged.
 #[cfg(target_os = "linux")]
 pub(crate) fn pin(number: usize) -> Pinned {
     let pinned = sched_getaffinity(None).and_then(|now| {
@@ -37,7 +37,8 @@ pub(crate) fn pin(_: usize) -> Pinned {
     Pinned
 }
 
-/// Lets this thread, which a pinned one may have started, use all processors again.
+/// Lets this thread use all processors again. Threads inherit the affinity of the thread that
+/// starts them, which may be pinned.
 pub(crate) fn unpin() {
     #[cfg(target_os = "linux")]
     if let Some(Err(error)) = ALL.get().map(|all| sched_setaffinity(None, all)) {

@@ -1,4 +1,4 @@
-//! Datagrams at the seam: what arrives, what is to be sent, and how a port of them is opened.
+//! Datagrams at the seam: received and outgoing datagrams, and the options of a datagram port.
 
 #[cfg(feature = "testing")]
 use std::collections::BTreeSet;
@@ -13,30 +13,31 @@ use super::PeerCredentials;
 use super::socket::Prepared;
 use crate::address::Address;
 
-/// A datagram that has arrived. Lent for the call.
+/// A received datagram, borrowed for the call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Datagram<'a> {
     /// Its bytes. A datagram may be empty.
     pub data: &'a [u8],
-    /// The sender, with the scope of an IPv6 address. [Unnamed](crate::UnixAddress::Unnamed) on a UNIX
-    /// socket whose peer has no name: it can't be answered.
+    /// The sender, with the scope of an IPv6 address. [Unnamed](crate::UnixAddress::Unnamed) on a
+    /// UNIX socket whose peer has no name; such a datagram can't be answered.
     pub from: Address,
-    /// The address that it was sent to, which on a port of all interfaces, and for a multicast, is not
-    /// the port's own. `None` where the system does not tell.
+    /// The destination address. It differs from the port's address on a wildcard port and for
+    /// multicasts. `None` if the system does not report it.
     pub to: Option<IpAddr>,
-    /// The number of the interface that it arrived on, where the system tells.
+    /// The number of the receiving interface, if the system reports it.
     pub interface: Option<u32>,
-    /// It was longer than the port's [size](DatagramOptions::size), and the rest of it is gone.
+    /// The datagram was longer than the port's [size](DatagramOptions::size); the excess was
+    /// discarded.
     pub cut: bool,
-    /// Its TOS byte (IPv4) or traffic class (IPv6), where the system tells.
+    /// The TOS byte (IPv4) or traffic class (IPv6), if the system reports it.
     pub tos: Option<u8>,
-    /// The sending process, on a UNIX socket whose system tells (Linux).
+    /// The sending process, on a UNIX socket, if the system reports it (Linux).
     pub credentials: Option<PeerCredentials>,
 }
 
 impl<'a> Datagram<'a> {
-    /// A datagram of which only its bytes and its sender are known.
+    /// A datagram with only its bytes and its sender known.
     pub fn new(data: &'a [u8], from: impl Into<Address>) -> Datagram<'a> {
         Datagram {
             data,
@@ -56,29 +57,31 @@ impl<'a> Datagram<'a> {
     }
 }
 
-/// How a port of datagrams is opened. An option that a kind of socket does not have does nothing.
+/// How a datagram port is opened. Options that do not apply to the kind of socket are ignored.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DatagramOptions {
-    /// Longest datagram that is received whole, in bytes: 65535 unless set, which is longer than any.
-    /// Longer ones are [cut](Datagram::cut). Only with room for any does Linux hand over several joined, which
-    /// costs less (`UDP_GRO`); they are told one by one. Twisted's `maxPacketSize`.
+    /// Longest datagram that is received whole, in bytes: 65535 unless set, which fits every
+    /// datagram. Longer ones are [cut](Datagram::cut). Only a port that fits every datagram lets
+    /// Linux deliver several coalesced, which costs less (`UDP_GRO`); they are still reported one
+    /// by one. Twisted's `maxPacketSize`.
     pub size: usize,
-    /// Most bytes that wait to be sent: 256 KiB unless set. What does not fit is dropped, and counted.
+    /// Maximum bytes queued for sending: 256 KiB unless set. Datagrams beyond it are dropped and
+    /// counted.
     pub queue: usize,
-    /// The only peer: the system drops what others send, and tells of refusals
+    /// The only peer: the system drops datagrams of other senders, and reports refusals
     /// ([`connection_refused`](crate::DatagramProtocol::connection_refused)).
     pub peer: Option<Address>,
-    /// `SO_REUSEADDR`. On Linux several sockets then share a multicast's port, and each gets every
-    /// datagram. Off unless set.
+    /// `SO_REUSEADDR`. On Linux, several sockets can then share a multicast port, and each receives
+    /// every datagram. Off unless set.
     pub reuse_addr: bool,
     /// `SO_REUSEPORT`: several sockets share a port, and the system distributes the datagrams.
     pub reuse_port: bool,
-    /// For an IPv6 wildcard: IPv4 too. On unless set.
+    /// For an IPv6 wildcard: receive IPv4 too. On unless set.
     pub dual_stack: bool,
     /// `SO_BROADCAST`: broadcasts may be sent. Off unless set.
     pub broadcast: bool,
-    /// The permissions of a UNIX socket's file: 0o666 unless set. Who may write to it may send.
+    /// The permissions of a UNIX socket's file: 0o666 unless set. Sending needs write permission.
     pub mode: u32,
     /// Whether a UNIX socket has a lock file: see [`ListenOptions::lock_file`]. On unless set.
     pub lock_file: bool,
@@ -103,14 +106,14 @@ impl Default for DatagramOptions {
 }
 
 impl DatagramOptions {
-    /// Sets the size of the longest datagram that is received whole, in bytes.
+    /// Sets the longest datagram that is received whole, in bytes.
     #[must_use]
     pub fn size(mut self, bytes: usize) -> Self {
         self.size = bytes.max(1);
         self
     }
 
-    /// Sets how many bytes may wait to be sent.
+    /// Sets the maximum bytes queued for sending.
     #[must_use]
     pub fn queue(mut self, bytes: usize) -> Self {
         self.queue = bytes;
@@ -138,7 +141,7 @@ impl DatagramOptions {
         self
     }
 
-    /// Sets whether an IPv6 wildcard receives from IPv4 too.
+    /// Sets whether an IPv6 wildcard receives IPv4 too.
     #[must_use]
     pub fn dual_stack(mut self, on: bool) -> Self {
         self.dual_stack = on;
@@ -166,8 +169,8 @@ impl DatagramOptions {
         self
     }
 
-    /// Calls `f` with the new socket before it is bound: for any option that
-    /// [`socket2`](super::SockRef) knows. An error of it is that of the listen. Not called by drivers
+    /// Calls `f` with the new socket before it is bound, to set any option that
+    /// [`socket2`](super::SockRef) supports. Its error fails the listen. Not called by drivers
     /// without sockets.
     #[must_use]
     pub fn prepare(
@@ -178,38 +181,40 @@ impl DatagramOptions {
         self
     }
 
-    /// What a UNIX socket's file needs of them.
+    /// The options for a UNIX socket's file.
     #[cfg(target_os = "linux")]
     pub(super) fn of_file(&self) -> ListenOptions {
         ListenOptions::default().mode(self.mode).lock_file(self.lock_file)
     }
 }
 
-/// An option of an open port of datagrams.
+/// An option of an open datagram port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DatagramOption {
     /// `SO_BROADCAST`: broadcasts may be sent. Twisted's `setBroadcastAllowed`.
     Broadcast(bool),
-    /// The hop limit of what is sent to one host, 64 as a rule.
+    /// The hop limit of unicasts, usually 64.
     Ttl(u8),
-    /// The TOS byte (IPv4) or traffic class (IPv6) of what is sent: DSCP, and the two bits of ECN.
+    /// The TOS byte (IPv4) or traffic class (IPv6) of sent datagrams: DSCP, and the two bits of
+    /// ECN.
     Tos(u8),
-    /// The hop limit of multicasts: 1, the own network, unless set. Twisted's `setTTL`.
+    /// The hop limit of multicasts: 1, the local network, unless set. Twisted's `setTTL`.
     MulticastTtl(u8),
     /// Whether multicasts are delivered to this host too. On unless set. Twisted's `setLoopbackMode`.
     MulticastLoop(bool),
-    /// The interface that multicasts leave by. Twisted's `setOutgoingInterface`.
+    /// The interface that sends multicasts. Twisted's `setOutgoingInterface`.
     MulticastInterface(Interface),
-    /// Receives what is sent to this group from now on. Twisted's `joinGroup`.
+    /// Receives datagrams sent to this group from now on. Twisted's `joinGroup`.
     Join(Group),
-    /// Ends that. Twisted's `leaveGroup`.
+    /// Stops receiving datagrams sent to this group. Twisted's `leaveGroup`.
     Leave(Group),
 }
 
 #[cfg(feature = "testing")]
 impl DatagramOption {
-    /// Sets it for a socket that is in these groups, on a network without hops, interfaces or priorities.
+    /// Applies the option to a socket with these groups, on a network without hops, interfaces or
+    /// priorities.
     pub(crate) fn set_in_memory(&self, groups: &mut BTreeSet<Group>) -> io::Result<()> {
         match self {
             DatagramOption::Join(group) if !group.address.is_multicast() => {
@@ -234,26 +239,26 @@ impl DatagramOption {
 pub struct Group {
     /// The group's address: 224.0.0.0/4 or ff00::/8.
     pub address: IpAddr,
-    /// Only what this host sends (RFC 4607), in 232.0.0.0/8 and ff3x::/32.
+    /// Receive only datagrams of this source (RFC 4607), in 232.0.0.0/8 and ff3x::/32.
     pub source: Option<IpAddr>,
     /// The interface.
     pub interface: Interface,
 }
 
 impl Group {
-    /// From any source, by the interface that the system chooses.
+    /// A group with any source, on the interface that the system chooses.
     pub fn new(address: impl Into<IpAddr>) -> Group {
         Group { address: address.into(), source: None, interface: Interface::Any }
     }
 
-    /// From this source alone.
+    /// Receives only from this source.
     #[must_use]
     pub fn source(mut self, source: impl Into<IpAddr>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// By this interface.
+    /// Joins on this interface.
     #[must_use]
     pub fn interface(mut self, interface: impl Into<Interface>) -> Self {
         self.interface = interface.into();
@@ -271,11 +276,11 @@ impl<A: Into<IpAddr>> From<A> for Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Interface {
-    /// Which the system chooses, by its routes.
+    /// The interface that the system chooses by its routes.
     Any,
-    /// That which has this address.
+    /// The interface with this address.
     Address(Ipv4Addr),
-    /// By its number, as in the scope of an IPv6 address.
+    /// The interface with this number, as in the scope of an IPv6 address.
     Number(u32),
 }
 
@@ -291,12 +296,11 @@ impl From<u32> for Interface {
     }
 }
 
-/// Datagrams that wait to be sent, in order: their bytes in one buffer, and a list of where each ends
-/// and where it goes.
+/// Queued datagrams, in order: their bytes in one buffer, and a list of lengths and destinations.
 #[derive(Default)]
 pub struct DatagramQueue {
     bytes: Vec<u8>,
-    /// Bytes at the beginning that are sent already.
+    /// Bytes at the front of the buffer that are already sent.
     sent: usize,
     list: VecDeque<Waiting>,
 }
@@ -307,33 +311,33 @@ struct Waiting {
     from: Option<IpAddr>,
 }
 
-/// A datagram that waits to be sent.
+/// A queued datagram.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Outgoing<'a> {
     /// Its bytes.
     pub data: &'a [u8],
-    /// Where to; `None` on a port with a peer.
+    /// The destination; `None` on a port with a peer.
     pub to: Option<&'a Address>,
-    /// The address of this host that it is to be sent from, if that matters.
+    /// The local address to send from, if it matters.
     pub from: Option<IpAddr>,
 }
 
-/// Datagrams of one length to one place, joined.
+/// Datagrams of equal length for one destination, joined.
 #[cfg(target_os = "linux")]
 pub(super) struct Run<'a> {
     pub(super) data: &'a [u8],
     pub(super) to: Option<&'a Address>,
     pub(super) from: Option<IpAddr>,
-    /// The length of each but the last.
+    /// The length of each datagram; the last may be shorter.
     pub(super) segment: usize,
     pub(super) count: usize,
 }
 
-/// Most datagrams in a run: `UDP_MAX_SEGMENTS`.
+/// Maximum datagrams in a run: `UDP_MAX_SEGMENTS`.
 #[cfg(target_os = "linux")]
 const MOST_JOINED: usize = 64;
-/// Most bytes in a run: they pass through the kernel as one datagram.
+/// Maximum bytes in a run, which passes through the kernel as one datagram.
 #[cfg(target_os = "linux")]
 const LONGEST_RUN: usize = 65_000;
 
@@ -344,7 +348,7 @@ impl DatagramQueue {
         self.list.push_back(Waiting { length: data.len(), to, from });
     }
 
-    /// The datagrams, first in, first out.
+    /// Iterates over the datagrams in the order of sending.
     pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
         let mut rest = &self.bytes[self.sent..];
         self.list.iter().map(move |waiting| {
@@ -359,8 +363,9 @@ impl DatagramQueue {
         self.iter().next()
     }
 
-    /// The datagrams, first in, first out, where those that lie behind each other, have one length (the
-    /// last may be shorter) and go to one place are joined into runs. With `join` false each is its own.
+    /// Iterates over the datagrams in the order of sending, joining consecutive ones of equal
+    /// length (the last may be shorter) and equal destination into runs. With `join` false, each
+    /// run is a single datagram.
     #[cfg(target_os = "linux")]
     pub(super) fn runs(&self, join: bool) -> impl Iterator<Item = Run<'_>> {
         let mut rest = &self.bytes[self.sent..];
@@ -395,36 +400,36 @@ impl DatagramQueue {
             self.bytes.clear();
             self.sent = 0;
         } else if self.sent > self.bytes.len() / 2 {
-            // Each byte is moved once at most for each that was sent.
+            // Compacting only past half of the buffer moves at most one byte per byte sent.
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
     }
 
-    /// Removes all but the first `n` datagrams, and returns them.
+    /// Removes and returns all but the first `n` datagrams.
     pub(crate) fn split_off(&mut self, n: usize) -> DatagramQueue {
         let list = self.list.split_off(n.min(self.list.len()));
         let kept: usize = self.list.iter().map(|waiting| waiting.length).sum();
         DatagramQueue { bytes: self.bytes.split_off(self.sent + kept), sent: 0, list }
     }
 
-    /// Appends the datagrams of another queue.
+    /// Appends all datagrams of another queue.
     pub(crate) fn append(&mut self, mut other: DatagramQueue) {
         self.bytes.extend_from_slice(&other.bytes[other.sent..]);
         self.list.append(&mut other.list);
     }
 
-    /// How many wait.
+    /// The number of queued datagrams.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether none waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// How many bytes wait.
+    /// The number of queued bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.len() - self.sent
     }
@@ -446,15 +451,15 @@ impl fmt::Debug for DatagramQueue {
 pub enum DatagramsSent {
     /// The system has accepted all of them; the queue is empty.
     All,
-    /// The system accepts no more for now; an [`Event::Sent`](super::Event::Sent) follows. Those that
-    /// it has accepted are no longer in the queue.
+    /// The system accepts nothing further for now; an [`Event::Sent`](super::Event::Sent) follows.
+    /// The accepted datagrams are no longer in the queue.
     Blocked,
-    /// The system has refused the first one in the queue, where it still is. It may be sent again: a
-    /// refusal of a connected socket is about an earlier one.
+    /// The system refused the first datagram, which stays in the queue. It may be sent again: a
+    /// refusal on a connected socket concerns an earlier datagram.
     Failed(io::Error),
 }
 
-/// The error of a driver, or a world, without datagrams.
+/// The error of a driver or world without datagrams.
 pub(super) fn unsupported() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this driver has no datagrams")
 }
@@ -499,7 +504,8 @@ mod tests {
         let push = |queue: &mut DatagramQueue, length: usize, to: &Address, from| {
             queue.push(&vec![0; length], Some(to.clone()), from);
         };
-        // To `a`: two and a shorter one; a longer one; two empty ones. Then to `b`, and from elsewhere.
+        // To `a`: two, and a shorter one; a longer one; two empty ones. Then to `b`, and from
+        // another address.
         for length in [3, 3, 2, 3, 4, 0, 0, 1] {
             push(&mut queue, length, &a, None);
         }

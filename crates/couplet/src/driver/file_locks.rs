@@ -1,4 +1,4 @@
-//! Locks of files in worlds without files.
+//! File locks in worlds without files.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// The files that are locked. One that replaces it knows nothing of its locks.
+/// The locked files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileLocks {
     /// Law 9: one for each lock that the user holds.

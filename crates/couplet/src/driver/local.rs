@@ -1,5 +1,5 @@
-//! Our end of a connection, and the socket, which is asked on demand: a system call for each connection
-//! would show, and few programs ask.
+//! The local end of a connection and its socket. The socket is queried on demand: a system call per
+//! connection would show up in benchmarks, and few programs need the result.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,21 +8,21 @@ use super::mio::{Handle, address};
 use super::{Commands, Key, SockRef};
 use crate::address::Address;
 
-/// Our end of a connection.
+/// The local end of a connection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LocalEnd {
-    /// Its address, which a port's connections share.
+    /// The address, shared by all connections of a port.
     Known(Rc<Address>),
-    /// Its address, and the socket.
+    /// The address and the socket.
     Socket(Rc<Address>, LocalSocket),
-    /// The port listens on all addresses of its host. The one that a connection came to costs a system
-    /// call, made on demand, before [`Commands::close`].
+    /// The port listens on all addresses of its host. Finding the address of this connection costs
+    /// a system call, made on demand, before [`Commands::close`].
     Ask(LocalSocket),
 }
 
 impl LocalEnd {
-    /// Of this address, and of the socket that this connection has in the driver, if it has one.
+    /// The local end at address `host`, with the connection's socket if the driver has one.
     pub(crate) fn of(host: impl Into<Rc<Address>>, io: &dyn Commands, key: Key) -> LocalEnd {
         match io.socket(key) {
             Some(socket) => LocalEnd::Socket(host.into(), socket),
@@ -30,7 +30,7 @@ impl LocalEnd {
         }
     }
 
-    /// Its address, if it is known or the socket is still open.
+    /// The address, if it is known or the socket is still open.
     pub(crate) fn address(&self) -> Option<Address> {
         match self {
             LocalEnd::Known(host) | LocalEnd::Socket(host, _) => Some(Address::clone(host)),
@@ -45,12 +45,12 @@ impl From<SocketAddr> for LocalEnd {
     }
 }
 
-/// The socket of a connection. Its driver owns it, and it answers until the driver closes it.
+/// The socket of a connection. The driver owns it; queries succeed until the driver closes it.
 #[derive(Clone, Debug)]
 pub struct LocalSocket(pub(super) Handle);
 
 impl LocalSocket {
-    /// Calls `question` with the socket; `None` once it is closed.
+    /// Calls `question` with the socket; `None` once the socket is closed.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(SockRef<'_>) -> T) -> Option<T> {
         #[cfg(unix)]
         return self.0.ask(|descriptor| question(SockRef::from(&descriptor)));
@@ -58,12 +58,12 @@ impl LocalSocket {
         return self.0.upgrade().map(|socket| question(SockRef::from(&*socket)));
     }
 
-    /// Its local address (getsockname).
+    /// The local address (getsockname).
     pub(crate) fn address(&self) -> Option<Address> {
         self.ask(|socket| socket.local_addr().ok()).flatten().map(|found| address(&found))
     }
 
-    /// The number of its descriptor.
+    /// The descriptor number.
     #[cfg(unix)]
     pub(crate) fn number(&self) -> Option<std::os::fd::RawFd> {
         self.ask(|socket| std::os::fd::AsRawFd::as_raw_fd(&*socket))

@@ -1,36 +1,38 @@
 //! The seam between the loop and the world.
 //!
-//! A [`Driver`] moves bytes and waits; a [`World`] is what handles may use immediately: the clock,
-//! randomness, binding a port. The interface is completion-based, because readiness can be made to
-//! look like completion for free, while the reverse costs a copy. Law 3: time, waiting, names and
-//! randomness come from here alone.
+//! A [`Driver`] moves bytes and waits. A [`World`] provides the services that handles may use
+//! immediately: the clock, randomness, binding a port. The interface is completion-based, because
+//! readiness can be presented as completion for free, while the reverse costs a copy. Law 3: time,
+//! waiting, names and randomness come only from here.
 //!
-//! It has two halves. A driver carries out [`Commands`]: write, close, connect. And the loop's turn
-//! drives it: [`wait`](Driver::wait), then [`next`](Driver::next) until nothing is left. The turn
-//! keeps the second half to itself and hands the first to whatever it calls, so turning a driver
-//! from within its own turn does not compile. There is one turn, and no driver has a walk of its
-//! own (law 4): the turn is compiled for each driver, with the driver's primitives inlined.
+//! The interface has two halves. A driver carries out [`Commands`]: write, close, connect. The
+//! loop's turn drives it: [`wait`](Driver::wait), then [`next`](Driver::next) until it returns
+//! `None`. The turn keeps the second half to itself and passes the first to the code it calls, so
+//! turning a driver from within its own turn does not compile. There is one turn, and no driver has
+//! an event walk besides it (law 4): the turn is compiled for each driver, with the driver's
+//! primitives inlined.
 //!
 //! Every driver guarantees:
 //!
 //! - **Lent bytes.** [`lent`](Driver::lent) holds the bytes of [`Event::Received`] until the next
 //!   call of [`next`](Driver::next) or [`wait`](Driver::wait).
 //! - **Keys carry a generation.** [`close`](Commands::close) takes effect on its key immediately:
-//!   no event follows for it, whatever was in flight. Slot, descriptor and buffers live until the
-//!   last operation has completed.
-//! - **Pausing.** After [`receive(key, false)`](Commands::receive) no `Received` and no end of
-//!   stream is reported for that key; an error is, and [`Event::PeerEnded`] where the driver learns of
-//!   the end. The driver keeps what was in flight and delivers it first on resume.
-//! - **Errors.** A write error is reported as [`Event::Ended`], after what can still be read. A
-//!   stream on which an error was seen never ends with `Ended(key, None)`.
+//!   no event follows for the key, even if operations were in flight. Slot, descriptor and buffers
+//!   live until the last operation has completed.
+//! - **Pausing.** After [`receive(key, false)`](Commands::receive) the driver reports neither
+//!   `Received` nor the end of the stream for that key; it still reports errors, and
+//!   [`Event::PeerEnded`] if it learns of the end. Operations in flight are kept and delivered
+//!   first on resume.
+//! - **Errors.** A write error is reported as [`Event::Ended`], after all bytes that can still be
+//!   read. A stream on which an error was seen never ends with `Ended(key, None)`.
 //! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset when its driver is
 //!   dropped or its process ends. [`shut_write`](Commands::shut_write) and
 //!   [`close`](Commands::close) clear the option first.
-//! - **Datagrams.** [`datagram`](Driver::datagram) holds that of [`Event::Datagram`] until the next
-//!   call of [`next`](Driver::next) or [`wait`](Driver::wait). An error of a port of datagrams is never
-//!   its end.
+//! - **Datagrams.** [`datagram`](Driver::datagram) holds the datagram of [`Event::Datagram`] until
+//!   the next call of [`next`](Driver::next) or [`wait`](Driver::wait). An error never closes a
+//!   datagram port.
 //! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection delivers at most one
-//!   buffer's worth of bytes, a port of datagrams at most 64 of them, and `next` eventually returns
+//!   buffer's worth of bytes, a datagram port at most 64 datagrams, and `next` eventually returns
 //!   `None`.
 
 pub(crate) mod affinity;
@@ -113,18 +115,18 @@ pub enum Event {
     },
     /// Bytes arrived: [`Driver::lent`] holds them until the next call of `next`.
     Received(Key),
-    /// A descriptor arrived on a UNIX socket, ahead of the bytes that it came with. Subject to pauses
-    /// like those.
+    /// A descriptor arrived on a UNIX socket, ahead of the bytes sent with it. Paused together with
+    /// the bytes.
     #[cfg(unix)]
     Descriptor(Key, OwnedFd),
-    /// `n` taken bytes were sent. With `n` = 0 there is room again after
+    /// `n` taken bytes were sent. `n` = 0 means that the system accepts bytes again after
     /// [`WriteOutcome::Blocked`].
     Sent(Key, usize),
     /// With `None`, the peer's end of stream: the connection stays open. With an error, the end of
     /// the connection or of the connect attempt: its key must be closed.
     Ended(Key, Option<io::Error>),
-    /// The peer's end of stream has arrived on a connection whose reading is paused: unread bytes may
-    /// precede it. Reported once, before its `Ended`.
+    /// The peer's end of stream has arrived on a connection whose reading is paused; unread bytes
+    /// may precede it. Reported once, before the `Ended` of this key.
     PeerEnded(Key),
     /// The answer to [`Commands::resolve`].
     Resolved(Ticket, io::Result<Vec<IpAddr>>),
@@ -132,17 +134,18 @@ pub enum Event {
     Datagram {
         /// The port.
         key: Key,
-        /// Others of this port arrived with it, and are reported before the next wait.
+        /// More datagrams of this port arrived in the same batch, and are reported before the next
+        /// wait.
         more: bool,
     },
-    /// An error of a port of datagrams, which lives on: `ConnectionRefused` on one with a peer.
+    /// An error on a datagram port, which stays open: `ConnectionRefused` if the port has a peer.
     DatagramError(Key, io::Error),
     /// A descriptor passed to [`World::watch`] is ready. Reported once, until [`World::rewatch`].
     Ready(WatchId, Ready),
     /// A job of [`Commands::run_blocking`] has run, or was dropped because no thread could be
     /// started.
     JobDone(Ticket),
-    /// A signal arrived that [`Commands::watch_signals`] takes.
+    /// A signal arrived that [`Commands::watch_signals`] enabled.
     Signal(Signal),
 }
 
@@ -150,7 +153,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WatchId(pub usize);
 
-/// What a descriptor is watched for.
+/// The readiness that a descriptor is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Interest {
@@ -185,7 +188,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// The signal's number on this system. A program that it ends exits with 128 plus this.
+    /// The signal's number on this system. A program ended by it exits with 128 plus this number.
     pub fn number(self) -> i32 {
         match self {
             Signal::Interrupt => 2,
@@ -206,8 +209,8 @@ pub type Job = Box<dyn FnOnce() + Send>;
 pub enum WriteOutcome {
     /// The system has accepted everything; the outbox is empty.
     All,
-    /// The system accepts no more for now; an [`Event::Sent`] (or `Ended`) follows. The bytes that
-    /// the driver could send are no longer in the outbox.
+    /// The system accepts nothing further for now; an [`Event::Sent`] (or `Ended`) follows. The
+    /// bytes that the driver could send are no longer in the outbox.
     Blocked,
     /// The driver took this many bytes out of the outbox. They still count as buffered until
     /// [`Event::Sent`] reports them sent.
@@ -220,8 +223,8 @@ pub enum WriteOutcome {
 pub enum CloseMode {
     /// As `close(2)` does: with a FIN if everything was read, else with a reset.
     Normal,
-    /// With a reset; unsent bytes are discarded. A UNIX socket has no such reset: the peer sees an
-    /// end of stream, or a reset where bytes of its own were not read.
+    /// With a reset; unsent bytes are discarded. UNIX sockets have no such reset: the peer sees an
+    /// end of stream, or a reset if it had sent bytes that were not read.
     Reset,
 }
 
@@ -230,9 +233,9 @@ pub enum CloseMode {
 pub struct Bound {
     /// The address, with the real port number where 0 was requested.
     pub host: Address,
-    /// The socket, in a form that the driver of the same world knows.
+    /// Driver-specific socket handle.
     pub socket: Box<dyn Any>,
-    /// The socket by number, where it has one: open until the port is closed.
+    /// The socket's descriptor number, if it has one; open until the port is closed.
     #[cfg(unix)]
     pub descriptor: Option<RawFd>,
 }
@@ -255,7 +258,7 @@ impl fmt::Debug for Bound {
     }
 }
 
-/// How a port is opened. An option that a kind of socket does not have does nothing.
+/// How a port is opened. Options that do not apply to the kind of socket are ignored.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
@@ -270,14 +273,16 @@ pub struct ListenOptions {
     pub dual_stack: bool,
     /// `TCP_NODELAY` of the accepted connections. On unless set.
     pub no_delay: bool,
-    /// The permissions of a UNIX socket's file: 0o666 unless set. Who may write to it may connect.
+    /// The permissions of a UNIX socket's file: 0o666 unless set. Connecting needs write
+    /// permission.
     pub mode: u32,
-    /// The user who gets a UNIX socket's file, by number. Only root may give files away.
+    /// The owner of a UNIX socket's file, by number. Only root may change the owner.
     pub owner: Option<u32>,
-    /// The group that gets a UNIX socket's file, by number: one of our own, unless we are root.
+    /// The group of a UNIX socket's file, by number: one of the process's groups, unless it is
+    /// root.
     pub group: Option<u32>,
-    /// Whether a UNIX socket has a lock file, `PATH.lock`: it shows whether the owner of a socket
-    /// file is alive, and one whose owner has died is replaced. On unless set.
+    /// Whether a UNIX socket has a lock file, `PATH.lock`, which shows whether the owner of the
+    /// socket file is alive; a socket file whose owner has died is replaced. On unless set.
     pub lock_file: bool,
     prepared: Option<Prepared>,
 }
@@ -342,14 +347,14 @@ impl ListenOptions {
         self
     }
 
-    /// Sets the user who gets a UNIX socket's file, by number.
+    /// Sets the owner of a UNIX socket's file, by number.
     #[must_use]
     pub fn owner(mut self, user: u32) -> Self {
         self.owner = Some(user);
         self
     }
 
-    /// Sets the group that gets a UNIX socket's file, by number.
+    /// Sets the group of a UNIX socket's file, by number.
     #[must_use]
     pub fn group(mut self, group: u32) -> Self {
         self.group = Some(group);
@@ -363,9 +368,9 @@ impl ListenOptions {
         self
     }
 
-    /// Calls `f` with the new socket before it is bound: for any option that
-    /// [`socket2`](SockRef) knows. An error of it is that of the listen. Accepted connections inherit
-    /// most options. Not called by drivers without sockets.
+    /// Calls `f` with the new socket before it is bound, to set any option that
+    /// [`socket2`](SockRef) supports. Its error fails the listen. Accepted connections inherit most
+    /// options. Not called by drivers without sockets.
     ///
     /// ```
     /// use couplet::ListenOptions;
@@ -383,14 +388,14 @@ impl ListenOptions {
     }
 }
 
-/// How a connection is made. An option that a kind of socket does not have does nothing.
+/// How a connection is made. Options that do not apply to the kind of socket are ignored.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// Give up after this time: 30 s unless set.
     pub timeout: Duration,
-    /// The local address to bind to, of a TCP connection. That it can't be had is
-    /// [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
+    /// The local address that a TCP connection binds to. If it is unavailable, the connect fails
+    /// with [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
     pub bind: Option<SocketAddr>,
     /// `TCP_NODELAY`. On unless set.
     pub no_delay: bool,
@@ -430,9 +435,9 @@ impl ConnectOptions {
         self
     }
 
-    /// Calls `f` with each new socket before it is bound and connects: for any option that
-    /// [`socket2`](SockRef) knows. An error of it is that of the attempt. Not called by drivers
-    /// without sockets.
+    /// Calls `f` with each new socket before it is bound and connects, to set any option that
+    /// [`socket2`](SockRef) supports. Its error fails the attempt. Not called by drivers without
+    /// sockets.
     #[must_use]
     pub fn prepare(
         mut self,
@@ -443,7 +448,7 @@ impl ConnectOptions {
     }
 }
 
-/// An option of a live connection. Where the connection has no such option, setting it does nothing.
+/// An option of a live connection. Options that do not apply to the kind of connection are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SocketOption {
@@ -458,26 +463,26 @@ pub enum SocketOption {
     /// See [`Transport::set_reset_unless_closed`](crate::Transport::set_reset_unless_closed).
     /// `SO_LINGER` with a timeout of 0 until [`Commands::shut_write`] or [`Commands::close`].
     ResetUnlessClosed(bool),
-    /// The stream ends when what has arrived is read, though others may still write to it: the output of
-    /// a program that has exited. Only pipes have it.
+    /// The stream ends once the bytes that have already arrived are read, even if other processes
+    /// keep the writing end open: for the output of a program that has exited. Pipes only.
     EndsWhenRead,
 }
 
-/// The process at the other end of a UNIX socket, as the system knows it: when it connected, or
-/// listened.
+/// The process at the other end of a UNIX socket, as the kernel recorded it when that process
+/// connected or listened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerCredentials {
-    /// Its process.
+    /// The process ID.
     pub pid: u32,
-    /// Its user.
+    /// The user ID.
     pub uid: u32,
-    /// Its group.
+    /// The group ID.
     pub gid: u32,
 }
 
 impl SocketOption {
-    /// Only TCP connections have it.
+    /// Whether the option applies only to TCP connections.
     pub(crate) fn is_of_tcp(self) -> bool {
         match self {
             SocketOption::NoDelay(_)
@@ -491,7 +496,7 @@ impl SocketOption {
 }
 
 /// The half of a driver that carries out the loop's requests, at any time in a turn. See the
-/// [module](self) for what every driver guarantees.
+/// [module](self) for the guarantees of every driver.
 pub trait Commands {
     /// The clock, randomness and ports that handles may use immediately.
     fn world(&self) -> Rc<dyn World>;
@@ -499,45 +504,47 @@ pub trait Commands {
     /// Writes as much of `out` as the system accepts.
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome;
 
-    /// Serves a bound port, of connections or of datagrams.
+    /// Serves a bound port, for connections or datagrams.
     ///
     /// # Errors
     ///
-    /// When the system refuses to watch it.
+    /// If the system refuses to watch it.
     fn listen(&mut self, bound: Bound) -> io::Result<Key>;
 
-    /// Sends as many of the datagrams as the system accepts, and removes them from the queue.
+    /// Sends as many datagrams as the system accepts, and removes them from the queue.
     fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
         let _ = (key, out);
         DatagramsSent::Failed(datagrams::unsupported())
     }
 
-    /// Sets an option of a port of datagrams.
+    /// Sets an option of a datagram port.
     ///
     /// # Errors
     ///
-    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) where there is no such option.
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) if the port has no such
+    /// option.
     fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
         let _ = (key, option);
         Err(datagrams::unsupported())
     }
 
-    /// Serves an adopted connection, which gives bytes from now on.
+    /// Serves an adopted connection, which starts receiving.
     ///
     /// # Errors
     ///
-    /// When the system refuses to watch it; always in a world without sockets.
+    /// If the system refuses to watch it; always in a world without sockets.
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
         let _ = adopted;
         Err(socket::unsupported())
     }
 
-    /// Gives back the socket of a connection of which nothing was read or written, for another loop to
-    /// adopt. Its key is no more.
+    /// Returns the socket of a connection on which nothing was read or written, for another loop to
+    /// adopt, and frees its key.
     ///
     /// # Errors
     ///
-    /// When there is no such connection; always in a world without sockets. The connection stays.
+    /// If there is no such connection; always in a world without sockets. The connection stays
+    /// open.
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
         let _ = key;
         Err(socket::unsupported())
@@ -547,35 +554,35 @@ pub trait Commands {
     ///
     /// # Errors
     ///
-    /// When the system refuses immediately. That the local address can't be had is an [`io::Error`]
-    /// that holds a [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
+    /// If the system refuses immediately. An unavailable local address is an [`io::Error`] that
+    /// holds a [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key>;
 
-    /// Resumes or pauses reading from a connection or from a port of datagrams, or accepting on a port.
+    /// Pauses or resumes reading from a connection or datagram port, or accepting on a port.
     fn receive(&mut self, key: Key, on: bool);
 
-    /// Sends a FIN. Only called when the driver holds no more written bytes.
+    /// Sends a FIN. Called only once the driver holds no unsent bytes.
     fn shut_write(&mut self, key: Key);
 
     /// Closes a connection, a connect attempt or a port.
     fn close(&mut self, key: Key, mode: CloseMode);
 
     /// Whether the peer's end of stream has arrived, reported or not: unread bytes may precede it,
-    /// or reading may be paused. False where that is not known.
+    /// or reading may be paused. False if the driver does not know.
     fn peer_has_ended(&self, key: Key) -> bool;
 
-    /// Bytes that the system has accepted and not yet sent, where that is known.
+    /// Bytes that the system has accepted but not yet sent, if known.
     fn unsent(&self, key: Key) -> Option<usize>;
 
-    /// The process at the other end of a UNIX socket, where the system tells. Asked for when the
+    /// The process at the other end of a UNIX socket, if the system reports it. Called when the
     /// connection is made.
     fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
         let _ = key;
         None
     }
 
-    /// The socket of a connection that was made or adopted, where it has one. Asked for when the
-    /// connection begins.
+    /// The socket of a connection, made or adopted, if it has one. Called when the connection
+    /// begins.
     fn socket(&self, key: Key) -> Option<LocalSocket> {
         let _ = key;
         None
@@ -588,8 +595,8 @@ pub trait Commands {
     /// The system's error.
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()>;
 
-    /// Calls `call` with the socket of a connection, and returns its result; `None`, and it is
-    /// dropped, where there is no socket.
+    /// Calls `call` with the socket of a connection, and returns its result. Without a socket,
+    /// drops `call` and returns `None`.
     fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
         let _ = (key, call);
         None
@@ -599,14 +606,14 @@ pub trait Commands {
     /// [`forget`](Self::forget) is called.
     fn resolve(&mut self, ticket: Ticket, name: &str);
 
-    /// Cancels a lookup.
+    /// Cancels a name lookup.
     fn forget(&mut self, ticket: Ticket);
 
-    /// Runs a job that may block in a thread of a pool. [`Event::JobDone`] follows, unless
+    /// Runs a blocking job on a pool thread. [`Event::JobDone`] follows, unless
     /// [`forget_job`](Self::forget_job) is called. Jobs start in the order of the calls.
     fn run_blocking(&mut self, ticket: Ticket, job: Job);
 
-    /// Cancels a job. It is dropped if it has not started.
+    /// Cancels a job, and drops it if it has not started.
     fn forget_job(&mut self, ticket: Ticket);
 
     /// A waker for [`wait`](Driver::wait), usable from any thread. It does nothing once the driver
@@ -617,45 +624,45 @@ pub trait Commands {
     ///
     /// # Errors
     ///
-    /// When the system refuses, or when another loop of this process handles them.
+    /// If the system refuses, or if another loop of this process handles them.
     fn watch_signals(&mut self, on: bool) -> io::Result<()>;
 }
 
-/// The half of a driver that only the loop's turn holds: it waits, and reports events. See the
-/// [module](self) for what every driver guarantees.
+/// The half of a driver that only the loop's turn holds: it waits and reports events. See the
+/// [module](self) for the guarantees of every driver.
 pub trait Driver: Commands {
     /// The only wait: returns at an event, a wake-up, or `until`; with `None` there is no deadline.
     /// A time in the past polls without waiting.
     ///
     /// # Errors
     ///
-    /// When the system's wait fails, or when nothing can ever happen in a world with virtual time.
+    /// If the system's wait fails, or if no event can ever occur in a world with virtual time.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()>;
 
     /// The next event; `None` when it is time for the next `wait`.
     fn next(&mut self) -> Option<Event>;
 
-    /// Whether the last wait has brought more events: then the loop may hold back the answer to the last
-    /// one. A driver that doesn't know says no.
+    /// Whether the last wait returned more events, so that the loop may hold back the answer to the
+    /// current one. False if the driver does not know.
     fn has_more(&self) -> bool {
         false
     }
 
-    /// The bytes of the last event, which was [`Event::Received`].
+    /// The bytes of the last event, an [`Event::Received`].
     fn lent(&self) -> &[u8];
 
-    /// The datagram of the last event, which was [`Event::Datagram`].
+    /// The datagram of the last event, an [`Event::Datagram`].
     fn datagram(&self) -> Datagram<'_>;
 
-    /// When the next `wait` would return on its own: a time in the past if the driver still has
-    /// something to report, and `None` if it knows of nothing. For a loop embedded in another one. The
-    /// drivers without a [`descriptor`](Self::descriptor) never know: turn their loops until they idle.
+    /// When the next `wait` would return without an outside event: a time in the past if events are
+    /// pending, `None` if nothing is scheduled. For a loop embedded in another one. Drivers without
+    /// a [`descriptor`](Self::descriptor) always return `None`: turn their loops until they idle.
     fn due(&self) -> Option<Instant> {
         None
     }
 
-    /// The descriptor, if there is one, that becomes readable when `wait` would return for an
-    /// outside event. For a loop embedded in another one.
+    /// The descriptor, if any, that becomes readable when an outside event would end `wait`. For a
+    /// loop embedded in another one.
     #[cfg(unix)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -787,10 +794,10 @@ impl Driver for Box<dyn Driver> {
     }
 }
 
-/// Chooses one of so many things, at least one, by its index; see [`World::order`].
+/// Chooses one of `n` alternatives (`n` ≥ 1) by returning its index; see [`World::order`].
 pub type Order = Box<dyn FnMut(usize) -> usize>;
 
-/// The services that handles may use immediately. It never calls user code.
+/// The services that handles may use immediately. They never call user code.
 pub trait World {
     /// The only clock. The loop reads it once a turn.
     fn now(&self) -> Instant;
@@ -806,20 +813,21 @@ pub trait World {
     /// A random number.
     fn random(&self) -> u64;
 
-    /// The number of the loop in the ids of its connections, in a world where it must be
-    /// reproducible. With `None` it is the next one of the process.
+    /// The loop's number in the IDs of its connections, in a world where it must be reproducible.
+    /// `None` takes the next number of the process.
     fn serial(&self) -> Option<u32> {
         None
     }
 
-    /// Whether the clock is that of the system, so that a call that takes long is one that holds a
-    /// thread: then [stalls](crate::LoopOptions::stall_after) can be detected.
+    /// Whether the clock is the system's, so that a long call really blocks a thread and
+    /// [stalls](crate::LoopOptions::stall_after) can be detected.
     fn is_real_time(&self) -> bool {
         false
     }
 
-    /// The order of what may come in any order: timed calls with one deadline, and tasks that are woken
-    /// in one turn. `None` is that of the requests. A simulator tries others. Asked once, by a new loop.
+    /// Chooses the order where any order is valid: timed calls with equal deadlines, and tasks
+    /// woken in the same turn. `None` keeps the order of the requests; a simulator tries others.
+    /// Called once, by a new loop.
     fn order(&self) -> Option<Order> {
         None
     }
@@ -831,8 +839,8 @@ pub trait World {
     /// The system's error: address in use, permission denied, …
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound>;
 
-    /// Opens and binds a port of datagrams, and fixes its peer, if it has one. Datagrams are queued
-    /// from then on.
+    /// Opens and binds a datagram port, and connects it to its peer, if it has one. Datagrams are
+    /// queued from then on.
     ///
     /// # Errors
     ///
@@ -852,7 +860,7 @@ pub trait World {
         Err(socket::unsupported())
     }
 
-    /// Takes over descriptors that are no sockets.
+    /// Takes over descriptors that are not sockets.
     ///
     /// # Errors
     ///
@@ -874,8 +882,8 @@ pub trait World {
         Err(socket::unsupported())
     }
 
-    /// The descriptor that this program has inherited under this number, in a world where that is none of
-    /// the system's: 0 and 1 are its standard input and output, as one.
+    /// The inherited descriptor with this number, in a world that replaces the system's
+    /// descriptors. 0 and 1 are one connection: the program's standard input and output.
     #[cfg(unix)]
     fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
         let _ = number;
@@ -892,7 +900,7 @@ pub trait World {
         Err(socket::unsupported())
     }
 
-    /// A port without a socket: another loop accepts for it, and hands on what this one
+    /// A port without a socket: another loop accepts, and hands over connections that this loop
     /// [adopts](Self::adopt).
     ///
     /// # Errors
@@ -903,8 +911,8 @@ pub trait World {
         Err(socket::unsupported())
     }
 
-    /// Locks a file, and makes it if there is none. `None` when it is locked already, here or by
-    /// another process. Dropping the value unlocks it; so does the end of the process.
+    /// Locks a file, creating it if necessary. `None` if it is already locked, by this or another
+    /// process. Dropping the value unlocks the file; so does the end of the process.
     ///
     /// # Errors
     ///
@@ -918,14 +926,14 @@ pub trait World {
     ///
     /// # Errors
     ///
-    /// When the system can't watch it; always in a world without descriptors.
+    /// If the system can't watch it; always in a world without descriptors.
     #[cfg(unix)]
     fn watch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         let _ = (id, source, interest);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Watches it once more: readiness, remaining or new, is reported.
+    /// Watches a descriptor once more: readiness, remaining or new, is reported.
     ///
     /// # Errors
     ///
@@ -935,17 +943,18 @@ pub trait World {
         self.watch(id, source, interest)
     }
 
-    /// The process has forked. In the child the world gets new descriptors, with the registrations of
-    /// the ones that it shares with the parent.
+    /// Called after the process has forked. In the child the world gets new descriptors, with the
+    /// same registrations as the descriptors it shares with the parent.
     ///
     /// # Errors
     ///
-    /// The system's error; in the child, [`Unsupported`](io::ErrorKind::Unsupported) in a world that cannot.
+    /// The system's error; in the child, [`Unsupported`](io::ErrorKind::Unsupported) if the world
+    /// can't be forked.
     fn forked(&self, is_child: bool) -> io::Result<()> {
         if is_child { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
     }
 
-    /// Stops watching it.
+    /// Stops watching a descriptor.
     #[cfg(unix)]
     fn unwatch(&self, source: BorrowedFd<'_>) {
         let _ = source;

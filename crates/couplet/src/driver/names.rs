@@ -1,7 +1,7 @@
 //! Name lookups through the system's `getaddrinfo`, which blocks and can't be cancelled.
 //!
-//! They have their own pool, so slow lookups delay nothing else. Law 9: at most [`QUEUE`] lookups
-//! are queued; more are refused.
+//! Lookups have their own pool, so slow ones delay nothing else. Law 9: at most [`QUEUE`] lookups
+//! are queued; further ones are refused.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};

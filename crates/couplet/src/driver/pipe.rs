@@ -1,4 +1,4 @@
-//! Descriptors that are no sockets, as what [`Reactor::adopt_pipe`](crate::Reactor::adopt_pipe) takes.
+//! Non-socket descriptors, for [`Reactor::adopt_pipe`](crate::Reactor::adopt_pipe).
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::serial::Modes;
 
-/// Descriptors that are no sockets, to be [adopted](crate::Reactor::adopt_pipe) as one connection: one that
-/// is read, one that is written, or both. Pipes, FIFOs, terminals, serial lines, files.
+/// Non-socket descriptors, to be [adopted](crate::Reactor::adopt_pipe) as one connection: one to
+/// read from, one to write to, or both. Pipes, FIFOs, terminals, serial lines, files.
 ///
 /// ```
 /// use couplet::driver::Pipe;
@@ -22,7 +22,7 @@ pub struct Pipe {
     pub(super) name: Arc<str>,
     pub(super) reader: Option<OwnedFd>,
     pub(super) writer: Option<OwnedFd>,
-    /// Those of a serial line, which are given back when it is closed.
+    /// The original modes of a serial line, restored when the pipe is closed.
     pub(super) modes: Option<Modes>,
 }
 
@@ -31,26 +31,29 @@ impl Pipe {
         Pipe { name: "pipe:".into(), reader, writer, modes: None }
     }
 
-    /// It is only read. What is written ends the connection with an error.
+    /// A pipe that is only read. Writing ends the connection with an error.
     pub fn reader(reader: impl Into<OwnedFd>) -> Pipe {
         Pipe::of(Some(reader.into()), None)
     }
 
-    /// It is only written. That nobody reads it any more counts as the peer's end of stream.
+    /// A pipe that is only written. When its last reader closes, that counts as the peer's end of
+    /// stream.
     pub fn writer(writer: impl Into<OwnedFd>) -> Pipe {
         Pipe::of(None, Some(writer.into()))
     }
 
-    /// One is read and the other written: `lose_write_connection` closes the second.
+    /// A pipe that reads one descriptor and writes the other; `lose_write_connection` closes the
+    /// second.
     pub fn both(reader: impl Into<OwnedFd>, writer: impl Into<OwnedFd>) -> Pipe {
         Pipe::of(Some(reader.into()), Some(writer.into()))
     }
 
-    /// One that is read and written, such as a terminal. Its halves can't be closed apart.
+    /// A pipe that reads and writes one descriptor, such as a terminal. Its halves can't be closed
+    /// separately.
     ///
     /// # Errors
     ///
-    /// When it can't be duplicated.
+    /// If the descriptor can't be duplicated.
     pub fn duplex(descriptor: impl Into<OwnedFd>) -> io::Result<Pipe> {
         let reader = descriptor.into();
         let writer = reader.try_clone()?;
@@ -61,18 +64,18 @@ impl Pipe {
     ///
     /// # Errors
     ///
-    /// When they can't be duplicated.
+    /// If they can't be duplicated.
     pub fn stdio() -> io::Result<Pipe> {
         let reader = io::stdin().as_fd().try_clone_to_owned()?;
         let writer = io::stdout().as_fd().try_clone_to_owned()?;
         Ok(Pipe::both(reader, writer).named("stdio:"))
     }
 
-    /// A duplicate of an open descriptor, by number, read or written as it was opened.
+    /// A duplicate of an open descriptor, by number, readable and writable as it was opened.
     ///
     /// # Errors
     ///
-    /// When it is not open.
+    /// If the descriptor is not open.
     pub fn inherited(number: i32) -> io::Result<Pipe> {
         use rustix::fs::{OFlags, fcntl_getfl};
         let descriptor = couplet_os::descriptor::inherited(number)?;
@@ -85,14 +88,14 @@ impl Pipe {
         Ok(pipe.named(format!("fd:{number}")))
     }
 
-    /// Sets the name, which the connection's [`peer`](crate::Transport::peer) and log lines show.
+    /// Sets the name, shown by the connection's [`peer`](crate::Transport::peer) and in log lines.
     #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Pipe {
         self.name = name.into();
         self
     }
 
-    /// The name.
+    /// The pipe's name.
     pub fn name(&self) -> &str {
         &self.name
     }

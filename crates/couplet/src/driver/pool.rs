@@ -22,11 +22,11 @@ pub(super) struct Work<Q, A> {
     /// The name of its threads.
     pub(super) name: &'static str,
     pub(super) threads: usize,
-    /// Most queued questions; more are refused.
+    /// Maximum queued questions; further ones are refused.
     pub(super) queue: usize,
     /// Answers a question. Does not panic.
     pub(super) run: fn(Q) -> A,
-    /// The answer to a question that does not run.
+    /// The answer to a question that was refused.
     pub(super) refuse: fn(io::Error) -> A,
 }
 
@@ -47,7 +47,7 @@ struct Shared<Q, A> {
 #[derive(Debug)]
 struct State<Q, A> {
     waiting: VecDeque<(Ticket, Q)>,
-    /// Begun, and neither answered nor forgotten.
+    /// Started, and neither answered nor forgotten.
     running: Vec<Ticket>,
     answers: VecDeque<(Ticket, A)>,
     threads: usize,
@@ -193,7 +193,7 @@ mod tests {
 
     type Gate = (Sender<()>, Receiver<()>);
 
-    /// A pool whose jobs report that they have begun, and wait to be released.
+    /// A pool whose jobs report that they have started, and wait to be released.
     fn gates(threads: usize, queue: usize) -> Pool<Gate, io::Result<()>> {
         let run = |(begun, go): Gate| {
             begun.send(()).map_err(io::Error::other)?;

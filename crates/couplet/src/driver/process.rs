@@ -1,4 +1,5 @@
-//! Other programs: what a [`Command`] says, and what a world has started by it.
+//! Child processes: the [`Command`] that describes one, and the process that a world starts from
+//! it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -18,11 +19,11 @@ use couplet_os::process::{self, Running, SIGNALS, Setup};
 
 use super::Adopted;
 
-/// A program to start, and all that the child is to have: see
+/// A program to start, with its environment, descriptors, user and limits: see
 /// [`Reactor::spawn_process`](crate::Reactor::spawn_process).
 ///
-/// Unless set otherwise the child inherits our environment, directory and user; its descriptors 0, 1 and 2
-/// are pipes to us, and it has no others.
+/// Unless set otherwise, the child inherits our environment, directory and user; its descriptors 0
+/// to 2 are pipes to us, and it has no others.
 ///
 /// ```
 /// use couplet::process::{ChildFd, Command};
@@ -42,7 +43,7 @@ pub struct Command {
     directory: Option<PathBuf>,
     descriptors: BTreeMap<i32, ChildFd>,
     terminal: Option<WindowSize>,
-    /// Its standard input and output are one connection.
+    /// Standard input and output are one connection.
     is_stream: bool,
     user: User,
     umask: Option<u32>,
@@ -65,7 +66,7 @@ enum Session {
     Group(i32),
 }
 
-/// What a descriptor of a child is.
+/// The kind of a child's descriptor.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ChildFd {
@@ -73,15 +74,15 @@ pub enum ChildFd {
     ToChild,
     /// A pipe that the child writes to and we read. Twisted's `"r"`.
     FromChild,
-    /// The descriptor that we inherited under this number. One that this program opened is given as a
-    /// [`File`](Self::File).
+    /// A descriptor that we inherited under this number. To pass a descriptor that this program
+    /// opened, use [`File`](Self::File).
     Inherit(i32),
-    /// The same as another one of the child's, such as 1 for `2>&1`: what is written to the two arrives in
-    /// its order.
+    /// A duplicate of another descriptor of the child, such as 1 for `2>&1`: output to both arrives
+    /// in the order of the writes.
     SameAs(i32),
     /// The null device.
     Null,
-    /// A file, or anything else that is open.
+    /// A file, or any other open descriptor.
     File(Arc<OwnedFd>),
 }
 
@@ -94,9 +95,9 @@ impl<F: Into<OwnedFd>> From<F> for ChildFd {
 /// The size of a terminal's window, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSize {
-    /// Lines.
+    /// Number of lines.
     pub rows: u16,
-    /// Characters in a line.
+    /// Number of characters in a line.
     pub columns: u16,
 }
 
@@ -107,7 +108,7 @@ impl Default for WindowSize {
 }
 
 impl Command {
-    /// This program, without arguments. A name without a slash is looked for in our `PATH`.
+    /// This program, without arguments. A name without a slash is looked up in our `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Command {
         Command {
             program: program.as_ref().to_owned(),
@@ -144,21 +145,21 @@ impl Command {
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable of the child.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
         self
     }
 
-    /// Removes a variable.
+    /// Removes an environment variable.
     #[must_use]
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), None));
         self
     }
 
-    /// It inherits nothing of our environment.
+    /// Starts with an empty environment, instead of ours.
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.clear_env = true;
@@ -166,103 +167,104 @@ impl Command {
         self
     }
 
-    /// Sets its directory.
+    /// Sets the child's working directory.
     #[must_use]
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.directory = Some(directory.as_ref().to_owned());
         self
     }
 
-    /// Sets one of its descriptors, by number. Twisted's `childFDs`.
+    /// Sets a descriptor of the child, by number. Twisted's `childFDs`.
     #[must_use]
     pub fn descriptor(mut self, number: i32, descriptor: impl Into<ChildFd>) -> Self {
         self.descriptors.insert(number, descriptor.into());
         self
     }
 
-    /// It does not have this descriptor.
+    /// Leaves this descriptor closed in the child.
     #[must_use]
     pub fn closed(mut self, number: i32) -> Self {
         self.descriptors.remove(&number);
         self
     }
 
-    /// It inherits our standard input, output and error.
+    /// Lets the child inherit our standard input, output and error.
     #[must_use]
     pub fn inherit_stdio(self) -> Self {
         (0..3).fold(self, |command, number| command.descriptor(number, ChildFd::Inherit(number)))
     }
 
-    /// Its descriptors 0, 1 and 2 are a terminal of this size, which controls a session of its own. What
-    /// it writes arrives as output; the terminal echoes what we write, as a terminal does. Twisted's
-    /// `usePTY`.
+    /// Connects descriptors 0, 1 and 2 to a terminal of this size, the controlling terminal of a
+    /// new session. Everything the child writes there arrives as output, and our writes are echoed,
+    /// as on any terminal. Twisted's `usePTY`.
     #[must_use]
     pub fn terminal(mut self, size: WindowSize) -> Self {
         self.terminal = Some(size);
         self
     }
 
-    /// It runs as this user, by number. Unless [`groups`](Self::groups) sets them, it has no
-    /// supplementary groups.
+    /// Runs the child as this user, by number. It has no supplementary groups, unless
+    /// [`groups`](Self::groups) sets them.
     #[must_use]
     pub fn uid(mut self, uid: u32) -> Self {
         self.user.uid = Some(uid);
         self
     }
 
-    /// It runs in this group, by number.
+    /// Runs the child in this group, by number.
     #[must_use]
     pub fn gid(mut self, gid: u32) -> Self {
         self.user.gid = Some(gid);
         self
     }
 
-    /// Sets its supplementary groups.
+    /// Sets the child's supplementary groups.
     #[must_use]
     pub fn groups(mut self, groups: impl IntoIterator<Item = u32>) -> Self {
         self.user.groups = Some(groups.into_iter().collect());
         self
     }
 
-    /// Sets its file mode creation mask.
+    /// Sets the child's file mode creation mask.
     #[must_use]
     pub fn umask(mut self, mask: u32) -> Self {
         self.umask = Some(mask);
         self
     }
 
-    /// It joins this process group; 0 is one of its own, which signals reach as a whole.
+    /// Puts the child into this process group; 0 creates a new group, which can be signalled as a
+    /// whole.
     #[must_use]
     pub fn process_group(mut self, group: i32) -> Self {
         self.session = Session::Group(group);
         self
     }
 
-    /// It leads a session of its own (`setsid`), without a terminal.
+    /// Makes the child the leader of a new session (`setsid`), without a terminal.
     #[must_use]
     pub fn new_session(mut self) -> Self {
         self.session = Session::Own;
         self
     }
 
-    /// It is sent this signal when the thread of this loop ends, however that happens (`PR_SET_PDEATHSIG`).
-    /// Linux only; elsewhere it does nothing.
+    /// Sends the child this signal when the loop's thread ends, for any reason
+    /// (`PR_SET_PDEATHSIG`). Linux only; ignored elsewhere.
     #[must_use]
     pub fn death_signal(mut self, signal: impl Into<ProcessSignal>) -> Self {
         self.death_signal = Some(signal.into());
         self
     }
 
-    /// Limits its use of a resource: softly, which it may raise to the second, hard limit.
+    /// Limits the child's use of a resource. The child may raise the soft limit up to the hard one.
     #[must_use]
     pub fn limit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
         self.limits.push((resource, soft, hard));
         self
     }
 
-    /// Its standard input and output are one connection, found at 1. Its errors are ours, unless they go
-    /// elsewhere. If it ends with that, it leads a process group, unless it is to join one, and dies with
-    /// the thread of this loop.
+    /// Joins standard input and output into one connection, at descriptor 1. Standard error is
+    /// ours, unless it is redirected. With `ends`, the child leads a process group, unless it joins
+    /// one, and is killed when the loop's thread ends.
     pub(crate) fn into_stream(mut self, ends: bool) -> Self {
         if ends && matches!(self.session, Session::Ours) {
             self.session = Session::Group(0);
@@ -277,20 +279,20 @@ impl Command {
         self.descriptor(0, ChildFd::ToChild).descriptor(1, ChildFd::FromChild)
     }
 
-    /// It leads a process group, of which it is the only member at first.
+    /// Whether the child leads a new process group.
     pub(crate) fn leads_group(&self) -> bool {
         let is_own = matches!(self.session, Session::Own | Session::Group(0));
         is_own || self.terminal.is_some()
     }
 
-    /// Its arguments, as text.
+    /// The arguments, as text.
     #[cfg(feature = "sim")]
     pub(crate) fn arguments(&self) -> Vec<String> {
         self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
     }
 
-    /// Whether its standard error is a pipe, of a command that has what there is in a simulation: pipes for
-    /// its input and output.
+    /// Whether standard error is a pipe. Fails unless the command fits a simulation, which has only
+    /// pipes for input, output and errors.
     #[cfg(feature = "sim")]
     pub(crate) fn has_simulated_pipes(&self) -> io::Result<bool> {
         let is_piped =
@@ -307,12 +309,12 @@ impl Command {
         Ok(is_piped(2, |fd| matches!(fd, ChildFd::FromChild)))
     }
 
-    /// What one of its descriptors is.
+    /// The descriptor of the child with this number.
     pub(crate) fn descriptor_at(&self, number: i32) -> Option<&ChildFd> {
         self.descriptors.get(&number)
     }
 
-    /// Its directory, user and group, where they are not ours.
+    /// Directory, user and group, where they differ from ours.
     pub(crate) fn place(&self) -> (Option<&Path>, Option<u32>, Option<u32>) {
         (self.directory.as_deref(), self.user.uid, self.user.gid)
     }
@@ -360,7 +362,7 @@ impl Command {
     }
 }
 
-/// As a shell would read it.
+/// In shell syntax.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_plain = |text: &str| {
@@ -379,7 +381,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// A signal, by number. Made of a number, or of its name: `"TERM"`, `"SIGTERM"`.
+/// A signal, by number. Convert it from a number, or parse a name: `"TERM"`, `"SIGTERM"`.
 ///
 /// ```
 /// use couplet::process::ProcessSignal;
@@ -409,7 +411,7 @@ impl ProcessSignal {
     /// SIGTERM.
     pub const TERM: ProcessSignal = ProcessSignal(15);
 
-    /// Its number on this system.
+    /// The signal's number on this system.
     pub fn number(self) -> i32 {
         self.0
     }
@@ -450,32 +452,33 @@ impl fmt::Debug for ProcessSignal {
     }
 }
 
-/// How a process has ended. Twisted's `ProcessDone` and `ProcessTerminated`.
+/// How a process ended. Twisted's `ProcessDone` and `ProcessTerminated`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ProcessEnd {
-    /// It exited with this code; 0 means success.
+    /// Exited with this code; 0 means success.
     Exited(i32),
     /// A signal ended it.
     Signaled {
-        /// Which one.
+        /// The signal.
         signal: ProcessSignal,
-        /// It left a core dump.
+        /// Whether it left a core dump.
         core_dumped: bool,
     },
-    /// The system did not say how: other code in this program waits for all children, or ignores SIGCHLD.
+    /// The system did not report how: other code in this program waits for all children, or ignores
+    /// SIGCHLD.
     Unknown(Arc<io::Error>),
-    /// The loop has ended before the process, which goes on.
+    /// The loop ended first; the process keeps running.
     LeftRunning,
 }
 
 impl ProcessEnd {
-    /// It exited with code 0.
+    /// Whether the process exited with code 0.
     pub fn is_success(&self) -> bool {
         matches!(self, ProcessEnd::Exited(0))
     }
 
-    /// The code with which it exited.
+    /// The exit code.
     pub fn code(&self) -> Option<i32> {
         match self {
             ProcessEnd::Exited(code) => Some(*code),
@@ -522,25 +525,25 @@ impl fmt::Display for ProcessEnd {
     }
 }
 
-/// A process that a world has started.
+/// A process started by a world.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Spawned {
-    /// Our ends of its pipes, by its numbers. That of a terminal is at 1.
+    /// Our ends of the child's pipes, by its descriptor numbers. A terminal is at 1.
     pub pipes: BTreeMap<i32, Adopted>,
-    /// The pipe at 1 is its standard input too.
+    /// The pipe at 1 is the standard input too.
     pub is_joined: bool,
-    /// The terminal's other side, to set its size by.
+    /// Our side of the pseudoterminal, used to set the window size.
     pub terminal: Option<OwnedFd>,
     /// The process.
     pub child: ChildProcess,
 }
 
-/// A process that was started.
+/// A started process.
 #[derive(Debug)]
 pub struct ChildProcess(pub(crate) Started);
 
-/// Whose it is.
+/// Whether the process is the system's or a world's.
 #[derive(Debug)]
 pub(crate) enum Started {
     System(SystemProcess),
@@ -549,13 +552,13 @@ pub(crate) enum Started {
 }
 
 impl ChildProcess {
-    /// That of a world with programs of its own.
+    /// A process of a world that has its own programs.
     #[cfg(feature = "sim")]
     pub(crate) fn of_world(process: impl WorldProcess + 'static) -> ChildProcess {
         ChildProcess(Started::World(Rc::new(process)))
     }
 
-    /// What is left of it for its parent.
+    /// The parent's handle.
     pub(crate) fn handle(&self) -> ProcessHandle {
         match &self.0 {
             Started::System(process) => ProcessHandle::System(process.running.pid()),
@@ -564,22 +567,22 @@ impl ChildProcess {
     }
 }
 
-/// A process of a world that is not the system's.
+/// A process of a world other than the system's.
 pub(crate) trait WorldProcess: fmt::Debug {
-    /// Its number.
+    /// The process ID.
     fn pid(&self) -> u32;
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     fn signal(&self, signal: ProcessSignal) -> io::Result<()>;
 
-    /// How it has ended, once it has.
+    /// How the process ended, once it has.
     fn poll_end(&self, context: &mut Context<'_>) -> Poll<ProcessEnd>;
 
-    /// Whether the program that has started it still runs.
+    /// Whether the program that started it is still running.
     fn has_parent(&self) -> bool;
 }
 
-/// A process, to send signals to.
+/// A process that signals can be sent to.
 #[derive(Debug)]
 pub(crate) enum ProcessHandle {
     System(u32),
@@ -594,7 +597,7 @@ impl ProcessHandle {
         }
     }
 
-    /// Sends it a signal. One of the system has not been reaped, so that its number is no other's.
+    /// Sends a signal. A process of the system is not reaped yet, so its number can't be reused.
     pub(crate) fn signal(&self, signal: ProcessSignal) -> io::Result<()> {
         match self {
             ProcessHandle::System(pid) => process::send_signal(pid.cast_signed(), signal.0),
@@ -602,8 +605,8 @@ impl ProcessHandle {
         }
     }
 
-    /// Sends a signal to the process group that it leads. Where the world is not the system's, what it has
-    /// started ends with it.
+    /// Sends a signal to the process group that it leads. In other worlds the signal reaches only
+    /// the process, which takes its own children along when it ends.
     pub(crate) fn signal_group(&self, signal: ProcessSignal) -> io::Result<()> {
         match self {
             ProcessHandle::System(pid) => process::send_signal(-pid.cast_signed(), signal.0),
@@ -612,7 +615,7 @@ impl ProcessHandle {
     }
 }
 
-/// A process of ours. Its descriptor is readable once it has ended.
+/// A child of ours. Its descriptor becomes readable once it has exited.
 #[derive(Debug)]
 pub(crate) struct SystemProcess {
     running: Running,
@@ -620,7 +623,7 @@ pub(crate) struct SystemProcess {
 }
 
 impl SystemProcess {
-    /// How it has ended, once it has: reported once.
+    /// How the process ended, once it has. Reported once.
     pub(crate) fn end(&mut self) -> Option<ProcessEnd> {
         match self.running.end() {
             Ok(status) => status.map(ProcessEnd::of),
@@ -635,7 +638,7 @@ impl AsFd for SystemProcess {
     }
 }
 
-/// The child's sides of the descriptors, and ours.
+/// The child's descriptors, and our ends.
 struct Plumbing {
     theirs: BTreeMap<i32, OwnedFd>,
     ours: BTreeMap<i32, super::Pipe>,
@@ -705,7 +708,7 @@ impl Plumbing {
         Ok(())
     }
 
-    /// A pair of pseudoterminals: the child gets one side, as all its standard descriptors.
+    /// Opens a pair of pseudoterminals: the child gets one side, as descriptors 0, 1 and 2.
     fn open_terminal(&mut self, size: WindowSize) -> io::Result<()> {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
@@ -726,7 +729,7 @@ impl Plumbing {
     }
 }
 
-/// Sets the size of a terminal's window; programs in it are told by SIGWINCH.
+/// Sets the size of a terminal's window. Its programs are notified by SIGWINCH.
 pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
     let size = rustix::termios::Winsize {
         ws_row: size.rows,
@@ -737,7 +740,7 @@ pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io:
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
-/// Starts it on this system. `adopt` takes our ends of the pipes.
+/// Starts a command on this system. `adopt` takes our ends of the pipes.
 pub(super) fn spawn(
     command: &Command,
     mut adopt: impl FnMut(super::Pipe) -> io::Result<Adopted>,
@@ -753,14 +756,14 @@ pub(super) fn spawn(
     };
     std.stdin(stdio(0)).stdout(stdio(1)).stderr(stdio(2));
     setup.descriptors = theirs.into_iter().map(|(number, theirs)| (theirs, number)).collect();
-    // Before the child is there, as long as a failure can still be returned.
+    // Before the child starts, while a failure can still be returned.
     let pipes = ours.into_iter().map(|(number, pipe)| Ok((number, adopt(pipe)?)));
     let pipes = pipes.collect::<io::Result<BTreeMap<i32, Adopted>>>()?;
     let running = Running::new(process::spawn(&mut std, setup)?);
     let ended = match process::end_descriptor(running.pid()) {
         Ok(ended) => ended,
         Err(error) => {
-            // A child that nobody would hear of must not stay.
+            // A child whose end cannot be noticed must not stay.
             let _ = process::send_signal(running.pid().cast_signed(), ProcessSignal::KILL.0);
             return Err(error);
         }

@@ -1,5 +1,5 @@
-//! Serial lines: terminals without a person, at a speed. Their settings are serial2's; what they were before
-//! is given back at the end. Twisted's `SerialPort`.
+//! Serial lines. serial2 applies the settings; the previous ones are restored when the line is
+//! closed. Twisted's `SerialPort`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,27 +11,27 @@ use serial2::{CharSize, KeepSettings, SerialPort, Settings, StopBits};
 
 use super::Pipe;
 
-/// The settings of a serial line. Unless set: 9600 bits a second, 8 bits, no parity, 1 stop bit, no flow
-/// control. For [`Pipe::serial`].
+/// The settings of a serial line, for [`Pipe::serial`]. Unless set: 9600 bits per second, 8 bits,
+/// no parity, 1 stop bit, no flow control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SerialOptions {
-    /// Bits a second.
+    /// Bits per second.
     pub speed: u32,
-    /// Bits of a character, from 5 to 8.
+    /// Bits per character, from 5 to 8.
     pub bits: u8,
     /// The parity bit.
     pub parity: Parity,
     /// Stop bits, 1 or 2.
     pub stop: u8,
-    /// How either side makes the other wait.
+    /// How either side pauses the other.
     pub flow: FlowControl,
 }
 
 /// The parity bit of a character on a serial line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Parity {
-    /// There is none.
+    /// No parity bit.
     #[default]
     None,
     /// The number of ones is even.
@@ -40,15 +40,15 @@ pub enum Parity {
     Odd,
 }
 
-/// How either side of a serial line makes the other wait.
+/// How either side of a serial line pauses the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlowControl {
-    /// It can't.
+    /// No flow control.
     #[default]
     None,
-    /// By two wires (RTS and CTS).
+    /// Two wires (RTS and CTS).
     Hardware,
-    /// By two characters, `\x13` and `\x11` (XOFF and XON), which can't be data then.
+    /// Two characters, `\x13` and `\x11` (XOFF and XON), which then can't be data.
     Software,
 }
 
@@ -65,14 +65,14 @@ impl Default for SerialOptions {
 }
 
 impl SerialOptions {
-    /// Sets the speed, bits a second.
+    /// Sets the speed, in bits per second.
     #[must_use]
     pub fn speed(mut self, bits_per_second: u32) -> Self {
         self.speed = bits_per_second;
         self
     }
 
-    /// Sets the bits of a character.
+    /// Sets the bits per character.
     #[must_use]
     pub fn bits(mut self, bits: u8) -> Self {
         self.bits = bits;
@@ -131,10 +131,9 @@ impl SerialOptions {
 }
 
 impl Pipe {
-    /// A serial line, by the path of its device: raw, with these settings. Modem lines are ignored. When
-    /// the connection has ended, or the pipe is dropped, the device has the settings it had before; where
-    /// some of what was written has not left by then, in a thread that waits for it. Twisted's
-    /// `SerialPort`.
+    /// Opens a serial line by the path of its device: raw, with these settings. Modem lines are
+    /// ignored. The previous settings are restored when the connection ends or the pipe is dropped;
+    /// if output is still unsent by then, a thread waits for it first. Twisted's `SerialPort`.
     ///
     /// ```no_run
     /// use couplet::driver::{Pipe, SerialOptions};
@@ -146,8 +145,8 @@ impl Pipe {
     ///
     /// # Errors
     ///
-    /// The system's, such as that there is no such device, or that we may not use it; that it is no serial
-    /// line; that it does not take these settings.
+    /// The system's error, such as a missing device or missing permission; `InvalidInput` if the
+    /// file is not a serial line or terminal, or if the device does not support these settings.
     pub fn serial(path: impl AsRef<Path>, options: &SerialOptions) -> io::Result<Pipe> {
         let path = path.as_ref();
         let mut port = SerialPort::open(path, KeepSettings).map_err(|error| {
@@ -162,7 +161,7 @@ impl Pipe {
         let before = tcgetattr(&descriptor)?;
         let mut connected = before.clone();
         let modes = Modes { descriptor: Some(descriptor), before };
-        // Whatever it was for, there is no modem to wait for, and it receives.
+        // Independent of the previous settings: no modem to wait for, and the receiver is on.
         connected.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
         modes.set(OptionalActions::Now, &connected)?;
         let mut settings = port.get_configuration()?;
@@ -180,7 +179,7 @@ impl Pipe {
     }
 }
 
-/// As [`endpoints`](crate::endpoints) write them, all of them.
+/// All settings, in the syntax of [`endpoints`](crate::endpoints).
 impl std::fmt::Display for SerialOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let SerialOptions { speed, bits, parity, stop, flow } = self;
@@ -208,11 +207,11 @@ impl std::fmt::Display for FlowControl {
     }
 }
 
-/// A terminal, and its modes before: given back when this is dropped. It holds the terminal open until then,
-/// so that no other close of it has to wait for what has not left.
+/// A terminal and its previous modes, restored on drop. Holds the terminal open until then, so that
+/// no other close has to wait for unsent output.
 #[derive(Debug)]
 pub(super) struct Modes {
-    /// Until it is dropped.
+    /// `None` only during the drop.
     descriptor: Option<OwnedFd>,
     before: Termios,
 }
@@ -225,7 +224,7 @@ impl Modes {
         }
     }
 
-    /// Drops what was written and has not left.
+    /// Discards written output that was not sent.
     pub(super) fn discard(&self) {
         if let Some(descriptor) = &self.descriptor
             && let Err(error) = tcflush(descriptor, QueueSelector::OFlush)
@@ -244,7 +243,8 @@ impl Drop for Modes {
     }
 }
 
-/// Restores the modes, and closes the descriptor. The system does not say when output has left, but it waits.
+/// Restores the modes and closes the descriptor. With `waits`, a thread first blocks until the
+/// output is sent, because the system does not notify when it is.
 fn give_back(descriptor: OwnedFd, before: Termios, waits: bool) {
     let restore = |when: OptionalActions, descriptor: &OwnedFd, before: &Termios| {
         if let Err(error) = tcsetattr(descriptor, when, before) {

@@ -1,5 +1,5 @@
-//! Sockets that the user opened or sets up: what [`Reactor::adopt`](crate::Reactor::adopt) takes, and
-//! calls that get a socket of the loop's as it is.
+//! Sockets that the user opens or configures: the arguments of
+//! [`Reactor::adopt`](crate::Reactor::adopt), and calls that get access to a socket of the loop.
 
 #![expect(clippy::disallowed_types, reason = "the user's sockets come in here")]
 
@@ -15,38 +15,38 @@ use super::{ListenOptions, mio};
 use crate::address::{Address, UnixAddress};
 use crate::panics::contain;
 
-/// A connected socket, to be [adopted](crate::Reactor::adopt): TCP or a UNIX stream. Made of a
-/// [`std::net::TcpStream`], of a `socket2::Socket`, and on Unix of a `UnixStream` or an `OwnedFd`.
+/// A connected TCP or UNIX stream socket, to be [adopted](crate::Reactor::adopt). Convert it from a
+/// [`std::net::TcpStream`] or a `socket2::Socket`, and on Unix from a `UnixStream` or an `OwnedFd`.
 #[derive(Debug)]
 pub struct ConnectedSocket(pub(super) socket2::Socket);
 
-/// A listening socket, to be [adopted](crate::Reactor::adopt_port): TCP or a UNIX stream. Made of a
-/// [`std::net::TcpListener`], of a `socket2::Socket`, and on Unix of a `UnixListener` or an
-/// `OwnedFd`: one that an init system opened, say.
+/// A listening TCP or UNIX stream socket, to be [adopted](crate::Reactor::adopt_port). Convert it
+/// from a [`std::net::TcpListener`] or a `socket2::Socket`, and on Unix from a `UnixListener` or an
+/// `OwnedFd`, such as one opened by an init system.
 #[derive(Debug)]
 pub struct ListeningSocket {
-    /// The file of a UNIX socket that we made, which is removed with it: before it is closed.
+    /// The file of a UNIX socket that we created; removed with the socket, before it is closed.
     pub(super) file: Option<mio::SocketFile>,
     pub(super) socket: socket2::Socket,
 }
 
-/// A connection that a world has adopted, and its driver does not serve yet.
+/// A connection that a world has adopted and its driver does not serve yet.
 #[non_exhaustive]
 pub struct Adopted {
     /// The other end.
     pub peer: Address,
     /// Our end.
     pub host: Address,
-    /// What the driver of the same world knows it by.
+    /// Driver-specific socket handle.
     pub socket: Box<dyn Any>,
 }
 
-/// What [`Transport::with_socket`](crate::Transport::with_socket) runs.
+/// The closure of [`Transport::with_socket`](crate::Transport::with_socket).
 pub type SocketCall = Box<dyn FnOnce(SockRef<'_>) -> io::Result<()>>;
 
 type Prepare = dyn Fn(SockRef<'_>) -> io::Result<()> + Send + Sync;
 
-/// What is done with a new socket before it is bound or connects.
+/// The user's closure that sets up a new socket before it is bound or connects.
 #[derive(Clone)]
 pub(super) struct Prepared(Arc<Prepare>);
 
@@ -55,7 +55,7 @@ impl Prepared {
         Prepared(Arc::new(f))
     }
 
-    /// A panic in it is logged, and an error.
+    /// Calls the closure. A panic is logged and returned as an error.
     pub(super) fn prepare(&self, socket: SockRef<'_>) -> io::Result<()> {
         let mut result = Err(io::Error::other("the preparation of a socket panicked"));
         contain("the preparation of a socket", || result = (self.0)(socket));
@@ -97,11 +97,11 @@ impl From<std::os::fd::OwnedFd> for ConnectedSocket {
 
 #[cfg(unix)]
 impl ConnectedSocket {
-    /// A duplicate of the descriptor with this number, if it is a stream socket.
+    /// Duplicates the descriptor with this number; `None` if it is not a stream socket.
     ///
     /// # Errors
     ///
-    /// When it is not open.
+    /// If the descriptor is not open.
     pub(crate) fn inherited(descriptor: i32) -> io::Result<Option<ConnectedSocket>> {
         use rustix::net::{SocketType, sockopt};
         let socket = couplet_os::descriptor::inherited(descriptor)?;
@@ -112,13 +112,13 @@ impl ConnectedSocket {
 
 #[cfg(unix)]
 impl ListeningSocket {
-    /// A duplicate of the descriptor with this number, which the process inherited. It stays open,
-    /// so it can be asked for again.
+    /// Duplicates the inherited descriptor with this number. The original stays open, so this can
+    /// be called again.
     ///
     /// # Errors
     ///
-    /// When it is not open, or not a stream socket that listens. Apple's systems do not tell whether
-    /// it listens; there the first accept fails.
+    /// If the descriptor is not open, or not a listening stream socket. Apple's systems do not
+    /// report whether a socket listens; there the first accept fails.
     pub fn inherited(descriptor: i32) -> io::Result<ListeningSocket> {
         use rustix::net::{SocketType, sockopt};
         let socket = couplet_os::descriptor::inherited(descriptor)?;
@@ -134,7 +134,7 @@ impl ListeningSocket {
         Ok(socket.into())
     }
 
-    /// The name of its family: `INET`, `INET6` or `UNIX`.
+    /// The name of the address family: `INET`, `INET6` or `UNIX`.
     pub(crate) fn family(&self) -> Option<&'static str> {
         use rustix::net::{AddressFamily, getsockname};
         match getsockname(&self.socket).ok()?.address_family() {
@@ -147,18 +147,18 @@ impl ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// A TCP socket that is bound, and does not listen yet.
+    /// A bound TCP socket that does not listen yet.
     pub(crate) fn bound(at: SocketAddr, options: &ListenOptions) -> io::Result<ListeningSocket> {
         mio::bind(at, options).map(ListeningSocket::from)
     }
 
-    /// The same, listening.
+    /// Starts listening.
     pub(crate) fn listening(self, options: &ListenOptions) -> io::Result<ListeningSocket> {
         mio::listen(&self.socket, options)?;
         Ok(self)
     }
 
-    /// A UNIX socket that listens.
+    /// A listening UNIX socket.
     pub(crate) fn unix(name: &UnixAddress, options: &ListenOptions) -> io::Result<ListeningSocket> {
         let (socket, file) = mio::bind_unix(name, options)?;
         Ok(ListeningSocket { file, socket })
@@ -170,12 +170,12 @@ impl ListeningSocket {
         address.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
     }
 
-    /// Its address.
+    /// The address of the socket.
     pub(crate) fn address(&self) -> io::Result<Address> {
         self.socket.local_addr().map(|address| mio::address(&address))
     }
 
-    /// A duplicate, which leaves the file to this one.
+    /// A duplicate without the socket file, which stays with the original.
     pub(crate) fn try_clone(&self) -> io::Result<ListeningSocket> {
         self.socket.try_clone().map(ListeningSocket::from)
     }

@@ -1,10 +1,10 @@
-//! The stall detector: one thread for all loops of the process, which logs what holds a loop for too
-//! long while it does.
+//! The stall detector: one thread for all loops of the process, which logs calls that hold a loop
+//! for too long, while they still hold it.
 //!
-//! It is about threads and real time, so it exists below the seam, and not in a virtual world. A loop
-//! notes what it calls; the detector looks when a call could have become too long, and at a loop that
-//! does nothing not at all: a loop that was idle since the last look is dormant until it wakes the
-//! detector, which therefore runs at most once per limit of a busy loop, and never for an idle one.
+//! The detector concerns threads and real time, so it lives below the seam, and virtual worlds have
+//! none. A loop records the calls it makes; the detector checks when a call may have exceeded the
+//! limit. A loop that was idle since the last check becomes dormant until it wakes the detector, so
+//! the detector runs at most once per limit for a busy loop, and never for an idle one.
 
 use std::fmt;
 use std::panic::Location;
@@ -19,13 +19,13 @@ use super::affinity;
 /// User code that a loop runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Doing {
-    /// Such as `data_received`, `task`.
+    /// The kind of call, such as `data_received` or `task`.
     pub(crate) kind: &'static str,
-    /// The name of a task.
+    /// The name, for a task.
     pub(crate) name: Option<Arc<str>>,
-    /// The type of the object.
+    /// The type of the called object.
     pub(crate) of: Option<&'static str>,
-    /// Where it was requested.
+    /// The source location of the request.
     pub(crate) place: Option<&'static Location<'static>>,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Doing {
     }
 }
 
-/// Notes what a loop does, for the detector.
+/// Records the calls of a loop, for the detector.
 #[derive(Clone, Debug)]
 pub(crate) struct Stalls(Arc<Watched>);
 
@@ -65,29 +65,29 @@ struct Watched {
     /// How long a call may hold the loop.
     after: Duration,
     thread: String,
-    /// For backtraces, if they are wanted and the system has them.
+    /// For backtraces, if they are enabled and the system supports them.
     traced: Option<backtrace::Thread>,
     call: Mutex<Held>,
 }
 
-/// What a loop does now.
+/// The current call of a loop.
 #[derive(Debug, Default)]
 struct Held {
-    /// A call, and those inside it. Law 9: as deep as the calls.
+    /// The current call and those nested in it. Law 9: as deep as the calls.
     doing: Vec<Doing>,
-    /// When the outermost began.
+    /// The start of the outermost call.
     since: Option<Instant>,
     /// Counts the outermost calls.
     number: u64,
-    /// How long this one may take until the next report; `None` before the first.
+    /// Duration of this call at its next report; `None` before the first.
     next_report: Option<Duration>,
-    /// The loop did something since the last look.
+    /// The loop made a call since the last check.
     was_busy: bool,
-    /// The detector does not look at this loop until it is woken.
+    /// The detector skips this loop until the loop wakes it.
     dormant: bool,
 }
 
-/// Ends what was noted when it is dropped.
+/// Ends a recorded call when dropped.
 pub(crate) struct Hold(Arc<Watched>);
 
 impl Stalls {
@@ -103,7 +103,7 @@ impl Stalls {
         Stalls(watched)
     }
 
-    /// Notes what the loop does until the result is dropped. Calls may be nested.
+    /// Records a call of the loop until the result is dropped. Calls may be nested.
     pub(crate) fn hold(&self, doing: Doing) -> Hold {
         let mut call = self.0.lock();
         if call.doing.is_empty() {
@@ -117,7 +117,8 @@ impl Stalls {
         Hold(self.0.clone())
     }
 
-    /// The loop is gone: ends its watch, and with the last one the detector's thread.
+    /// Stops watching the loop, which is being dropped. The detector's thread ends with the last
+    /// loop.
     pub(crate) fn end(&self) {
         DETECTOR.remove(&self.0);
     }
@@ -139,12 +140,12 @@ impl Drop for Hold {
     }
 }
 
-/// What the detector finds.
+/// The result of a check.
 #[derive(Debug, PartialEq)]
 enum Look {
-    /// Nothing: look again then.
+    /// No stall; check again then.
     At(Instant),
-    /// Nothing, until the loop wakes the detector.
+    /// No stall; the loop wakes the detector.
     Dormant,
     Stalled(Duration),
 }
@@ -160,7 +161,7 @@ impl Held {
         let was_busy = std::mem::take(&mut self.was_busy);
         let Some(since) = self.since else {
             self.dormant = !was_busy;
-            // A call that begins right now is too long then.
+            // A call that begins right now would exceed the limit then.
             return if was_busy { look_at(now, after) } else { Look::Dormant };
         };
         let held = now.saturating_duration_since(since);
@@ -169,7 +170,7 @@ impl Held {
     }
 }
 
-/// A limit beyond the end of time is never reached.
+/// The next check; none if the limit lies beyond the range of `Instant`.
 fn look_at(since: Instant, after: Duration) -> Look {
     since.checked_add(after).map_or(Look::Dormant, Look::At)
 }
@@ -179,7 +180,7 @@ impl Watched {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the loop; returns when to look again.
+    /// Checks the loop; returns the time of the next check.
     fn check(&self) -> Option<Instant> {
         let mut call = self.lock();
         let (number, held) = match call.look(now(), self.after) {
@@ -196,7 +197,7 @@ impl Watched {
             call.next_report = Some(next);
             let doing = call.doing.clone();
             let at = call.since.and_then(|since| since.checked_add(next));
-            // Whoever reads the log may wait for the loop.
+            // Unlocked first: the log's reader may wait for the loop.
             drop(call);
             self.report(held, &doing, trace.as_ref());
             return at;
@@ -233,15 +234,15 @@ static DETECTOR: Detector = Detector {
 
 struct Detector {
     loops: Mutex<Loops>,
-    /// Look at all loops now.
+    /// All loops are to be checked now.
     woken: AtomicBool,
     wake: Condvar,
 }
 
 struct Loops {
-    /// Law 9: one for each loop that asked for it.
+    /// Law 9: one for each loop with the detector enabled.
     watched: Vec<Arc<Watched>>,
-    /// The thread runs. It ends with the last loop.
+    /// The thread is running. It ends with the last loop.
     runs: bool,
 }
 
@@ -273,7 +274,7 @@ impl Detector {
     }
 
     fn wake(&self) {
-        // With the lock held, so that it is not missed between the check and the wait.
+        // Under the lock, so that the wake-up is not lost between the check and the wait.
         let _loops = self.lock();
         self.woken.store(true, Ordering::Relaxed);
         self.wake.notify_one();
@@ -312,7 +313,7 @@ impl Detector {
     }
 }
 
-/// The time of the threads, which is not that of a world.
+/// Real time, independent of any world's clock.
 #[expect(clippy::disallowed_methods, reason = "how long a thread was held is real time")]
 fn now() -> Instant {
     Instant::now()
