@@ -1,10 +1,10 @@
-//! Other programs as children of this one: [`Reactor::spawn_process`]. Twisted's `IReactorProcess`,
-//! `IProcessTransport` and `ProcessProtocol`.
+//! Child processes: [`Reactor::spawn_process`]. Twisted's `IReactorProcess`, `IProcessTransport`
+//! and `ProcessProtocol`.
 //!
-//! Each pipe of a child is a connection like any other, adopted by the loop, with a protocol that passes its
-//! bytes to the child's [`ProcessProtocol`]: there is no second road for bytes. The end of a child is a
-//! descriptor that the loop watches, a pidfd where the system has them: no signal of this program is
-//! handled for it, and children of other code are left alone.
+//! Each pipe of a child is an ordinary connection, adopted by the loop, with a protocol that passes
+//! its bytes to the child's [`ProcessProtocol`]: there is no second path for bytes. The loop learns
+//! that a child has exited from a descriptor that it watches, a pidfd where the system has them. No
+//! signal handler is installed for it, and children of other code are left alone.
 
 mod output;
 mod pipes;
@@ -41,22 +41,24 @@ use crate::panics::{Contained, contain};
 use crate::reactor::{DelayedCall, Reactor, Watch};
 use crate::transport::{Connection, Transport};
 
-/// What a child does, as it happens. Twisted's `ProcessProtocol`.
+/// Callbacks for the events of a child. Twisted's `ProcessProtocol`.
 ///
-/// `connection_made` comes first, then what the child writes and the losses of its pipes in any order;
-/// `process_exited` as soon as it has exited, before or after these; and last, exactly once,
-/// `process_ended`, when it has exited and all its pipes are closed. Those may stay open longer, where the
-/// child has left them to children of its own.
+/// `connection_made` comes first, followed by the child's output and the losses of its pipes in any
+/// order. `process_exited` comes as soon as the child has exited, before or after these. The last
+/// call, exactly once, is `process_ended`, when the child has exited and all its pipes are closed;
+/// its own children may hold the pipes open longer.
 ///
-/// A panic in a callback about a pipe loses that pipe, with it as the reason; any other is logged.
+/// A panic in a callback about a pipe loses that pipe, with the panic as the reason; any other
+/// panic is logged.
 pub trait ProcessProtocol: Any {
-    /// The child runs, and its pipes are connected.
+    /// The child is running, and its pipes are connected.
     fn connection_made(&mut self, process: &Process) {
         let _ = process;
     }
 
-    /// The child wrote to one of its descriptors. By default what it wrote to 1 goes to
-    /// [`out_received`](Self::out_received), and to 2 to [`err_received`](Self::err_received).
+    /// The child wrote to one of its descriptors. By default, output to 1 goes to
+    /// [`out_received`](Self::out_received), and output to 2 to
+    /// [`err_received`](Self::err_received).
     fn child_data_received(&mut self, process: &Process, child_fd: i32, data: &[u8]) {
         match child_fd {
             1 => self.out_received(process, data),
@@ -75,8 +77,8 @@ pub trait ProcessProtocol: Any {
         let _ = (process, data);
     }
 
-    /// The pipe at one of its descriptors is closed: by the child, by us, or by an error. By default this
-    /// goes to one of the next three.
+    /// The pipe at one of its descriptors is closed: by the child, by us, or by an error. By
+    /// default this calls one of the next three.
     fn child_connection_lost(&mut self, process: &Process, child_fd: i32, reason: &Reason) {
         match child_fd {
             0 => self.in_connection_lost(process, reason),
@@ -91,7 +93,7 @@ pub trait ProcessProtocol: Any {
         let _ = (process, reason);
     }
 
-    /// The pipe from its standard output is closed, or its terminal has gone.
+    /// The pipe from its standard output is closed, or its terminal has hung up.
     fn out_connection_lost(&mut self, process: &Process, reason: &Reason) {
         let _ = (process, reason);
     }
@@ -106,14 +108,14 @@ pub trait ProcessProtocol: Any {
         let _ = (process, end);
     }
 
-    /// The child has exited and all its pipes are closed. The last call.
+    /// The child has exited and all its pipes are closed. This is the last call.
     fn process_ended(&mut self, process: &Process, end: &ProcessEnd) {
         let _ = (process, end);
     }
 }
 
-/// A child of this program: made by [`Reactor::spawn_process`], and cheap to clone. Dropping it changes
-/// nothing. Twisted's `IProcessTransport`.
+/// A handle to a child process, made by [`Reactor::spawn_process`]; cheap to clone. Dropping it
+/// changes nothing. Twisted's `IProcessTransport`.
 #[derive(Clone)]
 pub struct Process {
     cell: Rc<ProcessCell>,
@@ -123,26 +125,27 @@ struct ProcessCell {
     reactor: Reactor,
     handle: ProcessHandle,
     name: String,
-    /// Its standard input and output are one connection.
+    /// Standard input and output are one connection.
     is_joined: bool,
-    /// Its process group is its own.
+    /// The child leads its own process group.
     leads_group: bool,
-    /// It is being terminated with its whole group.
+    /// The whole group is being terminated.
     ends_group: Cell<bool>,
-    /// Taken out while it is called, and when the process has ended.
+    /// Taken out during a call, and dropped once the process has ended.
     protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
-    /// By the child's numbers.
+    /// By the child's descriptor numbers.
     pipes: RefCell<BTreeMap<i32, PipeState>>,
-    /// Until it is watched, from `connection_made` on.
+    /// Held from the start until the child is watched, after `connection_made`.
     child: RefCell<Option<ChildProcess>>,
     watch: RefCell<Option<Watch<SystemProcess>>>,
     terminal: RefCell<Option<OwnedFd>>,
     end: RefCell<Option<ProcessEnd>>,
     /// `process_ended` was called.
     has_ended: Cell<bool>,
-    /// Law 9: one for each call of [`Process::ended`], which its caller holds or has detached.
+    /// Law 9: one for each call of [`Process::ended`], whose Deferred the caller holds or has
+    /// detached.
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
-    /// The next step towards its end, until it has exited.
+    /// The next timed step of a termination, until the child has exited.
     next_step: RefCell<Option<DelayedCall>>,
 }
 
@@ -150,10 +153,10 @@ struct ProcessCell {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start {command}: {}", Plain(.error))]
 pub struct SpawnError {
-    /// As a shell would read it.
+    /// The command, in shell syntax.
     pub command: String,
-    /// The system's error. [`Unsupported`](io::ErrorKind::Unsupported) in a world without processes: on
-    /// another driver than the system's.
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without
+    /// processes.
     #[source]
     pub error: io::Error,
 }
@@ -168,7 +171,7 @@ pub enum SignalError {
     /// There is no such signal.
     #[error(transparent)]
     NoSuchSignal(#[from] NoSuchSignal),
-    /// It leads no process group, so a signal to its group would reach others, and us.
+    /// The process leads no group, so a signal to its group would reach other processes, and us.
     #[error(
         "the process leads no group: start it with process_group(0), new_session() or a terminal"
     )]
@@ -178,20 +181,22 @@ pub enum SignalError {
     Io(#[from] io::Error),
 }
 
-/// The child has no pipe of this number to be written to, or it is closed.
+/// The child has no open pipe for writing with this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("descriptor {0} of the process is not a pipe that is open for writing")]
 pub struct NotWritable(pub i32);
 
 impl Reactor {
-    /// Starts a program as a child. It runs when this returns; the protocol's callbacks come from the turn.
+    /// Starts a program as a child. It is running when this returns; the turn makes the protocol's
+    /// callbacks.
     ///
-    /// The child gets the descriptors that [`Command`] says and no others; signals that this program
-    /// ignores have their defaults in it, and none is blocked. Its end is noticed without SIGCHLD. When
-    /// the run ends before it does, it goes on, with its pipes closed ([`ProcessEnd::LeftRunning`]).
+    /// The child gets only the descriptors listed in the [`Command`]. Signals that this program
+    /// ignores have their default action in the child, and none is blocked. Its exit is noticed
+    /// without SIGCHLD. If the run ends first, the child keeps running, with its pipes closed
+    /// ([`ProcessEnd::LeftRunning`]).
     ///
-    /// Only on Unix. Twisted's `spawnProcess`; the environment is inherited unless the command says
-    /// otherwise.
+    /// Only on Unix. Twisted's `spawnProcess`, but the environment is inherited unless the command
+    /// says otherwise.
     ///
     /// ```
     /// use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
@@ -221,8 +226,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`SpawnError`], immediately, whatever the reason: there is no such program, it may not be
-    /// executed, its directory, user or limits can't be set, or this program is out of descriptors.
+    /// [`SpawnError`], immediately, for every cause: the program does not exist or may not be
+    /// executed; its directory, user or limits can't be set; or this program is out of descriptors.
     #[track_caller]
     pub fn spawn_process(
         &self,
@@ -236,7 +241,7 @@ impl Reactor {
         }
     }
 
-    /// A process runs: has its pipes connected, and then its end watched.
+    /// Connects the pipes of a started process, and then watches for its exit.
     #[track_caller]
     fn started(
         &self,
@@ -286,7 +291,7 @@ impl Reactor {
     }
 }
 
-/// Tells the process when its watch is dropped by the end of the run.
+/// Marks the process as left running when the end of the run drops its watch.
 struct Watched(Process);
 
 impl Drop for Watched {
@@ -295,8 +300,8 @@ impl Drop for Watched {
     }
 }
 
-/// The same, of a process that is not the system's: unless the program was ended by force, with all that it
-/// would have called.
+/// Marks a simulated process as left running when the end of the run drops its task, unless the
+/// program was killed.
 struct Waiting {
     process: Process,
     child: Rc<dyn WorldProcess>,
@@ -310,7 +315,7 @@ impl Drop for Waiting {
     }
 }
 
-/// A protocol that was taken out to be called, and goes back when that has returned or panicked.
+/// A protocol taken out for a call; put back when the call returns or panics.
 struct Called<'a> {
     cell: &'a ProcessCell,
     protocol: Option<Contained<Box<dyn ProcessProtocol>>>,
@@ -327,19 +332,19 @@ impl Drop for Called<'_> {
 }
 
 impl Process {
-    /// The program at the other end of a connection that was made by
+    /// The program at the other end of a connection made by
     /// [`connect_process`](Reactor::connect_process) or the endpoint `process:`. It may outlive the
     /// connection for a while.
     pub fn of(transport: &Transport) -> Option<Process> {
         transport.program::<Tether>().map(|tether| tether.process().clone())
     }
 
-    /// Its process number; none once it has exited, when the number may be another's.
+    /// The process ID; `None` once the process has exited, because the number may be reused.
     pub fn pid(&self) -> Option<u32> {
         self.cell.end.borrow().is_none().then(|| self.cell.handle.pid())
     }
 
-    /// How it has ended, once it has exited.
+    /// How the process ended, once it has exited.
     pub fn end(&self) -> Option<ProcessEnd> {
         self.cell.end.borrow().clone()
     }
@@ -349,7 +354,7 @@ impl Process {
         &self.cell.reactor
     }
 
-    /// Fires when it has exited and all its pipes are closed, after `process_ended`.
+    /// Fires after `process_ended`, when the process has exited and all its pipes are closed.
     pub fn ended(&self) -> Deferred<ProcessEnd> {
         match self.end() {
             Some(end) if self.cell.has_ended.get() => Deferred::succeed(end),
@@ -365,25 +370,25 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`SignalError`]: it has exited, no signal has this name, or the system refuses.
+    /// [`SignalError`]: the process has exited, no signal has this name, or the system refuses.
     pub fn signal_process(&self, signal: impl IntoSignal) -> Result<(), SignalError> {
         let signal = signal.into_signal()?;
-        // Its number stays its own until it is reaped, which `exited` follows.
+        // The number can't be reused before the process is reaped, right before `exited`.
         match self.pid() {
             Some(_) => Ok(self.cell.handle.signal(signal)?),
             None => Err(SignalError::ExitedAlready),
         }
     }
 
-    /// Sends a signal to it and to all of its process group: its children and theirs, except for those
-    /// that have left the group. It must lead the group, which it does when the command says
-    /// [`process_group(0)`](Command::process_group), [`new_session`](Command::new_session) or
+    /// Sends a signal to the process and all other members of its group: its descendants, except
+    /// those that have left the group. The process must lead the group, which the command arranges
+    /// by [`process_group(0)`](Command::process_group), [`new_session`](Command::new_session) or
     /// [`terminal`](Command::terminal). Like `os.killpg` in Twisted programs.
     ///
     /// # Errors
     ///
-    /// As [`signal_process`](Self::signal_process), and [`SignalError::NoGroup`]. Once it has exited,
-    /// its group's number may be another's.
+    /// As [`signal_process`](Self::signal_process), and [`SignalError::NoGroup`]. Fails once the
+    /// process has exited, because the number of its group may be reused.
     pub fn signal_group(&self, signal: impl IntoSignal) -> Result<(), SignalError> {
         let signal = signal.into_signal()?;
         match self.pid() {
@@ -393,8 +398,8 @@ impl Process {
         }
     }
 
-    /// Asks it to end by SIGTERM, and kills it by SIGKILL if it has not exited after `grace`. The time of
-    /// the last call counts.
+    /// Sends SIGTERM, and SIGKILL if the process has not exited after `grace`. A later call
+    /// replaces the deadline of an earlier one.
     ///
     /// # Errors
     ///
@@ -405,8 +410,8 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it and all of its group to end by SIGTERM, and kills those that are left when it has exited,
-    /// or after `grace`: none of them stays.
+    /// Sends SIGTERM to the process and its group, and SIGKILL to all remaining members when the
+    /// process has exited, or after `grace`.
     ///
     /// # Errors
     ///
@@ -425,14 +430,14 @@ impl Process {
     ) {
         let process = self.clone();
         self.set_next_step(grace, move || {
-            // It may have exited, and its end be in this turn's events.
+            // The process may have exited, with the event still pending in this turn.
             if let Err(error) = kill(&process) {
                 tracing::debug!(%error, "a process was not killed");
             }
         });
     }
 
-    /// Plans the next step towards its end, in place of the one that was planned before.
+    /// Schedules the next step of a termination, replacing the one scheduled before.
     fn set_next_step(&self, after: Duration, step: impl FnOnce() + 'static) {
         let step = self.cell.reactor.call_later(after, step);
         if let Some(before) = self.cell.next_step.replace(Some(step)) {
@@ -440,7 +445,8 @@ impl Process {
         }
     }
 
-    /// It has exited and is not reaped yet, so that the number of its group is still its own.
+    /// Kills the remaining members of the group. Called when the process has exited but is not
+    /// reaped, so the number of its group is still valid.
     fn end_group(&self) {
         if self.cell.ends_group.take()
             && let Err(error) = self.cell.handle.signal_group(ProcessSignal::KILL)
@@ -449,11 +455,11 @@ impl Process {
         }
     }
 
-    /// Sets the size of its terminal's window, which programs in it hear of by SIGWINCH.
+    /// Sets the size of the terminal's window. Its programs are notified by SIGWINCH.
     ///
     /// # Errors
     ///
-    /// When it has no terminal, or no longer.
+    /// If the process has no terminal, or no longer has one.
     pub fn set_window_size(&self, size: WindowSize) -> io::Result<()> {
         match &*self.cell.terminal.borrow() {
             Some(terminal) => set_window_size(terminal.as_fd(), size),
@@ -470,7 +476,7 @@ impl Process {
         }
     }
 
-    /// All pipes are connected, except for those that could not be.
+    /// All pipes are connected, except the `failed` ones.
     fn begin(&self, failed: Vec<i32>) {
         contain("connection_made of a process", || {
             self.call(|protocol| protocol.connection_made(self));
@@ -501,12 +507,12 @@ impl Process {
                 *self.cell.watch.borrow_mut() = Some(watch);
             }
             Ok(_) => {}
-            // The callback was dropped, and has said so.
+            // The dropped callback has already reported it.
             Err(error) => log_error!(%error, "the end of a process can't be noticed"),
         }
     }
 
-    /// Waits for the end of one that is not the system's.
+    /// Waits for a process of another world to end.
     fn wait(&self, child: Rc<dyn WorldProcess>) {
         let waiting = Waiting { process: self.clone(), child };
         let ended = async move {
@@ -517,7 +523,7 @@ impl Process {
         self.cell.reactor.spawn_named("the end of a process", ended).detach();
     }
 
-    /// It has exited, or will not be waited for any more.
+    /// The process has exited, or is no longer watched.
     fn exited(&self, end: ProcessEnd) {
         if self.cell.end.borrow().is_some() {
             return;
@@ -531,14 +537,14 @@ impl Process {
             step.cancel();
         }
         if self.cell.is_joined {
-            // Nobody reads its input any more.
+            // Its input has no reader any more.
             self.close_child_fd(0);
         }
         contain("process_exited", || self.call(|protocol| protocol.process_exited(self, &end)));
         self.check_end();
     }
 
-    /// Whether all is over.
+    /// Finishes once the process has exited and all its pipes are closed.
     fn check_end(&self) {
         let is_open = |pipe: &PipeState| !matches!(pipe, PipeState::Closed);
         let Some(end) = self.end() else { return };
@@ -558,7 +564,7 @@ impl Process {
     }
 }
 
-/// What names a signal: a number, a name, or a [`ProcessSignal`].
+/// A signal's number or name, or a [`ProcessSignal`].
 pub trait IntoSignal {
     /// The signal.
     ///

@@ -1,4 +1,4 @@
-//! A program run to its end: [`Reactor::process_output`]. Twisted's `getProcessOutputAndValue`.
+//! Runs a program to its end: [`Reactor::process_output`]. Twisted's `getProcessOutputAndValue`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,26 +7,26 @@ use super::{Command, Process, ProcessEnd, ProcessProtocol, ProcessSignal};
 use crate::defer::{Cancelled, Deferred, Failure, Resolver};
 use crate::reactor::Reactor;
 
-/// What a program wrote, and how it ended.
+/// The output of a program, and how it ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProcessOutput {
-    /// How it ended.
+    /// How the program ended.
     pub end: ProcessEnd,
-    /// What it wrote to its standard output.
+    /// The standard output.
     pub stdout: Vec<u8>,
-    /// What it wrote to its standard error. With `command.descriptor(2, ChildFd::SameAs(1))` it is in
-    /// `stdout`, in its order.
+    /// The standard error. With `command.descriptor(2, ChildFd::SameAs(1))` it is part of `stdout`,
+    /// in the order of the writes.
     pub stderr: Vec<u8>,
 }
 
-/// What a program reads, and how much it may write: for [`Reactor::process_output_with`].
+/// A program's input and the limit of its output, for [`Reactor::process_output_with`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OutputOptions {
-    /// Its standard input, which then ends.
+    /// The standard input, closed after these bytes.
     pub input: Vec<u8>,
-    /// Most bytes of output, both streams together: 16 MiB unless set.
+    /// Maximum bytes of output, both streams together: 16 MiB unless set.
     pub limit: usize,
 }
 
@@ -44,7 +44,7 @@ impl OutputOptions {
         self
     }
 
-    /// Sets the limit, bytes.
+    /// Sets the limit, in bytes.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
@@ -52,23 +52,23 @@ impl OutputOptions {
     }
 }
 
-/// A program wrote more than was allowed, and was killed.
+/// A program exceeded its output limit, and was killed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{command} wrote more than {limit} bytes, and was killed")]
 pub struct OutputTooLong {
-    /// As a shell would read it.
+    /// The command, in shell syntax.
     pub command: String,
-    /// The limit, bytes.
+    /// The limit, in bytes.
     pub limit: usize,
 }
 
 impl Reactor {
-    /// Runs a program to its end, with an empty standard input, and gives what it wrote. An exit code
-    /// other than 0 is no failure here: look at [`ProcessOutput::end`].
+    /// Runs a program to its end, with an empty standard input, and collects its output. An exit
+    /// code other than 0 is not a failure here: check [`ProcessOutput::end`].
     ///
-    /// The Deferred fails with [`SpawnError`](super::SpawnError) or [`OutputTooLong`]. Cancelling it, as a
-    /// timeout does, kills the program and closes its pipes. Only on Unix. Twisted's `getProcessOutput`,
-    /// `getProcessValue` and `getProcessOutputAndValue`.
+    /// The Deferred fails with [`SpawnError`](super::SpawnError) or [`OutputTooLong`]. Cancelling
+    /// it, as a timeout does, kills the program and closes its pipes. Only on Unix. Twisted's
+    /// `getProcessOutput`, `getProcessValue` and `getProcessOutputAndValue`.
     ///
     /// ```
     /// use couplet::process::Command;
@@ -136,8 +136,8 @@ fn fail(waiting: &Waiting, error: impl Into<Failure>) {
     }
 }
 
-/// Kills a process whose output is not wanted any more. Its children may hold its pipes, and never read
-/// what is still to be written, so these are closed without it.
+/// Kills a process whose output is no longer wanted. Its children may hold its pipes and never read
+/// the unsent input, so the pipes are closed without flushing.
 fn give_up(process: &Process) {
     if let Err(error) = process.signal_process(ProcessSignal::KILL) {
         tracing::debug!(%error, "a process was not killed");

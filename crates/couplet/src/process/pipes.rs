@@ -1,4 +1,5 @@
-//! The pipes of a child: each is a connection, whose protocol passes its bytes to the child's.
+//! The pipes of a child. Each is a connection, whose protocol passes its bytes to the child's
+//! protocol.
 
 use super::{NotWritable, Process};
 use crate::error::{By, Reason};
@@ -10,10 +11,10 @@ use crate::transport::Transport;
 type Early = Box<dyn FnOnce(&Transport)>;
 
 pub(super) enum PipeState {
-    /// Law 9: what the user asks for until the next turn.
+    /// Law 9: the user's requests until the next turn.
     Opening(Vec<Early>),
     Open(Transport),
-    /// Could not be connected: is lost as soon as the others are.
+    /// Could not be connected; reported as lost once the other pipes are settled.
     Failed,
     Closed,
 }
@@ -29,7 +30,7 @@ impl ChildPipe {
         ChildPipe { process, number }
     }
 
-    /// It is the standard input too.
+    /// Whether the pipe is the standard input too.
     fn is_joined(&self) -> bool {
         self.number == 1 && self.process.cell.is_joined
     }
@@ -52,7 +53,7 @@ impl Protocol for ChildPipe {
 
     fn read_closed(&mut self, transport: &Transport) {
         if self.is_joined() && self.process.has_pipe(0) {
-            // Its input may still be written.
+            // Its input is still writable.
             self.process.pipe_lost(self.number, &Reason::Done(By::Peer));
         } else {
             transport.lose_connection();
@@ -70,18 +71,18 @@ impl Protocol for ChildPipe {
 }
 
 impl Process {
-    /// Writes to its standard input, or its terminal. Where that is closed it is dropped.
+    /// Writes to the child's standard input or terminal. If that is closed, the data is dropped.
     pub fn write(&self, data: impl AsRef<[u8]>) {
         if let Err(error) = self.write_to_child(0, data) {
             tracing::debug!(%error, "dropped what was written to a process");
         }
     }
 
-    /// Writes to one of its descriptors. Twisted's `writeToChild`.
+    /// Writes to a descriptor of the child. Twisted's `writeToChild`.
     ///
     /// # Errors
     ///
-    /// [`NotWritable`] when it is no pipe of ours, or is closed.
+    /// [`NotWritable`] if the descriptor is not a pipe of ours, or is closed.
     pub fn write_to_child(&self, child_fd: i32, data: impl AsRef<[u8]>) -> Result<(), NotWritable> {
         let data = data.as_ref();
         match self.pipe(child_fd) {
@@ -97,8 +98,8 @@ impl Process {
         }
     }
 
-    /// The connection at one of its descriptors, until that is lost: for its flow control, its limits and
-    /// its close. None before `connection_made`. A terminal is at 0 and 1.
+    /// The connection at a descriptor of the child, until it is lost: for flow control, limits and
+    /// closing. `None` before `connection_made`. A terminal is at both 0 and 1.
     pub fn pipe(&self, child_fd: i32) -> Option<Transport> {
         match self.cell.pipes.borrow().get(&self.number_of(child_fd)) {
             Some(PipeState::Open(transport)) => Some(transport.clone()),
@@ -106,8 +107,8 @@ impl Process {
         }
     }
 
-    /// Closes the pipe at one of its descriptors, once everything is written. Doing so again is harmless.
-    /// Twisted's `closeChildFD`.
+    /// Closes the pipe at a descriptor of the child once everything is written. Closing it again is
+    /// harmless. Twisted's `closeChildFD`.
     pub fn close_child_fd(&self, child_fd: i32) {
         let close = match self.cell.is_joined && child_fd == 0 {
             true => Transport::lose_write_connection,
@@ -121,32 +122,33 @@ impl Process {
         }
     }
 
-    /// Closes its standard input: it reads to the end of what was written. A terminal stays open.
+    /// Closes the child's standard input: the child reads all written bytes, then the end. A
+    /// terminal stays open.
     pub fn close_stdin(&self) {
         if self.cell.terminal.borrow().is_none() {
             self.close_child_fd(0);
         }
     }
 
-    /// Closes its standard output.
+    /// Closes the child's standard output.
     pub fn close_stdout(&self) {
         self.close_child_fd(1);
     }
 
-    /// Closes its standard error.
+    /// Closes the child's standard error.
     pub fn close_stderr(&self) {
         self.close_child_fd(2);
     }
 
-    /// Closes all its pipes, once everything is written. The process itself is not ended by this; a
-    /// terminal that is closed hangs up on it.
+    /// Closes all the child's pipes once everything is written. The child itself keeps running, but
+    /// closing a terminal hangs up on it.
     pub fn lose_connection(&self) {
         let numbers: Vec<i32> = self.cell.pipes.borrow().keys().copied().collect();
         numbers.into_iter().for_each(|number| self.close_child_fd(number));
     }
 
-    /// Closes all its pipes immediately; what is still to be written is dropped. The process itself is not
-    /// ended by this.
+    /// Closes all the child's pipes immediately and drops unwritten data. The child itself keeps
+    /// running.
     pub fn abort_connection(&self) {
         let numbers: Vec<i32> = self.cell.pipes.borrow().keys().copied().collect();
         for number in numbers {
@@ -159,13 +161,14 @@ impl Process {
         }
     }
 
-    /// A terminal is one connection.
+    /// The pipe's number: both directions of a terminal are at 1.
     fn number_of(&self, child_fd: i32) -> i32 {
         let is_terminal = self.cell.terminal.borrow().is_some();
         if is_terminal && child_fd == 0 { 1 } else { child_fd }
     }
 
-    /// Asks a pipe for something once it is connected; false if it is not about to be.
+    /// Records a request for a pipe that is still connecting; false if the pipe is in another
+    /// state.
     fn later(&self, child_fd: i32, f: impl FnOnce(&Transport) + 'static) -> bool {
         match self.cell.pipes.borrow_mut().get_mut(&self.number_of(child_fd)) {
             Some(PipeState::Opening(early)) => {
@@ -176,13 +179,14 @@ impl Process {
         }
     }
 
-    /// There is a pipe of this number that was not lost.
+    /// Whether the child has a pipe with this number that is not lost.
     fn has_pipe(&self, number: i32) -> bool {
         let pipes = self.cell.pipes.borrow();
         !matches!(pipes.get(&number), None | Some(PipeState::Closed))
     }
 
-    /// A pipe is connected, or can't be.
+    /// Records that a pipe is connected or failed to connect, and calls `begin` once all are
+    /// settled.
     pub(super) fn settled(&self, number: i32, made: Option<Transport>) {
         if number == 1 && self.cell.is_joined {
             self.settle(0, made.clone());
@@ -209,7 +213,7 @@ impl Process {
     pub(super) fn pipe_lost(&self, number: i32, reason: &Reason) {
         self.cell.pipes.borrow_mut().insert(number, PipeState::Closed);
         if number == 1 {
-            // With this the terminal hangs up.
+            // Closing our last descriptor of the terminal makes it hang up.
             drop(self.cell.terminal.take());
         }
         contain("child_connection_lost", || {

@@ -1,4 +1,5 @@
-//! A program as the other end of a connection: [`Reactor::connect_process`]. Twisted's `ProcessEndpoint`.
+//! A program as the peer of a connection: [`Reactor::connect_process`]. Twisted's
+//! `ProcessEndpoint`.
 
 use std::io;
 
@@ -11,14 +12,16 @@ use crate::reactor::Reactor;
 use crate::transport::Connection;
 
 impl Reactor {
-    /// Starts a program and connects to its standard input and output: what it writes is received, what is
-    /// written it reads. Unless the command says otherwise its standard error is ours.
+    /// Starts a program and connects to its standard input and output: its output is received, and
+    /// written bytes are its input. Its standard error is ours, unless the command redirects it.
     ///
-    /// `lose_write_connection` closes its input, and its output's end is `read_closed`. The program and the
-    /// connection end together: see [`WhenLost`]. [`Process::of`](super::Process::of) is the program.
+    /// `lose_write_connection` closes its input; the end of its output is `read_closed`. The
+    /// program and the connection end together: see [`WhenLost`].
+    /// [`Process::of`](super::Process::of) returns the program.
     ///
-    /// The Deferred fires with the connection after `connection_made`. It fails with [`SpawnError`].
-    /// Only on Unix. As an endpoint: `process:COMMAND`. Twisted's `ProcessEndpoint`.
+    /// The Deferred fires with the connection after `connection_made`, and fails with
+    /// [`SpawnError`]. Only on Unix. As an endpoint: `process:COMMAND`. Twisted's
+    /// `ProcessEndpoint`.
     ///
     /// ```
     /// use couplet::process::Command;
@@ -52,8 +55,8 @@ impl Reactor {
         self.connect_process_with(command, WhenLost::default(), factory)
     }
 
-    /// [`connect_process`](Self::connect_process), and what becomes of the program when the connection is
-    /// lost.
+    /// Like [`connect_process`](Self::connect_process), with the fate of the program when the
+    /// connection is lost.
     ///
     /// ```
     /// use std::time::Duration;

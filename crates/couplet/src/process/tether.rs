@@ -1,8 +1,8 @@
-//! A program and its connection, which end together: see [`WhenLost`].
+//! Ends a program and its connection together: see [`WhenLost`].
 //!
-//! The connection is over: the program reads the end of its input; then comes SIGTERM, and after the grace
-//! SIGKILL, for its whole process group. The program has exited: its connection ends with what it has
-//! written.
+//! When the connection is lost, the program reads the end of its input; then its whole process
+//! group gets SIGTERM, and after the grace period SIGKILL. When the program exits, its connection
+//! ends after the program's remaining output.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
@@ -14,27 +14,28 @@ use crate::error::Reason;
 use crate::reactor::{Dependent, DependentId};
 use crate::transport::Transport;
 
-/// The time after which a program is killed, unless set otherwise.
+/// The time before a program is killed, unless set otherwise.
 const GRACE: Duration = Duration::from_secs(5);
-/// The end of a run waits so long for a program that was killed: the system may be slow to end it.
+/// How long the end of a run waits for a killed program, which the system may be slow to end.
 const KILLED: Duration = Duration::from_secs(1);
 
 /// The fate of a program whose connection is lost.
 ///
-/// A program that has exited ends its connection in either case, once everything that it has written is
-/// received, even if programs that it has started have its output.
+/// In both cases, a program that exits ends its connection once all its output is received, even if
+/// programs that it started still hold the output open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenLost {
-    /// It ends, and so does its process group, which it leads. A connection that was closed leaves it this
-    /// time to read the end of its input and to exit; then, or immediately if the connection was aborted
-    /// or broke off, comes SIGTERM; and after the same time again SIGKILL. Those of its group that are left
-    /// when it has exited are killed.
+    /// The program and its process group, which it leads, are terminated. After a close, the
+    /// program has this duration to read the end of its input and to exit. Then, or immediately if
+    /// the connection was aborted or broke, it gets SIGTERM, and after the same duration again
+    /// SIGKILL. Members of its group that remain when it has exited are killed.
     ///
-    /// The end of a run waits for it. If the program of this loop dies, it is killed (on Linux). Since it is
-    /// in a group of its own, it can't read from the terminal that we run in, such as a password.
+    /// The end of a run waits for the program. If the process of this loop dies, the program is
+    /// killed (on Linux). Since it is in its own process group, it can't read from our controlling
+    /// terminal, for a password for example.
     End(Duration),
-    /// It runs until it exits, longer than the run if need be.
+    /// The program runs until it exits, even beyond the end of the run.
     Keep,
 }
 
@@ -50,7 +51,7 @@ pub(super) struct Tether {
     process: Process,
     when_lost: WhenLost,
     stream: RefCell<Stream>,
-    /// Among the programs that the end of the run waits for.
+    /// The tether's entry among the programs that the end of the run waits for.
     id: Cell<Option<DependentId>>,
 }
 
@@ -77,7 +78,7 @@ impl Tether {
         &self.process
     }
 
-    /// Its connection is made.
+    /// Records that the connection is made.
     pub(super) fn connected(&self, transport: &Transport) {
         if let stream @ Stream::Opening = &mut *self.stream.borrow_mut() {
             *stream = Stream::Open(transport.clone());
@@ -93,7 +94,8 @@ impl Tether {
         self.end_stream();
     }
 
-    /// Ends the connection once its output is received. Input that the program has not read is lost.
+    /// Ends the connection once the program's output is received. Input that the program has not
+    /// read is lost.
     fn end_stream(&self) {
         if let Stream::Open(transport) = &*self.stream.borrow() {
             transport.lose_write_connection();
@@ -101,7 +103,7 @@ impl Tether {
         }
     }
 
-    /// To the whole group, if it leads one.
+    /// Sends a signal to the whole group, if the program leads one.
     fn signal(&self, signal: ProcessSignal) {
         let sent = match self.process.cell.leads_group {
             true => self.process.signal_group(signal),
@@ -112,13 +114,13 @@ impl Tether {
         }
     }
 
-    /// Does this after a while, if the program has not exited by then.
+    /// Runs `step` after a delay, unless the program has exited by then.
     fn then(self: Rc<Self>, after: Duration, step: impl FnOnce(Rc<Tether>) + 'static) {
         let process = self.process.clone();
         process.set_next_step(after, move || step(self));
     }
 
-    /// Asks it to end, and kills it after the grace.
+    /// Sends SIGTERM, and SIGKILL after the grace period.
     fn ask(self: Rc<Self>, grace: Duration) {
         self.signal(ProcessSignal::TERM);
         self.then(grace, |tether| {
@@ -131,7 +133,7 @@ impl Tether {
         });
     }
 
-    /// The end of the run waits for it no longer.
+    /// Stops the end of the run from waiting for the program.
     fn forget(&self) {
         if let Some(id) = self.id.take() {
             self.process.reactor().remove_dependent(id);
@@ -158,7 +160,7 @@ impl Dependent for Tether {
     }
 }
 
-/// Ends the connection of a program that has exited.
+/// Ends the connection when its program exits.
 #[derive(Clone, Default)]
 pub(super) struct Exits(Rc<OnceCell<Weak<Tether>>>);
 
