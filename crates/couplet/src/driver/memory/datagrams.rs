@@ -1,5 +1,5 @@
-//! Datagrams in memory. The network loses none, unless a queue is full; in the completion manner they
-//! arrive some turns later, and a call sends a few of them.
+//! Datagrams in memory. The network loses none, unless a queue is full. In the completion manner
+//! they arrive some turns later, and one call sends a few.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -11,9 +11,9 @@ use crate::address::{Address, UnixAddress};
 use crate::driver::datagrams::{DatagramQueue, DatagramsSent, Group};
 use crate::driver::{Bound, Datagram, DatagramOption, DatagramOptions, Event, Key};
 
-/// Datagrams that a socket queues; further ones are lost, as in a real system.
+/// Datagrams that a socket queues; further ones are lost, as in real systems.
 const HELD: usize = 256;
-/// Most datagrams of one port between two waits.
+/// Maximum datagrams of one port between two waits.
 const BATCH: usize = 64;
 
 /// The sockets of a network.
@@ -32,13 +32,13 @@ struct Socket {
     refused: bool,
 }
 
-/// A datagram that has arrived, or is about to.
+/// A datagram that has arrived or is in flight.
 pub(super) struct Packet {
     from: Address,
     to: Option<IpAddr>,
     pub(super) bytes: Vec<u8>,
     cut: bool,
-    /// Turns until it is there.
+    /// Turns until it arrives.
     turns: u32,
 }
 
@@ -60,7 +60,7 @@ impl Drop for Opened {
 pub(super) struct Port {
     opened: Opened,
     pub(super) receiving: bool,
-    /// Turns until there is room again.
+    /// Turns until the socket accepts datagrams again.
     blocked: Option<u32>,
 }
 
@@ -151,7 +151,7 @@ impl Socket {
             })
     }
 
-    /// The address that what it sends comes from.
+    /// The source address of its datagrams to `to`.
     fn source(&self, to: &Address, from: Option<IpAddr>) -> Address {
         match (&self.address, to.ip()) {
             (Address::Unix(name), _) => name.clone().into(),
@@ -169,7 +169,7 @@ impl Socket {
 }
 
 impl Net {
-    /// Sends a datagram of this socket.
+    /// Sends a datagram from this socket.
     fn send_datagram(
         &mut self,
         id: u32,
@@ -211,7 +211,7 @@ impl Memory {
         Port { opened, receiving: true, blocked: None }
     }
 
-    /// The notices of a port, and whether something of it is in flight.
+    /// Queues the notices of a port.
     pub(super) fn poll_datagrams(
         net: &mut Net,
         key: Key,
@@ -243,7 +243,7 @@ impl Memory {
         port.blocked.is_some() || net.datagrams.open.get(&port.opened.id).is_some_and(arrives)
     }
 
-    /// Takes the next datagram of a port, whose share of this turn has `left` more.
+    /// Takes the next datagram of a port, which may deliver `left` more in this turn.
     pub(super) fn take_datagram(&mut self, key: Key, left: usize) -> Option<Event> {
         let Some(super::Kind::Datagrams(port)) = self.slots.get_mut(key) else { return None };
         let mut net = self.network.net.borrow_mut();

@@ -1,10 +1,10 @@
 //! A driver for tests, with an in-memory network and virtual time.
 //!
-//! It has two manners, so code that runs on both runs on any driver. *Readiness* behaves like
-//! epoll: it reports what is readable, and sends what fits immediately. *Completion* behaves like
-//! io_uring: it takes the outbox and sends the taken bytes in random (seeded) portions over several
-//! turns; received bytes (or the end of the stream) may be in flight when reading is paused, and
-//! are then held; a closed slot is not reused until its operations have completed.
+//! It has two manners, so that code that runs on both runs on any driver. *Readiness* behaves like
+//! epoll: it reports readable streams, and sends bytes that fit immediately. *Completion* behaves
+//! like io_uring: it takes the outbox and sends the taken bytes in random (seeded) portions over
+//! several turns; received bytes (or the end of the stream) may be in flight when reading is
+//! paused, and are then held; a closed slot is not reused until its operations have completed.
 //!
 //! Both panic, and so fail the test, when a key is used after its close. Lent bytes are overwritten
 //! when the loan ends.
@@ -39,19 +39,19 @@ pub use network::{Cut, Network, Wire};
 use network::{EndId, Opened};
 use stream::Stream;
 
-/// Which kind of system interface a [`Memory`] driver imitates.
+/// The kind of system interface that a [`Memory`] driver imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Manner {
-    /// Like epoll: reports what is ready; reads and writes happen on demand.
+    /// Like epoll: reports readiness; reads and writes happen on demand.
     Readiness,
     /// Like io_uring: operations are in flight and complete later.
     Completion,
 }
 
-/// Most bytes in one `Received`.
+/// Maximum bytes in one `Received`.
 const READ_BUFFER: usize = 256 * 1024;
-/// Most bytes that the completion manner takes from an outbox at once.
+/// Maximum bytes that the completion manner takes from an outbox in one call.
 const TAKE: usize = 256 * 1024;
 
 /// The driver. See the [module](self).
@@ -61,10 +61,10 @@ pub struct Memory {
     slots: Slots<Kind>,
     /// Closed slots, each with the number of turns until its operations complete.
     retired: Vec<(u32, u32)>,
-    /// To report in this turn.
+    /// Notices to report in this turn.
     events: VecDeque<Notice>,
     lent: Vec<u8>,
-    /// The datagram that is lent.
+    /// The lent datagram.
     datagram: Option<Packet>,
     woken: Arc<Flag>,
     lookups: Vec<(Duration, Ticket, Result<Vec<IpAddr>, io::ErrorKind>)>,
@@ -76,7 +76,7 @@ enum Notice {
     Connect(Key),
     Read(Key),
     Sent(Key, usize),
-    /// Datagrams of a port, at most so many.
+    /// Datagrams of a port, at most this many.
     Datagram(Key, usize),
     Refused(Key),
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
@@ -100,7 +100,7 @@ impl Wake for Flag {
 }
 
 impl Memory {
-    /// A driver, and the handle on its network. The same seed makes the same choices.
+    /// Returns a driver and the handle to its network. Equal seeds make equal choices.
     pub fn new(manner: Manner, seed: u64) -> (Memory, Network) {
         let network = Network::new(seed);
         let driver = Memory {
@@ -149,7 +149,7 @@ impl Memory {
         });
     }
 
-    /// Queues a notice for every slot that has something to report.
+    /// Queues a notice for every slot with something to report.
     fn poll(&mut self) {
         self.free_retired_slots();
         for key in self.slots.keys() {
@@ -193,7 +193,7 @@ impl Memory {
         }
     }
 
-    /// Whether an operation is in flight that completes after some turns, with no outside help.
+    /// Whether an operation is in flight that will complete after some turns without outside help.
     fn has_in_flight(&self) -> bool {
         let receiving = |stream: &Stream| stream.receiving && stream.received.is_some();
         let in_flight = |kind: &Kind| match kind {
@@ -237,7 +237,7 @@ impl Memory {
         }
     }
 
-    /// Reads from a connection: bytes into `lent`, or its end.
+    /// Reads from a connection: puts bytes into `lent`, or reports its end.
     fn read(&mut self, key: Key) -> Option<Event> {
         let network = self.network.clone();
         let manner = self.manner;
@@ -248,7 +248,8 @@ impl Memory {
         if let Some((bytes, 0)) = stream.received.take_if(|(_, turns)| *turns == 0) {
             let empty = bytes.is_empty();
             if !stream.receiving {
-                // The operation completed during a pause: held, and delivered first on resume.
+                // The operation completed during a pause: its bytes are held and delivered first on
+                // resume.
                 stream.received = Some((bytes, 0));
             } else if empty {
                 return stream.end_of_stream(&mut net, key);
@@ -268,7 +269,7 @@ impl Memory {
             return Some(Event::Ended(key, Some(error.into())));
         }
         if manner == Manner::Completion {
-            // It completes in `is_readable`, and has not yet.
+            // The operation completes in `is_readable`, and has not completed yet.
             return None;
         }
         let bytes = stream.receive(&mut net);
@@ -295,7 +296,7 @@ impl Driver for Memory {
             return Ok(());
         }
         let lookup = self.lookups.iter().map(|(at, ..)| *at).min();
-        // A lookup that never ends gives no deadline.
+        // A lookup that never completes sets no deadline.
         let started = self.network.net.borrow().started;
         let lookup = lookup.and_then(|at| started.checked_add(at));
         let next = match (until, lookup) {
@@ -447,7 +448,8 @@ impl Commands for Memory {
         let completion = self.manner == Manner::Completion;
         self.commanded(key);
         let Some(kind) = self.slots.retire(key) else { return };
-        // One more than `free_retired_slots` counts, so no slot is reused in the turn of its close.
+        // One more than `free_retired_slots` counts, so that no slot is reused in the turn of its
+        // close.
         let turns = 1 + if completion { network.net.borrow_mut().below(3) as u32 } else { 0 };
         self.retired.push((key.slot, turns));
         match kind {
@@ -498,7 +500,7 @@ impl Commands for Memory {
         self.events.retain(|notice| !matches!(notice, Notice::Resolved(t, _) if *t == ticket));
     }
 
-    /// Runs the job right here: with virtual time there are no threads.
+    /// Runs the job immediately: with virtual time there are no threads.
     fn run_blocking(&mut self, ticket: Ticket, job: Job) {
         job();
         self.events.push_back(Notice::JobDone(ticket));

@@ -1,5 +1,5 @@
-//! The in-memory network: streams, listeners, names and the clock; and the [`Wire`], a far end held
-//! by a test.
+//! The in-memory network: streams, listeners, names and the clock; and [`Wire`], a far end held by
+//! a test.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -18,7 +18,7 @@ use crate::driver::{
     Bound, CloseMode, DatagramOptions, Key, ListenOptions, Signal, SocketOption, World,
 };
 
-/// Bytes that may be in flight in one direction, unless set.
+/// Maximum bytes in flight in one direction, unless set.
 const CAPACITY: usize = 64 * 1024;
 const FIRST_FOR_TESTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
@@ -49,7 +49,7 @@ pub(super) struct End {
     pub(super) incoming: Pipe,
     pub(super) error: Option<io::ErrorKind>,
     pub(super) closed: bool,
-    /// Whether its holder is reading; a test checks it from the other end.
+    /// Whether its holder is reading; tests check this from the other end.
     pub(super) receiving: bool,
     pub(super) options: Vec<SocketOption>,
 }
@@ -58,7 +58,7 @@ pub(super) struct Link {
     pub(super) ends: [End; 2],
     pub(super) capacity: usize,
     pub(super) addresses: [Address; 2],
-    /// The test has a [`Wire`], which may look at it after both ends are closed.
+    /// The test has a [`Wire`], which may be inspected after both ends are closed.
     watched: bool,
 }
 
@@ -71,11 +71,11 @@ pub(super) struct Listener {
 /// Why a wait failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standstill {
-    /// Nothing can ever happen.
+    /// No event can ever occur.
     Stalled,
     /// The next event lies beyond the clock's limit.
     TooLong,
-    /// Every turn has something to do, and the clock never advances.
+    /// Every turn has work, and the clock never advances.
     Circle,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Net {
     pub(super) started: Instant,
     pub(super) elapsed: Duration,
     pub(super) random: u64,
-    /// Law 9: the open ones, and those that the test watches.
+    /// Law 9: the open links, and those that the test watches.
     pub(super) links: BTreeMap<usize, Link>,
     next_link: usize,
     pub(super) listeners: BTreeMap<Address, Listener>,
@@ -104,16 +104,16 @@ pub(super) struct Net {
     pub(super) unreachable: BTreeSet<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
     files: FileLocks,
-    /// Connects that the test completes or fails; `None` where the network answers automatically.
+    /// Connects that the test completes or fails; `None` if the network answers automatically.
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
-    /// How long the clock may run.
+    /// The longest time that the clock may run.
     pub(super) longest: Duration,
-    /// How often the driver may wait without the clock advancing, and how often it has.
+    /// The maximum number of waits without the clock advancing, and the current count.
     most_waits: usize,
     waits: usize,
-    /// Why the last wait failed, if it did.
+    /// The reason for the failure of the last wait, if it failed.
     pub(super) standstill: Option<Standstill>,
-    /// Turns that had something to do.
+    /// The number of turns with work.
     pub(super) activity: u64,
     /// Slots in use in the driver.
     pub(super) slots_in_use: usize,
@@ -129,7 +129,7 @@ impl Net {
         z ^ (z >> 31)
     }
 
-    /// Counts a wait, which fails when there were too many without the clock advancing.
+    /// Counts a wait. Fails after too many waits without the clock advancing.
     pub(super) fn count_wait(&mut self) -> io::Result<()> {
         self.waits += 1;
         if self.waits > self.most_waits {
@@ -138,7 +138,7 @@ impl Net {
         Ok(())
     }
 
-    /// Notes why a wait fails, and makes its error.
+    /// Records why a wait fails, and returns the error.
     pub(super) fn fail_wait(&mut self, why: Standstill) -> io::Error {
         self.standstill = Some(why);
         match why {
@@ -204,7 +204,7 @@ impl Net {
         }
         this.closed = true;
         let unread = !this.incoming.bytes.is_empty();
-        // A UNIX socket has no other reset.
+        // UNIX sockets have no other reset.
         if unread || (mode == CloseMode::Reset && !self.is_unix(end)) {
             self.reset(end);
         } else if self.end(end).error.is_none() {
@@ -213,7 +213,7 @@ impl Net {
         self.forget(end.0);
     }
 
-    /// Drops a link that nobody can see any more.
+    /// Drops a link that can no longer be observed.
     fn forget(&mut self, link: usize) {
         let this = self.link(link);
         if !this.watched && this.ends.iter().all(|end| end.closed) {
@@ -225,8 +225,8 @@ impl Net {
         self.links[&link].addresses[1].unix().is_some()
     }
 
-    /// Half of the peer's unread bytes count as arrived and stay readable; the half still in flight
-    /// is destroyed. Nothing is in flight between UNIX sockets.
+    /// Resets the peer. Half of its unread bytes count as arrived and stay readable; the half in
+    /// flight is destroyed. Between UNIX sockets no bytes are in flight.
     pub(super) fn reset(&mut self, end: EndId) {
         let is_unix = self.is_unix(end);
         let peer = self.peer(end);
@@ -262,7 +262,7 @@ impl Net {
         self.new_link([from.into(), to])
     }
 
-    /// Begins a connect. While the test holds connects, it waits for the test.
+    /// Begins a connect. While connects are held, it waits for the test.
     pub(super) fn begin_connect(&mut self, key: Key, to: Address, from: Option<SocketAddr>) {
         if let Some(held) = &mut self.held {
             held.insert(key, HeldConnect { to, from, answer: None });
@@ -289,8 +289,8 @@ impl Net {
         }
     }
 
-    /// The addresses of a name, and how long the lookup takes. While the test holds connects, every
-    /// name resolves: each to its own address in the range that RFC 2544 reserves for tests.
+    /// The addresses of a name, and the duration of the lookup. While connects are held, every name
+    /// resolves, each to its own address in the range that RFC 2544 reserves for tests.
     pub(super) fn look_up(&mut self, name: &str) -> (Duration, Result<Vec<IpAddr>, io::ErrorKind>) {
         if self.held.is_some() && !self.names.contains_key(name) {
             let address = Ipv4Addr::from_bits(FIRST_FOR_TESTS.to_bits() + self.names.len() as u32);
@@ -324,8 +324,8 @@ impl Net {
         self.listeners.keys().find(|address| serves(address)).cloned()
     }
 
-    /// Connects to `to`, and returns the client's end if the listener's queue has room; `None`
-    /// where the answer must wait.
+    /// Connects to `to`, and returns the client's end if the listener's queue has space. `None` if
+    /// the answer must wait.
     pub(super) fn dial(
         &mut self,
         to: &Address,
@@ -350,7 +350,7 @@ impl Net {
     }
 }
 
-/// The test's handle on the network: its far ends, its names, its clock. Cheap to clone.
+/// The test's handle to the network: its far ends, names and clock. Cheap to clone.
 #[derive(Clone)]
 pub struct Network {
     pub(super) net: Rc<RefCell<Net>>,
@@ -394,12 +394,12 @@ impl Network {
         self.net.borrow_mut().cut = cut;
     }
 
-    /// Sets how many bytes may be in flight in one direction, for connections made from now on.
+    /// Sets the maximum bytes in flight in one direction, for connections made from now on.
     pub fn set_capacity(&self, bytes: usize) {
         self.net.borrow_mut().capacity = bytes.max(1);
     }
 
-    /// Sets the addresses of a name, and how long its lookup takes.
+    /// Sets the addresses of a name, and the duration of its lookup.
     pub fn set_name(
         &self,
         name: &str,
@@ -414,7 +414,7 @@ impl Network {
         self.net.borrow_mut().silent.insert(address.into());
     }
 
-    /// Makes connects to this host fail immediately: there is no route.
+    /// Makes connects to this host fail immediately, as without a route.
     pub fn set_unreachable(&self, host: IpAddr) {
         self.net.borrow_mut().unreachable.insert(host);
     }
@@ -429,13 +429,13 @@ impl Network {
         self.net.borrow().elapsed
     }
 
-    /// Ports, connections and connect attempts that the driver holds, including closed ones whose
-    /// operations have not completed. 0 when everything is over.
+    /// The number of ports, connections and connect attempts that the driver holds, including
+    /// closed ones whose operations have not completed. 0 once everything has ended.
     pub fn slots_in_use(&self) -> usize {
         self.net.borrow().slots_in_use
     }
 
-    /// The number of turns in which the driver had something to do.
+    /// The number of turns in which the driver had work.
     pub(crate) fn activity(&self) -> u64 {
         self.net.borrow().activity
     }
@@ -453,7 +453,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` where nothing listens, `WouldBlock` where the queue is full.
+    /// `ConnectionRefused` without a listener, `WouldBlock` if the listener's queue is full.
     pub fn connect(&self, to: impl Into<Address>) -> io::Result<Wire> {
         let end = self.net.borrow_mut().dial(&to.into(), None)?;
         match end {
@@ -466,7 +466,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// `AddrInUse` where something listens already.
+    /// `AddrInUse` if the address already has a listener.
     pub fn listen(&self, address: impl Into<Address>, backlog: u32) -> io::Result<Address> {
         self.open(address.into(), &ListenOptions::default().backlog(backlog))
     }
@@ -489,12 +489,12 @@ impl Network {
         (net.longest, net.most_waits, net.waits) = (longest, most_waits, 0);
     }
 
-    /// Why the last wait failed, if it did.
+    /// The reason for the failure of the last wait, if it failed.
     pub(crate) fn take_standstill(&self) -> Option<Standstill> {
         self.net.borrow_mut().standstill.take()
     }
 
-    /// From now on connects of the loop wait for the test, and every name resolves.
+    /// From now on, connects of the loop wait for the test, and every name resolves.
     pub(crate) fn hold_connects(&self) {
         self.net.borrow_mut().held.get_or_insert_default();
     }
@@ -520,7 +520,7 @@ impl Network {
         Some(self.wire((link, 1)))
     }
 
-    /// Fails a held connect. False when it no longer waits.
+    /// Fails a held connect. False if it is no longer held.
     pub(crate) fn fail(&self, key: Key, error: io::Error) -> bool {
         if !self.is_held(key) {
             return false;
@@ -590,8 +590,8 @@ impl World for Network {
     }
 }
 
-/// A port of the loop, served or not. Dropping it closes it, and resets the connections in its
-/// queue.
+/// A port of the loop, served or not. Dropping it closes the port, and resets the connections in
+/// its queue.
 pub(super) struct Opened {
     network: Network,
     pub(super) address: Address,
@@ -608,8 +608,8 @@ impl Drop for Opened {
     }
 }
 
-/// The far end of a connection, held by a test: push bytes in, take bytes out, and check what the
-/// loop did to its own end.
+/// The far end of a connection, held by a test: push bytes in, take bytes out, and check the state
+/// of the loop's end.
 ///
 /// Dropping it closes nothing.
 pub struct Wire {
@@ -626,7 +626,7 @@ impl Wire {
     ///
     /// # Panics
     ///
-    /// When the connection was reset.
+    /// If the connection was reset.
     pub fn push(&self, data: &[u8]) -> usize {
         self.try_push(data).expect("the connection was reset")
     }
@@ -635,7 +635,7 @@ impl Wire {
     ///
     /// # Errors
     ///
-    /// `ConnectionReset` when the connection was reset.
+    /// `ConnectionReset` if the connection was reset.
     pub fn try_push(&self, data: &[u8]) -> io::Result<usize> {
         self.net().send(self.end, data)
     }
@@ -653,12 +653,12 @@ impl Wire {
         bytes.drain(..n).collect()
     }
 
-    /// The number of bytes that have arrived and were not taken.
+    /// The number of bytes that have arrived and are not taken.
     pub fn waiting(&self) -> usize {
         self.net().end(self.end).incoming.bytes.len()
     }
 
-    /// The number of bytes that were pushed and not yet received.
+    /// The number of bytes that were pushed and are not received.
     pub fn unreceived(&self) -> usize {
         self.net().peer(self.end).incoming.bytes.len()
     }
@@ -690,7 +690,7 @@ impl Wire {
         self.net().end(self.end).error.is_some()
     }
 
-    /// Whether the other end is reading: not paused.
+    /// Whether the other end is reading, i.e. not paused.
     pub fn is_receiving(&self) -> bool {
         self.net().peer(self.end).receiving
     }

@@ -1,4 +1,4 @@
-//! One connection of the driver: its reads and writes, immediate or by operations in flight.
+//! One connection of the driver: its reads and writes, immediate or as operations in flight.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ pub(super) struct Stream {
     pub(super) end: EndId,
     pub(super) receiving: bool,
     pub(super) ended: bool,
-    /// That the peer's FIN arrived during a pause is reported.
+    /// The arrival of the peer's FIN during a pause was reported.
     pub(super) told: bool,
     pub(super) blocked: bool,
     /// Completion: received bytes in flight, and the turns until the operation completes.
@@ -66,7 +66,7 @@ impl Stream {
         }
     }
 
-    /// Whether the peer's FIN has arrived during a pause, and that was not reported yet.
+    /// Whether the peer's FIN arrived during a pause and was not reported yet.
     pub(super) fn is_news(&self, net: &mut Net) -> bool {
         net.end(self.end).incoming.fin && !self.ended && !self.told
     }
@@ -82,7 +82,7 @@ impl Stream {
         bytes.drain(..n).collect()
     }
 
-    /// What follows the last byte, if it has arrived: an error or the FIN.
+    /// The end of the stream after its last byte, if it has arrived: an error or the FIN.
     pub(super) fn end_of_stream(&mut self, net: &mut Net, key: Key) -> Option<Event> {
         let end = net.end(self.end);
         let error = self.write_error.take().or(end.error.take());
@@ -93,8 +93,8 @@ impl Stream {
         Some(Event::Ended(key, error.map(io::Error::from)))
     }
 
-    /// Completion: sends some taken bytes, and returns their number. Readiness: 0 when there is
-    /// room again.
+    /// Completion: sends some taken bytes, and returns their number. Readiness: returns 0 when the
+    /// network accepts bytes again.
     pub(super) fn send_some(&mut self, net: &mut Net, manner: Manner) -> Option<usize> {
         if manner == Manner::Readiness {
             let ready = self.blocked && (net.room(self.end) > 0 || net.peer(self.end).closed);
@@ -107,7 +107,7 @@ impl Stream {
             return None;
         }
         let portion = 1 + net.below(self.taken.len());
-        // Bytes that do not fit are not copied only to be refused.
+        // Bytes that do not fit are not copied, since they would be refused.
         let fits = if net.peer(self.end).closed { portion } else { net.room(self.end) };
         let bytes: Vec<u8> = self.taken.iter().take(portion.min(fits)).copied().collect();
         match net.send(self.end, &bytes) {

@@ -1,5 +1,5 @@
-//! Accepting: how many connections a round takes from one port, and how each error of `accept` is
-//! handled. Twisted's `Port.doRead` and its answers to EMFILE and the like.
+//! Accepting: the number of connections that one round takes from a port, and the handling of each
+//! `accept` error. Twisted's `Port.doRead` and its handling of EMFILE and similar errors.
 
 use std::io;
 use std::rc::Rc;
@@ -13,21 +13,21 @@ use super::{Mio, socket};
 use crate::address::Address;
 use crate::driver::{Event, LocalEnd, World};
 
-/// Most connections in a port's first round.
+/// Maximum connections in a port's first round.
 const FIRST: u32 = 100;
-/// How many more after a round that reached its bound.
+/// Increase of the limit after a round that reached it.
 const STEP: u32 = 20;
 
-/// Most connections turned away in a row.
+/// Maximum connections turned away in a row.
 const TURNED_AWAY: u32 = 100;
-/// How long a port backs off when the system has no descriptors or memory for another connection,
-/// and a connect when the queue of a UNIX port is full.
+/// Back-off of a port when the system has no descriptors or memory for another connection, and of a
+/// connect when the queue of a UNIX port is full.
 pub(super) const BACK_OFF: Duration = Duration::from_millis(100);
-/// While the system stays at its limit, it is logged at most this often.
+/// Minimum time between log lines while the system stays at its limit.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many connections a port accepts in one round, between two waits, so that a flood at one port
-/// does not starve the rest of the loop. The bound adapts to the load.
+/// The number of connections that a port accepts in one round, between two waits, so that a flood
+/// at one port does not starve the rest of the loop. The limit adapts to the load.
 #[derive(Debug)]
 pub(super) struct Share {
     bound: u32,
@@ -39,13 +39,14 @@ impl Share {
         Share { bound: FIRST, taken: 0 }
     }
 
-    /// Counts an accepted connection; false when it was the last of this round.
+    /// Counts an accepted connection; false if it was the last of this round.
     pub(super) fn take(&mut self) -> bool {
         self.taken += 1;
         self.taken < self.bound
     }
 
-    /// Ends the round: a bound that was reached grows, otherwise it becomes the number accepted.
+    /// Ends the round. A limit that was reached grows; otherwise the limit becomes the number
+    /// accepted.
     pub(super) fn end_round(&mut self) {
         let reached = self.taken >= self.bound;
         self.bound = if reached { self.bound.saturating_add(STEP) } else { self.taken.max(1) };
@@ -53,7 +54,7 @@ impl Share {
     }
 }
 
-/// What to do when `accept` fails.
+/// The response to an `accept` error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterError {
     /// The queue is empty.
@@ -64,9 +65,9 @@ pub(super) enum AfterError {
     Next,
     /// Aborted before it was accepted: continue in the next round.
     EndRound,
-    /// Out of descriptors: turn pending connections away, with the descriptor held in reserve.
+    /// Out of descriptors: turn pending connections away, using the reserved descriptor.
     TurnAway,
-    /// Out of memory, or an unknown error: try again later.
+    /// Out of memory, or an unknown error: retry later.
     BackOff,
 }
 
@@ -83,7 +84,7 @@ pub(super) fn answer(error: &io::Error) -> AfterError {
     }
 }
 
-/// For errors that [`io::ErrorKind`] does not tell apart.
+/// For errors that [`io::ErrorKind`] does not distinguish.
 #[cfg(unix)]
 fn answer_to_errno(error: &io::Error) -> AfterError {
     use rustix::io::Errno;
@@ -104,15 +105,16 @@ fn answer_to_errno(error: &io::Error) -> AfterError {
 }
 
 pub(super) struct PortSlot {
-    /// The file of a UNIX socket, which is removed with the port. INVARIANT: before the listener is
-    /// closed: it keeps the number of the file's inode from being reused, by which we know it.
+    /// The file of a UNIX socket, removed with the port. INVARIANT: removed before the listener is
+    /// closed, which keeps the file's inode number, by which we recognize the file, from being
+    /// reused.
     pub(super) _file: Option<SocketFile>,
     pub(super) listener: Listener,
     pub(super) host: Rc<Address>,
     pub(super) readable: bool,
     pub(super) accepting: bool,
     pub(super) share: Share,
-    /// The round in which it has used up its share.
+    /// The round in which the port used up its share.
     pub(super) spent_in: u64,
 }
 
@@ -186,8 +188,8 @@ impl Mio {
         None
     }
 
-    /// Out of descriptors or memory: turns pending connections away, with the descriptor held in
-    /// reserve, or where that is not possible tries again later.
+    /// Out of descriptors or memory: turns pending connections away, using the reserved descriptor,
+    /// or retries later if that is not possible.
     fn back_off(&mut self, slot: u32, host: &Address, error: &io::Error) {
         if answer(error) == AfterError::TurnAway
             && self.reserve.take().is_some()
@@ -201,7 +203,7 @@ impl Mio {
         } else {
             self.try_again(slot, BACK_OFF);
         }
-        // Another thread may have taken the descriptor meanwhile; `Mio::retry` tries again.
+        // Another thread may have taken the descriptor meanwhile; `Mio::retry` opens it again.
         self.reserve = self.reserve.take().or_else(reserve);
         let now = self.world.now();
         if self.full_logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {
@@ -230,7 +232,7 @@ impl Mio {
     }
 }
 
-/// A descriptor to release when there is no other, so that a connection can be accepted and closed.
+/// A descriptor to release when no other is available, to accept and close a connection.
 pub(super) fn reserve() -> Option<std::fs::File> {
     std::fs::File::open(if cfg!(windows) { "NUL" } else { "/dev/null" }).ok()
 }

@@ -1,8 +1,8 @@
-//! Ports of datagrams over mio. Twisted's `udp.Port` and `unix.DatagramPort`.
+//! Datagram ports over mio. Twisted's `udp.Port` and `unix.DatagramPort`.
 //!
-//! All ports receive into the places of one batch, so a batch is reported to its end before another
-//! port receives; what is left of one whose port pauses is copied. How the system receives and sends
-//! them is in `linux.rs`, in batches, and in `portable.rs`, one by one.
+//! All ports receive into the same batch, so a batch is reported completely before another port
+//! receives; if its port pauses, the remaining datagrams are copied. The system calls are in
+//! `linux.rs`, in batches, and in `portable.rs`, one by one.
 
 #[cfg_attr(target_os = "linux", path = "datagrams/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "datagrams/portable.rs")]
@@ -29,18 +29,20 @@ use crate::driver::{Bound, DatagramOption, Event, Key, PeerCredentials};
 
 use calls::{Inner, Places};
 
-/// Most datagrams of one port in a round, between two waits.
+/// Maximum datagrams of one port in a round, between two waits.
 const BATCH: usize = 64;
-/// Fewest datagrams that a receive call asks for.
+/// Minimum datagrams that a receive call asks for.
 const FEW: usize = 8;
 
-/// How long a UNIX socket waits for a receiver whose queue is full. No event tells that it has room.
+/// Retry interval of a UNIX socket whose receiver's queue is full. No event reports that the queue
+/// has space.
 const FULL: Duration = Duration::from_millis(1);
 
 /// A bound port: the [`Bound::socket`] of this world.
 pub(super) struct Datagrams {
-    /// The file of a UNIX socket, which is removed with the port. INVARIANT: before the socket is
-    /// closed: it keeps the number of the file's inode from being reused, by which we know it.
+    /// The file of a UNIX socket, removed with the port. INVARIANT: removed before the socket is
+    /// closed, which keeps the file's inode number, by which we recognize the file, from being
+    /// reused.
     _file: Option<SocketFile>,
     socket: Inner,
     /// Longest datagram that is received whole.
@@ -53,36 +55,36 @@ pub(super) struct DatagramSlot {
     readable: bool,
     /// An error was announced: a batch that is not full does not use up the edge.
     failed: bool,
-    /// The socket had no room.
+    /// The socket was full.
     blocked: bool,
-    /// There is room again, which was not reported.
+    /// The socket is writable again, which was not reported yet.
     room: bool,
     receiving: bool,
     room_by: RoomBy,
-    /// How many datagrams the next receive call asks for: about as many as the last one brought.
+    /// The number of messages that the next receive call asks for, estimated from the last one.
     asked: usize,
-    /// The round of the last receive call, and how many datagrams the calls of that round brought.
+    /// The round of the last receive call, and the number of datagrams reported in that round.
     received_in: u64,
     taken: usize,
-    /// The round in which room was reported last.
+    /// The round in which a writable socket was last reported.
     tried_in: u64,
-    /// What was received and not reported when the port paused, or beyond its share of a round. Law 9:
-    /// at most one batch.
+    /// Datagrams received but not reported when the port paused, or beyond its share of a round.
+    /// Law 9: at most one batch.
     held: VecDeque<(Head, Vec<u8>)>,
 }
 
-/// How a port learns that a full socket has room.
+/// How a port learns that a full socket is writable again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RoomBy {
-    /// Not yet at all: the system would tell of it whenever a datagram has left.
+    /// Not yet registered: the system would report an event whenever a datagram is sent.
     Nothing,
     Event,
-    /// It tries again after a while. A UNIX socket without a peer is full when the receiver is, of
-    /// which no event tells.
+    /// By retrying after a delay. A UNIX socket without a peer is full when its receiver is, which
+    /// no event reports.
     Time,
 }
 
-/// What is known of a datagram besides its bytes.
+/// The metadata of a datagram.
 #[derive(Clone)]
 struct Head {
     from: Address,
@@ -93,24 +95,24 @@ struct Head {
     credentials: Option<PeerCredentials>,
 }
 
-/// The messages of the last receive call, each one datagram or several that the kernel has joined, and
-/// which datagram was reported last.
+/// The messages of the last receive call, each a single datagram or several that the kernel has
+/// coalesced, and the position of the last reported datagram.
 #[derive(Default)]
 pub(super) struct Arrived {
     places: Option<Places>,
     count: usize,
-    /// The message of the next one to report, and where in it that begins.
+    /// The next datagram to report: its message and its offset in the message.
     next: (usize, usize),
-    /// The message of the one that was reported last, and where in it that lies.
+    /// The last reported datagram: its message and its range in the message.
     last: (usize, Range<usize>),
-    /// The port, until all are reported.
+    /// The port, until all datagrams are reported.
     owner: Option<Key>,
-    /// The last one reported, where a pause had held it.
+    /// The last reported datagram, if it had been held during a pause.
     held: Option<(Head, Vec<u8>)>,
 }
 
 impl Arrived {
-    /// The datagram that was reported last.
+    /// The last reported datagram.
     pub(super) fn last(&self) -> Datagram<'_> {
         let (head, data) = match &self.held {
             Some((head, bytes)) => (head.clone(), &bytes[..]),
@@ -120,14 +122,14 @@ impl Arrived {
         Datagram { data, from, to, interface, cut, tos, credentials }
     }
 
-    /// The datagram of the last step.
+    /// The datagram at the current position.
     fn stepped_to(&self) -> (Head, &[u8]) {
         let (n, range) = self.last.clone();
         let (head, data) = self.places.as_ref().expect("a datagram was received").get(n);
         (head, &data[range])
     }
 
-    /// Goes on to the next datagram; false when it is the last.
+    /// Advances to the next datagram; false if it is the last.
     fn step(&mut self) -> bool {
         let (n, start) = self.next;
         let (length, segment) = self.places.as_ref().map_or((0, 0), |places| places.lengths(n));
@@ -137,7 +139,7 @@ impl Arrived {
         self.next.0 < self.count
     }
 
-    /// Gives up what a port has not reported yet.
+    /// Discards the unreported datagrams of a port.
     pub(super) fn forget(&mut self, port: Key) {
         if self.owner == Some(port) {
             self.owner = None;
@@ -160,7 +162,7 @@ impl DatagramSlot {
         self.port.socket.deregister(registry);
     }
 
-    /// The socket is full. Asks for an event when there is room; false if there will be none.
+    /// The socket is full. Requests an event when it is writable; false if no event will come.
     fn block(&mut self, registry: &mio::Registry, slot: u32) -> bool {
         self.blocked = true;
         if self.room_by == RoomBy::Nothing {
@@ -171,7 +173,7 @@ impl DatagramSlot {
         self.room_by == RoomBy::Event
     }
 
-    /// Receives into `places`, within the share of this round; the number of datagrams.
+    /// Receives into `places`, within the share of this round; returns the number of messages.
     fn receive(&mut self, places: &mut Places) -> io::Result<usize> {
         let asked = self.asked.min(BATCH - self.taken);
         loop {
@@ -183,9 +185,9 @@ impl DatagramSlot {
                     return Err(error);
                 }
                 Ok(n) => {
-                    // Only a call that asked for more than there was uses up the edge.
+                    // Only a call that asked for more than was available uses up the edge.
                     self.readable = self.failed || n == asked || !cfg!(target_os = "linux");
-                    // What comes joined comes many at once.
+                    // GRO delivers batches, so fewer messages suffice.
                     let (length, segment) = places.lengths(n - 1);
                     let joined = length.div_ceil(segment.max(1)).max(1);
                     let ask = (n + 1).next_power_of_two().clamp(FEW, BATCH);
@@ -204,7 +206,8 @@ impl Mio {
         let size = port.size;
         let room_by = if port.is_local { RoomBy::Time } else { RoomBy::Nothing };
         if self.arrived.places.as_ref().is_none_or(|places| places.size() < size) {
-            // INVARIANT: nothing of the old places is lost: who has not reported all keeps it.
+            // INVARIANT: no datagram in the old places is lost: their port keeps the unreported
+            // ones.
             if let Some(owner) = self.arrived.owner {
                 self.hold_rest(owner);
             }
@@ -233,12 +236,12 @@ impl Mio {
         }
     }
 
-    /// The next event of a port of datagrams.
+    /// The next event of a datagram port.
     #[inline(never)]
     pub(super) fn next_from_datagrams(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
         if self.arrived.owner.is_some_and(|owner| owner != key) {
-            // The places are in use, by a port that is before this one in the list.
+            // The places are in use by a port that is ahead of this one in the list.
             self.again.push_back(slot);
             return None;
         }
@@ -263,7 +266,7 @@ impl Mio {
             if port.taken < BATCH {
                 return Some(self.report(key));
             }
-            // More came joined than this round has room for.
+            // GRO delivered more datagrams than this round may report.
             self.hold_rest(key);
             self.queue(slot);
             return None;
@@ -323,7 +326,7 @@ impl Mio {
         }
     }
 
-    /// Copies what a port has not reported yet.
+    /// Copies the unreported datagrams of a port.
     fn hold_rest(&mut self, key: Key) {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return;
@@ -370,7 +373,7 @@ impl Mio {
     }
 }
 
-/// Opens, binds, and fixes the peer.
+/// Opens and binds a socket, and connects it to its peer.
 pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
     let (socket, file) = match address {
         Address::Tcp(address) | Address::Udp(address) => (bind_udp(*address, options)?, None),
@@ -399,7 +402,7 @@ fn host(socket: &Socket) -> io::Result<Address> {
     })
 }
 
-/// The name of a peer, in the form that this socket's family needs.
+/// The address of a peer, in the form that this socket's family needs.
 fn name_for(socket: &Socket, peer: &Address) -> io::Result<SockAddr> {
     match (peer, socket.local_addr()?.is_ipv6()) {
         (Address::Unix(name), _) => unix::sock_addr(name),

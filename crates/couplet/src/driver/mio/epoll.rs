@@ -1,5 +1,5 @@
-//! The wait on Linux: epoll without the C library, whose wrapper would put one more return over the
-//! system call (see "A turn" and "Decisions" in ARCHITECTURE.md).
+//! The wait on Linux: epoll without the C library, whose wrapper would add another return across
+//! the system call (see "A turn" and "Design decisions" in ARCHITECTURE.md).
 
 use std::io;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(super) trait EventExt {
 impl EventExt for Event {
     #[inline(always)]
     fn has(&self, flags: EventFlags) -> bool {
-        // The event is packed: copy the field, as it can't be borrowed.
+        // The event is packed: its fields can be copied, but not borrowed.
         let own = self.flags;
         own.intersects(flags)
     }
@@ -52,8 +52,8 @@ impl EventExt for Event {
     }
 }
 
-/// Longest wait in seconds: 23 days. A longer one would overflow the call's milliseconds; it ends
-/// early, and the loop waits again.
+/// Longest wait in seconds: 23 days. A longer one would overflow the call's milliseconds; the wait
+/// ends early, and the loop waits again.
 const LONGEST: u64 = 2_000_000;
 
 /// Waits, and appends to `events` as many events as its spare capacity holds.

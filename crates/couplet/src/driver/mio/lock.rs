@@ -1,14 +1,14 @@
-//! Lock files: of UNIX sockets, and for [`FilesystemLock`](crate::task::FilesystemLock).
+//! Lock files, for UNIX sockets and for [`FilesystemLock`](crate::task::FilesystemLock).
 //!
-//! The lock is that of flock(2), which ends with the process, however it ends. Whoever unlocks
-//! removes the file, so a file without a lock was left by a process that died.
+//! The lock is a flock(2), which ends with the process, however it ends. Unlocking removes the
+//! file, so a file without a lock was left behind by a dead process.
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Other processes that lock the same file at the same time, and win, before we give up.
+/// Maximum lost races with other processes for the same file before giving up.
 const TRIES: usize = 100;
 
 /// A held lock file. Dropping it removes the file and unlocks it.
@@ -16,13 +16,13 @@ const TRIES: usize = 100;
 pub(super) struct Lock {
     path: PathBuf,
     file: File,
-    /// The file was there before: whoever made it did not remove it.
+    /// The file existed before: its creator did not remove it.
     pub(super) was_left: bool,
 }
 
 impl Lock {
-    /// Locks the file at `path`, an absolute one, and makes it if there is none. `None` when
-    /// another process, or another lock of this one, holds it.
+    /// Locks the file at the absolute path `path`, creating it if necessary. `None` if another
+    /// process, or another lock of this one, holds it.
     pub(super) fn of(path: &Path) -> io::Result<Option<Lock>> {
         let mut options = File::options();
         options.read(true).write(true).mode(0o600);
@@ -43,11 +43,12 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            // Its holder removes it before it unlocks it; then the lock is worth nothing.
+            // The holder removes the file before unlocking it; a lock on a removed file is
+            // worthless.
             let ours = file.metadata()?;
             if std::fs::symlink_metadata(path).is_ok_and(|now| id(&ours) == id(&now)) {
                 if !ours.is_file() || ours.len() > 0 {
-                    // It would be removed with what it holds.
+                    // Unlocking would remove the file along with its contents.
                     return Err(no_lock_file("it is no lock file"));
                 }
                 return Ok(Some(Lock { path: path.to_owned(), file, was_left }));
@@ -78,7 +79,7 @@ pub(super) fn id(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Removes a file of ours.
+/// Removes the file at `path` if it is still ours.
 pub(super) fn remove(path: &Path, ours: (u64, u64)) {
     let removed = match std::fs::symlink_metadata(path) {
         Ok(file) if id(&file) == ours => std::fs::remove_file(path),

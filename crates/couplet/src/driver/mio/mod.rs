@@ -1,13 +1,13 @@
 //! The default driver: readiness, through mio (epoll, kqueue, IOCP).
 //!
-//! mio is edge-triggered, so readiness is remembered here until it is used up: readable until a
-//! short read, blocked until there is room again (`stream::Readiness`). A short read means drained,
-//! except where the end of the stream or an error was announced with it: then the end comes right
-//! after the bytes. Each TCP connection is registered once, for both directions: no `epoll_ctl` while
-//! it lives, and closing the descriptor removes it.
+//! mio is edge-triggered, so readiness is remembered here until it is used up: a stream is readable
+//! until a short read, and blocked until it is writable again (`stream::Readiness`). A short read
+//! means drained, unless the end of the stream or an error was announced with it: then the end
+//! comes right after the bytes. Each TCP connection is registered once, for both directions: it
+//! needs no `epoll_ctl` while it lives, and closing the descriptor removes it.
 //!
-//! The system reports each socket error once, to whichever call meets it. An error of `write` is
-//! kept, and ends the stream after what can still be read.
+//! The system reports each socket error once, to the first call that encounters it. A `write` error
+//! is kept, and ends the stream after all bytes that can still be read.
 
 #![expect(clippy::disallowed_types, reason = "sockets live here")]
 
@@ -66,8 +66,8 @@ use crate::slots::Slots;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// In the tokens of watched foreign descriptors, and in no slot's number: a token's low half is looked up
-/// among the slots first.
+/// Set in the tokens of watched foreign descriptors and in no slot number, because the low half of
+/// each token is first looked up among the slots.
 const WATCH: u64 = 1 << 31;
 
 /// The token of a watch: its id's bits, around [`WATCH`].
@@ -78,7 +78,7 @@ fn token_of(WatchId(id): WatchId) -> Token {
     Token((high | WATCH | low) as usize)
 }
 
-/// The watch that has this token, if any has.
+/// The watch with this token, if it is the token of a watch.
 fn watch_of(Token(token): Token) -> Option<WatchId> {
     let token = token as u64;
     let id = token / WATCH / 2 * WATCH + token % WATCH;
@@ -87,10 +87,10 @@ fn watch_of(Token(token): Token) -> Option<WatchId> {
 
 /// Threads for blocking jobs, as many as in Twisted's pool.
 const JOB_THREADS: usize = 10;
-/// Most bytes sent to one connection by one call, so that a fast reader with a large backlog does
-/// not starve the others.
+/// Maximum bytes sent to one connection by one call, so that a fast reader with a large backlog
+/// does not starve the others.
 const SEND_LIMIT: usize = 512 * 1024;
-/// Most events of one wait.
+/// Maximum events per wait.
 const EVENTS: usize = 1024;
 
 /// The driver over mio. One per loop; dropping it closes everything that it opened.
@@ -102,10 +102,10 @@ pub struct Mio {
     batch: Vec<Polled>,
     cursor: usize,
     slots: Slots<Registered>,
-    /// Most slots in use at once since the table was last shrunk.
+    /// Maximum slots in use since the table was last shrunk.
     high_water: usize,
-    /// Slots closed since the last wait. An event of this batch may still name them, so they are
-    /// not reused before the next.
+    /// Slots closed since the last wait. Events of this batch may still refer to them, so they are
+    /// not reused before the next wait.
     retired: Vec<u32>,
     /// Slots that may have more events in this turn, without a new edge.
     again: VecDeque<u32>,
@@ -113,28 +113,27 @@ pub struct Mio {
     later: VecDeque<u32>,
     /// Counts the rounds; each lasts from one wait to the next.
     round: u64,
-    /// Ports that back off for want of descriptors or memory, connects whose server's queue is full,
-    /// senders of datagrams whose receiver's is, and until when.
+    /// Backed-off slots and the time to retry them: ports without descriptors or memory, connects
+    /// to a full queue, datagram senders with a full receiver.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
-    /// Connections turned away since the last log line about it.
+    /// Connections turned away since the last log line about them.
     turned_away: u64,
     full_logged_at: Option<Instant>,
-    /// By slot: what arrived on UNIX sockets with descriptors, and was not reported yet.
+    /// By slot: descriptors and bytes received on UNIX sockets and not reported yet.
     held: BTreeMap<u32, Held>,
     buffer: Box<[u8]>,
-    /// How much of the buffer the first read of an idle stream may fill.
+    /// The part of the buffer that the first read of an idle stream may fill.
     first_read: usize,
-    /// How many bytes of the buffer are lent.
+    /// The number of lent bytes in the buffer.
     lent: usize,
     waker: Arc<PollWaker>,
     names: Names,
     jobs: Pool<Job, ()>,
-    /// The batch of datagrams that is being reported.
+    /// The batch of datagrams being reported.
     arrived: Arrived,
     watched: VecDeque<(WatchId, Ready)>,
-    /// There may be an event that belongs to no slot: a resolved name, a finished job, a watched
-    /// descriptor.
+    /// There may be an event without a slot: a resolved name, a finished job, a watched descriptor.
     has_internal_events: bool,
     signals: SignalSource,
     world: Rc<System>,
@@ -165,7 +164,7 @@ impl Mio {
     ///
     /// # Errors
     ///
-    /// When the system refuses a poll descriptor.
+    /// If the system refuses a poll descriptor.
     pub fn new(read_buffer: usize) -> io::Result<Mio> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(PollWaker(mio::Waker::new(poll.registry(), WAKER)?));
@@ -216,7 +215,7 @@ impl Mio {
         self.world.registry.register(stream, token, interest)
     }
 
-    /// Serves a slot again after a back-off; whoever backs off longer is served with it.
+    /// Serves a slot again after a back-off. All backed-off slots share the earliest deadline.
     fn try_again(&mut self, slot: u32, back_off: Duration) {
         let until = self.world.now() + back_off;
         let (at, slots) = self.retry.get_or_insert_with(|| (until, Vec::new()));
@@ -224,7 +223,7 @@ impl Mio {
         slots.push(slot);
     }
 
-    /// Serves the slots again whose back-off is over.
+    /// Serves the backed-off slots once their deadline has passed.
     #[cold]
     fn retry(&mut self) {
         if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
@@ -235,7 +234,7 @@ impl Mio {
         }
     }
 
-    /// Continues after a first write that was short or failed, or whose outcome is still unchecked.
+    /// Continues after a first write that was short, failed, or was not checked yet.
     #[cold]
     fn write_on(
         &mut self,
@@ -268,7 +267,7 @@ impl Mio {
         WriteOutcome::Blocked
     }
 
-    /// After a fork: waits on the new epoll of the registry.
+    /// After a fork, waits on the registry's new epoll.
     #[cfg(target_os = "linux")]
     #[cold]
     fn take_renewed(&mut self) -> io::Result<()> {
@@ -291,7 +290,7 @@ impl Mio {
         Ok(())
     }
 
-    /// Nothing is left to report before the next wait.
+    /// Whether nothing is left to report before the next wait.
     #[inline]
     fn is_done(&self) -> bool {
         self.cursor == self.batch.len()
@@ -335,8 +334,8 @@ impl Driver for Mio {
         Ok(())
     }
 
-    /// The fast path, which nearly every message takes: bytes arrived on a connection with no other
-    /// readiness pending. INVARIANT: inlined into the turn, with its system call.
+    /// The fast path, taken by nearly every message: bytes arrived on a connection without other
+    /// pending readiness. INVARIANT: inlined into the turn, together with its system call.
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.batch.get(self.cursor)
@@ -404,7 +403,7 @@ impl Commands for Mio {
         if stream.readiness.has(Readiness::BLOCKED) {
             return WriteOutcome::Blocked;
         }
-        // Usually there is one piece, and the socket accepts all of it.
+        // Usually the output is one piece, and the socket accepts all of it.
         let first = if out.is_plain() {
             match stream.write_once(out.plain()) {
                 Ok(n) if n == out.len() => {
@@ -517,7 +516,7 @@ impl Commands for Mio {
             self.shut_pipe(key);
             return;
         };
-        // Before the FIN: a process that dies in between has still sent everything.
+        // Cleared before the FIN: a process that dies in between has still sent everything.
         stream.clear_resets();
         if let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write) {
             tracing::debug!(%error, "the connection was gone before our FIN");
@@ -668,7 +667,7 @@ mod tests {
         let socket = driver.socket(key).expect("it is connected");
         assert_eq!((socket.address(), socket.number().is_some()), (Some(host), true));
         driver.close(key, CloseMode::Normal);
-        // Another socket may have got its number.
+        // Another socket may have got the same number.
         let _other = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
         assert_eq!((socket.address(), socket.number(), socket.ask(|_| ())), (None, None, None));
     }

@@ -1,4 +1,4 @@
-//! In place of `unix.rs`, where the system has no UNIX sockets.
+//! Stands in for `unix.rs` on systems without UNIX sockets.
 
 use std::io;
 

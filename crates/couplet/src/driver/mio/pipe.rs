@@ -1,14 +1,14 @@
-//! Descriptors that are no sockets, as one stream: a pipe, a FIFO, a terminal, a file; one to read from, one
+//! Non-socket descriptors as one stream: a pipe, a FIFO, a terminal, a file; one to read from, one
 //! to write to, or both. Twisted's `process.ProcessReader` and `ProcessWriter`, and `stdio`.
 //!
-//! What differs from a socket:
+//! Differences from a socket:
 //!
-//! - A write has no `MSG_NOSIGNAL`. Where nobody reads any more the system sends SIGPIPE, which Rust's
-//!   runtime has ignored since the start of the program; a program that sets it to its default dies of it.
-//! - A read of a terminal that has gone fails with EIO, which is the end of its stream.
+//! - A write has no `MSG_NOSIGNAL`. Without a reader the system sends SIGPIPE, which Rust's runtime
+//!   ignores from the start of the program; a program that restores the default is killed by it.
+//! - After a terminal hangs up, a read fails with EIO, which is the end of its stream.
 //! - epoll refuses regular files and /dev/null (EPERM): these are always ready.
-//! - `O_NONBLOCK` belongs to all who have the descriptor, such as the shell that started the program: it is
-//!   restored when the stream is closed.
+//! - `O_NONBLOCK` is shared with every holder of the descriptor, such as the shell that started the
+//!   program: it is restored when the stream is closed.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -30,11 +30,11 @@ pub(super) struct PipeSlot {
     reader: Option<End>,
     writer: Option<End>,
     pub(super) readiness: Readiness,
-    /// An error of a write that was not reported yet.
+    /// A write error that was not reported yet.
     error: Option<io::Error>,
-    /// Nothing more is awaited: it ends when what has arrived is read.
+    /// The stream ends once the bytes that have already arrived are read.
     ends_when_read: bool,
-    /// Of a serial line: given back when it is dropped.
+    /// The original modes of a serial line, restored on drop.
     modes: Option<Modes>,
 }
 
@@ -42,9 +42,9 @@ pub(super) struct PipeSlot {
 struct End {
     fd: OwnedFd,
     kind: FileType,
-    /// The poll reports its readiness; else it is always ready.
+    /// The poll reports its readiness; otherwise it is always ready.
     is_polled: bool,
-    /// Its flags before, if they are to be restored.
+    /// The original flags, if they must be restored.
     flags: Option<OFlags>,
 }
 
@@ -70,7 +70,7 @@ impl End {
         }
     }
 
-    /// Others may have the descriptor too, so closing it does not suffice.
+    /// Other processes may hold the descriptor too, so closing it does not suffice.
     fn deregister(&mut self, registry: &Registry) {
         if self.is_polled {
             super::socket::deregister(&mut SourceFd(&self.fd.as_raw_fd()), registry);
@@ -88,7 +88,7 @@ impl Drop for End {
     }
 }
 
-/// Of the user's descriptors.
+/// Makes the user's descriptors non-blocking.
 pub(super) fn adopted(pipe: Pipe) -> io::Result<Adopted> {
     let Pipe { name, reader, writer, modes } = pipe;
     let slot = PipeSlot {
@@ -121,9 +121,9 @@ impl PipeSlot {
         }
     }
 
-    /// Notes the readiness of an event of either descriptor. An error of a pipe is the writer's: nobody
-    /// reads any more. If something was to be written, writing it meets the error; if nothing is ever read,
-    /// it is the end. An error of a terminal is that it has gone.
+    /// Records an event of either descriptor. An error on a pipe concerns the writer: the last
+    /// reader has closed. If the pipe is blocked, the next write reports the error; if it is only
+    /// written, this is its end. An error on a terminal is a hang-up.
     pub(super) fn note(&mut self, event: Readiness) {
         let gone = event.has(Readiness::ERROR);
         let is_blocked = self.readiness.has(Readiness::BLOCKED) && self.error.is_none();
@@ -145,14 +145,15 @@ impl PipeSlot {
 
     fn read(&mut self, buffer: &mut [u8]) -> Found {
         let Some(reader) = &self.reader else {
-            // Nobody reads what we write, or we have closed our end.
+            // The peer has closed its reading end, or we have closed our writing end.
             return self.ended();
         };
         loop {
             match rustix::io::read(&reader.fd, &mut *buffer) {
                 Ok(0) => return self.ended(),
                 Ok(n) => {
-                    // A short read of a terminal is a line, and of a file one call: there may be more.
+                    // A short read of a terminal is a line, and of a file one call: more bytes may
+                    // follow.
                     let is_drained = reader.kind == FileType::Fifo && n < buffer.len();
                     let more = !is_drained || self.readiness.has(Readiness::CLOSING);
                     self.readiness.set(Readiness::READABLE, more);
@@ -177,7 +178,7 @@ impl PipeSlot {
         }
     }
 
-    /// Bytes that were written and nobody has read yet.
+    /// Bytes that were written but not read yet.
     pub(super) fn unsent(&self) -> Option<usize> {
         let writer = self.writer.as_ref()?;
         match writer.kind {
@@ -193,7 +194,7 @@ impl PipeSlot {
         Found::End(self.error.take())
     }
 
-    /// Writes as much as there is room for; true when the outbox is empty.
+    /// Writes as much as the system accepts; true if the outbox is empty.
     fn write(&mut self, out: &mut Outbox) -> io::Result<bool> {
         let Some(writer) = &self.writer else {
             let text =
@@ -221,7 +222,7 @@ impl PipeSlot {
         Ok(true)
     }
 
-    /// Whether the end was announced during a pause, and that was not reported yet.
+    /// Whether the end was announced during a pause and was not reported yet.
     fn hears_of_end(&mut self) -> bool {
         let is_news = self.readiness.has(Readiness::CLOSING)
             && !self.readiness.has(Readiness::ENDED | Readiness::TOLD);
@@ -252,7 +253,7 @@ impl Mio {
         }
     }
 
-    /// The next event of a pipe: as of a stream, but without descriptors that come beside the bytes.
+    /// The next event of a pipe: like a stream's, but without descriptors beside the bytes.
     pub(super) fn next_from_pipe(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
         let Some(Registered { kind: Kind::Pipe(pipe), .. }) = self.slots.get_mut(key) else {
@@ -298,7 +299,7 @@ impl Mio {
             Ok(true) => return WriteOutcome::All,
             Ok(false) => {}
             Err(error) => {
-                // What arrived can still be read; then the stream ends with this error.
+                // Received bytes can still be read; then the stream ends with this error.
                 pipe.error = Some(error);
                 pipe.readiness.set(Readiness::READABLE, true);
             }
@@ -319,7 +320,7 @@ impl Mio {
         self.queue(key.slot);
     }
 
-    /// Where it is reset, drops what a serial line has not sent, so that its close waits for nothing.
+    /// When a serial line is reset, discards its unsent output, so that its close does not wait.
     #[cold]
     pub(super) fn discard(&mut self, key: Key, mode: CloseMode) {
         if mode == CloseMode::Reset
@@ -329,7 +330,7 @@ impl Mio {
         }
     }
 
-    /// Closes the descriptor that is written. One that is never read ends with that.
+    /// Closes the writing descriptor. A stream that is only written ends with it.
     pub(super) fn shut_pipe(&mut self, key: Key) {
         let Mio { poll, slots, .. } = self;
         let Some(Registered { kind: Kind::Pipe(pipe), .. }) = slots.get_mut(key) else { return };

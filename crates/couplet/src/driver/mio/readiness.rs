@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::driver::{Event, Key, Ready};
 
 impl Mio {
-    /// The next slot that may have something to report, with the readiness of its event noted.
+    /// The next slot that may have something to report, after recording the readiness of its event.
     pub(super) fn next_slot(&mut self) -> Option<u32> {
         while let Some(event) = self.batch.get(self.cursor) {
             self.cursor += 1;
@@ -28,7 +28,7 @@ impl Mio {
                         self.note(token.0, readiness);
                         return Some(token.0 as u32);
                     };
-                    // A pipe reports an error when its reader is gone.
+                    // A pipe reports an error when its last reader closes.
                     let failed = event.is_error() || event.is_read_closed();
                     let ready = Ready {
                         readable: event.is_readable() || failed,
@@ -68,7 +68,7 @@ impl Mio {
         }
     }
 
-    /// Tries once more to connect to a UNIX socket.
+    /// Retries a connect to a UNIX socket.
     fn dial(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
         let Some(Kind::Dialling(dial)) = self.kind(key) else {
@@ -106,7 +106,7 @@ impl Mio {
             Ok(host) => {
                 if connecting.is_local {
                     let (token, few) = (Token(slot as usize), socket::interest(true));
-                    // What stays registered costs events, no more.
+                    // Events that stay registered only cost time.
                     let _ = self.world.registry.reregister(&mut connecting.stream, token, few);
                 }
                 self.slots.map(key, |slot| Registered { kind: slot.kind.connected(), ..slot });
@@ -117,7 +117,7 @@ impl Mio {
         }
     }
 
-    /// The next event of a stream. `already` is the result of a read that was made for it, if any.
+    /// The next event of a stream. `already` is the result of a read already made for it, if any.
     fn next_from_stream(&mut self, slot: u32, already: Option<io::Result<usize>>) -> Option<Event> {
         let key = self.slots.key_at(slot);
         let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.get_mut(key) else {
@@ -152,7 +152,7 @@ impl Mio {
             Found::Nothing => None,
             Found::End(error) => Some(Event::Ended(key, error)),
             Found::Bytes(n) if !descriptors.is_empty() => {
-                // They come first; meanwhile the buffer may be used for another connection.
+                // Descriptors are reported first; meanwhile another connection may use the buffer.
                 let held =
                     Held { descriptors: descriptors.into(), bytes: self.buffer[..n].to_vec() };
                 self.held.insert(slot, held);
@@ -171,7 +171,7 @@ impl Mio {
         }
     }
 
-    /// The next of what arrived together on a UNIX socket: its descriptors, then its bytes.
+    /// The next item received in one message on a UNIX socket: its descriptors, then its bytes.
     #[cold]
     fn next_held(&mut self, key: Key) -> Option<Event> {
         let mut held = self.held.remove(&key.slot)?;
@@ -184,7 +184,7 @@ impl Mio {
         let bytes = std::mem::take(&mut held.bytes);
         self.lent = bytes.len();
         self.buffer[..self.lent].copy_from_slice(&bytes);
-        // There may be more, for the next turn.
+        // More bytes may follow, for the next turn.
         self.queue(key.slot);
         Some(Event::Received(key))
     }
@@ -201,7 +201,7 @@ impl Mio {
         }
     }
 
-    /// The next event after a read off the fast path: full, empty or failed.
+    /// The next event after a read off the fast path: it filled the buffer, was empty or failed.
     #[cold]
     pub(super) fn next_after(&mut self, slot: u32, read: io::Result<usize>) -> Option<Event> {
         let event = self.next_from_stream(slot, Some(read));
@@ -241,7 +241,7 @@ impl Mio {
 }
 
 impl ConnectingSlot {
-    /// The outcome of the connect, once known: our address or the error.
+    /// The outcome of the connect, once known: the local address or the error.
     fn outcome(&self) -> Option<io::Result<Address>> {
         let stream = &self.stream;
         Some(match stream.take_error() {

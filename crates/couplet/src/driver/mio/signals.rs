@@ -1,4 +1,4 @@
-//! Signals as events of the poll.
+//! Delivers signals as events of the poll.
 
 use std::io;
 

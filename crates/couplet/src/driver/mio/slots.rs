@@ -1,5 +1,5 @@
 //! The driver's table of open sockets. A closed slot is not reused until the events of the last
-//! wait are used up, so none of them can hit its next occupant.
+//! wait are used up, so that none of them can reach the slot's next occupant.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,8 +17,8 @@ use crate::driver::{ConnectOptions, Key};
 
 /// Tables with fewer slots are not worth shrinking.
 const SHRINK: usize = 256;
-/// When at least as many connections were open, the heap is worth trimming too: a connection takes
-/// about a kilobyte of it, which the allocator would keep for good.
+/// If at least this many connections were open, the heap is worth trimming too: a connection takes
+/// about a kilobyte, which the allocator would otherwise keep forever.
 const TRIM: usize = 1024;
 
 pub(super) struct Registered {
@@ -30,17 +30,17 @@ pub(super) struct Registered {
 pub(super) enum Kind {
     Port(Box<PortSlot>),
     Connecting(ConnectingSlot),
-    /// Begins to connect when a back-off is over.
+    /// Starts a connect when a back-off ends.
     Dialling(Box<Dial>),
     Stream(StreamSlot),
     Datagrams(Box<DatagramSlot>),
-    /// Descriptors that are no sockets.
+    /// Non-socket descriptors.
     #[cfg(unix)]
     Pipe(Box<PipeSlot>),
 }
 
-/// A connect to a UNIX socket whose queue was full. The system neither queues it nor says when
-/// there is room.
+/// A connect to a UNIX socket whose queue was full. The system neither queues the connect nor
+/// reports when the queue has space.
 pub(super) struct Dial {
     pub(super) to: Address,
     pub(super) options: ConnectOptions,
@@ -53,7 +53,7 @@ pub(super) struct ConnectingSlot {
     pub(super) closing: bool,
 }
 
-/// Descriptors, and the bytes that they came with.
+/// Descriptors, and the bytes received with them.
 pub(super) struct Held {
     #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
     pub(super) descriptors: VecDeque<Descriptor>,
@@ -79,7 +79,8 @@ impl Mio {
         key
     }
 
-    /// Frees closed slots. Called when the events of the last wait are used up, so none names them.
+    /// Frees closed slots. Called once the events of the last wait are used up, so none refers to
+    /// them.
     #[inline(never)]
     pub(super) fn reuse_retired_slots(&mut self) {
         for slot in self.retired.drain(..) {
@@ -130,7 +131,7 @@ impl Mio {
         }
     }
 
-    /// Takes out a stream that nothing was done with.
+    /// Removes a stream on which nothing was read or written, and returns its socket.
     #[cold]
     #[inline(never)]
     pub(super) fn take_out(&mut self, key: Key) -> io::Result<Stream> {
@@ -160,7 +161,7 @@ impl Mio {
         }
     }
 
-    /// At the start of a turn: moves the slots that were queued for it to `again`.
+    /// At the start of a turn, moves the slots queued for it to `again`.
     #[cold]
     pub(super) fn recall(&mut self) {
         for slot in self.later.drain(..) {

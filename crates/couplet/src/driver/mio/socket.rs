@@ -1,5 +1,5 @@
-//! The sockets of the driver: streams and listeners, whatever their family. A stream is a descriptor,
-//! read and written alike in every family; a listener accepts by the calls of its own.
+//! The driver's sockets: streams and listeners of every family. A stream is a descriptor, read and
+//! written alike in every family; a listener accepts by the calls of its family.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -19,7 +19,7 @@ use couplet_os::owned::Owner as Inner;
 #[cfg(not(unix))]
 type Inner = std::rc::Rc<mio::net::TcpStream>;
 
-/// Reaches a stream until the driver closes it.
+/// Refers to a stream until the driver closes it.
 #[cfg(unix)]
 pub(in crate::driver) use couplet_os::owned::Handle;
 #[cfg(not(unix))]
@@ -29,7 +29,7 @@ pub(in crate::driver) type Handle = std::rc::Weak<mio::net::TcpStream>;
 pub(super) struct Stream(Inner);
 
 impl Stream {
-    /// The socket for whoever may ask for its address or an option, and does not keep it open.
+    /// A handle for querying addresses and options, which does not keep the socket open.
     pub(super) fn asked_on_demand(&self) -> LocalSocket {
         #[cfg(unix)]
         return LocalSocket(self.0.handle());
@@ -51,7 +51,7 @@ impl Stream {
         SockRef::from(self).shutdown(how)
     }
 
-    /// Has events tell of room, too. On Windows they do from the beginning.
+    /// Requests writable events too. On Windows they are requested from the start.
     pub(super) fn ask_for_room(&self, registry: &Registry, token: Token) -> io::Result<()> {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).reregister(registry, token, BOTH);
@@ -62,7 +62,7 @@ impl Stream {
         }
     }
 
-    /// As [`deregister`]. On Windows the drop does that.
+    /// As [`deregister`]. On Windows dropping the socket deregisters it.
     pub(super) fn leave(&self, registry: &Registry) {
         #[cfg(unix)]
         deregister(&mut SourceFd(&raw_fd(self)), registry);
@@ -92,7 +92,7 @@ impl From<mio::net::TcpStream> for Stream {
 impl TryFrom<Stream> for socket2::Socket {
     type Error = io::Error;
 
-    /// Fails while the socket is asked for something.
+    /// Fails while the socket is being queried.
     fn try_from(stream: Stream) -> io::Result<socket2::Socket> {
         let in_use = |_| io::Error::from(io::ErrorKind::ResourceBusy);
         #[cfg(unix)]
@@ -148,11 +148,11 @@ impl Write for &Stream {
     }
 }
 
-/// What a socket is registered for that is to tell of room.
+/// Interest of a socket that must report writability.
 pub(super) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// What a connection is registered for at first. A UNIX socket tells of room whenever its peer has read,
-/// and not only where there was none, so it is not asked before it is full.
+/// Initial interest of a connection. A UNIX socket reports writability whenever its peer has read,
+/// even if it was never full, so writable events are requested only once it is full.
 pub(super) fn interest(is_local: bool) -> Interest {
     if is_local { Interest::READABLE } else { BOTH }
 }
@@ -180,7 +180,7 @@ impl Source for Stream {
     }
 }
 
-/// A socket that no handle reaches yet: it is registered before one is made.
+/// The socket, before any handle to it exists.
 #[cfg(not(unix))]
 fn alone(socket: &mut Inner) -> io::Result<&mut mio::net::TcpStream> {
     std::rc::Rc::get_mut(socket).ok_or(io::ErrorKind::ResourceBusy.into())
@@ -196,7 +196,7 @@ pub(super) enum Listener {
     Tcp(mio::net::TcpListener),
     #[cfg(unix)]
     Unix(mio::net::UnixListener),
-    /// None: another loop accepts for this one.
+    /// No socket: another loop accepts for this one.
     Fed,
 }
 
@@ -248,15 +248,16 @@ impl Listener {
     }
 }
 
-/// Needed before a socket is closed of which another descriptor may stay open: then epoll would still
-/// have it, and refuse it under the same number.
+/// Deregisters a socket. Needed before closing it if another descriptor may keep the socket open:
+/// epoll would keep the registration, and refuse to register the socket again under the same
+/// number.
 pub(super) fn deregister(socket: &mut impl Source, registry: &Registry) {
     if let Err(error) = registry.deregister(socket) {
         tracing::debug!(%error, "a socket was closed elsewhere");
     }
 }
 
-/// The address of a socket of any family that streams have.
+/// The address of a socket of any stream family.
 pub(in crate::driver) fn address(address: &SockAddr) -> Address {
     if let Some(address) = address.as_socket() {
         return address.into();

@@ -1,5 +1,4 @@
-//! One connection over mio: the readiness its edges announced and that is not used up, and its
-//! reads and writes.
+//! One connection over mio: its announced readiness that is not used up, and its reads and writes.
 
 use std::io::{self, IoSlice, Write};
 use std::time::Duration;
@@ -13,8 +12,8 @@ use super::unix::{self, Descriptor};
 use super::{Polled, SEND_LIMIT};
 use crate::driver::Outbox;
 
-/// The readiness of a stream: of one event, or remembered until it is used up. A set of bits, so
-/// that one compare shows an idle stream.
+/// The readiness of a stream: of one event, or remembered until it is used up. A bit set, so that
+/// one comparison identifies an idle stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Readiness(pub(super) u16);
 
@@ -24,7 +23,7 @@ impl Readiness {
     pub(super) const READABLE: u16 = 1;
     /// In an event: writable. Remembered: writable again after it was full.
     pub(super) const ROOM: u16 = 2;
-    /// The peer's FIN, a hang-up or an error was announced: a short read is not the last.
+    /// The peer's FIN, a hang-up or an error was announced: a short read does not mean drained.
     pub(super) const CLOSING: u16 = 4;
     pub(super) const ERROR: u16 = 8;
     /// The end of the stream was reported.
@@ -33,14 +32,14 @@ impl Readiness {
     pub(super) const BLOCKED: u16 = 32;
     /// The loop has paused reading.
     pub(super) const PAUSED: u16 = 64;
-    /// The last read filled what it was given, or brought `READ` bytes: a bulk stream.
+    /// The last read filled its buffer, or returned `READ` bytes: a bulk stream.
     pub(super) const BULK: u16 = 128;
-    /// A UNIX socket, for good: descriptors may come with its bytes, so it is read by another call,
-    /// off the fast path.
+    /// A UNIX socket, permanently: descriptors may come with its bytes, so it is read by another
+    /// call, off the fast path.
     pub(super) const LOCAL: u16 = 256;
-    /// That the peer's FIN was announced is reported.
+    /// The announcement of the peer's FIN was reported.
     pub(super) const TOLD: u16 = 512;
-    /// A UNIX socket that has been full, for good: events tell of room.
+    /// A UNIX socket that has been full, permanently: its writable events are requested.
     pub(super) const ASKED: u16 = 1024;
 
     pub(super) fn of(event: &Polled) -> Readiness {
@@ -74,7 +73,7 @@ impl Readiness {
     }
 }
 
-/// Bytes arrived, with neither an end of stream nor an error.
+/// Whether an event announces only bytes, neither an end of stream nor an error.
 #[inline(always)]
 pub(super) fn is_bytes(event: &Polled) -> bool {
     event.is_readable() && !event.is_error() && !event.is_read_closed()
@@ -85,15 +84,14 @@ pub(super) struct StreamSlot {
     pub(super) readiness: Readiness,
     /// Closing the socket resets the connection (`SO_LINGER` with a time of 0).
     pub(super) resets: bool,
-    /// Others may have the socket too.
+    /// Other processes may hold the socket too.
     pub(super) is_adopted: bool,
-    /// An error of `write` that was not reported yet. INVARIANT: while there is one, `BLOCKED` is
-    /// set.
+    /// A `write` error that was not reported yet. INVARIANT: while it is set, `BLOCKED` is set.
     pub(super) error: Option<io::Error>,
 }
 
 impl StreamSlot {
-    /// One read. On Linux it bypasses the C library, whose cost shows on the path of every message.
+    /// One read. On Linux it bypasses the C library, whose cost is measurable per message.
     #[inline(always)]
     pub(super) fn read_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
@@ -102,7 +100,7 @@ impl StreamSlot {
         return io::Read::read(&mut &self.stream, buffer);
     }
 
-    /// One write of one slice; a closed stream is an error and never a signal.
+    /// One write of one slice. A closed stream is an error, never a signal.
     #[inline(always)]
     pub(super) fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
@@ -116,22 +114,23 @@ impl StreamSlot {
         StreamSlot { stream, readiness, resets: false, is_adopted: false, error: None }
     }
 
-    /// A UNIX socket.
+    /// Whether this is a UNIX socket.
     pub(super) fn is_local(&self) -> bool {
         self.readiness.has(Readiness::LOCAL)
     }
 
-    /// It is full, and no event would tell of room.
+    /// Whether the socket is full and its writable events are not requested yet.
     pub(super) fn is_unasked(&self) -> bool {
         self.is_local() && !self.readiness.has(Readiness::ASKED | Readiness::ROOM)
     }
 }
 
 impl StreamSlot {
-    /// Sets whether closing the socket, as the system does when a process dies, resets it.
+    /// Sets whether closing the socket, as the system does when a process dies, resets the
+    /// connection.
     pub(super) fn set_resets(&mut self, on: bool) -> io::Result<()> {
         if self.is_local() {
-            // The system resets a UNIX socket only where it closes with unread input.
+            // The system resets a UNIX socket only if it closes with unread input.
             return Ok(());
         }
         SockRef::from(&self.stream).set_linger(on.then_some(Duration::ZERO))?;
@@ -139,7 +138,8 @@ impl StreamSlot {
         Ok(())
     }
 
-    /// Called before the stream ends on purpose, with everything written: closing no longer resets.
+    /// Called before the stream ends on purpose, with everything written: closing then no longer
+    /// resets.
     pub(super) fn clear_resets(&mut self) {
         if self.resets
             && let Err(error) = self.set_resets(false)
@@ -149,9 +149,9 @@ impl StreamSlot {
     }
 }
 
-/// Most bytes in one read, unless the stream is known to be fast in both directions.
+/// Maximum bytes in one read, unless the stream is known to be fast in both directions.
 pub(super) const READ: usize = 64 * 1024;
-/// Most bytes in one read while our own output is blocked.
+/// Maximum bytes in one read while our own output is blocked.
 const READ_BLOCKED: usize = 16 * 1024;
 
 /// The result of a read.
@@ -162,8 +162,8 @@ pub(super) enum Found {
 }
 
 impl StreamSlot {
-    /// Reads, unless `already` holds the result, and updates the readiness. Descriptors that came with
-    /// the bytes of a UNIX socket go to `descriptors`.
+    /// Reads, unless `already` holds the result, and updates the readiness. Descriptors received
+    /// with the bytes of a UNIX socket are appended to `descriptors`.
     pub(super) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -183,7 +183,7 @@ impl StreamSlot {
                 }
                 Ok(n) => {
                     // On Windows only WouldBlock uses up the edge.
-                    // A read of a UNIX socket ends with the bytes that descriptors came with.
+                    // A read of a UNIX socket stops after bytes that carry descriptors.
                     let more = cfg!(windows) || n == buffer.len() || !descriptors.is_empty();
                     self.readiness
                         .set(Readiness::READABLE, more || self.readiness.has(Readiness::CLOSING));
@@ -206,9 +206,9 @@ impl StreamSlot {
         }
     }
 
-    /// How much of a buffer of `len` bytes one read may fill. Input may become output immediately,
-    /// and then only the peer's reading frees it: a peer that never reads costs this much, plus the
-    /// high mark. So only a stream whose output drains gets the whole buffer.
+    /// The maximum of one read into a buffer of `len` bytes. Input may become output immediately,
+    /// which only the peer's reading can drain: a peer that never reads costs this much memory,
+    /// plus the high mark. So only a stream whose output drains gets the whole buffer.
     pub(super) fn read_limit(&self, len: usize) -> usize {
         if self.readiness.has(Readiness::BLOCKED) {
             return len.min(READ_BLOCKED);
@@ -217,14 +217,14 @@ impl StreamSlot {
         if self.readiness.has(Readiness::BULK) && drains() { len } else { len.min(READ) }
     }
 
-    /// Not paused, blocked or ended, and with no readiness left over.
+    /// Whether the stream is not paused, blocked or ended, and has no pending readiness.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.readiness == Readiness::NONE
     }
 
-    /// The pending error, if any: so a reset is noticed while reading is paused and after the
-    /// peer's end of stream.
+    /// The pending error, if any. Reports a reset while reading is paused and after the peer's end
+    /// of stream.
     pub(super) fn pending_error(&mut self) -> Option<io::Error> {
         if let Some(error) = self.error.take() {
             return Some(error);
@@ -238,7 +238,7 @@ impl StreamSlot {
         None
     }
 
-    /// Whether the peer's FIN was announced during a pause, and that was not reported yet.
+    /// Whether the peer's FIN was announced during a pause and was not reported yet.
     pub(super) fn hears_of_end(&mut self) -> bool {
         let is_news = self.readiness.has(Readiness::CLOSING)
             && !self.readiness.has(Readiness::ENDED | Readiness::TOLD);
@@ -246,7 +246,7 @@ impl StreamSlot {
         is_news
     }
 
-    /// One vectored write of the first pieces: the bytes it was given, and its result.
+    /// One vectored write of the first pieces. Returns the number of bytes passed, and the result.
     pub(super) fn write_pieces(&self, out: &Outbox) -> (usize, io::Result<usize>) {
         let mut slices = [IoSlice::new(&[]); 32];
         let count = out.chunks(&mut slices);
@@ -258,7 +258,7 @@ impl StreamSlot {
         (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
     }
 
-    /// Continues after a first write. True when the outbox is empty.
+    /// Continues after a first write. True if the outbox is empty.
     pub(super) fn write_on(
         &mut self,
         out: &mut Outbox,
@@ -273,7 +273,7 @@ impl StreamSlot {
                     if out.is_empty() {
                         return Ok(true);
                     }
-                    // A short write: the socket is full, and an edge follows when there is room.
+                    // A short write: the socket is full, and an edge follows once it is writable.
                     if n < asked && !cfg!(windows) {
                         return Ok(false);
                     }

@@ -36,10 +36,10 @@ use crate::driver::{
 use crate::driver::{Command, Interest, Pipe, Spawned, WatchId};
 use crate::error::ConnectError;
 
-/// How late a wait for a deadline more than a second away may end.
+/// Maximum lateness of a wait for a deadline more than a second away.
 const NEAR: Duration = Duration::from_millis(5);
 
-/// A cached timeout, and until when it is close enough.
+/// A cached timeout, and the time until which it is close enough.
 #[derive(Clone, Copy, Debug)]
 struct Far {
     until: Instant,
@@ -50,21 +50,21 @@ struct Far {
 /// The system's clock, randomness and sockets.
 #[derive(Debug)]
 pub(super) struct System {
-    /// INVARIANT: each change of a registration goes through this: since a fork the driver's poll may be another
-    /// process's too, until the next wait.
+    /// INVARIANT: each change of a registration uses this registry: between a fork and the next
+    /// wait, the driver's poll may also be another process's.
     pub(super) registry: mio::Registry,
-    /// The process has forked: another one may have our sockets, so closing them is not enough to end their
-    /// registrations.
+    /// The process has forked: another process may hold our sockets, so closing them does not end
+    /// their registrations.
     pub(super) is_forked: std::cell::Cell<bool>,
-    /// The registry has a new epoll, which the poll does not have yet.
+    /// The registry has a new epoll that the poll does not share yet.
     #[cfg(target_os = "linux")]
     pub(super) is_renewed: std::cell::Cell<bool>,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
     /// The last reading of the clock: the time of the turn.
     last: std::cell::Cell<Instant>,
-    /// The last far timeout. A busy loop asks for it in each turn, and recomputing it takes a tenth
-    /// of a message's time.
+    /// The last far timeout. A busy loop needs it in each turn, and recomputing it takes a tenth of
+    /// a message's time.
     far: std::cell::Cell<Far>,
 }
 
@@ -84,8 +84,8 @@ impl System {
         }
     }
 
-    /// The time left until `until`. For one more than a second away, the time of the turn is close
-    /// enough, and so is the cached timeout for [`NEAR`].
+    /// The time left until `until`. For a deadline more than a second away, the time of the turn is
+    /// close enough, and for [`NEAR`] so is the cached timeout.
     #[inline(always)]
     pub(super) fn time_until(&self, until: Instant) -> Duration {
         let far = self.far.get();
@@ -249,7 +249,7 @@ fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
     Listening::bound(socket, None)
 }
 
-/// A socket that does not listen yet.
+/// A bound socket that does not listen yet.
 pub(in crate::driver) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     match bind_at(address, options) {
         // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
@@ -269,7 +269,7 @@ fn bind_at(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     socket.set_reuse_address(options.reuse_addr)?;
     #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
     socket.set_reuse_port(options.reuse_port)?;
-    // Accepted connections inherit it, which saves a system call each.
+    // Accepted connections inherit the option, which saves a system call each.
     socket.set_tcp_nodelay(options.no_delay)?;
     socket.set_nonblocking(true)?;
     if let Some(prepared) = &options.prepared {
@@ -301,12 +301,12 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
     Ok(stream)
 }
 
-/// The queue of a UNIX port is full: unlike a TCP connect, this one is not on its way.
+/// Whether the queue of a UNIX port is full: unlike a TCP connect, this one is not in progress.
 pub(super) fn is_queue_full(to: &Address, error: &io::Error) -> bool {
     to.unix().is_some() && error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Connects by a socket that is set up before.
+/// Connects with a socket that is bound or prepared first.
 fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -320,7 +320,7 @@ fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> 
     match (socket.connect(&to.into()), options.bind) {
         (Ok(()), _) => {}
         (Err(error), _) if in_progress(&error) => {}
-        // Another connection between the same two ends.
+        // A connection between the same two addresses exists.
         (Err(error), Some(from)) if is_taken(&error) => {
             return Err(ConnectError::local_bind(from.into(), error));
         }

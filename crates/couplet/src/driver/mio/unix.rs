@@ -1,10 +1,10 @@
 //! UNIX sockets: connecting them, and ports with their socket file and its lock. Twisted's `unix.Port`.
 //!
-//! A socket file outlives a process that is killed. The lock (flock(2), which ends with the process)
-//! shows that: a file is replaced only if a lock file was left beside it, nobody holds that, and
-//! nobody answers. Whoever listens without a lock is left alone.
+//! A socket file outlives a process that is killed. The lock (flock(2), which ends with the
+//! process) reveals that: a socket file is replaced only if a lock file was left beside it, the
+//! lock is free, and a connect is refused. A socket that listens without a lock is left alone.
 //!
-//! Descriptors come and go beside the bytes of a stream, in the control messages of recvmsg(2) and
+//! Descriptors travel beside the bytes of a stream, in the control messages of recvmsg(2) and
 //! sendmsg(2).
 
 use std::ffi::OsStr;
@@ -28,7 +28,7 @@ use crate::address::UnixAddress;
 use crate::driver::{ConnectOptions, DatagramOptions, ListenOptions, Outbox, PeerCredentials};
 use crate::transport::outbox::DESCRIPTORS;
 
-/// The name that the system gives.
+/// Converts a name from the system's form.
 pub(super) fn name(address: &SocketAddr) -> UnixAddress {
     #[cfg(target_os = "linux")]
     if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
@@ -37,7 +37,7 @@ pub(super) fn name(address: &SocketAddr) -> UnixAddress {
     address.as_pathname().map_or(UnixAddress::Unnamed, UnixAddress::from)
 }
 
-/// The name in the system's form.
+/// Converts a name to the system's form.
 pub(super) fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
     let invalid = |text: &'static str| io::Error::new(io::ErrorKind::InvalidInput, text);
     match name {
@@ -56,7 +56,7 @@ pub(super) fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
     }
 }
 
-/// The name in the bytes of the system's form: a path, or a NUL and an abstract name.
+/// The bytes of a name in the system's form: a path, or a NUL and an abstract name.
 #[cfg(target_os = "linux")]
 pub(super) fn bytes_of_name(name: &UnixAddress) -> Vec<u8> {
     match name {
@@ -66,13 +66,13 @@ pub(super) fn bytes_of_name(name: &UnixAddress) -> Vec<u8> {
     }
 }
 
-/// The name that these bytes are of.
+/// The name with these bytes in the system's form.
 #[cfg(target_os = "linux")]
 pub(super) fn name_of_bytes(bytes: &[u8]) -> UnixAddress {
     Path::new(OsStr::from_bytes(bytes)).into()
 }
 
-/// Binds a port of datagrams. Without a name it gets one of the system's, an abstract one.
+/// Binds a datagram port. If it is unnamed, the system assigns an abstract name.
 #[cfg(target_os = "linux")]
 pub(super) fn bind_datagrams(
     name: &UnixAddress,
@@ -108,7 +108,7 @@ fn socket() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds and listens; with the file of a name that is a path.
+/// Binds and listens. Returns the socket file if the name is a path.
 pub(in crate::driver) fn bind(
     name: &UnixAddress,
     options: &ListenOptions,
@@ -125,12 +125,12 @@ pub(in crate::driver) fn bind(
         }
         Some(path) => Some(SocketFile::bind(&socket, &address, path, options)?),
     };
-    // Nobody can connect before, so the mode and the owner hold from the first connection on.
+    // No connect succeeds earlier, so mode and owner apply from the first connection on.
     socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
     Ok((socket, file))
 }
 
-/// Connects. Done at once, or refused: the queue of the other end may be full
+/// Connects. Succeeds or fails immediately: the queue of the other end may be full
 /// ([`WouldBlock`](io::ErrorKind::WouldBlock)).
 pub(super) fn connect(name: &UnixAddress, options: &ConnectOptions) -> io::Result<Stream> {
     let address = sock_addr(name)?;
@@ -157,11 +157,10 @@ pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
 
 pub(super) type Descriptor = OwnedFd;
 
-/// Most descriptors that come with one message (SCM_MAX_FD on Linux). What there is no room for, the
-/// system closes.
+/// Maximum descriptors received in one message (SCM_MAX_FD on Linux). The kernel closes the rest.
 const MOST: usize = 253;
 
-/// Reads bytes, and the descriptors that came with them.
+/// Reads bytes, and the descriptors sent with them.
 pub(super) fn receive(
     stream: &Stream,
     buffer: &mut [u8],
@@ -186,8 +185,8 @@ pub(super) fn receive(
     Ok(received.bytes)
 }
 
-/// Writes as many of the first bytes as may go in one message, and the descriptors that go with the
-/// first of them. Returns how many bytes it was, and the result.
+/// Writes as many of the first bytes as may be sent in one message, with the descriptors attached
+/// to the first of them. Returns the number of bytes in the message, and the result.
 pub(super) fn send(
     stream: &Stream,
     out: &Outbox,
@@ -216,12 +215,12 @@ pub(super) fn send(
     (length, sendmsg(stream, &message, &mut control, flags).map_err(io::Error::from))
 }
 
-/// The file of a listening socket, and its lock. Dropping it removes both, unless another socket has
-/// taken the path meanwhile.
+/// The file of a listening socket, and its lock. Dropping it removes both, unless another socket
+/// has taken the path meanwhile.
 #[derive(Debug)]
 pub(in crate::driver) struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file that we made.
+    /// Device and inode of the file that we created.
     id: (u64, u64),
     _lock: Option<Lock>,
 }
@@ -264,14 +263,14 @@ impl Drop for SocketFile {
     }
 }
 
-/// Locks `path.lock`. [`AddrInUse`](io::ErrorKind::AddrInUse) when it is held.
+/// Locks `path.lock`. [`AddrInUse`](io::ErrorKind::AddrInUse) if the lock is held.
 fn lock_beside(path: &Path) -> io::Result<Lock> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     Lock::of(Path::new(&name))?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
-/// A socket file that nobody listens on.
+/// Whether the path is a socket file without a listener.
 fn is_stale(path: &Path, address: &SockAddr) -> bool {
     let is_socket = |file: std::fs::Metadata| file.file_type().is_socket();
     let refuses = || {

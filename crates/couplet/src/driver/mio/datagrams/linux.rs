@@ -1,6 +1,5 @@
-//! Datagrams on Linux, in batches: recvmmsg(2) and sendmmsg(2). Those of one length that lie behind
-//! each other in the queue and go to one place leave as one (`UDP_SEGMENT`), and may arrive as one
-//! (`UDP_GRO`).
+//! Datagrams on Linux, in batches: recvmmsg(2) and sendmmsg(2). Consecutive datagrams of equal
+//! length and destination are sent as one (`UDP_SEGMENT`), and may be received as one (`UDP_GRO`).
 
 use std::cell::Cell;
 use std::io;
@@ -19,10 +18,10 @@ use crate::address::Address;
 use crate::driver::PeerCredentials;
 use crate::driver::datagrams::{DatagramQueue, Run};
 
-/// The most bytes of one datagram, and of several that the kernel has joined.
+/// Maximum bytes of one datagram, and of several that the kernel has coalesced.
 const LONGEST: usize = 65_535;
 
-/// Where received datagrams are put.
+/// The buffers for received datagrams.
 pub(super) struct Places(Batch);
 
 impl Places {
@@ -43,7 +42,7 @@ impl Places {
         self.0.receive(socket.as_fd(), count, size)
     }
 
-    /// The bytes of a message, and of each datagram in it, of which the last may be shorter.
+    /// The length of a message, and of each datagram in it; the last datagram may be shorter.
     pub(super) fn lengths(&self, n: usize) -> (usize, usize) {
         self.0.lengths(n)
     }
@@ -71,7 +70,7 @@ impl Places {
 pub(super) struct Inner {
     socket: Socket,
     is_v6: bool,
-    /// The kernel cuts what is sent joined.
+    /// The kernel segments joined datagrams.
     joins: Cell<bool>,
 }
 
@@ -94,7 +93,8 @@ impl Inner {
                 tracing::debug!(?flag, %error, "not told with datagrams");
             }
         }
-        // Else a port of all addresses hears of the groups that any socket of this host is a member of.
+        // Otherwise a wildcard port receives multicasts of groups that any socket of this host has
+        // joined.
         let only_ours = match domain {
             Domain::IPV4 => socket.set_multicast_all_v4(false),
             Domain::IPV6 => {
@@ -105,7 +105,7 @@ impl Inner {
         if let Err(error) = only_ours {
             tracing::debug!(%error, "hears of the groups of others");
         }
-        // What the kernel joins must fit; other systems and older kernels join nothing.
+        // Coalesced datagrams must fit; other systems and older kernels don't coalesce.
         if domain != Domain::UNIX && size >= LONGEST {
             let _ = datagrams::turn_on(socket.as_fd(), Flag::Gro);
         }
@@ -130,7 +130,7 @@ impl Inner {
         deregister(&mut SourceFd(&self.socket.as_raw_fd()), registry);
     }
 
-    /// Sends the first datagrams; returns how many the system has taken.
+    /// Sends the first datagrams; returns how many the system has accepted.
     pub(super) fn send(&self, out: &DatagramQueue) -> io::Result<usize> {
         let runs: Vec<_> = out.runs(self.joins.get()).take(SENT_AT_ONCE).collect();
         let names: Vec<_> = runs.iter().map(|run| name_of(run.to)).collect();
@@ -139,7 +139,7 @@ impl Inner {
         match datagrams::send(self.as_fd(), &batch) {
             Ok(n) => Ok(runs[..n].iter().map(|run| run.count).sum()),
             Err(error) if runs[0].count > 1 && !passes(&error) => {
-                // Longer than the link takes, or a link that can't cut them: they leave one by one.
+                // They exceed the link's MTU, or the link can't segment them: send one by one.
                 tracing::debug!(%error, "datagrams are sent one by one");
                 self.joins.set(false);
                 self.send(out)
@@ -166,12 +166,12 @@ impl Inner {
     }
 }
 
-/// The bytes of a UNIX socket's name; none for any other address.
+/// The bytes of a UNIX socket's name; empty for any other address.
 fn name_of(to: Option<&Address>) -> Vec<u8> {
     to.and_then(Address::unix).map(unix::bytes_of_name).unwrap_or_default()
 }
 
-/// Errors that have nothing to do with joined datagrams.
+/// Whether the error is unrelated to joined datagrams.
 fn passes(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionRefused)

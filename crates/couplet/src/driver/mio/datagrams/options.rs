@@ -1,4 +1,4 @@
-//! Options of a live port of datagrams.
+//! Options of a live datagram port.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,7 +8,7 @@ use socket2::{InterfaceIndexOrAddress, SockRef};
 use super::calls::Inner;
 use crate::driver::{DatagramOption, Group, Interface};
 
-/// Sets an option. A dual-stack socket has most of them twice.
+/// Sets an option. On a dual-stack socket most options are set for both families.
 pub(super) fn set(inner: &Inner, option: &DatagramOption) -> io::Result<()> {
     let socket = SockRef::from(inner);
     let is_v6 = socket.local_addr()?.is_ipv6();
@@ -87,7 +87,7 @@ fn set_member(inner: &Inner, socket: &SockRef<'_>, group: &Group, on: bool) -> i
     }
 }
 
-/// The address of an IPv4 interface; the wildcard is any.
+/// The address of an IPv4 interface; the wildcard stands for any interface.
 fn address_of(interface: Interface) -> Ipv4Addr {
     match interface {
         Interface::Address(address) => address,

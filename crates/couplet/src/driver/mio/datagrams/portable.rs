@@ -1,4 +1,4 @@
-//! Datagrams one by one, where the system has no batches, or we don't know its calls.
+//! Datagrams one by one, for systems without batches, or whose calls for them are not implemented.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use super::Head;
 use crate::address::Address;
 use crate::driver::datagrams::DatagramQueue;
 
-/// Where a received datagram is put.
+/// The buffer for a received datagram.
 pub(super) struct Places {
     bytes: Box<[u8]>,
     size: usize,
@@ -20,7 +20,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(_count: usize, size: usize) -> Places {
-        // One more: it shows that a datagram is longer.
+        // One byte more, to detect longer datagrams.
         Places { bytes: vec![0; size + 1].into_boxed_slice(), size, got: None }
     }
 
@@ -47,7 +47,7 @@ impl Places {
         Ok(1)
     }
 
-    /// The bytes of what was received, twice: nothing comes joined.
+    /// The length of the datagram, twice: datagrams are never coalesced here.
     pub(super) fn lengths(&self, _: usize) -> (usize, usize) {
         let length = self.got.as_ref().map_or(0, |(_, length)| *length);
         (length, length)
