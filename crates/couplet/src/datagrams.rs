@@ -1,5 +1,5 @@
-//! Datagrams: [`DatagramProtocol`], which you implement; [`DatagramTransport`], the handle that it
-//! sends by; [`DatagramPort`], the way back to its `&mut self`.
+//! Datagrams: implement [`DatagramProtocol`], send through its handle [`DatagramTransport`], and
+//! get back to `&mut self` through [`DatagramPort`].
 //!
 //! Twisted's `DatagramProtocol` and `IUDPTransport`.
 
@@ -22,13 +22,13 @@ use crate::driver::{
 use crate::panics::{Contained, contain};
 use crate::reactor::{DelayedCall, Reactor};
 
-/// What to do with the datagrams of a port.
+/// Handles the datagrams of a port.
 ///
-/// One object serves a port and never sees a socket. Every method but
-/// [`datagram_received`](Self::datagram_received) has a default. A panic in one is logged, and the port
-/// stays open: a datagram belongs to nobody who could be disconnected.
+/// One object serves a port and never sees a socket. Every method except
+/// [`datagram_received`](Self::datagram_received) has a default. A panic in a method is logged, and
+/// the port stays open: a datagram belongs to no connection that could be dropped.
 ///
-/// A closure that takes a transport and a datagram is one too.
+/// A closure that takes a transport and a datagram is a protocol too.
 ///
 /// ```
 /// use couplet::{Datagram, DatagramProtocol, DatagramTransport};
@@ -54,8 +54,8 @@ pub trait DatagramProtocol: Any {
     /// A datagram arrived: whole, unless it is [cut](Datagram::cut). It is borrowed for the call only.
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>);
 
-    /// Nobody listens at the [peer](DatagramOptions::peer) of the port: an earlier datagram was refused.
-    /// The port stays open.
+    /// The [peer](DatagramOptions::peer) of the port has no listener: an earlier datagram was
+    /// refused. The port stays open.
     fn connection_refused(&mut self, _transport: &DatagramTransport) {}
 
     /// The port is closed; the last call. Twisted's `stopProtocol`.
@@ -68,21 +68,21 @@ impl<F: FnMut(&DatagramTransport, &Datagram<'_>) + 'static> DatagramProtocol for
     }
 }
 
-/// A handle to a port of datagrams; cheap to clone. Dropping it changes nothing.
+/// A handle to a datagram port; cheap to clone. Dropping it changes nothing.
 ///
-/// It records, and the loop's turn acts. What is sent in a callback leaves when that has returned, what
-/// is sent elsewhere at the end of the turn. Datagrams for which the system has no room wait, up to
-/// [`DatagramOptions::queue`]; further ones are dropped, and [counted](Self::dropped).
+/// It records requests, and the loop's turn acts. Datagrams queued in a callback are sent when the
+/// callback returns; others are sent at the end of the turn. When the socket is full, datagrams are
+/// queued, up to [`DatagramOptions::queue`]; further ones are dropped and [counted](Self::dropped).
 #[derive(Clone)]
 pub struct DatagramTransport {
     pub(crate) cell: Rc<DatagramCell>,
 }
 
-/// A port of datagrams together with its protocol's type; cheap to clone, and a [`DatagramTransport`]
+/// A datagram port together with its protocol's type; cheap to clone, and a [`DatagramTransport`]
 /// by dereferencing. Dropping it changes nothing.
 ///
-/// Made by [`Reactor::listen_udp`] and its like, and by [`DatagramTransport::port`]. Closures passed to
-/// it are recorded, and run in the turn with the protocol's `&mut self`:
+/// Made by [`Reactor::listen_udp`] and similar methods, and by [`DatagramTransport::port`].
+/// Closures passed to it are recorded, and run in the turn with the protocol's `&mut self`:
 ///
 /// ```
 /// use std::time::Duration;
@@ -121,16 +121,16 @@ pub struct DatagramPort<P> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// No datagram of this port can be that long. Twisted's `MessageLengthError`.
+    /// The datagram exceeds the longest that this port can send. Twisted's `MessageLengthError`.
     #[error("a datagram of {length} bytes is too long: at most {most} fit")]
     TooLong {
         /// Its length, in bytes.
         length: usize,
-        /// The length of the longest one.
+        /// The limit, in bytes.
         most: usize,
     },
-    /// The port can't send there: an address of another family, or without a port number, or another
-    /// one than the peer's. Twisted's `InvalidAddressError`.
+    /// The port can't send to this address: it is of another family, has no port number, or is not
+    /// the port's peer. Twisted's `InvalidAddressError`.
     #[error("{host} can't send to {to}")]
     WrongAddress {
         /// The address of the port.
@@ -138,13 +138,14 @@ pub enum SendError {
         /// The requested address.
         to: Address,
     },
-    /// It was sent to nobody, and the port has no [peer](DatagramOptions::peer).
+    /// No destination was given, and the port has no [peer](DatagramOptions::peer).
     #[error("the port has no peer to send to")]
     NoPeer,
-    /// More wait to be sent than [`DatagramOptions::queue`] allows. It was dropped, and counted.
+    /// The queue is full; [`DatagramOptions::queue`] is its limit. The datagram was dropped and
+    /// counted.
     #[error("dropped: {queued} bytes wait to be sent already")]
     Full {
-        /// The bytes that wait.
+        /// The number of queued bytes.
         queued: usize,
     },
     /// The port is closed.
@@ -152,22 +153,22 @@ pub enum SendError {
     Stopped,
 }
 
-/// The port of a [`DatagramPort::ask`] is closed.
+/// The port is closed: the error of [`DatagramPort::ask`] and [`DatagramTransport::set_option`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the port of datagrams is closed")]
 pub struct PortStopped;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortState {
-    /// Bound; not yet served by the turn.
+    /// Bound, but not yet served by the turn.
     Starting,
     Listening,
-    /// To be closed by the turn.
+    /// The turn is about to close it.
     Stopping,
     Stopped,
 }
 
-/// Datagrams of a port, since it was opened.
+/// Counters of a port since it was opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) received: u64,
@@ -176,11 +177,11 @@ pub(crate) struct Counts {
     pub(crate) queued: u64,
 }
 
-/// An option to set.
+/// A recorded request to set an option.
 pub(crate) struct Asked {
     pub(crate) option: DatagramOption,
     pub(crate) resolver: Resolver<()>,
-    /// Datagrams that were queued before, since the port was opened: they leave without it.
+    /// The number of datagrams ever queued before the request: they are sent without the option.
     pub(crate) behind: u64,
 }
 
@@ -193,19 +194,19 @@ pub(crate) struct DatagramCell {
     descriptor: Option<std::os::fd::RawFd>,
     pub(crate) state: Cell<PortState>,
     pub(crate) paused: Cell<bool>,
-    /// What the driver knows of pauses.
+    /// Whether the driver is receiving, as last requested.
     pub(crate) receiving: Cell<bool>,
     pub(crate) bound: RefCell<Option<Bound>>,
     pub(crate) key: Cell<Option<Key>>,
-    /// Taken out while a callback runs, and for good when the port is closed.
+    /// Taken out during a callback, and dropped when the port is closed.
     protocol: RefCell<Option<Contained<Box<dyn DatagramProtocol>>>>,
     pub(crate) queue: RefCell<DatagramQueue>,
     pub(crate) counts: Cell<Counts>,
-    /// The turn knows that there is something to do.
+    /// The turn will visit this port.
     noted: Cell<bool>,
-    /// Other datagrams that arrived with the last one follow: answers wait for them.
+    /// More datagrams of the same batch follow, so answers are held back.
     pub(crate) holds: Cell<bool>,
-    /// It is on the list of what is written at the end of the turn.
+    /// Listed for writing at the end of the turn.
     pub(crate) to_write: Cell<bool>,
     /// Options to set. Law 9: no bound, one for each unfired Deferred.
     pub(crate) asked: RefCell<VecDeque<Asked>>,
@@ -213,7 +214,7 @@ pub(crate) struct DatagramCell {
     timers: RefCell<Vec<DelayedCall>>,
 }
 
-/// Longest payloads: the length field of UDP has 16 bits, that of IPv4 too, with both headers.
+/// Longest payloads: UDP has a 16-bit length field, and so has IPv4, which counts both headers.
 const LONGEST_V4: usize = 65_507;
 const LONGEST_V6: usize = 65_527;
 
@@ -253,14 +254,14 @@ impl DatagramCell {
         matches!(self.state.get(), PortState::Starting | PortState::Listening)
     }
 
-    /// Has the turn look at it.
+    /// Asks the turn to visit the port.
     fn note(self: &Rc<Self>) {
         if !self.noted.replace(true) {
             self.reactor.ask_datagrams(self);
         }
     }
 
-    /// The turn looks at it now.
+    /// Called when the turn visits the port.
     pub(crate) fn noticed(&self) {
         self.noted.set(false);
     }
@@ -271,7 +272,7 @@ impl DatagramCell {
         self.counts.set(counts);
     }
 
-    /// Counts a datagram that is not sent. Logged at the 1st, 2nd, 4th, 8th, …
+    /// Counts a dropped datagram. Logs the 1st, 2nd, 4th, 8th, …
     pub(crate) fn drop_one(&self, why: &dyn fmt::Display) {
         self.count(|counts| counts.dropped += 1);
         let dropped = self.counts.get().dropped;
@@ -294,7 +295,7 @@ impl DatagramCell {
         debug_assert!(old.is_none(), "a protocol was called inside a call of it");
     }
 
-    /// Delivers a datagram. What is sent meanwhile leaves right after, and needs no note.
+    /// Delivers a datagram. Datagrams sent by the callback leave right after it, without a request.
     pub(crate) fn deliver(self: &Rc<Self>, datagram: &Datagram<'_>) {
         self.count(|counts| counts.received += 1);
         let noted = self.noted.replace(true);
@@ -307,14 +308,14 @@ impl DatagramCell {
         }
     }
 
-    /// Whether there is more to do than to send.
+    /// Whether the port has requests besides datagrams to send.
     fn has_requests(&self) -> bool {
         !self.is_open()
             || self.paused.get() == self.receiving.get()
             || !self.asked.borrow().is_empty()
     }
 
-    /// The last call of the protocol, which is dropped; then whoever waits for the end is told.
+    /// Calls `stop_protocol`, drops the protocol, and fires the Deferreds of `stop_listening`.
     pub(crate) fn finish(self: &Rc<Self>, started: bool) {
         self.state.set(PortState::Stopped);
         if started {
@@ -325,7 +326,8 @@ impl DatagramCell {
         }
     }
 
-    /// Drops what it holds, without a call of the protocol. Returns the resolvers of `stop_listening`.
+    /// Drops the protocol without calling it, and all requests and datagrams. Returns the resolvers
+    /// of `stop_listening`.
     pub(crate) fn release(&self) -> Vec<Resolver<()>> {
         self.state.set(PortState::Stopped);
         for call in self.timers.take() {
@@ -348,8 +350,8 @@ impl DatagramTransport {
     ///
     /// # Errors
     ///
-    /// [`SendError`]. What the system finds out later, such as that there is no route, is logged and
-    /// counted as [dropped](Self::dropped). Nobody tells whether a datagram arrives.
+    /// [`SendError`]. Errors that the system reports later, such as a missing route, are logged and
+    /// counted as [dropped](Self::dropped). Delivery is not acknowledged.
     pub fn send_to(&self, data: impl AsRef<[u8]>, to: impl Into<Address>) -> Result<(), SendError> {
         self.queue(data.as_ref(), Some(to.into()), None)
     }
@@ -358,19 +360,20 @@ impl DatagramTransport {
     ///
     /// # Errors
     ///
-    /// As [`send_to`](Self::send_to); [`SendError::NoPeer`] if there is none.
+    /// As [`send_to`](Self::send_to); [`SendError::NoPeer`] if the port has no peer.
     pub fn send(&self, data: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.queue(data.as_ref(), None, None)
     }
 
-    /// Sends a datagram to the sender of `datagram`, from the address that it was sent to: on a port of
-    /// all interfaces the system might choose another one, which the sender would not know.
+    /// Sends a datagram to the sender of `datagram`, from the address that `datagram` was sent to.
+    /// On a wildcard port the system might choose another source address, which the sender would
+    /// not recognize.
     ///
     /// # Errors
     ///
     /// As [`send_to`](Self::send_to).
     pub fn answer(&self, datagram: &Datagram<'_>, data: impl AsRef<[u8]>) -> Result<(), SendError> {
-        // To a multicast or broadcast the answer comes from whichever address fits.
+        // A multicast or broadcast address can't be the source; the system chooses one.
         let from = datagram.to.filter(|to| self.cell.host.is_wildcard() && !is_group(*to));
         let to = self.cell.options.peer.is_none().then(|| datagram.from.clone());
         self.queue(data.as_ref(), to, from)
@@ -393,7 +396,7 @@ impl DatagramTransport {
         }
         let mut queue = cell.queue.borrow_mut();
         let queued = queue.bytes();
-        // An empty queue takes any datagram. Empty ones take room in the list.
+        // An empty queue takes any datagram. Empty datagrams still count against the list.
         let is_full = queued + data.len() > cell.options.queue || queue.len() >= MOST_QUEUED;
         if is_full && !queue.is_empty() {
             drop(queue);
@@ -408,7 +411,7 @@ impl DatagramTransport {
         Ok(())
     }
 
-    /// Where a datagram goes: `None` is the port's peer.
+    /// Checks a destination. `None` is the port's peer.
     fn checked(&self, to: Option<Address>) -> Result<Option<Address>, SendError> {
         let cell = &self.cell;
         match (to, &cell.options.peer) {
@@ -432,13 +435,13 @@ impl DatagramTransport {
         }
     }
 
-    /// Whether an Internet socket can send there.
+    /// Whether an Internet socket can send to this address.
     fn reaches(&self, host: SocketAddr, to: SocketAddr) -> bool {
         host.is_ipv4() == to.is_ipv4()
             || host.is_ipv6() && host.ip().is_unspecified() && self.cell.options.dual_stack
     }
 
-    /// The length of the longest datagram.
+    /// The longest datagram that can be sent to this destination.
     fn longest(&self, to: Option<&Address>) -> usize {
         match to.or(self.cell.options.peer.as_ref()).and_then(Address::socket_addr) {
             Some(SocketAddr::V4(_)) => LONGEST_V4,
@@ -462,27 +465,27 @@ impl DatagramTransport {
         &self.cell.reactor
     }
 
-    /// The number of the socket's descriptor, for what asks the system about it by number; `None` on
-    /// drivers without sockets, and once the port is asked to stop. The loop reads, writes and closes it.
+    /// The number of the socket's descriptor, for querying the system; `None` on drivers without
+    /// sockets, and once the port is asked to stop. Only the loop may read, write or close it.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         self.cell.descriptor.filter(|_| self.is_listening())
     }
 
-    /// Datagrams that were dropped, because too many waited or because the system refused them. What the
-    /// network loses is not known.
+    /// The number of datagrams dropped because the queue was full or the system refused them.
+    /// Losses in the network are not known.
     pub fn dropped(&self) -> u64 {
         self.cell.counts.get().dropped
     }
 
-    /// Bytes that wait to be sent.
+    /// The number of bytes queued for sending.
     pub fn buffered(&self) -> usize {
         self.cell.queue.borrow().bytes()
     }
 
-    /// Closes the port, after an attempt to send what waits. The Deferred fires in a later turn, after
-    /// [`stop_protocol`](DatagramProtocol::stop_protocol); `None` if the port is closed, or being closed,
-    /// already. Nothing is received from now on. The end of a run closes the port too; a
+    /// Closes the port, after one attempt to send its queue. The Deferred fires in a later turn,
+    /// after [`stop_protocol`](DatagramProtocol::stop_protocol); `None` if the port is already
+    /// closed or closing. Nothing is received from now on. The end of a run closes the port too; a
     /// [drain](Reactor::drain) leaves it open.
     pub fn stop_listening(&self) -> Option<Deferred<()>> {
         if !self.cell.is_open() {
@@ -495,13 +498,13 @@ impl DatagramTransport {
         Some(deferred)
     }
 
-    /// True while the port is open, or about to be.
+    /// True while the port is open or opening.
     pub fn is_listening(&self) -> bool {
         self.cell.is_open()
     }
 
-    /// Delivers nothing from now on, until [`resume_producing`](Self::resume_producing). The system
-    /// queues what arrives, and drops what does not fit.
+    /// Stops delivering datagrams until [`resume_producing`](Self::resume_producing). The system
+    /// queues arriving datagrams, and drops those that do not fit.
     pub fn pause_producing(&self) {
         self.set_paused(true);
     }
@@ -517,7 +520,8 @@ impl DatagramTransport {
         }
     }
 
-    /// Sets an option, in the turn. The Deferred fires when it is set, or fails with the system's error.
+    /// Sets an option, in the turn. The Deferred fires once it is set, or fails with the system's
+    /// error.
     pub fn set_option(&self, option: DatagramOption) -> Deferred<()> {
         if !self.cell.is_open() {
             return Deferred::fail(PortStopped);
@@ -529,47 +533,48 @@ impl DatagramTransport {
         deferred
     }
 
-    /// Receives what is sent to a multicast group, an IP address or a [`Group`], from now on. Twisted's
-    /// `joinGroup`.
+    /// Receives datagrams sent to a multicast group, an IP address or a [`Group`], from now on.
+    /// Twisted's `joinGroup`.
     pub fn join_group(&self, group: impl Into<Group>) -> Deferred<()> {
         self.set_option(DatagramOption::Join(group.into()))
     }
 
-    /// Ends a [`join_group`](Self::join_group). Twisted's `leaveGroup`.
+    /// Leaves a group joined by [`join_group`](Self::join_group). Twisted's `leaveGroup`.
     pub fn leave_group(&self, group: impl Into<Group>) -> Deferred<()> {
         self.set_option(DatagramOption::Leave(group.into()))
     }
 
-    /// Sets the interface that multicasts leave by. Twisted's `setOutgoingInterface`.
+    /// Sets the interface that sends multicasts. Twisted's `setOutgoingInterface`.
     pub fn set_outgoing_interface(&self, interface: impl Into<Interface>) -> Deferred<()> {
         self.set_option(DatagramOption::MulticastInterface(interface.into()))
     }
 
-    /// The port, for calls into its protocol.
+    /// A typed handle to the port, for calls into its protocol.
     pub fn port<P: DatagramProtocol>(&self) -> DatagramPort<P> {
         DatagramPort { transport: self.clone(), protocol: PhantomData }
     }
 }
 
-/// Most datagrams that wait to be sent, however short.
+/// Maximum queued datagrams, regardless of their length.
 const MOST_QUEUED: usize = 16 * 1024;
 
 fn is_group(ip: IpAddr) -> bool {
     ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
 }
 
-/// The same place, whatever kind of address names it.
+/// Whether both name the same socket, even in different kinds of address.
 fn is_same(one: &Address, other: &Address) -> bool {
     one.socket_addr() == other.socket_addr() && one.unix() == other.unix()
 }
 
 impl<P: DatagramProtocol> DatagramPort<P> {
-    /// Runs `f` on the protocol in the turn. If the port is closed, drops `f` and returns false; `f` is
-    /// also dropped if the port is closed before it runs.
+    /// Runs `f` on the protocol in the turn. If the port is closed, drops `f` and returns false;
+    /// `f` is also dropped if the port closes before it runs.
     ///
     /// # Panics
     ///
-    /// In the turn and in debug builds, when the protocol is not a `P`. In release builds this is logged.
+    /// In the turn, in debug builds, if the protocol is not a `P`. Release builds log an error
+    /// instead.
     pub fn tell(&self, f: impl FnOnce(&mut P, &DatagramTransport) + 'static) -> bool {
         let f = Contained::new(f);
         let is_open = self.is_listening();
@@ -580,8 +585,8 @@ impl<P: DatagramProtocol> DatagramPort<P> {
         is_open
     }
 
-    /// Runs `f` on the protocol in the turn; the Deferred fires with its result, and fails with
-    /// [`PortStopped`] if the port is closed first.
+    /// Runs `f` on the protocol in the turn. The Deferred fires with its result, or fails with
+    /// [`PortStopped`] if the port closes first.
     pub fn ask<R: 'static>(
         &self,
         f: impl FnOnce(&mut P, &DatagramTransport) -> R + 'static,
@@ -589,7 +594,7 @@ impl<P: DatagramProtocol> DatagramPort<P> {
         let (deferred, resolver) = Deferred::new();
         let mut answer = Answer(Some(resolver));
         self.tell(move |protocol, transport| {
-            // Taken first: after a panic it is dropped, and not said to be for want of a port.
+            // Taken first, so that a panic drops the resolver without reporting a stopped port.
             let resolver = answer.0.take();
             let value = f(protocol, transport);
             if let Some(resolver) = resolver {
@@ -626,7 +631,8 @@ impl<P: DatagramProtocol> DatagramPort<P> {
     }
 }
 
-/// The resolver of an [`ask`](DatagramPort::ask), which fails when that is dropped before it runs.
+/// The resolver of an [`ask`](DatagramPort::ask). Fails with [`PortStopped`] if dropped before the
+/// call runs.
 struct Answer<R>(Option<Resolver<R>>);
 
 impl<R> Drop for Answer<R> {

@@ -1,8 +1,8 @@
-//! A loop inside tokio: a future that turns it when tokio says so. Unix, feature `tokio`.
+//! A loop inside tokio: a future that turns the loop when tokio wakes it. Unix, feature `tokio`.
 //!
 //! One thread serves both: tokio waits for its own sockets and for the loop's descriptor, and the
-//! loop's callbacks run in tokio's context, so they can spawn tokio's tasks and use its libraries.
-//! A [`Loop`] stays in its thread, so the future runs where tokio takes what is not `Send`: in a
+//! loop's callbacks run in tokio's context, so they can spawn tokio tasks and use its libraries. A
+//! [`Loop`] stays in its thread, so the future needs an executor for futures that are not `Send`: a
 //! current-thread runtime, a `LocalSet`, or `block_on`.
 //!
 //! ```
@@ -33,17 +33,17 @@
 //! }
 //! ```
 //!
-//! [`Embedded`] is the same without a program: a future to spawn.
+//! [`Embedded`] is a bare run without a program: a future to spawn.
 //!
 //! # Wake-ups
 //!
-//! - An event: the loop's descriptor becomes readable. A handle that records outside of a turn, in a
-//!   task of tokio, has the same effect.
-//! - The time of [`Loop::next_turn`]. tokio's timers count milliseconds, so a timed call may be up to
-//!   1 ms late. The loop's time is real even where a test pauses tokio's.
+//! - An event: the loop's descriptor becomes readable. A handle that records outside of a turn, in
+//!   a tokio task, has the same effect.
+//! - The time of [`Loop::next_turn`]. tokio's timers have millisecond resolution, so a timed call
+//!   may be up to 1 ms late. The loop runs on real time even if a test pauses tokio's clock.
 //!
-//! Then the loop is turned until nothing is left: tokio reports an edge, which comes once. After 16
-//! turns in a row tokio's other tasks and events come first, so that neither side starves the other.
+//! The loop is then turned until it is idle, because tokio is edge-triggered. After 16 turns in a
+//! row it yields to tokio's other tasks and events, so that neither side starves the other.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -59,23 +59,23 @@ use tokio::time::{Sleep, sleep};
 use crate::reactor::Stopped;
 use crate::{Loop, Reactor, Result, Signal};
 
-/// Most turns in a row, before tokio's other tasks and events.
+/// Maximum turns in a row before tokio's other tasks and events run.
 const TURNS: u32 = 16;
 
 /// Runs a program: turns the loop while `program` runs, then stops the reactor and returns the
-/// result once the run has ended. The program is a future of tokio, not a task of the loop: it is
-/// polled between two turns.
+/// result once the run has ended. The program is a tokio future, not a task of the loop: it is
+/// polled between turns.
 ///
 /// Dropping the future ends the run, as it does with [`Embedded`].
 ///
 /// # Errors
 ///
-/// The program's failure; [`Stopped`] if the reactor was stopped first, and the program did not
-/// succeed before the run had ended; the system's error when it refuses to watch the loop.
+/// The program's failure; [`Stopped`] if the reactor was stopped first and the program did not
+/// succeed before the end of the run; the system's error if it refuses to watch the loop.
 ///
 /// # Panics
 ///
-/// Outside of a runtime of tokio, or if that has no timers or no I/O (`enable_all`).
+/// Outside of a tokio runtime, or if the runtime has no timers or no I/O (`enable_all`).
 pub async fn run<T>(l: Loop, program: impl AsyncFnOnce(Reactor) -> Result<T>) -> Result<T> {
     let mut run = Embedded::begin(l, |_| Ok(()))?;
     let reactor = run.reactor();
@@ -84,7 +84,7 @@ pub async fn run<T>(l: Loop, program: impl AsyncFnOnce(Reactor) -> Result<T>) ->
     let ended = std::future::poll_fn(|cx| {
         if !is_done && let Poll::Ready(done) = program.as_mut().poll(cx) {
             is_done = true;
-            // A failure during the shutdown says less than that there was one.
+            // A failure during the shutdown is less informative than [`Stopped`].
             result = Some(done).filter(|done| done.is_ok() || !reactor.is_stopping());
             reactor.stop();
         }
@@ -94,12 +94,12 @@ pub async fn run<T>(l: Loop, program: impl AsyncFnOnce(Reactor) -> Result<T>) ->
     result.unwrap_or_else(|| Err(Stopped { signal: run.stopped_by() }.into()))
 }
 
-/// A run of a loop, as a future: it turns the loop, and is ready when the run has ended, by
+/// A run of a loop, as a future. It turns the loop, and completes when the run ends, by
 /// [`Reactor::stop`] or, with [`LoopOptions::signals`](crate::LoopOptions::signals), by a signal.
 ///
 /// Its output is an error if the driver's wait fails, or if tokio shuts down. Dropping it ends the
-/// run immediately, as [`Loop::end`] does: connections get `connection_lost`, nothing is flushed.
-/// Neither way waits for a thread: a job that is still running ends on its own.
+/// run immediately, as [`Loop::end`] does: connections get `connection_lost`, and nothing is
+/// flushed. Neither way waits for threads: a job that is still running finishes in the background.
 ///
 /// ```
 /// use couplet::{Loop, embed::Embedded};
@@ -123,11 +123,12 @@ pub async fn run<T>(l: Loop, program: impl AsyncFnOnce(Reactor) -> Result<T>) ->
 #[must_use = "the loop is turned only while this is awaited"]
 pub struct Embedded {
     l: Loop,
-    /// The loop's descriptor, by a duplicate, which stays open and the same whatever the driver does.
+    /// A duplicate of the loop's descriptor, which stays open and valid even if the driver replaces
+    /// its own.
     watched: AsyncFd<OwnedFd>,
     reactor: Reactor,
     sleep: Pin<Box<Sleep>>,
-    /// What `sleep` was last set to. It may be sooner than the next turn is due, never later.
+    /// The deadline of `sleep`. It may be before the next turn is due, but never after.
     sleeps_until: Option<Instant>,
     has_ended: bool,
 }
@@ -137,12 +138,12 @@ impl Embedded {
     ///
     /// # Errors
     ///
-    /// The error of `setup`; `Unsupported` if the loop's driver has no descriptor; the system's when
-    /// it refuses to watch it.
+    /// The error of `setup`; `Unsupported` if the loop's driver has no descriptor; the system's
+    /// error if it refuses to watch the descriptor.
     ///
     /// # Panics
     ///
-    /// Outside of a runtime of tokio, or if that has no timers or no I/O (`enable_all`).
+    /// Outside of a tokio runtime, or if the runtime has no timers or no I/O (`enable_all`).
     pub fn begin(l: Loop, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<Embedded> {
         let Some(descriptor) = l.descriptor() else {
             let why = "the loop's driver has no descriptor that tokio could wait for";
@@ -166,11 +167,11 @@ impl Embedded {
         self.l.stopped_by()
     }
 
-    /// Whether the descriptor or the time asks for a turn; if neither does, the task will be woken
-    /// when one of them does.
+    /// Whether the descriptor or the clock requires a turn. If neither does, registers the task to
+    /// be woken when one does.
     fn wants_turn(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         if let Poll::Ready(ready) = self.watched.poll_read_ready(cx) {
-            // Before the turn: an event during it is a new edge.
+            // Cleared before the turn: an event during the turn is a new edge.
             ready?.clear_ready();
             return Ok(true);
         }
@@ -195,7 +196,7 @@ impl Embedded {
         self.sleeps_until = Some(until);
     }
 
-    /// Turns the loop while it has something to do, but not for long.
+    /// Turns the loop while it has work, up to [`TURNS`] times.
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         for _ in 0..TURNS {
             if !self.wants_turn(cx)? {
@@ -205,7 +206,7 @@ impl Embedded {
                 return Ok(Poll::Ready(()));
             }
         }
-        // Wakes the task when tokio has looked for events, and not before.
+        // Wakes the task only after tokio has polled for events.
         let _ = pin!(yield_now()).poll(cx);
         Ok(Poll::Pending)
     }

@@ -1,4 +1,4 @@
-//! What a port of datagrams keeps.
+//! The memory that a datagram port retains.
 
 use super::*;
 use crate::reactor::Loop;
