@@ -1,13 +1,13 @@
 //! Backtraces of other threads of this process.
 //!
-//! A signal (SIGURG, ignored unless handled) makes the thread note the addresses of its frames in a
-//! static array; whoever asked for them finds out their names, in its own thread. The handler calls
-//! the unwinder of libgcc alone, which allocates nothing. With glibc since 2.35 and GCC since 12 it
-//! takes no lock either; before, it takes the lock of the dynamic linker's list, which its holder
-//! may take again. So a thread that hangs inside malloc, or that holds any lock, can be asked. The one
-//! that could not is a thread stopped for good while it changes the list or the unwinder's own tables.
+//! A signal (SIGURG, ignored unless handled) makes the thread record the addresses of its frames in
+//! a static array; the requesting thread resolves their names. The handler only calls libgcc's
+//! unwinder, which does not allocate. With glibc since 2.35 and GCC since 12 it takes no lock
+//! either; earlier versions take the lock of the dynamic linker's list, which is recursive. So a
+//! thread that hangs inside malloc, or that holds any lock, can be traced. The only exception is a
+//! thread stopped for good while it changes the list or the unwinder's own tables.
 //!
-//! On other systems there are none: [`Thread::current`] is `None`.
+//! Other systems have no backtraces: [`Thread::current`] is `None`.
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub use none::{Thread, Trace};
@@ -22,14 +22,14 @@ mod signalled {
     use std::sync::{Mutex, OnceLock, PoisonError};
     use std::time::Duration;
 
-    /// Most frames of a backtrace.
+    /// Maximum frames of a backtrace.
     const MOST: usize = 128;
-    /// How long a thread may take to answer. One that is in an uninterruptible system call doesn't.
+    /// Time limit for an answer. A thread in an uninterruptible system call does not answer.
     const PATIENCE: Duration = Duration::from_millis(100);
     const WAIT: c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     const WAKE: c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
 
-    /// The thread that is to answer; 0 for none, and [`ANSWERS`] while it does.
+    /// The thread asked to answer; 0 if idle, and [`ANSWERS`] while a thread answers.
     static ASKED: AtomicI32 = AtomicI32::new(0);
     const ANSWERS: i32 = -1;
     const ANSWERED: i32 = -2;
@@ -45,21 +45,21 @@ mod signalled {
     pub struct Trace(Vec<usize>);
 
     impl Thread {
-        /// The calling thread; `None` where there are no backtraces.
+        /// The calling thread; `None` if the system has no backtraces.
         pub fn current() -> Option<Thread> {
             // SAFETY: no precondition.
             Some(Thread(unsafe { libc::gettid() }))
         }
 
-        /// Interrupts the thread to get its backtrace. `None` if it doesn't answer within 100 ms, and
-        /// in a program that handles SIGURG itself. Must not be called by the thread itself, which
-        /// gets `None`.
+        /// Interrupts the thread to get its backtrace. `None` if it does not answer within 100 ms,
+        /// and in a program that handles SIGURG itself. A thread can't capture itself: it gets
+        /// `None`.
         pub fn capture(self) -> Option<Trace> {
             self.capture_within(PATIENCE)
         }
 
-        /// The same, with another time for its answer: what checks each access to memory, say, makes a
-        /// program slow.
+        /// Like [`capture`](Self::capture), with another time limit: for programs under a memory
+        /// checker, for example, which answer slowly.
         pub fn capture_within(self, patience: Duration) -> Option<Trace> {
             static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
             let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,9 +68,9 @@ mod signalled {
             if is_itself || !is_ours() {
                 return None;
             }
-            // One that came too late.
+            // Discards an answer that came too late.
             let _ = ASKED.compare_exchange(ANSWERED, 0, Ordering::SeqCst, Ordering::SeqCst);
-            // An answer that never ended: the array is the handler's for good.
+            // An answer that never ended occupies the array for good.
             ASKED.compare_exchange(0, self.0, Ordering::SeqCst, Ordering::SeqCst).ok()?;
             // SAFETY: no pointers are passed; the kernel refuses a thread that has ended.
             let sent =
@@ -81,7 +81,7 @@ mod signalled {
                     break;
                 }
                 if sent != 0 || !wait_for_change(state, patience) {
-                    // Withdrawn, unless it is being answered.
+                    // Withdrawn, unless an answer has begun.
                     let _ = ASKED.compare_exchange(self.0, 0, Ordering::SeqCst, Ordering::SeqCst);
                     return None;
                 }
@@ -93,7 +93,7 @@ mod signalled {
         }
     }
 
-    /// Waits until [`ASKED`] is no longer `state`; false when that takes too long.
+    /// Waits until [`ASKED`] is no longer `state`; false on a timeout.
     fn wait_for_change(state: i32, patience: Duration) -> bool {
         let longest = libc::timespec {
             tv_sec: libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -106,18 +106,19 @@ mod signalled {
         woken == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
     }
 
-    /// Installs the handler, unless the program has one. It stays.
+    /// Installs the handler for good, unless the program has its own.
     fn is_ours() -> bool {
         static INSTALLED: OnceLock<bool> = OnceLock::new();
         *INSTALLED.get_or_init(|| {
-            // The unwinder initializes itself at its first use, and should not in the handler.
+            // The unwinder initializes itself at its first use, which should not happen in the
+            // handler.
             let mut count = 0;
             unwind(&mut count);
             install().is_some()
         }) && handler() == Some(on_signal as *const () as usize)
     }
 
-    /// The present handler of SIGURG.
+    /// The current handler of SIGURG.
     fn handler() -> Option<usize> {
         // SAFETY: an all-zero sigaction is a valid value, and the pointer is to one on this stack.
         unsafe {
@@ -174,7 +175,7 @@ mod signalled {
         fn _Unwind_GetIPInfo(context: *mut Context, before: *mut c_int) -> usize;
     }
 
-    /// Puts the frames of this thread into [`FRAMES`], and counts them.
+    /// Records the frames of this thread in [`FRAMES`], and counts them.
     fn unwind(count: &mut usize) {
         // SAFETY: `note` casts the pointer back to the same type, and is called only meanwhile.
         unsafe { _Unwind_Backtrace(note, std::ptr::from_mut(count).cast()) };
@@ -184,18 +185,18 @@ mod signalled {
         const NO_REASON: c_int = 0;
         const END_OF_STACK: c_int = 5;
         let mut before = 0;
-        // SAFETY: the unwinder's own context, and what `unwind` passed.
+        // SAFETY: the unwinder's own context, and the pointer that `unwind` passed.
         let (ip, count) =
             unsafe { (_Unwind_GetIPInfo(context, &raw mut before), &mut *count.cast::<usize>()) };
         let Some(frame) = FRAMES.get(*count).filter(|_| ip != 0) else { return END_OF_STACK };
-        // A return address lies behind its call, that of an interrupted frame before what comes next.
+        // A return address lies after its call, an interrupted frame's before the next instruction.
         frame.store(if before == 0 { ip - 1 } else { ip }, Ordering::SeqCst);
         *count += 1;
         NO_REASON
     }
 
     impl fmt::Display for Trace {
-        /// One line for each frame: its function, and where it is known the place in the source.
+        /// One line per frame: its function, and its source location if known.
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             for (n, frame) in self.0.iter().enumerate() {
                 if n > 0 {
@@ -224,7 +225,7 @@ mod signalled {
 mod none {
     use std::fmt;
 
-    /// A thread of this process. There is none of this type: this system has no backtraces.
+    /// A thread of this process. This system has no backtraces, so the type has no values.
     #[derive(Clone, Copy, Debug)]
     pub enum Thread {}
 
@@ -233,7 +234,7 @@ mod none {
     pub enum Trace {}
 
     impl Thread {
-        /// The calling thread; `None` where there are no backtraces.
+        /// The calling thread; `None` if the system has no backtraces.
         pub fn current() -> Option<Thread> {
             None
         }
@@ -243,7 +244,7 @@ mod none {
             match self {}
         }
 
-        /// The same.
+        /// Like [`capture`](Self::capture), with another time limit.
         pub fn capture_within(self, _: std::time::Duration) -> Option<Trace> {
             match self {}
         }

@@ -1,9 +1,9 @@
-//! Datagrams in batches: recvmmsg(2) and sendmmsg(2), with what comes beside the bytes.
+//! Datagrams in batches: recvmmsg(2) and sendmmsg(2), with their control messages.
 //!
-//! Linux only. The control messages carry the address that a datagram was sent to and its interface
+//! Linux only. The control messages carry the destination address and interface of a datagram
 //! (`IP_PKTINFO`, `IPV6_PKTINFO`), its TOS byte (`IP_TOS`, `IPV6_TCLASS`), the segment size of
-//! datagrams that the kernel joined (`UDP_GRO`, `UDP_SEGMENT`), and the sender's credentials on a UNIX
-//! socket. Descriptors that come with a UNIX datagram are closed.
+//! coalesced datagrams (`UDP_GRO`, `UDP_SEGMENT`), and the sender's credentials on a UNIX socket.
+//! Descriptors received with a UNIX datagram are closed.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,37 +11,37 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-/// Most datagrams that one call sends.
+/// Maximum datagrams that one call sends.
 pub const SENT_AT_ONCE: usize = 64;
 
-/// Room for the control messages of one datagram, in words, so that it is aligned. Those that arrive:
-/// 40 bytes for an address and its interface, twice 24 for the TOS, 24 for a segment size, 32 for
-/// credentials. What does not fit is cut off, and the kernel closes the descriptors in it.
+/// Size of the control buffer of one datagram, in words for alignment. Received messages take 40
+/// bytes for an address and its interface, twice 24 for the TOS, 24 for a segment size, 32 for
+/// credentials. The kernel truncates the rest, and closes the descriptors in it.
 const CONTROL: usize = 32;
 
 /// A socket's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// Of an Internet socket.
+    /// The name of an Internet socket.
     Inet(SocketAddr),
-    /// Of a UNIX socket: a path, or a NUL and an abstract name; empty for one without a name.
+    /// The name of a UNIX socket: a path, or a NUL and an abstract name; empty if unnamed.
     Unix(Vec<u8>),
 }
 
 /// A datagram of the last [`Batch::receive`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// Its bytes; those of several, where there is a [`segment`](Self::segment).
+    /// The bytes of the datagram, or of several if there is a [`segment`](Self::segment).
     pub data: &'a [u8],
     /// The sender.
     pub from: Name,
-    /// The address that it was sent to.
+    /// The destination address.
     pub to: Option<IpAddr>,
-    /// The number of the interface that it arrived on.
+    /// The number of the receiving interface.
     pub interface: Option<u32>,
-    /// It was longer than its place, and the rest is gone.
+    /// The datagram was longer than its buffer, and the excess was discarded.
     pub cut: bool,
-    /// Its TOS byte, or traffic class.
+    /// The TOS byte, or traffic class.
     pub tos: Option<u8>,
     /// `data` holds several datagrams of this length; the last may be shorter.
     pub segment: Option<usize>,
@@ -49,7 +49,7 @@ pub struct Received<'a> {
     pub credentials: Option<(u32, u32, u32)>,
 }
 
-/// Places for the datagrams of one receive call.
+/// Buffers for the datagrams of one receive call.
 pub struct Batch {
     headers: NonNull<[libc::mmsghdr]>,
     places: NonNull<[Place]>,
@@ -60,7 +60,7 @@ pub struct Batch {
     filled: usize,
 }
 
-/// What one datagram needs besides its bytes.
+/// The header data of one datagram.
 struct Place {
     slice: libc::iovec,
     name: libc::sockaddr_storage,
@@ -68,14 +68,14 @@ struct Place {
 }
 
 impl Batch {
-    /// For at most `count` datagrams of at most `size` bytes each.
+    /// A batch for at most `count` datagrams of at most `size` bytes each.
     ///
     /// # Panics
     ///
-    /// When either is 0.
+    /// If either is 0.
     pub fn new(count: usize, size: usize) -> Batch {
         assert!(count > 0 && size > 0, "a batch has places, and room in them");
-        // Not a multiple of a page: the first bytes of all places would share few lines of the cache.
+        // Not a multiple of a page, or the first bytes of all places would share few cache lines.
         let stride = size.next_multiple_of(64) + 64;
         // SAFETY: all three are plain data of the C library, for which zeroes are valid.
         let headers = (0..count).map(|_| unsafe { std::mem::zeroed() }).collect::<Box<[_]>>();
@@ -91,22 +91,22 @@ impl Batch {
         }
     }
 
-    /// Most bytes of one datagram.
+    /// Maximum bytes of one datagram.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// How many datagrams it has places for.
+    /// Maximum number of datagrams.
     pub fn places(&self) -> usize {
         self.headers.len()
     }
 
-    /// Receives what has arrived, without waiting: at most `count` datagrams, and as many as there are
+    /// Receives arrived datagrams without waiting: at most `count` and at most as many as there are
     /// places, and at most `size` bytes of each. Returns their number.
     ///
     /// # Errors
     ///
-    /// The system's; [`WouldBlock`](io::ErrorKind::WouldBlock) when there is none.
+    /// The system's error; [`WouldBlock`](io::ErrorKind::WouldBlock) if no datagram has arrived.
     pub fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -120,7 +120,7 @@ impl Batch {
         self.filled = 0;
         let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
         // SAFETY: `prepare` has pointed each header at memory of this batch, with its length; the
-        // socket is open while it is borrowed; no time limit is a null pointer.
+        // socket is open while it is borrowed; a null pointer means no time limit.
         let n = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -140,7 +140,7 @@ impl Batch {
         Ok(self.filled)
     }
 
-    /// Closes the descriptors that came with a datagram, which only those of UNIX sockets have.
+    /// Closes the descriptors received with a datagram, which only UNIX datagrams have.
     fn close_descriptors(&self, n: usize) {
         let (header, place) = self.filled(n);
         let header = &header.msg_hdr;
@@ -151,7 +151,8 @@ impl Batch {
             if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
                 for number in data.chunks_exact(size_of::<libc::c_int>()) {
                     let number = number.first_chunk().map(|n| i32::from_ne_bytes(*n));
-                    // SAFETY: the kernel has just installed it for us, and nobody knows its number.
+                    // SAFETY: the kernel has just installed it for us, and no other code knows its
+                    // number.
                     drop(number.map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
                 }
             }
@@ -177,7 +178,7 @@ impl Batch {
         }
     }
 
-    /// The header of a place that the last receive call has filled, and the place.
+    /// A place that the last receive call has filled, and its header.
     fn filled(&self, n: usize) -> (&libc::mmsghdr, &Place) {
         assert!(n < self.filled, "only {} datagrams were received", self.filled);
         // SAFETY: `n` is below the number of places; the kernel has filled in the header, and nothing
@@ -190,12 +191,12 @@ impl Batch {
         }
     }
 
-    /// The length of a datagram of the last receive call; of several that came joined, the length of all
-    /// together, and of each.
+    /// The length of a received datagram, twice; for several coalesced datagrams, the total length
+    /// and the length of each.
     ///
     /// # Panics
     ///
-    /// When there were not so many.
+    /// If fewer datagrams were received.
     pub fn lengths(&self, n: usize) -> (usize, usize) {
         let (header, place) = self.filled(n);
         let length = (header.msg_len as usize).min(place.slice.iov_len);
@@ -208,11 +209,11 @@ impl Batch {
         (length, segment.unwrap_or(length))
     }
 
-    /// A datagram of the last receive call.
+    /// A received datagram.
     ///
     /// # Panics
     ///
-    /// When there were not so many.
+    /// If fewer datagrams were received.
     pub fn get(&self, n: usize) -> Received<'_> {
         let (header, place) = self.filled(n);
         // SAFETY: each place has `stride` bytes, and `size` is less; nothing writes to them while `self`
@@ -237,13 +238,13 @@ impl Batch {
     }
 }
 
-/// Calls `f` with level, kind and data of each control message.
+/// Calls `f` with the level, kind and data of each control message.
 fn for_each_message(header: &libc::msghdr, mut f: impl FnMut(libc::c_int, libc::c_int, &[u8])) {
     // SAFETY: a header that the kernel has filled in describes the messages that it has written.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
-        // SAFETY: it points at a whole message, as CMSG_FIRSTHDR and CMSG_NXTHDR check; its data begins
-        // at CMSG_DATA, and its length includes what lies before that.
+        // SAFETY: it points at a whole message, as CMSG_FIRSTHDR and CMSG_NXTHDR check; its data
+        // begins at CMSG_DATA, and its length includes the bytes before that.
         let (level, kind, data) = unsafe {
             let start = libc::CMSG_DATA(message);
             let before = start as usize - message as usize;
@@ -257,7 +258,7 @@ fn for_each_message(header: &libc::msghdr, mut f: impl FnMut(libc::c_int, libc::
 }
 
 impl Received<'_> {
-    /// Takes what a control message says.
+    /// Records the content of a control message.
     fn take(&mut self, level: libc::c_int, kind: libc::c_int, data: &[u8]) {
         let int = || data.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
         match (level, kind) {
@@ -284,13 +285,13 @@ impl Received<'_> {
     }
 }
 
-/// The length of each datagram of several that came joined.
+/// The length of each of several coalesced datagrams.
 fn segment_of(data: &[u8]) -> Option<usize> {
     let length = i32::from_ne_bytes(*data.first_chunk()?);
     usize::try_from(length).ok().filter(|length| *length > 0)
 }
 
-/// What a control message carries.
+/// The content of a control message.
 trait Plain: Copy {}
 
 impl Plain for libc::in_pktinfo {}
@@ -319,41 +320,41 @@ impl std::fmt::Debug for Batch {
     }
 }
 
-/// A datagram to send, or several of the same length to the same place.
+/// A datagram to send, or several of equal length for one destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// Its bytes; those of several, where there is a [`segment`](Self::segment).
+    /// The bytes of the datagram, or of several if there is a [`segment`](Self::segment).
     pub data: &'a [u8],
-    /// Where to; `None` on a connected socket.
+    /// The destination; `None` on a connected socket.
     pub to: Option<Target<'a>>,
-    /// The address to send from, one of this host, and the number of the interface, 0 for any.
+    /// The local address to send from, and the number of the interface, 0 for any.
     pub from: Option<(IpAddr, u32)>,
     /// The TOS byte or traffic class, instead of the socket's.
     pub tos: Option<u8>,
-    /// The kernel cuts `data` into datagrams of this length (`UDP_SEGMENT`).
+    /// The kernel splits `data` into datagrams of this length (`UDP_SEGMENT`).
     pub segment: Option<u16>,
 }
 
 /// A socket's name, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
-    /// Of an Internet socket. An IPv4 address goes through an IPv6 socket where `mapped` is set.
+    /// The name of an Internet socket. If `mapped` is set, an IPv6 socket sends to an IPv4 address.
     Inet {
         /// The address.
         to: SocketAddr,
-        /// The socket is one of IPv6.
+        /// The sending socket is an IPv6 socket.
         mapped: bool,
     },
-    /// Of a UNIX socket: a path, or a NUL and an abstract name.
+    /// The name of a UNIX socket: a path, or a NUL and an abstract name.
     Unix(&'a [u8]),
 }
 
-/// Sends, without waiting, as many as there is room for, at most [`SENT_AT_ONCE`]. Returns how many
-/// were sent.
+/// Sends as many datagrams as the system accepts without waiting, at most [`SENT_AT_ONCE`]. Returns
+/// their number.
 ///
 /// # Errors
 ///
-/// The system's, about the first one, which was not sent.
+/// The system's error for the first datagram, which was not sent.
 pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> io::Result<usize> {
     let batch = &batch[..batch.len().min(SENT_AT_ONCE)];
     let mut headers: [MaybeUninit<libc::mmsghdr>; SENT_AT_ONCE] =
@@ -376,8 +377,8 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> io::Result<usize>
         }
         header.write(message);
     }
-    // SAFETY: as many headers are initialized, and point at memory that outlives the call; the kernel
-    // does not write to what the slices point at.
+    // SAFETY: as many headers are initialized, and point at memory that outlives the call; the
+    // kernel does not write to the bytes that the slices point at.
     let n = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
@@ -389,11 +390,11 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> io::Result<usize>
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
 }
 
-/// Words for the control messages of a datagram that leaves: 40 bytes for the address to send from, 24
-/// for the TOS, 24 for the segment size.
+/// Words for the control messages of an outgoing datagram: 40 bytes for the address to send from,
+/// 24 for the TOS, 24 for the segment size.
 const LEAVING: usize = 11;
 
-/// What the header of a datagram that leaves points at.
+/// The memory that the header of an outgoing datagram points at.
 struct Leaving {
     slice: libc::iovec,
     name: libc::sockaddr_storage,
@@ -427,7 +428,7 @@ impl Leaving {
         }
         if let Some(tos) = outgoing.tos {
             let value = libc::c_int::from(tos);
-            // An IPv4 datagram of an IPv6 socket takes both.
+            // An IPv4 datagram on an IPv6 socket accepts either kind of message.
             match outgoing.to {
                 Some(Target::Inet { to, .. }) if to.is_ipv4() => {
                     leaving.push(libc::IPPROTO_IP, libc::IP_TOS, value);
@@ -472,8 +473,8 @@ impl Leaving {
         let (length, space) = unsafe { (libc::CMSG_LEN(size), libc::CMSG_SPACE(size) as usize) };
         let end = self.control_length + space;
         assert!(end <= size_of::<[u64; LEAVING]>(), "there is room for one of each");
-        // SAFETY: the message lies inside of `control`, as was checked, at a multiple of eight bytes;
-        // CMSG_DATA is the place behind its header, `length` bytes with it.
+        // SAFETY: the message lies inside of `control`, as was checked, at a multiple of eight
+        // bytes; CMSG_DATA is the place behind its header, `length` bytes with it.
         unsafe {
             let message = self.control.as_mut_ptr().byte_add(self.control_length);
             let message = message.cast::<libc::cmsghdr>();
@@ -492,7 +493,7 @@ fn write_name(name: &mut libc::sockaddr_storage, to: Target<'_>) -> libc::sockle
         Target::Unix(bytes) => {
             let mut un = libc::sockaddr_un { sun_family: libc::AF_UNIX as _, sun_path: [0; 108] };
             let start = std::mem::offset_of!(libc::sockaddr_un, sun_path);
-            // A path that is too long is refused before; a path has a NUL behind it.
+            // Longer paths are refused earlier; a path ends with a NUL.
             let bytes = &bytes[..bytes.len().min(un.sun_path.len() - 1)];
             for (place, byte) in un.sun_path.iter_mut().zip(bytes) {
                 *place = byte.cast_signed();
@@ -534,7 +535,7 @@ fn write_name(name: &mut libc::sockaddr_storage, to: Target<'_>) -> libc::sockle
     }
 }
 
-/// The name that the kernel has written.
+/// Reads a name written by the kernel.
 fn name_of(name: &libc::sockaddr_storage, length: usize) -> Name {
     let at: *const libc::sockaddr_storage = name;
     match libc::c_int::from(name.ss_family) {
@@ -567,20 +568,20 @@ fn name_of(name: &libc::sockaddr_storage, length: usize) -> Name {
     }
 }
 
-/// An option of a datagram socket that is an int.
+/// A boolean option of a datagram socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flag {
-    /// [`Received::to`] and [`Received::interface`] of IPv4.
+    /// Enables [`Received::to`] and [`Received::interface`] for IPv4.
     PacketInfoV4,
-    /// The same of IPv6.
+    /// Enables [`Received::to`] and [`Received::interface`] for IPv6.
     PacketInfoV6,
-    /// [`Received::tos`] of IPv4.
+    /// Enables [`Received::tos`] for IPv4.
     TosV4,
-    /// The same of IPv6.
+    /// Enables [`Received::tos`] for IPv6.
     TosV6,
-    /// Datagrams that arrive may be joined: see [`Received::segment`].
+    /// Lets the kernel coalesce received datagrams: see [`Received::segment`].
     Gro,
-    /// [`Received::credentials`] of a UNIX socket.
+    /// Enables [`Received::credentials`] on a UNIX socket.
     Credentials,
 }
 
@@ -588,7 +589,7 @@ pub enum Flag {
 ///
 /// # Errors
 ///
-/// The system's, such as that the kernel does not know it.
+/// The system's error, for example if the kernel does not know the option.
 pub fn turn_on(socket: BorrowedFd<'_>, flag: Flag) -> io::Result<()> {
     let (level, name) = match flag {
         Flag::PacketInfoV4 => (libc::IPPROTO_IP, libc::IP_PKTINFO),
@@ -602,12 +603,12 @@ pub fn turn_on(socket: BorrowedFd<'_>, flag: Flag) -> io::Result<()> {
     set(socket, level, name, &on)
 }
 
-/// Joins a multicast group by the interface of this number, 0 for any, and receives from this source
-/// alone; or leaves it.
+/// Joins or leaves a multicast group on the interface with this number, 0 for any, receiving only
+/// datagrams of this source.
 ///
 /// # Errors
 ///
-/// The system's; `InvalidInput` where the two addresses are of different families.
+/// The system's error; `InvalidInput` if the addresses are of different families.
 pub fn set_source_member(
     socket: BorrowedFd<'_>,
     (group, source): (IpAddr, IpAddr),
@@ -629,11 +630,11 @@ pub fn set_source_member(
     set(socket, level, name, &request)
 }
 
-/// Has IPv4 multicasts leave by the interface of this number.
+/// Sends IPv4 multicasts through the interface with this number.
 ///
 /// # Errors
 ///
-/// The system's, such as that there is none of this number.
+/// The system's error, for example if no interface has this number.
 pub fn set_multicast_interface_v4(socket: BorrowedFd<'_>, number: u32) -> io::Result<()> {
     // SAFETY: plain data of the C library, for which zeroes are valid.
     let mut request: libc::ip_mreqn = unsafe { std::mem::zeroed() };
@@ -840,8 +841,8 @@ mod tests {
         let got = batch.get(0);
         assert_eq!(got.from, Name::Unix(name("a").into_bytes()));
         assert_eq!(got.credentials.map(|(pid, ..)| pid), Some(std::process::id()));
-        // With the only other descriptor of a pipe's reading end: a write to it fails once that is
-        // closed.
+        // The datagram carries the only descriptor of a pipe's reading end: once it is closed, a
+        // write to the pipe fails.
         let (reader, mut writer) = io::pipe().expect("a pipe");
         pass(&a, &b, reader.into());
         batch.receive(b.as_fd(), 64, 8).expect("it has arrived");
@@ -856,7 +857,8 @@ mod tests {
         from.connect_addr(&name).expect("it is there");
         let mut outgoing = Leaving::of(&plain(b"y", None));
         outgoing.push(libc::SOL_SOCKET, libc::SCM_RIGHTS, descriptor.as_raw_fd());
-        // SAFETY: zeroes are valid, and what it points at outlives the call.
+        // SAFETY: zeroes are valid, and the message's pointers refer to memory that outlives the
+        // call.
         let sent = unsafe {
             let mut message: libc::msghdr = std::mem::zeroed();
             message.msg_iov = &raw mut outgoing.slice;

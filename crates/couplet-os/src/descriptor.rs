@@ -4,15 +4,15 @@
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// A duplicate of the descriptor that this process inherited under this number, closed in children that
-/// execute another program. The descriptor itself stays open, so it can be duplicated again.
+/// A duplicate of the inherited descriptor with this number, closed in children that execute
+/// another program. The original stays open, so it can be duplicated again.
 ///
-/// One that this program opened itself is refused: std and every crate that follows it have such
-/// descriptors closed on exec, and an inherited one has come through an exec.
+/// A descriptor opened by this program is refused: std and every crate that follows it open
+/// descriptors close-on-exec, while an inherited one has survived an exec.
 ///
 /// # Errors
 ///
-/// `EBADF` where none with this number is open; `PermissionDenied` where it is closed on exec; the
+/// `EBADF` if no open descriptor has this number; `PermissionDenied` if it is close-on-exec; the
 /// system's error.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if flags(number)? & libc::FD_CLOEXEC != 0 {
@@ -41,7 +41,7 @@ fn flags(number: RawFd) -> io::Result<libc::c_int> {
 ///
 /// # Errors
 ///
-/// `EBADF` where none with this number is open.
+/// `EBADF` if no open descriptor has this number.
 ///
 /// # Safety
 ///
@@ -56,11 +56,11 @@ pub unsafe fn borrow<'a>(number: RawFd) -> io::Result<BorrowedFd<'a>> {
 ///
 /// # Errors
 ///
-/// `EBADF` where none with this number is open.
+/// `EBADF` if no open descriptor has this number.
 ///
 /// # Safety
 ///
-/// Its owner has let go of it, and will not close it, as after Python's `socket.detach`.
+/// Its owner has released it and will not close it, as after Python's `socket.detach`.
 pub unsafe fn take(number: RawFd) -> io::Result<OwnedFd> {
     flags(number)?;
     // SAFETY: it is open, so it is not -1, and it has no other owner: the caller's promise.
@@ -107,12 +107,12 @@ mod tests {
         use std::io::{Read, Write};
         use std::os::fd::{AsFd, IntoRawFd};
         let (mut reader, mut writer) = io::pipe().expect("a pipe");
-        // SAFETY: the reader lives longer than what is borrowed.
+        // SAFETY: the reader outlives the borrowed descriptor.
         let lent = unsafe { borrow(reader.as_raw_fd()) }.expect("it is open");
         assert_eq!(lent.as_fd().as_raw_fd(), reader.as_raw_fd());
         writer.write_all(b"x").expect("room");
         reader.read_exact(&mut [0]).expect("it is still open");
-        // SAFETY: the reader has just let go of it.
+        // SAFETY: the reader has just released it.
         drop(unsafe { take(reader.into_raw_fd()) }.expect("it is open"));
         assert!(writer.write_all(b"x").is_err(), "it was closed with what had taken it over");
     }

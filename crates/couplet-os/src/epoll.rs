@@ -1,18 +1,20 @@
-//! An epoll for one process, in the place of one that processes share since a fork.
+//! Replaces an epoll that processes have shared since a fork with one of this process's own.
 
 use std::fs::{read_link, read_to_string};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Puts a new epoll with the same registrations under the number of this one, which other descriptors and other
-/// processes keep. The registration with the data `waker` is an eventfd, which is replaced as well.
+/// Replaces the epoll under the number of `epoll` with a new one that has the same registrations.
+/// The old one stays with its other descriptors and other processes. The registration with the data
+/// `waker` is an eventfd, which is replaced as well.
 ///
-/// A registration whose descriptor was closed meanwhile is left out. One that is ready raises an edge.
+/// A registration whose descriptor was closed meanwhile is omitted. One that is ready raises an
+/// edge.
 ///
 /// # Errors
 ///
-/// The system's error: a limit on descriptors, or no `/proc`, which lists the registrations. `InvalidInput` if
-/// the descriptor is no epoll.
+/// The system's error: a limit on descriptors, or a missing `/proc`, which lists the registrations.
+/// `InvalidInput` if the descriptor is not an epoll.
 pub fn renew(epoll: BorrowedFd<'_>, waker: u64) -> io::Result<()> {
     check(epoll)?;
     let listed = read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_raw_fd()))?;
@@ -25,7 +27,8 @@ pub fn renew(epoll: BorrowedFd<'_>, waker: u64) -> io::Result<()> {
             // SAFETY: it is the eventfd of the epoll's waker, and stays one.
             unsafe { replace(number, &own) }?;
         }
-        // SAFETY: `event` is an event; the numbers name what they name, or the call fails with EBADF.
+        // SAFETY: `event` is an event; a number without an open descriptor makes the call fail with
+        // EBADF.
         unsafe { libc::epoll_ctl(fresh.as_raw_fd(), libc::EPOLL_CTL_ADD, number, &mut event) };
     }
     // SAFETY: it is an epoll, and stays one.
@@ -36,7 +39,7 @@ pub fn renew(epoll: BorrowedFd<'_>, waker: u64) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// The system's error; `InvalidInput` if one of them is no epoll.
+/// The system's error; `InvalidInput` if one of them is not an epoll.
 pub fn share(target: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
     check(target)?;
     check(by)?;
@@ -63,7 +66,7 @@ fn owned(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Refuses every descriptor that is no epoll.
+/// Refuses every descriptor that is not an epoll.
 fn check(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let is_epoll = is(descriptor.as_raw_fd(), "eventpoll");
     if is_epoll { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
@@ -74,7 +77,7 @@ fn is(number: RawFd, kind: &str) -> bool {
     link.is_ok_and(|link| link.to_string_lossy().contains(kind))
 }
 
-/// A line such as `tfd:        5 events:       19 data:                5  pos:0 …`.
+/// Parses a line such as `tfd:        5 events:       19 data:                5  pos:0 …`.
 fn registration(line: &str) -> Option<(RawFd, libc::epoll_event)> {
     let mut words = line.strip_prefix("tfd:")?.split_whitespace();
     let number = words.next()?.parse().ok()?;
@@ -104,7 +107,7 @@ mod tests {
         unsafe { libc::epoll_ctl(epoll.as_raw_fd(), what, number, &mut event) }
     }
 
-    /// The data of what is ready.
+    /// The data of the ready registrations.
     fn ready(epoll: &OwnedFd) -> Vec<u64> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
         // SAFETY: there is room for eight events.

@@ -1,9 +1,9 @@
-//! Memory that was freed and that the allocator still keeps.
+//! Freed memory that the allocator still holds.
 
 /// Asks the C library to return freed memory to the system. It walks the heap, about a millisecond
 /// for 15 MiB.
 ///
-/// malloc_trim of glibc. Elsewhere, and with another allocator, nothing happens.
+/// glibc's malloc_trim. Does nothing elsewhere, or with another allocator.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim takes a size, touches only free memory, and may be called at any time from

@@ -1,21 +1,21 @@
-//! Bytes lent for the length of a call to code that gets them by another way than an argument, such as
-//! a future that is polled in the call.
+//! Bytes lent for the length of a call to code that does not get them as an argument, such as a
+//! future polled in the call.
 
 use std::cell::Cell;
 use std::fmt;
 use std::ptr::NonNull;
 
-/// A place where bytes can be lent; see [`lend`](Lent::lend).
+/// A slot through which bytes can be lent; see [`lend`](Lent::lend).
 #[derive(Default)]
 pub struct Lent {
-    /// What is lent right now, and was not taken.
+    /// The currently lent bytes that were not taken.
     ///
     /// INVARIANT: set only while the call of `lend` that set it runs, whose caller holds the bytes.
     rest: Cell<Option<NonNull<[u8]>>>,
 }
 
 impl Lent {
-    /// Calls `f`; meanwhile [`take`](Self::take) gives these bytes. Returns how many were taken.
+    /// Calls `f`; meanwhile [`take`](Self::take) provides these bytes. Returns the number taken.
     pub fn lend(&self, bytes: &[u8], f: impl FnOnce()) -> usize {
         /// Ends the loan, also if `f` panics.
         struct Loan<'a>(&'a Lent, Option<NonNull<[u8]>>);
@@ -31,20 +31,20 @@ impl Lent {
         bytes.len() - left
     }
 
-    /// Whether there are bytes that were not taken.
+    /// Whether no lent bytes are left.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.rest.get().is_none_or(|rest| rest.len() == 0)
     }
 
-    /// Calls `f` with the lent bytes that were not taken, and takes as many of them as it says.
+    /// Calls `f` with the lent bytes that are left, and takes as many of them as `f` returns.
     #[inline]
     pub fn take<R>(&self, f: impl FnOnce(&[u8]) -> (usize, R)) -> R {
-        // Taken out, so that nothing but this call has them, whatever `f` calls.
+        // Taken out, so that only this call has them, even if `f` calls `take`.
         let Some(lent) = self.rest.take() else { return f(&[]).1 };
-        // SAFETY: it was made from a reference in a call of `lend` that has not returned, and that call
-        // holds the reference: this type is not `Sync`, and what runs in a thread while that call does
-        // runs within it. It is only read.
+        // SAFETY: it was made from a reference in a call of `lend` that has not returned, and that
+        // call holds the reference: this type is not `Sync`, and code that runs on this thread
+        // during that call runs within it. It is only read.
         let rest = unsafe { lent.as_ref() };
         let (n, result) = f(rest);
         self.rest.set(Some(NonNull::from(&rest[n.min(rest.len())..])));

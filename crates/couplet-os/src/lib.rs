@@ -1,10 +1,11 @@
-//! What Couplet needs and neither std nor a safe crate offers: system calls, bytes lent to a future, and
-//! values that another thread may hold.
+//! System calls that Couplet needs and neither std nor a safe crate offers; also bytes lent to a
+//! future, and values held by other threads.
 //!
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
 //! block. It does not depend on `couplet`.
 
-// With the feature `trap` a test of this library would define the C library's functions twice: it depends on itself.
+// With the feature `trap`, a test of this library would define the C library's functions twice,
+// because it depends on itself.
 #[cfg(all(test, not(feature = "trap")))]
 #[macro_use]
 extern crate couplet_watched;

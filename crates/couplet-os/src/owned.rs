@@ -1,5 +1,5 @@
-//! A descriptor that one owner closes, and handles that reach it until then: eight bytes each, and no
-//! allocation, for a connection holds one.
+//! A descriptor closed by its one owner, and handles that refer to it until then: eight bytes each,
+//! without an allocation, because each connection holds one.
 #![cfg(unix)]
 
 use std::cell::{Cell, RefCell};
@@ -8,13 +8,13 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// How often owners on one thread have let go of descriptors.
+/// How often owners on one thread have released descriptors.
 struct Releases {
     /// By the descriptor's number. INVARIANT: a count never falls.
     of: RefCell<Vec<u32>>,
-    /// So many calls of [`Handle::ask`] run.
+    /// Number of running calls of [`Handle::ask`].
     asking: Cell<u32>,
-    /// Descriptors whose owner was dropped meanwhile.
+    /// Descriptors whose owner was dropped during such a call.
     kept: RefCell<Vec<OwnedFd>>,
 }
 
@@ -23,13 +23,13 @@ thread_local! {
         const { Releases { of: RefCell::new(Vec::new()), asking: Cell::new(0), kept: RefCell::new(Vec::new()) } };
 }
 
-/// The place of a number: descriptors are not negative.
+/// The index of a number: descriptors are not negative.
 fn place(number: RawFd) -> usize {
     usize::try_from(number).expect("an open descriptor")
 }
 
 impl Releases {
-    /// `u32::MAX` is the last count: a handle with it reaches nothing.
+    /// `u32::MAX` is the last count: a handle with it refers to nothing.
     fn count(&self, number: RawFd) -> u32 {
         self.of.borrow().get(place(number)).copied().unwrap_or(0)
     }
@@ -44,7 +44,7 @@ impl Releases {
     }
 }
 
-/// Owns a descriptor, and closes it when it is dropped. It stays on its thread, as its handles do.
+/// Owns a descriptor, and closes it on drop. Stays on its thread, as its handles do.
 #[derive(Debug)]
 pub struct Owner {
     descriptor: ManuallyDrop<OwnedFd>,
@@ -52,24 +52,24 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// A handle that reaches the descriptor until this owner is dropped or gives it away.
+    /// A handle that refers to the descriptor until this owner is dropped or gives it away.
     #[must_use]
     pub fn handle(&self) -> Handle {
         let number = self.descriptor.as_raw_fd();
-        // On a thread that ends there is no count any more, and nothing to reach.
+        // A thread that is ending has no counts any more, and no reachable descriptors.
         let count = RELEASES.try_with(|releases| releases.count(number)).unwrap_or(u32::MAX);
         Handle { number, count, on_one_thread: PhantomData }
     }
 
-    /// Lets go of the descriptor: its handles reach nothing from now on.
+    /// Releases the descriptor: its handles refer to nothing from now on.
     ///
     /// # Safety
     ///
     /// Called once, and `descriptor` is not used after it.
     unsafe fn release(&mut self) -> OwnedFd {
-        // Nothing can be asked once the thread's counts are gone.
+        // No handle can be used once the thread's counts are destroyed.
         let _ = RELEASES.try_with(|releases| releases.add(self.descriptor.as_raw_fd()));
-        // SAFETY: what this function asks for.
+        // SAFETY: the caller's promise.
         unsafe { ManuallyDrop::take(&mut self.descriptor) }
     }
 }
@@ -91,7 +91,8 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // SAFETY: nothing uses it after its drop, and `try_from` prevents the drop.
         let mut descriptor = Some(unsafe { self.release() });
-        // In a call of `Handle::ask`, which may hold it borrowed, its close waits for the end of the call.
+        // A running `Handle::ask` may have borrowed the descriptor, so its close waits for the end
+        // of the call.
         let _ = RELEASES.try_with(|releases| {
             if releases.asking.get() > 0 {
                 releases.kept.borrow_mut().extend(descriptor.take());
@@ -100,16 +101,16 @@ impl Drop for Owner {
     }
 }
 
-/// Reaches an [`Owner`]'s descriptor while that owner has it.
+/// Refers to an [`Owner`]'s descriptor while the owner has it.
 #[derive(Clone, Copy)]
 pub struct Handle {
     number: RawFd,
-    /// How often the number had been let go of when the handle was made.
+    /// How often the number had been released when the handle was made.
     count: u32,
     on_one_thread: PhantomData<*const ()>,
 }
 
-/// Ends a call of [`Handle::ask`], by a panic too: the outermost closes what was kept.
+/// Ends a call of [`Handle::ask`], even by a panic; the outermost call closes the kept descriptors.
 struct Asking;
 
 impl Drop for Asking {
@@ -126,7 +127,7 @@ impl Drop for Asking {
 }
 
 impl Handle {
-    /// Calls `question` with the descriptor; `None` once its owner has let go of it.
+    /// Calls `question` with the descriptor; `None` once its owner has released it.
     pub fn ask<T>(self, question: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
         let begun = RELEASES.try_with(|releases| {
             let is_open = self.count != u32::MAX && releases.count(self.number) == self.count;
@@ -157,11 +158,11 @@ impl fmt::Debug for Handle {
 impl TryFrom<Owner> for OwnedFd {
     type Error = Owner;
 
-    /// The descriptor, which this program's other code owns from now on.
+    /// The descriptor, for other code of this program to own.
     ///
     /// # Errors
     ///
-    /// The owner itself, in a call of [`Handle::ask`].
+    /// The owner itself, during a call of [`Handle::ask`].
     fn try_from(owner: Owner) -> Result<OwnedFd, Owner> {
         if RELEASES.try_with(|releases| releases.asking.get() > 0).unwrap_or(false) {
             return Err(owner);

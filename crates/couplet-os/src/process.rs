@@ -1,5 +1,5 @@
-//! Children: what is done between fork and exec, and how the end of one is noticed. `std::process::Command`
-//! starts them; this adds what it has no safe method for.
+//! Child processes: the setup between fork and exec, and the notification of an exit.
+//! `std::process::Command` starts them; this module adds the parts that std has no safe method for.
 #![cfg(unix)]
 
 use std::io;
@@ -54,11 +54,11 @@ pub enum Resource {
     ProcessorTime,
     /// Bytes of the heap.
     DataSize,
-    /// Bytes of a file that it writes.
+    /// Bytes of each file that the process writes.
     FileSize,
     /// Open descriptors.
     Descriptors,
-    /// Processes of its user.
+    /// Processes of the same user.
     Processes,
     /// Bytes of the stack.
     StackSize,
@@ -86,50 +86,50 @@ impl Resource {
     }
 }
 
-/// What a child is, beyond what `Command` says.
+/// The setup of a child beyond `Command`.
 #[derive(Debug, Default)]
 pub struct Setup {
-    /// Open in the child under these numbers, all above 2.
+    /// Descriptors to open in the child under these numbers, all above 2.
     pub descriptors: Vec<(OwnedFd, RawFd)>,
-    /// Which of the standard ones, 0 to 2, are not open in the child.
+    /// Which standard descriptors, 0 to 2, are closed in the child.
     pub closed: [bool; 3],
     /// The supplementary groups.
     pub groups: Option<Vec<u32>>,
     /// The group.
     pub gid: Option<u32>,
-    /// The user. Without `groups`, the supplementary ones are dropped where we may.
+    /// The user. Without `groups`, root drops the supplementary groups.
     pub uid: Option<u32>,
     /// The file mode creation mask.
     pub umask: Option<u32>,
-    /// Leads a session of its own.
+    /// Makes the child lead a new session.
     pub new_session: bool,
-    /// Its descriptor 0 becomes the terminal of its session.
+    /// Makes the child's descriptor 0 the controlling terminal of its session.
     pub controls_terminal: bool,
-    /// In this process group; 0 is one of its own.
+    /// Puts the child into this process group; 0 creates a new one.
     pub process_group: Option<i32>,
-    /// Is sent this when the thread that started it ends. Linux only.
+    /// The signal sent to the child when the thread that started it ends. Linux only.
     pub death_signal: Option<i32>,
     /// Soft and hard limits.
     pub limits: Vec<(Resource, u64, u64)>,
 }
 
-/// Starts a child that has the descriptors of `command` and of `setup` and no others. Signals that we
-/// ignore are not ignored in it, and none is blocked.
+/// Starts a child with only the descriptors of `command` and `setup`. Signals that we ignore are
+/// not ignored in the child, and none is blocked.
 ///
 /// # Errors
 ///
-/// The system's, also of what the child does before it executes the program.
+/// The system's error, including errors in the child before it executes the program.
 pub fn spawn(command: &mut Command, mut setup: Setup) -> io::Result<Child> {
     reap_orphans();
-    // Above all the numbers that they get, so that none is overwritten before it is used.
+    // Duplicated above all target numbers, so that none is overwritten before it is used.
     let above = setup.descriptors.iter().map(|(_, number)| number + 1).max().unwrap_or(3);
     for (descriptor, _) in &mut setup.descriptors {
         *descriptor = duplicate_above(descriptor, above)?;
     }
     let numbers = Arc::new(Numbers::of(&setup)?);
     let (parent, seen) = (std::process::id(), numbers.clone());
-    // SAFETY: between fork and exec these make only async-signal-safe calls: they allocate nothing, take
-    // no lock and drop nothing.
+    // SAFETY: between fork and exec these make only async-signal-safe calls: they allocate nothing,
+    // take no lock and drop nothing.
     unsafe {
         command.pre_exec(move || {
             seen.check()?;
@@ -147,17 +147,18 @@ pub fn spawn(command: &mut Command, mut setup: Setup) -> io::Result<Child> {
     Err(io::Error::from_raw_os_error(libc::EAGAIN))
 }
 
-/// How often a child is started until no other thread's close comes between.
+/// Maximum attempts to start a child while closes in other threads interfere.
 const ATTEMPTS: usize = 64;
-/// Said by a child that finds something else under a number: no system call made there fails by this.
+/// Reported by a child that finds another file under a number. No system call made there fails with
+/// this error.
 const OVERTAKEN: i32 = libc::EXDEV;
 
-/// The numbers that descriptors get in the child, and what is there in this process. std reports a failure
-/// by a pipe, which must not have one of them: they are occupied before it is made, by a duplicate of ours
-/// or by what another thread has there. Where that thread closes it meanwhile, the pipe may come to lie
-/// there: the child sees that something else does.
+/// The descriptor numbers of the child, and the files under them in this process. std reports a
+/// failure through a pipe, which must not use one of these numbers. So they are occupied before the
+/// pipe is made, by a duplicate of ours or by a descriptor of another thread. If that thread closes
+/// its descriptor meanwhile, the pipe may take the number: the child detects the different file.
 struct Numbers {
-    /// A number; and the device and the inode of what lies there.
+    /// Each number, with the device and inode of its file.
     occupied: Vec<(RawFd, AtomicU64, AtomicU64)>,
     filler: OwnedFd,
 }
@@ -170,7 +171,7 @@ impl Numbers {
         Ok(Numbers { occupied, filler: std::fs::File::open("/dev/null")?.into() })
     }
 
-    /// Occupies the numbers until what this returns is dropped, and notes what lies there.
+    /// Occupies the numbers until the result is dropped, and records their files.
     fn reserve(&self) -> io::Result<Vec<OwnedFd>> {
         let mut reserved = Vec::new();
         for (number, device, inode) in &self.occupied {
@@ -182,7 +183,7 @@ impl Numbers {
         Ok(reserved)
     }
 
-    /// In the child: nothing else has come to lie there.
+    /// Called in the child: checks that no number has another file.
     fn check(&self) -> io::Result<()> {
         for (number, device, inode) in &self.occupied {
             let noted = (device.load(Ordering::Relaxed), inode.load(Ordering::Relaxed));
@@ -194,7 +195,7 @@ impl Numbers {
     }
 }
 
-/// The device and the inode of an open descriptor.
+/// The device and inode of an open descriptor.
 #[allow(clippy::unnecessary_cast, reason = "not on every system")]
 fn identity(number: RawFd) -> Option<(u64, u64)> {
     // SAFETY: an all-zero stat is a valid value, and fstat writes only that. It refuses a number that is
@@ -218,7 +219,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// In the child, before exec. Limits and groups come while it may still set them.
+/// Runs in the child before exec. Limits and groups are set while it still has the permission.
 fn prepare(setup: &Setup, parent: u32) -> io::Result<()> {
     reset_ignored_signals();
     for (resource, soft, hard) in &setup.limits {
@@ -226,7 +227,7 @@ fn prepare(setup: &Setup, parent: u32) -> io::Result<()> {
     }
     set_session(setup)?;
     set_user(setup)?;
-    // After the change of user, which clears it.
+    // After the change of user, which clears the signal.
     #[cfg(target_os = "linux")]
     if let Some(signal) = setup.death_signal {
         // SAFETY: PR_SET_PDEATHSIG takes a number.
@@ -243,22 +244,22 @@ fn prepare(setup: &Setup, parent: u32) -> io::Result<()> {
     }
     close_on_exec();
     for (descriptor, number) in &setup.descriptors {
-        // SAFETY: dup2 takes two numbers; the second is that of no descriptor of this function.
+        // SAFETY: dup2 takes two numbers; no descriptor of this function has the second.
         check(unsafe { libc::dup2(descriptor.as_raw_fd(), *number) })?;
     }
     for (number, _) in (0..).zip(setup.closed).filter(|(_, is_closed)| *is_closed) {
-        // SAFETY: the standard descriptors are those of this child alone, which uses them no more; std's
-        // pipe for an error has another number.
+        // SAFETY: the standard descriptors belong to this child alone, which no longer uses them;
+        // std's pipe for an error has another number.
         unsafe { libc::close(number) };
     }
     Ok(())
 }
 
-/// An ignored signal would stay ignored in the program.
+/// Resets ignored signals, which would stay ignored in the program.
 fn reset_ignored_signals() {
     for signal in 1..=64 {
-        // SAFETY: an all-zero sigaction is a valid value, and both calls write or read only what they
-        // are given. Numbers that are no signals are refused.
+        // SAFETY: an all-zero sigaction is a valid value, and both calls write or read only their
+        // arguments. Numbers that are no signals are refused.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             let found = libc::sigaction(signal, std::ptr::null(), &raw mut action);
@@ -308,7 +309,7 @@ fn set_user(setup: &Setup) -> io::Result<()> {
     Ok(())
 }
 
-/// Marks every descriptor above 2: those too that other code has opened without it.
+/// Marks every descriptor above 2 close-on-exec, including those that other code opened without it.
 fn close_on_exec() {
     #[cfg(target_os = "linux")]
     {
@@ -331,14 +332,14 @@ fn close_on_exec() {
 ///
 /// # Errors
 ///
-/// The system's, such as that there is none, or that we may not.
+/// The system's error, such as a missing process or missing permission.
 pub fn send_signal(process: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill takes numbers.
     check(unsafe { libc::kill(process, signal) })
 }
 
-/// A child, until its end is known. Dropped before, it is left to run, and its end is looked for when
-/// other children are started, so that it does not stay a zombie for good.
+/// A child whose exit is not known yet. If dropped earlier, it keeps running, and is reaped when
+/// another child is started, so that it does not stay a zombie forever.
 #[derive(Debug)]
 pub struct Running {
     child: Option<Child>,
@@ -346,21 +347,21 @@ pub struct Running {
 }
 
 impl Running {
-    /// This child.
+    /// Wraps a started child.
     pub fn new(child: Child) -> Running {
         Running { pid: child.id(), child: Some(child) }
     }
 
-    /// Its number. It is that of no other process until [`end`](Self::end) has returned a status.
+    /// The process ID. It is not reused until [`end`](Self::end) has returned a status.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The status, once it has ended. Does not block.
+    /// The status, once the child has exited. Does not block.
     ///
     /// # Errors
     ///
-    /// `ECHILD` when something else has waited for it, or the program ignores SIGCHLD.
+    /// `ECHILD` if other code has waited for the child, or if the program ignores SIGCHLD.
     pub fn end(&mut self) -> io::Result<Option<ExitStatus>> {
         let Some(child) = &mut self.child else { return Ok(None) };
         let status = child.try_wait();
@@ -381,7 +382,7 @@ impl Drop for Running {
     }
 }
 
-/// Children that nobody waits for any more.
+/// Children whose [`Running`] was dropped before their exit was known.
 static ORPHANS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 fn reap_orphans() {
@@ -389,12 +390,12 @@ fn reap_orphans() {
     orphans.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
 }
 
-/// A descriptor that becomes readable when this child of ours has ended: a pidfd, or where the system has
-/// none a pipe that a thread closes, which waits for this child alone and leaves it to be reaped.
+/// A descriptor that becomes readable when a child of ours has exited: a pidfd, or, if the system
+/// has none, a pipe closed by a thread that waits for this child only and leaves it to be reaped.
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system's error.
 pub fn end_descriptor(pid: u32) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
     if let Some(descriptor) = pidfd(pid) {
@@ -474,7 +475,7 @@ mod tests {
         // SAFETY: F_SETFD touches no memory, and the descriptor is open.
         let kept = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFD, 0) };
         assert_eq!(kept, 0);
-        // The shell itself reads the directory by one.
+        // The shell itself opens the directory to read it.
         let text = text_of("for fd in /proc/$$/fd/*; do echo ${fd##*/}; done", Setup::default(), 5);
         assert_eq!(text, "");
         let text = text_of("exec 2>&-; ls /proc/self/fd >&5", Setup::default(), 5);
@@ -516,7 +517,7 @@ mod tests {
     fn umask_limits_and_session_are_those_of_the_setup() {
         let setup = || Setup {
             umask: Some(0o027),
-            // Not of descriptors, which valgrind counts for itself.
+            // Not a limit on descriptors, which valgrind counts itself.
             limits: vec![(Resource::ProcessorTime, 33, 44)],
             new_session: true,
             ..Setup::default()
@@ -547,7 +548,7 @@ mod tests {
         let pid = running.pid();
         let ended = end_descriptor(pid).expect("it");
         drop(running);
-        // It has ended when its descriptor is readable.
+        // The child has exited once the descriptor is readable.
         let mut poll = libc::pollfd { fd: ended.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the pointer is to one pollfd on this stack.
         unsafe { libc::poll(&raw mut poll, 1, -1) };

@@ -1,9 +1,9 @@
 //! Signals as bytes on a pipe; the previous handlers are restored on drop.
 //!
-//! A signal handler may do next to nothing, so ours writes the signal's number to a pipe, which the
+//! A signal handler may do almost nothing, so ours writes the signal's number to a pipe, which the
 //! loop reads. A process can have only one [`Signals`] at a time.
 //!
-//! A program that hangs does not read the pipe: a SIGINT or SIGTERM that arrives while an earlier one
+//! A hanging program does not read the pipe: a SIGINT or SIGTERM that arrives while an earlier one
 //! has been unread for a second takes its default action, and ends the process.
 
 #[cfg(unix)]
@@ -13,10 +13,10 @@ pub use unix::Signals;
 pub const INTERRUPT: i32 = 2;
 /// SIGTERM.
 pub const TERMINATE: i32 = 15;
-/// SIGUSR1; 0 where there is none.
+/// SIGUSR1; 0 if the system does not have it.
 #[cfg(unix)]
 pub const USER1: i32 = libc::SIGUSR1;
-/// SIGUSR1; 0 where there is none.
+/// SIGUSR1; 0 if the system does not have it.
 #[cfg(not(unix))]
 pub const USER1: i32 = 0;
 
@@ -33,9 +33,9 @@ mod unix {
     /// to a reused descriptor.
     static PIPE: OnceLock<(PipeReader, PipeWriter)> = OnceLock::new();
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    /// When the first unread SIGINT or SIGTERM arrived, in milliseconds; 0 if there is none.
+    /// When the first unread SIGINT or SIGTERM arrived, in milliseconds; 0 if all are read.
     static WAITS_SINCE: AtomicI64 = AtomicI64::new(0);
-    /// A program that has not read a signal for this many milliseconds hangs.
+    /// A program hangs if it has not read a signal for this many milliseconds.
     const HANGS_AFTER: i64 = 1000;
 
     /// The signals that arrive. Dropping it restores the previous handlers.
@@ -55,7 +55,7 @@ mod unix {
         ///
         /// # Errors
         ///
-        /// `AlreadyExists` if this process has another `Signals`, else the system's error.
+        /// `AlreadyExists` if this process has another `Signals`, otherwise the system's error.
         pub fn take(signals: &[i32]) -> io::Result<Signals> {
             if TAKEN.swap(true, Ordering::SeqCst) {
                 return Err(io::Error::new(
@@ -81,7 +81,7 @@ mod unix {
         pub fn read(&mut self) -> Option<i32> {
             let mut byte = [0];
             let Ok(1) = self.reader.read(&mut byte) else { return None };
-            // After the read, so that it is 0 when nothing is unread.
+            // After the read, so that it is 0 while nothing is unread.
             WAITS_SINCE.store(0, Ordering::SeqCst);
             Some(i32::from(byte[0]))
         }
@@ -103,7 +103,7 @@ mod unix {
         }
     }
 
-    /// The pipe of this process. Only the holder of [`TAKEN`] calls it.
+    /// The pipe of this process. Called only by the holder of [`TAKEN`].
     fn pipe() -> io::Result<&'static PipeReader> {
         if PIPE.get().is_none() {
             let (reader, writer) = io::pipe()?;
@@ -140,7 +140,7 @@ mod unix {
     }
 
     extern "C" fn on_signal(signal: libc::c_int) {
-        // Reading a `OnceLock` that is set is one atomic load.
+        // Reading an initialized `OnceLock` is one atomic load.
         let Some((_, writer)) = PIPE.get() else { return };
         let byte = signal as u8;
         // SAFETY: write, clock_gettime, signal and raise are async-signal-safe, errno is kept, and
@@ -158,7 +158,7 @@ mod unix {
         }
     }
 
-    /// Notes the arrival of a signal; true if an earlier one has been unread for too long.
+    /// Records the arrival of a signal; true if an earlier one has been unread for too long.
     #[allow(clippy::useless_conversion, reason = "not on every system")]
     fn one_waits_too_long() -> bool {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

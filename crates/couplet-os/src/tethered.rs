@@ -1,29 +1,30 @@
-//! Values of one thread that may be held by another: for libraries that ask for `Send` of what they
-//! never send.
+//! Values of one thread that another thread may hold: for libraries that require `Send` of values
+//! that they never send.
 
 use std::cell::Cell;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A value that only its own thread can reach, and that others may hold, pass on and give back.
+/// A value that only its own thread can access, and that other threads may hold, pass on and
+/// return.
 ///
-/// Dropped in another thread, the value is leaked: whoever may hold it there must bring it home first.
+/// Dropped in another thread, the value is leaked: return it to its own thread before dropping it.
 pub struct Tethered<T> {
-    /// INVARIANT: touched in the thread `home` alone.
+    /// INVARIANT: accessed only in the thread `home`.
     value: ManuallyDrop<T>,
     home: u64,
 }
 
-// SAFETY: every access to the value, its drop included, first checks that it happens in the thread that
-// made it; the number of a thread is never given to another one.
+// SAFETY: every access to the value, its drop included, first checks that it happens in the thread
+// that made it; the number of a thread is never given to another one.
 unsafe impl<T> Send for Tethered<T> {}
 
 // SAFETY: as for `Send`: no other thread gets a reference to the value.
 unsafe impl<T> Sync for Tethered<T> {}
 
 impl<T> Tethered<T> {
-    /// A value of this thread.
+    /// Ties a value to this thread.
     pub fn new(value: T) -> Tethered<T> {
         Tethered { value: ManuallyDrop::new(value), home: this_thread() }
     }
@@ -46,11 +47,11 @@ impl<T> Tethered<T> {
         self.is_home().then(|| &mut *self.value)
     }
 
-    /// Unties the value, in its own thread.
+    /// Returns the value, in its own thread.
     ///
     /// # Errors
     ///
-    /// In another thread, with what it was.
+    /// In another thread, returns the tethered value unchanged.
     pub fn into_inner(mut self) -> Result<T, Tethered<T>> {
         if !self.is_home() {
             return Err(self);
@@ -77,7 +78,7 @@ impl<T> fmt::Debug for Tethered<T> {
     }
 }
 
-/// A number for this thread that no other one has had or will have.
+/// A number for this thread, unique among all past and future threads.
 #[inline]
 fn this_thread() -> u64 {
     thread_local!(static THIS: Cell<u64> = const { Cell::new(0) });

@@ -1,11 +1,11 @@
-//! What the C library says about time and entropy, replaced where a program asks for that: on threads
-//! that simulate. Every other thread hears the system.
+//! Replaces the C library's time and entropy on threads that simulate. All other threads get the
+//! system's.
 //!
-//! On Linux with glibc, this module, once it is linked, defines `getrandom`, `getentropy`, `clock_gettime`,
-//! `gettimeofday` and `time` for the whole program: the dynamic linker prefers the program's own symbols
-//! to those of the C library, for std and for every library that goes through them. Whatever makes the
-//! system call itself (rustix on Linux, the entropy of aws-lc, a `rdrand`) is not seen. Elsewhere nothing
-//! is replaced.
+//! On Linux with glibc, linking this module defines `getrandom`, `getentropy`, `clock_gettime`,
+//! `gettimeofday` and `time` for the whole program: the dynamic linker prefers the program's
+//! symbols to the C library's, for std and for every library that calls these functions. Code that
+//! makes the system call directly (rustix on Linux, the entropy of aws-lc, a `rdrand`) is not
+//! affected. Elsewhere nothing is replaced.
 //!
 //! For test binaries.
 
@@ -17,16 +17,16 @@ use std::time::Duration;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use library::*;
 
-/// Which time is asked for.
+/// The kind of clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// Since 1970.
     Realtime,
-    /// Since whenever: what `Instant` reads.
+    /// Since an arbitrary start: the clock of `Instant`.
     Monotonic,
 }
 
-/// What to ask before the system. `None` is the answer of threads that do not simulate.
+/// Functions called before the system's. They return `None` on threads that do not simulate.
 #[derive(Clone, Copy, Debug)]
 pub struct Answers {
     /// A random number.
@@ -35,6 +35,6 @@ pub struct Answers {
     pub clock: fn(Clock) -> Option<Duration>,
 }
 
-/// Does nothing here: the system answers.
+/// Does nothing: on this system nothing is replaced.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn set(_: Answers) {}

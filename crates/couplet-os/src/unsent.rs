@@ -1,7 +1,7 @@
 //! The size of a socket's send queue.
 
 /// Bytes in the send queue of a connected stream socket: unsent, or sent and not yet acknowledged.
-/// `None` if the system does not say.
+/// `None` if the system does not report it.
 ///
 /// TIOCOUTQ on Linux, SO_NWRITE on macOS.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -34,7 +34,7 @@ pub fn unsent(socket: &impl std::os::fd::AsFd) -> Option<usize> {
     (rc == 0).then_some(count.max(0) as usize)
 }
 
-/// Always `None`: this system does not say.
+/// Always `None`: this system does not report it.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 pub fn unsent<S>(_socket: &S) -> Option<usize> {
     None

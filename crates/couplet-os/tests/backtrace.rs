@@ -1,4 +1,4 @@
-//! Backtraces of another thread. A separate process, because the handler of a signal is process-wide.
+//! Backtraces of another thread. A separate process, because a signal handler is process-wide.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 #[macro_use]
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use couplet_os::backtrace::Thread;
 
-/// Longer than an answer takes where each access to memory is checked.
+/// Longer than an answer takes if each memory access is checked.
 const LONG: Duration = Duration::from_secs(60);
 
 static DONE: AtomicBool = AtomicBool::new(false);
 
-/// Allocates all the time, so that most samples fall into malloc; panics, so that some fall into the
-/// unwinder; and reads symbols, which takes the lock of the dynamic linker's list.
+/// Allocates continuously, so that most samples interrupt malloc; panics, so that some interrupt
+/// the unwinder; and reads symbols, which takes the lock of the dynamic linker's list.
 #[inline(never)]
 fn allocates() {
     while !DONE.load(Ordering::SeqCst) {
@@ -47,7 +47,7 @@ fn a_thread_in_malloc_and_in_the_unwinder_survives_a_thousand_backtraces() {
     }
     DONE.store(true, Ordering::SeqCst);
     other.join().expect("no panic");
-    // The first may come before the call.
+    // The first samples may come before the call.
     assert!(named > 900, "{named} of 1000 name the function that runs");
     assert!(other_thread.capture().is_none(), "it has ended");
     assert!(Thread::current().expect("on this system").capture().is_none(), "not of itself");
@@ -70,7 +70,7 @@ fn a_backtrace_does_not_interrupt_a_system_call() {
     let other_thread: Thread = told.recv().expect("it runs");
     let waits = || other_thread.capture_within(LONG).expect("an answer").to_string();
     while !waits().contains("backtrace::waits_for_a_byte") {}
-    // A read that a signal ended would be over before the last of them.
+    // A read interrupted by a signal would end before the last of them.
     for _ in 0..100 {
         assert!(waits().contains("backtrace::waits_for_a_byte"));
     }
@@ -78,7 +78,7 @@ fn a_backtrace_does_not_interrupt_a_system_call() {
     assert_eq!(other.join().expect("no panic").expect("not interrupted"), 1);
 }
 
-/// Blocks SIGURG in this thread, or lets it through.
+/// Blocks or unblocks SIGURG in this thread.
 fn block(how: std::ffi::c_int) {
     // SAFETY: an all-zero set is a valid value, and the pointers are to one on this stack.
     unsafe {
@@ -91,7 +91,7 @@ fn block(how: std::ffi::c_int) {
 
 #[test]
 fn a_thread_that_does_not_answer_keeps_no_other_from_it_and_answers_later() {
-    /// A thread, the word that lets it go on, and what it says then.
+    /// A thread, the channel that lets it proceed, and the channel for its message afterwards.
     fn start(blocked: bool) -> (Thread, mpsc::Sender<()>, mpsc::Receiver<()>) {
         let (tell, told) = mpsc::channel();
         let (let_go, waits) = mpsc::channel();
@@ -102,7 +102,7 @@ fn a_thread_that_does_not_answer_keeps_no_other_from_it_and_answers_later() {
             }
             tell.send(Thread::current().expect("on this system")).expect("it waits");
             let Ok(()) = waits.recv() else { return };
-            // The signal of the request that was given up arrives now.
+            // The signal of the withdrawn request arrives now.
             block(libc::SIG_UNBLOCK);
             says.send(()).expect("it waits");
             let _ = waits.recv();

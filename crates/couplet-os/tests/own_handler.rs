@@ -1,5 +1,5 @@
-//! A program that handles SIGURG itself has no backtraces and keeps its handler. A separate process,
-//! because that is process-wide.
+//! A program that handles SIGURG itself has no backtraces and keeps its handler. A separate
+//! process, because handlers are process-wide.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 #[macro_use]

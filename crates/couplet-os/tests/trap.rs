@@ -1,4 +1,4 @@
-//! Time and entropy are the simulation's on threads that simulate, and the system's on all others.
+//! Threads that simulate get the simulation's time and entropy, all others the system's.
 #![cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
 #![expect(
     clippy::disallowed_methods,
@@ -22,7 +22,7 @@ thread_local! {
     static SIMULATES: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Half a second past a round number, so that each unit can be told.
+/// Half a second past a round number, so that the units are distinguishable.
 const REALTIME: Duration = Duration::new(1_700_000_000, 500_000_000);
 
 fn enter(seed: u64) {
@@ -43,7 +43,7 @@ fn enter(seed: u64) {
     SIMULATES.set(Some(seed));
 }
 
-/// What a fresh thread gets for its hash maps.
+/// The hash of a key by a fresh thread's hasher.
 fn hash_of_a_fresh_thread(seed: Option<u64>) -> u64 {
     let hash = move || {
         if let Some(seed) = seed {
@@ -106,7 +106,7 @@ fn the_functions_of_c_answer_alike() {
     assert_ne!(outside.3, entropy);
 }
 
-/// As the getrandom crate looks for it.
+/// Looks up the name as the getrandom crate does.
 #[test]
 fn who_looks_the_name_up_finds_the_trap() {
     // SAFETY: a name that ends with a zero byte.

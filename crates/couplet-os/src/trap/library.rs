@@ -1,5 +1,4 @@
-//! The functions of the C library, under their names. [`set`] stands beside them: whoever calls it links
-//! them.
+//! The functions of the C library, under their names. Programs link them by calling [`set`].
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::sync::OnceLock;
@@ -10,21 +9,21 @@ use super::{Answers, Clock};
 
 static ANSWERS: OnceLock<Answers> = OnceLock::new();
 
-/// Sets who answers, for the rest of the program. Called again, it changes nothing.
+/// Sets the answers, for the rest of the program. Later calls change nothing.
 ///
-/// The functions must not panic, and must not ask for time or entropy themselves.
+/// The functions must not panic, and must not request time or entropy themselves.
 pub fn set(answers: Answers) {
     let _ = ANSWERS.set(answers);
 }
 
-/// Fills the bytes, if this thread simulates.
+/// Fills the bytes if this thread simulates.
 fn filled(bytes: &mut [u8]) -> bool {
     let Some(answers) = ANSWERS.get() else { return false };
     for chunk in bytes.chunks_mut(8) {
         let Some(random) = (answers.random)() else { return false };
         chunk.copy_from_slice(&random.to_le_bytes()[..chunk.len()]);
     }
-    // Nothing to fill: the system says whether it could have.
+    // With nothing to fill, the system decides whether the call succeeds.
     !bytes.is_empty()
 }
 
@@ -40,7 +39,7 @@ fn simulated(clock: libc::clockid_t) -> Option<Duration> {
     (ANSWERS.get()?.clock)(clock)
 }
 
-/// A function of the C library, behind the one here that has its name.
+/// The C library's function behind the one here with the same name.
 struct Behind(&'static CStr, AtomicPtr<c_void>);
 
 impl Behind {
@@ -48,7 +47,7 @@ impl Behind {
         Behind(name, AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// Its address; null where the C library has none of this name.
+    /// Its address; null if the C library has no function with this name.
     fn address(&self) -> *mut c_void {
         let known = self.1.load(Ordering::Relaxed);
         if !known.is_null() {
@@ -61,7 +60,7 @@ impl Behind {
     }
 }
 
-/// Sets `errno` to "not there", and returns what C functions return then.
+/// Sets `errno` to ENOSYS, and returns -1, as C functions do.
 fn not_there() -> c_int {
     // SAFETY: errno of this thread, which is valid as long as the thread is.
     unsafe { *libc::__errno_location() = libc::ENOSYS };
@@ -94,7 +93,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     }
 }
 
-/// gettimeofday(2). The time zone, which is obsolete, is left as it is.
+/// gettimeofday(2). The obsolete time zone is left unchanged.
 ///
 /// # Safety
 ///
