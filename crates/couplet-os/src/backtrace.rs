@@ -177,7 +177,7 @@ mod signalled {
 
     /// Records the frames of this thread in [`FRAMES`], and counts them.
     fn unwind(count: &mut usize) {
-        // SAFETY: `note` casts the pointer back to the same type, and is called only meanwhile.
+        // SAFETY: `note` casts the pointer back to the same type, and is called only during this call.
         unsafe { _Unwind_Backtrace(note, std::ptr::from_mut(count).cast()) };
     }
 

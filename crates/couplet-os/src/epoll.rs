@@ -35,7 +35,7 @@ pub fn renew(epoll: BorrowedFd<'_>, waker: u64) -> io::Result<()> {
     unsafe { replace(epoll.as_raw_fd(), &fresh) }
 }
 
-/// Puts a duplicate of an epoll under the number of another one.
+/// Replaces the epoll `target` with a duplicate of the epoll `by`.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ pub struct Lent {
 impl Lent {
     /// Calls `f`; meanwhile [`take`](Self::take) provides these bytes. Returns the number taken.
     pub fn lend(&self, bytes: &[u8], f: impl FnOnce()) -> usize {
-        /// Ends the loan, also if `f` panics.
+        /// Ends the loan, even if `f` panics.
         struct Loan<'a>(&'a Lent, Option<NonNull<[u8]>>);
         impl Drop for Loan<'_> {
             fn drop(&mut self) {

@@ -346,7 +346,7 @@ impl DatagramCell {
 
 impl DatagramTransport {
     /// Sends a datagram to `to`: an address of the port's family, or of IPv4 on a dual-stack port.
-    /// A [`SocketAddr`] will do.
+    /// Accepts a [`SocketAddr`] too.
     ///
     /// # Errors
     ///

@@ -175,7 +175,7 @@ pub unsafe extern "C" fn getentropy(buffer: *mut c_void, length: libc::size_t) -
         unsafe { *libc::__errno_location() = libc::EIO };
         return -1;
     }
-    // SAFETY: the caller's promise. So few bytes come at once, or not at all.
+    // SAFETY: the caller's promise. So few bytes are filled completely, or not at all.
     match unsafe { getrandom(buffer, length, 0) } {
         count if count == length as libc::ssize_t => 0,
         _ => -1,

@@ -449,7 +449,7 @@ impl fmt::Debug for DatagramQueue {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DatagramsSent {
-    /// The system has accepted all of them; the queue is empty.
+    /// The system has accepted all datagrams; the queue is empty.
     All,
     /// The system accepts nothing further for now; an [`Event::Sent`](super::Event::Sent) follows.
     /// The accepted datagrams are no longer in the queue.

@@ -95,7 +95,7 @@ pub struct Ticket(pub u64);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A port accepted a connection. It is reading from now on.
+    /// A port accepted a connection, which is reading from now on.
     Accepted {
         /// The port.
         port: Key,
@@ -221,7 +221,7 @@ pub enum WriteOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseMode {
-    /// As `close(2)` does: with a FIN if everything was read, else with a reset.
+    /// As `close(2)` does: with a FIN if everything was read, otherwise with a reset.
     Normal,
     /// With a reset; unsent bytes are discarded. UNIX sockets have no such reset: the peer sees an
     /// end of stream, or a reset if it had sent bytes that were not read.
@@ -231,7 +231,7 @@ pub enum CloseMode {
 /// A port that is bound and queues connections, but is not served yet.
 #[non_exhaustive]
 pub struct Bound {
-    /// The address, with the real port number where 0 was requested.
+    /// The address, with the real port number if 0 was requested.
     pub host: Address,
     /// Driver-specific socket handle.
     pub socket: Box<dyn Any>,
@@ -241,7 +241,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// A port of a driver.
+    /// A bound port with a driver-specific socket handle.
     pub fn new(host: Address, socket: impl Any) -> Bound {
         Bound {
             host,

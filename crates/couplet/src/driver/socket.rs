@@ -208,7 +208,7 @@ impl From<std::os::fd::OwnedFd> for ListeningSocket {
 }
 
 impl Adopted {
-    /// A connection of a driver.
+    /// A connection with a driver-specific socket handle.
     pub fn new(peer: Address, host: Address, socket: impl Any) -> Adopted {
         Adopted { peer, host, socket: Box::new(socket) }
     }

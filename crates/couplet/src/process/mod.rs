@@ -570,7 +570,7 @@ pub trait IntoSignal {
     ///
     /// # Errors
     ///
-    /// When no signal has this name.
+    /// If no signal has this name.
     fn into_signal(self) -> Result<ProcessSignal, NoSuchSignal>;
 }
 

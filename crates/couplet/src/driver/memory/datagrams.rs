@@ -42,7 +42,7 @@ pub(super) struct Packet {
     turns: u32,
 }
 
-/// A port of the loop, served or not. Dropping it closes it.
+/// A port of the loop, served or not. Dropping it closes the port.
 pub(super) struct Opened {
     network: Network,
     id: u32,
