@@ -4,9 +4,9 @@ use std::fs::{read_link, read_to_string};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Replaces the epoll under the number of `epoll` with a new one that has the same registrations.
-/// The old one stays with its other descriptors and other processes. The registration with the data
-/// `waker` is an eventfd, which is replaced as well.
+/// Replaces `epoll`, under its number, with a new epoll that has the same registrations. Duplicates
+/// of the descriptor and other processes keep the old one. The registration with the data `waker` is
+/// an eventfd, which is replaced as well.
 ///
 /// A registration whose descriptor was closed meanwhile is omitted. One that is ready raises an
 /// edge.

@@ -1,5 +1,5 @@
 //! The local end of a connection and its socket. The socket is queried on demand: a system call per
-//! connection would show up in benchmarks, and few programs need the result.
+//! connection would be measurable, and few programs need the result.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

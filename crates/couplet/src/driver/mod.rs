@@ -9,8 +9,7 @@
 //! loop's turn drives it: [`wait`](Driver::wait), then [`next`](Driver::next) until it returns
 //! `None`. The turn keeps the second half to itself and passes the first to the code it calls, so
 //! turning a driver from within its own turn does not compile. There is one turn, and no driver has
-//! an event walk besides it (law 4): the turn is compiled for each driver, with the driver's
-//! primitives inlined.
+//! its own (law 4): the turn is compiled for each driver, with the driver's primitives inlined.
 //!
 //! Every driver guarantees:
 //!
@@ -561,7 +560,7 @@ pub trait Commands {
     /// Pauses or resumes reading from a connection or datagram port, or accepting on a port.
     fn receive(&mut self, key: Key, on: bool);
 
-    /// Sends a FIN. Called only once the driver holds no unsent bytes.
+    /// Sends a FIN. Called only when the driver holds no unsent bytes.
     fn shut_write(&mut self, key: Key);
 
     /// Closes a connection, a connect attempt or a port.
