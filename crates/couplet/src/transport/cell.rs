@@ -1,5 +1,5 @@
-//! The state shared by a connection's [`Transport`](super::Transport) handles, which record into
-//! it, and its holder, which applies the records in the turn.
+//! State shared by a connection's [`Transport`](super::Transport) handles, which record requests in
+//! it, and its holder, which applies them in the turn.
 //!
 //! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user
 //! objects (producers, closures, foreign buffers) are dropped with no cell borrowed.
@@ -29,7 +29,7 @@ use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 use crate::reactor::timers::{TimerKey, Timers};
 
-/// Requests recorded and not yet applied; a set of bits.
+/// Requests recorded but not yet applied; a set of bits.
 pub(super) mod asked {
     pub(crate) const LOSE: u16 = 1;
     pub(crate) const LOSE_WRITE: u16 = 2;
@@ -50,8 +50,7 @@ pub(super) mod paused {
     pub(crate) const BY_THROTTLE: u8 = 2;
     /// `upgrade`, until the next protocol is in place.
     pub(crate) const BY_UPGRADE: u8 = 4;
-    /// A layer that was asked for is not open yet: the protocol takes no bytes, but the socket is
-    /// read.
+    /// `start_layer`, until the layer is open: the protocol gets no bytes, but the socket is read.
     pub(crate) const BY_LAYER: u8 = 8;
 }
 
@@ -73,14 +72,14 @@ pub(crate) enum Phase {
 pub(super) struct Registered {
     pub(super) kind: ProducerKind,
     pub(super) paused: bool,
-    /// A close has begun: a paused producer is resumed once, so that it can finish.
+    /// A close has begun: a paused producer is resumed once so that it can finish.
     pub(super) to_finish: bool,
     /// `progress` when a pull producer was last asked.
     pub(super) asked_at: Option<u64>,
     pub(super) object: Option<Box<dyn Producer>>,
 }
 
-/// How far the buffer must drain for a Deferred to fire.
+/// How far the buffer must drain before a Deferred fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     /// `drained`: at or below the low mark.
@@ -89,14 +88,14 @@ pub(super) enum Level {
     Nothing,
 }
 
-/// Bytes of a socket under layers.
+/// Byte counts of a socket under layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WireBytes {
     pub(crate) received: u64,
     pub(crate) sent: u64,
 }
 
-/// When the write side is full, and when it is drained. Bytes.
+/// The buffer sizes, in bytes, at which the write side counts as full and as drained.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watermarks {
     pub(super) low: usize,
@@ -108,17 +107,17 @@ pub(crate) const HIGH_MARK: usize = 64 * 1024;
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The shared state. The fields that every message touches come first, so that they share few cache
-/// lines: with many connections that matters more than instructions do.
+/// lines: with many connections that matters more than instruction counts.
 #[repr(C)]
 pub(crate) struct ConnectionCell {
     asked: Cell<u16>,
-    /// The loop will check this cell anyway: it is on the dirty list, or the loop is calling its
-    /// protocol.
+    /// The loop will check this cell anyway: the cell is on the dirty list, or its protocol is
+    /// being called.
     dirty: Cell<bool>,
     phase: Cell<Phase>,
     paused: Cell<u8>,
-    /// A producer, a `drained` or a `flushed` waits for bytes to be sent. Derived from `producer`
-    /// and `rare`, and cached because every write checks it: see
+    /// Whether a producer, a `drained` or a `flushed` waits for bytes to be sent. Derived from
+    /// `producer` and `rare`, and cached because every write checks it: see
     /// [`update_awaits_room`](Self::update_awaits_room).
     awaits_room: Cell<bool>,
     /// The hard cap on buffered bytes: a write past it ends the connection.
@@ -128,14 +127,14 @@ pub(crate) struct ConnectionCell {
     outbox: RefCell<Outbox>,
     pub(crate) received_at: Cell<Instant>,
     pub(crate) bytes_in: Cell<u64>,
-    /// Bytes that were written and not discarded since.
+    /// Bytes written and not discarded since.
     bytes_taken: Cell<u64>,
     // The fields below are off the per-message path.
     pub(super) id: ConnectionId,
     pub(super) reactor: Reactor,
     pub(crate) peer: Address,
     host: OnceCell<Rc<Address>>,
-    /// Its socket, where it has one. It answers until it is closed.
+    /// The socket, if the driver has sockets. It answers queries until it is closed.
     socket: Option<LocalSocket>,
     watermarks: Cell<Watermarks>,
     producer: RefCell<Option<Box<Registered>>>,
@@ -143,16 +142,16 @@ pub(crate) struct ConnectionCell {
     pub(super) close_deadline: Cell<Option<Duration>>,
     pub(crate) made_at: Instant,
     dropped: Cell<u64>,
-    /// Reset the connection if it ends without the protocol's asking.
+    /// Reset the connection if it ends without a request of the protocol.
     reset_unless_closed: Cell<bool>,
     /// A close does not wait for the peer's FIN.
     pub(crate) closes_at_once: Cell<bool>,
-    /// Bytes for the peer that a guest such as hyper holds: for snapshots.
+    /// Bytes for the peer that a guest such as hyper holds; for snapshots.
     #[cfg(feature = "http")]
     held_by_guest: Cell<usize>,
-    /// The protocol is not the one that the connection began with.
+    /// The protocol has been replaced since the connection began.
     upgraded: Cell<bool>,
-    /// It is asked to finish.
+    /// The protocol was asked to finish.
     draining: Cell<bool>,
     /// Set once `connection_lost` was called.
     reason: OnceCell<Reason>,
@@ -161,44 +160,44 @@ pub(crate) struct ConnectionCell {
 }
 
 impl Drop for ConnectionCell {
-    /// Handles may keep a cell with output past the drop of its loop.
+    /// Handles may keep a cell with unsent output after its loop is dropped.
     fn drop(&mut self) {
         self.clear_outbox();
     }
 }
 
-/// An option of the socket that was asked for.
+/// A requested socket option.
 pub(crate) enum OptionAsked {
     Set(SocketOption),
     Call(Contained<SocketCall>),
 }
 
-/// The protocol that is to come next, and what it is given before any new byte.
+/// The next protocol, and the bytes that it gets before any new one.
 pub(super) struct Upgrade {
     pub(super) next: Contained<Box<dyn Protocol>>,
-    /// Law 9: the user's own.
+    /// Law 9: one buffer, filled by the user.
     pub(super) unread: Vec<u8>,
 }
 
-/// A layer that was asked for on a live connection.
+/// A layer requested on a live connection.
 pub(super) struct Starting {
     pub(super) layer: Contained<Box<dyn Layer>>,
-    /// Written before that, so it passes below the layer.
+    /// Written before the request, so it passes below the layer.
     pub(super) clear: Outbox,
 }
 
 #[derive(Default)]
 struct Rare {
-    /// What `fail` was given.
+    /// The failure passed to `fail`.
     why: Option<Failure>,
     throttled_until: Option<Instant>,
-    /// With layers, what is received and sent below them: its length is not that of what the
-    /// protocol receives and writes.
+    /// With layers, the bytes received and sent below them, which differ in number from the
+    /// protocol's.
     wire: Option<WireBytes>,
     waiting: Vec<(Level, Resolver<()>)>,
     peer_end: Vec<Resolver<()>>,
     options: Vec<OptionAsked>,
-    /// Law 9: one for each that the user asked for since the last turn.
+    /// Law 9: one for each request of the user since the last turn.
     starting: Vec<Starting>,
     timers: Vec<TimerKey>,
     /// The number of timers at which finished ones are removed.
@@ -264,7 +263,7 @@ impl ConnectionCell {
         self.rare.borrow().as_ref()?.credentials.as_deref().copied()
     }
 
-    /// The program at its other end.
+    /// Sets the program at the other end.
     pub(crate) fn set_program(&self, program: Rc<dyn Any>) {
         self.rare_mut().program = Some(program);
     }
@@ -281,13 +280,13 @@ impl ConnectionCell {
         })
     }
 
-    /// The number of its socket, while that is open.
+    /// The socket's descriptor number, while the socket is open.
     #[cfg(unix)]
     pub(super) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         self.socket.as_ref().filter(|_| self.phase.get() != Phase::Lost)?.number()
     }
 
-    /// An option of its socket: as it was asked for since the last turn, else as the system has it.
+    /// A socket option: the value requested since the last turn, otherwise the system's.
     pub(super) fn option<T>(
         &self,
         asked: impl Fn(&SocketOption) -> Option<T>,
@@ -304,8 +303,7 @@ impl ConnectionCell {
         asked.or_else(|| socket.ask(system)?.ok())
     }
 
-    /// The addresses that its layers were told, for a connection whose protocol is about to be
-    /// built.
+    /// Sets the addresses that layers reported, before the protocol is built.
     pub(crate) fn set_addresses(&mut self, opened: &Opened) {
         if let Some(peer) = &opened.peer {
             self.peer = peer.clone();
@@ -315,7 +313,7 @@ impl ConnectionCell {
         }
     }
 
-    /// What the layers found out while they opened.
+    /// Stores the infos that the layers reported when they opened.
     pub(super) fn set_opened(&self, opened: Opened) {
         let before = self.rare_mut().opened.replace(opened);
         discard("drop of a layer's info", before);
@@ -325,14 +323,14 @@ impl ConnectionCell {
         self.rare.borrow().as_ref()?.opened.as_ref()?.find()
     }
 
-    /// Drops what few connections have, which may be their user's.
+    /// Drops the rarely used state, which may hold user objects.
     pub(super) fn retire(&mut self) {
         if let Some(rare) = self.rare.take() {
             discard("drop of what a connection had", rare);
         }
     }
 
-    /// The socket is about to be closed: a handle that stays can still be asked for its address.
+    /// Called before the socket is closed: remaining handles can still query its address.
     pub(super) fn keep_host(self: &Rc<Self>) {
         if Rc::strong_count(self) > 1 {
             self.host();
@@ -348,13 +346,14 @@ impl ConnectionCell {
         }
     }
 
-    /// Writes while no more than the high mark is buffered; false where that takes a slower way.
+    /// Writes if at most the high mark is buffered; returns false if the slow path is needed.
     #[inline]
     pub(crate) fn write_with_room(&self, data: &[u8]) -> bool {
         self.write_above(self.watermarks.get().high, data)
     }
 
-    /// Writes where no more than this is buffered and the connection is open; false if it hasn't.
+    /// Writes if the connection is open and at most `most` bytes are buffered; otherwise returns
+    /// false.
     #[inline(always)]
     fn write_above(&self, most: usize, data: &[u8]) -> bool {
         let mut outbox = self.outbox.borrow_mut();
@@ -370,8 +369,8 @@ impl ConnectionCell {
         true
     }
 
-    /// The slow path of [`write`](Self::write): the connection is closing, `data` exceeds its hard
-    /// cap, or is empty.
+    /// The slow path of [`write`](Self::write): the connection is closing, or `data` exceeds its
+    /// hard cap or is empty.
     #[cold]
     fn write_late(&self, data: &[u8]) {
         if self.takes(data.len()) {
@@ -390,7 +389,7 @@ impl ConnectionCell {
         }
     }
 
-    /// Queues a descriptor, or gives it back.
+    /// Queues a descriptor, or returns it.
     #[cfg(unix)]
     pub(super) fn attach(&self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
         if self.wire().is_some() || self.peer.unix().is_none() || !self.is_open_to_output() {
@@ -399,7 +398,7 @@ impl ConnectionCell {
         self.outbox.borrow_mut().attach(descriptor)
     }
 
-    /// Whether to accept `len` more bytes (never 0); notes a write past the hard cap.
+    /// Whether to accept `len` more bytes (never 0); records a write past the hard cap.
     #[inline]
     fn takes(&self, len: usize) -> bool {
         let room = self.cap.get().saturating_sub(self.buffered());
@@ -446,14 +445,14 @@ impl ConnectionCell {
         }
     }
 
-    /// A waker for its layers. It holds no handle to this cell, which would keep its addresses from
-    /// being set.
+    /// A waker for the connection's layers. Holds no handle to this cell, which would prevent its
+    /// addresses from being set.
     pub(super) fn layer_waker(&self) -> LayerWaker {
         let (reactor, key) = (self.reactor.clone(), self.id.key);
         LayerWaker::new(move || reactor.wake_layers(key))
     }
 
-    /// Moves on to a later phase; never back.
+    /// Advances to a later phase, never back.
     #[inline]
     pub(super) fn advance_phase(&self, phase: Phase) {
         self.phase.set(self.phase.get().max(phase));
@@ -471,7 +470,7 @@ impl ConnectionCell {
         }
     }
 
-    /// Pauses reading until then, or until a later time that was set before.
+    /// Pauses reading until `until`, or until a later time that was already set.
     pub(super) fn throttle(&self, until: Instant) {
         let later = self.throttled_until().max(Some(until));
         self.rare_mut().throttled_until = later;
@@ -489,7 +488,8 @@ impl ConnectionCell {
         }
     }
 
-    /// Asks for another protocol. Of several requests the last counts; the bytes of all do.
+    /// Requests another protocol. Of several requests the last counts; the unread bytes of all are
+    /// kept.
     pub(super) fn upgrade(&self, next: Box<dyn Protocol>, unread: &[u8]) {
         let next = Contained::new(next);
         if self.phase.get() >= Phase::Closing {
@@ -507,7 +507,7 @@ impl ConnectionCell {
         drop(earlier);
     }
 
-    /// Asks for a layer: what was written so far passes below it.
+    /// Requests a layer: bytes written so far pass below it.
     pub(super) fn start_layer(&self, layer: Box<dyn Layer>) -> Result<(), StartLayerError> {
         let layer = Contained::new(layer);
         match self.phase.get() {
@@ -528,13 +528,13 @@ impl ConnectionCell {
         std::mem::take(&mut self.rare_mut().starting)
     }
 
-    /// Whether a layer is asked for that is not open yet.
+    /// Sets whether a requested layer is not open yet.
     pub(super) fn set_starting(&self, starting: bool) {
         let others = self.paused.get() & !paused::BY_LAYER;
         self.paused.set(if starting { others | paused::BY_LAYER } else { others });
     }
 
-    /// After a write past the hard cap an abort still counts, because it outranks `Overflow`.
+    /// After a write past the hard cap, an abort still counts: it outranks `Overflow`.
     pub(super) fn abort(&self) {
         if self.phase.get() < Phase::Ended || self.asked.get() & asked::OVERFLOW != 0 {
             self.advance_phase(Phase::Ended);
@@ -545,13 +545,13 @@ impl ConnectionCell {
     pub(super) fn fail(&self, failure: Failure) {
         let counts = self.phase.get() < Phase::Ended
             || self.asked.get() & (asked::ABORT | asked::OVERFLOW) != 0;
-        // The first failure counts; a later one is dropped with no cell borrowed.
+        // Only the first failure counts; a later one is dropped with no cell borrowed.
         if counts && !self.has_failed() {
             self.rare_mut().why = Some(failure);
         }
     }
 
-    /// Whether `fail` was called since the requests were applied.
+    /// Whether `fail` was called since requests were last applied.
     pub(super) fn has_failed(&self) -> bool {
         self.rare.borrow().as_ref().is_some_and(|rare| rare.why.is_some())
     }
@@ -630,7 +630,7 @@ impl ConnectionCell {
         self.reset_unless_closed.get()
     }
 
-    /// Notes a timer, to be removed with the connection. Fired and cancelled ones are forgotten
+    /// Records a timer, to be removed with the connection. Fired and cancelled timers are pruned
     /// when they may be half of all.
     pub(crate) fn add_timer<T>(&self, timer: TimerKey, left: &Timers<T>) {
         let rare = &mut *self.rare_mut();
@@ -668,7 +668,7 @@ impl ConnectionCell {
         self.paused.get() & !paused::BY_LAYER != 0
     }
 
-    /// Whether the protocol takes more bytes.
+    /// Whether the protocol accepts more bytes.
     #[inline]
     pub(super) fn wants_data(&self) -> bool {
         self.paused.get() == 0 && self.phase.get() < Phase::Closing
@@ -686,7 +686,7 @@ impl ConnectionCell {
         self.in_flight.set(bytes);
     }
 
-    /// There are layers, at whose bottom lie `unsent` bytes that were written before.
+    /// Starts counting the bytes below the layers, where `unsent` already written bytes remain.
     pub(super) fn set_layered(&self, unsent: usize) {
         let sent = self.bytes_out() - unsent as u64;
         self.rare_mut().wire = Some(WireBytes { received: self.bytes_in.get(), sent });
@@ -696,7 +696,7 @@ impl ConnectionCell {
         self.rare.borrow().as_ref()?.wire
     }
 
-    /// Bytes that the protocol wrote, up to those that are about to go into its first layer.
+    /// The number of bytes that the protocol wrote, up to those about to enter its first layer.
     #[cfg(feature = "sim")]
     pub(super) fn bytes_before_layers(&self) -> u64 {
         self.bytes_taken.get() - self.outbox.borrow().len() as u64
@@ -707,7 +707,7 @@ impl ConnectionCell {
         self.reactor.note_above(self.id.key, above);
     }
 
-    /// For the simulator: these bytes go into the layers.
+    /// For the simulator: reports bytes that enter the layers.
     #[inline]
     pub(super) fn note_written(&self, written: &Outbox) {
         #[cfg(feature = "sim")]
@@ -718,13 +718,13 @@ impl ConnectionCell {
         let _ = written;
     }
 
-    /// For the simulator: something of what was written was discarded.
+    /// For the simulator: reports that written bytes were discarded.
     pub(super) fn note_cut(&self) {
         #[cfg(feature = "sim")]
         self.note_above(Above::Cut);
     }
 
-    /// Bytes that the socket received and sent.
+    /// The numbers of bytes that the socket received and sent.
     pub(crate) fn wire_bytes(&self) -> [u64; 2] {
         match self.wire() {
             Some(wire) => [wire.received, wire.sent],
@@ -739,7 +739,7 @@ impl ConnectionCell {
         }
     }
 
-    /// A count that grows with each byte sent.
+    /// A counter that grows with each byte sent.
     fn progress(&self) -> u64 {
         self.wire().map_or_else(|| self.bytes_out(), |wire| wire.sent)
     }
@@ -749,7 +749,7 @@ impl ConnectionCell {
         self.outbox.borrow().len() + self.in_flight.get()
     }
 
-    /// Bytes for the peer, buffered here or held by a guest.
+    /// The number of bytes for the peer, buffered here or held by a guest.
     pub(crate) fn unsent(&self) -> usize {
         #[cfg(feature = "http")]
         let held = self.held_by_guest.get();
@@ -793,8 +793,8 @@ impl ConnectionCell {
         )
     }
 
-    /// Whether a push producer is paused though the buffer has drained or a close has begun; or a
-    /// pull producer was never asked, or what it wrote is sent.
+    /// Whether a push producer is paused although the buffer has drained or a close has begun, or a
+    /// pull producer is due for a request: it was never asked, or its last piece is sent.
     pub(super) fn producer_must_resume(&self) -> bool {
         match &*self.producer.borrow() {
             None => false,
@@ -832,7 +832,7 @@ impl ConnectionCell {
         self.draining.set(true);
     }
 
-    /// Takes out the protocol that is to come next; from then on tells reach it.
+    /// Takes out the next protocol; from then on queued calls reach it.
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
         let upgrade = self.rare.borrow_mut().as_mut()?.upgrade.take()?;
         self.paused.set(self.paused.get() & !paused::BY_UPGRADE);
@@ -840,7 +840,7 @@ impl ConnectionCell {
         Some(upgrade)
     }
 
-    /// Sets whether the loop will check this cell anyway, and returns whether it would have.
+    /// Sets whether the loop will check this cell anyway, and returns the previous value.
     #[inline]
     pub(crate) fn set_dirty(&self, dirty: bool) -> bool {
         self.dirty.replace(dirty)
@@ -875,7 +875,8 @@ impl ConnectionCell {
         self.outbox.borrow_mut()
     }
 
-    /// Drops the foreign buffers that are sent; with nothing borrowed, because user code may run.
+    /// Drops foreign buffers that have been sent; nothing may be borrowed, because user code may
+    /// run.
     #[cold]
     pub(crate) fn drop_spent(&self) {
         let spent = self.outbox.borrow_mut().take_spent();
@@ -886,7 +887,7 @@ impl ConnectionCell {
         self.in_flight.set(self.in_flight.get() + taken);
     }
 
-    /// The number of bytes sent; through layers, those that they took.
+    /// The number of bytes sent; with layers, the number of bytes that they accepted.
     pub(crate) fn bytes_out(&self) -> u64 {
         let left = if self.wire().is_some() { self.waiting() } else { self.buffered() };
         self.bytes_taken.get() - left as u64
@@ -896,7 +897,7 @@ impl ConnectionCell {
     pub(super) fn clear_outbox(&self) {
         let spent = {
             let mut outbox = self.outbox.borrow_mut();
-            // So it is at the end of most connections.
+            // The common case at the end of a connection.
             if outbox.is_empty() && outbox.is_plain() {
                 return;
             }
@@ -916,7 +917,7 @@ impl ConnectionCell {
         self.rare.borrow_mut().as_mut()?.why.take()
     }
 
-    /// A close has begun: a paused producer must be resumed, whatever is buffered.
+    /// A close has begun: a paused producer must be resumed regardless of the buffer.
     pub(super) fn let_producer_finish(&self) {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
             registered.to_finish = true;
@@ -924,12 +925,13 @@ impl ConnectionCell {
         self.update_awaits_room();
     }
 
-    /// Takes the producer's object out to call it; `None` if there is none or it is out already.
+    /// Takes the producer's object out to call it; `None` without a producer, or if the object is
+    /// already out.
     pub(super) fn take_producer(&self) -> Option<Box<dyn Producer>> {
         self.producer.borrow_mut().as_mut()?.object.take()
     }
 
-    /// Puts the object back, unless it was unregistered meanwhile.
+    /// Puts the object back, unless the producer was unregistered meanwhile.
     pub(super) fn restore_producer(&self, object: Box<dyn Producer>) {
         let unregistered = match self.producer.borrow_mut().as_mut() {
             Some(registered) if registered.object.is_none() => {
@@ -956,7 +958,7 @@ impl ConnectionCell {
         registered?.object
     }
 
-    /// The last call is about to be made: `connection_lost`, with this reason.
+    /// Records the reason, right before the last call, `connection_lost`.
     pub(super) fn set_lost(&self, reason: Reason) -> &Reason {
         self.phase.set(Phase::Lost);
         let reason = self.reason.get_or_init(|| reason);
@@ -970,7 +972,7 @@ impl ConnectionCell {
         self.awaits_room.get()
     }
 
-    /// Recomputes `awaits_room`. A push producer that is not paused waits for nothing.
+    /// Recomputes `awaits_room`. An unpaused push producer does not wait.
     fn update_awaits_room(&self) {
         let produces = match &*self.producer.borrow() {
             None => false,
@@ -987,7 +989,7 @@ impl ConnectionCell {
         rare.as_ref().is_some_and(|rare| rare.waiting.iter().any(|(awaited, _)| *awaited == level))
     }
 
-    /// Takes out the Deferreds that wait for `level`, in the order of the calls.
+    /// Takes out the Deferreds that wait for `level`, in call order.
     pub(super) fn take_waiting(&self, level: Level) -> Vec<Resolver<()>> {
         let taken = |(awaited, _): &mut (Level, _)| *awaited == level;
         let taken = self.rare_mut().waiting.extract_if(.., taken).collect::<Vec<_>>();
@@ -995,7 +997,7 @@ impl ConnectionCell {
         taken.into_iter().map(|(_, resolver)| resolver).collect()
     }
 
-    /// Fails all Deferreds that wait for bytes to be sent, or for the peer.
+    /// Fails all Deferreds that wait for bytes to be sent or for the peer.
     pub(super) fn fail_waiting(&self, reason: &Reason) {
         let (waiting, for_peer) = match self.rare.borrow_mut().as_mut() {
             None => return,
@@ -1019,7 +1021,7 @@ impl ConnectionCell {
             .unwrap_or_default()
     }
 
-    /// The rarely used state, made at its first use.
+    /// The rarely used state, created on first use.
     fn rare_mut(&self) -> RefMut<'_, Rare> {
         RefMut::map(self.rare.borrow_mut(), |rare| &mut **rare.get_or_insert_default())
     }

@@ -1,12 +1,12 @@
-//! The life of one connection, without a loop and without a driver: protocol, cell, close states,
-//! watermarks, producer, deadlines. Everything that affects the state of a connection lives in this
-//! file.
+//! The state machine of one connection, without a loop and without a driver: protocol, cell, close
+//! states, watermarks, producer, deadlines. Everything that affects the state of a connection lives
+//! in this file.
 //!
 //! The holder of a [`Life`] (the loop, or a test) passes in events ([`feed`](Life::feed),
-//! [`ended`](Life::ended), [`sent`](Life::sent)), applies what the handles recorded
-//! ([`apply`](Life::apply)), and runs the calls into user code that are due
-//! ([`run_due`](Life::run_due)). Each of these takes the time of the turn and returns what
-//! [`Follows`]. Law 5: `connection_lost` is called exactly once, and nothing after it.
+//! [`ended`](Life::ended), [`sent`](Life::sent)), applies the requests that handles recorded
+//! ([`apply`](Life::apply)), and runs the due calls into user code ([`run_due`](Life::run_due)).
+//! Each of these takes the time of the turn and returns [`Follows`], the holder's next steps.
+//! Law 5: `connection_lost` is called exactly once, and nothing after it.
 //!
 //! ```text
 //! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
@@ -25,7 +25,7 @@
 //! | all sent, no producer | Finishing → Shut | FIN seen: end; else our FIN → Draining | – |
 //! | deadline | idle: end, Timeout, RST; Finishing: as Flushing | end, CloseTimedOut, RST | end (why), plain close |
 //!
-//! An upgrade holds the reading back until the next protocol is in place.
+//! An upgrade pauses reading until the next protocol is in place.
 //!
 //! With [`reset_unless_closed`](Transport::set_reset_unless_closed), a stop and a panic before our
 //! FIN end the connection with RST.
@@ -52,15 +52,15 @@ use crate::layers::PlaintextAfterUpgrade;
 use crate::panics::{contain, discard, log_panic, panic_text, witness};
 use crate::protocol::Protocol;
 
-/// Most bytes that are read and discarded after our FIN.
+/// Maximum number of bytes read and discarded after our FIN.
 const DRAIN: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     On,
-    /// As `On`, through the layers.
+    /// Like `On`, but through layers.
     Layered,
-    /// With `fin` the driver has reported the peer's end of stream already.
+    /// `fin`: the driver has already reported the peer's end of stream.
     Paused {
         since: Instant,
         fin: bool,
@@ -69,7 +69,7 @@ enum Reading {
 }
 
 impl Reading {
-    /// Whether the end of the peer's stream was reported.
+    /// Whether the end of the peer's stream has been reported.
     fn has_ended(self) -> bool {
         matches!(self, Reading::Ended | Reading::Paused { fin: true, .. })
     }
@@ -78,7 +78,7 @@ impl Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writing {
     Open,
-    /// To be shut down once everything is sent. No progress since `since`.
+    /// Shut down once everything is sent. No progress since `since`.
     Finishing {
         since: Instant,
     },
@@ -91,7 +91,7 @@ enum State {
         reading: Reading,
         writing: Writing,
     },
-    /// Sending the rest before the close. No progress since `since`.
+    /// Sending the remaining output before the close. No progress since `since`.
     Flushing {
         why: Reason,
         since: Instant,
@@ -99,7 +99,7 @@ enum State {
         fin_sent: bool,
         finishing: bool,
     },
-    /// Our FIN went out at `since`.
+    /// Our FIN was sent at `since`.
     Draining {
         why: Reason,
         since: Instant,
@@ -112,7 +112,7 @@ enum State {
 }
 
 impl State {
-    /// The reason of the end, or the expected one so far.
+    /// The final reason, or the one expected so far.
     fn reason(&self) -> Reason {
         match self {
             State::Flushing { why, .. }
@@ -123,9 +123,9 @@ impl State {
     }
 }
 
-/// What the holder of a [`Life`] must do next; a set of bits. Orders to the driver are carried out
-/// in the order of the constants. The bits between them and `RECORDED` are calls into user code
-/// that are [`due`].
+/// The holder's next steps for a [`Life`]; a set of bits. Orders to the driver are carried out in
+/// the order of the constants. The bits between the orders and `RECORDED` are [`due`] calls into
+/// user code.
 #[must_use = "the connection stalls when this is not done"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Follows(u32);
@@ -137,7 +137,8 @@ impl Follows {
     pub(crate) const STOP_RECEIVING: Follows = Follows(2);
     /// Send a FIN.
     pub(crate) const SHUT_WRITE: Follows = Follows(4);
-    /// Call [`Life::peer_was_first`] if the peer's FIN has arrived, and tell who waits for it.
+    /// If the peer's FIN has arrived, call [`Life::peer_was_first`] and resolve the Deferreds that
+    /// wait for it.
     pub(crate) const CHECK_FIN: Follows = Follows(8);
     /// Call [`Life::measured`] with the system's count of unsent bytes.
     pub(crate) const MEASURE: Follows = Follows(16);
@@ -145,7 +146,7 @@ impl Follows {
     pub(crate) const OPTIONS: Follows = Follows(32);
     /// Arm a timer for [`Life::deadline`].
     pub(crate) const DEADLINE: Follows = Follows(64);
-    /// Calls into user code are due: [`Life::run_due`], or [`Life::lost`] once it is closed.
+    /// Calls into user code are due: [`Life::run_due`], or [`Life::lost`] on a closed connection.
     pub(crate) const CALLS: Follows = Follows(due::ANY);
     /// Handles recorded something: [`Life::apply`].
     pub(crate) const RECORDED: Follows = Follows(1 << 15);
@@ -157,17 +158,17 @@ impl Follows {
     /// The output passes through layers first.
     pub(crate) const LAYERED: Follows = Follows(1 << 18);
 
-    /// Nothing but output, all of which has passed through the layers: it lies at their bottom.
+    /// Only output follows, already encoded by every layer.
     pub(crate) const BELOW: Follows = Follows(1 << 19);
 
     const ORDERS: u32 = 127 | Follows::OPENED.0;
 
-    /// Only what is ordered once, and not what is so for a while.
+    /// Only the orders, which are returned once, without the bits that describe a lasting state.
     pub(crate) fn orders(self) -> Follows {
         Follows(self.0 & Follows::ORDERS)
     }
 
-    /// Both.
+    /// The union of the two sets.
     pub(crate) fn and(self, other: Follows) -> Follows {
         Follows(self.0 | other.0)
     }
@@ -183,24 +184,24 @@ impl Follows {
         self.0 & what.0 != 0
     }
 
-    /// True when the driver has something to do besides sending.
+    /// Whether the driver has anything to do besides sending.
     #[inline]
     pub(crate) fn has_orders(self) -> bool {
         self.0 & Follows::ORDERS != 0
     }
 }
 
-/// What a driver made of the output of a connection.
+/// Outcome of a driver's write for one connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     pub(crate) outcome: WriteOutcome,
-    /// The number of bytes that there were before it.
+    /// The number of bytes queued before the write.
     pub(crate) before: usize,
-    /// Foreign buffers were sent, and are to be dropped.
+    /// Foreign buffers were sent and must be dropped.
     pub(crate) spent: bool,
 }
 
-/// Pending calls into user code; a set of bits that lies between those of [`Follows`].
+/// Pending calls into user code; a set of bits within the range that [`Follows`] reserves for them.
 mod due {
     pub(super) const WRITE_CLOSED: u32 = 1 << 7;
     pub(super) const RESUMED: u32 = 1 << 8;
@@ -220,15 +221,14 @@ pub(crate) struct Life {
     transport: Transport,
     protocol: Box<dyn Protocol>,
     state: State,
-    /// Orders to the driver that were not returned yet, and due calls into user code that were not
-    /// made yet.
+    /// Orders not yet returned to the holder, and due calls into user code not yet made.
     pending: u32,
     /// After a panic only `connection_lost` is called.
     panicked: bool,
     /// The reactor is stopping: a close does not wait for the peer.
     stopping: bool,
-    /// What an upgrade leaves for the protocol, before any new byte. Law 9: one chunk, and what its
-    /// users gave back.
+    /// Bytes left over by an upgrade, which the protocol gets before any new byte. Law 9: one
+    /// chunk, plus the bytes that its users returned.
     unread: Vec<u8>,
     /// While flushing: the system's unsent bytes when last measured.
     unsent: Option<usize>,
@@ -236,7 +236,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Without a protocol, until [`begin`](Self::begin).
+    /// A connection without a protocol, until [`begin`](Self::begin).
     pub(crate) fn new(cell: Rc<ConnectionCell>) -> Life {
         Life {
             transport: Transport { cell },
@@ -251,7 +251,7 @@ impl Life {
         }
     }
 
-    /// Drops what was its user's in a connection that has ended: protocol and layers.
+    /// Drops the user's objects of a closed connection: protocol and layers.
     pub(crate) fn retire(&mut self) {
         let protocol = std::mem::replace(&mut self.protocol, Box::new(Nobody));
         discard("drop of a protocol", protocol);
@@ -262,7 +262,7 @@ impl Life {
         }
     }
 
-    /// The cell, unless there are handles to it.
+    /// The cell, unless handles to it exist.
     pub(crate) fn cell_mut(&mut self) -> Option<&mut ConnectionCell> {
         Rc::get_mut(&mut self.transport.cell)
     }
@@ -280,13 +280,13 @@ impl Life {
         self.tell_of_drain();
     }
 
-    /// The connection was made.
+    /// Calls `connection_made`.
     pub(crate) fn made(&mut self, now: Instant) -> Follows {
         self.call(now, |protocol, transport| protocol.connection_made(transport));
         self.follows()
     }
 
-    /// Bytes arrived. Law 4: the only way in.
+    /// Delivers bytes from the driver. Law 4: the only way in.
     #[inline(always)]
     pub(crate) fn feed(&mut self, data: &[u8], now: Instant) -> Follows {
         let State::Open { reading: Reading::On, .. } = &self.state else {
@@ -330,7 +330,7 @@ impl Life {
         }
     }
 
-    /// Law 4: the only caller of [`Protocol::data_received`]. The error is the payload of a panic.
+    /// Law 4: the only caller of [`Protocol::data_received`]. The error is a panic payload.
     #[inline(always)]
     fn hand_data(
         protocol: &mut dyn Protocol,
@@ -340,7 +340,7 @@ impl Life {
         call(protocol, transport, |protocol, transport| protocol.data_received(transport, data))
     }
 
-    /// Bytes arrived after reading ended.
+    /// Counts bytes that arrive after reading ended.
     #[cold]
     fn discard_input(&mut self, bytes: usize) {
         if let State::Draining { left, .. } = &mut self.state {
@@ -393,10 +393,10 @@ impl Life {
                         self.both_ended(now);
                     }
                 }
-                // A driver reports no end while reading is off.
+                // A driver does not report the end while reading is off.
                 Reading::Paused { .. } | Reading::Ended => {}
             },
-            // What comes up through layers is not the socket's end.
+            // With layers, this is the end of the decoded stream, not of the socket.
             State::Flushing { peer_fin, .. } => *peer_fin |= self.layered.is_none(),
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => {}
@@ -405,7 +405,8 @@ impl Life {
 
     // Requests of the handles.
 
-    /// Applies what the handles recorded: states change now, calls into user code become due.
+    /// Applies the requests that handles recorded: states change now, calls into user code become
+    /// due.
     pub(crate) fn apply(&mut self, now: Instant) -> Follows {
         self.apply_recorded(now);
         self.follows()
@@ -477,15 +478,15 @@ impl Life {
         self.follows()
     }
 
-    /// `draining` is due, unless there is no protocol yet, or none that could finish anything.
+    /// Makes `draining` due, unless the connection has no protocol yet or is already closing.
     fn tell_of_drain(&mut self) {
         if self.transport.cell.is_draining() && self.is_open() && !self.is_opening() {
             self.pending |= due::DRAINING;
         }
     }
 
-    /// The protocol has had its time to finish: closes an open connection as a stop does, but waits for
-    /// the peer as every other close.
+    /// The protocol's time to finish is over: closes an open connection as a stop does, but waits
+    /// for the peer as any other close does.
     pub(crate) fn drain_over(&mut self, now: Instant) -> Follows {
         self.apply_recorded(now);
         if self.is_open() {
@@ -494,13 +495,14 @@ impl Life {
         self.follows()
     }
 
-    /// Whether the protocol has not even asked for the end of its stream, and wants a reset then.
+    /// Whether shutting down resets the connection: the protocol asked for that, and has not
+    /// requested the end of its stream.
     pub(crate) fn shuts_down_by_reset(&self) -> bool {
         matches!(self.state, State::Open { writing: Writing::Open, .. })
             && self.transport.cell.reset_unless_closed()
     }
 
-    /// Since when nothing but the peer's end of stream is awaited.
+    /// Since when the connection has waited only for the peer's end of stream.
     pub(crate) fn awaits_peer_since(&self) -> Option<Instant> {
         match &self.state {
             State::Draining { since, .. } => Some(*since),
@@ -508,12 +510,12 @@ impl Life {
         }
     }
 
-    /// Whether a cut is seen by the peer.
+    /// Whether a cut resets the connection, so that the peer notices it.
     pub(crate) fn is_cut_by_reset(&self) -> bool {
         self.transport.cell.buffered() > 0 || self.must_reset()
     }
 
-    /// Closes an open connection on the part of the reactor.
+    /// Closes an open connection on behalf of the reactor.
     fn shut_down(&mut self, now: Instant) {
         if self.shuts_down_by_reset() {
             return self.end(Reason::Shutdown, CloseMode::Reset);
@@ -533,8 +535,8 @@ impl Life {
         self.follows()
     }
 
-    /// Whether the protocol has not ended its stream, and wants a reset rather than a FIN that its
-    /// peer would mistake for the end of a message.
+    /// Whether the connection must end with a reset: the protocol has not ended its stream, and the
+    /// peer would mistake a FIN for the end of a message.
     fn must_reset(&self) -> bool {
         let fin_sent = match &self.state {
             State::Open { writing, .. } => *writing == Writing::Shut,
@@ -576,13 +578,13 @@ impl Life {
             {
                 *why = reason;
             }
-            // It may hold a user's error, whose drop is user code.
+            // The reason may hold a user's error, whose drop is user code.
             _ => discard("drop of a reason", reason),
         }
     }
 
-    /// The peer's FIN had arrived when our close took effect, but was not reported: unread bytes
-    /// preceded it, which are now discarded.
+    /// The peer's FIN had arrived when our close took effect, but was not reported, because unread
+    /// bytes preceded it. Those are now discarded.
     pub(crate) fn peer_was_first(&mut self) {
         if let State::Flushing { why, .. } | State::Draining { why, .. } = &mut self.state
             && let Reason::Done(by) = why
@@ -609,7 +611,7 @@ impl Life {
                 }
             }
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
-            // Paused and resumed before that was applied: meanwhile the layers have stopped.
+            // Paused and resumed before the pause was applied; meanwhile the layers stopped.
             (Reading::Layered, false)
                 if self.layered.as_deref().is_some_and(Layered::is_behind) =>
             {
@@ -622,20 +624,20 @@ impl Life {
             self.pending |= due::RESUMED;
         }
         if self.transport.cell.awaits_peer_end() {
-            // It may have arrived, behind unread bytes that a pause holds.
+            // The FIN may already be queued behind unread bytes, which a pause holds back.
             self.order(Follows::CHECK_FIN);
         }
     }
 
     // Writing.
 
-    /// The driver wrote from the outbox, which held `before` bytes, with this outcome.
+    /// The driver wrote from the outbox; `written` is the outcome.
     #[inline(always)]
     pub(crate) fn wrote(&mut self, written: Written, now: Instant) -> Follows {
         if self.is_simple(written) { Follows::NOTHING } else { self.wrote_slow(written, now) }
     }
 
-    /// [`wrote`](Self::wrote) from the bottom of the layers, where all that was in flight lay.
+    /// [`wrote`](Self::wrote) from the bottom of the layers, which held everything in flight.
     #[inline(always)]
     pub(crate) fn wrote_below(&mut self, written: Written, now: Instant) -> Follows {
         if !self.is_simple(written) {
@@ -646,7 +648,7 @@ impl Life {
         Follows::NOTHING
     }
 
-    /// Whether a write has no consequence: nothing remains, and nothing waited for it.
+    /// Whether a write has no consequences: no bytes remain, and nothing waited for progress.
     #[inline(always)]
     fn is_simple(&self, written: Written) -> bool {
         written.outcome == WriteOutcome::All
@@ -655,8 +657,8 @@ impl Life {
             && !written.spent
     }
 
-    /// The slow path of [`wrote`](Self::wrote): bytes remain, something waits for progress, or there
-    /// are layers.
+    /// The slow path of [`wrote`](Self::wrote): bytes remain, a caller waits for progress, or the
+    /// connection has layers.
     #[cold]
     pub(crate) fn wrote_slow(&mut self, written: Written, now: Instant) -> Follows {
         let Written { outcome, before, spent } = written;
@@ -679,7 +681,7 @@ impl Life {
             WriteOutcome::All => n,
         };
         self.left_layers(left);
-        // Under layers, all of it may be a part.
+        // With layers, `All` may cover only a part of the output.
         if self.pending == 0 && self.is_simple(written) && !self.is_full() {
             return Follows::NOTHING;
         }
@@ -708,7 +710,7 @@ impl Life {
         self.check_flushed(now);
     }
 
-    /// Bytes were sent; true when a close waits for that.
+    /// Bytes were sent; returns true when a close waits for that.
     fn progressed(&mut self, now: Instant) -> bool {
         match &mut self.state {
             State::Open { writing: Writing::Finishing { since }, .. }
@@ -720,7 +722,7 @@ impl Life {
         }
     }
 
-    /// Queues a producer's resume and the firing of `drained` and `flushed`, if the buffer has
+    /// Queues a producer's resume and the firing of `drained` and `flushed` once the buffer has
     /// drained far enough.
     fn check_room(&mut self) {
         if !self.transport.cell.awaits_room() || self.closed().is_some() {
@@ -736,14 +738,13 @@ impl Life {
         }
     }
 
-    /// True when a producer must pause unless the driver can send enough right now.
+    /// Whether a producer must pause unless the driver can send enough right now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.transport.cell.producer_must_pause()
     }
 
-    /// Queues a producer's pause if the buffer is above the high mark, after the driver has sent
-    /// what it can.
+    /// Queues a producer's pause if the buffer is still above the high mark after a send.
     fn check_full(&mut self) {
         if self.is_full() && self.closed().is_none() {
             self.pending |= due::PRODUCER_PAUSE;
@@ -779,7 +780,8 @@ impl Life {
                 let shut = !*fin_sent;
                 let at_once = self.transport.cell.closes_at_once.get();
                 if at_once && shut {
-                    // Others may have the socket too, and a close of ours alone sends none.
+                    // Other processes may share the socket, so closing ours alone would not send a
+                    // FIN.
                     self.order(Follows::SHUT_WRITE);
                     return self.end_as_planned(CloseMode::Normal);
                 }
@@ -820,7 +822,7 @@ impl Life {
         }
     }
 
-    /// The idle deadline of an open connection; none while reading is paused.
+    /// The idle deadline of an open connection; `None` while reading is paused.
     fn idle_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { reading: Reading::On | Reading::Layered | Reading::Ended, .. }
@@ -833,8 +835,8 @@ impl Life {
         }
     }
 
-    /// The deadline may have come; `unsent` is the system's count of unsent bytes. If the deadline
-    /// has moved meanwhile, only a new timer follows.
+    /// The deadline may have passed; `unsent` is the system's count of unsent bytes. If the
+    /// deadline has moved meanwhile, only rearms the timer.
     pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) -> Follows {
         self.layers_timed_out(now);
         self.order(Follows::DEADLINE);
@@ -852,7 +854,7 @@ impl Life {
         self.follows()
     }
 
-    /// Nothing left our buffer until the deadline. Progress in the system's buffer counts too.
+    /// Our buffer made no progress before the deadline. Progress in the system's buffer counts too.
     fn flush_timed_out(&mut self, now: Instant, unsent: Option<usize>) {
         if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
             self.progressed(now);
@@ -864,7 +866,7 @@ impl Life {
         }
     }
 
-    /// Notes the system's count of unsent bytes, for comparison at the next deadline.
+    /// Records the system's count of unsent bytes, for comparison at the next deadline.
     pub(crate) fn measured(&mut self, unsent: Option<usize>) {
         self.unsent = unsent;
     }
@@ -877,7 +879,7 @@ impl Life {
         }
     }
 
-    /// Ends the connection, with the more important of `reason` and the planned reason.
+    /// Ends the connection with `reason` or the planned reason, by rank.
     fn end(&mut self, reason: Reason, mode: CloseMode) {
         if let State::Closed { why, .. } = &mut self.state {
             if reason.rank() < why.rank() {
@@ -891,7 +893,7 @@ impl Life {
         }
     }
 
-    /// Takes the reason out of the state of a close, which is about to be replaced.
+    /// Takes the reason out of a closing state that is about to be replaced.
     fn take_planned(&mut self) -> Option<Reason> {
         match &mut self.state {
             State::Flushing { why, .. } | State::Draining { why, .. } => {
@@ -906,14 +908,14 @@ impl Life {
         self.transport.cell.advance_phase(Phase::Ended);
         self.transport.cell.clear_outbox();
         self.clear_layers();
-        // A `write_closed` that is due is still called before `connection_lost`; nothing else is. A FIN
-        // is still sent.
+        // A normal close keeps a due `write_closed`, called before `connection_lost`, and a pending
+        // FIN; everything else is dropped.
         let kept = due::WRITE_CLOSED | Follows::SHUT_WRITE.0;
         self.pending &= if mode == CloseMode::Normal { kept } else { 0 };
         self.pending |= due::LOST;
     }
 
-    /// How the driver must close the connection, once it has ended: before the due calls run.
+    /// How the driver must close the connection once it has ended, known before the due calls run.
     pub(crate) fn closed(&self) -> Option<CloseMode> {
         match &self.state {
             State::Closed { mode, .. } => Some(*mode),
@@ -930,7 +932,7 @@ impl Life {
         }
     }
 
-    /// A callback panicked: this connection is lost, and no other.
+    /// A callback panicked: only this connection is lost.
     #[cold]
     fn panicked(&mut self, now: Instant, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
@@ -939,11 +941,11 @@ impl Life {
         self.break_off(&text, now);
     }
 
-    /// The protocol or a layer panicked: `connection_lost` is the only call that remains.
+    /// The protocol or a layer panicked: from now on only `connection_lost` is called.
     #[cold]
     fn break_off(&mut self, text: &str, now: Instant) {
-        // Decided before a recorded close applies: without the output dropped here, its FIN would
-        // end a truncated message.
+        // Decided before a recorded close applies: the output is dropped here, so a FIN would end a
+        // truncated message.
         let must_reset = self.must_reset();
         self.panicked = true;
         self.transport.cell.clear_outbox();
@@ -961,7 +963,7 @@ impl Life {
         stop(producer);
     }
 
-    /// A queued call.
+    /// Runs a queued call.
     pub(crate) fn tell(&mut self, tell: Box<dyn Tell>, now: Instant) -> Follows {
         if self.panicked {
             let reason = self.reason();
@@ -972,7 +974,7 @@ impl Life {
         self.follows()
     }
 
-    /// Runs the due calls of a connection that has not ended.
+    /// Runs the due calls of a connection that is still alive.
     pub(crate) fn run_due(&mut self, now: Instant) -> Follows {
         let due = self.pending & due::ANY;
         self.pending &= !due::ANY;
@@ -985,7 +987,8 @@ impl Life {
         if due & due::RESUMED != 0 {
             self.resumed(now);
         }
-        // An upgrade just now has made it due for the next protocol, which is asked once.
+        // An upgrade in this call may have queued `draining` for the next protocol, which is asked
+        // once.
         let is_draining = (due | self.pending) & due::DRAINING != 0;
         self.pending &= !due::DRAINING;
         if is_draining && self.transport.cell.phase() < Phase::Closing {
@@ -997,7 +1000,8 @@ impl Life {
         if due & due::PRODUCER_RESUME != 0 {
             self.resume_producer(now);
         }
-        // Discarded bytes were not sent: Deferreds that wait for them fail with the loss.
+        // Discarded bytes were not sent: Deferreds that wait for them fail when the connection is
+        // lost.
         for (level, fires) in FIRES {
             // The calls above may have written.
             let fires = due & fires != 0 && self.transport.cell.is_down_to(level);
@@ -1027,7 +1031,7 @@ impl Life {
         } else if self.wants_to_read() {
             self.call(now, |protocol, transport| protocol.reading_resumed(transport));
         }
-        // What an upgrade left comes before new bytes.
+        // Bytes left over by an upgrade precede new ones.
         if self.wants_to_read() && !self.unread.is_empty() {
             let unread = std::mem::take(&mut self.unread);
             self.deliver(&unread, now);
@@ -1037,7 +1041,8 @@ impl Life {
         }
     }
 
-    /// Reading was held back, and is no longer: nobody has paused it again, or closed.
+    /// Whether reading was paused and may continue: neither a new pause nor a close has been
+    /// requested.
     fn wants_to_read(&self) -> bool {
         let held = matches!(self.state, State::Open { reading: Reading::Paused { .. }, .. });
         held && !self.transport.cell.paused() && self.transport.cell.phase() < Phase::Closing
@@ -1054,12 +1059,12 @@ impl Life {
         if fin {
             return self.fin(now);
         }
-        // What the layers hold comes before new bytes.
+        // Bytes held by the layers precede new ones.
         self.order_receive(true);
         self.read_on_through_layers(now);
     }
 
-    /// Puts the next protocol in the place of this one, which is dropped without a further call.
+    /// Replaces the protocol with the next one; the old protocol is dropped without a further call.
     fn upgrade(&mut self, upgrade: Upgrade, now: Instant) {
         let Upgrade { next, mut unread } = upgrade;
         let mut placed = None;
@@ -1068,7 +1073,7 @@ impl Life {
         tracing::debug!(connection = %self.transport.cell.id, unread = unread.len(), "protocol upgraded");
         unread.append(&mut self.unread);
         if !unread.is_empty() && self.transport.cell.is_starting() {
-            // In clear, behind the request to encrypt.
+            // Plaintext that arrived after the request to encrypt.
             discard("drop of a protocol", next);
             return self.layer_failed(Reason::Failed(Failure::from(PlaintextAfterUpgrade)), now);
         }
@@ -1076,7 +1081,7 @@ impl Life {
         let before = std::mem::replace(&mut self.protocol, next);
         discard("drop of a protocol", before);
         if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
-            // The next one has not seen it.
+            // The next protocol has not seen the end of the stream.
             *reading = Reading::Paused { since: now, fin: true };
         }
         if let State::Open { writing: Writing::Shut, .. } = &self.state {
@@ -1114,7 +1119,8 @@ impl Life {
         self.transport.cell.restore_producer(producer);
         match outcome {
             Err(payload) => self.panicked(now, payload),
-            // The close need not wait for it. What was written is still sent, unless it panics now.
+            // The close need not wait for the failed producer. Written bytes are still sent, unless
+            // it panics now.
             Ok(()) if !had_failed && self.transport.cell.has_failed() => {
                 let producer = self.transport.cell.remove_producer();
                 self.stop_producer(now, producer);
@@ -1123,7 +1129,7 @@ impl Life {
         }
     }
 
-    /// Ends the work of a producer before other calls of this connection.
+    /// Stops a producer before other calls of this connection.
     fn stop_producer(&mut self, now: Instant, producer: Option<Box<dyn Producer>>) {
         let Some(mut producer) = producer else { return };
         let outcome = catch_unwind(AssertUnwindSafe(|| producer.stop_producing()));
@@ -1133,7 +1139,7 @@ impl Life {
         }
     }
 
-    /// The last calls of a connection that has ended.
+    /// Makes the last calls of a closed connection.
     pub(crate) fn lost(&mut self, now: Instant) {
         if self.pending & due::WRITE_CLOSED != 0 && !self.panicked {
             self.write_closed(now);
@@ -1153,7 +1159,7 @@ impl Life {
         cell.keep_host();
     }
 
-    /// The loop is dropped: pending Deferreds fail, with no more calls into the protocol.
+    /// The loop is dropped: pending Deferreds fail, and the protocol is not called again.
     pub(crate) fn abandon(self) {
         let cell = &self.transport.cell;
         cell.fail_waiting(cell.set_lost(Reason::Shutdown));
@@ -1161,14 +1167,14 @@ impl Life {
         cell.keep_host();
     }
 
-    /// The reason of the end, or the expected one so far.
+    /// The final reason, or the one expected so far.
     pub(crate) fn reason(&self) -> Reason {
         self.state.reason()
     }
 
     // Follow-up.
 
-    /// Adds an order to the driver. Once the connection has ended there are none but its close.
+    /// Adds an order to the driver. A closed connection ignores it.
     fn order(&mut self, order: Follows) {
         if self.closed().is_none() {
             self.pending |= order.0;
@@ -1189,12 +1195,13 @@ impl Life {
         }
     }
 
-    /// [`follows`](Self::follows) a try to send: what is left waits until the driver reports room.
+    /// [`follows`](Self::follows) after a send: remaining output waits until the driver reports
+    /// room.
     fn follows_output(&mut self) -> Follows {
         Follows(self.follows_directly().0 & !Follows::OUTPUT.0)
     }
 
-    /// [`follows`](Self::follows) where there are no layers.
+    /// [`follows`](Self::follows) without layers.
     #[inline(always)]
     fn follows_directly(&mut self) -> Follows {
         #[cfg(debug_assertions)]
@@ -1209,7 +1216,7 @@ impl Life {
         )
     }
 
-    /// The invariants between two inputs.
+    /// Asserts the invariants between two inputs.
     #[cfg(debug_assertions)]
     fn check(&self) {
         let (cell, due) = (self.cell(), self.pending & due::ANY);
@@ -1267,7 +1274,7 @@ impl Life {
     }
 }
 
-/// Calls a protocol. The error is the payload of a panic.
+/// Calls a protocol. The error is a panic payload.
 #[inline(always)]
 fn call(
     protocol: &mut dyn Protocol,
@@ -1277,7 +1284,7 @@ fn call(
     catch_unwind(AssertUnwindSafe(|| f(protocol, transport)))
 }
 
-/// Orders reading on or off; the latest order wins.
+/// Queues an order to start or stop reading; the latest order wins.
 fn order_receive(pending: &mut u32, on: bool) {
     let (order, other) = match on {
         true => (Follows::RECEIVE, Follows::STOP_RECEIVING),
@@ -1286,14 +1293,14 @@ fn order_receive(pending: &mut u32, on: bool) {
     *pending = *pending & !other.0 | order.0;
 }
 
-/// The protocol of a connection that has none yet, or is gone.
+/// Placeholder protocol of a connection that is opening or retired.
 struct Nobody;
 
 impl Protocol for Nobody {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Ends the work of a producer where only `connection_lost` is still to be called.
+/// Stops a producer when only `connection_lost` remains to be called.
 fn stop(producer: Option<Box<dyn Producer>>) {
     if let Some(mut producer) = producer {
         contain("stop_producing", move || producer.stop_producing());

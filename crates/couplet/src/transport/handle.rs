@@ -1,5 +1,5 @@
-//! [`Connection`]: calls back into a protocol's `&mut self`. They are recorded, and run by the
-//! turn, so borrows can't conflict.
+//! [`Connection`]: calls back into a protocol's `&mut self`. The turn runs the recorded calls, so
+//! borrows can't conflict.
 
 use std::any::TypeId;
 use std::fmt;
@@ -25,12 +25,12 @@ pub(crate) trait Tell {
 
 /// A connection together with its protocol's type; cheap to clone and to keep.
 ///
-/// Closures passed to it are recorded, and run in the turn with the protocol's `&mut self`, so slow
+/// Closures passed to it are recorded and run in the turn with the protocol's `&mut self`, so slow
 /// poetry, timeouts and late answers need no `Rc<RefCell<…>>`.
 ///
-/// Made by [`Transport::connection`], or by a successful
+/// Created by [`Transport::connection`], or by a successful
 /// [`Reactor::connect`](crate::Reactor::connect). The closures get a `T`, the transport that the
-/// connection was made from: a plain [`Transport`], or a framer's. So the connection of a
+/// connection was created from: a plain [`Transport`], or a framer's. So the connection of a
 /// [`LineTransport`](crate::protocols::LineTransport) can send lines:
 ///
 /// ```
@@ -64,14 +64,15 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         Connection { transport, protocol: PhantomData }
     }
 
-    /// Runs `f` on the protocol in the turn. If [`connection_lost`](Protocol::connection_lost) was
-    /// called already, drops `f` and returns false. `f` is also dropped if, before it runs, the
-    /// connection is lost, or [upgraded](Transport::upgrade) to another protocol.
+    /// Runs `f` on the protocol in the turn. Drops `f` and returns false if
+    /// [`connection_lost`](Protocol::connection_lost) was already called. `f` is also dropped if,
+    /// before it runs, the connection is lost or [upgraded](Transport::upgrade) to another
+    /// protocol.
     ///
     /// # Panics
     ///
     /// In the turn and in debug builds, when the protocol is not a `P` and the connection was not
-    /// upgraded; the message has the caller's line. In release builds this is logged.
+    /// upgraded; the message names the caller's line. Release builds log this instead.
     #[track_caller]
     pub fn tell(&self, f: impl FnOnce(&mut P, &T) + 'static) -> bool {
         let tell = self.boxed(f);
@@ -82,9 +83,9 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         is_live
     }
 
-    /// Runs `f` on the protocol in the turn; the Deferred fires with its result, fails with
+    /// Runs `f` on the protocol in the turn; the Deferred fires with its result. Fails with
     /// [`ConnectionLost`] if the connection is lost first, and with [`WrongProtocol`] if the
-    /// protocol is not a `P`, or no longer one since an [upgrade](Transport::upgrade).
+    /// protocol is not a `P`, or no longer is one since an [upgrade](Transport::upgrade).
     #[track_caller]
     pub fn ask<R: 'static>(&self, f: impl FnOnce(&mut P, &T) -> R + 'static) -> Deferred<R> {
         self.ask_result(move |protocol, transport| Ok(f(protocol, transport)))
@@ -107,8 +108,8 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         deferred
     }
 
-    /// Runs `f` on the protocol after `delay`; `f` is dropped with the connection, or if an
-    /// upgrade has replaced the protocol by then.
+    /// Runs `f` on the protocol after `delay`; `f` is dropped if the connection is lost or an
+    /// upgrade replaces the protocol first.
     #[track_caller]
     pub fn call_later(&self, delay: Duration, f: impl FnOnce(&mut P, &T) + 'static) -> DelayedCall {
         self.cell().reactor.tell_later(self.cell(), delay, self.boxed(f))
@@ -200,7 +201,7 @@ impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell fo
         let Asked { f, resolver, place, .. } = *self;
         match find::<P>(protocol) {
             Some(found) => {
-                // Resolved before other callbacks run; a panic of `f` drops the resolver.
+                // Resolved before other callbacks run; a panic in `f` drops the resolver.
                 let answer = f.take()(found, transport);
                 resolver.resolve(answer);
             }

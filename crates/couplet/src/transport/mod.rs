@@ -1,4 +1,4 @@
-//! The [`Transport`], the handle that a protocol writes to, and the life of one connection behind
+//! The [`Transport`], the handle that a protocol writes to, and the state of the connection behind
 //! it.
 //!
 //! Twisted's `ITransport`, `IConsumer` and the `IHalfCloseableProtocol` side of `tcp.Connection`.
@@ -31,10 +31,10 @@ pub use handle::Connection;
 pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
 
-/// Identifies a connection, from any thread. Never reused while its loop lives.
+/// Identifies a connection, from any thread. Never reused while its loop is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
-    /// The number of its loop in this process.
+    /// The number of the connection's loop in this process.
     pub(crate) reactor: u32,
     pub(crate) key: Key,
 }
@@ -45,34 +45,35 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// Whether a producer is paused and resumed, or asked for each piece.
+/// Whether a producer writes on its own or on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProducerKind {
-    /// It writes on its own: paused above the high mark, resumed at or below the low mark.
-    /// Twisted's streaming producer.
+    /// Writes on its own: paused above the high mark, resumed at or below the low mark. Twisted's
+    /// streaming producer.
     Push,
-    /// It writes on request: once after it is registered, and each time the buffer is empty.
+    /// Writes on request: once after it is registered, and each time the buffer is empty.
     Pull,
 }
 
 /// A source of data larger than the buffer, subject to backpressure.
 ///
-/// Its methods are called by the loop's turn, never from inside a call that you made. A producer
-/// keeps a clone of the [`Transport`] that it writes to.
+/// The loop's turn calls its methods, never from inside one of your calls. A producer keeps a clone
+/// of the [`Transport`] that it writes to.
 ///
-/// One that can't go on calls [`fail`](Transport::fail) on that transport. In `resume_producing` or
-/// `pause_producing` this ends its work: it is unregistered and stopped, and the connection ends with
-/// [`Reason::Failed`] once everything written is sent. At another time it unregisters as well.
+/// A producer that cannot continue calls [`fail`](Transport::fail) on that transport. In
+/// `resume_producing` or `pause_producing` this ends its work: it is unregistered and stopped, and
+/// the connection ends with [`Reason::Failed`] once everything written is sent. At any other time
+/// it must also unregister.
 ///
-/// A [`Transport`] is a producer too: pausing it pauses its reading. So a relay is one line on
+/// A [`Transport`] is a producer too: pausing it pauses its reading. So a relay takes one line on
 /// each side: `other.register_producer(transport.clone(), ProducerKind::Push)`.
 pub trait Producer {
     /// Write again (push), or write the next piece now (pull).
     fn resume_producing(&mut self);
     /// Stop writing until `resume_producing`. Never called for a pull producer.
     fn pause_producing(&mut self) {}
-    /// The consumer is closed; nothing that you write will be sent.
+    /// The consumer is closed; further writes are dropped.
     fn stop_producing(&mut self) {}
 }
 
@@ -95,14 +96,14 @@ impl<P: Producer> Producer for Contained<P> {
 #[error("a producer is registered already")]
 pub struct ProducerRegistered;
 
-/// Our end of a connection: cheap to clone and to keep.
+/// Our end of a connection; cheap to clone and to keep.
 ///
 /// A transport only records your requests; the loop's turn carries them out, in order. A request
 /// takes effect for the protocol immediately: after [`pause_producing`](Self::pause_producing) or
-/// [`lose_connection`](Self::lose_connection) it receives no more data.
+/// [`lose_connection`](Self::lose_connection) it receives no further data.
 ///
-/// Once the connection is lost everything here is a silent no-op, except that
-/// [`peer`](Self::peer) and [`host`](Self::host) still answer.
+/// After the connection is lost, requests are silently ignored; [`peer`](Self::peer) and
+/// [`host`](Self::host) still return the addresses.
 ///
 /// ```
 /// use couplet::{Protocol, Reason, Transport};
@@ -125,8 +126,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Copies `data` and sends it after everything written before. Never blocks, and accepts
-    /// everything up to the hard cap; check [`is_full`](Self::is_full) when writing in a loop.
+    /// Copies `data` and sends it after everything written before. Never blocks, and accepts any
+    /// amount up to the hard cap; check [`is_full`](Self::is_full) when writing in a loop.
     ///
     /// Bytes written after [`lose_connection`](Self::lose_connection) or
     /// [`lose_write_connection`](Self::lose_write_connection) are dropped, unless a producer is
@@ -142,16 +143,16 @@ impl Transport {
     }
 
     /// Passes a descriptor to the process at the other end of a UNIX socket, with the next byte
-    /// written: the peer gets it before that byte. Several may go with one byte. Ours is closed once
-    /// it is sent; one that no byte follows is closed with the connection. Twisted's
+    /// written: the peer gets it before that byte. Several may go with one byte. Our copy is closed
+    /// once it is sent; a descriptor that no byte follows is closed with the connection. Twisted's
     /// `sendFileDescriptor`.
     ///
-    /// Drivers without sockets pass none, and close it.
+    /// Drivers without sockets close the descriptor without passing it.
     ///
     /// # Errors
     ///
-    /// Gives the descriptor back where it can't be passed: on any other connection than a UNIX
-    /// socket, on one that is closing, and while 64 of them wait to be sent.
+    /// Returns the descriptor if it cannot be passed: the connection is not a UNIX socket or is
+    /// closing, or 64 descriptors already wait to be sent.
     ///
     /// ```
     /// use std::os::fd::OwnedFd;
@@ -198,7 +199,7 @@ impl Transport {
     }
 
     /// Closes the connection once everything written is sent: sends a FIN, reads and discards
-    /// whatever the peer still sends until its FIN, then calls
+    /// remaining input until the peer's FIN, then calls
     /// [`connection_lost`](Protocol::connection_lost) with [`Reason::Done`].
     ///
     /// Reading stops immediately. A registered producer delays the close until it unregisters. The
@@ -210,9 +211,10 @@ impl Transport {
         }
     }
 
-    /// With `on`, [`lose_connection`](Self::lose_connection) does not wait for the peer: the socket is
-    /// closed once everything written is passed to the system, as Twisted does. A peer that still sends
-    /// then gets a reset, which may take what it has not read yet from it: by default nothing is lost.
+    /// With `on`, [`lose_connection`](Self::lose_connection) does not wait for the peer: the socket
+    /// is closed once everything written is passed to the system, as in Twisted. A peer that is
+    /// still sending then gets a reset, which may discard data that it has not read yet; the
+    /// default loses nothing.
     pub fn set_close_at_once(&self, on: bool) {
         self.cell.closes_at_once.set(on);
     }
@@ -302,8 +304,7 @@ impl Transport {
         self.cell.wants_data()
     }
 
-    /// True once the connection was asked to finish: see
-    /// [`Protocol::draining`].
+    /// True once the connection was asked to finish: see [`Protocol::draining`].
     pub fn is_draining(&self) -> bool {
         self.cell.is_draining()
     }
@@ -315,14 +316,14 @@ impl Transport {
         self.cell.phase() >= Phase::Closing
     }
 
-    /// Registers a producer that writes to this transport, so that it is paused while the buffer is
-    /// full. The turn makes the first `resume_producing` call of a pull producer.
+    /// Registers a producer that writes to this transport, and pauses it while the buffer is full.
+    /// The turn makes the first `resume_producing` call of a pull producer.
     ///
     /// On a transport that is closing or lost, the turn stops the producer.
     ///
     /// # Errors
     ///
-    /// When a producer is registered already; it stays.
+    /// [`ProducerRegistered`] if the transport already has a producer; that one stays.
     pub fn register_producer(
         &self,
         producer: impl Producer + 'static,
@@ -353,27 +354,27 @@ impl Transport {
     }
 
     /// True when more than the high mark is buffered. When writing in a loop, stop here and wait
-    /// for [`drained`](Self::drained), which fires soon where everything can be sent immediately.
-    /// (A producer that stops here on its own may never be paused, because the turn first sends
-    /// what it can; and a producer that was not paused is not resumed.)
+    /// for [`drained`](Self::drained), which fires soon if everything can be sent immediately. (A
+    /// producer that stops here on its own may never be paused, because the turn first sends all
+    /// it can; and a producer that was not paused is not resumed.)
     pub fn is_full(&self) -> bool {
         self.cell.buffered() > self.cell.watermarks().high
     }
 
-    /// The number of bytes written and not yet sent.
+    /// The number of bytes written but not yet sent.
     pub fn buffered(&self) -> usize {
         self.cell.buffered()
     }
 
     /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] if the
-    /// connection is lost first. That failure may be dropped: the protocol hears of the loss.
+    /// connection is lost first. That failure may be dropped: `connection_lost` reports the loss.
     pub fn drained(&self) -> Deferred<()> {
         self.when_down_to(Level::LowMark)
     }
 
-    /// Fires when everything written was handed to the system; fails with [`ConnectionLost`] if the
-    /// connection is lost first. That failure may be dropped: the protocol hears of the loss.
-    /// Useful to continue a dialogue or to report a file as sent; for writing in a loop,
+    /// Fires when everything written has been passed to the system; fails with [`ConnectionLost`]
+    /// if the connection is lost first. That failure may be dropped: `connection_lost` reports the
+    /// loss. Useful to continue a dialogue or to report a file as sent; for writing in a loop,
     /// [`drained`](Self::drained) is enough.
     ///
     /// ```
@@ -409,13 +410,13 @@ impl Transport {
         deferred
     }
 
-    /// Fires when the peer's end of stream has arrived, even while reading is paused and where bytes
-    /// before it are unread: so a protocol that pauses until its work is done hears of a client that
-    /// leaves meanwhile. Fails with [`ConnectionLost`] if the connection is lost first, as it is by a
-    /// reset, of which it hears in any case. That failure may be dropped.
+    /// Fires when the peer's end of stream has arrived, even while reading is paused or bytes
+    /// before it are unread, so a protocol that pauses while it works can notice that its client
+    /// has left. Fails with [`ConnectionLost`] if the connection is lost first, for example by a
+    /// reset. That failure may be dropped.
     ///
-    /// Nothing else changes: the bytes, and then [`read_closed`](Protocol::read_closed), come when
-    /// reading is resumed.
+    /// Nothing else changes: the bytes and then [`read_closed`](Protocol::read_closed) are
+    /// delivered when reading resumes.
     ///
     /// ```
     /// use couplet::{Protocol, Transport, testing::hold};
@@ -444,21 +445,21 @@ impl Transport {
         deferred
     }
 
-    /// Sets the marks in bytes: full above `high` (64 KiB unless set), drained at or below `low`
-    /// (16 KiB unless set).
+    /// Sets the marks in bytes: the buffer is full above `high` (default 64 KiB) and drained at or
+    /// below `low` (default 16 KiB).
     pub fn set_write_marks(&self, low: usize, high: usize) {
         self.cell.set_watermarks(Watermarks { low: low.min(high), high });
     }
 
-    /// Sets the hard cap in bytes: a write past it ends the connection with
-    /// [`Reason::Overflow`]. `None`, the default, is no cap.
+    /// Sets the hard cap in bytes: a write past it ends the connection with [`Reason::Overflow`].
+    /// `None`, the default, means no cap.
     pub fn set_write_cap(&self, cap: Option<usize>) {
         self.cell.cap.set(cap.unwrap_or(usize::MAX));
     }
 
     /// Ends the connection with [`Reason::Timeout`] when nothing was received for `timeout` while
-    /// it is open. Sending does not count, nor does time in which reading is paused. `None`, the
-    /// default, waits forever.
+    /// it is open. Sending does not count, nor does time while reading is paused. `None`, the
+    /// default, disables the timeout.
     ///
     /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
@@ -466,20 +467,20 @@ impl Transport {
         self.cell.ask(asked::DEADLINES);
     }
 
-    /// Sets how long a close waits without progress: 30 s unless set; `None` waits forever.
+    /// Sets how long a close waits without progress: 30 s by default; `None` waits forever.
     pub fn set_close_deadline(&self, deadline: Option<Duration>) {
         self.cell.close_deadline.set(deadline);
         self.cell.ask(asked::DEADLINES);
     }
 
-    /// `TCP_NODELAY`: on unless set. An error is logged.
+    /// Sets `TCP_NODELAY`, which is on by default. An error is logged.
     pub fn set_tcp_no_delay(&self, on: bool) {
         self.cell.add_option(SocketOption::NoDelay(on));
     }
 
-    /// Whether `TCP_NODELAY` is on: as set last, else as the system has it, also for a socket that was
-    /// [adopted](Reactor::adopt). `None` on drivers without sockets, on a UNIX socket, and once the
-    /// connection is lost.
+    /// Whether `TCP_NODELAY` is on: the value set last, otherwise the system's, also for an
+    /// [adopted](Reactor::adopt) socket. `None` on drivers without sockets, on a UNIX socket, and
+    /// after the connection is lost.
     ///
     /// Twisted's `getTcpNoDelay`. Any other option is read in [`with_socket`](Self::with_socket).
     pub fn tcp_no_delay(&self) -> Option<bool> {
@@ -490,14 +491,14 @@ impl Transport {
         self.cell.option(asked, |socket| socket.tcp_nodelay())
     }
 
-    /// `SO_KEEPALIVE`, with the idle time after which the system probes; off unless set. An error
-    /// is logged.
+    /// Sets `SO_KEEPALIVE` and the idle time before the system's first probe; off by default. An
+    /// error is logged.
     pub fn set_tcp_keep_alive(&self, idle: Option<Duration>) {
         self.cell.add_option(SocketOption::KeepAlive(idle));
     }
 
-    /// Whether `SO_KEEPALIVE` is on, as [`tcp_no_delay`](Self::tcp_no_delay) tells of that option.
-    /// Twisted's `getTcpKeepAlive`.
+    /// Whether `SO_KEEPALIVE` is on; `None` as for [`tcp_no_delay`](Self::tcp_no_delay). Twisted's
+    /// `getTcpKeepAlive`.
     pub fn tcp_keep_alive(&self) -> Option<bool> {
         let asked = |option: &SocketOption| match option {
             SocketOption::KeepAlive(idle) => Some(idle.is_some()),
@@ -506,16 +507,16 @@ impl Transport {
         self.cell.option(asked, |socket| socket.keepalive())
     }
 
-    /// With true, this connection ends with a reset rather than a FIN wherever the protocol did not
-    /// ask for the end: when the process dies, even by SIGKILL, when the loop is dropped, when a
-    /// callback panics, when the reactor stops. Off unless set.
+    /// With `on`, this connection ends with a reset rather than a FIN unless the protocol requested
+    /// the end: when the process dies, even by SIGKILL, when the loop is dropped, when a callback
+    /// panics, when the reactor stops. Off by default.
     ///
     /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: the system
     /// sends a FIN when it closes the sockets of a killed process, so a truncated message would
     /// look complete. Set it in [`connection_made`](Protocol::connection_made).
     /// [`lose_connection`](Self::lose_connection),
     /// [`lose_write_connection`](Self::lose_write_connection) and [`fail`](Self::fail) flush and
-    /// send a FIN as usual; once one of them was called this has no effect.
+    /// send a FIN as usual; after one of them this has no effect.
     ///
     /// ```
     /// use couplet::{Protocol, Transport};
@@ -541,16 +542,17 @@ impl Transport {
         self.cell.add_option(SocketOption::ResetUnlessClosed(on));
     }
 
-    /// Sets an option of the socket; an error is logged.
+    /// Sets a socket option. An error is logged.
     pub fn set_socket_option(&self, option: SocketOption) {
         self.cell.add_option(option);
     }
 
-    /// Runs `f` on the socket, in the turn, before more bytes are delivered: for any option that
-    /// [`socket2`](crate::driver::SockRef) knows. An error is logged. A driver without sockets drops `f` and logs that.
+    /// Runs `f` on the socket in the turn, before more bytes are delivered, to set any option that
+    /// [`socket2`](crate::driver::SockRef) supports. An error is logged. A driver without sockets
+    /// logs that and drops `f`.
     ///
-    /// What the loop relies on is not to be changed: blocking, the linger time, the end of a stream.
-    /// Before a port is bound or an attempt begins there are
+    /// Do not change settings that the loop relies on: the blocking mode, the linger time, the ends
+    /// of the streams. To set options before a port is bound or an attempt begins, use
     /// [`ListenOptions::prepare`](crate::ListenOptions::prepare) and
     /// [`ConnectOptions::prepare`](crate::ConnectOptions::prepare).
     ///
@@ -572,14 +574,14 @@ impl Transport {
         self.cell.add_socket_call(Box::new(f));
     }
 
-    /// The number of the socket's descriptor, for what asks the system about it by number; `None` on drivers
-    /// without sockets, and once the connection is lost. The loop reads, writes and closes it.
+    /// The socket's descriptor number, for system queries by number; `None` on drivers without
+    /// sockets and after the connection is lost. The loop reads, writes and closes the descriptor.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         self.cell.descriptor()
     }
 
-    /// When the connection was made: the time of that turn, as [`Reactor::now`] gives it.
+    /// When the connection was made: the time of that turn, as [`Reactor::now`] returns it.
     pub fn made_at(&self) -> Instant {
         self.cell.made_at
     }
@@ -594,12 +596,12 @@ impl Transport {
         self.cell.host()
     }
 
-    /// The process at the other end of a UNIX socket: who connected to our port, or whose port we
-    /// connected to. `None` on other connections, and where the system does not tell; also available
-    /// after the connection is lost.
+    /// The process at the other end of a UNIX socket: the one that connected to our port, or whose
+    /// port we connected to. `None` on other connections and on systems that do not report it; also
+    /// available after the connection is lost.
     ///
-    /// The process may have passed its end on, or ended; what it may do is told by the mode and the
-    /// owner of the socket's path.
+    /// The process may have passed its end on, or ended. For access control, rely on the mode and
+    /// the owner of the socket's path.
     pub fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.cell.credentials()
     }
@@ -619,26 +621,26 @@ impl Transport {
         self.cell.dropped()
     }
 
-    /// Puts `protocol` in the place of the one that speaks on this connection: as STARTTLS, the
-    /// `Upgrade` of HTTP and CONNECT do.
+    /// Replaces the protocol of this connection with `protocol`, as STARTTLS, the `Upgrade` of HTTP
+    /// and CONNECT do.
     ///
-    /// It takes effect when the callback in which you call it has returned, else in the turn; in any
-    /// case before more bytes are delivered, for until then reading is paused. The old protocol
-    /// gets no further call, and no [`connection_lost`](Protocol::connection_lost): it is dropped.
-    /// The next one gets [`connection_made`](Protocol::connection_made), then what is unread, then
-    /// what comes. An end of stream that was reported already, the peer's or ours, is reported to the
-    /// next one too.
+    /// Takes effect when the callback in which you call it returns, otherwise in the turn, and
+    /// always before more bytes are delivered: until then reading is paused. The old protocol is
+    /// dropped without a further call, not even [`connection_lost`](Protocol::connection_lost). The
+    /// next one gets [`connection_made`](Protocol::connection_made), then the unread bytes, then
+    /// new ones. An end of stream already reported, the peer's or ours, is reported to the next
+    /// protocol too.
     ///
-    /// Unread is what a framer holds: in a `line_received` the bytes behind that line. A protocol
-    /// that takes bytes as they come gives the rest to [`upgrade_with`](Self::upgrade_with).
+    /// Unread bytes are those that a framer holds: in a `line_received`, the bytes after that line.
+    /// A protocol that consumes raw bytes passes the remainder to
+    /// [`upgrade_with`](Self::upgrade_with).
     ///
-    /// What was set on the transport stays: a pause, a producer, timeouts, options; so does a wrapper
-    /// from outside of the protocol, such as a [`Policy`](crate::protocols::Policy). Whatever was
-    /// asked of the old protocol by [`Connection::tell`] or [`Connection::call_later`] and has not
-    /// run by then is dropped, and an [`ask`](Connection::ask) fails with [`WrongProtocol`], unless the next
-    /// one has its type.
+    /// Settings of the transport stay: a pause, a producer, timeouts, options; so does an outside
+    /// wrapper of the protocol, such as a [`Policy`](crate::protocols::Policy). Pending calls to
+    /// the old protocol by [`Connection::tell`] or [`Connection::call_later`] are dropped, and an
+    /// [`ask`](Connection::ask) fails with [`WrongProtocol`], unless the next one has its type.
     ///
-    /// A close comes first: on a connection that is closing, or that is closed before the upgrade
+    /// A close takes precedence: on a connection that is closing, or that closes before the upgrade
     /// takes effect, `protocol` is dropped unused, and the old one gets `connection_lost`.
     ///
     /// ```
@@ -673,8 +675,8 @@ impl Transport {
         self.upgrade_with(protocol, []);
     }
 
-    /// [`upgrade`](Self::upgrade) with bytes that the old protocol received but did not consume: they
-    /// are delivered to the next one first.
+    /// [`upgrade`](Self::upgrade) with bytes that the old protocol received but did not consume:
+    /// they are delivered to the next one first.
     ///
     /// ```
     /// use couplet::{Protocol, Transport, testing::hold};
@@ -707,27 +709,28 @@ impl Transport {
 
     /// Puts a layer under the protocol of this live connection, as STARTTLS does.
     ///
-    /// What was written before this call passes below the layer, what is written afterwards through
-    /// it, also within one callback. The protocol receives no more data until the layer is open:
+    /// Bytes written before this call pass below the layer, bytes written afterwards through it,
+    /// even within one callback. The protocol receives no data until the layer is open:
     /// [`wants_data`](Self::wants_data) is false until right before
-    /// [`handshake_completed`](Protocol::handshake_completed), which comes before the first bytes
-    /// that came through the layer.
+    /// [`handshake_completed`](Protocol::handshake_completed), which precedes the first bytes from
+    /// the layer.
     ///
-    /// Bytes that arrived before the layer, and that no protocol has taken, never count as bytes of
-    /// the layer: such a peer is cut with [`PlaintextAfterUpgrade`](crate::layers::PlaintextAfterUpgrade).
-    /// Our framers see to that for what they hold.
+    /// Plaintext that arrived before the layer, and that no protocol has consumed, is never passed
+    /// off as bytes of the layer: the connection is cut with
+    /// [`PlaintextAfterUpgrade`](crate::layers::PlaintextAfterUpgrade). Our framers check this for
+    /// the bytes that they hold.
     ///
-    /// On a connection that is closing the layer is dropped. If the peer has ended its stream, the
-    /// layer learns that first: TLS fails.
+    /// On a connection that is closing the layer is dropped. If the peer has already ended its
+    /// stream, the layer gets that end first, and TLS fails.
     ///
     /// # Errors
     ///
-    /// After [`lose_write_connection`](Self::lose_write_connection).
+    /// [`StartLayerError`] after [`lose_write_connection`](Self::lose_write_connection).
     pub fn start_layer(&self, layer: impl Layer + 'static) -> Result<(), StartLayerError> {
         self.cell.start_layer(Box::new(layer))
     }
 
-    /// [`start_layer`](Self::start_layer) with TLS, as the side that waits for a ClientHello: of
+    /// [`start_layer`](Self::start_layer) with TLS, as the side that waits for a ClientHello: in
     /// STARTTLS, the server. Twisted's `startTLS`.
     ///
     /// # Errors
@@ -753,28 +756,28 @@ impl Transport {
         self.start_layer(tls.layer(host, self.reactor().now())?)
     }
 
-    /// What the TLS handshake has negotiated, with the peer's certificates; `None` without TLS, and
-    /// before the handshake is complete.
+    /// The parameters that the TLS handshake negotiated, with the peer's certificates; `None`
+    /// without TLS, and before the handshake is complete.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub fn tls(&self) -> Option<Rc<crate::layers::tls::TlsInfo>> {
         self.layer_info()
     }
 
-    /// What a layer found out while it opened, by its type: a `TlsInfo`, a
-    /// [`ProxyHeader`](crate::layers::ProxyHeader), or what a layer of yours
-    /// [tells](crate::layers::Opened::infos).
+    /// The info of type `T` that a layer reported when it opened: a `TlsInfo`, a
+    /// [`ProxyHeader`](crate::layers::ProxyHeader), or your own layer's
+    /// [infos](crate::layers::Opened::infos).
     pub fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
         self.cell.layer_info()
     }
 
-    /// The program at the other end, by the type that its room has for it.
+    /// The program at the other end, as a `T`.
     #[cfg(unix)]
     pub(crate) fn program<T: 'static>(&self) -> Option<Rc<T>> {
         self.cell.program()
     }
 
-    /// True from [`start_layer`](Self::start_layer) until the layer is open. A framer of your own that
-    /// holds bytes in clear by then must fail the connection.
+    /// True from [`start_layer`](Self::start_layer) until the layer is open. A custom framer that
+    /// still holds plaintext at that point must fail the connection.
     pub fn is_starting_layer(&self) -> bool {
         self.cell.is_starting()
     }

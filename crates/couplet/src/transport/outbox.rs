@@ -1,9 +1,9 @@
 //! The send queue of a connection: pieces, first in, first out.
 //!
-//! Borrowed bytes are copied once, into the open piece at the end; a [`Bytes`] is kept as it is. A
-//! connection owns no buffer while its outbox is empty: a drained buffer goes to the [`Spares`] of
-//! its loop, and the next write of any connection takes it from there. Sent bytes are skipped by an
-//! offset at the front, so a partial write moves nothing.
+//! Borrowed bytes are copied once, into the open piece at the end; a [`Bytes`] is queued without a
+//! copy. A connection owns no buffer while its outbox is empty: a drained buffer returns to its
+//! loop's [`Spares`], and the next write of any connection reuses it. An offset at the front skips
+//! sent bytes, so a partial write moves nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,9 +16,9 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
-/// The largest piece of copied bytes, and the largest buffer that is kept for reuse.
+/// Maximum size of a piece of copied bytes, and of a buffer kept for reuse.
 const PIECE: usize = 512 * 1024;
-/// An open piece grows up to this size; a larger one is sealed when it is full.
+/// An open piece grows up to this size; a larger one is sealed when full.
 const GROWS: usize = 64 * 1024;
 /// Total size of the buffers kept for reuse.
 pub(crate) const SPARE_TOTAL: usize = 4 * 1024 * 1024;
@@ -56,7 +56,7 @@ impl Piece {
 /// Law 9: at most 4 MiB in all, each at most 512 KiB.
 #[derive(Default)]
 pub struct Spares {
-    /// The buffer drained last, which is nearly always the next one needed.
+    /// The most recently drained buffer, nearly always the next one needed.
     hot: RefCell<Vec<u8>>,
     others: RefCell<Vec<Vec<u8>>>,
     /// Total capacity of `others` in bytes.
@@ -64,7 +64,7 @@ pub struct Spares {
 }
 
 impl Spares {
-    /// An empty buffer: a drained one, else one without capacity.
+    /// Takes an empty buffer: a drained one, or one without capacity.
     #[inline]
     pub fn take(&self) -> Vec<u8> {
         let mut buffer = Vec::new();
@@ -72,21 +72,21 @@ impl Spares {
         buffer
     }
 
-    /// Keeps a drained buffer for the next write, or frees it when enough are kept.
+    /// Keeps a drained buffer for the next write, or frees it if enough are kept.
     #[inline]
     pub fn give(&self, mut buffer: Vec<u8>) {
         self.take_back(&mut buffer);
     }
 
-    /// [`take`](Self::take) into `buffer`, which must have no capacity, so nothing is dropped.
+    /// [`take`](Self::take) into `buffer`, which must have no capacity, so that nothing is dropped.
     #[inline]
     fn swap(&self, buffer: &mut Vec<u8>) {
         self.swap_used(buffer);
         buffer.clear();
     }
 
-    /// [`swap`](Self::swap) of one that still has what was in it: bytes that need not be zeroed before
-    /// others are written over them.
+    /// [`swap`](Self::swap) without clearing the buffer: its old bytes need not be zeroed before
+    /// they are overwritten.
     #[inline]
     fn swap_used(&self, buffer: &mut Vec<u8>) {
         mem::swap(buffer, &mut *self.hot.borrow_mut());
@@ -112,7 +112,7 @@ impl Spares {
         }
     }
 
-    /// Total capacity of the kept buffers in bytes, except for the one drained last.
+    /// Total capacity of the kept buffers in bytes, excluding the most recently drained one.
     #[cfg(feature = "sim")]
     pub(crate) fn kept(&self) -> usize {
         self.kept.get()
@@ -137,34 +137,35 @@ impl fmt::Debug for Spares {
 
 /// The bytes queued for sending on one connection.
 ///
-/// A [`Driver`](crate::driver::Driver) either sends from [`chunks`](Self::chunks) and removes what
-/// it sent with [`advance`](Self::advance), or takes whole pieces out with
-/// [`take_piece`](Self::take_piece). A [`Layer`](crate::layers::Layer) reads the one above it with
-/// [`first`](Self::first) and `advance`, and adds to the one below with [`extend`](Self::extend),
-/// [`push`](Self::push) and [`append`](Self::append).
+/// A [`Driver`](crate::driver::Driver) either sends from [`chunks`](Self::chunks) and removes the
+/// sent bytes with [`advance`](Self::advance), or takes out whole pieces with
+/// [`take_piece`](Self::take_piece). A [`Layer`](crate::layers::Layer) reads the outbox above it
+/// with [`first`](Self::first) and `advance`, and adds to the one below with
+/// [`extend`](Self::extend), [`push`](Self::push) and [`append`](Self::append).
 pub struct Outbox {
     open: Vec<u8>,
-    /// The pieces written before `open`, if there are any.
+    /// The pieces written before `open`, if any.
     sealed: Option<Box<Sealed>>,
-    /// Bytes of the first piece (of `open` where nothing is sealed) that are sent already.
+    /// Sent bytes of the first piece, or of `open` if nothing is sealed.
     gone: usize,
     len: usize,
     spares: Rc<Spares>,
 }
 
-/// The part of an outbox that request-response traffic does not need: few connections ever have it.
+/// The part of an outbox that request-response traffic does not need; few connections allocate it.
 #[derive(Default)]
 struct Sealed {
     pieces: VecDeque<Piece>,
-    /// Foreign buffers that are sent. Dropping them may run foreign code, so their holder does it
-    /// while nothing is borrowed.
+    /// Foreign buffers that have been sent. Dropping them may run foreign code, so their holder
+    /// drops them while nothing is borrowed.
     spent: Vec<Bytes>,
-    /// Each goes with the first byte behind so many. Law 9: at most `DESCRIPTORS`.
+    /// Each descriptor goes with the first byte after the given number of bytes. Law 9: at most
+    /// `DESCRIPTORS`.
     #[cfg(unix)]
     descriptors: VecDeque<(usize, OwnedFd)>,
 }
 
-/// Most descriptors in one outbox, as many as in Twisted before it pauses a producer.
+/// Maximum number of descriptors in one outbox; Twisted pauses a producer at the same number.
 #[cfg(unix)]
 pub(crate) const DESCRIPTORS: usize = 64;
 
@@ -203,8 +204,8 @@ impl Outbox {
         self.check();
     }
 
-    /// Appends what `fill` writes into a buffer of `size` bytes, of which it returns how many it
-    /// used. What is in there before is anything.
+    /// Appends the bytes that `fill` writes into a `size`-byte buffer; `fill` returns the count.
+    /// The buffer's initial contents are unspecified.
     pub fn fill(&mut self, size: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
         let mut at = self.open.len();
         if self.open.capacity() == 0 {
@@ -232,7 +233,7 @@ impl Outbox {
     }
 
     /// [`extend`](Self::extend) past the capacity of the open piece. A small piece grows; a large
-    /// one is sealed, so that nothing large is moved and the memory held fits what is queued.
+    /// one is sealed, so that large pieces are never moved and memory fits the queued bytes.
     #[cold]
     fn extend_pieces(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
@@ -243,7 +244,8 @@ impl Outbox {
                 self.open.reserve(data.len());
             } else if room == 0 {
                 self.seal();
-                // Not for a small rest: it may be queued for long, in a spare far too large for it.
+                // A small remainder gets no spare: it may stay queued for long in a far too large
+                // buffer.
                 if data.len() >= GROWS {
                     self.spares.swap(&mut self.open);
                 }
@@ -255,9 +257,9 @@ impl Outbox {
         self.check();
     }
 
-    /// Called when the driver is blocked: the rest may be queued for long, so it moves to a buffer
-    /// of its own size. It copies, so it is called only after a partial send, not after every
-    /// blocked write.
+    /// Moves the remaining bytes to a buffer of their own size; called when the driver is blocked,
+    /// because they may stay queued for long. Copies, so it is called only after a partial send,
+    /// not after every blocked write.
     #[cold]
     pub(crate) fn trim(&mut self) {
         let gone = if self.is_plain() { self.gone } else { 0 };
@@ -280,8 +282,8 @@ impl Outbox {
         self.check();
     }
 
-    /// Moves all that is queued in `other` to the end of this queue, without copying more than the
-    /// rest of a piece or a small piece.
+    /// Moves all bytes queued in `other` to the end of this queue. Copies at most small pieces and
+    /// the remainder of a partly sent piece.
     #[inline]
     pub fn append(&mut self, other: &mut Outbox) {
         if self.is_empty() && self.is_plain() && other.is_plain() {
@@ -322,8 +324,8 @@ impl Outbox {
         self.check();
     }
 
-    /// Queues a descriptor, to go with the next byte that is queued; gives it back when there are
-    /// [`DESCRIPTORS`] already.
+    /// Queues a descriptor, to go with the next byte queued; returns it when [`DESCRIPTORS`] are
+    /// queued already.
     #[cfg(unix)]
     pub(crate) fn attach(&mut self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
         let at = self.len;
@@ -335,7 +337,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Moves the descriptors of `other`, whose bytes are about to follow.
+    /// Moves the descriptors of `other`; its bytes follow.
     #[cfg(unix)]
     fn take_attached(&mut self, other: &mut Outbox) {
         let Some(sealed) = other.sealed.as_deref_mut() else { return };
@@ -368,7 +370,7 @@ impl Outbox {
         false
     }
 
-    /// `n` bytes were sent from the front, and the descriptors among them, which are closed here.
+    /// Closes the descriptors among the `n` bytes sent from the front.
     #[cfg(unix)]
     fn detach(&mut self, n: usize) {
         let Some(Sealed { descriptors, .. }) = self.sealed.as_deref_mut() else { return };
@@ -494,17 +496,16 @@ impl Outbox {
         self.recycle();
     }
 
-    /// True when there is nothing but the open piece: the queue is one chunk, and there is no
-    /// foreign buffer to drop.
+    /// True when only the open piece is in use: the queue is one chunk, and no foreign buffer needs
+    /// dropping.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.sealed.is_none()
     }
 
-    /// Takes the first piece out. When done, the caller returns a `Copied` buffer to
-    /// [`spares`](Self::spares), or the piece [to the outbox](Self::give_back). What
-    /// [`advance`](Self::advance) has removed of the piece, here or in an outbox that was
-    /// [appended](Self::append), is not in it.
+    /// Takes out the first piece, without bytes that [`advance`](Self::advance) has removed, here
+    /// or in an outbox that was [appended](Self::append). When done, the caller returns a `Copied`
+    /// buffer to [`spares`](Self::spares), or the piece [to the outbox](Self::give_back).
     pub fn take_piece(&mut self) -> Option<Piece> {
         if self.pieces().next().is_none() {
             self.seal();
@@ -515,7 +516,7 @@ impl Outbox {
             gone => piece.trim(gone),
         }
         self.len -= piece.as_slice().len();
-        // Such a driver passes no descriptors.
+        // A driver that takes pieces does not pass descriptors.
         self.detach(piece.as_slice().len());
         if self.len == 0 {
             self.drained();
@@ -539,7 +540,7 @@ impl Outbox {
         self.sealed.as_ref().is_some_and(|sealed| !sealed.spent.is_empty())
     }
 
-    /// Takes the foreign buffers that are sent, to be dropped while nothing is borrowed.
+    /// Takes the foreign buffers that have been sent, to be dropped while nothing is borrowed.
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
         let spent = self.sealed.as_mut().map(|sealed| mem::take(&mut sealed.spent));
         if self.len == 0 && !self.has_attached() {
@@ -557,7 +558,7 @@ impl Outbox {
     #[inline]
     pub fn clear(&mut self) {
         self.advance(self.len);
-        // Also those that no byte follows.
+        // Also closes descriptors that no byte follows.
         self.detach(usize::MAX);
     }
 
@@ -575,7 +576,7 @@ impl Outbox {
             "an empty outbox keeps a buffer"
         );
         assert!(self.len == 0 || !self.first().is_empty(), "a sent piece is still queued");
-        // A long queue is not recounted at every write.
+        // Long queues are not recounted at every write.
         if self.pieces().count() < 16 {
             let pieces: usize = self.pieces().map(|piece| piece.as_slice().len()).sum();
             assert_eq!(

@@ -1,9 +1,9 @@
-//! The layers of a connection, behind a net.
+//! The layers of a connection, with their panics caught.
 //!
-//! Layers are user code: each of their methods, and the drop of each, may panic. [`GuardedLayers::call`]
-//! is the only way to call them. A panic becomes an error and drops them all, so that none is called
-//! again; their outboxes stay, empty. Between calls a connection asks nothing of its layers: it reads
-//! what was measured at the end of the last call.
+//! Layers are user code: each of their methods, and the drop of each, may panic.
+//! [`GuardedLayers::call`] is the only way to call them. A panic becomes an error and drops all
+//! layers, so that none is called again; their outboxes remain, empty. Between calls the connection
+//! does not query its layers: it reads the values measured at the end of the last call.
 
 #[cfg(feature = "sim")]
 use std::any::TypeId;
@@ -19,15 +19,15 @@ use crate::panics::{Contained, caught, log_text};
 
 pub(super) struct GuardedLayers {
     layers: Layers,
-    /// Bytes in the layers, without those at the bottom.
+    /// Bytes in the layers, excluding the bottom.
     above_bottom: usize,
     deadline: Option<Instant>,
-    /// Since [`take_moved`](Self::take_moved).
+    /// Whether the deadline moved since [`take_moved`](Self::take_moved).
     deadline_moved: bool,
 }
 
 impl GuardedLayers {
-    /// From the socket up. The second value is the text of a panic.
+    /// Takes the layers from the socket up. The second value is the text of a panic.
     pub(super) fn new(
         layers: Vec<Box<dyn Layer>>,
         spares: &Rc<Spares>,
@@ -95,12 +95,12 @@ impl GuardedLayers {
         }
     }
 
-    /// The socket's stream has ended, which the layers learn in the next feed.
+    /// The socket's stream has ended; the next feed reports that to the layers.
     pub(super) fn end(&mut self) {
         self.layers.ended();
     }
 
-    /// Nothing more comes up. The layers may still send what they hold.
+    /// Stops input from rising. The layers may still send the bytes that they hold.
     pub(super) fn fail(&mut self) {
         self.layers.fail();
     }
@@ -114,7 +114,7 @@ impl GuardedLayers {
         self.layers.bottom()
     }
 
-    /// Bytes in the layers, without those at the bottom.
+    /// Bytes in the layers, excluding the bottom.
     #[inline]
     pub(super) fn above_bottom(&self) -> usize {
         self.above_bottom
@@ -125,7 +125,7 @@ impl GuardedLayers {
         self.deadline
     }
 
-    /// Whether the deadline has moved since the last such call.
+    /// Whether the deadline moved since the previous call.
     #[inline]
     pub(super) fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.deadline_moved)

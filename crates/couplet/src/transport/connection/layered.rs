@@ -1,15 +1,16 @@
 //! The life of a connection whose bytes pass through [`Layers`].
 //!
-//! Up: [`Life::rise`] passes what arrived through the layers and delivers what comes out of them.
-//! Down: [`Life::pour`] moves what was written into the layers; the driver sends from their bottom.
-//! Whatever lies in between counts as in flight, so marks, cap, `drained` and a close mean the same
-//! with layers and without.
+//! Up: [`Life::rise`] feeds received bytes to the layers and delivers their output. Down:
+//! [`Life::pour`] moves written bytes into the layers; the driver sends from the bottom. Bytes in
+//! between count as in flight, so marks, cap, `drained` and a close mean the same with layers and
+//! without.
 //!
-//! There are two streams, so two ends of a stream: the one that comes up (a close_notify) is the
-//! protocol's, the socket's FIN ends the connection.
+//! Two streams mean two ends of stream: the end of the decoded one (a close_notify) ends the
+//! protocol's stream, the socket's FIN ends the connection.
 //!
-//! While bytes come up, [`Rising`] borrows the protocol beside the layers. The state stays readable and
-//! cannot change: [`Risen`] collects the consequences, which [`Life::has_risen`] applies afterwards.
+//! While bytes rise, [`Rising`] borrows the protocol beside the layers. The state stays readable
+//! and cannot change: [`Risen`] collects the consequences, which [`Life::has_risen`] applies
+//! afterwards.
 
 use std::any::Any;
 #[cfg(feature = "sim")]
@@ -28,39 +29,40 @@ use crate::protocol::Protocol;
 use crate::transport::Transport;
 use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, Starting};
 
-/// How long a connection that did not open waits for its alert to leave, and for the peer to close.
+/// Close deadline of a connection that did not open: time for its alert to leave and for the peer
+/// to close.
 const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What the simulator learns of a connection with layers.
+/// Reports to the simulator about a connection with layers.
 #[cfg(feature = "sim")]
 #[derive(Debug)]
 pub(crate) enum Above<'a> {
-    /// Its layers have changed: their [kinds](Layers::kinds). The first time, `in_clear` is how many
-    /// bytes the protocol has read and written before.
+    /// The layers have changed: their [kinds](Layers::kinds). `in_clear` counts, the first time,
+    /// the bytes that the protocol read and wrote before.
     Layers { kinds: Vec<TypeId>, in_clear: [u64; 2] },
-    /// What the protocol wrote goes into the layers.
+    /// Bytes written by the protocol enter the layers.
     Written(&'a [u8]),
-    /// Something of that was discarded.
+    /// Some of the written bytes were discarded.
     Cut,
 }
 
 pub(super) struct Layered {
     layers: GuardedLayers,
-    /// Written by the protocol, and not accepted by the top layer yet.
+    /// Written by the protocol, not yet accepted by the top layer.
     above: Outbox,
-    /// Bytes that the driver took from the bottom and has not sent.
+    /// Bytes that the driver took from the bottom and has not yet sent.
     taken: usize,
-    /// There is no protocol yet: it is built when every layer is open.
+    /// The protocol does not exist yet: it is built when every layer is open.
     opening: bool,
     /// The socket's stream has ended.
     fin: bool,
-    /// A layer takes no more for now, so reading is off.
+    /// A layer is full, so reading is off.
     full: bool,
 }
 
 impl Layered {
-    /// Moves the protocol's output into the layers, as far as they take it. The error is the text of a
-    /// panic.
+    /// Moves the protocol's output into the layers, as far as they accept it. The error is the text
+    /// of a panic.
     #[inline(always)]
     fn pour(&mut self, cell: &ConnectionCell, now: Instant) -> Result<(), String> {
         if !self.layers.has_failed() {
@@ -70,8 +72,8 @@ impl Layered {
         self.layers.call(|layers| layers.down(above, now))
     }
 
-    /// The bytes of the layers are in flight, and their deadline may have moved. True when there is
-    /// output, and all of it lies at the bottom.
+    /// Counts the bytes in the layers as in flight, and orders a new deadline if it moved. Returns
+    /// true when the layers have output and all of it lies at the bottom.
     #[inline(always)]
     fn settle(&mut self, cell: &ConnectionCell, pending: &mut u32) -> bool {
         let bottom = self.layers.bottom().len();
@@ -83,17 +85,17 @@ impl Layered {
         bottom > 0 && above_bottom == 0
     }
 
-    /// Bytes that the driver has not taken.
+    /// The number of bytes that the driver has not taken.
     fn waiting(&mut self) -> usize {
         self.layers.bottom().len() + self.layers.above_bottom() + self.above.len()
     }
 
-    /// Whether something waits for a protocol that takes more, and not for a layer.
+    /// Whether input waits for the protocol to read, rather than for a full layer.
     pub(super) fn is_behind(&self) -> bool {
         self.layers.is_behind() && !self.full
     }
 
-    /// Whether there are foreign buffers to drop.
+    /// Whether foreign buffers must be dropped.
     #[inline]
     fn has_spent(&self) -> bool {
         self.above.has_spent() || self.layers.has_spent()
@@ -108,7 +110,7 @@ fn take_written(above: &mut Outbox, cell: &ConnectionCell) {
     above.append(&mut written);
 }
 
-/// Events of a rise beside bytes, to be handled when nothing is borrowed.
+/// Events, other than bytes, that occur while bytes rise; handled when nothing is borrowed.
 #[derive(Default)]
 struct Risen {
     opened: bool,
@@ -120,7 +122,7 @@ struct Risen {
     panicked: Option<Box<dyn Any + Send>>,
 }
 
-/// The parts of a connection that are borrowed beside its layers while bytes come up.
+/// The parts of a connection borrowed beside its layers while bytes rise.
 struct Rising<'l> {
     protocol: &'l mut dyn Protocol,
     transport: &'l Transport,
@@ -129,19 +131,19 @@ struct Rising<'l> {
     above: &'l mut Outbox,
     now: Instant,
     opening: bool,
-    /// The usual course: the protocol has answered, and nothing else has happened.
+    /// The common case: the protocol replied, and nothing else happened.
     answered: bool,
     risen: Option<Box<Risen>>,
 }
 
 impl Rising<'_> {
-    /// Feeds the layers, and moves an answer down in the same net.
+    /// Feeds the layers, and moves a reply down under the same panic guard.
     #[inline(always)]
     fn feed(&mut self, layers: &mut Layers, bytes: &[u8], full: bool) -> ControlFlow<()> {
         let flow = layers.feed_into(bytes, self.now, self);
         let cell = &self.transport.cell;
         let usual = flow.is_continue() && self.risen.is_none() && !full;
-        // Neither handles nor the connection want anything but output.
+        // Neither the handles nor the connection request anything but output.
         self.answered = usual && cell.has_output() && *self.pending == 0 && !cell.has_asked();
         if self.answered {
             take_written(self.above, cell);
@@ -150,7 +152,8 @@ impl Rising<'_> {
         flow
     }
 
-    /// Whether the next bytes may be delivered. A resumed protocol gets them after `reading_resumed`.
+    /// Whether the next bytes may be delivered. A resumed protocol gets them after
+    /// `reading_resumed`.
     #[inline]
     fn flow(&self) -> ControlFlow<()> {
         let takes_more = self.transport.wants_data() && !self.state.is_paused();
@@ -223,8 +226,8 @@ impl Sink for Rising<'_> {
 }
 
 impl Life {
-    /// Puts layers under a new connection. True when all of them are open: the protocol can be
-    /// built. Otherwise [`Follows::OPENED`] follows when they are.
+    /// Puts layers under a new connection. Returns true when all of them are open and the protocol
+    /// can be built; otherwise [`Follows::OPENED`] follows once they are.
     pub(crate) fn put_layers(&mut self, layers: Vec<Box<dyn Layer>>, now: Instant) -> bool {
         let begun = self.set_layers(layers, None);
         let open = begun.is_ok() && self.layers_are_open();
@@ -239,8 +242,8 @@ impl Life {
         open
     }
 
-    /// The first layers. On a live connection `clear` passes below them, and `later` bytes were written
-    /// above them. The error is the text of a panic.
+    /// Sets the first layers. On a live connection, the output in `written` passes below them, and
+    /// its count is the bytes written above them. The error is the text of a panic.
     fn set_layers(
         &mut self,
         layers: Vec<Box<dyn Layer>>,
@@ -267,7 +270,7 @@ impl Life {
         begun
     }
 
-    /// For the simulator: which layers there are now.
+    /// Reports the current layers to the simulator.
     fn note_kinds(&self) {
         #[cfg(feature = "sim")]
         if let Some(layered) = &self.layered
@@ -280,8 +283,8 @@ impl Life {
         }
     }
 
-    /// There is a protocol. What the layers hold is delivered by
-    /// [`resume_layers`](Self::resume_layers), after `connection_made`.
+    /// The protocol was built. [`resume_layers`](Self::resume_layers) delivers the bytes that the
+    /// layers hold, after `connection_made`.
     pub(super) fn begin_above_layers(&mut self) {
         if let Some(layered) = &mut self.layered
             && std::mem::take(&mut layered.opening)
@@ -297,8 +300,7 @@ impl Life {
         self.follows()
     }
 
-    /// The layers have opened, and the protocol is about to be built: what they found out is there
-    /// for it.
+    /// The layers are open and the protocol is about to be built: stores their infos in the cell.
     pub(crate) fn note_opened(&mut self) {
         let Some(layered) = &self.layered else { return };
         let opened = layered.layers.opened().clone();
@@ -308,29 +310,30 @@ impl Life {
         self.transport.cell.set_opened(opened);
     }
 
-    /// True until the protocol was built.
+    /// True until the protocol is built.
     pub(crate) fn is_opening(&self) -> bool {
         self.layered.as_ref().is_some_and(|layered| layered.opening)
     }
 
-    /// Whether every layer is open. Until then the driver's reading does not follow the protocol's: a
-    /// handshake goes on while the protocol pauses or closes.
+    /// Whether every layer is open. Until then the driver keeps reading while the protocol pauses
+    /// or closes, because a handshake must proceed.
     pub(super) fn layers_are_open(&self) -> bool {
         self.layered.as_ref().is_none_or(|layered| layered.layers.is_open())
     }
 
-    /// Whether the FIN of the socket has arrived, given that the protocol's stream has `ended` or
-    /// not.
+    /// Whether the socket's FIN has arrived; `ended` is the answer for a connection without layers.
     pub(super) fn has_socket_ended(&self, ended: bool) -> bool {
         self.layered.as_ref().map_or(ended, |layered| layered.fin)
     }
 
     // Up.
 
-    /// Bytes of the socket, or none to continue with bytes that the layers hold. While the protocol
-    /// pauses they wait in the layers, unless those have still to open.
+    /// Feeds bytes of the socket to the layers, or an empty slice to continue with bytes that they
+    /// hold. While the protocol is paused the bytes wait in the layers, unless a layer is still
+    /// opening.
     ///
-    /// True in the usual course: the protocol has answered, and the whole answer lies at the bottom.
+    /// Returns true in the common case: the protocol replied, and the whole reply lies at the
+    /// bottom.
     #[inline(never)]
     pub(super) fn rise(&mut self, bytes: &[u8], now: Instant) -> bool {
         let Life { transport, protocol, state, pending, layered, .. } = self;
@@ -362,12 +365,12 @@ impl Life {
         }
         let has_spent = layered.above.has_spent() || layered.layers.has_spent_above_bottom();
         let is_through = layered.settle(cell, pending) && !has_spent;
-        // A layer, or what it calls, may have used a handle.
+        // A layer, or code that it calls, may have used a handle.
         answered && is_through && *pending == 0 && !cell.has_asked() && !cell.has_output()
     }
 
-    /// Reading continues after a pause, and is on in the driver: a layer that is still full turns it
-    /// off again.
+    /// Reading continues after a pause, and is on in the driver; a layer that is still full turns
+    /// it off again.
     pub(super) fn read_on_through_layers(&mut self, now: Instant) {
         if let Some(layered) = &mut self.layered {
             layered.full = false;
@@ -405,17 +408,17 @@ impl Life {
         if let Some(reason) = risen.failed {
             self.layer_failed(reason, now);
         }
-        // Output is about to be poured, which settles.
+        // Pending output is poured next, which settles the layers.
         if !self.transport.cell.has_output() {
             self.settle_layers();
         }
         if risen.secure {
-            // A close may have waited for it.
+            // A close may have waited for the handshake.
             self.check_flushed(now);
         }
     }
 
-    /// A layer has failed. Its last output (an alert) is sent, then the connection ends.
+    /// Sends the last output of a failed layer (an alert), then ends the connection.
     #[cold]
     pub(super) fn layer_failed(&mut self, reason: Reason, now: Instant) {
         let cell = &self.transport.cell;
@@ -468,7 +471,7 @@ impl Life {
         self.check_flushed(now);
     }
 
-    /// Both streams of the protocol have ended. The socket's may still be open.
+    /// Both streams of the protocol have ended; the socket's may still be open.
     pub(super) fn both_ended(&mut self, now: Instant) {
         let why = Reason::Done(By::Peer);
         if self.has_socket_ended(true) {
@@ -481,7 +484,7 @@ impl Life {
 
     // Down.
 
-    /// Moves what was written into the layers, as far as they take it.
+    /// Moves written bytes into the layers, as far as they accept them.
     pub(crate) fn pour(&mut self, now: Instant) -> Follows {
         self.pour_down(now);
         let follows = self.follows_output();
@@ -504,13 +507,13 @@ impl Life {
         self.layered.is_some()
     }
 
-    /// Where the driver sends from, if not from the connection's own outbox.
+    /// The outbox that the driver sends from, unless it is the connection's own.
     #[inline]
     pub(crate) fn bottom(&mut self) -> Option<&mut Outbox> {
         Some(self.layered.as_mut()?.layers.bottom())
     }
 
-    /// Whether it may have something to send, written or in its layers.
+    /// Whether the connection may have output, queued or in its layers.
     pub(crate) fn has_layered_output(&mut self) -> bool {
         let closed = self.closed().is_some();
         let below = |layered: &mut Box<Layered>| layered.waiting() > 0;
@@ -539,7 +542,7 @@ impl Life {
         }
     }
 
-    /// The driver has sent or taken bytes off the bottom, and sent `sent` of them.
+    /// The driver removed bytes from the bottom, and `sent` of them were sent.
     pub(super) fn left_layers(&mut self, sent: usize) {
         if self.layered.is_some() {
             self.transport.cell.add_wire_bytes(0, sent);
@@ -559,7 +562,7 @@ impl Life {
         }
     }
 
-    /// [`Layered::settle`], after each call into the layers.
+    /// Runs [`Layered::settle`]; called after each call into the layers.
     pub(super) fn settle_layers(&mut self) {
         let Life { transport, state, pending, layered, .. } = self;
         let Some(layered) = layered else { return };
@@ -570,8 +573,8 @@ impl Life {
         }
     }
 
-    /// Asks the layers for their farewell, once everything written has gone down. True when the FIN
-    /// may follow: there is nothing more to send first.
+    /// Asks the layers for their farewell once all written bytes have passed through them. Returns
+    /// true when the FIN may follow, with no output left before it.
     pub(super) fn close_layers(&mut self, now: Instant) -> bool {
         let Some(layered) = &mut self.layered else { return true };
         if layered.layers.has_failed() {
@@ -593,8 +596,7 @@ impl Life {
         }
     }
 
-    /// Whether a close finds a handshake in progress and nothing written: there is nothing to wait
-    /// for.
+    /// Whether a close finds a handshake in progress and no bytes written, so it need not wait.
     pub(super) fn closes_in_handshake(&self) -> bool {
         self.layered.as_ref().is_some_and(|layered| {
             let nothing = layered.above.is_empty() && !self.transport.cell.has_output();
@@ -602,7 +604,7 @@ impl Life {
         })
     }
 
-    /// Drops what lies in the layers: of a connection that is cut, or has panicked.
+    /// Drops the bytes in the layers of a connection that is cut or has panicked.
     pub(super) fn clear_layers(&mut self) {
         let Some(layered) = &mut self.layered else { return };
         if layered.waiting() > 0 {
@@ -614,7 +616,7 @@ impl Life {
         self.settle_layers();
     }
 
-    /// Drops the foreign buffers that are sent.
+    /// Drops foreign buffers that have been sent.
     pub(super) fn drop_spent(&mut self) {
         match self.layered {
             None => self.transport.cell.drop_spent(),
@@ -651,7 +653,7 @@ impl Life {
         }
     }
 
-    /// A layer has something to do that it had waited for.
+    /// A layer's waker was woken: calls the layers.
     pub(crate) fn layers_woken(&mut self, now: Instant) -> Follows {
         if matches!(self.state, State::Open { .. } | State::Flushing { .. }) {
             self.rise(&[], now);
@@ -662,7 +664,7 @@ impl Life {
 
     // A layer on a live connection.
 
-    /// Adds the layers that handles asked for.
+    /// Adds the layers that handles requested.
     #[cold]
     pub(super) fn start_layers(&mut self, now: Instant) {
         let mut starting = self.transport.cell.take_starting().into_iter();
@@ -690,12 +692,13 @@ impl Life {
         }
         self.pour_down(now);
         if matches!(&self.state, State::Open { reading, .. } if reading.has_ended()) {
-            // The layers learn of the end that the protocol has seen.
+            // Report the end of stream, which the protocol has already seen, to the layers.
             self.socket_ended(now);
         }
     }
 
-    /// Adds one layer, above which `later` bytes were written. False if the connection fails.
+    /// Adds one layer, above which `later` bytes were written. Returns false if the connection
+    /// fails.
     fn start_one(
         &mut self,
         Starting { layer, mut clear }: Starting,

@@ -1,4 +1,4 @@
-//! Drives a [`Life`] by hand: no loop, no clock, and no driver that does anything.
+//! Drives a [`Life`] by hand: no loop, no clock, and a driver that does nothing.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -200,7 +200,7 @@ fn write_closed_does_not_come_after_a_reset() {
         let transport = Transport { cell: held.life.cell().clone() };
         transport.lose_write_connection();
         assert!(held.life.apply(at).has(Follows::SHUT_WRITE.and(Follows::CALLS)));
-        // Before the call that is due.
+        // Before the due call.
         if resets {
             transport.abort_connection();
             let _ = held.life.apply(at);

@@ -1,4 +1,5 @@
-//! What an outbox holds against a plain queue of bytes, and how much memory it and its spares keep.
+//! Compares an outbox with a plain queue of bytes, and checks the memory that it and its spares
+//! keep.
 
 use super::*;
 
@@ -6,7 +7,7 @@ fn outbox() -> Outbox {
     Outbox::new(Rc::new(Spares::default()))
 }
 
-/// Everything that waits, as a driver sees it.
+/// All queued bytes, as a driver sees them.
 fn waiting(outbox: &Outbox) -> Vec<u8> {
     assert!(outbox.slices().all(|slice| !slice.is_empty()));
     assert_eq!(outbox.slices().map(<[u8]>::len).sum::<usize>(), outbox.len());
@@ -42,7 +43,7 @@ fn bytes_leave_in_the_order_in_which_they_came_however_they_are_written_and_sent
                 model.extend(bytes);
             }
             10 | 11 => {
-                // All of it moves behind what another one holds, which may be nothing.
+                // Appends everything to another outbox, which may be empty.
                 let mut other = Outbox::new(outbox.spares().clone());
                 if choice == 11 {
                     other.extend(&bytes);
@@ -88,7 +89,7 @@ fn a_buffer_of_the_largest_size_is_kept_and_a_larger_one_is_freed() {
     let spares = Spares::default();
     spares.give(Vec::with_capacity(PIECE + 1));
     assert_eq!(spares.take().capacity(), 0, "it is too large");
-    // The one that was drained last, and one that has to make room for it.
+    // The most recently drained buffer, and one that must yield to it.
     spares.give(Vec::with_capacity(PIECE));
     spares.give(Vec::with_capacity(PIECE));
     assert_eq!(spares.kept(), PIECE);
