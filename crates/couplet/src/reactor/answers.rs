@@ -1,4 +1,5 @@
-//! When answers leave: at once, or with those to the other events of a batch.
+//! When answers (the replies to received bytes) are sent: immediately, or together with the answers
+//! to other events of a batch.
 
 use std::time::{Duration, Instant};
 
@@ -6,49 +7,49 @@ use super::turn::Core;
 use crate::driver::{Commands, Key};
 use crate::transport::connection::Follows;
 
-/// When the answers to a batch of events leave: what a protocol writes while one driver's wait has
-/// brought bytes for other connections, too.
+/// When the replies to a batch of events are sent: the output that a protocol writes while one wait
+/// of the driver has brought bytes for other connections, too.
 ///
-/// An answer that leaves at once wakes a client that sleeps, and while the next one is made, that
-/// client falls asleep again: on one machine a wake-up can cost more than the answer. Answers that leave
-/// together wake it once. What is written at any other time, and everything larger than 16 KiB, is not
-/// held back.
+/// A reply that is sent immediately wakes a sleeping client, and while the next reply is prepared,
+/// that client falls asleep again: on one machine a wake-up can cost more than the reply. Replies
+/// that are sent together wake it once. Output written at any other time, and output of 16 KiB or
+/// more, is not held back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answers {
-    /// Each before the next event is delivered.
+    /// Sends each reply before the next event is delivered.
     AtOnce,
-    /// Together: at the end of the batch, or when there are 32.
+    /// Sends replies together: at the end of the batch, or when there are 32.
     Together,
-    /// As the loop's measurements of the time that answers take say: each at once where that is short,
-    /// for a client that is awake needs no waking, and where it is long; else together, as many as are
-    /// made in 500 µs.
+    /// Follows the loop's measurements of the time per reply. Quick replies are sent immediately,
+    /// because the client stays awake between them, and so are slow ones; the others are sent
+    /// together, as many as are prepared in 500 µs.
     #[default]
     Measured,
 }
 
-/// Most answers that leave together.
+/// Maximum number of replies sent together.
 const MOST: usize = 32;
-/// How long an answer may be held back, by the mean of those before.
+/// How long a reply may be held back, estimated by the mean time per reply.
 const HELD: Duration = Duration::from_micros(500);
-/// Answers that take less leave at once, and those that take more.
+/// Replies that take less than `SHORT` or more than `LONG` are sent immediately.
 const SHORT: Duration = Duration::from_micros(2);
 const LONG: Duration = Duration::from_micros(100);
-/// One answer of so many is timed, where they leave together.
+/// While replies are sent together, one in this many is timed.
 const SAMPLE: u32 = 16;
-/// In one turn of so many the answers are timed, where they leave at once.
+/// While replies are sent immediately, replies are timed in one turn of this many.
 const PROBE: u32 = 32;
 
-/// How many answers leave together.
+/// Decides how many replies are sent together.
 pub(super) struct Batching {
     policy: Answers,
-    /// Answers are held back while more events are at hand.
+    /// Replies are held back while more events are at hand.
     holds: bool,
     until_probe: u32,
-    /// The time of the turn, and when the answer was held back from which the next one is timed.
+    /// The time of the turn, and the time of its last reply, from which the next one is timed.
     from: Option<(Instant, Instant)>,
     until_sample: u32,
-    /// What an answer takes.
+    /// The mean time per reply.
     mean: Duration,
 }
 
@@ -70,7 +71,7 @@ impl Batching {
         self.holds
     }
 
-    /// At the end of each turn.
+    /// Called at the end of each turn.
     #[inline(always)]
     pub(super) fn turned(&mut self) {
         self.until_probe -= 1;
@@ -79,7 +80,7 @@ impl Batching {
         }
     }
 
-    /// Has the next two answers of a turn timed.
+    /// Arranges for the next two replies of a turn to be timed.
     #[cold]
     fn probe(&mut self) {
         self.until_probe = PROBE;
@@ -88,8 +89,8 @@ impl Batching {
         }
     }
 
-    /// Notes an answer that may be held back, made in the turn of this time; `clock` reads the present
-    /// one. Returns how many may leave together.
+    /// Records a reply that may be held back, in the turn of time `turn`; `clock` reads the present
+    /// time. Returns how many replies may be sent together.
     fn noted(&mut self, turn: Instant, clock: impl FnOnce() -> Instant) -> usize {
         if self.policy == Answers::Together {
             return MOST;
@@ -113,7 +114,7 @@ impl Batching {
 }
 
 impl Core {
-    /// An answer, with more events at hand: holds it back, or sends it.
+    /// Handles a reply while more events are at hand: holds it back, or sends it.
     #[inline(never)]
     pub(super) fn answer(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(entry) = self.table.connection(key) else {
@@ -145,7 +146,7 @@ mod tests {
 
     const MICRO: Duration = Duration::from_micros(1);
 
-    /// How many leave together once answers have taken this long for a while, ten a turn.
+    /// The number of replies sent together after a while of replies that take `took`, ten per turn.
     fn together(policy: Answers, took: Duration) -> usize {
         let mut batching = Batching::new(policy);
         let mut now = any_time();
@@ -159,7 +160,7 @@ mod tests {
             batching.turned();
             now += 1000 * MICRO;
         }
-        // The last turn may have been one for a measurement.
+        // The last turn may have been a probe.
         if batching.until_sample == 0 { 0 } else { most }
     }
 

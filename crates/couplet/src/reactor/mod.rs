@@ -1,4 +1,5 @@
-//! The [`Reactor`]: a handle that records. The [`Loop`] owns the connections, and acts in its turn.
+//! The [`Reactor`], a handle that records requests, and the [`Loop`], which owns the connections
+//! and carries the requests out in its turn.
 //!
 //! A reactor is a value: a process may have several, each can run again after it was stopped, and
 //! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
@@ -103,8 +104,8 @@ mod sync {
 
 /// A handle to a loop: listens, connects, calls later, spawns. Cheap to clone and to keep.
 ///
-/// It records, and the loop's turn acts; only binding a port happens immediately, so that the error
-/// can be returned. Dropping a handle changes nothing.
+/// The handle records requests and the loop's turn carries them out; only binding a port happens
+/// immediately, so that it can return the error. Dropping a handle changes nothing.
 ///
 /// ```
 /// use couplet::{Protocol, Transport};
@@ -131,7 +132,7 @@ pub struct Reactor {
 
 /// Requests recorded by handles and not yet applied by the turn.
 pub(crate) struct Records {
-    /// The number of the loop in this process.
+    /// The loop's number in this process.
     serial: u32,
     world: Rc<dyn World>,
     spares: Rc<Spares>,
@@ -139,7 +140,7 @@ pub(crate) struct Records {
     time: Cell<Instant>,
     /// Calls and woken tasks from other threads, and the way to wake the loop.
     queue: Arc<WakeQueue>,
-    /// Which of the lists below have something for the turn; bits of [`pending`].
+    /// The lists below that hold work for the turn; bits of [`pending`].
     pending: Cell<u8>,
     /// [`Turns::Many`](turn::Turns) must return after this turn.
     returns: Cell<bool>,
@@ -147,13 +148,13 @@ pub(crate) struct Records {
     dirty: RefCell<Vec<Key>>,
     /// Calls into user code, first in, first out. Law 9: unbounded; the callers own them.
     calls: RefCell<VecDeque<Call>>,
-    /// Ports and connectors with a request.
+    /// Ports, connectors, drains and layers with a request.
     asking: RefCell<VecDeque<Asking>>,
     /// Listens and connects for step 6.
     starts: RefCell<VecDeque<Start>>,
     timers: RefCell<Timers<Timed>>,
     tasks: RefCell<Tasks>,
-    /// The task that is being polled, and the address of its waker.
+    /// The task being polled, and the address of its waker.
     polled: Cell<Option<(TaskId, *const ())>>,
     jobs: jobs::Jobs,
     names: RefCell<requests::Requests<names::Lookup>>,
@@ -164,46 +165,46 @@ pub(crate) struct Records {
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`]. Law
     /// 9: one for each such thread.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
-    /// Who waits for a snapshot of all loops of a cluster.
+    /// Resolvers of pending snapshots of all loops of a cluster.
     asked_all: RefCell<Slots<Resolver<Snapshot>>>,
-    /// The ports that listen on sockets of several loops.
+    /// The ports that listen on sockets shared with other loops.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
-    /// Source locations of requests, in a loop under test.
+    /// Source locations of requests; only in a loop under test.
     places: RefCell<Option<Box<leaks::Places>>>,
-    /// Notes calls for the stall detector, if it is on.
+    /// Records calls for the stall detector, if it is on.
     stalls: OnceCell<Stalls>,
-    /// What passes between layers and protocols goes here, in a simulated loop.
+    /// Observes the bytes between layers and protocols, in a simulated loop.
     #[cfg(feature = "sim")]
     above: OnceCell<ObserveAbove>,
 }
 
-/// Observes what passes between layers and protocols.
+/// Observes the bytes between layers and protocols.
 #[cfg(feature = "sim")]
 type ObserveAbove = Box<dyn Fn(Key, Above<'_>)>;
 
-/// Work for the turn; a set of bits. While one is set, the loop does not sleep.
+/// Pending work for the turn; a set of bits. While one is set, the loop does not sleep.
 mod pending {
     /// Connections have requests or output.
     pub(super) const DIRTY: u8 = 1;
-    /// Ports, connectors or snapshots are asked for something.
+    /// Ports, connectors, drains, layers or snapshots have requests.
     pub(super) const ASKED: u8 = 2;
     /// Calls are queued.
     pub(super) const CALLS: u8 = 4;
-    /// There is work for a round.
+    /// A round has work to do.
     pub(super) const ROUND: u8 = DIRTY | ASKED | CALLS;
     /// Tasks were spawned or cancelled.
     pub(super) const TASKS: u8 = 8;
-    /// Listens, connects or jobs are to start.
+    /// Listens, connects, adoptions, jobs or lookups must start.
     pub(super) const STARTS: u8 = 16;
-    /// The run is to end.
+    /// The run must end.
     pub(super) const STOP: u8 = 32;
 }
 
 impl Records {
-    /// Notes work for the turn. Outside of a turn the loop may be asleep in a foreign loop's wait,
-    /// so it is woken.
+    /// Records work for the turn. Outside a turn, also wakes the loop, which may be asleep in a
+    /// foreign loop's wait.
     #[inline]
     fn note(&self, what: u8) {
         let pending = self.pending.get();
@@ -227,7 +228,7 @@ impl Records {
         pending & what != 0
     }
 
-    /// The loop's clock: inside a turn the time at which it began.
+    /// The loop's clock: inside a turn, the time at which the turn began.
     #[inline]
     fn now(&self) -> Instant {
         if self.queue.is_in_turn() { self.time.get() } else { self.fresh_time() }
@@ -245,7 +246,7 @@ impl Records {
         self.queue.begin_turn();
     }
 
-    /// Changes the timers. Outside of a turn, wakes a sleeping loop if its next deadline becomes
+    /// Changes the timers. Outside a turn, wakes a sleeping loop if its next deadline becomes
     /// sooner.
     fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<Timed>) -> R) -> R {
         let mut timers = self.timers.borrow_mut();
@@ -265,11 +266,11 @@ impl Records {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunState {
-    /// Not in a run; turns are possible all the same.
+    /// Not in a run; turns are still possible.
     Idle,
     Running,
     Stopping,
-    /// The loop was dropped: nothing that is requested will happen.
+    /// The loop was dropped: requests have no effect.
     Gone,
 }
 
@@ -281,17 +282,17 @@ enum Call {
     Run(Box<dyn FnOnce()>),
 }
 
-/// What was asked of something that has started.
+/// A request to an object that has started.
 enum Asking {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
     Drain(Rc<DrainCell>),
     Datagrams(Rc<DatagramCell>),
-    /// The layers of a connection have something to do.
+    /// A waker of the connection's layers was woken.
     Layers(Key),
 }
 
-/// What is to be started.
+/// An object to be started in step 6.
 enum Start {
     Port(Rc<PortCell>),
     Datagrams(Rc<DatagramCell>),
@@ -301,7 +302,7 @@ enum Start {
     Handed(Box<Handed>),
 }
 
-/// What a timer does.
+/// The action of a timer.
 enum Timed {
     Call(Box<dyn FnOnce()>),
     Tell(Rc<ConnectionCell>, Box<dyn Tell>),
@@ -351,7 +352,7 @@ impl Reactor {
         }
     }
 
-    /// A handle whose records nothing applies, for tests of the layers below the loop.
+    /// A handle whose requests are never applied, for tests of the modules below the loop.
     #[cfg(test)]
     pub(crate) fn without_a_loop() -> Reactor {
         use crate::driver::Commands;
@@ -360,8 +361,8 @@ impl Reactor {
         Reactor::new(driver.world(), Tasks::new(driver.waker()))
     }
 
-    /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free one;
-    /// [`Port::host`] has its number.
+    /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free
+    /// port; [`Port::host`] returns its number.
     ///
     /// The system queues connections from now on; the turn accepts them.
     ///
@@ -395,9 +396,9 @@ impl Reactor {
     /// Listens on a UNIX socket and builds a protocol for each connection. A path becomes a socket
     /// file, which is removed when the port closes; a name that begins with a NUL is abstract.
     ///
-    /// With [`ListenOptions::lock_file`], which is on unless set, a file that a crashed process left
-    /// is replaced, while that of a live one is not: its lock beside it, `PATH.lock`, tells them
-    /// apart.
+    /// With [`ListenOptions::lock_file`], which is on by default, the file of a crashed process is
+    /// replaced, and the file of a live process is kept: a lock file beside it, `PATH.lock`,
+    /// distinguishes the two.
     ///
     /// The system queues connections from now on; the turn accepts them. Twisted's `listenUNIX`.
     ///
@@ -440,7 +441,7 @@ impl Reactor {
         Ok(Port::new(self, address, options, bound, self.attached(factory)))
     }
 
-    /// A factory that is about to be used: it hears of its reactor before anything else.
+    /// Prepares a factory for use: `attach` is the first call that it gets.
     #[track_caller]
     fn attached(&self, factory: impl Factory + 'static) -> ErasedFactory {
         let mut erased = ErasedFactory::new(factory);
@@ -449,15 +450,15 @@ impl Reactor {
     }
 
     /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
-    /// with the connection after `connection_made`; cancelling it before then closes the socket.
+    /// with the connection after `connection_made`; cancelling it earlier closes the socket.
     ///
     /// The factory's `do_start`, `build_protocol` and `do_stop` are called. The socket becomes
     /// non-blocking; its other options stay as they are. Twisted's `adoptStreamConnection`.
     ///
     /// # Errors
     ///
-    /// The system's, for example that it is not connected; [`Unsupported`](io::ErrorKind::Unsupported)
-    /// on a driver without sockets.
+    /// The system's error, for example if the socket is not connected;
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
     ///
     /// ```no_run
     /// use couplet::{Protocol, Transport};
@@ -483,13 +484,13 @@ impl Reactor {
         Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory.into_factory()))
     }
 
-    /// Takes over descriptors that are no sockets, as one connection: pipes, FIFOs, terminals, files. The
-    /// protocol, its flow control and its close are those of any connection, except that a close does not
-    /// wait for the peer: a pipe keeps what was written to it.
+    /// Takes over non-socket descriptors as one connection: pipes, FIFOs, terminals, files.
+    /// Protocol, flow control and close work as on any connection, except that a close does not
+    /// wait for the peer: a pipe keeps the bytes written to it.
     ///
-    /// The descriptors become non-blocking, for everyone who has them; when the connection is closed they
-    /// are as before. A file is always ready, and each read or write of it waits for its disk. That a
-    /// program dies of SIGPIPE is left to it: Rust's runtime ignores that signal. Only on Unix. Twisted's
+    /// The descriptors become non-blocking for every process that shares them, until the connection
+    /// is closed. A file is always ready, and each read or write of it waits for its disk. The loop
+    /// leaves SIGPIPE alone: Rust's runtime ignores that signal. Only on Unix. Twisted's
     /// `StandardIO`.
     ///
     /// ```
@@ -515,7 +516,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// The system's; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without descriptors.
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without
+    /// descriptors.
     #[cfg(unix)]
     #[track_caller]
     pub fn adopt_pipe<K, F: IntoFactory<K>>(
@@ -526,19 +528,19 @@ impl Reactor {
         Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory.into_factory()))
     }
 
-    /// Starts a program in this world.
+    /// Starts a program in the reactor's world.
     #[cfg(unix)]
     pub(crate) fn start_program(&self, command: &Command) -> io::Result<Spawned> {
         self.records.world.spawn(command)
     }
 
-    /// What this program has inherited in a world of its own.
+    /// A descriptor that this program inherited, in a world that simulates inheritance.
     #[cfg(unix)]
     pub(crate) fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
         self.records.world.inherited(number)
     }
 
-    /// Serves what the world has adopted already.
+    /// Serves a connection that the world has already adopted.
     #[track_caller]
     pub(crate) fn adopt_prepared<F: Factory + 'static>(
         &self,
@@ -548,7 +550,7 @@ impl Reactor {
         AdoptionCell::start(self, Given::from(adopted), self.attached(factory))
     }
 
-    /// The same, of a connection to this program.
+    /// [`adopt_prepared`](Self::adopt_prepared) for a connection to this program.
     #[cfg(unix)]
     #[track_caller]
     pub(crate) fn adopt_dependent<F: Factory + 'static>(
@@ -561,13 +563,13 @@ impl Reactor {
         AdoptionCell::start(self, Given { adopted, attached }, self.attached(factory))
     }
 
-    /// Takes over a socket that listens already: one that an init system opened, or a parent with
-    /// more rights. It is a [`Port`] like any other; one that is stopped and started again is bound
-    /// anew. Twisted's `adoptStreamPort`.
+    /// Takes over a listening socket, for example one that an init system or a privileged parent
+    /// opened. The result is a [`Port`] like any other; stopped and started again, it binds its
+    /// address anew. Twisted's `adoptStreamPort`.
     ///
     /// # Errors
     ///
-    /// What the system says; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
     ///
     /// ```
     /// # struct Echo;
@@ -593,7 +595,7 @@ impl Reactor {
         Ok(Port::new(self, address, options, bound, self.attached(factory.into_factory())))
     }
 
-    /// Listens on a socket that was bound to this address with these options.
+    /// Listens on a socket already bound to `at` with `options`.
     pub(crate) fn listen_on(
         &self,
         at: SocketAddr,
@@ -606,7 +608,7 @@ impl Reactor {
     }
 
     /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
-    /// made. The driver looks a name up, and its addresses are tried as in RFC 8305.
+    /// made. The driver looks names up, and tries the addresses as in RFC 8305.
     ///
     /// Success, failure and loss are reported to the factory;
     /// [`connect_tcp_with`](Self::connect_tcp_with) sets options.
@@ -643,8 +645,9 @@ impl Reactor {
         Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
     }
 
-    /// Connects to an address as it is, such as a [`Port::host`]: a TCP address, with the scope and the flow
-    /// of an IPv6 one, or a UNIX socket. Builds a protocol when the connection is made.
+    /// Connects to an address, such as a [`Port::host`], without a lookup: a TCP address, including
+    /// the scope and flow of an IPv6 one, or a UNIX socket. Builds a protocol when the connection
+    /// is made.
     ///
     /// Success, failure and loss are reported to the factory.
     ///
@@ -728,7 +731,7 @@ impl Reactor {
     }
 
     /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next
-    /// turn. Due calls are made in the order of their deadlines, equal ones in the order of the
+    /// turn. Due calls run in the order of their deadlines, and equal ones in the order of the
     /// requests.
     ///
     /// The delay counts from the time of the turn. Twisted's `callLater`.
@@ -754,8 +757,8 @@ impl Reactor {
     }
 
     /// Runs a future as a task of this loop; the Deferred fires with its output. Cancelling the
-    /// Deferred drops the future, in the turn. A panic in it becomes the failure
-    /// [`Panicked`](crate::defer::Panicked). At the end of a run, or once the loop is dropped, it fails
+    /// Deferred drops the future, in the turn. If the future panics, the Deferred fails with
+    /// [`Panicked`](crate::defer::Panicked). If the run ends or the loop is dropped first, it fails
     /// with [`Cancelled`](crate::defer::Cancelled).
     ///
     /// ```
@@ -780,8 +783,7 @@ impl Reactor {
         self.spawn_task(None, future)
     }
 
-    /// [`spawn`](Self::spawn) with a name for the task, which reports of it tell: of a leak, of a task
-    /// that holds up the loop.
+    /// [`spawn`](Self::spawn) with a name for the task, shown in reports about leaks and stalls.
     #[track_caller]
     pub fn spawn_named<T: 'static>(
         &self,
@@ -828,7 +830,7 @@ impl Reactor {
         deferred
     }
 
-    /// What is open, in progress and pending, as of the next turn. Printable.
+    /// The open, active and pending objects of the loop, as of the next turn. Printable.
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
         self.records.snapshots.borrow_mut().push(resolver);
@@ -845,9 +847,10 @@ impl Reactor {
         self.records.triggers.borrow_mut().add(when, place, f);
     }
 
-    /// Ends the run: at the end of this turn the ports close, connections flush written bytes (for
-    /// at most [`LoopOptions::shutdown_grace`]) and are lost with
-    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or a second time.
+    /// Ends the run: at the end of this turn the ports close, and connections flush written bytes
+    /// (for at most [`LoopOptions::shutdown_grace`]) and are lost with
+    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or when called
+    /// again.
     pub fn stop(&self) {
         if self.records.run_state.get() == RunState::Running {
             self.records.note(pending::STOP);
@@ -869,27 +872,28 @@ impl Reactor {
         Rc::ptr_eq(&self.records, &other.records)
     }
 
-    /// Has [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn; outside of one, of
-    /// the next one, which does not wait. A run is not ended by it.
+    /// Makes [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn, or
+    /// outside a turn, of the next one, which does not wait. Does not end a run.
     pub fn interrupt(&self) {
         self.records.returns.set(true);
     }
 
-    /// Notes that the process has forked, in either process, right after the fork: `is_child` says in which. Both
-    /// have the connections, and both loops continue. A callback may call it.
+    /// Adapts the loop to a fork of the process. Call it in both processes right after the fork,
+    /// with `is_child` true in the child; a callback may call it. Both processes have the
+    /// connections, and both loops continue.
     ///
-    /// Only programs that fork without executing another program need it, such as other languages' runtimes. Threads
-    /// of the loop, for jobs and names, are the parent's alone.
+    /// Only programs that fork without executing another program need it, such as runtimes of other
+    /// languages. The loop's threads, for jobs and name lookups, stay in the parent.
     ///
     /// # Errors
     ///
-    /// In the child: the system's error, [`Unsupported`](io::ErrorKind::Unsupported) unless the system is Linux. The
-    /// child must not run the loop then.
+    /// In the child: the system's error, or [`Unsupported`](io::ErrorKind::Unsupported) unless the
+    /// system is Linux. The child must not run the loop then.
     pub fn forked(&self, is_child: bool) -> io::Result<()> {
         self.records.world.forked(is_child)
     }
 
-    /// The loop's clock: inside a turn the time at which it began.
+    /// The loop's clock: inside a turn, the time at which the turn began.
     pub fn now(&self) -> Instant {
         self.records.now()
     }
@@ -899,12 +903,12 @@ impl Reactor {
         &self.records.world
     }
 
-    /// The time of day, as the time since 1970. In a simulation it is virtual.
+    /// The time of day, as the time since 1970. Virtual in a simulation.
     pub fn unix_time(&self) -> Duration {
         self.records.world.unix_time()
     }
 
-    /// The clock's time now, even inside a turn.
+    /// The current time of the clock, even inside a turn.
     pub(crate) fn fresh_time(&self) -> Instant {
         self.records.fresh_time()
     }
@@ -919,7 +923,7 @@ impl Reactor {
         self.records.world.random()
     }
 
-    // Recorded by other rooms.
+    // Requests from other modules.
 
     pub(crate) fn serial(&self) -> u32 {
         self.records.serial
@@ -992,7 +996,7 @@ impl Reactor {
         call
     }
 
-    /// Has the layers of a connection called in this turn or the next.
+    /// Makes the turn call the layers of a connection, in this turn or the next.
     pub(crate) fn wake_layers(&self, key: Key) {
         self.ask(Asking::Layers(key));
     }
@@ -1045,7 +1049,7 @@ impl fmt::Debug for Reactor {
     }
 }
 
-/// The failure of an operation that the end of its loop cut off.
+/// The failure of an operation cut off by the end of its loop.
 fn loop_ended() -> Failure {
     crate::defer::Cancelled::of("the loop has ended").into()
 }

@@ -10,30 +10,32 @@ use super::{Answers, Drain};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoopOptions {
-    /// Size in bytes of the read buffer that all connections of the loop share: 256 KiB unless set.
+    /// Size in bytes of the read buffer that all connections of the loop share: 256 KiB by default.
     /// A connection receives at most one buffer's worth in a turn.
     pub read_buffer: usize,
-    /// How long connections may flush written bytes when the reactor stops: 500 ms unless set.
+    /// How long connections may flush written bytes when the reactor stops: 500 ms by default.
     pub shutdown_grace: Duration,
     /// How long a stopping reactor waits for jobs of
-    /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s unless set.
+    /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s by default.
     pub job_grace: Duration,
-    /// When answers leave: as the loop measures unless set.
+    /// When replies are sent: by default, as the loop's measurements suggest.
     pub answers: Answers,
     /// Whether a run handles SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
     pub signals: bool,
-    /// How long connections of ports may finish when a SIGTERM ends a run; none unless set.
+    /// How long connections of ports may finish when a SIGTERM ends a run; `None`, the default,
+    /// does not drain.
     pub drain: Option<Drain>,
-    /// Whether the loop brings a runtime of tokio: see [`tokio`](LoopOptions::tokio).
+    /// Whether the loop starts a tokio runtime: see [`tokio`](LoopOptions::tokio).
     #[cfg(feature = "tokio")]
     pub tokio: bool,
     /// How long a call into user code may hold the loop before it is logged; see
-    /// [`stall_after`](Self::stall_after). Unlimited unless set.
+    /// [`stall_after`](Self::stall_after). Unlimited by default.
     pub stall_after: Option<Duration>,
-    /// Whether what is logged includes a backtrace, where the platform has them; true unless set.
+    /// Whether the log of a stall includes a backtrace, where the platform has them; true by
+    /// default.
     pub stall_backtraces: bool,
-    /// Whether a timed call can be made in the turn that requests it: see
-    /// [`timers_in_turn`](Self::timers_in_turn). False unless set.
+    /// Whether a timed call can run in the turn that requests it: see
+    /// [`timers_in_turn`](Self::timers_in_turn). False by default.
     pub timers_in_turn: bool,
 }
 
@@ -70,14 +72,14 @@ impl LoopOptions {
         self
     }
 
-    /// Sets how long a stopping reactor waits for jobs. With zero it gives them up without a warning.
+    /// Sets how long a stopping reactor waits for jobs. Zero gives them up without a warning.
     #[must_use]
     pub fn job_grace(mut self, grace: Duration) -> Self {
         self.job_grace = grace;
         self
     }
 
-    /// Sets when answers leave.
+    /// Sets when replies are sent.
     #[must_use]
     pub fn answers(mut self, answers: Answers) -> Self {
         self.answers = answers;
@@ -91,8 +93,8 @@ impl LoopOptions {
         self
     }
 
-    /// Sets that a run handles [`signals`](Self::signals), and that a SIGTERM
-    /// [drains](super::Reactor::drain) before it ends the run. A second signal ends the drain.
+    /// Makes a run handle [`signals`](Self::signals), and makes a SIGTERM
+    /// [drain](super::Reactor::drain) before it ends the run. A second signal ends the drain.
     #[must_use]
     pub fn drain(mut self, times: impl Into<Drain>) -> Self {
         self.signals = true;
@@ -100,12 +102,12 @@ impl LoopOptions {
         self
     }
 
-    /// Starts a multi-threaded runtime of tokio with the loop, with one worker thread, and enters it
-    /// around everything that the loop calls: there `tokio::spawn` and the timers and sockets of tokio
-    /// work, and libraries that need them. Its thread waits for them and wakes the loop, which can
-    /// take much longer than the event itself: [the guide](crate::manual::beside_tokio) has figures, and
-    /// the alternative, `couplet::embed`. The runtime is shut down in the background when the loop is
-    /// dropped.
+    /// Starts a multi-threaded tokio runtime with the loop, with one worker thread, and enters it
+    /// around all calls that the loop makes: `tokio::spawn` works there, and so do tokio's timers
+    /// and sockets and libraries that need them. The runtime's thread waits for them and wakes the
+    /// loop, which can take much longer than the event itself:
+    /// [the guide](crate::manual::beside_tokio) has figures, and describes the alternative,
+    /// `couplet::embed`. The runtime is shut down in the background when the loop is dropped.
     ///
     /// Feature `tokio`.
     #[cfg(feature = "tokio")]
@@ -115,21 +117,22 @@ impl LoopOptions {
         self
     }
 
-    /// Logs each call into user code (a callback of a protocol or factory, a timed call, a poll of a
-    /// task, a tell, a call from another thread, …) that holds the loop for longer than this, while it
-    /// does: at level `warn`, with its kind, its type or place in the source, the thread of the loop,
-    /// and on Linux with glibc a [backtrace](Self::stall_backtraces) of that. A call that goes on is
-    /// logged again at doubling intervals, and when it has ended, with the whole time. Where no
-    /// subscriber takes it, it goes to stderr.
+    /// Logs each call into user code (a callback of a protocol or factory, a timed call, a poll of
+    /// a task, a call queued by a handle or another thread, …) that holds the loop for longer than
+    /// `limit`, while it is running: at level `warn`, with its kind, its type or source location,
+    /// the thread of the loop, and on Linux with glibc a [backtrace](Self::stall_backtraces) of
+    /// that thread. A call that continues is logged again at doubling intervals, and once more when
+    /// it has ended, with the total time. Without a subscriber that accepts it, the log goes to
+    /// stderr.
     ///
     /// One helper thread, `couplet stalls`, does this for all loops of the process, from the first
-    /// loop that asks for it until the last of them is dropped, and logs to the global subscriber.
-    /// It sleeps while the loops are idle, and wakes about once per limit while they are busy.
-    /// Each call costs its loop one reading of the clock and a lock that is hardly ever contended.
-    /// The callbacks of Deferreds are part of the call that fires them, or of the step of the turn
-    /// (`connect`, `name lookup`, `result of a job`, …). Layers of your own are not covered, nor is what
-    /// an object does while it is dropped. Virtual time can't stall: in the memory driver and the simulator
-    /// this is ignored.
+    /// loop that requests it until the last of them is dropped, and logs to the global subscriber.
+    /// It sleeps while the loops are idle, and wakes about once per limit while they are busy. Each
+    /// call costs its loop one clock reading and a lock that is hardly ever contended. Callbacks of
+    /// Deferreds are part of the call that fires them, or of the step of the turn (`connect`,
+    /// `name lookup`, `result of a job`, …). Calls into custom layers and drops of user objects are
+    /// not covered. Virtual time cannot stall: the memory driver and the simulator ignore this
+    /// option.
     ///
     /// ```
     /// use std::time::Duration;
@@ -144,22 +147,23 @@ impl LoopOptions {
         self
     }
 
-    /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread: on
-    /// Linux with glibc, else there is none.
+    /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread.
+    /// Only on Linux with glibc.
     ///
-    /// The thread is interrupted with SIGURG for that, with `SA_RESTART`. System calls that a signal
-    /// ends nevertheless (`nanosleep`, `poll`, reads with a timeout: signal(7)) fail with `EINTR` in
-    /// code that does not repeat them. A program that handles SIGURG itself gets no backtraces.
+    /// The loop's thread is interrupted with SIGURG for that, with `SA_RESTART`. System calls that
+    /// a signal interrupts nevertheless (`nanosleep`, `poll`, reads with a timeout: signal(7)) fail
+    /// with `EINTR` in code that does not retry them. A program that handles SIGURG itself gets no
+    /// backtraces.
     #[must_use]
     pub fn stall_backtraces(mut self, on: bool) -> Self {
         self.stall_backtraces = on;
         self
     }
 
-    /// Sets whether a timed call that is requested while a turn delivers events is made in the same
-    /// turn if it is due by then: one with a delay of zero comes before the next event that the system
-    /// reports, as in Twisted. Otherwise it waits for the next turn. What a timed call requests waits in
-    /// either case.
+    /// Sets whether a timed call that is requested while a turn delivers events runs in the same
+    /// turn if it is due by then: a call with a delay of zero runs before the next event that the
+    /// system reports, as in Twisted. Otherwise it waits for the next turn. A call requested by a
+    /// timed call always waits for the next turn.
     #[must_use]
     pub fn timers_in_turn(mut self, on: bool) -> Self {
         self.timers_in_turn = on;

@@ -1,4 +1,4 @@
-//! The [`Loop`]: it owns the driver and the connections, and runs. [`run`] is for programs, and
+//! The [`Loop`], which owns the driver and the connections, and runs. [`run`] is for programs,
 //! [`run_until`] for scripts.
 
 use std::cell::RefCell;
@@ -30,7 +30,7 @@ use crate::panics::{Contained, contain};
 })]
 #[non_exhaustive]
 pub struct Stopped {
-    /// The signal that stopped it, if one did.
+    /// The signal that stopped the run, if one did.
     pub signal: Option<Signal>,
 }
 
@@ -42,7 +42,7 @@ pub struct Stopped {
 ///
 /// # Errors
 ///
-/// The error of `setup`, or the system's when it refuses a poll descriptor.
+/// The error of `setup`, or the system's error if it refuses a poll descriptor.
 pub fn run(setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
     Loop::with_options(LoopOptions::default().signals(true))?.run(setup)
 }
@@ -82,10 +82,9 @@ pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Re
     result.unwrap_or_else(|| Err(Stopped { signal: l.stopped_by() }.into()))
 }
 
-/// Runs a program that is one Deferred, and returns its exit code, for `main` to return in turn: 0
-/// when the Deferred fires, or when the reactor is stopped before; 1 when it fails, and the failure
-/// is logged (or printed to stderr, where there is no log); 130 or 143 after a SIGINT or a SIGTERM.
-/// Twisted's `react`.
+/// Runs a program that is one Deferred, and returns the exit code for `main`: 0 if the Deferred
+/// fires or the reactor is stopped first; 1 if it fails, with the failure logged (or printed to
+/// stderr without a log); 130 or 143 after SIGINT or SIGTERM. Twisted's `react`.
 ///
 /// ```
 /// use std::process::ExitCode;
@@ -124,7 +123,7 @@ fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &React
 
 /// The loop: a driver, the connections, and the turn.
 ///
-/// Programs call [`run`](crate::run). Make a `Loop` to own it, to have several, to embed it in
+/// Programs call [`run`](crate::run). Create a `Loop` to own it, to have several, to embed it in
 /// another loop, or to run it on another driver.
 ///
 /// ```
@@ -141,7 +140,7 @@ fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &React
 ///
 /// [`begin`](Self::begin) a run, and [`turn`](Self::turn) it with a wait of zero whenever
 /// [`descriptor`](Self::descriptor) is readable or the time of [`next_turn`](Self::next_turn) has
-/// come; query that after each turn. A handle that records outside of a turn makes the descriptor
+/// come; query that after each turn. A handle that records outside a turn makes the descriptor
 /// readable. When a turn returns false the run has ended; [`end`](Self::end) ends it early.
 ///
 /// ```
@@ -164,13 +163,13 @@ pub struct Loop {
     /// Whether a run handles signals.
     signals: bool,
     runtime: Runtime,
-    /// The runtime's clock, where the simulator is its time.
+    /// The runtime's clock, if the simulator provides its time.
     #[cfg(feature = "sim-tokio")]
     paused: Option<Paused>,
 }
 
 impl Loop {
-    /// A loop over the default driver.
+    /// Creates a loop over the default driver.
     ///
     /// # Errors
     ///
@@ -179,22 +178,22 @@ impl Loop {
         Loop::with_options(LoopOptions::default())
     }
 
-    /// A loop over the default driver, with options.
+    /// Creates a loop over the default driver, with options.
     ///
     /// # Errors
     ///
-    /// When the system refuses a poll descriptor, or the runtime of tokio that the options ask for.
+    /// When the system refuses a poll descriptor, or the tokio runtime that the options request.
     pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
         let driver = Mio::new(options.read_buffer)?;
         let runtime = Runtime::start(&options)?;
         Ok(Loop::assemble(driver, options, runtime))
     }
 
-    /// A loop over any driver. The turn is compiled for the driver's type.
+    /// Creates a loop over any driver. The turn is compiled for the driver's type.
     ///
     /// # Panics
     ///
-    /// If the options ask for a runtime of tokio, and the system refuses it.
+    /// If the options request a tokio runtime and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
         let runtime = Runtime::start(&options).expect("the system has room for a runtime of tokio");
         Loop::assemble(driver, options, runtime)
@@ -215,7 +214,7 @@ impl Loop {
         }
     }
 
-    /// Enters a runtime of tokio whose clock follows the loop's.
+    /// Enters a tokio runtime whose clock follows the loop's.
     #[cfg(feature = "sim-tokio")]
     pub(crate) fn bring_paused_tokio(&mut self, seed: u64) -> io::Result<()> {
         let (runtime, paused) = Runtime::paused(self.core.reactor.fresh_time(), seed)?;
@@ -224,7 +223,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Lets the runtime's tasks run until now.
+    /// Lets the runtime's tasks run until the present time.
     #[cfg(feature = "sim-tokio")]
     pub(crate) fn run_paused_tokio(&mut self) {
         if let Some(paused) = &mut self.paused {
@@ -232,18 +231,18 @@ impl Loop {
         }
     }
 
-    /// Calls this where tokio draws from the generator of the runtime: who only enters it has the
-    /// thread's.
+    /// Runs `f` where tokio draws random numbers from the runtime's generator; entering the runtime
+    /// alone would use the thread's.
     #[cfg(feature = "sim-tokio")]
     pub(crate) fn inside_paused_tokio<T>(&mut self, f: impl FnOnce(&mut Loop) -> T) -> T {
         match self.runtime.handle() {
-            // tokio's budget is that of one task, and these are all tasks of the loop.
+            // tokio's budget is for one task, but `f` runs all tasks of the loop.
             Some(handle) => handle.block_on(tokio::task::unconstrained(async { f(self) })),
             None => f(self),
         }
     }
 
-    /// When the runtime's tasks are to run again, if any task may wait for its timers.
+    /// When the runtime's tasks must run again, if any task may wait for its timers.
     #[cfg(feature = "sim-tokio")]
     pub(crate) fn next_of_paused_tokio(&self) -> Option<Instant> {
         let paused = self.paused.as_ref()?;
@@ -257,24 +256,24 @@ impl Loop {
         self.core.reactor.clone()
     }
 
-    /// Sets the function that shows a snapshot on SIGUSR1; unless set, it is printed to stderr.
+    /// Sets the function that shows a snapshot on SIGUSR1; by default it is printed to stderr.
     /// Called by the turn, in runs that handle signals.
     pub fn on_snapshot(&mut self, show: impl FnMut(&Snapshot) + 'static) {
         let mut show = Contained::new(show);
         self.core.on_snapshot = Some(Box::new(move |snapshot| show(snapshot)));
     }
 
-    /// What the loop holds right now.
+    /// A snapshot of the loop right now.
     pub fn snapshot(&self) -> Snapshot {
         self.core.snapshot()
     }
 
-    /// The signal that ended the last run, if one did.
+    /// The signal that ended the last run, if any.
     pub fn stopped_by(&self) -> Option<Signal> {
         self.core.stopped_by
     }
 
-    /// Makes one turn, which waits at most `at_most` for events (`None`: no limit). Returns true
+    /// Runs one turn, which waits at most `at_most` for events (`None`: no limit). Returns true
     /// while the run continues, and always outside a run.
     ///
     /// # Errors
@@ -285,11 +284,11 @@ impl Loop {
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
-    /// Turns until that time (`None`: no limit), or until [`Reactor::interrupt`] is called. Returns true
+    /// Turns until `at` (`None`: no limit), or until [`Reactor::interrupt`] is called. Returns true
     /// while the run continues, and always outside a run.
     ///
-    /// For a loop inside of a program that has something of its own to do now and then, and can be asked
-    /// to: it enters the loop once for many turns.
+    /// For a loop inside a program that has occasional other work and can interrupt the loop for
+    /// it: many turns then need only one call.
     ///
     /// # Errors
     ///
@@ -312,8 +311,9 @@ impl Loop {
         turned
     }
 
-    /// Calls `around` with each wait that may block, for it to call in turn: to let go of a lock that
-    /// other threads want meanwhile, and to take it again. A panic of it is logged.
+    /// Calls `around` with each wait that may block; `around` must call the wait. Use it to release
+    /// a lock that other threads need meanwhile, and to take it again. A panic in `around` is
+    /// logged.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -338,8 +338,8 @@ impl Loop {
         self.core.around_wait = Some(Box::new(move |wait| around(wait)));
     }
 
-    /// When the next turn is due if no event comes first: a time in the past if something is
-    /// pending, in the loop or in its driver. `None` when only an event can bring work.
+    /// When the next turn is due if no event occurs first; a time in the past if work is pending in
+    /// the loop or its driver. `None` when only an event can bring work.
     pub fn next_turn(&self) -> Option<Instant> {
         let ours = self.core.next_wait(Turns::One(None));
         ours.into_iter().chain(self.driver.due()).min()
@@ -347,7 +347,7 @@ impl Loop {
 
     /// The descriptor that becomes readable on an event, for another loop to wait on:
     /// level-triggered, or edge-triggered if [`next_turn`](Self::next_turn) is checked after each
-    /// turn. `None` where the driver has none.
+    /// turn. `None` if the driver has no descriptor.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.driver.descriptor()
@@ -355,13 +355,13 @@ impl Loop {
 
     /// Calls `setup`, then turns until the reactor is stopped. The loop can run again afterwards.
     ///
-    /// A run that handles signals restores the previous handlers at its end; after one that a signal
-    /// ended, the drop of the loop or its next run does that. Until then further signals are ignored,
-    /// so that an impatient second Ctrl-C does not kill a program that is ending.
+    /// A run that handles signals restores the previous handlers at its end. If a signal ended the
+    /// run, the drop of the loop or its next run restores them instead; until then further signals
+    /// are ignored, so that an impatient second Ctrl-C does not kill a program that is ending.
     ///
     /// # Errors
     ///
-    /// The error of `setup`, or the driver's when its wait fails.
+    /// The error of `setup`, or the driver's error when its wait fails.
     pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         let outcome = self.begin(setup).and_then(|()| {
             let turned = self.turn_many();
@@ -401,8 +401,8 @@ impl Loop {
         outcome
     }
 
-    /// Ends a run immediately: closes whatever is left, and restores the signal handlers, as
-    /// [`run`](Self::run) does. Does nothing outside of a run.
+    /// Ends a run immediately: closes all remaining connections and ports, and restores the signal
+    /// handlers as [`run`](Self::run) does. Does nothing outside a run.
     ///
     /// # Errors
     ///
@@ -416,7 +416,7 @@ impl Loop {
 
     fn begin_run(&mut self) {
         self.core.stopped_by = None;
-        // Restored first, if the last run has kept them.
+        // If the last run kept the handlers, restore them first.
         if self.signals
             && let Err(error) =
                 self.driver.watch_signals(false).and_then(|()| self.driver.watch_signals(true))
@@ -430,8 +430,8 @@ impl Loop {
         self.core.reactor.records.run_state.set(RunState::Running);
     }
 
-    /// Unless a signal ended the run: then most programs end too, and a second signal meanwhile should
-    /// not be what kills them. The drop of the driver restores the handlers.
+    /// Keeps the handlers if a signal ended the run: most programs end then, and a second signal
+    /// should not kill them meanwhile. The drop of the driver restores the handlers.
     fn restore_signals(&mut self) -> Result<()> {
         if self.signals && self.core.stopped_by.is_none() {
             self.driver.watch_signals(false)?;
@@ -439,9 +439,9 @@ impl Loop {
         Ok(())
     }
 
-    /// Turns until `deferred` fires. Nothing is stopped: whatever is open stays open for the next
-    /// call. If the reactor is stopped meanwhile, the run ends like any other, and returns the
-    /// result if it arrived before that.
+    /// Turns until `deferred` fires. Nothing is stopped: connections and ports stay open for the
+    /// next call. If the reactor is stopped meanwhile, the run ends like any other, and returns the
+    /// result if it arrived first.
     ///
     /// # Errors
     ///
@@ -451,7 +451,7 @@ impl Loop {
         self.run_script(|_| deferred)
     }
 
-    /// [`run_until`](Self::run_until) for a Deferred that is made inside the run.
+    /// [`run_until`](Self::run_until) for a Deferred created inside the run.
     pub(crate) fn run_script<T: 'static>(
         &mut self,
         script: impl FnOnce(&Reactor) -> Deferred<T>,
@@ -505,24 +505,24 @@ impl Loop {
         result.unwrap_or_else(|| Err(Stopped { signal: self.stopped_by() }.into()))
     }
 
-    /// Ends whatever is left of a run now.
+    /// Ends the run immediately.
     pub(crate) fn finish_run(&mut self) {
         let _entered = self.runtime.enter();
         self.core.finish_run(&mut *self.driver);
     }
 }
 
-/// For the testing kit, and some for the simulator alone.
+/// For the testing kit; some methods are for the simulator only.
 #[cfg(feature = "testing")]
 impl Loop {
-    /// Calls the triggers; returns the number of those whose Deferred has not fired.
+    /// Calls the triggers; returns the number of triggers whose Deferred has not fired.
     pub(crate) fn fire(&mut self, when: super::Shutdown) -> Rc<std::cell::Cell<usize>> {
         let _entered = self.runtime.enter();
         self.core.fire(when)
     }
 
-    /// Puts layers under each connection made from now on, below those of its factory. A test that
-    /// passes without layers should pass with layers that change nothing.
+    /// Puts layers under each connection made from now on, below the factory's own layers. A test
+    /// that passes without layers should pass with layers that change nothing.
     pub fn layer_connections(
         &mut self,
         make: impl Fn(crate::layers::Side) -> Vec<Box<dyn crate::layers::Layer>> + 'static,
@@ -544,13 +544,13 @@ impl Loop {
         });
     }
 
-    /// Describes a queue of the loop that exceeds its bound, if one does.
+    /// Describes a queue of the loop that exceeds its bound, if any.
     #[cfg(feature = "sim")]
     pub(crate) fn broken_bound(&self) -> Option<String> {
         self.core.broken_bound()
     }
 
-    /// Whether the next turn has something to do without waiting and without the driver.
+    /// Whether the next turn has work without waiting and without the driver.
     pub(crate) fn has_work(&self) -> bool {
         self.core.next_wait(Turns::One(None)).is_some_and(|at| at <= self.core.reactor.now())
     }
@@ -560,12 +560,12 @@ impl Loop {
         self.core.keep_places();
     }
 
-    /// What is open, in progress and pending, except for the loop's own timers.
+    /// Everything open, active or pending, except for the loop's own timers.
     pub(crate) fn leaks(&self) -> Vec<super::Leak> {
         self.core.leaks()
     }
 
-    /// What the last shutdown cut off, unless a signal caused it; see
+    /// Everything that the last shutdown cut off, unless a signal caused it; see
     /// [`keep_places`](Self::keep_places).
     #[cfg(feature = "sim")]
     pub(crate) fn take_cut_off(&self) -> Vec<super::Leak> {
@@ -589,8 +589,8 @@ fn report_to_the_log() {
     }
 }
 
-/// Logs the failure of a program, or prints it alone where there is no log: it is the program's last
-/// word to its user.
+/// Logs the failure that ends a program, or prints it if nothing logs errors, so that the user sees
+/// it.
 fn report(failure: &Failure) {
     if tracing::enabled!(tracing::Level::ERROR) {
         log_error!("{failure}");
@@ -600,7 +600,7 @@ fn report(failure: &Failure) {
 }
 
 impl Drop for Loop {
-    /// Ends whatever the loop holds: connections close without a call into their protocols, and
+    /// Drops everything in the loop: connections close without a call into their protocols, and
     /// pending Deferreds fail.
     fn drop(&mut self) {
         let Loop { driver, core, runtime, .. } = self;
@@ -640,7 +640,7 @@ impl Drop for Loop {
         }
         core.reactor.records.snapshots.take();
         core.drop_pending(&mut **driver);
-        // Not before: whoever asks again for what has just failed would do so for ever.
+        // Not earlier: callers that repeat a request as soon as it fails would do so forever.
         core.reactor.records.run_state.set(RunState::Gone);
         core.drains.clear();
         core.reactor.records.asking.take();

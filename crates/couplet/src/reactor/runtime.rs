@@ -1,5 +1,5 @@
-//! The runtime of tokio that a loop brings, if it is asked for one ([`LoopOptions::tokio`], feature
-//! `tokio`): entered around whatever the loop calls.
+//! The loop's optional tokio runtime ([`LoopOptions::tokio`], feature `tokio`), entered around all
+//! calls that the loop makes.
 
 use std::io;
 #[cfg(feature = "sim-tokio")]
@@ -12,7 +12,7 @@ use super::LoopOptions;
 #[cfg(feature = "tokio")]
 use crate::panics::caught;
 
-/// A runtime, or none.
+/// A runtime, if the options request one.
 pub(super) struct Runtime {
     #[cfg(feature = "tokio")]
     tokio: Option<tokio::runtime::Runtime>,
@@ -20,38 +20,38 @@ pub(super) struct Runtime {
 
 #[cfg(feature = "tokio")]
 impl Runtime {
-    /// Starts the runtime that the options ask for.
+    /// Starts the runtime that the options request.
     pub(super) fn start(options: &LoopOptions) -> io::Result<Runtime> {
         use tokio::runtime::Builder;
         let build = || {
             let mut builder = Builder::new_multi_thread();
             builder.worker_threads(1).thread_name("couplet-tokio").enable_all().build()
         };
-        // It panics when the system refuses the thread.
+        // tokio panics when the system refuses the thread.
         let start = || caught(build).unwrap_or_else(|text| Err(io::Error::other(text)));
         Ok(Runtime { tokio: options.tokio.then(start).transpose()? })
     }
 
-    /// Enters the runtime, until the result is dropped.
+    /// Enters the runtime until the result is dropped.
     pub(super) fn enter(&self) -> impl Sized {
         self.tokio.as_ref().map(tokio::runtime::Runtime::enter)
     }
 }
 
-/// A runtime whose clock stands, until [`pass`](Paused::pass) lets it go on.
+/// A runtime whose clock stands still until [`pass`](Paused::pass) advances it.
 #[cfg(feature = "sim-tokio")]
 pub(super) struct Paused {
-    /// The loop's time when its clock began.
+    /// The loop's time when the runtime's clock began.
     begun: Instant,
     clock: tokio::time::Instant,
-    /// The milliseconds that have passed: its timers count no less.
+    /// Milliseconds passed so far, the resolution of tokio's timers.
     passed: u64,
 }
 
 #[cfg(feature = "sim-tokio")]
 impl Runtime {
-    /// A runtime in this thread, whose clock begins at this time of the loop. What it decides by chance
-    /// comes from the seed, where tokio can be told one.
+    /// A runtime in this thread, whose clock begins at the loop's time `begun`. Its random
+    /// decisions follow the seed, if tokio is built with support for that.
     pub(super) fn paused(begun: Instant, seed: u64) -> io::Result<(Runtime, Paused)> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         #[cfg(tokio_unstable)]
@@ -63,12 +63,12 @@ impl Runtime {
         Ok((Runtime { tokio: Some(tokio) }, Paused { begun, clock, passed: 0 }))
     }
 
-    /// A handle to it.
+    /// A handle to the runtime.
     pub(super) fn handle(&self) -> Option<tokio::runtime::Handle> {
         self.tokio.as_ref().map(|tokio| tokio.handle().clone())
     }
 
-    /// Whether a task of the runtime is not over.
+    /// Whether the runtime has unfinished tasks.
     pub(super) fn has_tasks(&self) -> bool {
         self.tokio.as_ref().is_some_and(|tokio| tokio.metrics().num_alive_tasks() > 0)
     }
@@ -76,20 +76,20 @@ impl Runtime {
 
 #[cfg(feature = "sim-tokio")]
 impl Paused {
-    /// Runs the tasks that can run, and lets time pass until then: timers fire one after another, each
-    /// at its time. Less than a millisecond is none.
+    /// Runs the tasks that can run, and advances time to `until`: timers fire one after another,
+    /// each at its time. Fractions of a millisecond are ignored.
     pub(super) fn pass(&mut self, runtime: &Runtime, until: Instant) {
         let Some(tokio) = &runtime.tokio else { return };
         let passed = until.saturating_duration_since(self.begun).as_millis() as u64;
         if passed > self.passed {
             self.passed = passed;
-            // It sleeps only when nothing else can run, and then its clock jumps.
+            // Sleeps only when no other task can run; then the clock jumps.
             let wake = self.clock + Duration::from_millis(passed);
             tokio.block_on(async { sleep_until(wake).await });
         }
     }
 
-    /// When something may happen again.
+    /// The next time at which a timer may fire.
     pub(super) fn next(&self) -> Instant {
         self.begun + Duration::from_millis(self.passed + 1)
     }
@@ -97,7 +97,7 @@ impl Paused {
 
 #[cfg(feature = "tokio")]
 impl Drop for Runtime {
-    /// Waits for nothing: a loop may be dropped where blocking is not allowed.
+    /// Does not wait: a loop may be dropped where blocking is not allowed.
     fn drop(&mut self) {
         if let Some(tokio) = self.tokio.take() {
             tokio.shutdown_background();

@@ -1,20 +1,21 @@
-//! The turn: the one place where anything happens (law 1), written once for every driver.
+//! The turn: the one place where requests take effect (law 1), written once for all drivers.
 //!
-//! 1. wait: not at all when something is recorded, woken or still readable, else until the next
+//! 1. wait: not at all if something is recorded, woken or still readable, otherwise until the next
 //!    deadline;
-//! 2. read the clock, once, after the wait, and apply what was recorded outside of a turn;
-//! 3. for each event: deliver it; then a *round*: apply what was recorded for any connection (state
-//!    changes happen now, and completely), and make the calls into user code that were queued when
-//!    the round began; then send this connection's output;
-//! 4. the calls from other threads, then the timed calls that are due;
-//! 5. the tasks woken by now, each once;
+//! 2. read the clock, once, after the wait, and apply requests recorded outside a turn;
+//! 3. for each event: deliver it; then a *round*: apply the requests recorded for any connection
+//!    (states change immediately and completely), and make the calls into user code that were
+//!    queued when the round began; then send this connection's output;
+//! 4. make the calls from other threads, then the due timed calls;
+//! 5. poll the woken tasks, each once;
 //! 6. start listens, connects and jobs;
 //! 7. one more round, then send all other output.
 //!
-//! A timed call or a task made in a turn waits for the next turn (a timed call made in step 3 does
-//! not, with `LoopOptions::timers_in_turn`); a tell made while tells run waits for the next round;
-//! while anything is pending, step 1 does not sleep. So an answer is sent immediately, a thousand
-//! small writes go out in one call, and nothing that feeds itself starves the rest.
+//! A timed call or a task requested in a turn waits for the next turn (unless
+//! `LoopOptions::timers_in_turn` is set, and the timed call is requested in step 3); a call queued
+//! while queued calls run waits for the next round; while anything is pending, step 1 does not
+//! sleep. So a reply is sent immediately, a thousand small writes leave in one system call, and
+//! nothing that feeds itself starves the rest.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,7 +43,7 @@ use crate::transport::connection::{Follows, Life, Written};
 /// Shows the snapshot that SIGUSR1 requests.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
 
-/// Hears of a signal: see [`Core::on_signal`].
+/// Receives signals: see [`Core::on_signal`].
 pub(super) type TakeSignal = Box<dyn FnMut(&Reactor, Signal) -> bool>;
 
 /// A loop without its driver: the state that the turn works on.
@@ -52,58 +53,58 @@ pub(super) struct Core {
     /// Connections to write in step 7. Law 9: each connection at most once.
     pub(super) to_write: Vec<Key>,
     pub(super) batching: Batching,
-    /// The dirty list being worked on; kept for its capacity.
+    /// The dirty list being processed; kept for its capacity.
     dirty: Vec<Key>,
     pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
     pub(super) next_connector: u64,
     pub(super) lookups: Lookups,
     pub(super) stopping: Stopping,
     pub(super) stopped_by: Option<Signal>,
-    /// A second signal came: end the run without waiting.
+    /// A second signal arrived: end the run without waiting.
     pub(super) stop_now: bool,
-    /// A SIGTERM's drain has begun, which a second signal ends.
+    /// A drain started by SIGTERM is in progress; a second signal ends it.
     pub(super) waits_for_drain: bool,
-    /// It has: go on without the `Before` triggers that have not fired.
+    /// A second signal ended the drain: continue without the `Before` triggers that have not fired.
     pub(super) skip_waiting: bool,
-    /// The drain with which a SIGTERM begins to end a run.
+    /// The drain that precedes the end of a run by SIGTERM.
     pub(super) drain: Option<Drain>,
-    /// Drains in progress. Law 9: one for each that the user asked for.
+    /// Drains in progress. Law 9: one for each request of the user.
     pub(super) drains: Vec<Rc<DrainCell>>,
-    /// In a world that tries them: the order of what may come in any order.
+    /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
     timers_in_turn: bool,
     pub(super) on_snapshot: Option<ShowSnapshot>,
-    /// Hears of each signal first; true: it has done what is to be done.
+    /// Gets each signal first; returns true if it has handled the signal.
     pub(super) on_signal: Option<TakeSignal>,
     /// Called around each wait that may block.
     pub(super) around_wait: Option<AroundWait>,
     /// Wraps the protocol of each new connection.
     pub(super) wrap: Option<Wrap>,
-    /// Makes the lowest layers of each new connection.
+    /// Builds the lowest layers of each new connection.
     pub(super) layer: Option<MakeLayers>,
 }
 
-/// Calls what it is given, which waits.
+/// Must call its argument, which waits.
 pub(super) type AroundWait = Box<dyn FnMut(&mut dyn FnMut())>;
 
 pub(super) type MakeLayers = Box<dyn Fn(Side) -> Vec<Box<dyn Layer>>>;
 
 pub(super) type Wrap = Box<dyn Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol>>;
 
-/// How many turns to make.
+/// How many turns to run.
 #[derive(Clone, Copy)]
 pub(super) enum Turns {
-    /// One, whose wait takes at most this time (`None`: no limit).
+    /// One turn, which waits at most this long (`None`: no limit).
     One(Option<Duration>),
     /// Until the run ends, or [`Records::returns`](super::Records) is set.
     Many,
 }
 
-/// What follows a turn.
+/// The continuation after a turn.
 enum Next {
-    /// Another one, which waits at most until then.
+    /// Another turn, which waits at most until then.
     Wait(Option<Instant>),
     Return {
         goes_on: bool,
@@ -113,13 +114,13 @@ enum Next {
 /// A driver and the turn compiled for it. Implemented for every driver, so that none can have its
 /// own turn (law 4).
 pub(super) trait Engine: Driver {
-    /// Makes turns; returns false when the run has ended.
+    /// Runs turns; returns false once the run has ended.
     fn turn(&mut self, core: &mut Core, turns: Turns) -> io::Result<bool>;
 }
 
 impl<D: Driver> Engine for D {
-    /// The driver's primitives are inlined, so that the system calls of a busy loop lie in one
-    /// function: a return over a system call is mispredicted, and on processors whose kernels guard
+    /// The driver's primitives are inlined, so that one function makes all system calls of a busy
+    /// loop: a return across a system call is mispredicted, and on processors whose kernels guard
     /// their returns the kernel's own code pays for it.
     #[inline(never)]
     fn turn(&mut self, core: &mut Core, turns: Turns) -> io::Result<bool> {
@@ -130,7 +131,8 @@ impl<D: Driver> Engine for D {
             while let Some(event) = self.next() {
                 let key = match event {
                     Event::Received(key) => {
-                        // Nothing in it needs a drop, which costs a busy loop 50 instructions.
+                        // The event needs no drop, and skipping the drop saves a busy loop 50
+                        // instructions.
                         std::mem::forget(event);
                         core.received(self, key)
                     }
@@ -155,7 +157,7 @@ impl<D: Driver> Engine for D {
     }
 }
 
-/// Waits inside of what was asked for; one that can't block needs no letting go.
+/// Waits inside the user's closure, unless the wait cannot block.
 #[inline(never)]
 fn wait_within<D: Driver>(
     around: &mut AroundWait,
@@ -208,7 +210,7 @@ impl Core {
 
     // Steps 1 and 2.
 
-    /// The deadline of the next wait: a time in the past if something is pending.
+    /// The deadline of the next wait; a time in the past if work is pending.
     #[inline(always)]
     pub(super) fn next_wait(&self, turns: Turns) -> Option<Instant> {
         let records = &self.reactor.records;
@@ -226,7 +228,7 @@ impl Core {
     fn next_wait_bounded(&self, until: Option<Instant>, turns: Turns) -> Option<Instant> {
         let closing = match &self.stopping {
             Stopping::Closing(end) => Some(*end),
-            // Past the time for jobs only programs are left, which have timers.
+            // Once the grace for jobs is over only programs remain, which have timers.
             Stopping::Joining(end) => Some(*end).filter(|end| self.reactor.now() < *end),
             Stopping::No | Stopping::Before(_) => None,
         };
@@ -256,14 +258,14 @@ impl Core {
         if records.is_pending(pending::TASKS) {
             records.tasks.borrow_mut().begin_turn();
         }
-        // Requests made outside of a turn take effect before anything is delivered.
+        // Requests made outside a turn take effect before anything is delivered.
         if records.is_pending(pending::ROUND) {
             self.apply_recorded(io);
         }
         seq
     }
 
-    /// True when something recorded or woken is pending.
+    /// Whether recorded requests or woken tasks are pending.
     #[inline]
     pub(super) fn is_pending(&self) -> bool {
         let records = &self.reactor.records;
@@ -281,7 +283,7 @@ impl Core {
         matches!(self.stopping, Stopping::No) && !self.stop_now
     }
 
-    /// The time of this turn; after the run, of its last.
+    /// The time of this turn; after the run, of the last one.
     #[inline(always)]
     pub(super) fn now(&self) -> Instant {
         self.reactor.records.time.get()
@@ -289,9 +291,9 @@ impl Core {
 
     // Step 3.
 
-    /// Bytes arrived. Law 4: the only way in, on every driver. Usually the protocol answers,
-    /// nothing else was requested, and the answer is sent here; otherwise returns the connection,
-    /// for the rest of step 3.
+    /// Delivers received bytes. Law 4: the only way in, on every driver. Usually the protocol
+    /// replies, requests nothing else, and the reply is sent here; otherwise returns the connection
+    /// for the remaining work of step 3.
     #[inline(always)]
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
         let now = self.now();
@@ -322,8 +324,8 @@ impl Core {
         None
     }
 
-    /// The rest of [`received`](Self::received), where more follows than output without layers. True
-    /// when the rest of step 3 is to be done.
+    /// Completes [`received`](Self::received) if there is more to do than send output without
+    /// layers. Returns true if work of step 3 remains.
     #[inline(never)]
     fn received_more(
         &mut self,
@@ -343,7 +345,7 @@ impl Core {
         false
     }
 
-    /// Handles any event but bytes; returns its connection, for the rest of step 3.
+    /// Handles any event except bytes; returns its connection for the remaining work of step 3.
     #[inline(never)]
     fn happened<D: Driver>(&mut self, driver: &mut D, event: Event) -> Option<Key> {
         let io: &mut dyn Commands = driver;
@@ -409,7 +411,7 @@ impl Core {
         }
     }
 
-    /// Applies what was recorded, then makes the calls that were queued when the round began.
+    /// Applies recorded requests, then makes the calls that were queued when the round began.
     #[inline(never)]
     pub(super) fn round(&mut self, io: &mut dyn Commands) {
         self.apply_recorded(io);
@@ -427,7 +429,7 @@ impl Core {
                     match entry.life.closed() {
                         None => self.visit(io, key, Life::run_due),
                         Some(mode) => {
-                            // The socket is there while `connection_lost` asks about it.
+                            // The socket stays open while `connection_lost` may query it.
                             entry.life.lost(now);
                             io.close(key, mode);
                             self.remove_connection(io, key);
@@ -444,7 +446,7 @@ impl Core {
         }
     }
 
-    /// Applies what was recorded: all state changes happen now. The only user code that it calls
+    /// Applies recorded requests: all state changes happen now. The only user code that runs here
     /// are callbacks of Deferreds: for the end of a port or a connect attempt, and for a snapshot.
     #[inline(never)]
     fn apply_recorded(&mut self, io: &mut dyn Commands) {
@@ -471,7 +473,7 @@ impl Core {
     #[inline(never)]
     fn apply_requests(&mut self, io: &mut dyn Commands) {
         let _hold = self.reactor.records.hold("request");
-        // Only those queued now: callbacks may add more.
+        // Only the requests queued now: callbacks may add more.
         let count = self.reactor.records.asking.borrow().len();
         for _ in 0..count {
             let asking = self.reactor.records.asking.borrow_mut().pop_front();
@@ -518,7 +520,7 @@ impl Core {
 
     // Steps 4 to 7.
 
-    /// Ends a turn. Usually nothing is left to do, and the next one waits for the same deadline.
+    /// Ends a turn. Usually no work is left, and the next turn waits for the same deadline.
     #[inline(always)]
     fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> Next {
         let records = &self.reactor.records;
@@ -558,7 +560,7 @@ impl Core {
         goes_on
     }
 
-    /// What must hold at the end of a turn. A large table is not walked in each of its turns.
+    /// Asserts the invariants at the end of a turn. A large table is not walked in every turn.
     #[cfg(debug_assertions)]
     fn check(&self) {
         assert!(self.to_write.is_empty(), "output was left unsent");
@@ -586,7 +588,7 @@ impl Core {
         assert_eq!(connections, self.table.connections(), "the table counts its connections");
     }
 
-    /// Step 4: the due calls that were requested before `seq`.
+    /// Step 4: makes the due calls requested before `seq`.
     fn run_timed_calls(&mut self, io: &mut dyn Commands, seq: Seq) {
         let now = self.reactor.now();
         loop {
@@ -653,14 +655,14 @@ impl Core {
                 _ => {}
             }
         }
-        // No protocol is called here, so there are no writes, and the list's capacity is kept.
+        // No protocol is called here, so no writes occur, and the list keeps its capacity.
         debug_assert!(self.to_write.is_empty(), "a protocol wrote during step 7");
         self.to_write = keys;
     }
 
     // For the simulator and the testing kit.
 
-    /// Describes a queue of the loop that exceeds its bound, if one does.
+    /// Describes a queue of the loop that exceeds its bound, if any.
     #[cfg(feature = "sim")]
     pub(super) fn broken_bound(&self) -> Option<String> {
         let kept = self.reactor.records.spares.kept();
@@ -669,8 +671,8 @@ impl Core {
     }
 }
 
-/// Sends a connection's output. Law 4: the only way out. Inlined where bytes are answered, so that
-/// the driver's system call lies in the turn.
+/// Sends a connection's output. Law 4: the only way out. Inlined where replies are sent, so that
+/// the driver's system call is made from the turn.
 #[inline(always)]
 pub(super) fn transmit<C: Commands + ?Sized>(io: &mut C, key: Key, outbox: &mut Outbox) -> Written {
     let before = outbox.len();
