@@ -1,4 +1,4 @@
-//! Connections that the user made, by whatever means, and hands to the loop. Twisted's
+//! Connections that the user made by other means, and passes to the loop. Twisted's
 //! `adoptStreamConnection`.
 
 use std::cell::RefCell;
@@ -16,9 +16,9 @@ use crate::transport::{Connection, Transport};
 
 pub(super) type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
 
-/// A socket that the turn is to serve.
+/// A socket for the turn to serve.
 pub(super) struct AdoptionCell {
-    /// Until the turn takes it, or the Deferred is cancelled.
+    /// `Some` until the turn takes it or the Deferred is cancelled.
     pending: RefCell<Option<Pending>>,
     place: Source,
 }
@@ -75,12 +75,12 @@ impl AdoptionCell {
 pub(super) struct Adopting {
     pub(super) factory: FactorySlot,
     pub(super) done: Done,
-    /// Until the connection has it.
+    /// `Some` until the connection has it.
     pub(super) attached: Option<Attached>,
 }
 
 impl Core {
-    /// Step 6. The factory is in use while it builds the protocol.
+    /// Step 6: serves the socket. The factory is in use until it has built the protocol.
     pub(super) fn start_adoption(&mut self, io: &mut dyn Commands, cell: &AdoptionCell) {
         if self.reactor.is_stopping() {
             return cell.abandon();

@@ -1,6 +1,6 @@
 //! [`Connector`]: outgoing connections. The driver looks names up, and addresses are tried as in
-//! RFC 8305 ("happy eyeballs"): families interleaved, the next attempt after 250 ms or as soon as
-//! one fails, the first that succeeds wins.
+//! RFC 8305 ("happy eyeballs"): families interleaved, the next attempt after 250 ms or when one
+//! fails, and the first success wins.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,10 +25,10 @@ use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::{Connection, Transport};
 
-/// RFC 8305, section 5: the Connection Attempt Delay.
+/// The Connection Attempt Delay of RFC 8305, section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// A handle to a connect attempt, and to the connection that it made. Cheap to clone; dropping it
+/// A handle to a connect attempt and to the resulting connection. Cheap to clone; dropping it
 /// changes nothing. Twisted's `IConnector`.
 #[derive(Clone)]
 pub struct Connector {
@@ -41,9 +41,9 @@ pub struct Connector {
 pub enum ConnectorState {
     /// An attempt is in progress, or about to start.
     Connecting,
-    /// A connection was made and is not lost yet.
+    /// The connection is made and not yet lost.
     Connected,
-    /// Neither.
+    /// Neither connecting nor connected.
     Disconnected,
 }
 
@@ -63,34 +63,34 @@ pub(super) struct ConnectorCell {
     pub(super) place: Source,
     pub(super) factory: FactorySlot,
     pub(super) state: Cell<ConnectorState>,
-    /// `do_start` was called and `do_stop` was not.
+    /// `do_start` was called, but not yet `do_stop`.
     started: Cell<bool>,
     stop_asked: Cell<bool>,
     connection: RefCell<Option<Rc<ConnectionCell>>>,
-    /// The connection whose layers are not open yet.
+    /// The connection, while its layers are opening.
     pub(super) opening: Cell<Option<Key>>,
     attempts: RefCell<Option<Attempts>>,
     timer: Cell<Option<TimerKey>>,
     /// When the next attempt begins, if not immediately.
     begin_at: Cell<Option<Instant>>,
-    /// The timer is that of `begin_at`.
+    /// The timer is for `begin_at`.
     delayed: Cell<bool>,
     done: RefCell<Option<Done>>,
 }
 
-/// What a connector connects to, as requested.
+/// The requested target of a connector.
 pub(super) enum Target {
     Tcp {
         /// A name or an IP address.
         host: String,
         port: u16,
-        /// The address, where it was given as one.
+        /// The address, if the target was given as one.
         address: Option<SocketAddr>,
     },
     Unix(UnixAddress),
 }
 
-/// One attempt at a target: the state of each of its addresses.
+/// One attempt at a target: the state of each address.
 struct Attempts {
     ticket: Option<Ticket>,
     waiting: VecDeque<Address>,
@@ -153,7 +153,7 @@ impl Connector {
         deferred
     }
 
-    /// Its state.
+    /// The current state.
     pub fn state(&self) -> ConnectorState {
         self.cell.state.get()
     }
@@ -189,7 +189,7 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// When it is connecting or connected.
+    /// [`NotDisconnected`] while connecting or connected.
     pub fn connect(&self) -> Result<(), NotDisconnected> {
         if self.state() != ConnectorState::Disconnected {
             return Err(NotDisconnected);
@@ -200,15 +200,14 @@ impl Connector {
         Ok(())
     }
 
-    /// Connects again after `delay`. Until then the state is connecting, so that
+    /// Connects again after `delay`. Until then the state is `Connecting`, so
     /// [`stop_connecting`](Self::stop_connecting) ends the wait. As with
-    /// [`connect`](Self::connect), when called in `client_connection_failed` or
-    /// `client_connection_lost` the factory is not stopped in between, and the Deferred of the
-    /// connect stays pending.
+    /// [`connect`](Self::connect), a call in `client_connection_failed` or `client_connection_lost`
+    /// does not stop the factory in between, and the Deferred of the connect stays pending.
     ///
     /// # Errors
     ///
-    /// When it is connecting or connected.
+    /// [`NotDisconnected`] while connecting or connected.
     pub fn connect_after(&self, delay: Duration) -> Result<(), NotDisconnected> {
         self.connect()?;
         self.cell.begin_at.set(Some(after(self.cell.reactor.now(), delay)));
@@ -220,22 +219,22 @@ impl Connector {
         self.cell.connection.borrow().clone().map(|connection| Transport { cell: connection })
     }
 
-    /// The reactor that it runs on.
+    /// The connector's reactor.
     pub fn reactor(&self) -> &Reactor {
         &self.cell.reactor
     }
 
-    /// The host that it connects to, as requested: a name or an IP address. Empty for a UNIX socket.
+    /// The target host, as requested: a name or an IP address. Empty for a UNIX socket.
     pub fn remote_host(&self) -> &str {
         self.cell.target.host()
     }
 
-    /// The port number that it connects to; 0 for a UNIX socket.
+    /// The target port; 0 for a UNIX socket.
     pub fn remote_port(&self) -> u16 {
         self.cell.target.port()
     }
 
-    /// The UNIX socket that it connects to, if it is one.
+    /// The target UNIX socket, if the target is one.
     pub fn remote_unix(&self) -> Option<&UnixAddress> {
         match &self.cell.target {
             Target::Tcp { .. } => None,
@@ -256,7 +255,7 @@ impl Target {
 
     pub(super) fn at(address: Address) -> Target {
         match address {
-            // A connection to the address of datagrams is one of TCP.
+            // A datagram address is connected to by TCP.
             Address::Tcp(address) | Address::Udp(address) => {
                 let host = match address {
                     SocketAddr::V6(v6) if v6.scope_id() != 0 => {
@@ -267,7 +266,7 @@ impl Target {
                 Target::Tcp { host, port: address.port(), address: Some(address) }
             }
             Address::Unix(name) => Target::Unix(name),
-            // Fails as a UNIX socket without a name does.
+            // Fails like a UNIX socket without a name.
             Address::Pipe(_) => Target::Unix(UnixAddress::Unnamed),
         }
     }
@@ -286,7 +285,7 @@ impl Target {
         }
     }
 
-    /// The address, or the name that has to be looked up for it.
+    /// The address, or the name that must be looked up first.
     fn address(&self) -> Result<Address, &str> {
         match self {
             Target::Tcp { address: Some(address), .. } => Ok(Address::Tcp(*address)),
@@ -344,7 +343,7 @@ impl ConnectorCell {
         self.done.borrow_mut().take()
     }
 
-    /// Fails the Deferred of the connect, unless the factory tries again.
+    /// Fails the Deferred of the connect, unless the factory connects again.
     fn give_up(&self, failure: Failure) {
         if self.state.get() == ConnectorState::Disconnected
             && let Some(done) = self.take_done()
@@ -366,7 +365,8 @@ impl ConnectorCell {
     }
 }
 
-/// The order of RFC 8305, section 4: families alternate, starting with the resolver's first.
+/// Applies the order of RFC 8305, section 4: families alternate, starting with the resolver's
+/// first.
 fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<Address> {
     let first_is_v6 = found.first().is_some_and(IpAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -383,7 +383,7 @@ fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<Address> {
 }
 
 impl Core {
-    /// Step 6: begins an attempt, or the wait for it.
+    /// Step 6: begins an attempt, or the delay before it.
     pub(super) fn start_connector(&mut self, io: &mut dyn Commands, cell: Rc<ConnectorCell>) {
         let begin_at = cell.begin_at.take();
         if self.reactor.is_stopping() {
@@ -439,8 +439,8 @@ impl Core {
         if looking_up { self.arm_connector(&cell) } else { self.try_next(io, &cell) }
     }
 
-    /// The reactor is stopping: no new attempt. Each factory gets this failure only once, because
-    /// one that always retries would never end.
+    /// The reactor is stopping: refuses a new attempt. Each factory gets this failure only once,
+    /// because one that always retries would never end.
     fn refuse_connector(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         if !cell.started.replace(true) {
             cell.factory.call("do_start", |factory| factory.do_start());
@@ -455,7 +455,7 @@ impl Core {
         }
     }
 
-    /// The name was looked up.
+    /// Handles the result of the name lookup.
     pub(super) fn addresses_found(
         &mut self,
         io: &mut dyn Commands,
@@ -474,8 +474,8 @@ impl Core {
         }
     }
 
-    /// Tries the next address that the driver does not refuse immediately. With none left and none
-    /// in progress, the attempt has failed.
+    /// Tries the next address that the driver does not refuse immediately. If no address remains or
+    /// is in progress, the attempt has failed.
     fn try_next(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         while let Some(address) = cell.with_attempts(|a| a.waiting.pop_front()).flatten() {
             match io.connect(&address, &cell.options) {
@@ -547,7 +547,7 @@ impl Core {
         }
     }
 
-    /// One address failed.
+    /// The attempt at one address failed.
     #[inline(never)]
     pub(super) fn attempt_ended(
         &mut self,
@@ -568,7 +568,8 @@ impl Core {
         self.try_next(io, cell);
     }
 
-    /// One address succeeded: it becomes the connection, and the others are dropped.
+    /// The attempt at one address succeeded: it becomes the connection, and the other attempts are
+    /// dropped.
     #[inline(never)]
     pub(super) fn attempt_connected(
         &mut self,
@@ -591,7 +592,7 @@ impl Core {
         self.establish(io, key, ends, Opening::Connector(cell.clone()));
     }
 
-    /// The factory was asked for the protocol of the connection.
+    /// Handles the protocol that the factory built for the connection, or its refusal.
     pub(super) fn connector_built(
         &mut self,
         io: &mut dyn Commands,
@@ -671,14 +672,14 @@ impl Core {
         cell.give_up(failure);
     }
 
-    /// The connector's connection was lost; its protocol's `connection_lost` was called.
+    /// The connector's connection was lost; its `connection_lost` was called.
     pub(super) fn connector_lost(&mut self, cell: &Rc<ConnectorCell>, reason: &Reason) {
         self.end_connector(cell, |factory, connector| {
             factory.client_connection_lost(connector, reason);
         });
     }
 
-    /// Reports an end to the factory, and stops it unless it connects again.
+    /// Reports an end to the factory, and stops the factory unless it connects again.
     fn end_connector(
         &mut self,
         cell: &Rc<ConnectorCell>,
@@ -695,7 +696,7 @@ impl Core {
         }
     }
 
-    /// Applies a connector's stop request. One that has not started yet is stopped when it does.
+    /// Applies a stop request. A connector that has not started yet is stopped when it does.
     pub(super) fn connector_asked(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         let in_progress = cell.attempts.borrow().is_some() || cell.opening.get().is_some();
         if cell.stop_asked.get() && (in_progress || cell.delayed.get()) {

@@ -1,5 +1,5 @@
-//! The loop's side of one connection: makes it, calls into it, carries out what follows, sends its
-//! output, and removes it.
+//! The loop's side of one connection: creates it, calls into it, carries out the consequences,
+//! sends its output, and removes it.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -17,11 +17,11 @@ use crate::transport::cell::{ConnectionCell, OptionAsked};
 use crate::transport::connection::{Follows, Life};
 use crate::transport::{ConnectionId, Transport};
 
-/// Most times that layers are asked for more output of one connection, 64 KiB each, before the others
-/// have their turn.
+/// Maximum number of times that the layers of one connection are asked for more output, 64 KiB
+/// each, before other connections are served.
 const POURS: usize = 8;
-/// Output of this size is sent immediately, though nobody waits for it: until the end of the turn it
-/// might leave the caches, and further writes would hardly save a system call.
+/// Output of this size is sent immediately, although no caller waits for it: by the end of the turn
+/// it might have left the caches, and further writes would hardly save a system call.
 const LARGE: usize = 16 * 1024;
 
 impl Core {
@@ -39,7 +39,7 @@ impl Core {
             cell.set_credentials(io.peer_credentials(key));
         }
         if matches!(cell.peer, Address::Pipe(_)) {
-            // The system keeps what is in a pipe: there is no reset to be feared.
+            // The system keeps the contents of a pipe, so an immediate close loses nothing.
             cell.closes_at_once.set(true);
         }
         if let Origin::Adopted(Some(attached)) = &origin {
@@ -50,7 +50,7 @@ impl Core {
         self.table.put(key, Resource::Connection(entry));
     }
 
-    /// A protocol, in what the simulator puts around each.
+    /// Applies the wrapper for new protocols, if one is set.
     pub(super) fn wrapped(&self, key: Key, protocol: Box<dyn Protocol>) -> Box<dyn Protocol> {
         match &self.wrap {
             None => protocol,
@@ -58,7 +58,8 @@ impl Core {
         }
     }
 
-    /// Calls into one connection, and carries out what follows. Its output is queued for sending.
+    /// Calls into one connection, and carries out the consequences. Its output is queued for
+    /// sending.
     pub(super) fn visit(
         &mut self,
         io: &mut dyn Commands,
@@ -67,7 +68,8 @@ impl Core {
     ) {
         let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
-        // Requests on itself meanwhile are applied below, and need no entry in the dirty list.
+        // Requests that the connection records on itself meanwhile are applied below, without an
+        // entry in the dirty list.
         let was_dirty = entry.life.cell().set_dirty(true);
         let follows = f(&mut entry.life, now);
         entry.life.cell().set_dirty(was_dirty);
@@ -76,7 +78,7 @@ impl Core {
         }
     }
 
-    /// Carries out what follows from a call into a connection, and from requests made in it.
+    /// Carries out the consequences of a call into a connection, and of requests recorded in it.
     #[inline(never)]
     pub(super) fn visited(&mut self, io: &mut dyn Commands, key: Key, mut follows: Follows) {
         let now = self.now();
@@ -87,7 +89,8 @@ impl Core {
         self.follow(io, key, follows);
     }
 
-    /// Gives the driver a connection's orders, queues its calls, and notes its output.
+    /// Passes a connection's orders to the driver, queues its calls, and queues or sends its
+    /// output.
     #[inline(never)]
     pub(super) fn follow(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) {
         if follows.has_orders() {
@@ -99,7 +102,7 @@ impl Core {
         }
         if follows.has(Follows::OUTPUT) {
             if entry.life.is_full() || entry.life.cell().buffered() >= LARGE {
-                // Where it is full too: a producer is paused only for bytes that the driver refuses.
+                // Also when full: a producer is paused only for bytes that the driver refuses.
                 self.send(io, key);
             } else if !std::mem::replace(&mut entry.to_write, true) {
                 self.to_write.push(key);
@@ -107,7 +110,7 @@ impl Core {
         }
     }
 
-    /// Sends a connection's output, and carries out what follows.
+    /// Sends a connection's output, and carries out the consequences.
     #[inline(never)]
     pub(super) fn send(&mut self, io: &mut dyn Commands, key: Key) {
         let now = self.now();
@@ -129,7 +132,7 @@ impl Core {
         }
     }
 
-    /// Sends an answer that has passed through the layers. True when the rest of step 3 is to be done.
+    /// Sends a reply that has passed through the layers. Returns true if work of step 3 remains.
     #[inline(never)]
     pub(super) fn send_below<D: Driver>(&mut self, driver: &mut D, key: Key) -> bool {
         if self.reactor.records.is_pending(pending::ROUND) {
@@ -148,7 +151,7 @@ impl Core {
         false
     }
 
-    /// [`send`](Self::send), where the layers pass on a part at a time.
+    /// [`send`](Self::send) for layers, which pass on one part at a time.
     pub(super) fn send_through_layers(&mut self, io: &mut dyn Commands, key: Key) {
         let now = self.now();
         for _ in 0..POURS {
@@ -160,7 +163,7 @@ impl Core {
             let written = transmit(io, key, bottom);
             let wrote = entry.life.wrote_slow(written, now);
             let more = written.outcome == WriteOutcome::All && entry.life.has_layered_output();
-            // What a layer ordered, such as a timer, is ordered once.
+            // Orders of a layer, such as a timer, are reported only once.
             let follows = wrote.and(poured.orders());
             if follows != Follows::NOTHING {
                 self.follow(io, key, follows);
@@ -172,7 +175,7 @@ impl Core {
         self.reactor.mark(key);
     }
 
-    /// The result for whoever waits for a connection, right after `connection_made` was called.
+    /// Outcome of a connect, right after `connection_made` was called.
     pub(super) fn outcome_of_made(
         &mut self,
         cell: Rc<ConnectionCell>,
@@ -186,7 +189,7 @@ impl Core {
         }
     }
 
-    /// After `connection_lost`: removes the connection and everything it holds.
+    /// After `connection_lost`: removes the connection and everything that belongs to it.
     pub(super) fn remove_connection(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(Resource::Connection(mut entry)) = self.table.take(key) else {
             return;
@@ -260,8 +263,8 @@ impl Core {
         }
     }
 
-    /// Makes sure that a timer fires no later than the connection's deadline. One that fires too
-    /// early is rearmed then.
+    /// Makes sure that a timer fires no later than the connection's deadline. A timer that fires
+    /// too early is rearmed then.
     fn arm(&mut self, key: Key) {
         let Some(entry) = self.table.connection(key) else { return };
         let mut timers = self.reactor.records.timers.borrow_mut();

@@ -16,7 +16,7 @@ use crate::panics::{Contained, lock, panic_text};
 #[derive(Default)]
 pub(super) struct Jobs {
     asked: RefCell<Requests<Job>>,
-    /// Called in the loop's thread when a job has run (`true`) or is given up (`false`). In the
+    /// Called in the loop's thread when a job has run (`true`) or is given up (`false`), in the
     /// order of the requests.
     waiting: RefCell<BTreeMap<Ticket, Finish>>,
 }
@@ -38,12 +38,12 @@ impl Reactor {
     /// Runs `f`, which may block, in a thread of the loop's pool; the Deferred fires with its
     /// result. Twisted's `deferToThread`.
     ///
-    /// The pool has at most ten threads, started on demand; jobs start in the order of the calls. A
-    /// panic in `f` becomes the failure [`Panicked`]. Cancelling the Deferred fails it immediately:
-    /// a job that has not started never does, a running one finishes and its result is dropped.
-    /// When the reactor stops, it waits for jobs for at most
-    /// [`LoopOptions::job_grace`](super::LoopOptions::job_grace); the Deferreds of the unfinished
-    /// ones fail with [`Cancelled`](crate::defer::Cancelled).
+    /// The pool has at most ten threads, started on demand; jobs start in call order. If `f`
+    /// panics, the Deferred fails with [`Panicked`]. Cancelling the Deferred fails it immediately:
+    /// a queued job never starts, a running one finishes and its result is dropped. When the
+    /// reactor stops, it waits for jobs for at most
+    /// [`LoopOptions::job_grace`](super::LoopOptions::job_grace); the Deferreds of unfinished jobs
+    /// fail with [`Cancelled`](crate::defer::Cancelled).
     ///
     /// ```
     /// # fn main() -> couplet::Result<()> {
@@ -100,7 +100,7 @@ fn job<T: Send + 'static>(
 }
 
 impl Core {
-    /// Step 6: starts the requested jobs, and forgets the cancelled ones.
+    /// Step 6: starts the requested jobs, and forgets cancelled ones.
     pub(super) fn start_jobs(&mut self, io: &mut dyn Commands) {
         let jobs = &self.reactor.records.jobs;
         let (fresh, cancelled) = Requests::take(&jobs.asked);
@@ -113,7 +113,7 @@ impl Core {
         }
     }
 
-    /// A job has run.
+    /// Finishes a job that has run.
     #[inline(never)]
     pub(super) fn job_done(&mut self, ticket: Ticket) {
         let _hold = self.reactor.records.hold("result of a job");
@@ -127,7 +127,7 @@ impl Core {
         let jobs = &self.reactor.records.jobs;
         drop(Requests::take_all(&jobs.asked));
         let given_up = jobs.waiting.take();
-        // Without a grace nobody was to wait for them.
+        // Without a grace period, unfinished jobs are expected.
         if !given_up.is_empty() && !self.job_grace.is_zero() {
             log_warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
         }

@@ -1,4 +1,4 @@
-//! Looking names up: [`Reactor::resolve`]. Connecting to a name asks here for its ticket too.
+//! Name lookups: [`Reactor::resolve`]. Connectors also take the tickets of their lookups from here.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use crate::defer::{Deferred, Resolver};
 use crate::driver::{Commands, Ticket};
 use crate::error::ConnectError;
 
-/// A name, and who is told its addresses.
+/// A name, and the resolver that gets its addresses.
 pub(super) struct Lookup {
     name: String,
     resolver: Resolver<Vec<IpAddr>>,
@@ -28,12 +28,12 @@ pub(super) struct Lookups {
 }
 
 impl Reactor {
-    /// Looks up the addresses of a name, in the order in which the system gives them, and never none.
-    /// An IP address is its own. Twisted's `reactor.resolve`, for all addresses of both families.
+    /// Looks up the addresses of a name, in the system's order; the list is never empty. An IP
+    /// address resolves to itself. Twisted's `reactor.resolve`, for all addresses of both families.
     ///
-    /// Connecting does that by itself: this is for datagrams, and for what else needs an address. The
-    /// system looks names up in threads of their own, by its own timeouts; with
-    /// [`Deferred::add_timeout`] it takes no longer than is asked for, and cancelling it acts at once.
+    /// Connecting looks names up automatically; this method is for datagrams and other uses of
+    /// addresses. The system's lookups run in separate threads, with the system's timeouts; use
+    /// [`Deferred::add_timeout`] for a shorter one. Cancelling takes effect immediately.
     ///
     /// ```
     /// # fn main() -> couplet::Result<()> {
@@ -45,9 +45,9 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// The Deferred fails with [`ConnectError::NameLookup`] when there is no such name, when it has no
-    /// address, or when nobody can be asked; and with [`Cancelled`](crate::defer::Cancelled) when the run
-    /// ends first.
+    /// The Deferred fails with [`ConnectError::NameLookup`] if the name does not exist or has no
+    /// address, or if no name server can be asked; and with [`Cancelled`](crate::defer::Cancelled)
+    /// if the run ends first.
     #[track_caller]
     pub fn resolve(&self, name: impl Into<String>) -> Deferred<Vec<IpAddr>> {
         let name = name.into();
@@ -59,7 +59,7 @@ impl Reactor {
 }
 
 impl Core {
-    /// Step 6: begins the requested lookups, and forgets the cancelled ones.
+    /// Step 6: begins the requested lookups, and forgets cancelled ones.
     pub(super) fn start_lookups(&mut self, io: &mut dyn Commands) {
         let (fresh, cancelled) = Requests::take(&self.reactor.records.names);
         for (ticket, lookup) in fresh {
@@ -99,7 +99,7 @@ impl Core {
         }
     }
 
-    /// The run ends: fails the Deferreds of all unfinished lookups.
+    /// Ends a run: fails the Deferreds of all unfinished lookups.
     pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
         let fresh = Requests::take_all(&self.reactor.records.names);
         let begun = std::mem::take(&mut self.lookups.of_callers);

@@ -1,5 +1,5 @@
-//! Connections with layers, until every layer is open: there is no protocol yet, so nobody who never
-//! completes a handshake costs one.
+//! Connections with layers, until every layer is open. The protocol does not exist yet, so a client
+//! that never completes a handshake does not cost one.
 
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
 
-/// Who waits for the protocol of a connection.
+/// The port, connector or adoption whose connection is opening.
 pub(super) enum Opening {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
@@ -51,13 +51,13 @@ impl Opening {
     }
 }
 
-/// A connection that is opening: who waits for its protocol, and what it holds meanwhile.
+/// A connection that is opening, with its owner and the seat that it holds meanwhile.
 pub(super) struct Seated {
     pub(super) opening: Opening,
     seat: Contained<Seat>,
 }
 
-/// What a factory made of a new connection.
+/// A factory's answer to a new connection.
 enum Begun {
     Layers(Vec<Box<dyn Layer>>, Contained<Seat>),
     Protocol(Box<dyn Protocol>),
@@ -83,8 +83,8 @@ impl Begun {
 }
 
 impl Core {
-    /// A socket is connected: makes the connection, and builds its protocol as soon as its layers
-    /// are open. Without layers that is now.
+    /// Creates a connection for a connected socket, and builds its protocol once its layers are
+    /// open; without layers, immediately.
     pub(super) fn establish(
         &mut self,
         io: &mut dyn Commands,
@@ -137,14 +137,14 @@ impl Core {
         entry.life.note_opened();
         let cell = entry.life.cell().clone();
         let Seated { opening, seat } = *seated;
-        // It is the protocol's place now.
+        // The protocol takes the seat's place.
         drop(seat);
         let build = |factory: &mut dyn AnyFactory| factory.build(&cell.peer);
         let built = opening.factory().call("build_protocol", build).flatten();
         self.built(io, key, opening, built);
     }
 
-    /// The factory was asked for the protocol of a connection: gives it the connection.
+    /// Passes the protocol that the factory built, if any, to the connection.
     fn built(
         &mut self,
         io: &mut dyn Commands,
@@ -198,7 +198,7 @@ impl Core {
         }
     }
 
-    /// A connection ended before its layers were open.
+    /// Handles the end of a connection whose layers never opened.
     #[cold]
     pub(super) fn not_opened(
         &mut self,
@@ -211,7 +211,7 @@ impl Core {
             Opening::Port(port) => {
                 port.not_opened.set(port.not_opened.get() + 1);
                 let (host, peer) = (port.host(), &cell.peer);
-                // Health checks of load balancers connect, and leave without a byte.
+                // Health checks of load balancers connect and leave without sending a byte.
                 let is_check = cell.wire_bytes()[0] == 0 && matches!(reason, Reason::Lost(_));
                 match is_check {
                     true => tracing::debug!(%host, %peer, "a peer came and went without a byte"),

@@ -1,4 +1,4 @@
-//! What is asked of the driver with a ticket, and may be cancelled: jobs, and lookups of names.
+//! Cancellable driver requests: blocking jobs and name lookups.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use super::{Reactor, Records, loop_ended, pending};
 use crate::defer::{Deferred, Resolver};
 use crate::driver::Ticket;
 
-/// What was asked since the last turn.
+/// Requests and cancellations since the last turn.
 pub(super) struct Requests<T> {
     last: u64,
     fresh: Vec<(Ticket, T)>,
@@ -31,24 +31,24 @@ impl<T> Requests<T> {
         self.fresh.len()
     }
 
-    /// Takes those that have not begun, cancelled or not: the run ends.
+    /// Takes all requests that have not begun, cancelled or not; called at the end of a run.
     pub(super) fn take_all(of: &RefCell<Requests<T>>) -> Vec<(Ticket, T)> {
         std::mem::take(&mut of.borrow_mut().fresh)
     }
 
-    /// Takes those to begin, and the tickets of what was cancelled, begun or not.
+    /// Drains new requests and cancelled tickets.
     pub(super) fn take(of: &RefCell<Requests<T>>) -> (Vec<(Ticket, T)>, Vec<Ticket>) {
         let cancelled = std::mem::take(&mut of.borrow_mut().cancelled);
         let mut fresh = Requests::take_all(of);
-        // Nothing is borrowed: what drops may ask for more.
+        // Nothing is borrowed here: a drop may request more.
         fresh.retain(|(ticket, _)| !cancelled.contains(ticket));
         (fresh, cancelled)
     }
 }
 
 impl Reactor {
-    /// Asks for what `ask` makes of a ticket and of who waits for it, in the turn. Cancelling the Deferred
-    /// is noted; once the loop is gone it fails.
+    /// Queues the request that `ask` builds from a ticket and a resolver, for the turn. Cancelling
+    /// the Deferred records its ticket. Returns a failed Deferred if the loop was dropped.
     #[track_caller]
     pub(super) fn request<T: 'static, R: 'static>(
         &self,

@@ -1,4 +1,4 @@
-//! Maps the driver's keys to the loop's resources. The driver's slots are dense, so this is a
+//! Maps the driver's keys to the loop's resources. The driver's slots are dense, so the map is a
 //! vector.
 
 use std::rc::Rc;
@@ -29,26 +29,26 @@ pub(super) struct ConnectionEntry {
     pub(super) life: Life,
     pub(super) origin: Origin,
     pub(super) fate: Fate,
-    /// Until its layers are open.
+    /// `Some` until the connection's layers are open.
     pub(super) opening: Option<Box<Seated>>,
     pub(super) timer: Option<(TimerKey, Instant)>,
-    /// It is on the list of connections to write.
+    /// The connection is on the list of connections to write.
     pub(super) to_write: bool,
-    /// Its due calls are queued.
+    /// The connection's due calls are queued.
     pub(super) queued: bool,
 }
 
-/// Where a connection comes from.
+/// The origin of a connection.
 pub(super) enum Origin {
     /// The port that accepted it.
     Port(Rc<PortCell>),
-    /// The same, of a port whose connections several loops divide.
+    /// The port that accepted it, if several loops share the port's socket.
     Shared(Box<(Rc<PortCell>, Counted)>),
-    /// A connector that does not have it yet.
+    /// A connector that does not have the connection yet.
     Connecting,
-    /// The connector that made it.
+    /// The connector that made the connection.
     Connector(Rc<ConnectorCell>),
-    /// The user's own socket, or a program that ends with it.
+    /// The user's own socket, with the program that ends with it, if any.
     Adopted(Option<Attached>),
 }
 
@@ -66,13 +66,13 @@ impl ConnectionEntry {
     }
 }
 
-/// Most connections kept for reuse.
+/// Maximum number of connections kept for reuse.
 const SPARES: usize = 64;
 
 pub(super) struct Table {
     resources: Slots<Resource>,
     connections: usize,
-    /// Connections that have ended and that no handle names: the next ones take their memory. Law
+    /// Closed connections without remaining handles; the next connections reuse their memory. Law
     /// 9: at most `SPARES`.
     #[expect(clippy::vec_box, reason = "it is the boxes that are reused")]
     spares: Vec<Box<ConnectionEntry>>,
@@ -108,7 +108,7 @@ impl Table {
         Some(resource)
     }
 
-    /// Drops the protocol of a removed connection, and keeps the rest for reuse.
+    /// Drops the user's objects of a removed connection, and keeps the memory for reuse.
     pub(super) fn retire(&mut self, mut entry: Box<ConnectionEntry>) {
         entry.life.retire();
         if self.spares.len() < SPARES && entry.life.cell_mut().is_some() {
@@ -116,7 +116,7 @@ impl Table {
         }
     }
 
-    /// Makes a connection, where possible in the memory of one that has ended.
+    /// Creates a connection, if possible in the memory of a closed one.
     pub(super) fn make(&mut self, cell: ConnectionCell) -> Box<ConnectionEntry> {
         if let Some(mut entry) = self.spares.pop()
             && let Some(place) = entry.life.cell_mut()
