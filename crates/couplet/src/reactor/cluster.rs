@@ -1,6 +1,6 @@
-//! Many loops, one program: [`cluster`] and [`Cluster`].
+//! [`cluster`] and [`Cluster`]: one program in several loops.
 //!
-//! Twisted has none: its programs start a process for each core.
+//! Twisted has no equivalent: its programs start a process per core.
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,25 +17,25 @@ use crate::panics::{Contained, caught, lock};
 use crate::slots::Key;
 use crate::transport::{ConnectionId, Transport};
 
-/// How long a loop that failed is left alone before it is started again.
+/// Delay before a failed loop is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
-/// Runs a program in `loops` loops, each in a thread (0: one for each processor): calls `setup` in each
-/// of them, and turns until one is stopped, or SIGINT or SIGTERM. [`Cluster`] has options and ports.
+/// Runs a program in `loops` loops, each in a thread (0: one per processor): calls `setup` in each
+/// loop, and turns until one is stopped, or SIGINT or SIGTERM. [`Cluster`] has options and ports.
 ///
 /// # Errors
 ///
-/// As [`Cluster::run`].
+/// As for [`Cluster::run`].
 pub fn cluster(loops: usize, setup: impl Fn(&Reactor) -> Result<()> + Send + Sync) -> Result<()> {
     Cluster::new(loops).run(setup)
 }
 
-/// A program in several loops, each in a thread of its own: many cores, and no lock in your protocols.
+/// A program in several loops, each in its own thread: many cores, and no locks in your protocols.
 ///
-/// The loops share only what you give them. A [`SharedPort`] is bound once, and each loop serves a part
-/// of its connections; [`Members`] reaches all loops from any thread. The calling thread runs the first
-/// loop, which takes the signals and passes each on: a stop, a drain and an impatient second signal reach
-/// all of them. A loop that stops stops the others.
+/// The loops share only the objects that you pass to them. A [`SharedPort`] is bound once, and each
+/// loop serves a part of its connections; [`Members`] reaches all loops from any thread. The
+/// calling thread runs the first loop, which handles the signals and forwards each to the others: a
+/// stop, a drain and an impatient second signal reach all loops. Stopping one loop stops them all.
 ///
 /// ```
 /// use couplet::{Cluster, Protocol, Transport};
@@ -77,25 +77,25 @@ pub struct Members(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Each loop, by its number, while it runs.
+    /// Each running loop, by number.
     loops: Mutex<Vec<Option<Member>>>,
     state: Mutex<State>,
-    /// The state has changed.
+    /// Notified when the state changes.
     changed: Condvar,
 }
 
 #[derive(Clone, Debug)]
 struct Member {
-    /// The number that the ids of its connections have.
+    /// The serial number in the ids of the loop's connections.
     serial: u32,
     remote: Remote,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many loops were made; until all were, none is set up.
+    /// The number of loops created; setup begins when all are.
     made: usize,
-    /// The first takes the signals; until it does, none is set up.
+    /// The first loop runs. It handles the signals, so no other is set up before it.
     first_runs: bool,
     set_up: usize,
     is_stopping: bool,
@@ -103,13 +103,14 @@ struct State {
     failure: Option<Failure>,
 }
 
-/// Why [`Members::tell`] reached nobody.
+/// No loop of the cluster has the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("connection {0} belongs to none of the loops")]
 pub struct NoSuchLoop(pub ConnectionId);
 
 impl Cluster {
-    /// A cluster of so many loops; 0: one for each processor that this process may use.
+    /// Creates a cluster of `loops` loops; 0 means one for each processor that this process may
+    /// use.
     pub fn new(loops: usize) -> Cluster {
         let processors = || thread::available_parallelism().map_or(1, usize::from);
         let loops = if loops == 0 { processors() } else { loops };
@@ -123,34 +124,34 @@ impl Cluster {
         Cluster { options, restarts: false, pins: false, on_snapshot: None, members }
     }
 
-    /// Sets the options of each loop; those unless set handle signals.
+    /// Sets the options of each loop; the default handles signals.
     pub fn options(mut self, options: LoopOptions) -> Cluster {
         self.options = options;
         self
     }
 
-    /// Sets that a loop that fails in its run, or panics, is made again after 100 ms, and set up; its
-    /// connections are lost. Unless set, it ends the program. What fails before all loops are set up ends
-    /// the program in any case.
+    /// Sets whether a loop that panics or fails in its run is replaced after 100 ms and set up
+    /// again; its connections are lost. Off by default: the failure then ends the program. A
+    /// failure before all loops are set up always ends the program.
     pub fn restart(mut self, on: bool) -> Cluster {
         self.restarts = on;
         self
     }
 
-    /// Binds each loop's thread to a processor of its own: one of those that this process may use, or where
-    /// there are more loops the same again. Only on Linux; elsewhere it does nothing. Off unless set: the
-    /// system moves a thread where there is room, which a program that shares its processors with others
-    /// is better off with.
+    /// Binds each loop's thread to a processor, chosen from those that this process may use; with
+    /// more loops than processors, loops share them. Only on Linux; elsewhere does nothing. Off by
+    /// default: the system moves threads to idle processors, which suits a program that shares its
+    /// processors with others.
     ///
-    /// The calling thread is free again when the run is over. Threads that you start in a loop are bound
-    /// to its processor; the loop's own, for blocking jobs, are not.
+    /// The calling thread is unbound when the run is over. Threads that you start in a loop are
+    /// bound to its processor; the loop's own threads, for blocking jobs, are not.
     pub fn pin(mut self, on: bool) -> Cluster {
         self.pins = on;
         self
     }
 
-    /// Sets what is done with the [snapshot](Members::snapshot) of all loops that SIGUSR1 asks for, in
-    /// place of printing it to stderr. Called in the first loop.
+    /// Sets the function that gets the [snapshot](Members::snapshot) of all loops on SIGUSR1; by
+    /// default it is printed to stderr. Called in the first loop.
     ///
     /// ```
     /// use couplet::Cluster;
@@ -165,18 +166,18 @@ impl Cluster {
         self
     }
 
-    /// The loops, for other threads and for `setup`.
+    /// A handle to the loops, for other threads and for `setup`.
     pub fn members(&self) -> Members {
         self.members.clone()
     }
 
-    /// Runs: calls `setup` in each loop, the first of which is that of the calling thread, and turns until
-    /// one of them is stopped.
+    /// Runs the cluster: calls `setup` in each loop, the first of them in the calling thread, and
+    /// turns until one is stopped.
     ///
     /// # Errors
     ///
-    /// The first failure or panic of a `setup`; a driver's, when its wait fails; the system's, when it
-    /// refuses a thread or a poll descriptor.
+    /// The first failure or panic of a `setup`; the driver's error when its wait fails; the
+    /// system's when it refuses a thread or a poll descriptor.
     pub fn run(self, setup: impl Fn(&Reactor) -> Result<()> + Send + Sync) -> Result<()> {
         let (this, setup) = (&self, &setup);
         thread::scope(|scope| {
@@ -193,13 +194,13 @@ impl Cluster {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Runs a loop, and another one in its place if it is to be restarted.
+    /// Runs a loop, and its replacements if failed loops are restarted.
     fn keep(&self, number: usize, setup: &(impl Fn(&Reactor) -> Result<()> + Send + Sync)) {
         let _pinned = self.pins.then(|| affinity::pin(number));
         loop {
             let ended = caught(|| self.run_once(number, setup))
                 .unwrap_or_else(|text| Err(Failure::msg(format_args!("a loop panicked: {text}"))));
-            // Whatever follows wakes the first loop, which may wait for this one.
+            // Each path from here wakes the first loop, which may be waiting for this one.
             self.members.loops()[number] = None;
             match ended {
                 Ok(()) => return self.members.stop(),
@@ -251,8 +252,8 @@ impl Cluster {
         });
         if signals && ended.is_ok() {
             members.stop();
-            // A second signal is for those that still drain or flush. If that ends them not, the next may
-            // end the program.
+            // A second signal is for loops that still drain or flush. If it does not end them, the
+            // next one may end the program.
             let most = asked.get() + 2;
             while members.others_run(&reactor) && asked.get() < most && l.turn(None).is_ok() {}
         }
@@ -277,14 +278,15 @@ impl Members {
         self.loops().len()
     }
 
-    /// A handle to each loop that runs, by its number. In a `setup` all do.
+    /// A handle to each running loop, in the order of their numbers. During `setup`, all loops run.
     pub fn remotes(&self) -> Vec<Remote> {
         self.loops().iter().flatten().map(|member| member.remote.clone()).collect()
     }
 
-    /// Runs `f` in each loop, in its thread: see [`Remote::call`]. Returns in how many.
+    /// Runs `f` in each loop, in that loop's thread: see [`Remote::call`]. Returns the number of
+    /// loops reached.
     ///
-    /// Calls of one thread run in each loop in their order.
+    /// Calls from one thread run in each loop in the same order.
     pub fn broadcast(&self, f: impl Fn(&Reactor) + Send + Sync + 'static) -> usize {
         let f = Arc::new(Contained::new(f));
         let call = |remote: &Remote| {
@@ -294,11 +296,12 @@ impl Members {
         self.remotes().iter().filter(|remote| call(remote).is_ok()).count()
     }
 
-    /// Runs `f` on the protocol of a connection in whichever loop it is: see [`Remote::tell`].
+    /// Runs `f` on the protocol of a connection, in the loop that has it: see [`Remote::tell`].
     ///
     /// # Errors
     ///
-    /// When the connection's loop is none of these, or was made again since; `f` is dropped.
+    /// [`NoSuchLoop`] when the connection's loop is not in this cluster, or has been replaced
+    /// since; `f` is dropped.
     pub fn tell<P: 'static>(
         &self,
         connection: ConnectionId,
@@ -310,14 +313,14 @@ impl Members {
         told.and_then(Result::ok).ok_or(NoSuchLoop(connection))
     }
 
-    /// Stops all loops, as [`Reactor::stop`] does one.
+    /// Stops all loops, as [`Reactor::stop`] stops one.
     pub fn stop(&self) {
         self.change(|state| state.is_stopping = true);
         self.broadcast(Reactor::stop);
     }
 
-    /// What all loops hold. Fires in the loop that asks, with what those had that have answered before
-    /// they ended.
+    /// Collects a snapshot of all loops. Fires in the loop of `reactor`, with the snapshots of the
+    /// loops that replied before they ended.
     pub fn snapshot(&self, reactor: &Reactor) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
         let number = reactor.records.asked_all.borrow_mut().insert(resolver);
@@ -346,7 +349,7 @@ impl Members {
         self.loops().iter().flatten().any(|member| member.serial != than.serial())
     }
 
-    /// Whether every loop was set up once, and none is to stop.
+    /// Whether every loop was set up once and the cluster is not stopping.
     fn are_set_up(&self) -> bool {
         let state = self.state();
         state.set_up >= self.count() && !state.is_stopping
@@ -357,14 +360,14 @@ impl Members {
         self.0.changed.notify_all();
     }
 
-    /// False if all are to stop.
+    /// Waits until `done` holds; returns false if the cluster is stopping.
     fn wait_until(&self, done: impl Fn(&State) -> bool) -> bool {
         let waits = |state: &mut State| !done(state) && !state.is_stopping;
         let waited = self.0.changed.wait_while(self.state(), waits);
         !waited.unwrap_or_else(PoisonError::into_inner).is_stopping
     }
 
-    /// Waits; true if all are to stop before the time has passed.
+    /// Waits for `time`; returns true if the cluster begins to stop first.
     #[expect(clippy::disallowed_methods, reason = "its loop has failed, and the next is not made")]
     fn stop_within(&self, time: Duration) -> bool {
         let waits = |state: &mut State| !state.is_stopping;
@@ -372,7 +375,8 @@ impl Members {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
     }
 
-    /// The loop that takes the signals has one: the others get it too. True if nothing is left to do.
+    /// Forwards a signal of the first loop to the others. Returns true if the first loop need not
+    /// act on it.
     fn pass_on(&self, reactor: &Reactor, signal: Signal, show: Option<&Arc<ShowSnapshot>>) -> bool {
         if signal == Signal::User1 {
             let show = show.cloned();
@@ -385,15 +389,15 @@ impl Members {
         }
         let others = self.loops();
         for member in others.iter().flatten().filter(|member| member.serial != reactor.serial()) {
-            // One that is gone has stopped.
+            // A loop that was dropped has stopped.
             let _ = member.remote.signal(signal);
         }
         false
     }
 }
 
-/// A snapshot of all loops that a loop has asked for: each of the others holds it until it has answered,
-/// and the last sends the answer.
+/// A snapshot of all loops in progress. Each loop keeps a reference until it has replied; dropping
+/// the last one sends the result.
 struct Asked {
     by: Remote,
     number: Key,
@@ -410,7 +414,7 @@ impl Drop for Asked {
     fn drop(&mut self) {
         let found = std::mem::take(&mut *lock(&self.found));
         let number = self.number;
-        // A loop that is gone needs no answer.
+        // A loop that was dropped needs no reply.
         let _ = self.by.call(move |reactor| {
             let resolver = reactor.records.asked_all.borrow_mut().remove(number);
             if let Some(resolver) = resolver {

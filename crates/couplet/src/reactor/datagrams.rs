@@ -1,4 +1,4 @@
-//! Ports of datagrams: [`Reactor::listen_udp`] and its like, and the turn's work for them.
+//! Datagram ports: [`Reactor::listen_udp`] and related methods, and the turn's work for them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use crate::driver::{CloseMode, Commands, DatagramOptions, DatagramsSent, Doing, 
 use crate::error::ListenError;
 use crate::panics::Contained;
 
-/// While others of the same batch follow, answers wait up to this number of them.
+/// While more datagrams of a batch follow, replies wait until there are this many.
 const TOGETHER: usize = 64;
-/// And up to this number of bytes.
+/// Or until they hold this many bytes.
 const BYTES_TOGETHER: usize = 16 * 1024;
 
 impl Reactor {
-    /// Opens a UDP port, whose datagrams `protocol` gets: a [`DatagramProtocol`], or a closure. Port 0
-    /// picks a free one; [`DatagramTransport::host`] has its number.
+    /// Opens a UDP port, and passes its datagrams to `protocol`: a [`DatagramProtocol`], or a
+    /// closure. Port 0 picks a free port; [`DatagramTransport::host`] returns its number.
     ///
     /// The system queues datagrams from now on; the turn delivers them. Twisted's `listenUDP`.
     ///
@@ -69,13 +69,14 @@ impl Reactor {
         self.open_datagrams(Address::udp(address), options, protocol)
     }
 
-    /// Opens a UDP port that exchanges datagrams with this peer alone, at an address that the system
-    /// chooses. Refusals are reported, by
+    /// Opens a UDP port that exchanges datagrams only with `peer`, on an address chosen by the
+    /// system. Refusals are reported by
     /// [`connection_refused`](DatagramProtocol::connection_refused). Twisted's `transport.connect`.
     ///
     /// # Errors
     ///
-    /// [`ListenError`] with the peer's address and the system's error, such as that there is no route.
+    /// [`ListenError`] with the peer's address and the system's error, for example when no route
+    /// exists.
     #[track_caller]
     pub fn connect_udp<P: DatagramProtocol>(
         &self,
@@ -90,10 +91,10 @@ impl Reactor {
         self.open_datagrams(Address::udp(any), options, protocol)
     }
 
-    /// Opens a UNIX socket of datagrams. A path becomes a socket file, which is removed when the port
-    /// closes; a name that begins with a NUL is abstract; for an empty one the system chooses an
-    /// abstract name. With [`DatagramOptions::lock_file`] a file that a crashed process left is
-    /// replaced. On Linux. Twisted's `listenUNIXDatagram`.
+    /// Opens a UNIX datagram socket. A path becomes a socket file, which is removed when the port
+    /// closes; a name that begins with a NUL is abstract; for an empty name the system chooses an
+    /// abstract one. With [`DatagramOptions::lock_file`] the file of a crashed process is replaced.
+    /// On Linux. Twisted's `listenUNIXDatagram`.
     ///
     /// # Errors
     ///
@@ -124,7 +125,7 @@ impl Reactor {
         Ok(DatagramTransport { cell }.port())
     }
 
-    /// Has the turn look at a port.
+    /// Makes the turn process the requests of a port.
     pub(crate) fn ask_datagrams(&self, port: &Rc<DatagramCell>) {
         self.ask(Asking::Datagrams(port.clone()));
     }
@@ -155,7 +156,7 @@ impl Core {
         }
     }
 
-    /// The loop is dropped: nothing is called any more.
+    /// The loop is dropped: the protocol is not called again.
     pub(super) fn abandon_datagrams(port: &DatagramCell) {
         for resolver in port.release() {
             resolver.errback(loop_ended());
@@ -166,7 +167,7 @@ impl Core {
         self.reactor.records.hold_for(|| Doing::at("datagrams", port.place))
     }
 
-    /// A datagram arrived. Law 4: the only way in, on every driver.
+    /// Delivers a datagram. Law 4: the only way in, on every driver.
     pub(super) fn datagram_received<D: Driver>(
         &mut self,
         driver: &mut D,
@@ -189,7 +190,7 @@ impl Core {
         }
     }
 
-    /// The system reported an error, or one of what was sent.
+    /// The system reported an error, perhaps of an earlier send.
     pub(super) fn datagrams_failed(&mut self, key: Key, error: io::Error) {
         let Some(port) = self.datagram_port(key) else { return };
         if port.options.peer.is_none() || error.kind() != io::ErrorKind::ConnectionRefused {
@@ -202,13 +203,13 @@ impl Core {
         });
     }
 
-    /// Carries out what was asked of a port.
+    /// Carries out the requests of a port.
     pub(super) fn datagrams_asked(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>) {
         port.noticed();
         let key = match (port.state.get(), port.key.get()) {
             (PortState::Listening, Some(key)) => key,
             (PortState::Stopping, Some(key)) => return self.close_datagrams(io, key),
-            // What it asks for waits until it is served.
+            // Requests of an unserved port wait until it is served.
             (PortState::Starting | PortState::Stopped, _) | (_, None) => return,
         };
         let receives = !port.paused.get();
@@ -227,8 +228,8 @@ impl Core {
         }
     }
 
-    /// Sends the datagrams that were queued before an option was to be set. What the system has no room
-    /// for has to wait, and leaves with it.
+    /// Sends the datagrams queued before an option is set. Datagrams that the system cannot accept
+    /// yet wait, and leave with the new option.
     fn send_those_before(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>, behind: u64) {
         let waiting = port.queue.borrow().len() as u64;
         let before = (behind + waiting).saturating_sub(port.counts.get().queued);
@@ -239,14 +240,15 @@ impl Core {
         }
     }
 
-    /// Sends at the end of the turn.
+    /// Queues the port for sending at the end of the turn.
     fn send_at_the_end(&mut self, key: Key, port: &DatagramCell) {
         if !port.to_write.replace(true) {
             self.to_write.push(key);
         }
     }
 
-    /// Sends what a port has queued, unless more of the batch follows, whose answers leave with it.
+    /// Sends the queued datagrams of a port, unless more of the batch follow, whose replies leave
+    /// together with them.
     pub(super) fn send_datagrams(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(port) = self.datagram_port(key) else { return };
         let (count, bytes) = (port.queue.borrow().len(), port.queue.borrow().bytes());
@@ -257,8 +259,9 @@ impl Core {
         }
     }
 
-    /// Sends as much as the system takes. Law 4: the only way out. What it refuses is dropped, but for
-    /// a refusal by the peer: that is about an earlier datagram, and is reported.
+    /// Sends as many datagrams as the system accepts. Law 4: the only way out. A datagram that the
+    /// system refuses is dropped. A refusal by the peer concerns an earlier datagram, and is
+    /// reported instead.
     pub(super) fn send_all_datagrams(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>) {
         port.to_write.set(false);
         let Some(key) = port.key.get() else { return };
@@ -284,7 +287,7 @@ impl Core {
         }
     }
 
-    /// Has `connection_refused` called in a round: here no protocol may be.
+    /// Queues a call of `connection_refused` for a round; protocols must not be called here.
     fn tell_refused(&mut self, port: &Rc<DatagramCell>) {
         if port.options.peer.is_none() {
             return;
@@ -303,7 +306,7 @@ impl Core {
         records.note(pending::CALLS);
     }
 
-    /// Closes a port, after an attempt to send what waits.
+    /// Closes a port, after an attempt to send its queue.
     pub(super) fn close_datagrams(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(port) = self.datagram_port(key) else { return };
         if !port.queue.borrow().is_empty() {

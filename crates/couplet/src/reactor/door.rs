@@ -1,4 +1,4 @@
-//! The queue from other threads into a loop: woken tasks, and calls.
+//! The queue from other threads into a loop: woken tasks and calls.
 //!
 //! It does not depend on the loop, so `tests/door.rs` can run it through every interleaving.
 
@@ -10,9 +10,9 @@ use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 #[derive(Debug)]
 pub(super) struct Door<T, C> {
     inside: Mutex<Inside<T, C>>,
-    /// Whether anything is inside. Each turn reads it, so without the lock. INVARIANT: written only
-    /// with the lock held, so whoever puts in the first thing knows that it must wake the loop, and
-    /// whoever puts in another knows that the loop will wake.
+    /// Whether the queues hold anything. Read in every turn, so without the lock. INVARIANT:
+    /// written only with the lock held, so a thread that adds the first item knows that it must
+    /// wake the loop, and one that adds another knows that the loop will wake.
     any: AtomicBool,
 }
 
@@ -31,13 +31,13 @@ impl<T, C> Door<T, C> {
         Door { inside: Mutex::new(inside), any: AtomicBool::new(false) }
     }
 
-    /// True when there is a woken task or a call.
+    /// True when a woken task or a call is queued.
     #[inline]
     pub(super) fn is_any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Puts a woken task in. True when the caller must wake the loop.
+    /// Queues a woken task. Returns true when the caller must wake the loop.
     #[must_use]
     pub(super) fn wake(&self, task: T) -> bool {
         let mut inside = self.inside();
@@ -45,8 +45,8 @@ impl<T, C> Door<T, C> {
         !self.any.swap(true, Ordering::AcqRel)
     }
 
-    /// Puts a call in, or returns it if the loop was dropped. True when the caller must wake the
-    /// loop.
+    /// Queues a call, or returns it if the loop was dropped. `Ok(true)` means that the caller must
+    /// wake the loop.
     pub(super) fn call(&self, call: C) -> Result<bool, C> {
         let mut inside = self.inside();
         if inside.closed {

@@ -27,17 +27,17 @@ pub struct Port {
 
 pub(super) struct PortCell {
     pub(super) reactor: Reactor,
-    /// The requested address: with port 0, the next start may get another number.
+    /// The requested address; with port 0, the next start may get another number.
     address: Address,
     options: ListenOptions,
-    /// The endpoints around it, as in an endpoint string.
+    /// The wrapping endpoints, as in an endpoint string.
     prefix: String,
-    /// Its part in a socket that other loops listen on too.
+    /// The port's part in a socket that other loops listen on too.
     pub(super) share: Option<Share>,
-    /// The source location of its opening.
+    /// The source location of the request to listen.
     pub(super) place: Cell<Source>,
     host: RefCell<Address>,
-    /// Of its socket, while that is open.
+    /// The socket's descriptor number, while it is open.
     #[cfg(unix)]
     descriptor: Cell<Option<std::os::fd::RawFd>>,
     pub(super) state: Cell<PortState>,
@@ -45,7 +45,7 @@ pub(super) struct PortCell {
     pub(super) bound: RefCell<Option<Bound>>,
     pub(super) key: Cell<Option<Key>>,
     pub(super) factory: FactorySlot,
-    /// `do_start` was called and `do_stop` was not.
+    /// `do_start` was called, but not yet `do_stop`.
     pub(super) started: Cell<bool>,
     pub(super) accepted: Cell<u64>,
     /// Accepted connections whose layers did not open.
@@ -55,10 +55,10 @@ pub(super) struct PortCell {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortState {
-    /// Bound; not yet served by the turn.
+    /// Bound, but not yet served by the turn.
     Starting,
     Listening,
-    /// To be closed by the turn.
+    /// The turn will close it.
     Stopping,
     Stopped,
 }
@@ -76,7 +76,7 @@ impl Port {
         Port { cell }
     }
 
-    /// A port of a socket that other loops listen on too.
+    /// Opens a port on a socket that other loops listen on too.
     pub(super) fn sharing(
         reactor: &Reactor,
         at: (Address, ListenOptions),
@@ -88,20 +88,21 @@ impl Port {
         Ok(Port { cell })
     }
 
-    /// The address it listens on, with the real port number.
+    /// The address that the port listens on, with the actual port number.
     pub fn host(&self) -> Address {
         self.cell.host.borrow().clone()
     }
 
-    /// The number of the socket's descriptor, for what asks the system about it by number; `None` on drivers
-    /// without sockets, and once it is asked to stop listening. The loop accepts from it and closes it.
+    /// The socket's descriptor number, for system queries by number; `None` on drivers without
+    /// sockets, and after a request to stop listening. The loop accepts from the descriptor and
+    /// closes it.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         self.cell.descriptor.get().filter(|_| self.is_listening())
     }
 
     /// Stops listening. Accepted connections stay open. The Deferred fires in a later turn; `None`
-    /// if the port is stopped, or being stopped, already.
+    /// if the port is already stopped or stopping.
     pub fn stop_listening(&self) -> Option<Deferred<()>> {
         match self.cell.state.get() {
             PortState::Starting | PortState::Listening => {
@@ -117,11 +118,11 @@ impl Port {
     }
 
     /// Listens again after the port was stopped; with port 0 it may get another number. Does
-    /// nothing while it listens.
+    /// nothing while the port listens.
     ///
     /// # Errors
     ///
-    /// As [`Reactor::listen_tcp`].
+    /// As for [`Reactor::listen_tcp`].
     #[track_caller]
     pub fn start_listening(&self) -> Result<(), ListenError> {
         if matches!(self.cell.state.get(), PortState::Starting | PortState::Listening) {
@@ -154,7 +155,7 @@ impl Port {
         }
     }
 
-    /// True while it listens, or is about to.
+    /// True while the port listens, or is about to.
     pub fn is_listening(&self) -> bool {
         matches!(self.cell.state.get(), PortState::Starting | PortState::Listening)
     }
@@ -196,7 +197,7 @@ impl PortCell {
         }
     }
 
-    /// It is bound: the turn is to serve it.
+    /// Stores the binding, for the turn to serve.
     fn begin(self: &Rc<Self>, bound: Bound) {
         *self.host.borrow_mut() = bound.host.clone();
         #[cfg(unix)]
@@ -207,7 +208,7 @@ impl PortCell {
         self.reactor.start(Start::Port(self.clone()));
     }
 
-    /// Others that listen on the same socket are not to count on it any more.
+    /// Gives up the port's part in a socket shared with other loops.
     fn leave_others(&self, closes: bool) {
         if let Some(share) = &self.share {
             share.leave(&self.reactor, closes);
@@ -218,7 +219,7 @@ impl PortCell {
         self.host.borrow().clone()
     }
 
-    /// The loop is dropped: nothing is called any more.
+    /// The loop is dropped: the factory is not called again.
     pub(super) fn abandon(&self) {
         self.state.set(PortState::Stopped);
         self.leave_others(false);
@@ -297,13 +298,13 @@ impl Core {
         match (port.state.get(), port.key.get()) {
             (PortState::Stopping, Some(key)) => self.close_port(io, key),
             (PortState::Stopping, None) => {
-                // It was never served.
+                // The port was never served.
                 port.bound.take();
                 port.state.set(PortState::Stopped);
                 port.finish_stop();
             }
             (PortState::Starting, old) => {
-                // If it was stopped and started again, the old one is closed first.
+                // If the port was stopped and started again, its old socket is closed first.
                 if let Some(key) = old {
                     self.table.take(key);
                     io.close(key, CloseMode::Normal);
@@ -329,8 +330,8 @@ impl Core {
     }
 }
 
-/// As an endpoint string without its options: the endpoints around it, and its real address, as in
-/// `tls:127.0.0.1:443`.
+/// Formats the port as an endpoint string without options: the wrapping endpoints and the actual
+/// address, as in `tls:127.0.0.1:443`.
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cell.fmt(f)

@@ -20,7 +20,7 @@ use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 pub(super) enum RemoteCall {
     Run(Source, Box<dyn FnOnce(&Reactor) + Send>),
     Tell(Source, ConnectionId, Box<dyn Tell + Send>),
-    /// Another loop of the process has got it.
+    /// A signal that another loop of the process received.
     Signal(Signal),
 }
 
@@ -30,7 +30,7 @@ pub(super) enum RemoteCall {
 /// the timed calls of that turn. Calls made before the loop runs, or between two runs, wait for the
 /// next turn. Once the loop is dropped, every call returns [`LoopGone`].
 ///
-/// Made by [`Reactor::remote`].
+/// Created by [`Reactor::remote`].
 ///
 /// ```
 /// # fn main() -> couplet::Result<()> {
@@ -49,7 +49,7 @@ pub struct Remote {
     queue: Arc<WakeQueue>,
 }
 
-/// The loop was dropped, and takes no more calls.
+/// The loop was dropped and accepts no calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the loop is gone")]
 pub struct LoopGone;
@@ -60,7 +60,7 @@ pub struct LoopGone;
 pub struct WouldWaitForItself;
 
 impl Remote {
-    /// Runs `f` in the loop's thread. A panic in it is logged and has no other effect. Twisted's
+    /// Runs `f` in the loop's thread. A panic in `f` is logged and has no other effect. Twisted's
     /// `callFromThread`.
     ///
     /// # Errors
@@ -73,10 +73,9 @@ impl Remote {
         self.send(RemoteCall::Run(Location::caller(), call))
     }
 
-    /// Runs `f` on the protocol of a connection, as
-    /// [`Connection::tell`](crate::Connection::tell) does. `P` is the protocol, or one that it
-    /// wraps, such as the receiver of a framer's messages. If the connection is lost by then, `f`
-    /// is dropped.
+    /// Runs `f` on the protocol of a connection, as [`Connection::tell`](crate::Connection::tell)
+    /// does. `P` is the protocol, or one that it wraps, such as the receiver of a framer's
+    /// messages. If the connection is lost first, `f` is dropped.
     ///
     /// ```
     /// # use couplet::{ConnectionId, Protocol, Remote, Transport};
@@ -101,8 +100,8 @@ impl Remote {
         self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(TellFn::new(f))))
     }
 
-    /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns fires.
-    /// Twisted's `blockingCallFromThread`.
+    /// Runs `f` in the loop's thread, and blocks the calling thread until the Deferred returned by
+    /// `f` fires. Twisted's `blockingCallFromThread`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -139,14 +138,14 @@ impl Remote {
         let on_loop_gone = answer.clone();
         self.call(move |reactor| {
             let deferred = f.take()(reactor);
-            // The Deferred may outlive the loop, and never fire.
+            // The Deferred may outlive the loop without firing.
             let loop_gone: Box<dyn FnOnce()> = Box::new(move || {
                 let _ = on_loop_gone.send(Err(LoopGone.into()));
             });
             let waiting = reactor.records.blocked.borrow_mut().insert(loop_gone);
             let records = Rc::downgrade(&reactor.records);
             let sending = deferred.add_both(move |result| {
-                // This fails only if the waiting thread has died.
+                // Fails only if the waiting thread has died.
                 let _ = answer.send(result);
                 if let Some(records) = records.upgrade() {
                     records.blocked.borrow_mut().remove(waiting);
@@ -158,7 +157,7 @@ impl Remote {
         answered.recv().unwrap_or_else(|mpsc::RecvError| Err(LoopGone.into()))
     }
 
-    /// Has the loop act as if this signal had come to it.
+    /// Makes the loop act as if it had received this signal.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), LoopGone> {
         self.send(RemoteCall::Signal(signal))
     }

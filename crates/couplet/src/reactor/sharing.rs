@@ -1,6 +1,6 @@
-//! One listening socket for several loops: one of them accepts, and hands each connection to the loop
-//! that has the fewest. For sockets among which the system does not distribute: UNIX sockets, inherited
-//! ones, and TCP elsewhere than on Linux.
+//! One listening socket for several loops: one loop accepts, and hands each connection to the loop
+//! with the fewest. For sockets that the system cannot distribute: UNIX sockets, inherited ones,
+//! and TCP on systems other than Linux.
 
 use std::cell::Cell;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::driver::{
 use crate::factory::ErasedFactory;
 use crate::panics::lock;
 
-/// How long a loop that could not take over the accepting waits before it tries again.
+/// Delay before a loop that failed to take over accepting tries again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 type Again = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
@@ -31,36 +31,37 @@ type Again = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
 pub(crate) struct SharedSocket {
     host: Address,
     options: ListenOptions,
-    /// Opens the socket where all have stopped listening and one begins anew.
+    /// Reopens the socket when a loop starts listening after all have stopped.
     again: Again,
     inside: Mutex<Inside>,
 }
 
 struct Inside {
-    /// Until every loop has stopped listening. While a loop that failed is made again, clients wait in
-    /// its queue.
+    /// Open until every loop has stopped listening. While a failed loop is being replaced, clients
+    /// wait in the socket's queue.
     socket: Option<ListeningSocket>,
     seats: Vec<Seat>,
-    /// The seat that accepts.
+    /// The seat whose loop accepts.
     accepts: Option<u64>,
-    /// The number of the last seat.
+    /// The number of the newest seat.
     last: u64,
 }
 
-/// A port of one loop, seen from the others.
+/// One loop's port, as the other loops see it.
 struct Seat {
     number: u64,
     remote: Remote,
-    /// The port, in its loop's `shared_ports`.
+    /// The port's key in its loop's `shared_ports`.
     port: Key,
-    /// What it serves, and what is on its way to it.
+    /// The number of connections served and in transit.
     connections: Arc<AtomicUsize>,
-    /// At most as many as the port's backlog.
+    /// The number of connections in transit: at most the port's backlog, except for connections
+    /// that another loop refused.
     on_their_way: usize,
     paused: bool,
 }
 
-/// One of the connections of a seat.
+/// Counts one connection of a seat until it is dropped.
 pub(super) struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -69,18 +70,18 @@ impl Drop for Counted {
     }
 }
 
-/// A port's part in a shared socket.
+/// One port's part in a shared socket.
 pub(super) struct Share {
     of: Arc<SharedSocket>,
-    /// The number of its seat, while it listens, and the port's key.
+    /// The number of its seat while it listens, and the port's key.
     seat: Cell<Option<(u64, Key)>>,
-    /// It has the socket, and is not fed by another loop.
+    /// The port has the socket, rather than being fed by another loop.
     accepts: Cell<bool>,
 }
 
-/// An accepted connection on its way to another loop.
+/// An accepted connection in transit to another loop.
 pub(super) struct Handed {
-    /// Until it is served.
+    /// `None` once it is served.
     socket: Option<ConnectedSocket>,
     of: Arc<SharedSocket>,
     seat: u64,
@@ -88,7 +89,7 @@ pub(super) struct Handed {
     counted: Option<Counted>,
 }
 
-/// A seat that was chosen.
+/// A chosen seat, with the connection already counted.
 struct Chosen {
     seat: u64,
     remote: Remote,
@@ -120,7 +121,7 @@ impl SharedSocket {
         lock(&self.inside)
     }
 
-    /// Gives a port a seat. The first accepts.
+    /// Gives a port a seat. The first one accepts.
     fn join(&self, reactor: &Reactor, port: Key, paused: bool) -> io::Result<(u64, bool, Bound)> {
         let mut inside = self.inside();
         let socket = match inside.socket.take() {
@@ -142,8 +143,8 @@ impl SharedSocket {
         Ok((number, accepts, bound))
     }
 
-    /// Takes a seat away. The last one to stop listening closes the socket; one whose loop is gone
-    /// leaves it open, for those to come.
+    /// Removes a seat, and with `closes` the socket if that was the last one. A loop that was
+    /// dropped leaves the socket open for later seats.
     fn leave(&self, number: u64, closes: bool) {
         let mut inside = self.inside();
         inside.seats.retain(|seat| seat.number != number);
@@ -166,7 +167,8 @@ impl SharedSocket {
         told.into_iter().for_each(Told::tell);
     }
 
-    /// The seat with the fewest connections: of those that have room, and of `own`, which needs none.
+    /// Chooses the unpaused seat with the fewest connections, preferring seats with room in transit;
+    /// `own` needs no transit.
     fn choose(&self, own: Option<u64>) -> Option<Chosen> {
         let backlog = self.options.backlog.max(1) as usize;
         let mut inside = self.inside();
@@ -184,7 +186,7 @@ impl SharedSocket {
         })
     }
 
-    /// Counts a connection that this seat serves though another was chosen.
+    /// Counts a connection that this seat serves although another was chosen.
     fn count(&self, number: u64) -> Option<Counted> {
         let inside = self.inside();
         let seat = inside.seats.iter().find(|seat| seat.number == number)?;
@@ -192,7 +194,7 @@ impl SharedSocket {
         Some(Counted(seat.connections.clone()))
     }
 
-    /// What was on its way to this seat is no longer.
+    /// A connection in transit to this seat has arrived.
     fn arrived(&self, number: u64) {
         let mut inside = self.inside();
         if let Some(seat) = inside.seats.iter_mut().find(|seat| seat.number == number) {
@@ -200,18 +202,18 @@ impl SharedSocket {
         }
     }
 
-    /// Gives a connection to the loop with the fewest.
+    /// Hands a connection to the loop with the fewest.
     fn hand(self: &Arc<Self>, socket: ConnectedSocket) {
         match self.choose(None) {
             Some(chosen) => chosen.hand(self, socket),
-            // As whoever waits in the queue of a port that is closed.
+            // Dropped, like clients in the queue of a closed port.
             None => tracing::debug!(host = %self.host, "no loop is left to serve a connection"),
         }
     }
 }
 
 impl Inside {
-    /// Chooses who accepts: not one that is paused, if there is another. Returns who is to be told.
+    /// Elects the seat that accepts: an unpaused one, if possible. Returns the ports to notify.
     fn elect(&mut self) -> Vec<Told> {
         let seat = |number| self.seats.iter().find(|seat| Some(seat.number) == number);
         let before = seat(self.accepts);
@@ -237,7 +239,7 @@ struct Told {
 impl Told {
     fn tell(self) {
         let port = self.port;
-        // One that is gone is about to leave.
+        // A loop that was dropped is about to leave.
         let _ = self.remote.call(move |reactor| {
             if let Some(port) = reactor.shared_port(port) {
                 reactor.ask(Asking::Port(port));
@@ -251,13 +253,13 @@ impl Chosen {
         let Chosen { seat, remote, port, counted } = self;
         let (socket, counted) = (Some(socket), Some(counted));
         let handed = Handed { socket, of: of.clone(), seat, port, counted };
-        // Refused, it is dropped, and goes to another.
+        // A refused connection is dropped, and so handed to another loop.
         let _ = remote.call(move |reactor| reactor.start(Start::Handed(Box::new(handed))));
     }
 }
 
 impl Drop for Handed {
-    /// Its loop does not listen any more: it goes to another one.
+    /// The loop no longer listens: hands the connection to another one.
     fn drop(&mut self) {
         if let Some(socket) = self.socket.take() {
             drop(self.counted.take());
@@ -272,7 +274,7 @@ impl Share {
         Share { of, seat: Cell::new(None), accepts: Cell::new(false) }
     }
 
-    /// Takes a seat for a port that is to listen.
+    /// Takes a seat for a port that starts listening.
     pub(super) fn join(&self, port: &Rc<PortCell>) -> io::Result<Bound> {
         let reactor = &port.reactor;
         let key = reactor.records.shared_ports.borrow_mut().insert(port.clone());
@@ -290,7 +292,7 @@ impl Share {
         }
     }
 
-    /// The port listens no more, or its loop is gone.
+    /// Gives up the seat of a port that stopped listening, or whose loop was dropped.
     pub(super) fn leave(&self, reactor: &Reactor, closes: bool) {
         if let Some((number, key)) = self.seat.take() {
             self.of.leave(number, closes);
@@ -305,7 +307,7 @@ impl Share {
         }
     }
 
-    /// A port with or without the socket, if it is to have another part than it has.
+    /// The port's new binding, with or without the socket, if its part has changed.
     fn changed(&self, reactor: &Reactor) -> Option<io::Result<Bound>> {
         let (number, _) = self.seat.get()?;
         let inside = self.of.inside();
@@ -343,7 +345,7 @@ impl Reactor {
 }
 
 impl Core {
-    /// A connection was accepted at a port whose socket several loops share: one of them serves it.
+    /// Serves a connection accepted at a shared port, in one of the loops that share it.
     #[inline(never)]
     pub(super) fn accepted_for_all(
         &mut self,
@@ -355,7 +357,7 @@ impl Core {
         let Some(share) = &port.share else { return };
         let own = share.seat.get().map(|(number, _)| number);
         let Some(chosen) = share.of.choose(own) else {
-            // It was accepted before the port was to stop.
+            // Accepted before the port was stopped.
             return self.serve_shared(io, port, key, ends, None);
         };
         if Some(chosen.seat) == own {
@@ -388,7 +390,7 @@ impl Core {
         }
     }
 
-    /// Step 6: another loop has accepted it for this one.
+    /// Step 6: serves a connection that another loop has accepted.
     pub(super) fn start_handed(&mut self, io: &mut dyn Commands, mut handed: Box<Handed>) {
         handed.of.arrived(handed.seat);
         let port = self.reactor.shared_port(handed.port);
@@ -411,7 +413,7 @@ impl Core {
         }
     }
 
-    /// Gives a port the socket, or takes it away, where that has changed.
+    /// Gives a port the socket or takes it away, if its part has changed.
     pub(super) fn fit_share(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>, old: Key) {
         let Some(changed) = port.share.as_ref().and_then(|share| share.changed(&port.reactor))
         else {

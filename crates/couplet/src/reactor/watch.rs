@@ -28,24 +28,24 @@ impl Watches {
         self.cells.len()
     }
 
-    /// An id that was never used before.
+    /// Returns an unused id.
     fn new_id(&mut self) -> WatchId {
         self.next += 1;
         WatchId(self.next)
     }
 }
 
-/// A watch of any source.
+/// A watch of any source type.
 trait Watched {
-    /// Calls the callback; false when the watch has ended.
+    /// Calls the callback; returns false when the watch has ended.
     fn ready(&self, world: &dyn World, ready: Ready) -> bool;
     /// Ends the watch, at the end of the run.
     fn end(&self, world: &dyn World);
-    /// Where it was requested.
+    /// The source location of the request.
     fn place(&self) -> Source;
 }
 
-/// A descriptor that the loop watches: made by [`Reactor::watch`], and cheap to clone. Dropping it
+/// A descriptor watched by the loop, returned by [`Reactor::watch`]; cheap to clone. Dropping it
 /// changes nothing.
 pub struct Watch<S> {
     reactor: Reactor,
@@ -78,10 +78,10 @@ impl Reactor {
     /// drops it.
     ///
     /// Watches are level-triggered: the callback need not read everything; it is called again as
-    /// long as the source is ready. So the source should be non-blocking, and a callback that can't
-    /// use its readiness should change the interest or stop the watch. An end of stream, a hang-up
-    /// and an error make the source ready for everything: reading or writing then reports which. A
-    /// panic in the callback is logged, ends the watch and drops the source.
+    /// long as the source is ready. So the source should be non-blocking, and a callback that
+    /// cannot use its readiness should change the interest or stop the watch. An end of stream, a
+    /// hang-up or an error makes the source ready for everything: a read or write then reports
+    /// which. A panic in the callback is logged, ends the watch and drops the source.
     ///
     /// Only on Unix. Twisted's `addReader` and `addWriter`.
     ///
@@ -112,7 +112,7 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// When the system can't watch it: because it is closed, watched already, or a regular file
+    /// When the system cannot watch the source: it is closed, already watched, or a regular file
     /// (which is always ready).
     #[track_caller]
     pub fn watch<S: AsFd + 'static>(
@@ -139,7 +139,7 @@ impl Reactor {
 
 impl<S: AsFd + 'static> Watch<S> {
     /// Ends the watch and returns the source: immediately, or, when called in the callback, once
-    /// that has returned. The callback is not called again, not even in this turn.
+    /// the callback has returned. The callback is not called again, not even in this turn.
     ///
     /// Fails with [`NotWatching`] if the watch has ended already.
     pub fn stop(&self) -> Deferred<S> {
@@ -199,7 +199,7 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
         self.busy.set(false);
         let asked = self.asked.borrow_mut().take();
         if asked.is_none() && !panicked {
-            // Rearmed, so remaining readiness is reported again.
+            // Rearmed, so that remaining readiness is reported again.
             match world.rewatch(self.id, source.as_fd(), self.interest.get()) {
                 Ok(()) => {
                     *self.parts.borrow_mut() = Some((source, callback));
@@ -226,7 +226,7 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
 }
 
 impl Core {
-    /// A watched descriptor is ready.
+    /// Calls the callback of a ready descriptor.
     pub(super) fn watch_ready(&mut self, id: WatchId, ready: Ready) {
         let records = &self.reactor.records;
         let cell = records.watches.borrow().cells.get(&id).cloned();
