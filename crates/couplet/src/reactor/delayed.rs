@@ -9,7 +9,7 @@ use super::{Reactor, Records, Timed};
 
 /// A call requested with `call_later`. Dropping it changes nothing.
 ///
-/// The methods that change it return false if the call is no longer pending. Inside its own
+/// The methods that change the call return false if it is no longer pending. Inside its own
 /// callback a call already counts as called. Twisted's `IDelayedCall`.
 #[derive(Clone)]
 pub struct DelayedCall {
@@ -40,7 +40,7 @@ impl DelayedCall {
         Some((records.upgrade()?, *key))
     }
 
-    /// Cancels the call, and drops its closure.
+    /// Cancels the call and drops its closure.
     pub fn cancel(&self) -> bool {
         let Some((records, key)) = self.records() else {
             return false;
@@ -89,7 +89,7 @@ impl fmt::Debug for DelayedCall {
     }
 }
 
-/// `at + delay`; if that overflows, a time further away than any wait.
+/// `at + delay`, or, on overflow, a time further away than any wait.
 pub(super) fn after(at: Instant, delay: Duration) -> Instant {
     const CENTURIES: Duration = Duration::from_secs(500 * 365 * 24 * 3600);
     at.checked_add(delay).or_else(|| at.checked_add(CENTURIES)).unwrap_or(at)

@@ -1,6 +1,6 @@
-//! Notes what a loop does, for the stall detector: user code is put into wrappers that note it when
-//! it enters the loop, so that a loop without the detector pays nothing when it calls it. The
-//! callbacks of Deferreds are noted as part of what fires them.
+//! Reports the loop's current call to the stall detector. User code is wrapped when it enters the
+//! loop, so that calls in a loop without the detector cost nothing extra. Callbacks of Deferreds
+//! count as part of the call that fires them.
 
 use std::any::{Any, TypeId};
 #[cfg(unix)]
@@ -21,7 +21,7 @@ use crate::protocol::Protocol;
 use crate::transport::{Producer, Tell, Transport};
 
 impl Records {
-    /// Notes what the loop does until the result is dropped.
+    /// Reports the loop as doing `kind` until the result is dropped.
     pub(super) fn hold(&self, kind: &'static str) -> Option<Hold> {
         self.hold_for(|| Doing::kind(kind))
     }
@@ -30,7 +30,7 @@ impl Records {
         self.stalls.get().map(|stalls| stalls.hold(doing()))
     }
 
-    /// A user's closure, noted when it runs.
+    /// Wraps a user's closure, to be reported when it runs.
     pub(super) fn noted_call(
         &self,
         doing: impl FnOnce() -> Doing,
@@ -57,17 +57,17 @@ impl Records {
 }
 
 impl Reactor {
-    /// Starts the detector, if the options ask for it and the world is one of threads.
+    /// Starts the detector, if the options request it and the world runs in real time.
     pub(super) fn watch_stalls(&self, options: &LoopOptions) {
         if let Some(after) = options.stall_after
             && self.records.world.is_real_time()
         {
-            // A new reactor has none.
+            // A new reactor has no detector yet.
             let _ = self.records.stalls.set(Stalls::watch(after, options.stall_backtraces));
         }
     }
 
-    /// A factory whose calls are noted.
+    /// Wraps a factory, so that its calls are reported.
     pub(super) fn noted_factory(&self, erased: ErasedFactory) -> ErasedFactory {
         let Some(stalls) = self.records.stalls.get() else { return erased };
         let (stalls, of) = (stalls.clone(), Some((**erased.factory).type_name()));
@@ -94,7 +94,7 @@ fn noted_producer(
     Box::new(Noted { inner, stalls, doing })
 }
 
-/// Wraps the tasks of a loop with a detector.
+/// Wraps a task, in a loop with a detector.
 pub(super) fn noted_task(
     stalls: &Stalls,
     name: Option<Box<str>>,
@@ -105,13 +105,13 @@ pub(super) fn noted_task(
     Noted { inner: Box::new(task), stalls: stalls.clone(), doing }
 }
 
-/// Wraps the protocols of a loop with a detector.
+/// Wraps a protocol, in a loop with a detector.
 pub(super) fn noted_protocol(stalls: &Stalls, inner: Box<dyn Protocol>) -> Box<dyn Protocol> {
     let doing = Doing::by("protocol", name_of(&*inner));
     Box::new(Noted { inner, stalls: stalls.clone(), doing })
 }
 
-/// Of what a factory of several kinds built, the name of the kind.
+/// The protocol's type name, looking into the box that a factory of several protocol types builds.
 fn name_of(protocol: &dyn Protocol) -> &'static str {
     match (protocol as &dyn Any).downcast_ref::<Box<dyn Protocol>>() {
         Some(inner) => name_of(&**inner),
@@ -119,7 +119,7 @@ fn name_of(protocol: &dyn Protocol) -> &'static str {
     }
 }
 
-/// A user's object, whose calls are noted.
+/// A user's object whose calls are reported.
 struct Noted<T: ?Sized> {
     inner: Box<T>,
     stalls: Stalls,

@@ -30,13 +30,13 @@ pub(crate) struct TaskId(Key);
 /// The tasks of a loop.
 pub(super) struct Tasks {
     entries: Slots<Spawned>,
-    /// Counts the turns in which tasks ran.
+    /// The number of turns in which tasks ran.
     turn: u64,
     queue: Arc<WakeQueue>,
-    /// To run in the next turn: spawned in this one, or woken after their poll in it. Law 9: each
-    /// task once.
+    /// Tasks to run in the next turn: spawned in this one, or woken after their poll in it. Law 9:
+    /// each task once.
     fresh: Vec<TaskId>,
-    /// To run in this turn: those spawned before it began, then those woken. Law 9: each task once.
+    /// Tasks to run in this turn: spawned before it began, then woken. Law 9: each task once.
     ready: Vec<TaskId>,
     cancelled: Vec<TaskId>,
 }
@@ -49,14 +49,15 @@ struct Spawned {
     task: Option<TaskRef>,
 }
 
-/// A task in its place, which those that poll it often may keep. Over, it holds no user's object.
+/// A task in the table; callers that poll it often may keep the reference. A finished task holds no
+/// user objects.
 pub(crate) type TaskRef = Rc<TaskCell<dyn Task>>;
 
 pub(crate) struct TaskCell<T: ?Sized> {
     id: TaskId,
-    /// What it is polled with.
+    /// Passed to each poll.
     waker: Waker,
-    /// It is to be dropped in step 5.
+    /// Dropped in step 5.
     is_cancelled: Cell<bool>,
     task: T,
 }
@@ -68,13 +69,13 @@ impl<T: ?Sized> TaskCell<T> {
     }
 }
 
-/// The queue of woken tasks and calls from any thread, and the way to wake the loop.
+/// The queue of woken tasks and calls from any thread, and the waker of the loop.
 pub(super) struct WakeQueue {
     pub(super) door: Door<TaskId, RemoteCall>,
     driver: Waker,
     thread: ThreadId,
     /// The loop is in a turn: it checks the queue before it sleeps, so its own thread need not wake
-    /// it. Written by that thread alone.
+    /// it. Only that thread writes the flag.
     in_turn: AtomicBool,
 }
 
@@ -89,7 +90,7 @@ impl WakeQueue {
         std::thread::current().id() == self.thread
     }
 
-    /// Makes the loop check the queue, after the first thing was put in.
+    /// Makes the loop check the queue; called after the first item was put in.
     pub(super) fn ring(&self) {
         if !(self.is_in_turn() && self.is_own_thread()) {
             self.wake_driver();
@@ -100,7 +101,7 @@ impl WakeQueue {
         self.driver.wake_by_ref();
     }
 
-    /// In the loop's thread: whether a turn is in progress.
+    /// Whether a turn is in progress. Called only by the loop's thread.
     #[inline]
     pub(super) fn is_in_turn(&self) -> bool {
         self.in_turn.load(Ordering::Relaxed)
@@ -134,16 +135,17 @@ impl Wake for TaskWaker {
 
 /// A future and the resolver of its Deferred.
 pub(crate) trait Task {
-    /// Polls once; pending while it is being polled, and once it is over.
+    /// Polls once. Pending during a nested poll, and once the task has finished.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()>;
-    /// After it was ready and left the table: drops the future, then resolves the Deferred.
+    /// Called on a finished task that has left the table: drops the future, then resolves the
+    /// Deferred.
     fn finish(&self);
-    /// Drops the future, and fails the Deferred.
+    /// Drops the future and fails the Deferred.
     fn cancel(&self);
 }
 
 struct TaskOf<F, T> {
-    /// Taken out while it is polled.
+    /// Taken out during a poll.
     future: Cell<Contained<Pin<Box<F>>>>,
     result: Cell<Option<Result<T>>>,
     resolver: Cell<Option<Resolver<T>>>,
@@ -154,7 +156,7 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> 
         let mut taken = self.future.replace(Contained::empty());
         let Some(future) = taken.get_mut() else { return Poll::Pending };
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        // It is empty: to drop it would cost more than to put the future back.
+        // The replaced value is empty: dropping it would cost more than putting the future back.
         std::mem::forget(self.future.replace(taken));
         self.result.set(Some(match polled {
             Ok(Poll::Pending) => return Poll::Pending,
@@ -178,7 +180,7 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> 
     }
 }
 
-/// A task with a reserved entry in the table.
+/// Creates a task and reserves its entry in the table.
 #[track_caller]
 pub(super) fn new_task<T: 'static>(
     reactor: &Reactor,
@@ -266,12 +268,12 @@ impl Tasks {
         self.entries.remove(id.0)?.task
     }
 
-    /// A turn begins: tasks spawned before it may run in it.
+    /// Begins a turn: tasks spawned before it may run in it.
     pub(super) fn begin_turn(&mut self) {
         self.ready.append(&mut self.fresh);
     }
 
-    /// The queue into which wakers put their tasks.
+    /// The queue that wakers add their tasks to.
     pub(super) fn queue(&self) -> Arc<WakeQueue> {
         self.queue.clone()
     }
@@ -288,7 +290,8 @@ impl Tasks {
         !self.fresh.is_empty() || !self.cancelled.is_empty()
     }
 
-    /// A task that is to be polled, unless this turn has polled it: then it waits for the next.
+    /// The task to poll. If this turn has already polled it, returns `None` and leaves it to the
+    /// next turn.
     fn task_to_poll(&mut self, id: TaskId) -> Option<TaskRef> {
         let turn = self.turn;
         let entry = self.entry(id)?;
@@ -318,7 +321,7 @@ impl Tasks {
 }
 
 impl Reactor {
-    /// The task that is being polled with this waker, if it is one of this loop.
+    /// The task being polled with this waker, if it belongs to this loop.
     #[inline]
     pub(crate) fn task_of(&self, waker: &Waker) -> Option<TaskId> {
         let (id, polled_with) = self.records.polled.get()?;
@@ -333,13 +336,13 @@ impl Reactor {
         }
     }
 
-    /// A task that is not over.
+    /// An unfinished task.
     pub(crate) fn task(&self, id: TaskId) -> Option<TaskRef> {
         self.records.tasks.borrow_mut().entry(id)?.task.clone()
     }
 
-    /// Polls a task from inside a callback of the loop, instead of in step 5: what it waits for has
-    /// just come, and what it answers leaves with the callback's own answer.
+    /// Polls a task from inside a callback of the loop, instead of in step 5: the event that it
+    /// awaits has just occurred, and its reply is sent together with the callback's own.
     #[inline]
     pub(crate) fn poll_here(&self, task: &TaskRef) {
         if !task.is_cancelled.get() {
@@ -360,7 +363,7 @@ impl Reactor {
 }
 
 impl Core {
-    /// Step 5: the woken tasks, those that they wake included, each once.
+    /// Step 5: polls the woken tasks, including tasks woken by these polls, each once.
     pub(super) fn run_tasks(&mut self) {
         if !self.reactor.records.take_pending(pending::TASKS)
             && !self.reactor.records.queue.door.is_any()
@@ -408,12 +411,12 @@ impl Core {
         }
     }
 
-    /// The run ends: cancels its present tasks, but not those that they spawn meanwhile.
+    /// Ends a run: cancels the present tasks, but not tasks that they spawn meanwhile.
     pub(super) fn drop_all_tasks(&mut self) {
         let tasks = &self.reactor.records.tasks;
         let ids = tasks.borrow().entries.keys();
         for id in ids {
-            // One at a time: dropping one may cancel or spawn others.
+            // One at a time: a drop may cancel or spawn other tasks.
             let task = tasks.borrow_mut().remove(TaskId(id));
             if let Some(task) = task {
                 task.task.cancel();

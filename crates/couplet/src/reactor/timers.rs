@@ -31,15 +31,15 @@ const NONE: u32 = u32::MAX;
 
 /// Values that come due, each at its deadline.
 ///
-/// Takes 32 bytes plus the size of a `T` for each outstanding value, 24 more while it is nearly
-/// due, and 12 KiB for itself. Memory is kept for reuse.
+/// Takes 32 bytes plus the size of a `T` for each outstanding value, 24 more while the value is
+/// nearly due, and 12 KiB for itself. Memory is kept for reuse.
 pub(crate) struct Timers<T> {
     origin: Instant,
     entries: Slots<Entry<T>>,
     /// The number of inserts and resets so far.
     asked: u64,
     /// The current tick. INVARIANT: entries due in this tick or before are in the heap (or parked);
-    /// later ones are in the wheel, or in the heap under an earlier due time that they once had.
+    /// later ones are in the wheel, or in the heap under an earlier deadline that they once had.
     current: u64,
     heap: Vec<Node>,
     slots: Vec<List>,
@@ -48,8 +48,8 @@ pub(crate) struct Timers<T> {
     /// INVARIANT: parked entries were requested after this seq.
     parked_after: Seq,
     /// The cached result of [`next_deadline`](Timers::next_deadline), which a busy loop calls in
-    /// every turn. INVARIANT: it is not after the first deadline, and is a time exactly when
-    /// something is outstanding.
+    /// every turn. INVARIANT: it is not after the first deadline, and `at` is `Some` exactly when
+    /// values are outstanding.
     next: Option<Next>,
 }
 
@@ -60,7 +60,7 @@ struct Next {
     at: Option<Instant>,
 }
 
-/// Names a value in a [`Timers`]. Never reused once the value is taken out.
+/// Identifies a value in a [`Timers`]. Never reused once the value is taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TimerKey(Key);
 
@@ -98,7 +98,7 @@ impl<T> Timers<T> {
         TimerKey(key)
     }
 
-    /// Removes the value before its time, with everything that refers to it.
+    /// Removes a value before its deadline, along with everything that refers to it.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<T> {
         let entry = self.entries.remove(key.0)?;
         self.next = None;
@@ -106,10 +106,10 @@ impl<T> Timers<T> {
         Some(entry.value)
     }
 
-    /// Moves the deadline; false if the value is no longer there.
+    /// Moves the deadline; returns false if the value is no longer there.
     ///
-    /// It counts as a new request: among equal deadlines the value now comes last. Moving later
-    /// only stores the new time: the entry is sorted again when its old time comes.
+    /// Counts as a new request: among equal deadlines the value now comes last. Moving later only
+    /// stores the new time: the entry is sorted again when its old time comes.
     pub(crate) fn reset(&mut self, key: TimerKey, deadline: Instant) -> bool {
         let due = self.next_due(deadline);
         let Some(entry) = self.entries.get_mut(key.0) else {
@@ -126,7 +126,7 @@ impl<T> Timers<T> {
         true
     }
 
-    /// The deadline as it was last set.
+    /// The deadline, as last set.
     pub(crate) fn deadline(&self, key: TimerKey) -> Option<Instant> {
         Some(self.entries.get(key.0)?.due.deadline(self.origin))
     }
@@ -148,7 +148,7 @@ impl<T> Timers<T> {
         }
     }
 
-    /// [`next_deadline`](Self::next_deadline), not cached.
+    /// [`next_deadline`](Self::next_deadline) without the cache.
     #[cold]
     fn find_next(&mut self) -> Option<Instant> {
         self.empty(PARKED);
@@ -172,15 +172,15 @@ impl<T> Timers<T> {
     }
 
     /// Takes out the first value, in the order of (deadline, request), whose deadline is not after
-    /// `now` and which was requested before the seq.
+    /// `now` and whose request precedes the seq.
     pub(crate) fn pop_due(&mut self, now: Instant, before: Seq) -> Option<T> {
         let first = self.first_due(now, before)?;
         self.remove_node(0);
         self.take(first)
     }
 
-    /// [`pop_due`](Self::pop_due), but takes any of those with the first deadline: `pick` chooses
-    /// among so many.
+    /// [`pop_due`](Self::pop_due), but takes any of the values with the first deadline: `pick` gets
+    /// their number and returns an index.
     pub(crate) fn pop_any_due(
         &mut self,
         now: Instant,
@@ -203,7 +203,7 @@ impl<T> Timers<T> {
         self.entries.remove(self.entries.key_at(entry)).map(|entry| entry.value)
     }
 
-    /// What [`pop_due`](Self::pop_due) takes; it is the first of the heap.
+    /// The node that [`pop_due`](Self::pop_due) takes, which is the first of the heap.
     fn first_due(&mut self, now: Instant, before: Seq) -> Option<Node> {
         self.next = None;
         let last = Due::last_at(self.origin, now);
@@ -218,7 +218,7 @@ impl<T> Timers<T> {
                 return Some(node);
             }
             if due.nanos == last.nanos {
-                // All others that are due have the same deadline, and were requested even later.
+                // All other due entries have the same deadline, and later requests.
                 return None;
             }
             self.remove_node(0);
@@ -271,7 +271,7 @@ struct Entry<T> {
     value: T,
 }
 
-/// Where an entry is stored, so that it can be removed without a search.
+/// The position of an entry, which allows its removal without a search.
 #[derive(Clone, Copy, Debug)]
 enum Position {
     Heap { index: u32 },
@@ -304,7 +304,7 @@ impl<T> Timers<T> {
 #[derive(Clone, Copy)]
 struct List {
     first: u32,
-    /// While there are entries, none is due before this.
+    /// If the list is not empty, none of its entries is due before this.
     least: Due,
 }
 
@@ -314,10 +314,10 @@ impl List {
 
 /// The wheel.
 ///
-/// INVARIANT: an entry's level is that of the highest digit (of [`SLOT_BITS`]) in which its tick,
-/// when it was linked, differed from `current`, and its slot is that digit. `current` never passes
-/// the start of a slot without emptying it; so this stays true, and the first slot of the lowest
-/// level in use is the earliest.
+/// INVARIANT: an entry's level is the level of the highest digit (of [`SLOT_BITS`]) in which its
+/// tick, when it was linked, differed from `current`, and its slot is that digit. `current` never
+/// passes the start of a slot without emptying it; so this stays true, and the first slot of the
+/// lowest level in use is the earliest.
 impl<T> Timers<T> {
     fn slot_of(&self, due: Due) -> usize {
         let tick = due.tick();
@@ -408,7 +408,7 @@ struct Node {
 
 /// The heap. Entries know their index in it.
 impl<T> Timers<T> {
-    /// The first entry in the heap, after those that have moved later are put where they belong.
+    /// The first entry in the heap; entries that have moved later are put where they belong first.
     fn nearest(&mut self) -> Option<Node> {
         loop {
             let node = *self.heap.first()?;
@@ -435,7 +435,7 @@ impl<T> Timers<T> {
         }
     }
 
-    /// Moves the gap down, filling it with its least child each time; returns where it ends.
+    /// Moves the gap down, filling it with its least child each time; returns its final index.
     fn sink_gap(&mut self, mut gap: usize) -> usize {
         loop {
             let first = gap * ARITY + 1;
@@ -470,8 +470,7 @@ impl<T> Timers<T> {
     }
 }
 
-/// When an entry is due, and which of equal ones comes first: as one number of 128 bits, compared
-/// without a branch.
+/// A deadline and the rank among equal ones, as one number of 128 bits, compared without a branch.
 ///
 /// Times more than 36 years before the origin or 548 after it are clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -483,7 +482,7 @@ struct Due {
 }
 
 impl Due {
-    /// The origin, so that there are times before it.
+    /// The origin, chosen so that earlier times can be represented.
     const ORIGIN: u64 = 1 << 60;
 
     #[inline]

@@ -1,5 +1,5 @@
-//! The timer store: contract 86 to 95 as far as they concern a store, and a model that it must
-//! agree with after any sequence of operations.
+//! Tests contract 86 to 95 as far as they concern a timer store, and compares the store with a
+//! model after any sequence of operations.
 
 #![expect(clippy::disallowed_methods, reason = "virtual time needs a starting point")]
 
@@ -426,7 +426,7 @@ enum Step {
     Insert(Shift),
     Remove(usize),
     Reset(usize, Shift),
-    /// Moves relative to the present deadline, whatever the clock.
+    /// Moves relative to the present deadline, independently of the clock.
     Delay(usize, Shift),
     Advance(Duration),
     Seq,
@@ -496,7 +496,7 @@ struct Model {
     asked: u64,
     /// The outstanding values: (deadline, asked, value). A value is an index into `keys`.
     list: Vec<(Instant, u64, usize)>,
-    /// Every key there ever was.
+    /// Every key ever created.
     keys: Vec<TimerKey>,
     seqs: Vec<(Seq, u64)>,
 }
@@ -565,7 +565,7 @@ impl Model {
         }
     }
 
-    /// As `DelayedCall::delay_by` does.
+    /// Does the same as `DelayedCall::delay_by`.
     fn delay(&mut self, which: usize, by: Shift) {
         let key = which.checked_rem(self.keys.len()).map(|value| self.keys[value]);
         if let Some(deadline) = key.and_then(|key| self.timers.deadline(key)) {
@@ -610,7 +610,7 @@ impl Model {
         assert_eq!(shown, expected);
     }
 
-    /// Sleeps from deadline to deadline, as a loop does, until nothing is left.
+    /// Sleeps from deadline to deadline, as a loop does, until no value is left.
     fn run_out(&mut self) {
         let mut idle_turns = 0;
         let entries = self.list.len();
