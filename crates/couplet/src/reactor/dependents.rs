@@ -1,5 +1,5 @@
-//! Programs at the other end of adopted connections, which are to end with them: the end of a run waits
-//! until they have exited, and kills those that are left.
+//! Programs at the other end of adopted connections that must end with them. The end of a run waits
+//! for them to exit, and kills the remaining ones.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -12,10 +12,11 @@ use crate::panics::contain;
 
 /// A program at the other end of an adopted connection.
 pub(crate) trait Dependent: Any {
-    /// Its connection is lost, with this reason if it was made. Called at least once.
+    /// Called when the program's connection is lost, with the reason if the connection was made.
+    /// Called at least once.
     fn lost(self: Rc<Self>, reason: Option<&Reason>);
 
-    /// The run is over: it must not stay.
+    /// The run is over: the program must end.
     fn kill(&self);
 }
 
@@ -36,7 +37,7 @@ impl Dependents {
     }
 }
 
-/// Reports the loss of a connection to its dependent, also when the connection is never made.
+/// Reports the loss of a connection to its dependent, even if the connection is never made.
 pub(super) struct Attached(pub(super) Rc<dyn Dependent>);
 
 impl Drop for Attached {
@@ -46,7 +47,7 @@ impl Drop for Attached {
 }
 
 impl Reactor {
-    /// The end of a run waits for this program from now on.
+    /// Makes the end of a run wait for this program.
     pub(crate) fn add_dependent(&self, dependent: Rc<dyn Dependent>) -> DependentId {
         let mut dependents = self.records.dependents.borrow_mut();
         dependents.next += 1;
@@ -55,7 +56,7 @@ impl Reactor {
         id
     }
 
-    /// It has exited, or cannot be waited for.
+    /// Removes a program that has exited, or that cannot be waited for.
     pub(crate) fn remove_dependent(&self, id: DependentId) {
         let removed = self.records.dependents.borrow_mut().running.remove(&id);
         drop(removed);

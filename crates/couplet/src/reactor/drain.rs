@@ -1,5 +1,5 @@
-//! Draining, for a server that is to end without cutting anybody off: its ports close, its
-//! connections are asked to finish, and those that do not are closed, and at last aborted.
+//! Draining, so that a server ends without cutting off its clients: the ports close, the
+//! connections are asked to finish, and the remaining ones are closed and at last aborted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -16,24 +16,23 @@ use crate::defer::{Deferred, Resolver};
 use crate::driver::{Commands, Key};
 use crate::transport::connection::Life;
 
-/// How long each stage of a drain may take. A [`Duration`] converts into one: that of the first
+/// How long each stage of a drain may take. A [`Duration`] converts into a `Drain` with that first
 /// stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drain {
-    /// How long connections have to [finish](crate::Protocol::draining) by themselves.
+    /// How long connections have to [finish](crate::Protocol::draining) on their own.
     pub finish: Duration,
-    /// How long those that did not may flush what they have written, once they are closed: 500 ms
-    /// unless set. What is still open then is aborted.
+    /// How long unfinished connections may flush written bytes once they are closed: 500 ms by
+    /// default. Then they are aborted.
     pub close: Duration,
-    /// How long the first stage waits for a peer from which nothing but its part is missing: it has not
-    /// completed its handshake since the drain began, or has not answered the end of our stream with the
-    /// end of its own. 1 s unless set.
+    /// How long the first stage waits for a silent peer: one that has not completed its handshake
+    /// since the drain began, or has not ended its stream after the end of ours. 1 s by default.
     pub patience: Duration,
 }
 
 impl Drain {
-    /// A drain that closes what has not finished within this time.
+    /// A drain that closes unfinished connections after `finish`.
     pub fn within(finish: Duration) -> Drain {
         Drain { finish, close: Duration::from_millis(500), patience: Duration::from_secs(1) }
     }
@@ -45,7 +44,7 @@ impl Drain {
         self
     }
 
-    /// Sets how long a silent peer may keep the drain from its end.
+    /// Sets how long a silent peer may delay the end of the drain.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -59,26 +58,26 @@ impl From<Duration> for Drain {
     }
 }
 
-/// What became of the connections of a drain.
+/// How the connections of a drain ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Those that ended by themselves in time.
+    /// Connections that ended on their own in time.
     pub finished: usize,
-    /// Those that were closed, and flushed what they had written.
+    /// Connections that were closed and flushed their written bytes.
     pub closed: usize,
-    /// Those that were reset: they did not flush in time, or are to be
+    /// Connections that were reset: they did not flush in time, or asked to be
     /// [reset unless closed](crate::Transport::set_reset_unless_closed).
     pub aborted: usize,
 }
 
 /// A drain in progress.
 pub(super) struct DrainCell {
-    /// That of one port; `None` for all.
+    /// The port to drain; `None` for all.
     port: Option<Rc<PortCell>>,
     times: Drain,
     stage: Cell<Stage>,
-    /// The connections that have not ended.
+    /// Connections that have not ended.
     left: RefCell<BTreeSet<Key>>,
     drained: Cell<Drained>,
     timer: Cell<Option<TimerKey>>,
@@ -87,15 +86,15 @@ pub(super) struct DrainCell {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Recorded, for the turn to begin.
+    /// Recorded; the turn will begin it.
     Asked,
-    /// Connections finish by themselves, until then.
+    /// Connections finish on their own, until this time.
     Finishing(Instant),
-    /// They were closed.
+    /// Unfinished connections were closed.
     Closing,
 }
 
-/// What becomes of a connection, for the counts of all drains that wait for it.
+/// How a connection ends, for the counts of all drains that wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Finished,
@@ -104,13 +103,13 @@ pub(super) enum Fate {
 }
 
 impl Port {
-    /// Stops listening, asks the connections that this port has accepted to finish
-    /// ([`Protocol::draining`](crate::Protocol::draining)), and fires when all of them have ended:
-    /// those that do not finish in time are closed, as by
+    /// Stops listening, asks the connections accepted by this port to finish
+    /// ([`Protocol::draining`](crate::Protocol::draining)), and fires when all of them have ended.
+    /// Connections that do not finish in time are closed, as by
     /// [`lose_connection`](crate::Transport::lose_connection) but with the reason
     /// [`Shutdown`](crate::Reason::Shutdown), and at last aborted.
     ///
-    /// Cancelling it ends the first stage at once.
+    /// Cancelling it ends the first stage immediately.
     ///
     /// ```
     /// # use couplet::{Protocol, Transport};
@@ -130,11 +129,11 @@ impl Port {
 }
 
 impl Reactor {
-    /// Drains all ports, as [`Port::drain`] does one, with the connections of ports that were stopped
-    /// before, and with those that were [adopted](Self::adopt). Connections that we made stay: a
-    /// server may need them to finish.
+    /// Drains all ports, as [`Port::drain`] does one, including the connections of ports that were
+    /// already stopped, and [adopted](Self::adopt) connections. Outgoing connections stay: a server
+    /// may need them to finish.
     ///
-    /// It stops nothing else. To drain before a stop, let the stop wait for it:
+    /// Nothing else is stopped. To drain before a stop, let the stop wait for the drain:
     ///
     /// ```
     /// use couplet::Shutdown;
@@ -189,7 +188,7 @@ impl DrainCell {
 }
 
 impl Drop for DrainCell {
-    /// The loop has ended first.
+    /// The loop ended first.
     fn drop(&mut self) {
         if let Some(resolver) = self.resolver.take() {
             resolver.errback(loop_ended());
@@ -198,7 +197,7 @@ impl Drop for DrainCell {
 }
 
 impl Core {
-    /// Begins a drain; asked a second time, it was cancelled.
+    /// Begins a drain; a second request means that it was cancelled.
     pub(super) fn drain_asked(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         match drain.stage.get() {
             Stage::Asked => self.begin_drain(io, drain),
@@ -229,7 +228,7 @@ impl Core {
         self.finish_drains();
     }
 
-    /// The ports that a drain closes, also those that have not started.
+    /// The ports that a drain closes, including those that have not started.
     fn ports_of(&self, drain: &DrainCell) -> Vec<Rc<PortCell>> {
         if let Some(port) = &drain.port {
             return vec![port.clone()];
@@ -259,7 +258,7 @@ impl Core {
         }
     }
 
-    /// The time of a stage is up, or that of silent peers.
+    /// The time of a stage, or of silent peers, is over.
     #[inline(never)]
     pub(super) fn drain_is_due(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let _hold = self.reactor.records.hold("timer of a drain");
@@ -271,8 +270,8 @@ impl Core {
         }
     }
 
-    /// Ends the connections whose peers have been silent for too long, and looks again when the next
-    /// will have been.
+    /// Ends the connections whose peers have been silent for too long, and sets a timer for the
+    /// next.
     fn cut_silent(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>, until: Instant) {
         let (now, patience) = (self.reactor.now(), drain.times.patience);
         let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
@@ -296,11 +295,11 @@ impl Core {
         }
     }
 
-    /// What is left goes on to the next stage.
+    /// Moves the remaining connections to the next stage.
     fn next_stage(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
         if left.is_empty() {
-            // Cancelled before it began, it was over at once.
+            // A drain without connections, cancelled before it began: it has already finished.
             return;
         }
         let closes = matches!(drain.stage.replace(Stage::Closing), Stage::Finishing(_));
@@ -313,7 +312,8 @@ impl Core {
         }
     }
 
-    /// The loop closes a connection that has not ended by itself, or else cuts it.
+    /// Records the fate of a connection that the loop is about to close, or to cut if `closes` is
+    /// false.
     pub(super) fn note_fate(&mut self, key: Key, closes: bool) {
         let Some(entry) = self.table.connection(key).filter(|entry| entry.life.closed().is_none())
         else {
@@ -321,13 +321,13 @@ impl Core {
         };
         let is_reset = match closes {
             true => entry.life.shuts_down_by_reset(),
-            // Where only the peer's FIN is missing, it was a close.
+            // If only the peer's FIN is missing, it counts as closed.
             false => entry.life.is_cut_by_reset(),
         };
         entry.fate = if is_reset { Fate::Aborted } else { Fate::Closed };
     }
 
-    /// A connection has ended.
+    /// A connection has ended: counts it in every drain that waits for it.
     pub(super) fn ended_in_drains(&mut self, key: Key, fate: Fate) {
         for drain in &self.drains {
             if !drain.left.borrow_mut().remove(&key) {
@@ -344,7 +344,7 @@ impl Core {
         self.finish_drains();
     }
 
-    /// Ends the drains that have nothing left.
+    /// Ends drains without remaining connections.
     fn finish_drains(&mut self) {
         let is_over = |drain: &Rc<DrainCell>| drain.left.borrow().is_empty();
         let over: Vec<_> = self.drains.extract_if(.., |drain| is_over(drain)).collect();

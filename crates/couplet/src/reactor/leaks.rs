@@ -1,5 +1,5 @@
-//! What a run leaks, and where it was requested: for [`testing::run`](crate::testing::run) and the
-//! simulator.
+//! Leaks of a run, with the source locations of the requests; for
+//! [`testing::run`](crate::testing::run) and the simulator.
 //!
 //! The source locations of timers, tasks and accepted connections are kept in a separate table,
 //! which exists only in a loop under test; the few ports and connectors keep their own.
@@ -20,11 +20,11 @@ use crate::transport::connection::Life;
 /// A location in user source code.
 pub(crate) type Source = &'static Location<'static>;
 
-/// A leak.
+/// An object that a run left open, active or pending.
 pub(crate) struct Leak {
-    /// What it is.
+    /// A description of the object.
     pub(crate) what: String,
-    /// Where it comes from.
+    /// Its origin.
     pub(crate) from: String,
     /// How to clean it up.
     pub(crate) cure: &'static str,
@@ -37,7 +37,7 @@ impl fmt::Display for Leak {
     }
 }
 
-/// The leaks as a numbered list, at least one line each.
+/// Formats the leaks as a numbered list, with at least one line each.
 #[cfg(feature = "testing")]
 pub(crate) fn numbered(all: &[Leak]) -> String {
     (1..).zip(all).fold(String::new(), |mut text, (number, left)| {
@@ -47,7 +47,7 @@ pub(crate) fn numbered(all: &[Leak]) -> String {
     })
 }
 
-/// What a timer is for.
+/// The purpose of a timer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
     Call,
@@ -92,13 +92,14 @@ pub(super) struct Places {
     timers: Noted<(TimerKey, Waiting)>,
     tasks: Noted<TaskId>,
     accepted: Noted<Key>,
-    /// What the last shutdown cut off, unless a signal caused it.
+    /// Leaks that the last shutdown cut off, unless a signal caused it.
     cut_off: Vec<Leak>,
 }
 
 struct Noted<K> {
     list: Vec<(K, Source)>,
-    /// The length at which finished ones are removed: at most twice the live ones plus 64. (Law 9.)
+    /// The length at which finished entries are pruned: at most twice the live ones plus 64.
+    /// (Law 9.)
     limit: usize,
 }
 
@@ -148,8 +149,8 @@ impl Core {
         }
     }
 
-    /// The shutdown begins. If the program asked for it and locations are kept, notes what it did
-    /// not clean up. A connection that is closing already counts as cleaned up.
+    /// Called when the shutdown begins. If the program requested it and locations are kept, records
+    /// the leaks. A connection that is closing already counts as cleaned up.
     pub(super) fn note_cut_off(&self) {
         if self.stopped_by.is_some() || self.reactor.records.places.borrow().is_none() {
             return;
@@ -160,14 +161,14 @@ impl Core {
         }
     }
 
-    /// What the last shutdown cut off, unless a signal caused it, where locations are kept.
+    /// The leaks that the last shutdown cut off, unless a signal caused it, if locations are kept.
     #[cfg(feature = "sim")]
     pub(super) fn take_cut_off(&self) -> Vec<Leak> {
         let mut places = self.reactor.records.places.borrow_mut();
         places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()
     }
 
-    /// What is open, in progress and pending, except for the loop's own timers.
+    /// Everything open, active or pending, except for the loop's own timers.
     #[cfg(feature = "testing")]
     pub(super) fn leaks(&self) -> Vec<Leak> {
         self.leaks_except(|_| false)
@@ -317,11 +318,11 @@ mod tests {
             noted.add(n, Location::caller(), |n| *n >= least);
             noted.list.len()
         };
-        // Each is over as soon as there is another one.
+        // Each entry is finished when the next one is added.
         assert_eq!((0..65).map(|n| add(n, n)).max(), Some(64));
         assert_eq!(add(65, 0), 2);
         assert_eq!((66..129).map(|n| add(n, 0)).last(), Some(65), "all are left");
-        // It looks again when there may be as many that are over, and 64.
+        // The list is pruned again at twice its live entries plus 64.
         assert_eq!((129..256).map(|n| add(n, n)).max(), Some(192));
         assert_eq!(add(256, 256), 1);
     }

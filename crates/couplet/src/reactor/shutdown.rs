@@ -55,10 +55,10 @@ impl Triggers {
     }
 }
 
-/// Most rounds of dropping pending work while the drops request more.
+/// Maximum number of rounds in which dropped work may request more.
 const DROP_ROUNDS: usize = 100;
 
-/// Calls a trigger, and counts it until its Deferred has fired.
+/// Calls a trigger, and counts it in `waiting` until its Deferred fires.
 fn pull(trigger: Trigger, waiting: &Rc<Cell<usize>>) {
     let fired = waiting.clone();
     contain("shutdown trigger", || {
@@ -76,21 +76,22 @@ fn pull(trigger: Trigger, waiting: &Rc<Cell<usize>>) {
 /// The stage of a shutdown.
 pub(super) enum Stopping {
     No,
-    /// Waiting for `Before` triggers: how many have not fired.
+    /// Waiting for `Before` triggers: the number whose Deferred has not fired.
     Before(Rc<Cell<usize>>),
     /// Connections flush until this deadline.
     Closing(Instant),
-    /// Jobs in threads finish until this deadline, and programs exit, which are killed in time.
+    /// Jobs in threads finish until this deadline. Programs exit, and are killed in time if
+    /// necessary.
     Joining(Instant),
 }
 
-/// Shows a snapshot where nothing else is set. A closed stderr is no reason to end.
+/// Prints a snapshot to stderr, which is the default. Errors are ignored.
 pub(super) fn print_snapshot(snapshot: &Snapshot) {
     drop(write!(std::io::stderr(), "{snapshot}"));
 }
 
 impl Core {
-    /// A signal arrived.
+    /// Handles a signal.
     #[inline(never)]
     pub(super) fn signalled(&mut self, signal: Signal) {
         let _hold = self.reactor.records.hold("signal");
@@ -106,7 +107,7 @@ impl Core {
         let can_wait = !again && matches!(self.stopping, Stopping::No | Stopping::Before(_));
         match self.drain.filter(|_| signal == Signal::Terminate && can_wait) {
             Some(drain) => self.drain_first(drain),
-            // Whoever is impatient with a drain is given the short flush.
+            // A second signal ends the drain, but still leaves the short flush.
             None if std::mem::take(&mut self.waits_for_drain) => self.skip_waiting = true,
             None if again && self.reactor.records.run_state.get() != RunState::Idle => {
                 self.stop_now = true;
@@ -116,13 +117,13 @@ impl Core {
         self.reactor.stop();
     }
 
-    /// Has the stop of a SIGTERM wait for a drain.
+    /// Makes the stop of a SIGTERM wait for a drain.
     fn drain_first(&mut self, drain: Drain) {
         self.waits_for_drain = true;
         let reactor = self.reactor.clone();
         let trigger = move || reactor.drain(drain).map(drop);
         match &self.stopping {
-            // A stop waits for others already.
+            // A stop already waits for other triggers.
             Stopping::Before(waiting) => pull(Box::new(trigger), waiting),
             _ => self.reactor.on(Shutdown::Before, trigger),
         }
@@ -136,7 +137,7 @@ impl Core {
         }
     }
 
-    /// At the end of a turn: begins or continues a shutdown. True while the run continues.
+    /// Begins or continues a shutdown at the end of a turn. Returns true while the run continues.
     pub(super) fn advance_shutdown(&mut self, io: &mut dyn Commands) -> bool {
         if self.stop_now {
             self.finish_run(io);
@@ -182,7 +183,7 @@ impl Core {
         }
     }
 
-    /// Calls the triggers; returns the number of those whose Deferred has not fired.
+    /// Calls the triggers; returns the number of triggers whose Deferred has not fired.
     pub(super) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
         let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
         let waiting = Rc::new(Cell::new(0));
@@ -239,7 +240,7 @@ impl Core {
         }
     }
 
-    /// Ends whatever is left now.
+    /// Ends the run immediately.
     pub(super) fn finish_run(&mut self, io: &mut dyn Commands) {
         self.reactor.records.run_state.set(RunState::Stopping);
         self.cut_connections(io);
@@ -256,7 +257,7 @@ impl Core {
         self.refuse_starts(io);
         self.round(io);
         self.drop_pending(io);
-        // Those that a trigger has started.
+        // Dependents that a trigger has started.
         self.kill_dependents();
         self.stopping = Stopping::No;
         self.stop_now = false;
@@ -266,8 +267,8 @@ impl Core {
         self.reactor.records.run_state.set(RunState::Idle);
     }
 
-    /// Tasks that await what was lost see it, as callbacks do, and that what they ask for then is refused.
-    /// One that keeps asking is dropped.
+    /// Runs the tasks that await lost objects: as in callbacks, they see the loss, and their new
+    /// requests are refused. A task that keeps requesting is dropped.
     fn tell_tasks(&mut self, io: &mut dyn Commands) {
         for _ in 0..DROP_ROUNDS {
             self.run_tasks();
@@ -287,7 +288,7 @@ impl Core {
         }
     }
 
-    /// Drops pending work at the end of a run, and whatever these drops request in turn. Work that
+    /// Drops pending work at the end of a run, and the work that these drops request. Work that
     /// keeps requesting more is left to the next run.
     pub(super) fn drop_pending(&mut self, io: &mut dyn Commands) {
         for _ in 0..DROP_ROUNDS {

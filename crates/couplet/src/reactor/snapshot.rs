@@ -1,4 +1,4 @@
-//! [`Snapshot`]: what is open, in progress and pending; for people and for tests.
+//! [`Snapshot`]: the open, active and pending objects of a loop; for people and for tests.
 
 use std::fmt;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::transport::connection::Life;
 pub struct Snapshot {
     /// Ports that listen, or are about to.
     pub ports: Vec<PortSnapshot>,
-    /// Ports of datagrams, served or about to be.
+    /// Datagram ports, served or about to be.
     pub datagrams: Vec<DatagramSnapshot>,
     /// Connectors that are connecting or connected.
     pub connectors: Vec<ConnectorSnapshot>,
@@ -39,31 +39,31 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PortSnapshot {
-    /// The address that it listens on.
+    /// The address that the port listens on.
     pub host: Address,
-    /// Connections accepted since it was opened.
+    /// Connections accepted since the port was opened.
     pub accepted: u64,
-    /// Those of them whose layers did not open: a handshake failed or took too long.
+    /// Accepted connections whose layers did not open: a handshake failed or took too long.
     pub not_opened: u64,
     /// Whether accepting is paused.
     pub paused: bool,
 }
 
-/// A port of datagrams in a [`Snapshot`].
+/// A datagram port in a [`Snapshot`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DatagramSnapshot {
-    /// Its address.
+    /// The port's address.
     pub host: Address,
-    /// The only peer, if it has one.
+    /// The only peer, if the port is limited to one.
     pub peer: Option<Address>,
-    /// Datagrams that its protocol got.
+    /// Datagrams that the protocol received.
     pub received: u64,
-    /// Datagrams that the system has accepted.
+    /// Datagrams that the system accepted.
     pub sent: u64,
-    /// Datagrams that were dropped: too many waited, or the system refused them.
+    /// Datagrams dropped because the queue was full or the system refused them.
     pub dropped: u64,
-    /// Bytes that wait to be sent.
+    /// Bytes queued to be sent.
     pub buffered: usize,
     /// Whether receiving is paused.
     pub paused: bool,
@@ -73,7 +73,7 @@ pub struct DatagramSnapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectorSnapshot {
-    /// Its target, as an endpoint string.
+    /// The target, as an endpoint string.
     pub target: String,
     /// `waiting`, `looking up`, `connecting` or `connected`.
     pub state: &'static str,
@@ -83,31 +83,31 @@ pub struct ConnectorSnapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionSnapshot {
-    /// Its id.
+    /// The connection's id.
     pub id: ConnectionId,
-    /// The other end.
+    /// The address of the other end.
     pub peer: Address,
-    /// Our end.
+    /// The address of our end.
     pub host: Address,
     /// `opening` (its layers are not open yet), `open`, `paused`, `half-closed`, `flushing`, `draining` or `closed`.
     pub state: &'static str,
     /// Bytes received by the protocol.
     pub bytes_in: u64,
-    /// Bytes sent; with layers, those that the layers have taken.
+    /// Bytes sent; with layers, bytes that the layers accepted.
     pub bytes_out: u64,
-    /// Bytes of the socket: received and sent. With layers they are other ones than the protocol's.
+    /// Bytes that the socket received and sent. With layers these differ from the protocol's.
     pub wire: [u64; 2],
-    /// Bytes written and not yet sent; of an HTTP server also those that wait for its client in front of the
-    /// transport.
+    /// Bytes written but not yet sent; for an HTTP server, including bytes held for its client in
+    /// front of the transport.
     pub buffered: usize,
-    /// Time since bytes were last received, or since it was made.
+    /// Time since bytes were last received, or else since the connection was made.
     pub idle: Duration,
-    /// Time since it was made.
+    /// Time since the connection was made.
     pub age: Duration,
 }
 
 impl Core {
-    /// What the loop holds right now.
+    /// A snapshot of the loop right now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let records = &self.reactor.records;
         let now = self.reactor.now();
@@ -138,7 +138,7 @@ impl Core {
                 Resource::Connecting(_) => {}
             }
         }
-        // Not yet started by the turn; but a port queues connections already.
+        // Not started by the turn yet, although a bound port already queues connections.
         let starts = records.starts.borrow();
         for start in &*starts {
             match start {
@@ -211,7 +211,7 @@ impl PortCell {
 }
 
 impl Snapshot {
-    /// Adds what another loop holds.
+    /// Adds the snapshot of another loop.
     pub(super) fn extend(&mut self, other: Snapshot) {
         let Snapshot { ports, datagrams, connectors, connections, .. } = other;
         self.ports.extend(ports);
