@@ -7,8 +7,8 @@ use super::turn::Core;
 use crate::driver::{Commands, Key};
 use crate::transport::connection::Follows;
 
-/// When the replies to a batch of events are sent: the output that a protocol writes while one wait
-/// of the driver has brought bytes for other connections, too.
+/// When the replies to a batch of events are sent. Events form a batch when one wait of the driver
+/// returns bytes for several connections.
 ///
 /// A reply that is sent immediately wakes a sleeping client, and while the next reply is prepared,
 /// that client falls asleep again: on one machine a wake-up can cost more than the reply. Replies

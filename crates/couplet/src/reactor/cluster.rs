@@ -21,11 +21,12 @@ use crate::transport::{ConnectionId, Transport};
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
 /// Runs a program in `loops` loops, each in a thread (0: one per processor): calls `setup` in each
-/// loop, and turns until one is stopped, or SIGINT or SIGTERM. [`Cluster`] has options and ports.
+/// loop, and runs until one is stopped, or until SIGINT or SIGTERM. [`Cluster`] has options and
+/// ports.
 ///
 /// # Errors
 ///
-/// As for [`Cluster::run`].
+/// See [`Cluster::run`].
 pub fn cluster(loops: usize, setup: impl Fn(&Reactor) -> Result<()> + Send + Sync) -> Result<()> {
     Cluster::new(loops).run(setup)
 }
@@ -172,7 +173,7 @@ impl Cluster {
     }
 
     /// Runs the cluster: calls `setup` in each loop, the first of them in the calling thread, and
-    /// turns until one is stopped.
+    /// runs the loops until one is stopped.
     ///
     /// # Errors
     ///

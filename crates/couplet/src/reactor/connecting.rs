@@ -255,7 +255,7 @@ impl Target {
 
     pub(super) fn at(address: Address) -> Target {
         match address {
-            // A datagram address is connected to by TCP.
+            // A UDP address is used as a TCP address.
             Address::Tcp(address) | Address::Udp(address) => {
                 let host = match address {
                     SocketAddr::V6(v6) if v6.scope_id() != 0 => {

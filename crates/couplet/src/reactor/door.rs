@@ -10,9 +10,9 @@ use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 #[derive(Debug)]
 pub(super) struct Door<T, C> {
     inside: Mutex<Inside<T, C>>,
-    /// Whether the queues hold anything. Read in every turn, so without the lock. INVARIANT:
-    /// written only with the lock held, so a thread that adds the first item knows that it must
-    /// wake the loop, and one that adds another knows that the loop will wake.
+    /// Whether the queues hold anything. Read without the lock, because every turn reads it.
+    /// INVARIANT: written only with the lock held, so a thread that adds the first item knows that
+    /// it must wake the loop, and one that adds another knows that the loop will wake.
     any: AtomicBool,
 }
 

@@ -608,7 +608,7 @@ impl Reactor {
     }
 
     /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
-    /// made. The driver looks names up, and tries the addresses as in RFC 8305.
+    /// made. The driver looks names up; the addresses are tried as in RFC 8305.
     ///
     /// Success, failure and loss are reported to the factory;
     /// [`connect_tcp_with`](Self::connect_tcp_with) sets options.

@@ -122,7 +122,7 @@ impl Port {
     ///
     /// # Errors
     ///
-    /// As for [`Reactor::listen_tcp`].
+    /// See [`Reactor::listen_tcp`].
     #[track_caller]
     pub fn start_listening(&self) -> Result<(), ListenError> {
         if matches!(self.cell.state.get(), PortState::Starting | PortState::Listening) {

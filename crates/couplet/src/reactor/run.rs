@@ -263,7 +263,7 @@ impl Loop {
         self.core.on_snapshot = Some(Box::new(move |snapshot| show(snapshot)));
     }
 
-    /// A snapshot of the loop right now.
+    /// Takes a snapshot of the loop.
     pub fn snapshot(&self) -> Snapshot {
         self.core.snapshot()
     }

@@ -1,6 +1,6 @@
 //! One listening socket for several loops: one loop accepts, and hands each connection to the loop
-//! with the fewest. For sockets that the system cannot distribute: UNIX sockets, inherited ones,
-//! and TCP on systems other than Linux.
+//! with the fewest connections. For sockets that the system cannot distribute among loops: UNIX
+//! sockets, inherited ones, and TCP on systems other than Linux.
 
 use std::cell::Cell;
 use std::fmt;
@@ -202,7 +202,7 @@ impl SharedSocket {
         }
     }
 
-    /// Hands a connection to the loop with the fewest.
+    /// Hands a connection to the loop with the fewest connections.
     fn hand(self: &Arc<Self>, socket: ConnectedSocket) {
         match self.choose(None) {
             Some(chosen) => chosen.hand(self, socket),

@@ -80,8 +80,8 @@ pub(super) enum Stopping {
     Before(Rc<Cell<usize>>),
     /// Connections flush until this deadline.
     Closing(Instant),
-    /// Jobs in threads finish until this deadline. Programs exit, and are killed in time if
-    /// necessary.
+    /// Jobs in threads finish until this deadline; dependent programs exit, or are killed by their
+    /// own timers.
     Joining(Instant),
 }
 

@@ -107,7 +107,7 @@ pub struct ConnectionSnapshot {
 }
 
 impl Core {
-    /// A snapshot of the loop right now.
+    /// Takes a snapshot of the loop.
     pub(super) fn snapshot(&self) -> Snapshot {
         let records = &self.reactor.records;
         let now = self.reactor.now();

@@ -298,7 +298,7 @@ impl Core {
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
         let now = self.now();
         let entry = self.table.connection(key)?;
-        // Clean again afterwards, even if it is on the dirty list: then a round is pending anyway.
+        // Clean again afterwards, even if the dirty list has it: a round is pending then anyway.
         entry.life.cell().set_dirty(true);
         let follows = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);

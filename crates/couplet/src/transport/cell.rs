@@ -142,7 +142,7 @@ pub(crate) struct ConnectionCell {
     pub(super) close_deadline: Cell<Option<Duration>>,
     pub(crate) made_at: Instant,
     dropped: Cell<u64>,
-    /// Reset the connection if it ends without a request of the protocol.
+    /// Reset the connection if it ends without the protocol's request.
     reset_unless_closed: Cell<bool>,
     /// A close does not wait for the peer's FIN.
     pub(crate) closes_at_once: Cell<bool>,

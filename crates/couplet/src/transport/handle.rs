@@ -233,7 +233,7 @@ pub struct WrongProtocol {
     pub wanted: &'static str,
     /// The type of the connection's protocol.
     pub found: &'static str,
-    /// Where `ask` or `tell` was called.
+    /// The source location of the call.
     pub place: &'static Location<'static>,
 }
 

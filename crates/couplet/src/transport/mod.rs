@@ -735,7 +735,7 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// As for [`start_layer`](Self::start_layer).
+    /// See [`start_layer`](Self::start_layer).
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub fn start_tls(&self, tls: &crate::layers::tls::ServerTls) -> Result<(), StartLayerError> {
         self.start_layer(tls.layer(self.reactor().now()))
@@ -745,7 +745,7 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// When `host` is neither a DNS name nor an IP address, and as for
+    /// When `host` is neither a DNS name nor an IP address; see also
     /// [`start_layer`](Self::start_layer).
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub fn start_tls_client(

@@ -461,7 +461,7 @@ fn duration() -> impl Strategy<Value = Duration> {
         3 => (0..70_000_000_000_u64).prop_map(Duration::from_nanos),
         2 => (0..100_000_u64).prop_map(Duration::from_secs),
         1 => (0..500_u32).prop_map(|n| YEAR * n),
-        // About the range of a `Due`, and beyond it.
+        // Near the limits of a `Due`, and beyond them.
         1 => (30..700_u32).prop_map(|n| YEAR * n),
         1 => any::<u64>().prop_map(Duration::from_nanos),
     ]

@@ -242,8 +242,8 @@ impl Life {
         open
     }
 
-    /// Sets the first layers. On a live connection, the output in `written` passes below them, and
-    /// its count is the bytes written above them. The error is the text of a panic.
+    /// Sets the first layers. On a live connection, `written` is the output that passes below them,
+    /// and the number of bytes written above them. The error is the text of a panic.
     fn set_layers(
         &mut self,
         layers: Vec<Box<dyn Layer>>,
@@ -408,7 +408,7 @@ impl Life {
         if let Some(reason) = risen.failed {
             self.layer_failed(reason, now);
         }
-        // Pending output is poured next, which settles the layers.
+        // Pending output is about to be poured, which settles the layers.
         if !self.transport.cell.has_output() {
             self.settle_layers();
         }
