@@ -1,5 +1,5 @@
 //! Draining, so that a server ends without cutting off its clients: the ports close, the
-//! connections are asked to finish, and the remaining ones are closed and at last aborted.
+//! connections are asked to finish, and the remaining ones are closed and finally aborted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -107,7 +107,7 @@ impl Port {
     /// ([`Protocol::draining`](crate::Protocol::draining)), and fires when all of them have ended.
     /// Connections that do not finish in time are closed, as by
     /// [`lose_connection`](crate::Transport::lose_connection) but with the reason
-    /// [`Shutdown`](crate::Reason::Shutdown), and at last aborted.
+    /// [`Shutdown`](crate::Reason::Shutdown), and finally aborted.
     ///
     /// Cancelling it ends the first stage immediately.
     ///

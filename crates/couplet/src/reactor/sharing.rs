@@ -167,8 +167,8 @@ impl SharedSocket {
         told.into_iter().for_each(Told::tell);
     }
 
-    /// Chooses the unpaused seat with the fewest connections, preferring seats with room in transit;
-    /// `own` needs no transit.
+    /// Chooses the unpaused seat with the fewest connections, preferring seats with room in
+    /// transit; `own` needs no transit.
     fn choose(&self, own: Option<u64>) -> Option<Chosen> {
         let backlog = self.options.backlog.max(1) as usize;
         let mut inside = self.inside();
