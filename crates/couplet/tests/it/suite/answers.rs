@@ -3,15 +3,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use couplet::Answers;
+use couplet::{Answers, LoopOptions};
 
-use super::kit::{Kit, key_of};
+use super::kit::{Kit, key_of, together};
 use super::recorder::{A, On, Script};
 
 /// So many connections get a byte each before a turn, and answer. Returns how many answers each of them
 /// saw sent when it was called.
-fn seen_by_a_crowd(kit: Kit, answers: Answers, count: usize) -> Vec<usize> {
-    let mut rig = kit.answers(answers).rig();
+fn seen_by_a_crowd(kit: Kit, options: fn() -> LoopOptions, count: usize) -> Vec<usize> {
+    let mut rig = kit.options(options).rig();
     let crowd: Rc<RefCell<Vec<(A, usize)>>> = Rc::default();
     let seen: Rc<RefCell<Vec<usize>>> = Rc::default();
     let mut peers = Vec::new();
@@ -50,7 +50,7 @@ fn has_batches(kit: Kit) -> bool {
 }
 
 pub(crate) fn c57a_answers_leave_at_once_where_that_is_asked_for(kit: Kit) {
-    let seen = seen_by_a_crowd(kit, Answers::AtOnce, 6);
+    let seen = seen_by_a_crowd(kit, || LoopOptions::default().answers(Answers::AtOnce), 6);
     if has_batches(kit) {
         assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
     }
@@ -58,7 +58,7 @@ pub(crate) fn c57a_answers_leave_at_once_where_that_is_asked_for(kit: Kit) {
 }
 
 pub(crate) fn c57a_answers_leave_together_32_at_most(kit: Kit) {
-    let seen = seen_by_a_crowd(kit, Answers::Together, 40);
+    let seen = seen_by_a_crowd(kit, together, 40);
     if has_batches(kit) {
         assert_eq!(seen[..32], [0; 32]);
         assert_eq!(seen[32..], [32; 8]);
@@ -68,7 +68,7 @@ pub(crate) fn c57a_answers_leave_together_32_at_most(kit: Kit) {
 
 pub(crate) fn c57a_answers_that_are_made_in_no_time_leave_at_once(kit: Kit) {
     // The loop's clock stands still. The first one waits for the next, which is timed.
-    let seen = seen_by_a_crowd(kit, Answers::Measured, 6);
+    let seen = seen_by_a_crowd(kit, LoopOptions::default, 6);
     if has_batches(kit) {
         assert_eq!(seen, [0, 0, 1, 2, 3, 4]);
     }

@@ -44,7 +44,7 @@ pub(crate) struct Kit {
     /// A's connections are terminals.
     is_terminal: bool,
     buffer: Option<usize>,
-    answers: Answers,
+    options: fn() -> LoopOptions,
     layers: Under,
     /// Turned by an outer loop, and only when that is told to.
     is_embedded: bool,
@@ -58,6 +58,16 @@ pub(crate) enum Under {
     SingleBytes,
     /// TLS, whose other end is B's.
     Tls,
+}
+
+/// Answers leave together.
+pub(crate) fn together() -> LoopOptions {
+    LoopOptions::default().answers(Answers::Together)
+}
+
+/// The stall detector watches the loop, with a limit that no test reaches.
+pub(crate) fn watched() -> LoopOptions {
+    LoopOptions::default().stall_after(Duration::from_secs(3600))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,14 +95,13 @@ impl Kit {
 
     const fn of(driver: DriverKind) -> Kit {
         let layers = Under::Nothing;
-        let answers = Answers::Measured;
         Kit {
             driver,
             is_unix: false,
             is_pipes: false,
             is_terminal: false,
             buffer: None,
-            answers,
+            options: LoopOptions::default,
             layers,
             is_embedded: false,
         }
@@ -153,9 +162,9 @@ impl Kit {
         self.is_unix
     }
 
-    /// With answers that leave so.
-    pub(crate) const fn answers(mut self, answers: Answers) -> Kit {
-        self.answers = answers;
+    /// With a loop of these options.
+    pub(crate) const fn options(mut self, options: fn() -> LoopOptions) -> Kit {
+        self.options = options;
         self
     }
 
@@ -215,7 +224,7 @@ impl Kit {
                 (tap, tapped, Ground::Memory(network))
             }
         };
-        let mut l = Loop::with_driver(tap, LoopOptions::default().answers(self.answers));
+        let mut l = Loop::with_driver(tap, (self.options)());
         match self.layers {
             Under::Nothing => {}
             Under::PassThrough => l.layer_connections(|_| vec![Box::new(PassThrough::default())]),

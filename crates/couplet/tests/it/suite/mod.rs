@@ -388,12 +388,16 @@ driver_suite!(sim, tcp, crate::suite::kit::Kit::sim());
 
 // With answers that leave together, which makes no difference to a connection.
 
-driver_suite!(mio_together, tcp, crate::suite::kit::Kit::mio().answers(couplet::Answers::Together));
+driver_suite!(
+    mio_together,
+    tcp,
+    crate::suite::kit::Kit::mio().options(crate::suite::kit::together)
+);
 driver_suite!(
     memory_readiness_together,
     tcp,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
-        .answers(couplet::Answers::Together)
+        .options(crate::suite::kit::together)
 );
 
 // And over layers, where nothing may be different.
@@ -432,13 +436,16 @@ driver_suite!(
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
         .over(crate::suite::kit::Under::SingleBytes)
 );
-// And over TLS, with B's own at the other end.
+// And over TLS, with B's own at the other end; the first under the stall detector, which wraps all that
+// the user hands in.
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(
     mio_tls,
     tls_sockets,
-    crate::suite::kit::Kit::mio().over(crate::suite::kit::Under::Tls)
+    crate::suite::kit::Kit::mio()
+        .over(crate::suite::kit::Under::Tls)
+        .options(crate::suite::kit::watched)
 );
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(
@@ -446,7 +453,7 @@ driver_suite!(
     tls,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
         .over(crate::suite::kit::Under::Tls)
-        .answers(couplet::Answers::Together)
+        .options(crate::suite::kit::together)
 );
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(

@@ -29,7 +29,7 @@ pub const ROOMS: [Room; 19] = [
     of_library("protocols", &["framing_memory", "public_api"]),
     of_library("driver", &["memory", "signals", "datagrams", "cluster", "stall"]),
     of_library("sim", &["http"]),
-    of_library("http", &["http", "http_memory"]),
+    of_library("http", &["http", "http_memory", "http_resident"]),
     of_library("layers", &["tls_memory", "http"]),
     of_library("stream", &["stream_memory", "tokio_io", "hyper"]),
     of_library("task", &[]),
