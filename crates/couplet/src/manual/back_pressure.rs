@@ -1,22 +1,22 @@
 //! # Backpressure
 //!
-//! [`write`](crate::Transport::write) never blocks and buffers whatever the peer has not taken yet.
-//! If nobody stops writing when the peer is slow, the buffer grows without bound. There are three
-//! solutions, for three kinds of writer.
+//! [`write`](crate::Transport::write) never blocks: it buffers the bytes that the peer has not
+//! taken yet. If a program keeps writing to a slow peer, the buffer grows without bound. There are
+//! three solutions, for three kinds of writer.
 //!
 //! | a writer that | uses |
 //! | --- | --- |
-//! | answers what it reads, or relays | a producer: pauses reading while the output is full |
+//! | echoes or relays its input | a producer, which pauses reading while the output buffer is full |
 //! | has a lot to send, in a loop | `drained().await` |
-//! | cannot wait, because it serves others too | a cap: cuts slow readers off |
+//! | cannot wait, because it serves others too | a cap, which cuts off slow readers |
 //!
-//! Full means above the high watermark, drained at or below the low one. The defaults are 64 KiB
-//! and 16 KiB; [`set_write_marks`](crate::Transport::set_write_marks) changes them.
+//! A buffer is full above the high watermark, and drained at or below the low one. The defaults are
+//! 64 KiB and 16 KiB; [`set_write_marks`](crate::Transport::set_write_marks) changes them.
 //!
 //! ## A producer
 //!
-//! A transport is a [`Producer`](crate::Producer) that reads: pausing it pauses reading. So an echo
-//! server registers its transport with itself, and a relay registers each with the other.
+//! A transport is a [`Producer`](crate::Producer): pausing it pauses reading. So an echo server
+//! registers its transport with itself, and a relay registers each transport with the other.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -61,8 +61,8 @@
 //!
 //! ## Waiting for the buffer to drain
 //!
-//! [`drained`](crate::Transport::drained) returns a Deferred. It fails when the connection is lost,
-//! which ends the loop.
+//! [`drained`](crate::Transport::drained) returns a Deferred that fires once the buffer has
+//! drained. It fails when the connection is lost, which ends the `for` loop here.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -106,9 +106,9 @@
 //! ## A cap
 //!
 //! A chat that waited for its slowest guest would wait forever. With
-//! [`set_write_cap`](crate::Transport::set_write_cap) that guest's connection is lost instead, with
-//! [`Reason::Overflow`](crate::Reason::Overflow). A cap is also a last line of defence for the
-//! other two.
+//! [`set_write_cap`](crate::Transport::set_write_cap) that guest loses its connection instead, with
+//! [`Reason::Overflow`](crate::Reason::Overflow). A cap is also the last line of defence for the
+//! other two solutions.
 //!
 //! ```
 //! # use couplet::testing::hold;

@@ -1,21 +1,21 @@
 //! # From callbacks to Deferreds to async
 //!
-//! This chapter writes one small client seven times. It fetches a poem from a server that writes it and
-//! closes, and each version solves what was awkward in the one before. Read it once from top to bottom, and
-//! come back to [`deferreds`](super::deferreds) for reference.
+//! This chapter writes one small client seven times. The client fetches a poem from a server that
+//! writes it and closes, and each version fixes a weakness of the one before. Read it once from top
+//! to bottom, and use [`deferreds`](super::deferreds) for reference.
 //!
 //! | step | new | still awkward |
 //! | --- | --- | --- |
-//! | 1 | a protocol | it decides what happens to the poem, and a failed connect goes unnoticed |
+//! | 1 | a protocol | it decides the fate of the poem, and a failed connect goes unnoticed |
 //! | 2 | a callback for the result | counting results, nesting requests |
 //! | 3 | a Deferred | one result only, used once |
 //! | 4 | chains and errors | one request at a time |
-//! | 5 | several at once | loops and branches |
+//! | 5 | concurrent requests | loops and branches |
 //! | 6 | `async` | a protocol just to collect bytes |
 //! | 7 | a stream | |
 //!
 //! The order follows Dave Peticolas' *Twisted Introduction*; `examples/README.md` lists all of its
-//! programs, rewritten. The server is the same in all steps, and not shown again:
+//! programs, rewritten. The server is the same in all steps, and is not shown again:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -95,15 +95,15 @@
 //! }
 //! ```
 //!
-//! It is short, it never blocks, and a test needs no server: [`hold`](crate::testing::hold) the protocol,
-//! push a poem, close. But the protocol decides that poems are printed and that the program ends with the
-//! first one. And a refused connect builds no protocol, so none of our code is called: the failure is
-//! reported to the log, and the program waits forever.
+//! It is short, it never blocks, and a test needs no server: [`hold`](crate::testing::hold) the
+//! protocol, push a poem, close. But the protocol decides that poems are printed and that the
+//! program ends with the first one. And a refused connect builds no protocol, so none of our code
+//! is called: the failure is only logged, and the program waits forever.
 //!
 //! ## 2. A callback for the result
 //!
-//! The protocol should not know what its poem is for. So the caller passes a function, which the factory
-//! calls too if there will be no protocol. That makes `get_poem` a function that can be reused:
+//! The protocol should not depend on the use of its poem. So the caller passes a function, which
+//! the factory also calls if the connect fails. This makes `get_poem` reusable:
 //!
 //! ```
 //! use std::{cell::RefCell, rc::Rc};
@@ -187,18 +187,19 @@
 //! }
 //! ```
 //!
-//! Now every failure reaches the caller. But `main` counts results to know when it is done. To have each
-//! poem translated by another server, it would call `translate` with a second callback inside the first,
-//! and handle the failures of both. Nothing ensures that `done` is called, or called only once; nothing can
-//! stop the request; and every such function passes its callback in its own way.
+//! Now every failure reaches the caller. But `main` counts results to know when it is done. To have
+//! each poem translated by another server, it would call `translate` with a second callback inside
+//! the first, and handle the failures of both. Nothing ensures that `done` is called, or called
+//! only once; the request cannot be stopped; and every such function has its own convention for
+//! callbacks.
 //!
 //! ## 3. A Deferred
 //!
-//! A [`Deferred`](crate::Deferred) is a result that arrives later, as a value: the function returns it, and
-//! the caller adds its callback to it. The protocol keeps the other end, the
+//! A [`Deferred`](crate::Deferred) is a result that arrives later, as a value: the function returns
+//! it, and the caller adds its callback to it. The protocol keeps the other end, the
 //! [`Resolver`](crate::Resolver). Firing consumes the resolver, so a second result doesn't compile;
-//! dropping it unfired fails the Deferred, so no result stays pending forever. `connect` returns a Deferred
-//! of the connection, which fails if there is none, so there is no factory left to write:
+//! dropping it unfired fails the Deferred, so no result stays pending forever. `connect` returns a
+//! Deferred of the connection, which fails if the connect does, so no factory has to be written:
 //!
 //! ```
 //! use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Resolver, Transport};
@@ -264,8 +265,9 @@
 //! ```
 //!
 //! This step uses only [`then`](crate::Deferred::then): once the connection is made,
-//! [`ask`](crate::Connection::ask) its protocol for the whole poem, then wait for the poem. The whole
-//! program is a Deferred too: [`run_until`](crate::run_until) runs until it fires, and stops the reactor.
+//! [`ask`](crate::Connection::ask) its protocol for the whole poem, then wait for the poem. The
+//! whole program is a Deferred too: [`run_until`](crate::run_until) runs the reactor until that
+//! Deferred fires.
 //!
 //! ## 4. Chains and errors
 //!
@@ -345,20 +347,21 @@
 //! }
 //! ```
 //!
-//! A failure that is still unhandled when the end of its chain is dropped is reported once, with the place
-//! where it arose. Cancels are not reported.
+//! A failure that is still unhandled when the end of its chain is dropped is reported once, with
+//! its origin. Cancels are not reported.
 //!
-//! ## 5. Several at once
+//! ## 5. Concurrent requests
 //!
-//! A request is in progress from the moment its Deferred is made. So several Deferreds are several requests
-//! at once, and the functions that wait for them do the counting. Cancelling the group cancels each member:
+//! A request is in progress from the moment its Deferred is made. So several Deferreds are
+//! concurrent requests, and the functions that wait for them do the counting. Cancelling the group
+//! cancels each member:
 //!
 //! | function | fires with | if a member fails |
 //! | --- | --- | --- |
 //! | [`list`](crate::defer::list) | all results, values and failures | the failure is one of the results |
 //! | [`gather`](crate::defer::gather) | all values | fails with the first failure; the others keep running |
 //! | [`race`](crate::defer::race) | the first value; cancels the rest | waits for the others; fails if all do |
-//! | [`first_of`](crate::defer::first_of) | the first result; cancels the rest | that is a result too |
+//! | [`first_of`](crate::defer::first_of) | the first result; cancels the rest | the failure counts as a result |
 //!
 //! ```
 //! # use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Resolver, Transport};
@@ -426,14 +429,15 @@
 //! }
 //! ```
 //!
-//! What chains are bad at is control flow. "Ask the mirrors one after the other until one answers, and wait
-//! a second before the next round" is a loop; with chains it takes a recursive function. And every closure
-//! owns what it uses, hence the clones.
+//! Chains are bad at control flow. "Ask the mirrors one after the other until one answers, and wait
+//! a second before the next round" is a loop; with chains it takes a recursive function. And every
+//! closure owns its captures, hence the clones.
 //!
 //! ## 6. async
 //!
-//! A Deferred is a future, and [`spawn`](crate::Reactor::spawn) turns a future into a Deferred. So the loop
-//! is a loop, `?` propagates failures, and local variables survive an `await`. `get_poem` hasn't changed:
+//! A Deferred is a future, and [`spawn`](crate::Reactor::spawn) turns a future into a Deferred. So
+//! the loop is an ordinary loop, `?` propagates failures, and local variables survive an `await`.
+//! `get_poem` is unchanged:
 //!
 //! ```
 //! # use couplet::{ConnectionLost, Deferred, Protocol, Reason, Resolver, Transport};
@@ -504,16 +508,15 @@
 //! }
 //! ```
 //!
-//! The task runs on the loop's thread, so it may hold an `Rc`, and nothing else runs between two `await`s.
-//! To its caller it is a Deferred, so `race`, `add_timeout` and the rest work on tasks too. One difference:
-//! an `async fn` begins when it is awaited or spawned, a function that returns a Deferred when it is
-//! called.
+//! The task runs on the loop's thread, so it may hold an `Rc`, and nothing else runs between two
+//! `await`s. To its caller it is a Deferred, so `race`, `add_timeout` and the rest work on tasks
+//! too. There is one difference: an `async fn` begins when it is awaited or spawned, a function
+//! that returns a Deferred when it is called.
 //!
 //! ## 7. Streams
 //!
-//! `PoemReader` is a protocol whose only purpose is to collect bytes. A connection that follows a script
-//! doesn't need one. A [`Stream`](crate::Stream) is a connection to read from and write to, and the whole
-//! client becomes:
+//! `PoemReader` is a protocol whose only purpose is to collect bytes. A client that follows a
+//! script doesn't need one. It can read from and write to a [`Stream`](crate::Stream), and becomes:
 //!
 //! ```
 //! use couplet::Reactor;
@@ -555,22 +558,23 @@
 //! }
 //! ```
 //!
-//! It also has a limit, which steps 1 to 6 lack; a cancel closes the connection, since it drops the stream;
-//! and a stream that isn't read makes the peer wait, so back-pressure is automatic.
+//! This version also limits the poem's length, unlike steps 1 to 6. A cancel closes the connection,
+//! since it drops the stream. And a stream that isn't read makes the peer wait, so back-pressure is
+//! automatic.
 //!
 //! ## Which to use
 //!
-//! A later step is not a better one; they suit different code.
+//! Later steps are not better than earlier ones; they suit different code.
 //!
 //! | code that | uses |
 //! | --- | --- |
-//! | reacts to whatever arrives: a chat, a proxy, a broker | a [protocol](crate::Protocol) |
+//! | reacts to unpredictable input: a chat, a proxy, a broker | a [protocol](crate::Protocol) |
 //! | writes unprompted, or shares state between many connections | a protocol |
-//! | asks and waits for the answer: a login, a transfer, a handshake | a [stream](crate::stream) |
+//! | sends a request and waits for the answer: a login, a transfer, a handshake | a [stream](crate::stream) |
 //! | returns one result, in a library that shouldn't impose a style | a function that returns a [Deferred](crate::Deferred) |
 //! | has steps, loops, early returns | `async` |
-//! | waits for the first or for all of several | Deferreds, those of tasks included |
+//! | waits for the first or for all of several results | Deferreds, including those of tasks |
 //!
-//! They mix within a program, and even on one connection: [`Stream::new`](crate::Stream::new) takes a
-//! connection over from its protocol, and [`Stream::upgrade`](crate::Stream::upgrade) passes it on to the
-//! next.
+//! The styles mix within a program, and even on one connection: [`Stream::new`](crate::Stream::new)
+//! takes a connection over from its protocol, and [`Stream::upgrade`](crate::Stream::upgrade)
+//! passes it on to another one.

@@ -1,41 +1,41 @@
 //! # Cancellation
 //!
-//! A cancel says that the result is no longer wanted. It reaches whatever is being waited for at that
-//! moment, stops it, and comes back as the failure [`Cancelled`](crate::defer::Cancelled). It doesn't
-//! change anything that has already fired or ended. An unhandled `Cancelled` is never reported, because it
-//! was requested.
+//! A cancel says that the result is no longer wanted. It stops the operation that is in progress at
+//! that moment, and comes back as the failure [`Cancelled`](crate::defer::Cancelled). It has no
+//! effect on a Deferred that has fired or a task that has ended. An unhandled `Cancelled` is never
+//! reported, because it was requested.
 //!
 //! | a cancel of | does |
 //! | --- | --- |
-//! | a plain [`Deferred`](crate::Deferred) | fails it; a result that comes later is dropped |
-//! | one [with a canceller](crate::Deferred::with_canceller) | calls that first, which stops the work and may supply another result |
+//! | a plain [`Deferred`](crate::Deferred) | fails it, and drops a later result |
+//! | a Deferred [with a canceller](crate::Deferred::with_canceller) | calls the canceller first, which stops the work and may supply another result |
 //! | a chain | reaches the origin, or the inner Deferred that `then` waits for |
 //! | [`list`](crate::defer::list), [`gather`](crate::defer::gather), [`race`](crate::defer::race), [`first_of`](crate::defer::first_of) | reaches each member |
-//! | [`connect`](crate::Reactor::connect) | stops the attempt, or the reconnecting |
+//! | [`connect`](crate::Reactor::connect) | stops the attempt, and ends reconnecting |
 //! | [`sleep`](crate::Reactor::sleep), [`defer_later`](crate::Reactor::defer_later) | removes the timer |
 //! | [`defer_to_thread`](crate::Reactor::defer_to_thread) | drops a job that hasn't started; a running one finishes, and its result is dropped |
 //! | [`acquire`](crate::defer::DeferredLock::acquire), [`get`](crate::defer::DeferredQueue::get), [`wait`](crate::defer::DeferredEvent::wait) | leaves the queue; no permit or item is lost |
-//! | [`LoopingCall::start`](crate::LoopingCall::start), [`coiterate`](crate::task::Cooperator::coiterate) | stops the calls, and cancels what the last one waits for |
+//! | [`LoopingCall::start`](crate::LoopingCall::start), [`coiterate`](crate::task::Cooperator::coiterate) | stops the calls, and cancels the Deferred that the last one returned |
 //! | a [drain](crate::Reactor::drain) | moves on to its next stage: closes the connections that haven't finished |
 //! | a task of [`spawn`](crate::Reactor::spawn) | drops its future, in the turn |
-//! | a task of [`spawn_cancellable`](crate::Reactor::spawn_cancellable) | fails what it awaits with `Cancelling::or`, once; a second cancel drops its future |
+//! | a task of [`spawn_cancellable`](crate::Reactor::spawn_cancellable) | fails its wait in `Cancelling::or`, once; a second cancel drops its future |
 //!
-//! ## What cancels
+//! ## Sources of a cancel
 //!
 //! - [`cancel`](crate::Deferred::cancel), on a Deferred that you hold;
 //!   [`canceller`](crate::Deferred::canceller) makes a handle for one that a task awaits.
 //! - A time limit: [`add_timeout`](crate::Deferred::add_timeout) cancels,
 //!   [`timeout`](crate::Reactor::timeout) drops the future.
-//! - A drop: a Deferred that was polled and hasn't fired is cancelled when it is dropped, since the task
-//!   that awaited it is gone. So cancelling a task cancels what it awaits, and so on down to the timer
-//!   or the connect.
+//! - A drop: a Deferred that was polled and hasn't fired is cancelled when it is dropped, since the
+//!   task that awaited it was dropped too. So cancelling a task also cancels the Deferred that it
+//!   awaits, and so on down to the timer or the connect.
 //! - [`abort_on_drop`](crate::Deferred::abort_on_drop), a [`scope`](crate::Reactor::scope), the losers
 //!   of a `race`, and the end of the loop.
 //!
 //! ## A Deferred that can be cancelled
 //!
-//! Only the producer knows how to stop its work, so it supplies a canceller. This client numbers its
-//! requests, and tells the server when an answer is no longer needed:
+//! Only the producer knows how to stop its work, so it supplies a canceller. This client numbers
+//! its requests, and notifies the server when it no longer needs an answer:
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -88,14 +88,14 @@
 //! assert!(failure_of(answer).is_cancelled());
 //! ```
 //!
-//! The canceller reaches the protocol by `tell`, as any callback does, so it never finds the protocol
-//! borrowed. It doesn't fire the resolver that it is given, so the result is `Cancelled`.
+//! The canceller reaches the protocol by `tell`, as any callback does, so it never finds the
+//! protocol borrowed. It doesn't fire the resolver that it receives, so the result is `Cancelled`.
 //!
 //! ## A task
 //!
-//! Cancelling the Deferred of [`spawn`](crate::Reactor::spawn) raises no error in the task: its future is
-//! dropped at the `await` that it has reached, by the turn and never inside `cancel`. Cleanup that must
-//! always happen belongs in a `Drop`:
+//! Cancelling the Deferred of [`spawn`](crate::Reactor::spawn) raises no error in the task: the
+//! turn, never `cancel` itself, drops the future at the `await` that it has reached. Cleanup that
+//! must always happen belongs in a `Drop`:
 //!
 //! ```
 //! use couplet::testing::{Clock, failure_of};
@@ -127,9 +127,9 @@
 //!
 //! A `Drop` can't await. A task that needs to finish something first is spawned with
 //! [`spawn_cancellable`](crate::Reactor::spawn_cancellable), and waits with
-//! [`Cancelling::or`](crate::task::Cancelling::or). A cancel fails that wait with `Cancelled`, once; no
-//! other await is interrupted. What the task then returns is the result. A second cancel drops a task that
-//! takes too long:
+//! [`Cancelling::or`](crate::task::Cancelling::or). A cancel fails that wait with `Cancelled`,
+//! once; no other await is interrupted. The value that the task then returns is the result. A
+//! second cancel drops a task that takes too long:
 //!
 //! ```
 //! use couplet::testing::{hold, success_of};
@@ -166,8 +166,8 @@
 //!
 //! | | limits | when the time is up |
 //! | --- | --- | --- |
-//! | [`add_timeout`](crate::Deferred::add_timeout) | a Deferred, with the callbacks added before it, from the call on | cancels it; a canceller may still supply a result |
-//! | [`timeout`](crate::Reactor::timeout) | any future, from its first poll on | drops it |
+//! | [`add_timeout`](crate::Deferred::add_timeout) | a Deferred and the callbacks added before the call; starts with the call | cancels it; a canceller may still supply a result |
+//! | [`timeout`](crate::Reactor::timeout) | any future; starts with its first poll | drops it |
 //!
 //! Both fail with [`TimedOut`](crate::defer::TimedOut), but only if it was their own time limit: a cancel
 //! from elsewhere remains a cancel. `add_timeout` also limits a task from outside, through its Deferred; a
@@ -175,10 +175,10 @@
 //!
 //! ## Tasks that belong together
 //!
-//! A task doesn't end with the task that spawned it, unless it is tied to it:
+//! By default a task outlives the task that spawned it.
 //! [`abort_on_drop`](crate::Deferred::abort_on_drop) ties a task to a variable, and a
-//! [`scope`](crate::Reactor::scope) ties any number of tasks to a block. The block is ready when all of
-//! them have ended; the failure of one cancels the others, and so does dropping the block:
+//! [`scope`](crate::Reactor::scope) ties any number of tasks to a block. The block is ready when
+//! all of them have ended; the failure of one cancels the others, and so does dropping the block:
 //!
 //! ```
 //! use couplet::Failure;
@@ -215,8 +215,9 @@
 //!
 //! ## Streams
 //!
-//! Dropping a [`Stream`](crate::Stream) closes its connection once everything written is sent. Dropping
-//! the future of one of its methods ends that wait only; what happens to bytes depends on the method:
+//! Dropping a [`Stream`](crate::Stream) closes its connection once everything written is sent.
+//! Dropping the future of one of its methods ends only that wait; the effect on bytes depends on
+//! the method:
 //!
 //! | method | when its future is dropped |
 //! | --- | --- |
@@ -232,8 +233,7 @@
 //! | **`copy_bidirectional`** | **both connections are closed** |
 //!
 //! So a loop that waits for either a line or something else loses nothing. After an interrupted
-//! `read_exact` or `write_all` the stream is in the middle of a message, and there is no way to find out
-//! where:
+//! `read_exact` or `write_all` the stream is at an unknown position in a message:
 //!
 //! ```
 //! use std::time::Duration;
@@ -295,19 +295,19 @@
 //! assert!(resolver.is_cancelled());
 //! ```
 //!
-//! So a task that spawns another and drops the Deferred leaves it running, while one that is dropped
-//! during `.await` cancels it.
+//! So a task that spawns another and drops the Deferred leaves it running, while a task that is
+//! dropped during `.await` cancels the task that it awaits.
 //!
 //! **An errback that handles everything handles a cancel too.** `add_errback(|_| Ok(default))` and
 //! `unwrap_or_default()` turn it into a result, and a retry loop around them can't be stopped. Check
 //! [`is_cancelled`](crate::Failure::is_cancelled) first, and pass such a failure on.
 //!
-//! **A canceller may supply a result.** Then there is no `Cancelled`, and a timeout that caused the cancel
-//! is no timeout.
+//! **A canceller may supply a result.** The Deferred then has that result instead of `Cancelled`,
+//! even if a timeout caused the cancel.
 //!
-//! **A cancel is not a rollback.** Bytes that were written are on their way, and a running thread finishes.
-//! Change state that must stay consistent between two `await`s, where a task is never dropped. Permits of
-//! locks and semaphores are released when they are dropped.
+//! **A cancel is not a rollback.** Written bytes are on their way, and a running thread finishes.
+//! If state must stay consistent, change it between two `await`s, where a task is never dropped.
+//! Permits of locks and semaphores are released when they are dropped.
 //!
 //! **Without a canceller, only the Deferred is cancelled.** In steps 3 to 6 of
 //! [`callbacks_to_async`](super::callbacks_to_async) a cancelled poem is still read to its end, because

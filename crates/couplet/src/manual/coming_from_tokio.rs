@@ -22,8 +22,8 @@
 //! }
 //! ```
 //!
-//! In Couplet `serve` accepts, lines have a length limit, an error becomes the reason of its connection's
-//! end, and the endpoint may also be `tls:…` or `unix:…`:
+//! In Couplet `serve` accepts connections, lines have a length limit, an error becomes the reason
+//! for the loss of its connection, and the endpoint may also be `tls:…` or `unix:…`:
 //!
 //! ```
 //! use couplet::{Port, Reactor, Stream};
@@ -73,7 +73,7 @@
 //! | tokio | Couplet |
 //! | --- | --- |
 //! | `#[tokio::main]`, `Runtime::block_on` | [`run_until`](crate::run_until), [`react`](crate::react) with an exit code, [`run`](crate::run) for servers; [`Loop`](crate::Loop) to own it |
-//! | a program of tokio's, with Couplet in it | `embed::run`, with the feature `tokio`; [`beside_tokio`](super::beside_tokio) |
+//! | a tokio program that embeds Couplet | `embed::run`, with the feature `tokio`; [`beside_tokio`](super::beside_tokio) |
 //! | libraries that need a runtime | `LoopOptions::tokio`, likewise |
 //! | `Handle::current()` | none: pass a [`&Reactor`](crate::Reactor) |
 //! | `spawn_local`; `spawn` | [`spawn`](crate::Reactor::spawn): on the loop's thread, without `Send`; its output is a `Result` |
@@ -154,9 +154,10 @@
 //! | `Decoder`, `Encoder` | [`Framer`](crate::protocols::Framer); see [`framing`](super::framing) |
 //! | `set_nodelay`, `TcpSocket` | on unless set; [`ConnectOptions`](crate::ConnectOptions), [`ListenOptions`](crate::ListenOptions), [`with_socket`](crate::Transport::with_socket) |
 //! | `AsyncFd` | `Reactor::watch`, on Unix |
-//! | `AsyncRead`, `AsyncWrite` for libraries | those of `futures-io`; tokio's with the feature `tokio-io`, hyper's with `hyper` |
+//! | `AsyncRead`, `AsyncWrite` for libraries | the traits of `futures-io`; tokio's with the feature `tokio-io`, hyper's with `hyper` |
 //! | `process`, `net::unix::pipe`, `io::stdin` | `process_output`, `spawn_process`, `connect_process`, `adopt_pipe`, on Unix |
-//! | `UdpSocket`, `fs` | none; `defer_to_thread` for files |
+//! | `UdpSocket`, `UnixDatagram` | [`listen_udp`](crate::Reactor::listen_udp), [`listen_unix_datagrams`](crate::Reactor::listen_unix_datagrams); [`datagrams`](super::datagrams) |
+//! | `fs` | none; [`defer_to_thread`](crate::Reactor::defer_to_thread) with `std::fs` |
 //! | `signal::ctrl_c`, graceful shutdown | [`run`](crate::run) handles signals; [draining](super::stopping#draining) |
 //!
 //! ## Tests
@@ -183,7 +184,7 @@
 //! assert!(failure.unwrap_err().is::<TimedOut>());
 //! ```
 //!
-//! ## What differs, and why
+//! ## Differences, and their reasons
 //!
 //! **One thread per loop, and no `Send`.** A task and its state stay on their thread, so `Rc`, `Cell` and
 //! `&mut self` are enough, and no other task runs between two `await`s. The price is that a loop uses one
@@ -200,10 +201,11 @@
 //! producer or awaits `drained()`; see [`back_pressure`](super::back_pressure). So `write_all`
 //! usually returns before the bytes are sent; `flush` waits until they are.
 //!
-//! **Turns.** The loop reads the clock once, delivers events (a task that waits for bytes of a stream is
-//! polled where they arrive), makes the timed calls that are due, then polls the other woken tasks, each
-//! once. A task that wakes itself runs in the next turn, after I/O, so nothing starves; effects come in the
-//! order of the requests. That makes runs reproducible: the simulator replays a world from its seed.
+//! **Turns.** The loop reads the clock once, delivers events (and polls a task that waits for bytes
+//! of a stream as they arrive), makes the timed calls that are due, then polls the other woken
+//! tasks, each once. A task that wakes itself runs in the next turn, after I/O, so nothing starves;
+//! effects come in the order of the requests. This makes runs reproducible: the simulator replays a
+//! world from its seed.
 //!
 //! **Deferreds are eager.** A function that returns a Deferred starts its work when it is called; an
 //! `async fn` starts when it is polled.
@@ -215,19 +217,20 @@
 //! **A cancel may be an error.** As in tokio, cancelling a task drops its future. A task of
 //! `spawn_cancellable` gets the error `Cancelled` at an `await` instead, and can clean up asynchronously.
 //!
-//! **No ambient runtime.** Nothing looks up a runtime in a thread-local, so nothing panics for lack of one:
-//! functions that need a reactor take one.
+//! **No ambient runtime.** No function looks up a runtime in a thread-local, and none panics for
+//! lack of one: functions that need a reactor take it as an argument.
 //!
 //! **Limits are on by default.** Lines and messages have a maximum length, connects and closes a deadline,
 //! and `read_to_end` takes a limit.
 //!
 //! ## When tokio is the better choice
 //!
-//! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and many more. They can run
-//!   [beside a loop](super::beside_tokio), but a program that consists of them is better off in tokio.
+//! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and many more. Some
+//!   of them can run [beside a loop](super::beside_tokio), but a program that consists of them is
+//!   better off in tokio.
 //! - The work is CPU-bound, or so uneven that connections should move between cores.
-//! - You need QUIC, named pipes of Windows, or asynchronous file I/O.
+//! - You need QUIC, Windows named pipes, or asynchronous file I/O.
 //! - You need years of production use; this is version 0.1.
 //!
 //! Couplet is for implementing protocols: servers, proxies and clients with state shared between
-//! connections, in which the order of events matters, and whose behaviour on a bad network needs tests.
+//! connections, where the order of events matters and the behaviour on a bad network needs tests.

@@ -1,9 +1,10 @@
 //! # Coming from Twisted
 //!
-//! The names are Twisted's in snake_case, the order of events is Twisted's, and the ideas are Twisted's:
-//! protocols that don't know their transport, factories, endpoints, Deferreds, tests without a network. So
-//! most of what you know applies, and this chapter covers the rest. `docs/contract.md` lists the behaviour
-//! row by row; a row that differs on purpose ends with what Twisted does, "(Twisted: …)".
+//! The names (in snake_case), the order of events and the ideas are Twisted's: protocols that don't
+//! know their transport, factories, endpoints, Deferreds, tests without a network. So most of your
+//! knowledge applies, and this chapter covers the differences. `docs/contract.md` lists the
+//! behaviour row by row; a row that differs on purpose ends with Twisted's behaviour, "(Twisted:
+//! …)".
 //!
 //! ```python
 //! from twisted.internet import endpoints, protocol, reactor
@@ -45,17 +46,17 @@
 //! | `reactor.stop()` | [`Reactor::stop`](crate::Reactor::stop) |
 //! | `task.react(main)` | [`react`](crate::react) |
 //! | `callLater`, `callWhenRunning` | [`call_later`](crate::Reactor::call_later), [`call_soon`](crate::Reactor::call_soon) |
-//! | `IDelayedCall`: `cancel`, `reset`, `delay` | [`DelayedCall`](crate::DelayedCall): `cancel`, `reset`, `delay_by`; they return whether the call was still pending, and don't raise |
+//! | `IDelayedCall`: `cancel`, `reset`, `delay` | [`DelayedCall`](crate::DelayedCall): `cancel`, `reset`, `delay_by`; they return whether the call was still pending instead of raising |
 //! | `reactor.seconds()` | [`now`](crate::Reactor::now) |
 //! | `reactor.resolve` | [`resolve`](crate::Reactor::resolve), all addresses of both families |
 //! | `getDelayedCalls` | [`snapshot`](crate::Reactor::snapshot), and SIGUSR1 |
 //! | `addSystemEventTrigger("before", "shutdown", f)` | [`on`](crate::Reactor::on)`(`[`Shutdown::Before`](crate::Shutdown::Before)`, f)`; see [`stopping`](super::stopping) |
 //! | `addReader`, `addWriter` | `watch`, on Unix |
-//! | `spawnProcess`, `ProcessProtocol`, `getProcessOutputAndValue` | `spawn_process`, `process::ProcessProtocol`, `process_output`, on Unix; the environment is inherited, and what can't be started is always an immediate error |
+//! | `spawnProcess`, `ProcessProtocol`, `getProcessOutputAndValue` | `spawn_process`, `process::ProcessProtocol`, `process_output`, on Unix; the environment is inherited, and a program that can't be started is always an immediate error |
 //! | `SerialPort` | the endpoint `serial:`, or `adopt_pipe` with `driver::Pipe::serial` |
 //! | `StandardIO` | `adopt_pipe` with `driver::Pipe::stdio()`, or the endpoint `stdio:` |
 //! | `adoptStreamConnection`, `adoptStreamPort` | [`adopt`](crate::Reactor::adopt), [`adopt_port`](crate::Reactor::adopt_port) |
-//! | `reactor.iterate()`, another reactor, a GUI's | [`Loop::turn`](crate::Loop::turn), [`Loop::with_driver`](crate::Loop::with_driver), [`embedding`](super::embedding) |
+//! | `reactor.iterate()`, other reactors, GUI reactors | [`Loop::turn`](crate::Loop::turn), [`Loop::with_driver`](crate::Loop::with_driver), [`embedding`](super::embedding) |
 //! | the asyncio reactor | [`beside_tokio`](super::beside_tokio) |
 //!
 //! ## Endpoints
@@ -69,19 +70,19 @@
 //! | `UNIXServerEndpoint`, `UNIXClientEndpoint` | [`UnixServer`](crate::endpoints::UnixServer), [`UnixClient`](crate::endpoints::UnixClient) |
 //! | `SSL4ServerEndpoint`, `wrapClientTLS` | `tls:` in front of any endpoint |
 //! | `haproxy:`, `systemd:` | the same |
-//! | a plugin of `IStreamServerEndpointStringParser` | [`register_server`](crate::endpoints::register_server), [`register_client`](crate::endpoints::register_client) |
+//! | an `IStreamServerEndpointStringParser` plugin | [`register_server`](crate::endpoints::register_server), [`register_client`](crate::endpoints::register_client) |
 //! | `listenTCP`, `connectTCP`, `listenUNIX`, `connectUNIX` | the same names, `listen_tcp` … |
 //! | `listenUDP`, `listenMulticast`, `listenUNIXDatagram`, `transport.connect` | [`listen_udp`](crate::Reactor::listen_udp), [`listen_unix_datagrams`](crate::Reactor::listen_unix_datagrams), [`connect_udp`](crate::Reactor::connect_udp); see [`datagrams`](super::datagrams) |
 //! | `IListeningPort`, `IConnector` | [`Port`](crate::Port), [`Connector`](crate::Connector) |
 //!
-//! Twisted's strings are understood. `tcp:8000` is IPv6 and IPv4 here, and a number alone is a port of
+//! Twisted's strings work. Here `tcp:8000` is both IPv6 and IPv4, and a bare number is a port on
 //! 127.0.0.1: see [`endpoints`](crate::endpoints).
 //!
 //! ## Transports
 //!
 //! | Twisted | Couplet |
 //! | --- | --- |
-//! | `write`, `writeSequence` | [`write`](crate::Transport::write), also of text; [`write_bytes`](crate::Transport::write_bytes) copies nothing; `write_sequence` |
+//! | `write`, `writeSequence` | [`write`](crate::Transport::write), for text too; [`write_bytes`](crate::Transport::write_bytes) copies nothing; `write_sequence` |
 //! | `loseConnection`, `abortConnection` | [`lose_connection`](crate::Transport::lose_connection), [`abort_connection`](crate::Transport::abort_connection) |
 //! | `loseWriteConnection` | [`lose_write_connection`](crate::Transport::lose_write_connection), over TLS too |
 //! | raising an exception in a callback | [`fail`](crate::Transport::fail) |
@@ -91,7 +92,7 @@
 //! | `setTcpNoDelay`, `getTcpNoDelay`, `setTcpKeepAlive`, `getTcpKeepAlive`, `getHandle` | `set_tcp_no_delay` (on unless set), `tcp_no_delay`, `set_tcp_keep_alive`, `tcp_keep_alive`, [`with_socket`](crate::Transport::with_socket) |
 //! | `startTLS(options)` | `start_tls`, `start_tls_client` |
 //! | `sendFileDescriptor` | `send_descriptor`, on Unix |
-//! | `transport.protocol = other` | [`upgrade`](crate::Transport::upgrade), which passes on the bytes that a framer holds |
+//! | `transport.protocol = other` | [`upgrade`](crate::Transport::upgrade), which passes on the bytes that a framer has buffered |
 //!
 //! ## Protocols, factories, framing
 //!
@@ -107,8 +108,8 @@
 //! | `connectionLost(reason)`: `reason.check(ConnectionDone)` | [`Reason`](crate::Reason), an enum; [`is_clean`](crate::Reason::is_clean) |
 //! | `LineReceiver`, `LineOnlyReceiver` | [`LineReceiver::new`](crate::protocols::LineReceiver)`(P)`, [`LineOnlyReceiver`](crate::protocols::LineOnlyReceiver), around a [`LineProtocol`](crate::protocols::LineProtocol) |
 //! | `NetstringReceiver`, `Int32StringReceiver` | [`NetstringReceiver`](crate::protocols::NetstringReceiver), [`IntReceiver<u32, _>`](crate::protocols::IntReceiver), around a [`StringProtocol`](crate::protocols::StringProtocol) |
-//! | `StatefulProtocol`, framing of your own | [`Framer`](crate::protocols::Framer); see [`framing`](super::framing) |
-//! | `TimeoutMixin` | [`set_idle_timeout`](crate::Transport::set_idle_timeout), or a call of [`Connection::call_later`](crate::Connection::call_later), which ends with the connection |
+//! | `StatefulProtocol`, your own framing | [`Framer`](crate::protocols::Framer); see [`framing`](super::framing) |
+//! | `TimeoutMixin` | [`set_idle_timeout`](crate::Transport::set_idle_timeout), or [`Connection::call_later`](crate::Connection::call_later), whose calls end with the connection |
 //! | `FileSender` | [`send_file`](crate::protocols::send_file) |
 //! | `portforward` | [`Relay`](crate::protocols::Relay) |
 //! | `ReconnectingClientFactory`, `ClientService` | [`ReconnectingClientFactory`](crate::protocols::ReconnectingClientFactory), [`ClientService`](crate::services::ClientService) |
@@ -127,7 +128,7 @@
 //! | `d.called` | [`has_fired`](crate::Deferred::has_fired) |
 //! | `d1.chainDeferred(d2)` | `d1.add_both(\|result\| { resolver.resolve(result); Ok(()) })` |
 //! | `@inlineCallbacks`, `ensureDeferred(coroutine)` | `async`, [`spawn`](crate::Reactor::spawn); to handle `CancelledError`, [`spawn_cancellable`](crate::Reactor::spawn_cancellable) |
-//! | `failure.check`, `failure.value`, `getTraceback` | [`is`](crate::Failure::is), [`error`](crate::Failure::error), [`place`](crate::Failure::place): the one line where it arose |
+//! | `failure.check`, `failure.value`, `getTraceback` | [`is`](crate::Failure::is), [`error`](crate::Failure::error), [`place`](crate::Failure::place): the source location of its origin |
 //! | `log.err` at the end of a chain | [`detach`](crate::Deferred::detach): an unhandled failure is reported |
 //! | `DeferredFilesystemLock` | [`FilesystemLock`](crate::task::FilesystemLock) |
 //!
@@ -184,12 +185,12 @@
 //! | --- | --- |
 //! | `trial` | `cargo test` |
 //! | a test that returns a Deferred; "Reactor was unclean" | [`testing::run`](crate::testing::run), in virtual time |
-//! | `StringTransport`, `StringTransportWithDisconnection` | [`hold`](crate::testing::hold), with a loop and a clock underneath |
+//! | `StringTransport`, `StringTransportWithDisconnection` | [`hold`](crate::testing::hold), on a real loop with a virtual clock |
 //! | `iosim.connectedServerAndClient` | [`pair`](crate::testing::pair) |
 //! | `MemoryReactorClock` | [`MemoryReactor`](crate::testing::MemoryReactor) |
 //! | `task.Clock` | [`Clock`](crate::testing::Clock) |
 //! | `successResultOf`, `failureResultOf`, `assertNoResult` | [`success_of`](crate::testing::success_of), [`failure_of`](crate::testing::failure_of), [`no_result_yet`](crate::testing::no_result_yet) |
-//! | `flushLoggedErrors` | [`set_reporter`](crate::defer::set_reporter), `take_panics` of the kit |
+//! | `flushLoggedErrors` | [`set_reporter`](crate::defer::set_reporter), and `take_panics` in the testing kit |
 //! | | [`every_split`](crate::testing::every_split), and [whole networks](super::simulator) from a seed |
 //!
 //! ## TLS
@@ -202,20 +203,21 @@
 //! | `getPeerCertificate`, `negotiatedProtocol` | `Transport::tls`, once the handshake is complete |
 //! | pyOpenSSL's context | none: rustls, TLS 1.2 and 1.3 |
 //!
-//! ## What changed, and why
+//! ## Differences, and their reasons
 //!
 //! **The reactor is a value.** There is no `from twisted.internet import reactor`. A function that needs
 //! one takes a `&Reactor`, so a test can pass its own; a process can have several, one per thread; and a
 //! stopped reactor can run again.
 //!
-//! **The transport is an argument.** So there is no attribute that is `None` before `connectionMade`. From
-//! outside, a protocol is reached through its [`Connection`](crate::Connection): `tell` runs a closure with
+//! **The transport is an argument,** so no attribute is `None` before `connectionMade`. Other code
+//! reaches a protocol through its [`Connection`](crate::Connection): `tell` runs a closure with
 //! `&mut self`, in the turn.
 //!
 //! **Handles record, a turn acts.** Some of Twisted's methods call you back before they return:
 //! `loseConnection` may call `connectionLost`, `registerProducer` calls `resumeProducing`, and
-//! `LoopingCall.start` makes the first call. None does here, so a callback never finds its own object
-//! borrowed. Only Deferreds run their callbacks where they are fired, as in Twisted.
+//! `LoopingCall.start` makes the first call. Couplet's never do, so a callback never finds its own
+//! object borrowed. Only Deferreds call back immediately, inside the call that fires them, as in
+//! Twisted.
 //!
 //! **Each method takes one kind of closure.** A callback may change the type of the result, so each method
 //! consumes the Deferred and returns a new one. `addCallback` has become three methods: `map` for a function
@@ -242,9 +244,10 @@
 //! peer's FIN. Otherwise a kernel with unread input sends a reset, which can destroy the reply. The wait is
 //! bounded by a close deadline, 30 seconds without progress.
 //!
-//! **Framers wrap instead of being inherited.** A `LineReceiver` contains a `LineProtocol`. A protocol can be
-//! used with another framer, and a message that arrives whole is a slice of the received bytes. Every framer has a length limit;
-//! exceeding it ends the connection.
+//! **Framers wrap protocols; protocols don't inherit from them.** A `LineReceiver` contains a
+//! `LineProtocol`. A protocol can be used with another framer, and a message that arrives whole is
+//! a slice of the received bytes. Every framer has a length limit; exceeding it ends the
+//! connection.
 //!
 //! **An unhandled failure is reported when the last end of its chain is dropped,** a well-defined moment
 //! rather than the next garbage collection. `Cancelled` is never reported.
@@ -252,17 +255,17 @@
 //! **A cancel drops a task.** For a `CancelledError` at the `yield`, spawn the task with
 //! `spawn_cancellable`; see [`cancellation`](super::cancellation).
 //!
-//! **There is no global log.** The library emits `tracing` events. While a program has no subscriber, warnings
-//! and errors are lines on stderr, unhandled failures among them.
+//! **There is no global log.** The library emits `tracing` events. Until a program sets a
+//! subscriber, warnings and errors, including unhandled failures, are printed to stderr.
 //!
 //! **Signal handlers are restored** when `run` returns.
 //!
-//! ## What is not there
+//! ## Not included
 //!
-//! - Application protocols: HTTP (hyper runs over [streams](crate::stream)), SSH, DNS, mail, IRC, AMP, PB.
-//! - Trees of services, `twistd`, plugins, `twisted.cred`, manholes.
-//! - Serial ports; `watch` is the way on Unix.
-//! - The thread pool's size can't be set; it is ten threads.
+//! - Application protocols other than HTTP (by hyper, with the feature `http`): SSH, DNS, mail,
+//!   IRC, AMP, PB.
+//! - Service trees, `twistd`, plugins, `twisted.cred`, manholes.
+//! - A configurable thread pool: it has at most ten threads.
 //!
-//! The examples contain all programs of Dave Peticolas' *Twisted Introduction*, with what is different in
-//! each: `examples/README.md`.
+//! The examples contain all programs of Dave Peticolas' *Twisted Introduction*;
+//! `examples/README.md` lists the differences.

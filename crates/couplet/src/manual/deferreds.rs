@@ -1,8 +1,8 @@
 //! # Callbacks, Deferreds and async
 //!
 //! A program that never blocks gets its results later. There are three ways to handle them, and
-//! they mix freely. [`callbacks_to_async`](super::callbacks_to_async) takes one client through all of
-//! them, step by step; this chapter is for looking things up.
+//! they mix freely. [`callbacks_to_async`](super::callbacks_to_async) takes one client through all
+//! of them, step by step; this chapter is a reference.
 //!
 //! | style | when |
 //! | --- | --- |
@@ -31,8 +31,8 @@
 //! assert_eq!(success_of(number), -1);
 //! ```
 //!
-//! A failure skips callbacks until an errback handles it; a value skips errbacks. A step that must
-//! wait itself returns a Deferred: use [`then`](crate::Deferred::then).
+//! A failure skips callbacks until an errback handles it; a value skips errbacks. For a step that
+//! returns a Deferred itself, use [`then`](crate::Deferred::then).
 //!
 //! ## The same with `async`
 //!
@@ -66,7 +66,7 @@
 //! ## From a protocol
 //!
 //! A callback returns nothing, so a protocol starts the operation and attaches a callback for the
-//! result. It gets back to its own `&mut self` through its [`Connection`](crate::Connection), which
+//! result. It reaches its own `&mut self` through its [`Connection`](crate::Connection), which
 //! drops the call if the connection has been lost in the meantime:
 //!
 //! ```
@@ -120,10 +120,10 @@
 //!
 //! ## Long work
 //!
-//! A callback that computes for a second holds up every connection for a second. Cut such work into
-//! steps, an iterator, and let a [`Cooperator`](crate::task::Cooperator) take them between the
-//! loop's other work, or move it to [a thread](crate::Reactor::defer_to_thread). A step may return
-//! a Deferred to wait for:
+//! A callback that computes for a second holds up every connection for a second. Move such work to
+//! [a thread](crate::Reactor::defer_to_thread), or write it as an iterator of small steps, which a
+//! [`Cooperator`](crate::task::Cooperator) runs between the loop's other work. A step may return a
+//! Deferred; the next step then waits for it:
 //!
 //! ```
 //! use couplet::task::Cooperator;
@@ -143,16 +143,16 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! What several processes must not do at the same time, each does while it holds a
-//! [`FilesystemLock`](crate::task::FilesystemLock).
+//! A [`FilesystemLock`](crate::task::FilesystemLock) keeps several processes from doing the same
+//! work at the same time.
 //!
 //! ## Why did it do that?
 //!
-//! The report of a failure that nobody handled has two places: where the failure arose, and where an
-//! errback is missing. If that isn't enough, call
+//! The report of an unhandled failure has two source locations: the origin of the failure, and the
+//! chain that lacks an errback. If that isn't enough, call
 //! [`keep_histories`](crate::defer::keep_histories) at the start of the program or the test. From
-//! then on each report shows all of the chain, and [`history`](crate::Deferred::history) tells of a
-//! chain that hangs what it waits for:
+//! then on each report shows the whole chain, and [`history`](crate::Deferred::history) shows why a
+//! chain hangs:
 //!
 //! ```
 //! use couplet::Deferred;
@@ -177,10 +177,11 @@
 //!
 //! ## What to remember
 //!
-//! - `detach()` says that nothing waits for the result. A failure left at such an end is reported
-//!   with the place where it arose; handle it, or let it be reported.
-//! - Cancelling reaches through a chain to the work itself, and so does dropping a future that awaits
+//! - `detach()` declares that no code waits for the result. A failure that reaches the end of a
+//!   detached chain is reported with its origin; handle it, or let it be reported.
+//! - A cancel reaches through a chain to the work itself, and so does dropping a future that awaits
 //!   a Deferred; see [`cancellation`](super::cancellation).
-//! - Callbacks run where the Deferred is fired. Hold no `RefCell` borrow while you fire one.
+//! - Callbacks run inside the call that fires the Deferred. Hold no `RefCell` borrow while you fire
+//!   one.
 //! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores, events and queues, and a table for
 //!   Twisted users.

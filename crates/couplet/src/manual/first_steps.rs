@@ -95,7 +95,7 @@
 //! ## The life of a protocol
 //!
 //! `connection_made` is called first, then `data_received` (or `line_received`) whenever data
-//! arrives, and last `connection_lost`, exactly once, with the [`Reason`](crate::Reason). To signal
-//! an error, call `transport.fail(error)`; it ends only this connection.
+//! arrives, and finally `connection_lost`, exactly once, with the [`Reason`](crate::Reason). To
+//! signal an error, call `transport.fail(error)`; it ends only this connection.
 //!
 //! Next: [state that connections share](super::shared_state).

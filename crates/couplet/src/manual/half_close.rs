@@ -3,12 +3,12 @@
 //! A TCP connection has two directions, and each ends independently. A peer that shuts down its
 //! write side may still read. Couplet reports this as
 //! [`read_closed`](crate::Protocol::read_closed), and **by default then closes the connection**,
-//! after everything written so far has left. That is right for most protocols, and wrong for a
+//! after sending everything written so far. This is right for most protocols, but wrong for a
 //! server that answers later.
 //!
 //! `echo hello | socat - TCP:localhost:8000` sends a line and its FIN together. A server that
 //! answers in `data_received` has written its answer before `read_closed` is called, and the client
-//! gets it. A server that first asks a database, a thread or a timer has written nothing yet: it
+//! gets it. A server that waits for a database, a thread or a timer has written nothing yet: it
 //! closes, and the client gets nothing.
 //!
 //! ```
@@ -36,7 +36,8 @@
 //!
 //! ## The solution
 //!
-//! Override `read_closed`. Count the answers you still owe, and close when all have been sent:
+//! Override `read_closed`. Count the answers you still owe, and close once you have written them
+//! all:
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -83,14 +84,14 @@
 //! ```
 //!
 //! A `read_closed` that never closes keeps the connection and its file descriptor for as long as
-//! the peer likes. [`set_idle_timeout`](crate::Transport::set_idle_timeout) bounds that: it stays
+//! the peer likes. [`set_idle_timeout`](crate::Transport::set_idle_timeout) sets a bound, and stays
 //! in force after the peer's FIN.
 //!
 //! ## The other side
 //!
 //! To half-close yourself, call [`lose_write_connection`](crate::Transport::lose_write_connection):
-//! it sends everything written, then a FIN, and you continue reading.
-//! [`write_closed`](crate::Protocol::write_closed) is called when the FIN has left.
+//! it sends everything written, then a FIN, while you continue reading.
+//! [`write_closed`](crate::Protocol::write_closed) is called once the FIN is sent.
 //!
 //! ## Impatient clients
 //!

@@ -4,30 +4,30 @@
 //! | --- | --- |
 //! | [`first_steps`] | a server, its client, and the life of a protocol |
 //! | [`shared_state`] | state shared between connections, without a lock |
-//! | [`back_pressure`] | not writing more than the peer reads |
-//! | [`endpoints`] | strings for where to listen and connect, and kinds of your own |
+//! | [`back_pressure`] | keeping a slow peer from filling your memory |
+//! | [`endpoints`] | strings that say where to listen and connect, and your own endpoint kinds |
 //! | `tls` | secure connections, and STARTTLS |
 //! | `websocket` | messages for browsers and from servers |
-//! | [`layers`] | a step of your own between socket and protocol |
-//! | [`framing`] | finding the messages in a stream, with a grammar of your own |
-//! | [`datagrams`] | UDP, multicast, UNIX datagrams: what arrives, and what may be lost |
-//! | [`callbacks_to_async`] | one client, seven times: callbacks, Deferreds, `async`, streams |
+//! | [`layers`] | your own transformation between socket and protocol |
+//! | [`framing`] | splitting a stream into messages, with your own grammar |
+//! | [`datagrams`] | UDP, multicast and UNIX datagrams; delivery and loss |
+//! | [`callbacks_to_async`] | one client, written seven times: callbacks, Deferreds, `async`, streams |
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
-//! | [`cancellation`] | what a cancel reaches, and what it leaves |
+//! | [`cancellation`] | the effects of a cancel, and its limits |
 //! | [`time`] | timed calls, timeouts, and repeated work |
 //! | [`stopping`] | the order of a shutdown, signals, draining, exit codes |
-//! | [`threads`] | blocking work, calls from other threads |
-//! | [`many_cores`] | a loop for each core, one program |
-//! | `processes` | children, their pipes and terminals; pipes and files of your own; on Unix |
+//! | [`threads`] | blocking work, and calls from other threads |
+//! | [`many_cores`] | one program with a loop for each core |
+//! | `processes` | child processes, their pipes and terminals; your own pipes and files; on Unix |
 //! | [`beside_tokio`] | libraries that need tokio: a loop inside tokio, or tokio around a loop |
-//! | `http` | an axum application on a loop, its limits, its end, its clients, and its tests |
-//! | `databases` | PostgreSQL, Redis and HTTPS behind a program, over its own sockets; `sqlx` |
+//! | `http` | an axum application on a loop: limits, shutdown, clients and tests |
+//! | `databases` | clients of PostgreSQL, Redis and HTTPS over the loop's sockets; `sqlx` |
 //! | [`embedding`] | a loop inside any other loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
-//! | [`simulator`] | assertions that hold in any weather |
-//! | `storm` | your service in a storm: from `cargo new` to a found bug in ten minutes |
-//! | [`half_close`] | the trap of a peer that has stopped sending but still reads |
-//! | [`coming_from_twisted`] | a table of names, what changed and why |
+//! | [`simulator`] | assertions that hold under any network fault |
+//! | `storm` | your service in a simulated storm: from `cargo new` to a bug found, in ten minutes |
+//! | [`half_close`] | the trap of a peer that stops sending but still reads |
+//! | [`coming_from_twisted`] | a table of names, the differences and their reasons |
 //! | [`coming_from_tokio`] | the same, and when tokio is the better choice |
 
 pub mod back_pressure;
