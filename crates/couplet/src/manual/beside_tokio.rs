@@ -1,30 +1,30 @@
 //! # Using tokio libraries
 //!
-//! Many libraries need tokio: an HTTP client, a database driver. Their timers and sockets work only in
-//! the context of a runtime. The feature `tokio` has two ways to give them one:
+//! Many libraries need tokio: HTTP clients, database drivers. Their timers and sockets work only in
+//! the context of a runtime. The feature `tokio` provides one in two ways:
 //!
-//! | | the loop inside tokio, `couplet::embed` | tokio around the loop, `LoopOptions::tokio` |
+//! | | loop inside tokio, `couplet::embed` | runtime around the loop, `LoopOptions::tokio` |
 //! | --- | --- | --- |
-//! | tokio's sockets and timers wait | in the same thread | in a thread of their own |
-//! | a round trip between a socket of tokio and one of the loop | 5.0 µs | 6.7 µs if both threads share a processor, 130 µs if not |
-//! | connections of Couplet | pay for tokio's wait in addition to their own | cost what they cost without tokio |
+//! | tokio's sockets and timers wait | on the loop's thread | on a separate thread |
+//! | round trip between a tokio socket and a loop socket | 5.0 µs | 6.7 µs if both threads share a processor, 130 µs if not |
+//! | Couplet's connections | pay for tokio's wait in addition to their own | cost no more than without tokio |
 //! | systems | Unix | all |
-//! | the program is | a future of tokio | a task of the loop |
+//! | the program is | a tokio future | a task of the loop |
 //!
-//! A runtime around the loop leaves everything else as it is: take it where a task sometimes asks such
-//! a library for something. Embed the loop where many messages pass between both, or where the
-//! program is one of tokio's anyway.
+//! A runtime around the loop changes nothing else: use it if tasks call such a library
+//! occasionally. Embed the loop if many messages pass between the two, or in a program that already
+//! runs on tokio.
 //!
-//! The figures are of 64 bytes there and back on loopback, both ends included, in a virtual machine;
-//! with Couplet at both ends and no tokio it takes 3.9 µs, with tokio alone 4.4
-//! (`cargo bench -p couplet --features tokio --bench embed`). Waking a thread on a processor that
-//! sleeps is what takes long, and the system may put the two threads there.
+//! The round trips carry 64 bytes over loopback in a virtual machine, both ends included. With
+//! Couplet at both ends and no tokio a round trip takes 3.9 µs, with tokio alone 4.4 µs (`cargo
+//! bench -p couplet --features tokio --bench embed`). The 130 µs come from waking a thread on an
+//! idle processor, and the system may place the two threads on different processors.
 //!
 //! ## The loop inside tokio
 //!
-//! `couplet::embed::run` turns a loop while a program runs. The program is a future of
-//! tokio: it uses handles of Couplet, awaits Deferreds, and awaits whatever tokio offers. The
-//! callbacks of protocols run in tokio's context too, so they may spawn tasks.
+//! `couplet::embed::run` runs a loop's turns while a program runs. The program is a tokio future:
+//! it uses Couplet's handles, and awaits Deferreds as well as tokio's futures. Protocol callbacks
+//! run in tokio's context too, so they may spawn tasks.
 //!
 //! ```
 //! # #[cfg(all(unix, feature = "tokio"))]
@@ -64,21 +64,20 @@
 //! ```
 //!
 //! The run ends when the program returns, or by `reactor.stop()`, or by a signal if
-//! [`LoopOptions::signals`](crate::LoopOptions::signals) asks for them; then `embed::run` fails with
-//! [`Stopped`](crate::reactor::Stopped), as [`run_until`](crate::run_until) does. Dropping the future
-//! ends the run immediately. A program that only wants the loop to live beside it spawns an
+//! [`LoopOptions::signals`](crate::LoopOptions::signals) asks for them; then `embed::run` fails
+//! with [`Stopped`](crate::reactor::Stopped), as [`run_until`](crate::run_until) does. Dropping the
+//! future ends the run immediately. To run a loop in the background, spawn a
 //! `couplet::embed::Embedded` with `spawn_local`.
 //!
-//! Costs: tokio waits for the loop's descriptor, then the loop asks what has happened, so an event
-//! costs one more system call; a handle that is used outside of a turn writes to an `eventfd`; a timed
-//! call may be up to 1 ms late, as tokio's timers are.
+//! Costs: tokio waits for the loop's descriptor, then the loop polls for events, so each wake-up
+//! costs an additional system call. Using a handle outside of a turn writes to an `eventfd`. A
+//! timed call may be up to 1 ms late, like tokio's timers.
 //!
 //! ## A runtime around the loop
 //!
-//! `LoopOptions::tokio` starts a runtime with the loop and enters it
-//! around everything that the loop calls. Nothing else changes: the task is Couplet's and runs on the
-//! loop's thread. tokio's thread watches its sockets and timers, and wakes the task through its waker,
-//! which wakes the loop.
+//! `LoopOptions::tokio` starts a runtime with the loop and enters it around everything that the
+//! loop calls. Tasks remain Couplet's and run on the loop's thread. tokio's thread watches its
+//! sockets and timers, and wakes a task through its waker, which wakes the loop.
 //!
 //! ```
 //! # #[cfg(feature = "tokio")]
@@ -97,24 +96,25 @@
 //! # #[cfg(not(feature = "tokio"))] fn main() {}
 //! ```
 //!
-//! An HTTP client is used in the same way: `reqwest::get(url).await?` in a task. So is a database: tasks
-//! share a pool of `sqlx`, and the transaction of one that is cancelled is rolled back. Couplet's tests do
-//! both, with SQLite and with a PostgreSQL server. (Clients that take any stream need no runtime: the
-//! chapter `databases` has those of PostgreSQL and Redis.) Drop what was taken from such a pool in a task or a
-//! callback: outside of them there is no runtime, and a connection needs one to return to its pool.
+//! Use an HTTP client in the same way: `reqwest::get(url).await?` in a task. Databases work too:
+//! tasks share an `sqlx` pool, and the transaction of a cancelled task is rolled back. Couplet's
+//! tests do both, with SQLite and with a PostgreSQL server. (Clients that accept any stream need no
+//! runtime: see PostgreSQL and Redis in the chapter `databases`.) Drop a pooled connection in a
+//! task or a callback: it needs the runtime to return to its pool, and there is no runtime outside
+//! of them.
 //!
-//! Each time that a socket of tokio becomes ready, its thread wakes up and wakes the loop's: that is
-//! what a trip costs.
+//! The cost of a round trip is in the wake-ups: each time a tokio socket becomes ready, tokio's
+//! thread wakes up and wakes the loop's thread.
 //!
-//! When the loop is dropped, the runtime is shut down in the background: its tasks are dropped, and
-//! nothing waits for its threads.
+//! When the loop is dropped, the runtime shuts down in the background: its tasks are dropped, and
+//! the drop doesn't wait for its threads.
 //!
-//! ### A runtime of your own
+//! ### Your own runtime
 //!
-//! Without the feature, or to choose the number of threads, enter a runtime before the loop runs, and
-//! keep the guard. The runtime must have threads: a `current_thread` runtime drives nothing unless a
-//! thread of yours is inside its `block_on`. Declare it before the loop, so that it is dropped after
-//! it.
+//! Without the feature, or to choose the number of threads, enter a runtime before the loop runs,
+//! and keep the guard. The runtime must have threads: a `current_thread` runtime makes no progress
+//! unless one of your threads is inside its `block_on`. Declare the runtime before the loop, so
+//! that it is dropped after it.
 //!
 //! ```
 //! # fn main() -> couplet::Result<()> {
@@ -131,8 +131,8 @@
 //!
 //! ## From tokio tasks into the loop
 //!
-//! `tokio::spawn` moves a task to another thread, so the only Couplet type it can take along is a
-//! [`Remote`](crate::Remote); the compiler enforces that. To await an answer from the loop in such
+//! `tokio::spawn` moves a task to another thread, so the only handle that it can take along is a
+//! [`Remote`](crate::Remote); the compiler enforces this. To await an answer from the loop in such
 //! a task, send it through a channel; [`block_on_reactor`](crate::Remote::block_on_reactor) would
 //! block one of tokio's threads.
 //!
@@ -163,8 +163,8 @@
 //! ## Limits
 //!
 //! - tokio's time is real time. A test with virtual time, or a simulated world, does not advance
-//!   it, and a seed does not replay what tokio does there. Put such work behind a trait or a
-//!   closure that tests can replace.
+//!   it, and a seed does not replay tokio's actions. Put such work behind a trait or a closure that
+//!   tests can replace.
 //! - `Runtime::block_on` and other blocking calls stall the loop when made from a callback.
-//! - A panic in a task of tokio is tokio's to report, in its `JoinHandle`; in a callback or a task of the
-//!   loop it is contained, in either arrangement.
+//! - tokio reports a panic in a tokio task, in its `JoinHandle`. The loop contains a panic in a
+//!   callback or in one of its tasks, in both arrangements.

@@ -1,25 +1,27 @@
 //! # Databases and other clients
 //!
 //! A library that speaks a protocol over any `AsyncRead + AsyncWrite` runs over a
-//! [`Stream`](crate::Stream): the socket, its endpoint and its end are the loop's, and no runtime is
-//! there. The feature `tokio-io` gives streams the traits of tokio, which most such libraries ask for.
-//! A library that opens sockets itself needs tokio: see [below](#sqlx-and-others-that-need-tokio).
+//! [`Stream`](crate::Stream): the loop opens and closes the socket, and no runtime is needed. The
+//! feature `tokio-io` implements tokio's traits for streams, which most such libraries require. A
+//! library that opens sockets itself needs tokio: see [below](#sqlx-and-others-that-need-tokio).
 //!
-//! | for | take | its sockets are |
+//! | to reach | use | its sockets are |
 //! | --- | --- | --- |
-//! | PostgreSQL | `tokio-postgres` without its default features, `Config::connect_raw` | the loop's |
+//! | PostgreSQL | `tokio-postgres` without default features, `Config::connect_raw` | the loop's |
 //! | Redis | `redis`, `MultiplexedConnection::new_with_config` | the loop's |
 //! | HTTP and HTTPS | [`http::Client`](crate::http::Client) | the loop's |
-//! | databases by `sqlx`, HTTP by `reqwest` | the feature `tokio` | tokio's |
+//! | databases with `sqlx`, HTTP with `reqwest` | the feature `tokio` | tokio's |
 //!
-//! The example [`databases`](https://github.com/couplet-rs/couplet/tree/main/crates/couplet/examples/databases)
-//! is a shop with all of the first three behind an axum router, made to be copied from. Its tests stop and
-//! kill the servers behind it.
+//! The example
+//! [`databases`](https://github.com/couplet-rs/couplet/tree/main/crates/couplet/examples/databases)
+//! is a shop that uses the first three behind an axum router; copy from it. Its tests stop and kill
+//! the servers behind it.
 //!
 //! ## PostgreSQL
 //!
-//! `connect_raw` makes a client and a connection. The connection is a future that moves the bytes; it
-//! runs as a task. The endpoint may be a UNIX socket, such as `unix:/run/postgresql/.s.PGSQL.5432`.
+//! `connect_raw` returns a client and a connection. The connection is a future that moves the
+//! bytes; it runs as a task. The endpoint may be a UNIX socket, such as
+//! `unix:/run/postgresql/.s.PGSQL.5432`.
 //!
 //! ```
 //! use couplet::{Reactor, Result};
@@ -44,8 +46,8 @@
 //! }
 //! ```
 //!
-//! A server elsewhere wants TLS. PostgreSQL is asked for it in clear, as libpq does, and the stream is
-//! encrypted before the library gets it.
+//! A remote server should use TLS. As in libpq, the client requests it in cleartext, and the stream
+//! is encrypted before the library gets it:
 //!
 //! ```
 //! # #[cfg(any(feature = "tls", feature = "ring"))] mod tls {
@@ -66,23 +68,24 @@
 //! # }
 //! ```
 //!
-//! A task that is cancelled drops its transaction, and the server rolls it back: the library queues a
-//! ROLLBACK behind whatever the connection is busy with. A statement that was sent goes on at the server
-//! until it is done or `statement_timeout` is over; or, where `client_connection_check_interval` is set,
-//! until the server sees that the connection is closed.
+//! A cancelled task drops its transaction, and the server rolls it back: the library queues a
+//! ROLLBACK behind the current statement. A statement that was sent continues on the server until
+//! it completes or `statement_timeout` expires; or, if `client_connection_check_interval` is set,
+//! until the server notices that the connection is closed.
 //!
-//! A connection serves one transaction at a time, so a server wants a few of them. The pools for
-//! tokio (`deadpool`, `bb8`) have their time limits from a runtime and want futures that are `Send`; over
-//! a loop a pool is a [`DeferredSemaphore`](crate::defer::DeferredSemaphore), whose waiters are served in
-//! the order they came, a list of idle clients, and [`Reactor::timeout`](crate::Reactor::timeout). The
-//! example has one in 120 lines: it checks connections, replaces broken ones, and limits each wait.
+//! A connection serves one transaction at a time, so a program needs a pool of them. The pools for
+//! tokio (`deadpool`, `bb8`) take their timers from a runtime and require `Send` futures. On a
+//! loop, a pool consists of a [`DeferredSemaphore`](crate::defer::DeferredSemaphore), which serves
+//! its waiters in order, a list of idle clients, and [`Reactor::timeout`](crate::Reactor::timeout).
+//! The example has such a pool in 120 lines: it checks connections, replaces broken ones, and
+//! limits each wait.
 //!
 //! ## Redis
 //!
-//! One connection serves all tasks: commands that wait at the same time go out together, and answers come
-//! in order. The crate asks for a stream that is `Send`; [`Stream::into_send`](crate::Stream::into_send)
-//! makes one, which stays in the loop's thread. Its time limit would need tokio's timers, so it is turned
-//! off, and the loop's is used.
+//! One connection serves all tasks: commands that are pending at the same time are sent together,
+//! and replies arrive in order. The crate requires a `Send` stream;
+//! [`Stream::into_send`](crate::Stream::into_send) makes one, which stays on the loop's thread. The
+//! crate's own time limit needs tokio's timers, so this program disables it and uses the loop's:
 //!
 //! ```
 //! use couplet::{Reactor, Result};
@@ -112,15 +115,15 @@
 //! }
 //! ```
 //!
-//! The cargo feature that the crate wants for this is `tokio-comp`; nothing of it that needs a runtime is
-//! called. What the crate does with a runtime, it does not do here: it does not connect again
-//! (`ConnectionManager`). The example drops a connection when its `life` ends, and the next caller opens
-//! a new one.
+//! This requires the crate's feature `tokio-comp`, but no code in it that needs a runtime runs. The
+//! crate reconnects (`ConnectionManager`) only with a runtime. The example drops a connection when
+//! its `life` ends, and the next caller opens a new one.
 //!
 //! ## HTTPS
 //!
-//! A [`Client`](crate::http::Client) is cheap to clone, keeps its connections, and verifies servers by the
-//! certificates that the system trusts; [`ClientOptions`](crate::http::ClientOptions) has its limits.
+//! A [`Client`](crate::http::Client) is cheap to clone, keeps its connections alive, and verifies
+//! servers against the system's trusted certificates; [`ClientOptions`](crate::http::ClientOptions)
+//! has its limits.
 //!
 //! ```
 //! use couplet::http::{Client, Request};
@@ -137,24 +140,24 @@
 //! }
 //! ```
 //!
-//! With the feature `decompression` it asks for compressed answers and decodes them. Whatever a server
-//! sends, a body is decoded to at most `max_decoded` bytes, 256 MiB unless set, and while it is decoded
-//! other tasks have their turn. `ClientOptions::decompress(false)` gives the bytes as they come. That it is
-//! on where it is built in is what `reqwest` does; curl decodes with `--compressed` alone, and so does
-//! `couplet get`.
+//! With the feature `decompression` the client requests compressed answers and decodes them. No
+//! body is decoded to more than `max_decoded` bytes, 256 MiB unless set, and other tasks run while
+//! it is decoded. `ClientOptions::decompress(false)` leaves bodies as they arrive. Like `reqwest`,
+//! the client decodes by default if the feature is built in; curl and `couplet get` decode only
+//! with `--compressed`.
 //!
-//! ## In handlers of HTTP
+//! ## In HTTP handlers
 //!
-//! Clients, pools and streams are not `Send`, and axum asks for handlers that are:
-//! [`http::local`](crate::http::local) makes one of a function that holds what it likes. A customer who
-//! hangs up drops the handler's future, and with it the transaction. Answer with 502 or 503 when a server
-//! behind yours is gone, and open connections when they are needed: then the program starts before its
-//! database does, and goes on when that is back.
+//! Clients, pools and streams are not `Send`, but axum requires `Send` handlers:
+//! [`http::local`](crate::http::local) makes one from a function that may own any of them. When a
+//! customer hangs up, the handler's future is dropped, and with it the transaction. Answer with 502
+//! or 503 when a server behind yours is down, and open connections on demand: then the program can
+//! start before its database, and recovers when the database does.
 //!
 //! ## sqlx, and others that need tokio
 //!
-//! `sqlx` opens its own sockets, on tokio. With the feature `tokio` a runtime goes around the loop, and
-//! its pools work in tasks of the loop:
+//! `sqlx` opens its own sockets, on tokio. With the feature `tokio` the loop runs inside the
+//! context of a runtime, and `sqlx` pools work in the loop's tasks:
 //!
 //! ```
 //! # #[cfg(feature = "tokio")]
@@ -175,5 +178,5 @@
 //! # #[cfg(not(feature = "tokio"))] fn main() {}
 //! ```
 //!
-//! Each answer then passes from tokio's thread to the loop's; [Using tokio libraries](super::beside_tokio)
-//! has the figures, and the other way round, a loop inside tokio.
+//! Each answer then passes from tokio's thread to the loop's. [Using tokio
+//! libraries](super::beside_tokio) has the figures, and shows the alternative, a loop inside tokio.

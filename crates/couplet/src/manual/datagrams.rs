@@ -1,8 +1,8 @@
 //! # Datagrams
 //!
-//! A datagram arrives whole, or not at all; perhaps twice, perhaps after a later one; and nobody tells.
-//! There is no connection, so there is nothing to make, to lose or to close: one
-//! [`DatagramProtocol`](crate::DatagramProtocol) serves a port, and whoever sends to it.
+//! A datagram arrives whole or not at all. It may arrive twice, or after a later one, and delivery
+//! is not acknowledged. There are no connections: one [`DatagramProtocol`](crate::DatagramProtocol)
+//! serves a port and all its senders.
 //!
 //! ```
 //! use couplet::{Datagram, DatagramProtocol, DatagramTransport};
@@ -28,26 +28,29 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! [`answer`](crate::DatagramTransport::answer) sends to the sender, from the address that was asked: on a
-//! port of all interfaces the system might choose another one, and the asker would not know it.
+//! [`answer`](crate::DatagramTransport::answer) replies to the sender from the address that the
+//! datagram was sent to. On a port bound to all interfaces the system might otherwise choose a
+//! different source address, which the client would not recognize.
 //!
-//! ## What may be lost
+//! ## Loss
 //!
-//! | where | what you see |
+//! | cause | effect |
 //! | --- | --- |
-//! | more wait to be sent than [`DatagramOptions::queue`](crate::DatagramOptions::queue), 256 KiB | [`SendError::Full`](crate::SendError::Full); [`dropped`](crate::DatagramTransport::dropped) counts it |
-//! | the system refuses it: no route, no permission, a full queue of the network card | it is logged, and counted as dropped |
-//! | on the way | nothing |
-//! | the receiver's queue is full, because its program is slow | nothing; a larger `SO_RCVBUF`, by [`prepare`](crate::DatagramOptions::prepare), helps |
-//! | it is longer than the receiver's [`size`](crate::DatagramOptions::size) | [`cut`](crate::Datagram::cut): the rest is gone |
+//! | the send queue exceeds [`DatagramOptions::queue`](crate::DatagramOptions::queue), 256 KiB | [`SendError::Full`](crate::SendError::Full); counted in [`dropped`](crate::DatagramTransport::dropped) |
+//! | the system refuses it: no route, no permission, a full network interface queue | logged, and counted as dropped |
+//! | the network drops it | none |
+//! | the receiver is too slow, and its socket's queue is full | none; a larger `SO_RCVBUF`, set in [`prepare`](crate::DatagramOptions::prepare), helps |
+//! | it is longer than the receiver's [`size`](crate::DatagramOptions::size) | truncated; [`cut`](crate::Datagram::cut) is true |
 //!
-//! So what has to arrive is numbered, repeated until it is acknowledged, and counted once. `couplet sim
-//! meters` is such a program: meters, a collector, and a storm in which no reading is lost.
+//! For reliable delivery, number each message, repeat it until it is acknowledged, and let the
+//! receiver ignore duplicates. `couplet sim meters` does so: meters, a collector, and a storm in
+//! which no reading is lost.
 //!
-//! ## Time, and the way back
+//! ## Timers, and the way back to the protocol
 //!
-//! [`transport.port::<Self>()`](crate::DatagramTransport::port) leads back to `&mut self`: `tell`, `ask`
-//! and `call_later` work as those of a [`Connection`](crate::Connection), and end with the port.
+//! [`transport.port::<Self>()`](crate::DatagramTransport::port) leads back to `&mut self`. Its
+//! `tell`, `ask` and `call_later` work as on a [`Connection`](crate::Connection), and are dropped
+//! when the port closes.
 //!
 //! ```
 //! use std::time::Duration;
@@ -89,12 +92,13 @@
 //! ## One peer
 //!
 //! A port with a [peer](crate::DatagramOptions::peer), made by
-//! [`connect_udp`](crate::Reactor::connect_udp), hears of nobody else, and of refusals: where nobody
-//! listens, the peer's system says so, and
-//! [`connection_refused`](crate::DatagramProtocol::connection_refused) is called. The port stays open:
-//! the peer may come back.
+//! [`connect_udp`](crate::Reactor::connect_udp), receives only the peer's datagrams. If the peer's
+//! port is closed, its system answers with an ICMP error, and
+//! [`connection_refused`](crate::DatagramProtocol::connection_refused) is called. Our port stays
+//! open, since the peer may return.
 //!
-//! Datagrams go to addresses. [`Reactor::resolve`](crate::Reactor::resolve) looks up those of a name:
+//! Datagrams are sent to addresses. [`Reactor::resolve`](crate::Reactor::resolve) looks up the
+//! addresses of a name:
 //!
 //! ```
 //! # use couplet::{Datagram, DatagramTransport};
@@ -111,7 +115,7 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! ## Groups
+//! ## Multicast groups
 //!
 //! ```
 //! use std::net::Ipv4Addr;
@@ -135,29 +139,31 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! Without an interface the system chooses one by its routes. [`Group::source`](crate::Group::source) hears
-//! of one sender alone. Hop limits, loopback, broadcasts and the TOS byte are other
-//! [options](crate::DatagramOption); what is asked for takes its place among what is sent.
+//! Without an interface the system chooses one by its routes.
+//! [`Group::source`](crate::Group::source) limits the membership to one sender. The hop limit,
+//! loopback, broadcasts and the TOS byte are [options](crate::DatagramOption) too; a request to
+//! change one takes effect in order with the datagrams that are sent.
 //!
-//! ## How many at once
+//! ## Batches
 //!
-//! One turn delivers at most 64 datagrams of a port, then others have their turn. On Linux they are
-//! received by one system call, and the answers leave by another; those of one length to one place leave as
-//! one. `benches/datagrams.rs` measures an echo of 64 bytes, in the time of the server's thread: with 32 on
-//! their way 0.78 of recvmmsg(2) and sendmmsg(2) as they are, and tokio 1.18; with one 1.08, and tokio 1.03.
+//! A turn delivers at most 64 datagrams per port. On Linux one system call receives them and
+//! another sends the answers; equally long datagrams to the same address are sent as one
+//! (`UDP_SEGMENT`). `benches/datagrams.rs` measures the processor time of a server thread that
+//! echoes 64 bytes, relative to plain recvmmsg(2) and sendmmsg(2): 0.78 with 32 datagrams in flight
+//! (tokio: 1.18), and 1.08 with one (tokio: 1.03).
 //!
 //! ## UNIX sockets
 //!
-//! [`listen_unix_datagrams`](crate::Reactor::listen_unix_datagrams) opens a port with a path, an abstract
-//! name, or, for an empty one, a name of the system's. Each datagram has the
-//! [credentials](crate::Datagram::credentials) of its sender. None is lost on the way: while the
-//! receiver's queue is full, the sender's waits.
+//! [`listen_unix_datagrams`](crate::Reactor::listen_unix_datagrams) opens a port with a path, an
+//! abstract name, or, if that is empty, a name that the system assigns. Each datagram carries the
+//! [credentials](crate::Datagram::credentials) of its sender. UNIX datagrams are not lost in
+//! transit: while the receiver's queue is full, they wait in the sender's.
 //!
 //! ## Tests
 //!
-//! The same protocol runs on the loop in memory, and in the [simulator](crate::sim), whose
-//! [links](crate::sim::Link) lose, repeat, reorder and cut datagrams, and have an MTU: a longer datagram
-//! travels in fragments, and is lost with any of them.
+//! The same protocol runs on the in-memory loop, and in the [simulator](crate::sim), whose
+//! [links](crate::sim::Link) lose, duplicate, reorder and truncate datagrams, and have an MTU: a
+//! longer datagram travels in fragments, and is lost if any of them is.
 //!
 //! ```
 //! # #[cfg(feature = "sim")] {

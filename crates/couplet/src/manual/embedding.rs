@@ -1,16 +1,16 @@
 //! # A loop inside another loop
 //!
-//! A program may already have a loop: from a window system, a game, an audio engine, another
-//! library. Couplet's [`Loop`](crate::Loop) need not own the thread; the other loop can drive its
-//! turns. If the other loop is tokio's, `couplet::embed` does that, with the feature `tokio`: see
-//! [Using tokio libraries](super::beside_tokio).
+//! A program may already have an event loop: that of a window system, a game, an audio engine or
+//! another library. Couplet's [`Loop`](crate::Loop) need not own the thread; the other loop can
+//! drive its turns. For tokio, `couplet::embed` does so (feature `tokio`): see [Using tokio
+//! libraries](super::beside_tokio).
 //!
 //! | call | meaning |
 //! | --- | --- |
 //! | [`begin`](crate::Loop::begin) | starts a run and calls your setup |
 //! | [`turn(Some(Duration::ZERO))`](crate::Loop::turn) | does all pending work without waiting; returns false when the run has ended |
-//! | [`next_turn`](crate::Loop::next_turn) | when the next turn is due, if nothing happens first |
-//! | `descriptor` (Unix) | becomes readable when something has happened |
+//! | [`next_turn`](crate::Loop::next_turn) | when the next turn is due, unless an event comes first |
+//! | `descriptor` (Unix) | becomes readable when an event is pending |
 //! | [`end`](crate::Loop::end) | ends the run immediately and closes everything that is open |
 //!
 //! ## A loop with frames
@@ -42,9 +42,9 @@
 //!
 //! ## A loop that sleeps
 //!
-//! An event loop waits for file descriptors, so add one more, and bound its sleep with `next_turn`.
-//! Query both after each turn. Here `poll(2)` is the other loop, and a call from a thread the
-//! event:
+//! An event loop waits for file descriptors, so add the loop's descriptor, and bound the wait with
+//! `next_turn`. Query both after each turn. Here `poll(2)` is the other loop, and a call from a
+//! thread is the event:
 //!
 //! ```
 //! # #[cfg(unix)]
@@ -78,35 +78,35 @@
 //! # #[cfg(not(unix))] fn main() {}
 //! ```
 //!
-//! ## Which loop, and what it waits with
+//! ## Common event loops
 //!
-//! Every event loop can wait for a descriptor and until a time, or can be woken by a thread that does.
-//! Whatever woke it, turn once with a wait of zero, then pass on the new time; where the loop reports
-//! edges only, turn until `next_turn` is not in the past.
+//! Every event loop can wait for a descriptor and a deadline, or can be woken by a thread that
+//! does. After each wake-up, run one turn with a wait of zero, then set the new deadline. If the
+//! loop is edge-triggered, run turns until `next_turn` is not in the past.
 //!
-//! | loop | the descriptor | the time of `next_turn` |
+//! | event loop | the descriptor | the deadline from `next_turn` |
 //! | --- | --- | --- |
 //! | `poll`, `select`, `epoll` | one more in the set | the timeout |
 //! | GLib, GTK | `g_unix_fd_add` with `G_IO_IN` | `g_source_set_ready_time` |
-//! | winit | a thread polls it, and wakes with an `EventLoopProxy` | `ControlFlow::WaitUntil` |
+//! | winit | a thread polls it, and wakes the loop through an `EventLoopProxy` | `ControlFlow::WaitUntil` |
 //! | Qt | `QSocketNotifier` | a single-shot `QTimer` |
 //! | libuv | `uv_poll_start` with `UV_READABLE` | `uv_timer_start` |
-//! | tokio | `couplet::embed` has both | |
+//! | tokio | `couplet::embed` handles both | |
 //!
-//! Of the program's examples, `poll_loop` drives turns from `poll(2)` beside its own descriptor, and
-//! `gui_loop` from a main loop with events and frames, where a button writes to a connection.
+//! The example `poll_loop` drives turns from `poll(2)` alongside its own descriptor; `gui_loop`
+//! does so from a main loop with events and frames, where a button writes to a connection.
 //!
-//! A frame must be drawn even if the network is never silent. A turn is bounded: a connection delivers
-//! one read in it, and what feeds itself waits for the next. So look at the clock between two turns,
-//! and draw when a frame is due.
+//! A frame must be drawn even if the network is never silent. A turn is bounded: it delivers one
+//! read per connection, and work that schedules itself waits for the next turn. So check the clock
+//! between two turns, and draw when a frame is due.
 //!
 //! ## Guarantees
 //!
-//! - Handles may be used from the other loop's callbacks, between two turns: recording a request
-//!   makes the descriptor readable. So a button may call `transport.write(…)` directly.
+//! - The other loop's callbacks may use handles between two turns: recording a request makes the
+//!   descriptor readable. So a button may call `transport.write(…)` directly.
 //! - Only a turn calls your protocols. Nothing happens inside `write` or `call_later`.
-//! - A turn takes as long as the callbacks it runs. One that must not delay a frame does its work
-//!   [in a thread](super::threads).
+//! - A turn takes as long as the callbacks it runs. Move work that would delay a frame to [a
+//!   thread](super::threads).
 //! - Signals stay with the program unless
 //!   [`LoopOptions::signals`](crate::LoopOptions::signals) requests them.
 //! - You can end a run and begin another on the same loop:

@@ -1,9 +1,8 @@
 //! # Endpoints
 //!
-//! An endpoint says where to listen or where to connect, and through what. As a string it belongs in
-//! a configuration file or on a command line, so that whoever runs a program decides whether it
-//! speaks TLS, behind which proxy it stands, and whether its socket comes from systemd. The program
-//! is the same:
+//! An endpoint says where to listen or connect, and through which layers. As a string it belongs in
+//! a configuration file or on a command line, so the operator decides whether a program speaks TLS,
+//! runs behind a proxy, or gets its socket from systemd. The program stays the same:
 //!
 //! ```
 //! use couplet::{Protocol, Reactor, Transport};
@@ -24,32 +23,32 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! | `configured` | what it does |
+//! | `configured` | effect |
 //! | --- | --- |
 //! | `8000` | listens on 127.0.0.1 |
 //! | `:8000` | listens on all interfaces |
-//! | `unix:/run/echo.sock:mode=660` | listens on a UNIX socket for a group |
+//! | `unix:/run/echo.sock:mode=660` | listens on a UNIX socket that its group may use |
 //! | `systemd:echo` | takes the socket from the unit with `FileDescriptorName=echo` |
 //! | `tls:8000:cert=echo.pem:key=echo.key` | speaks TLS |
-//! | `tls:8000:cert=echo.pem:key=echo.key:client-ca=ca.pem` | and requires a certificate of each client |
-//! | `haproxy:8000:trusted=10.0.0.0/8` | stands behind a load balancer |
+//! | `tls:8000:cert=echo.pem:key=echo.key:client-ca=ca.pem` | the same, and requires a certificate from each client |
+//! | `haproxy:8000:trusted=10.0.0.0/8` | accepts the PROXY header of a load balancer |
 //! | `throttle:8000:write=1M` | sends at most a megabyte a second to each client |
-//! | `log:8000:file=traffic.pcap` | keeps the traffic for Wireshark |
+//! | `log:8000:file=traffic.pcap` | records the traffic for Wireshark |
 //!
-//! To connect, there are also `process:/usr/bin/tr a-z A-Z`, a program on its standard input and output,
-//! `serial:/dev/ttyUSB0:speed=115200`, `stdio:`, and `fd:3` for a descriptor that was inherited.
+//! To connect, there are also `process:/usr/bin/tr a-z A-Z` for the standard input and output of a
+//! program, `serial:/dev/ttyUSB0:speed=115200`, `stdio:`, and `fd:3` for an inherited descriptor.
 //!
-//! All kinds are in the table of [`endpoints`](crate::endpoints). Keywords follow the address, in any
-//! order. A value with a colon in it needs a backslash or [`quote`](crate::endpoints::quote):
+//! [`endpoints`](crate::endpoints) has a table of all kinds. Keywords follow the address, in any
+//! order. A value that contains a colon needs a backslash or [`quote`](crate::endpoints::quote):
 //! `cert=C\:\\echo.pem`.
 //!
-//! ## What is around what
+//! ## Nesting
 //!
-//! `tls:`, `haproxy:`, `throttle:` and `log:` take another endpoint: the next in the string is nearer
-//! to the socket. `log:tls:8000` logs plaintext, `tls:log:8000` what is on the wire.
+//! `tls:`, `haproxy:`, `throttle:` and `log:` wrap another endpoint. The wrapper on the right is
+//! nearer to the socket: `log:tls:8000` logs plaintext, `tls:log:8000` logs ciphertext.
 //!
-//! A load balancer writes its PROXY header before the first byte of TLS, if it passes TLS on, and
-//! inside TLS, if it speaks TLS itself:
+//! A load balancer that forwards TLS writes its PROXY header before the first byte of TLS; one that
+//! speaks TLS itself writes it inside:
 //!
 //! ```
 //! use couplet::endpoints::server_from_string;
@@ -63,8 +62,8 @@
 //!
 //! ## Mistakes
 //!
-//! An error shows the place, and what was probably meant. It comes before anything is opened, except
-//! for files, whose errors come when the program listens or connects, and show their place too:
+//! An error points at the mistake and suggests a correction. Parsing opens nothing, so errors in
+//! files come when the program listens or connects; they point at the string too:
 //!
 //! ```
 //! use couplet::endpoints::{client_from_string, server_from_string};
@@ -85,8 +84,8 @@
 //!
 //! ## As objects
 //!
-//! A program that does not want strings builds the same objects. They can be cloned and sent to other
-//! threads, and display as the string:
+//! A program may also construct endpoints as objects. They can be cloned and sent to other threads,
+//! and display as their string:
 //!
 //! ```
 //! use couplet::endpoints::{TcpServer, Throttled};
@@ -103,13 +102,13 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! ## Your own
+//! ## Your own endpoints
 //!
 //! [`ServerEndpoint`](crate::endpoints::ServerEndpoint) and
-//! [`ClientEndpoint`](crate::endpoints::ClientEndpoint) have one method each to write. It gets the
-//! factory as an [`ErasedFactory`](crate::factory::ErasedFactory), and passes it on. With a prefix it
-//! works in strings everywhere, inside the wrappers too. This one finds the address of a service in a
-//! directory, which takes a while:
+//! [`ClientEndpoint`](crate::endpoints::ClientEndpoint) have one required method each, which gets
+//! the factory as an [`ErasedFactory`](crate::factory::ErasedFactory) and passes it on. An endpoint
+//! with a registered prefix works in every endpoint string, inside wrappers too. This one looks up
+//! the address of a service in a directory, asynchronously:
 //!
 //! ```
 //! use std::fmt;
@@ -170,14 +169,14 @@
 //! # }
 //! ```
 //!
-//! A wrapper reads the rest of its parts with [`Parts::server`](crate::endpoints::Parts::server) or
-//! [`Parts::client`](crate::endpoints::Parts::client), and puts a layer under the factory with
+//! A wrapper parses its inner endpoint with [`Parts::server`](crate::endpoints::Parts::server) or
+//! [`Parts::client`](crate::endpoints::Parts::client), and adds a layer to the factory with
 //! [`ErasedFactory::layered`](crate::factory::ErasedFactory::layered).
 //!
 //! ## Certificates for tests
 //!
-//! `couplet cert DIR localhost` makes an authority, and certificates of it for a server and a client,
-//! for tests:
+//! `couplet cert DIR localhost` creates a certificate authority for tests, and certificates signed
+//! by it for a server and a client:
 //!
 //! ```text
 //! couplet cert certs localhost

@@ -6,10 +6,10 @@
 //! [`Framer`](crate::protocols::Framer).
 //!
 //! You write one function, `step`: given some bytes, handle the first message in them and return
-//! its length, or `None` if it is not complete. The rest is done for you. A message that arrives in
-//! one piece is lent to you without a copy; a partial one is buffered until the rest arrives; a
-//! pause or a close stops delivery between two messages; and a message longer than `limit` fails
-//! the connection before any more of it is buffered.
+//! its length, or `None` if it is not complete. The `Framer` does the rest. It lends a message that
+//! arrives in one piece without a copy, and buffers a partial one until it is complete. A pause or
+//! a close stops delivery between two messages, and a message longer than `limit` fails the
+//! connection before any more of it is buffered.
 //!
 //! Here a message is a type byte, a length byte, and that many bytes:
 //!
@@ -76,11 +76,12 @@
 //! assert!(held.wire.saw_fin());
 //! ```
 //!
-//! ## Going on with another protocol
+//! ## Switching to another protocol
 //!
-//! A dialogue in lines may end in something else: STARTTLS, an `Upgrade` of HTTP, a CONNECT. Then
-//! [`upgrade`](crate::Transport::upgrade) puts another protocol in the place of this one. No message
-//! follows it, and what the framer holds goes to the next protocol, wherever the stream was cut:
+//! A line-based dialogue may end in a switch: STARTTLS, an HTTP `Upgrade`, a CONNECT.
+//! [`upgrade`](crate::Transport::upgrade) replaces the protocol of a connection. The old protocol
+//! gets no further message, and the new one gets the bytes that the framer had buffered, however
+//! the stream was split:
 //!
 //! ```
 //! use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -113,19 +114,19 @@
 //! });
 //! ```
 //!
-//! A [`Framer`](crate::protocols::Framer) of your own hands over what it holds in
+//! Your own [`Framer`](crate::protocols::Framer) passes on its buffered bytes in
 //! [`upgraded`](crate::Protocol::upgraded), by
 //! [`give_back`](crate::protocols::FrameBuffer::give_back).
 //!
-//! ## What to keep in mind
+//! ## Points to remember
 //!
 //! - **Check a length before you use it.** `get(..length)` above can't panic, and nothing is
 //!   allocated for data that a peer has only announced.
 //! - **Fail on a violation**, with an error that names the rule, and return `None`. Guessing where
 //!   the next message begins is how request smuggling works.
 //! - **Implement `needs`** if you know how long the message will be: otherwise `step` is called
-//!   again for each piece of a long one.
-//! - A peer that announces a lot and sends little ties up memory: set an idle timeout
-//!   ([`set_idle_timeout`](crate::Transport::set_idle_timeout)).
+//!   again for each piece of a long message.
+//! - **Set an idle timeout** ([`set_idle_timeout`](crate::Transport::set_idle_timeout)): a peer
+//!   that announces much and sends little ties up memory.
 //!
 //! The example `resp` implements part of Redis's protocol this way, in some forty lines of grammar.

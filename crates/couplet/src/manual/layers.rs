@@ -1,13 +1,13 @@
 //! # Layers: write your own
 //!
-//! A [`Layer`](crate::layers::Layer) stands between the socket and the protocol. It does no I/O, has
-//! no callbacks and knows no reactor: it is given bytes and gives bytes, in both directions. Layers
-//! can be stacked, on ports, on connects ([`Layered`](crate::factory::Layered)) and on a live
-//! connection ([`start_layer`](crate::Transport::start_layer)). TLS, the PROXY protocol, a throttle
-//! and a traffic log [come with Couplet](crate::layers).
+//! A [`Layer`](crate::layers::Layer) transforms bytes between the socket and the protocol, in both
+//! directions. It does no I/O, has no callbacks and doesn't know the reactor. Layers can be
+//! stacked, on ports and connects ([`Layered`](crate::factory::Layered)) and on a live connection
+//! ([`start_layer`](crate::Transport::start_layer)). TLS, the PROXY protocol, a throttle and a
+//! traffic log [come with Couplet](crate::layers).
 //!
-//! This one needs a password before anything passes. Until it [is
-//! open](crate::layers::Layer::is_open) there is no protocol:
+//! This layer requires a password before it passes any bytes. Until it [is
+//! open](crate::layers::Layer::is_open), the connection has no protocol:
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -107,12 +107,13 @@
 //! assert_eq!(memory.listening()[0].not_opened, 1);
 //! ```
 //!
-//! What to know:
+//! Rules for layers:
 //!
-//! - **Lend, don't copy.** `up` may return a slice of what it was given, or of a buffer of its own.
-//! - **Leave what you can't take.** Bytes left in `below` with [`Up::Nothing`](crate::layers::Up::Nothing)
-//!   say that the layer is full: the connection stops reading until a later `up` takes them.
-//! - **Bound what you hold**, and tell it: [`held`](crate::layers::Layer::held) is what is on its way
-//!   down inside the layer, which counts as buffered.
-//! - **Time comes from the caller**, so a test or the simulator decides what time it is.
+//! - **Lend, don't copy.** `up` may return a slice of its input, or of the layer's buffer.
+//! - **Leave excess input.** If `up` leaves bytes in `below` and returns
+//!   [`Up::Nothing`](crate::layers::Up::Nothing), the layer is full: the connection stops reading
+//!   until a later `up` takes them.
+//! - **Bound your buffers**, and report them: [`held`](crate::layers::Layer::held) returns the
+//!   number of bytes inside the layer that are on their way down. They count as buffered output.
+//! - **Time comes from the caller**, so a test or the simulator controls the clock.
 //! - A panic in a layer ends its own connection, with [`Reason::Panicked`](crate::Reason::Panicked).

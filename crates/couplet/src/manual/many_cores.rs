@@ -1,9 +1,9 @@
 //! # Many cores
 //!
-//! One loop uses one core. A [`Cluster`](crate::Cluster) runs several, each in a thread, and calls your
-//! `setup` in each of them. Nothing of your protocols changes: they still live in one loop, without a lock.
-//! A port is bound once, in the calling thread, and each loop serves a part of its connections. Any endpoint
-//! may be bound so.
+//! One loop uses one core. A [`Cluster`](crate::Cluster) runs several loops, each in a thread, and
+//! calls your `setup` in each of them. Your protocols don't change: each still lives in one loop,
+//! without locks. A port is bound once, in the calling thread, and each loop serves a part of its
+//! connections. This works for any endpoint.
 //!
 //! ```
 //! use couplet::{Cluster, Protocol, Transport};
@@ -22,12 +22,13 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! ## What they share
+//! ## Sharing
 //!
-//! The loops share only what you give them. [`Members`](crate::reactor::Members) reaches the others:
-//! `broadcast` calls a function in each loop, `tell` finds the loop of a connection by its id, and `snapshot`
-//! shows what all of them hold. What a loop keeps for itself, such as who is in a chat's room, goes into a
-//! `thread_local!`, or into what `setup` makes. Counts are atomics in an `Arc`.
+//! The loops share no state unless you pass it in. [`Members`](crate::reactor::Members) reaches all
+//! loops: `broadcast` calls a function in each of them, `tell` finds a connection's loop by the
+//! connection's id, and `snapshot` lists the open objects of all loops. State of one loop, such as
+//! the guests in a chat room, belongs in a `thread_local!` or in objects that `setup` creates. For
+//! counters, share atomics in an `Arc`.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -56,19 +57,19 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! ## How they end
+//! ## Stopping
 //!
-//! A signal reaches all loops, and so does a stop. A loop that fails ends the program, unless the cluster
+//! Signals and stops reach all loops. A loop that fails ends the program, unless the cluster
 //! [restarts](crate::Cluster::restart) it.
 //!
 //! ## Which loop serves a connection
 //!
-//! For TCP on Linux the system decides, by a hash of the addresses, whatever the loops have to do: nothing
-//! passes between them, but with few connections that each do much, some loops may have most of the work. For
-//! UNIX sockets, inherited sockets, and TCP elsewhere, one loop accepts, and hands each connection to the
-//! loop with the fewest; if that loop stops listening, another one accepts. See
-//! [`SharedPort`](crate::endpoints::SharedPort). A connection stays in its loop, also while another program
-//! has that loop's processor.
+//! For TCP on Linux the kernel decides, by a hash of the addresses and regardless of load. The
+//! loops exchange nothing, but a few busy connections may land on the same loop. For UNIX sockets,
+//! inherited sockets, and TCP on other systems, one loop accepts, and hands each connection to the
+//! loop with the fewest; if the accepting loop stops listening, another one takes over. See
+//! [`SharedPort`](crate::endpoints::SharedPort). A connection never changes its loop, even while
+//! another program occupies that loop's processor.
 //!
-//! [`Cluster::pin`](crate::Cluster::pin) gives each loop a processor of its own, on Linux: for a machine that
-//! does nothing else.
+//! On Linux, [`Cluster::pin`](crate::Cluster::pin) binds each loop's thread to one processor. Use
+//! it on a machine that runs nothing else.

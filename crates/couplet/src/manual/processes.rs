@@ -1,6 +1,6 @@
 //! # Processes and pipes
 //!
-//! A program that runs to its end, and what it wrote, is one call:
+//! One call runs a program to its end and collects its output:
 //!
 //! ```
 //! use std::time::Duration;
@@ -18,13 +18,13 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The input and both outputs flow at the same time, so nothing is stuck on a full pipe. What is beyond
-//! the limit kills the program; so does a cancel.
+//! The input and both outputs flow at the same time, so a full pipe blocks neither side. Output
+//! beyond the limit kills the program, and so does a cancel.
 //!
-//! ## As it happens
+//! ## Events as they happen
 //!
-//! A [`ProcessProtocol`](crate::process::ProcessProtocol) is to a child what a
-//! [`Protocol`](crate::Protocol) is to a connection:
+//! A [`ProcessProtocol`](crate::process::ProcessProtocol) handles the events of a child, as a
+//! [`Protocol`](crate::Protocol) does for a connection:
 //!
 //! ```
 //! use couplet::Reason;
@@ -73,21 +73,22 @@
 //!
 //! | callback | when |
 //! | --- | --- |
-//! | `connection_made` | first, from the turn; a program that can't be started is an error of `spawn_process` |
+//! | `connection_made` | first, in the turn; if the program can't be started, `spawn_process` fails instead |
 //! | `child_data_received`, by default `out_received` and `err_received` | the child wrote |
-//! | `child_connection_lost` | a pipe is closed: each once, in any order |
-//! | `process_exited` | the child has exited; others may still hold its pipes |
-//! | `process_ended` | it has exited and all its pipes are closed: last, and once |
+//! | `child_connection_lost` | a pipe is closed: once for each pipe, in any order |
+//! | `process_exited` | the child has exited; other processes may still hold its pipes |
+//! | `process_ended` | the child has exited and all its pipes are closed: last, and once |
 //!
-//! [`Process::pipe`](crate::process::Process::pipe) is the connection at one of its descriptors, a
-//! [`Transport`](crate::Transport) like any other: pause it and the child waits, register a producer for
-//! its input, set a cap.
+//! [`Process::pipe`](crate::process::Process::pipe) returns the connection at one of the child's
+//! descriptors, a [`Transport`](crate::Transport) like any other: pause it to make the child wait,
+//! register a producer for the child's input, set a cap.
 //!
 //! ## The end of a child
 //!
-//! [`signal_process`](crate::process::Process::signal_process) takes names and numbers, and fails once the
-//! child has exited, so a signal never reaches another process that has got its number.
-//! [`terminate`](crate::process::Process::terminate) asks by SIGTERM and kills after a while:
+//! [`signal_process`](crate::process::Process::signal_process) takes signal names and numbers. It
+//! fails once the child has exited, so a signal never reaches another process that has reused the
+//! pid. [`terminate`](crate::process::Process::terminate) sends SIGTERM, then SIGKILL after a grace
+//! period:
 //!
 //! ```
 //! use std::time::Duration;
@@ -107,7 +108,7 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! A program that starts others of its own is ended with all of them if it leads a process group:
+//! If a child leads a process group, the programs that it starts can be ended with it:
 //!
 //! ```
 //! use std::time::Duration;
@@ -128,16 +129,19 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! No handler for SIGCHLD is installed, and only our own children are waited for: other code of the
-//! program may have some too. A child that outlives the run goes on without its pipes; with
-//! [`death_signal`](crate::process::Command::death_signal) it does not, on Linux, whatever ends us.
+//! Couplet installs no SIGCHLD handler and waits only for its own children, so other code in the
+//! program may have children too. A child that outlives the run continues without its pipes. On
+//! Linux, [`death_signal`](crate::process::Command::death_signal) ends it with our process, even if
+//! that is killed.
 //!
-//! A child has the descriptors that its [`Command`](crate::process::Command) says, and no others.
+//! A child inherits the descriptors that its [`Command`](crate::process::Command) lists, and no
+//! others.
 //!
 //! ## Terminals
 //!
-//! With [`terminal`](crate::process::Command::terminal) the child has a terminal of its own, as if a person
-//! had started it. What is written to it is typed: `\x03` is Ctrl-C and `\x04` Ctrl-D. It echoes.
+//! With [`terminal`](crate::process::Command::terminal) the child gets its own terminal, as in an
+//! interactive session. Bytes written to the terminal act as keyboard input: `\x03` is Ctrl-C and
+//! `\x04` Ctrl-D. The terminal echoes them.
 //!
 //! ```
 //! use couplet::process::{Command, WindowSize};
@@ -152,50 +156,55 @@
 //!
 //! ## Programs as peers
 //!
-//! [`connect_process`](crate::Reactor::connect_process) connects an ordinary protocol to the standard input
-//! and output of a program, and so does the endpoint `process:`, wherever one is expected. This is inetd:
+//! [`connect_process`](crate::Reactor::connect_process) connects an ordinary protocol to the
+//! standard input and output of a program. So does the endpoint `process:`, anywhere an endpoint is
+//! expected. This command replaces inetd:
 //!
 //! ```text
 //! couplet forward 7000 'process:/usr/bin/tr a-z A-Z'
 //! ```
 //!
-//! Its standard error is ours, unless `stderr=stdout` or `stderr=null` is said.
+//! The program inherits our standard error, unless the endpoint has `stderr=stdout` or
+//! `stderr=null`.
 //!
-//! The program and the connection end together. A program that has exited ends its connection, with all
-//! that it has written. When the connection is lost, the program's input is closed; its process group gets
-//! SIGTERM, at once if the connection was aborted or broke off, and SIGKILL five seconds later, or after
-//! `kill=SECONDS`. The end of a run waits for it. `keep=yes` leaves it alone. In the program these are
+//! The program and the connection end together. When the program exits, the connection delivers its
+//! remaining output and ends. When the connection closes, the program's input is closed, and the
+//! program has five seconds, or `kill=SECONDS`, to exit; then its process group gets SIGTERM, and
+//! SIGKILL after the same time again. After an abort or an error SIGTERM comes immediately. The end
+//! of a run waits for the program. `keep=yes` leaves it running. In code, use
 //! [`connect_process_with`](crate::Reactor::connect_process_with) and
-//! [`WhenLost`](crate::process::WhenLost); [`Process::of`](crate::process::Process::of) is the program at
-//! the other end of a connection.
+//! [`WhenLost`](crate::process::WhenLost); [`Process::of`](crate::process::Process::of) returns the
+//! program at the other end of a connection.
 //!
 //! ## In the simulator
 //!
-//! A program that starts others can be tested in a simulated world, where [`Sim::program`] says what these
-//! do. Each is a host that shares its parent's fate: it dies with it, whatever the weather.
+//! A program that starts others can be tested in a simulated world, where [`Sim::program`] defines
+//! the programs that it may start. Each runs as a host that shares its parent's faults, and dies
+//! with its parent.
 //!
 //! [`Sim::program`]: crate::sim::Sim::program
 //!
 //! ## Serial lines
 //!
-//! `serial:/dev/ttyUSB0:speed=115200` is whatever is at the other end of that line: raw, 8 bits, no parity,
-//! 1 stop bit and no flow control, unless `bits=`, `parity=`, `stop=` and `flow=` say otherwise. The device
-//! has its settings back when the connection ends.
+//! `serial:/dev/ttyUSB0:speed=115200` connects to the device at the other end of that line: raw, 8
+//! bits, no parity, 1 stop bit and no flow control, unless changed by `bits=`, `parity=`, `stop=`
+//! and `flow=`. The line's former settings are restored when the connection ends.
 //!
 //! ```text
 //! couplet connect serial:/dev/ttyUSB0:speed=115200
 //! couplet forward 7000 serial:/dev/ttyS0:parity=even:bits=7
 //! ```
 //!
-//! Without a string it is a pipe: [`Pipe::serial`](crate::driver::Pipe::serial), with
-//! [`SerialOptions`](crate::driver::SerialOptions). A line has no end of stream: messages need a framer, and
-//! an answer that may not come a timeout.
+//! In code, use [`Pipe::serial`](crate::driver::Pipe::serial) with
+//! [`SerialOptions`](crate::driver::SerialOptions). A serial line has no end of stream: use a
+//! framer for messages, and a timeout for answers.
 //!
-//! ## Pipes, terminals and files of your own
+//! ## Your own pipes, terminals and files
 //!
-//! [`adopt_pipe`](crate::Reactor::adopt_pipe) takes descriptors that are no sockets: one that is read, one
-//! that is written, or both. [`Pipe::stdio`](crate::driver::Pipe::stdio) is standard input and output, also
-//! where these are a file. As endpoints to connect to: `stdio:` and `fd:N`.
+//! [`adopt_pipe`](crate::Reactor::adopt_pipe) takes over descriptors that are not sockets: one to
+//! read, one to write, or both. [`Pipe::stdio`](crate::driver::Pipe::stdio) is standard input and
+//! output, which may also be files. The corresponding endpoints, for connects, are `stdio:` and
+//! `fd:N`.
 //!
 //! ```
 //! use couplet::driver::Pipe;

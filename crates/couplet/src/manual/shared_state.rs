@@ -48,16 +48,18 @@
 //! ## Why borrows never conflict
 //!
 //! The loop calls your code from one place, and never from inside a call that you made: `write`,
-//! `lose_connection` and the rest only record requests. So you may write to every guest while the
-//! room is borrowed, even if that ends a connection: its `connection_lost` is called later.
+//! `lose_connection` and other methods only record requests. So you may write to every guest while
+//! the room is borrowed, even if a write ends a connection: its `connection_lost` is called later.
 //!
-//! Two things do run immediately, so end the borrow first: callbacks of a
-//! [`Deferred`](crate::Deferred), which run where it is fired, and the `Drop` of your own values.
+//! Two kinds of code do run immediately, so end the borrow first: callbacks of a
+//! [`Deferred`](crate::Deferred), which run inside the call that fires it, and the `Drop` of your
+//! own values.
 //!
 //! ## Reaching the protocol, not just its transport
 //!
-//! A [`Connection<P>`](crate::Connection) leads to the protocol object itself. `tell` records a
-//! closure that runs with its `&mut self`; `ask` also returns the closure's result as a Deferred.
+//! A [`Connection<P>`](crate::Connection) gives access to the protocol object itself. Its method
+//! `tell` records a closure that runs with the protocol's `&mut self`; `ask` also returns the
+//! closure's result as a Deferred.
 //!
 //! ```
 //! use couplet::testing::{hold, success_of};

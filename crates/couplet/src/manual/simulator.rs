@@ -4,10 +4,10 @@
 //! seed; the chapter on [`testing`](super::testing) shows how to set up a world and how to read its
 //! report. This one is about what to assert, and where.
 //!
-//! A test that checks a world after the run sees only the final state. It knows that something is
-//! missing, but not when it went wrong; and the state of a crashed program is gone. A protocol sees
-//! every step. So `assert!` what must hold in the callback that can check it: a panic fails the
-//! world at that moment, and the report shows the trace that led there.
+//! A test that checks a world after the run sees only the final state. It can detect a missing
+//! result, but not the moment of the error, and the state of a crashed program is lost. A protocol
+//! sees every step. So `assert!` each invariant in the callback that can check it: a panic fails
+//! the world at that moment, and the report shows the trace that led there.
 //!
 //! ## An assumption that does not hold
 //!
@@ -70,15 +70,15 @@
 //! ## Assertions worth making
 //!
 //! - Order: messages are numbered, and each number is greater than the previous one.
-//! - Conservation: what left one account has arrived at the other, or is in flight.
+//! - Conservation: money that left one account has arrived at the other, or is in flight.
 //! - At most once: a request repeated after a reconnect is not executed twice.
 //! - Bounds: `transport.buffered()` stays below the bound you promise, in `data_received` and after
 //!   it.
 //! - Termination: each request gets an answer or a failure within a stated time.
 //!
-//! The last one is about time, so it belongs in a timer of the protocol. Assert overall progress,
-//! such as "at least one poem arrived", once the weather is over: faults are drawn within a time
-//! span, so let the world run for longer than that.
+//! Termination is about time, so check it in a timer of the protocol. Assert overall progress, such
+//! as "at least one poem arrived", after the faults: they are drawn within a time span, so let the
+//! world run for longer than that.
 //!
 //! ```
 //! use couplet::sim::{self, Weather};
@@ -128,11 +128,12 @@
 //!
 //! ## Programs that start others
 //!
-//! [`Sim::program`](crate::sim::Sim::program) names a program that the hosts' programs can start, by
-//! `spawn_process`, `process_output` or the endpoint `process:`. Its process is one more host, whose standard
-//! input and output are the endpoint `stdio:`; it crashes, stands still and ends with its parent.
+//! [`Sim::program`](crate::sim::Sim::program) names a program that the hosts' programs can start,
+//! by `spawn_process`, `process_output` or the endpoint `process:`. Its process is another host,
+//! with its standard input and output at the endpoint `stdio:`; it crashes, pauses and ends with
+//! its parent.
 //!
-//! ## What passed between the hosts, in Wireshark
+//! ## Captures for Wireshark
 //!
 //! [`Sim::capture`](crate::sim::Sim::capture) writes the packets of a world as a capture file, handshakes and
 //! resets included, and [`Sim::log_keys`](crate::sim::Sim::log_keys) the secrets of its TLS connections:
@@ -150,8 +151,9 @@
 //! });
 //! ```
 //!
-//! Then `wireshark storm.pcap -o tls.keylog_file:storm.keys` shows what was sent, through TLS too. The worlds
-//! of the program: `couplet sim chat --seeds 17 --pcap chat.pcap`.
+//! Then `wireshark storm.pcap -o tls.keylog_file:storm.keys` shows the traffic, TLS decrypted. The
+//! worlds of the `couplet` program have an option for it: `couplet sim chat --seeds 17 --pcap
+//! chat.pcap`.
 //!
 //! ## State that outlives a crash
 //!

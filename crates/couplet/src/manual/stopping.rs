@@ -3,9 +3,9 @@
 //! [`Reactor::stop`](crate::Reactor::stop), Ctrl-C and SIGTERM end a run in the same order. `stop` only
 //! records the request; the shutdown begins at the end of the turn:
 //!
-//! | | what happens | waits for at most |
+//! | | step | waits for at most |
 //! | --- | --- | --- |
-//! | 1 | [`Shutdown::Before`](crate::Shutdown::Before) triggers are called; everything still runs | as long as their Deferreds take |
+//! | 1 | [`Shutdown::Before`](crate::Shutdown::Before) triggers are called; the program still runs normally | the time that their Deferreds take |
 //! | 2 | ports close, attempts to connect fail, connections flush and are lost with [`Reason::Shutdown`](crate::Reason::Shutdown) | [`shutdown_grace`](crate::LoopOptions::shutdown_grace), 500 ms |
 //! | 3 | jobs of [`defer_to_thread`](crate::Reactor::defer_to_thread) finish | [`job_grace`](crate::LoopOptions::job_grace), 5 s |
 //! | 4 | tasks woken by the loss of a connection are polled once more; [`During`](crate::Shutdown::During), then [`After`](crate::Shutdown::After) triggers are called | |
@@ -14,7 +14,7 @@
 //! [`is_stopping`](crate::Reactor::is_stopping) is true from step 2 on. A trigger that panics or fails is
 //! logged, and the others are still called. The loop can run again afterwards (contract 99 to 104).
 //!
-//! Work that takes time belongs in `Before`, with a time limit of its own:
+//! Work that takes time belongs in `Before`, with its own time limit:
 //!
 //! ```
 //! use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -75,14 +75,14 @@
 //! | SIGTERM | drains first, if [`LoopOptions::drain`](crate::LoopOptions::drain) says so, then stops |
 //! | a second one during a drain | ends the drain and all of step 1; step 2 follows |
 //! | a second one otherwise, a third after a drain | ends the run immediately |
-//! | SIGUSR1 | shows a [`Snapshot`](crate::reactor::Snapshot) of what is open and pending |
+//! | SIGUSR1 | prints a [`Snapshot`](crate::reactor::Snapshot) of open and pending objects |
 //!
-//! A callback that doesn't return blocks the loop, which then can't handle signals either. If one has
-//! waited for a second, the next one kills the process.
+//! A callback that doesn't return blocks the loop, which then can't handle signals either. If a
+//! signal has waited for a second, the next one kills the process.
 //!
 //! ## Draining
 //!
-//! A stop gives connections half a second to flush what they have written. It doesn't wait for answers
+//! A stop gives connections half a second to flush their written bytes. It doesn't wait for answers
 //! that aren't written yet. A server that should finish the requests in progress drains first:
 //!
 //! 1. The ports close, so new clients go elsewhere.
@@ -149,13 +149,13 @@
 //!
 //! | to drain | use |
 //! | --- | --- |
-//! | one port, to reconfigure it, say | [`Port::drain`](crate::Port::drain) |
+//! | one port, for example to reconfigure it | [`Port::drain`](crate::Port::drain) |
 //! | all ports, but not the connections that we made | [`Reactor::drain`](crate::Reactor::drain) |
 //! | before every stop | the same, in a `Before` trigger |
 //! | before a stop by SIGTERM | [`LoopOptions::drain`](crate::LoopOptions::drain) |
 //!
-//! The last one is the usual choice: a supervisor sends SIGTERM and waits; Ctrl-C comes from a person who
-//! doesn't want to. A server's `main` is then:
+//! `LoopOptions::drain` is the usual choice: a supervisor sends SIGTERM and waits, while a person
+//! who presses Ctrl-C doesn't want to wait. A server's `main` is then:
 //!
 //! ```
 //! use std::time::Duration;
@@ -225,12 +225,12 @@
 //!
 //! ## A part must not pass for a whole
 //!
-//! In some protocols the end of the stream ends the message, as in HTTP/1.0. If such a server stops in the
-//! middle, the peer gets half a message and a FIN, and takes it for the whole. Call
-//! [`set_reset_unless_closed`](crate::Transport::set_reset_unless_closed) in `connection_made`: then every
-//! end that the protocol didn't request is a reset. That covers a stop, a drain whose time is up, a panic,
-//! and a killed process; [`simulator`](super::simulator) has an example of the last. Protocols whose
-//! messages have a length or a terminator don't need it.
+//! In some protocols the end of the stream ends the message, as in HTTP/1.0. If such a server stops
+//! in the middle, the peer gets half a message and a FIN, and takes it for the whole. Call
+//! [`set_reset_unless_closed`](crate::Transport::set_reset_unless_closed) in `connection_made`:
+//! then every end that the protocol didn't request is a reset. This covers a stop, a drain whose
+//! time is up, a panic, and a killed process, as the example in [`simulator`](super::simulator)
+//! shows. Protocols whose messages have a length or a terminator don't need it.
 //!
 //! ## Exit codes
 //!
@@ -257,12 +257,13 @@
 //! }
 //! ```
 //!
-//! With a loop of your own, [`Loop::stopped_by`](crate::Loop::stopped_by) has the signal.
+//! With your own loop, [`Loop::stopped_by`](crate::Loop::stopped_by) returns the signal.
 //!
 //! ## Under a supervisor
 //!
-//! systemd and Kubernetes send SIGTERM, wait, then kill. They must wait longer than the whole shutdown may
-//! take: `finish` and `close` of the drain, your `Before` triggers, `shutdown_grace` and `job_grace`.
+//! systemd and Kubernetes send SIGTERM, wait, then kill. The wait must be longer than the whole
+//! shutdown may take: `finish` and `close` of the drain, your `Before` triggers, `shutdown_grace`
+//! and `job_grace`.
 //!
 //! | supervisor | waits | setting |
 //! | --- | --- | --- |
@@ -281,6 +282,6 @@
 //!
 //! ## In tests
 //!
-//! [`testing::run`](crate::testing::run) calls the `Before` triggers of a program that has finished, and
-//! fails the test if ports, connections, timers or tasks are left. The [simulator](super::simulator) sends
-//! signals to programs, and kills them.
+//! [`testing::run`](crate::testing::run) calls the `Before` triggers of a finished program, and
+//! fails the test if it leaks ports, connections, timers or tasks. The
+//! [simulator](super::simulator) sends signals to programs, and kills them.

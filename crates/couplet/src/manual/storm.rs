@@ -1,7 +1,7 @@
 //! # Your service in a storm
 //!
-//! From `cargo new` to a found bug in ten minutes: an axum service, a customer that tries again, and a
-//! network that resets, partitions and kills. No socket is opened, and nothing waits.
+//! From `cargo new` to a bug found, in ten minutes: an axum service, a customer that retries, and a
+//! network with resets, partitions and crashes. The test opens no socket and never sleeps.
 //!
 //! ## A service
 //!
@@ -11,7 +11,7 @@
 //! couplet = { version = "0.1", features = ["http"] }
 //! ```
 //!
-//! A till, in `src/lib.rs`. There is nothing of Couplet in it:
+//! The service is a till, in `src/lib.rs`. It doesn't depend on Couplet:
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -32,7 +32,7 @@
 //! }
 //! ```
 //!
-//! And `src/main.rs`, which serves it; `curl -X POST localhost:8000/pay/3` pays:
+//! `src/main.rs` serves it; `curl -X POST localhost:8000/pay/3` pays:
 //!
 //! ```no_run
 //! # mod till { pub fn router(_: ()) -> axum::Router { axum::Router::new() } }
@@ -45,7 +45,7 @@
 //!
 //! ## A customer
 //!
-//! A test needs somebody who uses the service as the real ones do: with a timeout, and once more when there
+//! The test needs a customer that behaves like a real one: it has a timeout, and retries if there
 //! was no answer. In `tests/storm.rs`:
 //!
 //! ```
@@ -79,8 +79,8 @@
 //!
 //! ## A world
 //!
-//! Two hosts, ten seconds of bad weather for the one with the till, and what must hold at the end. The till
-//! is made outside of the server's program, so it outlives a crash, as a database would:
+//! The world has two hosts, ten seconds of faults for the till's host, and an assertion at the end.
+//! The till is created outside the server's program, so it survives a crash, as a database would:
 //!
 //! ```
 //! # use std::{cell::Cell, rc::Rc, time::Duration};
@@ -119,11 +119,11 @@
 //! }
 //! ```
 //!
-//! A host whose handlers use `tokio::spawn`, `tokio::time` or `tokio::sync` is made by
-//! `Sim::host_with_tokio`, with the feature `sim-tokio`. What is not allowed is listed in
-//! [`sim`](crate::sim#what-a-program-must-not-do).
+//! For handlers that use `tokio::spawn`, `tokio::time` or `tokio::sync`, create the host with
+//! `Sim::host_with_tokio` (feature `sim-tokio`). [`sim`](crate::sim#what-a-program-must-not-do)
+//! lists the operations that simulated programs must avoid.
 //!
-//! ## What it finds
+//! ## The bug
 //!
 //! `cargo test` fails within a second:
 //!
@@ -146,16 +146,16 @@
 //! replay it with COUPLET_SEED=2
 //! ```
 //!
-//! Read it from the end of the list of faults: the till had the request at 5.5 s and answered it. The end of
-//! the answer was lost in the partition, so the customer gave up at 10.2 s and paid again, on a new
-//! connection. The server did what it was asked to, twice.
+//! The last fault explains the failure. The till received the request at 5.5 s and answered it. The
+//! end of the answer was lost in the partition, so the customer gave up at 10.2 s and paid again,
+//! on a new connection. The server executed the payment twice.
 //!
-//! `COUPLET_SEED=2 cargo test` gives the same trace, to the byte, on any machine. To see the packets, let the
-//! world [write them for Wireshark](crate::manual::simulator#what-passed-between-the-hosts-in-wireshark).
+//! `COUPLET_SEED=2 cargo test` gives the same trace, to the byte, on any machine. To see the
+//! packets, [capture them for Wireshark](crate::manual::simulator#captures-for-wireshark).
 //!
-//! ## Mending it
+//! ## The fix
 //!
-//! A payment needs a name, so that the second one with that name is known to be the first:
+//! A payment needs an id, so that the server recognizes a repeated one:
 //!
 //! ```
 //! # use std::sync::{Arc, Mutex};
@@ -182,16 +182,17 @@
 //! }
 //! ```
 //!
-//! The customer posts to `/pay/1/{n}`, and `world` looks at `books.sum`. Now more seeds are worth their time:
-//! with `0..10_000`, `cargo test --release` takes two seconds.
+//! The customer posts to `/pay/1/{n}`, and `world` checks `books.sum`. Now try more seeds: with
+//! `0..10_000`, `cargo test --release` takes two seconds.
 //!
-//! ## Further
+//! ## Next steps
 //!
-//! - [`check_determined`](crate::sim::check_determined) runs each seed twice, and in another process: it finds
-//!   what takes order or time from elsewhere. The feature `trap` gives libraries the seed's.
-//! - Faults by hand, such as a clock that jumps or a system without descriptors, are in [`Fault`](crate::sim::Fault);
-//!   links with loss and latency in [`Link`](crate::sim::Link).
-//! - The example `axum_in_a_storm` is this one, with two clients and a report of its own.
+//! - [`check_determined`](crate::sim::check_determined) runs each seed twice, and again in another
+//!   process, to detect order or time that doesn't come from the seed. The feature `trap` makes
+//!   libraries take both from the seed.
+//! - [`Fault`](crate::sim::Fault) has faults to schedule by hand, such as a clock jump or a lack of
+//!   descriptors; [`Link`](crate::sim::Link) sets loss and latency.
+//! - The example `axum_in_a_storm` is a similar service, with two clients and its own report.
 //! - [`manual::simulator`](crate::manual::simulator) has more assertions worth making.
 
 #![expect(clippy::test_attr_in_doctest, reason = "it is the file of a test")]

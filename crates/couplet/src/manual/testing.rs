@@ -1,8 +1,8 @@
 //! # Testing your protocol
 //!
 //! A protocol never sees a socket: it receives bytes and writes bytes. So a test runs the same
-//! object over an in-memory network, where nothing is slow, ports are always free, and an hour
-//! passes instantly. The loop and the transport are the same as in the program; only the driver
+//! object over an in-memory network, where I/O is instant, ports are always free, and an hour
+//! passes immediately. The loop and the transport are the same as in the program; only the driver
 //! below them differs.
 //!
 //! | to test | use |
@@ -84,8 +84,8 @@
 //! ## The network side: `Wire`
 //!
 //! The [`Wire`] is the far end of a connection. It sends and takes bytes, ends its stream with
-//! [`fin`](Wire::fin), closes, or [resets](Wire::reset); and it sees what the protocol did: a FIN,
-//! a reset, paused reading.
+//! [`fin`](Wire::fin), closes, or [resets](Wire::reset). It also shows the protocol's actions: a
+//! FIN, a reset, paused reading.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -138,13 +138,14 @@
 //! });
 //! ```
 //!
-//! For two protocols there is [`pair_on`](crate::testing::pair_on) with a [`Cut`] and a seed.
+//! For two protocols, use [`pair_on`](crate::testing::pair_on) with a [`Cut`] and a seed.
 //!
 //! ## Time
 //!
 //! Time stands still until the test advances it. `advance` stops at each deadline on the way, so
 //! every timed call runs at its own time, including those scheduled along the way.
-//! [`Pair`](crate::testing::Pair), [`Held`](crate::testing::Held) and [`MemoryReactor`] have it:
+//! [`Pair`](crate::testing::Pair), [`Held`](crate::testing::Held) and [`MemoryReactor`] have this
+//! method:
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -183,9 +184,9 @@
 //! assert_eq!(ticks.get(), 1 + 24 * 60);
 //! ```
 //!
-//! A panic in a timed call stops neither the clock nor the other calls, as in any loop; but
-//! `advance` then fails the test with it. The same goes for everything the kit runs, so callbacks
-//! may contain assertions. A test that expects a panic takes it with
+//! As in any loop, a panic in a timed call stops neither the clock nor the other calls; but
+//! afterwards `advance` fails the test with it. The same applies to all code that the kit runs, so
+//! callbacks may contain assertions. A test that expects a panic takes it with
 //! [`take_panics`](Clock::take_panics).
 //!
 //! ## Clients and servers: `MemoryReactor`
@@ -230,13 +231,13 @@
 //! ```
 //!
 //! A server appears in [`listening`](MemoryReactor::listening), and
-//! [`connect`](MemoryReactor::connect) connects to it. Each name resolves to an address of its own;
+//! [`connect`](MemoryReactor::connect) connects to it. Each name resolves to a different address;
 //! use [`network`](MemoryReactor::network) to give it other addresses, none, or a slow lookup.
 //!
 //! ## Deferreds
 //!
-//! [`success_of`] and [`failure_of`] take the result; [`no_result_yet`] asserts that there is none.
-//! If the assertion doesn't hold, the test fails with the actual result and where it came from:
+//! [`success_of`] and [`failure_of`] take the result; [`no_result_yet`] asserts that the Deferred
+//! hasn't fired. A failed assertion shows the actual result and its origin:
 //!
 //! ```should_panic
 //! # use couplet::{Deferred, Failure, testing::success_of};
@@ -252,7 +253,7 @@
 //!
 //! [`run`] replaces [`couplet::run_until`](crate::run_until): it runs a program until the Deferred
 //! that the program returns fires, and returns the result. It runs in memory and in virtual time,
-//! so the program itself must serve what it connects to:
+//! so the program must also run the servers that it connects to:
 //!
 //! ```
 //! use couplet::{Protocol, Transport};
@@ -293,11 +294,10 @@
 //! # }
 //! ```
 //!
-//! ### What a dirty run prints
+//! ### The report of a dirty run
 //!
-//! A program that leaves something behind fails its test, even if its result is right: leftovers
-//! would carry over into the next run, and in production they would leak. This program forgets its
-//! port and a timer, and drops a connect that fails:
+//! A program that leaks fails its test, even if its result is right. This program forgets its port
+//! and a timer, and drops a connect that fails:
 //!
 //! ```should_panic
 //! # use couplet::{Protocol, Transport, testing::run};
@@ -328,12 +328,11 @@
 //!
 //! Pending connects, live connections, tasks and contained panics are reported in the same way. The
 //! loop's own timers are not: each connection is reported once. Final requests still complete, and
-//! the triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program that
-//! cleans up there is clean; and one that calls [`Reactor::stop`] ends as it does in production,
-//! which leaves nothing.
+//! the triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program may clean
+//! up there. A program that calls [`Reactor::stop`] ends as in production, which closes everything.
 //!
 //! A program that is stuck, loops without progress, or has not ended after a day of virtual time
-//! fails too: the list then says what it is waiting for.
+//! fails too: the list then shows its pending waits.
 //!
 //! ## A bad network: the simulator
 //!
@@ -393,7 +392,7 @@
 //! ### Weather
 //!
 //! Faults scheduled by hand find the problems you thought of. A [`Weather`](crate::sim::Weather)
-//! draws them from the seed, and [`check`](crate::sim::check) runs a scenario for many seeds. In
+//! draws faults from the seed, and [`check`](crate::sim::check) runs a scenario for many seeds. In
 //! addition to the scenario's own assertions, each world [is
 //! checked](crate::sim#what-every-world-checks-all-the-time) continuously:
 //!
@@ -438,11 +437,10 @@
 //! replay it with COUPLET_SEED=4
 //! ```
 //!
-//! Each line has the time in seconds, the host, and the connection: `reader#10` is the tenth that
-//! the reader tried. `COUPLET_SEED=4 cargo test` runs only that seed, as often as you like, even in
-//! a debugger. If two runs of a seed differ, the report shows the first line where they diverge:
-//! something takes time, order or randomness from outside, for example by iterating over a
-//! `HashMap`.
+//! Each line has the time in seconds, the host, and the connection: `reader#10` is the reader's
+//! tenth attempt. `COUPLET_SEED=4 cargo test` runs only that seed, as often as you like, even in a
+//! debugger. If two runs of a seed differ, the report shows the first line where they diverge: the
+//! program takes time, order or randomness from outside, for example by iterating over a `HashMap`.
 
 #[cfg(doc)]
 use crate::Reactor;

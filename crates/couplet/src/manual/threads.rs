@@ -1,7 +1,7 @@
 //! # Threads
 //!
 //! A loop is single-threaded, and its handles (`Reactor`, `Transport`, `Deferred`) stay on its
-//! thread: they are not `Send`, so the compiler keeps them there. There is one way out and one way
+//! thread: they are not `Send`, so the compiler keeps them there. One way leads out, and one leads
 //! in.
 //!
 //! ## Out: blocking work
@@ -28,8 +28,8 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The pool has at most ten threads. Cancelling drops a job that has not started; one that has
-//! started runs to completion, since a thread cannot be stopped.
+//! The pool has at most ten threads. A cancel drops a job that has not started; a running job
+//! completes, since a thread cannot be stopped.
 //!
 //! ## In: calls from other threads
 //!
@@ -84,14 +84,14 @@
 //! # Ok::<(), couplet::reactor::LoopGone>(())
 //! ```
 //!
-//! ## What holds the loop
+//! ## Finding stalls
 //!
 //! A callback that blocks or computes for long holds up every connection of its loop.
-//! [`LoopOptions::stall_after`](crate::LoopOptions::stall_after) sets how long one may take. What takes
-//! longer is logged while it does, at level `warn`: its kind, the type of its protocol or factory, or
-//! the place in your source that requested it, and on Linux with glibc a backtrace of the loop's
-//! thread. When it has ended, the whole time is logged. The cure is usually
-//! [`defer_to_thread`](crate::Reactor::defer_to_thread), or for long computations a
+//! [`LoopOptions::stall_after`](crate::LoopOptions::stall_after) sets the longest time that a
+//! callback may take. A longer one is logged at level `warn` while it runs, with its kind, the type
+//! of its protocol or factory or the source location that requested it, and on Linux with glibc a
+//! backtrace of the loop's thread. When the callback returns, its total time is logged. The cure is
+//! usually [`defer_to_thread`](crate::Reactor::defer_to_thread), or for long computations a
 //! [`Cooperator`](crate::task::Cooperator).
 //!
 //! ```no_run
@@ -108,4 +108,4 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! One loop uses one core; [`many_cores`](super::many_cores) is about several.
+//! One loop uses one core; [`many_cores`](super::many_cores) explains how to use several.

@@ -1,6 +1,6 @@
 //! # Time
 //!
-//! All time comes from the reactor, so in a test an hour passes instantly. Use
+//! All time comes from the reactor, so an hour passes instantly in a test. Use
 //! [`reactor.now()`](crate::Reactor::now), not `Instant::now()`, and never `thread::sleep`: it
 //! would stall every connection of the loop.
 //!

@@ -1,18 +1,20 @@
 //! # TLS
 //!
-//! TLS is a [layer](crate::layers) between the socket and your protocol, which is the same with it
-//! and without. [`layers::tls`](crate::layers::tls) is TLS 1.2 and 1.3 on rustls, with the feature
-//! `tls` (on by default).
+//! TLS is a [layer](crate::layers) between the socket and your protocol, and the protocol is the
+//! same with or without it. [`layers::tls`](crate::layers::tls) implements TLS 1.2 and 1.3 with
+//! rustls, under the feature `tls` (on by default).
 //!
 //! ## Servers and clients
 //!
 //! Often a [string](super::endpoints) is enough: `tls:443:cert=site.pem:key=site.key` to listen,
-//! `tls:example.com:443` to connect. What follows is for programs that decide themselves.
+//! `tls:example.com:443` to connect. The rest of this section is for programs that configure TLS in
+//! code.
 //!
-//! A [`ServerTls`](crate::layers::tls::ServerTls) and a [`ClientTls`](crate::layers::tls::ClientTls)
-//! are configured once: with a key that does not fit, or without any roots, that fails, and no
-//! connection does. Each makes the layer of one connection, and
-//! [`Layered`](crate::factory::Layered) puts it under those of a factory:
+//! A [`ServerTls`](crate::layers::tls::ServerTls) and a
+//! [`ClientTls`](crate::layers::tls::ClientTls) are configured once, so a key that doesn't match,
+//! or a lack of roots, is an error there and not in a connection. Each then makes a layer for each
+//! connection, and [`Layered`](crate::factory::Layered) adds the layer to the connections of a
+//! factory:
 //!
 //! ```
 //! use couplet::factory::Layered;
@@ -66,37 +68,40 @@
 //! # }
 //! ```
 //!
-//! A client verifies the chain and the name of its server. Without `roots` it trusts what the
-//! platform trusts. Turning that off has a long name that says what it does.
+//! A client verifies the chain and the name of its server. Without `roots` it trusts the platform's
+//! roots. The option that disables verification has a long, explicit name.
 //!
-//! ## Which certificate
+//! ## Choosing a certificate
 //!
-//! [`CertificateDirectory`](crate::layers::tls::CertificateDirectory) holds a folder of certificates, chosen by
-//! the name that a client asks for, and reads it again when it changes: connections that are open do not
-//! notice. When the answer takes longer than a look into a table, [`Tls::choosing`](crate::layers::tls::Tls::choosing)
-//! gives the ClientHello to a function that returns a Deferred; the handshake waits for it, within its
-//! deadline, and no other connection does.
+//! [`CertificateDirectory`](crate::layers::tls::CertificateDirectory) serves a folder of
+//! certificates. It chooses by the name that the client requests, and reloads the folder when it
+//! changes, without affecting open connections. If the choice takes time,
+//! [`Tls::choosing`](crate::layers::tls::Tls::choosing) passes the ClientHello to a function that
+//! returns a Deferred. Only that handshake waits for it, within its deadline.
 //!
-//! ## What is different, and what is not
+//! ## Differences from plain TCP
 //!
-//! - **There is no protocol before the handshake is complete.** On ports and connects
+//! - **The protocol is built after the handshake.** On ports and connects
 //!   [`build_protocol`](crate::Factory::build_protocol) and
-//!   [`connection_made`](crate::Protocol::connection_made) come afterwards, and the Deferred of a
-//!   connect fires when the certificate was verified. Who never completes a handshake costs no
-//!   protocol, and is cut after ten seconds; ports count such connections in their
-//!   [snapshot](crate::reactor::PortSnapshot::not_opened), and each is logged with its peer and reason.
-//! - **Errors say whose fault it is.** [`Reason::Tls`](crate::Reason::Tls) has what failed, on which
-//!   side, and the alert. A stream that ends without a close_notify is
-//!   [`Lost`](crate::Reason::Lost): a part of a message never passes for the whole.
-//! - **Everything else is the same**: marks, caps, producers, pauses, deadlines, half-close, close.
+//!   [`connection_made`](crate::Protocol::connection_made) are called once it is complete, and the
+//!   Deferred of a connect fires once the certificate is verified. A client that never completes a
+//!   handshake costs no protocol, and is cut off after ten seconds. Ports count such connections in
+//!   their [snapshot](crate::reactor::PortSnapshot::not_opened), and each is logged with its peer
+//!   and reason.
+//! - **Errors say which side is at fault.** [`Reason::Tls`](crate::Reason::Tls) has the problem,
+//!   the side, and the alert. A stream that ends without a close_notify is
+//!   [`Lost`](crate::Reason::Lost), so a truncated message never passes for a complete one.
+//! - **Everything else is the same**: watermarks, caps, producers, pauses, deadlines, half-close,
+//!   close.
 //!
 //! ## STARTTLS
 //!
-//! [`start_tls`](crate::Transport::start_tls) puts the layer under a live connection, whose protocol
-//! and transport stay: what was written before goes out in clear, what is written afterwards is
-//! encrypted, also within one callback. [`handshake_completed`](crate::Protocol::handshake_completed)
-//! comes before the first byte that was encrypted.
+//! [`start_tls`](crate::Transport::start_tls) adds the layer to a live connection, and keeps its
+//! protocol and transport. Bytes written before the call are sent in cleartext, later ones are
+//! encrypted, even within the same callback.
+//! [`handshake_completed`](crate::Protocol::handshake_completed) is called before the first
+//! decrypted byte arrives.
 //!
-//! Bytes in clear that the peer sent behind its request never count as encrypted (CVE-2011-0411). Our
-//! framers cut such a connection; a protocol that keeps bytes itself must do so when it calls
-//! `start_tls`.
+//! Cleartext bytes that the peer sent after its request are never treated as decrypted
+//! (CVE-2011-0411). Our framers close such a connection; a protocol that buffers bytes itself must
+//! do the same when it calls `start_tls`.

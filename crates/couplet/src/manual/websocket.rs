@@ -1,11 +1,12 @@
 //! # WebSockets
 //!
-//! A WebSocket carries messages both ways over a connection that begins as a request of HTTP. With the
-//! feature `websocket`, [`http::websocket`](crate::http::websocket) has both ends of RFC 6455.
+//! A WebSocket carries messages in both directions over a connection that begins as an HTTP
+//! request. With the feature `websocket`, [`http::websocket`](crate::http::websocket) implements
+//! both ends of RFC 6455.
 //!
-//! A handler is a function of the socket, and runs as a task. This one echoes, and the client is in the
-//! same loop; nothing here opens a socket of the system's, because [`testing::run`](crate::testing::run)
-//! runs it in memory:
+//! A handler is an async function that takes the socket, and runs as a task. This one echoes, with
+//! the client in the same loop; [`testing::run`](crate::testing::run) runs both in memory, without
+//! system sockets:
 //!
 //! ```
 //! use couplet::http::websocket::{self, Message, WebSocket, WebSocketOptions, code};
@@ -41,16 +42,17 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The service decides by the request, its path, its cookies or its `origin`, whether there is a
-//! WebSocket at all: pages of any site may ask for one, and browsers send the user's cookies along.
-//! `wss:` is a `tls:` endpoint under the server, and a URL for the client; subprotocols, headers and
-//! another endpoint are on a [`WebSocketRequest`](crate::http::websocket::WebSocketRequest).
+//! The service decides from the request (its path, its cookies, its `origin`) whether to accept a
+//! WebSocket: pages of any site may request one, and browsers send the user's cookies along. For
+//! `wss:`, a server listens on a `tls:` endpoint and a client uses such a URL. A client sets
+//! subprotocols, headers or another endpoint on a
+//! [`WebSocketRequest`](crate::http::websocket::WebSocketRequest).
 //!
-//! ## Waiting for two things
+//! ## Sending without being asked
 //!
-//! Pings are answered and drains are heard while the program waits in
-//! [`recv`](crate::http::websocket::WebSocket::recv), so a handler that sends of its own accord waits for
-//! both. A `recv` that is dropped has lost nothing:
+//! The socket answers pings and notices drains while the program waits in
+//! [`recv`](crate::http::websocket::WebSocket::recv). So a handler that sends unprompted waits for
+//! `recv` and its own event at the same time. Dropping a `recv` loses no message:
 //!
 //! ```
 //! use couplet::http::websocket::WebSocket;
@@ -83,34 +85,36 @@
 //!
 //! ## Back-pressure
 //!
-//! A program that does not receive stops its peer, by TCP. A `send` is done when the message is in the
-//! buffer of the connection, and waits first while that is above its high mark (64 KiB unless
-//! [set](crate::Transport::set_write_marks)). So the memory of a WebSocket is bounded by the marks, one
-//! message of yours and [`max_message`](crate::http::websocket::WebSocketOptions::max_message) of the
-//! peer's, whatever the peer does.
+//! A program that does not receive stops its peer, by TCP flow control. A `send` completes when the
+//! message is in the connection's buffer, and waits first while the buffer is above the high
+//! watermark (64 KiB unless [set](crate::Transport::set_write_marks)). So the memory of a WebSocket
+//! is bounded by the watermark, one outgoing message, and one incoming message of up to
+//! [`max_message`](crate::http::websocket::WebSocketOptions::max_message) bytes.
 //!
-//! ## Ends
+//! ## Closing
 //!
-//! | what happens | the program gets | the peer gets |
+//! | event | the program gets | the peer gets |
 //! | --- | --- | --- |
 //! | the peer closes | `None`, and its code from `peer_close` | the same code |
 //! | `close` | `Ok` once the peer has answered | the code |
 //! | the handler returns; fails or panics | | 1000; 1011 |
 //! | the WebSocket is dropped elsewhere | | 1001 |
-//! | the loop drains | what still comes, then `None` | 1001 |
-//! | the peer breaks the protocol; sends a text that is not UTF-8; too long a message | an error | 1002; 1007; 1009 |
-//! | the peer is silent, or takes nothing | an error | a reset |
+//! | the loop drains | the remaining messages, then `None` | 1001 |
+//! | the peer violates the protocol; sends text that is not UTF-8; sends too long a message | an error | 1002; 1007; 1009 |
+//! | the peer is silent, or reads nothing | an error | a reset |
 //! | the connection is cut | an error | |
 //!
-//! Each wait has a limit in [`WebSocketOptions`](crate::http::websocket::WebSocketOptions): a peer is
-//! pinged after 30 s of silence and given up 30 s later, a `send` waits for at most 60 s, a close for 10 s.
+//! Each wait has a limit in [`WebSocketOptions`](crate::http::websocket::WebSocketOptions): a peer
+//! is pinged after 30 s of silence and dropped 30 s later, a `send` waits for at most 60 s, a close
+//! for 10 s.
 //!
 //! ## axum
 //!
-//! axum's own `WebSocketUpgrade` works over [`serve_http`](crate::Reactor::serve_http) too, on a loop
-//! inside tokio; the example `axum` has one. Its limits and times are its own, and it hears of no drain.
-//! Inside a router, a handler of this module goes into [`http::local`](crate::http::local).
+//! axum's own `WebSocketUpgrade` also works over [`serve_http`](crate::Reactor::serve_http), on a
+//! loop inside tokio, as in the example `axum`. It has its own limits and timeouts, and doesn't
+//! notice drains. To use a handler of this module in a router, wrap it in
+//! [`http::local`](crate::http::local).
 //!
-//! ## What there is not
+//! ## Not included
 //!
-//! No extension is negotiated, so messages are not compressed.
+//! No extensions are negotiated, so messages are not compressed.
