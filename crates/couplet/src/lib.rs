@@ -46,21 +46,21 @@
 //! clone and to keep. A handle only records requests; only the turn of the [`Loop`] acts on them.
 //! So the loop calls your code from one place, never from inside a call that you made; effects on a
 //! connection happen in the order you requested them; and a request counts from the moment of the
-//! call. The loop is single-threaded, and only [`Remote`], the way in for other threads, is `Send`:
-//! you write `Rc` and `&mut self`, never a lock. To use many cores, run many loops: a [`Cluster`].
+//! call. The loop is single-threaded, and only [`Remote`], the handle for other threads, is `Send`:
+//! you use `Rc` and `&mut self`, never a lock. To use many cores, run many loops in a [`Cluster`].
 //!
-//! # What is included, and what is not
+//! # Scope
 //!
 //! | included | not included |
 //! | --- | --- |
 //! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | |
 //! | UDP and UNIX datagrams, broadcast, multicast: [`DatagramProtocol`] | |
-//! | processes, terminals, pipes, serial lines, on Unix | |
+//! | on Unix: processes, terminals, pipes, serial lines | |
 //! | many loops in one program: a [`Cluster`] | |
-//! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, and your own | |
+//! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, or your own | |
 //! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | io_uring |
-//! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | other application protocols |
-//! | HTTP/1.1 and HTTP/2 by hyper, for axum and any service of tower: the feature `http` | |
+//! | [framing](protocols): lines, netstrings, length-prefixed strings, or your own [`Framer`](protocols::Framer) | other application protocols |
+//! | HTTP/1.1 and HTTP/2 by hyper, for axum and any tower service: the feature `http` | |
 //! | [relays and policies](protocols): reconnecting, connection and message limits | |
 //! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for file descriptors | |
 //! | [`testing`] and the simulator, [`sim`] | |
@@ -74,63 +74,62 @@
 //! | implement a protocol | [`Protocol`], [`Transport`] |
 //! | exchange lines or length-prefixed strings | [`protocols`] |
 //! | write a dialogue as a sequence, with `async` | [`stream`] |
-//! | build a protocol per connection, handle failed connects | [`Factory`], [`Shared`] |
+//! | build a protocol for each connection, handle failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
-//! | say in a string where to listen and through what, or add a kind of your own | the chapter [`manual::endpoints`] |
+//! | configure endpoints as strings, or add your own kind | the chapter [`manual::endpoints`] |
 //! | exchange datagrams | [`DatagramProtocol`]; the chapter [`manual::datagrams`] |
-//! | pass it a socket that is already open | [`Reactor::adopt`], [`Reactor::adopt_port`] |
-//! | set any option of a socket | [`Transport::with_socket`], [`ListenOptions::prepare`] |
-//! | get back to a protocol later, from timers and callbacks | [`Connection`] |
-//! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
+//! | pass an open socket to the loop | [`Reactor::adopt`], [`Reactor::adopt_port`] |
+//! | set any socket option | [`Transport::with_socket`], [`ListenOptions::prepare`] |
+//! | reach a protocol from timers and callbacks | [`Connection`] |
+//! | switch a connection to another protocol, as CONNECT does | [`Transport::upgrade`] |
 //! | serve HTTP, or WebSockets | `http`; the chapter `manual::websocket` |
-//! | encrypt, throttle or log what passes | [layers], `manual::tls` |
+//! | encrypt, throttle or log traffic | [layers], `manual::tls` |
 //! | write a program that is one Deferred or task | [`react`] |
-//! | end without cutting anybody off | the chapter [`manual::stopping`]; [`Reactor::drain`], [`LoopOptions::drain`] |
-//! | cancel, or limit the time of something | the chapter [`manual::cancellation`] |
+//! | stop without cutting clients off | the chapter [`manual::stopping`]; [`Reactor::drain`], [`LoopOptions::drain`] |
+//! | cancel an operation, or limit its time | the chapter [`manual::cancellation`] |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
-//! | use ready-made reconnecting and policies | [`protocols`] |
-//! | serve HTTP by an axum router, or ask for a URL | the chapter `manual::http` |
-//! | use PostgreSQL, Redis or HTTPS servers | the chapter `manual::databases` |
+//! | reconnect automatically, limit connections or rates | [`protocols`] |
+//! | serve HTTP with an axum router, or send requests | the chapter `manual::http` |
+//! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter `manual::databases` |
 //! | keep a connection to a server | [`services::ClientService`] |
-//! | repeat something | [`LoopingCall`] |
-//! | do long work without holding up the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
-//! | find out what holds up the loop | [`LoopOptions::stall_after`] |
-//! | let one process at a time do something | [`task::FilesystemLock`] |
-//! | find out why a Deferred did what it did | [`Deferred::history`] |
+//! | repeat a call | [`LoopingCall`] |
+//! | do long work without blocking the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
+//! | find callbacks that block the loop | [`LoopOptions::stall_after`] |
+//! | lock out other processes | [`task::FilesystemLock`] |
+//! | debug a chain of Deferreds | [`Deferred::history`] |
 //! | call from other threads, run blocking code | [`Remote`], [`Reactor::defer_to_thread`] |
 //! | start other programs | `Reactor::spawn_process`, `Reactor::process_output`, on Unix |
 //! | read and write pipes, terminals and files | `Reactor::adopt_pipe`, on Unix |
-//! | watch a file descriptor of your own | `Reactor::watch`, on Unix |
+//! | watch your own file descriptor | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
 //! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
-//! | see what a bad network does to your programs | [`sim`]; for HTTP, the chapter `manual::storm` |
+//! | test programs on a bad network | [`sim`]; for HTTP, the chapter `manual::storm` |
 //! | own the loop, or run several | [`Loop`] |
 //! | run beside tokio, or inside another event loop | the chapters [`manual::beside_tokio`], [`manual::embedding`] |
 //! | transform the bytes between a socket and a protocol | [`layers`] |
 //! | write another driver | [`driver`] |
 //!
-//! Names that a program rarely writes are in the module of what they belong to: [`reactor`],
-//! [`transport`], [`factory`], [`task`].
+//! Rarely used names are in the modules [`reactor`], [`transport`], [`factory`] and [`task`].
 //!
 //! # Features
 //!
-//! | feature | on | what it adds |
+//! | feature | on | adds |
 //! | --- | --- | --- |
-//! | `testing` | by default | [`testing`], and the driver in memory below it |
-//! | `sim` | by default | [`sim`]; it implies `testing` |
+//! | `testing` | by default | [`testing`], and its in-memory driver |
+//! | `sim` | by default | [`sim`]; implies `testing` |
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
-//! | `trap` | | time and entropy of the system from the seed, on threads that [simulate](sim): for test binaries, on Linux |
-//! | `http` | | `http`: servers and clients of HTTP/1.1 and HTTP/2, by hyper |
-//! | `decompression` | | compressed answers, decoded by `http::Client`: gzip, deflate, br, zstd; it implies `http` |
-//! | `websocket` | | `http::websocket`, WebSockets for clients and for handlers of requests; it implies `http` |
+//! | `trap` | | the C library's time and entropy, from the seed on [simulating](sim) threads: for test binaries, on Linux |
+//! | `http` | | `http`: HTTP/1.1 and HTTP/2 servers and clients, by hyper |
+//! | `decompression` | | decoding of compressed answers by `http::Client`: gzip, deflate, br, zstd; implies `http` |
+//! | `websocket` | | `http::websocket`, WebSocket clients and handlers; implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
-//! | `tokio` | | `embed`, a loop inside a runtime of tokio; `LoopOptions::tokio`, a runtime around a loop |
+//! | `tokio` | | `embed`, a loop inside a tokio runtime; `LoopOptions::tokio`, a tokio runtime around a loop |
 //!
-//! A program that is shipped can leave both out by `default-features = false`, and name them among
-//! its `dev-dependencies`.
+//! A shipped program can omit `testing` and `sim` with `default-features = false`, and enable them
+//! in its `dev-dependencies`.
 //!
 //! # The life of a connection
 //!
@@ -139,22 +138,23 @@
 //! peer shuts down its write side → [`connection_lost`](Protocol::connection_lost), exactly once,
 //! with the [`Reason`].
 //!
-//! [`lose_connection`](Transport::lose_connection) flushes what was written, sends a FIN, and reads
-//! and discards incoming bytes until the peer's FIN, all bounded by a close deadline.
-//! [`abort_connection`](Transport::abort_connection) resets. A callback signals an error with
-//! [`transport.fail(error)`](Transport::fail); that or a panic loses only its connection.
+//! [`lose_connection`](Transport::lose_connection) flushes the written bytes, sends a FIN, and
+//! reads and discards incoming bytes until the peer's FIN, all bounded by a close deadline.
+//! [`abort_connection`](Transport::abort_connection) resets the connection. A callback signals an
+//! error with [`transport.fail(error)`](Transport::fail); an error or a panic ends only its own
+//! connection.
 //!
-//! `write` never blocks, and there are three ways to avoid writing too much: a
+//! `write` never blocks. There are three ways to bound the output buffer: a
 //! [producer](Transport::register_producer), [`drained`](Transport::drained), and a hard cap
 //! ([`set_write_cap`](Transport::set_write_cap)).
 //!
 //! # Coming from Twisted
 //!
 //! Names and the order of events are Twisted's, in snake_case. `docs/contract.md` lists the
-//! deliberate differences, row by row. The reactor is a value and can be run again; callbacks
-//! of a Deferred take one kind of closure each; `dataReceived` and friends get the transport as an
-//! argument. The chapter [`manual::coming_from_twisted`] has a table of names and the reasons, and
-//! [`manual::coming_from_tokio`] is the same for tokio.
+//! deliberate differences, row by row. The reactor is a value and can run again; each method of a
+//! Deferred takes one kind of closure; `data_received` and the other callbacks get the transport as
+//! an argument. The chapter [`manual::coming_from_twisted`] has a table of names and the reasons
+//! for the differences, and [`manual::coming_from_tokio`] does the same for tokio.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
