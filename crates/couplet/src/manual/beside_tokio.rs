@@ -64,9 +64,9 @@
 //! ```
 //!
 //! The run ends when the program returns, or by `reactor.stop()`, or by a signal if
-//! [`LoopOptions::signals`](crate::LoopOptions::signals) asks for them; then `embed::run` fails
-//! with [`Stopped`](crate::reactor::Stopped), as [`run_until`](crate::run_until) does. Dropping the
-//! future ends the run immediately. To run a loop in the background, spawn a
+//! [`LoopOptions::signals`](crate::LoopOptions::signals) is set; after a stop or a signal
+//! `embed::run` fails with [`Stopped`](crate::reactor::Stopped), as [`run_until`](crate::run_until)
+//! does. Dropping the future ends the run immediately. To run a loop in the background, spawn a
 //! `couplet::embed::Embedded` with `spawn_local`.
 //!
 //! Costs: tokio waits for the loop's descriptor, then the loop polls for events, so each wake-up

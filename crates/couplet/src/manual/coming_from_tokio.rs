@@ -225,9 +225,9 @@
 //!
 //! ## When tokio is the better choice
 //!
-//! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and many more. Some
-//!   of them can run [beside a loop](super::beside_tokio), but a program that consists of them is
-//!   better off in tokio.
+//! - The libraries that you need are written for it: tonic, reqwest, sqlx and many more. They can
+//!   run [beside a loop](super::beside_tokio), and axum runs on one (feature `http`), but a program
+//!   that consists of such libraries is better off in tokio.
 //! - The work is CPU-bound, or so uneven that connections should move between cores.
 //! - You need QUIC, Windows named pipes, or asynchronous file I/O.
 //! - You need years of production use; this is version 0.1.

@@ -215,9 +215,9 @@
 //!
 //! **Handles record, a turn acts.** Some of Twisted's methods call you back before they return:
 //! `loseConnection` may call `connectionLost`, `registerProducer` calls `resumeProducing`, and
-//! `LoopingCall.start` makes the first call. Couplet's never do, so a callback never finds its own
-//! object borrowed. Only Deferreds call back immediately, inside the call that fires them, as in
-//! Twisted.
+//! `LoopingCall.start` makes the first call. Couplet's methods never do, so a callback never finds
+//! its own object borrowed. Only Deferreds call back immediately, inside the call that fires them,
+//! as in Twisted.
 //!
 //! **Each method takes one kind of closure.** A callback may change the type of the result, so each method
 //! consumes the Deferred and returns a new one. `addCallback` has become three methods: `map` for a function

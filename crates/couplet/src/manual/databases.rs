@@ -14,8 +14,8 @@
 //!
 //! The example
 //! [`databases`](https://github.com/couplet-rs/couplet/tree/main/crates/couplet/examples/databases)
-//! is a shop that uses the first three behind an axum router; copy from it. Its tests stop and kill
-//! the servers behind it.
+//! is a shop that uses the first three behind an axum router, meant as a template. Its tests stop
+//! and kill the servers behind it.
 //!
 //! ## PostgreSQL
 //!
@@ -115,9 +115,9 @@
 //! }
 //! ```
 //!
-//! This requires the crate's feature `tokio-comp`, but no code in it that needs a runtime runs. The
-//! crate reconnects (`ConnectionManager`) only with a runtime. The example drops a connection when
-//! its `life` ends, and the next caller opens a new one.
+//! This requires the crate's feature `tokio-comp`, but calls none of the code that needs a runtime.
+//! The crate can reconnect (`ConnectionManager`) only with a runtime. The example drops a
+//! connection when its `life` ends, and the next caller opens a new one.
 //!
 //! ## HTTPS
 //!

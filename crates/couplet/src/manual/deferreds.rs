@@ -31,8 +31,8 @@
 //! assert_eq!(success_of(number), -1);
 //! ```
 //!
-//! A failure skips callbacks until an errback handles it; a value skips errbacks. For a step that
-//! returns a Deferred itself, use [`then`](crate::Deferred::then).
+//! A failure skips callbacks until an errback handles it; a value skips errbacks. For a step whose
+//! result is another Deferred, use [`then`](crate::Deferred::then).
 //!
 //! ## The same with `async`
 //!
@@ -146,7 +146,7 @@
 //! A [`FilesystemLock`](crate::task::FilesystemLock) keeps several processes from doing the same
 //! work at the same time.
 //!
-//! ## Why did it do that?
+//! ## Debugging a chain
 //!
 //! The report of an unhandled failure has two source locations: the origin of the failure, and the
 //! chain that lacks an errback. If that isn't enough, call
@@ -175,7 +175,7 @@
 //! # keep_histories(0);
 //! ```
 //!
-//! ## What to remember
+//! ## Points to remember
 //!
 //! - `detach()` declares that no code waits for the result. A failure that reaches the end of a
 //!   detached chain is reported with its origin; handle it, or let it be reported.

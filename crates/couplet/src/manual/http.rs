@@ -34,7 +34,7 @@
 //!
 //! All requests of a loop run on its thread, and only one runs between two `await`s, so your own
 //! service may hold an `Rc`. axum requires `Send` handlers, because most servers need them;
-//! [`local`](crate::http::local) wraps a handler that isn't in a `Send` service that stays on its
+//! [`local`](crate::http::local) turns any other handler into a `Send` service that stays on its
 //! thread.
 //!
 //! ```
@@ -72,7 +72,7 @@
 //!
 //! | a client that | gets | limit |
 //! | --- | --- | --- |
-//! | sends no request | its connection closed | `keep_alive`, 75 s |
+//! | sends no request | a close | `keep_alive`, 75 s |
 //! | sends its head slowly | 408, and a close | `header_timeout`, 30 s |
 //! | pauses in a body that the service is reading | a read error in the service | `body_timeout`, 60 s |
 //! | reads nothing of its answer | a reset | `write_timeout`, 60 s |
@@ -84,8 +84,8 @@
 //! `axum::extract::DefaultBodyLimit`, [`Body::bytes`](crate::http::Body::bytes), tower's `Timeout`.
 //! If a service panics, the client gets a 500.
 //!
-//! A connection without a request frees its buffers within 0.1 s. Idle, it costs about 3 KiB in
-//! HTTP/1.1, 7 KiB over TLS, and 21 KiB in HTTP/2.
+//! A connection without a request frees its buffers within 0.1 s. An idle connection costs about 3
+//! KiB in HTTP/1.1, 7 KiB over TLS, and 21 KiB in HTTP/2.
 //!
 //! ## Stopping
 //!

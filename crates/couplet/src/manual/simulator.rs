@@ -2,7 +2,7 @@
 //!
 //! [`sim`](crate::sim) runs your programs on simulated hosts, over a simulated network, from a
 //! seed; the chapter on [`testing`](super::testing) shows how to set up a world and how to read its
-//! report. This one is about what to assert, and where.
+//! report. This chapter is about assertions in protocols.
 //!
 //! A test that checks a world after the run sees only the final state. It can detect a missing
 //! result, but not the moment of the error, and the state of a crashed program is lost. A protocol
@@ -128,7 +128,7 @@
 //!
 //! ## Programs that start others
 //!
-//! [`Sim::program`](crate::sim::Sim::program) names a program that the hosts' programs can start,
+//! [`Sim::program`](crate::sim::Sim::program) defines a program that the hosts' programs can start,
 //! by `spawn_process`, `process_output` or the endpoint `process:`. Its process is another host,
 //! with its standard input and output at the endpoint `stdio:`; it crashes, pauses and ends with
 //! its parent.
@@ -151,9 +151,8 @@
 //! });
 //! ```
 //!
-//! Then `wireshark storm.pcap -o tls.keylog_file:storm.keys` shows the traffic, TLS decrypted. The
-//! worlds of the `couplet` program have an option for it: `couplet sim chat --seeds 17 --pcap
-//! chat.pcap`.
+//! Then `wireshark storm.pcap -o tls.keylog_file:storm.keys` shows the traffic, TLS decrypted.
+//! `couplet sim` has an option for its own worlds: `couplet sim chat --seeds 17 --pcap chat.pcap`.
 //!
 //! ## State that outlives a crash
 //!

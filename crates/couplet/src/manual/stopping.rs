@@ -11,8 +11,9 @@
 //! | 4 | tasks woken by the loss of a connection are polled once more; [`During`](crate::Shutdown::During), then [`After`](crate::Shutdown::After) triggers are called | |
 //! | 5 | the remaining tasks, timers and calls are dropped; their Deferreds fail with [`Cancelled`](crate::defer::Cancelled) | |
 //!
-//! [`is_stopping`](crate::Reactor::is_stopping) is true from step 2 on. A trigger that panics or fails is
-//! logged, and the others are still called. The loop can run again afterwards (contract 99 to 104).
+//! [`is_stopping`](crate::Reactor::is_stopping) is true from step 2 on. A trigger that panics or
+//! fails is logged, and the others are still called. The loop can run again afterwards (rows 99 to
+//! 104 of the contract).
 //!
 //! Work that takes time belongs in `Before`, with its own time limit:
 //!
@@ -65,16 +66,16 @@
 //!
 //! ## Signals
 //!
-//! [`run`](crate::run), [`run_until`](crate::run_until) and [`react`](crate::react) handle signals; a
-//! [`Loop`](crate::Loop) of your own does so only with
+//! [`run`](crate::run), [`run_until`](crate::run_until) and [`react`](crate::react) handle signals;
+//! your own [`Loop`](crate::Loop) does so only with
 //! [`LoopOptions::signals`](crate::LoopOptions::signals).
 //!
 //! | signal | effect |
 //! | --- | --- |
 //! | SIGINT (Ctrl-C) | stops |
-//! | SIGTERM | drains first, if [`LoopOptions::drain`](crate::LoopOptions::drain) says so, then stops |
-//! | a second one during a drain | ends the drain and all of step 1; step 2 follows |
-//! | a second one otherwise, a third after a drain | ends the run immediately |
+//! | SIGTERM | drains first, if [`LoopOptions::drain`](crate::LoopOptions::drain) is set, then stops |
+//! | a second signal during a drain | ends the drain and all of step 1; step 2 follows |
+//! | a second signal without a drain, a third with one | ends the run immediately |
 //! | SIGUSR1 | prints a [`Snapshot`](crate::reactor::Snapshot) of open and pending objects |
 //!
 //! A callback that doesn't return blocks the loop, which then can't handle signals either. If a
@@ -150,7 +151,7 @@
 //! | to drain | use |
 //! | --- | --- |
 //! | one port, for example to reconfigure it | [`Port::drain`](crate::Port::drain) |
-//! | all ports, but not the connections that we made | [`Reactor::drain`](crate::Reactor::drain) |
+//! | all ports, but not outgoing connections | [`Reactor::drain`](crate::Reactor::drain) |
 //! | before every stop | the same, in a `Before` trigger |
 //! | before a stop by SIGTERM | [`LoopOptions::drain`](crate::LoopOptions::drain) |
 //!
@@ -273,8 +274,9 @@
 //!
 //! - systemd treats exit code 143 as a failure. Exit with 0, as programs of `run` do, or set
 //!   `SuccessExitStatus=143`.
-//! - Kubernetes removes a pod from its Service while it sends SIGTERM, not before, so for a moment new
-//!   connections still go to the closed port. A `preStop` hook that sleeps for a few seconds avoids that.
+//! - Kubernetes removes a pod from its Service at the same time as it sends SIGTERM, so for a
+//!   moment new connections still go to the closed port. A `preStop` hook that sleeps for a few
+//!   seconds avoids that.
 //! - A socket that systemd holds (`systemd:NAME`, see [`endpoints`](super::endpoints)) queues connections
 //!   while the service restarts, so none is refused.
 //! - The first process of a container must be the program itself, or one that forwards signals. A shell

@@ -35,7 +35,7 @@
 //!
 //! A [`Remote`](crate::Remote) is `Send` and cheap to clone. `call` runs a closure on the loop's
 //! thread, and `block_on_reactor` also waits for its result. Both work before the loop runs, and
-//! return [`LoopGone`](crate::reactor::LoopGone) once it has been dropped.
+//! return [`LoopGone`](crate::reactor::LoopGone) once the loop has been dropped.
 //!
 //! ```
 //! use std::time::Duration;

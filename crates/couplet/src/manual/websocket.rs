@@ -48,7 +48,7 @@
 //! subprotocols, headers or another endpoint on a
 //! [`WebSocketRequest`](crate::http::websocket::WebSocketRequest).
 //!
-//! ## Sending without being asked
+//! ## Sending unprompted
 //!
 //! The socket answers pings and notices drains while the program waits in
 //! [`recv`](crate::http::websocket::WebSocket::recv). So a handler that sends unprompted waits for
