@@ -94,6 +94,26 @@ impl Protocol for Carries {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
+/// Asks for more when its connection is lost, and leaves no handle to it.
+struct Asks(Bomb);
+
+impl Protocol for Asks {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, transport: &Transport, _: &couplet::Reason) {
+        let bomb = || Bomb(self.0.0.clone());
+        let lent = bomb();
+        transport.with_socket(move |_| {
+            holds(&lent);
+            Ok(())
+        });
+        transport.upgrade(Carrier(bomb()));
+        transport.fail(Shell(5));
+        let fired = bomb();
+        transport.flushed().map(move |()| holds(&fired)).detach();
+    }
+}
+
 /// A protocol of datagrams that owns a value.
 struct Receives(#[expect(dead_code, reason = "it is dropped")] Bomb);
 
@@ -857,6 +877,16 @@ const WAYS: &[(&str, &str, Act)] = &[
             holds(&bomb);
             Ok(())
         });
+    }),
+    ("with_socket", "it is asked for by a lost connection without handles", |s| {
+        let bombs = s.bombs.clone();
+        let factory = move || Asks(Bomb(bombs.clone()));
+        let port = s.reactor.listen_tcp(any(), factory).expect("a free port");
+        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+        let wire = s.network.connect(at).expect("it listens");
+        s.turns();
+        wire.reset();
+        s.turns();
     }),
     ("with_socket", "it is called", |s| {
         let mut l = Loop::new().expect("a loop");
