@@ -1,4 +1,4 @@
-//! Row 133: `Cooperator`. Time is the memory driver's, and passes when a step says so.
+//! Row 133: `Cooperator`, on the memory driver's virtual clock.
 
 use std::cell::{Cell, RefCell};
 use std::iter;
@@ -16,14 +16,14 @@ const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Counts steps without end.
+/// An endless iterator, and the number of steps taken.
 fn counting() -> (impl Iterator<Item = ()>, Rc<Cell<u32>>) {
     let count = Rc::new(Cell::new(0));
     let counted = count.clone();
     (iter::repeat_with(move || counted.set(counted.get() + 1)), count)
 }
 
-/// Says whether it was dropped.
+/// Records its drop.
 struct Held(Rc<Cell<bool>>);
 
 impl Drop for Held {

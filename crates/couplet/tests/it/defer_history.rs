@@ -1,4 +1,4 @@
-//! Row 119a: histories of Deferreds, for finding a mistake.
+//! Row 119a: histories of Deferreds, for debugging.
 
 use std::cell::RefCell;
 use std::panic::Location;
@@ -10,7 +10,7 @@ use couplet::defer::{Deferred, Failure, Resolver, gather, keep_histories, list, 
 
 use crate::defer_witness::given;
 
-/// Keeps histories until it is dropped.
+/// Enables histories until it is dropped.
 struct Kept(usize);
 
 impl Kept {
@@ -25,7 +25,7 @@ impl Drop for Kept {
     }
 }
 
-/// The lines of a history, without this file's name, lines and module.
+/// The lines of a history, without module paths, and with `here` for places in this file.
 fn lines<T: 'static>(deferred: &Deferred<T>) -> Vec<String> {
     short(&deferred.history().expect("histories are kept").to_string())
 }
@@ -38,7 +38,7 @@ fn short(text: &str) -> Vec<String> {
         while let Some(at) = line.find(file) {
             let rest = &line[at + file.len()..];
             let end = rest.find(|c: char| c != ':' && !c.is_ascii_digit()).unwrap_or(rest.len());
-            // The colon after the place is not part of it.
+            // The place ends before its trailing colon.
             let end = end - usize::from(rest[..end].ends_with(':'));
             line = format!("{}here{}", &line[..at], &rest[end..]);
         }
@@ -127,7 +127,7 @@ fn c119a_a_panic_and_a_cancel_are_told() {
     caught.add_errback(zero).detach();
 }
 
-/// A chain that waits for another one; fires the first, and leaves the resolver of the inner one.
+/// A fired chain that waits for an inner Deferred, and the resolver of the inner one.
 fn waiting() -> (Deferred<u16>, Resolver<&'static str>) {
     let (outer, fire) = Deferred::<()>::new();
     let (inner, resolver) = Deferred::new();
@@ -276,7 +276,7 @@ fn c119a_a_long_chain_keeps_its_first_and_its_last_callbacks() {
     assert!(!numbers(100).1);
 }
 
-/// A round waits, and the next one is waited for from within it.
+/// Each round waits, then returns the next round from its callback.
 fn rounds(left: Rc<RefCell<Vec<Deferred<()>>>>) -> Deferred<()> {
     let next = left.borrow_mut().pop();
     match next {
@@ -304,7 +304,7 @@ fn c119a_rounds_by_recursion_are_shown_to_a_depth() {
     given(whole).take().unwrap_err();
 }
 
-/// An error that makes Deferreds while it is dropped, and counts that.
+/// An error whose drop creates a Deferred; counts those that have a history.
 #[derive(Debug, thiserror::Error)]
 #[error("nosy")]
 struct Nosy(Arc<AtomicUsize>);

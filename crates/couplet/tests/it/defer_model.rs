@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::defer_witness::{Log, unhandled_in};
 
-/// What one link does. The number is the summand, the failure's text, or the origin to wait for.
+/// A link's behaviour. The number is a summand, the failure's text, or the origin to wait for.
 #[derive(Debug, Clone, Copy)]
 enum Link {
     Map(i64),
@@ -31,7 +31,7 @@ enum Event {
     DropHandle,
 }
 
-/// What an origin's canceller does.
+/// The behaviour of an origin's canceller.
 #[derive(Debug, Clone, Copy)]
 enum OnCancel {
     Nothing,
@@ -56,7 +56,7 @@ struct Model {
     handle: bool,
     log: Vec<String>,
     reports: Vec<String>,
-    /// An origin alone has nobody who misses its result.
+    /// Without links nothing depends on the result, so a dropped resolver is not reported.
     has_run_a_link: bool,
 }
 
@@ -377,7 +377,7 @@ proptest! {
         events.iter().for_each(|&event| model.event(event));
         let expected = model.end();
         prop_assert_eq!(&real(&cancellers, &events), &expected);
-        // Histories change nothing.
+        // Histories do not change behaviour.
         let before = keep_histories(3);
         let traced = real(&cancellers, &events);
         keep_histories(before);

@@ -1,5 +1,6 @@
-//! Law 10: whatever a user hands in may panic when it is dropped, without further harm. A table
-//! covers each way in with each way it can end; the last test finds functions it does not cover.
+//! Law 10: a user's value that panics when dropped does no further harm. A table lists every
+//! function that keeps such a value, and each way the value can end; the last test finds functions
+//! that are missing from the table.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -26,7 +27,7 @@ use couplet::{
 
 use crate::tcp::adopting::{listening, sockets};
 
-/// Panics when dropped, and counts that.
+/// Panics when dropped, and counts its drops.
 struct Bomb(Rc<Cell<u32>>);
 
 impl Drop for Bomb {
@@ -186,7 +187,7 @@ impl Scene {
         self.turns();
     }
 
-    /// Serves one connection, whose port stops then.
+    /// Serves one connection, then stops the port.
     fn serve_once(
         &mut self,
         handle: impl AsyncFn(Stream) -> couplet::Result<()> + 'static,
@@ -200,7 +201,7 @@ impl Scene {
         wire
     }
 
-    /// An echoing connection of ours, and its peer.
+    /// An outgoing connection that echoes, and its peer.
     fn open(&mut self) -> (Transport, Wire) {
         let made: Rc<RefCell<Option<Transport>>> = Rc::default();
         let slot = made.clone();
@@ -229,7 +230,7 @@ impl Scene {
         self.peer_address()
     }
 
-    /// A new connection still works.
+    /// Asserts that a new connection works.
     fn check_alive(&mut self) {
         let Address::Tcp(at) = self.port.host() else { panic!("a TCP port") };
         let wire = self.network.connect(at).expect("it listens");
@@ -281,8 +282,8 @@ impl ServerEndpoint for Bombed {
     }
 }
 
-/// The function under test, how the value ends, and the test. Each hands bombs to the loop, which
-/// are dropped no later than the loop.
+/// The function under test, how the value ends, and the test. Each test passes bombs to the loop,
+/// which drops them when it is dropped itself, if not earlier.
 const WAYS: &[(&str, &str, Act)] = &[
     ("Reactor::listen_udp", "the port stops", |s| {
         let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
@@ -791,7 +792,7 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     #[cfg(unix)]
     ("watch", "stopped, ready, and dropped with the loop", |s| {
-        // Memory has no descriptors.
+        // The memory driver has no descriptors.
         let mut l = Loop::new().expect("a loop");
         let pair = || std::os::unix::net::UnixStream::pair().expect("a pair");
         for stops in [true, false] {
@@ -1154,7 +1155,7 @@ fn sources(folder: &Path) -> Vec<String> {
     texts
 }
 
-/// The public functions that keep what a user hands in: closures, futures, foreign types.
+/// The public functions that keep a user's value: a closure, a future, a foreign type.
 fn ways_in() -> BTreeSet<String> {
     const THEIRS: [&str; 12] = [
         "FnOnce(",
@@ -1175,7 +1176,7 @@ fn ways_in() -> BTreeSet<String> {
         for function in text.split("\n    pub fn ").skip(1) {
             let signature = function.split('{').next().unwrap_or_default();
             let name = signature.split(['(', '<']).next().unwrap_or_default();
-            // What it returns is not handed in.
+            // Ignores the return type.
             let taken = signature.rsplit_once(") ->").map_or(signature, |(taken, _)| taken);
             if THEIRS.iter().any(|theirs| taken.contains(theirs)) {
                 names.insert(name.to_owned());

@@ -13,7 +13,7 @@ const TOTAL: usize = 4 * 1024 * 1024;
 /// Answers a received piece.
 type Answer = fn(&Transport, &[u8], &mut Vec<u8>);
 
-/// Answers, and records what the peer must receive.
+/// Answers, and records the bytes that the peer must receive.
 struct Server {
     answer: Answer,
     received: usize,

@@ -1,5 +1,5 @@
-//! A loop embedded in another event loop, which waits for our descriptor and our next turn, and
-//! misses nothing. Here the outer loop is a `poll(2)` in the test.
+//! A loop embedded in another event loop. The outer loop, here a `poll(2)` in the test, waits for
+//! our descriptor or our next turn, and never sleeps while there is work.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -136,7 +136,7 @@ fn a_request_recorded_outside_of_a_turn_wakes_an_embedded_loop() {
     for (what, record) in RECORDS {
         let (mut l, transport, _peer) = connected();
         let done = Rc::new(Cell::new(false));
-        // The outer loop has asked for the next turn, and would sleep until then.
+        // The outer loop knows the time of the next turn, and would sleep until then.
         let asleep_until = l.next_turn();
         record(&l.reactor(), &transport, done.clone());
         let woken = is_readable(&l, PATIENCE);
@@ -150,7 +150,7 @@ fn a_request_recorded_outside_of_a_turn_wakes_an_embedded_loop() {
 #[test]
 fn an_embedded_loop_serves_readiness_its_driver_still_holds() {
     let (mut l, _transport, mut peer) = connected();
-    // More than one turn reads, so that the driver holds readiness whose edge was reported once.
+    // More bytes than one turn reads, so the driver holds readiness after its only edge.
     let sent = vec![7; 1 << 20];
     let mut writing = peer.try_clone().expect("a socket");
     let (expected, remote) = (sent.len(), l.reactor().remote());
@@ -201,7 +201,7 @@ fn a_loop_turns_until_a_time_or_an_interruption() {
     assert!(l.turn_until(Some(at)).expect("turns"));
     assert_eq!(calls.get(), 1, "the turns before that time were made");
     assert!(reactor.now() >= at);
-    // By whatever is called in a turn, and by another thread.
+    // Interrupted by a call in a turn, and by another thread.
     let interrupting = reactor.clone();
     reactor.call_later(Duration::from_millis(1), move || interrupting.interrupt());
     assert!(l.turn_until(None).expect("turns"));
@@ -209,7 +209,7 @@ fn a_loop_turns_until_a_time_or_an_interruption() {
     let other = std::thread::spawn(move || remote.call(Reactor::interrupt));
     assert!(l.turn_until(Some(reactor.now() + PATIENCE)).expect("turns"));
     other.join().expect("no panic").expect("the loop is there");
-    // Outside of a turn: the next one does not wait.
+    // Interrupted outside of a turn: the next turn does not wait.
     reactor.interrupt();
     let before = reactor.now();
     assert!(l.turn_until(Some(before + PATIENCE)).expect("a turn"));
@@ -245,7 +245,7 @@ fn waits_that_may_block_are_made_inside_of_what_was_asked_for() {
     }
 }
 
-/// A UNIX peer of a connection that this loop has accepted, or begun.
+/// A connection that this loop accepted or opened, and its UNIX peer.
 fn local_peer(l: &mut Loop, folder: &Folder, accepted: bool) -> (Transport, UnixStream) {
     let (greeted, path) = (Greeted::default(), folder.path("socket"));
     let (made, factory) = (greeted.0.clone(), move || greeted.clone());
@@ -278,7 +278,7 @@ fn an_answer_that_is_taken_wakes_nobody() {
         turn_to_rest(&mut l);
         peer.read_exact(&mut answer).expect("an answer");
         assert!(!is_readable(&l, Duration::ZERO), "the peer has read, accepted: {accepted}");
-        // Where it was full, it has to hear of room, also the second time.
+        // A full socket must report that it is writable again, the second time too.
         for _ in 0..2 {
             transport.write(vec![7; 1 << 20]);
             turn_to_rest(&mut l);

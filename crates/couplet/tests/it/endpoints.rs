@@ -189,7 +189,7 @@ fn a_scope_is_an_interface_number_or_name() {
 fn a_scope_is_passed_to_the_system() {
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();
-    // Nothing has that address, but the error shows that the bind was tried on that interface.
+    // No interface has that address, but the error shows that the bind named the interface.
     let error = reactor.listen("[fe80::ffff%lo]:0", || Quiet).unwrap_err();
     let error = error.downcast_ref::<ListenError>().unwrap_or_else(|| panic!("{error}"));
     assert_eq!(error.address.to_string(), "tcp:[fe80::ffff%1]:0");

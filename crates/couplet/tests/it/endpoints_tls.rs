@@ -25,7 +25,7 @@ impl Files {
         Files(folder)
     }
 
-    /// Puts the folder in front of each file's name.
+    /// Replaces each `$` with the folder.
     fn fill(&self, text: &str) -> String {
         text.replace('$', &quote(&self.0.path("")))
     }

@@ -107,7 +107,7 @@ fn recite(stream: &mut TcpStream, text: &str) {
     }
 }
 
-/// Everything that the peer still sends.
+/// Reads to the end of the stream.
 fn read_all(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it closes cleanly");
@@ -227,7 +227,6 @@ fn the_echo_server_echoes_everything_until_eof() {
     assert_eq!(read_all(&mut stream), POEM);
 }
 
-/// The output of the real `redis-cli` for this command.
 #[cfg(unix)]
 #[test]
 fn a_program_on_standard_input_and_output_answers_until_its_end() {

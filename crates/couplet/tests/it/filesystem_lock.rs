@@ -37,7 +37,7 @@ fn c129a_a_lock_has_one_holder_at_a_time() {
     assert!(is_free(&same));
 }
 
-/// A wait for a lock that is held for `busy`; returns when it was locked.
+/// Waits for a lock that is held for `busy`; returns the time at which it is acquired.
 fn waits(longest: Option<Duration>, busy: Duration) -> Duration {
     let mut clock = Clock::new();
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
@@ -102,7 +102,7 @@ fn c129a_in_the_simulator_a_host_has_its_own_locks_and_its_death_frees_them() {
             let locked = lock.lock().map(move |guard| {
                 said.say(format!("{name} locked"));
                 assert!(!is_free(&again));
-                // For as long as the program runs.
+                // Held as long as the program runs.
                 std::mem::forget(Rc::new(guard));
             });
             locked.detach();

@@ -1,4 +1,4 @@
-//! Row 106a: loops of processes that have forked.
+//! Row 106a: loops of forked processes.
 
 #![expect(clippy::disallowed_types, reason = "the sockets to adopt and to watch, and their peers")]
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use couplet::{Interest, Loop, Protocol, Transport};
 
-/// Answers, and says in its first call that the process has forked: it is a child then.
+/// Echoes, and in its first call reports a fork whose child is this process.
 struct Forking(Rc<Cell<bool>>);
 
 impl Protocol for Forking {
@@ -66,7 +66,7 @@ fn c106a_in_the_child_of_a_fork_connections_watches_and_calls_from_threads_conti
     }
     let remote = reactor.remote();
     let calling = std::thread::spawn(move || remote.call(|reactor| reactor.stop()));
-    // It waits for the call.
+    // Runs until the call from the other thread.
     l.run(|_| Ok(())).expect("it runs");
     calling.join().expect("no panic").expect("the loop is there");
 }

@@ -1,5 +1,5 @@
 //! A loop inside the main loop of a user interface, which draws 60 frames a second and serves 1000
-//! connections: neither is kept from its work by the other.
+//! connections: neither delays the other.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,16 +16,16 @@ const CONNECTIONS: usize = 1000;
 /// Frames that are drawn while all connections are busy.
 const FRAMES: usize = 30;
 const FRAME: Duration = Duration::from_micros(16_667);
-/// Turns between two frames: none that has something to do takes less than 1 µs.
+/// Maximum turns between two frames: a turn with work takes at least 1 µs.
 const MOST_TURNS: u128 = FRAME.as_micros();
 
-/// What the window and its connections share.
+/// State shared by the window and its connections.
 #[derive(Default)]
 struct Window {
     connected: std::cell::RefCell<Vec<Transport>>,
     /// Bytes echoed.
     echoed: Cell<usize>,
-    /// Answers to what the frames sent.
+    /// Answers to the bytes of frames.
     answered: Cell<usize>,
     lost: Cell<usize>,
     /// Calls of `data_received` in this turn.
@@ -39,7 +39,7 @@ fn add(cell: &Cell<usize>, n: usize) {
     cell.set(cell.get() + n);
 }
 
-/// How many of these are there.
+/// Counts `byte` in `data`.
 fn count(data: &[u8], byte: u8) -> usize {
     data.iter().filter(|&&other| other == byte).count()
 }
@@ -63,16 +63,16 @@ impl Protocol for Served {
     }
 }
 
-/// What the clients have sent and got back.
+/// Pings sent by the clients, and echoes received.
 #[derive(Default)]
 struct Pings {
     sent: Cell<usize>,
     echoed: Cell<usize>,
-    /// Clients that are not done.
+    /// Clients still connected.
     open: Cell<usize>,
 }
 
-/// Pings until it has got a byte of each frame, and answers those.
+/// Pings until it has received a byte of each frame; answers each such byte.
 struct Client {
     pings: Rc<Pings>,
     frames: usize,
@@ -112,7 +112,7 @@ impl Protocol for Client {
     }
 }
 
-/// The clients, in a loop of their own: how many pings they sent, and how many came back.
+/// Runs the clients in another loop; returns the number of pings sent and of echoes received.
 fn clients(to: Address) -> JoinHandle<Result<(usize, usize)>> {
     std::thread::spawn(move || {
         let pings = Rc::new(Pings { open: Cell::new(CONNECTIONS), ..Pings::default() });
@@ -129,18 +129,17 @@ fn clients(to: Address) -> JoinHandle<Result<(usize, usize)>> {
     })
 }
 
-/// The user interface: it draws when a frame is due, turns the loop when that has something to do,
-/// and sleeps until then.
+/// The user interface: draws due frames, turns the loop when it has work, and sleeps otherwise.
 struct Gui {
     window: Rc<Window>,
     next_frame: Instant,
-    /// Frames drawn while all connections were there.
+    /// Frames drawn while all clients were connected.
     drawn: usize,
     turns: u128,
 }
 
 impl Gui {
-    /// One event; false when the run has ended.
+    /// Handles one event; false when the run has ended.
     #[expect(clippy::disallowed_methods, reason = "the outer loop has its own clock")]
     fn step(&mut self, l: &mut Loop) -> bool {
         let now = Instant::now();

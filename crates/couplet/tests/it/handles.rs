@@ -287,7 +287,7 @@ fn closures_are_factories_with_and_without_the_peers_address() {
     assert_eq!(closed, [false, false, true]);
 }
 
-/// Forwards what it receives, no faster than the other side drains.
+/// Forwards received bytes, no faster than the other side drains.
 struct Relay {
     other: Transport,
 }

@@ -7,13 +7,13 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber, subscriber};
 
-/// Runs `f`. Returns its result, and the warnings and errors that this thread logged meanwhile: a
-/// line each, with message and fields.
+/// Runs `f`. Returns its result, and a line with the message and the fields of each warning and
+/// error that this thread logged in it.
 pub(crate) fn logged<R>(f: impl FnOnce() -> R) -> (R, Vec<String>) {
     logged_at(Level::WARN, f)
 }
 
-/// As [`logged`], from this level on.
+/// Like [`logged`], at this level and above.
 pub(crate) fn logged_at<R>(level: Level, f: impl FnOnce() -> R) -> (R, Vec<String>) {
     LazyLock::force(&SECOND);
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();

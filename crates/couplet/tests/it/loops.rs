@@ -380,7 +380,7 @@ fn run_until_keeps_connections_open() {
     );
     let connection: Connection<_> = l.run_until(connecting).expect("it connects");
     let wire = network.accept(to).expect("it has connected");
-    // Between two runs nothing is called; the next run delivers what arrived meanwhile.
+    // Between two runs nothing is called; the next run delivers the bytes that arrived meanwhile.
     wire.push(b"hello");
     assert_eq!(a.log.entries(), ["made"]);
     let received = connection.ask(|_, transport| transport.id());
@@ -389,7 +389,7 @@ fn run_until_keeps_connections_open() {
     l.run_until(slept).expect("it ends");
     assert_eq!(a.received(), b"hello");
     assert!(!connection.is_lost() && network.elapsed() == s(5));
-    // The failure is the Deferred's; for a fired Deferred no turn is made.
+    // The error is the failure of the Deferred; a fired Deferred needs no turn.
     let failed = l.run_until(Deferred::<()>::fail(Failure::msg("no poem")));
     assert_eq!(failed.expect_err("it failed").to_string(), "no poem");
     // A stop inside it ends everything, as in any run.
@@ -489,8 +489,8 @@ fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
     }
 }
 
-/// Calls `react` with this script; returns the exit code, and what was logged. Tests run side by side,
-/// so only one of them has the signals.
+/// Calls `react` with this script; returns the exit code and the log. Tests run in parallel and
+/// only one loop handles the signals, so the warning about that is left out.
 fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> (ExitCode, Vec<String>) {
     let (code, mut log) = logged(|| couplet::react(script));
     log.retain(|line| !line.contains("another loop handles the signals"));
@@ -521,7 +521,7 @@ fn c134_it_copes_with_a_loop_stopped_from_elsewhere() {
     assert!(log.is_empty(), "{log:?}");
 }
 
-/// A loop whose SIGTERM drains for 5 s, with a connection whose output nobody reads.
+/// A loop that drains for 5 s on SIGTERM, with a connection whose peer does not read.
 fn drains_for_5_s() -> (Loop, Network, A, Wire) {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
     let l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
@@ -536,7 +536,8 @@ fn drains_for_5_s() -> (Loop, Network, A, Wire) {
 
 #[test]
 fn c105c_a_sigterm_drains_first_and_a_second_signal_ends_that() {
-    // What arrives, each a second after the one before; when the run is over, in milliseconds.
+    // The signals, one second apart; whether the connection is drained; the end of the run in
+    // milliseconds.
     let cases: [(&[Signal], bool, u128); 5] = [
         (&[Signal::Terminate], true, 1000 + 5000 + 500),
         (&[Signal::Terminate, Signal::Interrupt], true, 2000 + 500),
@@ -574,7 +575,8 @@ fn c105c_a_drain_with_nothing_to_wait_for_takes_no_time_and_the_next_run_has_its
 
 #[test]
 fn c105c_a_sigterm_during_a_stop_drains_if_it_can_and_a_second_signal_ends_it() {
-    // Whether a trigger waits for 3 s; when the signals arrive; when the run is over, in ms.
+    // Whether a trigger waits for 3 s; the times of the signals; whether the connection is drained;
+    // the end of the run. Times are in milliseconds.
     let cases: [(bool, &[u64], bool, u128); 4] = [
         (true, &[2000], true, 2000 + 5000 + 500),
         (true, &[2000, 2500], true, 2500 + 500),

@@ -1,4 +1,4 @@
-//! Row 125b: what happens to a Deferred, a lock and a future that are used as they should not be.
+//! Row 125b: misuse of Deferreds, locks and futures.
 
 use std::cell::RefCell;
 use std::panic::catch_unwind;
@@ -115,7 +115,7 @@ fn c125b_a_deferred_polled_or_used_after_its_result_was_taken_panics() {
         for panicked in [catch_unwind(polls), catch_unwind(adds)] {
             assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&TAKEN.to_owned()));
         }
-        // These do nothing.
+        // These calls do nothing.
         let deferred = taken();
         deferred.cancel();
         assert!(deferred.has_fired() && deferred.history().is_none());
@@ -150,7 +150,7 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
     assert!(failure_of(late.take().expect("it was called")).is_cancelled());
     assert_eq!(log.lines(), ["dropped"]);
 
-    // Between two runs it waits for the next.
+    // A task spawned between two runs waits for the next one.
     let next = clock.reactor.spawn(async { Ok(7) });
     no_result_yet(&next);
     assert_eq!(clock.l.run_until(next).expect("the next run"), 7);

@@ -1,5 +1,5 @@
-//! Rows 140 to 142a, and 35: host names, connected to and looked up. The test scripts the memory driver's names
-//! and addresses; the tap records when each attempt began.
+//! Rows 140 to 142a, and 35: connects to host names, and lookups. The test scripts the memory
+//! driver's names and addresses; the tap records when each attempt began.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -103,7 +103,7 @@ impl Names {
         attempts.collect()
     }
 
-    /// How many attempts the driver was asked to close, and how many it has started.
+    /// The number of attempts that were closed, and of all that were started.
     fn closed(&self) -> (usize, usize) {
         let connects = self.rig.tapped.connects.borrow();
         let keys: Vec<_> = connects.iter().filter_map(|(.., key)| *key).collect();
@@ -155,7 +155,7 @@ fn c140_the_next_attempt_starts_after_250_ms() {
     names.pass(ms(250));
     assert_eq!(names.attempts()[2], (500, "fd00::2".into()));
     assert_eq!(names.closed(), (0, 3), "the earlier ones continue");
-    // The 30 s cover all attempts together, and the lookup.
+    // The 30 s cover the lookup and all attempts.
     names.pass(ms(29_500) - TICK);
     assert!(!connecting.has_fired());
     names.pass(TICK);
@@ -291,7 +291,7 @@ fn c142_a_slow_lookup_times_out() {
         assert!(names.attempts().is_empty());
         assert_eq!(names.log.count("client_connection_failed"), 1);
     }
-    // A slow lookup leaves the attempts the rest of the time.
+    // After a slow lookup the attempts get the remaining time.
     let mut names = Names::looked_up_in(ms(20_000), &["10.0.0.1"]).silent(&["10.0.0.1"]);
     let connecting = names.begin("example");
     names.pass(ms(20_000));
@@ -380,7 +380,7 @@ fn c35_a_cancelled_connect_has_ended_before_the_next_turn_does() {
 
 #[test]
 fn localhost_resolves_through_the_system() {
-    // Whatever addresses the system returns, in any order.
+    // With any addresses that the system returns, in any order.
     let mut rig = Kit::mio().rig();
     let peer = rig.peer_port();
     let a = rig.end();
@@ -394,7 +394,7 @@ fn localhost_resolves_through_the_system() {
     assert_eq!(connection.transport().peer(), &peer.address());
 }
 
-/// What a lookup failed with.
+/// The name whose lookup failed.
 fn unknown(failure: &Failure) -> String {
     match failure.downcast_ref::<ConnectError>() {
         Some(ConnectError::NameLookup { name, .. }) => name.clone(),
@@ -408,7 +408,7 @@ fn c142a_who_asks_for_a_name_gets_all_its_addresses_in_their_order() {
     let mut names = Names::looked_up_in(ms(5), &all);
     let reactor = names.rig.reactor.clone();
     let resolving = reactor.resolve("example");
-    // A connect to the same name has a lookup of its own.
+    // A connect to the same name does its own lookup.
     let connecting = names.begin("example");
     names.pass(ms(5) - TICK);
     assert!(!resolving.has_fired());
@@ -436,7 +436,7 @@ fn c142a_an_address_is_not_looked_up_and_a_name_without_one_is_an_error() {
 fn c142a_a_lookup_can_be_cancelled_and_ends_with_the_run() {
     let mut names = Names::looked_up_in(ms(5000), &["10.0.0.1"]);
     let reactor = names.rig.reactor.clone();
-    // Before the turn that would have begun it, and after.
+    // Cancelled before the turn that would begin the lookup, and after it.
     for (turns, forgotten) in [(0, 0), (2, 1)] {
         let resolving = reactor.resolve("example");
         names.rig.turns(turns);

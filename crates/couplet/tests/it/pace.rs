@@ -1,11 +1,11 @@
-//! Turns and time of a loop in memory, for tests that keep the loop and its network themselves.
+//! Turns and time for tests that own a loop in memory and its network.
 
 use std::time::Duration;
 
 use couplet::Loop;
 use couplet::testing::Network;
 
-/// Some turns with the clock stopped.
+/// Makes a few turns without advancing the clock.
 pub(crate) fn settle(l: &mut Loop) {
     for _ in 0..8 {
         l.turn(Some(Duration::ZERO)).expect("memory does not fail");

@@ -1,5 +1,5 @@
-//! Row 51b: descriptors that are no sockets, adopted as connections. What holds for every connection is in
-//! the suite, which runs over pipes too.
+//! Row 51b: non-socket descriptors, adopted as connections. The facts common to all connections are
+//! in the suite, which also runs over pipes.
 
 #![cfg(unix)]
 
@@ -14,7 +14,7 @@ use couplet::{Address, Loop, Protocol, Reason, Transport};
 
 const SOON: Option<Duration> = Some(Duration::ZERO);
 
-/// What a connection got, and how it ended.
+/// The bytes that a connection received, and the reason for its loss.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) transport: Option<Transport>,
@@ -131,7 +131,7 @@ fn c51b_what_arrived_before_a_broken_pipe_is_delivered() {
     let (mut l, end) = adopt(Pipe::both(reader, writer));
     theirs.write_all(b"Rose is a rose").expect("room");
     drop(gone);
-    // A child that another test is just starting may have the other end for a moment.
+    // A child that another test is starting may briefly hold the other end.
     until(&mut l, || {
         end.transport().write("x");
         end.lost().is_some()

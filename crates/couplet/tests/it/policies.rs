@@ -1,5 +1,5 @@
-//! Policies in front of a factory: what they admit, what they count, when they close. Network and
-//! time are the memory driver's.
+//! Policies in front of a factory: admission, counts and closes, on the memory driver's network and
+//! clock.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -418,7 +418,8 @@ impl Factory for Logging {
     }
 }
 
-/// A connect that fails, is made again and succeeds calls each method of a factory behind `wrap`.
+/// Asserts that a connect that fails, is retried and succeeds calls each method of the factory
+/// behind `wrap`.
 fn gets_every_callback<F: Factory + 'static>(wrap: impl FnOnce(Logging) -> F) {
     let mut rig = Rig::new();
     let factory = wrap(Logging(rig.log.clone()));
@@ -481,7 +482,7 @@ fn users_can_write_policies() {
     assert!(factory.build_protocol(&address("10.0.0.1:1")).is_none());
 }
 
-/// Opens with the first byte, which is the last one of the peer's address where it relays.
+/// Opens with the first byte, which a relay takes as the last byte of the peer's address.
 struct Opens {
     is_relay: bool,
     is_open: bool,
@@ -534,7 +535,7 @@ fn c81a_a_connection_counts_while_its_layers_open() {
     let other = rig.connect(plain);
     assert_eq!(total.connections(), 3);
     assert!(rig.connect(plain).is_closed(), "two that open, and one that is open");
-    // One opens and keeps its place, another goes.
+    // One opens and keeps its place; another is reset.
     wires[0].push(b"1");
     rig.settle();
     assert_eq!((total.connections(), by_peer.peers()), (3, 1));

@@ -96,7 +96,7 @@ fn no_message_is_lost_or_reordered_however_the_stream_is_cut() {
     });
 }
 
-/// How many lines are delivered within `time`.
+/// The number of lines delivered within `time`.
 fn lines_in(held: &mut Held<LineReceiver<LimitMessages<Echo>>>, time: Duration) -> usize {
     let step = time / 50;
     for _ in 0..50 {

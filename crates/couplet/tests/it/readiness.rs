@@ -40,7 +40,7 @@ fn data_and_eof_that_arrive_with_the_connect_are_both_reported() {
     l.reactor()
         .connect_tcp("127.0.0.1", peer.address().port().expect("TCP"), move || protocol.clone());
     l.turn(Some(Duration::ZERO)).expect("the connect begins");
-    // All of it arrives before the loop polls again: one edge covers connect, data and EOF.
+    // Everything arrives before the loop polls again: one edge covers connect, data and EOF.
     let peer = std::iter::repeat_with(|| peer.accept())
         .take(1000)
         .flatten()
@@ -148,7 +148,7 @@ fn one_write_sends_a_bounded_part_of_many_pieces_and_the_rest_follows() {
         outbox.push(PIECE.into());
     }
     let before = outbox.len();
-    // Nobody reads, and the system's own buffers hold more than the limit.
+    // The peer does not read, and the system's buffers hold more than the limit.
     assert_eq!(driver.write(key, &mut outbox), WriteOutcome::Blocked);
     assert_eq!(before - outbox.len(), SEND_LIMIT);
     driver.wait(Some(driver.world().now())).expect("it does not wait");

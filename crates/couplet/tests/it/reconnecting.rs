@@ -1,4 +1,4 @@
-//! Rows 135 and 136: reconnecting. Network and time are the memory driver's.
+//! Rows 135 and 136: reconnecting, on the memory driver's network and clock.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -104,7 +104,7 @@ impl Rig {
         self.reactor.connect("tcp:127.0.0.1:8000", factory)
     }
 
-    /// Some turns with the clock stopped.
+    /// Makes a few turns without advancing the clock.
     fn settle(&mut self) {
         pace::settle(&mut self.l);
     }
@@ -155,7 +155,7 @@ fn c135_jitter_spreads_the_waits_by_twelve_percent_and_never_over_the_cap() {
         first.push(waits[0] as f64 / 1000.0);
         assert!(waits.iter().all(|wait| *wait <= 3_600_000), "{waits:?}");
         capped += waits.iter().filter(|wait| **wait == 3_600_000).count();
-        // The jittered wait is what grows: the next one is e times it, with new jitter.
+        // The jittered wait grows: the next wait is e times as long, with new jitter.
         for two in waits.windows(2).take(4) {
             let grew = two[1] as f64 / two[0] as f64;
             assert!((0.2..5.0).contains(&grew), "{waits:?}");
@@ -226,7 +226,7 @@ fn c135_values_out_of_range_count_as_the_nearest_that_makes_sense() {
     rig.settle();
     let so_far = rig.attempts.borrow().len();
     assert!((2..=8).contains(&so_far), "{so_far}");
-    // However wide the jitter, it does not shrink the waits to nothing.
+    // Even a huge jitter does not shrink the waits to zero.
     let mut rig = Rig::new(7);
     rig.connect(rig.factory().factor(1.0).jitter(9.0).max_delay(S));
     rig.pass(S * 100);

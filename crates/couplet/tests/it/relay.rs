@@ -1,4 +1,5 @@
-//! Two connections joined by a relay, on the memory network: each peer sees what the other does.
+//! Two connections joined by a relay, on the memory network: bytes, ends and resets of each peer
+//! reach the other.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,14 +10,14 @@ use couplet::{Loop, LoopOptions, Protocol, Reactor, Reason, Transport};
 use proptest::prelude::*;
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
-/// The most that the relay buffers per direction: the high watermark and one read.
+/// Maximum bytes that the relay buffers per direction: the high watermark and one read.
 const HELD: usize = 64 * 1024 + 256 * 1024;
 
 fn server() -> SocketAddr {
     ([127, 0, 0, 1], 4000).into()
 }
 
-/// A relay between a client and a server, both of which are the test's wires.
+/// A relay between a client and a server; the test holds the wires of both.
 struct Rig {
     l: Loop,
     network: Network,

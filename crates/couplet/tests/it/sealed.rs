@@ -1,5 +1,5 @@
-//! The TLS of a raw peer, for the suite and the random lives: what the peer sends and takes passes through
-//! a layer of the library, driven by hand.
+//! TLS for a raw peer, in the suite and the random lives: the peer's bytes pass through a layer of
+//! the library, driven by hand.
 
 use std::ops::ControlFlow::Continue;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use couplet::layers::tls::Tls;
 use couplet::layers::{Layers, Outbox, Up};
 use couplet::testing::Wire;
 
-/// Most bytes that wait for the handshake.
+/// Maximum bytes queued during the handshake.
 const EARLY: usize = 64 * 1024;
 
 /// How a connection has ended at its raw peer, if it has.
@@ -23,8 +23,8 @@ pub(crate) enum Saw {
 
 /// The socket of a raw peer.
 pub(crate) trait Raw {
-    /// Sends as much as fits in the buffers; `None` when the connection is broken, which a socket may
-    /// say only once.
+    /// Sends as much as fits in the buffers; `None` if the connection is broken, which a socket may
+    /// report only once.
     fn send(&self, data: &[u8]) -> Option<usize>;
 
     /// Shuts down the write side.
@@ -58,15 +58,15 @@ impl Raw for Wire {
 pub(crate) struct Sealed {
     layers: Layers,
     above: Outbox,
-    /// Came before the peer asked for it.
+    /// Plaintext that arrived before the peer took it.
     plain: Vec<u8>,
     now: Instant,
-    /// A close_notify and a FIN follow what is still to be sent.
+    /// A close_notify and a FIN follow the unsent bytes.
     ends: bool,
     /// The other end's close_notify arrived.
     said_goodbye: bool,
     failed: Option<Reason>,
-    /// The end of the stream, where the handshake or a write has met it.
+    /// The end of the stream, if the handshake or a write has seen it.
     saw: Saw,
 }
 
@@ -78,7 +78,7 @@ impl Sealed {
         Sealed { layers, above, plain, now, ends, said_goodbye, failed, saw }
     }
 
-    /// Sends what is still to be sent, and goes on with the handshake.
+    /// Sends the unsent bytes, and continues the handshake.
     pub(crate) fn pump(&mut self, raw: &impl Raw) {
         self.flush(raw);
         while !self.layers.is_open() && !self.said_goodbye && self.failed.is_none() {
@@ -94,10 +94,10 @@ impl Sealed {
         }
     }
 
-    /// Sends as much as fits in the buffers, and at most one record that does not.
+    /// Sends as much as fits in the buffers, and queues at most one more record.
     pub(crate) fn send(&mut self, raw: &impl Raw, data: &[u8]) -> usize {
         if !self.layers.is_open() {
-            // Behind the handshake.
+            // Queued behind the handshake.
             let room = EARLY.saturating_sub(self.above.len()).min(data.len());
             self.above.extend(&data[..room]);
             return room;
@@ -115,7 +115,7 @@ impl Sealed {
         sent
     }
 
-    /// Takes what `n` bytes of the wire contain, or more bytes as long as they contain nothing.
+    /// Takes the plaintext of `n` bytes of the wire, or of more bytes while these contain none.
     pub(crate) fn take(&mut self, raw: &impl Raw, n: usize) -> (Vec<u8>, Saw) {
         loop {
             let (bytes, saw) = raw.take(n);
@@ -130,12 +130,12 @@ impl Sealed {
         }
     }
 
-    /// The number of bytes that came with the handshake and were not taken.
+    /// The number of bytes that arrived with the handshake and were not taken.
     pub(crate) fn waiting(&self) -> usize {
         self.plain.len()
     }
 
-    /// A close_notify and a FIN, behind what is still to be sent.
+    /// Sends a close_notify and a FIN after the unsent bytes.
     pub(crate) fn fin(&mut self, raw: &impl Raw) {
         self.ends = true;
         self.flush(raw);
@@ -151,7 +151,7 @@ impl Sealed {
         self.said_goodbye
     }
 
-    /// Why what the other end sent was not TLS.
+    /// The error in the other end's TLS, if any.
     pub(crate) fn failure(&self) -> Option<&Reason> {
         self.failed.as_ref()
     }

@@ -1,4 +1,4 @@
-//! A file, sent piece by piece: row 74 of the contract. The pieces are read by threads, so these run
+//! A file, sent piece by piece: row 74 of the contract. Threads read the pieces, so these tests run
 //! on real loops.
 
 use std::cell::RefCell;
@@ -17,7 +17,7 @@ use couplet::{
 
 const PIECE: usize = 16 * 1024;
 
-/// So many bytes, then an end or an error.
+/// Yields `left` bytes, then the end or an error.
 struct Source {
     left: usize,
     fails: bool,
@@ -65,7 +65,7 @@ impl Log {
     }
 }
 
-/// What the server does with a new connection; its Deferred gives the outcome.
+/// Serves a new connection; the Deferred fires with the outcome.
 type Serve = Rc<dyn Fn(&Transport) -> Deferred<String>>;
 
 struct Server {
@@ -87,7 +87,7 @@ impl Protocol for Server {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Collects what arrives, or leaves when so much has.
+/// Collects the received bytes, and aborts after `leaves_at` of them.
 struct Client {
     received: Rc<RefCell<Vec<u8>>>,
     leaves_at: usize,
@@ -109,7 +109,7 @@ impl Protocol for Client {
     }
 }
 
-/// The outcome at the server, and what the client has received when its connection ends.
+/// The outcome at the server, and the bytes that the client received before its connection ended.
 fn serve(
     leaves_at: usize,
     serve: impl Fn(&Transport) -> Deferred<String> + 'static,
@@ -149,7 +149,7 @@ fn c74_a_file_is_sent_in_pieces_of_16_kib_and_its_last_byte_is_told() {
         let (outcome, received) = serve(usize::MAX, move |transport| {
             let closing = transport.clone();
             send_file(transport, file.source(len)).map(move |sent| {
-                // It has left already.
+                // The file has left already.
                 assert_eq!(closing.buffered(), 0);
                 closing.lose_connection();
                 said(sent)

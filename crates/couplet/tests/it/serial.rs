@@ -1,5 +1,5 @@
-//! Row 51c: serial lines. A pseudoterminal stands in for the device; it takes any speed, stop bits and flow
-//! control, and refuses what it has no bits for: characters of 7 bits, and parity.
+//! Row 51c: serial lines. A pseudoterminal stands in for the device; it accepts any speed, stop
+//! bits and flow control, but neither 7-bit characters nor parity.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -23,7 +23,7 @@ struct Line {
 }
 
 impl Line {
-    /// Connects to the device, with these options of the endpoint.
+    /// Connects to the device with these endpoint options.
     fn new(options: &str) -> Line {
         let (far, path) = terminal::pair();
         rustix::io::ioctl_fionbio(&far, true).expect("an option");
@@ -57,7 +57,7 @@ impl Line {
         self.end.0.borrow().transport.clone().expect("it is connected")
     }
 
-    /// Those of the device, as whoever opens it sees them.
+    /// The device's modes, read through another descriptor.
     fn modes(&self) -> Termios {
         tcgetattr(terminal::other_side(&self.path)).expect("its modes")
     }
@@ -72,7 +72,7 @@ impl Line {
             && now.output_speed() == before.output_speed()
     }
 
-    /// Reads this many bytes at the other side.
+    /// Reads `n` bytes at the far side.
     fn read(&mut self, n: usize) -> Vec<u8> {
         let mut bytes = vec![0; n];
         let mut got = 0;
@@ -95,14 +95,14 @@ impl Line {
 fn c51c_a_serial_line_passes_all_bytes_as_they_are_both_ways() {
     let mut line = Line::new(":speed=115200");
     assert_eq!(line.transport().peer().to_string(), format!("serial:{}", line.path));
-    // Among them are Ctrl-C, Ctrl-D, Ctrl-S, CR and LF.
+    // Including Ctrl-C, Ctrl-D, Ctrl-S, CR and LF.
     let all: Vec<u8> = (0..=255).collect();
     line.transport().write(&all);
     assert_eq!(line.read(256), all);
     line.far.as_mut().expect("it is open").write_all(&all).expect("room");
     line.until(|seen| seen.data.len() >= 256);
     assert_eq!(line.end.0.borrow().data, all);
-    // More than it holds at once.
+    // More bytes than the line buffers.
     let many: Vec<u8> = (0..100_000_u32).map(|i| i as u8).collect();
     line.transport().write(&many);
     assert_eq!(line.read(many.len()), many);
@@ -127,7 +127,7 @@ fn c51c_the_settings_of_the_line_are_those_of_the_endpoint() {
     assert_eq!(line.modes().output_speed(), 31_250, "any speed, such as that of MIDI");
 }
 
-/// Where the device has no such setting the connection fails: it would read noise.
+/// The connect fails if the device lacks a setting: it would read noise.
 #[cfg(target_os = "linux")]
 #[test]
 fn c51c_settings_that_the_device_does_not_take_are_an_error_and_change_nothing() {
@@ -152,7 +152,7 @@ fn c51c_the_device_has_its_settings_back_after_the_connection() {
         assert!(line.is_as_before());
         drop(kept);
     }
-    // And after a loop that was dropped, or a pipe that was never adopted.
+    // Also after the loop is dropped, and for a pipe that was never adopted.
     let Line { l, far, path, before, end } = Line::new(":speed=115200");
     drop((l, end));
     let l = Loop::new().expect("a loop");

@@ -1,5 +1,5 @@
-//! Rows 137 and 138: the client service. Network and time are the memory driver's, and in one test
-//! the simulator's.
+//! Rows 137 and 138: the client service, on the memory driver's network and clock, and in one test
+//! on the simulator's.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ struct Rig {
     network: Network,
     reactor: Reactor,
     log: Log,
-    /// When attempts began, in milliseconds.
+    /// Start time of each attempt, in milliseconds.
     attempts: Rc<RefCell<Vec<u64>>>,
 }
 
@@ -52,7 +52,7 @@ impl Protocol for Quiet {
     }
 }
 
-/// Notes when attempts begin.
+/// Records when attempts begin.
 struct Notes {
     log: Log,
     network: Network,
@@ -94,12 +94,12 @@ impl Rig {
         ClientService::new(&self.reactor, "tcp:127.0.0.1:8000", self.notes()).unwrap()
     }
 
-    /// One whose waits are whole seconds: as many as there were failures.
+    /// A service that waits a second for each failure so far.
     fn punctual(&self) -> Service {
         self.service().retry_policy(|failures, _| S * failures)
     }
 
-    /// Some turns with the clock stopped.
+    /// Makes a few turns without advancing the clock.
     fn settle(&mut self) {
         pace::settle(&mut self.l);
     }
@@ -109,7 +109,7 @@ impl Rig {
         pace::pass(&mut self.l, &self.network, by);
     }
 
-    /// Between consecutive attempts, in milliseconds.
+    /// Time between consecutive attempts, in milliseconds.
     fn waits(&self) -> Vec<u64> {
         self.attempts.borrow().windows(2).map(|two| two[1] - two[0]).collect()
     }
@@ -126,7 +126,7 @@ impl Rig {
         self.network.accept(server()).expect("it has connected")
     }
 
-    /// A preparation that never ends, and says when it is cancelled.
+    /// A preparation that never fires, and logs its cancellation.
     fn endless(&self) -> impl Fn(&Connection<Quiet>) -> Deferred<()> + 'static {
         let (log, kept) = (self.log.clone(), RefCell::new(Vec::new()));
         move |_| {
@@ -137,7 +137,7 @@ impl Rig {
         }
     }
 
-    /// A service that is connected, and the far end.
+    /// A connected service, and its peer.
     fn connected(&mut self) -> (Service, Wire) {
         self.listen();
         let service = self.punctual();
@@ -195,7 +195,7 @@ fn c137_a_connection_that_becomes_ready_resets_the_waits() {
     rig.network.set_unreachable(server().ip());
     rig.accept().reset();
     rig.pass(S * 4);
-    // It was lost at 11 s.
+    // The connection was lost at 11 s.
     assert_eq!(rig.attempts.borrow()[5..], [12_000, 14_000]);
 }
 
@@ -295,7 +295,7 @@ fn c138_who_waits_gets_the_connection_at_once_or_the_next_one() {
     let id = early.take().unwrap().id();
     assert_eq!(second.take().unwrap().id(), id);
     assert_eq!(given(service.when_connected(Some(1))).take().unwrap().id(), id);
-    // After it is lost, the next one.
+    // After the loss, the next connection.
     rig.accept().reset();
     rig.settle();
     let next = given(service.when_connected(None));
@@ -316,7 +316,7 @@ fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
         let failure = over.take().unwrap_err();
         assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused(_))), "{failure}");
     }
-    // They count from when they began to wait.
+    // Failures count from the beginning of the wait.
     let late = wait(Some(2));
     assert!(two.is_none());
     rig.pass(S);
@@ -423,7 +423,7 @@ fn c138_a_start_while_it_stops_starts_afresh() {
     stop.take().unwrap();
     assert!(!waiting.take().unwrap().is_lost(), "who waits gets the new one");
     assert_eq!(rig.attempts(), 2);
-    // A second stop calls the start off.
+    // A second stop cancels the start.
     let wire = rig.accept();
     let first = given(service.stop());
     service.start();
@@ -433,7 +433,7 @@ fn c138_a_start_while_it_stops_starts_afresh() {
     first.take().unwrap();
     second.take().unwrap();
     assert_eq!((rig.attempts(), service.is_running()), (2, false));
-    // And after it has stopped, a start is a start.
+    // After the stop, a start connects immediately.
     service.start();
     rig.settle();
     assert_eq!(rig.attempts(), 3);

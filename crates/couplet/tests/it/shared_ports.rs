@@ -1,4 +1,4 @@
-//! Row 103h: a port whose connections one loop divides among all, in one thread.
+//! Row 103h: a port whose connections one loop distributes among all loops, here in one thread.
 
 #![cfg(unix)]
 
@@ -15,7 +15,7 @@ use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::tap::{Tap, Tapped};
 
-/// Says who it is.
+/// Sends its name.
 struct Who(u8);
 
 impl Protocol for Who {
@@ -57,7 +57,8 @@ fn c103h_a_connection_that_cannot_be_handed_on_is_served_where_it_was_accepted()
         served.push(client);
         who[0]
     };
-    // The second would be the other loop's, which has the fewest; it stays, and so does its place there.
+    // The second connection is due to the other loop, which has the fewest. It stays here, and the
+    // other loop's count does not grow.
     assert_eq!(serve(false), b'a');
     let (who, lines) = logged(|| serve(true));
     assert_eq!(who, b'a');

@@ -1,5 +1,5 @@
-//! Row 145d: the files of `log:` have whole records, however many loops write to them, and whatever the disk
-//! does.
+//! Row 145d: the files of `log:` contain whole records, even with many writing loops or a full
+//! disk.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::needed::{Folder, has};
 /// The header of a capture.
 const HEADER: usize = 24;
 
-/// The lengths of the packets of a capture, which are whole.
+/// The packet lengths of a capture; asserts that each packet is whole.
 fn packets(capture: &[u8]) -> Vec<usize> {
     let (mut at, mut found) = (HEADER, Vec::new());
     while at < capture.len() {
@@ -41,7 +41,7 @@ fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
     conversation(&log);
     let whole = fs::read(&file).expect("a capture");
     let once = packets(&whole);
-    // At each byte of its last packet, and of the header of the file.
+    // Cut at each byte of the last packet, and of the file header.
     let last = whole.len() - 16 - once[once.len() - 1];
     for cut in (last + 1..whole.len()).chain(1..HEADER) {
         fs::write(&file, &whole[..cut]).expect("a file of ours");
@@ -52,7 +52,7 @@ fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
         assert_eq!(lines.len(), 1, "one warning: {lines:?}");
         assert!(lines[0].contains("cut the end of a capture"), "{lines:?}");
     }
-    // Lines of others are not ours to remove.
+    // Lines of other programs stay.
     let text = folder.write("log", "a poem without an end");
     conversation(&format!("log:7777:file={text}"));
     let lines = fs::read_to_string(text).expect("text");
@@ -85,7 +85,7 @@ fn c145d_threads_that_share_a_file_write_whole_records() {
     let lines = fs::read_to_string(&text).expect("text");
     let is_whole = |line: &str| line.starts_with("tcp:") && line.matches("tcp:").count() == 1;
     assert!(lines.ends_with('\n') && lines.lines().all(is_whole), "{lines}");
-    // The limit is of the file.
+    // The limit applies to the file.
     let short = fs::read(&short).expect("a capture");
     assert!(packets(&short).len() > 10 && short.len() <= 5000, "{}", short.len());
     if has("tshark") {
@@ -167,7 +167,7 @@ fn c145d_a_capture_is_written_by_one_program_at_a_time() {
     let folder = Folder::new();
     let file = folder.path("traffic.pcap");
     conversation(&format!("log:7777:file={file}"));
-    // As another program would.
+    // Locked as by another program.
     let held = OpenOptions::new().append(true).open(&file).expect("a capture");
     held.lock().expect("nobody has it");
     let error = refused(&format!("log:7777:file={file}"));
@@ -193,7 +193,7 @@ fn c145d_a_record_that_a_full_disk_cuts_is_removed() {
     let test = "endpoint_kinds::logs::c145d_a_record_that_a_full_disk_cuts_is_removed";
     let Some(folder) = apart::told() else {
         let folder = Folder::new();
-        // No file may have more than a few hundred bytes.
+        // Limits files to a few hundred bytes.
         let limited = ["/bin/sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"];
         let mut command = apart::again_by(&limited, test, folder.path(""));
         let status =
@@ -208,7 +208,7 @@ fn c145d_a_record_that_a_full_disk_cuts_is_removed() {
         assert!(lines.iter().any(|line| line.contains("the traffic log ends here")), "{lines:?}");
         let bytes = fs::read(&file).expect("a log");
         assert!(bytes.len() > 300, "almost as much as fits");
-        // It is full in the middle of a record.
+        // The file has room left: the limit fell in the middle of a record.
         let room =
             OpenOptions::new().append(true).open(&file).and_then(|mut file| file.write(&[0; 4096]));
         assert!(matches!(room, Ok(1..)), "{room:?}");

@@ -23,7 +23,7 @@ use couplet::{Protocol, Reason, Transport};
 struct Echo(Rc<RefCell<Vec<Transport>>>);
 
 impl Echo {
-    /// The transport of the connection that was made last.
+    /// The transport of the latest connection.
     fn transport(&self) -> Transport {
         self.0.borrow().last().cloned().expect("a connection was made")
     }
@@ -43,7 +43,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Sends a greeting; the answer, or why there was none, fires a Deferred.
+/// Sends a greeting; the answer, or the reason for the loss, fires a Deferred.
 struct Asking(Option<couplet::Resolver<Vec<u8>>>);
 
 impl Protocol for Asking {
@@ -65,7 +65,7 @@ impl Protocol for Asking {
     }
 }
 
-/// Connects, and gets the answer.
+/// Connects, and returns the answer.
 fn ask(
     l: &mut couplet::Loop,
     endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
@@ -76,7 +76,7 @@ fn ask(
     l.run_until(answer)
 }
 
-/// One conversation over a port with this log.
+/// One conversation through a port of this endpoint.
 fn conversation(text: &str) {
     let mut memory = MemoryReactor::new();
     memory.reactor().listen(text, Echo::default).unwrap();

@@ -1,4 +1,5 @@
-//! Kinds that a program registers. The table is that of the process, so the names are of these tests.
+//! Kinds that a program registers. The table is global to the process, so the names are unique to
+//! these tests.
 #![expect(clippy::disallowed_types, reason = "a port that is free")]
 
 use std::fmt;
@@ -48,7 +49,7 @@ fn later(parts: &mut Parts) -> Result<Later, EndpointError> {
     Ok(Later { name: name.text().to_owned(), port })
 }
 
-/// A wrapper: each byte by itself.
+/// A wrapper that delivers bytes one at a time.
 #[derive(Debug)]
 struct Singly<E>(E);
 
@@ -90,7 +91,7 @@ fn c145_a_registered_kind_works_in_strings_everywhere() {
     let mut l = Loop::new().unwrap();
     let port = l.reactor().listen("anywhere", Echo::default).unwrap();
     let number = port.host().port().unwrap();
-    // Alone, in wrappers, and as the inner one of a string of its own.
+    // Alone, inside wrappers, and quoted in an `endpoint=`.
     for text in
         ["later:x:$", "throttle:later:x:$:read=1M", r"throttle:endpoint=later\:x\:$:write=1M"]
     {
@@ -158,12 +159,12 @@ fn a_prefix_is_registered_once_and_is_a_word() {
         let refused = register_client(invalid, later).unwrap_err();
         assert_eq!(refused, RegisterError::Invalid(invalid.to_owned()));
     }
-    // A server's prefix and a client's do not get in each other's way.
+    // Server and client prefixes are separate.
     register_server("later-too", |parts: &mut Parts| parts.server()).unwrap();
     register_client("later-too", later).unwrap();
 }
 
-/// Listens with a factory of its own around the one that it gets.
+/// Wraps the given factory in another one, then listens.
 #[derive(Debug)]
 struct Around;
 
@@ -186,7 +187,7 @@ fn a_factory_of_the_users_may_wrap_the_erased_one() {
     register_server("around", |_: &mut Parts| Ok(Around)).unwrap();
     for (text, connect, works) in [
         ("around", "@", true),
-        // The layers of the erased factory are still there, and what they reject is rejected.
+        // The layers of the erased factory still apply, and still reject connections.
         ("haproxy:around", "haproxy:@", true),
         ("haproxy:around", "@", false),
         ("haproxy:around:trusted=10.0.0.1", "haproxy:@", false),

@@ -1,4 +1,4 @@
-//! `tls:` with its keywords, and with other kinds around it and under it.
+//! `tls:` with its keywords, and nested with other kinds.
 
 use couplet::endpoints::{TcpClient, TcpServer, TlsClient, TlsServer, register_client};
 use couplet::{Address, Loop};
@@ -28,8 +28,8 @@ fn files() -> Folder {
     folder
 }
 
-/// Listens on the first string and connects to the second, in which `@` is the port's address and `$`
-/// the folder in both. The answer, or the error.
+/// Listens on the first string and connects to the second; returns the server's protocol or the
+/// error. `$` is the folder in both strings, `@` the port's address in the second.
 fn try_with(folder: &Folder, listen: &str, connect: &str) -> Result<Echo, String> {
     let fill = |text: &str| text.replace('$', &format!("{}/", folder.display()));
     let (mut l, echo) = (Loop::new().unwrap(), Echo::default());
@@ -47,7 +47,7 @@ fn c145_tls_stands_before_another_endpoint_in_any_order() {
     let folder = files();
     const SITE: &str = "127.0.0.1:0:cert=$site.pem";
     const TRUST: &str = "@:ca=$ca.pem:servername=localhost";
-    // The same order on both sides works; each end sees what is inside.
+    // The same order on both sides works, and the transport has the TLS details at any depth.
     for order in [
         "tls:",
         "haproxy:tls:",
@@ -62,7 +62,7 @@ fn c145_tls_stands_before_another_endpoint_in_any_order() {
         let echo = try_with(&folder, &listen, &connect).unwrap_or_else(|e| panic!("{order}: {e}"));
         assert!(echo.transport().tls().is_some(), "{order}");
     }
-    // What is written last is next to the socket: the header is in clear, or it is not.
+    // The last wrapper is next to the socket, where the header is in clear or encrypted.
     for (order, is_clear) in [("tls:haproxy:log:", true), ("haproxy:tls:log:", false)] {
         let listen = format!("{order}{SITE}:file=$traffic");
         try_with(&folder, &listen, &format!("{order}{TRUST}")).unwrap();
@@ -70,7 +70,7 @@ fn c145_tls_stands_before_another_endpoint_in_any_order() {
         assert_eq!(log.contains("PROXY TCP4 127.0.0.1"), is_clear, "{order}");
         std::fs::remove_file(folder.path("traffic")).unwrap();
     }
-    // Another order is another protocol.
+    // A different order is a different protocol.
     let (listen, connect) = (format!("tls:haproxy:{SITE}"), format!("haproxy:tls:{TRUST}"));
     let crossed =
         try_with(&folder, &format!("haproxy:tls:{SITE}"), &format!("tls:haproxy:{TRUST}"));
@@ -85,7 +85,7 @@ fn tls_asks_for_what_its_keywords_say() {
     const TRUST: &str = "tls:@:ca=$ca.pem:servername=localhost";
     for (listen, connect, works) in [
         ("", "", true),
-        // A certificate of the client.
+        // The client's certificate.
         (":client-ca=$ca.pem", "", false),
         (":client-ca=$ca.pem", ":cert=$client.pem", true),
         (":client-ca=$ca.pem", ":certKey=$client.pem:privateKey=$client.pem", true),
@@ -165,14 +165,14 @@ fn tls_takes_the_name_of_the_certificate_from_what_it_stands_before() {
     let server = server.client_ca(file("ca.pem")).alpn("x");
     let port = l.reactor().listen(server, Echo::default).unwrap();
     let number = port.host().port().unwrap();
-    // As objects.
+    // Endpoints built as objects.
     let client = || TlsClient::new(TcpClient::new("127.0.0.1", number)).ca(file("ca.pem"));
     let client = || client().identity(file("client.pem"), file("client.pem")).alpn("x");
     let connecting = l.reactor().connect(client().server_name("localhost"), Echo::default);
     assert!(l.run_until(connecting).is_ok());
     let connecting = l.reactor().connect(client(), Echo::default);
     assert!(l.run_until(connecting).is_err(), "the certificate is for localhost");
-    // A kind of the user's says the host.
+    // A user's kind provides the host.
     register_client("named", move |_: &mut couplet::endpoints::Parts| {
         Ok(TcpClient::new("localhost", number))
     })
@@ -181,7 +181,7 @@ fn tls_takes_the_name_of_the_certificate_from_what_it_stands_before() {
     for text in ["tls:named", "tls:log:named", "tls:endpoint=named"] {
         assert_eq!(ask(&mut l, format!("{text}:{rest}")).unwrap(), b"hello", "{text}");
     }
-    // Twisted's: the host is that of the certificate only.
+    // Twisted's form: the host is only the name in the certificate.
     let text = format!(r"tls:localhost:1:endpoint=tcp\:127.0.0.1\:{number}:{rest}");
     assert_eq!(ask(&mut l, &text).unwrap(), b"hello");
     let text = format!(r"tls:elsewhere:1:endpoint=tcp\:127.0.0.1\:{number}:{rest}");

@@ -1,4 +1,4 @@
-//! Strings: what they mean, how they print, and what is probably meant by those with a mistake.
+//! Endpoint strings: their meaning, their printed form, and the hints for mistakes.
 
 use couplet::endpoints::{EndpointError, client_from_string, server_from_string};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn client(text: &str) -> Result<String, EndpointError> {
 
 type Read = fn(&str) -> Result<String, EndpointError>;
 
-/// Each text reads as the other, which reads as itself.
+/// Asserts that each text prints as the second, which prints as itself.
 fn mean(read: Read, texts: &[(&str, &str)]) {
     for (text, printed) in texts {
         assert_eq!(read(text).as_deref(), Ok(*printed), "{text}");
@@ -85,7 +85,7 @@ fn wrappers_print_as_strings_that_mean_the_same() {
             ("log:80", "log:tcp:80"),
             ("log:80:file=a.pcap", "log:tcp:80:file=a.pcap"),
             ("log:80:form=hex:limit=9:file=a", "log:tcp:80:file=a:form=hex:limit=9"),
-            // The keywords of all may be anywhere.
+            // The keywords of all kinds may stand anywhere.
             (
                 "log:limit=5:throttle:haproxy:trusted=10.0.0.1:80:read=1:backlog=9",
                 "log:throttle:haproxy:tcp:80:backlog=9:trusted=10.0.0.1/32:read=1:limit=5",
@@ -111,7 +111,7 @@ fn wrappers_print_as_strings_that_mean_the_same() {
     );
 }
 
-/// (text, where the error is, a part of the message, the hint)
+/// (text, the position of the error, a part of the message, the hint)
 type Mistake = (&'static str, usize, &'static str, Option<&'static str>);
 
 fn check(read: Read, mistakes: &[Mistake]) {
@@ -231,13 +231,13 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
             ("tcp:hst=a:port=80", 17, "missing host", Some("tcp:host=a:port=80")),
         ],
     );
-    // A host may have a name that is near to a kind.
+    // A host name may resemble a kind.
     assert_eq!(client("tsl:443").as_deref(), Ok("tcp:tsl:443"));
     let error = client("top:http").unwrap_err();
     assert_eq!((error.at(), error.hint()), (4, None), "{error}");
 }
 
-/// Kinds, and keywords of theirs.
+/// A kind and some of its keywords.
 type Piece = (&'static str, &'static [&'static str]);
 
 const WRAPPERS: [Piece; 8] = [
@@ -263,7 +263,7 @@ const INNERMOST: [Piece; 9] = [
     ("", &[r"endpoint=tcp\:a\:1", r"endpoint=log\:80\:file\=a", "port=80", "host=a"]),
 ];
 
-/// Endpoint strings, most of which are valid.
+/// Endpoint strings, most of them valid.
 fn pieces() -> impl Strategy<Value = String> {
     let wrapper = || prop::sample::select(&WRAPPERS[..]);
     let innermost = prop::sample::select(&INNERMOST[..]);
@@ -288,7 +288,7 @@ proptest! {
         }
     }
 
-    /// A hint that is given can be given in turn, and leads somewhere.
+    /// Following hints ends at a valid string, or at an error without a hint.
     #[test]
     fn hints_end(text in pieces(), at in 0usize..20, letter in "[a-z:=]") {
         let mut text = text;

@@ -1,4 +1,4 @@
-//! Row 145f: `udp:` in the one grammar, for datagrams.
+//! Row 145f: `udp:`, for datagrams, in the same grammar.
 
 use couplet::endpoints::{UdpClient, UdpServer, client_from_string, server_from_string};
 

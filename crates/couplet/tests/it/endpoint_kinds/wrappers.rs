@@ -1,4 +1,4 @@
-//! What `haproxy:`, `throttle:` and `log:` do, and in which order.
+//! `haproxy:`, `throttle:` and `log:`: their behaviour and their order.
 #![expect(clippy::disallowed_types, reason = "a peer that is not ours")]
 
 use std::cell::{Cell, RefCell};
@@ -20,7 +20,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// The address of a peer, as TCP.
+/// Parses a TCP address.
 fn tcp(text: &str) -> Address {
     Address::Tcp(text.parse().expect("an address"))
 }
@@ -109,7 +109,7 @@ fn c145e_haproxy_writes_the_addresses_of_the_client_on_whose_behalf_it_connects(
         ("tcp:7777", "haproxy:10.0.0.1:80"),
         ("tcp:7777", "throttle:haproxy:log:10.0.0.1:80:read=1M"),
         ("tcp:7777", "haproxy:10.0.0.1:80:version=2"),
-        // As another proxy has told.
+        // With the addresses from another proxy's header.
         ("haproxy:tcp:7777", "haproxy:10.0.0.1:80"),
     ] {
         let mut memory = MemoryReactor::new();
@@ -159,7 +159,7 @@ fn haproxy_writes_the_addresses_of_the_connection() {
         let ports = format!("{} {}", from.port(), to.port());
         assert!(header.ends_with(&ports) && rest == "hello", "{text}");
     }
-    // Both versions are read by our own server.
+    // Our own server reads both versions.
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let mut l = Loop::new().unwrap();
         let echo = Echo::default();
@@ -202,7 +202,7 @@ fn throttle_limits_each_connection_or_all_together() {
             wire.push(&[1; 500]);
         }
         memory.settle();
-        // After a rest, a tenth of a second's bytes pass at once.
+        // After a rest, a tenth of a second's bytes pass immediately.
         let burst = wires.each_ref().map(|wire| wire.take().len());
         assert_eq!(burst, [100, second], "{text}");
         memory.advance(seconds(0.1));
@@ -227,7 +227,7 @@ fn throttle_limits_what_is_read() {
     assert_eq!(count.get(), 100);
     memory.advance(seconds(0.1));
     assert_eq!(count.get(), 200);
-    // What is written is not limited.
+    // Writing is not limited.
     let wire = memory.connect(7777);
     wire.push(&[1]);
     memory.settle();
@@ -256,7 +256,7 @@ fn c169c_a_shared_throttle_does_not_wait_for_connections_that_are_gone() {
     let ours = count.clone();
     let text = "throttle:7777:read=50k:shared=yes";
     memory.reactor().listen(text, move || Count(ours.clone())).unwrap();
-    // Each waits for its turn of 400 bytes.
+    // Each waits for its turn to read 400 bytes.
     let gone: Vec<_> = (0..1000).map(|_| memory.connect(7777)).collect();
     for wire in &gone {
         wire.push(&[1; 400]);
@@ -316,19 +316,19 @@ fn log_writes_a_capture_and_continues_it() {
     let twice = std::fs::read(&file).unwrap();
     assert!(twice.starts_with(&once));
     assert_eq!(twice.len() - once.len(), once.len() - 24, "no second header");
-    // A file that is something else stays what it is.
+    // A file that is not a capture is left unchanged.
     let other = folder.write("other.pcap", "a poem");
     let memory = MemoryReactor::new();
     let text = format!("log:7777:file={other}");
     let error = memory.reactor().listen(&text, Echo::default).unwrap_err();
     assert!(error.to_string().contains("not a capture file"), "{error}");
     assert_eq!(std::fs::read_to_string(other).unwrap(), "a poem");
-    // As does one that cannot be opened.
+    // A file that cannot be opened is an error.
     let text = format!("log:127.0.0.1:7777:file={}", folder.path("none/log"));
     let connecting = memory.reactor().connect(&text, Echo::default);
     let error = couplet::testing::failure_of(connecting);
     assert!(error.to_string().contains("cannot write to this file"), "{error}");
-    // The limit is of the file.
+    // The limit applies to the file.
     let short = folder.path("short.pcap");
     conversation(&format!("log:7777:file={short}:limit=100"));
     assert!(std::fs::metadata(&short).unwrap().len() <= 124);
@@ -351,7 +351,7 @@ fn wrappers_nest_and_the_last_is_next_to_the_socket() {
         assert!(log.contains("hello"), "{log}");
         std::fs::remove_file(&file).unwrap();
     }
-    // Twice the same.
+    // The same wrapper twice.
     let (inner, outer) = (folder.path("inner"), folder.path("outer"));
     let tcp = TcpServer::new(([127, 0, 0, 1], 7777).into());
     let logs = Logged::new(Logged::new(tcp).file(&inner, LogForm::Text));

@@ -1,4 +1,4 @@
-//! The programs with another loop around Couplet's.
+//! Programs that embed Couplet's loop in another one.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

@@ -16,7 +16,7 @@ use couplet::{Protocol, Reason, Transport};
 use super::own::Semicolons;
 use super::{Event, MANNERS, Notes, lost, message};
 
-/// Four messages, "0" to "3", and the start of a fifth, "4"; then the rest of that one.
+/// Four messages, "0" to "3", and the start of a fifth, "4"; then the end of the fifth.
 type Chunk = (&'static [u8], &'static [u8]);
 const LINES: Chunk = (b"0\r\n1\r\n2\r\n3\r\n4\r", b"\n");
 const NETSTRINGS: Chunk = (b"1:0,1:1,1:2,1:3,1:4", b",");
@@ -163,7 +163,7 @@ fn c166_nothing_that_was_held_is_delivered_after_a_close() {
     with_each_framer!(fact);
     fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
         let pausing = || Notes::then(|_, transport| transport.pause_producing());
-        // Closed while paused, in the same call in which it is resumed.
+        // Resumed and closed in the same call.
         let notes = pausing();
         let mut held = hold_on(manner, 1, wrap(notes.clone()));
         held.push(chunk);
@@ -284,7 +284,7 @@ fn a_connection_finds_the_protocol_inside_a_framer() {
         inside.tell(|notes, _| notes.note(Event::Raw(vec![notes.messages as u8])));
         held.settle();
         assert_eq!(notes.log.borrow().last(), Some(&Event::Raw(vec![4])));
-        // Whatever that protocol wraps is found too.
+        // A value inside that protocol is found too.
         let counter = held.connection.transport().connection::<usize>().ask(|n, _| *n);
         let answer = Rc::new(Cell::new(0));
         let slot = answer.clone();

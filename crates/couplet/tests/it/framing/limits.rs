@@ -1,4 +1,4 @@
-//! Rows 163, 167 and 168: what a framer accepts as a message, and what it rejects.
+//! Rows 163, 167 and 168: messages that a framer accepts or rejects.
 
 use couplet::protocols::{
     FramingError, IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,

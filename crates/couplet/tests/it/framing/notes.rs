@@ -30,7 +30,7 @@ pub(crate) fn lost(error: impl ToString) -> Event {
 pub(crate) type Log = Rc<RefCell<Vec<Event>>>;
 pub(crate) type Then = Rc<dyn Fn(usize, &Transport)>;
 
-/// Records its events, with a framer of lines or of strings.
+/// Records its events, in a framer of lines or of strings.
 #[derive(Clone)]
 pub(crate) struct Notes {
     pub(crate) log: Log,

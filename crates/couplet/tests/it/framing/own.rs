@@ -6,7 +6,8 @@ use couplet::{Protocol, Reason, Transport};
 
 use super::{Event, Notes, events, lost, message};
 
-/// Messages that end with a semicolon. It only searches for that; the framer enforces the limit.
+/// Messages that end with a semicolon. The grammar only finds the semicolon; the framer enforces
+/// the limit.
 pub(super) struct Semicolons {
     notes: Notes,
     buffer: FrameBuffer,
@@ -97,7 +98,7 @@ fn a_pause_between_pieces_changes_no_message() {
 
 #[test]
 fn a_framer_may_pause_on_an_incomplete_message() {
-    /// Pauses the first time, although it sees as many bytes as a message may have.
+    /// Pauses on the first step, although the bytes have already reached the limit.
     #[derive(Default)]
     struct Waits(FrameBuffer, usize);
 

@@ -114,7 +114,7 @@ fn c164_the_mode_may_be_switched_from_outside() {
     assert_eq!(log.take(), [message("three")]);
     held.push(b"ur\r\n");
     assert_eq!(log.take(), [message("four")]);
-    // Paused reading holds it back.
+    // A pause holds the bytes back.
     transport.pause_producing();
     transport.set_line_mode(b"five\r\n");
     held.settle();
@@ -126,7 +126,7 @@ fn c164_the_mode_may_be_switched_from_outside() {
 
 #[test]
 fn c164_other_bytes_may_be_given_as_lines() {
-    // They may be more than what came, or fewer.
+    // More bytes than were received, or fewer.
     for raw in [&b"\x1f\x8b"[..], b"\x1f\x8b and more than are given"] {
         let lends = Lends { instead: Some(b"one\r\ntwo\r\nth".to_vec()), ..Lends::default() };
         let (kept, log) = (lends.kept.clone(), lends.log.clone());

@@ -1,11 +1,11 @@
-//! Thousands of random lives of one connection, on the memory driver in both manners. Whatever the
-//! protocol, its producer, the peer and the clock do, in any order, law 5 holds and no byte is lost,
+//! Thousands of random lives of one connection, on the memory driver in both manners. The protocol,
+//! its producer, the peer and the clock act in any order; law 5 holds, and no byte is lost,
 //! duplicated or reordered.
 //!
-//! A life depends on its seed alone. A failing life prints its seed;
-//! `COUPLET_LIFE=readiness:17` (or `completion:17`) replays that life and prints its story, and
-//! `COUPLET_LIVES=100000` runs that many in each manner instead of 10 000. The fuzzer generates
-//! lives from its input (`fuzz/src/lives.rs`).
+//! A life depends only on its seed. A failing life prints its seed; `COUPLET_LIFE=readiness:17` (or
+//! `completion:17`) replays that life and prints its story, and `COUPLET_LIVES=100000` runs that
+//! many in each manner instead of 10 000. The fuzzer generates lives from its input
+//! (`fuzz/src/lives.rs`).
 
 mod life;
 

@@ -1,4 +1,4 @@
-//! Row 145b: programs and descriptors as endpoints to connect to.
+//! Row 145b: programs and descriptors as client endpoints.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use couplet::{Deferred, Failure, Protocol, Reason, Resolver, Transport};
 use super::Nursery;
 use crate::needed::inheritable;
 
-/// Says something, and fires with what it got until the end of the stream.
+/// Sends `says`, and fires with all bytes received until the end of the stream.
 struct Asks {
     says: &'static str,
     got: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Rows 146 to 149, 152 and 154: the order of the callbacks, and the ends of children.
+//! Rows 146 to 149, 152 and 154: the order of callbacks, and the exits of children.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -151,7 +151,7 @@ fn c152a_a_child_that_ignores_sigterm_is_killed_after_the_grace() {
     process.terminate(Duration::from_millis(20)).expect("it runs");
     nursery.ended(&log);
     assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
-    // One that does not is never killed.
+    // A child that exits in time is never killed.
     let (process, log) = nursery.spawn(sh("echo ready; exec cat"));
     let seen = log.clone();
     nursery.until("ready", move || seen.text(1) == "ready\n");
@@ -182,7 +182,7 @@ fn c152a_of_two_terminates_the_time_of_the_last_counts() {
     }
 }
 
-/// A child, and one of its own that ignores SIGTERM; both run.
+/// Spawns a command whose child ignores SIGTERM; both run.
 fn with_grandchild(nursery: &mut Nursery, command: Command) -> (couplet::process::Process, Log) {
     let (process, log) = nursery.spawn(command);
     let seen = log.clone();
@@ -197,7 +197,7 @@ fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
     let mut nursery = Nursery::new();
     let (process, log) = with_grandchild(&mut nursery, sh(GRANDCHILD).process_group(0));
     process.signal_group("KILL").expect("it leads a group");
-    // The second one holds the pipes until it has gone.
+    // The grandchild holds the pipes until it exits.
     nursery.ended(&log);
     assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
     let after = process.signal_group("KILL");
@@ -214,7 +214,8 @@ fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
 #[test]
 fn c152c_nobody_of_a_group_that_is_terminated_stays() {
     let mut nursery = Nursery::new();
-    // The leader exits at once, and the other one ignores the signal; then both ignore it.
+    // First the leader exits immediately and the grandchild ignores the signal; then both ignore
+    // it.
     let both = format!("trap '' TERM; {GRANDCHILD}");
     let cases = [
         (sh(GRANDCHILD).new_session(), 3600, "exited SIGTERM"),
@@ -283,7 +284,7 @@ fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of
     assert_eq!(entries.last().map(String::as_str), Some("ended LeftRunning"), "{entries:?}");
 }
 
-/// Children of this process by their number that have ended and were not reaped.
+/// Whether a process has exited and was not reaped.
 #[cfg(target_os = "linux")]
 fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -293,7 +294,7 @@ fn is_zombie(pid: u32) -> bool {
 #[cfg(target_os = "linux")]
 #[test]
 fn c154b_many_short_children_leave_no_zombie_and_no_descriptor() {
-    // More by `CHILDREN=10000`.
+    // `CHILDREN=10000` starts more.
     let many = std::env::var("CHILDREN").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
     let test = "process::ends::c154b_many_short_children_leave_no_zombie_and_no_descriptor";
     if !super::is_alone(test) {
@@ -323,7 +324,7 @@ fn c154b_a_thousand_children_at_once_are_served_and_leave_nothing() {
     if !super::is_alone(test) {
         return;
     }
-    // Two pipes and a pidfd for each.
+    // Two pipes and a pidfd per child.
     let most =
         raise_descriptor_limit().map_or(usize::MAX, |most| (most as usize).saturating_sub(100) / 4);
     let many = most.min(1000);

@@ -1,4 +1,4 @@
-//! Rows 146 to 154: children. Only on the system's driver, which alone has processes.
+//! Rows 146 to 154: children, on the system's driver and in the simulator.
 
 #![cfg(unix)]
 
@@ -21,7 +21,7 @@ use couplet::{Loop, Reason};
 #[cfg(target_os = "linux")]
 use crate::apart;
 
-/// What a child did, one entry per callback; output that follows output is joined.
+/// The callbacks of a child, one entry each.
 #[derive(Clone, Default)]
 struct Log(Rc<RefCell<Vec<String>>>);
 
@@ -38,7 +38,7 @@ impl Log {
         self.0.borrow().iter().any(|has| has == entry)
     }
 
-    /// All that came by this descriptor.
+    /// All output from this descriptor.
     fn text(&self, child_fd: i32) -> String {
         let prefix = format!("{child_fd}: ");
         let entries = self.0.borrow();
@@ -58,7 +58,7 @@ fn end_text(end: &ProcessEnd) -> String {
     }
 }
 
-/// Writes the log.
+/// Logs its callbacks.
 #[derive(Clone, Default)]
 struct Logged {
     log: Log,
@@ -135,7 +135,7 @@ impl Nursery {
         entries
     }
 
-    /// Runs this script to its end.
+    /// Runs this command to its end.
     fn run(&mut self, command: Command) -> Log {
         let (_, log) = self.spawn(command);
         self.ended(&log);
@@ -143,8 +143,8 @@ impl Nursery {
     }
 }
 
-/// Runs a test in a process of its own, where no other test has descriptors or children, and which ignores
-/// SIGHUP; true in there.
+/// Runs the test again in a separate process, which ignores SIGHUP and has no descriptors or
+/// children of other tests. True inside that process.
 #[cfg(target_os = "linux")]
 fn is_alone(test: &str) -> bool {
     if apart::told().is_some() {

@@ -1,4 +1,4 @@
-//! Programs that are run to their end.
+//! Programs run to completion.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn a_program_that_writes_too_much_is_killed() {
     let failure = output_of(&mut nursery, Command::new("yes"), options).expect_err("too much");
     let too_long = failure.downcast_ref::<OutputTooLong>().expect("the error");
     assert_eq!(too_long, &OutputTooLong { command: "yes".into(), limit: 100_000 });
-    // Both streams together.
+    // The limit covers both streams together.
     let both = sh("head -c 30000 /dev/zero; head -c 80000 /dev/zero >&2");
     let options = OutputOptions::default().limit(100_000);
     let failure = output_of(&mut nursery, both, options).expect_err("too much");
@@ -76,10 +76,10 @@ fn a_cancel_kills_the_program_and_so_does_a_timeout() {
     nursery.l.run_until(timed).expect_err("it took too long");
 }
 
-/// A program that does not read its input, and has a child that does not either: both have all the pipes.
-/// Writes the number of its child to this file, and then does this.
+/// A script that starts a child and then runs `then`. Neither reads its input, and both hold all
+/// the pipes. The script writes the pid of its child to `file`.
 fn with_a_child(file: &str, then: &str) -> Command {
-    // A shell gives its children in the background another input.
+    // A shell redirects the input of background children.
     sh(&format!("exec 3<&0; sleep 1000 <&3 & echo $! > {file}; {then}"))
 }
 
@@ -91,7 +91,7 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
         let (file, written) = (folder.path("child"), folder.join("child"));
         let child = || std::fs::read_to_string(&written).unwrap_or_default();
         let reactor = nursery.l.reactor();
-        // More than a pipe holds.
+        // More input than a pipe holds.
         let options = OutputOptions::default().input(vec![b'x'; 1_000_000]).limit(10);
         let then = match gives_up {
             "a limit" => "head -c 100 /dev/zero; exec sleep 1000",

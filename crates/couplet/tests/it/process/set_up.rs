@@ -1,4 +1,4 @@
-//! Rows 150, 151 and 153: what a child gets, and its descriptors.
+//! Rows 150, 151 and 153: the environment and the descriptors of a child.
 
 use std::fs::File;
 #[cfg(target_os = "linux")]
@@ -8,7 +8,7 @@ use couplet::process::{ChildFd, NotWritable, Resource};
 
 use super::{Command, Nursery, sh};
 
-/// Lists the open descriptors of the shell that runs it: not the one by which it reads them.
+/// Lists the open descriptors of the shell that runs it, except the one that reads the list.
 #[cfg(target_os = "linux")]
 const LIST: &str = "cd /proc/$$/fd; for fd in *; do [ -e $fd ] && echo $fd; done";
 
@@ -39,7 +39,7 @@ fn c150a_directory_mask_group_and_limits_are_those_of_the_command() {
 #[test]
 fn c150a_a_child_leads_a_group_or_a_session_and_has_a_death_signal() {
     let mut nursery = Nursery::new();
-    // Of /proc/PID/stat: after the name in parentheses, state, parent, group, session.
+    // In /proc/PID/stat, state, parent, group and session follow the name in parentheses.
     let script = "read stat < /proc/$$/stat; set -- ${stat##*)}; echo $$ $3 $4";
     let numbers = |text: String| -> Vec<u32> {
         text.split_whitespace().map(|number| number.parse().expect("a number")).collect()
@@ -50,7 +50,7 @@ fn c150a_a_child_leads_a_group_or_a_session_and_has_a_death_signal() {
     assert!(group[0] == group[1] && group[2] == ours[2], "{group:?}");
     let session = numbers(nursery.run(sh(script).new_session()).text(1));
     assert!(session[0] == session[1] && session[0] == session[2], "{session:?}");
-    // It dies with the thread that started it, as another user too.
+    // The child dies with the thread that started it, as another user too.
     let sleeps = || sh("exec sleep 1000").death_signal(9).inherit_stdio();
     let mut commands = vec![sleeps()];
     if rustix::process::geteuid().is_root() {
@@ -93,7 +93,7 @@ fn c150b_another_user_has_none_of_our_supplementary_groups() {
         return;
     }
     let before = getgroups().expect("our groups");
-    // Of this thread alone, which starts the children.
+    // Only for this thread, which starts the children.
     set_thread_groups(&[Gid::from_raw(65_530)]).expect("we may");
     let mut nursery = Nursery::new();
     assert!(nursery.run(sh("id -G")).text(1).contains("65530"), "a child of ours has them");
@@ -106,7 +106,7 @@ fn c150b_another_user_has_none_of_our_supplementary_groups() {
 #[test]
 fn c151_a_child_has_the_requested_descriptors_and_no_others() {
     let mut nursery = Nursery::new();
-    // Neither those of this process, nor one that some library left open for children.
+    // Neither a descriptor of this process, nor one that a library left inheritable.
     let (leaky, _writer) = std::io::pipe().expect("a pipe");
     rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).expect("a flag");
     let listed = |nursery: &mut Nursery, command: Command| {
@@ -131,11 +131,11 @@ fn c151a_signals_that_we_ignore_have_their_defaults_in_the_child() {
     let ignored = |status: &str| {
         let line = status.lines().find(|line| line.starts_with("SigIgn:")).expect("Linux says");
         let all = u64::from_str_radix(line["SigIgn:".len()..].trim(), 16).expect("hexadecimal");
-        // 32 and 33 are the C library's own, which ignores one of them in children.
+        // Signals 32 and 33 belong to the C library, which ignores one of them in children.
         all & !(0b11 << 31)
     };
     let ours = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
-    // SIGHUP, and SIGPIPE, which Rust's runtime ignores; and what whoever started the tests ignores.
+    // SIGHUP, and SIGPIPE, which Rust's runtime ignores. The parent of the tests may ignore more.
     let both = 1 | 1 << 12;
     assert_eq!(ignored(&ours) & both, both);
     let theirs = nursery.run(Command::new("cat").arg("/proc/self/status")).text(1);
@@ -150,7 +150,7 @@ fn c153_a_child_has_pipes_under_any_number() {
         .descriptor(7, ChildFd::ToChild)
         .descriptor(9, ChildFd::FromChild);
     let (process, log) = nursery.spawn(command);
-    // Before connection_made and after it.
+    // Written before connection_made, and after it.
     process.write_to_child(7, "rose\n").expect("a pipe");
     let seen = log.clone();
     nursery.until("the first", move || seen.text(9) == "rose\n");
@@ -196,7 +196,7 @@ fn c153a_descriptors_may_be_files_null_or_one_another() {
     assert_eq!(log.entries(), ["made", "exited 0", "ended 0"]);
     let text = std::fs::read_to_string(to).expect("it was written");
     assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["rose", "red", "0"]);
-    // The other one may have a higher number.
+    // The descriptor it refers to may have a higher number.
     let command = sh("echo rose; echo red >&4")
         .descriptor(1, ChildFd::SameAs(4))
         .descriptor(4, ChildFd::FromChild);
@@ -254,7 +254,7 @@ fn c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std() {
         child.wait().expect("ours");
         text
     };
-    // What this process has inherited without the flag.
+    // Descriptors that this process inherited without the close-on-exec flag.
     let before = of_a_child();
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(Command::new("cat").terminal(Default::default()));

@@ -15,7 +15,7 @@ use super::{Log, Logged};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Sends back what comes, and ends with its input.
+/// Echoes, and stops its program at the end of the input.
 struct Echo;
 
 impl Protocol for Echo {
@@ -28,7 +28,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Says one thing, and closes.
+/// Sends one text, and closes.
 struct Says(&'static str);
 
 impl Protocol for Says {
@@ -56,7 +56,7 @@ fn world(seed: u64) -> Sim {
     });
     sim.program("fails", |_| Err(couplet::Failure::msg("on purpose")));
     sim.program("waits", |_| Ok(()));
-    // Says no to SIGTERM for an hour.
+    // Delays its stop on SIGTERM by an hour.
     sim.program("stays", |program| {
         let reactor = program.reactor().clone();
         program.reactor().on(Shutdown::Before, move || reactor.sleep(3600 * SECOND));
@@ -67,7 +67,7 @@ fn world(seed: u64) -> Sim {
 
 type Kept = Rc<RefCell<Option<Process>>>;
 
-/// Adds a host whose program starts this one.
+/// Adds a host whose program spawns this command.
 fn parent(sim: &mut Sim, command: Command) -> (Host, Kept, Log) {
     let (kept, log) = (Kept::default(), Log::default());
     let (process, logs) = (kept.clone(), log.clone());
@@ -84,7 +84,7 @@ fn process(kept: &Kept) -> Process {
     kept.borrow().clone().expect("it was started")
 }
 
-/// What this command writes, and how it ends.
+/// The output and the end of this command.
 fn output_of(sim: &mut Sim, command: Command, options: OutputOptions) -> Result<ProcessOutput> {
     let kept: Rc<RefCell<Option<Result<ProcessOutput>>>> = Rc::default();
     let outcome = kept.clone();
@@ -136,7 +136,7 @@ fn c154c_a_simulated_process_exits_with_its_code_and_its_output_is_whole() {
     assert_eq!(code(Command::new("fails")), Some(1));
     let failure = run(Command::new("/bin/cat")).expect_err("there is no such program");
     assert!(failure.to_string().starts_with("cannot start /bin/cat: "), "{failure}");
-    // More than a pipe holds, both ways at once.
+    // More than a pipe holds, in both directions at the same time.
     let poem: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
     let options = OutputOptions::default().input(poem.clone());
     let output = output_of(&mut world(1), Command::new("echo"), options).expect("it runs");
@@ -184,7 +184,7 @@ fn c154c_signals_reach_a_simulated_process_when_they_are_sent() {
         assert!(log.has(end) && log.has_ended(), "{signal}: {:?}", log.entries());
         sim.finish().expect("nothing is left");
     }
-    // Before it runs, every signal is deadly.
+    // Before its program runs, every signal kills a process.
     let mut sim = world(1);
     let (_, kept, log) = parent(&mut sim, Command::new("waits"));
     sim.run_until(SECOND, |_| kept.borrow().is_some()).expect("a calm world");
@@ -211,7 +211,8 @@ type Heard = Rc<RefCell<Vec<String>>>;
 
 #[test]
 fn c154c_what_nobody_reads_any_more_is_dropped() {
-    // A million bytes for one that never reads; it is killed, or its parent loses interest.
+    // A million bytes for a child that never reads; the child is killed, or its parent aborts the
+    // pipe.
     for kills in [true, false] {
         let mut sim = world(1);
         let (_, kept, log) = parent(&mut sim, Command::new("waits"));
@@ -234,7 +235,7 @@ fn c154c_what_nobody_reads_any_more_is_dropped() {
     }
 }
 
-/// Notes how its connection ended.
+/// Records the reason for its loss.
 struct Hears(Heard);
 
 impl Protocol for Hears {
@@ -245,7 +246,7 @@ impl Protocol for Hears {
     }
 }
 
-/// Its child connects to a third host, and starts a child of its own, which counts its seconds.
+/// A host whose child connects to a third host and spawns a grandchild, which counts seconds.
 fn family(seed: u64) -> (Sim, Host, Heard, Rc<Cell<u32>>) {
     let mut sim = world(seed);
     let (heard, ticks): (Heard, Rc<Cell<u32>>) = Default::default();
@@ -291,7 +292,7 @@ fn c154c_a_kill_of_the_parent_kills_its_children_and_theirs() {
         .collect();
     assert_eq!(left, ["third"]);
     assert_eq!(*heard.borrow(), ["connection closed by the peer"], "a system closes for the dead");
-    // The parent starts again, and has new ones.
+    // The parent restarts, and spawns new children.
     sim.run_for(5 * SECOND).expect("a calm world");
     assert_eq!(sim.hosts().into_iter().filter(|host| sim.is_running(*host)).count(), 4);
     assert!(ticks.get() >= counted + 4, "{counted}, {}", ticks.get());
@@ -395,7 +396,7 @@ fn c154c_what_a_simulated_process_can_not_have_is_refused() {
             let error = reactor.spawn_process(Logged::default(), command).expect_err("refused");
             assert_eq!(error.error.kind(), std::io::ErrorKind::Unsupported, "{error}");
         }
-        // It is no process itself, and the descriptors of the test are not its own.
+        // A host is not a process, and does not own the descriptors of the test.
         for endpoint in ["stdio:", "fd:0", "fd:2"] {
             let refused = reactor.connect(endpoint, || Echo).map(|_| panic!("connected"));
             let check = |failure: couplet::Failure| {
@@ -408,7 +409,7 @@ fn c154c_what_a_simulated_process_can_not_have_is_refused() {
     });
     sim.run_for(SECOND).expect("a calm world");
     sim.finish().expect("nothing is left");
-    // Unused ends are closed, and an unused process is no leak.
+    // Unused pipe ends are closed, and an unused process is not a leak.
     let end: Rc<RefCell<Option<ProcessEnd>>> = Rc::default();
     let kept = end.clone();
     let mut sim = world(1);
@@ -444,7 +445,7 @@ fn c154c_in_a_storm_a_process_says_what_it_should_or_ends_with_its_parent() {
                     assert!(output.stdout == poem, "{} bytes", output.stdout.len());
                     count.set(count.get() + 1);
                 };
-                // The weather may take the descriptors away.
+                // The weather may exhaust the descriptors.
                 let excuse = |failure: couplet::Failure| {
                     let spawn = failure.downcast_ref::<SpawnError>().expect("else it answers");
                     assert!(spawn.to_string().contains("too many open files"), "{spawn}");
@@ -456,7 +457,7 @@ fn c154c_in_a_storm_a_process_says_what_it_should_or_ends_with_its_parent() {
             Ok(())
         });
         sim.draw_faults_for(30 * SECOND, &[parent]);
-        // Whatever the weather leaves alone.
+        // One reset, in addition to the faults of the weather.
         sim.fault(5 * SECOND, Duration::ZERO, Fault::Reset(parent, 1));
         sim.run_for(60 * SECOND)?;
         assert!(answered.get() > 10, "{}", answered.get());

@@ -1,4 +1,4 @@
-//! Children in terminals of their own.
+//! Children in their own terminals.
 
 use couplet::process::WindowSize;
 

@@ -49,7 +49,7 @@ impl Seen {
     }
 }
 
-/// Keeps its side open when the other one ends, as a relay does.
+/// Keeps its side open after the end of the other, as a relay does.
 struct Notes(Seen);
 
 impl Protocol for Notes {
@@ -90,7 +90,7 @@ fn signal(end: Option<ProcessEnd>) -> Option<ProcessSignal> {
     end.expect("it has ended").signal()
 }
 
-/// Whether a process of this number runs. One that has ended and is not reaped yet does not.
+/// Whether this process runs; a zombie does not.
 fn runs(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
@@ -164,14 +164,14 @@ fn c145c_a_program_whose_connect_is_cancelled_ends_too() {
     connecting.add_both(|_| Ok(())).detach();
     canceller.cancel();
     nursery.until("its end", || !runs(&pid()));
-    // The system shows the end before the loop takes notice of it.
+    // The system shows the exit before the loop notices it.
     nursery.until_loop("the end of its watch", |l| l.snapshot().watches == 0);
 }
 
 #[test]
 fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
     let mut nursery = Nursery::new();
-    // One that leaves its group has the pipes for good.
+    // A daemon that leaves the group holds the pipes forever.
     let daemon = "exec 3>&1; pid=$(setsid sh -c 'echo $$; exec sleep 1000 >&3' &); echo $pid >&2; \
                   head -c 60000 /dev/zero; exit 0";
     for (when_lost, pauses) in [(WhenLost::default(), false), (WhenLost::Keep, true)] {
@@ -207,7 +207,7 @@ fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
 #[test]
 fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
     let mut nursery = Nursery::new();
-    // The header, without which no connection is made, comes when the loop has seen the exit.
+    // The connection is made after the header, which arrives once the loop has seen the exit.
     let script = "leader=$$ setsid sh -c 'while kill -0 $leader 2>/dev/null; do sleep 0.01; done; \
                   printf \"PROXY UNKNOWN\\r\\n\"; while sleep 0.2; do printf .; done' & exit 0";
     let seen = Seen::default();
@@ -241,7 +241,8 @@ fn c145c_programs_that_end_leave_nothing() {
     assert_eq!((snapshot.connections.len(), snapshot.watches, snapshot.pending_calls), (0, 0, 0));
 }
 
-/// A run that connects to a script and stops when that has written a line. Returns the line.
+/// Runs the loop with a connection to a script, until the script has written a line. Returns the
+/// line.
 fn run_with(l: &mut Loop, script: &str, when_lost: WhenLost) -> String {
     let script = script.to_owned();
     let (line, seen) = (Rc::new(RefCell::new(String::new())), Rc::new(RefCell::new(None)));
@@ -269,7 +270,7 @@ fn run_with(l: &mut Loop, script: &str, when_lost: WhenLost) -> String {
 fn c145c_the_end_of_a_run_waits_for_its_programs_and_leaves_none() {
     let folder = crate::needed::Folder::new();
     let path = folder.path("said");
-    // It takes a while to say goodbye.
+    // It takes 50 ms to exit.
     let gentle = format!(
         "trap 'sleep 0.05; echo bye > {path}; exit' TERM; echo $$; while :; do sleep 0.01; done"
     );
@@ -277,7 +278,7 @@ fn c145c_the_end_of_a_run_waits_for_its_programs_and_leaves_none() {
     let pid = run_with(&mut l, &gentle, WhenLost::default());
     assert!(!runs(&pid));
     assert_eq!(std::fs::read(&path).expect("a file"), b"bye\n");
-    // It ignores every wish.
+    // It ignores SIGTERM.
     let stubborn = "trap '' TERM; echo $$; while :; do sleep 0.01; done";
     let pid = run_with(&mut l, stubborn, WhenLost::End(Duration::from_millis(20)));
     assert!(!runs(&pid));
@@ -309,8 +310,8 @@ fn c145c_a_loop_that_is_dropped_or_cut_short_leaves_no_program() {
     }
 }
 
-/// A world with one program, which says no to SIGTERM for an hour, and a host that connects to it and acts
-/// after a second.
+/// A world with a program that delays its stop on SIGTERM by an hour, and a host that connects to
+/// it and calls `act` a second later.
 fn world(endpoint: &'static str, act: impl Fn(&Transport) + 'static) -> (Sim, Seen) {
     let mut sim = Sim::new(1);
     sim.program("stays", |program| {

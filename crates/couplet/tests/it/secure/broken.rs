@@ -1,4 +1,4 @@
-//! Layers that break: each ends its own connection, and nothing else.
+//! Layers that panic: each ends only its own connection.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -159,7 +159,7 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
     }
 }
 
-/// How a layer comes under a connection.
+/// The ways to put a layer under a connection.
 const WAYS: [&str; 4] = ["by the factory", "live", "live below another", "live on top of another"];
 
 const CALLS: [&str; 8] =
@@ -224,7 +224,7 @@ fn c44_a_layer_may_panic_in_every_call_however_it_was_started() {
 #[test]
 fn c44_a_refused_layer_may_panic_in_its_drop() {
     for mut rig in Rig::both() {
-        // The second byte lies in the first layer, so the second layer is refused.
+        // The first layer still holds the second byte, so the second layer is refused.
         let server = End::default().on("data", |transport| {
             transport
                 .start_layer(Panics("drop", PassThrough::default(), None))

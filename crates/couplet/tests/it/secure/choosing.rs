@@ -1,4 +1,4 @@
-//! A server's certificate that is chosen when the ClientHello has arrived.
+//! A server certificate that is chosen after the ClientHello has arrived.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,10 +13,10 @@ use couplet::{Address, ConnectError, Deferred, Failure, Reactor, Reason, Resolve
 use super::{End, NAME, Rig};
 use crate::logged::logged;
 
-/// What a client said, and who waits for its certificate.
+/// A ClientHello, and the resolver for its certificate.
 type Asked = (ClientHello, Resolver<Identity>);
 
-/// A server that has no certificate, and what it was asked for.
+/// A server without a certificate, and the requests for one.
 #[derive(Clone)]
 struct Vault {
     tls: ServerTls,
@@ -47,7 +47,7 @@ impl Vault {
     }
 }
 
-/// A layer that gets this certificate at once.
+/// A layer that gets this certificate immediately.
 fn at_once(tls: &ServerTls, identity: &Identity) -> impl FnMut(&Reactor, &Address) -> Tls + use<> {
     let (tls, identity) = (tls.clone(), identity.clone());
     move |reactor, _| {
@@ -150,7 +150,7 @@ fn a_client_that_leaves_cancels_its_choice() {
     }
 }
 
-/// What a client sends while it should wait is held by the system, so nothing grows.
+/// The system buffers the bytes of a client that should wait, so nothing of ours grows.
 #[test]
 fn a_client_that_sends_on_while_its_certificate_is_chosen_is_not_read() {
     for mut rig in Rig::both() {
@@ -170,7 +170,7 @@ fn a_client_that_sends_on_while_its_certificate_is_chosen_is_not_read() {
     }
 }
 
-/// The bytes that a client begins with.
+/// A client's first bytes.
 fn hello_of(rig: &Rig) -> Vec<u8> {
     use couplet::layers::{Layer, Outbox};
     let mut tls = rig.client.layer(NAME, rig.reactor.now()).expect("a good name");

@@ -30,7 +30,7 @@ fn c07_after_lose_connection_writes_are_dropped_on_tls_unless_a_producer_is_regi
             transport.lose_connection();
             transport.write("after");
             rig.turn();
-            // Row 13: it waits for the producer.
+            // Row 13: the close waits for the producer.
             assert_eq!(client.is_lost(), !produces);
             transport.unregister_producer();
             rig.turn();
@@ -157,7 +157,7 @@ fn a_panic_over_tls_harms_no_other_connection() {
         client.transport().write("boom");
         rig.turn();
         assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
-        // The stream was cut, and the peer can tell.
+        // The stream was truncated, and the peer can tell.
         assert!(matches!(client.reason(), Reason::Lost(_)), "{}", client.reason());
         other_client.transport().write("still here");
         rig.turn();

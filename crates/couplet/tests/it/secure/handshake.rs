@@ -1,4 +1,4 @@
-//! Until a connection is secure, and what is then known of it.
+//! The handshake, and the details that are known after it.
 
 use std::time::Duration;
 

@@ -30,7 +30,7 @@ use authority::Authority;
 
 pub(crate) const NAME: &str = "couplet.test";
 
-/// What an end has seen, and what it does.
+/// One end: records its callbacks, and runs the test's acts in them.
 #[derive(Clone, Default)]
 pub(crate) struct End(Rc<Seen>);
 
@@ -165,7 +165,7 @@ impl Rig {
         self.turn();
     }
 
-    /// A port for TLS, whose first connection is `end`.
+    /// A TLS port whose first connection is `end`.
     pub(crate) fn listen(&self, end: &End) -> Address {
         let tls = self.server.clone();
         self.listen_over(end, move |reactor, _| tls.layer(reactor.now()))
@@ -202,21 +202,21 @@ impl Rig {
         self.reactor.connect_tcp_deferred(&to.ip().to_string(), to.port(), options, factory)
     }
 
-    /// A port without TLS, whose first connection is `end`.
+    /// A port without TLS whose first connection is `end`.
     pub(crate) fn listen_in_clear(&self, end: &End) -> Address {
         let end = end.clone();
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         self.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host()
     }
 
-    /// A server and a client about to be joined without TLS.
+    /// Starts to join a server and a client without TLS.
     pub(crate) fn join_in_clear(&self, server: &End, client: &End) {
         let port = self.listen_in_clear(server).port().expect("a TCP port");
         let end = client.clone();
         self.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
     }
 
-    /// A server and a client, joined by TLS.
+    /// Joins a server and a client over TLS.
     pub(crate) fn join(&mut self, server: &End, client: &End) {
         let port = self.listen(server);
         self.connect(&port, client).detach();
@@ -225,7 +225,7 @@ impl Rig {
     }
 }
 
-/// Below TLS: drops what is sent once it is told to, as a path that breaks does.
+/// Below TLS: drops all output once `cuts` is set, like a broken path.
 pub(crate) struct Cut {
     pub(crate) cuts: Rc<std::cell::Cell<bool>>,
     pub(crate) ended: bool,

@@ -1,5 +1,5 @@
-//! A peer that encrypts more than a record may hold, 16 KiB (RFC 8446, 5.2; RFC 5246, 6.2.1). On the wire
-//! its record is not too long: only who decrypts it can tell.
+//! A peer that encrypts more than a record may hold, 16 KiB (RFC 8446, 5.2; RFC 5246, 6.2.1). Its
+//! record is not too long on the wire: only decryption shows the violation.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use rustls::{
 
 use super::{End, NAME, Rig};
 
-/// The most plaintext of a record.
+/// Maximum plaintext of a record.
 const MOST: usize = 16 * 1024;
 const RECORD_OVERFLOW: u8 = 22;
 
-/// The records of a connection, once rustls has given its keys away.
+/// The record layer of a connection, with the keys that rustls has exported.
 struct Records {
     wire: Wire,
     encrypter: Box<dyn MessageEncrypter>,
@@ -33,7 +33,7 @@ struct Records {
 }
 
 impl Records {
-    /// Does the handshake.
+    /// Completes the handshake, and extracts the keys.
     fn open(rig: &mut Rig, wire: Wire, mut tls: Connection, end: &End) -> Records {
         for _ in 0..10 {
             let mut out = Vec::new();
@@ -81,13 +81,13 @@ impl Records {
             payload: OutboundChunks::Single(data),
         };
         let record = self.encrypter.encrypt(message, self.sent).expect("it is encrypted").encode();
-        // The least that a receiver has to take, that of TLS 1.3.
+        // The limit of TLS 1.3, the smallest that a receiver may have.
         assert!(record.len() - 5 <= MOST + 256, "{}", record.len());
         self.sent += 1;
         assert_eq!(self.wire.push(&record), record.len());
     }
 
-    /// The records that came: their types and contents.
+    /// The types and contents of the received records.
     fn take(&mut self) -> Vec<(ContentType, Vec<u8>)> {
         let (mut bytes, mut records) = (self.wire.take(), Vec::new());
         let mut rest = &mut bytes[..];
@@ -105,14 +105,14 @@ impl Records {
     }
 }
 
-/// Our end serves, or connects.
+/// Whether our end serves or connects.
 #[derive(Clone, Copy, Debug)]
 enum We {
     Serve,
     Connect,
 }
 
-/// An end of ours whose peer is rustls with its keys taken out.
+/// Our end, and the records of its peer, which is rustls without its keys.
 fn meet(rig: &mut Rig, we: We, version: &'static SupportedProtocolVersion) -> (End, Records) {
     let (end, provider) = (End::default(), Arc::new(default_provider()));
     match we {

@@ -1,4 +1,4 @@
-//! What passes through layers while user code runs in between.
+//! Bytes that pass through layers while user code runs in between.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use couplet::{Bytes, Producer, ProducerKind, Transport};
 
 use super::{End, Rig};
 
-/// Copies what goes down, as a layer that encrypts does.
+/// Copies output, as a layer that encrypts does.
 #[derive(Default)]
 struct Copies(PassThrough);
 
@@ -32,7 +32,7 @@ impl Layer for Copies {
     }
 }
 
-/// A buffer of the user's.
+/// A user's buffer.
 struct Answer {
     _kept: Arc<()>,
 }
@@ -65,7 +65,7 @@ fn a_buffer_that_a_lower_layer_copied_is_dropped_when_it_has_left() {
     }
 }
 
-/// Runs an act in its next `down` with something to pass.
+/// Runs an act in its next `down` that has output.
 struct Acts(PassThrough, Act);
 
 type Act = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
@@ -115,7 +115,7 @@ fn what_a_layer_asks_while_an_answer_passes_is_done() {
     }
 }
 
-/// Gives an error when its time has come.
+/// Fails at its deadline.
 struct Limited(PassThrough, Option<Instant>, Rc<Cell<usize>>, bool);
 
 impl Layer for Limited {
@@ -188,8 +188,8 @@ fn two_layers_asked_for_at_once_with_bytes_in_between() {
     }
 }
 
-/// A paused connection over single bytes, `abc`, whose answer to `a` leaves in the same turn in which
-/// another connection resumes it.
+/// A paused connection over a layer of single bytes, with `abc` as its input. Its answer to `a`
+/// leaves in the turn in which another connection resumes it.
 fn resumed_as_its_answer_leaves(rig: &mut Rig, server: &End) -> couplet::testing::Wire {
     rig.network.set_capacity(4);
     let port = rig.listen_over(server, |_, _| SingleBytes::default());
@@ -251,7 +251,7 @@ fn who_pauses_and_resumes_in_one_round_of_calls_gets_what_the_layers_hold() {
             transport.pause_producing();
             let producer = Resumes(transport.clone());
             if transport.register_producer(producer, ProducerKind::Push).is_ok() {
-                // 4 leave at once, so the producer pauses; 4 more, and it resumes.
+                // 4 bytes leave immediately, so the producer pauses; after 4 more it resumes.
                 transport.set_write_marks(12, 15);
                 transport.write([1; 20]);
             }

@@ -1,4 +1,4 @@
-//! A protocol that pauses over layers which have something to do meanwhile: no byte is lost.
+//! A protocol that pauses while its layers have work: no byte is lost.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use couplet::layers::{Bandwidth, Layer, LayerWaker, Outbox, SingleBytes, Throttl
 
 use super::{End, NAME, Rig};
 
-/// Single bytes, which can be woken from outside.
+/// Passes single bytes, and can be woken from outside.
 #[derive(Default)]
 struct Woken(SingleBytes, Rc<RefCell<Option<LayerWaker>>>);
 

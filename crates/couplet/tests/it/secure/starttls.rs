@@ -10,8 +10,8 @@ use couplet::{Producer, ProducerKind, Reason, Transport};
 
 use super::{End, NAME, Rig};
 
-/// Ends that speak in clear until they start TLS: the server when it is asked to, the client when the
-/// server agrees; in one byte each, which no driver cuts.
+/// Ends that begin in clear: the server starts TLS on request, the client when the server agrees.
+/// Request and answer are one byte each, which no driver splits.
 fn upgrades(rig: &mut Rig) -> (End, End) {
     let (tls, ours) = (rig.server.clone(), rig.client.clone());
     let server = End::default().on("data", move |transport| {
@@ -56,7 +56,7 @@ fn c81_c84_start_tls_keeps_the_protocol_and_seals_what_was_written_before() {
     for mut rig in Rig::both() {
         let (server, client) = upgrades(&mut rig);
         rig.turn();
-        // One connection_made, and the handshake is told before the first byte.
+        // One connection_made, and handshake_completed before the first encrypted byte.
         assert_eq!(server.log(), ["made", "data", "secure", "data"]);
         assert_eq!(client.log(), ["made", "data", "secure", "data"]);
         assert_eq!(server.received(), b"?secret");
@@ -68,7 +68,7 @@ fn c81_c84_start_tls_keeps_the_protocol_and_seals_what_was_written_before() {
     }
 }
 
-/// A server of lines that starts TLS.
+/// A line server that starts TLS.
 struct Mail {
     tls: ServerTls,
     end: End,

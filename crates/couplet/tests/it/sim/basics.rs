@@ -73,7 +73,7 @@ impl Protocol for Chooses {
     }
 }
 
-/// Begins to speak of something else at once.
+/// Selects the echo, and upgrades immediately.
 struct Turns(Option<Asks>);
 
 impl Protocol for Turns {

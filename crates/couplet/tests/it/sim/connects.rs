@@ -77,7 +77,7 @@ fn a_connect_abandoned_before_its_answer_never_reaches_a_port() {
     here.close();
     two.pass(s(1));
     assert!(two.port.accept().is_none());
-    // One abandoned later does, as a broken connection.
+    // A connect abandoned later does, as a broken connection.
     let here = two.connect();
     two.pass(ms(20));
     here.reset();

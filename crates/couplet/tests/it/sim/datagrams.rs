@@ -168,7 +168,7 @@ fn within_a_host_none_is_lost() {
     pair.from.send_to(here.address(), b"myself").unwrap();
     pair.sim.run_for(ms(1)).unwrap();
     assert_eq!(here.take(), Some((pair.from.address(), b"myself".to_vec())));
-    // At either of its addresses, and back from the same one.
+    // Over loopback too, in both directions.
     pair.from.send_to(([127, 0, 0, 1], 53).into(), b"myself").unwrap();
     pair.sim.run_for(ms(1)).unwrap();
     let (from, bytes) = here.take().expect("it arrived");
@@ -242,7 +242,7 @@ fn a_refusal_comes_back_from_another_host_and_not_from_one_that_is_gone() {
     }
 }
 
-/// Takes part in a group.
+/// A member of a group.
 struct Hears;
 
 impl DatagramProtocol for Hears {

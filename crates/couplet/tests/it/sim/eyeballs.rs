@@ -1,5 +1,5 @@
-//! Row 140 as a table: what RFC 8305 ("happy eyeballs") does with addresses that answer, are slow,
-//! refuse, are out of reach or dead, and with a resolver that is late.
+//! Row 140 as a table: RFC 8305 ("happy eyeballs") with addresses that answer, are slow, refuse,
+//! are unreachable or dead, and with a late resolver.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use couplet::{ConnectError, Failure, Protocol, Reactor, Reason, Transport};
 
 use super::kit::{ms, s};
 
-/// An address that a name stands for.
+/// An address of a name.
 #[derive(Clone, Copy)]
 enum Ip {
     V4(Sort),
@@ -21,18 +21,18 @@ use Ip::{V4, V6};
 
 #[derive(Clone, Copy)]
 enum Sort {
-    /// A server this many milliseconds away, there and back.
+    /// A server with this round-trip time, in milliseconds.
     Away(u64),
     /// A host without a server, 2 ms away.
     Refuses,
-    /// Nobody has this address: no answer.
+    /// An unused address: no answer.
     Dead,
-    /// The system knows no way there.
+    /// The system has no route to it.
     NoRoute,
 }
 use Sort::{Away, Dead, NoRoute, Refuses};
 
-/// How a connect ended. Times count from the answer of the resolver, in milliseconds.
+/// The end of a connect. Times count from the resolver's answer, in milliseconds.
 #[derive(Clone, Copy)]
 enum Ends {
     /// With a connection to the nth address.
@@ -44,7 +44,8 @@ enum Ends {
 }
 use Ends::{AllFailed, At, Failed};
 
-/// A name, the addresses in the resolver's order, the attempts (which address, and when), and the end.
+/// A name, the addresses in the resolver's order, the attempts (index of the address, and time),
+/// and the end.
 type Case = (&'static str, &'static [Ip], &'static [(usize, u64)], Ends);
 
 const TABLE: &[Case] = &[
@@ -88,7 +89,7 @@ const TABLE: &[Case] = &[
     ("the only one refuses", &[V4(Refuses)], &[(0, 0)], Failed(2)),
 ];
 
-/// Counts the connections that it has, and had.
+/// Counts open connections, and all connections so far.
 #[derive(Clone, Default)]
 struct Guests(Rc<(Cell<usize>, Cell<usize>)>);
 
@@ -110,7 +111,7 @@ impl Protocol for Client {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// A world in which "www" stands for some addresses, and a client that connects to it.
+/// A world in which "www" has these addresses, and a client that connects to it.
 struct World {
     sim: Sim,
     addresses: Vec<IpAddr>,
@@ -170,7 +171,8 @@ impl World {
         World { sim, addresses, servers, outcome }
     }
 
-    /// Runs until the connect has ended, and returns how, and when in microseconds since the start.
+    /// Runs until the connect has ended; returns its result, and the time in microseconds since the
+    /// start.
     fn run(&mut self) -> (Result<IpAddr, Failure>, u64) {
         let outcome = self.outcome.clone();
         assert!(self.sim.run_until(s(100), |_| outcome.borrow().is_some()).expect("a sound world"));
@@ -178,8 +180,8 @@ impl World {
         (self.outcome.take().expect("it has ended"), at.as_micros() as u64)
     }
 
-    /// The attempts: which address, and when, since the start of the world in microseconds. What
-    /// the system refuses at once is no attempt.
+    /// Index of the address and start time of each attempt, in microseconds since the start of the
+    /// world. An address that the system refuses immediately is not an attempt.
     fn attempts(&self) -> Vec<(usize, u64)> {
         let trace = self.sim.trace();
         let tries = trace.lines().filter_map(|line| {
@@ -194,7 +196,7 @@ impl World {
         tries.collect()
     }
 
-    /// Lets all that is under way arrive: the servers then have as many connections as that.
+    /// Lets everything in flight arrive, and asserts the number of connections left at the servers.
     fn settle(&mut self, connections: usize) {
         self.sim.run_for(s(2)).expect("a sound world");
         assert_eq!(self.servers.0.0.get(), connections, "connections left at the servers");
@@ -236,7 +238,7 @@ fn c140_a_table_of_addresses() {
     }
 }
 
-/// What a connect to two servers comes to if the resolver takes this much longer.
+/// The world, the result and the time of a connect whose lookup takes `by` longer.
 fn with_late_names(by: Duration, ips: &[Ip]) -> (World, Result<IpAddr, Failure>, u64) {
     let mut world = World::new(ips, "tcp:www:80:timeout=10");
     let client = world.sim.hosts()[0];

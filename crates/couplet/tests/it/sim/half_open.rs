@@ -241,7 +241,7 @@ fn an_acknowledgement_in_flight_at_the_end_of_a_throttle_arrives() {
     sim.set_default_link(Link::constant(ms(100)));
     sim.run_for(s(1)).unwrap();
     assert!(all(&socket).len() == 500 && socket.saw_fin());
-    // With bytes that nobody has acknowledged, the server would wait for them and send no probes.
+    // With unacknowledged bytes, the server would retransmit them and send no probes.
     sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
     assert!(sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap(), "the server notices");
     assert!(sim.elapsed() - written < s(61 + 9 * 75 + 2));

@@ -1,4 +1,4 @@
-//! What the near end does, from inside a callback or from outside.
+//! Actions of the near end, from inside a callback or from outside.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -127,7 +127,7 @@ impl Life {
             return;
         }
         self.know(|story| story.producers.push(false));
-        // One registered too late will only be stopped, so another can register.
+        // A producer registered too late is only stopped, so another can register.
         let late = transport.register_producer(Probe, ProducerKind::Pull).is_ok();
         let (shut, open) =
             self.know(|story| (story.closing || story.finishing, story.must_be_open()));

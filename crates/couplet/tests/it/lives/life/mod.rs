@@ -21,13 +21,12 @@ pub(crate) use dice::Dice;
 use stage::Stage;
 use under::World;
 
-/// The most steps of a life from a seed.
+/// Maximum steps of a life from a seed.
 const STEPS: usize = 24;
-/// The most steps of a life from bytes, which also ends when they are used up.
+/// Maximum steps of a life from bytes, which also ends when its bytes are used up.
 const MOST_STEPS: usize = 400;
 
-/// The bytes that either stream carries at this offset, so that a lost, duplicated or reordered byte
-/// shows.
+/// The bytes of both streams at this offset, so that a lost, duplicated or reordered byte shows.
 fn bytes_at(offset: usize, len: usize) -> &'static [u8] {
     const ROUND: usize = 251;
     static ROUNDS: LazyLock<Vec<u8>> =
@@ -46,7 +45,7 @@ struct Story {
     read_closed: bool,
     write_closed: bool,
     draining: bool,
-    // What the near end requested.
+    // Requests of the near end.
     paused: bool,
     finishing: bool,
     closing: bool,
@@ -60,7 +59,7 @@ struct Story {
     producer_paused: bool,
     /// For each accepted producer, whether it was stopped or unregistered.
     producers: Vec<bool>,
-    // What the peer did.
+    // Actions of the peer.
     broken: bool,
     fin: bool,
     stopped: bool,
@@ -70,7 +69,7 @@ struct Story {
     received: usize,
     pushed: usize,
     delivered: usize,
-    /// Between two layers, if there is a log.
+    /// Bytes seen between two layers, if the stack has a tap.
     tapped_in: usize,
     tapped_out: usize,
     // Questions and answers.
@@ -248,7 +247,7 @@ impl Story {
     fn must_be_open(&self) -> bool {
         let requested = self.closing || self.finishing || self.lost.is_some();
         let outside = self.broken || self.timeouts || self.stopped;
-        // After the peer's FIN the end of our half ends the connection.
+        // After the peer's FIN, the end of our half ends the connection.
         !(requested || outside || self.read_closed)
     }
 }

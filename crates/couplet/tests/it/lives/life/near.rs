@@ -85,7 +85,7 @@ impl Protocol for NearEnd {
     }
 }
 
-/// Its registration succeeds only where no producer is registered.
+/// Registers successfully only if no other producer is registered.
 pub(super) struct Probe;
 
 impl Producer for Probe {
@@ -135,7 +135,7 @@ impl Producer for Piper {
         life.check(!twice, "stop_producing comes once, and never after an unregister");
         if life.know(|story| story.producer == Some(number)) {
             life.called(&format!("producer stopped {number}"), || {
-                // The connection is ending, for whatever reason.
+                // The connection is ending.
                 life.know(|story| (story.producer, story.closing) = (None, true));
                 life.act_some(&self.transport);
             });

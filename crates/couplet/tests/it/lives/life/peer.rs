@@ -5,9 +5,8 @@ use couplet::testing::Wire;
 
 use crate::sealed::{Raw, Sealed};
 
-/// What it does with bytes is about those of the streams: over TLS, plaintext. How many bytes of the wire
-/// these are is not checked there, and of a record that does not fit in the network the peer sends the
-/// rest by itself.
+/// Its methods count bytes of the streams: over TLS, plaintext. The number of bytes on the wire is
+/// not checked then, and `pump` sends the rest of a record that did not fit into the network.
 pub(super) struct Peer {
     wire: Wire,
     sealed: Option<Sealed>,
@@ -18,12 +17,12 @@ impl Peer {
         Peer { wire, sealed }
     }
 
-    /// Sends what does not belong to its stream: a header below TLS.
+    /// Sends a header below TLS, outside of the stream.
     pub(super) fn push_below(&self, header: &[u8]) -> usize {
         self.wire.try_push(header).expect("it is open")
     }
 
-    /// Goes on with the handshake, and with what did not fit.
+    /// Continues the handshake, and sends the bytes that did not fit.
     pub(super) fn pump(&mut self) {
         if let Some(sealed) = &mut self.sealed {
             sealed.pump(&self.wire);
@@ -39,7 +38,8 @@ impl Peer {
         }
     }
 
-    /// Takes at most `n` bytes; over TLS, what lies in at least as many of the wire.
+    /// Takes at most `n` bytes; over TLS, the plaintext of `n` bytes of the wire, or of more bytes
+    /// if these contain none.
     pub(super) fn take(&mut self, n: usize) -> Vec<u8> {
         match &mut self.sealed {
             Some(sealed) => sealed.take(&self.wire, n).0,
@@ -47,7 +47,7 @@ impl Peer {
         }
     }
 
-    /// Ends its stream.
+    /// Ends the peer's stream.
     pub(super) fn fin(&mut self) {
         match &mut self.sealed {
             Some(sealed) => sealed.fin(&self.wire),
@@ -55,12 +55,12 @@ impl Peer {
         }
     }
 
-    /// A FIN behind what is sent already, over TLS without a close_notify.
+    /// Sends a FIN after the bytes sent so far, over TLS without a close_notify.
     pub(super) fn cut(&mut self) {
         self.wire.fin();
     }
 
-    /// Closes as `close(2)` does. Over TLS this cuts its stream.
+    /// Closes as `close(2)` does. Over TLS this truncates the stream.
     pub(super) fn close(&mut self) {
         self.wire.close();
     }
@@ -73,7 +73,7 @@ impl Peer {
         self.sealed.is_some()
     }
 
-    /// Whether there is something to take.
+    /// Whether bytes are waiting to be taken.
     pub(super) fn has_waiting(&self) -> bool {
         self.wire.waiting() + self.sealed.as_ref().map_or(0, Sealed::waiting) > 0
     }
@@ -82,7 +82,7 @@ impl Peer {
         self.wire.saw_fin()
     }
 
-    /// The near end's stream has ended as it should: with a FIN, over TLS with a close_notify.
+    /// Whether the near end's stream has ended properly: with a FIN, over TLS with a close_notify.
     pub(super) fn saw_the_end(&self) -> bool {
         self.sealed.as_ref().map_or(self.wire.saw_fin(), Sealed::heard_goodbye)
     }
@@ -91,7 +91,7 @@ impl Peer {
         self.wire.saw_reset()
     }
 
-    /// Why what the near end sent was not TLS.
+    /// The error in the near end's TLS, if any.
     pub(super) fn failure(&self) -> Option<&Reason> {
         self.sealed.as_ref().and_then(Sealed::failure)
     }

@@ -165,7 +165,8 @@ impl Stage {
         if self.peer.saw_the_end() && !cut {
             self.life.check(received == taken, "the end of the stream comes after the flush");
         }
-        // A stop whose grace is over cuts the stream, which only TLS can tell from its end.
+        // A stop truncates the stream at the end of its grace, which only TLS can tell from a
+        // proper end.
         if self.peer.saw_fin() && !cut && !self.life.know(|story| story.stopped) {
             self.life.check(self.peer.saw_the_end(), "a close_notify comes before the FIN");
         }
@@ -184,7 +185,7 @@ impl Stage {
         }
     }
 
-    /// The peer ends its stream below TLS alone, and reads on.
+    /// The peer ends its stream only below TLS, and keeps reading.
     fn cut(&mut self) {
         if !self.life.know(|story| story.fin || std::mem::replace(&mut story.broken, true)) {
             self.life.line("peer cuts its stream");
@@ -303,7 +304,7 @@ impl Stage {
         self.check();
     }
 
-    /// Checks what must hold afterwards, whatever is called then.
+    /// Checks the invariants of a lost connection, after a few more random calls.
     pub(super) fn after_the_end(&mut self) {
         let transport = self.transport();
         for _ in 0..4 {
@@ -326,7 +327,7 @@ impl Stage {
         self.check();
     }
 
-    /// A close that was not cut short sent everything.
+    /// A close that was not cut short has sent everything.
     fn check_the_flush(&self) {
         let cut = self.peer.saw_reset() || self.life.know(|s| s.broken || s.panicked || s.stopped);
         let (flushes, all) = self.life.know(|story| {
@@ -336,7 +337,7 @@ impl Stage {
         self.life.check(!flushes || cut || all, "a close flushes what was written before it");
     }
 
-    /// The middle of the stack saw what passed through both of its layers, and no more than there was.
+    /// In each direction the tap has seen all delivered bytes, and no more than were sent.
     fn check_the_tap(&self) {
         if self.under.is_tapped() {
             let (up, down) = self.life.know(|story| {

@@ -1,6 +1,6 @@
-//! The layers between the connection and the socket, which change no byte of the stream. Four of the
-//! stacks are of layers that programs use; three hold bytes back, or panic. A tap in them checks the bytes
-//! in the middle or at the top of the stack.
+//! The layers between the connection and the socket, which change no byte of the stream. Four of
+//! the stacks consist of layers that programs use; in three others a layer holds bytes back or
+//! panics. A tap checks the bytes in the middle or at the top of these stacks.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -92,7 +92,7 @@ impl Under {
         !matches!(self, Under::Nothing | Under::Pass | Under::Single | Under::Breaking)
     }
 
-    /// What the peer sends before its stream.
+    /// The peer's header, which precedes its stream.
     fn header(self) -> &'static [u8] {
         match self {
             Under::Proxy | Under::TlsOnProxy => b"PROXY UNKNOWN\r\n",
@@ -100,8 +100,8 @@ impl Under {
         }
     }
 
-    /// The peer at the other end of `wire`, of a connection on this side. It sends its header and does
-    /// its part of a handshake, until the connection is made.
+    /// Returns the peer at the other end of `wire`, for a connection on this side. It sends its
+    /// header and performs its part of the handshake until the connection is made.
     pub(super) fn open(
         self,
         life: &Life,
@@ -124,11 +124,11 @@ impl Under {
     }
 }
 
-/// Panics in one of its calls, once the connection was made; and perhaps in its drop.
+/// Panics in one of its calls after the connection was made, or in its drop.
 struct Breaking {
     life: Rc<Life>,
     call: &'static str,
-    /// The number of such calls before the panic.
+    /// Calls left before the panic.
     before: Cell<usize>,
     passes: PassThrough,
 }
@@ -197,7 +197,7 @@ impl Drop for Breaking {
     }
 }
 
-/// Holds bytes back until there are many, or the stream below ends.
+/// Holds bytes back until it has more than 1000, or the stream below ends.
 #[derive(Default)]
 struct Holding {
     held: Vec<u8>,
@@ -226,9 +226,9 @@ impl Layer for Holding {
 
 const NAME: &str = "couplet.test";
 
-/// A server and a client. Sessions are not resumed, so that no life depends on those before it.
+/// A server and a client. Sessions are not resumed, so that no life depends on earlier ones.
 static ENDS: LazyLock<(ServerTls, ClientTls)> = LazyLock::new(|| {
-    // Signatures with its key have one length.
+    // All signatures with this key have the same length.
     let pem = include_bytes!("couplet.test.pem");
     let identity = Identity::from_pem(pem, pem).expect("a certificate and its key");
     let roots = Roots::from_pem(pem).expect("a certificate");
@@ -264,7 +264,7 @@ impl TlsWorld for World {
     }
 }
 
-/// Checks the bytes between two layers, or between the highest one and the protocol.
+/// Checks the bytes between two layers, or between the top layer and the protocol.
 struct Count(Rc<Life>);
 
 impl Tap for Count {
