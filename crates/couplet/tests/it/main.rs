@@ -82,5 +82,5 @@ mod unheard;
 mod unix;
 mod watch;
 
-/// For the certificates that the library's own tests share with these.
+/// For the certificate code that the library's own tests share with these.
 use couplet::layers;

@@ -1,4 +1,4 @@
-//! What a machine lacks is a skip that a developer sees, and a failure in CI.
+//! A program that a machine lacks is a visible skip for a developer, and a failure in CI.
 
 use crate::apart;
 use crate::needed;
@@ -11,7 +11,7 @@ fn a_missing_program_is_a_visible_skip_and_a_failure_in_ci() {
     }
     let this = "skipped::a_missing_program_is_a_visible_skip_and_a_failure_in_ci";
     let mut again = apart::again(this, "");
-    // As by `cargo test`, which captures the output of a test that passes.
+    // Run as by `cargo test`, which captures the output of a passing test.
     let args: Vec<_> = again.get_args().filter(|word| *word != "--nocapture").collect();
     let mut captured = std::process::Command::new(again.get_program());
     captured.args(args).envs(again.get_envs().filter_map(|(name, value)| Some((name, value?))));

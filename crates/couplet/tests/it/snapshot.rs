@@ -83,7 +83,7 @@ fn idle_and_age_use_the_loops_clock() {
     rig.pass(s(3));
     let c = of(&rig, &a);
     assert_eq!((c.idle, c.age), (s(3), s(13)));
-    // Sending says nothing about the peer.
+    // Sending does not end the peer's silence.
     a.transport().write("y");
     rig.turns(3);
     assert_eq!(of(&rig, &a).idle, s(3));
@@ -231,8 +231,7 @@ fn recorded_requests_are_counted_before_the_turn_starts_them() {
             rig.turns(1);
         }
         rig.l.run_until(connecting).unwrap();
-        // However often it is stopped and restarted between two turns, it counts as one port
-        // until it closes.
+        // A port that is stopped and restarted between two turns counts as one until it closes.
         drop(port.stop_listening());
         assert_eq!(rig.l.snapshot().ports.len(), before + 1, "it closes during the next turn");
         port.start_listening().unwrap();

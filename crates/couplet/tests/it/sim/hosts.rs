@@ -68,7 +68,7 @@ fn a_killed_program_gets_no_callbacks_and_its_system_closes() {
 #[test]
 fn a_program_that_is_killed_with_unread_input_resets() {
     let (mut sim, server, socket, _) = served();
-    // While paused it reads nothing.
+    // A paused program reads nothing.
     sim.fault(s(1), s(5), Fault::Pause(server));
     sim.fault(s(3), s(1), Fault::Kill(server));
     sim.run_for(ms(1)).unwrap();

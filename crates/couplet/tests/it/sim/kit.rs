@@ -99,7 +99,7 @@ impl Diary {
     }
 }
 
-/// Logger its callbacks and the data it receives.
+/// Logs its callbacks and the data it receives.
 pub(crate) struct Logger(pub(crate) Diary);
 
 impl Protocol for Logger {

@@ -1,5 +1,5 @@
-//! What the witness of a world compares where connections have layers: what the protocols of both ends
-//! wrote and received above them.
+//! The witness of a world compares the bytes that the protocols of both ends write and receive
+//! above their layers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,13 +14,13 @@ use super::kit::{pattern, s};
 use super::secure::both;
 use crate::secure::NAME;
 
-/// How a layer treats what comes up to it.
+/// How a layer treats its input.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
     Passes,
-    /// Changes the byte at this place.
+    /// Changes the byte at this offset.
     Flips(usize),
-    /// Loses everything from this place on.
+    /// Loses everything from this offset on.
     Loses(usize),
     /// Changes every byte, in both directions.
     Inverts,
@@ -86,7 +86,7 @@ impl Layer for Odd {
 
 const MUCH: usize = 100_000;
 
-/// Writes much, in pieces of all sizes, and ends its stream.
+/// Writes 100 000 bytes, in pieces of growing size, and closes.
 struct Talks;
 
 impl Protocol for Talks {
@@ -110,7 +110,7 @@ fn talk(transport: &Transport) {
     transport.lose_connection();
 }
 
-/// Keeps what it receives.
+/// Keeps the bytes that it receives.
 #[derive(Clone, Default)]
 struct Keeps(Rc<RefCell<Vec<u8>>>);
 
@@ -120,7 +120,8 @@ impl Protocol for Keeps {
     }
 }
 
-/// A world in which a client talks to a server, run to its end; and what the server has received.
+/// Runs a world in which a client talks to a server. Returns the violation, if any, and the bytes
+/// that the server received.
 fn run(
     server: impl Fn(Keeps, &couplet::Reactor) -> Result<()> + 'static,
     client: impl Fn(&couplet::Reactor) + 'static,
@@ -187,7 +188,7 @@ fn a_layer_that_loses_the_last_bytes_is_noticed() {
     }
 }
 
-/// Layers that call themselves transparent do not have to be at both ends.
+/// A transparent layer need not have a counterpart at the other end.
 #[test]
 fn a_transparent_layer_that_changes_a_byte_is_noticed() {
     let flips = || Odd::transparent(How::Flips(MUCH / 2));
@@ -230,7 +231,7 @@ fn what_comes_out_of_tls_is_compared_with_what_went_in() {
     assert_notices(TOO_EARLY, over_tls(How::Loses(MUCH / 2)));
 }
 
-/// Puts a layer under itself when the other has agreed, and then goes on.
+/// Starts a layer when both ends have agreed to, and continues above it.
 struct Upgrades {
     asks: bool,
     how: How,
@@ -283,7 +284,7 @@ fn what_passes_through_a_layer_of_a_live_connection_is_compared() {
     assert_notices(TOO_EARLY, live(How::Loses(MUCH / 2)));
 }
 
-/// A relay sees another stream than the one that went into the layers.
+/// Behind a relay, for example, the stream differs from the one that went into the layers.
 #[test]
 fn different_layers_are_not_compared() {
     let inverted: Vec<u8> = pattern(MUCH).iter().map(|byte| !byte).collect();

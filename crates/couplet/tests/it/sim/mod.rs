@@ -1,5 +1,4 @@
-//! The simulator: its networks and hosts, that the seed determines everything, and the failures it
-//! finds.
+//! The simulator: its networks and hosts, determinism by seed, and the failures it finds.
 
 mod basics;
 mod choices;

@@ -25,7 +25,7 @@ fn a_constant_latency_never_varies() {
     }
 }
 
-/// How long single bytes take at this latency, in microseconds.
+/// Transit times of single bytes at this latency, in microseconds.
 fn times(latency: Latency) -> Vec<u128> {
     let mut two = Two::new();
     let (here, there) = two.joined();
@@ -111,7 +111,7 @@ fn of_two_throttles_of_a_host_the_slower_one_counts_until_it_ends() {
         got.borrow_mut().extend(all(&there));
         got.borrow().len() == data.len()
     });
-    // The rest leaves at 1000 bytes a second from the end of the slower one.
+    // The rest leaves at 1000 bytes a second from the end of the slower throttle.
     assert_eq!(two.sim.elapsed() - start, ms(5250) + ms(7500) + ms(10));
     assert!(**got.borrow() == data);
 }
@@ -180,7 +180,8 @@ fn a_sender_that_waits_for_room_is_as_patient_after_each_loss() {
     assert_eq!(here.push(&data).unwrap(), 1000);
     two.pass(s(1));
     assert_eq!(here.push(&data[1000..]).unwrap(), 500);
-    // Each is shorter than the quarter of an hour in which it gives up, and both are longer.
+    // Each partition is shorter than the quarter of an hour after which the sender gives up;
+    // together they are longer.
     for _ in 0..2 {
         let now = two.sim.elapsed();
         two.sim.fault(now, s(600), Fault::Partition(two.a, two.b));
@@ -384,7 +385,7 @@ fn a_sender_whose_buffer_is_full_continues_after_a_lost_acknowledgement() {
     assert_eq!(got, data);
 }
 
-/// Sends all of it at once.
+/// Sends these bytes in one write.
 struct Sends(Vec<u8>);
 
 impl Protocol for Sends {
@@ -414,7 +415,7 @@ fn a_program_whose_buffer_is_full_continues_after_a_lost_acknowledgement() {
         got.borrow().len() >= until
     };
     assert!(sim.run_until(s(1), |_| take(1000)).unwrap());
-    // The acknowledgement of these bytes, and the update of the window, are on their way.
+    // The acknowledgement of these bytes and the window update are in flight.
     sim.fault(sim.elapsed(), s(1), Fault::OneWay(client, server));
     assert!(sim.run_until(s(60), |_| take(data.len())).unwrap(), "{}", got.borrow().len());
     assert!(*got.borrow() == data);

@@ -1,6 +1,6 @@
 //! TLS behind a PROXY header in a simulated network: a chat in storms, and handshakes that are cut
-//! after every byte. No line is lost, changed or attributed to someone else, and each connection that
-//! does not open is counted and has a reason.
+//! after every byte. No line is lost, changed or attributed to another client, and each connection
+//! that does not open is counted, with a reason.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ fn client_tls() -> ClientTls {
     both().1.clone()
 }
 
-/// The header of a client whose number is its port.
+/// The header of a client, whose number is its port.
 fn header(name: u16) -> ProxyWriter {
     let at = |port| Address::from(SocketAddr::from(([192, 0, 2, 1], port)));
     let header = ProxyHeader::new(at(name), at(443));
@@ -51,7 +51,8 @@ impl Lines {
     }
 }
 
-/// A line of the chat: who said it, in which connection of theirs, and the how many-th it is.
+/// Parses a line of the chat: the number of its author, the author's session, and its number in
+/// that session.
 fn parse(line: &str) -> (u16, u64, u32) {
     let words: Vec<&str> = line.split(' ').collect();
     let [name, session, number] = words[..] else { panic!("{line:?}") };
@@ -60,7 +61,7 @@ fn parse(line: &str) -> (u16, u64, u32) {
     (name, session, number)
 }
 
-/// The server's members, and how many connections have opened since it started.
+/// The server's members, and the number of connections opened since its start.
 #[derive(Default)]
 struct Room {
     members: RefCell<BTreeMap<u64, Transport>>,
@@ -109,24 +110,24 @@ fn serve(reactor: &Reactor, room: &Rc<Room>, trusted: IpAddr) -> Result<()> {
     reactor.listen(endpoint, member).map(drop)
 }
 
-/// Says a line now and then, and checks what it hears.
+/// Says a line from time to time, and checks the lines that it receives.
 struct Talker {
     name: u16,
     session: u64,
     said: u32,
     lines: Lines,
-    /// The last line of each connection that was heard here.
+    /// The number of the last line received from each session.
     heard: BTreeMap<(u16, u64), u32>,
     tally: Rc<Tally>,
 }
 
-/// What the clients of a world saw.
+/// Observations of the clients of a world.
 #[derive(Default)]
 struct Tally {
     heard: Cell<u32>,
-    /// The connections whose lines were heard.
+    /// The sessions whose lines were received.
     sessions: RefCell<BTreeSet<(u16, u64)>>,
-    /// Why connects failed after TCP had connected.
+    /// The reasons of connects that failed after TCP had connected.
     not_opened: RefCell<Vec<Reason>>,
 }
 
@@ -158,12 +159,12 @@ impl Protocol for Talker {
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        // TCP repairs what the network does: nothing looks like an attack.
+        // TCP repairs the damage of the network: nothing looks like an attack.
         assert!(!matches!(reason, Reason::Tls(_)), "{reason}");
     }
 }
 
-/// A talker over TLS behind a header that says who it is.
+/// A talker over TLS, behind a header with its number.
 fn talker(name: u16, tally: &Rc<Tally>) -> impl Factory + use<> {
     let tally = tally.clone();
     let talker = move || Talker {
@@ -204,7 +205,7 @@ fn keep_talking(reactor: &Reactor, name: u16, tally: &Rc<Tally>) {
     task.add_both(|_: Result<()>| Ok(())).detach();
 }
 
-/// Resets bursts of connections: the later ones meet the handshakes that follow the first.
+/// Resets bursts of connections: the later resets hit the handshakes that follow the first.
 fn plan_resets(sim: &mut Sim, server: Host) {
     let mut state = sim.seed();
     let mut roll = |n: u64| {
@@ -226,7 +227,7 @@ fn chat(sim: &mut Sim, tally: &Rc<Tally>) -> Result<()> {
     let current: Rc<RefCell<Rc<Room>>> = Rc::default();
     let started = current.clone();
     let server = sim.host("server", move |reactor| {
-        // After a crash nothing of the one before is left.
+        // After a crash, nothing of the previous room is left.
         *started.borrow_mut() = Rc::default();
         serve(reactor, &started.borrow(), [10, 0, 0, 0].into())
     });
@@ -294,7 +295,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// A client that says one line.
+    /// A client that sends one line.
     fn client(socket: Socket, most: usize, now: Instant, line: &str) -> Cut {
         let mut above = Outbox::new(Rc::default());
         let mut layers = Layers::new(header(CUT), &Rc::default());
@@ -335,14 +336,15 @@ impl Cut {
         }
     }
 
-    /// Goes on until all bytes were sent that it may send, or `done`, and resets.
+    /// Pumps until all permitted bytes are sent, or `done` holds, then resets. Returns the number
+    /// of bytes sent.
     fn run(mut self, sim: &mut Sim, done: impl Fn(&Cut) -> bool) -> usize {
         for _ in 0..100 {
             sim.run_for(ms(5)).expect("no invariant is violated");
             if self.socket.is_open() {
                 self.pump();
                 if self.sent == self.most || done(&self) {
-                    // What was sent arrives before the reset.
+                    // The bytes sent arrive before the reset.
                     sim.run_for(ms(5)).expect("no invariant is violated");
                     self.socket.reset();
                     sim.run_for(ms(5)).expect("no invariant is violated");

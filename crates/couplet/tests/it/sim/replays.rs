@@ -78,14 +78,14 @@ fn the_same_seed_gives_the_same_trace_in_another_process() {
     check_determined([1, 2], Weather::Storm, everything);
 }
 
-/// The difference that the check finds between the runs of a world.
+/// The difference that the check reports between two runs of this world.
 fn difference(world: impl Fn(&mut Sim) -> Result<()> + Sync) -> String {
     let check = || check_determined([5], Weather::Calm, world);
     let outcome = catch_unwind(AssertUnwindSafe(check));
     *outcome.expect_err("it is found").downcast::<String>().unwrap()
 }
 
-/// A world whose program notes `says`, a second after it started.
+/// A world whose program notes `says` a second after its start.
 fn noting(sim: &mut Sim, says: fn() -> String) -> Result<()> {
     let notes = sim.notes();
     sim.host("host", move |reactor| {

@@ -1,4 +1,4 @@
-//! Failure reports: the seed, the faults that are enough for the failure, and the trace before it.
+//! Failure reports: the seed, the faults that suffice for the failure, and the trace before it.
 
 use std::cell::RefCell;
 use std::panic::catch_unwind;
@@ -33,7 +33,7 @@ impl Poet {
     }
 }
 
-/// Mistakes whatever arrived before a clean close for the whole poem.
+/// Takes all bytes before a clean close for the whole poem.
 struct Believes(usize, Rc<RefCell<Vec<usize>>>);
 
 impl Protocol for Believes {
@@ -50,7 +50,7 @@ impl Protocol for Believes {
     }
 }
 
-/// Poems are fetched all the time; one that the reader believes is whole must be whole.
+/// A reader fetches poems again and again; a poem that it takes for whole must be whole.
 fn poetry(sim: &mut Sim) -> Result<()> {
     sim.host("poet", |reactor| reactor.listen("tcp:80", || Poet(0)).map(drop));
     let poems: Rc<RefCell<Vec<usize>>> = Rc::default();

@@ -1,5 +1,5 @@
-//! TLS in a simulated network: the same seed gives the same trace, and no byte of the plaintext is lost
-//! or changed, whatever happens to the connections.
+//! TLS in a simulated network: the same seed gives the same trace, and no storm loses or changes a
+//! byte of the plaintext.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use super::kit::{ms, s};
 use crate::secure::NAME;
 use crate::secure::authority::Authority;
 
-/// Made once: signatures with a key of this kind have one length.
+/// Made once: all signatures with a key of this kind have the same length.
 pub(crate) fn both() -> &'static (ServerTls, ClientTls) {
     static BOTH: OnceLock<(ServerTls, ClientTls)> = OnceLock::new();
     BOTH.get_or_init(|| {
@@ -31,7 +31,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Counts up, a number a line, and checks that they come back in order.
+/// Counts up, one number per line, and checks that the numbers come back in order.
 #[derive(Default)]
 struct Counts {
     sent: u32,
@@ -63,7 +63,7 @@ impl Protocol for Counts {
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        // TCP repairs what the network does: nothing looks like an attack.
+        // TCP repairs the damage of the network: nothing looks like an attack.
         assert!(!matches!(reason, Reason::Tls(_)), "{reason}");
     }
 }

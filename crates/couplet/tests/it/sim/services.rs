@@ -131,7 +131,7 @@ fn a_lookup_takes_at_most_five_milliseconds() {
         (0..500).for_each(|_| connect(reactor, "tcp:nobody:80", &log));
         Ok(())
     });
-    // The turns take their time too.
+    // The turns take time too.
     sim.run_for(Duration::from_micros(5300)).unwrap();
     assert_eq!(diary.len(), 500);
 }
@@ -182,7 +182,7 @@ fn a_renamed_host_is_found_at_its_new_address() {
     sim.finish().unwrap();
 }
 
-/// Starts `count` jobs at once, and logs in milliseconds when each has run.
+/// Starts `count` jobs together, and logs each result with its time in milliseconds.
 fn jobs(sim: &mut Sim, count: u32, diary: &Diary) -> Host {
     let diary = diary.clone();
     sim.host("worker", move |reactor| {

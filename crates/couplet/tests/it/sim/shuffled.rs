@@ -1,4 +1,4 @@
-//! The order of what may come in any order: timed calls with one deadline, tasks woken in one turn.
+//! Shuffled orders: timed calls with the same deadline, and tasks woken in the same turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use super::kit::s;
 
 type Log = Rc<RefCell<Vec<u32>>>;
 
-/// Runs a program that logs, in a world of this seed, shuffled by the other; returns its log.
+/// Runs a program in a world of this seed, perhaps shuffled by another seed; returns its log.
 fn logged(seed: u64, shuffle: Option<u64>, program: fn(&Reactor, &Log)) -> Vec<u32> {
     let (mut sim, log) = (Sim::new(seed), Log::default());
     if let Some(shuffle) = shuffle {
@@ -32,7 +32,7 @@ fn timed_calls(reactor: &Reactor, log: &Log) {
         let (inner, reactor) = (log.clone(), reactor.clone());
         reactor.clone().call_later(s(1), move || {
             inner.borrow_mut().push(n);
-            // Made now, so it comes in a later turn, however it is shuffled.
+            // Requested now, so it runs in a later turn under any shuffle.
             reactor.call_soon(move || inner.borrow_mut().push(10 + n));
         });
     }
@@ -90,7 +90,7 @@ fn a_shuffled_call_may_still_cancel_or_move_another_that_is_due() {
             });
             let counts = counts.clone();
             reactor.call_later(s(1), move || {
-                // What has run can be neither cancelled nor moved.
+                // A call that has run can be neither cancelled nor moved.
                 assert_eq!(calls[0].cancel(), counts[0].get() == 0);
                 assert_eq!(calls[1].reset(s(5)), counts[1].get() == 0);
                 counts[0].set(1);

@@ -1,11 +1,11 @@
-//! Futures that are dropped at an await point: which bytes are where.
+//! Futures dropped at an await point: every byte is in the stream, in the buffer or on the wire.
 
 use std::pin::pin;
 
 use super::{connected, finish, poll_once};
 use crate::secure::Rig;
 
-/// Begins a read that needs more than there is, and drops it; then all that has arrived must be there.
+/// Begins a read that needs more bytes than have arrived, and drops it; later reads get every byte.
 macro_rules! keeps_its_bytes {
     ($name:ident, $stream:ident, $begin:expr) => {
         #[test]
@@ -68,7 +68,7 @@ fn a_write_that_is_dropped_has_written_a_part_in_order_or_nothing() {
         assert!(poll_once(pin!(stream.write_all(&data))).is_pending(), "it is past the mark");
         let part = stream.transport().buffered();
         assert!(part > 0 && part < data.len());
-        // What does not begin writes nothing.
+        // A write that does not begin writes nothing.
         assert!(poll_once(pin!(stream.write_bytes(vec![0; 10]))).is_pending());
         assert_eq!(stream.transport().buffered(), part);
         assert!(poll_once(pin!(stream.flush())).is_pending());

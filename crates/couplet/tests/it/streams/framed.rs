@@ -1,4 +1,4 @@
-//! Messages of a stream, cut by the framers of protocols.
+//! Messages of a stream, split by the framers of protocols.
 
 use std::io::ErrorKind;
 use std::pin::pin;

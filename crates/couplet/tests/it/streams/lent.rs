@@ -1,5 +1,5 @@
-//! Reads of every kind, one after another: where bytes are read from (as they arrive, or later) changes
-//! nothing.
+//! Reads of every kind, one after another: bytes read as they arrive and bytes read later give the
+//! same result.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -23,13 +23,13 @@ enum Act {
     Exact(usize),
     Until,
     Buf(usize),
-    /// Polls a read until a delimiter so often, and drops it.
+    /// Polls a `read_until` this many times, and drops it.
     GivesUp(usize),
-    /// Races a read until a delimiter with a timer.
+    /// Races a `read_until` with a timer.
     Races,
-    /// Reads in a part of a task that has a waker of its own.
+    /// Reads in a part of a task that has its own waker.
     Apart(usize),
-    /// Waits for something else.
+    /// Waits without reading.
     Sleep(u64),
     Yield,
 }
@@ -49,7 +49,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..12)
 }
 
-/// Reads by one act; false at the end of the stream.
+/// Performs one act; false at the end of the stream.
 async fn act(stream: &mut Stream, act: Act, got: &RefCell<Vec<u8>>) -> Result<bool> {
     let reactor = stream.transport().reactor().clone();
     let keep = |bytes: &[u8]| {
@@ -63,7 +63,7 @@ async fn act(stream: &mut Stream, act: Act, got: &RefCell<Vec<u8>>) -> Result<bo
             return Ok(keep(&buffer[..n]));
         }
         Act::Exact(n) => {
-            // What it has read of a stream that ends is in the buffer.
+            // At the end of the stream, the buffer has the bytes read so far.
             buffer[..n].fill(b'-');
             let read = stream.read_exact(&mut buffer[..n]).await;
             let n =
@@ -109,7 +109,7 @@ async fn act(stream: &mut Stream, act: Act, got: &RefCell<Vec<u8>>) -> Result<bo
     Ok(true)
 }
 
-/// Letters and line ends, so that a dash is none of them.
+/// Letters and line ends, but no dash.
 fn sent(pieces: &[(usize, usize)]) -> Vec<u8> {
     let len = pieces.iter().map(|(len, _)| len).sum::<usize>();
     (0..len).map(|at| if at % 23 == 22 { b'\n' } else { b'a' + (at % 19) as u8 }).collect()
@@ -142,7 +142,7 @@ proptest! {
                         break;
                     }
                 }
-                // Whatever act has ended it, nothing is left.
+                // Collects any bytes that the last act left.
                 let mut rest = Vec::new();
                 stream.read_to_end(&mut rest, 1 << 20).await?;
                 kept.borrow_mut().extend(rest);

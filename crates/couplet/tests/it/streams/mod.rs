@@ -67,7 +67,7 @@ fn start<T: 'static>(
     Running(result)
 }
 
-/// Runs a future to its end, which it must reach without help.
+/// Runs a future to its end, which needs no further input.
 #[track_caller]
 fn finish<T: 'static>(rig: &mut Rig, future: impl Future<Output = Result<T>> + 'static) -> T {
     start(rig, future).take().expect("it succeeds")
@@ -78,7 +78,7 @@ fn serve(rig: &Rig, handle: impl AsyncFn(Stream) -> Result<()> + 'static) -> Add
     rig.reactor.serve("tcp:0:interface=127.0.0.1", handle).expect("a free port").host()
 }
 
-/// Polls once, as a task that nobody wakes.
+/// Polls once, with a waker that does nothing.
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -1,4 +1,4 @@
-//! What has arrived, and what is awaited.
+//! Reads of bytes that have arrived, and of bytes that have not.
 
 use couplet::Result;
 use couplet::stream::LONGEST_LINE;

@@ -1,5 +1,5 @@
-//! Streams over real sockets: TCP, UNIX sockets and TLS on the system's driver, with raw sockets as
-//! the peers, which block in threads of their own.
+//! Streams over real sockets: TCP, UNIX sockets and TLS on the system's driver. The peers are raw
+//! sockets that block in their own threads.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,7 +21,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::needed::{Folder, SelfSigned};
 
-/// How long anything may take.
+/// Time limit for every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,7 +126,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Connects, with this receive buffer in bytes, where one is given.
+    /// Connects, with a receive buffer of this many bytes if given.
     fn connect(target: &Target, buffer: Option<usize>) -> Peer {
         let address = match target.address.socket_addr() {
             Some(address) => SockAddr::from(address),
@@ -165,7 +165,7 @@ impl Peer {
         }
     }
 
-    /// Sends what TLS still holds, too.
+    /// Writes all of `data`, and the records that TLS still holds.
     fn write_all(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             data = &data[self.write(data).expect("the server takes it")..];
@@ -175,7 +175,7 @@ impl Peer {
         }
     }
 
-    /// Reads at most so much; 0 at the end of the stream.
+    /// Reads at most as many bytes as `buffer` holds; 0 at the end of the stream.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return (&self.socket).read(buffer) };
         loop {
@@ -219,7 +219,7 @@ impl Peer {
         self.socket.shutdown(Shutdown::Write).expect("it is connected");
     }
 
-    /// Resets the connection, with something unread, which is how a UNIX socket does it.
+    /// Resets the connection. A UNIX socket does so because it is closed with unread input.
     fn reset(mut self) {
         self.read_exact(1);
         if !self.socket.local_addr().expect("an address").is_unix() {
@@ -227,7 +227,8 @@ impl Peer {
         }
     }
 
-    /// Waits until it is readable or writable, as asked, or the other one is readable.
+    /// Waits until the socket is ready for `flags`. Unless they include `IN`, a readable `other`
+    /// ends the wait too.
     fn poll(&self, flags: PollFlags, other: &UnixStream) {
         let mut fds = [PollFd::new(&self.socket, flags), PollFd::new(other, PollFlags::IN)];
         let fds = if flags.contains(PollFlags::IN) { &mut fds[..1] } else { &mut fds[..] };
@@ -255,8 +256,8 @@ fn pattern(len: usize) -> Vec<u8> {
 /// More than the buffers of both systems hold.
 const BIG: usize = 5_000_000;
 
-/// Sends all of `data` to an echo and takes it back. It reads nothing before `full` is readable, and then
-/// 1000 bytes at a time, only when it can't write.
+/// Sends all of `data` to an echo and reads it back. It reads nothing before `full` is readable,
+/// then 1000 bytes at a time, and only while it can't write.
 fn slow_peer(target: &Target, data: &[u8], full: &UnixStream) -> Vec<u8> {
     let mut peer = Peer::connect(target, Some(4096));
     let (mut sent, mut back, mut reads) =
@@ -322,7 +323,7 @@ fn an_echo_returns_five_megabytes_to_a_slow_reader() {
         let data = pattern(BIG);
         let peer = std::thread::spawn(move || slow_peer(&target, &data, &full));
         assert!(ground.join(peer) == pattern(BIG), "{kind:?}: what came back is what was sent");
-        // The high mark, and one piece more.
+        // The high mark, and one more piece.
         assert!(most.get() < 200 * 1024, "{kind:?}: {} bytes in the buffer", most.get());
         ground.until_no_connection_is_left();
     }

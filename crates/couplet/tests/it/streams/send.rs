@@ -1,4 +1,4 @@
-//! A stream for libraries that ask for `Send`: at home, and in another thread.
+//! A stream for libraries that require `Send`: in its own thread, and in another.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};

@@ -14,14 +14,14 @@ use crate::sim::secure::both;
 
 /// The longest line, in bytes.
 const LONGEST: usize = 20_000;
-/// How many requests a client has in a connection.
+/// Requests of a client per connection.
 const REQUESTS: u64 = 12;
 
-/// What has happened in a world.
+/// The outcomes in a world.
 #[derive(Default)]
 struct Tally {
     answers: Cell<u64>,
-    /// Dialogues that ended cleanly, as the client saw it.
+    /// Dialogues that ended cleanly for the client.
     complete: Cell<u64>,
     /// Dialogues that ended early, with an error, and without one.
     failed: Cell<u64>,
@@ -32,10 +32,10 @@ fn count(cell: &Cell<u64>) {
     cell.set(cell.get() + 1);
 }
 
-/// Of a line: the connection, the number, the letters.
+/// A line: its session, its number, its letters.
 type Line = (u64, u64, Vec<u8>);
 
-/// Letters that follow from the request, of up to this many.
+/// Letters determined by the session and the number of a request.
 fn letters(session: u64, number: u64) -> Vec<u8> {
     let most = if number.is_multiple_of(5) { LONGEST as u64 - 50 } else { 200 };
     let n = session.wrapping_mul(31).wrapping_add(number * 977) % most;
@@ -47,7 +47,8 @@ fn line(session: u64, number: u64, letters: &[u8]) -> Vec<u8> {
     [format!("{session} {number} ").as_bytes(), letters, b"\n"].concat()
 }
 
-/// A whole line; `None` at the end of the stream, where a part of one is left if that was no clean end.
+/// Parses a whole line. The end of the stream gives `None`: after a clean end the line is empty,
+/// else it is a part of one.
 fn parse(line: &[u8]) -> Option<Line> {
     let line = line.strip_suffix(b"\n")?;
     let mut words = line.splitn(3, |byte| *byte == b' ');
@@ -91,7 +92,7 @@ async fn ask(mut writes: WriteHalf, session: u64) -> Result<()> {
     Ok(writes.shutdown().await?)
 }
 
-/// Reads the answers: true when the dialogue has ended cleanly.
+/// Reads the answers; true if the dialogue has ended cleanly.
 async fn hear(mut reads: ReadHalf, session: u64, tally: &Tally) -> Result<bool> {
     let mut heard = 0;
     loop {
@@ -183,7 +184,7 @@ fn dialogues_hold(seeds: std::ops::Range<u64>, is_secure: bool) {
     let seen = [&tally.answers, &tally.complete, &tally.failed, &tally.cut].map(Cell::get);
     assert!(seen[0] > 100 * worlds && seen[1] > 5 * worlds, "much is answered: {seen:?}");
     assert!(seen[2] > worlds, "much goes wrong: {seen:?}");
-    // A process that is killed ends its streams with a FIN, which TLS does not take for their end.
+    // A killed process ends its streams with a FIN, which TLS does not accept as their end.
     assert_eq!(seen[3] > 0, !is_secure, "{seen:?}");
 }
 

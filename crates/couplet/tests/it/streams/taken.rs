@@ -1,4 +1,5 @@
-//! States of a connection that a stream did not see begin, or loses before its time.
+//! Streams in unusual states: after a dropped flush, on a connection that ends before the stream
+//! takes it over, and without a loop.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -46,7 +47,7 @@ fn all_of_a_stream_without_a_limit() {
     }
 }
 
-/// Reads, and notes the result.
+/// Reads, and logs the result.
 fn reading(transport: &Transport, log: &Rc<RefCell<Vec<String>>>) {
     let (mut stream, log) = (Stream::new(transport), log.clone());
     let read = async move {

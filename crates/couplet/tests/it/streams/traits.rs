@@ -10,7 +10,7 @@ use crate::secure::Rig;
 fn futures_io_reads_writes_and_closes() {
     for mut rig in Rig::both() {
         rig.network.set_capacity(3000);
-        // An echo by someone else's copy, between the halves.
+        // An echo by the copy of `futures-util`, between the halves.
         let port = serve(&rig, async |stream| -> Result<()> {
             let (reads, mut writes) = stream.split();
             copy(reads, &mut writes).await?;

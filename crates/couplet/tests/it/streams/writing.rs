@@ -1,4 +1,4 @@
-//! Back-pressure, and what is told of what was written.
+//! Backpressure, and the outcome of writes.
 
 use couplet::Bytes;
 

@@ -13,7 +13,8 @@ use super::kit::{BOTH_ROLES, Kit, Rig, Role};
 use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Call, On, Script};
 
-/// A state of A, how to reach it, and what the peer sees of an abort in it.
+/// A state of A, its script, how to reach the state, and the end that the peer sees of an abort in
+/// it.
 type State = (&'static str, fn(Script) -> Script, fn(&mut Rig, &A, &B), Saw);
 
 const STATES: &[State] = &[
@@ -182,7 +183,7 @@ pub(crate) fn c20_nothing_is_delivered_after_abort_connection(kit: Kit) {
         assert_eq!(rig.lost(&a), "Aborted");
         assert_eq!((a.log.len(), a.log.count("data")), (3, 1), "{:?}", a.log.entries());
     }
-    // While paused, and while unread: from outside.
+    // From outside, while paused and with unread input.
     for paused in [true, false] {
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());

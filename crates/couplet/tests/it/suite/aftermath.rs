@@ -1,4 +1,4 @@
-//! Row 20a: which calls still come between a close and `connection_lost`, and that none comes after.
+//! Row 20a: the calls that still come between a close and `connection_lost`. None comes after it.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -146,7 +146,7 @@ pub(crate) fn c20a_fail_flushes_what_was_written(kit: Kit) {
     }
 }
 
-/// Calls `ask`, and notes the loss with which it fails.
+/// Calls `ask`, and logs the loss with which it fails.
 fn asks(a: &A, name: &'static str) {
     let log = a.log.clone();
     a.ask(|_| ())

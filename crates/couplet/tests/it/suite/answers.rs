@@ -8,8 +8,8 @@ use couplet::{Answers, LoopOptions};
 use super::kit::{Kit, key_of, together};
 use super::recorder::{A, On, Script};
 
-/// So many connections get a byte each before a turn, and answer. Returns how many answers each of them
-/// saw sent when it was called.
+/// Sends a byte to each of `count` connections before a turn, and lets them answer. Returns, for
+/// each call of `data_received`, the number of answers sent before it.
 fn seen_by_a_crowd(kit: Kit, options: fn() -> LoopOptions, count: usize) -> Vec<usize> {
     let mut rig = kit.options(options).rig();
     let crowd: Rc<RefCell<Vec<(A, usize)>>> = Rc::default();
@@ -38,14 +38,14 @@ fn seen_by_a_crowd(kit: Kit, options: fn() -> LoopOptions, count: usize) -> Vec<
             b.got() == [7]
         });
     }
-    // Whoever holds one, no answer is forgotten.
+    // No held answer is forgotten.
     assert!(peers.iter().all(|(a, _)| a.transport().buffered() == 0));
     seen.take()
 }
 
 /// Whether the next turn delivers what has arrived for all connections.
 fn has_batches(kit: Kit) -> bool {
-    // What is written to a terminal arrives a moment later.
+    // Bytes written to a terminal arrive a moment later.
     (kit.has_sockets() && !kit.is_terminal()) || kit.is_readiness_in_memory()
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn c57a_answers_leave_together_32_at_most(kit: Kit) {
 }
 
 pub(crate) fn c57a_answers_that_are_made_in_no_time_leave_at_once(kit: Kit) {
-    // The loop's clock stands still. The first one waits for the next, which is timed.
+    // The loop's clock stands still. The first answer waits for the second, which is timed.
     let seen = seen_by_a_crowd(kit, LoopOptions::default, 6);
     if has_batches(kit) {
         assert_eq!(seen, [0, 0, 1, 2, 3, 4]);

@@ -162,7 +162,8 @@ pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
     rig.until("connection_made", || a.is_made());
     assert_eq!((a.log.count("do_start"), a.log.count("started_connecting")), (1, 2));
     assert!(!a.log.has("do_stop"));
-    // Where the driver reports the failure in an event, and where its `connect` fails immediately.
+    // With a driver that reports the failure in an event, and with one whose `connect` fails
+    // immediately.
     let mut rig = kit.rig();
     let peer = rig.refusing_port();
     a_thousand_failures_grow_nothing(&mut rig, peer.address());
@@ -327,7 +328,7 @@ pub(crate) fn c51_disconnect_does_what_the_state_asks_for(kit: Kit) {
     connector.disconnect();
     rig.turn();
     assert_eq!(log.entries()[2..], [STOPPED, "do_stop"]);
-    // While connected: what was written is flushed.
+    // While connected: buffered bytes are flushed.
     let (a, b, connector) = client(&mut rig, Script::new());
     write_big(&rig, &a);
     connector.disconnect();

@@ -18,7 +18,7 @@ type Act = Box<dyn FnMut(&DatagramTransport, &Datagram<'_>)>;
 /// The bytes of a datagram, and its sender.
 type Got = (Vec<u8>, Address);
 
-/// A protocol that notes what it gets, and acts on it.
+/// A protocol that records its datagrams, and acts on them.
 #[derive(Clone, Default)]
 struct Far {
     log: Log,
@@ -77,7 +77,7 @@ impl DatagramProtocol for Far {
     }
 }
 
-/// Two ports, and what the second one gets.
+/// Two ports; `far` is the protocol of the second.
 fn pair(rig: &mut Rig, far: &Far) -> (DatagramPort<Far>, DatagramPort<Far>) {
     let a = rig.datagrams(DatagramOptions::default(), Far::default());
     let b = rig.datagrams(DatagramOptions::default(), far.clone());
@@ -126,7 +126,7 @@ pub(crate) fn c156_a_round_takes_at_most_64_datagrams_of_a_port(kit: Kit) {
     const MANY: usize = 200;
     let (mut rig, far) = (kit.rig(), Far::default());
     let (a, b) = pair(&mut rig, &far);
-    // A UNIX socket queues few datagrams at its receiver: the rest waits for it to read.
+    // A UNIX socket queues few datagrams at its receiver: the others wait until it reads.
     for n in 0..MANY {
         a.send_to((n as u32).to_be_bytes(), b.host()).expect("there is room");
     }
@@ -181,7 +181,7 @@ pub(crate) fn c157_what_does_not_fit_is_dropped_and_counted(kit: Kit) {
     assert_eq!((a.dropped(), a.buffered()), (1, 1000));
     rig.until("both", || far.count() == 2);
     assert_eq!(a.buffered(), 0);
-    // A single datagram may be longer than that.
+    // A single datagram may be longer than the queue.
     let longest = if kit.is_unix() { 1000 } else { 2000 };
     a.send_to(vec![0; longest], b.host()).expect("the queue is empty");
     rig.until("the long one", || far.count() == 3);
@@ -230,7 +230,7 @@ pub(crate) fn c158_a_port_starts_and_stops_in_order(kit: Kit) {
     rig.until("stopped", || far.log.has("stopped"));
     assert_eq!(far.log.entries(), ["start", "returned", "stop", "stopped: ok"]);
     assert_eq!(Rc::strong_count(&far.got), 1, "the protocol is kept");
-    // One that never started.
+    // A port that never started.
     let (far, log) = (Far::default(), Log::default());
     let port = rig.datagrams(DatagramOptions::default(), far.clone());
     log.watch("stopped", port.stop_listening().expect("it is open"));
@@ -244,7 +244,7 @@ pub(crate) fn c158_a_port_that_stops_sends_what_waits_and_delivers_nothing(kit: 
     a.send_to("one", b.host()).expect("there is room");
     drop(a.stop_listening());
     rig.until("one", || far.count() == 1);
-    // In the middle of what has arrived.
+    // Stopped in the middle of a batch.
     let a = rig.datagrams(DatagramOptions::default(), Far::default());
     let far = Far::acting(|transport, _| drop(transport.stop_listening()));
     let b = rig.datagrams(DatagramOptions::default(), far.clone());
@@ -263,7 +263,7 @@ pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
     rig.stop(Duration::from_millis(1));
     assert_eq!(far.log.entries(), ["start", "stop"]);
     assert!(!port.is_listening() && port.stop_listening().is_none());
-    // One that a loop is dropped with is not called any more.
+    // A port that is dropped with its loop gets no further calls.
     let (far, log) = (Far::default(), Log::default());
     let port = rig.datagrams(DatagramOptions::default(), far.clone());
     rig.turn();
@@ -277,7 +277,7 @@ pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
 
 pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: Kit) {
     if kit.is_unix() {
-        // A connect to a name that nobody has fails at once.
+        // A connect to an unused name fails immediately.
         let rig = kit.rig();
         let options = DatagramOptions::default().peer(UnixAddress::from("\0nobody"));
         assert!(rig.reactor.listen_unix_datagrams("", options, Far::default()).is_err());
@@ -299,7 +299,8 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     a.send("somebody").expect("there is room");
     rig.until("the echo", || near.count() == 1);
     assert_eq!((near.data(), near.senders()), (vec![b"somebody".to_vec()], vec![b.host()]));
-    // To nobody, from a port without a peer: nobody is told, and the port stays open.
+    // Sent to an unused address, from a port without a peer: nothing is reported, and the port
+    // stays open.
     let free = rig.reactor.listen_udp(own_address(159, 0), Far::default());
     let nobody = free.expect("a free port can be opened");
     drop(nobody.stop_listening());
@@ -348,7 +349,7 @@ pub(crate) fn c160_the_senders_full_address_is_reported(kit: Kit) {
     let mut senders = far.senders();
     senders.sort();
     assert_eq!(senders, froms, "IPv4 as IPv4");
-    // One that does not take IPv4.
+    // A port that does not take IPv4.
     let (far, alone) = (Far::default(), DatagramOptions::default().dual_stack(false));
     let b = rig.reactor.listen_udp_with(any, alone, far.clone());
     let b = b.expect("a free port can be opened");
@@ -374,7 +375,7 @@ pub(crate) fn c160a_a_pause_holds_at_once_and_loses_nothing(kit: Kit) {
     }
     for n in 1..=usize::from(all) {
         rig.until("one more", || far.count() == n);
-        // Others receive meanwhile, into the same places.
+        // Another port receives meanwhile, into the same buffers.
         a.send_to([99], c.host()).expect("there is room");
         rig.until("the other's", || other.count() == n);
         rig.turns(3);
@@ -382,7 +383,7 @@ pub(crate) fn c160a_a_pause_holds_at_once_and_loses_nothing(kit: Kit) {
         b.resume_producing();
     }
     assert_eq!(far.data(), (0..all).map(|n| vec![n]).collect::<Vec<_>>());
-    // From outside, before the port starts.
+    // Paused from outside, before the port starts.
     let far = Far::default();
     let b = rig.datagrams(DatagramOptions::default(), far.clone());
     b.pause_producing();
@@ -410,7 +411,7 @@ pub(crate) fn c160b_calls_into_a_protocol_run_in_the_turn_and_end_with_the_port(
     rig.pass(soon);
     rig.turn();
     assert!(log.has("later: 1"));
-    // What waits when the port is closed is dropped.
+    // Calls that are pending when the port closes are dropped.
     let held = Rc::new(());
     let (in_tell, in_call) = (held.clone(), held.clone());
     let call = b.call_later(soon, move |_, _| drop(in_call));

@@ -60,7 +60,7 @@ pub(crate) fn c15_progress_postpones_the_close_deadline(kit: Kit) {
             assert!(!a.is_lost(), "at {:?}", rig.passed());
         }
         if goes_on {
-            // Bounded: a stream that stalls would fill the memory.
+            // Bounded: a stalled stream would fill the memory.
             for _ in 0..4 * kit.big().len() / LITTLE {
                 if b.saw() == Saw::Open {
                     step(&mut rig, &b);
@@ -189,7 +189,7 @@ pub(crate) fn c15a_paused_time_is_not_idle_time(kit: Kit) {
     let mut rig = kit.rig();
     let (a, b) = rig.accept(idle_10_s());
     a.transport().pause_producing();
-    // It takes effect before the time passes, as in a loop that it wakes.
+    // The pause takes effect before the clock advances, as in a loop that it wakes.
     rig.turn();
     go_to(&mut rig, YEAR);
     assert!(!a.is_lost());

@@ -89,10 +89,10 @@ impl Producer for Quiet {
     fn resume_producing(&mut self) {}
 }
 
-/// A way to hand in an object and have it dropped.
+/// A way to pass an object to the library and have it dropped.
 struct Kind {
     name: &'static str,
-    /// On connection A with its peer B. The drop follows now, or within a few turns.
+    /// Acts on connection A with its peer B. The drop follows immediately, or within a few turns.
     act: fn(&mut Rig, &A, &B),
 }
 

@@ -13,9 +13,9 @@ pub(crate) struct Ending {
     pub(crate) name: &'static str,
     /// The expected reason.
     pub(crate) reason: &'static str,
-    /// What A's script needs.
+    /// Prepares A's script.
     script: fn(Script) -> Script,
-    /// What happens once the connection is made; `connection_lost` follows.
+    /// Acts once the connection is made; `connection_lost` follows.
     act: fn(&mut Rig, &A, &B),
 }
 

@@ -14,7 +14,7 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Logs what became of the connections, as `(finished, closed, aborted)`.
+/// Logs the result of a drain, as `(finished, closed, aborted)`.
 fn watch(log: &Log, drained: Deferred<Drained>) {
     let log = log.clone();
     drained
@@ -160,7 +160,7 @@ pub(crate) fn c105b_what_a_question_panics_with_loses_that_connection_alone(kit:
     assert_eq!(log.entries(), ["(2, 0, 0)"]);
 }
 
-/// The default does nothing.
+/// The default `draining` does nothing.
 pub(crate) fn c105a_a_protocol_that_does_not_know_of_drains_is_left_alone(kit: Kit) {
     struct Echo;
     impl Protocol for Echo {

@@ -291,7 +291,7 @@ pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
             assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
             assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
         }
-        // With a producer that still writes sometimes, the connection lives on.
+        // A producer that writes occasionally keeps the connection alive.
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());
         let source = a.source(&a.transport(), |_, _| {});

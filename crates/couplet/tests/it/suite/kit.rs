@@ -2,7 +2,7 @@
 //! with the [`Tap`] in between.
 //!
 //! Only [`Rig::pass`] moves time. A test turns the loop [`until`](Rig::until) a condition holds;
-//! [`tick`](Rig::tick) gives everything else time to arrive, to show that nothing does.
+//! [`tick`](Rig::tick) lets everything in flight arrive, to show that nothing more happens.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -46,7 +46,7 @@ pub(crate) struct Kit {
     buffer: Option<usize>,
     options: fn() -> LoopOptions,
     layers: Under,
-    /// Turned by an outer loop, and only when that is told to.
+    /// Turned by an outer loop, and only when the loop asks for a turn.
     is_embedded: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum Under {
     Nothing,
     PassThrough,
     SingleBytes,
-    /// TLS, whose other end is B's.
+    /// TLS, with B's TLS at the other end.
     Tls,
 }
 
@@ -125,8 +125,8 @@ impl Kit {
         self.layers == Under::Tls
     }
 
-    /// Whether a slice may be less than what was read. The few facts that are about whole slices do
-    /// not hold then.
+    /// Whether a slice may be shorter than the read. The few facts about whole slices do not hold
+    /// then.
     pub(crate) fn cuts_slices(self) -> bool {
         matches!(self.layers, Under::SingleBytes | Under::Tls)
     }
@@ -137,14 +137,14 @@ impl Kit {
         self
     }
 
-    /// With pipes that are adopted, in place of a server's connection.
+    /// With adopted pipes, in place of a server's connection.
     #[cfg(unix)]
     pub(crate) const fn pipes(mut self) -> Kit {
         self.is_pipes = true;
         self
     }
 
-    /// With terminals in raw mode that are adopted.
+    /// With adopted terminals in raw mode.
     #[cfg(unix)]
     pub(crate) const fn terminal(mut self) -> Kit {
         self.is_terminal = true;
@@ -156,8 +156,8 @@ impl Kit {
         self.is_terminal
     }
 
-    /// Whether its connections are UNIX sockets. They know no reset but that of a close with unread
-    /// input, which destroys nothing.
+    /// Whether its connections are UNIX sockets. They are reset only by a close with unread input,
+    /// which destroys no bytes.
     pub(crate) fn is_unix(self) -> bool {
         self.is_unix
     }
@@ -277,12 +277,12 @@ pub(crate) struct Rig {
     /// For the files of UNIX sockets.
     #[cfg(unix)]
     folder: Option<crate::needed::Folder>,
-    /// How many paths were given out.
+    /// The number of paths used so far.
     paths: Cell<u32>,
 }
 
-/// More turns than any test makes: one that waits for an event that never comes fails, and its logs do
-/// not fill the memory.
+/// More turns than any test makes: a test that waits for an event in vain fails before its logs
+/// fill the memory.
 const MOST_TURNS: u32 = 100_000;
 
 pub(crate) const LOOPBACK: SocketAddr =
@@ -328,7 +328,7 @@ impl Rig {
         (a, b)
     }
 
-    /// A over descriptors that are no socket, whose other ends are B's.
+    /// Adopts non-socket descriptors as A; B has their other ends.
     #[cfg(unix)]
     fn adopt_pipe(&self, a: &A, script: Script, ends: (B, couplet::driver::Pipe)) -> B {
         let (b, pipe) = ends;
@@ -338,7 +338,7 @@ impl Rig {
         b
     }
 
-    /// What follows a handshake (session tickets) leaves, unless A has written more than fits.
+    /// Sends the session tickets that follow a handshake, unless A has written more than fits.
     pub(crate) fn settle(&mut self, a: &A) {
         let still = if self.kit.is_sealed() { 20 } else { 0 };
         for _ in 0..still {
@@ -389,7 +389,7 @@ impl Rig {
         port.expect("a free port can be opened")
     }
 
-    /// An address to listen on that nobody else has.
+    /// An unused address to listen on.
     fn any(&self) -> Address {
         if !self.kit.is_unix {
             return LOOPBACK.into();
@@ -403,7 +403,7 @@ impl Rig {
         UnixAddress::from(name).into()
     }
 
-    /// A port of datagrams, at an address that nobody else has.
+    /// A datagram port at an unused address.
     pub(crate) fn datagrams<P: DatagramProtocol>(
         &self,
         options: DatagramOptions,
@@ -539,8 +539,8 @@ impl Rig {
             });
         }
         self.ticking = Some(b);
-        // In the completion manner an operation may take some turns more than the echo; and layers
-        // are poured from a part at a time, until the system takes no more.
+        // In the completion manner an operation may take some turns more than the echo. Layers give
+        // their output piece by piece, until the system accepts no more.
         match self.kit.is_sealed() {
             true => self.turns(50),
             false if self.kit.in_flight() => self.turns(8),
@@ -578,7 +578,7 @@ impl Rig {
         self.tapped.on_wait.take();
     }
 
-    /// A run of the loop.
+    /// Runs the loop to the end of its run.
     pub(crate) fn run(&mut self, setup: impl FnOnce(&Reactor) -> couplet::Result<()>) {
         if !self.kit.is_embedded {
             return self.l.run(setup).expect("a stopped run succeeds");
@@ -594,7 +594,7 @@ impl Rig {
 
     // Results.
 
-    /// What the loop did with A's key.
+    /// The calls that the loop has made for A's key.
     pub(crate) fn counts(&self, a: &A) -> Counts {
         self.tapped.counts(key_of(&a.transport()))
     }

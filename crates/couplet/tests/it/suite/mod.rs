@@ -1,7 +1,7 @@
 //! The conformance suite: each test states a fact of `docs/contract.md` and runs on every driver.
 //!
-//! A test is `fn c05_…(kit: Kit)` in the file of its section, with a line in `all_facts!` that names what
-//! it needs of a connection. One line of `driver_suite!` adds a driver.
+//! A test is `fn c05_…(kit: Kit)` in the file of its section, with a line in `all_facts!` that
+//! names its needs. One line of `driver_suite!` adds a driver.
 
 mod aborting;
 mod aftermath;
@@ -32,7 +32,7 @@ mod sealed;
 pub(crate) mod tap;
 mod upgrading;
 
-/// Defines what facts may need: a macro that leaves a fact out for the kinds of connections without it.
+/// Defines a need: a macro that omits a fact for the kinds of connections that lack it.
 macro_rules! need {
     ($d:tt $need:ident: $($lacks:ident)*) => {
         macro_rules! $need {
@@ -47,9 +47,9 @@ need!($ resets: unix unix_sockets pipes terminals);
 
 // A close that waits for the peer's.
 need!($ awaited_end: pipes terminals);
-// Halves that do not end apart from each other, and a reset.
+// Halves that can end together, and a reset.
 need!($ joint_halves: pipes terminals);
-// A port that the connections come from.
+// A port that accepts the connections.
 need!($ port: pipes terminals);
 // An address, a socket and its options.
 need!($ socket: pipes terminals);
@@ -58,26 +58,27 @@ need!($ capacity: pipes terminals);
 // A peer that can break the connection.
 need!($ breaking: pipes terminals);
 
-// Halves that can be closed apart: the peer hears of the end of one, and reads after its own end.
+// Halves that close separately: the peer sees the end of one, and reads after its own end.
 need!($ half_close: terminals);
-// Bytes that can still be read when the peer has hung up.
+// Bytes that can still be read after the peer has hung up.
 need!($ late_reads: terminals);
 // Buffers, and reads, of more than a few KiB.
 need!($ room: terminals);
 
-// Calls of the driver that can be counted: a handshake and a farewell are calls too.
+// Countable calls of the driver: in TLS, the handshake and the close_notify are calls too.
 need!($ counted_calls: tls tls_sockets);
-// A peer that does nothing: it takes part in a handshake.
+// A peer that does nothing: in TLS, it takes part in the handshake.
 need!($ passive_peer: tls tls_sockets);
-// A wire that holds only the bytes that were written.
+// A wire that carries only the written bytes.
 need!($ exact_wire: tls tls_sockets);
-// Bytes that arrive in part: a record that was cut does not, and a whole one is longer than a read.
+// Bytes that can arrive in part: in TLS, a truncated record delivers nothing, and a whole one is
+// longer than a read.
 need!($ streamed: tls tls_sockets);
-// Buffers of the system that are full at once. Layers fill them piece by piece, and it may take one
-// more piece after the test's clock has moved, which counts as progress.
+// System buffers that fill in one step. Layers fill them piece by piece, and a piece that the
+// system accepts after the test's clock has moved counts as progress.
 need!($ full_at_once: tls_sockets);
 
-// Slices as long as what was read.
+// Slices as long as the read.
 need!($ slices: bytes tls tls_sockets);
 
 // Datagrams with numbers for addresses.
@@ -386,7 +387,7 @@ driver_suite!(
 );
 driver_suite!(sim, tcp, crate::suite::kit::Kit::sim());
 
-// With answers that leave together, which makes no difference to a connection.
+// With answers that leave together, which changes nothing for a connection.
 
 driver_suite!(
     mio_together,
@@ -400,7 +401,7 @@ driver_suite!(
         .options(crate::suite::kit::together)
 );
 
-// And over layers, where nothing may be different.
+// Over layers, which change nothing.
 
 driver_suite!(
     mio_layered,
@@ -436,8 +437,8 @@ driver_suite!(
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
         .over(crate::suite::kit::Under::SingleBytes)
 );
-// And over TLS, with B's own at the other end; the first under the stall detector, which wraps all that
-// the user hands in.
+// Over TLS, with B's TLS at the other end; the first under the stall detector, which wraps the user's
+// objects.
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(
@@ -465,7 +466,7 @@ driver_suite!(
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(sim_tls, tls, crate::suite::kit::Kit::sim().over(crate::suite::kit::Under::Tls));
 
-// The same over UNIX sockets.
+// Over UNIX sockets.
 #[cfg(unix)]
 driver_suite!(mio_unix, unix_sockets, crate::suite::kit::Kit::mio().unix());
 driver_suite!(
@@ -488,7 +489,7 @@ driver_suite!(mio_pipes, pipes, crate::suite::kit::Kit::mio().pipes());
 #[cfg(unix)]
 driver_suite!(mio_terminals, terminals, crate::suite::kit::Kit::mio().terminal());
 
-// Inside another loop, which turns it only when it is told to.
+// Inside an outer loop, which turns it only on request.
 #[cfg(unix)]
 driver_suite!(mio_embedded, tcp, crate::suite::kit::Kit::mio().embedded());
 #[cfg(unix)]

@@ -1,9 +1,9 @@
-//! A kit's outer loop: it turns the loop under test only when the descriptor is readable or the due
-//! time has come, and fails when there is work that neither told.
+//! A kit's outer loop: turns the loop under test only when the descriptor is readable or the due
+//! time has come, and fails if neither announces pending work.
 //!
-//! As an outer loop does, it asks for the due time after each turn, and not again before the next:
-//! whatever is recorded in between must make the descriptor readable. Work that stays in the driver
-//! untold is missed by the tests, which wait for it.
+//! Like other outer loops, it reads the due time after each turn, and not again before the next
+//! turn: a request recorded in between must make the descriptor readable. Work that the driver does
+//! not announce makes the tests fail that wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(crate) struct Outer {
-    /// When the loop is due, as it said after the last turn.
+    /// The due time that the loop reported after the last turn.
     due: Option<Instant>,
 }
 
 impl Outer {
-    /// Sleeps, for as long as the tap says, until the descriptor or the due time asks for a turn; true
-    /// if one of them did.
+    /// Sleeps for at most the tap's nap; true if the descriptor or the due time asks for a turn.
     pub(crate) fn is_told(&self, l: &Loop, tapped: &Tapped) -> bool {
         let now = l.reactor().now();
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);

@@ -73,7 +73,7 @@ pub(crate) enum PeerPort {
 }
 
 impl PeerPort {
-    /// At an address that nobody else has.
+    /// Listens at an unused address.
     pub(crate) fn new(ground: &Ground, any: &Address) -> PeerPort {
         match ground {
             Ground::Sockets => PeerPort::Socket(Listener::new(any)),
@@ -241,7 +241,7 @@ impl B {
         }
     }
 
-    /// Reads at most `n` bytes, once; returns how many it got.
+    /// Reads at most `n` bytes, once; returns the number of bytes read.
     pub(crate) fn take(&self, n: usize) -> usize {
         let (bytes, saw) = self.with(|end| match &self.seal {
             Some(seal) => seal.take(end, n),
@@ -254,7 +254,7 @@ impl B {
         bytes.len()
     }
 
-    /// Reads until there is nothing left; returns how many bytes it got.
+    /// Reads until nothing is left; returns the number of bytes read.
     pub(crate) fn take_all(&self) -> usize {
         let mut sum = 0;
         while self.end.borrow().is_some() {
@@ -280,7 +280,7 @@ impl B {
         self.saw.get()
     }
 
-    /// Whether the connection was reset, as the socket itself reports it, whatever B saw before.
+    /// Whether the socket itself reports a reset, regardless of the ends that B saw before.
     pub(crate) fn is_broken(&self) -> bool {
         self.with(|end| match end {
             Far::Socket(stream) => stream.has_error(),
@@ -374,7 +374,7 @@ impl Raw for Far {
     }
 }
 
-/// The peers on real sockets: the only place in the suite that names them.
+/// The peers on real sockets: the only module of the suite that names socket types.
 mod sockets {
     use std::cell::RefCell;
     use std::io::{ErrorKind, Read, Write};
@@ -391,7 +391,7 @@ mod sockets {
     const SEND_BUFFER: usize = 1024 * 1024;
 
     pub(crate) struct Stream(Socket);
-    /// With the connections that fill its queue.
+    /// A socket, and the connections that fill its queue.
     pub(crate) struct Listener(Socket, RefCell<Vec<Socket>>);
 
     fn socket(address: &SockAddr) -> Socket {
@@ -417,7 +417,7 @@ mod sockets {
         }
     }
 
-    /// How much the system takes; `None` once it takes no more.
+    /// Writes once: `Some(0)` if the buffers are full, `None` on an error.
     fn send(mut to: impl Write, data: &[u8]) -> Option<usize> {
         match to.write(data) {
             Ok(n) => Some(n),
@@ -425,7 +425,7 @@ mod sockets {
         }
     }
 
-    /// At most so many bytes, or what an error means.
+    /// Reads once, at most `n` bytes; `broken` translates an error.
     fn take(
         mut from: impl Read,
         n: usize,
@@ -442,7 +442,7 @@ mod sockets {
         (bytes, saw)
     }
 
-    /// Two pipes: what B reads, and what it writes until its end of the stream.
+    /// Two pipes: B reads from the first, and writes to the second until it ends its stream.
     #[cfg(unix)]
     pub(crate) struct Pipes(std::io::PipeReader, RefCell<Option<std::io::PipeWriter>>);
 
@@ -472,7 +472,8 @@ mod sockets {
         }
     }
 
-    /// The controlling side of a terminal, until B has closed it: it has no halves.
+    /// The controlling side of a terminal, until B has closed it (it has no halves), and the
+    /// terminal's path.
     #[cfg(unix)]
     pub(crate) struct Terminal(RefCell<Option<std::fs::File>>, String);
 
@@ -487,7 +488,7 @@ mod sockets {
             (Terminal(RefCell::new(Some(far.into())), path), pipe)
         }
 
-        /// Waits until something that was sent has arrived, which the system leaves to a thread of its own.
+        /// Waits until sent bytes have arrived; a kernel thread delivers them.
         fn settle(&self) {
             use rustix::event::{PollFd, PollFlags, Timespec, poll};
             let near = crate::terminal::other_side(&self.1);
@@ -509,7 +510,7 @@ mod sockets {
 
         pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
             match self.0.borrow_mut().as_mut() {
-                // It fails where its other side is closed.
+                // A read fails once the other side is closed.
                 Some(end) => take(end, n, |_| Saw::Fin),
                 None => (Vec::new(), Saw::Open),
             }

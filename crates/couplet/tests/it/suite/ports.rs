@@ -1,5 +1,5 @@
-//! Rows 21 to 22a: stopping a port and listening again, pausing and resuming it. Rows 51a and 64a: what
-//! takes a real socket.
+//! Rows 21 to 22a: stopping a port and listening again, pausing and resuming it. Rows 51a and 64a:
+//! calls that need a real socket.
 
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -154,7 +154,7 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
     let before = port.host();
     log.watch("stopped", port.stop_listening().expect("the port listens"));
     if kit.is_unix() {
-        // There is no other number.
+        // A path cannot change like a port number.
         assert!(port.start_listening().is_err(), "the path is taken until the turn");
         return;
     }

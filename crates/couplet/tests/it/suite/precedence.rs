@@ -13,7 +13,7 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A name, what happens, the expected reason, and what the peer sees.
+/// A name, the events, the expected reason, and the end that the peer sees.
 type Case = (&'static str, fn(&mut Rig, &A, &B), &'static str, Saw);
 
 const CASES: &[Case] = &[
@@ -146,7 +146,7 @@ const CASES: &[Case] = &[
     ("lose", |_, a, _| a.transport().lose_connection(), "Done(Us)", Saw::Fin),
 ];
 
-/// A name, what happens, and the expected reason.
+/// A name, the events, and the expected reason.
 type Plain = (&'static str, fn(&mut Rig, &A, &B), &'static str);
 
 /// Cases where the peer resets, and so sees nothing.

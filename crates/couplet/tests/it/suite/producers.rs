@@ -201,7 +201,7 @@ pub(crate) fn c65_the_pause_comes_from_the_turn(kit: Kit) {
     assert!(calls(&a).is_empty());
 }
 
-/// Forwards what it receives, and is the producer of the connection it forwards to.
+/// Forwards received bytes, and is the producer of the target connection.
 struct Relay {
     to: Transport,
     most: Rc<Cell<usize>>,
@@ -318,7 +318,7 @@ pub(crate) fn c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty(kit: Ki
     rig.tick();
     assert_eq!(calls(&a), ["resume"; 2]);
     b.take_all();
-    // However much it writes, it is never paused.
+    // It is never paused, even after a large write.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new());
     let big = Bytes::from_static(kit.big());
@@ -411,7 +411,7 @@ pub(crate) fn c67_a_second_producer_is_refused_and_the_first_stays(kit: Kit) {
     }
 }
 
-/// Notes its drop.
+/// Logs its drop.
 struct Dropped(A);
 
 impl Drop for Dropped {
@@ -450,7 +450,7 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
     }
 }
 
-/// A reason, and how a connection with a producer ends for it.
+/// A reason, and a way to end a connection with a producer for that reason.
 type End = (&'static str, fn(&mut Rig, &A, &B));
 
 const ENDS: [End; 8] = [
@@ -558,7 +558,7 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
         b.got() == b"firstsecond"
     });
     assert_eq!(a.log.entries()[1..], ["resume", "returned", "resume", "the other"]);
-    // One that fills the buffer when resumed is paused after it returns.
+    // A producer that fills the buffer when resumed is paused after it returns.
     let big = Bytes::from_static(kit.big());
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
@@ -734,7 +734,7 @@ pub(crate) fn c71_drained_fails_with_the_connection(kit: Kit) {
     b.fin();
     assert_eq!(rig.lost(&a), "Panicked(no poem)");
     assert_eq!(drained.outcome(), Some(Err("Panicked(no poem)".to_owned())));
-    // A close sends them.
+    // A close sends the bytes.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     a.transport().write_bytes(big);

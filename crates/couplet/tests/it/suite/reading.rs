@@ -72,7 +72,7 @@ pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
     rig.until("the rest", || a.received_len() == data.len());
     assert!(a.received() == data);
     assert_eq!(a.log.count("resumed"), 1);
-    // Both in one callback change nothing.
+    // A pause and a resume in one callback change nothing.
     let mut rig = kit.read_buffer(CHUNK).rig();
     let (a, b) = rig.accept(Script::new().on(On::Data, |t| {
         t.pause_producing();
@@ -482,7 +482,8 @@ pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
         turns += 1;
         let more = a1.log.count("data") - before;
         assert!(more <= 1, "one read a turn");
-        // Pending input arrives every turn though B1 sends nothing new; an operation may take several.
+        // Pending input arrives every turn though B1 sends nothing new; an operation in flight may
+        // take several turns.
         assert!(more == 1 || kit.in_flight(), "a turn must not wait for another edge");
         assert!(turns < 100);
         if before == 0 && more == 1 && !kit.in_flight() {
@@ -578,7 +579,7 @@ pub(crate) fn c60_lose_write_connection_flushes_then_calls_write_closed(kit: Kit
     rig.tick();
     assert_eq!(a.log.entries(), ["made", "write_closed", "data(10)"]);
     assert_eq!(rig.counts(&a).shut_writes, 1);
-    // With nothing written, too, the turn makes the call.
+    // The turn makes the call, even if nothing was written.
     let mut rig = kit.rig();
     let a = rig.end();
     let log = a.log.clone();

@@ -1,4 +1,4 @@
-//! Rows 71a, 169a and 169b: relays, framers of one's own, and limits on messages, over each driver.
+//! Rows 71a, 169a and 169b: relays, custom framers and message limits, on each driver.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
 use super::recorder::{Log, On, Script};
 
-/// The most that a relay holds in one direction: the high watermark and one read.
+/// Maximum bytes that a relay holds in one direction: the high watermark and one read.
 const HELD: usize = 64 * 1024 + 256 * 1024;
 
 fn connect(reactor: &Reactor, to: &Address, far: Relay) {

@@ -51,7 +51,7 @@ fn a_reader_that_pauses_at_each_piece_and_is_resumed_a_turn_later() {
             connection.tell(|_, transport| transport.resume_producing());
         })
     };
-    // How often it is resumed depends on how the stream is cut.
+    // The number of resumes depends on how the stream is cut.
     Scene::of(sends, stutters).without("resumed").play();
 }
 

@@ -13,8 +13,8 @@ use crate::sim::kit::{ms, s};
 use crate::suite::kit::LOOPBACK;
 use crate::suite::recorder::{A, On, Script};
 
-/// The log of a client whose server plays this script and is killed once the client has its part:
-/// the same over the kernel and over every simulated network.
+/// The log of a client whose server plays this script and is killed once the client has received
+/// its part: the same on the kernel and on every simulated network.
 fn client_of_a_killed(script: fn() -> Script) -> Vec<String> {
     let kernel = on_the_kernel(script);
     for (seed, link) in (1..).zip(networks()) {

@@ -150,7 +150,7 @@ fn framed<P: Protocol>(
         let port = side.reactor.listen_tcp(address, build).expect("a free port");
         port.host().socket_addr().expect("a port has an address")
     });
-    // When everything has been sent depends on the buffers.
+    // The time of write_closed depends on the buffers.
     scene.without("write_closed")
 }
 

@@ -1,4 +1,5 @@
-//! Scenes in which a callback fails or panics: its connection ends the same way on both.
+//! Scenes in which a callback fails or panics: its connection ends the same way on the kernel and
+//! in the simulator.
 
 use couplet::Transport;
 

@@ -56,7 +56,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// How many of its connections and connects have ended.
+    /// The number of its connections and connects that have ended.
     fn ended(&self) -> usize {
         let lost = self.ends.borrow().iter().filter(|a| a.is_lost()).count();
         lost + self.log.count("ended")
@@ -70,9 +70,9 @@ struct Scene {
     /// Opens a port at this address, and returns the address to connect to.
     serve: Serve,
     ask: Ask,
-    /// How many connection ends and connects must end, on both sides together.
+    /// The number of connection ends and connects that must end, on both sides together.
     ends: usize,
-    /// Ignore how many bytes of a stream arrive before its abortive end.
+    /// Ignore the number of bytes that arrive before an abortive end.
     any_part: bool,
     /// Entries to ignore, because their number depends on how the stream is cut.
     without: Vec<&'static str>,
@@ -263,7 +263,7 @@ impl Scene {
         {
             *last = format!("lost: {}", reason(&a.reason()));
         }
-        // Whether any bytes arrive before an abortive end is not promised either.
+        // No bytes are guaranteed to arrive before an abortive end.
         entries.retain(|entry| !self.any_part || entry != "data");
         if self.unordered {
             entries.sort();
@@ -310,7 +310,7 @@ fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address
 }
 
-/// Short readable text as it is; anything else as its length and hash.
+/// Short text verbatim; anything else as its length and hash.
 fn short(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.len() <= 40 => text.to_owned(),

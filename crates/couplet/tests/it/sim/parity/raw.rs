@@ -1,5 +1,5 @@
-//! Scenes with a bare socket, controlled by the test, as the other end. It can do what a transport
-//! does not: close with unread input, or write to a dead peer.
+//! Scenes with a bare socket, controlled by the test, as the other end. Unlike a transport, it can
+//! close with unread input or write to a dead peer.
 
 use couplet::Transport;
 
