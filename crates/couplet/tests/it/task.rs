@@ -1,4 +1,5 @@
-//! Rows 130 to 132: `LoopingCall`; also `defer_later` and `timeout`. Time is the memory driver's.
+//! Rows 130 to 132: `LoopingCall`; also `defer_later` and `timeout`. All use the memory driver's
+//! clock.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use couplet::{Loop, LoopOptions, LoopingCall, Reactor, Result};
 
 use crate::defer_witness::{Log, given, unhandled_in};
 
-/// Time in milliseconds and count of each call.
+/// The time in milliseconds and the count of each call.
 type Calls = Rc<RefCell<Vec<(u128, u64)>>>;
 
 const S: Duration = Duration::from_secs(1);
@@ -363,7 +364,7 @@ fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
     assert!(never.take().unwrap_err().is_cancelled());
 }
 
-/// Awaits `future` for at most a second.
+/// Awaits `future` for at most one second.
 fn timed<T: 'static>(
     clock: &Clock,
     future: impl Future<Output = Result<T>> + 'static,

@@ -1,5 +1,5 @@
-//! Row 125a: futures as tasks of the loop. How a running task affects other tasks, I/O and timers,
-//! and what happens when it is cancelled, panics, or outlives its loop.
+//! Row 125a: futures as tasks of the loop, their effect on other tasks, I/O and timers, their
+//! cancellation and panics, and the end of the loop.
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
@@ -454,7 +454,7 @@ fn a_task_woken_many_times_is_polled_once() {
     assert_eq!(polls.get(), 2);
 }
 
-/// A task that sends its waker at each poll, and ends at the `n`th.
+/// A task that sends its waker at each poll, and finishes at the `n`th.
 fn sends_its_waker(reactor: &Reactor, n: usize) -> (Deferred<()>, mpsc::Receiver<Waker>) {
     let (send, receive) = mpsc::channel();
     let mut left = n;

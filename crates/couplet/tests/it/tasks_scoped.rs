@@ -1,5 +1,5 @@
-//! Tasks with a life of their own choosing: those that handle their cancellation, scopes, what ends with
-//! its owner, values of a task; and points in time for them.
+//! Tasks that handle their cancellation, tasks that end with their owner, scopes, task-local
+//! values, and intervals.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -41,7 +41,7 @@ async fn sleeps(log: Log, dropped: &'static str) -> Result<()> {
 fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_makes_of_that() {
     type Talk = fn(Cancelling, Log) -> futures_util::future::LocalBoxFuture<'static, Result<u8>>;
     let talks: [(Talk, &str); 4] = [
-        // Passes it on.
+        // Propagates it.
         (|cancelling, _| async move { cancelling.or(pending()).await }.boxed_local(), "cancelled"),
         // Swallows it.
         (
@@ -66,7 +66,7 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_make
             },
             "failed: no time left",
         ),
-        // Has something to do first.
+        // Has work to finish first.
         (
             |cancelling, log| {
                 async move {
@@ -153,7 +153,7 @@ fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
     assert_eq!(success_of(late), 5);
 }
 
-// Work that ends with its owner.
+// Tasks that end with their owner.
 
 #[test]
 fn c125d_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
@@ -174,7 +174,7 @@ fn c125d_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
 
 // Scopes.
 
-/// Runs a scope; returns what it gave once the loop has nothing left to do at this time.
+/// Runs a scope until the loop has nothing left to do at this time; returns the scope's task.
 fn scoped<T: 'static>(
     clock: &mut Clock,
     body: impl AsyncFnOnce(&Scope) -> Result<T> + 'static,
@@ -230,7 +230,7 @@ fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
             sleeps(inner, "the body").await
         });
         let unhandled = unhandled_in(|| drop(clock.jump(s(1))));
-        // Those that were cancelled in that turn were dropped in it, after the scope had its turn.
+        // Tasks cancelled in that turn were dropped in it, after the scope was polled.
         clock.jump(s(0));
         let failure = failure_of(task);
         match panics {
@@ -353,7 +353,7 @@ fn c125c_a_task_that_was_cancelled_by_its_user_is_no_failure() {
     assert_eq!(log.take(), ["a task"]);
 }
 
-// Values of a task.
+// Task-local values.
 
 couplet::task_local! {
     static REQUEST: u64;
@@ -409,7 +409,7 @@ fn c127_a_value_outlives_a_panic_and_is_there_for_the_last_drop() {
     assert!(SEEN.get().is_none());
 }
 
-// Points in time.
+// Deadlines and intervals.
 
 #[test]
 fn c130a_an_interval_stays_on_its_grid_and_counts_what_it_skips() {

@@ -22,7 +22,7 @@ pub(crate) fn other_side(path: &str) -> OwnedFd {
     open(path, flags, Mode::empty()).expect("a terminal")
 }
 
-/// Both sides of a terminal that passes bytes on as they are.
+/// Both sides of a terminal in raw mode.
 pub(crate) fn raw() -> (OwnedFd, OwnedFd) {
     let (far, path) = pair();
     let near = other_side(&path);

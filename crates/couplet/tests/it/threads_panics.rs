@@ -1,5 +1,5 @@
 //! Row 97 and law 10: a job's captures and its result are user values, which may panic when
-//! dropped, in whichever thread that happens.
+//! dropped, in any thread.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -134,7 +134,7 @@ fn c97_a_job_cancelled_after_it_has_run_may_give_what_panics_in_its_drop() {
     let Begun { job, go } = busy.pop().expect("ten jobs");
     l.reactor().call_soon(move || {
         drop(go);
-        // A thread that starts the next job is done with this one.
+        // A thread that starts the next job has finished this one.
         next_has_begun.recv().expect("the next job starts");
         cancel(job);
     });

@@ -1,5 +1,5 @@
-//! Rows 86 to 95: the reactor's delayed calls. Time is the memory driver's, except that row 94 also
-//! tests the system's wait.
+//! Rows 86 to 95: the reactor's delayed calls, on the memory driver's clock; row 94 also tests the
+//! system's wait.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -88,7 +88,7 @@ fn c86_a_delay_of_zero_runs_in_the_next_turn() {
     assert_eq!(clock.network.elapsed(), Duration::ZERO);
 }
 
-/// Requests a timed call for each batch of bytes, which requests another one.
+/// Requests a timed call for each batch of bytes, which requests another call.
 struct Timing(Log);
 impl Protocol for Timing {
     fn data_received(&mut self, transport: &Transport, _: &[u8]) {
@@ -112,7 +112,7 @@ fn c86a_timers_in_turn_come_before_the_next_events() {
         let port = clock.reactor.listen("tcp:0:interface=127.0.0.1", move || Timing(log.clone()));
         let port = port.expect("a free port");
         let wire = clock.network.connect(port.host()).expect("it listens");
-        // It is accepted.
+        // The connection is accepted.
         clock.turn();
         clock.turn();
         for expected in [first, second] {
@@ -131,7 +131,7 @@ fn c87_a_call_made_by_a_call_waits_for_the_next_turn() {
             again(inner, next, delay);
         });
     }
-    // However late the turn is: by the clock the second call would be due in the same turn.
+    // In a late turn too: by the clock, the second call would be due in the same turn.
     for delay in [Duration::ZERO, Duration::from_nanos(1), s(1)] {
         let mut clock = Clock::new();
         again(clock.reactor.clone(), clock.log.clone(), delay);

@@ -79,7 +79,7 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
     assert_eq!(*tapped.waits.borrow(), [Some(HOUR), Some(HOUR * 2)]);
 }
 
-/// Tells itself again and again, for a time that no turn lasts.
+/// Tells itself again and again, more often than fits into any turn.
 fn tell_again(connection: &Connection<Quiet>, told: &Rc<Cell<u32>>) {
     const FAR_TOO_OFTEN: u32 = 10_000;
     let (again, count) = (connection.clone(), told.clone());
@@ -113,7 +113,8 @@ fn a_tell_that_tells_itself_ends_no_turn_later() {
     }
 }
 
-/// Forwards everything to the first connection of its port, and notes what is buffered there before.
+/// Forwards everything to the first connection of its port, and records the number of bytes
+/// buffered there before.
 struct Forwards {
     first: Rc<RefCell<Option<Transport>>>,
     buffered: Rc<RefCell<Vec<usize>>>,
@@ -131,7 +132,8 @@ impl Protocol for Forwards {
     }
 }
 
-/// Two connections forward this much to a third in one turn: what the second finds buffered there.
+/// Two connections forward `size` bytes each to a third in one turn. Returns the number of bytes
+/// that the second finds buffered there.
 fn left_by_an_earlier_event(size: usize) -> usize {
     let (memory, _network) = Memory::new(Manner::Readiness, 1);
     let mut l = Loop::with_driver(memory, LoopOptions::default());

@@ -1,5 +1,5 @@
-//! Warnings and errors of a program without a subscriber of `tracing`: contract 119b. Each case runs in a
-//! process of its own, as `tracing` has one subscriber a process.
+//! Warnings and errors of a program without a `tracing` subscriber: contract 119b. Each case runs
+//! in a separate process, since `tracing` has one subscriber per process.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tracing::subscriber::{NoSubscriber, set_global_default};
 use crate::apart::{again, told};
 use crate::logged::lines_to;
 
-/// Lets a callback panic, drops a failure and asks for signals that another loop handles.
+/// Lets a callback panic, drops a failure and requests signals that another loop handles.
 fn fail_in_three_ways() {
     let signals = || Loop::with_options(LoopOptions::default().signals(true)).expect("a loop");
     let mut first = signals();
@@ -27,7 +27,7 @@ fn fail_in_three_ways() {
     first.end().expect("it ends");
 }
 
-/// The lines that the library prints in another process that is told `case`, without its panic messages.
+/// The lines that the library prints in another process that runs `case`, without panic messages.
 fn printed(test: &str, case: &str) -> Vec<String> {
     let output = again(&format!("unheard::{test}"), case)
         .env("RUST_BACKTRACE", "0")

@@ -31,7 +31,7 @@ fn relayed(rig: &mut Rig) -> (B, B) {
     (client, server)
 }
 
-/// Turns until `b` has been given so much.
+/// Turns until `b` has received `wanted`.
 fn gets(rig: &mut Rig, b: &B, wanted: &[u8]) {
     rig.until("bytes at a peer", || {
         b.take_all();
@@ -144,7 +144,7 @@ pub(crate) fn c71a_a_protocol_may_be_upgraded_to_a_relay(kit: Kit) {
     assert_eq!(a.log.entries(), ["made", "data(7)"]);
 }
 
-/// Words of three bytes, noted; a word `III` pauses.
+/// Frames words of three bytes and logs them; the word `III` pauses.
 struct Threes {
     buffer: FrameBuffer,
     log: Log,

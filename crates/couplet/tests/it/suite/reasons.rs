@@ -27,7 +27,7 @@ pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
             assert_eq!(a.log.entries(), wanted);
         }
     }
-    // All before the first turn.
+    // Everything before the first turn.
     let mut rig = kit.rig();
     let a = rig.end();
     let port = rig.listen(&a, Script::new());

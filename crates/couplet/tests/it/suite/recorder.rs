@@ -1,5 +1,5 @@
-//! A, the end under test: a protocol that logs each callback and plays a script in it, and a producer
-//! and a factory that do the same.
+//! A, the end under test: a protocol that logs each callback and plays a script in it, with a
+//! similar producer and factory.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -28,7 +28,7 @@ impl Log {
         self.0.take()
     }
 
-    /// Takes out the length of the data that was logged last, if nothing was logged since.
+    /// Removes the last entry if it is data, and returns its length, otherwise 0.
     fn take_data(&self) -> usize {
         let mut entries = self.0.borrow_mut();
         let last = entries.last().and_then(|last| last.strip_prefix("data(")?.strip_suffix(')'));
@@ -60,7 +60,7 @@ impl Log {
         position.unwrap_or_else(|| panic!("no {prefix} in {entries:?}"))
     }
 
-    /// Notes `name: ok` or `name: failed` when `deferred` fires.
+    /// Logs `name: ok` or `name: failed` when `deferred` fires.
     pub(crate) fn watch<T: 'static>(&self, name: &'static str, deferred: Deferred<T>) {
         let log = self.clone();
         deferred
@@ -87,7 +87,7 @@ pub(crate) enum On {
 
 type Act = Box<dyn FnMut(&Transport)>;
 
-/// What A does in its callbacks.
+/// A's actions in its callbacks.
 #[derive(Default)]
 pub(crate) struct Script {
     acts: Vec<(On, Act)>,
@@ -99,8 +99,7 @@ impl Script {
         Script::default()
     }
 
-    /// Makes A's `read_closed` keep the connection open; otherwise it does what the trait's default
-    /// does.
+    /// Makes A's `read_closed` keep the connection open; otherwise it calls the trait's default.
     pub(crate) fn aware(mut self) -> Script {
         self.aware = true;
         self
@@ -123,7 +122,7 @@ impl Script {
     }
 }
 
-/// The test's handle on the end under test: its log, the bytes it received, its transport.
+/// The test's handle to the end under test: its log, the bytes it received, its transport.
 #[derive(Clone, Default)]
 pub(crate) struct A {
     pub(crate) log: Log,
@@ -137,7 +136,7 @@ struct Seen {
     reason: RefCell<Option<Reason>>,
     depth: Cell<u32>,
     nested: Cell<bool>,
-    /// Data that comes in pieces, with nothing in between, is one entry of the log.
+    /// Whether consecutive pieces of data are logged as one entry.
     joins: Cell<bool>,
 }
 
@@ -156,7 +155,7 @@ impl A {
         Recorder { a: self.clone(), script }
     }
 
-    /// Logs data that comes in pieces as one entry.
+    /// Logs consecutive pieces of data as one entry.
     pub(crate) fn join_data(&self) {
         self.seen.joins.set(true);
     }
@@ -207,7 +206,7 @@ impl A {
         self.seen.reason.borrow().is_some()
     }
 
-    /// Why the connection was lost.
+    /// The reason for the loss.
     pub(crate) fn reason(&self) -> Reason {
         let reason = self.seen.reason.borrow().clone();
         reason.unwrap_or_else(|| panic!("not lost: {:?}", self.log.entries()))
@@ -261,7 +260,7 @@ impl Recorder {
     }
 }
 
-/// Has the trait's own `read_closed`.
+/// Has the default `read_closed` of the trait.
 struct Plain;
 impl Protocol for Plain {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
@@ -305,7 +304,7 @@ impl Protocol for Recorder {
     }
 }
 
-/// The variant of a reason, and as much of its contents as is the same on every driver.
+/// The variant of a reason, and the contents that are the same on every driver.
 pub(crate) fn text(reason: &Reason) -> String {
     match reason {
         Reason::Lost(_) => "Lost".into(),
@@ -393,19 +392,19 @@ impl Maker {
         }
     }
 
-    /// What it does in `started_connecting`.
+    /// Played in `started_connecting`.
     pub(crate) fn on_started(mut self, act: impl FnMut(&Connector) + 'static) -> Maker {
         self.on_started = Box::new(act);
         self
     }
 
-    /// What it does in `client_connection_failed`.
+    /// Played in `client_connection_failed`.
     pub(crate) fn on_failed(mut self, act: impl FnMut(&Connector) + 'static) -> Maker {
         self.on_failed = Box::new(act);
         self
     }
 
-    /// What it does in `client_connection_lost`.
+    /// Played in `client_connection_lost`.
     pub(crate) fn on_lost(mut self, act: impl FnMut(&Connector) + 'static) -> Maker {
         self.on_lost = Box::new(act);
         self

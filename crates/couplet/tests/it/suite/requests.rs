@@ -17,18 +17,18 @@ use super::recorder::{A, Broken, Log, On, Recorder, Script};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a request leaves behind for its check.
+/// The results of a request, for its check.
 #[derive(Clone, Default)]
 struct Asked {
     log: Log,
     /// Logs the callbacks of an upgrade's protocol.
     next: A,
-    /// One end of a pipe, whose other one was sent.
+    /// The reading end of a pipe whose writing end was sent.
     #[cfg(unix)]
     pipe: Rc<Cell<Option<std::io::PipeReader>>>,
 }
 
-/// A request: how it is made in a callback, and how its effect is seen.
+/// A request, how to make it in a callback, and how to check its effect.
 struct Request {
     name: &'static str,
     ask: fn(&Transport, &Asked),
@@ -44,7 +44,7 @@ struct Checked<'a> {
     asked: &'a Asked,
 }
 
-/// Asks for one more piece, and ends.
+/// Logs the first request for data, and unregisters.
 struct Pull(Log, Transport);
 
 impl Producer for Pull {
@@ -256,7 +256,7 @@ const REQUESTS: &[Request] = &[
                 c.b.fin();
             }
             assert_eq!(c.rig.lost(c.a), "Panicked(on purpose)");
-            // After our end of the stream it has no effect.
+            // It has no effect after our end of the stream.
             let resets = c.rig.counts(c.a).closes == [CloseMode::Reset];
             assert!(resets || c.on == On::WriteClosed);
         },
@@ -278,7 +278,7 @@ const REQUESTS: &[Request] = &[
             assert_eq!(c.asked.log.entries(), [wanted]);
             let mut pipe = c.asked.pipe.take().expect("the request was made");
             let mut is_closed = || std::io::Read::read(&mut pipe, &mut [0]).is_ok();
-            // The only other one is B's, which takes no descriptor with the bytes.
+            // The only other copy is in B's socket; B reads the bytes without the descriptor.
             c.rig.turns(5);
             let is_sent = takes && c.rig.kit.has_sockets();
             assert!(is_closed() || is_sent);
@@ -294,7 +294,7 @@ const REQUESTS: &[Request] = &[
         },
         check: |c| match c.on {
             On::WriteClosed => assert_eq!(c.asked.log.entries(), ["asked: refused"]),
-            // It is told of the end first.
+            // The peer's end is delivered first.
             On::ReadClosed => c.fails(),
             _ => {
                 let b = c.b;
@@ -341,7 +341,7 @@ const REQUESTS: &[Request] = &[
 ];
 
 impl Checked<'_> {
-    /// B gets what was written, unless our end of the stream was sent.
+    /// B receives the written bytes, unless our end of the stream was sent.
     fn arrives(&mut self) {
         if self.on == On::WriteClosed {
             return assert_eq!(self.a.transport().dropped(), 5);
@@ -362,7 +362,7 @@ impl Checked<'_> {
         assert!(lost.starts_with(reason), "{lost}");
     }
 
-    /// The handshake does.
+    /// The handshake fails.
     fn fails(&mut self) {
         self.rig.take_to_the_end(self.b);
         if self.on != On::ReadClosed {
@@ -396,7 +396,7 @@ impl Checked<'_> {
     }
 }
 
-/// Has A's callback come, and its request made.
+/// Triggers A's callback, in which the request is made.
 fn reach(rig: &mut Rig, on: On, a: &A, b: &B) {
     let callback = match on {
         On::Made => "made",
@@ -429,7 +429,7 @@ fn reach(rig: &mut Rig, on: On, a: &A, b: &B) {
     rig.until("the callback", || a.log.has(callback));
 }
 
-/// A connection in whose callback the request was made.
+/// A connection that makes the request in this callback.
 fn with_request(rig: &mut Rig, on: On, request: &Request) -> (A, B, Asked) {
     let asked = Asked::default();
     let (ask, left) = (request.ask, asked.clone());
@@ -445,7 +445,7 @@ fn with_request(rig: &mut Rig, on: On, request: &Request) -> (A, B, Asked) {
 pub(crate) fn c02a_each_request_takes_effect_in_each_callback_of_its_protocol(kit: Kit) {
     for on in [On::Made, On::Data, On::Resumed, On::ReadClosed, On::WriteClosed, On::Draining] {
         for request in REQUESTS {
-            // After the peer's end of the stream nothing comes that a pause could hold.
+            // After the peer's end of the stream, no input remains for a pause to hold.
             let holds = ["pause_producing", "throttle"].contains(&request.name);
             if on == On::ReadClosed && holds {
                 continue;
@@ -460,7 +460,7 @@ pub(crate) fn c02a_each_request_takes_effect_in_each_callback_of_its_protocol(ki
     }
 }
 
-/// Says where a test failed.
+/// Prints the case in which a test failed.
 struct Named<'a>(&'a str);
 
 impl Drop for Named<'_> {
@@ -473,7 +473,7 @@ impl Drop for Named<'_> {
 
 pub(crate) fn c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
     for request in REQUESTS {
-        // It says that it does nothing, where this table expects that it will.
+        // A tell reports its failure, but this table expects it to succeed.
         if request.name == "tell" {
             continue;
         }
@@ -487,7 +487,7 @@ pub(crate) fn c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
         match request.name {
             "drained" | "flushed" | "peer_ended" | "ask" => assert_eq!(fate, ["asked: failed"]),
             "send_descriptor" => assert_eq!(fate, ["asked: refused"]),
-            // As a close does before it.
+            // Accepted, as after a close.
             "start_layer" | "start_tls" => assert_eq!(fate, ["asked: ok"]),
             "register_producer" => assert_eq!(fate, ["stopped"]),
             "set_write_marks" => assert_eq!(fate, ["full: false"]),
@@ -498,12 +498,12 @@ pub(crate) fn c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
     }
 }
 
-/// The callbacks of a port of datagrams.
+/// The callbacks of a datagram port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Start,
     Datagram,
-    /// What was sent to its peer.
+    /// A datagram sent to its peer was refused.
     Refused,
     Stop,
 }
@@ -545,7 +545,7 @@ impl DatagramProtocol for Port {
     }
 }
 
-/// The requests of a port, and what its log has once they have taken effect, beside its callbacks.
+/// The requests of a port, and the log entries they cause, besides its callbacks.
 const OF_PORTS: &[(&str, AskOfPort, &[&str])] = &[
     (
         "send_to",
@@ -618,7 +618,7 @@ const OF_PORTS: &[(&str, AskOfPort, &[&str])] = &[
 /// UNIX sockets have no such options.
 const NEED_IP: [&str; 3] = ["set_option", "two options", "groups"];
 
-/// A port in whose callback the request is made, and another that sends to it.
+/// A port that makes the request in this callback, and another port that sends to it.
 fn port_with(rig: &Rig, at: At, ask: AskOfPort) -> (DatagramPort<Port>, DatagramPort<Port>, Log) {
     let log = Log::default();
     let asking = Port { log: log.clone(), at, ask: Some(ask) };
@@ -677,7 +677,7 @@ pub(crate) fn c160f_each_request_of_a_port_takes_effect_in_connection_refused(ki
         }
         rig.turns(2);
         rig.pass(SECOND);
-        // It may send to its peer alone.
+        // It may send only to its peer.
         let effects = if *name == "send_to" { &["refused"] } else { *effects };
         rig.until("the effects", || effects.iter().all(|effect| log.has(effect)));
     }

@@ -1,5 +1,5 @@
-//! The TLS of [`B`](super::peer::B), for a kit whose connections are encrypted: what B sends and takes
-//! is [`Sealed`].
+//! The TLS of [`B`](super::peer::B), for a kit with encrypted connections: B sends and reads
+//! through [`Sealed`].
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -34,7 +34,7 @@ pub(crate) fn server() -> &'static ServerTls {
     &BOTH.0
 }
 
-/// The handshakes of a rig's peers, which go on in its turns.
+/// The handshakes of a rig's peers, which continue in its turns.
 #[derive(Clone, Default)]
 pub(crate) struct Seals(Rc<RefCell<Vec<Rc<Seal>>>>);
 
@@ -61,7 +61,7 @@ impl Seals {
 pub(crate) struct Seal {
     end: Rc<RefCell<Option<Far>>>,
     sealed: RefCell<Sealed>,
-    /// B has closed: so does its socket, behind what is still to be sent.
+    /// B has closed; its socket closes after the unsent bytes.
     closes: Cell<bool>,
 }
 
@@ -72,7 +72,7 @@ impl Seal {
         if self.closes.get() {
             sealed.fin(far);
             if sealed.is_flushed() {
-                // What is unread would make it a reset.
+                // Unread bytes would turn the close into a reset.
                 while !far.take(64 * 1024).0.is_empty() {}
                 drop(end);
                 return Far::close(self.end.take());
@@ -96,13 +96,13 @@ impl Seal {
         self.sealed.borrow_mut().fin(far);
     }
 
-    /// As [`fin`](Self::fin), and then a close, also if that has to wait for the handshake.
+    /// As [`fin`](Self::fin), then closes, after the handshake if necessary.
     pub(crate) fn close(&self) {
         self.closes.set(true);
         self.pump();
     }
 
-    /// B is gone.
+    /// B was dropped.
     pub(crate) fn drop_end(&self) {
         if !self.closes.get() {
             self.end.take();

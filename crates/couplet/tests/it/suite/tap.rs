@@ -40,12 +40,12 @@ pub(crate) struct Tapped {
     inner: Rc<dyn World>,
     start: Instant,
     passed: Cell<Duration>,
-    /// How long a wait may take in real time when there is nothing to do.
+    /// The real-time limit of a wait when there is nothing to do.
     pub(crate) nap: Cell<Duration>,
     counts: RefCell<BTreeMap<Key, Counts>>,
     /// Each connect attempt: its time, address and key.
     pub(crate) connects: RefCell<Vec<(Duration, Address, Option<Key>)>>,
-    /// Name lookups that the loop withdrew.
+    /// Name lookups that the loop cancelled.
     pub(crate) forgotten: Cell<usize>,
     /// The `until` of each wait, since the start.
     pub(crate) waits: RefCell<Vec<Option<Duration>>>,
@@ -53,9 +53,9 @@ pub(crate) struct Tapped {
     pub(crate) waits_in_run: Cell<u32>,
     /// Called before each wait, to act for the peer during a run.
     pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
-    /// Connections are not given back.
+    /// Refuses to release sockets.
     pub(crate) keeps_sockets: Cell<bool>,
-    /// When the driver itself is due, in real time, as the loop last asked it.
+    /// The driver's own due time, in real time, when the loop last asked for it.
     driver_due: Cell<Option<Instant>>,
 }
 
@@ -75,12 +75,12 @@ impl Tapped {
         self.passed.get()
     }
 
-    /// Whether the driver has said to be due by now.
+    /// Whether the driver's own due time has come.
     pub(crate) fn is_driver_due(&self) -> bool {
         self.driver_due.get().is_some_and(|due| due <= self.inner.now())
     }
 
-    /// Lets the test act as in a wait.
+    /// Calls the test's hook, as a wait does.
     pub(crate) fn call_on_wait(&self) {
         let hook = self.on_wait.borrow_mut().take();
         if let Some(mut hook) = hook {
@@ -93,7 +93,7 @@ impl Tapped {
         self.counts.borrow().get(&key).cloned().unwrap_or_default()
     }
 
-    /// Notes what a wait is for, and returns it since the start.
+    /// Records the deadline of a wait, and returns it relative to the start.
     pub(crate) fn note_wait(&self, until: Option<Instant>) -> Option<Duration> {
         let since = until.map(|until| until.saturating_duration_since(self.start));
         self.waits.borrow_mut().push(since);
@@ -223,7 +223,8 @@ impl Driver for Tap {
         self.inner.datagram()
     }
 
-    /// The driver's time is real, the loop's is not: [`Tapped::is_driver_due`] has the answer.
+    /// The driver's time is real, but the loop's is frozen: [`Tapped::is_driver_due`] compares the
+    /// driver's.
     fn due(&self) -> Option<Instant> {
         self.tapped.driver_due.set(self.inner.due());
         None

@@ -1,4 +1,4 @@
-//! Row 50a: another protocol takes the place of the one that a connection began with.
+//! Row 50a: upgrades, which replace the protocol of a connection.
 
 use std::rc::Rc;
 
@@ -13,8 +13,8 @@ use super::kit::{BOTH_ROLES, Kit, Rig};
 use super::peer::B;
 use super::recorder::{A, Log, On, Recorder, Script};
 
-/// A connection whose protocol upgrades at its first bytes, and leaves all but the first of them
-/// unread; what the next one does stands in `next`.
+/// A connection whose protocol upgrades at its first bytes and leaves all but the first of them
+/// unread for the next protocol, which plays `next`.
 fn upgraded(rig: &mut Rig, next: Script) -> (A, A, B) {
     let end = rig.end();
     let mut plays = Some(end.plays(next));
@@ -194,7 +194,7 @@ pub(crate) fn c50a_the_old_protocol_is_dropped_and_may_panic_in_that(kit: Kit) {
 }
 
 pub(crate) fn c50a_what_was_asked_of_the_old_protocol_is_dropped(kit: Kit) {
-    /// Another type than the recorder's.
+    /// A type other than the recorder.
     struct Other;
     impl Protocol for Other {
         fn data_received(&mut self, transport: &Transport, _: &[u8]) {
@@ -220,7 +220,7 @@ pub(crate) fn c50a_what_was_asked_of_the_old_protocol_is_dropped(kit: Kit) {
     let failure = failure_of(asked);
     assert!(failure.is::<WrongProtocol>(), "{failure}");
     assert_eq!(log.entries(), ["made", "data(1)"]);
-    // The way to the next one works.
+    // A handle to the next protocol works.
     let other = a.transport().connection::<Other>();
     other.tell(|_, transport| transport.write("told"));
     rig.until("the told answer", || {
@@ -235,7 +235,7 @@ pub(crate) fn c50a_what_was_asked_of_the_old_protocol_is_dropped(kit: Kit) {
 }
 
 pub(crate) fn c50a_what_a_framer_holds_is_unread(kit: Kit) {
-    /// Upgrades at the line that asks for it.
+    /// Upgrades at the line that requests it.
     struct Asks {
         next: Option<Recorder>,
         lines: Log,
@@ -295,7 +295,7 @@ pub(crate) fn c50a_a_policy_outlasts_an_upgrade(kit: Kit) {
     let away = rig.peer(&port);
     rig.take_to_the_end(&away);
     assert_eq!(limit.turned_away(), 1);
-    // The way to the inner one is found.
+    // A handle finds the inner protocol.
     let connection = next.connection();
     connection.tell(|_, transport| transport.lose_connection());
     b.fin();

@@ -88,7 +88,7 @@ impl Protocol for Child {
             b"pause" => self.port.get().expect("it listens").pause_producing(),
             b"resume" => self.port.get().expect("it listens").resume_producing(),
             b"limit" => {
-                // The kernel hands out the lowest free number next.
+                // The kernel assigns the lowest free number next.
                 let free = std::fs::File::open("/dev/null").expect("a free descriptor");
                 let next = std::os::fd::AsRawFd::as_raw_fd(&free) as u64;
                 drop(free);
@@ -276,7 +276,7 @@ fn c49_an_address_can_be_reused_while_old_connections_linger() {
     assert!(again.is_ok(), "{again:?}");
 }
 
-// The address that a connection came to is asked of the system only if the protocol wants it.
+// The system is asked for a connection's own address only if the protocol reads it.
 #[test]
 fn a_connection_to_a_wildcard_port_knows_our_address_whenever_it_is_asked() {
     let at = |port: &Port| SocketAddr::from(([127, 0, 0, 1], port.host().port().expect("a port")));

@@ -16,7 +16,7 @@ use couplet::{Address, ConnectError, Connection, Deferred};
 use crate::suite::kit::{Kit, LOOPBACK, Rig};
 use crate::suite::recorder::{A, Maker, On, Recorder, Script};
 
-/// A connected pair of the system's sockets: ours, and the peer's, which blocks for a while at most.
+/// A connected pair of system sockets: ours, and the peer's, whose reads block with a timeout.
 pub(crate) fn sockets() -> (TcpStream, TcpStream) {
     let port = listening();
     let ours = TcpStream::connect(port.local_addr().expect("an address")).expect("it listens");
@@ -46,7 +46,7 @@ fn in_snapshot(rig: &Rig) -> Vec<(Address, Address)> {
 
 #[test]
 fn c51a_a_snapshot_shows_the_real_addresses_of_what_was_adopted() {
-    // A connection that came to a port of all addresses.
+    // A connection accepted by a wildcard port.
     let mut rig = Kit::mio().rig();
     let socket = TcpListener::bind("0.0.0.0:0").expect("a free port");
     let number = socket.local_addr().unwrap().port();
@@ -60,7 +60,7 @@ fn c51a_a_snapshot_shows_the_real_addresses_of_what_was_adopted() {
     let addresses = (theirs.local_addr().unwrap(), theirs.peer_addr().unwrap());
     assert_eq!(in_snapshot(&rig), [(addresses.0.into(), addresses.1.into())]);
     drop(port);
-    // A connection that its peer has reset.
+    // A connection reset by its peer.
     let (ours, theirs) = sockets();
     let real: (Address, Address) =
         (ours.peer_addr().unwrap().into(), ours.local_addr().unwrap().into());
@@ -84,7 +84,7 @@ fn c51a_a_socket_that_stays_open_elsewhere_is_adopted_again() {
     let (ours, mut theirs) = sockets();
     for round in 1..=3 {
         let a = rig.end();
-        // The next descriptor gets the number of the last one.
+        // The next descriptor reuses the number of the last one.
         adopt(&rig, &a, Script::new(), ours.try_clone().expect("a descriptor")).detach();
         theirs.write_all(b"hello").expect("room");
         rig.until("data", || a.received_len() == 5);
@@ -163,7 +163,7 @@ fn c51a_an_adoption_that_fails_says_why_and_closes_the_socket() {
     assert!(failure_of(cancelled).is::<Cancelled>());
     assert_eq!(a.log.len(), 0);
     closed(theirs);
-    // The loop is dropped before.
+    // The loop is dropped first.
     let ((ours, theirs), a) = (sockets(), A::default());
     let outcome: Rc<RefCell<Option<bool>>> = Rc::default();
     let told = outcome.clone();
@@ -183,7 +183,7 @@ fn c51a_an_adopted_port_is_like_any_other() {
     let mut rig = Kit::mio().rig();
     let socket = listening();
     let (address, number) = (socket.local_addr().unwrap(), socket.as_raw_fd());
-    // In its queue before it is adopted.
+    // In the port's queue before the adoption.
     let early = TcpStream::connect(address).expect("it listens");
     let a = rig.end();
     let end = a.clone();

@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use crate::suite::kit::{Kit, LOOPBACK, own_address};
 use crate::suite::recorder::Script;
 
-/// An address that no machine has: it is reserved for documentation.
+/// An address that no machine has, since it is reserved for documentation.
 const UNASSIGNED: &str = "192.0.2.1:0";
 
-/// The error of a connect that fails.
+/// The error of a failing connect.
 fn failed(to: SocketAddr, options: ConnectOptions) -> ConnectError {
     let mut rig = Kit::mio().rig();
     let a = rig.end();
@@ -28,7 +28,7 @@ fn failed(to: SocketAddr, options: ConnectOptions) -> ConnectError {
     failure.downcast_ref::<ConnectError>().unwrap_or_else(|| panic!("{failure:?}")).clone()
 }
 
-/// A port that nothing listens on.
+/// A port without a listener.
 fn closed() -> SocketAddr {
     let listener = TcpListener::bind(LOOPBACK).expect("a free port");
     listener.local_addr().expect("a bound address")
@@ -39,7 +39,7 @@ fn c32_a_failed_connect_reports_the_system_error() {
     let refused = failed(closed(), ConnectOptions::default());
     assert!(matches!(refused, ConnectError::Refused(_)), "{refused:?}");
     assert_eq!(refused.raw_os_error(), Some(Errno::CONNREFUSED.raw_os_error()));
-    // TCP has no route to all at once.
+    // TCP has no route to the broadcast address.
     let everybody = SocketAddr::from(([255, 255, 255, 255], 1));
     let no_route = failed(everybody, ConnectOptions::default());
     assert!(matches!(no_route, ConnectError::NoRoute(_)), "{no_route:?}");
@@ -78,7 +78,7 @@ fn c32a_a_local_address_that_cannot_be_had_is_not_an_error_of_the_peer() {
         (unassigned, Errno::ADDRNOTAVAIL, "(no interface of this machine has that address)"),
     ];
     for (from, errno, way_out) in cases {
-        // Somebody listens there, and is not asked.
+        // A port listens there, but is not contacted.
         let error = failed(taken.0, ConnectOptions::default().bind(from));
         let ConnectError::LocalBind { address, source } = &error else { panic!("{error:?}") };
         assert_eq!(address.socket_addr(), Some(from));
@@ -101,7 +101,7 @@ fn c32a_a_second_connection_between_the_same_ends_is_an_error_of_the_local_addre
     let mut rig = Kit::mio().rig();
     let (server, first, second) = (rig.end(), rig.end(), rig.end());
     let port = rig.listen(&server, Script::new());
-    // The system leaves it to the connect when an address may be used again.
+    // With address reuse, the system detects the conflict only when it connects.
     let from = own_address(32, 0);
     let from_port = |from| {
         let options = ConnectOptions::default().bind(from);
@@ -141,7 +141,7 @@ fn c34_a_port_that_cannot_be_opened_is_an_error_of_the_call_with_its_cause() {
     }
 }
 
-/// A client that is bound to the port that it connects to opens the connection from both ends.
+/// A client bound to the port that it connects to opens the connection from both ends.
 #[test]
 fn a_connect_that_meets_itself_is_refused() {
     let closed = closed();

@@ -1,5 +1,5 @@
-//! Facts of the contract that need real sockets: what only the kernel does or only a plain socket
-//! sees. One file per section of `docs/contract.md`, with the suite's kit over `mio`.
+//! Facts of the contract that need real sockets: behaviour of the kernel, or visible only to a
+//! plain socket. One file per section of `docs/contract.md`, with the suite's kit over `mio`.
 
 mod accepting;
 pub(crate) mod adopting;

@@ -1,5 +1,5 @@
-//! Rows 49 and 64: what an option does to the system's socket. The tests inspect the library's own
-//! socket through a duplicate descriptor.
+//! Rows 49 and 64: the effect of options on the system's socket. The tests inspect the library's
+//! own socket through a duplicate descriptor.
 #![cfg(target_os = "linux")]
 
 use std::cell::Cell;

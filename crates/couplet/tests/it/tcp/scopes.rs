@@ -23,7 +23,7 @@ fn link_local() -> Option<(Ipv6Addr, u32)> {
     })
 }
 
-/// Listens on an address and connects to it: the accepted end, and the client.
+/// Listens on an address and connects to it. Returns the accepted end and the client.
 fn joined(rig: &mut Rig, at: SocketAddrV6, connects: impl Fn(&Rig, &Address, &A)) -> (A, A) {
     let (server, client) = (rig.end(), rig.end());
     let mut protocol = Some(server.plays(Script::new()));
@@ -34,7 +34,7 @@ fn joined(rig: &mut Rig, at: SocketAddrV6, connects: impl Fn(&Rig, &Address, &A)
     (server, client)
 }
 
-/// Connects to the address as it is.
+/// Connects to the address unchanged.
 fn connect(rig: &Rig, to: &Address, client: &A) -> Connector {
     let mut protocol = Some(client.plays(Script::new()));
     let factory = move |_: &Address| protocol.take();
@@ -44,8 +44,8 @@ fn connect(rig: &Rig, to: &Address, client: &A) -> Connector {
 #[test]
 fn c145a_a_link_local_address_keeps_its_scope_both_ways() {
     let Some((ip, scope)) = link_local() else {
-        // Not with `eprintln`, which the harness captures when a test passes. Not every machine of a
-        // CI has such an address, either.
+        // Not with `eprintln`, which the harness captures when a test passes. Some CI machines have
+        // no such address either.
         let _ = writeln!(std::io::stderr(), "skipped: no interface has a link-local address");
         return;
     };
@@ -54,7 +54,7 @@ fn c145a_a_link_local_address_keeps_its_scope_both_ways() {
     let by_address = |rig: &Rig, to: &Address, client: &A| drop(connect(rig, to, client));
     let by_string = |rig: &Rig, to: &Address, client: &A| {
         let mut protocol = Some(client.plays(Script::new()));
-        // As the address prints, which is with its scope.
+        // As the address prints, with its scope.
         rig.reactor.connect(to.to_string(), move |_: &Address| protocol.take()).detach();
     };
     for by in [&by_address as &dyn Fn(&Rig, &Address, &A), &by_string] {
@@ -67,7 +67,7 @@ fn c145a_a_link_local_address_keeps_its_scope_both_ways() {
             assert_eq!((*v6.ip(), v6.scope_id()), (ip, scope));
         }
     }
-    // The scope is what names the interface: the system knows no other way there.
+    // The scope names the interface; without it the system has no route.
     let (a, unscoped) = (rig.end(), SocketAddrV6::new(ip, 1, 0, 0));
     let mut protocol = Some(a.plays(Script::new()));
     let connecting = rig.reactor.connect_to_deferred(

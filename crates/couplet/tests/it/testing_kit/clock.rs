@@ -8,7 +8,7 @@ use super::{failing, s};
 use couplet::testing::{Clock, no_result_yet, success_of};
 use couplet::{LoopingCall, Reactor};
 
-/// Names, each with the second at which it was noted.
+/// Names, each with the second at which it was logged.
 #[derive(Clone)]
 struct Log {
     start: Instant,
@@ -20,7 +20,7 @@ impl Log {
         Log { start: clock.reactor().now(), entries: Rc::default() }
     }
 
-    /// Notes the name when `delay` has passed.
+    /// Logs the name after `delay`.
     fn later(&self, reactor: &Reactor, delay: Duration, name: &'static str) {
         let (log, reactor_then) = (self.clone(), reactor.clone());
         reactor.call_later(delay, move || {
@@ -63,7 +63,7 @@ fn c95_calls_made_by_calls_run_if_they_fall_within_the_advance() {
     assert_eq!(log.take(), [("immediate", 1), ("between", 2), ("within", 3)]);
     clock.advance(s(6));
     assert_eq!(log.take(), [("beyond", 10)]);
-    // At the very end of the advance too, however long a chain of calls without delay.
+    // At the very end of the advance too, for any chain of calls without delay.
     let (reactor, inner) = (clock.reactor(), log.clone());
     clock.reactor().call_later(s(1), move || {
         let next = reactor.clone();

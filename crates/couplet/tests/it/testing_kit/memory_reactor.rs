@@ -1,5 +1,4 @@
-//! `MemoryReactor`: the test takes the place of the network for code that itself listens and
-//! connects.
+//! `MemoryReactor`: the test replaces the network for code that listens and connects.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -105,7 +104,7 @@ fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
     assert!(failure_of(cancelled).is_cancelled());
     memory.settle();
     assert!(!attempt.is_waiting() && memory.connecting().is_empty());
-    // A completed attempt is over too, even before the reactor turns.
+    // A completed attempt has ended too, even before the reactor turns.
     let connecting = connect(&memory);
     let attempt = memory.connecting().remove(0);
     let wire = attempt.complete();
@@ -206,7 +205,7 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
 
 #[test]
 fn a_program_that_serves_and_connects_has_the_test_at_both_far_ends() {
-    /// Connects out for each connection that it accepts.
+    /// Opens a connection for each connection that it accepts.
     struct Relay(Deferred<couplet::Connection<Notes>>);
     impl Protocol for Relay {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {

@@ -348,7 +348,7 @@ fn panics_that_the_test_takes_do_not_fail_it() {
     assert!(held.take_panics()[0].contains("as expected"));
     held.reactor().call_soon(|| panic!("no poem"));
     held.settle();
-    // From the first `take_panics` on, further panics do not fail it either.
+    // After the first `take_panics`, further panics do not fail the test either.
 }
 
 #[test]

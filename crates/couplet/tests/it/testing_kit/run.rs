@@ -1,4 +1,4 @@
-//! `testing::run`: a whole program in virtual time, and the report on one that leaks.
+//! `testing::run`: a whole program in virtual time, and the report on a program that leaks.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -36,8 +36,8 @@ fn at(name: &str) -> String {
     format!("{}:{}:", file!(), line + 1)
 }
 
-/// Asserts that `program` leaks exactly these things, each with its description, its location and
-/// its remedy. Returns the message.
+/// Asserts that `program` leaks exactly these objects, each with its description, location and
+/// remedy. Returns the message.
 #[track_caller]
 fn leaves(program: impl FnOnce(&Reactor) -> Deferred<()>, things: &[(&str, &str, &str)]) -> String {
     let text = failing(|| run(program));
@@ -166,7 +166,7 @@ fn an_open_port_is_reported_with_where_it_was_opened() {
         },
         &[("a port that listens on tcp:127.0.0.1:10000", &at("port"), "`port.stop_listening()`")],
     );
-    // A port opened again is reported with where that happened.
+    // A port that was opened again is reported with the location of the second call.
     leaves(
         |reactor| {
             let port = reactor.listen_tcp(([127, 0, 0, 1], 7).into(), || Echo).expect("free");

@@ -1,8 +1,8 @@
-//! The public API, line by line, in `api.txt`: what changes it is seen in review.
+//! The public API, line by line, in `api.txt`, so that reviews see every change.
 //!
-//! Read from the sources: every item that can be named from outside, its public fields, variants and
-//! methods, and the traits that it implements. A line begins with the shortest public path. What
-//! macros make of tokens is not seen, nor what is implemented for every type of a kind.
+//! The list is read from the sources: every item that can be named from outside, its public fields,
+//! variants and methods, and the traits that it implements. A line begins with the shortest public
+//! path. Items that macros generate from tokens are missing, as are blanket implementations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,7 +24,7 @@ struct Crate {
     imports: BTreeMap<Path, BTreeMap<String, Path>>,
 }
 
-/// Tokens as a person would write them.
+/// Tokens, formatted like hand-written code.
 fn text(tokens: impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string();
     for (from, to) in [
@@ -105,12 +105,14 @@ impl Crate {
         all
     }
 
-    /// Where the item is defined that a path means in a module; `None` for another crate's.
+    /// The path at which the item named by `path` in a module is defined; `None` for an item of
+    /// another crate.
     fn defined(&self, module: &[String], path: &[String]) -> Option<Path> {
         self.defined_within(8, module, path)
     }
 
-    /// [`defined`](Self::defined), by so many imports at most: one may lead to itself.
+    /// [`defined`](Self::defined), following a limited number of imports, since imports may form a
+    /// cycle.
     fn defined_within(&self, steps: u32, module: &[String], path: &[String]) -> Option<Path> {
         let steps = steps.checked_sub(1)?;
         let absolute: Path = match path[0].as_str() {
@@ -122,14 +124,14 @@ impl Crate {
             }
             _ => module.iter().chain(path).cloned().collect(),
         };
-        // A private module may share its name with what is re-exported from it.
+        // A private module may share its name with a re-exported item.
         let import =
             absolute.split_last().and_then(|(name, module)| self.imports.get(module)?.get(name));
         let is_module = matches!(self.items.get(&absolute), Some(Item::Mod(_)));
         if self.items.contains_key(&absolute) && !(is_module && import.is_some()) {
             return Some(absolute);
         }
-        // By a re-export or an import of the module in which the path ends, or begins.
+        // Through a re-export or import of the module in which the path ends or begins.
         for length in (0..absolute.len()).rev() {
             let target =
                 self.imports.get(&absolute[..length]).and_then(|i| i.get(&absolute[length]));
@@ -141,7 +143,8 @@ impl Crate {
         None
     }
 
-    /// The public paths of everything that can be named from outside, by where it is defined.
+    /// The public paths of every item that can be named from outside, by the path of its
+    /// definition.
     fn public(&self, lines: &mut BTreeSet<String>) -> BTreeMap<Path, Path> {
         let mut found: BTreeMap<Path, Path> = BTreeMap::new();
         let mut queue = vec![(Path::new(), Path::new())];

@@ -1,9 +1,9 @@
 //! Law 4: bytes enter through one function and leave through one, on every driver.
 //!
-//! A table lists the functions that bytes pass through, and the callers of each. Calls are matched by
-//! name and number of arguments, whatever the receiver (`driver.write(key, out)`, also through a
-//! local), and so are paths (`Driver::write`, called or stored). An unrelated function with the same
-//! name and arity needs a row too.
+//! A table lists the functions that bytes pass through, and the callers of each. Calls are matched
+//! by name and number of arguments, with any receiver (`driver.write(key, out)`, also through a
+//! local), and so are paths (`Driver::write`, called or stored). An unrelated function with the
+//! same name and arity needs a row too.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ struct Gate {
     method: &'static str,
     /// Not counting the receiver.
     arguments: usize,
-    /// What a call of it does, for the error message.
+    /// The effect of a call, for the error message.
     what: &'static str,
     /// `Type::function` with its number of calls.
     callers: &'static [(&'static str, usize)],
@@ -43,7 +43,7 @@ const GATES: [Gate; 13] = [
         method: "deliver",
         arguments: 2,
         what: "bytes go to the protocol of a connection",
-        // `resumed` has what an upgrade left unread.
+        // `resumed` delivers the bytes that an upgrade left unread.
         callers: &[("Life::feed", 1), ("Life::resumed", 1)],
     },
     Gate {
@@ -63,7 +63,7 @@ const GATES: [Gate; 13] = [
             ("Box::data_received", 1),
             ("End::data_received", 1),
             ("Noted::data_received", 1),
-            // To a framer that cuts a stream into messages.
+            // To a framer that splits a stream into messages.
             ("Framed::poll_message", 1),
             ("LimitMessages::data_received", 1),
             ("Watched::data_received", 1),
@@ -115,7 +115,7 @@ const GATES: [Gate; 13] = [
         callers: &[
             ("Core::send_all_datagrams", 1),
             ("Box::send_datagrams", 1),
-            // The turn's.
+            // Called by the turn.
             ("Core::answer", 1),
             ("Core::send", 1),
         ],
@@ -128,9 +128,9 @@ const GATES: [Gate; 13] = [
     },
 ];
 
-/// The provided methods of `Driver`, with the drivers that may override them. A driver that overrides
-/// one runs code that no other driver, and so no simulation, exercises: the turn itself is a blanket
-/// `impl Engine`, which none can override.
+/// The provided methods of `Driver`, with the drivers that may override them. An override is code
+/// that no other driver, and so no simulation, exercises. The turn itself is a blanket
+/// `impl Engine`, which no driver can override.
 const PROVIDED: [(&str, &[&str]); 3] = [
     ("has_more", &["Box", "Mio", "Memory"]),
     ("due", &["Box", "Mio"]),
@@ -186,8 +186,8 @@ fn bytes_enter_and_leave_through_one_function() {
     );
 }
 
-/// The turn is one provided function for all drivers: the compiler refuses a second `impl Engine`
-/// for a driver as long as there is the one for every `D: Driver`.
+/// The turn is one provided function for all drivers: the compiler rejects a second `impl Engine`
+/// for a driver while there is one for every `D: Driver`.
 #[test]
 fn no_driver_has_a_walk_of_its_own() {
     let engines: Vec<String> = library("couplet")

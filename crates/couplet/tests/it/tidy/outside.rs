@@ -1,4 +1,4 @@
-//! Law 3: time, waiting, names, sockets and randomness come from the driver and its world alone.
+//! Law 3: time, waiting, names, sockets and randomness come only from the driver and its world.
 //!
 //! `clippy.toml` forbids most of these by type. This test also lists the permitted places, so that
 //! an exemption can neither spread nor outlive its use.
@@ -27,12 +27,12 @@ const OUTSIDE: [Outside; 20] = [
         instead: CLOCK,
         places: &[
             "couplet/src/driver/mio/system.rs",
-            // How long a thread was held.
+            // Measures how long a thread was held.
             "couplet/src/driver/stalls.rs",
             // The origin of virtual time.
             "couplet/src/driver/memory/network.rs",
             "couplet/src/sim/trapped.rs",
-            // How long a world has run.
+            // Measures the real time of a world.
             "couplet/src/sim/limits.rs",
             // The duration in a report.
             "couplet-cli/src/sim/mod.rs",
@@ -66,7 +66,7 @@ const OUTSIDE: [Outside; 20] = [
         places: &[
             "couplet/src/driver/pool.rs",
             "couplet/src/driver/stalls.rs",
-            // For the other loops, before its own runs and after it has failed.
+            // Waits for the other loops, before its own runs and after it has failed.
             "couplet/src/reactor/cluster.rs",
             "couplet-cli/src/output.rs",
         ],
@@ -74,7 +74,7 @@ const OUTSIDE: [Outside; 20] = [
     Outside {
         names: &["mpsc"],
         instead: NO_WAIT,
-        // `block_on_reactor`, stdin and stdout run in other threads than the loop's.
+        // `block_on_reactor`, stdin and stdout use other threads than the loop's.
         places: &["couplet/src/reactor/remote.rs", "couplet-cli/src/connect/"],
     },
     Outside {
@@ -123,10 +123,10 @@ const OUTSIDE: [Outside; 20] = [
 /// Blocking methods, and the files that may call them.
 const METHODS: [(&str, &[&str]); 5] = [
     ("wait_timeout", &["couplet/src/driver/pool.rs", "couplet/src/driver/stalls.rs"]),
-    // For a slow reader of stdout, when the loop has ended; before a loop is made again.
+    // For a slow reader of stdout, after the loop has ended; before a loop is created again.
     ("wait_timeout_while", &["couplet-cli/src/output.rs", "couplet/src/reactor/cluster.rs"]),
     ("wait_timeout_ms", &[]),
-    // For a slow reader of stdout, when the loop has ended.
+    // For a slow reader of stdout, after the loop has ended.
     ("recv_timeout", &["couplet-cli/src/connect/stdout.rs"]),
     ("to_socket_addrs", &["couplet/src/driver/names.rs"]),
 ];
@@ -197,7 +197,7 @@ fn sockets_clocks_and_waits_live_below_driver() {
     assert_none(&broken, "law 3: time, waiting, sockets and chance come from the driver alone");
 }
 
-/// An unused exemption is an open door.
+/// An unused exemption would permit new uses.
 #[test]
 fn every_exemption_is_used() {
     let files = files();

@@ -1,5 +1,6 @@
-//! Each package is self-contained: its manifest has what a registry shows, and licences, README and
-//! contract are inside, as links to the workspace's files, which `cargo package` follows.
+//! Each package is self-contained: its manifest has the keys that a registry shows, and licences,
+//! README and contract are inside the package, as links to the workspace's files, which
+//! `cargo package` follows.
 
 use std::fs;
 

@@ -7,16 +7,17 @@ use syn::visit::{self, Visit};
 
 use super::source::{Source, assert_none, line, names_in, read, sources};
 
-/// The files elsewhere that need `unsafe`: a counting allocator, a test that breaks the loops of its
-/// process, and the numbers that Python's code has for its descriptors.
+/// The files elsewhere that need `unsafe`: a counting allocator, a test that breaks the loops of
+/// its process, and the conversion of Python's descriptor numbers.
 const NEED_IT: [&str; 3] = [
     "crates/couplet/tests/counting/mod.rs",
     "crates/couplet/tests/breaking/mod.rs",
     "python/src/descriptor.rs",
 ];
-/// By these words a SAFETY comment appeals to the caller of its function, which is then not safe.
+/// With these words a SAFETY comment appeals to the caller of its function, which is then not safe.
 const APPEALS: [&str; 5] = ["caller", "owner", "promise", "see the type", "whoever"];
-/// The safe function that takes the number of a descriptor: it refuses those of this program.
+/// The only safe function that takes the number of a descriptor: it rejects descriptors of this
+/// program.
 const CHECKS: (&str, &str) = ("crates/couplet-os/src/descriptor.rs", "inherited");
 
 /// The unsafe items of a file: the line, and whether it needs a SAFETY comment. An `unsafe fn` has a
@@ -101,7 +102,7 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
     assert_none(&broken, "law 7: unsafe lives in couplet-os, with a SAFETY line each");
 }
 
-/// The safe functions of a file that rely on their callers: the line, and how.
+/// The safe functions of a file that rely on their callers: the line, and the reason.
 struct Reliant<'a> {
     lines: Vec<&'a str>,
     /// The parameters of private functions count too.
@@ -110,7 +111,7 @@ struct Reliant<'a> {
 }
 
 impl Reliant<'_> {
-    /// Looks at a function: its comments, unless it is unsafe.
+    /// Checks a safe function: its parameters, and the SAFETY comments in its body.
     fn look(&mut self, signature: &syn::Signature, is_public: bool, block: Option<&syn::Block>) {
         if matches!(signature.safety, syn::Safety::Unsafe(_)) {
             return;

@@ -61,7 +61,7 @@ pub(super) fn sources(below: &str) -> Vec<Source> {
         .collect()
 }
 
-/// The Rust files of the workspace and of the fuzzer, which is not part of it.
+/// The Rust files of the workspace and of the fuzzer, which is a separate workspace.
 pub(super) fn everything() -> Vec<Source> {
     ["crates", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
 }
@@ -124,7 +124,7 @@ impl Code {
         Code { path: source.path, module, syntax, mentions, calls, imported }
     }
 
-    /// A file that the library doesn't have, for tests of the laws themselves.
+    /// A file that is not in the library, for tests of the laws themselves.
     pub(super) fn of(path: &str, text: &str) -> Code {
         let path = format!("crates/couplet/src/{path}");
         Code::new(Source { path, text: text.to_owned() }, "couplet")
@@ -194,10 +194,10 @@ fn names(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.to_string()).collect()
 }
 
-/// What one name of a `use` stands for.
+/// One name of a `use`.
 pub(super) struct Leaf {
     pub(super) path: Vec<String>,
-    /// The name it gets; `*` for everything in `path`.
+    /// The local name; `*` for everything in `path`.
     pub(super) local: String,
     pub(super) line: usize,
 }

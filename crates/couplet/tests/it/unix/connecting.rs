@@ -1,4 +1,4 @@
-//! UNIX connects of the real system, and sockets that the user made.
+//! UNIX connects on the real system, and sockets made by the user.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -62,7 +62,7 @@ fn c51a_unix_sockets_are_adopted_too() {
     assert_eq!(connection.transport().peer(), &UnixAddress::Unnamed.into());
     let mut answer = [0; 6];
     theirs.read_exact(&mut answer).expect("an answer");
-    // A port, whose file stays its maker's.
+    // An adopted port leaves its file to its creator.
     let path = folder.join("port");
     let listener = UnixListener::bind(&path).expect("a free path");
     let log = a.log.clone();

@@ -1,5 +1,5 @@
-//! Row 162: descriptors that are passed over UNIX sockets. Facts of Twisted's `SendFileDescriptorTests`
-//! among them. `tests/descriptors.rs` counts them.
+//! Row 162: descriptors passed over UNIX sockets, including the facts of Twisted's
+//! `SendFileDescriptorTests`. `tests/descriptors.rs` counts the descriptors.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig, Role};
 use crate::suite::recorder::Script;
 
-/// What an end saw, in order.
+/// The events of an end, in order.
 #[derive(Clone, Default)]
 struct Seen(Rc<RefCell<Vec<Saw>>>);
 
@@ -33,7 +33,7 @@ impl Seen {
             .collect()
     }
 
-    /// For each descriptor, the number of bytes that came before it.
+    /// For each descriptor, the number of bytes that arrived before it.
     fn places(&self) -> Vec<usize> {
         let (mut places, mut bytes) = (Vec::new(), 0);
         for saw in &*self.0.borrow() {
@@ -58,7 +58,7 @@ impl Seen {
 
 type OnDescriptor = Box<dyn FnMut(&Transport)>;
 
-/// Keeps what it is passed.
+/// Keeps the descriptors that it receives.
 struct Keeper(Seen, OnDescriptor);
 
 impl Protocol for Keeper {
@@ -76,7 +76,7 @@ impl Protocol for Keeper {
     }
 }
 
-/// A sender that a script plays, and a keeper, connected.
+/// A connected pair: a scripted sender and a keeper.
 fn pair(rig: &mut Rig, on: impl FnMut(&Transport) + 'static) -> (Transport, Seen) {
     let (a, seen) = (rig.end(), Seen::default());
     let mut keeper = Some(Keeper(seen.clone(), Box::new(on)));
@@ -89,7 +89,7 @@ fn pair(rig: &mut Rig, on: impl FnMut(&Transport) + 'static) -> (Transport, Seen
     (a.transport(), seen)
 }
 
-/// A pipe: what reads from it, and a descriptor to pass. The reader sees the end when every copy of the
+/// A pipe: its reader, and a descriptor to pass. The reader sees the end when every copy of the
 /// descriptor is closed.
 fn pipe() -> (std::io::PipeReader, OwnedFd) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -140,7 +140,7 @@ fn c162_descriptors_and_bytes_keep_their_order() {
     let mut bytes = Vec::new();
     for piece in [&b"ab"[..], b"c", &big, b"de"] {
         if piece != b"ab" {
-            // Two go with the same byte.
+            // Two descriptors accompany the same byte.
             for _ in 0..2 {
                 let descriptor = writers.next().expect("there are six");
                 sender.send_descriptor(descriptor).expect("a UNIX socket");
@@ -152,8 +152,8 @@ fn c162_descriptors_and_bytes_keep_their_order() {
     }
     rig.until("bytes", || seen.bytes().len() == bytes.len());
     assert!(seen.bytes() == bytes);
-    // The system may deliver bytes that were sent before together with those that a descriptor is sent
-    // with; never the other way round.
+    // The system may deliver earlier bytes together with the bytes that accompany a descriptor, but
+    // never the other way round.
     let places = seen.places();
     assert!(
         places.len() == 6 && places.iter().zip(&wanted).all(|(at, most)| at <= most),
@@ -189,7 +189,7 @@ fn c162_a_pause_between_a_descriptor_and_its_bytes_holds_the_bytes() {
 
 #[test]
 fn c162_unclaimed_descriptors_are_closed() {
-    // By a protocol that does not know of them.
+    // By a protocol that does not handle them.
     let mut rig = Kit::mio().unix().rig();
     let (a, b) = (rig.end(), rig.end());
     let port = rig.listen(&a, Script::new());
@@ -239,7 +239,7 @@ fn c162_what_cannot_be_passed_is_given_back() {
     let (reader, writer) = pipe();
     let writer = a.transport().send_descriptor(writer).expect_err("it is a TCP connection");
     assert!(!is_closed(&reader));
-    // Sixty-four may wait.
+    // Up to 64 may wait.
     let (sender, seen) = pair(&mut rig, |_| {});
     for _ in 0..64 {
         sender.send_descriptor(writer.as_fd().try_clone_to_owned().expect("a copy")).expect("room");

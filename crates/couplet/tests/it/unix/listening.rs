@@ -1,4 +1,4 @@
-//! Row 161: the files of UNIX ports. Facts of Twisted's `UNIXTestsBuilder` among them.
+//! Row 161: the files of UNIX ports, including the facts of Twisted's `UNIXTestsBuilder`.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -33,7 +33,7 @@ fn echoes() -> Script {
     Script::new().on(On::Data, |transport| transport.write("echo"))
 }
 
-/// A connection gets an answer.
+/// Asserts that a connection gets an answer.
 fn answers(rig: &mut Rig, mut stream: UnixStream) {
     stream.write_all(b"?").expect("room");
     stream.set_nonblocking(true).expect("an option");
@@ -89,7 +89,7 @@ fn c161_the_path_is_removed_when_the_port_closes() {
     assert_eq!(folder.names(), ["port", "port.lock"]);
     stop(&mut rig, &port);
     assert!(folder.names().is_empty(), "{:?}", folder.names());
-    // Started again, in the same place.
+    // Started again, at the same path.
     port.start_listening().expect("the path is free");
     rig.turn();
     answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
@@ -112,7 +112,7 @@ fn c161_a_path_that_somebody_else_has_taken_stays() {
     assert!(UnixStream::connect(&path).is_ok(), "the other one still listens");
 }
 
-/// What a killed process leaves: a socket file, and a lock file that nobody holds.
+/// The files left by a killed process: a socket, and a lock file that is not locked.
 fn leave(path: &Path, lock: bool) {
     drop(UnixListener::bind(path).expect("a free path"));
     if lock {
@@ -129,7 +129,7 @@ fn c161_a_stale_socket_is_replaced_when_its_lock_shows_that_its_owner_has_exited
     answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
     stop(&mut rig, &port);
     assert!(folder.names().is_empty(), "{:?}", folder.names());
-    // A lock alone is in nobody's way.
+    // A lock file alone does not prevent listening.
     std::fs::write(folder.join("port.lock"), "").expect("a lock file");
     let _port = listen(&rig, &path);
     // Without a lock nothing shows that the owner has exited.
@@ -156,12 +156,12 @@ fn c161_a_live_socket_is_never_replaced() {
         assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
         assert_eq!(inode(path), before, "it is left alone");
     };
-    // One of ours, which holds its lock.
+    // A port of ours, which holds its lock.
     let ours = folder.join("ours");
     let _port = listen(&rig, &ours);
     in_use(&rig, &ours);
     answers(&mut rig, UnixStream::connect(&ours).expect("it listens"));
-    // One that has no lock, beside a lock that was left there.
+    // A socket without a lock, beside a leftover lock file.
     let theirs = folder.join("theirs");
     std::fs::write(folder.join("theirs.lock"), "").expect("a lock file");
     let listener = UnixListener::bind(&theirs).expect("a free path");

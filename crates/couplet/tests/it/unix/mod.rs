@@ -1,5 +1,5 @@
-//! UNIX sockets of the real system: their files, locks and names. What they have in common with TCP is
-//! in the suite.
+//! UNIX sockets on the real system: their files, locks and names. The suite tests the facts that
+//! they share with TCP.
 
 mod connecting;
 mod descriptors;
