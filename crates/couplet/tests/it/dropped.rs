@@ -226,7 +226,7 @@ impl Scene {
 
     /// The peer's listening address.
     fn peer(&self) -> std::net::SocketAddr {
-        let _ = self.network.listen(self.peer_address(), 50); // it may listen already
+        let _ = self.network.listen(self.peer_address(), 50); // it may already be listening
         self.peer_address()
     }
 
@@ -1123,7 +1123,7 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
     assert!(panicked.is_empty(), "the panic of a drop did further harm here: {panicked:#?}");
 }
 
-/// Called immediately, in the caller's frame: what they own is dropped there.
+/// Called immediately in the caller's frame, where their captures are dropped.
 const CALLED_AT_ONCE: [&str; 13] = [
     "attach",
     "run",

@@ -1,5 +1,5 @@
-//! Large received chunks that a protocol echoes arrive exactly as written, whatever it writes
-//! before, after or instead of them.
+//! Large received chunks that a protocol echoes arrive exactly as written, regardless of any other
+//! writes before, after or instead of them.
 
 use std::cell::RefCell;
 use std::rc::Rc;

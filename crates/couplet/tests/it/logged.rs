@@ -1,4 +1,4 @@
-//! Captures what the library logs during a test.
+//! Captures the library's log during a test.
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, LazyLock, Mutex};

@@ -132,7 +132,7 @@ fn c96_when_the_loop_has_gone_calls_are_refused_and_those_that_waited_are_droppe
     assert_eq!(refused, (Err(LoopGone), Err(LoopGone)));
 }
 
-/// Counts its tells, and publishes its transport.
+/// Counts its calls, and publishes its transport.
 #[derive(Default)]
 struct Counter {
     tells: u32,

@@ -62,7 +62,7 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
     reactor
         .connect(server.host().to_string(), || Quiet)
         .map(move |connection| {
-            // The tell runs at the end of a turn, so it writes after all of the turn's events.
+            // The call runs at the end of a turn, so it writes after all of the turn's events.
             reactor.call_later(HOUR, move || {
                 connection.tell(|_, transport| transport.write("x"));
             });
@@ -79,7 +79,7 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
     assert_eq!(*tapped.waits.borrow(), [Some(HOUR), Some(HOUR * 2)]);
 }
 
-/// Tells itself again and again, more often than fits into any turn.
+/// Calls itself again and again, more often than fits into any turn.
 fn tell_again(connection: &Connection<Quiet>, told: &Rc<Cell<u32>>) {
     const FAR_TOO_OFTEN: u32 = 10_000;
     let (again, count) = (connection.clone(), told.clone());

@@ -18,7 +18,7 @@ use couplet::endpoints::{ClientEndpoint, IntoEndpoint};
 use couplet::testing::MemoryReactor;
 use couplet::{Protocol, Reason, Transport};
 
-/// Sends back what it receives, and keeps its transport.
+/// Echoes the received bytes, and keeps its transport.
 #[derive(Clone, Default)]
 struct Echo(Rc<RefCell<Vec<Transport>>>);
 

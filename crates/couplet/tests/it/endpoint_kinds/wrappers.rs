@@ -273,7 +273,7 @@ fn c169c_a_shared_throttle_does_not_wait_for_connections_that_are_gone() {
     assert_eq!(count.get() - before, 800);
 }
 
-/// Counts what it receives, and answers with a thousand bytes.
+/// Counts the received bytes, and answers with a thousand bytes.
 struct Count(Rc<Cell<usize>>);
 
 impl Protocol for Count {

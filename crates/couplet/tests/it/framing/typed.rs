@@ -1,4 +1,4 @@
-//! Framed protocols reached through tells, timers and other threads.
+//! Framed protocols accessed through handles, timers and other threads.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use couplet::protocols::{
 use couplet::testing::hold;
 use couplet::{Connection, Transport};
 
-/// Answers with a counter, from a tell or a timer.
+/// Answers with a counter, from a request or a timer.
 #[derive(Default)]
 struct Later {
     count: u8,

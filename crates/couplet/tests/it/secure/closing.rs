@@ -157,7 +157,7 @@ fn a_panic_over_tls_harms_no_other_connection() {
         client.transport().write("boom");
         rig.turn();
         assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
-        // The stream was truncated, and the peer can tell.
+        // The stream was truncated, and the peer detects it.
         assert!(matches!(client.reason(), Reason::Lost(_)), "{}", client.reason());
         other_client.transport().write("still here");
         rig.turn();

@@ -1,5 +1,5 @@
-//! TLS and layers on connections: both ends over the memory driver, rows 7, 13, 27, 63, 72, 73 and 75
-//! to 85 of the contract.
+//! TLS and layers on connections: both ends over the memory driver, rows 7, 13, 27, 63, 72, 73 and
+//! 75 to 85 of the contract.
 
 mod broken;
 mod choosing;
@@ -22,7 +22,7 @@ use couplet::{
     Address, Connection, Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Transport,
 };
 
-/// The certificates are those of the library's own tests.
+/// The certificates come from the library's own tests.
 #[path = "../../../src/layers/tls/tests/authority.rs"]
 pub(crate) mod authority;
 

@@ -1,4 +1,4 @@
-//! Half-open connections: how and when an end notices that the other host is gone.
+//! Half-open connections: how and when an end notices the death of the other host.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -130,10 +130,10 @@ fn a_crash_right_after_a_fin_does_not_make_a_partial_stream_look_complete() {
     assert!(!here.saw_fin());
 }
 
-/// Why a connection was lost.
+/// The reason for the loss of a connection.
 type Lost = Rc<RefCell<Option<Reason>>>;
 
-/// Records why it was lost, and sends keep-alive probes after a minute of silence.
+/// Records the reason for its loss, and sends keep-alive probes after a minute of silence.
 struct Silent(Lost);
 
 impl Protocol for Silent {
@@ -146,8 +146,8 @@ impl Protocol for Silent {
     }
 }
 
-/// Runs a server with keep-alive and lets this fault hit its peer. Returns why the connection was
-/// lost, and after how many seconds.
+/// Runs a server with keep-alive and lets this fault hit its peer. Returns the reason for the loss,
+/// and the seconds until then.
 fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) {
     with_keep_alive_after(s(610), fault)
 }
@@ -232,8 +232,8 @@ fn an_acknowledgement_in_flight_at_the_end_of_a_throttle_arrives() {
     sim.run_for(s(1)).unwrap();
     let socket = sim.socket(client, sim.at(server, 80)).unwrap();
     sim.run_for(s(1)).unwrap();
-    // The bytes leave within 10 ms, arrive after 20, and are acknowledged after 120: the throttle ends
-    // between, while the FIN is in flight as well.
+    // The bytes leave within 10 ms, arrive after 20, and are acknowledged after 120: the throttle
+    // ends between, while the FIN is in flight as well.
     let written = sim.elapsed() + ms(10);
     sim.fault(sim.elapsed(), ms(60), Fault::Throttle(server, 50_000));
     socket.push(b"?").unwrap();

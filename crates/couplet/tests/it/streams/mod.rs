@@ -1,5 +1,5 @@
-//! Streams: connections in async style, over the memory driver in both manners, over real sockets, and in
-//! the simulator.
+//! Streams: connections in async style, over the memory driver in both manners, over real sockets,
+//! and in the simulator.
 
 mod cancelling;
 mod copying;

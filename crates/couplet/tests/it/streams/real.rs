@@ -112,7 +112,7 @@ impl Ground {
     }
 }
 
-/// Where the peers connect.
+/// The server that peers connect to.
 #[derive(Clone)]
 struct Target {
     address: Address,

@@ -1,5 +1,5 @@
-//! Streams in the simulator: dialogues of numbered lines in storms, in clear and over TLS. Each answer
-//! belongs to its request, and a connection that ended cleanly has lost nothing.
+//! Streams in the simulator: dialogues of numbered lines in storms, in clear and over TLS. Each
+//! answer belongs to its request, and a connection that ended cleanly has lost nothing.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -219,7 +219,8 @@ pub(crate) fn c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing(
     assert_eq!(rig.lost(&victim), "Aborted");
 }
 
-/// A is open, has written a part, and has asked for a reset in place of any end it does not request.
+/// A is open, has written a part, and has asked for a reset in place of any end it does not
+/// request.
 fn unfinished(rig: &mut Rig, role: Role) -> (A, B) {
     let script = Script::new().once(On::Made, |transport| {
         transport.set_reset_unless_closed(true);

@@ -43,7 +43,7 @@ fn seen_by_a_crowd(kit: Kit, options: fn() -> LoopOptions, count: usize) -> Vec<
     seen.take()
 }
 
-/// Whether the next turn delivers what has arrived for all connections.
+/// Whether the next turn delivers all pending bytes of every connection.
 fn has_batches(kit: Kit) -> bool {
     // Bytes written to a terminal arrive a moment later.
     (kit.has_sockets() && !kit.is_terminal()) || kit.is_readiness_in_memory()

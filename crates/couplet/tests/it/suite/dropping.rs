@@ -1,5 +1,5 @@
-//! Users' objects are dropped while none of our cells is borrowed (law 2), and a panic in the drop of
-//! a protocol affects nothing else (laws 5 and 10).
+//! Users' objects are dropped while none of our cells is borrowed (law 2), and a panic in the drop
+//! of a protocol affects nothing else (laws 5 and 10).
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

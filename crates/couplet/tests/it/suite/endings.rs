@@ -105,7 +105,8 @@ pub(crate) const ENDINGS: &[Ending] = &[
         write_big(rig, a);
         a.transport().lose_connection();
         rig.tick();
-        // Bytes that a busy system moves after the tick count as progress and postpone the deadline.
+        // Bytes that a busy system moves after the tick count as progress and postpone the
+        // deadline.
         for _ in 0..3 {
             rig.pass(Duration::from_secs(30));
             rig.turn();

@@ -189,13 +189,13 @@ impl Kit {
         self.driver == DriverKind::Memory(Manner::Completion)
     }
 
-    /// Whether the next turn always delivers what has arrived.
+    /// Whether the next turn always delivers all pending bytes.
     pub(crate) fn is_readiness_in_memory(self) -> bool {
         self.driver == DriverKind::Memory(Manner::Readiness)
     }
 
-    /// BIG: more than the buffers of the system and B hold together, in a known pattern; 16 MiB over
-    /// sockets.
+    /// BIG: more than the buffers of the system and B hold together, in a known pattern; 16 MiB
+    /// over sockets.
     pub(crate) fn big(self) -> &'static [u8] {
         let len = if self.driver == DriverKind::Mio { BIG.len() } else { 1024 * 1024 };
         &BIG[..len]
@@ -539,8 +539,8 @@ impl Rig {
             });
         }
         self.ticking = Some(b);
-        // In the completion manner an operation may take some turns more than the echo. Layers give
-        // their output piece by piece, until the system accepts no more.
+        // In the completion manner an operation may take some turns more than the echo. Layers
+        // produce their output piece by piece, until the system's buffers are full.
         match self.kit.is_sealed() {
             true => self.turns(50),
             false if self.kit.in_flight() => self.turns(8),
@@ -548,7 +548,7 @@ impl Rig {
         }
     }
 
-    /// Advances the clock, without a turn.
+    /// Advances the clock without a turn.
     pub(crate) fn pass(&self, by: Duration) {
         self.tapped.pass(by);
         if let Some(network) = &self.network {

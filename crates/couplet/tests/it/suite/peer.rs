@@ -18,7 +18,7 @@ use sockets::{Listener, Stream};
 #[cfg(unix)]
 use sockets::{Pipes, Terminal};
 
-/// The peer of a connection. It does nothing, not even read, on its own.
+/// The peer of a connection. It never acts on its own, not even to read.
 pub(crate) struct B {
     end: Rc<RefCell<Option<Far>>>,
     seal: Option<Rc<Seal>>,
@@ -59,7 +59,7 @@ impl World {
         (World { sim: Rc::new(RefCell::new(sim)), host }, driver)
     }
 
-    /// Lets time pass; even zero delivers what is in flight within the host.
+    /// Lets time pass; even zero delivers everything in flight within the host.
     pub(crate) fn pass(&self, time: Duration) {
         self.sim.borrow_mut().run_for(time).expect("the simulation does not fail");
     }
@@ -203,7 +203,8 @@ impl B {
         assert_eq!(self.try_send(data), data.len(), "all of it fits in the buffers");
     }
 
-    /// Sends as much as fits in the buffers; returns 0 when nothing fits or the connection is broken.
+    /// Sends as much as fits in the buffers; returns 0 when nothing fits or the connection is
+    /// broken.
     pub(crate) fn try_send(&self, data: &[u8]) -> usize {
         match (&*self.end.borrow(), &self.seal) {
             (Some(end), Some(seal)) => seal.send(end, data),
@@ -574,7 +575,7 @@ mod sockets {
         }
 
         pub(crate) fn fin(&self) {
-            // Fails if A is gone.
+            // Fails if A has closed.
             let _ = self.0.shutdown(Shutdown::Write);
         }
 

@@ -338,7 +338,7 @@ pub(crate) fn c66_the_first_request_comes_from_the_turn(kit: Kit) {
             a.log.note("end");
         }
     };
-    // In connection_made, in a tell, outside.
+    // In connection_made, in a queued call, outside.
     for place in 0..3 {
         let mut rig = kit.rig();
         let a = rig.end();

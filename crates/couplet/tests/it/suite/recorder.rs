@@ -28,7 +28,7 @@ impl Log {
         self.0.take()
     }
 
-    /// Removes the last entry if it is data, and returns its length, otherwise 0.
+    /// Removes the last entry if it is data; returns its length, or 0.
     fn take_data(&self) -> usize {
         let mut entries = self.0.borrow_mut();
         let last = entries.last().and_then(|last| last.strip_prefix("data(")?.strip_suffix(')'));

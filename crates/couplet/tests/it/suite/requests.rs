@@ -1,4 +1,4 @@
-//! Rows 2a and 160f: each request of each handle, made inside each callback of its own protocol.
+//! Rows 2a and 160f: each request of each handle, made inside each callback of that protocol.
 
 use std::cell::Cell;
 use std::net::Ipv4Addr;
@@ -473,7 +473,7 @@ impl Drop for Named<'_> {
 
 pub(crate) fn c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
     for request in REQUESTS {
-        // A tell reports its failure, but this table expects it to succeed.
+        // This request reports a refusal, but the table expects success.
         if request.name == "tell" {
             continue;
         }

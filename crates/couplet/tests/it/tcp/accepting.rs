@@ -19,7 +19,7 @@ use crate::suite::kit::{Kit, LOOPBACK, own_address};
 use crate::suite::peer::{B, Saw};
 use crate::suite::recorder::{A, Log, Maker, On, Script};
 
-/// Echoes what it receives.
+/// Echoes the received bytes.
 fn echo(received: &A) -> Script {
     let end = received.clone();
     Script::new().on(On::Data, move |transport| {
@@ -109,7 +109,7 @@ impl Protocol for Child {
 
 const CHILD: &str = "child: ";
 
-/// Serves until it receives "quit", and prints what the parent checks.
+/// Serves until it receives "quit", and prints its address, turns and log for the parent.
 fn run_child() {
     let mut rig = Kit::mio().rig();
     rig.tapped.nap.set(Duration::from_secs(60));
@@ -153,8 +153,8 @@ fn assert_turned_away(mut client: TcpStream) {
     assert!(ended, "{end:?}");
 }
 
-/// Runs `test` again in a child process. Returns the child and its port; in the child itself, `None` after
-/// the run.
+/// Runs `test` again in a child process. Returns the child and its port; in the child itself,
+/// `None` after the run.
 fn child(test: &str) -> Option<(Running, u16)> {
     if told().is_some() {
         run_child();

@@ -69,8 +69,8 @@ fn c05_the_drain_ends_with_a_plain_close() {
     assert!(!b.is_broken(), "a reset would leave an error on the socket");
 }
 
-// Linux reports a socket writable only when a third of its buffer is free: waiting for that would cut
-// off a slow reader.
+// Linux reports a socket writable only when a third of its buffer is free: waiting for that would
+// cut off a slow reader.
 #[test]
 fn c15_bytes_that_leave_the_kernel_are_progress() {
     let mut rig = Kit::mio().rig();

@@ -16,7 +16,7 @@ use crate::suite::recorder::Script;
 /// An address that no machine has, since it is reserved for documentation.
 const UNASSIGNED: &str = "192.0.2.1:0";
 
-/// The error of a failing connect.
+/// The error of a failed connect.
 fn failed(to: SocketAddr, options: ConnectOptions) -> ConnectError {
     let mut rig = Kit::mio().rig();
     let a = rig.end();

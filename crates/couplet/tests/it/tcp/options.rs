@@ -18,8 +18,8 @@ use crate::logged::logged;
 use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, own_address};
 use crate::suite::recorder::{Recorder, Script};
 
-/// A duplicate of a connection's socket. `None` where the system does not allow one: a visible skip,
-/// and an error in CI.
+/// A duplicate of a connection's socket. `None` where the system does not allow one: a visible
+/// skip, and an error in CI.
 fn socket_of(transport: &Transport) -> Option<Socket> {
     let inode = inode(transport.host(), transport.peer());
     let fds = std::fs::read_dir("/proc/self/fd").expect("a readable file");

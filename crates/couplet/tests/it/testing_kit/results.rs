@@ -1,5 +1,5 @@
-//! `success_of`, `failure_of`, `no_result_yet`: the result of a Deferred, and the message with which a
-//! test fails when the Deferred is in another state.
+//! `success_of`, `failure_of`, `no_result_yet`: the result of a Deferred, and the message with
+//! which a test fails when the Deferred is in another state.
 
 use super::failing;
 use couplet::testing::{failure_of, no_result_yet, success_of};

@@ -1,4 +1,4 @@
-//! The public API, line by line, in `api.txt`, so that reviews see every change.
+//! The public API, line by line, in `api.txt`, so that every change shows in review.
 //!
 //! The list is read from the sources: every item that can be named from outside, its public fields,
 //! variants and methods, and the traits that it implements. A line begins with the shortest public

@@ -1,7 +1,7 @@
 //! Law 9: every queue has a bound, or a sentence that says why not.
 //!
-//! `queues.txt` has a line for every field and static whose type contains a collection or one end of
-//! a channel. A field without a line fails the test, and so does a line without a field.
+//! `queues.txt` has a line for every field and static whose type contains a collection or one end
+//! of a channel. A field without a line fails the test, and so does a line without a field.
 
 use std::collections::{BTreeMap, BTreeSet};
 

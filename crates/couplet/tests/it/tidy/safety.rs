@@ -1,5 +1,5 @@
-//! Law 7: `unsafe` lives in `couplet-os`, with a SAFETY line each, and no safe function relies on its
-//! caller.
+//! Law 7: all `unsafe` code is in `couplet-os`, each use has a SAFETY comment, and no safe function
+//! relies on its caller.
 
 use quote::ToTokens;
 use syn::spanned::Spanned;
@@ -20,8 +20,8 @@ const APPEALS: [&str; 5] = ["caller", "owner", "promise", "see the type", "whoev
 /// program.
 const CHECKS: (&str, &str) = ("crates/couplet-os/src/descriptor.rs", "inherited");
 
-/// The unsafe items of a file: the line, and whether it needs a SAFETY comment. An `unsafe fn` has a
-/// `# Safety` section instead.
+/// The unsafe items of a file: the line, and whether it needs a SAFETY comment. An `unsafe fn` has
+/// a `# Safety` section instead.
 #[derive(Default)]
 struct Unsafe(Vec<(usize, bool)>);
 

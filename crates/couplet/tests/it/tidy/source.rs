@@ -1,8 +1,9 @@
 //! The sources under test, parsed: every path and every method call outside of tests, with its line
 //! and the enclosing function.
 //!
-//! The laws check syntax rather than text: comments and strings break no law, and an import, an alias
-//! or a line break hides nothing. Macro arguments that are not expressions are scanned as tokens.
+//! The laws check syntax rather than text: comments and strings break no law, and an import, an
+//! alias or a line break hides nothing. Macro arguments that are not expressions are scanned as
+//! tokens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -169,7 +170,8 @@ pub(super) fn line(span: Span) -> usize {
     span.start().line
 }
 
-/// The name of a type without its path and arguments: `Box` for `Box<Wire>`, `Wire` for `&mut Wire`.
+/// The name of a type without its path and arguments: `Box` for `Box<Wire>`, `Wire` for
+/// `&mut Wire`.
 pub(super) fn name_of(ty: &syn::Type) -> String {
     match ty {
         syn::Type::Path(ty) => {

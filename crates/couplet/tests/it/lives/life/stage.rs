@@ -165,7 +165,7 @@ impl Stage {
         if self.peer.saw_the_end() && !cut {
             self.life.check(received == taken, "the end of the stream comes after the flush");
         }
-        // A stop truncates the stream at the end of its grace, which only TLS can tell from a
+        // A stop truncates the stream at the end of its grace, which only TLS distinguishes from a
         // proper end.
         if self.peer.saw_fin() && !cut && !self.life.know(|story| story.stopped) {
             self.life.check(self.peer.saw_the_end(), "a close_notify comes before the FIN");
@@ -337,7 +337,7 @@ impl Stage {
         self.life.check(!flushes || cut || all, "a close flushes what was written before it");
     }
 
-    /// In each direction the tap has seen all delivered bytes, and no more than were sent.
+    /// In each direction the tap has seen all delivered bytes, but never more than were sent.
     fn check_the_tap(&self) {
         if self.under.is_tapped() {
             let (up, down) = self.life.know(|story| {

@@ -1,5 +1,5 @@
-//! Scenes in which the server's program is killed: on the kernel its loop is dropped, which closes
-//! its sockets like those of a dead process; in the simulator a fault kills it.
+//! Scenes in which the server's program is killed. On the kernel its loop is dropped, which closes
+//! its sockets as the death of a process does; in the simulator a fault kills it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
