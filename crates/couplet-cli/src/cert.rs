@@ -1,4 +1,4 @@
-//! `couplet cert`: an authority and certificates of it, for tests of TLS.
+//! `couplet cert`: a certificate authority and certificates issued by it, for tests of TLS.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -15,10 +15,10 @@ use crate::cli;
 use crate::exit::Exit;
 use crate::output;
 
-/// The names of the files that are not for a server.
+/// File stems that a server name may not take: the authority's and the client's.
 const OURS: [&str; 2] = ["ca", "client"];
 
-/// Whom a certificate is for: a DNS name, perhaps `*.` before it, or an IP address.
+/// The subject of a certificate: a DNS name, perhaps with a leading `*.`, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name(String);
 
@@ -39,12 +39,12 @@ impl Name {
         Ok(Name(text.to_owned()))
     }
 
-    /// As the name of a file: without the colons of an IPv6 address, and the star.
+    /// The name as a file stem: the colons of an IPv6 address and the star become underscores.
     fn file(&self) -> String {
         self.0.replace([':', '*'], "_")
     }
 
-    /// As the host of an endpoint.
+    /// The name as the host of an endpoint.
     fn host(&self) -> String {
         if self.0.contains(':') { format!("[{}]", self.0) } else { self.0.replace('*', "www") }
     }
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &cli::Cert) -> Result<(), Exit> {
     output::print(report(&options.folder, &pairs, &options.names[0]).as_bytes())
 }
 
-/// The authority, a pair for each name, and the client's.
+/// Creates the authority, a pair for each name, and the client's pair.
 fn make(names: &[Name]) -> Result<Vec<Pair>, rcgen::Error> {
     let (params, key) = (authority(), KeyPair::generate()?);
     let mut pairs = vec![Pair {
@@ -108,7 +108,7 @@ fn authority() -> CertificateParams {
     params
 }
 
-/// What a certificate says that the authority issues.
+/// Parameters of a certificate issued by the authority.
 fn of(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
     let mut params = dated(name);
     params.is_ca = IsCa::ExplicitNoCa;
@@ -118,11 +118,11 @@ fn of(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
     params
 }
 
-/// Valid for as long as a test may be kept.
+/// Validity dates wide enough for any test.
 fn dated(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    // The longest common name of X.509.
+    // The longest common name that X.509 allows.
     if name.len() <= 64 {
         params.distinguished_name.push(DnType::CommonName, name);
     }
@@ -139,7 +139,7 @@ fn key(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.key"))
 }
 
-/// Writes all files or, if one of them is there and is not to be replaced, none.
+/// Writes all files, or none if one exists and may not be replaced.
 fn write(folder: &Path, pairs: &[Pair], force: bool) -> Result<(), Exit> {
     fs::create_dir_all(folder).map_err(|error| refused("create", folder, &error))?;
     let files = pairs.iter().flat_map(|pair| {
@@ -158,7 +158,7 @@ fn write(folder: &Path, pairs: &[Pair], force: bool) -> Result<(), Exit> {
     Ok(())
 }
 
-/// A new file, in place of an old one with its rights and its readers.
+/// Creates a new file instead of overwriting: an old one would keep its mode and its readers.
 fn put(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -177,7 +177,7 @@ fn refused(what: &str, path: &Path, error: &io::Error) -> Exit {
     Exit::failed(format!("cannot {what} {}: {}", path.display(), output::plain(error)))
 }
 
-/// What was written, and how to use it.
+/// Lists the files and the commands that use them.
 fn report(folder: &Path, pairs: &[Pair], first: &Name) -> String {
     let mut text = String::new();
     for Pair { name, what, .. } in pairs {
@@ -203,7 +203,7 @@ fn report(folder: &Path, pairs: &[Pair], first: &Name) -> String {
     text
 }
 
-/// As one word of a shell's command.
+/// Quotes the text as one word of a shell command.
 fn in_shell(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=,-@%+".contains(c);
     if word.chars().all(is_plain) {

@@ -59,7 +59,7 @@ const COMPLETIONS_EXAMPLE: &str = "\
 Example:
   couplet completions bash > ~/.local/share/bash-completion/completions/couplet";
 
-/// An example, and the forms of an endpoint to listen on.
+/// An example, followed by the forms of an endpoint to listen on.
 macro_rules! listening {
     ($example:literal) => {
         concat!(
@@ -297,23 +297,23 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct Logging {
-    /// Log more on stderr: -v what happens, -vv each connection
+    /// Log more on stderr: -v for important events, -vv for each connection
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
-    /// Which events to log, as in `warn` or `couplet=debug,info`
+    /// Events to log, as in `warn` or `couplet=debug,info`
     #[arg(long, value_name = "FILTER", global = true, value_parser = filter)]
     pub(crate) log: Option<Targets>,
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// One client fetches poems from three slow servers at once
+    /// Fetch poems from three slow servers at the same time
     #[command(after_help = DEMO_EXAMPLE)]
     Demo,
     /// Poetry servers and clients
     #[command(subcommand, after_help = POETRY_EXAMPLE)]
     Poetry(Poetry),
-    /// Send stdin to a server, a program or a serial line, and print what comes back
+    /// Send stdin to a server, a program or a serial line, and print the answer
     #[command(after_help = CONNECT_EXAMPLE)]
     Connect(Connect),
     /// Send back everything received, over TCP, TLS, UNIX sockets or UDP
@@ -325,7 +325,7 @@ pub(crate) enum Command {
     /// Serve the files of a folder over HTTP
     #[command(after_help = HTTP_SERVE_EXAMPLE)]
     Serve(HttpServe),
-    /// Fetch a URL, and print it
+    /// Fetch a URL and print it
     #[command(after_help = HTTP_GET_EXAMPLE)]
     Get(HttpGet),
     /// A line chat for people at terminals
@@ -359,7 +359,7 @@ pub(crate) enum Poetry {
     /// Transform poems that clients send, as netstrings NAME.POEM
     #[command(after_help = TRANSFORM_EXAMPLE)]
     Transform(Transform),
-    /// Fetch a poem once, cache it, and serve it to all
+    /// Fetch a poem once, cache it, and serve it to all clients
     #[command(after_help = PROXY_EXAMPLE)]
     Proxy(Proxy),
 }
@@ -368,7 +368,7 @@ pub(crate) enum Poetry {
 
 #[derive(Args, Debug)]
 pub(crate) struct Listen {
-    /// Where to listen; can be given several times [default: a free port on 127.0.0.1]
+    /// Endpoint to listen on; may be repeated [default: a free port on 127.0.0.1]
     #[arg(
         short = 'l',
         long = "listen",
@@ -379,14 +379,15 @@ pub(crate) struct Listen {
     pub(crate) endpoints: Vec<Arc<dyn ServerEndpoint>>,
     #[command(flatten)]
     pub(crate) drain: Drain,
-    /// When the answers leave that are made in one turn: each at once, together, or as the loop measures
+    /// When to send the answers of one turn: each immediately, all together, or as the loop's
+    /// measurements suggest
     #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
     pub(crate) answers: Answers,
 }
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Threads {
-    /// Serve in this many threads, or with auto (or 0) one for each processor
+    /// Number of serving threads; auto (or 0) starts one per processor
     #[arg(
         long = "threads",
         value_name = "N",
@@ -407,8 +408,8 @@ fn answers() -> impl TypedValueParser<Value = Answers> {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Drain {
-    /// On SIGTERM, let connections finish for this many seconds; Ctrl-C, or a second signal, ends at
-    /// once
+    /// On SIGTERM, let connections finish for this many seconds; Ctrl-C or a second signal exits
+    /// immediately
     #[arg(
         long = "drain",
         value_name = "SECONDS",
@@ -442,8 +443,8 @@ pub(crate) struct Serve {
     pub(crate) listen: Listen,
     #[command(flatten)]
     pub(crate) threads: Threads,
-    /// Serve poems on request: a client sends a line for each, with its title, which is the file's
-    /// name without the extension; case does not matter
+    /// Serve poems on request: for each, the client sends a line with its title, which is the
+    /// file's name without the extension; case does not matter
     #[arg(long)]
     pub(crate) by_name: bool,
     /// Seconds between the parts of a poem; 0 means full speed
@@ -464,8 +465,8 @@ pub(crate) struct Serve {
         allow_negative_numbers = true
     )]
     pub(crate) num_bytes: u64,
-    /// With --by-name, close a connection on which nothing was received for this many seconds,
-    /// while no answer is in progress; 0 waits forever
+    /// With --by-name, close a connection that sends nothing for this many seconds while no answer
+    /// is in progress; 0 waits forever
     #[arg(
         long,
         value_name = "SECONDS",
@@ -503,8 +504,8 @@ pub(crate) struct Get {
         requires = "transform"
     )]
     pub(crate) transform_name: String,
-    /// Give up on a poem that is incomplete after this many seconds, and on its transformation
-    /// after as many
+    /// Give up on a poem that is incomplete after this many seconds, and likewise on its
+    /// transformation
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
@@ -516,7 +517,7 @@ pub(crate) struct List {
     /// The server
     #[arg(value_name = "ADDRESS", value_parser = to_connect, allow_negative_numbers = true)]
     pub(crate) address: Peer,
-    /// Give up if titles are missing after this many seconds
+    /// Give up if the titles are incomplete after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -527,7 +528,7 @@ pub(crate) struct Transform {
     pub(crate) listen: Listen,
     #[command(flatten)]
     pub(crate) threads: Threads,
-    /// The most bytes in a request, including the name
+    /// Longest request in bytes, including the name
     #[arg(
         long,
         value_name = "N",
@@ -536,7 +537,7 @@ pub(crate) struct Transform {
         allow_negative_numbers = true
     )]
     pub(crate) max_length: u64,
-    /// Close a connection on which nothing was received for this many seconds; 0 waits forever
+    /// Close a connection that sends nothing for this many seconds; 0 waits forever
     #[arg(
         long,
         value_name = "SECONDS",
@@ -590,17 +591,17 @@ pub(crate) struct Proxy {
 
 #[derive(Args, Debug)]
 pub(crate) struct Connect {
-    /// Where to connect
+    /// The endpoint to connect to
     #[arg(value_name = "ENDPOINT", value_parser = datagrams::remote, allow_negative_numbers = true)]
     pub(crate) endpoint: datagrams::Remote,
-    /// Expect no answer: it is no failure if the server closes without sending anything
+    /// Expect no answer: a server that closes without sending anything is not a failure
     #[arg(long)]
     pub(crate) no_answer: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Echo {
-    /// Where to listen, udp:PORT for datagrams; can be given several times [default: a free port on
+    /// Endpoint to listen on, udp:PORT for datagrams; may be repeated [default: a free port on
     /// 127.0.0.1]
     #[arg(
         short = 'l',
@@ -614,32 +615,34 @@ pub(crate) struct Echo {
     pub(crate) drain: Drain,
     #[command(flatten)]
     pub(crate) threads: Threads,
-    /// When the answers leave that are made in one turn: each at once, together, or as the loop measures
+    /// When to send the answers of one turn: each immediately, all together, or as the loop's
+    /// measurements suggest
     #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
     pub(crate) answers: Answers,
-    /// Close a connection on which nothing was received for this many seconds
+    /// Close a connection that sends nothing for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) idle_timeout: Option<Duration>,
-    /// Answer each peer at most this many datagrams a second; 0 for any number
+    /// Send each peer at most this many answers per second; 0 for no limit
     #[arg(long, value_name = "N", default_value = "1000", allow_negative_numbers = true)]
     pub(crate) udp_rate: u32,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Forward {
-    /// Where to listen: an ENDPOINT, as below
+    /// The endpoint to listen on: an ENDPOINT, as below
     #[arg(value_name = "LISTEN", value_parser = datagrams::local, allow_negative_numbers = true)]
     pub(crate) listen: datagrams::Local,
-    /// Where to connect for each client
+    /// The endpoint to connect to for each client
     #[arg(value_name = "CONNECT", value_parser = datagrams::remote, allow_negative_numbers = true)]
     pub(crate) connect: datagrams::Remote,
-    /// Give up on CONNECT after this many seconds; its own timeout=, or 30 seconds, holds too
+    /// Give up connecting after this many seconds; the timeout= of CONNECT, 30 by default, applies
+    /// too
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) connect_timeout: Option<Duration>,
-    /// Reset both connections when nothing has moved in either direction for this many seconds
+    /// Reset both connections when no bytes have moved in either direction for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) idle_timeout: Option<Duration>,
-    /// Turn clients away when there are this many [default: half the limit on descriptors]
+    /// Serve at most this many clients at a time [default: half the limit on descriptors]
     #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]
     pub(crate) max_connections: Option<usize>,
     #[command(flatten)]
@@ -653,7 +656,7 @@ pub(crate) struct HttpServe {
     /// The folder
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
-    /// Serve files and folders whose names begin with a dot, too
+    /// Also serve files and folders whose names begin with a dot
     #[arg(long)]
     pub(crate) hidden: bool,
     /// Follow all symbolic links; without this option only relative ones that stay inside DIR
@@ -667,34 +670,35 @@ pub(crate) struct HttpServe {
 
 #[derive(Args, Debug)]
 pub(crate) struct HttpGet {
-    /// A URL of http: or https:, or what follows http://
+    /// An http: or https: URL; http:// may be omitted
     #[arg(value_name = "URL", value_parser = url)]
     pub(crate) url: Uri,
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Print the head of the answer, too
+    /// Also print the head of the response
     #[arg(short, long)]
     pub(crate) include: bool,
-    /// Ask for the head of the answer alone
+    /// Request only the head of the response
     #[arg(short = 'I', long)]
     pub(crate) head: bool,
-    /// Ask for a compressed answer (zstd, br, gzip or deflate) and decode it, to at most 256 MiB; one that
-    /// cannot be decoded is an error. Without this option the bytes are printed as the server sends them
+    /// Request a compressed response (zstd, br, gzip or deflate) and decode it, to at most 256 MiB;
+    /// a response that cannot be decoded is an error. Without this option the bytes are printed as
+    /// the server sends them
     #[arg(long)]
     pub(crate) compressed: bool,
-    /// Trust the certificates in this PEM file, instead of those that the system trusts
+    /// Trust the certificates in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// Go through this proxy
+    /// Connect through this proxy
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub(crate) proxy: Option<(String, u16)>,
-    /// Give up when no answer has begun after this many seconds [default: 60]
+    /// Give up if no response has begun after this many seconds [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
 }
 
-/// A URL that a client can ask for.
+/// Parses an absolute http: or https: URL.
 fn url(text: &str) -> Result<Uri, String> {
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url = whole.parse::<Uri>().map_err(|error| error.to_string())?;
@@ -704,7 +708,7 @@ fn url(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// A host and a port, such as `proxy.test:3128`.
+/// Parses a host and a port, such as `proxy.test:3128`.
 fn host_and_port(text: &str) -> Result<(String, u16), String> {
     let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match split.filter(|(host, _)| !host.is_empty()) {
@@ -715,20 +719,20 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 
 #[derive(Args, Debug)]
 pub(crate) struct Cert {
-    /// The folder; it is made if there is none
+    /// The folder; it is created if necessary
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
-    /// Whom the certificates are for: a DNS name, *.NAME, or an IP address
+    /// Subjects of the certificates, each a DNS name, *.NAME, or an IP address
     #[arg(value_name = "NAME", required = true, value_parser = Name::read)]
     pub(crate) names: Vec<Name>,
-    /// Replace files that exist
+    /// Replace existing files
     #[arg(long)]
     pub(crate) force: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Sim {
-    /// The world to run; without it the worlds are listed
+    /// The world to run; without it, the worlds are listed
     #[arg(
         value_name = "SCENARIO",
         value_parser = Known { values: sim::names, read: |name| Ok(name.to_owned()) }
@@ -745,13 +749,13 @@ pub(crate) struct Sim {
         hide_possible_values = true
     )]
     pub(crate) weather: Option<Weather>,
-    /// Write the trace of the seed that failed, else of the first, to this file
+    /// Write the trace of the failed seed, or else of the first, to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// Write the packets of that seed to this capture file, for Wireshark
+    /// Write the packets of the same seed to this capture file, for Wireshark
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
-    /// How many virtual seconds the world of devices runs [default: 3600]
+    /// Virtual seconds that the devices world runs [default: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) time: Option<Duration>,
 }
@@ -774,7 +778,7 @@ pub(crate) struct Chat {
     pub(crate) idle_timeout: Duration,
 }
 
-/// A timeout of 0 means none.
+/// Maps a timeout of 0 to `None`.
 pub(crate) fn or_never(timeout: Duration) -> Option<Duration> {
     Some(timeout).filter(|timeout| !timeout.is_zero())
 }
@@ -816,10 +820,10 @@ fn one_or_more(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "a number of bytes, 1 or more, is expected here".to_owned())
 }
 
-/// More threads than any machine has processors are a mistake.
+/// Upper limit of `--threads`: no machine has more processors.
 const MOST_THREADS: usize = 1024;
 
-/// 0 for one of each processor.
+/// 0 stands for one per processor.
 fn threads(text: &str) -> Result<usize, String> {
     let number = if text == "auto" { Some(0) } else { text.parse().ok() };
     number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
@@ -832,7 +836,7 @@ fn clients(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "a number of connections, 1 or more, is expected here".to_owned())
 }
 
-/// A title that fits into a line and is not the request for the titles.
+/// Parses a title: one line, and not the request for the list of titles.
 fn title(text: &str) -> Result<String, String> {
     if text.is_empty() || text == "?" {
         return Err("a title is expected here; `poetry list` prints those of a server".to_owned());
@@ -863,7 +867,7 @@ fn filter(text: &str) -> Result<Targets, String> {
     const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
     let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
     if let Some(odd) = text.chars().find(|c| !known(*c)) {
-        // It would be read as part of a target's name that matches nothing.
+        // It would become part of a target that matches nothing.
         return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
     }
     Targets::from_str(text).map_err(|error| format!("{error}; {EXAMPLES}"))

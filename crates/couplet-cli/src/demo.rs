@@ -19,11 +19,11 @@ use crate::poetry::serve::Anthology;
 use crate::progress::Progress;
 use crate::{output, signalled_loop};
 
-/// Bytes in a part of each poem; a part is sent every [`DELAY`].
+/// Bytes per part of each poem; a part is sent every [`DELAY`].
 const PARTS: [usize; 3] = [9, 17, 8];
 const DELAY: Duration = Duration::from_millis(40);
 
-/// The poems, and the seconds that each took.
+/// The poems, each with the seconds that it took.
 type Arrived = Vec<(Vec<u8>, f64)>;
 
 pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {

@@ -1,4 +1,4 @@
-//! `couplet echo`: sends back what it receives, no faster than the client reads.
+//! `couplet echo`: sends back the bytes that it receives, no faster than the client reads.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::datagrams::{self, Local};
 use crate::exit::Exit;
 use crate::server;
 
-/// Law 9: the most that a client that does not read costs us. Reading is paused long before; the
+/// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
 /// cap leaves room for one more read.
 const WRITE_CAP: usize = 1024 * 1024;
 
@@ -32,7 +32,7 @@ impl Protocol for Echo {
         transport.write(data);
     }
 
-    /// Echoes what it has received, and no more.
+    /// Echoes the bytes received so far, then closes.
     fn draining(&mut self, transport: &Transport) {
         self.read_closed(transport);
     }
@@ -74,7 +74,7 @@ mod tests {
         for length in [10_000, 80_000, 130_000, 500_000] {
             let mut held = hold(Echo { idle_timeout: None });
             let mut sent = 0;
-            // As much as is accepted before reading is paused.
+            // Pushes until reading is paused.
             while sent < length {
                 match held.wire.push(&b"x".repeat(length - sent)) {
                     0 => break,

@@ -7,29 +7,29 @@ use couplet::endpoints::{
     ClientEndpoint, EndpointError, ServerEndpoint, client_from_string, server_from_string_with,
 };
 
-/// Where to connect, and its name in messages.
+/// An endpoint to connect to, and its name in messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) endpoint: Arc<dyn ClientEndpoint>,
     pub(crate) name: String,
 }
 
-/// Connections that may wait to be accepted, unless `backlog=` says otherwise: clients come in
-/// crowds here, and one that finds the queue full waits for a second.
+/// Default of `backlog=`, in connections: clients arrive in crowds here, and a client that finds
+/// the queue full waits for a second.
 const BACKLOG: u32 = 1024;
 
-/// Where to listen.
+/// Parses an endpoint to listen on.
 pub(crate) fn to_listen(typed: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
     server_from_string_with(typed, &ListenOptions::default().backlog(BACKLOG))
 }
 
-/// Where to connect.
+/// Parses an endpoint to connect to.
 pub(crate) fn to_connect(typed: &str) -> Result<Peer, EndpointError> {
     let endpoint = client_from_string(typed)?;
     Ok(Peer { name: endpoint.to_string(), endpoint })
 }
 
-/// The default: a free port on this machine.
+/// Defaults to a free port on this machine.
 pub(crate) fn or_any(listen: Vec<Arc<dyn ServerEndpoint>>) -> Vec<Arc<dyn ServerEndpoint>> {
     if !listen.is_empty() {
         return listen;

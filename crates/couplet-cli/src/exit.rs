@@ -1,4 +1,4 @@
-//! How a command ends: its exit code and its message.
+//! A command's exit code and message.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use couplet::{Failure, Signal};
 
 use crate::output;
 
-/// Why a command failed, or ended early.
+/// Why a command failed or ended early.
 #[derive(Debug)]
 pub(crate) struct Exit {
     code: u8,
@@ -29,12 +29,12 @@ impl Exit {
         Exit { code: 1, message: None }
     }
 
-    /// The reader of our stdout has gone: a silent end, not a failure.
+    /// The reader of stdout closed it: a silent end, not a failure.
     pub(crate) fn closed_pipe() -> Exit {
         Exit { code: 0, message: None }
     }
 
-    /// A client command was interrupted.
+    /// A client command was interrupted: exit code 128 plus the signal's number.
     pub(crate) fn interrupted(signal: Signal) -> Exit {
         Exit { code: 128 + signal.number() as u8, message: None }
     }

@@ -5,14 +5,15 @@ use std::time::Duration;
 use couplet::testing::Held;
 use couplet::{Protocol, Transport};
 
-/// Held for its loop only, with its clock and its network.
+/// A protocol that does nothing: tests use the loop, clock and network around it.
 pub(crate) struct Nobody;
 
 impl Protocol for Nobody {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// As a client, reads once an hour to the FIN and counts the bytes; panics if the client is cut off.
+/// Plays a client that reads once an hour until the FIN; returns the number of bytes, and panics if
+/// the client is disconnected before.
 pub(crate) fn read_late<P: Protocol>(held: &mut Held<P>) -> usize {
     let mut got = 0;
     while !held.wire.saw_fin() {

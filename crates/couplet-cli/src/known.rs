@@ -1,4 +1,4 @@
-//! Completions for shells, and suggestions for unknown commands.
+//! Shell completions, and suggestions for unknown commands.
 
 use std::ffi::OsStr;
 
@@ -7,7 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 use clap_complete::Shell;
 
-/// Reads an argument with `read`, and offers `values` as completions. Other values may be valid too.
+/// Parses an argument with `read` and offers `values` as completions; other values may be valid
+/// too.
 #[derive(Clone)]
 pub(crate) struct Known<T> {
     pub(crate) values: fn() -> Vec<&'static str>,
@@ -31,7 +32,7 @@ pub(crate) fn completions(shell: Shell, root: &mut Command) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, root, "couplet", &mut script);
     if shell == Shell::Fish {
-        // The generator leaves out the values of positional arguments.
+        // The generator omits the values of positional arguments.
         for command in root.get_subcommands() {
             let name = command.get_name();
             for values in command.get_positionals().map(Arg::get_possible_values) {

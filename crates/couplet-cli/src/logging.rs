@@ -1,4 +1,4 @@
-//! Logging to stderr, and how a panic is reported to the user.
+//! Logging to stderr, and the report of a panic.
 
 use std::io::IsTerminal;
 
@@ -23,20 +23,20 @@ pub(crate) fn start(logging: &Logging) {
         .with_target(false);
     tracing_subscriber::registry().with(layer).with(filter).init();
     std::panic::set_hook(Box::new(|panic| {
-        // A panicking callback loses only its connection; one line says where it panicked.
+        // A panic in a callback loses only its connection; one line reports where it happened.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(%place, "panic: {text}");
     }));
 }
 
-/// True if the terminal has colours and the user has not refused them (`NO_COLOR`).
+/// True if stderr is a terminal with colours and the user has not disabled them (`NO_COLOR`).
 fn is_colourful() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !refused && !is_dumb()
 }
 
-/// True if the terminal, where stderr is one, cannot move its cursor.
+/// True if `TERM` is unset or `dumb`: the terminal can't move its cursor.
 pub(crate) fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }

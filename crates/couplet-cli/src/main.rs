@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the help, the version, or a usage error.
+/// Prints help, the version, or a usage error.
 fn say(said: &clap::Error) -> Result<(), Exit> {
     let printed = said.print().and_then(|()| std::io::stdout().flush());
     match printed {
@@ -85,20 +85,20 @@ fn say(said: &clap::Error) -> Result<(), Exit> {
     }
 }
 
-/// How long the loop may be held before `-v` tells by what.
+/// How long a call may hold the loop before `-v` logs it.
 const STALL: Duration = Duration::from_secs(1);
 
-/// The options of a loop that handles signals, and tells of stalls if that is asked for.
+/// Enables signals, and stall reports if they would be logged.
 fn signalled(options: LoopOptions) -> LoopOptions {
     let options = options.signals(true);
     if tracing::enabled!(tracing::Level::INFO) { options.stall_after(STALL) } else { options }
 }
 
-/// A loop that handles signals: SIGINT and SIGTERM end a run, SIGUSR1 passes a snapshot of what is
-/// open and waiting to `tell`.
+/// Creates a loop that handles signals: SIGINT and SIGTERM end the run, SIGUSR1 passes a snapshot
+/// of open and pending objects to `tell`.
 ///
-/// It lives as long as the process: dropping it would restore the default handlers, and a second
-/// Ctrl-C would kill a program that is about to exit.
+/// The loop lives as long as the process: dropping it would restore the default handlers, and a
+/// second Ctrl-C would kill a program that is about to exit.
 fn signalled_loop(
     options: LoopOptions,
     tell: impl Fn(&str) + 'static,

@@ -1,5 +1,5 @@
-//! Standard output, for results only: flushed, and silent when its reader has gone. And standard
-//! error, which may be closed too: failing to print a message there ends nothing.
+//! Standard output for results only: flushed, and a silent end if its reader closed it. Standard
+//! error for messages; it may be closed too, and a failure to write there is ignored.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -25,12 +25,12 @@ fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// The command's end after an error of stdout.
+/// The command's outcome after an error on stdout.
 pub(crate) fn cannot_print(error: &io::Error) -> Exit {
     cannot_write("stdout", error)
 }
 
-/// The command's end after an error of where its results go.
+/// The command's outcome after an error of its output.
 pub(crate) fn cannot_write(to: &str, error: &io::Error) -> Exit {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Exit::closed_pipe(),
@@ -38,7 +38,7 @@ pub(crate) fn cannot_write(to: &str, error: &io::Error) -> Exit {
     }
 }
 
-/// Prints that a port is listening. A server whose stdout is closed keeps running.
+/// Prints a listening port. A server whose stdout is closed keeps running.
 pub(crate) fn listening(port: &impl Display) -> Result<(), Exit> {
     match print(format!("listening on {port}\n").as_bytes()) {
         Err(exit) if exit.is_quiet() => Ok(()),
@@ -46,12 +46,12 @@ pub(crate) fn listening(port: &impl Display) -> Result<(), Exit> {
     }
 }
 
-/// A line on stderr.
+/// Prints a line on stderr.
 pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// A system error as people read it: in lower case, without "(os error 2)".
+/// Formats a system error for users: in lower case, without "(os error 2)".
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
@@ -61,10 +61,10 @@ pub(crate) fn plain(error: &io::Error) -> String {
 }
 
 /// Prints on a separate thread, in order, so a slow reader blocks neither the loop nor Ctrl-C.
-/// Dropping it lets the thread print what is queued and end.
+/// After it is dropped, the thread prints the queued pieces and ends.
 pub(crate) struct Printer(Arc<Shared>);
 
-/// Resolves when the [`Printer`] was dropped and everything is printed, or at the first error.
+/// Resolves once the [`Printer`] is dropped and everything is printed, or at the first error.
 #[derive(Clone)]
 pub(crate) struct Printed(Arc<Shared>);
 
@@ -75,11 +75,11 @@ struct Shared {
     less: Condvar,
 }
 
-/// Law 9: the queue's owner collected what is in it, and bounds it.
+/// Law 9: the owner of the queue collected its pieces, and bounds them.
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Bytes>,
-    /// A piece is being printed.
+    /// The thread is printing a piece.
     printing: bool,
     no_more: bool,
     outcome: Option<io::Result<()>>,
@@ -87,7 +87,8 @@ struct State {
 }
 
 impl Printer {
-    /// Starts the thread. If stdout is a terminal, `progress` makes way for the output.
+    /// Starts the thread. If stdout is a terminal, the bars of `progress` are cleared while it
+    /// prints.
     pub(crate) fn start(progress: Progress) -> Result<(Printer, Printed), Exit> {
         let shared = Arc::<Shared>::default();
         let printing = shared.clone();
@@ -151,7 +152,7 @@ impl Shared {
 }
 
 impl Printed {
-    /// Waits until everything queued so far is printed, for `at_most`.
+    /// Waits, for `at_most`, until everything queued so far is printed.
     #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
     pub(crate) fn settle(&self, at_most: Duration) {
         let waits = |state: &mut State| {

@@ -1,4 +1,4 @@
-//! Poems from files, and the built-in ones: complete, and in the public domain.
+//! Poems from files, and the built-in ones, which are complete and in the public domain.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::output;
 /// A poem and its title.
 #[derive(Clone, Debug)]
 pub(crate) struct Poem {
-    /// Its file's name without the extension; clients request it by this name.
+    /// The file name without its extension; clients request the poem by this name.
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) text: Bytes,
@@ -34,7 +34,7 @@ pub(crate) fn built_in() -> Vec<Poem> {
         .collect()
 }
 
-/// The poems in these files, or the built-in ones if there is no file.
+/// Loads the poems in these files, or the built-in ones if the list is empty.
 pub(crate) fn load(files: &[PathBuf]) -> Result<Vec<Poem>, Exit> {
     if files.is_empty() {
         return Ok(built_in());

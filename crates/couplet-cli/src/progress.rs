@@ -16,23 +16,23 @@ use crate::cli::Logging;
 use crate::logging::is_dumb;
 use crate::output;
 
-/// The shortest interval between plain lines about one transfer.
+/// Shortest interval between plain lines about one transfer.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
-/// The least and the most columns of a bar.
+/// Minimum and maximum width of a bar, in columns.
 const BAR: (usize, usize) = (8, 40);
-/// Columns of the word at the end: `12.3 s`.
+/// Columns of the time at the end of a line: `12.3 s`.
 const WORD: usize = 6;
 
 /// The progress of several transfers; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Progress {
     bars: Option<MultiProgress>,
-    /// The columns of the longest name.
+    /// Columns of the longest name.
     name_width: usize,
 }
 
 impl Progress {
-    /// `names` are those of the transfers that will have a bar.
+    /// `names` are the names of all transfers that will have a bar.
     pub(crate) fn new<'a>(logging: &Logging, names: impl Iterator<Item = &'a str>) -> Progress {
         let drawn = std::io::stderr().is_terminal() && !is_dumb() && !logging.is_talkative();
         let target = ProgressDrawTarget::stderr_with_hz(20);
@@ -42,8 +42,8 @@ impl Progress {
         }
     }
 
-    /// A bar for one transfer: its name, its server unless the name says it, and the number of
-    /// bytes if known.
+    /// Adds a bar for one transfer: its name, its server unless the name includes it, and the
+    /// number of bytes if known.
     pub(crate) fn bar(&self, name: &str, server: &str, total: Option<u64>, now: Instant) -> Bar {
         let row = Arc::new(Row {
             name: name.to_owned(),
@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the bars of an interrupted run as they are: the terminal has echoed a `^C` below
+    /// Leaves the bars of an interrupted run on the screen: the terminal has echoed a `^C` below
     /// them, so another draw would be a line too low.
     pub(crate) fn freeze(&self) {
         if let Some(bars) = &self.bars {
@@ -113,7 +113,7 @@ struct BarState {
 }
 
 impl Bar {
-    /// Shows that the connection is made.
+    /// Shows that the connection is established.
     pub(crate) fn connected(&self) {
         let _ = self.0.row.connected.set(());
         if let Some(bar) = &self.0.bar {
@@ -131,12 +131,12 @@ impl Bar {
         }
     }
 
-    /// True if the connection is made and nothing has been received.
+    /// True if the connection is established and nothing has been received.
     pub(crate) fn is_silent(&self) -> bool {
         self.0.row.connected.get().is_some() && self.0.bytes.get() == 0
     }
 
-    /// Prints plain lines: at each quarter if the total is known, else every [`PLAIN_EVERY`].
+    /// Prints plain lines: at each quarter of a known total, else every [`PLAIN_EVERY`].
     fn tell(&self, now: Instant) {
         let state = &*self.0;
         let (bytes, name) = (state.bytes.get(), &state.row.name);
@@ -152,7 +152,7 @@ impl Bar {
         }
     }
 
-    /// Ends the transfer; its bar stays, with `how` at its end.
+    /// Ends the transfer; its bar stays, and ends with `how`.
     pub(crate) fn finish(&self, how: &str) {
         let _ = self.0.row.end.set(how.to_owned());
         if let Some(bar) = &self.0.bar {
@@ -168,7 +168,7 @@ impl Bar {
     }
 }
 
-/// What a bar shows besides the bytes.
+/// The contents of a bar's line, besides the bytes.
 struct Row {
     name: String,
     name_width: usize,
@@ -180,7 +180,7 @@ struct Row {
 }
 
 impl Row {
-    /// A style that draws the whole line itself, to fit the terminal's current width.
+    /// A style that draws the whole line, to fit the terminal's current width.
     fn style(self: Arc<Row>) -> ProgressStyle {
         let draw = move |state: &ProgressState, out: &mut dyn fmt::Write| {
             // Leaves the last column free: some terminals wrap as soon as it is used.
@@ -191,7 +191,7 @@ impl Row {
         style.with_key("line", draw)
     }
 
-    /// The line in `width` columns; what does not fit is left out, the least important first.
+    /// The line in `width` columns; columns that do not fit are omitted, the least important first.
     fn line(&self, bytes: u64, width: usize) -> String {
         let name_width = self.name_width.min((width / 3).max(BAR.0));
         let name = truncate_str(&self.name, name_width, self.glyphs.ellipsis);
@@ -241,7 +241,8 @@ impl Glyphs {
     const UNICODE: Glyphs = Glyphs { done: "━", to_come: "─", ellipsis: "…" };
     const ASCII: Glyphs = Glyphs { done: "#", to_come: "-", ellipsis: "~" };
 
-    /// What the terminal's locale can show: the first of these variables that is set decides.
+    /// The glyphs that the terminal's locale can show: the first of these variables that is set
+    /// decides.
     fn of_locale() -> &'static Glyphs {
         let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);

@@ -1,4 +1,4 @@
-//! What the server commands share: listen, print where, run until stopped.
+//! Shared by the server commands: listen, print the ports, run until stopped.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,18 +13,18 @@ use crate::cli::{Listen, Threads};
 use crate::exit::Exit;
 use crate::{endpoint, output, signalled, signalled_loop};
 
-/// Descriptors reserved for what the program has open besides its clients' connections.
+/// Descriptors reserved for uses other than client connections.
 const OTHERS: usize = 16;
 
-/// The system's limit on descriptors, less [`OTHERS`].
+/// The process's limit on descriptors, less [`OTHERS`].
 pub(crate) fn most_descriptors() -> usize {
     let allowed = getrlimit(Resource::Nofile).current;
     let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
     allowed.saturating_sub(OTHERS).max(1)
 }
 
-/// The most sessions at once, each of which takes `each` descriptors: as many as asked for, if the limit
-/// on descriptors allows. Raises that limit to the highest that the user may have.
+/// Most concurrent sessions, of `each` descriptors: the requested number, if the limit on
+/// descriptors allows it. Raises that limit to the hard limit.
 pub(crate) fn most_sessions(asked: Option<usize>, each: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -34,11 +34,11 @@ pub(crate) fn most_sessions(asked: Option<usize>, each: usize) -> usize {
     asked.map_or(affordable, |most| most.min(affordable)).max(1)
 }
 
-/// One of the clients that all loops count as open.
+/// One client in the count of open clients of all loops.
 pub(crate) struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    /// A place among these, unless `most` are taken.
+    /// Counts one more client, unless `most` are open.
     pub(crate) fn among(open: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
         let more = |open: usize| (open < most).then_some(open + 1);
         let taken = open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -52,7 +52,8 @@ impl Drop for Place {
     }
 }
 
-/// Serves what `factory` makes in each loop on each endpoint: see [`run_with`].
+/// Serves connections with `factory`'s factories, in each loop and on each endpoint: see
+/// [`run_with`].
 pub(crate) fn run<K, F: IntoFactory<K> + Clone>(
     listen: Listen,
     threads: Threads,
@@ -64,9 +65,9 @@ pub(crate) fn run<K, F: IntoFactory<K> + Clone>(
     })
 }
 
-/// Has each loop prepare, and listen by what that gives on each endpoint, or on a free local port if none
-/// is given. `prepare` is told of the other loops, if there are any. On SIGTERM connections are asked to
-/// finish.
+/// In each loop, calls `prepare`, and with the function that it returns listens on each endpoint,
+/// or on a free local port if the list is empty. `prepare` gets the cluster's members if there are
+/// several loops. On SIGTERM, connections are asked to finish.
 pub(crate) fn run_with<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>>(
     options: LoopOptions,
     listen: Listen,
@@ -91,21 +92,21 @@ pub(crate) fn run_with<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Resu
     })
 }
 
-/// Runs a loop that listens and announces its ports.
+/// Runs a loop that listens, and announces its ports.
 pub(crate) fn run_loop<P: Display>(
     options: LoopOptions,
     listen: impl FnOnce(&Reactor) -> couplet::Result<Vec<P>>,
 ) -> Result<(), Exit> {
     let mut told = Ok(());
     signalled_loop(options, output::tell)?.run(|reactor| {
-        // All or none: no port is announced that closes immediately because another failed.
+        // All or none: announces no port that closes immediately because another one failed.
         told = announce(reactor, &listen(reactor)?);
         Ok(())
     })?;
     told
 }
 
-/// The same with loops that listen on the same ports.
+/// Like [`run_loop`], with several loops that listen on the same ports.
 pub(crate) fn run_loops<P: Display>(
     cluster: Cluster,
     listen: impl Fn(&Reactor) -> couplet::Result<Vec<P>> + Send + Sync,
@@ -114,7 +115,7 @@ pub(crate) fn run_loops<P: Display>(
     let told = OnceLock::new();
     cluster.run(|reactor| {
         let ports = listen(reactor)?;
-        // All loops or none, as with the ports of one.
+        // Announces once all loops listen, or never.
         if listening.fetch_add(1, Ordering::SeqCst) + 1 == all {
             told.get_or_init(|| announce(reactor, &ports));
         }
@@ -123,12 +124,12 @@ pub(crate) fn run_loops<P: Display>(
     told.into_inner().unwrap_or(Ok(()))
 }
 
-/// Prints which ports are listening. Stops where that fails.
+/// Prints the listening ports. Stops the reactor if that fails.
 fn announce(reactor: &Reactor, ports: &[impl Display]) -> Result<(), Exit> {
     ports.iter().try_for_each(output::listening).inspect_err(|_| reactor.stop())
 }
 
-/// Loops that handle signals as one does.
+/// A cluster whose loops handle signals as a single one does.
 pub(crate) fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
     let show = |snapshot: &Snapshot| output::tell(snapshot.to_string().trim_end());
     Cluster::new(threads.number).options(signalled(options)).on_snapshot(show)

@@ -1,7 +1,7 @@
 //! `couplet chat`: a line chat for `couplet connect` or any other line client.
 //!
-//! Each line that a member sends goes to all others, after the member's name. A slow reader holds
-//! nobody up: its lines are buffered up to a cap, then it is cut off.
+//! Each line is sent to all other members, after the sender's name. A slow reader does not delay
+//! the others: its lines are buffered up to a cap, then it is disconnected.
 
 mod pace;
 mod room;
@@ -25,15 +25,16 @@ use pace::Pace;
 use room::{Guests, NoName, Room};
 use text::{NAME_LENGTH, clean};
 
-/// The most bytes in a line.
+/// Longest line, in bytes.
 const LINE_LENGTH: usize = 512;
-/// Law 9: the most that a member that does not read costs us; then it is cut off.
+/// Law 9: the most bytes buffered for a member that does not read; above it the member is
+/// disconnected.
 const WRITE_CAP: usize = 1024 * 1024;
-/// The kernel's send buffer, less than its default: a slow reader fills it on top of the cap.
+/// Size of the kernel's send buffer, below its default: a slow reader fills it on top of the cap.
 const SEND_BUFFER: usize = 128 * 1024;
 /// Keepalive probes notice a member whose machine has vanished.
 const PROBE: Duration = Duration::from_secs(60);
-/// The cost of any line, in bytes said.
+/// Fixed cost of a line, in bytes.
 const LINE_COST: usize = 16;
 
 /// One member's connection.
@@ -41,7 +42,7 @@ pub(crate) struct ChatServer {
     room: Rc<RefCell<Room>>,
     idle_timeout: Option<Duration>,
     pace: Pace,
-    /// Bytes that the current line has made us send.
+    /// Bytes sent to each recipient because of the current line.
     said: usize,
 }
 
@@ -53,7 +54,7 @@ impl ChatServer {
         let (room, pace) = (room.clone(), Pace::default());
         let server = ChatServer { room, idle_timeout, pace, said: 0 };
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
-        // Room for the CR of a telnet client.
+        // Allows for the CR of a telnet client.
         receiver.with_max_length(LINE_LENGTH + 1)
     }
 
@@ -131,8 +132,8 @@ impl ChatServer {
         }
     }
 
-    /// Charges for a line. A member that says too much is not read for a while: the network holds
-    /// its lines, and nobody else notices.
+    /// Charges for a line. Reading from a member that exceeds its rate pauses for a while: the
+    /// network holds its lines, and the other members notice nothing.
     fn pause_for_breath(&mut self, transport: &LineTransport) {
         let bytes = std::mem::take(&mut self.said) + LINE_COST;
         let members = self.room.borrow().len();
@@ -168,7 +169,7 @@ impl LineProtocol for ChatServer {
         self.pause_for_breath(transport);
     }
 
-    /// Drops the line up to its end; the member stays.
+    /// Drops the line up to its end; the member stays connected.
     fn line_length_exceeded(&mut self, transport: &LineTransport, _beginning: &[u8]) {
         let answer = format!("That line has more than {LINE_LENGTH} bytes and was not sent.");
         self.reply(transport, &answer);
@@ -177,7 +178,7 @@ impl LineProtocol for ChatServer {
 
     fn draining(&mut self, transport: &LineTransport) {
         self.reply(transport, "The server is stopping. Goodbye.");
-        // Nobody needs to hear of each other's leave now.
+        // Leaves are not announced during a shutdown.
         self.room.borrow_mut().leave(transport.id(), Some(&Reason::Shutdown));
         transport.lose_connection();
     }
@@ -192,7 +193,7 @@ impl LineProtocol for ChatServer {
     }
 }
 
-/// The factory: all members are in one room, and may be silent for `idle_timeout`.
+/// The factory. All members share one room, and may be silent for `idle_timeout`.
 pub(crate) fn factory(
     idle_timeout: Option<Duration>,
 ) -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone {

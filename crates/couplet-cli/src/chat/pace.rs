@@ -2,23 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-/// Bytes per second that one member may have sent to the others.
+/// Bytes per second that one member may cause to be sent to each other member.
 const RATE: u64 = 256 * 1024;
-/// Bytes per second of all members together, when many speak at once.
+/// Bytes per second of all members together, when many send concurrently.
 const RATE_OF_ALL: u64 = 1024 * 1024;
-/// The burst of all members together, in bytes. Far below the write cap, so that no reader is cut
-/// off for what many say at the same moment.
+/// The burst of all members together, in bytes. Far below the write cap, so a burst of lines from
+/// many members disconnects no reader.
 pub(super) const BURST_OF_ALL: u64 = 128 * 1024;
 
-/// What a member has said so far, as the time until which it is paid for: the generic cell rate
-/// algorithm.
+/// A member's rate state: the time up to which its bytes are paid for (the generic cell rate
+/// algorithm).
 #[derive(Default)]
 pub(super) struct Pace {
     paid_until: Option<Instant>,
 }
 
 impl Pace {
-    /// Charges for `bytes` said by one of `members`; returns how long to wait before reading more.
+    /// Charges one of `members` for `bytes`; returns the delay before more is read from it.
     pub(super) fn spend(&mut self, now: Instant, bytes: usize, members: usize) -> Option<Duration> {
         let members = members.max(1) as u64;
         let rate = RATE.min(RATE_OF_ALL / members).max(1);
@@ -41,7 +41,7 @@ mod tests {
     use crate::held::Nobody;
     use couplet::testing::hold;
 
-    /// Bytes that get through in a minute of non-stop talking, in lines of 500.
+    /// Bytes that pass in a minute of continuous sending, in lines of 500.
     fn heard_in_a_minute(members: usize) -> u64 {
         let began = hold(Nobody).reactor().now();
         let (mut pace, mut now, mut bytes) = (Pace::default(), began, 0);

@@ -1,4 +1,4 @@
-//! The chat's members, and what is sent to all of them.
+//! The chat's members, and the lines sent to all of them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,31 +13,31 @@ use couplet::{ConnectionId, Reason};
 use super::text::is_name;
 
 thread_local! {
-    /// The room of this thread's loop, if there are others.
+    /// The room of this thread's loop, if it is one of several.
     static ROOM: RefCell<Option<Rc<RefCell<Room>>>> = const { RefCell::new(None) };
 }
 
-/// The room, as one loop sees it. Law 9: one entry for each connection.
+/// One loop's view of the room. Law 9: one entry for each connection.
 #[derive(Default)]
 pub(super) struct Room {
     guests: Arc<Guests>,
-    /// The members of this loop.
+    /// Members connected to this loop.
     here: BTreeMap<ConnectionId, LineTransport>,
-    /// The loops, if there are several.
+    /// The cluster's loops, if there are several.
     loops: Option<Members>,
 }
 
-/// The members of all loops.
+/// The members' names in all loops.
 #[derive(Default)]
 pub(super) struct Guests(Mutex<Names>);
 
-/// Their names. Law 9: one entry for each connection.
+/// Names by connection. Law 9: one entry for each connection.
 #[derive(Default)]
 struct Names {
     of: BTreeMap<ConnectionId, String>,
-    /// In lower case, so that Ada and ada are the same name.
+    /// Connections by name in lower case, so that Ada and ada are the same name.
     by_name: BTreeMap<String, ConnectionId>,
-    /// How many there were.
+    /// Members so far, for default names.
     count: u64,
 }
 
@@ -55,7 +55,7 @@ impl Guests {
 }
 
 impl Names {
-    /// Names a new member, until it chooses a name.
+    /// Gives a new member a default name.
     fn join(&mut self, who: ConnectionId) -> String {
         let name = loop {
             self.count += 1;
@@ -69,14 +69,14 @@ impl Names {
         name
     }
 
-    /// The name of a member that leaves.
+    /// Removes a member and returns its name.
     fn leave(&mut self, who: ConnectionId) -> Option<String> {
         let name = self.of.remove(&who)?;
         self.by_name.remove(&name.to_ascii_lowercase());
         Some(name)
     }
 
-    /// The old name, unless it is the same.
+    /// Renames a member; returns the old name unless it is the same.
     fn rename(&mut self, who: ConnectionId, name: &str) -> Result<Option<String>, NoName> {
         if !is_name(name) {
             return Err(NoName::Malformed);
@@ -96,7 +96,7 @@ impl Names {
 }
 
 impl Room {
-    /// The room of this thread's loop, whose members hear those of the others.
+    /// The room of this thread's loop; lines pass between it and the rooms of the other loops.
     pub(super) fn of_loop(guests: Arc<Guests>, loops: Option<Members>) -> Rc<RefCell<Room>> {
         let is_one_of_many = loops.is_some();
         let room = Rc::new(RefCell::new(Room { guests, here: BTreeMap::new(), loops }));
@@ -106,7 +106,7 @@ impl Room {
         room
     }
 
-    /// Adds a member; returns its name until it chooses one.
+    /// Adds a member; returns its default name.
     pub(super) fn join(&mut self, transport: &LineTransport) -> String {
         let name = self.guests.names().join(transport.id());
         self.tell_all(format!("* {name} has joined\n"), None);
@@ -140,13 +140,13 @@ impl Room {
     }
 
     /// Sends a member's text to all others; returns how many bytes each was sent. The text follows
-    /// the name, so nobody can speak for another member, or for us.
+    /// the name, so no member can impersonate another member or the server.
     pub(super) fn say(&self, who: ConnectionId, text: &str) -> usize {
         let name = self.guests.names().of.get(&who).cloned();
         name.map_or(0, |name| self.tell_all(format!("<{name}> {text}\n"), Some(who)))
     }
 
-    /// Sends a line to all, or to all but one.
+    /// Sends a line to every member, or to all but one.
     fn tell_all(&self, line: String, but: Option<ConnectionId>) -> usize {
         let length = line.len();
         self.tell_here(&line, but);
@@ -157,7 +157,7 @@ impl Room {
         length
     }
 
-    /// Another loop's member is heard.
+    /// Delivers a line of another loop's member.
     fn hear(from: ThreadId, line: &str) {
         if from != thread::current().id() {
             let room = ROOM.with_borrow(Clone::clone);
@@ -165,7 +165,8 @@ impl Room {
         }
     }
 
-    /// It is buffered, up to the cap, for members that do not read.
+    /// Sends a line to this loop's members; it is buffered, up to the cap, for those that do not
+    /// read.
     fn tell_here(&self, line: &str, but: Option<ConnectionId>) {
         for (id, member) in &self.here {
             if Some(*id) != but {

@@ -24,7 +24,7 @@ impl Scene {
         Scene { held, port }
     }
 
-    /// A new member that has read the greeting.
+    /// Connects a member and reads the greeting.
     fn member(&mut self, name: &str) -> Wire {
         let wire = self.held.network().connect(self.port).unwrap();
         self.held.settle();
@@ -87,7 +87,7 @@ fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
 fn who_floods_is_heard_at_the_rate_loses_nothing_and_cuts_nobody() {
     let mut scene = Scene::new();
     let (ada, bob) = (scene.member("ada"), scene.member("bob"));
-    // Many times the cap, in lines that are longer when sent on.
+    // Many times the cap: each line grows by the sender's name.
     let lines: Vec<String> = (0..200_000).map(|n| n.to_string()).collect();
     let flood = lines.join("\n") + "\n";
     let began = scene.held.network().elapsed();
@@ -163,7 +163,7 @@ fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner
 #[test]
 fn the_cap_is_out_of_reach_of_what_a_thousand_may_say_at_once() {
     let longest = LINE_LENGTH + NAME_LENGTH + "<> \n".len();
-    // Each may say its share and finish a line.
+    // Each member may use up its share and finish a line.
     assert!(pace::BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
 }
 

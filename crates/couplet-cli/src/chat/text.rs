@@ -1,6 +1,6 @@
-//! Sanitizes what members type before others see it: names and lines.
+//! Sanitizes names and lines from members before others see them.
 
-/// The most bytes in a name.
+/// Longest name, in bytes.
 pub(super) const NAME_LENGTH: usize = 20;
 
 /// True for a valid name. ASCII only: letters that look like others would allow impersonation.
@@ -9,8 +9,9 @@ pub(super) fn is_name(text: &str) -> bool {
     (1..=NAME_LENGTH).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// The line as text that is safe to show on a terminal: what moves the cursor, changes colours or
-/// the direction of writing, or is not UTF-8, becomes a `?`. It never grows.
+/// The line as text that is safe to show on a terminal: bytes that are not UTF-8, and characters
+/// that move the cursor or change colours or the direction of writing, become `?`. The text never
+/// grows.
 pub(super) fn clean(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut text = String::with_capacity(line.len());

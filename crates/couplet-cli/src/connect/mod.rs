@@ -1,7 +1,7 @@
-//! `couplet connect`: copies stdin to the peer and the peer's bytes to stdout, as `nc` does.
+//! `couplet connect`: copies stdin to the peer and the peer's bytes to stdout, like `nc`.
 //!
 //! Standard streams may be files, which can't be polled, or be shared with other programs, which
-//! need them blocking. So each has a thread, and neither blocks the loop.
+//! need them in blocking mode. So each stream has a thread, and neither blocks the loop.
 
 mod stdin;
 mod stdout;
@@ -28,27 +28,27 @@ const UNPRINTED: usize = 256 * 1024;
 /// After the peer's FIN, stdin is still sent until it has been silent for this long: it may be a
 /// pipe that is never closed.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Time for an interrupted run to print what it has received.
+/// How long an interrupted run may take to print the received bytes.
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
 /// How the connection ended. `None` while it lives.
 type End = Rc<RefCell<Option<Ended>>>;
 
 enum Ended {
-    /// There was no connection.
+    /// The connection was not established.
     Unconnected(Failure),
     Lost(Reason),
-    /// It closed in order, without the answer that was awaited.
+    /// The peer closed in order, but never sent the awaited answer.
     Unanswered,
 }
 
-/// Whether the server owes a byte. A close in order is a failure then: a server that refuses a request,
-/// or has no room for it, often says so in no other way.
+/// Whether an answer is outstanding. While it is, an orderly close is a failure: a server that
+/// refuses a request, or is overloaded, often just closes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
     /// With `--no-answer`.
     Unexpected,
-    /// Nothing was sent yet.
+    /// Nothing has been sent yet.
     Unasked,
     Awaited,
     Came,
@@ -67,11 +67,11 @@ struct Session {
     end: End,
 }
 
-/// The stream from the peer.
+/// The receiving half.
 enum PeerStream {
     Open,
-    /// The call closes the connection if stdin stays silent; `None` while nothing is requested
-    /// from stdin.
+    /// The peer sent its FIN. The call closes the connection if stdin stays silent; `None` while no
+    /// read from stdin is pending.
     Ended(Option<DelayedCall>),
 }
 
@@ -105,13 +105,13 @@ impl Session {
         }
     }
 
-    /// Requests more from stdin as soon as the write side has room.
+    /// Requests the next piece from stdin once the write side is not full.
     fn ask_stdin(&mut self, transport: &Transport) {
         let Some(stdin) = &mut self.stdin else { return };
         if transport.is_full() {
             stdin.hold();
             let me: Connection<Self> = transport.connection();
-            // Fails when the connection is lost; then the tell is dropped.
+            // Fails if the connection is lost; there is nothing left to do.
             let go_on = move |_| {
                 me.tell(Self::ask_stdin);
                 Ok(())
@@ -133,7 +133,7 @@ impl Session {
         }
     }
 
-    /// Called when stdout has written this many bytes.
+    /// Called when stdout has written `bytes` bytes.
     fn printed(&mut self, transport: &Transport, bytes: usize) {
         self.unprinted -= bytes;
         if self.unprinted <= UNPRINTED / 2 {
@@ -164,7 +164,7 @@ impl Protocol for Session {
         }
     }
 
-    /// The peer may still read, but there is no point in typing more at a terminal.
+    /// The peer may still read, but a user at a terminal is not asked for more input.
     fn read_closed(&mut self, transport: &Transport) {
         self.peer = PeerStream::Ended(None);
         match &self.stdin {
@@ -217,7 +217,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
     ended(l, &printed, end.take(), &name)
 }
 
-/// The result of the command, after the run.
+/// Maps the outcome of the run to the command's result.
 fn ended(l: &Loop, printed: &Printed, end: Option<Ended>, name: &str) -> Result<(), Exit> {
     if let Some(signal) = l.stopped_by() {
         printed.within(LAST_PRINT);

@@ -1,4 +1,4 @@
-//! Standard input, read by a thread, one piece per request.
+//! Standard input, read by a thread, one piece for each request.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,7 +11,7 @@ use super::Session;
 use super::stdout::until_ready;
 use crate::output;
 
-/// The most bytes in a piece.
+/// Largest piece, in bytes.
 const PIECE: usize = 64 * 1024;
 
 /// The result of a read. Nothing follows an end or an error.
@@ -21,14 +21,14 @@ pub(super) enum Read {
     Failed(io::Error),
 }
 
-/// Requests pieces. When it is dropped, the thread ends after its current read.
+/// Requests pieces. After it is dropped, the thread ends with its current read.
 pub(super) struct Stdin {
     asking: SyncSender<()>,
     is_asked: bool,
 }
 
 impl Stdin {
-    /// Starts the thread, which sends what it reads to the connection.
+    /// Starts the thread, which sends the pieces to the connection.
     pub(super) fn start(remote: Remote, connection: ConnectionId) -> couplet::Result<Stdin> {
         let (asking, asked) = sync_channel(1);
         let thread = std::thread::Builder::new().name("couplet-stdin".into());
@@ -44,7 +44,7 @@ impl Stdin {
         self.is_asked = self.asking.try_send(()).is_ok();
     }
 
-    /// Notes that no piece is requested for now.
+    /// Records that no piece is requested.
     pub(super) fn hold(&mut self) {
         self.is_asked = false;
     }

@@ -14,11 +14,11 @@ use super::Session;
 use crate::exit::Exit;
 use crate::output::plain;
 
-/// Queues pieces for the thread. When it is dropped, the thread writes the rest and stops the
-/// reactor. Law 9: bounded by the connection, which pauses reading.
+/// Queues pieces for the thread. After it is dropped, the thread writes the queued pieces and stops
+/// the reactor. Law 9: bounded by the connection, which pauses reading.
 pub(super) struct Stdout(Sender<(ConnectionId, Bytes)>);
 
-/// The outcome of the printing.
+/// The outcome of the printing thread.
 pub(super) struct Printed(Receiver<io::Result<()>>);
 
 impl Stdout {
@@ -27,7 +27,7 @@ impl Stdout {
         let (outcome, printed) = channel();
         let thread = std::thread::Builder::new().name("couplet-stdout".into());
         let run = move || {
-            // Either fails only after the run.
+            // Both fail only after the run.
             let _ = outcome.send(print_all(&remote, &pieces));
             let _ = remote.call(|reactor| reactor.stop());
         };
@@ -37,9 +37,9 @@ impl Stdout {
         Ok((Stdout(stdout), Printed(printed)))
     }
 
-    /// Prints what the connection received, then calls its [`Session::printed`].
+    /// Queues bytes from the connection; once they are printed, calls its [`Session::printed`].
     pub(super) fn print(&self, connection: ConnectionId, bytes: Bytes) {
-        // Fails only after an error of stdout, which ends the connection.
+        // Fails only after an error on stdout, which ends the connection.
         let _ = self.0.send((connection, bytes));
     }
 }
@@ -50,7 +50,7 @@ impl Printed {
         self.0.recv().unwrap_or(Ok(()))
     }
 
-    /// The same, for at most `time`.
+    /// Like [`wait`](Self::wait), for at most `time`.
     #[expect(clippy::disallowed_methods, reason = "the loop has ended")]
     pub(super) fn within(&self, time: Duration) {
         let _ = self.0.recv_timeout(time);
@@ -61,7 +61,7 @@ fn print_all(remote: &Remote, pieces: &Receiver<(ConnectionId, Bytes)>) -> io::R
     for (connection, bytes) in pieces {
         let printed = print(&bytes);
         let outcome = printed.as_ref().map(|()| bytes.len()).ok();
-        // Fails if the loop was dropped; then nothing is waiting for this.
+        // Fails if the loop was dropped; then the count is not needed.
         let _ = remote.tell(connection, move |session: &mut Session, transport: &Transport| {
             match outcome {
                 Some(bytes) => session.printed(transport, bytes),
@@ -82,7 +82,7 @@ fn print(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Repeats `f` after signals, and waits if another program made the stream non-blocking.
+/// Repeats `f` after signals, and polls if another program made the stream non-blocking.
 pub(super) fn until_ready(
     stream: impl AsFd,
     events: PollFlags,

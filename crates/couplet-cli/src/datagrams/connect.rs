@@ -1,5 +1,5 @@
-//! `couplet connect` over UDP: each piece of stdin, a line at a terminal, is a datagram to the peer;
-//! what the peer sends goes to stdout.
+//! `couplet connect` over UDP: sends each piece of stdin (on a terminal, a line) as a datagram, and
+//! prints the peer's datagrams on stdout.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -16,10 +16,10 @@ use super::address_of;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
 
-/// The most bytes in a datagram: what fits into one over Ethernet would be less, but a datagram that is
-/// read from a pipe is better cut by its reader.
+/// Largest payload of a datagram. It exceeds an Ethernet frame, but the program that writes into a
+/// pipe chooses better where to cut.
 const PIECE: usize = 65_507;
-/// After the end of stdin, answers are awaited for this long.
+/// How long answers are awaited after the end of stdin.
 const SILENCE: Duration = Duration::from_secs(1);
 
 type End = Rc<RefCell<Option<Failure>>>;
@@ -27,12 +27,12 @@ type End = Rc<RefCell<Option<Failure>>>;
 struct Session {
     peer: SocketAddr,
     end: End,
-    /// Ends the run; there is one after the end of stdin.
+    /// Ends the run; `Some` after the end of stdin.
     silence: Option<DelayedCall>,
 }
 
 impl Session {
-    /// Reads the next piece, in a thread: stdin may be a file, which can't be polled.
+    /// Reads the next piece in a thread, because stdin may be a file, which can't be polled.
     fn read(&mut self, transport: &DatagramTransport) {
         let port: DatagramPort<Self> = transport.port();
         let read = transport.reactor().defer_to_thread(|| {
@@ -61,7 +61,7 @@ impl Session {
         }
     }
 
-    /// Ends the run after a while without answers.
+    /// Ends the run after [`SILENCE`] without answers.
     fn wait(&mut self, transport: &DatagramTransport) {
         let stop = |_: &mut Self, transport: &DatagramTransport| transport.reactor().stop();
         let next = transport.port::<Self>().call_later(SILENCE, stop);
@@ -81,7 +81,7 @@ impl DatagramProtocol for Session {
         self.read(transport);
     }
 
-    /// Nothing else is received until it is printed, so that a slow reader costs us nothing.
+    /// Receiving pauses until the datagram is printed, so a slow reader of stdout uses no memory.
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         transport.pause_producing();
         if self.silence.is_some() {
@@ -113,7 +113,7 @@ impl DatagramProtocol for Session {
 
 pub(crate) fn run(peer: &UdpClient) -> Result<(), Exit> {
     let peer = address_of(peer)?;
-    // A read of stdin never ends on its own.
+    // A pending read of stdin can't be interrupted.
     let options = LoopOptions::default().job_grace(Duration::ZERO);
     let l = signalled_loop(options, output::tell)?;
     let end = End::default();

@@ -1,8 +1,9 @@
-//! `couplet echo` over UDP: each datagram goes back to its sender.
+//! `couplet echo` over UDP: sends each datagram back to its sender.
 //!
-//! A sender can be forged, and two servers that answer each other would never stop. So the services
-//! below port 1024, such as another echo, get no answer, and each peer gets so many a second: a
-//! conversation of servers ends with the first datagram that is one too many.
+//! Senders can be forged, and two servers that answer each other would never stop. So service
+//! ports, those below 1024, get no answer (another echo server may be there), and each peer gets a
+//! limited number of answers per second: a loop between servers ends with the first datagram over
+//! the limit.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -12,37 +13,37 @@ use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 use crate::cli::Threads;
 use crate::exit::Exit;
 
-/// Ports below this one belong to services: clients get higher ones.
+/// Ports below this one belong to services; clients get higher ones.
 const SERVICES: u16 = 1024;
-/// Peers are counted in so many groups, by a hash of their addresses.
+/// Number of groups that peers are counted in, by a hash of their addresses.
 const GROUPS: usize = 4096;
 
 struct Echo {
     answers: Answers,
-    /// A refused answer was logged.
+    /// A refused answer has been logged.
     has_refused: bool,
 }
 
-/// Counts the answers of each second.
+/// Counts answers per second.
 struct Answers {
-    /// The most to one peer, if there is a limit.
+    /// Most answers per second to one peer; `None` is unlimited.
     most: Option<u32>,
     began: Option<Instant>,
-    /// A second, and the answers in it. Law 9: GROUPS.
+    /// For each group, a second and the answers in it. Law 9: GROUPS.
     counts: Vec<(u64, u32)>,
-    /// Keeps the groups secret.
+    /// Secret for the hash, so peers can't choose their groups.
     seed: u64,
 }
 
 impl Answers {
-    /// At most so many in a second to one peer; 0 for any number.
+    /// Allows `most` answers per second to each peer; 0 is unlimited.
     fn new(most: u32) -> Answers {
         let most = Some(most).filter(|most| *most > 0);
         let counts = vec![(0, 0); if most.is_some() { GROUPS } else { 0 }];
         Answers { most, began: None, counts, seed: 0 }
     }
 
-    /// Counts an answer to this peer, if it gets one.
+    /// Returns whether this peer may be answered, and counts the answer.
     fn one_to(&mut self, peer: SocketAddr, now: Instant) -> bool {
         if peer.port() < SERVICES {
             return false;
@@ -60,7 +61,7 @@ impl Answers {
     }
 }
 
-/// Mixes the bits of the address with a secret, so that the group of a peer cannot be chosen.
+/// Hashes the address with a secret, so that a peer can't choose its group.
 fn group_of(peer: SocketAddr, seed: u64) -> usize {
     let ip = match peer.ip() {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
@@ -82,7 +83,7 @@ impl DatagramProtocol for Echo {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         let now = transport.reactor().now();
         match datagram.from.socket_addr() {
-            // Answers for which there is no room are counted as dropped.
+            // Answers that do not fit into the queue are counted as dropped.
             Some(peer) if self.answers.one_to(peer, now) => {
                 transport.answer(datagram, datagram.data).ok();
             }

@@ -1,5 +1,5 @@
-//! `couplet forward` over UDP: each client gets a port of its own to the server, so that answers find
-//! their way back. It closes when nothing has moved for a while: UDP has no end that could be passed on.
+//! `couplet forward` over UDP: each client gets its own port towards the server, so that answers
+//! can be routed back. The port closes after an idle period: UDP has no end of stream to forward.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -19,14 +19,14 @@ use crate::exit::Exit;
 use crate::output;
 use crate::server::{self, Place};
 
-/// How long a client may be silent, unless `--idle-timeout` says otherwise.
+/// Default of `--idle-timeout`.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Datagrams that passed, in all threads.
+/// Datagrams forwarded in all threads.
 #[derive(Default)]
 struct Totals {
     clients: AtomicU64,
-    /// Those that are not idle.
+    /// Sessions that are not idle.
     open: Arc<AtomicUsize>,
     turned_away: AtomicU64,
     there: AtomicU64,
@@ -37,29 +37,29 @@ fn count(of: &AtomicU64) {
     of.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The port for clients.
+/// The protocol of the port that faces the clients.
 struct Clients {
     server: SocketAddr,
     idle: Duration,
-    /// The most clients at once.
+    /// Most concurrent clients.
     most: usize,
-    /// Law 9: at most `most`, with those of the other threads.
+    /// Law 9: at most `most`, the sessions of other threads included.
     sessions: BTreeMap<Address, Session>,
     totals: Arc<Totals>,
 }
 
 struct Session {
     port: DatagramPort<Answers>,
-    /// When something moved last.
+    /// Time of the last datagram in either direction.
     moved: Rc<Cell<Instant>>,
     _place: Place,
 }
 
-/// The port to the server, of one client.
+/// The protocol of one client's port towards the server.
 struct Answers {
     clients: DatagramTransport,
     client: Address,
-    /// The address that the client knows.
+    /// The local address to which the client sends.
     known: Rc<RefCell<Option<IpAddr>>>,
     moved: Rc<Cell<Instant>>,
     totals: Arc<Totals>,
@@ -82,7 +82,7 @@ impl DatagramProtocol for Answers {
 }
 
 impl Clients {
-    /// The session of a client, unless there are too many.
+    /// The client's session, created if necessary; `None` if there are too many.
     fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
         if !self.sessions.contains_key(&from.from) {
             let Some(place) = Place::among(&self.totals.open, self.most) else {
@@ -112,7 +112,7 @@ impl Clients {
         self.sessions.get(&from.from)
     }
 
-    /// Closes what is idle, and looks again.
+    /// Closes idle sessions and schedules the next sweep.
     fn sweep(&mut self, transport: &DatagramTransport) {
         let (now, idle) = (transport.reactor().now(), self.idle);
         self.sessions.retain(|client, session| {

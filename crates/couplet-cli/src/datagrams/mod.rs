@@ -1,4 +1,4 @@
-//! The commands over UDP: `udp:` addresses, and what `couplet echo`, `forward` and `connect` do there.
+//! The commands over UDP: `udp:` addresses, and `couplet echo`, `forward` and `connect` for them.
 
 mod connect;
 mod echo;
@@ -21,21 +21,21 @@ pub(crate) use connect::run as connect;
 pub(crate) use echo::run as echo;
 pub(crate) use forward::run as forward;
 
-/// Where to listen: for connections, or for datagrams.
+/// An address to listen on, for connections or for datagrams.
 #[derive(Clone, Debug)]
 pub(crate) enum Local {
     Streams(Arc<dyn ServerEndpoint>),
     Udp(SocketAddr),
 }
 
-/// Where to connect, or to send.
+/// An address to connect to, or to send datagrams to.
 #[derive(Clone, Debug)]
 pub(crate) enum Remote {
     Streams(Peer),
     Udp(UdpClient),
 }
 
-/// The first address of a peer, which is the one that the system prefers.
+/// The peer's first address, which is the one that the system prefers.
 fn address_of(peer: &UdpClient) -> Result<SocketAddr, Failure> {
     if let Some(address) = peer.address() {
         return Ok(address);
@@ -45,12 +45,12 @@ fn address_of(peer: &UdpClient) -> Result<SocketAddr, Failure> {
     Ok(SocketAddr::new(found[0], peer.port))
 }
 
-/// Whether this is of the kind `udp:`.
+/// True for an address of the kind `udp:`.
 fn is_udp(typed: &str) -> bool {
     typed.split(':').next() == Some("udp")
 }
 
-/// An endpoint, or `udp:PORT:interface=HOST`, which is on all interfaces unless a host is there.
+/// Parses an endpoint or `udp:PORT:interface=HOST`; without the host it is on all interfaces.
 pub(crate) fn local(typed: &str) -> Result<Local, EndpointError> {
     match is_udp(typed) {
         false => Ok(Local::Streams(to_listen(typed)?)),
@@ -58,7 +58,7 @@ pub(crate) fn local(typed: &str) -> Result<Local, EndpointError> {
     }
 }
 
-/// An endpoint, or `udp:PORT`, which is on this machine, or `udp:HOST:PORT`, where HOST may be a name.
+/// Parses an endpoint, `udp:PORT` (on this machine) or `udp:HOST:PORT`, where HOST may be a name.
 pub(crate) fn remote(typed: &str) -> Result<Remote, EndpointError> {
     match is_udp(typed) {
         false => Ok(Remote::Streams(to_connect(typed)?)),
@@ -66,7 +66,7 @@ pub(crate) fn remote(typed: &str) -> Result<Remote, EndpointError> {
     }
 }
 
-/// Has what `protocol` makes receive the datagrams of these addresses, in so many threads.
+/// Listens on these addresses with a protocol from `protocol` each, in `threads` threads.
 fn run<P: DatagramProtocol>(
     addresses: &[SocketAddr],
     threads: Threads,
@@ -81,22 +81,22 @@ fn run<P: DatagramProtocol>(
     })
 }
 
-/// The same, with a port of each loop at each address: the system distributes the datagrams, those of one
-/// client to one of them.
+/// Like [`run`] in several threads: each loop has a port at each address, and the kernel
+/// distributes the clients among the ports.
 fn run_many<P: DatagramProtocol>(
     addresses: &[SocketAddr],
     threads: Threads,
     protocol: impl Fn() -> P + Send + Sync,
 ) -> Result<(), Exit> {
     for address in addresses.iter().filter(|address| address.port() != 0) {
-        // Another program that shares its port would take a part of the datagrams.
+        // If another program shared the port, it would receive some of the datagrams.
         Loop::new()
             .map_err(Failure::from)?
             .reactor()
             .listen_udp(*address, |_: &DatagramTransport, _: &Datagram<'_>| {})
             .map_err(Failure::from)?;
     }
-    // With the numbers that port 0 became.
+    // The first loop replaces port 0 by the number that it got.
     let bound = Mutex::new(addresses.to_vec());
     server::run_loops(server::cluster(threads, LoopOptions::default()), |reactor| {
         let listen = |address: &mut SocketAddr| {

@@ -1,7 +1,7 @@
-//! `couplet forward`: joins each connection that it accepts to one that it makes, by a [`Relay`].
+//! `couplet forward`: joins each accepted connection to an outgoing one with a [`Relay`].
 //!
 //! Law 9: nothing is read from a client before its server is connected; from then on the relay's
-//! back-pressure bounds what is in memory.
+//! back-pressure bounds the bytes in memory.
 
 mod session;
 mod totals;
@@ -24,17 +24,18 @@ use crate::server::{self, Place};
 use session::{Session, Side};
 use totals::Totals;
 
-/// The last side of a session waits so long for its peer's end of stream, when all is sent.
+/// How long the remaining side of a session may take, once everything is sent, until its peer's end
+/// of stream.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What all sessions share.
+/// State shared by all sessions.
 struct Forward {
     to: Peer,
     connect_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
-    /// The most sessions at once.
+    /// Most concurrent sessions.
     most: usize,
-    /// Those of all loops.
+    /// Counts over all loops.
     totals: Arc<Totals>,
 }
 
@@ -45,20 +46,20 @@ struct Joined {
     session: Rc<Session>,
 }
 
-/// The client's side. Has the other one connect.
+/// The client's side; it connects the server's side.
 struct Accepted {
     near: Joined,
     far: Option<Joined>,
-    /// Ends the attempt to connect; does nothing afterwards.
+    /// Cancels the connect; does nothing afterwards.
     connecting: Option<Canceller>,
 }
 
-/// The server's side. Ends the session when it is idle.
+/// The server's side; it ends the session when that is idle.
 struct Made {
     far: Joined,
 }
 
-/// Serves clients, and counts them from their handshakes on.
+/// The factory for clients; a client counts from its handshake on.
 #[derive(Clone)]
 struct Clients(Rc<Forward>);
 
@@ -76,7 +77,7 @@ impl Factory for Clients {
 }
 
 impl Forward {
-    /// A place for this client, unless there are too many.
+    /// Reserves a place for this client; `None` if there are too many.
     fn place(&self, peer: &Address) -> Option<Place> {
         let place = self.totals.place(self.most);
         if place.is_none() && self.totals.turn_away() {
@@ -85,7 +86,7 @@ impl Forward {
         place
     }
 
-    /// A new client's protocol.
+    /// Creates the protocol for a new client.
     fn accept(self: &Rc<Self>, peer: &Address, place: Place) -> Accepted {
         let session = Rc::new(Session::new(self.clone(), peer.clone(), place));
         let (near, far) = Relay::pair();
@@ -94,7 +95,7 @@ impl Forward {
         Accepted { near, far: Some(far), connecting: None }
     }
 
-    /// Connects the server's side on behalf of this client.
+    /// Connects to the server for this client.
     fn connect(&self, client: &Transport, far: Joined) -> Canceller {
         let reactor = client.reactor();
         let (session, stopping) = (far.session.clone(), reactor.clone());
@@ -119,9 +120,9 @@ impl Forward {
 impl Joined {
     fn connection_made(&mut self, transport: &Transport) {
         let forward = self.session.forward();
-        // A slow reader is cut off as late as an idle one.
+        // While it flushes, a slow reader gets as much time as an idle one.
         transport.set_close_deadline(forward.idle_timeout);
-        // If the program ends first, nobody gets a part that looks like a whole.
+        // If the program is killed, no peer takes a truncated stream for a complete one.
         transport.set_reset_unless_closed(true);
         self.relay.connection_made(transport);
     }
@@ -140,8 +141,8 @@ impl Joined {
     }
 }
 
-/// With one side closed the other one only flushes: a peer that was sent everything, and then our FIN, is
-/// not awaited for ever.
+/// Once one side is closed, the other one only flushes. Bounds the wait for a peer that has been
+/// sent everything and our FIN.
 fn limit_drain(transport: Transport) {
     let limited = transport.clone();
     let limit = move |flushed: couplet::Result<()>| {
@@ -180,13 +181,13 @@ impl Protocol for Accepted {
 }
 
 impl Made {
-    /// Looks again after `time` whether the session is idle.
+    /// Checks after `time` whether the session is idle.
     fn watch(transport: &Transport, time: Duration) {
         let look = |me: &mut Self, transport: &Transport| me.look(transport);
         transport.connection::<Self>().call_later(time, look);
     }
 
-    /// Who reads slowly is not idle: what it makes room for is received.
+    /// A slow reader is not idle: as it drains, data arrives.
     fn look(&mut self, transport: &Transport) {
         let session = &self.far.session;
         let Some(limit) = session.forward().idle_timeout else { return };
@@ -204,7 +205,7 @@ impl Protocol for Made {
         self.far.session.moved(transport.reactor().now());
         self.far.connection_made(transport);
         if let Some(program) = Process::of(transport) {
-            // It counts until it has exited.
+            // The session counts until the program has exited.
             let session = self.far.session.clone();
             let exited = move |_| {
                 drop(session);

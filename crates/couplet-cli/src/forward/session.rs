@@ -1,4 +1,4 @@
-//! A client and its server: what went between them, and how it ended.
+//! One client and its server: bytes in each direction, and how the session ended.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -10,13 +10,13 @@ use couplet::{Address, Failure, Reason};
 use super::Forward;
 use crate::server::Place;
 
-/// Ends with the second of its two protocols, by its drop.
+/// Ends when the second of its two protocols is dropped.
 pub(super) struct Session {
     forward: Rc<Forward>,
     peer: Address,
     _place: Place,
     times: Cell<Option<Times>>,
-    /// Bytes from the client, and from the server.
+    /// Bytes from the client and from the server.
     sent: Cell<u64>,
     received: Cell<u64>,
     end: RefCell<End>,
@@ -25,7 +25,7 @@ pub(super) struct Session {
 #[derive(Clone, Copy)]
 struct Times {
     began: Instant,
-    /// When bytes last moved, or a side ended.
+    /// When bytes last moved or a side ended.
     moved: Instant,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Side {
     Server,
 }
 
-/// How a session ended: what was first.
+/// How a session ended; the first cause is kept.
 enum End {
     Clean,
     NotConnected(Failure),
@@ -100,7 +100,7 @@ impl Session {
         }
     }
 
-    /// The first end counts: it causes the others.
+    /// Records only the first end: it causes the others.
     fn ended(&self, how: End) {
         let mut end = self.end.borrow_mut();
         if matches!(*end, End::Clean) {
@@ -110,7 +110,7 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// One line for each session.
+    /// Logs one line for each session.
     fn drop(&mut self) {
         let (end, to, peer) = (self.end.get_mut(), &self.forward.to.name, &self.peer);
         let (sent, received) = (self.sent.get(), self.received.get());

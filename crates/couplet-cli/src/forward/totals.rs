@@ -1,4 +1,4 @@
-//! The counts that are printed at the end.
+//! Totals that are printed at the end.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::server::Place;
 
-/// Counts over all sessions, whichever thread they are in.
+/// Counts over all sessions of all threads.
 #[derive(Default)]
 pub(super) struct Totals {
     connections: AtomicU64,
@@ -20,7 +20,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// A place for a client, unless as many are open as may be.
+    /// Reserves a place for a client, unless `most` are taken.
     pub(super) fn place(&self, most: usize) -> Option<Place> {
         Place::among(&self.open, most)
     }
@@ -42,7 +42,7 @@ impl Totals {
         count(&self.broken, 1);
     }
 
-    /// True for the first.
+    /// Returns true for the first client turned away.
     pub(super) fn turn_away(&self) -> bool {
         count(&self.turned_away, 1) == 0
     }
@@ -52,7 +52,7 @@ impl Totals {
     }
 }
 
-/// Adds; returns what was there before.
+/// Adds; returns the previous value.
 fn count(counter: &AtomicU64, more: u64) -> u64 {
     counter.fetch_add(more, Ordering::Relaxed)
 }

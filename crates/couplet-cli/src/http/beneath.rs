@@ -1,5 +1,5 @@
-//! Opens files below a folder. Neither a link nor a rename leads out of it, unless all links are followed:
-//! the system resolves the whole path beneath the descriptor of the folder.
+//! Opens files below a folder. Neither a link nor a rename can lead out of it, unless all links are
+//! followed: the kernel resolves the whole path beneath the folder's descriptor.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -13,38 +13,38 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::{Errno, retry_on_intr};
 
-/// Opens a name to see its kind. To open a FIFO or a device itself may change its state.
+/// Opens a name only to examine its kind: a real open of a FIFO or a device may change its state.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const LOOK: OFlags = READ;
 
-/// Opens a file to read it. Waits for no peer if a FIFO has taken the place of the file.
+/// Opens a file for reading. Does not block if a FIFO has taken the file's place.
 const READ: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// The links that are followed.
+/// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Links {
-    /// Relative ones that stay below the folder.
+    /// Relative links that stay below the folder.
     Inside,
-    /// All of them.
+    /// All links.
     Anywhere,
 }
 
-/// The folder that is served. It is opened anew for each request: it may be replaced meanwhile.
+/// The served folder. It is opened for each request, because it may be replaced meanwhile.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     links: Links,
 }
 
-/// The folder, opened.
+/// The opened folder.
 pub(super) struct Root {
     descriptor: OwnedFd,
     links: Links,
 }
 
-/// A name below the folder.
+/// The kind of a name below the folder.
 pub(super) enum Found {
     Folder,
     File(File, Metadata),
@@ -52,7 +52,7 @@ pub(super) enum Found {
     Other,
 }
 
-/// A file or a folder in a folder.
+/// A file or a folder inside a folder.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) name: Vec<u8>,
@@ -62,7 +62,7 @@ pub(super) struct Entry {
 impl Folder {
     /// # Errors
     ///
-    /// If it is not a folder, or can't be read.
+    /// If the path is not a folder, or can't be read.
     pub(super) fn new(path: &Path, links: Links) -> io::Result<Folder> {
         let folder = Folder { path: std::path::absolute(path)?, links };
         folder.open()?.entries(Path::new("."))?;
@@ -77,7 +77,7 @@ impl Folder {
 }
 
 impl Root {
-    /// Opens the file of this path; returns the kind of anything else.
+    /// Opens the file at this path; for anything else returns its kind.
     pub(super) fn find(&self, path: &Path) -> io::Result<Found> {
         let kind = File::from(self.open(path, LOOK)?).metadata()?.file_type();
         if kind.is_dir() {
@@ -89,7 +89,7 @@ impl Root {
         regular(self.open(path, READ)?)
     }
 
-    /// The files and folders in the folder of this path, in order, without those that are not served.
+    /// The served files and folders in the folder at this path, sorted.
     pub(super) fn entries(&self, path: &Path) -> io::Result<Vec<Entry>> {
         let folder = self.open(path, READ | OFlags::DIRECTORY)?;
         let mut entries = Vec::new();
@@ -132,7 +132,7 @@ impl Root {
     }
 }
 
-/// The file, unless a FIFO or the like has taken its place since it was looked at.
+/// The file, unless something else, such as a FIFO, took its place after it was examined.
 fn regular(opened: OwnedFd) -> io::Result<Found> {
     let file = File::from(opened);
     let metadata = file.metadata()?;
@@ -152,7 +152,8 @@ fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::i
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use walk as open_beneath;
 
-/// Opens name after name, and follows no link, for systems that can't resolve a path beneath a folder.
+/// Opens name after name and follows no link, for systems that can't resolve a path beneath a
+/// folder.
 fn walk(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let mut opened: Option<OwnedFd> = None;
     let mut names = path.iter().peekable();
@@ -171,7 +172,7 @@ mod tests {
     use rustix::fs::{mkfifoat, symlinkat};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A folder that is removed when this is dropped.
+    /// A folder that is removed on drop.
     struct Temporary(PathBuf);
 
     impl Drop for Temporary {
@@ -286,7 +287,7 @@ mod tests {
     fn a_fifo_that_takes_the_place_of_a_file_is_neither_waited_for_nor_read() {
         let (_temporary, site) = site();
         let root = Folder::new(&site, Links::Inside).unwrap().open().unwrap();
-        // As if it had been a file when it was looked at.
+        // Simulates a FIFO that replaced a file after the file was examined.
         let opened = root.open(Path::new("fifo"), READ).unwrap();
         assert!(matches!(regular(opened), Ok(Found::Other)));
     }

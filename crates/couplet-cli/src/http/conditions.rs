@@ -1,4 +1,4 @@
-//! Conditional requests: RFC 9110, 13. The version of a file has an entity tag and a date.
+//! Conditional requests: RFC 9110, 13. A version of a file has an entity tag and a date.
 
 use std::fs::Metadata;
 use std::iter;
@@ -7,23 +7,23 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use couplet::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// A file that was changed more recently may change again and keep its time: some file systems store
-/// times in steps of two seconds.
+/// A file that was modified within this time may change again with the same timestamp: some file
+/// systems store times in steps of two seconds.
 const RECENT: Duration = Duration::from_secs(2);
 
-/// The validators of a representation: RFC 9110, 8.8. A list of files has none.
+/// The validators of a representation: RFC 9110, 8.8. A folder's listing has none.
 #[derive(Debug, Default)]
 pub(super) struct Validators {
-    /// With its quotes.
+    /// The entity tag, with its quotes.
     tag: Option<String>,
-    /// In seconds since 1970.
+    /// Seconds since 1970.
     modified: Option<u64>,
     strength: Strength,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Strength {
-    /// The same validators may be those of other bytes.
+    /// Other bytes may have the same validators.
     #[default]
     Weak,
     Strong,
@@ -38,12 +38,12 @@ pub(super) enum Verdict {
 }
 
 impl Validators {
-    /// The validators of a file at this time, which is counted from 1970.
+    /// The validators of a file at `now`, the time since 1970.
     pub(super) fn of(file: &Metadata, now: Duration) -> Validators {
         let (inode, size) = (file.ino(), file.size());
         let (seconds, nanos) = (file.mtime(), file.mtime_nsec());
         let tag = format!("\"{inode:x}-{size:x}-{seconds:x}.{nanos:x}\"");
-        // No date is before 1970, and none in the future (8.8.2.1).
+        // No date is before 1970 or in the future (8.8.2.1).
         let modified = u64::try_from(seconds).ok().map(|seconds| seconds.min(now.as_secs()));
         let settled = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).checked_add(RECENT);
         let is_settled = settled.is_some_and(|settled| settled < now);
@@ -98,7 +98,8 @@ pub(super) fn judge(headers: &HeaderMap, validators: &Validators) -> Verdict {
     if is_known { Verdict::NotModified } else { Verdict::Proceed }
 }
 
-/// Whether the client's part is of this version, so that a range may be added to it: RFC 9110, 13.1.5.
+/// Whether the client's partial copy is of this version, so that a range may complete it: RFC 9110,
+/// 13.1.5.
 pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators) -> bool {
     if !headers.contains_key(header::IF_RANGE) {
         return true;
@@ -115,12 +116,12 @@ pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators) -> boo
 #[derive(Clone, Copy)]
 struct Tag<'a> {
     strength: Strength,
-    /// With its quotes.
+    /// The opaque part, with its quotes.
     opaque: &'a [u8],
 }
 
 impl<'a> Tag<'a> {
-    /// The tag that this begins with, and the rest.
+    /// Splits off the leading tag; returns it and the remainder.
     fn split_from(text: &'a [u8]) -> Option<(Tag<'a>, &'a [u8])> {
         let (strength, quoted) = match text.strip_prefix(b"W/") {
             Some(quoted) => (Strength::Weak, quoted),
@@ -135,13 +136,13 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// Whether one of the tags of a list is such, or the list is `*`.
+/// Whether a tag of the list satisfies `is_such`, or the list is `*`.
 fn any(headers: &HeaderMap, name: HeaderName, is_such: impl Fn(Tag<'_>) -> bool) -> bool {
     let mut values = headers.get_all(name).iter();
     values.any(|value| value == "*" || tags(value.as_bytes()).any(&is_such))
 }
 
-/// The tags of a list, up to where it is malformed.
+/// The tags of a list, up to the first malformed one.
 fn tags(mut list: &[u8]) -> impl Iterator<Item = Tag<'_>> {
     iter::from_fn(move || {
         let start = list.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
@@ -151,13 +152,14 @@ fn tags(mut list: &[u8]) -> impl Iterator<Item = Tag<'_>> {
     })
 }
 
-/// The date of a header, in seconds since 1970. `None` if it is not a date, or is there twice.
+/// The date of a header, in seconds since 1970. `None` if it is malformed or the header is
+/// repeated.
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
     let date = httpdate::parse_http_date(single(headers, name)?.to_str().ok()?).ok()?;
     Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// The value of a header that is there once.
+/// The value of a header that occurs exactly once.
 pub(super) fn single(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())

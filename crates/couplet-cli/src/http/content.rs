@@ -1,5 +1,5 @@
-//! The body of an answer. The parts of a file are read by a thread, a piece when the client has room for
-//! it, and are all of one version.
+//! The body of an answer. A thread reads the parts of a file, one piece at a time as the client
+//! takes them; all pieces are of the same version of the file.
 
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
@@ -15,10 +15,10 @@ use couplet::http::Allowance;
 use couplet::{Deferred, Reactor};
 use http_body::{Frame, SizeHint};
 
-/// The most bytes that are read at a time.
+/// Largest read, in bytes.
 pub(super) const PIECE: usize = 64 * 1024;
 
-/// Bytes in memory, and parts of a file.
+/// A body made of bytes in memory and parts of a file.
 #[derive(Default)]
 pub(super) struct Content {
     /// Law 9: at most two for each of `MOST_RANGES`, and one.
@@ -27,11 +27,11 @@ pub(super) struct Content {
 
 enum Segment {
     Bytes(Bytes),
-    /// Not empty.
+    /// Never empty.
     Part(Arc<Version>, Range<u64>),
 }
 
-/// A file as it was when it was opened.
+/// A file in the version that was opened.
 pub(super) struct Version {
     file: File,
     metadata: Metadata,
@@ -42,12 +42,12 @@ impl Version {
         Version { file, metadata }
     }
 
-    /// Reads a range that is not longer than a piece.
+    /// Reads a range of at most one piece.
     ///
     /// # Errors
     ///
-    /// Those of the system; and if the file was changed since, for the client may have bytes that were
-    /// replaced.
+    /// System errors, and an error if the file has changed since it was opened, because the client
+    /// may have received bytes that were replaced.
     fn read(&self, range: &Range<u64>) -> io::Result<Bytes> {
         let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
@@ -80,7 +80,7 @@ impl Content {
         lengths.sum()
     }
 
-    /// Reads a first piece of at most `most` bytes, if it is in a file. Blocks.
+    /// Reads the first piece, at most `most` bytes, if it is in a file. Blocks.
     pub(super) fn read_ahead(&mut self, most: usize) -> io::Result<()> {
         if let Some((version, range)) = self.next_part(most) {
             self.segments.push_front(Segment::Bytes(version.read(&range)?));
@@ -88,7 +88,7 @@ impl Content {
         Ok(())
     }
 
-    /// Takes off the next bytes, if they are in memory.
+    /// Takes the next bytes, if they are in memory.
     fn next_bytes(&mut self) -> Option<Bytes> {
         let Some(Segment::Bytes(bytes)) = self.segments.front_mut() else { return None };
         let bytes = std::mem::take(bytes);
@@ -96,7 +96,7 @@ impl Content {
         Some(bytes)
     }
 
-    /// Takes off the next piece, at most `most` bytes, if it is in a file.
+    /// Takes the next piece of at most `most` bytes, if it is in a file.
     fn next_part(&mut self, most: usize) -> Option<(Arc<Version>, Range<u64>)> {
         let Some(Segment::Part(version, left)) = self.segments.front_mut() else { return None };
         let end = left.end.min(left.start.saturating_add(most as u64));
@@ -109,12 +109,12 @@ impl Content {
     }
 }
 
-/// A content on its way to the client.
+/// A body that is being sent.
 pub(super) struct Sending {
     content: Content,
-    /// The bytes that are not sent.
+    /// Bytes not sent yet.
     left: u64,
-    /// The piece that is being read.
+    /// The read in progress.
     reading: Option<Deferred<Bytes>>,
     allowance: Allowance,
     reactor: Reactor,

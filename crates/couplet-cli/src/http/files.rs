@@ -33,7 +33,7 @@ pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
     })
 }
 
-/// Answers a request, and logs it.
+/// Answers a request and logs it.
 async fn answer(reactor: Reactor, site: Arc<Site>, request: Request<Body>) -> Response<Sending> {
     let peer = request.extensions().get::<Peer>().cloned();
     let (method, target) = (request.method().clone(), request.uri().clone());

@@ -1,4 +1,4 @@
-//! `couplet get`: fetches a URL, and prints what comes.
+//! `couplet get`: fetches a URL and prints the answer.
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -17,18 +17,18 @@ use crate::cli;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
 
-/// The most bytes that are read ahead of a slow reader of the output.
+/// Bytes buffered while the output is slow.
 const AHEAD: usize = 256 * 1024;
 
-/// The turns of the loop without a piece after which what was gathered is written: hyper may take two for
-/// the next of those that have arrived.
+/// Turns of the loop without a piece after which the gathered pieces are written: of several pieces
+/// that have arrived, hyper may deliver the next after two turns.
 const QUIET: u32 = 2;
 
-/// Where the answer goes.
+/// Destination of the answer.
 type Sink = Arc<Mutex<dyn Write + Send>>;
 
 pub(crate) fn run(options: cli::HttpGet) -> Result<(), Exit> {
-    // A reader that has stopped does not hold up a Ctrl-C.
+    // A blocked write to stdout must not delay Ctrl-C.
     let l = signalled_loop(LoopOptions::default().job_grace(Duration::ZERO), output::tell)?;
     let client = client_options(&options)?;
     let reactor = l.reactor();
@@ -46,7 +46,7 @@ pub(crate) fn run(options: cli::HttpGet) -> Result<(), Exit> {
 
 fn client_options(options: &cli::HttpGet) -> Result<ClientOptions, Exit> {
     let mut client = ClientOptions::default().proxy(options.proxy.clone());
-    // Who asks for a file wants it as it is, an archive packed.
+    // By default the bytes are printed unchanged: an archive stays compressed.
     client = client.decompress(options.compressed);
     if let Some(limit) = options.timeout {
         client = client.timeout(Some(limit));
@@ -89,7 +89,7 @@ async fn fetch(reactor: &Reactor, client: &Client, options: &cli::HttpGet) -> Re
     Ok(())
 }
 
-/// The coding that the client has left on an answer.
+/// The content coding that the client did not decode.
 fn packed(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all(header::CONTENT_ENCODING).iter();
     let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -99,17 +99,17 @@ fn packed(headers: &HeaderMap) -> Option<String> {
     is_packed.then_some(all)
 }
 
-/// Writes in another thread, which a slow reader may hold up. The pieces that have arrived leave together,
-/// and so do those that come while others are written.
+/// Writes in another thread, because the output may block. Pieces are gathered while a write is in
+/// progress, and leave together.
 struct Output {
     reactor: Reactor,
     sink: Sink,
     name: String,
     gathered: BytesMut,
-    /// The turns since the last piece.
+    /// Turns since the last piece.
     quiet: u32,
     writing: Option<Deferred<io::Result<()>>>,
-    /// How the body ended.
+    /// The outcome of the body.
     end: Option<Result<(), BodyError>>,
 }
 
@@ -120,7 +120,7 @@ impl Output {
         Ok(Output { reactor, sink, name, gathered, quiet: 0, writing: None, end: None })
     }
 
-    /// Prints a body; ready with its end when all of it is written.
+    /// Prints a body; ready with the body's outcome once everything is written.
     fn poll_print(
         &mut self,
         cx: &mut Context<'_>,
@@ -155,7 +155,7 @@ impl Output {
         }
     }
 
-    /// Begins to write the gathered pieces.
+    /// Starts writing the gathered pieces.
     fn write(&mut self) {
         let (sink, pieces) = (self.sink.clone(), self.gathered.split().freeze());
         self.writing = Some(self.reactor.defer_to_thread(move || {
@@ -174,7 +174,7 @@ fn sink(options: &cli::HttpGet) -> Result<(Sink, String), Exit> {
     Ok((Arc::new(Mutex::new(file)), name))
 }
 
-/// The head of an answer, as HTTP/1.1 writes it.
+/// The head of an answer in the form of HTTP/1.1.
 fn head_of<B>(answer: &Response<B>) -> Vec<u8> {
     let mut head = format!("{:?} {}\r\n", answer.version(), answer.status()).into_bytes();
     for (name, value) in answer.headers() {

@@ -1,4 +1,4 @@
-//! The files of a folder, as a page.
+//! The listing of a folder as an HTML page.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use super::beneath::Entry;
 use super::path::encoded;
 
-/// A page of HTML with a link to each entry, and to the folder above unless this is the uppermost.
+/// Renders a page with a link to each entry, and to the parent unless this is the top folder.
 pub(super) fn page(path: &str, entries: &[Entry]) -> String {
     let title = escaped(&percent_decode_str(path).decode_utf8_lossy());
     let mut page = format!(
@@ -20,7 +20,7 @@ pub(super) fn page(path: &str, entries: &[Entry]) -> String {
     for Entry { name, is_folder } in entries {
         let slash = if *is_folder { "/" } else { "" };
         let (link, text) = (encoded(name), escaped(&String::from_utf8_lossy(name)));
-        // A name with a colon would be a scheme.
+        // Without the `./`, a colon in the name would end a scheme.
         let _ = writeln!(page, "<li><a href=\"./{link}{slash}\">{text}{slash}</a>");
     }
     page.push_str("</ul>\n");

@@ -1,4 +1,4 @@
-//! HTTP: a server of files, and a client.
+//! HTTP: a file server and a client.
 
 mod beneath;
 mod conditions;

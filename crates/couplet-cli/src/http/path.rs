@@ -1,4 +1,4 @@
-//! The path of a URL as a path below the folder that is served: RFC 3986, 3.3.
+//! Maps the path of a URL to a path below the served folder: RFC 3986, 3.3.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,21 +6,22 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-/// The characters of a name that are encoded in a URL: all but the unreserved ones (RFC 3986, 2.3).
+/// Characters that are percent-encoded in a URL: all but the unreserved ones (RFC 3986, 2.3).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A path below the folder. It consists of plain names: none is `..`, and none contains a slash or NUL.
+/// A path below the folder. Every component is a plain name: none is `..`, and none contains a
+/// slash or NUL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    /// Empty for the folder itself.
+    /// Relative to the folder; empty for the folder itself.
     path: PathBuf,
-    /// The URL ends with a slash, as the URL of a folder does.
+    /// The URL ends with a slash, as a folder's URL does.
     pub(super) is_folder: bool,
 }
 
 impl Target {
-    /// The target of a URL's path. `None` if the path leads out of the folder, can't name a file, or
-    /// has a hidden name that is not allowed.
+    /// Parses the path of a URL. `None` if the path leads out of the folder, can't name a file, or
+    /// has a hidden name while those are not allowed.
     pub(super) fn of(path: &str, is_hidden_allowed: bool) -> Option<Target> {
         let mut below = PathBuf::new();
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
@@ -34,25 +35,25 @@ impl Target {
         Some(Target { path: below, is_folder: path.ends_with('/') })
     }
 
-    /// The path, relative to the folder.
+    /// The path relative to the folder.
     pub(super) fn path(&self) -> &Path {
         if self.path.as_os_str().is_empty() { Path::new(".") } else { &self.path }
     }
 
-    /// The path of the URL, as a folder has it. It has one slash at its beginning: a client would take
-    /// the name after two for a host.
+    /// The URL's path in the form for a folder. It begins with a single slash: after two, a client
+    /// would take the next name for a host.
     pub(super) fn url(&self) -> String {
         let names = self.path.iter().map(|name| encoded(name.as_bytes()) + "/");
         names.fold("/".to_owned(), |url, name| url + &name)
     }
 }
 
-/// True for the names that lists of files leave out.
+/// True for names that listings omit.
 pub(super) fn is_hidden(name: &[u8]) -> bool {
     name.starts_with(b".")
 }
 
-/// A name as a segment of a URL's path.
+/// Encodes a name as a segment of a URL's path.
 pub(super) fn encoded(name: &[u8]) -> String {
     percent_encode(name, ENCODED).to_string()
 }

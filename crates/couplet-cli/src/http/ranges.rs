@@ -1,4 +1,4 @@
-//! Requests for ranges of bytes: RFC 9110, 14.
+//! Range requests: RFC 9110, 14.
 
 use std::ops::Range;
 
@@ -6,21 +6,21 @@ use couplet::http::{HeaderMap, header};
 
 use super::conditions::single;
 
-/// A request for more ranges is answered with the whole: so many small parts cost more than they save.
+/// A request for more ranges gets the whole file: many small parts cost more than they save.
 pub(super) const MOST_RANGES: usize = 32;
 
-/// The bytes that a request is for.
+/// The requested bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// No range is asked for, or in no way that can be understood.
+    /// No range was requested, or the header is not understood.
     Whole,
-    /// At least one, none of them empty, and no byte twice; in the order of the request.
+    /// At least one range, in the order of the request; none is empty, and they do not overlap.
     Parts(Vec<Range<u64>>),
-    /// Ranges that are all behind the end.
+    /// All ranges are beyond the end.
     Unsatisfiable,
 }
 
-/// Applies the header to a file of this size.
+/// Evaluates the header for a file of this size.
 pub(super) fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
     let specifier = single(headers, header::RANGE).and_then(|value| value.to_str().ok());
     let parts = specifier.and_then(|specifier| parts(specifier, size));
@@ -31,7 +31,7 @@ pub(super) fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
     }
 }
 
-/// The satisfiable ranges. `None` if the header is to be ignored: RFC 9110, 14.2.
+/// The satisfiable ranges. `None` if the header must be ignored: RFC 9110, 14.2.
 fn parts(specifier: &str, size: u64) -> Option<Vec<Range<u64>>> {
     let (unit, set) = specifier.split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -54,12 +54,13 @@ fn parts(specifier: &str, size: u64) -> Option<Vec<Range<u64>>> {
     Some(parts)
 }
 
-/// The bytes of one range, none if it can't be satisfied. `None` if it is malformed.
+/// One range; empty if it can't be satisfied, `None` if it is malformed.
 fn range(spec: &str, size: u64) -> Option<Range<u64>> {
     let (first, last) = spec.split_once('-')?;
     if first.is_empty() {
         let length = position(last)?;
-        // No range has the end of an empty file, though it is satisfiable: that file is sent whole.
+        // A suffix range of an empty file is satisfiable, but it has no bytes: the file is sent
+        // whole.
         return (size > 0 || length == 0).then(|| size.saturating_sub(length)..size);
     }
     let first = position(first)?;
@@ -70,7 +71,7 @@ fn range(spec: &str, size: u64) -> Option<Range<u64>> {
     Some(first..end.min(size))
 }
 
-/// A number of any length; those that are too large for a file are alike.
+/// A number of any length; numbers too large for a file saturate.
 fn position(digits: &str) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u64::MAX))

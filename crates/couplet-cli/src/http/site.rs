@@ -1,6 +1,6 @@
-//! The answers of `couplet serve`: files, their ranges, lists of folders, redirections and refusals.
+//! The answers of `couplet serve`: files, their ranges, folder listings, redirects and refusals.
 //!
-//! All of this may wait for a disk, so it runs in a thread.
+//! This code may wait for a disk, so it runs in a thread.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -19,23 +19,23 @@ use super::path::{Target, is_hidden};
 use super::ranges::{self, Wanted};
 use crate::cli;
 
-/// The name of the file that is served for its folder.
+/// The file that is served for its folder.
 const INDEX: &str = "index.html";
 
-/// A folder, and the rules for its names.
+/// The served folder and the rules for its names.
 pub(super) struct Site {
     folder: Folder,
-    /// Names that begin with a dot are served.
+    /// Whether names that begin with a dot are served.
     hidden: bool,
 }
 
-/// A request without its body, and what the answer needs of the loop.
+/// A request without its body, and the values that the answer needs from the loop.
 pub(super) struct Asked {
     pub(super) request: Request<()>,
-    /// Since 1970.
+    /// Time since 1970.
     pub(super) now: Duration,
     pub(super) random: u64,
-    /// The most bytes of the answer that are read with it.
+    /// Most bytes of the answer that are read in the same job.
     pub(super) ahead: usize,
 }
 
@@ -44,7 +44,7 @@ type Answer = Response<Content>;
 impl Site {
     /// # Errors
     ///
-    /// If the folder is not one, or can't be read.
+    /// If the path is not a folder, or can't be read.
     pub(super) fn new(options: &cli::HttpServe) -> io::Result<Site> {
         let links = if options.follow { Links::Anywhere } else { Links::Inside };
         Ok(Site { folder: Folder::new(&options.folder, links)?, hidden: options.hidden })
@@ -86,7 +86,7 @@ impl Site {
         }
     }
 
-    /// The index of a folder, or else the list of its files.
+    /// The folder's index, or else its listing.
     fn folder_answer(&self, asked: &Asked, root: &Root, target: &Target) -> io::Result<Answer> {
         let index = target.path().join(INDEX);
         match root.find(&index) {
@@ -106,7 +106,7 @@ impl Site {
     }
 }
 
-/// The answer of a file, of its ranges, or of its conditions.
+/// The answer for a file: the whole, its ranges, or the outcome of the conditions.
 fn file_answer(asked: &Asked, path: &Path, file: File, metadata: Metadata) -> Answer {
     let validators = Validators::of(&metadata, asked.now);
     if let Some(answer) = conditional(asked, &validators) {
@@ -138,7 +138,7 @@ fn file_answer(asked: &Asked, path: &Path, file: File, metadata: Metadata) -> An
                 answer
             }
             parts => {
-                // Random, because the file must not contain it.
+                // Random, because it must not occur in the file.
                 let boundary = format!("{:016x}", asked.random);
                 for part in parts {
                     let (first, last) = (part.start, part.end - 1);
@@ -177,7 +177,7 @@ fn conditional(asked: &Asked, validators: &Validators) -> Option<Answer> {
     }
 }
 
-/// Sends the client to the URL of a folder that has its slash.
+/// Redirects to the folder's URL with its trailing slash.
 fn redirection(target: &Target, query: Option<&str>) -> Answer {
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let mut answer = plain(StatusCode::TEMPORARY_REDIRECT);
@@ -185,7 +185,7 @@ fn redirection(target: &Target, query: Option<&str>) -> Answer {
     answer
 }
 
-/// The answer to a request that meets an error of the system.
+/// The answer for a system error.
 fn refusal(error: &io::Error) -> Answer {
     plain(match Errno::from_io_error(error) {
         Some(
@@ -207,7 +207,7 @@ fn refusal(error: &io::Error) -> Answer {
     })
 }
 
-/// A status, and its meaning as a line of text.
+/// A plain-text answer with the meaning of the status.
 pub(super) fn plain(status: StatusCode) -> Answer {
     let meaning = status.canonical_reason().unwrap_or("error").to_lowercase();
     document(status, "text/plain; charset=utf-8", meaning + "\n")
@@ -226,7 +226,7 @@ fn typed(status: StatusCode, kind: &str, content: Content) -> Answer {
     answer
 }
 
-/// Sets a header, unless the value is none that HTTP allows.
+/// Sets a header, unless HTTP does not allow the value.
 fn set(answer: &mut Answer, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
         answer.headers_mut().insert(name, value);

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// The most bytes in the line, not counting its end.
+/// Longest line in bytes, without its end.
 const MAX_LINE: usize = 4096;
 
-/// What was requested.
+/// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Poem,
@@ -13,7 +13,7 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
-    /// The first word of its answer.
+    /// The first word of the answer.
     fn word(self) -> &'static [u8] {
         match self {
             Asked::Poem => b"poem ",
@@ -24,7 +24,7 @@ impl Asked {
 
 const ERROR: &[u8] = b"error ";
 
-/// Why there is no answer.
+/// Why the request has no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NoAnswer {
     /// The server refused, with this text.
@@ -70,8 +70,8 @@ impl FirstLine {
         FirstLine { asked, held: Vec::new() }
     }
 
-    /// Takes received bytes. Once the line is complete, returns its number and the bytes after it.
-    /// Fails at the first byte that cannot belong to an answer.
+    /// Takes received bytes. Once the line is complete, returns its number and the bytes after the
+    /// line. Fails at the first byte that cannot belong to an answer.
     pub(crate) fn feed<'a>(&mut self, data: &'a [u8]) -> Result<Option<(u64, &'a [u8])>, NoAnswer> {
         let end = data.iter().position(|byte| *byte == b'\n');
         let (line, rest) = data.split_at(end.unwrap_or(data.len()));
@@ -104,7 +104,7 @@ impl FirstLine {
     }
 }
 
-/// A number in digits only. It saturates: a number beyond `u64` is over every limit anyway.
+/// Parses a number of digits only. It saturates: a number beyond `u64` exceeds every limit.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -123,7 +123,7 @@ mod tests {
         Ok(answer.map(|(number, rest)| (number, rest.to_vec())))
     }
 
-    /// Fed byte by byte; ignores the bytes after the line.
+    /// Feeds the bytes singly; ignores those after the line.
     fn in_bytes(asked: Asked, bytes: &[u8]) -> Result<Option<u64>, NoAnswer> {
         let mut line = FirstLine::of(asked);
         for byte in bytes {

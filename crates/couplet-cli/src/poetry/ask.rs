@@ -1,4 +1,4 @@
-//! The clients of a by-name server: one requests a poem, one the titles.
+//! Clients of a by-name server: one requests a poem, the other the titles.
 
 use std::fmt;
 use std::rc::Rc;
@@ -12,10 +12,10 @@ use crate::poetry::answer::{Asked, FirstLine};
 use crate::poetry::order::{CutShort, Order, TooLong, order};
 use crate::progress::Bar;
 
-/// Law 9: the most bytes of titles.
+/// Law 9: the most bytes of all titles.
 const MAX_TITLES: usize = 16 * 1024 * 1024;
 
-/// The connection ended before an answer came.
+/// The connection ended before the answer arrived.
 #[derive(Debug)]
 struct Unanswered(ConnectionLost);
 
@@ -93,8 +93,8 @@ impl Protocol for NamedClient {
     }
 }
 
-/// Fetches the poem with this title, and shows the progress in `bar`, if given. Cancelling it ends
-/// the attempt to connect, or the connection.
+/// Fetches the poem with this title, and shows the progress in `bar` if there is one. Cancelling
+/// the Deferred ends the connect or the connection.
 pub(crate) fn ask_poem(
     reactor: &Reactor,
     from: Arc<dyn ClientEndpoint>,
@@ -110,7 +110,7 @@ pub(crate) fn ask_poem(
 /// Requests the titles.
 struct TitlesClient {
     line: FirstLine,
-    /// Lines still to come, once known.
+    /// Lines still missing, once their number is known.
     missing: Option<u64>,
     titles: Vec<u8>,
     order: Rc<Order<Vec<u8>>>,
@@ -127,7 +127,7 @@ impl TitlesClient {
                 count
             }
         };
-        // Each title has at least one byte, its end.
+        // Each missing title has at least one byte, its line end.
         if missing.saturating_add((self.titles.len() + data.len()) as u64) > MAX_TITLES as u64 {
             return Err(Failure::msg(format!("the titles have more than {MAX_TITLES} bytes")));
         }

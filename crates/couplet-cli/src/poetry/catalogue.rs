@@ -1,4 +1,4 @@
-//! Poems by title, and the replies to requests. No I/O.
+//! Poems by title, and the replies to request lines. No I/O.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use crate::poems::Poem;
 
-/// Requests the titles; so does an empty line.
+/// Requests the titles, like an empty line.
 const LIST: &str = "?";
-/// The most characters of a request that an error repeats.
+/// Most characters of a request that an error quotes.
 const QUOTED: usize = 60;
 
 /// Poems by title, case-insensitively.
@@ -31,7 +31,7 @@ pub(crate) enum Reply<'a> {
 }
 
 impl Catalogue {
-    /// These poems, or an error if a title does not fit into a line or two titles are the same.
+    /// Builds the catalogue. Fails if a title does not fit into a line or two titles are the same.
     pub(crate) fn new(poems: Vec<Poem>) -> Result<Catalogue, String> {
         let mut titles = format!("titles {}\r\n", poems.len());
         let mut by_title = HashMap::new();
@@ -58,7 +58,7 @@ impl Catalogue {
         Ok(Catalogue { poems: by_title, titles: titles.into() })
     }
 
-    /// The reply to this line, given without its end.
+    /// The reply to this line, which is passed without its end.
     pub(crate) fn reply(&self, line: &[u8]) -> Reply<'_> {
         let line = String::from_utf8_lossy(line);
         if line.is_empty() || line == LIST {
@@ -74,17 +74,17 @@ impl Catalogue {
     }
 }
 
-/// The line before a poem.
+/// The line that precedes a poem.
 pub(crate) fn header(poem: &Poem) -> String {
     format!("poem {} {}\r\n", poem.text.len(), poem.name)
 }
 
-/// The same for titles that differ only by case.
+/// Folds case: titles that differ only by case become equal.
 fn fold(title: &str) -> String {
     title.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// In quotes, with control characters escaped, and shortened.
+/// Quotes the text, with control characters escaped, and truncates it.
 fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
@@ -167,7 +167,8 @@ mod tests {
         fn every_title_is_found_in_every_case(name in "[^\\p{C}?]{1,20}") {
             let catalogue = catalogue(&[&name]).unwrap();
             for asked in [name.clone(), name.to_uppercase(), name.to_lowercase()] {
-                // Not every letter comes back from a change of case; such a title is found as is.
+                // A change of case cannot be undone for every letter; such a title is found as
+                // written.
                 if fold(&asked) == fold(&name) {
                     prop_assert_eq!(found(&catalogue, &asked), Some(name.clone()));
                 }

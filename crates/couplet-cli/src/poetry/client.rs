@@ -1,4 +1,4 @@
-//! The client of a server that sends one poem unasked: the end of the stream is the end of the
+//! The client of a server that sends one poem without a request; the end of the stream ends the
 //! poem.
 
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Tran
 use crate::poetry::order::{CutShort, Order, TooLong, order};
 use crate::progress::Bar;
 
-/// Collects one poem and delivers it when it is complete.
+/// Collects one poem and delivers it once complete.
 struct PoetryClient {
     poem: Vec<u8>,
     max_bytes: u64,
@@ -47,7 +47,7 @@ impl Protocol for PoetryClient {
     }
 }
 
-/// Servers that have no poem close without data.
+/// A server without a poem closes without data.
 fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
     if poem.is_empty() {
         return Err(Failure::msg("the connection was closed without data"));
@@ -55,8 +55,8 @@ fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
     Ok(poem)
 }
 
-/// Fetches one poem, which is never empty, and shows the progress in `bar`, if given. Cancelling it
-/// ends the attempt to connect, or the connection.
+/// Fetches one poem, which is never empty, and shows the progress in `bar` if there is one.
+/// Cancelling the Deferred ends the connect or the connection.
 pub(crate) fn get_poem(
     reactor: &Reactor,
     from: Arc<dyn ClientEndpoint>,

@@ -1,4 +1,5 @@
-//! `couplet poetry get`: fetches many poems at once and prints them in the order of the addresses.
+//! `couplet poetry get`: fetches many poems concurrently and prints them in the order of the
+//! addresses.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,10 +22,10 @@ use crate::poetry::transforming::Transformer;
 use crate::progress::{Bar, Progress};
 use crate::signalled_loop;
 
-/// A server that is silent for this long may be waiting for a request.
+/// A server that is silent for this long may expect a request.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long an interrupted command still prints what has arrived.
+/// How long an interrupted command may take to print the poems that have arrived.
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
@@ -65,7 +66,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     match (outcome.take(), l.stopped_by()) {
         (Some(Err(error)), _) => {
             let failed = cannot_print(&error);
-            // The reader of stdout has gone, but that is not why poems are missing.
+            // The reader of stdout has closed it, but poems are missing for another reason.
             if collection.is_lacking() && failed.is_quiet() {
                 return Err(Exit::failed_quietly());
             }
@@ -85,7 +86,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     }
 }
 
-/// The work for each address.
+/// Fetches a poem from each address.
 #[derive(Clone)]
 struct Errands {
     collection: Rc<RefCell<Collection>>,
@@ -136,7 +137,8 @@ impl Errands {
         }
     }
 
-    /// A by-name server waits for a request; without `--name` the user would wait forever.
+    /// Prints a hint later: a by-name server waits for a request, so without `--name` the user
+    /// would wait forever.
     fn hint_later(&self, reactor: &Reactor, bar: &Bar, name: &str) -> DelayedCall {
         let after = self.timeout.map_or(SILENCE, |timeout| SILENCE.min(timeout / 2));
         let (errands, bar, name) = (self.clone(), bar.clone(), name.to_owned());
@@ -148,7 +150,7 @@ impl Errands {
         })
     }
 
-    /// Reports the outcome; `None` if the run is stopping.
+    /// Reports an outcome; returns `None` if the run is stopping.
     fn tell(
         &self,
         reactor: &Reactor,
@@ -157,7 +159,7 @@ impl Errands {
         poem: couplet::Result<Vec<u8>>,
     ) -> Option<Arrived> {
         if reactor.is_stopping() {
-            // Poems that the end of the run cut short get no line.
+            // Fetches cut short by the end of the run are not reported.
             self.progress.freeze();
             return None;
         }
@@ -194,7 +196,7 @@ impl Errands {
     }
 }
 
-/// The outcome of one fetch, in a line.
+/// Describes the outcome of one fetch in a line.
 fn news(name: &str, poem: &Result<Vec<u8>, Failure>, took: Duration) -> String {
     match poem {
         Ok(poem) => {
@@ -204,7 +206,7 @@ fn news(name: &str, poem: &Result<Vec<u8>, Failure>, took: Duration) -> String {
     }
 }
 
-/// Why there is no poem.
+/// Describes why a poem is missing.
 pub(crate) fn why(failure: &Failure) -> String {
     match failure.downcast_ref::<TimedOut>() {
         Some(late) => {
@@ -214,7 +216,7 @@ pub(crate) fn why(failure: &Failure) -> String {
     }
 }
 
-/// What came from one address.
+/// The outcome for one address.
 enum Arrived {
     Poem(Bytes),
     /// A poem whose transformation failed.
@@ -225,21 +227,21 @@ enum Arrived {
 /// The poems that have arrived, in the order of the addresses.
 struct Collection {
     outputs: Vec<Output>,
-    /// Outputs before this one went to the printer.
+    /// Index of the first output that was not passed to the printer.
     next: usize,
     whole: usize,
     failed: usize,
     untransformed: usize,
     bytes: usize,
-    /// Dropped with the last output.
+    /// Dropped after the last output.
     printer: Option<Printer>,
 }
 
-/// What one address adds to stdout.
+/// One address's contribution to stdout.
 enum Output {
     Pending,
     Ready(Bytes),
-    /// No poem came, or it went to the printer.
+    /// There is no poem, or it was passed to the printer.
     Done,
 }
 
@@ -263,7 +265,7 @@ impl Collection {
         self.failed + self.untransformed > 0
     }
 
-    /// Records an outcome, then prints every poem that no earlier address holds up.
+    /// Records an outcome, then prints every poem that is not preceded by a pending one.
     fn arrived(&mut self, index: usize, arrived: Arrived) {
         self.untransformed += usize::from(matches!(arrived, Arrived::Untransformed(_)));
         self.outputs[index] = match arrived {

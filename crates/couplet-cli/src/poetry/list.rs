@@ -39,7 +39,7 @@ pub(crate) fn run(options: List) -> Result<(), Exit> {
     }
 }
 
-/// One title per line, with control characters as question marks.
+/// Formats one title per line, with control characters replaced by question marks.
 fn shown(titles: &[u8]) -> String {
     let titles = String::from_utf8_lossy(titles);
     let line = |title: &str| title.replace(char::is_control, "?") + "\n";

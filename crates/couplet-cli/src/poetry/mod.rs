@@ -1,13 +1,12 @@
 //! Poetry: servers that send poems slowly, clients that collect them, and a server that transforms
-//! them. A poem that was cut short never passes for a whole one.
+//! them. A truncated poem never passes for a whole one.
 //!
 //! - `serve` and `client`: each client gets the next poem, which ends with the stream.
-//! - `named` and `ask`: clients request poems by title, and the length comes first; `catalogue` and
-//!   `answer` are the two ends of that protocol without I/O, `list` the command.
-//! - `transform`, `transform_server` and `transforming`: poems as netstrings; the command, its server
-//!   and the client. `transformations` has no I/O.
-//! - `recital` is shared by the servers, `order` by the clients; `get` is the command that uses all
-//!   clients.
+//! - `named` and `ask`: clients request poems by title, and the length precedes each poem;
+//!   `catalogue` and `answer` are the two ends of that protocol without I/O, `list` the command.
+//! - `transform`, `transform_server` and `transforming`: poems as netstrings; the command, its
+//!   server and its client. `transformations` has no I/O.
+//! - The servers share `recital`, the clients `order`; the command `get` uses all clients.
 
 mod answer;
 pub(crate) mod ask;

@@ -1,8 +1,8 @@
 //! `couplet poetry serve --by-name`: a client requests poems by title, one per line.
 //!
-//! The answer to a title is `poem BYTES TITLE` and then that many bytes, or `error TEXT`; the answer
-//! to an empty line or `?` is `titles N` and N lines. Requests may be pipelined; reading pauses
-//! while an answer is in progress or the client does not read.
+//! The answer to a title is `poem BYTES TITLE` followed by that many bytes, or `error TEXT`; the
+//! answer to an empty line or `?` is `titles N` and N lines. Requests may be pipelined; reading
+//! pauses while an answer is in progress or the client does not read.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use couplet::{Reason, Transport};
 use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::{Next, Pace, Recital};
 
-/// The most bytes in a line, not counting its end.
+/// Longest line in bytes, without its end.
 pub(crate) const MAX_LINE: usize = 1024;
 
 /// The factory: each connection may request any poem of `catalogue`, and may be silent for
@@ -32,8 +32,8 @@ pub(crate) fn factory(
     }
 }
 
-/// Law 9: the most that a client that does not read costs us. Reading pauses long before, at the
-/// high watermark plus one piece of a recital.
+/// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before, at
+/// the high watermark plus one piece of a recital.
 const WRITE_CAP: usize = 1024 * 1024;
 
 /// Answers one client, line by line.
@@ -43,7 +43,7 @@ pub(crate) struct NamedServer {
     idle_timeout: Option<Duration>,
     /// The answer in progress; reading is paused meanwhile.
     recital: Option<Recital>,
-    /// A line of exactly the longest length, followed by a CR.
+    /// A line of exactly the maximum length, and a CR after it.
     almost: Vec<u8>,
 }
 
@@ -111,7 +111,7 @@ impl LineProtocol for NamedServer {
     fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
         match beginning.strip_suffix(b"\r") {
             Some(line) => {
-                // Too long only if no LF comes next.
+                // The line is too long unless LF comes next.
                 self.almost = line.to_vec();
                 transport.set_raw_mode();
             }
@@ -136,15 +136,15 @@ impl LineProtocol for NamedServer {
         }
     }
 
-    /// An answer in progress is given to its end.
+    /// Completes an answer in progress.
     fn draining(&mut self, transport: &LineTransport) {
         if self.recital.is_none() {
             transport.lose_connection();
         }
     }
 
-    /// Comes when everything is answered. A slow reader is not cut off: what was written leaves
-    /// first, however long that takes.
+    /// Called after every request has been answered. A slow reader is not disconnected: the output
+    /// may take any time to leave.
     fn read_closed(&mut self, transport: &LineTransport) {
         transport.set_idle_timeout(None);
         transport.set_close_deadline(None);

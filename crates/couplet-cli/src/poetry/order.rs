@@ -1,4 +1,4 @@
-//! Something ordered from a server: a Deferred that the connection's protocol fires.
+//! A request to a server, as a Deferred that the connection's protocol fires.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,8 +16,8 @@ pub(crate) struct Order<T> {
     transport: RefCell<Option<Transport>>,
 }
 
-/// Connects, and resolves to what the protocol built by `client` delivers. Cancelling it ends the
-/// attempt to connect, or the connection.
+/// Connects; the Deferred resolves to the value that the protocol built by `client` delivers.
+/// Cancelling it ends the connect or the connection.
 pub(crate) fn order<T: 'static, P: Protocol>(
     reactor: &Reactor,
     from: Arc<dyn ClientEndpoint>,
@@ -45,7 +45,7 @@ pub(crate) fn order<T: 'static, P: Protocol>(
 }
 
 impl<T: 'static> Order<T> {
-    /// Notes the connection, for a cancel.
+    /// Records the connection, so that a cancel can close it.
     pub(crate) fn comes_over(&self, transport: &Transport) {
         self.transport.replace(Some(transport.clone()));
     }
@@ -58,8 +58,8 @@ impl<T: 'static> Order<T> {
         }
     }
 
-    /// Takes what a client made of the bytes so far, `None` while more must come: ends the connection
-    /// with the result.
+    /// Takes the client's result so far, `None` while it is incomplete. A complete result, or a
+    /// failure, fires the Deferred and ends the connection.
     pub(crate) fn made(&self, transport: &Transport, what: couplet::Result<Option<T>>) {
         match what {
             Ok(None) => {}
@@ -100,7 +100,7 @@ impl std::error::Error for TooLong {}
 #[derive(Debug)]
 pub(crate) struct CutShort {
     pub(crate) bytes: u64,
-    /// The poem's length, if the server has said it.
+    /// The poem's length, if the server announced it.
     pub(crate) of: Option<u64>,
     pub(crate) lost: ConnectionLost,
 }

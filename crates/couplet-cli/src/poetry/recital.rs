@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use couplet::Transport;
 
-/// The most bytes in one write.
+/// Largest write, in bytes.
 const PIECE: usize = 64 * 1024;
 
 /// How fast a poem is sent.
@@ -24,23 +24,23 @@ impl Pace {
     }
 }
 
-/// A text that is being sent.
+/// A text in transit.
 #[derive(Debug)]
 pub(crate) struct Recital {
     rest: Bytes,
     pace: Pace,
-    /// Unwritten bytes of this part.
+    /// Unwritten bytes of the current part.
     part: usize,
 }
 
-/// How a recital continues.
+/// When a recital continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// When the output has drained: wait for `drained`.
+    /// Once the output has drained: wait for `drained`.
     Drained,
-    /// With the next part, after this delay: then call [`Recital::begin_part`].
+    /// After this delay, with the next part: call [`Recital::begin_part`].
     Later(Duration),
-    /// Not at all: everything is written.
+    /// Never: everything is written.
     Over,
 }
 
@@ -53,7 +53,7 @@ impl Recital {
         self.part = self.pace.part();
     }
 
-    /// Writes the rest of the part, until the write side is full.
+    /// Writes the current part, until it ends or the write side is full.
     pub(crate) fn go_on(&mut self, transport: &Transport) -> Next {
         loop {
             if transport.is_full() {

@@ -1,4 +1,4 @@
-//! `couplet poetry serve`: sends each client the next poem, unasked.
+//! `couplet poetry serve`: sends each client the next poem, without a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use crate::poetry::named;
 use crate::poetry::recital::{Next, Pace, Recital};
 use crate::server;
 
-/// Law 9: the most that a client that does not read costs us.
+/// Law 9: the most bytes buffered for a client that does not read.
 const WRITE_CAP: usize = 1024 * 1024;
 
 /// How long a client that has the whole poem may stay connected.
@@ -52,31 +52,31 @@ impl PoetryServer {
 impl Protocol for PoetryServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
-        // A slow reader is not cut off.
+        // A slow reader is not disconnected.
         transport.set_close_deadline(None);
-        // If we die in mid-poem, a FIN would make a part look like a whole poem.
+        // If the process is killed in mid-poem, a FIN would make a truncated poem look whole.
         transport.set_reset_unless_closed(!self.is_naive);
         self.go_on(transport);
     }
 
-    /// Poets do not listen.
+    /// Received bytes are ignored: poets do not listen.
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
-    /// A client that has shut its write side may still read.
+    /// A client that has shut down its write side may still read.
     fn read_closed(&mut self, _: &Transport) {}
 
-    /// The poem has been sent: bounds how long the client stays.
+    /// Called when the poem has been sent; bounds how long the client may stay.
     fn write_closed(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(LEAVE));
         transport.lose_connection();
     }
 }
 
-/// Serves each client the next poem, whichever of its clones does.
+/// Serves each client the next poem; clones share the position.
 #[derive(Clone)]
 pub(crate) struct Anthology {
     poems: Arc<[Poem]>,
-    /// How many were served: by all that serve this one.
+    /// Number of poems served by all clones.
     served: Arc<AtomicUsize>,
     pace: Pace,
     is_naive: bool,
@@ -87,7 +87,7 @@ impl Anthology {
         Anthology { poems: poems.into(), served: Arc::default(), pace, is_naive: false }
     }
 
-    /// Without the reset: if the server is killed, its system sends a FIN.
+    /// Disables the reset: if the server is killed, the kernel sends a FIN.
     pub(crate) fn naive(self) -> Anthology {
         Anthology { is_naive: true, ..self }
     }

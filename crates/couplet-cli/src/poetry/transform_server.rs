@@ -8,8 +8,8 @@ use couplet::{Reason, Transport};
 
 use crate::poetry::transformations::{GROWTH, answer};
 
-/// The factory: a request may have `max_length` bytes, and the next piece of it, or the next
-/// request, may take as long as `idle_timeout`.
+/// The factory: a request may have `max_length` bytes, and up to `idle_timeout` may pass before its
+/// next piece or the next request arrives.
 pub(crate) fn factory(
     max_length: usize,
     idle_timeout: Option<Duration>,
@@ -18,10 +18,11 @@ pub(crate) fn factory(
     move || NetstringReceiver::new(server).with_max_length(max_length)
 }
 
-/// Room besides one answer: the most written before it. Reading pauses at the high watermark.
+/// Write capacity besides one answer, for the output that precedes it. Reading pauses at the high
+/// watermark.
 const WRITE_ROOM: usize = 1024 * 1024;
 
-/// While a server drains, a client that has no answer yet may be silent for so long.
+/// How long a client without an answer may be silent while the server drains.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers one client.
@@ -34,10 +35,11 @@ pub(crate) struct TransformServer {
 
 impl StringProtocol for TransformServer {
     fn connection_made(&mut self, transport: &StringTransport) {
-        // Law 9: the most that a client that does not read costs us.
+        // Law 9: the most bytes buffered for a client that does not read.
         let answer = self.max_length.saturating_mul(GROWTH);
         transport.set_write_cap(Some(answer.saturating_add(WRITE_ROOM)));
-        // Bounds how long a client that announces much and sends little costs us memory.
+        // Bounds how long a client that announces a long request and sends little of it occupies
+        // memory.
         transport.set_idle_timeout(self.idle_timeout);
     }
 
@@ -57,7 +59,7 @@ impl StringProtocol for TransformServer {
         }
     }
 
-    /// A first request that is arriving is answered all the same.
+    /// A first request that is still arriving is answered.
     fn draining(&mut self, transport: &StringTransport) {
         if self.has_answered {
             transport.lose_connection();
@@ -72,8 +74,8 @@ impl StringProtocol for TransformServer {
         }
     }
 
-    /// Comes when everything is answered. A slow reader is not cut off: what was written leaves
-    /// first, however long that takes.
+    /// Called after every request has been answered. A slow reader is not disconnected: the output
+    /// may take any time to leave.
     fn read_closed(&mut self, transport: &StringTransport) {
         transport.set_idle_timeout(None);
         transport.set_close_deadline(None);

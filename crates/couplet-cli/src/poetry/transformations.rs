@@ -12,7 +12,7 @@ pub(crate) const TRANSFORMATIONS: [Transformation; 4] = [
     ("pirate", pirate),
 ];
 
-/// The most bytes that one byte of a text becomes.
+/// Most bytes that one byte of input can become.
 pub(crate) const GROWTH: usize = 3;
 
 /// Why a request cannot be answered.
@@ -50,7 +50,7 @@ pub(crate) fn answer(request: &[u8]) -> Result<String, BadRequest> {
     std::str::from_utf8(poem).map(transform).map_err(|_| BadRequest::NoUtf8)
 }
 
-/// Reverses the order of the lines; line ends stay where they are, so a text without a final one
+/// Reverses the order of the lines. Line ends keep their places, so a text without a final one
 /// still has none.
 fn reverse(text: &str) -> String {
     let (lines, ends): (Vec<&str>, Vec<&str>) = text.split_inclusive('\n').map(cut_end).unzip();
@@ -60,7 +60,7 @@ fn reverse(text: &str) -> String {
     out
 }
 
-/// Splits a line from its end.
+/// Splits off the line end.
 fn cut_end(line: &str) -> (&str, &str) {
     let without =
         line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
@@ -94,7 +94,7 @@ const PIRATE: [(&str, &str); 24] = [
     ("your", "yer"),
 ];
 
-/// Translates whole words; everything else stays as it is.
+/// Translates whole words and leaves all other text unchanged.
 fn pirate(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -112,7 +112,7 @@ fn split_where(text: &str, ends: fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
-/// Keeps a capital initial, and all capitals.
+/// Preserves an initial capital, and all capitals.
 fn push_pirate(out: &mut String, word: &str) {
     let Some((_, said)) = PIRATE.iter().find(|(plain, _)| plain.eq_ignore_ascii_case(word)) else {
         return out.push_str(word);

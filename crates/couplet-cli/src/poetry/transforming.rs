@@ -12,24 +12,24 @@ use couplet::{ConnectionLost, Deferred, Failure, Reactor, Reason};
 use crate::endpoint::Peer;
 use crate::poetry::order::{Order, order};
 
-/// Where poems are transformed, and how.
+/// The server and the transformation.
 #[derive(Debug)]
 pub(crate) struct Transformer {
     pub(crate) server: Peer,
     pub(crate) name: String,
     pub(crate) timeout: Option<Duration>,
-    /// The most bytes of a transformed poem.
+    /// Most bytes in a transformed poem.
     pub(crate) max_bytes: u64,
 }
 
-/// The server closed the connection without an answer, as it does when it cannot transform a poem.
+/// The server closed the connection without an answer, as it does if it cannot transform a poem.
 #[derive(Debug)]
 struct Unanswered(ConnectionLost);
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no answer came: {}", self.0)?;
-        // After a malformed answer the request is not to blame.
+        // If the answer is malformed, the request is not at fault.
         if !matches!(self.0.0, Reason::Failed(_)) {
             f.write_str(
                 " (a `poetry transform` takes the names of its --list, and UTF-8 of up to its \
@@ -47,7 +47,7 @@ impl std::error::Error for Unanswered {
 }
 
 impl Transformer {
-    /// Has this poem transformed.
+    /// Transforms this poem at the server.
     pub(crate) fn transform(&self, reactor: &Reactor, poem: Bytes) -> Deferred<Bytes> {
         let max = usize::try_from(self.max_bytes).unwrap_or(usize::MAX);
         let transformed = order(reactor, self.server.endpoint.clone(), |order| {
@@ -60,7 +60,7 @@ impl Transformer {
         }
     }
 
-    /// Why it was not transformed, as a clause.
+    /// Describes in a clause why the poem was not transformed.
     pub(crate) fn why(&self, failure: &Failure) -> String {
         let server = &self.server.name;
         match failure.downcast_ref::<TimedOut>() {
@@ -86,13 +86,13 @@ impl StringProtocol for TransformClient {
         transport.write(format!("{length}:{}.", self.name));
         transport.write_bytes(std::mem::take(&mut self.poem));
         transport.write(",");
-        // The FIN says that no more follows: a server that expects something else need not wait
-        // for it, and we need not wait for that server.
+        // The FIN ends the requests: a server that expects something else need not wait for more,
+        // and we need not wait for that server.
         transport.lose_write_connection();
     }
 
-    /// The poem has left, however long that took. From now on a close is immediate, because a
-    /// malformed answer is reported only when the connection has ended.
+    /// Called when the poem has been sent, however long that took. From now on a close is
+    /// immediate, because a malformed answer is reported only once the connection has ended.
     fn write_closed(&mut self, transport: &StringTransport) {
         transport.set_close_deadline(Some(Duration::ZERO));
     }
@@ -102,7 +102,7 @@ impl StringProtocol for TransformClient {
         transport.lose_connection();
     }
 
-    /// Whatever the server has not read no longer matters.
+    /// Bytes that the server has not read are irrelevant now.
     fn read_closed(&mut self, transport: &StringTransport) {
         let lost = ConnectionLost(Reason::Done(couplet::By::Peer));
         self.order.arrived(Err(Unanswered(lost).into()));

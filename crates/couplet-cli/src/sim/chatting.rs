@@ -1,6 +1,7 @@
-//! Chat in a storm: members send numbered lines, come and go, and listen to each other.
+//! Chat in a storm: members send numbered lines, come and go, and receive each other's lines.
 //!
-//! Each listener hears a connection's lines in order and once, and without a gap while both stay.
+//! Each member receives another connection's lines in order, once, and without a gap while both
+//! stay.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ const AFTER: Duration = Duration::from_secs(90);
 #[derive(Clone)]
 struct Person {
     name: String,
-    /// Counts its connections; each has a voice of its own.
+    /// Number of its connections; each one has its own voice.
     voices: Rc<Cell<u32>>,
     heard: Rc<Cell<u64>>,
     notes: Notes,
@@ -32,7 +33,7 @@ struct Member {
     person: Person,
     voice: u32,
     said: u32,
-    /// The last line heard of each voice.
+    /// The last line received from each voice.
     last: BTreeMap<String, u32>,
     /// The time between two lines.
     pause: Duration,
@@ -59,7 +60,7 @@ impl Member {
 
 impl LineProtocol for Member {
     fn connection_made(&mut self, transport: &LineTransport) {
-        // A member that hears nothing for this long has lost its server.
+        // A member that receives nothing for this long has lost its server.
         transport.set_idle_timeout(Some(Duration::from_secs(20)));
         self.say(transport);
     }

@@ -1,5 +1,5 @@
-//! Ten thousand devices that send every 90 seconds, and a server that drops those silent for 180
-//! seconds, and no others.
+//! Ten thousand devices that send every 90 seconds, and a server that disconnects devices after 180
+//! seconds of silence, and no others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,14 +17,14 @@ const STEP: Duration = Duration::from_secs(10);
 /// After each message a device falls silent with a chance of one in this many.
 const MUTE_ONE_IN: u64 = 200;
 
-/// What the server's host has seen.
+/// Observations of the server's host.
 #[derive(Default)]
 struct Seen {
     connected: Cell<u32>,
     dropped: Cell<u64>,
     /// The world's time.
     now: Cell<Duration>,
-    /// Silent devices that were not dropped yet, by address, and since when.
+    /// Silent devices that are still connected, by address, with the start of their silence.
     silent: RefCell<BTreeMap<String, Duration>>,
 }
 
@@ -53,7 +53,7 @@ impl Protocol for Server {
     }
 }
 
-/// Sends until it falls silent; reconnects when it was dropped.
+/// Sends until it falls silent; reconnects after it was disconnected.
 struct Device {
     seen: Rc<Seen>,
     draw: u64,
@@ -93,7 +93,7 @@ fn connect(reactor: &couplet::Reactor, seen: Rc<Seen>, draw: u64) {
     let (inner, later) = (reactor.clone(), seen.clone());
     let device = move |_: &Address| Some(Device { seen: seen.clone(), draw });
     let connecting = reactor.connect("tcp:server:9000", device).add_errback(move |failure| {
-        // The backlog is full, or there is no answer.
+        // The backlog is full, or the connect timed out.
         if !inner.is_stopping() {
             let again = inner.clone();
             inner.call_later(Duration::from_secs(10), move || connect(&again, later, draw));

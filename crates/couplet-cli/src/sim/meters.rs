@@ -1,8 +1,9 @@
-//! Meters that report by UDP to a collector, in a storm: no reading is lost, and none is counted twice.
+//! Meters that report by UDP to a collector, in a storm: no reading is lost or counted twice.
 //!
-//! A meter numbers its readings, and repeats each until the collector acknowledges it. The collector
-//! counts a reading if it is the next one of its meter, and acknowledges it also when it was counted
-//! before: then the acknowledgement was lost. Both keep their numbers where a crash does not reach them.
+//! A meter numbers its readings and repeats each one until the collector acknowledges it. The
+//! collector counts a reading if it is the meter's next, and acknowledges a counted one again, in
+//! case the first acknowledgement was lost. Both keep their numbers on disk, so they survive a
+//! crash.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,12 +17,13 @@ use couplet::{Datagram, DatagramProtocol, DatagramTransport, DelayedCall};
 const METERS: u32 = 20;
 const READINGS: u32 = 30;
 const PORT: u16 = 9000;
-/// A meter takes its next reading this long after the last one was acknowledged.
+/// Interval between an acknowledgement and the meter's next reading.
 const PACE: Duration = Duration::from_secs(1);
-/// And repeats one this long after it was sent.
+/// Interval between repeats of a reading.
 const AGAIN: Duration = Duration::from_secs(3);
 const STORM: Duration = Duration::from_secs(120);
-/// All readings, with 10 of them repeated, and the slowest packets of the storm's links.
+/// Bounds the time for all readings, with 10 of them repeated, and the slowest packets of the
+/// storm's links.
 const PROMISED: Duration = Duration::from_secs(180);
 
 /// A meter, and the number of a reading.
@@ -31,7 +33,7 @@ fn value(meter: u32, number: u32) -> u32 {
     meter * 1000 + number * 7
 }
 
-/// What the collector keeps on its disk.
+/// The collector's state on disk.
 #[derive(Default)]
 struct Ledger {
     /// The number of the next reading of each meter.
@@ -55,7 +57,7 @@ impl DatagramProtocol for Collector {
             *next += 1;
             ledger.counted.push(((meter, number), value));
         }
-        // One that is lost is as good as one that did not fit.
+        // A full queue has the same effect as a lost datagram.
         transport.answer(datagram, bytes([meter, number])).ok();
     }
 }
@@ -63,13 +65,13 @@ impl DatagramProtocol for Collector {
 struct Meter {
     number: u32,
     collector: SocketAddr,
-    /// Readings that were acknowledged, on its disk.
+    /// Number of acknowledged readings, on disk.
     acknowledged: Rc<Cell<u32>>,
     timer: Option<DelayedCall>,
 }
 
 impl Meter {
-    /// Sends the next reading, now and until it is acknowledged.
+    /// Sends the next reading, and repeats it until it is acknowledged.
     fn report(&mut self, transport: &DatagramTransport) {
         let reading = self.acknowledged.get();
         if reading < READINGS {
@@ -105,7 +107,7 @@ fn bytes<const N: usize>(words: [u32; N]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-/// The words of a datagram that has as many, and is whole.
+/// The words of a datagram, if it has exactly `N`.
 fn words<const N: usize>(datagram: &Datagram<'_>) -> Option<[u32; N]> {
     let (words, rest) = datagram.data.as_chunks();
     let words: &[[u8; 4]; N] = words.try_into().ok()?;

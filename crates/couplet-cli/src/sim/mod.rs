@@ -1,5 +1,5 @@
-//! `couplet sim`: runs worlds in which this program's own protocols meet bad networks, many seeds at
-//! a time, and reports what broke.
+//! `couplet sim`: runs worlds in which this program's own protocols meet bad networks, many seeds
+//! in parallel, and reports failures.
 
 mod chatting;
 mod devices;
@@ -33,7 +33,7 @@ struct Scenario {
     about: &'static str,
     weather: Weather,
     seeds: (u64, u64),
-    /// The virtual time that it runs, if that can be chosen.
+    /// The default virtual time, if the user can choose it.
     time: Option<Duration>,
     world: fn(Duration) -> World,
 }
@@ -145,7 +145,7 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     }
 }
 
-/// Drops the log of a world's programs: with hundreds of worlds it is of no use.
+/// Discards the log of a world's programs: the logs of hundreds of worlds are useless.
 fn quietly<T>(f: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), f)
 }
@@ -158,7 +158,7 @@ fn list() -> Result<(), Exit> {
     output::print(text.as_bytes())
 }
 
-/// The seed that the environment asks for, else these.
+/// The seed from the environment, or else `seeds`.
 fn asked_for(seeds: (u64, u64)) -> Result<(u64, u64), Exit> {
     match std::env::var("COUPLET_SEED") {
         Err(_) => Ok(seeds),
@@ -175,12 +175,12 @@ struct Failed {
     text: String,
 }
 
-/// Totals over the worlds that did not fail.
+/// Totals over the successful worlds.
 #[derive(Default)]
 struct Totals {
     events: u64,
     elapsed: Duration,
-    /// Covers each seed and its trace, whatever order they ran in.
+    /// Hash over each seed and its trace, independent of the order in which they ran.
     hash: u64,
 }
 
@@ -270,7 +270,7 @@ fn progress(seeds: u64) -> ProgressBar {
     )
 }
 
-/// A file that a world writes to, and whose last bytes leave where an error is seen.
+/// A file that a world writes to. The last bytes are flushed where an error can be reported.
 #[derive(Clone)]
 struct Capture(Rc<RefCell<BufWriter<File>>>);
 

@@ -1,10 +1,10 @@
-//! Poetry in a storm: a plain server, a by-name server, a proxy, and clients that keep asking.
+//! Poetry in a storm: a plain server, a by-name server, a proxy, and clients that keep fetching.
 //!
-//! No client ever takes a cut poem for a whole one: by name the length comes first, and where the
-//! end of the stream ends the poem, a server that is killed resets. The proxy never has two fetches
-//! in progress. After the storm all clients get their poems.
+//! No client ever takes a truncated poem for a whole one: by name, the length comes first; where
+//! the end of the stream ends the poem, a killed server resets. The proxy never has two fetches in
+//! progress. After the storm all clients get their poems.
 //!
-//! [`naive`] shows the same without that reset: the system of a killed server sends a FIN.
+//! [`naive`] shows the same without that reset: the kernel of a killed server sends a FIN.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -31,7 +31,7 @@ use crate::poetry::serve::Anthology;
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The time between two poems of one client.
 const PAUSE: Duration = Duration::from_secs(2);
-/// The storm's length, and the time that clients have afterwards.
+/// Duration of the storm, and the clients' time after it.
 const STORM: Duration = Duration::from_secs(120);
 const AFTER: Duration = Duration::from_secs(180);
 /// How often the world is checked.
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const MAX_BYTES: u64 = 1024 * 1024;
 const CLIENTS: u32 = 3;
 
-/// Where a client gets its poems.
+/// The server of a client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum From {
     /// The plain server of [`naive`].
@@ -51,7 +51,7 @@ enum From {
 
 const ALL: [From; 3] = [From::Plain, From::Named, From::Proxy];
 
-/// What a client got.
+/// A poem that a client received.
 struct Got {
     client: u32,
     from: From,
@@ -96,7 +96,7 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     Ok(())
 }
 
-/// One reader that trusts the end of the stream: it breaks as soon as a server is killed.
+/// A reader that trusts the end of the stream: it fails as soon as a server is killed.
 pub(super) fn naive(sim: &mut Sim) -> couplet::Result<()> {
     let poem = poem();
     let naive = poem.clone();
@@ -117,11 +117,11 @@ pub(super) fn naive(sim: &mut Sim) -> couplet::Result<()> {
     Ok(())
 }
 
-/// The world's time, to the half second, where no reactor is at hand.
+/// The world's time, to half a second, for code without a reactor.
 #[derive(Clone, Default)]
 struct Clock(Rc<Cell<Duration>>);
 
-/// Long enough to be cut at many places.
+/// A poem long enough to be cut in many places.
 fn poem() -> Poem {
     let text: String = (0..1500).map(|n| format!("line {n} of a long poem\n")).collect();
     Poem { name: "long".to_owned(), title: "A long poem".to_owned(), text: text.into() }
@@ -162,7 +162,7 @@ fn serve_proxy(notes: Notes) -> impl Fn(&Reactor) -> couplet::Result<()> {
     }
 }
 
-/// Asks one server after another, forever.
+/// Fetches from one server after another, forever.
 fn read(
     reactor: &Reactor,
     client: u32,

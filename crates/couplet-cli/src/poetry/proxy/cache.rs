@@ -1,4 +1,4 @@
-//! One poem for many clients: fetched once, remembered for a while, delivered to all waiters.
+//! One poem for many clients: fetched once, cached for a while, delivered to all waiters.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use bytes::Bytes;
 use couplet::defer::{Cancelled, Canceller};
 use couplet::{Deferred, Failure, Reactor, Resolver};
 
-/// A poem as one fetch delivered it.
+/// A poem delivered by one fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edition {
-    /// The number of its fetch.
+    /// The number of the fetch.
     pub(crate) number: u64,
     pub(crate) text: Bytes,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Edition {
 /// Fetches one whole poem; cancelling it stops the fetch.
 type Fetch = dyn Fn(&Reactor) -> Deferred<Bytes>;
 
-/// Remembers the last poem fetched; clones share it.
+/// Caches the last poem fetched; clones share it.
 #[derive(Clone)]
 pub(crate) struct Cache(Rc<Shared>);
 
@@ -36,20 +36,20 @@ enum State {
     Empty,
     Fetching {
         number: u64,
-        /// In order of arrival. Law 9: one for each client.
+        /// Waiters in order of arrival. Law 9: one for each client.
         waiting: BTreeMap<u64, Resolver<Edition>>,
         fetch: Option<Canceller>,
     },
     Remembered {
         poem: Edition,
-        /// `None`: forever.
+        /// `None` means forever.
         until: Option<Instant>,
     },
 }
 
 impl Cache {
-    /// Fetches on demand. A poem is remembered for `ttl` from when it was complete; `None` means
-    /// forever, zero not at all.
+    /// Fetches on demand. A poem is cached for `ttl` after it is complete; `None` means forever,
+    /// zero not at all.
     pub(crate) fn new(
         ttl: Option<Duration>,
         fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
@@ -63,9 +63,10 @@ impl Cache {
         }))
     }
 
-    /// The poem, from memory or from a fetch that is in progress or begins now.
+    /// The poem, from the cache or from a fetch that is in progress or starts now.
     ///
-    /// Cancelling it cancels this wait only, and the fetch too if there is no other waiter.
+    /// Cancelling the Deferred removes this waiter; without other waiters the fetch is cancelled
+    /// too.
     pub(crate) fn get(&self, reactor: &Reactor) -> Deferred<Edition> {
         if let Some(poem) = self.0.remembered(reactor.now()) {
             return Deferred::succeed(poem);
@@ -107,7 +108,7 @@ impl Shared {
         }
     }
 
-    /// Adds a waiter. Returns the number of the fetch to begin, unless one is in progress.
+    /// Adds a waiter. Returns the number of the fetch to start, unless one is in progress.
     fn wait(&self, id: u64, resolver: Resolver<Edition>) -> Option<u64> {
         let mut state = self.state.borrow_mut();
         if let State::Fetching { waiting, .. } = &mut *state {
@@ -141,7 +142,7 @@ impl Shared {
         }
         let next = match poem {
             Ok(poem) if self.ttl != Some(Duration::ZERO) => {
-                // A time beyond the clock's range means forever.
+                // An expiry beyond the clock's range means forever.
                 let until = self.ttl.and_then(|ttl| now.checked_add(ttl));
                 State::Remembered { poem: poem.clone(), until }
             }
@@ -154,7 +155,7 @@ impl Shared {
     }
 }
 
-/// Removes a waiter; the last one to leave cancels the fetch.
+/// Removes a waiter; the last one cancels the fetch.
 fn leave(cache: &Weak<Shared>, id: u64) {
     let Some(cache) = cache.upgrade() else { return };
     let (mut resolver, mut abandoned) = (None, None);
@@ -166,7 +167,7 @@ fn leave(cache: &Weak<Shared>, id: u64) {
             *state = State::Empty;
         }
     }
-    // Both run callbacks.
+    // Both the resolver and the canceller run callbacks.
     drop(state);
     if let Some(resolver) = resolver {
         resolver.errback(Cancelled::of("the wait for a poem"));
@@ -187,7 +188,7 @@ mod tests {
     use crate::held::Nobody;
     use couplet::testing::{Held, hold};
 
-    /// The resolver of each fetch, which also shows a cancel.
+    /// The resolver of each fetch; a test sees cancellation through it.
     type Fetches = Rc<RefCell<Vec<Option<Resolver<Bytes>>>>>;
 
     struct Scene {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     impl Wait {
-        /// The poem, or the failure; `None` while pending.
+        /// The poem or the failure; `None` while pending.
         fn got(&self) -> Option<Result<String, String>> {
             let text = |edition: &Edition| String::from_utf8(edition.text.to_vec()).unwrap();
             let outcome = self.outcome.borrow();
@@ -299,7 +300,7 @@ mod tests {
         assert!(scene.is_cancelled(0));
         let three = scene.get();
         assert_eq!(scene.fetches(), 2);
-        // The first fetch's poem comes too late, and is dropped.
+        // The poem of the first fetch arrives after it was cancelled, and is dropped.
         scene.answer(0, Ok("an old poem"));
         assert_eq!(three.got(), None);
         scene.answer(1, Ok("a poem"));
@@ -319,7 +320,7 @@ mod tests {
     fn a_poem_is_fetched_anew_when_its_time_is_over_and_not_before() {
         let mut scene = Scene::new(Some(60));
         scene.get();
-        // The time counts from when the poem was whole.
+        // The time to live starts when the poem is complete.
         scene.clock.advance(Duration::from_secs(100));
         scene.answer(0, Ok("old"));
         scene.clock.advance(Duration::from_secs(59));

@@ -1,5 +1,5 @@
-//! `couplet poetry proxy`: fetches a poem once, caches it, and serves it to all. It sends nothing
-//! before the poem is complete, so no client gets a part that looks like a whole.
+//! `couplet poetry proxy`: fetches a poem once, caches it, and serves it to all clients. It sends
+//! nothing until the poem is complete, so no client receives a truncated poem that looks whole.
 
 mod cache;
 mod shelf;
@@ -24,24 +24,24 @@ use cache::{Cache, Edition};
 use shelf::Shelf;
 use upstreams::Upstreams;
 
-/// A client that reads nothing of its poem for this long is cut off.
+/// A client that reads nothing of its poem for this long is disconnected.
 const STALL: Duration = Duration::from_secs(60);
 /// How long a client that has the whole poem may stay connected.
 const LEAVE: Duration = Duration::from_secs(30);
-/// A client that has shut its write side may be waiting or gone: keepalive probes, this far apart,
-/// find out.
+/// A client that has shut down its write side may still be waiting, or its machine may be down.
+/// Keepalive probes, at this interval, detect the latter.
 const PROBE: Duration = Duration::from_secs(15);
-/// How many poems of the greatest length are kept for slow readers, besides the cached one.
+/// Number of longest poems kept for slow readers, besides the cached one.
 const KEPT: u64 = 4;
 
-/// What all connections share.
+/// State shared by all connections.
 pub(crate) struct Proxy {
     cache: Cache,
     shelf: Shelf,
 }
 
 impl Proxy {
-    /// A poem from `fetch` has at most `max_bytes` and is remembered for `ttl`.
+    /// `fetch` delivers poems of at most `max_bytes`; they are cached for `ttl`.
     pub(crate) fn new(
         fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
         ttl: Option<Duration>,
@@ -59,7 +59,7 @@ pub(crate) struct ProxyServer {
 }
 
 enum State {
-    /// Not connected yet, or closing because there is no poem.
+    /// Not connected yet, or closing because the fetch failed.
     Idle,
     Waiting(Canceller),
     /// This edition is being sent.
@@ -79,7 +79,7 @@ impl ProxyServer {
         tracing::info!(peer = %transport.peer(), bytes = poem.text.len(), "serving the poem");
         self.proxy.shelf.take(&poem, transport);
         self.state = State::Giving(poem.number);
-        // No copy: all clients share the unread bytes.
+        // Without a copy: all clients share the unread bytes.
         transport.write_bytes(poem.text);
         transport.lose_write_connection();
     }
@@ -89,7 +89,7 @@ impl Protocol for ProxyServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(STALL));
         transport.set_tcp_keep_alive(Some(PROBE));
-        // If the proxy is killed, no client gets a part that looks like a whole.
+        // If the proxy is killed, no client takes a truncated poem for a whole one.
         transport.set_reset_unless_closed(true);
         let me = transport.connection::<Self>();
         let poem = self.proxy.cache.get(transport.reactor());
@@ -101,13 +101,13 @@ impl Protocol for ProxyServer {
         given.detach();
     }
 
-    /// Poets do not listen.
+    /// Received bytes are ignored: poets do not listen.
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
-    /// A client that has shut its write side may still read.
+    /// A client that has shut down its write side may still read.
     fn read_closed(&mut self, _: &Transport) {}
 
-    /// The poem has been sent: bounds how long the client stays.
+    /// Called when the poem has been sent; bounds how long the client may stay.
     fn write_closed(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(LEAVE));
         transport.lose_connection();
@@ -124,12 +124,12 @@ impl Protocol for ProxyServer {
 
 pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
     let cli::Proxy { upstream, listen, threads, ttl, timeout, limit } = options;
-    // Each loop has a cache of its own, and a share of the descriptors.
+    // Each loop has its own cache and a share of the descriptors.
     let prepare = |others: Option<&Members>| {
         let upstreams = Upstreams::new(upstream.clone(), timeout, limit.max_bytes);
         let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
         let proxy = Proxy::new(fetch, ttl, limit.max_bytes);
-        // Clients that took all descriptors would wait for a poem that cannot be fetched.
+        // If clients took all descriptors, the poem could not be fetched.
         let most = (server::most_descriptors() / others.map_or(1, Members::count)).max(1);
         let told = Cell::new(false);
         let clients = LimitConnections::new(most).on_turned_away(move |peer| {

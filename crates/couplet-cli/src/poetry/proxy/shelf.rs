@@ -1,4 +1,4 @@
-//! The poems that are being sent to clients, and a bound on their bytes.
+//! The poems in transit to clients, and a bound on their bytes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,21 +7,21 @@ use couplet::{ConnectionId, Transport};
 
 use super::cache::Edition;
 
-/// Law 9: a slow reader keeps an old poem in memory. When the poems kept have too many bytes, the
-/// readers of the oldest one are cut off.
+/// Law 9: a slow reader keeps an old poem in memory. If the poems kept exceed the limit, the
+/// readers of the oldest one are disconnected.
 pub(crate) struct Shelf {
     limit: u64,
     editions: RefCell<BTreeMap<u64, Readers>>,
 }
 
-/// One poem's size and readers.
+/// One poem's size and its readers.
 struct Readers {
     bytes: u64,
     clients: BTreeMap<ConnectionId, Transport>,
 }
 
 impl Shelf {
-    /// Keeps poems of at most `limit` bytes together; the newest one is always kept.
+    /// Keeps at most `limit` bytes of poems; the newest poem is always kept.
     pub(crate) fn new(limit: u64) -> Shelf {
         Shelf { limit, editions: RefCell::default() }
     }

@@ -1,5 +1,5 @@
 //! The proxy over an in-memory network: the test plays the servers and the clients, and waiting
-//! takes no time.
+//! takes no real time.
 
 use std::net::SocketAddr;
 
@@ -42,7 +42,7 @@ impl Scene {
         client
     }
 
-    /// The next fetch from an upstream.
+    /// Accepts the next fetch at an upstream.
     fn fetch(&self, upstream: usize) -> Option<Wire> {
         self.held.network().accept(&self.upstreams[upstream])
     }
@@ -192,7 +192,7 @@ fn where_one_upstream_fails_the_next_is_asked_and_the_dead_one_is_skipped_for_a_
     scene.refuse(0);
     scene.answer(1, b"a poem");
     got(&client, b"a poem");
-    // It is next, but dead.
+    // Upstream 0 is next in rotation, but marked dead.
     for _ in 0..3 {
         let client = scene.client();
         assert!(scene.fetch(0).is_none());
@@ -286,7 +286,7 @@ fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
     clients.push(edition(&mut scene));
     let cut: Vec<bool> = clients.iter().map(Wire::saw_reset).collect();
     assert_eq!(cut, [true, false, false, false, false]);
-    // A poem that was read to its end is no longer kept.
+    // A poem that all its readers have received is no longer kept.
     while clients[2].waiting() > 0 {
         clients[2].take();
         scene.held.settle();
@@ -311,7 +311,7 @@ fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_de
     scene.held.settle();
     let client = scene.client();
     assert!(scene.fetch(1).is_none(), "the first one's turn again");
-    // It does not answer within the connect timeout.
+    // Upstream 0 does not answer within the connect timeout.
     scene.advance(30);
     scene.answer(1, b"a poem");
     got(&client, b"a poem");

@@ -1,4 +1,5 @@
-//! The servers that poems are fetched from, in rotation; those that failed are skipped for a while.
+//! The servers that poems are fetched from, in rotation; after a failure a server is skipped for a
+//! while.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,10 +12,10 @@ use rustix::io::Errno;
 use crate::endpoint::Peer;
 use crate::poetry::{get, get_poem};
 
-/// How long a server that failed is skipped while another one works.
+/// How long a failed server is skipped while another one works.
 pub(crate) const SKIPPED: Duration = Duration::from_secs(30);
 
-/// The servers, and the next one's index.
+/// The servers, and the index of the next.
 pub(crate) struct Upstreams {
     servers: Vec<Upstream>,
     next: Cell<usize>,
@@ -28,14 +29,15 @@ struct Upstream {
 }
 
 impl Upstreams {
-    /// A fetch from one of `peers` may take `timeout` and deliver `max_bytes`.
+    /// Each fetch may take `timeout` and deliver `max_bytes`.
     pub(crate) fn new(peers: Vec<Peer>, timeout: Duration, max_bytes: u64) -> Rc<Upstreams> {
         let servers = peers.into_iter();
         let servers = servers.map(|peer| Upstream { peer, dead_until: Cell::new(None) }).collect();
         Rc::new(Upstreams { servers, next: Cell::new(0), timeout, max_bytes })
     }
 
-    /// A whole poem, from the first server that has one; fails with the last server's failure.
+    /// Fetches a whole poem from the first server that has one; fails with the last server's
+    /// failure.
     pub(crate) fn fetch(self: Rc<Self>, reactor: &Reactor) -> Deferred<Bytes> {
         let mut order = self.order(reactor.now()).into_iter();
         match order.next() {
@@ -44,7 +46,7 @@ impl Upstreams {
         }
     }
 
-    /// The live servers in rotation order, or all if none is live.
+    /// The live servers in rotation order, or all servers if none are live.
     fn order(&self, now: Instant) -> Vec<usize> {
         let count = self.servers.len();
         let all = (0..count).map(|n| (self.next.get() + n) % count);
@@ -90,7 +92,7 @@ impl Upstreams {
     }
 }
 
-/// True if we had no descriptor for the connection, so the server is not to blame.
+/// True if this process had no descriptor left for the connection; the server is not at fault.
 fn is_ours(failure: &Failure) -> bool {
     let Some(ConnectError::System(error)) = failure.downcast_ref() else { return false };
     let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
