@@ -1,4 +1,4 @@
-//! Where servers listen, what they print, and how clients name them.
+//! Listening addresses, their printed form, and the clients' ways to name them.
 
 use rustix::process::Signal;
 
@@ -33,7 +33,7 @@ fn a_host_and_a_port_are_where_to_listen() {
         }
         let server = Server::start(&["echo", "--listen", endpoint]);
         assert_eq!(server.ports[0].ip().to_string(), ip, "{endpoint}");
-        // A second server accepts the printed address as its endpoint, and finds it in use.
+        // A second server accepts the printed address as its endpoint, and finds the port in use.
         let named = format!("tcp:{}", server.address());
         let ended = run(&["echo", "--listen", &named]);
         let taken = format!("couplet: cannot listen on {named}: address already in use");
@@ -89,7 +89,7 @@ fn a_scope_is_an_interface_number_or_name() {
     let port = Server::start(&args).ports[0].port();
     for endpoint in ["[fe80::ffff%lo]:0", "[fe80::ffff%1]:0"] {
         let ended = run(&["echo", "--listen", endpoint]);
-        // It parses, and the system has no such address.
+        // The address parses, but the system does not have it.
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         assert!(ended.stderr.contains("[fe80::ffff%1]:0: cannot assign"), "{}", ended.stderr);
     }
@@ -223,7 +223,7 @@ fn a_server_whose_stdout_nobody_reads_serves() {
     drop(reader);
     let mut command = couplet(&["echo", "-v"]);
     let running = Running::start_with_stdout(command.stdout(writer));
-    // Only its log has the port.
+    // Only the log shows the port.
     let mut port = None;
     wait_until("a port in the log", || {
         let told = running.told();

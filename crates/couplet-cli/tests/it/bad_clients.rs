@@ -1,10 +1,10 @@
-//! Clients that send garbage, leave in the middle, or outnumber the descriptors.
+//! Clients that send garbage, disconnect midway, or outnumber the descriptors.
 
 use rustix::process::Signal;
 
 use crate::kit::{Client, Server, TempFile, noise, wait_until};
 
-/// Asserts that a server is healthy: it serves the next client, and keeps nothing of earlier ones.
+/// Asserts that a server serves the next client and holds no descriptors of earlier ones.
 #[track_caller]
 fn is_well(server: Server, descriptors: usize, served: impl Fn(Client)) {
     served(server.connect());
@@ -18,7 +18,7 @@ fn echoes(mut client: Client) {
     assert_eq!(client.read_to_end().unwrap(), b"still there?");
 }
 
-/// What clients do and how they leave, at each step of a connection's life.
+/// Clients that disconnect in different ways at each step of a connection's life.
 fn misbehave(server: &Server) {
     let garbage = noise(200_000);
     let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
@@ -96,7 +96,7 @@ fn clients_that_leave_at_any_step_do_a_transformation_server_no_harm() {
     });
 }
 
-/// Each client sends one of these and more garbage or none, and leaves.
+/// Each client sends one of these steps, perhaps with garbage after it, and disconnects.
 fn leave_at_each_step(server: &Server, steps: &[&[u8]]) {
     let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
     for leave in leave {
@@ -181,7 +181,7 @@ fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_p
     let clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
     let mut whole = 0;
     for mut client in clients {
-        // No client gets a part that looks like a whole.
+        // No client receives a truncated poem that looks whole.
         match client.read_to_end() {
             Ok(bytes) if bytes.is_empty() => {}
             Ok(bytes) => {

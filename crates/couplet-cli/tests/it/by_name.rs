@@ -20,7 +20,7 @@ fn small() -> (TempFile, TempFile, Server) {
     (ode, elegy, server)
 }
 
-/// Sends this and a FIN, and returns the whole answer.
+/// Sends the lines and a FIN, and returns the whole answer.
 fn asked(server: &Server, lines: &[u8]) -> String {
     let mut client = server.connect();
     client.send(lines);
@@ -112,7 +112,7 @@ fn a_line_has_at_most_1024_bytes_and_one_more_ends_the_connection() {
         for before in [&b""[..], b"ode\n"] {
             let mut client = server.connect();
             client.send(&[before, too_long].concat());
-            // The server does not wait for the end of the line.
+            // The server fails the connection without waiting for the end of the line.
             let expected: &[u8] = if before.is_empty() { b"" } else { b"poem 3 Ode\r\nO!\n" };
             assert_eq!(client.read_to_end().unwrap(), expected);
         }
@@ -225,7 +225,7 @@ fn who_asks_and_never_reads_costs_at_most_1_mib_and_holds_up_nobody() {
     };
     ask(&mut server.connect());
     let before = server.memory();
-    // Poems, lists and errors, more than the server will read.
+    // Poems, lists and errors, in larger quantities than the server reads.
     for lines in [&b"big\n"[..], b"\n", b"no\n"] {
         let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
         let requests = lines.repeat(40 * MIB / lines.len());

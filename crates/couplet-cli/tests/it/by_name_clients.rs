@@ -7,7 +7,7 @@ use crate::kit::{
     wait_until,
 };
 
-/// A server that reads a line, sends this, then runs `end`.
+/// A server that reads a line, sends `bytes`, then runs `end`.
 fn answers(bytes: Vec<u8>, end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         let mut line = Vec::new();
@@ -29,7 +29,7 @@ fn get(title: &str, args: &[&str]) -> Ended {
     run(&[&["poetry", "get", "--name", title], args].concat())
 }
 
-/// Asserts that it failed for this reason, and printed nothing.
+/// Asserts that the command failed for this reason and printed nothing.
 #[track_caller]
 fn failed(ended: &Ended, why: &str) {
     assert_eq!((ended.code, ended.text()), (Some(1), ""), "{}", ended.stderr);
@@ -126,7 +126,7 @@ fn who_does_not_ask_a_server_by_name_is_told_how() {
     failed(&ended, "it was incomplete after 0.3 s (--timeout)\n");
     let hint = " so far; a server started with --by-name expects --name\n";
     assert!(ended.stderr.contains(hint), "{}", ended.stderr);
-    // Without a timeout the hint comes too.
+    // Without a timeout the hint is printed as well.
     let mut running = Running::start(&mut couplet(&["poetry", "get", &address]));
     wait_until("the hint", || running.told().contains(hint));
     running.signal(Signal::INT);

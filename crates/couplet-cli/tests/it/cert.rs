@@ -1,4 +1,4 @@
-//! `couplet cert`, and TLS between two processes with what it makes.
+//! `couplet cert`, and TLS between two processes with its certificates.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::kit::{Ended, Running, Server, TempFile, couplet, run};
 use crate::peers::peer;
 
-/// A folder that does not exist yet, beside a file that is removed with its folder.
+/// The path of a folder that does not exist yet; the folder is removed on drop.
 struct Folder(PathBuf, #[expect(dead_code, reason = "dropped last")] TempFile);
 
 impl Folder {
@@ -42,7 +42,7 @@ fn tls_port(server: &Server) -> u16 {
     port.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
 }
 
-/// What `couplet connect` says when it does not succeed.
+/// The error of a `couplet connect` that does not succeed.
 fn refused(to: &str) -> String {
     let mut command = couplet(&["connect", to]);
     let ended =
@@ -64,7 +64,7 @@ fn certificates_that_were_made_serve_an_echo_over_tls() {
         assert!(ended.text().contains(&format!("{pem} and {key}: ")), "{}", ended.text());
     }
     assert!(ended.text().contains("For tests only"));
-    // The two commands that it prints, on a free port.
+    // Runs the two commands that `couplet cert` prints, on a free port.
     let endpoint = format!("tls:127.0.0.1:0:cert={site}.pem:key={site}.key");
     let shown = endpoint.replace("127.0.0.1:0", "7000");
     assert!(ended.text().contains(&format!("couplet echo --listen {shown}\n")), "{}", ended.text());
@@ -72,7 +72,7 @@ fn certificates_that_were_made_serve_an_echo_over_tls() {
     let to = format!("tls:localhost:{}:ca={ca}", tls_port(&server));
     let ours = env!("CARGO_BIN_EXE_couplet");
     assert_eq!(peer(ours, &["connect", &to], b"a line\n"), b"a line\n");
-    // Another authority is another authority, and another name another name.
+    // A certificate by another authority, or for another name, is refused.
     let other = Folder::new();
     cert(&other, &["localhost"]).quietly(0);
     let said = refused(&to.replace(&ca, &other.path("ca.pem")));
@@ -95,7 +95,7 @@ fn a_server_that_wants_certificates_of_clients_gets_them() {
     assert_eq!(peer(ours, &["connect", &with], b"a line\n"), b"a line\n");
     let said = refused(&to);
     assert!(said.contains("certificate"), "{said}");
-    // The server's own certificate is not one of a client.
+    // The server's own certificate is not valid for a client.
     let said = refused(&format!("{to}:cert={site}.pem:key={site}.key"));
     assert!(said.contains("certificate"), "{said}");
 }
@@ -110,11 +110,11 @@ fn files_that_exist_are_replaced_only_when_told_so() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("ca.pem exists; --force replaces it"), "{}", ended.stderr);
     assert_eq!(read("ca.pem"), before);
-    // All or nothing.
+    // All files are written, or none.
     std::fs::remove_file(folder.path("ca.pem")).unwrap();
     assert_eq!(cert(&folder, &["localhost"]).code, Some(1));
     assert!(!Path::new(&folder.path("ca.pem")).exists());
-    // A key that others could read is not read by them afterwards.
+    // Programs that could read the old key cannot read the new one.
     let key = folder.path("localhost.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     cert(&folder, &["--force", "localhost"]).quietly(0);

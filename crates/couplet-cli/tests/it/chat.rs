@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::crowds::allow_a_crowd;
 use crate::kit::{Client, Running, Server, has, noise, now, run, wait_until};
 
-/// Lines in the greeting.
+/// Number of lines in the greeting.
 const GREETING: usize = 3;
 
 /// A member that has read the greeting.
@@ -36,7 +36,7 @@ impl Member {
         self.0.read_line()
     }
 
-    /// Reads up to this line.
+    /// Reads until this line.
     pub(crate) fn hears(&mut self, line: &str) {
         while self.line() != line {}
     }
@@ -129,7 +129,7 @@ fn nobody_sends_control_characters_or_speaks_for_another() {
     }
     eve.say("/\u{1b}[31m");
     assert_eq!(eve.line(), "* There is no /?[31m; /help lists the commands.");
-    // Whatever is sent, others get text in whole lines.
+    // For any input, the other members get whole lines of text.
     eve.0.push(&noise(20_000));
     eve.0.send(b"\nthe end\n");
     loop {
@@ -189,13 +189,13 @@ fn who_floods_and_who_never_reads_hold_nobody_up() {
     ada.hears("* guest-3 is now stone");
     let before = server.memory();
     let flooding = Member::join(&server).0;
-    // It ends when the flooder is dropped, at the end of the test.
+    // The thread ends when the flooder is dropped, at the end of the test.
     let mut sending = flooding.another();
     let flood = std::thread::spawn(move || {
         let lines = format!("{}\n", "x".repeat(500)).repeat(20_000);
         sending.push(lines.as_bytes())
     });
-    // A member that is not to be cut off must read.
+    // A member that does not read would be disconnected.
     let reads = |mut member: Client| {
         std::thread::spawn(move || while member.read().is_ok_and(|bytes| !bytes.is_empty()) {})
     };

@@ -19,17 +19,17 @@ fn connect(to: impl ToString) -> Command {
     couplet(&["connect", &to.to_string()])
 }
 
-/// Runs it with this stdin, and collects stdout.
+/// Runs `couplet connect` with this stdin, and collects stdout.
 fn with_stdin(to: impl ToString, stdin: impl Into<Stdio>) -> Running {
     let mut command = connect(to);
     Running::spawn(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()))
 }
 
-/// Runs it with these bytes in a pipe, which then closes.
+/// Runs `couplet connect` with these bytes on stdin, then EOF.
 fn given(to: impl ToString, bytes: &[u8]) -> Running {
     let mut running = with_stdin(to, Stdio::piped());
     let (mut stdin, bytes) = (running.stdin().unwrap(), bytes.to_vec());
-    // The pipe is broken if the server has left earlier.
+    // The write fails if the command ended before it read everything.
     std::thread::spawn(move || drop(stdin.write_all(&bytes)));
     running
 }
@@ -144,7 +144,7 @@ fn a_server_that_closes_without_the_answer_that_was_awaited_is_a_failure() {
             )
         );
     }
-    // One byte is an answer, and without a request none is awaited.
+    // One byte counts as an answer, and without a request none is awaited.
     given(brief, b"words").ended().quietly(0);
     given(silent, b"").ended().quietly(0);
     let mut command = couplet(&["connect", &silent.to_string(), "--no-answer"]);
@@ -179,7 +179,7 @@ fn a_pipe_that_nobody_closes_does_not_hold_it_when_the_server_has_closed() {
     drop(stdin);
 }
 
-/// Sends until the peer takes nothing for a second.
+/// Sends until the peer has taken nothing for a second.
 fn push_until_full(client: &mut Client, bytes: &[u8]) -> usize {
     let (mut taken, mut full) = (0, now());
     while full.elapsed() < Duration::from_secs(1) {
@@ -311,10 +311,10 @@ fn interrupted_it_has_code_130_and_terminated_143_and_has_printed_what_came() {
         ended.quietly(code);
         assert!(ended.took < Duration::from_millis(900), "{:?}", ended.took);
     }
-    // Also if neither the peer nor the reader of stdout reads.
+    // The same if neither the peer nor the reader of stdout reads.
     let stuck = serve_raw(|mut client| {
         push_until_full(&mut client, &noise(60 * MIB));
-        // Nothing reads either of them.
+        // Both streams stay unread.
         std::thread::park();
     });
     let (mut shown, stdout) = std::io::pipe().unwrap();
@@ -339,7 +339,7 @@ fn a_closed_pipe_ends_it_quietly() {
     let (shown, stdout) = std::io::pipe().unwrap();
     drop(shown);
     let mut command = connect(flood);
-    // Stdin has more, which nothing needs.
+    // Stdin holds more bytes, which the command does not need.
     command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
     Running::spawn(&mut command).ended().quietly(0);
 }
@@ -390,7 +390,7 @@ fn what_fails_has_code_1_and_a_line_that_says_what() {
         command.stdout(stdout.map_or_else(Stdio::null, Stdio::from));
         let ended = Running::spawn(&mut command).ended();
         assert_eq!(ended.code, Some(1), "{expected}: {}", ended.stderr);
-        // A reset may overtake the report that the connect succeeded.
+        // A reset may arrive before the report of a successful connect.
         let early = expected.replace(": connection lost", "");
         let said = [&expected, &early.replacen("tcp:", "cannot connect to tcp:", 1)];
         let said = said.iter().any(|it| ended.stderr.starts_with(&format!("couplet: {it}")));

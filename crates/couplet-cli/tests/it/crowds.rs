@@ -1,4 +1,4 @@
-//! A thousand clients at once.
+//! A thousand concurrent clients.
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 

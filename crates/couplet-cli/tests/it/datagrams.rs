@@ -12,7 +12,7 @@ use crate::peers::peer;
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts a server of datagrams; its address.
+/// Starts a UDP server; returns it and its address.
 fn start(args: &[&str]) -> (Server, SocketAddr) {
     let server = Server::start_command(couplet(args), 0);
     let line = server.line();
@@ -150,14 +150,14 @@ fn a_peer_that_echoes_too_is_answered_so_many_times_a_second() {
     client.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     client.send_to(b"x", address).unwrap();
     let (mut answers, mut buffer) = (0, [0; 16]);
-    // A second may begin meanwhile, but not two.
+    // One new second may begin meanwhile, but not two.
     while let Ok((n, from)) = client.recv_from(&mut buffer) {
         answers += 1;
         assert!(answers <= 100, "it would never end");
         client.send_to(&buffer[..n], from).unwrap();
     }
     assert!(answers >= 50, "{answers}");
-    // In another second it is answered again.
+    // In a later second the peer is answered again.
     client.send_to(b"y", address).unwrap();
     assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
     let ended = echo.stop(Signal::TERM);
@@ -166,7 +166,7 @@ fn a_peer_that_echoes_too_is_answered_so_many_times_a_second() {
 
 #[test]
 fn a_service_is_not_answered() {
-    // As root a client may have such a port too.
+    // A client run by root may have a service port too.
     let Some(service) = (600..1024).find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok())
     else {
         return missing("right to take a port below 1024");

@@ -72,7 +72,8 @@ fn who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
     assert!(taken.iter().all(|taken| (8 * MIB..40 * MIB).contains(taken)), "{taken:?}");
     let grown = server.memory().saturating_sub(before);
     assert!(grown <= CLIENTS as u64 * 2 * 1024, "{CLIENTS} clients cost {grown} KiB");
-    // Another client is served as usual, and those that read in the end get everything.
+    // Another client is served normally, and the stalled clients get all their bytes when they
+    // read.
     warm_up(&server, &bytes[..MIB]);
     for (client, taken) in clients.iter_mut().zip(taken) {
         assert!(client.read_exact(taken) == bytes[..taken]);
@@ -80,7 +81,7 @@ fn who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
     server.stop(Signal::TERM).quietly(0);
 }
 
-/// A client that reads: afterwards the server has allocated what it needs in any case.
+/// Echoes bytes to a reading client, so that the server's baseline memory is allocated.
 fn warm_up(server: &Server, bytes: &[u8]) {
     let mut client = server.connect();
     let (mut sender, sent) = (client.another(), bytes.to_vec());
@@ -114,7 +115,7 @@ fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
     let bytes = noise(40 * MIB);
     let mut client = server.connect();
     let (mut taken, mut full) = (client.push(&bytes), now());
-    // The server reads nothing for twice the timeout.
+    // Ends once the server has read nothing for twice the timeout.
     while full.elapsed() < Duration::from_secs(1) {
         let more = client.push(&bytes[taken..]);
         taken += more;
@@ -127,7 +128,7 @@ fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
     assert!(client.read_to_end().unwrap() == bytes[..taken]);
 }
 
-/// Logged or not, the loop is watched by a thread with this name.
+/// The stall detector's thread runs if stalls would be logged.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_holds_the_loop_is_looked_for_with_v() {

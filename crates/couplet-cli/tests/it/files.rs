@@ -1,4 +1,4 @@
-//! The files that `couplet serve` serves, and those that it refuses.
+//! Files that `couplet serve` serves, and files that it refuses.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -42,7 +42,7 @@ fn only_files_are_opened_and_a_fifo_blocks_no_request() {
             assert_eq!(statuses(&mut client, &paths), [404; 6]);
         }
         assert_eq!(ask(&mut client, "GET /file", "").body, b"a file");
-        // A folder of this name is no index.
+        // A folder with this name is not used as an index.
         let list = String::from_utf8(ask(&mut client, "GET /folder/", "").body).unwrap();
         assert!(list.contains("<a href=\"./index.html/\">"), "{list}");
         let list = String::from_utf8(ask(&mut client, "GET /", "").body).unwrap();
@@ -50,7 +50,7 @@ fn only_files_are_opened_and_a_fifo_blocks_no_request() {
     }
 }
 
-/// Ends a thread when the test does.
+/// Stops a thread at the end of the test.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {
@@ -165,7 +165,7 @@ fn names_are_any_bytes_and_those_that_no_file_can_have_are_not_found() {
         let answer = ask(&mut client, &format!("GET /{link}"), "");
         assert!(answer.status == 200 && answer.body == name, "{link}: {answer:?}");
     }
-    // The list leads to each of them.
+    // The listing links to each of them.
     let list = String::from_utf8(ask(&mut client, "GET /", "").body).unwrap();
     let links: Vec<_> = list.split("<a href=\".").skip(1).collect();
     assert_eq!(links.len(), 13, "{list}");
@@ -197,7 +197,7 @@ fn other_methods_are_refused_and_a_head_has_the_headers_alone() {
     assert_eq!(ask(&mut client, "GET /page.html", "").header("content-type"), "text/html");
 }
 
-/// A request for a file of 60 MiB whose client has read a piece of the body.
+/// Requests a file of 60 MiB and reads the beginning of the body.
 fn begun(client: &mut Client, much: &[u8]) {
     client.send(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n");
     while !client.read_line().trim().is_empty() {}
@@ -214,7 +214,7 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
     let open = || File::options().write(true).open(&path).unwrap();
     let renew = || {
         fs::write(&path, &much).unwrap();
-        // Else a change in the same moment might leave its time.
+        // Otherwise a change within the same tick might not change the timestamp.
         open().set_modified(std::time::UNIX_EPOCH).unwrap();
     };
     let shrinks = || open().set_len(MIB as u64).unwrap();
@@ -234,7 +234,7 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
         let mut client = server.connect();
         begun(&mut client, &much);
         change();
-        // An error if it is reset.
+        // The read fails if the connection is reset.
         let mut rest: Vec<u8> = Vec::new();
         while let Ok(piece @ [_, ..]) = client.read().as_deref() {
             rest.extend(piece);
@@ -243,7 +243,8 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
         assert!(rest == much[1000..][..rest.len()], "{name}: mixed");
     }
     assert!(server.running.told().contains("an answer is broken off"), "{}", server.running.told());
-    // A file that is replaced or removed is still there for those who have begun.
+    // A client that has begun to read a file gets all of it, even if the file is replaced or
+    // removed.
     let is_replaced = || {
         fs::write(site.0.join("new"), new).unwrap();
         fs::rename(site.0.join("new"), &path).unwrap();
@@ -275,7 +276,7 @@ fn clients_that_read_slowly_cost_little_and_get_all_of_it() {
     }
     let before = server.descriptors();
     drop(clients);
-    // Those of their files are closed as well.
+    // The descriptors of their files are closed as well.
     wait_until("their descriptors are closed", || server.descriptors() + 36 <= before);
 }
 

@@ -37,7 +37,8 @@ impl Scene {
         Scene { server, upstream, near, far }
     }
 
-    /// The client's side first, or the server's: what holds for one holds for the other.
+    /// Runs the scene with the client's side first, then with the server's side first: the same
+    /// facts hold for both.
     fn each(more: &[&str], scene: impl Fn(&Server, Client, Client)) {
         for turned in [false, true] {
             let Scene { server, upstream, near, far } = Scene::new(more);
@@ -48,7 +49,7 @@ impl Scene {
     }
 }
 
-/// Stops it, and returns the totals that it printed last.
+/// Stops the server, and returns the totals that it printed last.
 fn totals(server: Server) -> String {
     let ended = server.stop(Signal::INT);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -80,7 +81,7 @@ fn a_reset_becomes_a_reset() {
     });
 }
 
-/// The most that the system's buffers between two ends of a connection hold.
+/// Most bytes that the system's buffers hold between the two ends of a connection.
 fn most_in_sockets() -> usize {
     let most = |limits| {
         let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{limits}")).unwrap();
@@ -92,7 +93,7 @@ fn most_in_sockets() -> usize {
 #[test]
 fn a_slow_reader_slows_the_sender_and_costs_little() {
     Scene::each(&[], |server, mut one, mut other| {
-        // Afterwards the program has allocated what it needs in any case.
+        // After this the program has allocated its baseline memory.
         let bytes = noise(2 * most_in_sockets() + 8 * MIB);
         let (mut sender, sent) = (one.another(), bytes[..8 * MIB].to_vec());
         let sending = std::thread::spawn(move || sender.send(&sent));
@@ -102,14 +103,14 @@ fn a_slow_reader_slows_the_sender_and_costs_little() {
         let taken = one.push(&bytes);
         assert!(taken < bytes.len(), "what the reader does not take is not taken");
         let grown = server.memory().saturating_sub(before);
-        // The loop keeps drained buffers of 4 MiB at most.
+        // The loop keeps up to 4 MiB of drained buffers.
         assert!(grown <= 4 * 1024, "it costs {grown} KiB");
         one.finish();
         assert!(other.read_to_end().unwrap() == bytes[..taken]);
     });
 }
 
-/// A listener whose queue is full, so that it answers nobody, while the guard lives.
+/// A listener that accepts nothing because its queue is full, as long as the guard lives.
 fn deaf() -> (SocketAddr, impl Sized) {
     let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -166,7 +167,7 @@ fn a_refused_connection_is_told_in_one_line_and_resets_the_client() {
 fn a_session_in_which_nothing_moves_is_reset() {
     Scene::each(&["--idle-timeout", "0.6"], |server, mut one, mut other| {
         let began = now();
-        // One direction is enough.
+        // Activity in one direction is enough.
         while began.elapsed() < Duration::from_millis(1500) {
             one.send(b"x");
             other.read_exact(1);
@@ -193,7 +194,8 @@ fn who_reads_slowly_is_not_idle() {
     });
     let (began, mut got) = (now(), Vec::new());
     while began.elapsed() < Duration::from_millis(2500) {
-        // Enough that the kernel, whose window opens by steps, moves the stream well within the time.
+        // Large enough that the kernel, whose window opens in steps, makes progress well within the
+        // timeout.
         got.extend(near.read_exact(32 * 1024));
         crate::kit::pause();
     }
@@ -300,7 +302,8 @@ fn socat_speaks_through_it_to_socat_over_unix_sockets_and_tcp() {
     }
     let bytes = noise(2_000_000);
     let (inner, outer) = (Folder::new(), Folder::new());
-    // TCP to a UNIX socket, which is a forwarder to a TCP port, which is one to socat's UNIX socket.
+    // TCP to a UNIX socket of a second forwarder, which connects to a TCP port of a third one,
+    // which connects to socat's UNIX socket.
     let mut socat = Command::new("socat");
     socat.args(["-t", "10", &format!("UNIX-LISTEN:{}", inner.socket()), "EXEC:cat"]);
     let socat = Running::start_with_stdout(&mut socat);
@@ -336,7 +339,7 @@ fn each_connection_may_be_joined_to_a_program() {
     assert!(ended.stderr.contains("cannot start /nonexistent/program"), "{}", ended.stderr);
 }
 
-/// Whether a process of this number runs. One that has ended and is not reaped yet does not.
+/// True if this process runs. A zombie does not.
 fn runs(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
@@ -355,13 +358,13 @@ fn a_program_ends_with_its_connection_and_with_the_forwarder() {
     }
     wait_until("the end of all programs", || !pids.iter().any(|pid| runs(pid)));
     wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
-    // Those that are left when it is stopped.
+    // Programs that still run when the server is stopped.
     let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
     let pids: Vec<_> = clients.iter_mut().map(Client::read_line).collect();
     assert!(pids.iter().all(|pid| runs(pid)));
     totals(server);
     assert!(!pids.iter().any(|pid| runs(pid)));
-    // And when it is killed.
+    // The same when the server is killed.
     let mut server = forward("process:/bin/sh -c 'echo $$; exec sleep 1000'", &[]);
     let pid = server.connect().read_line();
     server.running.signal(Signal::KILL);
@@ -376,7 +379,7 @@ fn a_program_counts_until_it_has_exited() {
     let mut client = server.connect();
     let pid = client.read_line();
     client.reset();
-    // Its place is free when it has exited, and not before.
+    // The program's place becomes free when it has exited, and not before.
     wait_until("a free place", || {
         let before = runs(&pid);
         let served = server.connect().read().is_ok_and(|said| !said.is_empty());
@@ -391,7 +394,7 @@ fn a_program_counts_until_it_has_exited() {
 
 #[test]
 fn a_program_that_has_exited_ends_the_session_of_a_silent_client() {
-    // One that has left its group has its output for longer than the session.
+    // A daemon in its own session holds the output open for longer than the forwarder's session.
     let daemon = r"exec 3>&1; pid\=$(setsid sh -c 'echo $$; exec sleep 20 >&3' &); echo bye";
     let server = forward(&format!("process:/bin/sh -c \"{daemon}\""), &["-v"]);
     let descriptors = server.descriptors();
@@ -404,7 +407,7 @@ fn a_program_that_has_exited_ends_the_session_of_a_silent_client() {
     assert!(totals(server).starts_with("5 connections, 0 bytes sent, 20 received"));
 }
 
-/// The words of a header of version 1.
+/// The fields of a PROXY header of version 1.
 fn header_of(far: &mut Client) -> Vec<String> {
     far.read_line().split_whitespace().map(str::to_owned).collect()
 }
@@ -420,7 +423,7 @@ fn the_server_gets_the_address_of_the_client() {
     let expected = ["PROXY", "TCP4", "127.0.0.1", "127.0.0.1", &client, &port];
     assert_eq!(header_of(&mut far), expected);
     assert_eq!(far.read_line(), "hello");
-    // Version 2.
+    // PROXY version 2.
     let second = forward(&format!("haproxy:{}:version=2", upstream.address), &[]);
     let near = second.connect();
     let header = upstream.accept().read_exact(28);

@@ -1,4 +1,4 @@
-//! `couplet poetry get`: poems that arrive, poems that do not, and the messages.
+//! `couplet poetry get`: complete poems, failed fetches, and the messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ fn get(args: &[&str]) -> Ended {
     run(&[&["poetry", "get"], args].concat())
 }
 
-/// A server that sends this, then runs `end`.
+/// A server that sends `bytes`, then runs `end`.
 fn sends(bytes: Vec<u8>, end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         client.send(&bytes);
@@ -32,7 +32,7 @@ fn hold(mut client: Client) {
 fn poems_are_printed_in_the_order_of_the_addresses_byte_for_byte() {
     let poems =
         [&noise(3000)[..], b"no newline at the end", b"\xff\xfe\0last\n"].map(TempFile::new);
-    // The first is the slowest.
+    // The first server is the slowest.
     let servers: Vec<Server> = ["0.06", "0.03", "0"]
         .iter()
         .zip(&poems)
@@ -120,7 +120,7 @@ fn a_reset_at_any_moment_is_an_error() {
 fn a_poem_that_never_begins_or_never_ends_is_given_up_after_the_timeout() {
     let silent = sends(Vec::new(), hold);
     let half = sends(b"half a poem".to_vec(), hold);
-    // Bytes keep coming: the timeout is for the whole poem.
+    // Bytes keep arriving: the timeout is for the whole poem.
     let endless = serve_raw(|mut client| {
         while client.push(b"more and more ") > 0 {
             crate::kit::pause();
@@ -164,7 +164,7 @@ fn who_closes_without_data_has_no_poem() {
 #[test]
 fn the_limit_is_64_mib_unless_set() {
     const LIMIT: usize = 64 * 1024 * 1024;
-    // Zeros, with few of them in this process.
+    // Serves zeros without holding all of them in memory.
     fn zeros(count: usize) -> String {
         let serve = move |mut client: Client| {
             let mut count = count;

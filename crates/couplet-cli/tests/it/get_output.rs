@@ -1,4 +1,4 @@
-//! `couplet poetry get` with output streams that nobody reads, or that fail.
+//! `couplet poetry get` with output streams that are not read, or that fail.
 
 use rustix::process::Signal;
 
@@ -13,7 +13,7 @@ fn small() -> (TempFile, Server) {
 #[test]
 fn a_closed_stdout_is_a_quiet_end() {
     let (_poem, server) = small();
-    // A poem that never ends: the command does not wait for it.
+    // A poem without an end; the command does not wait for it.
     let endless = serve_raw(|mut client| drop(client.read_to_end())).to_string();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -15,7 +15,7 @@ fn get(address: &str, transform: &str, args: &[&str]) -> Ended {
     run(&[&["poetry", "get", address, "--transform", transform], args].concat())
 }
 
-/// A server that sends these bytes on each connection after it has read something.
+/// A server that reads once on each connection, sends `bytes`, then runs `end`.
 fn answers(bytes: &'static [u8], end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         client.read().unwrap();

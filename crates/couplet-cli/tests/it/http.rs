@@ -1,4 +1,4 @@
-//! `couplet serve` and `couplet get`, which talk to one another and to curl.
+//! `couplet serve` and `couplet get`, against each other and against curl.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use crate::kit::{
     Client, Ended, Running, Server, TempFile, couplet, has, noise, run, serve_raw, wait_until,
 };
 
-/// A folder of files, beside a file that is removed with its folder.
+/// A folder with these files; removed on drop.
 pub(crate) struct Site(pub(crate) PathBuf, #[expect(dead_code, reason = "dropped last")] TempFile);
 
 impl Site {
@@ -60,7 +60,7 @@ fn files_come_whole_and_folders_as_lists() {
         got.quietly(0);
         assert!(got.stdout == bytes, "{path}: {} bytes", got.stdout.len());
     }
-    // A folder without a slash is redirected to.
+    // A URL of a folder without a slash is redirected.
     let list = run(&["get", &url(&server, "/a%20b")]);
     list.quietly(0);
     let link = "<a href=\"./%3Cc%3E%26.txt\">&lt;c&gt;&amp;.txt</a>";
@@ -119,7 +119,7 @@ fn an_answer_goes_where_it_is_asked_to() {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("content-length: 1"));
         assert_eq!(body, if option == "-i" { "a" } else { "" });
     }
-    // The scheme goes without saying.
+    // The scheme may be omitted.
     assert_eq!(run(&["get", &format!("{}/a", server.address())]).text(), "a");
     let full = couplet(&["get", &url(&server, "/a")]).stdout(full()).output().unwrap();
     let said = String::from_utf8(full.stderr).unwrap();
@@ -132,7 +132,7 @@ fn full() -> Stdio {
 
 #[test]
 fn compressed_answers_are_asked_for_and_decoded_by_option_alone() {
-    // "a poem\n", by gzip.
+    // "a poem\n", compressed by gzip.
     const GZIP: [u8; 27] = [
         31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 75, 84, 40, 200, 79, 205, 229, 2, 0, 188, 111, 12, 83, 7,
         0, 0, 0,
@@ -185,7 +185,7 @@ fn a_broken_answer_is_an_error_and_a_slow_one_ends_with_ctrl_c() {
     assert_eq!(ended.code, Some(130));
 }
 
-/// `couplet get` of a server that reads a head, and sends this.
+/// Runs `couplet get` against a server that reads a head and sends `answer`.
 fn get_of(options: &[&str], answer: &'static [u8]) -> Ended {
     let server = serve_raw(move |mut client: Client| {
         while client.read_line() != "\r" {}
@@ -212,7 +212,7 @@ fn an_answer_that_is_not_whole_or_not_asked_for_is_an_error() {
         assert_eq!((ended.code, ended.text()), (Some(1), printed), "{said}");
         assert!(ended.stderr.contains(expected), "{said}: {}", ended.stderr);
     }
-    // Without a coding, and as it is sent.
+    // Identity is not a coding, and without `--compressed` the bytes are printed as sent.
     let plain = b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\n\r\nplain";
     get_of(&["--compressed"], plain).quietly(0);
     let packed = get_of(&[], b"HTTP/1.1 200 OK\r\nContent-Encoding: lzma\r\n\r\nxxx");

@@ -1,4 +1,4 @@
-//! Sockets that the program inherits: `fd:` and `systemd:`, from processes that open them.
+//! Inherited sockets: `fd:` and `systemd:`, from processes that open them.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use crate::kit::{Client, Running, Server, TempFile, couplet, has};
 
-/// Listens on a free TCP port and on a UNIX socket, as descriptors 3 and 4, and becomes the program.
+/// Listens on a free TCP port and on a UNIX socket, as descriptors 3 and 4, then executes the
+/// program.
 const PARENT: &str = "
 import os, socket, sys
 tcp = socket.create_server(('127.0.0.1', 0))
@@ -22,7 +23,7 @@ os.environ.update(pair.split('=') for pair in sys.argv[2].split())
 os.execv(sys.argv[3], sys.argv[3:])
 ";
 
-/// The program below such a parent, with changes of the environment.
+/// The program as the child of such a parent, with changes to the environment.
 fn below(path: &str, changes: &str, args: &[&str]) -> Command {
     let program = couplet(args);
     let mut command = Command::new("python3");
@@ -37,7 +38,7 @@ fn echoes(mut stream: impl Read + Write) {
     assert_eq!(&answer, b"hello");
 }
 
-/// A free path for a socket, which is removed; beside a file, whose folder is removed with it.
+/// A free path for a socket, which is removed on drop.
 struct Free(String, #[expect(dead_code, reason = "dropped last")] TempFile);
 
 impl Free {
@@ -123,7 +124,7 @@ fn systemd_activates_the_program() {
     command.arg(program.get_program()).args(program.get_args());
     let server = Server::start_command(command, 0);
     server.wait_told("Listening on");
-    // It begins with the first connection, which waits meanwhile.
+    // The server starts with the first connection, which is queued meanwhile.
     echoes(UnixStream::connect(path).unwrap());
     assert_eq!(server.line(), format!("listening on unix:{path}"));
 }

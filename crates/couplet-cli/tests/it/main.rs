@@ -1,4 +1,4 @@
-//! The program as its users see it: each test starts the real binary.
+//! The program as users run it: each test starts the real binary.
 #![expect(clippy::disallowed_methods, reason = "tests of a program run in real time")]
 
 #[macro_use]

@@ -1,11 +1,11 @@
-//! Happy eyeballs over the sockets of the system: a network namespace has addresses that answer,
-//! refuse, are silent and out of reach.
+//! Happy eyeballs over real sockets: a network namespace has addresses that answer, refuse, are
+//! silent or unreachable.
 
 use std::process::Command;
 
 use crate::kit::{Running, has, missing};
 
-/// Whether namespaces can be made here; in CI they must be.
+/// True if namespaces can be created here; CI requires them.
 fn has_namespaces() -> bool {
     if !["unshare", "ip", "python3"].into_iter().all(has) {
         return false;

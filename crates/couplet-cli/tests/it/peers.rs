@@ -11,7 +11,7 @@ pub(crate) fn peer(program: &str, args: &[&str], stdin: &[u8]) -> Vec<u8> {
     let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut running = Running::start_with_stdout(command);
     let (mut to, bytes) = (running.stdin().unwrap(), stdin.to_vec());
-    // A peer may end before it has read all of its stdin.
+    // A peer may end before it has read all of stdin.
     let sending = std::thread::spawn(move || drop(to.write_all(&bytes)));
     let ended = running.ended();
     sending.join().unwrap();

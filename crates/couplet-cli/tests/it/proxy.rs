@@ -14,7 +14,7 @@ fn proxy(upstream: &str, more: &[&str]) -> Server {
     Server::start(&[&["poetry", "proxy", "--upstream", upstream], more].concat())
 }
 
-/// A proxy for a poem, and a count of its fetches.
+/// A proxy for a poem, and the count of its fetches.
 fn proxy_of(poem: Vec<u8>, more: &[&str]) -> (Server, Arc<AtomicUsize>) {
     let fetches = Arc::<AtomicUsize>::default();
     let counting = fetches.clone();
@@ -129,7 +129,7 @@ fn who_resets_cancels_its_own_wait_and_the_last_one_the_fetch() {
     wait_until("two clients and one fetch", || server.descriptors() >= connected);
     one.reset();
     wait_until("one client to leave", || server.descriptors() < connected);
-    // A client that has sent its FIN still waits; when it is gone, the fetch is aborted.
+    // A client that has sent its FIN still waits; once it disconnects, the fetch is aborted.
     two.finish();
     fetch.send(b"poem");
     two.reset();

@@ -1,4 +1,4 @@
-//! `couplet serve` by the table of conditional requests and ranges: RFC 9110, 13 and 14.
+//! Checks `couplet serve` against a table of conditional requests and ranges: RFC 9110, 13 and 14.
 
 mod cases;
 
@@ -14,7 +14,7 @@ const DIGITS: &[u8] = b"0123456789";
 /// 2020-01-01, 00:00:00 UTC.
 const MODIFIED: Duration = Duration::from_secs(1_577_836_800);
 
-/// An answer: its status, its headers in lower case, and its body.
+/// An answer: status, headers with names in lower case, and body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -23,7 +23,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Reads the next answer of a connection, which may be to a HEAD.
+    /// Reads the next answer of a connection; `is_head` if the request was a HEAD.
     pub(crate) fn read(client: &mut Client, is_head: bool) -> Answer {
         let line = client.read_line();
         let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
@@ -38,7 +38,7 @@ impl Answer {
         Answer { status, headers, body }
     }
 
-    /// The headers without those that change with the time.
+    /// The headers that do not depend on the time.
     pub(crate) fn undated(&self) -> BTreeMap<String, String> {
         let mut headers = self.headers.clone();
         headers.retain(|name, _| name != "date" && name != "last-modified");
@@ -50,7 +50,7 @@ impl Answer {
     }
 }
 
-/// Sends a request with these headers, divided by `|`.
+/// Sends a request with these headers, separated by `|`.
 pub(crate) fn ask(client: &mut Client, request: &str, headers: &str) -> Answer {
     let headers = if headers.is_empty() { String::new() } else { format!("{headers}|") };
     let head = format!("{request} HTTP/1.1|Host: a|{headers}|").replace('|', "\r\n");
@@ -58,7 +58,8 @@ pub(crate) fn ask(client: &mut Client, request: &str, headers: &str) -> Answer {
     Answer::read(client, request.starts_with("HEAD "))
 }
 
-/// Digits as a file of 2020, as one that was changed a moment ago, nothing, and a folder.
+/// A site with digits in a file of 2020 and in one modified a moment ago, an empty file, and a
+/// folder.
 fn site() -> Site {
     let files: [(&str, &[u8]); 4] =
         [("digits", DIGITS), ("fresh", DIGITS), ("empty", b""), ("folder/file", b"")];
@@ -68,12 +69,12 @@ fn site() -> Site {
     };
     set("digits", UNIX_EPOCH + MODIFIED);
     set("empty", UNIX_EPOCH + MODIFIED);
-    // As recent as can be for as long as the test takes.
+    // A date in the future stays recent for the whole test.
     set("fresh", SystemTime::now() + Duration::from_secs(3600));
     site
 }
 
-/// The headers of a row for a file with this tag and date.
+/// Fills a file's tag and date into the headers of a row.
 fn filled(headers: &str, tag: &str, date: &str) -> String {
     let tag = tag.trim_start_matches("W/");
     let headers = headers
@@ -85,7 +86,7 @@ fn filled(headers: &str, tag: &str, date: &str) -> String {
         .replace("AFTER", "Wed, 01 Jan 2020 00:00:01 GMT")
 }
 
-/// The body of an answer that has these ranges of a file.
+/// The multipart body for these ranges of a file.
 fn multipart(answer: &Answer, bytes: &[u8], ranges: &[(u64, u64)]) -> Vec<u8> {
     let kind = answer.header("content-type");
     let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap_or("?");
@@ -101,7 +102,8 @@ fn multipart(answer: &Answer, bytes: &[u8], ranges: &[(u64, u64)]) -> Vec<u8> {
     body
 }
 
-/// The fault of an answer to a GET, beside that to a GET without conditions.
+/// Describes how an answer to a GET differs from the wanted one; `whole` is the answer without
+/// conditions.
 fn fault(answer: &Answer, want: Want, whole: &Answer) -> Option<String> {
     let bytes = &whole.body[..];
     let slice = |first: u64, last: u64| &bytes[first as usize..=last as usize];
@@ -135,7 +137,7 @@ fn fault(answer: &Answer, want: Want, whole: &Answer) -> Option<String> {
     (answer.status != status || !is_right).then(|| format!("{want:?}: {answer:?}"))
 }
 
-/// The answer to a HEAD is that of a GET without a range: RFC 9110, 14.2.
+/// The answer to a HEAD must be equal to the answer to a GET without a range: RFC 9110, 14.2.
 fn fault_of_head(head: &Answer, get: &Answer, want: Want, size: usize) -> Option<String> {
     let is_range = matches!(want, Want::Part(..) | Want::Parts(_) | Want::Unsatisfiable);
     let is_right = match is_range {
@@ -182,7 +184,7 @@ fn a_tag_changes_with_the_file_and_is_weak_while_it_may_change_again() {
     assert_eq!(old.header("last-modified"), "Wed, 01 Jan 2020 00:00:00 GMT");
     let fresh = head("/fresh");
     assert!(fresh.header("etag").starts_with("W/\""), "{fresh:?}");
-    // No date is later than that of the answer: RFC 9110, 8.8.2.1.
+    // No date is later than the answer's own: RFC 9110, 8.8.2.1.
     let date = |name| httpdate::parse_http_date(fresh.header(name)).unwrap();
     assert!(date("last-modified") <= date("date"), "{fresh:?}");
     let file = || File::options().write(true).open(site.0.join("digits")).unwrap();

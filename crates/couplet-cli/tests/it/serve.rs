@@ -24,7 +24,7 @@ fn a_poem_comes_in_parts_with_the_delay_between_them_and_then_the_end() {
     }
     assert_eq!(parts, ["abc", "def", "gh"]);
     for pair in times[..3].windows(2) {
-        // Measured between arrivals, which may be a little closer than the sends.
+        // Measures arrivals, whose intervals may be slightly shorter than those between the sends.
         assert!(pair[1] - pair[0] > Duration::from_millis(250), "{:?}", pair[1] - pair[0]);
     }
     assert!(times[3] - times[2] < Duration::from_millis(250), "the end comes with the last part");
@@ -96,7 +96,7 @@ fn who_never_reads_costs_little_beyond_the_poem() {
     server.connect().read_to_end().unwrap();
     let before = server.memory();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
-    // Each is being sent the poem: the second piece of the last one meets backpressure.
+    // Every client is in mid-poem: the second piece of the last one meets backpressure.
     for client in &mut clients {
         client.read_exact(64 * 1024);
     }
@@ -142,7 +142,7 @@ fn who_stops_sending_gets_the_whole_poem() {
     }
 }
 
-/// A server in mid-poem; the client has the beginning.
+/// A server in mid-poem, with a client that has the beginning.
 fn in_mid_poem(poem: &TempFile) -> (Server, Client) {
     let pace = ["--num-bytes", "10", "--delay", "1000"];
     let server = Server::start(&[&["poetry", "serve", poem.path()], &pace[..]].concat());
@@ -171,7 +171,7 @@ fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_po
     assert!(ended.stderr.contains(&told), "{}", ended.stderr);
     assert_eq!(reader.read_to_end().unwrap(), b"", "not even a part");
     proxy.wait_told(cut);
-    // The proxy caches nothing: the next client makes it try again.
+    // The proxy caches nothing, so the next client makes it fetch again.
     assert_eq!(proxy.connect().read_to_end().unwrap(), b"");
     proxy.wait_told("connection refused");
 }
@@ -184,7 +184,7 @@ fn who_has_the_whole_poem_keeps_it_when_the_server_is_killed() {
     let (mut client, mut late) = (server.connect(), server.connect());
     assert_eq!(client.read_exact(bytes.len()), bytes);
     assert_eq!(client.read().unwrap(), b"", "the end of the poem, before the kill");
-    // The whole poem is in the kernels' buffers, or the client sees a reset.
+    // The kernel has the whole poem in its buffers, or else the client sees a reset.
     server.stop(Signal::KILL);
     match late.read_to_end() {
         Ok(got) => assert_eq!(got, bytes),

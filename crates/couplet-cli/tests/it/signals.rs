@@ -150,7 +150,7 @@ fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
     }
 }
 
-/// A full pipe, and its other end.
+/// A full pipe: its reader and its writer.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut full) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&full, true).unwrap();
@@ -174,7 +174,7 @@ fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
     use std::os::unix::process::ExitStatusExt;
     let (_reader, full) = full_pipe();
     for signal in [Signal::INT, Signal::TERM] {
-        // It can't print where it listens.
+        // The server can't print its address.
         let mut command = couplet(&["echo"]);
         command.stdout(full.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
@@ -195,7 +195,8 @@ fn sigusr1_counts_the_ports_as_soon_as_they_are_told_of() {
     let (mut reader, full) = full_pipe();
     let args = ["echo", "--listen", "0", "--listen", "0"];
     let mut running = Running::start_with_stdout(couplet(&args).stdout(full));
-    // It listens, and blocks on printing that. The signal arrives before its first turn.
+    // The server listens, and blocks while it prints the address. The signal arrives before its
+    // first turn.
     wait_until_it_takes(Signal::USR1, running.pid());
     wait_until("its ports", || running.sockets() >= 2);
     running.signal(Signal::USR1);
@@ -276,7 +277,7 @@ fn sigusr1_is_no_harm_where_nobody_reads_stderr() {
     });
     let mut command = couplet(&["poetry", "get", &silent.to_string(), "--timeout", "0.5"]);
     let mut running = Running::spawn(command.stdin(std::process::Stdio::null()).stderr(writer));
-    // The signal handlers are installed before the connect: wait for its socket.
+    // The signal handlers are installed before the connect, so wait for its socket.
     wait_until("a connection", || running.sockets() >= 1);
     running.signal(Signal::USR1);
     assert_eq!(running.ended().code, Some(1), "it continues to its timeout");

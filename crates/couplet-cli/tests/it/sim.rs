@@ -1,8 +1,8 @@
-//! `couplet sim`: its reports, when all is well and when a world breaks.
+//! `couplet sim`: its reports, for passing and for failing worlds.
 
 use crate::kit::{Ended, TempFile, Terminal, couplet, run};
 
-/// The last line of the output: the hash of all traces.
+/// The last line of the output, which is the hash of all traces.
 fn trace_hash(ended: &Ended) -> String {
     let last = ended.text().lines().last().unwrap_or_default();
     assert!(last.starts_with("trace ") && last.len() == 22, "{}", ended.text());
@@ -100,7 +100,7 @@ fn a_broken_world_is_told_with_its_seed_the_shortest_list_of_faults_and_its_trac
     assert!(told.contains("1 of the ") && told.contains(" faults of the weather is enough"));
     assert!(told.contains(" server is killed, for "), "{told}");
     assert!(told.contains("data_received") && told.contains("BROKEN: the reader took"), "{told}");
-    // The report says how to replay it, and the replay is the same.
+    // The report contains the command that replays it; the replay gives the same report.
     let again = told.lines().last().unwrap().strip_prefix("replay it: couplet ").unwrap();
     let again = run(&again.split(' ').collect::<Vec<_>>());
     assert_eq!(again.code, Some(1));

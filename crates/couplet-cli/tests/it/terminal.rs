@@ -1,10 +1,10 @@
-//! What people see on a terminal.
+//! The program's output on a terminal.
 
 use rustix::process::Signal;
 
 use crate::kit::{Server, TempFile, Terminal, couplet, serve_raw, wait_until};
 
-/// What the lines with bars begin with: the poems.
+/// Beginnings of the lines with bars: the titles.
 const POEMS: [&str; 3] = ["Ozymandias ", "The Tyger ", "Der Panther "];
 
 #[test]
@@ -37,7 +37,7 @@ fn a_narrow_terminal_gets_shorter_lines_and_no_color_none() {
     for code in ["\u{1b}[3", "\u{1b}[2m", "\u{1b}[0m"] {
         assert!(!shown.contains(code), "{shown:?}");
     }
-    // The bars stay, and the shell's prompt begins on a new line.
+    // The bars stay, and the shell prompt starts on a new line.
     let end = &shown[shown.rfind('%').unwrap()..];
     assert!(!end.contains('\u{1b}') && end.ends_with('\n'), "{end:?}");
 }

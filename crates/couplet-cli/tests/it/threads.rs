@@ -11,7 +11,7 @@ use crate::peers::peer;
 use crate::tls::certificate;
 use crate::unix::Folder;
 
-/// How many connections each loop has accepted, as one snapshot of all of them tells.
+/// Connections accepted by each loop, from one snapshot of every loop.
 fn accepted(server: &mut Server, threads: usize) -> Vec<usize> {
     server.running.signal(Signal::USR1);
     let shown = || server.running.told().matches(" accepted ").count();

@@ -73,7 +73,8 @@ fn a_handshake_counts_as_a_forwarded_client() {
     server.stop(Signal::TERM);
 }
 
-/// A server of this command with TLS, and what `connect` and curl take as its address.
+/// Starts this command as a TLS server; returns it with its address for `couplet connect` and its
+/// port.
 fn secure(args: &[&str], file: &TempFile) -> (Server, String, u16) {
     let path = file.path();
     let endpoint = format!("tls:127.0.0.1:0:cert={path}");
@@ -82,7 +83,7 @@ fn secure(args: &[&str], file: &TempFile) -> (Server, String, u16) {
     (server, format!("tls:localhost:{port}:ca={path}"), port)
 }
 
-/// Runs `couplet connect` with these bytes in a pipe.
+/// Runs `couplet connect` with these bytes on stdin.
 fn given(to: &str, bytes: &[u8]) -> Ended {
     let mut command = couplet(&["connect", to]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -98,7 +99,7 @@ fn a_close_without_the_answer_that_was_awaited_is_a_failure_over_tls() {
     }
     let file = certificate();
     let (_server, to, _) = secure(&["poetry", "transform"], &file);
-    // Bytes that are no netstring end the connection.
+    // Bytes that are not a netstring end the connection.
     let ended = given(&to, b"words");
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
     assert!(ended.stderr.contains("closed the connection without an answer"), "{}", ended.stderr);

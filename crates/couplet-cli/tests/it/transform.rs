@@ -15,7 +15,7 @@ fn netstring(string: impl AsRef<[u8]>) -> Vec<u8> {
     [format!("{}:", string.len()).as_bytes(), string, b","].concat()
 }
 
-/// Sends this, and returns everything up to EOF.
+/// Sends the requests and a FIN, and returns everything up to EOF.
 fn answered(client: &mut Client, requests: &[u8]) -> Vec<u8> {
     client.send(requests);
     client.finish();
@@ -98,7 +98,7 @@ fn a_bad_request_loses_the_connection_after_the_answers_before_it() {
         for before in [&b""[..], b"7:upper.a,7:upper.b,"] {
             let mut client = server.connect();
             client.send(&[before, bad, b"7:upper.c,"].concat());
-            // The connection is closed though the client keeps sending.
+            // The connection is closed although the client keeps sending.
             let expected: &[u8] = if before.is_empty() { b"" } else { b"1:A,1:B," };
             assert_eq!(client.read_to_end().unwrap(), expected);
         }
@@ -122,7 +122,7 @@ fn a_request_has_at_most_99999_bytes_unless_it_is_said_otherwise() {
         assert!(answered(&mut server.connect(), &both) == answer.repeat(2));
         let mut client = server.connect();
         client.send(&request(limit)[..]);
-        // Less than the 1 MiB that a drain reads: beyond that the close is a reset.
+        // Below the 1 MiB that a drain reads; above it the close would be a reset.
         client.send(request(limit + 1).chunks(500_000).next().unwrap());
         assert!(client.read_to_end().unwrap() == answer);
     }
@@ -141,10 +141,10 @@ fn the_names_are_listed() {
 
 #[test]
 fn who_never_reads_costs_at_most_1_mib_is_not_cut_and_holds_up_nobody() {
-    // So many that the loop's spare buffers, 4 MiB at most, are less than theirs.
+    // Enough clients that their allowance exceeds the loop's spare buffers, at most 4 MiB.
     const CLIENTS: usize = 8;
     let server = serve();
-    // The second one's answer has three times its bytes.
+    // In the second case the answer has three times the bytes of the request.
     for (poem, answer) in [("x".repeat(1000), "X".repeat(1000)), growing()] {
         let (request, answer) = (netstring(format!("upper.{poem}")), netstring(answer));
         assert_eq!(answered(&mut server.connect(), &request), answer);
@@ -156,7 +156,7 @@ fn who_never_reads_costs_at_most_1_mib_is_not_cut_and_holds_up_nobody() {
         let grown = server.memory().saturating_sub(before);
         assert!(grown <= CLIENTS as u64 * 1024, "{CLIENTS} clients cost {grown} KiB");
         assert_eq!(answered(&mut server.connect(), &request), answer);
-        // Clients that read in the end get every answer.
+        // Clients that start reading get every answer.
         for (client, taken) in clients.iter_mut().zip(taken) {
             for _ in 0..taken / request.len() {
                 assert!(client.read_exact(answer.len()) == answer);
@@ -166,7 +166,7 @@ fn who_never_reads_costs_at_most_1_mib_is_not_cut_and_holds_up_nobody() {
     server.stop(Signal::TERM).quietly(0);
 }
 
-/// A poem that is three times as long in upper case, and its upper case.
+/// A poem whose upper case is three times as long, and the upper case.
 fn growing() -> (String, String) {
     ("\u{390}".repeat(20_000), "\u{399}\u{308}\u{301}".repeat(20_000))
 }

@@ -1,4 +1,4 @@
-//! UNIX sockets in the program, with common clients and servers: socat, curl, and a killed server.
+//! UNIX sockets in the program: socat and curl as peers, and a killed server.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::kit::{Running, Server, TempFile, couplet, has, noise};
 use crate::peers::peer;
 
-/// A folder for a socket, whose path must be short.
+/// A folder for a socket, with a path short enough for one.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -103,7 +103,7 @@ fn a_killed_server_leaves_a_socket_that_the_next_one_replaces() {
     let server = serve(&["echo"], &endpoint);
     let ours = env!("CARGO_BIN_EXE_couplet");
     assert_eq!(peer(ours, &["connect", &endpoint], b"a line\n"), b"a line\n");
-    // While it lives, there is no other.
+    // While the server lives, a second one cannot listen on the path.
     let ended = Running::start(&mut couplet(&["echo", "--listen", &endpoint])).ended();
     assert_ne!(ended.code, Some(0));
     assert!(ended.stderr.contains("something listens there already"), "{}", ended.stderr);

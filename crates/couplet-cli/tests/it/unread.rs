@@ -1,4 +1,5 @@
-//! Clients of `couplet serve` that take nothing of their answers: what the program holds for each is bounded.
+//! Clients of `couplet serve` that never read: the memory that the program holds for each is
+//! bounded.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::kit::{Client, Server, now, pause};
 const CLIENTS: u64 = 5;
 const STREAMS: u32 = 200;
 
-// Types of frames: RFC 9113, 6.
+// Frame types: RFC 9113, 6.
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
@@ -18,7 +19,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// GETs of a file on as many streams as a client may have, each of which has a window of this size.
+/// GETs of a file on the maximum number of streams, each with a window of this size.
 fn gets(path: &str, window: u32) -> Vec<u8> {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
@@ -32,7 +33,7 @@ fn gets(path: &str, window: u32) -> Vec<u8> {
     hello.into_iter().chain(gets).collect()
 }
 
-/// The memory of a server in KiB, once it stays the same.
+/// The server's memory in KiB, once it is stable.
 fn settled(server: &Server) -> u64 {
     let (mut memory, mut since) = (server.memory(), now());
     while since.elapsed() < Duration::from_secs(1) {
@@ -44,7 +45,8 @@ fn settled(server: &Server) -> u64 {
     memory
 }
 
-/// KiB that a server holds for each client that asks for a file in these windows, and takes nothing.
+/// Memory, in KiB, that the server holds for a client that requests a file with these windows and
+/// reads nothing.
 fn held(window: u32) -> u64 {
     let site = Site::new(&[("small", b"small")]);
     let large = std::fs::File::create(site.0.join("large")).unwrap();
@@ -55,7 +57,7 @@ fn held(window: u32) -> u64 {
         client.send(&gets(path, window));
         client
     };
-    // The first ones let tables grow, and start the threads that read files.
+    // The first clients make tables grow and start the threads that read files.
     let _first: Vec<Client> = (0..CLIENTS).map(|_| attack("/small")).collect();
     let before = settled(&server);
     let _clients: Vec<Client> = (0..CLIENTS).map(|_| attack("/large")).collect();
@@ -64,7 +66,7 @@ fn held(window: u32) -> u64 {
 
 #[test]
 fn a_client_that_reads_nothing_holds_its_share_of_memory() {
-    // The share is 1 MiB. The rest is 200 requests, and what the allocator keeps.
+    // The share is 1 MiB. The remainder is 200 requests and memory that the allocator retains.
     let held = held(i32::MAX.cast_unsigned());
     assert!(held < 4 * 1024, "{held} KiB of each client");
 }

@@ -163,7 +163,7 @@ fn completions_for_each_shell_know_every_command() {
 
 #[test]
 fn completions_know_scenarios_weathers_and_transformations() {
-    // The scripts for Elvish and PowerShell have no values.
+    // The scripts for Elvish and PowerShell do not list values.
     for shell in ["bash", "fish", "zsh"] {
         let script = run(&["completions", shell]);
         for word in ["breezy", "storm", "cummingsify", "pirate", "reconnecting", "devices meters"] {
@@ -172,7 +172,7 @@ fn completions_know_scenarios_weathers_and_transformations() {
     }
 }
 
-/// Bash's completions of these words.
+/// Bash's completions for these words.
 fn completed(words: &[&str]) -> Vec<String> {
     let (last, before) = (words.len() - 1, words[words.len() - 2]);
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();

@@ -1,6 +1,6 @@
 //! The kit: [`couplet`] and [`run`] start the program, [`Server`] is a running server, [`Client`] a
-//! raw client, [`serve_raw`] a server scripted by the test, [`Upstream`] one that it plays, and [`Terminal`] shows what people
-//! see.
+//! raw client, [`serve_raw`] a server scripted by the test, [`Upstream`] a server whose connections
+//! the test handles, and [`Terminal`] shows the program's output as users see it.
 //!
 //! No process outlives its test: each is killed by its id when dropped.
 
@@ -19,19 +19,20 @@ pub(crate) use terminal::Terminal;
 
 pub(crate) use crate::needed::{has, missing};
 
-/// What takes longer is taken to hang; a test says so before its own time is over.
+/// A longer wait counts as a hang; it ends before the test's own time limit, so that the failure
+/// names it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// How often the state of another process is polled.
+/// Interval at which another process's state is polled.
 pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(5));
 }
 
-/// Waits until `done`, and fails the test if that never happens.
+/// Waits until `done` returns true; fails the test if it does not within [`PATIENCE`].
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let began = now();
     while !done() {
@@ -40,7 +41,7 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A file with these bytes, in a folder of its own; deleted when dropped.
+/// A file with these bytes in its own temporary folder; deleted when dropped.
 pub(crate) struct TempFile(PathBuf);
 
 impl TempFile {
@@ -70,7 +71,7 @@ impl Drop for TempFile {
     }
 }
 
-/// Bytes that are not text and do not repeat nearby: a lost, doubled or moved piece shows.
+/// Binary bytes that do not repeat nearby, so that a lost, doubled or moved piece is detected.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut bytes = Vec::with_capacity(length + 8);

@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Client, PATIENCE, now, pause, wait_until};
 
-/// The program with these arguments, in a fixed environment.
+/// The program with these arguments and a fixed environment.
 pub(crate) fn couplet(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_couplet"));
     command.args(args);
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
         command.env_remove(name);
     }
-    // Even with backtraces enabled none may be printed.
+    // No backtrace may be printed, even if they are enabled.
     command.env("RUST_BACKTRACE", "1").env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
     command
 }
@@ -29,14 +29,14 @@ pub(crate) fn run(args: &[&str]) -> Ended {
     Running::start(&mut couplet(args)).ended()
 }
 
-/// How a process ended.
+/// The outcome of a process.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// `None` if a signal killed it.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
-    /// From its start, or from the last signal sent.
+    /// Since its start, or since the last signal.
     pub(crate) took: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Ended {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 
-    /// Asserts that it ended with this code and an empty stderr.
+    /// Asserts that the process ended with this code and an empty stderr.
     #[track_caller]
     pub(crate) fn quietly(&self, code: i32) {
         assert_eq!((self.code, &*self.stderr), (Some(code), ""));
@@ -62,18 +62,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it, and collects its output unless the command redirects it.
+    /// Starts the command, and collects its output unless the command redirects it.
     pub(crate) fn start(command: &mut Command) -> Running {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         Running::start_with_stdout(command)
     }
 
-    /// As [`start`](Self::start), with stdout as the command sets it.
+    /// Like [`start`](Self::start), with the command's own stdout.
     pub(crate) fn start_with_stdout(command: &mut Command) -> Running {
         Running::spawn(command.stderr(Stdio::piped()))
     }
 
-    /// As [`start`](Self::start), with all streams as the command sets them.
+    /// Like [`start`](Self::start), with the command's own streams.
     pub(crate) fn spawn(command: &mut Command) -> Running {
         let since = now();
         Running::over(command.spawn().unwrap(), since)
@@ -95,12 +95,12 @@ impl Running {
         Running { child, stdout, stderr, told, since }
     }
 
-    /// Its stderr so far.
+    /// The stderr so far.
     pub(crate) fn told(&self) -> String {
         self.told.lock().unwrap().clone()
     }
 
-    /// Its stdin, if that is a pipe.
+    /// The stdin, if it is a pipe.
     pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
@@ -109,7 +109,7 @@ impl Running {
         self.child.id()
     }
 
-    /// The memory that it has written to, in KiB; not the pages of the program.
+    /// The private memory of the process in KiB: written pages, without those of the program file.
     pub(crate) fn memory(&self) -> u64 {
         let status = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(status).unwrap();
@@ -117,7 +117,7 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// How many sockets it has open.
+    /// Number of open sockets.
     pub(crate) fn sockets(&self) -> usize {
         let links = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten();
         let links = links.flatten().filter_map(|link| std::fs::read_link(link.path()).ok());
@@ -133,7 +133,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Requests snapshots until one shows this. Its signal handlers must be installed by now.
+    /// Requests snapshots until one contains `text`. The signal handlers must be installed already.
     pub(crate) fn wait_snapshot(&mut self, text: &str) {
         wait_until(text, || {
             self.signal(Signal::USR1);
@@ -141,7 +141,7 @@ impl Running {
         });
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub(crate) fn ended(mut self) -> Ended {
         let began = now();
         let status = loop {
@@ -166,7 +166,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; then neither does anything.
+        // If the process has ended already, neither call does anything.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -184,7 +184,7 @@ fn collect_lines(stderr: impl Read, told: &Mutex<String>) {
 /// A running server; killed when dropped.
 pub(crate) struct Server {
     pub(crate) running: Running,
-    /// Where it listens, as it printed.
+    /// Its listening addresses, as it printed them.
     pub(crate) ports: Vec<SocketAddr>,
     lines: Receiver<String>,
 }
@@ -195,7 +195,7 @@ impl Server {
         Server::start_command(couplet(args), 1)
     }
 
-    /// Starts a server with this limit on descriptors.
+    /// Starts a server with a limit on descriptors.
     pub(crate) fn start_limited(descriptors: usize, args: &[&str]) -> Server {
         let program = couplet(args);
         let mut command = Command::new("sh");
@@ -204,7 +204,7 @@ impl Server {
         Server::start_command(command, 1)
     }
 
-    /// Starts a server that prints this many ports.
+    /// Starts a server that prints `ports` ports.
     pub(crate) fn start_command(mut command: Command, ports: usize) -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let since = now();
@@ -219,7 +219,7 @@ impl Server {
         server
     }
 
-    /// The next line that it prints.
+    /// The next line of stdout.
     pub(crate) fn line(&self) -> String {
         let line = self.lines.recv_timeout(PATIENCE);
         line.unwrap_or_else(|_| panic!("no port is printed: {}", self.running.told()))
@@ -232,7 +232,7 @@ impl Server {
         )
     }
 
-    /// The address of its first port, as an argument of the program.
+    /// The address of the first port, as an argument for the program.
     pub(crate) fn address(&self) -> String {
         self.ports[0].to_string()
     }
@@ -241,7 +241,7 @@ impl Server {
         Client::connect(self.ports[0])
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal and waits for the end of the process.
     pub(crate) fn stop(mut self, signal: Signal) -> Ended {
         self.running.signal(signal);
         let Server { running, lines, .. } = self;
@@ -250,23 +250,23 @@ impl Server {
         ended
     }
 
-    /// Waits until stderr has this text.
+    /// Waits until stderr contains this text.
     pub(crate) fn wait_told(&self, text: &str) {
         wait_until(text, || self.running.told().contains(text));
     }
 
-    /// The memory that it has written to, in KiB; not the pages of the program.
+    /// The private memory of the process in KiB: written pages, without those of the program file.
     pub(crate) fn memory(&self) -> u64 {
         self.running.memory()
     }
 
-    /// The number of its open descriptors.
+    /// Number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.running.pid())).unwrap().count()
     }
 }
 
-/// The lines of a server's stdout, while it runs.
+/// The lines of a running server's stdout.
 fn lines(stdout: ChildStdout) -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The raw peer of a connection.
+//! A raw peer, and servers made of raw peers.
 #![expect(clippy::disallowed_types, reason = "the program is tested with std's sockets")]
 
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ impl Client {
         Client(stream)
     }
 
-    /// Its own address, as the server sees it.
+    /// The client's own address, as the server sees it.
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
@@ -34,7 +34,7 @@ impl Client {
         self.0.write_all(bytes).unwrap();
     }
 
-    /// Sends this many bytes at most, as long as the peer takes them; returns how many it took.
+    /// Sends as much as the peer takes; returns the number of bytes taken.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
         self.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
         let mut taken = 0;
@@ -61,7 +61,7 @@ impl Client {
         bytes
     }
 
-    /// The next line, and nothing after it.
+    /// Reads a line, and no byte after it.
     pub(crate) fn read_line(&mut self) -> String {
         let mut line = Vec::new();
         let mut seen = [0; 4096];
@@ -74,14 +74,14 @@ impl Client {
         String::from_utf8(line).unwrap()
     }
 
-    /// Everything up to EOF; an error after a reset.
+    /// Reads up to EOF; fails after a reset.
     pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Closes the sending side.
+    /// Shuts down the sending side.
     pub(crate) fn finish(&mut self) {
         self.0.shutdown(Shutdown::Write).unwrap();
     }
@@ -91,13 +91,13 @@ impl Client {
         rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
     }
 
-    /// A second handle, for sending and receiving at once.
+    /// A second handle, for sending and receiving concurrently.
     pub(crate) fn another(&self) -> Client {
         Client(self.0.try_clone().unwrap())
     }
 }
 
-/// A server on a free port that runs `serve` for each connection, on a thread of its own.
+/// A server on a free port that runs `serve` for each connection in a new thread.
 pub(crate) fn serve_raw(serve: impl Fn(Client) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -122,7 +122,7 @@ impl Upstream {
         let sender = Arc::new(Mutex::new(sender));
         let address = serve_raw(move |client| {
             let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-            // Fails if the test is over.
+            // Fails if the test has ended.
             let _ = sender.send(client);
         });
         Upstream { address: address.to_string(), accepted }
@@ -133,14 +133,14 @@ impl Upstream {
         self.accepted.recv_timeout(PATIENCE).expect("the program connects")
     }
 
-    /// True if no further connection came.
+    /// True if no further connection has arrived.
     pub(crate) fn is_unasked(&self) -> bool {
         self.accepted.try_recv().is_err()
     }
 }
 
-/// True if this machine has IPv6, at least on its loopback interface. Without, it is a skip as that of
-/// a program.
+/// True if this machine has IPv6, at least on its loopback interface; otherwise the test is skipped
+/// like a test whose program is missing.
 pub(crate) fn has_ipv6() -> bool {
     let has = TcpListener::bind("[::1]:0").is_ok();
     if !has {
@@ -149,7 +149,7 @@ pub(crate) fn has_ipv6() -> bool {
     has
 }
 
-/// A port without a listener. It stays taken while the guard lives: bound, not listening.
+/// A port without a listener. It stays reserved while the guard lives: bound, but not listening.
 pub(crate) fn unused_port() -> (SocketAddr, impl Sized) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();

@@ -1,4 +1,4 @@
-//! Runs the program in a terminal.
+//! Runs the program in a pseudo-terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -31,7 +31,8 @@ impl Terminal {
         let end = || slave.try_clone().unwrap();
         command.stdin(end()).stdout(end()).stderr(end());
         let running = Running::spawn(command);
-        // The command holds the terminal too: dropped here, it closes when the program ends.
+        // The command holds the terminal too. Its copies are dropped here, so that the terminal
+        // closes when the program ends.
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         command.stderr(std::process::Stdio::null());
         let shown = Arc::<Mutex<Vec<u8>>>::default();
@@ -48,7 +49,7 @@ impl Terminal {
         Terminal { running, keyboard, shown, reader }
     }
 
-    /// Presses these keys.
+    /// Types these keys.
     pub(crate) fn press(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
@@ -58,7 +59,7 @@ impl Terminal {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
 
-    /// Waits for the end; `stdout` has what was shown.
+    /// Waits for the end of the program; `stdout` is everything that was shown.
     pub(crate) fn ended(self) -> Ended {
         let mut ended = self.running.ended();
         self.reader.join().unwrap();

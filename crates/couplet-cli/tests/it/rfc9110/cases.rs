@@ -1,7 +1,7 @@
-//! The answers that RFC 9110, 13 and 14, ask of a server for conditional requests and for ranges.
+//! Answers that RFC 9110, 13 and 14, requires for conditional requests and for ranges.
 //!
-//! In the headers, `|` is CRLF. `TAG` is the opaque part of the file's entity tag with its quotes, `DATE`
-//! the date of its last modification, and `BEFORE` and `AFTER` are a second earlier and later.
+//! In the headers, `|` is CRLF. `TAG` is the opaque part of the file's entity tag with its quotes,
+//! `DATE` the date of its last modification; `BEFORE` and `AFTER` are a second earlier and later.
 
 /// The answer to a GET.
 #[derive(Clone, Copy, Debug)]
@@ -18,19 +18,19 @@ pub(crate) enum Want {
     Failed,
     /// 416 with the length.
     Unsatisfiable,
-    /// Another status, whose body is a line of text.
+    /// Another status, with a line of text as the body.
     Status(u16),
 }
 
 use Want::{Failed, NotModified, Part, Parts, Status, Unsatisfiable, Whole};
 
-/// Cases of one request.
+/// Cases that share a request line.
 pub(crate) struct Table {
     pub(crate) request: &'static str,
     pub(crate) rows: &'static [Row],
 }
 
-/// A section of RFC 9110, a name, the answer that is wanted, and headers.
+/// A section of RFC 9110, a name, the wanted answer, and headers.
 pub(crate) type Row = (&'static str, &'static str, Want, &'static str);
 
 pub(crate) const TABLES: &[Table] = &[
@@ -179,7 +179,7 @@ const RANGES: &[Row] = &[
     ("14.2", "32", Part(0, 0), "Range: bytes=0-0,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-,99-"),
 ];
 
-/// The file may change again without a sign, so its tag is weak.
+/// The file may change again undetected, so its tag is weak.
 #[rustfmt::skip]
 const FRESH: &[Row] = &[
     ("13.1.1", "the tag of a fresh file", Failed, "If-Match: TAG"),
@@ -202,7 +202,7 @@ const EMPTY: &[Row] = &[
     ("14.1.2", "a suffix of nothing of an empty file", Unsatisfiable, "Range: bytes=-0"),
 ];
 
-/// A list of files has neither tag nor date.
+/// A folder's listing has neither a tag nor a date.
 #[rustfmt::skip]
 const LISTS: &[Row] = &[
     ("13.1.1", "any list", Status(200), "If-Match: *"),
