@@ -1,4 +1,4 @@
-//! The clients of `couplet poetry`: compares what they make of any answer, however it is cut and
+//! The clients of `couplet poetry`: compares their result for any answer, however it is cut and
 //! ended, with a parse of the whole answer.
 //!
 //! An input is four bytes that choose the client, the cut, its limit and the end, then the answer.
@@ -83,7 +83,7 @@ fn transform_client(
     transformer.transform(reactor, Bytes::from_static(b"a poem")).map(|poem| poem.to_vec())
 }
 
-/// The first line without its end, and the rest.
+/// The first line without its end, and the bytes after it.
 fn line(stream: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = stream.iter().take(4098).position(|byte| *byte == b'\n')?;
     let line = &stream[..end];
@@ -121,7 +121,7 @@ fn transformed(stream: &[u8], limit: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// Has the client connect, sends the pieces and ends; returns the client's result.
+/// Makes the client connect, sends the pieces and the end; returns the client's result.
 fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet::Result<Vec<u8>> {
     let (driver, network) = Memory::new(Manner::Readiness, end.into());
     let mut l = Loop::with_driver(driver, LoopOptions::default());
@@ -137,7 +137,7 @@ fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet:
     turn(&mut l, 5);
     let wire = network.accept(port).expect("it has connected");
     for piece in pieces {
-        // A client that has its answer reads no more.
+        // A client that has its answer reads nothing else.
         if wire.try_push(piece).is_ok() {
             turn(&mut l, 3);
         }
@@ -158,7 +158,7 @@ fn turn(l: &mut Loop, times: usize) {
     }
 }
 
-/// Nothing is left behind.
+/// Checks that the loop ends with no objects left.
 fn pass_away(l: &mut Loop, network: &Network, wire: &Wire) {
     turn(l, 3);
     network.advance(Duration::from_secs(31));

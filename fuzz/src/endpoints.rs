@@ -1,5 +1,5 @@
-//! Endpoint strings, the library's and the program's: what parses prints as a string that means the
-//! same, and an error points into the string.
+//! Endpoint strings, the library's and the program's: an endpoint that parses prints as a string
+//! with the same meaning, and an error points into the string.
 //!
 //! The input is the string.
 
@@ -127,7 +127,7 @@ fn client(text: &str) {
     }
 }
 
-/// The caret is under a character of the string, or right after it.
+/// Checks that the caret is under a character of the string, or right after it.
 fn points_into(error: &EndpointError, text: &str) {
     assert!(text.is_char_boundary(error.at()), "{} of {text:?}", error.at());
     let printed = error.to_string();
@@ -137,7 +137,7 @@ fn points_into(error: &EndpointError, text: &str) {
     assert_eq!(lines[2].find('^'), Some(4 + text[..error.at()].chars().count()), "{printed}");
 }
 
-/// A quoted text is one value, and round-trips.
+/// Checks that a quoted text is one value and round-trips.
 fn quoted(text: &str) {
     match client_from_string(&format!("tcp:host={}:port=80", quote(text))) {
         Ok(endpoint) if text.starts_with('[') => drop(endpoint),
@@ -154,7 +154,7 @@ fn quoted(text: &str) {
     }
 }
 
-/// The program's name for an endpoint is a string that the library parses.
+/// Checks that the program's name for an endpoint is a string that the library parses.
 fn typed(text: &str) {
     match to_connect(text) {
         Ok(peer) => {

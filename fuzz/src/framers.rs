@@ -1,7 +1,8 @@
-//! Compares the library's framers with decoders too simple to be wrong, however the stream is cut
-//! and wherever reading pauses.
+//! Compares the library's framers with decoders too simple to be wrong, for any cut of the stream
+//! and any pauses.
 //!
-//! An input is four bytes that choose the framer, its limit, the pauses and the cut, then the stream.
+//! An input is four bytes that choose the framer, its limit, the pauses and the cut, then the
+//! stream.
 
 #[path = "../../crates/couplet/tests/it/framing/bodies.rs"]
 mod bodies;

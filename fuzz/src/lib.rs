@@ -1,7 +1,7 @@
-//! The fuzz targets. Each is a function of bytes that panics if something is wrong. There are two
-//! ways to run them, with the same inputs: `cargo run` here, with any compiler, and `cargo fuzz`.
+//! The fuzz targets. Each one is a function of bytes that panics if a check fails. They run in two
+//! ways, with the same inputs: `cargo run` here, with any compiler, and `cargo fuzz`.
 //!
-//! A panic that the loop contains, as it does in callbacks, counts too.
+//! A panic that the loop contains, as in callbacks, counts too.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -38,7 +38,7 @@ pub struct Target {
     pub name: &'static str,
     /// Tries one input.
     pub run: fn(&[u8]),
-    /// Words that are likely to matter in an input.
+    /// Words that are likely to have an effect in an input.
     pub words: &'static [&'static str],
 }
 

@@ -1,8 +1,8 @@
 //! The life of one connection, driven by bytes: the protocol, its producer, the peer and the clock
-//! do what the input says, and the model of `tests/it/lives` checks every outcome.
+//! follow the input, and the model of `tests/it/lives` checks every outcome.
 //!
-//! With `COUPLET_STORY=1` each life prints its story, even if nothing goes wrong. An input is a byte
-//! that chooses the driver's mode, then the rolls of the dice.
+//! With `COUPLET_STORY=1` each life prints its story, even if every check passes. An input is a
+//! byte that chooses the driver's mode, then the rolls of the dice.
 
 #[path = "../../crates/couplet/tests/it/lives/life/mod.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
@@ -16,7 +16,7 @@ use life::{Dice, Life};
 ///
 /// # Panics
 ///
-/// If something in the life goes wrong, with its story.
+/// If a check fails; the message has the life's story.
 pub fn lives(data: &[u8]) {
     let Some((manner, rolls)) = data.split_first() else { return };
     let manner = [Manner::Readiness, Manner::Completion][usize::from(manner % 2)];

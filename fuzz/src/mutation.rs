@@ -1,14 +1,14 @@
-//! Makes new inputs from old ones.
+//! Creates new inputs from old ones.
 
-/// The most bytes in an input.
+/// Longest input, in bytes.
 const MOST: usize = 5000;
-/// New inputs that are mutated further.
+/// Number of new inputs that are kept for further mutation.
 const RECENT: usize = 64;
 /// Boundary values.
 const NUMBERS: [u64; 14] =
     [0, 1, 2, 9, 10, 127, 128, 255, 256, 65_535, 65_536, 99_999, 100_000, u32::MAX as u64];
 
-/// The same seed, corpus and words make the same inputs.
+/// Deterministic: the same seed, corpus and words give the same inputs.
 pub(crate) struct Mutator<'a> {
     random: u64,
     corpus: &'a [Vec<u8>],
@@ -38,7 +38,7 @@ impl<'a> Mutator<'a> {
         &self.input
     }
 
-    /// One of the corpus, or a new one.
+    /// An input of the corpus, or a recent one.
     fn any(&mut self) -> Vec<u8> {
         let from_recent = self.below(4) == 0 || self.corpus.is_empty();
         let inputs = if from_recent { self.recent.len() } else { self.corpus.len() };
@@ -93,7 +93,7 @@ impl<'a> Mutator<'a> {
         self.insert(&part);
     }
 
-    /// The beginning of this input, and the end of another.
+    /// Joins the beginning of this input and the end of another.
     fn splice(&mut self) {
         let other = self.any();
         let (keep, from) = (self.below(self.input.len() + 1), self.below(other.len() + 1));
@@ -101,7 +101,7 @@ impl<'a> Mutator<'a> {
         self.input.extend_from_slice(&other[from..]);
     }
 
-    /// Changes a decimal number if there is one, else bytes.
+    /// Changes a decimal number, or bytes if there is no number.
     fn change_a_number(&mut self) {
         let number =
             NUMBERS[self.below(NUMBERS.len())].wrapping_add(self.below(3) as u64).wrapping_sub(1);
@@ -142,7 +142,7 @@ impl<'a> Mutator<'a> {
         self.input.get_mut(at)
     }
 
-    /// The range of a part, usually a short one.
+    /// A range of the input, usually a short one.
     fn range(&mut self) -> (usize, usize) {
         let from = self.below(self.input.len() + 1);
         let left = self.input.len() - from;

@@ -1,4 +1,4 @@
-//! The program's protocols, included from its own files.
+//! The program's protocols, included from its source files.
 
 #[path = "../../crates/couplet-cli/src/poetry/answer.rs"]
 pub(crate) mod answer;

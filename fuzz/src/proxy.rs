@@ -1,5 +1,5 @@
-//! PROXY headers: a stream is read the same however it is cut, no byte behind a header is lost or
-//! added, and what is read can be written and means the same again.
+//! PROXY headers: a stream gives the same result for any cut, no byte after a header is lost or
+//! added, and a parsed header can be written and parsed with the same meaning.
 //!
 //! The input is the stream.
 
@@ -41,7 +41,7 @@ struct Read {
 ///
 /// # Panics
 ///
-/// If one of the promises above is broken.
+/// If one of these properties is violated.
 pub fn proxy(stream: &[u8]) {
     let whole = read(stream, usize::MAX);
     for piece in [1, 7, 16] {

@@ -1,8 +1,8 @@
 //! The servers of `couplet poetry`: compares their answers to any stream of requests, however it is
 //! cut, paced and read, with a parse of the whole stream.
 //!
-//! An input is four bytes that choose the server, the cut, how much the client reads at once and how
-//! often the stream is sent, then the stream.
+//! An input is four bytes that choose the server, the cut, how much the client reads at a time and
+//! how often the stream is repeated, then the stream.
 
 use std::time::Duration;
 
@@ -37,17 +37,17 @@ pub(crate) const WORDS: &[&str] = &[
     "13:upper.\u{df},",
 ];
 
-/// The most bytes of answers, and fewer if poems come slowly: more takes too long.
+/// Most bytes of answers, with a lower limit for slow poems: more would take too long.
 const MOST: usize = 1 << 18;
 const MOST_SLOWLY: usize = 2000;
-/// About how often the client reads, at most.
+/// Approximate maximum number of reads by the client.
 const READS: usize = 1000;
 
 /// Tries one input.
 ///
 /// # Panics
 ///
-/// If a server gives a wrong answer, or does not finish.
+/// If a server gives a wrong answer or does not finish.
 pub fn servers(data: &[u8]) {
     let Some(([which, choice, reads, times], stream)) = data.split_first_chunk() else { return };
     let stream = stream.repeat(if *times > 250 { 40 } else { 1 });
@@ -128,7 +128,7 @@ fn transformed(stream: &[u8], limit: usize) -> Vec<u8> {
     out
 }
 
-/// Sends the pieces and a FIN, and reads up to the server's FIN; returns what was read.
+/// Sends the pieces and a FIN, and reads up to the server's FIN; returns the bytes read.
 fn converse<P: Protocol>(
     mut held: Held<P>,
     pieces: &[&[u8]],

@@ -1,4 +1,4 @@
-//! Cuts streams: whole, byte by byte, and at lengths that an input chooses.
+//! Cuts streams: whole, byte by byte, and at lengths chosen by the input.
 
 use crate::framers::cut;
 

@@ -1,12 +1,12 @@
-//! TLS: a server and a client between which somebody sits.
+//! TLS: a server and a client with an attacker between them.
 //!
-//! The first byte of the input chooses. 0: the rest is what the server receives; 1 and 6: what a client
-//! of 1.3 and one of 1.2 receive. The corpus has handshakes recorded from OpenSSL. They fail where fresh
-//! keys come in, so otherwise a client and a server talk, and the rest is what happens to their bytes:
-//! three bytes each, the place (two bytes), and what is done to the byte there. 2 and 3 are TLS 1.3,
-//! 4 and 5 are 1.2; what is changed is what the client sends, or, where the first byte is odd, the
-//! server. Whatever happens, neither end panics, and no byte comes out that the other end did not put
-//! in.
+//! The first byte of the input chooses the case. 0: the remaining bytes are the server's input; 1
+//! and 6: the input of a client of 1.3 or 1.2. The corpus has handshakes recorded from OpenSSL,
+//! which fail where fresh keys enter. So in the other cases a client and a server talk, and the
+//! remaining bytes are changes to their stream, three bytes each: the position (two bytes) and the
+//! operation on the byte there. 2 and 3 are TLS 1.3, 4 and 5 are 1.2; the changes apply to the
+//! client's bytes, or, if the first byte is odd, to the server's. In every case neither end panics,
+//! and no end delivers a byte that the other did not send.
 
 use std::cell::Cell;
 use std::ops::ControlFlow::Continue;
@@ -34,11 +34,11 @@ pub(crate) const WORDS: &[&str] = &[
     "\x02",
 ];
 
-/// The authority is gone; these are for this target only.
+/// The authority's key was deleted; the certificates are for this target only.
 const AUTHORITY: &[u8] = include_bytes!("tls/authority.pem");
 const SERVER: &[u8] = include_bytes!("tls/server.pem");
 
-/// What the client sends, and what the server answers, in two writes each.
+/// Data of the client and of the server, in two writes each.
 const SECRETS: [[&[u8]; 2]; 2] =
     [[b"the first secret", b"the second"], [b"the first answer", b"the second one"]];
 
@@ -55,7 +55,7 @@ static ENDS: LazyLock<(ServerTls, [ClientTls; 2])> = LazyLock::new(|| {
     (ServerTls::new(&server).expect("it works"), clients)
 });
 
-/// A world in the year 2030, with random numbers that are the same each time.
+/// A world in the year 2030, with deterministic random numbers.
 #[derive(Default)]
 struct World(Cell<u64>);
 
@@ -74,7 +74,7 @@ impl TlsWorld for World {
 ///
 /// # Panics
 ///
-/// If one of the promises above is broken.
+/// If one of these properties is violated.
 pub fn tls(input: &[u8]) {
     let Some((kind, rest)) = input.split_first() else { return };
     let (server, clients) = &*ENDS;
@@ -127,7 +127,7 @@ impl End {
     }
 }
 
-/// An end that receives these bytes, whole and in pieces.
+/// Feeds these bytes to an end, whole and in pieces.
 fn receive(tls: impl Fn() -> Tls, bytes: &[u8]) {
     let outcome = |piece: usize| {
         let mut end = End::new(tls());
@@ -146,7 +146,7 @@ fn receive(tls: impl Fn() -> Tls, bytes: &[u8]) {
     }
 }
 
-/// A client and a server, between which the bytes of one are changed.
+/// Connects a client and a server, and changes the bytes of one of them in transit.
 fn between(ends: [Tls; 2], by_server: bool, changes: &[u8]) {
     let [mut client, mut server] = ends.map(End::new);
     let mut at = 0;
@@ -167,7 +167,7 @@ fn between(ends: [Tls; 2], by_server: bool, changes: &[u8]) {
         }
     }
     for (end, sent) in [(&mut server, SECRETS[0]), (&mut client, SECRETS[1])] {
-        // Whoever cuts the stream is found out.
+        // A truncated stream is detected.
         end.layers.ended();
         end.feed(b"");
         let (sent, failed) = (sent.concat(), end.failed.as_ref().expect("nobody said goodbye"));
@@ -177,7 +177,7 @@ fn between(ends: [Tls; 2], by_server: bool, changes: &[u8]) {
     }
 }
 
-/// Applies the changes that lie in these bytes, which begin at `from` in the stream.
+/// Applies the changes whose positions are in these bytes, which begin at `from` in the stream.
 fn change(bytes: &mut Vec<u8>, from: usize, changes: &[u8]) {
     for change in changes.chunks_exact(3) {
         let place = usize::from(u16::from_le_bytes([change[0], change[1]]));

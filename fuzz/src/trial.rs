@@ -1,4 +1,4 @@
-//! Tries inputs, and reports one that fails: by a panic, contained or not, or by taking too long.
+//! Tries inputs and reports failures: panics, contained or not, and timeouts.
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     input: Vec<u8>,
-    /// Counts the inputs, so that the watchdog sees whether the same one is still running.
+    /// Number of the current input, so that the watchdog sees whether it is still the same one.
     number: u64,
     at_work: bool,
     over: bool,
@@ -58,7 +58,7 @@ impl Trials {
         Trials { target, shared }
     }
 
-    /// Tries one input. The error says what is wrong, and how to replay it.
+    /// Tries one input. The error describes the failure and how to replay it.
     pub(crate) fn run(&self, input: &[u8]) -> Result<(), String> {
         {
             let mut state = self.shared.state();

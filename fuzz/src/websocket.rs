@@ -1,9 +1,9 @@
-//! WebSockets: what a server and a client make of any bytes of their peer, handshakes included, is the
-//! same however they are cut.
+//! WebSockets: for any bytes from their peer, handshakes included, a server and a client deliver
+//! the same messages however the bytes are cut.
 //!
-//! An input is three bytes that choose the role, the cut and the limits, then the bytes of the peer: of
-//! a client after its handshake, of a server after its own, or of a server from the beginning, where
-//! `$` stands for what the key is answered with.
+//! An input is three bytes that choose the role, the cut and the limits, then the peer's bytes: of
+//! a client after its handshake, of a server after its own, or of a server from the beginning,
+//! where `$` stands for the key's accept value.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -42,14 +42,14 @@ const HELLO: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnecti
 const ANSWER: &str = "HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: $\r\n\r\n";
 
-/// The messages that came, and how it ended.
+/// The messages received, and the end.
 type Seen = Rc<RefCell<Vec<String>>>;
 
 /// Tries one input.
 ///
 /// # Panics
 ///
-/// If the cut makes a difference, or a WebSocket never ends.
+/// If the cut changes the result, or a WebSocket never ends.
 pub fn websocket(data: &[u8]) {
     let Some(([role, choice, limit], bytes)) = data.split_first_chunk() else { return };
     let limit = 16 << (limit % 8);
@@ -85,7 +85,7 @@ async fn receive(mut socket: WebSocket, seen: &Seen) {
     seen.borrow_mut().push(format!("{close:?}"));
 }
 
-/// Writes the pieces and the end, and reads what comes.
+/// Writes the pieces and the end, and reads the output.
 async fn pour(reactor: &Reactor, mut stream: Stream, pieces: &[Vec<u8>]) -> Result<()> {
     for piece in pieces {
         if stream.write_all(piece).await.is_err() {
@@ -93,7 +93,7 @@ async fn pour(reactor: &Reactor, mut stream: Stream, pieces: &[Vec<u8>]) -> Resu
         }
         reactor.sleep(Duration::from_micros(1)).await?;
     }
-    // The peer may be gone.
+    // The peer may have closed.
     let _ = stream.shutdown().await;
     let _ = stream.read_to_end(&mut Vec::new(), 1 << 20).await;
     Ok(())
@@ -126,7 +126,7 @@ fn to_a_server(pieces: Vec<Vec<u8>>, options: WebSocketOptions) -> Vec<String> {
     seen.take()
 }
 
-/// What the key of a request is answered with, in place of each `$`.
+/// Replaces each `$` by the accept value for the key of the request.
 fn with_accept(pieces: &[Vec<u8>], head: &[u8]) -> Vec<Vec<u8>> {
     let head = String::from_utf8_lossy(head);
     let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));

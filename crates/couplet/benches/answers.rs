@@ -1,7 +1,7 @@
-//! When answers leave (`LoopOptions::answers`): a loop that measures beside one whose answers leave at once,
-//! and beside one whose answers leave together, with handlers that take nothing, a few microseconds (HTTP),
-//! and 50 µs. Printed is the processor time of the server, an answer, in its best round, and the ratio within
-//! a round: median, least and most.
+//! When answers leave (`LoopOptions::answers`): compares a loop that measures with a loop whose
+//! answers leave immediately and one whose answers leave together. Handlers compute nothing, for a
+//! few microseconds (HTTP), or for 50 µs. Prints the server's processor time per answer in its best
+//! round, and the ratio within a round: median, least and most.
 //!
 //! `cargo bench -p couplet --features http --bench answers`
 
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Requests on 50 connections at once. Returns nanoseconds an answer.
+/// Sends requests on 50 concurrent connections. Returns nanoseconds per answer.
 fn answers(server: &Server, request: &[u8], times: usize) -> Result<f64> {
     let connect = || {
         let client = TcpStream::connect(server.address)?;
@@ -73,7 +73,7 @@ fn answers(server: &Server, request: &[u8], times: usize) -> Result<f64> {
     };
     let send = |client: &mut TcpStream| Ok(client.write_all(request)?);
     let receive = |client: &mut TcpStream| {
-        // An answer comes in one piece.
+        // An answer arrives in one piece.
         if client.read(&mut [0; 1024])? == 0 { Err("the server closed".into()) } else { Ok(()) }
     };
     server.round_trips(50, times, connect, send, receive)

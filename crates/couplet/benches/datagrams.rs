@@ -1,10 +1,11 @@
-//! An echo server of datagrams: a loop, beside poll with recvmmsg(2) and sendmmsg(2) as they are, and
-//! tokio. A client sends 64 bytes to each, one at a time, 32 at once, or 32 joined (`UDP_SEGMENT`). What is
-//! measured is the time of the processor in the server's thread, for each datagram.
+//! A UDP echo server: compares a loop with plain poll, recvmmsg(2) and sendmmsg(2), and with tokio.
+//! A client sends 64-byte datagrams to each server: singly, 32 at a time, or 32 joined
+//! (`UDP_SEGMENT`). Prints the processor time of the server's thread per datagram.
 //!
-//! With a processor each, the server answers the first ones while the client still sends the others. A
-//! server that is behind finds all of them in its queue: so do those of the last rows, which share one
-//! processor with the client, as a batch of the scheduler that does not interrupt it.
+//! With a processor for each side, the server answers the first datagrams while the client still
+//! sends the others. A server that lags finds all of them in its queue. The last rows show that
+//! case: server and client share a processor, and the client runs as a batch task, which the server
+//! does not interrupt.
 //!
 //! `cargo bench -p couplet --bench datagrams`
 
@@ -43,7 +44,7 @@ mod linux {
     const MESSAGE: [u8; 64] = [7; 64];
     const ANY: &str = "127.0.0.1:0";
 
-    /// The time of this thread's processor.
+    /// The processor time of this thread.
     fn now() -> Duration {
         clock_gettime(ClockId::ThreadCPUTime).try_into().expect("a time after the origin")
     }
@@ -114,7 +115,7 @@ mod linux {
         });
     }
 
-    /// The time of a server for all datagrams, of which so many are on their way at once.
+    /// The server's processor time for all datagrams, with `at_once` of them in flight.
     fn serve(server: fn(Sender<SocketAddr>), (at_once, joined): (usize, bool)) -> Duration {
         let (sender, address) = channel();
         let serving = std::thread::spawn(move || {

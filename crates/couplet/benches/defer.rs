@@ -1,6 +1,7 @@
-//! What a Deferred costs beside the `oneshot` channels of tokio and of futures, which do the same:
-//! a value that comes later, once. Those may cross threads, and a Deferred may not; a Deferred calls
-//! back by itself, and with a oneshot that takes a future, here a boxed one that is polled by hand.
+//! The cost of a Deferred, compared with the `oneshot` channels of tokio and of futures, which also
+//! deliver a value later, once. Their ends may be in different threads; a Deferred stays in one. A
+//! Deferred calls back without a task; a oneshot needs a future for that, here a boxed one that is
+//! polled by hand.
 //!
 //! `cargo bench -p couplet --bench defer`, or with `-- cancel` for the rows that contain `cancel`.
 
@@ -21,7 +22,7 @@ use tokio::sync::oneshot as tokio_oneshot;
 
 const TIMES: u32 = 500_000;
 
-/// The two ends of a value that comes once.
+/// The two ends of a one-time value.
 trait Once {
     type Sender;
     type Receiver: Future<Output = Result<u32, Self::Error>> + Unpin + 'static;
@@ -82,7 +83,7 @@ impl Once for Futures {
     }
 }
 
-/// Times `step` for every number, and checks that each has arrived once.
+/// Times `step` for every number, and checks that each number has arrived once.
 fn arriving(step: impl Fn(u32, &Rc<Cell<u64>>)) -> Duration {
     let sum = Rc::new(Cell::new(0));
     let took = timed(|| (0..TIMES).for_each(|n| step(black_box(n), &sum)));
@@ -118,7 +119,7 @@ fn wait<O: Once>() -> Duration {
     })
 }
 
-/// What stands in for callbacks where there are none.
+/// Replaces callbacks by a boxed future, for types without callbacks.
 fn boxed<O: Once, F>(steps: fn(O::Receiver) -> F) -> Duration
 where
     F: Future<Output = Result<u32, O::Error>> + 'static,
@@ -173,7 +174,7 @@ fn ready() -> Duration {
     })
 }
 
-/// Who would fire it sees that its value is wanted no more.
+/// The sender can see that its value is no longer wanted.
 fn cancel<O: Once>() -> Duration {
     arriving(|n, sum| {
         let (mut receiver, sender) = O::new();
@@ -185,7 +186,7 @@ fn cancel<O: Once>() -> Duration {
     })
 }
 
-/// A cancel reaches the work, and whoever awaits its value.
+/// A cancel reaches both the work and the waiter.
 fn canceller() -> Duration {
     arriving(|n, sum| {
         let sum = sum.clone();

@@ -1,6 +1,7 @@
-//! A round trip of 64 bytes between an echo server of the loop and a client of tokio, in one process:
-//! the loop inside tokio, and a runtime of tokio around the loop, whose sockets wait in another thread;
-//! beside each of the two alone. First the time it takes, then the time of the processors.
+//! A round trip of 64 bytes between an echo server on the loop and a client on tokio, in one
+//! process: the loop inside tokio, and a tokio runtime around the loop, whose sockets wait in
+//! another thread. Each is compared with the loop alone and tokio alone, first in elapsed time,
+//! then in processor time.
 //!
 //! `cargo bench -p couplet --features tokio --bench embed`
 
@@ -36,12 +37,12 @@ fn listen(reactor: &Reactor) -> Result<SocketAddr> {
     Ok(reactor.listen(ANY, || Echo)?.host().socket_addr().expect("a TCP port"))
 }
 
-/// The time of a clock.
+/// The time by this clock.
 fn now(clock: ClockId) -> Duration {
     clock_gettime(clock).try_into().expect("a time after the origin")
 }
 
-/// The trips of a client of tokio, by this clock.
+/// The round trips of a tokio client, timed by this clock.
 async fn trips(at: SocketAddr, clock: ClockId) -> Result<Duration> {
     let mut stream = TcpStream::connect(at).await?;
     stream.set_nodelay(true)?;
@@ -63,10 +64,10 @@ fn inside(clock: ClockId) -> Result<Duration> {
     runtime().block_on(embed::run(Loop::new()?, program))
 }
 
-/// With the loop on one processor, and the thread of tokio on another or the same.
+/// Pins the loop to one processor, and tokio's thread to another or to the same.
 fn around(clock: ClockId, loops: Option<usize>, tokios: Option<usize>) -> Result<Duration> {
     let pinned = std::thread::spawn(move || {
-        // The thread of tokio is started here, and stays where it is.
+        // Tokio's thread starts here, and inherits this processor.
         tokios.map(pin).transpose()?;
         let mut l = Loop::with_options(LoopOptions::default().tokio())?;
         loops.map(pin).transpose()?;

@@ -1,13 +1,13 @@
-//! What framing costs beside tokio_util's codecs, and beside a mere `memchr` walk over the same
-//! bytes, which no framer of lines can beat: messages of 64 bytes, framing included, in reads of
-//! 64 KiB that begin and end in the middle of a message; one callback a message. Nanoseconds are for
-//! a message: 64 / ns are GB/s.
+//! The cost of framing, compared with tokio_util's codecs, and with a plain `memchr` walk over the
+//! same bytes, a lower bound for any line framer. Messages have 64 bytes, framing included; reads
+//! of 64 KiB begin and end in the middle of a message; each message is one callback. Nanoseconds
+//! are per message: 64 / ns are GB/s.
 //!
 //! `cargo bench -p couplet --bench framing`, or with `-- lines` for the rows that contain `lines`.
 //!
-//! Only the framing is timed. Where tokio_util keeps bytes in a buffer, filling it is the read
-//! itself, and is left out; the copies that its items are count. `LinesCodec` checks that a line is
-//! UTF-8, the others do not. The first round compares every message with what was framed.
+//! Only the framing is timed. Filling tokio_util's buffer is the read itself, and is excluded; the
+//! copies made for its items are included. `LinesCodec` checks that a line is UTF-8, the others do
+//! not. The first round compares every message with the one that was framed.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -32,7 +32,7 @@ const MESSAGE: usize = 64;
 const READS: usize = 1_000;
 const MESSAGES: usize = READ * READS / MESSAGE;
 
-/// Looks at each message, as little as it can, once it has looked at a round of them closely.
+/// Examines each message: closely in the first round, and as little as possible afterwards.
 struct Seen {
     expected: Vec<u8>,
     closely: bool,
@@ -51,7 +51,7 @@ impl Seen {
         self.bytes += black_box(message).len();
     }
 
-    /// Checks what a round has brought.
+    /// Checks the results of a round.
     fn end_round(&mut self) {
         assert_eq!((self.messages, self.bytes), (MESSAGES, MESSAGES * self.expected.len()));
         (self.closely, self.messages, self.bytes) = (false, 0, 0);
@@ -70,7 +70,7 @@ impl StringProtocol for Seen {
     }
 }
 
-/// A read from the middle of a stream of the same message: fed again and again it is that stream.
+/// A read that starts in the middle of a message. Repeated, it is a stream of that message.
 fn read_of(message: &[u8]) -> Vec<u8> {
     assert_eq!(message.len(), MESSAGE);
     let half = MESSAGE / 2;
@@ -79,7 +79,7 @@ fn read_of(message: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// A framer of ours, fed by hand.
+/// One of our framers, fed by hand.
 fn ours<R: Protocol>(
     receiver: R,
     seen: impl Fn(&mut R) -> &mut Seen + Copy + 'static,
@@ -87,7 +87,7 @@ fn ours<R: Protocol>(
 ) -> impl FnMut() -> Duration {
     let read = read_of(message);
     let mut held = hold(receiver);
-    // The stream begins with half a message, as its reads do.
+    // Starts the stream with half a message, because each read starts in the middle of one.
     let first = message[..MESSAGE / 2].to_vec();
     held.with(move |receiver, transport| receiver.data_received(transport, &first));
     move || {
@@ -134,8 +134,8 @@ where
     }
 }
 
-/// What looking for the ends of lines costs by itself: the walk knows nothing of reads, so the bytes
-/// of a round begin with a whole line.
+/// The cost of finding line ends alone. The walk ignores read boundaries, so the bytes of a round
+/// begin with a whole line.
 fn walk(mut seen: Seen, message: &[u8]) -> impl FnMut() -> Duration {
     let bytes = message.repeat(READ / MESSAGE);
     move || {

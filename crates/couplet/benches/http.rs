@@ -1,9 +1,9 @@
-//! HTTP beside hyper on tokio: a server of `couplet::http` and one of hyper on tokio's current-thread
-//! runtime, with the same service, in turns. Printed is the processor time of the server, a request, in
-//! its best round, and the ratio within a round: median, least and most.
+//! HTTP compared with hyper on tokio: a server of `couplet::http` and a server of hyper on tokio's
+//! current-thread runtime run the same service alternately. Prints the server's processor time per
+//! request in its best round, and the ratio within a round: median, least and most.
 //!
-//! `cargo bench -p couplet --features http --bench http`, or with `-- body` for the rows that contain
-//! `body`.
+//! `cargo bench -p couplet --features http --bench http`, or with `-- body` for the rows that
+//! contain `body`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
@@ -115,7 +115,8 @@ fn connect(server: &Server) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Requests on many connections at once, so many in flight on each. Returns nanoseconds a request.
+/// Sends requests on concurrent connections, several in flight on each. Returns nanoseconds per
+/// request.
 fn requests<C: Read + Write>(
     server: &Server,
     connect: &impl Fn(&Server) -> Result<C>,
@@ -135,7 +136,7 @@ fn requests<C: Read + Write>(
     Ok(each / in_flight as f64)
 }
 
-/// A connection for each request, closed by the client.
+/// Opens a connection for each request; the client closes it.
 fn short(server: &Server) -> Result<f64> {
     const TIMES: usize = 2000;
     let before = server.processor_time()?;
@@ -147,7 +148,7 @@ fn short(server: &Server) -> Result<f64> {
     Ok((server.processor_time()? - before) / TIMES as f64)
 }
 
-/// What both serve.
+/// The service of both servers.
 async fn answer<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     static MUCH: OnceLock<Bytes> = OnceLock::new();
     Ok(Response::new(Full::new(match request.uri().path() {
@@ -156,7 +157,7 @@ async fn answer<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infalli
     })))
 }
 
-/// Over TLS with the certificate in a folder, if one is given.
+/// Over TLS, if a folder with the certificate is given.
 fn serve_couplet(folder: &str) -> Result<()> {
     let endpoint = match folder {
         "" => "tcp:0:interface=127.0.0.1".to_owned(),
@@ -171,7 +172,7 @@ fn serve_couplet(folder: &str) -> Result<()> {
     Ok(())
 }
 
-/// hyper's server of one connection, with the limit that it has by itself.
+/// Serves one connection with hyper and its default limit.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<()> {
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(hyper_util::rt::TokioTimer::new())

@@ -1,10 +1,11 @@
-//! Many loops beside tokio's multi-thread runtime: two loops of a `Cluster`, whose connections the system
-//! distributes, or the loop that accepts, and two workers. They compute nothing, for about 10 µs, or for
-//! about 50 µs for each request on 256 connections. Printed is the processor time of the server, a request,
-//! or the time that passes, in its best round, and the ratio within a round: median, least and most.
+//! Several loops compared with tokio's multi-thread runtime: two loops of a `Cluster`, whose
+//! connections the system or the accepting loop distributes, and two workers. For each request, on
+//! 256 connections, the handlers compute nothing, for about 10 µs, or for about 50 µs. Prints the
+//! server's processor time per request, or the elapsed time, in its best round, and the ratio
+//! within a round: median, least and most.
 //!
-//! Nothing is pinned: the servers and the load have the machine's processors to themselves, and what the load
-//! takes is the same for both.
+//! Nothing is pinned: servers and load share the machine's processors, and the load is the same for
+//! both.
 //!
 //! `cargo bench -p couplet --bench loops`, or with `-- "10 µs"` for the rows that contain it.
 
@@ -69,14 +70,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What a handler computes, in so many steps.
+/// The handler's computation, in steps.
 fn compute(steps: u64) -> u64 {
     let step =
         |seen: u64, step: u64| (seen ^ step).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
     (0..steps).map(black_box).fold(1, step)
 }
 
-/// In the best of many tries.
+/// Takes the best of many tries.
 fn steps_in_a_microsecond() -> u64 {
     const STEPS: u64 = 100_000;
     let took = |_| {
@@ -88,8 +89,8 @@ fn steps_in_a_microsecond() -> u64 {
     (STEPS as f64 / (least.as_secs_f64() * 1e6)) as u64
 }
 
-/// Requests on every connection, so many times, each after the answer to the one before. Returns
-/// nanoseconds of the server's processors, and those that pass, for one of them.
+/// Makes `times` requests on every connection, each after the previous answer. Returns, per
+/// request, nanoseconds of the server's processors and elapsed nanoseconds.
 fn requests(server: &Server, times: usize) -> Result<(f64, f64)> {
     let address = server.address;
     Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -97,7 +98,7 @@ fn requests(server: &Server, times: usize) -> Result<(f64, f64)> {
         for _ in 0..CONNECTIONS {
             let mut client = TcpStream::connect(address).await?;
             client.set_nodelay(true)?;
-            // The first comes with the accept.
+            // The first answer includes the accept.
             exchange(&mut client, 1).await?;
             clients.push(client);
         }

@@ -17,7 +17,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Sends 64 bytes, and echoes whatever comes back.
+/// Sends 64 bytes, and echoes every byte that arrives.
 struct Chatty;
 
 impl Protocol for Chatty {

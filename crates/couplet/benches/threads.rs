@@ -1,4 +1,4 @@
-//! Calls into a loop from other threads, and tasks, beside tokio's.
+//! Calls into a loop from other threads, and tasks, compared with tokio's.
 //!
 //! `cargo bench -p couplet --bench threads`, or with `-- spawn` for the rows that contain `spawn`.
 
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
 const TIMES: u32 = 200_000;
-/// How often a thread waits for an answer: two wake-ups each.
+/// Number of answers that a thread waits for, with two wake-ups each.
 const ANSWERS: u32 = 10_000;
 
 fn tokio_runtime() -> tokio::runtime::Runtime {
@@ -62,7 +62,7 @@ fn tokio_calls() {
             }
         });
         let mut called = 0;
-        // Until the sender has gone.
+        // Ends when the sender is dropped.
         while let Some(call) = calls.recv().await {
             call(&mut called);
         }

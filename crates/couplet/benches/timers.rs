@@ -1,10 +1,10 @@
-//! Timed calls beside tokio's timers, with 100 000 of them outstanding.
+//! Timed calls compared with tokio's timers, with 100 000 of them outstanding.
 //!
 //! `cargo bench -p couplet --bench timers`, or with `-- fire` for the rows that contain `fire`.
-//! Delays are 0 to 60 s (`random`), or always 30 s (`equal`, as idle timeouts are). A timer is a
+//! Delays are 0 to 60 s (`random`), or always 30 s (`equal`, like idle timeouts). A timer is a
 //! `call_later` here and a boxed, polled `Sleep` there, which a task would await; both clocks are
-//! virtual, `testing::Clock` and tokio's paused one. In the end whatever was not cancelled has to
-//! fire, and nothing else.
+//! virtual, `testing::Clock` and tokio's paused one. In the end every timer that was not cancelled
+//! must have fired, and no other.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -27,8 +27,8 @@ const OPERATIONS: usize = 300_000;
 const SPREAD: Duration = Duration::from_secs(60);
 /// The time between two operations.
 const PAUSE: Duration = Duration::from_nanos(300);
-/// How far the clock moves in a turn where timers fire. Their delays are whole ticks then, since
-/// `Clock` stops at each deadline, and tokio's clock does not.
+/// How far the clock advances in a turn in which timers fire. The delays are whole ticks then,
+/// because `Clock` stops at each deadline, and tokio's clock does not.
 const TICK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ enum Delays {
     Equal,
 }
 
-/// What is done again and again.
+/// The repeated operation.
 #[derive(Clone, Copy)]
 enum Task {
     CancelNewest,
@@ -54,7 +54,7 @@ trait Timers {
     fn reset(&mut self, timer: &mut Self::Timer, delay: Duration);
 }
 
-/// The delays from one moment on, as if time passed between two of them.
+/// Generates delays from a fixed moment, as if time passed between two of them.
 struct Draw {
     delays: Delays,
     state: u64,
@@ -91,7 +91,7 @@ impl Draw {
     }
 }
 
-/// Fills the timers and times the task; returns those that are left, too.
+/// Fills the timers and times the task; also returns the remaining timers.
 fn work<T: Timers>(timers: &mut T, task: Task, delays: Delays) -> (Duration, Vec<T::Timer>) {
     let mut draw = Draw::new(delays);
     let mut all: Vec<_> = (0..OUTSTANDING).map(|_| timers.create(draw.delay())).collect();
@@ -136,7 +136,7 @@ impl Timers for Ours {
     }
 }
 
-/// In a callback, where a program works.
+/// Runs in a callback, like a program's own work.
 fn ours(task: Task, delays: Delays) -> Duration {
     let mut clock = Clock::new();
     let (fired, took) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(Duration::ZERO)));
@@ -179,8 +179,8 @@ fn tokio(task: Task, delays: Delays) -> Duration {
     })
 }
 
-/// A loop of tokio's with a paused clock. Unconstrained, since a task that has used up its budget of
-/// polls registers no more timers.
+/// Runs in a tokio runtime with a paused clock. Unconstrained, because a task that has used up its
+/// budget of polls registers no further timers.
 fn in_tokio<R>(measure: impl Future<Output = R>) -> R {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -196,7 +196,7 @@ fn sleep(deadline: Instant, waker: &Waker) -> Pin<Box<Sleep>> {
     sleep
 }
 
-/// Calls that ask for themselves again.
+/// Calls that reschedule themselves.
 struct Again {
     reactor: Reactor,
     draw: RefCell<Draw>,
@@ -241,7 +241,8 @@ fn fire_ours(delays: Delays) -> Duration {
     took
 }
 
-/// The elapsed timers are found through their wakers, as a loop finds its woken tasks, and replaced.
+/// The elapsed timers are found through their wakers, as a loop finds its woken tasks, and
+/// replaced.
 fn fire_tokio(delays: Delays) -> Duration {
     in_tokio(async {
         let (mut draw, mut first) = (Draw::new(delays), Draw::new(Delays::Random));

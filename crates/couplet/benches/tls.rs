@@ -1,6 +1,7 @@
-//! TLS beside tokio-rustls: the program's own `couplet echo` and an echo on tokio's current-thread
-//! runtime, on the same cryptography, in turns. Printed is the processor time of the server, an
-//! operation, in its best round, and the ratio within a round: median, least and most.
+//! TLS compared with tokio-rustls: the program's `couplet echo` and an echo on tokio's
+//! current-thread runtime, with the same cryptography, run alternately. Prints the server's
+//! processor time per operation in its best round, and the ratio within a round: median, least and
+//! most.
 //!
 //! `cargo bench -p couplet --bench tls`, or with `-- message` for the rows that contain `message`.
 
@@ -30,7 +31,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 
 const HANDSHAKES: usize = 400;
-/// Bytes of a message in bulk.
+/// Bytes of a bulk message.
 const CHUNK: usize = 256 * 1024;
 
 fn main() -> Result<()> {
@@ -61,7 +62,7 @@ fn main() -> Result<()> {
     served::compare(&servers, &rows, &wanted)
 }
 
-/// Round trips of so many bytes on many connections at once. Returns nanoseconds a message.
+/// Makes round trips of `length` bytes on concurrent connections. Returns nanoseconds per message.
 fn echoes(
     server: &Server,
     config: &Arc<ClientConfig>,
@@ -81,7 +82,8 @@ fn echoes(
     Ok(each)
 }
 
-/// Nanoseconds for a handshake with one byte each way, and for that with its close.
+/// Returns nanoseconds for a handshake with one byte each way, and for the same including the
+/// close.
 fn handshakes(server: &Server, config: &Arc<ClientConfig>) -> Result<(f64, f64)> {
     let (before, mut open) = (server.processor_time()?, Vec::new());
     for _ in 0..HANDSHAKES {
@@ -94,7 +96,7 @@ fn handshakes(server: &Server, config: &Arc<ClientConfig>) -> Result<(f64, f64)>
     for mut client in open {
         client.conn.send_close_notify();
         client.flush()?;
-        // Until the server has closed.
+        // Waits until the server has closed.
         let _ = client.read(&mut [0]);
     }
     let closed = server.processor_time()?;
@@ -102,7 +104,7 @@ fn handshakes(server: &Server, config: &Arc<ClientConfig>) -> Result<(f64, f64)>
     Ok((each(opened), each(closed)))
 }
 
-/// The program's own echo.
+/// Starts `couplet echo`.
 fn couplet(folder: &Path) -> Result<Server> {
     program::build()?;
     let program = program::program(&std::env::current_exe()?);
@@ -116,7 +118,7 @@ fn tokio(folder: &Path) -> Result<Server> {
     Server::start("tokio-rustls", Command::new(this).arg("--serve").arg(folder))
 }
 
-/// The peer: a task and a buffer a connection, with sessions and tickets as ours has them.
+/// The peer: a task and a buffer per connection, with sessions and tickets like ours.
 fn serve_tokio(folder: &Path) -> Result<()> {
     let config = secure::server(folder)?;
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));

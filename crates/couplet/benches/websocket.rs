@@ -1,9 +1,9 @@
-//! WebSockets beside tokio-tungstenite: an echo by `couplet::http::websocket` and one on tokio's
-//! current-thread runtime, in turns. Printed is the processor time of the server, a message, in its best
-//! round, and the ratio within a round: median, least and most.
+//! WebSockets compared with tokio-tungstenite: an echo by `couplet::http::websocket` and one on
+//! tokio's current-thread runtime run alternately. Prints the server's processor time per message
+//! in its best round, and the ratio within a round: median, least and most.
 //!
-//! `cargo bench -p couplet --features websocket --bench websocket`, or with `-- long` for the rows that
-//! contain `long`.
+//! `cargo bench -p couplet --features websocket --bench websocket`, or with `-- long` for the rows
+//! that contain `long`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     served::compare(&servers, &rows, &wanted)
 }
 
-/// A connection that is through with its handshake.
+/// Connects and completes the handshake.
 fn connect(to: SocketAddr) -> Result<TcpStream> {
     const HELLO: &str = "GET / HTTP/1.1\r\nHost: couplet.test\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -70,7 +70,7 @@ fn connect(to: SocketAddr) -> Result<TcpStream> {
     if is_upgraded { Ok(stream) } else { Err("it was not upgraded".into()) }
 }
 
-/// A client's frame of zeros, and how long the echo is.
+/// A client's frame of zeros, and the length of its echo.
 fn frame(length: usize) -> (Vec<u8>, usize) {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut head = vec![0x82];
@@ -91,7 +91,8 @@ fn frame(length: usize) -> (Vec<u8>, usize) {
     (head, echo)
 }
 
-/// Messages on many connections at once, so many in flight on each. Returns nanoseconds a message.
+/// Sends messages on concurrent connections, several in flight on each. Returns nanoseconds per
+/// message.
 fn messages(
     server: &Server,
     length: usize,

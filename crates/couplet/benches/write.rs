@@ -1,6 +1,6 @@
-//! One large write after another to a peer that reads, beside tokio's.
+//! One large write after another to a peer that reads, compared with tokio's.
 //!
-//! `cargo bench -p couplet --bench write`. The peer reads in a thread of its own.
+//! `cargo bench -p couplet --bench write`. The peer reads in its own thread.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 #![expect(clippy::disallowed_types, reason = "the peer is a plain socket")]
@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 const SIZE: usize = 1024 * 1024;
 const TIMES: usize = 400;
 
-/// A peer that takes all and says how much it was.
+/// A peer that reads everything and returns the number of bytes.
 fn peer() -> (SocketAddr, thread::JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -38,14 +38,14 @@ fn peer() -> (SocketAddr, thread::JoinHandle<usize>) {
     (address, thread::spawn(reads))
 }
 
-/// Runs with a peer, and checks that it got all.
+/// Runs with a peer, and checks that the peer received everything.
 fn with_peer(run: impl FnOnce(SocketAddr)) {
     let (address, taken) = peer();
     run(address);
     assert_eq!(taken.join().expect("the peer"), SIZE * TIMES);
 }
 
-/// The processor time that `run` takes in this thread.
+/// The processor time of `run` in this thread.
 fn busy(run: fn()) -> Duration {
     let now = || {
         let now = clock_gettime(ClockId::ThreadCPUTime);

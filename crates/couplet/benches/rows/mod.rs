@@ -1,6 +1,7 @@
-//! What the small benches share: a row is one task, done by several in turns, round by round, so
-//! that a busy moment of the machine meets all of them. Printed are nanoseconds an operation in the
-//! best round, and the ratio to the first within a round: its median, least and most.
+//! Shared by the small benches. A row is one task, done by several contestants alternately, round
+//! by round, so that a busy moment of the machine affects all of them. Prints nanoseconds per
+//! operation in the best round, and the ratio to the first contestant within a round: median, least
+//! and most.
 //!
 //! The first round warms up and is not counted; in it a bench may check more than it has time for
 //! in the others.
@@ -14,7 +15,8 @@ use spread::Spread;
 
 const ROUNDS: usize = 7;
 
-/// One who does the task: does all operations of a round, and tells how long they took.
+/// A contestant's name and function: does all operations of a round, and returns how long they
+/// took.
 pub(crate) type Contestant<'a> = (&'a str, &'a mut dyn FnMut() -> Duration);
 
 /// Measures a row and prints it, if its name contains the word on the command line.
@@ -39,7 +41,7 @@ pub(crate) fn row(name: &str, operations: usize, contestants: &mut [Contestant<'
     }
 }
 
-/// How long that takes.
+/// Times a call.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> Duration {
     let start = Instant::now();
     black_box(work());

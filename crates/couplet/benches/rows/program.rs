@@ -1,4 +1,4 @@
-//! The program `couplet` as a benchmark's server, and the processors that both run on.
+//! The program `couplet` as a benchmark's server, and the processors of server and load.
 
 use std::io::{self, Error};
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ pub(crate) fn program(own: &Path) -> PathBuf {
     own.ancestors().nth(2).map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
 }
 
-/// Builds the program `couplet` as it would be shipped, or finds that it is up to date.
+/// Builds the program `couplet` in its release profile, unless it is up to date.
 pub(crate) fn build() -> io::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--release", "-p", "couplet-cli"]);
-    // Where this benchmark was built, wherever that is.
+    // The same target folder as this benchmark's.
     if let Some(target) = std::env::current_exe()?.ancestors().nth(3) {
         build.arg("--target-dir").arg(target);
     }
@@ -27,15 +27,15 @@ pub(crate) fn build() -> io::Result<()> {
     }
 }
 
-/// The processors that this process may use: the first is for the servers, the second, if there is
-/// one, for the load.
+/// The processors that this process may use: the first for the servers, the second, if it exists,
+/// for the load.
 pub(crate) fn processors() -> io::Result<(Option<usize>, Option<usize>)> {
     let set = sched_getaffinity(None)?;
     let mut processors = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
     Ok((processors.next(), processors.next()))
 }
 
-/// Keeps the calling thread, and the processes that it starts, on one processor.
+/// Pins the calling thread, and the processes that it starts, to one processor.
 pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);

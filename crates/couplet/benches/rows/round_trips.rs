@@ -1,9 +1,9 @@
-//! Clients that take turns: all send, then all receive.
+//! Clients in lock-step: all send, then all receive.
 
 use crate::served::{Result, Server};
 
 impl Server {
-    /// Round trips on many connections at once. Returns nanoseconds for one of each connection.
+    /// Makes round trips on concurrent connections. Returns nanoseconds per round trip.
     pub(crate) fn round_trips<C>(
         &self,
         connections: usize,
@@ -15,7 +15,7 @@ impl Server {
         let mut clients = (0..connections).map(|_| connect()).collect::<Result<Vec<C>>>()?;
         let mut before = 0.0;
         for round in 0..=times {
-            // The first comes with the accept, or the rest of a handshake.
+            // Round 0 includes the accept and the end of the handshake, so it is not counted.
             if round == 1 {
                 before = self.processor_time()?;
             }

@@ -1,4 +1,5 @@
-//! Certificates for benchmarks of TLS, clients that trust them, and the configuration of tokio's servers.
+//! Certificates for benchmarks of TLS, clients that trust them, and the configuration of tokio's
+//! servers.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -46,7 +47,7 @@ pub(crate) fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> Result<Clie
     Ok(StreamOwned::new(tls, stream))
 }
 
-/// With sessions and tickets, as ours has them.
+/// Resumes sessions and issues tickets, like our servers.
 pub(crate) fn server(folder: &Path) -> Result<ServerConfig> {
     let chain = vec![CertificateDer::from_pem_file(folder.join("server.pem"))?];
     let key = PrivateKeyDer::from_pem_file(folder.join("server.key"))?;

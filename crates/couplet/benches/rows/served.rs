@@ -1,4 +1,4 @@
-//! Servers in processes of their own, and the processor time that they take, beside one another.
+//! Compares servers that run as separate processes by their processor time.
 
 use std::error::Error;
 use std::fs;
@@ -15,11 +15,11 @@ pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const ROUNDS: usize = 7;
 
-/// A name, and what does it: returns nanoseconds an operation.
+/// A row's name, and its function, which returns nanoseconds per operation.
 pub(crate) type Row<'r> = (&'r str, &'r dyn Fn(&Server) -> Result<f64>);
 
-/// Prints, for each row that contains `wanted`, each server's best round, and the ratio to the last
-/// one within a round, or of the last to the first: median, least and most.
+/// For each row that contains `wanted`, prints each server's best round and a ratio within a round
+/// (to the last server, or of the last to the first): median, least and most.
 pub(crate) fn compare(servers: &[Server], rows: &[Row<'_>], wanted: &str) -> Result<()> {
     for (name, run) in rows.iter().filter(|row| row.0.contains(wanted)) {
         let mut spent = vec![Vec::new(); servers.len()];
@@ -42,7 +42,7 @@ pub(crate) fn compare(servers: &[Server], rows: &[Row<'_>], wanted: &str) -> Res
     Ok(())
 }
 
-/// Serves each connection of a free port by a task on tokio's current-thread runtime.
+/// Serves connections on a free port, each in a task on tokio's current-thread runtime.
 pub(crate) fn serve_on_tokio<F>(runtime: &mut Builder, serve: impl Fn(TcpStream) -> F) -> Result<()>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -59,7 +59,7 @@ where
     })
 }
 
-/// A server in a process of its own.
+/// A server process.
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     process: Child,
@@ -71,7 +71,7 @@ impl Server {
     pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Server> {
         let process = command.stdout(Stdio::piped()).spawn()?;
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        // From here on it is ended by its drop.
+        // From here on its drop ends the process.
         let mut server = Server { name, process, address };
         let mut line = String::new();
         let stdout = server.process.stdout.as_mut().expect("stdout is piped");
@@ -82,7 +82,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Nanoseconds that its threads have run.
+    /// Nanoseconds that the server's threads have run.
     pub(crate) fn processor_time(&self) -> Result<f64> {
         let mut all = 0.0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {

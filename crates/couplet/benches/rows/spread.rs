@@ -1,6 +1,6 @@
-//! Medians, with the least and the most of what they are the median of.
+//! Medians with their range.
 
-/// A median, and the least and the most of its values.
+/// The median, minimum and maximum of some values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) least: f64,
@@ -16,7 +16,7 @@ impl Spread {
     }
 }
 
-/// The middle value, or the upper of the two in the middle; NaN of nothing.
+/// The middle value, or the upper of the two in the middle; NaN if there is no value.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

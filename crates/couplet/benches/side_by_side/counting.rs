@@ -1,10 +1,10 @@
 //! The counted scenarios: system calls by strace, user instructions by valgrind.
 //!
-//! A count is a slope: the server runs twice, with loads of two lengths, and start-up, the opening
-//! of connections and the end cancel out. The load goes in lock-step: it shares a processor with
-//! the server, which is meek and so finds all messages of a round at once, and it goes on when the
-//! server sleeps. So counts do not depend on speed. A server that is loaded freely wakes more often
-//! for less: it makes as many system calls, or more.
+//! A count is a slope: the server runs twice, with loads of two lengths, so that start-up, opening
+//! connections and the end cancel out. The load runs in lock-step. It shares a processor with the
+//! server and proceeds only while the server sleeps; the server is meek, so it finds all messages
+//! of a round at the same time. So counts do not depend on speed. A freely loaded server wakes more
+//! often for fewer messages, and makes at least as many system calls.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -20,10 +20,10 @@ use crate::spread::Spread;
 use crate::table::Table;
 use crate::{Result, in_context};
 
-/// What is counted of a server.
+/// The unit of a count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Count {
-    /// Per round trip, with so many connections in lock-step.
+    /// Per round trip, with this number of connections in lock-step.
     Trip(usize),
     /// Per short connection.
     Short(Closer),
@@ -36,7 +36,7 @@ pub(crate) enum Tool {
     Valgrind,
 }
 
-/// The rounds of the two runs.
+/// The numbers of rounds of the two runs.
 const ROUNDS: [u64; 2] = [20, 120];
 
 impl Tool {
@@ -59,7 +59,7 @@ impl Tool {
         words.split(' ').map(String::from).collect()
     }
 
-    /// Understands what the tool wrote: the whole count, and the `epoll_ctl` in it.
+    /// Parses the tool's output: the whole count, and its `epoll_ctl` calls.
     fn read(self, output: &str) -> Option<[f64; 2]> {
         if self == Tool::Valgrind {
             let totals = output.lines().find_map(|line| line.strip_prefix("totals: "))?;
@@ -77,14 +77,14 @@ impl Tool {
     }
 }
 
-/// True where that command runs and ends well.
+/// True if the command runs and succeeds.
 pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Counts per trip or per connection: in all, and the `epoll_ctl` in it.
+/// Counts per trip or per connection: the total, and its `epoll_ctl` calls.
 pub(crate) fn count(bench: &Bench, kind: Kind, tool: Tool, what: Count) -> Result<[f64; 2]> {
     eprintln!("{kind}: {what:?} under {}", tool.name());
     let once = |rounds| {
@@ -121,13 +121,13 @@ fn count_once(bench: &Bench, kind: Kind, tool: Tool, what: Count, rounds: u64) -
         }
         Count::Short(closer) => load.short_in_lock_step(rounds, closer, || server.settle())?,
     }
-    // The tool writes when the server has ended.
+    // The tool writes its output when the server has ended.
     drop(server);
     let written = fs::read_to_string(&output)?;
     tool.read(&written).ok_or_else(|| "the tool's output is not understood".into())
 }
 
-/// The system calls of all servers.
+/// System calls of all servers.
 pub(crate) fn system_calls(bench: &Bench) -> Result<Chart> {
     let heads = ["server", "per trip at 50", "of it epoll_ctl", "per short conn", "server first"];
     let mut table = Table::new(&heads);
@@ -143,7 +143,7 @@ pub(crate) fn system_calls(bench: &Bench) -> Result<Chart> {
     Ok(chart("System calls, in lock-step", table, &trips))
 }
 
-/// The user instructions of all servers but Python's, whose start alone takes too long.
+/// User instructions of all servers but Python's, whose start alone takes too long.
 pub(crate) fn instructions(bench: &Bench) -> Result<Chart> {
     let mut table = Table::new(&["server", "per trip at 1", "per trip at 50"]);
     let mut trips = Vec::new();

@@ -1,5 +1,5 @@
-//! What continuous integration holds on to: counts of one server, which do not depend on how fast
-//! or how busy the machine is, and the limits they are held against.
+//! The counts that continuous integration checks against limits: counts of one server, which do not
+//! depend on the machine's speed or load.
 
 use std::fs;
 use std::process::Command;
@@ -11,12 +11,12 @@ use crate::options::Bench;
 use crate::program::program;
 use crate::{Result, in_context};
 
-/// A name and a value: what was measured, or the most that is allowed.
+/// A name and a value: a measurement, or its limit.
 type Figure = (String, f64);
 
-/// Prints `name=value` lines for one server; an error names every limit in the file that is broken.
+/// Prints `name=value` lines for one server; the error lists every exceeded limit of the file.
 pub(crate) fn run(bench: &Bench, kind: Kind, limits: Option<&str>) -> Result<()> {
-    // Read before anything is measured: a mistake in it shows at once.
+    // Read before the measurements, so that a mistake in the file is reported immediately.
     let limits = limits.map(read_limits).transpose()?.unwrap_or_default();
     let measured = measure(bench, kind)?;
     let broken: Vec<String> = limits.iter().filter_map(|limit| check(limit, &measured)).collect();
@@ -73,8 +73,8 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
     Ok(measured)
 }
 
-/// The system calls in the machine code of a turn on mio: its wait, its read and its send are to be
-/// inlined there, which counts in time and in no count of instructions.
+/// Counts the system calls in the machine code of a turn on mio: wait, read and send must be
+/// inlined there. That affects time, but no count of instructions.
 fn system_calls_of_the_turn() -> Result<Option<usize>> {
     if !succeeds("objdump", &["--version"]) {
         return Ok(None);
@@ -83,7 +83,7 @@ fn system_calls_of_the_turn() -> Result<Option<usize>> {
     let mut objdump = Command::new("objdump");
     let output = objdump.args(["-d", "-C", "--no-show-raw-insn"]).arg(program).output()?;
     let code = String::from_utf8_lossy(&output.stdout);
-    // One turn per driver; those in memory call no system.
+    // Each driver has a turn; those of the memory driver make no system call.
     let turns = code.split("\n\n").filter(|function| {
         function.lines().next().is_some_and(|name| name.ends_with("turn::Engine>::turn>:"))
     });
@@ -91,8 +91,8 @@ fn system_calls_of_the_turn() -> Result<Option<usize>> {
     counts.max().map(Some).ok_or_else(|| "the program has no turn".into())
 }
 
-/// What to say of a limit that is broken. One that nothing was measured for is broken too: a guard
-/// that lost its tools must not look like one that holds.
+/// Describes an exceeded limit. A limit without a measurement counts as exceeded: a guard that lost
+/// its tools must not look like a passing one.
 fn check((name, most): &Figure, measured: &[Figure]) -> Option<String> {
     match measured.iter().find(|(known, _)| known == name) {
         Some((_, value)) if value <= most => None,

@@ -1,4 +1,4 @@
-//! The kinds of servers, what each can do, and how this program becomes one.
+//! The kinds of servers, the roles each can play, and how this program becomes one.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -10,32 +10,32 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::program::pin;
 use crate::{ours, peer_mio, peer_raw, peer_tokio};
 
-/// A server's make, with the size of its read buffer in KiB where that can be chosen.
+/// A server's implementation, with the size of its read buffer in KiB if that can be chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Raw(usize),
     Tokio(usize),
     Mio(usize),
-    /// The program's own: `couplet echo`, where an echo is asked for.
+    /// `couplet echo` for the role of an echo, otherwise our own servers.
     Couplet,
-    /// A `LineReceiver` with what a server on the open net has.
+    /// A `LineReceiver` with the limits of a public server.
     CoupletLines,
-    /// An echo over a layer that changes nothing.
+    /// An echo over a layer that passes bytes unchanged.
     CoupletLayer,
     /// An echo in async style.
     CoupletStream,
     Twisted,
 }
 
-/// The buffer of a kind that is named without a size, in KiB.
+/// Default buffer size in KiB.
 const USUAL: usize = 16;
 /// The read buffer of Twisted's TCP connections, in KiB.
 const TWISTED: usize = 64;
-/// Connections that the kernel queues for a server, whichever it is.
+/// Connections that the kernel queues for a server of any kind.
 pub(crate) const BACKLOG: u16 = 1024;
 
 impl Kind {
-    /// Its name in tables, which tells the size of its read buffer.
+    /// Name in tables; it includes the size of the read buffer.
     pub(crate) fn label(self) -> String {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Mio(_) => self.to_string(),
@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// Whether there is such a server.
+    /// True if this kind has a server for the role.
     pub(crate) fn plays(self, role: Role) -> bool {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Couplet | Kind::Twisted => true,
@@ -57,7 +57,7 @@ impl Kind {
     }
 }
 
-/// As the command line has it.
+/// The form on the command line.
 impl Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,22 +103,22 @@ impl FromStr for Kind {
     }
 }
 
-/// What a server does with the bytes it reads.
+/// What a server does with received bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Role {
     #[default]
     Echo,
-    /// Closes each connection once its first message is echoed.
+    /// Echoes the first message of each connection, then closes it.
     EchoOne,
-    /// Connects each connection with one to this server.
+    /// Joins each connection to a new one to this server.
     Relay(SocketAddr),
-    /// Sends them to every connection, that one included.
+    /// Sends them to every connection, including the sender's.
     FanOut,
 }
 
 const RELAY: &str = "relay-to-";
 
-/// As the command line has it.
+/// The form on the command line.
 impl Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,18 +145,18 @@ impl FromStr for Role {
     }
 }
 
-/// How a server is to run: given on its command line.
+/// A server's role and scheduling, passed on its command line.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Manner {
     pub(crate) role: Role,
-    /// The processor to stay on.
+    /// The processor to pin to.
     pub(crate) cpu: Option<usize>,
-    /// Let everything else on that processor run first.
+    /// Lets all other processes on that processor run first.
     pub(crate) meek: bool,
 }
 
 impl Manner {
-    /// Runs so from now on, and with it the processes that it starts.
+    /// Applies to this process from now on, and to the processes that it starts.
     pub(crate) fn apply(self) -> crate::Result<()> {
         if let Some(cpu) = self.cpu {
             pin(cpu)?;
@@ -170,7 +170,7 @@ impl Manner {
 
 /// Becomes a server of that kind; returns only with an error.
 pub(crate) fn serve(kind: Kind, role: Role) -> crate::Result<()> {
-    // Whoever started it ends it; this is for the case that they were killed.
+    // The parent ends this process; the signal is for a parent that was killed.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     match kind {
         Kind::Raw(size) => peer_raw::serve(listen()?, size << 10, role)?,
@@ -187,10 +187,10 @@ pub(crate) fn serve(kind: Kind, role: Role) -> crate::Result<()> {
     Ok(())
 }
 
-/// The listener of the peers that bring none of their own, and says where it listens.
+/// Creates the listener for peers without their own, and prints its address.
 fn listen() -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // Once more, for another backlog.
+    // Listens a second time to change the backlog.
     rustix::net::listen(&listener, BACKLOG.into())?;
     listener.set_nonblocking(true)?;
     ready(&listener.local_addr()?);

@@ -1,8 +1,8 @@
-//! The load: one thread that plays all clients and checks every byte that comes back.
+//! The load: one thread that plays all clients and checks every byte that they receive.
 //!
-//! A connection's bytes are a window that moves over a repeated random block of prime length, and
-//! each connection starts elsewhere in it. So checking is one `memcmp`, cheap enough not to slow
-//! the load, and lost, doubled, reordered or mixed-up bytes are all seen.
+//! A connection's bytes are a window that moves over a repeated random block of prime length; each
+//! connection starts at another position. So a check is one `memcmp`, cheap enough not to slow the
+//! load, and detects lost, doubled, reordered and mixed-up bytes.
 
 use std::io::{self, Error, ErrorKind, Write};
 use std::mem;
@@ -18,25 +18,25 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-/// The length of a message of ping-pong and of a short connection.
+/// Bytes of a message in ping-pong and on a short connection.
 pub(crate) const MESSAGE: usize = 64;
-/// How many short connections are open at a time.
+/// Short connections open at a time.
 pub(crate) const PARALLEL: usize = 8;
-/// The most that is under way on a connection in bulk. Without a bound the kernel's buffers grow by
-/// megabytes, and what is measured is the caches.
+/// Most bytes in flight on a connection in bulk. Without a bound the kernel's buffers grow by
+/// megabytes, and the measurement is one of the caches.
 const WINDOW: usize = 256 << 10;
-/// What a slow reader reads at a time.
+/// Bytes that a slow reader reads at a time.
 const SIP: usize = 4096;
-/// A prime, so that no slip by a buffer's length goes unseen; at least `WINDOW`.
+/// A prime, so that an error by a buffer's length is detected; at least `WINDOW`.
 const PERIOD: usize = 262_147;
 /// The same for lines: a prime number of messages.
 const PERIOD_OF_LINES: usize = 4099 * MESSAGE;
-/// How often the load looks for an answer before it sleeps, where it has a processor of its own:
-/// its own waking up would be a part of what it measures.
+/// Polls for an answer before the load sleeps, if it has its own processor: otherwise the
+/// measurement would include its wake-ups.
 const SPINS: usize = 20_000;
 const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
-/// Who closes a short connection.
+/// The side that closes a short connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Closer {
     Client,
@@ -45,9 +45,9 @@ pub(crate) enum Closer {
 
 struct Connection {
     stream: TcpStream,
-    /// Where its bytes come out of a relay; else they come back.
+    /// The connection on which a relay's output arrives; otherwise the echo returns on `stream`.
     far: Option<TcpStream>,
-    /// Where in the block its first byte stands.
+    /// Position of the first byte in the block.
     start: usize,
     sent: usize,
     received: usize,
@@ -56,24 +56,24 @@ struct Connection {
 /// The clients of one server.
 pub(crate) struct Load {
     server: SocketAddr,
-    /// The server behind the relay, if `server` is one.
+    /// The listener for the relay's connections, if `server` is a relay.
     behind: Option<TcpListener>,
-    /// The random block, twice over: a window never wraps.
+    /// The random block, twice, so that a window never wraps.
     block: Vec<u8>,
     /// Each message is a line, CRLF included.
     lines: bool,
     epoll: OwnedFd,
     spins: usize,
     connections: Vec<Option<Connection>>,
-    /// How many of the connections, the last ones, read slowly.
+    /// Number of slow readers; they are the last connections.
     slow: usize,
     opened: usize,
     buffer: Vec<u8>,
 }
 
 impl Load {
-    /// Clients for that server, none connected yet; `spin` if no other process needs the processor,
-    /// `lines` if messages are to be lines.
+    /// Clients for that server, none connected yet. `spin` if no other process needs the processor;
+    /// `lines` if messages must be lines.
     pub(crate) fn new(server: SocketAddr, spin: bool, lines: bool) -> io::Result<Load> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let period = if lines { PERIOD_OF_LINES } else { PERIOD };
@@ -97,15 +97,15 @@ impl Load {
         })
     }
 
-    /// What is sent comes out behind the server, a relay, where `listener` is: of every other
-    /// connection the other way round.
+    /// Makes the server a relay to `listener`: bytes sent to the relay arrive there. On every other
+    /// connection the direction is reversed.
     pub(crate) fn behind(mut self, listener: TcpListener) -> io::Result<Load> {
         listener.set_nonblocking(true)?;
         self.behind = Some(listener);
         Ok(self)
     }
 
-    /// Opens `count` connections, each proved by one message there and back.
+    /// Opens `count` connections; each is tested with a round trip.
     pub(crate) fn connect(&mut self, count: usize) -> io::Result<()> {
         for slot in 0..count {
             self.connections.push(None);
@@ -118,14 +118,14 @@ impl Load {
         Ok(())
     }
 
-    /// Opens `count` connections to a server that sends what one says to all; each is proved by one
-    /// message that all hear.
+    /// Opens `count` connections to a server that sends each message to all; each is tested with a
+    /// message that all receive.
     pub(crate) fn gather(&mut self, count: usize) -> io::Result<()> {
         for slot in 0..count {
             self.connections.push(None);
             self.open(slot)?;
             if let [Some(first), .., Some(newest)] = self.connections.as_mut_slice() {
-                // All hear the same, and the newest begins where the others are.
+                // All receive the same bytes, so the newest begins at the others' position.
                 newest.start = first.start;
                 (newest.sent, newest.received) = (first.sent, first.received);
             }
@@ -134,8 +134,8 @@ impl Load {
         Ok(())
     }
 
-    /// One connection says a message, and the next as soon as all have heard that, until `deadline`;
-    /// returns the number of messages heard.
+    /// One connection sends a message, and the next message once all have received it, until
+    /// `deadline`; returns the number of messages received.
     pub(crate) fn fan_out(&mut self, deadline: Instant) -> io::Result<u64> {
         let mut heard = 0;
         while Instant::now() < deadline {
@@ -153,9 +153,9 @@ impl Load {
         self.await_all(|load, slot| load.answered(slot))
     }
 
-    /// Makes the last `count` connections slow readers: while the others ping, each sends whatever
-    /// the server takes, and reads a sip for each round of the others. Their pace follows the trips
-    /// and not the time, so a fast server has no more to do for each trip than a slow one.
+    /// Makes the last `count` connections slow readers: while the others ping, each sends as much
+    /// as the server takes, and reads a sip in each round of the others. The pace depends on the
+    /// trips and not on the time, so a fast server has as much to do for each trip as a slow one.
     pub(crate) fn slow_down(&mut self, count: usize) -> io::Result<()> {
         self.slow = count;
         for slot in self.slow_ones() {
@@ -168,7 +168,7 @@ impl Load {
         self.connections.len() - self.slow..self.connections.len()
     }
 
-    /// Every connection sends a message, and the next as soon as that has come back, until
+    /// Every connection sends a message, and the next one once the answer has arrived, until
     /// `deadline`; returns the number of round trips.
     pub(crate) fn ping_pong(&mut self, deadline: Instant) -> io::Result<u64> {
         let mut trips = 0;
@@ -200,7 +200,8 @@ impl Load {
         self.receive(slot, SIP)?.ok_or_else(cut).map(drop)
     }
 
-    /// `rounds` times: every connection sends a message, all answers are awaited, and then `settle`.
+    /// In each of `rounds` rounds, every connection sends a message, all answers are awaited, and
+    /// `settle` is called.
     pub(crate) fn lock_step(
         &mut self,
         rounds: u64,
@@ -214,8 +215,8 @@ impl Load {
         Ok(())
     }
 
-    /// `rounds` times: `PARALLEL` connections are opened, each for one message there and back; when
-    /// all are back they are closed. `settle` follows each step.
+    /// In each of `rounds` rounds, opens `PARALLEL` connections for one round trip each, and closes
+    /// them when all answers have arrived. Calls `settle` after each step.
     pub(crate) fn short_in_lock_step(
         &mut self,
         rounds: u64,
@@ -231,7 +232,7 @@ impl Load {
             self.await_all(|load, slot| {
                 let finished = load.finished(slot, closer)?;
                 if finished && closer == Closer::Server {
-                    // Else its end would be reported again and again.
+                    // Dropped, or its end would be reported repeatedly.
                     load.connections[slot] = None;
                 }
                 Ok(finished)
@@ -243,7 +244,7 @@ impl Load {
         Ok(())
     }
 
-    /// Waits until `done` has said so of every connection.
+    /// Waits until `done` has returned true for every connection.
     fn await_all(
         &mut self,
         mut done: impl FnMut(&mut Load, usize) -> io::Result<bool>,
@@ -259,8 +260,8 @@ impl Load {
         Ok(())
     }
 
-    /// Streams on every connection until `deadline`, then awaits what is still under way; returns
-    /// the number of bytes that came back.
+    /// Streams on every connection until `deadline`, then awaits the bytes in flight; returns the
+    /// number of bytes received.
     pub(crate) fn bulk(&mut self, deadline: Instant) -> io::Result<u64> {
         let mut echoed = 0;
         let mut events = Vec::with_capacity(16);
@@ -280,15 +281,15 @@ impl Load {
                 return Ok(echoed);
             }
             if moved == 0 {
-                // What is under way comes back, and makes room to send by that.
+                // As bytes in flight arrive, more can be sent.
                 self.wait(&mut events)?;
                 events.clear();
             }
         }
     }
 
-    /// Opens connections, `PARALLEL` at a time, each for one message there and back, until
-    /// `enough` says so of the number opened; returns that number.
+    /// Opens connections, `PARALLEL` at a time, for one round trip each, until `enough` returns
+    /// true for their number; returns that number.
     pub(crate) fn short(
         &mut self,
         closer: Closer,
@@ -330,8 +331,8 @@ impl Load {
         Ok(true)
     }
 
-    /// True when a short connection's message is back and, where that is its part, the server has
-    /// closed.
+    /// True when a short connection's answer has arrived and, if the server is the closer, the
+    /// server has closed.
     fn finished(&mut self, slot: usize, closer: Closer) -> io::Result<bool> {
         match self.receive(slot, WINDOW)? {
             None if open_in(&mut self.connections, slot).received < MESSAGE => Err(cut()),
@@ -375,7 +376,7 @@ impl Load {
         (&connection.stream).write_all(&self.block[at..at + MESSAGE])
     }
 
-    /// Sends what the window and the kernel have room for; returns its length.
+    /// Sends as much as the window and the kernel allow; returns the number of bytes.
     fn send_stream(&mut self, slot: usize, window: usize) -> io::Result<usize> {
         let period = self.period();
         let connection = open_in(&mut self.connections, slot);
@@ -395,8 +396,8 @@ impl Load {
         }
     }
 
-    /// Receives and checks what is there, at most `most` and a window; returns its length, `None` at
-    /// the end of the stream.
+    /// Receives and checks available bytes, at most `most` and a window; returns their number,
+    /// `None` at the end of the stream.
     fn receive(&mut self, slot: usize, most: usize) -> io::Result<Option<usize>> {
         let connection = open_in(&mut self.connections, slot);
         let reader = connection.far.as_ref().unwrap_or(&connection.stream);
@@ -417,14 +418,14 @@ impl Load {
         Ok(Some(length))
     }
 
-    /// Receives what is there; true when every byte sent is back.
+    /// Receives available bytes; true when every byte sent has been received.
     fn answered(&mut self, slot: usize) -> io::Result<bool> {
         self.receive(slot, WINDOW)?.ok_or_else(cut)?;
         let connection = open_in(&mut self.connections, slot);
         Ok(connection.received == connection.sent)
     }
 
-    /// Waits until a connection has something to receive.
+    /// Waits until a connection is readable.
     fn wait(&self, events: &mut Vec<Event>) -> io::Result<()> {
         let now = Timespec::default();
         for turn in 0..=self.spins {
@@ -439,7 +440,7 @@ impl Load {
     }
 }
 
-/// The connection that the relay makes for the one just opened.
+/// Accepts the relay's connection for the one just opened.
 fn accept(behind: &TcpListener) -> io::Result<TcpStream> {
     let deadline = Instant::now() + Duration::from_secs(PATIENCE.tv_sec as u64);
     while Instant::now() < deadline {

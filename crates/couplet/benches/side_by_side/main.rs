@@ -1,9 +1,9 @@
-//! Servers side by side in one run: the library, a hand-written epoll loop as the yardstick, mio,
-//! tokio and Twisted, which echo, relay and fan out.
-//! `cargo bench -p couplet --bench side_by_side -- --help` tells more.
+//! Compares servers in one run: the library, a hand-written epoll loop as the yardstick, mio, tokio
+//! and Twisted. They echo, relay and fan out. See `cargo bench -p couplet --bench side_by_side --
+//! --help`.
 //!
-//! The program runs itself once more as each server (`--serve KIND`), so that the server's
-//! processor time can be read apart from the load's.
+//! The program runs itself again as each server (`--serve KIND`), so that the server's processor
+//! time can be read separately from the load's.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -43,7 +43,7 @@ use report::{Chart, Report};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// Puts before an error what it is about.
+/// Prefixes an error with its context.
 fn in_context<E: Into<Box<dyn Error>>>(context: String) -> impl FnOnce(E) -> Box<dyn Error> {
     move |error| format!("{context}: {}", error.into()).into()
 }
@@ -88,7 +88,7 @@ fn answer(request: Request) -> Result<()> {
     Ok(())
 }
 
-/// What is found, or what it lacks.
+/// Measures; returns the results, or the missing requirement.
 fn measure(bench: &Bench, what: Selected) -> Result<Result<Chart, &'static str>> {
     Ok(match what {
         Selected::Timed(scenario) if scenario.kinds(bench).is_empty() => {
@@ -104,7 +104,7 @@ fn measure(bench: &Bench, what: Selected) -> Result<Result<Chart, &'static str>>
     })
 }
 
-/// The first processor is for the servers, the second for the load.
+/// The first processor runs the servers, the second the load.
 fn share_processors(bench: &mut Bench) -> Result<()> {
     (bench.server_cpu, bench.load_cpu) = program::processors()?;
     if bench.load_cpu.is_none() {

@@ -1,4 +1,4 @@
-//! The command line, and what of it all measurements share.
+//! The command line, and the options shared by all measurements.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ have limits.
   -- --guard --assert limits.txt                              counts only, against limits
 ";
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug)]
 pub(crate) enum Request {
     Help,
@@ -77,11 +77,11 @@ pub(crate) enum Request {
     /// Run this command until stdin closes.
     Watch(Manner, Vec<String>),
     Guard(Kind, Option<String>, Bench),
-    /// Of these scenarios, drawn to that file.
+    /// Compares servers in these scenarios; the file is for the page.
     Compare(Vec<Selected>, Option<String>, Bench),
 }
 
-/// A scenario of either sort.
+/// A timed or a counted scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Selected {
     Timed(Scenario),
@@ -103,27 +103,27 @@ const SCENARIOS: [(&str, Selected); 11] = [
     ("instructions", Selected::Instructions),
 ];
 
-/// What all measurements share.
+/// Options shared by all measurements.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) rounds: usize,
     pub(crate) time: Duration,
-    /// The Python that has Twisted.
+    /// The Python interpreter that has Twisted.
     pub(crate) python: String,
-    /// The processor of the servers; `None`: wherever the system puts them.
+    /// The servers' processor; `None` leaves them to the scheduler.
     pub(crate) server_cpu: Option<usize>,
-    /// The processor of the load, where it has one of its own.
+    /// The load's processor, if it has its own.
     pub(crate) load_cpu: Option<usize>,
-    /// The servers asked for; empty: the usual ones.
+    /// The servers requested; if empty, the usual ones.
     pub(crate) chosen: Vec<Kind>,
-    /// Whether Twisted is there to be measured.
+    /// Whether Twisted is available.
     pub(crate) twisted: bool,
 }
 
-/// The servers that are compared unless others are asked for.
+/// The servers that are compared by default.
 pub(crate) const USUAL: &[Kind] =
     &[Kind::Raw(16), Kind::Tokio(16), Kind::Mio(16), Kind::Couplet, Kind::Twisted];
-/// The same with large buffers too.
+/// The default where large buffers matter.
 pub(crate) const LARGE: &[Kind] = &[
     Kind::Raw(16),
     Kind::Raw(64),
@@ -137,7 +137,7 @@ pub(crate) const LARGE: &[Kind] = &[
 ];
 
 impl Bench {
-    /// Those of the servers asked for, else of the `usual` ones, that play this role.
+    /// The requested servers, or else the `usual` ones, that can play this role.
     pub(crate) fn kinds(&self, usual: &[Kind], role: Role) -> Vec<Kind> {
         let mut kinds = if self.chosen.is_empty() { usual.to_vec() } else { self.chosen.clone() };
         kinds.retain(|&kind| kind.plays(role) && (kind != Kind::Twisted || self.twisted));
@@ -145,7 +145,7 @@ impl Bench {
     }
 }
 
-/// Understands the command line.
+/// Parses the command line.
 pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Request> {
     let (mut quick, mut guard, mut asked) = (false, false, false);
     let (mut rounds, mut time, mut limits, mut html, mut serve) = (None, None, None, None, None);
@@ -158,7 +158,7 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Reque
         let mut value =
             || arguments.next().ok_or_else(|| format!("{option} needs a value; see --help"));
         match option.as_str() {
-            // `cargo bench` adds this to what the user gave.
+            // `cargo bench` adds this to the user's arguments.
             "--bench" => {}
             "--help" | "-h" => return Ok(Request::Help),
             "--quick" => quick = true,
@@ -198,7 +198,7 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Reque
             Request::Guard(kind, limits, bench)
         }
         None if limits.is_some() => return Err("--assert goes with --guard; see --help".into()),
-        // `cargo test --benches` runs it so: that is no moment to measure.
+        // `cargo test --benches` runs the program like this; it must not measure then.
         None if !asked => Request::Help,
         None => Request::Compare(selected, html, bench),
     })
@@ -212,7 +212,7 @@ fn select(names: &str) -> Result<Vec<Selected>> {
     let mut selected = Vec::new();
     for name in names.split(',') {
         let before = selected.len();
-        // `ping-50` is a beginning of `ping-500` too, but one whole name.
+        // `ping-50` is a prefix of `ping-500` too, but also a whole name.
         let whole = SCENARIOS.iter().any(|(full, _)| *full == name);
         let meant = |full: &str| {
             if whole { full == name } else { full.starts_with(name) }

@@ -1,6 +1,6 @@
-//! Couplet as a server: the library's public API alone, as a user would write it. Everything of this
-//! benchmark that names the library is in this file; but the echo that is measured is the program's
-//! own, `couplet echo`, wherever it does what is asked.
+//! Couplet as a server, written against the public API as a user would. This is the only file of
+//! the benchmark that names the library. An echo is measured with the program itself, `couplet
+//! echo`, if that can play the role.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -18,7 +18,7 @@ use couplet::{
 
 use crate::kind::{BACKLOG, Role};
 
-/// Closes each connection once its first message is echoed, which `couplet echo` does not.
+/// Echoes one message, then closes each connection; `couplet echo` does not.
 struct EchoOne;
 
 impl Protocol for EchoOne {
@@ -28,7 +28,7 @@ impl Protocol for EchoOne {
     }
 }
 
-/// Echoes, with what a server on the open net has.
+/// Echoes with the limits of a public server.
 struct Echo;
 
 impl Protocol for Echo {
@@ -41,7 +41,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Echoes lines, with what a server on the open net has.
+/// Echoes lines with the limits of a public server.
 struct EchoLines;
 
 impl LineProtocol for EchoLines {
@@ -54,7 +54,7 @@ impl LineProtocol for EchoLines {
     }
 }
 
-/// Sends what one connection says to all.
+/// Sends each connection's bytes to all connections.
 struct FanOut {
     all: Rc<RefCell<Vec<Transport>>>,
 }
@@ -74,7 +74,7 @@ impl Protocol for FanOut {
     }
 }
 
-/// Gives a new connection what a server on the open net has.
+/// Gives a new connection the limits and the backpressure of a public server.
 fn equip(transport: &Transport) {
     set_limits(transport);
     let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
@@ -86,19 +86,19 @@ fn set_limits(transport: &Transport) {
     transport.set_idle_timeout(Some(Duration::from_secs(180)));
 }
 
-/// The size of a loop's read buffer in KiB: that of all servers here, and of `couplet echo`.
+/// The read buffer of a loop in KiB, for all servers here and for `couplet echo`.
 pub(crate) fn read_buffer() -> usize {
     LoopOptions::default().read_buffer >> 10
 }
 
-/// The command line of `couplet echo`.
+/// The arguments of `couplet echo`.
 pub(crate) fn echo_arguments() -> [String; 5] {
     let endpoint = format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}");
     ["echo", "--listen", &endpoint, "--idle-timeout", "180"].map(String::from)
 }
 
-/// Set for servers whose instructions are counted: their answers leave at once, for what the loop
-/// measures depends on the machine.
+/// Set for servers whose instructions are counted: their answers leave immediately, because the
+/// loop's own measurements depend on the machine.
 pub(crate) const COUNTED: &str = "SIDE_BY_SIDE_COUNTED";
 
 /// Runs a loop until the process ends.
@@ -108,7 +108,7 @@ fn run(setup: impl FnOnce(&Reactor) -> couplet::Result<()>) -> couplet::Result<(
     Loop::with_options(LoopOptions::default().signals(true).answers(answers))?.run(setup)
 }
 
-/// Plays what `couplet echo` does not, until the process ends; `ready` gets the address.
+/// Plays the roles that `couplet echo` does not, until the process ends; `ready` gets the address.
 pub(crate) fn serve(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
     match role {
         Role::Echo => Err(Failure::msg("the program echoes, by `couplet echo`")),
@@ -136,7 +136,7 @@ pub(crate) fn serve_lines(ready: impl FnOnce(&dyn Display)) -> couplet::Result<(
     listen(|_| || LineReceiver::new(EchoLines), ready)
 }
 
-/// Echoes over a layer that changes nothing.
+/// Echoes over a layer that passes bytes unchanged.
 pub(crate) fn serve_layer(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
     listen(|_| Layered::new(|| Echo, |_, _| PassThrough::default()), ready)
 }

@@ -1,4 +1,4 @@
-//! mio used plainly, as its documentation teaches: edge-triggered, read until `WouldBlock`.
+//! mio as its documentation teaches it: edge-triggered, read until `WouldBlock`.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -73,7 +73,7 @@ fn accept(
 }
 
 impl Connection {
-    /// Reads and writes until one of them would block; false: the connection has come to its end.
+    /// Reads and writes until either would block; returns false at the end of the connection.
     fn echo(&mut self, buffer: &mut [u8], close_first: bool) -> io::Result<bool> {
         loop {
             while !self.unsent.is_empty() {
@@ -97,7 +97,7 @@ impl Connection {
     }
 }
 
-/// `None` where the call would block.
+/// `None` if the call would block.
 fn some(done: io::Result<usize>) -> io::Result<Option<usize>> {
     match done {
         Ok(count) => Ok(Some(count)),

@@ -1,8 +1,8 @@
 //! The yardstick: a server written by hand over level-triggered epoll.
 //!
-//! It spares every system call that can be spared: `TCP_NODELAY` is inherited from the listener,
-//! one read an event, no `epoll_ctl` but the one that adds a connection (and two when a send
-//! buffer was full), none at close. One buffer serves all connections.
+//! It makes no avoidable system call: `TCP_NODELAY` is inherited from the listener, each event is
+//! one read, `epoll_ctl` is called to add a connection (and twice if a send buffer was full), and
+//! not at close. One buffer serves all connections.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,14 +19,15 @@ const LISTENER: u64 = u64::MAX;
 
 struct Connection {
     stream: OwnedFd,
-    /// Where a relay writes what it reads here; everyone else writes to `stream`.
+    /// The other connection of a relay, to which received bytes are written. Other roles write to
+    /// `stream`.
     forward: Option<Forward>,
-    /// Not yet taken by the kernel. Nothing is read while it holds anything.
+    /// Bytes that the kernel has not taken. While there are any, nothing is read.
     unsent: VecDeque<u8>,
 }
 
 struct Forward {
-    /// The other connection's stream, by a descriptor of its own, which epoll tells apart.
+    /// The other connection's stream, as a second descriptor, so that epoll can tell them apart.
     to: OwnedFd,
     partner: usize,
 }
@@ -34,7 +35,7 @@ struct Forward {
 struct Server {
     epoll: OwnedFd,
     listener: TcpListener,
-    /// By descriptor number. A stale event for a number in use again finds nothing to read.
+    /// By descriptor number. After a stale event for a reused number, the read finds nothing.
     connections: Vec<Option<Connection>>,
     buffer: Vec<u8>,
     role: Role,
@@ -105,8 +106,8 @@ impl Server {
         Ok(())
     }
 
-    /// One read and the writes that follow from it, or what was left of them; false: the connection
-    /// has come to its end.
+    /// One read and its writes, or a write of bytes left over; returns false at the end of the
+    /// connection.
     fn serve_one(&mut self, fd: usize) -> Result<bool> {
         let Some(connection) = &mut self.connections[fd] else {
             return Ok(true);
@@ -120,7 +121,7 @@ impl Server {
             };
             if self.role == Role::FanOut {
                 for connection in self.connections.iter_mut().flatten() {
-                    // One that has failed has an event of its own.
+                    // A failed connection gets its own event.
                     let _ = connection.send(&self.epoll, data);
                 }
                 return Ok(true);

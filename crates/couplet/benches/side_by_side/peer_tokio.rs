@@ -1,4 +1,4 @@
-//! tokio on its current-thread runtime: a task and a buffer a connection.
+//! tokio on its current-thread runtime, with a task and a buffer per connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use tokio_util::bytes::Bytes;
 
 use crate::kind::Role;
 
-/// Messages that a connection may be behind in a fan-out before it is cut.
+/// Messages that a connection may lag in a fan-out before it is closed.
 const LAG: usize = 1024;
 
-/// Serves with a read buffer of `size` bytes a connection until the process ends.
+/// Serves with a read buffer of `size` bytes per connection until the process ends.
 pub(crate) fn serve(listener: std::net::TcpListener, size: usize, role: Role) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
@@ -48,14 +48,14 @@ async fn echo(mut stream: TcpStream, size: usize, close_first: bool) -> io::Resu
     }
 }
 
-/// With a buffer for each direction.
+/// Relays with a buffer for each direction.
 async fn relay(mut near: TcpStream, server: SocketAddr, size: usize) -> io::Result<(u64, u64)> {
     let mut far = TcpStream::connect(server).await?;
     far.set_nodelay(true)?;
     copy_bidirectional_with_sizes(&mut near, &mut far, size, size).await
 }
 
-/// A task reads what a connection says, and another writes to it what all say.
+/// A task reads the connection's messages, and another writes all messages to it.
 fn fan_out(stream: TcpStream, size: usize, to_all: Sender<Bytes>) {
     let (reader, writer) = stream.into_split();
     let hearing = tokio::spawn(hear(writer, to_all.subscribe()));

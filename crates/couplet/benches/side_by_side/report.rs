@@ -1,4 +1,4 @@
-//! What a run has found: printed as it comes, and drawn as a page that needs nothing beside itself.
+//! The results of a run: printed as they arrive, and drawn as a self-contained page.
 
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -13,16 +13,16 @@ use crate::{Result, in_context};
 #[derive(Debug)]
 pub(crate) struct Chart {
     pub(crate) title: String,
-    /// What the bars of the page are ratios of.
+    /// The quantity whose ratios the bars show.
     pub(crate) bars: String,
     pub(crate) table: Table,
     /// A bar for each row of the table: its ratio to the first row.
     pub(crate) ratios: Vec<Spread>,
-    /// What is to be known of this measurement.
+    /// A remark on this measurement.
     pub(crate) note: Option<String>,
 }
 
-/// The page that a run is drawn on, if that is asked for.
+/// The page of a run, if it was requested.
 #[derive(Debug)]
 pub(crate) struct Report {
     file: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Fails before anything is measured where the file cannot be written.
+    /// Fails before the measurements if the file cannot be written.
     pub(crate) fn new(file: Option<&str>) -> Result<Report> {
         if let Some(path) = file {
             File::create(path).map_err(in_context(format!("cannot write {path}")))?;
@@ -70,7 +70,7 @@ impl Report {
     }
 }
 
-/// Where, when and how it was measured.
+/// Where, when and how the measurements were made.
 fn circumstances() -> [(&'static str, String); 5] {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
@@ -100,7 +100,7 @@ fn date() -> String {
     text.map_or_else(|| "unknown".into(), |text| text.trim().into())
 }
 
-/// The longest bar, as a ratio: beyond it a bar is cut, and its end is toothed.
+/// The longest bar, as a ratio; a longer bar is truncated, with a toothed end.
 const LONGEST: f64 = 4.0;
 
 fn draw(page: &mut String, chart: &Chart) -> Result<()> {

@@ -1,9 +1,9 @@
-//! A server process as the benchmark sees it: how it is started, read and ended.
+//! A server process: start, measurements and end.
 //!
 //! Each server, and the tool that counts it, runs under a watch: a small process that ends it when
-//! the pipe from the benchmark closes. So none outlives the benchmark, however that ends. The server
-//! does not watch for itself, as a second thread would slow it: one that is alone in its process is
-//! spared reference counts in the kernel and cancellation points in the C library.
+//! the pipe from the benchmark closes. So no server outlives the benchmark, however that ends. The
+//! server does not watch the pipe, because a second thread would slow it: in a single-threaded
+//! process the kernel skips reference counts and the C library skips cancellation points.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Write};
@@ -21,23 +21,24 @@ use crate::program::program;
 
 const TWISTED: &str = include_str!("peer_twisted.py");
 
-/// Runs a command, passes on the first line it prints, and ends it when our own stdin closes.
+/// Runs a command, forwards the first line of its output, and ends it when our stdin closes.
 pub(crate) fn watch(words: &[String]) -> io::Result<()> {
     let mut command = Command::new(words.first().ok_or(ErrorKind::InvalidInput)?);
     command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| cannot_run(&words[0], &error))?;
-    // Whatever fails, the command is ended: so no `println!`, which panics when nobody reads.
+    // After any failure the command must be ended, so `println!`, which panics if the pipe is
+    // closed, is not used.
     let done = first_line(child.stdout.as_mut())
         .and_then(|line| writeln!(io::stdout(), "{line} as process {}", last_child(child.id())))
         .and_then(|()| io::copy(&mut io::stdin(), &mut io::sink()));
-    // It fails where the command has ended by itself.
+    // Fails if the command has ended already.
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     child.wait()?;
     done.map(drop)
 }
 
-/// Starts a server, under `tool` (a program and its arguments) if that is not empty, and waits
-/// until it listens. `python` is the one that has Twisted.
+/// Starts a server, under `tool` (a program and its arguments) unless that is empty, and waits
+/// until it listens. `python` is an interpreter that has Twisted.
 pub(crate) fn start(
     kind: Kind,
     manner: Manner,
@@ -46,7 +47,7 @@ pub(crate) fn start(
 ) -> io::Result<Server> {
     let own = std::env::current_exe()?;
     let mut watch = Command::new(&own);
-    // The command runs as its watch does: on that processor, and as meekly.
+    // The command inherits the watch's processor and scheduling.
     if let Some(cpu) = manner.cpu {
         watch.args(["--cpu", &cpu.to_string()]);
     }
@@ -69,7 +70,7 @@ pub(crate) fn start(
         }
     };
     let watch = watch.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    // From here on the processes are ended by `Server::drop`, whatever fails.
+    // From here on `Server::drop` ends the processes after any failure.
     let mut server = Server { watch, address: SocketAddr::from(([127, 0, 0, 1], 0)), process: 0 };
     let line = first_line(server.watch.stdout.as_mut())?;
     (server.address, server.process) = understand(&line).ok_or_else(|| {
@@ -87,12 +88,12 @@ fn first_line(stdout: Option<&mut ChildStdout>) -> io::Result<String> {
 fn understand(line: &str) -> Option<(SocketAddr, u32)> {
     let told = line.strip_prefix("listening on ")?;
     let (address, process) = told.split_once(" as process ")?;
-    // An address may be shown as an endpoint.
+    // The address may be printed as an endpoint.
     let address = address.trim_start_matches("tcp:");
     Some((address.parse().ok()?, process.parse().ok()?))
 }
 
-/// The server among the processes that were started for it: a tool may have started it.
+/// Finds the server among the descendants of the process, because a tool may have started it.
 fn last_child(process: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
     let child = children.ok().and_then(|list| list.split(' ').next()?.parse().ok());
@@ -103,7 +104,7 @@ fn cannot_run(program: &str, error: &Error) -> Error {
     Error::new(error.kind(), format!("cannot run {program}: {error}"))
 }
 
-/// A server in a process of its own. Dropping it ends the process.
+/// A server process. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Server {
     watch: Child,
@@ -111,16 +112,16 @@ pub(crate) struct Server {
     process: u32,
 }
 
-/// What the scheduler has counted, to the nanosecond.
+/// The scheduler's accounting, in nanoseconds.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Schedule {
     pub(crate) ran: Duration,
-    /// Ready to run while something else had the processor.
+    /// Time ready to run while another process had the processor.
     pub(crate) waited: Duration,
 }
 
 impl Schedule {
-    /// Of the calling thread.
+    /// The accounting of the calling thread.
     pub(crate) fn own() -> io::Result<Schedule> {
         Ok(Schedule::default().and(&fs::read_to_string("/proc/thread-self/schedstat")?))
     }
@@ -132,8 +133,8 @@ impl Schedule {
 }
 
 impl Server {
-    /// Waits until every thread of the server sleeps: it has done what there was to do, and the
-    /// scheduler's count of it is up to date.
+    /// Waits until every thread of the server sleeps: then it has no more work, and the scheduler's
+    /// accounting is up to date.
     pub(crate) fn settle(&self) -> io::Result<()> {
         let patience = Instant::now() + Duration::from_secs(20);
         while Instant::now() < patience {
@@ -146,20 +147,20 @@ impl Server {
         Err(Error::new(ErrorKind::TimedOut, "the server is at work, but nothing is asked of it"))
     }
 
-    /// What the scheduler has counted of all threads.
+    /// The accounting of all threads together.
     pub(crate) fn schedule(&self) -> io::Result<Schedule> {
         let threads = self.threads("schedstat")?;
         Ok(threads.iter().fold(Schedule::default(), |sum, it| sum.and(it)))
     }
 
-    /// The clock ticks spent in user code and in the kernel: sampled by the timer interrupt.
+    /// Clock ticks in user code and in the kernel, sampled by the timer interrupt.
     pub(crate) fn ticks(&self) -> io::Result<[u64; 2]> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process))?;
-        // utime and stime are the fields 14 and 15, and the name is the second.
+        // utime and stime are the fields 14 and 15; the name is the second.
         Ok(numbers(after_name(&stat), 11))
     }
 
-    /// The most memory that it has had, in KiB.
+    /// Peak memory in KiB.
     pub(crate) fn memory(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process))?;
         let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -167,7 +168,7 @@ impl Server {
         most.ok_or_else(|| Error::other("the system does not tell the server's memory"))
     }
 
-    /// What a file under /proc says of each thread. One that ends meanwhile is left out.
+    /// The contents of a file under /proc for each thread. Threads that end meanwhile are omitted.
     fn threads(&self, file: &str) -> io::Result<Vec<String>> {
         let mut texts = Vec::new();
         for thread in fs::read_dir(format!("/proc/{}/task", self.process))? {
@@ -180,7 +181,7 @@ impl Server {
         Ok(texts)
     }
 
-    /// Has the watch end the server and waits for that, but not for ever.
+    /// Makes the watch end the server, and waits for that with a limit.
     fn end(&mut self) -> io::Result<()> {
         drop(self.watch.stdin.take());
         let patience = Instant::now() + Duration::from_secs(10);
@@ -202,13 +203,13 @@ impl Drop for Server {
     }
 }
 
-/// Whether an error of reading under /proc says that the thread has ended.
+/// True if an error from /proc means that the thread has ended.
 fn ended(error: &Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::NOENT | Errno::SRCH))
 }
 
-/// What follows the name in a `stat` file: the name may hold anything.
+/// The fields after the name in a `stat` file; the name may contain any character.
 fn after_name(stat: &str) -> &str {
     stat.rsplit_once(") ").map_or("", |(_, rest)| rest)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// A table whose first column is set to the left and the others to the right.
+/// A table with its first column aligned left and the others right.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) rows: Vec<Vec<String>>,

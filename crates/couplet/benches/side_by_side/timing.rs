@@ -1,7 +1,7 @@
-//! The timed scenarios. In a round each server is started and warmed up; then they take turns for a
-//! short slice of time each, A B C C B A A B C, until each has had its time. A server's figures are
-//! set against the first server's of the same round, so that what slows the machine for a while, and
-//! whatever follows from who came before, weighs on all alike.
+//! The timed scenarios. In each round every server is started and warmed up; then they run
+//! alternately for short slices, A B C C B A A B C, until each has used its time. A server's
+//! figures are divided by the first server's of the same round, so a temporary slowdown of the
+//! machine, and effects of the preceding server, affect all equally.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -29,23 +29,23 @@ pub(crate) enum Scenario {
     Short(Closer),
 }
 
-/// How many connections stream in bulk: so many that the server nearly always finds bytes on one.
+/// Streaming connections in bulk: enough that the server nearly always finds one readable.
 const STREAMS: usize = 8;
-/// How many connections ping beside slow readers, and how many of those there are.
+/// Pinging connections beside slow readers, and the number of slow readers.
 const BESIDE_SLOW: usize = 50;
 const SLOW: usize = 4;
-/// How many connections hear what one says.
+/// Connections that receive each message of a fan-out.
 const AUDIENCE: usize = 100;
-/// The slices of a server's time in a round: an even number, so that each server comes as often
-/// before the others as behind them.
+/// Slices of a server's time in a round: an even number, so that each server runs before the others
+/// as often as after them.
 const SLICES: u32 = 10;
-/// The most short connections of one server: each leaves a port in TIME_WAIT, of 28 000.
+/// Most short connections to one server: each leaves a port in TIME_WAIT, of 28 000.
 const MOST_SHORT: u64 = 20_000;
 const MEGABYTE: f64 = 1e6;
-/// A second's worth: so many samples tell a share of 10 % to within 3 %.
+/// Ticks of a second: enough samples for a share of 10 % with an error of 3 %.
 const ENOUGH_TICKS: f64 = 100.0;
 
-/// What one server did in one round, with times in seconds.
+/// One server's results in one round; times are in seconds.
 #[derive(Clone, Copy, Default, Debug)]
 struct Sample {
     /// Round trips, megabytes or connections.
@@ -54,9 +54,9 @@ struct Sample {
     /// The server's processor time, and its clock ticks in user code and in the kernel.
     cpu: f64,
     ticks: [f64; 2],
-    /// How long load or server, whichever longer, could have run but did not.
+    /// Time for which load or server, whichever longer, was ready to run but did not.
     waited: f64,
-    /// The most memory that the server has had, in KiB.
+    /// Peak memory of the server in KiB.
     memory: f64,
 }
 
@@ -88,7 +88,7 @@ impl Scenario {
         }
     }
 
-    /// The part that a server plays; `behind` is where one relays to.
+    /// The server's role; `behind` is the address to relay to.
     fn role(self, behind: SocketAddr) -> Role {
         match self {
             Scenario::Ping(_) | Scenario::Bulk | Scenario::SlowReaders => Role::Echo,
@@ -99,7 +99,7 @@ impl Scenario {
         }
     }
 
-    /// Buffers of several sizes matter only where much comes at once.
+    /// Buffer sizes matter only if many bytes arrive at a time.
     pub(crate) fn kinds(self, bench: &Bench) -> Vec<Kind> {
         let usual = match self {
             Scenario::Bulk | Scenario::Relay => LARGE,
@@ -170,7 +170,7 @@ impl Running {
         Ok(Running { kind, server, load, so_far: Sample::default() })
     }
 
-    /// Loads the server for a slice of its time, and adds what that took.
+    /// Loads the server for a slice of its time, and adds the results.
     fn slice(&mut self, bench: &Bench, scenario: Scenario) -> Result<()> {
         let Running { server, load, so_far, .. } = self;
         server.settle()?;
@@ -184,7 +184,7 @@ impl Running {
         for which in [0, 1] {
             so_far.ticks[which] += (after.1[which] - before.1[which]) as f64;
         }
-        // A thread that has ended took its share of the count with it.
+        // The count of a thread that has ended is lost.
         let server_waited = after.0.waited.saturating_sub(before.0.waited);
         so_far.waited += server_waited.max(after.2.waited - before.2.waited).as_secs_f64();
         so_far.memory = server.memory()? as f64;
@@ -192,7 +192,7 @@ impl Running {
     }
 }
 
-/// One round: what each of the servers did, in their order.
+/// Runs one round; returns each server's results, in order.
 fn round(bench: &Bench, scenario: Scenario, kinds: &[Kind]) -> Result<Vec<Sample>> {
     let start =
         |&kind: &Kind| Running::start(bench, scenario, kind).map_err(in_context(kind.to_string()));
@@ -206,7 +206,7 @@ fn round(bench: &Bench, scenario: Scenario, kinds: &[Kind]) -> Result<Vec<Sample
     Ok(running.into_iter().map(|it| it.so_far).collect())
 }
 
-/// Runs a scenario over all its servers.
+/// Runs a scenario with all its servers.
 pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<Chart> {
     if let Some(cpu) = bench.load_cpu {
         pin(cpu)?;
@@ -221,7 +221,7 @@ pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<Chart> {
         }
     }
     let waited = 100.0 * median(samples.iter().flatten().map(|it| it.waited / it.elapsed));
-    // On one processor load and server wait for each other in any case.
+    // On a single processor, load and server always wait for each other.
     let note = (waited > 5.0 && bench.load_cpu.is_some()).then(|| {
         format!("Disturbed: other work kept load or server from running for {waited:.0}% of it.")
     });
@@ -232,14 +232,14 @@ pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<Chart> {
     Ok(Chart { title: scenario.title(), bars, table, ratios, note })
 }
 
-/// The clients of all servers are open at once.
+/// Raises the limit on descriptors, because the clients of all servers are open at the same time.
 fn allow_descriptors() -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// Within each round, one server's figure by another's.
+/// One server's figure divided by another's, within each round.
 fn ratio(own: &[Sample], base: &[Sample], figure: fn(&Sample) -> f64) -> Spread {
     Spread::of(own.iter().zip(base).map(|(own, base)| figure(own) / figure(base)))
 }
@@ -275,8 +275,8 @@ fn table(scenario: Scenario, kinds: &[Kind], samples: &[Vec<Sample>]) -> Table {
     table
 }
 
-/// The cost in user code and in the kernel, by the clock ticks of all rounds; those of a short run
-/// are too few to tell.
+/// The cost in user code and in the kernel, by the clock ticks of all rounds; a short run has too
+/// few ticks.
 fn split(cost: f64, samples: &[Sample]) -> [String; 2] {
     let [user, system] = [0, 1].map(|of| samples.iter().map(|it| it.ticks[of]).sum::<f64>());
     if user + system < ENOUGH_TICKS {
