@@ -26,7 +26,7 @@ async fn visits(State(visits): State<Visits>) -> String {
 async fn echo(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async |mut socket: WebSocket| {
         while let Some(Ok(message)) = socket.recv().await {
-            // axum answers a close itself, when the next message is asked for.
+            // axum answers a close automatically, when the next message is requested.
             if !matches!(message, Message::Close(_)) && socket.send(message).await.is_err() {
                 break;
             }

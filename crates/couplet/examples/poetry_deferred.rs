@@ -7,7 +7,7 @@ use std::time::Duration;
 use couplet::defer::list;
 use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Resolver, Transport};
 
-/// Collects a poem; the Deferred fires with it when it is complete.
+/// Collects a poem; the Deferred fires with it once it is complete.
 struct PoetryProtocol {
     poem: Vec<u8>,
     whole: Option<Deferred<Vec<u8>>>,

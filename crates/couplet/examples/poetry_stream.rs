@@ -1,4 +1,4 @@
-//! A poetry client with streams: no protocol of its own, a task reads the poem to its end.
+//! A poetry client with streams: without a custom protocol, a task reads the poem to its end.
 //!
 //! `cargo run --example poetry_stream -- tcp:127.0.0.1:10000 tcp:127.0.0.1:10001`
 

@@ -1,5 +1,6 @@
-//! Couplet inside a loop that waits in `poll(2)`: what is typed goes to every connection, until the
-//! end of stdin. Unix only. The program waits for two descriptors, its stdin and Couplet's.
+//! Couplet inside a loop that waits in `poll(2)`: text from stdin is sent to every connection,
+//! until the end of stdin. Unix only. The program waits for two descriptors, its stdin and
+//! Couplet's.
 //!
 //! `cargo run --example poll_loop -- tcp:8000`, then `nc localhost 8000`
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
@@ -28,8 +29,8 @@ impl Protocol for Listener {
     }
 }
 
-/// Sleeps until something is typed, if `typing`, or the loop has something to do; true if something
-/// was typed.
+/// Sleeps until stdin is readable (if `typing`) or the loop needs a turn; true if stdin is
+/// readable.
 #[cfg(unix)]
 #[expect(clippy::disallowed_methods, reason = "the outer loop has its own clock")]
 fn wait(l: &Loop, typing: bool) -> couplet::Result<bool> {
@@ -60,7 +61,7 @@ fn main() -> couplet::Result<()> {
         if wait(&l, typing)? {
             let mut text = [0; 1024];
             let length = rustix::io::read(std::io::stdin(), &mut text)?;
-            // Outside of a turn: recorded, and the next turn sends it.
+            // Outside a turn: the write is recorded, and the next turn sends it.
             everyone.borrow().iter().for_each(|transport| transport.write(&text[..length]));
             typing = length > 0;
             if !typing {

@@ -1,6 +1,6 @@
-//! Talks over standard input and output, whatever they are: `printf 'rose\n' | cargo run --example stdio`.
-//! In a terminal type lines; Ctrl-D ends them. Another endpoint may be given: `-- serial:/dev/ttyUSB0`.
-//! Twisted's `StandardIO`.
+//! Talks over standard input and output, of any kind: `printf 'rose\n' | cargo run --example
+//! stdio`. In a terminal, type lines; Ctrl-D ends them. Another endpoint may be passed: `--
+//! serial:/dev/ttyUSB0`. Twisted's `StandardIO`.
 
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::{Deferred, Reason, Resolver};
@@ -16,7 +16,7 @@ impl LineProtocol for Capitals {
     }
 
     fn connection_lost(&mut self, _: &LineTransport, reason: &Reason) {
-        // Not standard output, which is the connection's.
+        // Not on standard output, which belongs to the connection.
         eprintln!("{reason}");
         if let Some(done) = self.0.take() {
             done.callback(());

@@ -12,7 +12,7 @@ use couplet::{ConnectError, ConnectionLost, Deferred, Protocol, Reason, Resolver
 const POEM: &str = "a door in the hill,\nand nobody knocks\n";
 
 struct Poet {
-    /// Breaks off in the middle.
+    /// Stops in mid-poem.
     hasty: bool,
 }
 

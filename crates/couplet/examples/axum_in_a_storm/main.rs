@@ -1,7 +1,7 @@
-//! An axum shop with a bug, its clients, and a storm: an order whose answer was lost comes again, and is
-//! booked twice.
+//! An axum shop with a bug, its clients, and a storm: a client repeats an order whose answer was
+//! lost, and the shop books it twice.
 //!
-//!     cargo run --release --features http --example axum_in_a_storm
+//!      cargo run --release --features http --example axum_in_a_storm
 
 mod shop;
 
@@ -45,7 +45,7 @@ fn world(sim: &mut Sim, is_mended: bool) -> Result<()> {
     }
 }
 
-/// The first of these seeds that fails, with a report.
+/// The first of these seeds that fails, with its report.
 pub(crate) fn failure(mut seeds: std::ops::Range<u64>, is_mended: bool) -> Option<(u64, String)> {
     seeds.find_map(|seed| {
         let trial = Trial::new(seed, Weather::Storm);

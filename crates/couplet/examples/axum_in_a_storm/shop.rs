@@ -1,4 +1,4 @@
-//! The shop and its clients, as they would run anywhere.
+//! The shop and its clients; the code runs in a simulation and on real sockets alike.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use couplet::{Failure, Reactor, Result};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the shop's database holds: it outlives a crash of the shop.
+/// The shop's database: it outlives a crash of the shop.
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) booked: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Books {
 pub(crate) fn shop(books: Arc<Mutex<Books>>, is_mended: bool) -> Router {
     let book = async move |State(books): State<Arc<Mutex<Books>>>, Path(order): Path<String>| {
         let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-        // The bug: without this, an order that comes again is booked again.
+        // The bug: without this check, a repeated order is booked again.
         if books.known.insert(order) || !is_mended {
             books.booked += 1;
         }
@@ -31,7 +31,7 @@ pub(crate) fn shop(books: Arc<Mutex<Books>>, is_mended: bool) -> Router {
     Router::new().route("/book/{order}", post(book)).with_state(books)
 }
 
-/// Orders so many things, and asks again until each order is answered.
+/// Orders `number` things, and repeats each order until it is answered.
 pub(crate) async fn orders(reactor: Reactor, name: String, number: usize) -> Result<()> {
     let options = ClientOptions::default().timeout(Some(PATIENCE)).body_timeout(PATIENCE);
     let client = Client::with_options(&reactor, options);

@@ -1,5 +1,5 @@
 //! Part 19, case 12: a chain that has fired waits for a Deferred that a callback returned.
-//! Cancelling the chain cancels what it is waiting for: the inner one.
+//! Cancelling the chain cancels that inner Deferred.
 //!
 //! `cargo run --example cancelling -- nested`
 

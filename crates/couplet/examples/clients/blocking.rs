@@ -1,4 +1,4 @@
-//! Part 1, the blocking client: no reactor at all. It gets one poem after another, and while it
+//! Part 1, the blocking client: without a reactor. It gets one poem after another, and while it
 //! waits for a slow server the others wait too.
 //!
 //! `cargo run --example clients -- blocking 127.0.0.1:10000 127.0.0.1:10001`

@@ -51,7 +51,7 @@ impl Factory for PoetryFactory {
     }
 }
 
-/// Gets the poem of `server`, or fails with the reason why there is none.
+/// Gets the poem of `server`, or fails with the reason.
 pub(crate) fn get_poem(reactor: &Reactor, server: SocketAddr) -> Deferred<String> {
     let (poem, resolver) = Deferred::new();
     let factory = PoetryFactory { resolver: Some(resolver) };

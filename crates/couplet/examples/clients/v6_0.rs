@@ -1,5 +1,5 @@
 //! Part 13, client 6.0: a server does the transformation, so the callback that requests it returns
-//! a Deferred, and the chain waits for it. Without an answer the poem stays as it was.
+//! a Deferred, and the chain waits for it. Without an answer the poem stays unchanged.
 //!
 //! `cargo run --example clients -- v6_0 127.0.0.1:11000 127.0.0.1:10000`: first the transform
 //! server (`servers transform`), then the poets.

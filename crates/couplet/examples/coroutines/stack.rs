@@ -1,5 +1,5 @@
-//! Part 17: who resumes a coroutine? Not its spawner: a turn of the loop polls it, and nothing of
-//! what it awaited is on the stack any more.
+//! Part 17: who resumes a coroutine? Not its spawner: a turn of the loop polls it, and the code
+//! that it awaited is no longer on the stack.
 //!
 //! `cargo run --example coroutines -- stack`
 

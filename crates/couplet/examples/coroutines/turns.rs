@@ -1,4 +1,4 @@
-//! Part 17, case 3: two coroutines take turns on one thread, each until it waits. The loop that
+//! Part 17, case 3: two coroutines alternate on one thread, each until it waits. The loop that
 //! polls them in turn is a scheduler; the reactor's works the same way, but polls only woken tasks.
 //!
 //! `cargo run --example coroutines -- turns`

@@ -1,4 +1,4 @@
-//! Redis, by the crate `redis` over a socket of the loop: one connection, which all share.
+//! Redis, by the crate `redis` over a socket of the loop: one connection, shared by all callers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,18 +10,18 @@ use couplet::{Failure, Reactor, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, FromRedisValue, Pipeline};
 
-/// How long an answer may take, a new connection included.
+/// Time limit of an answer, a new connection included.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Cache {
     reactor: Reactor,
     info: ConnectionInfo,
-    /// `None` once it has ended.
+    /// `None` if there is no connection.
     open: Rc<RefCell<Option<Open>>>,
     opening: DeferredLock,
 }
 
-/// The connection, and what moves its bytes, which ends with it.
+/// The connection, and the task that moves its bytes; the task ends when this is dropped.
 type Open = (MultiplexedConnection, AbortOnDrop<()>);
 
 impl Cache {
@@ -30,11 +30,12 @@ impl Cache {
         Cache { reactor: reactor.clone(), info, open, opening }
     }
 
-    /// The answers to some commands, which go out together; and with those of others who ask now.
+    /// Sends the commands in one batch, with the commands of concurrent callers; returns their
+    /// answers.
     pub(crate) async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T> {
         let asking = async { Ok(commands.query_async(&mut self.connection().await?).await?) };
         let answer = self.reactor.timeout(PATIENCE, asking).await;
-        // A server that does not answer may be gone without a word: the next caller tries anew.
+        // A server that does not answer may have disappeared silently: the next caller reconnects.
         if answer.as_ref().is_err_and(|failure| failure.is::<TimedOut>()) {
             drop(self.open.take());
         }
@@ -42,7 +43,7 @@ impl Cache {
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection> {
-        // Whoever comes while it opens waits for it.
+        // Callers that arrive during the connect wait for it.
         let _permit = self.opening.acquire().await?;
         if let Some((connection, _)) = &*self.open.borrow() {
             return Ok(connection.clone());
@@ -54,7 +55,7 @@ impl Cache {
             ConnectionAddr::Unix(path) => self.reactor.connect_stream(UnixClient::new(&**path)),
             other => return Err(Failure::msg(format!("this example can't connect to {other}"))),
         };
-        // Its own time limit would need timers of tokio.
+        // The crate's own time limit would need tokio's timers.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (info, stream) = (self.info.redis_settings(), stream.await?.into_send());
         let (connection, life) =

@@ -8,12 +8,12 @@ use tokio_postgres::Client;
 
 use super::pool::{Connection, Pool};
 
-/// A connection that goes back to its pool when it is dropped.
+/// A connection that returns to its pool on drop.
 pub(crate) struct Lease {
-    /// `None` on its way back.
+    /// `None` while it is being returned.
     connection: Option<Connection>,
     pool: Rc<Pool>,
-    /// Dropped after the connection has gone back: then the next caller finds it.
+    /// Dropped after the connection was returned, so that the next caller finds it.
     _permit: Permit,
 }
 

@@ -1,10 +1,10 @@
-//! A shop by axum: its goods are in PostgreSQL, exchange rates come from an HTTPS server, and Redis keeps
-//! them for a minute. All sockets are the loop's, and no runtime of tokio is there.
+//! A shop by axum: its goods are in PostgreSQL, exchange rates come from an HTTPS server, and Redis
+//! caches them for a minute. All sockets are the loop's, and no tokio runtime is running.
 //!
-//!     cargo run --features decompression,tokio-io --example databases -- tcp:8000 \
-//!         'host=/run/postgresql user=me dbname=shop' redis://localhost https://rates.test/usd
-//!     curl http://localhost:8000/goods/lamp
-//!     curl -X POST http://localhost:8000/goods/lamp/orders
+//!      cargo run --features decompression,tokio-io --example databases -- tcp:8000 \
+//!          'host=/run/postgresql user=me dbname=shop' redis://localhost https://rates.test/usd
+//!      curl http://localhost:8000/goods/lamp
+//!      curl -X POST http://localhost:8000/goods/lamp/orders
 
 pub(crate) mod cache;
 pub(crate) mod lease;
@@ -19,20 +19,21 @@ use pool::Pool;
 use redis::IntoConnectionInfo;
 use shop::{Shop, router};
 
-/// The most connections to PostgreSQL.
+/// Most connections to PostgreSQL.
 const CONNECTIONS: usize = 4;
 
-/// Where the servers behind the shop are.
+/// Addresses of the servers behind the shop.
 pub(crate) struct Places<'a> {
     pub(crate) postgres: &'a str,
     pub(crate) redis: &'a str,
     pub(crate) rates: &'a str,
 }
 
-/// Connects when a request needs a server, so the shop starts without them, and recovers with them.
+/// Opens the shop. It connects when a request needs a server, so it starts without the servers and
+/// recovers with them.
 pub(crate) fn open(reactor: &Reactor, to: &Places<'_>, client: ClientOptions) -> Result<Shop> {
     let mut database: tokio_postgres::Config = to.postgres.parse()?;
-    // What a cancelled request has asked for ends once its connection is dropped; since PostgreSQL 14.
+    // PostgreSQL 14 or later ends the query of a cancelled request once its connection is dropped.
     database.options("-c client_connection_check_interval=1s");
     Ok(Shop {
         goods: Pool::new(reactor, database, CONNECTIONS),

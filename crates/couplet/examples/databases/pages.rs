@@ -1,4 +1,4 @@
-//! What the shop shows and sells.
+//! The pages of the shop, and its orders.
 
 use axum::http::StatusCode;
 use couplet::{Failure, Result};
@@ -10,7 +10,7 @@ impl Shop {
     pub(crate) async fn price(&self, good: String) -> Result<String, Fault> {
         let database = self.goods.get().await.map_err(because(NO_DATABASE))?;
         let row = database.query_opt("select cents from goods where name = $1", &[&good]).await;
-        // Back to the pool, before other servers are waited for.
+        // Returns the connection to the pool before waiting for other servers.
         drop(database);
         let row = row.map_err(because(NO_DATABASE))?.ok_or(UNKNOWN)?;
         let euros = row.get::<_, i64>("cents") as f64 / 100.0;
@@ -18,7 +18,7 @@ impl Shop {
         Ok(format!("{good}: {euros:.2} EUR, {dollars:.2} USD\n"))
     }
 
-    /// What a euro is in dollars, as it was within the last minute.
+    /// A euro in dollars, at most a minute old.
     async fn rate(&self) -> Result<f64, Fault> {
         let cached = self.cache.ask(redis::pipe().get("rate")).await;
         if let (Some(rate),) = cached.map_err(because(NO_CACHE))? {
@@ -48,8 +48,8 @@ impl Shop {
     }
 }
 
-/// One of the good less and an order more, both or none: an error, or a client that hangs up, drops the
-/// transaction, which rolls it back. `None` if nothing is left.
+/// Takes one of the good and adds an order, in one transaction. An error, or a client that hangs
+/// up, drops the transaction, which rolls it back. `None` if the good is sold out.
 async fn take_one(database: &mut Client, good: &str) -> Result<Option<i64>> {
     let transaction = database.transaction().await?;
     let take = "update goods set stock = stock - 1 where name = $1 and stock > 0 returning stock";

@@ -12,19 +12,19 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::lease::Lease;
 
-/// How long a caller waits for a connection, be it one of others or a new one.
+/// Time limit for getting a connection, returned or new.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long an idle connection may take to show that it works.
+/// Time limit of an idle connection's health check.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// A client, and what moves its bytes, which ends with it.
+/// A client, and the task that moves its bytes; the task ends when this is dropped.
 pub(crate) type Connection = (Client, AbortOnDrop<()>);
 
 pub(crate) struct Pool {
     reactor: Reactor,
     config: Config,
-    /// One for each connection that may be in use; callers queue for them.
+    /// One permit for each connection that may be in use; callers queue for them.
     permits: DeferredSemaphore,
     pub(crate) idle: RefCell<Vec<Connection>>,
 }
@@ -35,7 +35,7 @@ impl Pool {
         Rc::new(Pool { reactor: reactor.clone(), config, permits, idle })
     }
 
-    /// A connection that works: one that was used before, or a new one.
+    /// Returns a working connection, pooled or new.
     pub(crate) async fn get(self: &Rc<Self>) -> Result<Lease> {
         self.reactor.timeout(PATIENCE, self.take()).await
     }
@@ -45,8 +45,8 @@ impl Pool {
         let connection = loop {
             let idle = self.idle.borrow_mut().pop();
             let Some(connection) = idle else { break self.connect().await? };
-            // One whose server has gone is dropped; so is one that is busy with what a cancelled task
-            // has asked for.
+            // Drops a connection whose server is down, and one that is still busy with the query of
+            // a cancelled task.
             let check = async { Ok(connection.0.check_connection().await?) };
             if self.reactor.timeout(CHECK, check).await.is_ok() {
                 break connection;

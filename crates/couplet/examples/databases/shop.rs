@@ -1,4 +1,4 @@
-//! The shop: its routes, and what a client is told when a server behind it is gone.
+//! The shop: its routes, and its answers when a server behind it is down.
 
 use std::rc::Rc;
 
@@ -16,11 +16,11 @@ pub(crate) struct Shop {
     pub(crate) goods: Rc<Pool>,
     pub(crate) cache: Cache,
     pub(crate) client: Client,
-    /// The page that says what a euro is in dollars.
+    /// The page with a euro's value in dollars.
     pub(crate) rates: String,
 }
 
-/// A status and what the client is told; the log has the reason.
+/// The status and text for the client; the reason is logged.
 pub(crate) type Fault = (StatusCode, &'static str);
 
 pub(crate) const NO_DATABASE: Fault =
@@ -31,7 +31,7 @@ pub(crate) const NO_RATE: Fault = (StatusCode::BAD_GATEWAY, "there is no exchang
 pub(crate) const UNKNOWN: Fault = (StatusCode::NOT_FOUND, "there is no such good\n");
 pub(crate) const SOLD_OUT: Fault = (StatusCode::CONFLICT, "it is sold out\n");
 
-/// For `map_err`: tells the client the fault, and the log the reason.
+/// For `map_err`: logs the error and returns the fault for the client.
 pub(crate) fn because<E: Into<Failure>>(fault: Fault) -> impl FnOnce(E) -> Fault {
     move |error| {
         tracing::error!(failure = %error.into(), "{}", fault.1.trim_end());
@@ -39,7 +39,7 @@ pub(crate) fn because<E: Into<Failure>>(fault: Fault) -> impl FnOnce(E) -> Fault
     }
 }
 
-/// The handlers are `local`: what they hold is not `Send`, and stays in the thread of the loop.
+/// The handlers are `local`: their captured values are not `Send`, and stay in the loop's thread.
 pub(crate) fn router(reactor: &Reactor, shop: Shop) -> Router {
     let shows = Rc::new(shop);
     let sells = shows.clone();

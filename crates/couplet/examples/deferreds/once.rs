@@ -1,8 +1,8 @@
 //! Part 7: a Deferred fires once. Firing twice is not a runtime error as in Twisted:
 //! `resolver.callback(…)` consumes the resolver, so it doesn't compile.
 //!
-//! If either of two may fire first, both share a place to take the resolver from; the late one
-//! finds it gone.
+//! If either of two callers may fire first, both share an `Option` from which to take the resolver;
+//! the late one finds it empty.
 //!
 //! `cargo run --example deferreds -- once`
 

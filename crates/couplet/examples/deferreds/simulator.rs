@@ -6,7 +6,7 @@
 
 use couplet::{Deferred, Failure};
 
-/// The result of a link, whatever its input.
+/// The result of a link, independent of its input.
 fn outcome(well: bool, name: &str) -> couplet::Result<String> {
     if well {
         Ok(format!("the value of {name}"))

@@ -1,5 +1,5 @@
-//! Couplet inside the main loop of a user interface. The [toolkit](toolkit.rs) is none of a library's,
-//! but it works as GLib and winit do. Unix only.
+//! Couplet inside the main loop of a user interface. The [toolkit](toolkit.rs) is made up, but it
+//! works like GLib and winit. Unix only.
 //!
 //! `cargo run --example gui_loop -- tcp:8000`, then `nc localhost 8000`, and type an answer
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
@@ -13,7 +13,7 @@ use std::time::Duration;
 use couplet::{Loop, Protocol, Transport};
 use toolkit::{Event, Toolkit};
 
-/// What the window shows, and who visits.
+/// The window's text and its visitor.
 #[derive(Clone, Default)]
 struct Window {
     text: Rc<RefCell<String>>,
@@ -52,7 +52,8 @@ fn main() -> couplet::Result<()> {
                 }
             }
             Event::Greet => {
-                // Outside of a turn: recorded, and the descriptor becomes readable.
+                // Outside a turn: the write is recorded, and the loop's descriptor becomes
+                // readable.
                 if let Some(visitor) = &*window.visitor.borrow() {
                     visitor.write("hello\n");
                 }

@@ -1,5 +1,5 @@
-//! What GLib and winit have: events, frames, and a wait for a descriptor until a time. Its user greets a
-//! visitor, and closes the window at the answer.
+//! The features shared by GLib and winit: events, frames, and a wait for a descriptor with a
+//! deadline. Its simulated user greets a visitor, and closes the window after the answer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use couplet::Loop;
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
 pub(crate) enum Event {
-    /// A frame is to be drawn.
+    /// Time to draw a frame.
     Frame,
-    /// The loop's descriptor is readable, or its time has come.
+    /// The loop's descriptor is readable, or its deadline has passed.
     Network,
-    /// A button.
+    /// The button was pressed.
     Greet,
     Close,
 }
@@ -29,8 +29,8 @@ impl Toolkit {
         Toolkit { events: VecDeque::new(), next_frame: now, shown: String::new() }
     }
 
-    /// The next event. GLib would watch the descriptor with `g_unix_fd_add`; winit would be woken by
-    /// its proxy, from a thread that waits for the descriptor; both know a time to wake up at.
+    /// The next event. GLib would watch the descriptor with `g_unix_fd_add`; winit would be woken
+    /// through its proxy by a thread that waits for the descriptor; both support a deadline.
     #[cfg(unix)]
     #[expect(clippy::disallowed_methods, reason = "the toolkit has its own clock")]
     pub(crate) fn next_event(&mut self, l: &Loop) -> couplet::Result<Event> {
@@ -46,13 +46,13 @@ impl Toolkit {
         if now < self.next_frame {
             return Ok(Event::Network);
         }
-        // A turn follows each frame, so neither waits for the other for long.
+        // A turn follows each frame, so neither delays the other for long.
         self.events.push_back(Event::Network);
         self.next_frame = now + FRAME;
         Ok(Event::Frame)
     }
 
-    /// Draws what has changed. The user looks at it.
+    /// Draws the text if it has changed; the simulated user reacts to it.
     pub(crate) fn draw(&mut self, text: &str) {
         if self.shown != text {
             println!("[{text}]");

@@ -1,6 +1,6 @@
 //! Part 18, cases 5 to 7: a failing member doesn't fail the list; the results hold each member's
-//! value or failure, and whoever takes them handles the failures too. Twisted needs `consumeErrors`
-//! for that; here a failure is either taken or reported, never both.
+//! value or failure, and the code that takes them handles the failures too. Twisted needs
+//! `consumeErrors` for that; here a failure is either taken or reported, never both.
 //!
 //! `cargo run --example lists -- failures`
 

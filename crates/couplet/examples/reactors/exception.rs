@@ -1,5 +1,5 @@
 //! Part 3: a failing callback affects no other. Rust's exception is the panic; the loop catches it
-//! where it made the call, and logs it (see `log`).
+//! at its call into the callback, and logs it (see `log`).
 //!
 //! `cargo run --example reactors -- exception`
 

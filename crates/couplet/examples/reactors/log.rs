@@ -1,5 +1,5 @@
 //! Part 16: logging. Couplet logs with `tracing`, and a program chooses the subscriber: usually a
-//! ready-made one, here one of our own that prints to stdout.
+//! ready-made one, here a custom one that prints to stdout.
 //!
 //! `cargo run --example reactors -- log`
 

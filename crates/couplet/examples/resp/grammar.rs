@@ -4,7 +4,7 @@
 #[error("the peer does not speak RESP")]
 pub(crate) struct NotResp;
 
-/// What the bytes begin with.
+/// The result of parsing the beginning of the bytes.
 pub(crate) enum Found<'a> {
     /// The words of a command, and its length in bytes.
     Command(Vec<&'a [u8]>, usize),

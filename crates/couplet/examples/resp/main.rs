@@ -1,4 +1,4 @@
-//! A framing of your own: a server that implements part of Redis's protocol, RESP.
+//! A custom framing: a server that implements part of Redis's protocol, RESP.
 //!
 //! `cargo run --example resp -- tcp:6379`, then `redis-cli set poem hope`, `redis-cli get poem`
 

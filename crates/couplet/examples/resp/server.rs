@@ -1,4 +1,4 @@
-//! A framing of your own: implements [`Framer`] on top of a grammar.
+//! A custom framing: implements [`Framer`] on top of a grammar.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! Shared by the three proxies: gets a poem from another server. Cancelling the Deferred ends the
-//! connection, or the attempt to connect.
+//! connection or the connect.
 
 use std::cell::OnceCell;
 use std::mem::take;
@@ -49,7 +49,7 @@ impl Factory for PoetryFactory {
     }
 }
 
-/// Gets the poem of `server`, or fails with the reason why there is none.
+/// Gets the poem of `server`, or fails with the reason.
 pub(crate) fn get_poem(reactor: &Reactor, server: SocketAddr) -> Deferred<Bytes> {
     let connector: Rc<OnceCell<Connector>> = Rc::default();
     let cancelled = connector.clone();

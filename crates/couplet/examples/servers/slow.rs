@@ -10,7 +10,7 @@ use std::time::Duration;
 use couplet::{Bytes, Failure, Protocol, Transport};
 
 struct SlowPoetry {
-    /// The rest of the poem.
+    /// The unsent part of the poem.
     poem: Bytes,
     bytes: usize,
     pause: Duration,

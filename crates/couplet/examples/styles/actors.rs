@@ -1,6 +1,6 @@
 //! Part 20, Erlang: processes share nothing and send each other messages. A process is a task with
-//! a mailbox; a socket sends what it receives to its owner, and the main process gets the poems and
-//! a message for every process that goes down.
+//! a mailbox; a socket sends received bytes to its owner, and the main process gets the poems and a
+//! message for every process that goes down.
 //!
 //! `cargo run --example styles -- actors 127.0.0.1:10000 127.0.0.1:10001`
 

@@ -1,5 +1,5 @@
-//! Part 21, Haskell's second client: each poem has a box of its own, all are fetched concurrently,
-//! and the boxes are opened in request order. Haskell's `MVar` is a Deferred here.
+//! Part 21, Haskell's second client: each poem has its own box, all are fetched concurrently, and
+//! the boxes are opened in request order. Haskell's `MVar` is a Deferred here.
 //!
 //! `cargo run --example styles -- in_order 127.0.0.1:10000 127.0.0.1:10001`
 
