@@ -1,4 +1,4 @@
-//! Rows 103a to 103j: many loops, one program.
+//! Rows 103a to 103j: several loops in one program.
 //!
 //! A separate process, because a signal is process-wide; its tests run one at a time.
 #![cfg(target_os = "linux")]
@@ -35,12 +35,12 @@ use files::{Folder, inheritable};
 use rustix::process::{Signal, getpid, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Longer than any test takes: whatever reaches it hangs.
+/// Longer than any test takes; a test that reaches it hangs.
 const LONG: Duration = Duration::from_secs(60);
 
 const ANY: &str = "localhost:0";
 
-/// A UNIX socket.
+/// The endpoint of a UNIX socket in this folder.
 fn local(folder: &Folder) -> String {
     format!("unix:{}", folder.path("socket"))
 }
@@ -61,7 +61,7 @@ fn connect(server: &Address) -> Socket {
     try_connect(server).expect("the cluster listens")
 }
 
-/// The number of the thread that it runs in, as an answer to anything.
+/// Answers each read with the number of its thread.
 struct Who(u8);
 
 impl Protocol for Who {
@@ -70,14 +70,14 @@ impl Protocol for Who {
     }
 }
 
-/// Who answers on a new connection.
+/// Connects and asks; returns the number of the loop that answers.
 fn asked(server: &Address) -> (Socket, u8) {
     let client = asking(server);
     let who = answer(&client);
     (client, who)
 }
 
-/// Somebody who asks, and has no answer yet.
+/// Connects and asks, without waiting for the answer.
 fn asking(server: &Address) -> Socket {
     let mut client = connect(server);
     client.write_all(b"?").expect("it is served");
@@ -90,15 +90,15 @@ fn answer(mut client: &Socket) -> u8 {
     who[0]
 }
 
-/// How many of them each loop serves.
+/// The number of clients that each loop serves.
 fn tally<const LOOPS: usize>(clients: &[(Socket, u8)]) -> [usize; LOOPS] {
     let mut tally = [0; LOOPS];
     clients.iter().for_each(|(_, who)| tally[usize::from(*who)] += 1);
     tally
 }
 
-/// Runs a cluster whose loops answer with their numbers, and once all of them listen clients in a thread;
-/// returns what both did.
+/// Runs a cluster whose loops answer with their numbers, and, once all of them listen, runs
+/// `clients` in a thread; returns both outcomes.
 fn with_clients<T: Send>(
     cluster: Cluster,
     port: &SharedPort,
@@ -136,7 +136,7 @@ fn c103a_a_port_is_bound_once_and_each_loop_accepts_a_part() {
     assert!(answers.iter().all(|accepted| *accepted > 0), "{answers:?}");
 }
 
-/// The system's error of a bind that fails.
+/// The system error of a failed bind.
 fn refused(bound: Result<SharedPort, Failure>) -> Option<i32> {
     let failure = bound.expect_err("it is in use");
     failure.downcast_ref::<ListenError>().expect("an error of the port").raw_os_error()
@@ -216,7 +216,7 @@ fn c103c_of_two_failures_the_first_is_that_of_the_program() {
         let calling = thread::current().id();
         let failed = Cluster::new(2).run(|_| {
             if thread::current().id() == calling {
-                // The failure of the other loop is reported when its thread ends.
+                // A loop's failure is reported when its thread ends, so this one comes second.
                 ended.lock().expect("one waits").recv().expect("it ends");
                 return Err(Failure::msg("second"));
             }
@@ -248,7 +248,7 @@ fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
                 made();
                 made();
                 break_loops();
-                // Ends the waits in progress.
+                // Wakes the loops that are waiting.
                 members.broadcast(|_| {});
                 if restarts {
                     made();
@@ -263,7 +263,7 @@ fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
                     port.listen(reactor, || Who(0))?;
                 }
                 let sender = sender.clone();
-                // When it is set up.
+                // Sent after the setup.
                 reactor.call_soon(move || sender.send(()).expect("the test listens"));
                 Ok(())
             })
@@ -273,7 +273,7 @@ fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
     }
 }
 
-/// Ends as soon as it is asked to, and says how it ended.
+/// Closes as soon as it is asked to drain; reports its reason.
 struct Polite(mpsc::Sender<Reason>);
 
 impl Protocol for Polite {
@@ -329,7 +329,7 @@ fn c103d_a_signal_drains_and_stops_every_loop() {
     }
 }
 
-/// Answers, and does not end by itself.
+/// Answers, and ignores a drain.
 struct Stubborn;
 
 impl Protocol for Stubborn {
@@ -393,7 +393,7 @@ fn c103d_the_loop_of_the_signals_waits_for_one_that_stops_later() {
     stopped.try_recv().expect("all loops have stopped");
 }
 
-/// Whether this process catches SIGTERM.
+/// True if this process catches SIGTERM.
 fn catches_sigterm() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("a process has one");
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
@@ -415,7 +415,7 @@ fn c103d_where_a_loop_hangs_the_signal_after_the_second_may_end_the_program() {
             send(Signal::TERM);
             first_has_ended.recv().expect("it has nothing to wait for");
             assert!(catches_sigterm());
-            // Two of one kind might come as one.
+            // Two signals of one kind might merge.
             send(Signal::TERM);
             send(Signal::INT);
             while catches_sigterm() {
@@ -440,7 +440,7 @@ fn c103d_where_a_loop_hangs_the_signal_after_the_second_may_end_the_program() {
     ended.expect("a signal is no failure");
 }
 
-/// Notes its connection.
+/// Records its connection.
 struct Known(Arc<Mutex<Vec<ConnectionId>>>);
 
 impl Protocol for Known {
@@ -574,11 +574,11 @@ fn c103i_each_loop_has_a_processor_of_its_own_if_it_is_asked_to() {
 }
 
 thread_local! {
-    /// Who is in the room of this thread's loop.
+    /// The members in this thread's loop.
     static ROOM: RefCell<BTreeMap<ConnectionId, LineTransport>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Passes each line to everybody in every loop.
+/// Forwards each line to all members of all loops.
 struct Chat(Members);
 
 impl LineProtocol for Chat {
@@ -642,7 +642,8 @@ fn c103e_a_chat_over_four_loops_loses_no_line_and_tells_none_twice() {
     ended.expect("the cluster was stopped");
 }
 
-/// The ports of a cluster whose loops answer with their numbers, each to be asked for something in its loop.
+/// The ports of a cluster whose loops answer with their numbers; a test can run code in each port's
+/// loop.
 struct Ports {
     members: Members,
     host: Address,
@@ -654,7 +655,7 @@ thread_local! {
 }
 
 impl Ports {
-    /// Runs `f` in the loop of this number.
+    /// Runs `f` in the loop with this number.
     fn at<T: Send + 'static>(
         &self,
         number: u8,
@@ -665,7 +666,7 @@ impl Ports {
         receiver.recv().expect("a loop has this number")
     }
 
-    /// The same, without waiting for it.
+    /// Like [`at`](Self::at), without waiting for `f`.
     fn in_loop(&self, number: u8, f: impl Fn(&Port) + Send + Sync + 'static) {
         self.members.broadcast(move |_| {
             PORT.with_borrow(|port| match port {
@@ -675,7 +676,7 @@ impl Ports {
         });
     }
 
-    /// Waits until all loops have done what they were asked for before.
+    /// Waits until all loops have processed earlier requests.
     fn settle(&self) {
         for remote in self.members.remotes() {
             remote.block_on_reactor(|reactor| reactor.snapshot()).expect("it runs");
@@ -701,7 +702,7 @@ fn with_ports(loops: usize, at: &str, test: impl FnOnce(&Ports) + Send) {
         let testing = scope.spawn(|| {
             listening.wait();
             let ports = Ports { members: members.clone(), host: port.host().clone() };
-            // The loops stop, whatever the test has to say.
+            // Stops the loops even if the test panics.
             let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&ports)));
             members.stop();
             tested
@@ -714,7 +715,7 @@ fn with_ports(loops: usize, at: &str, test: impl FnOnce(&Ports) + Send) {
             let listens = port.listen(reactor, move || Who(number))?;
             drop(next);
             PORT.set(Some(listens));
-            // The first loop's thread is that of the test.
+            // The first loop runs in the test's thread, which outlives it.
             reactor.on(couplet::Shutdown::After, || {
                 PORT.set(None);
                 Deferred::succeed(())
@@ -824,7 +825,7 @@ fn c103g_a_session_of_one_loop_is_resumed_by_the_others() {
             client.read_exact(&mut who).expect("an answer");
             (client.conn.handshake_kind(), who[0], client)
         };
-        // They stay, so the loops take turns.
+        // The clients stay connected, so the loops alternate.
         let clients = [ask(), ask(), ask()];
         let seen = clients.map(|(kind, who, _)| (kind == Some(HandshakeKind::Resumed), who));
         assert_eq!(seen, [(false, 0), (true, 1), (true, 0)]);
@@ -925,7 +926,7 @@ fn c103h_a_port_that_drains_ends_the_connections_that_it_serves() {
     });
 }
 
-/// Holds up the loop of number 1, until the sender sends or is dropped; what it is to do then.
+/// Blocks the loop with number 1 until the sender sends or is dropped; then runs `then` there.
 fn hold_up(ports: &Ports, then: fn(&Port)) -> mpsc::Sender<()> {
     let (go_on, held) = mpsc::channel();
     let (holds, waits) = mpsc::channel();
@@ -947,7 +948,7 @@ fn c103h_what_is_on_its_way_to_a_loop_that_stops_listening_goes_to_another() {
     with_ports(2, &unix, |ports| {
         let go_on = hold_up(ports, |port| drop(port.stop_listening()));
         let clients: Vec<_> = (0..10).map(|_| asking(&ports.host)).collect();
-        // Half of them are served at once, so the others have been handed on.
+        // Half of them are answered now, so the others have been handed over.
         let early: Vec<_> = clients.iter().step_by(2).map(answer).collect();
         assert_eq!(early, [0; 5]);
         drop(go_on);
@@ -966,7 +967,7 @@ fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
         let mut clients = Vec::new();
         for _ in 0..20 {
             clients.push(asking(&ports.host));
-            // The queue of the socket itself is as short.
+            // Drains the listening socket, whose own queue has the same limit.
             ports.at(0, |_| ());
         }
         let (late, early): (Vec<_>, Vec<_>) =

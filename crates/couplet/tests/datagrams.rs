@@ -1,4 +1,4 @@
-//! Ports of datagrams over the sockets of this system: what `tests/it/suite/datagrams.rs` can't ask of
+//! UDP ports over this system's sockets: facts that `tests/it/suite/datagrams.rs` can't test on
 //! every driver.
 
 #![cfg(target_os = "linux")]
@@ -28,7 +28,7 @@ use couplet_os::datagrams::{Batch, Flag, Outgoing};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// What is known of a datagram.
+/// A received datagram and its metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Got {
     data: Vec<u8>,
@@ -39,7 +39,7 @@ struct Got {
     pid: Option<u32>,
 }
 
-/// Notes what it gets.
+/// Records received datagrams.
 #[derive(Clone, Default)]
 struct Far(Rc<RefCell<Vec<Got>>>);
 
@@ -138,7 +138,7 @@ fn an_option_is_set_between_what_was_sent_before_and_after() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(LOOPBACK, &far));
     rig.turns(1);
-    // All of it in one turn.
+    // All in one turn.
     for tos in [0x20, 0x40] {
         a.send_to("before", b.host()).expect("there is room");
         a.set_option(DatagramOption::Tos(tos)).detach();
@@ -187,7 +187,7 @@ fn a_thousand_datagrams_of_one_length_leave_joined_and_arrive_one_by_one() {
     assert_eq!(rig.0.snapshot().datagrams[0].dropped, 0);
 }
 
-/// Notes the first bytes, and pauses itself at each datagram that says so.
+/// Records the first bytes, and pauses at each datagram that says so.
 #[derive(Clone, Default)]
 struct Pausing(Rc<RefCell<Vec<Vec<u8>>>>);
 
@@ -238,7 +238,7 @@ fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
     let gone = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
     let port = rig.1.connect_udp(gone.expect("a free port"), refused.clone()).expect("an address");
     rig.turns(1);
-    // In one turn, and yet in two calls: the second one hears of the refusal.
+    // In one turn, but in two system calls: the second one reports the refusal.
     port.send("refused").expect("there is room");
     port.set_option(DatagramOption::Tos(0x20)).detach();
     port.send("behind it").expect("there is room");
@@ -254,7 +254,7 @@ fn what_arrives_joined_is_told_in_portions_and_waits_for_a_pause() {
         DatagramOptions::default().prepare(|socket| socket.set_recv_buffer_size(4 * 1024 * 1024));
     let b = rig.1.listen_udp_with(LOOPBACK, options, far.clone()).expect("a free port");
     rig.turns(1);
-    // Three sends of many datagrams each, which the kernel cuts, or hands over as they are.
+    // Three sends of many datagrams each, which the kernel splits or delivers joined.
     let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
     socket.connect(b.host().socket_addr().expect("a UDP port")).expect("an address");
     let mut sent = Vec::new();
@@ -313,7 +313,7 @@ fn two_sockets_of_a_group_get_each_multicast() {
         rig.result(member.join_group(group)).expect("loopback has groups");
     }
     rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
-    // Loopback brings back what is sent to it, whatever these say.
+    // Loopback delivers these in spite of the options.
     for option in [DatagramOption::MulticastTtl(1), DatagramOption::MulticastLoop(false)] {
         rig.result(a.set_option(option)).expect("there is such an option");
     }
@@ -337,7 +337,7 @@ fn a_member_for_one_source_hears_of_no_other() {
         let a = rig.at((from, 0).into(), &Far::default());
         rig.result(a.set_outgoing_interface(from))
             .or_else(|_| {
-                // An address of loopback that is not its first has no interface of its own.
+                // Only the first address of loopback has an interface.
                 let loopback = a.set_outgoing_interface(Ipv4Addr::LOCALHOST);
                 rig.result(loopback)
             })
@@ -352,9 +352,10 @@ fn a_member_for_one_source_hears_of_no_other() {
     assert!(rig.result(b.join_group(mixed)).is_err(), "of two families");
 }
 
-/// Runs this test again in a network namespace that has a link, `near`, with two IPv6 addresses, as
-/// loopback does not deliver to the groups of IPv6; its loopback has packets of at most 1280 bytes. False
-/// where that can't be done, which is a failure in CI; in there it is true.
+/// Runs this test again in a network namespace with a link, `near`, that has two IPv6 addresses,
+/// because loopback does not deliver to IPv6 groups; packets on its loopback have at most 1280
+/// bytes. Returns true in the namespace, and false outside. If namespaces are not available, which
+/// is a failure in CI, the test is skipped.
 fn in_a_namespace(test: &str) -> bool {
     if apart::told().is_some() {
         return true;
@@ -384,7 +385,7 @@ fn what_the_link_can_not_take_joined_leaves_one_by_one() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(LOOPBACK, &far));
     rig.turns(1);
-    // Each is longer than a packet, so the system has to cut it into fragments.
+    // Each datagram is longer than a packet, so the system has to fragment it.
     for n in 0..5 {
         a.send_to([n; 1400], b.host()).expect("there is room");
     }
@@ -394,11 +395,11 @@ fn what_the_link_can_not_take_joined_leaves_one_by_one() {
     assert_eq!(a.dropped(), 0);
 }
 
-/// A port whose three datagrams, of a byte each, wait for a socket that is full.
+/// A port whose three datagrams, of a byte each, wait for a full socket.
 fn three_wait(rig: &mut Rig, folder: &Folder) -> (DatagramPort<Far>, UnixDatagram) {
     let slow = UnixDatagram::bind(folder.path("slow")).expect("a free path");
     slow.set_nonblocking(true).expect("a socket");
-    // Of others, so that no event tells our socket of room.
+    // Filled by another socket, so no event reports writability to ours.
     let other = UnixDatagram::unbound().expect("a socket");
     other.set_nonblocking(true).expect("a socket");
     while other.send_to(b"full", folder.path("slow")).is_ok() {}
@@ -419,7 +420,7 @@ fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
     let mut data = [0; 4];
     while slow.recv(&mut data).is_ok_and(|n| n == 4) {}
     let got = RefCell::new(Vec::new());
-    // It is tried again without being asked.
+    // The send is retried without an event.
     rig.until("they leave", || {
         let mut data = [0];
         while slow.recv(&mut data).is_ok() {
@@ -454,7 +455,7 @@ fn what_waits_for_a_udp_socket_that_is_full_leaves_when_it_has_room() {
     let slow = ["qdisc", "add"].into_iter().chain(slow.split(' '));
     let status = std::process::Command::new("tc").args(slow).status().expect("part of iproute2");
     assert!(status.success(), "the link is to be slow");
-    // Of several lengths, so that they don't leave joined.
+    // Different lengths, so that they are not sent joined.
     for length in 940..1000 {
         a.send_to(vec![7; length], b.host()).expect("there is room");
     }
@@ -518,7 +519,7 @@ fn what_the_system_refuses_is_dropped_and_counted_and_the_rest_arrives() {
     let b = rig.at(LOOPBACK, &far);
     let a = rig.at(([0, 0, 0, 0], 0).into(), &Far::default());
     rig.turns(1);
-    // A broadcast, which is not allowed.
+    // A broadcast, which is not permitted.
     a.send_to("x", SocketAddr::from(([255, 255, 255, 255], 9))).expect("there is room");
     a.send_to("y", b.host()).expect("there is room");
     rig.until("it", || far.count() == 1);

@@ -1,4 +1,5 @@
-//! Row 162: no descriptor leaks, counted. In a process of its own, where nobody else opens any.
+//! Row 162: no descriptor leaks, by count. A separate process, because other tests open descriptors
+//! too.
 
 #![cfg(target_os = "linux")]
 
@@ -13,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use apart::descriptors;
 use couplet::{Loop, Protocol, Reactor, Transport};
 
-/// Sends some, with bytes and without, and closes in one of several ways.
+/// Sends some descriptors, with bytes and without, and closes in one of several ways.
 struct Sends(u32);
 
 impl Protocol for Sends {
@@ -37,7 +38,7 @@ impl Protocol for Sends {
     }
 }
 
-/// Takes some, leaves others, and closes in one of several ways.
+/// Takes some descriptors, leaves others, and closes in one of several ways.
 struct Takes(u32, Vec<OwnedFd>);
 
 impl Protocol for Takes {
@@ -56,7 +57,7 @@ impl Protocol for Takes {
     }
 }
 
-/// Does not know of descriptors.
+/// Ignores descriptors.
 struct Ignores;
 
 impl Protocol for Ignores {
@@ -71,7 +72,7 @@ fn adopt<P: Protocol>(
     protocol: impl FnMut() -> P + 'static,
 ) {
     let made = reactor.adopt(socket, protocol).expect("a UNIX socket");
-    // It fails with a protocol that does so.
+    // Fails if the protocol fails.
     made.add_both(|_| Ok(())).detach();
 }
 
@@ -92,7 +93,7 @@ fn c162_no_descriptor_leaks() {
             l.turn(Some(std::time::Duration::ZERO)).expect("it turns");
         }
         let connections = l.snapshot().connections;
-        // What still waits for an end, such as a paused one, ends with the run.
+        // Connections that still wait for an end, such as paused ones, end with the run.
         if !connections.is_empty() {
             l.run(|reactor| {
                 reactor.stop();

@@ -23,7 +23,7 @@ impl LineProtocol for Nobody {
     fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
 }
 
-/// Keeps the connection when a line is too long.
+/// Keeps the connection if a line is too long.
 struct Patient;
 
 impl LineProtocol for Patient {
@@ -31,7 +31,7 @@ impl LineProtocol for Patient {
     fn line_length_exceeded(&mut self, _: &LineTransport, _: &[u8]) {}
 }
 
-/// A custom framing that never finds the end of a message and never says how much it needs.
+/// A custom framing that never finds the end of a message and never requests a length.
 #[derive(Default)]
 struct Endless(FrameBuffer);
 
@@ -63,8 +63,8 @@ fn an_endless_message_costs_at_most_the_limit_in_a_custom_framing() {
     }
 }
 
-/// Feeds the framer `first`, then `bytes` bytes in chunks of `chunk`. Returns the most memory that
-/// it held at any time, and what it holds at the end.
+/// Feeds the framer `first`, then `bytes` bytes in chunks of `chunk`. Returns the peak of the
+/// memory that it held, and the memory that it holds at the end.
 fn kept<R: Protocol>(
     receiver: R,
     first: &'static [u8],
@@ -73,7 +73,7 @@ fn kept<R: Protocol>(
 ) -> (usize, usize) {
     let mut held = hold(receiver);
     held.with(move |receiver, transport: &Transport| {
-        // The framer's transport is made by the first call.
+        // The framer creates its transport in the first call.
         receiver.data_received(transport, &first[..1]);
         let chunk = vec![b'x'; chunk];
         let before = counting::live();
@@ -94,12 +94,12 @@ const LIMIT: usize = 99_999;
 
 #[test]
 fn c167_three_gigabytes_in_place_of_a_netstring_cost_at_most_the_limit() {
-    // Announced, or sent without a length.
+    // The length is announced, or missing.
     for first in [&b"3221225472:"[..], b"xx"] {
         let (most, left) = kept(NetstringReceiver::new(Nobody), first, 65_536, 3 * GIGABYTE);
         assert!(most < FAILURE && left < FAILURE, "{most} {left}");
     }
-    // A string of exactly the limit that arrives slowly, and then no comma.
+    // A string of exactly the limit that arrives slowly, without the final comma.
     for chunk in [100, 1000, 65_536] {
         let (most, left) =
             kept(NetstringReceiver::new(Nobody), b"99999:", chunk, 3 * GIGABYTE / 64);
@@ -125,7 +125,7 @@ fn c163_a_line_without_an_end_costs_at_most_the_limit() {
         assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
         let (most, left) = kept(LineOnlyReceiver::new(Nobody), b"xx", chunk, bytes);
         assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
-        // Discarded, with the connection still open.
+        // The line is discarded, and the connection stays open.
         let (most, left) = kept(LineReceiver::new(Patient), b"xx", chunk, bytes.min(32 << 20));
         assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
     }

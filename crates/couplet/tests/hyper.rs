@@ -1,4 +1,4 @@
-//! Streams through the eyes of hyper: its server and its client over HTTP/1.1.
+//! Streams used by hyper: its server and its client over HTTP/1.1.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 
-/// Answers with the body that came, after its path.
+/// Answers with the path, then the request's body.
 async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.expect("a whole body").to_bytes();

@@ -1,6 +1,6 @@
-//! Load, as counts, bytes and order: many connections at once and one after another, a server at its
-//! limit, slow readers, and a firehose. A separate binary, because it installs a counting allocator
-//! and starts itself again as the peers, so that each side has its own descriptor limit.
+//! Load, measured in counts, bytes and order: many connections, concurrent and successive, a server
+//! at its limit, slow readers, and a firehose. A separate binary, because it installs a counting
+//! allocator and starts itself again as the peers, so that each side has its own descriptor limit.
 
 #![cfg(target_os = "linux")]
 
@@ -32,15 +32,15 @@ type Datagrams = std::net::UdpSocket;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Begins a test, which has the process to itself as long as it keeps what it gets; with the server's
-/// address in the second process.
+/// Begins a test, which has the process to itself while it holds the guard. Also returns the
+/// server's address, in the second process.
 fn begin() -> (MutexGuard<'static, ()>, Option<SocketAddr>) {
     let alone = apart::one_at_a_time();
     apart::raise_descriptor_limit();
     (alone, apart::told().map(|server| server.parse().expect("an address")))
 }
 
-/// What a server has seen.
+/// A server's statistics.
 #[derive(Default)]
 struct Counts {
     open: Cell<usize>,
@@ -72,7 +72,7 @@ impl Protocol for Echo {
     }
 }
 
-/// A loop that serves, and its address.
+/// Creates a loop that serves; returns it with its address.
 fn serving<P: Protocol>(factory: impl Fn() -> P + 'static) -> (Loop, SocketAddr) {
     serving_with(ListenOptions::default().backlog(1024), factory)
 }
@@ -94,13 +94,13 @@ fn turn_until(l: &mut Loop, done: impl Fn() -> bool) {
 
 // Peers in the second process.
 
-/// What one of many clients does when its answer is whole.
+/// A client's action once its answer is complete.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
     Stay,
     Close,
     Reset,
-    /// Closes as soon as it has asked.
+    /// Closes right after its request.
     CloseUnread,
 }
 
@@ -112,20 +112,20 @@ struct Asker {
     answer: Vec<u8>,
 }
 
-/// Clients of a server: at most some at the same time are under way.
+/// Clients of a server, a limited number of them at a time.
 struct Crowd {
     reactor: Reactor,
     server: SocketAddr,
     total: usize,
     then: fn(usize) -> Then,
     begun: Cell<usize>,
-    /// Those that have their answers, or went without.
+    /// Clients that have their answers, or closed without.
     finished: Cell<usize>,
     kept: RefCell<Vec<Connection<Asker>>>,
 }
 
 impl Crowd {
-    /// Runs `total` clients, `at_once` at the same time, and then waits for the end of stdin.
+    /// Runs `total` clients, `at_once` at a time, and then waits for the end of stdin.
     fn run(server: SocketAddr, total: usize, at_once: usize, then: fn(usize) -> Then) -> ! {
         let mut l = Loop::new().expect("a loop");
         let crowd = Rc::new(Crowd {
@@ -140,7 +140,7 @@ impl Crowd {
         (0..at_once).for_each(|_| crowd.begin());
         turn_until(&mut l, || crowd.finished.get() == total);
         apart::ready();
-        std::process::exit(0); // the connections of those that stay end without a word to them
+        std::process::exit(0); // the connections of the remaining clients end without an event
     }
 
     fn begin(self: &Rc<Crowd>) {
@@ -218,7 +218,7 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
     assert_eq!((counts.made.get(), counts.open.get()), (TOTAL, TOTAL));
     assert_eq!((counts.most.get(), counts.bytes.get()), (TOTAL, TOTAL * 32));
     assert_eq!(l.snapshot().connections.len(), TOTAL);
-    // One more is served as the first was.
+    // One more client is served like the first.
     let one_more = turn_while(&mut l, || {
         let mut client = Client::connect(server).expect("the server listens");
         client.write_all(b"and one").expect("it reads");
@@ -227,7 +227,7 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
         answer
     });
     assert_eq!(&one_more, b"and one");
-    // All of them end at once.
+    // All of them end at the same time.
     turn_while(&mut l, || peers.end());
     turn_until(&mut l, || counts.open.get() == 0);
     assert_eq!((counts.made.get(), descriptors()), (TOTAL + 1, before));
@@ -248,7 +248,7 @@ fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
     let test = "a_storm_of_connections_that_come_and_go_leaves_nothing_behind";
     let peers = turn_while(&mut l, || Running::peers(test, server));
     turn_until(&mut l, || counts.made.get() == TOTAL && counts.open.get() == 0);
-    // Who closed without waiting for the answer had still asked.
+    // Clients that closed without waiting for the answer had sent their requests.
     assert_eq!(counts.bytes.get(), TOTAL * 32);
     assert!(counts.most.get() <= 400, "{} were open at once", counts.most.get());
     peers.end();
@@ -273,7 +273,8 @@ fn a_server_at_its_limit_serves_that_many_and_turns_the_rest_away() {
         let decided = || counts.made.get() + limit.turned_away() as usize == round * 300;
         turn_until(&mut l, decided);
         assert_eq!((counts.made.get(), counts.open.get()), (round * LIMIT, LIMIT));
-        // Each of those served gets its answer, each of the others the end.
+        // Each client that is served gets its answer; each of the others gets the end of the
+        // stream.
         let (answered, ended) = turn_while(&mut l, || {
             let ask = |mut client: &Client| {
                 let _ = client.write_all(b"?");
@@ -331,7 +332,7 @@ impl Protocol for Reciter {
     }
 }
 
-/// The second process's part: readers that take little at a time, after all are connected.
+/// The second process: readers that take little at a time, once all are connected.
 fn read_slowly(server: SocketAddr, readers: usize) {
     let mut clients: Vec<Client> =
         (0..readers).map(|_| Client::connect(server).expect("the server listens")).collect();
@@ -360,7 +361,7 @@ fn a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing() {
     }
     let counts = Rc::new(Counts::default());
     let served = counts.clone();
-    // Little fits into the sockets, so that much is left to the loop.
+    // The sockets hold little, so most bytes stay with the loop.
     let options = ListenOptions::default().backlog(1024);
     let options = options.prepare(|socket| socket.set_send_buffer_size(16 * KIB));
     let (mut l, server) = serving_with(options, move || Reciter(served.clone()));
@@ -368,20 +369,20 @@ fn a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing() {
     let test = "a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing";
     let peers = turn_while(&mut l, || Running::peers(test, server));
     turn_until(&mut l, || counts.made.get() == READERS);
-    // Nobody reads yet: each connection comes to a halt.
+    // No peer reads yet, so each connection stalls.
     while l.snapshot().connections.iter().any(|connection| connection.buffered == 0) {
         l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
     }
     counting::reset_peak();
     turn_while(&mut l, || peers.end());
     turn_until(&mut l, || counts.open.get() == 0);
-    // What is unsent of one piece, and what the connection itself takes; the loop's spare buffers.
+    // The unsent part of a piece and the connection itself; then the loop's spare buffers.
     let most = READERS * (2 * PIECE + 2 * KIB) + 5 * MIB;
     let peak = usize::try_from(counting::peak() - before).unwrap_or(0);
     assert!(peak <= most, "{peak} bytes at the most, more than {most}");
 }
 
-/// Echoes lines; swallows what a firehose sends.
+/// Echoes lines; discards a firehose's bytes.
 struct Fair(Rc<Counts>);
 
 impl Protocol for Fair {
@@ -393,15 +394,15 @@ impl Protocol for Fair {
     }
 }
 
-/// Each of these asks at the same time, and has its answer after few turns, whatever else comes to the
-/// loop meanwhile: `each_turn` is called after each turn.
+/// All clients ask concurrently and get their answers within few turns, under any other load of the
+/// loop; `each_turn` is called after each turn.
 fn all_are_answered(l: &mut Loop, clients: &[Client], mut each_turn: impl FnMut()) {
     for mut client in clients {
         client.write_all(b"hello").expect("the server reads");
         client.set_nonblocking(true).expect("a socket");
     }
     let mut waiting: Vec<&Client> = clients.iter().collect();
-    // One turn, where the system passes on at once what was sent.
+    // A single turn suffices if the system delivers immediately.
     for _ in 0..10_000 {
         l.turn(Some(Duration::ZERO)).expect("a turn");
         each_turn();
@@ -419,7 +420,7 @@ fn all_are_answered(l: &mut Loop, clients: &[Client], mut each_turn: impl FnMut(
     }
 }
 
-/// Shut down when it is dropped, so that whoever writes to it ends.
+/// Shut down on drop, which ends its writer.
 struct Hose(Client);
 
 impl Drop for Hose {
@@ -452,12 +453,12 @@ fn a_firehose_does_not_starve_five_hundred_others() {
                 before += water;
             });
         }
-        // Nor is the firehose starved.
+        // The firehose is not starved either.
         turn_until(&mut l, || counts.bytes.get() >= 64 * MIB);
     });
 }
 
-/// Counts datagrams, which have their number in them.
+/// Counts datagrams, each with its number.
 struct Flooded(Rc<Counts>);
 
 impl DatagramProtocol for Flooded {

@@ -1,5 +1,5 @@
-//! The memory that idle connections cost, and that it is freed afterwards. A separate binary,
-//! because it installs a counting allocator.
+//! The memory used by idle connections, and its release afterwards. A separate binary, because it
+//! installs a counting allocator.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -33,7 +33,7 @@ fn live_since(before: isize) -> usize {
 
 const CONNECTIONS: usize = 10_000;
 
-/// The second process's part: it holds the peers, so that each side has its own descriptor limit.
+/// The second process: it holds the peers, so that each side has its own descriptor limit.
 fn hold_peers(server: SocketAddr) {
     let message = message();
     let mut answer = vec![0; MESSAGE];
@@ -128,7 +128,7 @@ fn an_idle_connection_costs_at_most_800_bytes_and_frees_them() {
     assert!(left <= most, "{left} bytes are left of {CONNECTIONS} connections, more than {most}");
 }
 
-/// Writes far more at once than the peer reads.
+/// Writes far more than the peer reads.
 struct Flood {
     transport: Rc<RefCell<Option<Transport>>>,
 }
@@ -175,7 +175,8 @@ fn an_outbox_of_100_megabytes_shrinks_after_it_is_sent() {
         }
     });
     assert_eq!(transport.buffered(), 0);
-    // The rest is the loop's spare buffers for the next writer: at most 4 MiB, and the last one.
+    // The remainder is the loop's spare buffers for the next writer: at most 4 MiB, and the last
+    // one.
     let left = live_since(before);
     println!("{left} bytes of {full} after all is sent");
     assert!(left <= 5 * MIB, "{left} bytes of {full} after all is sent");
@@ -195,7 +196,7 @@ impl Protocol for PacedEcho {
     }
 }
 
-/// Connects, and sends without ever reading until no socket accepts any more.
+/// Connects, and sends without reading until no socket accepts further bytes.
 fn never_reading(l: &mut Loop, at: SocketAddr, count: usize) -> Vec<Client> {
     let mut peers: Vec<Client> = Vec::new();
     for _ in 0..count {

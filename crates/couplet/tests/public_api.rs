@@ -12,13 +12,13 @@
 #[macro_use]
 extern crate couplet_watched;
 
-// Logging is no part of the interface.
+// Logging is not part of the public API.
 #[macro_use]
 #[allow(dead_code, reason = "the simulator uses the rest")]
 #[path = "../src/events.rs"]
 mod events;
 
-// The library's root, so that `crate::Transport` means the same here and there.
+// The library's root, so that `crate::Transport` means the same here and in the library.
 use couplet::*;
 
 #[path = "../src/protocols/mod.rs"]

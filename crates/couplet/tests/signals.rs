@@ -23,7 +23,7 @@ use couplet::{
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
-/// Longer than any test takes: whatever reaches it hangs.
+/// Longer than any test takes; a test that reaches it hangs.
 const LONG: Duration = Duration::from_secs(600);
 /// More than the kernel buffers for a peer that does not read.
 const MUCH: usize = 10_000_000;
@@ -169,7 +169,7 @@ enum Kind {
     Draining,
 }
 
-/// A connection of one kind, and why it was lost.
+/// A connection of one kind; records why it was lost.
 struct Server {
     kind: Kind,
     ready: Rc<dyn Fn()>,
@@ -183,7 +183,7 @@ impl Protocol for Server {
             Kind::Unsent => transport.write(vec![7; MUCH]),
             Kind::Draining => transport.lose_connection(),
         }
-        // By the next turn the socket has accepted what it can.
+        // By the next turn the socket's buffers are full.
         let ready = self.ready.clone();
         transport.reactor().call_soon(move || ready());
     }
@@ -196,7 +196,7 @@ impl Protocol for Server {
 }
 
 /// Runs a loop with one such connection, whose peer neither reads nor closes, until `signals` end
-/// it: the first once the connection is set up, each of the others a turn later.
+/// the run: the first is raised once the connection is set up, each of the others a turn later.
 fn interrupted(
     kind: Kind,
     grace: Duration,
@@ -297,7 +297,7 @@ fn c105_a_signal_after_a_run_that_a_signal_ended_is_ignored_until_the_loop_is_dr
         Ok(())
     });
     result.expect("another run takes the signals again");
-    // Another thread may have taken the one before so late that it ended this run.
+    // Another thread may have received the previous signal so late that it ended this run.
     assert!(l.stopped_by().is_some());
     assert!(!before.was_called(), "the loop has kept its handler");
     drop(l);

@@ -1,8 +1,8 @@
-//! The stall detector, row 97a: what holds a loop for too long is logged while it does.
+//! The stall detector, row 97a: a call that holds a loop for too long is logged while it does.
 //!
-//! A separate process, because it has one detector for all loops, whose thread is counted, and which
-//! logs to the global subscriber. What hangs here waits for the line about itself: a test that ends
-//! has seen it logged in time.
+//! A separate process, because it has one detector for all loops, whose thread is counted, and
+//! which logs to the global subscriber. Each stall here lasts until its line is logged, so a test
+//! that ends has seen it in time.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -19,14 +19,14 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 const LIMIT: Duration = Duration::from_millis(20);
-/// Longer than any test takes: whatever reaches it fails.
+/// Longer than any test takes; a test that reaches it fails.
 const LONG: Duration = Duration::from_secs(60);
 
-/// What was logged about each thread.
+/// Logged lines by thread.
 static LINES: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
 static LOGGED: Condvar = Condvar::new();
 
-/// Keeps the lines about a thread, with their fields.
+/// Records the lines about each thread, with their fields.
 struct Lines;
 
 #[derive(Default)]
@@ -72,7 +72,7 @@ impl Subscriber for Lines {
     fn exit(&self, _: &Id) {}
 }
 
-/// Hangs until this was logged about this thread; without that the test fails when it has ended.
+/// Blocks until a line about this thread is logged; without one, the test fails after the timeout.
 #[inline(never)]
 #[expect(clippy::disallowed_methods, reason = "to hang is what is tested")]
 fn hang() {
@@ -87,14 +87,14 @@ fn lines_about(thread: &str) -> Vec<String> {
     lines.remove(thread).unwrap_or_default()
 }
 
-/// Shared by the tests, and exclusive for the one that counts threads.
+/// Shared by the tests; exclusive for the test that counts threads.
 static RUNNING: RwLock<()> = RwLock::new(());
 
 fn watched() -> LoopOptions {
     LoopOptions::default().stall_after(LIMIT)
 }
 
-/// Runs a loop in a thread of this name until it is stopped; returns what was logged about it.
+/// Runs a loop in a thread with this name until it is stopped; returns the lines about it.
 fn logged_by(
     name: &str,
     options: LoopOptions,
@@ -108,7 +108,7 @@ fn logged_by(
     lines_about(name)
 }
 
-/// One line that tells of the stall, and one of its end.
+/// Asserts that one line reports the stall, and another its end.
 #[track_caller]
 fn assert_stalled(lines: &[String], parts: &[&str]) {
     let [hangs, .., ends] = lines else { panic!("two lines, at least: {lines:?}") };
@@ -119,12 +119,12 @@ fn assert_stalled(lines: &[String], parts: &[&str]) {
     assert!(ends.contains("the loop goes on, after"), "{ends}");
 }
 
-/// The line in this file, as it is logged.
+/// This line of this file, in the form of the log.
 fn place(line: u32) -> String {
     format!("{}:{line}", file!())
 }
 
-/// Hangs in its callbacks of this name, then stops the loop.
+/// Blocks in its callbacks of this name, then stops the loop.
 struct Slow {
     hangs_in: &'static str,
 }
@@ -157,7 +157,7 @@ impl Protocol for Slow {
     }
 }
 
-/// Says a word, and closes.
+/// Sends a word, and closes.
 struct Client;
 impl Protocol for Client {
     fn connection_made(&mut self, transport: &Transport) {
@@ -167,7 +167,7 @@ impl Protocol for Client {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// A server, and a client of it.
+/// Starts a server and a client of it.
 fn serve<P: Protocol>(
     reactor: &Reactor,
     mut build: impl FnMut() -> P + 'static,
@@ -338,7 +338,7 @@ fn c97a_a_watch_that_hangs_is_logged_with_its_place() {
     assert_stalled(&lines, &["kind=\"watch\"", &at]);
 }
 
-/// Writes once, and hangs meanwhile.
+/// Writes once, and blocks in the call.
 struct SlowProducer(Transport);
 impl couplet::Producer for SlowProducer {
     fn resume_producing(&mut self) {
@@ -375,7 +375,7 @@ fn c97a_an_upgraded_protocol_is_logged_with_its_own_type() {
     assert_stalled(&lines, &["kind=\"connection_lost\"", "of=\"stall::Slow\""]);
 }
 
-/// The number of detectors: of threads with their name.
+/// Number of detectors, by their threads' name.
 #[cfg(target_os = "linux")]
 fn detectors() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("it is there");
@@ -414,7 +414,7 @@ fn c97a_an_idle_loop_is_not_reported() {
     let (idle, is_idle) = mpsc::channel::<Remote>();
     let other = thread::spawn(move || {
         let idle: Remote = is_idle.recv().expect("it runs");
-        // As long as the detector needs to find a stall.
+        // Lasts as long as the detector needs to find a stall.
         let lines = logged_by("busy", watched(), |reactor| {
             hang();
             reactor.stop();
@@ -425,7 +425,7 @@ fn c97a_an_idle_loop_is_not_reported() {
     });
     let lines = logged_by("idle", watched(), move |reactor| {
         let remote = reactor.remote();
-        // In its second turn: the setup is over.
+        // In the loop's second turn, after the setup.
         reactor.call_soon(move || idle.send(remote).expect("it waits"));
         Ok(())
     });
@@ -448,7 +448,7 @@ fn c97a_a_backtrace_of_the_loops_thread_is_logged_unless_it_is_not_wanted() {
     assert!(!without[0].contains("stall::hang"), "{without:?}");
 }
 
-/// Polls: the thread ends soon after it was told to.
+/// Polls, because the thread ends shortly after the request.
 #[cfg(target_os = "linux")]
 #[expect(clippy::disallowed_methods, reason = "outside of any loop and any world")]
 #[test]
@@ -475,7 +475,7 @@ fn c97a_there_is_a_detector_only_while_a_loop_wants_one() {
     let third = Loop::with_options(watched()).expect("a loop");
     drop(second);
     while detectors() == 0 {
-        // A thread has its name a moment after its start.
+        // A thread gets its name shortly after it starts.
         thread::yield_now();
     }
     assert_eq!(detectors(), 1);

@@ -1,5 +1,5 @@
-//! Streams and tasks leave nothing behind: no memory, no task, no connection. A separate binary,
-//! because it installs a counting allocator.
+//! Streams and tasks leak nothing: no memory, no task, no connection. A separate binary, because it
+//! installs a counting allocator.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -15,11 +15,11 @@ use couplet::defer::{Cancelled, list};
 use couplet::testing::{Manner, Memory, Network};
 use couplet::{Deferred, Loop, LoopOptions, Reactor, Result, Stream};
 
-/// Open at once.
+/// Concurrent streams.
 const WAVE: usize = 1000;
-/// After so many waves or rounds, what is kept for later has been allocated.
+/// After this number of waves or rounds, all caches are allocated.
 const WARM: usize = 3;
-/// So many streams in each manner of the driver, both ends counted.
+/// Number of streams in each mode of the driver, both ends counted.
 const STREAMS: usize = 100_000;
 const ROUNDS: usize = 1_000_000;
 
@@ -28,7 +28,7 @@ fn in_memory(manner: Manner) -> (Loop, Network) {
     (Loop::with_driver(driver, LoopOptions::default()), network)
 }
 
-/// What is there: bytes of the heap, tasks and connections of the loop, slots of the driver.
+/// Counts bytes on the heap, the loop's tasks and connections, and the driver's slots.
 fn inventory(l: &Loop, network: &Network) -> (isize, usize, usize, usize) {
     let snapshot = l.snapshot();
     let counts = (snapshot.tasks, snapshot.connections.len());
@@ -42,7 +42,7 @@ fn settle(l: &mut Loop) {
     }
 }
 
-/// Asks by a line and reads the answer; every third ends in another way, in the middle of a read.
+/// Sends a line and reads the answer; then closes, half-closes or aborts, depending on `n`.
 async fn ask(reactor: Reactor, port: String, n: usize) -> Result<()> {
     let mut stream = reactor.connect_stream(port).await?;
     stream.write_all(format!("{n}\n")).await?;
@@ -99,7 +99,7 @@ fn a_hundred_thousand_streams_leave_nothing() {
     }
 }
 
-/// Counts the futures that were dropped.
+/// Counts dropped futures.
 struct Dropped(Rc<Cell<usize>>);
 
 impl Drop for Dropped {
@@ -141,7 +141,7 @@ fn a_million_tasks_that_are_cancelled_leave_nothing() {
     assert_eq!(after.1, 0);
 }
 
-/// A read that is dropped over and over, while the connection stays.
+/// Drops reads repeatedly while the connection stays.
 #[test]
 fn a_million_reads_that_are_dropped_leave_nothing() {
     let (mut l, _network) = in_memory(Manner::Readiness);

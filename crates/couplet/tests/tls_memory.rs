@@ -1,5 +1,5 @@
-//! Ten thousand TLS connections leave nothing behind: no memory, of ours or of the library for
-//! cryptography, and no descriptor. A separate binary, because it installs a counting allocator.
+//! Ten thousand TLS connections leak nothing: no memory, ours or the cryptographic library's, and
+//! no descriptor. A separate binary, because it installs a counting allocator.
 
 #![cfg(target_os = "linux")]
 
@@ -26,12 +26,12 @@ use authority::Authority;
 
 const NAME: &str = "couplet.test";
 const CONNECTIONS: usize = 10_000;
-/// Open at once: no more than a port queues.
+/// Concurrent connections: no more than a port queues.
 const BATCH: usize = 40;
-/// After so many, what is kept for later has been allocated.
+/// After this number of connections, all caches are allocated.
 const WARM: usize = 2000;
 
-/// How the connections have ended, on both sides.
+/// Number of connections that have ended, on each side.
 #[derive(Clone, Default)]
 struct Ended(Rc<RefCell<[usize; 2]>>);
 
@@ -67,7 +67,7 @@ impl Protocol for Ask {
     }
 }
 
-/// Memory of this process that is in RAM, in KiB.
+/// Resident memory of this process, in KiB.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
@@ -110,7 +110,7 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
     let (grown, more) = (counting::live() - live, resident().saturating_sub(before));
     let each = CONNECTIONS - WARM;
     println!("{grown} bytes and {more} KiB more after {each} connections");
-    // Less than a byte of ours, and of the library a fraction of its smallest object, for each.
+    // Per connection, less than a byte of ours, and less than the smallest object of the library.
     assert!(grown < each as isize, "{grown} bytes");
     assert!(more < 512, "{more} KiB");
 }

@@ -1,4 +1,4 @@
-//! Streams through the eyes of tokio's libraries: its `copy_bidirectional`, and a codec of `tokio-util`.
+//! Streams used by tokio's libraries: its `copy_bidirectional`, and a codec of `tokio-util`.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -9,7 +9,8 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio_util::codec::{Framed, LinesCodec};
 
-/// Runs a task on a loop in memory with this capacity of its connections, and returns its result.
+/// Runs a task on a loop over the memory driver, with this capacity of its connections; returns its
+/// result.
 fn run<T: 'static>(
     manner: Manner,
     capacity: usize,

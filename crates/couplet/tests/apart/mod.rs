@@ -1,5 +1,5 @@
-//! What is apart from a test: the same test in a process of its own, threads beside its loop, and what a
-//! process has only once.
+//! Isolation for tests: the same test in another process, threads beside its loop, and process-wide
+//! resources.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use couplet::Loop;
 
-/// Set in the process of a test that was started [`again`].
+/// Set in the process of a test that was started with [`again`].
 const TOLD: &str = "COUPLET_TEST_TOLD";
 const READY: &str = "the peers are ready";
 
-/// The calling test has the process to itself as long as it keeps this.
+/// The calling test has the process to itself while it holds this.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Raises the limit on descriptors to the highest that this process may have, and returns that.
+/// Raises the limit on descriptors to the hard limit, and returns that.
 #[cfg(unix)]
 pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,7 +33,7 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     most
 }
 
-/// How many descriptors this process has open.
+/// The number of this process's open descriptors.
 pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("Linux has it").count()
 }
@@ -49,17 +49,17 @@ pub(crate) fn turn_while<T: Send>(l: &mut Loop, work: impl FnOnce() -> T + Send)
     })
 }
 
-/// What this process was told if it runs a test [`again`].
+/// The argument of this process, if it runs a test [`again`].
 pub(crate) fn told() -> Option<String> {
     env::var(TOLD).ok()
 }
 
-/// `test` in a process of its own, which is [`told`] something.
+/// Runs `test` in another process, in which [`told`] returns the argument.
 pub(crate) fn again(test: &str, told: impl AsRef<OsStr>) -> Command {
     again_by(&[], test, told)
 }
 
-/// The same, run by a program that gets the command as its last arguments.
+/// Like [`again`], started by a program that gets the command as its last arguments.
 pub(crate) fn again_by(program: &[&str], test: &str, told: impl AsRef<OsStr>) -> Command {
     let this = env::current_exe().expect("a test has a path");
     let mut words = program.iter().map(OsStr::new).chain([this.as_os_str()]);
@@ -68,13 +68,14 @@ pub(crate) fn again_by(program: &[&str], test: &str, told: impl AsRef<OsStr>) ->
     command
 }
 
-/// In a process of peers: says that they are ready, and waits for the test to [end](Running::end) them.
+/// For a process of peers: reports that they are ready, and waits until the test
+/// [ends](Running::end) the process.
 pub(crate) fn ready() {
     println!("{READY}");
     let _ = io::stdin().read(&mut [0]);
 }
 
-/// A process of a test, killed when this is dropped.
+/// A process that runs a test; killed on drop.
 pub(crate) struct Running(Child, BufReader<ChildStdout>);
 
 impl Running {
@@ -87,21 +88,21 @@ impl Running {
         Running(child, said)
     }
 
-    /// Starts it as the peers of a server, and waits until they are [`ready`].
+    /// Starts `test` as the peers of a server, and waits until they are [`ready`].
     pub(crate) fn peers(test: &str, server: SocketAddr) -> Running {
         let mut peers = Running::start(test, server.to_string());
         peers.says(READY);
         peers
     }
 
-    /// Waits until it says `what`, and returns the rest of that line.
+    /// Waits for a line that contains `what`; returns the part after it.
     pub(crate) fn says(&mut self, what: &str) -> String {
         let mut lines = self.1.by_ref().lines().map(|line| line.expect("it prints text"));
         let rest = lines.find_map(|line| Some(line.split_once(what)?.1.to_owned()));
         rest.unwrap_or_else(|| panic!("it ended before it said: {what}"))
     }
 
-    /// Closes its stdin, and waits for its end, which is to be a success.
+    /// Closes stdin, and waits for the process, which must succeed.
     pub(crate) fn end(mut self) {
         let ended = self.0.wait().expect("it was started here");
         assert!(ended.success(), "{ended}");
@@ -110,7 +111,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail if it has ended, as it should have.
+        // Both fail if the process has ended, as it should have.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,9 +1,10 @@
-//! Breaks descriptors under their owners, to see what these do; needs `unsafe`.
+//! Breaks descriptors under their owners, to test their reactions; needs `unsafe`.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 
-/// Has the waits of all loops of this process fail: in place of each epoll comes a file that can't wait.
+/// Makes the waits of all loops of this process fail: replaces each epoll by a file that can't
+/// wait.
 pub(crate) fn break_loops() {
     let descriptors = std::fs::read_dir("/proc/self/fd").expect("a process has a list of these");
     let is_poll = |path: &std::path::Path| {
@@ -13,7 +14,8 @@ pub(crate) fn break_loops() {
     let numbers = polls.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let nothing = std::fs::File::open("/dev/null").expect("a device");
     for number in numbers.collect::<Vec<_>>() {
-        // SAFETY: not kept: its loop owns it, and closes it. That is the point of this test.
+        // SAFETY: the descriptor is not kept: its loop owns it and closes it. This test depends on
+        // that.
         let poll = unsafe { couplet_os::descriptor::take(number) }.expect("it is open");
         rustix::io::dup2(nothing.as_fd(), &mut ManuallyDrop::new(poll)).expect("a duplicate");
     }

@@ -1,4 +1,4 @@
-//! A counting allocator for the tests of memory use. It counts per thread, so that tests can run in
+//! A counting allocator for tests of memory use. It counts per thread, so that tests can run in
 //! parallel. Each such test is a separate binary.
 
 #![allow(dead_code, reason = "each test uses a part")]
@@ -12,7 +12,7 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// How often this thread has allocated or reallocated.
+/// Number of allocations and reallocations by this thread.
 pub(crate) fn allocations() -> usize {
     COUNT.get()
 }
@@ -22,7 +22,7 @@ pub(crate) fn live() -> isize {
     LIVE.get()
 }
 
-/// The most bytes that were live since [`reset_peak`].
+/// Maximum of the live bytes since [`reset_peak`].
 pub(crate) fn peak() -> isize {
     PEAK.get()
 }
@@ -38,7 +38,7 @@ fn count(bytes: isize) {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator unchanged; counting allocates nothing.
+// SAFETY: every call is forwarded to the system's allocator unchanged; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);

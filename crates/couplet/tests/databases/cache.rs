@@ -15,13 +15,13 @@ fn cache(reactor: &Reactor, server: &Server) -> Rc<Cache> {
     Rc::new(Cache::new(reactor, server.url().into_connection_info().expect("a URL")))
 }
 
-/// The server's number for our connection.
+/// The server's id of our connection.
 async fn number(cache: &Cache) -> Result<u64> {
     let (number,) = cache.ask(pipe().cmd("CLIENT").arg("ID")).await?;
     Ok(number)
 }
 
-/// How many connections the server has.
+/// Number of connections at the server.
 async fn connections(cache: &Cache) -> Result<usize> {
     let (list,): (String,) = cache.ask(pipe().cmd("CLIENT").arg("LIST")).await?;
     Ok(list.lines().count())

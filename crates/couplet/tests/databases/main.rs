@@ -1,4 +1,4 @@
-//! The example `databases`: its pool, its cache and its pages, beside real servers.
+//! The example `databases`: its pool, its cache and its pages, with real servers.
 #![cfg(unix)]
 
 #[macro_use]
@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use couplet::{Loop, Reactor, Result};
 
-/// What takes longer hangs.
+/// Longer than any test takes; a test that reaches it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs a task of a loop of its own, over real sockets.
+/// Runs a task on a new loop, over real sockets.
 fn run(task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
     let mut l = Loop::new().expect("a loop");
     let reactor = l.reactor();

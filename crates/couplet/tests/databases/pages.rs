@@ -1,4 +1,4 @@
-//! The shop as its customers see it, with all three servers behind it.
+//! The shop's pages, requested by customers, with all three servers behind it.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ impl Certificate {
     }
 }
 
-/// A server of HTTPS that answers as it is told.
+/// An HTTPS server with a configurable answer.
 struct Rates {
     certificate: Certificate,
     answer: Rc<RefCell<(StatusCode, String)>>,
@@ -67,14 +67,14 @@ impl Rates {
     }
 }
 
-/// A shop that is open, and a customer.
+/// An open shop and a customer.
 struct Visit {
     customer: Client,
     base: String,
 }
 
 impl Visit {
-    /// At a shop with its goods on the shelves.
+    /// Opens a shop with its goods in stock.
     async fn new(
         reactor: &Reactor,
         (postgres, redis): (&postgres::Server, &redis::Server),
@@ -185,7 +185,7 @@ fn the_order_of_a_customer_who_hangs_up_is_rolled_back() {
         let visit = Visit::new(&reactor, (&postgres, &redis), none).await?;
         let admin = example::pool::Pool::new(&reactor, postgres.url().parse()?, 1);
         let admin = admin.get().await?;
-        // Orders take one of the good, and wait for this.
+        // An order takes one of the good, then waits for this lock.
         admin.batch_execute("begin; lock table orders in exclusive mode").await?;
         let customer = Client::new(&reactor);
         let request = Request::post(format!("{}/goods/lamp/orders", visit.base)).body("")?;
@@ -199,9 +199,9 @@ fn the_order_of_a_customer_who_hangs_up_is_rolled_back() {
         waiting(1).await?;
         ordering.cancel();
         ordering.await.expect_err("it is cancelled");
-        // The connection is busy with it, so the next request takes another one.
+        // The connection is busy with the order, so the next request takes another one.
         visit.sees("/goods/moon", 404, "there is no such good").await?;
-        // The server gives it up, though the orders are still locked.
+        // The server cancels the order, though the table is still locked.
         waiting(0).await?;
         admin.batch_execute("commit").await?;
         visit.orders("lamp", 201, "lamp: ordered, 1 left").await?;

@@ -19,7 +19,7 @@ fn pool(reactor: &Reactor, server: &Server, size: usize) -> Rc<Pool> {
     Pool::new(reactor, server.url().parse().expect("a URL"), size)
 }
 
-/// The number of the process that serves a connection.
+/// The id of the process that serves a connection.
 async fn process(client: &Client) -> Result<i32> {
     Ok(client.query_one("select pg_backend_pid()", &[]).await?.get(0))
 }
@@ -42,7 +42,7 @@ fn queries_go_over_tcp_and_unix_sockets_and_so_do_a_million_bytes() {
             assert!(back == long);
             let error = client.query("select no_such_column", &[]).await.expect_err("an error");
             assert!(error.as_db_error().is_some_and(|error| error.code().code() == "42703"));
-            // It goes on after an error.
+            // The connection works after an error.
             assert!(process(&client).await? > 0);
             Ok(())
         });
@@ -80,8 +80,8 @@ fn the_transaction_of_a_cancelled_task_is_rolled_back() {
     });
 }
 
-/// Twenty tasks use a pool: the order in which they were served, the connections that served them, and
-/// how many of these the server had at most.
+/// Runs twenty tasks with a pool; returns the order in which they were served, the connections that
+/// served them, and the server's maximum number of connections.
 async fn twenty(reactor: &Reactor, pool: &Rc<Pool>) -> Result<(Vec<usize>, BTreeSet<i32>, i64)> {
     let served = Rc::<RefCell<Vec<_>>>::default();
     let tasks = (0..20).map(|n| {
@@ -111,7 +111,7 @@ fn twenty_tasks_share_the_connections_of_a_pool_in_the_order_they_came() {
                 twenty(&reactor, &pool(&reactor, &server, size)).await?;
             assert_eq!((processes.len(), most), (size, size as i64), "no connection more");
             if size > 1 {
-                // Whose connection is checked first is another matter.
+                // The order of the connections' health checks is not specified.
                 served.sort();
             }
             assert_eq!(served, (0..20).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Folders for the files of tests and benches, and certificates to put there.
+//! Folders for the files of tests and benches, and certificates for them.
 
 use std::io;
 use std::ops::Deref;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
-/// A folder of its own, removed with everything in it when dropped.
+/// A new folder, removed with its contents on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -21,12 +21,12 @@ impl Folder {
         Folder(path)
     }
 
-    /// The path of a file in it, as a text.
+    /// The path of a file in the folder, as text.
     pub(crate) fn path(&self, name: &str) -> String {
         self.join(name).into_os_string().into_string().expect("a plain name")
     }
 
-    /// Writes a file in it, or in a folder of it. Returns its path.
+    /// Writes a file in the folder or a subfolder. Returns its path.
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
         let path = self.join(name);
         std::fs::create_dir_all(path.parent().expect("it has one"))
@@ -35,7 +35,7 @@ impl Folder {
         self.path(name)
     }
 
-    /// The names in it.
+    /// The names in the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         let files = std::fs::read_dir(&**self).expect("it is there");
         let name = |file: io::Result<std::fs::DirEntry>| {
@@ -57,12 +57,12 @@ impl Deref for Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // A failing test should fail for its own reason.
+        // Ignored: a failing test should fail for its own reason.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// A certificate that signs itself, and its key, as PEM.
+/// A self-signed certificate and its key, as PEM.
 pub(crate) struct SelfSigned {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -81,7 +81,7 @@ impl SelfSigned {
     }
 }
 
-/// Leaves a descriptor open to the programs that this one starts, as those that it inherited are.
+/// Lets child processes inherit a descriptor.
 #[cfg(unix)]
 pub(crate) fn inheritable(descriptor: &impl std::os::fd::AsFd) -> i32 {
     use std::os::fd::AsRawFd;

@@ -1,5 +1,5 @@
-//! What tests need of the machine: programs, packages of Python, and folders. What is missing is a skip
-//! that a developer sees, and a failure in CI.
+//! Requirements of tests: programs, Python packages, and folders. A missing requirement is a
+//! visible skip for a developer, and a failure in CI.
 
 #![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
@@ -13,23 +13,23 @@ use std::process::{Command, Stdio};
 
 pub(crate) use files::{Folder, SelfSigned, inheritable};
 
-/// Says that a test is skipped, because there is no `what`; in CI panics.
+/// Reports that a test is skipped for lack of `what`; panics in CI.
 pub(crate) fn missing(what: impl Display) {
     assert!(std::env::var_os("CI").is_none(), "CI lacks {what}");
     skipped(what);
 }
 
-/// Says it, in CI too: of what no machine can get by itself.
+/// Reports a skip, in CI too: for requirements that a machine cannot install.
 pub(crate) fn skipped(what: impl Display) {
-    // Not `eprintln`, whose output the harness captures when a test passes; in one piece, as other tests
-    // write too.
+    // Not `eprintln`, whose output the harness captures when a test passes. In one write, because
+    // other tests write too.
     let _ = io::stderr().write_all(format!("skipped: there is no {what} here\n").as_bytes());
 }
 
 /// True if `program` is installed.
 pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Some systems keep servers where only root looks.
+    // Some systems keep servers outside the path of ordinary users.
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
     let found = folders.map(|folder| folder.join(program)).any(|path| path.is_file());
     if !found {
@@ -38,18 +38,19 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// The packages of a Python environment, made once in the target folder by `venv.sh`.
+/// The packages of a Python environment, which `venv.sh` creates once in the target folder.
 pub(crate) struct Venv {
-    /// Its folder is named so.
+    /// The name of its folder.
     pub(crate) name: &'static str,
-    /// What Python imports from it, with commas.
+    /// Modules that Python imports from it, separated by commas.
     pub(crate) modules: &'static str,
-    /// As pip takes them.
+    /// Packages in pip's notation.
     pub(crate) packages: &'static [&'static str],
 }
 
 impl Venv {
-    /// Its interpreter, or why there is none. Runs under a lock, so that concurrent tests wait.
+    /// The path of its interpreter, or why it has none. Runs under a lock, so that concurrent tests
+    /// wait.
     pub(crate) fn python(&self) -> Result<PathBuf, String> {
         couplet_watched::preparing(|| self.installed())
     }
@@ -67,7 +68,7 @@ impl Venv {
     }
 }
 
-/// Runs it to completion; an error is its last line on stderr.
+/// Runs a command to completion; the error is its last line on stderr.
 pub(crate) fn succeed(command: &mut Command) -> Result<(), String> {
     let ended = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if ended.status.success() {

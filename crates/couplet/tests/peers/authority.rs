@@ -1,5 +1,5 @@
-//! An authority whose certificates are files that other programs can read: with keys of P-256, in the
-//! older form of PKCS #8.
+//! A certificate authority whose files other programs can read: keys of P-256, in the older form of
+//! PKCS #8.
 
 use couplet::layers::tls::Roots;
 use rcgen::{
@@ -14,7 +14,7 @@ fn key() -> KeyPair {
 /// An issuer of certificates.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate, and its key.
+    /// The authority's certificate and key.
     pub(crate) pem: String,
 }
 
@@ -46,7 +46,7 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
     }
 
-    /// The same in one PEM text.
+    /// The certificate and its key in one PEM text.
     pub(crate) fn pem(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
         let (certificate, key) = self.signed(name, change);
         format!("{}{}", certificate.pem(), key.serialize_pem())

@@ -1,5 +1,5 @@
-//! Bad certificates, each shown by us to OpenSSL and by OpenSSL to us, by servers and by clients: the
-//! side that refuses says what is wrong, and the other one learns of it by an alert.
+//! Bad certificates, presented by us to OpenSSL and by OpenSSL to us, by servers and by clients:
+//! the side that refuses reports the problem, and the other one gets an alert.
 
 use couplet::layers::tls::{ClientAuth, TlsVersion};
 use couplet::{CertificateProblem, Fault, Reason, TlsError, TlsProblem};
@@ -9,14 +9,14 @@ use crate::authority::Authority;
 use crate::kit::{Ends, NAME, Scene, VERSIONS, has, quiet};
 use crate::logged::logged;
 
-/// What is wrong with a certificate, and what each implementation has to say about it.
+/// A bad certificate, and how each implementation reports it.
 struct Bad {
     name: &'static str,
     change: fn(&mut CertificateParams),
-    /// Ours, and the alert that we send.
+    /// Our problem, and the alert that we send.
     problem: TlsProblem,
     alert: Option<u8>,
-    /// The words of OpenSSL, and its alert.
+    /// OpenSSL's words, and the alert that it sends.
     words: &'static str,
     their_alert: u8,
 }
@@ -43,11 +43,11 @@ fn of_an_authority(params: &mut CertificateParams) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
 }
 
-/// A chain of more bytes than either side takes.
+/// Certificates in a chain that exceeds the byte limit of either side.
 const LINKS: usize = 400;
 
 impl Bad {
-    /// A certificate that either side is wrong to show.
+    /// Certificates that are bad for a server and for a client.
     fn always() -> Vec<Bad> {
         let bad = |name, change, problem, alert, words, their_alert| {
             let problem = TlsProblem::Certificate(problem);
@@ -69,7 +69,7 @@ impl Bad {
         ]
     }
 
-    /// For a use that is not the one at hand.
+    /// A certificate for another usage.
     fn usage(change: fn(&mut CertificateParams)) -> Bad {
         Bad {
             name: "usage",
@@ -97,7 +97,7 @@ impl Bad {
         Bad::always().into_iter().chain([Bad::usage(for_servers)]).collect()
     }
 
-    /// Writes it to `bad.pem`, and a long chain to `chain.pem`.
+    /// Writes the certificate to `bad.pem`, and the chain to `chain.pem`.
     fn write(&self, scene: &Scene) {
         let stranger = Authority::new("a stranger");
         let authority = if self.name == "stranger" { &stranger } else { &scene.authority };
@@ -109,13 +109,13 @@ impl Bad {
         scene.write("chain.pem", chain);
     }
 
-    /// The words for OpenSSL to show it.
+    /// OpenSSL's options to present the certificate.
     fn shown(&self) -> Vec<&str> {
         let words = ["-cert", "bad.pem", "-key", "bad.pem", "-cert_chain", "chain.pem"];
         words[..if self.name == "huge" { 6 } else { 4 }].to_vec()
     }
 
-    /// Our side has refused it, for this reason.
+    /// Asserts that our side has refused the certificate for this reason.
     fn refused(&self, reason: &Reason) {
         let error = reason.downcast_ref::<TlsError>().unwrap_or_else(|| panic!("{reason}"));
         let told = (error.problem, error.fault, error.alert_sent);
@@ -183,7 +183,7 @@ fn openssl_refuses_our_servers_certificate() {
     });
 }
 
-/// Our server has logged the alert of its client.
+/// Asserts that our server has logged the alert of its client.
 fn told_by_an_alert(bad: &Bad, log: &[String]) {
     let name = match bad.their_alert {
         42 => "bad_certificate",

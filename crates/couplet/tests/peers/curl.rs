@@ -1,4 +1,4 @@
-//! curl, which speaks HTTP over TLS and over UNIX sockets.
+//! curl, as a client of HTTP over TLS and over UNIX sockets.
 
 use couplet::factory::Layered;
 use couplet::{Reason, Transport};
@@ -10,7 +10,7 @@ use crate::logged::logged;
 /// More than the kernel buffers.
 const MUCH: usize = 5_000_000;
 
-/// Answers each request with much text, and closes, as HTTP/1.0 does (RFC 1945, 7.2.2).
+/// Answers each request with a long text, and closes, as HTTP/1.0 does (RFC 1945, 7.2.2).
 fn http(transport: &Transport, event: Event<'_>) {
     match event {
         Event::Data(data) if data.ends_with(b"\r\n\r\n") => {
@@ -95,7 +95,7 @@ fn a_wrong_authority_a_wrong_name_and_plain_http_are_told_on_both_sides() {
         (
             ["--cacert", "ca.pem", "--resolve", &elsewhere, &other],
             "no alternative certificate subject name matches target host name 'other.test'",
-            // curl looks at the name when the handshake is complete.
+            // curl checks the name after the handshake.
             "",
         ),
         (

@@ -1,5 +1,5 @@
-//! HAProxy in front of our server and behind our client: the addresses that it tells and that it is
-//! told, its health checks, and what it says of the TLS that it has ended.
+//! HAProxy in front of our server and behind our client: the addresses that it sends and receives,
+//! its health checks, and its report of the TLS that it terminated.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
 use crate::kit::{Ends, Event, Program, Scene, echo, has, quiet};
 use crate::logged::logged;
 
-/// HAProxy listening on a port.
+/// HAProxy, listening on a port.
 struct Proxy {
     program: Program,
     port: u16,
 }
 
 impl Scene {
-    /// Starts HAProxy, with these words behind its own address, and this line about its server. The
-    /// port is passed as its stdin, so it is free and listens already.
+    /// Starts HAProxy, with extra words after its own address, and a line about its server. The
+    /// port is passed as its stdin, so it is free and already listening.
     fn haproxy(&self, bind_more: &str, server: &str) -> Proxy {
         let config = format!(
             "defaults\n  mode tcp\n  timeout connect 20s\n  timeout client 20s\n  \
@@ -45,10 +45,10 @@ fn listening() -> (u16, OwnedFd) {
     (address.expect("a TCP address").port(), listener)
 }
 
-/// The headers that connections came with.
+/// The PROXY headers of the connections.
 type Headers = Rc<RefCell<Vec<Rc<ProxyHeader>>>>;
 
-/// An echo that keeps the header of each connection.
+/// An echo that records the header of each connection.
 fn noting(headers: &Headers) -> Ends {
     let headers = headers.clone();
     Ends::new(move |transport: &Transport, event: Event<'_>| {
@@ -59,7 +59,7 @@ fn noting(headers: &Headers) -> Ends {
     })
 }
 
-/// Connects to a port in clear; says something, and waits for the echo.
+/// Connects to a plaintext port, sends a text, and waits for the echo.
 fn speak(scene: &mut Scene, port: u16) -> (Address, Address) {
     let ends = Ends::new(quiet);
     scene.reactor.connect_tcp("127.0.0.1", port, ends.factory());
@@ -95,7 +95,7 @@ fn its_checks_are_quiet_and_harm_nobody() {
     if !has("haproxy") {
         return;
     }
-    // The first sends a header because it uses the port of the clients.
+    // The first check sends a header because it uses the clients' port.
     for check in ["check inter 20ms fall 1000", "check check-send-proxy inter 20ms fall 1000"] {
         let (mut scene, headers) = (Scene::new(), Headers::default());
         let ends = noting(&headers);
@@ -125,7 +125,8 @@ fn a_check_of_a_tls_port_is_quiet_too() {
     let (mut scene, ends) = (Scene::new(), Ends::new(echo));
     let port = scene.listen(&scene.server(scene.server_options()), &ends);
     let ((), log) = logged(|| {
-        // One check, which has these seconds: the next one would be cut at the end.
+        // With this interval there is one check: a second one would be cut off at the end of the
+        // test.
         let check = "check check-ssl verify none inter 20s";
         let proxy = scene.haproxy("", &format!("127.0.0.1:{port} {check}"));
         scene.until("a check", || ends.count() > 0);

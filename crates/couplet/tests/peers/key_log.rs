@@ -1,5 +1,5 @@
-//! The key log, written by a process of its own, because it is named by a variable of the
-//! environment: the secrets in it are those that OpenSSL has.
+//! The key log, in a separate process, because an environment variable names it: its secrets equal
+//! OpenSSL's.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn secrets_are_written_only_where_that_is_allowed() {
     if !has("openssl") {
         return;
     }
-    // The folder for the secrets of OpenSSL, in the process that serves.
+    // In the serving process: the folder for OpenSSL's secrets.
     if let Some(folder) = told() {
         return serve(&folder);
     }
@@ -31,7 +31,7 @@ fn secrets_are_written_only_where_that_is_allowed() {
     assert_eq!(ours, theirs);
 }
 
-/// Serves OpenSSL, with a key log and without.
+/// Serves OpenSSL with a key log and without one.
 fn serve(folder: &str) {
     let mut scene = Scene::new();
     for allowed in [true, false] {

@@ -1,5 +1,5 @@
-//! Interoperability over loopback with software that others wrote: OpenSSL, curl, Python's `ssl`,
-//! HAProxy and socat. Twisted has tests of its own, in `tests/twisted`.
+//! Interoperability over loopback with other implementations: OpenSSL, curl, Python's `ssl`,
+//! HAProxy and socat. Twisted has its own tests, in `tests/twisted`.
 //!
 //! A program that is not installed is a visible skip, and a failure in CI.
 #![cfg(target_os = "linux")]

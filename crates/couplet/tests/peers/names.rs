@@ -1,12 +1,12 @@
-//! Certificates by name, as OpenSSL sees them: which one it is shown, what is stapled to it, and that
-//! a change of a file changes what the next client sees, and nothing for those connected.
+//! Certificates by name, from OpenSSL's point of view: which one it gets, which OCSP response is
+//! stapled to it, and that a changed file affects the next client, but no connected one.
 
 use couplet::layers::tls::{CertificateDirectory, ServerTlsOptions};
 
 use crate::kit::{Ends, Program, Scene, echo, has};
 
 impl Scene {
-    /// A client that asks for this name, or for none.
+    /// A client that requests this name, or sends none.
     fn asking(&self, port: u16, name: &str, more: &[&str]) -> Program {
         let to = format!("127.0.0.1:{port}");
         let words = ["s_client", "-connect", &to, "-CAfile", "ca.pem"];
@@ -17,7 +17,7 @@ impl Scene {
         Program::start(&mut self.openssl(&[&words, more].concat()))
     }
 
-    /// What a client that asks for this name is shown.
+    /// The output of a client that requests this name.
     fn shown(&mut self, port: u16, name: &str, more: &[&str]) -> String {
         let mut client = self.asking(port, name, more);
         client.close_stdin();
@@ -25,7 +25,7 @@ impl Scene {
         client.said()
     }
 
-    /// A folder with these certificates, and a port that chooses among them.
+    /// Creates a folder with these certificates, and a port that chooses among them.
     fn choosing(&self, names: &[&str], ends: &Ends) -> (CertificateDirectory, u16) {
         for name in names {
             self.put(name);
@@ -41,7 +41,7 @@ impl Scene {
     }
 }
 
-/// The certificate in the output of a client.
+/// Extracts the certificate from a client's output.
 fn certificate(said: &str) -> &str {
     let (_, rest) = said.split_once("-----BEGIN CERTIFICATE-----").expect("it was shown one");
     rest.split_once("-----END").expect("a whole one").0
@@ -72,7 +72,7 @@ fn each_name_has_its_certificate() {
     for name in ["unknown.test", "b.b.wild.test", ""] {
         let said = shown(&mut scene, name);
         assert!(said.contains("no peer certificate available"), "{name}: {said}");
-        // There is none for this name, which has an alert of its own (RFC 6066, 3).
+        // An unknown name has its own alert (RFC 6066, 3).
         assert!(said.contains("alert"), "{name}: {said}");
     }
     scene.put("DEFAULT");
@@ -95,13 +95,13 @@ fn a_changed_file_is_for_new_connections_and_drops_none() {
     early.tell("before\n");
     scene.until_said(&early, "before\n");
 
-    // On demand.
+    // Reloaded on demand.
     scene.put("one.test");
     assert_eq!(directory.reload().expect("good certificates"), 1);
     let second = scene.shown(port, "one.test", &[]);
     assert_ne!(certificate(&early.said()), certificate(&second));
 
-    // By itself: whoever comes a second later sees it.
+    // Reloaded automatically: a client a second later gets the new one.
     scene.put("one.test");
     let late = scene.reactor.now() + std::time::Duration::from_secs(20);
     loop {

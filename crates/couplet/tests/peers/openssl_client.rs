@@ -7,7 +7,7 @@ use crate::kit::{Ends, NAME, Program, Scene, VERSIONS, echo, has};
 use crate::logged::logged;
 
 impl Scene {
-    /// `s_client` of a version, connected to our port.
+    /// Starts `s_client` with a version's option, connected to our port.
     pub(crate) fn s_client(&self, port: u16, version: &str, more: &[&str]) -> Program {
         let to = format!("127.0.0.1:{port}");
         let words = ["s_client", "-connect", &to, "-servername", NAME, "-verify_hostname", NAME];
@@ -45,7 +45,7 @@ fn its_session_is_resumed_and_both_sides_say_what_they_negotiated() {
             assert_eq!(info.alpn.as_deref(), Some(&b"echo"[..]));
             assert_eq!(info.server_name.as_deref(), Some(NAME));
             let kind = if n == 1 { "Reused" } else { "New" };
-            // OpenSSL's name of a suite of 1.3 is that of the registry, without its prefix.
+            // For 1.3, OpenSSL's name of a suite is the registered name without its prefix.
             let cipher = info.cipher.replace("TLS13_", "TLS_");
             let cipher = if version == TlsVersion::Tls13 { cipher.as_str() } else { "ECDHE-" };
             assert!(said.contains(&format!("{kind}, {version}, Cipher is {cipher}")), "{said}");
@@ -130,7 +130,7 @@ fn keys_are_updated_in_both_directions() {
         let ends = Ends::new(echo);
         let port = scene.listen(&scene.server(scene.server_options()), &ends);
         let mut client = scene.s_client(port, option, &[]);
-        // Its own keys; then ours too.
+        // OpenSSL updates its own keys, then requests an update of ours too.
         for (n, (command, text)) in
             [("", "before\n"), ("k\n", "between\n"), ("K\n", "behind\n")].into_iter().enumerate()
         {
@@ -165,7 +165,7 @@ fn c83_tls_1_2_is_the_oldest_version_accepted_unless_set_otherwise() {
         for (option, accepted) in
             ["-tls1", "-tls1_1", "-tls1_2", "-tls1_3"].into_iter().zip(accepted)
         {
-            // Without this OpenSSL itself refuses the old ones.
+            // Otherwise OpenSSL itself refuses the old versions.
             let more = ["-cipher", "ALL:@SECLEVEL=0"];
             let ((), log) = logged(|| {
                 let mut client = scene.s_client(port, option, &more);

@@ -7,20 +7,20 @@ use couplet::{By, Fault, Reason, TlsError, TlsProblem};
 
 use crate::kit::{End, Ends, Program, Scene, VERSIONS, echo, has, quiet};
 
-/// `s_server`, and its port.
+/// `s_server` and its port.
 pub(crate) struct Server {
     pub(crate) program: Program,
     pub(crate) port: u16,
 }
 
 impl Scene {
-    /// `s_server` with the certificate of a file.
+    /// Starts `s_server` with the certificate in a file.
     pub(crate) fn s_server(&mut self, file: &str, more: &[&str]) -> Server {
         let words = ["s_server", "-accept", "127.0.0.1:0", "-cert", file, "-key", file];
         self.listening(&mut self.openssl(&[&words[..], more].concat()), "ACCEPT 127.0.0.1:")
     }
 
-    /// Starts a server, which says where it listens behind these words.
+    /// Starts a server that prints its port after these words.
     pub(crate) fn listening(&mut self, command: &mut Command, words: &str) -> Server {
         let program = Program::start(command);
         let port = |said: &str| {
@@ -32,7 +32,7 @@ impl Scene {
         Server { port: port(&program.said()).expect("it is there"), program }
     }
 
-    /// Until a connection was made.
+    /// Waits until the connection is established.
     pub(crate) fn until_made(&mut self, end: &End) {
         self.until("a connection", || end.is_made() || end.is_lost());
         assert!(end.is_made(), "{}", end.reason());
@@ -65,7 +65,7 @@ fn our_session_is_resumed_and_both_sides_say_what_they_negotiated() {
             let text = format!("resumed: {resumed}\n");
             end.transport().write(&text);
             scene.until_said(&server.program, &text);
-            // In 1.3 the tickets come before this.
+            // In 1.3 the tickets precede this text.
             server.program.tell(&text);
             scene.until("its answer", || end.has_received(text.as_bytes()));
             let info = end.tls();
@@ -160,7 +160,7 @@ fn how_it_ends_the_stream_is_told_apart() {
 fn its_wish_to_renegotiate_is_refused_and_what_it_sends_in_clear_too() {
     each_version(|scene, version, option| {
         for command in ["r\n", "P\n"] {
-            // There is no renegotiation in 1.3 to wish for.
+            // TLS 1.3 has no renegotiation.
             if version == TlsVersion::Tls13 && command == "r\n" {
                 continue;
             }
@@ -173,7 +173,7 @@ fn its_wish_to_renegotiate_is_refused_and_what_it_sends_in_clear_too() {
             server.program.tell(command);
             let reason = scene.until_lost(&end);
             let error = reason.downcast_ref::<TlsError>().expect("TLS failed");
-            // OpenSSL gives up when it is refused.
+            // OpenSSL closes when its request is refused.
             let (problem, told) = match command {
                 "r\n" => (TlsProblem::AlertReceived(40), "no renegotiation"),
                 _ => (TlsProblem::Misbehaved, "tlsv1 alert decode error"),
@@ -197,7 +197,7 @@ fn keys_are_updated_in_both_directions() {
             scene.connect(&scene.client(scene.client_options()), server.port, &Ends::new(echo));
         scene.until_made(&end);
         let mut all = String::new();
-        // Its own keys; then ours too.
+        // OpenSSL updates its own keys, then requests an update of ours too.
         for (n, (command, text)) in
             [("", "before\n"), ("k\n", "between\n"), ("K\n", "behind\n")].into_iter().enumerate()
         {
@@ -207,7 +207,7 @@ fn keys_are_updated_in_both_directions() {
                 scene.until_more_arrived(before);
             }
             server.program.tell(text);
-            // Our echo.
+            // Waits for our echo.
             scene.until_said(&server.program, text);
             all.push_str(text);
         }

@@ -1,5 +1,5 @@
-//! Python's `ssl`, as client and as server: much at once in both directions, the two-sided goodbye of
-//! `unwrap()`, half-closes by close_notify, and a cut stream.
+//! Python's `ssl`, as client and as server: many bytes in both directions, the two-sided shutdown
+//! by `unwrap()`, half-closes by close_notify, and a truncated stream.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at % 251) as u8).collect()
 }
 
-/// One connection with Python, and what it was.
+/// The outcome of a connection with Python.
 struct Met {
     end: End,
     said: String,
@@ -101,7 +101,7 @@ fn we_half_close_and_read_everything_it_sends_afterwards() {
     });
 }
 
-/// Answers what came when the peer has shut down its write side.
+/// Answers once the peer has shut down its write side.
 fn answer(transport: &Transport, event: Event<'_>) {
     if matches!(event, Event::ReadClosed) {
         transport.write(pattern(MUCH));

@@ -1,4 +1,4 @@
-//! socat, over TLS and over UNIX sockets, as the side that listens and as the one that connects.
+//! socat, over TLS and over UNIX sockets, as the listening and as the connecting side.
 
 use couplet::{By, Reason, UnixAddress};
 
@@ -12,7 +12,7 @@ impl Scene {
         Program::start(&mut self.command("socat", &["-d", "-d", "-t", "10", "-", address]))
     }
 
-    /// It says something to our echo, and then closes.
+    /// socat sends a text, receives our echo, and closes.
     fn is_echoed(&mut self, mut socat: Program, ends: &Ends) {
         socat.tell(WORDS);
         self.until_said(&socat, WORDS);
@@ -22,7 +22,7 @@ impl Scene {
         assert!(matches!(reason, Reason::Done(By::Peer)), "{reason}");
     }
 
-    /// We say something to its echo, and then close.
+    /// We send a text, receive socat's echo, and close.
     fn echoes(&mut self, mut socat: Program, end: &End) {
         self.until_made(end);
         end.transport().write(WORDS);
@@ -68,7 +68,7 @@ fn we_connect_to_its_port_for_tls() {
     scene.echoes(server.program, &end);
 }
 
-/// A socket in the file system, and one that is not.
+/// A socket in the file system, and an abstract one.
 fn sockets(scene: &Scene) -> [(UnixAddress, String, String); 2] {
     let path = scene.path("socket");
     let name = path.replace('/', ".");

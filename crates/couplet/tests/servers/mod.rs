@@ -1,4 +1,4 @@
-//! Servers of others, for tests: each in a folder of its own, stopped when it is dropped.
+//! Foreign servers for tests: each has its own folder, and stops on drop.
 
 #[cfg(unix)]
 pub(crate) mod postgres;
@@ -13,7 +13,7 @@ use std::process::Child;
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
-/// The user and the group for servers that refuse to be root.
+/// The user and group for servers that refuse to run as root.
 #[cfg(unix)]
 fn unprivileged() -> Option<(u32, u32)> {
     if !getuid().is_root() {
@@ -26,11 +26,12 @@ fn unprivileged() -> Option<(u32, u32)> {
     numbers.next().zip(numbers.next())
 }
 
-/// Reads a server's log until it is ready, and from then on so that it never waits for a reader.
+/// Reads a server's log until the server is ready, then continues in a thread, so that the server
+/// never blocks on a full pipe.
 ///
 /// # Errors
 ///
-/// What it said instead.
+/// The server's output, if it ends before it is ready.
 #[cfg(unix)]
 fn wait_for(ready: &str, log: impl Read + Send + 'static) -> Result<(), String> {
     let mut log = BufReader::new(log).lines();
@@ -51,14 +52,14 @@ fn signal(child: &Child, signal: Signal) {
 /// Sends a signal to a server, and waits for its end.
 #[cfg(unix)]
 fn end(child: &mut Child, by: Signal) {
-    // One that was waited for has no process any more.
+    // After a wait the process id is no longer valid.
     if let Ok(None) = child.try_wait() {
         signal(child, by);
         let _ = child.wait();
     }
 }
 
-/// A port that nobody listens on now.
+/// A port without a listener at the moment.
 #[cfg(unix)]
 #[expect(clippy::disallowed_types, reason = "no loop is there")]
 fn free_port() -> u16 {
@@ -66,7 +67,7 @@ fn free_port() -> u16 {
     bound.expect("a free port").port()
 }
 
-/// Starts a server on a free port, on another one where somebody was faster.
+/// Starts a server on a free port; tries another one if the port was taken meanwhile.
 #[cfg(unix)]
 fn on_free_port<T>(start: impl Fn(u16) -> Result<T, String>) -> T {
     let mut said = String::new();

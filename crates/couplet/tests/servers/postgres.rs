@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::{end, on_free_port, unprivileged, wait_for};
 use crate::needed::{Folder, missing};
 
-/// A running server, on a UNIX socket in its folder, and on a TCP port if it is told to.
+/// A running server, on a UNIX socket in its folder, and optionally on a TCP port.
 pub(crate) struct Server {
     child: Child,
     programs: PathBuf,
@@ -20,19 +20,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `None` where there is no PostgreSQL.
+    /// Starts a server; `None` if PostgreSQL is not installed.
     pub(crate) fn start() -> Option<Server> {
         let (programs, folder) = made()?;
         let child = serve(&programs, &folder, None, &[]).expect("it starts");
         Some(Server { child, programs, port: None, folder })
     }
 
-    /// One that listens on 127.0.0.1, too.
+    /// Starts a server that also listens on 127.0.0.1.
     pub(crate) fn start_on_tcp() -> Option<Server> {
         Server::start_with(None)
     }
 
-    /// One that listens on 127.0.0.1 and takes encrypted connections, with this certificate and key.
+    /// Starts a server that listens on 127.0.0.1 and accepts encrypted connections with this
+    /// certificate and key.
     pub(crate) fn start_with_tls(pem: &str) -> Option<Server> {
         Server::start_with(Some(pem))
     }
@@ -42,7 +43,7 @@ impl Server {
         let options = match pem {
             Some(pem) => {
                 write_secret(&folder, "tls.pem", pem);
-                // Relative to its data.
+                // Paths relative to its data folder.
                 &["ssl=on", "ssl_cert_file=../tls.pem", "ssl_key_file=../tls.pem"][..]
             }
             None => &[],
@@ -52,19 +53,19 @@ impl Server {
         Some(Server { child, programs, port: Some(port), folder })
     }
 
-    /// Ends it, as an administrator in a hurry would: connections are told, transactions rolled back.
+    /// Ends it with a fast shutdown: connections are notified, and transactions rolled back.
     pub(crate) fn stop(&mut self) {
         end(&mut self.child, Signal::INT);
     }
 
-    /// Starts it where it was.
+    /// Starts it again with the same data.
     pub(crate) fn start_again(&mut self) {
         self.stop();
         let child = serve(&self.programs, &self.folder, self.port, &[]);
         self.child = child.expect("it starts again");
     }
 
-    /// Of its TCP port if it has one, else of its socket.
+    /// The URL of its TCP port, or else of its socket.
     pub(crate) fn url(&self) -> String {
         match self.port {
             Some(port) => format!("postgres://couplet@127.0.0.1:{port}/postgres"),
@@ -82,7 +83,7 @@ impl Drop for Server {
     }
 }
 
-/// The folder of its programs, and a folder with an empty database.
+/// The folder of the server's programs, and a folder with an empty database.
 fn made() -> Option<(PathBuf, Folder)> {
     let Some(programs) = programs() else {
         missing("PostgreSQL");
@@ -108,7 +109,7 @@ fn command(programs: &Path, folder: &Path, program: &str) -> Command {
     command
 }
 
-/// A file that only the server may read.
+/// Writes a file that only the server may read.
 fn write_secret(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     std::fs::write(&path, text).expect("a folder of ours");
@@ -141,7 +142,7 @@ fn serve(
     ready.map(|()| child)
 }
 
-/// The folder of its programs, which Debian keeps out of the path.
+/// The folder of the server's programs; on Debian it is not in the path.
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();

@@ -8,14 +8,14 @@ use rustix::process::Signal;
 use super::{end, on_free_port, signal, wait_for};
 use crate::needed::{Folder, missing};
 
-/// Where a server listens.
+/// The server's kind of socket.
 #[derive(Clone, Copy)]
 pub(crate) enum Socket {
     Tcp,
     Unix,
 }
 
-/// A running server, which keeps nothing.
+/// A running server without persistence.
 pub(crate) struct Server {
     child: Child,
     port: Option<u16>,
@@ -23,7 +23,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `None` where there is no Redis.
+    /// Starts a server; `None` if Redis is not installed.
     pub(crate) fn start(socket: Socket) -> Option<Server> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if !std::env::split_paths(&path).any(|folder| folder.join("redis-server").is_file()) {
@@ -49,12 +49,12 @@ impl Server {
         self.folder.join("redis")
     }
 
-    /// Ends it without a warning.
+    /// Kills it without a warning.
     pub(crate) fn kill(&mut self) {
         end(&mut self.child, Signal::KILL);
     }
 
-    /// Stops it from doing anything, until it goes on.
+    /// Suspends it until [`go_on`](Self::go_on).
     pub(crate) fn pause(&self) {
         signal(&self.child, Signal::STOP);
     }
@@ -63,7 +63,7 @@ impl Server {
         signal(&self.child, Signal::CONT);
     }
 
-    /// Starts it where it was.
+    /// Starts it again on the same port or socket.
     pub(crate) fn start_again(&mut self) {
         self.kill();
         let _ = std::fs::remove_file(self.socket());
@@ -86,7 +86,7 @@ fn serve(folder: &Path, port: Option<u16>) -> Result<Child, String> {
     }
     let child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut child = child.expect("it starts");
-    // On a port, or at a socket.
+    // Printed for a port and for a socket.
     let ready = wait_for("accept connections", child.stdout.take().expect("piped"));
     if ready.is_err() {
         end(&mut child, Signal::KILL);

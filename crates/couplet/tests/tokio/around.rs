@@ -1,4 +1,4 @@
-//! `LoopOptions::tokio`: a runtime of tokio around the loop's calls.
+//! `LoopOptions::tokio`: a tokio runtime around the loop's calls.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -28,7 +28,7 @@ pub(crate) fn run<T: 'static>(
 #[test]
 fn the_time_the_tasks_and_the_sockets_of_tokio_work_in_a_task_of_the_loop() {
     let mut l = with_tokio();
-    // As often as the loop runs.
+    // In each run of the loop.
     for word in ["hello", "again"] {
         let answer = run(&mut l, async move |reactor| {
             sleep(Duration::from_millis(1)).await;
@@ -42,7 +42,7 @@ fn the_time_the_tasks_and_the_sockets_of_tokio_work_in_a_task_of_the_loop() {
     }
 }
 
-/// Whether it was in a context of tokio, in each of its callbacks and when it was dropped.
+/// Records whether each of its callbacks, and its drop, ran in a tokio context.
 struct Asks(Rc<RefCell<Vec<(&'static str, bool)>>>);
 
 impl Asks {
@@ -70,7 +70,8 @@ impl Drop for Asks {
     }
 }
 
-/// Everything that a loop calls, turned in every way, and whether that was in a context of tokio.
+/// Everything that a loop calls, when turned in every way, each with whether it ran in a tokio
+/// context.
 fn contexts(options: LoopOptions) -> Vec<(&'static str, bool)> {
     let mut l = Loop::with_options(options).expect("a loop");
     let noted: Rc<RefCell<Vec<_>>> = Rc::default();
@@ -138,7 +139,7 @@ fn dropping_the_loop_waits_for_no_thread_of_tokio_even_inside_a_runtime() {
     drop(let_go);
 }
 
-/// Answers each request as HTTP/1.1 does: with its path.
+/// Answers each request in HTTP/1.1, with its path.
 struct Responder {
     request: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! `couplet::embed`: the loop in a runtime of tokio.
+//! `couplet::embed`: a loop inside a tokio runtime.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -29,7 +29,8 @@ fn new_loop() -> Loop {
     Loop::new().expect("a loop")
 }
 
-/// Runs a test as a task of tokio beside a spawned [`Embedded`], which only its own wake-ups turn.
+/// Runs a test as a tokio task beside a spawned [`Embedded`], which is turned only by its own
+/// wake-ups.
 fn beside<T>(test: impl AsyncFnOnce(Reactor) -> Result<T>) -> T {
     let (runtime, local) = (current_thread(), LocalSet::new());
     let talk = async {
@@ -44,7 +45,7 @@ fn beside<T>(test: impl AsyncFnOnce(Reactor) -> Result<T>) -> T {
     local.block_on(&runtime, talk).expect("the test ends")
 }
 
-/// Gives the loop's task many chances, so that it sleeps afterwards.
+/// Polls the loop's task many times, so that it sleeps afterwards.
 async fn let_it_sleep() {
     for _ in 0..100 {
         yield_now().await;
@@ -58,7 +59,7 @@ fn a_loop_serves_tokio_in_every_kind_of_runtime() {
     assert_eq!(here.expect("an answer"), "hello");
     let local = LocalSet::new().block_on(&current_thread(), embed::run(new_loop(), program));
     assert_eq!(local.expect("an answer"), "hello");
-    // Its other threads wait for the descriptor.
+    // The runtime's other threads wait for the descriptor.
     let threads = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let threads = threads.expect("a runtime").block_on(embed::run(new_loop(), program));
     assert_eq!(threads.expect("an answer"), "hello");
@@ -94,10 +95,10 @@ fn timed_calls_come_in_order_whatever_the_loop_slept_for() {
         let far = call(3_600_000, 3);
         // The first sleep of a loop is short.
         sleep(Duration::from_millis(5)).await;
-        // Sooner than what the loop sleeps for.
+        // Due before the end of the loop's sleep.
         call(2, 1);
         let_it_sleep().await;
-        // Later than what it sleeps for.
+        // Due after the end of the loop's sleep.
         let postponed = call(1, 2);
         assert!(postponed.reset(Duration::from_millis(5)));
         let_it_sleep().await;
@@ -133,9 +134,10 @@ fn a_loop_with_nothing_to_do_is_left_alone() {
         let mut run = Embedded::begin(new_loop(), |reactor| {
             reactor.listen(ANY, || Echo)?;
             reactor.call_later(Duration::from_secs(3600), || ());
-            // Its end is an event of the driver.
+            // The end of the job is an event of the driver.
             reactor.defer_to_thread(|| Ok(())).detach();
-            // The loop sleeps for it until it is cancelled, and wakes once for nothing.
+            // The loop's sleep is set for the call until that is cancelled; it wakes once without
+            // work.
             let cancelled = reactor.call_later(Duration::from_millis(10), || ());
             reactor.call_later(Duration::from_millis(5), move || assert!(cancelled.cancel()));
             let stopping = reactor.clone();
@@ -164,7 +166,7 @@ fn neither_side_starves_the_other() {
         let (turns, is_done) = (in_loop.clone(), done.clone());
         // Wakes itself in each turn.
         let busy = reactor.spawn(async move {
-            // tokio's `yield_now` would wake it from outside of a turn.
+            // tokio's `yield_now` would wake it from outside a turn.
             std::future::poll_fn(|cx| {
                 turns.set(turns.get() + 1);
                 if is_done.get() || turns.get() == TOO_MANY {
@@ -188,7 +190,7 @@ fn neither_side_starves_the_other() {
 
 #[test]
 fn callbacks_run_in_the_context_of_tokio() {
-    /// Answers from a task of tokio.
+    /// Answers from a tokio task.
     struct Later;
     impl Protocol for Later {
         fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -205,7 +207,7 @@ fn callbacks_run_in_the_context_of_tokio() {
         stream.write_all(b"late").await?;
         let mut answer = [0; 4];
         stream.read_exact(&mut answer).await?;
-        // And a task of the loop waits for tokio's time.
+        // A task of the loop waits for tokio's time.
         let slept = async {
             sleep(Duration::from_millis(1)).await;
             Ok(())
@@ -216,7 +218,7 @@ fn callbacks_run_in_the_context_of_tokio() {
     assert_eq!(&answer, b"late");
 }
 
-/// Records why it was lost.
+/// Records why the connection was lost.
 struct Lost(Rc<RefCell<Option<Reason>>>);
 
 impl Protocol for Lost {
@@ -254,7 +256,7 @@ fn dropping_the_future_ends_the_run() {
             set_up = program(reactor.clone()) => set_up.expect("connected"),
             _ = &mut run => panic!("nobody stops it"),
         };
-        // The accepted end may be made a turn later.
+        // The accepted end may be created a turn later.
         while reactor_has_one_end(&mut run, &reactor).await {}
         drop(run);
         assert!(!port.is_listening());
@@ -263,7 +265,7 @@ fn dropping_the_future_ends_the_run() {
     });
 }
 
-/// Turns on while only the client's end of a connection is there.
+/// Continues while the loop has only the client's end of a connection.
 async fn reactor_has_one_end(run: &mut Pin<Box<Embedded>>, reactor: &Reactor) -> bool {
     tokio::select! {
         snapshot = reactor.snapshot() => snapshot.expect("it runs").connections.len() < 2,
@@ -321,7 +323,7 @@ fn a_loop_without_a_descriptor_is_refused() {
     });
 }
 
-/// The only test of this process that takes signals.
+/// The only test of this process that handles signals.
 #[test]
 fn a_signal_stops_an_embedded_run_that_asks_for_it() {
     use rustix::process::{Signal as Sent, getpid, kill_process};

@@ -1,4 +1,4 @@
-//! A loop inside a runtime of tokio, and a runtime of tokio around a loop.
+//! A loop inside a tokio runtime, and a tokio runtime around a loop.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -20,7 +20,7 @@ use couplet::{Port, Protocol, Reactor, Result, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longer than any test takes: whatever reaches it hangs.
+/// Longer than any test takes; a test that reaches it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Echo;
@@ -37,7 +37,7 @@ pub(crate) fn address(port: &Port) -> SocketAddr {
     port.host().socket_addr().expect("a TCP port")
 }
 
-/// What an echo server of this loop answers to a client of tokio.
+/// The answer of an echo server on this loop to a tokio client.
 pub(crate) async fn echoed(reactor: &Reactor, word: &str) -> Result<String> {
     let port = reactor.listen(ANY, || Echo)?;
     let mut stream = TcpStream::connect(address(&port)).await?;

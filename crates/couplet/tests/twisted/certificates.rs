@@ -5,7 +5,7 @@ use couplet::layers::tls::{ClientTls, ClientTlsOptions, Identity, ServerTls, Ser
 use crate::authority::Authority;
 use crate::needed::Folder;
 
-/// The name in the certificates; `peer.py` has it too.
+/// The name in the certificates, also in `peer.py`.
 pub(crate) const NAME: &str = "couplet.test";
 
 pub(crate) struct Certificates {

@@ -1,4 +1,4 @@
-//! Datagrams: each side echoes those of the other, and a member of a group gets what is sent there.
+//! Datagrams: each side echoes the other's, and a member of a group receives the group's datagrams.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::peer::{Peer, has_twisted};
 const SIZES: [usize; 6] = [0, 1, 512, 8192, 9000, 65_507];
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const GROUP: [u8; 4] = [239, 255, 80, 7];
-/// Longer than any test takes: whatever reaches it hangs.
+/// Longer than any test takes; a test that reaches it hangs.
 const LONG: Duration = Duration::from_secs(100);
 
-/// Sends a datagram of each size once the last one came back, and then `end`: to an address, or on a port
-/// with a peer without one.
+/// Sends a datagram of each size, one after the echo of another, and then `end`: to an address, or,
+/// on a connected port, without one.
 struct Ask {
     to: Option<SocketAddr>,
     left: Vec<Vec<u8>>,
@@ -102,7 +102,7 @@ fn echo(transport: &DatagramTransport, datagram: &Datagram<'_>) {
     }
 }
 
-/// What a client of Twisted's says until a port of ours stops the loop.
+/// The output of a Twisted client; one of our ports stops the loop.
 fn while_we_echo(
     case: &str,
     listen: impl FnOnce(&Reactor) -> couplet::Result<String>,

@@ -1,10 +1,11 @@
-//! Interoperability with real Twisted over loopback: framing, half-close, abort, slow readers, TLS from
-//! the start and on a live connection, descriptors over a UNIX socket, datagrams and multicast, programs that one starts for the other.
-//! Each fact is tested in both directions: Couplet listens and Twisted connects, and vice versa.
+//! Interoperability with real Twisted over loopback: framing, half-close, abort, slow readers, TLS
+//! from the start and on a live connection, descriptors over a UNIX socket, datagrams and
+//! multicast, and programs that one side starts for the other. Each fact is tested in both
+//! directions: Couplet listens and Twisted connects, and vice versa.
 //!
 //! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
-//! `needed/venv.sh` makes in the target folder. Without either the tests print that they are skipped; in
-//! CI they fail.
+//! `needed/venv.sh` creates in the target folder. Without either, the tests print that they are
+//! skipped; in CI they fail.
 #![cfg(unix)]
 
 #[macro_use]

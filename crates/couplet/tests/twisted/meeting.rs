@@ -1,4 +1,4 @@
-//! Runs one connection between our protocol and a Twisted peer, on its own loop.
+//! Runs one connection between our protocol and a Twisted peer, on a new loop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use couplet::{Loop, Protocol, Reactor, Reason, Result, Transport};
 use crate::certificates::{Certificates, NAME};
 use crate::peer::{Peer, has_twisted};
 
-/// Longer than any test takes: whatever reaches it hangs.
+/// Longer than any test takes; a test that reaches it hangs.
 const LONG: Duration = Duration::from_secs(100);
 
 /// The side that listens; the other one connects.
@@ -24,7 +24,7 @@ pub(crate) enum Listener {
 pub(crate) struct Met {
     /// Why our connection ended.
     pub(crate) reason: Reason,
-    /// What the peer printed.
+    /// The peer's output.
     pub(crate) said: Vec<String>,
 }
 
@@ -56,17 +56,17 @@ pub(crate) fn in_both_directions_and_over_tls(fact: impl Fn(Listener, &Over<'_>)
     });
 }
 
-/// What carries a connection.
+/// The transport of a connection.
 pub(crate) enum Over<'o> {
     Tcp,
-    /// A socket at this path.
+    /// A UNIX socket at this path.
     Unix(&'o str),
     Tls(&'o Certificates),
     /// TCP, until the protocols start TLS.
     StartTls(&'o Certificates),
 }
 
-/// Runs the protocol that `build` makes against a peer playing `case`, until both have ended.
+/// Runs the protocol that `build` returns against a peer playing `case`, until both have ended.
 pub(crate) fn meet<P: Protocol>(
     listener: Listener,
     case: &str,
@@ -75,7 +75,7 @@ pub(crate) fn meet<P: Protocol>(
     meet_over(listener, &Over::Tcp, case, build)
 }
 
-/// [`meet`], over something else than TCP.
+/// Like [`meet`], over another transport than TCP.
 pub(crate) fn meet_over<P: Protocol>(
     listener: Listener,
     over: &Over<'_>,
@@ -131,7 +131,7 @@ fn introduce<P: Protocol>(
     Ok(peer)
 }
 
-/// Listens; returns the number of the port, or the path.
+/// Listens; returns the port's number, or the path.
 fn listen<P: Protocol>(
     reactor: &Reactor,
     over: &Over<'_>,

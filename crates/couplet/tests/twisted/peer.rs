@@ -13,21 +13,22 @@ pub(crate) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twiste
 const MODULES: &str = "twisted, OpenSSL, service_identity";
 const VENV: Venv = Venv { name: "twisted", modules: MODULES, packages: &["twisted[tls]>=22.10"] };
 
-/// True when there is a Python with Twisted. Otherwise prints that the tests are skipped, or
+/// True if a Python with Twisted is available. Otherwise prints that the tests are skipped, or
 /// panics in CI.
 pub(crate) fn has_twisted() -> bool {
     match python() {
         Ok(_) => true,
         Err(why) => {
             static SAY: Once = Once::new();
-            // In CI the first panics here, and every other one because of it.
+            // In CI the first call panics here, and so does every other one, because the `Once` is
+            // poisoned.
             SAY.call_once(|| missing(format_args!("Twisted ({why})")));
             false
         }
     }
 }
 
-/// The Python that has Twisted, or why there is none.
+/// A Python that has Twisted, or why none was found.
 pub(crate) fn python() -> Result<&'static Path, &'static str> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = PYTHON.get_or_init(|| match std::env::var_os("TWISTED_PYTHON") {
@@ -46,7 +47,7 @@ pub(crate) fn python() -> Result<&'static Path, &'static str> {
 pub(crate) struct Said(Arc<Mutex<Receiver<String>>>);
 
 impl Said {
-    /// Waits for the next line; `None` when the peer has ended.
+    /// Waits for the next line; `None` once the peer has ended.
     pub(crate) fn next(&self) -> Option<String> {
         self.0.lock().expect("no thread panics while holding it").recv().ok()
     }
@@ -64,8 +65,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts `case` as a "server", or as a "client" that connects to `port`. A path is that of a UNIX
-    /// socket. A folder has certificates for TLS.
+    /// Starts `case` as a "server", or as a "client" that connects to `port`, which may be the path
+    /// of a UNIX socket. `folder` has certificates for TLS.
     pub(crate) fn start(case: &str, role: &str, port: &str, folder: Option<&str>) -> Peer {
         let python = python().expect("has_twisted() was checked");
         let mut child = Command::new(python)
@@ -94,7 +95,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Fails if it has ended already.
+        // Both fail if the peer has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -21,7 +21,7 @@ const ROOM: usize = 512 * 1024;
 /// The transport's default high watermark.
 const HIGH_MARK: usize = 64 * 1024;
 
-/// How the writing went.
+/// Statistics of the writing side.
 #[derive(Default)]
 struct Poured {
     written: usize,
@@ -117,13 +117,13 @@ fn our_producer_pauses_while_twisted_reads_slowly() {
         let Poured { written, most_buffered, pauses } = *poured.borrow();
         assert_eq!(written, BULK, "{at:?} listens");
         assert!(pauses > 0, "{at:?} listens");
-        // Records are longer than what is in them.
+        // TLS records are longer than their contents.
         let bound = (HIGH_MARK + PIECE) * 1001 / 1000;
         assert!(most_buffered <= bound, "{at:?} listens: {most_buffered} bytes were buffered");
     });
 }
 
-/// How the reading went.
+/// State of the reading side.
 #[derive(Debug, Default, PartialEq)]
 struct Reading {
     intake: Intake,

@@ -1,5 +1,5 @@
-//! Programs: Twisted's `spawnProcess` starts one of ours, and `spawn_process` starts one of Twisted's, which
-//! has its `StandardIO`. With pipes, and in a terminal.
+//! Programs: Twisted's `spawnProcess` starts one of ours, and `spawn_process` starts one of
+//! Twisted's, which uses its `StandardIO`. With pipes, and in a terminal.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use couplet::{Loop, Reason};
 
 use crate::peer::{HERE, Peer, has_twisted, python};
 
-/// The example that answers each line of its standard input in capitals.
+/// The path of the example that answers each line of its standard input in capitals.
 fn ours() -> PathBuf {
     let test = std::env::current_exe().expect("a test runs from a file");
     let target = test.parent().and_then(|deps| deps.parent()).expect("it is in target/…/deps");
@@ -30,7 +30,7 @@ fn twisted_starts_our_program_with_pipes_and_in_a_terminal() {
     }
     let program = ours();
     let program = program.to_str().expect("UTF-8");
-    // The line that is long comes back whole, and quit and the end of the input end it cleanly.
+    // The long line returns whole; `quit` and the end of the input end the program cleanly.
     let lines = ["answer ROSE IS A ROSE", "answer 3000 capitals"];
     for (over, end) in
         [("pipes", "eof"), ("pipes", "quit"), ("terminal", "eof"), ("terminal", "quit")]
@@ -45,7 +45,7 @@ fn twisted_starts_our_program_with_pipes_and_in_a_terminal() {
     }
 }
 
-/// Says lines, and ends the input when all are answered.
+/// Sends lines, and closes the program's stdin when all are answered.
 struct Asks {
     to_say: Vec<Vec<u8>>,
     expects: Vec<u8>,
@@ -92,7 +92,7 @@ fn we_start_a_program_of_twisteds_with_pipes_and_in_a_terminal() {
     }
     let python = python().expect("has_twisted() was checked");
     for in_terminal in [false, true] {
-        // A terminal passes on lines of 4095 bytes at most, and echoes what is typed.
+        // A terminal delivers lines of at most 4095 bytes, and echoes its input.
         let (length, count) = if in_terminal { (1000, 20) } else { (16_000, 200) };
         let line = |letter: u8| [&vec![letter; length][..], b"\n"].concat();
         let mut command = Command::new(python);

@@ -1,5 +1,5 @@
-//! TLS where it differs from TCP: half-closes, which Twisted does not have there, and TLS that is
-//! started on a live connection.
+//! Differences between TLS and TCP: half-closes, which Twisted's TLS does not have, and TLS that
+//! starts on a live connection.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -58,8 +58,9 @@ fn twisted_reads_everything_before_our_half_close_and_closes() {
     });
 }
 
-/// Twisted's TLS has no half-close: at our close_notify it sends its own and closes, and its protocol,
-/// which would answer, is not told before the connection is lost. We see a clean end without an answer.
+/// Twisted's TLS has no half-close: it answers our close_notify with its own and closes; its
+/// protocol, which would answer, gets no event before the connection is lost. We see a clean end
+/// without an answer.
 #[test]
 fn a_half_close_of_ours_is_a_close_for_twisted_and_nothing_answers_it() {
     let certificates = Certificates::new();
@@ -76,7 +77,7 @@ fn a_half_close_of_ours_is_a_close_for_twisted_and_nothing_answers_it() {
     });
 }
 
-/// Counts what comes, and the ends of the stream.
+/// Counts received bytes, and the ends of the stream.
 struct Counting {
     seen: Rc<RefCell<(Intake, usize)>>,
     end: End,
@@ -97,8 +98,8 @@ impl Protocol for Counting {
     }
 }
 
-/// `loseWriteConnection` of Twisted's TLS is that of the socket below: a FIN without a close_notify. Every
-/// byte arrives, and then the stream is cut, which row 78 does not take for its end.
+/// `loseWriteConnection` of Twisted's TLS acts on the socket below: a FIN without a close_notify.
+/// Every byte arrives, then the stream is truncated, which row 78 does not accept as its end.
 #[test]
 fn a_half_close_of_twisted_is_a_truncation_behind_every_byte() {
     let certificates = Certificates::new();
@@ -116,7 +117,7 @@ fn a_half_close_of_twisted_is_a_truncation_behind_every_byte() {
     });
 }
 
-/// Starts TLS as its server, when asked, or as its client, when the server agrees.
+/// Starts TLS, as the server when asked, or as the client when the server agrees.
 struct Starting {
     tls: Result<ServerTls, ClientTls>,
     log: Rc<RefCell<Vec<String>>>,
@@ -161,7 +162,7 @@ impl Protocol for Starting {
     }
 }
 
-/// Each side of TCP is each side of TLS.
+/// Each side of TCP plays each side of TLS.
 #[test]
 fn tls_is_started_on_a_live_connection() {
     let certificates = Certificates::new();

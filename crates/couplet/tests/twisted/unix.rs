@@ -9,7 +9,7 @@ use couplet::{By, Protocol, Reason, Transport};
 use crate::meeting::{End, Listener, Over, in_both_directions, meet_over};
 use crate::needed::Folder;
 
-/// Writes to the descriptor that it is passed, then passes the writing end of a pipe.
+/// Writes to the descriptor that it receives, then passes the write end of a pipe.
 struct Passing {
     ours: Option<OwnedFd>,
     passed: usize,

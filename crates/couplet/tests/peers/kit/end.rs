@@ -1,4 +1,4 @@
-//! What our ends of connections do, and what they have seen.
+//! Our ends of connections: their behaviour, and a record of their events.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -26,14 +26,14 @@ pub(crate) fn echo(transport: &Transport, event: Event<'_>) {
     }
 }
 
-/// Says nothing.
+/// Sends nothing.
 pub(crate) fn quiet(transport: &Transport, event: Event<'_>) {
     if matches!(event, Event::ReadClosed) {
         transport.lose_connection();
     }
 }
 
-/// One connection of ours.
+/// One of our connections.
 #[derive(Clone)]
 pub(crate) struct End(Rc<Seen>);
 
@@ -55,7 +55,7 @@ impl End {
         self.0.transport.borrow().clone().expect("the connection was made")
     }
 
-    /// What the handshake has negotiated.
+    /// The result of the handshake.
     pub(crate) fn tls(&self) -> Rc<TlsInfo> {
         self.0.tls.borrow().clone().expect("the connection is secure")
     }
@@ -76,7 +76,7 @@ impl End {
         self.0.reason.borrow().is_some()
     }
 
-    /// Why it ended, or was never made.
+    /// Why the connection ended or was not established.
     pub(crate) fn reason(&self) -> Reason {
         self.0.reason.borrow().clone().expect("the connection was lost")
     }
@@ -125,7 +125,7 @@ impl Protocol for End {
     }
 }
 
-/// The connections of a port, in order. All act alike.
+/// The connections of a port, in order. All behave alike.
 #[derive(Clone)]
 pub(crate) struct Ends {
     act: Rc<Act>,
@@ -137,7 +137,7 @@ impl Ends {
         Ends { act: Rc::new(act), all: Rc::default() }
     }
 
-    /// A new end, for the next connection.
+    /// Creates an end for the next connection.
     pub(crate) fn next(&self) -> End {
         let end = End(Rc::new(Seen {
             act: self.act.clone(),
@@ -160,12 +160,12 @@ impl Ends {
         self.all.borrow().len()
     }
 
-    /// The latest.
+    /// The latest end.
     pub(crate) fn last(&self) -> End {
         self.all.borrow().last().cloned().expect("there was a connection")
     }
 
-    /// So many connections have come, and all of them have ended.
+    /// True if `count` connections were established, and all of them have ended.
     pub(crate) fn have_ended(&self, count: usize) -> bool {
         self.count() == count && self.all.borrow().iter().all(End::is_lost)
     }

@@ -1,5 +1,5 @@
-//! The kit: a [`Scene`] is a loop of ours over real sockets with a folder for certificates, an
-//! [`End`] what one of its connections has seen, a [`Program`] a process of somebody else.
+//! The kit: a [`Scene`] is one of our loops over real sockets, with a folder for certificates; an
+//! [`End`] records the events of one of its connections; a [`Program`] is a foreign process.
 
 mod end;
 mod program;
@@ -22,11 +22,11 @@ pub(crate) use program::Program;
 
 pub(crate) use crate::needed::has;
 
-/// What takes longer hangs.
+/// Longer than any step takes; a step that reaches it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The name in the certificates, unless another is said.
+/// The default name in the certificates.
 pub(crate) const NAME: &str = "couplet.test";
-/// Each version, with the name of OpenSSL's option for it.
+/// Each version, with OpenSSL's option for it.
 pub(crate) const VERSIONS: [(TlsVersion, &str); 2] =
     [(TlsVersion::Tls12, "-tls1_2"), (TlsVersion::Tls13, "-tls1_3")];
 
@@ -47,7 +47,7 @@ impl Scene {
         scene
     }
 
-    /// The path of a file in the folder of this scene.
+    /// The path of a file in the scene's folder.
     pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path(name)
     }
@@ -60,7 +60,7 @@ impl Scene {
         std::fs::read_to_string(self.path(name)).expect("it was written")
     }
 
-    /// Writes a file with a certificate of our authority, and its key. Returns its path.
+    /// Writes a file with a certificate of our authority and its key. Returns the path.
     pub(crate) fn certificate(
         &self,
         name: &str,
@@ -77,7 +77,7 @@ impl Scene {
         Identity::from_pem_files(&path, &path).expect("a certificate")
     }
 
-    /// With the certificate of [`NAME`].
+    /// Options with the certificate of [`NAME`].
     pub(crate) fn server_options(&self) -> ServerTlsOptions {
         ServerTlsOptions::default().identity(self.identity("server.pem"))
     }
@@ -94,7 +94,7 @@ impl Scene {
         ClientTls::new(&options).expect("a configuration that works")
     }
 
-    /// Turns the loop until `done`; `state` is for the message where that takes too long.
+    /// Turns the loop until `done`; `state` describes it if that takes too long.
     fn wait(&mut self, state: impl Fn(&Loop) -> String, mut done: impl FnMut(&Loop) -> bool) {
         let late = self.reactor.now() + PATIENCE;
         while !done(&self.l) {
@@ -107,12 +107,12 @@ impl Scene {
         self.wait(|_| what.to_owned(), |_| done());
     }
 
-    /// Until the program's output has this text.
+    /// Waits until the program's output contains this text.
     pub(crate) fn until_said(&mut self, program: &Program, text: &str) {
         self.until_said_times(program, text, 1);
     }
 
-    /// Until the program's output has this text so many times.
+    /// Waits until the program's output contains this text `times` times.
     pub(crate) fn until_said_times(&mut self, program: &Program, text: &str, times: usize) {
         self.wait(
             |_| format!("{text:?} in\n{}", program.said()),
@@ -120,28 +120,28 @@ impl Scene {
         );
     }
 
-    /// Until ports have accepted so many connections.
+    /// Waits until the ports have accepted `count` connections.
     pub(crate) fn until_accepted(&mut self, count: u64) {
         self.wait(|l| l.snapshot().to_string(), |l| accepted(l) >= count);
     }
 
-    /// How many connections ports have accepted.
+    /// Number of connections that the ports have accepted.
     pub(crate) fn accepted(&self) -> u64 {
         accepted(&self.l)
     }
 
-    /// Until the layers of so many accepted connections have failed to open.
+    /// Waits until the layers of `count` accepted connections have failed to open.
     pub(crate) fn until_not_opened(&mut self, count: u64) {
         let not_opened = |l: &Loop| l.snapshot().ports.iter().map(|port| port.not_opened).sum();
         self.wait(|l| l.snapshot().to_string(), |l| count <= not_opened(l));
     }
 
-    /// Until every connection has ended.
+    /// Waits until every connection has ended.
     pub(crate) fn until_idle(&mut self) {
         self.wait(|l| l.snapshot().to_string(), |l| l.snapshot().connections.is_empty());
     }
 
-    /// Until more than so many bytes have come from the sockets of open connections.
+    /// Waits until more than `than` bytes have arrived on open connections.
     pub(crate) fn until_more_arrived(&mut self, than: u64) {
         self.wait(|l| l.snapshot().to_string(), |l| arrived(l) > than);
     }
@@ -150,7 +150,7 @@ impl Scene {
         arrived(&self.l)
     }
 
-    /// Runs a program to its end. True if it succeeded.
+    /// Runs a program to its end; true if it succeeded.
     pub(crate) fn ended(&mut self, program: &mut Program) -> bool {
         let (mut outcome, said) = (None, program.output());
         self.wait(
@@ -163,7 +163,7 @@ impl Scene {
         outcome.expect("it was waited for")
     }
 
-    /// Runs a program to its end, and returns its output.
+    /// Runs a program to its end; returns whether it succeeded, and its output.
     pub(crate) fn run(&mut self, command: &mut Command) -> (bool, String) {
         let mut program = Program::start(command);
         program.close_stdin();
@@ -171,7 +171,7 @@ impl Scene {
         (success, program.said())
     }
 
-    /// A port with a layer. Returns its number.
+    /// Listens with a layer. Returns the port's number.
     pub(crate) fn listen_over<L: Layer + 'static>(
         &self,
         ends: &Ends,
@@ -183,7 +183,7 @@ impl Scene {
         port.host().port().expect("a TCP port")
     }
 
-    /// A port for TLS.
+    /// Listens with TLS. Returns the port's number.
     pub(crate) fn listen(&self, tls: &ServerTls, ends: &Ends) -> u16 {
         let tls = tls.clone();
         self.listen_over(ends, move |reactor, _| tls.layer(reactor.now()))
@@ -212,7 +212,7 @@ impl Scene {
         end
     }
 
-    /// Connects to a port for TLS, whose certificate must be for [`NAME`].
+    /// Connects to a TLS port, whose certificate must be for [`NAME`].
     pub(crate) fn connect(&self, tls: &ClientTls, port: u16, ends: &Ends) -> End {
         let tls = tls.clone();
         let layer = move |reactor: &Reactor, _: &Address| tls.layer(NAME, reactor.now());
@@ -221,14 +221,14 @@ impl Scene {
         })
     }
 
-    /// `openssl` with these words, in the folder of the scene.
+    /// `openssl` with these arguments, in the scene's folder.
     pub(crate) fn openssl(&self, words: &[&str]) -> Command {
         let mut command = Command::new("openssl");
         command.args(words).current_dir(&*self.folder);
         command
     }
 
-    /// Another program with these words, in the folder of the scene.
+    /// Another program with these arguments, in the scene's folder.
     pub(crate) fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(words).current_dir(&*self.folder);

@@ -1,4 +1,4 @@
-//! Processes. Each is killed by its id when dropped.
+//! Foreign processes. Each is killed by its id when dropped.
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -14,7 +14,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// With stdin as a pipe.
+    /// Starts the program with a pipe as stdin.
     pub(crate) fn start(command: &mut Command) -> Program {
         Program::start_with_stdin(command, Stdio::piped())
     }
@@ -30,18 +30,18 @@ impl Program {
         Program { stdin: child.stdin.take(), child, said, listeners }
     }
 
-    /// Everything on stdout and stderr so far.
+    /// The output on stdout and stderr so far.
     pub(crate) fn said(&self) -> String {
         self.output()()
     }
 
-    /// [`said`](Self::said), for later.
+    /// A function that returns the output so far, like [`said`](Self::said).
     pub(crate) fn output(&self) -> impl Fn() -> String + 'static {
         let said = self.said.clone();
         move || String::from_utf8_lossy(&said.lock().expect("nobody panics")).into_owned()
     }
 
-    /// Writes to its stdin.
+    /// Writes to the program's stdin.
     pub(crate) fn tell(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("it is open");
         stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("it reads");
@@ -55,7 +55,7 @@ impl Program {
         self.child.kill().expect("it runs");
     }
 
-    /// Whether it succeeded, once it has ended and all that it said is there.
+    /// Whether the program succeeded, once it has ended and all its output was read.
     pub(crate) fn outcome(&mut self) -> Option<bool> {
         let status = self.child.try_wait().expect("a child of ours")?;
         for listener in self.listeners.drain(..) {
@@ -67,7 +67,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,8 +1,8 @@
-//! Pools of connections to a database, by `sqlx` in tasks of a loop with a runtime around it: to SQLite,
-//! whose driver has a thread for each connection, and to PostgreSQL, whose driver has sockets of tokio.
-//! Giving a connection back to its pool, as a dropped future does, spawns a task of tokio.
+//! Connection pools by `sqlx` in tasks of a loop with a runtime around it: to SQLite, whose driver
+//! has a thread for each connection, and to PostgreSQL, whose driver has tokio's sockets. A
+//! connection that returns to its pool, as from a dropped future, spawns a tokio task.
 
-/// The facts, of databases that this starts; none where they can't be.
+/// The tests, with databases that `$start` provides; skipped if it can't.
 macro_rules! facts {
     ($start:path) => {
         #[test]
@@ -40,7 +40,7 @@ use tokio::time::timeout;
 use crate::PATIENCE;
 use crate::around::{self, with_tokio};
 
-/// Runs a task of the loop, for so long.
+/// Runs a task on the loop, for at most [`PATIENCE`].
 fn run(l: &mut Loop, task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
     around::run(l, async |reactor| timeout(PATIENCE, task(reactor)).await?);
 }
@@ -64,7 +64,8 @@ async fn count(of: impl Executor<'_, Database = sqlx::Any>) -> Result<i64> {
     Ok(query_scalar("select count(*) from poems").fetch_one(of).await?)
 }
 
-/// A task with a transaction that has inserted a poem, and goes no further. Returns once it has.
+/// Spawns a task with a transaction that has inserted a poem and stays open. Returns after the
+/// insert.
 async fn open_transaction(reactor: &Reactor, pool: &AnyPool, n: i64) -> Result<Deferred<()>> {
     let (inserted, has_inserted) = Deferred::new();
     let begins = pool.clone();
@@ -109,10 +110,10 @@ fn a_cancel_rolls_back(url: String) {
         let task = open_transaction(&reactor, &pool, 2).await?;
         task.cancel();
         assert!(task.await.is_err_and(|failure| failure.is_cancelled()));
-        // It would wait for a transaction that is still open.
+        // The insert would wait for a transaction that is still open.
         insert(&pool, 2).await?;
         assert_eq!(count(&pool).await?, 2);
-        // Waits for all connections: they are back.
+        // Waits until all connections are returned.
         pool.close().await;
         Ok(())
     });

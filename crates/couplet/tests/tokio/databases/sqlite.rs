@@ -1,4 +1,4 @@
-//! A file of SQLite.
+//! SQLite, in a file.
 
 use crate::needed::Folder;
 

@@ -1,8 +1,9 @@
-//! Ends a test binary when one of its tests takes longer than a minute.
+//! Ends a test binary if one of its tests takes longer than a minute.
 //!
-//! `#[macro_use] extern crate couplet_watched;` in the root of a test binary replaces its `#[test]` by one
-//! that also calls [`watch`]. The harness has no limit of its own, and a thread can't be ended from outside, so
-//! the process is: after the test's name and, on Linux, its backtrace.
+//! `#[macro_use] extern crate couplet_watched;` in the root of a test binary replaces its `#[test]`
+//! by one that also calls [`watch`]. The harness has no time limit, and a thread can't be ended
+//! from outside, so the watchdog ends the process, after it has printed the test's name and, on
+//! Linux, its backtrace.
 
 use std::io::Write;
 use std::process::Command;
@@ -15,10 +16,10 @@ use couplet_os::backtrace::Thread;
 
 pub use couplet_watched_attribute::test;
 
-/// The limit of a test in seconds, for machines that are slow.
+/// The limit of a test in seconds, for slow machines.
 const VARIABLE: &str = "COUPLET_TEST_SECONDS";
 const LIMIT: Duration = Duration::from_secs(60);
-/// The limit of what is installed or compiled once for a test.
+/// Time limit for installing or compiling a test's requirements.
 const PREPARATION: Duration = Duration::from_secs(600);
 
 static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
@@ -44,7 +45,7 @@ pub struct Watched(&'static str);
 ///
 /// # Panics
 ///
-/// When `COUPLET_TEST_SECONDS` is no number.
+/// If `COUPLET_TEST_SECONDS` is not a number.
 pub fn watch(test: &'static str) -> Watched {
     let watchdog = WATCHDOG.get_or_init(|| {
         let seconds = env::var(VARIABLE).map(|text| text.parse().expect("a number of seconds"));
@@ -56,7 +57,7 @@ pub fn watch(test: &'static str) -> Watched {
     Watched(test)
 }
 
-/// Prepares what a test needs, in ten minutes at most. The time of the test begins again behind it.
+/// Prepares a test's requirements, in at most ten minutes. Afterwards the test's time starts again.
 pub fn preparing<T>(work: impl FnOnce() -> T) -> T {
     let current = thread::current().id();
     let set = |limit| {
@@ -88,7 +89,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Sleeps until the first limit: a test that starts meanwhile reaches its own later.
+/// Sleeps until the first limit: a test that starts meanwhile reaches its own limit later.
 #[expect(clippy::disallowed_methods, reason = "real time passes for a test, too")]
 fn guard() {
     let limit = WATCHDOG.wait().limit;
@@ -104,7 +105,7 @@ fn guard() {
     }
 }
 
-/// Ends the process, and the programs that it has started.
+/// Ends the process and the programs that it has started.
 fn end(test: &Running, limit: Duration) -> ! {
     let trace = test.trace.and_then(Thread::capture);
     let place = trace.map_or_else(String::new, |trace| format!("; it is in\n{trace}"));

@@ -1,4 +1,4 @@
-//! A test that hangs ends its process, whatever the reason, and says where it hangs.
+//! A test that hangs for any reason ends its process, which prints where it hangs.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -8,10 +8,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{env, thread};
 
-/// Set in the process of the tests that take their time.
+/// Set in the process of the slow tests.
 const SLOW: &str = "COUPLET_TEST_IS_SLOW";
 
-/// This binary, with some tests, each of which may take two seconds.
+/// Runs this binary with some tests, each limited to two seconds.
 fn run(tests: &[&str]) -> Output {
     let this = env::current_exe().expect("a test has a path");
     let mut again = Command::new(this);

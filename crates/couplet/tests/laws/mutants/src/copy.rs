@@ -1,4 +1,4 @@
-//! The copy of the library: all drawn mutants in it at once, those taken out that do not compile, and
+//! The copy of the library with all drawn mutants: removes mutants that do not compile, and builds
 //! the test binaries.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,18 +9,20 @@ use std::process::{Command, Stdio};
 use crate::places::{CHOSEN, Mutant};
 use crate::rooms::Crate;
 
-/// All of the library but what replaces the system's clock, which some of its tests read.
+/// All of the library's features but the replacement of the system's clock, which some of its tests
+/// read.
 const FEATURES: &str = "decompression,websocket,sim-tokio,tokio-io";
-/// The stages of Python's tests, the shortest first.
+/// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];
 
 pub struct Copy {
     pub root: PathBuf,
-    /// The files that are mutated, as they were.
+    /// The original texts of the mutated files.
     originals: BTreeMap<String, String>,
 }
 
-/// Where the insertions of a mutant lie in the new text: its first one, and all of it.
+/// The positions of a mutant's insertions in the new text: the first insertion, and the whole
+/// range.
 struct Place {
     id: u32,
     before: (usize, usize),
@@ -31,7 +33,7 @@ struct Place {
 type Written = BTreeMap<String, (String, Vec<Place>)>;
 
 impl Copy {
-    /// Copies what git knows of the working tree, uncommitted changes included.
+    /// Copies the working tree, uncommitted changes included, without ignored files.
     pub fn new(root: PathBuf, mutated: &[(String, String)]) -> Copy {
         let script = "find \"$1\" -mindepth 1 -maxdepth 1 -exec rm -rf {} + \
             && git ls-files -z --cached --others --exclude-standard | sort -zu \
@@ -57,7 +59,7 @@ impl Copy {
         cargo
     }
 
-    /// Writes the mutants into the files; where each lies.
+    /// Writes the mutants into the files; returns their positions.
     fn write(&self, mutants: &BTreeMap<u32, Mutant>) -> Written {
         let mut written = BTreeMap::new();
         for (file, original) in &self.originals {
@@ -74,7 +76,7 @@ impl Copy {
         written
     }
 
-    /// The mutants in their places, and rustc's errors.
+    /// Writes the mutants and compiles; returns their positions and rustc's errors.
     fn check(&self, mutants: &BTreeMap<u32, Mutant>) -> (Written, Vec<String>) {
         let written = self.write(mutants);
         let mut errors = Vec::new();
@@ -89,7 +91,7 @@ impl Copy {
             let output = self.cargo(&arguments).output().expect("cargo runs");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             let found = said.lines().filter(|line| line.contains(": error"));
-            // Python's are named below its own workspace.
+            // Errors in the Python crate have paths relative to its workspace.
             let found: Vec<_> = found
                 .map(|line| match line.starts_with("src/") {
                     true => format!("python/{line}"),
@@ -102,7 +104,7 @@ impl Copy {
         (written, errors)
     }
 
-    /// Takes out those that do not compile, and gives their ids.
+    /// Removes mutants that do not compile, and returns their ids.
     pub fn make_compile(&self, mutants: &mut BTreeMap<u32, Mutant>) -> BTreeSet<u32> {
         let mut not_viable = BTreeSet::new();
         loop {
@@ -111,7 +113,7 @@ impl Copy {
             let mut guilty: BTreeSet<u32> =
                 errors.iter().filter_map(|line| guilty(line, &written)).collect();
             if guilty.is_empty() {
-                // What is left out here may be missed there.
+                // A mutant that leaves out code may cause an error outside its own range.
                 let suspects = suspects(first, &written);
                 let acquits = |id: &u32| {
                     let mut others = mutants.clone();
@@ -127,7 +129,7 @@ impl Copy {
         }
     }
 
-    /// Builds tests; their names and binaries, in the order of the names.
+    /// Builds the tests; returns their names and binaries, sorted by name.
     pub fn build(&self, targets: &BTreeSet<&'static str>) -> Vec<(&'static str, PathBuf)> {
         let mut arguments = vec!["test", "-p", "couplet", "--features", FEATURES, "--no-run"];
         for target in targets {
@@ -164,7 +166,8 @@ impl Copy {
         targets.iter().map(binary).collect()
     }
 
-    /// Runs the tests of Python's package with a mutant of its native half; the stage that notices it.
+    /// Runs the tests of Python's package with a mutant of its native half; returns the stage that
+    /// fails.
     pub fn python(&self, id: u32) -> Option<String> {
         let notices = |stage: &&&str| {
             let mut run = Command::new("timeout");
@@ -175,8 +178,8 @@ impl Copy {
         STAGES.iter().find(notices).map(|stage| format!("Python's `{stage}`"))
     }
 
-    /// What else there is, for those that live: the program's tests, and its worlds. What noticed
-    /// the mutant.
+    /// For a mutant that survives: runs the program's tests and its worlds; returns the name of the
+    /// first that fails.
     pub fn rest(&self, id: u32) -> Option<String> {
         let rest: [(&str, &[&str]); 2] = [
             ("a test of the program", &["test", "-q", "-p", "couplet-cli"]),
@@ -198,13 +201,14 @@ impl Copy {
 
 fn append(path: &Path, line: &str) {
     let text = fs::read_to_string(path).expect("a file of the copy");
-    // In front of unit tests and after inner attributes: at the end.
+    // Appended, because the file may begin with inner attributes.
     fs::write(path, format!("{text}\n{line}")).expect("written");
 }
 
-/// The text with all insertions. Ranges lie one inside of another or apart.
+/// Inserts all edits into the text. Their ranges are nested or disjoint.
 fn insert(original: &str, mutants: &[(&u32, &Mutant)]) -> (String, Vec<Place>) {
-    // At a position: ends, the innermost first; then beginnings, the outermost first.
+    // At one position: ends first, from the innermost outwards; then beginnings, from the outermost
+    // inwards.
     let mut steps = Vec::new();
     let edits =
         mutants.iter().flat_map(|(id, mutant)| mutant.edits.iter().map(|edit| (**id, edit)));
@@ -234,7 +238,7 @@ fn insert(original: &str, mutants: &[(&u32, &Mutant)]) -> (String, Vec<Place>) {
     (text, places.into_values().collect())
 }
 
-/// Where an error lies, in the new text of a file.
+/// The position of an error in the new text of a file.
 fn place_of<'a>(line: &str, written: &'a Written) -> Option<(usize, &'a [Place])> {
     let mut place = line.split(": ").next()?.rsplitn(3, ':');
     let column: usize = place.next()?.parse().ok()?;
@@ -248,7 +252,7 @@ fn place_of<'a>(line: &str, written: &'a Written) -> Option<(usize, &'a [Place])
     Some((line_start + columns, places))
 }
 
-/// The mutant in which an error lies.
+/// The mutant that contains an error.
 fn guilty(line: &str, written: &Written) -> Option<u32> {
     let (at, places) = place_of(line, written)?;
     let size = |(from, to): (usize, usize)| to - from;
@@ -259,7 +263,7 @@ fn guilty(line: &str, written: &Written) -> Option<u32> {
     guilty.or_else(|| whole.min_by_key(|place| size(place.whole))).map(|place| place.id)
 }
 
-/// The mutants of a file in which an error lies, the nearest first.
+/// The mutants in an error's file, nearest first.
 fn suspects(line: &str, written: &Written) -> Vec<u32> {
     let Some((at, places)) = place_of(line, written) else { return Vec::new() };
     let mut suspects: Vec<_> =

@@ -1,5 +1,5 @@
-//! A mutation run over the library: draws mutants by a seed, compiles them into one copy, and runs the
-//! tests with each. `run.sh` says how it is called.
+//! A mutation run over the library: draws mutants by a seed, compiles them into one copy, and runs
+//! the tests with each. `run.sh` documents its usage.
 
 mod copy;
 mod places;
@@ -18,7 +18,7 @@ use places::Mutant;
 use rooms::{Crate, ROOMS, Room};
 use tests::Outcome;
 
-/// Where this tool lies.
+/// This tool's folder.
 const HERE: &str = "crates/couplet/tests/laws/mutants";
 
 #[derive(Default)]
@@ -27,11 +27,11 @@ struct Options {
     seed: u64,
     count: usize,
     only: Vec<String>,
-    /// Draws of these rooms; of all unless there are any.
+    /// Draws only mutants of these rooms; if empty, of all.
     rooms: Vec<String>,
-    /// Runs whole binaries, without a look at what each test reaches.
+    /// Runs whole binaries, without recording which mutants each test reaches.
     quick: bool,
-    /// Begins no further mutant after this time.
+    /// Starts no further mutant after this time.
     within: Option<Duration>,
     again: bool,
     /// Runs the program's tests too.
@@ -69,7 +69,7 @@ fn options() -> Options {
 }
 
 impl Options {
-    /// The rooms to draw of. A quick draw has none of Python's, whose tests take minutes.
+    /// The rooms to draw from. A quick draw excludes Python's, whose tests take minutes.
     fn rooms(&self) -> Vec<&'static Room> {
         let is_drawn = |room: &&Room| match self.rooms.is_empty() {
             true => !(self.quick && room.is_of == Crate::Python),
@@ -94,13 +94,13 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files of the rooms, with their texts; and all their mutants, in order.
+/// The rooms' files with their texts, and all their mutants, in order.
 fn everything(root: &Path) -> (Vec<(String, String)>, Vec<Mutant>) {
     let (mut files, mut mutants) = (Vec::new(), Vec::new());
     for room in &ROOMS {
         let sources = root.join(room.is_of.sources());
         let mut paths = Vec::new();
-        // A room is a folder, or a file.
+        // A room is a folder or a file.
         if sources.join(room.path).is_dir() {
             rust_files(&sources.join(room.path), &mut paths);
         }
@@ -123,7 +123,7 @@ fn everything(root: &Path) -> (Vec<(String, String)>, Vec<Mutant>) {
     (files, mutants)
 }
 
-/// The same change may be possible twice in a function.
+/// Numbers equal changes in a function, so that their names differ.
 fn number_namesakes(mutants: &mut [Mutant]) {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for mutant in mutants {
@@ -135,8 +135,8 @@ fn number_namesakes(mutants: &mut [Mutant]) {
     }
 }
 
-/// As many of each room: those of the lowest rank by the seed, so that a change of the library changes
-/// little of what is drawn. And those that have a name.
+/// Draws equally from each room, the lowest ranks by the seed, so that a change to the library
+/// alters few of the drawn mutants; adds the named mutants.
 fn draw(mutants: &[Mutant], options: &Options) -> Vec<Mutant> {
     if !options.only.is_empty() {
         let chosen =
@@ -145,7 +145,7 @@ fn draw(mutants: &[Mutant], options: &Options) -> Vec<Mutant> {
     }
     let mut drawn = Vec::new();
     let mut rooms = options.rooms();
-    // Where there are fewer mutants than rooms, the seed chooses the rooms.
+    // With fewer mutants than rooms, the seed chooses the rooms.
     rooms.sort_by_key(|room| rank(options.seed, room.name));
     for (at, room) in rooms.iter().enumerate() {
         let mut of_room: Vec<_> =
@@ -160,7 +160,7 @@ fn draw(mutants: &[Mutant], options: &Options) -> Vec<Mutant> {
     drawn
 }
 
-/// Chance by a seed and a name: FNV-1a, and the last step of splitmix64.
+/// A pseudorandom rank from a seed and a name: FNV-1a, and the last step of splitmix64.
 fn rank(seed: u64, name: &str) -> u64 {
     let mut z = seed ^ 0xcbf2_9ce4_8422_2325;
     for byte in name.bytes() {
@@ -171,7 +171,7 @@ fn rank(seed: u64, name: &str) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What became of each, by its name.
+/// The outcome of each mutant, by its name.
 type Results = BTreeMap<String, String>;
 
 fn read_results(path: &Path) -> Results {
@@ -186,7 +186,7 @@ fn write_results(path: &Path, results: &Results) {
     fs::write(path, lines).expect("written");
 }
 
-/// Tests each of them by whole binaries, one after the other, as long as there is time.
+/// Tests mutants with whole binaries, one after the other, as long as there is time.
 fn test_quickly(
     copy: &Copy,
     mutants: &BTreeMap<u32, Mutant>,
@@ -211,7 +211,7 @@ fn test_quickly(
     }
 }
 
-/// Tests each of those of Python's package by its stages.
+/// Tests mutants of Python's package in stages.
 fn test_python(copy: &Copy, mutants: &BTreeMap<u32, Mutant>, results: &mut Results) {
     for (id, mutant) in mutants {
         let by = copy.python(*id);
@@ -221,7 +221,7 @@ fn test_python(copy: &Copy, mutants: &BTreeMap<u32, Mutant>, results: &mut Resul
     }
 }
 
-/// Tests each of them; what is known is kept in a file all the while.
+/// Tests all mutants; results are written to a file as they arrive.
 fn test_all(
     copy: &Copy,
     work: &Path,
@@ -254,7 +254,7 @@ fn test_all(
     });
 }
 
-/// The section of `docs/mutants.md`.
+/// Renders the section of `docs/mutants.md`.
 fn section(drawn: &[Mutant], results: &Results, reasons: &Results, options: &Options) -> String {
     let of = |mutant: &&Mutant, result: &str| results[&mutant.name()].starts_with(result);
     let mut text = String::from(
@@ -354,7 +354,7 @@ fn main() -> ExitCode {
         let reasons = read_results(&root.join(HERE).join("reasons.txt"));
         write_section(&root, &section(&drawn, &results, &reasons, &options));
     }
-    // Of a few, some that live are equivalent, but not all.
+    // Of several drawn mutants, some may be equivalent, but not all.
     match options.quick && alive > 0 && killed == 0 {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,

@@ -1,21 +1,21 @@
-//! Which mutant is chosen, by the environment. This file goes into the copy of the library, as a
-//! module of its crate: `crate::mutants::on(7)`.
+//! Selects a mutant by the environment. This file is copied into the library as a module of its
+//! crate: `crate::mutants::on(7)`.
 
 use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The largest number of a mutant, and one.
+/// One more than the highest mutant id.
 const MOST: usize = 10_000;
 
 enum Choice {
     None,
     One(u32),
-    /// None, but the ids of those that are reached are appended to this file.
+    /// No mutant; the ids of reached mutants are appended to this file.
     Reached(String),
 }
 
-/// True when mutant `id` is chosen.
+/// True if mutant `id` is selected.
 #[allow(dead_code, unreachable_pub)]
 pub fn on(id: u32) -> bool {
     static CHOICE: OnceLock<Choice> = OnceLock::new();

@@ -1,12 +1,12 @@
-//! Finds what can be mutated in a source file: each [`Mutant`] is made of insertions around a piece of
-//! the text, so any number of them goes into one file, one inside of another.
+//! Finds possible mutations in a source file. Each [`Mutant`] consists of insertions around a range
+//! of the text, so any number of them fits into one file, nested or side by side.
 
 use proc_macro2::Span;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, BinOp, Block, Expr, Lit, Pat, ReturnType, Signature, Stmt, Type, UnOp};
 
-/// Stands for the question whether the mutant is chosen.
+/// Placeholder for the test whether the mutant is selected.
 pub const CHOSEN: &str = "\u{1}";
 
 #[derive(Clone)]
@@ -17,7 +17,7 @@ pub struct Mutant {
     pub line: usize,
     /// `Type::function`.
     pub function: String,
-    /// What becomes of what.
+    /// Describes the change.
     pub what: String,
     pub edits: Vec<Edit>,
 }
@@ -32,14 +32,15 @@ pub struct Edit {
 }
 
 impl Mutant {
-    /// Its name, in which there is no line: it outlives changes elsewhere in the file.
+    /// The mutant's name. It contains no line number, so it survives changes elsewhere in the file.
     pub fn name(&self) -> String {
         format!("{} | {} | {}", self.file, self.function, self.what)
     }
 }
 
-/// The mutants of `named.txt`: `name:`, and for each place `file:`, `at:` (a text that stands in the
-/// file once), and `before:` or `after:`, in which `ON` is true when the mutant is chosen.
+/// Parses the mutants of `named.txt`: `name:`, and for each place `file:`, `at:` (a text that
+/// occurs in the file exactly once), and `before:` or `after:`, in which `ON` is true when the
+/// mutant is selected.
 pub fn named(list: &str, text_of: impl Fn(&str) -> String) -> Vec<Mutant> {
     let mut found: Vec<Mutant> = Vec::new();
     for line in list.lines().filter(|line| !line.starts_with('#')) {
@@ -93,7 +94,7 @@ struct Finder<'a> {
     found: Vec<Mutant>,
 }
 
-/// Code that this build does not contain, and assertions that are no part of a release.
+/// True for code that this build does not contain, and for assertions that a release omits.
 fn left_out(attrs: &[Attribute]) -> bool {
     attrs.iter().filter(|attr| attr.path().is_ident("cfg")).any(|attr| {
         let syn::Meta::List(list) = &attr.meta else { return true };
@@ -103,7 +104,7 @@ fn left_out(attrs: &[Attribute]) -> bool {
     })
 }
 
-/// An expression with a `let` of the condition that it stands in.
+/// True for an expression with a `let`, which belongs to the condition around it.
 fn has_let(expr: &Expr) -> bool {
     match expr {
         Expr::Let(_) => true,
@@ -113,7 +114,7 @@ fn has_let(expr: &Expr) -> bool {
     }
 }
 
-/// What else may stand in the place of an operator, as in cargo-mutants.
+/// Replacements for an operator, as in cargo-mutants.
 fn instead_of(op: &BinOp) -> &'static [&'static str] {
     match op {
         BinOp::Add(_) => &["-", "*"],
@@ -143,7 +144,7 @@ fn instead_of(op: &BinOp) -> &'static [&'static str] {
     }
 }
 
-/// The last word of a type's path, such as `Option`, and the text of its arguments.
+/// The last word of a type's path, such as `Option`.
 fn head(ty: &Type) -> String {
     match ty {
         Type::Path(path) => {
@@ -176,13 +177,13 @@ impl Finder<'_> {
         });
     }
 
-    /// The insertion that was added last is at one place.
+    /// Moves the last insertion to one position.
     fn move_last(&mut self, at: usize) {
         let edit = &mut self.found.last_mut().expect("it was added").edits[0];
         (edit.start, edit.end) = (at, at);
     }
 
-    /// The expression at `span`, or another one.
+    /// Replaces the expression at `span`.
     fn replace(&mut self, span: Span, instead: &str) {
         let what = format!("`{}` becomes `{instead}`", self.text_at(span));
         self.add(span, what, format!("(if {CHOSEN} {{ {instead} }} else {{ "), " })");
@@ -245,7 +246,7 @@ impl Finder<'_> {
     }
 
     fn number(&mut self, span: Span, literal: &syn::LitInt) {
-        // A bit pattern: its neighbours are as good.
+        // A bit pattern: adjacent values are equally valid.
         if self.text_at(span).starts_with("0x") {
             return;
         }
@@ -256,7 +257,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Conditions that have no operator of their own to be swapped.
+    /// Negates conditions without an operator that could be swapped.
     fn condition(&mut self, condition: &Expr) {
         if let Expr::Path(_)
         | Expr::Call(_)
@@ -339,7 +340,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 
     fn visit_expr(&mut self, expr: &'ast Expr) {
         match expr {
-            // A capacity changes how often memory is asked for, and nothing else.
+            // A capacity affects only the number of allocations.
             Expr::Call(call) if self.text_at(call.func.span()).ends_with("with_capacity") => return,
             Expr::MethodCall(call) if call.method == "reserve" => return,
             Expr::Binary(binary) if !has_let(expr) => {

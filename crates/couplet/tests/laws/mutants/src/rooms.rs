@@ -1,6 +1,6 @@
-//! The rooms that are mutated, and the tests that judge each.
+//! The rooms that are mutated, and the tests that judge each one.
 
-/// Where a room is.
+/// The crate of a room.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Crate {
     Library,
@@ -11,9 +11,9 @@ pub enum Crate {
 pub struct Room {
     pub name: &'static str,
     pub is_of: Crate,
-    /// A folder of the crate's sources, or a file without its ending.
+    /// A folder of the crate's sources, or a file without its extension.
     pub path: &'static str,
-    /// The tests beside those that judge every room.
+    /// The tests in addition to those that judge every room.
     tests: &'static [&'static str],
 }
 
@@ -54,7 +54,7 @@ impl Crate {
         }
     }
 
-    /// What the names of its files begin with.
+    /// The prefix of the crate's file names.
     pub fn prefix(self) -> &'static str {
         match self {
             Crate::Library => "",
@@ -64,7 +64,7 @@ impl Crate {
 
     pub const ALL: [Crate; 2] = [Crate::Library, Crate::Python];
 
-    /// The crate of a file with this name, and its path in the crate's sources.
+    /// The crate of a file with this name, and the file's path in that crate's sources.
     pub fn of(file: &str) -> (Crate, &str) {
         match file.strip_prefix(Crate::Python.prefix()) {
             Some(path) => (Crate::Python, path),
@@ -77,7 +77,7 @@ pub fn named(name: &str) -> Option<&'static Room> {
     ROOMS.iter().find(|room| room.name == name)
 }
 
-/// The test binaries that judge a room, and all of them for the mutants that have a name.
+/// The test binaries that judge a room; for named mutants, all of them.
 pub fn targets_of(room: &str) -> Vec<&'static str> {
     let own: Vec<&str> = match named(room) {
         Some(room) => room.tests.to_vec(),

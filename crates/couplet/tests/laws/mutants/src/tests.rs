@@ -1,4 +1,4 @@
-//! The tests: which of them reach a mutant, and which of those fails with it.
+//! The tests: which of them reach a mutant, and which fail with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// So many processes at a time, of two threads each.
+/// Number of concurrent processes, with two threads each.
 const WORKERS: usize = 2;
-/// Tests are run together up to this time.
+/// Maximum duration of a batch of tests.
 const BATCH: Duration = Duration::from_secs(3);
-/// A batch hangs when it takes longer than this, and four times its time.
+/// A batch that takes longer than this and four times its usual duration hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A binary hangs when it takes longer than this.
+/// A binary that takes longer than this hangs.
 const WHOLE: Duration = Duration::from_secs(600);
-/// Memory of a test's process: a mutant may allocate without end.
+/// Memory limit of a test process: a mutant may allocate without end.
 const MEMORY: &str = "--as=16000000000";
 
 pub struct Test {
@@ -27,7 +27,7 @@ pub struct Test {
     reaches: BTreeSet<u32>,
 }
 
-/// The end of a process of tests.
+/// How a process of tests ended.
 enum End {
     Passed,
     Failed(String),
@@ -35,7 +35,7 @@ enum End {
     Dies,
 }
 
-/// What a run with a mutant comes to.
+/// The result of a run with a mutant.
 pub enum Outcome {
     Killed(String),
     Alive,
@@ -44,16 +44,16 @@ pub enum Outcome {
 fn run(folder: &Path, binary: &Path, names: &[&str], limit: Duration, set: (&str, &str)) -> End {
     let mut command = Command::new("prlimit");
     command.arg(MEMORY).args(["timeout", "-k", "1"]).arg(limit.as_secs().to_string()).arg(binary);
-    // Stable but for this: the first failure ends the process.
+    // Unstable options are needed for one thing: the first failure must end the process.
     command.args(["--exact", "-Zunstable-options", "--fail-fast", "--test-threads", "2"]);
     command.args(names).env("RUSTC_BOOTSTRAP", "1").env(set.0, set.1);
     command.current_dir(folder.join("crates/couplet")).stdin(Stdio::null());
-    // Into a file: programs that a test has started and left would keep a pipe open.
+    // Output goes to a file: programs that a test leaves running would hold a pipe open.
     let said = folder.join(format!("said-{:?}", thread::current().id()));
     command.stdout(File::create(&said).expect("a file")).stderr(Stdio::null());
     let mut child = command.spawn().expect("a test starts");
     let status = child.wait().expect("it ends");
-    // `timeout` leads a group of its own, and nobody of it is to stay.
+    // `timeout` leads its own process group; kills the remaining members.
     let group = format!("-{}", child.id());
     let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
     if status.success() {
@@ -71,7 +71,7 @@ fn run(folder: &Path, binary: &Path, names: &[&str], limit: Duration, set: (&str
     }
 }
 
-/// Does `work` to every item, a few at a time; what it gives, in the order of the items.
+/// Runs `work` for every item, a few at a time; returns the results in the order of the items.
 pub fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
@@ -90,14 +90,15 @@ pub fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync
     done.into_inner().expect("no worker panics").into_values().collect()
 }
 
-/// Runs each test by itself with no mutant chosen: each has to pass, and leaves what it reaches.
+/// Runs each test separately without a mutant: it must pass, and records the mutants that it
+/// reaches.
 pub fn look(folder: &Path, work: &Path, binaries: &[PathBuf]) -> Vec<Test> {
     let mut all = Vec::new();
     for binary in binaries {
         let list = Command::new(binary).args(["--list", "--format", "terse"]).output();
         let list = String::from_utf8(list.expect("it lists its tests").stdout).expect("names");
         for name in list.lines().filter_map(|line| line.strip_suffix(": test")) {
-            // These read the sources, of which this is a strange copy.
+            // These read the sources, which are instrumented in this copy.
             if !name.starts_with("tidy::") {
                 all.push((binary.clone(), name.to_owned(), all.len()));
             }
@@ -127,11 +128,11 @@ pub fn look(folder: &Path, work: &Path, binaries: &[PathBuf]) -> Vec<Test> {
     tests
 }
 
-/// Batches of tests of one binary.
+/// Groups tests of one binary into batches.
 fn batches<'a>(tests: impl Iterator<Item = &'a Test>) -> Vec<Vec<&'a Test>> {
     let mut batches: Vec<Vec<&Test>> = Vec::new();
     let mut open: BTreeMap<&Path, (usize, Duration)> = BTreeMap::new();
-    // The first one is short: most mutants do not outlive it.
+    // The first batches are short, because most mutants are killed by them.
     for test in tests {
         let limit = if batches.len() < 2 { BATCH / 3 } else { BATCH };
         match open.get_mut(&*test.binary) {
@@ -148,11 +149,11 @@ fn batches<'a>(tests: impl Iterator<Item = &'a Test>) -> Vec<Vec<&'a Test>> {
     batches
 }
 
-/// Runs the tests that reach a mutant, the shortest ones first.
+/// Runs the tests that reach a mutant, the shortest first.
 pub fn try_one(folder: &Path, id: u32, tests: &[Test]) -> Outcome {
     let chosen = id.to_string();
     let set = ("COUPLET_MUTANT", &*chosen);
-    // Some can leave no note, for want of descriptors: then any test may be one that reaches it.
+    // Some tests can't record mutants for lack of descriptors: then every test may reach this one.
     let unknown = reaching(id, tests) == 0;
     let reaching = tests.iter().filter(|test| unknown || test.reaches.contains(&id));
     for batch in batches(reaching) {
@@ -165,7 +166,7 @@ pub fn try_one(folder: &Path, id: u32, tests: &[Test]) -> Outcome {
                 End::Hangs => return Outcome::Killed("a test that hangs".to_owned()),
                 End::Dies => return Outcome::Killed("a test whose process dies".to_owned()),
                 End::Failed(name) => {
-                    // A failure counts when it comes again.
+                    // A failure counts only if it is repeated.
                     let again = run(folder, &first.binary, &[&name], PATIENCE * 3, set);
                     if !matches!(again, End::Passed) {
                         return Outcome::Killed(name);
@@ -187,7 +188,7 @@ pub fn try_whole<'a>(
     let chosen = id.to_string();
     let (set, unset) = (("COUPLET_MUTANT", &*chosen), ("COUPLET_MUTANT", "0"));
     for binary in binaries {
-        // These read the sources, of which this is a strange copy.
+        // These read the sources, which are instrumented in this copy.
         let mut skipped = vec!["tidy::".to_owned()];
         loop {
             let without = skipped.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
@@ -197,7 +198,7 @@ pub fn try_whole<'a>(
                 End::Dies => return Some("a test whose process dies".to_owned()),
                 End::Failed(name) => name,
             };
-            // A failure counts when it comes again, and not without the mutant.
+            // A failure counts only if it is repeated, and does not occur without the mutant.
             let fails =
                 |set| !matches!(run(folder, binary, &[&name], PATIENCE * 3, set), End::Passed);
             if fails(set) && !fails(unset) {
@@ -209,7 +210,7 @@ pub fn try_whole<'a>(
     None
 }
 
-/// How many tests reach it.
+/// Number of tests that reach the mutant.
 pub fn reaching(id: u32, tests: &[Test]) -> usize {
     tests.iter().filter(|test| test.reaches.contains(&id)).count()
 }

@@ -1,4 +1,5 @@
-//! `#[test]`, for `couplet-watched`: the standard one, on a function that begins with a call of `watch`.
+//! `#[test]` for `couplet-watched`: the standard one, with a call of `watch` at the start of the
+//! function.
 
 use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 
@@ -19,7 +20,7 @@ pub fn test(_: TokenStream, function: TokenStream) -> TokenStream {
             braced.set_span(group.span());
             tokens.push(TokenTree::Group(braced));
         }
-        // The compiler says what is wrong with it.
+        // The compiler reports the problem.
         other => tokens.extend(other),
     }
     let mut test: TokenStream = "#[::core::prelude::v1::test]".parse().expect("an attribute");
