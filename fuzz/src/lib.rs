@@ -59,7 +59,7 @@ fn now() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// The program's poems, reduced to what its protocols use.
+/// The program's poems, reduced to the parts that its protocols use.
 mod poems {
     /// A poem and its title.
     #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ mod poems {
     }
 }
 
-/// The program's progress bars, reduced to what its protocols use.
+/// The program's progress bars, reduced to the parts that its protocols use.
 mod progress {
     /// A bar that is not shown.
     pub(crate) struct Bar;

@@ -594,7 +594,7 @@ pub(crate) struct Connect {
     /// The endpoint to connect to
     #[arg(value_name = "ENDPOINT", value_parser = datagrams::remote, allow_negative_numbers = true)]
     pub(crate) endpoint: datagrams::Remote,
-    /// Expect no answer: a server that closes without sending anything is not a failure
+    /// Expect no answer: it is not an error if the server closes without sending anything
     #[arg(long)]
     pub(crate) no_answer: bool,
 }
@@ -642,7 +642,8 @@ pub(crate) struct Forward {
     /// Reset both connections when no bytes have moved in either direction for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) idle_timeout: Option<Duration>,
-    /// Serve at most this many clients at a time [default: half the limit on descriptors]
+    /// Serve at most this many clients at a time, and turn others away [default: half the limit on
+    /// descriptors]
     #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]
     pub(crate) max_connections: Option<usize>,
     #[command(flatten)]

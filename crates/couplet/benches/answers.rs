@@ -1,7 +1,7 @@
 //! When answers leave (`LoopOptions::answers`): compares a loop that measures with a loop whose
-//! answers leave immediately and one whose answers leave together. Handlers compute nothing, for a
-//! few microseconds (HTTP), or for 50 µs. Prints the server's processor time per answer in its best
-//! round, and the ratio within a round: median, least and most.
+//! answers leave immediately and one whose answers leave together. A handler takes no time, a few
+//! microseconds (HTTP), or 50 µs. Prints the server's processor time per answer in its best round,
+//! and the ratio within a round: median, least and most.
 //!
 //! `cargo bench -p couplet --features http --bench answers`
 

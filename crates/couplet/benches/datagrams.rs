@@ -4,8 +4,8 @@
 //!
 //! With a processor for each side, the server answers the first datagrams while the client still
 //! sends the others. A server that lags finds all of them in its queue. The last rows show that
-//! case: server and client share a processor, and the client runs as a batch task, which the server
-//! does not interrupt.
+//! case: server and client share a processor under the batch policy, so the server does not preempt
+//! the client.
 //!
 //! `cargo bench -p couplet --bench datagrams`
 

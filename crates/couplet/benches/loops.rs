@@ -1,8 +1,8 @@
 //! Several loops compared with tokio's multi-thread runtime: two loops of a `Cluster`, whose
-//! connections the system or the accepting loop distributes, and two workers. For each request, on
-//! 256 connections, the handlers compute nothing, for about 10 µs, or for about 50 µs. Prints the
-//! server's processor time per request, or the elapsed time, in its best round, and the ratio
-//! within a round: median, least and most.
+//! connections the system or the accepting loop distributes, and two workers. A request, on one of
+//! 256 connections, takes its handler no time, about 10 µs, or about 50 µs. Prints the server's
+//! processor time per request, or the elapsed time, in its best round, and the ratio within a
+//! round: median, least and most.
 //!
 //! Nothing is pinned: servers and load share the machine's processors, and the load is the same for
 //! both.

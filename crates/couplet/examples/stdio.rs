@@ -1,6 +1,6 @@
-//! Talks over standard input and output, of any kind: `printf 'rose\n' | cargo run --example
-//! stdio`. In a terminal, type lines; Ctrl-D ends them. Another endpoint may be passed: `--
-//! serial:/dev/ttyUSB0`. Twisted's `StandardIO`.
+//! Talks over standard input and output, of any kind:
+//! `printf 'rose\n' | cargo run --example stdio`. In a terminal, type lines; Ctrl-D ends them.
+//! Another endpoint may be passed: `-- serial:/dev/ttyUSB0`. Twisted's `StandardIO`.
 
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::{Deferred, Reason, Resolver};

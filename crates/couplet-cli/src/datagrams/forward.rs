@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Totals {
     clients: AtomicU64,
-    /// Sessions that are not idle.
+    /// Open sessions.
     open: Arc<AtomicUsize>,
     turned_away: AtomicU64,
     there: AtomicU64,

@@ -12,7 +12,7 @@ pub(super) const MOST_RANGES: usize = 32;
 /// The requested bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// No range was requested, or the header is not understood.
+    /// No range was requested, the header must be ignored, or its ranges overlap.
     Whole,
     /// At least one range, in the order of the request; none is empty, and they do not overlap.
     Parts(Vec<Range<u64>>),

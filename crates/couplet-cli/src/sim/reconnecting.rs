@@ -12,9 +12,9 @@ const STORM: Duration = Duration::from_secs(120);
 const MAX_DELAY: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(15);
-/// A dead connection is noticed by its silence; a pending connect takes at most 30 s. Then come the
-/// longest delay, a successful connect (with a name lookup and slow first packets), and a ping with
-/// its answer.
+/// A dead connection is noticed by its silence; a pending connect takes at most 30 s. After them,
+/// the longest delay, a successful connect (with a name lookup and slow first packets), and a ping
+/// with its answer.
 const PROMISED: Duration = Duration::from_secs(15 + 30 + 10 + 10 + 10);
 
 /// Answers each ping.

@@ -103,16 +103,16 @@ impl FromStr for Kind {
     }
 }
 
-/// What a server does with received bytes.
+/// A server's treatment of received bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Role {
     #[default]
     Echo,
     /// Echoes the first message of each connection, then closes it.
     EchoOne,
-    /// Joins each connection to a new one to this server.
+    /// Joins each connection to a new connection to this server.
     Relay(SocketAddr),
-    /// Sends them to every connection, including the sender's.
+    /// Sends received bytes to every connection, including the sender's.
     FanOut,
 }
 

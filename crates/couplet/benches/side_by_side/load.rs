@@ -23,11 +23,11 @@ pub(crate) const MESSAGE: usize = 64;
 /// Short connections open at a time.
 pub(crate) const PARALLEL: usize = 8;
 /// Most bytes in flight on a connection in bulk. Without a bound the kernel's buffers grow by
-/// megabytes, and the measurement is one of the caches.
+/// megabytes, and the bench measures the caches.
 const WINDOW: usize = 256 << 10;
 /// Bytes that a slow reader reads at a time.
 const SIP: usize = 4096;
-/// A prime, so that an error by a buffer's length is detected; at least `WINDOW`.
+/// A prime, so that a shift by a buffer's length is detected; at least `WINDOW`.
 const PERIOD: usize = 262_147;
 /// The same for lines: a prime number of messages.
 const PERIOD_OF_LINES: usize = 4099 * MESSAGE;

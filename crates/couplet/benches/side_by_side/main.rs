@@ -1,6 +1,6 @@
 //! Compares servers in one run: the library, a hand-written epoll loop as the yardstick, mio, tokio
-//! and Twisted. They echo, relay and fan out. See `cargo bench -p couplet --bench side_by_side --
-//! --help`.
+//! and Twisted. They echo, relay and fan out. See
+//! `cargo bench -p couplet --bench side_by_side -- --help`.
 //!
 //! The program runs itself again as each server (`--serve KIND`), so that the server's processor
 //! time can be read separately from the load's.

@@ -1,6 +1,6 @@
 //! Couplet as a server, written against the public API as a user would. This is the only file of
-//! the benchmark that names the library. An echo is measured with the program itself, `couplet
-//! echo`, if that can play the role.
+//! the benchmark that names the library. An echo is measured with the program itself,
+//! `couplet echo`, if that can play the role.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -18,7 +18,7 @@ use couplet::{
 
 use crate::kind::{BACKLOG, Role};
 
-/// Echoes one message, then closes each connection; `couplet echo` does not.
+/// Echoes the first message of each connection, then closes it; `couplet echo` does not.
 struct EchoOne;
 
 impl Protocol for EchoOne {

@@ -70,7 +70,7 @@ impl Report {
     }
 }
 
-/// Where, when and how the measurements were made.
+/// The place, time and conditions of the measurements.
 fn circumstances() -> [(&'static str, String); 5] {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");

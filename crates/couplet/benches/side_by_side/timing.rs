@@ -42,7 +42,7 @@ const SLICES: u32 = 10;
 /// Most short connections to one server: each leaves a port in TIME_WAIT, of 28 000.
 const MOST_SHORT: u64 = 20_000;
 const MEGABYTE: f64 = 1e6;
-/// Ticks of a second: enough samples for a share of 10 % with an error of 3 %.
+/// Ticks of a second: enough samples to measure a share of 10 % to within 3 %.
 const ENOUGH_TICKS: f64 = 100.0;
 
 /// One server's results in one round; times are in seconds.

@@ -1,4 +1,4 @@
-//! Part 6: what a `Failure` is. `?` or `into()` turns any error into one; it keeps the error, its
+//! Part 6: the type `Failure`. `?` or `into()` turns any error into one; it keeps the error, its
 //! type, its causes and the source location where it became a failure.
 //!
 //! `cargo run --example deferreds -- failure`

@@ -14,8 +14,8 @@ pub(crate) fn break_loops() {
     let numbers = polls.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let nothing = std::fs::File::open("/dev/null").expect("a device");
     for number in numbers.collect::<Vec<_>>() {
-        // SAFETY: the descriptor is not kept: its loop owns it and closes it. This test depends on
-        // that.
+        // SAFETY: the descriptor is not kept: its loop owns it and closes it. Breaking it is the
+        // point of this test.
         let poll = unsafe { couplet_os::descriptor::take(number) }.expect("it is open");
         rustix::io::dup2(nothing.as_fd(), &mut ManuallyDrop::new(poll)).expect("a duplicate");
     }

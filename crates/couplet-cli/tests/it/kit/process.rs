@@ -109,7 +109,7 @@ impl Running {
         self.child.id()
     }
 
-    /// The private memory of the process in KiB: written pages, without those of the program file.
+    /// The private memory of the process in KiB: written pages, without the program's own file.
     pub(crate) fn memory(&self) -> u64 {
         let status = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(status).unwrap();
@@ -255,7 +255,7 @@ impl Server {
         wait_until(text, || self.running.told().contains(text));
     }
 
-    /// The private memory of the process in KiB: written pages, without those of the program file.
+    /// The private memory of the process in KiB: written pages, without the program's own file.
     pub(crate) fn memory(&self) -> u64 {
         self.running.memory()
     }

@@ -98,7 +98,7 @@ pub fn look(folder: &Path, work: &Path, binaries: &[PathBuf]) -> Vec<Test> {
         let list = Command::new(binary).args(["--list", "--format", "terse"]).output();
         let list = String::from_utf8(list.expect("it lists its tests").stdout).expect("names");
         for name in list.lines().filter_map(|line| line.strip_suffix(": test")) {
-            // These read the sources, which are instrumented in this copy.
+            // Tidy tests read the sources, which are instrumented in this copy.
             if !name.starts_with("tidy::") {
                 all.push((binary.clone(), name.to_owned(), all.len()));
             }
@@ -188,7 +188,7 @@ pub fn try_whole<'a>(
     let chosen = id.to_string();
     let (set, unset) = (("COUPLET_MUTANT", &*chosen), ("COUPLET_MUTANT", "0"));
     for binary in binaries {
-        // These read the sources, which are instrumented in this copy.
+        // Tidy tests read the sources, which are instrumented in this copy.
         let mut skipped = vec!["tidy::".to_owned()];
         loop {
             let without = skipped.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
