@@ -110,7 +110,7 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
     let (grown, more) = (counting::live() - live, resident().saturating_sub(before));
     let each = CONNECTIONS - WARM;
     println!("{grown} bytes and {more} KiB more after {each} connections");
-    // Per connection, less than a byte of ours, and less than the smallest object of the library.
+    // Per connection, less than a byte of ours, and a fraction of the library's smallest object.
     assert!(grown < each as isize, "{grown} bytes");
     assert!(more < 512, "{more} KiB");
 }
