@@ -69,7 +69,7 @@ impl NamedServer {
         match recital.go_on(transport) {
             Next::Drained => {
                 transport.pause_producing();
-                // Drained or lost; a tell to a lost connection does nothing.
+                // Drained or lost; for a lost connection the call does nothing.
                 let go_on = move |_| {
                     me.tell(Self::go_on);
                     Ok(())

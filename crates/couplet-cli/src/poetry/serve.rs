@@ -31,7 +31,7 @@ impl PoetryServer {
         let me = transport.connection::<Self>();
         match self.recital.go_on(transport) {
             Next::Drained => {
-                // Drained or lost; a tell to a lost connection does nothing.
+                // Drained or lost; for a lost connection the call does nothing.
                 let go_on = move |_| {
                     me.tell(Self::go_on);
                     Ok(())

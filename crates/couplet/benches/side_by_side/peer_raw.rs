@@ -27,7 +27,7 @@ struct Connection {
 }
 
 struct Forward {
-    /// The other connection's stream, as a second descriptor, so that epoll can tell them apart.
+    /// The other connection's stream, as a second descriptor, so that epoll can distinguish them.
     to: OwnedFd,
     partner: usize,
 }
