@@ -39,25 +39,18 @@ fn cancel_each(mut pending: Vec<Weak<dyn Node>>, mut current: Option<Rc<dyn Node
     }
 }
 
-/// Walks up from `node`; returns the members if the walk ends at a group.
+/// Walks up from `start`; returns the members if the walk ends at a group.
 ///
-/// A Deferred that waits for itself through others forms a cycle. Brent's algorithm detects it:
-/// the landmark moves to the current node after 1, 2, 4, … steps, and meeting it again means a
-/// cycle.
-fn walk(mut node: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
-    let mut landmark = Rc::clone(&node);
-    let (mut steps, mut next_landmark) = (0_usize, 1_usize);
+/// A Deferred that waits for itself through others forms a cycle. As a Deferred has one consumer,
+/// the cycle contains `start`.
+fn walk(start: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
+    let mut node = Rc::clone(&start);
     loop {
         match node.cancel() {
             Above::Nothing => return vec![],
             Above::Many(members) => return members,
-            Above::One(above) if Rc::ptr_eq(&above, &landmark) => return vec![],
+            Above::One(above) if Rc::ptr_eq(&above, &start) => return vec![],
             Above::One(above) => node = above,
-        }
-        steps += 1;
-        if steps == next_landmark {
-            landmark = Rc::clone(&node);
-            next_landmark *= 2;
         }
     }
 }
