@@ -496,7 +496,7 @@ fn write_name(name: &mut libc::sockaddr_storage, to: Target<'_>) -> libc::sockle
             // Longer paths are refused earlier; a path ends with a NUL.
             let bytes = &bytes[..bytes.len().min(un.sun_path.len() - 1)];
             for (place, byte) in un.sun_path.iter_mut().zip(bytes) {
-                *place = byte.cast_signed();
+                *place = libc::c_char::from_ne_bytes([*byte]);
             }
             let is_path = bytes.first().is_some_and(|first| *first != 0);
             // SAFETY: a sockaddr_storage has room for any name, and may hold any bytes.
@@ -558,7 +558,7 @@ fn name_of(name: &libc::sockaddr_storage, length: usize) -> Name {
             let un = unsafe { &*at.cast::<libc::sockaddr_un>() };
             let length = length.saturating_sub(start).min(un.sun_path.len());
             let mut bytes: Vec<u8> =
-                un.sun_path[..length].iter().map(|byte| byte.cast_unsigned()).collect();
+                un.sun_path[..length].iter().flat_map(|byte| byte.to_ne_bytes()).collect();
             if bytes.first().is_some_and(|first| *first != 0) {
                 bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(length));
             }
