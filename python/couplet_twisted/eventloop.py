@@ -54,7 +54,7 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout=None):
         self.isAsked = self._isReady = False
-        running, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
+        hooks = sys.get_asyncgen_hooks()
         if not self._isEverywhere:
             # Code that must not run inside of asyncio, as Django's ORM, asks for the running loop.
             events._set_running_loop(None)
@@ -63,8 +63,9 @@ class _Selector(selectors.DefaultSelector):
             self._reactor._turnUntil(timeout)
         finally:
             self.isAsked = True
+            # It does not in a process that was forked meanwhile, where asyncio forgets it.
+            events._set_running_loop(self._reactor._asyncioEventloop)
             if not self._isEverywhere:
-                events._set_running_loop(running)
                 sys.set_asyncgen_hooks(*hooks)
         return super().select(0) if self._isReady else []
 

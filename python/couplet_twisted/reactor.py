@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import sys
 import threading
 import traceback
 import weakref
@@ -14,7 +15,7 @@ from time import monotonic, sleep
 
 from zope.interface import classImplements, implementer
 
-from twisted.internet._signals import _FDWaker
+from twisted.internet._signals import _FDWaker, _SIGCHLDWaker
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import _threadCallHandler, _topHandler
 from twisted.internet.error import UnsupportedAddressFamily
@@ -332,7 +333,12 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             for waker in self._internalReaders:
                 if isinstance(waker, _FDWaker):
                     _renewPipe(waker)
+                if isinstance(waker, _SIGCHLDWaker):
+                    # Since Python 3.12 asyncio forgets in a forked process whom signals wake, and this thread's loop.
+                    waker.install()
             self._asyncioEventloop.forked()
+            if sys.modules.get("twisted.internet.reactor") is self and self._loop.is_here:
+                set_event_loop(self._asyncioEventloop)
         self._loop.forked(isChild)
 
     # Readers and writers.

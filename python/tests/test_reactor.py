@@ -23,6 +23,19 @@ reactor = reactors.install(sys.argv[1])
 from twisted.internet import defer, error, protocol, task, threads
 """
 
+# What asyncio does after a fork since Python 3.12, for an older one.
+FORGETTING = """
+import asyncio, os, signal, sys
+
+def on_fork():
+    asyncio.set_event_loop(None)
+    asyncio.events._set_running_loop(None)
+    signal.set_wakeup_fd(-1)
+
+if sys.version_info < (3, 12):
+    os.register_at_fork(after_in_child=on_fork)
+"""
+
 
 class Programs(unittest.TestCase):
     """Programs that run the reactor as they like."""
@@ -31,7 +44,7 @@ class Programs(unittest.TestCase):
 
     def says(self, text, name=SUBJECT):
         """What a program prints."""
-        command = [sys.executable, "-c", MADE + text, name]
+        command = [sys.executable, "-c", FORGETTING + MADE + text, name]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
         return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
 
@@ -183,6 +196,31 @@ reactor.run()
 """
         )
         self.assertEqual(said, "ended\n" * 2 + "status 0")
+
+    @unittest.skipUnless(SUBJECT == "couplet", "epoll's has no event loop of asyncio")
+    def test_asyncio_continues_in_both_processes_of_a_fork(self):
+        text = """
+async def slept():
+    await asyncio.sleep(0.01)
+    return asyncio.get_running_loop()
+
+@defer.inlineCallbacks
+def program():
+    child = yield task.deferLater(reactor, 0.01, os.fork)
+    if child:
+        os.waitpid(child, 0)
+    loop = asyncio.get_event_loop()
+    print(loop is (yield defer.Deferred.fromFuture(loop.create_task(slept()))), flush=True)
+    yield task.deferLater(reactor, 0)
+    print(asyncio._get_running_loop() is loop, flush=True)
+    reactor.stop()
+
+reactor.callWhenRunning(program)
+reactor.run()
+"""
+        for name, running in ((SUBJECT, False), ("couplet-asyncio", True)):
+            with self.subTest(name):
+                self.assertEqual(self.says(text, name), f"True\n{running}\n" * 2 + "status 0")
 
 
 class Forks(Cases):
