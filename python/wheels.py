@@ -2,9 +2,9 @@
 """Builds wheels of couplet-twisted for Linux, and shows that they, and the sources, install and run.
 
 Wheels are linked by zig against an old glibc, so that a manylinux tag is honest without a container, and against
-musl. Each wheel is audited; those for this machine and its C library are installed in a fresh environment of each
---python, where an echo over the loopback interface must come back; each --refusing must refuse them. So is what pip builds of the source distribution and of this folder. The
-sources are checked, but not linked, for macOS.
+musl. Each wheel is audited, and installed in a fresh environment of each --python of its machine and C library, where
+an echo over the loopback interface must come back; so is what pip builds of the source distribution and of this
+folder. Each --refusing must refuse all of them. The sources are checked, but not linked, for macOS.
 
 Needs: Python 3.11 or later with venv, cargo and rustup, and a package index for Twisted, maturin, ziglang and
 auditwheel. Results are in TARGET/python-wheels/dist, where TARGET is cargo's target folder.
@@ -13,11 +13,9 @@ auditwheel. Results are in TARGET/python-wheels/dist, where TARGET is cargo's ta
 import argparse
 import os
 import pathlib
-import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 
@@ -41,6 +39,14 @@ MACOS = "aarch64-apple-darwin"
 INSIDE = ["_couplet.abi3.so", *(path.name for path in (PACKAGE / "couplet_twisted").glob("*.py"))]
 PLUGIN = "twisted/plugins/couplet_reactor.py"
 STARTUP = "couplet_twisted.pth"
+SYSTEM = "import platform, sysconfig; print(platform.machine(), sysconfig.get_config_var('HOST_GNU_TYPE'))"
+# What pip says of a wheel and of metadata, and what our build and PyO3's say.
+REFUSALS = [
+    "is not a supported wheel on this platform",
+    "requires a different Python",
+    "was never tried on",
+    "does not support the free-threaded build",
+]
 ECHO = """
 import couplet_twisted; couplet_twisted.install()
 from twisted.internet import endpoints, protocol, reactor
@@ -132,18 +138,21 @@ def tried(python, source, name):
     say(f"{name}: installed and echoes under {version}")
 
 
-def has_musl():
-    """Whether this interpreter's C library is musl."""
-    return "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
+def system(python):
+    """The interpreter's machine and C library, as the target whose wheels are for it."""
+    told = run([python, "-c", SYSTEM], f"{python} does not tell its system").stdout.strip()
+    machine, _, triple = told.partition(" ")
+    return f"{machine}-unknown-linux-{'musl' if 'musl' in triple else 'gnu'}"
 
 
-def refused(python, wheel):
-    """Shows that pip refuses the wheel for an interpreter that the package is not for."""
-    pip = [python, "-m", "pip", "install", "--no-deps", "--no-index", "--target", WORK / "refused", wheel]
+def refused(python, source):
+    """Shows that pip of an interpreter that the package is not for refuses it, and says why."""
+    pip = [python, "-m", "pip", "install", "--no-cache-dir", "--no-deps", "--target", WORK / "refused", source]
     ended = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if not ended.returncode or "is not a supported wheel on this platform" not in ended.stdout:
-        raise Broken(f"pip of {python} does not refuse {wheel.name}:\n{ended.stdout}")
-    say(f"{wheel.name}: refused by pip of {python}")
+    why = next((line for line in ended.stdout.splitlines() if any(reason in line for reason in REFUSALS)), None)
+    if not ended.returncode or why is None:
+        raise Broken(f"pip of {python} does not refuse {source}:\n{ended.stdout}")
+    say(f"{pathlib.Path(source).name}: {python} refuses it: {why.strip()}")
 
 
 def source_distribution(python):
@@ -180,7 +189,7 @@ def parsed():
         "--python", action="append", metavar="PROGRAM", help="an interpreter to try wheels in (default: this one)"
     )
     parser.add_argument(
-        "--refusing", action="append", metavar="PROGRAM", help="an interpreter that must refuse wheels, such as pypy3"
+        "--refusing", action="append", metavar="PROGRAM", help="an interpreter that must refuse them, such as pypy3"
     )
     parser.add_argument("--no-sources", action="store_true", help="neither the source distribution nor the folder")
     options = parser.parse_args()
@@ -198,20 +207,23 @@ def main():
     shutil.rmtree(WORK / "dist", ignore_errors=True)
     interpreters = options.python or [sys.executable]
     for target in options.target or LINUX:
-        machine = target.split("-")[0]
         wheel = build(tools, target)
-        audit(tools, wheel, f"{LINUX[target]}_{machine}")
-        if machine != platform.machine() or target.endswith("musl") != has_musl():
-            say(f"{wheel.name}: not run, this is another machine or another C library")
-            continue
-        for python in interpreters:
+        audit(tools, wheel, f"{LINUX[target]}_{target.split('-')[0]}")
+        fitting = [python for python in interpreters if system(python) == target]
+        for python in fitting:
             tried(python, wheel, wheel.name)
+        if not fitting:
+            say(f"{wheel.name}: not run, no --python is for {target}")
+        # Elsewhere its platform is refused already.
         for python in options.refusing or []:
-            refused(python, wheel)
+            if system(python) == target:
+                refused(python, wheel)
     if not options.no_sources:
         made = source_distribution(tools)
-        tried(interpreters[0], made, made.name)
-        tried(interpreters[0], PACKAGE, "the folder")
+        for source, name in ((made, made.name), (PACKAGE, "the folder")):
+            tried(interpreters[0], source, name)
+            for python in options.refusing or []:
+                refused(python, source)
         macos()
     say(f"all is in {WORK / 'dist'}")
 

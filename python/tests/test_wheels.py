@@ -1,0 +1,68 @@
+"""Interpreters that the wheel is for take it, and pip of any other refuses it."""
+
+import email
+import unittest
+import zipfile
+
+from kit import environment
+from kit.cases import SUBJECT
+from packaging.specifiers import SpecifierSet
+from packaging.tags import compatible_tags, cpython_tags, generic_tags
+from packaging.utils import parse_wheel_filename
+
+# Minor releases of Python 3.
+CPYTHON = [11, 12, 13, 14]
+FREE_THREADED = [13, 14]
+PYPY = [9, 10, 11]
+
+
+@unittest.skipUnless(SUBJECT == "couplet", "the wheel of couplet_twisted")
+class Wheels(unittest.TestCase):
+    """The wheel that the tests run with, by the rules of `packaging`, which pip has a copy of."""
+
+    @classmethod
+    def setUpClass(cls):
+        wheel = environment.built()
+        cls.tags = parse_wheel_filename(wheel.name)[3]
+        cls.platforms = [tag.platform for tag in cls.tags]
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+            cls.metadata = email.message_from_bytes(archive.read(name))
+        cls.releases = SpecifierSet(cls.metadata["Requires-Python"])
+
+    def fits(self, minor, own):
+        """Whether an interpreter takes the wheel that has these tags, besides those of any Python of its release."""
+        shared = compatible_tags((3, minor), platforms=self.platforms)
+        return not self.tags.isdisjoint([*own, *shared])
+
+    def fits_cpython(self, minor, abi=""):
+        return self.fits(minor, cpython_tags((3, minor), [f"cp3{minor}{abi}"], self.platforms))
+
+    def fits_pypy(self, minor):
+        return self.fits(minor, generic_tags(f"pp3{minor}", [f"pypy3{minor}_pp73"], self.platforms))
+
+    def test_each_cpython_takes_it(self):
+        for minor in CPYTHON:
+            with self.subTest(minor=minor):
+                self.assertTrue(self.fits_cpython(minor))
+                self.assertIn(f"3.{minor}.0", self.releases)
+
+    def test_its_classifiers_name_these(self):
+        head = "Programming Language :: Python :: 3."
+        named = [each.removeprefix(head) for each in self.metadata.get_all("Classifier") if each.startswith(head)]
+        self.assertEqual(list(map(int, named)), CPYTHON)
+
+    def test_an_old_cpython_does_not(self):
+        self.assertFalse(self.fits_cpython(10))
+        # Nor does its pip build the source distribution.
+        self.assertNotIn("3.10.99", self.releases)
+
+    def test_free_threaded_builds_do_not(self):
+        for minor in FREE_THREADED:
+            with self.subTest(minor=minor):
+                self.assertFalse(self.fits_cpython(minor, "t"))
+
+    def test_pypy_does_not(self):
+        for minor in PYPY:
+            with self.subTest(minor=minor):
+                self.assertFalse(self.fits_pypy(minor))
