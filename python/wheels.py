@@ -40,7 +40,7 @@ INSIDE = ["_couplet.abi3.so", *(path.name for path in (PACKAGE / "couplet_twiste
 PLUGIN = "twisted/plugins/couplet_reactor.py"
 STARTUP = "couplet_twisted.pth"
 SYSTEM = "import platform, sysconfig; print(platform.machine(), sysconfig.get_config_var('HOST_GNU_TYPE'))"
-# What pip says of a wheel and of metadata, and what our build and PyO3's say.
+# Messages of pip about tags and about metadata, of our build script, and of PyO3.
 REFUSALS = [
     "is not a supported wheel on this platform",
     "requires a different Python",

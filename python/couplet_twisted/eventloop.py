@@ -63,7 +63,7 @@ class _Selector(selectors.DefaultSelector):
             self._reactor._turnUntil(timeout)
         finally:
             self.isAsked = True
-            # It does not in a process that was forked meanwhile, where asyncio forgets it.
+            # Also in the child of a fork: asyncio resets it there.
             events._set_running_loop(self._reactor._asyncioEventloop)
             if not self._isEverywhere:
                 sys.set_asyncgen_hooks(*hooks)

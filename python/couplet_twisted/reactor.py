@@ -334,7 +334,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
                 if isinstance(waker, _FDWaker):
                     _renewPipe(waker)
                 if isinstance(waker, _SIGCHLDWaker):
-                    # Since Python 3.12 asyncio forgets in a forked process whom signals wake, and this thread's loop.
+                    # In the child, asyncio of Python 3.12 resets the descriptor that signals wake, and the event loop.
                     waker.install()
             self._asyncioEventloop.forked()
             if sys.modules.get("twisted.internet.reactor") is self and self._loop.is_here:

@@ -23,7 +23,7 @@ reactor = reactors.install(sys.argv[1])
 from twisted.internet import defer, error, protocol, task, threads
 """
 
-# What asyncio does after a fork since Python 3.12, for an older one.
+# Resets, on older releases, what asyncio of Python 3.12 resets in the child of a fork.
 FORGETTING = """
 import asyncio, os, signal, sys
 
