@@ -191,7 +191,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         and those of readers and writers. Connections wait until the callback has returned.
         """
         self.runUntilCurrent()
-        self._loop.make_due_calls()
         poller = select.poll()
         for fd in self._selectables:
             events = select.POLLIN if fd in self._reads else 0
@@ -202,7 +201,8 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def runUntilCurrent(self):
         """
-        Make the calls from threads, for a while at most: a storm of them holds up neither connections nor timers.
+        Make the calls from threads, for a while at most, and the timed calls that are due: a storm of calls from threads
+        holds up neither connections nor timers.
         """
         queue = self.threadCallQueue
         if queue:
@@ -216,6 +216,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             del queue[:count]
             if queue:
                 self.wakeUp()
+        self._loop.make_due_calls()
         if self._justStopped:
             self._justStopped = False
             self.fireSystemEvent("shutdown")

@@ -139,7 +139,7 @@ impl Protocol for Bridge {
         self.tell(transport, "_closeWriteConnection");
     }
 
-    /// Queues the end of the connection, for after the turn: a timed call that its last callback made comes first.
+    /// Queues the end of the connection, for after the turn.
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         let Some(connection) = self.connection.take() else { return };
         let Some(shared) = self.shared.upgrade() else { return };
@@ -153,7 +153,7 @@ impl Protocol for Bridge {
             Reason::Aborted => "aborted",
             _ => "lost",
         };
-        shared.queue(move |py, shared| {
+        shared.ends.push(move |py, shared| {
             shared.call_for(&connection, py, || {
                 shared.heed(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
             });

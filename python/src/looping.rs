@@ -36,28 +36,39 @@ pub(crate) struct Shared {
     is_interrupted: Arc<AtomicBool>,
     /// Whose protocol is called.
     current: RefCell<Option<Py<Connection>>>,
-    /// Law 9: at most one for each timed call that a turn found due, and for each connection that it lost.
-    due: RefCell<VecDeque<Due>>,
+    /// Law 9: at most one for each timed call that a turn found due.
+    pub(crate) due: Queue,
+    /// Law 9: at most one for each connection that a turn lost.
+    pub(crate) ends: Queue,
 }
 
-/// A call into Python that a turn queued.
-type Due = Box<dyn FnOnce(Python<'_>, &Shared)>;
+/// A call into Python.
+type Call = Box<dyn FnOnce(Python<'_>, &Shared)>;
 
-impl Shared {
-    /// Queues a call for the end of the turn: outside of the turn, it may turn the loop.
-    pub(crate) fn queue(&self, call: impl FnOnce(Python<'_>, &Shared) + 'static) {
-        self.due.borrow_mut().push_back(Box::new(call));
+/// Calls that a turn queues for later: outside of the turn, they may turn the loop.
+#[derive(Default)]
+pub(crate) struct Queue(RefCell<VecDeque<Call>>);
+
+impl Queue {
+    pub(crate) fn push(&self, call: impl FnOnce(Python<'_>, &Shared) + 'static) {
+        self.0.borrow_mut().push_back(Box::new(call));
     }
 
-    /// Makes the queued calls.
-    fn make_queued(&self, py: Python<'_>) {
+    fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Makes the calls.
+    fn make(&self, py: Python<'_>, shared: &Shared) {
         loop {
-            let due = self.due.borrow_mut().pop_front();
-            let Some(due) = due else { return };
-            due(py, self);
+            let call = self.0.borrow_mut().pop_front();
+            let Some(call) = call else { return };
+            call(py, shared);
         }
     }
+}
 
+impl Shared {
     /// Reports what user code raised, if it did.
     pub(crate) fn heed<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
@@ -140,8 +151,7 @@ impl Inner {
         timers: &Arc<Timers>,
         is_interrupted: &Arc<AtomicBool>,
     ) -> PyResult<(Inner, Remote)> {
-        let options = LoopOptions::default().timers_in_turn(true).read_buffer(CHUNK);
-        let mut couplet = couplet::Loop::with_options(options)?;
+        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(CHUNK))?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
         let shared = Rc::new(Shared {
@@ -150,7 +160,8 @@ impl Inner {
             raised: RefCell::default(),
             is_interrupted: is_interrupted.clone(),
             current: RefCell::default(),
-            due: RefCell::default(),
+            due: Queue::default(),
+            ends: Queue::default(),
             reactor,
         });
         let weak = Rc::downgrade(&shared);
@@ -170,8 +181,17 @@ impl Inner {
         Ok((Inner { couplet: RefCell::new(couplet), shared, was_interrupted }, remote))
     }
 
-    /// Makes one turn and the calls that it found due, and raises what is to leave the loop. An interrupted turn
-    /// does not wait.
+    /// Makes the timed calls that are due, as Twisted's reactors do before each wait, and tells the ends of connections;
+    /// raises what is to leave the loop.
+    fn make_due(&self, py: Python<'_>) -> PyResult<()> {
+        self.couplet.try_borrow_mut().map_err(|_| within())?.make_timed_calls();
+        self.shared.due.make(py, &self.shared);
+        self.shared.ends.make(py, &self.shared);
+        self.shared.raised.take().map_or(Ok(()), Err)
+    }
+
+    /// Makes one turn, and tells the ends of the connections that it lost; raises what is to leave the loop. An
+    /// interrupted turn does not wait.
     fn turn(&self, py: Python<'_>, at_most: Option<Duration>) -> PyResult<()> {
         let is_interrupted = self.shared.is_interrupted.swap(false, Ordering::AcqRel);
         if is_interrupted {
@@ -182,7 +202,11 @@ impl Inner {
         let at_most = if is_interrupted { Some(Duration::ZERO) } else { at_most };
         couplet.turn(at_most).map_err(system_error)?;
         drop(couplet);
-        self.shared.make_queued(py);
+        if !self.shared.ends.is_empty() {
+            // The calls that the last callbacks of these connections requested come first, as where a turn
+            // brings the bytes, and the next one the end.
+            return self.make_due(py);
+        }
         self.shared.raised.take().map_or(Ok(()), Err)
     }
 }
@@ -207,11 +231,17 @@ impl Loop {
         self.0.inner().is_some_and(|inner| inner.couplet.try_borrow_mut().is_err())
     }
 
-    /// Makes the timed calls that are due, inside of a turn.
+    /// Makes the timed calls that are due, also inside of a turn.
     fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(shared) = self.0.shared() else { return Ok(()) };
-        shared.make_queued(py);
-        shared.timers.make_due(py, shared)
+        let Some(inner) = self.0.inner() else { return Ok(()) };
+        let shared = &inner.shared;
+        if inner.couplet.try_borrow_mut().is_ok() {
+            return inner.make_due(py);
+        }
+        shared.due.make(py, shared);
+        shared.timers.make_due(py, shared)?;
+        shared.ends.make(py, shared);
+        Ok(())
     }
 
     /// Whether this is the thread of the loop.
@@ -238,17 +268,24 @@ impl Loop {
         let inner = self.0.take(py)?;
         let shared = &inner.shared;
         let until = at_most.map(|at_most| shared.reactor.now() + seconds(at_most));
-        let mut left = at_most.map(seconds);
+        let is_wanted = || {
+            let was_interrupted = inner.was_interrupted.take();
+            was_interrupted
+                || shared.is_interrupted.swap(false, Ordering::AcqRel)
+                || !queue.is_empty().unwrap_or(true)
+        };
         loop {
             let is_asked = !queue.is_empty().unwrap_or(true);
+            let left = until.map(|until| until.saturating_duration_since(shared.reactor.now()));
             inner.turn(py, if is_asked { Some(Duration::ZERO) } else { left })?;
-            let is_interrupted =
-                inner.was_interrupted.take() || shared.is_interrupted.swap(false, Ordering::AcqRel);
-            if is_asked || is_interrupted || !queue.is_empty().unwrap_or(true) {
+            if is_wanted() || is_asked {
                 return Ok(true);
             }
-            left = until.map(|until| until.saturating_duration_since(shared.reactor.now()));
-            if left == Some(Duration::ZERO) {
+            inner.make_due(py)?;
+            if is_wanted() {
+                return Ok(true);
+            }
+            if until.is_some_and(|until| until <= shared.reactor.now()) {
                 return Ok(false);
             }
         }
@@ -269,7 +306,7 @@ impl Loop {
     /// In how many seconds the next turn is due without an event; `None`: there is no such time.
     fn next_turn(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         let inner = self.0.take(py)?;
-        if self.0.is_interrupted.load(Ordering::Acquire) {
+        if self.0.is_interrupted.load(Ordering::Acquire) || !inner.shared.due.is_empty() {
             return Ok(Some(0.0));
         }
         let next = inner.couplet.try_borrow().map_err(|_| within())?.next_turn();

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use couplet_os::tethered::Tethered;
 use pyo3::exceptions::{PyAssertionError, PyAttributeError};
@@ -142,6 +142,13 @@ fn is_debugged(py: Python<'_>) -> PyResult<bool> {
     twisted(py)?.getattr(intern!(py, "debug"))?.is_truthy()
 }
 
+/// So many seconds from now, as a delay for the loop, which counts from the beginning of its turn.
+fn from_now(shared: &Shared, delay: f64) -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "the callback that asks may have taken long")]
+    let now = Instant::now();
+    now.saturating_duration_since(shared.reactor.now()) + seconds(delay)
+}
+
 impl DelayedCall {
     pub(crate) fn start(
         py: Python<'_>,
@@ -191,14 +198,11 @@ impl DelayedCall {
         if state.what.is_none() {
             return;
         }
-        // What takes less time than the turn takes to come to its timed calls is due by then, as in
-        // Twisted: its Cooperator asks for 10 ns.
-        let delay = if delay < 1e-6 { 0.0 } else { delay };
         let (weak, due) = (Rc::downgrade(shared), call.clone_ref(py));
-        let timer = shared.reactor.call_later(seconds(delay), move || {
+        let timer = shared.reactor.call_later(from_now(shared, delay), move || {
             let Some(shared) = weak.upgrade() else { return };
             due.get().state().is_due = true;
-            shared.queue(move |py, shared| DelayedCall::make(&due, py, shared));
+            shared.due.push(move |py, shared| DelayedCall::make(&due, py, shared));
         });
         state.is_due = false;
         state.timer = Some(Tethered::new(timer));
@@ -266,7 +270,7 @@ impl DelayedCall {
             // One that has not begun begins with its new time.
             let timer = moved.get().state().timer.take();
             let Some(timer) = timer else { return Ok(()) };
-            if timer.get().is_some_and(|timer| timer.reset(seconds(left))) {
+            if timer.get().is_some_and(|timer| timer.reset(from_now(shared, left))) {
                 moved.get().state().timer = Some(timer);
             } else {
                 // It is queued.

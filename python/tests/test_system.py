@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 
 from twisted.internet import defer, interfaces, protocol, threads
 from zope.interface import implementer
@@ -201,6 +203,64 @@ class Time(Cases):
             await case.sleep(0.05)
         client.transport.loseConnection()
         await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_calls_that_are_due_after_a_long_callback_come_before_the_next_events(case):
+        """Each kind of callback holds the loop until a call is due, and bytes have come meanwhile."""
+        tellers = [Noting(case, "server") for _ in range(2)]
+        waiting = iter(tellers)
+        port = case.listen(lambda: next(waiting))
+        socks = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+        await case.sleep(0.05)
+        told, ended = tellers
+
+        def hold(where):
+            case.reactor.callLater(0.02, case.say, "order", where, "call")
+            socks[0].sendall(b"x")
+            time.sleep(0.05)
+
+        told.dataReceived = lambda data: case.say("order", "bytes")
+
+        class Datagrams(protocol.DatagramProtocol):
+            def datagramReceived(self, data, address):
+                hold("datagram")
+
+        udp = case.reactor.listenUDP(0, Datagrams(), interface="127.0.0.1")
+        udp.write(b"x", ("127.0.0.1", udp.getHost().port))
+        await case.sleep(0.2)
+        case.reactor.callInThread(case.reactor.callFromThread, hold, "thread")
+        await case.sleep(0.2)
+        case.reactor.callLater(0, hold, "timed call")
+        await case.sleep(0.2)
+        ended.dataReceived = lambda data: hold("bytes of another")
+        socks[1].sendall(b"x")
+        await case.sleep(0.2)
+        ended.connectionLost = lambda reason: hold("end of another")
+        socks[1].close()
+        await case.sleep(0.2)
+        socks[0].close()
+        await told.lost
+        await udp.stopListening()
+
+    @case
+    async def test_a_delay_counts_from_the_request(case):
+        class Server(protocol.Protocol):
+            def dataReceived(self, data):
+                time.sleep(0.2)
+                requested = time.monotonic()
+                moved = case.reactor.callLater(100, note, requested)
+                moved.reset(0.15)
+                case.reactor.callLater(0.1, note, requested)
+
+        def note(requested):
+            case.say("call", time.monotonic() - requested > 0.09)
+
+        client = Noting(case, "client")
+        await case.connect(case.listen(Server), client)
+        client.transport.write(b"x")
+        await case.sleep(0.6)
+        client.transport.loseConnection()
+        await client.lost
 
     @case
     async def test_a_delayed_call_knows_the_time(case):

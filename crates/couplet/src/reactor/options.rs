@@ -34,9 +34,6 @@ pub struct LoopOptions {
     /// Whether the log of a stall includes a backtrace, where the platform has them; true by
     /// default.
     pub stall_backtraces: bool,
-    /// Whether a timed call can run in the turn that requests it: see
-    /// [`timers_in_turn`](Self::timers_in_turn). False by default.
-    pub timers_in_turn: bool,
 }
 
 impl Default for LoopOptions {
@@ -52,7 +49,6 @@ impl Default for LoopOptions {
             tokio: false,
             stall_after: None,
             stall_backtraces: true,
-            timers_in_turn: false,
         }
     }
 }
@@ -157,16 +153,6 @@ impl LoopOptions {
     #[must_use]
     pub fn stall_backtraces(mut self, on: bool) -> Self {
         self.stall_backtraces = on;
-        self
-    }
-
-    /// Sets whether a timed call that is requested while a turn delivers events runs in the same
-    /// turn if it is due by then: a call with a delay of zero runs before the next event that the
-    /// system reports, as in Twisted. Otherwise it waits for the next turn. A call requested by a
-    /// timed call always waits for the next turn.
-    #[must_use]
-    pub fn timers_in_turn(mut self, on: bool) -> Self {
-        self.timers_in_turn = on;
         self
     }
 }

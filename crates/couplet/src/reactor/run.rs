@@ -284,6 +284,18 @@ impl Loop {
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
+    /// Makes the timed calls that are due by now, those requested in the last turn included, and sends
+    /// their output, but takes no events. Returns true while the run continues, and always outside a
+    /// run.
+    ///
+    /// For a loop that is turned by another: called before each [`turn`](Self::turn), it has a timed call
+    /// that came due during a long callback be made before the next events, as in Twisted. A turn reads
+    /// the clock before its events, and makes such a call after the next ones.
+    pub fn make_timed_calls(&mut self) -> bool {
+        let _entered = self.runtime.enter();
+        self.core.turn_without_events(&mut *self.driver)
+    }
+
     /// Turns until `at` (`None`: no limit), or until [`Reactor::interrupt`] is called. Returns true
     /// while the run continues, and always outside a run.
     ///

@@ -11,11 +11,10 @@
 //! 6. start listens, connects and jobs;
 //! 7. one more round, then send all other output.
 //!
-//! A timed call or a task requested in a turn waits for the next turn (unless
-//! `LoopOptions::timers_in_turn` is set, and the timed call is requested in step 3); a call queued
-//! while queued calls run waits for the next round; while anything is pending, step 1 does not
-//! sleep. So a reply is sent immediately, a thousand small writes leave in one system call, and
-//! nothing that feeds itself starves the rest.
+//! A timed call or a task requested in a turn waits for the next turn; a call queued while queued
+//! calls run waits for the next round; while anything is pending, step 1 does not sleep. So a reply
+//! is sent immediately, a thousand small writes leave in one system call, and nothing that feeds
+//! itself starves the rest.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -74,7 +73,6 @@ pub(super) struct Core {
     pub(super) order: Option<Order>,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
-    timers_in_turn: bool,
     pub(super) on_snapshot: Option<ShowSnapshot>,
     /// Gets each signal first; returns true if it has handled the signal.
     pub(super) on_signal: Option<TakeSignal>,
@@ -199,7 +197,6 @@ impl Core {
             order,
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
-            timers_in_turn: options.timers_in_turn,
             on_snapshot: None,
             on_signal: None,
             around_wait: None,
@@ -544,8 +541,7 @@ impl Core {
             self.run_remote_calls(io);
         }
         if let Some(before) = due {
-            let now = self.reactor.records.timers.borrow().seq();
-            self.run_timed_calls(io, if self.timers_in_turn { now } else { before });
+            self.run_timed_calls(io, before);
         }
         self.run_tasks();
         self.start_all(io);
@@ -557,6 +553,18 @@ impl Core {
         self.write_all(io);
         #[cfg(debug_assertions)]
         self.check();
+        goes_on
+    }
+
+    /// A turn without its steps 1 and 3, if a timed call is due by now; false when the run has ended.
+    pub(super) fn turn_without_events(&mut self, io: &mut dyn Commands) -> bool {
+        let deadline = self.reactor.records.timers.borrow_mut().next_deadline();
+        if deadline.is_none_or(|deadline| deadline > self.reactor.now()) {
+            return true;
+        }
+        let seq = self.begin_turn(io);
+        let goes_on = self.end_busy_turn(io, Some(seq));
+        self.reactor.records.queue.end_turn();
         goes_on
     }
 
