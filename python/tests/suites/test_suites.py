@@ -15,6 +15,7 @@ import unittest
 
 from kit import reactors
 from kit.cases import SUBJECT, Cases, case
+from kit.ports import unused
 
 COUPLETS = "couplet_twisted.reactor"
 ENVIRONMENT = {**os.environ, "TWISTED_REACTOR": "couplet" if SUBJECT == "couplet" else ""}
@@ -60,7 +61,7 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
     def test_two_thousand_messages_arrive_in_order(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        port, = free_ports(1)
+        port, = unused(1)
         config = pathlib.Path(folder.name, "homeserver.yaml")
         unlimited = {"per_second": 1e6, "burst_count": 1e6}
         listener = {"port": port, "type": "http", "bind_addresses": ["127.0.0.1"], "resources": [{"names": ["client"]}]}
@@ -98,15 +99,6 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
             server.wait()
         self.assertEqual(got, [f"message {number}" for number in range(2000)])
         self.assertEqual("_couplet.abi3.so" in loaded, SUBJECT == "couplet")
-
-
-def free_ports(number):
-    """Ports of the loopback interface that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def messages(port, number):
