@@ -7,7 +7,6 @@ import os
 import select
 import socket
 import sys
-import threading
 import traceback
 import weakref
 from asyncio import set_event_loop
@@ -113,8 +112,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     @ivar _iteration: For how long the one turn may wait that L{doIteration} asks for; empty: none is asked for.
 
-    @ivar _maker: The thread that made it.
-
     @ivar _isWarned: Whether the log has the first use in another thread.
     """
 
@@ -128,7 +125,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def __init__(self, asyncio=False):
         self._loop = _couplet.Loop(_logged, weakref.WeakMethod(self._post))
-        self._maker = threading.get_ident()
         _reactors.add(self)
         self.callLater = self._loop.call_later
         self.getDelayedCalls = self._loop.delayed_calls
@@ -171,8 +167,8 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         if not (self._started or self._startedBefore):
             self._loop.take()
-            if threading.get_ident() != self._maker:
-                set_event_loop(self._asyncioEventloop)
+        # Whatever has become this thread's since the reactor was made.
+        set_event_loop(self._asyncioEventloop)
         PosixReactorBase.startRunning(self, installSignalHandlers)
 
     def iterate(self, delay=0):

@@ -72,6 +72,26 @@ for number in range(3):
         )
         self.assertEqual(said.count("['later']"), 3)
 
+    def test_another_event_loop_of_asyncio_is_made_before_the_run(self):
+        # pytest's plugin for Twisted does so, under which Scrapy's tests hung: tasks were that loop's.
+        program = """
+import asyncio
+from twisted.internet import asyncioreactor
+try:
+    asyncioreactor.install()
+except error.ReactorAlreadyInstalledError:
+    print("refused")
+tasks = []
+async def program():
+    await asyncio.sleep(0.01)
+    print("ended")
+    reactor.stop()
+reactor.callLater(0, lambda: tasks.append(asyncio.ensure_future(program())))
+reactor.callLater(5, reactor.stop)
+reactor.run()
+"""
+        self.assertMultiLineEqual(self.says(program, "asyncio"), self.says(program))
+
     def test_a_stop_during_startup(self):
         self.same(
             """
