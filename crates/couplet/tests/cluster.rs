@@ -383,7 +383,9 @@ fn c103d_the_loop_of_the_signals_waits_for_one_that_stops_later() {
         if thread::current().id() != first {
             let (sender, stopping) = (sender.clone(), reactor.clone());
             reactor.on(couplet::Shutdown::Before, move || {
-                stopping.sleep(Duration::from_millis(200)).map(move |()| drop(sender.send(())))
+                stopping
+                    .sleep(Duration::from_millis(200))
+                    .map(move |()| sender.send(()).expect("the test waits"))
             });
             reactor.stop();
         }

@@ -139,7 +139,12 @@ fn c133_a_stop_ends_the_work_and_fails_those_who_wait() {
     let mut clock = Clock::new();
     let (work, dropped) = holding(|| ());
     let task = Cooperator::new(&clock.reactor).cooperate(work);
-    let (first, second) = (given(task.when_done()), given(task.when_done()));
+    let is_dropped = dropped.clone();
+    let first = task.when_done().add_both(move |result| {
+        assert!(is_dropped.get(), "the work is dropped before anything else follows");
+        result
+    });
+    let (first, second) = (given(first), given(task.when_done()));
     clock.jump(ms(0));
     assert!(task.is_active() && task.stop() && dropped.get());
     assert!(first.take().unwrap_err().is::<TaskStopped>());

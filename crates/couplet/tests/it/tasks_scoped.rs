@@ -120,6 +120,7 @@ fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
     let (mut clock, log) = (Clock::new(), Log::default());
     let task = clock.reactor.spawn_cancellable(stubborn(&log));
     clock.jump(s(0));
+    assert!(log.take().is_empty(), "it waits for the cancel");
     task.cancel();
     clock.jump(s(0));
     assert_eq!(log.take(), ["asked"]);
