@@ -3,7 +3,7 @@
 use std::mem;
 
 /// The largest capacity, in bytes, that an empty buffer keeps.
-const KEPT: usize = 1024;
+const KEPT: usize = 128;
 
 /// Received bytes, some of them already read. Law 9: bounded by the holder, which states its bound.
 #[derive(Default)]

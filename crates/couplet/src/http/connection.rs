@@ -118,7 +118,7 @@ where
         if is_http2.is_none() {
             is_http2 = Some(match chosen {
                 Some(is_http2) => is_http2,
-                None => begins_http2(&mut io).await?,
+                None => Box::pin(begins_http2(&mut io)).await?,
             });
         }
         let handler = Handler::new(server.service.clone(), &watch, &server.clock);

@@ -80,7 +80,7 @@ pub(super) struct Watch {
     task: RefCell<Option<Waker>>,
     /// For the WebSockets on it.
     #[cfg(feature = "websocket")]
-    finishing: crate::defer::DeferredEvent,
+    finishing: std::cell::OnceCell<crate::defer::DeferredEvent>,
 }
 
 /// The end of what the client sends.
@@ -144,7 +144,7 @@ impl Watch {
             next_look: Cell::new(now),
             task: RefCell::default(),
             #[cfg(feature = "websocket")]
-            finishing: crate::defer::DeferredEvent::default(),
+            finishing: std::cell::OnceCell::new(),
         });
         watch.arm(now);
         watch
@@ -157,13 +157,13 @@ impl Watch {
     /// The connection ends after the requests that it has.
     #[cfg(feature = "websocket")]
     pub(super) fn finish(&self) {
-        self.finishing.set();
+        self.finishing.get_or_init(Default::default).set();
     }
 
     /// Ready when the connection is to end.
     #[cfg(feature = "websocket")]
     pub(super) fn finishing(&self) -> impl Future<Output = ()> + use<> {
-        let event = self.finishing.clone();
+        let event = self.finishing.get_or_init(Default::default).clone();
         async move {
             let _ = event.wait().await;
         }

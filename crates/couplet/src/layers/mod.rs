@@ -98,7 +98,11 @@ pub struct Opened {
 impl Opened {
     /// An `Opened` with only this info.
     pub fn with_info(info: impl Any) -> Box<Opened> {
-        Box::new(Opened { infos: vec![Rc::new(info)], ..Opened::default() })
+        Opened::with_shared(Rc::new(info))
+    }
+
+    fn with_shared(info: Rc<dyn Any>) -> Box<Opened> {
+        Box::new(Opened { infos: vec![info], ..Opened::default() })
     }
 
     /// The info of this type; if several layers have one, the uppermost layer's.
@@ -110,6 +114,7 @@ impl Opened {
     fn add(&mut self, later: Opened) {
         self.peer = later.peer.or(self.peer.take());
         self.host = later.host.or(self.host.take());
+        self.infos.reserve_exact(later.infos.len());
         self.infos.extend(later.infos);
     }
 }

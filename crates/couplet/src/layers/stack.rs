@@ -116,7 +116,8 @@ impl Level {
 struct State {
     /// Number of levels that are not open.
     shut: usize,
-    opened: Opened,
+    /// Shared with the connection.
+    opened: Rc<Opened>,
     /// A level may have more output without new bytes from the socket.
     behind: bool,
     /// The socket's stream has ended, and level 0 has not been notified yet.
@@ -180,7 +181,7 @@ impl Layers {
         let levels = layers.into_iter().map(|layer| Level::new(layer, Outbox::new(spares.clone())));
         let state = State {
             shut: 0,
-            opened: Opened::default(),
+            opened: Rc::default(),
             behind: false,
             end_due: false,
             ended: false,
@@ -418,6 +419,10 @@ impl Layers {
         &self.state.opened
     }
 
+    pub(crate) fn shared_opened(&self) -> Rc<Opened> {
+        self.state.opened.clone()
+    }
+
     /// Number of bytes that have left the outbox above and not yet the [`bottom`](Self::bottom), as
     /// encoded by the layers.
     #[inline]
@@ -618,12 +623,12 @@ impl<S: Sink> Feed<'_, S> {
     fn opened(&mut self, open: &mut bool, told: Option<Box<Opened>>) -> ControlFlow<()> {
         self.state.shut -= usize::from(!mem::replace(open, true));
         if let Some(told) = told {
-            self.state.opened.add(*told);
+            Rc::make_mut(&mut self.state.opened).add(*told);
         }
         if self.state.shut > 0 {
             return Continue(());
         }
-        self.sink.told(Up::Open(Some(Box::new(self.state.opened.clone()))))
+        self.sink.told(Up::Open(Some(Box::new(Opened::clone(&self.state.opened)))))
     }
 
     /// Handles the end of the stream below these levels.

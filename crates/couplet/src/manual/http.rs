@@ -84,8 +84,8 @@
 //! `axum::extract::DefaultBodyLimit`, [`Body::bytes`](crate::http::Body::bytes), tower's `Timeout`.
 //! If a service panics, the client gets a 500.
 //!
-//! A connection without a request frees its buffers within 0.1 s. An idle connection costs about 3
-//! KiB in HTTP/1.1, 7 KiB over TLS, and 21 KiB in HTTP/2.
+//! A connection without a request frees its buffers within 0.1 s. An idle connection costs at most 3
+//! KiB in HTTP/1.1, 6 KiB over TLS, and 21 KiB in HTTP/2.
 //!
 //! ## Stopping
 //!

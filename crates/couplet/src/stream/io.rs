@@ -144,6 +144,12 @@ impl Stream {
         })
     }
 
+    /// Ready when the connection is asked to finish or is lost. One task may wait for it.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared().poll_draining(cx)
+    }
+
     pub(crate) fn poll_read_slice(
         &self,
         cx: &mut Context<'_>,

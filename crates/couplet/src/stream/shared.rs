@@ -72,9 +72,9 @@ struct State {
     handshakes: usize,
     lost: Option<Reason>,
     /// Waits until the buffer has room.
-    room: Option<Deferred<()>>,
+    room: Option<Box<Deferred<()>>>,
     /// Waits until the buffer is empty.
-    flush: Option<Deferred<()>>,
+    flush: Option<Box<Deferred<()>>>,
     /// Set when the connection is asked to finish or is lost.
     draining: Option<DeferredEvent>,
     /// Waits for any other change: the end, our FIN, a handshake.
@@ -278,11 +278,11 @@ impl Shared {
     fn poll_begun(
         &self,
         cx: &mut Context<'_>,
-        place: impl Fn(&mut State) -> &mut Option<Deferred<()>>,
+        place: impl Fn(&mut State) -> &mut Option<Box<Deferred<()>>>,
     ) -> Poll<()> {
         let begun = place(&mut self.state.borrow_mut()).take();
         match begun {
-            Some(waiting) => self.poll_buffer(cx, place, waiting),
+            Some(waiting) => self.poll_buffer(cx, place, *waiting),
             None => Poll::Ready(()),
         }
     }
@@ -291,13 +291,13 @@ impl Shared {
     fn poll_buffer(
         &self,
         cx: &mut Context<'_>,
-        place: impl Fn(&mut State) -> &mut Option<Deferred<()>>,
+        place: impl Fn(&mut State) -> &mut Option<Box<Deferred<()>>>,
         mut waiting: Deferred<()>,
     ) -> Poll<()> {
         match Pin::new(&mut waiting).poll(cx) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => {
-                *place(&mut self.state.borrow_mut()) = Some(waiting);
+                *place(&mut self.state.borrow_mut()) = Some(Box::new(waiting));
                 Poll::Pending
             }
         }
@@ -350,6 +350,16 @@ impl Shared {
         }
     }
 
+    /// Ready when the connection is asked to finish or is lost. One task may wait for it.
+    #[cfg(feature = "websocket")]
+    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.poll_watch(cx, |state| {
+            let is_over = self.transport.is_draining() || state.lost.is_some();
+            is_over.then_some(Ok(()))
+        });
+        polled.map(drop)
+    }
+
     /// The number of completed handshakes.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn handshakes(&self) -> usize {
@@ -374,9 +384,12 @@ impl Shared {
         if let Some(result) = ready(&self.state.borrow()) {
             return Poll::Ready(result);
         }
-        let watcher = cx.waker().clone();
-        let before = self.state.borrow_mut().watcher.replace(watcher);
-        drop(before);
+        let mut state = self.state.borrow_mut();
+        if !state.watcher.as_ref().is_some_and(|watcher| watcher.will_wake(cx.waker())) {
+            let before = state.watcher.replace(cx.waker().clone());
+            drop(state);
+            drop(before);
+        }
         Poll::Pending
     }
 

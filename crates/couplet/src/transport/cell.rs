@@ -142,19 +142,21 @@ pub(crate) struct ConnectionCell {
     pub(super) close_deadline: Cell<Option<Duration>>,
     pub(crate) made_at: Instant,
     dropped: Cell<u64>,
+    /// Bytes for the peer that a guest such as hyper holds; for snapshots.
+    #[cfg(feature = "http")]
+    held_by_guest: Cell<usize>,
     /// Reset the connection if it ends without the protocol's request.
     reset_unless_closed: Cell<bool>,
     /// A close does not wait for the peer's FIN.
     pub(crate) closes_at_once: Cell<bool>,
-    /// Bytes for the peer that a guest such as hyper holds; for snapshots.
-    #[cfg(feature = "http")]
-    held_by_guest: Cell<usize>,
     /// The protocol has been replaced since the connection began.
     upgraded: Cell<bool>,
     /// The protocol was asked to finish.
     draining: Cell<bool>,
     /// Set once `connection_lost` was called.
     reason: OnceCell<Reason>,
+    /// Set once there are layers.
+    below: OnceCell<Box<Below>>,
     /// State that few connections use.
     rare: RefCell<Option<Box<Rare>>>,
 }
@@ -186,14 +188,19 @@ pub(super) struct Starting {
     pub(super) clear: Outbox,
 }
 
+/// State of a connection with layers.
+#[derive(Default)]
+struct Below {
+    /// Bytes below the layers, which differ from those of the protocol in number.
+    wire: Cell<WireBytes>,
+    opened: RefCell<Option<Rc<Opened>>>,
+}
+
 #[derive(Default)]
 struct Rare {
     /// The failure passed to `fail`.
     why: Option<Failure>,
     throttled_until: Option<Instant>,
-    /// With layers, the bytes received and sent below them, which differ in number from the
-    /// protocol's.
-    wire: Option<WireBytes>,
     waiting: Vec<(Level, Resolver<()>)>,
     peer_end: Vec<Resolver<()>>,
     options: Vec<OptionAsked>,
@@ -204,7 +211,6 @@ struct Rare {
     timers_limit: usize,
     upgrade: Option<Upgrade>,
     credentials: Option<Box<PeerCredentials>>,
-    opened: Option<Opened>,
     program: Option<Rc<dyn Any>>,
 }
 
@@ -250,6 +256,7 @@ impl ConnectionCell {
             draining: Cell::new(false),
             awaits_room: Cell::new(false),
             reason: OnceCell::new(),
+            below: OnceCell::new(),
             rare: RefCell::new(None),
             reactor,
         }
@@ -314,18 +321,22 @@ impl ConnectionCell {
     }
 
     /// Stores the infos that the layers reported when they opened.
-    pub(super) fn set_opened(&self, opened: Opened) {
-        let before = self.rare_mut().opened.replace(opened);
+    pub(super) fn set_opened(&self, opened: Rc<Opened>) {
+        let before = self.below.get_or_init(Box::default).opened.replace(Some(opened));
         discard("drop of a layer's info", before);
     }
 
     pub(super) fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
-        self.rare.borrow().as_ref()?.opened.as_ref()?.find()
+        self.below.get()?.opened.borrow().as_ref()?.find()
     }
 
-    /// Drops the rarely used state. Each user object in it contains a panic of its own drop.
+    /// Drops the rarely used state, whose user objects contain panics of their drops, and the infos of
+    /// layers, which do not.
     pub(super) fn retire(&mut self) {
         drop(self.rare.take());
+        if let Some(below) = self.below.take() {
+            discard("drop of a layer's info", below);
+        }
     }
 
     /// Called before the socket is closed: remaining handles can still query its address.
@@ -687,11 +698,12 @@ impl ConnectionCell {
     /// Starts counting the bytes below the layers, where `unsent` already written bytes remain.
     pub(super) fn set_layered(&self, unsent: usize) {
         let sent = self.bytes_out() - unsent as u64;
-        self.rare_mut().wire = Some(WireBytes { received: self.bytes_in.get(), sent });
+        let wire = WireBytes { received: self.bytes_in.get(), sent };
+        self.below.get_or_init(Box::default).wire.set(wire);
     }
 
     fn wire(&self) -> Option<WireBytes> {
-        self.rare.borrow().as_ref()?.wire
+        self.below.get().map(|below| below.wire.get())
     }
 
     /// The number of bytes that the protocol wrote, up to those about to enter its first layer.
@@ -731,9 +743,10 @@ impl ConnectionCell {
     }
 
     pub(super) fn add_wire_bytes(&self, received: usize, sent: usize) {
-        if let Some(wire) = self.rare.borrow_mut().as_mut().and_then(|rare| rare.wire.as_mut()) {
-            wire.received += received as u64;
-            wire.sent += sent as u64;
+        if let Some(below) = self.below.get() {
+            let WireBytes { received: before, sent: sent_before } = below.wire.get();
+            let (received, sent) = (before + received as u64, sent_before + sent as u64);
+            below.wire.set(WireBytes { received, sent });
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Guest {
     watch: Rc<Watch>,
     /// The connection has something to do, and holds bytes for this stream.
     exchange: Exchange,
+    /// Until the connection is asked to finish.
+    draining: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Law 9: HIGH, one message and what the state machine says.
     unsent: Vec<u8>,
     /// How much of it hyper has got.
@@ -34,7 +36,8 @@ impl Guest {
     pub(super) fn new(io: Upgraded, watch: &Rc<Watch>) -> Guest {
         let exchange = watch.begin(None);
         watch.set_guests(|count| count + 1);
-        Guest { io, watch: watch.clone(), exchange, unsent: Vec::new(), sent: 0 }
+        let (watch, draining) = (watch.clone(), Some(Box::pin(watch.finishing()) as _));
+        Guest { io, watch, exchange, draining, unsent: Vec::new(), sent: 0 }
     }
 
     pub(super) fn transport(&self) -> &Transport {
@@ -42,8 +45,12 @@ impl Guest {
     }
 
     /// Ready when the connection is asked to finish.
-    pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
-        self.watch.finishing()
+    pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(draining) = &mut self.draining {
+            ready!(draining.as_mut().poll(cx));
+            self.draining = None;
+        }
+        Poll::Ready(())
     }
 
     pub(super) fn buffered(&self) -> usize {

@@ -5,7 +5,6 @@
 //!      ↘ Ending (theirs came, and ours with it)
 //! ```
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -52,7 +51,6 @@ pub(super) struct Socket {
     /// A `send` waits since then, with so much that the peer has not taken.
     blocked: Option<(Instant, usize)>,
     alarm: Alarm,
-    draining: Pin<Box<dyn Future<Output = ()>>>,
     /// The peer's close.
     pub(super) close: Option<Close>,
     /// The subprotocol that was agreed on.
@@ -88,7 +86,6 @@ impl Socket {
             pinged: None,
             blocked: None,
             alarm: Alarm::default(),
-            draining: wire.draining(),
             close: None,
             protocol,
             wire,
@@ -174,7 +171,7 @@ impl Socket {
         let now = self.wire.reactor().now();
         let deadline = match self.state {
             State::Open => {
-                if self.draining.as_mut().poll(cx).is_ready() {
+                if self.wire.poll_draining(cx).is_ready() {
                     self.begin_close(code::GOING_AWAY, "going away");
                     return Poll::Ready(Ok(()));
                 }

@@ -1,7 +1,6 @@
 //! [`Wire`]: what is below a WebSocket, a connection or a stream of HTTP/2; [`Lane`]: the wire as tungstenite's state machine wants it.
 
 use std::io::{self, Cursor, Read, Write};
-use std::pin::Pin;
 use std::str::Utf8Error;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -84,11 +83,11 @@ impl Wire {
     }
 
     /// Ready when the connection is asked to finish.
-    pub(super) fn draining(&self) -> Pin<Box<dyn Future<Output = ()>>> {
-        match &self.under {
-            Under::Stream(stream) => Box::pin(stream.draining()),
-            Under::Guest(guest) => Box::pin(guest.draining()),
-            Under::Gone(_) => Box::pin(std::future::ready(())),
+    pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.under {
+            Under::Stream(stream) => stream.poll_draining(cx),
+            Under::Guest(guest) => guest.poll_draining(cx),
+            Under::Gone(_) => Poll::Ready(()),
         }
     }
 

@@ -130,7 +130,7 @@ pub struct Tls {
     ended: bool,
     /// Deadline of the handshake, or for reporting a failure.
     deadline: Option<Instant>,
-    info: Option<TlsInfo>,
+    info: Option<Rc<TlsInfo>>,
 }
 
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl Tls {
 
     /// The negotiated parameters, once the layer is open.
     pub fn info(&self) -> Option<&TlsInfo> {
-        self.info.as_ref()
+        self.info.as_deref()
     }
 
     /// Chooses a server's certificate once the ClientHello has arrived. The handshake waits for the
@@ -441,7 +441,7 @@ impl Tls {
             Step::Failed(error) => return self.fail(error),
         };
         if complete {
-            self.info = info;
+            self.info = info.map(Rc::new);
             self.first = Vec::new();
             self.deadline = None;
             self.state = State::Opening;
@@ -581,7 +581,7 @@ impl Layer for Tls {
                 State::Handshaking | State::Open => {}
                 State::Opening => {
                     self.state = State::Open;
-                    return Up::Open(self.info.clone().map(Opened::with_info));
+                    return Up::Open(self.info.clone().map(|info| Opened::with_shared(info)));
                 }
                 State::PeerClosed => return Up::Closed,
                 State::Failing(_) => {

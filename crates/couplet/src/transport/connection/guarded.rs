@@ -140,8 +140,8 @@ impl GuardedLayers {
         self.layers.has_failed()
     }
 
-    pub(super) fn opened(&self) -> &Opened {
-        self.layers.opened()
+    pub(super) fn opened(&self) -> Rc<Opened> {
+        self.layers.shared_opened()
     }
 
     pub(super) fn is_behind(&self) -> bool {

@@ -214,7 +214,7 @@ impl Sink for Rising<'_> {
             Up::Open(opened) => {
                 risen.secure = true;
                 if let Some(opened) = opened {
-                    self.transport.cell.set_opened(*opened);
+                    self.transport.cell.set_opened(opened.into());
                 }
                 self.handshake_completed();
             }
@@ -303,7 +303,7 @@ impl Life {
     /// The layers are open and the protocol is about to be built: stores their infos in the cell.
     pub(crate) fn note_opened(&mut self) {
         let Some(layered) = &self.layered else { return };
-        let opened = layered.layers.opened().clone();
+        let opened = layered.layers.opened();
         if let Some(cell) = self.cell_mut() {
             cell.set_addresses(&opened);
         }

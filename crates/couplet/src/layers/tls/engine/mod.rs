@@ -210,7 +210,10 @@ impl Session {
                 .unwrap_or("unknown"),
             alpn: common.alpn_protocol().map(Arc::from),
             server_name: self.asked_for.as_deref().map(Arc::from),
-            peer_certificates: certificates.iter().map(|one| Arc::from(one.as_ref())).collect(),
+            peer_certificates: match certificates {
+                [] => Arc::default(),
+                some => some.iter().map(|one| Arc::from(one.as_ref())).collect(),
+            },
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }
