@@ -25,10 +25,6 @@ const NOWHERE: u32 = u32::MAX;
 /// After so long without a request, the client has read the last answer, or will not.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// How long a client of HTTP/2 without requests may take to agree to the end of its connection during a
-/// drain.
-const FAREWELL: Duration = Duration::from_secs(1);
-
 /// The shortest piece of a body that is sent from where it lies, in bytes.
 const LENT: usize = 8 * 1024;
 
@@ -391,7 +387,7 @@ impl Watch {
         let often = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
         let is_idle = self.is_http1.get() && self.is_idle();
         let often = if is_idle { often } else { often.min(LOOKS) };
-        let often = if self.transport.is_draining() { often.min(FAREWELL) } else { often };
+        let often = self.transport.drain_patience().map_or(often, |patience| often.min(patience));
         // What began since the last look is due later than this; what began before may be due earlier.
         let next = self.due().map_or(often, |due| due.saturating_duration_since(now).min(often));
         let weak = Rc::downgrade(self);
@@ -433,8 +429,9 @@ impl Watch {
     /// How long the client may take over what is its turn.
     fn patience(&self) -> Duration {
         let HttpOptions { header_timeout, keep_alive, .. } = *self.options;
-        if !self.is_http1.get() && self.transport.is_draining() {
-            return FAREWELL.min(keep_alive);
+        // The time to answer our GOAWAY.
+        if let Some(patience) = self.transport.drain_patience().filter(|_| !self.is_http1.get()) {
+            return patience.min(keep_alive);
         }
         if self.in_head.get() && self.is_http1.get() { header_timeout } else { keep_alive }
     }

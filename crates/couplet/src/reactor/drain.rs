@@ -27,7 +27,8 @@ pub struct Drain {
     /// default. Then they are aborted.
     pub close: Duration,
     /// How long the first stage waits for a silent peer: one that has not completed its handshake
-    /// since the drain began, or has not ended its stream after the end of ours. 1 s by default.
+    /// since the drain began, or has not answered the end of our stream, a GOAWAY of HTTP/2 or the
+    /// Close of a WebSocket. 1 s by default, and at least 1 ms.
     pub patience: Duration,
 }
 
@@ -223,7 +224,7 @@ impl Core {
         self.arm_drain(drain, after(now, drain.times.finish.min(drain.times.patience)));
         self.drains.push(drain.clone());
         for key in concerned {
-            self.visit(io, key, |life, _| life.drain());
+            self.visit(io, key, |life, _| life.drain(drain.times.patience));
         }
         self.finish_drains();
     }

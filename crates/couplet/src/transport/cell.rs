@@ -8,6 +8,7 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -151,8 +152,8 @@ pub(crate) struct ConnectionCell {
     pub(crate) closes_at_once: Cell<bool>,
     /// The protocol has been replaced since the connection began.
     upgraded: Cell<bool>,
-    /// The protocol was asked to finish.
-    draining: Cell<bool>,
+    /// Set in a drain, to its patience in milliseconds.
+    draining: Cell<Option<NonZeroU32>>,
     /// Set once `connection_lost` was called.
     reason: OnceCell<Reason>,
     /// Set once there are layers.
@@ -253,7 +254,7 @@ impl ConnectionCell {
             #[cfg(feature = "http")]
             held_by_guest: Cell::new(0),
             upgraded: Cell::new(false),
-            draining: Cell::new(false),
+            draining: Cell::new(None),
             awaits_room: Cell::new(false),
             reason: OnceCell::new(),
             below: OnceCell::new(),
@@ -834,13 +835,20 @@ impl ConnectionCell {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.draining.get().is_some()
+    }
+
+    /// How long a silent peer may hold the drain that the connection is in.
+    #[cfg(feature = "http")]
+    pub(super) fn drain_patience(&self) -> Option<Duration> {
+        self.draining.get().map(|millis| Duration::from_millis(millis.get().into()))
     }
 
     // Called by the holder, in the turn.
 
-    pub(super) fn set_draining(&self) {
-        self.draining.set(true);
+    pub(super) fn set_draining(&self, patience: Duration) {
+        let millis = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        self.draining.set(Some(NonZeroU32::new(millis).unwrap_or(NonZeroU32::MIN)));
     }
 
     /// Takes out the next protocol; from then on queued calls reach it.

@@ -37,7 +37,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "sim")]
 pub(crate) use layered::Above;
@@ -469,10 +469,10 @@ impl Life {
         self.follows()
     }
 
-    /// Asks the protocol to finish, once.
-    pub(crate) fn drain(&mut self) -> Follows {
+    /// Asks the protocol to finish, once. A silent peer has so much time for its part.
+    pub(crate) fn drain(&mut self, patience: Duration) -> Follows {
         if !self.transport.cell.is_draining() {
-            self.transport.cell.set_draining();
+            self.transport.cell.set_draining(patience);
             self.tell_of_drain();
         }
         self.follows()

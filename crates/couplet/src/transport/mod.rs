@@ -309,6 +309,12 @@ impl Transport {
         self.cell.is_draining()
     }
 
+    /// How long a silent peer may hold the drain, if the connection is in one.
+    #[cfg(feature = "http")]
+    pub(crate) fn drain_patience(&self) -> Option<Duration> {
+        self.cell.drain_patience()
+    }
+
     /// True once the connection is being closed: by `lose_connection`, `fail`, `abort_connection`,
     /// a panic, or the peer. No more data is delivered. Twisted's `disconnecting`.
     #[inline]

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::reactor::Drain;
 use couplet::{Reactor, Result, Stream};
 use tower::service_fn;
 
@@ -122,4 +123,19 @@ fn c105b_silent_clients_over_tls_hold_a_drain_for_a_second() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn c105b_a_client_of_http2_has_the_patience_of_a_drain_for_a_goaway() {
+    beside_tls(async |reactor, to| {
+        let mut silent = to.connect(&reactor, "h2").await?;
+        ask(&mut silent, "h2").await?;
+        reactor.sleep(SECOND).await?;
+        let begins = reactor.now();
+        let drained = reactor.drain(Drain::within(100 * SECOND).patience(3 * SECOND)).await?;
+        assert_eq!(reactor.now() - begins, 3 * SECOND);
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
+        drop(silent);
+        Ok(())
+    });
 }

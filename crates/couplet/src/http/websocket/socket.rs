@@ -186,7 +186,14 @@ impl Socket {
                     }
                 }
             }
-            State::Closing(until) | State::Ending(until) => until,
+            State::Closing(ref mut until) | State::Ending(ref mut until) => {
+                let is_asked = self.wire.poll_draining(cx).is_ready();
+                let patience = self.wire.transport().drain_patience().filter(|_| is_asked);
+                if let Some(patience) = patience {
+                    *until = (*until).min(now + patience);
+                }
+                *until
+            }
             State::Over => return Poll::Ready(Ok(())),
         };
         if now < deadline {
@@ -227,6 +234,7 @@ impl Socket {
                 Err(WebSocketError::NoPong)
             }
             State::Closing(_) => {
+                self.wire.give_up();
                 self.end();
                 Err(WebSocketError::NotClosed)
             }

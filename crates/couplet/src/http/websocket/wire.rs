@@ -162,6 +162,14 @@ impl Wire {
         }
     }
 
+    /// The peer did not answer our Close: during a drain it need not answer the end of the stream either.
+    pub(super) fn give_up(&self) {
+        if let Under::Stream(stream) = &self.under {
+            let transport = stream.transport();
+            transport.set_close_at_once(transport.is_draining());
+        }
+    }
+
     pub(super) fn abort(&mut self) {
         match &self.under {
             Under::Stream(stream) => stream.transport().abort_connection(),

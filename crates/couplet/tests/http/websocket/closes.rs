@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::http::websocket::{WebSocket, WebSocketError, WebSocketOptions, code};
+use couplet::reactor::Drain;
 use couplet::{Failure, Reactor, Result};
 
 use super::kit::*;
@@ -227,6 +228,36 @@ fn c105b_a_drain_asks_idle_sockets_over_tls_and_waits_for_their_answer() {
 }
 
 #[test]
+fn c105b_a_peer_that_ignores_our_close_holds_a_drain_for_its_patience() {
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let handle = async |mut socket: WebSocket| {
+                // One says goodbye before the drain begins.
+                if let Some(message) = socket.recv().await.transpose()? {
+                    assert_eq!(message, "close".into());
+                    let _ = socket.close(1000, "").await;
+                }
+                Ok(())
+            };
+            let options = WebSocketOptions::default().close_timeout(secs(40));
+            let port = serve(&reactor, AT, options, handle)?;
+            let (idle, mut closing) =
+                (Raw::connect(&reactor).await?, Raw::connect(&reactor).await?);
+            closing.write(masked(FIN | TEXT, "close")).await?;
+            reactor.sleep(secs(1)).await?;
+            let began = reactor.now();
+            let drained = port.drain(Drain::within(secs(60)).patience(secs(3))).await?;
+            assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
+            assert_eq!(reactor.now() - began, secs(3));
+            drop((idle, closing));
+            Ok(())
+        })
+    });
+    ran.expect("the program succeeds");
+}
+
+#[test]
 fn a_drain_says_1001_and_receives_what_was_sent_before() {
     let seen = Seen::default();
     let noted = seen.clone();
@@ -238,7 +269,7 @@ fn a_drain_says_1001_and_receives_what_was_sent_before() {
             let mut raw = Raw::connect(&reactor).await?;
             let mut client = reactor.connect_websocket(URL).await?;
             reactor.sleep(secs(1)).await?;
-            let drained = port.drain(secs(60));
+            let drained = port.drain(Drain::within(secs(60)).patience(secs(5)));
             let began = reactor.now();
             assert_eq!(raw.frame().await?, Some(Frame::of(FIN | CLOSE, close(1001, "going away"))));
             assert!(client.recv().await.is_none());
