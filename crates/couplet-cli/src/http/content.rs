@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +14,8 @@ use bytes::Bytes;
 use couplet::http::Allowance;
 use couplet::{Deferred, Reactor};
 use http_body::{Frame, SizeHint};
+use rustix::buffer::spare_capacity;
+use rustix::io::{pread, retry_on_intr};
 
 /// Largest read, in bytes.
 pub(super) const PIECE: usize = 64 * 1024;
@@ -42,23 +44,39 @@ impl Version {
         Version { file, metadata }
     }
 
-    /// Reads a range of at most one piece.
+    /// Reads a range of at most one piece into a buffer with [room](room_for) for it. The loop's thread
+    /// allocates the buffers of long files, because glibc retains memory for each reading thread.
     ///
     /// # Errors
     ///
     /// System errors, and an error if the file has changed since it was opened, because the client
     /// may have received bytes that were replaced.
-    fn read(&self, range: &Range<u64>) -> io::Result<Bytes> {
+    fn read(&self, range: &Range<u64>, mut buffer: Vec<u8>) -> io::Result<Bytes> {
         let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
-        let read = self.file.read_exact_at(&mut bytes, range.start);
+        let read = self.fill(&mut buffer, range.start, length);
         let now = self.file.metadata()?;
         let version = |it: &Metadata| (it.size(), it.mtime(), it.mtime_nsec());
         if version(&now) != version(&self.metadata) {
             return Err(io::Error::other("the file was changed while it was read"));
         }
-        read.map(|()| bytes.into())
+        read?;
+        buffer.truncate(length);
+        Ok(buffer.into())
     }
+
+    fn fill(&self, buffer: &mut Vec<u8>, start: u64, length: usize) -> io::Result<()> {
+        while buffer.len() < length {
+            let at = start + buffer.len() as u64;
+            if retry_on_intr(|| pread(&self.file, spare_capacity(buffer), at))? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn room_for(range: &Range<u64>) -> Vec<u8> {
+    Vec::with_capacity((range.end - range.start) as usize)
 }
 
 impl Content {
@@ -80,10 +98,13 @@ impl Content {
         lengths.sum()
     }
 
-    /// Reads the first piece, at most `most` bytes, if it is in a file. Blocks.
+    /// Reads the next part of a file ahead if it has at most `most` bytes. Blocks.
     pub(super) fn read_ahead(&mut self, most: usize) -> io::Result<()> {
-        if let Some((version, range)) = self.next_part(most) {
-            self.segments.push_front(Segment::Bytes(version.read(&range)?));
+        if let Some(Segment::Part(_, range)) = self.segments.front()
+            && range.end - range.start <= most as u64
+            && let Some((version, range)) = self.next_part(most)
+        {
+            self.segments.push_front(Segment::Bytes(version.read(&range, room_for(&range))?));
         }
         Ok(())
     }
@@ -138,7 +159,8 @@ impl Sending {
             let Some((version, piece)) = self.content.next_part(most) else {
                 return Poll::Ready(Ok(None));
             };
-            let read = move || Ok(version.read(&piece)?);
+            let buffer = room_for(&piece);
+            let read = move || Ok(version.read(&piece, buffer)?);
             self.reading = Some(self.reactor.defer_to_thread(read));
         }
         let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };

@@ -24,7 +24,8 @@ pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
         |reactor: &Reactor, endpoint| {
             let (answering, site) = (reactor.clone(), site.clone());
             let service = service_fn(move |request| {
-                let answer = answer(answering.clone(), site.clone(), request);
+                // Boxed: hyper keeps the memory of the future until the answer is sent.
+                let answer = Box::pin(answer(answering.clone(), site.clone(), request));
                 async move { Ok::<_, Infallible>(answer.await) }
             });
             let http = HttpOptions::default().peer(true).allowance(true);

@@ -27,7 +27,7 @@ pub struct HttpOptions {
     pub max_head: usize,
     /// The most headers of a request: 100 unless set. More are answered with 431.
     pub max_headers: usize,
-    /// The most requests that an HTTP/2 client may have open at a time: 200 unless set.
+    /// The most requests that an HTTP/2 client may have open at a time: 128 unless set.
     pub max_streams: u32,
     /// The most bytes of answers that a connection holds for a client that does not take them: 1 MiB unless
     /// set. The requests of an HTTP/2 client share them; at the bound, it reads no more of their
@@ -56,7 +56,7 @@ impl Default for HttpOptions {
             write_timeout: Duration::from_secs(60),
             max_head: 64 * 1024,
             max_headers: 100,
-            max_streams: 200,
+            max_streams: 128,
             max_unsent: 1024 * 1024,
             max_unsent_of_all: 64 * 1024 * 1024,
             peer: false,

@@ -77,7 +77,7 @@
 //! | pauses in a body that the service is reading | a read error in the service | `body_timeout`, 60 s |
 //! | reads nothing of its answer | a reset | `write_timeout`, 60 s |
 //! | sends too long a head, or too many headers | 431, and a close | `max_head`, 64 KiB; `max_headers`, 100 |
-//! | opens too many HTTP/2 streams | further streams refused | `max_streams`, 200 |
+//! | opens too many HTTP/2 streams | further streams refused | `max_streams`, 128 |
 //! | does not read | its answers paused | `max_unsent`, 1 MiB; for all clients together `max_unsent_of_all`, 64 MiB |
 //!
 //! The service limits its own time and the size of request bodies: use

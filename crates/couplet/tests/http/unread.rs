@@ -69,7 +69,7 @@ fn c175a_a_client_that_reads_nothing_holds_a_share() {
         let before = live();
         reset_peak();
         let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([open_wide(), gets(odd(200), "/file")].concat()).await?;
+        stream.write_all([open_wide(), gets(odd(128), "/file")].concat()).await?;
         reactor.sleep(20 * SECOND).await?;
         let most = peak() - before;
         assert!(most < (1 << 20) + BESIDE, "{most} bytes are held");
@@ -113,21 +113,21 @@ fn c175a_pieces_that_are_fetched_count_before_they_come() {
             reset_peak();
             let mut stream = reactor.connect_stream(TO).await?;
             let open = if window == 1 { [hello(), self::window(1)].concat() } else { open_wide() };
-            stream.write_all([open, gets(odd(200), "/")].concat()).await?;
+            stream.write_all([open, gets(odd(128), "/")].concat()).await?;
             reactor.sleep(20 * SECOND).await?;
             // A small piece of each, besides the share.
             let most = peak() - before;
-            assert!(most < (1 << 20) + 200 * 2048 + BESIDE, "{most} bytes, in windows of {window}");
+            assert!(most < (1 << 20) + 128 * 2048 + BESIDE, "{most} bytes, in windows of {window}");
             if window > 1 {
                 return Ok(());
             }
             let open = [
-                frame(WINDOW_UPDATE, 0, 399, &60_000_u32.to_be_bytes()),
+                frame(WINDOW_UPDATE, 0, 255, &60_000_u32.to_be_bytes()),
                 frame(WINDOW_UPDATE, 0, 0, &60_000_u32.to_be_bytes()),
             ];
             stream.write_all(open.concat()).await?;
             let got = frames(&heard(&mut stream, &reactor, 10 * SECOND).await?.bytes);
-            assert!(body(&got, 399).len() >= 60_000, "{}", body(&got, 399).len());
+            assert!(body(&got, 255).len() >= 60_000, "{}", body(&got, 255).len());
             Ok(())
         });
     }
