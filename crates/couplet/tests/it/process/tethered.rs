@@ -208,8 +208,8 @@ fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
 fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
     let mut nursery = Nursery::new();
     // The connection is made after the header, which arrives once the loop has seen the exit.
-    let script = "leader=$$ setsid sh -c 'while kill -0 $leader 2>/dev/null; do sleep 0.01; done; \
-                  printf \"PROXY UNKNOWN\\r\\n\"; while sleep 0.2; do printf .; done' & exit 0";
+    let script = "leader=$$; (while kill -0 $leader 2>/dev/null; do sleep 0.01; done; \
+                  printf 'PROXY UNKNOWN\\r\\n'; while sleep 0.2; do printf .; done) & exit 0";
     let seen = Seen::default();
     let notes = seen.clone();
     let factory = Layered::new(
@@ -217,7 +217,7 @@ fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
         |reactor: &Reactor, _: &Address| ProxyReader::new(reactor.now()),
     );
     let reactor = nursery.l.reactor();
-    reactor.connect_process(sh(script), factory).map(drop).detach();
+    reactor.connect_process_with(sh(script), WhenLost::Keep, factory).map(drop).detach();
     let met = seen.clone();
     nursery.until("connection_made", move || met.0.borrow().transport.is_some());
     assert_eq!(seen.end().and_then(|end| end.code()), Some(0));
