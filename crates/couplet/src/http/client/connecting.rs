@@ -15,12 +15,12 @@ use crate::endpoints::TcpClient;
 use crate::http::connection::Tasks;
 use crate::{Failure, Stream};
 
-/// The longest answer of a proxy to CONNECT, in lines.
+/// Maximum number of lines in a proxy's response to CONNECT.
 const PROXY_LINES: usize = 100;
 
 impl Client {
-    /// A connection for a request: one that the pool has, or a new one. Where the server may speak HTTP/2,
-    /// requests that come together make one attempt, and share what it connects.
+    /// Leases a pooled connection, or a new one. If the server may speak HTTP/2, concurrent
+    /// requests make a single attempt and share the resulting connection.
     pub(super) async fn lease(&self, origin: &Origin) -> Result<Lease, HttpError> {
         loop {
             if let Some(mut lease) = Lease::of_kept(&self.inner, origin) {
@@ -71,7 +71,7 @@ impl Client {
         Ok(Lease::of_http1(&self.inner, origin, Http1 { sender, seen, transport }))
     }
 
-    /// A stream to the server, and whether it speaks HTTP/2.
+    /// Opens a stream to the server; returns whether it speaks HTTP/2.
     async fn open(&self, origin: &Origin) -> Result<(Stream, bool), HttpError> {
         let proxy = &self.inner.options.proxy;
         let (host, port) = match proxy {
@@ -113,7 +113,7 @@ impl Client {
     }
 }
 
-/// Drives a connection, and logs its error; pending requests get theirs from hyper.
+/// Drives a connection and logs its error; hyper fails the pending requests.
 async fn drive(to: String, connection: impl Future<Output = hyper::Result<()>>, seen: Rc<Seen>) {
     if let Err(error) = connection.await {
         tracing::debug!(%to, %error, "a connection of an HTTP client broke");
@@ -121,13 +121,13 @@ async fn drive(to: String, connection: impl Future<Output = hyper::Result<()>>, 
     }
 }
 
-/// Whether HTTP/1.1 broke by bytes that nothing asked for. hyper has no name for this error: it is the
-/// one of an idle connection that has no cause.
+/// Whether an HTTP/1.1 connection broke because of unsolicited bytes. hyper has no name for this
+/// error: it is the only error of an idle connection without a cause.
 fn is_surplus(error: &hyper::Error) -> bool {
     error.source().is_none() && !error.is_incomplete_message() && !error.is_canceled()
 }
 
-/// Asks a proxy to pass the connection on: RFC 9110, 9.3.6.
+/// Asks a proxy for a tunnel to the server: RFC 9110, 9.3.6.
 async fn ask_proxy(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError> {
     let to = origin.host_and_port();
     let failed = |error: io::Error| HttpError::Connect { to: to.clone(), failure: error.into() };
@@ -147,7 +147,7 @@ async fn ask_proxy(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError
     Err(HttpError::Proxy(status.unwrap_or_default()))
 }
 
-/// A stream as hyper's client wants one: what was written leaves with the turn.
+/// Adapts a stream to hyper's client. Written bytes leave with the turn.
 struct ClientIo {
     stream: Stream,
     seen: Rc<Seen>,

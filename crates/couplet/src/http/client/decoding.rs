@@ -1,5 +1,5 @@
-//! Answers that are compressed: RFC 9110, 8.4. The bytes that a body may be decoded to are limited, and
-//! so is what is decoded before other tasks have their turn.
+//! Decodes compressed responses: RFC 9110, 8.4. The decoded length of a body is limited, and so are
+//! the bytes decoded before other tasks get their turn.
 
 use std::io;
 use std::pin::Pin;
@@ -17,19 +17,19 @@ use http_body::{Body as _, Frame};
 
 use crate::http::body::{Body, BodyError, Raw};
 
-/// What servers are asked for, the best first; servers choose.
+/// Codings to ask for, in order of preference; the server chooses.
 const ACCEPTED: HeaderValue = HeaderValue::from_static("zstd, br, gzip, deflate");
 
-/// The longest piece of a decoded body.
+/// Maximum length of a decoded piece, in bytes.
 const PIECE: usize = 16 * 1024;
 
-/// The most bytes that are decoded from what has come, before other tasks have their turn.
+/// Maximum number of bytes decoded before other tasks get their turn.
 const AT_ONCE: usize = 256 * 1024;
 
-/// The window of zstd, as a power of two: what RFC 9659 allows.
+/// Largest zstd window, as a power of two: the limit of RFC 9659.
 const WINDOW: u32 = 23;
 
-/// How a body is compressed.
+/// The coding of a compressed body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Coding {
     Gzip,
@@ -55,16 +55,17 @@ impl Coding {
     }
 }
 
-/// Asks for compressed answers, unless the caller says what to ask for, or wants a part: that would be a
-/// part of the compressed bytes.
+/// Asks for compressed responses, unless the caller sets `accept-encoding` or requests a range,
+/// which would be a range of the compressed bytes.
 pub(super) fn ask(headers: &mut HeaderMap) {
     if !headers.contains_key(ACCEPT_ENCODING) && !headers.contains_key(RANGE) {
         headers.insert(ACCEPT_ENCODING, ACCEPTED);
     }
 }
 
-/// An answer with its body decoded, where it has one in a coding that is known. An answer to HEAD, and
-/// one of 204 or 304, has none, even where HTTP/2 ends its stream later: its head is about another one.
+/// Decodes the body of a response with a known coding. Responses to HEAD, and those with 204 or
+/// 304, have no body, even if HTTP/2 ends their stream later: their headers describe another
+/// response.
 pub(super) fn decoded(method: &Method, answer: Response<Body>, limit: u64) -> Response<Body> {
     let is_whole = !matches!(
         answer.status(),
@@ -78,7 +79,7 @@ pub(super) fn decoded(method: &Method, answer: Response<Body>, limit: u64) -> Re
     Response::from_parts(head, body.decoded(coding, limit))
 }
 
-/// The coding of an answer, if it has one, and only one.
+/// Returns the coding of a response with exactly one known coding.
 fn coding_of(headers: &HeaderMap) -> Option<Coding> {
     let values = headers.get_all(CONTENT_ENCODING).into_iter().map(|value| value.to_str().ok());
     let values = values.collect::<Option<Vec<_>>>()?;
@@ -88,13 +89,13 @@ fn coding_of(headers: &HeaderMap) -> Option<Coding> {
     names.next().is_none().then_some(coding)
 }
 
-/// A body that is decoded as it is read.
+/// A body that is decoded while it is read.
 pub(in crate::http) struct Decoded {
     coding: Coding,
     state: State,
-    /// Zeroes, to be decoded into.
+    /// Zeroed buffer to decode into.
     room: BytesMut,
-    /// How much more may come.
+    /// Number of decoded bytes still allowed.
     left: u64,
     limit: u64,
     /// Bytes decoded since other tasks had their turn.
@@ -102,7 +103,7 @@ pub(in crate::http) struct Decoded {
 }
 
 enum State {
-    /// Nothing has come.
+    /// No bytes have arrived.
     Begun(Box<Pieces>),
     Decoding(Box<dyn Decoder>),
     Ended,
@@ -136,7 +137,7 @@ impl Decoded {
             State::Decoding(decoder) => decoder,
             State::Begun(pieces) => {
                 let first = ready!(Pin::new(&mut **pieces).poll_fill_buf(cx))?.first().copied();
-                // A body without a byte stands for itself.
+                // An empty body needs no decoding.
                 let Some(first) = first else { return Poll::Ready(Ok(pieces.last())) };
                 let State::Begun(pieces) = std::mem::replace(&mut self.state, State::Ended) else {
                     return Poll::Ready(Ok(None));
@@ -189,7 +190,7 @@ fn more() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "bytes follow its end")
 }
 
-/// A decoder of pieces.
+/// A decoder that reads `Pieces`.
 trait Decoder: AsyncRead + Send + Sync + Unpin {
     fn pieces(&mut self) -> &mut Pieces;
 }
@@ -206,7 +207,7 @@ macro_rules! decoders {
 
 decoders!(BrotliDecoder DeflateDecoder GzipDecoder ZlibDecoder ZstdDecoder);
 
-/// A decoder of a body with this first byte.
+/// Creates a decoder for a body that begins with `first`.
 fn decoder_of(coding: Coding, first: u8, pieces: Pieces) -> Box<dyn Decoder> {
     match coding {
         Coding::Gzip => {
@@ -214,8 +215,8 @@ fn decoder_of(coding: Coding, first: u8, pieces: Pieces) -> Box<dyn Decoder> {
             decoder.multiple_members(true);
             Box::new(decoder)
         }
-        // Of zlib; the next one is for servers that leave zlib's frame out: RFC 9110, 8.4.1.2. In a
-        // stream without it, such a byte would be padding that is not zero.
+        // `deflate` means zlib; some servers omit its header: RFC 9110, 8.4.1.2. In a raw deflate
+        // stream, such a first byte would mean padding that is not zero.
         Coding::Deflate if first & 0xf == 8 => Box::new(ZlibDecoder::new(pieces)),
         Coding::Deflate => Box::new(DeflateDecoder::new(pieces)),
         Coding::Brotli => Box::new(BrotliDecoder::new(pieces)),
@@ -228,7 +229,7 @@ fn decoder_of(coding: Coding, first: u8, pieces: Pieces) -> Box<dyn Decoder> {
     }
 }
 
-/// A body as bytes to be decoded.
+/// The compressed bytes of a body.
 struct Pieces {
     raw: Raw,
     piece: Bytes,
@@ -237,7 +238,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// What follows the bytes.
+    /// Returns the trailers, which follow the bytes.
     fn last(&mut self) -> Option<Frame<Bytes>> {
         self.trailers.take().map(Frame::trailers)
     }

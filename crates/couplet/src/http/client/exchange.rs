@@ -1,5 +1,5 @@
-//! One request over one connection, and whether one that failed may be sent again: RFC 9110, 9.2.2, and
-//! RFC 9113, 8.7.
+//! Sends one request over one connection, and decides whether a failed one may be repeated: RFC
+//! 9110, 9.2.2, and RFC 9113, 8.7.
 
 use std::error::Error;
 use std::io;
@@ -15,25 +15,25 @@ use super::{Asking, Client, HttpError};
 use crate::Transport;
 use crate::http::Body;
 
-/// A request that has no answer.
+/// A request that failed without a response.
 pub(super) struct Refused {
     pub(super) error: HttpError,
     pub(super) may_repeat: bool,
 }
 
-/// How far a request came that has no answer.
+/// How far a request without a response got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// The server did not process it: nothing of it was sent, or the server says so.
+    /// The server did not process it: no part was sent, or the server refused it.
     Unprocessed,
-    /// Its connection broke before a byte of an answer: the server may have processed it.
+    /// The connection broke before the first byte of a response: the server may have processed it.
     Lost,
-    /// The server answered, by a reset or in bytes that are no HTTP.
+    /// The server answered, with a reset or with bytes that are not HTTP.
     Answered,
 }
 
 impl Client {
-    /// Sends a request; the answer's body holds the lease.
+    /// Sends a request. The body of its response holds the lease.
     pub(super) async fn exchange(
         &self,
         asking: &Asking,
@@ -70,7 +70,7 @@ impl Client {
     }
 }
 
-/// Sends a request; for one without an answer, returns how far it came.
+/// Sends a request; on failure, returns how far it got.
 async fn send(
     lease: &mut Lease,
     request: Request<Full<Bytes>>,
@@ -83,7 +83,7 @@ async fn send(
             waiting.over();
             sent
         }
-        // Each clone may send.
+        // Sending needs `&mut`, so each request clones the sender.
         Leased::Http2(share) => share.http2.sender.clone().try_send_request(request).await,
     };
     sent.map_err(|refused| {
@@ -99,8 +99,8 @@ async fn send(
     })
 }
 
-/// Resets the connection of a request that is dropped before its answer: a server takes a FIN for a client
-/// that still waits.
+/// Resets the connection of a request that is dropped before its response: a server would take a
+/// FIN for a client that still waits.
 struct HangUp(Option<Transport>);
 
 impl HangUp {
@@ -117,7 +117,7 @@ impl Drop for HangUp {
     }
 }
 
-/// The error of a stream.
+/// The error of an HTTP/2 stream.
 fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source()?.downcast_ref()
 }
@@ -126,8 +126,9 @@ fn is_reset(error: &hyper::Error) -> bool {
     h2_error(error).is_some_and(h2::Error::is_reset)
 }
 
-/// RFC 9113, 8.7: a stream that was refused, or is above the last one of a GOAWAY, was not processed. h2
-/// reports a GOAWAY to those streams alone, and the end of a connection to the others as an error of I/O.
+/// RFC 9113, 8.7: a stream that was refused, or is above the last one of a GOAWAY, was not
+/// processed. h2 reports GOAWAY only to those streams; the others get an I/O error when the
+/// connection ends.
 fn fate_of(error: &hyper::Error) -> Fate {
     match h2_error(error) {
         Some(error) if error.is_remote() && error.is_go_away() => Fate::Unprocessed,

@@ -1,4 +1,4 @@
-//! [`Client`]: requests over connections that are kept for the next ones.
+//! [`Client`]: sends requests over pooled connections.
 
 mod connecting;
 #[cfg(feature = "decompression")]
@@ -27,8 +27,8 @@ use pool::{Lease, Leased, Origin, Pool};
 use crate::layers::tls::ClientTls;
 use crate::{Failure, Reactor};
 
-/// An HTTP client for a loop: HTTP/1.1 and, where ALPN chooses it, HTTP/2. Cheap to clone; the clones
-/// share their connections.
+/// An HTTP client for a loop: HTTP/1.1 and, if ALPN selects it, HTTP/2. It is cheap to clone, and
+/// clones share their connections.
 ///
 /// ```
 /// use couplet::http::{Body, Client, Request, Response};
@@ -63,7 +63,7 @@ struct Inner {
     pool: RefCell<Pool>,
 }
 
-/// A request that may be sent more than once.
+/// A request that can be sent more than once.
 struct Asking {
     method: Method,
     uri: Uri,
@@ -72,12 +72,12 @@ struct Asking {
 }
 
 impl Client {
-    /// A client with the default options.
+    /// Creates a client with the default options.
     pub fn new(reactor: &Reactor) -> Client {
         Client::with_options(reactor, ClientOptions::default())
     }
 
-    /// A client with these options.
+    /// Creates a client with these options.
     pub fn with_options(reactor: &Reactor, options: ClientOptions) -> Client {
         let inner = Inner {
             reactor: reactor.clone(),
@@ -89,34 +89,36 @@ impl Client {
         Client { inner: Rc::new(inner) }
     }
 
-    /// Asks for a URL by GET: [`send`](Self::send).
+    /// Sends a GET request; see [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As for [`send`](Self::send).
     pub async fn get(&self, url: impl AsRef<str>) -> Result<Response<Body>, HttpError> {
         let url = url.as_ref();
         let request = Request::get(url).body(Bytes::new());
         self.send(request.map_err(|_| HttpError::Url(url.to_owned()))?).await
     }
 
-    /// Sends a request to the server in its URL, and follows redirections. Ready when the head of the
-    /// answer has come; the body comes as it is read.
+    /// Sends a request to the server named in its URL, and follows redirects. Resolves when the
+    /// head of the response has arrived; the body arrives when it is read.
     ///
-    /// A connection whose answer was read to its end serves the next request. A request without an answer
-    /// is sent again once, after [`repeat_pause`](ClientOptions::repeat_pause), if the server did not
-    /// process it (it was not sent, or HTTP/2 refused it: RFC 9113, 8.7), or if its method is idempotent
-    /// (RFC 9110, 9.2.2) and a connection that other requests had used broke without a byte of an answer.
+    /// Once a response is read to its end, its connection is reused. A request without a response
+    /// is repeated once, after [`repeat_pause`](ClientOptions::repeat_pause), in two cases: the
+    /// server did not process it (it was not sent, or HTTP/2 refused it: RFC 9113, 8.7), or its
+    /// method is idempotent (RFC 9110, 9.2.2) and a reused connection broke without a byte of a
+    /// response.
     ///
-    /// With the feature `decompression`, a request that has neither `accept-encoding` nor `range` asks
-    /// for gzip, deflate, br and zstd. An answer in one of them is decoded as its body is read, whoever
-    /// asked for that, and has no `content-encoding` and no `content-length`.
+    /// With the feature `decompression`, a request with neither `accept-encoding` nor `range` asks
+    /// for gzip, deflate, br and zstd. A response in one of these codings is decoded as its body is
+    /// read, even if the caller set `accept-encoding`, and loses its `content-encoding` and
+    /// `content-length`.
     ///
-    /// Cancel-safe: the connection of a future that is dropped is closed, unless others share it.
+    /// Cancel-safe: dropping the future closes its connection, unless other requests share it.
     ///
     /// # Errors
     ///
-    /// [`HttpError`]. An answer of 404 or 500 is none.
+    /// [`HttpError`]. Responses such as 404 or 500 are not errors.
     pub async fn send(
         &self,
         request: Request<impl Into<Bytes>>,
@@ -145,13 +147,13 @@ impl Client {
         Err(HttpError::TooManyRedirects(self.inner.options.max_redirects))
     }
 
-    /// Sends a request, and once more where that does no harm.
+    /// Sends a request, and repeats it once if that is safe.
     async fn ask(&self, asking: &Asking) -> Result<Response<Body>, HttpError> {
         let origin = Origin::of(&asking.uri)?;
         let lease = self.lease(&origin).await?;
         let answer = match self.exchange(asking, lease).await {
             Err(Refused { may_repeat: true, .. }) => {
-                // It fails only while the loop is dropped.
+                // Fails only while the loop is dropped.
                 let _ = self.inner.reactor.sleep(self.inner.options.repeat_pause).await;
                 let lease = self.lease(&origin).await?;
                 self.exchange(asking, lease).await
@@ -178,7 +180,7 @@ impl Client {
 }
 
 impl Inner {
-    /// Closes idle connections when their time has come.
+    /// Schedules the closing of idle connections whose keep-alive time is over.
     fn sweep_later(self: &Rc<Self>) {
         let mut pool = self.pool.borrow_mut();
         if let Some(until) = pool.to_sweep() {
@@ -197,7 +199,7 @@ impl Inner {
 }
 
 impl Asking {
-    /// The request as it is sent over this connection. The user and the password of a URL are not.
+    /// Builds the request for this connection, without the URL's user and password.
     fn request(&self, lease: &Lease, has_proxy: bool) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();

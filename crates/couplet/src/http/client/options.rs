@@ -1,4 +1,4 @@
-//! Options of a client, and its errors.
+//! Options and errors of an HTTP client.
 
 use std::time::Duration;
 
@@ -10,32 +10,34 @@ use crate::layers::tls::ClientTlsOptions;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How long a connection may take, its handshakes included: 30 s unless set.
+    /// Timeout of a connect, including its handshakes. Default: 30 s.
     pub connect_timeout: Duration,
-    /// How long an answer's head may take, redirections included: 60 s unless set.
+    /// Timeout of a request, including redirects, until the response head has arrived. Default:
+    /// 60 s. `None` disables it.
     pub timeout: Option<Duration>,
-    /// How long the body of an answer may pause while it is awaited: 60 s unless set. Reading it fails
-    /// after once to twice this time.
+    /// How long a response body may pause while it is awaited. Default: 60 s. Reading it fails
+    /// after one to two times this long.
     pub body_timeout: Duration,
-    /// How long a connection is kept after an answer: 60 s unless set.
+    /// How long an idle connection is kept after a response. Default: 60 s.
     pub keep_alive: Duration,
-    /// The most connections to one server that are kept: 32 unless set.
+    /// Maximum number of idle connections kept per server. Default: 32.
     pub max_idle: usize,
-    /// How long to wait before a request is sent again, once: 100 ms unless set.
+    /// Pause before a request is repeated, once. Default: 100 ms.
     pub repeat_pause: Duration,
-    /// The most redirections that are followed: 10 unless set.
+    /// Maximum number of redirects to follow. Default: 10.
     pub max_redirects: usize,
-    /// A proxy, as host and port: it gets requests for `http:` whole, and is asked by CONNECT to pass
-    /// `https:` on. None unless set.
+    /// Host and port of a proxy: it receives `http:` requests with an absolute URL, and CONNECT for
+    /// `https:`. Default: none.
     pub proxy: Option<(String, u16)>,
-    /// Whether to ask for compressed answers and to decode them: true unless set.
+    /// Whether to ask for compressed responses and to decode them. Default: true.
     #[cfg(feature = "decompression")]
     pub decompress: bool,
-    /// The most bytes that the body of an answer may be decoded to: 256 MiB unless set. Then reading
-    /// it fails with [`BodyError::Bomb`](crate::http::BodyError::Bomb).
+    /// Maximum length of a decoded body, in bytes. Default: 256 MiB. Reading a longer one fails
+    /// with [`BodyError::Bomb`](crate::http::BodyError::Bomb).
     #[cfg(feature = "decompression")]
     pub max_decoded: u64,
-    /// How to verify servers: by the system's certificates unless set. Its ALPN is the client's.
+    /// How to verify servers. Default: by the system's certificates. The client sets the ALPN
+    /// protocols itself.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub tls: ClientTlsOptions,
 }
@@ -62,29 +64,29 @@ impl Default for ClientOptions {
 }
 
 crate::http::options::setters! { ClientOptions:
-    /// Sets how long a connection may take.
+    /// Sets the timeout of a connect.
     connect_timeout: Duration;
-    /// Sets how long an answer's head may take.
+    /// Sets the timeout of a request, until the response head has arrived.
     timeout: Option<Duration>;
-    /// Sets how long the body of an answer may pause.
+    /// Sets how long a response body may pause while it is awaited.
     body_timeout: Duration;
-    /// Sets how long a connection is kept after an answer.
+    /// Sets how long an idle connection is kept after a response.
     keep_alive: Duration;
-    /// Sets the most connections to one server that are kept.
+    /// Sets the maximum number of idle connections kept per server.
     max_idle: usize;
-    /// Sets how long to wait before a request is sent again.
+    /// Sets the pause before a request is repeated.
     repeat_pause: Duration;
-    /// Sets the most redirections that are followed.
+    /// Sets the maximum number of redirects to follow.
     max_redirects: usize;
-    /// Sets a proxy, as host and port.
+    /// Sets the host and port of a proxy.
     proxy: Option<(String, u16)>;
 }
 
 #[cfg(feature = "decompression")]
 crate::http::options::setters! { ClientOptions:
-    /// Sets whether to ask for compressed answers and to decode them.
+    /// Sets whether to ask for compressed responses and to decode them.
     decompress: bool;
-    /// Sets the most bytes that the body of an answer may be decoded to.
+    /// Sets the maximum length of a decoded body, in bytes.
     max_decoded: u64;
 }
 
@@ -94,43 +96,43 @@ crate::http::options::setters! { ClientOptions:
     tls: ClientTlsOptions;
 }
 
-/// Why there is no answer.
+/// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {
-    /// It is no URL that begins with `http:` or `https:` and names a host.
+    /// Not a URL that begins with `http:` or `https:` and names a host.
     #[error("{0:?} is no URL that begins with http: or https: and names a host")]
     Url(String),
-    /// Its port is no number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("the port of {0:?} is out of range: ports are 1 to 65535")]
     Port(String),
-    /// The server, or the proxy, can't be reached.
+    /// Connecting to the server or the proxy failed.
     #[error("cannot connect to {to}: {failure}")]
     Connect {
         /// Host and port.
         to: String,
-        /// What went wrong.
+        /// Cause of the failure.
         failure: Failure,
     },
-    /// The proxy does not pass the connection on.
+    /// The proxy refused the tunnel; contains its status line.
     #[error("the proxy answered {0:?} instead of a connection")]
     Proxy(String),
-    /// The head of the answer did not come in time.
+    /// The head of the response did not arrive in time.
     #[error("there was no answer in time")]
     TimedOut,
-    /// More redirections than [`max_redirects`](ClientOptions::max_redirects).
+    /// More redirects than [`max_redirects`](ClientOptions::max_redirects).
     #[error("more than {0} redirections")]
     TooManyRedirects(usize),
     /// The server answered 101 (Switching Protocols), which this client never asks for.
     #[error("the server switched to another protocol, which was not asked for")]
     Switched,
-    /// The connection broke, or what came over it is no HTTP.
+    /// The connection broke, or its bytes are not HTTP.
     #[error("{}", with_source(.0))]
     Broken(#[source] hyper::Error),
 }
 
 impl HttpError {
-    /// The error of a connect, for another request that waited for it.
+    /// Copies the error of a connect for another request that waited for it.
     pub(super) fn again(&self, to: String) -> HttpError {
         match self {
             HttpError::Connect { to, failure } => {
@@ -142,7 +144,7 @@ impl HttpError {
     }
 }
 
-/// hyper's errors leave the reason to their source.
+/// Formats an error with its source, in which hyper gives the reason.
 fn with_source(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),

@@ -1,5 +1,5 @@
-//! The connections of a client, by the servers that they lead to: idle ones of HTTP/1.1, one of HTTP/2 that
-//! its requests share, and the attempt to make the first one.
+//! A client's connections by server: idle HTTP/1.1 connections, one shared HTTP/2 connection, and
+//! the attempt to make the first one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::Transport;
 use crate::defer::DeferredEvent;
 use crate::http::port_of;
 
-/// Who answers: a scheme, a host and a port.
+/// A server: scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin {
     pub(super) is_https: bool,
@@ -40,7 +40,7 @@ impl Origin {
         Ok(Origin { is_https, host, port })
     }
 
-    /// Host and port, without a port that goes without saying.
+    /// Host and port; the scheme's default port is omitted.
     pub(super) fn authority(&self) -> String {
         let usual = if self.is_https { 443 } else { 80 };
         let whole = self.host_and_port();
@@ -56,28 +56,28 @@ impl Origin {
     }
 }
 
-/// A connection of HTTP/1.1.
+/// An HTTP/1.1 connection.
 pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<Full<Bytes>>,
     pub(super) seen: Rc<Seen>,
     pub(super) transport: Transport,
 }
 
-/// Facts about a connection of HTTP/1.1 that hyper does not report.
+/// Facts about an HTTP/1.1 connection that hyper does not report.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// The bytes that have come.
+    /// Number of bytes received.
     pub(super) bytes: Cell<u64>,
-    /// Bytes came that belong to no answer.
+    /// Bytes arrived that belong to no response.
     pub(super) surplus: Cell<bool>,
 }
 
-/// A connection of HTTP/2.
+/// An HTTP/2 connection.
 pub(super) struct Http2 {
     pub(super) sender: http2::SendRequest<Full<Bytes>>,
-    /// The requests that it has not answered to the end.
+    /// Number of requests whose response is not complete.
     streams: Cell<usize>,
-    /// The end of its keep-alive, while it has none.
+    /// End of the keep-alive time, while there are no streams.
     until: Cell<Instant>,
 }
 
@@ -87,11 +87,11 @@ impl Http2 {
     }
 }
 
-/// A connection for one request, until its answer has been read or dropped.
+/// Lends a connection to one request, until its response has been read or dropped.
 pub(in crate::http) struct Lease {
     client: Weak<Inner>,
     pub(super) origin: Origin,
-    /// Other requests went over it before.
+    /// The connection was used by earlier requests.
     pub(super) is_kept: bool,
     pub(super) connection: Leased,
 }
@@ -101,7 +101,7 @@ pub(super) enum Leased {
     Http2(Share),
 }
 
-/// A share of a connection of HTTP/2: one stream.
+/// One stream of a shared HTTP/2 connection.
 pub(super) struct Share {
     client: Weak<Inner>,
     pub(super) http2: Rc<Http2>,
@@ -125,13 +125,13 @@ impl Drop for Share {
 }
 
 impl Lease {
-    /// A lease of a new connection of HTTP/1.1.
+    /// Leases a new HTTP/1.1 connection.
     pub(super) fn of_http1(client: &Rc<Inner>, origin: &Origin, http1: Http1) -> Lease {
         let (client, origin) = (Rc::downgrade(client), origin.clone());
         Lease { client, origin, is_kept: false, connection: Leased::Http1(http1) }
     }
 
-    /// A lease of a new connection of HTTP/2, which later requests share.
+    /// Leases a new HTTP/2 connection, which later requests share.
     pub(super) fn of_http2(
         client: &Rc<Inner>,
         origin: &Origin,
@@ -145,7 +145,7 @@ impl Lease {
         Lease { client, origin, is_kept: false, connection: Leased::Http2(share) }
     }
 
-    /// A lease of a connection that the pool has: a shared one, or the idle one that was used last.
+    /// Leases a pooled connection: the shared one, or the idle one used most recently.
     pub(super) fn of_kept(client: &Rc<Inner>, origin: &Origin) -> Option<Lease> {
         let kept = client.pool.borrow_mut().take(origin, client.reactor.now())?;
         let connection = match kept {
@@ -156,7 +156,8 @@ impl Lease {
         Some(Lease { client, origin, is_kept: true, connection })
     }
 
-    /// Whether the connection takes a request; it knows soon after the last answer was read.
+    /// Whether the connection accepts a request. HTTP/1.1 reports this soon after the last response
+    /// was read.
     pub(super) async fn is_ready(&mut self) -> bool {
         match &mut self.connection {
             Leased::Http1(http1) => http1.sender.ready().await.is_ok(),
@@ -164,7 +165,7 @@ impl Lease {
         }
     }
 
-    /// The bytes that have come over a connection of HTTP/1.1.
+    /// Number of bytes received over an HTTP/1.1 connection.
     pub(super) fn received(&self) -> u64 {
         match &self.connection {
             Leased::Http1(http1) => http1.seen.bytes.get(),
@@ -172,12 +173,12 @@ impl Lease {
         }
     }
 
-    /// Whether bytes came that belong to no answer.
+    /// Whether bytes arrived that belong to no response.
     pub(in crate::http) fn has_surplus(&self) -> bool {
         matches!(&self.connection, Leased::Http1(http1) if http1.seen.surplus.get())
     }
 
-    /// The answer is over: its connection is free for the next request.
+    /// Returns the connection to the pool after a complete response.
     pub(in crate::http) fn give_back(self) {
         let Lease { client, origin, connection, .. } = self;
         if let (Some(client), Leased::Http1(http1)) = (client.upgrade(), connection) {
@@ -195,31 +196,31 @@ enum Kept {
     Http2(Rc<Http2>),
 }
 
-/// Connections that were taken out, to be dropped while the pool is not borrowed.
+/// Connections removed from the pool, to be dropped while it is not borrowed.
 type Swept = (Vec<(Http1, Instant)>, Vec<Rc<Http2>>);
 
-/// The first attempt to connect to a server. Requests wait for its outcome, because they may share a
-/// connection of HTTP/2.
+/// The first attempt to connect to a server. Other requests wait for its outcome, because they may
+/// share an HTTP/2 connection.
 pub(super) struct Attempt {
     over: DeferredEvent,
     outcome: RefCell<Outcome>,
 }
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 pub(super) enum Outcome {
-    /// Its request was dropped.
+    /// The leading request was dropped.
     Abandoned,
-    /// In a connection of HTTP/2: the pool has it.
+    /// An HTTP/2 connection, now in the pool.
     Shared,
-    /// In a connection of HTTP/1.1: the others need their own.
+    /// An HTTP/1.1 connection: each other request needs its own.
     Alone,
     Failed(HttpError),
 }
 
 impl Attempt {
-    /// Waits for the end.
+    /// Waits for the outcome.
     pub(super) async fn outcome(&self, origin: &Origin) -> Outcome {
-        // It fails only while the loop is dropped.
+        // Fails only while the loop is dropped.
         let _ = self.over.wait().await;
         match &*self.outcome.borrow() {
             Outcome::Abandoned => Outcome::Abandoned,
@@ -230,7 +231,7 @@ impl Attempt {
     }
 }
 
-/// The request that connects, for all that wait.
+/// The request that connects on behalf of all others.
 pub(super) struct Leader {
     client: Rc<Inner>,
     origin: Origin,
@@ -238,7 +239,7 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// Makes this request the leader; an attempt that is under way, if there is one.
+    /// Makes this request the leader, or returns the attempt already in progress.
     pub(super) fn new(client: &Rc<Inner>, origin: &Origin) -> Result<Leader, Rc<Attempt>> {
         let mut pool = client.pool.borrow_mut();
         if let Some(attempt) = pool.attempts.get(origin) {
@@ -269,9 +270,9 @@ impl Drop for Leader {
 
 #[derive(Default)]
 pub(super) struct Pool {
-    /// Law 9: at most `max_idle` for each server that answered within the last `keep_alive`.
+    /// Law 9: at most `max_idle` for each server that responded within the last `keep_alive`.
     idle: BTreeMap<Origin, Vec<(Http1, Instant)>>,
-    /// One connection of HTTP/2 for each server.
+    /// One HTTP/2 connection for each server.
     shared: BTreeMap<Origin, Rc<Http2>>,
     attempts: BTreeMap<Origin, Rc<Attempt>>,
     sweeper: Option<DelayedCall>,
@@ -287,7 +288,7 @@ impl Pool {
         idle.pop().map(|(http1, _)| Kept::Http1(http1))
     }
 
-    /// Keeps a connection; returns it if there are enough.
+    /// Keeps a connection, or returns it if `most` are kept already.
     fn keep(&mut self, origin: Origin, one: (Http1, Instant), most: usize) -> Option<Http1> {
         let idle = self.idle.entry(origin).or_default();
         if idle.len() >= most {
@@ -297,19 +298,20 @@ impl Pool {
         None
     }
 
-    /// Shares a connection, unless an open one is there: then this one serves its first request only.
+    /// Shares a connection, unless an open one is shared already: then this one serves only its own
+    /// request.
     fn share(&mut self, origin: &Origin, http2: Rc<Http2>, now: Instant) {
         if !self.shared.get(origin).is_some_and(|before| before.is_open(now)) {
             self.shared.insert(origin.clone(), http2);
         }
     }
 
-    /// Whether the server answered by HTTP/1.1 lately.
+    /// Whether the server recently responded over HTTP/1.1.
     pub(super) fn speaks_http1(&self, origin: &Origin) -> bool {
         self.idle.contains_key(origin)
     }
 
-    /// Forgets a connection that broke, and the idle ones beside it: they are as old.
+    /// Removes a broken connection from the pool, with the server's idle ones, which are as old.
     pub(super) fn forget(&mut self, lease: &Lease) -> Swept {
         let (origin, mut swept) = (&lease.origin, Swept::default());
         match &lease.connection {
@@ -328,7 +330,7 @@ impl Pool {
         self.idle.values().map(Vec::len).sum::<usize>() + self.shared.len()
     }
 
-    /// The time of the next sweep, if one is due and none is scheduled.
+    /// Returns the time of the next sweep; `None` if it is scheduled or no connection is idle.
     pub(super) fn to_sweep(&self) -> Option<Instant> {
         if self.sweeper.is_some() {
             return None;
@@ -342,7 +344,7 @@ impl Pool {
         self.sweeper = Some(call);
     }
 
-    /// Takes out the connections that are too old or closed.
+    /// Removes connections that are closed or whose keep-alive time is over.
     pub(super) fn sweep(&mut self, now: Instant) -> Swept {
         self.sweeper = None;
         let mut swept = Swept::default();

@@ -1,4 +1,4 @@
-//! Redirections: RFC 9110, 15.4.
+//! Redirects: RFC 9110, 15.4.
 
 use bytes::Bytes;
 use http::header::{
@@ -9,7 +9,7 @@ use http::{Method, Response, StatusCode, Uri, uri};
 use super::pool::Origin;
 use super::{Asking, HttpError};
 
-/// Changes a request into the one that its answer asks for; false if that asks for none.
+/// Applies a redirect to the request; returns false if the response is not one.
 pub(super) fn next<B>(asking: &mut Asking, answer: &Response<B>) -> Result<bool, HttpError> {
     let drops_body = match answer.status() {
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => asking.method == Method::POST,
@@ -22,7 +22,7 @@ pub(super) fn next<B>(asking: &mut Asking, answer: &Response<B>) -> Result<bool,
     let location = location.to_str().map_err(|_| unclear())?;
     let to = resolve(&asking.uri, location).ok_or_else(unclear)?;
     if Origin::of(&to)? != Origin::of(&asking.uri)? {
-        // Secrets of one server are not for another.
+        // Credentials for one server must not reach another.
         for secret in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
             asking.headers.remove(secret);
         }
@@ -38,7 +38,7 @@ pub(super) fn next<B>(asking: &mut Asking, answer: &Response<B>) -> Result<bool,
     Ok(true)
 }
 
-/// A reference, relative to the URL it was found at: RFC 3986, 5.2, without its fragment.
+/// Resolves a reference against its base URL, without its fragment: RFC 3986, 5.2.
 fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme()?, base.authority()?);
@@ -69,7 +69,7 @@ fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     whole.path_and_query(path + &query).build().ok()
 }
 
-/// RFC 3986, 3.1.
+/// Whether a reference begins with a scheme: RFC 3986, 3.1.
 fn has_scheme(reference: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     reference.split_once(':').is_some_and(|(scheme, _)| {
@@ -78,7 +78,7 @@ fn has_scheme(reference: &str) -> bool {
     })
 }
 
-/// RFC 3986, 5.2.4.
+/// Removes dot segments: RFC 3986, 5.2.4.
 fn without_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
