@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::{DelayedCall, Reactor};
 
-/// Wakes whoever polls the WebSocket, at a time or before. A deadline that moves away, as it does with
-/// every message, costs nothing until the alarm rings.
+/// Wakes the task that polls the WebSocket, no later than a deadline. Postponing the deadline, as
+/// every message does, costs nothing until the alarm fires.
 #[derive(Default)]
 pub(super) struct Alarm {
     bell: Rc<Bell>,
@@ -22,7 +22,7 @@ struct Bell {
 }
 
 impl Alarm {
-    /// Sees to it that the task is woken at `at`, or before.
+    /// Ensures that the task is woken at `at` or earlier.
     pub(super) fn set(&mut self, reactor: &Reactor, at: Instant, cx: &Context<'_>) {
         let mut waker = self.bell.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

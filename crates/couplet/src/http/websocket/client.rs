@@ -20,13 +20,13 @@ use crate::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
 use crate::http::port_of;
 use crate::{Deferred, Reactor, Result, Stream};
 
-/// The longest head of a server's answer, in bytes.
+/// Maximum length of the server's response head, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
 
-/// The most headers of a server's answer.
+/// Maximum number of headers in the server's response.
 const MOST_HEADERS: usize = 100;
 
-/// Where a client connects, and with what.
+/// A client's request for a WebSocket.
 ///
 /// ```
 /// use couplet::http::websocket::{WebSocketOptions, WebSocketRequest};
@@ -45,32 +45,32 @@ pub struct WebSocketRequest {
 }
 
 impl WebSocketRequest {
-    /// A `ws:` or `wss:` URL.
+    /// Creates a request for a `ws:` or `wss:` URL.
     pub fn new(url: impl Into<String>) -> WebSocketRequest {
         let options = WebSocketOptions::default();
         WebSocketRequest { url: url.into(), over: None, headers: Vec::new(), options }
     }
 
-    /// Adds a header to the handshake. Those of the protocol itself are not to be set.
+    /// Adds a header to the handshake. The protocol's own headers can't be set.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Sets the limits, the times and the subprotocols.
+    /// Sets the limits, the timeouts and the subprotocols.
     #[must_use]
     pub fn options(mut self, options: WebSocketOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Connects to this endpoint instead of the host and the port of the URL; `wss:` makes no difference
-    /// then.
+    /// Connects to this endpoint instead of the URL's host and port; `wss:` then makes no
+    /// difference.
     ///
     /// # Errors
     ///
-    /// If it is not a valid endpoint.
+    /// If the endpoint is invalid.
     pub fn over(mut self, endpoint: impl IntoEndpoint<dyn ClientEndpoint>) -> Result<Self> {
         self.over = Some(endpoint.into_endpoint()?);
         Ok(self)
@@ -94,11 +94,11 @@ impl From<String> for WebSocketRequest {
 }
 
 impl Reactor {
-    /// Connects to a WebSocket, by a `ws:` or `wss:` URL or a [`WebSocketRequest`]. Cancelling the
-    /// Deferred stops the attempt.
+    /// Connects to a WebSocket, given as a `ws:` or `wss:` URL or a [`WebSocketRequest`].
+    /// Cancelling the Deferred stops the attempt.
     ///
-    /// It fails as [`connect`](Reactor::connect) does, or with a [`HandshakeError`], which says what the
-    /// server answered. Redirects are not followed.
+    /// Fails like [`connect`](Reactor::connect), or with a [`HandshakeError`] that contains the
+    /// server's response. Redirects are not followed.
     #[track_caller]
     pub fn connect_websocket(&self, request: impl Into<WebSocketRequest>) -> Deferred<WebSocket> {
         let (request, reactor) = (request.into(), self.clone());
@@ -117,18 +117,18 @@ impl Reactor {
     }
 }
 
-/// 16 random bytes in Base64.
+/// Returns 16 random bytes in Base64.
 fn key(reactor: &Reactor) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let [a, b] = [reactor.random(), reactor.random()];
     let number = u128::from(a) << 64 | u128::from(b);
     let digit = |at: u32| DIGITS[(number.rotate_left(6 * (at + 1)) & 63) as usize] as char;
-    // The last of 22 digits has only two bits that count.
+    // Only two bits of the last of 22 digits count.
     let last = DIGITS[((number & 3) << 4) as usize] as char;
     (0..21).map(digit).chain([last, '=', '=']).collect()
 }
 
-/// A URL, its port, and whether TLS is asked for.
+/// A URL, its port, and whether it requires TLS.
 type Target = (Uri, u16, bool);
 
 fn target_of(request: &WebSocketRequest) -> Result<Target, HandshakeError> {
@@ -176,7 +176,7 @@ fn over_tls(
     Err(request.wrong("wss: needs the feature tls"))
 }
 
-/// The request, and the answer to its key.
+/// Returns the request, and the expected answer to its key.
 fn head_of(
     request: &WebSocketRequest,
     (uri, port, is_secure): &Target,
@@ -185,7 +185,7 @@ fn head_of(
     let host = uri.host().unwrap_or_default();
     let usual = if *is_secure { 443 } else { 80 };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    // A query may follow the host.
+    // A query may follow the host directly.
     let root = if path.starts_with('/') { "" } else { "/" };
     let mut head = format!("GET {root}{path} HTTP/1.1\r\nHost: {host}");
     if *port != usual {
@@ -216,7 +216,7 @@ fn head_of(
     Ok((head, derive_accept_key(key.as_bytes())))
 }
 
-/// Sends the request, and reads its answer.
+/// Sends the request and reads the response.
 async fn shake(
     mut stream: Stream,
     head: &str,
@@ -231,7 +231,7 @@ async fn shake(
         if n == 0 {
             return Err(HandshakeError::Ended);
         }
-        // The end may lie across two pieces.
+        // The end of the head may be split across two reads.
         let searched = got.len().saturating_sub(3);
         got.extend_from_slice(&piece[..n]);
         let begins = got.len().min(HTTP.len());
@@ -252,10 +252,10 @@ async fn shake(
     Ok(WebSocket::new(Socket::new(wire, Role::Client, &options, protocol)))
 }
 
-/// What an answer begins with.
+/// The beginning of every response.
 const HTTP: &[u8] = b"HTTP/1.1 ";
 
-/// A server that closes before it answers may do so with a reset.
+/// Converts a read error. A server that closes before it responds may do so with a reset.
 fn ended(error: io::Error) -> HandshakeError {
     match error.kind() {
         io::ErrorKind::ConnectionReset => HandshakeError::Ended,
@@ -263,7 +263,7 @@ fn ended(error: io::Error) -> HandshakeError {
     }
 }
 
-/// The subprotocol of an answer, if it is as it should be.
+/// Checks the response and returns its subprotocol.
 fn check(
     head: &[u8],
     accept: &str,

@@ -1,4 +1,4 @@
-//! Why WebSockets fail, or never begin.
+//! Errors of WebSockets and of the client's handshake.
 
 use std::io;
 use std::str::Utf8Error;
@@ -12,41 +12,39 @@ use super::code;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebSocketError {
-    /// The peer broke the protocol; it was told so with code 1002.
+    /// The peer broke the protocol; answered with code 1002.
     #[error("the peer broke the WebSocket protocol: {0}")]
     Protocol(String),
-    /// A text of the peer is not UTF-8; it was told so with code 1007.
+    /// A text of the peer is not UTF-8; answered with code 1007.
     #[error("a text message, or the reason of a close, is not UTF-8")]
     NotUtf8,
-    /// A message of the peer is too long; it was told so with code 1009.
+    /// A message of the peer is too long; answered with code 1009.
     #[error("a message has {size} bytes or more, and the limit is {limit}")]
     TooBig {
-        /// How long it is at least.
+        /// Minimum length of the message, in bytes.
         size: usize,
         /// [`max_message`](super::WebSocketOptions::max_message), or
         /// [`max_frame`](super::WebSocketOptions::max_frame).
         limit: usize,
     },
-    /// Nothing came from the peer for as long as
-    /// [`ping_interval`](super::WebSocketOptions::ping_interval) and
-    /// [`pong_timeout`](super::WebSocketOptions::pong_timeout) say.
+    /// No bytes arrived within [`ping_interval`](super::WebSocketOptions::ping_interval) plus
+    /// [`pong_timeout`](super::WebSocketOptions::pong_timeout).
     #[error("the peer did not answer a ping in time")]
     NoPong,
-    /// The peer took nothing for as long as
-    /// [`write_timeout`](super::WebSocketOptions::write_timeout) says.
+    /// The peer took no bytes within [`write_timeout`](super::WebSocketOptions::write_timeout).
     #[error("the peer took nothing of what was sent in time")]
     NotTaken,
-    /// The peer did not answer our close for as long as
-    /// [`close_timeout`](super::WebSocketOptions::close_timeout) says.
+    /// The peer did not answer our close within
+    /// [`close_timeout`](super::WebSocketOptions::close_timeout).
     #[error("the peer did not answer a close in time")]
     NotClosed,
-    /// The peer's connection ended without a close.
+    /// The peer ended the connection without a close.
     #[error("the peer ended the connection without a close")]
     Cut,
-    /// It was closed, by this end or the other one.
+    /// The WebSocket was closed, by either end.
     #[error("the WebSocket is closed")]
     Closed,
-    /// What was asked for can't be sent.
+    /// The message can't be sent.
     #[error("{0}")]
     Invalid(&'static str),
     /// The connection was lost.
@@ -54,34 +52,33 @@ pub enum WebSocketError {
     Lost(#[from] io::Error),
 }
 
-/// Why a client got no WebSocket.
+/// Why a client's handshake failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The request can't be sent.
     #[error("cannot connect to {url:?}: {problem}")]
     Request {
-        /// Where to.
+        /// URL of the request.
         url: String,
-        /// What is wrong with it.
+        /// Why it can't be sent.
         problem: String,
     },
-    /// The server is no WebSocket there.
+    /// The server refused the upgrade.
     #[error("the server answered {status} instead of 101")]
     Refused {
-        /// What it answered.
+        /// Status of the response.
         status: StatusCode,
-        /// Where it says to go instead, if it does. Redirects are not followed.
+        /// Location of a redirect, which is not followed.
         location: Option<String>,
     },
-    /// The server's answer is wrong.
+    /// The server's response is invalid.
     #[error("the server's answer to the handshake is wrong: {0}")]
     Wrong(&'static str),
-    /// The server ended the connection before it had answered.
+    /// The server ended the connection before it responded.
     #[error("the server ended the connection before it answered the handshake")]
     Ended,
-    /// The server took longer than
-    /// [`handshake_timeout`](super::WebSocketOptions::handshake_timeout).
+    /// The server exceeded [`handshake_timeout`](super::WebSocketOptions::handshake_timeout).
     #[error("the server did not answer the handshake in time")]
     TimedOut,
     /// The connection was lost.
@@ -90,7 +87,7 @@ pub enum HandshakeError {
 }
 
 impl WebSocketError {
-    /// From what the state machine says.
+    /// Converts an error of the state machine.
     pub(super) fn of(error: Error) -> WebSocketError {
         match error {
             Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Utf8Error>()) => {
@@ -107,7 +104,7 @@ impl WebSocketError {
         }
     }
 
-    /// The code that tells the peer, if it is the peer's fault and it still listens.
+    /// The close code for an error of the peer, if it can still receive one.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             WebSocketError::Protocol(_) => Some(code::PROTOCOL_ERROR),

@@ -1,4 +1,4 @@
-//! [`Guest`]: a stream of HTTP/2 below a WebSocket, RFC 8441.
+//! [`Guest`]: an HTTP/2 stream below a WebSocket, RFC 8441.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,22 +13,22 @@ use hyper::upgrade::Upgraded;
 use crate::http::watch::{Exchange, Watch};
 use crate::{Reactor, Transport};
 
-/// How much may wait for the client, in bytes, before a `send` does.
+/// Number of unsent bytes from which `send` waits.
 const HIGH: usize = 64 * 1024;
 
-/// The most that is passed to hyper at a time, in bytes.
+/// Maximum number of bytes passed to hyper at a time.
 const PIECE: usize = 16 * 1024;
 
 pub(super) struct Guest {
     io: Upgraded,
     watch: Rc<Watch>,
-    /// The connection has something to do, and holds bytes for this stream.
+    /// Keeps the connection active, and accounts for the bytes it holds for this stream.
     exchange: Exchange,
-    /// Until the connection is asked to finish.
+    /// Resolves when the connection begins to finish; `None` afterwards.
     draining: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    /// Law 9: HIGH, one message and what the state machine says.
+    /// Law 9: HIGH bytes, one message and the state machine's control frames.
     unsent: Vec<u8>,
-    /// How much of it hyper has got.
+    /// Number of these bytes that hyper has taken.
     sent: usize,
 }
 
@@ -44,7 +44,7 @@ impl Guest {
         self.watch.transport()
     }
 
-    /// Ready when the connection is asked to finish.
+    /// Ready when the connection begins to finish.
     pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(draining) = &mut self.draining {
             ready!(draining.as_mut().poll(cx));
@@ -71,13 +71,13 @@ impl Guest {
         Poll::Ready(Ok(filled.len()))
     }
 
-    /// To be followed by [`poll_flush`](Self::poll_flush).
+    /// Queues bytes; [`poll_flush`](Self::poll_flush) must follow.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         self.exchange.hold(bytes.len());
         self.unsent.extend_from_slice(bytes);
     }
 
-    /// Ready when hyper has everything.
+    /// Ready when hyper has taken all bytes.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
             let end = self.unsent.len().min(self.sent + PIECE);
@@ -91,7 +91,7 @@ impl Guest {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when less waits than the high mark, and the connection's share has room.
+    /// Ready when less than the high mark is buffered and the connection's share has room.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.poll_flush(cx) {
             Poll::Pending if self.buffered() < HIGH => {}
@@ -102,7 +102,7 @@ impl Guest {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends the stream after what was written, for which there is so much time.
+    /// Flushes and ends the stream, within a time limit.
     pub(super) fn end(mut self, reactor: &Reactor, within: Duration) {
         let timer = reactor.clone();
         let ending = async move {

@@ -1,4 +1,4 @@
-//! What goes over a WebSocket: messages, and the reason of its end.
+//! Messages of a WebSocket, and the reason of its close.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tungstenite::Utf8Bytes;
 use tungstenite::protocol::CloseFrame;
 
-/// A message of a WebSocket. Pings and pongs are the connection's own affair.
+/// A WebSocket message. The connection handles pings and pongs itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Text.
@@ -16,48 +16,50 @@ pub enum Message {
     Binary(Bytes),
 }
 
-/// UTF-8 that is shared, not copied, when it is cloned. It dereferences to a `str`.
+/// A UTF-8 string that shares its bytes with its clones. Dereferences to `str`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(pub(super) Utf8Bytes);
 
-/// The end of a WebSocket, as the peer gave it: RFC 6455, 7.4.
+/// The peer's close: RFC 6455, 7.4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Close {
-    /// One of the [codes](super::code); [`NO_STATUS`](super::code::NO_STATUS) where the peer gave none.
+    /// One of the [codes](super::code); [`NO_STATUS`](super::code::NO_STATUS) if the peer sent
+    /// none.
     pub code: u16,
-    /// For people who read logs.
+    /// Text for logs.
     pub reason: Text,
 }
 
-/// Why a WebSocket ends: RFC 6455, 7.4.1. From 3000 on they are for libraries, from 4000 for programs.
+/// Close codes: RFC 6455, 7.4.1. Codes from 3000 are for libraries, codes from 4000 for
+/// applications.
 pub mod code {
-    /// It has done what it was for.
+    /// The WebSocket has served its purpose.
     pub const NORMAL: u16 = 1000;
-    /// The server ends, or the user leaves the page.
+    /// The server shuts down, or the user leaves the page.
     pub const GOING_AWAY: u16 = 1001;
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: u16 = 1002;
-    /// The peer sent a kind of message that is not accepted.
+    /// The peer sent a type of message that is not accepted.
     pub const UNSUPPORTED: u16 = 1003;
-    /// A close without a code. Never sent.
+    /// The close has no code. Never sent.
     pub const NO_STATUS: u16 = 1005;
     /// A text is not UTF-8.
     pub const NOT_UTF8: u16 = 1007;
-    /// A message broke a rule of the program.
+    /// A message violates the application's policy.
     pub const POLICY: u16 = 1008;
     /// A message is too long.
     pub const TOO_BIG: u16 = 1009;
-    /// The server could not do its part.
+    /// The server failed.
     pub const INTERNAL_ERROR: u16 = 1011;
-    /// The server restarts: come again.
+    /// The server restarts; the client may reconnect.
     pub const RESTART: u16 = 1012;
-    /// The server has too much to do: come again later.
+    /// The server is overloaded; the client may reconnect later.
     pub const TRY_AGAIN_LATER: u16 = 1013;
 }
 
 impl Message {
-    /// The text, if it is one.
+    /// The text of a text message.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Message::Text(text) => Some(text),
@@ -65,7 +67,7 @@ impl Message {
         }
     }
 
-    /// Its bytes, of either kind.
+    /// The bytes of a message of either kind.
     pub fn into_bytes(self) -> Bytes {
         match self {
             Message::Text(text) => text.into(),
@@ -73,7 +75,7 @@ impl Message {
         }
     }
 
-    /// How many bytes it has.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         match self {
             Message::Text(text) => text.len(),
@@ -81,7 +83,7 @@ impl Message {
         }
     }
 
-    /// Whether it has none.
+    /// Whether the message has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,7 +1,7 @@
-//! WebSockets, RFC 6455: for clients, and for handlers of requests. Feature `websocket`.
+//! WebSockets, RFC 6455, for clients and request handlers. Feature `websocket`.
 //!
-//! [tungstenite](https://docs.rs/tungstenite) has the state machine of the protocol; the connection, its
-//! back-pressure, its limits, its times and its end are the loop's.
+//! [tungstenite](https://docs.rs/tungstenite) implements the protocol's state machine; the loop
+//! owns the connection, its back-pressure, its limits, its timeouts and its shutdown.
 //!
 //! ```
 //! use couplet::http::websocket::{self, Message, WebSocket, WebSocketOptions};
@@ -39,24 +39,26 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! # What a WebSocket does
+//! # WebSocket behaviour
 //!
-//! - While a program waits in [`recv`](WebSocket::recv), pings are answered, a silent peer is pinged, and
-//!   one that stays silent is given up. A program that only sends must receive as well: wait for both,
-//!   by a `select`, say; a `recv` that is dropped has lost nothing.
-//! - Who does not receive stops the peer, and who sends more than the peer takes waits.
-//! - What the peer does wrong is answered with the code for it (1002, 1007, 1009) and is an error here.
-//!   Messages that came before are received first.
-//! - A [drain](Reactor::drain) sends code 1001 where the program waits in `recv`, which then gives what
-//!   the peer has sent before its answer, and ends.
-//! - A WebSocket that is dropped says code 1001, or 1011 in a panic, and closes the connection in the
+//! - While a program waits in [`recv`](WebSocket::recv), pings are answered, a silent peer is
+//!   pinged, and one that stays silent is disconnected. A program that only sends must receive as
+//!   well: wait for both, for example in a `select`. Dropping a `recv` future loses no message.
+//! - Back-pressure works in both directions: a program that does not receive stops the peer, and
+//!   `send` waits for a slow peer.
+//! - A violation by the peer is answered with its close code (1002, 1007, 1009) and returned by
+//!   `recv` as an error, after the messages that arrived before it.
+//! - A [drain](Reactor::drain) sends code 1001 while the program waits in `recv`, which then
+//!   returns the messages that the peer sent before its answer, and ends.
+//! - Dropping a WebSocket sends code 1001, or 1011 during a panic, and closes the connection in the
 //!   order of [`lose_connection`](Transport::lose_connection).
 //! - Every wait for the peer has a limit: [`WebSocketOptions`].
 //!
-//! # What is missing
+//! # Limitations
 //!
-//! There are no extensions, so no compression (`permessage-deflate`): an offer of one is passed over, as
-//! RFC 6455 permits. [`upgrade`] takes WebSockets over HTTP/2 (RFC 8441) too; a client opens none.
+//! There are no extensions, and therefore no compression (`permessage-deflate`): an offer of one is
+//! ignored, as RFC 6455 permits. [`upgrade`] also accepts WebSockets over HTTP/2 (RFC 8441); the
+//! client does not open them.
 
 mod alarm;
 mod client;
@@ -90,15 +92,16 @@ use socket::Socket;
 use crate::Reactor;
 use crate::{Address, Transport};
 
-/// A WebSocket. The [module](self) explains it. Also a `Stream` of `futures-core`, of its messages.
+/// A WebSocket; see the [module](self). It is also a `Stream` of messages, as defined by
+/// `futures-core`.
 pub struct WebSocket {
-    /// `None` while it is dropped.
+    /// `None` while it is being dropped.
     socket: Option<Box<Socket>>,
-    /// Where it goes when it is dropped, if that is still there.
+    /// Receives the socket of a dropped WebSocket, if the handler's task still exists.
     home: Weak<Home>,
 }
 
-/// Where a handler's WebSocket is left.
+/// Holds the socket that a handler dropped.
 #[derive(Default)]
 struct Home(Cell<Option<Box<Socket>>>);
 
@@ -114,7 +117,7 @@ impl WebSocket {
         WebSocket { socket: Some(Box::new(socket)), home: Weak::new() }
     }
 
-    /// A WebSocket that is given back when it is dropped.
+    /// Creates a WebSocket that moves its socket to the returned `Home` when it is dropped.
     fn of_handler(socket: Socket) -> (WebSocket, Rc<Home>) {
         let home = Rc::<Home>::default();
         let socket = Some(Box::new(socket));
@@ -129,28 +132,28 @@ impl WebSocket {
         self.socket.as_ref().expect("it is there until it is dropped")
     }
 
-    /// The next message; `None` once the WebSocket was closed, by whom [`peer_close`](Self::peer_close)
-    /// tells.
+    /// Receives the next message; `None` once the WebSocket is closed.
+    /// [`peer_close`](Self::peer_close) returns the peer's close.
     ///
-    /// Cancel-safe: a future that is dropped has taken no message.
+    /// Cancel-safe: dropping the future loses no message.
     ///
     /// # Errors
     ///
-    /// When the peer breaks the protocol or a limit, is silent for too long, or is gone without a close.
-    /// There is one error at most; then there is `None`.
+    /// If the peer breaks the protocol or a limit, is silent for too long, or disconnects without a
+    /// close. There is at most one error, followed by `None`.
     pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, WebSocketError>>> {
         let socket = self.socket();
         poll_fn(move |cx| socket.poll_recv(cx))
     }
 
-    /// Sends a message, once less is buffered than the transport's high mark; it leaves by the end of
-    /// the turn.
+    /// Sends a message, once less than the transport's high mark is buffered; it leaves by the end
+    /// of the turn.
     ///
-    /// Cancel-safe: a future that is dropped has sent nothing.
+    /// Cancel-safe: a dropped future has sent nothing.
     ///
     /// # Errors
     ///
-    /// When the WebSocket is closed or lost, or the peer takes nothing for too long.
+    /// If the WebSocket is closed or lost, or the peer takes nothing for too long.
     pub fn send(
         &mut self,
         message: impl Into<Message>,
@@ -166,13 +169,13 @@ impl WebSocket {
         })
     }
 
-    /// Sends a ping of at most 125 bytes. The connection pings a silent peer without being asked.
+    /// Sends a ping of at most 125 bytes. A silent peer is also pinged automatically.
     ///
-    /// Cancel-safe: a future that is dropped has sent nothing.
+    /// Cancel-safe: a dropped future has sent nothing.
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send), and when the payload is longer.
+    /// As for [`send`](Self::send), or if the payload is too long.
     pub async fn ping(&mut self, payload: impl Into<Bytes>) -> Result<(), WebSocketError> {
         let (socket, payload) = (self.socket(), payload.into());
         poll_fn(|cx| {
@@ -182,15 +185,15 @@ impl WebSocket {
         .await
     }
 
-    /// Closes the WebSocket, and waits for its end. Messages that still come are dropped.
+    /// Closes the WebSocket and waits for the peer's close. Drops messages that still arrive.
     ///
-    /// Cancel-safe: the peer is told nevertheless.
+    /// Cancel-safe: the close is sent even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// When no peer gets this code (such as [`NO_STATUS`](code::NO_STATUS)), or the reason has more than
-    /// 123 bytes: then nothing happens. When the peer does not answer in time, or does something else
-    /// wrong.
+    /// If the code must not be sent (such as [`NO_STATUS`](code::NO_STATUS)), or the reason exceeds
+    /// 123 bytes: then nothing is sent. Also if the peer does not answer in time or breaks the
+    /// protocol.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<(), WebSocketError> {
         self.begin_close(code, reason)?;
         while let Some(message) = self.recv().await {
@@ -199,30 +202,30 @@ impl WebSocket {
         Ok(())
     }
 
-    /// Tells the peer that nothing more will be sent, unless it was told, or has said so itself. What it
-    /// has sent before it answers can still be received.
+    /// Sends a close, unless either end has already sent one. Messages that the peer sent before
+    /// its answer can still be received.
     ///
     /// # Errors
     ///
-    /// When no peer gets this code, or the reason is too long, as for [`close`](Self::close).
+    /// If the code must not be sent, or the reason is too long, as for [`close`](Self::close).
     pub fn begin_close(&mut self, code: u16, reason: &str) -> Result<(), WebSocketError> {
         socket::check_close(code, reason)?;
         self.socket().begin_close(code, reason);
         Ok(())
     }
 
-    /// Why the peer closed the WebSocket, or how it answered our close; `None` until it has.
+    /// Returns the peer's close, or its answer to ours; `None` before it arrives.
     pub fn peer_close(&self) -> Option<&Close> {
         self.shared().close.as_ref()
     }
 
-    /// The subprotocol that both ends agreed on.
+    /// The negotiated subprotocol.
     pub fn protocol(&self) -> Option<&str> {
         self.shared().protocol.as_deref()
     }
 
-    /// The transport underneath, for its settings: marks, options of the socket. Over HTTP/2 others use
-    /// it, too.
+    /// The underlying transport, for its settings: marks and socket options. Over HTTP/2 it is
+    /// shared with other streams.
     pub fn transport(&self) -> &Transport {
         self.shared().wire().transport()
     }

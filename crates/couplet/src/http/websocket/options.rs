@@ -2,29 +2,31 @@
 
 use std::time::Duration;
 
-/// Limits and times of a WebSocket, and the subprotocols that this end speaks.
+/// Limits and timeouts of a WebSocket, and the subprotocols that this end supports.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WebSocketOptions {
-    /// The longest message that is accepted, in bytes: 16 MiB unless set. The peer of a longer one gets
-    /// code 1009, before all of it was read.
+    /// Maximum length of a received message, in bytes. Default: 16 MiB. A longer one is answered
+    /// with code 1009 before all of it is read.
     pub max_message: usize,
-    /// The longest piece of a message that is accepted, in bytes: 16 MiB unless set. As there.
+    /// Maximum length of a received frame, in bytes. Default: 16 MiB. A longer one is answered
+    /// likewise.
     pub max_frame: usize,
-    /// After so long without a byte from the peer it is pinged: 30 s unless set; never if `None`.
+    /// How long the peer may be silent before it is pinged. Default: 30 s. `None` disables pings.
     pub ping_interval: Option<Duration>,
-    /// How long the peer may then say nothing: 30 s unless set. Then the connection is aborted.
+    /// How long the peer may stay silent after a ping. Default: 30 s. Then the connection is
+    /// aborted.
     pub pong_timeout: Duration,
-    /// How long the peer may take nothing of what a `send` waits for: 60 s unless set. Then the
-    /// connection is aborted.
+    /// How long the peer may take none of the bytes that a `send` waits for. Default: 60 s. Then
+    /// the connection is aborted.
     pub write_timeout: Duration,
-    /// How long the peer may take to answer a close, and a server to end the connection after that:
-    /// 10 s unless set. Then this end does.
+    /// How long the peer may take to answer a close, and a server to end the connection afterwards.
+    /// Default: 10 s. Then this end closes the connection.
     pub close_timeout: Duration,
-    /// How long the handshake of a client may take, from the connection on: 30 s unless set.
+    /// Timeout of a client's handshake, from the time it is connected. Default: 30 s.
     pub handshake_timeout: Duration,
-    /// The subprotocols that this end speaks, the best first: none unless set. A server chooses the
-    /// first one that the client offers.
+    /// Supported subprotocols, in order of preference. Default: none. A server chooses the first
+    /// one that the client offers.
     pub protocols: Vec<String>,
 }
 
@@ -44,24 +46,24 @@ impl Default for WebSocketOptions {
 }
 
 crate::http::options::setters! { WebSocketOptions:
-    /// Sets the longest message that is accepted, in bytes.
+    /// Sets the maximum length of a received message, in bytes.
     max_message: usize;
-    /// Sets the longest piece of a message that is accepted, in bytes.
+    /// Sets the maximum length of a received frame, in bytes.
     max_frame: usize;
-    /// Sets after how long without a byte from the peer it is pinged.
+    /// Sets how long the peer may be silent before it is pinged.
     ping_interval: Option<Duration>;
-    /// Sets how long the peer may say nothing after a ping.
+    /// Sets how long the peer may stay silent after a ping.
     pong_timeout: Duration;
-    /// Sets how long the peer may take nothing of what a `send` waits for.
+    /// Sets how long the peer may take none of the bytes that a `send` waits for.
     write_timeout: Duration;
     /// Sets how long the peer may take to answer a close.
     close_timeout: Duration;
-    /// Sets how long the handshake of a client may take.
+    /// Sets the timeout of a client's handshake.
     handshake_timeout: Duration;
 }
 
 impl WebSocketOptions {
-    /// Sets the subprotocols that this end speaks, the best first.
+    /// Sets the supported subprotocols, in order of preference.
     #[must_use]
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.protocols = protocols.into_iter().map(Into::into).collect();

@@ -24,12 +24,12 @@ use crate::http::watch::Watch;
 use crate::panics::caught;
 use crate::stream::homing::Homing;
 
-/// The connection of a request that may be upgraded.
+/// Identifies the connection of a request that may be upgraded.
 #[derive(Clone)]
 pub(in crate::http) struct Origin(Arc<Homing<Rc<Watch>>>);
 
 impl Origin {
-    /// Leaves it with the request, if that may be upgraded.
+    /// Attaches the connection to a request that may be upgraded.
     pub(in crate::http) fn note(extensions: &mut Extensions, watch: &Rc<Watch>) {
         if extensions.get::<OnUpgrade>().is_some() {
             let homing = Homing::new(watch.transport().reactor(), watch.clone());
@@ -38,22 +38,25 @@ impl Origin {
     }
 }
 
-/// What a client asks for.
+/// A valid request for a WebSocket.
 struct Asked {
-    /// `None` in HTTP/2.
+    /// Value of Sec-WebSocket-Accept; `None` in HTTP/2.
     accept: Option<HeaderValue>,
     protocol: Option<String>,
 }
 
-/// Answers a request for a WebSocket, whose handler runs as a task of the loop once the answer is sent.
+/// Answers a request for a WebSocket, and runs the handler as a task of the loop once the response
+/// is sent.
 ///
-/// The answer is 101; or 426 where the client asks for none, or for another version of the protocol; or
-/// 400 where it asks in a wrong way: then the handler is dropped.
+/// The response is 101 (200 over HTTP/2). Otherwise the handler is dropped: the response is 426 if
+/// the request is not for a WebSocket or names another version of the protocol, and 400 if it is
+/// malformed.
 ///
-/// When the handler returns, its WebSocket is closed with code 1000; with 1011 if it fails or panics.
+/// When the handler returns, its WebSocket is closed with code 1000, or with 1011 if it failed or
+/// panicked.
 ///
-/// Pages of other sites may connect too, with the user's cookies: where those matter, compare the
-/// `origin` of the request first.
+/// Pages of other sites can connect too, with the user's cookies: where that matters, check the
+/// request's `origin` header first.
 ///
 /// ```
 /// use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
@@ -108,7 +111,7 @@ fn answer<B: From<&'static str>>(asked: Asked) -> Response<B> {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    // One of the client's words, which came in a header.
+    // The client offered this name in a header, so it is valid in one.
     if let Some(protocol) = asked.protocol.and_then(|name| HeaderValue::try_from(name).ok()) {
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
@@ -127,7 +130,7 @@ fn refusal<B: From<&'static str>>(status: StatusCode, problem: &'static str) -> 
     answer
 }
 
-/// What a request asks for, or what is wrong with it: RFC 6455, 4.2.1, and RFC 8441, 5.
+/// Validates a request for a WebSocket, or returns the refusal: RFC 6455, 4.2.1, and RFC 8441, 5.
 fn asked<Q>(
     request: &Request<Q>,
     options: &WebSocketOptions,
@@ -173,14 +176,14 @@ fn has_body(headers: &HeaderMap) -> bool {
         || lengths.any(|length| length.as_bytes().iter().any(|digit| *digit != b'0'))
 }
 
-/// The value of a header that is there once.
+/// Returns the value of a header that occurs exactly once.
 pub(super) fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     values.next().is_none().then_some(first.as_bytes())
 }
 
-/// The words of a header that is a list.
+/// The elements of a list header.
 fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(|token| token.trim_matches([' ', '\t']))
@@ -190,15 +193,15 @@ pub(super) fn has_token(headers: &HeaderMap, name: HeaderName, wanted: &str) -> 
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 
-/// Whether these are 16 bytes in Base64.
+/// Whether `key` is 16 bytes in Base64.
 fn is_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    // The last digit of 16 bytes has four bits that are zero.
+    // The last digit of 16 bytes has four zero bits.
     matches!(key, [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'=']
         if digits.len() == 21 && digits.iter().all(is_digit))
 }
 
-/// The whole connection, or a stream of it.
+/// Returns the whole connection, or an HTTP/2 stream of it.
 fn wire_of(upgraded: Upgraded, watch: &Rc<Watch>) -> Wire {
     let parts = match upgraded.downcast::<Io>() {
         Ok(parts) => parts,
@@ -210,7 +213,7 @@ fn wire_of(upgraded: Upgraded, watch: &Rc<Watch>) -> Wire {
     Wire::new(stream, unread, Role::Server)
 }
 
-/// Runs the handler, and closes what it leaves.
+/// Runs the handler, and closes the WebSocket that it leaves.
 async fn run(
     upgrading: OnUpgrade,
     watch: Rc<Watch>,

@@ -19,17 +19,20 @@ use super::message::{Close, Message, Text, code};
 use super::options::WebSocketOptions;
 use super::wire::{Lane, Wire};
 
-/// How much is read at a time. Of a message whose length is known, so much memory is touched before it
-/// has come.
+/// Read size. For a message of known length, the state machine touches this much memory before the
+/// bytes arrive.
 const READ: usize = 4 * 1024;
 
-/// Pongs that the peer does not take, in bytes. The last ping gets one, as RFC 6455, 5.5.3 permits.
+/// Bound on pongs that the peer does not take, in bytes. Only the last ping needs one: RFC 6455,
+/// 5.5.3.
 const UNTAKEN: usize = 1024;
 
-/// A WebSocket that was silent for so long has no state machine, whose buffer is larger than the rest.
+/// After this long without input, a WebSocket drops its state machine, whose buffer is larger than
+/// all its other state.
 const WARM: Duration = Duration::from_secs(5);
 
-/// And so it is between the messages of one that needs few: these many in such a time.
+/// Until this many state machines were created in a row, each within [`WARM`] of the last, a state
+/// machine is dropped as soon as it is idle.
 const FEW: u8 = 3;
 
 /// The longest payload of a ping or a close: RFC 6455, 5.5.
@@ -37,32 +40,32 @@ const LONGEST_CONTROL: usize = 125;
 
 pub(super) struct Socket {
     wire: Wire,
-    /// `None` between messages: see [`WARM`].
+    /// `None` while it is not needed: see [`WARM`].
     context: Option<Box<WebSocketContext>>,
     role: Role,
-    /// When it was made, and how many were made within [`WARM`] of the last.
+    /// When it was created, and how many were created in a row, each within [`WARM`] of the last.
     made: (Instant, u8),
     options: Rc<WebSocketOptions>,
     state: State,
-    /// When the last byte came.
+    /// When the last byte arrived.
     heard: Instant,
-    /// When it was pinged because it had been silent.
+    /// When the peer was pinged for being silent.
     pinged: Option<Instant>,
-    /// A `send` waits since then, with so much that the peer has not taken.
+    /// When a `send` began to wait without progress, and the bytes buffered then.
     blocked: Option<(Instant, usize)>,
     alarm: Alarm,
     /// The peer's close.
     pub(super) close: Option<Close>,
-    /// The subprotocol that was agreed on.
+    /// The negotiated subprotocol.
     pub(super) protocol: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Our Close was sent; the peer's is awaited until then.
+    /// Our Close was sent; the peer must answer by this time.
     Closing(Instant),
-    /// Both were sent; a client waits until then for the server to end the connection.
+    /// Both were sent; a client waits until this time for the server to end the connection.
     Ending(Instant),
     Over,
 }
@@ -128,7 +131,7 @@ impl Socket {
         result
     }
 
-    /// The next message; `None` once the WebSocket is over.
+    /// Receives the next message; `None` once the WebSocket is over.
     pub(super) fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -149,7 +152,7 @@ impl Socket {
                     self.close = Some(Close::of(frame));
                     self.state = State::Ending(self.close_deadline());
                 }
-                // A ping was answered by the state machine.
+                // The state machine has answered a ping.
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     if let Err(error) = ready!(self.poll_quiet(cx)) {
@@ -166,7 +169,7 @@ impl Socket {
         }
     }
 
-    /// Nothing has come. Ready when there is something else to do.
+    /// Handles the absence of input. Ready when the caller must read again or return an error.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         let now = self.wire.reactor().now();
         let deadline = match self.state {
@@ -205,8 +208,8 @@ impl Socket {
         Poll::Ready(self.too_late(cx, now))
     }
 
-    /// Drops the state machine if it has nothing in it, and need not be kept for the next message; or
-    /// returns when that is due.
+    /// Drops the state machine if it is idle and need not be kept for the next message. Returns the
+    /// time to try again, if it is kept.
     fn cool(&mut self, now: Instant) -> Option<Instant> {
         if self.state != State::Open || !self.wire.is_between() {
             return None;
@@ -219,13 +222,13 @@ impl Socket {
         None
     }
 
-    /// The peer was silent for too long.
+    /// Handles the deadline of the current state.
     fn too_late(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), WebSocketError> {
         match self.state {
             State::Open if self.pinged.is_none() => {
                 self.pinged = Some(now);
                 let ping = tungstenite::Message::Ping(tungstenite::Bytes::new());
-                // One that finds no room is not needed: the peer has enough to answer.
+                // A ping that finds no room is not needed: the peer has enough to answer.
                 let _ = self.drive(cx, false, |context, lane| lane.say(context, ping));
                 Ok(())
             }
@@ -245,7 +248,7 @@ impl Socket {
         }
     }
 
-    /// The peer did something wrong, or is gone. `None` where that makes no difference any more.
+    /// Handles an error of the peer or the connection. Returns `None` if it no longer matters.
     fn fail(&mut self, error: WebSocketError) -> Option<WebSocketError> {
         let was = self.state;
         if let (State::Open, Some(code)) = (was, error.code()) {
@@ -255,14 +258,14 @@ impl Socket {
         (!matches!(was, State::Ending(_) | State::Over)).then_some(error)
     }
 
-    /// Sends our Close, unless there was one.
+    /// Sends our Close, unless one was sent or received.
     pub(super) fn begin_close(&mut self, code: u16, reason: &str) {
         if self.state != State::Open {
             return;
         }
         self.state = State::Closing(self.close_deadline());
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
-        // Nothing waits that is written last, and what fails here fails where the peer's Close is read.
+        // The last write never waits, and an error here recurs when the peer's Close is read.
         let mut cx = Context::from_waker(Waker::noop());
         let _ = self.drive(&mut cx, true, |context, lane| {
             context.flush(lane)?;
@@ -274,7 +277,7 @@ impl Socket {
         self.wire.reactor().now() + self.options.close_timeout
     }
 
-    /// Ends the connection, after what was written.
+    /// Ends the connection after the buffered output.
     fn end(&mut self) {
         self.state = State::Over;
         self.wire.end(self.options.write_timeout);
@@ -299,7 +302,7 @@ impl Socket {
         }
     }
 
-    /// The peer has not taken what was written before.
+    /// Fails when the peer has taken none of the buffered output for too long.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         let reactor = self.wire.reactor().clone();
         let (now, left) = (reactor.now(), self.wire.buffered());
@@ -317,7 +320,7 @@ impl Socket {
         Poll::Ready(Err(WebSocketError::NotTaken))
     }
 
-    /// Writes a message, for which there is room.
+    /// Writes a message; `poll_ready` must have returned ready.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, message: Message) {
         match message {
             Message::Text(text) => self.wire.send(Data::Text, text.into()),
@@ -326,7 +329,7 @@ impl Socket {
         self.wire.push(cx);
     }
 
-    /// Sends a ping, for which there is room.
+    /// Sends a ping; `poll_ready` must have returned ready.
     pub(super) fn ping(
         &mut self,
         cx: &mut Context<'_>,
@@ -341,7 +344,7 @@ impl Socket {
         sent.map_err(WebSocketError::of)
     }
 
-    /// Says why it ends, if nobody has, where nothing can wait any more.
+    /// Sends a Close, if neither end did, and ends the connection without waiting.
     pub(super) fn hang_up(&mut self, code: u16) {
         if self.state == State::Over {
             return;

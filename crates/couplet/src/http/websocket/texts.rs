@@ -1,4 +1,4 @@
-//! [`Texts`]: finds bytes of a text that can't be UTF-8 before their frame has come to its end.
+//! [`Texts`]: detects invalid UTF-8 in a text before the end of its frame.
 
 use std::io::Cursor;
 use std::str::Utf8Error;
@@ -7,37 +7,37 @@ use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-/// How much of a payload is unmasked at a time.
+/// Number of payload bytes unmasked at a time.
 const PIECE: usize = 1024;
 
-/// What follows the peer's frames beside the state machine, which looks at the text of whole frames only:
-/// one that is slow, or long, is refused where it goes wrong. What else is wrong is left to the state
-/// machine, so that the pieces in which bytes come make no difference.
+/// Follows the peer's frames beside the state machine, which checks only the text of whole frames,
+/// so that a slow or long text is refused at its first invalid byte. All other errors are left to
+/// the state machine, so the result does not depend on how the bytes are split.
 pub(super) struct Texts {
-    /// Ours: the frames of a server's peer are masked.
+    /// Our role: a server's peer masks its frames.
     role: Role,
-    /// The most bytes of a message.
+    /// Maximum length of a message, in bytes.
     longest: u64,
-    /// The bytes of the message that is begun, its last frame included.
+    /// Length of the current message, including its current frame.
     length: u64,
-    /// A message was begun and not finished.
+    /// A message is incomplete.
     is_begun: bool,
-    /// What has come of a frame's head.
+    /// The incomplete head of a frame.
     head: Vec<u8>,
     frame: Frame,
-    /// What was begun and not finished is a text.
+    /// The current message is a text.
     in_text: bool,
-    /// The beginning of a character, whose rest has not come.
+    /// The first bytes of an incomplete character.
     begun: Vec<u8>,
-    /// The state machine will find what is wrong here.
+    /// The frames are invalid; the state machine will report the error.
     is_broken: bool,
 }
 
-/// The frame whose payload comes.
+/// The frame whose payload is being received.
 #[derive(Default)]
 struct Frame {
     left: u64,
-    /// Turned as far as the payload has come.
+    /// Rotated by the number of payload bytes received.
     mask: [u8; 4],
     is_checked: bool,
 }
@@ -57,17 +57,17 @@ impl Texts {
         }
     }
 
-    /// Sets how long a message may be.
+    /// Sets the maximum length of a message.
     pub(super) fn limit(&mut self, longest: usize) {
         self.longest = longest as u64;
     }
 
-    /// Whether whole messages have come, and nothing else.
+    /// Whether only whole messages have arrived.
     pub(super) fn is_between(&self) -> bool {
         self.head.is_empty() && self.frame.left == 0 && !self.is_begun && !self.is_broken
     }
 
-    /// Takes the next bytes of the peer.
+    /// Checks the next bytes from the peer.
     pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Utf8Error> {
         while !bytes.is_empty() && !self.is_broken {
             if self.frame.left == 0 {
@@ -85,7 +85,7 @@ impl Texts {
         Ok(())
     }
 
-    /// Takes a head, or what has come of it; returns what follows.
+    /// Consumes the head of a frame, or a part of it; returns the remaining bytes.
     fn begin<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let before = self.head.len();
         let joined;
@@ -114,7 +114,7 @@ impl Texts {
         }
     }
 
-    /// A frame of this length begins, and so much is there.
+    /// Begins a frame of this length; `there` bytes of its payload have arrived.
     fn enter(&mut self, header: &FrameHeader, length: u64, there: usize) {
         self.frame = Frame { left: length, ..Frame::default() };
         let is_first = match header.opcode {
@@ -138,7 +138,7 @@ impl Texts {
             || header.rsv3
             || self.length > self.longest;
         self.is_begun = !header.is_final;
-        // Of a message that is all there nothing is left to find.
+        // The state machine checks a message that has arrived whole.
         let is_whole = is_first && header.is_final && length <= there as u64;
         let is_checked = self.in_text && !is_whole && !self.is_broken;
         self.frame = Frame { left: length, mask: header.mask.unwrap_or_default(), is_checked };
@@ -181,7 +181,7 @@ mod tests {
         frame
     }
 
-    /// How many bytes were taken before one was refused.
+    /// Returns the number of bytes that were accepted before a piece was refused.
     fn refused(pieces: &[&[u8]]) -> Option<usize> {
         let mut texts = Texts::new(Role::Server);
         let mut taken = 0;
@@ -229,7 +229,7 @@ mod tests {
         let first = frame(TEXT, false, &text[..5]);
         let second = frame(CONTINUE, true, &text[5..]);
         assert_eq!(one_by_one(&[&first[..], &second].concat()), Some(first.len() + head));
-        // Past the first piece that is unmasked.
+        // Beyond the first unmasked piece.
         let long = [&b"x".repeat(PIECE + 3)[..], b"\xff..."].concat();
         let at = 4 + 4 + PIECE + 3;
         assert_eq!(one_by_one(&frame(TEXT, true, &long)), Some(at));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     proptest! {
-        /// As the standard library judges what has come of the text.
+        /// The reference is the standard library's verdict on each prefix of the text.
         #[test]
         fn what_cannot_become_a_text_is_refused_at_once(
             mut parts in prop::collection::vec(

@@ -1,4 +1,5 @@
-//! [`Wire`]: what is below a WebSocket, a connection or a stream of HTTP/2; [`Lane`]: the wire as tungstenite's state machine wants it.
+//! [`Wire`]: the byte stream below a WebSocket, a connection or an HTTP/2 stream. [`Lane`] adapts
+//! it to tungstenite's state machine.
 
 use std::io::{self, Cursor, Read, Write};
 use std::str::Utf8Error;
@@ -15,23 +16,24 @@ use super::guest::Guest;
 use super::texts::Texts;
 use crate::{Reactor, Stream, Transport};
 
-/// Payloads from this length on are not copied.
+/// Payloads of at least this length are not copied.
 const LENT: usize = 8 * 1024;
 
-/// The longest head of a frame.
+/// Maximum length of a frame head, in bytes.
 pub(super) const LONGEST_HEAD: usize = 14;
 
 pub(super) struct Wire {
     under: Under,
-    /// What was read with the handshake.
+    /// Bytes that were read with the handshake.
     unread: Bytes,
     role: Role,
-    /// A client's frame, whose memory is kept for the next one.
+    /// Buffer for a client's frame, reused by the next one.
     frame: Vec<u8>,
     texts: Texts,
-    /// What was read and not yet failed on: the state machine first takes what came before.
+    /// Invalid UTF-8 in bytes already read; reported after the state machine has taken earlier
+    /// bytes.
     fault: Option<Utf8Error>,
-    /// The state machine has a frame that found no room.
+    /// The state machine holds a frame that found no room.
     is_owing: bool,
 }
 
@@ -47,29 +49,29 @@ impl Wire {
         Wire::over(Under::Stream(stream), unread, role)
     }
 
-    /// Of a server.
+    /// Creates the wire of a server's WebSocket on an HTTP/2 stream.
     pub(super) fn guest(guest: Guest) -> Wire {
         Wire::over(Under::Guest(Box::new(guest)), Bytes::new(), Role::Server)
     }
 
     fn over(under: Under, unread: Bytes, role: Role) -> Wire {
-        // An empty one may hold a buffer.
+        // An empty `Bytes` may still own a buffer.
         let unread = if unread.is_empty() { Bytes::new() } else { unread };
         let (frame, texts) = (Vec::new(), Texts::new(role));
         Wire { under, unread, role, frame, texts, fault: None, is_owing: false }
     }
 
-    /// Sets how long a message of the peer may be.
+    /// Sets the maximum length of a message from the peer.
     pub(super) fn limit(&mut self, longest: usize) {
         self.texts.limit(longest);
     }
 
-    /// Whether the state machine, which waits for bytes, has nothing in it.
+    /// Whether the state machine, which waits for input, is empty.
     pub(super) fn is_between(&self) -> bool {
         !self.is_owing && self.fault.is_none() && self.texts.is_between()
     }
 
-    /// Of the connection, which others may share.
+    /// The transport of the connection, which other streams may share.
     pub(super) fn transport(&self) -> &Transport {
         match &self.under {
             Under::Stream(stream) => stream.transport(),
@@ -82,7 +84,7 @@ impl Wire {
         self.transport().reactor()
     }
 
-    /// Ready when the connection is asked to finish.
+    /// Ready when the connection begins to finish.
     pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.under {
             Under::Stream(stream) => stream.poll_draining(cx),
@@ -91,7 +93,7 @@ impl Wire {
         }
     }
 
-    /// How much the peer has not taken.
+    /// Number of bytes that the peer has not taken.
     pub(super) fn buffered(&self) -> usize {
         match &self.under {
             Under::Stream(stream) => stream.transport().buffered(),
@@ -100,7 +102,7 @@ impl Wire {
         }
     }
 
-    /// Ready when no more than the high mark is buffered.
+    /// Ready when at most the high mark is buffered.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.under {
             Under::Stream(stream) => stream.poll_room(cx),
@@ -109,10 +111,10 @@ impl Wire {
         }
     }
 
-    /// Has what was written leave, where it does not by itself.
+    /// Passes buffered output to hyper; a connection's output leaves automatically.
     pub(super) fn push(&mut self, cx: &mut Context<'_>) {
         if let Under::Guest(guest) = &mut self.under {
-            // An error is read, too.
+            // The next read reports the error, too.
             let _ = guest.poll_flush(cx);
         }
     }
@@ -141,7 +143,7 @@ impl Wire {
         }
     }
 
-    /// Without a copy, where there is a choice.
+    /// Writes bytes, without a copy if they are long enough.
     fn write_bytes(&mut self, bytes: Bytes) {
         match &self.under {
             Under::Stream(stream) if bytes.len() >= LENT => stream.transport().write_bytes(bytes),
@@ -149,7 +151,7 @@ impl Wire {
         }
     }
 
-    /// Ends it after what was written, for which a guest has so much time.
+    /// Ends the connection or stream after its output; a guest must finish within this time.
     pub(super) fn end(&mut self, within: Duration) {
         match &self.under {
             Under::Stream(stream) => stream.transport().lose_connection(),
@@ -162,7 +164,8 @@ impl Wire {
         }
     }
 
-    /// The peer did not answer our Close: during a drain it need not answer the end of the stream either.
+    /// Gives up on a peer that did not answer our Close: during a drain it need not answer our FIN
+    /// either.
     pub(super) fn give_up(&self) {
         if let Under::Stream(stream) = &self.under {
             let transport = stream.transport();
@@ -212,14 +215,14 @@ impl Wire {
         }
     }
 
-    /// Four bytes that the peer, and a page that chooses the payload, can't predict: RFC 6455, 5.3. They
-    /// come from the loop's world, where a simulation can repeat them.
+    /// Returns four bytes that neither the peer nor a page that chooses the payload can predict:
+    /// RFC 6455, 5.3. They come from the loop's world, so that a simulation can repeat them.
     fn mask(&self) -> [u8; 4] {
         let [a, b, c, d, ..] = self.reactor().random().to_le_bytes();
         [a, b, c, d]
     }
 
-    /// Writes frames that the state machine has masked with numbers of its own, with ours.
+    /// Replaces the state machine's masks by ours, and writes the frames.
     fn write_control(&mut self, frames: &[u8]) {
         self.frame.clear();
         let mut rest = frames;
@@ -243,7 +246,7 @@ impl Wire {
     }
 }
 
-/// Appends a payload, masked: RFC 6455, 5.3.
+/// Appends a masked payload: RFC 6455, 5.3.
 pub(super) fn masked(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(payload);
@@ -258,18 +261,18 @@ pub(super) fn masked(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
     }
 }
 
-/// A wire during one call of the state machine, which never blocks.
+/// Lends the wire to one call of the state machine, which never blocks.
 pub(super) struct Lane<'a, 'b, 'c> {
     pub(super) wire: &'a mut Wire,
     pub(super) cx: &'b mut Context<'c>,
     /// Whether to write even without room, because nothing will follow.
     pub(super) is_last: bool,
-    /// Bytes came.
+    /// Bytes arrived.
     pub(super) heard: bool,
 }
 
 impl Lane<'_, '_, '_> {
-    /// Writes a message of the state machine's.
+    /// Passes a control message to the state machine, which writes it.
     pub(super) fn say(
         &mut self,
         context: &mut WebSocketContext,
@@ -295,7 +298,7 @@ impl Read for Lane<'_, '_, '_> {
 }
 
 impl Write for Lane<'_, '_, '_> {
-    /// All of it or nothing, so that it begins and ends with a frame.
+    /// Writes all frames or none, so that output begins and ends with a frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         if !self.is_last {
             let room = self.wire.poll_room(self.cx);
@@ -312,7 +315,7 @@ impl Write for Lane<'_, '_, '_> {
         Ok(frames.len())
     }
 
-    /// What was written leaves with the turn.
+    /// Written bytes leave with the turn.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
