@@ -1,4 +1,4 @@
-//! [`Allowance`]: how much of an answer a service may fetch before the client takes it.
+//! [`Allowance`]: the response bytes that a service may fetch before the client takes them.
 
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::watch::{Exchange, Watch};
 use crate::stream::homing::Homing;
 
-/// The bytes of an answer that may be in memory before the client takes them: in the extensions of a request,
-/// where [`HttpOptions::allowance`](super::HttpOptions::allowance) is set.
+/// Limits the response bytes held in memory until the client takes them. A request carries it as an
+/// extension if [`HttpOptions::allowance`](super::HttpOptions::allowance) is set.
 ///
-/// A body that fetches its pieces, from a file or from another server, asks before each of them how many bytes
-/// it may fetch. They count to [`max_unsent`](super::HttpOptions::max_unsent) from then on, not only once the
-/// piece has come. A body of a whole in memory needs none.
+/// A body that fetches its pieces from a file or another server reserves bytes before each fetch.
+/// Reserved bytes count towards [`max_unsent`](super::HttpOptions::max_unsent) immediately, before
+/// the piece arrives. A body that is already in memory needs no allowance.
 ///
 /// ```
 /// # use couplet::http::{Allowance, Body, Request};
@@ -30,12 +30,13 @@ impl Allowance {
         Allowance(Arc::new(Homing::new(reactor, Rc::downgrade(exchange))))
     }
 
-    /// Reserves up to `most` bytes for the next piece of the answer, in place of an earlier reservation, and
-    /// returns how many: fewer the less of the connection's share is left. The reservation ends when the body
-    /// returns a frame, or with the answer.
+    /// Reserves up to `most` bytes for the next piece of the response and returns the number
+    /// reserved, which shrinks as the connection's share fills up. Replaces any earlier
+    /// reservation. The reservation ends when the body returns a frame or the response ends.
     ///
-    /// In a poll of the body, or before the answer's first piece, at least 2 KiB, or `most`. 0 in
-    /// another thread than the loop's, and after the answer.
+    /// While the body is being polled, or before the first piece of the response, it grants at
+    /// least 2 KiB, or `most` if that is less. It returns 0 on any thread but the loop's, and after
+    /// the response.
     pub fn reserve(&self, most: usize) -> usize {
         let exchange = self.0.get().and_then(Weak::upgrade);
         exchange.map_or(0, |exchange| exchange.reserve(most))

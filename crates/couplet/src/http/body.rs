@@ -1,4 +1,4 @@
-//! The bodies of requests, and those of answers.
+//! Bodies of requests and responses.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -26,7 +26,7 @@ use super::watch::Exchange;
 use crate::stream::homing::Homing;
 use crate::{DelayedCall, Reactor};
 
-/// The body of a request, or of an answer to one, as it arrives: what is not read stays with the peer.
+/// The body of a request or response. It is received on demand: unread bytes stay with the peer.
 pub struct Body(Kind);
 
 enum Kind {
@@ -35,23 +35,23 @@ enum Kind {
     Decoded(Box<Decoded>),
 }
 
-/// A body as the peer has sent it.
+/// A body as the peer sent it, before decoding.
 pub(super) struct Raw {
     incoming: Incoming,
     is_http2: bool,
-    /// `None` where there is nothing to wait for.
+    /// `None` for an empty body.
     progress: Option<Arc<Progress>>,
-    /// Where no connection's watch looks after it.
+    /// Read timeout of a response body. The server's `Watch` times request bodies.
     patience: Option<Homing<Rc<Patience>>>,
-    /// The connection of an answer, until that is whole.
+    /// Connection of a response, until its body is complete.
     lease: Option<Homing<Box<Lease>>>,
 }
 
-/// Looks at a body from time to time, until it is dropped.
+/// Fails a body whose reader waits too long. Dropping it cancels the timer.
 struct Patience {
     progress: Arc<Progress>,
     limit: Duration,
-    /// The pieces that had come when the service was last seen to wait.
+    /// Number of pieces received when the reader was last seen waiting.
     pieces: Cell<Option<usize>>,
     timer: Cell<Option<DelayedCall>>,
     reactor: Reactor,
@@ -94,64 +94,63 @@ impl Patience {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// No more of it came for as long as `body_timeout` says: the server's
-    /// [option](super::HttpOptions::body_timeout), or the client's
-    /// [one](super::ClientOptions::body_timeout).
+    /// No bytes arrived within `body_timeout`, the [server's](super::HttpOptions::body_timeout) or
+    /// the [client's](super::ClientOptions::body_timeout).
     #[error("no more of the body came in time")]
     TimedOut,
-    /// It is longer than [`Body::bytes`] was to take.
+    /// The body exceeds the limit passed to [`Body::bytes`].
     #[error("the body is longer than {0} bytes")]
     TooLong(usize),
-    /// It is compressed, and can't be decoded: it is corrupt, or ends too early.
+    /// The compressed body can't be decoded, because it is corrupt or truncated.
     #[error("the body can't be decoded as {coding}: {error}")]
     Compressed {
-        /// Its content coding.
+        /// Content coding.
         coding: &'static str,
-        /// What is wrong with it.
+        /// Error of the decoder.
         error: io::Error,
     },
-    /// It is compressed, and decoded longer than the client's `ClientOptions::max_decoded`.
+    /// The decoded body exceeds the client's `ClientOptions::max_decoded`.
     #[error("the body is compressed, and decoded longer than {0} bytes")]
     Bomb(u64),
-    /// The peer ended it before it was whole: by RST_STREAM with NO_ERROR, by GOAWAY, or by ending the
-    /// connection.
+    /// The peer ended the body before it was complete: by RST_STREAM with NO_ERROR, by GOAWAY, or
+    /// by closing the connection.
     #[error("the body was cut off: its stream ended without END_STREAM")]
     Cut,
-    /// More bytes came with it than its Content-Length says, over HTTP/1.1. Those that come later close the
-    /// connection, and belong to no answer: RFC 9112, 6.3.
+    /// Over HTTP/1.1, more bytes arrived with the body than its Content-Length declares. If they
+    /// arrive later, the connection is closed and no response fails: RFC 9112, 6.3.
     #[error("more bytes came than the body's length says")]
     Surplus,
-    /// The peer broke it off, or its framing is wrong.
+    /// The peer aborted the body, or its framing is invalid.
     #[error("{}", described(.0))]
     Broken(#[from] hyper::Error),
 }
 
-/// How far a body has come, for whoever watches its client.
+/// Progress of a body, shared with the timer that watches its peer.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The pieces that have come.
+    /// Number of pieces received.
     pieces: AtomicUsize,
-    /// The service waits for more.
+    /// The reader waits for more.
     is_awaited: AtomicBool,
     has_ended: AtomicBool,
     has_trailers: AtomicBool,
-    /// Why it could not be read to its end.
+    /// Error that ended the body.
     broken: OnceLock<String>,
     fault: OnceLock<Fault>,
     waker: Mutex<Option<Waker>>,
 }
 
-/// The reason why a body gets no more bytes.
+/// Why a body receives no further bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    /// The client took too long.
+    /// The peer took too long.
     Late,
-    /// The client has ended its stream of bytes.
+    /// The client ended its byte stream.
     Cut,
 }
 
 impl Progress {
-    /// The pieces that have come, if the service waits for more.
+    /// The number of pieces received, if the reader waits for more.
     pub(super) fn awaited(&self) -> Option<usize> {
         self.is_awaited.load(Ordering::Acquire).then(|| self.pieces.load(Ordering::Acquire))
     }
@@ -160,8 +159,8 @@ impl Progress {
         self.has_ended.load(Ordering::Acquire)
     }
 
-    /// Whether it ended without trailers. hyper skips what follows an empty line of a bare LF among
-    /// them, up to the next one of CRLF.
+    /// Whether the body ended without trailers. If the trailers contain an empty line of a bare LF,
+    /// hyper skips all bytes up to the next empty line of CRLF.
     pub(super) fn has_plain_end(&self) -> bool {
         self.has_ended() && !self.has_trailers.load(Ordering::Acquire)
     }
@@ -172,7 +171,7 @@ impl Progress {
 
     /// Fails the body after the bytes that have arrived.
     pub(super) fn fail(&self, fault: Fault) {
-        // The first one counts.
+        // The first fault wins.
         let _ = self.fault.set(fault);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waker {
@@ -180,7 +179,7 @@ impl Progress {
         }
     }
 
-    /// Something has come: a piece, an error or the end.
+    /// Records the arrival of a piece, an error or the end.
     fn note(&self, piece: Option<&Result<Frame<Bytes>, BodyError>>) {
         self.is_awaited.store(false, Ordering::Release);
         self.pieces.fetch_add(1, Ordering::AcqRel);
@@ -203,15 +202,15 @@ impl Progress {
 }
 
 impl Body {
-    /// The body of a request, and its progress, unless there is none to make.
+    /// Wraps the body of a request; returns its progress unless the body is empty.
     pub(super) fn new(incoming: Incoming, version: Version) -> (Body, Option<Arc<Progress>>) {
         let raw = Raw::new(incoming, version);
         let progress = raw.progress.clone();
         (Body(Kind::Raw(raw)), progress)
     }
 
-    /// The body of an answer, which holds its connection. The limit is how long it may pause while it is
-    /// awaited: it fails after once to twice this time.
+    /// Wraps the body of a response, which holds its connection. Reading fails after waiting one to
+    /// two times `limit` for a piece.
     pub(super) fn answer(
         incoming: Incoming,
         version: Version,
@@ -227,7 +226,7 @@ impl Body {
         Body(Kind::Raw(raw))
     }
 
-    /// The same body, decoded to at most `limit` bytes.
+    /// Decodes the body, to at most `limit` bytes.
     #[cfg(feature = "decompression")]
     pub(super) fn decoded(self, coding: Coding, limit: u64) -> Body {
         match self.0 {
@@ -236,7 +235,7 @@ impl Body {
         }
     }
 
-    /// The next piece of it, as it came; `None` at its end. Trailers are passed over.
+    /// Returns the next piece as it arrived, or `None` at the end. Trailers are skipped.
     ///
     /// # Errors
     ///
@@ -251,11 +250,12 @@ impl Body {
         }
     }
 
-    /// All of it, at most `limit` bytes.
+    /// Reads the whole body, at most `limit` bytes.
     ///
     /// # Errors
     ///
-    /// [`BodyError`]; [`TooLong`](BodyError::TooLong) as soon as that is known.
+    /// [`BodyError`]; [`TooLong`](BodyError::TooLong) as soon as the body is known to exceed the
+    /// limit.
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, BodyError> {
         if self.size_hint().lower() > limit as u64 {
             return Err(BodyError::TooLong(limit));
@@ -335,7 +335,7 @@ impl http_body::Body for Raw {
     }
 
     fn is_end_stream(&self) -> bool {
-        // With surplus bytes the end is an error.
+        // A lease that is still held means surplus bytes, which turn the end into an error.
         self.incoming.is_end_stream() && self.lease.is_none()
     }
 
@@ -351,8 +351,8 @@ impl Raw {
         Raw { incoming, is_http2, progress, patience: None, lease: None }
     }
 
-    /// hyper ends a body of HTTP/2 in silence if its stream is reset with NO_ERROR, whole or not. Only
-    /// END_STREAM makes it whole: RFC 9113, 8.1.
+    /// hyper silently ends an HTTP/2 body if its stream is reset with NO_ERROR, even if it is
+    /// incomplete. Only END_STREAM completes a body: RFC 9113, 8.1.
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
@@ -368,7 +368,7 @@ impl Raw {
         Poll::Ready(lease.map(|_| Err(BodyError::Surplus)))
     }
 
-    /// The last byte has come: frees the connection, unless more than the body came over it.
+    /// Ends a complete body and frees its connection, unless surplus bytes arrived.
     fn end(&mut self) {
         self.patience = None;
         if let Some(progress) = &self.progress {
@@ -385,25 +385,25 @@ fn has_surplus(lease: &Homing<Box<Lease>>) -> bool {
     lease.get().is_some_and(|lease| lease.has_surplus())
 }
 
-/// An error with its causes.
+/// Formats an error with its causes.
 fn described(error: &hyper::Error) -> String {
     let causes = iter::successors(error.source(), |&error: &&(dyn Error + 'static)| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The longest piece of a body that is passed to hyper, in bytes: a longer one takes several turns.
+/// Longest body piece passed to hyper, in bytes; a longer piece is split over several turns.
 const PIECE: usize = 64 * 1024;
 
 pin_project_lite::pin_project! {
-    /// The body of an answer. Its exchange ends when it and its last piece are dropped.
+    /// The body of a response. Its exchange ends when the body and its last piece are dropped.
     pub(super) struct Outgoing<B> {
         #[pin]
         body: Option<B>,
-        // Of a long piece, for later turns.
+        // Remainder of a long piece, for later turns.
         rest: Bytes,
-        // Bytes still to come, where the length is known.
+        // Bytes still to come, if the length is known.
         missing: Option<u64>,
-        // The end of the connection ends it.
+        // Only the end of the connection marks the end of the body.
         has_no_mark: bool,
         exchange: Rc<Exchange>,
     }
@@ -427,7 +427,7 @@ impl<B> Outgoing<B> {
     }
 }
 
-/// A piece of an answer, which hyper holds until the client takes it.
+/// A piece of a response, which hyper holds until the client takes it.
 pub(super) struct Piece {
     bytes: Bytes,
     length: usize,
@@ -462,8 +462,8 @@ impl Buf for Piece {
     }
 }
 
-/// A frame of a body, or its end. hyper sends one that is shorter than its length as a whole, and takes
-/// from a longer one what fits: RFC 9110, 8.6.
+/// Checks a frame, or the end of the body, against the declared length. hyper would pass off
+/// a short body as complete and truncate a long one: RFC 9110, 8.6.
 fn counted<E: Into<BoxError>>(
     frame: Option<Result<Frame<Bytes>, E>>,
     missing: &mut Option<u64>,

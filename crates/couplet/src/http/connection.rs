@@ -1,4 +1,4 @@
-//! The life of a server's connection.
+//! Runs a server's connection: detects the HTTP version, serves requests and parks when idle.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,13 +22,13 @@ use super::watch::{Asked, Watch};
 use crate::stream::Ending;
 use crate::{Failure, Reactor, Result, Stream};
 
-/// What an HTTP/2 client begins with: RFC 9113, 3.4.
+/// Connection preface of an HTTP/2 client: RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The most that h2 buffers for a stream, in bytes.
+/// Maximum number of bytes that h2 buffers per stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// What the connections of a server have in common.
+/// State shared by the connections of a server.
 pub(super) struct Server<S> {
     service: S,
     options: Rc<HttpOptions>,
@@ -39,7 +39,7 @@ pub(super) struct Server<S> {
     http2: http2::Builder<Tasks>,
 }
 
-/// Runs each request of HTTP/2 as a task.
+/// Spawns each HTTP/2 request as a task.
 #[derive(Clone)]
 pub(super) struct Tasks(Reactor);
 
@@ -83,11 +83,11 @@ impl<S> Server<S> {
     }
 }
 
-/// Why hyper's part of a connection is over.
+/// Why hyper stopped serving a connection.
 enum Over {
-    /// With the connection, or because something else goes on with it.
+    /// The connection ended or was upgraded.
     Ended,
-    /// It had nothing to do.
+    /// The connection was idle.
     Parked(Io),
 }
 
@@ -103,7 +103,7 @@ where
     let mut io = Io::new(stream, &watch);
     let mut is_http2 = None;
     loop {
-        // The first byte of a request is awaited with none of the state that one needs.
+        // The wait for the first byte of a request needs no per-request state.
         let begins = poll_fn(|cx| {
             if ending.poll_lost(cx).is_ready() || watch.transport().is_draining() {
                 return Poll::Ready(Ok(false));
@@ -126,7 +126,7 @@ where
             watch.set_http2();
             return Box::pin(serve_http2(io, handler, &server, &watch, &ending)).await;
         }
-        // In a box of its own, so that a connection without a request has none of it.
+        // Boxed, so that an idle connection does not hold its state.
         match Box::pin(serve_http1(io, handler, &server, &watch, &ending)).await? {
             // The connection may continue with another protocol.
             Over::Ended => return Ok(()),
@@ -135,7 +135,7 @@ where
     }
 }
 
-/// Ends the watch with the task.
+/// Stops the watch when the task ends.
 struct Stopping<'a>(&'a Watch);
 
 impl Drop for Stopping<'_> {
@@ -144,7 +144,7 @@ impl Drop for Stopping<'_> {
     }
 }
 
-/// Whether to speak HTTP/2, where that is settled before the client's first byte.
+/// Whether to speak HTTP/2, if that is known before the client's first byte.
 fn chosen_protocol(stream: &Stream, options: &HttpOptions) -> Option<bool> {
     if options.http1 && options.http2 { alpn_of(stream) } else { Some(options.http2) }
 }
@@ -159,7 +159,7 @@ fn alpn_of(_: &Stream) -> Option<bool> {
     None
 }
 
-/// Reads the first bytes, as far as they are HTTP/2's, and puts them back.
+/// Reads the first bytes for as long as they match the HTTP/2 preface, then puts them back.
 async fn begins_http2(io: &mut Io) -> io::Result<bool> {
     let mut first = Vec::new();
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
@@ -196,7 +196,7 @@ where
         if let Poll::Ready(ended) = Pin::new(&mut *serving).poll(cx) {
             return Poll::Ready(ended.map_err(Failure::from).map(|()| false));
         }
-        // hyper does not read while a request is answered.
+        // hyper does not read while a response is pending.
         if let Poll::Ready(lost) = ending.poll_lost(cx) {
             return Poll::Ready(lost.map_err(Failure::from).map(|()| false));
         }

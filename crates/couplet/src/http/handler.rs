@@ -1,4 +1,4 @@
-//! The way of a request to the service, and of its answer.
+//! Passes requests to the service and its responses to hyper.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -24,28 +24,29 @@ use crate::{Address, Reactor};
 /// An error of a service or of a body.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The address of the client, in the extensions of a request: see
-/// [`HttpOptions::peer`](super::HttpOptions::peer). Behind a proxy it is the proxy's, unless the endpoint
-/// is `haproxy:`.
+/// The client's address, as a request extension: see
+/// [`HttpOptions::peer`](super::HttpOptions::peer). Behind a proxy it is the proxy's address,
+/// unless the endpoint is `haproxy:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer(pub Address);
 
-/// Answers the requests of one connection.
+/// Serves the requests of one connection.
 pub(super) struct Handler<S> {
     service: S,
     watch: Rc<Watch>,
     clock: Option<Rc<Clock>>,
 }
 
-/// The time of day for the answers of a server, as a header: hyper knows that of the system only.
+/// Supplies the `date` header of a server's responses in virtual time: hyper knows only the system
+/// clock.
 pub(super) struct Clock {
     reactor: Reactor,
-    /// And until when it holds.
+    /// The header value, and when it expires.
     date: RefCell<Option<(Instant, HeaderValue)>>,
 }
 
 impl Clock {
-    /// `None` where the system's is right.
+    /// Returns `None` if the system clock is right.
     pub(super) fn new(reactor: &Reactor) -> Option<Rc<Clock>> {
         let is_needed = !reactor.world().is_real_time();
         is_needed.then(|| Rc::new(Clock { reactor: reactor.clone(), date: RefCell::default() }))
@@ -128,22 +129,22 @@ where
     }
 }
 
-/// What is known of a request when its answer is there.
+/// Facts about a request that its response depends on.
 struct Facts {
     refusal: Option<Refusal>,
     is_http1: bool,
-    /// With a Content-Length besides, hyper takes that away, and ends the connection after the answer:
-    /// RFC 9112, 6.1.
+    /// If there is a Content-Length as well, hyper removes it and closes the connection after the
+    /// response: RFC 9112, 6.1.
     is_chunked: bool,
     is_old: bool,
     is_head: bool,
-    /// Until it is answered.
+    /// `None` once the request is answered.
     exchange: Option<Rc<Exchange>>,
     clock: Option<Rc<Clock>>,
 }
 
 pin_project_lite::pin_project! {
-    /// An answer in the making.
+    /// A response being produced.
     pub(super) struct Answering<S>
     where
         S: Service<Request<Body>>,
@@ -157,7 +158,7 @@ pin_project_lite::pin_project! {
 pin_project_lite::pin_project! {
     #[project = Projected]
     enum Stage<S, F> {
-        // The service is not ready for it.
+        // Waiting for the service to be ready.
         Waits { service: S, request: Option<Request<Body>> },
         Asked { #[pin] answer: F },
         Over,
@@ -185,7 +186,7 @@ impl<S, B> Stage<S, S::Future>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
 {
-    /// Asks the service. Its error, or its panic, is answered with 500.
+    /// Calls the service. Its error or panic is answered with 500.
     fn poll_answer(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -216,7 +217,7 @@ where
 }
 
 impl Facts {
-    /// What the client gets.
+    /// Prepares the service's response, or an error response, for hyper.
     fn answered<B: http_body::Body<Data = Bytes>>(
         &mut self,
         answer: Result<Response<B>, StatusCode>,
@@ -233,7 +234,7 @@ impl Facts {
         if let Some(clock) = &self.clock {
             answer.headers_mut().entry(header::DATE).or_insert_with(|| clock.date());
         }
-        // The end of the connection ends it.
+        // Only the end of the connection marks the end of the body.
         let has_no_mark = self.is_old && !self.is_head && length.is_none();
         let ends = (self.refusal.is_some() && self.is_http1)
             || (self.is_chunked && !exchange.has_plain_end())
@@ -242,7 +243,7 @@ impl Facts {
         if ends {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             if self.is_old {
-                // Else hyper says `keep-alive` besides, if the client did.
+                // Otherwise hyper also sends `keep-alive`, if the client did.
                 *answer.version_mut() = Version::HTTP_10;
             }
         }
@@ -250,14 +251,15 @@ impl Facts {
     }
 }
 
-/// An answer of this status alone.
+/// Creates an empty response with this status.
 fn bare<B>(status: StatusCode) -> Response<Option<B>> {
     let mut answer = Response::new(None);
     *answer.status_mut() = status;
     answer
 }
 
-/// Takes the body of an answer of HTTP/2 that has none: hyper would send it. RFC 9110, 6.4.1.
+/// Drops the body of an HTTP/2 response that must not have one: hyper would send it. RFC 9110,
+/// 6.4.1.
 fn take_content<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: bool) {
     let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if !is_head && !is_bare {
@@ -270,7 +272,7 @@ fn take_content<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: b
     }
 }
 
-/// The length of the body that follows, as the service declares it or the body does.
+/// Returns the length of the body to be sent, as declared by the service or known from the body.
 fn length_of<B: http_body::Body>(answer: &Response<Option<B>>, is_head: bool) -> Option<u64> {
     let Some(body) = answer.body() else { return Some(0) };
     let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -282,8 +284,8 @@ fn length_of<B: http_body::Body>(answer: &Response<Option<B>>, is_head: bool) ->
     declared.or_else(|| body.size_hint().exact())
 }
 
-/// Has the headers of an answer agree with its body: hyper trusts those that a service sets. RFC 9112,
-/// 6.2, and RFC 9110, 8.6.
+/// Checks the headers of a response against its body, because hyper trusts those that a service
+/// sets: RFC 9112, 6.2, and RFC 9110, 8.6.
 fn check_length<B>(answer: &mut Response<Option<B>>, is_head: bool) -> Result<(), StatusCode>
 where
     B: http_body::Body<Data = Bytes>,

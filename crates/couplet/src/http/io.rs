@@ -1,4 +1,5 @@
-//! [`Io`]: a stream as hyper wants one, `Send`, so that a guest may keep it after an upgrade.
+//! [`Io`]: adapts a stream to hyper's I/O traits. It is `Send`, so that the user of an upgraded
+//! connection may keep it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,8 +13,8 @@ use super::watch::Watch;
 use crate::Stream;
 use crate::stream::homing::Homing;
 
-/// The most empty lines before a request, as bytes. hyper looks at all of them with each read, so more
-/// are spoilt with a NUL, which it refuses.
+/// Maximum length of the empty lines before a request, in bytes. hyper scans all of them with each
+/// read, so further ones are replaced by a NUL, which hyper refuses.
 const MOST_BLANK: usize = 1024;
 
 pub(super) struct Io(Homing<Inner>);
@@ -21,9 +22,9 @@ pub(super) struct Io(Homing<Inner>);
 pub(super) struct Inner {
     stream: Stream,
     watch: Rc<Watch>,
-    /// What was read and given back.
+    /// Bytes that were put back, to be read first.
     unread: Bytes,
-    /// Bytes of empty lines that came last, in place of a request.
+    /// Length of the empty lines received most recently in place of a request, in bytes.
     blank: usize,
 }
 
@@ -40,15 +41,15 @@ impl Io {
         self.0.get_mut().ok_or_else(|| io::Error::other("used outside the thread of its loop"))
     }
 
-    /// The stream, and what was read from it and given back.
+    /// Returns the stream and the bytes that were put back.
     #[cfg(feature = "websocket")]
     pub(super) fn into_parts(self) -> Option<(Stream, Bytes)> {
         self.0.into_inner().map(|inner| (inner.stream, inner.unread))
     }
 
-    /// Puts bytes back, to be read first.
+    /// Puts bytes back, to be read before new ones.
     pub(super) fn put_back(&mut self, unread: Bytes) {
-        // An empty one may hold a buffer.
+        // An empty `Bytes` may still own a buffer.
         if let Ok(inner) = self.inner()
             && !unread.is_empty()
         {
@@ -56,13 +57,14 @@ impl Io {
         }
     }
 
-    /// Ready when bytes have come, with true, or the end of them; they stay where they are.
+    /// Ready with true when bytes are available, or with false at the end of the stream. Consumes
+    /// nothing.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let inner = self.inner()?;
         if inner.unread.is_empty() { inner.stream.poll_readable(cx) } else { Poll::Ready(Ok(true)) }
     }
 
-    /// Reads at most as many bytes as `most`, after what was put back.
+    /// Reads at most `most` bytes from the stream, ignoring bytes that were put back.
     pub(super) fn poll_more(
         &mut self,
         cx: &mut Context<'_>,
@@ -90,7 +92,7 @@ impl Inner {
     }
 }
 
-/// Writes pieces one after the other, until one is not taken whole.
+/// Writes the pieces in order, until one is not taken whole.
 fn write_each(
     pieces: &[IoSlice<'_>],
     mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
@@ -116,7 +118,7 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
-/// How many empty lines have come in place of a request, as bytes.
+/// Returns the new length of the empty lines in place of a request, in bytes.
 #[cold]
 fn blank_after(before: usize, data: &[u8], watch: &Watch) -> usize {
     let is_in_place = watch.awaits_head() && data.iter().all(is_blank);
@@ -174,7 +176,7 @@ impl Write for Io {
         true
     }
 
-    /// What was written leaves with the turn.
+    /// Written bytes leave with the turn.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -190,7 +192,7 @@ impl Write for Io {
 mod tests {
     use super::*;
 
-    /// A transport that takes these numbers of bytes in turn, and nothing in place of a zero.
+    /// Writes to a transport that takes these byte counts in turn; a zero means pending.
     fn taken(pieces: &[&[u8]], counts: &[usize]) -> (Vec<u8>, usize) {
         let whole: Vec<u8> = pieces.concat();
         let (mut got, mut turns, mut stops) = (Vec::new(), counts.iter().cycle(), 0);

@@ -1,4 +1,4 @@
-//! [`local`]: services that are not `Send`, where a router asks for those that are.
+//! [`local`]: adapts services that are not `Send` to routers that require `Send`.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,23 +11,23 @@ use tower_service::Service;
 use crate::Reactor;
 use crate::stream::homing::Homing;
 
-/// A service that runs in the thread of a loop, and is `Send`; made by [`local`].
+/// A service that is `Send` but runs on the thread of its loop; created by [`local`].
 pub struct LocalService<F: 'static> {
     kept: Arc<Homing<(Reactor, F)>>,
 }
 
-/// An answer of a [`LocalService`].
+/// The response future of a [`LocalService`].
 pub struct LocalAnswer<T: 'static>(Homing<Pin<Box<dyn Future<Output = T>>>>);
 
-/// A service of a function that is not `Send`, or whose futures are not: it may keep an `Rc`, a
-/// [`Stream`](crate::Stream) or a [`Reactor`].
+/// Makes a service from a function that is not `Send`, or whose futures are not: it may hold an
+/// `Rc`, a [`Stream`](crate::Stream) or a [`Reactor`].
 ///
-/// The result is what routers ask for, `Clone + Send + Sync`, with futures that are `Send`.
+/// The service is `Clone + Send + Sync` and its futures are `Send`, as routers require.
 ///
 /// # Panics
 ///
-/// When a request is passed to it, or its answer is polled, outside the loop's thread. No server of
-/// this crate does that.
+/// If it is called, or its future is polled, outside the loop's thread. No server of this crate
+/// does that.
 pub fn local<F, Q, R>(reactor: &Reactor, handle: F) -> LocalService<F>
 where
     F: AsyncFn(Q) -> R + 'static,

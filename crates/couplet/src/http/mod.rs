@@ -1,9 +1,9 @@
-//! HTTP/1.1 and HTTP/2 by [hyper](https://hyper.rs), for any service of tower: axum's `Router` among
-//! them. Feature `http`.
+//! HTTP/1.1 and HTTP/2 by [hyper](https://hyper.rs), for any tower service, such as axum's
+//! `Router`. Feature `http`.
 //!
-//! hyper parses and frames; the connections, their time limits, their end and their memory are the
-//! loop's. A server is one call, [`Reactor::serve_http`], on any endpoint: `tls:`, which offers both versions
-//! by ALPN, UNIX sockets, behind a proxy.
+//! hyper parses and frames; the loop owns the connections, their timeouts, their memory and their
+//! shutdown. [`Reactor::serve_http`] starts a server on any endpoint: TCP, UNIX sockets, `haproxy:`
+//! behind a proxy, or `tls:`, which offers both versions by ALPN.
 //!
 //! ```
 //! use couplet::http::{Body, Request, Response};
@@ -23,27 +23,31 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! # What a server does
+//! # Server behaviour
 //!
-//! - It speaks HTTP/2 where ALPN chose it, and to clients that begin with its preface; else HTTP/1.1.
-//! - Requests of a connection run in the thread of the loop. A service that is not `Send` serves as it
-//!   is; inside a router that asks for more, wrap it in [`local`].
-//! - It refuses requests that RFC 9112 and RFC 9113 forbid a server to process, and logs why at debug level.
-//! - Every wait for the client has a limit, and so has what waits for it: [`HttpOptions`].
-//! - A client that closes its sending side after whole requests gets its answers.
-//! - A service's error or panic is answered with 500, and logged.
-//! - A [drain](Reactor::drain) lets requests finish: HTTP/1.1 says `connection: close`, HTTP/2 sends
-//!   GOAWAY, connections without a request close at once. Answers without an end, such as events, and
-//!   connections that were upgraded are closed when the drain's time is over.
-//! - An idle connection of HTTP/1.1 gives its buffers back after five seconds.
-//! - The `date` comes from the loop's world: in the simulator it is virtual.
-//! - hyper's upgrades work: what they give stays in the loop's thread.
+//! - Speaks HTTP/2 if ALPN selects it or the client opens with its connection preface; otherwise
+//!   HTTP/1.1.
+//! - Runs the requests of a connection on the loop's thread. The service need not be `Send`; for a
+//!   router that requires `Send`, wrap it in [`local`].
+//! - Refuses requests that RFC 9112 and RFC 9113 forbid a server to process, and logs the reason at
+//!   debug level.
+//! - Limits every wait for the client, and the memory held meanwhile: [`HttpOptions`].
+//! - Answers complete requests from a client that has closed its sending side.
+//! - Answers 500 if the service fails or panics, and logs the error.
+//! - Lets requests finish during a [drain](Reactor::drain): HTTP/1.1 sends `connection: close`,
+//!   HTTP/2 sends GOAWAY, and connections without a request close immediately. Endless responses,
+//!   such as event streams, and upgraded connections are closed when the drain's time limit
+//!   expires.
+//! - Frees the buffers of an HTTP/1.1 connection after 50 to 100 ms without a request.
+//! - Takes the `date` header from the loop's world: in the simulator it is virtual time.
+//! - Supports hyper's upgrades; the upgraded connection stays on the loop's thread.
 //!
 //! # Services that need tokio
 //!
-//! A loop alone is enough for hyper, tower and axum's routers. A service that calls `tokio::spawn`, as
-//! axum's WebSockets do, or `tokio::time`, needs a runtime in the same thread: `serve` runs a loop inside
-//! that of the caller (features `http` and `tokio`), and the module `embed` does so for any program.
+//! A loop alone is enough for hyper, tower and axum's routers. A service that calls `tokio::spawn`,
+//! as axum's WebSockets do, or `tokio::time` needs a runtime on the same thread: `serve` runs a
+//! loop inside the caller's runtime (features `http` and `tokio`), and the module `embed` does so
+//! for any program.
 
 mod allowance;
 mod body;
@@ -84,7 +88,7 @@ use crate::endpoints::{IntoEndpoint, ServerEndpoint};
 use crate::{Port, Reactor, Result};
 
 impl Reactor {
-    /// Serves HTTP on an endpoint by a service, which is cloned for each request.
+    /// Serves HTTP on `endpoint` with `service`, which is cloned for each request.
     ///
     /// # Errors
     ///
@@ -104,11 +108,11 @@ impl Reactor {
         self.serve_http_with(endpoint, service, HttpOptions::default())
     }
 
-    /// [`serve_http`](Self::serve_http) with other limits.
+    /// [`serve_http`](Self::serve_http) with options.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As for [`serve_http`](Self::serve_http).
     #[track_caller]
     pub fn serve_http_with<S, B>(
         &self,
@@ -135,8 +139,8 @@ impl Reactor {
     }
 }
 
-/// The port of a URL, or the usual one; `None` if it is no number from 1 to 65535. The crate `http` takes
-/// such a URL for one without a port.
+/// Returns the port of a URL, or `usual` if the URL names none; `None` if the port is not a number
+/// from 1 to 65535. The `http` crate ignores such a port.
 fn port_of(uri: &Uri, usual: u16) -> Option<u16> {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);

@@ -2,46 +2,49 @@
 
 use std::time::Duration;
 
-/// Limits and times of an HTTP server, for each of its connections.
+/// Limits and timeouts of an HTTP server. They apply to each connection unless stated otherwise.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpOptions {
-    /// Whether to speak HTTP/1.1: true unless set.
+    /// Whether to speak HTTP/1.1. Default: true.
     pub http1: bool,
-    /// Whether to speak HTTP/2, chosen by ALPN, or by a client that begins with its preface: true
-    /// unless set.
+    /// Whether to speak HTTP/2, if ALPN selects it or the client opens with its connection preface.
+    /// Default: true.
     pub http2: bool,
-    /// How long a client may take to send the head of a request, from its first byte: 30 s unless
-    /// set. Then it is answered with 408.
+    /// Time for the client to send a request head, from its first byte. Default: 30 s. A timeout is
+    /// answered with 408.
     pub header_timeout: Duration,
-    /// How long a connection may wait for the next request, or for the first: 75 s unless set. Then it
-    /// is closed.
+    /// How long a connection may wait for its first or next request before it is closed. Default:
+    /// 75 s.
     pub keep_alive: Duration,
-    /// How long the body of a request may pause while the service waits for it: 60 s unless set. Then
-    /// reading it fails with [`BodyError::TimedOut`](super::BodyError::TimedOut).
+    /// How long a request body may pause while the service waits for it. Default: 60 s. Then
+    /// reading the body fails with [`BodyError::TimedOut`](super::BodyError::TimedOut).
     pub body_timeout: Duration,
-    /// How long a client may take nothing of an answer that waits for it, or in HTTP/2 of any: 60 s
-    /// unless set. Then the connection is aborted.
+    /// How long a client may take no bytes of a pending response; in HTTP/2, of any pending
+    /// response. Default: 60 s. Then the connection is aborted.
     pub write_timeout: Duration,
-    /// The longest head of a request in bytes: 64 KiB unless set. A longer one is answered with 431.
+    /// Maximum length of a request head, in bytes. Default: 64 KiB. A longer head is answered with
+    /// 431.
     pub max_head: usize,
-    /// The most headers of a request: 100 unless set. More are answered with 431.
+    /// Maximum number of headers in a request. Default: 100. A request with more is answered with
+    /// 431.
     pub max_headers: usize,
-    /// The most requests that an HTTP/2 client may have open at a time: 128 unless set.
+    /// Maximum number of concurrent requests on an HTTP/2 connection. Default: 128.
     pub max_streams: u32,
-    /// The most bytes of answers that a connection holds for a client that does not take them: 1 MiB unless
-    /// set. The requests of an HTTP/2 client share them; at the bound, it reads no more of their
-    /// bodies from the service. If closed windows of streams hold all of it, an answer that holds nothing may
-    /// hold one piece besides, so that it can leave if its own window is open.
+    /// Maximum number of response bytes that a connection holds for a client that does not take
+    /// them. Default: 1 MiB. All requests of an HTTP/2 connection share this limit; at the limit,
+    /// the connection stops reading their bodies from the service. If streams with closed windows
+    /// hold all of it, a response that holds no bytes may hold one extra piece, so that it can
+    /// leave if its own window is open.
     pub max_unsent: usize,
-    /// The same for all connections of a server together, in each loop: 64 MiB unless set. Once they hold so
-    /// much, a connection is limited to 64 KiB.
+    /// The same limit for all connections of a server together, in each loop. Default: 64 MiB. At
+    /// this limit, each connection is restricted to 64 KiB.
     pub max_unsent_of_all: usize,
-    /// Whether requests carry the client's address, as the extension [`Peer`](super::Peer): false unless
-    /// set.
+    /// Whether requests carry the client's address, as the extension [`Peer`](super::Peer).
+    /// Default: false.
     pub peer: bool,
-    /// Whether requests carry an [`Allowance`](super::Allowance), for bodies that are fetched piece by
-    /// piece: false unless set.
+    /// Whether requests carry an [`Allowance`](super::Allowance), for bodies that are fetched piece
+    /// by piece. Default: false.
     pub allowance: bool,
 }
 
@@ -65,7 +68,7 @@ impl Default for HttpOptions {
     }
 }
 
-/// A setter for each option.
+/// Defines a setter for each option.
 macro_rules! setters {
     ($options:ident: $($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
         impl $options {$(
@@ -85,23 +88,23 @@ setters! { HttpOptions:
     http1: bool;
     /// Sets whether to speak HTTP/2.
     http2: bool;
-    /// Sets how long the head of a request may take.
+    /// Sets the time for the client to send a request head.
     header_timeout: Duration;
     /// Sets how long a connection may wait for a request.
     keep_alive: Duration;
-    /// Sets how long the body of a request may pause.
+    /// Sets how long a request body may pause.
     body_timeout: Duration;
-    /// Sets how long a client may take nothing of an answer.
+    /// Sets how long a client may take no bytes of a pending response.
     write_timeout: Duration;
-    /// Sets the longest head of a request in bytes, at least 8 KiB.
+    /// Sets the maximum length of a request head in bytes, at least 8 KiB.
     max_head: usize;
-    /// Sets the most headers of a request.
+    /// Sets the maximum number of headers in a request.
     max_headers: usize;
-    /// Sets the most open requests of an HTTP/2 client.
+    /// Sets the maximum number of concurrent requests on an HTTP/2 connection.
     max_streams: u32;
-    /// Sets the most bytes of answers that a connection holds for its client.
+    /// Sets the maximum number of response bytes that a connection holds for its client.
     max_unsent: usize;
-    /// Sets the most bytes of answers that the connections of a server hold together.
+    /// Sets the maximum number of response bytes that all connections of a server hold.
     max_unsent_of_all: usize;
     /// Sets whether requests carry the client's address.
     peer: bool;

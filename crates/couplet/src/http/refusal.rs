@@ -1,4 +1,4 @@
-//! [`Refusal`]: requests that hyper passes on, and RFC 9112 or RFC 9113 forbids a server to process.
+//! [`Refusal`]: requests that hyper accepts but RFC 9112 or RFC 9113 forbids a server to process.
 
 use std::net::Ipv6Addr;
 
@@ -7,7 +7,7 @@ use http::uri::{Authority, Uri};
 use http::{Method, Request, StatusCode, Version};
 use hyper::ext::Protocol;
 
-/// Why a request does not reach the service, and the status that its client gets.
+/// Why a request is refused, and the status of the response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
@@ -28,7 +28,7 @@ impl Refusal {
         if refusal.is_some() {
             return refusal;
         }
-        // RFC 8441, 4: CONNECT with a protocol has the target of any other request.
+        // RFC 8441, 4: CONNECT with a protocol has an ordinary target.
         let is_tunnel =
             request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
         let of_target = if is_tunnel { of_tunnel } else { of_target };
@@ -41,13 +41,13 @@ impl Refusal {
     }
 }
 
-/// What matters of the fields of every request.
+/// Header facts that every request is checked for.
 #[derive(Default)]
 pub(super) struct Fields {
     hosts: usize,
-    /// The last one, if there are several.
+    /// Whether the last Host header is invalid.
     is_host_invalid: bool,
-    /// There is a Transfer-Encoding.
+    /// A Transfer-Encoding is present.
     pub(super) has_coding: bool,
 }
 
@@ -66,7 +66,7 @@ impl Fields {
     }
 }
 
-/// RFC 9112, 3.2: at most one valid Host, in HTTP/1.1 exactly one.
+/// RFC 9112, 3.2: at most one Host, which must be valid; HTTP/1.1 requires exactly one.
 fn of_host(fields: &Fields, is_needed: bool) -> Option<Refusal> {
     match fields.hosts {
         0 if is_needed => bad("it has no Host"),
@@ -77,7 +77,8 @@ fn of_host(fields: &Fields, is_needed: bool) -> Option<Refusal> {
     }
 }
 
-/// RFC 9112, 3.2.3, and RFC 9113, 8.5: an authority alone. RFC 9110, 9.3.6: it has a port.
+/// RFC 9112, 3.2.3, and RFC 9113, 8.5: the target is only an authority. RFC 9110, 9.3.6: with a
+/// port.
 fn of_tunnel(_: &Method, uri: &Uri) -> Option<Refusal> {
     let is_port = |port: http::uri::Port<&str>| port.as_u16() > 0;
     let has_path = uri.path_and_query().is_some();
@@ -87,8 +88,8 @@ fn of_tunnel(_: &Method, uri: &Uri) -> Option<Refusal> {
     }
 }
 
-/// RFC 9112, 3.2, and RFC 9113, 8.3.1: a path, or an absolute URI; `*` for OPTIONS only. RFC 9110, 4.2.4:
-/// no user information.
+/// RFC 9112, 3.2, and RFC 9113, 8.3.1: a path or an absolute URI; `*` for OPTIONS only. RFC 9110,
+/// 4.2.4: no user information.
 fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
     let scheme = uri.scheme_str().map(str::as_bytes);
     match (uri.authority(), uri.path().as_bytes()) {
@@ -104,7 +105,7 @@ fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
     }
 }
 
-/// RFC 9113, 8.2.1: no value begins or ends with a space or a tab. 8.3.1: Host, if it is there besides, is
+/// RFC 9113, 8.2.1: no value begins or ends with a space or a tab. 8.3.1: a Host header must equal
 /// the authority.
 fn of_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
     let is_spaced =
@@ -124,7 +125,7 @@ fn of_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
     if host.is_ok_and(is_same) { None } else { bad("its Host is not its authority") }
 }
 
-/// As many headers as a request of HTTP/1.1 may have, whose cookies are one.
+/// Applies the header limit of HTTP/1.1. Split cookie headers count as one.
 fn of_count(headers: &HeaderMap, most: usize) -> Option<Refusal> {
     let cookies = headers.get_all(header::COOKIE).iter().count();
     (headers.len() - cookies.saturating_sub(1) > most).then_some(Refusal {
@@ -137,7 +138,7 @@ fn is_authority(authority: &Authority) -> bool {
     !authority.host().is_empty() && is_host(authority.as_str().as_bytes())
 }
 
-/// RFC 9112, 6.1: nothing but chunked, once, is understood.
+/// RFC 9112, 6.1: `chunked`, once, is the only supported coding.
 fn of_coding(headers: &HeaderMap) -> Option<Refusal> {
     let fields = headers.get_all(header::TRANSFER_ENCODING).iter();
     let codings = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
@@ -164,7 +165,7 @@ fn is_host(bytes: &[u8]) -> bool {
     }
 }
 
-/// What follows a `reg-name` or an IPv4 address: RFC 3986, 3.2.2.
+/// Skips a `reg-name` or an IPv4 address and returns the remaining bytes: RFC 3986, 3.2.2.
 fn after_name(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = match bytes {
@@ -177,7 +178,7 @@ fn after_name(mut bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Which bytes are `unreserved` or `sub-delims`: RFC 3986, 2.
+/// Bytes that are `unreserved` or `sub-delims`: RFC 3986, 2.
 const NAME: [bool; 256] = {
     let mut name = [false; 256];
     let mut byte = 0;
@@ -191,12 +192,12 @@ const NAME: [bool; 256] = {
     name
 };
 
-/// What stands in brackets. Nobody has defined an `IPvFuture` yet.
+/// Whether this is valid between brackets. Only IPv6 is: no `IPvFuture` has been defined yet.
 fn is_ip_literal(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-/// RFC 9112, 3.2.2: the host of an absolute target replaces the Host that came with it.
+/// RFC 9112, 3.2.2: the host of an absolute target replaces the Host header.
 pub(super) fn set_host<B>(request: &mut Request<B>) {
     if request.version() >= Version::HTTP_2 || request.method() == Method::CONNECT {
         return;
@@ -208,7 +209,7 @@ pub(super) fn set_host<B>(request: &mut Request<B>) {
     }
 }
 
-/// RFC 9113, 8.2.3: what HTTP/2 sends as several fields of cookies is one for a service.
+/// RFC 9113, 8.2.3: joins the cookie headers of HTTP/2 into one for the service.
 pub(super) fn join_cookies<B>(request: &mut Request<B>) {
     let cookies: Vec<&[u8]> = match request.version() {
         Version::HTTP_2 => request.headers().get_all(header::COOKIE).iter(),

@@ -1,4 +1,4 @@
-//! [`serve`]: a server inside tokio, as a program's last line.
+//! [`serve`]: runs a server inside tokio, as the last line of a program.
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::embed::Embedded;
 use crate::endpoints::{IntoEndpoint, ServerEndpoint};
 use crate::{Loop, LoopOptions, Result};
 
-/// Serves HTTP on an endpoint inside a current-thread runtime of tokio, until a signal ends it: what
-/// `axum::serve` does, on a loop.
+/// Serves HTTP on `endpoint` inside a current-thread tokio runtime, until a signal ends it:
+/// `axum::serve`, on a loop.
 ///
-/// On SIGTERM it drains for at most 5 s; Ctrl-C, or a second signal, ends it at once.
+/// SIGTERM starts a drain of at most 5 s; Ctrl-C, or a second signal, ends the server immediately.
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
@@ -29,7 +29,7 @@ use crate::{Loop, LoopOptions, Result};
 ///
 /// # Errors
 ///
-/// When the endpoint can't be listened on; those of the loop's descriptors.
+/// If listening on the endpoint fails, or if the loop's descriptors can't be created.
 pub async fn serve<S, B>(endpoint: impl IntoEndpoint<dyn ServerEndpoint>, service: S) -> Result<()>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,

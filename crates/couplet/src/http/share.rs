@@ -1,11 +1,11 @@
-//! [`Share`]: how many bytes of its answers a connection holds for a client that does not take them.
+//! [`Share`]: bounds the response bytes that a connection holds for a slow client.
 //!
-//! An answer passes a piece of its body to hyper only in its turn. While the connection holds less than its
-//! share, every answer has one; then they wait, and take turns as pieces leave. hyper and h2 hold a piece
-//! until the transport has taken it, or until its stream ends.
+//! A response passes a piece of its body to hyper only in its turn. While the connection holds less
+//! than its share, every response has its turn; above it, responses queue for a turn as pieces
+//! leave. hyper and h2 hold a piece until the transport has taken it or its stream ends.
 //!
-//! Streams whose windows are closed can hold the whole share. So when nothing that is held can leave, the
-//! answers that hold nothing get a turn each, as far as the server's share allows.
+//! Streams whose windows are closed can hold the whole share. So when no held piece can leave,
+//! responses that hold nothing get a turn each, as far as the server's share allows.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -15,19 +15,19 @@ use std::task::{Context, Poll, Waker};
 use super::options::HttpOptions;
 use crate::Transport;
 
-/// A connection's share once the server's is used up, in bytes.
+/// A connection's share once the server's share is used up, in bytes.
 const LEAST: usize = 64 * 1024;
 
-/// An answer that holds nothing may fetch this many bytes, and a turn fetches this many at least.
+/// Minimum fetch in a turn, and by a response that holds nothing, in bytes.
 const SMALL: usize = 2 * 1024;
 
-/// A fetch takes up to this part of the rest of a share.
+/// A fetch takes up to one part in `PART` of the unused share.
 const PART: usize = 16;
 
-/// The share of a server: of its connections together.
+/// The share of a server, which its connections use together.
 pub(super) struct Pool {
     most: usize,
-    /// Of each connection.
+    /// The share of each connection.
     each: usize,
     held: Cell<usize>,
 }
@@ -43,31 +43,31 @@ impl Pool {
     }
 }
 
-/// The share of a connection. The transport knows how much of it is held.
+/// The share of one connection. The transport stores the number of bytes held.
 pub(super) struct Share {
     transport: Transport,
     pool: Rc<Pool>,
-    /// Made for the first wait: most connections need none.
+    /// Created by the first wait: most connections need no queue.
     queue: OnceCell<Box<Queue>>,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// Law 9: one for each open request.
+    /// Law 9: one place for each open request.
     waiting: RefCell<VecDeque<Rc<Place>>>,
-    /// One of those that waited has its turn.
+    /// A place that was queued has its turn.
     is_granted: Cell<bool>,
     /// The connection has ended.
     is_over: Cell<bool>,
-    /// Bytes that hyper copied from WebSockets: since the transport last took all it could, and before.
+    /// Bytes that hyper copied from WebSockets: since the last call of `idle`, and before it.
     copied: Cell<[usize; 2]>,
 }
 
-/// The claim of one answer to the share of its connection.
+/// The claim of one response to its connection's share.
 #[derive(Default)]
 pub(super) struct Claim {
     held: Cell<usize>,
-    /// Made for its first wait.
+    /// Created by the claim's first wait.
     place: OnceCell<Rc<Place>>,
 }
 
@@ -84,7 +84,7 @@ enum Standing {
     #[default]
     Away,
     Queued,
-    /// It has its turn.
+    /// It is the claim's turn.
     Granted,
 }
 
@@ -114,8 +114,9 @@ impl Share {
         self.transport.cell.held_by_guest()
     }
 
-    /// Ready in the turn of this claim, which [`end_turn`](Self::end_turn) ends. Otherwise its task is woken
-    /// for it. `queued` is called when its wait begins: the connection may be [`idle`](Self::idle).
+    /// Ready in the turn of this claim, which [`end_turn`](Self::end_turn) ends; otherwise queues
+    /// the claim and wakes its task for the turn. Calls `queued` when the wait begins, because the
+    /// connection may be [`idle`](Self::idle).
     #[inline]
     pub(super) fn poll_turn(
         &self,
@@ -153,8 +154,8 @@ impl Share {
         }
     }
 
-    /// Ends a turn, in which the claim may have taken hold of a piece. True if others wait for the connection
-    /// to be idle.
+    /// Ends a turn, in which the claim may have begun to hold a piece. Returns true if queued
+    /// claims wait for the connection to be idle.
     pub(super) fn end_turn(&self, claim: &Claim) -> bool {
         let Some(queue) = self.queue.get() else { return false };
         if let Some(place) = claim.place.get()
@@ -167,7 +168,7 @@ impl Share {
         !queue.is_granted.get() && !queue.is_empty()
     }
 
-    /// The answer is complete, or was given up. Its pieces may still be held.
+    /// Removes a claim whose response is complete or dropped. Its pieces may still be held.
     pub(super) fn leave(&self, claim: &Claim) {
         let (Some(place), Some(queue)) = (claim.place.get(), self.queue.get()) else { return };
         match place.standing.replace(Standing::Away) {
@@ -190,16 +191,16 @@ impl Share {
         self.release_held(count);
     }
 
-    /// How many bytes an answer may fetch, of `most`: fewer as the share is used up.
+    /// Returns how many bytes a response may fetch, at most `most`: fewer as the share is used up.
     pub(super) fn fetched(&self, claim: &Claim, most: usize) -> usize {
         let rest = self.most().saturating_sub(self.held());
         let is_small = rest > 0 || claim.held.get() == 0 || claim.standing() == Standing::Granted;
-        // Pieces of few sizes, which the allocator finds room for where others were.
+        // Powers of two limit the number of sizes, so the allocator can reuse freed pieces.
         let part = (rest / PART).checked_ilog2().map_or(0, |power| 1 << power);
         most.min(if is_small { part.max(SMALL) } else { 0 })
     }
 
-    /// hyper has copied bytes that were held for a WebSocket, and does not report when they leave.
+    /// Records that hyper copied bytes held for a WebSocket. hyper doesn't report when they leave.
     #[cfg(feature = "websocket")]
     pub(super) fn copied(&self, claim: &Claim, count: usize) {
         claim.set_held(claim.held.get() - count);
@@ -208,9 +209,10 @@ impl Share {
         copied.set([new + count, old]);
     }
 
-    /// Nothing more can leave, though the transport has room: the windows of the streams are closed.
+    /// Called when no output can leave although the transport has room: the streams' windows are
+    /// closed.
     pub(super) fn idle(&self) {
-        // Bytes that were copied before the last time have left, or wait for a window.
+        // Bytes that were copied before the previous call have left, or wait for a window.
         let Some(queue) = self.queue.get() else { return };
         let [new, old] = queue.copied.replace([0; 2]);
         queue.copied.set([0, new]);
@@ -221,7 +223,8 @@ impl Share {
         }
     }
 
-    /// The connection has ended. Wakes the waiting answers: hyper reports the reason to them.
+    /// Ends the share with its connection. Wakes the queued responses, which get the reason from
+    /// hyper.
     pub(super) fn end(&self) {
         let queue = self.queue();
         queue.is_over.set(true);
@@ -257,7 +260,7 @@ impl Share {
         }
     }
 
-    /// Grants the first claim in the queue its turn, if there is room.
+    /// Gives the first claim in the queue its turn, if there is room.
     fn advance(&self) {
         if let Some(queue) = self.queue.get()
             && !queue.is_granted.get()

@@ -1,5 +1,5 @@
-//! The buffers of HTTP/1.1 connections: freed soon after the last answer, so that the memory of those that wait
-//! lies together, and given back to the system after many were in use.
+//! Buffers of HTTP/1.1 connections. They are freed soon after the last response, so that the memory
+//! of idle connections is contiguous, and the heap is trimmed after many were in use.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,24 +8,24 @@ use std::time::Duration;
 use super::watch::Watch;
 use crate::{DelayedCall, Reactor};
 
-/// A connection without a request keeps hyper's state and buffers for once to twice this time.
+/// A connection without a request keeps hyper's state and buffers for one to two times this long.
 const WARM: Duration = Duration::from_millis(50);
 
-/// From so many connections that had buffers together, the heap is worth trimming once half of them have none:
-/// the allocator keeps the memory between the parts that are still needed.
+/// If this many connections had buffers at the same time, trim the heap once half of them have
+/// freed theirs: the allocator keeps free memory between the parts still in use.
 const WORTH_TRIMMING: usize = 64;
 
-/// The delay before that, so that more connections can free their buffers first.
+/// Delay before trimming, so that more connections can free their buffers first.
 const UNTRIMMED: Duration = Duration::from_secs(5);
 
-/// The connections with buffers, as far as those may have nothing to do.
+/// Connections with buffers.
 pub(super) struct Warm {
     reactor: Reactor,
-    /// Law 9: each connection once.
+    /// Law 9: at most one entry for each connection with buffers.
     noted: RefCell<Vec<Rc<Watch>>>,
-    /// Connections with buffers.
+    /// Number of connections with buffers.
     count: Cell<usize>,
-    /// The most of them since the heap was trimmed.
+    /// Maximum of `count` since the heap was last trimmed.
     most: Cell<usize>,
     sweep: Cell<Option<DelayedCall>>,
     trim: Cell<Option<DelayedCall>>,
@@ -103,7 +103,7 @@ impl Drop for Warm {
     }
 }
 
-/// A connection has hyper's state, and its buffers.
+/// Counts a connection that holds hyper's state and buffers.
 pub(super) struct Buffers<'a> {
     warm: &'a Rc<Warm>,
     watch: &'a Rc<Watch>,
@@ -116,7 +116,7 @@ impl<'a> Buffers<'a> {
         Buffers { warm, watch }
     }
 
-    /// They are freed unless a request comes soon.
+    /// Frees the buffers unless a request arrives soon.
     #[inline]
     pub(super) fn note_idle(&self) {
         if self.watch.place().is_none() {

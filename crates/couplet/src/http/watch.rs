@@ -1,4 +1,4 @@
-//! What a connection of a server is doing, and for how long it may.
+//! Tracks the activity of a server's connection and enforces its timeouts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,95 +16,95 @@ use super::options::HttpOptions;
 use super::share::{Claim, Pool, Share};
 use crate::{Address, DelayedCall, Transport};
 
-/// The time between two looks at a connection that has something to do.
+/// Interval between two checks of an active connection.
 const LOOKS: Duration = Duration::from_secs(5);
 
-/// No place: there are fewer connections.
+/// No place: a server has fewer connections.
 const NOWHERE: u32 = u32::MAX;
 
-/// After so long without a request, the client has read the last answer, or will not.
+/// After this long without a request, the client has read the last response or never will.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The shortest piece of a body that is sent from where it lies, in bytes.
+/// Minimum length of a body piece that is sent without a copy, in bytes.
 const LENT: usize = 8 * 1024;
 
-/// The most pieces that are remembered.
+/// Maximum number of remembered pieces.
 const PIECES: usize = 32;
 
-/// What is told to a client that takes too long over the head of its request.
+/// Response to a request head that times out.
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Watches a connection: one timer, however many requests it carries.
+/// Watches one connection with one timer, regardless of the number of requests.
 pub(super) struct Watch {
     transport: Transport,
     options: Rc<HttpOptions>,
     is_http1: Cell<bool>,
-    /// Requests whose answers are not complete.
+    /// Requests without a complete response.
     in_flight: Cell<usize>,
-    /// How many of them have something for the client.
+    /// The number of those whose response has data for the client.
     offered: Cell<usize>,
-    /// When the client last took some of that.
+    /// When the client last took such data.
     taken: Cell<Instant>,
-    /// The first bytes of a request have come, but not all of its head.
+    /// A request head has begun to arrive.
     in_head: Cell<bool>,
-    /// When the wait for a request began, or the head.
+    /// When the connection became idle, or the current request head began.
     since: Cell<Instant>,
-    /// Our end of the stream was shut.
+    /// Our side of the stream was shut down.
     is_shut: Cell<bool>,
-    /// Nothing of the last request's body is to come.
+    /// The last request's body was read to its end.
     is_read: Cell<bool>,
-    /// No request has come.
+    /// No request has arrived yet.
     is_fresh: Cell<bool>,
-    /// Its place among the connections whose buffers may be freed, or [`NOWHERE`].
+    /// Index in `Warm`'s list of connections, or [`NOWHERE`].
     place: Cell<u32>,
     asked: Cell<Asked>,
-    /// The client takes nothing, since when, and what waited for it then.
+    /// Since when the client takes nothing, and the bytes buffered at that time.
     blocked: Cell<Option<(Instant, usize)>>,
     bodies: RefCell<Vec<Reading>>,
-    /// The bytes that it holds for its client.
+    /// Response bytes held for the client.
     share: Share,
-    /// Law 9: at most [`PIECES`].
+    /// Law 9: at most [`PIECES`] pieces.
     lent: RefCell<VecDeque<Bytes>>,
     end: Cell<End>,
-    /// Counts the steps of HTTP/2 answers, to notice progress.
+    /// Counts the steps of HTTP/2 responses, to detect progress.
     steps: Cell<u16>,
-    /// WebSockets on streams of HTTP/2.
+    /// WebSockets on HTTP/2 streams.
     guests: Cell<u32>,
     timer: Cell<Option<DelayedCall>>,
     next_look: Cell<Instant>,
     task: RefCell<Option<Waker>>,
-    /// For the WebSockets on it.
+    /// Set when the connection begins to finish; awaited by its WebSockets.
     #[cfg(feature = "websocket")]
     finishing: std::cell::OnceCell<crate::defer::DeferredEvent>,
 }
 
-/// The end of what the client sends.
+/// The end of the client's byte stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum End {
     #[default]
     ToCome,
-    /// It arrived, and h2 must not see it yet: it would drop the pending answers. With the steps of those at
-    /// the last look.
+    /// The end has arrived, but h2 must not see it yet: it would drop the pending responses.
+    /// Contains the value of `steps` at the last check.
     Held(Option<u16>),
     Passed,
 }
 
-/// A body that is being read.
+/// A request body that is being read.
 struct Reading {
     progress: Arc<Progress>,
     pieces: usize,
     since: Instant,
 }
 
-/// What the connection's task is asked to do.
+/// Instruction for the connection's task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Asked {
     #[default]
     Nothing,
-    /// To drop what it needs only during a request.
+    /// Drop the state that only a request needs.
     Park,
-    /// To end after the requests it has: HTTP/2's, which tells its client so.
+    /// End after the pending requests. HTTP/2 only: sends GOAWAY.
     Finish,
 }
 
@@ -150,13 +150,13 @@ impl Watch {
         &self.transport
     }
 
-    /// The connection ends after the requests that it has.
+    /// Notifies the WebSockets that the connection ends after its pending requests.
     #[cfg(feature = "websocket")]
     pub(super) fn finish(&self) {
         self.finishing.get_or_init(Default::default).set();
     }
 
-    /// Ready when the connection is to end.
+    /// Resolves when the connection begins to finish.
     #[cfg(feature = "websocket")]
     pub(super) fn finishing(&self) -> impl Future<Output = ()> + use<> {
         let event = self.finishing.get_or_init(Default::default).clone();
@@ -165,7 +165,7 @@ impl Watch {
         }
     }
 
-    /// A request has come; its answer is complete when the exchange is dropped.
+    /// Records a new request. Its response is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.in_head.set(false);
         self.is_fresh.set(false);
@@ -188,7 +188,7 @@ impl Watch {
         }
     }
 
-    /// Bytes have come.
+    /// Records the arrival of bytes.
     #[inline]
     pub(super) fn received(&self) {
         if self.in_flight.get() == 0 && !self.in_head.replace(true) {
@@ -196,12 +196,12 @@ impl Watch {
         }
     }
 
-    /// Whether what comes is a head, if the body before it was read.
+    /// Whether the next bytes are a request head, if the previous body was read.
     pub(super) fn awaits_head(&self) -> bool {
         self.in_flight.get() == 0
     }
 
-    /// Whether the client takes what is written to it.
+    /// Records whether the client stopped taking output.
     #[inline]
     pub(super) fn set_blocked(self: &Rc<Self>, is_blocked: bool) {
         if is_blocked != self.blocked.get().is_some() {
@@ -211,7 +211,7 @@ impl Watch {
         }
     }
 
-    /// The piece of a body in which these bytes lie.
+    /// Returns the remembered piece that contains `bytes`, as a slice of it.
     pub(super) fn lent(&self, bytes: &[u8]) -> Option<Bytes> {
         if bytes.len() < LENT {
             return None;
@@ -223,7 +223,7 @@ impl Watch {
         Some(whole.slice_ref(bytes))
     }
 
-    /// Records the end of the client's stream. True if h2 must not see it yet.
+    /// Records the end of the client's stream. Returns true if h2 must not see it yet.
     pub(super) fn holds_end(&self) -> bool {
         if self.is_http1.get() || self.end.get() == End::Passed {
             return false;
@@ -234,8 +234,8 @@ impl Watch {
         true
     }
 
-    /// h2 has done all that it can, and the transport has room. True if the end of the client's stream is
-    /// due: h2 is to be polled again.
+    /// Called when h2 can't progress although the transport has room. Returns true if the end of
+    /// the client's stream is due: h2 must be polled again.
     pub(super) fn is_idle_in_h2(&self) -> bool {
         self.share.idle();
         let End::Held(before) = self.end.get() else { return false };
@@ -246,7 +246,7 @@ impl Watch {
         if answering > 0 {
             return false;
         }
-        // The answers left wait for windows that stay closed, unless one moved since the last look.
+        // The remaining responses wait for closed windows, unless one moved since the last check.
         let steps = Some(self.steps.get());
         if self.in_flight.get() > 0 && before != steps {
             self.end.set(End::Held(steps));
@@ -257,13 +257,13 @@ impl Watch {
         true
     }
 
-    /// A WebSocket begins or ends on a stream.
+    /// Updates the number of WebSockets on HTTP/2 streams.
     #[cfg(feature = "websocket")]
     pub(super) fn set_guests(&self, change: impl FnOnce(u32) -> u32) {
         self.guests.set(change(self.guests.get()));
     }
 
-    /// Whether the client takes nothing at present.
+    /// Whether the client has stopped taking output.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.get().is_some()
     }
@@ -272,7 +272,7 @@ impl Watch {
         self.options.max_headers
     }
 
-    /// The client's address, for services that are to know it.
+    /// The client's address, if the `peer` option is set.
     pub(super) fn peer(&self) -> Option<Address> {
         self.options.peer.then(|| self.transport.peer().clone())
     }
@@ -286,12 +286,12 @@ impl Watch {
         self.look_soon();
     }
 
-    /// hyper has ended our side of the stream.
+    /// Records that hyper shut down our side of the stream.
     pub(super) fn shut(&self) {
         self.is_shut.set(true);
     }
 
-    /// The connection was given something to do.
+    /// Schedules an early check, because the connection became active.
     fn look_soon(self: &Rc<Self>) {
         let now = self.transport.reactor().now();
         if self.next_look.get() > now + LOOKS {
@@ -306,7 +306,7 @@ impl Watch {
         }
     }
 
-    /// What the task is asked to do. It is woken when that changes.
+    /// Returns the instruction for the task, and registers the task to be woken when it changes.
     pub(super) fn asked(&self, cx: &Context<'_>) -> Asked {
         let mut task = self.task.borrow_mut();
         if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
@@ -315,8 +315,8 @@ impl Watch {
         self.asked.get()
     }
 
-    /// Whether nothing of a request is anywhere between the client and the service: then no state of the
-    /// protocol is needed.
+    /// Whether no part of a request is in transit or in progress, so that the connection needs no
+    /// protocol state.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
@@ -335,25 +335,25 @@ impl Watch {
         self.place.set(place.map_or(NOWHERE, |place| place as u32));
     }
 
-    /// Asks the task to drop what it needs only during a request, if none has come for so long.
+    /// Asks the task to park if the connection has been idle for `after`.
     pub(super) fn cool(&self, after: Duration) {
         if self.is_idle() && self.transport.reactor().now() >= self.since.get() + after {
             self.ask(Asked::Park);
         }
     }
 
-    /// Nothing of a request is left.
+    /// Resets the watch when the task parks.
     pub(super) fn park(&self) {
         self.asked.set(Asked::Nothing);
         self.bodies.take();
     }
 
-    /// Whether no answer can be on its way to the client.
+    /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
         self.is_fresh.get() || self.transport.reactor().now() >= self.since.get() + SETTLED
     }
 
-    /// A drain has begun: the connection ends after its requests.
+    /// Starts a drain: the connection ends after its pending requests.
     pub(super) fn drain(self: &Rc<Self>) {
         let now = self.transport.reactor().now();
         self.asked.set(Asked::Finish);
@@ -362,7 +362,7 @@ impl Watch {
         self.arm(now);
     }
 
-    /// The connection speaks another protocol from now on, or has ended.
+    /// Stops watching: the connection was upgraded or has ended.
     pub(super) fn stop(&self) {
         self.cancel_timer();
         self.share.end();
@@ -388,7 +388,7 @@ impl Watch {
         let is_idle = self.is_http1.get() && self.is_idle();
         let often = if is_idle { often } else { often.min(LOOKS) };
         let often = self.transport.drain_patience().map_or(often, |patience| often.min(patience));
-        // What began since the last look is due later than this; what began before may be due earlier.
+        // Events that begin from now on are due later than `often`; earlier ones may be due before.
         let next = self.due().map_or(often, |due| due.saturating_duration_since(now).min(often));
         let weak = Rc::downgrade(self);
         let call = self.transport.reactor().call_later(next, move || Watch::look(&weak));
@@ -409,7 +409,7 @@ impl Watch {
         }
     }
 
-    /// The first time at which something is too late.
+    /// The earliest deadline.
     fn due(&self) -> Option<Instant> {
         let blocked = self.blocked.get().map(|(since, _)| since + self.options.write_timeout);
         let offered = self.is_offering().then(|| self.taken.get() + self.options.write_timeout);
@@ -420,16 +420,16 @@ impl Watch {
         [blocked, offered, waits, body].into_iter().flatten().min()
     }
 
-    /// Whether an answer of HTTP/2 waits for a window: its bytes have not come as far as the transport,
-    /// which says of others whether they are taken.
+    /// Whether an HTTP/2 response waits for a flow-control window. Its bytes have not reached the
+    /// transport, which tracks whether the client takes all other output.
     fn is_offering(&self) -> bool {
         self.offered.get() > 0 && !self.is_http1.get() && self.blocked.get().is_none()
     }
 
-    /// How long the client may take over what is its turn.
+    /// Timeout of an idle connection, or of a request head.
     fn patience(&self) -> Duration {
         let HttpOptions { header_timeout, keep_alive, .. } = *self.options;
-        // The time to answer our GOAWAY.
+        // Time for the client to act on our GOAWAY.
         if let Some(patience) = self.transport.drain_patience().filter(|_| !self.is_http1.get()) {
             return patience.min(keep_alive);
         }
@@ -455,7 +455,7 @@ impl Watch {
         }
     }
 
-    /// False once there is nothing more to look at.
+    /// Returns false when the connection needs no further checks.
     fn look_at_client(&self, now: Instant) -> bool {
         if let Some((since, buffered)) = self.blocked.get() {
             let left = self.transport.buffered();
@@ -478,27 +478,27 @@ impl Watch {
         true
     }
 
-    /// The client takes nothing.
+    /// Aborts a connection whose client takes no output.
     fn abort(&self) -> bool {
         self.tell("a connection was aborted", &"its client took nothing of an answer in time");
         self.transport.abort_connection();
         false
     }
 
-    /// The client sends no request, or not all of one.
+    /// Ends a connection whose client sends no request, or only part of a head.
     fn give_up(&self) -> bool {
         if !self.is_http1.get() && self.asked.get() != Asked::Finish {
             self.ask(Asked::Finish);
-            // The client may take as long again to agree.
+            // The client may take as long again to act on GOAWAY.
             self.since.set(self.transport.reactor().now());
             return true;
         }
-        // HTTP/2 has been told by its GOAWAY.
+        // An HTTP/2 client has already received GOAWAY.
         if self.in_head.get() && self.is_http1.get() {
             self.tell("a request was refused", &"its head did not come in time");
             self.transport.write(TOO_SLOW);
         }
-        // A client that was silent for so long does not answer the end of the stream either.
+        // During a drain, don't wait for a FIN from a client that was silent for so long.
         self.transport.set_close_at_once(self.transport.is_draining());
         self.transport.lose_connection();
         false
@@ -510,27 +510,27 @@ impl Watch {
     }
 }
 
-/// A request, until its answer is complete.
+/// A request without a complete response.
 pub(super) struct Exchange {
     watch: Rc<Watch>,
     body: Option<Arc<Progress>>,
-    /// There may be more of the answer once the client has room: it is not the service's turn.
+    /// More of the response may be available: it waits for the client, not for the service.
     is_ready: Cell<bool>,
-    /// Those of the answer that hyper holds for the client.
+    /// Response pieces that hyper holds for the client.
     pieces: Cell<usize>,
-    /// Bytes that are held for the next piece, which the service fetches.
+    /// Bytes reserved for the next piece, which the service is fetching.
     reserved: Cell<usize>,
     claim: Claim,
 }
 
 impl Exchange {
-    /// Whether the answer waits for the client, rather than for the service.
+    /// Whether the response waits for the client rather than for the service.
     fn is_offered(&self) -> bool {
         self.is_ready.get() || self.pieces.get() > 0
     }
 
     fn change(&self, is_ready: bool, pieces: usize) {
-        // The transport knows whether an answer of HTTP/1.1 is taken.
+        // For HTTP/1.1, the transport tracks whether the client takes output.
         if self.watch.is_http1.get() {
             return;
         }
@@ -546,10 +546,10 @@ impl Exchange {
         self.change(is_ready, self.pieces.get());
     }
 
-    /// Ready in the turn of this answer to pass a piece to hyper; then its turn is to be ended.
+    /// Ready when this response may pass a piece to hyper; `end_turn` must follow.
     #[inline]
     pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
-        // It had its turn when it began to fetch the piece.
+        // The turn began with the reservation.
         if self.reserved.get() > 0 {
             return Poll::Ready(());
         }
@@ -563,7 +563,8 @@ impl Exchange {
         }
     }
 
-    /// Holds up to `most` bytes for the next piece, which the service is about to fetch; returns how many.
+    /// Reserves up to `most` bytes for the next piece, which the service will fetch; returns the
+    /// count.
     pub(super) fn reserve(&self, most: usize) -> usize {
         self.end_reservation();
         let count = self.watch.share.fetched(&self.claim, most);
@@ -572,7 +573,7 @@ impl Exchange {
         count
     }
 
-    /// The piece has come, or will not.
+    /// Ends the reservation: the piece arrived, or never will.
     pub(super) fn end_reservation(&self) {
         let count = self.reserved.take();
         if count > 0 {
@@ -580,7 +581,7 @@ impl Exchange {
         }
     }
 
-    /// No more of the answer follows.
+    /// Records that the response has no further pieces.
     pub(super) fn leave(&self) {
         self.end_reservation();
         self.watch.share.leave(&self.claim);
@@ -594,7 +595,7 @@ impl Exchange {
         self.watch.share.release(&self.claim, count);
     }
 
-    /// hyper has copied `count` of the held bytes.
+    /// Records that hyper copied `count` of the held bytes.
     #[cfg(feature = "websocket")]
     pub(super) fn copied(&self, count: usize) {
         self.watch.share.copied(&self.claim, count);
@@ -620,23 +621,23 @@ impl Exchange {
         self.change(self.is_ready.get(), self.pieces.get().saturating_sub(1));
     }
 
-    /// The answer broke off, and its end would pass for that of a whole.
+    /// Aborts the connection of a truncated response, which would otherwise look complete.
     pub(super) fn abort(&self) {
         self.watch.tell("a connection was aborted", &"its answer broke off");
         self.watch.transport.abort_connection();
     }
 
-    /// The client has taken something.
+    /// Records that the client took bytes.
     pub(super) fn moved(&self) {
         self.change(self.is_ready.get(), self.pieces.get());
     }
 
-    /// Whether the body of the request has come to its end, without trailers.
+    /// Whether the request's body ended without trailers.
     pub(super) fn has_plain_end(&self) -> bool {
         self.body.as_ref().is_none_or(|body| body.has_plain_end())
     }
 
-    /// Remembers a piece of the answer, which can then be sent from where it lies.
+    /// Remembers a piece of the response, so that it can be sent without a copy.
     fn lend(&self, piece: &Bytes) {
         if piece.len() >= LENT {
             let mut lent = self.watch.lent.borrow_mut();
