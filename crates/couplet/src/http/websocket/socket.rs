@@ -32,7 +32,7 @@ const UNTAKEN: usize = 1024;
 const WARM: Duration = Duration::from_secs(5);
 
 /// Until this many state machines were created in a row, each within [`WARM`] of the last, a state
-/// machine is dropped as soon as it is idle.
+/// machine is dropped after each message.
 const FEW: u8 = 3;
 
 /// The longest payload of a ping or a close: RFC 6455, 5.5.
