@@ -1,4 +1,4 @@
-//! [`Bridge`]: what Couplet takes for a protocol, and passes on to Python.
+//! [`Bridge`]: Couplet's protocol for a connection. It forwards each event to Python.
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
@@ -13,17 +13,17 @@ use pyo3::types::PyBytes;
 use crate::connection::{Accepted, Connection, raised};
 use crate::looping::Shared;
 
-/// How long the end of a connection waits for its peer's where the factory has raised.
+/// Deadline for closing a connection whose factory raised.
 const CLOSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Bridge {
     shared: Weak<Shared>,
-    /// What makes the connection's object, where there is none yet.
+    /// Makes the Python object of an accepted connection; `None` once it is called.
     accepted: Option<Rc<Py<PyAny>>>,
     connection: Option<Py<Connection>>,
 }
 
-/// An address as Python's sockets have it.
+/// An address in the format of Python's sockets.
 pub(crate) fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     match address.unix() {
         None => {}
@@ -49,18 +49,18 @@ pub(crate) fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound
 }
 
 impl Bridge {
-    /// Of a socket that the loop goes on with.
+    /// The bridge of a socket that Python connected.
     pub(crate) fn adopted(shared: &Rc<Shared>, connection: &Bound<'_, Connection>) -> Bridge {
         let connection = Some(connection.clone().unbind());
         Bridge { shared: Rc::downgrade(shared), accepted: None, connection }
     }
 
-    /// Of a connection that the loop accepts.
+    /// The bridge of a connection that the loop accepts.
     pub(crate) fn accepted(shared: &Weak<Shared>, accepted: &Rc<Py<PyAny>>) -> Bridge {
         Bridge { shared: shared.clone(), accepted: Some(accepted.clone()), connection: None }
     }
 
-    /// Has Python make the object of a connection.
+    /// Calls Python to make the connection's object.
     fn make(&mut self, py: Python<'_>, transport: &Transport, shared: &Rc<Shared>) -> PyResult<()> {
         let Some(accepted) = self.accepted.take() else { return Ok(()) };
         let handle = Accepted {
@@ -86,7 +86,7 @@ impl Protocol for Bridge {
             }
             let made = self.make(py, transport, &shared);
             if made.is_err() {
-                // The peer sees a clean end, even if it has sent something.
+                // The peer sees a clean end, even if unread input is pending.
                 transport.set_close_at_once(false);
                 transport.set_close_deadline(Some(CLOSE));
             }
@@ -139,7 +139,7 @@ impl Protocol for Bridge {
         self.tell(transport, "_closeWriteConnection");
     }
 
-    /// Queues the end of the connection, for after the turn.
+    /// Queues the call of `_lost`, which Python gets after the turn.
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         let Some(connection) = self.connection.take() else { return };
         let Some(shared) = self.shared.upgrade() else { return };

@@ -20,32 +20,32 @@ use crate::locked;
 use crate::looping::{Shared, system_error};
 use crate::seat::Seat;
 
-/// What a transport holds back before its producer is paused, in bytes, unless that is set.
+/// Default of `bufferSize`: unsent bytes above which a streaming producer is paused.
 const BUFFER: usize = 64 * 1024;
 
-/// Most descriptors that wait for the loop to have the socket.
+/// Most descriptors queued before the loop has the socket.
 const EARLY_DESCRIPTORS: usize = 64;
 
-/// A transport that was accepted, and has no Python object yet.
+/// An accepted transport that has no Python object yet.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Accepted {
     pub(crate) transport: Tethered<Transport>,
     pub(crate) shared: Tethered<Rc<Shared>>,
 }
 
-/// What a connection has of its loop.
+/// The connection's objects in the loop's thread.
 struct Home {
     transport: Transport,
     shared: Rc<Shared>,
 }
 
-/// The addresses of our end and of the peer, for every thread.
+/// Our address and the peer's, readable from every thread.
 #[derive(Default)]
 enum Names {
     /// The loop does not have the socket yet.
     #[default]
     Unknown,
-    /// Small, for most connections.
+    /// The common case, stored without an allocation.
     V4([SocketAddrV4; 2]),
     Other(Box<[Address; 2]>),
 }
@@ -68,19 +68,19 @@ impl Names {
     }
 }
 
-/// What was to be sent before the loop has the socket.
+/// Output queued before the loop has the socket.
 #[derive(Default)]
 struct Early {
-    /// Law 9: what the protocol writes in that turn.
+    /// Law 9: bounded by the bytes that the protocol writes in the turn of the adoption.
     bytes: Vec<u8>,
-    /// Each with the byte of `bytes` that it goes with. Law 9: as many as an outbox takes.
+    /// Each with its offset in `bytes`. Law 9: at most as many as an outbox takes.
     descriptors: Vec<(usize, OwnedFd)>,
 }
 
-/// Small: there is one for each idle connection.
+/// Kept small: each idle connection has one.
 #[derive(Default)]
 struct State {
-    /// From when the loop has the socket until the end is told.
+    /// Set from the moment the loop has the socket until the end is reported.
     home: Option<Tethered<Home>>,
     early: Option<Box<Early>>,
     names: Names,
@@ -92,16 +92,17 @@ struct State {
     disconnected: bool,
     disconnecting: bool,
     is_write_lost: bool,
-    /// It does not read: until it is asked to, before the loop has the socket.
+    /// Reading is paused: now, or as soon as the loop has the socket.
     is_paused: bool,
     is_aborted: bool,
-    /// It was lost by an error while it neither read nor wrote, and will hear of that when it does again.
+    /// An error ended the connection while it neither read nor wrote. The next read or write
+    /// reports the loss.
     is_held: bool,
-    /// It did not read when it wrote, and the system has not taken all of that.
+    /// Bytes written while reading was paused are still unsent.
     is_flushing: bool,
-    /// Where a streaming producer is paused.
+    /// Unsent bytes above which a streaming producer is paused.
     buffer_size: usize,
-    /// Which of its port's connections it is.
+    /// Serial number among its port's connections.
     sessionno: u64,
 }
 
@@ -114,25 +115,26 @@ impl State {
     ///
     /// # Errors
     ///
-    /// In another thread than the loop's.
+    /// The caller is not in the loop's thread.
     fn transport(&self) -> Result<Option<&Transport>, Elsewhere> {
         let Some(home) = &self.home else { return Ok(None) };
         let home = home.get().ok_or(Elsewhere)?;
         Ok((!self.is_held).then_some(&home.transport))
     }
 
-    /// Whether a close does not wait for the producer, which hears of the end: as in Twisted, for a streaming
-    /// one that is not paused. A forwarder never unregisters what it forwards from.
+    /// Whether a close need not wait for the producer: true for a streaming producer that is not
+    /// paused, as in Twisted. It learns of the end by `stopProducing`. A forwarder never
+    /// unregisters its source.
     fn is_let_go_of(&self) -> bool {
         self.is_streaming && !self.is_producer_paused
     }
 }
 
-/// A connection: the base of the transports of a reactor.
+/// A connection: the base class of a reactor's transports.
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
 pub(crate) struct Connection(Mutex<State>);
 
-/// Runs this on the bytes of an object.
+/// Calls `f` with the bytes of an object.
 pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
     if let Ok(bytes) = data.cast::<PyBytes>() {
         return Ok(f(bytes.as_bytes()));
@@ -142,7 +144,7 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
     Ok(f(&buffer.to_vec(data.py())?))
 }
 
-/// A transport is used in another thread than its loop's: the call is posted to the loop.
+/// The caller is not in the loop's thread: its call is posted to the loop.
 struct Elsewhere;
 
 impl Connection {
@@ -150,7 +152,7 @@ impl Connection {
         locked(&self.0)
     }
 
-    /// Posts a call to the loop, if this is not the loop's thread: true.
+    /// Posts the call to the loop and returns true, unless this is the loop's thread.
     fn is_posted<'py>(
         slf: &Bound<'py, Self>,
         name: &str,
@@ -163,7 +165,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Has the thread of the loop call a method.
+    /// Has the loop's thread call the method.
     fn post(slf: &Bound<'_, Self>, name: &str, args: Bound<'_, PyTuple>) -> PyResult<()> {
         let name = PyString::new(slf.py(), name).into_any();
         let args: Vec<_> = std::iter::once(name).chain(args.iter()).collect();
@@ -171,7 +173,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Runs this on the transport, while the loop has it.
+    /// Calls `f` with the transport, while the loop has it.
     fn on_transport<T>(&self, f: impl FnOnce(&Transport) -> T) -> Option<T> {
         let transport = self.transport()?;
         Some(f(&transport))
@@ -185,24 +187,25 @@ impl Connection {
         self.state().protocol.as_ref().map(|protocol| protocol.clone_ref(py))
     }
 
-    /// Whether it is to be aborted, and hears of nothing else any more.
+    /// Whether an abort was requested. No further event is reported then.
     pub(crate) fn is_aborted(&self) -> bool {
         self.state().is_aborted
     }
 
-    /// Whether it was asked to close.
+    /// Whether a close was requested.
     pub(crate) fn is_disconnecting(&self) -> bool {
         self.state().disconnecting
     }
 
-    /// The protocol, while it takes bytes.
+    /// The protocol, unless the connection is aborted.
     pub(crate) fn reader(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let state = self.state();
         let protocol = state.protocol.as_ref().filter(|_| !state.is_aborted)?;
         Some(protocol.clone_ref(py))
     }
 
-    /// It is lost by an error: true if it hears of that later, because it neither reads nor writes.
+    /// Decides how to report a loss by error: true defers it, because the connection neither reads
+    /// nor writes.
     pub(crate) fn holds_loss(&self) -> bool {
         let mut state = self.state();
         let is_writing = state.is_flushing || (state.producer.is_some() && !state.is_streaming);
@@ -210,7 +213,7 @@ impl Connection {
         state.is_held
     }
 
-    /// Has it hear of a loss that was held back.
+    /// Reports a deferred loss in the next turn.
     fn hear(slf: &Bound<'_, Self>) {
         let mut state = slf.get().state();
         if !std::mem::take(&mut state.is_held) {
@@ -228,8 +231,9 @@ impl Connection {
         shared.reactor.call_soon(tell);
     }
 
-    /// It does not read: notes whether bytes are unsent, for an error is heard of until they are sent,
-    /// or has it hear of one that was held back.
+    /// Called when the protocol wrote, or stopped reading, while reading is paused. Reports a
+    /// deferred loss, or else tracks whether output is unsent: until it is sent, an error is
+    /// reported immediately.
     fn wrote_paused(slf: &Bound<'_, Self>) {
         Connection::hear(slf);
         let Some(transport) = slf.get().transport() else { return };
@@ -245,12 +249,12 @@ impl Connection {
         flushed.detach();
     }
 
-    /// The peer sends no more: it does not read any more, as in Twisted.
+    /// The peer has closed its sending side. As in Twisted, the connection stops reading.
     pub(crate) fn read_ended(&self) {
         self.state().is_paused = true;
     }
 
-    /// Whether its protocol was told of the end.
+    /// Whether the end was reported to the protocol.
     pub(crate) fn is_lost(&self) -> bool {
         self.state().disconnected
     }
@@ -270,7 +274,7 @@ impl Connection {
         })
     }
 
-    /// The loop has its socket.
+    /// Called when the loop has the socket: applies the requests recorded so far.
     pub(crate) fn attach(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
         let this = slf.get();
         let mut state = this.state();
@@ -291,7 +295,7 @@ impl Connection {
         for (at, descriptor) in early.descriptors {
             transport.write(&early.bytes[written..at]);
             written = at;
-            // It is closed where it can't be passed.
+            // If it can't be passed, it is closed.
             let _ = transport.send_descriptor(descriptor);
         }
         transport.write(&early.bytes[written..]);
@@ -325,11 +329,11 @@ impl Connection {
         transport.set_write_marks(0, buffer_size);
         let shared = shared.clone();
         let producing = Producing { of: slf.clone().unbind(), is_first: true, shared };
-        // There is none: ours is registered once.
+        // This can't fail: each connection registers at most one such producer.
         let _ = transport.register_producer(producing, kind);
     }
 
-    /// The producer, if it is to be resumed.
+    /// Marks the producer as resumed and returns it, if it is to be resumed.
     fn to_resume(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut state = self.state();
         if state.is_streaming && !std::mem::take(&mut state.is_producer_paused) {
@@ -338,7 +342,7 @@ impl Connection {
         state.producer.as_ref().map(|producer| producer.clone_ref(py))
     }
 
-    /// The producer, if it is to be paused.
+    /// Marks the producer as paused and returns it, if it is to be paused.
     fn to_pause(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut state = self.state();
         if !state.is_streaming || std::mem::replace(&mut state.is_producer_paused, true) {
@@ -347,8 +351,8 @@ impl Connection {
         state.producer.as_ref().map(|producer| producer.clone_ref(py))
     }
 
-    /// Has a producer that was paused here resumed once everything is sent: the loop pauses it only for
-    /// what the system does not take.
+    /// Resumes a producer that was paused here once all output is sent. The loop's own pause covers
+    /// only bytes that the system refused.
     fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
         let drained = transport.drained().add_both(move |_| {
@@ -359,7 +363,7 @@ impl Connection {
         drained.detach();
     }
 
-    /// Has a close not wait for its producer, if that is let go of.
+    /// Unregisters a producer that a close need not wait for.
     fn let_go_of_producer(&self) {
         if self.state().is_let_go_of() {
             self.on_transport(Transport::unregister_producer);
@@ -380,7 +384,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes.
+    /// Writes, or queues the bytes until the loop has the socket.
     fn put(&self, data: &[u8]) -> Result<Put, Elsewhere> {
         let mut state = self.state();
         let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
@@ -404,12 +408,12 @@ impl Connection {
     }
 }
 
-/// What follows a write.
+/// Consequences of a write.
 #[derive(Default)]
 struct Put {
-    /// A producer is to be paused.
+    /// The producer is to be paused.
     is_full: bool,
-    /// It does not read.
+    /// Reading is paused.
     is_paused: bool,
 }
 
@@ -424,7 +428,7 @@ fn kind(is_streaming: bool) -> ProducerKind {
 /// The loop's side of a producer.
 struct Producing {
     of: Py<Connection>,
-    /// The loop asks a pull producer once more than Twisted does.
+    /// Until the loop's first request, which Twisted would not make while output is buffered.
     is_first: bool,
     shared: Rc<Shared>,
 }
@@ -459,7 +463,7 @@ impl Producer for Producing {
     }
 }
 
-/// User code raised where a transport called it: the connection is lost by that.
+/// Reports an exception that user code raised in a transport's call, and loses the connection.
 pub(crate) fn raised(of: &Bound<'_, Connection>, shared: &Shared, error: PyErr) {
     let py = of.py();
     let value = error.value(py).clone();
@@ -475,7 +479,7 @@ impl Connection {
         Connection(Mutex::new(State { buffer_size: BUFFER, ..State::default() }))
     }
 
-    /// Takes over what was accepted.
+    /// Attaches the transport of an accepted connection.
     fn _take(slf: &Bound<'_, Self>, accepted: &Accepted) -> PyResult<()> {
         let (Some(transport), Some(shared)) = (accepted.transport.get(), accepted.shared.get())
         else {
@@ -489,7 +493,7 @@ impl Connection {
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         match with_bytes(data, |data| slf.get().put(data))? {
             Ok(put) => Connection::wrote(slf, put),
-            // A copy: the program may change its own meanwhile.
+            // Copied, because the program may change its buffer before the loop writes.
             Err(Elsewhere) => {
                 let copy = with_bytes(data, |data| PyBytes::new(slf.py(), data))?;
                 Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)
@@ -527,7 +531,7 @@ impl Connection {
         }
         drop(state);
         let Some(transport) = slf.get().transport() else { return Ok(()) };
-        // It takes no more bytes; those that the program writes until the next turn are still sent.
+        // Reading stops now. Bytes written before the next turn are still sent.
         transport.pause_producing();
         let this = slf.clone().unbind();
         transport.reactor().clone().call_soon(move || {
@@ -550,7 +554,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Closes at once, with a reset.
+    /// Closes immediately, with a reset.
     #[pyo3(name = "abortConnection")]
     fn abort_connection(slf: &Bound<'_, Self>) -> PyResult<()> {
         if Connection::is_posted(slf, "abortConnection", no_args)? {
@@ -568,22 +572,23 @@ impl Connection {
             transport.abort_connection();
             return Ok(());
         }
-        // In the next turn: the peer may be this process, and hears of the connection first.
+        // Waits for the next turn: the peer may be in this process, and gets `connectionMade`
+        // first.
         transport.pause_producing();
         let aborting = transport.clone();
         transport.reactor().call_soon(move || aborting.abort_connection());
         Ok(())
     }
 
-    /// What was written leaves by itself.
+    /// Does nothing: output is sent automatically.
     #[pyo3(name = "startWriting")]
     fn start_writing(&self) {}
 
-    /// What was written leaves by itself.
+    /// Does nothing: output is sent automatically.
     #[pyo3(name = "stopWriting")]
     fn stop_writing(&self) {}
 
-    /// Reads on.
+    /// Resumes reading.
     #[pyo3(name = "startReading")]
     fn read_on(slf: &Bound<'_, Self>) -> PyResult<()> {
         if Connection::is_posted(slf, "startReading", no_args)? {
@@ -595,7 +600,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads no more.
+    /// Stops reading.
     #[pyo3(name = "stopReading")]
     fn read_no_more(slf: &Bound<'_, Self>) -> PyResult<()> {
         if Connection::is_posted(slf, "stopReading", no_args)? {
@@ -616,7 +621,7 @@ impl Connection {
 
     #[pyo3(name = "resumeProducing")]
     fn resume_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        // Posted as such: by then it may have been asked to close.
+        // Posted under this name: a close may be requested before the loop runs the call.
         if Connection::is_posted(slf, "resumeProducing", no_args)? {
             return Ok(());
         }
@@ -633,8 +638,8 @@ impl Connection {
         Connection::lose_connection(slf, None)
     }
 
-    /// Registers a producer: a streaming one is paused while much is buffered, another one is asked for
-    /// each piece.
+    /// Registers a producer. A streaming producer is paused while much output is buffered; a pull
+    /// producer is asked for each piece.
     #[pyo3(name = "registerProducer")]
     fn register_producer(
         slf: &Bound<'_, Self>,
@@ -687,7 +692,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The connection is lost: tells its producer and its protocol, once.
+    /// Reports the loss of the connection to its producer and its protocol, once.
     #[pyo3(name = "connectionLost")]
     fn connection_lost(slf: &Bound<'_, Self>, reason: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
@@ -722,7 +727,7 @@ impl Connection {
         self.on_transport(|transport| transport.descriptor()).flatten().unwrap_or(-1)
     }
 
-    /// Whether it reads.
+    /// Whether the connection reads.
     #[getter(_isReading)]
     fn is_reading(&self) -> bool {
         let state = self.state();
@@ -744,13 +749,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether this is another thread than its loop's.
+    /// Whether the caller is outside the loop's thread.
     #[getter(_isElsewhere)]
     fn is_elsewhere(&self) -> bool {
         self.state().home.as_ref().is_some_and(|home| !home.is_home())
     }
 
-    /// Passes a duplicate of the descriptor with the next byte; false if it can't.
+    /// Sends a duplicate of the descriptor with the next byte; false if that is impossible.
     #[pyo3(name = "_sendDescriptor")]
     fn send_descriptor(&self, descriptor: Descriptor) -> PyResult<bool> {
         let descriptor = descriptor.duplicate().map_err(system_error)?;
@@ -767,24 +772,24 @@ impl Connection {
         Ok(sent.unwrap_or(false))
     }
 
-    /// Has the producer wait until everything is sent.
+    /// Pauses the producer until all output is sent.
     #[pyo3(name = "_pauseProducer")]
     fn pause_producer(slf: &Bound<'_, Self>) -> PyResult<()> {
         Connection::wrote(slf, Put { is_full: true, ..Put::default() })
     }
 
-    /// The address of our end, as Python's sockets give it; `None` before the loop has the socket. For any
-    /// thread.
+    /// Our address in the format of Python's sockets; `None` before the loop has the socket. For
+    /// any thread.
     fn _sockname<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.state().names.get(py, 0)
     }
 
-    /// The address of the peer, as [`_sockname`](Self::_sockname).
+    /// The peer's address, like [`_sockname`](Self::_sockname).
     fn _peername<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.state().names.get(py, 1)
     }
 
-    /// The bytes that were written, and that the system has not taken.
+    /// Bytes written that the system has not accepted yet.
     #[getter]
     fn _buffered(&self) -> usize {
         self.on_transport(Transport::buffered).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! Descriptors that Python's code names by number. The only `unsafe` of this package: a program in Python
-//! owns its descriptors without a type to say so, and trusts its reactor with them.
+//! Descriptors that Python code names by number. The only `unsafe` of this package: a Python
+//! program owns its descriptors without a type that shows it, and trusts its reactor with them.
 
 #![expect(unsafe_code, reason = "numbers of Python's become descriptors here, and nowhere else")]
 
@@ -9,28 +9,28 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use couplet_os::descriptor;
 use pyo3::prelude::*;
 
-/// The number of a descriptor of Python's. INVARIANT: it comes from Python's code, as an argument.
+/// A descriptor number of Python's. INVARIANT: it is an argument passed by Python code.
 #[derive(FromPyObject)]
 pub(crate) struct Descriptor(i32);
 
 impl Descriptor {
-    /// A duplicate, closed on exec. Python's stays open.
+    /// A duplicate, closed on exec. Python's descriptor stays open.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        // SAFETY: Python is waiting for this call, in which it is borrowed and duplicated.
+        // SAFETY: Python waits for this call, which borrows the descriptor and duplicates it.
         unsafe { descriptor::borrow(self.0) }?.try_clone_to_owned()
     }
 
-    /// Python's own, to be watched until its `stop`.
+    /// Python's own descriptor, watched until `stop`.
     pub(crate) fn watched(&self) -> io::Result<BorrowedFd<'static>> {
-        // SAFETY: a reader or a writer of a reactor keeps its descriptor open until it is removed, or
-        // is removed by the reactor as soon as its `fileno` says that it is closed; nothing is read or
-        // written by it here, it is only watched.
+        // SAFETY: a reader or a writer of a reactor keeps its descriptor open until it is removed.
+        // The reactor removes it as soon as its `fileno` reports that it is closed. The descriptor
+        // is only watched: no bytes are read or written.
         unsafe { descriptor::borrow(self.0) }
     }
 
-    /// Python's own, which has been detached from its socket.
+    /// Python's own descriptor, detached from its socket.
     pub(crate) fn detached(self) -> io::Result<OwnedFd> {
-        // SAFETY: `adopt` of the Python half passes what `socket.detach` returned.
+        // SAFETY: `adopt` in the Python half passes the result of `socket.detach`.
         unsafe { descriptor::take(self.0) }
     }
 }

@@ -1,9 +1,9 @@
-//! [`Framing`]: what the receivers of `couplet_twisted.basic` do below Python. It finds messages by the
-//! grammars of [`couplet::protocols`], and [`Messages`] gives them to Python one by one.
+//! [`Framing`]: the native half of the receivers in `couplet_twisted.basic`. It finds messages by
+//! the grammars of [`couplet::protocols`], and [`Messages`] yields them to Python one by one.
 //!
-//! Twisted's names. What a protocol may change at any time (modes, limits, delimiters, a pause) are
-//! attributes of Python's, and looked at before each message. When a message is too long, and what
-//! happens then, is decided as in `twisted.protocols.basic`.
+//! Names are Twisted's. Modes, limits, delimiters and pauses are Python attributes: a protocol may
+//! change them at any time, and they are read before each message. Limits and their errors follow
+//! `twisted.protocols.basic`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -17,20 +17,20 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use crate::connection::{Connection, with_bytes};
 use crate::locked;
 
-/// Bytes that were received and are not delivered.
+/// Received bytes that are not delivered yet.
 ///
-/// Law 9: bounded by the protocol's `MAX_LENGTH` and a chunk, while it neither is paused nor lets
-/// messages exceed that.
+/// Law 9: bounded by the protocol's `MAX_LENGTH` and a chunk, unless the protocol is paused or
+/// accepts longer messages.
 #[derive(Default)]
 struct Held {
     bytes: Vec<u8>,
-    /// Bytes at the front that were delivered.
+    /// Length of the delivered prefix.
     start: usize,
-    /// The same bytes as Python's object, while none of them is delivered: raw bytes are not copied.
+    /// The same bytes as a Python object, until a part is delivered: raw bytes are not copied.
     lent: Option<Py<PyBytes>>,
-    /// Lines are being delivered: what comes now waits for that.
+    /// Lines are being delivered; bytes received meanwhile wait.
     is_busy: bool,
-    /// The limit that the length of the first netstring was held against.
+    /// The limit under which the first netstring's length was accepted.
     accepted: Option<i64>,
 }
 
@@ -60,7 +60,7 @@ impl Held {
         bytes
     }
 
-    /// All but the last so many bytes were delivered. A fully delivered buffer is freed.
+    /// Marks all but the last `rest` bytes as delivered. A fully delivered buffer is freed.
     fn leave(&mut self, rest: usize) {
         self.start = self.bytes.len() - rest;
         self.lent = None;
@@ -71,20 +71,20 @@ impl Held {
     }
 }
 
-/// What comes next for a protocol.
+/// The next step of a delivery.
 enum Found<'py> {
     Message(Bound<'py, PyBytes>),
-    /// Nothing, for now; `dataReceived` returns this.
+    /// No message for now. `dataReceived` returns the value.
     End(Option<Bound<'py, PyAny>>),
-    /// More than the limit: a method to call with this, and then nothing.
+    /// The limit was exceeded: calls this method with the value, and ends the delivery.
     Exceeded(&'static str, Bound<'py, PyAny>),
 }
 
-/// The base of the receivers: framing for a protocol of Python's, on any transport.
+/// Base class of the receivers: frames messages for a Python protocol on any transport.
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
 pub(crate) struct Framing(Mutex<Held>);
 
-/// Finds what is next. True: a message was delivered before, in the same call of `dataReceived`.
+/// Finds the next message. The flag is true if the same call of `dataReceived` has delivered one.
 type Step = for<'py> fn(Subject<'_, 'py>, bool) -> PyResult<Found<'py>>;
 
 impl Framing {
@@ -110,7 +110,7 @@ impl Framing {
         Framing(Mutex::default())
     }
 
-    /// Takes bytes, and gives the lines that they complete; `None` inside such a delivery.
+    /// Buffers bytes and returns the completed lines; `None` during such a delivery.
     fn _framing_lines<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
@@ -126,7 +126,7 @@ impl Framing {
         Framing::messages(slf, lines).map(Some)
     }
 
-    /// Takes bytes, and gives the netstrings that they complete.
+    /// Buffers bytes and returns the completed netstrings.
     fn _framing_netstrings<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
@@ -135,7 +135,7 @@ impl Framing {
         Framing::messages(slf, netstrings)
     }
 
-    /// Takes bytes, and gives the strings with a prefix that they complete.
+    /// Buffers bytes and returns the completed length-prefixed strings.
     fn _framing_strings<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
@@ -149,7 +149,7 @@ impl Framing {
         PyBytes::new(py, self.held().unread())
     }
 
-    /// Replaces the bytes; by anything empty, too.
+    /// Replaces the unread bytes. Any falsy object clears them.
     #[setter(_framing_unread)]
     fn set_unread(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let bytes = match data.is_truthy()? {
@@ -163,12 +163,12 @@ impl Framing {
 
 /// The messages that a call of `dataReceived` delivers: an iterator.
 ///
-/// Python calls the protocol: a call from Rust, through the stable interface, costs more.
+/// Python calls the protocol, because a call from Rust through the stable interface costs more.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Messages {
     of: Py<Framing>,
     step: Step,
-    /// A message was delivered. Read and written under the interpreter's lock.
+    /// A message was delivered. Accessed only under the interpreter's lock.
     has_begun: AtomicBool,
     returned: Mutex<Option<Py<PyAny>>>,
 }
@@ -195,7 +195,7 @@ impl Messages {
         Ok(None)
     }
 
-    /// The protocol takes no more of these; returns what `dataReceived` does.
+    /// Ends the delivery, and returns the result of `dataReceived`.
     fn end(&self) -> Option<Py<PyAny>> {
         let mut held = self.of.get().held();
         held.is_busy = false;
@@ -209,14 +209,14 @@ impl Messages {
     }
 }
 
-/// A protocol that is framed for.
+/// The protocol whose bytes are framed.
 type Subject<'a, 'py> = &'a Bound<'py, Framing>;
 
 fn is(subject: Subject<'_, '_>, name: &Bound<'_, PyString>) -> PyResult<bool> {
     subject.getattr(name)?.is_truthy()
 }
 
-/// The protocol's `MAX_LENGTH`: a number of any kind and size.
+/// The protocol's `MAX_LENGTH`, which may be a number of any type and size.
 fn limit(subject: Subject<'_, '_>) -> PyResult<i64> {
     let limit = subject.getattr(intern!(subject.py(), "MAX_LENGTH"))?;
     match limit.extract() {
@@ -225,7 +225,7 @@ fn limit(subject: Subject<'_, '_>) -> PyResult<i64> {
     }
 }
 
-/// Whether the transport was asked to close.
+/// Whether a close of the transport was requested.
 fn is_closing(subject: Subject<'_, '_>) -> PyResult<bool> {
     let transport = subject.getattr(intern!(subject.py(), "transport"))?;
     if let Ok(connection) = transport.cast::<Connection>() {
@@ -235,12 +235,12 @@ fn is_closing(subject: Subject<'_, '_>) -> PyResult<bool> {
     Ok(transport.is_truthy()? && transport.getattr(is_closing)?.is_truthy()?)
 }
 
-/// Whether so many bytes are more than the limit.
+/// Whether a length exceeds the limit.
 fn exceeds(length: usize, limit: i64) -> bool {
     i64::try_from(length).is_ok_and(|length| length > limit)
 }
 
-/// The next line. Raw bytes are delivered on the way.
+/// The next line. Raw bytes before it are delivered here.
 fn lines<'py>(subject: Subject<'_, 'py>, has_begun: bool) -> PyResult<Found<'py>> {
     let py = subject.py();
     if has_begun && is_closing(subject)? {
@@ -264,7 +264,7 @@ fn lines<'py>(subject: Subject<'_, 'py>, has_begun: bool) -> PyResult<Found<'py>
     Ok(Found::End(None))
 }
 
-/// The first line; all bytes, if it is too long.
+/// The first line; all unread bytes if it is too long.
 fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'py> {
     let (py, mut held) = (subject.py(), subject.get().held());
     if held.unread().is_empty() {
@@ -277,7 +277,7 @@ fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'
             return Found::Message(line);
         }
         Some(_) => true,
-        // What can no longer become a line within the limit.
+        // Too many bytes for any line within the limit.
         None => {
             exceeds(held.unread().len() + 1, limit.saturating_add_unsigned(delimiter.len() as u64))
         }
@@ -301,7 +301,7 @@ fn netstrings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
             Ok(Found::Message(string))
         }
         Ok(None) => {
-            // The limit counts when the length is complete.
+            // The limit that applies is the one in force when the length was complete.
             held.accepted = held.unread().contains(&b':').then_some(limit);
             Ok(Found::End(None))
         }
@@ -316,13 +316,13 @@ fn netstrings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
     }
 }
 
-/// Twisted's pattern for the beginning of a length takes a newline for its end.
+/// Twisted's pattern for a partial length accepts a newline after the digits.
 fn is_newline_behind_digits(error: &FramingError, unread: &[u8]) -> bool {
     let newline = unread.iter().position(|byte| *byte == b'\n');
     *error == FramingError::NoDigit(b'\n') && unread.len() > 1 && newline == Some(unread.len() - 1)
 }
 
-/// The next string with a prefix of its length.
+/// The next length-prefixed string.
 fn strings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
     let py = subject.py();
     let size: usize = subject.getattr(intern!(py, "prefixLength"))?.extract()?;
@@ -347,7 +347,7 @@ fn strings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
             held.leave(rest);
             return Ok(Found::Message(string));
         }
-        // By Python: another format; or a length to tell.
+        // Python decodes the rest: other formats, and lengths for an error.
         None | Some(Err(_)) => {}
     }
     let prefix = PyBytes::new(py, &held.unread()[..size]);

@@ -1,7 +1,7 @@
-//! Couplet's loop for Python: what `couplet_twisted.reactor` is made of.
+//! Couplet's loop for Python: the native half of `couplet_twisted.reactor`.
 //!
-//! Everything here is used under the interpreter's lock, which the loop releases while it waits. The first thread
-//! that runs a loop is its thread; requests of other threads are posted to it ([`seat`]).
+//! All code here runs under the interpreter's lock, which the loop releases while it waits. The
+//! first thread that runs a loop owns it; other threads post their requests to it ([`seat`]).
 
 mod bridge;
 mod connection;
@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 
-/// Locks, even after a panic under the lock.
+/// Locks, ignoring poison.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

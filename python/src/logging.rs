@@ -1,4 +1,4 @@
-//! What Couplet logs, passed on to the log of Python's program.
+//! Forwards Couplet's log events to the log of the Python program.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ static LOG: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 struct ToPython(AtomicU64);
 
-/// A message, and its fields after it.
+/// A message, followed by its fields.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -62,11 +62,11 @@ impl Subscriber for ToPython {
     fn exit(&self, _: &Id) {}
 }
 
-/// Has the log of Couplet go to this function.
+/// Sends Couplet's log events to this function.
 #[pyfunction]
 pub(crate) fn log_to(py: Python<'_>, log: Py<PyAny>) {
     if LOG.set(py, log).is_ok() {
-        // Where the program has set another one, that gets it.
+        // A subscriber that the program has already set keeps the events.
         let _ = tracing::subscriber::set_global_default(ToPython(AtomicU64::new(0)));
     }
 }

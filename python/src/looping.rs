@@ -21,20 +21,21 @@ use crate::seat::Seat;
 use crate::timers::{Clock, DelayedCall, Timers};
 use crate::watch::Watch;
 
-/// Most bytes of one `dataReceived`, as in Twisted: larger objects cost Python fresh memory each.
+/// Most bytes of one `dataReceived`, as in Twisted: Python allocates larger objects afresh each
+/// time.
 const CHUNK: usize = 64 * 1024;
 
-/// What the parts of a loop share, in its thread.
+/// State shared by the parts of a loop, in its thread.
 pub(crate) struct Shared {
     pub(crate) reactor: Reactor,
     pub(crate) timers: Arc<Timers>,
-    /// Called with what user code raised: it logs that.
+    /// Called with each exception of user code, to log it.
     log: Py<PyAny>,
-    /// What is to leave the loop: an interrupt of the keyboard.
+    /// An exception to raise from the loop, such as a keyboard interrupt.
     raised: RefCell<Option<PyErr>>,
     /// The loop is to return to Python.
     is_interrupted: Arc<AtomicBool>,
-    /// Whose protocol is called.
+    /// The connection whose protocol is being called.
     current: RefCell<Option<Py<Connection>>>,
     /// Law 9: at most one for each timed call that a turn found due.
     pub(crate) due: Queue,
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
 /// A call into Python.
 type Call = Box<dyn FnOnce(Python<'_>, &Shared)>;
 
-/// Calls that a turn queues for later: outside of the turn, they may turn the loop.
+/// Calls that a turn queues. They run outside the turn, so they may turn the loop themselves.
 #[derive(Default)]
 pub(crate) struct Queue(RefCell<VecDeque<Call>>);
 
@@ -58,7 +59,7 @@ impl Queue {
         self.0.borrow().is_empty()
     }
 
-    /// Makes the calls.
+    /// Makes the calls, including those queued meanwhile.
     fn make(&self, py: Python<'_>, shared: &Shared) {
         loop {
             let call = self.0.borrow_mut().pop_front();
@@ -69,19 +70,19 @@ impl Queue {
 }
 
 impl Shared {
-    /// Reports what user code raised, if it did.
+    /// Reports the exception if user code raised one.
     pub(crate) fn heed<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
             self.report(py, error);
         }
     }
 
-    /// Reports what user code raised.
+    /// Reports an exception of user code.
     pub(crate) fn report(&self, py: Python<'_>, error: PyErr) {
         self.report_of(py, error, None);
     }
 
-    /// Reports what user code raised, in a timed call or elsewhere.
+    /// Reports an exception of user code, with the timed call that raised it, if any.
     pub(crate) fn report_of(&self, py: Python<'_>, error: PyErr, call: Option<&Py<DelayedCall>>) {
         if error.is_instance_of::<PyKeyboardInterrupt>(py) {
             self.raise(error);
@@ -90,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// Calls into Python for a connection, which the log then names.
+    /// Calls into Python on behalf of a connection, which the log then names.
     pub(crate) fn call_for<T>(
         &self,
         connection: &Py<Connection>,
@@ -114,7 +115,7 @@ impl Shared {
 pub(crate) struct Inner {
     couplet: RefCell<couplet::Loop>,
     pub(crate) shared: Rc<Shared>,
-    /// A turn has seen an interrupt that [`Loop::run`] has not.
+    /// A turn consumed an interrupt that [`Loop::run`] has not seen.
     was_interrupted: Cell<bool>,
 }
 
@@ -126,13 +127,13 @@ fn within() -> PyErr {
     PyRuntimeError::new_err("the reactor is turned inside a turn")
 }
 
-/// A number of seconds as a duration: as long as there are, where they are more.
+/// Seconds as a duration, capped at about a century.
 pub(crate) fn seconds(delay: f64) -> Duration {
-    // What is longer than a century never ends.
+    // More than a century is as good as forever.
     Duration::try_from_secs_f64(delay.clamp(0.0, 4e9)).unwrap_or_default()
 }
 
-/// An error of the system, as Python has it.
+/// A system error as a Python exception.
 pub(crate) fn system_error(error: std::io::Error) -> PyErr {
     match error.raw_os_error() {
         Some(number) => {
@@ -145,7 +146,7 @@ pub(crate) fn system_error(error: std::io::Error) -> PyErr {
 }
 
 impl Inner {
-    /// A loop of this thread, which gives `log` the exceptions of the user's code.
+    /// A loop for this thread. `log` gets the exceptions of user code.
     pub(crate) fn new(
         log: Py<PyAny>,
         timers: &Arc<Timers>,
@@ -169,7 +170,7 @@ impl Inner {
             Python::attach(|py| {
                 let mut wait = Tethered::new(wait);
                 py.detach(|| wait.get_mut().map(|wait| wait()));
-                // A signal's handler may raise.
+                // A signal handler may raise.
                 if let Err(error) = py.check_signals()
                     && let Some(shared) = weak.upgrade()
                 {
@@ -181,8 +182,8 @@ impl Inner {
         Ok((Inner { couplet: RefCell::new(couplet), shared, was_interrupted }, remote))
     }
 
-    /// Makes the timed calls that are due, as Twisted's reactors do before each wait, and tells the ends of connections;
-    /// raises what is to leave the loop.
+    /// Makes the due timed calls, as Twisted's reactors do before each wait, and reports the ends
+    /// of connections. Raises a pending exception, such as a keyboard interrupt.
     fn make_due(&self, py: Python<'_>) -> PyResult<()> {
         self.couplet.try_borrow_mut().map_err(|_| within())?.make_timed_calls();
         self.shared.due.make(py, &self.shared);
@@ -190,12 +191,12 @@ impl Inner {
         self.shared.raised.take().map_or(Ok(()), Err)
     }
 
-    /// Makes one turn, and tells the ends of the connections that it lost; raises what is to leave the loop. An
-    /// interrupted turn does not wait.
+    /// Makes one turn, and reports the ends of connections that it lost. Raises a pending
+    /// exception. An interrupted turn does not wait.
     fn turn(&self, py: Python<'_>, at_most: Option<Duration>) -> PyResult<()> {
         let is_interrupted = self.shared.is_interrupted.swap(false, Ordering::AcqRel);
         if is_interrupted {
-            // A call of `run`'s may make this turn.
+            // This turn may run inside `run`, which must still see the interrupt.
             self.was_interrupted.set(true);
         }
         let mut couplet = self.couplet.try_borrow_mut().map_err(|_| within())?;
@@ -203,8 +204,8 @@ impl Inner {
         couplet.turn(at_most).map_err(system_error)?;
         drop(couplet);
         if !self.shared.ends.is_empty() {
-            // The calls that the last callbacks of these connections requested come first, as where a turn
-            // brings the bytes, and the next one the end.
+            // Calls that the last callbacks of these connections requested come first, as if one
+            // turn had delivered the bytes and the next one the end.
             return self.make_due(py);
         }
         self.shared.raised.take().map_or(Ok(()), Err)
@@ -213,8 +214,8 @@ impl Inner {
 
 #[pymethods]
 impl Loop {
-    /// A loop, of the first thread that turns it. It gives `log` the exceptions of the user's code; `post` is a
-    /// weak method that has the loop call a function, asked by another thread.
+    /// A loop for the first thread that turns it. `log` gets the exceptions of user code. `post` is
+    /// a weak method with which other threads have the loop call a function.
     #[new]
     fn new(log: Py<PyAny>, post: Py<PyAny>) -> Loop {
         Loop(Arc::new(Seat::new(log, post)))
@@ -225,13 +226,13 @@ impl Loop {
         self.0.take(py).map(drop)
     }
 
-    /// Whether this is inside of a turn.
+    /// Whether a turn is in progress.
     #[getter]
     fn is_turning(&self) -> bool {
         self.0.inner().is_some_and(|inner| inner.couplet.try_borrow_mut().is_err())
     }
 
-    /// Makes the timed calls that are due, also inside of a turn.
+    /// Makes the due timed calls, even inside a turn.
     fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
         let Some(inner) = self.0.inner() else { return Ok(()) };
         let shared = &inner.shared;
@@ -244,21 +245,21 @@ impl Loop {
         Ok(())
     }
 
-    /// Whether this is the thread of the loop.
+    /// Whether this is the loop's thread.
     #[getter]
     fn is_here(&self) -> bool {
         self.0.inner().is_some()
     }
 
-    /// Makes one turn, which waits at most so many seconds; `None`: no limit. It waits for nothing if it was
-    /// interrupted before.
+    /// Makes one turn, which waits at most `at_most` seconds; `None` sets no limit. A pending
+    /// interrupt prevents the wait.
     fn turn(&self, py: Python<'_>, at_most: Option<f64>) -> PyResult<()> {
         self.0.take(py)?.turn(py, at_most.map(seconds))
     }
 
-    /// Turns until it is interrupted or `queue` has something, for at most so many seconds (`None`: no
-    /// limit). Whether the time was not over before. At least one turn: whoever interrupts each call from
-    /// another thread starves neither connections nor timers.
+    /// Turns until an interrupt or until `queue` has an entry, for at most `at_most` seconds
+    /// (`None` sets no limit). Returns false if the time is over. Makes at least one turn: a thread
+    /// that interrupts each call starves neither connections nor timers.
     fn run(
         &self,
         py: Python<'_>,
@@ -291,19 +292,19 @@ impl Loop {
         }
     }
 
-    /// The process has forked: the loop continues in both, if this is its thread.
+    /// Called after a fork: the loop continues in parent and child, if this is its thread.
     fn forked(&self, is_child: bool) -> PyResult<()> {
         let Some(shared) = self.0.shared() else { return Ok(()) };
         shared.reactor.forked(is_child).map_err(system_error)
     }
 
-    /// The descriptor that is readable when there is something for a turn to do.
+    /// A descriptor that is readable while a turn has work.
     fn fileno(&self, py: Python<'_>) -> PyResult<Option<i32>> {
         let couplet = self.0.take(py)?.couplet.try_borrow().map_err(|_| within())?;
         Ok(couplet.descriptor().map(|descriptor| descriptor.as_raw_fd()))
     }
 
-    /// In how many seconds the next turn is due without an event; `None`: there is no such time.
+    /// Seconds until the next turn is due without an event; `None` if none is scheduled.
     fn next_turn(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         let inner = self.0.take(py)?;
         if self.0.is_interrupted.load(Ordering::Acquire) || !inner.shared.due.is_empty() {
@@ -314,19 +315,19 @@ impl Loop {
         Ok(next.map(|next| next.saturating_duration_since(now).as_secs_f64()))
     }
 
-    /// The connection whose protocol is called; `None` where that is something else.
+    /// The connection whose protocol is being called, if any.
     #[getter]
     fn current(&self, py: Python<'_>) -> Option<Py<Connection>> {
         let current = self.0.shared()?.current.borrow();
         current.as_ref().map(|current| current.clone_ref(py))
     }
 
-    /// Has `run` return soon. For any thread.
+    /// Makes `run` return soon. For any thread.
     fn interrupt(&self) {
         self.0.interrupt();
     }
 
-    /// Calls `function` with the arguments, in so many seconds.
+    /// Calls `function` with the arguments after `delay` seconds.
     #[pyo3(signature = (delay, function, *args, **kw))]
     fn call_later(
         slf: &Bound<'_, Self>,
@@ -351,17 +352,17 @@ impl Loop {
         })
     }
 
-    /// Has calls that are made from now on tell their times by this; `None`: by `time.time`.
+    /// Sets the clock by which later calls report their times; `None` selects `time.time`.
     fn set_clock(&self, clock: Clock) {
         self.0.timers.set_clock(clock);
     }
 
-    /// The calls that are neither made nor cancelled.
+    /// The pending calls.
     fn delayed_calls(&self, py: Python<'_>) -> Vec<Py<DelayedCall>> {
         self.0.timers.all(py)
     }
 
-    /// Calls `ready` in each turn in which this descriptor is ready for what it is watched for.
+    /// Calls `ready` in each turn in which the descriptor is ready as requested.
     fn watch(
         &self,
         py: Python<'_>,
@@ -373,12 +374,12 @@ impl Loop {
         Watch::start(py, &self.0, &descriptor, (readable, writable), ready)
     }
 
-    /// Goes on with a connected socket, which Python has let go of.
+    /// Adopts a connected socket that Python has detached.
     fn adopt(&self, connection: Bound<'_, Connection>, descriptor: Descriptor) -> PyResult<()> {
         Connection::adopt(&connection, &self.0, descriptor)
     }
 
-    /// Accepts connections from a listening socket, of which it takes a duplicate.
+    /// Accepts connections from a duplicate of this listening socket.
     fn listen(
         &self,
         py: Python<'_>,

@@ -1,5 +1,5 @@
-//! [`Seat`]: the thread of a loop. The first thread that runs the loop takes the seat and makes the loop; requests
-//! made before are recorded, and requests of other threads are posted to the loop.
+//! [`Seat`]: the thread of a loop. The first thread that runs the loop takes the seat and makes the
+//! loop. Requests made earlier are recorded; other threads post theirs to the loop.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,20 +14,20 @@ use crate::locked;
 use crate::looping::{Inner, Shared};
 use crate::timers::Timers;
 
-/// Something that the thread of the loop does.
+/// Work for the loop's thread.
 type Request = Box<dyn FnOnce(Python<'_>, &Rc<Shared>) -> PyResult<()> + Send>;
 
-/// The place of a loop, and what all threads may reach of it.
+/// The place of a loop, and the state that all threads share with it.
 pub(crate) struct Seat {
     taken: OnceLock<(Tethered<Inner>, Remote)>,
-    /// Law 9: one for each request of the program before it runs its reactor.
+    /// Law 9: one for each request that the program makes before it runs its reactor.
     recorded: Mutex<Vec<Request>>,
     pub(crate) timers: Arc<Timers>,
     /// The loop is to return to Python.
     pub(crate) is_interrupted: Arc<AtomicBool>,
-    /// Called with an exception of the user's code: logs it.
+    /// Called with each exception of user code, to log it.
     log: Py<PyAny>,
-    /// A weak method of the reactor's, which has the loop call a function.
+    /// A weak method of the reactor, which has the loop call a function.
     post: Py<PyAny>,
 }
 
@@ -53,17 +53,17 @@ impl Seat {
         Some(&self.inner()?.shared)
     }
 
-    /// The loop. It becomes this thread's, unless another thread has run it before.
+    /// The loop. This thread takes it if no other thread has run it.
     ///
     /// # Errors
     ///
-    /// In another thread than the loop's, and where the system refuses a loop.
+    /// Another thread owns the loop, or the system refuses to create one.
     pub(crate) fn take(&self, py: Python<'_>) -> PyResult<&Inner> {
         if self.taken.get().is_none() {
             let (inner, remote) =
                 Inner::new(self.log.clone_ref(py), &self.timers, &self.is_interrupted)?;
             let mut recorded = locked(&self.recorded);
-            // Another thread may have taken it meanwhile.
+            // Another thread may have taken the seat meanwhile.
             let is_ours = self.taken.set((Tethered::new(inner), remote)).is_ok();
             let requests = if is_ours { std::mem::take(&mut *recorded) } else { Vec::new() };
             drop(recorded);
@@ -78,11 +78,12 @@ impl Seat {
         })
     }
 
-    /// Has the thread of the loop do this: now, if this is the thread; once a thread runs the loop, before that.
+    /// Has the loop's thread call `f`: now, if this is that thread; by a posted request, if it is
+    /// another one. Until a thread takes the loop, requests are recorded.
     ///
     /// # Errors
     ///
-    /// Those of the function, if it is called now. Otherwise they are logged.
+    /// The error of `f`, if it is called now. Later errors are logged.
     pub(crate) fn ask(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -99,27 +100,27 @@ impl Seat {
         drop(recorded);
         let posted = Posted { seat: self.clone(), request: Mutex::new(Some(Box::new(f))) };
         let post = self.post.call0(py)?;
-        // A reactor that is gone does nothing any more.
+        // A dropped reactor ignores requests.
         if !post.is_none(py) {
             post.call1(py, (posted,))?;
         }
         Ok(())
     }
 
-    /// Ends the loop's wait, and has it return to Python. For any thread.
+    /// Ends the loop's wait and makes it return to Python. For any thread.
     pub(crate) fn interrupt(&self) {
         let was_interrupted = self.is_interrupted.swap(true, Ordering::AcqRel);
         if let Some((inner, remote)) = self.taken.get()
             && !was_interrupted
             && !inner.is_home()
         {
-            // A call ends the wait. A loop that is gone has nothing to return from.
+            // A call ends the wait. It fails only for a dropped loop, which runs no turn.
             let _ = remote.call(|_| ());
         }
     }
 }
 
-/// A request of another thread's, on its way.
+/// A request on its way from another thread.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 struct Posted {
     seat: Arc<Seat>,
@@ -137,18 +138,18 @@ impl Posted {
     }
 }
 
-/// Something of the loop's that any thread may use: each use is a request.
+/// An object of the loop's thread that any thread may use: each use is a request.
 pub(crate) struct Seated<T> {
     seat: Arc<Seat>,
     thing: Arc<OnceLock<Tethered<T>>>,
 }
 
 impl<T: 'static> Seated<T> {
-    /// Has the thread of the loop make it.
+    /// Has the loop's thread make the object.
     ///
     /// # Errors
     ///
-    /// Those of the function, if this is the thread.
+    /// The error of `make`, if this is the loop's thread.
     pub(crate) fn make(
         py: Python<'_>,
         seat: &Arc<Seat>,
@@ -165,11 +166,11 @@ impl<T: 'static> Seated<T> {
         Ok(made)
     }
 
-    /// Has the thread of the loop use it.
+    /// Has the loop's thread use the object.
     ///
     /// # Errors
     ///
-    /// Those of the function, if this is the thread.
+    /// The error of `f`, if this is the loop's thread.
     pub(crate) fn with(
         &self,
         py: Python<'_>,

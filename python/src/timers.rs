@@ -1,4 +1,4 @@
-//! [`DelayedCall`]: calls at a time. Twisted's `IDelayedCall`.
+//! [`DelayedCall`]: timed calls. Twisted's `IDelayedCall`.
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -15,7 +15,7 @@ use crate::locked;
 use crate::looping::{Shared, seconds};
 use crate::seat::Seat;
 
-/// The calls that are neither made nor cancelled, by number.
+/// The pending calls, by number.
 #[derive(Default)]
 pub(crate) struct Timers {
     numbered: Mutex<Numbered>,
@@ -25,7 +25,7 @@ pub(crate) struct Timers {
 #[derive(Default)]
 struct Numbered {
     calls: Vec<Option<Py<DelayedCall>>>,
-    /// Law 9: numbers of calls that are not there.
+    /// Law 9: unused numbers, at most one for each entry of `calls`.
     free: Vec<usize>,
 }
 
@@ -50,11 +50,11 @@ impl Timers {
     pub(crate) fn all(&self, py: Python<'_>) -> Vec<Py<DelayedCall>> {
         let numbered = locked(&self.numbered);
         let calls = numbered.calls.iter().flatten();
-        // Another thread may have cancelled one whose timer is about to be.
+        // Another thread may have cancelled a call whose timer is not cancelled yet.
         calls.filter(|call| call.get().active()).map(|call| call.clone_ref(py)).collect()
     }
 
-    /// Makes the calls that are due, in the order of their times.
+    /// Makes the due calls, in the order of their times.
     pub(crate) fn make_due(&self, py: Python<'_>, shared: &Rc<Shared>) -> PyResult<()> {
         let mut due = Vec::new();
         for call in self.all(py) {
@@ -64,7 +64,7 @@ impl Timers {
         }
         due.sort_by(|one, other| one.0.total_cmp(&other.0));
         for (_, call) in due {
-            // One that was made or cancelled meanwhile has no timer.
+            // A call made or cancelled meanwhile has no timer.
             let timer = call.get().state().timer.take();
             if timer.as_ref().and_then(Tethered::get).is_some_and(couplet::DelayedCall::cancel) {
                 call.get().state().is_due = true;
@@ -95,31 +95,31 @@ struct What {
 struct State {
     seat: Weak<Seat>,
     number: usize,
-    /// `None` until the thread of the loop has started it.
+    /// `None` until the loop's thread has started it.
     timer: Option<Tethered<couplet::DelayedCall>>,
-    /// `None` once it was made or cancelled.
+    /// `None` once the call was made or cancelled.
     what: Option<What>,
-    /// When it is due, by its clock.
+    /// When the call is due, by its own clock.
     time: f64,
     called: bool,
     cancelled: bool,
-    /// A turn found it due: it is queued.
+    /// A turn found the call due and queued it.
     is_due: bool,
-    /// Whether it keeps its description when it is cancelled; `None`: as Twisted's class has it.
+    /// Whether a cancelled call keeps its description; `None` follows Twisted's class.
     debug: Option<bool>,
-    /// In debug mode, the stack of whoever made it, as lines.
+    /// In debug mode, the stack of its creation, as lines.
     creator: Option<Py<PyAny>>,
     /// In debug mode, its description when it was cancelled.
     repr: Option<Py<PyAny>>,
 }
 
-/// A call that is made at its time, unless it is cancelled. Python's collector need not know it: until then
-/// the loop holds it, and then it holds nothing.
+/// A call that is made at its time, unless it is cancelled. Python's garbage collector need not
+/// traverse it: the loop holds it while it is pending, and afterwards it refers to nothing.
 #[pyclass(frozen, weakref, module = "couplet_twisted._couplet")]
 pub(crate) struct DelayedCall(Mutex<State>);
 
-/// A function that was in the place of `reactor.seconds` when the call was made; `None`: `time.time`. Calls
-/// tell their times by it; when they are made is Couplet's.
+/// The function that replaced `reactor.seconds` when the call was made; `None` for `time.time`.
+/// Calls report their times by it, but Couplet's clock decides when they run.
 pub(crate) type Clock = Option<Py<PyAny>>;
 
 fn now(py: Python<'_>, clock: &Clock) -> PyResult<f64> {
@@ -137,12 +137,12 @@ fn twisted(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     CLASS.import(py, "twisted.internet.base", "DelayedCall")
 }
 
-/// Whether calls are made in debug mode.
+/// Whether calls are in debug mode by default.
 fn is_debugged(py: Python<'_>) -> PyResult<bool> {
     twisted(py)?.getattr(intern!(py, "debug"))?.is_truthy()
 }
 
-/// So many seconds from now, as a delay for the loop, which counts from the beginning of its turn.
+/// Converts a delay from the present to one from the start of the turn, the loop's own present.
 fn from_now(shared: &Shared, delay: f64) -> Duration {
     #[expect(clippy::disallowed_methods, reason = "the callback that asks may have taken long")]
     let now = Instant::now();
@@ -186,13 +186,13 @@ impl DelayedCall {
         Ok(made)
     }
 
-    /// In how many seconds it is due.
+    /// Seconds until the call is due.
     fn left(&self, py: Python<'_>) -> PyResult<f64> {
         let now = self.now(py)?;
         Ok(self.state().time - now)
     }
 
-    /// Has the loop count the time.
+    /// Starts the loop's timer for the call.
     fn begin(call: &Py<DelayedCall>, py: Python<'_>, shared: &Rc<Shared>, delay: f64) {
         let mut state = call.get().state();
         if state.what.is_none() {
@@ -212,7 +212,7 @@ impl DelayedCall {
         locked(&self.0)
     }
 
-    /// Makes a call that is due, unless it was moved, made or cancelled since.
+    /// Makes a due call, unless it was moved, made or cancelled meanwhile.
     fn make(call: &Py<DelayedCall>, py: Python<'_>, shared: &Shared) {
         let mut state = call.get().state();
         if !state.is_due {
@@ -229,7 +229,7 @@ impl DelayedCall {
         }
     }
 
-    /// Runs this on a call that is still to be made.
+    /// Applies `f` to a pending call; an error if it was made or cancelled.
     fn pending<T>(&self, py: Python<'_>, f: impl FnOnce(&mut State) -> T) -> PyResult<T> {
         let mut state = self.state();
         let name = match (state.cancelled, state.called) {
@@ -250,13 +250,13 @@ impl DelayedCall {
         own.map_or_else(|| is_debugged(py), Ok)
     }
 
-    /// Now, by its clock.
+    /// The present, by the call's clock.
     fn now(&self, py: Python<'_>) -> PyResult<f64> {
         let clock = self.state().what.as_ref().and_then(|what| clone(&what.clock, py));
         now(py, &clock)
     }
 
-    /// Moves a call that is still to be made to the time that `when` makes of its own and of the present.
+    /// Moves a pending call to the time that `when` computes from its time and the present.
     fn move_to(slf: &Bound<'_, Self>, when: impl FnOnce(f64, f64) -> f64) -> PyResult<()> {
         let (py, call) = (slf.py(), slf.get());
         let now = call.now(py)?;
@@ -267,13 +267,13 @@ impl DelayedCall {
         let Some(seat) = seat else { return Ok(()) };
         let moved = slf.clone().unbind();
         seat.ask(py, move |py, shared| {
-            // One that has not begun begins with its new time.
+            // A call that has not started yet starts with its new time.
             let timer = moved.get().state().timer.take();
             let Some(timer) = timer else { return Ok(()) };
             if timer.get().is_some_and(|timer| timer.reset(from_now(shared, left))) {
                 moved.get().state().timer = Some(timer);
             } else {
-                // It is queued.
+                // The call is queued as due.
                 DelayedCall::begin(&moved, py, shared, left);
             }
             Ok(())
@@ -285,20 +285,20 @@ pub(crate) fn clone(clock: &Clock, py: Python<'_>) -> Clock {
     clock.as_ref().map(|clock| clock.clone_ref(py))
 }
 
-/// The error for a name that a call has lost.
+/// The error for an attribute that the call no longer has.
 fn gone(name: &str) -> PyErr {
     PyAttributeError::new_err(format!("the call was made or cancelled, and has no {name}"))
 }
 
 #[pymethods]
 impl DelayedCall {
-    /// When it is due, by its clock: in seconds since 1970.
+    /// When the call is due, by its clock: in seconds since 1970.
     #[pyo3(name = "getTime")]
     fn get_time(&self) -> f64 {
         self.state().time
     }
 
-    /// Cancels it.
+    /// Cancels the call.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, call) = (slf.py(), slf.get());
         call.pending(py, |state| state.cancelled = true)?;
@@ -320,27 +320,27 @@ impl DelayedCall {
         })
     }
 
-    /// Has it made in so many seconds from now.
+    /// Moves the call to `secondsFromNow` seconds from now.
     #[pyo3(name = "reset", signature = (secondsFromNow))]
     #[expect(non_snake_case, reason = "Twisted's name")]
     fn reset(slf: &Bound<'_, Self>, secondsFromNow: f64) -> PyResult<()> {
         DelayedCall::move_to(slf, |_, now| now + secondsFromNow)
     }
 
-    /// Has it made so many seconds later.
+    /// Postpones the call by `secondsLater` seconds.
     #[pyo3(signature = (secondsLater))]
     #[expect(non_snake_case, reason = "Twisted's name")]
     fn delay(slf: &Bound<'_, Self>, secondsLater: f64) -> PyResult<()> {
         DelayedCall::move_to(slf, |time, _| time + secondsLater)
     }
 
-    /// Whether it is still to be made.
+    /// Whether the call is pending.
     fn active(&self) -> bool {
         let state = self.state();
         !(state.cancelled || state.called)
     }
 
-    /// Now, by the clock of [`get_time`](DelayedCall::get_time).
+    /// The present, by the clock of [`get_time`](DelayedCall::get_time).
     fn seconds(&self, py: Python<'_>) -> PyResult<f64> {
         self.now(py)
     }
@@ -379,7 +379,7 @@ impl DelayedCall {
         Ok(what.kw.as_ref().map_or_else(|| PyDict::new(py).unbind(), |kw| kw.clone_ref(py)))
     }
 
-    /// Whether it is in debug mode: as Twisted's class, unless it was set here.
+    /// Whether the call is in debug mode: as set here, else as in Twisted's class.
     #[getter(debug)]
     fn get_debug(&self, py: Python<'_>) -> PyResult<bool> {
         self.is_debugged(py)
@@ -390,7 +390,7 @@ impl DelayedCall {
         self.state().debug = Some(on);
     }
 
-    /// In debug mode, the stack of whoever made it, as lines.
+    /// In debug mode, the stack of the call's creation, as lines.
     #[getter]
     fn creator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.state().creator.as_ref().map(|creator| creator.clone_ref(py))
@@ -409,7 +409,7 @@ impl DelayedCall {
         self.get_time() <= other.get_time()
     }
 
-    /// As Twisted's class has it.
+    /// The description by Twisted's class.
     fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         twisted(slf.py())?.getattr("__repr__")?.call1((slf,))
     }

@@ -1,4 +1,4 @@
-//! [`Watch`]: a descriptor of Python's, watched for its reactor's readers and writers.
+//! [`Watch`]: a Python descriptor, watched for the readers and writers of its reactor.
 
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -12,11 +12,11 @@ use crate::descriptor::Descriptor;
 use crate::looping::system_error;
 use crate::seat::{Seat, Seated};
 
-/// A descriptor of Python's that the loop watches.
+/// A Python descriptor that the loop watches.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Watch {
     watch: Seated<couplet::Watch<BorrowedFd<'static>>>,
-    /// Set at once by every thread: the number may name another descriptor from then on.
+    /// Set immediately, in any thread: from then on the number may name another descriptor.
     is_stopped: Arc<AtomicBool>,
 }
 
@@ -59,7 +59,7 @@ impl Watch {
 
 #[pymethods]
 impl Watch {
-    /// Watches for something else from now on.
+    /// Changes the interest.
     fn set(&self, py: Python<'_>, readable: bool, writable: bool) -> PyResult<()> {
         let stopped = self.is_stopped.clone();
         self.watch.with(py, move |watch| {
@@ -70,7 +70,7 @@ impl Watch {
         })
     }
 
-    /// Watches no more.
+    /// Stops watching.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         if self.is_stopped.swap(true, Ordering::AcqRel) {
             return Ok(());
