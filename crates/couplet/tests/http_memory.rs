@@ -1,4 +1,4 @@
-//! HTTP servers keep little for a connection that waits, and nothing for one that has ended. A separate
+//! HTTP servers keep little memory for an idle connection, and nothing for a closed one. A separate
 //! binary, because it installs a counting allocator.
 
 #[macro_use]
@@ -23,7 +23,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
 
 const CONNECTIONS: usize = 500;
-/// Open at once.
+/// Connections open at the same time.
 const WAVE: usize = 100;
 
 async fn answer(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -31,7 +31,8 @@ async fn answer(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infalli
     Ok(Response::new(Full::from(whole.unwrap_or_default())))
 }
 
-/// Bytes of the heap for a connection of a server after 20 s without a request, with the network's part.
+/// Heap bytes per connection of a server after 20 s without a request, including the network's
+/// part.
 fn kept(l: &mut Loop, network: &Network, to: &Address, request: &str) -> isize {
     let before = counting::live();
     let mut clients = Vec::with_capacity(CONNECTIONS);
@@ -61,7 +62,7 @@ fn an_idle_connection_keeps_no_buffers() {
     let nobody = network.listen(SocketAddr::from(([127, 0, 0, 1], 1)), CONNECTIONS as u32);
     let nobody = nobody.expect("a free port");
     let link = kept(&mut l, &network, &nobody, "");
-    // The first ones let tables grow, and leave their memory for later ones.
+    // The first round grows tables, whose memory later rounds reuse.
     for is_first in [true, false] {
         for request in ["", GET, POST] {
             let kept = kept(&mut l, &network, &http, request) - link;
@@ -71,7 +72,7 @@ fn an_idle_connection_keeps_no_buffers() {
     }
 }
 
-/// A service that also upgrades: then it echoes one piece, and ends.
+/// A service that also upgrades: it then echoes one piece, and ends.
 async fn upgrading(
     reactor: Reactor,
     mut request: Request<Body>,
@@ -98,7 +99,7 @@ async fn upgrading(
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
 const BROKEN: &str = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 4\r\n\r\nabc";
 
-/// So many connections, each with so many requests, all of which are answered.
+/// Opens a wave of connections, sends `times` requests on each, and checks that each is answered.
 fn wave(l: &mut Loop, network: &Network, to: &Address, request: &str, times: usize) {
     let clients: Vec<Wire> =
         (0..WAVE).map(|_| network.connect(to.clone()).expect("it listens")).collect();
@@ -143,7 +144,7 @@ fn requests_upgrades_and_broken_ones_leave_nothing() {
             let left = (snapshot.tasks, snapshot.connections.len(), snapshot.pending_calls);
             drop(snapshot);
             let left = (counting::live(), left, network.slots_in_use());
-            // By then what is kept for later connections has been allocated.
+            // By then, memory kept for later connections is allocated.
             if n == 2 {
                 before = Some(left);
             }

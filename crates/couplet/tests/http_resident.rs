@@ -1,5 +1,5 @@
-//! The memory of idle connections as the system counts it: the resident pages of a server with thousands of
-//! them, in a process of its own, after each has done some work.
+//! The memory of idle connections as the system counts it: resident pages of a server with
+//! thousands of them, in its own process, after each has done some work.
 
 #![cfg(target_os = "linux")]
 
@@ -26,7 +26,7 @@ use tower::service_fn;
 type Client = std::net::TcpStream;
 
 const CONNECTIONS: usize = 2000;
-/// Their buffers are freed at once, and the heap is trimmed five seconds later.
+/// Buffers are freed immediately, and the heap is trimmed five seconds later.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const TCP: &str = "tcp:0:interface=127.0.0.1";
@@ -75,16 +75,18 @@ fn resident(process: &str) -> usize {
     number.expect("a number of KiB") * 1024
 }
 
-/// Connects so many, each of which does its work.
+/// Opens `count` connections, and runs `work` on each.
 fn connected<C>(port: u16, count: usize, work: &dyn Fn(Client) -> C) -> Vec<C> {
     let connect = |_| work(Client::connect(("127.0.0.1", port)).expect("it listens"));
     (0..count).map(connect).collect()
 }
 
-/// Bytes of a connection to a server on this endpoint after its work and some rest: at most so many.
+/// Checks that a server on this endpoint keeps at most `most` bytes for a connection that is idle
+/// after its work.
 ///
-/// Which pages stay depends on how fast the connections come, so the limits lie above what is seen: 2.1 to
-/// 2.7 KiB in HTTP/1.1, 2.6 for a WebSocket, 6.0 over TLS, 20.8 in HTTP/2.
+/// The set of resident pages depends on how fast the connections arrive, so the limits lie above
+/// the measured values: 2.1 to 2.7 KiB in HTTP/1.1, 2.6 for a WebSocket, 6.0 over TLS, 20.8 in
+/// HTTP/2.
 fn idle<C>(test: &str, endpoint: &str, most: usize, work: impl Fn(Client) -> C) {
     if let Some(endpoint) = told() {
         return serve(&endpoint);
@@ -94,7 +96,7 @@ fn idle<C>(test: &str, endpoint: &str, most: usize, work: impl Fn(Client) -> C) 
     let told = server.says("serving ");
     let (port, process) = told.split_once(' ').expect("two words");
     let port = port.parse().expect("a port");
-    // The first ones let tables grow.
+    // The first connections let tables grow.
     drop(connected(port, 100, &work));
     let before = resident(process);
     let clients = connected(port, CONNECTIONS, &work);
@@ -157,13 +159,13 @@ fn c175b_an_idle_connection_over_tls_is_small() {
     });
 }
 
-/// A GET of HTTP/2: RFC 9113, 6.2, with the fields of RFC 7541.
+/// An HTTP/2 GET: RFC 9113, 6.2, with the fields of RFC 7541.
 fn get_h2(stream: u8) -> Vec<u8> {
     let fields = b"\x82\x86\x84\x01\x01a";
     [&[0, 0, fields.len() as u8, 1, 5, 0, 0, 0, stream], &fields[..]].concat()
 }
 
-/// Most of it are the buffers of h2, which it does not free.
+/// Most of this memory is buffers of h2, which it does not free.
 #[test]
 fn c175b_an_idle_connection_of_http2_is_small() {
     const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

@@ -1,4 +1,4 @@
-//! Clients that never end, never read or never get it right: each is bounded, answered and logged.
+//! Clients that never end, never read or send nonsense: each is bounded, answered and logged.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::logged::logged_at;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs a program beside a server, and returns what was logged of connections, but for their begin
+/// Runs a program beside a server, and returns the log lines about connections, except their begin
 /// and end.
 fn told(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) -> Vec<String> {
     let ((), lines) = logged_at(Level::DEBUG, || beside(HttpOptions::default(), program));
@@ -22,8 +22,8 @@ fn told(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) -> Vec<Strin
     lines.into_iter().filter(is_told).collect()
 }
 
-/// Writes a beginning, and then a piece again and again until the server closes. Returns how many
-/// bytes it took, too.
+/// Writes a beginning, then one piece repeatedly until the server closes. Also returns the number
+/// of bytes sent.
 async fn endless(reactor: &Reactor, beginning: &str, piece: &str) -> Result<(Got, usize)> {
     let mut stream = reactor.connect_stream(TO).await?;
     let (mut next, piece) = (bytes_of(beginning), bytes_of(piece));
@@ -42,7 +42,8 @@ async fn endless(reactor: &Reactor, beginning: &str, piece: &str) -> Result<(Got
 
 const CHUNKED: &str = "POST /a HTTP/1.1|Host: a|Transfer-Encoding: chunked||";
 
-/// What never ends; how it begins and goes on; the status of its answer, and what is logged.
+/// Endless input: its name, its beginning, the repeated piece, the status of the answer, and the
+/// logged reason.
 #[rustfmt::skip]
 const ENDLESS: &[(&str, &str, &str, u16, &str)] = &[
     ("a value", "GET /a HTTP/1.1|Host: a|X: ", "«y*1000»", 431, "too large"),
@@ -135,7 +136,7 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
         let bodies = text.split("\r\n\r\n").filter_map(|part| part.strip_prefix("GET /"));
         let numbers = bodies.map(|body| body.split(' ').next().and_then(|n| n.parse().ok()));
         assert!(numbers.eq((0..10_000).map(Some)) && !got.is_closed);
-        // The requests and the answers themselves are a part of it.
+        // The peak includes the requests and the answers.
         let most = peak() - before - isize::try_from(2 * text.len()).expect("it is short");
         assert!(most < 2_000_000, "{most} bytes of memory");
         Ok(())

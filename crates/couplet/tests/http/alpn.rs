@@ -12,7 +12,7 @@ async fn hello(_: Request<Body>) -> Result<Response<String>, Infallible> {
     Ok(Response::new("hello".to_owned()))
 }
 
-/// The protocol that is agreed on with a client that offers these.
+/// Connects with these offers, and returns the negotiated protocol.
 async fn agreed(reactor: &Reactor, port: u16, offers: &str, ca: &str) -> Result<Option<String>> {
     let alpn = if offers.is_empty() { String::new() } else { format!(":alpn={offers}") };
     let to = format!("tls:127.0.0.1:{port}:ca={ca}:servername=localhost{alpn}");
@@ -23,7 +23,7 @@ async fn agreed(reactor: &Reactor, port: u16, offers: &str, ca: &str) -> Result<
     Ok(agreed)
 }
 
-/// What clients with these offers get from a server with these options.
+/// Checks the protocols that a server with these options negotiates for each client's offers.
 fn offered(endpoint: &str, options: HttpOptions, wanted: &'static [(&str, Option<&str>)]) {
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
@@ -57,7 +57,7 @@ fn c178a_a_server_over_tls_offers_what_it_speaks() {
     offered(tls, options(), BOTH);
     offered(tls, options().http2(false), &[("h2,http/1.1", Some("http/1.1")), ("", None)]);
     offered(tls, options().http1(false), &[("h2,http/1.1", Some("h2"))]);
-    // The endpoint's own word counts.
+    // An `alpn` in the endpoint overrides the options.
     offered(&format!("{tls}:alpn=http/1.1"), options(), &[("h2,http/1.1", Some("http/1.1"))]);
 }
 

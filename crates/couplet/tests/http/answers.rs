@@ -1,4 +1,4 @@
-//! The answers of HTTP/1.1: their framing, and whether the connection goes on after them.
+//! Answers in HTTP/1.1: their framing, and whether the connection stays open after them.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use hyper::body::Frame;
 use crate::cases::bytes_of;
 use crate::kit::{Got, TO, beside_service, heard, said};
 
-/// Whether the connection goes on.
+/// Whether the connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     Open,
@@ -22,8 +22,8 @@ enum Then {
 }
 use Then::{Closed, Open};
 
-/// A section of RFC 9112, or of RFC 9110 where that is said; a name; a request; its answer without
-/// its date; and what follows. `|` is CRLF.
+/// A section of RFC 9112 (or of RFC 9110 if so marked), a name, a request, its answer without its
+/// date, and the state of the connection. `|` is CRLF.
 type Row = (&'static str, &'static str, &'static str, &'static str, Then);
 
 #[rustfmt::skip]
@@ -106,7 +106,7 @@ fn streamed(frames: Vec<Frame<Bytes>>) -> Pieces {
     StreamBody::new(stream::iter(frames.into_iter().map(Ok))).boxed()
 }
 
-/// Greets in many ways.
+/// A service with one path for each kind of answer.
 async fn greet(request: Request<Body>) -> Result<Response<Pieces>, Infallible> {
     let hello = Bytes::from("hello");
     let answer = Response::builder();
@@ -157,7 +157,7 @@ async fn greet(request: Request<Body>) -> Result<Response<Pieces>, Infallible> {
     Ok(answer.expect("a valid answer"))
 }
 
-/// The text of answers without their dates, which must be there in those of services.
+/// The text of answers without their dates. A service's answer must have one.
 fn undated(got: &Got) -> String {
     let text = got.text();
     let (dates, rest): (Vec<_>, Vec<_>) =

@@ -1,4 +1,4 @@
-//! A service that says what it was asked, over sockets, for clients that are programs.
+//! A service over sockets that describes each request in its answer, for client programs.
 
 use couplet::defer::DeferredEvent;
 use couplet::http::{Body, Method, Request, Response, StatusCode};
@@ -20,8 +20,8 @@ fn empty(status: StatusCode) -> Answer {
     answer
 }
 
-/// The method, the path, the length of the body and the trailers of a request, and the fields that
-/// `x-echo` names. `/never` is not answered, `/held` not before `/release`; `/early` does not read.
+/// Answers with the method, the path, the length of the body, the trailers, and the fields that
+/// `x-echo` names. `/never` has no answer, `/held` waits for `/release`, `/early` reads no body.
 async fn answer(held: DeferredEvent, request: Request<Body>) -> Result<Answer> {
     if request.method() == Method::CONNECT {
         return Ok(empty(StatusCode::METHOD_NOT_ALLOWED));
@@ -52,7 +52,7 @@ async fn answer(held: DeferredEvent, request: Request<Body>) -> Result<Answer> {
     Ok(text(said))
 }
 
-/// Serves over sockets while a client is at work in another thread, which gets the port's number.
+/// Serves over sockets while a client, which gets the port's number, runs in another thread.
 pub(crate) fn over_sockets<T: Send + 'static>(
     endpoint: &str,
     client: impl FnOnce(u16) -> Result<T> + Send + 'static,

@@ -1,5 +1,5 @@
-//! What a simulated network shows to Wireshark: TCP, HTTP in both versions, WebSockets, and what TLS
-//! carries, by the keys that were written beside.
+//! Captures of a simulated network, read by Wireshark: TCP, HTTP in both versions, WebSockets, and
+//! the content of TLS, decrypted with the logged keys.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -50,7 +50,7 @@ impl Files {
         Files(folder)
     }
 
-    /// The values of a field, of the packets that a filter of Wireshark lets through.
+    /// The values of a field in the packets that match a Wireshark filter.
     fn shown(&self, filter: &str, field: &str) -> Vec<String> {
         let output = Command::new("tshark")
             .args(["-n", "-r", &self.0.path("pcap")])
@@ -117,7 +117,8 @@ fn a_refused_connect_and_a_reset_are_shown() {
         sim.run_for(secs(2))
     }));
     let resets = files.shown("tcp.flags.reset == 1", "tcp.srcport");
-    // A host has two addresses, and both refuse; the fault is one at each end.
+    // A host has two addresses, which both refuse. The injected fault shows as one reset at each
+    // end.
     assert!(resets.len() == 4 && resets[..3] == ["81", "81", "80"], "{resets:?}");
     let opened = files.shown("tcp.flags.syn == 1", "tcp.flags.ack");
     assert_eq!(opened, ["0", "0", "0", "1"]);

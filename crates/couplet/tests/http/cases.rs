@@ -1,9 +1,10 @@
-//! What RFC 9112 and RFC 9110 want of a server for each of these inputs, and where ours differs.
+//! Requirements of RFC 9112 and RFC 9110 on a server for each input, and our deviations.
 //!
-//! In the bytes, `|` is CRLF, each other character is the byte of its number, and `«x*9»` is nine x.
-//! `{}` in a table's template is where the bytes of a row go. A pipelined `GET /next` follows each.
+//! In the bytes, `|` is CRLF, each other character is the byte of its number, and `«x*9»` is nine
+//! x. `{}` in a table's template stands for the bytes of a row. A pipelined `GET /next` follows
+//! each case.
 
-/// What a server must do. A request is written `POST /path body`, as the service sees it.
+/// The required reaction. A request is written `POST /path body`, as the service sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Want {
     /// The service gets these requests, and then the next one.
@@ -28,7 +29,7 @@ pub(crate) struct Table {
     pub(crate) rows: &'static [Row],
 }
 
-/// A section of RFC 9112, or of RFC 9110 where that is said; a name; what is wanted; the bytes.
+/// A section of RFC 9112 (or of RFC 9110 if so marked), a name, the required reaction, the bytes.
 pub(crate) type Row = (&'static str, &'static str, Want, &'static str);
 
 const BAD: Want = Refuse(&[400]);
@@ -36,7 +37,8 @@ const A: Want = Serve(&["GET /a"]);
 const HELLO: Want = Serve(&["POST /a hello"]);
 const EMPTY: Want = Serve(&["POST /a"]);
 
-/// Where the server does something else than the table wants, what that is, and why it may.
+/// Deviations from the tables: the section, the name of the case, the server's reaction, and its
+/// justification.
 #[rustfmt::skip]
 pub(crate) const LENIENT: &[Row] = &[
     ("9110 2.5", "HTTP/1.2", BAD, "SHOULD: hyper knows 1.0 and 1.1 only, and nobody speaks 1.2"),
@@ -583,7 +585,7 @@ const CONNECTIONS: &[Row] = &[
         "POST /a HTTP/1.1|Host: a|Expect: x, 100-continue|Content-Length: 5||hello"),
 ];
 
-/// The bytes that a case stands for.
+/// The bytes that a case's notation stands for.
 pub(crate) fn bytes_of(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;

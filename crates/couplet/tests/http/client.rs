@@ -27,9 +27,9 @@ pub(crate) async fn text(body: Body) -> couplet::Result<String> {
     Ok(String::from_utf8(body.bytes(1_000_000).await?.to_vec())?)
 }
 
-/// The connections that the server has.
+/// The number of the server's connections.
 pub(crate) async fn connections(reactor: &Reactor) -> couplet::Result<usize> {
-    // What is closed is gone.
+    // Lets closed connections disappear from the snapshot.
     reactor.sleep(Duration::from_millis(1)).await?;
     let snapshot = reactor.snapshot().await?;
     Ok(snapshot.connections.len() / 2)
@@ -59,7 +59,7 @@ fn connections_are_kept_for_the_next_request_and_closed_in_the_end() {
         assert_eq!(connections(&reactor).await?, 2, "the others were too many");
         reactor.sleep(secs(21)).await?;
         assert_eq!(connections(&reactor).await?, 0);
-        // A body that nobody reads ends its connection, as does a client.
+        // An unread body ends its connection, and so does the drop of a client.
         drop(client.get(format!("{URL}/a")).await?);
         drop(client);
         reactor.sleep(secs(100)).await?;
@@ -70,7 +70,7 @@ fn connections_are_kept_for_the_next_request_and_closed_in_the_end() {
 
 #[test]
 fn a_request_is_sent_again_when_the_server_had_just_closed() {
-    // Answers one request a connection, without saying that it closes.
+    // Answers one request per connection, without announcing the close.
     let answered = Rc::new(Cell::new(0));
     let count = answered.clone();
     let server = async move |mut stream: Stream| {
@@ -155,7 +155,7 @@ fn limits_and_errors_say_what_is_wrong() {
     });
 }
 
-/// Says nothing.
+/// Sends nothing.
 struct Silent;
 
 impl Protocol for Silent {
@@ -185,7 +185,7 @@ fn a_body_that_stops_fails_where_it_is_read() {
     let stops = async |mut stream: Stream| {
         while !stream.read_line().await?.unwrap_or_default().is_empty() {}
         stream.write_all("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await?;
-        // Until the client has given up.
+        // Waits until the client has given up.
         let _ = stream.read_to_end(&mut Vec::new(), 100).await;
         Ok(())
     };
@@ -193,7 +193,7 @@ fn a_body_that_stops_fails_where_it_is_read() {
         let options = ClientOptions::default().body_timeout(secs(5));
         let client = Client::with_options(&reactor, options);
         let mut body = client.get(URL).await?.into_body();
-        // Who does not read has time.
+        // A body that is not being read has no deadline.
         reactor.sleep(secs(100)).await?;
         assert_eq!(body.next().await?.as_deref(), Some(&b"half"[..]));
         reactor.sleep(secs(100)).await?;
@@ -219,7 +219,7 @@ fn nonsense_for_an_answer_is_an_error() {
     });
 }
 
-/// Runs a program beside a server of HTTPS on port 8443, with the options that trust it.
+/// Runs a program beside an HTTPS server on port 8443, with client options that trust it.
 fn secured(program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<()> + 'static) {
     secured_by(
         service_fn(async |request: Request<Body>| {
@@ -231,7 +231,7 @@ fn secured(program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<
     );
 }
 
-/// The same with another service.
+/// Like [`secured`], with another service.
 pub(crate) fn secured_by<S, B>(
     service: S,
     program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<()> + 'static,
@@ -252,8 +252,8 @@ pub(crate) fn secured_by<S, B>(
     ran.expect("the program succeeds");
 }
 
-/// An endpoint for a server on port 8443 that offers these protocols, the folder of its certificate, and
-/// the options of a client that trusts it.
+/// An endpoint for a server on port 8443 that offers these protocols, the folder of its
+/// certificate, and the options of a client that trusts it.
 pub(crate) fn trusted(alpn: &str) -> (Folder, String, ClientOptions) {
     let (folder, pair) = (Folder::new(), SelfSigned::new("localhost"));
     let certificate = folder.write("server.pem", pair.pem());
@@ -276,7 +276,7 @@ fn http2_is_spoken_where_alpn_chooses_it_and_shares_its_connection() {
             assert_eq!(answer?, format!("HTTP/2.0 /{}", n + 1));
         }
         assert_eq!(connections(&reactor).await?, 1);
-        // The system trusts nobody of that name.
+        // The system's roots don't include this certificate.
         let strict = Client::new(&reactor).get("https://localhost:8443/").await;
         let said = strict.expect_err("it is not trusted").to_string();
         assert!(said.starts_with("cannot connect to localhost:8443: "), "{said}");
@@ -307,7 +307,7 @@ fn a_proxy_passes_connections_on_and_gets_whole_urls() {
             Client::with_options(&reactor, options.proxy(Some(("localhost".into(), 3128))));
         let passed = client.get("https://localhost:8443/through").await?;
         assert_eq!(text(passed.into_body()).await?, "HTTP/2.0 /through");
-        // The user and the password stay here.
+        // The user and the password are not sent.
         let asked = client.get("http://user:word@couplet.test/a?b").await?;
         assert_eq!(text(asked.into_body()).await?, "GET http://couplet.test/a?b HTTP/1.1");
         let refused = client.get("https://elsewhere.test/").await.expect_err("it may not");

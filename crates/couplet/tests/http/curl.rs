@@ -1,4 +1,4 @@
-//! curl, over sockets, as the client of axum's router on a loop inside tokio.
+//! curl, over sockets, as a client of axum's router on a loop inside tokio.
 
 use std::convert::Infallible;
 use std::process::Stdio;
@@ -30,7 +30,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// Serves a router while the client is at work, and waits for the end of both.
+/// Serves a router while the client runs, and waits for both to end.
 fn served<T>(endpoint: &str, router: Router, client: impl AsyncFnOnce(u16) -> T) -> T {
     let local = LocalSet::new();
     local
@@ -129,7 +129,7 @@ fn bodies_come_and_go_whole() {
         let to = format!("http://127.0.0.1:{port}/");
         for version in ["--http1.1", "--http2-prior-knowledge"] {
             for way in ["Expect: 100-continue", "Transfer-Encoding: chunked", "X-Other: 1"] {
-                // Only HTTP/1.1 knows it.
+                // Only HTTP/1.1 has this header.
                 if way.starts_with("Transfer") && version != "--http1.1" {
                     continue;
                 }
@@ -150,7 +150,7 @@ fn events_without_an_end_end_with_the_drain() {
     let telling = begun.clone();
     let events = async move || {
         let first = stream::once(async { Ok::<_, Infallible>(Event::default().data("tick")) });
-        // hyper asks for the next one once it has the first.
+        // hyper polls for the next event once it has the first.
         let next = stream::poll_fn(move |_| {
             telling.notify_one();
             Poll::Pending

@@ -1,5 +1,5 @@
-//! Requests that are cut, and clients that close their sending side: a part never passes for a whole, and
-//! a whole request is answered.
+//! Truncated requests, and clients that close their sending side: a part never passes for a whole,
+//! and a whole request is answered.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::needed::{Folder, SelfSigned};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A POST of HTTP/2 with this Content-Length, in a literal without indexing (RFC 7541, 6.2.2).
+/// An HTTP/2 POST with this Content-Length, as a literal without indexing (RFC 7541, 6.2.2).
 fn post(stream: u32, length: Option<&str>) -> Vec<u8> {
     let mut block = fields("/a");
-    // The static table's 3 is POST, and its 28 is content-length.
+    // In the static table, 3 is POST and 28 is content-length.
     block[0] = 0x83;
     if let Some(length) = length {
         block.extend([0x0f, 28 - 15, length.len() as u8]);
@@ -33,7 +33,7 @@ fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-/// What the service has read of each request: its length, or why it broke off.
+/// The service's result for each request: the length of the body, or the error that ended it.
 fn read_by_the_service(sent: Vec<u8>, ends: bool) -> Vec<Result<usize, String>> {
     let (tell, told) = std::sync::mpsc::channel();
     let service = async move |_: Reactor, request: Request<Body>| {
@@ -103,8 +103,8 @@ fn c174a_a_half_closed_upload_of_http2_is_an_error_unless_it_is_whole() {
     assert_eq!(read_by_the_service(whole, true), [Ok(10)]);
 }
 
-/// `/N` declares 10 bytes and yields N, five at a time; `/old/N` does not declare a length, and fails
-/// after them.
+/// `/N` declares 10 bytes and yields N, five at a time; `/old/N` declares no length, and fails
+/// after N bytes.
 async fn declared(
     _: Reactor,
     request: Request<Body>,
@@ -145,7 +145,7 @@ fn c174b_an_answer_that_does_not_fill_its_length_is_reset() {
 #[test]
 fn c174b_an_answer_of_http1_that_does_not_fill_its_length_ends_its_connection() {
     beside_service(HttpOptions::default(), declared, async |reactor| {
-        // hyper asks for no more once the length is reached.
+        // hyper stops polling once the length is reached.
         for (path, is_whole) in [("/0", false), ("/5", false), ("/10", true), ("/15", true)] {
             let mut stream = reactor.connect_stream(TO).await?;
             stream.write_all(kit::get(path)).await?;
@@ -207,7 +207,7 @@ fn c58a_a_half_closed_connection_of_http2_is_answered() {
         let bodies = [1, 3, 5].map(|stream| body(&frames, stream));
         assert_eq!(bodies, ["GET /slow ", "GET /b ", "not read"]);
         assert!(got.is_closed);
-        // Without a request there is nothing to wait for.
+        // Without a request, the server has no reason to wait.
         assert!(half_closed(&reactor, hello()).await?.is_closed);
         Ok(())
     });
@@ -224,7 +224,7 @@ fn c58a_half_a_head_is_not_answered_with_success() {
     });
 }
 
-/// Whether a service was dropped before it had answered, of a client that is gone after a second.
+/// Whether the service was dropped before it answered, when the client leaves after a second.
 fn is_cancelled(asked: Vec<u8>, leaves: fn(couplet::Stream)) -> bool {
     struct Dropped(std::rc::Rc<std::cell::Cell<bool>>);
     impl Drop for Dropped {

@@ -1,4 +1,4 @@
-//! Answers that are compressed: by `tower-http`, and by gzip, zlib, zstd and Node's brotli beforehand.
+//! Compressed answers: by `tower-http`, and precomputed by gzip, zlib, zstd and Node's brotli.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ const URL: &str = "http://127.0.0.1:8000";
 
 pub(crate) const POEM: &str = "Hope is the thing with feathers\nThat perches in the soul\n";
 
-/// The poem in each coding; deflate with zlib's frame and without.
+/// The poem in each coding; deflate with and without zlib's frame.
 pub(crate) const POEMS: [(&str, &str); 5] = [
     (
         "gzip",
@@ -53,13 +53,13 @@ pub(crate) fn bytes_of(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(digits).collect()
 }
 
-/// Text that is not the same everywhere, and compresses well.
+/// Text that varies, but compresses well.
 fn long(lines: usize) -> String {
     (0..lines).map(|n| format!("{n} {POEM}")).collect()
 }
 
-/// Runs a program beside a server of texts of so many lines, compressed as it is asked to. The header
-/// `x-asked` says what it was asked for.
+/// Runs a program beside a server of texts with the requested number of lines, compressed as
+/// negotiated. The header `x-asked` repeats the request's `accept-encoding`.
 fn compressed(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
     let answer = service_fn(async |request: Request<Body>| {
         let asked = request.headers().get(header::ACCEPT_ENCODING).cloned();
@@ -81,8 +81,7 @@ fn compressed(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
     ran.expect("the program succeeds");
 }
 
-/// An answer as a server sends it: a head, and pieces in chunks, or as they are where the head has a
-/// length.
+/// A scripted answer: a head, and pieces, sent as chunks unless the head has a length.
 struct Scripted {
     head: String,
     pieces: Vec<Vec<u8>>,
@@ -236,7 +235,7 @@ fn a_connection_that_stops_or_breaks_is_told_from_a_body_that_is_corrupt() {
         let half = &bytes_of(POEMS[0].1)[..40];
         stream.write_all([head.as_bytes(), half].concat()).await?;
         if line.starts_with(b"GET /stop") {
-            // Until the client has given up.
+            // Waits until the client has given up.
             let _ = stream.read_to_end(&mut Vec::new(), 100).await;
         }
         Ok(())
@@ -257,7 +256,7 @@ fn corrupt_bodies_are_errors_and_several_members_are_one_text() {
     for (n, (coding, hex)) in POEMS.into_iter().enumerate() {
         let whole = bytes_of(hex);
         let mut flipped = whole.clone();
-        // In the checksum, where there is one.
+        // Flips a bit of the checksum, if the coding has one.
         *flipped.last_mut().expect("some bytes") ^= 1;
         let has_checksum = [0, 1, 4].contains(&n);
         let answers = vec![
@@ -317,7 +316,7 @@ fn a_flipped_bit_never_passes_for_another_text_where_there_is_a_checksum() {
                     }
                 }
             }
-            // The date in gzip's header, for one, is of no matter.
+            // Some bits don't matter, such as the date in gzip's header.
             let least = if has_checksum { number / 2 } else { 10 };
             assert!(errors > least, "{coding}: {errors} of {number}");
             Ok(())
@@ -327,7 +326,7 @@ fn a_flipped_bit_never_passes_for_another_text_where_there_is_a_checksum() {
 
 #[test]
 fn zstd_may_use_a_window_of_eight_mebibytes_and_no_more() {
-    // A frame with this window, and one block of four bytes as they are.
+    // A frame with this window, and one uncompressed block of four bytes.
     let frame = |window| bytes_of(&format!("28b52ffd00{window}210000706f656d"));
     let answers = ["68", "70"].map(|window| Scripted::new("zstd", &[&frame(window)]));
     answering(answers.into(), async |_, client| {
@@ -450,7 +449,7 @@ fn other_tasks_have_their_turn_while_much_is_decoded() {
     compressed(async |reactor| {
         let url = format!("{URL}/100000");
         let body = Client::new(&reactor).get(&url).await?.into_body();
-        // All of it comes before it is read.
+        // The whole answer arrives before the body is read.
         reactor.sleep(std::time::Duration::from_secs(1)).await?;
         let turns = Rc::new(Cell::new(0));
         let counted = turns.clone();
@@ -472,7 +471,7 @@ fn other_tasks_have_their_turn_while_much_is_decoded() {
 
 #[test]
 fn c176b_a_compressed_body_is_as_long_as_its_length_says() {
-    // Its length is that of the bytes that are sent, which are whole here.
+    // The length counts the compressed bytes, which are complete here.
     let gzip = bytes_of(POEMS[0].1);
     for (length, is_whole) in [(71, true), (70, false), (72, false), (10, false), (1000, false)] {
         let gzip = gzip.clone();

@@ -1,5 +1,5 @@
-//! A seed is one trace, with HTTP/1.1, HTTP/2, TLS, WebSockets and tokio in the world: what leaks
-//! elsewhere is closed, one by one and all together, here and in another process.
+//! A seed determines one trace, with HTTP/1.1, HTTP/2, TLS, WebSockets and tokio in the world. Each
+//! source of nondeterminism is controlled, alone and together, in this process and in another.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// The certificate of the shop, and the roots that trust it. Each process makes others, of the same
+/// The shop's certificate, and the roots that trust it. Each process makes its own, of the same
 /// lengths.
 fn secured() -> &'static (SelfSigned, Roots) {
     static SECURED: OnceLock<(SelfSigned, Roots)> = OnceLock::new();
@@ -37,7 +37,7 @@ fn secured() -> &'static (SelfSigned, Roots) {
     })
 }
 
-/// Handlers that wait, lock and spawn; with the feature `trap` they also ask the system.
+/// Handlers that wait, lock and spawn; with the feature `trap` they also query the system.
 fn shop() -> Router {
     let sold = Arc::new(tokio::sync::Mutex::new(0_u32));
     let buy = async |State(sold): State<Arc<tokio::sync::Mutex<u32>>>, Path(what): Path<String>| {
@@ -76,7 +76,7 @@ fn of_the_system() -> &'static str {
     ""
 }
 
-/// Buys from the shop, again and again.
+/// Buys from the shop repeatedly.
 async fn buys(reactor: Reactor, to: &'static str) -> Result<()> {
     let tls = ClientTlsOptions::default().roots(secured().1.clone());
     let options = ClientOptions::default().timeout(Some(secs(4))).tls(tls);
@@ -138,7 +138,7 @@ pub(crate) fn town(sim: &mut Sim) -> Result<()> {
 
 #[test]
 fn a_town_with_each_protocol_has_one_trace_a_seed() {
-    // Made in the first run, it would take that one's entropy.
+    // Made here, because making it in the first run would draw from that run's entropy.
     secured();
     check_determined(0..6, Weather::Storm, town);
     let met = Trial::new(0, Weather::Calm).whole_trace().run_apart(&town);
@@ -156,7 +156,7 @@ fn the_town_holds_in_every_storm() {
     }
 }
 
-/// What a note says in each of two runs of a seed, each in a thread of its own.
+/// The notes of two runs of the same seed, each in its own thread.
 fn said_twice(world: impl Fn(&mut Sim, Notes) -> Result<()> + Sync) -> [Vec<String>; 2] {
     [(), ()].map(|()| {
         let report = Trial::new(3, Weather::Calm).whole_trace().run_apart(&|sim| {
@@ -196,7 +196,7 @@ fn the_date_of_an_answer_is_that_of_its_host() {
     assert!(told.contains(" Nov 2023 "), "{told}");
 }
 
-/// A program that notes a number of its reactor each time it starts.
+/// A program that notes a number from its reactor each time it starts.
 fn draws(sim: &mut Sim, notes: Notes) -> Result<()> {
     let host = sim.host("draws", move |reactor| {
         notes.note(reactor.random().to_string());
@@ -214,7 +214,7 @@ fn a_restart_does_not_rewind_the_generator() {
     assert_ne!(first[0], first[1]);
 }
 
-/// Draws at each poll, and is polled by whatever wakes it: the trace has how often that was.
+/// Draws at each poll, even if another future caused the wakeup; the note shows the number of polls.
 #[test]
 fn draws_of_polls_that_make_no_progress_are_the_same_ones() {
     let [first, second] = said_twice(|sim, notes| {

@@ -1,5 +1,5 @@
-//! The drain of a server over TLS: idle connections end at once, whatever they speak, and silent ones within
-//! a second.
+//! The drain of a server over TLS: idle connections end immediately in either version, and silent
+//! ones within a second.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::needed::{Folder, SelfSigned};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The endpoint of clients with a protocol, or of raw ones.
+/// The server's port, and the certificate that its clients trust.
 struct To {
     port: u16,
     ca: String,
@@ -46,7 +46,7 @@ fn beside_tls(program: impl AsyncFnOnce(Reactor, To) -> Result<()> + 'static) {
     ran.expect("the program succeeds");
 }
 
-/// Asks for something, and reads the beginning of the answer.
+/// Sends a request, and reads the beginning of the answer.
 async fn ask(stream: &mut Stream, alpn: &str) -> Result<()> {
     match alpn {
         "h2" => stream.write_all([http2::hello(), http2::get(1, "/")].concat()).await?,
@@ -61,7 +61,7 @@ async fn ask(stream: &mut Stream, alpn: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads to the end, which is no cut; a client of HTTP/2 answers the ping that asks whether it was told.
+/// Reads to a clean end. A client of HTTP/2 answers the ping that confirms the first GOAWAY.
 async fn end_of(mut stream: Stream) -> Result<()> {
     let (mut got, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -85,7 +85,7 @@ fn c105b_idle_connections_over_tls_end_at_once() {
             let fresh = to.connect(&reactor, alpn).await?;
             let mut parked = to.connect(&reactor, alpn).await?;
             ask(&mut parked, alpn).await?;
-            // Long enough to give back what a request needs.
+            // Long enough to free the buffers of a request.
             reactor.sleep(10 * SECOND).await?;
             let mut served = to.connect(&reactor, alpn).await?;
             ask(&mut served, alpn).await?;

@@ -1,5 +1,5 @@
-//! The client beside servers of HTTP/2 that write frames by hand: bodies that are cut, requests that are
-//! refused, connections that say goodbye.
+//! The client beside HTTP/2 servers that write frames by hand: truncated bodies, refused requests,
+//! and connections that send GOAWAY.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -37,7 +37,7 @@ impl Wire {
         Ok(Wire { stream })
     }
 
-    /// The next frame, its acknowledgement sent; `None` if the client has closed.
+    /// The next frame; settings are acknowledged. `None` if the client has closed.
     async fn frame(&mut self) -> Result<Option<(u8, u8, u32, Vec<u8>)>> {
         let mut head = [0; 9];
         if self.stream.read_exact(&mut head).await.is_err() {
@@ -62,7 +62,7 @@ impl Wire {
         Ok(None)
     }
 
-    /// The body of the request that has begun.
+    /// The rest of the current request's body.
     async fn upload(&mut self) -> Result<Vec<u8>> {
         let mut whole = Vec::new();
         while let Some((kind, flags, _, payload)) = self.frame().await? {
@@ -81,7 +81,7 @@ impl Wire {
     }
 }
 
-/// The head of an answer of 200 with this Content-Length, by HPACK (RFC 7541, 6).
+/// The head of a 200 answer with this Content-Length, in HPACK (RFC 7541, 6).
 fn head(stream: u32, length: Option<&str>) -> Vec<u8> {
     let length = length.map(|text| [&[0x0f, 0x0d, text.len() as u8], text.as_bytes()].concat());
     frame(HEADERS, END_HEADERS, stream, &[vec![0x88], length.unwrap_or_default()].concat())
@@ -99,12 +99,12 @@ fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-/// GOAWAY after this stream.
+/// A GOAWAY whose last processed stream is `last`.
 fn goodbye(last: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
 }
 
-/// Runs a program beside a server that does what it is told with each connection.
+/// Runs a program beside a server that runs `server` on each connection.
 fn framed(
     server: impl AsyncFn(Wire) -> Result<()> + 'static,
     program: impl AsyncFnOnce(Reactor, ClientOptions) -> Result<()> + 'static,
@@ -132,7 +132,7 @@ async fn sent(client: &Client, method: &Method) -> Result<String> {
     text(client.send(request).await?.into_body()).await
 }
 
-/// Counts from 0.
+/// A counter from 0, with a second handle.
 fn counter() -> (Rc<Cell<usize>>, Rc<Cell<usize>>) {
     let count = Rc::new(Cell::new(0));
     (count.clone(), count)
@@ -140,7 +140,8 @@ fn counter() -> (Rc<Cell<usize>>, Rc<Cell<usize>>) {
 
 #[test]
 fn c176b_a_body_without_end_stream_is_cut_whatever_ended_it() {
-    // Each kind of end, with Content-Length and without, before any byte of the body and in it.
+    // Each kind of end, with and without Content-Length, before the first byte of the body and
+    // within it.
     for (length, sent, code) in [
         (None, "", NO_ERROR),
         (None, "half", NO_ERROR),
@@ -278,7 +279,7 @@ fn c176b_an_upload_without_end_stream_is_cut() {
     };
     beside_service(HttpOptions::default(), store, async move |reactor| {
         let mut stream = reactor.connect_stream(TO).await?;
-        // A POST, by HPACK's static table.
+        // A POST, from HPACK's static table.
         let fields = [&[0x83, 0x86, 0x84, 0x01, 12], &b"couplet.test"[..]].concat();
         let request = [
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
@@ -382,7 +383,7 @@ fn c176_a_request_that_was_reset_is_not_sent_again() {
         };
         framed(resets, async move |reactor, options| {
             let client = Client::with_options(&reactor, options);
-            // The first over a new connection, the others over that one.
+            // The first request opens a connection, and the others reuse it.
             for n in 1..4 {
                 let method = if n == 2 { Method::POST } else { Method::GET };
                 sent(&client, &method).await.expect_err("it is reset");
@@ -415,8 +416,8 @@ fn c176_a_request_above_goaway_is_sent_again_over_another_connection() {
     });
 }
 
-/// A server that answers the first request of each connection, and closes at the second one; `goodbye`
-/// says that it has both.
+/// A server that answers the first request of each connection and closes at the second one, after a
+/// GOAWAY that includes both if `goodbye_before`.
 fn closes_at_the_second(
     goodbye_before: bool,
 ) -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
@@ -447,7 +448,7 @@ fn c176_an_idempotent_request_survives_a_connection_that_was_just_closed() {
                 assert_eq!(sent(&client, &method).await?, "done");
                 expected += 3;
                 assert_eq!(requests.get(), expected);
-                // The connection of the repeat is over after the next one.
+                // The repeat's connection ends with its next request.
                 sent(&client, &Method::POST).await.expect_err("it may have been processed");
                 expected += 1;
                 assert_eq!(requests.get(), expected, "{method} {goodbye_before}");
@@ -459,7 +460,7 @@ fn c176_an_idempotent_request_survives_a_connection_that_was_just_closed() {
 
 #[test]
 fn c176_a_repeat_is_not_repeated() {
-    // Answers one request in all, and closes at each other one.
+    // Answers only the first request, and closes at every later one.
     let (requests, count) = counter();
     let server = async move |mut wire: Wire| {
         while let Some(stream) = wire.request().await? {
@@ -506,7 +507,7 @@ fn c176_each_redirection_may_be_repeated_once() {
     });
 }
 
-/// A server that counts its connections, and ends each other answer when the next one is whole.
+/// A server that counts its connections. It ends every odd answer after the next one is complete.
 fn lagging() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
     let (accepted, count) = counter();
     let server = async move |mut wire: Wire| {
@@ -527,14 +528,14 @@ fn c176a_an_idle_connection_of_http2_is_closed_after_its_keep_alive() {
     framed(server, async move |reactor, options| {
         let client = Client::with_options(&reactor, options.keep_alive(secs(10)));
         let slow = client.get(URL).await?.into_body();
-        // It is in use as long as an answer is not whole.
+        // A connection is in use until its answers are complete.
         reactor.sleep(secs(50)).await?;
         assert_eq!(connections(&reactor).await?, 1);
         assert_eq!(asked(&client).await?, "fast");
         assert_eq!(text(slow).await?, "slow");
         reactor.sleep(secs(9)).await?;
         assert_eq!(connections(&reactor).await?, 1);
-        // Another request begins the time again, from the end of its answer; a dropped one too.
+        // Another request restarts the time, at the end of its answer or at its drop.
         let slow = client.get(URL).await?.into_body();
         reactor.sleep(secs(9)).await?;
         drop(slow);
@@ -542,7 +543,7 @@ fn c176a_an_idle_connection_of_http2_is_closed_after_its_keep_alive() {
         assert_eq!((connections(&reactor).await?, accepted.get()), (1, 1));
         reactor.sleep(secs(2)).await?;
         assert_eq!(connections(&reactor).await?, 0);
-        // The next one opens another.
+        // The next request opens a new connection.
         drop(client.get(URL).await?);
         assert_eq!(accepted.get(), 2);
         drop(client);
@@ -551,7 +552,7 @@ fn c176a_an_idle_connection_of_http2_is_closed_after_its_keep_alive() {
     });
 }
 
-/// A server that answers at once, and counts its connections.
+/// A server that answers immediately, and counts its connections.
 fn prompt() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
     let (accepted, count) = counter();
     let server = async move |mut wire: Wire| {

@@ -1,4 +1,4 @@
-//! The client beside servers of HTTP/1.1 that close too early, send too much or something else.
+//! The client beside HTTP/1.1 servers that close too early, send too much, or send something else.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -36,7 +36,8 @@ async fn sent(client: &Client, method: &Method) -> Result<String> {
     text(client.send(request).await?.into_body()).await
 }
 
-/// A server of connections that end with the second request, after these bytes, and what it counts.
+/// A server whose connections end with the second request, after these bytes. Also returns the
+/// count of requests.
 fn ends_with_the_second(
     bytes: &'static str,
 ) -> (Rc<Cell<usize>>, impl AsyncFn(Stream) -> Result<()> + 'static) {
@@ -109,7 +110,7 @@ fn c176_a_request_over_a_new_connection_is_not_sent_again() {
 
 #[test]
 fn c176_a_repeat_goes_over_a_new_connection() {
-    // Three connections are kept, and each ends with its second request.
+    // The client keeps three connections, and each ends with its second request.
     let (requests, server) = ends_with_the_second("");
     scripted(server, async move |reactor| {
         let client = Client::new(&reactor);
@@ -123,7 +124,7 @@ fn c176_a_repeat_goes_over_a_new_connection() {
     });
 }
 
-/// A server that gives these answers in this order, one to each request, over as many connections.
+/// A server that gives these answers in order, one to each request, across all connections.
 fn answering(answers: &[&str], program: impl AsyncFnOnce(Reactor, Client) -> Result<()> + 'static) {
     let answers: Vec<String> = answers.iter().rev().map(ToString::to_string).collect();
     let answers = Rc::new(RefCell::new(answers));
@@ -176,7 +177,7 @@ fn c176b_bytes_beyond_the_body_are_an_error_and_never_an_answer() {
 
 #[test]
 fn c176b_an_answer_without_a_body_may_be_followed_by_one() {
-    // Servers answer HEAD with a body, by mistake; it is left unread, with its connection.
+    // Some servers wrongly answer HEAD with a body. It stays unread, and its connection is closed.
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     answering(&[head, "HTTP/1.1 204 No Content\r\n\r\nevil", WHOLE], async |reactor, client| {
         let answer = client.send(Request::head(URL).body("")?).await?;
@@ -239,7 +240,7 @@ fn c176c_a_port_out_of_range_is_an_error() {
             let said = client.get(url).await.expect_err("no such port").to_string();
             assert!(said.contains("is out of range: ports are 1 to 65535"), "{url}: {said}");
         }
-        // Without a number it is the usual one.
+        // Without a number, the port is the default.
         let said = client.get("http://127.0.0.1:/").await.expect_err("nobody listens").to_string();
         assert!(said.starts_with("cannot connect to 127.0.0.1:80: "), "{said}");
         Ok(())
@@ -287,7 +288,7 @@ fn a_server_that_does_not_shake_hands_costs_the_connect_timeout() {
         let options = ClientOptions::default().connect_timeout(secs(5)).timeout(None);
         let client = Client::with_options(&reactor, options);
         let begun = reactor.now();
-        // They wait for one attempt, and share its error.
+        // The requests wait for one attempt, and share its error.
         let together = (0..3).map(|_| client.get("https://127.0.0.1:8000/"));
         for late in join_all(together).await {
             assert!(matches!(late, Err(HttpError::Connect { .. })), "{late:?}");

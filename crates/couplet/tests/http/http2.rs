@@ -1,5 +1,5 @@
-//! HTTP/2 by hand-made frames (RFC 9113): streams, the drain, limits, and clients that flood. What a client
-//! may send, and what it may not, is in `h2_frames`.
+//! HTTP/2 by hand-made frames (RFC 9113): streams, the drain, limits, and floods. `h2_frames` tests
+//! the rules for a client's frames.
 
 use std::convert::Infallible;
 use std::iter;
@@ -26,7 +26,7 @@ pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
-// Codes of errors: RFC 9113, 7.
+// Error codes: RFC 9113, 7.
 pub(crate) const NO_ERROR: u32 = 0;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -43,7 +43,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The code of an error, in GOAWAY and RST_STREAM.
+    /// The error code of a GOAWAY or RST_STREAM.
     pub(crate) fn code(&self) -> Option<u32> {
         let at = match self.kind {
             GOAWAY => 4,
@@ -59,12 +59,12 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The beginning of a connection: the preface, and settings without any.
+/// The beginning of a connection: the preface, and empty settings.
 pub(crate) fn hello() -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, b"")].concat()
 }
 
-/// The fields of a GET: HPACK's static table, and a path and an authority as literals (RFC 7541, 6).
+/// The fields of a GET: HPACK's static table, with path and authority as literals (RFC 7541, 6).
 pub(crate) fn fields(path: &str) -> Vec<u8> {
     let literal = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
     [vec![0x82, 0x86], literal(0x04, path), literal(0x01, "couplet.test")].concat()
@@ -90,7 +90,7 @@ fn each_frame(mut bytes: &[u8]) -> impl Iterator<Item = Frame> {
     })
 }
 
-/// What a client gets that begins with these bytes, and whether the server has closed.
+/// Sends these bytes after the preface, and returns the server's frames and whether it has closed.
 async fn said(reactor: &Reactor, bytes: &[u8]) -> Result<(Vec<Frame>, bool)> {
     let mut stream = reactor.connect_stream(TO).await?;
     listened(&mut stream, reactor, &[hello(), bytes.to_vec()].concat()).await
@@ -106,7 +106,7 @@ async fn listened(
     let mut got = heard(stream, reactor, 5 * SECOND).await?;
     let is_ping = |frame: &Frame| frame.kind == PING && frame.flags == 0;
     if let Some(ping) = frames(&got.bytes).into_iter().find(is_ping) {
-        // A server that goes away asks whether that was heard.
+        // A server that sent its first GOAWAY asks for a confirmation.
         let _ = stream.write_all(frame(PING, 1, 0, &ping.payload)).await;
         let more = heard(stream, reactor, 5 * SECOND).await?;
         got.bytes.extend(more.bytes);
@@ -115,7 +115,7 @@ async fn listened(
     Ok((frames(&got.bytes), got.is_closed))
 }
 
-/// The bodies of a stream's answer.
+/// The body of a stream's answer.
 pub(crate) fn body(frames: &[Frame], stream: u32) -> String {
     let of = frames.iter().filter(|frame| frame.kind == DATA && frame.stream == stream);
     String::from_utf8(of.flat_map(|frame| frame.payload.clone()).collect()).expect("text")
@@ -161,7 +161,7 @@ fn an_answer_without_content_has_no_body() {
     });
 }
 
-/// Settings of one setting: the window of each stream.
+/// Settings with one entry: the window of each stream.
 pub(crate) fn window(size: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 4], &size.to_be_bytes()[..]].concat())
 }
@@ -237,7 +237,7 @@ fn more_headers_than_the_limit_are_answered_with_431() {
         };
         let (frames, _) = said(&reactor, &[asked(1, 100), asked(3, 101)].concat()).await?;
         assert_eq!(body(&frames, 1), "GET /a ");
-        // A status that is not in the static table, by its Huffman codes.
+        // The status, which the static table lacks, in Huffman codes.
         let refused = frames.iter().find(|frame| frame.kind == HEADERS && frame.stream == 3);
         let fields = refused.expect("an answer").payload.clone();
         assert_eq!(fields[..4], [0x48, 0x83, 0x69, 0x90], "{fields:x?}");
@@ -277,13 +277,13 @@ fn a_drain_lets_open_streams_finish_and_takes_no_more() {
 fn an_idle_connection_is_told_to_go_away() {
     beside(HttpOptions::default().keep_alive(20 * SECOND), async |reactor| {
         let begun = reactor.now();
-        // This one does not listen.
+        // This client reads, but answers no ping.
         let mut stream = reactor.connect_stream(TO).await?;
         stream.write_all([hello(), get(1, "/a")].concat()).await?;
         let got = heard(&mut stream, &reactor, 60 * SECOND).await?;
         assert!(frames(&got.bytes).iter().any(|frame| frame.code() == Some(NO_ERROR)));
         assert!(got.is_closed && reactor.now() - begun == 40 * SECOND);
-        // Nor does this one, though it says something.
+        // This one answers no ping either, though it sends one.
         let mut stream = reactor.connect_stream(TO).await?;
         stream.write_all([hello(), get(1, "/a")].concat()).await?;
         let mut got = heard(&mut stream, &reactor, SECOND).await?;
@@ -291,7 +291,7 @@ fn an_idle_connection_is_told_to_go_away() {
         got.bytes.extend(heard(&mut stream, &reactor, 60 * SECOND).await?.bytes);
         let said: Vec<u8> = frames(&got.bytes).iter().map(|frame| frame.kind).collect();
         assert_eq!(said, [SETTINGS, SETTINGS, WINDOW_UPDATE, HEADERS, DATA, PING, GOAWAY, PING]);
-        // This one does.
+        // This client answers.
         let begun = reactor.now();
         let mut stream = reactor.connect_stream(TO).await?;
         stream.write_all([hello(), get(1, "/a")].concat()).await?;
@@ -302,8 +302,8 @@ fn an_idle_connection_is_told_to_go_away() {
     });
 }
 
-/// What is sent first, and again and again, by the number of the round; and the code with which the
-/// connection ends, unless it costs nothing.
+/// A flood: its name, the bytes of each round, and the error code that ends the connection, unless
+/// the flood is harmless.
 type Flood = (&'static str, fn(u32) -> Vec<u8>, Option<u32>);
 
 #[rustfmt::skip]
@@ -341,12 +341,13 @@ fn a_flood_is_bounded() {
                 }
             }
             let most = peak() - before;
-            // It does not grow with the number of rounds.
+            // The peak does not grow with the number of rounds.
             assert!(most < 6_000_000, "{name}: {most} bytes");
-            // Bytes that the server did not read may reset the connection, and destroy what it said.
+            // Bytes that the server left unread may reset the connection, and destroy its last
+            // frames.
             assert_eq!(is_closed, code.is_some(), "{name}");
             assert!(told.iter().all(|told| Some(*told) == *code), "{name}: {told:?}");
-            // It harms nobody else.
+            // Other clients are unaffected.
             let (frames, _) = said(&reactor, &get(1, "/a")).await?;
             assert_eq!(body(&frames, 1), "GET /a ");
             Ok(())

@@ -1,4 +1,4 @@
-//! A server in memory, and clients that write bytes as they please.
+//! A server in memory, and clients that write raw bytes.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -14,7 +14,7 @@ pub(crate) const TO: &str = "tcp:127.0.0.1:8000";
 
 pub(crate) type Answer = Result<Response<Full<Bytes>>, Infallible>;
 
-/// What a connection of a client got, and whether the server has closed it.
+/// The bytes that a client received, and whether the server has closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Got {
     pub(crate) bytes: Vec<u8>,
@@ -33,8 +33,8 @@ impl Got {
     }
 }
 
-/// The method, the path and the body of each request, as text; `/slow` takes a second, `/panic`
-/// panics, `/deaf` does not read its body.
+/// Answers each request with its method, path and body as text. `/slow` takes a second, `/panic`
+/// panics, `/deaf` does not read the body.
 async fn answer(reactor: Reactor, request: Request<Body>) -> Answer {
     let line = format!("{} {} ", request.method(), request.uri().path());
     match request.uri().path() {
@@ -64,7 +64,7 @@ pub(crate) fn beside(
     beside_service(options, answer, program);
 }
 
-/// Runs a program beside a server that answers as it is told.
+/// Runs a program beside a server with this service.
 pub(crate) fn beside_service<B>(
     options: HttpOptions,
     answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<B>, Infallible> + Clone + 'static,
@@ -88,7 +88,7 @@ pub(crate) fn beside_service<B>(
     ran.expect("the program succeeds");
 }
 
-/// Reads until the server closes, or says nothing for so long.
+/// Reads until the server closes, or sends nothing for `quiet`.
 pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duration) -> Result<Got> {
     let mut got = Got { bytes: Vec::new(), is_closed: false };
     let mut buffer = [0; 4096];
@@ -103,7 +103,7 @@ pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duratio
     Ok(got)
 }
 
-/// What a client gets that writes this, and waits for ten seconds.
+/// Writes these bytes, and returns the server's answer; gives up after ten quiet seconds.
 pub(crate) async fn said(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
     let mut stream = reactor.connect_stream(TO).await?;
     stream.write_all(bytes).await?;
@@ -114,7 +114,7 @@ pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: couplet.test\r\n\r\n")
 }
 
-/// Runs a program beside a server that does what it is told.
+/// Runs a program beside a server that runs `server` on each connection.
 pub(crate) fn scripted(
     server: impl AsyncFn(Stream) -> Result<()> + 'static,
     program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
@@ -122,7 +122,7 @@ pub(crate) fn scripted(
     let ran = couplet::testing::run(|reactor| {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {
-            // On all addresses: a redirection may lead to another one.
+            // On all addresses, because a redirection may lead to another one.
             let port = reactor.serve("tcp:8000", server)?;
             program(reactor).await?;
             port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await

@@ -1,5 +1,5 @@
-//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl, nghttp2, wrk
-//! and Python's h2.
+//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl,
+//! nghttp2, wrk and Python's h2.
 
 #[macro_use]
 extern crate couplet_watched;

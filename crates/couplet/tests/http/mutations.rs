@@ -1,5 +1,5 @@
-//! Cases changed at random: nothing panics or hangs, no framing is ambiguous, and requests that are
-//! right beyond doubt are seen as a strict reader sees them.
+//! Random changes to the cases: nothing panics or hangs, no framing is ambiguous, and requests that
+//! are beyond doubt valid reach the service as a strict parser reads them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::kit::{TO, beside_service, heard};
 use crate::logged::logged_at;
 use crate::rfc9112::{NEXT, Outcome, Seen, note, outcome_of};
 
-/// What is put into the bytes of a case.
+/// Pieces to insert into the bytes of a case.
 const WORDS: &[&str] = &[
     "|",
     "||",
@@ -116,7 +116,7 @@ fn changed(number: usize, changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// The requests at the beginning that are right beyond doubt, as the service notes them.
+/// The leading requests that are valid beyond doubt, in the notation of the service.
 fn strict(mut bytes: &[u8]) -> Vec<String> {
     let mut requests = Vec::new();
     while let Some((request, rest)) = strict_request(bytes) {
@@ -194,7 +194,7 @@ fn strict_chunks(rest: &mut &[u8]) -> Option<String> {
     }
 }
 
-/// Sends bytes whole and in pieces, and returns both outcomes. In the end the server has closed.
+/// Sends bytes whole and in pieces, and returns both outcomes. The server must close in the end.
 fn outcomes(bytes: &[u8], piece: usize) -> Vec<Outcome> {
     let found: Rc<RefCell<Vec<Outcome>>> = Rc::default();
     let (seen, outcomes) = (Seen::default(), found.clone());
@@ -228,7 +228,7 @@ proptest! {
         piece in 1..30_usize,
     ) {
         let bytes = changed(number, &changes);
-        // These are answered by frames.
+        // The HTTP/2 preface is answered in frames.
         prop_assume!(!bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let (outcomes, lines) = logged_at(Level::WARN, || outcomes(&bytes, piece));

@@ -1,11 +1,11 @@
-//! nghttp2's programs as clients: h2load for many requests, nghttp for each feature of one.
+//! nghttp2's programs as clients: h2load for many requests, nghttp for single features.
 
 use std::process::{Command, Stdio};
 
 use crate::asked::{CLEAR, over_sockets};
 use crate::needed::{Folder, SelfSigned, has};
 
-/// What a program says on stdout and stderr, given the server's port in place of `PORT`.
+/// Runs a program with the server's port in place of `PORT`, and returns its stdout and stderr.
 fn said(endpoint: &str, program: &str, words: &[&str]) -> String {
     let mut command = Command::new(program);
     let words: Vec<String> = words.iter().map(ToString::to_string).collect();
@@ -17,7 +17,7 @@ fn said(endpoint: &str, program: &str, words: &[&str]) -> String {
     })
 }
 
-/// Requests by h2load, of which each must succeed; and what it says of the protocol.
+/// Sends requests by h2load, checks that all succeed, and returns the report.
 fn load(endpoint: &str, url: &str, words: &[&str], count: usize) -> String {
     let number = count.to_string();
     let words = [&["-n", &number, "-N", "20"], words, &[url]].concat();
@@ -127,7 +127,7 @@ fn nghttp_gets_large_bodies_in_windows_of_each_size() {
     }
     let url = "http://127.0.0.1:PORT/large/1000000";
     for words in [&[][..], &["-w10"], &["-W16"], &["-w1"], &["-w30", "-W30"], &["-m5"]] {
-        // It asks for the last few with a window of one byte: they are small.
+        // A window of one byte costs a frame for each byte, so that answer is small.
         let (url, size) = if words == ["-w1"] {
             ("http://127.0.0.1:PORT/large/1000", 1_000)
         } else {
@@ -143,7 +143,7 @@ fn nghttp_gets_large_bodies_in_windows_of_each_size() {
     }
 }
 
-/// RFC 9113, 3.1: a server ignores `Upgrade: h2c`, and answers by HTTP/1.1.
+/// RFC 9113, 3.1: a server ignores `Upgrade: h2c`, and answers in HTTP/1.1.
 #[test]
 fn an_upgrade_to_http2_is_not_taken() {
     if !has("nghttp") {

@@ -1,4 +1,4 @@
-//! Redirections, and what goes with them: RFC 9110, 15.4.
+//! Redirections, and the headers and bodies that they keep: RFC 9110, 15.4.
 
 use std::convert::Infallible;
 
@@ -8,7 +8,7 @@ use tower::service_fn;
 
 use crate::client::{secured_by, text};
 
-/// Redirects to the URL behind `?`; else says what came: the method, the body and each secret.
+/// Redirects to the URL after `?`; otherwise answers with the method, the body and each secret.
 async fn answer(request: Request<Body>) -> Result<Response<String>, Infallible> {
     let mut answer = Response::new(String::new());
     let (head, body) = request.into_parts();
@@ -59,7 +59,7 @@ fn c177_secrets_stay_with_their_origin() {
             (secure, other.to_owned(), false),
             (plain, ip.to_owned(), false),
             (plain, "//localhost:8001/".to_owned(), false),
-            // And back again.
+            // There and back.
             (plain, format!("{other}?302,{plain}"), false),
         ] {
             for status in [301, 302, 303, 307, 308] {
@@ -98,7 +98,7 @@ fn c177_a_redirection_keeps_the_method_and_the_body_or_neither() {
             let said = text(client.send(request).await?.into_body()).await?;
             assert_eq!(said, expected, "{status} {method}");
         }
-        // HEAD stays HEAD, also after 303; other answers with a location are answers.
+        // HEAD stays HEAD, even after 303. With any other status, a location is not followed.
         for (status, expected) in [(303, 200), (302, 200), (300, 300), (304, 304), (201, 201)] {
             let url = format!("http://localhost:8000/?{status},/there");
             let answer = client.send(Request::head(&url).body("")?).await?;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by the table of cases, each sent in one write and byte by byte.
+//! HTTP/1.1 by the tables of cases, each sent in one write and byte by byte.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::kit::{Answer, TO, beside_service, heard};
 
 pub(crate) const NEXT: &str = "GET /next HTTP/1.1|Host: a||";
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// The requests that the service got.
@@ -57,7 +57,7 @@ impl Outcome {
     }
 }
 
-/// What the service answers.
+/// The service's status for a request.
 fn status_of(request: &str) -> u16 {
     match request {
         _ if request.ends_with('!') => 400,
@@ -111,7 +111,7 @@ pub(crate) async fn note(seen: Seen, request: Request<Body>) -> Answer {
     Ok(answer)
 }
 
-/// The statuses of the final answers in what a client got, whose framing must be right.
+/// The statuses of the final answers in these bytes, whose framing must be valid.
 fn statuses_of(mut bytes: &[u8], seen: &[String], is_closed: bool) -> Vec<u16> {
     let mut statuses = Vec::new();
     while !bytes.is_empty() {
@@ -127,7 +127,7 @@ fn statuses_of(mut bytes: &[u8], seen: &[String], is_closed: bool) -> Vec<u16> {
         let fields = |name: &str| head.lines().filter_map(|line| line.strip_prefix(name)).collect();
         let (lengths, codings): (Vec<_>, Vec<_>) =
             (fields("content-length: "), fields("transfer-encoding: "));
-        // The answer to a HEAD that was refused may do without.
+        // The answer to a refused HEAD may lack a length.
         let is_last = is_closed && bytes.is_empty();
         assert!(lengths.len() == 1 || (lengths.is_empty() && is_last), "{head}");
         assert!(codings.is_empty(), "{head}");
@@ -142,7 +142,7 @@ fn statuses_of(mut bytes: &[u8], seen: &[String], is_closed: bool) -> Vec<u16> {
     statuses
 }
 
-/// What comes of these pieces, each in a turn of its own, within ten seconds.
+/// Sends the pieces, each in its own turn, and returns the outcome after ten quiet seconds.
 pub(crate) async fn outcome_of(
     reactor: &Reactor,
     stream: &mut Stream,
@@ -151,7 +151,7 @@ pub(crate) async fn outcome_of(
 ) -> Result<Outcome> {
     seen.borrow_mut().clear();
     for piece in pieces {
-        // A server that has refused the beginning does not wait for the rest.
+        // A server that refused the beginning does not wait for the rest.
         if stream.write_all(piece).await.is_err() {
             break;
         }
@@ -163,7 +163,7 @@ pub(crate) async fn outcome_of(
     Ok(Outcome { seen, statuses, is_closed: got.is_closed })
 }
 
-/// What is wrong with the outcomes of a case, if anything is.
+/// A complaint about the outcomes of a case, if they are wrong.
 fn wrong(name: &str, want: Want, outcomes: &[Outcome]) -> Option<String> {
     let lenient = LENIENT.iter().find(|(_, other, ..)| *other == name);
     let accepted = lenient.map_or(want, |(_, _, accepted, _)| *accepted);

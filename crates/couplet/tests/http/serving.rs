@@ -65,7 +65,7 @@ fn a_body_that_the_service_does_not_read_is_no_request() {
     });
 }
 
-/// A loop in a thread of its own that serves a router until the other end is dropped; the port is sent.
+/// Runs a loop that serves a router until it is stopped. Sends the port and the loop's handle.
 fn core(router: Router, endpoint: String, bound: mpsc::Sender<(u16, Remote)>) -> Result<()> {
     Loop::new()?.run(|reactor| {
         let port = reactor.serve_http(&*endpoint, router)?;

@@ -29,7 +29,7 @@ fn shop() -> Router {
     Router::new().route("/buy/{what}", post(buy)).route("/sold", get(count)).with_state(sold)
 }
 
-/// Buys, whatever happens; returns how many answers came.
+/// Buys despite failures, and returns the number of answers.
 async fn buys(reactor: Reactor) -> Result<usize> {
     let options = ClientOptions::default().timeout(Some(Duration::from_secs(5)));
     let (client, mut answers) = (Client::with_options(&reactor, options), 0);
@@ -45,7 +45,7 @@ async fn buys(reactor: Reactor) -> Result<usize> {
     Ok(answers)
 }
 
-/// The trace of a world, and how many requests were answered in it.
+/// The hash of a world's trace, and its number of events.
 fn world(seed: u64, in_a_storm: bool) -> (u64, u64) {
     let mut sim = Sim::new(seed);
     let hosts: Vec<_> = [sim.host("shop", |reactor| {
@@ -80,7 +80,7 @@ fn a_seed_gives_one_trace_with_http_in_it() {
     assert_ne!(world(6, false), world(7, false));
 }
 
-/// Handlers that spawn, sleep, lock and wait, as if tokio were there.
+/// Handlers that spawn, sleep, lock and wait, as they would under tokio.
 fn busy() -> Router {
     let locked = Arc::new(tokio::sync::Mutex::new(0));
     let slow = async move || {
@@ -105,7 +105,7 @@ fn busy() -> Router {
     Router::new().route("/", get(slow))
 }
 
-/// What each client of a busy server hears, and the trace of the world.
+/// The answers to the clients of a busy server, and the hash of the world's trace.
 fn busy_world(seed: u64, crashes: bool) -> (Vec<String>, u64) {
     let mut sim = Sim::new(seed);
     let server = sim.host_with_tokio("busy", |reactor| {
@@ -138,7 +138,7 @@ fn busy_world(seed: u64, crashes: bool) -> (Vec<String>, u64) {
     if crashes {
         sim.fault(Duration::from_millis(700), Duration::from_secs(1), Fault::Crash(server));
     }
-    // A client waits a minute for an answer that a crash has taken away.
+    // A client waits a minute for an answer lost in a crash.
     sim.run_for(Duration::from_secs(200)).expect("it holds");
     sim.finish().expect("it ends");
     (heard.take(), sim.hash())
@@ -156,7 +156,7 @@ fn tasks_and_timers_of_tokio_have_virtual_time() {
         assert!(range.contains(&ms), "{heard:?}");
     }
     assert_eq!(busy_world(1, false), (heard, hash));
-    // With the program its tasks are gone, and its lock.
+    // A crash drops the program's tasks and its lock.
     let (heard, hash) = busy_world(2, true);
     assert_eq!(heard.len(), 3);
     assert!(heard[0].starts_with("spawned, number 1"), "{heard:?}");

@@ -1,4 +1,4 @@
-//! Time limits, and the rest of a connection that has nothing to do.
+//! Time limits, and the state of idle connections.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn a_slow_head_is_answered_with_408() {
         let begun = reactor.now();
         let mut stream = reactor.connect_stream(TO).await?;
         stream.write_all(HEAD).await?;
-        // A byte now and then is no help.
+        // An occasional byte does not extend the limit.
         for _ in 0..9 {
             reactor.sleep(secs(2)).await?;
             stream.write_all("x").await?;
@@ -65,7 +65,7 @@ fn a_body_that_stops_fails_where_it_is_read() {
         let begun = reactor.now();
         let mut stream = reactor.connect_stream(TO).await?;
         stream.write_all("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await?;
-        // A body that comes slowly is fine, as long as it comes.
+        // A slow body is fine as long as bytes arrive.
         for _ in 0..5 {
             reactor.sleep(secs(15)).await?;
             stream.write_all("x").await?;
@@ -114,7 +114,7 @@ fn a_drain_closes_idle_connections_at_once_and_waits_a_second_for_silent_ones() 
         let silent = reactor.connect_stream(TO).await?;
         let mut served = reactor.connect_stream(TO).await?;
         served.write_all(format!("{HEAD}\r\n")).await?;
-        // Long enough to give back what a request needs.
+        // Long enough to free the buffers of a request.
         reactor.sleep(secs(10)).await?;
         let begun = reactor.now();
         let drained = reactor.drain(secs(100)).await?;

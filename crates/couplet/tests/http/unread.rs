@@ -1,5 +1,5 @@
-//! Answers that their client does not take: each connection of a server, and each server, holds a bounded
-//! share of them, and one stream does not starve another.
+//! Answers that the client does not read: each connection and each server holds a bounded share of
+//! them, and one stream does not starve another.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,10 +20,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 800;
 
-/// What a server, its client and the network hold for a connection besides, in bytes.
+/// Further memory that a server, its client and the network use for a connection, in bytes.
 const BESIDE: isize = 1_000_000;
 
-/// `/file` streams 50 MB, each piece allocated when it is asked for; `/whole` has 20 MB as one piece;
+/// `/file` streams 50 MB, and allocates each piece on demand; `/whole` has 20 MB in one piece;
 /// `/small` answers with a word.
 async fn files(
     _: Reactor,
@@ -39,7 +39,7 @@ async fn files(
     }))
 }
 
-/// Opens the windows of each stream and of the connection as far as they go.
+/// Opens the windows of each stream and of the connection to the maximum.
 fn open_wide() -> Vec<u8> {
     let most = i32::MAX.cast_unsigned();
     let more = (most - 65_535).to_be_bytes();
@@ -55,7 +55,7 @@ fn odd(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|n| 2 * n + 1)
 }
 
-/// The server's end, as a snapshot shows it: how many bytes wait for this client.
+/// The bytes that the server's end buffers for this client, according to a snapshot.
 async fn waiting(reactor: &Reactor, client: &Stream) -> Result<usize> {
     let here = client.host().to_string();
     let connections = reactor.snapshot().await?.connections;
@@ -86,7 +86,7 @@ fn c175a_a_client_that_reads_nothing_holds_a_share() {
 type Fetched =
     StreamBody<Pin<Box<dyn Pieces<Item = std::result::Result<Part<Bytes>, Infallible>>>>>;
 
-/// 50 MB in pieces that take a while to come, each as long as it may be.
+/// Answers with 50 MB in pieces that arrive slowly, each as long as its allowance.
 async fn fetching(
     reactor: Reactor,
     request: Request<Body>,
@@ -115,7 +115,7 @@ fn c175a_pieces_that_are_fetched_count_before_they_come() {
             let open = if window == 1 { [hello(), self::window(1)].concat() } else { open_wide() };
             stream.write_all([open, gets(odd(128), "/")].concat()).await?;
             reactor.sleep(20 * SECOND).await?;
-            // A small piece of each, besides the share.
+            // The share, and a small piece for each stream.
             let most = peak() - before;
             assert!(most < (1 << 20) + 128 * 2048 + BESIDE, "{most} bytes, in windows of {window}");
             if window > 1 {
@@ -175,7 +175,7 @@ fn c175a_streams_without_a_window_do_not_starve_another() {
         let windowless = [hello(), window(0), gets(odd(100), "/file")].concat();
         stream.write_all(windowless).await?;
         heard(&mut stream, &reactor, SECOND).await?;
-        // A share, and a piece for each.
+        // A share, and a piece for each stream.
         let most = peak() - before;
         assert!(most < 100 * PIECE as isize + BESIDE, "{most} bytes are held");
         let open = frame(WINDOW_UPDATE, 0, 301, &1_000_000_u32.to_be_bytes());
@@ -183,7 +183,7 @@ fn c175a_streams_without_a_window_do_not_starve_another() {
         stream.write_all([get(301, "/file"), open, open_all].concat()).await?;
         let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
         assert_eq!(body(&got, 301).len(), 1_000_000);
-        // One that had waited, too.
+        // So does a stream that had waited.
         let open = frame(WINDOW_UPDATE, 0, 199, &60_000_u32.to_be_bytes());
         stream.write_all(open).await?;
         let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
@@ -212,7 +212,7 @@ fn c175a_a_whole_body_holds_no_more_of_the_share_than_its_turn() {
     });
 }
 
-/// The frames that are complete.
+/// The complete frames.
 fn frames_of(bytes: &[u8]) -> Vec<Frame> {
     let mut end = 0;
     while let Some([a, b, c, ..]) = bytes.get(end..end + 9) {
@@ -262,7 +262,7 @@ fn c175a_a_client_of_http1_that_reads_nothing_is_shown() {
     });
 }
 
-/// Reads so many bytes.
+/// Reads at least `count` bytes.
 async fn heard_of(stream: &mut Stream, count: usize) -> Result<()> {
     let (mut buffer, mut got) = (vec![0; PIECE], 0);
     while got < count {
@@ -284,7 +284,7 @@ fn c175a_the_connections_of_a_server_share_what_it_holds() {
             reactor.sleep(SECOND).await?;
             streams.push(stream);
         }
-        // The transport holds two pieces of each.
+        // The transport holds two pieces for each.
         let mut shown = Vec::new();
         for stream in &streams {
             shown.push(waiting(&reactor, stream).await?);
@@ -292,10 +292,10 @@ fn c175a_the_connections_of_a_server_share_what_it_holds() {
         let (first, rest) = shown.split_at(4);
         assert!(first.iter().all(|n| (4 * PIECE..8 * PIECE).contains(n)), "{shown:?}");
         assert!(rest.iter().all(|n| (PIECE..5 * PIECE).contains(n)), "{shown:?}");
-        // The last gets its answers nevertheless.
+        // The last client gets its answers nevertheless.
         let mut last = streams.pop().expect("there are twenty");
         heard_of(&mut last, 10_000_000).await?;
-        // With the others gone it has a share again.
+        // Once the others are closed, it has a share again.
         streams.into_iter().for_each(Stream::abort);
         reactor.sleep(20 * SECOND).await?;
         heard_of(&mut last, 10_000_000).await?;

@@ -1,4 +1,4 @@
-//! wrk as the client of HTTP/1.1, for a second.
+//! wrk as an HTTP/1.1 client, for a second.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn wrk_is_answered_on_each_connection() {
             let ended = wrk.arg(format!("http://127.0.0.1:{port}/a")).output()?;
             Ok(String::from_utf8(ended.stdout)?)
         });
-        // It names them only if there were any.
+        // wrk mentions errors only if there were any.
         assert!(!report.contains("Socket errors") && !report.contains("Non-2xx"), "{report}");
         let total = report.lines().find(|line| line.contains(" requests in ")).unwrap_or_default();
         let count = total.split_whitespace().next().and_then(|count| count.parse::<u32>().ok());

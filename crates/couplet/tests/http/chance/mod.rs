@@ -1,5 +1,5 @@
-//! What tokio decides by chance comes from the seed, in a program that is built with
-//! `--cfg tokio_unstable`: a project of its own, as a user has it.
+//! tokio's random choices come from the seed, in a program that is built with `--cfg
+//! tokio_unstable`: a separate project, like a user's.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 const LIBRARY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Builds the program; where it is.
+/// Builds the program, and returns its path.
 fn built(root: &Path) -> std::path::PathBuf {
     for folder in ["src", ".cargo"] {
         fs::create_dir_all(root.join(folder)).expect("a folder");
@@ -29,7 +29,7 @@ fn built(root: &Path) -> std::path::PathBuf {
     }
     fs::copy(format!("{LIBRARY}/../../Cargo.lock"), root.join("Cargo.lock")).expect("a file");
     let mut cargo = Command::new(env!("CARGO"));
-    // Every version is here already: this test was built with them.
+    // Every version is already here, because this test was built with them.
     cargo.args(["build", "--quiet", "--offline", "--target-dir", "target"]).current_dir(root);
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").stdin(Stdio::null());
     let done = cargo.output().expect("cargo runs");

@@ -1,4 +1,4 @@
-//! Prints what tokio decided by chance in a simulated host, for each seed in the arguments.
+//! Prints tokio's random choices in a simulated host, for each seed in the arguments.
 
 use std::cell::RefCell;
 use std::future::ready;
@@ -10,7 +10,7 @@ use couplet::sim::{Trial, Weather};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// The first of two futures that are both ready, again and again.
+/// The winners of repeated races between two ready futures.
 async fn coins() -> String {
     let mut text = String::new();
     for _ in 0..40 {

@@ -1,8 +1,8 @@
-//! HTTP/2 beside the packages h2, hyperframe and hpack of Python, over sockets: every rule of RFC 9113 for
-//! what a client sends (`cases.py`), and h2 as a client (`client.py`), with 10,000 streams too.
+//! HTTP/2 beside the Python packages h2, hyperframe and hpack, over sockets: every rule of RFC 9113
+//! for a client's frames (`cases.py`), and h2 as a client (`client.py`), also with 10,000 streams.
 //!
-//! They run on a Python that `needed/venv.sh` makes in the target folder. Without one the tests print that
-//! they are skipped; in CI they fail.
+//! They need a Python that `needed/venv.sh` sets up in the target folder. Without one, the tests
+//! print that they are skipped; in CI they fail.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -26,7 +26,7 @@ fn python() -> Option<&'static PathBuf> {
     PYTHON.get_or_init(made).as_ref()
 }
 
-/// Serves, while a program of Python is at work; returns its output.
+/// Serves while a Python program runs, and returns its output.
 fn beside(program: &str, words: &[&str]) -> Option<String> {
     let python = python()?;
     let mut command = Command::new(python);
@@ -40,8 +40,8 @@ fn beside(program: &str, words: &[&str]) -> Option<String> {
     }))
 }
 
-/// A case whose wanted error is a stream's may have that of the connection (RFC 9113, 5.4.1), and a
-/// request that is malformed an answer that says so (8.1.1).
+/// Instead of a stream error, the server may report a connection error (RFC 9113, 5.4.1), and
+/// answer a malformed request with status 400 (8.1.1).
 fn is_as_wanted(wanted: &str, seen: &str) -> bool {
     let of_stream = wanted.strip_prefix("stream ").and_then(|rest| rest.split_once(' '));
     let is_permitted = |(_, code): (&str, &str)| {
@@ -106,7 +106,8 @@ fn ten_thousand_requests_on_one_connection() {
     assert!(most < 2_000_000, "{most} bytes");
 }
 
-/// What the server's thread allocates at most while `program` runs.
+/// Runs a task of the client, and returns its output and the server thread's peak of allocated
+/// bytes.
 fn most_memory(task: &str, count: &str) -> Option<(String, isize)> {
     python()?;
     let before = live();
@@ -126,7 +127,7 @@ fn streams_beyond_the_limit_are_refused_and_harm_no_other() {
 #[test]
 fn ten_thousand_streams_beyond_the_limit_end_their_connection_alone() {
     let Some((said, most)) = most_memory("far-beyond", "10000") else { return };
-    // After 1,024 the server gives the connection up.
+    // After 1,024 refusals, the server closes the connection.
     let wanted = "connection ENHANCE_YOUR_CALM answered 0 refused 1024 other 0 \
                   200 GET /release 0 client 200 GET /a 0";
     assert_eq!(said, wanted);

@@ -1,7 +1,7 @@
 //! The Autobahn test suite, as client and as server.
 //!
-//! It needs Python 2.7, which `autobahn.sh` finds, and from which it sets up the rest. Without one the
-//! tests print that they are skipped. Its cases of compression (12, 13) are left out: there is none.
+//! It needs Python 2.7, with which `autobahn.sh` installs the rest. Without one, the tests print
+//! that they are skipped. Cases 12 and 13 are excluded: compression is not implemented.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,10 +19,10 @@ use crate::needed::{Folder, missing, skipped};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/websocket");
 
-/// What the suite has without 12 and 13.
+/// Number of the suite's cases without 12 and 13.
 const CASES: usize = 301;
 
-/// The Python that runs the suite, and the folder of the suite; `None` without Python 2.7.
+/// The Python that runs the suite, and the suite's folder; `None` without Python 2.7.
 fn suite() -> Option<&'static (PathBuf, PathBuf)> {
     static SUITE: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
     SUITE.get_or_init(|| couplet_watched::preparing(set_up)).as_ref()
@@ -42,7 +42,8 @@ fn set_up() -> Option<(PathBuf, PathBuf)> {
     }
     let why = String::from_utf8_lossy(&made.stderr);
     let why = why.lines().last().unwrap_or_default();
-    // Without its Python no machine can get it; with it, CI must.
+    // Status 3 means that Python 2.7 is missing, which no machine can install. Other failures are
+    // errors in CI.
     if made.status.code() != Some(3) {
         missing(format_args!("Autobahn test suite ({why})"));
     } else {
@@ -79,7 +80,7 @@ impl Run {
         Run { child, _folder: folder }
     }
 
-    /// Waits for its end, and returns what it found.
+    /// Waits for the end of the run, and returns the results by case.
     fn found(mut self) -> BTreeMap<String, (String, String)> {
         drop(self.child.stdin.take());
         let mut text = String::new();
@@ -100,7 +101,7 @@ impl Drop for Run {
     }
 }
 
-/// Every case is there, and none failed.
+/// Checks that every case ran, and that none failed.
 fn check(found: &BTreeMap<String, (String, String)>) {
     let is_fine = |word: &str| matches!(word, "OK" | "INFORMATIONAL");
     let failed: Vec<_> = found

@@ -37,7 +37,7 @@ fn axums_extractor_is_upgraded_and_echoes() {
             socket.close(code::NORMAL, "").await?;
             assert_eq!(socket.peer_close().map(|close| close.code), Some(1000));
         }
-        // Without the headers of a WebSocket it is an error of axum's, in words of HTTP.
+        // Without the WebSocket headers, axum answers with an HTTP error.
         let refused = reactor.connect_websocket(url.replace("/echo", "/visits")).await;
         let said = refused.expect_err("it is no WebSocket").to_string();
         assert_eq!(said, "the server answered 200 OK instead of 101");

@@ -10,10 +10,10 @@ use couplet::{Failure, Reactor, Result};
 use super::kit::*;
 use crate::needed::{Folder, SelfSigned};
 
-/// How a WebSocket looked to one end when it was over: the messages, the code and the error that came.
+/// How a WebSocket ended at one end: the number of messages, the close code, the error.
 type Seen = Rc<RefCell<Option<(usize, Option<u16>, Option<String>)>>>;
 
-/// Receives to the end, and notes how that was.
+/// Receives to the end, and records how it ended.
 async fn to_the_end(mut socket: WebSocket, seen: &Seen) -> Result<()> {
     let (mut error, mut count) = (None, 0);
     while let Some(message) = socket.recv().await {
@@ -118,7 +118,7 @@ fn an_end_without_a_close_is_an_error() {
         assert_eq!(raw.frames().await?, []);
         let (_, close, error) = seen.take().expect("it is over");
         assert!(close.is_none() && error.is_some_and(|error| error.contains("without a close")));
-        // A reset, too.
+        // So is a reset.
         let raw = Raw::connect(&reactor).await?;
         raw.stream.abort();
         reactor.sleep(secs(1)).await?;
@@ -128,7 +128,7 @@ fn an_end_without_a_close_is_an_error() {
     });
 }
 
-/// The code that a client gets of a handler.
+/// The close code that a client gets from a handler.
 fn code_of(handle: impl AsyncFn(WebSocket) -> Result<()> + 'static) -> Option<u16> {
     let code = Rc::new(RefCell::new(None));
     let got = code.clone();
@@ -233,7 +233,7 @@ fn c105b_a_peer_that_ignores_our_close_holds_a_drain_for_its_patience() {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {
             let handle = async |mut socket: WebSocket| {
-                // One says goodbye before the drain begins.
+                // One of them starts its close before the drain begins.
                 if let Some(message) = socket.recv().await.transpose()? {
                     assert_eq!(message, "close".into());
                     let _ = socket.close(1000, "").await;

@@ -1,4 +1,4 @@
-//! Handshakes, good and bad, of both ends.
+//! Good and bad handshakes of both ends.
 
 use couplet::http::websocket::{HandshakeError, WebSocketOptions, WebSocketRequest, code};
 use couplet::{Reactor, Result, Stream};
@@ -68,7 +68,7 @@ fn the_first_subprotocol_of_the_servers_list_is_chosen() {
     });
 }
 
-/// What a client says of a server that answers like this.
+/// The client's error message for a server that answers like this.
 fn refusal(answer: impl Fn(&str) -> String + 'static) -> String {
     let refused = couplet::testing::run(|reactor| {
         let reactor = reactor.clone();
@@ -191,7 +191,7 @@ fn a_server_that_never_answers_is_given_up() {
             let port = reactor.serve(AT, move |mut stream: Stream| {
                 let reactor = serving.clone();
                 async move {
-                    // A byte now and then is no help.
+                    // Occasional bytes do not extend the limit.
                     for _ in 0..4 {
                         stream.write_all("HTTP/1.1 101 a").await?;
                         reactor.sleep(secs(4)).await?;
@@ -228,7 +228,7 @@ fn a_websocket_over_tls_is_one() {
             socket.send("secret").await?;
             assert_eq!(socket.recv().await.transpose()?, Some("secret".into()));
             socket.close(code::NORMAL, "").await?;
-            // Without the certificate's issuer there is no connection.
+            // A client that does not trust the certificate's issuer gets no connection.
             let error = reactor.connect_websocket("wss://127.0.0.1:8443/").await;
             assert!(error.is_err());
             port.stop_listening().expect("it listens").await

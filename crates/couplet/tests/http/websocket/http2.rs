@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2, RFC 8441: one stream of a connection each.
+//! WebSockets over HTTP/2, RFC 8441: each is one stream of a connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -30,17 +30,17 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     }
 }
 
-/// A client of HTTP/2, and its connection's end.
+/// An HTTP/2 client, and the end of its connection.
 async fn client(reactor: &Reactor) -> Result<(SendRequest<Empty<Bytes>>, Deferred<()>)> {
     let stream = reactor.connect_stream(TO).await?;
     let (client, connection) = http2::handshake(Tasks(reactor.clone()), stream).await?;
     let ended = reactor.spawn(async move { Ok(connection.await?) });
-    // Until the server's settings have come.
+    // Waits for the server's settings.
     reactor.sleep(std::time::Duration::from_millis(1)).await?;
     Ok((client, ended))
 }
 
-/// Asks for a WebSocket.
+/// Requests a WebSocket.
 async fn ask(
     client: &mut SendRequest<Empty<Bytes>>,
     change: impl FnOnce(&mut Request<Empty<Bytes>>),
@@ -71,7 +71,7 @@ async fn write(io: &mut Upgraded, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// All bytes up to the end.
+/// Reads all bytes up to the end.
 async fn rest(io: &mut Upgraded, got: &mut Vec<u8>) -> Result<()> {
     loop {
         let mut room = [0; 4096];
@@ -127,7 +127,7 @@ fn a_websocket_keeps_its_connection_open() {
             reactor.sleep(secs(60)).await?;
             write(&mut io, &masked(FIN | PONG, "")).await?;
         }
-        // The connection takes more of them.
+        // The connection accepts more WebSockets.
         drop(open(&mut client).await?);
         write(&mut io, &masked(FIN | CLOSE, "")).await?;
         let mut got = Vec::new();
@@ -154,11 +154,11 @@ fn a_client_that_takes_nothing_stops_send() {
         let mut io = open(&mut client).await?;
         reactor.sleep(secs(30)).await?;
         let before = sent.get();
-        // hyper's windows, and ours.
+        // The limit covers hyper's windows and ours.
         assert!(before < 1000, "{before}");
         reactor.sleep(secs(20)).await?;
         assert_eq!(sent.get(), before);
-        // It was reset.
+        // The stream was reset.
         let ended_with = rest(&mut io, &mut Vec::new()).await;
         drop(ended_with);
         drop((client, io));
@@ -227,7 +227,7 @@ fn c175a_websockets_whose_client_reads_nothing_share_what_their_connection_holds
         let (mut client, connection) = builder.handshake(stream).await?;
         let ended = reactor.spawn(async move { Ok(connection.await?) });
         reactor.sleep(std::time::Duration::from_millis(1)).await?;
-        // The client's end keeps what it gets, so it gets nothing once all are open.
+        // The client's end stores received bytes, so it reads nothing once all WebSockets are open.
         let (mut sockets, mut asked) = (Vec::new(), Vec::new());
         for _ in 0..100 {
             asked.push(ask(&mut client, |_| {}).await?);

@@ -1,4 +1,4 @@
-//! A server of WebSockets in memory, clients that write bytes as they please, and frames.
+//! A WebSocket server in memory, clients that write raw bytes, and frames.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -26,14 +26,14 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
-/// The bit of a message's last frame.
+/// Set in the last frame of a message.
 pub(crate) const FIN: u8 = 0x80;
 
 pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Serves one handler.
+/// Serves WebSockets with one handler.
 pub(crate) fn serve(
     reactor: &Reactor,
     endpoint: &str,
@@ -76,7 +76,7 @@ pub(crate) async fn echo(mut socket: WebSocket) -> Result<()> {
     Ok(())
 }
 
-/// A frame: its first byte, its payload, and a mask if it is a client's.
+/// A frame: its first byte, its payload, and a mask if a client sends it.
 pub(crate) fn frame(first: u8, payload: impl AsRef<[u8]>, mask: Option<[u8; 4]>) -> Vec<u8> {
     let payload = payload.as_ref();
     let is_masked = if mask.is_some() { 0x80 } else { 0 };
@@ -113,7 +113,7 @@ pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes(), reason.as_bytes()].concat()
 }
 
-/// A frame as it was read: first byte, payload, whether it was masked.
+/// A received frame: its first byte, its payload, and whether it was masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) first: u8,
@@ -133,7 +133,7 @@ impl Frame {
     }
 }
 
-/// The other end, bare.
+/// A raw peer.
 pub(crate) struct Raw {
     pub(crate) stream: Stream,
     got: Vec<u8>,
@@ -144,7 +144,7 @@ impl Raw {
         Raw { stream, got: Vec::new() }
     }
 
-    /// A client that is through with its handshake.
+    /// A client after its handshake.
     pub(crate) async fn connect(reactor: &Reactor) -> Result<Raw> {
         let mut raw = Raw::new(reactor.connect_stream(TO).await?);
         raw.write(HELLO).await?;
@@ -202,7 +202,7 @@ impl Raw {
     }
 }
 
-/// The first frame of these bytes, and how long it is.
+/// The first frame of these bytes, and its length.
 fn parsed(bytes: &[u8]) -> Option<(Frame, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, mut at) = match second & 0x7f {
@@ -221,7 +221,7 @@ fn parsed(bytes: &[u8]) -> Option<(Frame, usize)> {
     Some((Frame { first, payload, is_masked }, at + length))
 }
 
-/// A server that answers the handshake as it should, and then does as it is told.
+/// A server that answers the handshake correctly, and leaves the rest to the test.
 pub(crate) async fn raw_server(stream: Stream) -> Result<Raw> {
     let mut raw = Raw::new(stream);
     let head = raw.head().await?;

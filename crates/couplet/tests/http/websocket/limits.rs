@@ -1,4 +1,4 @@
-//! Limits, and what breaks the protocol: each is answered with the code of RFC 6455, 7.4.
+//! Limits and protocol violations: each is answered with the code of RFC 6455, 7.4.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use couplet::http::websocket::{WebSocket, WebSocketError, WebSocketOptions, WebS
 
 use super::kit::*;
 
-/// What the server answers to these frames, and the error of its handler.
+/// The server's answers to these frames, and its handler's error.
 fn answered(options: WebSocketOptions, frames: Vec<u8>) -> (Vec<Frame>, Option<String>) {
     let error = Rc::new(RefCell::new(None));
     let (kept, answers) = (error.clone(), Rc::new(RefCell::new(Vec::new())));
@@ -32,7 +32,7 @@ fn answered(options: WebSocketOptions, frames: Vec<u8>) -> (Vec<Frame>, Option<S
     (answers.take(), error.take())
 }
 
-/// What a client answers to these frames of a server, and its error.
+/// A client's answers to these frames of a server, and its error.
 fn answered_by_client(frames: Vec<u8>) -> (Vec<Frame>, Option<WebSocketError>) {
     let answers = Rc::new(RefCell::new(Vec::new()));
     let got = answers.clone();
@@ -85,7 +85,7 @@ fn what_breaks_the_protocol_is_answered_with_1002() {
     for (what, frames) in cases {
         let (answers, error) = answered(WebSocketOptions::default(), frames);
         assert_eq!(codes(&answers), [Some(1002)], "{what}: {answers:?}");
-        // A bad code is answered by the state machine, and ends the conversation all the same.
+        // The state machine answers an invalid code, and ends the conversation without an error.
         let is_close = what.starts_with("a close with");
         assert_eq!(error.is_some(), !is_close, "{what}: {error:?}");
     }
@@ -114,7 +114,7 @@ fn what_is_not_utf8_is_answered_with_1007() {
     }
 }
 
-/// RFC 6455, 8.1: not only once the frame has come.
+/// RFC 6455, 8.1: the check does not wait for the whole frame.
 #[test]
 fn what_is_not_utf8_is_answered_before_the_rest_comes() {
     let before = masked(FIN | TEXT, "fine");
@@ -153,7 +153,7 @@ fn a_frame_past_the_limit_is_answered_before_it_comes() {
         let (answers, _) = answered(options(), [frames, masked(FIN | CLOSE, "")].concat());
         assert_eq!(codes(&answers)[0] == Some(1009), !is_fine);
     }
-    // Its head alone, of a length that no memory has.
+    // The head of a frame alone, with a length beyond any memory.
     let head = [&[FIN | BINARY, 0xff][..], &[0x7f; 12]].concat();
     let (answers, error) = answered(WebSocketOptions::default(), head);
     assert_eq!(codes(&answers), [Some(1009)]);
@@ -177,7 +177,7 @@ fn pings_that_are_never_taken_cost_no_memory() {
     beside(WebSocketOptions::default(), handle, async |reactor| {
         let mut raw = Raw::connect(&reactor).await?;
         let pings = masked(FIN | PING, [b'p'; 125]).repeat(1000);
-        // It is read although nothing is taken of what it says.
+        // The server keeps reading, although the client reads none of its pongs.
         for _ in 0..100 {
             raw.write(&pings).await?;
             raw.stream.flush().await?;

@@ -33,7 +33,7 @@ fn messages_of_all_lengths_are_echoed() {
     });
 }
 
-/// Frames of a client, and what an echo answers.
+/// Frames of a client, and the answers of an echo.
 fn conversation() -> (Vec<u8>, Vec<Frame>) {
     let long = vec![0x2a; 300];
     let sent = [
@@ -94,7 +94,7 @@ fn an_answer_and_its_frames_may_be_cut_anywhere() {
         plain(FIN | CLOSE, close(1001, "")),
     ]
     .concat();
-    // The answer has a hundred bytes or so more.
+    // The answer adds about a hundred bytes.
     let cuts: Vec<usize> = (1..frames.len() + 120).collect();
     let ran = couplet::testing::run(|reactor| {
         let reactor = reactor.clone();
@@ -142,7 +142,7 @@ fn a_cancelled_recv_loses_nothing() {
         let mut got = Vec::new();
         for n in 0..50u8 {
             socket.send(vec![n; usize::from(n) * 1000]).await?;
-            // Sometimes it comes in time, sometimes it does not.
+            // Some messages arrive in time, and some do not.
             let patience = std::time::Duration::from_micros(u64::from(n));
             let receiving = async { Ok(socket.recv().await) };
             if let Ok(Some(message)) = reactor.timeout(patience, receiving).await {
@@ -159,7 +159,7 @@ fn a_cancelled_recv_loses_nothing() {
     });
 }
 
-/// What a client writes, in a simulation of its own.
+/// The bytes that a client writes in its own simulation.
 fn bytes_of_a_client() -> Vec<u8> {
     let got = Rc::new(RefCell::new(Vec::new()));
     let seen = got.clone();

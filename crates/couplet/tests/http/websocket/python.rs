@@ -1,7 +1,7 @@
 //! Python's `websockets`, as client and as server.
 //!
-//! It runs on a Python that `needed/venv.sh` makes in the target folder. Without one the tests print that
-//! they are skipped; in CI they fail.
+//! It needs a Python that `needed/venv.sh` sets up in the target folder. Without one, the tests
+//! print that they are skipped; in CI they fail.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

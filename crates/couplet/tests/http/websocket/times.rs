@@ -10,7 +10,7 @@ use couplet::http::websocket::{
 
 use super::kit::*;
 
-/// The error with which the handler's `recv` ends, and when.
+/// The error that ended the handler's `recv`, and when.
 type Ended = Rc<RefCell<Option<(Option<WebSocketError>, Duration)>>>;
 
 async fn noted(mut socket: WebSocket, ended: &Ended) {
@@ -35,7 +35,7 @@ fn a_silent_peer_is_pinged_and_then_given_up() {
     beside(options, handle, async move |reactor| {
         let mut raw = Raw::connect(&reactor).await?;
         let begun = reactor.now();
-        // Anything is a sign of life.
+        // Any bytes are a sign of life.
         for answer in [masked(FIN | PONG, ""), masked(FIN | TEXT, "a"), vec![FIN | TEXT]] {
             assert_eq!(raw.frame().await?, Some(Frame::of(FIN | PING, "")));
             reactor.sleep(secs(6)).await?;
@@ -91,7 +91,7 @@ fn a_handler_that_is_away_for_long_gives_nobody_up() {
     };
     let options = WebSocketOptions::default().ping_interval(Some(secs(10)));
     beside(options, handle, async |reactor| {
-        // One that has nothing against silence.
+        // A client without pings tolerates silence.
         let options = WebSocketOptions::default().ping_interval(None);
         let request = WebSocketRequest::new(URL).options(options);
         let mut socket = reactor.connect_websocket(request).await?;
@@ -113,7 +113,7 @@ fn a_close_that_is_not_answered_is_not_waited_for() {
     let options = WebSocketOptions::default().close_timeout(secs(5));
     let handle = async move |mut socket: WebSocket| {
         let reactor = socket.transport().reactor().clone();
-        // Until then, the next thing to do was a ping, much later.
+        // Until then, the next deadline was a ping's, much later.
         let waiting = async { Ok(socket.recv().await) };
         assert!(reactor.timeout(secs(1), waiting).await.is_err());
         socket.begin_close(code::NORMAL, "")?;
@@ -185,7 +185,7 @@ fn a_peer_that_does_not_read_stops_send() {
         reactor.sleep(secs(30)).await?;
         let (before, most, _) = *sent.borrow();
         assert!(most < 100_000, "{most} bytes are buffered");
-        // A client that takes something gets more time.
+        // A client that reads something gets more time.
         for _ in 0..20 {
             raw.frame().await?;
         }
@@ -209,7 +209,7 @@ fn a_peer_that_takes_a_little_gets_more_time() {
     let options = WebSocketOptions::default().write_timeout(secs(40));
     let handle = async move |mut socket: WebSocket| {
         let reactor = socket.transport().reactor().clone();
-        // There is no room until all has left.
+        // `send` waits until all output has left.
         socket.transport().set_write_marks(0, 10_000);
         socket.send(vec![b'x'; 1_000_000]).await?;
         let error = socket.send("more").await.expect_err("it is not taken");
@@ -224,15 +224,16 @@ fn a_peer_that_takes_a_little_gets_more_time() {
         reactor.sleep(secs(200)).await?;
         let (error, when) = ended.take().expect("it is over");
         assert!(matches!(error, WebSocketError::NotTaken), "{error}");
-        // From the time at which it saw the change, at the first deadline.
+        // From the time at which the server noticed the progress: its first deadline.
         assert_eq!(when - begun, secs(80));
         Ok(())
     });
 }
 
-/// What waits for a client before it takes so many messages and after, and whether it is given up later.
+/// The bytes buffered for a client before and after it reads `messages` messages, and whether it is
+/// given up later.
 fn blocked_twice(messages: usize) -> (usize, usize, bool) {
-    // With its head a quarter of what the client reads at a time.
+    // With its head, a quarter of the client's read size.
     const MESSAGE: usize = 16 * 1024 - 4;
     let flood = async |mut socket: WebSocket| {
         loop {
@@ -266,7 +267,7 @@ fn blocked_twice(messages: usize) -> (usize, usize, bool) {
 #[test]
 fn a_peer_that_takes_all_and_is_sent_as_much_again_is_not_given_up() {
     let mut equal = 0;
-    // Fewer are taken from what the client holds already.
+    // Fewer than twelve messages would come from the client's own buffer.
     for messages in (12..40).step_by(4) {
         let (first, second, is_given_up) = blocked_twice(messages);
         assert!(
