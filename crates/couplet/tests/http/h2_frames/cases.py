@@ -1,9 +1,9 @@
-"""What RFC 9113 and RFC 7541 (HPACK) say about what a client sends: cases.py PORT.
+"""The rules of RFC 9113 and RFC 7541 (HPACK) for a client's frames: cases.py PORT.
 
-Prints a line for each case, with tabs: its section, its name, what is wanted, what was seen, and, where the
-server is known to differ, what it does instead and why. What is wanted is the error of the connection or of
-a stream, or the answer, which repeats the request's method, path, the length of its body and its trailers.
-After each case its connection is asked again, if it is open, and so is an older one, by the package h2.
+Prints a line for each case, separated by tabs: its section, its name, the expected outcome, the outcome, and, for
+known deviations, the server's outcome and its reason. An outcome is an error of the connection or of a stream, or
+the answer, which repeats the request's method, path, length of body and trailers. After each case, another request
+checks its connection, if it is open, and a request by the package h2 checks an older one.
 """
 
 import sys
@@ -25,8 +25,8 @@ CASES = []
 
 
 def case(section, name, wanted, act=None, first=None):
-    """A case, by what it does on a connection and what that should lead to. Where it reads itself, it
-    returns what it saw."""
+    """Adds a case: its actions on a connection and the expected outcome. A case that reads the outcome itself
+    returns it."""
 
     def add(act):
         CASES.append((section, name, wanted, act, first))
@@ -88,7 +88,7 @@ def _(w):
     return f"{type(first).__name__.removesuffix('Frame').upper()} {first.stream_id}"
 
 
-# --- 4.1, 5.5: what is unknown.
+# --- 4.1, 5.5: unknown frames, flags and settings.
 
 @case("4.1", "a frame of an unknown type on the connection", ANSWER)
 def _(w):
@@ -149,7 +149,7 @@ def block(section, name, wanted, *pieces):
     case(section, name, wanted, lambda w: w.raw(b"".join(pieces)))
 
 def two_blocks(section, name, wanted, first, second):
-    """Of two requests on one connection."""
+    """Sends two requests on one connection."""
     def act(w):
         w.raw(first, 1)
         assert w.answer(1).startswith("200"), w.answer(1)
@@ -219,12 +219,12 @@ def _(w):
     assert first == ANSWER, first
     w.get("/a", 3)
     w.answer(3)
-    # Neither entries nor references to them: the decoder would refuse those.
+    # Neither adds entries nor refers to them, which the decoder would refuse.
     return w.stream(3).status
 
 
 def resized(name, *payloads):
-    """The table's size, set twice: the server has to say the smallest."""
+    """Sets the table's size twice: the server must signal the smallest."""
     @case("7541 4.2", name, "0x20, then 0x3f")
     def _(w):
         w.get("/a", 1)
@@ -255,7 +255,7 @@ case("5.1", "data after a reset", stream(CLOSED), lambda w: (w.post("/never"), w
 case("5.1", "headers after a reset", connection(PROTOCOL), lambda w: (w.post("/never"), w.send(RstStreamFrame(1, error_code=8)), w.raw(GET)))
 
 def closed(name, wanted, act):
-    """After an answer that is complete."""
+    """Acts after a complete answer."""
     def after(w):
         w.get()
         assert w.answer() == ANSWER
@@ -312,7 +312,7 @@ def _(w):
 # --- 5.2, 6.9: flow control.
 
 def has(w, count, stream=1):
-    """Whether exactly so much of an answer has come: a pong comes after what could."""
+    """Waits for `count` bytes of an answer, and returns the length received before a pong, which follows any excess."""
     before = len(w.pongs)
     w.until(lambda: len(w.stream(stream).body) >= count)
     w.frame(PING, 0, 0, b"and now?")
@@ -809,7 +809,7 @@ def _(w):
     return str(w.settings.get(8))
 
 
-# Where the server differs: what it does, why, and in which cases. "It" is the h2 crate.
+# Known deviations: the outcome, the reason, and the cases. "It" is the h2 crate.
 DIFFERS = {
     name: (seen, why)
     for seen, why, names in (

@@ -1,6 +1,6 @@
 """The package h2 as a client: client.py PORT TASK [NUMBER].
 
-A task prints what it counted, in one line.
+A task prints its counts, in one line.
 """
 
 import socket
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Client:
-    """One connection: requests are sent as windows allow, answers are collected by their streams."""
+    """One connection, which sends requests as windows allow and collects answers by stream."""
 
     def __init__(self, port, window=None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -46,7 +46,7 @@ class Client:
             self.connection.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
             wanted = 2
         self.answers, self.bodies, self.farewell, self.is_closed = {}, {}, None, False
-        # When it has acknowledged ours, the server has told its own.
+        # A server that has acknowledged our settings has sent its own.
         self.acknowledged = 0
         self.flush()
         self.until(lambda: self.acknowledged == wanted)
@@ -58,7 +58,7 @@ class Client:
             self.is_closed = True
 
     def request(self, method, path, body=None, trailers=None, more=()):
-        """Begins one, and returns its stream."""
+        """Begins a request, and returns its stream."""
         stream = self.connection.get_next_available_stream_id()
         fields = [(":method", method), (":scheme", "http"), (":authority", "couplet.test"), (":path", path), *more]
         has_more = body is not None or trailers is not None
@@ -70,7 +70,7 @@ class Client:
         return stream
 
     def pump(self):
-        """Sends of the bodies what the windows let through."""
+        """Sends as much of the bodies as the windows allow."""
         for stream, (body, trailers) in list(self.bodies.items()):
             while len(body) > 0:
                 room = min(self.connection.local_flow_control_window(stream), self.connection.max_outbound_frame_size)
@@ -88,7 +88,7 @@ class Client:
         self.flush()
 
     def step(self):
-        """Takes what the server sends next; false when it has closed."""
+        """Processes the next bytes of the server; false if it has closed."""
         try:
             data = self.socket.recv(1 << 18)
         except ConnectionResetError:
@@ -119,7 +119,7 @@ class Client:
             answer.is_over = True
         elif isinstance(event, StreamReset):
             self.bodies.pop(event.stream_id, None)
-            # After the end it says that the rest of the request is not wanted.
+            # After the end, a reset only declines the rest of the request.
             if not answer.is_over:
                 answer.error, answer.is_over = event.error_code, True
 
@@ -141,7 +141,7 @@ class Client:
             return repr(error)
 
     def close(self):
-        """Says goodbye, and waits for the server to close."""
+        """Sends GOAWAY, and waits for the server to close."""
         self.connection.close_connection()
         self.flush()
         while self.step():
@@ -160,7 +160,7 @@ def task(name):
 
 @task("requests")
 def _(client, count):
-    """Of each kind one, on one connection."""
+    """One request of each kind, on one connection."""
     said = [
         str(client.answer(client.request("GET", "/a"))),
         str(client.answer(client.request("POST", "/a", b"hello"))),
@@ -178,7 +178,7 @@ def _(client, count):
 
 @task("bodies")
 def _(client, size):
-    """A large one each way, and both at once."""
+    """A large body in each direction, then an echo of one."""
     body = bytes(n % 251 for n in range(size))
     up = client.answer(client.request("POST", "/a", body))
     down = client.answer(client.request("GET", f"/large/{size}"))
@@ -188,7 +188,7 @@ def _(client, size):
 
 @task("parallel")
 def _(client, count):
-    """So many large answers at once, in windows of 1,000 bytes, each as a body of its own."""
+    """Concurrent echoes of `count` large bodies, in windows of 1,000 bytes."""
     size = 20_000
     streams = {client.request("POST", "/echo", bytes([n % 256]) * size): n for n in range(count)}
     open_at_once = client.connection.open_outbound_streams
@@ -198,7 +198,7 @@ def _(client, count):
 
 @task("many")
 def _(client, count):
-    """So many requests on one connection, as many at a time as the server allows."""
+    """Sends `count` requests on one connection, as many at a time as the server allows."""
     most, said, open_streams = 0, Counter(), deque()
     limit = client.connection.remote_settings.max_concurrent_streams
     for n in range(count):
@@ -212,7 +212,7 @@ def _(client, count):
 
 
 def beyond(client, count):
-    """Opens as many streams as the server allows, which it holds, and so many more at once."""
+    """Opens as many streams as the server allows, which stay unanswered; `wire.more` has the frames of `count` more."""
     from wire import END_HEADERS, END_STREAM, HEADERS, PING, Wire, frame, plain
 
     wire = Wire(client.socket.getpeername()[1])
@@ -230,7 +230,7 @@ def beyond(client, count):
 
 
 def outcome(wire, held, client):
-    """Lets the server answer what it holds, and counts."""
+    """Makes the server answer the held requests, and counts the outcomes."""
     other = client.get("/release")
     wire.until(lambda: all(wire.stream(stream).is_over for stream in held))
     answered = sum(str(wire.stream(stream)) == "200 GET /held 0" for stream in held)
@@ -241,7 +241,7 @@ def outcome(wire, held, client):
 
 @task("beyond")
 def _(client, count):
-    """A thousand streams beyond the limit: each is refused, and the rest goes on."""
+    """Streams beyond the limit: each is refused, and the others are answered."""
     wire, held = beyond(client, count)
     wire.write(b"".join(wire.more))
     wire.until(lambda: len(wire.streams) == len(held) + count)
@@ -251,7 +251,7 @@ def _(client, count):
 
 @task("far-beyond")
 def _(client, count):
-    """So many that the server gives the connection up."""
+    """So many streams that the server closes the connection."""
     wire, held = beyond(client, count)
     wire.write(b"".join(wire.more))
     ended = wire.end()

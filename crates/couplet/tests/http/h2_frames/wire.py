@@ -1,6 +1,6 @@
-"""A client's end of an HTTP/2 connection on which every byte is ours.
+"""A client's end of an HTTP/2 connection, with control over every byte.
 
-Frames that are right come from hyperframe, fields from hpack; what is wrong is made byte by byte.
+Valid frames come from hyperframe and valid fields from hpack; invalid ones are made byte by byte.
 """
 
 import socket
@@ -47,7 +47,7 @@ CODES = (
     "HTTP_1_1_REQUIRED",
 )
 
-# Seconds for anything: what works takes a small part of it.
+# Seconds to wait for any event; successful waits take a fraction.
 PATIENCE = 15
 
 ALIVE = b"alive???"
@@ -63,7 +63,7 @@ def setting(identifier, value):
 
 
 def literal(name, value, first=0x00):
-    """A field whose bytes are as they are, without Huffman codes: RFC 7541, 6.2. Shorter than 127 bytes."""
+    """A literal field without Huffman codes, shorter than 127 bytes: RFC 7541, 6.2."""
     return bytes([first, len(name)]) + name + bytes([len(value)]) + value
 
 
@@ -73,12 +73,12 @@ def request(method="GET", path="/a", *more, scheme="http", authority="couplet.te
 
 
 def plain(path):
-    """The fields of a GET, by HPACK's static table and literals: without an entry in the dynamic one."""
+    """The fields of a GET, by HPACK's static table and literals, without dynamic entries."""
     return b"\x82\x86\x04" + bytes([len(path)]) + path.encode() + b"\x01\x0ccouplet.test"
 
 
 class Stream:
-    """What has come of an answer."""
+    """The received part of an answer."""
 
     def __init__(self):
         self.status = None
@@ -94,7 +94,7 @@ class Stream:
 
 class Wire:
     def __init__(self, port, first=None):
-        """Connects, and sends the preface with empty settings, or what is to be sent in their place."""
+        """Connects, and sends `first`: by default the preface and empty settings."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.encoder, self.decoder = Encoder(), Decoder()
@@ -105,12 +105,12 @@ class Wire:
         self.acknowledged = 0
         self.acknowledges = True
         self.settings = {}
-        # By how much the server has widened them.
+        # Increments that the server granted to the windows.
         self.windows = {}
         self.longest = 0
         self.is_closed = False
         self.next_stream = 1
-        # The fields of the last answer, as HPACK has them.
+        # The fields of the last answer, in HPACK.
         self.block = b""
         self.write(PREFACE + frame(SETTINGS, 0, 0) if first is None else first)
 
@@ -121,7 +121,7 @@ class Wire:
         try:
             self.socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            # What the server said before is still there to be read, or was destroyed.
+            # Earlier frames of the server are still readable, unless the reset destroyed them.
             pass
 
     def frame(self, kind, flags, stream, payload=b""):
@@ -134,7 +134,7 @@ class Wire:
         return self.encoder.encode(fields)
 
     def raw(self, block, stream=1, flags=END_HEADERS | END_STREAM):
-        """Headers of bytes that HPACK might not know."""
+        """Headers whose block need not be valid HPACK."""
         self.next_stream = max(self.next_stream, stream + 2)
         self.frame(HEADERS, flags, stream, block)
 
@@ -145,7 +145,7 @@ class Wire:
         self.head(request("GET", path), stream)
 
     def post(self, path="/a", *more, stream=1):
-        """A request whose body is still to come."""
+        """The head of a request with a body."""
         self.head(request("POST", path, *more), stream, END_HEADERS)
 
     def data(self, data, stream=1, end=True, padding=None):
@@ -155,7 +155,7 @@ class Wire:
             made.pad_length = padding
         self.send(made)
 
-    # What the server says.
+    # Frames of the server.
 
     def stream(self, stream):
         return self.streams.setdefault(stream, Stream())
@@ -200,7 +200,7 @@ class Wire:
             windows[made.stream_id] = windows.get(made.stream_id, 0) + made.window_increment
         elif isinstance(made, RstStreamFrame):
             stream = self.stream(made.stream_id)
-            # After the end of an answer it only says that the rest of the request is not wanted.
+            # After the end of an answer, a reset only declines the rest of the request.
             if not stream.is_over:
                 stream.code, stream.is_over = made.error_code, True
         elif isinstance(made, HeadersFrame):
@@ -221,7 +221,7 @@ class Wire:
             stream.is_over |= "END_STREAM" in made.flags
 
     def until(self, done):
-        """Reads until it is so; whether it became so before the server closed."""
+        """Reads until `done()` holds; false if the server closes first."""
         try:
             while not done():
                 if self.read_frame() is None:
@@ -231,7 +231,7 @@ class Wire:
         return True
 
     def answer(self, stream=1):
-        """The stream's answer or its error, as text; or that of the connection."""
+        """The answer or the error of the stream, or else the error of the connection, as text."""
         if not self.until(lambda: self.stream(stream).is_over):
             return self.end()
         told = self.stream(stream)
@@ -247,7 +247,7 @@ class Wire:
         return "closed"
 
     def ended(self):
-        """How it ends, or which stream has an error in place of it."""
+        """The first stream error, or else how the connection ends."""
         broken = lambda: [stream for stream, told in self.streams.items() if told.code is not None]
         if self.until(broken):
             stream = broken()[0]

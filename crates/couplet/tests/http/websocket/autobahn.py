@@ -1,6 +1,6 @@
-"""autobahn.py MODE SPEC: runs the Autobahn test suite, and prints what it found: a line for each case.
+"""autobahn.py MODE SPEC: runs the Autobahn test suite, and prints a line with the result of each case.
 
-MODE is fuzzingclient or fuzzingserver, SPEC a file as wstest takes one. A fuzzing server runs until its
+MODE is fuzzingclient or fuzzingserver, SPEC a specification file of wstest. A fuzzing server runs until its
 standard input ends.
 """
 import glob

@@ -1,6 +1,6 @@
 #!/bin/sh
-# autobahn.sh FOLDER: puts the Autobahn test suite into FOLDER, if it is missing there or incomplete.
-# Prints the Python that runs it. It needs Python 2.7, which is exit status 3 where there is none.
+# autobahn.sh FOLDER: installs the Autobahn test suite into FOLDER, unless it is complete there.
+# Prints the Python that runs it. Without Python 2.7 the exit status is 3.
 set -eu
 folder=$1
 
@@ -18,7 +18,7 @@ if ! works; then
     rm -rf "$folder"
     "$python" -m pip install --quiet --retries 1 --disable-pip-version-check \
         --target "$folder" 'autobahntestsuite==0.8.2' >&2
-    # Its packages share a namespace, which Python 2 makes only in its own folder.
+    # Its packages share a namespace, for which Python 2 needs this file outside site-packages.
     touch "$folder/zope/__init__.py"
     works || { echo "the Autobahn test suite does not start" >&2; exit 1; }
 fi

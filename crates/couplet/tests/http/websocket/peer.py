@@ -1,4 +1,4 @@
-"""peer.py client URL | peer.py server: Python's websockets as the peer. What it finds goes to stdout."""
+"""peer.py client URL | peer.py server: Python's websockets as the peer. Prints its observations."""
 import sys
 
 from websockets.exceptions import ConnectionClosed
@@ -35,7 +35,7 @@ def handle(socket):
                 print("pong", socket.ping("a").wait(10))
             if message == "close me":
                 socket.close(4001, "as you wish")
-            # A list goes out in pieces.
+            # A list is sent in fragments.
             socket.send([message[:1], message[1:]] if len(message) < 100 else message)
     except ConnectionClosed as closed:
         print("closed", closed.rcvd.code, closed.rcvd.reason, flush=True)
