@@ -18,7 +18,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Bridge {
     shared: Weak<Shared>,
-    /// Makes the Python object of an accepted connection; `None` once it is called.
+    /// Makes the Python object of an accepted connection; called once.
     accepted: Option<Rc<Py<PyAny>>>,
     connection: Option<Py<Connection>>,
 }
@@ -139,7 +139,7 @@ impl Protocol for Bridge {
         self.tell(transport, "_closeWriteConnection");
     }
 
-    /// Queues the call of `_lost`, which Python gets after the turn.
+    /// Queues the call of Python's `_lost`, which is made after the turn.
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         let Some(connection) = self.connection.take() else { return };
         let Some(shared) = self.shared.upgrade() else { return };

@@ -1,4 +1,5 @@
-//! Clients that never end, never read or send nonsense: each is bounded, answered and logged.
+//! Clients that never stop sending, never read, or send nonsense: each is bounded, answered and
+//! logged.
 
 use std::time::Duration;
 

@@ -214,7 +214,7 @@ fn a_restart_does_not_rewind_the_generator() {
     assert_ne!(first[0], first[1]);
 }
 
-/// Draws at each poll, even if another future caused the wakeup; the note shows the number of polls.
+/// Draws at each poll, even if another future caused the wakeup. The note has one digit per poll.
 #[test]
 fn draws_of_polls_that_make_no_progress_are_the_same_ones() {
     let [first, second] = said_twice(|sim, notes| {

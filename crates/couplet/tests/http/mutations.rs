@@ -1,5 +1,5 @@
-//! Random changes to the cases: nothing panics or hangs, no framing is ambiguous, and requests that
-//! are beyond doubt valid reach the service as a strict parser reads them.
+//! Random changes to the cases: nothing panics or hangs, no framing is ambiguous, and strictly valid
+//! requests reach the service as a strict parser reads them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -116,7 +116,7 @@ fn changed(number: usize, changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// The leading requests that are valid beyond doubt, in the notation of the service.
+/// The leading requests that are strictly valid, in the notation of the service.
 fn strict(mut bytes: &[u8]) -> Vec<String> {
     let mut requests = Vec::new();
     while let Some((request, rest)) = strict_request(bytes) {

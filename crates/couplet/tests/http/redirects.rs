@@ -59,7 +59,7 @@ fn c177_secrets_stay_with_their_origin() {
             (secure, other.to_owned(), false),
             (plain, ip.to_owned(), false),
             (plain, "//localhost:8001/".to_owned(), false),
-            // There and back.
+            // To another origin and back.
             (plain, format!("{other}?302,{plain}"), false),
         ] {
             for status in [301, 302, 303, 307, 308] {

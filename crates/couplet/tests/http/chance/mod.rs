@@ -1,5 +1,5 @@
-//! tokio's random choices come from the seed, in a program that is built with `--cfg
-//! tokio_unstable`: a separate project, like a user's.
+//! tokio's random choices come from the seed, in a program that is built with
+//! `--cfg tokio_unstable`: a separate project, like a user's.
 
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,9 @@
 """The rules of RFC 9113 and RFC 7541 (HPACK) for a client's frames: cases.py PORT.
 
-Prints a line for each case, separated by tabs: its section, its name, the expected outcome, the outcome, and, for
-known deviations, the server's outcome and its reason. An outcome is an error of the connection or of a stream, or
-the answer, which repeats the request's method, path, length of body and trailers. After each case, another request
-checks its connection, if it is open, and a request by the package h2 checks an older one.
+Prints a line for each case, separated by tabs: its section, its name, the expected outcome, the actual outcome,
+and, for known deviations, the accepted outcome and its reason. An outcome is an error of the connection or of a
+stream, or the answer, which repeats the request's method, path, length of body and trailers. After each case,
+another request checks its connection, if it is open, and a request by the package h2 checks an older one.
 """
 
 import sys
@@ -312,7 +312,7 @@ def _(w):
 # --- 5.2, 6.9: flow control.
 
 def has(w, count, stream=1):
-    """Waits for `count` bytes of an answer, and returns the length received before a pong, which follows any excess."""
+    """Waits for `count` bytes of an answer, and returns its length at the next pong, which follows any excess."""
     before = len(w.pongs)
     w.until(lambda: len(w.stream(stream).body) >= count)
     w.frame(PING, 0, 0, b"and now?")

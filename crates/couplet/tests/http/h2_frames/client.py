@@ -212,7 +212,7 @@ def _(client, count):
 
 
 def beyond(client, count):
-    """Opens as many streams as the server allows, which stay unanswered; `wire.more` has the frames of `count` more."""
+    """Opens as many streams as the server allows, which stay unanswered, and puts `count` more in `wire.more`."""
     from wire import END_HEADERS, END_STREAM, HEADERS, PING, Wire, frame, plain
 
     wire = Wire(client.socket.getpeername()[1])

@@ -42,8 +42,8 @@ fn set_up() -> Option<(PathBuf, PathBuf)> {
     }
     let why = String::from_utf8_lossy(&made.stderr);
     let why = why.lines().last().unwrap_or_default();
-    // Status 3 means that Python 2.7 is missing, which no machine can install. Other failures are
-    // errors in CI.
+    // Status 3: without Python 2.7, the suite can't be installed. With it, a failure is an error
+    // in CI.
     if made.status.code() != Some(3) {
         missing(format_args!("Autobahn test suite ({why})"));
     } else {
