@@ -1,11 +1,11 @@
 //! Comments and documents are in plain English: phrases that stand where a noun of the field and a verb
 //! belong are rare.
 
-use super::source::{assert_none, read, sources};
+use super::source::{assert_none, everything, read, sources};
 
-/// The places that are held to it.
-const FOLDERS: [&str; 2] = ["crates/couplet/src", "crates/couplet-os/src"];
-const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+/// The documents that are checked. `docs/mutants.md` quotes the names of tests.
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/contract.md", "docs/map.md"];
 
 /// Words after "what" that make it the subject or the object of a clause.
 const CLAUSE: &str = "is was are were be come comes came has had have can could may might must will \
@@ -81,8 +81,8 @@ fn words(prose: &str) -> Vec<String> {
 
 #[test]
 fn comments_and_documents_are_in_plain_english() {
-    let in_folders = FOLDERS.into_iter().flat_map(sources);
-    let texts = in_folders.map(|source| (comments(&source.text), source.path));
+    let rust = everything().into_iter().chain(sources("python/src"));
+    let texts = rust.map(|source| (comments(&source.text), source.path));
     let documents = DOCUMENTS.map(|path| (document(&read(path)), path.to_owned()));
     let texts: Vec<_> = texts.chain(documents).collect();
     let (mut all, mut found) = (0, PATTERNS.map(|_| Vec::new()));
