@@ -193,10 +193,10 @@ fn test_quickly(
     results: &mut Results,
     within: Option<Duration>,
 ) {
-    let since = Instant::now();
     let targets: BTreeSet<&str> =
         mutants.values().flat_map(|mutant| rooms::targets_of(mutant.room)).collect();
     let binaries = copy.build(&targets);
+    let since = Instant::now();
     for (id, mutant) in mutants {
         if within.is_some_and(|within| since.elapsed() > within) {
             println!("{} ({}): not tried, the time is over", mutant.name(), mutant.line);
