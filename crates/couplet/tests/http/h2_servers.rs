@@ -138,6 +138,31 @@ fn counter() -> (Rc<Cell<usize>>, Rc<Cell<usize>>) {
     (count.clone(), count)
 }
 
+/// A server that answers each request with the frames that `answer` returns for its number, from 1,
+/// and its stream; without any it closes. Also returns the count of requests.
+fn answering(
+    answer: impl Fn(usize, u32) -> Vec<Vec<u8>> + 'static,
+) -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
+    let (requests, count) = counter();
+    let server = async move |mut wire: Wire| {
+        while let Some(stream) = wire.request().await? {
+            count.set(count.get() + 1);
+            let frames = answer(count.get(), stream);
+            if frames.is_empty() {
+                break;
+            }
+            wire.send(&frames).await?;
+        }
+        Ok(())
+    };
+    (requests, server)
+}
+
+/// A server that resets each request with this code, and the count of requests.
+fn resetting(code: u32) -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
+    answering(move |_, stream| vec![reset(stream, code)])
+}
+
 #[test]
 fn c176b_a_body_without_end_stream_is_cut_whatever_ended_it() {
     // Each kind of end, with and without Content-Length, before the first byte of the body and
@@ -201,12 +226,8 @@ fn c176b_a_stream_that_goaway_leaves_out_is_cut() {
 #[test]
 fn c176b_bytes_that_do_not_match_content_length_are_an_error() {
     for (length, sent) in [("3", "half"), ("5", "half"), ("0", "half"), ("1", "")] {
-        let server = async move |mut wire: Wire| {
-            while let Some(stream) = wire.request().await? {
-                wire.send(&[head(stream, Some(length)), last(stream, sent)]).await?;
-            }
-            Ok(())
-        };
+        let (_, server) =
+            answering(move |_, stream| vec![head(stream, Some(length)), last(stream, sent)]);
         framed(server, async move |reactor, options| {
             let client = Client::with_options(&reactor, options);
             let got = asked(&client).await;
@@ -221,19 +242,15 @@ fn c176b_bytes_that_do_not_match_content_length_are_an_error() {
 fn c176b_a_compressed_body_without_end_stream_is_cut() {
     use crate::decompression::{POEM, POEMS, bytes_of};
     for is_whole in [true, false] {
-        let server = async move |mut wire: Wire| {
-            while let Some(stream) = wire.request().await? {
-                let fields = [&[0x88, 0x0f, 0x0b, 4], &b"gzip"[..]].concat();
-                let flags = if is_whole { END_STREAM } else { 0 };
-                wire.send(&[
-                    frame(HEADERS, END_HEADERS, stream, &fields),
-                    frame(DATA, flags, stream, &bytes_of(POEMS[0].1)),
-                    reset(stream, NO_ERROR),
-                ])
-                .await?;
-            }
-            Ok(())
-        };
+        let (_, server) = answering(move |_, stream| {
+            let fields = [&[0x88, 0x0f, 0x0b, 4], &b"gzip"[..]].concat();
+            let flags = if is_whole { END_STREAM } else { 0 };
+            vec![
+                frame(HEADERS, END_HEADERS, stream, &fields),
+                frame(DATA, flags, stream, &bytes_of(POEMS[0].1)),
+                reset(stream, NO_ERROR),
+            ]
+        });
         framed(server, async move |reactor, options| {
             let client = Client::with_options(&reactor, options);
             let got = client.get(URL).await?.into_body().bytes(1000).await;
@@ -250,14 +267,9 @@ fn c176b_a_compressed_body_without_end_stream_is_cut() {
 #[test]
 fn c176b_a_whole_answer_may_stop_the_upload() {
     // RFC 9113, 8.1: the server does not want the rest of the request.
-    let server = async |mut wire: Wire| {
-        while let Some(stream) = wire.request().await? {
-            let length = Some("5");
-            wire.send(&[head(stream, length), last(stream, "early"), reset(stream, NO_ERROR)])
-                .await?;
-        }
-        Ok(())
-    };
+    let (_, server) = answering(|_, stream| {
+        vec![head(stream, Some("5")), last(stream, "early"), reset(stream, NO_ERROR)]
+    });
     framed(server, async |reactor, options| {
         let client = Client::with_options(&reactor, options);
         for _ in 0..3 {
@@ -299,15 +311,8 @@ fn c176b_an_upload_without_end_stream_is_cut() {
 #[test]
 fn c176_a_refused_request_is_sent_again_once_after_a_pause() {
     for (pause, method) in [(None, Method::GET), (None, Method::POST), (Some(3), Method::POST)] {
-        let (requests, count) = counter();
-        let refuses = async move |mut wire: Wire| {
-            while let Some(stream) = wire.request().await? {
-                count.set(count.get() + 1);
-                wire.send(&[reset(stream, REFUSED_STREAM)]).await?;
-            }
-            Ok(())
-        };
-        framed(refuses, async move |reactor, options| {
+        let (requests, server) = resetting(REFUSED_STREAM);
+        framed(server, async move |reactor, options| {
             let options = match pause {
                 Some(pause) => options.repeat_pause(secs(pause)),
                 None => options,
@@ -351,15 +356,8 @@ fn c176_a_repeated_request_has_its_whole_body() {
 
 #[test]
 fn c176_a_request_that_is_dropped_in_the_pause_is_not_sent_again() {
-    let (requests, count) = counter();
-    let refuses = async move |mut wire: Wire| {
-        while let Some(stream) = wire.request().await? {
-            count.set(count.get() + 1);
-            wire.send(&[reset(stream, REFUSED_STREAM)]).await?;
-        }
-        Ok(())
-    };
-    framed(refuses, async move |reactor, options| {
+    let (requests, server) = resetting(REFUSED_STREAM);
+    framed(server, async move |reactor, options| {
         let client =
             Client::with_options(&reactor, options.timeout(Some(secs(5))).repeat_pause(secs(9)));
         let late = client.get(URL).await;
@@ -373,15 +371,8 @@ fn c176_a_request_that_is_dropped_in_the_pause_is_not_sent_again() {
 #[test]
 fn c176_a_request_that_was_reset_is_not_sent_again() {
     for code in [INTERNAL_ERROR, CANCEL, ENHANCE_YOUR_CALM, NO_ERROR] {
-        let (requests, count) = counter();
-        let resets = async move |mut wire: Wire| {
-            while let Some(stream) = wire.request().await? {
-                count.set(count.get() + 1);
-                wire.send(&[reset(stream, code)]).await?;
-            }
-            Ok(())
-        };
-        framed(resets, async move |reactor, options| {
+        let (requests, server) = resetting(code);
+        framed(server, async move |reactor, options| {
             let client = Client::with_options(&reactor, options);
             // The first request opens a connection, and the others reuse it.
             for n in 1..4 {
@@ -461,17 +452,10 @@ fn c176_an_idempotent_request_survives_a_connection_that_was_just_closed() {
 #[test]
 fn c176_a_repeat_is_not_repeated() {
     // Answers only the first request, and closes at every later one.
-    let (requests, count) = counter();
-    let server = async move |mut wire: Wire| {
-        while let Some(stream) = wire.request().await? {
-            count.set(count.get() + 1);
-            if count.get() > 1 {
-                break;
-            }
-            wire.send(&[head(stream, None), last(stream, "done")]).await?;
-        }
-        Ok(())
-    };
+    let (requests, server) = answering(|number, stream| match number {
+        1 => vec![head(stream, None), last(stream, "done")],
+        _ => vec![],
+    });
     framed(server, async move |reactor, options| {
         let client = Client::with_options(&reactor, options);
         assert_eq!(asked(&client).await?, "done");
@@ -485,20 +469,14 @@ fn c176_a_repeat_is_not_repeated() {
 
 #[test]
 fn c176_each_redirection_may_be_repeated_once() {
-    let (requests, count) = counter();
-    let server = async move |mut wire: Wire| {
-        while let Some(stream) = wire.request().await? {
-            count.set(count.get() + 1);
-            if count.get() % 3 == 1 {
-                // 302, and a location.
-                let fields = [&[0x08, 3], &b"302"[..], &[0x0f, 0x1f, 1], b"/"].concat();
-                wire.send(&[frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields)]).await?;
-            } else {
-                wire.send(&[reset(stream, REFUSED_STREAM)]).await?;
-            }
+    let (requests, server) = answering(|number, stream| match number % 3 {
+        1 => {
+            // 302, and a location.
+            let fields = [&[0x08, 3], &b"302"[..], &[0x0f, 0x1f, 1], b"/"].concat();
+            vec![frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields)]
         }
-        Ok(())
-    };
+        _ => vec![reset(stream, REFUSED_STREAM)],
+    });
     framed(server, async move |reactor, options| {
         let client = Client::with_options(&reactor, options);
         asked(&client).await.expect_err("it is refused");
