@@ -7,7 +7,7 @@
 #     crates/couplet/tests/laws/mutants/run.sh --only 'outbox.rs | Outbox::seal'
 #     crates/couplet/tests/laws/mutants/run.sh --room http --room python --count 20
 #     crates/couplet/tests/laws/mutants/run.sh --quick --count 3 --within 240   # whole binaries, for a few;
-#                                                                # fails if none of them is killed
+#                                                                # fails if three or more live and none is killed
 #     crates/couplet/tests/laws/mutants/run.sh … --again            # those that lived the last time
 #     crates/couplet/tests/laws/mutants/run.sh … --program          # the program's tests too, for those that live
 #     crates/couplet/tests/laws/mutants/run.sh … --write            # the section of docs/mutants.md

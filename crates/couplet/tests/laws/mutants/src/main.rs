@@ -354,8 +354,8 @@ fn main() -> ExitCode {
         let reasons = read_results(&root.join(HERE).join("reasons.txt"));
         write_section(&root, &section(&drawn, &results, &reasons, &options));
     }
-    // Of several drawn mutants, some may be equivalent, but not all.
-    match options.quick && alive > 0 && killed == 0 {
+    // One or two survivors may be equivalent to the original; three and no other are no coincidence.
+    match options.quick && alive >= 3 && killed == 0 {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }
