@@ -1,10 +1,15 @@
 //! Programs run to completion.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::Failure;
 use couplet::defer::Cancelled;
-use couplet::process::{ChildFd, Command, OutputOptions, OutputTooLong, ProcessOutput, SpawnError};
+use couplet::process::{
+    ChildFd, Command, OutputOptions, OutputTooLong, Process, ProcessOutput, ProcessProtocol,
+    SpawnError,
+};
 
 use super::{Nursery, sh};
 
@@ -140,4 +145,30 @@ fn c154d_a_program_whose_output_is_abandoned_is_still_served_and_reaped() {
         nursery.l.turn(Some(Duration::from_millis(1))).expect("a turn");
     }
     panic!("{}", nursery.l.snapshot());
+}
+
+/// Records standard output and standard error.
+#[derive(Clone, Default)]
+struct Streams(Rc<RefCell<[Vec<u8>; 2]>>);
+
+impl ProcessProtocol for Streams {
+    fn out_received(&mut self, _: &Process, data: &[u8]) {
+        self.0.borrow_mut()[0].extend_from_slice(data);
+    }
+
+    fn err_received(&mut self, _: &Process, data: &[u8]) {
+        self.0.borrow_mut()[1].extend_from_slice(data);
+    }
+}
+
+#[test]
+fn output_and_errors_go_to_callbacks_of_their_own() {
+    let mut nursery = Nursery::new();
+    let streams = Streams::default();
+    let spawned =
+        nursery.l.reactor().spawn_process(streams.clone(), sh("echo rose; echo thorn >&2"));
+    let process = spawned.expect("it starts");
+    nursery.until("its end", || process.end().is_some());
+    nursery.until("its output", || streams.0.borrow().iter().all(|text| text.ends_with(b"\n")));
+    assert_eq!(*streams.0.borrow(), [b"rose\n".to_vec(), b"thorn\n".to_vec()]);
 }
