@@ -109,7 +109,7 @@ fn c86a_due_calls_are_made_before_the_next_events_if_that_is_asked() {
     clock.turn();
     wire.push(b"x");
     assert_eq!(clock.turn(), ["bytes"]);
-    // What was requested in that turn, and what has come due since.
+    // Timed calls requested in that turn, and timed calls that became due after it.
     clock.call(s(1), "late");
     clock.call(s(2), "later");
     clock.network.advance(s(1));
