@@ -4,11 +4,11 @@
 //! An input is four bytes that choose the framer, its limit, the pauses and the cut, then the
 //! stream.
 
-#[path = "../../crates/couplet/tests/it/framing/bodies.rs"]
+#[path = "../../crates/couplet-core/tests/it/framing/bodies.rs"]
 mod bodies;
-#[path = "../../crates/couplet/tests/it/framing/naive.rs"]
+#[path = "../../crates/couplet-core/tests/it/framing/naive.rs"]
 mod naive;
-#[path = "../../crates/couplet/tests/it/framing/notes.rs"]
+#[path = "../../crates/couplet-core/tests/it/framing/notes.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod notes;
 

@@ -14,7 +14,7 @@ mod lives;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod poetry;
 mod proxy;
-#[path = "../../crates/couplet/tests/it/sealed.rs"]
+#[path = "../../crates/couplet-core/tests/it/sealed.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod sealed;
 mod servers;

@@ -4,7 +4,7 @@
 //! With `COUPLET_STORY=1` each life prints its story, even if every check passes. An input is a
 //! byte that chooses the driver's mode, then the rolls of the dice.
 
-#[path = "../../crates/couplet/tests/it/lives/life/mod.rs"]
+#[path = "../../crates/couplet-core/tests/it/lives/life/mod.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod life;
 

@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::http::HttpExt;
 use couplet::http::websocket::{self, Message, WebSocket, WebSocketOptions, WebSocketRequest};
 use couplet::http::{Body, Request, Response};
 use couplet::{Reactor, Result, Stream};

@@ -157,70 +157,10 @@
 //! for the differences, and [`manual::coming_from_tokio`] does the same for tokio.
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
-#[macro_use]
-extern crate couplet_watched;
-
-// First, as its macros are textual.
-#[macro_use]
-mod events;
-
-mod address;
-mod datagrams;
-pub mod defer;
-pub mod driver;
-#[cfg(all(unix, feature = "tokio"))]
-pub mod embed;
-pub mod endpoints;
-mod error;
-pub mod factory;
-#[cfg(feature = "http")]
-pub mod http;
-pub mod layers;
 pub mod manual;
-mod panics;
-#[cfg(unix)]
-pub mod process;
-mod protocol;
-pub mod protocols;
-pub mod reactor;
-pub mod services;
-#[cfg(feature = "sim")]
-pub mod sim;
-mod slots;
-pub mod stream;
-pub mod task;
-#[cfg(feature = "testing")]
-pub mod testing;
-pub mod transport;
-mod unread;
 
-pub use address::{Address, UnixAddress};
-pub use bytes::Bytes;
-pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
-pub use defer::{Deferred, Failure, Resolver, Result};
-pub use driver::{
-    ConnectOptions, Datagram, DatagramOption, DatagramOptions, Group, Interest, Interface,
-    ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
-};
-pub use error::{
-    By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,
-    TlsProblem,
-};
 #[doc(inline)]
-pub use factory::{Factory, IntoFactory, Newcomer, Seat, Shared};
-pub use protocol::Protocol;
-#[cfg(unix)]
+pub use couplet_core::*;
+#[cfg(feature = "http")]
 #[doc(inline)]
-pub use reactor::Watch;
-#[doc(inline)]
-pub use reactor::{
-    Answers, Cluster, Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor,
-    Remote, Shutdown, cluster, react, run, run_until,
-};
-#[doc(inline)]
-pub use stream::Stream;
-#[doc(inline)]
-pub use task::LoopingCall;
-#[doc(inline)]
-pub use transport::{Connection, ConnectionId, Producer, ProducerKind, Transport};
+pub use couplet_http as http;

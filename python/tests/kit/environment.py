@@ -70,7 +70,7 @@ class Broken(Exception):
 def environment(name, modules, packages):
     """The interpreter of an environment in the target folder, which is made unless it is complete."""
     folder = TARGET / name
-    script = ROOT / "crates/couplet/tests/needed/venv.sh"
+    script = ROOT / "crates/couplet-core/tests/needed/venv.sh"
     made = subprocess.run(["sh", script, folder, modules, *packages], stdin=subprocess.DEVNULL)
     if made.returncode:
         raise Broken(f"cannot make a Python environment with {' '.join(packages)} in {folder}")

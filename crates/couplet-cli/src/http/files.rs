@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use couplet::http::HttpExt;
 use couplet::http::{Allowance, Body, HttpOptions, Peer, Request, Response, StatusCode};
 use couplet::{LoopOptions, Reactor};
 use tower::service_fn;

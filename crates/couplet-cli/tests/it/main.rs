@@ -24,7 +24,7 @@ mod http;
 mod inherited;
 mod kit;
 mod namespace;
-#[path = "../../../couplet/tests/needed/mod.rs"]
+#[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod peers;
 mod proxy;

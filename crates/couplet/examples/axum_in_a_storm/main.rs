@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use couplet::http::HttpExt;
 use couplet::sim::{Sim, Trial, Weather};
 use couplet::{Failure, Reactor, Result};
 use shop::{Books, orders, shop};

@@ -13,6 +13,7 @@ pub(crate) mod pool;
 pub(crate) mod shop;
 
 use cache::Cache;
+use couplet::http::HttpExt;
 use couplet::http::{Client, ClientOptions};
 use couplet::{Failure, Reactor, Result};
 use pool::Pool;

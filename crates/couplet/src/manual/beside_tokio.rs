@@ -17,7 +17,7 @@
 //!
 //! The round trips carry 64 bytes over loopback in a virtual machine, both ends included. With
 //! Couplet at both ends and no tokio a round trip takes 3.9 µs, with tokio alone 4.4 µs (`cargo
-//! bench -p couplet --features tokio --bench embed`). The 130 µs come from waking a thread on an
+//! bench -p couplet-core --features tokio --bench embed`). The 130 µs come from waking a thread on an
 //! idle processor, and the system may place the two threads on different processors.
 //!
 //! ## The loop inside tokio

@@ -11,9 +11,9 @@ mod pool;
 #[path = "../../examples/databases/main.rs"]
 #[allow(dead_code, reason = "its main takes its places from the command line")]
 mod example;
-#[path = "../needed/mod.rs"]
+#[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
-#[path = "../servers/mod.rs"]
+#[path = "../../../couplet-core/tests/servers/mod.rs"]
 mod servers;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 
+use couplet::http::HttpExt;
 use couplet::http::{Body, Client, ClientOptions, Request, Response, StatusCode};
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::{Port, Reactor, Result};

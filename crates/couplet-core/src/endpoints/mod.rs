@@ -1,0 +1,480 @@
+//! Endpoints: addresses to listen on or connect to, as strings in one grammar or as objects.
+//!
+//! | string | listens | connects |
+//! | --- | --- | --- |
+//! | `8000` | on 127.0.0.1 only | to 127.0.0.1 |
+//! | `localhost:8000`, `127.0.0.1:8000`, `[::1]:8000` | on that address | to that host |
+//! | `[fe80::1%eth0]:8000`, `[fe80::1%2]:8000` | on that address of the interface | through that interface |
+//! | `:8000`, `tcp:8000` | on all interfaces, IPv6 and IPv4 | |
+//! | `tcp:8000:interface=127.0.0.1`, `tcp:127.0.0.1:8000` | on that address | the second only: to that host |
+//! | `tcp6:8000` | on all interfaces, IPv6 only | |
+//! | `example.com:8000`, `tcp:example.com:8000` | | to that host, trying all its addresses |
+//! | `unix:/run/app.sock`, `unix:app.sock` | on that UNIX socket | to it |
+//! | `unix:@app` | on that abstract name, on Linux | to it |
+//! | `systemd:web`, `systemd:0` | on that socket of the init system, by name or index | |
+//! | `fd:3` | on the inherited socket with this number | to that socket, pipe, terminal or file |
+//! | `process:/bin/cat`, `process:/bin/sh -c 'sleep 1'` | | to the program's standard input and output |
+//! | `stdio:` | | to our own |
+//! | `serial:/dev/ttyUSB0:speed=115200` | | to the device on that serial line |
+//! | `tls:443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
+//! | `tls:example.com:443` | | with TLS to that host, whose certificate is verified |
+//! | `tls:unix:app.sock:…` | with TLS on that UNIX socket | with TLS to it, given `servername=` |
+//! | `haproxy:tcp:8080`, `haproxy:unix:app.sock` | reads a PROXY header first | writes one |
+//! | `throttle:8000:read=64k`, `throttle:example.com:80:write=1M` | limits bytes per second | the same |
+//! | `log:8000`, `log:example.com:80:file=traffic.pcap` | logs the traffic | the same |
+//!
+//! `:` separates parts, the first `=` in a part separates key and value, a backslash escapes, and
+//! brackets enclose an IPv6 address. Options follow as keywords: `:8000:backlog=500`,
+//! `example.com:8000:timeout=5`. Endpoints display with their kind and options; an [`Address`],
+//! such as a port's, displays as an endpoint for either purpose.
+//!
+//! `tcp:` may be omitted, except before a host with the name of another kind, such as `unix` or
+//! `udp`: `tcp:udp:80`.
+//!
+//! # Wrappers
+//!
+//! `tls:`, `haproxy:`, `throttle:` and `log:` wrap another endpoint, in any order. The last wrapper
+//! is next to the socket: `tls:haproxy:443:…` reads the PROXY header in the clear, before TLS, and
+//! `log:tls:443:…` logs plaintext. The keywords of all kinds follow in any order; each belongs to
+//! the outermost kind that knows it. A kind can appear twice if the inner one is in a separate
+//! string: `log:endpoint=tls\:log\:443\:cert=site.pem:file=plain.txt`.
+//!
+//! # Custom endpoints
+//!
+//! Implement [`ServerEndpoint`] or [`ClientEndpoint`], and register a prefix with
+//! [`register_server`] or [`register_client`]. The chapter [`manual::endpoints`] has examples.
+//!
+//! Twisted's `serverFromString` and `clientFromString`, whose strings are accepted, and
+//! `IStreamServerEndpoint` and `IStreamClientEndpoint`.
+//!
+//! [`manual::endpoints`]: crate::manual::endpoints
+
+#[cfg(unix)]
+mod descriptors;
+mod error;
+mod grammar;
+mod inherited;
+mod kinds;
+mod log;
+#[cfg(unix)]
+mod process;
+mod proxy;
+mod record_file;
+#[cfg(unix)]
+mod serial;
+mod shared;
+mod tcp;
+mod throttle;
+#[cfg(any(feature = "tls", feature = "ring"))]
+mod tls;
+mod udp;
+mod unix;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+#[cfg(unix)]
+pub use descriptors::{FdClient, StdioClient};
+pub use error::EndpointError;
+pub use grammar::{Part, Parts, quote};
+pub use inherited::{FdServer, SystemdServer};
+pub use kinds::{RegisterError, register_client, register_server};
+pub use log::Logged;
+#[cfg(unix)]
+pub use process::ProcessClient;
+pub use proxy::{ProxyClient, ProxyServer};
+#[cfg(unix)]
+pub use serial::SerialClient;
+pub use shared::SharedPort;
+pub use tcp::{TcpClient, TcpServer};
+pub use throttle::Throttled;
+#[cfg(any(feature = "tls", feature = "ring"))]
+pub use tls::{TlsClient, TlsServer};
+pub use udp::{UdpClient, UdpServer};
+pub use unix::{UnixClient, UnixServer};
+
+use crate::address::Address;
+use crate::defer::{Deferred, Failure, Result};
+use crate::driver::ListenOptions;
+use crate::factory::{ErasedFactory, Factory, IntoFactory};
+use crate::protocol::Protocol;
+use crate::reactor::{Port, Reactor};
+use crate::transport::{Connection, Transport};
+
+/// An endpoint to listen on. Twisted's `IStreamServerEndpoint`.
+///
+/// It displays as a string that [`server_from_string`] parses.
+///
+/// ```
+/// use couplet::endpoints::{ServerEndpoint, TcpServer};
+/// use couplet::factory::ErasedFactory;
+/// use couplet::{Port, Reactor};
+///
+/// /// Listens on one of these ports: the first that is free.
+/// #[derive(Debug)]
+/// struct FirstFree(std::ops::Range<u16>);
+///
+/// impl ServerEndpoint for FirstFree {
+///     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
+///         let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+///         let port = self.0.clone().find(is_free).unwrap_or(0);
+///         TcpServer::new(([127, 0, 0, 1], port).into()).listen(reactor, factory)
+///     }
+/// }
+///
+/// impl std::fmt::Display for FirstFree {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "first-free:{}:{}", self.0.start, self.0.end)
+///     }
+/// }
+/// # struct Echo;
+/// # impl couplet::Protocol for Echo {
+/// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+/// # }
+/// # fn main() -> couplet::Result<()> {
+/// # let reactor_loop = couplet::Loop::new()?;
+/// # let reactor = reactor_loop.reactor();
+/// reactor.listen(FirstFree(40_000..60_000), || Echo)?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
+    /// Listens, and builds a protocol for each connection with the factory. Called by
+    /// [`Reactor::listen`], possibly several times.
+    ///
+    /// An endpoint passes the factory to another endpoint or to a method of the reactor. A wrapper
+    /// first adds its layer: [`ErasedFactory::layered`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot listen.
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port>;
+
+    /// Binds the endpoint once, for this number of loops. Called by
+    /// [`Cluster::bind`](crate::Cluster::bind).
+    ///
+    /// A wrapper shares its inner endpoint, and wraps the result again: [`SharedPort::wrapped`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be bound. The default implementation always fails: the endpoint cannot be
+    /// shared.
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        let _ = loops;
+        Err(shared::cannot_be_shared(self))
+    }
+}
+
+/// An endpoint to connect to. Twisted's `IStreamClientEndpoint`.
+///
+/// It displays as a string that [`client_from_string`] parses.
+pub trait ClientEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
+    /// Connects, and builds the protocol with the factory. Called by [`Reactor::connect`], possibly
+    /// several times. The Deferred fires with the connection's transport once `connection_made` has
+    /// been called; cancelling it stops the attempt.
+    ///
+    /// An endpoint passes the factory on, as in [`ServerEndpoint::listen`]. It may do so later, for
+    /// example after a lookup.
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport>;
+
+    /// The host name or IP address that a certificate must match if `tls:` wraps this endpoint.
+    /// `None` by default: `tls:` then needs `servername=`.
+    fn host(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Arc<E> {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        (**self).listen(reactor, factory)
+    }
+
+    fn share(&self, loops: usize) -> Result<SharedPort> {
+        (**self).share(loops)
+    }
+}
+
+impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Arc<E> {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        (**self).connect(reactor, factory)
+    }
+
+    fn host(&self) -> Option<&str> {
+        (**self).host()
+    }
+}
+
+/// Parses a string into an endpoint to listen on. Twisted's `serverFromString`.
+///
+/// ```
+/// use couplet::endpoints::server_from_string;
+///
+/// let endpoint = server_from_string("tcp:8000:interface=127.0.0.1")?;
+/// assert_eq!(endpoint.to_string(), "tcp:8000:interface=127.0.0.1");
+/// let endpoint = server_from_string("localhost:8000")?;
+/// assert_eq!(endpoint.to_string(), "tcp:8000:interface=127.0.0.1");
+/// let error = server_from_string("tcp:80000").unwrap_err();
+/// assert!(error.to_string().contains("from 0 to 65535"));
+/// # Ok::<(), couplet::endpoints::EndpointError>(())
+/// ```
+///
+/// # Errors
+///
+/// If `text` is not a valid endpoint.
+pub fn server_from_string(text: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    server_from_string_with(text, &ListenOptions::default())
+}
+
+/// Like [`server_from_string`], with default options that the string may override.
+///
+/// ```
+/// use couplet::ListenOptions;
+/// use couplet::endpoints::server_from_string_with;
+///
+/// let crowds = ListenOptions::default().backlog(1024);
+/// let endpoint = server_from_string_with("throttle:unix:app.sock:read=1M", &crowds)?;
+/// assert_eq!(endpoint.to_string(), "throttle:unix:app.sock:backlog=1024:read=1000000");
+/// # Ok::<(), couplet::endpoints::EndpointError>(())
+/// ```
+///
+/// # Errors
+///
+/// If `text` is not a valid endpoint.
+pub fn server_from_string_with(
+    text: &str,
+    options: &ListenOptions,
+) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    kinds::parse(text, options)
+}
+
+/// Parses a string into an endpoint to connect to. Twisted's `clientFromString`.
+///
+/// ```
+/// use couplet::endpoints::client_from_string;
+///
+/// let endpoint = client_from_string("tcp:[::1]:8000:timeout=5")?;
+/// assert_eq!(endpoint.to_string(), "tcp:[::1]:8000:timeout=5");
+/// let endpoint = client_from_string("example.com:80")?;
+/// assert_eq!(endpoint.to_string(), "tcp:example.com:80");
+/// # Ok::<(), couplet::endpoints::EndpointError>(())
+/// ```
+///
+/// # Errors
+///
+/// If `text` is not a valid endpoint.
+pub fn client_from_string(text: &str) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    kinds::parse(text, &ListenOptions::default())
+}
+
+/// An endpoint or an endpoint string, as accepted by [`Reactor::listen`], with
+/// `E = dyn ServerEndpoint`, and by [`Reactor::connect`], with `E = dyn ClientEndpoint`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an endpoint",
+    label = "neither an endpoint string nor an endpoint",
+    note = "an endpoint is a string such as `\"tcp:8000\"`, or a type that implements `ServerEndpoint` to listen or `ClientEndpoint` to connect"
+)]
+pub trait IntoEndpoint<E: ?Sized> {
+    /// Converts the value into an endpoint.
+    ///
+    /// # Errors
+    ///
+    /// If a string is not a valid endpoint.
+    fn into_endpoint(self) -> Result<Arc<E>, EndpointError>;
+}
+
+macro_rules! strings_are_endpoints {
+    ($($text:ty),*) => {$(
+        impl IntoEndpoint<dyn ServerEndpoint> for $text {
+            fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+                server_from_string(self.as_ref())
+            }
+        }
+
+        impl IntoEndpoint<dyn ClientEndpoint> for $text {
+            fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+                client_from_string(self.as_ref())
+            }
+        }
+    )*};
+}
+
+strings_are_endpoints!(&str, &String, String);
+
+impl<E: ServerEndpoint> IntoEndpoint<dyn ServerEndpoint> for E {
+    fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+        Ok(Arc::new(self))
+    }
+}
+
+impl<E: ClientEndpoint> IntoEndpoint<dyn ClientEndpoint> for E {
+    fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+        Ok(Arc::new(self))
+    }
+}
+
+impl IntoEndpoint<dyn ServerEndpoint> for &Arc<dyn ServerEndpoint> {
+    fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+        Ok(self.clone())
+    }
+}
+
+impl IntoEndpoint<dyn ClientEndpoint> for &Arc<dyn ClientEndpoint> {
+    fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+        Ok(self.clone())
+    }
+}
+
+impl Reactor {
+    /// Listens on an endpoint and builds a protocol for each connection.
+    ///
+    /// The factory is a type that implements [`Factory`], `|| MyProtocol`, or
+    /// `|peer: &Address| Some(MyProtocol)`.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] if the string is not a valid endpoint, or names something unusable, such
+    /// as an unreadable certificate; [`ListenError`](crate::ListenError) if the port can't be
+    /// opened; otherwise the error of the endpoint.
+    #[track_caller]
+    pub fn listen<K>(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port> {
+        let factory = ErasedFactory::new(factory.into_factory());
+        endpoint.into_endpoint()?.listen(self, factory)
+    }
+
+    /// Like [`listen`](Self::listen). TLS offers these application protocols unless the endpoint
+    /// names its own.
+    #[track_caller]
+    pub(crate) fn listen_offering<K>(
+        &self,
+        protocols: &'static [&'static str],
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port> {
+        let factory = ErasedFactory::new(factory.into_factory());
+        endpoint.into_endpoint()?.listen(self, factory.offering(protocols))
+    }
+
+    /// Connects to an endpoint. The Deferred fires with the connection once `connection_made` has
+    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint or names
+    /// something unusable, otherwise with [`ConnectError`](crate::ConnectError) or the error of the
+    /// endpoint. Cancelling it stops the attempt. It stays pending while the factory retries.
+    #[track_caller]
+    pub fn connect<K, F: IntoFactory<K>>(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let factory = ErasedFactory::new(factory.into_factory());
+        match endpoint.into_endpoint() {
+            Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
+            Err(error) => Deferred::fail(Failure::from(error)),
+        }
+    }
+
+    /// Connects to an endpoint on behalf of the peer of another connection, as a proxy does:
+    /// endpoints that announce the client's address, such as `haproxy:`, announce that peer's.
+    /// Otherwise like [`connect`](Self::connect).
+    ///
+    /// ```
+    /// use couplet::protocols::Relay;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// /// Joins each client to a server, which gets the client's address.
+    /// struct Proxy;
+    /// impl Protocol for Proxy {
+    ///     fn connection_made(&mut self, client: &Transport) {
+    ///         let (near, far) = Relay::pair();
+    ///         let mut far = Some(far);
+    ///         let factory = move |_: &couplet::Address| far.take();
+    ///         client.reactor().connect_for(client, "haproxy:localhost:8000", factory).detach();
+    ///         client.upgrade(near);
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn connect_for<K, F: IntoFactory<K>>(
+        &self,
+        client: &Transport,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let factory = ErasedFactory::new(factory.into_factory()).on_behalf_of(client);
+        match endpoint.into_endpoint() {
+            Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
+            Err(error) => Deferred::fail(Failure::from(error)),
+        }
+    }
+
+    /// Connects one protocol object to an endpoint: [`connect`](Self::connect) without a factory.
+    /// The protocol may own values that a closure could hand out only once, such as a
+    /// [`Resolver`](crate::Resolver). If the attempt fails, the protocol is dropped.
+    ///
+    /// Twisted's `connectProtocol`.
+    ///
+    /// ```
+    /// use couplet::{Deferred, Protocol, Reactor, Reason, Resolver, Transport};
+    ///
+    /// struct Download {
+    ///     text: Vec<u8>,
+    ///     whole: Option<Resolver<Vec<u8>>>,
+    /// }
+    /// impl Protocol for Download {
+    ///     fn data_received(&mut self, _: &Transport, data: &[u8]) {
+    ///         self.text.extend_from_slice(data);
+    ///     }
+    ///     fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+    ///         if let Some(whole) = self.whole.take() {
+    ///             whole.callback(std::mem::take(&mut self.text));
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// fn download(reactor: &Reactor, endpoint: &str) -> Deferred<Vec<u8>> {
+    ///     let (text, whole) = Deferred::new();
+    ///     let download = Download { text: Vec::new(), whole: Some(whole) };
+    ///     reactor.connect_protocol(endpoint, download).then(|_| text)
+    /// }
+    /// # struct Hello;
+    /// # impl Protocol for Hello {
+    /// #     fn connection_made(&mut self, transport: &Transport) {
+    /// #         transport.write("hello");
+    /// #         transport.lose_connection();
+    /// #     }
+    /// #     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// # }
+    /// # fn main() -> couplet::Result<()> {
+    /// # let text = couplet::run_until(|reactor| {
+    /// #     let port = reactor.listen("tcp:0:interface=127.0.0.1", || Hello).expect("a free port");
+    /// #     let number = port.host().port().expect("a TCP port");
+    /// #     download(reactor, &format!("tcp:127.0.0.1:{number}"))
+    /// # })?;
+    /// # assert_eq!(text, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn connect_protocol<P: Protocol>(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+        protocol: P,
+    ) -> Deferred<Connection<P>> {
+        self.connect(endpoint, OneProtocol(Some(protocol)))
+    }
+}
+
+/// The factory for [`connect_protocol`](Reactor::connect_protocol), which holds the one protocol.
+struct OneProtocol<P>(Option<P>);
+
+impl<P: Protocol> Factory for OneProtocol<P> {
+    type Protocol = P;
+
+    fn build_protocol(&mut self, _: &Address) -> Option<P> {
+        self.0.take()
+    }
+}

@@ -1,0 +1,54 @@
+//! Hooks for guests: crates of this project that drive a connection by another library, as
+//! `couplet-http` does by hyper. Unstable, and not re-exported by `couplet`.
+
+use std::time::Duration;
+
+use crate::endpoints::{IntoEndpoint, ServerEndpoint};
+pub use crate::panics::caught;
+pub use crate::stream::guest::{Ending, GuestStream};
+pub use crate::stream::homing::Homing;
+use crate::{Port, Reactor, Result, Stream, Transport};
+
+/// Logs an error that has no other receiver: an event for the program's subscriber, or a line on
+/// stderr if it has none.
+pub fn emit(event: impl FnOnce()) {
+    crate::events::emit(event);
+}
+
+/// The number of bytes for the peer that the connection's guest holds; shown in snapshots.
+#[cfg(feature = "hyper")]
+pub fn held(transport: &Transport) -> usize {
+    transport.cell.held_by_guest()
+}
+
+/// Sets the number of bytes for the peer that the connection's guest holds.
+#[cfg(feature = "hyper")]
+pub fn set_held(transport: &Transport, count: usize) {
+    transport.cell.set_held_by_guest(count);
+}
+
+/// How long a silent peer may hold the drain, if the connection is in one.
+pub fn drain_patience(transport: &Transport) -> Option<Duration> {
+    transport.cell.drain_patience()
+}
+
+/// Whether the loop's time is that of the system, rather than a test's or a simulation's.
+pub fn is_real_time(reactor: &Reactor) -> bool {
+    reactor.world().is_real_time()
+}
+
+/// [`Reactor::serve`], with application protocols for TLS to offer unless the endpoint names
+/// others.
+///
+/// # Errors
+///
+/// As for [`Reactor::serve`].
+#[track_caller]
+pub fn serve_offering(
+    reactor: &Reactor,
+    protocols: &'static [&'static str],
+    endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+    handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+) -> Result<Port> {
+    reactor.serve_offering(protocols, endpoint, handle)
+}

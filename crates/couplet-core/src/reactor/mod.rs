@@ -1,0 +1,1054 @@
+//! The [`Reactor`], a handle that records requests, and the [`Loop`], which owns the connections
+//! and carries the requests out in its turn.
+//!
+//! A reactor is a value: a process may have several, each can run again after it was stopped, and
+//! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
+
+mod adopting;
+mod answers;
+mod cluster;
+mod connecting;
+mod connections;
+mod datagrams;
+mod delayed;
+mod dependents;
+mod door;
+mod drain;
+mod jobs;
+mod leaks;
+mod names;
+mod opening;
+mod options;
+mod port;
+mod remote;
+mod requests;
+mod run;
+mod runtime;
+mod sharing;
+mod shutdown;
+mod snapshot;
+mod stalls;
+mod table;
+mod tasks;
+pub(crate) mod timers;
+mod turn;
+#[cfg(unix)]
+mod watch;
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::Location;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::address::{Address, UnixAddress};
+use crate::datagrams::DatagramCell;
+use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
+use crate::driver::{
+    Adopted, ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares,
+    Stalls, World,
+};
+#[cfg(unix)]
+use crate::driver::{Command, Pipe, Spawned};
+use crate::error::ListenError;
+use crate::factory::{ErasedFactory, Factory, IntoFactory};
+use crate::panics::Contained;
+use crate::slots::Slots;
+use crate::transport::cell::{ConnectionCell, Phase};
+#[cfg(feature = "sim")]
+use crate::transport::connection::Above;
+use crate::transport::{Connection, Tell};
+
+use adopting::{AdoptionCell, Given};
+pub use answers::Answers;
+pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
+pub use connecting::{Connector, ConnectorState, NotDisconnected};
+use connecting::{ConnectorCell, Target};
+pub use delayed::DelayedCall;
+use dependents::Attached;
+pub(crate) use dependents::{Dependent, DependentId};
+use drain::DrainCell;
+pub use drain::{Drain, Drained};
+#[cfg(feature = "testing")]
+pub(crate) use leaks::{Leak, numbered};
+pub(crate) use leaks::{Source, Waiting};
+pub use options::LoopOptions;
+pub use port::Port;
+use port::PortCell;
+pub use remote::{LoopGone, Remote, WouldWaitForItself};
+pub use run::{Loop, Stopped, react, run, run_until};
+use sharing::Handed;
+pub(crate) use sharing::SharedSocket;
+pub use shutdown::Shutdown;
+pub use snapshot::{
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
+};
+pub(crate) use tasks::{TaskId, TaskRef};
+use tasks::{Tasks, WakeQueue, new_task};
+use timers::Timers;
+#[cfg(unix)]
+pub use watch::{NotWatching, Watch};
+
+/// The primitives that [`door`] uses; its test substitutes others.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+
+/// A handle to a loop: listens, connects, calls later, spawns. Cheap to clone and to keep.
+///
+/// The handle records requests and the loop's turn carries them out; only binding a port happens
+/// immediately, so that it can return the error. Dropping a handle changes nothing.
+///
+/// ```
+/// use couplet::{Protocol, Transport};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         transport.write(data);
+///     }
+/// }
+///
+/// couplet::run(|reactor| {
+///     let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo)?;
+///     println!("listening on {}", port.host());
+/// #   reactor.stop();
+///     Ok(())
+/// })?;
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+#[derive(Clone)]
+pub struct Reactor {
+    records: Rc<Records>,
+}
+
+/// Requests recorded by handles and not yet applied by the turn.
+pub(crate) struct Records {
+    /// The loop's number in this process.
+    serial: u32,
+    world: Rc<dyn World>,
+    spares: Rc<Spares>,
+    /// The time of this turn, or of the last one.
+    time: Cell<Instant>,
+    /// Calls and woken tasks from other threads, and the way to wake the loop.
+    queue: Arc<WakeQueue>,
+    /// The lists below that hold work for the turn; bits of [`pending`].
+    pending: Cell<u8>,
+    /// [`Turns::Many`](turn::Turns) must return after this turn.
+    returns: Cell<bool>,
+    /// The dirty list: connections with requests or output. Law 9: each connection twice at most.
+    dirty: RefCell<Vec<Key>>,
+    /// Calls into user code, first in, first out. Law 9: unbounded; the callers own them.
+    calls: RefCell<VecDeque<Call>>,
+    /// Ports, connectors, drains and layers with a request.
+    asking: RefCell<VecDeque<Asking>>,
+    /// Listens and connects for step 6.
+    starts: RefCell<VecDeque<Start>>,
+    timers: RefCell<Timers<Timed>>,
+    tasks: RefCell<Tasks>,
+    /// The task being polled, and the address of its waker.
+    polled: Cell<Option<(TaskId, *const ())>>,
+    jobs: jobs::Jobs,
+    names: RefCell<requests::Requests<names::Lookup>>,
+    #[cfg(unix)]
+    watches: RefCell<watch::Watches>,
+    dependents: RefCell<dependents::Dependents>,
+    snapshots: RefCell<Vec<Resolver<Snapshot>>>,
+    /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`]. Law
+    /// 9: one for each such thread.
+    blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
+    /// Resolvers of pending snapshots of all loops of a cluster.
+    asked_all: RefCell<Slots<Resolver<Snapshot>>>,
+    /// The ports that listen on sockets shared with other loops.
+    shared_ports: RefCell<Slots<Rc<PortCell>>>,
+    triggers: RefCell<shutdown::Triggers>,
+    run_state: Cell<RunState>,
+    /// Source locations of requests; only in a loop under test.
+    places: RefCell<Option<Box<leaks::Places>>>,
+    /// Records calls for the stall detector, if it is on.
+    stalls: OnceCell<Stalls>,
+    /// Observes the bytes between layers and protocols, in a simulated loop.
+    #[cfg(feature = "sim")]
+    above: OnceCell<ObserveAbove>,
+}
+
+/// Observes the bytes between layers and protocols.
+#[cfg(feature = "sim")]
+type ObserveAbove = Box<dyn Fn(Key, Above<'_>)>;
+
+/// Pending work for the turn; a set of bits. While one is set, the loop does not sleep.
+mod pending {
+    /// Connections have requests or output.
+    pub(super) const DIRTY: u8 = 1;
+    /// Ports, connectors, drains, layers or snapshots have requests.
+    pub(super) const ASKED: u8 = 2;
+    /// Calls are queued.
+    pub(super) const CALLS: u8 = 4;
+    /// A round has work to do.
+    pub(super) const ROUND: u8 = DIRTY | ASKED | CALLS;
+    /// Tasks were spawned or cancelled.
+    pub(super) const TASKS: u8 = 8;
+    /// Listens, connects, adoptions, jobs or lookups must start.
+    pub(super) const STARTS: u8 = 16;
+    /// The run must end.
+    pub(super) const STOP: u8 = 32;
+}
+
+impl Records {
+    /// Records work for the turn. Outside a turn, also wakes the loop, which may be asleep in a
+    /// foreign loop's wait.
+    #[inline]
+    fn note(&self, what: u8) {
+        let pending = self.pending.get();
+        self.pending.set(pending | what);
+        if pending == 0 && !self.queue.is_in_turn() {
+            self.queue.wake_driver();
+        }
+    }
+
+    /// True when any of these bits is set.
+    #[inline]
+    fn is_pending(&self, what: u8) -> bool {
+        self.pending.get() & what != 0
+    }
+
+    /// Clears these bits; true when any of them was set.
+    #[inline]
+    fn take_pending(&self, what: u8) -> bool {
+        let pending = self.pending.get();
+        self.pending.set(pending & !what);
+        pending & what != 0
+    }
+
+    /// The loop's clock: inside a turn, the time at which the turn began.
+    #[inline]
+    fn now(&self) -> Instant {
+        if self.queue.is_in_turn() { self.time.get() } else { self.fresh_time() }
+    }
+
+    /// The clock's time, kept monotonic.
+    fn fresh_time(&self) -> Instant {
+        self.time.get().max(self.world.now())
+    }
+
+    /// Step 2 of a turn: its time.
+    #[inline]
+    fn begin_turn(&self) {
+        self.time.set(self.fresh_time());
+        self.queue.begin_turn();
+    }
+
+    /// Changes the timers. Outside a turn, wakes a sleeping loop if its next deadline becomes
+    /// sooner.
+    fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<Timed>) -> R) -> R {
+        let mut timers = self.timers.borrow_mut();
+        if self.queue.is_in_turn() {
+            return f(&mut timers);
+        }
+        let before = timers.next_deadline();
+        let result = f(&mut timers);
+        let after = timers.next_deadline();
+        drop(timers);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            self.queue.wake_driver();
+        }
+        result
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunState {
+    /// Not in a run; turns are still possible.
+    Idle,
+    Running,
+    Stopping,
+    /// The loop was dropped: requests have no effect.
+    Gone,
+}
+
+/// A queued call into user code.
+enum Call {
+    Tell(Rc<ConnectionCell>, Box<dyn Tell>),
+    /// The due calls of a connection.
+    Due(Key),
+    Run(Box<dyn FnOnce()>),
+}
+
+/// A request to an object that has started.
+enum Asking {
+    Port(Rc<PortCell>),
+    Connector(Rc<ConnectorCell>),
+    Drain(Rc<DrainCell>),
+    Datagrams(Rc<DatagramCell>),
+    /// A waker of the connection's layers was woken.
+    Layers(Key),
+}
+
+/// An object to be started in step 6.
+enum Start {
+    Port(Rc<PortCell>),
+    Datagrams(Rc<DatagramCell>),
+    Connector(Rc<ConnectorCell>),
+    Adoption(Rc<AdoptionCell>),
+    /// A connection that another loop has accepted.
+    Handed(Box<Handed>),
+}
+
+/// The action of a timer.
+enum Timed {
+    Call(Box<dyn FnOnce()>),
+    Tell(Rc<ConnectionCell>, Box<dyn Tell>),
+    Deadline(Key),
+    Connector(Rc<ConnectorCell>),
+    Drain(Rc<DrainCell>),
+}
+
+impl Reactor {
+    fn new(world: Rc<dyn World>, tasks: Tasks) -> Reactor {
+        static SERIAL: AtomicU32 = AtomicU32::new(1);
+        let now = world.now();
+        let timers = Timers::new(now);
+        let serial = world.serial().unwrap_or_else(|| SERIAL.fetch_add(1, Ordering::Relaxed));
+        Reactor {
+            records: Rc::new(Records {
+                serial,
+                world,
+                spares: Rc::default(),
+                time: Cell::new(now),
+                queue: tasks.queue(),
+                pending: Cell::new(0),
+                returns: Cell::new(false),
+                dirty: RefCell::default(),
+                calls: RefCell::default(),
+                asking: RefCell::default(),
+                starts: RefCell::default(),
+                timers: RefCell::new(timers),
+                tasks: RefCell::new(tasks),
+                polled: Cell::new(None),
+                jobs: jobs::Jobs::default(),
+                names: RefCell::default(),
+                #[cfg(unix)]
+                watches: RefCell::default(),
+                dependents: RefCell::default(),
+                snapshots: RefCell::default(),
+                blocked: RefCell::new(Slots::new()),
+                asked_all: RefCell::new(Slots::new()),
+                shared_ports: RefCell::new(Slots::new()),
+                triggers: RefCell::default(),
+                run_state: Cell::new(RunState::Idle),
+                places: RefCell::default(),
+                stalls: OnceCell::new(),
+                #[cfg(feature = "sim")]
+                above: OnceCell::new(),
+            }),
+        }
+    }
+
+    /// A handle whose requests are never applied, for tests of the modules below the loop.
+    #[cfg(test)]
+    pub(crate) fn without_a_loop() -> Reactor {
+        use crate::driver::Commands;
+        use crate::driver::memory::{Manner, Memory};
+        let (driver, _) = Memory::new(Manner::Readiness, 0);
+        Reactor::new(driver.world(), Tasks::new(driver.waker()))
+    }
+
+    /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free
+    /// port; [`Port::host`] returns its number.
+    ///
+    /// The system queues connections from now on; the turn accepts them.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_tcp<K>(
+        &self,
+        address: SocketAddr,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_tcp_with(address, ListenOptions::default(), factory)
+    }
+
+    /// [`listen_tcp`](Self::listen_tcp) with options.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_tcp_with<K>(
+        &self,
+        address: SocketAddr,
+        options: ListenOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_at(address.into(), options, factory.into_factory())
+    }
+
+    /// Listens on a UNIX socket and builds a protocol for each connection. A path becomes a socket
+    /// file, which is removed when the port closes; a name that begins with a NUL is abstract.
+    ///
+    /// With [`ListenOptions::lock_file`], which is on by default, the file of a crashed process is
+    /// replaced, and the file of a live process is kept: a lock file beside it, `PATH.lock`,
+    /// distinguishes the two.
+    ///
+    /// The system queues connections from now on; the turn accepts them. Twisted's `listenUNIX`.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_unix<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_unix_with(path, ListenOptions::default(), factory)
+    }
+
+    /// [`listen_unix`](Self::listen_unix) with options.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_unix_with<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        options: ListenOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_at(path.into().into(), options, factory.into_factory())
+    }
+
+    #[track_caller]
+    fn listen_at(
+        &self,
+        address: Address,
+        options: ListenOptions,
+        factory: impl Factory + 'static,
+    ) -> Result<Port, ListenError> {
+        let bound = self.records.world.bind(&address, &options);
+        let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
+        Ok(Port::new(self, address, options, bound, self.attached(factory)))
+    }
+
+    /// Prepares a factory for use: `attach` is the first call that it gets.
+    #[track_caller]
+    fn attached(&self, factory: impl Factory + 'static) -> ErasedFactory {
+        let mut erased = ErasedFactory::new(factory);
+        erased.factory.attach(self);
+        self.noted_factory(erased)
+    }
+
+    /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
+    /// with the connection after `connection_made`; cancelling it earlier closes the socket.
+    ///
+    /// The factory's `do_start`, `build_protocol` and `do_stop` are called. The socket becomes
+    /// non-blocking; its other options stay as they are. Twisted's `adoptStreamConnection`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error, for example if the socket is not connected;
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    ///
+    /// ```no_run
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
+    /// # }
+    /// couplet::run(|reactor| {
+    ///     // By whatever means: through a proxy, or given by the parent process.
+    ///     let socket = std::net::TcpStream::connect("127.0.0.1:8000")?;
+    ///     reactor.adopt(socket, || Echo)?.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn adopt<K, F: IntoFactory<K>>(
+        &self,
+        socket: impl Into<ConnectedSocket>,
+        factory: F,
+    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
+        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory.into_factory()))
+    }
+
+    /// Takes over non-socket descriptors as one connection: pipes, FIFOs, terminals, files.
+    /// Protocol, flow control and close work as on any connection, except that a close does not
+    /// wait for the peer: a pipe keeps the bytes written to it.
+    ///
+    /// The descriptors become non-blocking for every process that shares them, until the connection
+    /// is closed. A file is always ready, and each read or write of it waits for its disk. The loop
+    /// leaves SIGPIPE alone: Rust's runtime ignores that signal. Only on Unix. Twisted's
+    /// `StandardIO`.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Print;
+    /// impl Protocol for Print {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         assert_eq!(data, b"Rose is a rose");
+    /// #       transport.reactor().stop();
+    ///     }
+    /// }
+    ///
+    /// couplet::run(|reactor| {
+    ///     let (reader, mut writer) = std::io::pipe()?;
+    ///     writer.write_all(b"Rose is a rose")?;
+    ///     reactor.adopt_pipe(reader, || Print)?.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without
+    /// descriptors.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn adopt_pipe<K, F: IntoFactory<K>>(
+        &self,
+        pipe: impl Into<Pipe>,
+        factory: F,
+    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
+        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory.into_factory()))
+    }
+
+    /// Starts a program in the reactor's world.
+    #[cfg(unix)]
+    pub(crate) fn start_program(&self, command: &Command) -> io::Result<Spawned> {
+        self.records.world.spawn(command)
+    }
+
+    /// A descriptor that this program inherited, in a world that simulates inheritance.
+    #[cfg(unix)]
+    pub(crate) fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
+        self.records.world.inherited(number)
+    }
+
+    /// Serves a connection that the world has already adopted.
+    #[track_caller]
+    pub(crate) fn adopt_prepared<F: Factory + 'static>(
+        &self,
+        adopted: Adopted,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        AdoptionCell::start(self, Given::from(adopted), self.attached(factory))
+    }
+
+    /// [`adopt_prepared`](Self::adopt_prepared) for a connection to this program.
+    #[cfg(unix)]
+    #[track_caller]
+    pub(crate) fn adopt_dependent<F: Factory + 'static>(
+        &self,
+        adopted: Adopted,
+        dependent: Rc<dyn Dependent>,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        let attached = Some(Attached(dependent));
+        AdoptionCell::start(self, Given { adopted, attached }, self.attached(factory))
+    }
+
+    /// Takes over a listening socket, for example one that an init system or a privileged parent
+    /// opened. The result is a [`Port`] like any other; stopped and started again, it binds its
+    /// address anew. Twisted's `adoptStreamPort`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// # couplet::run(|reactor| {
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let port = reactor.adopt_port(socket, || Echo)?;
+    /// println!("listening on {}", port.host());
+    /// # reactor.stop();
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn adopt_port<K>(
+        &self,
+        socket: impl Into<ListeningSocket>,
+        factory: impl IntoFactory<K>,
+    ) -> io::Result<Port> {
+        let bound = self.records.world.adopt_port(socket.into())?;
+        let (address, options) = (bound.host.clone(), ListenOptions::default());
+        Ok(Port::new(self, address, options, bound, self.attached(factory.into_factory())))
+    }
+
+    /// Listens on a socket already bound to `at` with `options`.
+    pub(crate) fn listen_on(
+        &self,
+        at: SocketAddr,
+        options: ListenOptions,
+        socket: ListeningSocket,
+        factory: ErasedFactory,
+    ) -> io::Result<Port> {
+        let bound = self.records.world.adopt_port(socket)?;
+        Ok(Port::new(self, at.into(), options, bound, self.attached(factory)))
+    }
+
+    /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
+    /// made. The driver looks names up; the addresses are tried as in RFC 8305.
+    ///
+    /// Success, failure and loss are reported to the factory;
+    /// [`connect_tcp_with`](Self::connect_tcp_with) sets options.
+    #[track_caller]
+    pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
+        self.connect_tcp_with(host, port, ConnectOptions::default(), factory)
+    }
+
+    /// [`connect_tcp`](Self::connect_tcp) with options.
+    #[track_caller]
+    pub fn connect_tcp_with<K>(
+        &self,
+        host: &str,
+        port: u16,
+        options: ConnectOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let target = Target::tcp(host, port);
+        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+    }
+
+    /// Connects like [`connect_tcp_with`](Self::connect_tcp_with). The Deferred fires with the
+    /// connection once `connection_made` was called, or fails with
+    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt.
+    #[track_caller]
+    pub fn connect_tcp_deferred<K, F: IntoFactory<K>>(
+        &self,
+        host: &str,
+        port: u16,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let target = Target::tcp(host, port);
+        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+    }
+
+    /// Connects to an address, such as a [`Port::host`], without a lookup: a TCP address, including
+    /// the scope and flow of an IPv6 one, or a UNIX socket. Builds a protocol when the connection
+    /// is made.
+    ///
+    /// Success, failure and loss are reported to the factory.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn connection_made(&mut self, transport: &couplet::Transport) {
+    /// #         transport.reactor().stop();
+    /// #     }
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// # use couplet::ConnectOptions;
+    /// # couplet::run(|reactor| {
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, || Echo)?;
+    /// reactor.connect_to(port.host(), ConnectOptions::default(), || Echo);
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn connect_to<K>(
+        &self,
+        address: impl Into<Address>,
+        options: ConnectOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let target = Target::at(address.into());
+        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+    }
+
+    /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
+    /// `connection_made` was called, or fails with [`ConnectError`](crate::ConnectError). Cancelling it
+    /// stops the attempt.
+    #[track_caller]
+    pub fn connect_to_deferred<K, F: IntoFactory<K>>(
+        &self,
+        address: impl Into<Address>,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let target = Target::at(address.into());
+        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+    }
+
+    /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
+    /// begins with a NUL is abstract.
+    ///
+    /// Success, failure and loss are reported to the factory. Twisted's `connectUNIX`.
+    #[track_caller]
+    pub fn connect_unix<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        self.connect_unix_with(path, ConnectOptions::default(), factory)
+    }
+
+    /// [`connect_unix`](Self::connect_unix) with options.
+    #[track_caller]
+    pub fn connect_unix_with<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        options: ConnectOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let target = Target::Unix(path.into());
+        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+    }
+
+    /// Connects like [`connect_unix_with`](Self::connect_unix_with). The Deferred fires with the
+    /// connection once `connection_made` was called, or fails with
+    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt.
+    #[track_caller]
+    pub fn connect_unix_deferred<K, F: IntoFactory<K>>(
+        &self,
+        path: impl Into<UnixAddress>,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let target = Target::Unix(path.into());
+        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+    }
+
+    /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next
+    /// turn. Due calls run in the order of their deadlines, and equal ones in the order of the
+    /// requests.
+    ///
+    /// The delay counts from the time of the turn. Twisted's `callLater`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # couplet::run(|reactor| {
+    /// let stopping = reactor.clone();
+    /// let call = reactor.call_later(Duration::from_millis(5), move || stopping.stop());
+    /// assert!(call.active());
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
+        self.call_for((Waiting::Call, Location::caller()), delay, f)
+    }
+
+    /// Calls `f` in the next turn, first in, first out. Twisted's `callWhenRunning`.
+    #[track_caller]
+    pub fn call_soon(&self, f: impl FnOnce() + 'static) -> DelayedCall {
+        self.call_later(Duration::ZERO, f)
+    }
+
+    /// Runs a future as a task of this loop; the Deferred fires with its output. Cancelling the
+    /// Deferred drops the future, in the turn. If the future panics, the Deferred fails with
+    /// [`Panicked`](crate::defer::Panicked). If the run ends or the loop is dropped first, it fails
+    /// with [`Cancelled`](crate::defer::Cancelled).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn main() -> couplet::Result<()> {
+    /// let sum = couplet::run_until(|reactor| {
+    ///     let inner = reactor.clone();
+    ///     reactor.spawn(async move {
+    ///         inner.sleep(Duration::from_millis(1)).await?;
+    ///         Ok(20 + 22)
+    ///     })
+    /// })?;
+    /// assert_eq!(sum, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn<T: 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        self.spawn_task(None, future)
+    }
+
+    /// [`spawn`](Self::spawn) with a name for the task, shown in reports about leaks and stalls.
+    #[track_caller]
+    pub fn spawn_named<T: 'static>(
+        &self,
+        name: impl Into<Box<str>>,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        self.spawn_task(Some(name.into()), future)
+    }
+
+    #[track_caller]
+    fn spawn_task<T: 'static>(
+        &self,
+        name: Option<Box<str>>,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        if self.is_gone() {
+            return Deferred::fail(loop_ended());
+        }
+        let (task, deferred) = new_task(self, name, future);
+        self.records.tasks.borrow_mut().add(task);
+        self.records.note(pending::TASKS);
+        deferred
+    }
+
+    /// Fires after `delay`; cancelling it cancels the timer. Fails with
+    /// [`Cancelled`](crate::defer::Cancelled) if the run ends first.
+    #[track_caller]
+    pub fn sleep(&self, delay: Duration) -> Deferred<()> {
+        self.sleep_for((Waiting::Sleep, Location::caller()), delay)
+    }
+
+    /// [`sleep`](Self::sleep), attributed to another caller.
+    #[track_caller]
+    pub(crate) fn sleep_for(&self, whom: (Waiting, Source), delay: Duration) -> Deferred<()> {
+        let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
+        let sleeping = timer.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+            if let Some(call) = sleeping.take() {
+                call.cancel();
+            }
+        });
+        let sleeper = Sleeper(Some(resolver));
+        timer.set(Some(self.call_for(whom, delay, move || sleeper.wake())));
+        deferred
+    }
+
+    /// The open, active and pending objects of the loop, as of the next turn. Printable.
+    pub fn snapshot(&self) -> Deferred<Snapshot> {
+        let (deferred, resolver) = Deferred::new();
+        self.records.snapshots.borrow_mut().push(resolver);
+        self.records.note(pending::ASKED);
+        deferred
+    }
+
+    /// Registers a call for when the reactor stops; see [`Shutdown`]. Twisted's
+    /// `addSystemEventTrigger`.
+    #[track_caller]
+    pub fn on(&self, when: Shutdown, f: impl FnOnce() -> Deferred<()> + 'static) {
+        let (f, place) = (Contained::new(f), Location::caller());
+        let f = Box::new(move || f.take()());
+        self.records.triggers.borrow_mut().add(when, place, f);
+    }
+
+    /// Ends the run: at the end of this turn the ports close, and connections flush written bytes
+    /// (for at most [`LoopOptions::shutdown_grace`]) and are lost with
+    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or when called
+    /// again.
+    pub fn stop(&self) {
+        if self.records.run_state.get() == RunState::Running {
+            self.records.note(pending::STOP);
+        }
+    }
+
+    /// True from when ports and connections begin to close until the end of the run; still false
+    /// during [`Shutdown::Before`].
+    pub fn is_stopping(&self) -> bool {
+        self.records.run_state.get() == RunState::Stopping
+    }
+
+    fn is_gone(&self) -> bool {
+        self.records.run_state.get() == RunState::Gone
+    }
+
+    /// Whether `other` is a handle to the same loop.
+    pub(crate) fn is(&self, other: &Reactor) -> bool {
+        Rc::ptr_eq(&self.records, &other.records)
+    }
+
+    /// Makes [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn, or
+    /// outside a turn, of the next one, which does not wait. Does not end a run.
+    pub fn interrupt(&self) {
+        self.records.returns.set(true);
+    }
+
+    /// Adapts the loop to a fork of the process. Call it in both processes right after the fork,
+    /// with `is_child` true in the child; a callback may call it. Both processes have the
+    /// connections, and both loops continue.
+    ///
+    /// Only programs that fork without executing another program need it, such as runtimes of other
+    /// languages. The loop's threads, for jobs and name lookups, stay in the parent.
+    ///
+    /// # Errors
+    ///
+    /// In the child: the system's error, or [`Unsupported`](io::ErrorKind::Unsupported) unless the
+    /// system is Linux. The child must not run the loop then.
+    pub fn forked(&self, is_child: bool) -> io::Result<()> {
+        self.records.world.forked(is_child)
+    }
+
+    /// The loop's clock: inside a turn, the time at which the turn began.
+    pub fn now(&self) -> Instant {
+        self.records.now()
+    }
+
+    pub(crate) fn world(&self) -> &Rc<dyn World> {
+        &self.records.world
+    }
+
+    /// The time of day, as the time since 1970. Virtual in a simulation.
+    pub fn unix_time(&self) -> Duration {
+        self.records.world.unix_time()
+    }
+
+    /// The current time of the clock, even inside a turn.
+    pub(crate) fn fresh_time(&self) -> Instant {
+        self.records.fresh_time()
+    }
+
+    /// Locks a file: see [`World::lock_file`].
+    pub(crate) fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
+        self.records.world.lock_file(path)
+    }
+
+    /// A random number from the loop's world; reproducible in a simulation.
+    pub fn random(&self) -> u64 {
+        self.records.world.random()
+    }
+
+    // Requests from other modules.
+
+    pub(crate) fn serial(&self) -> u32 {
+        self.records.serial
+    }
+
+    pub(crate) fn spares(&self) -> &Rc<Spares> {
+        &self.records.spares
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn observe_above(&self, observe: impl Fn(Key, Above<'_>) + 'static) {
+        let first = self.records.above.set(Box::new(observe)).is_ok();
+        debug_assert!(first, "one observer");
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn observes_layers(&self) -> bool {
+        self.records.above.get().is_some()
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn note_above(&self, key: Key, above: Above<'_>) {
+        if let Some(observe) = self.records.above.get() {
+            observe(key, above);
+        }
+    }
+
+    pub(crate) fn mark(&self, key: Key) {
+        self.records.dirty.borrow_mut().push(key);
+        self.records.note(pending::DIRTY);
+    }
+
+    pub(crate) fn line_up(
+        &self,
+        kind: &'static str,
+        of: &'static str,
+        call: impl FnOnce() + 'static,
+    ) {
+        self.enqueue(Call::Run(self.records.noted_call(|| Doing::by(kind, of), call)));
+    }
+
+    fn enqueue(&self, call: Call) {
+        self.records.calls.borrow_mut().push_back(call);
+        self.records.note(pending::CALLS);
+    }
+
+    #[track_caller]
+    pub(crate) fn tell(&self, cell: &Rc<ConnectionCell>, tell: Box<dyn Tell>) {
+        let tell = self.records.noted_tell(Location::caller(), tell);
+        self.enqueue(Call::Tell(cell.clone(), tell));
+    }
+
+    #[track_caller]
+    pub(crate) fn tell_later(
+        &self,
+        cell: &Rc<ConnectionCell>,
+        delay: Duration,
+        tell: Box<dyn Tell>,
+    ) -> DelayedCall {
+        if cell.phase() == Phase::Lost {
+            return DelayedCall::never();
+        }
+        let tell = self.records.noted_tell(Location::caller(), tell);
+        let call = DelayedCall::new(self, delay, Timed::Tell(cell.clone(), tell));
+        if let Some(timer) = call.timer() {
+            cell.add_timer(timer, &self.records.timers.borrow());
+            let waiting = Waiting::Connection(cell.key());
+            self.records.note_timer(timer, waiting, Location::caller());
+        }
+        call
+    }
+
+    /// Makes the turn call the layers of a connection, in this turn or the next.
+    pub(crate) fn wake_layers(&self, key: Key) {
+        self.ask(Asking::Layers(key));
+    }
+
+    fn ask(&self, asking: Asking) {
+        if self.is_gone() {
+            return;
+        }
+        self.records.asking.borrow_mut().push_back(asking);
+        self.records.note(pending::ASKED);
+    }
+
+    fn start(&self, start: Start) {
+        self.records.starts.borrow_mut().push_back(start);
+        self.records.note(pending::STARTS);
+    }
+}
+
+/// The resolver of a [`Reactor::sleep`]. Fails the Deferred if the timer is dropped.
+struct Sleeper(Option<Resolver<()>>);
+
+impl Sleeper {
+    fn wake(mut self) {
+        if let Some(resolver) = self.0.take() {
+            resolver.callback(());
+        }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        if let Some(resolver) = self.0.take() {
+            resolver.errback(loop_ended());
+        }
+    }
+}
+
+impl Alarm for Reactor {
+    fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
+        let call = self.call_for((Waiting::Timeout, Location::caller()), after, ring);
+        Box::new(move || {
+            call.cancel();
+        })
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("serial", &self.records.serial).finish_non_exhaustive()
+    }
+}
+
+/// The failure of an operation cut off by the end of its loop.
+fn loop_ended() -> Failure {
+    crate::defer::Cancelled::of("the loop has ended").into()
+}

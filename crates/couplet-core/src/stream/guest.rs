@@ -1,0 +1,114 @@
+//! The hooks of a stream for a guest, such as hyper, that drives its connection.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::Stream;
+use super::shared::{Look, Shared};
+
+/// Observes the end of a stream's connection, for the task that serves it.
+pub struct Ending(Rc<Shared>);
+
+impl Ending {
+    /// Ready when the connection is lost, with an error unless it ended cleanly. A pending poll
+    /// wakes the task at that point, and also when the connection is asked to finish.
+    ///
+    /// # Errors
+    ///
+    /// The reason of the loss, unless it was clean.
+    pub fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_lost(cx)
+    }
+}
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ending").finish_non_exhaustive()
+    }
+}
+
+/// A stream's operations for a guest, which writes body chunks without copying them. Errors are
+/// those of the connection.
+#[expect(clippy::missing_errors_doc, reason = "the trait's documentation names them")]
+pub trait GuestStream: Sealed {
+    /// Observes the end of its connection.
+    fn ending(&self) -> Ending;
+
+    /// Ready with true when bytes have arrived, which stay unread, or with false at the end of the
+    /// stream.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
+
+    /// Ready when the connection is asked to finish or is lost. One task may wait for it.
+    fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Reads into `buffer`; ready with the number of bytes, 0 at the end of the stream.
+    fn poll_read_slice(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Passes at most `room` bytes to `put`.
+    fn poll_read_with(
+        &self,
+        cx: &mut Context<'_>,
+        room: usize,
+        put: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<()>>;
+
+    /// Writes some of `data`; ready with the number of bytes.
+    fn poll_write_slice(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Ready when the buffer has room to write.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Writes all of `bytes`, without a copy, once the buffer has room.
+    fn poll_write_bytes(&self, cx: &mut Context<'_>, bytes: Bytes) -> Poll<io::Result<usize>>;
+}
+
+pub trait Sealed {}
+impl Sealed for Stream {}
+
+impl GuestStream for Stream {
+    fn ending(&self) -> Ending {
+        Ending(self.owner.0.clone())
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.shared().poll_look(cx, |arrived, ended| {
+            let is_over = !arrived.is_empty() || ended;
+            Ok(if is_over { Look::Taken(0, !arrived.is_empty()) } else { Look::More })
+        })
+    }
+
+    fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared().poll_draining(cx)
+    }
+
+    fn poll_read_slice(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.shared().poll_read(cx, buffer)
+    }
+
+    fn poll_read_with(
+        &self,
+        cx: &mut Context<'_>,
+        room: usize,
+        put: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        self.shared().poll_read_into(cx, room, put).map_ok(drop)
+    }
+
+    fn poll_write_slice(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.shared().poll_write(cx, data)
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared().poll_room(cx)
+    }
+
+    fn poll_write_bytes(&self, cx: &mut Context<'_>, bytes: Bytes) -> Poll<io::Result<usize>> {
+        ready!(self.shared().poll_room(cx))?;
+        let n = bytes.len();
+        self.transport().write_bytes(bytes);
+        Poll::Ready(Ok(n))
+    }
+}

@@ -1,0 +1,92 @@
+//! Streams for endpoints: connecting and serving.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::Stream;
+use super::shared::StreamProtocol;
+use crate::defer::Panicked;
+use crate::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
+use crate::panics::Contained;
+use crate::{Deferred, Port, Reactor, Result, Transport};
+
+impl Reactor {
+    /// Connects to an endpoint; the Deferred fires with the stream. It fails like
+    /// [`connect`](Reactor::connect); cancelling it stops the attempt.
+    #[track_caller]
+    pub fn connect_stream(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+    ) -> Deferred<Stream> {
+        let made: Rc<Cell<Option<Stream>>> = Rc::default();
+        let slot = made.clone();
+        let protocol = StreamProtocol::new(move |stream| slot.set(Some(stream)));
+        self.connect_protocol(endpoint, protocol)
+            .map(move |_| made.take().expect("the connection was made"))
+    }
+
+    /// Listens on an endpoint, and runs `handle` as a task for each connection, with its stream.
+    ///
+    /// A handler that returns an error, or panics, ends its own connection with that error or panic
+    /// as the reason. After an error the output is sent first; after a panic the connection is
+    /// reset.
+    ///
+    /// # Errors
+    ///
+    /// Like [`listen`](Reactor::listen).
+    #[track_caller]
+    pub fn serve(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+    ) -> Result<Port> {
+        self.listen(endpoint, streams(handle))
+    }
+
+    /// Like [`serve`](Self::serve), with application protocols for TLS to offer unless its endpoint
+    /// names others.
+    #[track_caller]
+    pub(crate) fn serve_offering(
+        &self,
+        protocols: &'static [&'static str],
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+    ) -> Result<Port> {
+        self.listen_offering(protocols, endpoint, streams(handle))
+    }
+}
+
+/// Builds the protocol of each stream, with its handler.
+fn streams(
+    handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+) -> impl FnMut() -> StreamProtocol + 'static {
+    let handle = Rc::new(Contained::new(handle));
+    move || {
+        let handle = handle.clone();
+        StreamProtocol::new(move |stream| run(stream, handle))
+    }
+}
+
+/// Runs the handler as a task. A panic from dropping `handle`, perhaps with its last task, is
+/// contained.
+fn run(stream: Stream, handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>) {
+    let transport = stream.transport().clone();
+    let reactor = transport.reactor().clone();
+    let task = reactor.spawn(async move { (**handle)(stream).await });
+    task.add_errback(move |failure| {
+        end(&transport, failure);
+        Ok(())
+    })
+    .detach();
+}
+
+fn end(transport: &Transport, failure: crate::Failure) {
+    let connection = transport.id();
+    if failure.downcast_ref::<Panicked>().is_some() {
+        log_error!(%connection, peer = %transport.peer(), %failure, "a handler panicked");
+        transport.abort_connection();
+    } else {
+        tracing::debug!(%connection, peer = %transport.peer(), %failure, "a handler failed");
+        transport.fail(failure);
+    }
+}

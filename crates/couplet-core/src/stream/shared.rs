@@ -1,0 +1,603 @@
+//! The state shared by a stream and its protocol.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use couplet_os::lend::Lent;
+
+use super::Stream;
+use crate::ConnectionLost;
+use crate::Deferred;
+use crate::Protocol;
+use crate::Reason;
+use crate::Transport;
+use crate::defer::DeferredEvent;
+use crate::reactor::{TaskId, TaskRef};
+use crate::unread::Unread;
+
+/// The connection of a stream. Neither user code nor a foreign waker is called while `state` is
+/// borrowed.
+pub(super) struct Shared {
+    pub(super) transport: Transport,
+    reader: Cell<Reader>,
+    /// Bytes lent to the task that waits for them, as they arrive. The inbox is empty during the
+    /// loan.
+    lent: Lent,
+    state: RefCell<State>,
+}
+
+/// The user's handle on a stream, shared by its halves. Dropping the last one closes the
+/// connection.
+pub(super) struct Owner(pub(super) Rc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if !self.0.state.borrow().is_released {
+            self.0.transport.lose_connection();
+        }
+    }
+}
+
+/// The reader that waits for bytes.
+#[derive(Default)]
+enum Reader {
+    #[default]
+    None,
+    /// A task of the loop, which is polled within `data_received`.
+    Task(TaskId),
+    /// Any other waker, such as one of a task that waits for several futures.
+    Other(Waker),
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes that arrived and were not read yet. Law 9: one read of the transport, which then
+    /// pauses; for a pending read of a line or similar unit, up to the limit of that unit.
+    inbox: Unread,
+    /// Reading is paused because no read is pending.
+    paused: bool,
+    /// The connection was passed to another protocol.
+    is_released: bool,
+    /// The peer's stream has ended.
+    read_closed: bool,
+    /// `shutdown` has ended our side of the stream.
+    shut: bool,
+    /// All our output and the FIN have been sent.
+    write_closed: bool,
+    /// The number of completed handshakes.
+    handshakes: usize,
+    lost: Option<Reason>,
+    /// Waits until the buffer has room.
+    room: Option<Box<Deferred<()>>>,
+    /// Waits until the buffer is empty.
+    flush: Option<Box<Deferred<()>>>,
+    /// Set when the connection is asked to finish or is lost.
+    draining: Option<DeferredEvent>,
+    /// Waits for any other change: the end, our FIN, a handshake.
+    watcher: Option<Waker>,
+}
+
+/// A reader's decision about the bytes that have arrived.
+pub(super) enum Look<T> {
+    /// Consumes this many bytes and returns the result.
+    Taken(usize, T),
+    /// More bytes are needed.
+    More,
+}
+
+impl Shared {
+    pub(super) fn new(transport: &Transport) -> Rc<Shared> {
+        Rc::new(Shared {
+            transport: transport.clone(),
+            reader: Cell::default(),
+            lent: Lent::default(),
+            state: RefCell::default(),
+        })
+    }
+
+    /// Reads with `look`, which gets the unread bytes and whether the stream has ended after them;
+    /// if so, `look` must return `Taken`. Once all bytes are read, a connection that was not closed
+    /// cleanly is an error.
+    pub(super) fn poll_look<T>(
+        &self,
+        cx: &mut Context<'_>,
+        look: impl FnOnce(&[u8], bool) -> io::Result<Look<T>>,
+    ) -> Poll<io::Result<T>> {
+        if !self.lent.is_empty() {
+            return self.poll_look_at_lent(cx, look);
+        }
+        let mut state = self.state.borrow_mut();
+        let ended = state.read_closed || state.lost.is_some();
+        if state.inbox.is_empty()
+            && let Some(reason) = state.lost.as_ref().filter(|reason| !reason.is_clean())
+        {
+            return Poll::Ready(Err(lost(reason)));
+        }
+        // `look` may fill a user's type of buffer, so nothing is borrowed here.
+        let mut inbox = std::mem::take(&mut state.inbox);
+        drop(state);
+        let looked = look(inbox.rest(), ended);
+        let mut state = self.state.borrow_mut();
+        let polled = match looked {
+            Ok(Look::Taken(n, taken)) => {
+                inbox.take(n);
+                Poll::Ready(Ok(taken))
+            }
+            Ok(Look::More) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        let resume = state.paused && (polled.is_pending() || inbox.is_empty());
+        state.paused &= !resume;
+        state.inbox = inbox;
+        drop(state);
+        if polled.is_pending() {
+            self.wait_for_bytes(cx);
+        }
+        if resume {
+            self.transport.resume_producing();
+        }
+        polled
+    }
+
+    /// Reads bytes as they arrive: the stream has not ended and is not paused.
+    fn poll_look_at_lent<T>(
+        &self,
+        cx: &Context<'_>,
+        look: impl FnOnce(&[u8], bool) -> io::Result<Look<T>>,
+    ) -> Poll<io::Result<T>> {
+        let looked = self.lent.take(|arrived| match look(arrived, false) {
+            Ok(Look::Taken(n, taken)) => (n, Poll::Ready(Ok(taken))),
+            Ok(Look::More) => (0, Poll::Pending),
+            Err(error) => (0, Poll::Ready(Err(error))),
+        });
+        if looked.is_pending() {
+            self.wait_for_bytes(cx);
+        }
+        looked
+    }
+
+    /// The most common read, of available bytes into a slice.
+    #[inline]
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.lent.is_empty() {
+            return Poll::Ready(Ok(self.lent.take(|arrived| {
+                let n = arrived.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&arrived[..n]);
+                (n, n)
+            })));
+        }
+        let mut state = self.state.borrow_mut();
+        if state.paused || state.read_closed || state.lost.is_some() || buffer.is_empty() {
+            drop(state);
+            return self.poll_read_slow(cx, buffer);
+        }
+        let arrived = state.inbox.rest();
+        let n = arrived.len().min(buffer.len());
+        if n == 0 {
+            drop(state);
+            self.wait_for_bytes(cx);
+            return Poll::Pending;
+        }
+        buffer[..n].copy_from_slice(&arrived[..n]);
+        state.inbox.take(n);
+        Poll::Ready(Ok(n))
+    }
+
+    #[inline]
+    fn wait_for_bytes(&self, cx: &Context<'_>) {
+        let reader = match self.transport.reactor().task_of(cx.waker()) {
+            Some(task) => Reader::Task(task),
+            None => Reader::Other(cx.waker().clone()),
+        };
+        self.reader.set(reader);
+    }
+
+    /// Passes the connection on: this stream no longer closes it.
+    pub(super) fn release(&self) {
+        let mut state = self.state.borrow_mut();
+        state.is_released = true;
+        let was_paused = std::mem::take(&mut state.paused);
+        drop(state);
+        if was_paused {
+            self.transport.resume_producing();
+        }
+    }
+
+    /// Whether bytes have arrived that were not read.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn has_unread(&self) -> bool {
+        !self.lent.is_empty() || !self.state.borrow().inbox.is_empty()
+    }
+
+    /// Writes a part of `data`, at most [`CHUNK`], once the buffer has room.
+    #[inline]
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let data = &data[..data.len().min(CHUNK)];
+        let waits = self.state.borrow().room.is_some();
+        if waits || !self.transport.cell.write_with_room(data) {
+            ready!(self.poll_room(cx))?;
+            self.transport.write(data);
+        }
+        Poll::Ready(Ok(data.len()))
+    }
+
+    /// Whether the peer's stream or the connection has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        let state = self.state.borrow();
+        state.read_closed || state.lost.is_some()
+    }
+
+    /// Like [`poll_write`](Self::poll_write), with several slices.
+    pub(super) fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_room(cx))?;
+        let mut room = CHUNK;
+        for piece in pieces {
+            let n = piece.len().min(room);
+            self.transport.write(&piece[..n]);
+            room -= n;
+        }
+        Poll::Ready(Ok(CHUNK - room))
+    }
+
+    /// Ready when at most the high mark is buffered; an error if nothing can be written any more.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_writable()?;
+        ready!(self.poll_begun(cx, |state| &mut state.room));
+        if self.transport.is_full() {
+            let drained = unfailing(self.transport.drained());
+            ready!(self.poll_buffer(cx, |state| &mut state.room, drained));
+        }
+        Poll::Ready(self.check_writable())
+    }
+
+    /// Ready when all output was handed to the system.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_begun(cx, |state| &mut state.flush));
+        let flushed = unfailing(self.transport.flushed());
+        ready!(self.poll_buffer(cx, |state| &mut state.flush, flushed));
+        Poll::Ready(match &self.state.borrow().lost {
+            Some(reason) if !reason.is_clean() => Err(lost(reason)),
+            _ => Ok(()),
+        })
+    }
+
+    /// Polls the Deferred that an earlier poll stored in `place`. More output may have been written
+    /// since it fired.
+    fn poll_begun(
+        &self,
+        cx: &mut Context<'_>,
+        place: impl Fn(&mut State) -> &mut Option<Box<Deferred<()>>>,
+    ) -> Poll<()> {
+        let begun = place(&mut self.state.borrow_mut()).take();
+        match begun {
+            Some(waiting) => self.poll_buffer(cx, place, *waiting),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Polls a Deferred, and stores it in `place` while it is pending.
+    fn poll_buffer(
+        &self,
+        cx: &mut Context<'_>,
+        place: impl Fn(&mut State) -> &mut Option<Box<Deferred<()>>>,
+        mut waiting: Deferred<()>,
+    ) -> Poll<()> {
+        match Pin::new(&mut waiting).poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => {
+                *place(&mut self.state.borrow_mut()) = Some(Box::new(waiting));
+                Poll::Pending
+            }
+        }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        let state = self.state.borrow();
+        match &state.lost {
+            Some(reason) => Err(lost(reason)),
+            None if state.shut || self.transport.is_closing() => {
+                Err(io::Error::new(io::ErrorKind::BrokenPipe, "our stream to the peer has ended"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Ends our side of the stream; ready when the FIN has been sent.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let begun = std::mem::replace(&mut self.state.borrow_mut().shut, true);
+        if !begun {
+            self.transport.lose_write_connection();
+        }
+        self.poll_watch(cx, |state| match &state.lost {
+            _ if state.write_closed => Some(Ok(())),
+            Some(reason) if reason.is_clean() => Some(Ok(())),
+            Some(reason) => Some(Err(lost(reason))),
+            None => None,
+        })
+    }
+
+    /// Ready when the connection is lost, with an error unless it ended cleanly.
+    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_watch(cx, |state| {
+            let reason = state.lost.as_ref()?;
+            Some(if reason.is_clean() { Ok(()) } else { Err(lost(reason)) })
+        })
+    }
+
+    /// Ready when the connection is asked to finish, or is lost.
+    pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
+        let mut state = self.state.borrow_mut();
+        let is_over = self.transport.is_draining() || state.lost.is_some();
+        let event = (!is_over).then(|| state.draining.get_or_insert_default().clone());
+        async move {
+            // The wait begins with the first poll: one dropped without being polled would stay in
+            // the event's queue.
+            if let Some(event) = event {
+                let _ = event.wait().await;
+            }
+        }
+    }
+
+    /// Ready when the connection is asked to finish or is lost. One task may wait for it.
+    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.poll_watch(cx, |state| {
+            let is_over = self.transport.is_draining() || state.lost.is_some();
+            is_over.then_some(Ok(()))
+        });
+        polled.map(drop)
+    }
+
+    /// The number of completed handshakes.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn handshakes(&self) -> usize {
+        self.state.borrow().handshakes
+    }
+
+    /// Ready when more than `n` handshakes are complete.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn poll_handshake(&self, cx: &mut Context<'_>, n: usize) -> Poll<io::Result<()>> {
+        self.poll_watch(cx, |state| match &state.lost {
+            _ if state.handshakes > n => Some(Ok(())),
+            Some(reason) => Some(Err(lost(reason))),
+            None => None,
+        })
+    }
+
+    fn poll_watch(
+        &self,
+        cx: &mut Context<'_>,
+        ready: impl FnOnce(&State) -> Option<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(result) = ready(&self.state.borrow()) {
+            return Poll::Ready(result);
+        }
+        let mut state = self.state.borrow_mut();
+        if !state.watcher.as_ref().is_some_and(|watcher| watcher.will_wake(cx.waker())) {
+            let before = state.watcher.replace(cx.waker().clone());
+            drop(state);
+            drop(before);
+        }
+        Poll::Pending
+    }
+
+    #[inline]
+    fn wake(&self, reader: Reader) {
+        match reader {
+            Reader::Task(id) => {
+                if let Some(task) = self.transport.reactor().task(id) {
+                    self.transport.reactor().poll_here(&task);
+                }
+            }
+            Reader::Other(waker) => waker.wake(),
+            Reader::None => {}
+        }
+    }
+
+    /// Applies `change`; returns the readers to wake.
+    fn noted(&self, change: impl FnOnce(&mut State)) -> [Reader; 2] {
+        let mut state = self.state.borrow_mut();
+        change(&mut state);
+        let is_over = state.lost.is_some();
+        let draining = state.draining.take_if(|_| is_over);
+        let watcher = state.watcher.take().map_or(Reader::None, Reader::Other);
+        drop(state);
+        if let Some(draining) = draining {
+            draining.set();
+        }
+        [self.reader.take(), watcher]
+    }
+
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        self.noted(change).into_iter().for_each(|waiting| self.wake(waiting));
+    }
+
+    /// The protocol was dropped before `connection_lost`. This may happen in the middle of a task,
+    /// so tasks are woken instead of polled.
+    fn abandoned(&self, reason: Reason) {
+        for waiting in self.noted(|state| state.lost = Some(reason)) {
+            match waiting {
+                Reader::Task(task) => self.transport.reactor().wake_task(task),
+                other => self.wake(other),
+            }
+        }
+    }
+
+    /// Adds unread bytes to the inbox.
+    #[cold]
+    fn keep(&self, data: &[u8]) {
+        self.state.borrow_mut().inbox.keep(data);
+        self.pause_unless_read();
+    }
+
+    /// Pauses the transport while the inbox has bytes and no read is pending.
+    fn pause_unless_read(&self) {
+        let reader = self.reader.take();
+        let is_wanted = !matches!(reader, Reader::None);
+        self.reader.set(reader);
+        let mut state = self.state.borrow_mut();
+        if !is_wanted && !state.inbox.is_empty() && !state.is_released && !state.paused {
+            state.paused = true;
+            drop(state);
+            self.transport.pause_producing();
+        }
+    }
+}
+
+/// Turns a failure into a success, since a failure without a waiter would be reported as unhandled.
+/// Pollers check `State::lost` instead.
+fn unfailing(waiting: Deferred<()>) -> Deferred<()> {
+    waiting.recover(|_| Deferred::succeed(()))
+}
+
+/// The most that one write adds above the high mark, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// The error of a lost connection.
+pub(super) fn lost(reason: &Reason) -> io::Error {
+    let kind = match reason {
+        Reason::Lost(error) => error.kind(),
+        Reason::Aborted => io::ErrorKind::ConnectionAborted,
+        Reason::Timeout | Reason::CloseTimedOut => io::ErrorKind::TimedOut,
+        Reason::Done(_) => io::ErrorKind::BrokenPipe,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, ConnectionLost(reason.clone()))
+}
+
+/// The protocol of a stream's connection.
+pub(super) struct StreamProtocol {
+    shared: Option<Rc<Shared>>,
+    /// The task that was polled last, kept for the next time.
+    task: Option<TaskRef>,
+    /// Called with the stream when the connection is made.
+    made: Option<Box<dyn FnOnce(Stream)>>,
+}
+
+impl StreamProtocol {
+    /// For an open connection.
+    pub(super) fn of(shared: &Rc<Shared>) -> StreamProtocol {
+        StreamProtocol { shared: Some(shared.clone()), task: None, made: None }
+    }
+
+    /// For a connection that is not made yet.
+    pub(super) fn new(made: impl FnOnce(Stream) + 'static) -> StreamProtocol {
+        StreamProtocol { shared: None, task: None, made: Some(Box::new(made)) }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        if let Some(shared) = &self.shared {
+            shared.note(change);
+        }
+    }
+}
+
+impl Drop for StreamProtocol {
+    /// Reports the loss if `connection_lost` was not called: the connection may end before an
+    /// upgrade installs this protocol, or with its loop.
+    fn drop(&mut self) {
+        let Some(shared) = &self.shared else { return };
+        if shared.state.borrow().lost.is_none() {
+            let reason = shared.transport.cell.reason();
+            shared.abandoned(reason.unwrap_or(Reason::Aborted));
+        }
+    }
+}
+
+impl Protocol for StreamProtocol {
+    fn connection_made(&mut self, transport: &Transport) {
+        if let Some(made) = self.made.take() {
+            let shared = Shared::new(transport);
+            self.shared = Some(shared.clone());
+            made(Stream::of(shared));
+        }
+    }
+
+    #[inline]
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let Some(shared) = &self.shared else { return };
+        match shared.reader.take() {
+            Reader::Task(id) if shared.state.borrow().inbox.is_empty() => {
+                if self.task.as_ref().is_none_or(|task| task.id() != id) {
+                    self.task = transport.reactor().task(id);
+                }
+                let Some(task) = &self.task else { return shared.keep(data) };
+                let taken = shared.lent.lend(data, || transport.reactor().poll_here(task));
+                if taken < data.len() {
+                    shared.keep(&data[taken..]);
+                }
+            }
+            reader => {
+                shared.state.borrow_mut().inbox.keep(data);
+                shared.wake(reader);
+                shared.pause_unless_read();
+            }
+        }
+    }
+
+    fn read_closed(&mut self, _: &Transport) {
+        self.note(|state| state.read_closed = true);
+    }
+
+    fn write_closed(&mut self, _: &Transport) {
+        self.note(|state| state.write_closed = true);
+    }
+
+    fn draining(&mut self, _: &Transport) {
+        let Some(shared) = &self.shared else { return };
+        let mut state = shared.state.borrow_mut();
+        let (draining, watcher) = (state.draining.take(), state.watcher.take());
+        drop(state);
+        if let Some(draining) = draining {
+            draining.set();
+        }
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
+    }
+
+    fn handshake_completed(&mut self, _: &Transport) {
+        self.note(|state| state.handshakes += 1);
+    }
+
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        if let Some(shared) = &self.shared {
+            let inbox = std::mem::take(&mut shared.state.borrow_mut().inbox);
+            unread.extend_from_slice(inbox.rest());
+        }
+        next
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.note(|state| state.lost = Some(reason.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::hold;
+
+    #[test]
+    fn a_wait_for_a_drain_that_is_never_polled_leaves_nothing() {
+        // A panic in the closure fails this test.
+        hold(StreamProtocol::new(|stream| {
+            for _ in 0..3 {
+                drop(stream.draining());
+            }
+            let state = stream.shared().state.borrow();
+            assert_eq!(state.draining.as_ref().map_or(0, DeferredEvent::waiting), 0);
+        }));
+    }
+}

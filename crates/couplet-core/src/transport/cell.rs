@@ -1,0 +1,1046 @@
+//! State shared by a connection's [`Transport`](super::Transport) handles, which record requests in
+//! it, and its holder, which applies them in the turn.
+//!
+//! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user
+//! objects (producers, closures, foreign buffers) are dropped with no cell borrowed.
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "sim")]
+use super::connection::Above;
+use super::outbox::Outbox;
+use super::{ConnectionId, Producer, ProducerKind};
+use crate::address::Address;
+use crate::defer::{Failure, Resolver};
+use crate::driver::{
+    Key, LocalEnd, LocalSocket, PeerCredentials, SockRef, SocketCall, SocketOption,
+};
+use crate::error::{ConnectionLost, Reason};
+use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
+use crate::panics::{Contained, discard, discard_all};
+use crate::protocol::Protocol;
+use crate::reactor::Reactor;
+use crate::reactor::timers::{TimerKey, Timers};
+
+/// Requests recorded but not yet applied; a set of bits.
+pub(super) mod asked {
+    pub(crate) const LOSE: u16 = 1;
+    pub(crate) const LOSE_WRITE: u16 = 2;
+    pub(crate) const ABORT: u16 = 4;
+    pub(crate) const FLOW: u16 = 8;
+    pub(crate) const PRODUCER: u16 = 16;
+    pub(crate) const OVERFLOW: u16 = 32;
+    pub(crate) const DEADLINES: u16 = 64;
+    pub(crate) const OPTIONS: u16 = 128;
+    pub(crate) const LAYER: u16 = 256;
+}
+
+/// Why reading is paused; a set of bits.
+pub(super) mod paused {
+    /// `pause_producing`, until `resume_producing`.
+    pub(crate) const BY_USER: u8 = 1;
+    /// `throttle`, until its time has passed.
+    pub(crate) const BY_THROTTLE: u8 = 2;
+    /// `upgrade`, until the next protocol is in place.
+    pub(crate) const BY_UPGRADE: u8 = 4;
+    /// `start_layer`, until the layer is open: the protocol gets no bytes, but the socket is read.
+    pub(crate) const BY_LAYER: u8 = 8;
+}
+
+/// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Open,
+    /// `lose_write_connection` was called.
+    Finishing,
+    /// `lose_connection` or `fail` was called, or a callback panicked.
+    Closing,
+    /// Aborted, broken or closed; `connection_lost` has not been called yet.
+    Ended,
+    /// `connection_lost` was called.
+    Lost,
+}
+
+/// A registered producer. The object is taken out while it is called.
+pub(super) struct Registered {
+    pub(super) kind: ProducerKind,
+    pub(super) paused: bool,
+    /// A close has begun: a paused producer is resumed once so that it can finish.
+    pub(super) to_finish: bool,
+    /// `progress` when a pull producer was last asked.
+    pub(super) asked_at: Option<u64>,
+    pub(super) object: Option<Box<dyn Producer>>,
+}
+
+/// How far the buffer must drain before a Deferred fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    /// `drained`: at or below the low mark.
+    LowMark,
+    /// `flushed`: nothing is buffered.
+    Nothing,
+}
+
+/// Byte counts of a socket under layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WireBytes {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+/// The buffer sizes, in bytes, at which the write side counts as full and as drained.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watermarks {
+    pub(super) low: usize,
+    pub(super) high: usize,
+}
+
+pub(crate) const LOW_MARK: usize = 16 * 1024;
+pub(crate) const HIGH_MARK: usize = 64 * 1024;
+pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The shared state. The fields that every message touches come first, so that they share few cache
+/// lines: with many connections that matters more than instruction counts.
+#[repr(C)]
+pub(crate) struct ConnectionCell {
+    asked: Cell<u16>,
+    /// The loop will check this cell anyway: the cell is on the dirty list, or its protocol is
+    /// being called.
+    dirty: Cell<bool>,
+    phase: Cell<Phase>,
+    paused: Cell<u8>,
+    /// Whether a producer, a `drained` or a `flushed` waits for bytes to be sent. Derived from
+    /// `producer` and `rare`, and cached because every write checks it: see
+    /// [`update_awaits_room`](Self::update_awaits_room).
+    awaits_room: Cell<bool>,
+    /// The hard cap on buffered bytes: a write past it ends the connection.
+    pub(super) cap: Cell<usize>,
+    /// Bytes that the driver took and has not sent.
+    in_flight: Cell<usize>,
+    outbox: RefCell<Outbox>,
+    pub(crate) received_at: Cell<Instant>,
+    pub(crate) bytes_in: Cell<u64>,
+    /// Bytes written and not discarded since.
+    bytes_taken: Cell<u64>,
+    // The fields below are off the per-message path.
+    pub(super) id: ConnectionId,
+    pub(super) reactor: Reactor,
+    pub(crate) peer: Address,
+    host: OnceCell<Rc<Address>>,
+    /// The socket, if the driver has sockets. It answers queries until it is closed.
+    socket: Option<LocalSocket>,
+    watermarks: Cell<Watermarks>,
+    producer: RefCell<Option<Box<Registered>>>,
+    pub(super) idle_timeout: Cell<Option<Duration>>,
+    pub(super) close_deadline: Cell<Option<Duration>>,
+    pub(crate) made_at: Instant,
+    dropped: Cell<u64>,
+    /// Bytes for the peer that a guest such as hyper holds; for snapshots.
+    #[cfg(feature = "hyper")]
+    held_by_guest: Cell<usize>,
+    /// Reset the connection if it ends without the protocol's request.
+    reset_unless_closed: Cell<bool>,
+    /// A close does not wait for the peer's FIN.
+    pub(crate) closes_at_once: Cell<bool>,
+    /// The protocol has been replaced since the connection began.
+    upgraded: Cell<bool>,
+    /// Set in a drain, to its patience in milliseconds.
+    draining: Cell<Option<NonZeroU32>>,
+    /// Set once `connection_lost` was called.
+    reason: OnceCell<Reason>,
+    /// Set once there are layers.
+    below: OnceCell<Box<Below>>,
+    /// State that few connections use.
+    rare: RefCell<Option<Box<Rare>>>,
+}
+
+impl Drop for ConnectionCell {
+    /// Handles may keep a cell with unsent output after its loop is dropped.
+    fn drop(&mut self) {
+        self.clear_outbox();
+    }
+}
+
+/// A requested socket option.
+pub(crate) enum OptionAsked {
+    Set(SocketOption),
+    Call(Contained<SocketCall>),
+}
+
+/// The next protocol, and the bytes that it gets before any new one.
+pub(super) struct Upgrade {
+    pub(super) next: Contained<Box<dyn Protocol>>,
+    /// Law 9: one buffer, filled by the user.
+    pub(super) unread: Vec<u8>,
+}
+
+/// A layer requested on a live connection.
+pub(super) struct Starting {
+    pub(super) layer: Contained<Box<dyn Layer>>,
+    /// Written before the request, so it passes below the layer.
+    pub(super) clear: Outbox,
+}
+
+/// State of a connection with layers.
+#[derive(Default)]
+struct Below {
+    /// Bytes below the layers, which differ from those of the protocol in number.
+    wire: Cell<WireBytes>,
+    opened: RefCell<Option<Rc<Opened>>>,
+}
+
+#[derive(Default)]
+struct Rare {
+    /// The failure passed to `fail`.
+    why: Option<Failure>,
+    throttled_until: Option<Instant>,
+    waiting: Vec<(Level, Resolver<()>)>,
+    peer_end: Vec<Resolver<()>>,
+    options: Vec<OptionAsked>,
+    /// Law 9: one for each request of the user since the last turn.
+    starting: Vec<Starting>,
+    timers: Vec<TimerKey>,
+    /// The number of timers at which finished ones are removed.
+    timers_limit: usize,
+    upgrade: Option<Upgrade>,
+    credentials: Option<Box<PeerCredentials>>,
+    program: Option<Rc<dyn Any>>,
+}
+
+impl ConnectionCell {
+    pub(crate) fn new(
+        id: ConnectionId,
+        reactor: Reactor,
+        peer: Address,
+        host: LocalEnd,
+    ) -> ConnectionCell {
+        let now = reactor.now();
+        let (host, socket) = match host {
+            LocalEnd::Known(host) => (OnceCell::from(host), None),
+            LocalEnd::Socket(host, socket) => (OnceCell::from(host), Some(socket)),
+            LocalEnd::Ask(socket) => (OnceCell::new(), Some(socket)),
+        };
+        ConnectionCell {
+            id,
+            peer,
+            host,
+            socket,
+            asked: Cell::new(0),
+            dirty: Cell::new(false),
+            phase: Cell::new(Phase::Open),
+            paused: Cell::new(0),
+            outbox: RefCell::new(Outbox::new(reactor.spares().clone())),
+            in_flight: Cell::new(0),
+            watermarks: Cell::new(Watermarks { low: LOW_MARK, high: HIGH_MARK }),
+            cap: Cell::new(usize::MAX),
+            producer: RefCell::new(None),
+            idle_timeout: Cell::new(None),
+            close_deadline: Cell::new(Some(CLOSE_DEADLINE)),
+            made_at: now,
+            received_at: Cell::new(now),
+            bytes_in: Cell::new(0),
+            bytes_taken: Cell::new(0),
+            dropped: Cell::new(0),
+            reset_unless_closed: Cell::new(false),
+            closes_at_once: Cell::new(false),
+            #[cfg(feature = "hyper")]
+            held_by_guest: Cell::new(0),
+            upgraded: Cell::new(false),
+            draining: Cell::new(None),
+            awaits_room: Cell::new(false),
+            reason: OnceCell::new(),
+            below: OnceCell::new(),
+            rare: RefCell::new(None),
+            reactor,
+        }
+    }
+
+    pub(crate) fn set_credentials(&self, credentials: Option<PeerCredentials>) {
+        self.rare_mut().credentials = credentials.map(Box::new);
+    }
+
+    pub(super) fn credentials(&self) -> Option<PeerCredentials> {
+        self.rare.borrow().as_ref()?.credentials.as_deref().copied()
+    }
+
+    /// Sets the program at the other end.
+    pub(crate) fn set_program(&self, program: Rc<dyn Any>) {
+        self.rare_mut().program = Some(program);
+    }
+
+    pub(super) fn program<T: 'static>(&self) -> Option<Rc<T>> {
+        self.rare.borrow().as_ref()?.program.clone()?.downcast().ok()
+    }
+
+    /// The address of our end.
+    pub(crate) fn host(&self) -> &Address {
+        self.host.get_or_init(|| {
+            let unknown = || SocketAddr::from(([0, 0, 0, 0], 0)).into();
+            Rc::new(self.socket.as_ref().and_then(LocalSocket::address).unwrap_or_else(unknown))
+        })
+    }
+
+    /// The socket's descriptor number, while the socket is open.
+    #[cfg(unix)]
+    pub(super) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        self.socket.as_ref().filter(|_| self.phase.get() != Phase::Lost)?.number()
+    }
+
+    /// A socket option: the value requested since the last turn, otherwise the system's.
+    pub(super) fn option<T>(
+        &self,
+        asked: impl Fn(&SocketOption) -> Option<T>,
+        system: impl FnOnce(SockRef<'_>) -> io::Result<T>,
+    ) -> Option<T> {
+        let is_open = self.phase.get() != Phase::Lost && self.peer.unix().is_none();
+        let socket = self.socket.as_ref().filter(|_| is_open)?;
+        let rare = self.rare.borrow();
+        let mut latest = rare.iter().flat_map(|rare| rare.options.iter().rev());
+        let asked = latest.find_map(|option| match option {
+            OptionAsked::Set(option) => asked(option),
+            OptionAsked::Call(_) => None,
+        });
+        asked.or_else(|| socket.ask(system)?.ok())
+    }
+
+    /// Sets the addresses that layers reported, before the protocol is built.
+    pub(crate) fn set_addresses(&mut self, opened: &Opened) {
+        if let Some(peer) = &opened.peer {
+            self.peer = peer.clone();
+        }
+        if let Some(host) = &opened.host {
+            self.host = OnceCell::from(Rc::new(host.clone()));
+        }
+    }
+
+    /// Stores the infos that the layers reported when they opened.
+    pub(super) fn set_opened(&self, opened: Rc<Opened>) {
+        let before = self.below.get_or_init(Box::default).opened.replace(Some(opened));
+        discard("drop of a layer's info", before);
+    }
+
+    pub(super) fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
+        self.below.get()?.opened.borrow().as_ref()?.find()
+    }
+
+    /// Drops the rarely used state, whose user objects contain panics of their drops, and the infos of
+    /// layers, which do not.
+    pub(super) fn retire(&mut self) {
+        drop(self.rare.take());
+        if let Some(below) = self.below.take() {
+            discard("drop of a layer's info", below);
+        }
+    }
+
+    /// Called before the socket is closed: remaining handles can still query its address.
+    pub(super) fn keep_host(self: &Rc<Self>) {
+        if Rc::strong_count(self) > 1 {
+            self.host();
+        }
+    }
+
+    // Called by handles.
+
+    #[inline]
+    pub(super) fn write(&self, data: &[u8]) {
+        if !self.write_above(usize::MAX, data) {
+            self.write_late(data);
+        }
+    }
+
+    /// Writes if at most the high mark is buffered; returns false if the slow path is needed.
+    #[inline]
+    pub(crate) fn write_with_room(&self, data: &[u8]) -> bool {
+        self.write_above(self.watermarks.get().high, data)
+    }
+
+    /// Writes if the connection is open and at most `most` bytes are buffered; otherwise returns
+    /// false.
+    #[inline(always)]
+    fn write_above(&self, most: usize, data: &[u8]) -> bool {
+        let mut outbox = self.outbox.borrow_mut();
+        let buffered = outbox.len() + self.in_flight.get();
+        let room = self.cap.get().saturating_sub(buffered);
+        let is_open = self.phase.get() == Phase::Open;
+        if !is_open || buffered > most || data.len() > room || data.is_empty() {
+            return false;
+        }
+        outbox.extend(data);
+        drop(outbox);
+        self.note_taken(data.len());
+        true
+    }
+
+    /// The slow path of [`write`](Self::write): the connection is closing, or `data` exceeds its
+    /// hard cap or is empty.
+    #[cold]
+    fn write_late(&self, data: &[u8]) {
+        if self.takes(data.len()) {
+            self.outbox.borrow_mut().extend(data);
+            self.note_taken(data.len());
+        }
+    }
+
+    pub(super) fn write_bytes(&self, bytes: bytes::Bytes) {
+        let len = bytes.len();
+        if self.takes(len) {
+            self.outbox.borrow_mut().push(bytes);
+            self.note_taken(len);
+        } else {
+            discard("drop of a buffer", bytes);
+        }
+    }
+
+    /// Queues a descriptor, or returns it.
+    #[cfg(unix)]
+    pub(super) fn attach(&self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
+        if self.wire().is_some() || self.peer.unix().is_none() || !self.is_open_to_output() {
+            return Err(descriptor);
+        }
+        self.outbox.borrow_mut().attach(descriptor)
+    }
+
+    /// Whether to accept `len` more bytes (never 0); records a write past the hard cap.
+    #[inline]
+    fn takes(&self, len: usize) -> bool {
+        let room = self.cap.get().saturating_sub(self.buffered());
+        len > 0 && ((self.phase.get() == Phase::Open && len <= room) || self.takes_late(len, room))
+    }
+
+    fn is_open_to_output(&self) -> bool {
+        match self.phase.get() {
+            Phase::Open => true,
+            Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
+            Phase::Ended | Phase::Lost => false,
+        }
+    }
+
+    #[inline]
+    fn note_taken(&self, len: usize) {
+        self.bytes_taken.set(self.bytes_taken.get() + len as u64);
+        self.mark();
+    }
+
+    /// Whether to accept bytes on a connection that is closing, or past its hard cap.
+    #[cold]
+    fn takes_late(&self, len: usize, room: usize) -> bool {
+        let open = self.is_open_to_output();
+        if !open {
+            self.dropped.set(self.dropped.get() + len as u64);
+        } else if len > room {
+            self.advance_phase(Phase::Ended);
+            self.ask(asked::OVERFLOW);
+        }
+        open && len <= room
+    }
+
+    #[inline]
+    pub(super) fn ask(&self, what: u16) {
+        self.asked.set(self.asked.get() | what);
+        self.mark();
+    }
+
+    #[inline]
+    fn mark(&self) {
+        if !self.dirty.replace(true) {
+            self.reactor.mark(self.id.key);
+        }
+    }
+
+    /// A waker for the connection's layers. Holds no handle to this cell, which would prevent its
+    /// addresses from being set.
+    pub(super) fn layer_waker(&self) -> LayerWaker {
+        let (reactor, key) = (self.reactor.clone(), self.id.key);
+        LayerWaker::new(move || reactor.wake_layers(key))
+    }
+
+    /// Advances to a later phase, never back.
+    #[inline]
+    pub(super) fn advance_phase(&self, phase: Phase) {
+        self.phase.set(self.phase.get().max(phase));
+    }
+
+    pub(super) fn set_paused(&self, by: u8, paused: bool) {
+        let before = self.paused.get();
+        let after = if paused { before | by } else { before & !by };
+        if self.phase.get() < Phase::Closing {
+            self.paused.set(after);
+            let holds = |bits: u8| bits & !paused::BY_LAYER != 0;
+            if holds(before) != holds(after) {
+                self.ask(asked::FLOW);
+            }
+        }
+    }
+
+    /// Pauses reading until `until`, or until a later time that was already set.
+    pub(super) fn throttle(&self, until: Instant) {
+        let later = self.throttled_until().max(Some(until));
+        self.rare_mut().throttled_until = later;
+        self.set_paused(paused::BY_THROTTLE, true);
+    }
+
+    fn throttled_until(&self) -> Option<Instant> {
+        self.rare.borrow().as_ref()?.throttled_until
+    }
+
+    /// Ends the throttle, unless a later one was set.
+    pub(super) fn end_throttle(&self) {
+        if self.throttled_until().is_none_or(|until| until <= self.reactor.now()) {
+            self.set_paused(paused::BY_THROTTLE, false);
+        }
+    }
+
+    /// Requests another protocol. Of several requests the last counts; the unread bytes of all are
+    /// kept.
+    pub(super) fn upgrade(&self, next: Box<dyn Protocol>, unread: &[u8]) {
+        let next = Contained::new(next);
+        if self.phase.get() >= Phase::Closing {
+            return;
+        }
+        let before = self.rare_mut().upgrade.take();
+        let (earlier, mut bytes) = match before {
+            Some(Upgrade { next, unread }) => (Some(next), unread),
+            None => (None, Vec::new()),
+        };
+        bytes.extend_from_slice(unread);
+        self.rare_mut().upgrade = Some(Upgrade { next, unread: bytes });
+        self.paused.set(self.paused.get() | paused::BY_UPGRADE);
+        self.ask(asked::FLOW);
+        drop(earlier);
+    }
+
+    /// Requests a layer: bytes written so far pass below it.
+    pub(super) fn start_layer(&self, layer: Box<dyn Layer>) -> Result<(), StartLayerError> {
+        let layer = Contained::new(layer);
+        match self.phase.get() {
+            Phase::Open => {}
+            Phase::Finishing => return Err(StartLayerError::WriteClosed),
+            Phase::Closing | Phase::Ended | Phase::Lost => return Ok(()),
+        }
+        let mut clear = Outbox::new(self.reactor.spares().clone());
+        clear.append(&mut self.outbox.borrow_mut());
+        self.add_in_flight(clear.len());
+        self.rare_mut().starting.push(Starting { layer, clear });
+        self.set_starting(true);
+        self.ask(asked::LAYER);
+        Ok(())
+    }
+
+    pub(super) fn take_starting(&self) -> Vec<Starting> {
+        std::mem::take(&mut self.rare_mut().starting)
+    }
+
+    /// Sets whether a requested layer is not open yet.
+    pub(super) fn set_starting(&self, starting: bool) {
+        let others = self.paused.get() & !paused::BY_LAYER;
+        self.paused.set(if starting { others | paused::BY_LAYER } else { others });
+    }
+
+    /// After a write past the hard cap, an abort still counts: it outranks `Overflow`.
+    pub(super) fn abort(&self) {
+        if self.phase.get() < Phase::Ended || self.asked.get() & asked::OVERFLOW != 0 {
+            self.advance_phase(Phase::Ended);
+            self.ask(asked::ABORT);
+        }
+    }
+
+    pub(super) fn fail(&self, failure: Failure) {
+        let counts = self.phase.get() < Phase::Ended
+            || self.asked.get() & (asked::ABORT | asked::OVERFLOW) != 0;
+        // Only the first failure counts; a later one is dropped with no cell borrowed.
+        if counts && !self.has_failed() {
+            self.rare_mut().why = Some(failure);
+        }
+    }
+
+    /// Whether `fail` was called since requests were last applied.
+    pub(super) fn has_failed(&self) -> bool {
+        self.rare.borrow().as_ref().is_some_and(|rare| rare.why.is_some())
+    }
+
+    pub(super) fn register(&self, producer: Registered) {
+        *self.producer.borrow_mut() = Some(Box::new(producer));
+        self.update_awaits_room();
+        self.ask(asked::PRODUCER);
+    }
+
+    pub(super) fn unregister(&self) {
+        let producer = self.producer.borrow_mut().take();
+        self.update_awaits_room();
+        if producer.is_some() {
+            self.ask(asked::PRODUCER);
+        }
+    }
+
+    /// Whether the buffer has drained to `level`.
+    pub(super) fn is_down_to(&self, level: Level) -> bool {
+        let most = match level {
+            Level::LowMark => self.watermarks().low,
+            Level::Nothing => 0,
+        };
+        self.buffered() <= most
+    }
+
+    pub(super) fn add_waiting(&self, level: Level, resolver: Resolver<()>) {
+        self.rare_mut().waiting.push((level, resolver));
+        self.awaits_room.set(true);
+        self.mark();
+    }
+
+    pub(super) fn add_waiting_for_peer(&self, resolver: Resolver<()>) {
+        self.rare_mut().peer_end.push(resolver);
+        self.ask(asked::FLOW);
+    }
+
+    /// Whether a Deferred waits for the peer's end of stream.
+    pub(super) fn awaits_peer_end(&self) -> bool {
+        self.rare.borrow().as_ref().is_some_and(|rare| !rare.peer_end.is_empty())
+    }
+
+    /// Takes out the Deferreds that wait for the peer's end of stream.
+    pub(crate) fn take_waiting_for_peer(&self) -> Vec<Resolver<()>> {
+        self.rare
+            .borrow_mut()
+            .as_mut()
+            .map(|rare| std::mem::take(&mut rare.peer_end))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn add_option(&self, option: SocketOption) {
+        if self.phase.get() >= Phase::Ended {
+            return;
+        }
+        if let SocketOption::ResetUnlessClosed(on) = option {
+            if self.phase.get() >= Phase::Finishing {
+                return;
+            }
+            self.reset_unless_closed.set(on);
+        }
+        self.rare_mut().options.push(OptionAsked::Set(option));
+        self.ask(asked::OPTIONS);
+    }
+
+    pub(super) fn add_socket_call(&self, call: SocketCall) {
+        let call = Contained::new(call);
+        if self.phase.get() < Phase::Ended {
+            self.rare_mut().options.push(OptionAsked::Call(call));
+            self.ask(asked::OPTIONS);
+        }
+    }
+
+    pub(crate) fn reset_unless_closed(&self) -> bool {
+        self.reset_unless_closed.get()
+    }
+
+    /// Records a timer, to be removed with the connection. Fired and cancelled timers are pruned
+    /// when they may be half of all.
+    pub(crate) fn add_timer<T>(&self, timer: TimerKey, left: &Timers<T>) {
+        let rare = &mut *self.rare_mut();
+        if rare.timers.len() >= rare.timers_limit {
+            rare.timers.retain(|timer| left.contains(*timer));
+            rare.timers_limit = 2 * rare.timers.len() + 16;
+        }
+        rare.timers.push(timer);
+    }
+
+    // Read by both.
+
+    #[inline]
+    pub(crate) fn key(&self) -> Key {
+        self.id.key
+    }
+
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The reason, once `connection_lost` was called.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.reason.get().cloned()
+    }
+
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Whether reading is paused.
+    #[inline]
+    pub(super) fn paused(&self) -> bool {
+        self.paused.get() & !paused::BY_LAYER != 0
+    }
+
+    /// Whether the protocol accepts more bytes.
+    #[inline]
+    pub(super) fn wants_data(&self) -> bool {
+        self.paused.get() == 0 && self.phase.get() < Phase::Closing
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.paused.get() & paused::BY_LAYER != 0
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    pub(super) fn set_in_flight(&self, bytes: usize) {
+        self.in_flight.set(bytes);
+    }
+
+    /// Starts counting the bytes below the layers, where `unsent` already written bytes remain.
+    pub(super) fn set_layered(&self, unsent: usize) {
+        let sent = self.bytes_out() - unsent as u64;
+        let wire = WireBytes { received: self.bytes_in.get(), sent };
+        self.below.get_or_init(Box::default).wire.set(wire);
+    }
+
+    fn wire(&self) -> Option<WireBytes> {
+        self.below.get().map(|below| below.wire.get())
+    }
+
+    /// The number of bytes that the protocol wrote, up to those about to enter its first layer.
+    #[cfg(feature = "sim")]
+    pub(super) fn bytes_before_layers(&self) -> u64 {
+        self.bytes_taken.get() - self.outbox.borrow().len() as u64
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn note_above(&self, above: Above<'_>) {
+        self.reactor.note_above(self.id.key, above);
+    }
+
+    /// For the simulator: reports bytes that enter the layers.
+    #[inline]
+    pub(super) fn note_written(&self, written: &Outbox) {
+        #[cfg(feature = "sim")]
+        if self.reactor.observes_layers() {
+            written.slices().for_each(|slice| self.note_above(Above::Written(slice)));
+        }
+        #[cfg(not(feature = "sim"))]
+        let _ = written;
+    }
+
+    /// For the simulator: reports that written bytes were discarded.
+    pub(super) fn note_cut(&self) {
+        #[cfg(feature = "sim")]
+        self.note_above(Above::Cut);
+    }
+
+    /// The numbers of bytes that the socket received and sent.
+    pub(crate) fn wire_bytes(&self) -> [u64; 2] {
+        match self.wire() {
+            Some(wire) => [wire.received, wire.sent],
+            None => [self.bytes_in.get(), self.bytes_out()],
+        }
+    }
+
+    pub(super) fn add_wire_bytes(&self, received: usize, sent: usize) {
+        if let Some(below) = self.below.get() {
+            let WireBytes { received: before, sent: sent_before } = below.wire.get();
+            let (received, sent) = (before + received as u64, sent_before + sent as u64);
+            below.wire.set(WireBytes { received, sent });
+        }
+    }
+
+    /// A counter that grows with each byte sent.
+    fn progress(&self) -> u64 {
+        self.wire().map_or_else(|| self.bytes_out(), |wire| wire.sent)
+    }
+
+    #[inline]
+    pub(crate) fn buffered(&self) -> usize {
+        self.outbox.borrow().len() + self.in_flight.get()
+    }
+
+    /// The number of bytes for the peer, buffered here or held by a guest.
+    pub(crate) fn unsent(&self) -> usize {
+        #[cfg(feature = "hyper")]
+        let held = self.held_by_guest.get();
+        #[cfg(not(feature = "hyper"))]
+        let held = 0;
+        self.buffered() + held
+    }
+
+    #[cfg(feature = "hyper")]
+    #[inline]
+    pub(crate) fn held_by_guest(&self) -> usize {
+        self.held_by_guest.get()
+    }
+
+    #[cfg(feature = "hyper")]
+    #[inline]
+    pub(crate) fn set_held_by_guest(&self, count: usize) {
+        self.held_by_guest.set(count);
+    }
+
+    #[inline]
+    pub(super) fn watermarks(&self) -> Watermarks {
+        self.watermarks.get()
+    }
+
+    pub(super) fn set_watermarks(&self, marks: Watermarks) {
+        self.watermarks.set(marks);
+        self.ask(asked::PRODUCER);
+    }
+
+    pub(super) fn has_producer(&self) -> bool {
+        self.producer.borrow().is_some()
+    }
+
+    /// Whether a push producer is running above the high mark.
+    pub(super) fn producer_must_pause(&self) -> bool {
+        let over = self.buffered() > self.watermarks().high;
+        over && matches!(
+            self.producer.borrow().as_deref(),
+            Some(Registered { kind: ProducerKind::Push, paused: false, .. })
+        )
+    }
+
+    /// Whether a push producer is paused although the buffer has drained or a close has begun, or a
+    /// pull producer is due for a request: it was never asked, or its last piece is sent.
+    pub(super) fn producer_must_resume(&self) -> bool {
+        match &*self.producer.borrow() {
+            None => false,
+            Some(registered) => match registered.kind {
+                ProducerKind::Push => {
+                    let drained = self.buffered() <= self.watermarks().low;
+                    registered.paused && (drained || registered.to_finish)
+                }
+                ProducerKind::Pull => registered
+                    .asked_at
+                    .is_none_or(|at| self.buffered() == 0 && self.progress() > at),
+            },
+        }
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    pub(super) fn awaits_upgrade(&self) -> bool {
+        self.paused.get() & paused::BY_UPGRADE != 0
+    }
+
+    pub(super) fn was_upgraded(&self) -> bool {
+        self.upgraded.get()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get().is_some()
+    }
+
+    /// How long a silent peer may hold the drain that the connection is in.
+    pub(crate) fn drain_patience(&self) -> Option<Duration> {
+        self.draining.get().map(|millis| Duration::from_millis(millis.get().into()))
+    }
+
+    // Called by the holder, in the turn.
+
+    pub(super) fn set_draining(&self, patience: Duration) {
+        let millis = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        self.draining.set(Some(NonZeroU32::new(millis).unwrap_or(NonZeroU32::MIN)));
+    }
+
+    /// Takes out the next protocol; from then on queued calls reach it.
+    pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
+        let upgrade = self.rare.borrow_mut().as_mut()?.upgrade.take()?;
+        self.paused.set(self.paused.get() & !paused::BY_UPGRADE);
+        self.upgraded.set(true);
+        Some(upgrade)
+    }
+
+    /// Sets whether the loop will check this cell anyway, and returns the previous value.
+    #[inline]
+    pub(crate) fn set_dirty(&self, dirty: bool) -> bool {
+        self.dirty.replace(dirty)
+    }
+
+    #[inline]
+    pub(super) fn take_asked(&self) -> u16 {
+        self.asked.replace(0)
+    }
+
+    #[inline]
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked.get() != 0
+    }
+
+    #[inline]
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outbox.borrow().is_empty()
+    }
+
+    pub(super) fn trim_outbox(&self) {
+        self.outbox.borrow_mut().trim();
+    }
+
+    /// The number of bytes in the outbox.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.borrow().len()
+    }
+
+    #[inline(always)]
+    pub(crate) fn outbox(&self) -> RefMut<'_, Outbox> {
+        self.outbox.borrow_mut()
+    }
+
+    /// Drops foreign buffers that have been sent; nothing may be borrowed, because user code may
+    /// run.
+    #[cold]
+    pub(crate) fn drop_spent(&self) {
+        let spent = self.outbox.borrow_mut().take_spent();
+        discard_all("drop of a buffer", spent);
+    }
+
+    pub(super) fn add_in_flight(&self, taken: usize) {
+        self.in_flight.set(self.in_flight.get() + taken);
+    }
+
+    /// The number of bytes sent; with layers, the number of bytes that they accepted.
+    pub(crate) fn bytes_out(&self) -> u64 {
+        let left = if self.wire().is_some() { self.waiting() } else { self.buffered() };
+        self.bytes_taken.get() - left as u64
+    }
+
+    /// Discards unsent bytes.
+    pub(super) fn clear_outbox(&self) {
+        let spent = {
+            let mut outbox = self.outbox.borrow_mut();
+            // The common case at the end of a connection.
+            if outbox.is_empty() && outbox.is_plain() {
+                return;
+            }
+            self.bytes_taken.set(self.bytes_taken.get() - outbox.len() as u64);
+            outbox.clear();
+            outbox.take_spent()
+        };
+        discard_all("drop of a buffer", spent);
+    }
+
+    pub(super) fn sub_in_flight(&self, sent: usize) {
+        debug_assert!(sent <= self.in_flight.get(), "the driver sent more than it took");
+        self.in_flight.set(self.in_flight.get().saturating_sub(sent));
+    }
+
+    pub(super) fn take_why(&self) -> Option<Failure> {
+        self.rare.borrow_mut().as_mut()?.why.take()
+    }
+
+    /// A close has begun: a paused producer must be resumed regardless of the buffer.
+    pub(super) fn let_producer_finish(&self) {
+        if let Some(registered) = self.producer.borrow_mut().as_mut() {
+            registered.to_finish = true;
+        }
+        self.update_awaits_room();
+    }
+
+    /// Takes the producer's object out to call it; `None` without a producer, or if the object is
+    /// already out.
+    pub(super) fn take_producer(&self) -> Option<Box<dyn Producer>> {
+        self.producer.borrow_mut().as_mut()?.object.take()
+    }
+
+    /// Puts the object back, unless the producer was unregistered meanwhile.
+    pub(super) fn restore_producer(&self, object: Box<dyn Producer>) {
+        let unregistered = match self.producer.borrow_mut().as_mut() {
+            Some(registered) if registered.object.is_none() => {
+                registered.object = Some(object);
+                None
+            }
+            _ => Some(object),
+        };
+        drop(unregistered);
+    }
+
+    pub(super) fn set_producer_paused(&self, paused: bool) {
+        if let Some(registered) = self.producer.borrow_mut().as_mut() {
+            registered.paused = paused;
+            registered.to_finish = false;
+            registered.asked_at = Some(self.progress());
+        }
+        self.update_awaits_room();
+    }
+
+    pub(super) fn remove_producer(&self) -> Option<Box<dyn Producer>> {
+        let registered = self.producer.borrow_mut().take();
+        self.update_awaits_room();
+        registered?.object
+    }
+
+    /// Records the reason, right before the last call, `connection_lost`.
+    pub(super) fn set_lost(&self, reason: Reason) -> &Reason {
+        self.phase.set(Phase::Lost);
+        let reason = self.reason.get_or_init(|| reason);
+        let unused = self.rare.borrow_mut().as_mut().and_then(|rare| rare.upgrade.take());
+        drop(unused);
+        reason
+    }
+
+    #[inline]
+    pub(super) fn awaits_room(&self) -> bool {
+        self.awaits_room.get()
+    }
+
+    /// Recomputes `awaits_room`. An unpaused push producer does not wait.
+    fn update_awaits_room(&self) {
+        let produces = match &*self.producer.borrow() {
+            None => false,
+            Some(producer) => producer.paused || producer.kind == ProducerKind::Pull,
+        };
+        let rare = self.rare.borrow();
+        self.awaits_room
+            .set(produces || rare.as_ref().is_some_and(|rare| !rare.waiting.is_empty()));
+    }
+
+    /// Whether a Deferred waits for `level`.
+    pub(super) fn awaits(&self, level: Level) -> bool {
+        let rare = self.rare.borrow();
+        rare.as_ref().is_some_and(|rare| rare.waiting.iter().any(|(awaited, _)| *awaited == level))
+    }
+
+    /// Takes out the Deferreds that wait for `level`, in call order.
+    pub(super) fn take_waiting(&self, level: Level) -> Vec<Resolver<()>> {
+        let taken = |(awaited, _): &mut (Level, _)| *awaited == level;
+        let taken = self.rare_mut().waiting.extract_if(.., taken).collect::<Vec<_>>();
+        self.update_awaits_room();
+        taken.into_iter().map(|(_, resolver)| resolver).collect()
+    }
+
+    /// Fails all Deferreds that wait for bytes to be sent or for the peer.
+    pub(super) fn fail_waiting(&self, reason: &Reason) {
+        let (waiting, for_peer) = match self.rare.borrow_mut().as_mut() {
+            None => return,
+            Some(rare) => (std::mem::take(&mut rare.waiting), std::mem::take(&mut rare.peer_end)),
+        };
+        self.update_awaits_room();
+        for resolver in waiting.into_iter().map(|(_, resolver)| resolver).chain(for_peer) {
+            resolver.errback(ConnectionLost(reason.clone()));
+        }
+    }
+
+    pub(crate) fn take_options(&self) -> Vec<OptionAsked> {
+        std::mem::take(&mut self.rare_mut().options)
+    }
+
+    pub(crate) fn take_timers(&self) -> Vec<TimerKey> {
+        self.rare
+            .borrow_mut()
+            .as_mut()
+            .map(|rare| std::mem::take(&mut rare.timers))
+            .unwrap_or_default()
+    }
+
+    /// The rarely used state, created on first use.
+    fn rare_mut(&self) -> RefMut<'_, Rare> {
+        RefMut::map(self.rare.borrow_mut(), |rare| &mut **rare.get_or_insert_default())
+    }
+}

@@ -1,0 +1,860 @@
+//! The [`Transport`], the handle that a protocol writes to, and the state of the connection behind
+//! it.
+//!
+//! Twisted's `ITransport`, `IConsumer` and the `IHalfCloseableProtocol` side of `tcp.Connection`.
+
+pub(crate) mod cell;
+pub(crate) mod connection;
+mod handle;
+pub(crate) mod outbox;
+
+use std::any::type_name_of_val;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::address::Address;
+use crate::defer::{Deferred, Failure};
+use crate::driver::{Key, PeerCredentials, SockRef, SocketOption};
+use crate::error::ConnectionLost;
+#[cfg(doc)]
+use crate::error::Reason;
+use crate::layers::{Layer, StartLayerError};
+use crate::panics::Contained;
+use crate::protocol::Protocol;
+use crate::reactor::Reactor;
+use cell::{ConnectionCell, Level, Phase, Registered, Watermarks, asked, paused};
+pub use handle::Connection;
+pub use handle::WrongProtocol;
+pub(crate) use handle::{Tell, TellFn};
+
+/// Identifies a connection, from any thread. Never reused while its loop is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    /// The number of the connection's loop in this process.
+    pub(crate) reactor: u32,
+    pub(crate) key: Key,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.reactor, self.key.slot, self.key.generation)
+    }
+}
+
+/// Whether a producer writes on its own or on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProducerKind {
+    /// Writes on its own: paused above the high mark, resumed at or below the low mark. Twisted's
+    /// streaming producer.
+    Push,
+    /// Writes on request: once after it is registered, and each time the buffer is empty.
+    Pull,
+}
+
+/// A source of data larger than the buffer, subject to backpressure.
+///
+/// The loop's turn calls its methods, never from inside one of your calls. A producer keeps a clone
+/// of the [`Transport`] that it writes to.
+///
+/// A producer that cannot continue calls [`fail`](Transport::fail) on that transport. In
+/// `resume_producing` or `pause_producing` this ends its work: it is unregistered and stopped, and
+/// the connection ends with [`Reason::Failed`] once everything written is sent. At any other time
+/// it must also unregister.
+///
+/// A [`Transport`] is a producer too: pausing it pauses its reading. So a relay takes one line on
+/// each side: `other.register_producer(transport.clone(), ProducerKind::Push)`.
+pub trait Producer {
+    /// Write again (push), or write the next piece now (pull).
+    fn resume_producing(&mut self);
+    /// Stop writing until `resume_producing`. Never called for a pull producer.
+    fn pause_producing(&mut self) {}
+    /// The consumer is closed; further writes are dropped.
+    fn stop_producing(&mut self) {}
+}
+
+impl<P: Producer> Producer for Contained<P> {
+    fn resume_producing(&mut self) {
+        (**self).resume_producing();
+    }
+
+    fn pause_producing(&mut self) {
+        (**self).pause_producing();
+    }
+
+    fn stop_producing(&mut self) {
+        (**self).stop_producing();
+    }
+}
+
+/// A second producer was registered; the first one stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a producer is registered already")]
+pub struct ProducerRegistered;
+
+/// Our end of a connection; cheap to clone and to keep.
+///
+/// A transport only records your requests; the loop's turn carries them out, in order. A request
+/// takes effect for the protocol immediately: after [`pause_producing`](Self::pause_producing) or
+/// [`lose_connection`](Self::lose_connection) it receives no further data.
+///
+/// After the connection is lost, requests are silently ignored; [`peer`](Self::peer) and
+/// [`host`](Self::host) still return the addresses.
+///
+/// ```
+/// use couplet::{Protocol, Reason, Transport};
+///
+/// struct Greeter;
+/// impl Protocol for Greeter {
+///     fn connection_made(&mut self, transport: &Transport) {
+///         transport.write("what is your name?\r\n");
+///     }
+///     fn data_received(&mut self, transport: &Transport, name: &[u8]) {
+///         transport.write("hello ");
+///         transport.write(name);
+///         transport.lose_connection(); // once all of it is sent
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Transport {
+    pub(crate) cell: Rc<ConnectionCell>,
+}
+
+impl Transport {
+    /// Copies `data` and sends it after everything written before. Never blocks, and accepts any
+    /// amount up to the hard cap; check [`is_full`](Self::is_full) when writing in a loop.
+    ///
+    /// Bytes written after [`lose_connection`](Self::lose_connection) or
+    /// [`lose_write_connection`](Self::lose_write_connection) are dropped, unless a producer is
+    /// registered: then they are accepted until it unregisters.
+    #[inline]
+    pub fn write(&self, data: impl AsRef<[u8]>) {
+        self.cell.write(data.as_ref());
+    }
+
+    /// Sends `bytes` without copying them.
+    pub fn write_bytes(&self, bytes: impl Into<Bytes>) {
+        self.cell.write_bytes(bytes.into());
+    }
+
+    /// Passes a descriptor to the process at the other end of a UNIX socket, with the next byte
+    /// written: the peer gets it before that byte. Several may go with one byte. Our copy is closed
+    /// once it is sent; a descriptor that no byte follows is closed with the connection. Twisted's
+    /// `sendFileDescriptor`.
+    ///
+    /// Drivers without sockets close the descriptor without passing it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the descriptor if it cannot be passed: the connection is not a UNIX socket or is
+    /// closing, or 64 descriptors already wait to be sent.
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// /// Gives an open file to whoever connects.
+    /// struct Gives(Option<std::fs::File>);
+    /// impl Protocol for Gives {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         if let Some(file) = self.0.take() {
+    ///             match transport.send_descriptor(file.into()) {
+    ///                 Ok(()) => transport.write("here it is"),
+    ///                 Err(_) => transport.write("not over this connection"),
+    ///             }
+    ///         }
+    ///         transport.lose_connection();
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// struct Takes;
+    /// impl Protocol for Takes {
+    ///     fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
+    ///         let file = std::fs::File::from(descriptor);
+    ///         println!("{:?}", file.metadata());
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    #[cfg(unix)]
+    pub fn send_descriptor(
+        &self,
+        descriptor: std::os::fd::OwnedFd,
+    ) -> Result<(), std::os::fd::OwnedFd> {
+        self.cell.attach(descriptor)
+    }
+
+    /// Sends several pieces in order.
+    pub fn write_sequence<B: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = B>) {
+        for piece in pieces {
+            self.write(piece);
+        }
+    }
+
+    /// Closes the connection once everything written is sent: sends a FIN, reads and discards
+    /// remaining input until the peer's FIN, then calls
+    /// [`connection_lost`](Protocol::connection_lost) with [`Reason::Done`].
+    ///
+    /// Reading stops immediately. A registered producer delays the close until it unregisters. The
+    /// close deadline ([`set_close_deadline`](Self::set_close_deadline)) bounds the wait.
+    pub fn lose_connection(&self) {
+        if self.cell.phase() < Phase::Closing {
+            self.cell.advance_phase(Phase::Closing);
+            self.cell.ask(asked::LOSE);
+        }
+    }
+
+    /// With `on`, [`lose_connection`](Self::lose_connection) does not wait for the peer: the socket
+    /// is closed once everything written is passed to the system, as in Twisted. A peer that is
+    /// still sending then gets a reset, which may discard data that it has not read yet; the
+    /// default loses nothing.
+    pub fn set_close_at_once(&self, on: bool) {
+        self.cell.closes_at_once.set(on);
+    }
+
+    /// [`lose_connection`](Self::lose_connection) with `error` as the reason
+    /// ([`Reason::Failed`]): how a callback reports an error.
+    #[track_caller]
+    pub fn fail(&self, error: impl Into<Failure>) {
+        self.cell.fail(error.into());
+        if self.cell.phase() < Phase::Ended {
+            self.cell.advance_phase(Phase::Closing);
+            self.cell.ask(asked::LOSE);
+        }
+    }
+
+    /// Sends a FIN once everything written is sent, then calls
+    /// [`write_closed`](Protocol::write_closed); reading continues (half-close).
+    pub fn lose_write_connection(&self) {
+        if self.cell.phase() < Phase::Finishing {
+            self.cell.advance_phase(Phase::Finishing);
+            self.cell.ask(asked::LOSE_WRITE);
+        }
+    }
+
+    /// Aborts the connection: unsent bytes are dropped, and the peer gets a reset. The reason is
+    /// [`Reason::Aborted`]. Over a UNIX socket, which has no reset, the peer sees an end of stream.
+    pub fn abort_connection(&self) {
+        self.cell.abort();
+    }
+
+    /// Pauses reading: no data is delivered until [`resume_producing`](Self::resume_producing), not
+    /// even from a chunk that a framer is working on. The network's flow control slows the peer
+    /// down.
+    pub fn pause_producing(&self) {
+        self.cell.set_paused(paused::BY_USER, true);
+    }
+
+    /// Resumes reading, in the turn: first [`reading_resumed`](Protocol::reading_resumed) is
+    /// called, then data is delivered again.
+    pub fn resume_producing(&self) {
+        self.cell.set_paused(paused::BY_USER, false);
+    }
+
+    /// Pauses reading for `time`, independently of [`pause_producing`](Self::pause_producing) and
+    /// [`resume_producing`](Self::resume_producing): data is delivered when neither pause holds. Of
+    /// several throttles the one that ends last counts.
+    ///
+    /// [`MessageRate`](crate::protocols::MessageRate) is built on this. Twisted's `throttleReads`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Unhurried;
+    /// impl Protocol for Unhurried {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///         transport.throttle(Duration::from_secs(1));
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Unhurried);
+    /// held.push(b"one ");
+    /// held.wire.push(b"two ");
+    /// held.advance(Duration::from_millis(999));
+    /// assert_eq!(held.wire.take(), b"one ");
+    /// held.advance(Duration::from_millis(1));
+    /// assert_eq!(held.wire.take(), b"two ");
+    /// ```
+    #[track_caller]
+    pub fn throttle(&self, time: Duration) {
+        let reactor = self.reactor();
+        if time.is_zero() || self.is_closing() {
+            return;
+        }
+        // Past the end of the clock: no throttle.
+        if let Some(until) = reactor.now().checked_add(time) {
+            self.cell.throttle(until);
+            reactor.tell_later(&self.cell, time, Box::new(EndThrottle));
+        }
+    }
+
+    /// False once reading is paused, or the connection is closing, failed or lost. A framer checks
+    /// this before it delivers each message.
+    #[inline]
+    pub fn wants_data(&self) -> bool {
+        self.cell.wants_data()
+    }
+
+    /// True once the connection was asked to finish: see [`Protocol::draining`].
+    pub fn is_draining(&self) -> bool {
+        self.cell.is_draining()
+    }
+
+    /// True once the connection is being closed: by `lose_connection`, `fail`, `abort_connection`,
+    /// a panic, or the peer. No more data is delivered. Twisted's `disconnecting`.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.cell.phase() >= Phase::Closing
+    }
+
+    /// Registers a producer that writes to this transport, and pauses it while the buffer is full.
+    /// The turn makes the first `resume_producing` call of a pull producer.
+    ///
+    /// On a transport that is closing or lost, the turn stops the producer.
+    ///
+    /// # Errors
+    ///
+    /// [`ProducerRegistered`] if the transport already has a producer; that one stays.
+    pub fn register_producer(
+        &self,
+        producer: impl Producer + 'static,
+        kind: ProducerKind,
+    ) -> Result<(), ProducerRegistered> {
+        let of = type_name_of_val(&producer);
+        let mut object = self.reactor().noted_producer(producer);
+        if self.cell.has_producer() {
+            return Err(ProducerRegistered);
+        }
+        if self.cell.phase() == Phase::Open {
+            self.cell.register(Registered {
+                kind,
+                paused: false,
+                to_finish: false,
+                asked_at: None,
+                object: Some(object),
+            });
+        } else {
+            self.reactor().line_up("stop_producing", of, move || object.stop_producing());
+        }
+        Ok(())
+    }
+
+    /// Unregisters the producer, which has written everything; a close that waited for it proceeds.
+    pub fn unregister_producer(&self) {
+        self.cell.unregister();
+    }
+
+    /// True when more than the high mark is buffered. When writing in a loop, stop here and wait
+    /// for [`drained`](Self::drained), which fires soon if everything can be sent immediately. (A
+    /// producer that stops here on its own may never be paused, because the turn first sends all
+    /// it can; and a producer that was not paused is not resumed.)
+    pub fn is_full(&self) -> bool {
+        self.cell.buffered() > self.cell.watermarks().high
+    }
+
+    /// The number of bytes written but not yet sent.
+    pub fn buffered(&self) -> usize {
+        self.cell.buffered()
+    }
+
+    /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] if the
+    /// connection is lost first. That failure may be dropped: `connection_lost` reports the loss.
+    pub fn drained(&self) -> Deferred<()> {
+        self.when_down_to(Level::LowMark)
+    }
+
+    /// Fires when everything written has been passed to the system; fails with [`ConnectionLost`]
+    /// if the connection is lost first. That failure may be dropped: `connection_lost` reports the
+    /// loss. Useful to continue a dialogue or to report a file as sent; for writing in a loop,
+    /// [`drained`](Self::drained) is enough.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Reports;
+    /// impl Protocol for Reports {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///         let reporting = transport.clone();
+    ///         transport.flushed().map(move |()| reporting.write(" has left")).detach();
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Reports);
+    /// held.push(b"all of it");
+    /// assert_eq!(held.wire.take(), b"all of it has left");
+    /// ```
+    pub fn flushed(&self) -> Deferred<()> {
+        self.when_down_to(Level::Nothing)
+    }
+
+    fn when_down_to(&self, level: Level) -> Deferred<()> {
+        let reason = self.cell.reason();
+        if reason.is_none() && self.cell.phase() < Phase::Ended && self.cell.is_down_to(level) {
+            return Deferred::succeed(());
+        }
+        let (deferred, resolver) = Deferred::new_quiet();
+        match reason {
+            Some(reason) => resolver.errback(ConnectionLost(reason)),
+            None => self.cell.add_waiting(level, resolver),
+        }
+        deferred
+    }
+
+    /// Fires when the peer's end of stream has arrived, even while reading is paused or bytes
+    /// before it are unread, so a protocol that pauses while it works can notice that its client
+    /// has left. Fails with [`ConnectionLost`] if the connection is lost first, for example by a
+    /// reset. That failure may be dropped.
+    ///
+    /// Nothing else changes: the bytes and then [`read_closed`](Protocol::read_closed) are
+    /// delivered when reading resumes.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Works;
+    /// impl Protocol for Works {
+    ///     fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+    ///         transport.pause_producing(); // one question at a time
+    ///         let leaving = transport.clone();
+    ///         transport.peer_ended().map(move |()| leaving.abort_connection()).detach();
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Works);
+    /// held.push(b"what is the meaning of life?");
+    /// held.wire.fin();
+    /// held.settle();
+    /// assert!(held.wire.is_closed());
+    /// ```
+    pub fn peer_ended(&self) -> Deferred<()> {
+        let (deferred, resolver) = Deferred::new_quiet();
+        match self.cell.reason() {
+            Some(reason) => resolver.errback(ConnectionLost(reason)),
+            None => self.cell.add_waiting_for_peer(resolver),
+        }
+        deferred
+    }
+
+    /// Sets the marks in bytes: the buffer is full above `high` (default 64 KiB) and drained at or
+    /// below `low` (default 16 KiB).
+    pub fn set_write_marks(&self, low: usize, high: usize) {
+        self.cell.set_watermarks(Watermarks { low: low.min(high), high });
+    }
+
+    /// Sets the hard cap in bytes: a write past it ends the connection with [`Reason::Overflow`].
+    /// `None`, the default, means no cap.
+    pub fn set_write_cap(&self, cap: Option<usize>) {
+        self.cell.cap.set(cap.unwrap_or(usize::MAX));
+    }
+
+    /// Ends the connection with [`Reason::Timeout`] when nothing was received for `timeout` while
+    /// it is open. Sending does not count, nor does time while reading is paused. `None`, the
+    /// default, disables the timeout.
+    ///
+    /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
+    pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
+        self.cell.idle_timeout.set(timeout);
+        self.cell.ask(asked::DEADLINES);
+    }
+
+    /// Sets how long a close waits without progress: 30 s by default; `None` waits forever.
+    pub fn set_close_deadline(&self, deadline: Option<Duration>) {
+        self.cell.close_deadline.set(deadline);
+        self.cell.ask(asked::DEADLINES);
+    }
+
+    /// Sets `TCP_NODELAY`, which is on by default. An error is logged.
+    pub fn set_tcp_no_delay(&self, on: bool) {
+        self.cell.add_option(SocketOption::NoDelay(on));
+    }
+
+    /// Whether `TCP_NODELAY` is on: the value set last, otherwise the system's, also for an
+    /// [adopted](Reactor::adopt) socket. `None` on drivers without sockets, on a UNIX socket, and
+    /// after the connection is lost.
+    ///
+    /// Twisted's `getTcpNoDelay`. Any other option is read in [`with_socket`](Self::with_socket).
+    pub fn tcp_no_delay(&self) -> Option<bool> {
+        let asked = |option: &SocketOption| match option {
+            SocketOption::NoDelay(on) => Some(*on),
+            _ => None,
+        };
+        self.cell.option(asked, |socket| socket.tcp_nodelay())
+    }
+
+    /// Sets `SO_KEEPALIVE` and the idle time before the system's first probe; off by default. An
+    /// error is logged.
+    pub fn set_tcp_keep_alive(&self, idle: Option<Duration>) {
+        self.cell.add_option(SocketOption::KeepAlive(idle));
+    }
+
+    /// Whether `SO_KEEPALIVE` is on; `None` as for [`tcp_no_delay`](Self::tcp_no_delay). Twisted's
+    /// `getTcpKeepAlive`.
+    pub fn tcp_keep_alive(&self) -> Option<bool> {
+        let asked = |option: &SocketOption| match option {
+            SocketOption::KeepAlive(idle) => Some(idle.is_some()),
+            _ => None,
+        };
+        self.cell.option(asked, |socket| socket.keepalive())
+    }
+
+    /// With `on`, this connection ends with a reset rather than a FIN unless the protocol requested
+    /// the end: when the process dies, even by SIGKILL, when the loop is dropped, when a callback
+    /// panics, when the reactor stops. Off by default.
+    ///
+    /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: the system
+    /// sends a FIN when it closes the sockets of a killed process, so a truncated message would
+    /// look complete. Set it in [`connection_made`](Protocol::connection_made).
+    /// [`lose_connection`](Self::lose_connection),
+    /// [`lose_write_connection`](Self::lose_write_connection) and [`fail`](Self::fail) flush and
+    /// send a FIN as usual; after one of them this has no effect.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport};
+    /// use std::time::Duration;
+    ///
+    /// struct Poet;
+    /// impl Protocol for Poet {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.set_reset_unless_closed(true);
+    ///         transport.write("Shall I compare thee");
+    ///         transport.connection::<Poet>().call_later(Duration::from_secs(1), |_, transport| {
+    ///             transport.write(" to a summer's day?");
+    ///             transport.lose_connection(); // only now does the stream end
+    ///         });
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    ///
+    /// Sets `SO_LINGER` with a timeout of 0, and clears it before the FIN. Does nothing on a UNIX
+    /// socket.
+    pub fn set_reset_unless_closed(&self, on: bool) {
+        self.cell.add_option(SocketOption::ResetUnlessClosed(on));
+    }
+
+    /// Sets a socket option. An error is logged.
+    pub fn set_socket_option(&self, option: SocketOption) {
+        self.cell.add_option(option);
+    }
+
+    /// Runs `f` on the socket in the turn, before more bytes are delivered, to set any option that
+    /// [`socket2`](crate::driver::SockRef) supports. An error is logged. A driver without sockets
+    /// logs that and drops `f`.
+    ///
+    /// Do not change settings that the loop relies on: the blocking mode, the linger time, the ends
+    /// of the streams. To set options before a port is bound or an attempt begins, use
+    /// [`ListenOptions::prepare`](crate::ListenOptions::prepare) and
+    /// [`ConnectOptions::prepare`](crate::ConnectOptions::prepare).
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport};
+    /// use std::time::Duration;
+    ///
+    /// struct Patient;
+    /// impl Protocol for Patient {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.with_socket(|socket| socket.set_tcp_keepalive(
+    ///             &socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)),
+    ///         ));
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    pub fn with_socket(&self, f: impl FnOnce(SockRef<'_>) -> io::Result<()> + 'static) {
+        self.cell.add_socket_call(Box::new(f));
+    }
+
+    /// The socket's descriptor number, for system queries by number; `None` on drivers without
+    /// sockets and after the connection is lost. The loop reads, writes and closes the descriptor.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        self.cell.descriptor()
+    }
+
+    /// When the connection was made: the time of that turn, as [`Reactor::now`] returns it.
+    pub fn made_at(&self) -> Instant {
+        self.cell.made_at
+    }
+
+    /// The address of the other end, also available after the connection is lost.
+    pub fn peer(&self) -> &Address {
+        &self.cell.peer
+    }
+
+    /// The address of our end, also available after the connection is lost.
+    pub fn host(&self) -> &Address {
+        self.cell.host()
+    }
+
+    /// The process at the other end of a UNIX socket: the one that connected to our port, or whose
+    /// port we connected to. `None` on other connections and on systems that do not report it; also
+    /// available after the connection is lost.
+    ///
+    /// The process may have passed its end on, or ended. For access control, rely on the mode and
+    /// the owner of the socket's path.
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.cell.credentials()
+    }
+
+    /// Identifies this connection; `Copy` and `Send`.
+    pub fn id(&self) -> ConnectionId {
+        self.cell.id
+    }
+
+    /// The reactor that runs this connection.
+    pub fn reactor(&self) -> &Reactor {
+        &self.cell.reactor
+    }
+
+    /// The number of bytes dropped because they were written after a close.
+    pub fn dropped(&self) -> u64 {
+        self.cell.dropped()
+    }
+
+    /// Replaces the protocol of this connection with `protocol`, as STARTTLS, the `Upgrade` of HTTP
+    /// and CONNECT do.
+    ///
+    /// Takes effect when the callback in which you call it returns, otherwise in the turn, and
+    /// always before more bytes are delivered: until then reading is paused. The old protocol is
+    /// dropped without a further call, not even [`connection_lost`](Protocol::connection_lost). The
+    /// next one gets [`connection_made`](Protocol::connection_made), then the unread bytes, then
+    /// new ones. An end of stream already reported, the peer's or ours, is reported to the next
+    /// protocol too.
+    ///
+    /// Unread bytes are those that a framer holds: in a `line_received`, the bytes after that line.
+    /// A protocol that consumes raw bytes passes the remainder to
+    /// [`upgrade_with`](Self::upgrade_with).
+    ///
+    /// Settings of the transport stay: a pause, a producer, timeouts, options; so does an outside
+    /// wrapper of the protocol, such as a [`Policy`](crate::protocols::Policy). Pending calls to
+    /// the old protocol by [`Connection::tell`] or [`Connection::call_later`] are dropped, and an
+    /// [`ask`](Connection::ask) fails with [`WrongProtocol`], unless the next one has its type.
+    ///
+    /// A close takes precedence: on a connection that is closing, or that closes before the upgrade
+    /// takes effect, `protocol` is dropped unused, and the old one gets `connection_lost`.
+    ///
+    /// ```
+    /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Greeter;
+    /// impl LineProtocol for Greeter {
+    ///     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+    ///         if line == b"UPGRADE echo" {
+    ///             transport.send_line("OK");
+    ///             transport.upgrade(Echo);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///     }
+    /// }
+    ///
+    /// let mut held = couplet::testing::hold(LineReceiver::new(Greeter));
+    /// held.push(b"UPGRADE echo\r\nno line any ");
+    /// held.push(b"more");
+    /// assert_eq!(held.wire.take(), b"OK\r\nno line any more");
+    /// ```
+    ///
+    /// Twisted: `transport.protocol = new; new.makeConnection(transport)`.
+    pub fn upgrade(&self, protocol: impl Protocol) {
+        self.upgrade_with(protocol, []);
+    }
+
+    /// [`upgrade`](Self::upgrade) with bytes that the old protocol received but did not consume:
+    /// they are delivered to the next one first.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// /// Reads one byte, which tells the protocol.
+    /// struct Choose;
+    /// impl Protocol for Choose {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         match data[0] {
+    ///             b'e' => transport.upgrade_with(Echo, &data[1..]),
+    ///             _ => transport.lose_connection(),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Choose);
+    /// held.push(b"ehello");
+    /// assert_eq!(held.wire.take(), b"hello");
+    /// ```
+    pub fn upgrade_with(&self, protocol: impl Protocol, unread: impl AsRef<[u8]>) {
+        self.cell.upgrade(Box::new(protocol), unread.as_ref());
+    }
+
+    /// Puts a layer under the protocol of this live connection, as STARTTLS does.
+    ///
+    /// Bytes written before this call pass below the layer, bytes written afterwards through it,
+    /// even within one callback. The protocol receives no data until the layer is open:
+    /// [`wants_data`](Self::wants_data) is false until right before
+    /// [`handshake_completed`](Protocol::handshake_completed), which precedes the first bytes from
+    /// the layer.
+    ///
+    /// Plaintext that arrived before the layer, and that no protocol has consumed, is never passed
+    /// off as bytes of the layer: the connection is cut with
+    /// [`PlaintextAfterUpgrade`](crate::layers::PlaintextAfterUpgrade). Our framers check this for
+    /// the bytes that they hold.
+    ///
+    /// On a connection that is closing the layer is dropped. If the peer has already ended its
+    /// stream, the layer gets that end first, and TLS fails.
+    ///
+    /// # Errors
+    ///
+    /// [`StartLayerError`] after [`lose_write_connection`](Self::lose_write_connection).
+    pub fn start_layer(&self, layer: impl Layer + 'static) -> Result<(), StartLayerError> {
+        self.cell.start_layer(Box::new(layer))
+    }
+
+    /// [`start_layer`](Self::start_layer) with TLS, as the side that waits for a ClientHello: in
+    /// STARTTLS, the server. Twisted's `startTLS`.
+    ///
+    /// # Errors
+    ///
+    /// See [`start_layer`](Self::start_layer).
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub fn start_tls(&self, tls: &crate::layers::tls::ServerTls) -> Result<(), StartLayerError> {
+        self.start_layer(tls.layer(self.reactor().now()))
+    }
+
+    /// [`start_tls`](Self::start_tls) as the TLS client, which verifies that its peer is `host`.
+    ///
+    /// # Errors
+    ///
+    /// When `host` is neither a DNS name nor an IP address; see also
+    /// [`start_layer`](Self::start_layer).
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub fn start_tls_client(
+        &self,
+        tls: &crate::layers::tls::ClientTls,
+        host: &str,
+    ) -> Result<(), StartLayerError> {
+        self.start_layer(tls.layer(host, self.reactor().now())?)
+    }
+
+    /// The parameters that the TLS handshake negotiated, with the peer's certificates; `None`
+    /// without TLS, and before the handshake is complete.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub fn tls(&self) -> Option<Rc<crate::layers::tls::TlsInfo>> {
+        self.layer_info()
+    }
+
+    /// The info of type `T` that a layer reported when it opened: a `TlsInfo`, a
+    /// [`ProxyHeader`](crate::layers::ProxyHeader), or your own layer's
+    /// [infos](crate::layers::Opened::infos).
+    pub fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
+        self.cell.layer_info()
+    }
+
+    /// The program at the other end, as a `T`.
+    #[cfg(unix)]
+    pub(crate) fn program<T: 'static>(&self) -> Option<Rc<T>> {
+        self.cell.program()
+    }
+
+    /// True from [`start_layer`](Self::start_layer) until the layer is open. A custom framer that
+    /// still holds plaintext at that point must fail the connection.
+    pub fn is_starting_layer(&self) -> bool {
+        self.cell.is_starting()
+    }
+
+    /// A handle for calling back into the protocol's `&mut self` later: from a timer, an answer,
+    /// another connection. `P` is the protocol of this transport, or one that it wraps, such as the
+    /// receiver of a framer's messages.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Ticker(u32);
+    /// impl Ticker {
+    ///     fn tick(&mut self, transport: &Transport) {
+    ///         self.0 += 1;
+    ///         transport.write(format!("{}\n", self.0));
+    ///         transport.connection::<Self>().call_later(Duration::from_secs(1), Self::tick);
+    ///     }
+    /// }
+    /// impl Protocol for Ticker {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         self.tick(transport);
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    pub fn connection<P: 'static>(&self) -> Connection<P> {
+        Connection::new(self.clone())
+    }
+}
+
+/// The call that ends a [`Transport::throttle`].
+struct EndThrottle;
+
+impl Tell for EndThrottle {
+    fn run(self: Box<Self>, _: &mut dyn Protocol, transport: &Transport) {
+        transport.cell.end_throttle();
+    }
+}
+
+/// Functions that accept a framer's transport accept a plain one too.
+impl AsRef<Transport> for Transport {
+    fn as_ref(&self) -> &Transport {
+        self
+    }
+}
+
+impl Producer for Transport {
+    fn resume_producing(&mut self) {
+        Transport::resume_producing(self);
+    }
+
+    fn pause_producing(&mut self) {
+        Transport::pause_producing(self);
+    }
+
+    fn stop_producing(&mut self) {
+        self.lose_connection();
+    }
+}
+
+impl PartialEq for Transport {
+    fn eq(&self, other: &Transport) -> bool {
+        Rc::ptr_eq(&self.cell, &other.cell)
+    }
+}
+
+impl Eq for Transport {}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("id", &self.id())
+            .field("peer", self.peer())
+            .field("phase", &self.cell.phase())
+            .field("buffered", &self.buffered())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,84 @@
+//! The conformance tests and the laws, in one binary. `docs/contract.md` names each test.
+
+#[macro_use]
+extern crate couplet_watched;
+
+#[path = "../apart/mod.rs"]
+mod apart;
+mod cooperator;
+mod defer_callbacks;
+mod defer_cancel;
+mod defer_future;
+mod defer_groups;
+mod defer_history;
+mod defer_locks;
+mod defer_model;
+mod defer_panics;
+mod defer_reports;
+mod defer_stack;
+mod defer_timeout;
+mod defer_witness;
+mod diagnostics;
+mod dropped;
+mod echoes;
+#[cfg(unix)]
+mod embedding;
+mod endpoint_kinds;
+mod endpoints;
+#[cfg(any(feature = "tls", feature = "ring"))]
+mod endpoints_tls;
+mod filesystem_lock;
+#[cfg(target_os = "linux")]
+mod forked;
+mod framing;
+#[cfg(unix)]
+mod gui;
+mod handles;
+mod lives;
+mod logged;
+mod loops;
+mod misuse;
+mod names;
+#[path = "../needed/mod.rs"]
+mod needed;
+mod pace;
+mod pipes;
+mod policies;
+mod process;
+mod quiet;
+mod rate;
+mod readiness;
+mod reconnecting;
+mod relay;
+mod robust;
+mod sealed;
+mod secure;
+mod send_file;
+#[cfg(unix)]
+mod serial;
+mod services;
+mod shared_ports;
+mod sim;
+mod skipped;
+mod smoke;
+mod snapshot;
+mod streams;
+mod suite;
+mod task;
+mod tasks;
+mod tasks_scoped;
+mod tcp;
+#[cfg(unix)]
+mod terminal;
+mod testing_kit;
+mod threads;
+mod threads_panics;
+mod timers;
+mod turns;
+mod unheard;
+#[cfg(unix)]
+mod unix;
+mod watch;
+
+/// For the certificate code that the library's own tests share with these.
+use couplet::layers;

@@ -1,0 +1,537 @@
+//! Bodies of requests and responses.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::iter;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::Version;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+#[cfg(feature = "decompression")]
+use super::client::decoding::{Coding, Decoded};
+use super::client::pool::Lease;
+use super::handler::BoxError;
+use super::watch::Exchange;
+use couplet_core::hooks::Homing;
+use couplet_core::{DelayedCall, Reactor};
+
+/// The body of a request or response. It is received on demand: unread bytes stay with the peer.
+pub struct Body(Kind);
+
+enum Kind {
+    Raw(Raw),
+    #[cfg(feature = "decompression")]
+    Decoded(Box<Decoded>),
+}
+
+/// A body as the peer sent it, before decoding.
+pub(super) struct Raw {
+    incoming: Incoming,
+    is_http2: bool,
+    /// `None` for an empty body.
+    progress: Option<Arc<Progress>>,
+    /// Read timeout of a response body. The server's `Watch` times request bodies.
+    patience: Option<Homing<Rc<Patience>>>,
+    /// Connection of a response, until its body is complete.
+    lease: Option<Homing<Box<Lease>>>,
+}
+
+/// Fails a body whose reader waits too long. Dropping it cancels the timer.
+struct Patience {
+    progress: Arc<Progress>,
+    limit: Duration,
+    /// Number of pieces received when the reader was last seen waiting.
+    pieces: Cell<Option<usize>>,
+    timer: Cell<Option<DelayedCall>>,
+    reactor: Reactor,
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            timer.cancel();
+        }
+    }
+}
+
+impl Patience {
+    fn begin(reactor: &Reactor, limit: Duration, progress: Arc<Progress>) -> Homing<Rc<Patience>> {
+        let (pieces, timer) = (Cell::default(), Cell::default());
+        let patience =
+            Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
+        patience.look_later();
+        Homing::new(reactor, patience)
+    }
+
+    fn look_later(self: &Rc<Self>) {
+        self.pieces.set(self.progress.awaited());
+        let weak = Rc::downgrade(self);
+        let call = self.reactor.call_later(self.limit, move || {
+            let Some(this) = weak.upgrade() else { return };
+            match this.progress.awaited() {
+                Some(pieces) if this.pieces.get() == Some(pieces) => {
+                    this.progress.fail(Fault::Late)
+                }
+                _ => this.look_later(),
+            }
+        });
+        self.timer.set(Some(call));
+    }
+}
+
+/// Why a body could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// No bytes arrived within `body_timeout`, the [server's](super::HttpOptions::body_timeout) or
+    /// the [client's](super::ClientOptions::body_timeout).
+    #[error("no more of the body came in time")]
+    TimedOut,
+    /// The body exceeds the limit passed to [`Body::bytes`].
+    #[error("the body is longer than {0} bytes")]
+    TooLong(usize),
+    /// The compressed body can't be decoded, because it is corrupt or truncated.
+    #[error("the body can't be decoded as {coding}: {error}")]
+    Compressed {
+        /// Content coding.
+        coding: &'static str,
+        /// Error of the decoder.
+        error: io::Error,
+    },
+    /// The decoded body exceeds the client's `ClientOptions::max_decoded`.
+    #[error("the body is compressed, and decoded longer than {0} bytes")]
+    Bomb(u64),
+    /// The peer ended the body before it was complete: by RST_STREAM with NO_ERROR, by GOAWAY, or
+    /// by closing the connection.
+    #[error("the body was cut off: its stream ended without END_STREAM")]
+    Cut,
+    /// Over HTTP/1.1, more bytes arrived with the body than its Content-Length declares. If they
+    /// arrive later, the connection is closed and no response fails: RFC 9112, 6.3.
+    #[error("more bytes came than the body's length says")]
+    Surplus,
+    /// The peer aborted the body, or its framing is invalid.
+    #[error("{}", described(.0))]
+    Broken(#[from] hyper::Error),
+}
+
+/// Progress of a body, shared with the timer that watches its peer.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Number of pieces received.
+    pieces: AtomicUsize,
+    /// The reader waits for more.
+    is_awaited: AtomicBool,
+    has_ended: AtomicBool,
+    has_trailers: AtomicBool,
+    /// Error that ended the body.
+    broken: OnceLock<String>,
+    fault: OnceLock<Fault>,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Why a body receives no further bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// The peer took too long.
+    Late,
+    /// The client ended its byte stream.
+    Cut,
+}
+
+impl Progress {
+    /// The number of pieces received, if the reader waits for more.
+    pub(super) fn awaited(&self) -> Option<usize> {
+        self.is_awaited.load(Ordering::Acquire).then(|| self.pieces.load(Ordering::Acquire))
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether the body ended without trailers. If the trailers contain an empty line of a bare LF,
+    /// hyper skips all bytes up to the next empty line of CRLF.
+    pub(super) fn has_plain_end(&self) -> bool {
+        self.has_ended() && !self.has_trailers.load(Ordering::Acquire)
+    }
+
+    pub(super) fn broken(&self) -> Option<&String> {
+        self.broken.get()
+    }
+
+    /// Fails the body after the bytes that have arrived.
+    pub(super) fn fail(&self, fault: Fault) {
+        // The first fault wins.
+        let _ = self.fault.set(fault);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Records the arrival of a piece, an error or the end.
+    fn note(&self, piece: Option<&Result<Frame<Bytes>, BodyError>>) {
+        self.is_awaited.store(false, Ordering::Release);
+        self.pieces.fetch_add(1, Ordering::AcqRel);
+        match piece {
+            Some(Ok(frame)) if frame.is_trailers() => {
+                self.has_trailers.store(true, Ordering::Release);
+            }
+            Some(Err(error)) => drop(self.broken.set(error.to_string())),
+            _ => {}
+        }
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = waker.replace(cx.waker().clone());
+        drop(waker);
+        drop(before);
+        self.is_awaited.store(true, Ordering::Release);
+    }
+}
+
+impl Body {
+    /// Wraps the body of a request; returns its progress unless the body is empty.
+    pub(super) fn new(incoming: Incoming, version: Version) -> (Body, Option<Arc<Progress>>) {
+        let raw = Raw::new(incoming, version);
+        let progress = raw.progress.clone();
+        (Body(Kind::Raw(raw)), progress)
+    }
+
+    /// Wraps the body of a response, which holds its connection. Reading fails after waiting one to
+    /// two times `limit` for a piece.
+    pub(super) fn answer(
+        incoming: Incoming,
+        version: Version,
+        (reactor, limit): (&Reactor, Duration),
+        lease: Option<Lease>,
+    ) -> Body {
+        let mut raw = Raw::new(incoming, version);
+        raw.lease = lease.map(|lease| Homing::new(reactor, Box::new(lease)));
+        match raw.progress.clone() {
+            Some(progress) => raw.patience = Some(Patience::begin(reactor, limit, progress)),
+            None => raw.end(),
+        }
+        Body(Kind::Raw(raw))
+    }
+
+    /// Decodes the body, to at most `limit` bytes.
+    #[cfg(feature = "decompression")]
+    pub(super) fn decoded(self, coding: Coding, limit: u64) -> Body {
+        match self.0 {
+            Kind::Raw(raw) => Body(Kind::Decoded(Box::new(Decoded::new(coding, raw, limit)))),
+            Kind::Decoded(_) => self,
+        }
+    }
+
+    /// Returns the next piece as it arrived, or `None` at the end. Trailers are skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            match self.frame().await.transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => return Ok(Some(data)),
+                Some(Err(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Reads the whole body, at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`]; [`TooLong`](BodyError::TooLong) as soon as the body is known to exceed the
+    /// limit.
+    pub async fn bytes(mut self, limit: usize) -> Result<Bytes, BodyError> {
+        if self.size_hint().lower() > limit as u64 {
+            return Err(BodyError::TooLong(limit));
+        }
+        let mut whole = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            if piece.len() > limit - whole.len() {
+                return Err(BodyError::TooLong(limit));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("size", &self.size_hint()).finish_non_exhaustive()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Kind::Raw(raw) => Pin::new(raw).poll_frame(cx),
+            #[cfg(feature = "decompression")]
+            Kind::Decoded(decoded) => decoded.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Raw(raw) => raw.is_end_stream(),
+            #[cfg(feature = "decompression")]
+            Kind::Decoded(decoded) => decoded.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Raw(raw) => raw.size_hint(),
+            #[cfg(feature = "decompression")]
+            Kind::Decoded(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl http_body::Body for Raw {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let polled = this.poll_incoming(cx);
+        match (&polled, &this.progress) {
+            (Poll::Pending, Some(progress)) => match progress.fault.get() {
+                None => progress.wait(cx),
+                Some(Fault::Late) => return Poll::Ready(Some(Err(BodyError::TimedOut))),
+                Some(Fault::Cut) => return Poll::Ready(Some(Err(BodyError::Cut))),
+            },
+            (Poll::Ready(piece), Some(progress)) => progress.note(piece.as_ref()),
+            (_, None) => {}
+        }
+        if matches!(polled, Poll::Ready(None)) || this.incoming.is_end_stream() {
+            this.end();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // A lease that is still held means surplus bytes, which turn the end into an error.
+        self.incoming.is_end_stream() && self.lease.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.incoming)
+    }
+}
+
+impl Raw {
+    fn new(incoming: Incoming, version: Version) -> Raw {
+        let progress = (!incoming.is_end_stream()).then(Arc::<Progress>::default);
+        let is_http2 = version == Version::HTTP_2;
+        Raw { incoming, is_http2, progress, patience: None, lease: None }
+    }
+
+    /// hyper silently ends an HTTP/2 body if its stream is reset with NO_ERROR, even if it is
+    /// incomplete. Only END_STREAM completes a body: RFC 9113, 8.1.
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if !matches!(polled, Poll::Ready(None)) {
+            return polled.map_err(BodyError::from);
+        }
+        if self.is_http2 && !self.incoming.is_end_stream() {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
+        let lease = self.lease.take_if(|lease| has_surplus(lease));
+        Poll::Ready(lease.map(|_| Err(BodyError::Surplus)))
+    }
+
+    /// Ends a complete body and frees its connection, unless surplus bytes arrived.
+    fn end(&mut self) {
+        self.patience = None;
+        if let Some(progress) = &self.progress {
+            progress.has_ended.store(true, Ordering::Release);
+        }
+        let lease = self.lease.take_if(|lease| !has_surplus(lease));
+        if let Some(lease) = lease.and_then(Homing::into_inner) {
+            lease.give_back();
+        }
+    }
+}
+
+fn has_surplus(lease: &Homing<Box<Lease>>) -> bool {
+    lease.get().is_some_and(|lease| lease.has_surplus())
+}
+
+/// Formats an error with its causes.
+fn described(error: &hyper::Error) -> String {
+    let causes = iter::successors(error.source(), |&error: &&(dyn Error + 'static)| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Longest body piece passed to hyper, in bytes; a longer piece is split over several turns.
+const PIECE: usize = 64 * 1024;
+
+pin_project_lite::pin_project! {
+    /// The body of a response. Its exchange ends when the body and its last piece are dropped.
+    pub(super) struct Outgoing<B> {
+        #[pin]
+        body: Option<B>,
+        // Remainder of a long piece, for later turns.
+        rest: Bytes,
+        // Bytes still to come, if the length is known.
+        missing: Option<u64>,
+        // Only the end of the connection marks the end of the body.
+        has_no_mark: bool,
+        exchange: Rc<Exchange>,
+    }
+
+    impl<B> PinnedDrop for Outgoing<B> {
+        fn drop(this: Pin<&mut Self>) {
+            this.exchange.leave();
+        }
+    }
+}
+
+impl<B> Outgoing<B> {
+    pub(super) fn new(
+        body: Option<B>,
+        length: Option<u64>,
+        has_no_mark: bool,
+        exchange: Rc<Exchange>,
+    ) -> Outgoing<B> {
+        exchange.set_ready(true);
+        Outgoing { body, rest: Bytes::new(), missing: length, has_no_mark, exchange }
+    }
+}
+
+/// A piece of a response, which hyper holds until the client takes it.
+pub(super) struct Piece {
+    bytes: Bytes,
+    length: usize,
+    exchange: Rc<Exchange>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, exchange: &Rc<Exchange>) -> Piece {
+        exchange.add_piece(&bytes);
+        Piece { length: bytes.len(), bytes, exchange: exchange.clone() }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.exchange.drop_piece(self.length, &self.bytes);
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.exchange.moved();
+    }
+}
+
+/// Checks a frame, or the end of the body, against the declared length. hyper would pass off
+/// a short body as complete and truncate a long one: RFC 9110, 8.6.
+fn counted<E: Into<BoxError>>(
+    frame: Option<Result<Frame<Bytes>, E>>,
+    missing: &mut Option<u64>,
+) -> Option<Result<Frame<Bytes>, BoxError>> {
+    let count = match &frame {
+        Some(Ok(frame)) => frame.data_ref().map(|data| data.len() as u64),
+        Some(Err(_)) => return frame.map(|failed| failed.map_err(Into::into)),
+        None => None,
+    };
+    let left = match (&missing, count) {
+        (Some(missing), Some(count)) => missing.checked_sub(count),
+        (Some(missing), None) => (*missing == 0).then_some(0),
+        (None, _) => return frame.map(|frame| frame.map_err(Into::into)),
+    };
+    if left.is_none() {
+        log_error!(?missing, "the body of an answer does not have the length it declares");
+        return Some(Err("the body does not have its length".into()));
+    }
+    *missing = left;
+    frame.map(|frame| frame.map_err(Into::into))
+}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body for Outgoing<B> {
+    type Data = Piece;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
+        let this = self.project();
+        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        ready!(this.exchange.poll_turn(cx));
+        let polled = match std::mem::take(this.rest) {
+            rest if rest.is_empty() => {
+                body.poll_frame(cx).map(|frame| counted(frame, this.missing))
+            }
+            rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
+        };
+        this.exchange.set_ready(polled.is_ready());
+        if polled.is_ready() {
+            this.exchange.end_reservation();
+        }
+        if *this.has_no_mark && matches!(polled, Poll::Ready(Some(Err(_)))) {
+            this.exchange.abort();
+        }
+        let polled = polled.map_ok(|frame| {
+            frame.map_data(|mut piece| {
+                *this.rest = piece.split_off(piece.len().min(PIECE));
+                Piece::new(piece, this.exchange)
+            })
+        });
+        this.exchange.end_turn();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_whole = self.rest.is_empty() && self.missing.is_none_or(|missing| missing == 0);
+        is_whole && self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(body) = &self.body else { return SizeHint::with_exact(0) };
+        match (body.size_hint(), self.rest.len() as u64) {
+            (hint, 0) => hint,
+            (hint, rest) => hint
+                .exact()
+                .map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + rest)),
+        }
+    }
+}

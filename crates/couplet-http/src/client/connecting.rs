@@ -1,0 +1,199 @@
+//! New connections of a client.
+
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+
+use super::pool::{Http1, Leader, Lease, Origin, Outcome, Seen};
+use super::{Client, HttpError};
+use crate::connection::Tasks;
+use couplet_core::endpoints::TcpClient;
+use couplet_core::hooks::GuestStream;
+use couplet_core::{Failure, Stream};
+
+/// Maximum number of lines in a proxy's response to CONNECT.
+const PROXY_LINES: usize = 100;
+
+impl Client {
+    /// Leases a pooled connection, or a new one. If the server may speak HTTP/2, concurrent
+    /// requests make a single attempt and share the resulting connection.
+    pub(super) async fn lease(&self, origin: &Origin) -> Result<Lease, HttpError> {
+        loop {
+            if let Some(mut lease) = Lease::of_kept(&self.inner, origin) {
+                if lease.is_ready().await {
+                    return Ok(lease);
+                }
+                continue;
+            }
+            if !origin.is_https || self.inner.pool.borrow().speaks_http1(origin) {
+                return self.connect(origin).await;
+            }
+            let attempt = match Leader::new(&self.inner, origin) {
+                Ok(leader) => {
+                    let connected = self.connect(origin).await;
+                    leader.finish(&connected);
+                    return connected;
+                }
+                Err(attempt) => attempt,
+            };
+            match attempt.outcome(origin).await {
+                Outcome::Failed(error) => return Err(error),
+                Outcome::Alone => return self.connect(origin).await,
+                Outcome::Shared | Outcome::Abandoned => {}
+            }
+        }
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Lease, HttpError> {
+        let limit = self.inner.options.connect_timeout;
+        let connecting = async { Ok::<_, Failure>(self.open(origin).await) };
+        let opened = self.inner.reactor.timeout(limit, connecting).await;
+        let to = || origin.host_and_port();
+        let (stream, is_http2) = match opened {
+            Ok(opened) => opened?,
+            Err(failure) => return Err(HttpError::Connect { to: to(), failure }),
+        };
+        let (tasks, seen) = (Tasks::new(&self.inner.reactor), Rc::new(Seen::default()));
+        let transport = stream.transport().clone();
+        let io = ClientIo { stream, seen: seen.clone() };
+        if is_http2 {
+            let http2 = http2::Builder::new(tasks.clone());
+            let (sender, connection) = http2.handshake(io).await.map_err(HttpError::Broken)?;
+            tasks.execute(drive(to(), connection, seen));
+            return Ok(Lease::of_http2(&self.inner, origin, sender));
+        }
+        let (sender, connection) = http1::handshake(io).await.map_err(HttpError::Broken)?;
+        tasks.execute(drive(to(), connection, seen.clone()));
+        Ok(Lease::of_http1(&self.inner, origin, Http1 { sender, seen, transport }))
+    }
+
+    /// Opens a stream to the server; returns whether it speaks HTTP/2.
+    async fn open(&self, origin: &Origin) -> Result<(Stream, bool), HttpError> {
+        let proxy = &self.inner.options.proxy;
+        let (host, port) = match proxy {
+            Some((host, port)) => (host.as_str(), *port),
+            None => (origin.host.as_str(), origin.port),
+        };
+        let connecting = self.inner.reactor.connect_stream(TcpClient::new(host, port));
+        let failed = |failure| HttpError::Connect { to: format!("{host}:{port}"), failure };
+        let mut stream = connecting.await.map_err(failed)?;
+        stream.transport().set_tcp_no_delay(true);
+        if !origin.is_https {
+            return Ok((stream, false));
+        }
+        if proxy.is_some() {
+            ask_proxy(&mut stream, origin).await?;
+        }
+        let is_http2 = self.encrypt(&mut stream, origin).await.map_err(failed)?;
+        Ok((stream, is_http2))
+    }
+
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    async fn encrypt(&self, stream: &mut Stream, origin: &Origin) -> couplet_core::Result<bool> {
+        use couplet_core::layers::tls::ClientTls;
+        let tls = match self.inner.tls.get() {
+            Some(tls) => tls,
+            None => {
+                let options = self.inner.options.tls.clone().alpn(["h2", "http/1.1"]);
+                let made = ClientTls::new(&options)?;
+                self.inner.tls.get_or_init(|| made)
+            }
+        };
+        stream.start_tls_client(tls, &origin.host).await?;
+        Ok(stream.tls().is_some_and(|tls| tls.alpn.as_deref() == Some(b"h2")))
+    }
+
+    #[cfg(not(any(feature = "tls", feature = "ring")))]
+    async fn encrypt(&self, _: &mut Stream, _: &Origin) -> couplet_core::Result<bool> {
+        Err(Failure::msg("https: needs the feature `tls` or `ring`"))
+    }
+}
+
+/// Drives a connection and logs its error; hyper fails the pending requests.
+async fn drive(to: String, connection: impl Future<Output = hyper::Result<()>>, seen: Rc<Seen>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%to, %error, "a connection of an HTTP client broke");
+        seen.surplus.set(is_surplus(&error));
+    }
+}
+
+/// Whether an HTTP/1.1 connection broke because of unsolicited bytes. hyper has no name for this
+/// error: it is the only error of an idle connection without a cause.
+fn is_surplus(error: &hyper::Error) -> bool {
+    error.source().is_none() && !error.is_incomplete_message() && !error.is_canceled()
+}
+
+/// Asks a proxy for a tunnel to the server: RFC 9110, 9.3.6.
+async fn ask_proxy(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError> {
+    let to = origin.host_and_port();
+    let failed = |error: io::Error| HttpError::Connect { to: to.clone(), failure: error.into() };
+    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
+    stream.write_all(request).await.map_err(failed)?;
+    let mut status = None;
+    for _ in 0..PROXY_LINES {
+        let Some(line) = stream.read_line().await.map_err(failed)? else { break };
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.is_empty() {
+            let status = status.unwrap_or(line);
+            let is_passed_on = status.split(' ').nth(1).is_some_and(|code| code.starts_with('2'));
+            return if is_passed_on { Ok(()) } else { Err(HttpError::Proxy(status)) };
+        }
+        status.get_or_insert(line);
+    }
+    Err(HttpError::Proxy(status.unwrap_or_default()))
+}
+
+/// Adapts a stream to hyper's client. Written bytes leave with the turn.
+struct ClientIo {
+    stream: Stream,
+    seen: Rc<Seen>,
+}
+
+impl Read for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (room, bytes) = (buffer.remaining(), &self.seen.bytes);
+        self.stream.poll_read_with(cx, room, |data| {
+            bytes.set(bytes.get() + data.len() as u64);
+            buffer.put_slice(data);
+        })
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Write::poll_write(Pin::new(&mut self.stream), cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Write::poll_write_vectored(Pin::new(&mut self.stream), cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_shutdown(Pin::new(&mut self.stream), cx)
+    }
+}

@@ -1,0 +1,259 @@
+//! Runs a server's connection: detects the HTTP version, serves requests and parks when idle.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use tower_service::Service;
+
+use super::body::Body;
+use super::handler::{BoxError, Clock, Handler};
+use super::io::Io;
+use super::options::HttpOptions;
+use super::share::Pool;
+use super::warm::{Buffers, Warm};
+use super::watch::{Asked, Watch};
+use couplet_core::hooks::Ending;
+use couplet_core::hooks::GuestStream;
+use couplet_core::{Failure, Reactor, Result, Stream};
+
+/// Connection preface of an HTTP/2 client: RFC 9113, 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Maximum number of bytes that h2 buffers per stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// State shared by the connections of a server.
+pub(super) struct Server<S> {
+    service: S,
+    options: Rc<HttpOptions>,
+    clock: Option<Rc<Clock>>,
+    pool: Rc<Pool>,
+    warm: Rc<Warm>,
+    http1: http1::Builder,
+    http2: http2::Builder<Tasks>,
+}
+
+/// Spawns each HTTP/2 request as a task.
+#[derive(Clone)]
+pub(super) struct Tasks(Reactor);
+
+impl Tasks {
+    pub(super) fn new(reactor: &Reactor) -> Tasks {
+        Tasks(reactor.clone())
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+    fn execute(&self, future: F) {
+        let task = self.0.spawn(async move {
+            future.await;
+            Ok(())
+        });
+        task.detach();
+    }
+}
+
+impl<S> Server<S> {
+    pub(super) fn new(reactor: &Reactor, service: S, options: HttpOptions) -> Server<S> {
+        let (options, clock) = (Rc::new(options), Clock::new(reactor));
+        let mut http1 = http1::Builder::new();
+        http1
+            .auto_date_header(clock.is_none())
+            .half_close(true)
+            .max_buf_size(options.max_head.max(8 * 1024));
+        if options.max_headers != 100 {
+            http1.max_headers(options.max_headers);
+        }
+        let mut http2 = http2::Builder::new(Tasks::new(reactor));
+        http2
+            .auto_date_header(clock.is_none())
+            .enable_connect_protocol()
+            .max_concurrent_streams(options.max_streams)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(u32::try_from(options.max_head).unwrap_or(u32::MAX));
+        let pool = Pool::new(&options);
+        let warm = Warm::new(reactor);
+        Server { service, options, clock, pool, warm, http1, http2 }
+    }
+}
+
+/// Why hyper stopped serving a connection.
+enum Over {
+    /// The connection ended or was upgraded.
+    Ended,
+    /// The connection was idle.
+    Parked(Io),
+}
+
+pub(super) async fn run<S, B>(stream: Stream, server: Rc<Server<S>>) -> Result<()>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+{
+    let watch = Watch::new(stream.transport(), &server.options, &server.pool);
+    let _stopping = Stopping(&watch);
+    let chosen = chosen_protocol(&stream, &server.options);
+    let ending = stream.ending();
+    let mut io = Io::new(stream, &watch);
+    let mut is_http2 = None;
+    loop {
+        // The wait for the first byte of a request needs no per-request state.
+        let begins = poll_fn(|cx| {
+            if ending.poll_lost(cx).is_ready() || watch.transport().is_draining() {
+                return Poll::Ready(Ok(false));
+            }
+            io.poll_readable(cx)
+        });
+        if !begins.await? {
+            // No request is in progress.
+            watch.transport().set_close_at_once(watch.is_settled());
+            return Ok(());
+        }
+        if is_http2.is_none() {
+            is_http2 = Some(match chosen {
+                Some(is_http2) => is_http2,
+                None => Box::pin(begins_http2(&mut io)).await?,
+            });
+        }
+        let handler = Handler::new(server.service.clone(), &watch, &server.clock);
+        if is_http2 == Some(true) {
+            watch.set_http2();
+            return Box::pin(serve_http2(io, handler, &server, &watch, &ending)).await;
+        }
+        // Boxed, so that an idle connection does not hold its state.
+        match Box::pin(serve_http1(io, handler, &server, &watch, &ending)).await? {
+            // The connection may continue with another protocol.
+            Over::Ended => return Ok(()),
+            Over::Parked(parked) => io = parked,
+        }
+    }
+}
+
+/// Stops the watch when the task ends.
+struct Stopping<'a>(&'a Watch);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Whether to speak HTTP/2, if that is known before the client's first byte.
+fn chosen_protocol(stream: &Stream, options: &HttpOptions) -> Option<bool> {
+    if options.http1 && options.http2 { alpn_of(stream) } else { Some(options.http2) }
+}
+
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn alpn_of(stream: &Stream) -> Option<bool> {
+    Some(stream.tls()?.alpn.as_deref()? == b"h2")
+}
+
+#[cfg(not(any(feature = "tls", feature = "ring")))]
+fn alpn_of(_: &Stream) -> Option<bool> {
+    None
+}
+
+/// Reads the first bytes for as long as they match the HTTP/2 preface, then puts them back.
+async fn begins_http2(io: &mut Io) -> io::Result<bool> {
+    let mut first = Vec::new();
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let more = poll_fn(|cx| io.poll_more(cx, PREFACE.len() - first.len())).await?;
+        if more.is_empty() {
+            break;
+        }
+        first.extend(more);
+    }
+    let is_preface = first == PREFACE;
+    io.put_back(first.into());
+    Ok(is_preface)
+}
+
+async fn serve_http1<S, B>(
+    io: Io,
+    handler: Handler<S>,
+    server: &Server<S>,
+    watch: &Rc<Watch>,
+    ending: &Ending,
+) -> Result<Over>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+{
+    let buffers = Buffers::new(&server.warm, watch);
+    let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
+    let mut is_finishing = false;
+    let parks = poll_fn(|cx| {
+        if !is_finishing && watch.transport().is_draining() {
+            is_finishing = true;
+            Pin::new(&mut *serving).graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = Pin::new(&mut *serving).poll(cx) {
+            return Poll::Ready(ended.map_err(Failure::from).map(|()| false));
+        }
+        // hyper does not read while a response is pending.
+        if let Poll::Ready(lost) = ending.poll_lost(cx) {
+            return Poll::Ready(lost.map_err(Failure::from).map(|()| false));
+        }
+        if watch.is_idle() {
+            if watch.asked(cx) == Asked::Park {
+                watch.park();
+                return Poll::Ready(Ok(true));
+            }
+            buffers.note_idle();
+        }
+        Poll::Pending
+    });
+    if parks.await?
+        && let Some(parts) = serving.into_parts()
+    {
+        let mut io = parts.io;
+        io.put_back(parts.read_buf);
+        return Ok(Over::Parked(io));
+    }
+    Ok(Over::Ended)
+}
+
+async fn serve_http2<S, B>(
+    io: Io,
+    handler: Handler<S>,
+    server: &Server<S>,
+    watch: &Rc<Watch>,
+    ending: &Ending,
+) -> Result<()>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+{
+    let mut serving = Box::pin(server.http2.serve_connection(io, handler));
+    let (mut is_finishing, mut is_draining) = (false, false);
+    poll_fn(|cx| {
+        if !is_draining && watch.transport().is_draining() {
+            is_draining = true;
+            watch.drain();
+        }
+        if !is_finishing && watch.asked(cx) == Asked::Finish {
+            is_finishing = true;
+            #[cfg(feature = "websocket")]
+            watch.finish();
+            serving.as_mut().graceful_shutdown();
+        }
+        while serving.as_mut().poll(cx)?.is_pending() {
+            // h2 does not read once the client's end is held.
+            if let Poll::Ready(lost) = ending.poll_lost(cx) {
+                return Poll::Ready(lost.map_err(Failure::from));
+            }
+            if watch.is_blocked() || !watch.is_idle_in_h2() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}

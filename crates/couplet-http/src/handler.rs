@@ -1,0 +1,307 @@
+//! Passes requests to the service and its responses to hyper.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tower_service::Service;
+
+use super::allowance::Allowance;
+use super::body::{Body, Outgoing};
+use super::refusal::{self, Fields, Refusal};
+use super::watch::{Exchange, Watch};
+use couplet_core::hooks::caught;
+use couplet_core::{Address, Reactor};
+
+/// An error of a service or of a body.
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The client's address, as a request extension: see
+/// [`HttpOptions::peer`](super::HttpOptions::peer). Behind a proxy it is the proxy's address,
+/// unless the endpoint is `haproxy:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer(pub Address);
+
+/// Serves the requests of one connection.
+pub(super) struct Handler<S> {
+    service: S,
+    watch: Rc<Watch>,
+    clock: Option<Rc<Clock>>,
+}
+
+/// Supplies the `date` header of a server's responses in virtual time: hyper knows only the system
+/// clock.
+pub(super) struct Clock {
+    reactor: Reactor,
+    /// The header value, and when it expires.
+    date: RefCell<Option<(Instant, HeaderValue)>>,
+}
+
+impl Clock {
+    /// Returns `None` if the system clock is right.
+    pub(super) fn new(reactor: &Reactor) -> Option<Rc<Clock>> {
+        let is_needed = !couplet_core::hooks::is_real_time(reactor);
+        is_needed.then(|| Rc::new(Clock { reactor: reactor.clone(), date: RefCell::default() }))
+    }
+
+    fn date(&self) -> HeaderValue {
+        let now = self.reactor.now();
+        let mut date = self.date.borrow_mut();
+        match &*date {
+            Some((until, value)) if now < *until => value.clone(),
+            _ => {
+                let time = self.reactor.unix_time();
+                let text = httpdate::fmt_http_date(UNIX_EPOCH + time);
+                let value = HeaderValue::try_from(text).expect("a date is ASCII");
+                let left =
+                    Duration::from_secs(1) - Duration::from_nanos(time.subsec_nanos().into());
+                *date = Some((now + left, value.clone()));
+                value
+            }
+        }
+    }
+}
+
+impl<S> Handler<S> {
+    pub(super) fn new(service: S, watch: &Rc<Watch>, clock: &Option<Rc<Clock>>) -> Handler<S> {
+        Handler { service, watch: watch.clone(), clock: clock.clone() }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Handler<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+{
+    type Response = Response<Outgoing<B>>;
+    type Error = Infallible;
+    type Future = Answering<S>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
+        let fields = Fields::of(request.headers());
+        let refusal = Refusal::of(&request, &fields, self.watch.max_headers());
+        match refusal {
+            Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
+            None => {
+                refusal::set_host(&mut request);
+                refusal::join_cookies(&mut request);
+            }
+        }
+        if let Some(peer) = self.watch.peer() {
+            request.extensions_mut().insert(Peer(peer));
+        }
+        #[cfg(feature = "websocket")]
+        super::websocket::Origin::note(request.extensions_mut(), &self.watch);
+        let is_http1 = request.version() < Version::HTTP_2;
+        let is_chunked = is_http1 && fields.has_coding;
+        let is_old = request.version() < Version::HTTP_11;
+        let is_head = request.method() == Method::HEAD;
+        let (mut progress, version) = (None, request.version());
+        let mut request = request.map(|incoming| {
+            let body;
+            (body, progress) = Body::new(incoming, version);
+            body
+        });
+        let exchange = Rc::new(self.watch.begin(progress));
+        if self.watch.has_allowances() {
+            request.extensions_mut().insert(Allowance::new(&self.watch, &exchange));
+        }
+        let clock = self.clock.clone();
+        let facts = Facts {
+            refusal,
+            is_http1,
+            is_chunked,
+            is_old,
+            is_head,
+            exchange: Some(exchange),
+            clock,
+        };
+        let stage = Stage::Waits { service: self.service.clone(), request: Some(request) };
+        Answering { stage, facts }
+    }
+}
+
+/// Facts about a request that its response depends on.
+struct Facts {
+    refusal: Option<Refusal>,
+    is_http1: bool,
+    /// If there is a Content-Length as well, hyper removes it and closes the connection after the
+    /// response: RFC 9112, 6.1.
+    is_chunked: bool,
+    is_old: bool,
+    is_head: bool,
+    /// `None` once the request is answered.
+    exchange: Option<Rc<Exchange>>,
+    clock: Option<Rc<Clock>>,
+}
+
+pin_project_lite::pin_project! {
+    /// A response being produced.
+    pub(super) struct Answering<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        #[pin]
+        stage: Stage<S, S::Future>,
+        facts: Facts,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = Projected]
+    enum Stage<S, F> {
+        // Waiting for the service to be ready.
+        Waits { service: S, request: Option<Request<Body>> },
+        Asked { #[pin] answer: F },
+        Over,
+    }
+}
+
+impl<S, B> Future for Answering<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
+    B: http_body::Body<Data = Bytes>,
+{
+    type Output = Result<Response<Outgoing<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = match this.facts.refusal {
+            Some(refusal) => Err(refusal.status),
+            None => ready!(this.stage.poll_answer(cx)),
+        };
+        Poll::Ready(Ok(this.facts.answered(answer)))
+    }
+}
+
+impl<S, B> Stage<S, S::Future>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
+{
+    /// Calls the service. Its error or panic is answered with 500.
+    fn poll_answer(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<B>, StatusCode>> {
+        let polled = caught(|| {
+            if let Projected::Waits { service, request } = self.as_mut().project() {
+                ready!(service.poll_ready(cx))?;
+                let answer = service.call(request.take().expect("it is asked once"));
+                self.set(Stage::Asked { answer });
+            }
+            let Projected::Asked { answer } = self.as_mut().project() else {
+                unreachable!("it is polled until it is ready");
+            };
+            let answered = ready!(answer.poll(cx));
+            self.set(Stage::Over);
+            Poll::Ready(answered)
+        });
+        match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(answer))) => return Poll::Ready(Ok(answer)),
+            Ok(Poll::Ready(Err(error))) => {
+                log_error!(error = %error.into(), "an HTTP service failed");
+            }
+            Err(panic) => log_error!(%panic, "an HTTP service panicked"),
+        }
+        Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+}
+
+impl Facts {
+    /// Prepares the service's response, or an error response, for hyper.
+    fn answered<B: http_body::Body<Data = Bytes>>(
+        &mut self,
+        answer: Result<Response<B>, StatusCode>,
+    ) -> Response<Outgoing<B>> {
+        let exchange = self.exchange.take().expect("answered once");
+        let mut answer = answer.map_or_else(bare, |answer| answer.map(Some));
+        if let Err(status) = check_length(&mut answer, self.is_head) {
+            answer = bare(status);
+        }
+        if !self.is_http1 {
+            take_content(&mut answer, self.is_head);
+        }
+        let length = length_of(&answer, self.is_head);
+        if let Some(clock) = &self.clock {
+            answer.headers_mut().entry(header::DATE).or_insert_with(|| clock.date());
+        }
+        // Only the end of the connection marks the end of the body.
+        let has_no_mark = self.is_old && !self.is_head && length.is_none();
+        let ends = (self.refusal.is_some() && self.is_http1)
+            || (self.is_chunked && !exchange.has_plain_end())
+            || (self.is_old
+                && answer.body().as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
+        if ends {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            if self.is_old {
+                // Otherwise hyper also sends `keep-alive`, if the client did.
+                *answer.version_mut() = Version::HTTP_10;
+            }
+        }
+        answer.map(|body| Outgoing::new(body, length, has_no_mark, exchange))
+    }
+}
+
+/// Creates an empty response with this status.
+fn bare<B>(status: StatusCode) -> Response<Option<B>> {
+    let mut answer = Response::new(None);
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Drops the body of an HTTP/2 response that must not have one: hyper would send it. RFC 9110,
+/// 6.4.1.
+fn take_content<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: bool) {
+    let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !is_head && !is_bare {
+        return;
+    }
+    let Some(body) = answer.body_mut().take() else { return };
+    let length = body.size_hint().exact().filter(|length| *length > 0);
+    if let (false, Some(length)) = (is_bare, length) {
+        answer.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+}
+
+/// Returns the length of the body to be sent, as declared by the service or known from the body.
+fn length_of<B: http_body::Body>(answer: &Response<Option<B>>, is_head: bool) -> Option<u64> {
+    let Some(body) = answer.body() else { return Some(0) };
+    let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_head || is_bare {
+        return None;
+    }
+    let declared = answer.headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+    declared.or_else(|| body.size_hint().exact())
+}
+
+/// Checks the headers of a response against its body, because hyper trusts those that a service
+/// sets: RFC 9112, 6.2, and RFC 9110, 8.6.
+fn check_length<B>(answer: &mut Response<Option<B>>, is_head: bool) -> Result<(), StatusCode>
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    let Some(length) = answer.headers().get(header::CONTENT_LENGTH) else { return Ok(()) };
+    let exact = answer.body().as_ref().and_then(|body| body.size_hint().exact());
+    let is_number = length.as_bytes().iter().all(u8::is_ascii_digit);
+    let number = length.to_str().ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+    if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        answer.headers_mut().remove(header::CONTENT_LENGTH);
+    } else if answer.headers().contains_key(header::TRANSFER_ENCODING) {
+        log_error!("an HTTP service gave an answer a Content-Length and a Transfer-Encoding");
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    } else if exact.is_some_and(|exact| number != Some(exact) && !(is_head && exact == 0)) {
+        log_error!(?length, ?exact, "an HTTP service gave an answer a wrong Content-Length");
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    Ok(())
+}

@@ -1,0 +1,672 @@
+//! Tracks the activity of a server's connection and enforces its timeouts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::body::{Fault, Progress};
+use super::options::HttpOptions;
+use super::share::{Claim, Pool, Share};
+use couplet_core::{Address, DelayedCall, Transport, hooks};
+
+/// Interval between two checks of an active connection.
+const LOOKS: Duration = Duration::from_secs(5);
+
+/// No place: a server has fewer connections.
+const NOWHERE: u32 = u32::MAX;
+
+/// After this long without a request, the client has read the last response or never will.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Minimum length of a body piece that is sent without a copy, in bytes.
+const LENT: usize = 8 * 1024;
+
+/// Maximum number of remembered pieces.
+const PIECES: usize = 32;
+
+/// Response to a request head that times out.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Watches one connection with one timer, regardless of the number of requests.
+pub(super) struct Watch {
+    transport: Transport,
+    options: Rc<HttpOptions>,
+    is_http1: Cell<bool>,
+    /// Requests without a complete response.
+    in_flight: Cell<usize>,
+    /// The number of those whose response has data for the client.
+    offered: Cell<usize>,
+    /// When the client last took such data.
+    taken: Cell<Instant>,
+    /// A request head has begun to arrive.
+    in_head: Cell<bool>,
+    /// When the connection became idle, or the current request head began.
+    since: Cell<Instant>,
+    /// Our side of the stream was shut down.
+    is_shut: Cell<bool>,
+    /// The last request's body was read to its end.
+    is_read: Cell<bool>,
+    /// No request has arrived yet.
+    is_fresh: Cell<bool>,
+    /// Index in `Warm`'s list of connections, or [`NOWHERE`].
+    place: Cell<u32>,
+    asked: Cell<Asked>,
+    /// Since when the client takes nothing, and the bytes buffered at that time.
+    blocked: Cell<Option<(Instant, usize)>>,
+    bodies: RefCell<Vec<Reading>>,
+    /// Response bytes held for the client.
+    share: Share,
+    /// Law 9: at most [`PIECES`] pieces.
+    lent: RefCell<VecDeque<Bytes>>,
+    end: Cell<End>,
+    /// Counts the steps of HTTP/2 responses, to detect progress.
+    steps: Cell<u16>,
+    /// WebSockets on HTTP/2 streams.
+    guests: Cell<u32>,
+    timer: Cell<Option<DelayedCall>>,
+    next_look: Cell<Instant>,
+    task: RefCell<Option<Waker>>,
+    /// Set when the connection begins to finish; awaited by its WebSockets.
+    #[cfg(feature = "websocket")]
+    finishing: std::cell::OnceCell<couplet_core::defer::DeferredEvent>,
+}
+
+/// The end of the client's byte stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    ToCome,
+    /// The end has arrived, but h2 must not see it yet: it would drop the pending responses.
+    /// Contains the value of `steps` at the last check.
+    Held(Option<u16>),
+    Passed,
+}
+
+/// A request body that is being read.
+struct Reading {
+    progress: Arc<Progress>,
+    pieces: usize,
+    since: Instant,
+}
+
+/// Instruction for the connection's task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    #[default]
+    Nothing,
+    /// Drop the state that only a request needs.
+    Park,
+    /// End after the pending requests. HTTP/2 only: sends GOAWAY.
+    Finish,
+}
+
+impl Watch {
+    pub(super) fn new(
+        transport: &Transport,
+        options: &Rc<HttpOptions>,
+        pool: &Rc<Pool>,
+    ) -> Rc<Watch> {
+        let now = transport.reactor().now();
+        let watch = Rc::new(Watch {
+            transport: transport.clone(),
+            options: options.clone(),
+            is_http1: Cell::new(true),
+            in_flight: Cell::new(0),
+            offered: Cell::new(0),
+            taken: Cell::new(now),
+            in_head: Cell::new(false),
+            since: Cell::new(now),
+            is_shut: Cell::new(false),
+            is_read: Cell::new(true),
+            is_fresh: Cell::new(true),
+            place: Cell::new(NOWHERE),
+            asked: Cell::default(),
+            blocked: Cell::default(),
+            bodies: RefCell::default(),
+            share: Share::new(transport, pool),
+            lent: RefCell::default(),
+            end: Cell::default(),
+            steps: Cell::default(),
+            guests: Cell::default(),
+            timer: Cell::default(),
+            next_look: Cell::new(now),
+            task: RefCell::default(),
+            #[cfg(feature = "websocket")]
+            finishing: std::cell::OnceCell::new(),
+        });
+        watch.arm(now);
+        watch
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Notifies the WebSockets that the connection ends after its pending requests.
+    #[cfg(feature = "websocket")]
+    pub(super) fn finish(&self) {
+        self.finishing.get_or_init(Default::default).set();
+    }
+
+    /// Resolves when the connection begins to finish.
+    #[cfg(feature = "websocket")]
+    pub(super) fn finishing(&self) -> impl Future<Output = ()> + use<> {
+        let event = self.finishing.get_or_init(Default::default).clone();
+        async move {
+            let _ = event.wait().await;
+        }
+    }
+
+    /// Records a new request. Its response is complete when the exchange is dropped.
+    pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
+        self.in_head.set(false);
+        self.is_fresh.set(false);
+        self.in_flight.set(self.in_flight.get() + 1);
+        if let Some(progress) = &body {
+            let mut bodies = self.bodies.borrow_mut();
+            bodies.retain(|reading| Arc::strong_count(&reading.progress) > 1);
+            let since = self.transport.reactor().now();
+            bodies.push(Reading { progress: progress.clone(), pieces: 0, since });
+            drop(bodies);
+            self.look_soon();
+        }
+        Exchange {
+            watch: self.clone(),
+            body,
+            is_ready: Cell::new(false),
+            pieces: Cell::new(0),
+            reserved: Cell::new(0),
+            claim: Claim::default(),
+        }
+    }
+
+    /// Records the arrival of bytes.
+    #[inline]
+    pub(super) fn received(&self) {
+        if self.in_flight.get() == 0 && !self.in_head.replace(true) {
+            self.since.set(self.transport.reactor().now());
+        }
+    }
+
+    /// Whether the next bytes are a request head, if the previous body was read.
+    pub(super) fn awaits_head(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    /// Records whether the client stopped taking output.
+    #[inline]
+    pub(super) fn set_blocked(self: &Rc<Self>, is_blocked: bool) {
+        if is_blocked != self.blocked.get().is_some() {
+            let now = || (self.transport.reactor().now(), self.transport.buffered());
+            self.blocked.set(is_blocked.then(now));
+            self.look_soon();
+        }
+    }
+
+    /// Returns the remembered piece that contains `bytes`, as a slice of it.
+    pub(super) fn lent(&self, bytes: &[u8]) -> Option<Bytes> {
+        if bytes.len() < LENT {
+            return None;
+        }
+        let part = bytes.as_ptr_range();
+        let lent = self.lent.borrow();
+        let is_part = |whole: &Range<*const u8>| whole.start <= part.start && part.end <= whole.end;
+        let whole = lent.iter().find(|whole| is_part(&whole.as_ptr_range()))?;
+        Some(whole.slice_ref(bytes))
+    }
+
+    /// Records the end of the client's stream. Returns true if h2 must not see it yet.
+    pub(super) fn holds_end(&self) -> bool {
+        if self.is_http1.get() || self.end.get() == End::Passed {
+            return false;
+        }
+        if self.end.get() == End::ToCome {
+            self.end.set(End::Held(None));
+        }
+        true
+    }
+
+    /// Called when h2 can't progress although the transport has room. Returns true if the end of
+    /// the client's stream is due: h2 must be polled again.
+    pub(super) fn is_idle_in_h2(&self) -> bool {
+        self.share.idle();
+        let End::Held(before) = self.end.get() else { return false };
+        for reading in &*self.bodies.borrow() {
+            reading.progress.fail(Fault::Cut);
+        }
+        let answering = self.in_flight.get() - self.guests.get() as usize - self.offered.get();
+        if answering > 0 {
+            return false;
+        }
+        // The remaining responses wait for closed windows, unless one moved since the last check.
+        let steps = Some(self.steps.get());
+        if self.in_flight.get() > 0 && before != steps {
+            self.end.set(End::Held(steps));
+            self.wake();
+            return false;
+        }
+        self.end.set(End::Passed);
+        true
+    }
+
+    /// Updates the number of WebSockets on HTTP/2 streams.
+    #[cfg(feature = "websocket")]
+    pub(super) fn set_guests(&self, change: impl FnOnce(u32) -> u32) {
+        self.guests.set(change(self.guests.get()));
+    }
+
+    /// Whether the client has stopped taking output.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.get().is_some()
+    }
+
+    pub(super) fn max_headers(&self) -> usize {
+        self.options.max_headers
+    }
+
+    /// The client's address, if the `peer` option is set.
+    pub(super) fn peer(&self) -> Option<Address> {
+        self.options.peer.then(|| self.transport.peer().clone())
+    }
+
+    pub(super) fn has_allowances(&self) -> bool {
+        self.options.allowance
+    }
+
+    pub(super) fn set_http2(self: &Rc<Self>) {
+        self.is_http1.set(false);
+        self.look_soon();
+    }
+
+    /// Records that hyper shut down our side of the stream.
+    pub(super) fn shut(&self) {
+        self.is_shut.set(true);
+    }
+
+    /// Schedules an early check, because the connection became active.
+    fn look_soon(self: &Rc<Self>) {
+        let now = self.transport.reactor().now();
+        if self.next_look.get() > now + LOOKS {
+            self.cancel_timer();
+            self.arm(now);
+        }
+    }
+
+    fn cancel_timer(&self) {
+        if let Some(timer) = self.timer.take() {
+            timer.cancel();
+        }
+    }
+
+    /// Returns the instruction for the task, and registers the task to be woken when it changes.
+    pub(super) fn asked(&self, cx: &Context<'_>) -> Asked {
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+        self.asked.get()
+    }
+
+    /// Whether no part of a request is in transit or in progress, so that the connection needs no
+    /// protocol state.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
+            && !self.in_head.get()
+            && self.is_read.get()
+            && !self.is_shut.get()
+            && self.blocked.get().is_none()
+    }
+
+    pub(super) fn place(&self) -> Option<usize> {
+        let place = self.place.get();
+        (place != NOWHERE).then_some(place as usize)
+    }
+
+    pub(super) fn set_place(&self, place: Option<usize>) {
+        self.place.set(place.map_or(NOWHERE, |place| place as u32));
+    }
+
+    /// Asks the task to park if the connection has been idle for `after`.
+    pub(super) fn cool(&self, after: Duration) {
+        if self.is_idle() && self.transport.reactor().now() >= self.since.get() + after {
+            self.ask(Asked::Park);
+        }
+    }
+
+    /// Resets the watch when the task parks.
+    pub(super) fn park(&self) {
+        self.asked.set(Asked::Nothing);
+        self.bodies.take();
+    }
+
+    /// Whether no response can still be in transit to the client.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_fresh.get() || self.transport.reactor().now() >= self.since.get() + SETTLED
+    }
+
+    /// Starts a drain: the connection ends after its pending requests.
+    pub(super) fn drain(self: &Rc<Self>) {
+        let now = self.transport.reactor().now();
+        self.asked.set(Asked::Finish);
+        self.since.set(now);
+        self.cancel_timer();
+        self.arm(now);
+    }
+
+    /// Stops watching: the connection was upgraded or has ended.
+    pub(super) fn stop(&self) {
+        self.cancel_timer();
+        self.share.end();
+    }
+
+    fn ask(&self, what: Asked) {
+        self.asked.set(what);
+        self.wake();
+    }
+
+    /// Wakes the connection's task.
+    fn wake(&self) {
+        let task = self.task.borrow().clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    fn arm(self: &Rc<Self>, now: Instant) {
+        let HttpOptions { header_timeout, keep_alive, body_timeout, write_timeout, .. } =
+            *self.options;
+        let often = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
+        let is_idle = self.is_http1.get() && self.is_idle();
+        let often = if is_idle { often } else { often.min(LOOKS) };
+        let often =
+            hooks::drain_patience(&self.transport).map_or(often, |patience| often.min(patience));
+        // Events that begin from now on are due later than `often`; earlier ones may be due before.
+        let next = self.due().map_or(often, |due| due.saturating_duration_since(now).min(often));
+        let weak = Rc::downgrade(self);
+        let call = self.transport.reactor().call_later(next, move || Watch::look(&weak));
+        self.timer.set(Some(call));
+        self.next_look.set(now + next);
+    }
+
+    fn look(weak: &Weak<Watch>) {
+        let Some(watch) = weak.upgrade() else { return };
+        let now = watch.transport.reactor().now();
+        watch.timer.set(None);
+        watch.look_at_bodies(now);
+        if !watch.is_blocked() {
+            watch.share.idle();
+        }
+        if watch.look_at_client(now) {
+            watch.arm(now);
+        }
+    }
+
+    /// The earliest deadline.
+    fn due(&self) -> Option<Instant> {
+        let blocked = self.blocked.get().map(|(since, _)| since + self.options.write_timeout);
+        let offered = self.is_offering().then(|| self.taken.get() + self.options.write_timeout);
+        let waits = (self.in_flight.get() == 0).then(|| self.since.get() + self.patience());
+        let bodies = self.bodies.borrow();
+        let bodies = bodies.iter().filter(|reading| reading.progress.awaited().is_some());
+        let body = bodies.map(|reading| reading.since + self.options.body_timeout).min();
+        [blocked, offered, waits, body].into_iter().flatten().min()
+    }
+
+    /// Whether an HTTP/2 response waits for a flow-control window. Its bytes have not reached the
+    /// transport, which tracks whether the client takes all other output.
+    fn is_offering(&self) -> bool {
+        self.offered.get() > 0 && !self.is_http1.get() && self.blocked.get().is_none()
+    }
+
+    /// Timeout of an idle connection, or of a request head.
+    fn patience(&self) -> Duration {
+        let HttpOptions { header_timeout, keep_alive, .. } = *self.options;
+        // Time for the client to act on our GOAWAY.
+        if let Some(patience) =
+            hooks::drain_patience(&self.transport).filter(|_| !self.is_http1.get())
+        {
+            return patience.min(keep_alive);
+        }
+        if self.in_head.get() && self.is_http1.get() { header_timeout } else { keep_alive }
+    }
+
+    fn look_at_bodies(&self, now: Instant) {
+        let mut late = Vec::new();
+        self.bodies.borrow_mut().retain_mut(|reading| {
+            let awaited = reading.progress.awaited();
+            if awaited != Some(reading.pieces) {
+                reading.pieces = awaited.unwrap_or(usize::MAX);
+                reading.since = now;
+            } else if now >= reading.since + self.options.body_timeout {
+                late.push(reading.progress.clone());
+                return false;
+            }
+            Arc::strong_count(&reading.progress) > 1
+        });
+        for progress in late {
+            self.tell("a request broke off", &"no more of its body came in time");
+            progress.fail(Fault::Late);
+        }
+    }
+
+    /// Returns false when the connection needs no further checks.
+    fn look_at_client(&self, now: Instant) -> bool {
+        if let Some((since, buffered)) = self.blocked.get() {
+            let left = self.transport.buffered();
+            if left != buffered {
+                self.blocked.set(Some((now, left)));
+            } else if now >= since + self.options.write_timeout {
+                return self.abort();
+            }
+        }
+        if self.is_offering() && now >= self.taken.get() + self.options.write_timeout {
+            return self.abort();
+        }
+        if self.in_flight.get() > 0 {
+            return true;
+        }
+        let waited = now.saturating_duration_since(self.since.get());
+        if waited >= self.patience() {
+            return self.give_up();
+        }
+        true
+    }
+
+    /// Aborts a connection whose client takes no output.
+    fn abort(&self) -> bool {
+        self.tell("a connection was aborted", &"its client took nothing of an answer in time");
+        self.transport.abort_connection();
+        false
+    }
+
+    /// Ends a connection whose client sends no request, or only part of a head.
+    fn give_up(&self) -> bool {
+        if !self.is_http1.get() && self.asked.get() != Asked::Finish {
+            self.ask(Asked::Finish);
+            // The client may take as long again to act on GOAWAY.
+            self.since.set(self.transport.reactor().now());
+            return true;
+        }
+        // An HTTP/2 client has already received GOAWAY.
+        if self.in_head.get() && self.is_http1.get() {
+            self.tell("a request was refused", &"its head did not come in time");
+            self.transport.write(TOO_SLOW);
+        }
+        // During a drain, don't wait for a FIN from a client that was silent for so long.
+        self.transport.set_close_at_once(self.transport.is_draining());
+        self.transport.lose_connection();
+        false
+    }
+
+    pub(super) fn tell(&self, what: &'static str, why: &dyn Display) {
+        let (connection, peer) = (self.transport.id(), self.transport.peer());
+        tracing::debug!(%connection, %peer, %why, "{what}");
+    }
+}
+
+/// A request without a complete response.
+pub(super) struct Exchange {
+    watch: Rc<Watch>,
+    body: Option<Arc<Progress>>,
+    /// More of the response may be available: it waits for the client, not for the service.
+    is_ready: Cell<bool>,
+    /// Response pieces that hyper holds for the client.
+    pieces: Cell<usize>,
+    /// Bytes reserved for the next piece, which the service is fetching.
+    reserved: Cell<usize>,
+    claim: Claim,
+}
+
+impl Exchange {
+    /// Whether the response waits for the client rather than for the service.
+    fn is_offered(&self) -> bool {
+        self.is_ready.get() || self.pieces.get() > 0
+    }
+
+    fn change(&self, is_ready: bool, pieces: usize) {
+        // For HTTP/1.1, the transport tracks whether the client takes output.
+        if self.watch.is_http1.get() {
+            return;
+        }
+        let (before, offered) = (self.is_offered(), &self.watch.offered);
+        self.is_ready.set(is_ready);
+        self.pieces.set(pieces);
+        offered.set(offered.get() + usize::from(self.is_offered()) - usize::from(before));
+        self.watch.steps.set(self.watch.steps.get().wrapping_add(1));
+        self.watch.taken.set(self.watch.transport.reactor().now());
+    }
+
+    pub(super) fn set_ready(&self, is_ready: bool) {
+        self.change(is_ready, self.pieces.get());
+    }
+
+    /// Ready when this response may pass a piece to hyper; `end_turn` must follow.
+    #[inline]
+    pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        // The turn began with the reservation.
+        if self.reserved.get() > 0 {
+            return Poll::Ready(());
+        }
+        self.watch.share.poll_turn(&self.claim, cx, || self.watch.wake())
+    }
+
+    #[inline]
+    pub(super) fn end_turn(&self) {
+        if self.watch.share.end_turn(&self.claim) {
+            self.watch.wake();
+        }
+    }
+
+    /// Reserves up to `most` bytes for the next piece, which the service will fetch; returns the
+    /// count.
+    pub(super) fn reserve(&self, most: usize) -> usize {
+        self.end_reservation();
+        let count = self.watch.share.fetched(&self.claim, most);
+        self.hold(count);
+        self.reserved.set(count);
+        count
+    }
+
+    /// Ends the reservation: the piece arrived, or never will.
+    pub(super) fn end_reservation(&self) {
+        let count = self.reserved.take();
+        if count > 0 {
+            self.release(count);
+        }
+    }
+
+    /// Records that the response has no further pieces.
+    pub(super) fn leave(&self) {
+        self.end_reservation();
+        self.watch.share.leave(&self.claim);
+    }
+
+    pub(super) fn hold(&self, count: usize) {
+        self.watch.share.hold(&self.claim, count);
+    }
+
+    pub(super) fn release(&self, count: usize) {
+        self.watch.share.release(&self.claim, count);
+    }
+
+    /// Records that hyper copied `count` of the held bytes.
+    #[cfg(feature = "websocket")]
+    pub(super) fn copied(&self, count: usize) {
+        self.watch.share.copied(&self.claim, count);
+    }
+
+    pub(super) fn add_piece(&self, piece: &Bytes) {
+        self.hold(piece.len());
+        self.lend(piece);
+        self.change(self.is_ready.get(), self.pieces.get() + 1);
+    }
+
+    /// Releases a piece of `count` bytes; `rest` is its unsent part.
+    pub(super) fn drop_piece(&self, count: usize, rest: &Bytes) {
+        self.release(count);
+        if count >= LENT {
+            let end = rest.as_ptr_range().end;
+            let mut lent = self.watch.lent.borrow_mut();
+            let at = lent.iter().position(|whole| whole.as_ptr_range().end == end);
+            let piece = at.and_then(|at| lent.remove(at));
+            drop(lent);
+            drop(piece);
+        }
+        self.change(self.is_ready.get(), self.pieces.get().saturating_sub(1));
+    }
+
+    /// Aborts the connection of a truncated response, which would otherwise look complete.
+    pub(super) fn abort(&self) {
+        self.watch.tell("a connection was aborted", &"its answer broke off");
+        self.watch.transport.abort_connection();
+    }
+
+    /// Records that the client took bytes.
+    pub(super) fn moved(&self) {
+        self.change(self.is_ready.get(), self.pieces.get());
+    }
+
+    /// Whether the request's body ended without trailers.
+    pub(super) fn has_plain_end(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.has_plain_end())
+    }
+
+    /// Remembers a piece of the response, so that it can be sent without a copy.
+    fn lend(&self, piece: &Bytes) {
+        if piece.len() >= LENT {
+            let mut lent = self.watch.lent.borrow_mut();
+            let oldest = if lent.len() == PIECES { lent.pop_front() } else { None };
+            lent.push_back(piece.clone());
+            drop(lent);
+            drop(oldest);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.change(false, 0);
+        self.leave();
+        let watch = &self.watch;
+        if let Some(why) = self.body.as_ref().and_then(|body| body.broken()) {
+            watch.tell("a request broke off", why);
+        }
+        watch.in_flight.set(watch.in_flight.get() - 1);
+        if watch.in_flight.get() == 0 {
+            watch.since.set(watch.transport.reactor().now());
+            watch.is_read.set(self.body.as_ref().is_none_or(|body| body.has_ended()));
+        }
+        if matches!(watch.end.get(), End::Held(_)) {
+            watch.wake();
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! [`Alarm`]: the one timer of a WebSocket.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use couplet_core::{DelayedCall, Reactor};
+
+/// Wakes the task that polls the WebSocket, no later than a deadline. Postponing the deadline, as
+/// every message does, costs nothing until the alarm fires.
+#[derive(Default)]
+pub(super) struct Alarm {
+    bell: Rc<Bell>,
+    call: Option<(Instant, DelayedCall)>,
+}
+
+#[derive(Default)]
+struct Bell {
+    has_rung: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Alarm {
+    /// Ensures that the task is woken at `at` or earlier.
+    pub(super) fn set(&mut self, reactor: &Reactor, at: Instant, cx: &Context<'_>) {
+        let mut waker = self.bell.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            let before = waker.replace(cx.waker().clone());
+            drop(waker);
+            drop(before);
+        } else {
+            drop(waker);
+        }
+        if self.bell.has_rung.take() {
+            self.call = None;
+        }
+        if self.call.as_ref().is_some_and(|(due, _)| *due <= at) {
+            return;
+        }
+        self.cancel();
+        let bell = self.bell.clone();
+        let delay = at.saturating_duration_since(reactor.now());
+        self.call = Some((at, reactor.call_later(delay, move || bell.ring())));
+    }
+
+    fn cancel(&mut self) {
+        if let Some((_, call)) = self.call.take() {
+            call.cancel();
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.has_rung.set(true);
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The drain of a server over TLS: idle connections end immediately in either version, and silent
+//! ones within a second.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use couplet::http::HttpExt;
+use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::reactor::Drain;
+use couplet::{Reactor, Result, Stream};
+use tower::service_fn;
+
+use crate::http2::{self, Frame, PING};
+use crate::kit::get;
+use crate::needed::{Folder, SelfSigned};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The server's port, and the certificate that its clients trust.
+struct To {
+    port: u16,
+    ca: String,
+}
+
+impl To {
+    async fn connect(&self, reactor: &Reactor, alpn: &str) -> Result<Stream> {
+        let To { port, ca } = self;
+        let to = format!("tls:127.0.0.1:{port}:ca={ca}:servername=localhost:alpn={alpn}");
+        reactor.connect_stream(to).await
+    }
+}
+
+/// Runs a program beside a server over TLS that answers with "hello".
+fn beside_tls(program: impl AsyncFnOnce(Reactor, To) -> Result<()> + 'static) {
+    let folder = Folder::new();
+    let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
+    let hello = async |_: Request<Body>| Ok::<_, Infallible>(Response::new("hello".to_owned()));
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let at = format!("tls:0:interface=127.0.0.1:cert={file}");
+            let port = reactor.serve_http_with(&*at, service_fn(hello), HttpOptions::default())?;
+            let port = port.host().port().expect("a TCP port");
+            program(reactor, To { port, ca: file }).await
+        })
+    });
+    ran.expect("the program succeeds");
+}
+
+/// Sends a request, and reads the beginning of the answer.
+async fn ask(stream: &mut Stream, alpn: &str) -> Result<()> {
+    match alpn {
+        "h2" => stream.write_all([http2::hello(), http2::get(1, "/")].concat()).await?,
+        _ => stream.write_all(get("/")).await?,
+    }
+    let (mut got, mut buffer) = (Vec::<u8>::new(), [0; 4096]);
+    while !got.windows(5).any(|word| word == b"hello") {
+        let n = stream.read(&mut buffer).await?;
+        assert!(n > 0, "it ends early");
+        got.extend(&buffer[..n]);
+    }
+    Ok(())
+}
+
+/// Reads to a clean end. A client of HTTP/2 answers the ping that confirms the first GOAWAY.
+async fn end_of(mut stream: Stream) -> Result<()> {
+    let (mut got, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let n = stream.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(stream.close().await?);
+        }
+        got.extend(&buffer[..n]);
+        let is_ping = |frame: &Frame| frame.kind == PING && frame.flags == 0;
+        if let Some(ping) = http2::frames(&got).into_iter().find(is_ping) {
+            stream.write_all(http2::frame(PING, 1, 0, &ping.payload)).await?;
+            got.clear();
+        }
+    }
+}
+
+#[test]
+fn c105b_idle_connections_over_tls_end_at_once() {
+    for alpn in ["http/1.1", "h2"] {
+        beside_tls(async move |reactor, to| {
+            let fresh = to.connect(&reactor, alpn).await?;
+            let mut parked = to.connect(&reactor, alpn).await?;
+            ask(&mut parked, alpn).await?;
+            // Long enough to free the buffers of a request.
+            reactor.sleep(10 * SECOND).await?;
+            let mut served = to.connect(&reactor, alpn).await?;
+            ask(&mut served, alpn).await?;
+            reactor.sleep(SECOND).await?;
+            let ends = [fresh, parked, served].map(|stream| reactor.spawn(end_of(stream)));
+            let begun = reactor.now();
+            let drained = reactor.drain(100 * SECOND).await?;
+            assert_eq!((drained.finished, drained.closed + drained.aborted), (3, 0), "{alpn}");
+            assert_eq!(reactor.now(), begun, "{alpn}");
+            for end in ends {
+                end.await?;
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c105b_silent_clients_over_tls_hold_a_drain_for_a_second() {
+    for alpn in ["http/1.1", "h2"] {
+        beside_tls(async move |reactor, to| {
+            // It reads nothing, and does not answer the end of the stream.
+            let mut idle = to.connect(&reactor, alpn).await?;
+            ask(&mut idle, alpn).await?;
+            // Neither of these completes its handshake.
+            let plain = || reactor.connect_stream(format!("tcp:127.0.0.1:{}", to.port));
+            let (silent, mut begun) = (plain().await?, plain().await?);
+            begun.write_all([22, 3, 1]).await?;
+            reactor.sleep(SECOND).await?;
+            let begins = reactor.now();
+            let drained = reactor.drain(100 * SECOND).await?;
+            assert_eq!(reactor.now() - begins, SECOND, "{alpn}");
+            assert_eq!((drained.finished, drained.closed, drained.aborted), (1, 2, 0), "{alpn}");
+            drop((idle, silent, begun));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c105b_a_client_of_http2_has_the_patience_of_a_drain_for_a_goaway() {
+    beside_tls(async |reactor, to| {
+        let mut silent = to.connect(&reactor, "h2").await?;
+        ask(&mut silent, "h2").await?;
+        reactor.sleep(SECOND).await?;
+        let begins = reactor.now();
+        let drained = reactor.drain(Drain::within(100 * SECOND).patience(3 * SECOND)).await?;
+        assert_eq!(reactor.now() - begins, 3 * SECOND);
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
+        drop(silent);
+        Ok(())
+    });
+}

@@ -1,0 +1,133 @@
+//! A server in memory, and clients that write raw bytes.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::time::Duration;
+
+use couplet::http::HttpExt;
+use couplet::http::{Body, BodyError, HttpOptions, Request, Response};
+use couplet::{Bytes, Deferred, Reactor, Result, Stream};
+use http_body_util::{BodyExt, Full};
+use tower::service_fn;
+
+pub(crate) const AT: &str = "tcp:8000:interface=127.0.0.1";
+pub(crate) const TO: &str = "tcp:127.0.0.1:8000";
+
+pub(crate) type Answer = Result<Response<Full<Bytes>>, Infallible>;
+
+/// The bytes that a client received, and whether the server has closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Got {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) is_closed: bool,
+}
+
+impl Got {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    /// The status of the first answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        let text = self.text();
+        text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+    }
+}
+
+/// Answers each request with its method, path and body as text. `/slow` takes a second, `/panic`
+/// panics, `/deaf` does not read the body.
+async fn answer(reactor: Reactor, request: Request<Body>) -> Answer {
+    let line = format!("{} {} ", request.method(), request.uri().path());
+    match request.uri().path() {
+        "/panic" => panic!("as it was asked to"),
+        "/slow" => drop(reactor.sleep(Duration::from_secs(1)).await),
+        "/deaf" => return Ok(Response::new(Full::from("not read"))),
+        _ => {}
+    }
+    Ok(match request.into_body().collect().await {
+        Ok(body) => Response::new(Full::from([line.as_bytes(), &body.to_bytes()].concat())),
+        Err(error) => {
+            let mut answer = Response::new(Full::from(error.to_string()));
+            *answer.status_mut() = match error {
+                BodyError::TimedOut => hyper::StatusCode::REQUEST_TIMEOUT,
+                _ => hyper::StatusCode::BAD_REQUEST,
+            };
+            answer
+        }
+    })
+}
+
+/// Runs a program beside a server.
+pub(crate) fn beside(
+    options: HttpOptions,
+    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
+) {
+    beside_service(options, answer, program);
+}
+
+/// Runs a program beside a server with this service.
+pub(crate) fn beside_service<B>(
+    options: HttpOptions,
+    answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<B>, Infallible> + Clone + 'static,
+    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
+) where
+    B: hyper::body::Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let ran = couplet::testing::run(|reactor| {
+        let (reactor, serving) = (reactor.clone(), reactor.clone());
+        reactor.clone().spawn(async move {
+            let service = service_fn(move |request| {
+                let (answer, serving) = (answer.clone(), serving.clone());
+                async move { answer(serving, request).await }
+            });
+            let port = reactor.serve_http_with(AT, service, options)?;
+            program(reactor).await?;
+            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        })
+    });
+    ran.expect("the program succeeds");
+}
+
+/// Reads until the server closes, or sends nothing for `quiet`.
+pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duration) -> Result<Got> {
+    let mut got = Got { bytes: Vec::new(), is_closed: false };
+    let mut buffer = [0; 4096];
+    while !got.is_closed {
+        let reading = async { Ok(stream.read(&mut buffer).await) };
+        match reactor.timeout(quiet, reading).await {
+            Ok(Ok(0) | Err(_)) => got.is_closed = true,
+            Ok(Ok(n)) => got.bytes.extend(&buffer[..n]),
+            Err(_) => break,
+        }
+    }
+    Ok(got)
+}
+
+/// Writes these bytes, and returns the server's answer; gives up after ten quiet seconds.
+pub(crate) async fn said(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
+    let mut stream = reactor.connect_stream(TO).await?;
+    stream.write_all(bytes).await?;
+    heard(&mut stream, reactor, Duration::from_secs(10)).await
+}
+
+pub(crate) fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: couplet.test\r\n\r\n")
+}
+
+/// Runs a program beside a server that runs `server` on each connection.
+pub(crate) fn scripted(
+    server: impl AsyncFn(Stream) -> Result<()> + 'static,
+    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
+) {
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            // On all addresses, because a redirection may lead to another one.
+            let port = reactor.serve("tcp:8000", server)?;
+            program(reactor).await?;
+            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        })
+    });
+    ran.expect("the program succeeds");
+}

@@ -1,0 +1,44 @@
+//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl,
+//! nghttp2, wrk and Python's h2.
+
+#[macro_use]
+extern crate couplet_watched;
+
+mod abuse;
+mod alpn;
+mod answers;
+mod asked;
+mod captured;
+mod cases;
+mod chance;
+mod client;
+mod curl;
+mod cut;
+#[cfg(feature = "decompression")]
+mod decompression;
+mod determined;
+mod drains;
+mod h2_frames;
+mod h2_servers;
+mod hostile;
+mod http2;
+mod kit;
+mod mutations;
+mod nghttp2;
+mod redirects;
+mod rfc9112;
+mod serving;
+mod simulated;
+mod times;
+mod unread;
+#[cfg(feature = "websocket")]
+mod websocket;
+mod wrk;
+
+#[path = "../../../couplet-core/tests/counting/mod.rs"]
+mod counting;
+#[path = "../../../couplet-core/tests/it/logged.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod logged;
+#[path = "../../../couplet-core/tests/needed/mod.rs"]
+mod needed;

@@ -1,0 +1,173 @@
+//! An axum application and its clients in the simulator.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use couplet::http::HttpExt;
+use couplet::http::{Client, ClientOptions, Request};
+use couplet::sim::{Fault, Sim};
+use couplet::{Reactor, Result};
+
+#[path = "../../../couplet/examples/axum_in_a_storm/main.rs"]
+#[allow(dead_code, reason = "its main tries more seeds")]
+mod storm;
+
+const CLIENTS: usize = 5;
+const REQUESTS: usize = 20;
+
+fn shop() -> Router {
+    let sold = Arc::new(AtomicU64::new(0));
+    let buy = async |State(sold): State<Arc<AtomicU64>>, Path(what): Path<String>, body: String| {
+        format!("{what} number {}, {} bytes", sold.fetch_add(1, Ordering::Relaxed), body.len())
+    };
+    let count = async |State(sold): State<Arc<AtomicU64>>| sold.load(Ordering::Relaxed).to_string();
+    Router::new().route("/buy/{what}", post(buy)).route("/sold", get(count)).with_state(sold)
+}
+
+/// Buys despite failures, and returns the number of answers.
+async fn buys(reactor: Reactor) -> Result<usize> {
+    let options = ClientOptions::default().timeout(Some(Duration::from_secs(5)));
+    let (client, mut answers) = (Client::with_options(&reactor, options), 0);
+    for n in 0..REQUESTS {
+        reactor.sleep(Duration::from_millis(reactor.random() % 500)).await?;
+        let body = vec![b'x'; (reactor.random() % 100_000) as usize];
+        let request = Request::post(format!("http://shop:8000/buy/{n}")).body(body)?;
+        let answered = async {
+            Ok::<_, couplet::Failure>(client.send(request).await?.into_body().bytes(1000).await?)
+        };
+        answers += usize::from(answered.await.is_ok());
+    }
+    Ok(answers)
+}
+
+/// The hash of a world's trace, and its number of events.
+fn world(seed: u64, in_a_storm: bool) -> (u64, u64) {
+    let mut sim = Sim::new(seed);
+    let hosts: Vec<_> = [sim.host("shop", |reactor| {
+        let port = reactor.serve_http("tcp:8000", shop())?;
+        drop(port);
+        Ok(())
+    })]
+    .into_iter()
+    .chain((0..CLIENTS).map(|n| {
+        sim.host(&format!("client{n}"), |reactor| {
+            let inner = reactor.clone();
+            reactor.spawn(async move { buys(inner).await.map(drop) }).detach();
+            Ok(())
+        })
+    }))
+    .collect();
+    if in_a_storm {
+        sim.draw_faults_for(Duration::from_secs(20), &hosts);
+    }
+    sim.run_for(Duration::from_secs(300)).expect("it holds");
+    sim.finish().expect("it ends");
+    (sim.hash(), sim.events())
+}
+
+#[test]
+fn a_seed_gives_one_trace_with_http_in_it() {
+    for (seed, in_a_storm) in [(1, false), (2, true), (3, true), (4, true), (5, true)] {
+        let first = world(seed, in_a_storm);
+        assert!(first.1 > 500, "{} events", first.1);
+        assert_eq!(first, world(seed, in_a_storm), "seed {seed}");
+    }
+    assert_ne!(world(6, false), world(7, false));
+}
+
+/// Handlers that spawn, sleep, lock and wait, as they would under tokio.
+fn busy() -> Router {
+    let locked = Arc::new(tokio::sync::Mutex::new(0));
+    let slow = async move || {
+        let begun = tokio::time::Instant::now();
+        let mut served = locked.lock().await;
+        *served += 1;
+        let (tell, told) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let never = std::future::pending::<()>();
+            let late = tokio::time::timeout(Duration::from_millis(250), never).await;
+            let _ = tell.send(if late.is_err() { "spawned" } else { "too early" });
+        });
+        let mut every = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..3 {
+            every.tick().await;
+        }
+        let late = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
+        let said = told.await.unwrap_or("dropped");
+        let took = begun.elapsed().as_millis();
+        format!("{said}, number {served}, {}, {took} ms", late.is_err())
+    };
+    Router::new().route("/", get(slow))
+}
+
+/// The answers to the clients of a busy server, and the hash of the world's trace.
+fn busy_world(seed: u64, crashes: bool) -> (Vec<String>, u64) {
+    let mut sim = Sim::new(seed);
+    let server = sim.host_with_tokio("busy", |reactor| {
+        reactor.serve_http("tcp:8000", busy())?;
+        Ok(())
+    });
+    let heard = Rc::<RefCell<Vec<String>>>::default();
+    for n in 0..3 {
+        let heard = heard.clone();
+        sim.host(&format!("client{n}"), move |reactor| {
+            let (client, heard) = (Client::new(reactor), heard.clone());
+            let inner = reactor.clone();
+            let asking = async move {
+                loop {
+                    let answer = async {
+                        let body = client.get("http://busy:8000/").await?.into_body();
+                        Ok::<_, couplet::Failure>(body.bytes(1000).await?)
+                    };
+                    if let Ok(answer) = answer.await {
+                        heard.borrow_mut().push(String::from_utf8_lossy(&answer).into_owned());
+                        return Ok(());
+                    }
+                    inner.sleep(Duration::from_millis(500)).await?;
+                }
+            };
+            reactor.spawn(asking).detach();
+            Ok(())
+        });
+    }
+    if crashes {
+        sim.fault(Duration::from_millis(700), Duration::from_secs(1), Fault::Crash(server));
+    }
+    // A client waits a minute for an answer lost in a crash.
+    sim.run_for(Duration::from_secs(200)).expect("it holds");
+    sim.finish().expect("it ends");
+    (heard.take(), sim.hash())
+}
+
+#[test]
+fn tasks_and_timers_of_tokio_have_virtual_time() {
+    let (heard, hash) = busy_world(1, false);
+    let took = |n: usize| heard[n].rsplit(", ").next().unwrap_or_default().to_owned();
+    assert_eq!(heard.len(), 3);
+    assert_eq!(heard[0], format!("spawned, number 1, true, {}", took(0)));
+    // One after the other, for 1.2 s each.
+    for (n, range) in [(0, 1190..1210), (1, 2380..2420), (2, 3570..3630)] {
+        let ms: u64 = took(n).trim_end_matches(" ms").parse().expect("a number");
+        assert!(range.contains(&ms), "{heard:?}");
+    }
+    assert_eq!(busy_world(1, false), (heard, hash));
+    // A crash drops the program's tasks and its lock.
+    let (heard, hash) = busy_world(2, true);
+    assert_eq!(heard.len(), 3);
+    assert!(heard[0].starts_with("spawned, number 1"), "{heard:?}");
+    assert_eq!(busy_world(2, true), (heard, hash));
+}
+
+#[test]
+fn the_bug_of_the_example_is_found_and_its_mending_holds() {
+    let (_, report) = storm::failure(0..100, false).expect("a seed that fails");
+    assert!(report.contains("bookings of 10 orders"), "{report}");
+    assert!(report.contains("faults of the weather"), "{report}");
+    assert_eq!(storm::failure(0..300, true), None);
+}

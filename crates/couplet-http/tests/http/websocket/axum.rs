@@ -1,0 +1,50 @@
+//! axum's own WebSockets over our servers, on a loop inside tokio.
+
+use couplet::embed::Embedded;
+use couplet::http::HttpExt;
+use couplet::http::websocket::{Message, code};
+use couplet::{Failure, Loop};
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+
+use crate::curl::example;
+
+#[test]
+fn axums_extractor_is_upgraded_and_echoes() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ended = LocalSet::new().block_on(&runtime, async {
+        let mut bound = None;
+        let run = Embedded::begin(Loop::new()?, |reactor| {
+            let at = "tcp:0:interface=127.0.0.1";
+            bound = reactor.serve_http(at, example::router())?.host().socket_addr();
+            Ok(())
+        })?;
+        let reactor = run.reactor();
+        let running = tokio::task::spawn_local(run);
+        let url = format!("ws://{}/echo", bound.expect("a TCP port"));
+        let mut sockets = Vec::new();
+        for _ in 0..3 {
+            sockets.push(reactor.connect_websocket(url.as_str()).await?);
+        }
+        for length in [0, 1, 126, 70_000, 1_000_000] {
+            for socket in &mut sockets {
+                for message in [Message::from(vec![b'x'; length]), "ö".repeat(length / 2).into()] {
+                    socket.send(message.clone()).await?;
+                    assert_eq!(socket.recv().await.transpose()?, Some(message));
+                }
+            }
+        }
+        for mut socket in sockets {
+            socket.close(code::NORMAL, "").await?;
+            assert_eq!(socket.peer_close().map(|close| close.code), Some(1000));
+        }
+        // Without the WebSocket headers, axum answers with an HTTP error.
+        let refused = reactor.connect_websocket(url.replace("/echo", "/visits")).await;
+        let said = refused.expect_err("it is no WebSocket").to_string();
+        assert_eq!(said, "the server answered 200 OK instead of 101");
+        reactor.stop();
+        running.await??;
+        Ok::<_, Failure>(())
+    });
+    ended.expect("it ends");
+}

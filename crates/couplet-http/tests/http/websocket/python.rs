@@ -1,0 +1,132 @@
+//! Python's `websockets`, as client and as server.
+//!
+//! It needs a Python that `needed/venv.sh` sets up in the target folder. Without one, the tests
+//! print that they are skipped; in CI they fail.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use couplet::http::HttpExt;
+use couplet::http::websocket::{Message, WebSocket, WebSocketOptions, WebSocketRequest, code};
+
+use super::kit::{echo, serve};
+use crate::needed::{Venv, missing};
+
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/websocket");
+
+const VENV: Venv = Venv {
+    name: "websockets",
+    modules: "websockets.sync.client, websockets.sync.server",
+    packages: &["websockets>=13"],
+};
+
+fn python() -> Option<&'static PathBuf> {
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let made = || VENV.python().inspect_err(|why| missing(format_args!("websockets ({why})"))).ok();
+    PYTHON.get_or_init(made).as_ref()
+}
+
+fn peer(words: &[&str]) -> Child {
+    let python = python().expect("it was checked");
+    let mut command = Command::new(python);
+    command.arg(format!("{HERE}/peer.py")).args(words).env("PYTHONIOENCODING", "utf-8");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a peer")
+}
+
+/// A peer that is killed when the test ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn obey(mut socket: WebSocket) -> couplet::Result<()> {
+    if socket.protocol() == Some("echo") {
+        return echo(socket).await;
+    }
+    let asked = socket.recv().await.transpose()?;
+    assert_eq!(asked.as_ref().and_then(Message::as_text), Some("close me"));
+    Ok(socket.close(4001, "as you wish").await?)
+}
+
+#[test]
+fn a_python_client_is_echoed_and_closed() {
+    if python().is_none() {
+        return;
+    }
+    let said = couplet::run_until(|reactor| {
+        let inner = reactor.clone();
+        reactor.spawn(async move {
+            let options = WebSocketOptions::default().protocols(["echo"]);
+            let port = serve(&inner, "tcp:0:interface=127.0.0.1", options, obey)?;
+            let number = port.host().socket_addr().expect("a TCP port").port();
+            let said = inner.defer_to_thread(move || {
+                let peer = peer(&["client", &format!("ws://127.0.0.1:{number}/a")]);
+                Ok(peer
+                    .wait_with_output()
+                    .map(|out| String::from_utf8_lossy(&out.stdout).into_owned()))
+            });
+            let said = said.await??;
+            inner.stop();
+            Ok(said)
+        })
+    });
+    let said = said.expect("it ends");
+    let lines: Vec<&str> = said.lines().collect();
+    let expected = [
+        "subprotocol echo",
+        "extensions None",
+        "pieces in three pieces",
+        "pong True",
+        "closed 4000 enough",
+        "closed 4001 as you wish",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_python_server_is_understood() {
+    if python().is_none() {
+        return;
+    }
+    let mut server = Killed(peer(&["server"]));
+    let mut lines = BufReader::new(server.0.stdout.take().expect("it is piped")).lines();
+    let port = lines.next().expect("a port").expect("a line");
+    let ran = couplet::run_until(|reactor| {
+        let inner = reactor.clone();
+        reactor.spawn(async move {
+            let request = WebSocketRequest::new(format!("ws://127.0.0.1:{port}/room?a=b"))
+                .header("X-Token", "t0k")
+                .options(WebSocketOptions::default().protocols(["echo"]));
+            let mut socket = inner.connect_websocket(request.clone()).await?;
+            assert_eq!(socket.protocol(), Some("echo"));
+            let many = vec![7; 1_000_000];
+            for message in
+                [Message::from("héllo"), "ping me".into(), vec![1, 2].into(), many.into()]
+            {
+                socket.send(message.clone()).await?;
+                assert_eq!(socket.recv().await.transpose()?, Some(message));
+            }
+            socket.close(code::GOING_AWAY, "home").await?;
+            assert_eq!(socket.peer_close().map(|close| close.code), Some(1001));
+            let mut socket = inner.connect_websocket(request).await?;
+            socket.send("close me").await?;
+            assert!(socket.recv().await.is_none());
+            let close = socket.peer_close().map(ToString::to_string);
+            assert_eq!(close.as_deref(), Some("4001 (as you wish)"));
+            inner.stop();
+            Ok(())
+        })
+    });
+    ran.expect("it ends");
+    let mut said = lines.map(|line| line.expect("a line"));
+    assert_eq!(said.next().as_deref(), Some("path /room?a=b t0k echo"));
+    assert_eq!(said.next().as_deref(), Some("pong True"));
+    // The thread of the second connection may be faster.
+    assert!(said.take(3).any(|line| line == "closed 1001 home"));
+}

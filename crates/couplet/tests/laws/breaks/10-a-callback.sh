@@ -1,4 +1,0 @@
-law=10
-broken='a panic in a timed call is not contained'
-apply() { swap crates/couplet/src/reactor 'contain\("timed call", f\);' 'f();'; }
-notice() { runs timers:: loops:: robust:: c50_an; }

@@ -1,4 +1,0 @@
-law=2
-broken='a driver that takes pieces drops foreign buffers inside `write`'
-apply() { swap crates/couplet/src/driver/memory 'out\.give_back\(piece\);' 'drop(piece);'; }
-notice() { runs c50_an; }

@@ -1,7 +1,0 @@
-law=3
-broken='a new `HashMap` without a row'
-apply() {
-    append crates/couplet/src/reactor/turn.rs 'struct Seen { keys: std::collections::HashMap<u32, u32> }
-    const _: fn(&Seen) -> usize = |seen| seen.keys.len();'
-}
-notice() { reads tidy; }

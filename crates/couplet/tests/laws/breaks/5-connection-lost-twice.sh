@@ -1,6 +1,0 @@
-law=5
-broken='`connection_lost` is called a second time'
-apply() {
-    swap crates/couplet/src/reactor 'entry\.life\.lost\(now\);' 'entry.life.lost(now); entry.life.lost(now);'
-}
-notice() { runs c01_; }

@@ -1,8 +1,0 @@
-law=7
-broken='`unsafe` in the library, with a SAFETY comment and without the `forbid`'
-apply() {
-    swap crates/couplet/src/lib.rs '^#!\[forbid\(unsafe_code\)\]$' ''
-    append crates/couplet/src/reactor/turn.rs '// SAFETY: it is not used.
-    const _: u8 = unsafe { std::mem::transmute::<i8, u8>(0) };'
-}
-notice() { reads tidy; }

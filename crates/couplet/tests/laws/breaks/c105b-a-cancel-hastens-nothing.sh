@@ -1,7 +1,0 @@
-law=c105b
-broken='the cancel of a drain does nothing'
-apply() {
-    swap crates/couplet/src/reactor/drain.rs '^            Stage::Finishing => self\.drain_is_due\(io, drain\),' \
-        '            Stage::Finishing => {}'
-}
-notice() { runs c105b; }

@@ -1,4 +1,0 @@
-law=c88
-broken='every simulated world is shuffled'
-apply() { swap crates/couplet/src/sim/kernel '^            shuffled: None,$' '            shuffled: Some(1),'; }
-notice() { runs c88; }

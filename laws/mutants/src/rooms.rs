@@ -1,0 +1,98 @@
+//! The rooms that are mutated, and the tests that judge each one.
+
+/// The crate of a room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Crate {
+    Core,
+    Http,
+    /// The native half of the package for Python.
+    Python,
+}
+
+pub struct Room {
+    pub name: &'static str,
+    pub is_of: Crate,
+    /// A folder of the crate's sources, or a file without its extension.
+    pub path: &'static str,
+    /// The tests in addition to those that judge every room.
+    tests: &'static [&'static str],
+}
+
+const fn of_library(name: &'static str, tests: &'static [&'static str]) -> Room {
+    Room { name, is_of: Crate::Core, path: name, tests }
+}
+
+pub const ROOMS: [Room; 19] = [
+    of_library("transport", &["door", "memory", "signals", "public_api", "datagrams"]),
+    of_library("reactor", &["door", "memory", "signals", "cluster", "stall", "datagrams"]),
+    of_library("slots", &["memory"]),
+    of_library("defer", &["memory"]),
+    of_library("protocols", &["framing_memory", "public_api"]),
+    of_library("driver", &["memory", "signals", "datagrams", "cluster", "stall"]),
+    of_library("sim", &["http"]),
+    Room {
+        name: "http",
+        is_of: Crate::Http,
+        path: "",
+        tests: &[HTTP, "http", "http_memory", "http_resident"],
+    },
+    of_library("layers", &["tls_memory", "http"]),
+    of_library("stream", &["stream_memory", "tokio_io", "hyper"]),
+    of_library("task", &[]),
+    of_library("process", &["signals"]),
+    of_library("datagrams", &["datagrams", "memory"]),
+    of_library("endpoints", &["cluster"]),
+    of_library("services", &[]),
+    of_library("panics", &[]),
+    of_library("embed", &["tokio"]),
+    of_library("factory", &[]),
+    Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
+];
+
+/// The unit tests of the core and of HTTP.
+pub const CORE: &str = "--lib core";
+pub const HTTP: &str = "--lib http";
+
+/// The tests that judge every room of the library.
+const ALWAYS: [&str; 2] = [CORE, "it"];
+
+impl Crate {
+    pub fn sources(self) -> &'static str {
+        match self {
+            Crate::Core => "crates/couplet-core/src",
+            Crate::Http => "crates/couplet-http/src",
+            Crate::Python => "python/src",
+        }
+    }
+
+    /// The prefix of the crate's file names.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Crate::Core => "",
+            Crate::Http => "http/",
+            Crate::Python => "python/",
+        }
+    }
+
+    pub const ALL: [Crate; 3] = [Crate::Http, Crate::Python, Crate::Core];
+
+    /// The crate of a file with this name, and the file's path in that crate's sources.
+    pub fn of(file: &str) -> (Crate, &str) {
+        // The core comes last: its prefix is empty.
+        let within = |of: Crate| Some((of, file.strip_prefix(of.prefix())?));
+        Crate::ALL.into_iter().find_map(within).expect("the core's prefix is empty")
+    }
+}
+
+pub fn named(name: &str) -> Option<&'static Room> {
+    ROOMS.iter().find(|room| room.name == name)
+}
+
+/// The test binaries that judge a room; for named mutants, all of them.
+pub fn targets_of(room: &str) -> Vec<&'static str> {
+    let own: Vec<&str> = match named(room) {
+        Some(room) => room.tests.to_vec(),
+        None => ROOMS.iter().take(7).flat_map(|room| room.tests).copied().collect(),
+    };
+    [&ALWAYS[..], &own].concat()
+}

@@ -1,0 +1,9 @@
+//! Checks the laws of ARCHITECTURE.md that the compiler can't enforce, on the sources alone:
+//! `cargo test -p couplet-laws` builds none of the crates that it checks.
+
+#[cfg(test)]
+#[macro_use]
+extern crate couplet_watched;
+
+#[cfg(test)]
+mod tidy;

@@ -1,0 +1,95 @@
+//! Each package is self-contained: its manifest has the keys that a registry shows, and licences,
+//! README and contract are inside the package, as links to the workspace's files, which
+//! `cargo package` follows.
+
+use std::fs;
+
+use super::source::{assert_none, read, root};
+
+/// A package and the files that it shares with the workspace: path in the package, path in the
+/// workspace.
+const PACKAGES: [(&str, &[(&str, &str)]); 5] = [
+    (
+        "couplet",
+        &[
+            ("README.md", "README.md"),
+            ("CHANGELOG.md", "CHANGELOG.md"),
+            ("docs/contract.md", "docs/contract.md"),
+        ],
+    ),
+    ("couplet-core", &[]),
+    ("couplet-http", &[]),
+    ("couplet-os", &[]),
+    ("couplet-cli", &[]),
+];
+
+/// Shared by all packages.
+const LICENCES: [(&str, &str); 2] =
+    [("LICENSE-MIT", "LICENSE-MIT"), ("LICENSE-APACHE", "LICENSE-APACHE")];
+
+/// Keys that a manifest must have; a key may be inherited from the workspace.
+const KEYS: [&str; 8] = [
+    "description",
+    "license",
+    "rust-version",
+    "readme",
+    "repository",
+    "keywords",
+    "categories",
+    "[package.metadata.docs.rs]",
+];
+
+#[test]
+fn every_folder_in_crates_is_in_packages() {
+    let folders = fs::read_dir(root().join("crates")).expect("the crates");
+    let mut folders: Vec<String> = folders
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    folders.sort();
+    let mut known: Vec<_> = PACKAGES.iter().map(|(package, _)| (*package).to_owned()).collect();
+    known.sort();
+    assert_eq!(folders, known, "add the package to PACKAGES");
+}
+
+#[test]
+fn every_manifest_has_what_a_registry_shows() {
+    let mut broken = Vec::new();
+    for (package, _) in PACKAGES {
+        let manifest = read(&format!("crates/{package}/Cargo.toml"));
+        for key in KEYS {
+            let says = |line: &str| {
+                line.strip_prefix(key).is_some_and(|rest| {
+                    key.starts_with('[')
+                        || rest.starts_with(" = ")
+                        || rest.starts_with(".workspace")
+                })
+            };
+            if !manifest.lines().any(says) {
+                broken.push(format!("crates/{package}/Cargo.toml has no {key}"));
+            }
+        }
+    }
+    assert_none(&broken, "a manifest has everything that a registry shows");
+}
+
+#[test]
+fn licences_readme_and_contract_are_inside_the_packages() {
+    let mut broken = Vec::new();
+    for (package, files) in PACKAGES {
+        for (inside, original) in files.iter().chain(&LICENCES) {
+            let inside = format!("crates/{package}/{inside}");
+            match fs::read_to_string(root().join(&inside)) {
+                Ok(text) if text == read(original) => {}
+                Ok(_) => broken.push(format!("{inside} differs from {original}")),
+                Err(error) => broken.push(format!("{inside}: {error}")),
+            }
+        }
+        if !root().join(format!("crates/{package}/README.md")).exists() {
+            broken.push(format!("crates/{package} has no README.md"));
+        }
+    }
+    assert_none(
+        &broken,
+        "a package contains its licences and documents: link to the workspace's file",
+    );
+}

@@ -1,0 +1,247 @@
+//! Dependencies between the rooms, and law 8.
+//!
+//! Every path that starts with `crate`, `self` or `super` (in code, imports and macros) is resolved
+//! to the module that defines its target, through re-exports: `crate::Transport` counts as
+//! `crate::transport::Transport`.
+
+use std::collections::BTreeMap;
+
+use super::source::{Code, Mention, assert_none, library};
+
+/// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
+/// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
+/// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
+const MAY_KNOW: [(&str, &[&str]); 22] = [
+    ("events", &[]),
+    ("address", &[]),
+    ("slots", &[]),
+    ("panics", &[]),
+    ("unread", &[]),
+    ("defer", &["panics"]),
+    ("error", &["address", "defer"]),
+    ("driver", &["panics", "address", "slots", "error", "transport::outbox"]),
+    ("layers", &["panics", "address", "defer", "error", "transport::outbox", "unread"]),
+    ("protocol", &["error", "transport"]),
+    ("factory", &["panics", "address", "error", "layers", "protocol", "reactor", "transport"]),
+    (
+        "transport",
+        &[
+            "panics", "address", "slots", "defer", "driver", "error", "layers", "protocol",
+            "reactor",
+        ],
+    ),
+    ("datagrams", &["panics", "address", "slots", "defer", "driver", "reactor"]),
+    (
+        "reactor",
+        &[
+            "panics",
+            "address",
+            "datagrams",
+            "slots",
+            "defer",
+            "driver",
+            "error",
+            "factory",
+            "layers",
+            "protocol",
+            "transport",
+        ],
+    ),
+    ("task", &["panics", "defer", "reactor"]),
+    (
+        "process",
+        &[
+            "panics",
+            "address",
+            "defer",
+            "driver",
+            "error",
+            "factory",
+            "protocol",
+            "reactor",
+            "transport",
+        ],
+    ),
+    (
+        "endpoints",
+        &[
+            "panics",
+            "process",
+            "defer",
+            "driver",
+            "factory",
+            "layers",
+            "reactor",
+            "transport",
+            "address",
+            "error",
+            "protocol",
+        ],
+    ),
+    (
+        "sim",
+        &[
+            "panics",
+            "address",
+            "slots",
+            "defer",
+            "driver",
+            "error",
+            "events",
+            "layers",
+            "protocol",
+            "reactor",
+            "transport",
+        ],
+    ),
+    // Law 8: the public API only. `tests/public_api.rs` has the compiler check it too.
+    ("protocols", &[THE_ROOT, "defer", "driver", "endpoints", "layers"]),
+    (
+        "stream",
+        &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor", "unread"],
+    ),
+    ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
+    ("embed", &[THE_ROOT, "reactor"]),
+];
+
+/// Names re-exported at the crate root.
+const THE_ROOT: &str = "crate";
+
+/// Rooms without restrictions: the test kit, the guide, the hooks for guests, and `http`,
+/// a crate of its own.
+const FREE: [&str; 4] = ["testing", "manual", "hooks", "http"];
+
+/// The modules of the library with their imports.
+struct Modules(BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>);
+
+impl Modules {
+    fn of(files: &[Code]) -> Modules {
+        Modules(files.iter().map(|file| (file.module.clone(), file.imported.clone())).collect())
+    }
+
+    /// An absolute path, followed by the paths that it re-exports, one after another.
+    fn steps(&self, path: &[String]) -> Vec<Vec<String>> {
+        let mut steps = vec![path.to_vec()];
+        while steps.len() < 8 {
+            let Some(next) = self.step(&steps[steps.len() - 1]) else { break };
+            steps.push(next);
+        }
+        steps
+    }
+
+    /// Follows one re-export; `None` at the definition.
+    fn step(&self, path: &[String]) -> Option<Vec<String>> {
+        let inside = path.strip_prefix(&["crate".to_owned()])?;
+        let is_module = |at: &usize| self.0.contains_key(&inside[..*at]);
+        let at = (0..inside.len()).rev().find(is_module)?;
+        let whole = self.0.get(&inside[..at])?.get(&inside[at])?;
+        let mut whole = whole.clone();
+        // `pub use defer::Deferred` at the root is relative to it.
+        let child = inside[..at].iter().chain(&whole[..1]).cloned().collect::<Vec<_>>();
+        if whole[0] != "crate" && self.0.contains_key(&child) {
+            whole =
+                ["crate".to_owned()].into_iter().chain(child).chain(whole.split_off(1)).collect();
+        }
+        Some(whole.into_iter().chain(inside[at + 1..].iter().cloned()).collect())
+    }
+}
+
+/// The error about a path, if it breaks the rule.
+fn wrong(mention: &Mention, room: &str, allowed: &[&str], modules: &Modules) -> Option<String> {
+    // From `pub(super)`.
+    if mention.path.len() == 1 {
+        return None;
+    }
+    let path = mention.path.join("::");
+    match mention.path.first().map(String::as_str) {
+        Some("super") => {
+            let out = path.trim_start_matches("super::");
+            return Some(format!("`super::` leaves the room `{room}`: write `crate::{out}`"));
+        }
+        Some("crate") => {}
+        _ => return None,
+    }
+    if mention.path.len() == 2 && mention.path[1] == "*" {
+        return Some("a glob import of the crate root: import names".to_owned());
+    }
+    let steps = modules.steps(&mention.path);
+    // A re-export at the root is judged by the room that it leads to.
+    for step in steps.iter().filter(|step| step[0] == "crate" && step.len() > 1) {
+        let inside = &step[1..];
+        let of_the_root = !modules.0.contains_key(&inside[..1]);
+        if of_the_root && allowed.contains(&THE_ROOT) {
+            return None;
+        }
+        let leads_on = of_the_root && step != steps.last().expect("at least one step");
+        let inside = inside.join("::");
+        let within = |room: &&str| {
+            inside.strip_prefix(*room).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        if !leads_on && !within(&room) && !allowed.iter().any(within) {
+            let what = if *step == mention.path { String::new() } else { format!(" ({path})") };
+            return Some(format!("`{room}` may not depend on crate::{inside}{what}"));
+        }
+    }
+    None
+}
+
+/// The forbidden dependencies of a file.
+fn broken_in(file: &Code, modules: &Modules) -> Vec<String> {
+    let Some(room) = file.module.first() else { return Vec::new() };
+    let row = MAY_KNOW.iter().find(|(name, _)| name == room);
+    let Some((_, allowed)) = row else {
+        let free = FREE.contains(&room.as_str());
+        let missing = (!free).then(|| format!("{}: {room} has no row in MAY_KNOW", file.path));
+        return missing.into_iter().collect();
+    };
+    let wrong = |mention: &Mention| wrong(mention, room, allowed, modules);
+    let at = |mention: &Mention| format!("{}:{}", file.path, mention.line);
+    let mentions = file.mentions.iter();
+    mentions.filter_map(|m| wrong(m).map(|wrong| format!("{}: {wrong}", at(m)))).collect()
+}
+
+#[test]
+fn rooms_know_only_the_rooms_below_them() {
+    let files = library("couplet");
+    let modules = Modules::of(&files);
+    let mut broken: Vec<_> = files.iter().flat_map(|file| broken_in(file, &modules)).collect();
+    broken.dedup();
+    assert_none(
+        &broken,
+        "a room depends on one that it may not know. Move the code or invert the dependency; if the \
+         order itself is wrong, change MAY_KNOW (laws/src/tidy/rooms.rs) and ARCHITECTURE.md",
+    );
+}
+
+#[test]
+fn every_spelling_of_a_forbidden_path_is_found() {
+    let modules = Modules::of(&library("couplet"));
+    let broken = |path: &str, text: &str| broken_in(&Code::of(path, text), &modules).len();
+    for (path, text) in [
+        ("defer/deferred.rs", "use crate::{Reactor, Transport as T};"),
+        ("defer/mod.rs", "use crate::*;"),
+        ("defer/mod.rs", "fn f() { g(crate::Reactor::new); }"),
+        ("driver/mod.rs", "use crate::{Address, Protocol};"),
+        ("driver/mio/mod.rs", "fn f(t: &crate::transport::Transport) {}"),
+        ("driver/mio/mod.rs", "fn f() { assert!(is(crate::reactor::now())); }"),
+        ("driver/mio/mod.rs", "macro_rules! m { () => { use crate::{Address, Reactor}; } }"),
+        ("driver/mio/mod.rs", "mod inner { use super::super::super::reactor::Reactor; }"),
+        ("protocols/line.rs", "use super::super::reactor::Reactor;"),
+        ("protocols/line.rs", "use super::super::Transport;"),
+        ("protocols/line.rs", "use crate::transport::cell::ConnectionCell;"),
+        ("address.rs", "use crate::Failure;"),
+    ] {
+        assert!(broken(path, text) > 0, "{path} may not say {text}");
+    }
+    for (path, text) in [
+        ("driver/mio/mod.rs", "use crate::Address; use super::{Key, Sent};"),
+        (
+            "driver/mio/mod.rs",
+            "/// [`crate::reactor::Reactor`]\nconst S: &str = \"crate::Reactor\";",
+        ),
+        ("driver/mio/mod.rs", "#[cfg(test)] mod tests { use crate::reactor::Reactor; }"),
+        ("protocols/line.rs", "use crate::{Protocol, Transport}; use super::framing;"),
+    ] {
+        assert_eq!(broken(path, text), 0, "{path} may say {text}");
+    }
+}

@@ -1,0 +1,499 @@
+//! The sources under test, parsed: every path and every method call outside of tests, with its line
+//! and the enclosing function.
+//!
+//! The laws check syntax rather than text: comments and strings break no law, and an import, an
+//! alias or a line break hides nothing. Macro arguments that are not expressions are scanned as
+//! tokens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+
+/// One Rust file of the workspace.
+pub(super) struct Source {
+    /// Relative to the workspace.
+    pub(super) path: String,
+    pub(super) text: String,
+}
+
+/// The workspace's folder.
+pub(super) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("laws").to_owned()
+}
+
+/// The text of a file of the workspace.
+pub(super) fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> =
+        fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The Rust files below a folder of the workspace.
+pub(super) fn sources(below: &str) -> Vec<Source> {
+    let root = root();
+    let mut paths = Vec::new();
+    walk(&root.join(below), &mut paths);
+    paths
+        .into_iter()
+        .map(|path| Source {
+            text: fs::read_to_string(&path).expect("a text file"),
+            path: path
+                .strip_prefix(&root)
+                .expect("a path below the root")
+                .to_string_lossy()
+                .replace('\\', "/"),
+        })
+        .collect()
+}
+
+/// The Rust files of the workspace and of the fuzzer, which is a separate workspace.
+pub(super) fn everything() -> Vec<Source> {
+    ["crates", "laws/src", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
+}
+
+/// Fails with the rule and each line that breaks it.
+pub(super) fn assert_none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}\n  {}", broken.join("\n  "));
+}
+
+/// The crates of the library, and the module at which the facade, `couplet`, exports each.
+const CRATES: [(&str, &[&str]); 3] =
+    [("couplet", &[]), ("couplet-core", &[]), ("couplet-http", &["http"])];
+
+/// A crate's `src`, parsed; files of unit tests are left out. `couplet` is the whole library, as its
+/// facade shows it: paths into its crates begin with `crate`.
+pub(super) fn library(name: &str) -> Vec<Code> {
+    let alone: [(&str, &[&str]); 1] = [(name, &[])];
+    let crates = if name == "couplet" { &CRATES[..] } else { &alone[..] };
+    crates.iter().flat_map(|(name, at)| code_of(name, at)).collect()
+}
+
+fn code_of(name: &str, at: &[&str]) -> Vec<Code> {
+    sources(&format!("crates/{name}/src"))
+        .into_iter()
+        .filter(|source| !source.path.ends_with("tests.rs") && !source.path.contains("/tests/"))
+        .map(|source| Code::new(source, name, at))
+        .collect()
+}
+
+/// A path such as `crate::driver::Key`.
+pub(super) struct Mention {
+    pub(super) path: Vec<String>,
+    pub(super) line: usize,
+    /// The enclosing function, as `Type::function`; empty at the top level.
+    pub(super) function: String,
+}
+
+/// `receiver.name(arguments)`.
+pub(super) struct Call {
+    pub(super) name: String,
+    pub(super) arguments: usize,
+    /// The identifiers in the receiver: fields, locals, methods.
+    pub(super) receiver: Vec<String>,
+    pub(super) line: usize,
+    pub(super) function: String,
+}
+
+/// A parsed file, with the paths and calls outside of its tests.
+pub(super) struct Code {
+    pub(super) path: String,
+    /// `driver::mio` for `src/driver/mio/mod.rs`; empty for the crate's root.
+    pub(super) module: Vec<String>,
+    pub(super) syntax: syn::File,
+    pub(super) mentions: Vec<Mention>,
+    pub(super) calls: Vec<Call>,
+    /// Imported names and their full paths.
+    pub(super) imported: BTreeMap<String, Vec<String>>,
+}
+
+impl Code {
+    fn new(source: Source, crate_name: &str, at: &[&str]) -> Code {
+        let syntax = syn::parse_file(&source.text)
+            .unwrap_or_else(|error| panic!("{}: {error}", source.path));
+        let below = source.path.trim_start_matches(&format!("crates/{crate_name}/src/"));
+        let module = below.trim_end_matches(".rs").split('/').map(str::to_owned);
+        let module = module.filter(|part| !["mod", "lib", "main"].contains(&part.as_str()));
+        let at: Vec<_> = at.iter().map(|&part| part.to_owned()).collect();
+        let module: Vec<_> = at.iter().cloned().chain(module).collect();
+        let mut reading = Reading { at, module: module.clone(), ..Reading::default() };
+        reading.visit_file(&syntax);
+        let Reading { mentions, calls, imported, .. } = reading;
+        Code { path: source.path, module, syntax, mentions, calls, imported }
+    }
+
+    /// A file that is not in the library, for tests of the laws themselves.
+    pub(super) fn of(path: &str, text: &str) -> Code {
+        let path = format!("crates/couplet-core/src/{path}");
+        Code::new(Source { path, text: text.to_owned() }, "couplet-core", &[])
+    }
+
+    /// The path with its first segment expanded, if that was imported.
+    pub(super) fn meaning(&self, path: &[String]) -> Vec<String> {
+        match path.first().and_then(|first| self.imported.get(first)) {
+            Some(whole) => whole.iter().chain(&path[1..]).cloned().collect(),
+            None => path.to_vec(),
+        }
+    }
+}
+
+/// True for items under `#[cfg(test)]`.
+pub(super) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+    })
+}
+
+/// The attributes of an item.
+fn attributes(item: &syn::Item) -> &[syn::Attribute] {
+    match item {
+        syn::Item::Const(item) => &item.attrs,
+        syn::Item::Enum(item) => &item.attrs,
+        syn::Item::Fn(item) => &item.attrs,
+        syn::Item::Impl(item) => &item.attrs,
+        syn::Item::Macro(item) => &item.attrs,
+        syn::Item::Mod(item) => &item.attrs,
+        syn::Item::Static(item) => &item.attrs,
+        syn::Item::Struct(item) => &item.attrs,
+        syn::Item::Trait(item) => &item.attrs,
+        syn::Item::Type(item) => &item.attrs,
+        syn::Item::Use(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+pub(super) fn line(span: Span) -> usize {
+    span.start().line
+}
+
+/// The name of a type without its path and arguments: `Box` for `Box<Wire>`, `Wire` for
+/// `&mut Wire`.
+pub(super) fn name_of(ty: &syn::Type) -> String {
+    match ty {
+        syn::Type::Path(ty) => {
+            ty.path.segments.last().map_or_else(String::new, |last| last.ident.to_string())
+        }
+        syn::Type::Reference(ty) => name_of(&ty.elem),
+        syn::Type::Paren(ty) => name_of(&ty.elem),
+        syn::Type::TraitObject(ty) => match ty.bounds.first() {
+            Some(syn::TypeParamBound::Trait(bound)) => last_of(&bound.path),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    }
+}
+
+/// The last segment of a path.
+pub(super) fn last_of(path: &syn::Path) -> String {
+    path.segments.last().map_or_else(String::new, |last| last.ident.to_string())
+}
+
+fn names(path: &syn::Path) -> Vec<String> {
+    path.segments.iter().map(|segment| segment.ident.to_string()).collect()
+}
+
+/// One name of a `use`.
+pub(super) struct Leaf {
+    pub(super) path: Vec<String>,
+    /// The local name; `*` for everything in `path`.
+    pub(super) local: String,
+    pub(super) line: usize,
+}
+
+/// The names of a `use`.
+pub(super) fn leaves(tree: &syn::UseTree) -> Vec<Leaf> {
+    fn collect(tree: &syn::UseTree, before: &[String], found: &mut Vec<Leaf>) {
+        let (name, local, span) = match tree {
+            syn::UseTree::Path(path) => {
+                let before = [before, &[path.ident.to_string()]].concat();
+                return collect(&path.tree, &before, found);
+            }
+            syn::UseTree::Group(group) => {
+                return group.items.iter().for_each(|tree| collect(tree, before, found));
+            }
+            syn::UseTree::Name(name) => (name.ident.to_string(), None, name.span()),
+            syn::UseTree::Rename(name) => {
+                (name.ident.to_string(), Some(name.rename.to_string()), name.ident.span())
+            }
+            syn::UseTree::Glob(glob) => ("*".to_owned(), None, glob.span()),
+        };
+        let mut path = before.to_vec();
+        if name != "self" {
+            path.push(name);
+        }
+        let local = local.or_else(|| path.last().cloned()).unwrap_or_default();
+        found.push(Leaf { path, local, line: line(span) });
+    }
+    let mut found = Vec::new();
+    collect(tree, &[], &mut found);
+    found
+}
+
+/// Collects the paths and calls of a file.
+#[derive(Default)]
+struct Reading {
+    /// The module that stands for the root of the crate.
+    at: Vec<String>,
+    module: Vec<String>,
+    /// The enclosing types, traits and functions.
+    around: Vec<String>,
+    mentions: Vec<Mention>,
+    calls: Vec<Call>,
+    imported: BTreeMap<String, Vec<String>>,
+}
+
+impl Reading {
+    fn mention(&mut self, path: Vec<String>, line: usize) {
+        let path = self.absolute_path(path);
+        self.mentions.push(Mention { path, line, function: self.around.join("::") });
+    }
+
+    /// Makes `self::…` and `super::…` absolute, and paths into crates of the library.
+    fn absolute_path(&self, path: Vec<String>) -> Vec<String> {
+        let root = CRATES.iter().find(|(name, _)| path[0] == name.replace('-', "_"));
+        if let Some((_, at)) = root {
+            let at = at.iter().map(|&part| part.to_owned());
+            return ["crate".to_owned()].into_iter().chain(at).chain(path[1..].to_vec()).collect();
+        }
+        if path[0] == "crate" {
+            let at = self.at.iter().cloned();
+            return ["crate".to_owned()].into_iter().chain(at).chain(path[1..].to_vec()).collect();
+        }
+        let mut module = self.module.clone();
+        let mut rest = &path[..];
+        let relative = matches!(rest.first().map(String::as_str), Some("self" | "super"));
+        if !relative || path.len() == 1 {
+            return path;
+        }
+        while let Some(first) = rest.first() {
+            match first.as_str() {
+                "self" => {}
+                "super" => drop(module.pop()),
+                _ => break,
+            }
+            rest = &rest[1..];
+        }
+        let up = path.iter().filter(|name| *name == "super").count();
+        // `super` stays where it leaves the room: the law of rooms rejects that.
+        let out = if up > 0 && module.is_empty() { "super" } else { "crate" };
+        std::iter::once(out.to_owned()).chain(module).chain(rest.iter().cloned()).collect()
+    }
+
+    fn read_use(&mut self, tree: &syn::UseTree) {
+        for Leaf { path, local, line } in leaves(tree) {
+            self.mention(path.clone(), line);
+            if local != "*" {
+                self.imported.insert(local, self.absolute_path(path));
+            }
+        }
+    }
+
+    /// Finds paths and method calls in the tokens of a macro.
+    fn read_tokens(&mut self, tokens: TokenStream) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut path: Vec<String> = Vec::new();
+        for (at, token) in tokens.iter().enumerate() {
+            match token {
+                TokenTree::Group(group) => {
+                    // `use crate::{A, B}` in a macro.
+                    if follows_colons(&tokens[..at]) {
+                        for name in names_in(group.stream()) {
+                            let whole = path.iter().cloned().chain([name]).collect();
+                            self.mention(whole, line(group.span()));
+                        }
+                    }
+                    self.read_tokens(group.stream());
+                }
+                TokenTree::Ident(name) => {
+                    if !follows_colons(&tokens[..at]) {
+                        path.clear();
+                    }
+                    path.push(name.to_string());
+                    if path.len() > 1 && !is_joint_colon(tokens.get(at + 1)) {
+                        self.mention(path.clone(), line(name.span()));
+                    }
+                    self.read_call_in_tokens(&tokens, at, name);
+                }
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+            }
+        }
+    }
+
+    fn read_call_in_tokens(&mut self, tokens: &[TokenTree], at: usize, name: &syn::Ident) {
+        let after_dot = at > 0
+            && matches!(&tokens[at - 1], TokenTree::Punct(dot) if dot.as_char() == '.')
+            && !(at > 1
+                && matches!(&tokens[at - 2], TokenTree::Punct(dot) if dot.as_char() == '.'));
+        let Some(TokenTree::Group(group)) = tokens.get(at + 1) else { return };
+        if !after_dot || group.delimiter() != Delimiter::Parenthesis {
+            return;
+        }
+        let receiver = tokens[..at].iter().rev();
+        let receiver = receiver.take_while(|token| match token {
+            TokenTree::Punct(punct) => [':', '.', '?', '&'].contains(&punct.as_char()),
+            TokenTree::Ident(_) | TokenTree::Group(_) => true,
+            TokenTree::Literal(_) => false,
+        });
+        let receiver = receiver.flat_map(|token| names_in(token.clone().into())).collect();
+        self.calls.push(Call {
+            name: name.to_string(),
+            arguments: arguments_in(group.stream()),
+            receiver,
+            line: line(name.span()),
+            function: self.around.join("::"),
+        });
+    }
+}
+
+/// True after `name::`.
+fn follows_colons(before: &[TokenTree]) -> bool {
+    let [.., TokenTree::Ident(_), TokenTree::Punct(a), TokenTree::Punct(b)] = before else {
+        return false;
+    };
+    a.as_char() == ':' && b.as_char() == ':'
+}
+
+/// True for the first colon of `::`.
+fn is_joint_colon(token: Option<&TokenTree>) -> bool {
+    let Some(TokenTree::Punct(colon)) = token else { return false };
+    colon.as_char() == ':' && colon.spacing() == Spacing::Joint
+}
+
+/// The number of arguments in a list of tokens.
+fn arguments_in(tokens: TokenStream) -> usize {
+    let parts: Vec<TokenTree> = tokens.into_iter().collect();
+    let is_comma =
+        |token: &TokenTree| matches!(token, TokenTree::Punct(comma) if comma.as_char() == ',');
+    parts.split(is_comma).filter(|part| !part.is_empty()).count()
+}
+
+/// All identifiers in a token stream.
+pub(super) fn names_in(tokens: TokenStream) -> Vec<String> {
+    let mut found = Vec::new();
+    for token in tokens {
+        match token {
+            TokenTree::Ident(name) => found.push(name.to_string()),
+            TokenTree::Group(group) => found.extend(names_in(group.stream())),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+        }
+    }
+    found
+}
+
+/// The identifiers in an expression: fields, locals, methods.
+pub(super) fn names_through(expression: &syn::Expr) -> Vec<String> {
+    struct Names(Vec<String>);
+    impl Visit<'_> for Names {
+        fn visit_ident(&mut self, name: &syn::Ident) {
+            self.0.push(name.to_string());
+        }
+        fn visit_macro(&mut self, call: &syn::Macro) {
+            self.0.extend(names_in(call.tokens.clone()));
+        }
+    }
+    let mut names = Names(Vec::new());
+    names.visit_expr(expression);
+    names.0
+}
+
+impl Visit<'_> for Reading {
+    fn visit_item(&mut self, item: &syn::Item) {
+        if !is_for_tests(attributes(item)) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &syn::ItemMod) {
+        self.module.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+        self.module.pop();
+    }
+
+    fn visit_item_use(&mut self, item: &syn::ItemUse) {
+        self.read_use(&item.tree);
+    }
+
+    fn visit_item_impl(&mut self, item: &syn::ItemImpl) {
+        self.around.push(name_of(&item.self_ty));
+        visit::visit_item_impl(self, item);
+        self.around.pop();
+    }
+
+    fn visit_item_trait(&mut self, item: &syn::ItemTrait) {
+        self.around.push(item.ident.to_string());
+        visit::visit_item_trait(self, item);
+        self.around.pop();
+    }
+
+    fn visit_item_fn(&mut self, item: &syn::ItemFn) {
+        self.around.push(item.sig.ident.to_string());
+        visit::visit_item_fn(self, item);
+        self.around.pop();
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &syn::ImplItemFn) {
+        if is_for_tests(&item.attrs) {
+            return;
+        }
+        self.around.push(item.sig.ident.to_string());
+        visit::visit_impl_item_fn(self, item);
+        self.around.pop();
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &syn::TraitItemFn) {
+        self.around.push(item.sig.ident.to_string());
+        visit::visit_trait_item_fn(self, item);
+        self.around.pop();
+    }
+
+    fn visit_path(&mut self, path: &syn::Path) {
+        self.mention(names(path), line(path.span()));
+        visit::visit_path(self, path);
+    }
+
+    fn visit_expr_path(&mut self, path: &syn::ExprPath) {
+        // The path of `<dyn Driver>::write` is `write` alone.
+        if let Some(own) = path.qself.as_ref().filter(|own| own.position == 0) {
+            let whole = std::iter::once(name_of(&own.ty)).chain(names(&path.path)).collect();
+            self.mention(whole, line(path.span()));
+        }
+        visit::visit_expr_path(self, path);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &syn::ExprMethodCall) {
+        self.calls.push(Call {
+            name: call.method.to_string(),
+            arguments: call.args.len(),
+            receiver: names_through(&call.receiver),
+            line: line(call.method.span()),
+            function: self.around.join("::"),
+        });
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_macro(&mut self, call: &syn::Macro) {
+        self.mention(names(&call.path), line(call.path.span()));
+        // Most macros take expressions.
+        let parser = Punctuated::<syn::Expr, syn::Token![,]>::parse_terminated;
+        match call.parse_body_with(parser) {
+            Ok(list) => list.iter().for_each(|expression| self.visit_expr(expression)),
+            Err(_) => self.read_tokens(call.tokens.clone()),
+        }
+    }
+}
