@@ -43,7 +43,7 @@ def main():
     result = runner.run(unittest.TestSuite(chosen(found, words)))
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     skipped = len(result.skipped)
-    # A module or class that fails as a whole counts as a failure, but not as a run test.
+    # A module or class that fails as a whole is a failure, but no test ran.
     passed = max(0, result.testsRun - failed - skipped)
     pathlib.Path(counts).write_text(f"{passed} {failed} {skipped}")
 
