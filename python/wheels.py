@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds wheels of couplet-twisted for Linux, and checks that they, and the sources, install and run.
 
-zig links the wheels against an old glibc, which makes a manylinux tag honest without a container, and against musl.
+Wheels are linked by zig against an old glibc, so a manylinux tag is honest without a container, and against musl.
 Each wheel is audited and installed in a fresh environment of each --python of its machine and C library, and must
 pass an echo test over the loopback interface there. So must the packages that pip builds from the source
 distribution and from this folder. Each --refusing interpreter must refuse all of them. For macOS the sources are

@@ -10,7 +10,7 @@ from twisted.protocols import basic
 from twisted.protocols.basic import (
     FileSender,
     IncompleteNetstring,
-    # Twisted frames these lines by bytes.split, which is as fast as Couplet called from Python.
+    # Twisted frames these lines by bytes.split, which is no slower than a call of Couplet from Python.
     LineOnlyReceiver,
     NetstringParseError,
     StatefulStringProtocol,

@@ -56,7 +56,7 @@ def _logged(exception, call=None):
 # The most seconds that one turn spends on calls from threads.
 _SLICE = 0.005
 
-# With more pending calls, a thread that posts one lets other threads run.
+# The number of pending calls above which a thread that posts one yields to other threads.
 _BACKLOG = 1000
 
 _log = Logger(namespace="couplet")
@@ -353,7 +353,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
                 watch.stop()
         elif watch is None:
             if not self._loop.is_here:
-                # The loop's thread starts the watch later, but the caller gets an error now.
+                # The loop's thread starts the watch later, but an error must be raised here.
                 with select.epoll() as probe:
                     probe.register(fd, 0)
             ready = lambda readable, writable: self._ready(fd, readable, writable)
@@ -377,7 +377,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
         self._busy = before
         # The selectable was removed or closed, and its number may name another descriptor by now. The
-        # watch stops, and a new one starts in the next turn.
+        # watch ends when this call returns, so a new one starts in the next turn.
         if self._selectables.get(fd) is not selectable and fd in self._watches and fd != before:
             self._watches.pop(fd).stop()
             if fd in self._selectables:

@@ -13,7 +13,7 @@ from kit.cases import Cases, case
 
 
 class Foreign(BaseException):
-    """An exception outside `Exception` that no library knows."""
+    """An exception that is not an `Exception` and that no library knows."""
 
 
 # `KeyboardInterrupt` has separate tests.
