@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Builds wheels of couplet-twisted for Linux, and shows that they, and the sources, install and run.
+"""Builds wheels of couplet-twisted for Linux, and checks that they, and the sources, install and run.
 
-Wheels are linked by zig against an old glibc, so that a manylinux tag is honest without a container, and against
-musl. Each wheel is audited, and installed in a fresh environment of each --python of its machine and C library, where
-an echo over the loopback interface must come back; so is what pip builds of the source distribution and of this
-folder. Each --refusing must refuse all of them. The sources are checked, but not linked, for macOS.
+Wheels are linked by zig against an old glibc, so a manylinux tag is honest without a container, and against musl.
+Each wheel is audited and installed in a fresh environment of each --python of its machine and C library, and must
+pass an echo test over the loopback interface there. So must the packages that pip builds from the source
+distribution and from this folder. Each --refusing interpreter must refuse all of them. For macOS the sources are
+compiled, but not linked.
 
 Needs: Python 3.11 or later with venv, cargo and rustup, and a package index for Twisted, maturin, ziglang and
 auditwheel. Results are in TARGET/python-wheels/dist, where TARGET is cargo's target folder.
@@ -40,7 +41,7 @@ INSIDE = ["_couplet.abi3.so", *(path.name for path in (PACKAGE / "couplet_twiste
 PLUGIN = "twisted/plugins/couplet_reactor.py"
 STARTUP = "couplet_twisted.pth"
 SYSTEM = "import platform, sysconfig; print(platform.machine(), sysconfig.get_config_var('HOST_GNU_TYPE'))"
-# Messages of pip about tags and about metadata, of our build script, and of PyO3.
+# Messages of pip (about tags, about metadata), of our build script and of PyO3.
 REFUSALS = [
     "is not a supported wheel on this platform",
     "requires a different Python",
@@ -71,7 +72,7 @@ print(type(reactor).__module__)
 
 
 def run(command, what, **more):
-    """Runs a program that must end well; its output is shown only if it does not."""
+    """Runs a program that must succeed; its output is shown only if it fails."""
     try:
         return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
     except FileNotFoundError as error:
@@ -81,7 +82,7 @@ def run(command, what, **more):
 
 
 def has_target(target):
-    """Whether Rust has the target's library, if need be by installing it."""
+    """Whether Rust has the target's library. Installs it if possible."""
     have = run(["rustup", "target", "list", "--installed"], "cannot list Rust's targets", cwd=PACKAGE).stdout.split()
     if target in have:
         return True
@@ -89,21 +90,21 @@ def has_target(target):
 
 
 def build(python, target):
-    """The wheel for a target."""
+    """Builds the wheel for a target and returns its path."""
     if not has_target(target):
         raise Broken(f"rustup cannot install the target {target}: build without it, by --target")
     out = WORK / "dist"
     tag = LINUX[target]
     command = [python, "-m", "maturin", "build", "--release", "--locked", "--zig", "--compatibility", tag]
     command += ["--target", target, "--manifest-path", PACKAGE / "Cargo.toml", "--out", out]
-    # Zig is the environment's.
+    # The environment provides zig.
     path = f"{python.parent}:{os.environ['PATH']}"
     run(command, f"cannot build for {target}", env={**os.environ, "PATH": path})
     return max(out.glob(f"*{tag}_{target.split('-')[0]}*.whl"), key=lambda wheel: wheel.stat().st_mtime)
 
 
 def audit(python, wheel, tag):
-    """The wheel is what its name says, and whole."""
+    """Checks that the wheel is complete and fits its tags."""
     if "-cp311-abi3-" not in wheel.name or not wheel.name.endswith(f"{tag}.whl"):
         raise Broken(f"{wheel.name} is not tagged cp311-abi3 and {tag}")
     archive = zipfile.ZipFile(wheel)
@@ -111,7 +112,7 @@ def audit(python, wheel, tag):
         said = run([python, "-m", "auditwheel", "show", wheel], "auditwheel refuses the wheel").stdout
         if f'following platform tag:\n"{tag}"' not in said:
             raise Broken(f"{wheel.name} is not as compatible as its tag says:\n{said}")
-    # auditwheel reads the musl of the machine, which has none.
+    # auditwheel needs the machine's musl, which may be absent.
     elif b"GLIBC_" in archive.read(f"couplet_twisted/{INSIDE[0]}"):
         raise Broken(f"{wheel.name} wants glibc")
     there = set(archive.namelist())
@@ -122,7 +123,7 @@ def audit(python, wheel, tag):
 
 
 def tried(python, source, name):
-    """Installs the source by pip, in a fresh environment of the interpreter, and has it echo."""
+    """Installs the source by pip in a fresh environment of the interpreter, and runs the echo test."""
     folder = WORK / "fresh"
     shutil.rmtree(folder, ignore_errors=True)
     run([python, "-m", "venv", folder], f"cannot make an environment of {python}")
@@ -139,14 +140,14 @@ def tried(python, source, name):
 
 
 def system(python):
-    """The interpreter's machine and C library, as the target whose wheels are for it."""
+    """The target for the interpreter's machine and C library."""
     told = run([python, "-c", SYSTEM], f"{python} does not tell its system").stdout.strip()
     machine, _, triple = told.partition(" ")
     return f"{machine}-unknown-linux-{'musl' if 'musl' in triple else 'gnu'}"
 
 
 def refused(python, source):
-    """Shows that pip of an interpreter that the package is not for refuses it, and says why."""
+    """Checks that pip of an unsupported interpreter refuses the package and gives a reason."""
     pip = [python, "-m", "pip", "install", "--no-cache-dir", "--no-deps", "--target", WORK / "refused", source]
     ended = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     why = next((line for line in ended.stdout.splitlines() if any(reason in line for reason in REFUSALS)), None)
@@ -156,7 +157,7 @@ def refused(python, source):
 
 
 def source_distribution(python):
-    """A source distribution, with the crates that it is built of."""
+    """Makes a source distribution that includes the crates, and returns its path."""
     out = WORK / "dist"
     command = [python, "-m", "maturin", "sdist", "--manifest-path", PACKAGE / "Cargo.toml", "--out", out]
     run(command, "cannot make a source distribution")
@@ -172,7 +173,7 @@ def source_distribution(python):
 
 
 def macos():
-    """The sources compile for macOS; nothing is linked, and nothing runs."""
+    """Checks that the sources compile for macOS, without linking or running them."""
     if not has_target(MACOS):
         return say(f"{MACOS}: skipped, rustup cannot install the target")
     command = ["cargo", "check", "--release", "--locked", "--target", MACOS, "--manifest-path", PACKAGE / "Cargo.toml"]
@@ -214,7 +215,7 @@ def main():
             tried(python, wheel, wheel.name)
         if not fitting:
             say(f"{wheel.name}: not run, no --python is for {target}")
-        # Elsewhere its platform is refused already.
+        # On another platform, pip would refuse the platform instead.
         for python in options.refusing or []:
             if system(python) == target:
                 refused(python, wheel)

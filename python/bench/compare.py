@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compares the server's processor time per message between reactors.
 
-Server and load are processes of their own, each on a core of its own. Only the server's processor time is
-counted, from /proc: user and system. Rounds of the reactors alternate. For each reactor: the best round,
-and its ratio to epoll, the median of the rounds (least–most). `raw` is a plain loop over Python's epoll.
-`couplet*` is couplet with its own LineReceiver. Needs an interpreter with twisted, and couplet-twisted if it is to
-be compared: bench/compare.py --python VENV/bin/python.
+Server and load are separate processes on separate cores. Only the server's processor time is counted, user and
+system, from /proc. The reactors' rounds alternate. For each reactor it prints the best round, and the ratio to
+epoll: the median of the rounds (least–most). `raw` is a plain loop over Python's epoll. `couplet*` is couplet with
+its own LineReceiver. Needs an interpreter with twisted, and with couplet-twisted to compare it:
+bench/compare.py --python VENV/bin/python.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 REACTORS = ["epoll", "asyncio", "couplet", "raw"]
-# Name: (the server's role, the load's kind, connections, messages, what is counted, messages in each).
+# Name: (the server's role, the load's kind, connections, messages, the unit of the result, units per message).
 ROWS = {
     "echo-50": ("echo", "echo", 50, 60_000, "µs/message", 1),
     "echo-500": ("echo", "echo", 500, 60_000, "µs/message", 1),
@@ -33,11 +33,11 @@ ROWS = {
 
 
 class Failed(Exception):
-    """A server or a load that did not do its part."""
+    """A server or a load failed."""
 
 
 def command(python, core, *arguments):
-    """A Python process on a core."""
+    """Starts a Python process on a core."""
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "tests")}
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -52,9 +52,9 @@ def command(python, core, *arguments):
 
 
 def processor_time(pid):
-    """Seconds of a process and all its threads, user and system, by the scheduler's clock where there is one."""
+    """Processor time of a process and its threads in seconds, user and system; by the scheduler's clock if possible."""
     try:
-        # The file of the process itself has its first thread alone.
+        # /proc/PID/schedstat counts only the first thread.
         threads = pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")
         return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
     except (OSError, ValueError, IndexError):
@@ -63,25 +63,25 @@ def processor_time(pid):
 
 
 def resident(pid):
-    """KiB of a process in memory."""
+    """Resident memory of a process in KiB."""
     pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1024
 
 
 def measured(row, reactor, options):
-    """One round of a row: the cost of one message."""
+    """Runs one round of a row; returns the cost of one message."""
     role, kind, connections, count, _, each = ROWS[row]
     count = max(1, int(count * options.scale))
     if reactor == "couplet*":
         reactor, role = "couplet", "line-own"
-    # The same core for every server.
+    # All servers run on the same core.
     own, other = options.cores
     if kind is None:
         server = command(options.python, own, HERE / "servers.py", reactor, role, count)
         said, error = server.communicate(timeout=120)
         if server.returncode:
             raise Failed(error.strip())
-        # Per timer: two calls made, half a reset, one cancel, one fired.
+        # Per timer: two calls created, half a reset, one cancelled, one fired.
         return float(said) / count * 1e6
     server = command(options.python, own, HERE / "servers.py", reactor, role)
     load = None
@@ -91,7 +91,7 @@ def measured(row, reactor, options):
             raise Failed(port + server.stderr.read())
         empty = resident(server.pid)
         load = command(options.python, other, HERE / "load.py", kind, port, connections, count)
-        # With its whole backlog accepted.
+        # All its connections are open.
         expect(load, "ready")
         if kind == "idle":
             settle(server.pid, connections)
@@ -107,7 +107,7 @@ def measured(row, reactor, options):
 
 
 def settle(pid, connections):
-    """Waits until the server has accepted all: it has their descriptors."""
+    """Waits until the server has a descriptor for each connection."""
     while len(os.listdir(f"/proc/{pid}/fd")) < connections:
         os.sched_yield()
 
@@ -123,12 +123,12 @@ def expect(load, word):
 
 
 def contestants(row, options):
-    """The reactors of a row; what is not there is said."""
+    """The reactors of a row. Prints which one is skipped."""
     names = [name for name in REACTORS if name in options.reactors]
     if row in ("web", "timers") and "raw" in names:
         names.remove("raw")
     if row == "timers" and "asyncio" in names:
-        # So many calls would take minutes, and a ratio would say how many there are.
+        # These calls would take minutes, and the ratio would depend on their number.
         print(f"{row:9} asyncio   skipped: its cost of one call grows with their number")
         names.remove("asyncio")
     if row == "line" and "couplet" in names and importable(options.python, "couplet_twisted.basic"):
@@ -144,7 +144,7 @@ def compare(row, options):
     """Runs and prints one row."""
     rounds = {name: [] for name in contestants(row, options)}
     for number in range(options.rounds):
-        # The order turns, so that nobody always goes first.
+        # Each round begins with another reactor.
         names = list(rounds)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             rounds[name].append(measured(row, name, options))

@@ -1,7 +1,7 @@
 """The load of compare.py, over plain sockets: `load.py KIND PORT CONNECTIONS COUNT`.
 
-Says `ready` when all connections are open, waits for a line, exchanges COUNT messages in all, says `done`.
-For each connection of `idle` nothing is exchanged.
+Prints `ready` when all connections are open, waits for a line, exchanges COUNT messages in total, prints `done`.
+`idle` exchanges nothing.
 """
 
 import select
@@ -24,7 +24,7 @@ def said(text):
 
 
 def exchange(sockets, count, message, answered):
-    """Each socket sends the message again when `answered` finds its answer whole, `count` times in all."""
+    """Sends the message on each socket, and again after each complete answer, `count` times in total."""
     poll = select.epoll()
     by_number = {each.fileno(): each for each in sockets}
     for number, each in by_number.items():
@@ -62,7 +62,7 @@ def main():
     kind, port, connections, count = sys.argv[1], *map(int, sys.argv[2:5])
     sockets = opened(port, connections)
     if kind not in ("short", "idle", "bulk"):
-        # All are accepted, and what is done once is done.
+        # The server accepts all connections, and does its one-time work.
         exchange(sockets, connections, *shape(kind))
     said("ready")
     if kind == "short":
@@ -72,7 +72,7 @@ def main():
         for _ in range(count):
             sockets[0].sendall(block)
         sockets[0].shutdown(socket.SHUT_WR)
-        # The server has read all when it closes.
+        # The server closes once it has read everything.
         sockets[0].recv(1)
     elif kind != "idle":
         exchange(sockets, count, *shape(kind))
@@ -80,7 +80,7 @@ def main():
 
 
 def shape(kind):
-    """A kind's message, and how its answer ends."""
+    """A kind's message, and a function that recognizes a complete answer."""
     if kind == "web":
         return REQUEST, lambda data: data.endswith(BODY)
     if kind == "line":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compares what a message costs in a receiver of Twisted's and in that of couplet_twisted.basic, without a connection.
+"""Compares the cost of a message in Twisted's receivers and in those of couplet_twisted.basic, without a connection.
 
-Nanoseconds of processor time for one of 16 messages of 62 bytes in a chunk, until the protocol is called, and
-with a Python function that does nothing: the best of many rounds, which alternate. Needs an interpreter with
-twisted and couplet-twisted: VENV/bin/python bench/receivers.py.
+Prints the processor time of one message in nanoseconds, including the call of a Python function that does nothing.
+A chunk has 16 messages of 62 bytes. The result is the best of many rounds, which alternate. Needs an interpreter
+with twisted and couplet-twisted: VENV/bin/python bench/receivers.py.
 """
 
 import time
@@ -26,7 +26,7 @@ FRAMED = {
 
 
 def receiver(kind):
-    """A protocol of a class, which does nothing."""
+    """A protocol of a class that ignores its messages."""
 
     class Receiver(kind):
         def lineReceived(self, line):
@@ -41,7 +41,7 @@ def receiver(kind):
 
 
 def cost(made, chunk):
-    """Nanoseconds for a message of the chunk."""
+    """The cost of one message of the chunk, in nanoseconds."""
     before = time.process_time_ns()
     for _ in range(CHUNKS):
         made.dataReceived(chunk)

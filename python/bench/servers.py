@@ -1,4 +1,7 @@
-"""The servers of compare.py: `servers.py REACTOR ROLE`. Says its port on standard error; ends when its standard input does."""
+"""The servers of compare.py: `servers.py REACTOR ROLE`.
+
+Prints its port on standard error, and exits at the end of standard input.
+"""
 
 import os
 import sys
@@ -6,7 +9,7 @@ import time
 
 
 def raw(role):
-    """A minimal loop over epoll, the least that Python can do for the role."""
+    """A minimal loop over epoll: the lower bound of a role's cost in Python."""
     import select
     import socket
 
@@ -54,7 +57,7 @@ def protocol_of(role, reactor):
 
         site = server.Site(Hello())
         site.noisy = False
-        # No line of log for each request.
+        # Requests are not logged.
         site.log = lambda request: None
         return site
 
@@ -81,7 +84,7 @@ def protocol_of(role, reactor):
 
 
 def timers(reactor, count):
-    """Prints the processor time of so many calls, of which half are moved and half cancelled."""
+    """Prints the processor time of `count` cancelled calls, half of them moved before, and of `count` that are made."""
 
     def fire():
         pass

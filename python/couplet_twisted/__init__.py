@@ -6,7 +6,7 @@ Install it before anything imports L{twisted.internet.reactor}::
     import couplet_twisted
     couplet_twisted.install()
 
-@raise ImportError: on an interpreter or a system that this package was never tried on.
+@raise ImportError: on an interpreter or a system on which this package is untested.
 """
 
 import sys
@@ -17,7 +17,7 @@ __all__ = ["install"]
 
 def _untried():
     """
-    What this package was never tried on, of what it is imported on; L{None} where it was.
+    The reason why this interpreter or system is unsupported; L{None} if it is supported.
     """
     if sys.implementation.name != "cpython":
         return f"{sys.implementation.name}: it needs CPython"
@@ -30,19 +30,19 @@ def _untried():
     return None
 
 
-# Before the native module is loaded, whose failure would be a crash.
+# Checked first, because loading the native module there would crash.
 if _untried():
     raise ImportError(f"couplet_twisted was never tried on {_untried()}", name=__name__)
 
 
 def install(asyncio=False):
     """
-    Make Couplet's the reactor of this process.
+    Install Couplet's reactor in this process.
 
-    @param asyncio: Whether asyncio's event loop counts as running wherever the reactor calls, as with Twisted's
-        reactor for asyncio. Otherwise it does where asyncio calls.
+    @param asyncio: Whether asyncio's event loop counts as running in every callback of the reactor, as with
+        Twisted's asyncio reactor. Otherwise it counts as running only in asyncio's own callbacks.
 
-    @raise twisted.internet.error.ReactorAlreadyInstalledError: if there is one already.
+    @raise twisted.internet.error.ReactorAlreadyInstalledError: if a reactor is already installed.
     """
     installed = sys.modules.get("twisted.internet.reactor")
     if installed is not None:

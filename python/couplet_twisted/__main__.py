@@ -1,7 +1,7 @@
 """
 Runs a program on Couplet's reactor: C{python -m couplet_twisted PROGRAM ...}.
 
-The program is a file of Python's, the name of one on the path, such as C{twistd}, or C{-m MODULE}.
+The program is a Python file, the name of one on the path, such as C{twistd}, or C{-m MODULE}.
 """
 
 import os
@@ -21,13 +21,13 @@ def _fail(text):
 
 def _isPythons(path):
     """
-    Whether a file is Python's, and not a binary or another language's.
+    Whether a file is a Python program, not a binary or a script of another language.
     """
     if os.path.isdir(path) or path.endswith((".py", ".pyc", ".pyz")):
         return True
     with open(path, "rb") as file:
         begin = file.read(1024)
-    # A script that pip has made for a long path begins as the shell's.
+    # If the interpreter's path is long, the scripts that pip makes begin like a shell script.
     return b"\0" not in begin and (not begin.startswith(b"#!") or b"python" in begin)
 
 
@@ -45,7 +45,7 @@ def main():
     startup.environ()
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
-        # As Python's own -m has it.
+        # As in Python's own -m.
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         return
     program = arguments[0]

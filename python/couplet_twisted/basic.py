@@ -1,16 +1,16 @@
 """
-The receivers of L{twisted.protocols.basic}, framed by Couplet: in place of C{from twisted.protocols import basic},
+The receivers of L{twisted.protocols.basic}, framed by Couplet: instead of C{from twisted.protocols import basic},
 write C{from couplet_twisted import basic}.
 
-A protocol that was written for Twisted's classes runs on these unchanged, on any transport of any reactor. What
-else Twisted's module has is here, too.
+A protocol that was written for Twisted's classes runs on these unchanged, on any transport of any reactor. The
+other names of Twisted's module are here too.
 """
 
 from twisted.protocols import basic
 from twisted.protocols.basic import (
     FileSender,
     IncompleteNetstring,
-    # It frames by bytes.split, which is no slower than Couplet is from Python.
+    # Twisted frames these lines by bytes.split, which is no slower than a call of Couplet from Python.
     LineOnlyReceiver,
     NetstringParseError,
     StatefulStringProtocol,
@@ -37,14 +37,14 @@ __all__ = [
 
 class LineReceiver(Framing, basic.LineReceiver):
     """
-    Lines, and raw bytes in raw mode: L{twisted.protocols.basic.LineReceiver}.
+    Lines, or raw bytes in raw mode: L{twisted.protocols.basic.LineReceiver}.
     """
 
     _buffer = Framing._framing_unread
 
     def dataReceived(self, data):
         """
-        Deliver the lines, or the raw bytes, that C{data} completes.
+        Deliver the lines that C{data} completes, or raw bytes.
         """
         lines = self._framing_lines(data)
         if lines is None:
@@ -64,7 +64,7 @@ class NetstringReceiver(Framing, basic.NetstringReceiver):
     """
     Netstrings: L{twisted.protocols.basic.NetstringReceiver}.
 
-    Of Twisted's private methods, only C{_handleParseError} is called.
+    The only private method of Twisted's that is still called is C{_handleParseError}.
     """
 
     _remainingData = Framing._framing_unread
@@ -79,10 +79,10 @@ class NetstringReceiver(Framing, basic.NetstringReceiver):
 
 class IntNStringReceiver(Framing, basic.IntNStringReceiver):
     """
-    Strings with a prefix that has their length: L{twisted.protocols.basic.IntNStringReceiver}.
+    Strings with a length prefix: L{twisted.protocols.basic.IntNStringReceiver}.
 
-    Each is delivered once: Twisted's class delivers those of a chunk again if C{stringReceived} raises or calls
-    C{dataReceived}, and after C{lengthLimitExceeded}.
+    Each string is delivered once. Twisted's class delivers the strings of a chunk again if C{stringReceived} raises
+    or calls C{dataReceived}, and after C{lengthLimitExceeded}.
     """
 
     _unprocessed = recvd = Framing._framing_unread
@@ -97,17 +97,17 @@ class IntNStringReceiver(Framing, basic.IntNStringReceiver):
 
 class Int32StringReceiver(IntNStringReceiver, basic.Int32StringReceiver):
     """
-    Strings with a prefix of 4 bytes: L{twisted.protocols.basic.Int32StringReceiver}.
+    Strings with a 4-byte length prefix: L{twisted.protocols.basic.Int32StringReceiver}.
     """
 
 
 class Int16StringReceiver(IntNStringReceiver, basic.Int16StringReceiver):
     """
-    Strings with a prefix of 2 bytes: L{twisted.protocols.basic.Int16StringReceiver}.
+    Strings with a 2-byte length prefix: L{twisted.protocols.basic.Int16StringReceiver}.
     """
 
 
 class Int8StringReceiver(IntNStringReceiver, basic.Int8StringReceiver):
     """
-    Strings with a prefix of 1 byte: L{twisted.protocols.basic.Int8StringReceiver}.
+    Strings with a 1-byte length prefix: L{twisted.protocols.basic.Int8StringReceiver}.
     """

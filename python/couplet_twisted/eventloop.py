@@ -13,17 +13,17 @@ from asyncio import events
 
 class _Selector(selectors.DefaultSelector):
     """
-    Waits for asyncio's descriptors, which are one descriptor to Couplet's loop, and for what Twisted's
-    side asks of asyncio meanwhile.
+    Waits for asyncio's descriptors, which Couplet's loop watches as one, and for requests that Twisted callbacks
+    make of asyncio meanwhile.
 
-    @ivar isAsked: Whether asyncio has something to do now.
+    @ivar isAsked: Whether asyncio has work now.
 
-    @ivar isWrapped: Whether the program has replaced the object that polls. That polls once a turn then, for everything
-        that the reactor waits for: Synapse measures its turns so.
+    @ivar isWrapped: Whether the program has replaced the poller, as Synapse does to measure turns. The replacement
+        then polls once a turn, for everything that the reactor waits for.
 
-    @ivar _waited: The descriptor of Couplet's loop, where this one waits for that.
+    @ivar _waited: The descriptor of Couplet's loop, if this selector waits for the loop.
 
-    @ivar _isEverywhere: Whether the event loop counts as running wherever the reactor calls.
+    @ivar _isEverywhere: Whether the event loop counts as running in every callback of the reactor.
     """
 
     isWrapped = False
@@ -56,14 +56,14 @@ class _Selector(selectors.DefaultSelector):
         self.isAsked = self._isReady = False
         hooks = sys.get_asyncgen_hooks()
         if not self._isEverywhere:
-            # Code that must not run inside of asyncio, as Django's ORM, asks for the running loop.
+            # Code that refuses to run inside asyncio, such as Django's ORM, queries the running loop.
             events._set_running_loop(None)
             sys.set_asyncgen_hooks(None, None)
         try:
             self._reactor._turnUntil(timeout)
         finally:
             self.isAsked = True
-            # Also in the child of a fork: asyncio resets it there.
+            # Needed in a forked child too, where asyncio has reset it.
             events._set_running_loop(self._reactor._asyncioEventloop)
             if not self._isEverywhere:
                 sys.set_asyncgen_hooks(*hooks)
@@ -71,12 +71,12 @@ class _Selector(selectors.DefaultSelector):
 
     def wait(self, timeout):
         """
-        Wait for Couplet's loop and for asyncio's descriptors, by the program's object.
+        Wait for Couplet's loop and for asyncio's descriptors with the program's poller.
         """
         loop = self._reactor._loop
         descriptor = loop.fileno()
         if self._waited is None:
-            # This one waits for Couplet's from now on, and not the other way round.
+            # From now on this selector waits for Couplet's loop, instead of the reverse.
             self._watch.stop()
             loop.turn(0)
             self._polling.register(descriptor, select.EPOLLIN)
@@ -90,7 +90,7 @@ class _Selector(selectors.DefaultSelector):
 
     def renew(self):
         """
-        Wait on a new descriptor, under the number of the one that another process shares since a fork.
+        Replace the epoll descriptor that a fork shared, keeping its number.
         """
         with selectors.DefaultSelector() as fresh:
             os.dup2(fresh.fileno(), self.fileno(), inheritable=False)
@@ -102,7 +102,7 @@ class _Selector(selectors.DefaultSelector):
 
     def ask(self):
         """
-        Return from L{select}, if that is what calls the program now.
+        Make a L{select} in progress return.
         """
         if not self.isAsked:
             self.isAsked = True
@@ -111,7 +111,7 @@ class _Selector(selectors.DefaultSelector):
 
 def _ready(selector):
     """
-    What the loop calls when a descriptor of asyncio's is ready; it does not keep the selector.
+    The loop's callback for asyncio's descriptors; it holds the selector weakly.
     """
     weak = weakref.ref(selector)
 
@@ -126,7 +126,7 @@ def _ready(selector):
 
 class EventLoop(asyncio.SelectorEventLoop):
     """
-    The event loop of asyncio that a reactor runs in.
+    The asyncio event loop in which a reactor runs.
     """
 
     def __init__(self, reactor, isEverywhere):
@@ -134,7 +134,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._ask = selector.ask
         super().__init__(selector)
 
-    # What may be called by Twisted's side while asyncio selects. The queue of call_soon is looked at each turn.
+    # Twisted callbacks may call these methods while asyncio selects. The queue of call_soon is checked each turn.
 
     def call_at(self, when, callback, *args, context=None):
         self._ask()
@@ -146,7 +146,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def forked(self):
         """
-        Share nothing with the process that this one was forked from.
+        Called in a forked child: stop sharing descriptors with the parent.
         """
         if not self.is_closed():
             self._selector.renew()
@@ -154,7 +154,7 @@ class EventLoop(asyncio.SelectorEventLoop):
             self._make_self_pipe()
 
     def __del__(self):
-        # Reactors are not closed, and so is nobody to blame that this was not.
+        # A reactor is never closed, so an open event loop is no mistake: no ResourceWarning.
         if not self.is_closed():
             self.close()
 

@@ -1,5 +1,5 @@
 """
-The reactor: Twisted's own triggers, threads, signals, processes and datagrams, on Couplet's loop.
+The reactor: Twisted's own triggers, threads, signals, processes and datagrams on Couplet's loop.
 """
 
 import errno
@@ -38,9 +38,9 @@ classImplements(_couplet.DelayedCall, IDelayedCall)
 
 def _logged(exception, call=None):
     """
-    Log what user code raised where the loop called it.
+    Log an exception of user code that the loop called.
 
-    @param call: The timed call that it was, if it was one.
+    @param call: The timed call that raised it, if any.
     """
     failure = Failure(exception, type(exception), exception.__traceback__)
     if call is None:
@@ -53,10 +53,10 @@ def _logged(exception, call=None):
         _baseLog.failure("while handling timed call {made}", failure, made=made)
 
 
-# For how many seconds the calls from threads are made in one turn.
+# The most seconds that one turn spends on calls from threads.
 _SLICE = 0.005
 
-# From how many calls on that wait a thread lets the others run after each of its calls.
+# The number of pending calls above which a thread that posts one yields to other threads.
 _BACKLOG = 1000
 
 _log = Logger(namespace="couplet")
@@ -65,7 +65,7 @@ _baseLog = Logger(namespace="twisted.internet.base")
 
 def _told(level, text):
     """
-    Log what Couplet has to say.
+    Log an event of Couplet's.
     """
     _log.emit(LogLevel.levelWithName(level), "{text}", text=text)
 
@@ -75,8 +75,8 @@ _couplet.log_to(_told)
 
 class _Context:
     """
-    The context in which the loop calls protocols: the log names their connections, as Twisted's
-    L{twisted.python.log.callWithLogger} has it, without a dictionary for each call.
+    The context in which the loop calls protocols. The log names their connections, as with Twisted's
+    L{twisted.python.log.callWithLogger}, but without a dictionary for each call.
     """
 
     def __init__(self, loop):
@@ -97,22 +97,22 @@ class _Context:
 @implementer(IReactorFDSet, IReactorTime)
 class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     """
-    A reactor whose connections, timers and main loop are Couplet's, and which asyncio's event loop runs beside.
-    It passes for Twisted's asyncio reactor, and has nothing of its code.
+    A reactor with Couplet's connections, timers and main loop. asyncio's event loop runs beside them.
+    It subclasses Twisted's asyncio reactor so that programs take it for one, but uses none of its code.
 
     @ivar _loop: Couplet's loop.
 
-    @ivar _watches: What the loop watches for readers and writers, by the number of the descriptor.
+    @ivar _watches: The loop's watches for readers and writers, by descriptor number.
 
-    @ivar _busy: The descriptor whose reader or writer is called.
+    @ivar _busy: The descriptor whose reader or writer is being called.
 
-    @ivar _streams: The connections and the ports that are Couplet's.
+    @ivar _streams: Couplet's connections and ports.
 
-    @ivar _clock: What stands for C{seconds}.
+    @ivar _clock: The function behind C{seconds}.
 
-    @ivar _iteration: For how long the one turn may wait that L{doIteration} asks for; empty: none is asked for.
+    @ivar _iteration: The longest wait of the one turn that L{doIteration} requests; empty if none is requested.
 
-    @ivar _isWarned: Whether the log has the first use in another thread.
+    @ivar _isWarned: Whether the first use in another thread was logged.
     """
 
     _clock = staticmethod(PosixReactorBase.seconds)
@@ -161,13 +161,13 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def startRunning(self, installSignalHandlers=True):
         """
-        Start in this thread: the first one that runs the reactor is the reactor's.
+        Start in this thread. The first thread that runs the reactor owns it.
 
-        @raise RuntimeError: if another thread has run it before.
+        @raise RuntimeError: if another thread owns the reactor.
         """
         if not (self._started or self._startedBefore):
             self._loop.take()
-        # Whatever has become this thread's since the reactor was made.
+        # This thread may have got another event loop since the reactor was made.
         set_event_loop(self._asyncioEventloop)
         PosixReactorBase.startRunning(self, installSignalHandlers)
 
@@ -183,8 +183,8 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def _iterateWithin(self, delay):
         """
-        Make the calls of a turn that are possible in a callback that a turn calls: calls from threads, timed calls,
-        and those of readers and writers. Connections wait until the callback has returned.
+        Iterate inside a callback of a turn: make calls from threads and timed calls, and call readers and writers.
+        Connections wait until the callback has returned.
         """
         self.runUntilCurrent()
         poller = select.poll()
@@ -197,8 +197,8 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def runUntilCurrent(self):
         """
-        Make the calls from threads, for a while at most, and the timed calls that are due: a storm of calls from threads
-        holds up neither connections nor timers.
+        Make calls from threads, for a limited time, and the due timed calls. A flood of calls from threads delays
+        neither connections nor timers.
         """
         queue = self.threadCallQueue
         if queue:
@@ -219,7 +219,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def _post(self, function, *args):
         """
-        Have the reactor's thread call a function that a program has called in another thread.
+        Have the reactor's thread call a function on behalf of another thread.
         """
         if not self._isWarned:
             self._isWarned = True
@@ -232,7 +232,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def mainLoop(self):
         """
-        Run the event loop of asyncio, which waits in L{_turnUntil}.
+        Run asyncio's event loop, which waits in L{_turnUntil}.
         """
         if self._started:
             self._asyncioEventloop.run_forever()
@@ -241,13 +241,13 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def _turnUntil(self, timeout):
         """
-        Turn the loop until asyncio has something to do, or so many seconds have passed.
+        Turn the loop until asyncio has work or the time is over.
 
-        @param timeout: L{None}: no limit.
+        @param timeout: In seconds; L{None} sets no limit.
         """
         selector = self._asyncioEventloop._selector
         if self._iteration:
-            # One turn was asked for: this one.
+            # `doIteration` requested this one turn.
             limits = [*self._iteration, timeout]
             self._iteration = ()
             self._asyncioEventloop.stop()
@@ -278,14 +278,14 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def _turnOnce(self, left, queue):
         """
-        Make the turn after a wait of the program's.
+        Make the turn that follows a wait by the program's poller.
         """
         self._loop.turn(0)
         return left != 0
 
     def doIteration(self, delay):
         """
-        Make one turn, and one of asyncio's.
+        Make one turn of Couplet's loop and one iteration of asyncio's.
         """
         asyncio = self._asyncioEventloop
         if asyncio.is_running():
@@ -299,11 +299,11 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def wakeUp(self):
         """
-        Have the loop return to L{mainLoop}.
+        Make the loop return to L{mainLoop}.
         """
         self._loop.interrupt()
         if len(self.threadCallQueue) > _BACKLOG and not self._loop.is_here:
-            # A backlog that grows without a bound would delay everything else.
+            # An unbounded backlog would delay everything else.
             sleep(0)
 
     def stop(self):
@@ -318,20 +318,20 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         @see: L{twisted.internet.interfaces.IReactorCore.crash}
         """
         PosixReactorBase.crash(self)
-        # A stop would be the next run's, if this one has not come to its main loop.
+        # Before this run reaches its main loop, a stop would affect the next run.
         if self._asyncioEventloop.is_running():
             self._asyncioEventloop.stop()
 
     def _forked(self, isChild):
         """
-        The process has forked: have the child wait on new descriptors.
+        Called after a fork: a child gets its own descriptors to wait on.
         """
         if isChild:
             for waker in self._internalReaders:
                 if isinstance(waker, _FDWaker):
                     _renewPipe(waker)
                 if isinstance(waker, _SIGCHLDWaker):
-                    # In the child, asyncio of Python 3.12 resets the descriptor that signals wake, and the event loop.
+                    # In the child, asyncio of Python 3.12 resets the signal wakeup descriptor, and the event loop.
                     waker.install()
             self._asyncioEventloop.forked()
             if sys.modules.get("twisted.internet.reactor") is self and self._loop.is_here:
@@ -342,7 +342,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def _watch(self, fd):
         """
-        Have the loop watch a descriptor for what is asked of it now.
+        Match the loop's watch of a descriptor to the current readers and writers.
         """
         readable, writable = fd in self._reads, fd in self._writes
         watch = self._watches.get(fd)
@@ -353,7 +353,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
                 watch.stop()
         elif watch is None:
             if not self._loop.is_here:
-                # The loop's thread watches it later. What can't be watched is known now.
+                # The loop's thread starts the watch later, but an error must be raised here.
                 with select.epoll() as probe:
                     probe.register(fd, 0)
             ready = lambda readable, writable: self._ready(fd, readable, writable)
@@ -372,12 +372,12 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             event |= self._POLL_OUT
         if not event:
             return
-        # A call of it may iterate, and so come here.
+        # The selectable may iterate the reactor, which calls this method again.
         before, self._busy = self._busy, fd
         log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
         self._busy = before
-        # It was removed, or closed, and its number may be another's by now. The watch ends when this
-        # call has returned.
+        # The selectable was removed or closed, and its number may name another descriptor by now. The
+        # watch ends when this call returns, so a new one starts in the next turn.
         if self._selectables.get(fd) is not selectable and fd in self._watches and fd != before:
             self._watches.pop(fd).stop()
             if fd in self._selectables:
@@ -396,7 +396,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             self._watch(fd)
         except OSError as e:
             primary.discard(fd)
-            # Files are always ready, and can't be watched.
+            # A regular file is always ready and can't be watched.
             if e.errno == errno.EPERM:
                 return True
             raise
@@ -550,7 +550,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
 def _renewPipe(waker):
     """
-    Have a waker of this process alone: one of both would wake the one or the other.
+    Replace the pipe of a waker: a pipe shared with the parent would wake either process.
     """
     for end, number in zip(os.pipe(), (waker.i, waker.o)):
         os.set_blocking(end, False)
@@ -574,9 +574,9 @@ def install(asyncio=False):
     """
     Make this the reactor of the process.
 
-    @param asyncio: Whether asyncio's event loop counts as running wherever the reactor calls.
+    @param asyncio: Whether asyncio's event loop counts as running in every callback of the reactor.
 
-    @raise twisted.internet.error.ReactorAlreadyInstalledError: if there is one already.
+    @raise twisted.internet.error.ReactorAlreadyInstalledError: if a reactor is already installed.
     """
     reactor = CoupletReactor(asyncio)
     installReactor(reactor)

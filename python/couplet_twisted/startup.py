@@ -1,6 +1,6 @@
 """
-Couplet's reactor for programs that import L{twisted.internet.reactor} before anything can install one: it is
-installed by that import, in the place of Twisted's default.
+Couplet's reactor for programs that import L{twisted.internet.reactor} before anything can install one. The import
+installs Couplet's reactor instead of Twisted's default.
 """
 
 import importlib.util
@@ -14,9 +14,9 @@ VARIABLE = "TWISTED_REACTOR"
 
 class _Installing:
     """
-    Finds and loads the module that is the reactor.
+    Finds and loads the reactor's module.
 
-    @ivar _asked: What asked for Couplet's, for the log.
+    @ivar _asked: The variable or command that selected Couplet's reactor, for the log.
     """
 
     def __init__(self, asked):
@@ -31,7 +31,7 @@ class _Installing:
         return None
 
     def exec_module(self, module):
-        # As Twisted's own module does: the reactor takes its place.
+        # As in Twisted's own module, the reactor takes the module's place.
         del sys.modules[_REACTOR]
         import couplet_twisted
 
@@ -43,9 +43,9 @@ class _Installing:
 
 def prepare(asked):
     """
-    Have the first import of the reactor install Couplet's, unless the program installs one before.
+    Make the first import of the reactor install Couplet's, unless the program has installed one by then.
 
-    @param asked: What asked for it, for the log.
+    @param asked: The variable or command that selected it, for the log.
     """
     if not any(isinstance(finder, _Installing) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Installing(asked))
@@ -53,7 +53,7 @@ def prepare(asked):
 
 def environ():
     """
-    Have the Python programs that this one starts do the same.
+    Select Couplet's reactor for the Python programs that this one starts.
     """
     os.environ[VARIABLE] = "couplet"
 

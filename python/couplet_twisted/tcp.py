@@ -1,5 +1,5 @@
 """
-TCP: Python makes, binds and connects the sockets with Twisted's code, and Couplet goes on with them.
+TCP: Twisted's code makes, binds and connects the sockets in Python, and Couplet then takes them over.
 """
 
 import os
@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from couplet_twisted import _couplet
 
-# As Twisted's reactors give them: without what L{main.CONNECTION_DONE} adds to the message.
+# As Twisted's reactors report them: without the text that L{main.CONNECTION_DONE} adds to the message.
 _REASONS = {
     "done": Failure(error.ConnectionDone()),
     "lost": Failure(error.ConnectionLost()),
@@ -22,11 +22,11 @@ _REASONS = {
 
 class _Stream(_couplet.Connection):
     """
-    What connections have besides what is Couplet's: the sides that Python looks at seldom.
+    The Python half of a connection: the parts that programs rarely use.
 
-    @ivar TLS: Whether a layer of TLS was put over it.
+    @ivar TLS: Whether TLS was started on the connection.
 
-    @ivar _early: The number of the descriptor that the loop was given.
+    @ivar _early: The number of the descriptor that was passed to the loop.
     """
 
     TLS = False
@@ -35,7 +35,7 @@ class _Stream(_couplet.Connection):
 
     def _attach(self):
         """
-        Give the socket to the loop.
+        Pass the socket to the loop.
         """
         self.__dict__.pop("fileno", None)
         skt = self.__dict__.pop("_socket")
@@ -45,11 +45,11 @@ class _Stream(_couplet.Connection):
 
     def _post(self, name, *args):
         """
-        Have the reactor's thread make a call of another thread's.
+        Have the reactor's thread make a call that another thread requested.
         """
         self.reactor._post(getattr(self, name), *args)
 
-    # The socket, for those who ask for it.
+    # The socket, for programs that use it.
 
     def fileno(self):
         """
@@ -62,7 +62,7 @@ class _Stream(_couplet.Connection):
     @property
     def socket(self):
         """
-        A socket of Python's that shares the connection's; made when it is first asked for.
+        A Python socket on a duplicate of the connection's descriptor, made on first use.
         """
         if self._socket is None:
             fd = self.fileno()
@@ -81,7 +81,8 @@ class _Stream(_couplet.Connection):
 
     def _keepNames(self):
         """
-        Its protocol is about to be another one, or it is lost: what is told of both stays as it was.
+        Compute the names for the log before the connection is lost or its protocol is replaced, so that they stay
+        the same.
         """
 
     def _forgetSocket(self):
@@ -154,7 +155,7 @@ class _Stream(_couplet.Connection):
         if self._isElsewhere:
             self._post("startTLS", ctx, normal)
             return
-        # Only who asks for TLS needs pyOpenSSL.
+        # Only programs that use TLS need pyOpenSSL.
         from twisted.internet import _newtls
 
         self.__class__ = _withTLS(self.__class__)
@@ -163,7 +164,7 @@ class _Stream(_couplet.Connection):
 
 class _OverTLS:
     """
-    A connection that a layer of TLS was put over: what the program writes goes through that.
+    A connection that starts TLS. From then on its output passes through Twisted's TLS protocol.
     """
 
     def write(self, data):
@@ -212,7 +213,7 @@ _TLS_CLASSES = {}
 
 def _withTLS(cls):
     """
-    The class of a connection of C{cls} that a layer of TLS is put over.
+    The class for a connection of class C{cls} once it starts TLS.
     """
     if issubclass(cls, _OverTLS):
         return cls
@@ -223,7 +224,7 @@ def _withTLS(cls):
 
 class _Made:
     """
-    An attribute that is made when it is first asked for: most connections need none of their names.
+    An attribute that is computed on first use: the names of most connections are never needed.
     """
 
     def __init__(self, make):
@@ -241,7 +242,7 @@ class _Made:
 
 def _scoped(name):
     """
-    The address of a socket, in which that of IPv6 has its scope.
+    The address of a socket; an IPv6 host includes its scope.
     """
     if len(name) != 4:
         return name
@@ -251,7 +252,7 @@ def _scoped(name):
 
 class Server(_Stream, tcp.Server):
     """
-    A connection that was accepted, or that somebody else made.
+    A connection that was accepted or adopted.
     """
 
     _base = _couplet.Connection
@@ -290,7 +291,7 @@ class Server(_Stream, tcp.Server):
 
 class _Common:
     """
-    What L{twisted.internet.tcp._BaseBaseClient} calls.
+    The methods that L{twisted.internet.tcp._BaseBaseClient} calls.
     """
 
     __init__ = tcp.Connection.__init__
@@ -299,7 +300,7 @@ class _Common:
 
 class Dialling(_Stream):
     """
-    What connections have that we make, over TCP and over UNIX sockets.
+    Base of client connections over TCP and over UNIX sockets.
     """
 
     _base = _couplet.Connection
@@ -316,7 +317,7 @@ class Dialling(_Stream):
         if not self.disconnected:
             tcp._BaseBaseClient.connectionLost(self, reason)
 
-    # While it connects, the socket is Python's.
+    # While the client connects, its socket is Python's.
 
     @property
     def _isConnecting(self):
@@ -345,13 +346,13 @@ class Dialling(_Stream):
 
 class Client(Dialling, tcp.Client):
     """
-    A connection that we make.
+    A client connection.
     """
 
 
 class Connector(tcp.Connector):
     """
-    Makes clients of ours.
+    Makes client connections of L{Client}.
     """
 
     def _makeTransport(self):
@@ -360,7 +361,7 @@ class Connector(tcp.Connector):
 
 class Accepting:
     """
-    What ports have that Couplet accepts from, over TCP and over UNIX sockets.
+    Base of ports that Couplet accepts from, over TCP and over UNIX sockets.
     """
 
     _native = None
@@ -380,7 +381,7 @@ class Accepting:
 
     def stopReading(self):
         """
-        Accept no more connections, for now.
+        Accept no connections until L{startReading}.
         """
         self._isReading = False
         if self._native is not None:
@@ -388,9 +389,9 @@ class Accepting:
 
     def _accepted(self, accepted, addr):
         """
-        A connection was accepted.
+        Build the protocol and the transport of an accepted connection.
 
-        @return: Its transport, if the factory has a protocol for it.
+        @return: The transport; L{None} if the factory refuses the connection.
         """
         addr = _scoped(addr)
         protocol = self.factory.buildProtocol(self._buildAddr(addr))

@@ -1,5 +1,5 @@
 """
-UNIX sockets: as TCP, and with descriptors that are passed beside the bytes.
+UNIX sockets: like TCP, and descriptors can be passed beside the bytes.
 """
 
 import os
@@ -16,11 +16,11 @@ from couplet_twisted import _couplet, tcp
 
 class _Passing:
     """
-    What connections over UNIX sockets have besides: they pass descriptors.
+    Passes descriptors over a UNIX socket.
 
-    @ivar _passed: How many descriptors were sent since there was nothing left to send.
+    @ivar _passed: The number of descriptors sent since the output was last empty.
 
-    @ivar _isByteDue: Whether a descriptor waits for the byte that it goes with.
+    @ivar _isByteDue: Whether a descriptor still needs a byte to go with it.
     """
 
     _passed = 0
@@ -90,7 +90,7 @@ class _Passing:
 
 class Server(_Passing, tcp.Server, unix.Server):
     """
-    A connection that was accepted, or that somebody else made.
+    A connection that was accepted or adopted.
     """
 
     def __init__(self, sock, protocol, client, server, sessionno, reactor):
@@ -100,7 +100,7 @@ class Server(_Passing, tcp.Server, unix.Server):
     @classmethod
     def _fromConnectedSocket(cls, fileDescriptor, factory, reactor):
         """
-        A connection whose socket somebody else made, of which it takes a duplicate.
+        A connection on a duplicate of a connected socket.
         """
         skt = socket.fromfd(fileDescriptor, socket.AF_UNIX, socket.SOCK_STREAM)
         name, peer = skt.getsockname(), skt.getpeername()
@@ -129,7 +129,7 @@ class Server(_Passing, tcp.Server, unix.Server):
 
 class Client(_Passing, tcp.Dialling, unix.Client):
     """
-    A connection that we make.
+    A client connection.
     """
 
     getHost = unix.Client.getHost
@@ -137,7 +137,7 @@ class Client(_Passing, tcp.Dialling, unix.Client):
 
 class Connector(unix.Connector):
     """
-    Makes clients of ours.
+    Makes client connections of L{Client}.
     """
 
     def _makeTransport(self):

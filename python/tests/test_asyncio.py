@@ -1,4 +1,4 @@
-"""asyncio's event loop beside the reactor, as beside Twisted's own for asyncio."""
+"""asyncio's event loop beside the reactor, as with Twisted's asyncio reactor."""
 
 import asyncio
 import os
@@ -13,18 +13,18 @@ from kit.cases import case as beside_epoll
 from test_streams import Echo, Noting
 
 case = beside("asyncio")
-# Where asyncio's event loop is to count as running.
+# For programs in which asyncio's event loop counts as running everywhere.
 everywhere = beside("asyncio", "couplet-asyncio" if SUBJECT == "couplet" else SUBJECT)
 
 
 async def running(case):
-    """asyncio's loop, which runs once the reactor has started."""
+    """asyncio's event loop, once the reactor has started it."""
     await case.sleep()
     return asyncio.get_event_loop()
 
 
 def is_running():
-    """Whether an event loop of asyncio counts as running here."""
+    """Whether an asyncio event loop counts as running here."""
     try:
         return asyncio.get_running_loop().is_running()
     except RuntimeError:
@@ -32,12 +32,12 @@ def is_running():
 
 
 def deferred(awaitable):
-    """A Deferred of what asyncio runs."""
+    """A Deferred of an awaitable that asyncio runs."""
     return defer.Deferred.fromFuture(asyncio.ensure_future(awaitable, loop=asyncio.get_event_loop()))
 
 
 class Faces(Cases):
-    """What programs ask to find out whether asyncio is there."""
+    """Ways in which programs detect asyncio."""
 
     @case
     async def test_it_passes_for_the_asyncio_reactor(case):
@@ -53,7 +53,7 @@ class Faces(Cases):
 
     @beside_epoll
     async def test_it_runs_nowhere_in_twisteds_callbacks(case):
-        # Django's ORM asks so, and refuses itself inside of asyncio.
+        # Django's ORM uses this check, and refuses to run inside asyncio.
         await asked_everywhere(case)
 
     @only_subject
@@ -70,7 +70,7 @@ class Faces(Cases):
         await deferred(program())
         seen.append(is_running())
         await case.sleep(0.01)
-        # asyncio calls what awaits its future.
+        # asyncio also calls the callbacks of a Deferred made from its future.
         assert seen == [True, True, True, True], seen
         assert not is_running()
 
@@ -103,7 +103,7 @@ class Faces(Cases):
 
 
 async def asked_everywhere(case):
-    """Notes whether an event loop of asyncio counts as running wherever the reactor calls."""
+    """Notes for each kind of reactor callback whether an asyncio event loop counts as running."""
 
     def ask(where):
         case.say(where, is_running())
@@ -308,7 +308,7 @@ class Sockets(Cases):
 
 
 class Threads(Cases):
-    """Other threads, signals, and the end."""
+    """Other threads, signals, and the end of a run."""
 
     @case
     async def test_calls_from_threads_to_either_side(case):

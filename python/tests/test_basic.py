@@ -1,5 +1,5 @@
-"""`couplet_twisted.basic` beside `twisted.protocols.basic`: the same calls of the same protocols, for any bytes
-however they are cut, and whatever the protocols do between; and receivers on the reactor's own connections."""
+"""`couplet_twisted.basic` beside `twisted.protocols.basic`: the same calls of the same protocols, for any bytes, any
+cuts and any actions of the protocols; and receivers on the reactor's own connections."""
 
 import gc
 import itertools
@@ -20,14 +20,14 @@ EXAMPLES = 1500
 
 
 class Oops(Exception):
-    """An error of the user's."""
+    """An error of user code."""
 
 
 class Scripted:
     """
-    A protocol that notes its calls, and acts as its messages begin.
+    A protocol that notes its calls, and acts by the first byte of each message.
 
-    @cvar REENTERS: Whether it may give itself bytes.
+    @cvar REENTERS: Whether it may call its own `dataReceived`.
     """
 
     REENTERS = True
@@ -39,7 +39,7 @@ class Scripted:
         self.notes.append(words)
 
     def act(self, message):
-        """What a message asks for."""
+        """Does the action that a message requests."""
         word, rest = message[:1], message[1:]
         if word == b"p":
             self.pauseProducing()
@@ -90,9 +90,9 @@ class ScriptedLines(Scripted):
 
 
 class ScriptedStrings(Scripted):
-    """A protocol of strings with a prefix."""
+    """A protocol of length-prefixed strings."""
 
-    # Twisted's delivers what it has delivered, again.
+    # Twisted's class would deliver strings again.
     REENTERS = False
 
     def stringReceived(self, string):
@@ -116,7 +116,7 @@ class ScriptedNetstrings(Scripted):
 
 
 class Transport(StringTransport):
-    """Notes what it is asked for."""
+    """Notes the requests of its protocol."""
 
     def __init__(self, notes):
         super().__init__()
@@ -126,7 +126,7 @@ class Transport(StringTransport):
         self.notes.append(("lose",))
         super().loseConnection()
 
-    # What its protocol asks for twice is no error here.
+    # Repeated pauses and resumes are no errors.
 
     def pauseProducing(self):
         self.notes.append(("pause",))
@@ -136,14 +136,14 @@ class Transport(StringTransport):
 
 
 def played(module, kind, script, attributes, steps, ends=()):
-    """What a protocol over a module's class notes in the steps: bytes that come, or calls of it."""
+    """The notes of a protocol based on a module's class. A step is a chunk of input or a function of the protocol."""
     notes = []
     made = type("Made", (script, getattr(module, kind)), dict(attributes))(notes)
     made.makeConnection(Transport(notes))
     for step in steps:
         try:
             if isinstance(step, bytes):
-                # What is false means nothing.
+                # All falsy results are equivalent.
                 notes.append(("returned", made.dataReceived(step) or None))
             else:
                 notes.append(("called", step(made)))
@@ -157,7 +157,7 @@ def played(module, kind, script, attributes, steps, ends=()):
 
 
 def pieces(stream, cuts):
-    """The stream, cut there."""
+    """The stream in pieces, cut at these offsets."""
     at = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     return [stream[start:end] for start, end in zip(at, at[1:])]
 
@@ -170,13 +170,13 @@ def splits(stream):
 
 
 def streams(words):
-    """Bytes of such words, in pieces."""
+    """Streams of these words, in pieces."""
     joined = st.lists(st.sampled_from(words), max_size=40).map(b"".join)
     return st.builds(pieces, joined, st.lists(st.integers(0, 200), max_size=8))
 
 
 def mixed(words, calls):
-    """Bytes of such words, and calls between."""
+    """Streams of these words, with calls in between."""
     some = st.one_of(streams(words), st.sampled_from(calls).map(lambda call: [call])) if calls else streams(words)
     return st.lists(some, max_size=5).map(lambda lists: [step for steps in lists for step in steps])
 
@@ -214,7 +214,7 @@ NET_WORDS = [b"0:,", b"1:m,", b"2:mm,", b"1:x,", b"3:e1:", b"1:c,", b"4:1:a,,", 
 
 
 class Same(unittest.TestCase):
-    """Ours and Twisted's make the same calls."""
+    """Our receivers and Twisted's make the same calls."""
 
     maxDiff = None
 
@@ -231,7 +231,7 @@ class Same(unittest.TestCase):
     @settings(max_examples=EXAMPLES, deadline=None)
     @given(mixed(NET_WORDS, [tighten, loosen]), LIMITS.filter(bool))
     def test_netstrings(self, steps, limit):
-        # No transport gives no bytes.
+        # Transports never deliver empty chunks.
         steps = [step for step in steps if step != b""]
         self.check("NetstringReceiver", ScriptedNetstrings, {"MAX_LENGTH": limit}, steps)
 
@@ -241,7 +241,7 @@ class Same(unittest.TestCase):
         size = getattr(model, kind).prefixLength
         words = [len(word).to_bytes(size) + word for word in (b"", b"a", b"p", b"mab", b"m", b"x", b"c", b"b", b"b\0\0\0\0")]
         steps = data.draw(mixed(words + [b"\0", b"\3"], [resume, stop, tighten, loosen]))
-        # Then Twisted's delivers again what it has delivered.
+        # After these events Twisted's class delivers strings again.
         self.check(kind, ScriptedStrings, {"MAX_LENGTH": limit}, steps, ends=("raised", "exceeded"))
 
     def test_every_split(self):
@@ -271,7 +271,7 @@ class Same(unittest.TestCase):
                 return super().act(message)
 
         class Asked(ScriptedLines):
-            # A line each: the delimiter is another one after each.
+            # The delimiter changes after each line.
             @property
             def delimiter(self):
                 return b"|" if len(self.notes) % 2 else b"\n"
@@ -354,7 +354,7 @@ class Same(unittest.TestCase):
 
 
 class Classes(unittest.TestCase):
-    """What programs do with the classes besides."""
+    """Other uses of the classes in programs."""
 
     def test_they_are_those_of_twisted(self):
         for name in own.__all__:
@@ -417,7 +417,7 @@ class Classes(unittest.TestCase):
                 try:
                     raise Oops
                 except Oops as oops:
-                    # Its frames have the iterator.
+                    # The exception's frames refer to the iterator.
                     self.kept = oops
 
         keeps = Keeps()
@@ -439,12 +439,12 @@ class Classes(unittest.TestCase):
         self.assertIs(raw.got, data)
 
 
-# In a program, the reactor is installed: the model runs with Twisted's receivers.
+# A program has its reactor installed: the model then uses Twisted's receivers.
 receivers = own if "couplet_twisted.reactor" in sys.modules else model
 
 
 class Lines(receivers.LineReceiver):
-    """Notes its lines, and answers them."""
+    """Notes and answers its lines."""
 
     def __init__(self, case, party):
         self.case, self.party = case, party
@@ -472,7 +472,7 @@ class OnlyLines(receivers.LineOnlyReceiver):
 
 
 class Said(Noting):
-    """Notes all the bytes that it was sent."""
+    """Notes all bytes that it receives."""
 
     data = b""
 
@@ -486,7 +486,7 @@ class Said(Noting):
 
 
 class Connected(Cases):
-    """Our receivers on connections of the reactor, beside the model's on its own."""
+    """Our receivers on the subject's connections, beside Twisted's on the model's."""
 
     @staticmethod
     async def talk(case, server, *chunks):
@@ -513,7 +513,7 @@ class Connected(Cases):
                 self.transport.loseConnection()
 
             def sendLine(self, line):
-                # What is written behind that, only the model sends.
+                # Only the model sends lines written after a close.
                 if not self.transport.disconnecting:
                     super().sendLine(line)
 
@@ -552,7 +552,7 @@ class Connected(Cases):
     async def test_an_error_in_the_middle_of_a_chunk_ends_the_connection(case):
         class Server(Lines):
             def sendLine(self, line):
-                """The model drops what was written in the turn."""
+                """Sends nothing, because the model drops the output of this turn."""
 
             def on_fail(self):
                 raise Oops("line")

@@ -1,4 +1,4 @@
-"""Python's garbage collector frees what nobody refers to any more, also where references go through the loop."""
+"""Python's garbage collector frees unreachable objects, even if reference cycles pass through the loop."""
 
 import gc
 import os
@@ -11,13 +11,13 @@ from kit.cases import Cases, case, only_subject
 
 
 def forgotten(case, party, references):
-    """Notes how many of the weak references are alive, once everything is collected."""
+    """Notes how many of the weak references are alive after a collection."""
     gc.collect()
     case.say(party, "alive", sum(reference() is not None for reference in references))
 
 
 class Stored(protocol.Protocol):
-    """A protocol that refers to everything there is, and that everything refers to."""
+    """A protocol that refers to all objects of its connection, and that they refer to."""
 
     def connectionMade(self):
         self.all = [self.transport, self.factory, self, self.dataReceived]
@@ -53,7 +53,7 @@ def storing(case, kind=protocol.ClientFactory):
 
 
 class Cycles(Cases):
-    """What is in a cycle is collected at its end, as under the model."""
+    """Objects in a cycle are collected when they are no longer in use, as under the model."""
 
     @case
     async def test_connections_and_their_factories(case):
@@ -80,7 +80,7 @@ class Cycles(Cases):
     @case
     async def test_a_connection_that_failed(case):
         with socket.socket() as taken:
-            # Nobody listens there.
+            # This port is bound, but does not listen.
             taken.bind(("127.0.0.1", 0))
             number = taken.getsockname()[1]
             references = []
@@ -99,7 +99,7 @@ class Cycles(Cases):
 
     @case
     async def test_a_connection_that_is_given_up(case):
-        # A full queue: a connection to it is neither made nor refused.
+        # The backlog is full: connects are neither accepted nor refused.
         full = socket.create_server(("127.0.0.1", 0), backlog=0)
         others = [socket.socket() for _ in range(4)]
         for other in others:
@@ -138,10 +138,10 @@ class Cycles(Cases):
         calls[1].itself.cancel()
         await case.sleep(0.02)
         calls.clear()
-        # One is still to be made.
+        # One call is still pending.
         forgotten(case, "calls", references)
 
-    # Epoll keeps what was cancelled until there is more of it.
+    # The model keeps cancelled calls until it has many of them.
     @only_subject
     async def test_a_timed_call_that_was_cancelled(case):
         def call():
@@ -205,7 +205,7 @@ class Cycles(Cases):
             other.doIteration(0.01)
             other.runUntilCurrent()
             other.removeAll()
-            # As Twisted's own tests leave a reactor.
+            # Twisted's own tests clean up a reactor like this.
             for reader in list(other._internalReaders):
                 other.removeReader(reader)
                 reader.connectionLost(None)

@@ -1,4 +1,4 @@
-"""Debuggers, profilers and dumps of stacks see Python's frames, through the native ones."""
+"""Debuggers, profilers and stack dumps see Python's frames, also below native ones."""
 
 import cProfile
 import faulthandler
@@ -17,7 +17,7 @@ from kit.cases import SUBJECT, Cases, case, only_subject
 
 
 class Called(protocol.Protocol):
-    """Calls a function with its first bytes."""
+    """Calls a function with its first chunk."""
 
     def __init__(self, function):
         self.function, self.ended = function, defer.Deferred()
@@ -39,23 +39,23 @@ async def while_called(case, function):
 
 
 def frames(file):
-    """The functions in a dump of a stack, from the last called."""
+    """The functions in a stack dump, most recent call first."""
     file.seek(0)
     return [line.split(" in ")[1].strip() for line in file.read().splitlines() if " in " in line]
 
 
 def until_written(file):
-    """Waits for the dump, whose last line is the outermost call of the thread that began the process."""
+    """Waits for the dump, whose last line is the outermost call of the main thread."""
     while "_run_module_as_main" not in open(file.name).read():
         pass
 
 
 class Dumps(Cases):
-    """`faulthandler`, by a timer and by a signal."""
+    """Dumps of `faulthandler`, triggered by a timer or a signal."""
 
     @staticmethod
     def check(file, *functions):
-        """These functions called each other, with others in between."""
+        """Checks that the dump has these functions in this order, perhaps with others in between."""
         found = iter(frames(file))
         missing = [function for function in functions if function not in found]
         assert not missing, f"{missing} are not in this order in {frames(file)}"
@@ -64,7 +64,7 @@ class Dumps(Cases):
     async def test_later_while_the_loop_waits(case):
         with tempfile.NamedTemporaryFile("w+") as file:
             faulthandler.dump_traceback_later(0.02, file=file)
-            # The loop has nothing to do until then. The dump has all threads, that of the loop last.
+            # The loop is idle until then. The dump has all threads, the loop's thread last.
             await threads.deferToThread(until_written, file)
             Dumps.check(file, "until_written", "mainLoop", "run")
 
@@ -90,7 +90,7 @@ class Dumps(Cases):
 
             await threads.deferToThread(signalled)
             Dumps.check(file, "mainLoop", "run")
-            # The loop goes on.
+            # The loop continues.
             await case.sleep(0.001)
 
     @only_subject
@@ -102,7 +102,7 @@ class Dumps(Cases):
 
 
 async def everything(case):
-    """All kinds of callbacks, each of which has a name of its own."""
+    """Makes the loop call all kinds of callbacks, each with a distinct name."""
 
     def of_protocol(data):
         pass
@@ -121,12 +121,12 @@ async def everything(case):
     await fired
 
 
-# Transports have a connectionLost too, of Python's or of the native half.
+# `connectionLost` is missing, because transports have one too, in Python or native.
 NAMES = ["buildProtocol", "dataReceived", "of_protocol", "of_timer", "of_thread"]
 
 
 class Tracing(Cases):
-    """What watches calls sees those that the loop makes, as often as under the model."""
+    """Tracers and profilers see the loop's calls as often as under the model."""
 
     @staticmethod
     def note(case, seen):
@@ -197,12 +197,12 @@ reactor.run()
 
 
 class Debugger(unittest.TestCase):
-    """`pdb`, over standard input."""
+    """`pdb` over standard input."""
 
     maxDiff = None
 
     def session(self, reactor):
-        """What the debugger says to commands."""
+        """The debugger's answers to commands."""
         commands = ["p local", "p type(self.transport).__name__", "where", "local = b'changed'", "next", "continue"]
         command = [sys.executable, "-c", DEBUGGED, reactor]
         ended = subprocess.run(command, input="\n".join(commands) + "\n", capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The reactor and its transports in other threads than the one that runs it."""
+"""Other threads use the reactor and its transports."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from test_streams import Echo, Noting
 
 
 def in_thread(function, *args):
-    """A Deferred of what a function gives in another thread."""
+    """A Deferred of a function's result in another thread."""
     return threads.deferToThread(function, *args)
 
 
@@ -20,13 +20,13 @@ async def pair(case, server=None):
     """A server and its connected client."""
     server, client = server or Noting(case, "server"), Noting(case, "client")
     await case.connect(case.listen(lambda: server), client)
-    # Both have been made.
+    # Wait until both are connected.
     await case.sleep(0.01)
     return server, client
 
 
 class Transports(Cases):
-    """What another thread asks of a transport, the thread of the reactor does, in order."""
+    """The reactor's thread carries out the requests of another thread in order."""
 
     @case
     async def test_bytes_are_sent_in_order(case):
@@ -110,7 +110,7 @@ class Transports(Cases):
         await in_thread(server.transport.abortConnection)
         await defer.gatherResults([client.lost, server.lost])
 
-    # The model is confused by this one.
+    # The model does not handle this call from another thread.
     @only_subject
     async def test_a_half_close(case):
         reasons = []
@@ -207,7 +207,7 @@ class Transports(Cases):
 
     @case
     async def test_a_remote_reference_that_another_thread_collects(case):
-        # PB tells the peer of it in `__del__`.
+        # PB notifies the peer in `__del__`.
         class Writing:
             def __init__(self, transport):
                 self.transport = transport
@@ -225,7 +225,7 @@ class Transports(Cases):
 
 
 class Time(Cases):
-    """Timed calls that another thread makes and changes."""
+    """Timed calls that another thread requests and changes."""
 
     @case
     async def test_calls_are_made_moved_and_cancelled(case):
@@ -245,7 +245,7 @@ class Time(Cases):
         delayed = later(0.02, case.say, "call", "delayed")
         end = later(10, print)
         case.say("count", await in_thread(elsewhere))
-        # Another one gets the number of one that was cancelled.
+        # This call reuses the number of a cancelled one.
         later(0.03, case.say, "call", "again")
         await case.sleep(0.25)
         end.cancel()
@@ -266,7 +266,7 @@ class Time(Cases):
 
 
 class Ports(Cases):
-    """Ports and clients that another thread makes."""
+    """Ports and clients that another thread requests."""
 
     @case
     async def test_a_port_and_a_client(case):
@@ -305,12 +305,12 @@ class Running(Cases):
     """The thread that runs the reactor need not be the one that imported it: notebooks, crochet, `scrapy shell`."""
 
     def program(self, text, *names):
-        """What a program prints under the subject, which is what it prints under the model."""
+        """A program's status and output under the subject, which must be the same as under the model."""
         said = []
         for name in names or (reactors.MODEL, SUBJECT):
             command = [sys.executable, "-c", MADE + text, name]
             ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            # The sides of a connection may be served in another order.
+            # The reactors may serve the sides of a connection in different order.
             said.append((ended.returncode, "".join(sorted((ended.stdout + ended.stderr).splitlines(True)))))
         self.assertEqual(said[0], said[-1])
         return said[0]

@@ -1,4 +1,4 @@
-"""What user code raises, were it to end any other program, ends nothing but what it ends under the model."""
+"""Exceptions of user code, even those that would end another program, have no wider effects than under the model."""
 
 import os
 import pathlib
@@ -13,10 +13,10 @@ from kit.cases import Cases, case
 
 
 class Foreign(BaseException):
-    """No `Exception`, and known to nobody."""
+    """An exception that is not an `Exception` and that no library knows."""
 
 
-# `KeyboardInterrupt` is in tests of its own.
+# `KeyboardInterrupt` has separate tests.
 KINDS = [ValueError, SystemExit, GeneratorExit, Foreign]
 
 
@@ -45,7 +45,7 @@ class Raising(protocol.Protocol):
 
 
 class Asking(protocol.Protocol):
-    """Writes, closes when it has an answer, and notes the end."""
+    """Writes, closes after an answer, and notes the end."""
 
     def __init__(self, case):
         self.case, self.ended = case, defer.Deferred()
@@ -63,7 +63,7 @@ class Asking(protocol.Protocol):
 
 
 async def connection(case, where, error):
-    """A connection whose server raises the error there."""
+    """Runs a connection whose server raises the error in the method `where`."""
     server, client = Raising(case, where, error), Asking(case)
     await case.connect(case.listen(lambda: server), client)
     await defer.gatherResults([server.ended, client.ended])
@@ -71,13 +71,13 @@ async def connection(case, where, error):
 
 
 def quiet(case):
-    """Leaves out how the log introduces an interrupt: as an error of the main loop, or of what it left."""
+    """Shortens notes of logged interrupts to the exception: the text before it depends on the place that caught it."""
     notes = case.notes.get("log", [])
     case.notes["log"] = [note[note.index("KeyboardInterrupt") :] for note in notes]
 
 
 class Exceptions(Cases):
-    """The connection is lost, or not, the error is logged, and the loop goes on."""
+    """The error is logged, the connection is lost or not, as under the model, and the loop continues."""
 
     @case
     async def test_in_connection_made(case):
@@ -99,7 +99,7 @@ class Exceptions(Cases):
         def build():
             raise errors.pop()
 
-        # When its client hears of that is not the model's: its socket lives until the error is forgotten.
+        # The client's end is not compared: under the model the socket stays open until the exception is freed.
         errors = [kind("raised") for kind in KINDS]
         number = case.listen(build)
         for kind in KINDS:
@@ -179,8 +179,8 @@ class Exceptions(Cases):
 
 
 class Panics(unittest.TestCase):
-    """A panic of the native half becomes an exception where Python called it, and the end of a connection where the
-    loop called it; both need that it unwinds."""
+    """A panic of the native half becomes an exception if Python called the code, and ends the connection if the loop
+    called it. Both need panics that unwind."""
 
     def test_panics_unwind(self):
         manifest = pathlib.Path(__file__).resolve().parent.parent / "Cargo.toml"

@@ -1,4 +1,4 @@
-"""The reactor is installed by its function, and by name from Twisted's programs."""
+"""The reactor is installed by its function, and by its name in Twisted's programs."""
 
 import os
 import re
@@ -15,7 +15,7 @@ MODULE, PATH = reactors.REACTORS[SUBJECT]
 
 
 def python(program):
-    """What a program prints."""
+    """A program's output."""
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     return ended.stdout + ended.stderr
 
@@ -46,7 +46,7 @@ class Programs(unittest.TestCase):
     """`twist` and `twistd` with `--reactor`."""
 
     def test_the_reactor_is_listed(self):
-        # `twist` has no list but in its help.
+        # `twist` lists reactors only in its help.
         for program, entry in (
             (["twist", "--help"], f'"{SUBJECT}"'),
             (["twistd", "--help-reactors"], rf"(?m)^\s*{SUBJECT}\s"),
@@ -55,7 +55,7 @@ class Programs(unittest.TestCase):
             self.assertRegex(listed.stdout + listed.stderr, entry, program)
 
     def serve(self, command, number):
-        """Starts a web server, waits for its answer, ends it by a signal; returns what it said and its status."""
+        """Starts a web server, waits for an answer, and ends it by a signal. Returns its output and status."""
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.addCleanup(server.stdout.close)
         said, is_served = "", False
@@ -63,7 +63,7 @@ class Programs(unittest.TestCase):
             said += line
             port = re.search(r"Site starting on (\d+)", line)
             if port and not is_served:
-                # Its reactor runs, and has the signals: before, they end some programs and not others.
+                # The answer proves that the reactor runs and handles signals. Some programs would die of earlier ones.
                 urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/", timeout=60).close()
                 is_served = True
                 os.kill(server.pid, number)

@@ -1,4 +1,4 @@
-"""Long runs: memory does not grow, no descriptor is left, cycles are collected."""
+"""Long runs: memory does not grow, no descriptor leaks, cycles are collected."""
 
 import gc
 import itertools
@@ -11,8 +11,8 @@ from twisted.internet import defer, protocol, task
 from kit.cases import Cases, case, only_subject
 from test_streams import Noting
 
-# How much the resident memory may grow from the second quarter to the last: less than 32 bytes for each
-# of 50 000 rounds, and the allocator's noise.
+# The allowed growth of resident memory from the second quarter to the last: less than 32 bytes for each of
+# 50 000 rounds, plus the allocator's noise.
 GROWTH_KIB = 1536
 PAGE_KIB = resource.getpagesize() // 1024
 
@@ -32,9 +32,9 @@ class Steady(Cases):
 
     @staticmethod
     async def measure(case, round_, rounds):
-        """Runs the round so often in quarters, and compares the second quarter with the last."""
+        """Runs `rounds` rounds in quarters, and compares the second quarter with the last."""
         await round_(rounds // 100)
-        # The servers' sides end after the clients'.
+        # Servers' connections end after the clients'.
         await case.sleep(0.05)
         before = descriptors()
         sizes = []
@@ -133,17 +133,17 @@ class Steady(Cases):
 
 
 class Cycles(Cases):
-    """Connections and what they refer to."""
+    """Connections and the objects that they refer to."""
 
     @case
     async def test_lost_protocols_and_transports_are_collected(case):
         references = []
-        # One party each: two reactors may serve one's end and the next one's beginning in another order.
+        # Each server is a separate party: the order of one's end and the next one's start may differ between reactors.
         parties = itertools.count()
         number = case.listen(lambda: kept(Noting(case, f"server {next(parties)}")))
 
         def kept(made):
-            # The cycle that programs make.
+            # A typical cycle of a program.
             made.cycle = [made]
             references.append(weakref.ref(made))
             return made

@@ -1,4 +1,4 @@
-"""The reactor itself: runs that end before they begin, turns inside of turns, forks, wrapped waits, delayed calls."""
+"""The reactor itself: runs that end before they begin, nested turns, forks, wrapped pollers, delayed calls."""
 
 import os
 import select
@@ -23,7 +23,7 @@ reactor = reactors.install(sys.argv[1])
 from twisted.internet import defer, error, protocol, task, threads
 """
 
-# Resets, on older releases, what asyncio of Python 3.12 resets in the child of a fork.
+# On older releases, resets the state that asyncio of Python 3.12 resets in a forked child.
 FORGETTING = """
 import asyncio, os, signal, sys
 
@@ -38,24 +38,24 @@ if sys.version_info < (3, 12):
 
 
 class Programs(unittest.TestCase):
-    """Programs that run the reactor as they like."""
+    """Programs that run the reactor in unusual ways."""
 
     maxDiff = None
 
     def says(self, text, name=SUBJECT):
-        """What a program prints."""
+        """A program's output and status."""
         command = [sys.executable, "-c", FORGETTING + MADE + text, name]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
         return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
 
     def same(self, text):
-        """A program prints under the subject what it prints under the model, which is returned."""
+        """Checks that a program prints the same under the subject as under the model. Returns the output."""
         said = self.says(text)
         self.assertMultiLineEqual(self.says(text, reactors.MODEL), said)
         return said
 
     def test_a_crash_during_startup_does_not_end_the_next_run(self):
-        # testtools runs each of its tests so.
+        # testtools runs each of its tests like this.
         said = self.same(
             """
 def spin(function):
@@ -73,7 +73,7 @@ for number in range(3):
         self.assertEqual(said.count("['later']"), 3)
 
     def test_another_event_loop_of_asyncio_is_made_before_the_run(self):
-        # pytest's plugin for Twisted does so, under which Scrapy's tests hung: tasks were that loop's.
+        # pytest-twisted does this. If tasks belonged to that loop, Scrapy's tests would hang.
         program = """
 import asyncio
 from twisted.internet import asyncioreactor
@@ -127,7 +127,7 @@ reactor.run(False)
 """
         )
 
-    # The model continues after a fork too, and says that its epoll is not what it expects.
+    # Under the model both processes continue too, but report an unexpected state of their epoll.
 
     def test_both_processes_of_a_fork_run_it(self):
         said = self.says(
@@ -252,7 +252,7 @@ class Forks(Cases):
         await case.connect(case.listen(lambda: server), client)
         child = os.fork()
         if child == 0:
-            # It ends its connections and ports; the parent's continue.
+            # The child closes its connections and ports; the parent's continue.
             case.ports[0].stopListening()
             client.transport.loseConnection()
             server.transport.loseConnection()
@@ -283,7 +283,7 @@ class Forks(Cases):
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            # It has the connection's descriptors, and waits for the test.
+            # The child has copies of the connection's descriptors until the test lets it exit.
             os.close(writing)
             os.read(reading, 1)
             os._exit(0)
@@ -299,7 +299,7 @@ class Forks(Cases):
 
     @only_subject
     async def test_calls_from_threads_wake_their_own_process(case):
-        # While the parent is woken all the time, the child waits.
+        # The parent wakes itself constantly; the child must sleep meanwhile.
         woken = defer.Deferred()
         child = os.fork()
         if child == 0:
@@ -322,7 +322,7 @@ class Forks(Cases):
 
 
 def turn_until(case, holds):
-    """Turns inside of a call until this holds; fails after ten seconds."""
+    """Iterates inside a callback until `holds` returns true. Fails after ten seconds."""
     until = time.monotonic() + 10
     while not holds():
         assert time.monotonic() < until, "the turns do not bring it about"
@@ -330,7 +330,7 @@ def turn_until(case, holds):
 
 
 class Turns(Cases):
-    """A turn inside of a call of the reactor's."""
+    """Turns inside a callback of the reactor."""
 
     @case
     async def test_timed_calls_and_calls_from_threads_are_made(case):
@@ -388,7 +388,7 @@ class Turns(Cases):
                 got.append(os.read(self.fd, 1))
                 case.say("reader", got[-1])
                 if got[-1] == b"1":
-                    # The turn that calls this one has more for it.
+                    # More input is readable, and the nested turn delivers it.
                     case.reactor.iterate(0)
                     case.say("reader", "iterated")
                 elif got[-1] == b"3":
@@ -406,10 +406,10 @@ class Turns(Cases):
         await case.connect(port, client)
 
         def nested():
-            # What was written before, in the same call, leaves too.
+            # Output written earlier in the same callback is sent too.
             client.transport.write(b"one")
             turn_until(case, lambda: client.size == 3)
-            # Accepts, connects, and the end of a connection.
+            # Nested turns also accept, connect and report the end of a connection.
             other = Noting(case, "other")
             connected = []
             case.connect(port, other).addCallback(connected.append)
@@ -455,7 +455,7 @@ class Turns(Cases):
         begun = []
 
         def nested():
-            # A turn inside of the call makes it again, for it is still in the queue.
+            # The nested turn makes this call again, because it is still in the queue.
             if begun:
                 return
             begun.append(True)
@@ -551,11 +551,11 @@ class Turns(Cases):
 
 
 class Waits(Cases):
-    """The object that polls."""
+    """Replaced pollers."""
 
     @only_subject
     async def test_a_wrapped_poll_is_called_once_a_turn_with_the_wait_in_it(case):
-        # As Synapse measures its turns.
+        # Synapse measures turns like this.
         selector = case.reactor._asyncioEventloop._selector
 
         class Wrapper:
@@ -588,9 +588,9 @@ class Waits(Cases):
         for number in range(1, 101):
             client.transport.write(b"x")
             await client.wanted(number)
-        # The server's turn, and the client's.
+        # Each round trip takes a turn for the server and one for the client, perhaps the same.
         assert len(wrapper.waited) - before >= 100, len(wrapper.waited) - before
-        # Everything else still comes.
+        # Other events still arrive.
         from twisted.internet import threads
 
         assert await threads.deferToThread(sum, [1, 2]) == 3
@@ -674,9 +674,9 @@ class Calls(Cases):
 
 
 class Accepting(Cases):
-    """What a client sees of a server that fails."""
+    """Effects of a failing factory on its client."""
 
-    # The model closes the socket when nothing has the exception any more.
+    # The model closes the socket when the exception is freed.
     @only_subject
     async def test_a_build_protocol_that_raises_ends_the_connection_cleanly(case):
         reasons = []
@@ -690,7 +690,7 @@ class Accepting(Cases):
                 self.lost.callback(None)
 
         def build():
-            # The client's bytes are there.
+            # Wait for the client's bytes.
             time.sleep(0.01)
             raise ValueError("build")
 
@@ -703,7 +703,7 @@ class Accepting(Cases):
 
 
 class Fairness(Cases):
-    """Nothing is held up by what others ask for all the time."""
+    """Constant requests of one kind delay nothing else."""
 
     @only_subject
     async def test_a_storm_of_calls_from_a_thread_holds_up_no_timed_call(case):
@@ -729,7 +729,7 @@ class Fairness(Cases):
         for thread in storms:
             thread.join()
         case.reactor.threadCallQueue.clear()
-        # Without a limit for the calls of a turn each turn takes longer than the one before.
+        # Without a limit on the calls in a turn, each turn would take longer than the one before.
         assert sorted(late)[len(late) // 2] < 0.2, late
 
     @only_subject

@@ -1,4 +1,4 @@
-"""What was never tried is refused by one sentence, before native code is loaded."""
+"""Untested interpreters and systems are refused with a clear error, before native code is loaded."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ INSTALL = "import couplet_twisted; couplet_twisted.install()\n"
 
 
 def ended(program, python=sys.executable, variables=None):
-    """A program's end: its status, and what it printed."""
+    """A program's status and output."""
     run = subprocess.run(
         [python, "-c", program], capture_output=True, text=True, timeout=60, env={**os.environ, **(variables or {})}
     )
@@ -26,15 +26,15 @@ def ended(program, python=sys.executable, variables=None):
 
 @unittest.skipUnless(SUBJECT == "couplet", "what couplet_twisted refuses")
 class Refusals(unittest.TestCase):
-    """`install()`, and the import of the package."""
+    """`install()` and the import of the package."""
 
     def refused(self, program, text, python=sys.executable, variables=None):
-        """The program ends by an exception whose last line is the text."""
+        """Checks that the program ends by an exception whose last line is the text."""
         status, said = ended(program, python, variables)
         self.assertEqual((status, said.splitlines()[-1]), (1, text), said)
 
     def untried(self, fake, text):
-        """What the package says once `fake` has run: nothing native is loaded by then."""
+        """Checks the package's error after `fake` has run, and that nothing native was loaded."""
         program = (
             f"import sys, sysconfig; {fake}\n"
             "try: import couplet_twisted.reactor\n"
@@ -56,7 +56,7 @@ class Refusals(unittest.TestCase):
         )
 
     def test_windows(self):
-        # Twisted is not imported before the refusal, nor could it be: its modules for Windows are not here.
+        # Twisted is not imported before the refusal. It could not be: its modules for Windows are missing here.
         self.untried("sys.platform = 'win32'", "Windows: it needs Linux")
 
     def test_a_real_pypy(self):
@@ -75,7 +75,7 @@ class Refusals(unittest.TestCase):
         self.refused(INSTALL, text, python, {"PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"})
 
     def installed(self, first, path):
-        """A second install is refused, and says which reactor is there; the first one still runs."""
+        """Checks that a second install is refused with the name of the installed reactor, which still works."""
         program = (
             f"{first}\nimport couplet_twisted, os\n"
             "from twisted.internet import error\n"
@@ -112,7 +112,7 @@ class Refusals(unittest.TestCase):
 
 
 class Metadata(unittest.TestCase):
-    """`pyproject.toml` promises what the package takes."""
+    """The requirements in `pyproject.toml` are those of the package."""
 
     def test_it_asks_for_what_the_package_asks_for(self):
         project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]

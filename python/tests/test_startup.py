@@ -1,4 +1,4 @@
-"""Programs that import the reactor first run on Couplet's by a variable, or by `python -m couplet_twisted`."""
+"""A variable or `python -m couplet_twisted` selects Couplet's reactor for programs that import the reactor first."""
 
 import os
 import pathlib
@@ -13,12 +13,12 @@ from kit.cases import SUBJECT
 ASK = "from twisted.internet import reactor; print(type(reactor).__module__)\n"
 COUPLETS, EPOLLS = "couplet_twisted.reactor\n", "twisted.internet.epollreactor\n"
 LOG = "import sys; from twisted.python import log; log.startLogging(sys.stdout)\n"
-# As twistd logs: what was logged before comes first.
+# Logs as twistd does: buffered earlier events come first.
 BUFFERED = "import sys; from twisted import logger as it; it.globalLogBeginner.beginLoggingTo([it.textFileLogObserver(sys.stdout)])\n"
 
 
 def ended(*command, variables=None, folder=None):
-    """A program's status, and what it printed."""
+    """A program's status and output."""
     environment = {**os.environ, **(variables or {})}
     run = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=60, env=environment, cwd=folder

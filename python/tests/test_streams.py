@@ -1,4 +1,4 @@
-"""Connections over TCP, UNIX sockets and TLS: what protocols see, beside the model."""
+"""Connections over TCP, UNIX sockets and TLS: protocols get the same events as under the model."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 
 
 class Noting(protocol.Protocol):
-    """Notes its events; the bytes are noted as their number and sum when the connection is lost."""
+    """Notes its events. When the connection is lost, it notes the number and the checksum of its bytes."""
 
     def __init__(self, case, party):
         self.case, self.party = case, party
@@ -39,7 +39,7 @@ class Noting(protocol.Protocol):
             self.some.callback(None)
 
     def wanted(self, size):
-        """A Deferred that fires when so many bytes have come."""
+        """A Deferred that fires when `size` bytes have arrived."""
         self.some = defer.Deferred()
         self.want = size
         if self.size >= size:
@@ -55,7 +55,7 @@ class Noting(protocol.Protocol):
 
 
 class Echo(Noting):
-    """Writes what it reads."""
+    """Sends back the bytes that it receives."""
 
     def dataReceived(self, data):
         super().dataReceived(data)
@@ -64,7 +64,7 @@ class Echo(Noting):
 
 @implementer(interfaces.IHalfCloseableProtocol)
 class Half(Noting):
-    """Notes half-closes, and answers when the peer has ended."""
+    """Notes half-closes, and answers after the peer's end of stream."""
 
     answer = b""
 
@@ -78,7 +78,7 @@ class Half(Noting):
         self.say("write side lost")
 
     def why(self, reason):
-        # Under epoll it depends on which side was closed first.
+        # Under epoll the reason depends on the side that closed first.
         return "-"
 
 
@@ -171,7 +171,7 @@ class Tcp(Cases):
     async def test_abort_drops_what_was_written(case):
         server, client = Noting(case, "server"), Noting(case, "client")
         await case.connect(case.listen(lambda: server), client)
-        # The peer does not read, so that not all can have been sent.
+        # The peer does not read, so some bytes remain unsent.
         server.transport.pauseProducing()
         client.transport.write(b"w" * 64 * MIB)
         await case.sleep(0.05)
@@ -299,7 +299,7 @@ class Tcp(Cases):
 
 @implementer(interfaces.IPushProducer)
 class Push:
-    """Writes blocks until it is paused, and goes on when it is resumed."""
+    """Writes blocks until it is paused, and continues when it is resumed."""
 
     def __init__(self, case, transport, total):
         self.case, self.transport, self.left = case, transport, total
@@ -326,7 +326,7 @@ class Push:
 
 @implementer(interfaces.IPullProducer)
 class Pull:
-    """Writes one block each time it is asked."""
+    """Writes one block for each `resumeProducing`."""
 
     def __init__(self, case, transport, total):
         self.case, self.transport, self.left = case, transport, total
@@ -345,7 +345,7 @@ class Pull:
 
 
 class Producers(Cases):
-    """Back-pressure."""
+    """Backpressure."""
 
     @case
     async def test_a_push_producer_is_paused_and_resumed(case):
@@ -383,7 +383,7 @@ class Producers(Cases):
             client.transport.registerProducer(kind(case, client.transport, 1 << 40), streaming)
             await case.sleep(0.05)
             server.transport.abortConnection()
-            # A paused producer's connection notices when it writes.
+            # With a paused producer, the connection notices its loss at the next write.
             client.transport.write(b"x")
             await server.lost
             await client.lost
@@ -544,13 +544,13 @@ class Unix(Cases):
         server, client = Each(case, "server"), Each(case, "client")
         factory = protocol.Factory()
         factory.buildProtocol = lambda address: server
-        # An abstract name.
+        # The name is abstract.
         case.reactor.listenUNIX(f"\0couplet-{os.getpid()}", factory)
         await endpoints.connectProtocol(
             endpoints.UNIXClientEndpoint(case.reactor, f"\0couplet-{os.getpid()}"), client
         )
         await ended
-        # The last byte comes after its descriptor.
+        # The last byte arrives after its descriptor.
         await case.sleep()
         for descriptor in opened:
             os.close(descriptor)
@@ -571,7 +571,7 @@ class Unix(Cases):
 
 
 def contexts():
-    """TLS settings of a server, with a certificate of its own, and of a client that trusts it."""
+    """TLS settings of a server with a self-signed certificate, and of a client that trusts it."""
     from twisted.internet import ssl
 
     key = ssl.KeyPair.generate(size=2048)
@@ -583,7 +583,7 @@ def contexts():
 
 
 class Tls(Cases):
-    """TLS by pyOpenSSL, over our connections."""
+    """TLS by pyOpenSSL over Couplet's connections."""
 
     @case
     async def test_start_tls_on_both_sides(case):

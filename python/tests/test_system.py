@@ -1,4 +1,4 @@
-"""Errors in the user's code, time, threads, signals, processes, datagrams, standard streams."""
+"""Errors in user code, time, threads, signals, processes, datagrams, standard streams."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ from test_streams import Echo, Noting, Push
 
 
 class Oops(Exception):
-    """An error of the user's."""
+    """An error of user code."""
 
 
 class Errors(Cases):
-    """What the user's code raises is logged, and ends its connection as it does under the model."""
+    """An exception in user code is logged and ends its connection, as under the model."""
 
     @case
     async def test_in_data_received(case):
@@ -81,7 +81,7 @@ class Errors(Cases):
             written = False
 
             def resumeProducing(self):
-                # The first call is the program's own, by `registerProducer`.
+                # The program itself causes the first call, by `registerProducer`.
                 if self.written:
                     raise Oops("producer")
                 self.written = True
@@ -185,7 +185,7 @@ class Time(Cases):
         class Server(Noting):
             def dataReceived(self, data):
                 super().dataReceived(data)
-                # The peer is in this process, and could have the answer before the call.
+                # The peer is in this process, so it could get the answer before the call is made.
                 self.transport.write(data)
                 case.reactor.callLater(float(data), case.say, "order", "call")
 
@@ -197,7 +197,7 @@ class Time(Cases):
         server, client = Server(case, "server"), Client(case, "client")
         await case.connect(case.listen(lambda: server), client)
         await case.sleep(0.01)
-        # As twisted.internet.task.Cooperator asks.
+        # twisted.internet.task.Cooperator uses the second delay.
         for delay in (b"0", b"0.00000001"):
             client.transport.write(delay)
             await case.sleep(0.05)
@@ -206,7 +206,7 @@ class Time(Cases):
 
     @case
     async def test_calls_that_are_due_after_a_long_callback_come_before_the_next_events(case):
-        """Each kind of callback holds the loop until a call is due, and bytes have come meanwhile."""
+        """Each kind of callback blocks the loop until a call is due and bytes have arrived."""
         tellers = [Noting(case, "server") for _ in range(2)]
         waiting = iter(tellers)
         port = case.listen(lambda: next(waiting))
@@ -296,7 +296,7 @@ class Threads(Cases):
 
     @case
     async def test_a_call_from_a_thread_wakes_the_loop(case):
-        # Nothing else ends the wait: a call that does not wake it hangs.
+        # Only the call ends the wait: without a wake-up the test hangs.
         for number in range(100):
             woken = defer.Deferred()
             threading.Timer(0.001, case.reactor.callFromThread, [woken.callback, number]).start()
@@ -341,7 +341,7 @@ class Threads(Cases):
 
 
 class Signals(Cases):
-    """Signals end the run, in the model's order."""
+    """Signals end the run in the same order as under the model."""
 
     @case
     async def test_sigterm(case):
@@ -360,7 +360,7 @@ class Signals(Cases):
 
 
 async def stopped_by(case, number):
-    """Waits for a signal to end the run, while nothing else happens."""
+    """Waits for a signal that ends the otherwise idle run."""
     for phase in ("before", "during", "after"):
         case.reactor.addSystemEventTrigger(phase, "shutdown", case.say, "triggers", phase)
     server, client = Echo(case, "server"), Noting(case, "client")
@@ -370,7 +370,7 @@ async def stopped_by(case, number):
 
 
 class Child(protocol.ProcessProtocol):
-    """Notes what a process does."""
+    """Notes the events of a process."""
 
     def __init__(self, case):
         self.case, self.out, self.err = case, b"", b""

@@ -1,4 +1,4 @@
-"""Interpreters that the wheel is for take it, and pip of any other refuses it."""
+"""Supported interpreters accept the wheel; pip of any other refuses it."""
 
 import email
 import unittest
@@ -18,7 +18,7 @@ PYPY = [9, 10, 11]
 
 @unittest.skipUnless(SUBJECT == "couplet", "the wheel of couplet_twisted")
 class Wheels(unittest.TestCase):
-    """The wheel that the tests run with, by the rules of `packaging`, which pip has a copy of."""
+    """The wheel under test, by the rules of `packaging`, of which pip has a copy."""
 
     @classmethod
     def setUpClass(cls):
@@ -31,7 +31,7 @@ class Wheels(unittest.TestCase):
         cls.releases = SpecifierSet(cls.metadata["Requires-Python"])
 
     def fits(self, minor, own):
-        """Whether an interpreter takes the wheel that has these tags, besides those of any Python of its release."""
+        """Whether an interpreter accepts the wheel: by its own tags, or by those of any Python of its release."""
         shared = compatible_tags((3, minor), platforms=self.platforms)
         return not self.tags.isdisjoint([*own, *shared])
 
@@ -54,7 +54,7 @@ class Wheels(unittest.TestCase):
 
     def test_an_old_cpython_does_not(self):
         self.assertFalse(self.fits_cpython(10))
-        # Nor does its pip build the source distribution.
+        # Its pip does not build the source distribution either.
         self.assertNotIn("3.10.99", self.releases)
 
     def test_free_threaded_builds_do_not(self):

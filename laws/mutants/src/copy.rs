@@ -148,16 +148,17 @@ impl Copy {
         assert!(output.status.success(), "the mutants compile and the tests do not:\n{said}");
         let lines: Vec<&str> = said.lines().map(str::trim).collect();
         let binary = |target: &&'static str| {
-            let source = match *target {
-                rooms::CORE => "unittests src/lib.rs (target/debug/deps/couplet_core-".to_owned(),
-                rooms::HTTP => "unittests src/lib.rs (target/debug/deps/couplet_http-".to_owned(),
-                name => format!("tests/{name}"),
+            let (source, file) = match *target {
+                rooms::CORE => ("unittests src/lib.rs ".to_owned(), "/couplet_core-"),
+                rooms::HTTP => ("unittests src/lib.rs ".to_owned(), "/couplet_http-"),
+                name => (format!("tests/{name}"), ""),
             };
             let is_its = |line: &&&str| {
                 let rest =
                     line.strip_prefix("Executable ").and_then(|rest| rest.strip_prefix(&*source));
                 rest.is_some_and(|rest| {
-                    ["(", ".rs ", "/main.rs "].iter().any(|end| rest.starts_with(end))
+                    line.contains(file)
+                        && ["(", ".rs ", "/main.rs "].iter().any(|end| rest.starts_with(end))
                 })
             };
             let line =

@@ -1,1 +1,1 @@
-"""What the tests of couplet-twisted share."""
+"""Shared parts of the tests of couplet-twisted."""

@@ -1,10 +1,9 @@
 """Programs that must behave under the subject as they do under the model.
 
-An `async` method with `@case`, or `@beside(MODEL)`, is such a program: it runs in a process of its own under each of the two
-reactors, until it has ended or called `Case.finish`. What it notes with
-`Case.say` and what it logs as errors must be the same. As two reactors may serve the sides of a
-connection in another order, the notes of each party are compared by themselves. Process:
-`python -m kit.cases FILE CLASS.METHOD REACTOR`.
+An `async` method with `@case`, or `@beside(MODEL)`, is such a program. It runs in a separate process under each of
+the two reactors, until it ends or calls `Case.finish`. Its notes (`Case.say`) and logged errors must be the same.
+Two reactors may serve the sides of a connection in different order, so the notes of each party are compared
+separately. Each process is `python -m kit.cases FILE CLASS.METHOD REACTOR`.
 """
 
 import faulthandler
@@ -21,24 +20,24 @@ import unittest
 
 from kit import reactors
 
-# Seconds until the stacks of a program that hangs are shown and it is ended.
+# Seconds until a program that hangs is killed, after its stacks are printed.
 HANG = 30
-# Of a program that is long.
+# The same for long programs.
 LONG = 300
 SUBJECT = os.environ.get("COUPLET_SUBJECT", reactors.SUBJECT)
 
 
 def made_of(program, test):
-    """The test, which passes for its program, and has it for the process to find."""
+    """The test with the name and docstring of its program, which it keeps as an attribute for the process."""
     functools.update_wrapper(test, program)
-    # It is a test, and no coroutine.
+    # The test is not a coroutine function, unlike the program.
     del test.__wrapped__
     test.program = program
     return test
 
 
 def beside(model, subject=SUBJECT):
-    """Makes tests of programs that get a `Case`, and must behave as under this reactor."""
+    """Makes tests of programs that take a `Case`: they must behave under the subject as under the model."""
 
     def test_of(program):
         def test(self):
@@ -56,7 +55,7 @@ case = beside(reactors.MODEL)
 
 
 def only_subject(program):
-    """Makes a test of a program that checks itself, and runs under the subject alone."""
+    """Makes a test of a program that checks itself and runs only under the subject."""
 
     def test(self):
         said = outcome(inspect.getfile(program), program.__qualname__, SUBJECT)
@@ -66,7 +65,7 @@ def only_subject(program):
 
 
 def outcome(file, name, reactor):
-    """What a program says under a reactor; its standard error and status follow unless it ends well."""
+    """A program's output under a reactor. If the program fails, its status and standard error follow."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "kit.cases", file, name, reactor]
         ended = subprocess.run(
@@ -78,13 +77,13 @@ def outcome(file, name, reactor):
 
 
 class Cases(unittest.TestCase):
-    """Tests that are made by `case`."""
+    """Tests made by `case`."""
 
     maxDiff = None
 
 
 class Case:
-    """A running program's notes, and ways to listen and connect on the loopback interface."""
+    """A running program: its notes, and methods to listen and connect on the loopback interface."""
 
     def __init__(self, reactor):
         self.reactor = reactor
@@ -93,7 +92,7 @@ class Case:
         self.ports = []
 
     def say(self, party, *words):
-        """Notes what happened to a party."""
+        """Notes an event of a party."""
         self.notes.setdefault(party, []).append(" ".join(map(str, words)))
 
     def finish(self, _=None):
@@ -108,7 +107,7 @@ class Case:
         return task.deferLater(self.reactor, seconds, lambda: None)
 
     def listen(self, build, tls=None):
-        """Listens on a free port; `build` makes a protocol. Returns the port's number."""
+        """Listens on a free port; `build` makes the protocols. Returns the port's number."""
         from twisted.internet import protocol
 
         factory = protocol.Factory()
@@ -121,13 +120,13 @@ class Case:
         return port.getHost().port
 
     def connect(self, port, made):
-        """A Deferred of the connected protocol."""
+        """Connects the protocol. Returns a Deferred that fires with it."""
         from twisted.internet import endpoints
 
         return endpoints.connectProtocol(endpoints.TCP4ClientEndpoint(self.reactor, "127.0.0.1", port), made)
 
     def observe(self, event):
-        """Notes logged errors: their type, text, and why."""
+        """Notes logged errors: their reason, type and text."""
         if not event.get("isError"):
             return
         failure = event.get("failure")
@@ -135,7 +134,7 @@ class Case:
         self.say("log", event.get("why") or "-", text)
 
     def start(self, program):
-        """Starts the program, whose end is that of the run."""
+        """Starts the program; its end stops the reactor."""
         from twisted.internet import defer
 
         defer.ensureDeferred(program(self)).addErrback(self.fail).addCallback(self.finish)

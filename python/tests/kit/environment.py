@@ -1,4 +1,4 @@
-"""The folders of a run, its Python environments, and the package under test in them."""
+"""The folders and the Python environments of a run; builds and installs the package under test."""
 
 import hashlib
 import os
@@ -16,13 +16,13 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").res
 WORK = TARGET / "python-tests"
 WHEELS = WORK / "wheels"
 
-# With the packages that Twisted's own tests import.
+# Includes the packages that Twisted's own tests import.
 PACKAGES = ["twisted[all-non-platform]>=26.10", "pyopenssl>=25.3", "service-identity>=24.2", "maturin>=1.9"]
 MODULES = "twisted, OpenSSL, service_identity, maturin, h2, bcrypt, hamcrest, hypothesis, httpx"
-# Programs for `programs`, as they come.
+# Programs for the stage `programs`.
 MORE_PACKAGES = PACKAGES + ["scrapy", "treq", "klein", "autobahn", "magic-wormhole", "magic-wormhole-mailbox-server"]
 MORE_MODULES = MODULES + ", scrapy, treq, klein, autobahn, wormhole, wormhole_mailbox_server"
-# Programs whose own tests `suites` runs. Pinned, for their tests change with them.
+# Programs whose own tests the stage `suites` runs. Pinned, because each release changes its tests.
 SUITES = [
     "twisted[http2,tls]==26.10.0",
     "treq==26.7.0",
@@ -45,10 +45,10 @@ SUITES = [
     "mock==5.2.0",
     "buildbot==4.3.0",
     "buildbot-www==4.3.0",
-    # Later ones warn, and Buildbot's tests take warnings for errors.
+    # Later releases warn, and Buildbot's tests treat warnings as errors.
     "alembic==1.13.3",
     "sqlalchemy==2.0.36",
-    # Scrapy's tests are for pytest.
+    # Scrapy's tests need pytest.
     "pytest==8.4.2",
     "pytest-twisted==1.14.3",
     "pytest-rerunfailures==16.7",
@@ -59,16 +59,16 @@ SUITES = [
 ]
 SUITE_MODULES = """treq, klein, synapse, scrapy, crochet, testtools, django, httpbin, foolscap, autobahn, allmydata, buildbot,
     pytest_twisted"""
-# It wants an older Twisted.
+# Evennia needs an older Twisted.
 EVENNIA = ["evennia==5.0.1", "twisted==24.11.0"]
 
 
 class Broken(Exception):
-    """What a run needs and cannot have; its text is for the user."""
+    """Something that a run needs is unavailable; the text is for the user."""
 
 
 def environment(name, modules, packages):
-    """The interpreter of an environment in the target folder, which is made unless it is complete."""
+    """The interpreter of an environment in the target folder. An incomplete environment is made first."""
     folder = TARGET / name
     script = ROOT / "crates/couplet-core/tests/needed/venv.sh"
     made = subprocess.run(["sh", script, folder, modules, *packages], stdin=subprocess.DEVNULL)
@@ -83,12 +83,12 @@ def standard():
 
 
 def programs():
-    """The environment with other people's programs."""
+    """The environment with third-party programs."""
     return environment("python-programs", MORE_MODULES, MORE_PACKAGES)
 
 
 def suites():
-    """The environment with programs and their tests."""
+    """The environment with third-party programs and the packages that their tests need."""
     return environment("python-suites", SUITE_MODULES, SUITES)
 
 
@@ -112,7 +112,7 @@ def source(python, requirement):
 
 
 def built():
-    """The wheel that was built last."""
+    """The last wheel built."""
     wheel = next(WHEELS.glob("*.whl"), None)
     if wheel is None:
         raise Broken(f"no wheel was built yet: there is none in {WHEELS}")
@@ -120,7 +120,7 @@ def built():
 
 
 def build(python, profile):
-    """The wheel of the package, as cargo's profile makes it."""
+    """Builds the wheel with a cargo profile and returns its path."""
     if not (PACKAGE / "Cargo.toml").exists():
         raise Broken(f"there is no package to build in {PACKAGE}")
     for old in WHEELS.glob("*.whl"):
@@ -134,7 +134,7 @@ def build(python, profile):
 
 
 def couplet(profile, is_built):
-    """The program `couplet`, of the Rust side; built, unless one that is there shall do."""
+    """The path of the program `couplet`, which is built first if `is_built`."""
     if is_built:
         command = ["cargo", "build", "--quiet", "--profile", profile, "-p", "couplet-cli"]
         if subprocess.run(command, cwd=ROOT).returncode:
@@ -146,7 +146,7 @@ def couplet(profile, is_built):
 
 
 def install(python, wheel):
-    """Installs the wheel, unless the same is there."""
+    """Installs the wheel, unless the same one is already installed."""
     content = sorted((entry.filename, entry.CRC) for entry in zipfile.ZipFile(wheel).infolist())
     digest = hashlib.sha256(repr(content).encode()).hexdigest()
     stamp = python.parent.parent / "couplet-twisted"
@@ -160,18 +160,17 @@ def install(python, wheel):
 
 
 def variables():
-    """The variables of a test's process: our modules are found, and nothing of the user's."""
+    """The environment variables of a test's process: it finds our modules, and ignores the user's Python settings."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     return {**kept, "PYTHONPATH": str(TESTS), "PYTHONHASHSEED": "0", "LC_ALL": "C"}
 
 
 def unprivileged():
-    """What to put before a command that root runs, so that it runs as `nobody`, and cannot change /dev.
+    """The prefix for a command: if root runs it, it runs as `nobody` and cannot change /dev.
 
-    For all of Twisted's tests: `twisted.test.test_logfile.LogFileTests.test_cantChangeFileMode` changes the
-    mode of /dev/null to 0555 when it is run as root, and then nobody else can write there. Besides, tests of
-    permissions are left out, or fail, as root. It is a `nobody` in a namespace, who reads what root's files
-    allow their owner, so that the environment may be in root's home.
+    As root, `twisted.test.test_logfile.LogFileTests.test_cantChangeFileMode` changes the mode of /dev/null to 0555,
+    and other users can't write there any more. Tests of permissions are skipped, or fail. Outside its user namespace
+    this `nobody` is root: it reads root's files as their owner, so the environment may be in root's home.
     """
     if os.geteuid():
         return []

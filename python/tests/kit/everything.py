@@ -1,4 +1,4 @@
-"""All of Twisted's tests under the model and the subject, and those that fail now and then told from the rest."""
+"""Runs all of Twisted's tests under the model and the subject, and finds flaky ones."""
 
 import collections
 import concurrent.futures
@@ -9,12 +9,12 @@ from kit import environment, outcomes, reactors
 from kit.environment import TESTS, WORK, say
 
 LIMIT = 3600
-# How often the modules of tests that differ are run again.
+# How many times the modules of differing tests are run again.
 RERUNS = 3
 
 
 def judge(python, subject, processes, allowed):
-    """Compares the subject with the model; returns how many tests pass, fail, and are no measure."""
+    """Compares the subject with the model. Returns the numbers of tests that pass, fail and don't count."""
     model = kept_model(python, processes)
     record = WORK / f"whole-{subject}.jsonl"
     record.write_text(run(python, subject, processes))
@@ -30,9 +30,9 @@ def judge(python, subject, processes, allowed):
 
 
 def kept_model(python, processes):
-    """The outcomes under the model, which are kept per set of packages and of these modules."""
+    """The outcomes under the model. They are kept until the installed packages or the modules of `kit` change."""
     packages = subprocess.run([python, "-m", "pip", "freeze"], stdout=subprocess.PIPE, check=True).stdout
-    # Ours is no part of the model's run.
+    # The model's run does not use our package.
     kept = sorted(line for line in packages.splitlines() if not line.startswith(b"couplet"))
     kept += [hashlib.sha256(file.read_bytes()).hexdigest().encode() for file in sorted((TESTS / "kit").glob("*.py"))]
     version = next(line for line in kept if line.lower().startswith(b"twisted==")).decode().split("==")[1]
@@ -45,7 +45,7 @@ def kept_model(python, processes):
 
 
 def run(python, reactor, shards):
-    """The record of all tests under a reactor, run in so many processes."""
+    """Runs all tests under a reactor, in one process per shard. Returns the record."""
     prefix = environment.unprivileged()
     records = [WORK / f"whole-{reactor}-{shard}.jsonl" for shard in range(1, shards + 1)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -59,9 +59,12 @@ def run(python, reactor, shards):
 
 
 def flaky(python, subject, differing, allowed):
-    """Those of the differing tests whose modules fail now and then at most, and no more often under the subject
-    than under the model, when they are run again; with the failures under each."""
-    # Of modules, not of the tests alone: a fault may show in another test than the one that has it.
+    """The flaky tests among the differing ones, with the failures of their modules under each reactor.
+
+    A test is flaky if the reruns of its module have fewer than `RERUNS` failures under the model, and no more than
+    that under the subject.
+    """
+    # The modules are rerun as a whole: a fault may show in a later test than the one that causes it.
     modules = {identity: identity.rsplit(".", 2)[0] for identity in differing if identity not in allowed}
     if not modules:
         return {}
@@ -71,7 +74,7 @@ def flaky(python, subject, differing, allowed):
 
 
 def failures(python, reactor, modules, allowed):
-    """How often tests of the modules, each given for some of its tests, fail when they are run again."""
+    """How often tests of each module fail when the modules are run again; `modules` maps a test to its module."""
     prefix = environment.unprivileged()
     counts = collections.Counter()
     for number in range(1, RERUNS + 1):

@@ -1,4 +1,4 @@
-"""The programs of Twisted's documentation, which its source distribution has."""
+"""The programs of Twisted's documentation, from its source distribution."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ from kit.environment import WORK, Broken
 
 
 def folder():
-    """The folder `docs` of the installed Twisted's sources, which pip downloads once."""
+    """The folder `docs` of the installed version's sources, which pip downloads once."""
     given = os.environ.get("COUPLET_TWISTED_DOCS")
     if given:
         return pathlib.Path(given)

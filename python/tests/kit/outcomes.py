@@ -1,4 +1,4 @@
-"""Outcomes of Twisted's tests under two reactors, and what differs."""
+"""Outcomes of tests under two reactors, and their differences."""
 
 import json
 import shutil
@@ -7,14 +7,14 @@ import time
 
 from kit import environment
 
-# From best to worst; a test keeps its worst.
+# From best to worst; the worst outcome of a test counts.
 ORDER = ["ok", "todo", "unexpected", "skip", "fail", "error", "hang", "died", "missing"]
-# A run is continued after a test that ended its process, but not forever.
+# A run continues after a test that ended its process, but at most this many times.
 DEATHS = 25
 
 
 def read(record):
-    """The outcomes in a record: id to (outcome, reason). The test that ended the run is `died`."""
+    """The outcomes in a record, id to (outcome, reason), and the id of a test that started and did not end."""
     outcomes, running = {}, None
     for line in record.read_text().splitlines():
         line = json.loads(line)
@@ -32,7 +32,10 @@ def read(record):
 
 
 def run(python, reactor, selection, record, limit, words=(), prefix=(), folder=None):
-    """Runs tests into the record, in a folder whose modules they find; a test that ends its process has that as outcome."""
+    """Runs tests and records their outcomes. A test that ends its process is recorded as `hang` or `died`.
+
+    The tests run in `folder`, if given, and can import its modules.
+    """
     record.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     record.touch()
@@ -71,12 +74,12 @@ def run(python, reactor, selection, record, limit, words=(), prefix=(), folder=N
 
 
 def tail(path, lines=30):
-    """A file's last lines."""
+    """The last lines of a file."""
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def excuses(path):
-    """The differences that a file allows: lines `test id | reason`; empty ones and `#` aside."""
+    """The differences that a file allows, in lines `test id | reason`. Empty lines and comments are skipped."""
     allowed = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip() and not line.startswith("#"):
@@ -93,12 +96,12 @@ def passing(found):
 
 
 def differing(model, subject):
-    """The tests that pass under the model, and not under the subject."""
+    """The tests that pass under the model but not under the subject."""
     return passing(model) - passing(subject)
 
 
 def compare(model, subject, name, allowed):
-    """Prints what differs; returns how many tests pass, fail, and are no measure."""
+    """Prints the differences. Returns the numbers of tests that pass, fail and don't count."""
     differ = differing(model, subject)
     for identity in sorted(differ):
         outcome, reason = subject.get(identity, ("missing", "not among the subject's tests"))
@@ -116,7 +119,7 @@ def compare(model, subject, name, allowed):
 
 
 def aside(model, subject, name):
-    """Lists the tests that are no measure, with their outcome under both; returns their number."""
+    """Lists the tests that don't count, with both outcomes. Returns their number."""
     others = sorted(model.keys() - passing(model))
     for identity in others:
         outcome, reason = model[identity]
@@ -129,7 +132,7 @@ def aside(model, subject, name):
 
 
 def first(reason):
-    """A reason in one line: the last of a traceback."""
+    """A reason in one line: the last line of a traceback."""
     return (reason.strip().splitlines() or [""])[-1][:150]
 
 

@@ -1,6 +1,6 @@
-"""Runs our tests: `python -m kit.own SUBJECT COUNTS FOLDER PATTERN [WORD...]`. COUNTS gets the numbers of
-tests that passed, failed and were skipped; with words, tests whose id has one of them are run. A test that takes
-longer than COUPLET_TEST_SECONDS ends the run, with the place where it hangs."""
+"""Runs our tests: `python -m kit.own SUBJECT COUNTS FOLDER PATTERN [WORD...]`. The numbers of tests that passed,
+failed and were skipped are written to COUNTS. With words, only tests whose id contains one of them run. A test that
+takes longer than COUPLET_TEST_SECONDS ends the run, and a traceback shows where it hangs."""
 
 import faulthandler
 import os
@@ -36,14 +36,14 @@ def chosen(suite, words):
 def main():
     subject, counts, folder, pattern, *words = sys.argv[1:]
     os.environ["COUPLET_SUBJECT"] = subject
-    # Programs that the tests start are interrupted, whoever ignores that for this process.
+    # Child programs must react to SIGINT, even if this process was started with it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     found = unittest.TestLoader().discover(folder, pattern, folder)
     runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Limited)
     result = runner.run(unittest.TestSuite(chosen(found, words)))
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     skipped = len(result.skipped)
-    # A failure of a whole module or class is no test that ran.
+    # A module or class that fails as a whole is a failure, but no test ran.
     passed = max(0, result.testsRun - failed - skipped)
     pathlib.Path(counts).write_text(f"{passed} {failed} {skipped}")
 

@@ -1,4 +1,4 @@
-"""Ports for programs that must be told theirs."""
+"""Free ports for programs that can't choose one."""
 
 import pathlib
 import random
@@ -6,9 +6,9 @@ import socket
 
 
 def unused(number):
-    """So many ports of the loopback interface on which nothing listens.
+    """Returns `number` free ports of the loopback interface.
 
-    Of those below the system's own choice: it gives them to no other socket before the program listens.
+    They are below the range of ephemeral ports, so the system assigns them to no other socket meanwhile.
     """
     least = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     sockets = []

@@ -1,9 +1,8 @@
-"""Runs a program as it is: `python -m kit.program REACTOR PLACES FILE [ARG...]`.
+"""Runs an unchanged program: `python -m kit.program REACTOR PLACES FILE [ARG...]`.
 
-The reactor is installed first; a .tac file is run by twistd. The program is in a small world: every name is
-this machine, what listens does so on the loopback interface, and PLACES, such as `1079=40001,/etc/users=users`,
-has other numbers for its ports and other paths for its files. A byte goes to the descriptor COUPLET_LISTENING
-for each socket that listens.
+The reactor is installed first; twistd runs a .tac file. The program is confined: every name resolves to this
+machine, sockets listen on the loopback interface only, and PLACES, such as `1079=40001,/etc/users=users`, replaces
+ports and paths of files. For each listening socket, a byte is written to the descriptor COUPLET_LISTENING.
 """
 
 import builtins
@@ -14,12 +13,12 @@ import runpy
 import socket
 import sys
 
-# A socket for IPv6 takes IPv4 too.
+# An IPv6 socket accepts IPv4 connections too.
 LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::ffff:127.0.0.1"}
 
 
 def number(host):
-    """The address of a host: its own, if it is one, or that of this machine."""
+    """The host if it is an IP address, and otherwise the address of this machine."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -28,14 +27,14 @@ def number(host):
 
 
 class World:
-    """Where ports and files are."""
+    """Redirects ports, names and files."""
 
     def __init__(self, places, listening):
         self.places = dict(place.split("=") for place in places.split(",") if place)
         self.listening = listening
 
     def address(self, address):
-        """An address of the program's, in this world."""
+        """The address that replaces one of the program's."""
         host, port, *rest = address
         return (LOOPBACK.get(host, host), int(self.places.get(str(port), port)), *rest)
 
@@ -46,7 +45,7 @@ class World:
         os.write(self.listening, b".")
 
     def begin(self):
-        """Has sockets, names and files be those of this world."""
+        """Replaces Python's sockets, name lookups and `open`."""
         plain, lookup, self.opened = socket.socket, socket.getaddrinfo, open
 
         class Socket(plain):
@@ -78,7 +77,7 @@ def main():
     if file.endswith(".tac"):
         from twisted.scripts import twistd
 
-        # As the user that starts it: an application may ask for another.
+        # The application runs as the current user, even if it specifies another one.
         sys.argv = ["twistd", f"--reactor={reactor}", "--nodaemon", "--pidfile=", "--no_save"]
         sys.argv += [f"--uid={os.getuid()}", f"--gid={os.getgid()}", "--python", file]
         return twistd.run()

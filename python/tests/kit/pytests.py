@@ -1,4 +1,4 @@
-"""Scrapy's tests, which are for pytest, into a record as that of `kit.suite`."""
+"""Runs Scrapy's tests by pytest, and writes a record like `kit.suite`."""
 
 import faulthandler
 import json
@@ -10,7 +10,7 @@ from kit import reactors
 
 
 class Recorder:
-    """A plugin of pytest's that writes outcomes to the record."""
+    """A pytest plugin that writes outcomes to the record."""
 
     def __init__(self, record, done, patience):
         self.done, self.patience = done, patience
@@ -41,9 +41,10 @@ class Recorder:
 
 
 def run(subject, record, words, done, patience):
-    """Runs the tests of the modules that are the words, but those that are done.
+    """Runs the tests of the modules in `words`, except those in `done`.
 
-    Scrapy refuses another reactor than the one that its settings name. Tests that want the internet are left out.
+    Scrapy accepts only the reactor that its settings name, so they are changed. Tests that need the internet are
+    left out.
     """
     reactors.install(subject)
     default_settings.TWISTED_REACTOR = reactors.REACTORS[subject][1]

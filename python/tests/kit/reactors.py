@@ -1,11 +1,11 @@
-"""The reactors by name, as `--reactor` spells them. The model is Twisted's own for Linux, epoll."""
+"""The reactors by their `--reactor` names. The model is epoll, Twisted's own reactor for Linux."""
 
 import importlib
 
 MODEL = "epoll"
 SUBJECT = "couplet"
 
-# Name: the module with `install`, the path of the class.
+# Name: (the module with `install`, the path of the class).
 REACTORS = {
     "asyncio": ("twisted.internet.asyncioreactor", "twisted.internet.asyncioreactor.AsyncioSelectorReactor"),
     "couplet": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
@@ -18,7 +18,7 @@ REACTORS = {
 
 
 def install(name):
-    """Installs the reactor and returns it; fails if another one is in its place."""
+    """Installs the reactor and returns it. Raises an error if another one was installed."""
     module, path = REACTORS[name]
     options = {"asyncio": True} if name == "couplet-asyncio" else {}
     importlib.import_module(module).install(**options)

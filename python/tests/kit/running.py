@@ -1,4 +1,4 @@
-"""Programs that run beside a test: started under a reactor, waited for, ended, and what they said."""
+"""Programs that run beside a test: start, output and end."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ PATIENCE = 60
 
 
 def free_ports(count):
-    """Ports that nobody listens on, of TCP or UDP."""
+    """Ports on which no TCP socket listens."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -25,19 +25,19 @@ def free_ports(count):
 
 
 def plain(text, ports):
-    """What programs said, without what differs from run to run; ports by the numbers that the program knows."""
+    """Output of programs, without the parts that differ between runs, and with the ports of the original program."""
     for theirs, ours in ports.items():
         text = re.sub(rf"\b{ours}\b", str(theirs), text)
     text = re.sub(r"(?m)^[\d-]{10}[T ][\d:+.]+ ", "", text)
     text = re.sub(r"\b(port=|127\.0\.0\.1', )\d+", r"\1?", text)
     text = re.sub(r"0x[0-9a-f]+", "0x", text)
-    # Frames of reactors.
+    # Stack frames of reactors.
     text = re.sub(r'(?m)^ +File ".*/internet/(posixbase|tcp)\.py", .*\n.*\n', "", text)
     return re.sub(r"(?m)^.*(reactor class|starting up).*\n", "", text)
 
 
 class Running:
-    """A process; `text` is what it has said, but for its standard output if that goes to a file, `output`."""
+    """A process. `text` is its output so far: only standard error, if standard output goes to the file `output`."""
 
     def __init__(self, test, command, sockets=0, folder=None, output=None):
         reads, writes = os.pipe()
@@ -59,7 +59,7 @@ class Running:
                     test.fail(f"{command} does not listen:\n{self.rest()}")
 
     def until(self, words):
-        """Waits until it has said the words."""
+        """Waits until the process has printed the words."""
         while words not in self.text:
             line = self.says.readline().decode(errors="replace")
             if not line:
@@ -67,31 +67,31 @@ class Running:
             self.text += line
 
     def port(self, words):
-        """The port that it says behind the words. It is stopped with the test."""
+        """The port that the process prints after the words. The end of the test stops the process."""
         self.until(words)
         self.test.addCleanup(self.stop)
         return re.search(re.escape(words) + r"(\d+)", self.text)[1]
 
     def rest(self):
-        """What it says until its end."""
+        """Waits for the end of the process. Returns its output."""
         self.text += self.says.read().decode(errors="replace")
         self.process.wait()
         return self.text
 
     def stop(self, number=signal.SIGTERM):
-        """Ends it by a signal, which it must handle: before, some programs die of it."""
+        """Ends the process by a signal, sent once it has a handler: some programs install theirs late."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status")
         while self.process.poll() is None:
             caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
             if caught and int(caught[1], 16) >> (number - 1) & 1:
                 break
-            # It is still importing.
+            # The process is still importing modules.
             threading.Event().wait(0.01)
         self.process.send_signal(number)
         return self.ended()
 
     def ended(self):
-        """What it said in all, and its status."""
+        """Waits for the end of the process. Returns its output and status."""
         self.rest()
         return self.text, self.process.returncode
 
@@ -104,23 +104,26 @@ class Running:
 
 
 def couplet(test, *words, **more):
-    """Couplet's program for poetry, in Rust."""
+    """Starts `couplet poetry`."""
     return Running(test, [os.environ["COUPLET"], "poetry", *words], **more)
 
 
-# What it says before its port.
+# Printed before the port.
 COUPLET_LISTENS = "listening on tcp:127.0.0.1:"
 
 
 def program(test, reactor, ports, file, *arguments, sockets=0, places=(), folder=None):
-    """Another's program, as it is, under a reactor: its ports, and those of this run."""
+    """Starts a program unchanged under a reactor. `ports` and `places` map its ports and paths to those of this run."""
     where = ",".join(f"{theirs}={ours}" for theirs, ours in [*ports.items(), *places])
     command = [sys.executable, "-m", "kit.program", reactor, where, file, *arguments]
     return Running(test, command, sockets, folder)
 
 
 def answer(port, request, is_open=False):
-    """Everything that a server sends back, until it closes; or what it has sent when we have closed."""
+    """Sends a request and returns the answer, until the server closes.
+
+    `is_open` is for servers that keep a connection open: the client then closes its direction first.
+    """
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.sendall(request)
         if is_open:

@@ -1,13 +1,19 @@
 """Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [WORD...]`.
 
-SELECTION is `builder`, the tests that Twisted makes for each reactor; `uses`, the same, while it is noted what
-of Couplet's they use; or, with the reactor installed, `whole`, everything, of which the word `1/2` takes every
-second class, `named`, the tests whose ids are the words, `packages`, all tests of the packages that are the
-words, `scrapy`, those of the modules that are the words, by pytest, or `receivers`, what is made of the receivers of
-`twisted.protocols.basic`; for `own-receivers`, `couplet_twisted.basic` is put in their place. RECORD gets a line
-of JSON when a test starts and one when it ends; a test that already has a line is left out, so that a run which
-a test has ended can be continued. A test that hangs ends the process; the stacks of its threads go to
-RECORD.stacks.
+SELECTION is one of these; all but the first two install the reactor:
+
+  builder        the tests that Twisted makes for each reactor
+  uses           the same tests; also records which parts of Couplet each one uses
+  whole          all tests; a word such as `1/2` selects the first of two shards of their classes
+  named          the tests with these ids
+  packages       all tests of these packages
+  scrapy         the tests of these modules, by pytest
+  receivers      the tests of protocols that use the receivers of `twisted.protocols.basic`
+  own-receivers  the same tests, with `couplet_twisted.basic` in place of those receivers
+
+A line of JSON is appended to RECORD when a test starts and when it ends. Tests that already have a line are left
+out, so a run can be continued after a test that ended its process. A test that hangs ends the process; the stacks of
+its threads are written to RECORD.stacks.
 """
 
 import faulthandler
@@ -19,10 +25,10 @@ import sys
 import twisted
 from twisted.trial import util
 
-# Seconds until a test fails, and until its process is ended.
+# Seconds until a test fails, and until its process is killed.
 PATIENCE = 30
 HANG = 90
-# Before the modules that copy it.
+# Set before other modules copy it.
 util.DEFAULT_TIMEOUT_DURATION = float(PATIENCE)
 
 from twisted.trial import reporter, runner, unittest  # noqa: E402
@@ -31,7 +37,7 @@ from kit import reactors, uses  # noqa: E402
 
 
 class Recorder(reporter.Reporter):
-    """Writes outcomes to the record. Several of one test are all written; readers keep the worst."""
+    """Writes outcomes to the record. A test may have several; readers keep the worst."""
 
     def __init__(self, *rest):
         super().__init__(*rest)
@@ -79,12 +85,12 @@ class Recorder(reporter.Reporter):
 
 
 def name(test):
-    """A test's id, without the name of the reactor that it was made for in this run."""
+    """A test's id, without the name of the reactor for which it was made in this run."""
     return test.id().replace(ENDING, "")
 
 
 def modules():
-    """The test modules of Twisted that make classes for each reactor, by their text."""
+    """The test modules of Twisted that make classes for each reactor, recognized by their source."""
     folder = os.path.dirname(twisted.__file__)
     for module in pkgutil.walk_packages([folder], "twisted.", onerror=lambda name: None):
         if ".test.test_" not in module.name:
@@ -95,7 +101,7 @@ def modules():
 
 
 def builder_tests(path):
-    """The tests that Twisted makes for the reactor of that path, and for it alone."""
+    """The tests that Twisted makes for the reactor at this path."""
     from twisted.internet.test import reactormixins
 
     reactormixins.ReactorBuilder._reactors = [path]
@@ -107,7 +113,7 @@ def builder_tests(path):
                 yield from runner._iterateTests(loader.loadClass(kind))
 
 
-# The packages and modules whose protocols are receivers, or that test with some.
+# The packages and modules whose protocols are receivers, or whose tests use receivers.
 RECEIVERS = """
     conch.test.test_telnet internet.test.test_endpoints mail names positioning protocols runner spread
     test.test_amp test.test_application test.test_finger test.test_ftp test.test_ident test.test_loopback
@@ -117,7 +123,7 @@ RECEIVERS = """
 
 
 def put_own_receivers():
-    """Puts our receivers in the place of Twisted's, for all that is imported from now on."""
+    """Replaces Twisted's receivers by ours, for modules that are imported later."""
     from couplet_twisted import basic as own
     from twisted.protocols import basic
 
@@ -132,7 +138,7 @@ def put_own_receivers():
 
 
 def all_of(names, shard="1/1"):
-    """Every test of these, or those of every second class."""
+    """The tests with these names; a shard `1/2` takes every second class."""
     this, of = map(int, shard.split("/"))
     classes = {}
     for test in runner._iterateTests(runner.TestLoader().loadByNames(names, recurse=True)):
@@ -142,13 +148,13 @@ def all_of(names, shard="1/1"):
 
 
 def named(identities):
-    """The tests of these ids."""
+    """The tests with these ids."""
     for identity in identities:
         yield from runner._iterateTests(runner.TestLoader().loadByName(identity))
 
 
 def chosen(selection, words):
-    """The tests of a selection that needs the reactor installed."""
+    """The tests of a selection that installs the reactor."""
     if selection == "named":
         return named(words)
     if selection == "packages":
@@ -161,7 +167,7 @@ def chosen(selection, words):
 
 
 def trial(subject, selection, record, words, done):
-    """Runs the tests of a selection by trial, but those that are done."""
+    """Runs the tests of a selection by trial, except those in `done`."""
     global ENDING
     if selection in ("builder", "uses"):
         ENDING = "_%sTests" % reactors.REACTORS[subject][1].rpartition(".")[2]
@@ -169,7 +175,7 @@ def trial(subject, selection, record, words, done):
             uses.install()
         tests = builder_tests(reactors.REACTORS[subject][1])
     else:
-        # The tests for each reactor bear the names of Twisted's.
+        # The tests for each reactor keep the names of Twisted's reactors.
         ENDING = "\0"
         reactors.install(subject)
         tests = chosen(selection, words)
@@ -188,7 +194,7 @@ def main():
         pytests.run(subject, record, words, done, HANG)
     else:
         trial(subject, selection, record, words, done)
-    # Failing tests are no failure of this program.
+    # The status is 0 even if tests fail.
     sys.stdout.flush()
     os._exit(0)
 

@@ -1,5 +1,5 @@
-"""The table of docs/twisted-tests.md: Twisted's tests for each reactor by class, what came of them, and what of
-Couplet's they used."""
+"""The table of docs/twisted-tests.md: Twisted's tests for each reactor, by class, with their outcomes and the parts
+of Couplet that they use."""
 
 import json
 import re
@@ -13,7 +13,7 @@ COLUMNS = ["tests", "same outcome", "another", "Couplet's streams", "Twisted's, 
 
 
 def uses(record):
-    """What each test used, by its id."""
+    """The parts of Couplet that each test used, by id."""
     found = {}
     for line in record.read_text().splitlines():
         line = json.loads(line)
@@ -23,19 +23,19 @@ def uses(record):
 
 
 def column(used):
-    """Whose code a test is about: a connection or port of Couplet's, a descriptor of Twisted's, or neither."""
+    """The number of a test's column: Couplet's connections and ports, Twisted's watched descriptors, or neither."""
     return 0 if "stream" in used else 1 if "watch" in used else 2
 
 
 def rows(model, subject, used, known):
-    """The table's lines; `known` says what each class exercises."""
+    """The lines of the table; `known` has the description of each class."""
     classes = {}
     for identity, (outcome, _) in sorted(model.items()):
         kind = identity.removeprefix("twisted.internet.test.").rpartition(".")[0]
         counts = classes.setdefault(kind, [0] * len(COLUMNS))
         counts[0] += 1
         counts[1 if outcome == subject.get(identity, ("missing",))[0] else 2] += 1
-        # A skipped test does nothing.
+        # A skipped test uses nothing.
         if outcome != "skip":
             counts[3 + column(used.get(identity, []))] += 1
     total = [sum(counts) for counts in zip(*classes.values())]
@@ -47,17 +47,17 @@ def rows(model, subject, used, known):
 
 
 def described(text):
-    """What a document says that the classes exercise."""
+    """The descriptions of classes in a document."""
     return dict(re.findall(r"^\| (\S+) \|(?: \d+ \|){6} (.+) \|$", text, re.MULTILINE))
 
 
 def is_about(version):
-    """Whether the document has the table of that version of Twisted."""
+    """Whether the document's table is for this version of Twisted."""
     return VERSION.format(version) in DOCUMENT.read_text()
 
 
 def table(python, version, limit):
-    """The document as it must be, from the records of `builder` and a run that notes what is used."""
+    """The document with its table made from the records of `builder` and of a run of `uses`."""
     found = []
     for name in (reactors.MODEL, reactors.SUBJECT):
         record = environment.WORK / f"builder-{name}.jsonl"

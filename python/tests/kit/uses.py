@@ -1,11 +1,11 @@
-"""Notes what of Couplet's each of Twisted's tests used: `stream`, connections and ports; `watch`, descriptors
-that the loop watches for Twisted's own code. A test with neither used the main loop, timers and threads."""
+"""Records the parts of Couplet that each of Twisted's tests uses: `stream` for connections and ports, `watch` for
+descriptors that the loop watches for Twisted's own code. A test with neither uses the main loop, timers and threads."""
 
 used = set()
 
 
 def _noting(kind, name, note):
-    """Has the method note before it acts."""
+    """Wraps a method, which calls `note` first."""
     plain = getattr(kind, name)
 
     def noting(self, *args, **kw):
@@ -16,7 +16,7 @@ def _noting(kind, name, note):
 
 
 def install():
-    """From now on, `used` has what was used."""
+    """Starts to record uses in `used`."""
     from twisted.internet._signals import _FDWaker, _SocketWaker
 
     from couplet_twisted import reactor, tcp, unix
@@ -25,11 +25,11 @@ def install():
         used.add("stream")
 
     def watch(selectable, *_):
-        # Each reactor has wakers; clients are watched until they are connected.
+        # Every reactor watches its wakers, and clients until they are connected.
         if not isinstance(selectable, (_FDWaker, _SocketWaker, tcp.Dialling)):
             used.add("watch")
 
-    # A server over a UNIX socket is one over TCP as well.
+    # `unix.Server` is a subclass of `tcp.Server`.
     for kind in (tcp.Server, tcp.Client, tcp.Port, unix.Client, unix.Port):
         _noting(kind, "__init__", stream)
     _noting(reactor.CoupletReactor, "_add", watch)

@@ -1,4 +1,4 @@
-"""Programs that others wrote, unchanged, under the reactor. Each must do its work under the model too."""
+"""Third-party programs, unchanged, under the reactor. Each must also work under the model."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ from kit.cases import SUBJECT, Cases, case
 
 
 def site(case, resource):
-    """Serves a resource; the port's number."""
+    """Serves a resource. Returns the port's number."""
     from twisted.web import server
 
     port = case.reactor.listenTCP(0, server.Site(resource), interface="127.0.0.1")
@@ -22,7 +22,7 @@ def site(case, resource):
 
 
 class Clients(Cases):
-    """Libraries, in our process."""
+    """Libraries that run in our process."""
 
     @case
     async def test_treq_beside_klein(case):
@@ -190,7 +190,7 @@ server.serve_forever()
 
 
 class Programs(Cases):
-    """Programs, each a process of its own."""
+    """Programs that run in separate processes."""
 
     def test_scrapy_crawls_a_site(self):
         server = subprocess.Popen([sys.executable, "-c", SITE], stdout=subprocess.PIPE, text=True)
@@ -207,7 +207,7 @@ class Programs(Cases):
                 self.assertEqual(ended.returncode, 0, ended.stderr)
                 self.assertIn(f"Using reactor: {path}", ended.stderr)
                 if name == "couplet":
-                    # As with the reactor that Scrapy would take itself.
+                    # Scrapy's default reactor also has an asyncio event loop.
                     self.assertIn("Using asyncio event loop: couplet_twisted.eventloop.EventLoop", ended.stderr)
                 pages = json.loads(pathlib.Path(folder, "out.json").read_text())
                 titles = {page["title"] for page in pages}
@@ -219,11 +219,11 @@ class Programs(Cases):
                 self.wormhole(name, folder)
 
     def wormhole(self, name, folder):
-        """One text through a mailbox server, all three under the reactor."""
+        """Sends a text through a mailbox server. Both clients and the server run under the reactor."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        # Not `twist --reactor`: it fails with every reactor where a plugin imports the default one, as one does here.
+        # `twist --reactor` would fail: a plugin here imports the default reactor first.
         twist = (
             "import sys; from kit import reactors; reactors.install(sys.argv.pop(1))\n"
             "from twisted.application.twist._twist import Twist; Twist.main()"

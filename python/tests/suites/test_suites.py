@@ -1,4 +1,4 @@
-"""How programs that others wrote start and run the reactor: launchers, notebooks, shells, metrics."""
+"""The ways in which third-party programs start and run the reactor: launchers, notebooks, shells, metrics."""
 
 import http.client
 import http.server
@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "TWISTED_REACTOR": "couplet" if SUBJECT == "couplet
 
 
 def ended(command, folder=None, **variables):
-    """A program's status, and what it printed."""
+    """A program's status and output."""
     environment = {**ENVIRONMENT, **variables}
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env=environment, cwd=folder, stdin=subprocess.DEVNULL
@@ -31,7 +31,7 @@ def ended(command, folder=None, **variables):
 
 
 class Synapse(unittest.TestCase):
-    """Its measure of the reactor's turns."""
+    """Synapse's metrics of the reactor's turns, and its messages."""
 
     def test_its_metrics_see_the_turns(self):
         status, said = ended([sys.executable, "-c", """
@@ -81,7 +81,7 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
             "rc_message": unlimited,
             "rc_registration": unlimited,
         }
-        # JSON is YAML, too.
+        # JSON is also YAML.
         config.write_text(json.dumps(settings))
         program = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(config)]
         status, said = ended([*program, "--generate-keys"], folder.name)
@@ -102,7 +102,7 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
 
 
 def messages(port, number):
-    """What a room has after so many messages, sent to a homeserver over one connection."""
+    """Sends `number` messages to a homeserver over one connection. Returns the contents of the room."""
     until = time.monotonic() + 60
     while True:
         try:
@@ -138,7 +138,7 @@ def messages(port, number):
 
 
 class Threads(unittest.TestCase):
-    """The reactor in another thread than the one that imported it."""
+    """The reactor runs in another thread than the one that imported it."""
 
     def test_crochet(self):
         status, said = ended([sys.executable, "-c", """
@@ -203,7 +203,7 @@ for _ in range(3):
 
 
 class Django(Cases):
-    """Its ORM, in callbacks of Twisted's."""
+    """Django's ORM in Twisted callbacks."""
 
     @case
     async def test_queries_in_callbacks(case):
@@ -229,7 +229,7 @@ class Django(Cases):
 
 
 class Testtools(unittest.TestCase):
-    """Its runner crashes the reactor after each test, and before a run has come to its main loop."""
+    """The runner of testtools crashes the reactor after each test, even before a run reaches its main loop."""
 
     def test_its_spinner(self):
         name = SUBJECT if SUBJECT in reactors.REACTORS else reactors.MODEL

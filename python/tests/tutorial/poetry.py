@@ -1,5 +1,5 @@
 """Poetry over the network, in plain Twisted: `poetry.py REACTOR serve FILE | get PORT... | proxy PORT |
-transform | ask PORT NAME FILE`. Servers print their port and run until they are stopped; clients print poems."""
+transform | ask PORT NAME FILE`. Servers print their port and run until stopped; clients print poems."""
 
 import sys
 
@@ -66,8 +66,8 @@ class Proxy(protocol.Protocol):
 
 @implementer(interfaces.IHalfCloseableProtocol)
 class Transforming(basic.NetstringReceiver):
-    """Transforms poems: a netstring NAME.POEM is answered by the poem, as a netstring. Clients may end their side
-    at once, as Couplet's does: without the interface, epoll then drops answers that wait to be written."""
+    """Transforms poems: the answer to a netstring NAME.POEM is the poem, as a netstring. Clients may close their
+    direction immediately, as Couplet's does: without the interface, epoll then drops unsent answers."""
 
     def stringReceived(self, request):
         name, _, poem = request.partition(b".")
@@ -84,7 +84,7 @@ class Transforming(basic.NetstringReceiver):
 
 
 class Asking(basic.NetstringReceiver):
-    """Has a poem transformed."""
+    """Requests the transformation of a poem."""
 
     def __init__(self, request):
         self.request, self.read = request, defer.Deferred()
@@ -102,7 +102,7 @@ class Asking(basic.NetstringReceiver):
 
 
 async def connected(port, made):
-    """What a connection to a port of this machine reads."""
+    """Connects to a local port. Returns the protocol's result."""
     from twisted.internet import reactor
 
     await endpoints.connectProtocol(endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", int(port)), made)
@@ -121,7 +121,7 @@ def serve(reactor, kind, **attributes):
 
 
 async def client(reactor, poems):
-    """Prints poems in order, and ends the run."""
+    """Prints poems in order, and stops the reactor."""
     try:
         for poem in await poems:
             sys.stdout.buffer.write(poem)

@@ -1,7 +1,7 @@
-"""The poetry programs of Dave Peticolas's introduction to Twisted, unchanged, under either reactor and beside
-Couplet's program in Rust, as servers and as clients.
+"""The poetry programs of Dave Peticolas's introduction to Twisted, unchanged, as servers and as clients, under either
+reactor and beside the program `couplet`.
 
-They are in no package: COUPLET_TWISTED_INTRO names a checkout of https://github.com/jdavisp3/twisted-intro.
+No package has them: COUPLET_TWISTED_INTRO names a checkout of https://github.com/jdavisp3/twisted-intro.
 """
 
 import os
@@ -34,7 +34,7 @@ class Introduction(unittest.TestCase):
         self.folder = pathlib.Path(held.name) / "intro"
         ignored = shutil.ignore_patterns(".git", "images")
         shutil.copytree(os.environ["COUPLET_TWISTED_INTRO"], self.folder, ignore=ignored)
-        # twistd runs it.
+        # twistd requires this suffix.
         fixed = self.folder / "twisted-server-3/fastpoetry.py"
         fixed.with_suffix(".tac").symlink_to(fixed)
         self.poems = [self.file(name).read_text() for name in NAMES]
@@ -50,23 +50,23 @@ class Introduction(unittest.TestCase):
         return running.program(self, side, dict(ports), file, *words, sockets=sockets, folder=self.folder)
 
     def server(self, side, in_rust, *in_python):
-        """Starts a server, by what it is in either language; its port."""
+        """Starts a server, by its command in Rust or in Python. Returns its port."""
         if side == RUST:
             return self.rust(*in_rust, "--listen", "0").port(running.COUPLET_LISTENS)
         return self.program(side, *in_python, sockets=1).port("port=")
 
     def serve(self, side, name, file=SERVERS[0]):
-        """A server of a poem; its port."""
+        """Starts a server of a poem. Returns its port."""
         poem = str(self.file(name))
         if file == SERVERS[0]:
             return self.server(side, ["serve", poem, "--delay", "0.001", "--num-bytes", "40"], file, poem)
         if file == SERVERS[1]:
-            # It has a port, and a poem.
+            # This file has a fixed port and a fixed poem.
             (port,) = running.free_ports(1)
             server = self.program(side, file.replace(".py", ".tac"), ports=[(10000, port)], sockets=1)
             self.addCleanup(server.stop)
             return str(port)
-        # Plugins are found from the folder.
+        # twistd finds plugins in its working directory.
         twistd = [sys.executable, "-c", "from twisted.scripts import twistd; twistd.run()"]
         twistd += [f"--reactor={side}", "--nodaemon", "--pidfile="]
         words = ["fastpoetry", "--port", "0", "--iface", "127.0.0.1", "--poem", poem]
@@ -79,7 +79,7 @@ class Introduction(unittest.TestCase):
         return self.server(side, ["transform"], "twisted-server-1/transformedpoetry.py")
 
     def said(self, client):
-        """What a client says; it must succeed."""
+        """The output of a client, which must succeed."""
         said, status = client.ended()
         self.assertEqual(status, 0, said)
         return said
@@ -88,14 +88,14 @@ class Introduction(unittest.TestCase):
         return self.said(self.program(side, f"twisted-client-{number}/get-poetry.py", *ports))
 
     def check(self, number, said):
-        """A client has told of all poems."""
+        """Checks that a client has reported all poems."""
         if number < 3:
             for task, poem in enumerate(self.poems, 1):
                 sizes = re.findall(rf"Task {task}: got (\d+) bytes", said)
                 self.assertEqual(sum(map(int, sizes)), len(poem.encode()), said)
                 self.assertIn(f"Task {task}: {len(poem)} characters of poetry", said)
         elif number == 5:
-            # Chance decides what becomes of a poem. One server is dead, besides.
+            # At random, a poem is transformed, stays unchanged or fails. In addition, one server is dead.
             lost = said.count("The poem download failed.") - 1
             forms = [form for poem in self.poems for form in (poem.lower(), str(poem.encode()))]
             self.assertEqual(lost + sum(map(said.count, forms)), len(self.poems), said)
@@ -109,7 +109,7 @@ class Introduction(unittest.TestCase):
             transform, dead = self.transform(server), [str(port) for port in running.free_ports(1)]
             for number in range(1, 9):
                 transforms = [transform] if number > 5 else []
-                # These two don't end where nobody listens.
+                # These two clients don't exit if a connection is refused.
                 asked = ports if number in (1, 3) else ports + dead
                 for client in (MODEL, SUBJECT):
                     with self.subTest(server=server, client=client, number=number):
@@ -130,7 +130,7 @@ class Introduction(unittest.TestCase):
             for file in PROXIES if proxy != RUST else PROXIES[:1]:
                 with self.subTest(server=server, proxy=proxy, file=file):
                     port = self.proxy(proxy, self.serve(server, "science"), file)
-                    # The second poem is the one that it keeps.
+                    # The second poem comes from the proxy's cache.
                     for _ in range(2):
                         for said in (self.said(self.rust("get", port)), self.client(SUBJECT, 3, port)):
                             self.assertIn(self.poems[2], said)

@@ -1,7 +1,7 @@
-"""The programs of Twisted's documentation, as they are: its tutorial, and the examples of its parts.
+"""The programs of Twisted's documentation, unchanged: the tutorial and the examples.
 
-Each runs under the model and under the subject, as server and as client, against each other and against plain
-sockets; what all say must be the same.
+Each runs under the model and under the subject, as server and as client, with each other and with plain sockets.
+The output must be the same.
 """
 
 import shutil
@@ -18,7 +18,7 @@ EXAMPLES = "core/examples/"
 PB = "core/howto/listings/pb/"
 AMP = "core/howto/listings/amp/"
 USERS = b"moshez: Happy and well\nshawn: alive\n"
-# Under which reactors a server and a client run.
+# The reactors of a server and a client.
 SIDES = [(SUBJECT, SUBJECT), (SUBJECT, MODEL), (MODEL, SUBJECT)]
 
 
@@ -37,31 +37,31 @@ class Listings(unittest.TestCase):
         self.folder = held.name
 
     def program(self, reactor, file, ports, *arguments, **more):
-        """A program of the documentation, which runs in a folder of the test's."""
+        """Starts a program of the documentation in the test's folder."""
         assert (self.docs / file).exists(), f"Twisted's documentation has no {file}"
         return running.program(self, reactor, ports, str(self.docs / file), *arguments, folder=self.folder, **more)
 
     def page(self, port, path):
-        """A page of the server's, without what has the time in it."""
+        """A page of the server, without the line that has the time."""
         page = running.answer(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
         return [line for line in page.split(b"\r\n") if not line.startswith(b"Date:")]
 
     def same(self, scenario):
-        """The scenario returns the same under the model and the subject."""
+        """Checks that the scenario returns the same under the model and the subject."""
         self.assertEqual(scenario(MODEL), scenario(SUBJECT))
 
     def same_on_both_sides(self, scenario):
-        """The scenario returns the same whatever runs its server and its client."""
+        """Checks that the scenario returns the same for all combinations of reactors."""
         expected = scenario(MODEL, MODEL)
         for server, client in SIDES:
             self.assertEqual(expected, scenario(server, client), f"server: {server}, client: {client}")
 
 
 class Finger(Listings):
-    """The tutorial: a server that grows."""
+    """The tutorial: a finger server, step by step."""
 
     def queries(self, file):
-        """A scenario: what the server in the file answers to finger queries."""
+        """A scenario that returns the answers of the file's server to finger queries."""
 
         def scenario(reactor):
             ports = dict(zip([1079], running.free_ports(1)))
@@ -86,7 +86,7 @@ class Finger(Listings):
         self.assertEqual(answers[:2], [b"Happy and well\r\n", b"No such user\r\n"])
 
     def application(self, number, ports, talk, sockets):
-        """Compares what `talk` finds at the ports of an application; `self.irc` is its server of IRC."""
+        """Compares the results of `talk` with the ports of an application; `self.irc` is its IRC server."""
 
         def scenario(reactor):
             ours = dict(zip(ports, running.free_ports(len(ports))))
@@ -130,7 +130,7 @@ class Finger(Listings):
 
         self.application(15, [79, 8000], talk, 2)
 
-    # Later ones are for an older Twisted: this one refuses their resources.
+    # Later versions need an older Twisted: the current one refuses their resources.
 
     def test_16_answers_on_irc(self):
         def talk(ports):
@@ -145,11 +145,11 @@ class Finger(Listings):
 
 
 class Pairs(Listings):
-    """Examples that are a server and a client."""
+    """Examples that consist of a server and a client."""
 
     def pair(self, server, client, port, until=()):
-        """Compares what server and client say and how they end: the client by itself, or, where there are words to
-        wait for, when each has said its words."""
+        """Compares the output and the ends of server and client. With `until`, the client is ended once each has
+        printed its words; otherwise it ends automatically."""
 
         def scenario(server_reactor, client_reactor):
             ports = dict(zip([port], running.free_ports(1)))
@@ -200,10 +200,10 @@ class Pairs(Listings):
 
 
 class Servers(Listings):
-    """Examples that plain sockets talk to."""
+    """Servers that are tested by plain sockets."""
 
     def served(self, file, ports, talk, *arguments, sockets=None):
-        """Compares what `talk` finds at the ports."""
+        """Compares the results of `talk` with the ports."""
 
         def scenario(reactor):
             ours = dict(zip(ports, running.free_ports(len(ports))))
@@ -215,7 +215,7 @@ class Servers(Listings):
         self.same(scenario)
 
     def lines(self, port):
-        """A connection to a server, and its lines."""
+        """A connection to a server, as a file."""
         skt = socket.create_connection(("127.0.0.1", port), running.PATIENCE)
         self.addCleanup(skt.close)
         file = skt.makefile("rwb", buffering=0)
@@ -244,7 +244,7 @@ class Servers(Listings):
             second.write(b"two\r\n")
             return got, first.readline(), second.readline()
 
-        # Its ending is .py, and twistd is to run it.
+        # twistd needs the suffix .tac.
         renamed = f"{self.folder}/chatserver.tac"
         shutil.copyfile(self.docs / EXAMPLES / "chatserver.py", renamed)
         self.served(renamed, [1025], talk)

@@ -1,5 +1,5 @@
-"""Poetry servers and clients in Twisted beside those of Couplet's program, in Rust: the poems arrive as they are,
-whichever side runs on which, and as under the model."""
+"""Poetry servers and clients in Twisted, beside the program `couplet`: poems arrive unchanged in all combinations of
+servers and clients, as under the model."""
 
 import pathlib
 import random
@@ -17,7 +17,7 @@ SIDES = [(server, client) for server in (RUST, *REACTORS) for client in (RUST, *
 
 
 class Poetry(unittest.TestCase):
-    """Poems over loopback."""
+    """Poems over the loopback interface."""
 
     maxDiff = None
 
@@ -34,7 +34,7 @@ class Poetry(unittest.TestCase):
             self.files[-1].write_bytes(self.poems[-1])
 
     def server(self, side, role, *words):
-        """Starts a server; its port."""
+        """Starts a server. Returns its port."""
         if side == RUST:
             return running.couplet(self, role, *words).port(running.COUPLET_LISTENS)
         return running.Running(self, [sys.executable, PROGRAM, side, role, *words]).port("port ")
@@ -44,7 +44,7 @@ class Poetry(unittest.TestCase):
         return self.server(side, "serve", str(file), *more)
 
     def got(self, side, *words):
-        """What a client prints; it must succeed."""
+        """The output of a client, which must succeed."""
         more = {"output": "poems", "folder": self.folder}
         if side == RUST:
             client = running.couplet(self, *words, **more)
@@ -60,7 +60,7 @@ class Poetry(unittest.TestCase):
                 self.assertEqual(self.got(client, "get", self.serve(server, self.files[0])), self.poems[0])
 
     def test_three_poems_at_once(self):
-        # Couplet's client prints them as they arrive.
+        # Couplet's client prints poems as they arrive.
         for server, client in SIDES:
             with self.subTest(server=server, client=client):
                 ports = [self.serve(server, file) for file in self.files]

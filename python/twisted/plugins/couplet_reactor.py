@@ -1,5 +1,5 @@
 """
-Tells C{twist} and C{twistd} of Couplet's reactor: C{twistd --reactor=couplet}.
+Registers Couplet's reactor with C{twist} and C{twistd}: C{twistd --reactor=couplet}.
 """
 
 from twisted.application.reactors import Reactor

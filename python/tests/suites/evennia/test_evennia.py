@@ -1,4 +1,4 @@
-"""Evennia: a portal and a server, which its launcher starts, reloads and stops."""
+"""Evennia: its launcher starts, reloads and stops a portal and a server."""
 
 import os
 import pathlib
@@ -31,7 +31,7 @@ class Evennia(unittest.TestCase):
     def launch(self, *arguments, folder=None):
         """Runs the launcher, which must succeed."""
         variables = {**os.environ, "TWISTED_REACTOR": "couplet" if SUBJECT == "couplet" else ""}
-        # The launcher starts the `twistd` that it finds.
+        # The launcher finds `twistd` by this variable.
         variables["PATH"] = f"{PROGRAM.parent}:{variables['PATH']}"
         variables.update({f"EVENNIA_SUPERUSER_{name}": value for name, value in USER.items()})
         run = subprocess.run(
@@ -58,7 +58,7 @@ class Evennia(unittest.TestCase):
         self.launch("migrate")
 
     def until(self, player, wanted, saying=b""):
-        """Reads what a player is sent until this has come; the player says something every second."""
+        """Reads a player's output until it contains `wanted`, and sends `saying` every second."""
         got, end, next_word = b"", time.monotonic() + PATIENCE, 0
         while wanted not in got:
             self.assertLess(time.monotonic(), end, got)
@@ -74,18 +74,18 @@ class Evennia(unittest.TestCase):
 
     def test_a_player_stays_connected_from_start_over_reload_to_stop(self):
         self.addCleanup(self.launch, "stop")
-        # It waits ten seconds for the portal, which a busy machine does not start so fast; then it asks that again.
+        # The launcher waits ten seconds for the portal. On a busy machine that is too short, so try again.
         while "Server started" not in self.launch("start"):
             pass
         login = f"connect {USER['USERNAME']} {USER['PASSWORD']}\r\n".encode()
         with socket.create_connection(("127.0.0.1", self.telnet), 1) as player:
-            # The first start makes the game, and the server starts anew: what is said before is lost.
+            # The first start creates the game and restarts the server: earlier input is lost.
             self.until(player, b"Limbo", login)
             while "Server: RUNNING" not in self.launch("status"):
                 pass
             self.assertIn("Server reloaded", self.launch("reload"))
             self.until(player, b"Server restarted")
-            # Who logs in before the server starts anew is out of character then.
+            # After the restart, a player who logged in before it is out of character.
             self.until(player, b"unique account", b"who\r\n")
             self.assertIn("Server stopped", self.launch("stop"))
         logs = [path.read_text() for path in (self.game / "server/logs").glob("*.log")]
