@@ -88,19 +88,46 @@ fn named(item: &Item) -> Option<(&[syn::Attribute], &Visibility, String)> {
     })
 }
 
+/// True for the facade's exports of whole crates, and for the core's hooks, which it leaves out.
+fn is_of_another_crate(item: &Item) -> bool {
+    match item {
+        Item::Use(item) => leaves(&item.tree).iter().any(|leaf| {
+            leaf.path[0].starts_with("couplet_")
+                && is_public(&item.vis)
+                && (leaf.local == "*" || leaf.path.len() == 1)
+        }),
+        Item::Mod(item) => item.ident == "hooks",
+        _ => false,
+    }
+}
+
 impl Crate {
     fn of(files: &[Code]) -> Crate {
         let mut all =
             Crate { items: BTreeMap::new(), modules: BTreeMap::new(), imports: BTreeMap::new() };
         for file in files {
-            for item in &file.syntax.items {
+            for item in file.syntax.items.iter().filter(|item| !is_of_another_crate(item)) {
                 if let Some((_, _, name)) = named(item) {
                     let path = file.module.iter().cloned().chain([name]).collect();
                     all.items.insert(path, item.clone());
                 }
+                // The facade shares its root with the core.
+                all.modules.entry(file.module.clone()).or_default().push(item.clone());
             }
-            all.imports.insert(file.module.clone(), file.imported.clone());
-            all.modules.insert(file.module.clone(), file.syntax.items.clone());
+            let imported = file.imported.iter().filter(|(name, path)| {
+                // The facade's `couplet_http` is the module `http` itself.
+                !file.module.is_empty() || **path != ["crate", name]
+            });
+            let imported = imported.map(|(name, path)| (name.clone(), path.clone()));
+            all.imports.entry(file.module.clone()).or_default().extend(imported);
+        }
+        // The facade's `pub use couplet_http as http`.
+        if all.modules.contains_key(&["http".to_owned()][..]) {
+            let http: Item = syn::parse_quote!(
+                pub mod http {}
+            );
+            all.items.insert(vec!["http".to_owned()], http.clone());
+            all.modules.entry(Path::new()).or_default().push(http);
         }
         all
     }
