@@ -19,7 +19,7 @@ use crate::framers::{Event, netstrings};
 use crate::poetry::ask::{ask_poem, ask_titles};
 use crate::poetry::transforming::Transformer;
 use crate::progress::Bar;
-use crate::streams::each_cut;
+use crate::streams::for_each_split;
 
 pub(crate) const WORDS: &[&str] = &[
     "poem 5 Ode\r\nhello",
@@ -50,7 +50,7 @@ pub fn answers(data: &[u8]) {
         1 => (titles_client, titles(stream)),
         _ => (transform_client, transformed(stream, limit)),
     };
-    each_cut(stream, *choice, |pieces| {
+    for_each_split(stream, *choice, |pieces| {
         let got = converse(client, limit, pieces, *end);
         let text = got.as_ref().err().map(ToString::to_string).unwrap_or_default();
         assert!(!text.contains(char::is_control), "{text:?} has a control character");
@@ -148,7 +148,7 @@ fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet:
         1 => wire.close(),
         _ => wire.reset(),
     }
-    pass_away(&mut l, &network, &wire);
+    end_connection(&mut l, &network, &wire);
     outcome.take().expect("a client has its answer when the connection has ended")
 }
 
@@ -159,7 +159,7 @@ fn turn(l: &mut Loop, times: usize) {
 }
 
 /// Checks that the loop ends with no objects left.
-fn pass_away(l: &mut Loop, network: &Network, wire: &Wire) {
+fn end_connection(l: &mut Loop, network: &Network, wire: &Wire) {
     turn(l, 3);
     network.advance(Duration::from_secs(31));
     turn(l, 5);

@@ -111,7 +111,7 @@ fn server(text: &str) {
             let again = again.unwrap_or_else(|error| panic!("{text:?}: {error}"));
             assert_eq!(format!("{again:?}"), format!("{endpoint:?}"), "{text:?} as {printed:?}");
         }
-        Err(error) => points_into(&error, text),
+        Err(error) => check_error(&error, text),
     }
 }
 
@@ -123,12 +123,12 @@ fn client(text: &str) {
             let again = again.unwrap_or_else(|error| panic!("{text:?}: {error}"));
             assert_eq!(format!("{again:?}"), format!("{endpoint:?}"), "{text:?} as {printed:?}");
         }
-        Err(error) => points_into(&error, text),
+        Err(error) => check_error(&error, text),
     }
 }
 
 /// Checks that the caret is under a character of the string, or right after it.
-fn points_into(error: &EndpointError, text: &str) {
+fn check_error(error: &EndpointError, text: &str) {
     assert!(text.is_char_boundary(error.at()), "{} of {text:?}", error.at());
     let printed = error.to_string();
     let lines: Vec<&str> = printed.split('\n').collect();

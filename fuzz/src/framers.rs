@@ -15,7 +15,7 @@ mod notes;
 use couplet::Protocol;
 use couplet::protocols::{IntReceiver, LineOnlyReceiver, LineReceiver, NetstringReceiver};
 
-use crate::streams::each_cut;
+use crate::streams::for_each_split;
 use bodies::Bodies;
 pub(crate) use naive::{cut, netstrings};
 pub(crate) use notes::Event;
@@ -106,7 +106,7 @@ impl Check<'_> {
     ) {
         let limit = self.limit(16_384);
         let want = naive::lines(self.stream, delimiter, limit, survives);
-        each_cut(self.stream, self.choice, |pieces| {
+        for_each_split(self.stream, self.choice, |pieces| {
             let notes = self.notes(survives);
             let log = notes.log.clone();
             assert_eq!(events(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
@@ -120,7 +120,7 @@ impl Check<'_> {
     ) {
         let limit = self.limit(99_999);
         let want = naive(self.stream, limit);
-        each_cut(self.stream, self.choice, |pieces| {
+        for_each_split(self.stream, self.choice, |pieces| {
             let notes = self.notes(false);
             let log = notes.log.clone();
             assert_eq!(events(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
@@ -129,7 +129,7 @@ impl Check<'_> {
 
     fn bodies(&self) {
         let want = naive::bodies(self.stream);
-        each_cut(self.stream, self.choice, |pieces| {
+        for_each_split(self.stream, self.choice, |pieces| {
             let bodies = Bodies::new(self.pauses % 2 == 1);
             let log = bodies.log();
             assert_eq!(events(LineReceiver::new(bodies), &log, pieces), want, "{pieces:?}");

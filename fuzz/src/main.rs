@@ -100,7 +100,7 @@ fn now_as_seed() -> u64 {
 
 fn replay(options: &Options) -> Result<(), String> {
     let target = options.targets[0];
-    let trials = Trials::of(target);
+    let trials = Trials::new(target);
     for file in &options.files {
         trials.run(&load(file)?)?;
         println!("{}: {} is fine", target.name, file.display());
@@ -116,7 +116,7 @@ fn fuzz(options: &Options) -> Result<(), String> {
     println!("seed {}", options.seed);
     for target in &options.targets {
         let corpus = corpus(target.name)?;
-        let trials = Trials::of(*target);
+        let trials = Trials::new(*target);
         for input in &corpus {
             trials.run(input)?;
         }

@@ -17,7 +17,7 @@ use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::Pace;
 use crate::poetry::transformations::answer;
 use crate::poetry::{named, transform_server};
-use crate::streams::each_cut;
+use crate::streams::for_each_split;
 
 pub(crate) const WORDS: &[&str] = &[
     "a\n",
@@ -64,12 +64,12 @@ pub fn servers(data: &[u8]) {
 fn by_name(stream: &[u8], choice: u8, reads: usize, pace: Pace) {
     let big = if pace.delay.is_zero() { 70_000 } else { 70 };
     let make = || Catalogue::new(poems(big)).expect("titles that can be told apart");
-    let (want, failed) = named_answers(&make(), stream);
+    let (want, failed) = expected_answers(&make(), stream);
     if want.len() > if pace.delay.is_zero() { MOST } else { MOST_SLOWLY } {
         return;
     }
     let reads = reads.max(want.len() / READS);
-    each_cut(stream, choice, |pieces| {
+    for_each_split(stream, choice, |pieces| {
         let held = hold(named::factory(make(), pace, None)());
         let got = converse(held, pieces, reads, pace.delay);
         assert!(got == want, "{pieces:?} is answered\n{got:?}, not\n{want:?} (failed: {failed})");
@@ -84,7 +84,7 @@ fn poems(big: usize) -> Vec<Poem> {
 }
 
 /// The answers to a whole stream, and whether it fails after them.
-fn named_answers(catalogue: &Catalogue, mut rest: &[u8]) -> (Vec<u8>, bool) {
+fn expected_answers(catalogue: &Catalogue, mut rest: &[u8]) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
     let too_long = |line: &[u8]| line.strip_suffix(b"\r").unwrap_or(line).len() > named::MAX_LINE;
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -111,7 +111,7 @@ fn transform(stream: &[u8], choice: u8, reads: usize, limit: usize) {
         return;
     }
     let reads = reads.max(want.len() / READS);
-    each_cut(stream, choice, |pieces| {
+    for_each_split(stream, choice, |pieces| {
         let held = hold(transform_server::factory(limit, None)());
         let got = converse(held, pieces, reads, Duration::ZERO);
         assert!(got == want, "{pieces:?} is answered\n{got:?}, not\n{want:?}");

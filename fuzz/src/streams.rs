@@ -3,7 +3,7 @@
 use crate::framers::cut;
 
 /// Calls `f` with `stream` cut in several ways; `choice` determines the last one.
-pub(crate) fn each_cut(stream: &[u8], choice: u8, mut f: impl FnMut(&[&[u8]])) {
+pub(crate) fn for_each_split(stream: &[u8], choice: u8, mut f: impl FnMut(&[&[u8]])) {
     f(&[stream]);
     if stream.len() <= 64 {
         f(&cut(stream, &[1]));

@@ -29,8 +29,8 @@ struct State {
     input: Vec<u8>,
     /// Number of the current input, so that the watchdog sees whether it is still the same one.
     number: u64,
-    at_work: bool,
-    over: bool,
+    is_running: bool,
+    is_done: bool,
     panicked: Option<String>,
 }
 
@@ -42,16 +42,16 @@ impl Shared {
 
 impl Trials {
     /// Trials of one target; a process can have only one at a time.
-    pub(crate) fn of(target: Target) -> Trials {
+    pub(crate) fn new(target: Target) -> Trials {
         let shared = Arc::new(Shared::default());
         let (hooked, watched) = (shared.clone(), shared.clone());
-        let otherwise = panic::take_hook();
+        let previous_hook = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let mut state = hooked.state();
-            if state.at_work {
+            if state.is_running {
                 state.panicked.get_or_insert(panic.to_string());
             } else {
-                otherwise(panic);
+                previous_hook(panic);
             }
         }));
         thread::spawn(move || watch(target, &watched));
@@ -64,11 +64,11 @@ impl Trials {
             let mut state = self.shared.state();
             state.input.clear();
             state.input.extend_from_slice(input);
-            (state.number, state.at_work) = (state.number + 1, true);
+            (state.number, state.is_running) = (state.number + 1, true);
         }
         let unwound = panic::catch_unwind(AssertUnwindSafe(|| (self.target.run)(input))).is_err();
         let mut state = self.shared.state();
-        state.at_work = false;
+        state.is_running = false;
         match state.panicked.take() {
             None if !unwound => Ok(()),
             None => Err(report(self.target, input, "it panicked")),
@@ -79,7 +79,7 @@ impl Trials {
 
 impl Drop for Trials {
     fn drop(&mut self) {
-        self.shared.state().over = true;
+        self.shared.state().is_done = true;
         self.shared.ended.notify_all();
         if !thread::panicking() {
             drop(panic::take_hook());
@@ -90,14 +90,14 @@ impl Drop for Trials {
 /// The watchdog: ends the process if one input takes too long.
 fn watch(target: Target, shared: &Shared) {
     let mut state = shared.state();
-    while !state.over {
+    while !state.is_done {
         let number = state.number;
         let waited = shared.ended.wait_timeout_while(state, PATIENCE, |state| {
-            !state.over && (state.number == number || !state.at_work)
+            !state.is_done && (state.number == number || !state.is_running)
         });
         let (now, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         state = now;
-        if timeout.timed_out() && state.at_work && state.number == number {
+        if timeout.timed_out() && state.is_running && state.number == number {
             let text = format!("it takes more than {} s", PATIENCE.as_secs());
             eprintln!("{}", report(target, &state.input, &text));
             std::process::exit(1);

@@ -16,7 +16,7 @@ use couplet::http::{Body, Request, Response};
 use couplet::{Reactor, Result, Stream};
 use tower::service_fn;
 
-use crate::streams::each_cut;
+use crate::streams::for_each_split;
 
 pub(crate) const WORDS: &[&str] = &[
     "\u{1}\u{5}hello",
@@ -56,7 +56,7 @@ pub fn websocket(data: &[u8]) {
     let limit = 16 << (limit % 8);
     let options = WebSocketOptions::default().max_message(limit).max_frame(limit / 2);
     let mut whole = None;
-    each_cut(bytes, *choice, |pieces| {
+    for_each_split(bytes, *choice, |pieces| {
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
         let seen = match role % 3 {
             0 => to_a_server(pieces, options.clone()),

@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::connection::{Accepted, Connection, raised};
+use crate::connection::{Accepted, Connection, report_protocol_error};
 use crate::looping::Shared;
 
 /// Deadline for closing a connection whose factory raised.
@@ -90,7 +90,7 @@ impl Protocol for Bridge {
                 transport.set_close_at_once(false);
                 transport.set_close_deadline(Some(CLOSE));
             }
-            shared.heed(py, made);
+            shared.report_error(py, made);
             if self.connection.is_none() {
                 transport.lose_connection();
             }
@@ -107,7 +107,7 @@ impl Protocol for Bridge {
             shared.call_for(connection, py, || {
                 let received = protocol.call_method1(py, intern!(py, "dataReceived"), (data,));
                 if let Err(error) = received {
-                    raised(connection.bind(py), &shared, error);
+                    report_protocol_error(connection.bind(py), &shared, error);
                 }
             });
         });
@@ -122,7 +122,7 @@ impl Protocol for Bridge {
                 let number = descriptor.into_raw_fd();
                 let name = intern!(py, "_descriptorReceived");
                 if let Err(error) = connection.call_method1(py, name, (number,)) {
-                    raised(connection.bind(py), &shared, error);
+                    report_protocol_error(connection.bind(py), &shared, error);
                 }
             });
         });
@@ -155,7 +155,7 @@ impl Protocol for Bridge {
         };
         shared.ends.push(move |py, shared| {
             shared.call_for(&connection, py, || {
-                shared.heed(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
+                shared.report_error(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
             });
         });
     }
@@ -171,7 +171,7 @@ impl Bridge {
         }
         Python::attach(|py| {
             shared.call_for(connection, py, || {
-                shared.heed(py, connection.call_method0(py, what));
+                shared.report_error(py, connection.call_method0(py, what));
             });
         });
     }

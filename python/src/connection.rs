@@ -41,7 +41,7 @@ struct Home {
 
 /// Our address and the peer's, readable from every thread.
 #[derive(Default)]
-enum Names {
+enum Addresses {
     /// The loop does not have the socket yet.
     #[default]
     Unknown,
@@ -50,27 +50,27 @@ enum Names {
     Other(Box<[Address; 2]>),
 }
 
-impl Names {
-    fn of(transport: &Transport) -> Names {
+impl Addresses {
+    fn of(transport: &Transport) -> Addresses {
         let (host, peer) = (transport.host(), transport.peer());
         match (host.socket_addr(), peer.socket_addr()) {
-            (Some(SocketAddr::V4(host)), Some(SocketAddr::V4(peer))) => Names::V4([host, peer]),
-            _ => Names::Other(Box::new([host.clone(), peer.clone()])),
+            (Some(SocketAddr::V4(host)), Some(SocketAddr::V4(peer))) => Addresses::V4([host, peer]),
+            _ => Addresses::Other(Box::new([host.clone(), peer.clone()])),
         }
     }
 
     fn get<'py>(&self, py: Python<'py>, number: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self {
-            Names::Unknown => Ok(None),
-            Names::V4(both) => address(py, &SocketAddr::V4(both[number]).into()).map(Some),
-            Names::Other(both) => address(py, &both[number]).map(Some),
+            Addresses::Unknown => Ok(None),
+            Addresses::V4(both) => address(py, &SocketAddr::V4(both[number]).into()).map(Some),
+            Addresses::Other(both) => address(py, &both[number]).map(Some),
         }
     }
 }
 
 /// Output queued before the loop has the socket.
 #[derive(Default)]
-struct Early {
+struct EarlyOutput {
     /// Law 9: bounded by the bytes that the protocol writes in the turn of the adoption.
     bytes: Vec<u8>,
     /// Each with its offset in `bytes`. Law 9: at most as many as an outbox takes.
@@ -82,8 +82,8 @@ struct Early {
 struct State {
     /// Set from the moment the loop has the socket until the end is reported.
     home: Option<Tethered<Home>>,
-    early: Option<Box<Early>>,
-    names: Names,
+    early: Option<Box<EarlyOutput>>,
+    names: Addresses,
     protocol: Option<Py<PyAny>>,
     producer: Option<Py<PyAny>>,
     is_streaming: bool,
@@ -116,16 +116,16 @@ impl State {
     /// # Errors
     ///
     /// The caller is not in the loop's thread.
-    fn transport(&self) -> Result<Option<&Transport>, Elsewhere> {
+    fn transport(&self) -> Result<Option<&Transport>, WrongThread> {
         let Some(home) = &self.home else { return Ok(None) };
-        let home = home.get().ok_or(Elsewhere)?;
+        let home = home.get().ok_or(WrongThread)?;
         Ok((!self.is_held).then_some(&home.transport))
     }
 
     /// Whether a close need not wait for the producer: true for a streaming producer that is not
     /// paused, as in Twisted. It learns of the end by `stopProducing`. A forwarder never
     /// unregisters its source.
-    fn is_let_go_of(&self) -> bool {
+    fn closes_without_producer(&self) -> bool {
         self.is_streaming && !self.is_producer_paused
     }
 }
@@ -145,7 +145,7 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
 }
 
 /// The caller is not in the loop's thread: its call is posted to the loop.
-struct Elsewhere;
+struct WrongThread;
 
 impl Connection {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -153,7 +153,7 @@ impl Connection {
     }
 
     /// Posts the call to the loop and returns true, unless this is the loop's thread.
-    fn is_posted<'py>(
+    fn post_if_elsewhere<'py>(
         slf: &Bound<'py, Self>,
         name: &str,
         args: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyTuple>>,
@@ -214,7 +214,7 @@ impl Connection {
     }
 
     /// Reports a deferred loss in the next turn.
-    fn hear(slf: &Bound<'_, Self>) {
+    fn deliver_held_loss(slf: &Bound<'_, Self>) {
         let mut state = slf.get().state();
         if !std::mem::take(&mut state.is_held) {
             return;
@@ -225,7 +225,7 @@ impl Connection {
         let kept = shared.clone();
         let tell = move || {
             Python::attach(|py| {
-                kept.heed(py, this.call_method1(py, intern!(py, "_lost"), ("lost",)));
+                kept.report_error(py, this.call_method1(py, intern!(py, "_lost"), ("lost",)));
             });
         };
         shared.reactor.call_soon(tell);
@@ -234,8 +234,8 @@ impl Connection {
     /// Called when the protocol wrote, or stopped reading, while reading is paused. Reports a
     /// deferred loss, or else tracks whether output is unsent: until it is sent, an error is
     /// reported immediately.
-    fn wrote_paused(slf: &Bound<'_, Self>) {
-        Connection::hear(slf);
+    fn track_flush(slf: &Bound<'_, Self>) {
+        Connection::deliver_held_loss(slf);
         let Some(transport) = slf.get().transport() else { return };
         if transport.buffered() == 0 || std::mem::replace(&mut slf.get().state().is_flushing, true)
         {
@@ -285,11 +285,11 @@ impl Connection {
         let early = state.early.take().unwrap_or_default();
         let home = Home { transport: transport.clone(), shared: shared.clone() };
         state.home = Some(Tethered::new(home));
-        state.names = Names::of(transport);
+        state.names = Addresses::of(transport);
         let State { is_paused, is_write_lost, disconnecting, is_aborted, .. } = *state;
         let State { is_streaming, is_producer_paused, buffer_size, .. } = *state;
         let closes = disconnecting || is_write_lost;
-        let is_awaited = state.producer.is_some() && !(closes && state.is_let_go_of());
+        let is_awaited = state.producer.is_some() && !(closes && state.closes_without_producer());
         drop(state);
         let mut written = 0;
         for (at, descriptor) in early.descriptors {
@@ -301,7 +301,7 @@ impl Connection {
         transport.write(&early.bytes[written..]);
         if is_paused {
             transport.pause_producing();
-            Connection::wrote_paused(slf);
+            Connection::track_flush(slf);
         }
         if is_awaited {
             Connection::produce(slf, transport, (kind(is_streaming), buffer_size), shared);
@@ -328,13 +328,13 @@ impl Connection {
     ) {
         transport.set_write_marks(0, buffer_size);
         let shared = shared.clone();
-        let producing = Producing { of: slf.clone().unbind(), is_first: true, shared };
+        let producing = PythonProducer { of: slf.clone().unbind(), is_first: true, shared };
         // This can't fail: each connection registers at most one such producer.
         let _ = transport.register_producer(producing, kind);
     }
 
     /// Marks the producer as resumed and returns it, if it is to be resumed.
-    fn to_resume(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    fn producer_to_resume(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut state = self.state();
         if state.is_streaming && !std::mem::take(&mut state.is_producer_paused) {
             return None;
@@ -343,7 +343,7 @@ impl Connection {
     }
 
     /// Marks the producer as paused and returns it, if it is to be paused.
-    fn to_pause(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    fn producer_to_pause(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut state = self.state();
         if !state.is_streaming || std::mem::replace(&mut state.is_producer_paused, true) {
             return None;
@@ -356,26 +356,26 @@ impl Connection {
     fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
         let drained = transport.drained().add_both(move |_| {
-            Producing { of, is_first: false, shared }
-                .call("resumeProducing", Connection::to_resume);
+            PythonProducer { of, is_first: false, shared }
+                .call("resumeProducing", Connection::producer_to_resume);
             Ok(())
         });
         drained.detach();
     }
 
     /// Unregisters a producer that a close need not wait for.
-    fn let_go_of_producer(&self) {
-        if self.state().is_let_go_of() {
+    fn unregister_if_streaming(&self) {
+        if self.state().closes_without_producer() {
             self.on_transport(Transport::unregister_producer);
         }
     }
 
-    fn wrote(slf: &Bound<'_, Self>, Put { is_full, is_paused }: Put) -> PyResult<()> {
+    fn wrote(slf: &Bound<'_, Self>, Written { is_full, is_paused }: Written) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         if is_paused {
-            Connection::wrote_paused(slf);
+            Connection::track_flush(slf);
         }
-        let Some(producer) = is_full.then(|| this.to_pause(py)).flatten() else { return Ok(()) };
+        let Some(producer) = is_full.then(|| this.producer_to_pause(py)).flatten() else { return Ok(()) };
         let shared = this.state().shared();
         if let (Some(transport), Some(shared)) = (this.transport(), shared) {
             Connection::resume_later(slf, &transport, &shared);
@@ -385,11 +385,11 @@ impl Connection {
     }
 
     /// Writes, or queues the bytes until the loop has the socket.
-    fn put(&self, data: &[u8]) -> Result<Put, Elsewhere> {
+    fn put(&self, data: &[u8]) -> Result<Written, WrongThread> {
         let mut state = self.state();
         let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
         if is_deaf || data.is_empty() {
-            return Ok(Put::default());
+            return Ok(Written::default());
         }
         let has_producer = state.producer.is_some() && state.is_streaming;
         let is_full = match state.transport()? {
@@ -404,13 +404,13 @@ impl Connection {
                 has_producer && early.len() > state.buffer_size
             }
         };
-        Ok(Put { is_full, is_paused: state.is_paused })
+        Ok(Written { is_full, is_paused: state.is_paused })
     }
 }
 
 /// Consequences of a write.
 #[derive(Default)]
-struct Put {
+struct Written {
     /// The producer is to be paused.
     is_full: bool,
     /// Reading is paused.
@@ -426,14 +426,14 @@ fn kind(is_streaming: bool) -> ProducerKind {
 }
 
 /// The loop's side of a producer.
-struct Producing {
+struct PythonProducer {
     of: Py<Connection>,
     /// Until the loop's first request, which Twisted would not make while output is buffered.
     is_first: bool,
     shared: Rc<Shared>,
 }
 
-impl Producing {
+impl PythonProducer {
     fn call(
         &self,
         method: &'static str,
@@ -442,33 +442,33 @@ impl Producing {
         Python::attach(|py| {
             let Some(producer) = of(self.of.get(), py) else { return };
             if let Err(error) = producer.call_method0(py, method) {
-                raised(self.of.bind(py), &self.shared, error);
+                report_protocol_error(self.of.bind(py), &self.shared, error);
             }
         });
     }
 }
 
-impl Producer for Producing {
+impl Producer for PythonProducer {
     fn resume_producing(&mut self) {
         let is_first = std::mem::take(&mut self.is_first);
         let has_bytes = || self.of.get().on_transport(|transport| transport.buffered() > 0);
         if is_first && has_bytes() == Some(true) {
             return;
         }
-        self.call("resumeProducing", Connection::to_resume);
+        self.call("resumeProducing", Connection::producer_to_resume);
     }
 
     fn pause_producing(&mut self) {
-        self.call("pauseProducing", Connection::to_pause);
+        self.call("pauseProducing", Connection::producer_to_pause);
     }
 }
 
 /// Reports an exception that user code raised in a transport's call, and loses the connection.
-pub(crate) fn raised(of: &Bound<'_, Connection>, shared: &Shared, error: PyErr) {
+pub(crate) fn report_protocol_error(of: &Bound<'_, Connection>, shared: &Shared, error: PyErr) {
     let py = of.py();
     let value = error.value(py).clone();
     shared.report(py, error);
-    shared.heed(py, of.call_method1(intern!(py, "_raised"), (value,)));
+    shared.report_error(py, of.call_method1(intern!(py, "_raised"), (value,)));
 }
 
 #[pymethods]
@@ -483,7 +483,7 @@ impl Connection {
     fn _take(slf: &Bound<'_, Self>, accepted: &Accepted) -> PyResult<()> {
         let (Some(transport), Some(shared)) = (accepted.transport.get(), accepted.shared.get())
         else {
-            return Err(PyRuntimeError::new_err("a connection is made in another thread"));
+            return Err(PyRuntimeError::new_err("cannot attach a connection outside its loop's thread"));
         };
         Connection::attach(slf, transport, shared);
         Ok(())
@@ -494,7 +494,7 @@ impl Connection {
         match with_bytes(data, |data| slf.get().put(data))? {
             Ok(put) => Connection::wrote(slf, put),
             // Copied, because the program may change its buffer before the loop writes.
-            Err(Elsewhere) => {
+            Err(WrongThread) => {
                 let copy = with_bytes(data, |data| PyBytes::new(slf.py(), data))?;
                 Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)
             }
@@ -510,7 +510,7 @@ impl Connection {
         }
         match slf.get().put(&data) {
             Ok(put) => Connection::wrote(slf, put),
-            Err(Elsewhere) => {
+            Err(WrongThread) => {
                 let copy = PyBytes::new(slf.py(), &data);
                 Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)
             }
@@ -521,10 +521,10 @@ impl Connection {
     #[pyo3(name = "loseConnection", signature = (_connDone=None))]
     #[expect(non_snake_case, reason = "Twisted's name")]
     fn lose_connection(slf: &Bound<'_, Self>, _connDone: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        if Connection::is_posted(slf, "loseConnection", no_args)? {
+        if Connection::post_if_elsewhere(slf, "loseConnection", no_args)? {
             return Ok(());
         }
-        Connection::hear(slf);
+        Connection::deliver_held_loss(slf);
         let mut state = slf.get().state();
         if !state.connected || std::mem::replace(&mut state.disconnecting, true) {
             return Ok(());
@@ -535,7 +535,7 @@ impl Connection {
         transport.pause_producing();
         let this = slf.clone().unbind();
         transport.reactor().clone().call_soon(move || {
-            this.get().let_go_of_producer();
+            this.get().unregister_if_streaming();
             transport.lose_connection();
         });
         Ok(())
@@ -544,12 +544,12 @@ impl Connection {
     /// Closes our direction once everything written is sent.
     #[pyo3(name = "loseWriteConnection")]
     fn lose_write_connection(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if Connection::is_posted(slf, "loseWriteConnection", no_args)? {
+        if Connection::post_if_elsewhere(slf, "loseWriteConnection", no_args)? {
             return Ok(());
         }
         let this = slf.get();
         this.state().is_write_lost = true;
-        this.let_go_of_producer();
+        this.unregister_if_streaming();
         this.on_transport(Transport::lose_write_connection);
         Ok(())
     }
@@ -557,10 +557,10 @@ impl Connection {
     /// Closes immediately, with a reset.
     #[pyo3(name = "abortConnection")]
     fn abort_connection(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if Connection::is_posted(slf, "abortConnection", no_args)? {
+        if Connection::post_if_elsewhere(slf, "abortConnection", no_args)? {
             return Ok(());
         }
-        Connection::hear(slf);
+        Connection::deliver_held_loss(slf);
         let mut state = slf.get().state();
         if state.disconnected || std::mem::replace(&mut state.is_aborted, true) {
             return Ok(());
@@ -590,45 +590,45 @@ impl Connection {
 
     /// Resumes reading.
     #[pyo3(name = "startReading")]
-    fn read_on(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if Connection::is_posted(slf, "startReading", no_args)? {
+    fn start_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Connection::post_if_elsewhere(slf, "startReading", no_args)? {
             return Ok(());
         }
         slf.get().state().is_paused = false;
-        Connection::hear(slf);
+        Connection::deliver_held_loss(slf);
         slf.get().on_transport(Transport::resume_producing);
         Ok(())
     }
 
     /// Stops reading.
     #[pyo3(name = "stopReading")]
-    fn read_no_more(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if Connection::is_posted(slf, "stopReading", no_args)? {
+    fn stop_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Connection::post_if_elsewhere(slf, "stopReading", no_args)? {
             return Ok(());
         }
         slf.get().state().is_paused = true;
         if let Some(transport) = slf.get().transport() {
             transport.pause_producing();
-            Connection::wrote_paused(slf);
+            Connection::track_flush(slf);
         }
         Ok(())
     }
 
     #[pyo3(name = "pauseProducing")]
     fn pause_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Connection::read_no_more(slf)
+        Connection::stop_reading(slf)
     }
 
     #[pyo3(name = "resumeProducing")]
     fn resume_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
         // Posted under this name: a close may be requested before the loop runs the call.
-        if Connection::is_posted(slf, "resumeProducing", no_args)? {
+        if Connection::post_if_elsewhere(slf, "resumeProducing", no_args)? {
             return Ok(());
         }
         let state = slf.get().state();
         if state.connected && !state.disconnecting {
             drop(state);
-            return Connection::read_on(slf);
+            return Connection::start_reading(slf);
         }
         Ok(())
     }
@@ -648,7 +648,7 @@ impl Connection {
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let args = |py| (&producer, streaming).into_pyobject(py);
-        if Connection::is_posted(slf, "registerProducer", args)? {
+        if Connection::post_if_elsewhere(slf, "registerProducer", args)? {
             return Ok(());
         }
         let before = this.state().producer.as_ref().map(|before| before.clone_ref(py));
@@ -683,7 +683,7 @@ impl Connection {
 
     #[pyo3(name = "unregisterProducer")]
     fn unregister_producer(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if Connection::is_posted(slf, "unregisterProducer", no_args)? {
+        if Connection::post_if_elsewhere(slf, "unregisterProducer", no_args)? {
             return Ok(());
         }
         let producer = slf.get().state().producer.take();
@@ -697,7 +697,7 @@ impl Connection {
     fn connection_lost(slf: &Bound<'_, Self>, reason: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let args = |py| (&reason,).into_pyobject(py);
-        if slf.get().is_lost() || Connection::is_posted(slf, "connectionLost", args)? {
+        if slf.get().is_lost() || Connection::post_if_elsewhere(slf, "connectionLost", args)? {
             return Ok(());
         }
         slf.call_method0(intern!(py, "_keepNames"))?;
@@ -743,7 +743,7 @@ impl Connection {
     fn set_buffer_size(slf: &Bound<'_, Self>, bytes: usize) -> PyResult<()> {
         slf.get().state().buffer_size = bytes;
         let args = |py| ("bufferSize", bytes).into_pyobject(py);
-        if !Connection::is_posted(slf, "__setattr__", args)? {
+        if !Connection::post_if_elsewhere(slf, "__setattr__", args)? {
             slf.get().on_transport(|transport| transport.set_write_marks(0, bytes));
         }
         Ok(())
@@ -775,7 +775,7 @@ impl Connection {
     /// Pauses the producer until all output is sent.
     #[pyo3(name = "_pauseProducer")]
     fn pause_producer(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Connection::wrote(slf, Put { is_full: true, ..Put::default() })
+        Connection::wrote(slf, Written { is_full: true, ..Written::default() })
     }
 
     /// Our address in the format of Python's sockets; `None` before the loop has the socket. For

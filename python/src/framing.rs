@@ -22,7 +22,7 @@ use crate::locked;
 /// Law 9: bounded by the protocol's `MAX_LENGTH` and a chunk, unless the protocol is paused or
 /// accepts longer messages.
 #[derive(Default)]
-struct Held {
+struct FramingBuffer {
     bytes: Vec<u8>,
     /// Length of the delivered prefix.
     start: usize,
@@ -34,7 +34,7 @@ struct Held {
     accepted: Option<i64>,
 }
 
-impl Held {
+impl FramingBuffer {
     fn unread(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -82,18 +82,18 @@ enum Found<'py> {
 
 /// Base class of the receivers: frames messages for a Python protocol on any transport.
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
-pub(crate) struct Framing(Mutex<Held>);
+pub(crate) struct Framing(Mutex<FramingBuffer>);
 
 /// Finds the next message. The flag is true if the same call of `dataReceived` has delivered one.
 type Step = for<'py> fn(Subject<'_, 'py>, bool) -> PyResult<Found<'py>>;
 
 impl Framing {
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn buffer(&self) -> MutexGuard<'_, FramingBuffer> {
         locked(&self.0)
     }
 
     fn push(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_bytes(data, |data| self.held().push(data))
+        with_bytes(data, |data| self.buffer().push(data))
     }
 
     fn messages<'py>(slf: &Bound<'py, Self>, step: Step) -> PyResult<Bound<'py, Messages>> {
@@ -115,14 +115,14 @@ impl Framing {
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, Messages>>> {
-        let is_all = slf.get().held().unread().is_empty();
+        let is_all = slf.get().buffer().unread().is_empty();
         slf.get().push(data)?;
-        let mut held = slf.get().held();
-        if std::mem::replace(&mut held.is_busy, true) {
+        let mut buffer = slf.get().buffer();
+        if std::mem::replace(&mut buffer.is_busy, true) {
             return Ok(None);
         }
-        held.lent = data.cast_exact().ok().filter(|_| is_all).map(|data| data.clone().unbind());
-        drop(held);
+        buffer.lent = data.cast_exact().ok().filter(|_| is_all).map(|data| data.clone().unbind());
+        drop(buffer);
         Framing::messages(slf, lines).map(Some)
     }
 
@@ -146,7 +146,7 @@ impl Framing {
 
     #[getter]
     fn _framing_unread<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.held().unread())
+        PyBytes::new(py, self.buffer().unread())
     }
 
     /// Replaces the unread bytes. Any falsy object clears them.
@@ -156,7 +156,7 @@ impl Framing {
             true => with_bytes(data, <[u8]>::to_vec)?,
             false => Vec::new(),
         };
-        self.held().set(bytes);
+        self.buffer().set(bytes);
         Ok(())
     }
 }
@@ -197,10 +197,10 @@ impl Messages {
 
     /// Ends the delivery, and returns the result of `dataReceived`.
     fn end(&self) -> Option<Py<PyAny>> {
-        let mut held = self.of.get().held();
-        held.is_busy = false;
-        held.lent = None;
-        drop(held);
+        let mut buffer = self.of.get().buffer();
+        buffer.is_busy = false;
+        buffer.lent = None;
+        drop(buffer);
         locked(&self.returned).take()
     }
 
@@ -252,7 +252,7 @@ fn lines<'py>(subject: Subject<'_, 'py>, has_begun: bool) -> PyResult<Found<'py>
             let limit = limit(subject)?;
             return with_bytes(&delimiter, |delimiter| line(subject, delimiter, limit));
         }
-        let raw = subject.get().held().take(py);
+        let raw = subject.get().buffer().take(py);
         if raw.as_bytes().is_empty() {
             break;
         }
@@ -266,24 +266,24 @@ fn lines<'py>(subject: Subject<'_, 'py>, has_begun: bool) -> PyResult<Found<'py>
 
 /// The first line; all unread bytes if it is too long.
 fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'py> {
-    let (py, mut held) = (subject.py(), subject.get().held());
-    if held.unread().is_empty() {
+    let (py, mut buffer) = (subject.py(), subject.get().buffer());
+    if buffer.unread().is_empty() {
         return Found::End(None);
     }
-    let is_too_long = match decode_line(held.unread(), delimiter) {
+    let is_too_long = match decode_line(buffer.unread(), delimiter) {
         Some((line, rest)) if !exceeds(line.len(), limit) => {
             let (line, rest) = (PyBytes::new(py, line), rest.len());
-            held.leave(rest);
+            buffer.leave(rest);
             return Found::Message(line);
         }
         Some(_) => true,
         // Too many bytes for any line within the limit.
         None => {
-            exceeds(held.unread().len() + 1, limit.saturating_add_unsigned(delimiter.len() as u64))
+            exceeds(buffer.unread().len() + 1, limit.saturating_add_unsigned(delimiter.len() as u64))
         }
     };
     if is_too_long {
-        Found::Exceeded("lineLengthExceeded", held.take(py).into_any())
+        Found::Exceeded("lineLengthExceeded", buffer.take(py).into_any())
     } else {
         Found::End(None)
     }
@@ -292,22 +292,22 @@ fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'
 /// The next netstring.
 fn netstrings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
     let (py, now) = (subject.py(), limit(subject)?);
-    let mut held = subject.get().held();
-    let limit = held.accepted.unwrap_or(now);
-    match decode_netstring(held.unread(), usize::try_from(limit).unwrap_or_default()) {
+    let mut buffer = subject.get().buffer();
+    let limit = buffer.accepted.unwrap_or(now);
+    match decode_netstring(buffer.unread(), usize::try_from(limit).unwrap_or_default()) {
         Ok(Some((string, rest))) => {
             let (string, rest) = (PyBytes::new(py, string), rest.len());
-            held.leave(rest);
+            buffer.leave(rest);
             Ok(Found::Message(string))
         }
         Ok(None) => {
             // The limit that applies is the one in force when the length was complete.
-            held.accepted = held.unread().contains(&b':').then_some(limit);
+            buffer.accepted = buffer.unread().contains(&b':').then_some(limit);
             Ok(Found::End(None))
         }
         Err(error) => {
-            let is_waiting = is_newline_behind_digits(&error, held.unread());
-            drop(held);
+            let is_waiting = is_newline_behind_digits(&error, buffer.unread());
+            drop(buffer);
             if !is_waiting {
                 subject.call_method0(intern!(py, "_handleParseError"))?;
             }
@@ -326,43 +326,43 @@ fn is_newline_behind_digits(error: &FramingError, unread: &[u8]) -> bool {
 fn strings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
     let py = subject.py();
     let size: usize = subject.getattr(intern!(py, "prefixLength"))?.extract()?;
-    if subject.get().held().unread().len() < size || is(subject, intern!(py, "paused"))? {
+    if subject.get().buffer().unread().len() < size || is(subject, intern!(py, "paused"))? {
         return Ok(Found::End(None));
     }
     let format = subject.getattr(intern!(py, "structFormat"))?;
     let limit = limit(subject)?;
-    let mut held = subject.get().held();
+    let mut buffer = subject.get().buffer();
     let most = usize::try_from(limit).unwrap_or_default();
     let decoded = match (format.extract::<&str>().ok(), size) {
         _ if limit < 0 => None,
-        (Some("!B" | ">B" | "B"), 1) => Some(decode_int::<u8>(held.unread(), most)),
-        (Some("!H" | ">H"), 2) => Some(decode_int::<u16>(held.unread(), most)),
-        (Some("!I" | ">I" | "!L" | ">L"), 4) => Some(decode_int::<u32>(held.unread(), most)),
+        (Some("!B" | ">B" | "B"), 1) => Some(decode_int::<u8>(buffer.unread(), most)),
+        (Some("!H" | ">H"), 2) => Some(decode_int::<u16>(buffer.unread(), most)),
+        (Some("!I" | ">I" | "!L" | ">L"), 4) => Some(decode_int::<u32>(buffer.unread(), most)),
         _ => None,
     };
     match decoded {
         Some(Ok(None)) => return Ok(Found::End(None)),
         Some(Ok(Some((string, rest)))) => {
             let (string, rest) = (PyBytes::new(py, string), rest.len());
-            held.leave(rest);
+            buffer.leave(rest);
             return Ok(Found::Message(string));
         }
         // Python decodes the rest: other formats, and lengths for an error.
         None | Some(Err(_)) => {}
     }
-    let prefix = PyBytes::new(py, &held.unread()[..size]);
-    drop(held);
+    let prefix = PyBytes::new(py, &buffer.unread()[..size]);
+    drop(buffer);
     let unpack = py.import(intern!(py, "struct"))?.getattr(intern!(py, "unpack"))?;
     let (length,): (Bound<'py, PyAny>,) = unpack.call1((format, prefix))?.extract()?;
     if length.gt(subject.getattr(intern!(py, "MAX_LENGTH"))?)? {
         return Ok(Found::Exceeded("lengthLimitExceeded", length));
     }
     let length: usize = length.extract()?;
-    let mut held = subject.get().held();
-    let Some((string, rest)) = held.unread()[size..].split_at_checked(length) else {
+    let mut buffer = subject.get().buffer();
+    let Some((string, rest)) = buffer.unread()[size..].split_at_checked(length) else {
         return Ok(Found::End(None));
     };
     let (string, rest) = (PyBytes::new(py, string), rest.len());
-    held.leave(rest);
+    buffer.leave(rest);
     Ok(Found::Message(string))
 }

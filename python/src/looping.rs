@@ -71,7 +71,7 @@ impl Queue {
 
 impl Shared {
     /// Reports the exception if user code raised one.
-    pub(crate) fn heed<T>(&self, py: Python<'_>, result: PyResult<T>) {
+    pub(crate) fn report_error<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
             self.report(py, error);
         }
@@ -123,8 +123,8 @@ pub(crate) struct Inner {
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Loop(Arc<Seat>);
 
-fn within() -> PyErr {
-    PyRuntimeError::new_err("the reactor is turned inside a turn")
+fn nested_turn_error() -> PyErr {
+    PyRuntimeError::new_err("cannot turn the reactor inside a turn")
 }
 
 /// Seconds as a duration, capped at about a century.
@@ -185,7 +185,7 @@ impl Inner {
     /// Makes the due timed calls, as Twisted's reactors do before each wait, and reports the ends
     /// of connections. Raises a pending exception, such as a keyboard interrupt.
     fn make_due(&self, py: Python<'_>) -> PyResult<()> {
-        self.couplet.try_borrow_mut().map_err(|_| within())?.make_timed_calls();
+        self.couplet.try_borrow_mut().map_err(|_| nested_turn_error())?.make_timed_calls();
         self.shared.due.make(py, &self.shared);
         self.shared.ends.make(py, &self.shared);
         self.shared.raised.take().map_or(Ok(()), Err)
@@ -199,7 +199,7 @@ impl Inner {
             // This turn may run inside `run`, which must still see the interrupt.
             self.was_interrupted.set(true);
         }
-        let mut couplet = self.couplet.try_borrow_mut().map_err(|_| within())?;
+        let mut couplet = self.couplet.try_borrow_mut().map_err(|_| nested_turn_error())?;
         let at_most = if is_interrupted { Some(Duration::ZERO) } else { at_most };
         couplet.turn(at_most).map_err(system_error)?;
         drop(couplet);
@@ -300,7 +300,7 @@ impl Loop {
 
     /// A descriptor that is readable while a turn has work.
     fn fileno(&self, py: Python<'_>) -> PyResult<Option<i32>> {
-        let couplet = self.0.take(py)?.couplet.try_borrow().map_err(|_| within())?;
+        let couplet = self.0.take(py)?.couplet.try_borrow().map_err(|_| nested_turn_error())?;
         Ok(couplet.descriptor().map(|descriptor| descriptor.as_raw_fd()))
     }
 
@@ -310,7 +310,7 @@ impl Loop {
         if self.0.is_interrupted.load(Ordering::Acquire) || !inner.shared.due.is_empty() {
             return Ok(Some(0.0));
         }
-        let next = inner.couplet.try_borrow().map_err(|_| within())?.next_turn();
+        let next = inner.couplet.try_borrow().map_err(|_| nested_turn_error())?.next_turn();
         let now = inner.shared.reactor.now();
         Ok(next.map(|next| next.saturating_duration_since(now).as_secs_f64()))
     }
@@ -345,7 +345,7 @@ impl Loop {
             let heeding = shared.clone();
             shared.reactor.call_soon(move || {
                 Python::attach(|py| {
-                    heeding.heed(py, function.call1(py, (argument,)));
+                    heeding.report_error(py, function.call1(py, (argument,)));
                 });
             });
             Ok(())

@@ -69,12 +69,12 @@ impl Seat {
             drop(recorded);
             for request in requests {
                 if let Some(shared) = self.shared() {
-                    shared.heed(py, request(py, shared));
+                    shared.report_error(py, request(py, shared));
                 }
             }
         }
         self.inner().ok_or_else(|| {
-            PyRuntimeError::new_err("a reactor runs in one thread: another one has run it before")
+            PyRuntimeError::new_err("cannot run the reactor: it belongs to another thread")
         })
     }
 

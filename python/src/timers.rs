@@ -84,7 +84,7 @@ impl Timers {
     }
 }
 
-struct What {
+struct PythonCall {
     clock: Clock,
     function: Py<PyAny>,
     args: Py<PyTuple>,
@@ -98,7 +98,7 @@ struct State {
     /// `None` until the loop's thread has started it.
     timer: Option<Tethered<couplet::DelayedCall>>,
     /// `None` once the call was made or cancelled.
-    what: Option<What>,
+    what: Option<PythonCall>,
     /// When the call is due, by its own clock.
     time: f64,
     called: bool,
@@ -172,7 +172,7 @@ impl DelayedCall {
             false => None,
         };
         let (function, args, kw) = (function.unbind(), args.unbind(), kw.map(Bound::unbind));
-        let what = Some(What { clock, function, args, kw });
+        let what = Some(PythonCall { clock, function, args, kw });
         let state = State { seat: Arc::downgrade(seat), what, time, creator, ..State::default() };
         let made = Py::new(py, DelayedCall(Mutex::new(state)))?;
         made.get().state().number = seat.timers.put(made.clone_ref(py));
@@ -218,7 +218,7 @@ impl DelayedCall {
         if !state.is_due {
             return;
         }
-        let Some(What { function, args, kw, .. }) = state.what.take() else { return };
+        let Some(PythonCall { function, args, kw, .. }) = state.what.take() else { return };
         state.called = true;
         let (timer, number) = (state.timer.take(), state.number);
         drop(state);
@@ -286,7 +286,7 @@ pub(crate) fn clone(clock: &Clock, py: Python<'_>) -> Clock {
 }
 
 /// The error for an attribute that the call no longer has.
-fn gone(name: &str) -> PyErr {
+fn missing_attribute(name: &str) -> PyErr {
     PyAttributeError::new_err(format!("the call was made or cancelled, and has no {name}"))
 }
 
@@ -363,19 +363,19 @@ impl DelayedCall {
     #[getter]
     fn func(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let state = self.state();
-        Ok(state.what.as_ref().ok_or_else(|| gone("func"))?.function.clone_ref(py))
+        Ok(state.what.as_ref().ok_or_else(|| missing_attribute("func"))?.function.clone_ref(py))
     }
 
     #[getter]
     fn args(&self, py: Python<'_>) -> PyResult<Py<PyTuple>> {
         let state = self.state();
-        Ok(state.what.as_ref().ok_or_else(|| gone("args"))?.args.clone_ref(py))
+        Ok(state.what.as_ref().ok_or_else(|| missing_attribute("args"))?.args.clone_ref(py))
     }
 
     #[getter]
     fn kw(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
         let state = self.state();
-        let what = state.what.as_ref().ok_or_else(|| gone("kw"))?;
+        let what = state.what.as_ref().ok_or_else(|| missing_attribute("kw"))?;
         Ok(what.kw.as_ref().map_or_else(|| PyDict::new(py).unbind(), |kw| kw.clone_ref(py)))
     }
 

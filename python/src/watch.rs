@@ -48,7 +48,7 @@ impl Watch {
             let watch = shared.reactor.watch(source, interest, move |_, is| {
                 let Some(shared) = weak.upgrade() else { return };
                 Python::attach(|py| {
-                    shared.heed(py, ready.call1(py, (is.readable, is.writable)));
+                    shared.report_error(py, ready.call1(py, (is.readable, is.writable)));
                 });
             });
             watch.map(Some).map_err(system_error)

@@ -440,7 +440,7 @@ print("ran again")
 """,
             SUBJECT,
         )
-        refusal = "a reactor runs in one thread: another one has run it before\n"
+        refusal = "cannot run the reactor: it belongs to another thread\n"
         self.assertEqual((status, said), (0, refusal * 2 + "ended True\nran again\n"))
 
     def test_a_run_in_another_thread_meanwhile(self):

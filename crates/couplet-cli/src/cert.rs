@@ -16,14 +16,14 @@ use crate::exit::Exit;
 use crate::output;
 
 /// File stems that a server name may not take: the authority's and the client's.
-const OURS: [&str; 2] = ["ca", "client"];
+const RESERVED: [&str; 2] = ["ca", "client"];
 
 /// The subject of a certificate: a DNS name, perhaps with a leading `*.`, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name(String);
 
 impl Name {
-    pub(crate) fn read(text: &str) -> Result<Name, String> {
+    pub(crate) fn parse(text: &str) -> Result<Name, String> {
         let is_label = |label: &str| {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
             (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-')
@@ -33,8 +33,10 @@ impl Name {
         if text.parse::<IpAddr>().is_err() && !is_dns {
             return Err("a DNS name or an IP address is expected here".to_owned());
         }
-        if OURS.contains(&text) {
-            return Err(format!("the files {text}.pem and {text}.key are another certificate's"));
+        if RESERVED.contains(&text) {
+            return Err(format!(
+                "the files {text}.pem and {text}.key are reserved for another certificate"
+            ));
         }
         Ok(Name(text.to_owned()))
     }
@@ -74,7 +76,7 @@ pub(crate) fn run(options: &cli::Cert) -> Result<(), Exit> {
 
 /// Creates the authority, a pair for each name, and the client's pair.
 fn make(names: &[Name]) -> Result<Vec<Pair>, rcgen::Error> {
-    let (params, key) = (authority(), KeyPair::generate()?);
+    let (params, key) = (authority_params(), KeyPair::generate()?);
     let mut pairs = vec![Pair {
         name: "ca".to_owned(),
         what: "the authority".to_owned(),
@@ -92,25 +94,25 @@ fn make(names: &[Name]) -> Result<Vec<Pair>, rcgen::Error> {
         if names[..at].contains(name) {
             continue;
         }
-        let mut params = of(&name.0, ExtendedKeyUsagePurpose::ServerAuth);
+        let mut params = leaf_params(&name.0, ExtendedKeyUsagePurpose::ServerAuth);
         params.subject_alt_names.push(name.alternative()?);
         issue(name.file(), format!("for {}", name.0), params)?;
     }
-    let params = of("couplet test client", ExtendedKeyUsagePurpose::ClientAuth);
+    let params = leaf_params("couplet test client", ExtendedKeyUsagePurpose::ClientAuth);
     issue("client".to_owned(), "for a client".to_owned(), params)?;
     Ok(pairs)
 }
 
-fn authority() -> CertificateParams {
-    let mut params = dated("couplet test authority");
+fn authority_params() -> CertificateParams {
+    let mut params = base_params("couplet test authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
 
 /// Parameters of a certificate issued by the authority.
-fn of(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
-    let mut params = dated(name);
+fn leaf_params(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let mut params = base_params(name);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![purpose];
@@ -119,7 +121,7 @@ fn of(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
 }
 
 /// Validity dates wide enough for any test.
-fn dated(name: &str) -> CertificateParams {
+fn base_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     // The longest common name that X.509 allows.
@@ -141,7 +143,7 @@ fn key(folder: &Path, name: &str) -> PathBuf {
 
 /// Writes all files, or none if one exists and may not be replaced.
 fn write(folder: &Path, pairs: &[Pair], force: bool) -> Result<(), Exit> {
-    fs::create_dir_all(folder).map_err(|error| refused("create", folder, &error))?;
+    fs::create_dir_all(folder).map_err(|error| file_error("create", folder, &error))?;
     let files = pairs.iter().flat_map(|pair| {
         let certificate = (certificate(folder, &pair.name), &pair.certificate, 0o644);
         [certificate, (key(folder, &pair.name), &pair.key, 0o600)]
@@ -153,13 +155,13 @@ fn write(folder: &Path, pairs: &[Pair], force: bool) -> Result<(), Exit> {
         return Err(Exit::failed(format!("{path} exists; --force replaces it")));
     }
     for (path, text, mode) in files {
-        put(&path, text, mode).map_err(|error| refused("write", &path, &error))?;
+        replace_file(&path, text, mode).map_err(|error| file_error("write", &path, &error))?;
     }
     Ok(())
 }
 
 /// Creates a new file instead of overwriting: an old one would keep its mode and its readers.
-fn put(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+fn replace_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -173,7 +175,7 @@ fn put(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     options.open(path)?.write_all(text.as_bytes())
 }
 
-fn refused(what: &str, path: &Path, error: &io::Error) -> Exit {
+fn file_error(what: &str, path: &Path, error: &io::Error) -> Exit {
     Exit::failed(format!("cannot {what} {}: {}", path.display(), output::plain(error)))
 }
 
@@ -195,16 +197,16 @@ fn report(folder: &Path, pairs: &[Pair], first: &Name) -> String {
         "\nFor tests only: whoever has ca.key can issue certificates for any name.\n\n  \
          couplet echo --listen {}\n  couplet connect {}\n\nWith a certificate of the client:\n\n  \
          couplet echo --listen {}\n  couplet connect {}\n",
-        in_shell(&listen),
-        in_shell(&connect),
-        in_shell(&format!("{listen}:client-ca={ca}")),
-        in_shell(&format!("{connect}:{}", identity("client"))),
+        quote_for_shell(&listen),
+        quote_for_shell(&connect),
+        quote_for_shell(&format!("{listen}:client-ca={ca}")),
+        quote_for_shell(&format!("{connect}:{}", identity("client"))),
     );
     text
 }
 
 /// Quotes the text as one word of a shell command.
-fn in_shell(word: &str) -> String {
+fn quote_for_shell(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=,-@%+".contains(c);
     if word.chars().all(is_plain) {
         return word.to_owned();
@@ -219,14 +221,14 @@ mod tests {
     #[test]
     fn a_name_is_a_dns_name_or_an_ip_address() {
         for good in ["localhost", "a.example", "*.example", "127.0.0.1", "::1", "a_b", "1.2.3"] {
-            assert_eq!(Name::read(good), Ok(Name(good.to_owned())));
+            assert_eq!(Name::parse(good), Ok(Name(good.to_owned())));
         }
         for bad in
             ["", "a b", "a/b", "..", "a..b", "-a", "*", "a.*", "ca", "client", "[::1]", "a\n"]
         {
-            assert!(Name::read(bad).is_err(), "{bad:?}");
+            assert!(Name::parse(bad).is_err(), "{bad:?}");
         }
-        assert!(Name::read(&"a.".repeat(127)).is_err());
+        assert!(Name::parse(&"a.".repeat(127)).is_err());
         assert_eq!(
             (Name("::1".into()).file(), Name("::1".into()).host()),
             ("__1".into(), "[::1]".into())
@@ -235,8 +237,8 @@ mod tests {
 
     #[test]
     fn a_word_of_a_shell_is_quoted_if_it_must_be() {
-        assert_eq!(in_shell("tls:[::1]:80"), "'tls:[::1]:80'");
-        assert_eq!(in_shell("a'b"), r"'a'\''b'");
-        assert_eq!(in_shell("tls:7000:cert=a/b.pem"), "tls:7000:cert=a/b.pem");
+        assert_eq!(quote_for_shell("tls:[::1]:80"), "'tls:[::1]:80'");
+        assert_eq!(quote_for_shell("a'b"), r"'a'\''b'");
+        assert_eq!(quote_for_shell("tls:7000:cert=a/b.pem"), "tls:7000:cert=a/b.pem");
     }
 }

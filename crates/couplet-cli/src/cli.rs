@@ -99,7 +99,7 @@ const ECHO_EXAMPLE: &str = listening!(
 
 A client that reads slowly is read from slowly. Over UDP, with --listen udp:7000 or
 udp:7000:interface=127.0.0.1, each datagram goes back to its sender: not to a port below 1024, which
-is that of a service, and to each peer --udp-rate times a second, so that two servers never answer
+belongs to a service, and to each peer --udp-rate times a second, so that two servers never answer
 each other without end."
 );
 
@@ -724,7 +724,7 @@ pub(crate) struct Cert {
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
     /// Subjects of the certificates, each a DNS name, *.NAME, or an IP address
-    #[arg(value_name = "NAME", required = true, value_parser = Name::read)]
+    #[arg(value_name = "NAME", required = true, value_parser = Name::parse)]
     pub(crate) names: Vec<Name>,
     /// Replace existing files
     #[arg(long)]

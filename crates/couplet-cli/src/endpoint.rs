@@ -30,7 +30,7 @@ pub(crate) fn to_connect(typed: &str) -> Result<Peer, EndpointError> {
 }
 
 /// Defaults to a free port on this machine.
-pub(crate) fn or_any(listen: Vec<Arc<dyn ServerEndpoint>>) -> Vec<Arc<dyn ServerEndpoint>> {
+pub(crate) fn or_free_port(listen: Vec<Arc<dyn ServerEndpoint>>) -> Vec<Arc<dyn ServerEndpoint>> {
     if !listen.is_empty() {
         return listen;
     }

@@ -46,7 +46,7 @@ impl Exit {
 
     pub(crate) fn report(self) -> ExitCode {
         if let Some(message) = self.message {
-            output::tell(&format!("couplet: {message}"));
+            output::print_to_stderr(&format!("couplet: {message}"));
         }
         ExitCode::from(self.code)
     }

@@ -47,7 +47,7 @@ pub(crate) fn listening(port: &impl Display) -> Result<(), Exit> {
 }
 
 /// Prints a line on stderr.
-pub(crate) fn tell(line: &str) {
+pub(crate) fn print_to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -62,14 +62,14 @@ pub(crate) fn plain(error: &io::Error) -> String {
 
 /// Prints on a separate thread, in order, so a slow reader blocks neither the loop nor Ctrl-C.
 /// After it is dropped, the thread prints the queued pieces and ends.
-pub(crate) struct Printer(Arc<Shared>);
+pub(crate) struct Printer(Arc<PrintQueue>);
 
 /// Resolves once the [`Printer`] is dropped and everything is printed, or at the first error.
 #[derive(Clone)]
-pub(crate) struct Printed(Arc<Shared>);
+pub(crate) struct Printed(Arc<PrintQueue>);
 
 #[derive(Default)]
-struct Shared {
+struct PrintQueue {
     state: Mutex<State>,
     more: Condvar,
     less: Condvar,
@@ -81,7 +81,7 @@ struct State {
     waiting: VecDeque<Bytes>,
     /// The thread is printing a piece.
     printing: bool,
-    no_more: bool,
+    is_closed: bool,
     outcome: Option<io::Result<()>>,
     waker: Option<Waker>,
 }
@@ -90,7 +90,7 @@ impl Printer {
     /// Starts the thread. If stdout is a terminal, the bars of `progress` are cleared while it
     /// prints.
     pub(crate) fn start(progress: Progress) -> Result<(Printer, Printed), Exit> {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<PrintQueue>::default();
         let printing = shared.clone();
         let thread = std::thread::Builder::new().name("couplet-stdout".into());
         thread.spawn(move || printing.run(&progress)).map_err(|error| {
@@ -107,18 +107,18 @@ impl Printer {
 
 impl Drop for Printer {
     fn drop(&mut self) {
-        self.0.lock().no_more = true;
+        self.0.lock().is_closed = true;
         self.0.more.notify_one();
     }
 }
 
-impl Shared {
+impl PrintQueue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self) -> Option<Bytes> {
-        let waits = |state: &mut State| state.waiting.is_empty() && !state.no_more;
+        let waits = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
         let mut state = self.lock();
         state.printing = false;
         self.less.notify_all();

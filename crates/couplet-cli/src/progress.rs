@@ -63,8 +63,8 @@ impl Progress {
             bar,
             row,
             bytes: Cell::new(0),
-            told_at: Cell::new(now),
-            told_quarter: Cell::new(0),
+            last_report: Cell::new(now),
+            reported_quarter: Cell::new(0),
         }))
     }
 
@@ -72,7 +72,7 @@ impl Progress {
     pub(crate) fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => drop(bars.println(text)),
-            None => output::tell(text),
+            None => output::print_to_stderr(text),
         }
     }
 
@@ -87,7 +87,7 @@ impl Progress {
     /// After [`freeze`](Self::freeze): moves below the bars and the `^C`.
     pub(crate) fn leave(&self) {
         if self.bars.is_some() {
-            output::tell("");
+            output::print_to_stderr("");
         }
     }
 
@@ -108,8 +108,8 @@ struct BarState {
     bar: Option<ProgressBar>,
     row: Arc<Row>,
     bytes: Cell<u64>,
-    told_at: Cell<Instant>,
-    told_quarter: Cell<u64>,
+    last_report: Cell<Instant>,
+    reported_quarter: Cell<u64>,
 }
 
 impl Bar {
@@ -127,7 +127,7 @@ impl Bar {
         state.bytes.set(state.bytes.get() + bytes as u64);
         match &state.bar {
             Some(bar) => bar.set_position(state.bytes.get()),
-            None => self.tell(now),
+            None => self.report(now),
         }
     }
 
@@ -137,18 +137,20 @@ impl Bar {
     }
 
     /// Prints plain lines: at each quarter of a known total, else every [`PLAIN_EVERY`].
-    fn tell(&self, now: Instant) {
+    fn report(&self, now: Instant) {
         let state = &*self.0;
         let (bytes, name) = (state.bytes.get(), &state.row.name);
         if let Some(total) = state.row.total.filter(|total| *total > 0) {
             let quarter = bytes * 4 / total;
-            if quarter > state.told_quarter.replace(quarter) {
+            if quarter > state.reported_quarter.replace(quarter) {
                 let (percent, server) = (bytes * 100 / total, &state.row.server);
-                output::tell(&format!("{name} ({server}): {percent} %, {bytes} of {total} bytes"));
+                output::print_to_stderr(&format!(
+                    "{name} ({server}): {percent} %, {bytes} of {total} bytes"
+                ));
             }
-        } else if now.saturating_duration_since(state.told_at.get()) >= PLAIN_EVERY {
-            state.told_at.set(now);
-            output::tell(&format!("{name}: {bytes} bytes so far"));
+        } else if now.saturating_duration_since(state.last_report.get()) >= PLAIN_EVERY {
+            state.last_report.set(now);
+            output::print_to_stderr(&format!("{name}: {bytes} bytes so far"));
         }
     }
 

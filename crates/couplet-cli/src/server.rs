@@ -14,39 +14,39 @@ use crate::exit::Exit;
 use crate::{endpoint, output, signalled, signalled_loop};
 
 /// Descriptors reserved for uses other than client connections.
-const OTHERS: usize = 16;
+const RESERVED_DESCRIPTORS: usize = 16;
 
-/// The process's limit on descriptors, less [`OTHERS`].
-pub(crate) fn most_descriptors() -> usize {
+/// The process's limit on descriptors, less [`RESERVED_DESCRIPTORS`].
+pub(crate) fn max_descriptors() -> usize {
     let allowed = getrlimit(Resource::Nofile).current;
     let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-    allowed.saturating_sub(OTHERS).max(1)
+    allowed.saturating_sub(RESERVED_DESCRIPTORS).max(1)
 }
 
 /// Most concurrent sessions, of `each` descriptors: the requested number, if the limit on
 /// descriptors allows it. Raises that limit to the hard limit.
-pub(crate) fn most_sessions(asked: Option<usize>, each: usize) -> usize {
+pub(crate) fn max_sessions(asked: Option<usize>, each: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit on descriptors stays as it is");
+        tracing::debug!(%error, "cannot raise the limit on descriptors");
     }
-    let affordable = most_descriptors() / each;
+    let affordable = max_descriptors() / each;
     asked.map_or(affordable, |most| most.min(affordable)).max(1)
 }
 
 /// One client in the count of open clients of all loops.
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct SessionPermit(Arc<AtomicUsize>);
 
-impl Place {
+impl SessionPermit {
     /// Counts one more client, unless `most` are open.
-    pub(crate) fn among(open: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
+    pub(crate) fn acquire(open: &Arc<AtomicUsize>, most: usize) -> Option<SessionPermit> {
         let more = |open: usize| (open < most).then_some(open + 1);
         let taken = open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.ok().map(|_| Place(open.clone()))
+        taken.ok().map(|_| SessionPermit(open.clone()))
     }
 }
 
-impl Drop for Place {
+impl Drop for SessionPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -75,7 +75,7 @@ pub(crate) fn run_with<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Resu
     prepare: impl Fn(Option<&Members>) -> S + Send + Sync,
 ) -> Result<(), Exit> {
     let options = options.drain(listen.drain.time).answers(listen.answers);
-    let endpoints = endpoint::or_any(listen.endpoints);
+    let endpoints = endpoint::or_free_port(listen.endpoints);
     if threads.number == 1 {
         let start = prepare(None);
         return run_loop(options, |reactor| {
@@ -97,13 +97,13 @@ pub(crate) fn run_loop<P: Display>(
     options: LoopOptions,
     listen: impl FnOnce(&Reactor) -> couplet::Result<Vec<P>>,
 ) -> Result<(), Exit> {
-    let mut told = Ok(());
-    signalled_loop(options, output::tell)?.run(|reactor| {
+    let mut announced = Ok(());
+    signalled_loop(options, output::print_to_stderr)?.run(|reactor| {
         // All or none: announces no port that closes immediately because another one failed.
-        told = announce(reactor, &listen(reactor)?);
+        announced = announce(reactor, &listen(reactor)?);
         Ok(())
     })?;
-    told
+    announced
 }
 
 /// Like [`run_loop`], with several loops that listen on the same ports.
@@ -112,16 +112,16 @@ pub(crate) fn run_loops<P: Display>(
     listen: impl Fn(&Reactor) -> couplet::Result<Vec<P>> + Send + Sync,
 ) -> Result<(), Exit> {
     let (all, listening) = (cluster.members().count(), AtomicUsize::new(0));
-    let told = OnceLock::new();
+    let announced = OnceLock::new();
     cluster.run(|reactor| {
         let ports = listen(reactor)?;
         // Announces once all loops listen, or never.
         if listening.fetch_add(1, Ordering::SeqCst) + 1 == all {
-            told.get_or_init(|| announce(reactor, &ports));
+            announced.get_or_init(|| announce(reactor, &ports));
         }
         Ok(())
     })?;
-    told.into_inner().unwrap_or(Ok(()))
+    announced.into_inner().unwrap_or(Ok(()))
 }
 
 /// Prints the listening ports. Stops the reactor if that fails.
@@ -131,6 +131,6 @@ fn announce(reactor: &Reactor, ports: &[impl Display]) -> Result<(), Exit> {
 
 /// A cluster whose loops handle signals as a single one does.
 pub(crate) fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
-    let show = |snapshot: &Snapshot| output::tell(snapshot.to_string().trim_end());
+    let show = |snapshot: &Snapshot| output::print_to_stderr(snapshot.to_string().trim_end());
     Cluster::new(threads.number).options(signalled(options)).on_snapshot(show)
 }

@@ -122,7 +122,7 @@ pub struct DatagramPort<P> {
 #[non_exhaustive]
 pub enum SendError {
     /// The datagram exceeds the longest that this port can send. Twisted's `MessageLengthError`.
-    #[error("a datagram of {length} bytes is too long: at most {most} fit")]
+    #[error("cannot send a datagram of {length} bytes: at most {most} fit")]
     TooLong {
         /// Its length, in bytes.
         length: usize,
@@ -131,7 +131,7 @@ pub enum SendError {
     },
     /// The port can't send to this address: it is of another family, has no port number, or is not
     /// the port's peer. Twisted's `InvalidAddressError`.
-    #[error("{host} can't send to {to}")]
+    #[error("cannot send from {host} to {to}")]
     WrongAddress {
         /// The address of the port.
         host: Address,
@@ -139,23 +139,23 @@ pub enum SendError {
         to: Address,
     },
     /// No destination was given, and the port has no [peer](DatagramOptions::peer).
-    #[error("the port has no peer to send to")]
+    #[error("cannot send without an address: the port has no peer")]
     NoPeer,
     /// The queue is full; [`DatagramOptions::queue`] is its limit. The datagram was dropped and
     /// counted.
-    #[error("dropped: {queued} bytes wait to be sent already")]
+    #[error("cannot queue a datagram: {queued} bytes are queued already")]
     Full {
         /// The number of queued bytes.
         queued: usize,
     },
     /// The port is closed.
-    #[error("the port is closed")]
+    #[error("cannot send: the port is closed")]
     Stopped,
 }
 
 /// The port is closed: the error of [`DatagramPort::ask`] and [`DatagramTransport::set_option`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the port of datagrams is closed")]
+#[error("the datagram port is closed")]
 pub struct PortStopped;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,11 +178,11 @@ pub(crate) struct Counts {
 }
 
 /// A recorded request to set an option.
-pub(crate) struct Asked {
+pub(crate) struct OptionRequest {
     pub(crate) option: DatagramOption,
     pub(crate) resolver: Resolver<()>,
     /// The number of datagrams ever queued before the request: they are sent without the option.
-    pub(crate) behind: u64,
+    pub(crate) queued_before: u64,
 }
 
 pub(crate) struct DatagramCell {
@@ -203,13 +203,13 @@ pub(crate) struct DatagramCell {
     pub(crate) queue: RefCell<DatagramQueue>,
     pub(crate) counts: Cell<Counts>,
     /// The turn will visit this port.
-    noted: Cell<bool>,
+    turn_requested: Cell<bool>,
     /// More datagrams of the same batch follow, so answers are held back.
     pub(crate) holds: Cell<bool>,
     /// Listed for writing at the end of the turn.
     pub(crate) to_write: Cell<bool>,
     /// Options to set. Law 9: no bound, one for each unfired Deferred.
-    pub(crate) asked: RefCell<VecDeque<Asked>>,
+    pub(crate) option_requests: RefCell<VecDeque<OptionRequest>>,
     pub(crate) stopped: RefCell<Vec<Resolver<()>>>,
     timers: RefCell<Vec<DelayedCall>>,
 }
@@ -241,10 +241,10 @@ impl DatagramCell {
             protocol: RefCell::new(Some(protocol)),
             queue: RefCell::default(),
             counts: Cell::default(),
-            noted: Cell::new(false),
+            turn_requested: Cell::new(false),
             holds: Cell::new(false),
             to_write: Cell::new(false),
-            asked: RefCell::default(),
+            option_requests: RefCell::default(),
             stopped: RefCell::default(),
             timers: RefCell::default(),
         }
@@ -255,15 +255,15 @@ impl DatagramCell {
     }
 
     /// Asks the turn to visit the port.
-    fn note(self: &Rc<Self>) {
-        if !self.noted.replace(true) {
-            self.reactor.ask_datagrams(self);
+    fn request_turn(self: &Rc<Self>) {
+        if !self.turn_requested.replace(true) {
+            self.reactor.request_datagrams(self);
         }
     }
 
     /// Called when the turn visits the port.
-    pub(crate) fn noticed(&self) {
-        self.noted.set(false);
+    pub(crate) fn clear_turn_request(&self) {
+        self.turn_requested.set(false);
     }
 
     pub(crate) fn count(&self, f: impl FnOnce(&mut Counts)) {
@@ -273,7 +273,7 @@ impl DatagramCell {
     }
 
     /// Counts a dropped datagram. Logs the 1st, 2nd, 4th, 8th, …
-    pub(crate) fn drop_one(&self, why: &dyn fmt::Display) {
+    pub(crate) fn count_drop(&self, why: &dyn fmt::Display) {
         self.count(|counts| counts.dropped += 1);
         let dropped = self.counts.get().dropped;
         if dropped.is_power_of_two() {
@@ -298,13 +298,13 @@ impl DatagramCell {
     /// Delivers a datagram. Datagrams sent by the callback leave right after it, without a request.
     pub(crate) fn deliver(self: &Rc<Self>, datagram: &Datagram<'_>) {
         self.count(|counts| counts.received += 1);
-        let noted = self.noted.replace(true);
+        let turn_requested = self.turn_requested.replace(true);
         self.call("datagram_received", |protocol, transport| {
             protocol.datagram_received(transport, datagram);
         });
-        self.noted.set(noted);
-        if !noted && self.has_requests() {
-            self.note();
+        self.turn_requested.set(turn_requested);
+        if !turn_requested && self.has_requests() {
+            self.request_turn();
         }
     }
 
@@ -312,7 +312,7 @@ impl DatagramCell {
     fn has_requests(&self) -> bool {
         !self.is_open()
             || self.paused.get() == self.receiving.get()
-            || !self.asked.borrow().is_empty()
+            || !self.option_requests.borrow().is_empty()
     }
 
     /// Calls `stop_protocol`, drops the protocol, and fires the Deferreds of `stop_listening`.
@@ -337,8 +337,8 @@ impl DatagramCell {
         drop(protocol);
         let unsent = self.queue.take();
         self.count(|counts| counts.dropped += unsent.len() as u64);
-        for asked in self.asked.take() {
-            asked.resolver.errback(PortStopped);
+        for request in self.option_requests.take() {
+            request.resolver.errback(PortStopped);
         }
         self.stopped.take()
     }
@@ -389,8 +389,8 @@ impl DatagramTransport {
         if !cell.is_open() {
             return Err(SendError::Stopped);
         }
-        let to = self.checked(to)?;
-        let most = self.longest(to.as_ref());
+        let to = self.check_address(to)?;
+        let most = self.max_length(to.as_ref());
         if data.len() > most {
             return Err(SendError::TooLong { length: data.len(), most });
         }
@@ -401,18 +401,18 @@ impl DatagramTransport {
         if is_full && !queue.is_empty() {
             drop(queue);
             let error = SendError::Full { queued };
-            cell.drop_one(&error);
+            cell.count_drop(&error);
             return Err(error);
         }
         queue.push(data, to, from);
         drop(queue);
         cell.count(|counts| counts.queued += 1);
-        cell.note();
+        cell.request_turn();
         Ok(())
     }
 
     /// Checks a destination. `None` is the port's peer.
-    fn checked(&self, to: Option<Address>) -> Result<Option<Address>, SendError> {
+    fn check_address(&self, to: Option<Address>) -> Result<Option<Address>, SendError> {
         let cell = &self.cell;
         match (to, &cell.options.peer) {
             (None, None) => Err(SendError::NoPeer),
@@ -422,7 +422,7 @@ impl DatagramTransport {
                     (Address::Unix(to), Address::Unix(_)) => *to != UnixAddress::Unnamed,
                     (Address::Unix(_), _) | (_, Address::Unix(_)) => false,
                     (to, host) => match (to.socket_addr(), host.socket_addr()) {
-                        (Some(to), Some(host)) => to.port() != 0 && self.reaches(host, to),
+                        (Some(to), Some(host)) => to.port() != 0 && self.can_reach(host, to),
                         _ => false,
                     },
                 };
@@ -436,13 +436,13 @@ impl DatagramTransport {
     }
 
     /// Whether an Internet socket can send to this address.
-    fn reaches(&self, host: SocketAddr, to: SocketAddr) -> bool {
+    fn can_reach(&self, host: SocketAddr, to: SocketAddr) -> bool {
         host.is_ipv4() == to.is_ipv4()
             || host.is_ipv6() && host.ip().is_unspecified() && self.cell.options.dual_stack
     }
 
     /// The longest datagram that can be sent to this destination.
-    fn longest(&self, to: Option<&Address>) -> usize {
+    fn max_length(&self, to: Option<&Address>) -> usize {
         match to.or(self.cell.options.peer.as_ref()).and_then(Address::socket_addr) {
             Some(SocketAddr::V4(_)) => LONGEST_V4,
             Some(SocketAddr::V6(_)) => LONGEST_V6,
@@ -494,7 +494,7 @@ impl DatagramTransport {
         self.cell.state.set(PortState::Stopping);
         let (deferred, resolver) = Deferred::new();
         self.cell.stopped.borrow_mut().push(resolver);
-        self.cell.note();
+        self.cell.request_turn();
         Some(deferred)
     }
 
@@ -516,7 +516,7 @@ impl DatagramTransport {
 
     fn set_paused(&self, paused: bool) {
         if self.cell.paused.replace(paused) != paused {
-            self.cell.note();
+            self.cell.request_turn();
         }
     }
 
@@ -527,9 +527,13 @@ impl DatagramTransport {
             return Deferred::fail(PortStopped);
         }
         let (deferred, resolver) = Deferred::new();
-        let behind = self.cell.counts.get().queued;
-        self.cell.asked.borrow_mut().push_back(Asked { option, resolver, behind });
-        self.cell.note();
+        let queued_before = self.cell.counts.get().queued;
+        self.cell.option_requests.borrow_mut().push_back(OptionRequest {
+            option,
+            resolver,
+            queued_before,
+        });
+        self.cell.request_turn();
         deferred
     }
 
@@ -580,7 +584,8 @@ impl<P: DatagramProtocol> DatagramPort<P> {
         let is_open = self.is_listening();
         if is_open {
             let cell = self.transport.cell.clone();
-            self.reactor().line_up("tell", type_name::<P>(), move || run(&cell, f.take()));
+            self.reactor()
+                .queue_call("tell", type_name::<P>(), move || call_protocol(&cell, f.take()));
         }
         is_open
     }
@@ -592,7 +597,7 @@ impl<P: DatagramProtocol> DatagramPort<P> {
         f: impl FnOnce(&mut P, &DatagramTransport) -> R + 'static,
     ) -> Deferred<R> {
         let (deferred, resolver) = Deferred::new();
-        let mut answer = Answer(Some(resolver));
+        let mut answer = AskResolver(Some(resolver));
         self.tell(move |protocol, transport| {
             // Taken first, so that a panic drops the resolver without reporting a stopped port.
             let resolver = answer.0.take();
@@ -616,7 +621,7 @@ impl<P: DatagramProtocol> DatagramPort<P> {
             return DelayedCall::never();
         }
         let cell = self.transport.cell.clone();
-        let call = self.reactor().call_later(delay, move || run(&cell, f.take()));
+        let call = self.reactor().call_later(delay, move || call_protocol(&cell, f.take()));
         let mut timers = self.transport.cell.timers.borrow_mut();
         if timers.len() == timers.capacity() {
             timers.retain(DelayedCall::active);
@@ -633,9 +638,9 @@ impl<P: DatagramProtocol> DatagramPort<P> {
 
 /// The resolver of an [`ask`](DatagramPort::ask). Fails with [`PortStopped`] if dropped before the
 /// call runs.
-struct Answer<R>(Option<Resolver<R>>);
+struct AskResolver<R>(Option<Resolver<R>>);
 
-impl<R> Drop for Answer<R> {
+impl<R> Drop for AskResolver<R> {
     fn drop(&mut self) {
         if let Some(resolver) = self.0.take() {
             resolver.errback(PortStopped);
@@ -644,14 +649,17 @@ impl<R> Drop for Answer<R> {
 }
 
 /// Runs a call into the protocol of a port.
-fn run<P: DatagramProtocol>(cell: &Rc<DatagramCell>, f: impl FnOnce(&mut P, &DatagramTransport)) {
+fn call_protocol<P: DatagramProtocol>(
+    cell: &Rc<DatagramCell>,
+    f: impl FnOnce(&mut P, &DatagramTransport),
+) {
     cell.call("call into a protocol", |protocol, transport| {
         let found: &mut dyn Any = protocol;
         match found.downcast_mut() {
             Some(protocol) => f(protocol, transport),
             None => {
                 let wanted = type_name::<P>();
-                log_error!(host = %cell.host, wanted, "the protocol is of another type");
+                log_error!(host = %cell.host, wanted, "cannot call a protocol: it has another type");
                 debug_assert!(false, "the protocol is not a {wanted}");
             }
         }

@@ -146,7 +146,7 @@ impl Embedded {
     /// Outside of a tokio runtime, or if the runtime has no timers or no I/O (`enable_all`).
     pub fn begin(l: Loop, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<Embedded> {
         let Some(descriptor) = l.descriptor() else {
-            let why = "the loop's driver has no descriptor that tokio could wait for";
+            let why = "cannot embed the loop: its driver has no descriptor";
             return Err(io::Error::new(io::ErrorKind::Unsupported, why).into());
         };
         let watched = watch(descriptor.try_clone_to_owned()?)?;

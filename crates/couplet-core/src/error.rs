@@ -141,7 +141,7 @@ impl Error for ConnectionLost {
 
 /// A port could not be opened. Twisted's `CannotListenError`.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}{}", Plain(source), way_out(address, source))]
+#[error("cannot listen on {address}: {}{}", Plain(source), hint(address, source))]
 #[non_exhaustive]
 pub struct ListenError {
     /// The requested address.
@@ -174,7 +174,7 @@ pub enum ConnectError {
     NoRoute(Arc<io::Error>),
     /// The local address set by [`ConnectOptions::bind`](crate::ConnectOptions::bind) is not
     /// available. The peer was not contacted. Twisted's `ConnectBindError`.
-    #[error("cannot connect from {address}: {}{}", Plain(source), bind_way_out(source))]
+    #[error("cannot connect from {address}: {}{}", Plain(source), bind_hint(source))]
     LocalBind {
         /// The requested local address.
         address: Address,
@@ -280,7 +280,7 @@ impl fmt::Display for Plain<'_> {
 }
 
 /// The hint for a local address that a connect could not bind.
-fn bind_way_out(error: &io::Error) -> &'static str {
+fn bind_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             " (another socket has it; with port 0 the system picks a free one)"
@@ -294,7 +294,7 @@ fn bind_way_out(error: &io::Error) -> &'static str {
 const LOW_PORTS: &str = " (ports below 1024 need CAP_NET_BIND_SERVICE)";
 const NO_INTERFACE: &str = " (no interface of this machine has that address)";
 
-fn way_out(address: &Address, error: &io::Error) -> &'static str {
+fn hint(address: &Address, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse if address.unix().is_some() => {
             " (something listens there already, or a file is in the way)"

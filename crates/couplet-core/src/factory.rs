@@ -232,8 +232,8 @@ impl<F: 'static> Shared<F> {
 
     fn enqueue(&self, reactor: &Reactor, f: FactoryCall<F>) {
         let shared = self.clone();
-        let of = std::any::type_name::<F>();
-        reactor.line_up("tell of a factory", of, move || shared.with((), f));
+        let type_name = std::any::type_name::<F>();
+        reactor.queue_call("call into a factory", type_name, move || shared.with((), f));
     }
 
     /// Takes the factory out, calls `f`, and puts it back. A panic is logged, and `otherwise`

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::endpoints::{IntoEndpoint, ServerEndpoint};
-pub use crate::panics::caught;
-pub use crate::stream::guest::{Ending, GuestStream};
-pub use crate::stream::homing::Homing;
+pub use crate::panics::catch_panic;
+pub use crate::stream::guest::{ConnectionEnd, GuestStream};
+pub use crate::stream::loop_owned::LoopOwned;
 use crate::{Port, Reactor, Result, Stream, Transport};
 
 /// Logs an error that has no other receiver: an event for the program's subscriber, or a line on

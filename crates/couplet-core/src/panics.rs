@@ -17,13 +17,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 ///
 /// The panic's message.
 #[inline(always)]
-pub fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+pub fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(panic_text)
 }
 
 /// Runs user code and logs a panic. Returns true if it panicked.
 pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> bool {
-    caught(f).map_err(|text| log_text(what, &text)).is_err()
+    catch_panic(f).map_err(|text| log_text(what, &text)).is_err()
 }
 
 /// Drops a user's object; a panic is logged.
@@ -91,7 +91,7 @@ impl<T> Drop for Contained<T> {
 }
 
 /// Wraps a user's closure so that it may be dropped anywhere.
-pub(crate) fn kept(f: impl FnOnce() + 'static) -> Box<dyn FnOnce()> {
+pub(crate) fn contain_closure(f: impl FnOnce() + 'static) -> Box<dyn FnOnce()> {
     let f = Contained::new(f);
     Box::new(move || f.take()())
 }
@@ -102,23 +102,23 @@ pub(crate) fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) {
 
 pub(crate) fn log_text(what: &'static str, text: &str) {
     log_error!(what, %text, "a callback panicked");
-    witness(what, text);
+    record_panic(what, text);
 }
 
 thread_local! {
     /// The panics contained in this thread, while a test records them.
-    static WITNESSED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    static RECORDED_PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
 /// Makes `kept` the record of contained panics; with `None`, nothing is recorded. Returns the
 /// previous record.
 #[cfg(feature = "testing")]
-pub(crate) fn keep_panics(kept: Option<Vec<String>>) -> Option<Vec<String>> {
-    WITNESSED.replace(kept)
+pub(crate) fn capture_panics(kept: Option<Vec<String>>) -> Option<Vec<String>> {
+    RECORDED_PANICS.replace(kept)
 }
 
-pub(crate) fn witness(what: &str, text: &str) {
-    let _ = WITNESSED.try_with(|witnessed| {
+pub(crate) fn record_panic(what: &str, text: &str) {
+    let _ = RECORDED_PANICS.try_with(|witnessed| {
         if let Some(panics) = &mut *witnessed.borrow_mut() {
             panics.push(format!("{what}: {text}"));
         }

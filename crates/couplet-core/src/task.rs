@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
 use crate::panics::Contained;
-use crate::reactor::{Reactor, Source, Waiting};
+use crate::reactor::{Reactor, Source, TimerPurpose};
 
 pub use cancelling::Cancelling;
 pub use cooperator::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
@@ -92,12 +92,12 @@ impl Reactor {
         after: Duration,
         future: impl Future<Output = Result<T>>,
     ) -> impl Future<Output = Result<T>> {
-        let whom = (Waiting::Timeout, Location::caller());
+        let waiter = (TimerPurpose::Timeout, Location::caller());
         async move {
             // The timer starts only if the future is pending, so a ready future leaves no timer
             // behind.
-            let alarm = async { self.sleep_for(whom, after).await };
-            let rang = match unless(future, alarm).await {
+            let alarm = async { self.sleep_for(waiter, after).await };
+            let rang = match race_against(future, alarm).await {
                 Ok(result) => return result,
                 Err(rang) => rang,
             };
@@ -108,7 +108,7 @@ impl Reactor {
 
 /// Races two futures: returns the output of `future`, or the output of `end` as an error. Both are
 /// polled, in this order, until one is ready.
-async fn unless<A, B>(
+async fn race_against<A, B>(
     future: impl Future<Output = A>,
     end: impl Future<Output = B>,
 ) -> std::result::Result<A, B> {
@@ -170,7 +170,7 @@ impl LoopResult for Deferred<()> {
 /// ```
 #[derive(Clone)]
 pub struct LoopingCall {
-    looping: Rc<Looping>,
+    looping: Rc<LoopingState>,
 }
 
 /// [`LoopingCall::start`] was called while it was running.
@@ -180,7 +180,7 @@ pub struct AlreadyRunning;
 
 type Repeated = Contained<Box<dyn FnMut(u64) -> Deferred<()>>>;
 
-struct Looping {
+struct LoopingState {
     reactor: Reactor,
     /// `None` during a call.
     f: RefCell<Option<Repeated>>,
@@ -219,7 +219,7 @@ impl LoopingCall {
         reactor: &Reactor,
         mut f: impl FnMut(u64) -> R + 'static,
     ) -> Self {
-        let looping = Looping {
+        let looping = LoopingState {
             reactor: reactor.clone(),
             f: RefCell::new(Some(Contained::new(Box::new(move |count| f(count).into_deferred())))),
             phase: Cell::new(Phase::Idle),
@@ -310,16 +310,16 @@ impl LoopingCall {
     }
 }
 
-impl Looping {
+impl LoopingState {
     /// Waits, calls and continues, as one chain, so that one cancel reaches either the wait or the
     /// call.
     fn wait(self: &Rc<Self>, delay: Duration) {
         self.phase.set(Phase::Waiting);
         let (calling, continuing) = (self.clone(), self.clone());
-        let whom = (Waiting::LoopingCall, self.place.get());
-        let round = self.reactor.sleep_for(whom, delay).then(move |()| calling.call()).add_both(
+        let waiter = (TimerPurpose::LoopingCall, self.place.get());
+        let round = self.reactor.sleep_for(waiter, delay).then(move |()| calling.call()).add_both(
             move |ended| {
-                continuing.round_ended(ended);
+                continuing.handle_round_end(ended);
                 Ok(())
             },
         );
@@ -331,14 +331,14 @@ impl Looping {
         self.phase.set(Phase::Calling);
         let count = self.count();
         let f = self.f.borrow_mut().take();
-        let mut out = Out { f, looping: self };
+        let mut out = CallGuard { f, looping: self };
         match &mut out.f {
             Some(f) if count > 0 => f(count),
             _ => Deferred::succeed(()),
         }
     }
 
-    fn round_ended(self: &Rc<Self>, ended: Result<()>) {
+    fn handle_round_end(self: &Rc<Self>, ended: Result<()>) {
         match (self.phase.get(), ended) {
             (Phase::Idle, _) => {}
             (Phase::Calling, Ok(())) => self.wait(self.grid.get().until_next(self.reactor.now())),
@@ -382,12 +382,12 @@ impl Looping {
 }
 
 /// Holds the function during a call and puts it back for the next call, even after a panic.
-struct Out {
+struct CallGuard {
     f: Option<Repeated>,
-    looping: Rc<Looping>,
+    looping: Rc<LoopingState>,
 }
 
-impl Drop for Out {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         *self.looping.f.borrow_mut() = self.f.take();
     }

@@ -849,7 +849,7 @@ fn c103g_an_endpoint_that_cannot_be_shared_is_an_error_of_the_caller() {
         }
     }
     let refused = Cluster::new(2).bind(Alone).expect_err("it has no `share`");
-    assert_eq!(refused.to_string(), "alone: cannot be shared by several loops");
+    assert_eq!(refused.to_string(), "cannot share alone: among several loops");
     let gone = Cluster::new(2).bind("fd:12345").expect_err("it is not open").to_string();
     assert!(gone.contains("cannot use descriptor 12345"), "{gone}");
 }

@@ -116,10 +116,10 @@ fn logged_by(
 fn assert_stalled(lines: &[String], parts: &[&str]) {
     let [hangs @ .., ends] = lines else { panic!("two lines, at least: {lines:?}") };
     let reports = |line: &&String| {
-        line.contains("a loop is held up by") && parts.iter().all(|part| line.contains(part))
+        line.contains("a call blocks its loop") && parts.iter().all(|part| line.contains(part))
     };
     assert!(hangs.iter().any(|line| reports(&line)), "{parts:?} are in a line of: {hangs:?}");
-    assert!(ends.contains("the loop goes on, after"), "{ends}");
+    assert!(ends.contains("the loop continues after"), "{ends}");
 }
 
 /// This line of this file, in the form of the log.
@@ -219,7 +219,7 @@ fn c97a_a_call_inside_another_is_logged_with_that() {
         reactor.connect_tcp("127.0.0.1", port.host().port().expect("a TCP port"), slow);
         Ok(())
     });
-    assert_stalled(&lines, &["held up by: build_protocol of ", ", in connect"]);
+    assert_stalled(&lines, &["blocks its loop: build_protocol of ", ", in connect"]);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn c97a_other_calls_into_user_code_are_logged() {
         .detach();
         Ok(())
     });
-    assert_stalled(&lines, &["kind=\"result of a job\""]);
+    assert_stalled(&lines, &["kind=\"job result\""]);
 }
 
 #[cfg(unix)]

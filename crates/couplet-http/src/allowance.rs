@@ -4,8 +4,8 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use super::watch::{Exchange, Watch};
-use couplet_core::hooks::Homing;
+use super::monitor::{Exchange, Monitor};
+use couplet_core::hooks::LoopOwned;
 
 /// Limits the response bytes held in memory until the client takes them. A request carries it as an
 /// extension if [`HttpOptions::allowance`](super::HttpOptions::allowance) is set.
@@ -22,12 +22,12 @@ use couplet_core::hooks::Homing;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Allowance(Arc<Homing<Weak<Exchange>>>);
+pub struct Allowance(Arc<LoopOwned<Weak<Exchange>>>);
 
 impl Allowance {
-    pub(super) fn new(watch: &Watch, exchange: &Rc<Exchange>) -> Allowance {
-        let reactor = watch.transport().reactor();
-        Allowance(Arc::new(Homing::new(reactor, Rc::downgrade(exchange))))
+    pub(super) fn new(monitor: &Monitor, exchange: &Rc<Exchange>) -> Allowance {
+        let reactor = monitor.transport().reactor();
+        Allowance(Arc::new(LoopOwned::new(reactor, Rc::downgrade(exchange))))
     }
 
     /// Reserves up to `most` bytes for the next piece of the response and returns the number

@@ -19,11 +19,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 #[cfg(feature = "decompression")]
-use super::client::decoding::{Coding, Decoded};
+use super::client::decoding::{Coding, DecodedBody};
 use super::client::pool::Lease;
 use super::handler::BoxError;
-use super::watch::Exchange;
-use couplet_core::hooks::Homing;
+use super::monitor::Exchange;
+use couplet_core::hooks::LoopOwned;
 use couplet_core::{DelayedCall, Reactor};
 
 /// The body of a request or response. It is received on demand: unread bytes stay with the peer.
@@ -32,7 +32,7 @@ pub struct Body(Kind);
 enum Kind {
     Raw(Raw),
     #[cfg(feature = "decompression")]
-    Decoded(Box<Decoded>),
+    Decoded(Box<DecodedBody>),
 }
 
 /// A body as the peer sent it, before decoding.
@@ -41,14 +41,14 @@ pub(super) struct Raw {
     is_http2: bool,
     /// `None` for an empty body.
     progress: Option<Arc<Progress>>,
-    /// Read timeout of a response body. The server's `Watch` times request bodies.
-    patience: Option<Homing<Rc<Patience>>>,
+    /// Read timeout of a response body. The server's `Monitor` times request bodies.
+    read_timeout: Option<LoopOwned<Rc<ReadTimeout>>>,
     /// Connection of a response, until its body is complete.
-    lease: Option<Homing<Box<Lease>>>,
+    lease: Option<LoopOwned<Box<Lease>>>,
 }
 
 /// Fails a body whose reader waits too long. Dropping it cancels the timer.
-struct Patience {
+struct ReadTimeout {
     progress: Arc<Progress>,
     limit: Duration,
     /// Number of pieces received when the reader was last seen waiting.
@@ -57,7 +57,7 @@ struct Patience {
     reactor: Reactor,
 }
 
-impl Drop for Patience {
+impl Drop for ReadTimeout {
     fn drop(&mut self) {
         if let Some(timer) = self.timer.take() {
             timer.cancel();
@@ -65,25 +65,29 @@ impl Drop for Patience {
     }
 }
 
-impl Patience {
-    fn begin(reactor: &Reactor, limit: Duration, progress: Arc<Progress>) -> Homing<Rc<Patience>> {
+impl ReadTimeout {
+    fn begin(
+        reactor: &Reactor,
+        limit: Duration,
+        progress: Arc<Progress>,
+    ) -> LoopOwned<Rc<ReadTimeout>> {
         let (pieces, timer) = (Cell::default(), Cell::default());
-        let patience =
-            Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
-        patience.look_later();
-        Homing::new(reactor, patience)
+        let read_timeout =
+            Rc::new(ReadTimeout { progress, limit, pieces, timer, reactor: reactor.clone() });
+        read_timeout.schedule_check();
+        LoopOwned::new(reactor, read_timeout)
     }
 
-    fn look_later(self: &Rc<Self>) {
-        self.pieces.set(self.progress.awaited());
+    fn schedule_check(self: &Rc<Self>) {
+        self.pieces.set(self.progress.pieces_if_awaited());
         let weak = Rc::downgrade(self);
         let call = self.reactor.call_later(self.limit, move || {
             let Some(this) = weak.upgrade() else { return };
-            match this.progress.awaited() {
+            match this.progress.pieces_if_awaited() {
                 Some(pieces) if this.pieces.get() == Some(pieces) => {
-                    this.progress.fail(Fault::Late)
+                    this.progress.fail(Fault::TimedOut)
                 }
-                _ => this.look_later(),
+                _ => this.schedule_check(),
             }
         });
         self.timer.set(Some(call));
@@ -96,13 +100,13 @@ impl Patience {
 pub enum BodyError {
     /// No bytes arrived within `body_timeout`, the [server's](super::HttpOptions::body_timeout) or
     /// the [client's](super::ClientOptions::body_timeout).
-    #[error("no more of the body came in time")]
+    #[error("reading the body timed out")]
     TimedOut,
     /// The body exceeds the limit passed to [`Body::bytes`].
     #[error("the body is longer than {0} bytes")]
     TooLong(usize),
     /// The compressed body can't be decoded, because it is corrupt or truncated.
-    #[error("the body can't be decoded as {coding}: {error}")]
+    #[error("cannot decode the body as {coding}: {error}")]
     Compressed {
         /// Content coding.
         coding: &'static str,
@@ -110,7 +114,7 @@ pub enum BodyError {
         error: io::Error,
     },
     /// The decoded body exceeds the client's `ClientOptions::max_decoded`.
-    #[error("the body is compressed, and decoded longer than {0} bytes")]
+    #[error("cannot decode the body: it exceeds {0} bytes when decompressed")]
     Bomb(u64),
     /// The peer ended the body before it was complete: by RST_STREAM with NO_ERROR, by GOAWAY, or
     /// by closing the connection.
@@ -118,10 +122,10 @@ pub enum BodyError {
     Cut,
     /// Over HTTP/1.1, more bytes arrived with the body than its Content-Length declares. If they
     /// arrive later, the connection is closed and no response fails: RFC 9112, 6.3.
-    #[error("more bytes came than the body's length says")]
+    #[error("more bytes arrived than the body's Content-Length declares")]
     Surplus,
     /// The peer aborted the body, or its framing is invalid.
-    #[error("{}", described(.0))]
+    #[error("{}", format_with_causes(.0))]
     Broken(#[from] hyper::Error),
 }
 
@@ -144,14 +148,14 @@ pub(super) struct Progress {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
     /// The peer took too long.
-    Late,
+    TimedOut,
     /// The client ended its byte stream.
     Cut,
 }
 
 impl Progress {
     /// The number of pieces received, if the reader waits for more.
-    pub(super) fn awaited(&self) -> Option<usize> {
+    pub(super) fn pieces_if_awaited(&self) -> Option<usize> {
         self.is_awaited.load(Ordering::Acquire).then(|| self.pieces.load(Ordering::Acquire))
     }
 
@@ -180,7 +184,7 @@ impl Progress {
     }
 
     /// Records the arrival of a piece, an error or the end.
-    fn note(&self, piece: Option<&Result<Frame<Bytes>, BodyError>>) {
+    fn record_piece(&self, piece: Option<&Result<Frame<Bytes>, BodyError>>) {
         self.is_awaited.store(false, Ordering::Release);
         self.pieces.fetch_add(1, Ordering::AcqRel);
         match piece {
@@ -211,16 +215,16 @@ impl Body {
 
     /// Wraps the body of a response, which holds its connection. Reading fails after waiting one to
     /// two times `limit` for a piece.
-    pub(super) fn answer(
+    pub(super) fn from_response(
         incoming: Incoming,
         version: Version,
         (reactor, limit): (&Reactor, Duration),
         lease: Option<Lease>,
     ) -> Body {
         let mut raw = Raw::new(incoming, version);
-        raw.lease = lease.map(|lease| Homing::new(reactor, Box::new(lease)));
+        raw.lease = lease.map(|lease| LoopOwned::new(reactor, Box::new(lease)));
         match raw.progress.clone() {
-            Some(progress) => raw.patience = Some(Patience::begin(reactor, limit, progress)),
+            Some(progress) => raw.read_timeout = Some(ReadTimeout::begin(reactor, limit, progress)),
             None => raw.end(),
         }
         Body(Kind::Raw(raw))
@@ -228,9 +232,9 @@ impl Body {
 
     /// Decodes the body, to at most `limit` bytes.
     #[cfg(feature = "decompression")]
-    pub(super) fn decoded(self, coding: Coding, limit: u64) -> Body {
+    pub(super) fn decode(self, coding: Coding, limit: u64) -> Body {
         match self.0 {
-            Kind::Raw(raw) => Body(Kind::Decoded(Box::new(Decoded::new(coding, raw, limit)))),
+            Kind::Raw(raw) => Body(Kind::Decoded(Box::new(DecodedBody::new(coding, raw, limit)))),
             Kind::Decoded(_) => self,
         }
     }
@@ -322,10 +326,10 @@ impl http_body::Body for Raw {
         match (&polled, &this.progress) {
             (Poll::Pending, Some(progress)) => match progress.fault.get() {
                 None => progress.wait(cx),
-                Some(Fault::Late) => return Poll::Ready(Some(Err(BodyError::TimedOut))),
+                Some(Fault::TimedOut) => return Poll::Ready(Some(Err(BodyError::TimedOut))),
                 Some(Fault::Cut) => return Poll::Ready(Some(Err(BodyError::Cut))),
             },
-            (Poll::Ready(piece), Some(progress)) => progress.note(piece.as_ref()),
+            (Poll::Ready(piece), Some(progress)) => progress.record_piece(piece.as_ref()),
             (_, None) => {}
         }
         if matches!(polled, Poll::Ready(None)) || this.incoming.is_end_stream() {
@@ -348,7 +352,7 @@ impl Raw {
     fn new(incoming: Incoming, version: Version) -> Raw {
         let progress = (!incoming.is_end_stream()).then(Arc::<Progress>::default);
         let is_http2 = version == Version::HTTP_2;
-        Raw { incoming, is_http2, progress, patience: None, lease: None }
+        Raw { incoming, is_http2, progress, read_timeout: None, lease: None }
     }
 
     /// hyper silently ends an HTTP/2 body if its stream is reset with NO_ERROR, even if it is
@@ -370,33 +374,33 @@ impl Raw {
 
     /// Ends a complete body and frees its connection, unless surplus bytes arrived.
     fn end(&mut self) {
-        self.patience = None;
+        self.read_timeout = None;
         if let Some(progress) = &self.progress {
             progress.has_ended.store(true, Ordering::Release);
         }
         let lease = self.lease.take_if(|lease| !has_surplus(lease));
-        if let Some(lease) = lease.and_then(Homing::into_inner) {
-            lease.give_back();
+        if let Some(lease) = lease.and_then(LoopOwned::into_inner) {
+            lease.return_to_pool();
         }
     }
 }
 
-fn has_surplus(lease: &Homing<Box<Lease>>) -> bool {
+fn has_surplus(lease: &LoopOwned<Box<Lease>>) -> bool {
     lease.get().is_some_and(|lease| lease.has_surplus())
 }
 
 /// Formats an error with its causes.
-fn described(error: &hyper::Error) -> String {
+fn format_with_causes(error: &hyper::Error) -> String {
     let causes = iter::successors(error.source(), |&error: &&(dyn Error + 'static)| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Longest body piece passed to hyper, in bytes; a longer piece is split over several turns.
-const PIECE: usize = 64 * 1024;
+const MAX_PIECE: usize = 64 * 1024;
 
 pin_project_lite::pin_project! {
     /// The body of a response. Its exchange ends when the body and its last piece are dropped.
-    pub(super) struct Outgoing<B> {
+    pub(super) struct ResponseBody<B> {
         #[pin]
         body: Option<B>,
         // Remainder of a long piece, for later turns.
@@ -404,26 +408,26 @@ pin_project_lite::pin_project! {
         // Bytes still to come, if the length is known.
         missing: Option<u64>,
         // Only the end of the connection marks the end of the body.
-        has_no_mark: bool,
+        ends_with_connection: bool,
         exchange: Rc<Exchange>,
     }
 
-    impl<B> PinnedDrop for Outgoing<B> {
+    impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
-            this.exchange.leave();
+            this.exchange.end_pieces();
         }
     }
 }
 
-impl<B> Outgoing<B> {
+impl<B> ResponseBody<B> {
     pub(super) fn new(
         body: Option<B>,
         length: Option<u64>,
-        has_no_mark: bool,
+        ends_with_connection: bool,
         exchange: Rc<Exchange>,
-    ) -> Outgoing<B> {
+    ) -> ResponseBody<B> {
         exchange.set_ready(true);
-        Outgoing { body, rest: Bytes::new(), missing: length, has_no_mark, exchange }
+        ResponseBody { body, rest: Bytes::new(), missing: length, ends_with_connection, exchange }
     }
 }
 
@@ -443,7 +447,7 @@ impl Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.exchange.drop_piece(self.length, &self.bytes);
+        self.exchange.release_piece(self.length, &self.bytes);
     }
 }
 
@@ -458,13 +462,13 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.exchange.moved();
+        self.exchange.note_progress();
     }
 }
 
 /// Checks a frame, or the end of the body, against the declared length. hyper would pass off
 /// a short body as complete and truncate a long one: RFC 9110, 8.6.
-fn counted<E: Into<BoxError>>(
+fn check_declared_length<E: Into<BoxError>>(
     frame: Option<Result<Frame<Bytes>, E>>,
     missing: &mut Option<u64>,
 ) -> Option<Result<Frame<Bytes>, BoxError>> {
@@ -479,14 +483,14 @@ fn counted<E: Into<BoxError>>(
         (None, _) => return frame.map(|frame| frame.map_err(Into::into)),
     };
     if left.is_none() {
-        log_error!(?missing, "the body of an answer does not have the length it declares");
-        return Some(Err("the body does not have its length".into()));
+        log_error!(?missing, "a response body does not match its declared length");
+        return Some(Err("the body does not match its declared length".into()));
     }
     *missing = left;
     frame.map(|frame| frame.map_err(Into::into))
 }
 
-impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body for Outgoing<B> {
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body for ResponseBody<B> {
     type Data = Piece;
     type Error = BoxError;
 
@@ -499,7 +503,7 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
         ready!(this.exchange.poll_turn(cx));
         let polled = match std::mem::take(this.rest) {
             rest if rest.is_empty() => {
-                body.poll_frame(cx).map(|frame| counted(frame, this.missing))
+                body.poll_frame(cx).map(|frame| check_declared_length(frame, this.missing))
             }
             rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
         };
@@ -507,12 +511,12 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
         if polled.is_ready() {
             this.exchange.end_reservation();
         }
-        if *this.has_no_mark && matches!(polled, Poll::Ready(Some(Err(_)))) {
+        if *this.ends_with_connection && matches!(polled, Poll::Ready(Some(Err(_)))) {
             this.exchange.abort();
         }
         let polled = polled.map_ok(|frame| {
             frame.map_data(|mut piece| {
-                *this.rest = piece.split_off(piece.len().min(PIECE));
+                *this.rest = piece.split_off(piece.len().min(MAX_PIECE));
                 Piece::new(piece, this.exchange)
             })
         });

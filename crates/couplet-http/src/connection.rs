@@ -15,11 +15,11 @@ use tower_service::Service;
 use super::body::Body;
 use super::handler::{BoxError, Clock, Handler};
 use super::io::Io;
+use super::monitor::{Instruction, Monitor};
 use super::options::HttpOptions;
-use super::share::Pool;
-use super::warm::{Buffers, Warm};
-use super::watch::{Asked, Watch};
-use couplet_core::hooks::Ending;
+use super::share::ServerShare;
+use super::warm::{BufferGuard, WarmConnections};
+use couplet_core::hooks::ConnectionEnd;
 use couplet_core::hooks::GuestStream;
 use couplet_core::{Failure, Reactor, Result, Stream};
 
@@ -34,23 +34,23 @@ pub(super) struct Server<S> {
     service: S,
     options: Rc<HttpOptions>,
     clock: Option<Rc<Clock>>,
-    pool: Rc<Pool>,
-    warm: Rc<Warm>,
+    server_share: Rc<ServerShare>,
+    warm: Rc<WarmConnections>,
     http1: http1::Builder,
-    http2: http2::Builder<Tasks>,
+    http2: http2::Builder<TaskExecutor>,
 }
 
 /// Spawns each HTTP/2 request as a task.
 #[derive(Clone)]
-pub(super) struct Tasks(Reactor);
+pub(super) struct TaskExecutor(Reactor);
 
-impl Tasks {
-    pub(super) fn new(reactor: &Reactor) -> Tasks {
-        Tasks(reactor.clone())
+impl TaskExecutor {
+    pub(super) fn new(reactor: &Reactor) -> TaskExecutor {
+        TaskExecutor(reactor.clone())
     }
 }
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+impl<F: Future<Output = ()> + 'static> Executor<F> for TaskExecutor {
     fn execute(&self, future: F) {
         let task = self.0.spawn(async move {
             future.await;
@@ -71,21 +71,21 @@ impl<S> Server<S> {
         if options.max_headers != 100 {
             http1.max_headers(options.max_headers);
         }
-        let mut http2 = http2::Builder::new(Tasks::new(reactor));
+        let mut http2 = http2::Builder::new(TaskExecutor::new(reactor));
         http2
             .auto_date_header(clock.is_none())
             .enable_connect_protocol()
             .max_concurrent_streams(options.max_streams)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(options.max_head).unwrap_or(u32::MAX));
-        let pool = Pool::new(&options);
-        let warm = Warm::new(reactor);
-        Server { service, options, clock, pool, warm, http1, http2 }
+        let server_share = ServerShare::new(&options);
+        let warm = WarmConnections::new(reactor);
+        Server { service, options, clock, server_share, warm, http1, http2 }
     }
 }
 
 /// Why hyper stopped serving a connection.
-enum Over {
+enum ServeEnd {
     /// The connection ended or was upgraded.
     Ended,
     /// The connection was idle.
@@ -97,23 +97,23 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let watch = Watch::new(stream.transport(), &server.options, &server.pool);
-    let _stopping = Stopping(&watch);
-    let chosen = chosen_protocol(&stream, &server.options);
+    let monitor = Monitor::new(stream.transport(), &server.options, &server.server_share);
+    let _stopping = StopOnDrop(&monitor);
+    let chosen = preselected_http2(&stream, &server.options);
     let ending = stream.ending();
-    let mut io = Io::new(stream, &watch);
+    let mut io = Io::new(stream, &monitor);
     let mut is_http2 = None;
     loop {
         // The wait for the first byte of a request needs no per-request state.
         let begins = poll_fn(|cx| {
-            if ending.poll_lost(cx).is_ready() || watch.transport().is_draining() {
+            if ending.poll_lost(cx).is_ready() || monitor.transport().is_draining() {
                 return Poll::Ready(Ok(false));
             }
             io.poll_readable(cx)
         });
         if !begins.await? {
             // No request is in progress.
-            watch.transport().set_close_at_once(watch.is_settled());
+            monitor.transport().set_close_at_once(monitor.is_settled());
             return Ok(());
         }
         if is_http2.is_none() {
@@ -122,41 +122,41 @@ where
                 None => Box::pin(begins_http2(&mut io)).await?,
             });
         }
-        let handler = Handler::new(server.service.clone(), &watch, &server.clock);
+        let handler = Handler::new(server.service.clone(), &monitor, &server.clock);
         if is_http2 == Some(true) {
-            watch.set_http2();
-            return Box::pin(serve_http2(io, handler, &server, &watch, &ending)).await;
+            monitor.set_http2();
+            return Box::pin(serve_http2(io, handler, &server, &monitor, &ending)).await;
         }
         // Boxed, so that an idle connection does not hold its state.
-        match Box::pin(serve_http1(io, handler, &server, &watch, &ending)).await? {
+        match Box::pin(serve_http1(io, handler, &server, &monitor, &ending)).await? {
             // The connection may continue with another protocol.
-            Over::Ended => return Ok(()),
-            Over::Parked(parked) => io = parked,
+            ServeEnd::Ended => return Ok(()),
+            ServeEnd::Parked(parked) => io = parked,
         }
     }
 }
 
-/// Stops the watch when the task ends.
-struct Stopping<'a>(&'a Watch);
+/// Stops the monitor when the task ends.
+struct StopOnDrop<'a>(&'a Monitor);
 
-impl Drop for Stopping<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.stop();
     }
 }
 
 /// Whether to speak HTTP/2, if that is known before the client's first byte.
-fn chosen_protocol(stream: &Stream, options: &HttpOptions) -> Option<bool> {
-    if options.http1 && options.http2 { alpn_of(stream) } else { Some(options.http2) }
+fn preselected_http2(stream: &Stream, options: &HttpOptions) -> Option<bool> {
+    if options.http1 && options.http2 { negotiated_http2(stream) } else { Some(options.http2) }
 }
 
 #[cfg(any(feature = "tls", feature = "ring"))]
-fn alpn_of(stream: &Stream) -> Option<bool> {
+fn negotiated_http2(stream: &Stream) -> Option<bool> {
     Some(stream.tls()?.alpn.as_deref()? == b"h2")
 }
 
 #[cfg(not(any(feature = "tls", feature = "ring")))]
-fn alpn_of(_: &Stream) -> Option<bool> {
+fn negotiated_http2(_: &Stream) -> Option<bool> {
     None
 }
 
@@ -164,7 +164,7 @@ fn alpn_of(_: &Stream) -> Option<bool> {
 async fn begins_http2(io: &mut Io) -> io::Result<bool> {
     let mut first = Vec::new();
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
-        let more = poll_fn(|cx| io.poll_more(cx, PREFACE.len() - first.len())).await?;
+        let more = poll_fn(|cx| io.poll_read_new(cx, PREFACE.len() - first.len())).await?;
         if more.is_empty() {
             break;
         }
@@ -179,18 +179,18 @@ async fn serve_http1<S, B>(
     io: Io,
     handler: Handler<S>,
     server: &Server<S>,
-    watch: &Rc<Watch>,
-    ending: &Ending,
-) -> Result<Over>
+    monitor: &Rc<Monitor>,
+    ending: &ConnectionEnd,
+) -> Result<ServeEnd>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let buffers = Buffers::new(&server.warm, watch);
+    let buffers = BufferGuard::new(&server.warm, monitor);
     let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
     let mut is_finishing = false;
     let parks = poll_fn(|cx| {
-        if !is_finishing && watch.transport().is_draining() {
+        if !is_finishing && monitor.transport().is_draining() {
             is_finishing = true;
             Pin::new(&mut *serving).graceful_shutdown();
         }
@@ -201,9 +201,9 @@ where
         if let Poll::Ready(lost) = ending.poll_lost(cx) {
             return Poll::Ready(lost.map_err(Failure::from).map(|()| false));
         }
-        if watch.is_idle() {
-            if watch.asked(cx) == Asked::Park {
-                watch.park();
+        if monitor.is_idle() {
+            if monitor.instruction(cx) == Instruction::Park {
+                monitor.park();
                 return Poll::Ready(Ok(true));
             }
             buffers.note_idle();
@@ -215,17 +215,17 @@ where
     {
         let mut io = parts.io;
         io.put_back(parts.read_buf);
-        return Ok(Over::Parked(io));
+        return Ok(ServeEnd::Parked(io));
     }
-    Ok(Over::Ended)
+    Ok(ServeEnd::Ended)
 }
 
 async fn serve_http2<S, B>(
     io: Io,
     handler: Handler<S>,
     server: &Server<S>,
-    watch: &Rc<Watch>,
-    ending: &Ending,
+    monitor: &Rc<Monitor>,
+    ending: &ConnectionEnd,
 ) -> Result<()>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
@@ -234,14 +234,14 @@ where
     let mut serving = Box::pin(server.http2.serve_connection(io, handler));
     let (mut is_finishing, mut is_draining) = (false, false);
     poll_fn(|cx| {
-        if !is_draining && watch.transport().is_draining() {
+        if !is_draining && monitor.transport().is_draining() {
             is_draining = true;
-            watch.drain();
+            monitor.drain();
         }
-        if !is_finishing && watch.asked(cx) == Asked::Finish {
+        if !is_finishing && monitor.instruction(cx) == Instruction::Finish {
             is_finishing = true;
             #[cfg(feature = "websocket")]
-            watch.finish();
+            monitor.finish();
             serving.as_mut().graceful_shutdown();
         }
         while serving.as_mut().poll(cx)?.is_pending() {
@@ -249,7 +249,7 @@ where
             if let Poll::Ready(lost) = ending.poll_lost(cx) {
                 return Poll::Ready(lost.map_err(Failure::from));
             }
-            if watch.is_blocked() || !watch.is_idle_in_h2() {
+            if monitor.is_blocked() || !monitor.poll_client_end() {
                 return Poll::Pending;
             }
         }

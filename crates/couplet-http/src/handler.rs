@@ -15,10 +15,10 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::allowance::Allowance;
-use super::body::{Body, Outgoing};
+use super::body::{Body, ResponseBody};
+use super::monitor::{Exchange, Monitor};
 use super::refusal::{self, Fields, Refusal};
-use super::watch::{Exchange, Watch};
-use couplet_core::hooks::caught;
+use couplet_core::hooks::catch_panic;
 use couplet_core::{Address, Reactor};
 
 /// An error of a service or of a body.
@@ -33,7 +33,7 @@ pub struct Peer(pub Address);
 /// Serves the requests of one connection.
 pub(super) struct Handler<S> {
     service: S,
-    watch: Rc<Watch>,
+    monitor: Rc<Monitor>,
     clock: Option<Rc<Clock>>,
 }
 
@@ -71,8 +71,8 @@ impl Clock {
 }
 
 impl<S> Handler<S> {
-    pub(super) fn new(service: S, watch: &Rc<Watch>, clock: &Option<Rc<Clock>>) -> Handler<S> {
-        Handler { service, watch: watch.clone(), clock: clock.clone() }
+    pub(super) fn new(service: S, monitor: &Rc<Monitor>, clock: &Option<Rc<Clock>>) -> Handler<S> {
+        Handler { service, monitor: monitor.clone(), clock: clock.clone() }
     }
 }
 
@@ -81,28 +81,28 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    type Response = Response<Outgoing<B>>;
+    type Response = Response<ResponseBody<B>>;
     type Error = Infallible;
-    type Future = Answering<S>;
+    type Future = ResponseFuture<S>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
-        let fields = Fields::of(request.headers());
-        let refusal = Refusal::of(&request, &fields, self.watch.max_headers());
+    fn call(&self, mut request: Request<Incoming>) -> ResponseFuture<S> {
+        let fields = Fields::from_headers(request.headers());
+        let refusal = Refusal::check(&request, &fields, self.monitor.max_headers());
         match refusal {
-            Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
+            Some(Refusal { why, .. }) => self.monitor.log_debug("a request was refused", &why),
             None => {
                 refusal::set_host(&mut request);
                 refusal::join_cookies(&mut request);
             }
         }
-        if let Some(peer) = self.watch.peer() {
+        if let Some(peer) = self.monitor.peer() {
             request.extensions_mut().insert(Peer(peer));
         }
         #[cfg(feature = "websocket")]
-        super::websocket::Origin::note(request.extensions_mut(), &self.watch);
+        super::websocket::UpgradeContext::attach(request.extensions_mut(), &self.monitor);
         let is_http1 = request.version() < Version::HTTP_2;
         let is_chunked = is_http1 && fields.has_coding;
-        let is_old = request.version() < Version::HTTP_11;
+        let is_http10 = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
         let (mut progress, version) = (None, request.version());
         let mut request = request.map(|incoming| {
@@ -110,33 +110,33 @@ where
             (body, progress) = Body::new(incoming, version);
             body
         });
-        let exchange = Rc::new(self.watch.begin(progress));
-        if self.watch.has_allowances() {
-            request.extensions_mut().insert(Allowance::new(&self.watch, &exchange));
+        let exchange = Rc::new(self.monitor.begin(progress));
+        if self.monitor.has_allowances() {
+            request.extensions_mut().insert(Allowance::new(&self.monitor, &exchange));
         }
         let clock = self.clock.clone();
-        let facts = Facts {
+        let facts = RequestFacts {
             refusal,
             is_http1,
             is_chunked,
-            is_old,
+            is_http10,
             is_head,
             exchange: Some(exchange),
             clock,
         };
-        let stage = Stage::Waits { service: self.service.clone(), request: Some(request) };
-        Answering { stage, facts }
+        let stage = Stage::Waiting { service: self.service.clone(), request: Some(request) };
+        ResponseFuture { stage, facts }
     }
 }
 
 /// Facts about a request that its response depends on.
-struct Facts {
+struct RequestFacts {
     refusal: Option<Refusal>,
     is_http1: bool,
     /// If there is a Content-Length as well, hyper removes it and closes the connection after the
     /// response: RFC 9112, 6.1.
     is_chunked: bool,
-    is_old: bool,
+    is_http10: bool,
     is_head: bool,
     /// `None` once the request is answered.
     exchange: Option<Rc<Exchange>>,
@@ -145,13 +145,13 @@ struct Facts {
 
 pin_project_lite::pin_project! {
     /// A response being produced.
-    pub(super) struct Answering<S>
+    pub(super) struct ResponseFuture<S>
     where
         S: Service<Request<Body>>,
     {
         #[pin]
         stage: Stage<S, S::Future>,
-        facts: Facts,
+        facts: RequestFacts,
     }
 }
 
@@ -159,18 +159,18 @@ pin_project_lite::pin_project! {
     #[project = Projected]
     enum Stage<S, F> {
         // Waiting for the service to be ready.
-        Waits { service: S, request: Option<Request<Body>> },
-        Asked { #[pin] answer: F },
-        Over,
+        Waiting { service: S, request: Option<Request<Body>> },
+        Called { #[pin] answer: F },
+        Done,
     }
 }
 
-impl<S, B> Future for Answering<S>
+impl<S, B> Future for ResponseFuture<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
     B: http_body::Body<Data = Bytes>,
 {
-    type Output = Result<Response<Outgoing<B>>, Infallible>;
+    type Output = Result<Response<ResponseBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -178,7 +178,7 @@ where
             Some(refusal) => Err(refusal.status),
             None => ready!(this.stage.poll_answer(cx)),
         };
-        Poll::Ready(Ok(this.facts.answered(answer)))
+        Poll::Ready(Ok(this.facts.finish_response(answer)))
     }
 }
 
@@ -191,17 +191,17 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<B>, StatusCode>> {
-        let polled = caught(|| {
-            if let Projected::Waits { service, request } = self.as_mut().project() {
+        let polled = catch_panic(|| {
+            if let Projected::Waiting { service, request } = self.as_mut().project() {
                 ready!(service.poll_ready(cx))?;
-                let answer = service.call(request.take().expect("it is asked once"));
-                self.set(Stage::Asked { answer });
+                let answer = service.call(request.take().expect("the service is called once"));
+                self.set(Stage::Called { answer });
             }
-            let Projected::Asked { answer } = self.as_mut().project() else {
-                unreachable!("it is polled until it is ready");
+            let Projected::Called { answer } = self.as_mut().project() else {
+                unreachable!("a completed response is not polled again");
             };
             let answered = ready!(answer.poll(cx));
-            self.set(Stage::Over);
+            self.set(Stage::Done);
             Poll::Ready(answered)
         });
         match polled {
@@ -216,43 +216,43 @@ where
     }
 }
 
-impl Facts {
+impl RequestFacts {
     /// Prepares the service's response, or an error response, for hyper.
-    fn answered<B: http_body::Body<Data = Bytes>>(
+    fn finish_response<B: http_body::Body<Data = Bytes>>(
         &mut self,
         answer: Result<Response<B>, StatusCode>,
-    ) -> Response<Outgoing<B>> {
+    ) -> Response<ResponseBody<B>> {
         let exchange = self.exchange.take().expect("answered once");
-        let mut answer = answer.map_or_else(bare, |answer| answer.map(Some));
+        let mut answer = answer.map_or_else(empty_response, |answer| answer.map(Some));
         if let Err(status) = check_length(&mut answer, self.is_head) {
-            answer = bare(status);
+            answer = empty_response(status);
         }
         if !self.is_http1 {
-            take_content(&mut answer, self.is_head);
+            strip_body(&mut answer, self.is_head);
         }
-        let length = length_of(&answer, self.is_head);
+        let length = body_length(&answer, self.is_head);
         if let Some(clock) = &self.clock {
             answer.headers_mut().entry(header::DATE).or_insert_with(|| clock.date());
         }
         // Only the end of the connection marks the end of the body.
-        let has_no_mark = self.is_old && !self.is_head && length.is_none();
+        let ends_with_connection = self.is_http10 && !self.is_head && length.is_none();
         let ends = (self.refusal.is_some() && self.is_http1)
             || (self.is_chunked && !exchange.has_plain_end())
-            || (self.is_old
+            || (self.is_http10
                 && answer.body().as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
         if ends {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            if self.is_old {
+            if self.is_http10 {
                 // Otherwise hyper also sends `keep-alive`, if the client did.
                 *answer.version_mut() = Version::HTTP_10;
             }
         }
-        answer.map(|body| Outgoing::new(body, length, has_no_mark, exchange))
+        answer.map(|body| ResponseBody::new(body, length, ends_with_connection, exchange))
     }
 }
 
 /// Creates an empty response with this status.
-fn bare<B>(status: StatusCode) -> Response<Option<B>> {
+fn empty_response<B>(status: StatusCode) -> Response<Option<B>> {
     let mut answer = Response::new(None);
     *answer.status_mut() = status;
     answer
@@ -260,7 +260,7 @@ fn bare<B>(status: StatusCode) -> Response<Option<B>> {
 
 /// Drops the body of an HTTP/2 response that must not have one: hyper would send it. RFC 9110,
 /// 6.4.1.
-fn take_content<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: bool) {
+fn strip_body<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: bool) {
     let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if !is_head && !is_bare {
         return;
@@ -273,7 +273,7 @@ fn take_content<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: b
 }
 
 /// Returns the length of the body to be sent, as declared by the service or known from the body.
-fn length_of<B: http_body::Body>(answer: &Response<Option<B>>, is_head: bool) -> Option<u64> {
+fn body_length<B: http_body::Body>(answer: &Response<Option<B>>, is_head: bool) -> Option<u64> {
     let Some(body) = answer.body() else { return Some(0) };
     let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if is_head || is_bare {
@@ -297,10 +297,10 @@ where
     if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         answer.headers_mut().remove(header::CONTENT_LENGTH);
     } else if answer.headers().contains_key(header::TRANSFER_ENCODING) {
-        log_error!("an HTTP service gave an answer a Content-Length and a Transfer-Encoding");
+        log_error!("an HTTP service set both Content-Length and Transfer-Encoding");
         return Err(StatusCode::INTERNAL_SERVER_ERROR);
     } else if exact.is_some_and(|exact| number != Some(exact) && !(is_head && exact == 0)) {
-        log_error!(?length, ?exact, "an HTTP service gave an answer a wrong Content-Length");
+        log_error!(?length, ?exact, "an HTTP service set a wrong Content-Length");
         return Err(StatusCode::INTERNAL_SERVER_ERROR);
     }
     Ok(())

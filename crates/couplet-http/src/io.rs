@@ -9,20 +9,20 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::watch::Watch;
+use super::monitor::Monitor;
 use couplet_core::Stream;
 use couplet_core::hooks::GuestStream;
-use couplet_core::hooks::Homing;
+use couplet_core::hooks::LoopOwned;
 
 /// Maximum length of the empty lines before a request, in bytes. hyper scans all of them with each
 /// read, so further ones are replaced by a NUL, which hyper refuses.
-const MOST_BLANK: usize = 1024;
+const MAX_BLANK: usize = 1024;
 
-pub(super) struct Io(Homing<Inner>);
+pub(super) struct Io(LoopOwned<Inner>);
 
 pub(super) struct Inner {
     stream: Stream,
-    watch: Rc<Watch>,
+    monitor: Rc<Monitor>,
     /// Bytes that were put back, to be read first.
     unread: Bytes,
     /// Length of the empty lines received most recently in place of a request, in bytes.
@@ -30,11 +30,11 @@ pub(super) struct Inner {
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream, watch: &Rc<Watch>) -> Io {
+    pub(super) fn new(stream: Stream, monitor: &Rc<Monitor>) -> Io {
         let reactor = stream.transport().reactor().clone();
-        Io(Homing::new(
+        Io(LoopOwned::new(
             &reactor,
-            Inner { stream, watch: watch.clone(), unread: Bytes::new(), blank: 0 },
+            Inner { stream, monitor: monitor.clone(), unread: Bytes::new(), blank: 0 },
         ))
     }
 
@@ -66,7 +66,7 @@ impl Io {
     }
 
     /// Reads at most `most` bytes from the stream, ignoring bytes that were put back.
-    pub(super) fn poll_more(
+    pub(super) fn poll_read_new(
         &mut self,
         cx: &mut Context<'_>,
         most: usize,
@@ -75,7 +75,7 @@ impl Io {
         let inner = self.inner()?;
         let n = ready!(inner.stream.poll_read_slice(cx, &mut more))?;
         if n > 0 {
-            inner.watch.received();
+            inner.monitor.received();
         }
         more.truncate(n);
         Poll::Ready(Ok(more))
@@ -84,17 +84,17 @@ impl Io {
 
 impl Inner {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = match self.watch.lent(data) {
+        let polled = match self.monitor.find_lent(data) {
             Some(piece) => self.stream.poll_write_bytes(cx, piece),
             None => self.stream.poll_write_slice(cx, data),
         };
-        self.watch.set_blocked(polled.is_pending());
+        self.monitor.set_blocked(polled.is_pending());
         polled
     }
 }
 
 /// Writes the pieces in order, until one is not taken whole.
-fn write_each(
+fn write_pieces(
     pieces: &[IoSlice<'_>],
     mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
 ) -> Poll<io::Result<usize>> {
@@ -121,8 +121,8 @@ fn is_blank(byte: &u8) -> bool {
 
 /// Returns the new length of the empty lines in place of a request, in bytes.
 #[cold]
-fn blank_after(before: usize, data: &[u8], watch: &Watch) -> usize {
-    let is_in_place = watch.awaits_head() && data.iter().all(is_blank);
+fn blank_after(before: usize, data: &[u8], monitor: &Monitor) -> usize {
+    let is_in_place = monitor.awaits_head() && data.iter().all(is_blank);
     if is_in_place { before + data.len() } else { 0 }
 }
 
@@ -139,19 +139,19 @@ impl Read for Io {
             if inner.unread.is_empty() {
                 inner.unread = Bytes::new();
             }
-            inner.watch.received();
+            inner.monitor.received();
             return Poll::Ready(Ok(()));
         }
-        let Inner { stream, watch, blank, .. } = inner;
+        let Inner { stream, monitor, blank, .. } = inner;
         let mut is_end = false;
         ready!(stream.poll_read_with(cx, buffer.remaining(), |data| {
             let Some(first) = data.first() else { return is_end = true };
-            watch.received();
-            *blank = if is_blank(first) { blank_after(*blank, data, watch) } else { 0 };
-            buffer.put_slice(if *blank > MOST_BLANK { b"\0" } else { data });
+            monitor.received();
+            *blank = if is_blank(first) { blank_after(*blank, data, monitor) } else { 0 };
+            buffer.put_slice(if *blank > MAX_BLANK { b"\0" } else { data });
         }))?;
         // The connection is polled again when the end is due.
-        if is_end && watch.holds_end() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if is_end && monitor.hold_client_end() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -170,7 +170,7 @@ impl Write for Io {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let inner = self.inner()?;
-        write_each(pieces, |piece| inner.poll_write(cx, piece))
+        write_pieces(pieces, |piece| inner.poll_write(cx, piece))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -184,7 +184,7 @@ impl Write for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inner = self.inner()?;
-        inner.watch.shut();
+        inner.monitor.note_shutdown();
         Write::poll_shutdown(Pin::new(&mut inner.stream), cx)
     }
 }
@@ -208,7 +208,7 @@ mod tests {
                 })
                 .collect();
             let begun = got.len();
-            let polled = write_each(&rest, |piece| {
+            let polled = write_pieces(&rest, |piece| {
                 let count = piece.len().min(*turns.next().expect("it repeats"));
                 got.extend(&piece[..count]);
                 if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
@@ -240,12 +240,12 @@ mod tests {
     fn an_error_behind_written_pieces_is_that_of_the_next_call() {
         let pieces = [IoSlice::new(b"ab"), IoSlice::new(b"cd")];
         let broken = || Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        let first = write_each(&pieces, |piece| match piece {
+        let first = write_pieces(&pieces, |piece| match piece {
             b"ab" => Poll::Ready(Ok(2)),
             _ => broken(),
         });
         assert!(matches!(first, Poll::Ready(Ok(2))), "{first:?}");
-        let next = write_each(&pieces[1..], |_| broken());
+        let next = write_pieces(&pieces[1..], |_| broken());
         assert!(matches!(next, Poll::Ready(Err(_))), "{next:?}");
     }
 }

@@ -66,13 +66,13 @@ mod connection;
 mod handler;
 mod io;
 mod local;
+mod monitor;
 mod options;
 mod refusal;
 #[cfg(all(unix, feature = "tokio"))]
 mod serve;
 mod share;
 mod warm;
-mod watch;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 

@@ -9,15 +9,15 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use couplet_core::Reactor;
-use couplet_core::hooks::Homing;
+use couplet_core::hooks::LoopOwned;
 
 /// A service that is `Send` but runs on the thread of its loop; created by [`local`].
 pub struct LocalService<F: 'static> {
-    kept: Arc<Homing<(Reactor, F)>>,
+    inner: Arc<LoopOwned<(Reactor, F)>>,
 }
 
 /// The response future of a [`LocalService`].
-pub struct LocalAnswer<T: 'static>(Homing<Pin<Box<dyn Future<Output = T>>>>);
+pub struct LocalAnswer<T: 'static>(LoopOwned<Pin<Box<dyn Future<Output = T>>>>);
 
 /// Makes a service from a function that is not `Send`, or whose futures are not: it may hold an
 /// `Rc`, a [`Stream`](couplet_core::Stream) or a [`Reactor`].
@@ -32,12 +32,12 @@ pub fn local<F, Q, R>(reactor: &Reactor, handle: F) -> LocalService<F>
 where
     F: AsyncFn(Q) -> R + 'static,
 {
-    LocalService { kept: Arc::new(Homing::new(reactor, (reactor.clone(), handle))) }
+    LocalService { inner: Arc::new(LoopOwned::new(reactor, (reactor.clone(), handle))) }
 }
 
 impl<F: 'static> Clone for LocalService<F> {
     fn clone(&self) -> Self {
-        LocalService { kept: self.kept.clone() }
+        LocalService { inner: self.inner.clone() }
     }
 }
 
@@ -56,20 +56,20 @@ where
     }
 
     fn call(&mut self, request: Q) -> Self::Future {
-        let (reactor, _) = self.kept.get().expect(ELSEWHERE);
-        let kept = self.kept.clone();
-        let answering = async move { Ok((kept.get().expect(ELSEWHERE).1)(request).await) };
-        LocalAnswer(Homing::new(reactor, Box::pin(answering)))
+        let (reactor, _) = self.inner.get().expect(WRONG_THREAD);
+        let inner = self.inner.clone();
+        let answering = async move { Ok((inner.get().expect(WRONG_THREAD).1)(request).await) };
+        LocalAnswer(LoopOwned::new(reactor, Box::pin(answering)))
     }
 }
 
-const ELSEWHERE: &str = "a local service is used in the thread of its loop";
+const WRONG_THREAD: &str = "a local service must be used on its loop's thread";
 
 impl<T: 'static> Future for LocalAnswer<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.0.get_mut().expect(ELSEWHERE).as_mut().poll(cx)
+        self.0.get_mut().expect(WRONG_THREAD).as_mut().poll(cx)
     }
 }
 

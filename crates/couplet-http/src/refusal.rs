@@ -14,28 +14,28 @@ pub(super) struct Refusal {
     pub(super) why: &'static str,
 }
 
-const fn bad(why: &'static str) -> Option<Refusal> {
+const fn bad_request(why: &'static str) -> Option<Refusal> {
     Some(Refusal { status: StatusCode::BAD_REQUEST, why })
 }
 
 impl Refusal {
-    pub(super) fn of<B>(
+    pub(super) fn check<B>(
         request: &Request<B>,
         fields: &Fields,
         max_headers: usize,
     ) -> Option<Refusal> {
-        let refusal = of_host(fields, request.version() == Version::HTTP_11);
+        let refusal = check_host(fields, request.version() == Version::HTTP_11);
         if refusal.is_some() {
             return refusal;
         }
         // RFC 8441, 4: CONNECT with a protocol has an ordinary target.
         let is_tunnel =
             request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
-        let of_target = if is_tunnel { of_tunnel } else { of_target };
-        of_target(request.method(), request.uri()).or_else(|| match request.version() {
-            Version::HTTP_2 => of_fields(request.headers(), request.uri())
-                .or_else(|| of_count(request.headers(), max_headers)),
-            _ if fields.has_coding => of_coding(request.headers()),
+        let check_target = if is_tunnel { check_tunnel } else { check_target };
+        check_target(request.method(), request.uri()).or_else(|| match request.version() {
+            Version::HTTP_2 => check_fields(request.headers(), request.uri())
+                .or_else(|| check_header_count(request.headers(), max_headers)),
+            _ if fields.has_coding => check_coding(request.headers()),
             _ => None,
         })
     }
@@ -52,7 +52,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub(super) fn of(headers: &HeaderMap) -> Fields {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Fields {
         let mut fields = Fields::default();
         for (name, value) in headers {
             if name == header::HOST {
@@ -67,51 +67,51 @@ impl Fields {
 }
 
 /// RFC 9112, 3.2: at most one Host, which must be valid; HTTP/1.1 requires exactly one.
-fn of_host(fields: &Fields, is_needed: bool) -> Option<Refusal> {
+fn check_host(fields: &Fields, is_needed: bool) -> Option<Refusal> {
     match fields.hosts {
-        0 if is_needed => bad("it has no Host"),
+        0 if is_needed => bad_request("the Host header is missing"),
         0 => None,
-        1 if fields.is_host_invalid => bad("its Host is invalid"),
+        1 if fields.is_host_invalid => bad_request("the Host header is invalid"),
         1 => None,
-        _ => bad("it has several Hosts"),
+        _ => bad_request("there are several Host headers"),
     }
 }
 
 /// RFC 9112, 3.2.3, and RFC 9113, 8.5: the target is only an authority. RFC 9110, 9.3.6: with a
 /// port.
-fn of_tunnel(_: &Method, uri: &Uri) -> Option<Refusal> {
+fn check_tunnel(_: &Method, uri: &Uri) -> Option<Refusal> {
     let is_port = |port: http::uri::Port<&str>| port.as_u16() > 0;
     let has_path = uri.path_and_query().is_some();
     match uri.authority() {
         Some(to) if !has_path && is_authority(to) && to.port().is_some_and(is_port) => None,
-        _ => bad("CONNECT is not to a host and a port"),
+        _ => bad_request("the target of CONNECT is not a host and a port"),
     }
 }
 
 /// RFC 9112, 3.2, and RFC 9113, 8.3.1: a path or an absolute URI; `*` for OPTIONS only. RFC 9110,
 /// 4.2.4: no user information.
-fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
+fn check_target(method: &Method, uri: &Uri) -> Option<Refusal> {
     let scheme = uri.scheme_str().map(str::as_bytes);
     match (uri.authority(), uri.path().as_bytes()) {
         (Some(authority), _) if !is_authority(authority) => {
-            bad("the authority of its target is invalid")
+            bad_request("the target's authority is invalid")
         }
         _ if scheme.is_some_and(|scheme| !scheme.first().is_some_and(u8::is_ascii_alphabetic)) => {
-            bad("the scheme of its target is invalid")
+            bad_request("the target's scheme is invalid")
         }
         (_, [b'/', ..]) => None,
         (_, b"*") if method == Method::OPTIONS => None,
-        _ => bad("its target is no path"),
+        _ => bad_request("the target is not a path"),
     }
 }
 
 /// RFC 9113, 8.2.1: no value begins or ends with a space or a tab. 8.3.1: a Host header must equal
 /// the authority.
-fn of_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
+fn check_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
     let is_spaced =
         |value: &HeaderValue| matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
     if headers.values().any(is_spaced) {
-        return bad("a value begins or ends with a space or a tab");
+        return bad_request("a header value begins or ends with a space or a tab");
     }
     let (Some(authority), Some(host)) = (uri.authority(), headers.get(header::HOST)) else {
         return None;
@@ -122,15 +122,19 @@ fn of_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
         host.host().eq_ignore_ascii_case(authority.host()) && ports[0] == ports[1]
     };
     let host = Authority::try_from(host.as_bytes());
-    if host.is_ok_and(is_same) { None } else { bad("its Host is not its authority") }
+    if host.is_ok_and(is_same) {
+        None
+    } else {
+        bad_request("the Host header differs from the authority")
+    }
 }
 
 /// Applies the header limit of HTTP/1.1. Split cookie headers count as one.
-fn of_count(headers: &HeaderMap, most: usize) -> Option<Refusal> {
+fn check_header_count(headers: &HeaderMap, most: usize) -> Option<Refusal> {
     let cookies = headers.get_all(header::COOKIE).iter().count();
     (headers.len() - cookies.saturating_sub(1) > most).then_some(Refusal {
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        why: "it has too many headers",
+        why: "there are too many headers",
     })
 }
 
@@ -139,14 +143,14 @@ fn is_authority(authority: &Authority) -> bool {
 }
 
 /// RFC 9112, 6.1: `chunked`, once, is the only supported coding.
-fn of_coding(headers: &HeaderMap) -> Option<Refusal> {
+fn check_coding(headers: &HeaderMap) -> Option<Refusal> {
     let fields = headers.get_all(header::TRANSFER_ENCODING).iter();
     let codings = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
     let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
     let is_known = codings.next().is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked"));
     (!is_known || codings.next().is_some()).then_some(Refusal {
         status: StatusCode::NOT_IMPLEMENTED,
-        why: "its Transfer-Encoding is not chunked alone",
+        why: "the Transfer-Encoding is not just chunked",
     })
 }
 
@@ -157,7 +161,7 @@ fn is_host(bytes: &[u8]) -> bool {
             Some(end) if is_ip_literal(&rest[..end]) => &rest[end + 1..],
             _ => return false,
         },
-        _ => after_name(bytes),
+        _ => skip_name(bytes),
     };
     match rest {
         [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
@@ -166,10 +170,10 @@ fn is_host(bytes: &[u8]) -> bool {
 }
 
 /// Skips a `reg-name` or an IPv4 address and returns the remaining bytes: RFC 3986, 3.2.2.
-fn after_name(mut bytes: &[u8]) -> &[u8] {
+fn skip_name(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = match bytes {
-            [byte, rest @ ..] if NAME[usize::from(*byte)] => rest,
+            [byte, rest @ ..] if NAME_BYTES[usize::from(*byte)] => rest,
             [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 rest
             }
@@ -179,7 +183,7 @@ fn after_name(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Bytes that are `unreserved` or `sub-delims`: RFC 3986, 2.
-const NAME: [bool; 256] = {
+const NAME_BYTES: [bool; 256] = {
     let mut name = [false; 256];
     let mut byte = 0;
     while byte < 128 {

@@ -1,4 +1,4 @@
-//! [`Share`]: bounds the response bytes that a connection holds for a slow client.
+//! [`ConnectionShare`]: bounds the response bytes that a connection holds for a slow client.
 //!
 //! A response passes a piece of its body to hyper only in its turn. While the connection holds less
 //! than its share, every response has its turn; above it, responses queue for a turn as pieces
@@ -16,26 +16,26 @@ use super::options::HttpOptions;
 use couplet_core::Transport;
 
 /// A connection's share once the server's share is used up, in bytes.
-const LEAST: usize = 64 * 1024;
+const MIN_SHARE: usize = 64 * 1024;
 
 /// Minimum fetch in a turn, and by a response that holds nothing, in bytes.
-const SMALL: usize = 2 * 1024;
+const MIN_FETCH: usize = 2 * 1024;
 
-/// A fetch takes up to one part in `PART` of the unused share.
-const PART: usize = 16;
+/// A fetch takes up to one part in `FETCH_DIVISOR` of the unused share.
+const FETCH_DIVISOR: usize = 16;
 
 /// The share of a server, which its connections use together.
-pub(super) struct Pool {
+pub(super) struct ServerShare {
     most: usize,
     /// The share of each connection.
     each: usize,
     held: Cell<usize>,
 }
 
-impl Pool {
-    pub(super) fn new(options: &HttpOptions) -> Rc<Pool> {
+impl ServerShare {
+    pub(super) fn new(options: &HttpOptions) -> Rc<ServerShare> {
         let HttpOptions { max_unsent_of_all: most, max_unsent: each, .. } = *options;
-        Rc::new(Pool { most, each, held: Cell::new(0) })
+        Rc::new(ServerShare { most, each, held: Cell::new(0) })
     }
 
     fn has_room(&self) -> bool {
@@ -44,22 +44,22 @@ impl Pool {
 }
 
 /// The share of one connection. The transport stores the number of bytes held.
-pub(super) struct Share {
+pub(super) struct ConnectionShare {
     transport: Transport,
-    pool: Rc<Pool>,
+    server_share: Rc<ServerShare>,
     /// Created by the first wait: most connections need no queue.
     queue: OnceCell<Box<Queue>>,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// Law 9: one place for each open request.
-    waiting: RefCell<VecDeque<Rc<Place>>>,
-    /// A place that was queued has its turn.
+    /// Law 9: one entry for each open request.
+    waiting: RefCell<VecDeque<Rc<QueueEntry>>>,
+    /// An entry that was queued has its turn.
     is_granted: Cell<bool>,
     /// The connection has ended.
-    is_over: Cell<bool>,
-    /// Bytes that hyper copied from WebSockets: since the last call of `idle`, and before it.
+    has_ended: Cell<bool>,
+    /// Bytes that hyper copied from WebSockets: since the last call of `on_stall`, and before it.
     copied: Cell<[usize; 2]>,
 }
 
@@ -68,42 +68,46 @@ struct Queue {
 pub(super) struct Claim {
     held: Cell<usize>,
     /// Created by the claim's first wait.
-    place: OnceCell<Rc<Place>>,
+    entry: OnceCell<Rc<QueueEntry>>,
 }
 
-/// A claim's place in the queue.
+/// A claim's entry in the queue.
 #[derive(Default)]
-struct Place {
-    standing: Cell<Standing>,
+struct QueueEntry {
+    state: Cell<ClaimState>,
     holds_nothing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Standing {
+enum ClaimState {
     #[default]
-    Away,
+    NotQueued,
     Queued,
     /// It is the claim's turn.
     Granted,
 }
 
 impl Claim {
-    fn standing(&self) -> Standing {
-        self.place.get().map_or(Standing::Away, |place| place.standing.get())
+    fn state(&self) -> ClaimState {
+        self.entry.get().map_or(ClaimState::NotQueued, |entry| entry.state.get())
     }
 
     fn set_held(&self, held: usize) {
         self.held.set(held);
-        if let Some(place) = self.place.get() {
-            place.holds_nothing.set(held == 0);
+        if let Some(entry) = self.entry.get() {
+            entry.holds_nothing.set(held == 0);
         }
     }
 }
 
-impl Share {
-    pub(super) fn new(transport: &Transport, pool: &Rc<Pool>) -> Share {
-        Share { transport: transport.clone(), pool: pool.clone(), queue: OnceCell::new() }
+impl ConnectionShare {
+    pub(super) fn new(transport: &Transport, server_share: &Rc<ServerShare>) -> ConnectionShare {
+        ConnectionShare {
+            transport: transport.clone(),
+            server_share: server_share.clone(),
+            queue: OnceCell::new(),
+        }
     }
 
     fn queue(&self) -> &Queue {
@@ -116,7 +120,7 @@ impl Share {
 
     /// Ready in the turn of this claim, which [`end_turn`](Self::end_turn) ends; otherwise queues
     /// the claim and wakes its task for the turn. Calls `queued` when the wait begins, because the
-    /// connection may be [`idle`](Self::idle).
+    /// connection may be [`on_stall`](Self::on_stall).
     #[inline]
     pub(super) fn poll_turn(
         &self,
@@ -124,16 +128,16 @@ impl Share {
         cx: &Context<'_>,
         queued: impl FnOnce(),
     ) -> Poll<()> {
-        match claim.standing() {
-            Standing::Granted => Poll::Ready(()),
-            Standing::Away
+        match claim.state() {
+            ClaimState::Granted => Poll::Ready(()),
+            ClaimState::NotQueued
                 if self.has_room() && self.queue.get().is_none_or(|it| it.is_empty()) =>
             {
                 Poll::Ready(())
             }
-            standing => {
-                self.wait(claim, cx);
-                if standing == Standing::Away {
+            state => {
+                self.queue_claim(claim, cx);
+                if state == ClaimState::NotQueued {
                     queued();
                 }
                 Poll::Pending
@@ -142,15 +146,15 @@ impl Share {
     }
 
     #[cold]
-    fn wait(&self, claim: &Claim, cx: &Context<'_>) {
-        let place = claim.place.get_or_init(Rc::default);
-        let before = place.waker.replace(Some(cx.waker().clone()));
+    fn queue_claim(&self, claim: &Claim, cx: &Context<'_>) {
+        let entry = claim.entry.get_or_init(Rc::default);
+        let before = entry.waker.replace(Some(cx.waker().clone()));
         drop(before);
-        if place.standing.get() == Standing::Away {
-            place.standing.set(Standing::Queued);
-            place.holds_nothing.set(claim.held.get() == 0);
-            self.queue().waiting.borrow_mut().push_back(place.clone());
-            self.advance();
+        if entry.state.get() == ClaimState::NotQueued {
+            entry.state.set(ClaimState::Queued);
+            entry.holds_nothing.set(claim.held.get() == 0);
+            self.queue().waiting.borrow_mut().push_back(entry.clone());
+            self.grant_next();
         }
     }
 
@@ -158,25 +162,25 @@ impl Share {
     /// claims wait for the connection to be idle.
     pub(super) fn end_turn(&self, claim: &Claim) -> bool {
         let Some(queue) = self.queue.get() else { return false };
-        if let Some(place) = claim.place.get()
-            && place.standing.get() == Standing::Granted
+        if let Some(entry) = claim.entry.get()
+            && entry.state.get() == ClaimState::Granted
         {
-            place.standing.set(Standing::Away);
+            entry.state.set(ClaimState::NotQueued);
             queue.is_granted.set(false);
         }
-        self.advance();
+        self.grant_next();
         !queue.is_granted.get() && !queue.is_empty()
     }
 
     /// Removes a claim whose response is complete or dropped. Its pieces may still be held.
-    pub(super) fn leave(&self, claim: &Claim) {
-        let (Some(place), Some(queue)) = (claim.place.get(), self.queue.get()) else { return };
-        match place.standing.replace(Standing::Away) {
-            Standing::Away => {}
-            Standing::Queued => queue.waiting.borrow_mut().retain(|one| !Rc::ptr_eq(one, place)),
-            Standing::Granted => {
+    pub(super) fn remove_claim(&self, claim: &Claim) {
+        let (Some(entry), Some(queue)) = (claim.entry.get(), self.queue.get()) else { return };
+        match entry.state.replace(ClaimState::NotQueued) {
+            ClaimState::NotQueued => {}
+            ClaimState::Queued => queue.waiting.borrow_mut().retain(|one| !Rc::ptr_eq(one, entry)),
+            ClaimState::Granted => {
                 queue.is_granted.set(false);
-                self.advance();
+                self.grant_next();
             }
         }
     }
@@ -192,17 +196,17 @@ impl Share {
     }
 
     /// Returns how many bytes a response may fetch, at most `most`: fewer as the share is used up.
-    pub(super) fn fetched(&self, claim: &Claim, most: usize) -> usize {
-        let rest = self.most().saturating_sub(self.held());
-        let is_small = rest > 0 || claim.held.get() == 0 || claim.standing() == Standing::Granted;
+    pub(super) fn fetch_limit(&self, claim: &Claim, most: usize) -> usize {
+        let rest = self.limit().saturating_sub(self.held());
+        let is_small = rest > 0 || claim.held.get() == 0 || claim.state() == ClaimState::Granted;
         // Powers of two limit the number of sizes, so the allocator can reuse freed pieces.
-        let part = (rest / PART).checked_ilog2().map_or(0, |power| 1 << power);
-        most.min(if is_small { part.max(SMALL) } else { 0 })
+        let part = (rest / FETCH_DIVISOR).checked_ilog2().map_or(0, |power| 1 << power);
+        most.min(if is_small { part.max(MIN_FETCH) } else { 0 })
     }
 
     /// Records that hyper copied bytes held for a WebSocket. hyper doesn't report when they leave.
     #[cfg(feature = "websocket")]
-    pub(super) fn copied(&self, claim: &Claim, count: usize) {
+    pub(super) fn note_copied(&self, claim: &Claim, count: usize) {
         claim.set_held(claim.held.get() - count);
         let copied = &self.queue().copied;
         let [new, old] = copied.get();
@@ -211,15 +215,15 @@ impl Share {
 
     /// Called when no output can leave although the transport has room: the streams' windows are
     /// closed.
-    pub(super) fn idle(&self) {
+    pub(super) fn on_stall(&self) {
         // Bytes that were copied before the previous call have left, or wait for a window.
         let Some(queue) = self.queue.get() else { return };
         let [new, old] = queue.copied.replace([0; 2]);
         queue.copied.set([0, new]);
         self.release_held(old);
-        self.advance();
-        if !queue.is_granted.get() && self.pool.has_room() {
-            queue.grant(|place| place.holds_nothing.get());
+        self.grant_next();
+        if !queue.is_granted.get() && self.server_share.has_room() {
+            queue.grant(|entry| entry.holds_nothing.get());
         }
     }
 
@@ -227,41 +231,41 @@ impl Share {
     /// hyper.
     pub(super) fn end(&self) {
         let queue = self.queue();
-        queue.is_over.set(true);
+        queue.has_ended.set(true);
         let waiting = queue.waiting.take();
-        for place in waiting {
-            place.standing.set(Standing::Away);
-            let waker = place.waker.take();
+        for entry in waiting {
+            entry.state.set(ClaimState::NotQueued);
+            let waker = entry.waker.take();
             if let Some(waker) = waker {
                 waker.wake();
             }
         }
     }
 
-    fn most(&self) -> usize {
-        let each = self.pool.each;
-        if self.pool.has_room() { each } else { each.min(LEAST) }
+    fn limit(&self) -> usize {
+        let each = self.server_share.each;
+        if self.server_share.has_room() { each } else { each.min(MIN_SHARE) }
     }
 
     fn has_room(&self) -> bool {
-        self.held() < self.most() || self.queue.get().is_some_and(|queue| queue.is_over.get())
+        self.held() < self.limit() || self.queue.get().is_some_and(|queue| queue.has_ended.get())
     }
 
     fn set_held(&self, held: usize) {
-        let pool = &self.pool;
-        pool.held.set(pool.held.get() - self.held() + held);
+        let server_share = &self.server_share;
+        server_share.held.set(server_share.held.get() - self.held() + held);
         couplet_core::hooks::set_held(&self.transport, held);
     }
 
     fn release_held(&self, count: usize) {
         if count > 0 {
             self.set_held(self.held() - count);
-            self.advance();
+            self.grant_next();
         }
     }
 
     /// Gives the first claim in the queue its turn, if there is room.
-    fn advance(&self) {
+    fn grant_next(&self) {
         if let Some(queue) = self.queue.get()
             && !queue.is_granted.get()
             && self.has_room()
@@ -276,21 +280,21 @@ impl Queue {
         self.waiting.borrow().is_empty()
     }
 
-    fn grant(&self, is_fit: impl Fn(&Place) -> bool) {
+    fn grant(&self, is_fit: impl Fn(&QueueEntry) -> bool) {
         let mut waiting = self.waiting.borrow_mut();
-        let first = waiting.iter().position(|place| is_fit(place));
-        let Some(place) = first.and_then(|at| waiting.remove(at)) else { return };
+        let first = waiting.iter().position(|entry| is_fit(entry));
+        let Some(entry) = first.and_then(|at| waiting.remove(at)) else { return };
         drop(waiting);
-        place.standing.set(Standing::Granted);
+        entry.state.set(ClaimState::Granted);
         self.is_granted.set(true);
-        let waker = place.waker.take();
+        let waker = entry.waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 }
 
-impl Drop for Share {
+impl Drop for ConnectionShare {
     fn drop(&mut self) {
         self.set_held(0);
     }

@@ -5,47 +5,51 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::watch::Watch;
+use super::monitor::Monitor;
 use couplet_core::{DelayedCall, Reactor};
 
 /// A connection without a request keeps hyper's state and buffers for one to two times this long.
-const WARM: Duration = Duration::from_millis(50);
+const IDLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// If this many connections had buffers at the same time, trim the heap once half of them have
 /// freed theirs: the allocator keeps free memory between the parts still in use.
-const WORTH_TRIMMING: usize = 64;
+const TRIM_THRESHOLD: usize = 64;
 
 /// Delay before trimming, so that more connections can free their buffers first.
-const UNTRIMMED: Duration = Duration::from_secs(5);
+const TRIM_DELAY: Duration = Duration::from_secs(5);
 
 /// Connections with buffers.
-pub(super) struct Warm {
+pub(super) struct WarmConnections {
     reactor: Reactor,
     /// Law 9: at most one entry for each connection with buffers.
-    noted: RefCell<Vec<Rc<Watch>>>,
+    idle: RefCell<Vec<Rc<Monitor>>>,
     /// Number of connections with buffers.
     count: Cell<usize>,
     /// Maximum of `count` since the heap was last trimmed.
-    most: Cell<usize>,
+    peak: Cell<usize>,
     sweep: Cell<Option<DelayedCall>>,
     trim: Cell<Option<DelayedCall>>,
     is_trimming: Cell<bool>,
 }
 
-impl Warm {
-    pub(super) fn new(reactor: &Reactor) -> Rc<Warm> {
-        Rc::new(Warm {
+impl WarmConnections {
+    pub(super) fn new(reactor: &Reactor) -> Rc<WarmConnections> {
+        Rc::new(WarmConnections {
             reactor: reactor.clone(),
-            noted: RefCell::default(),
+            idle: RefCell::default(),
             count: Cell::default(),
-            most: Cell::default(),
+            peak: Cell::default(),
             sweep: Cell::default(),
             trim: Cell::default(),
             is_trimming: Cell::default(),
         })
     }
 
-    fn call_later(self: &Rc<Warm>, delay: Duration, call: fn(&Rc<Warm>)) -> Option<DelayedCall> {
+    fn call_later(
+        self: &Rc<WarmConnections>,
+        delay: Duration,
+        call: fn(&Rc<WarmConnections>),
+    ) -> Option<DelayedCall> {
         let weak = Rc::downgrade(self);
         Some(self.reactor.call_later(delay, move || {
             if let Some(warm) = weak.upgrade() {
@@ -55,37 +59,37 @@ impl Warm {
     }
 
     #[cold]
-    fn add(self: &Rc<Warm>, watch: &Rc<Watch>) -> usize {
-        let mut noted = self.noted.borrow_mut();
-        if noted.is_empty() {
-            self.sweep.set(self.call_later(WARM, Warm::sweep));
+    fn add(self: &Rc<WarmConnections>, monitor: &Rc<Monitor>) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            self.sweep.set(self.call_later(IDLE_INTERVAL, WarmConnections::sweep));
         }
-        noted.push(watch.clone());
-        noted.len() - 1
+        idle.push(monitor.clone());
+        idle.len() - 1
     }
 
     fn remove(&self, at: usize) {
-        let mut noted = self.noted.borrow_mut();
-        let watch = noted.swap_remove(at);
-        if let Some(moved) = noted.get(at) {
-            moved.set_place(Some(at));
+        let mut idle = self.idle.borrow_mut();
+        let monitor = idle.swap_remove(at);
+        if let Some(moved) = idle.get(at) {
+            moved.set_idle_index(Some(at));
         }
-        if noted.is_empty() {
+        if idle.is_empty() {
             cancel(&self.sweep);
         }
-        drop(noted);
-        watch.set_place(None);
+        drop(idle);
+        monitor.set_idle_index(None);
     }
 
     /// Asks the connections without a request to free their buffers.
-    fn sweep(self: &Rc<Warm>) {
-        self.noted.borrow().iter().for_each(|watch| watch.cool(WARM));
-        self.sweep.set(self.call_later(WARM, Warm::sweep));
+    fn sweep(self: &Rc<WarmConnections>) {
+        self.idle.borrow().iter().for_each(|monitor| monitor.park_if_idle(IDLE_INTERVAL));
+        self.sweep.set(self.call_later(IDLE_INTERVAL, WarmConnections::sweep));
     }
 
-    fn trim(self: &Rc<Warm>) {
+    fn trim(self: &Rc<WarmConnections>) {
         self.is_trimming.set(false);
-        self.most.set(self.count.get());
+        self.peak.set(self.count.get());
         couplet_os::heap::trim();
     }
 }
@@ -96,7 +100,7 @@ fn cancel(call: &Cell<Option<DelayedCall>>) {
     }
 }
 
-impl Drop for Warm {
+impl Drop for WarmConnections {
     fn drop(&mut self) {
         cancel(&self.sweep);
         cancel(&self.trim);
@@ -104,38 +108,38 @@ impl Drop for Warm {
 }
 
 /// Counts a connection that holds hyper's state and buffers.
-pub(super) struct Buffers<'a> {
-    warm: &'a Rc<Warm>,
-    watch: &'a Rc<Watch>,
+pub(super) struct BufferGuard<'a> {
+    warm: &'a Rc<WarmConnections>,
+    monitor: &'a Rc<Monitor>,
 }
 
-impl<'a> Buffers<'a> {
-    pub(super) fn new(warm: &'a Rc<Warm>, watch: &'a Rc<Watch>) -> Buffers<'a> {
+impl<'a> BufferGuard<'a> {
+    pub(super) fn new(warm: &'a Rc<WarmConnections>, monitor: &'a Rc<Monitor>) -> BufferGuard<'a> {
         warm.count.set(warm.count.get() + 1);
-        warm.most.set(warm.most.get().max(warm.count.get()));
-        Buffers { warm, watch }
+        warm.peak.set(warm.peak.get().max(warm.count.get()));
+        BufferGuard { warm, monitor }
     }
 
     /// Frees the buffers unless a request arrives soon.
     #[inline]
     pub(super) fn note_idle(&self) {
-        if self.watch.place().is_none() {
-            let place = self.warm.add(self.watch);
-            self.watch.set_place(Some(place));
+        if self.monitor.idle_index().is_none() {
+            let idle_index = self.warm.add(self.monitor);
+            self.monitor.set_idle_index(Some(idle_index));
         }
     }
 }
 
-impl Drop for Buffers<'_> {
+impl Drop for BufferGuard<'_> {
     fn drop(&mut self) {
-        if let Some(at) = self.watch.place() {
+        if let Some(at) = self.monitor.idle_index() {
             self.warm.remove(at);
         }
-        let Warm { count, most, is_trimming, .. } = &**self.warm;
+        let WarmConnections { count, peak, is_trimming, .. } = &**self.warm;
         count.set(count.get() - 1);
-        let is_worth = most.get() >= WORTH_TRIMMING && count.get() <= most.get() / 2;
+        let is_worth = peak.get() >= TRIM_THRESHOLD && count.get() <= peak.get() / 2;
         if is_worth && !is_trimming.replace(true) {
-            self.warm.trim.set(self.warm.call_later(UNTRIMMED, Warm::trim));
+            self.warm.trim.set(self.warm.call_later(TRIM_DELAY, WarmConnections::trim));
         }
     }
 }

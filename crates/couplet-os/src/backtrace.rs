@@ -23,18 +23,18 @@ mod signalled {
     use std::time::Duration;
 
     /// Maximum frames of a backtrace.
-    const MOST: usize = 128;
+    const MAX_FRAMES: usize = 128;
     /// Time limit for an answer. A thread in an uninterruptible system call does not answer.
     const PATIENCE: Duration = Duration::from_millis(100);
     const WAIT: c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     const WAKE: c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
 
-    /// The thread asked to answer; 0 if idle, and [`ANSWERS`] while a thread answers.
+    /// The thread asked to answer; 0 if idle, and [`ANSWERING`] while a thread answers.
     static ASKED: AtomicI32 = AtomicI32::new(0);
-    const ANSWERS: i32 = -1;
+    const ANSWERING: i32 = -1;
     const ANSWERED: i32 = -2;
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    static FRAMES: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+    static FRAMES: [AtomicUsize; MAX_FRAMES] = [const { AtomicUsize::new(0) }; MAX_FRAMES];
 
     /// A thread of this process.
     #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,7 @@ mod signalled {
                     return None;
                 }
             }
-            let count = COUNT.load(Ordering::SeqCst).min(MOST);
+            let count = COUNT.load(Ordering::SeqCst).min(MAX_FRAMES);
             let frames = FRAMES[..count].iter().map(|frame| frame.load(Ordering::SeqCst)).collect();
             ASKED.store(0, Ordering::SeqCst);
             Some(Trace(frames))
@@ -150,7 +150,7 @@ mod signalled {
             let errno = libc::__errno_location();
             let saved = *errno;
             let me = libc::gettid();
-            if ASKED.compare_exchange(me, ANSWERS, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            if ASKED.compare_exchange(me, ANSWERING, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 let mut count = 0;
                 unwind(&mut count);
                 COUNT.store(count, Ordering::SeqCst);

@@ -74,7 +74,7 @@ impl Batch {
     ///
     /// If either is 0.
     pub fn new(count: usize, size: usize) -> Batch {
-        assert!(count > 0 && size > 0, "a batch has places, and room in them");
+        assert!(count > 0 && size > 0, "a batch needs a count and a size");
         // Not a multiple of a page, or the first bytes of all places would share few cache lines.
         let stride = size.next_multiple_of(64) + 64;
         // SAFETY: all three are plain data of the C library, for which zeroes are valid.
@@ -359,10 +359,10 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> io::Result<usize>
     let batch = &batch[..batch.len().min(SENT_AT_ONCE)];
     let mut headers: [MaybeUninit<libc::mmsghdr>; SENT_AT_ONCE] =
         [const { MaybeUninit::uninit() }; SENT_AT_ONCE];
-    let mut places: [MaybeUninit<Leaving>; SENT_AT_ONCE] =
+    let mut places: [MaybeUninit<OutgoingMessage>; SENT_AT_ONCE] =
         [const { MaybeUninit::uninit() }; SENT_AT_ONCE];
     for ((outgoing, header), place) in batch.iter().zip(&mut headers).zip(&mut places) {
-        let place = place.write(Leaving::of(outgoing));
+        let place = place.write(OutgoingMessage::new(outgoing));
         // SAFETY: plain data of the C library, for which zeroes are valid.
         let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
         if place.name_length > 0 {
@@ -392,20 +392,20 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> io::Result<usize>
 
 /// Words for the control messages of an outgoing datagram: 40 bytes for the address to send from,
 /// 24 for the TOS, 24 for the segment size.
-const LEAVING: usize = 11;
+const CONTROL_WORDS: usize = 11;
 
 /// The memory that the header of an outgoing datagram points at.
-struct Leaving {
+struct OutgoingMessage {
     slice: libc::iovec,
     name: libc::sockaddr_storage,
     name_length: libc::socklen_t,
-    control: [u64; LEAVING],
+    control: [u64; CONTROL_WORDS],
     control_length: usize,
 }
 
-impl Leaving {
-    fn of(outgoing: &Outgoing<'_>) -> Leaving {
-        let mut leaving = Leaving {
+impl OutgoingMessage {
+    fn new(outgoing: &Outgoing<'_>) -> OutgoingMessage {
+        let mut prepared = OutgoingMessage {
             slice: libc::iovec {
                 iov_base: outgoing.data.as_ptr().cast_mut().cast(),
                 iov_len: outgoing.data.len(),
@@ -413,37 +413,37 @@ impl Leaving {
             // SAFETY: plain data of the C library, for which zeroes are valid.
             name: unsafe { std::mem::zeroed() },
             name_length: 0,
-            control: [0; LEAVING],
+            control: [0; CONTROL_WORDS],
             control_length: 0,
         };
         if let Some(to) = outgoing.to {
-            leaving.name_length = write_name(&mut leaving.name, to);
+            prepared.name_length = write_name(&mut prepared.name, to);
         }
         let is_v6 = match outgoing.to {
             Some(Target::Inet { to, mapped }) => mapped || to.is_ipv6(),
             _ => outgoing.from.is_some_and(|(ip, _)| ip.is_ipv6()),
         };
         if let Some((ip, interface)) = outgoing.from {
-            leaving.leave_from(ip, interface, is_v6);
+            prepared.set_source(ip, interface, is_v6);
         }
         if let Some(tos) = outgoing.tos {
             let value = libc::c_int::from(tos);
             // An IPv4 datagram on an IPv6 socket accepts either kind of message.
             match outgoing.to {
                 Some(Target::Inet { to, .. }) if to.is_ipv4() => {
-                    leaving.push(libc::IPPROTO_IP, libc::IP_TOS, value);
+                    prepared.push(libc::IPPROTO_IP, libc::IP_TOS, value);
                 }
-                _ if is_v6 => leaving.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, value),
-                _ => leaving.push(libc::IPPROTO_IP, libc::IP_TOS, value),
+                _ if is_v6 => prepared.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, value),
+                _ => prepared.push(libc::IPPROTO_IP, libc::IP_TOS, value),
             }
         }
         if let Some(segment) = outgoing.segment {
-            leaving.push(libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+            prepared.push(libc::SOL_UDP, libc::UDP_SEGMENT, segment);
         }
-        leaving
+        prepared
     }
 
-    fn leave_from(&mut self, ip: IpAddr, interface: u32, is_v6: bool) {
+    fn set_source(&mut self, ip: IpAddr, interface: u32, is_v6: bool) {
         match ip {
             IpAddr::V4(ip) if !is_v6 => {
                 let address = libc::in_addr { s_addr: ip.to_bits().to_be() };
@@ -472,7 +472,10 @@ impl Leaving {
         // SAFETY: both only compute a length.
         let (length, space) = unsafe { (libc::CMSG_LEN(size), libc::CMSG_SPACE(size) as usize) };
         let end = self.control_length + space;
-        assert!(end <= size_of::<[u64; LEAVING]>(), "there is room for one of each");
+        assert!(
+            end <= size_of::<[u64; CONTROL_WORDS]>(),
+            "the control buffer fits one message of each kind"
+        );
         // SAFETY: the message lies inside of `control`, as was checked, at a multiple of eight
         // bytes; CMSG_DATA is the place behind its header, `length` bytes with it.
         unsafe {
@@ -855,7 +858,7 @@ mod tests {
     fn pass(from: &UnixDatagram, to: &UnixDatagram, descriptor: OwnedFd) {
         let name = to.local_addr().expect("bound");
         from.connect_addr(&name).expect("it is there");
-        let mut outgoing = Leaving::of(&plain(b"y", None));
+        let mut outgoing = OutgoingMessage::new(&plain(b"y", None));
         outgoing.push(libc::SOL_SOCKET, libc::SCM_RIGHTS, descriptor.as_raw_fd());
         // SAFETY: zeroes are valid, and the message's pointers refer to memory that outlives the
         // call.

@@ -13,14 +13,14 @@ struct Releases {
     /// By the descriptor's number. INVARIANT: a count never falls.
     of: RefCell<Vec<u32>>,
     /// Number of running calls of [`Handle::ask`].
-    asking: Cell<u32>,
+    questions: Cell<u32>,
     /// Descriptors whose owner was dropped during such a call.
     kept: RefCell<Vec<OwnedFd>>,
 }
 
 thread_local! {
     static RELEASES: Releases =
-        const { Releases { of: RefCell::new(Vec::new()), asking: Cell::new(0), kept: RefCell::new(Vec::new()) } };
+        const { Releases { of: RefCell::new(Vec::new()), questions: Cell::new(0), kept: RefCell::new(Vec::new()) } };
 }
 
 /// The index of a number: descriptors are not negative.
@@ -94,7 +94,7 @@ impl Drop for Owner {
         // A running `Handle::ask` may have borrowed the descriptor, so its close waits for the end
         // of the call.
         let _ = RELEASES.try_with(|releases| {
-            if releases.asking.get() > 0 {
+            if releases.questions.get() > 0 {
                 releases.kept.borrow_mut().extend(descriptor.take());
             }
         });
@@ -111,13 +111,13 @@ pub struct Handle {
 }
 
 /// Ends a call of [`Handle::ask`], even by a panic; the outermost call closes the kept descriptors.
-struct Asking;
+struct QuestionGuard;
 
-impl Drop for Asking {
+impl Drop for QuestionGuard {
     fn drop(&mut self) {
         let kept = RELEASES.try_with(|releases| {
-            releases.asking.set(releases.asking.get() - 1);
-            match releases.asking.get() {
+            releases.questions.set(releases.questions.get() - 1);
+            match releases.questions.get() {
                 0 => releases.kept.take(),
                 _ => Vec::new(),
             }
@@ -131,10 +131,10 @@ impl Handle {
     pub fn ask<T>(self, question: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
         let begun = RELEASES.try_with(|releases| {
             let is_open = self.count != u32::MAX && releases.count(self.number) == self.count;
-            is_open.then(|| releases.asking.set(releases.asking.get() + 1))
+            is_open.then(|| releases.questions.set(releases.questions.get() + 1))
         });
         begun.ok()??;
-        let _asking = Asking;
+        let _asking = QuestionGuard;
         // SAFETY: it is open until `question` returns. It was open when the handle was made, on this
         // thread; `release` adds to the count before a close, counts do not fall, and this one has not
         // changed. During `question` drops keep descriptors open, and `try_from` fails.
@@ -164,7 +164,7 @@ impl TryFrom<Owner> for OwnedFd {
     ///
     /// The owner itself, during a call of [`Handle::ask`].
     fn try_from(owner: Owner) -> Result<OwnedFd, Owner> {
-        if RELEASES.try_with(|releases| releases.asking.get() > 0).unwrap_or(false) {
+        if RELEASES.try_with(|releases| releases.questions.get() > 0).unwrap_or(false) {
             return Err(owner);
         }
         // SAFETY: it is moved here, and is neither used again nor dropped.

@@ -136,11 +136,11 @@ pub fn spawn(command: &mut Command, mut setup: Setup) -> io::Result<Child> {
             prepare(&setup, parent)
         });
     }
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         let reserved = numbers.reserve()?;
         let child = command.spawn();
         drop(reserved);
-        if !child.as_ref().is_err_and(|error| error.raw_os_error() == Some(OVERTAKEN)) {
+        if !child.as_ref().is_err_and(|error| error.raw_os_error() == Some(NUMBER_TAKEN)) {
             return child;
         }
     }
@@ -148,10 +148,10 @@ pub fn spawn(command: &mut Command, mut setup: Setup) -> io::Result<Child> {
 }
 
 /// Maximum attempts to start a child while closes in other threads interfere.
-const ATTEMPTS: usize = 64;
+const MAX_ATTEMPTS: usize = 64;
 /// Reported by a child that finds another file under a number. No system call made there fails with
 /// this error.
-const OVERTAKEN: i32 = libc::EXDEV;
+const NUMBER_TAKEN: i32 = libc::EXDEV;
 
 /// The descriptor numbers of the child, and the files under them in this process. std reports a
 /// failure through a pipe, which must not use one of these numbers. So they are occupied before the
@@ -188,7 +188,7 @@ impl Numbers {
         for (number, device, inode) in &self.occupied {
             let noted = (device.load(Ordering::Relaxed), inode.load(Ordering::Relaxed));
             if identity(*number).is_some_and(|found| found != noted) {
-                return Err(io::Error::from_raw_os_error(OVERTAKEN));
+                return Err(io::Error::from_raw_os_error(NUMBER_TAKEN));
             }
         }
         Ok(())
@@ -401,7 +401,7 @@ pub fn end_descriptor(pid: u32) -> io::Result<OwnedFd> {
     if let Some(descriptor) = pidfd(pid) {
         return Ok(descriptor);
     }
-    end_by_thread(pid)
+    wait_in_thread(pid)
 }
 
 #[cfg(target_os = "linux")]
@@ -412,7 +412,7 @@ fn pidfd(pid: u32) -> Option<OwnedFd> {
     (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number as RawFd) })
 }
 
-fn end_by_thread(pid: u32) -> io::Result<OwnedFd> {
+fn wait_in_thread(pid: u32) -> io::Result<OwnedFd> {
     let (reader, writer) = io::pipe()?;
     let wait = move || {
         let _writer = writer;
@@ -534,7 +534,7 @@ mod tests {
         let mut running = Running::new(
             spawn(Command::new("/bin/sh").args(["-c", "exit 7"]), Setup::default()).expect("it"),
         );
-        let ended = end_by_thread(running.pid()).expect("a thread");
+        let ended = wait_in_thread(running.pid()).expect("a thread");
         let mut reader = io::PipeReader::from(ended);
         assert_eq!(reader.read(&mut [0]).expect("its end"), 0);
         assert_eq!(running.end().expect("ours").and_then(|status| status.code()), Some(7));

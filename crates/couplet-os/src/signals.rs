@@ -149,7 +149,7 @@ mod unix {
         unsafe {
             let errno = errno_location();
             let saved = *errno;
-            if [INTERRUPT, TERMINATE].contains(&signal) && one_waits_too_long() {
+            if [INTERRUPT, TERMINATE].contains(&signal) && is_loop_hung() {
                 libc::signal(signal, libc::SIG_DFL);
                 libc::raise(signal);
             }
@@ -160,7 +160,7 @@ mod unix {
 
     /// Records the arrival of a signal; true if an earlier one has been unread for too long.
     #[allow(clippy::useless_conversion, reason = "not on every system")]
-    fn one_waits_too_long() -> bool {
+    fn is_loop_hung() -> bool {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the pointer is to a timespec on this stack.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };

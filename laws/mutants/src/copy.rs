@@ -54,7 +54,7 @@ impl Copy {
             fs::write(sources.join("mutants.rs"), include_str!("mutants.rs")).expect("written");
             append(&sources.join("lib.rs"), "mod mutants;\n");
         }
-        for file in ["door", "public_api"] {
+        for file in ["inbox", "public_api"] {
             let line = "#[path = \"../src/mutants.rs\"]\nmod mutants;\n";
             append(&library.join(format!("tests/{file}.rs")), line);
         }

@@ -23,8 +23,8 @@ const fn of_library(name: &'static str, tests: &'static [&'static str]) -> Room 
 }
 
 pub const ROOMS: [Room; 19] = [
-    of_library("transport", &["door", "memory", "signals", "public_api", "datagrams"]),
-    of_library("reactor", &["door", "memory", "signals", "cluster", "stall", "datagrams"]),
+    of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
+    of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("slots", &["memory"]),
     of_library("defer", &["memory"]),
     of_library("protocols", &["framing_memory", "public_api"]),

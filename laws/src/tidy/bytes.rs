@@ -50,7 +50,7 @@ const GATES: [Gate; 13] = [
         method: "hand_data",
         arguments: 2,
         what: "bytes go to the protocol of a connection, with or without layers",
-        callers: &[("Life::deliver", 1), ("Rising::data", 1)],
+        callers: &[("Life::deliver", 1), ("ProtocolSink::data", 1)],
     },
     Gate {
         method: "data_received",
@@ -62,7 +62,7 @@ const GATES: [Gate; 13] = [
             ("Admitted::data_received", 1),
             ("Box::data_received", 1),
             ("End::data_received", 1),
-            ("Noted::data_received", 1),
+            ("Monitored::data_received", 1),
             // To a framer that splits a stream into messages.
             ("Framed::poll_message", 1),
             ("LimitMessages::data_received", 1),
@@ -87,7 +87,7 @@ const GATES: [Gate; 13] = [
             ("SimDriver::write", 1),
             ("StreamSlot::write_once", 1),
             // Into the state machine of a WebSocket.
-            ("Lane::say", 1),
+            ("WireIo::write_message", 1),
         ],
     },
     Gate {

@@ -15,7 +15,7 @@ use super::source::{Code, assert_none, is_for_tests, library, line, names_in};
 const LOOKED_UP: [(&str, &str, &str); 5] = [
     ("couplet-core/src/protocols/policies.rs", "Peers", "looked up by address, and counted"),
     ("couplet-core/src/protocols/policies.rs", ".open", "of the type Peers"),
-    ("couplet-core/src/protocols/policies.rs", ".of", "of the type Peers"),
+    ("couplet-core/src/protocols/policies.rs", ".counted", "of the type Peers"),
     (
         "couplet-cli/src/poetry/catalogue.rs",
         ".poems",

@@ -3,7 +3,7 @@
 //! Each line is sent to all other members, after the sender's name. A slow reader does not delay
 //! the others: its lines are buffered up to a cap, then it is disconnected.
 
-mod pace;
+mod rate_limit;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -21,8 +21,8 @@ use couplet::{LoopOptions, Reactor, Reason, SocketOption};
 use crate::cli;
 use crate::exit::Exit;
 use crate::server;
-use pace::Pace;
-use room::{Guests, NoName, Room};
+use rate_limit::RateLimit;
+use room::{Guests, NameError, Room};
 use text::{NAME_LENGTH, clean};
 
 /// Longest line, in bytes.
@@ -41,7 +41,7 @@ const LINE_COST: usize = 16;
 pub(crate) struct ChatServer {
     room: Rc<RefCell<Room>>,
     idle_timeout: Option<Duration>,
-    pace: Pace,
+    rate_limit: RateLimit,
     /// Bytes sent to each recipient because of the current line.
     said: usize,
 }
@@ -51,8 +51,8 @@ impl ChatServer {
         room: &Rc<RefCell<Room>>,
         idle_timeout: Option<Duration>,
     ) -> LineOnlyReceiver<ChatServer> {
-        let (room, pace) = (room.clone(), Pace::default());
-        let server = ChatServer { room, idle_timeout, pace, said: 0 };
+        let (room, rate_limit) = (room.clone(), RateLimit::default());
+        let server = ChatServer { room, idle_timeout, rate_limit, said: 0 };
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
         // Allows for the CR of a telnet client.
         receiver.with_max_length(LINE_LENGTH + 1)
@@ -91,10 +91,10 @@ impl ChatServer {
         match renamed {
             Ok(0) => self.reply(transport, &format!("You are {name}.")),
             Ok(said) => self.said += said,
-            Err(NoName::Taken) => {
+            Err(NameError::Taken) => {
                 self.reply(transport, &format!("{name} is taken; choose another name."));
             }
-            Err(NoName::Malformed) => {
+            Err(NameError::Malformed) => {
                 let name = self.room.borrow().name(id);
                 let rule = format!(
                     "You are {name}. A name is 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _, \
@@ -137,7 +137,7 @@ impl ChatServer {
     fn pause_for_breath(&mut self, transport: &LineTransport) {
         let bytes = std::mem::take(&mut self.said) + LINE_COST;
         let members = self.room.borrow().len();
-        if let Some(wait) = self.pace.spend(transport.reactor().now(), bytes, members) {
+        if let Some(wait) = self.rate_limit.spend(transport.reactor().now(), bytes, members) {
             transport.pause_producing();
             let me = transport.connection::<Self>();
             me.call_later(wait, |_, transport| transport.resume_producing());

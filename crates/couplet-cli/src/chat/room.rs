@@ -22,7 +22,7 @@ thread_local! {
 pub(super) struct Room {
     guests: Arc<Guests>,
     /// Members connected to this loop.
-    here: BTreeMap<ConnectionId, LineTransport>,
+    members: BTreeMap<ConnectionId, LineTransport>,
     /// The cluster's loops, if there are several.
     loops: Option<Members>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Guests(Mutex<Names>);
 /// Names by connection. Law 9: one entry for each connection.
 #[derive(Default)]
 struct Names {
-    of: BTreeMap<ConnectionId, String>,
+    by_id: BTreeMap<ConnectionId, String>,
     /// Connections by name in lower case, so that Ada and ada are the same name.
     by_name: BTreeMap<String, ConnectionId>,
     /// Members so far, for default names.
@@ -43,7 +43,7 @@ struct Names {
 
 /// Why a name is refused.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoName {
+pub(super) enum NameError {
     Malformed,
     Taken,
 }
@@ -65,27 +65,27 @@ impl Names {
             }
         };
         self.by_name.insert(name.clone(), who);
-        self.of.insert(who, name.clone());
+        self.by_id.insert(who, name.clone());
         name
     }
 
     /// Removes a member and returns its name.
     fn leave(&mut self, who: ConnectionId) -> Option<String> {
-        let name = self.of.remove(&who)?;
+        let name = self.by_id.remove(&who)?;
         self.by_name.remove(&name.to_ascii_lowercase());
         Some(name)
     }
 
     /// Renames a member; returns the old name unless it is the same.
-    fn rename(&mut self, who: ConnectionId, name: &str) -> Result<Option<String>, NoName> {
+    fn rename(&mut self, who: ConnectionId, name: &str) -> Result<Option<String>, NameError> {
         if !is_name(name) {
-            return Err(NoName::Malformed);
+            return Err(NameError::Malformed);
         }
         let key = name.to_ascii_lowercase();
         if self.by_name.get(&key).is_some_and(|owner| *owner != who) {
-            return Err(NoName::Taken);
+            return Err(NameError::Taken);
         }
-        let Some(known) = self.of.get_mut(&who).filter(|known| *known != name) else {
+        let Some(known) = self.by_id.get_mut(&who).filter(|known| *known != name) else {
             return Ok(None);
         };
         let old = std::mem::replace(known, name.to_owned());
@@ -99,7 +99,7 @@ impl Room {
     /// The room of this thread's loop; lines pass between it and the rooms of the other loops.
     pub(super) fn of_loop(guests: Arc<Guests>, loops: Option<Members>) -> Rc<RefCell<Room>> {
         let is_one_of_many = loops.is_some();
-        let room = Rc::new(RefCell::new(Room { guests, here: BTreeMap::new(), loops }));
+        let room = Rc::new(RefCell::new(Room { guests, members: BTreeMap::new(), loops }));
         if is_one_of_many {
             ROOM.set(Some(room.clone()));
         }
@@ -109,8 +109,8 @@ impl Room {
     /// Adds a member; returns its default name.
     pub(super) fn join(&mut self, transport: &LineTransport) -> String {
         let name = self.guests.names().join(transport.id());
-        self.tell_all(format!("* {name} has joined\n"), None);
-        self.here.insert(transport.id(), transport.clone());
+        self.send_to_all(format!("* {name} has joined\n"), None);
+        self.members.insert(transport.id(), transport.clone());
         tracing::info!(peer = %transport.peer(), %name, "joined");
         name
     }
@@ -118,7 +118,7 @@ impl Room {
     /// Removes a member, with the reason if its connection is lost. Does nothing if it has left
     /// already.
     pub(super) fn leave(&mut self, who: ConnectionId, reason: Option<&Reason>) {
-        self.here.remove(&who);
+        self.members.remove(&who);
         let left = self.guests.names().leave(who);
         let Some(name) = left else { return };
         let how = match reason {
@@ -129,46 +129,46 @@ impl Room {
             _ => "",
         };
         tracing::info!(%name, "left{how}");
-        self.tell_all(format!("* {name} has left{how}\n"), None);
+        self.send_to_all(format!("* {name} has left{how}\n"), None);
     }
 
     /// Renames a member; returns how many bytes each member was sent. Announces nothing if the
     /// name does not change.
-    pub(super) fn rename(&mut self, who: ConnectionId, name: &str) -> Result<usize, NoName> {
+    pub(super) fn rename(&mut self, who: ConnectionId, name: &str) -> Result<usize, NameError> {
         let renamed = self.guests.names().rename(who, name)?;
-        Ok(renamed.map_or(0, |old| self.tell_all(format!("* {old} is now {name}\n"), None)))
+        Ok(renamed.map_or(0, |old| self.send_to_all(format!("* {old} is now {name}\n"), None)))
     }
 
     /// Sends a member's text to all others; returns how many bytes each was sent. The text follows
     /// the name, so no member can impersonate another member or the server.
     pub(super) fn say(&self, who: ConnectionId, text: &str) -> usize {
-        let name = self.guests.names().of.get(&who).cloned();
-        name.map_or(0, |name| self.tell_all(format!("<{name}> {text}\n"), Some(who)))
+        let name = self.guests.names().by_id.get(&who).cloned();
+        name.map_or(0, |name| self.send_to_all(format!("<{name}> {text}\n"), Some(who)))
     }
 
     /// Sends a line to every member, or to all but one.
-    fn tell_all(&self, line: String, but: Option<ConnectionId>) -> usize {
+    fn send_to_all(&self, line: String, but: Option<ConnectionId>) -> usize {
         let length = line.len();
-        self.tell_here(&line, but);
+        self.send_to_local(&line, but);
         if let Some(loops) = &self.loops {
             let from = thread::current().id();
-            loops.broadcast(move |_| Room::hear(from, &line));
+            loops.broadcast(move |_| Room::receive_line(from, &line));
         }
         length
     }
 
     /// Delivers a line of another loop's member.
-    fn hear(from: ThreadId, line: &str) {
+    fn receive_line(from: ThreadId, line: &str) {
         if from != thread::current().id() {
             let room = ROOM.with_borrow(Clone::clone);
-            room.iter().for_each(|room| room.borrow().tell_here(line, None));
+            room.iter().for_each(|room| room.borrow().send_to_local(line, None));
         }
     }
 
     /// Sends a line to this loop's members; it is buffered, up to the cap, for those that do not
     /// read.
-    fn tell_here(&self, line: &str, but: Option<ConnectionId>) {
-        for (id, member) in &self.here {
+    fn send_to_local(&self, line: &str, but: Option<ConnectionId>) {
+        for (id, member) in &self.members {
             if Some(*id) != but {
                 member.write(line);
             }
@@ -176,19 +176,19 @@ impl Room {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.guests.names().of.len()
+        self.guests.names().by_id.len()
     }
 
     pub(super) fn name(&self, who: ConnectionId) -> String {
-        self.guests.names().of.get(&who).cloned().unwrap_or_default()
+        self.guests.names().by_id.get(&who).cloned().unwrap_or_default()
     }
 
     /// The list of names, for this member.
-    pub(super) fn who(&self, asks: ConnectionId) -> String {
+    pub(super) fn who(&self, asker: ConnectionId) -> String {
         let names = self.guests.names();
         let name = |(key, id): (&String, &ConnectionId)| {
-            let name = names.of.get(id).unwrap_or(key);
-            if *id == asks { format!("{name} (you)") } else { name.clone() }
+            let name = names.by_id.get(id).unwrap_or(key);
+            if *id == asker { format!("{name} (you)") } else { name.clone() }
         };
         let shown: Vec<String> = names.by_name.iter().map(name).collect();
         format!("{} here: {}", shown.len(), shown.join(", "))

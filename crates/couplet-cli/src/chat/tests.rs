@@ -164,7 +164,7 @@ fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner
 fn the_cap_is_out_of_reach_of_what_a_thousand_may_say_at_once() {
     let longest = LINE_LENGTH + NAME_LENGTH + "<> \n".len();
     // Each member may use up its share and finish a line.
-    assert!(pace::BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
+    assert!(rate_limit::BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
 use stdin::{Read, Stdin};
-use stdout::{Printed, Stdout};
+use stdout::{PrintResult, Stdout};
 
 /// Law 9: reading from the peer pauses above this many unprinted bytes, and resumes at half.
 const UNPRINTED: usize = 256 * 1024;
@@ -32,9 +32,9 @@ const SILENCE: Duration = Duration::from_secs(1);
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
 /// How the connection ended. `None` while it lives.
-type End = Rc<RefCell<Option<Ended>>>;
+type End = Rc<RefCell<Option<Outcome>>>;
 
-enum Ended {
+enum Outcome {
     /// The connection was not established.
     Unconnected(Failure),
     Lost(Reason),
@@ -51,7 +51,7 @@ enum Answer {
     /// Nothing has been sent yet.
     Unasked,
     Awaited,
-    Came,
+    Received,
 }
 
 /// The connection between the streams.
@@ -77,7 +77,7 @@ enum PeerStream {
 
 impl Session {
     /// Handles the result of a read from stdin.
-    fn typed(&mut self, transport: &Transport, read: Read) {
+    fn handle_input(&mut self, transport: &Transport, read: Read) {
         if let PeerStream::Ended(silence) = &mut self.peer
             && let Some(silence) = silence.take()
         {
@@ -89,7 +89,7 @@ impl Session {
                     self.answer = Answer::Awaited;
                 }
                 transport.write_bytes(bytes);
-                self.ask_stdin(transport);
+                self.request_input(transport);
             }
             Read::End => {
                 self.stdin = None;
@@ -106,27 +106,27 @@ impl Session {
     }
 
     /// Requests the next piece from stdin once the write side is not full.
-    fn ask_stdin(&mut self, transport: &Transport) {
+    fn request_input(&mut self, transport: &Transport) {
         let Some(stdin) = &mut self.stdin else { return };
         if transport.is_full() {
             stdin.hold();
             let me: Connection<Self> = transport.connection();
             // Fails if the connection is lost; there is nothing left to do.
             let go_on = move |_| {
-                me.tell(Self::ask_stdin);
+                me.tell(Self::request_input);
                 Ok(())
             };
             return transport.drained().add_both(go_on).detach();
         }
         stdin.ask();
-        self.bound_silence(transport);
+        self.limit_silence(transport);
     }
 
     /// After the peer's FIN, closes the connection if stdin stays silent.
-    fn bound_silence(&mut self, transport: &Transport) {
-        let is_asked = self.stdin.as_ref().is_some_and(Stdin::is_asked);
+    fn limit_silence(&mut self, transport: &Transport) {
+        let is_requested = self.stdin.as_ref().is_some_and(Stdin::is_requested);
         if let PeerStream::Ended(silence) = &mut self.peer
-            && is_asked
+            && is_requested
         {
             let end = |_: &mut Self, transport: &Transport| transport.lose_connection();
             *silence = Some(transport.connection().call_later(SILENCE, end));
@@ -151,12 +151,12 @@ impl Protocol for Session {
             Ok(stdin) => self.stdin = Some(stdin),
             Err(error) => transport.fail(error),
         }
-        self.ask_stdin(transport);
+        self.request_input(transport);
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let Some(stdout) = &self.stdout else { return };
-        self.answer = Answer::Came;
+        self.answer = Answer::Received;
         stdout.print(transport.id(), Bytes::copy_from_slice(data));
         self.unprinted += data.len();
         if self.unprinted > UNPRINTED {
@@ -168,15 +168,15 @@ impl Protocol for Session {
     fn read_closed(&mut self, transport: &Transport) {
         self.peer = PeerStream::Ended(None);
         match &self.stdin {
-            Some(stdin) if !stdin.is_terminal() => self.bound_silence(transport),
+            Some(stdin) if !stdin.is_terminal() => self.limit_silence(transport),
             Some(_) | None => transport.lose_connection(),
         }
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         self.end.replace(Some(match (reason, self.answer) {
-            (Reason::Done(_), Answer::Awaited) => Ended::Unanswered,
-            _ => Ended::Lost(reason.clone()),
+            (Reason::Done(_), Answer::Awaited) => Outcome::Unanswered,
+            _ => Outcome::Lost(reason.clone()),
         }));
         // The run ends when everything has been printed.
         self.stdout = None;
@@ -188,7 +188,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
         Remote::Streams(peer) => peer,
         Remote::Udp(peer) => return datagrams::connect(&peer),
     };
-    let l = signalled_loop(couplet::LoopOptions::default(), output::tell)?;
+    let l = signalled_loop(couplet::LoopOptions::default(), output::print_to_stderr)?;
     let (stdout, printed) = Stdout::start(l.reactor().remote())?;
     let end = End::default();
     let failed = end.clone();
@@ -206,7 +206,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
         let stopping = reactor.clone();
         let connected = connecting.add_both(move |connected| {
             if let Err(failure) = connected {
-                failed.borrow_mut().get_or_insert(Ended::Unconnected(failure));
+                failed.borrow_mut().get_or_insert(Outcome::Unconnected(failure));
                 stopping.stop();
             }
             Ok(())
@@ -218,17 +218,17 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
 }
 
 /// Maps the outcome of the run to the command's result.
-fn ended(l: &Loop, printed: &Printed, end: Option<Ended>, name: &str) -> Result<(), Exit> {
+fn ended(l: &Loop, printed: &PrintResult, end: Option<Outcome>, name: &str) -> Result<(), Exit> {
     if let Some(signal) = l.stopped_by() {
-        printed.within(LAST_PRINT);
+        printed.wait_at_most(LAST_PRINT);
         return Err(Exit::interrupted(signal));
     }
     let reason = match end {
-        Some(Ended::Unconnected(failure)) => {
+        Some(Outcome::Unconnected(failure)) => {
             return Err(Exit::failed(format!("cannot connect to {name}: {failure}")));
         }
-        Some(Ended::Lost(reason)) => Some(reason),
-        Some(Ended::Unanswered) => None,
+        Some(Outcome::Lost(reason)) => Some(reason),
+        Some(Outcome::Unanswered) => None,
         None => return Err(Exit::failed("the run ended before the connection did")),
     };
     printed.wait().map_err(|error| output::cannot_print(&error))?;

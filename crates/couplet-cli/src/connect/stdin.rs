@@ -24,7 +24,7 @@ pub(super) enum Read {
 /// Requests pieces. After it is dropped, the thread ends with its current read.
 pub(super) struct Stdin {
     asking: SyncSender<()>,
-    is_asked: bool,
+    is_requested: bool,
 }
 
 impl Stdin {
@@ -35,23 +35,23 @@ impl Stdin {
         thread.spawn(move || read_all(&remote, connection, &asked)).map_err(|error| {
             Failure::msg(format!("cannot start a thread for stdin: {}", output::plain(&error)))
         })?;
-        Ok(Stdin { asking, is_asked: false })
+        Ok(Stdin { asking, is_requested: false })
     }
 
     /// Requests the next piece.
     pub(super) fn ask(&mut self) {
         // The thread ends only after EOF or an error.
-        self.is_asked = self.asking.try_send(()).is_ok();
+        self.is_requested = self.asking.try_send(()).is_ok();
     }
 
     /// Records that no piece is requested.
     pub(super) fn hold(&mut self) {
-        self.is_asked = false;
+        self.is_requested = false;
     }
 
     /// True while a piece is requested.
-    pub(super) fn is_asked(&self) -> bool {
-        self.is_asked
+    pub(super) fn is_requested(&self) -> bool {
+        self.is_requested
     }
 
     pub(super) fn is_terminal(&self) -> bool {
@@ -69,10 +69,10 @@ fn read_all(remote: &Remote, connection: ConnectionId, asked: &Receiver<()>) {
             Ok(n) => Read::Bytes(Bytes::copy_from_slice(&buffer[..n])),
             Err(error) => Read::Failed(error),
         };
-        let typed = |session: &mut Session, transport: &couplet::Transport| {
-            session.typed(transport, read);
+        let handle_input = |session: &mut Session, transport: &couplet::Transport| {
+            session.handle_input(transport, read);
         };
-        if remote.tell(connection, typed).is_err() {
+        if remote.tell(connection, handle_input).is_err() {
             return;
         }
     }

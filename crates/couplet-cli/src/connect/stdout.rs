@@ -19,10 +19,10 @@ use crate::output::plain;
 pub(super) struct Stdout(Sender<(ConnectionId, Bytes)>);
 
 /// The outcome of the printing thread.
-pub(super) struct Printed(Receiver<io::Result<()>>);
+pub(super) struct PrintResult(Receiver<io::Result<()>>);
 
 impl Stdout {
-    pub(super) fn start(remote: Remote) -> Result<(Stdout, Printed), Exit> {
+    pub(super) fn start(remote: Remote) -> Result<(Stdout, PrintResult), Exit> {
         let (stdout, pieces) = channel();
         let (outcome, printed) = channel();
         let thread = std::thread::Builder::new().name("couplet-stdout".into());
@@ -34,7 +34,7 @@ impl Stdout {
         thread.spawn(run).map_err(|error| {
             Exit::failed(format!("cannot start a thread for stdout: {}", plain(&error)))
         })?;
-        Ok((Stdout(stdout), Printed(printed)))
+        Ok((Stdout(stdout), PrintResult(printed)))
     }
 
     /// Queues bytes from the connection; once they are printed, calls its [`Session::printed`].
@@ -44,7 +44,7 @@ impl Stdout {
     }
 }
 
-impl Printed {
+impl PrintResult {
     /// Blocks until everything is printed, or printing has failed.
     pub(super) fn wait(&self) -> io::Result<()> {
         self.0.recv().unwrap_or(Ok(()))
@@ -52,7 +52,7 @@ impl Printed {
 
     /// Like [`wait`](Self::wait), for at most `time`.
     #[expect(clippy::disallowed_methods, reason = "the loop has ended")]
-    pub(super) fn within(&self, time: Duration) {
+    pub(super) fn wait_at_most(&self, time: Duration) {
         let _ = self.0.recv_timeout(time);
     }
 }

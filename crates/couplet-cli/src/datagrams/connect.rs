@@ -42,13 +42,13 @@ impl Session {
             Ok(piece)
         });
         let read = read.add_both(move |piece| {
-            port.tell(|session, transport| session.typed(transport, piece));
+            port.tell(|session, transport| session.handle_input(transport, piece));
             Ok(())
         });
         read.detach();
     }
 
-    fn typed(&mut self, transport: &DatagramTransport, piece: couplet::Result<Vec<u8>>) {
+    fn handle_input(&mut self, transport: &DatagramTransport, piece: couplet::Result<Vec<u8>>) {
         match piece {
             Ok(piece) if piece.is_empty() => self.wait(transport),
             Ok(piece) => match transport.send(piece) {
@@ -106,7 +106,7 @@ impl DatagramProtocol for Session {
     }
 
     fn connection_refused(&mut self, transport: &DatagramTransport) {
-        let text = format!("nobody listens on udp:{}", self.peer);
+        let text = format!("no server listens on udp:{}", self.peer);
         self.fail(transport, Failure::msg(text));
     }
 }
@@ -115,7 +115,7 @@ pub(crate) fn run(peer: &UdpClient) -> Result<(), Exit> {
     let peer = address_of(peer)?;
     // A pending read of stdin can't be interrupted.
     let options = LoopOptions::default().job_grace(Duration::ZERO);
-    let l = signalled_loop(options, output::tell)?;
+    let l = signalled_loop(options, output::print_to_stderr)?;
     let end = End::default();
     let session = Session { peer, end: end.clone(), silence: None };
     l.run(|reactor| {

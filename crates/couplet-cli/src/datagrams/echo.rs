@@ -14,44 +14,44 @@ use crate::cli::Threads;
 use crate::exit::Exit;
 
 /// Ports below this one belong to services; clients get higher ones.
-const SERVICES: u16 = 1024;
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 /// Number of groups that peers are counted in, by a hash of their addresses.
-const GROUPS: usize = 4096;
+const BUCKETS: usize = 4096;
 
 struct Echo {
-    answers: Answers,
+    answers: ReplyLimiter,
     /// A refused answer has been logged.
     has_refused: bool,
 }
 
 /// Counts answers per second.
-struct Answers {
+struct ReplyLimiter {
     /// Most answers per second to one peer; `None` is unlimited.
     most: Option<u32>,
     began: Option<Instant>,
-    /// For each group, a second and the answers in it. Law 9: GROUPS.
+    /// For each group, a second and the answers in it. Law 9: BUCKETS.
     counts: Vec<(u64, u32)>,
     /// Secret for the hash, so peers can't choose their groups.
     seed: u64,
 }
 
-impl Answers {
+impl ReplyLimiter {
     /// Allows `most` answers per second to each peer; 0 is unlimited.
-    fn new(most: u32) -> Answers {
+    fn new(most: u32) -> ReplyLimiter {
         let most = Some(most).filter(|most| *most > 0);
-        let counts = vec![(0, 0); if most.is_some() { GROUPS } else { 0 }];
-        Answers { most, began: None, counts, seed: 0 }
+        let counts = vec![(0, 0); if most.is_some() { BUCKETS } else { 0 }];
+        ReplyLimiter { most, began: None, counts, seed: 0 }
     }
 
     /// Returns whether this peer may be answered, and counts the answer.
-    fn one_to(&mut self, peer: SocketAddr, now: Instant) -> bool {
-        if peer.port() < SERVICES {
+    fn allows_reply(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        if peer.port() < FIRST_UNPRIVILEGED_PORT {
             return false;
         }
         let Some(most) = self.most else { return true };
         let began = *self.began.get_or_insert(now);
         let this = now.saturating_duration_since(began).as_secs();
-        let (second, count) = &mut self.counts[group_of(peer, self.seed)];
+        let (second, count) = &mut self.counts[bucket_of(peer, self.seed)];
         if *second != this {
             (*second, *count) = (this, 0);
         }
@@ -62,7 +62,7 @@ impl Answers {
 }
 
 /// Hashes the address with a secret, so that a peer can't choose its group.
-fn group_of(peer: SocketAddr, seed: u64) -> usize {
+fn bucket_of(peer: SocketAddr, seed: u64) -> usize {
     let ip = match peer.ip() {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
         IpAddr::V6(ip) => ip.to_bits(),
@@ -72,7 +72,7 @@ fn group_of(peer: SocketAddr, seed: u64) -> usize {
         let product = (mixed ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         product ^ (product >> 29)
     };
-    (parts.into_iter().fold(seed, mix) % GROUPS as u64) as usize
+    (parts.into_iter().fold(seed, mix) % BUCKETS as u64) as usize
 }
 
 impl DatagramProtocol for Echo {
@@ -84,12 +84,12 @@ impl DatagramProtocol for Echo {
         let now = transport.reactor().now();
         match datagram.from.socket_addr() {
             // Answers that do not fit into the queue are counted as dropped.
-            Some(peer) if self.answers.one_to(peer, now) => {
+            Some(peer) if self.answers.allows_reply(peer, now) => {
                 transport.answer(datagram, datagram.data).ok();
             }
             _ if !std::mem::replace(&mut self.has_refused, true) => {
                 let peer = &datagram.from;
-                tracing::warn!(%peer, "no answer to a peer that sends too much, or from a service's port; further ones are not logged");
+                tracing::warn!(%peer, "ignored a peer that exceeds the rate limit or uses a service port; further ones are not logged");
             }
             _ => {}
         }
@@ -97,7 +97,7 @@ impl DatagramProtocol for Echo {
 }
 
 pub(crate) fn run(addresses: &[SocketAddr], threads: Threads, rate: u32) -> Result<(), Exit> {
-    super::run(addresses, threads, || Echo { answers: Answers::new(rate), has_refused: false })
+    super::run(addresses, threads, || Echo { answers: ReplyLimiter::new(rate), has_refused: false })
 }
 
 #[cfg(test)]
@@ -114,19 +114,20 @@ mod tests {
     fn each_peer_gets_so_many_answers_a_second() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let began = Instant::now();
-        let mut answers = Answers::new(3);
+        let mut answers = ReplyLimiter::new(3);
         for second in 0..3 {
             let now = began + Duration::from_secs(second);
             let later = now + Duration::from_millis(900);
-            let got = [now, later, later, later, later].map(|now| answers.one_to(peer(5000), now));
+            let got =
+                [now, later, later, later, later].map(|now| answers.allows_reply(peer(5000), now));
             assert_eq!(got, [true, true, true, false, false]);
         }
         // A peer shares its count with one in 4096 others.
         let now = began + Duration::from_secs(2);
-        let others = (2000..2100).filter(|port| answers.one_to(peer(*port), now)).count();
+        let others = (2000..2100).filter(|port| answers.allows_reply(peer(*port), now)).count();
         assert!(others > 90, "{others}");
-        let mut any = Answers::new(0);
-        assert!((0..100_000).all(|_| any.one_to(peer(5000), began)));
+        let mut any = ReplyLimiter::new(0);
+        assert!((0..100_000).all(|_| any.allows_reply(peer(5000), began)));
     }
 
     #[test]
@@ -134,11 +135,11 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let now = Instant::now();
         for rate in [0, 1000] {
-            let mut answers = Answers::new(rate);
+            let mut answers = ReplyLimiter::new(rate);
             for (port, is_answered) in
                 [(0, false), (7, false), (1023, false), (1024, true), (65_535, true)]
             {
-                assert_eq!(answers.one_to(peer(port), now), is_answered, "{port}");
+                assert_eq!(answers.allows_reply(peer(port), now), is_answered, "{port}");
             }
         }
     }

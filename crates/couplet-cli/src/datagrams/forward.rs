@@ -17,7 +17,7 @@ use super::address_of;
 use crate::cli::Threads;
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, Place};
+use crate::server::{self, SessionPermit};
 
 /// Default of `--idle-timeout`.
 const IDLE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ fn count(of: &AtomicU64) {
 }
 
 /// The protocol of the port that faces the clients.
-struct Clients {
+struct ClientPort {
     server: SocketAddr,
     idle: Duration,
     /// Most concurrent clients.
@@ -49,25 +49,25 @@ struct Clients {
 }
 
 struct Session {
-    port: DatagramPort<Answers>,
+    port: DatagramPort<ReplyForwarder>,
     /// Time of the last datagram in either direction.
-    moved: Rc<Cell<Instant>>,
-    _place: Place,
+    last_activity: Rc<Cell<Instant>>,
+    _place: SessionPermit,
 }
 
 /// The protocol of one client's port towards the server.
-struct Answers {
+struct ReplyForwarder {
     clients: DatagramTransport,
     client: Address,
     /// The local address to which the client sends.
     known: Rc<RefCell<Option<IpAddr>>>,
-    moved: Rc<Cell<Instant>>,
+    last_activity: Rc<Cell<Instant>>,
     totals: Arc<Totals>,
 }
 
-impl DatagramProtocol for Answers {
+impl DatagramProtocol for ReplyForwarder {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
-        self.moved.set(transport.reactor().now());
+        self.last_activity.set(transport.reactor().now());
         let mut asked = Datagram::new(&[], &self.client);
         asked.to = *self.known.borrow();
         if self.clients.answer(&asked, datagram.data).is_ok() {
@@ -81,33 +81,33 @@ impl DatagramProtocol for Answers {
     }
 }
 
-impl Clients {
+impl ClientPort {
     /// The client's session, created if necessary; `None` if there are too many.
     fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
         if !self.sessions.contains_key(&from.from) {
-            let Some(place) = Place::among(&self.totals.open, self.most) else {
+            let Some(place) = SessionPermit::acquire(&self.totals.open, self.most) else {
                 count(&self.totals.turned_away);
                 return None;
             };
-            let moved = Rc::new(Cell::new(transport.reactor().now()));
-            let answers = Answers {
+            let last_activity = Rc::new(Cell::new(transport.reactor().now()));
+            let answers = ReplyForwarder {
                 clients: transport.clone(),
                 client: from.from.clone(),
                 known: Rc::new(RefCell::new(from.to)),
-                moved: moved.clone(),
+                last_activity: last_activity.clone(),
                 totals: self.totals.clone(),
             };
             let port = match transport.reactor().connect_udp(self.server, answers) {
                 Ok(port) => port,
                 Err(error) => {
-                    tracing::warn!(client = %from.from, %error, "a client is turned away");
+                    tracing::warn!(client = %from.from, %error, "rejected a client");
                     count(&self.totals.turned_away);
                     return None;
                 }
             };
             count(&self.totals.clients);
             tracing::info!(client = %from.from, "a new client");
-            self.sessions.insert(from.from.clone(), Session { port, moved, _place: place });
+            self.sessions.insert(from.from.clone(), Session { port, last_activity, _place: place });
         }
         self.sessions.get(&from.from)
     }
@@ -116,7 +116,7 @@ impl Clients {
     fn sweep(&mut self, transport: &DatagramTransport) {
         let (now, idle) = (transport.reactor().now(), self.idle);
         self.sessions.retain(|client, session| {
-            let is_live = now.saturating_duration_since(session.moved.get()) < idle;
+            let is_live = now.saturating_duration_since(session.last_activity.get()) < idle;
             if !is_live {
                 tracing::info!(%client, "an idle client");
                 drop(session.port.stop_listening());
@@ -127,7 +127,7 @@ impl Clients {
     }
 }
 
-impl DatagramProtocol for Clients {
+impl DatagramProtocol for ClientPort {
     fn start_protocol(&mut self, transport: &DatagramTransport) {
         self.sweep(transport);
     }
@@ -135,7 +135,7 @@ impl DatagramProtocol for Clients {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         let totals = self.totals.clone();
         let Some(session) = self.session(transport, datagram) else { return };
-        session.moved.set(transport.reactor().now());
+        session.last_activity.set(transport.reactor().now());
         if session.port.send(datagram.data).is_ok() {
             count(&totals.there);
         }
@@ -146,7 +146,7 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |of: &AtomicU64| of.load(Ordering::Relaxed);
         let [clients, there, back] = [&self.clients, &self.there, &self.back].map(number);
-        write!(f, "{clients} clients, {there} datagrams there, {back} back")?;
+        write!(f, "{clients} clients, {there} datagrams to the server, {back} back")?;
         match number(&self.turned_away) {
             0 => Ok(()),
             n => write!(f, ", {n} turned away"),
@@ -161,15 +161,15 @@ pub(crate) fn run(
     threads: Threads,
 ) -> Result<(), Exit> {
     let server = address_of(server)?;
-    let most = server::most_sessions(most, 1);
+    let most = server::max_sessions(most, 1);
     let totals = Arc::<Totals>::default();
-    super::run(&[listen], threads, || Clients {
+    super::run(&[listen], threads, || ClientPort {
         server,
         idle: idle.unwrap_or(IDLE),
         most,
         sessions: BTreeMap::new(),
         totals: totals.clone(),
     })?;
-    output::tell(&totals.to_string());
+    output::print_to_stderr(&totals.to_string());
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::datagrams::{self, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, Place};
+use crate::server::{self, SessionPermit};
 use session::{Session, Side};
 use totals::Totals;
 
@@ -40,37 +40,37 @@ struct Forward {
 }
 
 /// One side of a session.
-struct Joined {
+struct RelayEnd {
     relay: Relay,
     side: Side,
     session: Rc<Session>,
 }
 
 /// The client's side; it connects the server's side.
-struct Accepted {
-    near: Joined,
-    far: Option<Joined>,
+struct ClientSide {
+    near: RelayEnd,
+    far: Option<RelayEnd>,
     /// Cancels the connect; does nothing afterwards.
     connecting: Option<Canceller>,
 }
 
 /// The server's side; it ends the session when that is idle.
-struct Made {
-    far: Joined,
+struct ServerSide {
+    far: RelayEnd,
 }
 
 /// The factory for clients; a client counts from its handshake on.
 #[derive(Clone)]
-struct Clients(Rc<Forward>);
+struct ForwardFactory(Rc<Forward>);
 
-impl Factory for Clients {
-    type Protocol = Accepted;
+impl Factory for ForwardFactory {
+    type Protocol = ClientSide;
 
     fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
         self.0.place(newcomer.peer).map(Seat::new)
     }
 
-    fn build_protocol(&mut self, peer: &Address) -> Option<Accepted> {
+    fn build_protocol(&mut self, peer: &Address) -> Option<ClientSide> {
         let place = self.0.place(peer)?;
         Some(self.0.accept(peer, place))
     }
@@ -78,7 +78,7 @@ impl Factory for Clients {
 
 impl Forward {
     /// Reserves a place for this client; `None` if there are too many.
-    fn place(&self, peer: &Address) -> Option<Place> {
+    fn place(&self, peer: &Address) -> Option<SessionPermit> {
         let place = self.totals.place(self.most);
         if place.is_none() && self.totals.turn_away() {
             tracing::warn!(%peer, most = self.most, "too many connections; turning some away");
@@ -87,19 +87,19 @@ impl Forward {
     }
 
     /// Creates the protocol for a new client.
-    fn accept(self: &Rc<Self>, peer: &Address, place: Place) -> Accepted {
+    fn accept(self: &Rc<Self>, peer: &Address, place: SessionPermit) -> ClientSide {
         let session = Rc::new(Session::new(self.clone(), peer.clone(), place));
         let (near, far) = Relay::pair();
-        let joined = |relay, side| Joined { relay, side, session: session.clone() };
+        let joined = |relay, side| RelayEnd { relay, side, session: session.clone() };
         let (near, far) = (joined(near, Side::Client), joined(far, Side::Server));
-        Accepted { near, far: Some(far), connecting: None }
+        ClientSide { near, far: Some(far), connecting: None }
     }
 
     /// Connects to the server for this client.
-    fn connect(&self, client: &Transport, far: Joined) -> Canceller {
+    fn connect(&self, client: &Transport, far: RelayEnd) -> Canceller {
         let reactor = client.reactor();
         let (session, stopping) = (far.session.clone(), reactor.clone());
-        let mut made = Some(Made { far });
+        let mut made = Some(ServerSide { far });
         let factory = move |_: &Address| made.take();
         let mut connecting = reactor.connect_for(client, self.to.endpoint.clone(), factory);
         if let Some(timeout) = self.connect_timeout {
@@ -117,7 +117,7 @@ impl Forward {
     }
 }
 
-impl Joined {
+impl RelayEnd {
     fn connection_made(&mut self, transport: &Transport) {
         let forward = self.session.forward();
         // While it flushes, a slow reader gets as much time as an idle one.
@@ -133,7 +133,7 @@ impl Joined {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        self.session.lost(self.side, reason, transport.reactor().now());
+        self.session.note_lost(self.side, reason, transport.reactor().now());
         if let Some(other) = self.relay.other() {
             limit_drain(other);
         }
@@ -154,7 +154,7 @@ fn limit_drain(transport: Transport) {
     transport.flushed().add_both(limit).detach();
 }
 
-impl Protocol for Accepted {
+impl Protocol for ClientSide {
     fn connection_made(&mut self, transport: &Transport) {
         self.near.session.begin(transport.reactor().now());
         self.near.connection_made(transport);
@@ -180,29 +180,29 @@ impl Protocol for Accepted {
     }
 }
 
-impl Made {
+impl ServerSide {
     /// Checks after `time` whether the session is idle.
-    fn watch(transport: &Transport, time: Duration) {
-        let look = |me: &mut Self, transport: &Transport| me.look(transport);
-        transport.connection::<Self>().call_later(time, look);
+    fn schedule_idle_check(transport: &Transport, time: Duration) {
+        let check_idle = |me: &mut Self, transport: &Transport| me.check_idle(transport);
+        transport.connection::<Self>().call_later(time, check_idle);
     }
 
     /// A slow reader is not idle: as it drains, data arrives.
-    fn look(&mut self, transport: &Transport) {
+    fn check_idle(&mut self, transport: &Transport) {
         let session = &self.far.session;
         let Some(limit) = session.forward().idle_timeout else { return };
         let idle = session.idle_for(transport.reactor().now());
         if idle >= limit {
-            session.idled();
+            session.note_idle();
             return transport.abort_connection();
         }
-        Self::watch(transport, limit - idle);
+        Self::schedule_idle_check(transport, limit - idle);
     }
 }
 
-impl Protocol for Made {
+impl Protocol for ServerSide {
     fn connection_made(&mut self, transport: &Transport) {
-        self.far.session.moved(transport.reactor().now());
+        self.far.session.touch(transport.reactor().now());
         self.far.connection_made(transport);
         if let Some(program) = Process::of(transport) {
             // The session counts until the program has exited.
@@ -214,7 +214,7 @@ impl Protocol for Made {
             program.ended().add_both(exited).detach();
         }
         if let Some(limit) = self.far.session.forward().idle_timeout {
-            Self::watch(transport, limit);
+            Self::schedule_idle_check(transport, limit);
         }
     }
 
@@ -244,11 +244,11 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
             return Err(Exit::bad_usage(text));
         }
     };
-    let most = server::most_sessions(options.max_connections, 2);
+    let most = server::max_sessions(options.max_connections, 2);
     let (answers, totals) = (Answers::default(), Arc::<Totals>::default());
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
     server::run(listen, options.threads, || {
-        Clients(Rc::new(Forward {
+        ForwardFactory(Rc::new(Forward {
             to: connect.clone(),
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
@@ -256,6 +256,6 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
             totals: totals.clone(),
         }))
     })?;
-    output::tell(&totals.to_string());
+    output::print_to_stderr(&totals.to_string());
     Ok(())
 }

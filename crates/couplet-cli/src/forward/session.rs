@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use couplet::{Address, Failure, Reason};
 
 use super::Forward;
-use crate::server::Place;
+use crate::server::SessionPermit;
 
 /// Ends when the second of its two protocols is dropped.
 pub(super) struct Session {
     forward: Rc<Forward>,
     peer: Address,
-    _place: Place,
+    _place: SessionPermit,
     times: Cell<Option<Times>>,
     /// Bytes from the client and from the server.
     sent: Cell<u64>,
@@ -45,7 +45,7 @@ enum End {
 }
 
 impl Session {
-    pub(super) fn new(forward: Rc<Forward>, peer: Address, place: Place) -> Session {
+    pub(super) fn new(forward: Rc<Forward>, peer: Address, place: SessionPermit) -> Session {
         forward.totals.begin();
         Session {
             forward,
@@ -66,7 +66,7 @@ impl Session {
         self.times.set(Some(Times { began: now, moved: now }));
     }
 
-    pub(super) fn moved(&self, now: Instant) {
+    pub(super) fn touch(&self, now: Instant) {
         self.times.update(|times| times.map(|times| Times { moved: now, ..times }));
     }
 
@@ -80,28 +80,28 @@ impl Session {
             Side::Server => &self.received,
         };
         count.set(count.get() + bytes as u64);
-        self.moved(now);
+        self.touch(now);
     }
 
     pub(super) fn not_connected(&self, failure: Failure, stopping: bool) {
-        self.ended(if stopping { End::Stopped } else { End::NotConnected(failure) });
+        self.set_end(if stopping { End::Stopped } else { End::NotConnected(failure) });
     }
 
-    pub(super) fn idled(&self) {
-        self.ended(End::Idle);
+    pub(super) fn note_idle(&self) {
+        self.set_end(End::Idle);
     }
 
-    pub(super) fn lost(&self, side: Side, reason: &Reason, now: Instant) {
-        self.moved(now);
+    pub(super) fn note_lost(&self, side: Side, reason: &Reason, now: Instant) {
+        self.touch(now);
         match reason {
             Reason::Done(_) => {}
-            Reason::Shutdown => self.ended(End::Stopped),
-            reason => self.ended(End::Broken(side, reason.clone())),
+            Reason::Shutdown => self.set_end(End::Stopped),
+            reason => self.set_end(End::Broken(side, reason.clone())),
         }
     }
 
     /// Records only the first end: it causes the others.
-    fn ended(&self, how: End) {
+    fn set_end(&self, how: End) {
         let mut end = self.end.borrow_mut();
         if matches!(*end, End::Clean) {
             *end = how;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::server::Place;
+use crate::server::SessionPermit;
 
 /// Counts over all sessions of all threads.
 #[derive(Default)]
@@ -21,8 +21,8 @@ pub(super) struct Totals {
 
 impl Totals {
     /// Reserves a place for a client, unless `most` are taken.
-    pub(super) fn place(&self, most: usize) -> Option<Place> {
-        Place::among(&self.open, most)
+    pub(super) fn place(&self, most: usize) -> Option<SessionPermit> {
+        SessionPermit::acquire(&self.open, most)
     }
 
     pub(super) fn begin(&self) {

@@ -15,12 +15,12 @@ use rustix::io::{Errno, retry_on_intr};
 
 /// Opens a name only to examine its kind: a real open of a FIFO or a device may change its state.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+const INSPECT_FLAGS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const LOOK: OFlags = READ;
+const INSPECT_FLAGS: OFlags = READ_FLAGS;
 
 /// Opens a file for reading. Does not block if a FIFO has taken the file's place.
-const READ: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const READ_FLAGS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Folder {
     }
 
     pub(super) fn open(&self) -> io::Result<Root> {
-        let flags = LOOK | OFlags::DIRECTORY;
+        let flags = INSPECT_FLAGS | OFlags::DIRECTORY;
         let descriptor = retry_on_intr(|| openat(CWD, &self.path, flags, Mode::empty()))?;
         Ok(Root { descriptor, links: self.links })
     }
@@ -79,19 +79,19 @@ impl Folder {
 impl Root {
     /// Opens the file at this path; for anything else returns its kind.
     pub(super) fn find(&self, path: &Path) -> io::Result<Found> {
-        let kind = File::from(self.open(path, LOOK)?).metadata()?.file_type();
+        let kind = File::from(self.open(path, INSPECT_FLAGS)?).metadata()?.file_type();
         if kind.is_dir() {
             return Ok(Found::Folder);
         }
         if !kind.is_file() {
             return Ok(Found::Other);
         }
-        regular(self.open(path, READ)?)
+        regular_file(self.open(path, READ_FLAGS)?)
     }
 
     /// The served files and folders in the folder at this path, sorted.
     pub(super) fn entries(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        let folder = self.open(path, READ | OFlags::DIRECTORY)?;
+        let folder = self.open(path, READ_FLAGS | OFlags::DIRECTORY)?;
         let mut entries = Vec::new();
         for entry in Dir::read_from(&folder)? {
             let entry = entry?;
@@ -118,7 +118,7 @@ impl Root {
     }
 
     fn kind(&self, path: &Path) -> Option<std::fs::FileType> {
-        let metadata = File::from(self.open(path, LOOK).ok()?).metadata();
+        let metadata = File::from(self.open(path, INSPECT_FLAGS).ok()?).metadata();
         metadata.ok().map(|metadata| metadata.file_type())
     }
 
@@ -133,7 +133,7 @@ impl Root {
 }
 
 /// The file, unless something else, such as a FIFO, took its place after it was examined.
-fn regular(opened: OwnedFd) -> io::Result<Found> {
+fn regular_file(opened: OwnedFd) -> io::Result<Found> {
     let file = File::from(opened);
     let metadata = file.metadata()?;
     Ok(if metadata.is_file() { Found::File(file, metadata) } else { Found::Other })
@@ -144,21 +144,25 @@ fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::i
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     match openat2(folder, path, flags, Mode::empty(), resolve) {
         // Old kernels and some containers lack the call.
-        Err(Errno::NOSYS | Errno::PERM) => walk(folder, path, flags),
+        Err(Errno::NOSYS | Errno::PERM) => walk_components(folder, path, flags),
         opened => opened,
     }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-use walk as open_beneath;
+use walk_components as open_beneath;
 
 /// Opens name after name and follows no link, for systems that can't resolve a path beneath a
 /// folder.
-fn walk(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+fn walk_components(
+    folder: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
     let mut opened: Option<OwnedFd> = None;
     let mut names = path.iter().peekable();
     while let Some(name) = names.next() {
-        let flags = if names.peek().is_some() { LOOK | OFlags::DIRECTORY } else { flags };
+        let flags = if names.peek().is_some() { INSPECT_FLAGS | OFlags::DIRECTORY } else { flags };
         let parent = opened.as_ref().map_or(folder, AsFd::as_fd);
         let next = openat(parent, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
         opened = Some(next);
@@ -270,7 +274,8 @@ mod tests {
         let (_temporary, site) = site();
         let root = Folder::new(&site, Links::Inside).unwrap().open().unwrap();
         let opens = |path: &str| {
-            let opened = walk(root.descriptor.as_fd(), Path::new(path), LOOK).ok()?;
+            let opened =
+                walk_components(root.descriptor.as_fd(), Path::new(path), INSPECT_FLAGS).ok()?;
             let kind = File::from(opened).metadata().unwrap().file_type();
             (kind.is_file() || kind.is_dir()).then_some(())
         };
@@ -288,7 +293,7 @@ mod tests {
         let (_temporary, site) = site();
         let root = Folder::new(&site, Links::Inside).unwrap().open().unwrap();
         // Simulates a FIFO that replaced a file after the file was examined.
-        let opened = root.open(Path::new("fifo"), READ).unwrap();
-        assert!(matches!(regular(opened), Ok(Found::Other)));
+        let opened = root.open(Path::new("fifo"), READ_FLAGS).unwrap();
+        assert!(matches!(regular_file(opened), Ok(Found::Other)));
     }
 }

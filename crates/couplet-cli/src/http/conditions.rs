@@ -39,7 +39,7 @@ pub(super) enum Verdict {
 
 impl Validators {
     /// The validators of a file at `now`, the time since 1970.
-    pub(super) fn of(file: &Metadata, now: Duration) -> Validators {
+    pub(super) fn from_metadata(file: &Metadata, now: Duration) -> Validators {
         let (inode, size) = (file.ino(), file.size());
         let (seconds, nanos) = (file.mtime(), file.mtime_nsec());
         let tag = format!("\"{inode:x}-{size:x}-{seconds:x}.{nanos:x}\"");
@@ -66,24 +66,25 @@ impl Validators {
     }
 
     /// Compares weakly: RFC 9110, 8.8.3.2.
-    fn is(&self, tag: Tag<'_>) -> bool {
+    fn matches_weakly(&self, tag: Tag<'_>) -> bool {
         self.tag.as_ref().is_some_and(|own| own.as_bytes() == tag.opaque)
     }
 
     /// Compares strongly.
-    fn is_exactly(&self, tag: Tag<'_>) -> bool {
-        (self.strength, tag.strength) == (Strength::Strong, Strength::Strong) && self.is(tag)
+    fn matches_strongly(&self, tag: Tag<'_>) -> bool {
+        (self.strength, tag.strength) == (Strength::Strong, Strength::Strong)
+            && self.matches_weakly(tag)
     }
 }
 
 /// Evaluates the conditions of a GET or HEAD in the order of RFC 9110, 13.2.2.
-pub(super) fn judge(headers: &HeaderMap, validators: &Validators) -> Verdict {
+pub(super) fn evaluate(headers: &HeaderMap, validators: &Validators) -> Verdict {
     let modified_after = |name| {
         let (modified, date) = (validators.modified?, date(headers, name)?);
         Some(modified > date)
     };
     let fails = if headers.contains_key(header::IF_MATCH) {
-        !any(headers, header::IF_MATCH, |tag| validators.is_exactly(tag))
+        !any(headers, header::IF_MATCH, |tag| validators.matches_strongly(tag))
     } else {
         modified_after(header::IF_UNMODIFIED_SINCE) == Some(true)
     };
@@ -91,7 +92,7 @@ pub(super) fn judge(headers: &HeaderMap, validators: &Validators) -> Verdict {
         return Verdict::Failed;
     }
     let is_known = if headers.contains_key(header::IF_NONE_MATCH) {
-        any(headers, header::IF_NONE_MATCH, |tag| validators.is(tag))
+        any(headers, header::IF_NONE_MATCH, |tag| validators.matches_weakly(tag))
     } else {
         modified_after(header::IF_MODIFIED_SINCE) == Some(false)
     };
@@ -106,7 +107,7 @@ pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators) -> boo
     }
     let Some(value) = single(headers, header::IF_RANGE) else { return false };
     if let Some((tag, [])) = Tag::split_from(value.as_bytes()) {
-        return validators.is_exactly(tag);
+        return validators.matches_strongly(tag);
     }
     let date = date(headers, header::IF_RANGE);
     validators.strength == Strength::Strong && date.is_some() && date == validators.modified

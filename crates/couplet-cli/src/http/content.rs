@@ -57,7 +57,7 @@ impl Version {
         let now = self.file.metadata()?;
         let version = |it: &Metadata| (it.size(), it.mtime(), it.mtime_nsec());
         if version(&now) != version(&self.metadata) {
-            return Err(io::Error::other("the file was changed while it was read"));
+            return Err(io::Error::other("the file changed while it was read"));
         }
         read?;
         buffer.truncate(length);
@@ -131,7 +131,7 @@ impl Content {
 }
 
 /// A body that is being sent.
-pub(super) struct Sending {
+pub(super) struct ContentBody {
     content: Content,
     /// Bytes not sent yet.
     left: u64,
@@ -141,10 +141,10 @@ pub(super) struct Sending {
     reactor: Reactor,
 }
 
-impl Sending {
-    pub(super) fn new(content: Content, allowance: Allowance, reactor: &Reactor) -> Sending {
+impl ContentBody {
+    pub(super) fn new(content: Content, allowance: Allowance, reactor: &Reactor) -> ContentBody {
         let left = content.length();
-        Sending { content, left, reading: None, allowance, reactor: reactor.clone() }
+        ContentBody { content, left, reading: None, allowance, reactor: reactor.clone() }
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
@@ -170,7 +170,7 @@ impl Sending {
     }
 }
 
-impl http_body::Body for Sending {
+impl http_body::Body for ContentBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -179,7 +179,7 @@ impl http_body::Body for Sending {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let polled = ready!(self.poll_bytes(cx)).inspect_err(|error| {
-            tracing::warn!(%error, "an answer is broken off");
+            tracing::warn!(%error, "a response was cut off");
             self.content = Content::default();
         });
         let frame = polled.map(|bytes| {

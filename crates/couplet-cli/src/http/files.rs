@@ -9,8 +9,8 @@ use couplet::{LoopOptions, Reactor};
 use tower::service_fn;
 use tracing::field::display;
 
-use super::content::{PIECE, Sending};
-use super::site::{Asked, Site, plain};
+use super::content::{ContentBody, PIECE};
+use super::site::{Site, SiteRequest, plain};
 use crate::cli;
 use crate::exit::Exit;
 use crate::{output, server};
@@ -36,20 +36,24 @@ pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
 }
 
 /// Answers a request and logs it.
-async fn answer(reactor: Reactor, site: Arc<Site>, request: Request<Body>) -> Response<Sending> {
+async fn answer(
+    reactor: Reactor,
+    site: Arc<Site>,
+    request: Request<Body>,
+) -> Response<ContentBody> {
     let peer = request.extensions().get::<Peer>().cloned();
     let (method, target) = (request.method().clone(), request.uri().clone());
     let allowance = request.extensions().get::<Allowance>().expect("the option is set").clone();
     let (now, random) = (reactor.unix_time(), reactor.random());
     let ahead = allowance.reserve(PIECE);
-    let asked = Asked { request: request.map(drop), now, random, ahead };
-    let answer = reactor.defer_to_thread(move || Ok(site.answer(&asked))).await;
+    let site_request = SiteRequest { request: request.map(drop), now, random, ahead };
+    let answer = reactor.defer_to_thread(move || Ok(site.answer(&site_request))).await;
     let answer = answer.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request cannot be answered");
+        tracing::error!(%error, "cannot answer a request");
         plain(StatusCode::INTERNAL_SERVER_ERROR)
     });
     let status = answer.status().as_u16();
     let peer = peer.as_ref().map(|Peer(peer)| display(peer));
     tracing::info!(peer, %method, %target, status, "request");
-    answer.map(|content| Sending::new(content, allowance, &reactor))
+    answer.map(|content| ContentBody::new(content, allowance, &reactor))
 }

@@ -18,18 +18,19 @@ use crate::exit::Exit;
 use crate::{output, signalled_loop};
 
 /// Bytes buffered while the output is slow.
-const AHEAD: usize = 256 * 1024;
+const MAX_GATHERED: usize = 256 * 1024;
 
 /// Turns of the loop without a piece after which the gathered pieces are written: of several pieces
 /// that have arrived, hyper may deliver the next after two turns.
-const QUIET: u32 = 2;
+const MAX_QUIET_POLLS: u32 = 2;
 
 /// Destination of the answer.
 type Sink = Arc<Mutex<dyn Write + Send>>;
 
 pub(crate) fn run(options: cli::HttpGet) -> Result<(), Exit> {
     // A blocked write to stdout must not delay Ctrl-C.
-    let l = signalled_loop(LoopOptions::default().job_grace(Duration::ZERO), output::tell)?;
+    let l =
+        signalled_loop(LoopOptions::default().job_grace(Duration::ZERO), output::print_to_stderr)?;
     let client = client_options(&options)?;
     let reactor = l.reactor();
     let fetching = reactor.clone().spawn(async move {
@@ -126,7 +127,7 @@ impl Output {
         cx: &mut Context<'_>,
         body: &mut Body,
     ) -> Poll<Result<Result<(), BodyError>, Exit>> {
-        while self.end.is_none() && self.gathered.len() < AHEAD {
+        while self.end.is_none() && self.gathered.len() < MAX_GATHERED {
             match pin!(body.next()).poll(cx) {
                 Poll::Ready(Ok(Some(piece))) => {
                     self.gathered.extend_from_slice(&piece);
@@ -146,7 +147,10 @@ impl Output {
             if self.gathered.is_empty() {
                 return self.end.take().map_or(Poll::Pending, |end| Poll::Ready(Ok(end)));
             }
-            if self.end.is_none() && self.gathered.len() < AHEAD && self.quiet < QUIET {
+            if self.end.is_none()
+                && self.gathered.len() < MAX_GATHERED
+                && self.quiet < MAX_QUIET_POLLS
+            {
                 self.quiet += 1;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

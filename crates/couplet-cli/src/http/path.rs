@@ -22,7 +22,7 @@ pub(super) struct Target {
 impl Target {
     /// Parses the path of a URL. `None` if the path leads out of the folder, can't name a file, or
     /// has a hidden name while those are not allowed.
-    pub(super) fn of(path: &str, is_hidden_allowed: bool) -> Option<Target> {
+    pub(super) fn parse(path: &str, is_hidden_allowed: bool) -> Option<Target> {
         let mut below = PathBuf::new();
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
             let name: Vec<u8> = percent_decode_str(segment).collect();
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_path_leads_nowhere_else() {
-        let to = |path| Target::of(path, false).map(|target| target.path().to_owned());
+        let to = |path| Target::parse(path, false).map(|target| target.path().to_owned());
         for (path, below) in [
             ("/", "."),
             ("", "."),
@@ -80,14 +80,14 @@ mod tests {
             ("/%", "%"),
             ("/%5c..%5cx", "\\..\\x"),
         ] {
-            let allowed = Target::of(path, true).map(|target| target.path().to_owned());
+            let allowed = Target::parse(path, true).map(|target| target.path().to_owned());
             assert_eq!(allowed, Some(below.into()), "{path}");
         }
         assert_eq!(to("/%ff"), Some(OsStr::from_bytes(b"\xff").into()));
         for path in
             ["/../", "/a/../../", "/%2e%2e/", "/a/%2e%2e%2fb", "/%2fetc", "/a%00", "/.", "/a/./b"]
         {
-            assert_eq!(Target::of(path, true), None, "{path}");
+            assert_eq!(Target::parse(path, true), None, "{path}");
             assert_eq!(to(path), None, "{path}");
         }
     }
@@ -95,8 +95,8 @@ mod tests {
     #[test]
     fn hidden_names_are_allowed_only_if_asked_for() {
         for path in ["/.git/config", "/a/.b", "/%2egit", "/...c"] {
-            assert_eq!(Target::of(path, false), None, "{path}");
-            assert!(Target::of(path, true).is_some(), "{path}");
+            assert_eq!(Target::parse(path, false), None, "{path}");
+            assert!(Target::parse(path, true).is_some(), "{path}");
         }
     }
 
@@ -109,7 +109,7 @@ mod tests {
             ("/a b/%c3%a4?", "/a%20b/%C3%A4%3F/"),
             ("/", "/"),
         ] {
-            assert_eq!(Target::of(path, false).map(|target| target.url()), Some(url.into()));
+            assert_eq!(Target::parse(path, false).map(|target| target.url()), Some(url.into()));
         }
     }
 }

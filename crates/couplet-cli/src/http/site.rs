@@ -30,7 +30,7 @@ pub(super) struct Site {
 }
 
 /// A request without its body, and the values that the answer needs from the loop.
-pub(super) struct Asked {
+pub(super) struct SiteRequest {
     pub(super) request: Request<()>,
     /// Time since 1970.
     pub(super) now: Duration,
@@ -51,52 +51,57 @@ impl Site {
     }
 
     /// Answers a request. Blocks.
-    pub(super) fn answer(&self, asked: &Asked) -> Answer {
-        let is_head = asked.request.method() == Method::HEAD;
-        if !is_head && asked.request.method() != Method::GET {
+    pub(super) fn answer(&self, site_request: &SiteRequest) -> Answer {
+        let is_head = site_request.request.method() == Method::HEAD;
+        if !is_head && site_request.request.method() != Method::GET {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED);
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        let mut answer = self.found(asked).unwrap_or_else(|error| refusal(&error));
+        let mut answer = self.respond(site_request).unwrap_or_else(|error| refusal(&error));
         if is_head {
             let length = answer.body().length();
             answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
             return answer.map(|_| Content::default());
         }
-        match answer.body_mut().read_ahead(asked.ahead) {
+        match answer.body_mut().read_ahead(site_request.ahead) {
             Ok(()) => answer,
             Err(error) => refusal(&error),
         }
     }
 
-    fn found(&self, asked: &Asked) -> io::Result<Answer> {
-        let url = asked.request.uri();
-        let Some(target) = Target::of(url.path(), self.hidden) else {
+    fn respond(&self, site_request: &SiteRequest) -> io::Result<Answer> {
+        let url = site_request.request.uri();
+        let Some(target) = Target::parse(url.path(), self.hidden) else {
             return Ok(plain(StatusCode::NOT_FOUND));
         };
         let root = self.folder.open()?;
         match root.find(target.path())? {
             Found::File(file, metadata) if !target.is_folder => {
-                Ok(file_answer(asked, target.path(), file, metadata))
+                Ok(file_answer(site_request, target.path(), file, metadata))
             }
-            Found::Folder if target.is_folder => self.folder_answer(asked, &root, &target),
+            Found::Folder if target.is_folder => self.folder_answer(site_request, &root, &target),
             Found::Folder => Ok(redirection(&target, url.query())),
             Found::File(..) | Found::Other => Ok(plain(StatusCode::NOT_FOUND)),
         }
     }
 
     /// The folder's index, or else its listing.
-    fn folder_answer(&self, asked: &Asked, root: &Root, target: &Target) -> io::Result<Answer> {
+    fn folder_answer(
+        &self,
+        site_request: &SiteRequest,
+        root: &Root,
+        target: &Target,
+    ) -> io::Result<Answer> {
         let index = target.path().join(INDEX);
         match root.find(&index) {
             Ok(Found::File(file, metadata)) => {
-                return Ok(file_answer(asked, &index, file, metadata));
+                return Ok(file_answer(site_request, &index, file, metadata));
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(Found::Folder | Found::Other) | Err(_) => {}
         }
-        if let Some(answer) = conditional(asked, &Validators::default()) {
+        if let Some(answer) = conditional(site_request, &Validators::default()) {
             return Ok(answer);
         }
         let mut entries = root.entries(target.path())?;
@@ -107,39 +112,39 @@ impl Site {
 }
 
 /// The answer for a file: the whole, its ranges, or the outcome of the conditions.
-fn file_answer(asked: &Asked, path: &Path, file: File, metadata: Metadata) -> Answer {
-    let validators = Validators::of(&metadata, asked.now);
-    if let Some(answer) = conditional(asked, &validators) {
+fn file_answer(site_request: &SiteRequest, path: &Path, file: File, metadata: Metadata) -> Answer {
+    let validators = Validators::from_metadata(&metadata, site_request.now);
+    if let Some(answer) = conditional(site_request, &validators) {
         return answer;
     }
     let kind = mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream");
     let (size, version) = (metadata.len(), Arc::new(Version::new(file, metadata)));
-    let headers = asked.request.headers();
-    let has_ranges =
-        asked.request.method() == Method::GET && conditions::range_applies(headers, &validators);
+    let headers = site_request.request.headers();
+    let has_ranges = site_request.request.method() == Method::GET
+        && conditions::range_applies(headers, &validators);
     let wanted = if has_ranges { ranges::wanted(headers, size) } else { Wanted::Whole };
     let mut content = Content::default();
     let mut answer = match wanted {
         Wanted::Whole => {
             content.push_part(&version, 0..size);
-            typed(StatusCode::OK, kind, content)
+            content_response(StatusCode::OK, kind, content)
         }
         Wanted::Unsatisfiable => {
             let mut answer = plain(StatusCode::RANGE_NOT_SATISFIABLE);
-            set(&mut answer, header::CONTENT_RANGE, format!("bytes */{size}"));
+            set_header(&mut answer, header::CONTENT_RANGE, format!("bytes */{size}"));
             answer
         }
         Wanted::Parts(parts) => match &*parts {
             [part] => {
                 content.push_part(&version, part.clone());
-                let mut answer = typed(StatusCode::PARTIAL_CONTENT, kind, content);
+                let mut answer = content_response(StatusCode::PARTIAL_CONTENT, kind, content);
                 let range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
-                set(&mut answer, header::CONTENT_RANGE, range);
+                set_header(&mut answer, header::CONTENT_RANGE, range);
                 answer
             }
             parts => {
                 // Random, because it must not occur in the file.
-                let boundary = format!("{:016x}", asked.random);
+                let boundary = format!("{:016x}", site_request.random);
                 for part in parts {
                     let (first, last) = (part.start, part.end - 1);
                     content.push_bytes(format!(
@@ -150,7 +155,7 @@ fn file_answer(asked: &Asked, path: &Path, file: File, metadata: Metadata) -> An
                 }
                 content.push_bytes(format!("\r\n--{boundary}--\r\n"));
                 let kind = format!("multipart/byteranges; boundary={boundary}");
-                typed(StatusCode::PARTIAL_CONTENT, &kind, content)
+                content_response(StatusCode::PARTIAL_CONTENT, &kind, content)
             }
         },
     };
@@ -164,8 +169,8 @@ fn file_answer(asked: &Asked, path: &Path, file: File, metadata: Metadata) -> An
 }
 
 /// The answer to a request whose conditions rule out the content: RFC 9110, 13.
-fn conditional(asked: &Asked, validators: &Validators) -> Option<Answer> {
-    match conditions::judge(asked.request.headers(), validators) {
+fn conditional(site_request: &SiteRequest, validators: &Validators) -> Option<Answer> {
+    match conditions::evaluate(site_request.request.headers(), validators) {
         Verdict::Proceed => None,
         Verdict::Failed => Some(plain(StatusCode::PRECONDITION_FAILED)),
         Verdict::NotModified => {
@@ -181,7 +186,7 @@ fn conditional(asked: &Asked, validators: &Validators) -> Option<Answer> {
 fn redirection(target: &Target, query: Option<&str>) -> Answer {
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let mut answer = plain(StatusCode::TEMPORARY_REDIRECT);
-    set(&mut answer, header::LOCATION, target.url() + &query);
+    set_header(&mut answer, header::LOCATION, target.url() + &query);
     answer
 }
 
@@ -201,7 +206,7 @@ fn refusal(error: &io::Error) -> Answer {
         ) => StatusCode::NOT_FOUND,
         Some(Errno::ACCESS | Errno::PERM) => StatusCode::FORBIDDEN,
         _ => {
-            tracing::warn!(%error, "a request cannot be answered");
+            tracing::warn!(%error, "cannot answer a request");
             StatusCode::SERVICE_UNAVAILABLE
         }
     })
@@ -216,18 +221,18 @@ pub(super) fn plain(status: StatusCode) -> Answer {
 fn document(status: StatusCode, kind: &str, text: String) -> Answer {
     let mut content = Content::default();
     content.push_bytes(text);
-    typed(status, kind, content)
+    content_response(status, kind, content)
 }
 
-fn typed(status: StatusCode, kind: &str, content: Content) -> Answer {
+fn content_response(status: StatusCode, kind: &str, content: Content) -> Answer {
     let mut answer = Response::new(content);
     *answer.status_mut() = status;
-    set(&mut answer, header::CONTENT_TYPE, kind.to_owned());
+    set_header(&mut answer, header::CONTENT_TYPE, kind.to_owned());
     answer
 }
 
 /// Sets a header, unless HTTP does not allow the value.
-fn set(answer: &mut Answer, name: HeaderName, value: String) {
+fn set_header(answer: &mut Answer, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
         answer.headers_mut().insert(name, value);
     }

@@ -7,17 +7,17 @@ const MAX_LINE: usize = 4096;
 
 /// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum ReplyKind {
     Poem,
     Titles,
 }
 
-impl Asked {
+impl ReplyKind {
     /// The first word of the answer.
     fn word(self) -> &'static [u8] {
         match self {
-            Asked::Poem => b"poem ",
-            Asked::Titles => b"titles ",
+            ReplyKind::Poem => b"poem ",
+            ReplyKind::Titles => b"titles ",
         }
     }
 }
@@ -26,62 +26,65 @@ const ERROR: &[u8] = b"error ";
 
 /// Why the request has no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NoAnswer {
+pub(crate) enum AnswerError {
     /// The server refused, with this text.
     Refused(String),
     /// The received bytes are not an answer.
-    Strange(String),
+    Unrecognized(String),
 }
 
-impl NoAnswer {
-    fn strange(bytes: &[u8]) -> NoAnswer {
+impl AnswerError {
+    fn unrecognized(bytes: &[u8]) -> AnswerError {
         const SHOWN: usize = 40;
         let text = String::from_utf8_lossy(bytes);
         let end = text.char_indices().nth(SHOWN).map_or(text.len(), |(end, _)| end);
-        NoAnswer::Strange(text[..end].to_owned())
+        AnswerError::Unrecognized(text[..end].to_owned())
     }
 }
 
-impl fmt::Display for NoAnswer {
+impl fmt::Display for AnswerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // Control characters would act on a terminal.
-            NoAnswer::Refused(text) => {
+            AnswerError::Refused(text) => {
                 write!(f, "the server says: {}", text.replace(char::is_control, "?"))
             }
-            NoAnswer::Strange(text) => {
+            AnswerError::Unrecognized(text) => {
                 write!(f, "{text:?} is not an answer; is that a `poetry serve --by-name`?")
             }
         }
     }
 }
 
-impl std::error::Error for NoAnswer {}
+impl std::error::Error for AnswerError {}
 
 /// Parses the line incrementally.
 #[derive(Debug)]
 pub(crate) struct FirstLine {
-    asked: Asked,
+    kind: ReplyKind,
     held: Vec<u8>,
 }
 
 impl FirstLine {
-    pub(crate) fn of(asked: Asked) -> FirstLine {
-        FirstLine { asked, held: Vec::new() }
+    pub(crate) fn new(kind: ReplyKind) -> FirstLine {
+        FirstLine { kind, held: Vec::new() }
     }
 
     /// Takes received bytes. Once the line is complete, returns its number and the bytes after the
     /// line. Fails at the first byte that cannot belong to an answer.
-    pub(crate) fn feed<'a>(&mut self, data: &'a [u8]) -> Result<Option<(u64, &'a [u8])>, NoAnswer> {
+    pub(crate) fn feed<'a>(
+        &mut self,
+        data: &'a [u8],
+    ) -> Result<Option<(u64, &'a [u8])>, AnswerError> {
         let end = data.iter().position(|byte| *byte == b'\n');
         let (line, rest) = data.split_at(end.unwrap_or(data.len()));
         // A CR may follow the longest line.
         let room = MAX_LINE + 1 - self.held.len();
         self.held.extend_from_slice(&line[..line.len().min(room)]);
         let begins = |word: &[u8]| self.held.iter().zip(word).all(|(came, wanted)| came == wanted);
-        let possible = begins(self.asked.word()) || begins(ERROR);
+        let possible = begins(self.kind.word()) || begins(ERROR);
         if !possible || line.len() > room {
-            return Err(NoAnswer::strange(&self.held));
+            return Err(AnswerError::unrecognized(&self.held));
         }
         if end.is_none() {
             return Ok(None);
@@ -89,18 +92,18 @@ impl FirstLine {
         Ok(Some((self.number()?, &rest[1..])))
     }
 
-    fn number(&self) -> Result<u64, NoAnswer> {
+    fn number(&self) -> Result<u64, AnswerError> {
         let line = self.held.strip_suffix(b"\r").unwrap_or(&self.held);
         if let Some(text) = line.strip_prefix(ERROR) {
-            return Err(NoAnswer::Refused(String::from_utf8_lossy(text).into_owned()));
+            return Err(AnswerError::Refused(String::from_utf8_lossy(text).into_owned()));
         }
-        let number = line.strip_prefix(self.asked.word()).and_then(|words| match self.asked {
-            Asked::Poem => {
+        let number = line.strip_prefix(self.kind.word()).and_then(|words| match self.kind {
+            ReplyKind::Poem => {
                 words.split(|byte| *byte == b' ').next().filter(|n| n.len() < words.len())
             }
-            Asked::Titles => Some(words),
+            ReplyKind::Titles => Some(words),
         });
-        number.and_then(decimal).ok_or_else(|| NoAnswer::strange(line))
+        number.and_then(decimal).ok_or_else(|| AnswerError::unrecognized(line))
     }
 }
 
@@ -118,14 +121,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn whole(asked: Asked, bytes: &[u8]) -> Result<Option<(u64, Vec<u8>)>, NoAnswer> {
-        let answer = FirstLine::of(asked).feed(bytes)?;
+    fn whole(kind: ReplyKind, bytes: &[u8]) -> Result<Option<(u64, Vec<u8>)>, AnswerError> {
+        let answer = FirstLine::new(kind).feed(bytes)?;
         Ok(answer.map(|(number, rest)| (number, rest.to_vec())))
     }
 
     /// Feeds the bytes singly; ignores those after the line.
-    fn in_bytes(asked: Asked, bytes: &[u8]) -> Result<Option<u64>, NoAnswer> {
-        let mut line = FirstLine::of(asked);
+    fn in_bytes(kind: ReplyKind, bytes: &[u8]) -> Result<Option<u64>, AnswerError> {
+        let mut line = FirstLine::new(kind);
         for byte in bytes {
             if let Some((number, _)) = line.feed(&[*byte])? {
                 return Ok(Some(number));
@@ -136,53 +139,53 @@ mod tests {
 
     #[test]
     fn a_line_is_a_number_and_what_follows_is_left() {
-        for (asked, bytes, number, rest) in [
-            (Asked::Poem, &b"poem 5 Ode\r\nhello"[..], 5, &b"hello"[..]),
-            (Asked::Poem, b"poem 0 two words\n", 0, b""),
-            (Asked::Titles, b"titles 2\r\na\r\n", 2, b"a\r\n"),
-            (Asked::Poem, b"poem 99999999999999999999999 x\r\n", u64::MAX, b""),
+        for (kind, bytes, number, rest) in [
+            (ReplyKind::Poem, &b"poem 5 Ode\r\nhello"[..], 5, &b"hello"[..]),
+            (ReplyKind::Poem, b"poem 0 two words\n", 0, b""),
+            (ReplyKind::Titles, b"titles 2\r\na\r\n", 2, b"a\r\n"),
+            (ReplyKind::Poem, b"poem 99999999999999999999999 x\r\n", u64::MAX, b""),
         ] {
-            assert_eq!(whole(asked, bytes), Ok(Some((number, rest.to_vec()))));
-            assert_eq!(in_bytes(asked, bytes), Ok(Some(number)));
+            assert_eq!(whole(kind, bytes), Ok(Some((number, rest.to_vec()))));
+            assert_eq!(in_bytes(kind, bytes), Ok(Some(number)));
         }
     }
 
     #[test]
     fn an_error_is_told_without_its_control_characters() {
-        let error = whole(Asked::Poem, b"error no\x1b[2J such poem\r\n").unwrap_err();
+        let error = whole(ReplyKind::Poem, b"error no\x1b[2J such poem\r\n").unwrap_err();
         assert_eq!(error.to_string(), "the server says: no?[2J such poem");
     }
 
     #[test]
     fn what_is_no_answer_is_found_out_at_once() {
-        for (asked, bytes) in [
-            (Asked::Poem, &b"O"[..]),
-            (Asked::Poem, b"poems"),
-            (Asked::Poem, b"titles 3\r\n"),
-            (Asked::Poem, b"poem -1 x\r\n"),
-            (Asked::Poem, b"poem +1 x\r\n"),
-            (Asked::Poem, b"poem  x\r\n"),
-            (Asked::Poem, b"poem 5\r\n"),
-            (Asked::Titles, b"poem"),
-            (Asked::Titles, b"titles 3 x\r\n"),
-            (Asked::Titles, b"titles \r\n"),
-            (Asked::Poem, b"\n"),
-            (Asked::Poem, b"poem"),
+        for (kind, bytes) in [
+            (ReplyKind::Poem, &b"O"[..]),
+            (ReplyKind::Poem, b"poems"),
+            (ReplyKind::Poem, b"titles 3\r\n"),
+            (ReplyKind::Poem, b"poem -1 x\r\n"),
+            (ReplyKind::Poem, b"poem +1 x\r\n"),
+            (ReplyKind::Poem, b"poem  x\r\n"),
+            (ReplyKind::Poem, b"poem 5\r\n"),
+            (ReplyKind::Titles, b"poem"),
+            (ReplyKind::Titles, b"titles 3 x\r\n"),
+            (ReplyKind::Titles, b"titles \r\n"),
+            (ReplyKind::Poem, b"\n"),
+            (ReplyKind::Poem, b"poem"),
         ] {
-            let strange = |error| matches!(error, NoAnswer::Strange(_));
-            let is_beginning = bytes == b"poem" && asked == Asked::Poem;
-            assert_eq!(whole(asked, bytes).is_err_and(strange), !is_beginning, "{bytes:?}");
-            assert_eq!(in_bytes(asked, bytes).is_err_and(strange), !is_beginning, "{bytes:?}");
+            let unrecognized = |error| matches!(error, AnswerError::Unrecognized(_));
+            let is_beginning = bytes == b"poem" && kind == ReplyKind::Poem;
+            assert_eq!(whole(kind, bytes).is_err_and(unrecognized), !is_beginning, "{bytes:?}");
+            assert_eq!(in_bytes(kind, bytes).is_err_and(unrecognized), !is_beginning, "{bytes:?}");
         }
     }
 
     #[test]
     fn a_line_that_never_ends_is_refused_at_the_limit() {
         let longest = [b"poem 1 ", &[b'x'; MAX_LINE - 7][..], b"\r\n"].concat();
-        assert_eq!(whole(Asked::Poem, &longest), Ok(Some((1, Vec::new()))));
+        assert_eq!(whole(ReplyKind::Poem, &longest), Ok(Some((1, Vec::new()))));
         let endless = [b"poem 1 ", &[b'x'; 2 * MAX_LINE][..]].concat();
-        assert!(whole(Asked::Poem, &endless).is_err());
-        assert!(in_bytes(Asked::Poem, &endless).is_err());
+        assert!(whole(ReplyKind::Poem, &endless).is_err());
+        assert!(in_bytes(ReplyKind::Poem, &endless).is_err());
     }
 
     proptest! {
@@ -192,9 +195,9 @@ mod tests {
         fn however_it_is_cut_the_answer_is_the_same(
             bytes in "(poem |error |titles )?[0-9]{0,3}[ x]{0,3}(\r?\n)?.{0,5}",
         ) {
-            for asked in [Asked::Poem, Asked::Titles] {
-                let whole = whole(asked, bytes.as_bytes()).map(|answer| answer.map(|(n, _)| n));
-                let cut = in_bytes(asked, bytes.as_bytes());
+            for kind in [ReplyKind::Poem, ReplyKind::Titles] {
+                let whole = whole(kind, bytes.as_bytes()).map(|answer| answer.map(|(n, _)| n));
+                let cut = in_bytes(kind, bytes.as_bytes());
                 prop_assert_eq!(whole.ok(), cut.ok());
             }
         }

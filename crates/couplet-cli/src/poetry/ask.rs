@@ -8,7 +8,7 @@ use std::time::Instant;
 use couplet::endpoints::ClientEndpoint;
 use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Transport};
 
-use crate::poetry::answer::{Asked, FirstLine};
+use crate::poetry::answer::{FirstLine, ReplyKind};
 use crate::poetry::order::{CutShort, Order, TooLong, order};
 use crate::progress::Bar;
 
@@ -22,7 +22,7 @@ struct Unanswered(ConnectionLost);
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lost = &self.0;
-        write!(f, "no answer came: {lost}; is that a `poetry serve --by-name`?")
+        write!(f, "no answer arrived: {lost}; is that a `poetry serve --by-name`?")
     }
 }
 
@@ -70,7 +70,7 @@ impl NamedClient {
 
 impl Protocol for NamedClient {
     fn connection_made(&mut self, transport: &Transport) {
-        self.order.comes_over(transport);
+        self.order.set_transport(transport);
         if let Some(bar) = &self.bar {
             bar.connected();
         }
@@ -79,12 +79,12 @@ impl Protocol for NamedClient {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let made = self.take(data, transport.reactor().now());
-        self.order.made(transport, made);
+        self.order.settle(transport, made);
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         let lost = ConnectionLost(reason.clone());
-        self.order.arrived(Err(match &self.state {
+        self.order.resolve(Err(match &self.state {
             State::Asking(_) => Unanswered(lost).into(),
             State::Poem { poem, of } => {
                 CutShort { bytes: poem.len() as u64, of: Some(*of), lost }.into()
@@ -103,7 +103,7 @@ pub(crate) fn ask_poem(
     bar: impl Into<Option<Bar>>,
 ) -> Deferred<Vec<u8>> {
     let bar = bar.into();
-    let state = State::Asking(FirstLine::of(Asked::Poem));
+    let state = State::Asking(FirstLine::new(ReplyKind::Poem));
     order(reactor, from, |order| NamedClient { title, max_bytes, bar, state, order })
 }
 
@@ -145,18 +145,18 @@ impl TitlesClient {
 
 impl Protocol for TitlesClient {
     fn connection_made(&mut self, transport: &Transport) {
-        self.order.comes_over(transport);
+        self.order.set_transport(transport);
         transport.write("?\r\n");
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let made = self.take(data);
-        self.order.made(transport, made);
+        self.order.settle(transport, made);
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         let lost = ConnectionLost(reason.clone());
-        self.order.arrived(Err(match self.missing {
+        self.order.resolve(Err(match self.missing {
             None => Unanswered(lost).into(),
             Some(1) => Failure::msg(format!("one title is missing: {lost}")),
             Some(missing) => Failure::msg(format!("{missing} titles are missing: {lost}")),
@@ -166,6 +166,6 @@ impl Protocol for TitlesClient {
 
 /// Fetches the titles, one per line, as the server sends them.
 pub(crate) fn ask_titles(reactor: &Reactor, from: Arc<dyn ClientEndpoint>) -> Deferred<Vec<u8>> {
-    let line = FirstLine::of(Asked::Titles);
+    let line = FirstLine::new(ReplyKind::Titles);
     order(reactor, from, |order| TitlesClient { line, missing: None, titles: Vec::new(), order })
 }

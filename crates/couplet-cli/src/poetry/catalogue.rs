@@ -38,9 +38,7 @@ impl Catalogue {
         for poem in poems {
             let name = &poem.name;
             if name.is_empty() || name == LIST || name.contains(char::is_control) {
-                return Err(format!(
-                    "nobody can ask for the title {name:?}; give its file another name"
-                ));
+                return Err(format!("the title {name:?} cannot be requested; rename its file"));
             }
             let _ = write!(titles, "{name}\r\n");
             match by_title.entry(fold(name)) {
@@ -126,8 +124,8 @@ mod tests {
         ] {
             assert_eq!(found(&catalogue, asked).as_deref(), Some(name));
         }
-        for strange in ["od", "ode ", " ode", "ode.txt", "../ode", "/ode"] {
-            assert_eq!(found(&catalogue, strange), None, "{strange}");
+        for unrecognized in ["od", "ode ", " ode", "ode.txt", "../ode", "/ode"] {
+            assert_eq!(found(&catalogue, unrecognized), None, "{unrecognized}");
         }
     }
 

@@ -20,7 +20,7 @@ struct PoetryClient {
 
 impl Protocol for PoetryClient {
     fn connection_made(&mut self, transport: &Transport) {
-        self.order.comes_over(transport);
+        self.order.set_transport(transport);
         if let Some(bar) = &self.bar {
             bar.connected();
         }
@@ -28,7 +28,7 @@ impl Protocol for PoetryClient {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         if (self.poem.len() + data.len()) as u64 > self.max_bytes {
-            self.order.arrived(Err(TooLong(self.max_bytes).into()));
+            self.order.resolve(Err(TooLong(self.max_bytes).into()));
             return transport.abort_connection();
         }
         self.poem.extend_from_slice(data);
@@ -39,10 +39,10 @@ impl Protocol for PoetryClient {
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         if reason.is_clean() {
-            self.order.arrived(not_empty(std::mem::take(&mut self.poem)));
+            self.order.resolve(not_empty(std::mem::take(&mut self.poem)));
         } else {
             let (bytes, lost) = (self.poem.len() as u64, ConnectionLost(reason.clone()));
-            self.order.arrived(Err(CutShort { bytes, of: None, lost }.into()));
+            self.order.resolve(Err(CutShort { bytes, of: None, lost }.into()));
         }
     }
 }

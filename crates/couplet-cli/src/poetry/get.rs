@@ -34,7 +34,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let l = signalled_loop(couplet::LoopOptions::default(), move |text| telling.line(text))?;
     let began = l.reactor().now();
     let (printer, printed) = Printer::start(progress.clone())?;
-    let errands = Errands {
+    let fetcher = Fetcher {
         collection: Collection::new(options.addresses.len(), printer),
         progress: progress.clone(),
         began,
@@ -46,12 +46,12 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
             Rc::new(Transformer { server, name, timeout, max_bytes: options.limit.max_bytes })
         }),
     };
-    let collection = errands.collection.clone();
+    let collection = fetcher.collection.clone();
     let so_far = printed.clone();
     let outcome: Rc<Cell<Option<io::Result<()>>>> = Rc::default();
     l.run(|reactor| {
         for (index, address) in options.addresses.into_iter().enumerate() {
-            errands.clone().run(reactor, index, address);
+            fetcher.clone().run(reactor, index, address);
         }
         let (slot, stopping) = (outcome.clone(), reactor.clone());
         let all_printed = reactor.spawn(async move { Ok(printed.await) }).map(move |printed| {
@@ -67,19 +67,19 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
         (Some(Err(error)), _) => {
             let failed = cannot_print(&error);
             // The reader of stdout has closed it, but poems are missing for another reason.
-            if collection.is_lacking() && failed.is_quiet() {
+            if collection.is_incomplete() && failed.is_quiet() {
                 return Err(Exit::failed_quietly());
             }
             Err(failed)
         }
         (Some(Ok(())), _) => {
             progress.line(&collection.summary(took));
-            if collection.is_lacking() { Err(Exit::failed_quietly()) } else { Ok(()) }
+            if collection.is_incomplete() { Err(Exit::failed_quietly()) } else { Ok(()) }
         }
         (None, Some(signal)) => {
             so_far.settle(LAST_PRINT);
             progress.leave();
-            output::tell(&format!("interrupted: {}", collection.summary(took)));
+            output::print_to_stderr(&format!("interrupted: {}", collection.summary(took)));
             Err(Exit::interrupted(signal))
         }
         (None, None) => Err(Exit::failed("the run ended before the poems arrived")),
@@ -88,7 +88,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
 
 /// Fetches a poem from each address.
 #[derive(Clone)]
-struct Errands {
+struct Fetcher {
     collection: Rc<RefCell<Collection>>,
     progress: Progress,
     began: Instant,
@@ -98,7 +98,7 @@ struct Errands {
     transformer: Option<Rc<Transformer>>,
 }
 
-impl Errands {
+impl Fetcher {
     /// Fetches one poem, reports it, has it transformed, and adds it to the collection.
     fn run(self, reactor: &Reactor, index: usize, address: Peer) {
         let bar = self.progress.bar(&address.name, "", None, self.began);
@@ -106,16 +106,16 @@ impl Errands {
         let (name, reactor) = (address.name, reactor.clone());
         let transforming = self.clone();
         let (told, its_name, stopping) = (self.clone(), name.clone(), reactor.clone());
-        let hint = self.hint_later(&reactor, &bar, &name);
+        let hint = self.schedule_hint(&reactor, &bar, &name);
         let collected = poem
             .add_both(move |poem| {
                 hint.cancel();
-                Ok(told.tell(&stopping, &bar, &its_name, poem))
+                Ok(told.report_outcome(&stopping, &bar, &its_name, poem))
             })
             .then(move |poem| transforming.transform(&reactor, &name, poem))
             .map(move |poem| {
                 if let Some(poem) = poem {
-                    self.collection.borrow_mut().arrived(index, poem);
+                    self.collection.borrow_mut().record_outcome(index, poem);
                 }
             });
         collected.detach();
@@ -139,25 +139,25 @@ impl Errands {
 
     /// Prints a hint later: a by-name server waits for a request, so without `--name` the user
     /// would wait forever.
-    fn hint_later(&self, reactor: &Reactor, bar: &Bar, name: &str) -> DelayedCall {
+    fn schedule_hint(&self, reactor: &Reactor, bar: &Bar, name: &str) -> DelayedCall {
         let after = self.timeout.map_or(SILENCE, |timeout| SILENCE.min(timeout / 2));
-        let (errands, bar, name) = (self.clone(), bar.clone(), name.to_owned());
+        let (fetcher, bar, name) = (self.clone(), bar.clone(), name.to_owned());
         reactor.call_later(after, move || {
-            if bar.is_silent() && errands.title.is_none() {
+            if bar.is_silent() && fetcher.title.is_none() {
                 let hint = "a server started with --by-name expects --name";
-                errands.progress.line(&format!("nothing has come from {name} so far; {hint}"));
+                fetcher.progress.line(&format!("no data from {name} yet; {hint}"));
             }
         })
     }
 
     /// Reports an outcome; returns `None` if the run is stopping.
-    fn tell(
+    fn report_outcome(
         &self,
         reactor: &Reactor,
         bar: &Bar,
         name: &str,
         poem: couplet::Result<Vec<u8>>,
-    ) -> Option<Arrived> {
+    ) -> Option<FetchOutcome> {
         if reactor.is_stopping() {
             // Fetches cut short by the end of the run are not reported.
             self.progress.freeze();
@@ -165,18 +165,19 @@ impl Errands {
         }
         bar.remove();
         let took = reactor.now().saturating_duration_since(self.began);
-        self.progress.line(&news(name, &poem, took));
-        Some(poem.map_or(Arrived::Nothing, |poem| Arrived::Poem(poem.into())))
+        self.progress.line(&describe_outcome(name, &poem, took));
+        Some(poem.map_or(FetchOutcome::Nothing, |poem| FetchOutcome::Poem(poem.into())))
     }
 
     fn transform(
         &self,
         reactor: &Reactor,
         name: &str,
-        arrived: Option<Arrived>,
-    ) -> Deferred<Option<Arrived>> {
-        let (Some(transformer), Some(Arrived::Poem(poem))) = (&self.transformer, &arrived) else {
-            return Deferred::succeed(arrived);
+        outcome: Option<FetchOutcome>,
+    ) -> Deferred<Option<FetchOutcome>> {
+        let (Some(transformer), Some(FetchOutcome::Poem(poem))) = (&self.transformer, &outcome)
+        else {
+            return Deferred::succeed(outcome);
         };
         let transformed = transformer.transform(reactor, poem.clone());
         let (poem, name) = (poem.clone(), name.to_owned());
@@ -185,11 +186,11 @@ impl Errands {
         transformed.add_both(move |transformed| {
             Ok(match transformed {
                 _ if reactor.is_stopping() => None,
-                Ok(poem) => Some(Arrived::Poem(poem)),
+                Ok(poem) => Some(FetchOutcome::Poem(poem)),
                 Err(failure) => {
                     let why = transformer.why(&failure);
                     progress.line(&format!("the poem from {name} is printed untransformed: {why}"));
-                    Some(Arrived::Untransformed(poem))
+                    Some(FetchOutcome::Untransformed(poem))
                 }
             })
         })
@@ -197,7 +198,7 @@ impl Errands {
 }
 
 /// Describes the outcome of one fetch in a line.
-fn news(name: &str, poem: &Result<Vec<u8>, Failure>, took: Duration) -> String {
+fn describe_outcome(name: &str, poem: &Result<Vec<u8>, Failure>, took: Duration) -> String {
     match poem {
         Ok(poem) => {
             format!("{name}: a poem of {} bytes in {:.1} s", poem.len(), took.as_secs_f64())
@@ -217,7 +218,7 @@ pub(crate) fn why(failure: &Failure) -> String {
 }
 
 /// The outcome for one address.
-enum Arrived {
+enum FetchOutcome {
     Poem(Bytes),
     /// A poem whose transformation failed.
     Untransformed(Bytes),
@@ -261,20 +262,20 @@ impl Collection {
     }
 
     /// True if a poem is missing or was not transformed.
-    fn is_lacking(&self) -> bool {
+    fn is_incomplete(&self) -> bool {
         self.failed + self.untransformed > 0
     }
 
     /// Records an outcome, then prints every poem that is not preceded by a pending one.
-    fn arrived(&mut self, index: usize, arrived: Arrived) {
-        self.untransformed += usize::from(matches!(arrived, Arrived::Untransformed(_)));
-        self.outputs[index] = match arrived {
-            Arrived::Poem(poem) | Arrived::Untransformed(poem) => {
+    fn record_outcome(&mut self, index: usize, outcome: FetchOutcome) {
+        self.untransformed += usize::from(matches!(outcome, FetchOutcome::Untransformed(_)));
+        self.outputs[index] = match outcome {
+            FetchOutcome::Poem(poem) | FetchOutcome::Untransformed(poem) => {
                 self.whole += 1;
                 self.bytes += poem.len();
                 Output::Ready(poem)
             }
-            Arrived::Nothing => {
+            FetchOutcome::Nothing => {
                 self.failed += 1;
                 Output::Done
             }

@@ -10,7 +10,7 @@ use crate::poetry::get::why;
 use crate::{output, signalled_loop};
 
 pub(crate) fn run(options: List) -> Result<(), Exit> {
-    let l = signalled_loop(couplet::LoopOptions::default(), output::tell)?;
+    let l = signalled_loop(couplet::LoopOptions::default(), output::print_to_stderr)?;
     let outcome: Rc<RefCell<Option<couplet::Result<Vec<u8>>>>> = Rc::default();
     let slot = outcome.clone();
     l.run(|reactor| {

@@ -26,8 +26,13 @@ pub(crate) fn factory(
     let catalogue = Rc::new(catalogue);
     move || {
         let catalogue = catalogue.clone();
-        let server =
-            NamedServer { catalogue, pace, idle_timeout, recital: None, almost: Vec::new() };
+        let server = NamedServer {
+            catalogue,
+            pace,
+            idle_timeout,
+            recital: None,
+            unfinished_line: Vec::new(),
+        };
         LineReceiver::new(server).with_delimiter(b"\n").with_max_length(MAX_LINE)
     }
 }
@@ -44,7 +49,7 @@ pub(crate) struct NamedServer {
     /// The answer in progress; reading is paused meanwhile.
     recital: Option<Recital>,
     /// A line of exactly the maximum length, and a CR after it.
-    almost: Vec<u8>,
+    unfinished_line: Vec<u8>,
 }
 
 impl NamedServer {
@@ -60,21 +65,21 @@ impl NamedServer {
             Reply::Error(text) => Recital::new(text.into(), Pace::FULL_SPEED),
         };
         self.recital = Some(recital);
-        self.go_on(transport);
+        self.send_more(transport);
     }
 
-    fn go_on(&mut self, transport: &Transport) {
+    fn send_more(&mut self, transport: &Transport) {
         let Some(recital) = &mut self.recital else { return };
         let me = transport.connection::<Self>();
-        match recital.go_on(transport) {
+        match recital.send_more(transport) {
             Next::Drained => {
                 transport.pause_producing();
                 // Drained or lost; for a lost connection the call does nothing.
-                let go_on = move |_| {
-                    me.tell(Self::go_on);
+                let send_more = move |_| {
+                    me.tell(Self::send_more);
                     Ok(())
                 };
-                transport.drained().add_both(go_on).detach();
+                transport.drained().add_both(send_more).detach();
             }
             Next::Later(delay) => {
                 transport.pause_producing();
@@ -94,7 +99,7 @@ impl NamedServer {
         if let Some(recital) = &mut self.recital {
             recital.begin_part();
         }
-        self.go_on(transport);
+        self.send_more(transport);
     }
 }
 
@@ -112,7 +117,7 @@ impl LineProtocol for NamedServer {
         match beginning.strip_suffix(b"\r") {
             Some(line) => {
                 // The line is too long unless LF comes next.
-                self.almost = line.to_vec();
+                self.unfinished_line = line.to_vec();
                 transport.set_raw_mode();
             }
             None => transport.fail(FramingError::LineTooLong { limit: MAX_LINE }),
@@ -123,7 +128,7 @@ impl LineProtocol for NamedServer {
         match data.split_first() {
             Some((b'\n', rest)) => {
                 transport.set_line_mode(rest);
-                let line = std::mem::take(&mut self.almost);
+                let line = std::mem::take(&mut self.unfinished_line);
                 self.answer(transport, &line);
             }
             _ => transport.fail(FramingError::LineTooLong { limit: MAX_LINE }),

@@ -36,7 +36,7 @@ pub(crate) fn order<T: 'static, P: Protocol>(
     order.connecting.replace(Some(connecting.canceller()));
     let connected = connecting.add_both(move |connection| {
         if let Err(failure) = connection {
-            order.arrived(Err(failure));
+            order.resolve(Err(failure));
         }
         Ok(())
     });
@@ -46,12 +46,12 @@ pub(crate) fn order<T: 'static, P: Protocol>(
 
 impl<T: 'static> Order<T> {
     /// Records the connection, so that a cancel can close it.
-    pub(crate) fn comes_over(&self, transport: &Transport) {
+    pub(crate) fn set_transport(&self, transport: &Transport) {
         self.transport.replace(Some(transport.clone()));
     }
 
     /// Fires the Deferred with a result or a failure; later calls do nothing.
-    pub(crate) fn arrived(&self, what: couplet::Result<T>) {
+    pub(crate) fn resolve(&self, what: couplet::Result<T>) {
         let waiting = self.waiting.borrow_mut().take();
         if let Some(waiting) = waiting {
             waiting.resolve(what);
@@ -60,15 +60,15 @@ impl<T: 'static> Order<T> {
 
     /// Takes the client's result so far, `None` while it is incomplete. A complete result, or a
     /// failure, fires the Deferred and ends the connection.
-    pub(crate) fn made(&self, transport: &Transport, what: couplet::Result<Option<T>>) {
+    pub(crate) fn settle(&self, transport: &Transport, what: couplet::Result<Option<T>>) {
         match what {
             Ok(None) => {}
             Ok(Some(whole)) => {
-                self.arrived(Ok(whole));
+                self.resolve(Ok(whole));
                 transport.lose_connection();
             }
             Err(failure) => {
-                self.arrived(Err(failure));
+                self.resolve(Err(failure));
                 transport.abort_connection();
             }
         }

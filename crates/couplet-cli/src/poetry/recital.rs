@@ -54,7 +54,7 @@ impl Recital {
     }
 
     /// Writes the current part, until it ends or the write side is full.
-    pub(crate) fn go_on(&mut self, transport: &Transport) -> Next {
+    pub(crate) fn send_more(&mut self, transport: &Transport) -> Next {
         loop {
             if transport.is_full() {
                 return Next::Drained;

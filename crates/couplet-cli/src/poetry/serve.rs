@@ -27,21 +27,21 @@ pub(crate) struct PoetryServer {
 }
 
 impl PoetryServer {
-    fn go_on(&mut self, transport: &Transport) {
+    fn send_more(&mut self, transport: &Transport) {
         let me = transport.connection::<Self>();
-        match self.recital.go_on(transport) {
+        match self.recital.send_more(transport) {
             Next::Drained => {
                 // Drained or lost; for a lost connection the call does nothing.
-                let go_on = move |_| {
-                    me.tell(Self::go_on);
+                let send_more = move |_| {
+                    me.tell(Self::send_more);
                     Ok(())
                 };
-                transport.drained().add_both(go_on).detach();
+                transport.drained().add_both(send_more).detach();
             }
             Next::Later(delay) => {
                 me.call_later(delay, |me, transport| {
                     me.recital.begin_part();
-                    me.go_on(transport);
+                    me.send_more(transport);
                 });
             }
             Next::Over => transport.lose_write_connection(),
@@ -56,7 +56,7 @@ impl Protocol for PoetryServer {
         transport.set_close_deadline(None);
         // If the process is killed in mid-poem, a FIN would make a truncated poem look whole.
         transport.set_reset_unless_closed(!self.is_naive);
-        self.go_on(transport);
+        self.send_more(transport);
     }
 
     /// Received bytes are ignored: poets do not listen.

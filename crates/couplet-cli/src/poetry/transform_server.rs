@@ -86,11 +86,11 @@ impl StringProtocol for TransformServer {
 fn go_on_when_drained(transport: &Transport) {
     transport.pause_producing();
     let paused = transport.clone();
-    let go_on = move |_| {
+    let send_more = move |_| {
         paused.resume_producing();
         Ok(())
     };
-    transport.drained().add_both(go_on).detach();
+    transport.drained().add_both(send_more).detach();
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl fmt::Display for BadRequest {
         match self {
             BadRequest::NoDot => write!(f, "the peer sent a request that is not NAME.POEM"),
             BadRequest::UnknownName(name) => {
-                write!(f, "the peer asked for {name:?}, which is no transformation")
+                write!(f, "the peer requested an unknown transformation, {name:?}")
             }
             BadRequest::NoUtf8 => write!(f, "the peer sent a poem that is not UTF-8"),
         }

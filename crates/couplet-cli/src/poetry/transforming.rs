@@ -28,7 +28,7 @@ struct Unanswered(ConnectionLost);
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer came: {}", self.0)?;
+        write!(f, "no answer arrived: {}", self.0)?;
         // If the answer is malformed, the request is not at fault.
         if !matches!(self.0.0, Reason::Failed(_)) {
             f.write_str(
@@ -81,7 +81,7 @@ struct TransformClient {
 
 impl StringProtocol for TransformClient {
     fn connection_made(&mut self, transport: &StringTransport) {
-        self.order.comes_over(transport);
+        self.order.set_transport(transport);
         let length = self.name.len() + 1 + self.poem.len();
         transport.write(format!("{length}:{}.", self.name));
         transport.write_bytes(std::mem::take(&mut self.poem));
@@ -98,18 +98,18 @@ impl StringProtocol for TransformClient {
     }
 
     fn string_received(&mut self, transport: &StringTransport, poem: &[u8]) {
-        self.order.arrived(Ok(Bytes::copy_from_slice(poem)));
+        self.order.resolve(Ok(Bytes::copy_from_slice(poem)));
         transport.lose_connection();
     }
 
     /// Bytes that the server has not read are irrelevant now.
     fn read_closed(&mut self, transport: &StringTransport) {
         let lost = ConnectionLost(Reason::Done(couplet::By::Peer));
-        self.order.arrived(Err(Unanswered(lost).into()));
+        self.order.resolve(Err(Unanswered(lost).into()));
         transport.abort_connection();
     }
 
     fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
-        self.order.arrived(Err(Unanswered(ConnectionLost(reason.clone())).into()));
+        self.order.resolve(Err(Unanswered(ConnectionLost(reason.clone())).into()));
     }
 }

@@ -19,7 +19,7 @@ const MUTE_ONE_IN: u64 = 200;
 
 /// Observations of the server's host.
 #[derive(Default)]
-struct Seen {
+struct DeviceStats {
     connected: Cell<u32>,
     dropped: Cell<u64>,
     /// The world's time.
@@ -29,7 +29,7 @@ struct Seen {
 }
 
 struct Server {
-    seen: Rc<Seen>,
+    seen: Rc<DeviceStats>,
     notes: Notes,
 }
 
@@ -47,7 +47,7 @@ impl Protocol for Server {
             self.seen.dropped.set(self.seen.dropped.get() + 1);
             let peer = transport.peer().to_string();
             if self.seen.silent.borrow_mut().remove(&peer).is_none() {
-                self.notes.fail(format!("{peer} was dropped, and was not silent"));
+                self.notes.fail(format!("{peer} was dropped although it was not silent"));
             }
         }
     }
@@ -55,7 +55,7 @@ impl Protocol for Server {
 
 /// Sends until it falls silent; reconnects after it was disconnected.
 struct Device {
-    seen: Rc<Seen>,
+    seen: Rc<DeviceStats>,
     draw: u64,
 }
 
@@ -89,7 +89,7 @@ impl Protocol for Device {
     }
 }
 
-fn connect(reactor: &couplet::Reactor, seen: Rc<Seen>, draw: u64) {
+fn connect(reactor: &couplet::Reactor, seen: Rc<DeviceStats>, draw: u64) {
     let (inner, later) = (reactor.clone(), seen.clone());
     let device = move |_: &Address| Some(Device { seen: seen.clone(), draw });
     let connecting = reactor.connect("tcp:server:9000", device).add_errback(move |failure| {
@@ -108,7 +108,7 @@ pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
     // The requested time is the only limit.
     sim.set_event_limit(None);
     sim.set_real_time_limit(None);
-    let seen: Rc<Seen> = Rc::default();
+    let seen: Rc<DeviceStats> = Rc::default();
     let (shared, notes) = (seen.clone(), sim.notes());
     sim.host("server", move |reactor| {
         let (seen, notes) = (shared.clone(), notes.clone());

@@ -108,7 +108,7 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
         return Err(Exit::bad_usage(format!("the scenario {name} has a fixed duration")));
     }
     let time = options.time.or(scenario.time).unwrap_or_default();
-    let seeds = options.seeds.map_or_else(|| asked_for(scenario.seeds), Ok)?;
+    let seeds = options.seeds.map_or_else(|| requested_seeds(scenario.seeds), Ok)?;
     let weather = options.weather.unwrap_or(scenario.weather);
     let world = (scenario.world)(time);
     let world: World = match logging.is_talkative() {
@@ -127,7 +127,7 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
             written.map_err(Exit::failed)?;
             output::print(
                 totals
-                    .tell(name, weather, seeds, now().saturating_duration_since(began))
+                    .summary(name, weather, seeds, now().saturating_duration_since(began))
                     .as_bytes(),
             )
         }
@@ -159,7 +159,7 @@ fn list() -> Result<(), Exit> {
 }
 
 /// The seed from the environment, or else `seeds`.
-fn asked_for(seeds: (u64, u64)) -> Result<(u64, u64), Exit> {
+fn requested_seeds(seeds: (u64, u64)) -> Result<(u64, u64), Exit> {
     match std::env::var("COUPLET_SEED") {
         Err(_) => Ok(seeds),
         Ok(text) => {
@@ -192,7 +192,7 @@ impl Totals {
         self.hash = self.hash.wrapping_add(mixed ^ (mixed >> 29));
     }
 
-    fn tell(&self, name: &str, weather: Weather, seeds: (u64, u64), took: Duration) -> String {
+    fn summary(&self, name: &str, weather: Weather, seeds: (u64, u64), took: Duration) -> String {
         let seeds = match seeds {
             (first, last) if first == last => format!("seed {first}"),
             (first, last) => format!("seeds {first}..{last}"),

@@ -41,7 +41,7 @@ const CLIENTS: u32 = 3;
 
 /// The server of a client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum From {
+enum Source {
     /// The plain server of [`naive`].
     Naive,
     Plain,
@@ -49,12 +49,12 @@ enum From {
     Proxy,
 }
 
-const ALL: [From; 3] = [From::Plain, From::Named, From::Proxy];
+const ALL: [Source; 3] = [Source::Plain, Source::Named, Source::Proxy];
 
 /// A poem that a client received.
-struct Got {
+struct Receipt {
     client: u32,
-    from: From,
+    from: Source,
     at: Duration,
     whole: bool,
 }
@@ -65,7 +65,7 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     sim.host("plain", serve_plain(move || Anthology::new(vec![plain.clone()], PACE)));
     sim.host("named", serve_named(poem.clone()));
     sim.host("proxy", serve_proxy(sim.notes()));
-    let got: Rc<RefCell<Vec<Got>>> = Rc::default();
+    let got: Rc<RefCell<Vec<Receipt>>> = Rc::default();
     let clock = Clock::default();
     for client in 0..CLIENTS {
         let (got, clock, text) = (got.clone(), clock.clone(), poem.text.clone());
@@ -78,7 +78,7 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     while sim.elapsed() < STORM + AFTER {
         sim.run_for(LOOK)?;
         clock.0.set(sim.elapsed());
-        if let Some(Got { client, from, .. }) = got.borrow().iter().find(|got| !got.whole) {
+        if let Some(Receipt { client, from, .. }) = got.borrow().iter().find(|got| !got.whole) {
             return sim.fail(format!("reader{client} took a cut poem of {from:?} for a whole one"));
         }
     }
@@ -101,10 +101,10 @@ pub(super) fn naive(sim: &mut Sim) -> couplet::Result<()> {
     let poem = poem();
     let naive = poem.clone();
     sim.host("server", serve_plain(move || Anthology::new(vec![naive.clone()], PACE).naive()));
-    let got: Rc<RefCell<Vec<Got>>> = Rc::default();
+    let got: Rc<RefCell<Vec<Receipt>>> = Rc::default();
     let (seen, clock, text) = (got.clone(), Clock::default(), poem.text);
     sim.host("reader", move |reactor| {
-        read(reactor, 0, &[From::Naive], clock.clone(), seen.clone(), text.clone());
+        read(reactor, 0, &[Source::Naive], clock.clone(), seen.clone(), text.clone());
         Ok(())
     });
     sim.draw_faults(STORM);
@@ -166,9 +166,9 @@ fn serve_proxy(notes: Notes) -> impl Fn(&Reactor) -> couplet::Result<()> {
 fn read(
     reactor: &Reactor,
     client: u32,
-    servers: &'static [From],
+    servers: &'static [Source],
     clock: Clock,
-    got: Rc<RefCell<Vec<Got>>>,
+    got: Rc<RefCell<Vec<Receipt>>>,
     text: Bytes,
 ) {
     let inner = reactor.clone();
@@ -179,7 +179,7 @@ fn read(
                 let poem = get(&inner, from)?.add_timeout(&inner, PATIENCE).await;
                 if let Ok(poem) = poem {
                     let (at, whole) = (clock.0.get(), poem == text);
-                    got.borrow_mut().push(Got { client, from, at, whole });
+                    got.borrow_mut().push(Receipt { client, from, at, whole });
                 }
                 inner.sleep(PAUSE).await?;
             }
@@ -189,16 +189,16 @@ fn read(
     reading.detach();
 }
 
-fn get(reactor: &Reactor, from: From) -> couplet::Result<Deferred<Vec<u8>>> {
+fn get(reactor: &Reactor, from: Source) -> couplet::Result<Deferred<Vec<u8>>> {
     let name = match from {
-        From::Naive => "server:10000",
-        From::Plain => "plain:10000",
-        From::Named => "named:10000",
-        From::Proxy => "proxy:10000",
+        Source::Naive => "server:10000",
+        Source::Plain => "plain:10000",
+        Source::Named => "named:10000",
+        Source::Proxy => "proxy:10000",
     };
     let server: Arc<dyn ClientEndpoint> = to_connect(name).map_err(couplet::Failure::msg)?.endpoint;
     Ok(match from {
-        From::Named => ask_poem(reactor, server, "long".to_owned(), MAX_BYTES, None),
-        From::Naive | From::Plain | From::Proxy => get_poem(reactor, server, MAX_BYTES, None),
+        Source::Named => ask_poem(reactor, server, "long".to_owned(), MAX_BYTES, None),
+        Source::Naive | Source::Plain | Source::Proxy => get_poem(reactor, server, MAX_BYTES, None),
     })
 }

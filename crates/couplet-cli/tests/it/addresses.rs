@@ -62,7 +62,7 @@ fn a_name_to_listen_on_is_refused_even_where_the_port_is_wrong_too() {
             ended.stderr
         );
         let refused = if port_is_wrong {
-            "in place of \"nohost\": names cannot be listened on"
+            "in place of \"nohost\": a port cannot listen on a name"
         } else {
             "an interface is an IP address, such as 127.0.0.1, [::1] or 0.0.0.0, or localhost"
         };

@@ -67,7 +67,10 @@ fn a_poem_that_was_cut_is_known_for_sure() {
     let why = "it was cut short after 4 of 10 bytes: connection closed by the peer\n";
     failed(&get("x", &[&cut]), why);
     failed(&get("x", &[&answers(b"poem 10 x\r\n".to_vec(), drop)]), "after 0 of 10 bytes");
-    failed(&get("x", &[&answers(b"poem 10".to_vec(), drop)]), "no answer came: connection closed");
+    failed(
+        &get("x", &[&answers(b"poem 10".to_vec(), drop)]),
+        "no answer arrived: connection closed",
+    );
     failed(&get("x", &[&answers(b"".to_vec(), Client::reset)]), "connection reset by peer");
     let slow = answers(b"poem 10 x\r\nhalf".to_vec(), hold);
     failed(&get("x", &[&slow, "--timeout", "0.3"]), "it was incomplete after 0.3 s (--timeout)\n");
@@ -109,7 +112,7 @@ fn what_is_no_answer_is_said_at_once_and_does_nothing_to_a_terminal() {
     failed(&get("x", &[&plain.address()]), why);
     failed(&run(&["poetry", "list", &plain.address()]), why);
     let transform = Server::start(&["poetry", "transform"]);
-    failed(&get("x", &[&transform.address()]), "no answer came: connection closed by the peer");
+    failed(&get("x", &[&transform.address()]), "no answer arrived: connection closed by the peer");
     let endless = answers([b"poem 1 ", &[b'x'; 100_000][..]].concat(), hold);
     failed(&get("x", &[&endless]), "is not an answer");
     let coloured = answers(b"error \x1b[31mno\r\n".to_vec(), hold);
@@ -165,7 +168,7 @@ fn titles_that_do_not_all_come_are_an_error() {
     list(b"titles 99999999999999999999\r\n", hold, "the titles have more than 16777216 bytes\n");
     list(b"error busy\r\n", hold, "the server says: busy\n");
     list(b"poem 1 x\r\n", hold, "is that a `poetry serve --by-name`?\n");
-    list(b"", drop, "no answer came: connection closed by the peer;");
+    list(b"", drop, "no answer arrived: connection closed by the peer;");
     let (nobody, _guard) = unused_port();
     let ended = run(&["poetry", "list", &nobody.to_string()]);
     let why = format!("couplet: no titles from tcp:{nobody}: connection refused\n");

@@ -60,7 +60,11 @@ fn a_forwarder_leads_each_client_to_the_server_and_its_answers_back() {
         }
     }
     let ended = forward.stop(Signal::TERM);
-    assert!(ended.stderr.contains("3 clients, 9 datagrams there, 9 back"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("3 clients, 9 datagrams to the server, 9 back"),
+        "{}",
+        ended.stderr
+    );
     echo.stop(Signal::TERM).quietly(0);
 }
 
@@ -86,7 +90,11 @@ fn datagrams_are_spread_over_the_threads_and_a_client_stays_with_one() {
     assert_eq!(counts.iter().sum::<u32>(), 90, "{told}");
     assert!(counts.iter().all(|count| *count > 0 && count % 3 == 0), "{told}");
     let ended = forward.stop(Signal::TERM);
-    assert!(ended.stderr.contains("30 clients, 90 datagrams there, 90 back"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("30 clients, 90 datagrams to the server, 90 back"),
+        "{}",
+        ended.stderr
+    );
     let second = run(&["echo", "--threads", "2", "--listen", &to]);
     assert!(second.code == Some(1) && second.stderr.contains("in use"), "{}", second.stderr);
     assert_eq!(echo.stop(Signal::TERM).code, Some(0));
@@ -103,7 +111,11 @@ fn an_idle_client_makes_room_for_another() {
     forward.wait_told("an idle client");
     assert_eq!(ask(&socket(), address, b"two"), b"two");
     let ended = forward.stop(Signal::TERM);
-    assert!(ended.stderr.contains("2 clients, 2 datagrams there, 2 back"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("2 clients, 2 datagrams to the server, 2 back"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -125,7 +137,7 @@ fn who_sends_to_nobody_hears_of_it() {
     std::io::Write::write_all(&mut stdin, b"x").unwrap();
     let ended = running.ended();
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains(&format!("nobody listens on udp:{free}")), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("no server listens on udp:{free}")), "{}", ended.stderr);
 }
 
 #[test]
@@ -161,7 +173,7 @@ fn a_peer_that_echoes_too_is_answered_so_many_times_a_second() {
     client.send_to(b"y", address).unwrap();
     assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
     let ended = echo.stop(Signal::TERM);
-    assert_eq!(ended.stderr.matches("no answer to a peer").count(), 1, "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("ignored a peer").count(), 1, "{}", ended.stderr);
 }
 
 #[test]
@@ -173,7 +185,7 @@ fn a_service_is_not_answered() {
     };
     let (echo, address) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
     service.send_to(b"x", address).unwrap();
-    echo.wait_told("no answer to a peer");
+    echo.wait_told("ignored a peer");
     assert_eq!(ask(&socket(), address, b"y"), b"y");
     service.set_nonblocking(true).unwrap();
     assert!(service.recv_from(&mut [0; 16]).is_err());
@@ -187,7 +199,7 @@ fn an_address_for_datagrams_is_an_endpoint_whose_mistakes_are_shown() {
         (&["echo", "--listen", "udp:nobody:9"], "an interface is an IP address"),
         (&["echo", "--listen", "udp:::1:9"], "did you mean udp:[::1]:9?"),
         (&["connect", "udp:localhost:http"], "expected a port number from 1 to 65535"),
-        (&["connect", "log:udp:localhost:9"], "udp: has datagrams and no stream"),
+        (&["connect", "log:udp:localhost:9"], "udp: has datagrams but no streams"),
         (&["forward", "udp:9000", "9000"], "give udp: on both sides or on neither"),
     ] {
         let ended = run(args);

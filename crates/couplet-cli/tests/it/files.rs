@@ -242,7 +242,7 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
         assert!(rest.len() < much.len() - 1000, "{name}: all of it came");
         assert!(rest == much[1000..][..rest.len()], "{name}: mixed");
     }
-    assert!(server.running.told().contains("an answer is broken off"), "{}", server.running.told());
+    assert!(server.running.told().contains("a response was cut off"), "{}", server.running.told());
     // A client that has begun to read a file gets all of it, even if the file is replaced or
     // removed.
     let is_replaced = || {

@@ -120,8 +120,8 @@ fn a_poem_that_is_not_transformed_is_printed_as_it_is() {
     let why = format!("tcp:{nobody} did not transform it: connection refused\n");
     failed(&nobody.to_string(), &[], &why);
     failed("no..where:80", &[], "cannot find the host");
-    failed(&answers(b"", drop), &[], "no answer came: connection closed by the peer");
-    failed(&answers(b"7:a po", drop), &[], "no answer came: connection closed by the peer");
+    failed(&answers(b"", drop), &[], "no answer arrived: connection closed by the peer");
+    failed(&answers(b"7:a po", drop), &[], "no answer arrived: connection closed by the peer");
     failed(&answers(b"", Client::reset), &[], "connection reset by peer");
     failed(&answers(b"Ode", hold), &[], "'O' in its length");
     failed(&answers(b"99999999999:", hold), &[], "more than 67108864 bytes");
@@ -135,7 +135,7 @@ fn a_server_that_is_none_of_transformations_is_no_hang() {
     let server = serve(&poem);
     let by_name = Server::start(&["poetry", "serve", "--by-name"]);
     let ended = get(&server.address(), &by_name.address(), &[]);
-    is_as_it_was(&ended, b"A poem of one line", "no answer came: connection closed by the peer");
+    is_as_it_was(&ended, b"A poem of one line", "no answer arrived: connection closed by the peer");
     let ended = get(&server.address(), &server.address(), &[]);
     is_as_it_was(&ended, b"A poem of one line", "'A' in its length");
 }

@@ -196,8 +196,8 @@ fn get_of(options: &[&str], answer: &'static [u8]) -> Ended {
 
 #[test]
 fn an_answer_that_is_not_whole_or_not_asked_for_is_an_error() {
-    let (is_cut, surplus) = ("connection closed before", "more bytes came than");
-    let (switched, coded) = ("switched to another protocol", "cannot be decoded");
+    let (is_cut, surplus) = ("connection closed before", "more bytes arrived than");
+    let (switched, coded) = ("switched protocols", "cannot be decoded");
     for (options, answer, printed, expected) in [
         (&[][..], &b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"[..], "half", "end of file"),
         (&[], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "half", ""),

@@ -83,11 +83,11 @@ fn sockets_that_were_not_passed_are_errors_with_their_place() {
         return;
     }
     for (changes, endpoint, said) in [
-        ("", "systemd:other", "no socket of this name, but these: web, local"),
+        ("", "systemd:other", "no socket with this name, only: web, local"),
         ("", "systemd:2", "the init system has passed 2 sockets"),
-        ("LISTEN_FDS=1", "systemd:local", "no socket of this name"),
-        ("LISTEN_FDNAMES=", "systemd:web", "no socket of this name"),
-        ("LISTEN_PID=1", "systemd:web", "to another process: LISTEN_PID is not that of this one"),
+        ("LISTEN_FDS=1", "systemd:local", "no socket with this name"),
+        ("LISTEN_FDNAMES=", "systemd:web", "no socket with this name"),
+        ("LISTEN_PID=1", "systemd:web", "to another process: LISTEN_PID is not our process ID"),
         ("LISTEN_PID=x", "systemd:web", "LISTEN_PID is not a number"),
         ("LISTEN_FDS=-1", "systemd:web", "LISTEN_FDS is not a number"),
         ("LISTEN_FDS=4294967295", "systemd:web", "LISTEN_FDS is too large"),

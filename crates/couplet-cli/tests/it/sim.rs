@@ -144,7 +144,7 @@ fn what_cannot_be_run_is_told() {
         (&["sim", "war"], 2, "there is no scenario 'war'; known scenarios: poetry, chat, "),
         (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a fixed duration"),
         (&["sim", "chat", "--seeds", "3..1"], 2, "a number or FIRST..LAST is expected here"),
-        (&["sim", "chat", "--weather", "hail"], 2, "'hail' is none of calm, breezy, storm"),
+        (&["sim", "chat", "--weather", "hail"], 2, "'hail' is not calm, breezy or storm"),
         (&["sim", "chat", "--seeds", "1", "--trace", "/no/where"], 1, "cannot write the trace"),
     ];
     for (args, code, told) in cases {

@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use super::node::Node;
 
 /// The nodes that a node waits for, as cancellation sees them.
-pub(super) enum Above {
+pub(super) enum Upstream {
     /// None: the node has fired, or is the origin and has cancelled itself.
     Nothing,
     /// One other node.
@@ -47,10 +47,10 @@ fn walk(start: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
     let mut node = Rc::clone(&start);
     loop {
         match node.cancel() {
-            Above::Nothing => return vec![],
-            Above::Many(members) => return members,
-            Above::One(above) if Rc::ptr_eq(&above, &start) => return vec![],
-            Above::One(above) => node = above,
+            Upstream::Nothing => return vec![],
+            Upstream::Many(members) => return members,
+            Upstream::One(above) if Rc::ptr_eq(&above, &start) => return vec![],
+            Upstream::One(above) => node = above,
         }
     }
 }
@@ -59,7 +59,7 @@ fn walk(start: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
 ///
 /// It does not keep the chain alive. Clones cancel the same chain.
 #[derive(Clone)]
-pub struct Canceller(pub(super) Rc<Watch>);
+pub struct Canceller(pub(super) Rc<ChainEnd>);
 
 impl Canceller {
     /// Cancels the Deferred that the chain is waiting for; does nothing if the chain has fired. See
@@ -80,12 +80,12 @@ impl fmt::Debug for Canceller {
 /// Tracks the end of a chain as links are added, so that a canceller created early also reaches the
 /// Deferreds that later links wait for.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct ChainEnd {
     end: Cell<Option<Weak<dyn Node>>>,
 }
 
-impl Watch {
-    pub(super) fn follow(&self, end: Option<Weak<dyn Node>>) {
+impl ChainEnd {
+    pub(super) fn set_end(&self, end: Option<Weak<dyn Node>>) {
         self.end.set(end);
     }
 

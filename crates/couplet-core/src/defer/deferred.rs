@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
-use super::cancel::{self, Canceller, Watch};
-use super::drops::{self, Job};
+use super::cancel::{self, Canceller, ChainEnd};
+use super::drops::{self, DropWork};
 use super::history::{self, History, Method, Named, Number};
-use super::node::{CreatedAt, Link, Node, Outcome, Receive, Source, State, run};
+use super::node::{CreatedAt, Link, Node, Outcome, Produce, Receive, State, run};
 use super::report::report;
 use super::resolver::{Resolver, origin};
 use super::{Failure, Result};
@@ -36,14 +36,14 @@ use super::{Failure, Result};
 #[must_use = "add callbacks, await it, or say `detach()`"]
 pub struct Deferred<T> {
     inner: Inner<T>,
-    watch: OnceCell<Rc<Watch>>,
+    watch: OnceCell<Rc<ChainEnd>>,
 }
 
 enum Inner<T> {
     /// Fired, without a node or a history.
     Fired(Result<T>, CreatedAt),
     /// The end of a chain, whose node holds the result or will hold it.
-    Chain(Rc<dyn Source<T>>),
+    Chain(Rc<dyn Produce<T>>),
     /// The result was taken.
     Taken,
 }
@@ -189,13 +189,13 @@ impl<T: 'static> Deferred<T> {
         callback: impl FnOnce(Result<T>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
         let watch = self.watch.take();
-        let trace = named.follow(self.trace(), created_at);
+        let trace = named.add_step(self.trace(), created_at);
         let outcome = match self.into_outcome() {
             // With a history there is a node, even for a Deferred that has fired.
             Outcome::Now(result) if trace.is_some() => {
                 Outcome::Later(Link::run(result, callback, created_at, trace))
             }
-            Outcome::Now(result) => Link::begun(result, callback, created_at),
+            Outcome::Now(result) => Link::run_now(result, callback, created_at),
             Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at, trace)),
         };
         let next = match outcome {
@@ -248,7 +248,7 @@ impl<T: 'static> Deferred<T> {
         if let Some(watch) = self.watch.get() {
             return Canceller(watch.clone());
         }
-        let watch = Rc::new(Watch::default());
+        let watch = Rc::new(ChainEnd::default());
         self.watch_with(watch.clone());
         Canceller(watch)
     }
@@ -294,8 +294,8 @@ impl<T: 'static> Deferred<T> {
         Some(Rc::downgrade(&node))
     }
 
-    fn watch_with(&self, watch: Rc<Watch>) {
-        watch.follow(self.end());
+    fn watch_with(&self, watch: Rc<ChainEnd>) {
+        watch.set_end(self.end());
         // Callers have checked that no watch is set.
         let _ = self.watch.set(watch);
     }
@@ -315,7 +315,7 @@ impl<T> Deferred<T> {
         }
     }
 
-    pub(super) fn chain(node: Rc<dyn Source<T>>) -> Self {
+    pub(super) fn chain(node: Rc<dyn Produce<T>>) -> Self {
         Self::of(Inner::Chain(node))
     }
 
@@ -364,7 +364,7 @@ impl<T> Deferred<T> {
                 Some(result) => node.abandon(result),
                 None => {
                     if node.slot().detach() && cancels {
-                        drops::fire(Job::Abandoned(node));
+                        drops::fire(DropWork::Abandoned(node));
                     }
                 }
             },
@@ -380,7 +380,7 @@ fn fired_node<T: 'static>(
     result: Result<T>,
     created_at: CreatedAt,
     trace: Number,
-) -> Rc<dyn Source<T>> {
+) -> Rc<dyn Produce<T>> {
     let (node, resolver) = origin(None::<fn(Resolver<T>)>, created_at, trace);
     resolver.resolve(result);
     node

@@ -11,7 +11,7 @@ use super::node::Node;
 use super::semaphore::Semaphore;
 
 /// Work that a drop triggers.
-pub(super) enum Job {
+pub(super) enum DropWork {
     /// A resolver was dropped before it fired.
     Orphaned(Rc<dyn Node>),
     /// A Deferred was dropped while it was being awaited.
@@ -20,7 +20,7 @@ pub(super) enum Job {
     Freed(Rc<Semaphore>),
 }
 
-impl Job {
+impl DropWork {
     fn run(self) {
         match self {
             Self::Orphaned(node) => node.orphaned(),
@@ -33,7 +33,7 @@ impl Job {
 thread_local! {
     static FIRING: Cell<bool> = const { Cell::new(false) };
     // No bound: each entry stands for an object that existed and was dropped.
-    static QUEUE: RefCell<VecDeque<Job>> = const { RefCell::new(VecDeque::new()) };
+    static QUEUE: RefCell<VecDeque<DropWork>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// The capacity that the queue keeps when it is empty.
@@ -42,7 +42,7 @@ const SPARE: usize = 64;
 /// Runs `job` now, or after the queued jobs if another drop is being processed.
 ///
 /// No job panics: user code is contained where it is called.
-pub(super) fn fire(job: Job) {
+pub(super) fn fire(job: DropWork) {
     if FIRING.replace(true) {
         return enqueue(job);
     }
@@ -54,7 +54,7 @@ pub(super) fn fire(job: Job) {
     FIRING.set(false);
 }
 
-fn enqueue(job: Job) {
+fn enqueue(job: DropWork) {
     let mut job = Some(job);
     let _ = QUEUE.try_with(|queue| queue.borrow_mut().extend(job.take()));
     // The thread is ending and its queue has been destroyed.
@@ -63,6 +63,6 @@ fn enqueue(job: Job) {
     }
 }
 
-fn next() -> Option<Job> {
+fn next() -> Option<DropWork> {
     QUEUE.try_with(|queue| queue.borrow_mut().pop_front()).ok().flatten()
 }

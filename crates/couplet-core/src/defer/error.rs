@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Failure;
-use crate::panics::caught;
+use crate::panics::catch_panic;
 
 /// The Deferred was cancelled. Never reported as unhandled. Twisted's `CancelledError`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct ResolverDropped;
 
 impl fmt::Display for ResolverDropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the resolver was dropped before it gave a result")
+        f.write_str("the resolver was dropped before it fired")
     }
 }
 
@@ -84,13 +84,13 @@ impl Error for Panicked {}
 /// it.
 ///
 /// Unwind safety: the caller has taken everything that `run` touches out of its cells.
-pub(super) fn contain<R>(run: impl FnOnce() -> R) -> Result<R, Panicked> {
-    caught(run).map_err(Panicked)
+pub(super) fn run_contained<R>(run: impl FnOnce() -> R) -> Result<R, Panicked> {
+    catch_panic(run).map_err(Panicked)
 }
 
 /// Drops a user's object; a panic in its destructor is swallowed.
 pub(super) fn discard<T>(thing: T) {
-    let _ = contain(|| drop(thing));
+    let _ = run_contained(|| drop(thing));
 }
 
 /// The first failure of a `gather`. Twisted's `FirstError`.

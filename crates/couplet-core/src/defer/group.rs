@@ -8,10 +8,10 @@ use std::mem;
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 
-use super::cancel::{Above, cancel_all};
+use super::cancel::{Upstream, cancel_all};
 use super::error::{AllFailed, Empty, FirstError, discard};
 use super::history::{self, Trace};
-use super::node::{CreatedAt, Node, Receive, ResultSlot, Source, Waits, deliver};
+use super::node::{CreatedAt, Node, Produce, Receive, ResultSlot, Waits, deliver};
 use super::report::report;
 use super::{Deferred, Failure, Result};
 
@@ -371,8 +371,8 @@ where
     R: Rule<T> + 'static,
     R::Output: 'static,
 {
-    fn cancel(self: Rc<Self>) -> Above {
-        Above::Many(self.members.borrow().iter().flatten().cloned().collect())
+    fn cancel(self: Rc<Self>) -> Upstream {
+        Upstream::Many(self.members.borrow().iter().flatten().cloned().collect())
     }
 
     fn step(self: Rc<Self>) -> Option<Rc<dyn Node>> {
@@ -380,7 +380,7 @@ where
     }
 }
 
-impl<T, R> Source<R::Output> for Group<T, R>
+impl<T, R> Produce<R::Output> for Group<T, R>
 where
     T: 'static,
     R: Rule<T> + 'static,

@@ -3,10 +3,10 @@
 //!
 //! A node has a [`Trace`], the number of an entry in the thread's table: four bytes that would
 //! otherwise be padding, and zero unless histories are kept. All nodes of a chain share its
-//! [`Trail`]. A callback's result is recorded not when it returns but when the next callback
+//! [`Recording`]. A callback's result is recorded not when it returns but when the next callback
 //! receives it.
 //!
-//! INVARIANT: no table and no trail is borrowed while a failure is dropped: its error is a user's
+//! INVARIANT: no table or recording is borrowed while a failure is dropped: its error is a user's
 //! object.
 
 use std::cell::{Cell, RefCell};
@@ -43,11 +43,11 @@ const DEPTH: usize = 8;
 /// resolver.callback("http");
 /// let history = port.history().expect("histories are kept").to_string();
 /// let lines: Vec<_> = history.lines().collect();
-/// assert!(lines[0].starts_with("a Deferred made at ") && lines[0].ends_with("got a value"));
+/// assert!(lines[0].starts_with("a Deferred created at ") && lines[0].ends_with("got a value"));
 /// assert!(lines[1].starts_with("1. add_callback(") && lines[1].contains("::parse) at "));
 /// assert!(lines[1].ends_with(": failed: invalid digit found in string"));
 /// assert!(lines[2].starts_with("2. map(") && lines[2].ends_with(": was skipped"));
-/// assert!(lines[3].starts_with("3. add_errback(") && lines[3].ends_with(": gave a value"));
+/// assert!(lines[3].starts_with("3. add_errback(") && lines[3].ends_with(": returned a value"));
 /// # port.detach();
 /// keep_histories(before);
 /// ```
@@ -69,7 +69,7 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct History {
     made_at: CreatedAt,
-    got: Option<Gave>,
+    got: Option<StepResult>,
     first: Vec<Step<Option<Box<History>>>>,
     left_out: usize,
     last: Vec<Step<Option<Box<History>>>>,
@@ -100,11 +100,11 @@ impl Method {
         }
     }
 
-    fn takes(self) -> Takes {
+    fn input_kind(self) -> InputKind {
         match self {
-            Method::AddCallback | Method::Map | Method::Then => Takes::Value,
-            Method::AddErrback | Method::Recover => Takes::Failure,
-            Method::AddBoth | Method::AddTimeout => Takes::Both,
+            Method::AddCallback | Method::Map | Method::Then => InputKind::Value,
+            Method::AddErrback | Method::Recover => InputKind::Failure,
+            Method::AddBoth | Method::AddTimeout => InputKind::Both,
         }
     }
 }
@@ -129,34 +129,34 @@ impl Named<()> {
 impl<C> Named<C> {
     /// The number for this callback's link, which is added to the node `number`.
     #[inline(always)]
-    pub(super) fn follow(&self, number: Number, place: CreatedAt) -> Number {
-        follow(number?, self.0, std::any::type_name::<C>(), place)
+    pub(super) fn add_step(&self, number: Number, place: CreatedAt) -> Number {
+        add_step(number?, self.0, std::any::type_name::<C>(), place)
     }
 }
 
 /// The results that a callback handles; others skip it.
 #[derive(Clone, Copy)]
-enum Takes {
+enum InputKind {
     Value,
     Failure,
     Both,
 }
 
-impl Takes {
+impl InputKind {
     fn skips(self, failure: Option<&Failure>) -> bool {
-        matches!((self, failure), (Takes::Value, Some(_)) | (Takes::Failure, None))
+        matches!((self, failure), (InputKind::Value, Some(_)) | (InputKind::Failure, None))
     }
 }
 
 #[derive(Clone, Debug)]
-enum Gave {
+enum StepResult {
     Value,
     Failure(Failure),
 }
 
-impl Gave {
-    fn of(failure: Option<&Failure>) -> Gave {
-        failure.map_or(Gave::Value, |failure| Gave::Failure(failure.clone()))
+impl StepResult {
+    fn of(failure: Option<&Failure>) -> StepResult {
+        failure.map_or(StepResult::Value, |failure| StepResult::Failure(failure.clone()))
     }
 }
 
@@ -168,31 +168,31 @@ struct Step<W> {
     method: &'static str,
     name: &'static str,
     place: CreatedAt,
-    fate: Fate<W>,
+    state: StepState<W>,
 }
 
 #[derive(Clone, Debug)]
-enum Fate<W> {
+enum StepState<W> {
     Next,
     Runs,
     Skipped,
-    Gave(Gave),
+    Returned(StepResult),
     /// It returned a Deferred, with the result of that Deferred once it has fired.
-    Waits(CreatedAt, W, Option<Gave>),
+    Waits(CreatedAt, W, Option<StepResult>),
 }
 
 /// The history of a chain, while it is recorded.
-struct Trail {
+struct Recording {
     made_at: CreatedAt,
     /// The length of the longest chain of Deferreds that wait for this one.
     depth: Cell<usize>,
-    story: RefCell<Story>,
+    steps: RefCell<RecordedSteps>,
 }
 
 #[derive(Default)]
-struct Story {
+struct RecordedSteps {
     /// The result of the origin.
-    got: Option<Gave>,
+    got: Option<StepResult>,
     /// Law 9: half of `keep_histories`.
     first: Vec<Step<Inner>>,
     /// Law 9: half of `keep_histories`.
@@ -201,21 +201,21 @@ struct Story {
     count: usize,
 }
 
-/// The trail of an inner Deferred.
+/// The recording of an inner Deferred.
 struct Inner {
-    trail: Weak<Trail>,
-    /// Keeps the trail alive in case the Deferred fails.
-    kept: Option<Rc<Trail>>,
+    recording: Weak<Recording>,
+    /// Keeps the recording alive in case the Deferred fails.
+    kept: Option<Rc<Recording>>,
 }
 
 /// A node's part of a history.
 #[derive(Clone)]
 struct Entry {
-    trail: Rc<Trail>,
+    recording: Rc<Recording>,
     /// The number of the node's callback and the results it handles; `None` for the origin.
-    step: Option<(usize, Takes)>,
-    /// The trail of the detached Deferred that waited for this one and was cut out of its chain.
-    detached: Option<Rc<Trail>>,
+    step: Option<(usize, InputKind)>,
+    /// The recording of the detached Deferred that waited for this one and was cut from its chain.
+    detached: Option<Rc<Recording>>,
 }
 
 struct Entries {
@@ -278,8 +278,8 @@ fn forget(number: NonZeroU32) {
     let _entry = with_entries(|entries| entries.entries.remove(&number));
 }
 
-fn add(trail: Rc<Trail>, step: Option<(usize, Takes)>) -> Number {
-    let entry = Entry { trail, step, detached: None };
+fn add(recording: Rc<Recording>, step: Option<(usize, InputKind)>) -> Number {
+    let entry = Entry { recording, step, detached: None };
     with_entries(|entries| entries.add(entry)).flatten()
 }
 
@@ -299,60 +299,60 @@ pub(super) fn begin(created_at: CreatedAt) -> Number {
 #[cold]
 #[inline(never)]
 fn begin_at(made_at: CreatedAt) -> Number {
-    let trail = Trail { made_at, depth: Cell::new(0), story: RefCell::default() };
-    add(Rc::new(trail), None)
+    let recording = Recording { made_at, depth: Cell::new(0), steps: RefCell::default() };
+    add(Rc::new(recording), None)
 }
 
 /// Adds an entry for another node of the same history.
 pub(super) fn share(number: Number) -> Number {
-    let Entry { trail, step, .. } = entry(number?)?;
-    add(trail, step)
+    let Entry { recording, step, .. } = entry(number?)?;
+    add(recording, step)
 }
 
 /// Adds an entry for the link of a callback that is added to this node.
 #[cold]
 #[inline(never)]
-fn follow(number: NonZeroU32, method: Method, name: &'static str, place: CreatedAt) -> Number {
-    let trail = entry(number)?.trail;
+fn add_step(number: NonZeroU32, method: Method, name: &'static str, place: CreatedAt) -> Number {
+    let recording = entry(number)?.recording;
     let name = if matches!(method, Method::AddTimeout) { "" } else { name };
-    let step = trail.add(method, name, place);
-    add(trail, Some((step, method.takes())))
+    let step = recording.add(method, name, place);
+    add(recording, Some((step, method.input_kind())))
 }
 
 /// Records that the callback of this node is called, with a value or with this failure.
 #[cold]
 #[inline(never)]
-pub(super) fn called(number: NonZeroU32, failure: Option<&Failure>) {
-    if let Some(Entry { trail, step: Some((step, takes)), .. }) = entry(number) {
-        trail.settle(step, failure);
-        trail.set(step, if takes.skips(failure) { Fate::Skipped } else { Fate::Runs });
+pub(super) fn record_call(number: NonZeroU32, failure: Option<&Failure>) {
+    if let Some(Entry { recording, step: Some((step, kind)), .. }) = entry(number) {
+        recording.settle(step, failure);
+        recording.set(step, if kind.skips(failure) { StepState::Skipped } else { StepState::Runs });
     }
 }
 
 /// Records that the callback of this node has returned a pending Deferred.
 #[cold]
 #[inline(never)]
-pub(super) fn waits(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
-    let Some(Entry { trail, step: Some((step, _)), .. }) = entry(number) else { return };
-    let inner = inner.and_then(entry).map(|entry| entry.trail);
-    let inner = inner.filter(|inner| !Rc::ptr_eq(inner, &trail));
+pub(super) fn record_wait(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
+    let Some(Entry { recording, step: Some((step, _)), .. }) = entry(number) else { return };
+    let inner = inner.and_then(entry).map(|entry| entry.recording);
+    let inner = inner.filter(|inner| !Rc::ptr_eq(inner, &recording));
     let made_at = inner.as_ref().map_or(made_at, |inner| inner.made_at);
-    let depth = trail.depth.get() + 1;
+    let depth = recording.depth.get() + 1;
     if let Some(inner) = &inner {
         inner.depth.set(depth.max(inner.depth.get()));
     }
     let weak = inner.as_ref().map_or_else(Weak::new, Rc::downgrade);
-    let inner = Inner { trail: weak, kept: inner.filter(|_| depth < DEPTH) };
-    trail.set(step, Fate::Waits(made_at, inner, None));
+    let inner = Inner { recording: weak, kept: inner.filter(|_| depth < DEPTH) };
+    recording.set(step, StepState::Waits(made_at, inner, None));
 }
 
 /// Records that the node of `outer`, whose Deferred is detached, is cut out of its chain. A failure
 /// that the node `inner` leaves unhandled is then shown with the history of `outer`.
 #[cold]
 #[inline(never)]
-pub(super) fn stand_for(inner: Number, outer: NonZeroU32) {
+pub(super) fn replace_history(inner: Number, outer: NonZeroU32) {
     let (Some(inner), Some(outer)) = (inner, entry(outer)) else { return };
-    let shown = outer.detached.unwrap_or(outer.trail);
+    let shown = outer.detached.unwrap_or(outer.recording);
     let before = with_entries(|entries| {
         entries.entries.get_mut(&inner).and_then(|entry| entry.detached.replace(shown))
     });
@@ -361,64 +361,64 @@ pub(super) fn stand_for(inner: Number, outer: NonZeroU32) {
 
 /// The history so far. `result` is the latest result of the chain, if it has one.
 pub(super) fn history(number: Number, result: Option<Option<&Failure>>) -> Option<History> {
-    let Entry { trail, detached, .. } = entry(number?)?;
+    let Entry { recording, detached, .. } = entry(number?)?;
     if let Some(failure) = result {
-        trail.settle(usize::MAX, failure);
+        recording.settle(usize::MAX, failure);
         if let Some(detached) = &detached {
             detached.settle(usize::MAX, failure);
         }
     }
-    Some(detached.unwrap_or(trail).history(0))
+    Some(detached.unwrap_or(recording).history(0))
 }
 
-impl Trail {
+impl Recording {
     /// Adds a callback; returns its number, from 1.
     fn add(&self, method: Method, name: &'static str, place: CreatedAt) -> usize {
         let method = method.name();
         let most = MOST.try_with(Cell::get).unwrap_or(0).max(1);
-        let mut story = self.story.borrow_mut();
-        story.count += 1;
-        let number = story.count;
-        let step = Step { number, method, name, place, fate: Fate::Next };
+        let mut steps = self.steps.borrow_mut();
+        steps.count += 1;
+        let number = steps.count;
+        let step = Step { number, method, name, place, state: StepState::Next };
         let mut left_out = None;
-        if story.last.is_empty() && story.first.len() < most.div_ceil(2) {
-            story.first.push(step);
+        if steps.last.is_empty() && steps.first.len() < most.div_ceil(2) {
+            steps.first.push(step);
         } else if most > 1 {
-            if story.last.len() >= most / 2 {
-                left_out = story.last.pop_front();
+            if steps.last.len() >= most / 2 {
+                left_out = steps.last.pop_front();
             }
-            story.last.push_back(step);
+            steps.last.push_back(step);
         }
-        drop(story);
+        drop(steps);
         drop(left_out);
         number
     }
 
     /// Sets the state of a callback, unless it was left out or skipped.
-    fn set(&self, number: usize, fate: Fate<Inner>) {
-        let mut story = self.story.borrow_mut();
-        let Story { first, last, .. } = &mut *story;
+    fn set(&self, number: usize, state: StepState<Inner>) {
+        let mut steps = self.steps.borrow_mut();
+        let RecordedSteps { first, last, .. } = &mut *steps;
         let step = first.iter_mut().chain(last).find(|step| step.number == number);
         if let Some(step) = step
-            && !matches!(step.fate, Fate::Skipped)
+            && !matches!(step.state, StepState::Skipped)
         {
-            let before = std::mem::replace(&mut step.fate, fate);
-            drop(story);
+            let before = std::mem::replace(&mut step.state, state);
+            drop(steps);
             drop(before);
         }
     }
 
     /// Records `failure`, or a value, as the result of the callbacks before `number`.
     fn settle(&self, number: usize, failure: Option<&Failure>) {
-        let mut story = self.story.borrow_mut();
-        let Story { got, first, last, .. } = &mut *story;
-        got.get_or_insert_with(|| Gave::of(failure));
+        let mut steps = self.steps.borrow_mut();
+        let RecordedSteps { got, first, last, .. } = &mut *steps;
+        got.get_or_insert_with(|| StepResult::of(failure));
         let mut kept = Vec::new();
         for step in first.iter_mut().chain(last).filter(|step| step.number < number) {
-            match &mut step.fate {
-                Fate::Runs => step.fate = Fate::Gave(Gave::of(failure)),
-                Fate::Waits(_, inner, gave @ None) => {
-                    *gave = Some(Gave::of(failure));
+            match &mut step.state {
+                StepState::Runs => step.state = StepState::Returned(StepResult::of(failure)),
+                StepState::Waits(_, inner, gave @ None) => {
+                    *gave = Some(StepResult::of(failure));
                     kept.extend(match failure {
                         Some(_) => inner.kept.clone(),
                         None => inner.kept.take(),
@@ -427,52 +427,52 @@ impl Trail {
                 _ => {}
             }
         }
-        drop(story);
+        drop(steps);
         // The inner trails may lead back to this one, so nothing is borrowed here.
         for inner in kept.iter().filter(|_| failure.is_some()) {
             inner.settle(usize::MAX, failure);
         }
     }
 
-    /// A snapshot of the trail, nested `depth` levels deep in another history.
+    /// A snapshot of the recording, nested `depth` levels deep in another history.
     fn history(&self, depth: usize) -> History {
         let shown = |inner: &Inner| {
-            let trail = inner.kept.clone().or_else(|| inner.trail.upgrade())?;
-            (depth + 1 < DEPTH).then(|| Box::new(trail.history(depth + 1)))
+            let recording = inner.kept.clone().or_else(|| inner.recording.upgrade())?;
+            (depth + 1 < DEPTH).then(|| Box::new(recording.history(depth + 1)))
         };
-        let story = self.story.borrow();
-        let first: Vec<_> = story.first.iter().map(|step| step.shown(shown)).collect();
-        let last: Vec<_> = story.last.iter().map(|step| step.shown(shown)).collect();
-        let left_out = story.count - first.len() - last.len();
-        History { made_at: self.made_at, got: story.got.clone(), first, left_out, last }
+        let steps = self.steps.borrow();
+        let first: Vec<_> = steps.first.iter().map(|step| step.shown(shown)).collect();
+        let last: Vec<_> = steps.last.iter().map(|step| step.shown(shown)).collect();
+        let left_out = steps.count - first.len() - last.len();
+        History { made_at: self.made_at, got: steps.got.clone(), first, left_out, last }
     }
 }
 
 impl Step<Inner> {
     fn shown(&self, show: impl Fn(&Inner) -> Option<Box<History>>) -> Step<Option<Box<History>>> {
         let Step { number, method, name, place, .. } = *self;
-        let fate = match &self.fate {
-            Fate::Next => Fate::Next,
-            Fate::Runs => Fate::Runs,
-            Fate::Skipped => Fate::Skipped,
-            Fate::Gave(gave) => Fate::Gave(gave.clone()),
-            Fate::Waits(made_at, inner, gave) => {
+        let state = match &self.state {
+            StepState::Next => StepState::Next,
+            StepState::Runs => StepState::Runs,
+            StepState::Skipped => StepState::Skipped,
+            StepState::Returned(gave) => StepState::Returned(gave.clone()),
+            StepState::Waits(made_at, inner, gave) => {
                 // For an inner Deferred that fired with a value, its place is enough.
-                let inner = show(inner).filter(|_| !matches!(gave, Some(Gave::Value)));
-                Fate::Waits(made_at, inner, gave.clone())
+                let inner = show(inner).filter(|_| !matches!(gave, Some(StepResult::Value)));
+                StepState::Waits(made_at, inner, gave.clone())
             }
         };
-        Step { number, method, name, place, fate }
+        Step { number, method, name, place, state }
     }
 }
 
 impl History {
     fn print(&self, f: &mut fmt::Formatter<'_>, indent: usize) -> fmt::Result {
-        write!(f, "a Deferred made at {}: ", self.made_at)?;
+        write!(f, "a Deferred created at {}: ", self.made_at)?;
         match &self.got {
             None => f.write_str("has not fired")?,
-            Some(Gave::Value) => f.write_str("got a value")?,
-            Some(Gave::Failure(failure)) => write!(f, "failed: {failure:#}")?,
+            Some(StepResult::Value) => f.write_str("got a value")?,
+            Some(StepResult::Failure(failure)) => write!(f, "failed: {failure:#}")?,
         }
         let mut next = "is next";
         for step in &self.first {
@@ -498,22 +498,22 @@ impl Step<Option<Box<History>>> {
     ) -> fmt::Result {
         let Step { number, method, name, place, .. } = self;
         write!(f, "\n{:indent$}{number}. {method}({name}) at {place}: ", "")?;
-        match &self.fate {
-            Fate::Next => f.write_str(std::mem::replace(next, "follows")),
-            Fate::Runs => f.write_str("is running"),
-            Fate::Skipped => f.write_str("was skipped"),
-            Fate::Gave(Gave::Value) => f.write_str("gave a value"),
-            Fate::Gave(Gave::Failure(failure)) => write!(f, "failed: {failure:#}"),
-            Fate::Waits(made_at, inner, gave) => {
+        match &self.state {
+            StepState::Next => f.write_str(std::mem::replace(next, "follows")),
+            StepState::Runs => f.write_str("is running"),
+            StepState::Skipped => f.write_str("was skipped"),
+            StepState::Returned(StepResult::Value) => f.write_str("returned a value"),
+            StepState::Returned(StepResult::Failure(failure)) => write!(f, "failed: {failure:#}"),
+            StepState::Waits(made_at, inner, gave) => {
                 f.write_str(if gave.is_none() { "waits for " } else { "waited for " })?;
                 match (inner, gave) {
                     (Some(inner), _) => inner.print(f, indent + 3),
-                    (None, None) => write!(f, "a Deferred made at {made_at}"),
-                    (None, Some(Gave::Value)) => {
-                        write!(f, "a Deferred made at {made_at}, which gave a value")
+                    (None, None) => write!(f, "a Deferred created at {made_at}"),
+                    (None, Some(StepResult::Value)) => {
+                        write!(f, "a Deferred created at {made_at}, which returned a value")
                     }
-                    (None, Some(Gave::Failure(failure))) => {
-                        write!(f, "a Deferred made at {made_at}, which failed: {failure:#}")
+                    (None, Some(StepResult::Failure(failure))) => {
+                        write!(f, "a Deferred created at {made_at}, which failed: {failure:#}")
                     }
                 }
             }

@@ -19,8 +19,8 @@ use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::cancel::Above;
-use super::error::{contain, discard};
+use super::cancel::Upstream;
+use super::error::{discard, run_contained};
 use super::history::{self, Number, Trace};
 use super::report::report;
 use super::{Failure, Result};
@@ -31,7 +31,7 @@ pub(super) type CreatedAt = &'static Location<'static>;
 /// A node, with the type of its result erased.
 pub(super) trait Node {
     /// One step of a cancel: returns the nodes above. An origin cancels itself instead.
-    fn cancel(self: Rc<Self>) -> Above;
+    fn cancel(self: Rc<Self>) -> Upstream;
 
     /// Passes its result on; returns the node to step next.
     fn step(self: Rc<Self>) -> Option<Rc<dyn Node>>;
@@ -41,7 +41,7 @@ pub(super) trait Node {
 }
 
 /// A node that produces a `T`.
-pub(super) trait Source<T>: Node {
+pub(super) trait Produce<T>: Node {
     fn slot(&self) -> &ResultSlot<T>;
 
     /// Disposes of an untaken result: drops a value, reports a failure.
@@ -65,7 +65,7 @@ pub(super) trait Receive<T>: Waits {
 }
 
 /// Takes the result of an inner Deferred as its own.
-pub(super) trait Adopt<T>: Source<T> + Waits {}
+pub(super) trait Adopt<T>: Produce<T> + Waits {}
 
 /// Holds the result of a node, and the receiver of that result.
 pub(super) struct ResultSlot<T> {
@@ -231,7 +231,7 @@ impl<T> ResultSlot<T> {
 }
 
 /// Sets the result of `node`; returns the node to step next.
-pub(super) fn deliver<T>(mut node: Rc<dyn Source<T>>, result: Result<T>) -> Option<Rc<dyn Node>> {
+pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Option<Rc<dyn Node>> {
     loop {
         let slot = node.slot();
         let mut state = slot.state.borrow_mut();
@@ -260,7 +260,7 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Source<T>>, result: Result<T>) -> Opti
             State::Awaited(waker) => {
                 slot.result.set(Some(result));
                 slot.attach(State::Fired);
-                let _ = contain(|| waker.wake());
+                let _ = run_contained(|| waker.wake());
                 return None;
             }
             // A node gets only one result: an origin fires once, a link has one input.
@@ -273,7 +273,7 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Source<T>>, result: Result<T>) -> Opti
 }
 
 /// Fires `node` and runs the result as far down the chain as it goes.
-pub(super) fn fire<T>(node: Rc<dyn Source<T>>, result: Result<T>) {
+pub(super) fn fire<T>(node: Rc<dyn Produce<T>>, result: Result<T>) {
     match node.slot().take_next() {
         Some(next) => run(next.receive(result)),
         None => run(deliver(node, result)),
@@ -291,7 +291,7 @@ pub(super) fn run(first: Option<Rc<dyn Node>>) {
 /// The outcome of a callback: a result, or an inner Deferred to wait for.
 pub(super) enum Outcome<T> {
     Now(Result<T>),
-    Later(Rc<dyn Source<T>>),
+    Later(Rc<dyn Produce<T>>),
 }
 
 /// One callback. `above` is the node whose result it waits for, and later the inner Deferred that
@@ -311,7 +311,7 @@ where
 {
     /// A link below `above`, which hasn't fired.
     pub(super) fn below(
-        above: &Rc<dyn Source<T>>,
+        above: &Rc<dyn Produce<T>>,
         callback: F,
         created_at: CreatedAt,
         trace: Number,
@@ -324,7 +324,7 @@ where
     }
 
     /// A link whose input is already available: its callback runs now.
-    pub(super) fn begun(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
+    pub(super) fn run_now(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
         match call(callback, input, created_at) {
             Outcome::Now(result) => Outcome::Now(result),
             Outcome::Later(inner) => match inner.slot().take() {
@@ -365,10 +365,10 @@ where
     }
 
     /// Waits for `inner`, which has not fired.
-    fn relay(self: Rc<Self>, inner: Rc<dyn Source<U>>) {
+    fn relay(self: Rc<Self>, inner: Rc<dyn Produce<U>>) {
         if let Some(number) = self.slot.trace.number() {
             let inner = inner.slot();
-            history::waits(number, inner.trace.number(), inner.created_at);
+            history::record_wait(number, inner.trace.number(), inner.created_at);
         }
         let inner_node: Rc<dyn Node> = inner.clone();
         let inner_node = Rc::downgrade(&inner_node);
@@ -389,7 +389,7 @@ where
             }
             State::Detached => {
                 if let Some(outer) = self.slot.trace.number() {
-                    history::stand_for(inner.slot().trace.number(), outer);
+                    history::replace_history(inner.slot().trace.number(), outer);
                 }
                 inner.slot().attach(State::Detached);
             }
@@ -407,7 +407,7 @@ fn call<T, U>(
     input: Result<T>,
     created_at: CreatedAt,
 ) -> Outcome<U> {
-    contain(|| callback(input))
+    run_contained(|| callback(input))
         .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, created_at))))
 }
 
@@ -421,7 +421,7 @@ where
         self.above.set(None);
         let callback = self.callback.take()?;
         if let Some(number) = self.slot.trace.number() {
-            history::called(number, input.as_ref().err());
+            history::record_call(number, input.as_ref().err());
         }
         let inner = match call(callback, input, self.slot.created_at) {
             Outcome::Now(result) => return deliver(self, result),
@@ -456,11 +456,11 @@ where
     U: 'static,
     F: 'static,
 {
-    fn cancel(self: Rc<Self>) -> Above {
+    fn cancel(self: Rc<Self>) -> Upstream {
         let above = self.above.take();
         let node = above.as_ref().and_then(Weak::upgrade);
         self.above.set(above);
-        node.map_or(Above::Nothing, Above::One)
+        node.map_or(Upstream::Nothing, Upstream::One)
     }
 
     fn step(self: Rc<Self>) -> Option<Rc<dyn Node>> {
@@ -468,7 +468,7 @@ where
     }
 }
 
-impl<T, U, F> Source<U> for Link<T, U, F>
+impl<T, U, F> Produce<U> for Link<T, U, F>
 where
     T: 'static,
     U: 'static,

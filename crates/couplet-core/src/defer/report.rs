@@ -6,7 +6,7 @@ use std::io::Write;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::error::{contain, discard};
+use super::error::{discard, run_contained};
 use super::{Failure, History};
 
 /// A failure that was still the result of a Deferred when its last end was dropped.
@@ -40,7 +40,12 @@ impl Unhandled {
 impl fmt::Display for Unhandled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unhandled failure: {:#} ", self.failure)?;
-        write!(f, "(began at {}, left by the Deferred of {})", self.failure.place(), self.place)?;
+        write!(
+            f,
+            "(began at {}, unhandled by the Deferred created at {})",
+            self.failure.place(),
+            self.place
+        )?;
         self.history.as_ref().map_or(Ok(()), |history| write!(f, "\n{history}"))
     }
 }
@@ -116,7 +121,7 @@ pub(super) fn report(
     let reporter = REPORTER.try_with(|current| current.borrow().0.clone()).ok().flatten();
     match reporter {
         Some(reporter) if !REPORTING.replace(true) => {
-            let _ = contain(|| reporter(&unhandled));
+            let _ = run_contained(|| reporter(&unhandled));
             // This may be the last reference to the reporter, and its destructor is user code too.
             discard(reporter);
             REPORTING.set(false);

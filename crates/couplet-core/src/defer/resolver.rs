@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
-use super::cancel::Above;
-use super::drops::{self, Job};
-use super::error::{Cancelled, ResolverDropped, contain, discard};
+use super::cancel::Upstream;
+use super::drops::{self, DropWork};
+use super::error::{Cancelled, ResolverDropped, discard, run_contained};
 use super::history::Number;
-use super::node::{CreatedAt, Node, ResultSlot, Source, fire};
+use super::node::{CreatedAt, Node, Produce, ResultSlot, fire};
 use super::{Failure, Result};
 
 /// Fires a [`Deferred`](super::Deferred), once: every method that fires it consumes the resolver.
@@ -61,7 +61,7 @@ impl<T> Drop for Resolver<T> {
         if let Some(origin) = self.origin.take()
             && origin.phase() == Phase::Unfired
         {
-            drops::fire(Job::Orphaned(origin));
+            drops::fire(DropWork::Orphaned(origin));
         }
     }
 }
@@ -82,7 +82,7 @@ enum Phase {
     Cancelled,
 }
 
-trait Settle<T>: Source<T> {
+trait Settle<T>: Produce<T> {
     fn settle(self: Rc<Self>, result: Result<T>);
     fn phase(&self) -> Phase;
 }
@@ -98,7 +98,7 @@ pub(super) fn origin<T, C>(
     canceller: Option<C>,
     created_at: CreatedAt,
     trace: Number,
-) -> (Rc<dyn Source<T>>, Resolver<T>)
+) -> (Rc<dyn Produce<T>>, Resolver<T>)
 where
     T: 'static,
     C: FnOnce(Resolver<T>) + 'static,
@@ -130,20 +130,20 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
 }
 
 impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
-    fn cancel(self: Rc<Self>) -> Above {
+    fn cancel(self: Rc<Self>) -> Upstream {
         if self.phase.get() != Phase::Unfired {
-            return Above::Nothing;
+            return Upstream::Nothing;
         }
         self.phase.set(Phase::Cancelling);
         if let Some(canceller) = self.canceller.take() {
             let resolver = Resolver { origin: Some(self.clone()) };
-            let _ = contain(|| canceller(resolver));
+            let _ = run_contained(|| canceller(resolver));
         }
         if self.phase.get() == Phase::Cancelling {
             let failure = Failure::at(Cancelled::new(), self.slot.created_at);
             self.settle(Err(failure));
         }
-        Above::Nothing
+        Upstream::Nothing
     }
 
     fn step(self: Rc<Self>) -> Option<Rc<dyn Node>> {
@@ -157,7 +157,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
     }
 }
 
-impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Source<T> for Origin<T, C> {
+impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Produce<T> for Origin<T, C> {
     fn slot(&self) -> &ResultSlot<T> {
         &self.slot
     }

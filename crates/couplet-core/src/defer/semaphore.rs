@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::Deferred;
-use super::drops::{self, Job};
+use super::drops::{self, DropWork};
 use super::waiters::Waiters;
 
 /// Lets a limited number of operations run at a time; the others queue.
@@ -203,7 +203,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.semaphore.free.set(self.semaphore.free.get() + 1);
         if self.semaphore.waiters.len() > 0 {
-            drops::fire(Job::Freed(self.semaphore.clone()));
+            drops::fire(DropWork::Freed(self.semaphore.clone()));
         }
     }
 }

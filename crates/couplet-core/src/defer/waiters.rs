@@ -10,9 +10,9 @@ use super::{Deferred, Resolver};
 /// Resolvers in the order in which their Deferreds were created, without the cancelled ones.
 ///
 /// When this is dropped, pending Deferreds fail with [`ResolverDropped`](super::ResolverDropped).
-pub(super) struct Waiters<T>(Rc<Line<T>>);
+pub(super) struct Waiters<T>(Rc<WaiterList<T>>);
 
-struct Line<T> {
+struct WaiterList<T> {
     /// Law 9: bounded by the backlog in a queue; unbounded elsewhere, where each entry is a
     /// Deferred that its caller holds or has detached.
     waiting: RefCell<BTreeMap<u64, Resolver<T>>>,
@@ -60,6 +60,6 @@ impl<T> Waiters<T> {
 
 impl<T> Default for Waiters<T> {
     fn default() -> Self {
-        Waiters(Rc::new(Line { waiting: RefCell::default(), next: Cell::new(0) }))
+        Waiters(Rc::new(WaiterList { waiting: RefCell::default(), next: Cell::new(0) }))
     }
 }

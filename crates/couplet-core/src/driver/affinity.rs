@@ -27,7 +27,7 @@ pub(crate) fn pin(number: usize) -> Pinned {
         sched_setaffinity(None, &one)
     });
     if let Err(error) = pinned {
-        log_warn!(%error, "cannot bind a loop to a processor");
+        log_warn!(%error, "cannot pin a loop to a processor");
     }
     Pinned
 }

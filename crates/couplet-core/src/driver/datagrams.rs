@@ -183,7 +183,7 @@ impl DatagramOptions {
 
     /// The options for a UNIX socket's file.
     #[cfg(target_os = "linux")]
-    pub(super) fn of_file(&self) -> ListenOptions {
+    pub(super) fn socket_file_options(&self) -> ListenOptions {
         ListenOptions::default().mode(self.mode).lock_file(self.lock_file)
     }
 }
@@ -302,10 +302,10 @@ pub struct DatagramQueue {
     bytes: Vec<u8>,
     /// Bytes at the front of the buffer that are already sent.
     sent: usize,
-    list: VecDeque<Waiting>,
+    list: VecDeque<QueuedDatagram>,
 }
 
-struct Waiting {
+struct QueuedDatagram {
     length: usize,
     to: Option<Address>,
     from: Option<IpAddr>,
@@ -345,7 +345,7 @@ impl DatagramQueue {
     /// Appends a datagram.
     pub fn push(&mut self, data: &[u8], to: Option<Address>, from: Option<IpAddr>) {
         self.bytes.extend_from_slice(data);
-        self.list.push_back(Waiting { length: data.len(), to, from });
+        self.list.push_back(QueuedDatagram { length: data.len(), to, from });
     }
 
     /// Iterates over the datagrams in the order of sending.
@@ -491,7 +491,7 @@ mod tests {
             });
             queue.append(rest);
             assert_eq!(queue.bytes(), expected.iter().map(Vec::len).sum::<usize>());
-            assert!(queue.sent <= queue.bytes.len() / 2, "what was sent is given up");
+            assert!(queue.sent <= queue.bytes.len() / 2, "sent bytes are dropped");
         }
     }
 

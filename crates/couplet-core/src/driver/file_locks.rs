@@ -14,7 +14,7 @@ pub(crate) struct FileLocks {
 }
 
 /// A locked file. Dropping it unlocks it.
-struct Locked {
+struct FileLock {
     locks: FileLocks,
     path: PathBuf,
 }
@@ -23,12 +23,12 @@ impl FileLocks {
     /// Locks the file, unless it is locked: see [`World::lock_file`](super::World::lock_file).
     pub(crate) fn lock(&self, path: &Path) -> Option<Box<dyn Any>> {
         let is_free = self.locked.borrow_mut().insert(path.to_owned());
-        let lock = || Locked { locks: self.clone(), path: path.to_owned() };
+        let lock = || FileLock { locks: self.clone(), path: path.to_owned() };
         is_free.then(|| Box::new(lock()) as Box<dyn Any>)
     }
 }
 
-impl Drop for Locked {
+impl Drop for FileLock {
     fn drop(&mut self) {
         self.locks.locked.borrow_mut().remove(&self.path);
     }

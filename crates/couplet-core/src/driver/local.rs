@@ -23,7 +23,11 @@ pub enum LocalEnd {
 
 impl LocalEnd {
     /// The local end at address `host`, with the connection's socket if the driver has one.
-    pub(crate) fn of(host: impl Into<Rc<Address>>, io: &dyn Commands, key: Key) -> LocalEnd {
+    pub(crate) fn for_connection(
+        host: impl Into<Rc<Address>>,
+        io: &dyn Commands,
+        key: Key,
+    ) -> LocalEnd {
         match io.socket(key) {
             Some(socket) => LocalEnd::Socket(host.into(), socket),
             None => LocalEnd::Known(host.into()),

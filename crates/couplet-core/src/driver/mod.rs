@@ -83,7 +83,7 @@ pub use process::{ChildProcess, Command, Spawned};
 pub use serial::{FlowControl, Parity, SerialOptions};
 pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
 pub use socket2::SockRef;
-pub(crate) use stalls::{Doing, Hold, Stalls};
+pub(crate) use stalls::{StallGuard, Stalls, UserCall};
 
 /// Identifies a request to the driver, such as a [`resolve`](Commands::resolve). The caller chooses
 /// it.
@@ -482,7 +482,7 @@ pub struct PeerCredentials {
 
 impl SocketOption {
     /// Whether the option applies only to TCP connections.
-    pub(crate) fn is_of_tcp(self) -> bool {
+    pub(crate) fn is_tcp_only(self) -> bool {
         match self {
             SocketOption::NoDelay(_)
             | SocketOption::KeepAlive(_)

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::task::Waker;
 
-use super::pool::{Pool, Work};
+use super::pool::{Pool, PoolSpec};
 
 const THREADS: usize = 4;
 const QUEUE: usize = 1000;
@@ -16,8 +16,13 @@ pub(super) type Names = Pool<String, io::Result<Vec<IpAddr>>>;
 
 /// The pool that looks up names.
 pub(super) fn names(waker: Waker) -> Names {
-    let work =
-        Work { name: "couplet-names", threads: THREADS, queue: QUEUE, run: look_up, refuse: Err };
+    let work = PoolSpec {
+        name: "couplet-names",
+        threads: THREADS,
+        queue: QUEUE,
+        run: look_up,
+        refuse: Err,
+    };
     Pool::new(work, waker)
 }
 

@@ -27,25 +27,25 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    fn of(reader: Option<OwnedFd>, writer: Option<OwnedFd>) -> Pipe {
+    fn from_parts(reader: Option<OwnedFd>, writer: Option<OwnedFd>) -> Pipe {
         Pipe { name: "pipe:".into(), reader, writer, modes: None }
     }
 
     /// A pipe that is only read. Writing ends the connection with an error.
     pub fn reader(reader: impl Into<OwnedFd>) -> Pipe {
-        Pipe::of(Some(reader.into()), None)
+        Pipe::from_parts(Some(reader.into()), None)
     }
 
     /// A pipe that is only written. When its last reader closes, that counts as the peer's end of
     /// stream.
     pub fn writer(writer: impl Into<OwnedFd>) -> Pipe {
-        Pipe::of(None, Some(writer.into()))
+        Pipe::from_parts(None, Some(writer.into()))
     }
 
     /// A pipe that reads one descriptor and writes the other; `lose_write_connection` closes the
     /// second.
     pub fn both(reader: impl Into<OwnedFd>, writer: impl Into<OwnedFd>) -> Pipe {
-        Pipe::of(Some(reader.into()), Some(writer.into()))
+        Pipe::from_parts(Some(reader.into()), Some(writer.into()))
     }
 
     /// A pipe that reads and writes one descriptor, such as a terminal. Its halves can't be closed

@@ -18,7 +18,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// A pool's function and limits.
 #[derive(Debug)]
-pub(super) struct Work<Q, A> {
+pub(super) struct PoolSpec<Q, A> {
     /// The name of its threads.
     pub(super) name: &'static str,
     pub(super) threads: usize,
@@ -33,19 +33,19 @@ pub(super) struct Work<Q, A> {
 /// The pool: questions in, answers out.
 #[derive(Debug)]
 pub(super) struct Pool<Q, A> {
-    shared: Arc<Shared<Q, A>>,
+    shared: Arc<PoolShared<Q, A>>,
 }
 
 #[derive(Debug)]
-struct Shared<Q, A> {
-    work: Work<Q, A>,
-    state: Mutex<State<Q, A>>,
-    asked: Condvar,
+struct PoolShared<Q, A> {
+    work: PoolSpec<Q, A>,
+    state: Mutex<PoolState<Q, A>>,
+    work_added: Condvar,
     waker: Waker,
 }
 
 #[derive(Debug)]
-struct State<Q, A> {
+struct PoolState<Q, A> {
     waiting: VecDeque<(Ticket, Q)>,
     /// Started, and neither answered nor forgotten.
     running: Vec<Ticket>,
@@ -56,8 +56,8 @@ struct State<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
-    pub(super) fn new(work: Work<Q, A>, waker: Waker) -> Pool<Q, A> {
-        let state = State {
+    pub(super) fn new(work: PoolSpec<Q, A>, waker: Waker) -> Pool<Q, A> {
+        let state = PoolState {
             waiting: VecDeque::new(),
             running: Vec::new(),
             answers: VecDeque::new(),
@@ -65,15 +65,15 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
             idle: 0,
             closed: false,
         };
-        let shared = Shared { work, state: Mutex::new(state), asked: Condvar::new(), waker };
+        let shared =
+            PoolShared { work, state: Mutex::new(state), work_added: Condvar::new(), waker };
         Pool { shared: Arc::new(shared) }
     }
 
-    pub(super) fn ask(&self, ticket: Ticket, question: Q) {
+    pub(super) fn submit(&self, ticket: Ticket, question: Q) {
         let mut state = self.shared.lock();
         if state.waiting.len() >= self.shared.work.queue {
-            let error =
-                io::Error::new(io::ErrorKind::QuotaExceeded, "the queue of the pool is full");
+            let error = io::Error::new(io::ErrorKind::QuotaExceeded, "the pool's queue is full");
             state.answers.push_back((ticket, (self.shared.work.refuse)(error)));
             drop(state);
             return self.shared.waker.wake_by_ref();
@@ -85,7 +85,7 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
             self.start_thread();
         } else {
             drop(state);
-            self.shared.asked.notify_one();
+            self.shared.work_added.notify_one();
         }
     }
 
@@ -94,7 +94,7 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
         let thread = std::thread::Builder::new().name(shared.work.name.into());
         if let Err(error) = thread.spawn(move || {
             affinity::unpin();
-            shared.work();
+            shared.run_thread();
         }) {
             let mut state = self.shared.lock();
             state.threads -= 1;
@@ -138,17 +138,17 @@ impl<Q, A> Drop for Pool<Q, A> {
             state.closed = true;
             std::mem::take(&mut state.waiting)
         };
-        self.shared.asked.notify_all();
+        self.shared.work_added.notify_all();
         drop(waiting);
     }
 }
 
-impl<Q, A> Shared<Q, A> {
-    fn lock(&self) -> MutexGuard<'_, State<Q, A>> {
+impl<Q, A> PoolShared<Q, A> {
+    fn lock(&self) -> MutexGuard<'_, PoolState<Q, A>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) {
+    fn run_thread(&self) {
         let mut state = self.lock();
         while !state.closed {
             if let Some((ticket, question)) = state.waiting.pop_front() {
@@ -166,7 +166,7 @@ impl<Q, A> Shared<Q, A> {
             state.idle += 1;
             #[expect(clippy::disallowed_methods, reason = "a thread of the pool, and not the loop")]
             let (held, timeout) =
-                self.asked.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+                self.work_added.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = held;
             state.idle -= 1;
             if timeout.timed_out() && state.waiting.is_empty() {
@@ -199,7 +199,7 @@ mod tests {
             begun.send(()).map_err(io::Error::other)?;
             go.recv().map_err(io::Error::other)
         };
-        let work = Work { name: "test", threads, queue, run, refuse: Err };
+        let work = PoolSpec { name: "test", threads, queue, run, refuse: Err };
         Pool::new(work, Arc::new(Unpark(std::thread::current())).into())
     }
 
@@ -218,10 +218,10 @@ mod tests {
         let (begun, has_begun) = channel();
         let (let_first_go, first) = channel();
         let (let_second_go, second) = channel();
-        pool.ask(Ticket(1), (begun.clone(), first));
+        pool.submit(Ticket(1), (begun.clone(), first));
         has_begun.recv().unwrap();
-        pool.ask(Ticket(2), (begun.clone(), second));
-        pool.ask(Ticket(3), (begun, channel().1));
+        pool.submit(Ticket(2), (begun.clone(), second));
+        pool.submit(Ticket(3), (begun, channel().1));
         let (ticket, refused) = answer(&pool);
         assert_eq!((ticket, refused.is_err()), (Ticket(3), true));
         let_first_go.send(()).unwrap();
@@ -229,7 +229,11 @@ mod tests {
         let_second_go.send(()).unwrap();
         assert!(matches!(answer(&pool), (Ticket(2), Ok(()))));
         let state = pool.shared.lock();
-        assert_eq!((state.threads, state.running.len()), (1, 0), "nothing is kept of what is done");
+        assert_eq!(
+            (state.threads, state.running.len()),
+            (1, 0),
+            "finished jobs leave nothing behind"
+        );
     }
 
     #[test]
@@ -237,18 +241,18 @@ mod tests {
     fn a_thread_that_was_idle_and_works_again_is_not_counted_on() {
         let pool = gates(2, 9);
         let (begun, has_begun) = channel();
-        let ask = |ticket| {
+        let submit = |ticket| {
             let (let_go, go) = channel();
-            pool.ask(Ticket(ticket), (begun.clone(), go));
+            pool.submit(Ticket(ticket), (begun.clone(), go));
             has_begun.recv_timeout(IDLE).expect("a thread has it");
             let_go
         };
-        ask(1).send(()).unwrap();
+        submit(1).send(()).unwrap();
         assert!(matches!(answer(&pool), (Ticket(1), Ok(()))));
         while pool.shared.lock().idle == 0 {
             std::thread::yield_now();
         }
-        let (let_second_go, let_third_go) = (ask(2), ask(3));
+        let (let_second_go, let_third_go) = (submit(2), submit(3));
         let_second_go.send(()).unwrap();
         assert!(matches!(answer(&pool), (Ticket(2), Ok(()))));
         let_third_go.send(()).unwrap();
@@ -265,12 +269,13 @@ mod tests {
 
     #[test]
     fn a_forgotten_question_is_dropped_while_nothing_is_locked() {
-        let work = Work { name: "test", threads: 0, queue: 1, run: |_: OnDrop| (), refuse: drop };
+        let work =
+            PoolSpec { name: "test", threads: 0, queue: 1, run: |_: OnDrop| (), refuse: drop };
         let pool = Pool::new(work, Waker::noop().clone());
         let (dropped, was_dropped) = channel();
         let shared = pool.shared.clone();
         let on_drop = move || dropped.send(shared.state.try_lock().is_ok()).unwrap();
-        pool.ask(Ticket(1), OnDrop(Box::new(on_drop)));
+        pool.submit(Ticket(1), OnDrop(Box::new(on_drop)));
         pool.forget(Ticket(1));
         assert!(was_dropped.recv().unwrap());
     }
@@ -281,10 +286,10 @@ mod tests {
         let (begun, has_begun) = channel();
         let (let_first_go, first) = channel();
         let (let_last_go, last) = channel();
-        pool.ask(Ticket(1), (begun.clone(), first));
+        pool.submit(Ticket(1), (begun.clone(), first));
         has_begun.recv().unwrap();
-        pool.ask(Ticket(2), (begun.clone(), channel().1));
-        pool.ask(Ticket(3), (begun, last));
+        pool.submit(Ticket(2), (begun.clone(), channel().1));
+        pool.submit(Ticket(3), (begun, last));
         pool.forget(Ticket(1));
         pool.forget(Ticket(2));
         let_first_go.send(()).unwrap();

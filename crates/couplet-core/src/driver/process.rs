@@ -303,7 +303,7 @@ impl Command {
         let has_others = self.descriptors.keys().any(|number| !(0..=2).contains(number));
         if self.terminal.is_some() || !has_stdio || is_shared || has_others {
             let text =
-                "a simulated process has pipes for its input, output and errors, and nothing else";
+                "cannot simulate the process: it may have only pipes for input, output and errors";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Ok(is_piped(2, |fd| matches!(fd, ChildFd::FromChild)))
@@ -315,7 +315,7 @@ impl Command {
     }
 
     /// Directory, user and group, where they differ from ours.
-    pub(crate) fn place(&self) -> (Option<&Path>, Option<u32>, Option<u32>) {
+    pub(crate) fn directory_and_user(&self) -> (Option<&Path>, Option<u32>, Option<u32>) {
         (self.directory.as_deref(), self.user.uid, self.user.gid)
     }
 
@@ -396,7 +396,7 @@ pub struct ProcessSignal(i32);
 
 /// No signal has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no signal with the name {0:?}")]
+#[error("unknown signal name {0:?}")]
 pub struct NoSuchSignal(String);
 
 impl ProcessSignal {
@@ -494,14 +494,14 @@ impl ProcessEnd {
         }
     }
 
-    fn of(status: ExitStatus) -> ProcessEnd {
+    fn from_status(status: ExitStatus) -> ProcessEnd {
         match (status.code(), status.signal()) {
             (Some(code), _) => ProcessEnd::Exited(code),
             (None, Some(signal)) => {
                 ProcessEnd::Signaled { signal: signal.into(), core_dumped: status.core_dumped() }
             }
             (None, None) => {
-                let text = format!("the system says: {status}");
+                let text = format!("unexpected exit status: {status}");
                 ProcessEnd::Unknown(Arc::new(io::Error::other(text)))
             }
         }
@@ -518,9 +518,11 @@ impl fmt::Display for ProcessEnd {
                 write!(f, "the process was ended by {signal}{core}")
             }
             ProcessEnd::Unknown(error) => {
-                write!(f, "the process has ended, and how is not known: {error}")
+                write!(f, "the process has ended, but its exit status is unknown: {error}")
             }
-            ProcessEnd::LeftRunning => write!(f, "the loop has ended, and the process goes on"),
+            ProcessEnd::LeftRunning => {
+                write!(f, "the loop has ended, but the process keeps running")
+            }
         }
     }
 }
@@ -541,11 +543,11 @@ pub struct Spawned {
 
 /// A started process.
 #[derive(Debug)]
-pub struct ChildProcess(pub(crate) Started);
+pub struct ChildProcess(pub(crate) ChildKind);
 
 /// Whether the process is the system's or a world's.
 #[derive(Debug)]
-pub(crate) enum Started {
+pub(crate) enum ChildKind {
     System(SystemProcess),
     #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "only simulations have some"))]
     World(Rc<dyn WorldProcess>),
@@ -554,15 +556,15 @@ pub(crate) enum Started {
 impl ChildProcess {
     /// A process of a world that has its own programs.
     #[cfg(feature = "sim")]
-    pub(crate) fn of_world(process: impl WorldProcess + 'static) -> ChildProcess {
-        ChildProcess(Started::World(Rc::new(process)))
+    pub(crate) fn from_world(process: impl WorldProcess + 'static) -> ChildProcess {
+        ChildProcess(ChildKind::World(Rc::new(process)))
     }
 
     /// The parent's handle.
     pub(crate) fn handle(&self) -> ProcessHandle {
         match &self.0 {
-            Started::System(process) => ProcessHandle::System(process.running.pid()),
-            Started::World(process) => ProcessHandle::World(process.clone()),
+            ChildKind::System(process) => ProcessHandle::System(process.running.pid()),
+            ChildKind::World(process) => ProcessHandle::World(process.clone()),
         }
     }
 }
@@ -626,7 +628,7 @@ impl SystemProcess {
     /// How the process ended, once it has. Reported once.
     pub(crate) fn end(&mut self) -> Option<ProcessEnd> {
         match self.running.end() {
-            Ok(status) => status.map(ProcessEnd::of),
+            Ok(status) => status.map(ProcessEnd::from_status),
             Err(error) => Some(ProcessEnd::Unknown(Arc::new(error))),
         }
     }
@@ -639,16 +641,16 @@ impl AsFd for SystemProcess {
 }
 
 /// The child's descriptors, and our ends.
-struct Plumbing {
+struct ChildDescriptors {
     theirs: BTreeMap<i32, OwnedFd>,
     ours: BTreeMap<i32, super::Pipe>,
     terminal: Option<OwnedFd>,
 }
 
-impl Plumbing {
-    fn of(command: &Command) -> io::Result<Plumbing> {
+impl ChildDescriptors {
+    fn for_command(command: &Command) -> io::Result<ChildDescriptors> {
         let mut plumbing =
-            Plumbing { theirs: BTreeMap::new(), ours: BTreeMap::new(), terminal: None };
+            ChildDescriptors { theirs: BTreeMap::new(), ours: BTreeMap::new(), terminal: None };
         if let Some(size) = command.terminal {
             plumbing.open_terminal(size)?;
         }
@@ -695,7 +697,9 @@ impl Plumbing {
             ChildFd::SameAs(other) => match self.theirs.get(other) {
                 Some(other) => other.try_clone()?,
                 None => {
-                    let text = format!("the child has no descriptor {other} for {number}");
+                    let text = format!(
+                        "cannot set descriptor {number}: the child has no descriptor {other}"
+                    );
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
                 }
             },
@@ -745,7 +749,7 @@ pub(super) fn spawn(
     command: &Command,
     mut adopt: impl FnMut(super::Pipe) -> io::Result<Adopted>,
 ) -> io::Result<Spawned> {
-    let Plumbing { mut theirs, ours, terminal } = Plumbing::of(command)?;
+    let ChildDescriptors { mut theirs, ours, terminal } = ChildDescriptors::for_command(command)?;
     let (mut setup, mut std) = (command.setup(), command.to_std());
     let mut stdio = |number: i32| match theirs.remove(&number) {
         Some(theirs) => Stdio::from(theirs),
@@ -768,6 +772,6 @@ pub(super) fn spawn(
             return Err(error);
         }
     };
-    let child = ChildProcess(Started::System(SystemProcess { running, ended }));
+    let child = ChildProcess(ChildKind::System(SystemProcess { running, ended }));
     Ok(Spawned { pipes, is_joined: false, terminal, child })
 }

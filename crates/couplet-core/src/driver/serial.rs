@@ -151,9 +151,10 @@ impl Pipe {
         let path = path.as_ref();
         let mut port = SerialPort::open(path, KeepSettings).map_err(|error| {
             match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-                Some(rustix::io::Errno::NOTTY) => {
-                    io::Error::new(io::ErrorKind::InvalidInput, "it is no serial line or terminal")
-                }
+                Some(rustix::io::Errno::NOTTY) => io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "it is not a serial line or a terminal",
+                ),
                 _ => error,
             }
         })?;
@@ -169,7 +170,7 @@ impl Pipe {
         port.set_configuration(&settings).map_err(|error| match error.raw_os_error() {
             Some(_) => error,
             None => {
-                let text = format!("the device does not take these settings: {options}");
+                let text = format!("the device does not support these settings: {options}");
                 io::Error::new(io::ErrorKind::InvalidInput, text)
             }
         })?;
@@ -238,14 +239,14 @@ impl Drop for Modes {
     fn drop(&mut self) {
         let unsent = self.descriptor.as_ref().and_then(couplet_os::unsent::unsent);
         if let Some(descriptor) = self.descriptor.take() {
-            give_back(descriptor, self.before.clone(), unsent.is_some_and(|unsent| unsent > 0));
+            restore_modes(descriptor, self.before.clone(), unsent.is_some_and(|unsent| unsent > 0));
         }
     }
 }
 
 /// Restores the modes and closes the descriptor. With `waits`, a thread first blocks until the
 /// output is sent, because the system does not notify when it is.
-fn give_back(descriptor: OwnedFd, before: Termios, waits: bool) {
+fn restore_modes(descriptor: OwnedFd, before: Termios, waits: bool) {
     let restore = |when: OptionalActions, descriptor: &OwnedFd, before: &Termios| {
         if let Err(error) = tcsetattr(descriptor, when, before) {
             tracing::debug!(%error, "cannot restore the settings of a serial line");
@@ -278,7 +279,7 @@ mod tests {
             let mut raw = before.clone();
             raw.make_raw();
             tcsetattr(&near, OptionalActions::Now, &raw).expect("ours");
-            give_back(near.try_clone().expect("a duplicate"), before.clone(), waits);
+            restore_modes(near.try_clone().expect("a duplicate"), before.clone(), waits);
             let is_back = || tcgetattr(&near).expect("its modes").local_modes == before.local_modes;
             while !is_back() {
                 assert!(waits, "at once");

@@ -65,7 +65,7 @@ impl Prepared {
 
 /// The error of a world without sockets.
 pub(super) fn unsupported() -> io::Error {
-    let text = "the driver of this loop has no sockets of the system";
+    let text = "this loop's driver has no system sockets";
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
@@ -128,7 +128,7 @@ impl ListeningSocket {
         #[cfg(not(target_vendor = "apple"))]
         let listens = sockopt::socket_acceptconn(&socket)?;
         if !is_stream || !listens {
-            let text = "it is not a stream socket that listens";
+            let text = "it is not a listening stream socket";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         Ok(socket.into())

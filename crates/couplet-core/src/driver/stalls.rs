@@ -18,7 +18,7 @@ use super::affinity;
 
 /// User code that a loop runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Doing {
+pub(crate) struct UserCall {
     /// The kind of call, such as `data_received` or `task`.
     pub(crate) kind: &'static str,
     /// The name, for a task.
@@ -29,21 +29,21 @@ pub(crate) struct Doing {
     pub(crate) place: Option<&'static Location<'static>>,
 }
 
-impl Doing {
-    pub(crate) fn kind(kind: &'static str) -> Doing {
-        Doing { kind, name: None, of: None, place: None }
+impl UserCall {
+    pub(crate) fn kind(kind: &'static str) -> UserCall {
+        UserCall { kind, name: None, of: None, place: None }
     }
 
-    pub(crate) fn by(kind: &'static str, of: &'static str) -> Doing {
-        Doing { of: Some(of), ..Doing::kind(kind) }
+    pub(crate) fn by(kind: &'static str, of: &'static str) -> UserCall {
+        UserCall { of: Some(of), ..UserCall::kind(kind) }
     }
 
-    pub(crate) fn at(kind: &'static str, place: &'static Location<'static>) -> Doing {
-        Doing { place: Some(place), ..Doing::kind(kind) }
+    pub(crate) fn at(kind: &'static str, place: &'static Location<'static>) -> UserCall {
+        UserCall { place: Some(place), ..UserCall::kind(kind) }
     }
 }
 
-impl fmt::Display for Doing {
+impl fmt::Display for UserCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind)?;
         if let Some(name) = &self.name {
@@ -58,23 +58,23 @@ impl fmt::Display for Doing {
 
 /// Records the calls of a loop, for the detector.
 #[derive(Clone, Debug)]
-pub(crate) struct Stalls(Arc<Watched>);
+pub(crate) struct Stalls(Arc<WatchedLoop>);
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedLoop {
     /// How long a call may hold the loop.
     after: Duration,
     thread: String,
     /// For backtraces, if they are enabled and the system supports them.
     traced: Option<backtrace::Thread>,
-    call: Mutex<Held>,
+    call: Mutex<CurrentCall>,
 }
 
 /// The current call of a loop.
 #[derive(Debug, Default)]
-struct Held {
+struct CurrentCall {
     /// The current call and those nested in it. Law 9: as deep as the calls.
-    doing: Vec<Doing>,
+    doing: Vec<UserCall>,
     /// The start of the outermost call.
     since: Option<Instant>,
     /// Counts the outermost calls.
@@ -88,7 +88,7 @@ struct Held {
 }
 
 /// Ends a recorded call when dropped.
-pub(crate) struct Hold(Arc<Watched>);
+pub(crate) struct StallGuard(Arc<WatchedLoop>);
 
 impl Stalls {
     /// Watches the loop of this thread.
@@ -97,14 +97,14 @@ impl Stalls {
         let id = current.id();
         let thread = current.name().map_or_else(|| format!("{id:?}"), str::to_owned);
         let traced = if backtraces { backtrace::Thread::current() } else { None };
-        let call = Mutex::new(Held { dormant: true, ..Held::default() });
-        let watched = Arc::new(Watched { after, thread, traced, call });
+        let call = Mutex::new(CurrentCall { dormant: true, ..CurrentCall::default() });
+        let watched = Arc::new(WatchedLoop { after, thread, traced, call });
         DETECTOR.add(watched.clone());
         Stalls(watched)
     }
 
     /// Records a call of the loop until the result is dropped. Calls may be nested.
-    pub(crate) fn hold(&self, doing: Doing) -> Hold {
+    pub(crate) fn hold(&self, doing: UserCall) -> StallGuard {
         let mut call = self.0.lock();
         if call.doing.is_empty() {
             call.begin(now());
@@ -114,7 +114,7 @@ impl Stalls {
         }
         call.doing.push(doing);
         drop(call);
-        Hold(self.0.clone())
+        StallGuard(self.0.clone())
     }
 
     /// Stops watching the loop, which is being dropped. The detector's thread ends with the last
@@ -124,7 +124,7 @@ impl Stalls {
     }
 }
 
-impl Drop for Hold {
+impl Drop for StallGuard {
     fn drop(&mut self) {
         let mut call = self.0.lock();
         let done = call.doing.pop();
@@ -142,7 +142,7 @@ impl Drop for Hold {
 
 /// The result of a check.
 #[derive(Debug, PartialEq)]
-enum Look {
+enum StallCheck {
     /// No stall; check again then.
     At(Instant),
     /// No stall; the loop wakes the detector.
@@ -150,43 +150,43 @@ enum Look {
     Stalled(Duration),
 }
 
-impl Held {
+impl CurrentCall {
     fn begin(&mut self, now: Instant) {
         self.since = Some(now);
         self.was_busy = true;
         self.number = self.number.wrapping_add(1);
     }
 
-    fn look(&mut self, now: Instant, after: Duration) -> Look {
+    fn check_stall(&mut self, now: Instant, after: Duration) -> StallCheck {
         let was_busy = std::mem::take(&mut self.was_busy);
         let Some(since) = self.since else {
             self.dormant = !was_busy;
             // A call that begins right now would exceed the limit then.
-            return if was_busy { look_at(now, after) } else { Look::Dormant };
+            return if was_busy { check_at(now, after) } else { StallCheck::Dormant };
         };
         let held = now.saturating_duration_since(since);
         let limit = self.next_report.unwrap_or(after);
-        if held < limit { look_at(since, limit) } else { Look::Stalled(held) }
+        if held < limit { check_at(since, limit) } else { StallCheck::Stalled(held) }
     }
 }
 
 /// The next check; none if the limit lies beyond the range of `Instant`.
-fn look_at(since: Instant, after: Duration) -> Look {
-    since.checked_add(after).map_or(Look::Dormant, Look::At)
+fn check_at(since: Instant, after: Duration) -> StallCheck {
+    since.checked_add(after).map_or(StallCheck::Dormant, StallCheck::At)
 }
 
-impl Watched {
-    fn lock(&self) -> MutexGuard<'_, Held> {
+impl WatchedLoop {
+    fn lock(&self) -> MutexGuard<'_, CurrentCall> {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks the loop; returns the time of the next check.
     fn check(&self) -> Option<Instant> {
         let mut call = self.lock();
-        let (number, held) = match call.look(now(), self.after) {
-            Look::At(at) => return Some(at),
-            Look::Dormant => return None,
-            Look::Stalled(held) => (call.number, held),
+        let (number, held) = match call.check_stall(now(), self.after) {
+            StallCheck::At(at) => return Some(at),
+            StallCheck::Dormant => return None,
+            StallCheck::Stalled(held) => (call.number, held),
         };
         drop(call);
         let trace = self.traced.and_then(backtrace::Thread::capture);
@@ -206,7 +206,7 @@ impl Watched {
         now().checked_add(self.after)
     }
 
-    fn report(&self, held: Duration, doing: &[Doing], trace: Option<&backtrace::Trace>) {
+    fn report(&self, held: Duration, doing: &[UserCall], trace: Option<&backtrace::Trace>) {
         let [outer @ .., inner] = doing else { return };
         let mut what = inner.to_string();
         for outer in outer.iter().rev() {
@@ -216,12 +216,12 @@ impl Watched {
         let trace = trace.map_or_else(String::new, |trace| format!("\n{trace}"));
         let (kind, of) = (inner.kind, inner.of);
         let place = inner.place.map(tracing::field::display);
-        log_warn!(kind, of, place, ?held, thread, "a loop is held up by: {what}{trace}");
+        log_warn!(kind, of, place, ?held, thread, "a call blocks its loop: {what}{trace}");
     }
 
-    fn report_end(&self, held: Duration, done: &Doing) {
+    fn report_end(&self, held: Duration, done: &UserCall) {
         let thread = &*self.thread;
-        log_warn!(kind = done.kind, ?held, thread, "the loop goes on, after: {done}");
+        log_warn!(kind = done.kind, ?held, thread, "the loop continues after: {done}");
     }
 }
 
@@ -241,7 +241,7 @@ struct Detector {
 
 struct Loops {
     /// Law 9: one for each loop with the detector enabled.
-    watched: Vec<Arc<Watched>>,
+    watched: Vec<Arc<WatchedLoop>>,
     /// The thread is running. It ends with the last loop.
     runs: bool,
 }
@@ -251,7 +251,7 @@ impl Detector {
         self.loops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&'static self, watched: Arc<Watched>) {
+    fn add(&'static self, watched: Arc<WatchedLoop>) {
         let mut loops = self.lock();
         loops.watched.push(watched);
         if loops.runs {
@@ -268,7 +268,7 @@ impl Detector {
         }
     }
 
-    fn remove(&self, watched: &Arc<Watched>) {
+    fn remove(&self, watched: &Arc<WatchedLoop>) {
         self.lock().watched.retain(|kept| !Arc::ptr_eq(kept, watched));
         self.wake();
     }
@@ -326,59 +326,63 @@ mod tests {
     const AFTER: Duration = Duration::from_millis(100);
     const SHORT: Duration = Duration::from_millis(99);
 
-    fn end(held: &mut Held) {
+    fn end(held: &mut CurrentCall) {
         held.since = None;
         held.next_report = None;
     }
 
     #[test]
     fn a_call_is_a_stall_from_the_limit_on() {
-        let (began, mut held) = (now(), Held::default());
+        let (began, mut held) = (now(), CurrentCall::default());
         held.begin(began);
-        assert_eq!(held.look(began, AFTER), Look::At(began + AFTER));
-        assert_eq!(held.look(began + SHORT, AFTER), Look::At(began + AFTER));
-        assert_eq!(held.look(began + AFTER, AFTER), Look::Stalled(AFTER));
+        assert_eq!(held.check_stall(began, AFTER), StallCheck::At(began + AFTER));
+        assert_eq!(held.check_stall(began + SHORT, AFTER), StallCheck::At(began + AFTER));
+        assert_eq!(held.check_stall(began + AFTER, AFTER), StallCheck::Stalled(AFTER));
     }
 
     #[test]
     fn short_calls_one_after_another_are_no_stall() {
-        let (mut at, mut held) = (now(), Held::default());
+        let (mut at, mut held) = (now(), CurrentCall::default());
         for _ in 0..10 {
             held.begin(at);
             at += SHORT;
-            assert!(matches!(held.look(at, AFTER), Look::At(_)));
+            assert!(matches!(held.check_stall(at, AFTER), StallCheck::At(_)));
             end(&mut held);
         }
     }
 
     #[test]
     fn a_stall_that_lasts_is_reported_at_doubling_intervals() {
-        let (began, mut held) = (now(), Held::default());
+        let (began, mut held) = (now(), CurrentCall::default());
         held.begin(began);
         held.next_report = Some(2 * AFTER);
-        assert_eq!(held.look(began + AFTER, AFTER), Look::At(began + 2 * AFTER));
-        assert_eq!(held.look(began + 2 * AFTER, AFTER), Look::Stalled(2 * AFTER));
+        assert_eq!(held.check_stall(began + AFTER, AFTER), StallCheck::At(began + 2 * AFTER));
+        assert_eq!(held.check_stall(began + 2 * AFTER, AFTER), StallCheck::Stalled(2 * AFTER));
         end(&mut held);
         held.begin(began + 9 * AFTER);
-        let next = Look::At(began + 10 * AFTER);
-        assert_eq!(held.look(began + 9 * AFTER, AFTER), next, "the limit is the first one again");
+        let next = StallCheck::At(began + 10 * AFTER);
+        assert_eq!(
+            held.check_stall(began + 9 * AFTER, AFTER),
+            next,
+            "the limit is the first one again"
+        );
     }
 
     #[test]
     fn an_idle_loop_is_looked_at_once_more_and_then_not() {
-        let (at, mut held) = (now(), Held::default());
+        let (at, mut held) = (now(), CurrentCall::default());
         held.begin(at);
         end(&mut held);
-        assert_eq!(held.look(at, AFTER), Look::At(at + AFTER), "it was busy");
+        assert_eq!(held.check_stall(at, AFTER), StallCheck::At(at + AFTER), "it was busy");
         assert!(!held.dormant);
-        assert_eq!(held.look(at + AFTER, AFTER), Look::Dormant);
+        assert_eq!(held.check_stall(at + AFTER, AFTER), StallCheck::Dormant);
         assert!(held.dormant);
     }
 
     #[test]
     fn a_limit_beyond_the_end_of_time_is_never_reached() {
-        let (at, mut held) = (now(), Held::default());
+        let (at, mut held) = (now(), CurrentCall::default());
         held.begin(at);
-        assert_eq!(held.look(at, Duration::MAX), Look::Dormant);
+        assert_eq!(held.check_stall(at, Duration::MAX), StallCheck::Dormant);
     }
 }

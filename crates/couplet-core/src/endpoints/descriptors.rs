@@ -32,7 +32,7 @@ impl FdClient {
     /// The descriptor with this number.
     #[must_use]
     pub fn new(number: i32) -> FdClient {
-        FdClient { number, place: Part::alone(number.to_string()) }
+        FdClient { number, place: Part::standalone(number.to_string()) }
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) fn fd(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointE
     let form = parts.form("N, the number of an open descriptor");
     let place = parts.positional().ok_or_else(|| parts.missing("number", &form))?;
     let number = place.number("the number of a descriptor", 0, i32::MAX as u64 - 1)? as i32;
-    Ok(Arc::new(FdClient { number, place: place.reading(number) }))
+    Ok(Arc::new(FdClient { number, place: place.with_value(number) }))
 }
 
 impl fmt::Display for StdioClient {

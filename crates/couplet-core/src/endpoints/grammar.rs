@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::EndpointError;
-use super::kinds::{Side, near};
+use super::kinds::{Side, nearest_word};
 use super::{ClientEndpoint, ServerEndpoint};
 use crate::defer::Result;
 use crate::driver::ListenOptions;
@@ -46,12 +46,12 @@ impl Part {
     }
 
     /// A value that is not part of a string.
-    pub(super) fn alone(text: String) -> Part {
+    pub(super) fn standalone(text: String) -> Part {
         Part { text: text.clone(), ..Part::empty(&text.into(), 0) }
     }
 
     /// The same position with a normalized value.
-    pub(super) fn reading(self, value: impl fmt::Display) -> Part {
+    pub(super) fn with_value(self, value: impl fmt::Display) -> Part {
         Part { text: value.to_string(), ..self }
     }
 
@@ -139,9 +139,9 @@ pub struct Parts {
     /// The kinds taken so far, the outermost first.
     kinds: Vec<String>,
     /// The keywords requested so far, and whether errors list them.
-    asked: Vec<(&'static str, bool)>,
+    known_keywords: Vec<(&'static str, bool)>,
     /// A part that resembles a kind, and was taken as a host.
-    doubtful: Option<Part>,
+    suspected_kind: Option<Part>,
     /// Default options of ports, which the string may override.
     pub(super) options: ListenOptions,
 }
@@ -180,8 +180,8 @@ impl Parts {
                 whole,
                 parts,
                 kinds: Vec::new(),
-                asked: Vec::new(),
-                doubtful: None,
+                known_keywords: Vec::new(),
+                suspected_kind: None,
                 options: options.clone(),
             }),
         }
@@ -200,7 +200,7 @@ impl Parts {
             let part = match found {
                 None => self.take(key, first),
                 Some(_) => {
-                    self.note(key, first);
+                    self.record_keyword(key, first);
                     None
                 }
             };
@@ -211,20 +211,20 @@ impl Parts {
     }
 
     fn take(&mut self, key: &'static str, listed: bool) -> Option<Part> {
-        self.note(key, listed);
+        self.record_keyword(key, listed);
         let at = self.parts.iter().position(|part| part.key.as_deref() == Some(key))?;
         Some(self.parts.remove(at))
     }
 
     /// Records that this keyword is known, and whether errors list it.
-    pub(super) fn note(&mut self, key: &'static str, listed: bool) {
-        if !self.has_asked(key) {
-            self.asked.push((key, listed));
+    pub(super) fn record_keyword(&mut self, key: &'static str, listed: bool) {
+        if !self.is_known_keyword(key) {
+            self.known_keywords.push((key, listed));
         }
     }
 
-    fn has_asked(&self, key: &str) -> bool {
-        self.asked.iter().any(|(asked, _)| *asked == key)
+    fn is_known_keyword(&self, key: &str) -> bool {
+        self.known_keywords.iter().any(|(asked, _)| *asked == key)
     }
 
     /// Takes the next part without a key.
@@ -270,7 +270,7 @@ impl Parts {
     /// Takes the kind: the next part without a key, unless it is a host or a port.
     fn take_kind<E: Side + ?Sized>(
         &mut self,
-    ) -> Result<Option<super::kinds::Read<E>>, EndpointError> {
+    ) -> Result<Option<super::kinds::KindParser<E>>, EndpointError> {
         let Some(at) = self.parts.iter().position(|part| part.key.is_none()) else {
             return Ok(None);
         };
@@ -279,22 +279,22 @@ impl Parts {
             return Ok(None);
         }
         let Some(read) = E::kinds().find(&first.text) else {
-            if near(&first.text, E::kinds().names()).is_some() {
-                self.doubtful = Some(first.clone());
+            if nearest_word(&first.text, E::kinds().names()).is_some() {
+                self.suspected_kind = Some(first.clone());
             }
             if first.text == "udp" {
-                let others = E::starts_with();
-                return Err(first.error(format!("udp: has datagrams and no stream: {others}")));
+                let others = E::expected_start();
+                return Err(first.error(format!("udp: has datagrams but no streams: {others}")));
             }
             return match E::is_reserved(&first.text) {
-                true => Err(first.error(E::starts_with())),
+                true => Err(first.error(E::expected_start())),
                 false => Ok(None),
             };
         };
         if self.kinds.contains(&first.text) {
             let kind = &first.text;
             return Err(first.error(format!(
-                "a second {kind}: takes its keywords in a string of its own: {kind}:endpoint=…"
+                "a second {kind}: needs a separate string for its keywords: {kind}:endpoint=…"
             )));
         }
         self.kinds.push(self.parts.remove(at).text);
@@ -310,13 +310,13 @@ impl Parts {
             }
             first => {
                 let at = first.map_or(0, |first| first.start);
-                Err(self.whole_error(at, format!("an address for datagrams starts with {kind}:")))
+                Err(self.whole_error(at, format!("a datagram address starts with {kind}:")))
             }
         }
     }
 
     /// Whether the string has no kind.
-    pub(super) fn is_short(&self) -> bool {
+    pub(super) fn has_no_kind(&self) -> bool {
         self.kinds.is_empty()
     }
 
@@ -354,7 +354,11 @@ impl Parts {
     }
 
     /// Reads `key=yes|no` into `on`, if given.
-    pub(super) fn set(&mut self, key: &'static str, on: &mut bool) -> Result<(), EndpointError> {
+    pub(super) fn read_flag(
+        &mut self,
+        key: &'static str,
+        on: &mut bool,
+    ) -> Result<(), EndpointError> {
         if let Some(part) = self.keyword(key) {
             *on = part.yes_or_no()?;
         }
@@ -368,15 +372,15 @@ impl Parts {
         let shown = key.replace(char::is_control, "?");
         Err(self.whole_error(
             part.start,
-            match self.has_asked(key) {
+            match self.is_known_keyword(key) {
                 true => format!("repeated keyword {shown}="),
-                false => format!("unknown keyword {shown}=; {}", self.known()),
+                false => format!("unknown keyword {shown}=; {}", self.list_keywords()),
             },
         ))
     }
 
-    fn known(&self) -> String {
-        let listed = self.asked.iter().filter(|(_, listed)| *listed);
+    fn list_keywords(&self) -> String {
+        let listed = self.known_keywords.iter().filter(|(_, listed)| *listed);
         let listed: Vec<String> = listed.map(|(key, _)| format!("{key}=")).collect();
         match listed.split_last() {
             Some((last, rest)) if !rest.is_empty() => {
@@ -391,10 +395,12 @@ impl Parts {
         let mut text = self.whole.to_string();
         let mut changed = false;
         for part in self.parts.iter().rev() {
-            let Some(key) = part.key.as_deref().filter(|key| !self.has_asked(key)) else {
+            let Some(key) = part.key.as_deref().filter(|key| !self.is_known_keyword(key)) else {
                 continue;
             };
-            if let Some(meant) = near(key, self.asked.iter().map(|(key, _)| (*key).to_owned())) {
+            if let Some(meant) =
+                nearest_word(key, self.known_keywords.iter().map(|(key, _)| (*key).to_owned()))
+            {
                 text.replace_range(part.start..part.at - 1, &meant);
                 changed = true;
             }
@@ -404,8 +410,8 @@ impl Parts {
 
     /// The part that may be a misspelt kind, and the string with the similar kind in its place.
     pub(super) fn with_near_kind<E: Side + ?Sized>(&self) -> Option<(&Part, String)> {
-        let part = self.doubtful.as_ref()?;
-        let meant = near(&part.text, E::kinds().names())?;
+        let part = self.suspected_kind.as_ref()?;
+        let meant = nearest_word(&part.text, E::kinds().names())?;
         let rest = self.whole.get(part.start..)?.strip_prefix(&*part.text)?;
         Some((part, format!("{}{meant}{rest}", &self.whole[..part.start])))
     }

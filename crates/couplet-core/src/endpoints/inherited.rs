@@ -32,7 +32,7 @@ impl FdServer {
     /// The listening socket with this descriptor number.
     #[must_use]
     pub fn new(number: i32) -> FdServer {
-        FdServer { number, place: Part::alone(number.to_string()) }
+        FdServer { number, place: Part::standalone(number.to_string()) }
     }
 }
 
@@ -53,13 +53,13 @@ impl ServerEndpoint for FdServer {
 /// must match the socket's.
 #[derive(Clone, Debug)]
 pub struct SystemdServer {
-    which: Which,
+    which: SocketSelector,
     domain: Option<&'static str>,
     place: Part,
 }
 
 #[derive(Clone, Debug)]
-enum Which {
+enum SocketSelector {
     Index(i32),
     Name(String),
 }
@@ -72,38 +72,43 @@ impl SystemdServer {
     #[must_use]
     pub fn named(name: impl Into<String>) -> SystemdServer {
         let name = name.into();
-        SystemdServer { place: Part::alone(name.clone()), which: Which::Name(name), domain: None }
+        SystemdServer {
+            place: Part::standalone(name.clone()),
+            which: SocketSelector::Name(name),
+            domain: None,
+        }
     }
 
     /// The socket with this index, starting at 0.
     #[must_use]
     pub fn at(index: u16) -> SystemdServer {
-        let place = Part::alone(index.to_string());
-        SystemdServer { which: Which::Index(index.into()), domain: None, place }
+        let place = Part::standalone(index.to_string());
+        SystemdServer { which: SocketSelector::Index(index.into()), domain: None, place }
     }
 
     /// The descriptor number, according to the environment.
     fn number(&self) -> Result<i32, EndpointError> {
-        let passed = Passed::from_environment().map_err(|problem| self.place.error(problem))?;
+        let passed =
+            PassedSockets::from_environment().map_err(|problem| self.place.error(problem))?;
         self.find(&passed)
     }
 
     /// The matching descriptor among the passed ones.
-    fn find(&self, passed: &Passed) -> Result<i32, EndpointError> {
+    fn find(&self, passed: &PassedSockets) -> Result<i32, EndpointError> {
         let index = match &self.which {
-            Which::Index(index) if *index < passed.count => *index,
-            Which::Index(_) => {
+            SocketSelector::Index(index) if *index < passed.count => *index,
+            SocketSelector::Index(_) => {
                 let count = passed.count;
                 return Err(self
                     .place
                     .error(format!("the init system has passed {count} sockets")));
             }
-            Which::Name(name) => {
+            SocketSelector::Name(name) => {
                 let at = passed.names.iter().position(|passed| passed == name);
                 let at = at.filter(|at| *at < passed.count as usize).ok_or_else(|| {
                     let names = passed.names.join(", ").replace(char::is_control, "?");
                     self.place.error(format!(
-                        "the init system has passed no socket of this name, but these: {names}"
+                        "the init system has passed no socket with this name, only: {names}"
                     ))
                 })?;
                 at as i32
@@ -114,14 +119,14 @@ impl SystemdServer {
 }
 
 /// The sockets that the init system passed to this process.
-struct Passed {
+struct PassedSockets {
     count: i32,
     /// Law 9: as many as the environment lists.
     names: Vec<String>,
 }
 
-impl Passed {
-    fn from_environment() -> Result<Passed, String> {
+impl PassedSockets {
+    fn from_environment() -> Result<PassedSockets, String> {
         let variable = |name: &str| std::env::var(name).ok();
         let number = |name: &str| match variable(name) {
             None => Err(format!("the init system has passed no sockets: {name} is not set")),
@@ -131,14 +136,14 @@ impl Passed {
         if number("LISTEN_PID")? != std::process::id() {
             return Err(
                 "the init system has passed its sockets to another process: LISTEN_PID is \
-                        not that of this one"
+                        not our process ID"
                     .to_owned(),
             );
         }
         let count = i32::try_from(count).ok().filter(|count| *count < i32::MAX - FIRST);
         let count = count.ok_or_else(|| "LISTEN_FDS is too large".to_owned())?;
         let names = variable("LISTEN_FDNAMES").unwrap_or_default();
-        Ok(Passed { count, names: names.split(':').map(str::to_owned).collect() })
+        Ok(PassedSockets { count, names: names.split(':').map(str::to_owned).collect() })
     }
 }
 
@@ -169,7 +174,7 @@ fn adopt(
 fn share(which: (i32, Option<&str>), place: &Part, text: String) -> Result<SharedPort> {
     let socket = inherit(which, place)?;
     let again = move || ListeningSocket::inherited(which.0);
-    let shared = SharedPort::divided(socket, &ListenOptions::default(), text, again);
+    let shared = SharedPort::from_one_socket(socket, &ListenOptions::default(), text, again);
     Ok(shared.map_err(|error| refused(which.0, place, &error))?)
 }
 
@@ -195,7 +200,7 @@ fn refused(number: i32, place: &Part, error: &std::io::Error) -> EndpointError {
 
 #[cfg(not(unix))]
 fn share((number, _): (i32, Option<&str>), place: &Part, _: String) -> Result<SharedPort> {
-    Err(place.error(format!("this system passes no descriptors, such as {number}")))?
+    Err(place.error(format!("cannot use descriptor {number}: this system passes no descriptors")))?
 }
 
 #[cfg(not(unix))]
@@ -205,14 +210,14 @@ fn adopt(
     (number, _): (i32, Option<&str>),
     place: &Part,
 ) -> Result<Port> {
-    Err(place.error(format!("this system passes no descriptors, such as {number}")))?
+    Err(place.error(format!("cannot use descriptor {number}: this system passes no descriptors")))?
 }
 
 pub(super) fn fd(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
     let form = parts.form("N, the number of a listening socket");
     let place = parts.positional().ok_or_else(|| parts.missing("number", &form))?;
     let number = place.number("the number of a descriptor", 0, i32::MAX as u64 - 1)? as i32;
-    Ok(Arc::new(FdServer { number, place: place.reading(number) }))
+    Ok(Arc::new(FdServer { number, place: place.with_value(number) }))
 }
 
 pub(super) fn systemd(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
@@ -235,26 +240,26 @@ pub(super) fn systemd(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endp
         },
     };
     let place = match &which {
-        Which::Index(index) => place.reading(index),
-        Which::Name(_) => place,
+        SocketSelector::Index(index) => place.with_value(index),
+        SocketSelector::Name(_) => place,
     };
     Ok(Arc::new(SystemdServer { which, domain, place }))
 }
 
 impl Part {
-    fn index(&self) -> Result<Which, EndpointError> {
-        Ok(Which::Index(self.number("an index", 0, 65_535)? as i32))
+    fn index(&self) -> Result<SocketSelector, EndpointError> {
+        Ok(SocketSelector::Index(self.number("an index", 0, 65_535)? as i32))
     }
 
     /// Parses a name as allowed by the init system: at most 255 printable ASCII characters, without
     /// a colon.
-    fn socket_name(&self) -> Result<Which, EndpointError> {
+    fn socket_name(&self) -> Result<SocketSelector, EndpointError> {
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b':' || byte == b' ';
         match self.text() {
             name if name.is_empty() || name.len() > 255 || !name.bytes().all(fits) => {
                 Err(self.error("expected the FileDescriptorName= of a socket, or its index"))
             }
-            name => Ok(Which::Name(name.to_owned())),
+            name => Ok(SocketSelector::Name(name.to_owned())),
         }
     }
 }
@@ -272,8 +277,8 @@ impl fmt::Display for SystemdServer {
             write!(f, ":domain={domain}")?;
         }
         match &self.which {
-            Which::Index(index) => write!(f, ":index={index}"),
-            Which::Name(name) => write!(f, ":name={}", escaped(name)),
+            SocketSelector::Index(index) => write!(f, ":index={index}"),
+            SocketSelector::Name(name) => write!(f, ":name={}", escaped(name)),
         }
     }
 }

@@ -9,10 +9,11 @@ use crate::defer::Result;
 use crate::driver::ListenOptions;
 
 /// Parses the parts after a kind's prefix.
-pub(super) type Read<E> = Arc<dyn Fn(&mut Parts) -> Result<Arc<E>, EndpointError> + Send + Sync>;
+pub(super) type KindParser<E> =
+    Arc<dyn Fn(&mut Parts) -> Result<Arc<E>, EndpointError> + Send + Sync>;
 
 /// The parser of a built-in kind.
-type Reader<E> = fn(&mut Parts) -> Result<Arc<E>, EndpointError>;
+type BuiltInParser<E> = fn(&mut Parts) -> Result<Arc<E>, EndpointError>;
 
 /// Further words that are not hosts: a host with such a name needs `tcp:`, as in `tcp:udp:80`.
 const RESERVED: [&str; 5] = ["tcp4", "udp", "stdio", "process", "serial"];
@@ -23,23 +24,23 @@ const LONGEST: usize = 32;
 /// The kinds of endpoints for one direction.
 pub(super) struct Kinds<E: ?Sized> {
     /// Law 9: grows only by the program's registrations.
-    rows: RwLock<Vec<(String, Read<E>)>>,
+    rows: RwLock<Vec<(String, KindParser<E>)>>,
 }
 
 impl<E: ?Sized> Kinds<E> {
-    fn new(rows: &[(&str, Reader<E>)]) -> Kinds<E>
+    fn new(rows: &[(&str, BuiltInParser<E>)]) -> Kinds<E>
     where
         E: 'static,
     {
-        let row = |(name, read): &(&str, Reader<E>)| {
-            let read: Read<E> = Arc::new(*read);
+        let row = |(name, read): &(&str, BuiltInParser<E>)| {
+            let read: KindParser<E> = Arc::new(*read);
             ((*name).to_owned(), read)
         };
         Kinds { rows: RwLock::new(rows.iter().map(row).collect()) }
     }
 
     /// The parser of the kind with this prefix.
-    pub(super) fn find(&self, name: &str) -> Option<Read<E>> {
+    pub(super) fn find(&self, name: &str) -> Option<KindParser<E>> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         rows.iter().find(|(known, _)| known == name).map(|(_, read)| read.clone())
     }
@@ -49,7 +50,7 @@ impl<E: ?Sized> Kinds<E> {
         rows.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    fn add(&self, name: &str, read: Read<E>) -> Result<(), RegisterError> {
+    fn add(&self, name: &str, read: KindParser<E>) -> Result<(), RegisterError> {
         let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_+".contains(c);
         let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
         if !begins || !name.chars().all(is_word) || name.len() > LONGEST {
@@ -69,11 +70,11 @@ impl<E: ?Sized> Kinds<E> {
 #[non_exhaustive]
 pub enum RegisterError {
     /// The prefix is already in use.
-    #[error("there is already a kind of endpoint with the prefix {0}:")]
+    #[error("the endpoint prefix {0}: is already registered")]
     Taken(String),
     /// The prefix is malformed.
     #[error(
-        "{0:?} is no prefix: it has 1 to 32 lower-case ASCII letters, digits, and -, _ or +, \
+        "{0:?} is not a prefix: a prefix has 1 to 32 lower-case ASCII letters, digits, and -, _ or +, \
          beginning with a letter"
     )]
     Invalid(String),
@@ -145,9 +146,9 @@ pub(super) trait Side: 'static {
     fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError>;
 
     /// Whether the other direction has a kind of this name.
-    fn is_of_the_other(name: &str) -> bool;
+    fn is_kind_of_other_side(name: &str) -> bool;
 
-    fn starts_with() -> String {
+    fn expected_start() -> String {
         let names: Vec<String> = Self::kinds().names().iter().map(|n| format!("{n}:")).collect();
         format!("an endpoint to {} starts with {} or a host", Self::VERB, names.join(", "))
     }
@@ -156,7 +157,7 @@ pub(super) trait Side: 'static {
     fn is_reserved(word: &str) -> bool {
         let lower = word.to_ascii_lowercase();
         let is_kind =
-            |name: &str| Self::kinds().find(name).is_some() || Self::is_of_the_other(name);
+            |name: &str| Self::kinds().find(name).is_some() || Self::is_kind_of_other_side(name);
         RESERVED.contains(&&*lower) || is_kind(&lower)
     }
 }
@@ -189,7 +190,7 @@ impl Side for dyn ServerEndpoint {
         super::tcp::server(parts)
     }
 
-    fn is_of_the_other(name: &str) -> bool {
+    fn is_kind_of_other_side(name: &str) -> bool {
         <dyn ClientEndpoint>::kinds().find(name).is_some()
     }
 }
@@ -227,7 +228,7 @@ impl Side for dyn ClientEndpoint {
         super::tcp::client(parts)
     }
 
-    fn is_of_the_other(name: &str) -> bool {
+    fn is_kind_of_other_side(name: &str) -> bool {
         <dyn ServerEndpoint>::kinds().find(name).is_some()
     }
 }
@@ -253,15 +254,20 @@ pub(super) fn parse<E: Side + ?Sized>(
             Err(_) => {}
         }
     }
-    let likely =
-        [parts.with_near_keywords(), bracketed(text), file(text), of_url(text), local(text)];
+    let likely = [
+        parts.with_near_keywords(),
+        suggest_brackets(text),
+        suggest_unix(text),
+        suggest_host_of_url(text),
+        suggest_localhost(text),
+    ];
     let again = |text: &str| read::<E>(&mut Parts::new(text, options)?);
     let hint = likely.into_iter().flatten().find(|hint| again(hint).is_ok());
     Err(error.with_hint(hint))
 }
 
 /// Parses a string of the kind `udp:`, which is in neither table because it has no streams.
-pub(super) fn datagrams<T>(
+pub(super) fn parse_datagrams<T>(
     text: &str,
     read: impl Fn(&mut Parts) -> Result<T, EndpointError>,
 ) -> Result<T, EndpointError> {
@@ -273,7 +279,7 @@ pub(super) fn datagrams<T>(
     let options = ListenOptions::default();
     let mut parts = Parts::new(text, &options)?;
     whole(&mut parts).map_err(|error| {
-        let likely = [parts.with_near_keywords(), bracketed(text)];
+        let likely = [parts.with_near_keywords(), suggest_brackets(text)];
         let reads =
             |hint: &String| Parts::new(hint, &options).and_then(|mut it| whole(&mut it)).is_ok();
         error.with_hint(likely.into_iter().flatten().find(reads))
@@ -288,12 +294,12 @@ fn read<E: Side + ?Sized>(parts: &mut Parts) -> Result<Arc<E>, EndpointError> {
 
 fn not_a_kind<E: Side + ?Sized>(word: &Part) -> EndpointError {
     let shown = word.text.replace(char::is_control, "?");
-    word.error(format!("there is no {shown}: to {}; {}", E::VERB, E::starts_with()))
+    word.error(format!("there is no {shown}: to {}; {}", E::VERB, E::expected_start()))
 }
 
 /// The most similar of the known words, if it is within one edit (two for words of five or more
 /// letters): a letter missing, added, changed or swapped with its neighbour. Ignores case.
-pub(super) fn near(word: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
+pub(super) fn nearest_word(word: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
     let most = if word.chars().count() < 5 { 1 } else { 2 };
     let word = word.to_ascii_lowercase();
     let distances =
@@ -327,7 +333,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Suggests brackets for an IPv6 address: `::1:8000`, `tcp:8000:interface=::1`.
-fn bracketed(text: &str) -> Option<String> {
+fn suggest_brackets(text: &str) -> Option<String> {
     let is_ip = |ip: &str| ip.contains("::") || ip.matches(':').count() == 7;
     if let Some((before, ip)) = text.rsplit_once('=') {
         return is_ip(ip).then(|| format!("{before}=[{ip}]"));
@@ -339,18 +345,18 @@ fn bracketed(text: &str) -> Option<String> {
 }
 
 /// Suggests `unix:` for a path.
-fn file(text: &str) -> Option<String> {
+fn suggest_unix(text: &str) -> Option<String> {
     text.starts_with(['/', '.']).then(|| format!("unix:{text}"))
 }
 
 /// Suggests the host and port of a URL.
-fn of_url(text: &str) -> Option<String> {
+fn suggest_host_of_url(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("://")?;
     rest.split('/').next().map(str::to_owned)
 }
 
 /// Suggests this machine for a client endpoint without a host.
-fn local(text: &str) -> Option<String> {
+fn suggest_localhost(text: &str) -> Option<String> {
     let port = text.strip_prefix("tcp").unwrap_or(text).trim_start_matches(':');
     text.contains(':').then(|| format!("localhost:{port}"))
 }

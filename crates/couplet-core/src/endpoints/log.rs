@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use super::grammar::{Part, Parts, print_over, print_part};
-use super::record_file::{Appending, RecordFile, Records};
+use super::record_file::{RecordFile, RecordFormat, RecordWriter};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
@@ -28,11 +28,11 @@ use crate::transport::Transport;
 #[derive(Clone, Debug)]
 pub struct Logged<E> {
     over: E,
-    log: Log,
+    log: LogOptions,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Log {
+struct LogOptions {
     file: Option<Part>,
     form: Option<Form>,
     limit: Option<u64>,
@@ -54,14 +54,17 @@ impl<E> Logged<E> {
     /// Wraps this endpoint, and logs text to the program's log.
     #[must_use]
     pub fn new(over: E) -> Logged<E> {
-        Logged { over, log: Log::default() }
+        Logged { over, log: LogOptions::default() }
     }
 
     /// Appends lines to this file.
     #[must_use]
     pub fn file(mut self, path: impl Into<String>, form: LogForm) -> Self {
-        self.log =
-            Log { file: Some(Part::alone(path.into())), limit: self.log.limit, ..Log::default() };
+        self.log = LogOptions {
+            file: Some(Part::standalone(path.into())),
+            limit: self.log.limit,
+            ..LogOptions::default()
+        };
         self.lines(form)
     }
 
@@ -78,8 +81,8 @@ impl<E> Logged<E> {
     /// Appends to a capture file, or begins one.
     #[must_use]
     pub fn pcap(mut self, path: impl Into<String>) -> Self {
-        let (file, form) = (Some(Part::alone(path.into())), Some(Form::Pcap));
-        self.log = Log { file, form, limit: self.log.limit, ..Log::default() };
+        let (file, form) = (Some(Part::standalone(path.into())), Some(Form::Pcap));
+        self.log = LogOptions { file, form, limit: self.log.limit, ..LogOptions::default() };
         self
     }
 
@@ -91,8 +94,8 @@ impl<E> Logged<E> {
     }
 }
 
-impl Log {
-    fn take(parts: &mut Parts) -> Result<Log, EndpointError> {
+impl LogOptions {
+    fn from_parts(parts: &mut Parts) -> Result<LogOptions, EndpointError> {
         let file = parts.keyword("file");
         let form = match parts.keyword("form") {
             None => None,
@@ -106,7 +109,7 @@ impl Log {
         };
         let limit = parts.keyword("limit");
         let limit = limit.map(|part| part.number("bytes", 1, u64::MAX)).transpose()?;
-        Ok(Log { file, form, limit, ..Log::default() })
+        Ok(LogOptions { file, form, limit, ..LogOptions::default() })
     }
 
     /// The form that was set, or the one implied by the file name.
@@ -120,20 +123,20 @@ impl Log {
     }
 
     /// The file, which is opened once.
-    fn opened(&self, file: &Part) -> Result<Arc<RecordFile>, EndpointError> {
+    fn open_file(&self, file: &Part) -> Result<Arc<RecordFile>, EndpointError> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened.clone());
         }
         let (records, limit) = match self.form() {
-            Form::Pcap => (Records::Packets, self.limit.unwrap_or(LIMIT)),
-            Form::Text | Form::Hex => (Records::Lines, u64::MAX),
+            Form::Pcap => (RecordFormat::Packets, self.limit.unwrap_or(LIMIT)),
+            Form::Text | Form::Hex => (RecordFormat::Lines, u64::MAX),
         };
         let refused = |error| file.error(format!("cannot write to this file: {}", Plain(&error)));
         let opened = RecordFile::open(file.text(), records, limit).map_err(refused)?;
         Ok(self.opened.get_or_init(|| opened).clone())
     }
 
-    fn put(
+    fn add_layer(
         &self,
         reactor: &Reactor,
         factory: ErasedFactory,
@@ -142,8 +145,8 @@ impl Log {
         let limit = self.limit;
         let form = match (self.form(), &self.file) {
             (Form::Pcap, Some(file)) => {
-                let file = Appending(self.opened(file)?);
-                let pcap = Pcap::resumed(file, reactor.now(), reactor.unix_time());
+                let file = RecordWriter(self.open_file(file)?);
+                let pcap = Pcap::resume(file, reactor.now(), reactor.unix_time());
                 let pcap = pcap.limit(u64::MAX);
                 return Ok(factory.layered("log", move |new| {
                     let unknown = Address::from(SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -155,7 +158,7 @@ impl Log {
             (Form::Hex, _) => LogForm::Hex,
             (Form::Text | Form::Pcap, _) => LogForm::Text,
         };
-        let lines = self.file.as_ref().map(|file| self.opened(file)).transpose()?;
+        let lines = self.file.as_ref().map(|file| self.open_file(file)).transpose()?;
         Ok(factory.layered("log", move |new| Some(log_lines(form, limit, new.peer(), &lines))))
     }
 }
@@ -180,14 +183,14 @@ fn log_lines(
 
 impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, self.log.put(reactor, factory, true)?)
+        self.over.listen(reactor, self.log.add_layer(reactor, factory, true)?)
     }
 
     /// Opens the file once, for all loops.
     fn share(&self, loops: usize) -> Result<SharedPort> {
         let log = self.log.clone();
         if let Some(file) = &log.file {
-            log.opened(file)?;
+            log.open_file(file)?;
         }
         Ok(self.over.share(loops)?.wrapped(|over| Logged { over, log }))
     }
@@ -195,7 +198,7 @@ impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
 
 impl<E: ClientEndpoint> ClientEndpoint for Logged<E> {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
-        match self.log.put(reactor, factory, false) {
+        match self.log.add_layer(reactor, factory, false) {
             Ok(factory) => self.over.connect(reactor, factory),
             Err(error) => Deferred::fail(Failure::from(error)),
         }
@@ -207,20 +210,20 @@ impl<E: ClientEndpoint> ClientEndpoint for Logged<E> {
 }
 
 pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    let log = Log::take(parts)?;
+    let log = LogOptions::from_parts(parts)?;
     let over = parts.server()?;
     Ok(Arc::new(Logged { over, log }))
 }
 
 pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
-    let log = Log::take(parts)?;
+    let log = LogOptions::from_parts(parts)?;
     let over = parts.client()?;
     Ok(Arc::new(Logged { over, log }))
 }
 
 impl<E: fmt::Display> fmt::Display for Logged<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Log { file, form, limit, .. } = &self.log;
+        let LogOptions { file, form, limit, .. } = &self.log;
         print_over(f, "log", &self.over.to_string())?;
         print_part(f, "file", file.as_ref())?;
         let form = form.map(|form| match form {

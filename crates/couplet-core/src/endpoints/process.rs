@@ -63,7 +63,7 @@ impl ClientEndpoint for ProcessClient {
 pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
     let form = parts.form("COMMAND, a program and its arguments");
     let part = parts.positional().ok_or_else(|| parts.missing("command", &form))?;
-    let mut words = words(&part)?.into_iter();
+    let mut words = split_command(&part)?.into_iter();
     let program = words.next().ok_or_else(|| part.error("expected a program"))?;
     let mut command = Command::new(program).args(words);
     if let Some(directory) = parts.keyword("directory") {
@@ -79,13 +79,13 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     }
     let stderr = parts.keyword("stderr");
     if let Some(stderr) = &stderr {
-        command = command.descriptor(2, stderr_of(stderr)?);
+        command = command.descriptor(2, parse_stderr(stderr)?);
     }
     let mut pty = false;
-    parts.set("pty", &mut pty)?;
+    parts.read_flag("pty", &mut pty)?;
     if pty {
         if let Some(stderr) = stderr {
-            return Err(stderr.error("with pty=yes the terminal is the standard error too"));
+            return Err(stderr.error("with pty=yes the standard error is the terminal"));
         }
         command = command.terminal(WindowSize::default());
     }
@@ -96,7 +96,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 fn when_lost(parts: &mut Parts) -> Result<WhenLost, EndpointError> {
     let kill = parts.keyword("kill");
     let mut keep = false;
-    parts.set("keep", &mut keep)?;
+    parts.read_flag("keep", &mut keep)?;
     match kill {
         Some(kill) if keep => Err(kill.error("with keep=yes the program is not killed")),
         Some(kill) => Ok(WhenLost::End(kill.seconds()?)),
@@ -105,7 +105,7 @@ fn when_lost(parts: &mut Parts) -> Result<WhenLost, EndpointError> {
     }
 }
 
-fn stderr_of(part: &Part) -> Result<ChildFd, EndpointError> {
+fn parse_stderr(part: &Part) -> Result<ChildFd, EndpointError> {
     match part.text() {
         "inherit" => Ok(ChildFd::Inherit(2)),
         "stdout" => Ok(ChildFd::SameAs(1)),
@@ -115,14 +115,14 @@ fn stderr_of(part: &Part) -> Result<ChildFd, EndpointError> {
 }
 
 /// Splits a command into words like a shell, without expanding anything.
-fn words(part: &Part) -> Result<Vec<String>, EndpointError> {
+fn split_command(part: &Part) -> Result<Vec<String>, EndpointError> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted = None;
     let mut letters = part.text().chars();
     while let Some(letter) = letters.next() {
         match (letter, quoted) {
-            ('\0', _) => return Err(part.error("a command contains no NUL")),
+            ('\0', _) => return Err(part.error("a command must not contain a NUL")),
             (quote, Some(open)) if quote == open => quoted = None,
             (letter, Some(_)) => word.get_or_insert_default().push(letter),
             ('\'' | '"', None) => {
@@ -135,7 +135,7 @@ fn words(part: &Part) -> Result<Vec<String>, EndpointError> {
         }
     }
     if quoted.is_some() {
-        return Err(part.error("a quote is not closed"));
+        return Err(part.error("unclosed quote"));
     }
     words.extend(word);
     Ok(words)
@@ -144,7 +144,7 @@ fn words(part: &Part) -> Result<Vec<String>, EndpointError> {
 impl fmt::Display for ProcessClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process:{}", escaped(&self.command.to_string()))?;
-        let (directory, uid, gid) = self.command.place();
+        let (directory, uid, gid) = self.command.directory_and_user();
         if let Some(directory) = directory {
             write!(f, ":directory={}", escaped(&directory.to_string_lossy()))?;
         }

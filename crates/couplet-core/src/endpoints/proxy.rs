@@ -25,7 +25,7 @@ use crate::transport::Transport;
 pub struct ProxyServer {
     over: Arc<dyn ServerEndpoint>,
     /// Law 9: grows only by configuration.
-    trusted: Vec<Network>,
+    trusted: Vec<IpNetwork>,
     header_timeout: Option<Duration>,
 }
 
@@ -44,13 +44,13 @@ pub struct ProxyClient {
 
 /// The addresses that share the first `bits` bits of `ip`.
 #[derive(Clone, Copy, Debug)]
-struct Network {
+struct IpNetwork {
     ip: IpAddr,
     bits: u8,
 }
 
-impl Network {
-    fn read(text: &str) -> Option<Network> {
+impl IpNetwork {
+    fn read(text: &str) -> Option<IpNetwork> {
         let (ip, bits) = text.split_once('/').unwrap_or((text, ""));
         let ip: IpAddr = ip.trim_matches(['[', ']']).parse().ok()?;
         let most = if ip.is_ipv4() { 32 } else { 128 };
@@ -58,11 +58,11 @@ impl Network {
             "" if !text.contains('/') => most,
             bits => bits.parse().ok().filter(|given| *given <= most)?,
         };
-        Some(Network { ip, bits })
+        Some(IpNetwork { ip, bits })
     }
 
     /// The address as IPv6 bits; an IPv4 address is mapped.
-    fn wide(ip: IpAddr) -> u128 {
+    fn ipv6_bits(ip: IpAddr) -> u128 {
         match ip {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
@@ -73,11 +73,11 @@ impl Network {
     fn contains(self, ip: IpAddr) -> bool {
         let bits = if self.ip.is_ipv4() { 96 + self.bits } else { self.bits };
         let mask = Ipv6Addr::from_bits(u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0));
-        (Network::wide(self.ip) ^ Network::wide(ip)) & mask.to_bits() == 0
+        (IpNetwork::ipv6_bits(self.ip) ^ IpNetwork::ipv6_bits(ip)) & mask.to_bits() == 0
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for IpNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip {
             IpAddr::V4(ip) => write!(f, "{ip}/{}", self.bits),
@@ -98,7 +98,7 @@ impl ProxyServer {
     #[must_use]
     pub fn trust(mut self, ip: IpAddr, bits: u8) -> ProxyServer {
         let most = if ip.is_ipv4() { 32 } else { 128 };
-        self.trusted.push(Network { ip, bits: bits.min(most) });
+        self.trusted.push(IpNetwork { ip, bits: bits.min(most) });
         self
     }
 
@@ -112,7 +112,7 @@ impl ProxyServer {
 
 fn reader(
     new: &NewConnection<'_>,
-    trusted: &[Network],
+    trusted: &[IpNetwork],
     timeout: Option<Duration>,
 ) -> Option<Box<dyn Layer>> {
     let peer = new.peer().ip();
@@ -170,7 +170,7 @@ fn writer(header: &ProxyHeader, peer: &Address, version: ProxyVersion) -> Option
     match ProxyWriter::new(header, version) {
         Ok(writer) => Some(Box::new(writer)),
         Err(error) => {
-            log_error!(%peer, %error, "no PROXY header can be written");
+            log_error!(%peer, %error, "cannot write a PROXY header");
             None
         }
     }
@@ -197,7 +197,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
     let mut trusted = Vec::new();
     while let Some(part) = parts.keyword("trusted") {
         for one in part.text().split(',') {
-            trusted.push(Network::read(one).ok_or_else(|| not_a_network(&part))?);
+            trusted.push(IpNetwork::read(one).ok_or_else(|| not_a_network(&part))?);
         }
     }
     let header_timeout = parts.keyword("header-timeout").map(|part| part.seconds()).transpose()?;
@@ -207,7 +207,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
 
 fn not_a_network(part: &Part) -> EndpointError {
     part.error(
-        "expected IP addresses, perhaps with a length, such as 10.0.0.0/8,192.0.2.1 or [::1]",
+        "expected IP addresses, optionally with a prefix length, such as 10.0.0.0/8,192.0.2.1 or [::1]",
     )
 }
 

@@ -17,7 +17,7 @@ const LONGEST_PACKET: u32 = 256 * 1024;
 
 /// The format of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Records {
+pub(super) enum RecordFormat {
     Lines,
     Packets,
 }
@@ -26,13 +26,13 @@ pub(super) enum Records {
 #[derive(Debug)]
 pub(super) struct RecordFile {
     path: PathBuf,
-    records: Records,
-    state: Mutex<Option<Open>>,
+    records: RecordFormat,
+    state: Mutex<Option<OpenFile>>,
 }
 
 /// The open file; closed at its limit or after a failed write.
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     id: FileId,
     /// Current size, and its limit, in bytes.
@@ -51,7 +51,11 @@ impl RecordFile {
     ///
     /// Only regular files and character devices: a stalled reader of anything else would block the
     /// loop.
-    pub(super) fn open(path: &str, records: Records, limit: u64) -> io::Result<Arc<RecordFile>> {
+    pub(super) fn open(
+        path: &str,
+        records: RecordFormat,
+        limit: u64,
+    ) -> io::Result<Arc<RecordFile>> {
         let mut others = lock(&OPEN);
         others.retain(|other| other.strong_count() > 0);
         let mut file = open(Path::new(path), records)?;
@@ -60,13 +64,13 @@ impl RecordFile {
         let id = id(&found);
         let same = |other: &Arc<RecordFile>| id.is_some() && other.id() == Some(id);
         if let Some(other) = others.iter().filter_map(Weak::upgrade).find(same) {
-            return other.limited(records, limit);
+            return other.share_with(records, limit);
         }
         let length = match found.is_file() {
             true => resume(&mut file, records, path)?,
             false => begin(&mut file, records)?,
         };
-        let state = Mutex::new(Some(Open { file, id, length, limit }));
+        let state = Mutex::new(Some(OpenFile { file, id, length, limit }));
         let file = Arc::new(RecordFile { path: path.into(), records, state });
         others.push(Arc::downgrade(&file));
         Ok(file)
@@ -78,7 +82,7 @@ impl RecordFile {
         let Some(open) = state.as_mut() else { return };
         let path = self.path.display();
         if open.length.saturating_add(record.len() as u64) > open.limit {
-            tracing::info!(file = %path, limit = open.limit, "the traffic log ends here: it is as long as it may be");
+            tracing::info!(file = %path, limit = open.limit, "the traffic log ends here: it has reached its limit");
             *state = None;
         } else if let Err(error) = open.write(record) {
             log_warn!(file = %path, %error, "the traffic log ends here");
@@ -92,9 +96,13 @@ impl RecordFile {
     }
 
     /// Shares the file with another endpoint.
-    fn limited(self: Arc<Self>, records: Records, limit: u64) -> io::Result<Arc<RecordFile>> {
+    fn share_with(
+        self: Arc<Self>,
+        records: RecordFormat,
+        limit: u64,
+    ) -> io::Result<Arc<RecordFile>> {
         if self.records != records {
-            return Err(io::Error::other("another log writes it in another form"));
+            return Err(io::Error::other("another log writes to it in another form"));
         }
         if let Some(open) = lock(&self.state).as_mut() {
             open.limit = open.limit.min(limit);
@@ -103,17 +111,17 @@ impl RecordFile {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenFile {
     /// Unlocks explicitly: a child process that is being started may briefly hold the file, and
     /// with it the lock.
     fn drop(&mut self) {
         if let Err(error) = self.file.unlock() {
-            tracing::debug!(%error, "a log was not unlocked");
+            tracing::debug!(%error, "cannot unlock a log");
         }
     }
 }
 
-impl Open {
+impl OpenFile {
     /// Writes a whole record, or nothing.
     fn write(&mut self, record: &[u8]) -> io::Result<()> {
         let mut rest = record;
@@ -144,9 +152,9 @@ impl Open {
 }
 
 /// Adapts a file for a capture, which writes one record per call.
-pub(super) struct Appending(pub(super) Arc<RecordFile>);
+pub(super) struct RecordWriter(pub(super) Arc<RecordFile>);
 
-impl Write for Appending {
+impl Write for RecordWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         self.0.append(record);
         Ok(record.len())
@@ -158,9 +166,9 @@ impl Write for Appending {
 }
 
 /// Opens without blocking: opening a FIFO would otherwise wait until another program opens it too.
-fn open(path: &Path, records: Records) -> io::Result<File> {
+fn open(path: &Path, records: RecordFormat) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.create(true).append(true).read(records == Records::Packets);
+    options.create(true).append(true).read(records == RecordFormat::Packets);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -177,7 +185,7 @@ fn open(path: &Path, records: Records) -> io::Result<File> {
 fn lock_capture(file: &File) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(fs::TryLockError::WouldBlock) => Err(io::Error::other("another program writes it")),
+        Err(fs::TryLockError::WouldBlock) => Err(io::Error::other("another program writes to it")),
         Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
@@ -192,8 +200,7 @@ fn check_type(found: FileType) -> io::Result<()> {
         () if found.is_dir() => "a folder",
         () => "a disk",
     };
-    let text =
-        format!("it is {kind}, where a log may have to wait for its reader: it needs a file");
+    let text = format!("it is {kind}, whose reader may block the log: use a file");
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
@@ -214,10 +221,10 @@ fn id(_: &Metadata) -> FileId {
 }
 
 /// Begins a file; returns its length.
-fn begin(file: &mut File, records: Records) -> io::Result<u64> {
+fn begin(file: &mut File, records: RecordFormat) -> io::Result<u64> {
     match records {
-        Records::Lines => Ok(0),
-        Records::Packets => {
+        RecordFormat::Lines => Ok(0),
+        RecordFormat::Packets => {
             file.write_all(&Pcap::HEADER)?;
             Ok(Pcap::HEADER.len() as u64)
         }
@@ -225,24 +232,24 @@ fn begin(file: &mut File, records: Records) -> io::Result<u64> {
 }
 
 /// Prepares an existing regular file for appending; returns its length.
-fn resume(file: &mut File, records: Records, path: &str) -> io::Result<u64> {
+fn resume(file: &mut File, records: RecordFormat, path: &str) -> io::Result<u64> {
     let length = file.metadata()?.len();
     match records {
         // Partial lines of other programs must not be removed.
-        Records::Lines => {
+        RecordFormat::Lines => {
             if length > 0 && !ends_a_line(path)? {
                 file.write_all(b"\n")?;
             }
             file.metadata().map(|found| found.len())
         }
-        Records::Packets => {
+        RecordFormat::Packets => {
             lock_capture(file)?;
             let whole = whole_packets(file, length)?;
             if whole < length {
                 log_warn!(
                     file = path,
                     bytes = length - whole,
-                    "cut the end of a capture: a packet that was not written whole"
+                    "removed an incomplete packet from the end of a capture"
                 );
                 file.set_len(whole)?;
             }
@@ -267,7 +274,7 @@ fn whole_packets(file: &File, length: u64) -> io::Result<u64> {
     let mut header = Vec::new();
     reader.by_ref().take(Pcap::HEADER.len() as u64).read_to_end(&mut header)?;
     if !Pcap::HEADER.starts_with(&header) {
-        return Err(io::Error::other("it exists, and is not a capture file of this kind"));
+        return Err(io::Error::other("it exists, and is not a capture file of this format"));
     }
     if header.len() < Pcap::HEADER.len() {
         return Ok(0);

@@ -41,7 +41,7 @@ impl SerialClient {
     #[must_use]
     pub fn new(path: impl AsRef<Path>, options: SerialOptions) -> SerialClient {
         let path = path.as_ref().to_owned();
-        let place = Part::alone(path.to_string_lossy().into_owned());
+        let place = Part::standalone(path.to_string_lossy().into_owned());
         SerialClient { path, options, place }
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
         let known = [FlowControl::None, FlowControl::Hardware, FlowControl::Software];
         options.flow = one_of(&part, known)?;
     }
-    let form = parts.form("PATH, that of a device such as /dev/ttyUSB0");
+    let form = parts.form("PATH, a device such as /dev/ttyUSB0");
     let place = parts.positional().ok_or_else(|| parts.missing("path", &form))?;
     if place.text().is_empty() || place.text().contains('\0') {
         return Err(place.error(format!("expected {form}")));

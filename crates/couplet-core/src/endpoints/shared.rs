@@ -95,7 +95,7 @@ impl SharedPort {
     ) -> Result<SharedPort> {
         let refused = |error| ListenError::new(at.into(), error);
         if DISTRIBUTES && loops > 1 {
-            let sockets = Distributed::bind(at, options, loops, text).map_err(refused)?;
+            let sockets = PerLoopPort::bind(at, options, loops, text).map_err(refused)?;
             return Ok(SharedPort { host: sockets.at.into(), over: Arc::new(sockets) });
         }
         let bind = {
@@ -104,18 +104,21 @@ impl SharedPort {
         };
         let first = bind(at).map_err(refused)?;
         let at = first.tcp_address().map_err(refused)?;
-        Ok(SharedPort::divided(first, options, text, move || bind(at)).map_err(refused)?)
+        Ok(SharedPort::from_one_socket(first, options, text, move || bind(at)).map_err(refused)?)
     }
 
     /// A socket whose connections one loop distributes among all. `again` reopens it.
-    pub(super) fn divided(
+    pub(super) fn from_one_socket(
         socket: ListeningSocket,
         options: &ListenOptions,
         text: String,
         again: impl Fn() -> io::Result<ListeningSocket> + Send + Sync + 'static,
     ) -> io::Result<SharedPort> {
         let socket = SharedSocket::new(socket, options.clone(), again)?;
-        Ok(SharedPort { host: socket.host().clone(), over: Arc::new(Divided { socket, text }) })
+        Ok(SharedPort {
+            host: socket.host().clone(),
+            over: Arc::new(SharedSocketPort { socket, text }),
+        })
     }
 }
 
@@ -146,7 +149,7 @@ impl fmt::Debug for SharedPort {
 
 /// The error of an endpoint that several loops cannot listen on.
 pub(super) fn cannot_be_shared(endpoint: &(impl fmt::Display + ?Sized)) -> Failure {
-    Failure::msg(format_args!("{endpoint} cannot be shared by several loops"))
+    Failure::msg(format_args!("cannot share {endpoint} among several loops"))
 }
 
 /// Whether the system distributes connections among the sockets of one port.
@@ -154,7 +157,7 @@ const DISTRIBUTES: bool = cfg!(target_os = "linux");
 
 /// A TCP port with one socket for each loop.
 #[derive(Debug)]
-struct Distributed {
+struct PerLoopPort {
     at: SocketAddr,
     options: ListenOptions,
     text: String,
@@ -170,13 +173,13 @@ struct Sockets {
     bound: VecDeque<ListeningSocket>,
 }
 
-impl Distributed {
+impl PerLoopPort {
     fn bind(
         at: SocketAddr,
         options: &ListenOptions,
         loops: usize,
         text: String,
-    ) -> io::Result<Distributed> {
+    ) -> io::Result<PerLoopPort> {
         if !options.reuse_port && at.port() != 0 {
             // Fails if the port is in use. With `SO_REUSEPORT` alone, a second program would get
             // half of the connections.
@@ -188,7 +191,7 @@ impl Distributed {
         let bound = (1..loops).map(|_| ListeningSocket::bound(at, &options));
         let bound = bound.collect::<io::Result<_>>()?;
         let sockets = Mutex::new(Sockets { listening: Some(first), bound });
-        Ok(Distributed { at, options, text, sockets })
+        Ok(PerLoopPort { at, options, text, sockets })
     }
 
     /// A socket for one loop. A restarted loop finds none left, and binds a new one.
@@ -204,7 +207,7 @@ impl Distributed {
     }
 }
 
-impl ServerEndpoint for Distributed {
+impl ServerEndpoint for PerLoopPort {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         let listen = |socket| reactor.listen_on(self.at, self.options.clone(), socket, factory);
         let listening = self.take().and_then(listen);
@@ -212,7 +215,7 @@ impl ServerEndpoint for Distributed {
     }
 }
 
-impl fmt::Display for Distributed {
+impl fmt::Display for PerLoopPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -220,12 +223,12 @@ impl fmt::Display for Distributed {
 
 /// A port whose connections one loop distributes among all.
 #[derive(Debug)]
-struct Divided {
+struct SharedSocketPort {
     socket: Arc<SharedSocket>,
     text: String,
 }
 
-impl ServerEndpoint for Divided {
+impl ServerEndpoint for SharedSocketPort {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         let listening = reactor.listen_with_others(&self.socket, factory);
         let host = || self.socket.host().clone();
@@ -233,7 +236,7 @@ impl ServerEndpoint for Divided {
     }
 }
 
-impl fmt::Display for Divided {
+impl fmt::Display for SharedSocketPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }

@@ -128,10 +128,10 @@ fn read_server(parts: &mut Parts, six: bool) -> Result<Arc<dyn ServerEndpoint>, 
     if let Some(backlog) = parts.keyword("backlog") {
         options.backlog = backlog.backlog()?;
     }
-    parts.set("reuse_port", &mut options.reuse_port)?;
-    parts.set("reuse_addr", &mut options.reuse_addr)?;
-    parts.set("dual_stack", &mut options.dual_stack)?;
-    parts.set("no_delay", &mut options.no_delay)?;
+    parts.read_flag("reuse_port", &mut options.reuse_port)?;
+    parts.read_flag("reuse_addr", &mut options.reuse_addr)?;
+    parts.read_flag("dual_stack", &mut options.dual_stack)?;
+    parts.read_flag("no_delay", &mut options.no_delay)?;
     Ok(Arc::new(TcpServer { address, options }))
 }
 
@@ -141,7 +141,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     let (host, port) = match host {
         Some(host) => (host.host()?, port.port(1)?),
         None if port.is_named() => return Err(parts.missing("host", &form)),
-        None if !parts.is_short() => return Err(parts.missing("port", &form)),
+        None if !parts.has_no_kind() => return Err(parts.missing("port", &form)),
         None => (Ipv4Addr::LOCALHOST.to_string(), port.port_alone(parts, &form, 1)?),
     };
     let mut options = ConnectOptions::default();
@@ -155,7 +155,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
         None if from.is_some() => return Err(parts.missing("bindAddress", "bindAddress=IP")),
         None => {}
     }
-    parts.set("no_delay", &mut options.no_delay)?;
+    parts.read_flag("no_delay", &mut options.no_delay)?;
     Ok(Arc::new(TcpClient { host, port, options }))
 }
 
@@ -170,11 +170,11 @@ impl Parts {
     ) -> Result<(SocketAddr, Option<Part>), EndpointError> {
         // After a host, `interface=` is redundant; it is left over, and reported.
         let interface = if host.is_none() { self.keyword("interface") } else { None };
-        self.note("interface", true);
+        self.record_keyword("interface", true);
         let host = host.or(interface);
         let address = match &host {
             Some(host) => host.interface(port.port_to_listen(host)?)?,
-            None if !self.is_short() => {
+            None if !self.has_no_kind() => {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
             }
             // A port alone listens on loopback.
@@ -194,7 +194,7 @@ impl Part {
     fn port_to_listen(&self, host: &Part) -> Result<u16, EndpointError> {
         self.port(0).map_err(|error| match host.is_host_name() {
             true => self.error(format!(
-                "{}, and an IP address or localhost in place of {:?}: names cannot be listened on",
+                "{}, and an IP address or localhost in place of {:?}: a port cannot listen on a name",
                 error.problem(),
                 host.text
             )),

@@ -64,12 +64,12 @@ impl<E> Throttled<E> {
 }
 
 impl Limits {
-    fn take(parts: &mut Parts) -> Result<Limits, EndpointError> {
+    fn from_parts(parts: &mut Parts) -> Result<Limits, EndpointError> {
         let mut limits = Limits::default();
         for (key, limit) in [("read", &mut limits.read), ("write", &mut limits.write)] {
-            *limit = parts.keyword(key).map(|part| rate(&part)).transpose()?;
+            *limit = parts.keyword(key).map(|part| parse_rate(&part)).transpose()?;
         }
-        parts.set("shared", &mut limits.shared)?;
+        parts.read_flag("shared", &mut limits.shared)?;
         Ok(limits)
     }
 
@@ -77,12 +77,12 @@ impl Limits {
     fn check(&self, parts: &Parts) -> Result<(), EndpointError> {
         if self.read.or(self.write).is_none() {
             parts.finish()?;
-            return Err(parts.missing("limit", "read=N or write=N, in bytes a second"));
+            return Err(parts.missing("limit", "read=N or write=N, in bytes per second"));
         }
         Ok(())
     }
 
-    fn put(&self, factory: ErasedFactory) -> ErasedFactory {
+    fn add_layer(&self, factory: ErasedFactory) -> ErasedFactory {
         let Limits { read, write, shared } = *self;
         let both = move || (read.map(Bandwidth::new), write.map(Bandwidth::new));
         let together: Option<(Option<Rc<_>>, Option<Rc<_>>)> = shared.then(both);
@@ -94,7 +94,7 @@ impl Limits {
 }
 
 /// Parses a rate in bytes per second.
-fn rate(part: &Part) -> Result<u64, EndpointError> {
+fn parse_rate(part: &Part) -> Result<u64, EndpointError> {
     let (digits, factor) = match part.text().char_indices().last() {
         Some((at, 'k')) => (&part.text()[..at], 1000),
         Some((at, 'M')) => (&part.text()[..at], 1_000_000),
@@ -104,13 +104,15 @@ fn rate(part: &Part) -> Result<u64, EndpointError> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.parse::<u64>().ok().filter(|number| is_number && *number > 0);
     number.and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
-        part.error("expected bytes a second, 1 or more: a number, perhaps with k, M or G behind it")
+        part.error(
+            "expected bytes per second, at least 1: a number, optionally followed by k, M or G",
+        )
     })
 }
 
 impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, self.limits.put(factory))
+        self.over.listen(reactor, self.limits.add_layer(factory))
     }
 
     /// Divides shared limits among the loops.
@@ -125,7 +127,7 @@ impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
 
 impl<E: ClientEndpoint> ClientEndpoint for Throttled<E> {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
-        self.over.connect(reactor, self.limits.put(factory))
+        self.over.connect(reactor, self.limits.add_layer(factory))
     }
 
     fn host(&self) -> Option<&str> {
@@ -134,14 +136,14 @@ impl<E: ClientEndpoint> ClientEndpoint for Throttled<E> {
 }
 
 pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    let limits = Limits::take(parts)?;
+    let limits = Limits::from_parts(parts)?;
     let over = parts.server()?;
     limits.check(parts)?;
     Ok(Arc::new(Throttled { over, limits }))
 }
 
 pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
-    let limits = Limits::take(parts)?;
+    let limits = Limits::from_parts(parts)?;
     let over = parts.client()?;
     limits.check(parts)?;
     Ok(Arc::new(Throttled { over, limits }))

@@ -28,7 +28,7 @@ use crate::transport::Transport;
 #[derive(Clone, Debug)]
 pub struct TlsServer {
     over: Arc<dyn ServerEndpoint>,
-    files: Files,
+    files: TlsFiles,
     sni: Option<Part>,
     client_ca: Option<Part>,
 }
@@ -44,14 +44,14 @@ pub struct TlsServer {
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     over: Arc<dyn ClientEndpoint>,
-    files: Files,
+    files: TlsFiles,
     ca: Option<Part>,
     server_name: Option<Part>,
 }
 
 /// Settings of both sides.
 #[derive(Clone, Debug)]
-struct Files {
+struct TlsFiles {
     /// The certificate and its key, perhaps in one file.
     identity: Option<(Part, Part)>,
     /// The issuers' certificates, if they are in another file.
@@ -61,19 +61,20 @@ struct Files {
     whole: Part,
 }
 
-macro_rules! settings_of_both_sides {
+macro_rules! common_setters {
     () => {
         /// Sets the certificate with its chain, and its key: two PEM files, which may be the same.
         #[must_use]
         pub fn identity(mut self, cert: impl Into<String>, key: impl Into<String>) -> Self {
-            self.files.identity = Some((Part::alone(cert.into()), Part::alone(key.into())));
+            self.files.identity =
+                Some((Part::standalone(cert.into()), Part::standalone(key.into())));
             self
         }
 
         /// Sets the issuers' certificates, in another PEM file.
         #[must_use]
         pub fn chain(mut self, file: impl Into<String>) -> Self {
-            self.files.chain = Some(Part::alone(file.into()));
+            self.files.chain = Some(Part::standalone(file.into()));
             self
         }
 
@@ -81,7 +82,7 @@ macro_rules! settings_of_both_sides {
         /// `h2,http/1.1`.
         #[must_use]
         pub fn alpn(mut self, names: impl Into<String>) -> Self {
-            self.files.alpn = Some(Part::alone(names.into()));
+            self.files.alpn = Some(Part::standalone(names.into()));
             self
         }
     };
@@ -91,22 +92,22 @@ impl TlsServer {
     /// Wraps this endpoint. Also needs an [`identity`](Self::identity) or [`sni`](Self::sni).
     #[must_use]
     pub fn new(over: impl ServerEndpoint) -> TlsServer {
-        TlsServer { over: Arc::new(over), files: Files::none(), sni: None, client_ca: None }
+        TlsServer { over: Arc::new(over), files: TlsFiles::none(), sni: None, client_ca: None }
     }
 
-    settings_of_both_sides!();
+    common_setters!();
 
     /// Sets a folder of certificates, from which each client gets the one for its requested name.
     #[must_use]
     pub fn sni(mut self, folder: impl Into<String>) -> TlsServer {
-        self.sni = Some(Part::alone(folder.into()));
+        self.sni = Some(Part::standalone(folder.into()));
         self
     }
 
     /// Requires a certificate of each client, from an issuer in this PEM file or folder.
     #[must_use]
     pub fn client_ca(mut self, path: impl Into<String>) -> TlsServer {
-        self.client_ca = Some(Part::alone(path.into()));
+        self.client_ca = Some(Part::standalone(path.into()));
         self
     }
 
@@ -116,13 +117,14 @@ impl TlsServer {
             options = options.identity(identity);
         }
         if let Some(sni) = &self.sni {
-            let directory = CertificateDirectory::open(&sni.text).map_err(|e| sni.because(&e))?;
+            let directory =
+                CertificateDirectory::open(&sni.text).map_err(|e| sni.config_error(&e))?;
             options = options.directory(directory);
         }
         if let Some(ca) = &self.client_ca {
             options = options.client_auth(ClientAuth::Require(ca.roots()?));
         }
-        ServerTls::new(&options).map_err(|error| self.files.whole.because(&error))
+        ServerTls::new(&options).map_err(|error| self.files.whole.config_error(&error))
     }
 }
 
@@ -172,22 +174,22 @@ impl TlsClient {
     /// Wraps this endpoint.
     #[must_use]
     pub fn new(over: impl ClientEndpoint) -> TlsClient {
-        TlsClient { over: Arc::new(over), files: Files::none(), ca: None, server_name: None }
+        TlsClient { over: Arc::new(over), files: TlsFiles::none(), ca: None, server_name: None }
     }
 
-    settings_of_both_sides!();
+    common_setters!();
 
     /// Sets the trusted issuers: a PEM file, or a folder of PEM files.
     #[must_use]
     pub fn ca(mut self, path: impl Into<String>) -> TlsClient {
-        self.ca = Some(Part::alone(path.into()));
+        self.ca = Some(Part::standalone(path.into()));
         self
     }
 
     /// Sets the name or IP address that the server's certificate must match, instead of the host.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> TlsClient {
-        self.server_name = Some(Part::alone(name.into()));
+        self.server_name = Some(Part::standalone(name.into()));
         self
     }
 
@@ -201,10 +203,10 @@ impl TlsClient {
             options = options.roots(ca.roots()?);
         }
         let whole = &self.files.whole;
-        let tls = ClientTls::new(&options).map_err(|error| whole.because(&error))?;
+        let tls = ClientTls::new(&options).map_err(|error| whole.config_error(&error))?;
         let host = self.host().unwrap_or_default().to_owned();
         let place = self.server_name.as_ref().unwrap_or(whole);
-        tls.layer(&host, now).map_err(|error| place.because(&error))?;
+        tls.layer(&host, now).map_err(|error| place.config_error(&error))?;
         Ok(move |now| tls.layer(&host, now).expect("this name was valid"))
     }
 }
@@ -227,8 +229,8 @@ impl ClientEndpoint for TlsClient {
 }
 
 pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    let files = Files::take(parts)?;
-    parts.ignore_methods()?;
+    let files = TlsFiles::from_parts(parts)?;
+    parts.ignore_openssl_keywords()?;
     let mut sni = parts.keyword("sni");
     let client_ca = parts.keyword("client-ca");
     if files.identity.is_none() && sni.is_none() && !parts.has_kind::<dyn ServerEndpoint>() {
@@ -248,8 +250,8 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
 }
 
 pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
-    let files = Files::take(parts)?;
-    parts.ignore_methods()?;
+    let files = TlsFiles::from_parts(parts)?;
+    parts.ignore_openssl_keywords()?;
     let ca = parts.one_of(&["ca", "trustRoots", "caCertsDir"]);
     let mut server_name = parts.one_of(&["servername", "hostname"]);
     let is_beside = parts.has("endpoint");
@@ -270,23 +272,28 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 
 impl Parts {
     /// Takes and ignores Twisted's OpenSSL settings, which have no effect here.
-    fn ignore_methods(&mut self) -> Result<(), EndpointError> {
+    fn ignore_openssl_keywords(&mut self) -> Result<(), EndpointError> {
         drop(self.unlisted("dhParameters"));
         match self.unlisted("sslmethod") {
             Some(method) if !["SSLv23_METHOD", "TLS_METHOD"].contains(&method.text()) => {
-                Err(method.error("TLS 1.2 and 1.3 are offered, and nothing else can be chosen"))
+                Err(method.error("only TLS 1.2 and 1.3 are offered"))
             }
             _ => Ok(()),
         }
     }
 }
 
-impl Files {
-    fn none() -> Files {
-        Files { identity: None, chain: None, alpn: None, whole: Part::alone("tls:".to_owned()) }
+impl TlsFiles {
+    fn none() -> TlsFiles {
+        TlsFiles {
+            identity: None,
+            chain: None,
+            alpn: None,
+            whole: Part::standalone("tls:".to_owned()),
+        }
     }
 
-    fn take(parts: &mut Parts) -> Result<Files, EndpointError> {
+    fn from_parts(parts: &mut Parts) -> Result<TlsFiles, EndpointError> {
         let cert = parts.one_of(&["cert", "certKey", "certificate"]);
         let key = parts.one_of(&["key", "privateKey"]);
         let identity = match (cert, key) {
@@ -299,7 +306,7 @@ impl Files {
         if let (None, Some(chain)) = (&identity, &chain) {
             return Err(chain.error("a chain belongs to a certificate: expected cert=FILE too"));
         }
-        let files = Files { identity, chain, alpn: parts.keyword("alpn"), whole: parts.whole() };
+        let files = TlsFiles { identity, chain, alpn: parts.keyword("alpn"), whole: parts.whole() };
         files.alpn()?;
         Ok(files)
     }
@@ -312,10 +319,10 @@ impl Files {
                 TlsConfigError::Invalid { place, .. } => *place == cert.text,
                 _ => false,
             };
-            if is_cert { cert.because(&error) } else { key.because(&error) }
+            if is_cert { cert.config_error(&error) } else { key.config_error(&error) }
         })?;
         let Some(chain) = &self.chain else { return Ok(Some(identity)) };
-        identity.with_chain_file(&chain.text).map(Some).map_err(|error| chain.because(&error))
+        identity.with_chain_file(&chain.text).map(Some).map_err(|error| chain.config_error(&error))
     }
 
     fn alpn(&self) -> Result<Vec<String>, EndpointError> {
@@ -356,7 +363,7 @@ impl fmt::Display for TlsClient {
 }
 
 impl Part {
-    fn because(&self, error: &TlsConfigError) -> EndpointError {
+    fn config_error(&self, error: &TlsConfigError) -> EndpointError {
         self.error(error.to_string())
     }
 
@@ -366,6 +373,6 @@ impl Part {
             true => Roots::from_pem_directory(&self.text),
             false => Roots::from_pem_file(&self.text),
         };
-        roots.map_err(|error| self.because(&error))
+        roots.map_err(|error| self.config_error(&error))
     }
 }

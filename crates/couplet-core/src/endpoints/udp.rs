@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use super::EndpointError;
 use super::grammar::Parts;
-use super::kinds::datagrams;
+use super::kinds::parse_datagrams;
 use super::tcp::{print_address, print_peer};
 use crate::address::scoped_ip;
 use crate::defer::Result;
@@ -65,7 +65,7 @@ impl FromStr for UdpServer {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<UdpServer, EndpointError> {
-        datagrams(text, |parts: &mut Parts| {
+        parse_datagrams(text, |parts: &mut Parts| {
             let form = parts.form("PORT or HOST:PORT");
             let (host, port) = parts.host_and_port(&form)?;
             let (address, _) = parts.address_to_listen(host, &port, &form)?;
@@ -78,7 +78,7 @@ impl FromStr for UdpClient {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<UdpClient, EndpointError> {
-        datagrams(text, |parts: &mut Parts| {
+        parse_datagrams(text, |parts: &mut Parts| {
             let form = parts.form("PORT or HOST:PORT");
             let (host, port) = parts.host_and_port(&form)?;
             let host = host.map(|host| host.host()).transpose()?;

@@ -80,8 +80,9 @@ impl ServerEndpoint for UnixServer {
     fn share(&self, _: usize) -> Result<SharedPort> {
         let UnixServer { path, options } = self.clone();
         let bind = move || ListeningSocket::unix(&path, &options);
-        let shared = bind()
-            .and_then(|first| SharedPort::divided(first, &self.options, self.to_string(), bind));
+        let shared = bind().and_then(|first| {
+            SharedPort::from_one_socket(first, &self.options, self.to_string(), bind)
+        });
         Ok(shared.map_err(|error| ListenError::new(self.path.clone().into(), error))?)
     }
 }
@@ -106,7 +107,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
             *id = Some(part.number("a number", 0, u64::from(u32::MAX) - 1)? as u32);
         }
     }
-    parts.set("lockfile", &mut options.lock_file)?;
+    parts.read_flag("lockfile", &mut options.lock_file)?;
     if let Some(backlog) = parts.keyword("backlog") {
         options.backlog = backlog.backlog()?;
     }
@@ -120,7 +121,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
         options.timeout = timeout.seconds()?;
     }
     // Twisted's check before a connect. Ignored: a refused connect gives the same answer.
-    parts.set("lockfile", &mut false)?;
+    parts.read_flag("lockfile", &mut false)?;
     Ok(Arc::new(UnixClient { path, options }))
 }
 
@@ -165,7 +166,7 @@ impl Parts {
         match (part.text.as_str(), part.text.strip_prefix('@')) {
             ("", _) => Err(part.error(format!("missing path: expected {form}"))),
             (path, _) if path.contains('\0') => {
-                Err(part.error("the path of a socket contains no NUL"))
+                Err(part.error("the path of a socket must not contain a NUL"))
             }
             (_, Some("")) => Err(part.error("missing name after @")),
             (_, Some(name)) => Ok(UnixAddress::Abstract(name.as_bytes().into())),

@@ -81,7 +81,7 @@ impl ErasedFactory {
     }
 
     /// Puts a wrapper around the factory.
-    pub(crate) fn wrapped(
+    pub(crate) fn wrap_with(
         self,
         wrap: impl FnOnce(Box<dyn AnyFactory>) -> Box<dyn AnyFactory>,
     ) -> ErasedFactory {

@@ -33,7 +33,7 @@ use crate::unread::Unread;
 /// Plaintext arrived after the request to encrypt: an injection, or a peer that does not wait
 /// (CVE-2011-0411). It is never delivered as part of the encrypted stream; the connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("plaintext after STARTTLS: the peer sent bytes in clear behind the upgrade")]
+#[error("plaintext after STARTTLS: the peer sent unencrypted bytes after the request to encrypt")]
 pub struct PlaintextAfterUpgrade;
 
 /// The layers of one connection. Driven by the connection, or by a test.
@@ -70,7 +70,7 @@ pub struct Layers {
     /// From the socket to the protocol; never empty. Law 9: one for each layer that the program
     /// requested.
     levels: Vec<Level>,
-    state: State,
+    state: StackState,
 }
 
 struct Level {
@@ -82,22 +82,22 @@ struct Level {
     open: bool,
     /// The layer returned `Up::Closed`, or failed.
     ended: bool,
-    close_asked: bool,
+    close_called: bool,
     /// The deadline last reported to the layer, until the layer is fed.
-    told: Option<Instant>,
+    reported_deadline: Option<Instant>,
 }
 
 impl Level {
     fn new(layer: Box<dyn Layer>, below: Outbox) -> Level {
         let unread = Unread::default();
-        let (open, ended, close_asked, told) = (true, false, false, None);
-        Level { layer, below, unread, open, ended, close_asked, told }
+        let (open, ended, close_called, reported_deadline) = (true, false, false, None);
+        Level { layer, below, unread, open, ended, close_called, reported_deadline }
     }
 
     /// Makes the first calls of a layer that was put on top of the others.
-    fn begin(&mut self, state: &mut State) {
+    fn begin(&mut self, state: &mut StackState) {
         self.open = self.layer.is_open();
-        state.shut += usize::from(!self.open);
+        state.unopened += usize::from(!self.open);
         if mem::take(&mut state.ended) {
             self.layer.ended();
             state.behind = true;
@@ -108,14 +108,14 @@ impl Level {
     /// then the same deadline does not expire again.
     #[inline]
     fn deadline(&self) -> Option<Instant> {
-        self.layer.deadline().filter(|deadline| self.told != Some(*deadline))
+        self.layer.deadline().filter(|deadline| self.reported_deadline != Some(*deadline))
     }
 }
 
 /// State shared by the levels on the way up.
-struct State {
+struct StackState {
     /// Number of levels that are not open.
-    shut: usize,
+    unopened: usize,
     /// Shared with the connection.
     opened: Rc<Opened>,
     /// A level may have more output without new bytes from the socket.
@@ -133,7 +133,7 @@ pub(crate) trait Sink {
     fn data(&mut self, data: &[u8]) -> ControlFlow<()>;
 
     /// Receives anything but bytes.
-    fn told(&mut self, up: Up<'_>) -> ControlFlow<()>;
+    fn handle_event(&mut self, up: Up<'_>) -> ControlFlow<()>;
 }
 
 impl<F: FnMut(Up<'_>) -> ControlFlow<()>> Sink for F {
@@ -141,14 +141,14 @@ impl<F: FnMut(Up<'_>) -> ControlFlow<()>> Sink for F {
         self(Up::Data(data))
     }
 
-    fn told(&mut self, up: Up<'_>) -> ControlFlow<()> {
+    fn handle_event(&mut self, up: Up<'_>) -> ControlFlow<()> {
         self(up)
     }
 }
 
 /// The parameters of one call of [`Layers::feed`].
 struct Feed<'f, S> {
-    state: &'f mut State,
+    state: &'f mut StackState,
     now: Instant,
     sink: &'f mut S,
 }
@@ -166,7 +166,7 @@ impl Layers {
 
     /// A stack of several layers, from the socket up.
     pub(crate) fn stack(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
-        let mut layers = Layers::placed(layers, spares);
+        let mut layers = Layers::new_unstarted(layers, spares);
         layers.begin();
         layers
     }
@@ -176,11 +176,11 @@ impl Layers {
     /// # Panics
     ///
     /// If `layers` is empty.
-    pub(crate) fn placed(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
+    pub(crate) fn new_unstarted(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
         assert!(!layers.is_empty(), "a stack has a layer");
         let levels = layers.into_iter().map(|layer| Level::new(layer, Outbox::new(spares.clone())));
-        let state = State {
-            shut: 0,
+        let state = StackState {
+            unopened: 0,
             opened: Rc::default(),
             behind: false,
             end_due: false,
@@ -190,7 +190,7 @@ impl Layers {
         Layers { levels: levels.collect(), state }
     }
 
-    /// Makes the first calls of each [placed](Self::placed) layer.
+    /// Makes the first calls of each [placed](Self::new_unstarted) layer.
     pub(crate) fn begin(&mut self) {
         for level in &mut self.levels {
             level.begin(&mut self.state);
@@ -309,7 +309,7 @@ impl Layers {
         now: Instant,
         sink: &mut impl Sink,
     ) -> ControlFlow<()> {
-        let State { behind: false, failed: false, .. } = self.state else {
+        let StackState { behind: false, failed: false, .. } = self.state else {
             return self.feed_slow(bytes, now, sink);
         };
         let [Level { layer, open, ended: ended @ false, .. }] = &mut self.levels[..] else {
@@ -328,12 +328,13 @@ impl Layers {
                     let mut feed = Feed { state: &mut self.state, now, sink };
                     let handled = feed.handle(other, open, ended, &mut []);
                     let rest = &bytes[bytes.len() - rest.len()..];
-                    return feed.go_on(&mut self.levels, rest, handled);
+                    return feed.continue_feed(&mut self.levels, rest, handled);
                 }
             };
             bytes = &bytes[bytes.len() - rest.len()..];
             if flow.is_break() {
-                return Feed { state: &mut self.state, now, sink }.stopped(&mut self.levels, bytes);
+                return Feed { state: &mut self.state, now, sink }
+                    .keep_rest(&mut self.levels, bytes);
             }
         }
     }
@@ -342,9 +343,9 @@ impl Layers {
     fn feed_slow(&mut self, bytes: &[u8], now: Instant, sink: &mut impl Sink) -> ControlFlow<()> {
         let mut feed = Feed { state: &mut self.state, now, sink };
         if bytes.is_empty() || feed.state.behind || feed.state.failed {
-            return feed.catch_up(&mut self.levels, bytes);
+            return feed.feed_pending(&mut self.levels, bytes);
         }
-        feed.go_on(&mut self.levels, bytes, Some(Continue(())))
+        feed.continue_feed(&mut self.levels, bytes, Some(Continue(())))
     }
 
     /// Keeps bytes, and any further output of the layers, for the next [`feed`](Self::feed).
@@ -400,7 +401,7 @@ impl Layers {
             if !above.is_empty() || level.layer.held() > 0 {
                 return false;
             }
-            if !mem::replace(&mut level.close_asked, true) {
+            if !mem::replace(&mut level.close_called, true) {
                 level.layer.close(&mut level.below);
             }
             above = &mut level.below;
@@ -411,7 +412,7 @@ impl Layers {
     /// Whether every layer is open.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.state.shut == 0
+        self.state.unopened == 0
     }
 
     /// Information that the layers obtained while they opened.
@@ -433,7 +434,7 @@ impl Layers {
     /// [`held`](Self::held) without the [`bottom`](Self::bottom), and the
     /// [`deadline`](Self::deadline).
     #[inline(always)]
-    pub(crate) fn measured(&mut self) -> (usize, Option<Instant>) {
+    pub(crate) fn measure(&mut self) -> (usize, Option<Instant>) {
         match &mut self.levels[..] {
             [level] if !self.state.failed => (level.layer.held(), level.deadline()),
             _ => (self.held() - self.bottom().len(), self.deadline()),
@@ -456,7 +457,7 @@ impl Layers {
     pub fn timed_out(&mut self, now: Instant) {
         let due = |level: &&mut Level| level.deadline().is_some_and(|due| due <= now);
         for level in self.levels.iter_mut().filter(due) {
-            level.told = level.layer.deadline();
+            level.reported_deadline = level.layer.deadline();
             level.layer.timed_out(now);
             self.state.behind = true;
         }
@@ -474,10 +475,10 @@ impl Layers {
 
     /// Like [`clear`](Self::clear), but also drops the layers, so that none is called again after a
     /// panic.
-    pub(crate) fn clear_out(&mut self) {
+    pub(crate) fn drop_layers(&mut self) {
         self.clear();
         for level in &mut self.levels {
-            discard("drop of a layer", mem::replace(&mut level.layer, Box::new(Void)));
+            discard("drop of a layer", mem::replace(&mut level.layer, Box::new(DroppedLayer)));
         }
     }
 
@@ -515,9 +516,9 @@ impl Layers {
 }
 
 /// Drops every byte. Replaces layers that were dropped.
-struct Void;
+struct DroppedLayer;
 
-impl Layer for Void {
+impl Layer for DroppedLayer {
     fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
         *below = &[];
         Up::Nothing
@@ -563,7 +564,7 @@ impl<S: Sink> Feed<'_, S> {
 
     /// Continues after the first output of a level.
     #[cold]
-    fn go_on(
+    fn continue_feed(
         &mut self,
         levels: &mut [Level],
         mut bytes: &[u8],
@@ -577,7 +578,7 @@ impl<S: Sink> Feed<'_, S> {
         };
         match flow {
             Continue(()) => flow,
-            Break(()) => self.stopped(levels, bytes),
+            Break(()) => self.keep_rest(levels, bytes),
         }
     }
 
@@ -592,8 +593,8 @@ impl<S: Sink> Feed<'_, S> {
     ) -> Option<ControlFlow<()>> {
         Some(match up {
             Up::Nothing => return None,
-            Up::Data(data) | Up::Last(data) => self.lend(above, data),
-            Up::Open(told) => self.opened(open, told),
+            Up::Data(data) | Up::Last(data) => self.pass_up(above, data),
+            Up::Open(info) => self.opened(open, info),
             Up::Closed => {
                 *ended = true;
                 self.end(above)
@@ -607,8 +608,8 @@ impl<S: Sink> Feed<'_, S> {
 
     /// Passes bytes to the levels above, which keep the untaken ones.
     #[inline]
-    fn lend(&mut self, above: &mut [Level], mut data: &[u8]) -> ControlFlow<()> {
-        debug_assert!(!data.is_empty(), "a layer gave no bytes as data");
+    fn pass_up(&mut self, above: &mut [Level], mut data: &[u8]) -> ControlFlow<()> {
+        debug_assert!(!data.is_empty(), "a layer returned empty data");
         if above.is_empty() {
             return self.sink.data(data);
         }
@@ -620,15 +621,15 @@ impl<S: Sink> Feed<'_, S> {
     }
 
     #[cold]
-    fn opened(&mut self, open: &mut bool, told: Option<Box<Opened>>) -> ControlFlow<()> {
-        self.state.shut -= usize::from(!mem::replace(open, true));
-        if let Some(told) = told {
-            Rc::make_mut(&mut self.state.opened).add(*told);
+    fn opened(&mut self, open: &mut bool, info: Option<Box<Opened>>) -> ControlFlow<()> {
+        self.state.unopened -= usize::from(!mem::replace(open, true));
+        if let Some(info) = info {
+            Rc::make_mut(&mut self.state.opened).add(*info);
         }
-        if self.state.shut > 0 {
+        if self.state.unopened > 0 {
             return Continue(());
         }
-        self.sink.told(Up::Open(Some(Box::new(Opened::clone(&self.state.opened)))))
+        self.sink.handle_event(Up::Open(Some(Box::new(Opened::clone(&self.state.opened)))))
     }
 
     /// Handles the end of the stream below these levels.
@@ -636,7 +637,7 @@ impl<S: Sink> Feed<'_, S> {
     fn end(&mut self, levels: &mut [Level]) -> ControlFlow<()> {
         let Some(level) = levels.first_mut() else {
             self.state.ended = true;
-            return self.sink.told(Up::Closed);
+            return self.sink.handle_event(Up::Closed);
         };
         level.layer.ended();
         self.rise(levels, &mut &[][..])
@@ -646,16 +647,16 @@ impl<S: Sink> Feed<'_, S> {
     #[cold]
     fn fail(&mut self, reason: Reason) -> ControlFlow<()> {
         self.state.failed = true;
-        let _ = self.sink.told(Up::Failed(reason));
+        let _ = self.sink.handle_event(Up::Failed(reason));
         Break(())
     }
 
     /// The slow path: processes the unread input of each level first, from the top, then `bytes`,
     /// then the end.
     #[cold]
-    fn catch_up(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
+    fn feed_pending(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
         self.state.behind = false;
-        levels.iter_mut().for_each(|level| level.told = None);
+        levels.iter_mut().for_each(|level| level.reported_deadline = None);
         for at in (0..levels.len()).rev() {
             if self.state.failed {
                 return Continue(());
@@ -669,21 +670,21 @@ impl<S: Sink> Feed<'_, S> {
                 levels[at].unread = unread;
             }
             if flow.is_break() {
-                return self.stopped(levels, bytes);
+                return self.keep_rest(levels, bytes);
             }
         }
         if !bytes.is_empty() && self.rise(levels, &mut bytes).is_break() {
-            return self.stopped(levels, bytes);
+            return self.keep_rest(levels, bytes);
         }
         if mem::take(&mut self.state.end_due) && self.end(levels).is_break() {
-            return self.stopped(levels, &[]);
+            return self.keep_rest(levels, &[]);
         }
         Continue(())
     }
 
     /// Keeps leftover bytes after the receiver or a layer has stopped.
     #[cold]
-    fn stopped(&mut self, levels: &mut [Level], bytes: &[u8]) -> ControlFlow<()> {
+    fn keep_rest(&mut self, levels: &mut [Level], bytes: &[u8]) -> ControlFlow<()> {
         if self.state.failed {
             return Continue(());
         }

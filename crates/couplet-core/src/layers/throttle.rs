@@ -28,7 +28,7 @@ struct Queue {
     /// cancelled ones plus 16.
     waiting: VecDeque<Rc<Reservation>>,
     /// Number of cancelled reservations in `waiting`.
-    given_back: usize,
+    cancelled: usize,
     /// Total time of the reservations that are not cancelled.
     time: Duration,
 }
@@ -38,14 +38,14 @@ struct Reservation {
     time: Duration,
     state: RefCell<ReservationState>,
     /// Time at which its throttle checks again. Cancelled reservations may make it due earlier.
-    looked_at: Cell<Instant>,
+    next_check: Cell<Instant>,
 }
 
 #[derive(Debug)]
 enum ReservationState {
     Waiting(Option<LayerWaker>),
     Due,
-    GivenBack,
+    Cancelled,
 }
 
 impl Reservation {
@@ -53,14 +53,14 @@ impl Reservation {
         matches!(*self.state.borrow(), ReservationState::Due)
     }
 
-    fn is_given_back(&self) -> bool {
-        matches!(*self.state.borrow(), ReservationState::GivenBack)
+    fn is_cancelled(&self) -> bool {
+        matches!(*self.state.borrow(), ReservationState::Cancelled)
     }
 
     fn waker(&self) -> Option<LayerWaker> {
         match &*self.state.borrow() {
             ReservationState::Waiting(waker) => waker.clone(),
-            ReservationState::Due | ReservationState::GivenBack => None,
+            ReservationState::Due | ReservationState::Cancelled => None,
         }
     }
 }
@@ -68,26 +68,26 @@ impl Reservation {
 impl Queue {
     /// Marks due reservations. Returns the wakers of those whose throttles would check later, and
     /// of the first pending one if it is now due before its throttle checks.
-    fn settle(&mut self, now: Option<Instant>) -> Vec<LayerWaker> {
+    fn mark_due(&mut self, now: Option<Instant>) -> Vec<LayerWaker> {
         let mut wakers = Vec::new();
         while let Some(first) = self.waiting.front() {
-            if first.is_given_back() {
-                self.given_back -= 1;
+            if first.is_cancelled() {
+                self.cancelled -= 1;
                 self.waiting.pop_front();
                 continue;
             }
             let Some(at) = self.spent.and_then(|spent| spent.checked_add(first.time)) else {
                 break;
             };
-            let is_early = at < first.looked_at.get();
+            let is_early = at < first.next_check.get();
             if now.is_none_or(|now| now < at) {
                 if is_early {
-                    first.looked_at.set(at);
+                    first.next_check.set(at);
                     wakers.extend(first.waker());
                 }
                 break;
             }
-            if now.is_some_and(|now| now < first.looked_at.get()) {
+            if now.is_some_and(|now| now < first.next_check.get()) {
                 wakers.extend(first.waker());
             }
             first.state.replace(ReservationState::Due);
@@ -100,12 +100,12 @@ impl Queue {
 
     /// Accounts for a cancelled reservation. It stays in the queue until its turn, or until most
     /// are cancelled.
-    fn give_back(&mut self, time: Duration) {
+    fn cancel_reservation(&mut self, time: Duration) {
         self.time = self.time.saturating_sub(time);
-        self.given_back += 1;
-        if self.given_back > self.waiting.len() / 2 + 8 {
-            self.waiting.retain(|waiting| !waiting.is_given_back());
-            self.given_back = 0;
+        self.cancelled += 1;
+        if self.cancelled > self.waiting.len() / 2 + 8 {
+            self.waiting.retain(|waiting| !waiting.is_cancelled());
+            self.cancelled = 0;
         }
     }
 }
@@ -124,8 +124,13 @@ impl Bandwidth {
     }
 
     /// Reserves up to `wanted` bytes, behind all other reservations.
-    fn reserve(self: &Rc<Self>, wanted: usize, now: Instant, waker: Option<LayerWaker>) -> Place {
-        self.settle(now);
+    fn reserve(
+        self: &Rc<Self>,
+        wanted: usize,
+        now: Instant,
+        waker: Option<LayerWaker>,
+    ) -> ReservationGuard {
+        self.mark_due(now);
         let turn = (self.bytes_per_second / 100).max(1);
         let bytes = turn.min(wanted as u64);
         let time = self.time_of(bytes);
@@ -143,46 +148,46 @@ impl Bandwidth {
         } else {
             ReservationState::Waiting(waker)
         };
-        let (state, looked_at) = (RefCell::new(state), Cell::new(at));
-        let reservation = Rc::new(Reservation { time, state, looked_at });
+        let (state, next_check) = (RefCell::new(state), Cell::new(at));
+        let reservation = Rc::new(Reservation { time, state, next_check });
         if at > now {
             queue.time += time;
             queue.waiting.push_back(reservation.clone());
         }
-        Place { bandwidth: self.clone(), reservation, bytes: bytes as usize }
+        ReservationGuard { bandwidth: self.clone(), reservation, bytes: bytes as usize }
     }
 
-    fn settle(&self, now: Instant) {
-        let wakers = self.queue.borrow_mut().settle(Some(now));
+    fn mark_due(&self, now: Instant) {
+        let wakers = self.queue.borrow_mut().mark_due(Some(now));
         wakers.iter().for_each(LayerWaker::wake);
     }
 }
 
 /// A reservation, held by its throttle. Its drop returns the unused bytes.
 #[derive(Debug)]
-struct Place {
+struct ReservationGuard {
     bandwidth: Rc<Bandwidth>,
     reservation: Rc<Reservation>,
     /// Bytes reserved and not yet used.
     bytes: usize,
 }
 
-impl Drop for Place {
+impl Drop for ReservationGuard {
     fn drop(&mut self) {
         if self.bytes == 0 {
             return;
         }
         let unused = self.bandwidth.time_of(self.bytes as u64);
-        let before = self.reservation.state.replace(ReservationState::GivenBack);
+        let before = self.reservation.state.replace(ReservationState::Cancelled);
         let mut queue = self.bandwidth.queue.borrow_mut();
         match before {
             ReservationState::Due => {
                 queue.spent = queue.spent.map(|spent| spent.checked_sub(unused).unwrap_or(spent));
             }
-            ReservationState::Waiting(_) => queue.give_back(self.reservation.time),
-            ReservationState::GivenBack => {}
+            ReservationState::Waiting(_) => queue.cancel_reservation(self.reservation.time),
+            ReservationState::Cancelled => {}
         }
-        let wakers = queue.settle(None);
+        let wakers = queue.mark_due(None);
         drop(queue);
         wakers.iter().for_each(LayerWaker::wake);
     }
@@ -202,21 +207,21 @@ impl Drop for Place {
 /// ```
 #[derive(Debug)]
 pub struct Throttle {
-    up: Lane,
-    down: Lane,
+    up: ThrottleLane,
+    down: ThrottleLane,
     ended: bool,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct ThrottleLane {
     bandwidth: Option<Rc<Bandwidth>>,
     waker: Option<LayerWaker>,
-    place: Option<Place>,
+    guard: Option<ReservationGuard>,
 }
 
-impl Lane {
-    fn new(bandwidth: Option<Rc<Bandwidth>>) -> Lane {
-        Lane { bandwidth, waker: None, place: None }
+impl ThrottleLane {
+    fn new(bandwidth: Option<Rc<Bandwidth>>) -> ThrottleLane {
+        ThrottleLane { bandwidth, waker: None, guard: None }
     }
 
     /// Takes up to `wanted` bytes from the limit; returns the number that may pass now.
@@ -226,27 +231,27 @@ impl Lane {
             return 0;
         }
         let reserve = || bandwidth.reserve(wanted, now, self.waker.clone());
-        let place = self.place.get_or_insert_with(reserve);
-        if !place.reservation.is_due() {
-            bandwidth.settle(now);
+        let guard = self.guard.get_or_insert_with(reserve);
+        if !guard.reservation.is_due() {
+            bandwidth.mark_due(now);
         }
-        if !place.reservation.is_due() {
+        if !guard.reservation.is_due() {
             return 0;
         }
-        let n = wanted.min(place.bytes);
-        place.bytes -= n;
-        self.place.take_if(|place| place.bytes == 0);
+        let n = wanted.min(guard.bytes);
+        guard.bytes -= n;
+        self.guard.take_if(|guard| guard.bytes == 0);
         n
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let waits = self.place.as_ref().filter(|place| !place.reservation.is_due())?;
-        Some(waits.reservation.looked_at.get())
+        let waits = self.guard.as_ref().filter(|guard| !guard.reservation.is_due())?;
+        Some(waits.reservation.next_check.get())
     }
 
     fn timed_out(&mut self, now: Instant) {
         if let Some(bandwidth) = &self.bandwidth {
-            bandwidth.settle(now);
+            bandwidth.mark_due(now);
         }
     }
 }
@@ -254,7 +259,7 @@ impl Lane {
 impl Throttle {
     /// A throttle with a limit for each direction; up is from the peer to the protocol.
     pub fn new(up: Option<Rc<Bandwidth>>, down: Option<Rc<Bandwidth>>) -> Throttle {
-        Throttle { up: Lane::new(up), down: Lane::new(down), ended: false }
+        Throttle { up: ThrottleLane::new(up), down: ThrottleLane::new(down), ended: false }
     }
 }
 
@@ -489,7 +494,7 @@ mod tests {
         late += Duration::from_millis(8);
         assert_eq!(new.feed(&[0; 400], late), 400, "no turn is left of those that are gone");
         let queue = bandwidth.queue.borrow();
-        assert_eq!((queue.waiting.len(), queue.given_back, queue.time), (0, 0, Duration::ZERO));
+        assert_eq!((queue.waiting.len(), queue.cancelled, queue.time), (0, 0, Duration::ZERO));
     }
 
     #[test]
@@ -499,7 +504,7 @@ mod tests {
         let mut first = Waiting::new(&bandwidth, 100, now);
         assert_eq!(first.feed(&[0; 10], now), 0, "the burst has passed");
         let due = now + Duration::from_millis(10);
-        bandwidth.settle(due);
+        bandwidth.mark_due(due);
         drop(first);
         let mut next = Waiting::new(&bandwidth, 0, due);
         assert_eq!(next.feed(&[0; 10], due), 10);

@@ -32,7 +32,7 @@ pub use crate::driver::process::{
     ChildFd, Command, NoSuchSignal, ProcessEnd, ProcessSignal, Resource, WindowSize,
 };
 use crate::driver::process::{
-    ChildProcess, ProcessHandle, Started, SystemProcess, WorldProcess, set_window_size,
+    ChildKind, ChildProcess, ProcessHandle, SystemProcess, WorldProcess, set_window_size,
 };
 use crate::driver::{Interest, Spawned};
 use crate::error::{Plain, Reason};
@@ -236,14 +236,14 @@ impl Reactor {
     ) -> Result<Process, SpawnError> {
         let protocol: Contained<Box<dyn ProcessProtocol>> = Contained::new(Box::new(protocol));
         match self.start_program(&command) {
-            Ok(spawned) => Ok(self.started(protocol, &command, spawned)),
+            Ok(spawned) => Ok(self.connect_pipes(protocol, &command, spawned)),
             Err(error) => Err(SpawnError { command: command.to_string(), error }),
         }
     }
 
     /// Connects the pipes of a started process, and then watches for its exit.
     #[track_caller]
-    fn started(
+    fn connect_pipes(
         &self,
         protocol: Contained<Box<dyn ProcessProtocol>>,
         command: &Command,
@@ -282,7 +282,10 @@ impl Reactor {
             let factory = (move |_: &Address| pipe.take()).into_factory();
             let made = self.adopt_prepared(adopted, factory);
             let settle = move |made: Result<Connection<ChildPipe>>| {
-                settled.settled(number, made.ok().map(|connection| connection.transport()));
+                settled.record_pipe_outcome(
+                    number,
+                    made.ok().map(|connection| connection.transport()),
+                );
                 Ok(())
             };
             made.add_both(settle).detach();
@@ -292,36 +295,36 @@ impl Reactor {
 }
 
 /// Marks the process as left running when the end of the run drops its watch.
-struct Watched(Process);
+struct ExitWatch(Process);
 
-impl Drop for Watched {
+impl Drop for ExitWatch {
     fn drop(&mut self) {
-        self.0.exited(ProcessEnd::LeftRunning);
+        self.0.handle_exit(ProcessEnd::LeftRunning);
     }
 }
 
 /// Marks a simulated process as left running when the end of the run drops its task, unless the
 /// program was killed.
-struct Waiting {
+struct ExitWait {
     process: Process,
     child: Rc<dyn WorldProcess>,
 }
 
-impl Drop for Waiting {
+impl Drop for ExitWait {
     fn drop(&mut self) {
         if self.child.has_parent() {
-            self.process.exited(ProcessEnd::LeftRunning);
+            self.process.handle_exit(ProcessEnd::LeftRunning);
         }
     }
 }
 
 /// A protocol taken out for a call; put back when the call returns or panics.
-struct Called<'a> {
+struct ProtocolCall<'a> {
     cell: &'a ProcessCell,
     protocol: Option<Contained<Box<dyn ProcessProtocol>>>,
 }
 
-impl Drop for Called<'_> {
+impl Drop for ProtocolCall<'_> {
     fn drop(&mut self) {
         let protocol = self.protocol.take();
         match self.cell.has_ended.get() {
@@ -373,7 +376,7 @@ impl Process {
     /// [`SignalError`]: the process has exited, no signal has this name, or the system refuses.
     pub fn signal_process(&self, signal: impl IntoSignal) -> Result<(), SignalError> {
         let signal = signal.into_signal()?;
-        // The number can't be reused before the process is reaped, right before `exited`.
+        // The number can't be reused before the process is reaped, right before `handle_exit`.
         match self.pid() {
             Some(_) => Ok(self.cell.handle.signal(signal)?),
             None => Err(SignalError::ExitedAlready),
@@ -432,7 +435,7 @@ impl Process {
         self.set_next_step(grace, move || {
             // The process may have exited, with the event still pending in this turn.
             if let Err(error) = kill(&process) {
-                tracing::debug!(%error, "a process was not killed");
+                tracing::debug!(%error, "cannot kill a process");
             }
         });
     }
@@ -451,7 +454,7 @@ impl Process {
         if self.cell.ends_group.take()
             && let Err(error) = self.cell.handle.signal_group(ProcessSignal::KILL)
         {
-            tracing::debug!(%error, "a process group was not killed");
+            tracing::debug!(%error, "cannot kill a process group");
         }
     }
 
@@ -470,7 +473,7 @@ impl Process {
     /// Calls the protocol, unless the process has ended.
     fn call(&self, f: impl FnOnce(&mut dyn ProcessProtocol)) {
         let protocol = self.cell.protocol.borrow_mut().take();
-        let mut called = Called { cell: &self.cell, protocol };
+        let mut called = ProtocolCall { cell: &self.cell, protocol };
         if let Some(protocol) = &mut called.protocol {
             f(&mut ***protocol);
         }
@@ -492,14 +495,14 @@ impl Process {
 
     fn watch(&self, child: ChildProcess) {
         let child = match child.0 {
-            Started::System(child) => child,
-            Started::World(child) => return self.wait(child),
+            ChildKind::System(child) => child,
+            ChildKind::World(child) => return self.wait(child),
         };
-        let watched = Watched(self.clone());
+        let watched = ExitWatch(self.clone());
         let on_end = move |child: &mut SystemProcess, _| {
             watched.0.end_group();
             if let Some(end) = child.end() {
-                watched.0.exited(end);
+                watched.0.handle_exit(end);
             }
         };
         match self.cell.reactor.watch(child, Interest::Readable, on_end) {
@@ -508,23 +511,23 @@ impl Process {
             }
             Ok(_) => {}
             // The dropped callback has already reported it.
-            Err(error) => log_error!(%error, "the end of a process can't be noticed"),
+            Err(error) => log_error!(%error, "cannot watch for the exit of a process"),
         }
     }
 
     /// Waits for a process of another world to end.
     fn wait(&self, child: Rc<dyn WorldProcess>) {
-        let waiting = Waiting { process: self.clone(), child };
+        let waiting = ExitWait { process: self.clone(), child };
         let ended = async move {
             let end = poll_fn(|context| waiting.child.poll_end(context)).await;
-            waiting.process.exited(end);
+            waiting.process.handle_exit(end);
             Ok(())
         };
-        self.cell.reactor.spawn_named("the end of a process", ended).detach();
+        self.cell.reactor.spawn_named("exit of a process", ended).detach();
     }
 
     /// The process has exited, or is no longer watched.
-    fn exited(&self, end: ProcessEnd) {
+    fn handle_exit(&self, end: ProcessEnd) {
         if self.cell.end.borrow().is_some() {
             return;
         }

@@ -107,12 +107,12 @@ impl Reactor {
         let (cancelled, name) = (running.clone(), command.to_string());
         let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
             if let Some(process) = cancelled.take() {
-                give_up(&process);
+                kill_and_close(&process);
             }
             resolver.errback(Cancelled::of(name));
         });
         let resolver = Rc::new(RefCell::new(Some(resolver)));
-        let collect = Collect {
+        let collect = OutputCollector {
             command: command.to_string(),
             options,
             stdout: Vec::new(),
@@ -127,9 +127,9 @@ impl Reactor {
     }
 }
 
-type Waiting = Rc<RefCell<Option<Resolver<ProcessOutput>>>>;
+type SharedResolver = Rc<RefCell<Option<Resolver<ProcessOutput>>>>;
 
-fn fail(waiting: &Waiting, error: impl Into<Failure>) {
+fn fail(waiting: &SharedResolver, error: impl Into<Failure>) {
     let resolver = waiting.borrow_mut().take();
     if let Some(resolver) = resolver {
         resolver.errback(error.into());
@@ -138,23 +138,23 @@ fn fail(waiting: &Waiting, error: impl Into<Failure>) {
 
 /// Kills a process whose output is no longer wanted. Its children may hold its pipes and never read
 /// the unsent input, so the pipes are closed without flushing.
-fn give_up(process: &Process) {
+fn kill_and_close(process: &Process) {
     if let Err(error) = process.signal_process(ProcessSignal::KILL) {
-        tracing::debug!(%error, "a process was not killed");
+        tracing::debug!(%error, "cannot kill a process");
     }
     process.abort_connection();
 }
 
-struct Collect {
+struct OutputCollector {
     command: String,
     options: OutputOptions,
     /// Law 9: `OutputOptions::limit`, both together.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    resolver: Waiting,
+    resolver: SharedResolver,
 }
 
-impl ProcessProtocol for Collect {
+impl ProcessProtocol for OutputCollector {
     fn connection_made(&mut self, process: &Process) {
         process.write(std::mem::take(&mut self.options.input));
         process.close_stdin();
@@ -163,7 +163,7 @@ impl ProcessProtocol for Collect {
     fn child_data_received(&mut self, process: &Process, child_fd: i32, data: &[u8]) {
         let limit = self.options.limit;
         if self.stdout.len() + self.stderr.len() + data.len() > limit {
-            give_up(process);
+            kill_and_close(process);
             let command = std::mem::take(&mut self.command);
             return fail(&self.resolver, OutputTooLong { command, limit });
         }

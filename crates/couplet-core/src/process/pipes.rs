@@ -8,11 +8,11 @@ use crate::protocol::Protocol;
 use crate::transport::Transport;
 
 /// A request made before the pipe is connected.
-type Early = Box<dyn FnOnce(&Transport)>;
+type EarlyRequest = Box<dyn FnOnce(&Transport)>;
 
 pub(super) enum PipeState {
     /// Law 9: the user's requests until the next turn.
-    Opening(Vec<Early>),
+    Opening(Vec<EarlyRequest>),
     Open(Transport),
     /// Could not be connected; reported as lost once the other pipes are settled.
     Failed,
@@ -74,7 +74,7 @@ impl Process {
     /// Writes to the child's standard input or terminal. If that is closed, the data is dropped.
     pub fn write(&self, data: impl AsRef<[u8]>) {
         if let Err(error) = self.write_to_child(0, data) {
-            tracing::debug!(%error, "dropped what was written to a process");
+            tracing::debug!(%error, "dropped a write to a process");
         }
     }
 
@@ -92,7 +92,7 @@ impl Process {
             }
             None => {
                 let data = data.to_vec();
-                let is_early = self.later(child_fd, move |transport| transport.write(data));
+                let is_early = self.queue_request(child_fd, move |transport| transport.write(data));
                 if is_early { Ok(()) } else { Err(NotWritable(child_fd)) }
             }
         }
@@ -117,7 +117,7 @@ impl Process {
         match self.pipe(child_fd) {
             Some(transport) => close(&transport),
             None => {
-                self.later(child_fd, close);
+                self.queue_request(child_fd, close);
             }
         }
     }
@@ -155,7 +155,7 @@ impl Process {
             match self.pipe(number) {
                 Some(transport) => transport.abort_connection(),
                 None => {
-                    self.later(number, Transport::abort_connection);
+                    self.queue_request(number, Transport::abort_connection);
                 }
             }
         }
@@ -169,7 +169,7 @@ impl Process {
 
     /// Records a request for a pipe that is still connecting; false if the pipe is in another
     /// state.
-    fn later(&self, child_fd: i32, f: impl FnOnce(&Transport) + 'static) -> bool {
+    fn queue_request(&self, child_fd: i32, f: impl FnOnce(&Transport) + 'static) -> bool {
         match self.cell.pipes.borrow_mut().get_mut(&self.number_of(child_fd)) {
             Some(PipeState::Opening(early)) => {
                 early.push(Box::new(f));
@@ -187,11 +187,11 @@ impl Process {
 
     /// Records that a pipe is connected or failed to connect, and calls `begin` once all are
     /// settled.
-    pub(super) fn settled(&self, number: i32, made: Option<Transport>) {
+    pub(super) fn record_pipe_outcome(&self, number: i32, made: Option<Transport>) {
         if number == 1 && self.cell.is_joined {
-            self.settle(0, made.clone());
+            self.set_pipe_outcome(0, made.clone());
         }
-        self.settle(number, made);
+        self.set_pipe_outcome(number, made);
         let pipes = self.cell.pipes.borrow();
         if pipes.values().any(|pipe| matches!(pipe, PipeState::Opening(_))) {
             return;
@@ -202,7 +202,7 @@ impl Process {
         self.begin(failed);
     }
 
-    fn settle(&self, number: i32, made: Option<Transport>) {
+    fn set_pipe_outcome(&self, number: i32, made: Option<Transport>) {
         let state = made.clone().map_or(PipeState::Failed, PipeState::Open);
         let before = self.cell.pipes.borrow_mut().insert(number, state);
         if let (Some(PipeState::Opening(early)), Some(transport)) = (before, made) {

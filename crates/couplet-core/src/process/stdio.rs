@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::tether::{Exits, Tether};
+use super::tether::{ExitForwarder, Tether};
 use super::{Command, SpawnError, WhenLost};
 use crate::defer::Deferred;
 use crate::factory::{Factory, IntoFactory};
@@ -93,11 +93,11 @@ impl Reactor {
         });
         match started {
             Ok((stream, spawned)) => {
-                let exits = Exits::default();
+                let exits = ExitForwarder::default();
                 let process =
-                    self.started(Contained::new(Box::new(exits.clone())), &command, spawned);
+                    self.connect_pipes(Contained::new(Box::new(exits.clone())), &command, spawned);
                 let tether = Tether::new(&process, when_lost);
-                exits.of(&tether);
+                exits.set_tether(&tether);
                 let made = self.adopt_dependent(stream, tether.clone(), factory.take());
                 made.map(move |connection| {
                     tether.connected(&connection.transport());

@@ -50,13 +50,13 @@ impl Default for WhenLost {
 pub(super) struct Tether {
     process: Process,
     when_lost: WhenLost,
-    stream: RefCell<Stream>,
+    stream: RefCell<StreamState>,
     /// The tether's entry among the programs that the end of the run waits for.
     id: Cell<Option<DependentId>>,
 }
 
 /// The connection of a program.
-enum Stream {
+enum StreamState {
     Opening,
     Open(Transport),
     Lost,
@@ -65,7 +65,7 @@ enum Stream {
 impl Tether {
     /// Ties a program that was just started.
     pub(super) fn new(process: &Process, when_lost: WhenLost) -> Rc<Tether> {
-        let (stream, id) = (RefCell::new(Stream::Opening), Cell::new(None));
+        let (stream, id) = (RefCell::new(StreamState::Opening), Cell::new(None));
         let tether = Rc::new(Tether { process: process.clone(), when_lost, stream, id });
         if let WhenLost::End(_) = when_lost {
             process.cell.ends_group.set(process.cell.leads_group);
@@ -80,8 +80,8 @@ impl Tether {
 
     /// Records that the connection is made.
     pub(super) fn connected(&self, transport: &Transport) {
-        if let stream @ Stream::Opening = &mut *self.stream.borrow_mut() {
-            *stream = Stream::Open(transport.clone());
+        if let stream @ StreamState::Opening = &mut *self.stream.borrow_mut() {
+            *stream = StreamState::Open(transport.clone());
         }
         if self.process.end().is_some() {
             self.end_stream();
@@ -89,15 +89,15 @@ impl Tether {
     }
 
     /// The program has exited, or the run is over.
-    fn exited(&self) {
-        self.forget();
+    fn handle_exit(&self) {
+        self.unregister();
         self.end_stream();
     }
 
     /// Ends the connection once the program's output is received. Input that the program has not
     /// read is lost.
     fn end_stream(&self) {
-        if let Stream::Open(transport) = &*self.stream.borrow() {
+        if let StreamState::Open(transport) = &*self.stream.borrow() {
             transport.lose_write_connection();
             transport.set_socket_option(SocketOption::EndsWhenRead);
         }
@@ -110,31 +110,31 @@ impl Tether {
             false => self.process.signal_process(signal),
         };
         if let Err(error) = sent {
-            tracing::debug!(%error, %signal, "a program was not sent a signal");
+            tracing::debug!(%error, %signal, "cannot signal a program");
         }
     }
 
     /// Runs `step` after a delay, unless the program has exited by then.
-    fn then(self: Rc<Self>, after: Duration, step: impl FnOnce(Rc<Tether>) + 'static) {
+    fn schedule(self: Rc<Self>, after: Duration, step: impl FnOnce(Rc<Tether>) + 'static) {
         let process = self.process.clone();
         process.set_next_step(after, move || step(self));
     }
 
     /// Sends SIGTERM, and SIGKILL after the grace period.
-    fn ask(self: Rc<Self>, grace: Duration) {
+    fn terminate(self: Rc<Self>, grace: Duration) {
         self.signal(ProcessSignal::TERM);
-        self.then(grace, |tether| {
+        self.schedule(grace, |tether| {
             tether.signal(ProcessSignal::KILL);
-            tether.then(KILLED, |tether| {
+            tether.schedule(KILLED, |tether| {
                 let process = &tether.process;
-                log_warn!(?process, "a program was killed, and does not end");
-                tether.forget();
+                log_warn!(?process, "a killed program does not exit");
+                tether.unregister();
             });
         });
     }
 
     /// Stops the end of the run from waiting for the program.
-    fn forget(&self) {
+    fn unregister(&self) {
         if let Some(id) = self.id.take() {
             self.process.reactor().remove_dependent(id);
         }
@@ -143,37 +143,37 @@ impl Tether {
 
 impl Dependent for Tether {
     fn lost(self: Rc<Self>, reason: Option<&Reason>) {
-        let before = self.stream.replace(Stream::Lost);
+        let before = self.stream.replace(StreamState::Lost);
         let WhenLost::End(grace) = self.when_lost else { return };
-        if matches!(before, Stream::Lost) || self.process.end().is_some() {
+        if matches!(before, StreamState::Lost) || self.process.end().is_some() {
             return;
         }
         match reason.is_some_and(Reason::is_clean) {
-            true => self.then(grace, move |tether| tether.ask(grace)),
-            false => self.ask(grace),
+            true => self.schedule(grace, move |tether| tether.terminate(grace)),
+            false => self.terminate(grace),
         }
     }
 
     fn kill(&self) {
-        self.stream.replace(Stream::Lost);
+        self.stream.replace(StreamState::Lost);
         self.signal(ProcessSignal::KILL);
     }
 }
 
 /// Ends the connection when its program exits.
 #[derive(Clone, Default)]
-pub(super) struct Exits(Rc<OnceCell<Weak<Tether>>>);
+pub(super) struct ExitForwarder(Rc<OnceCell<Weak<Tether>>>);
 
-impl Exits {
-    pub(super) fn of(&self, tether: &Rc<Tether>) {
+impl ExitForwarder {
+    pub(super) fn set_tether(&self, tether: &Rc<Tether>) {
         self.0.get_or_init(|| Rc::downgrade(tether));
     }
 }
 
-impl ProcessProtocol for Exits {
+impl ProcessProtocol for ExitForwarder {
     fn process_exited(&mut self, _: &Process, _: &ProcessEnd) {
         if let Some(tether) = self.0.get().and_then(Weak::upgrade) {
-            tether.exited();
+            tether.handle_exit();
         }
     }
 }

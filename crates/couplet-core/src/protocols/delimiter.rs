@@ -23,7 +23,7 @@ enum Search {
 
 impl Search {
     #[inline]
-    fn of(delimiter: &[u8]) -> Search {
+    fn for_delimiter(delimiter: &[u8]) -> Search {
         match *delimiter {
             [byte] => Search::One(byte),
             [first, last] => Search::Two(first, last),
@@ -44,13 +44,17 @@ impl Search {
 /// The offset of the delimiter's first occurrence in `bytes`; `None` for an empty delimiter.
 #[inline]
 pub(super) fn find(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
-    if delimiter.is_empty() { None } else { Search::of(delimiter).find(bytes, delimiter) }
+    if delimiter.is_empty() {
+        None
+    } else {
+        Search::for_delimiter(delimiter).find(bytes, delimiter)
+    }
 }
 
 impl Delimiter {
     pub(super) fn new(bytes: Cow<'static, [u8]>) -> Delimiter {
         assert!(!bytes.is_empty(), "a delimiter needs at least one byte");
-        let search = Search::of(&bytes);
+        let search = Search::for_delimiter(&bytes);
         Delimiter { bytes, search }
     }
 
@@ -84,7 +88,7 @@ impl Delimiter {
     }
 
     /// The number of trailing bytes that may be the start of a delimiter.
-    fn begun(&self, bytes: &[u8]) -> usize {
+    fn partial_len(&self, bytes: &[u8]) -> usize {
         let first = (bytes.len() + 1).saturating_sub(self.len());
         (first..bytes.len())
             .find(|&at| self.bytes.starts_with(&bytes[at..]))
@@ -108,7 +112,7 @@ fn find_two(first: u8, last: u8, bytes: &[u8]) -> Option<usize> {
 }
 
 /// The first piece found in the bytes.
-pub(super) enum Next {
+pub(super) enum NextPiece {
     /// A line of this many bytes, followed by its delimiter.
     Line(usize),
     /// A line exceeds the limit: the length of its beginning, in bytes.
@@ -138,33 +142,33 @@ impl Default for Lines {
 
 impl Lines {
     #[inline]
-    pub(super) fn next(&self, bytes: &[u8]) -> Next {
+    pub(super) fn next(&self, bytes: &[u8]) -> NextPiece {
         let window = bytes.len().min(self.bound());
         if !self.skipping
             && let Some(length) = self.delimiter.find(&bytes[..window])
         {
-            return Next::Line(length);
+            return NextPiece::Line(length);
         }
         self.next_without_end(bytes)
     }
 
     #[cold]
-    fn next_without_end(&self, bytes: &[u8]) -> Next {
+    fn next_without_end(&self, bytes: &[u8]) -> NextPiece {
         if self.skipping {
             return match self.delimiter.find(bytes) {
-                Some(end) => Next::Rest { length: end + self.delimiter.len(), ended: true },
-                None => match bytes.len() - self.delimiter.begun(bytes) {
-                    0 => Next::Incomplete,
-                    length => Next::Rest { length, ended: false },
+                Some(end) => NextPiece::Rest { length: end + self.delimiter.len(), ended: true },
+                None => match bytes.len() - self.delimiter.partial_len(bytes) {
+                    0 => NextPiece::Incomplete,
+                    length => NextPiece::Rest { length, ended: false },
                 },
             };
         }
-        let may_fit = || bytes.len() - self.delimiter.begun(bytes) <= self.limit;
+        let may_fit = || bytes.len() - self.delimiter.partial_len(bytes) <= self.limit;
         if bytes.len() < self.bound() && may_fit() {
-            Next::Incomplete
+            NextPiece::Incomplete
         } else {
             // No delimiter starts in these bytes.
-            Next::TooLong(self.limit + 1)
+            NextPiece::TooLong(self.limit + 1)
         }
     }
 

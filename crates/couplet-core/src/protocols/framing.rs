@@ -177,12 +177,12 @@ fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usi
         let shown = &shown[..shown.len().min(limit)];
         match framer.step(transport, shown) {
             Some(taken) => {
-                debug_assert!(taken <= shown.len(), "a step took more than it was shown");
+                debug_assert!(taken <= shown.len(), "a step consumed more than its input");
                 at += taken;
             }
             None => {
                 if shown.len() == limit {
-                    exceed(transport.as_ref(), limit);
+                    reject_oversized(transport.as_ref(), limit);
                 }
                 break;
             }
@@ -194,7 +194,7 @@ fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usi
 /// Handles `limit` bytes without a complete message: fails the transport, unless the grammar has
 /// already failed or paused it.
 #[cold]
-fn exceed(transport: &Transport, limit: usize) {
+fn reject_oversized(transport: &Transport, limit: usize) {
     if transport.wants_data() {
         transport.fail(FramingError::MessageTooLong { limit });
     }

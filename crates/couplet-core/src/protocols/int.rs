@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use super::error::{FramingError, StringTooLong};
 use super::framing::{FrameBuffer, Framer};
-use super::string::{Format, StringProtocol, StringTransport, deliver, most};
+use super::string::{Format, StringProtocol, StringTransport, cap_limit, deliver};
 use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
@@ -92,7 +92,7 @@ pub fn decode_int<N: Prefix>(
     limit: usize,
 ) -> Result<Option<Decoded<'_>>, FramingError> {
     let Some(length) = N::read(bytes) else { return Ok(None) };
-    if length > most(limit) {
+    if length > cap_limit(limit) {
         return Err(FramingError::StringTooLong { limit });
     }
     Ok(bytes[N::SIZE..].split_at_checked(length))
@@ -140,7 +140,7 @@ impl<N: Prefix, P: StringProtocol> IntReceiver<N, P> {
     /// Sets the maximum string length in bytes; the default is 99 999.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> IntReceiver<N, P> {
-        self.limit = most(bytes);
+        self.limit = cap_limit(bytes);
         self
     }
 

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::Decoded;
-use super::delimiter::{self, Delimiter, Lines, Next};
+use super::delimiter::{self, Delimiter, Lines, NextPiece};
 use super::error::FramingError;
 #[cfg(doc)]
 use super::{LineOnlyReceiver, LineReceiver};
@@ -142,13 +142,13 @@ pub trait LineProtocol: Any {
 #[derive(Clone, Debug)]
 pub struct LineTransport {
     transport: Transport,
-    shared: Rc<Shared>,
+    shared: Rc<LineState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LineState {
     delimiter: Delimiter,
-    mode: Mode,
+    mode: ReceiveMode,
     /// Has the turn call the receiver, so that it acts on changes made outside its callbacks;
     /// `None` if the receiver has no raw mode.
     wake: Option<fn(&Transport)>,
@@ -156,27 +156,27 @@ struct Shared {
 
 /// The mode that a transport records and its receiver applies.
 #[derive(Debug, Default)]
-pub(super) struct Mode {
+pub(super) struct ReceiveMode {
     raw: Cell<bool>,
     /// Whether the receiver is running and will notice changes without a wake-up.
-    at_work: Cell<bool>,
+    is_running: Cell<bool>,
     /// The end address and the length of the bytes lent to `raw_data_received`.
     lent: Cell<(usize, usize)>,
     /// The number of lent bytes that were returned.
-    back: Cell<usize>,
+    returned: Cell<usize>,
     /// Other bytes to parse as lines. Law 9: bounded only by the user, who supplies them.
     extra: RefCell<Vec<u8>>,
 }
 
-impl Mode {
+impl ReceiveMode {
     #[inline]
     pub(super) fn is_raw(&self) -> bool {
         self.raw.get()
     }
 
     #[inline]
-    pub(super) fn set_at_work(&self, at_work: bool) {
-        self.at_work.set(at_work);
+    pub(super) fn set_running(&self, is_running: bool) {
+        self.is_running.set(is_running);
     }
 
     /// Lends `bytes` to `raw_data_received`; returns the number of bytes that it consumed.
@@ -184,7 +184,7 @@ impl Mode {
         self.lent.set((bytes.as_ptr_range().end as usize, bytes.len()));
         raw_data_received();
         self.lent.set((0, 0));
-        bytes.len() - self.back.take()
+        bytes.len() - self.returned.take()
     }
 
     /// Takes the other bytes, which count as received.
@@ -201,12 +201,12 @@ impl LineTransport {
         delimiter: &Delimiter,
         wake: Option<fn(&Transport)>,
     ) -> LineTransport {
-        let shared = Shared { delimiter: delimiter.clone(), mode: Mode::default(), wake };
+        let shared = LineState { delimiter: delimiter.clone(), mode: ReceiveMode::default(), wake };
         LineTransport { transport: transport.clone(), shared: Rc::new(shared) }
     }
 
     #[inline]
-    pub(super) fn mode(&self) -> &Mode {
+    pub(super) fn mode(&self) -> &ReceiveMode {
         &self.shared.mode
     }
 
@@ -270,7 +270,7 @@ impl LineTransport {
         mode.raw.set(false);
         let (end, length) = mode.lent.get();
         if extra.len() <= length && extra.as_ptr_range().end as usize == end {
-            mode.back.set(extra.len());
+            mode.returned.set(extra.len());
         } else {
             mode.extra.borrow_mut().extend_from_slice(extra);
         }
@@ -292,7 +292,7 @@ impl LineTransport {
 
     fn wake(&self) {
         if let Some(wake) = self.shared.wake
-            && !self.shared.mode.at_work.get()
+            && !self.shared.mode.is_running.get()
         {
             wake(&self.transport);
         }
@@ -323,19 +323,19 @@ pub(super) fn next_line<P: LineProtocol>(
     bytes: &[u8],
 ) -> Option<usize> {
     match lines.next(bytes) {
-        Next::Line(length) => {
+        NextPiece::Line(length) => {
             protocol.line_received(transport, &bytes[..length]);
             Some(length + lines.delimiter.len())
         }
-        Next::TooLong(length) => {
+        NextPiece::TooLong(length) => {
             lines.skipping = true;
             protocol.line_length_exceeded(transport, &bytes[..length]);
             Some(length)
         }
-        Next::Rest { length, ended } => {
+        NextPiece::Rest { length, ended } => {
             lines.skipping = !ended;
             Some(length)
         }
-        Next::Incomplete => None,
+        NextPiece::Incomplete => None,
     }
 }

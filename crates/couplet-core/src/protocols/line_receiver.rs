@@ -81,12 +81,16 @@ impl<P: LineProtocol> LineReceiver<P> {
 
     /// Runs `work`, and parses the bytes that the protocol returns before and during it.
     #[inline]
-    fn work(&mut self, transport: &LineTransport, work: impl FnOnce(&mut Self, &LineTransport)) {
-        transport.mode().set_at_work(true);
+    fn run_receiver(
+        &mut self,
+        transport: &LineTransport,
+        work: impl FnOnce(&mut Self, &LineTransport),
+    ) {
+        transport.mode().set_running(true);
         self.take_extra(transport);
         work(self, transport);
         self.take_extra(transport);
-        transport.mode().set_at_work(false);
+        transport.mode().set_running(false);
     }
 
     #[inline]
@@ -103,7 +107,7 @@ impl<P: LineProtocol> LineReceiver<P> {
     }
 
     #[cold]
-    fn raw(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
+    fn deliver_raw(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
         self.lines.skipping = false;
         let protocol = &mut self.protocol;
         let taken = transport.mode().lend(bytes, || protocol.raw_data_received(transport, bytes));
@@ -116,7 +120,7 @@ impl<P: LineProtocol> LineReceiver<P> {
 fn wake<P: LineProtocol>(transport: &Transport) {
     transport.connection::<LineReceiver<P>>().tell(|receiver, transport| {
         let transport = receiver.transport(transport);
-        receiver.work(&transport, Framer::frame_held);
+        receiver.run_receiver(&transport, Framer::frame_held);
     });
 }
 
@@ -126,7 +130,7 @@ impl<P: LineProtocol> Framer for LineReceiver<P> {
     #[inline]
     fn step(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
         if transport.mode().is_raw() {
-            return self.raw(transport, bytes);
+            return self.deliver_raw(transport, bytes);
         }
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)
     }
@@ -152,12 +156,12 @@ impl<P: LineProtocol> Protocol for LineReceiver<P> {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let transport = self.transport(transport);
-        self.work(&transport, |receiver, transport| receiver.frame(transport, data));
+        self.run_receiver(&transport, |receiver, transport| receiver.frame(transport, data));
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
         let transport = self.transport(transport);
         self.protocol.reading_resumed(&transport);
-        self.work(&transport, Framer::frame_held);
+        self.run_receiver(&transport, Framer::frame_held);
     }
 }

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 
 use super::error::FramingError;
 use super::framing::{FrameBuffer, Framer};
-use super::string::{Format, StringProtocol, StringTransport, deliver, most};
+use super::string::{Format, StringProtocol, StringTransport, cap_limit, deliver};
 use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
@@ -38,7 +38,7 @@ pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
 /// ```
 #[inline]
 pub fn decode_netstring(bytes: &[u8], limit: usize) -> Result<Option<Decoded<'_>>, FramingError> {
-    let Some((start, end)) = body(bytes, most(limit))? else { return Ok(None) };
+    let Some((start, end)) = string_range(bytes, cap_limit(limit))? else { return Ok(None) };
     match bytes.get(end) {
         Some(b',') => Ok(Some((&bytes[start..end], &bytes[end + 1..]))),
         Some(&other) => Err(FramingError::NoComma(other)),
@@ -77,7 +77,7 @@ impl AsRef<[u8]> for Header {
 
 /// The start and end of the string in a netstring; `None` until its colon has arrived.
 #[inline]
-fn body(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingError> {
+fn string_range(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingError> {
     let mut length = 0_usize;
     for (at, &byte) in bytes.iter().enumerate() {
         match byte {
@@ -143,7 +143,7 @@ impl<P: StringProtocol> NetstringReceiver<P> {
     /// Sets the maximum string length in bytes; the default is 99 999.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> NetstringReceiver<P> {
-        self.limit = most(bytes);
+        self.limit = cap_limit(bytes);
         self
     }
 
@@ -171,7 +171,7 @@ impl<P: StringProtocol> Framer for NetstringReceiver<P> {
     }
 
     fn needs(&self, held: &[u8], _: &[u8]) -> usize {
-        match body(held, self.limit) {
+        match string_range(held, self.limit) {
             Ok(Some((_, end))) => (end + 1).saturating_sub(held.len()),
             Ok(None) | Err(_) => 1,
         }

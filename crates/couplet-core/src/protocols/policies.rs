@@ -217,7 +217,7 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
 pub struct LimitConnections {
     limit: Rc<Cell<usize>>,
     open: Rc<Cell<usize>>,
-    turned_away: TurnedAway,
+    turned_away: Rejections,
 }
 
 /// Limits the number of open connections per peer. A peer is an IP address; its port does not
@@ -229,7 +229,7 @@ pub struct LimitConnections {
 pub struct LimitConnectionsByPeer {
     limit: Rc<Cell<usize>>,
     open: Peers,
-    turned_away: TurnedAway,
+    turned_away: Rejections,
 }
 
 /// The number of open connections per peer. Law 9: one entry for each peer with an open connection.
@@ -244,7 +244,7 @@ type Peers = Rc<RefCell<HashMap<IpAddr, usize>>>;
 pub struct LimitConnectionRate {
     bucket: Rc<RefCell<Bucket>>,
     reactor: Rc<RefCell<Option<Reactor>>>,
-    turned_away: TurnedAway,
+    turned_away: Rejections,
 }
 
 /// Limits the lifetime of a connection, idle or busy.
@@ -272,14 +272,14 @@ pub struct LimitLifetime {
 
 /// Counts the rejected connections, and calls a hook for each.
 #[derive(Clone, Default)]
-struct TurnedAway {
+struct Rejections {
     count: Rc<Cell<u64>>,
     hook: Rc<RefCell<Option<Hook>>>,
 }
 
 type Hook = Box<dyn FnMut(&Address)>;
 
-impl TurnedAway {
+impl Rejections {
     fn set(&self, hook: impl FnMut(&Address) + 'static) {
         let old = self.hook.replace(Some(Box::new(hook)));
         drop(old);
@@ -287,7 +287,7 @@ impl TurnedAway {
 
     fn record(&self, peer: &Address) {
         self.count.set(self.count.get().saturating_add(1));
-        tracing::debug!(%peer, "turned away by a policy");
+        tracing::debug!(%peer, "rejected by a policy");
         // Taken out of its cell while it runs; a hook that panics is not put back.
         let hook = self.hook.take();
         if let Some(mut hook) = hook {
@@ -303,7 +303,7 @@ impl LimitConnections {
         Self {
             limit: Rc::new(Cell::new(limit)),
             open: Rc::default(),
-            turned_away: TurnedAway::default(),
+            turned_away: Rejections::default(),
         }
     }
 
@@ -374,7 +374,7 @@ impl LimitConnectionsByPeer {
         Self {
             limit: Rc::new(Cell::new(limit)),
             open: Rc::default(),
-            turned_away: TurnedAway::default(),
+            turned_away: Rejections::default(),
         }
     }
 
@@ -417,13 +417,13 @@ impl Policy for LimitConnectionsByPeer {
     type Admission = PeerAdmission;
 
     fn admit(&self, peer: &Address) -> Option<PeerAdmission> {
-        let Some(ip) = peer.ip() else { return Some(PeerAdmission { of: None }) };
+        let Some(ip) = peer.ip() else { return Some(PeerAdmission { counted: None }) };
         if self.connections(ip) >= self.limit.get() {
             self.turned_away.record(peer);
             return None;
         }
         *self.open.borrow_mut().entry(ip).or_insert(0) += 1;
-        Some(PeerAdmission { of: Some((self.open.clone(), ip)) })
+        Some(PeerAdmission { counted: Some((self.open.clone(), ip)) })
     }
 
     /// The peer of a relayed connection is not known yet.
@@ -439,14 +439,14 @@ impl Policy for LimitConnectionsByPeer {
 /// is dropped.
 #[derive(Debug)]
 pub struct PeerAdmission {
-    of: Option<(Peers, IpAddr)>,
+    counted: Option<(Peers, IpAddr)>,
 }
 
 impl Admission for PeerAdmission {}
 
 impl Drop for PeerAdmission {
     fn drop(&mut self) {
-        let Some((open, ip)) = &self.of else { return };
+        let Some((open, ip)) = &self.counted else { return };
         let mut open = open.borrow_mut();
         match open.get_mut(ip) {
             Some(count) if *count > 1 => *count -= 1,
@@ -460,7 +460,7 @@ impl LimitConnectionRate {
     /// otherwise, if `per` is zero, all are admitted.
     pub fn new(most: u32, per: Duration) -> Self {
         let bucket = Rc::new(RefCell::new(Bucket::new(most, per)));
-        Self { bucket, reactor: Rc::default(), turned_away: TurnedAway::default() }
+        Self { bucket, reactor: Rc::default(), turned_away: Rejections::default() }
     }
 
     /// Calls `f` for each rejected connection.

@@ -39,7 +39,7 @@ impl Bucket {
     /// Takes a token, if one is available.
     pub(super) fn take(&mut self, now: Option<Instant>) -> bool {
         self.fill(now);
-        let fits = self.lacks() == 0 && self.most > 0;
+        let fits = self.shortfall() == 0 && self.most > 0;
         if fits {
             self.missing += self.per.as_nanos();
         }
@@ -51,7 +51,7 @@ impl Bucket {
     fn spend(&mut self, now: Instant) -> Duration {
         self.fill(Some(now));
         self.missing = self.missing.saturating_add(self.per.as_nanos());
-        let wait = self.lacks().div_ceil(u128::from(self.most.max(1)));
+        let wait = self.shortfall().div_ceil(u128::from(self.most.max(1)));
         Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
     }
 
@@ -65,7 +65,7 @@ impl Bucket {
     }
 
     /// The units missing before a token is available.
-    fn lacks(&self) -> u128 {
+    fn shortfall(&self) -> u128 {
         let cost = self.per.as_nanos();
         let room = cost * u128::from(self.most);
         self.missing.saturating_add(cost).saturating_sub(room)

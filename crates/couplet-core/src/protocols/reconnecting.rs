@@ -66,10 +66,10 @@ pub struct ReconnectingClientFactory<F> {
 /// Controls a [`ReconnectingClientFactory`] that is in use. Cheap to clone.
 #[derive(Clone)]
 pub struct Reconnection {
-    state: Rc<State>,
+    state: Rc<ReconnectState>,
 }
 
-struct State {
+struct ReconnectState {
     settings: Cell<Settings>,
     /// The mean of the next wait in seconds, before the cap; `None` for the initial delay.
     mean: Cell<Option<f64>>,
@@ -110,7 +110,7 @@ impl<F: Factory> ReconnectingClientFactory<F> {
     /// Wraps the factory that `make` builds from the [`Reconnection`], for protocols that call
     /// `reset_delay` themselves.
     pub fn with<K, M: IntoFactory<K, Factory = F>>(make: impl FnOnce(Reconnection) -> M) -> Self {
-        let state = State {
+        let state = ReconnectState {
             settings: Cell::default(),
             mean: Cell::new(None),
             retries: Cell::new(0),
@@ -202,16 +202,16 @@ impl Reconnection {
     }
 }
 
-impl State {
+impl ReconnectState {
     fn connect_again(&self, connector: &Connector) {
         let retries = self.retries.get();
         let most = self.settings.get().max_retries;
         if self.stopped.get() {
-            return self.let_go();
+            return self.drop_connector();
         }
         if most.is_some_and(|most| retries >= most) {
             tracing::info!(target = %connector, retries, "giving up connecting");
-            return self.let_go();
+            return self.drop_connector();
         }
         let delay = self.next_delay(connector.reactor());
         // The inner factory may have called `connect` itself.
@@ -235,7 +235,7 @@ impl State {
     }
 
     /// Drops the connector once it is no longer needed, because it owns this factory.
-    fn let_go(&self) {
+    fn drop_connector(&self) {
         let connector = self.connector.take();
         drop(connector);
     }
@@ -256,9 +256,9 @@ fn normal(reactor: &Reactor) -> f64 {
 }
 
 /// Reconnects after the inner factory has been called, even if it panics.
-struct Again<'a>(&'a State, &'a Connector);
+struct ReconnectOnDrop<'a>(&'a ReconnectState, &'a Connector);
 
-impl Drop for Again<'_> {
+impl Drop for ReconnectOnDrop<'_> {
     fn drop(&mut self) {
         self.0.connect_again(self.1);
     }
@@ -296,18 +296,18 @@ impl<F: Factory> Factory for ReconnectingClientFactory<F> {
             reason.downcast_ref::<ConnectError>(),
             Some(ConnectError::Stopped | ConnectError::Shutdown)
         );
-        let _again = (!on_purpose).then(|| Again(&self.reconnection.state, connector));
+        let _again = (!on_purpose).then(|| ReconnectOnDrop(&self.reconnection.state, connector));
         self.factory.client_connection_failed(connector, reason);
     }
 
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
         let on_purpose = matches!(reason, Reason::Shutdown);
-        let _again = (!on_purpose).then(|| Again(&self.reconnection.state, connector));
+        let _again = (!on_purpose).then(|| ReconnectOnDrop(&self.reconnection.state, connector));
         self.factory.client_connection_lost(connector, reason);
     }
 
     fn do_stop(&mut self) {
-        self.reconnection.state.let_go();
+        self.reconnection.state.drop_connector();
         self.factory.do_stop();
     }
 

@@ -65,17 +65,17 @@ enum Side {
 
 /// State shared by both sides.
 struct Joint {
-    left: RefCell<End>,
-    right: RefCell<End>,
+    left: RefCell<SideState>,
+    right: RefCell<SideState>,
 }
 
-enum End {
+enum SideState {
     /// Its connection is not made yet. Law 9: holds the bytes that the other side received before
     /// its reading was paused, one read at most.
     Awaited(Vec<u8>),
     Open(Transport),
     /// The connection has ended; `clean` if it ended cleanly.
-    Over {
+    Ended {
         clean: bool,
     },
 }
@@ -83,7 +83,7 @@ enum End {
 impl Relay {
     /// Two connected protocols, for two connections.
     pub fn pair() -> (Relay, Relay) {
-        let end = || RefCell::new(End::Awaited(Vec::new()));
+        let end = || RefCell::new(SideState::Awaited(Vec::new()));
         let joint = Rc::new(Joint { left: end(), right: end() });
         (Relay { joint: joint.clone(), side: Side::Left }, Relay { joint, side: Side::Right })
     }
@@ -109,7 +109,7 @@ impl Relay {
     }
 
     fn end(&self, clean: bool) {
-        drop(self.joint.end(self.side).replace(End::Over { clean }));
+        drop(self.joint.end(self.side).replace(SideState::Ended { clean }));
     }
 }
 
@@ -123,7 +123,7 @@ impl Side {
 }
 
 impl Joint {
-    fn end(&self, side: Side) -> &RefCell<End> {
+    fn end(&self, side: Side) -> &RefCell<SideState> {
         match side {
             Side::Left => &self.left,
             Side::Right => &self.right,
@@ -132,38 +132,38 @@ impl Joint {
 
     fn transport(&self, side: Side) -> Option<Transport> {
         match &*self.end(side).borrow() {
-            End::Open(transport) => Some(transport.clone()),
-            End::Awaited(_) | End::Over { .. } => None,
+            SideState::Open(transport) => Some(transport.clone()),
+            SideState::Awaited(_) | SideState::Ended { .. } => None,
         }
     }
 }
 
 impl Protocol for Relay {
     fn connection_made(&mut self, transport: &Transport) {
-        let open = End::Open(transport.clone());
-        if let End::Awaited(early) = self.joint.end(self.side).replace(open) {
+        let open = SideState::Open(transport.clone());
+        if let SideState::Awaited(early) = self.joint.end(self.side).replace(open) {
             transport.write(early);
         }
         if let Some(other) = self.other() {
             return other.resume_producing();
         }
         match &*self.joint.end(self.side.other()).borrow() {
-            End::Over { clean: true } => transport.lose_connection(),
-            End::Over { clean: false } => transport.abort_connection(),
+            SideState::Ended { clean: true } => transport.lose_connection(),
+            SideState::Ended { clean: false } => transport.abort_connection(),
             _ => transport.pause_producing(),
         }
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         match &mut *self.joint.end(self.side.other()).borrow_mut() {
-            End::Awaited(early) => early.extend_from_slice(data),
-            End::Open(other) => {
+            SideState::Awaited(early) => early.extend_from_slice(data),
+            SideState::Open(other) => {
                 other.write(data);
                 if other.is_full() {
                     self.pause(transport, other);
                 }
             }
-            End::Over { .. } => {}
+            SideState::Ended { .. } => {}
         }
     }
 
@@ -189,7 +189,7 @@ impl Protocol for Relay {
 impl Drop for Relay {
     /// A side without a connection will never get one: its connect failed.
     fn drop(&mut self) {
-        if matches!(&*self.joint.end(self.side).borrow(), End::Awaited(_)) {
+        if matches!(&*self.joint.end(self.side).borrow(), SideState::Awaited(_)) {
             self.end(false);
             if let Some(other) = self.other() {
                 other.abort_connection();

@@ -23,7 +23,7 @@ pub struct FileSent {
 
 /// The connection closed before the whole file was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the connection closed when {written} bytes of the file were written")]
+#[error("the connection closed after {written} bytes of the file were written")]
 #[non_exhaustive]
 pub struct FileCut {
     /// The number of bytes written to the transport. Not all of them may have been sent.
@@ -65,7 +65,7 @@ pub struct FileCut {
 pub fn send_file(transport: &Transport, file: impl Read + Send + 'static) -> Deferred<FileSent> {
     let cancelled = transport.clone();
     let (deferred, resolver) = Deferred::with_canceller(move |_| cancelled.unregister_producer());
-    let sending = Rc::new(Sending {
+    let sending = Rc::new(FileTransfer {
         transport: transport.clone(),
         file: RefCell::new(Some(Box::new(file))),
         sent: Cell::new(FileSent { len: 0, last: None }),
@@ -78,7 +78,7 @@ pub fn send_file(transport: &Transport, file: impl Read + Send + 'static) -> Def
     deferred
 }
 
-struct Sending {
+struct FileTransfer {
     transport: Transport,
     /// `None` while a thread reads from it.
     file: RefCell<Option<Box<dyn Read + Send>>>,
@@ -87,7 +87,7 @@ struct Sending {
     resolver: RefCell<Option<Resolver<FileSent>>>,
 }
 
-impl Sending {
+impl FileTransfer {
     fn end(&self, result: Result<FileSent>) {
         let resolver = self.resolver.borrow_mut().take();
         let file = self.file.borrow_mut().take();
@@ -97,10 +97,10 @@ impl Sending {
         }
     }
 
-    fn has_read(&self, read: Result<(Box<dyn Read + Send>, Vec<u8>)>) {
-        let goes_on = self.resolver.borrow().as_ref().is_some_and(|one| !one.is_cancelled());
+    fn handle_read(&self, read: Result<(Box<dyn Read + Send>, Vec<u8>)>) {
+        let is_wanted = self.resolver.borrow().as_ref().is_some_and(|one| !one.is_cancelled());
         match read {
-            _ if !goes_on => {}
+            _ if !is_wanted => {}
             Err(failure) => {
                 self.transport.unregister_producer();
                 self.end(Err(failure));
@@ -120,7 +120,7 @@ impl Sending {
 }
 
 /// The producer of [`send_file`].
-struct FileSender(Rc<Sending>);
+struct FileSender(Rc<FileTransfer>);
 
 impl Producer for FileSender {
     fn resume_producing(&mut self) {
@@ -128,7 +128,7 @@ impl Producer for FileSender {
         let sending = self.0.clone();
         let reading = self.0.transport.reactor().defer_to_thread(move || read_piece(file));
         let done = reading.add_both(move |read| {
-            sending.has_read(read);
+            sending.handle_read(read);
             Ok(())
         });
         done.detach();

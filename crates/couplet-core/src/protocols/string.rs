@@ -11,7 +11,7 @@ use super::netstring::Header;
 use crate::{Connection, Reason, Transport};
 
 /// Caps a limit so that adding a header's length can't overflow. No buffer can be larger.
-pub(super) fn most(bytes: usize) -> usize {
+pub(super) fn cap_limit(bytes: usize) -> usize {
     bytes.min(isize::MAX.unsigned_abs())
 }
 

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::dependents::Attached;
+use super::dependents::DependentGuard;
 use super::opening::Opening;
 use super::turn::Core;
 use super::{Reactor, Source, Start, loop_ended};
@@ -19,24 +19,24 @@ pub(super) type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
 /// A socket for the turn to serve.
 pub(super) struct AdoptionCell {
     /// `Some` until the turn takes it or the Deferred is cancelled.
-    pending: RefCell<Option<Pending>>,
+    pending: RefCell<Option<PendingAdoption>>,
     place: Source,
 }
 
 /// An adopted socket or pipe, and the program at its other end if the two end together.
-pub(super) struct Given {
+pub(super) struct AdoptionSource {
     pub(super) adopted: Adopted,
-    pub(super) attached: Option<Attached>,
+    pub(super) attached: Option<DependentGuard>,
 }
 
-impl From<Adopted> for Given {
-    fn from(adopted: Adopted) -> Given {
-        Given { adopted, attached: None }
+impl From<Adopted> for AdoptionSource {
+    fn from(adopted: Adopted) -> AdoptionSource {
+        AdoptionSource { adopted, attached: None }
     }
 }
 
-struct Pending {
-    given: Given,
+struct PendingAdoption {
+    source: AdoptionSource,
     factory: FactorySlot,
     done: Done,
 }
@@ -44,39 +44,40 @@ struct Pending {
 impl AdoptionCell {
     pub(super) fn start<P: Protocol>(
         reactor: &Reactor,
-        given: Given,
+        source: AdoptionSource,
         factory: ErasedFactory,
     ) -> Deferred<Connection<P>> {
         let cell = Rc::new(AdoptionCell { pending: RefCell::new(None), place: factory.place });
         let cancelled = cell.clone();
         let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
             if let Some(pending) = cancelled.pending.take() {
-                resolver.errback(Cancelled::of(format!("adopting {}", pending.given.adopted.peer)));
+                resolver
+                    .errback(Cancelled::of(format!("adopting {}", pending.source.adopted.peer)));
             }
         });
         let done: Done = Box::new(move |outcome| {
             resolver.resolve(outcome.map(|transport| transport.connection()));
         });
         let factory = FactorySlot::new(factory.factory.take());
-        *cell.pending.borrow_mut() = Some(Pending { given, factory, done });
+        *cell.pending.borrow_mut() = Some(PendingAdoption { source, factory, done });
         reactor.start(Start::Adoption(cell));
         deferred
     }
 
     /// The loop is dropped, or its run is over.
     pub(super) fn abandon(&self) {
-        if let Some(Pending { done, .. }) = self.pending.take() {
+        if let Some(PendingAdoption { done, .. }) = self.pending.take() {
             done(Err(loop_ended()));
         }
     }
 }
 
 /// An adoption whose socket is served, and whose protocol is not built yet.
-pub(super) struct Adopting {
+pub(super) struct OpeningAdoption {
     pub(super) factory: FactorySlot,
     pub(super) done: Done,
     /// `Some` until the connection has it.
-    pub(super) attached: Option<Attached>,
+    pub(super) attached: Option<DependentGuard>,
 }
 
 impl Core {
@@ -85,8 +86,8 @@ impl Core {
         if self.reactor.is_stopping() {
             return cell.abandon();
         }
-        let Some(Pending { given, factory, done }) = cell.pending.take() else { return };
-        let Given { adopted, attached } = given;
+        let Some(PendingAdoption { source, factory, done }) = cell.pending.take() else { return };
+        let AdoptionSource { adopted, attached } = source;
         let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
         let key = match io.adopt(adopted) {
             Ok(key) => key,
@@ -94,7 +95,12 @@ impl Core {
         };
         factory.call("do_start", |factory| factory.do_start());
         self.note_accepted(key, cell.place);
-        let ends = (peer, LocalEnd::of(host, io, key));
-        self.establish(io, key, ends, Opening::Adoption(Adopting { factory, done, attached }));
+        let ends = (peer, LocalEnd::for_connection(host, io, key));
+        self.establish(
+            io,
+            key,
+            ends,
+            Opening::Adoption(OpeningAdoption { factory, done, attached }),
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::turn::Core;
 use crate::driver::{Commands, Key};
-use crate::transport::connection::Follows;
+use crate::transport::connection::Effects;
 
 /// When the replies to a batch of events are sent. Events form a batch when one wait of the driver
 /// returns bytes for several connections.
@@ -73,7 +73,7 @@ impl Batching {
 
     /// Called at the end of each turn.
     #[inline(always)]
-    pub(super) fn turned(&mut self) {
+    pub(super) fn turn_ended(&mut self) {
         self.until_probe -= 1;
         if self.until_probe == 0 {
             self.probe();
@@ -91,7 +91,7 @@ impl Batching {
 
     /// Records a reply that may be held back, in the turn of time `turn`; `clock` reads the present
     /// time. Returns how many replies may be sent together.
-    fn noted(&mut self, turn: Instant, clock: impl FnOnce() -> Instant) -> usize {
+    fn record_reply(&mut self, turn: Instant, clock: impl FnOnce() -> Instant) -> usize {
         if self.policy == Answers::Together {
             return MOST;
         }
@@ -124,11 +124,11 @@ impl Core {
             return;
         }
         let now = self.reactor.records.time.get();
-        let most = self.batching.noted(now, || self.reactor.fresh_time());
+        let most = self.batching.record_reply(now, || self.reactor.fresh_time());
         if most < 2 {
             return self.send(io, key);
         }
-        self.follow(io, key, Follows::OUTPUT);
+        self.apply_effects(io, key, Effects::OUTPUT);
         if self.to_write.len() >= most {
             self.write_all(io);
         }
@@ -155,9 +155,9 @@ mod tests {
             let turn = now;
             for _ in 0..10 {
                 now += took;
-                most = if batching.holds() { batching.noted(turn, || now) } else { 0 };
+                most = if batching.holds() { batching.record_reply(turn, || now) } else { 0 };
             }
-            batching.turned();
+            batching.turn_ended();
             now += 1000 * MICRO;
         }
         // The last turn may have been a probe.
@@ -186,10 +186,10 @@ mod tests {
                 for _ in 0..10 {
                     now += took;
                     if batching.holds() {
-                        batching.noted(turn, || now);
+                        batching.record_reply(turn, || now);
                     }
                 }
-                batching.turned();
+                batching.turn_ended();
             }
             held.push((SHORT..=LONG).contains(&batching.mean));
         }
@@ -201,9 +201,9 @@ mod tests {
         let mut batching = Batching::new(Answers::Measured);
         let mut now = any_time();
         for _ in 0..40 * PROBE {
-            batching.turned();
+            batching.turn_ended();
             now += Duration::from_secs(1);
-            batching.noted(now, || now);
+            batching.record_reply(now, || now);
         }
         assert_eq!(batching.mean, Duration::ZERO);
     }

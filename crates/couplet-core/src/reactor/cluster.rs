@@ -13,7 +13,7 @@ use super::shutdown::print_snapshot;
 use super::{Loop, LoopOptions, Reactor, Remote, Shutdown, Snapshot};
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{Signal, affinity};
-use crate::panics::{Contained, caught, lock};
+use crate::panics::{Contained, catch_panic, lock};
 use crate::slots::Key;
 use crate::transport::{ConnectionId, Transport};
 
@@ -74,13 +74,13 @@ type ShowSnapshot = dyn Fn(&Snapshot) + Send + Sync;
 
 /// The loops of a [`Cluster`], for any thread.
 #[derive(Clone, Debug)]
-pub struct Members(Arc<Shared>);
+pub struct Members(Arc<ClusterShared>);
 
 #[derive(Debug)]
-struct Shared {
+struct ClusterShared {
     /// Each running loop, by number.
     loops: Mutex<Vec<Option<Member>>>,
-    state: Mutex<State>,
+    state: Mutex<ClusterState>,
     /// Notified when the state changes.
     changed: Condvar,
 }
@@ -93,11 +93,11 @@ struct Member {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ClusterState {
     /// The number of loops created; setup begins when all are.
-    made: usize,
+    created: usize,
     /// The first loop runs. It handles the signals, so no other is set up before it.
-    first_runs: bool,
+    is_first_running: bool,
     set_up: usize,
     is_stopping: bool,
     /// The first failure.
@@ -106,7 +106,7 @@ struct State {
 
 /// No loop of the cluster has the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("connection {0} belongs to none of the loops")]
+#[error("no loop of the cluster has connection {0}")]
 pub struct NoSuchLoop(pub ConnectionId);
 
 impl Cluster {
@@ -115,7 +115,7 @@ impl Cluster {
     pub fn new(loops: usize) -> Cluster {
         let processors = || thread::available_parallelism().map_or(1, usize::from);
         let loops = if loops == 0 { processors() } else { loops };
-        let shared = Shared {
+        let shared = ClusterShared {
             loops: Mutex::new(vec![None; loops]),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -184,29 +184,29 @@ impl Cluster {
         thread::scope(|scope| {
             for number in 1..self.members.count() {
                 let name = format!("couplet loop {number}");
-                let keep = move || this.keep(number, setup);
+                let keep = move || this.run_loop(number, setup);
                 if let Err(error) = thread::Builder::new().name(name).spawn_scoped(scope, keep) {
                     return self.members.fail(error.into());
                 }
             }
-            self.keep(0, setup);
+            self.run_loop(0, setup);
         });
         let failure = self.members.state().failure.take();
         failure.map_or(Ok(()), Err)
     }
 
     /// Runs a loop, and its replacements if failed loops are restarted.
-    fn keep(&self, number: usize, setup: &(impl Fn(&Reactor) -> Result<()> + Send + Sync)) {
+    fn run_loop(&self, number: usize, setup: &(impl Fn(&Reactor) -> Result<()> + Send + Sync)) {
         let _pinned = self.pins.then(|| affinity::pin(number));
         loop {
-            let ended = caught(|| self.run_once(number, setup))
+            let ended = catch_panic(|| self.run_once(number, setup))
                 .unwrap_or_else(|text| Err(Failure::msg(format_args!("a loop panicked: {text}"))));
             // Each path from here wakes the first loop, which may be waiting for this one.
             self.members.loops()[number] = None;
             match ended {
                 Ok(()) => return self.members.stop(),
                 Err(failure) if self.restarts && self.members.are_set_up() => {
-                    log_error!(number, %failure, "a loop has failed, and is made again");
+                    log_error!(number, %failure, "a loop failed and is restarted");
                     if self.members.stop_within(RESTART_AFTER) {
                         return;
                     }
@@ -226,23 +226,26 @@ impl Cluster {
         let (members, reactor) = (&self.members, l.reactor());
         members.loops()[number] =
             Some(Member { serial: reactor.serial(), remote: reactor.remote() });
-        members.change(|state| state.made += 1);
+        members.change(|state| state.created += 1);
         let is_first = number == 0;
         let count = members.count();
-        if !members.wait_until(|state| state.made >= count && (is_first || state.first_runs)) {
+        if !members
+            .wait_until(|state| state.created >= count && (is_first || state.is_first_running))
+        {
             return Ok(());
         }
-        let asked = Rc::new(Cell::new(0));
+        let stop_signals = Rc::new(Cell::new(0));
         if signals {
-            let (passing, show, asked) = (members.clone(), self.on_snapshot.clone(), asked.clone());
+            let (passing, show, stop_signals) =
+                (members.clone(), self.on_snapshot.clone(), stop_signals.clone());
             l.core.on_signal = Some(Box::new(move |reactor, signal| {
-                asked.set(asked.get() + u32::from(signal != Signal::User1));
-                passing.pass_on(reactor, signal, show.as_ref())
+                stop_signals.set(stop_signals.get() + u32::from(signal != Signal::User1));
+                passing.forward_signal(reactor, signal, show.as_ref())
             }));
         }
         let stopping = members.clone();
         let ended = l.run(|reactor| {
-            members.change(|state| state.first_runs |= is_first);
+            members.change(|state| state.is_first_running |= is_first);
             reactor.on(Shutdown::Before, move || {
                 stopping.stop();
                 Deferred::succeed(())
@@ -255,8 +258,11 @@ impl Cluster {
             members.stop();
             // A second signal is for loops that still drain or flush. If it does not end them, the
             // next one may end the program.
-            let most = asked.get() + 2;
-            while members.others_run(&reactor) && asked.get() < most && l.turn(None).is_ok() {}
+            let most = stop_signals.get() + 2;
+            while members.are_others_running(&reactor)
+                && stop_signals.get() < most
+                && l.turn(None).is_ok()
+            {}
         }
         ended
     }
@@ -310,8 +316,8 @@ impl Members {
     ) -> Result<(), NoSuchLoop> {
         let is_its = |member: &&Member| member.serial == connection.reactor;
         let remote = self.loops().iter().flatten().find(is_its).map(|member| member.remote.clone());
-        let told = remote.map(|remote| remote.tell(connection, f));
-        told.and_then(Result::ok).ok_or(NoSuchLoop(connection))
+        let sent = remote.map(|remote| remote.tell(connection, f));
+        sent.and_then(Result::ok).ok_or(NoSuchLoop(connection))
     }
 
     /// Stops all loops, as [`Reactor::stop`] stops one.
@@ -324,11 +330,12 @@ impl Members {
     /// loops that replied before they ended.
     pub fn snapshot(&self, reactor: &Reactor) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
-        let number = reactor.records.asked_all.borrow_mut().insert(resolver);
-        let asked = Arc::new(Asked { by: reactor.remote(), number, found: Mutex::default() });
+        let number = reactor.records.cluster_snapshots.borrow_mut().insert(resolver);
+        let collection =
+            Arc::new(ClusterSnapshot { by: reactor.remote(), number, found: Mutex::default() });
         self.broadcast(move |reactor| {
-            let asked = asked.clone();
-            reactor.snapshot().map(move |snapshot| asked.add(snapshot)).detach();
+            let collection = collection.clone();
+            reactor.snapshot().map(move |snapshot| collection.add(snapshot)).detach();
         });
         deferred
     }
@@ -337,7 +344,7 @@ impl Members {
         lock(&self.0.loops)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ClusterState> {
         lock(&self.0.state)
     }
 
@@ -346,7 +353,7 @@ impl Members {
         self.stop();
     }
 
-    fn others_run(&self, than: &Reactor) -> bool {
+    fn are_others_running(&self, than: &Reactor) -> bool {
         self.loops().iter().flatten().any(|member| member.serial != than.serial())
     }
 
@@ -356,14 +363,14 @@ impl Members {
         state.set_up >= self.count() && !state.is_stopping
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut ClusterState)) {
         change(&mut self.state());
         self.0.changed.notify_all();
     }
 
     /// Waits until `done` holds; returns false if the cluster is stopping.
-    fn wait_until(&self, done: impl Fn(&State) -> bool) -> bool {
-        let waits = |state: &mut State| !done(state) && !state.is_stopping;
+    fn wait_until(&self, done: impl Fn(&ClusterState) -> bool) -> bool {
+        let waits = |state: &mut ClusterState| !done(state) && !state.is_stopping;
         let waited = self.0.changed.wait_while(self.state(), waits);
         !waited.unwrap_or_else(PoisonError::into_inner).is_stopping
     }
@@ -371,14 +378,19 @@ impl Members {
     /// Waits for `time`; returns true if the cluster begins to stop first.
     #[expect(clippy::disallowed_methods, reason = "its loop has failed, and the next is not made")]
     fn stop_within(&self, time: Duration) -> bool {
-        let waits = |state: &mut State| !state.is_stopping;
+        let waits = |state: &mut ClusterState| !state.is_stopping;
         let waited = self.0.changed.wait_timeout_while(self.state(), time, waits);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
     }
 
     /// Forwards a signal of the first loop to the others. Returns true if the first loop need not
     /// act on it.
-    fn pass_on(&self, reactor: &Reactor, signal: Signal, show: Option<&Arc<ShowSnapshot>>) -> bool {
+    fn forward_signal(
+        &self,
+        reactor: &Reactor,
+        signal: Signal,
+        show: Option<&Arc<ShowSnapshot>>,
+    ) -> bool {
         if signal == Signal::User1 {
             let show = show.cloned();
             let shown = self.snapshot(reactor).map(move |snapshot| match &show {
@@ -399,25 +411,25 @@ impl Members {
 
 /// A snapshot of all loops in progress. Each loop keeps a reference until it has replied; dropping
 /// the last one sends the result.
-struct Asked {
+struct ClusterSnapshot {
     by: Remote,
     number: Key,
     found: Mutex<Snapshot>,
 }
 
-impl Asked {
+impl ClusterSnapshot {
     fn add(&self, snapshot: Snapshot) {
         lock(&self.found).extend(snapshot);
     }
 }
 
-impl Drop for Asked {
+impl Drop for ClusterSnapshot {
     fn drop(&mut self) {
         let found = std::mem::take(&mut *lock(&self.found));
         let number = self.number;
         // A loop that was dropped needs no reply.
         let _ = self.by.call(move |reactor| {
-            let resolver = reactor.records.asked_all.borrow_mut().remove(number);
+            let resolver = reactor.records.cluster_snapshots.borrow_mut().remove(number);
             if let Some(resolver) = resolver {
                 resolver.callback(found);
             }

@@ -14,7 +14,7 @@ use super::opening::Opening;
 use super::table::{Origin, Resource};
 use super::timers::TimerKey;
 use super::turn::Core;
-use super::{Asking, Reactor, Source, Start, Timed, loop_ended};
+use super::{LoopRequest, Reactor, Source, Start, TimerAction, loop_ended};
 use crate::address::{Address, UnixAddress, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{CloseMode, Commands, ConnectOptions, Key, LocalEnd, Ticket};
@@ -65,7 +65,7 @@ pub(super) struct ConnectorCell {
     pub(super) state: Cell<ConnectorState>,
     /// `do_start` was called, but not yet `do_stop`.
     started: Cell<bool>,
-    stop_asked: Cell<bool>,
+    stop_requested: Cell<bool>,
     connection: RefCell<Option<Rc<ConnectionCell>>>,
     /// The connection, while its layers are opening.
     pub(super) opening: Cell<Option<Key>>,
@@ -117,7 +117,7 @@ impl Connector {
             factory: FactorySlot::new(factory.factory.take()),
             state: Cell::new(ConnectorState::Connecting),
             started: Cell::new(false),
-            stop_asked: Cell::new(false),
+            stop_requested: Cell::new(false),
             connection: RefCell::new(None),
             opening: Cell::new(None),
             attempts: RefCell::new(None),
@@ -161,10 +161,10 @@ impl Connector {
     /// Stops the attempt: the turn calls the factory's `client_connection_failed` with
     /// [`ConnectError::Stopped`]. Without an attempt, does nothing and returns false.
     pub fn stop_connecting(&self) -> bool {
-        if self.state() != ConnectorState::Connecting || self.cell.stop_asked.replace(true) {
+        if self.state() != ConnectorState::Connecting || self.cell.stop_requested.replace(true) {
             return false;
         }
-        self.cell.reactor.ask(Asking::Connector(self.cell.clone()));
+        self.cell.reactor.record_request(LoopRequest::Connector(self.cell.clone()));
         true
     }
 
@@ -195,7 +195,7 @@ impl Connector {
             return Err(NotDisconnected);
         }
         self.cell.state.set(ConnectorState::Connecting);
-        self.cell.stop_asked.set(false);
+        self.cell.stop_requested.set(false);
         self.cell.reactor.start(Start::Connector(self.cell.clone()));
         Ok(())
     }
@@ -344,7 +344,7 @@ impl ConnectorCell {
     }
 
     /// Fails the Deferred of the connect, unless the factory connects again.
-    fn give_up(&self, failure: Failure) {
+    fn fail_connect(&self, failure: Failure) {
         if self.state.get() == ConnectorState::Disconnected
             && let Some(done) = self.take_done()
         {
@@ -399,10 +399,10 @@ impl Core {
     }
 
     fn delay_connector(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>, until: Instant) {
-        if cell.stop_asked.get() {
+        if cell.stop_requested.get() {
             return self.connect_failed(io, cell, ConnectError::Stopped);
         }
-        let timed = Timed::Connector(cell.clone());
+        let timed = TimerAction::Connector(cell.clone());
         cell.timer.set(Some(self.reactor.records.timers.borrow_mut().insert(until, timed)));
         cell.delayed.set(true);
     }
@@ -413,7 +413,7 @@ impl Core {
         }
         let connector = cell.handle();
         cell.factory.call("started_connecting", |factory| factory.started_connecting(&connector));
-        if cell.stop_asked.get() {
+        if cell.stop_requested.get() {
             return self.connect_failed(io, &cell, ConnectError::Stopped);
         }
         let now = self.reactor.now();
@@ -430,13 +430,13 @@ impl Core {
             Err(name) => {
                 let ticket = self.reactor.records.names.borrow_mut().ticket();
                 attempts.ticket = Some(ticket);
-                self.lookups.of_connectors.insert(ticket, cell.clone());
+                self.lookups.for_connectors.insert(ticket, cell.clone());
                 io.resolve(ticket, name);
             }
         }
         let looking_up = attempts.ticket.is_some();
         *cell.attempts.borrow_mut() = Some(attempts);
-        if looking_up { self.arm_connector(&cell) } else { self.try_next(io, &cell) }
+        if looking_up { self.arm_connector(&cell) } else { self.try_next_address(io, &cell) }
     }
 
     /// The reactor is stopping: refuses a new attempt. Each factory gets this failure only once,
@@ -468,7 +468,7 @@ impl Core {
                     attempts.ticket = None;
                     attempts.waiting = interleave(found, cell.target.port());
                 });
-                self.try_next(io, cell);
+                self.try_next_address(io, cell);
             }
             Err(error) => self.connect_failed(io, cell, error),
         }
@@ -476,7 +476,7 @@ impl Core {
 
     /// Tries the next address that the driver does not refuse immediately. If no address remains or
     /// is in progress, the attempt has failed.
-    fn try_next(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
+    fn try_next_address(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         while let Some(address) = cell.with_attempts(|a| a.waiting.pop_front()).flatten() {
             match io.connect(&address, &cell.options) {
                 Ok(key) => {
@@ -521,19 +521,19 @@ impl Core {
             None => a.until,
         });
         if let Some(at) = at {
-            let timed = Timed::Connector(cell.clone());
+            let timed = TimerAction::Connector(cell.clone());
             cell.timer.set(Some(self.reactor.records.timers.borrow_mut().insert(at, timed)));
         }
     }
 
     #[inline(never)]
-    pub(super) fn connector_timed(
+    pub(super) fn connector_timer_fired(
         &mut self,
         io: &mut dyn Commands,
         cell: &Rc<ConnectorCell>,
         now: Instant,
     ) {
-        let _hold = self.reactor.records.hold("timer of a connector");
+        let _hold = self.reactor.records.hold("connector timer");
         cell.timer.set(None);
         if cell.delayed.replace(false) {
             return self.begin_attempt(io, cell.clone());
@@ -542,7 +542,7 @@ impl Core {
             Some(true) => {
                 self.connect_failed(io, cell, ConnectError::TimedOut(cell.options.timeout))
             }
-            Some(false) => self.try_next(io, cell),
+            Some(false) => self.try_next_address(io, cell),
             None => {}
         }
     }
@@ -565,7 +565,7 @@ impl Core {
                 attempts.errors.push((address, ConnectError::from(error)));
             }
         });
-        self.try_next(io, cell);
+        self.try_next_address(io, cell);
     }
 
     /// The attempt at one address succeeded: it becomes the connection, and the other attempts are
@@ -588,7 +588,7 @@ impl Core {
         let Some(peer) = peer.flatten() else {
             return io.close(key, CloseMode::Normal);
         };
-        let ends = (peer, LocalEnd::of(host, io, key));
+        let ends = (peer, LocalEnd::for_connection(host, io, key));
         self.establish(io, key, ends, Opening::Connector(cell.clone()));
     }
 
@@ -600,7 +600,7 @@ impl Core {
         cell: &Rc<ConnectorCell>,
         built: Option<Box<dyn Protocol>>,
     ) {
-        if cell.stop_asked.get() {
+        if cell.stop_requested.get() {
             self.drop_connection(io, key);
             discard("drop of a protocol", built);
             return self.connect_failed(io, cell, ConnectError::Stopped);
@@ -609,22 +609,22 @@ impl Core {
         let Some(protocol) = built else {
             self.drop_connection(io, key);
             self.connector_lost(cell, &Reason::Done(By::Us));
-            return cell.give_up(ConnectError::NoProtocol.into());
+            return cell.fail_connect(ConnectError::NoProtocol.into());
         };
         let Some(entry) = self.table.connection(key) else { return };
         entry.origin = Origin::Connector(cell.clone());
         let connection = entry.life.cell().clone();
         *cell.connection.borrow_mut() = Some(connection.clone());
-        self.begin(io, key, protocol);
+        self.begin_protocol(io, key, protocol);
         if let Some(done) = cell.take_done() {
-            done(self.outcome_of_made(connection));
+            done(self.connect_outcome(connection));
         }
     }
 
     /// The connects in progress, in the order in which their connectors began: the driver's key,
     /// the address, and the connector.
     #[cfg(feature = "testing")]
-    pub(super) fn connects_under_way(&self) -> Vec<(Key, Address, Connector)> {
+    pub(super) fn connects_in_progress(&self) -> Vec<(Key, Address, Connector)> {
         let mut found = Vec::new();
         for cell in self.connectors.values() {
             for (key, address) in cell.attempts.borrow().iter().flat_map(|a| &a.running) {
@@ -644,7 +644,7 @@ impl Core {
             return;
         };
         if let Some(ticket) = attempts.ticket {
-            self.lookups.of_connectors.remove(&ticket);
+            self.lookups.for_connectors.remove(&ticket);
             io.forget(ticket);
         }
         for (key, _) in attempts.running {
@@ -669,7 +669,7 @@ impl Core {
         self.end_connector(cell, |factory, connector| {
             factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
         });
-        cell.give_up(failure);
+        cell.fail_connect(failure);
     }
 
     /// The connector's connection was lost; its `connection_lost` was called.
@@ -683,23 +683,27 @@ impl Core {
     fn end_connector(
         &mut self,
         cell: &Rc<ConnectorCell>,
-        tell: impl FnOnce(&mut dyn AnyFactory, &Connector),
+        report: impl FnOnce(&mut dyn AnyFactory, &Connector),
     ) {
         self.connectors.remove(&cell.serial.get());
         cell.state.set(ConnectorState::Disconnected);
-        cell.stop_asked.set(false);
+        cell.stop_requested.set(false);
         cell.connection.take();
         let connector = cell.handle();
-        cell.factory.call("client_connection_…", |factory| tell(factory, &connector));
+        cell.factory.call("client_connection_…", |factory| report(factory, &connector));
         if cell.state.get() == ConnectorState::Disconnected && cell.started.replace(false) {
             cell.factory.call("do_stop", |factory| factory.do_stop());
         }
     }
 
     /// Applies a stop request. A connector that has not started yet is stopped when it does.
-    pub(super) fn connector_asked(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
+    pub(super) fn apply_connector_requests(
+        &mut self,
+        io: &mut dyn Commands,
+        cell: &Rc<ConnectorCell>,
+    ) {
         let in_progress = cell.attempts.borrow().is_some() || cell.opening.get().is_some();
-        if cell.stop_asked.get() && (in_progress || cell.delayed.get()) {
+        if cell.stop_requested.get() && (in_progress || cell.delayed.get()) {
             self.connect_failed(io, cell, ConnectError::Stopped);
         }
     }

@@ -6,20 +6,20 @@ use std::time::Instant;
 
 use super::table::{Origin, Resource};
 use super::turn::{Core, transmit};
-use super::{Call, Timed, pending};
+use super::{Call, TimerAction, pending};
 use crate::address::Address;
 use crate::defer::Failure;
 use crate::driver::{Commands, Driver, Key, LocalEnd, WriteOutcome};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
-use crate::transport::cell::{ConnectionCell, OptionAsked};
-use crate::transport::connection::{Follows, Life};
+use crate::transport::cell::{ConnectionCell, SocketRequest};
+use crate::transport::connection::{Effects, Life};
 use crate::transport::{ConnectionId, Transport};
 
 /// Maximum number of times that the layers of one connection are asked for more output, 64 KiB
 /// each, before other connections are served.
-const POURS: usize = 8;
+const MAX_ENCODES: usize = 8;
 /// Output of this size is sent immediately, although no caller waits for it: by the end of the turn
 /// it might have left the caches, and further writes would hardly save a system call.
 const LARGE: usize = 16 * 1024;
@@ -45,13 +45,13 @@ impl Core {
         if let Origin::Adopted(Some(attached)) = &origin {
             cell.set_program(attached.0.clone());
         }
-        let mut entry = self.table.make(cell);
+        let mut entry = self.table.new_entry(cell);
         entry.origin = origin;
         self.table.put(key, Resource::Connection(entry));
     }
 
     /// Applies the wrapper for new protocols, if one is set.
-    pub(super) fn wrapped(&self, key: Key, protocol: Box<dyn Protocol>) -> Box<dyn Protocol> {
+    pub(super) fn wrap_protocol(&self, key: Key, protocol: Box<dyn Protocol>) -> Box<dyn Protocol> {
         match &self.wrap {
             None => protocol,
             Some(wrap) => wrap(key, protocol),
@@ -60,47 +60,52 @@ impl Core {
 
     /// Calls into one connection, and carries out the consequences. Its output is queued for
     /// sending.
-    pub(super) fn visit(
+    pub(super) fn with_life(
         &mut self,
         io: &mut dyn Commands,
         key: Key,
-        f: impl FnOnce(&mut Life, Instant) -> Follows,
+        f: impl FnOnce(&mut Life, Instant) -> Effects,
     ) {
         let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
         // Requests that the connection records on itself meanwhile are applied below, without an
         // entry in the dirty list.
         let was_dirty = entry.life.cell().set_dirty(true);
-        let follows = f(&mut entry.life, now);
+        let effects = f(&mut entry.life, now);
         entry.life.cell().set_dirty(was_dirty);
-        if follows != Follows::NOTHING {
-            self.visited(io, key, follows);
+        if effects != Effects::NOTHING {
+            self.apply_all_effects(io, key, effects);
         }
     }
 
     /// Carries out the consequences of a call into a connection, and of requests recorded in it.
     #[inline(never)]
-    pub(super) fn visited(&mut self, io: &mut dyn Commands, key: Key, mut follows: Follows) {
+    pub(super) fn apply_all_effects(
+        &mut self,
+        io: &mut dyn Commands,
+        key: Key,
+        mut effects: Effects,
+    ) {
         let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
-        if follows.has(Follows::RECORDED) {
-            follows = follows.and(entry.life.apply(now));
+        if effects.has(Effects::RECORDED) {
+            effects = effects.and(entry.life.apply(now));
         }
-        self.follow(io, key, follows);
+        self.apply_effects(io, key, effects);
     }
 
     /// Passes a connection's orders to the driver, queues its calls, and queues or sends its
     /// output.
     #[inline(never)]
-    pub(super) fn follow(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) {
-        if follows.has_orders() {
-            self.carry_out(io, key, follows);
+    pub(super) fn apply_effects(&mut self, io: &mut dyn Commands, key: Key, effects: Effects) {
+        if effects.has_orders() {
+            self.apply_orders(io, key, effects);
         }
         let Some(entry) = self.table.connection(key) else { return };
-        if follows.has(Follows::CALLS) && !std::mem::replace(&mut entry.queued, true) {
+        if effects.has(Effects::CALLS) && !std::mem::replace(&mut entry.queued, true) {
             self.reactor.enqueue(Call::Due(key));
         }
-        if follows.has(Follows::OUTPUT) {
+        if effects.has(Effects::OUTPUT) {
             if entry.life.is_full() || entry.life.cell().buffered() >= LARGE {
                 // Also when full: a producer is paused only for bytes that the driver refuses.
                 self.send(io, key);
@@ -125,9 +130,9 @@ impl Core {
         }
         if entry.life.cell().has_output() {
             let written = transmit(io, key, &mut entry.life.cell().outbox());
-            let follows = entry.life.wrote(written, now);
-            if follows != Follows::NOTHING {
-                self.follow(io, key, follows);
+            let effects = entry.life.wrote(written, now);
+            if effects != Effects::NOTHING {
+                self.apply_effects(io, key, effects);
             }
         }
     }
@@ -143,9 +148,9 @@ impl Core {
             && let Some(bottom) = entry.life.bottom()
         {
             let written = transmit(driver, key, bottom);
-            let follows = entry.life.wrote_below(written, now);
-            if follows != Follows::NOTHING {
-                self.follow(driver, key, follows);
+            let effects = entry.life.wrote_below(written, now);
+            if effects != Effects::NOTHING {
+                self.apply_effects(driver, key, effects);
             }
         }
         false
@@ -154,29 +159,29 @@ impl Core {
     /// [`send`](Self::send) for layers, which pass on one part at a time.
     pub(super) fn send_through_layers(&mut self, io: &mut dyn Commands, key: Key) {
         let now = self.now();
-        for _ in 0..POURS {
+        for _ in 0..MAX_ENCODES {
             let Some(entry) = self.table.connection(key) else { return };
-            let poured = entry.life.pour(now);
+            let encoded = entry.life.encode_output(now);
             let Some(bottom) = entry.life.bottom().filter(|bottom| !bottom.is_empty()) else {
-                return self.follow(io, key, poured);
+                return self.apply_effects(io, key, encoded);
             };
             let written = transmit(io, key, bottom);
             let wrote = entry.life.wrote_slow(written, now);
             let more = written.outcome == WriteOutcome::All && entry.life.has_layered_output();
             // Orders of a layer, such as a timer, are reported only once.
-            let follows = wrote.and(poured.orders());
-            if follows != Follows::NOTHING {
-                self.follow(io, key, follows);
+            let effects = wrote.and(encoded.orders());
+            if effects != Effects::NOTHING {
+                self.apply_effects(io, key, effects);
             }
             if !more {
                 return;
             }
         }
-        self.reactor.mark(key);
+        self.reactor.mark_dirty(key);
     }
 
     /// Outcome of a connect, right after `connection_made` was called.
-    pub(super) fn outcome_of_made(
+    pub(super) fn connect_outcome(
         &mut self,
         cell: Rc<ConnectionCell>,
     ) -> Result<Transport, Failure> {
@@ -213,15 +218,15 @@ impl Core {
         };
         if let Some(seated) = entry.opening.take() {
             let (cell, reason) = (entry.life.cell().clone(), entry.life.reason());
-            self.not_opened(io, seated.opening, &cell, reason);
+            self.opening_failed(io, seated.opening, &cell, reason);
         }
-        let fate = entry.fate;
+        let drain_outcome = entry.drain_outcome;
         self.table.retire(entry);
         if let Some((connector, reason)) = lost {
             self.connector_lost(&connector, &reason);
         }
         if !self.drains.is_empty() {
-            self.ended_in_drains(key, fate);
+            self.count_in_drains(key, drain_outcome);
         }
         if self.table.connections() == 0 {
             self.table.shrink();
@@ -230,35 +235,35 @@ impl Core {
 
     /// Carries out a connection's orders to the driver.
     #[cold]
-    fn carry_out(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) {
+    fn apply_orders(&mut self, io: &mut dyn Commands, key: Key, effects: Effects) {
         let Some(entry) = self.table.connection(key) else { return };
-        if follows.has(Follows::RECEIVE) {
+        if effects.has(Effects::RECEIVE) {
             io.receive(key, true);
         }
-        if follows.has(Follows::STOP_RECEIVING) {
+        if effects.has(Effects::STOP_RECEIVING) {
             io.receive(key, false);
         }
-        if follows.has(Follows::SHUT_WRITE) {
+        if effects.has(Effects::SHUT_WRITE) {
             io.shut_write(key);
         }
-        if follows.has(Follows::CHECK_FIN) && io.peer_has_ended(key) {
-            entry.life.peer_was_first();
+        if effects.has(Effects::CHECK_FIN) && io.peer_has_ended(key) {
+            entry.life.peer_closed_first();
             for resolver in entry.life.cell().take_waiting_for_peer() {
                 self.reactor.enqueue(Call::Run(Box::new(move || resolver.callback(()))));
             }
         }
-        if follows.has(Follows::MEASURE) {
-            entry.life.measured(io.unsent(key));
+        if effects.has(Effects::MEASURE) {
+            entry.life.set_unsent(io.unsent(key));
         }
-        if follows.has(Follows::OPTIONS) {
+        if effects.has(Effects::OPTIONS) {
             for option in entry.life.cell().take_options() {
                 set_option(io, entry.life.cell(), option);
             }
         }
-        if follows.has(Follows::DEADLINE) {
+        if effects.has(Effects::DEADLINE) {
             self.arm(key);
         }
-        if follows.has(Follows::OPENED) {
+        if effects.has(Effects::OPENED) {
             self.layers_opened(io, key);
         }
     }
@@ -270,7 +275,7 @@ impl Core {
         let mut timers = self.reactor.records.timers.borrow_mut();
         match (entry.life.deadline(), entry.timer) {
             (Some(deadline), None) => {
-                entry.timer = Some((timers.insert(deadline, Timed::Deadline(key)), deadline));
+                entry.timer = Some((timers.insert(deadline, TimerAction::Deadline(key)), deadline));
             }
             (Some(deadline), Some((timer, armed))) if deadline < armed => {
                 timers.reset(timer, deadline);
@@ -285,28 +290,30 @@ impl Core {
         }
     }
 
-    pub(super) fn deadline_came(&mut self, io: &mut dyn Commands, key: Key) {
+    pub(super) fn deadline_passed(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(entry) = self.table.connection(key) else { return };
         entry.timer = None;
         let unsent = io.unsent(key);
-        self.visit(io, key, |life, now| life.timed_out(now, unsent));
+        self.with_life(io, key, |life, now| life.timed_out(now, unsent));
     }
 }
 
 /// Sets an option of a connection's socket.
-fn set_option(io: &mut dyn Commands, cell: &ConnectionCell, option: OptionAsked) {
+fn set_option(io: &mut dyn Commands, cell: &ConnectionCell, option: SocketRequest) {
     let connection = cell.id();
     match option {
-        OptionAsked::Set(option) => {
+        SocketRequest::Set(option) => {
             if let Err(error) = io.set_option(cell.key(), option) {
                 log_warn!(%connection, ?option, %error, "cannot set an option");
             }
         }
-        OptionAsked::Call(call) => {
+        SocketRequest::Call(call) => {
             contain("with_socket", || match io.with_socket(cell.key(), call.take()) {
                 Some(Ok(())) => {}
                 Some(Err(error)) => log_warn!(%connection, %error, "cannot set an option"),
-                None => tracing::debug!(%connection, "no socket to set an option of"),
+                None => {
+                    tracing::debug!(%connection, "cannot set an option: the connection has no socket")
+                }
             });
         }
     }

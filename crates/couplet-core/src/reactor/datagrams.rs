@@ -7,12 +7,12 @@ use std::rc::Rc;
 
 use super::table::Resource;
 use super::turn::Core;
-use super::{Asking, Call, Reactor, Start, loop_ended, pending};
+use super::{Call, LoopRequest, Reactor, Start, loop_ended, pending};
 use crate::address::{Address, UnixAddress};
 use crate::datagrams::{
-    Asked, DatagramCell, DatagramPort, DatagramProtocol, DatagramTransport, PortState,
+    DatagramCell, DatagramPort, DatagramProtocol, DatagramTransport, OptionRequest, PortState,
 };
-use crate::driver::{CloseMode, Commands, DatagramOptions, DatagramsSent, Doing, Driver, Key};
+use crate::driver::{CloseMode, Commands, DatagramOptions, DatagramsSent, Driver, Key, UserCall};
 use crate::error::ListenError;
 use crate::panics::Contained;
 
@@ -126,8 +126,8 @@ impl Reactor {
     }
 
     /// Makes the turn process the requests of a port.
-    pub(crate) fn ask_datagrams(&self, port: &Rc<DatagramCell>) {
-        self.ask(Asking::Datagrams(port.clone()));
+    pub(crate) fn request_datagrams(&self, port: &Rc<DatagramCell>) {
+        self.record_request(LoopRequest::Datagrams(port.clone()));
     }
 }
 
@@ -147,7 +147,7 @@ impl Core {
                 port.call("start_protocol", |protocol, transport| {
                     protocol.start_protocol(transport);
                 });
-                self.datagrams_asked(io, port);
+                self.apply_datagram_requests(io, port);
             }
             Err(error) => {
                 log_error!(host = %port.host, %error, "cannot serve a port");
@@ -163,8 +163,8 @@ impl Core {
         }
     }
 
-    fn hold_datagrams(&self, port: &DatagramCell) -> Option<crate::driver::Hold> {
-        self.reactor.records.hold_for(|| Doing::at("datagrams", port.place))
+    fn hold_datagrams(&self, port: &DatagramCell) -> Option<crate::driver::StallGuard> {
+        self.reactor.records.hold_for(|| UserCall::at("datagrams", port.place))
     }
 
     /// Delivers a datagram. Law 4: the only way in, on every driver.
@@ -194,7 +194,7 @@ impl Core {
     pub(super) fn datagrams_failed(&mut self, key: Key, error: io::Error) {
         let Some(port) = self.datagram_port(key) else { return };
         if port.options.peer.is_none() || error.kind() != io::ErrorKind::ConnectionRefused {
-            tracing::debug!(host = %port.host, %error, "an error of a port of datagrams");
+            tracing::debug!(host = %port.host, %error, "error on a datagram port");
             return;
         }
         let _hold = self.hold_datagrams(&port);
@@ -204,8 +204,12 @@ impl Core {
     }
 
     /// Carries out the requests of a port.
-    pub(super) fn datagrams_asked(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>) {
-        port.noticed();
+    pub(super) fn apply_datagram_requests(
+        &mut self,
+        io: &mut dyn Commands,
+        port: &Rc<DatagramCell>,
+    ) {
+        port.clear_turn_request();
         let key = match (port.state.get(), port.key.get()) {
             (PortState::Listening, Some(key)) => key,
             (PortState::Stopping, Some(key)) => return self.close_datagrams(io, key),
@@ -217,22 +221,27 @@ impl Core {
             io.receive(key, receives);
         }
         loop {
-            let asked = port.asked.borrow_mut().pop_front();
-            let Some(Asked { option, resolver, behind }) = asked else { break };
-            self.send_those_before(io, port, behind);
+            let request = port.option_requests.borrow_mut().pop_front();
+            let Some(OptionRequest { option, resolver, queued_before }) = request else { break };
+            self.send_queued_before(io, port, queued_before);
             let set = io.set_datagram_option(key, &option);
             resolver.resolve(set.map_err(Into::into));
         }
         if !port.queue.borrow().is_empty() {
-            self.send_at_the_end(key, port);
+            self.send_at_turn_end(key, port);
         }
     }
 
     /// Sends the datagrams queued before an option is set. Datagrams that the system cannot accept
     /// yet wait, and leave with the new option.
-    fn send_those_before(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>, behind: u64) {
+    fn send_queued_before(
+        &mut self,
+        io: &mut dyn Commands,
+        port: &Rc<DatagramCell>,
+        queued_before: u64,
+    ) {
         let waiting = port.queue.borrow().len() as u64;
-        let before = (behind + waiting).saturating_sub(port.counts.get().queued);
+        let before = (queued_before + waiting).saturating_sub(port.counts.get().queued);
         if before > 0 {
             let rest = port.queue.borrow_mut().split_off(before as usize);
             self.send_all_datagrams(io, port);
@@ -241,7 +250,7 @@ impl Core {
     }
 
     /// Queues the port for sending at the end of the turn.
-    fn send_at_the_end(&mut self, key: Key, port: &DatagramCell) {
+    fn send_at_turn_end(&mut self, key: Key, port: &DatagramCell) {
         if !port.to_write.replace(true) {
             self.to_write.push(key);
         }
@@ -253,7 +262,7 @@ impl Core {
         let Some(port) = self.datagram_port(key) else { return };
         let (count, bytes) = (port.queue.borrow().len(), port.queue.borrow().bytes());
         if count > 0 && port.holds.get() && count < TOGETHER && bytes < BYTES_TOGETHER {
-            self.send_at_the_end(key, &port);
+            self.send_at_turn_end(key, &port);
         } else if count > 0 {
             self.send_all_datagrams(io, &port);
         }
@@ -277,25 +286,25 @@ impl Core {
             if is_earlier && (sent > 0 || !refused_again) {
                 refused_again = true;
                 drop(queue);
-                self.tell_refused(port);
+                self.queue_connection_refused(port);
             } else {
                 refused_again = false;
                 queue.pop(1);
                 drop(queue);
-                port.drop_one(&error);
+                port.count_drop(&error);
             }
         }
     }
 
     /// Queues a call of `connection_refused` for a round; protocols must not be called here.
-    fn tell_refused(&mut self, port: &Rc<DatagramCell>) {
+    fn queue_connection_refused(&mut self, port: &Rc<DatagramCell>) {
         if port.options.peer.is_none() {
             return;
         }
         let port = port.clone();
         let records = &self.reactor.records;
-        let call = records.noted_call(
-            || Doing::kind("datagrams"),
+        let call = records.monitor_call(
+            || UserCall::kind("datagrams"),
             move || {
                 port.call("connection_refused", |protocol, transport| {
                     protocol.connection_refused(transport);
@@ -303,7 +312,7 @@ impl Core {
             },
         );
         records.calls.borrow_mut().push_back(Call::Run(call));
-        records.note(pending::CALLS);
+        records.add_pending(pending::CALLS);
     }
 
     /// Closes a port, after an attempt to send its queue.

@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use super::timers::TimerKey;
-use super::{Reactor, Records, Timed};
+use super::{Reactor, Records, TimerAction};
 
 /// A call requested with `call_later`. Dropping it changes nothing.
 ///
@@ -17,8 +17,8 @@ pub struct DelayedCall {
 }
 
 impl DelayedCall {
-    pub(super) fn new(reactor: &Reactor, delay: Duration, timed: Timed) -> DelayedCall {
-        if reactor.is_gone() {
+    pub(super) fn new(reactor: &Reactor, delay: Duration, timed: TimerAction) -> DelayedCall {
+        if reactor.is_dropped() {
             return DelayedCall::never();
         }
         let deadline = after(reactor.now(), delay);

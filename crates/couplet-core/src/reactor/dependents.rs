@@ -38,9 +38,9 @@ impl Dependents {
 }
 
 /// Reports the loss of a connection to its dependent, even if the connection is never made.
-pub(super) struct Attached(pub(super) Rc<dyn Dependent>);
+pub(super) struct DependentGuard(pub(super) Rc<dyn Dependent>);
 
-impl Drop for Attached {
+impl Drop for DependentGuard {
     fn drop(&mut self) {
         contain("the loss of a program's connection", || self.0.clone().lost(None));
     }

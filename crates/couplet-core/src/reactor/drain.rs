@@ -11,7 +11,7 @@ use super::port::{PortCell, PortState};
 use super::table::{ConnectionEntry, Origin, Resource};
 use super::timers::TimerKey;
 use super::turn::Core;
-use super::{Asking, Port, Reactor, Start, Timed, loop_ended};
+use super::{LoopRequest, Port, Reactor, Start, TimerAction, loop_ended};
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Commands, Key};
 use crate::transport::connection::Life;
@@ -88,7 +88,7 @@ pub(super) struct DrainCell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Recorded; the turn will begin it.
-    Asked,
+    Requested,
     /// Connections finish on their own, until this time.
     Finishing(Instant),
     /// Unfinished connections were closed.
@@ -97,7 +97,7 @@ enum Stage {
 
 /// How a connection ends, for the counts of all drains that wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum DrainOutcome {
     Finished,
     Closed,
     Aborted,
@@ -125,7 +125,7 @@ impl Port {
     /// # Ok::<(), couplet::Failure>(())
     /// ```
     pub fn drain(&self, times: impl Into<Drain>) -> Deferred<Drained> {
-        self.cell.reactor.ask_drain(Some(self.cell.clone()), times.into())
+        self.cell.reactor.request_drain(Some(self.cell.clone()), times.into())
     }
 }
 
@@ -151,14 +151,14 @@ impl Reactor {
     ///
     /// [`LoopOptions::drain`](super::LoopOptions::drain) does so when a SIGTERM arrives.
     pub fn drain(&self, times: impl Into<Drain>) -> Deferred<Drained> {
-        self.ask_drain(None, times.into())
+        self.request_drain(None, times.into())
     }
 
-    fn ask_drain(&self, port: Option<Rc<PortCell>>, times: Drain) -> Deferred<Drained> {
+    fn request_drain(&self, port: Option<Rc<PortCell>>, times: Drain) -> Deferred<Drained> {
         let cell = Rc::new(DrainCell {
             port,
             times,
-            stage: Cell::new(Stage::Asked),
+            stage: Cell::new(Stage::Requested),
             left: RefCell::default(),
             drained: Cell::default(),
             timer: Cell::new(None),
@@ -167,17 +167,17 @@ impl Reactor {
         let (reactor, hastened) = (self.clone(), Rc::downgrade(&cell));
         let (deferred, resolver) = Deferred::with_canceller(move |_| {
             if let Some(cell) = hastened.upgrade() {
-                reactor.ask(Asking::Drain(cell));
+                reactor.record_request(LoopRequest::Drain(cell));
             }
         });
         *cell.resolver.borrow_mut() = Some(resolver);
-        self.ask(Asking::Drain(cell));
+        self.record_request(LoopRequest::Drain(cell));
         deferred
     }
 }
 
 impl DrainCell {
-    fn concerns(&self, entry: &ConnectionEntry) -> bool {
+    fn covers(&self, entry: &ConnectionEntry) -> bool {
         match (&self.port, &entry.origin) {
             (_, Origin::Connecting | Origin::Connector(_)) => false,
             (Some(port), Origin::Port(by)) => Rc::ptr_eq(port, by),
@@ -199,9 +199,9 @@ impl Drop for DrainCell {
 
 impl Core {
     /// Begins a drain; a second request means that it was cancelled.
-    pub(super) fn drain_asked(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+    pub(super) fn apply_drain_request(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         match drain.stage.get() {
-            Stage::Asked => self.begin_drain(io, drain),
+            Stage::Requested => self.begin_drain(io, drain),
             Stage::Finishing(_) => self.next_stage(io, drain),
             Stage::Closing => {}
         }
@@ -212,10 +212,10 @@ impl Core {
             if matches!(port.state.get(), PortState::Starting | PortState::Listening) {
                 port.state.set(PortState::Stopping);
             }
-            self.port_asked(io, &port);
+            self.apply_port_requests(io, &port);
         }
         let concerned = self.table.keys(
-            |resource| matches!(resource, Resource::Connection(entry) if drain.concerns(entry)),
+            |resource| matches!(resource, Resource::Connection(entry) if drain.covers(entry)),
         );
         tracing::info!(connections = concerned.len(), "draining");
         let now = self.reactor.now();
@@ -224,7 +224,7 @@ impl Core {
         self.arm_drain(drain, after(now, drain.times.finish.min(drain.times.patience)));
         self.drains.push(drain.clone());
         for key in concerned {
-            self.visit(io, key, |life, _| life.drain(drain.times.patience));
+            self.with_life(io, key, |life, _| life.drain(drain.times.patience));
         }
         self.finish_drains();
     }
@@ -248,7 +248,7 @@ impl Core {
 
     fn arm_drain(&mut self, drain: &Rc<DrainCell>, due: Instant) {
         let timer =
-            self.reactor.records.timers.borrow_mut().insert(due, Timed::Drain(drain.clone()));
+            self.reactor.records.timers.borrow_mut().insert(due, TimerAction::Drain(drain.clone()));
         self.disarm_drain(drain.timer.replace(Some(timer)));
     }
 
@@ -261,11 +261,11 @@ impl Core {
 
     /// The time of a stage, or of silent peers, is over.
     #[inline(never)]
-    pub(super) fn drain_is_due(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
-        let _hold = self.reactor.records.hold("timer of a drain");
+    pub(super) fn drain_timer_fired(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        let _hold = self.reactor.records.hold("drain timer");
         match drain.stage.get() {
             Stage::Finishing(until) if self.reactor.now() < until => {
-                self.cut_silent(io, drain, until);
+                self.cut_silent_peers(io, drain, until);
             }
             _ => self.next_stage(io, drain),
         }
@@ -273,7 +273,7 @@ impl Core {
 
     /// Ends the connections whose peers have been silent for too long, and sets a timer for the
     /// next.
-    fn cut_silent(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>, until: Instant) {
+    fn cut_silent_peers(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>, until: Instant) {
         let (now, patience) = (self.reactor.now(), drain.times.patience);
         let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
         let mut next = after(now, patience);
@@ -285,9 +285,9 @@ impl Core {
                 None if !is_opening => {}
                 _ => {
                     if is_opening {
-                        self.note_fate(key, false);
+                        self.set_drain_outcome(key, false);
                     }
-                    self.visit(io, key, Life::cut);
+                    self.with_life(io, key, Life::cut);
                 }
             }
         }
@@ -308,14 +308,14 @@ impl Core {
             self.arm_drain(drain, after(self.reactor.now(), drain.times.close));
         }
         for key in left {
-            self.note_fate(key, closes);
-            self.visit(io, key, if closes { Life::drain_over } else { Life::cut });
+            self.set_drain_outcome(key, closes);
+            self.with_life(io, key, if closes { Life::end_drain } else { Life::cut });
         }
     }
 
-    /// Records the fate of a connection that the loop is about to close, or to cut if `closes` is
+    /// Sets the drain outcome of a connection about to be closed, or cut if `closes` is
     /// false.
-    pub(super) fn note_fate(&mut self, key: Key, closes: bool) {
+    pub(super) fn set_drain_outcome(&mut self, key: Key, closes: bool) {
         let Some(entry) = self.table.connection(key).filter(|entry| entry.life.closed().is_none())
         else {
             return;
@@ -325,20 +325,20 @@ impl Core {
             // If only the peer's FIN is missing, it counts as closed.
             false => entry.life.is_cut_by_reset(),
         };
-        entry.fate = if is_reset { Fate::Aborted } else { Fate::Closed };
+        entry.drain_outcome = if is_reset { DrainOutcome::Aborted } else { DrainOutcome::Closed };
     }
 
     /// A connection has ended: counts it in every drain that waits for it.
-    pub(super) fn ended_in_drains(&mut self, key: Key, fate: Fate) {
+    pub(super) fn count_in_drains(&mut self, key: Key, drain_outcome: DrainOutcome) {
         for drain in &self.drains {
             if !drain.left.borrow_mut().remove(&key) {
                 continue;
             }
             let mut drained = drain.drained.get();
-            match fate {
-                Fate::Finished => drained.finished += 1,
-                Fate::Closed => drained.closed += 1,
-                Fate::Aborted => drained.aborted += 1,
+            match drain_outcome {
+                DrainOutcome::Finished => drained.finished += 1,
+                DrainOutcome::Closed => drained.closed += 1,
+                DrainOutcome::Aborted => drained.aborted += 1,
             }
             drain.drained.set(drained);
         }

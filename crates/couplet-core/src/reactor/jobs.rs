@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use super::requests::Requests;
+use super::requests::DriverRequests;
 use super::turn::Core;
 use super::{Reactor, loop_ended};
 use crate::defer::{Deferred, Failure, Panicked, Result};
@@ -15,7 +15,7 @@ use crate::panics::{Contained, lock, panic_text};
 /// The loop's jobs.
 #[derive(Default)]
 pub(super) struct Jobs {
-    asked: RefCell<Requests<Job>>,
+    requested: RefCell<DriverRequests<Job>>,
     /// Called in the loop's thread when a job has run (`true`) or is given up (`false`), in the
     /// order of the requests.
     waiting: RefCell<BTreeMap<Ticket, Finish>>,
@@ -60,7 +60,7 @@ impl Reactor {
         f: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Deferred<T> {
         self.request(
-            |records| &records.jobs.asked,
+            |records| &records.jobs.requested,
             |ticket, resolver| {
                 let result: Answer<T> = Arc::default();
                 let job = job(f, result.clone());
@@ -69,7 +69,7 @@ impl Reactor {
                     let outcome = outcome.map(Contained::take);
                     resolver.resolve(outcome.unwrap_or_else(|| {
                         Err(if has_run {
-                            Failure::msg("no thread could be started")
+                            Failure::msg("cannot start a thread")
                         } else {
                             loop_ended()
                         })
@@ -103,7 +103,7 @@ impl Core {
     /// Step 6: starts the requested jobs, and forgets cancelled ones.
     pub(super) fn start_jobs(&mut self, io: &mut dyn Commands) {
         let jobs = &self.reactor.records.jobs;
-        let (fresh, cancelled) = Requests::take(&jobs.asked);
+        let (fresh, cancelled) = DriverRequests::take(&jobs.requested);
         for (ticket, job) in fresh {
             io.run_blocking(ticket, job);
         }
@@ -116,7 +116,7 @@ impl Core {
     /// Finishes a job that has run.
     #[inline(never)]
     pub(super) fn job_done(&mut self, ticket: Ticket) {
-        let _hold = self.reactor.records.hold("result of a job");
+        let _hold = self.reactor.records.hold("job result");
         if let Some(finish) = self.reactor.records.jobs.finished(ticket) {
             finish(true);
         }
@@ -125,7 +125,7 @@ impl Core {
     /// The run ends: fails the Deferreds of all unfinished jobs.
     pub(super) fn give_up_jobs(&mut self, io: &mut dyn Commands) {
         let jobs = &self.reactor.records.jobs;
-        drop(Requests::take_all(&jobs.asked));
+        drop(DriverRequests::take_all(&jobs.requested));
         let given_up = jobs.waiting.take();
         // Without a grace period, unfinished jobs are expected.
         if !given_up.is_empty() && !self.job_grace.is_zero() {

@@ -13,8 +13,8 @@ use super::table::{ConnectionEntry, Origin, Resource};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
 use super::turn::Core;
-use super::{ConnectionSnapshot, DelayedCall, Reactor, Records, Timed};
-use crate::driver::{Doing, Key};
+use super::{ConnectionSnapshot, DelayedCall, Reactor, Records, TimerAction};
+use crate::driver::{Key, UserCall};
 use crate::transport::connection::Life;
 
 /// A location in user source code.
@@ -27,13 +27,13 @@ pub(crate) struct Leak {
     /// Its origin.
     pub(crate) from: String,
     /// How to clean it up.
-    pub(crate) cure: &'static str,
+    pub(crate) cleanup: &'static str,
 }
 
 impl fmt::Display for Leak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Leak { what, from, cure } = self;
-        write!(f, "{what}\n   {from}\n   to clean up: {cure}")
+        let Leak { what, from, cleanup } = self;
+        write!(f, "{what}\n   {from}\n   to clean up: {cleanup}")
     }
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn numbered(all: &[Leak]) -> String {
 
 /// The purpose of a timer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waiting {
+pub(crate) enum TimerPurpose {
     Call,
     Sleep,
     Timeout,
@@ -60,28 +60,32 @@ pub(crate) enum Waiting {
     Connection(Key),
 }
 
-impl Waiting {
+impl TimerPurpose {
     fn kind(self) -> &'static str {
         match self {
-            Waiting::Call | Waiting::Connection(_) => "timed call",
-            Waiting::Sleep => "sleep",
-            Waiting::Timeout => "timeout",
-            Waiting::LoopingCall => "looping call",
-            Waiting::Cooperator => "cooperator",
-            Waiting::Interval => "interval",
+            TimerPurpose::Call | TimerPurpose::Connection(_) => "timed call",
+            TimerPurpose::Sleep => "sleep",
+            TimerPurpose::Timeout => "timeout",
+            TimerPurpose::LoopingCall => "looping call",
+            TimerPurpose::Cooperator => "cooperator",
+            TimerPurpose::Interval => "interval",
         }
     }
 
-    fn words(self) -> (&'static str, &'static str) {
+    fn description(self) -> (&'static str, &'static str) {
         match self {
-            Waiting::Call | Waiting::Connection(_) => {
+            TimerPurpose::Call | TimerPurpose::Connection(_) => {
                 ("a timed call", "keep its `DelayedCall`, and `cancel()` it")
             }
-            Waiting::Sleep => ("a sleep", "wait for it, or cancel its Deferred"),
-            Waiting::Timeout => ("a timeout", "let the Deferred that it guards fire, or cancel it"),
-            Waiting::LoopingCall => ("a looping call", "`stop()` it"),
-            Waiting::Cooperator => ("a cooperator with work to do", "`stop()` it or its tasks"),
-            Waiting::Interval => ("an interval", "drop it, or cancel the task that awaits it"),
+            TimerPurpose::Sleep => ("a sleep", "wait for it, or cancel its Deferred"),
+            TimerPurpose::Timeout => {
+                ("a timeout", "let the Deferred that it guards fire, or cancel it")
+            }
+            TimerPurpose::LoopingCall => ("a looping call", "`stop()` it"),
+            TimerPurpose::Cooperator => {
+                ("a cooperator with work to do", "`stop()` it or its tasks")
+            }
+            TimerPurpose::Interval => ("an interval", "drop it, or cancel the task that awaits it"),
         }
     }
 }
@@ -89,27 +93,27 @@ impl Waiting {
 /// Source locations of requests, in the order of the requests.
 #[derive(Default)]
 pub(super) struct Places {
-    timers: Noted<(TimerKey, Waiting)>,
-    tasks: Noted<TaskId>,
-    accepted: Noted<Key>,
+    timers: PlaceLog<(TimerKey, TimerPurpose)>,
+    tasks: PlaceLog<TaskId>,
+    accepted: PlaceLog<Key>,
     /// Leaks that the last shutdown cut off, unless a signal caused it.
     cut_off: Vec<Leak>,
 }
 
-struct Noted<K> {
+struct PlaceLog<K> {
     list: Vec<(K, Source)>,
     /// The length at which finished entries are pruned: at most twice the live ones plus 64.
     /// (Law 9.)
     limit: usize,
 }
 
-impl<K> Default for Noted<K> {
+impl<K> Default for PlaceLog<K> {
     fn default() -> Self {
-        Noted { list: Vec::new(), limit: 64 }
+        PlaceLog { list: Vec::new(), limit: 64 }
     }
 }
 
-impl<K> Noted<K> {
+impl<K> PlaceLog<K> {
     fn add(&mut self, what: K, place: Source, is_left: impl Fn(&K) -> bool) {
         if self.list.len() >= self.limit {
             self.list.retain(|(what, _)| is_left(what));
@@ -120,10 +124,10 @@ impl<K> Noted<K> {
 }
 
 impl Records {
-    pub(super) fn note_timer(&self, timer: TimerKey, waiting: Waiting, place: Source) {
+    pub(super) fn note_timer(&self, timer: TimerKey, purpose: TimerPurpose, place: Source) {
         if let Some(places) = &mut *self.places.borrow_mut() {
             let timers = self.timers.borrow();
-            places.timers.add((timer, waiting), place, |(timer, _)| timers.contains(*timer));
+            places.timers.add((timer, purpose), place, |(timer, _)| timers.contains(*timer));
         }
     }
 
@@ -138,14 +142,14 @@ impl Records {
 impl Core {
     /// Records source locations of requests from now on.
     #[cfg(feature = "testing")]
-    pub(super) fn keep_places(&mut self) {
+    pub(super) fn record_places(&mut self) {
         self.reactor.records.places.replace(Some(Box::default()));
     }
 
     pub(super) fn note_accepted(&mut self, key: Key, port: Source) {
         let mut places = self.reactor.records.places.borrow_mut();
         if let Some(places) = &mut *places {
-            places.accepted.add(key, port, |key| self.table.holds(*key));
+            places.accepted.add(key, port, |key| self.table.contains(*key));
         }
     }
 
@@ -179,12 +183,12 @@ impl Core {
             Resource::Port(port) => Some(Leak {
                 what: format!("a port that listens on {}", port.host()),
                 from: format!("opened at {}", port.place.get()),
-                cure: "`port.stop_listening()`",
+                cleanup: "`port.stop_listening()`",
             }),
             Resource::Datagrams(port) => Some(Leak {
-                what: format!("a port of datagrams at {}", port.host),
+                what: format!("a datagram port at {}", port.host),
                 from: format!("opened at {}", port.place),
-                cure: "`port.stop_listening()`",
+                cleanup: "`port.stop_listening()`",
             }),
             _ => None,
         });
@@ -192,8 +196,8 @@ impl Core {
             self.connectors.values().filter(|c| c.state.get() == ConnectorState::Connecting);
         let connectors = connecting.map(|connector| Leak {
             what: format!("a connect to {connector} ({})", connector.state_name()),
-            from: format!("asked for at {}", connector.place),
-            cure: "`connector.stop_connecting()`, or cancel the Deferred of the connect",
+            from: format!("requested at {}", connector.place),
+            cleanup: "`connector.stop_connecting()`, or cancel the Deferred of the connect",
         });
         let connections = self.table.iter().filter_map(|(key, place)| match place {
             Resource::Connection(entry) if !spared(&entry.life) => {
@@ -211,12 +215,12 @@ impl Core {
         let seen = ConnectionSnapshot::of(&entry.life, self.reactor.now());
         let (towards, mut from) = match &entry.origin {
             Origin::Connector(connector) => {
-                ("to", format!("by the connect asked for at {}", connector.place))
+                ("to", format!("by the connect requested at {}", connector.place))
             }
             _ => ("from", self.accepted_by(key)),
         };
         for place in self.calls_of(key) {
-            from += &format!("\n   with a timed call of its own, asked for at {place}");
+            from += &format!("\n   with its own timed call, requested at {place}");
         }
         Leak {
             what: format!(
@@ -224,7 +228,7 @@ impl Core {
                 seen.peer, seen.state, seen.bytes_in, seen.bytes_out, seen.buffered
             ),
             from,
-            cure: cure(&entry.life),
+            cleanup: cleanup(&entry.life),
         }
     }
 
@@ -239,10 +243,10 @@ impl Core {
     fn calls_of(&self, key: Key) -> Vec<Source> {
         let records = &self.reactor.records;
         let (places, timers) = (records.places.borrow(), records.timers.borrow());
-        let noted = places.iter().flat_map(|places| &places.timers.list);
-        noted
-            .filter(|((timer, waiting), _)| {
-                *waiting == Waiting::Connection(key) && timers.contains(*timer)
+        let logged = places.iter().flat_map(|places| &places.timers.list);
+        logged
+            .filter(|((timer, purpose), _)| {
+                *purpose == TimerPurpose::Connection(key) && timers.contains(*timer)
             })
             .map(|(_, place)| *place)
             .collect()
@@ -251,14 +255,14 @@ impl Core {
     fn leaked_calls(&self) -> Vec<Leak> {
         let records = &self.reactor.records;
         let (places, timers) = (records.places.borrow(), records.timers.borrow());
-        let noted = places.iter().flat_map(|places| &places.timers.list);
-        noted
-            .filter(|((_, waiting), _)| !matches!(waiting, Waiting::Connection(_)))
-            .filter_map(|((timer, waiting), place)| {
+        let logged = places.iter().flat_map(|places| &places.timers.list);
+        logged
+            .filter(|((_, purpose), _)| !matches!(purpose, TimerPurpose::Connection(_)))
+            .filter_map(|((timer, purpose), place)| {
                 let due = timers.deadline(*timer)?.saturating_duration_since(self.reactor.now());
-                let (what, cure) = waiting.words();
+                let (what, cleanup) = purpose.description();
                 let what = format!("{what}, due in {due:?}");
-                Some(Leak { what, from: format!("asked for at {place}"), cure })
+                Some(Leak { what, from: format!("requested at {place}"), cleanup })
             })
             .collect()
     }
@@ -266,8 +270,8 @@ impl Core {
     fn leaked_tasks(&self) -> Vec<Leak> {
         let records = &self.reactor.records;
         let (places, tasks) = (records.places.borrow(), records.tasks.borrow());
-        let noted = places.iter().flat_map(|places| &places.tasks.list);
-        noted
+        let logged = places.iter().flat_map(|places| &places.tasks.list);
+        logged
             .filter(|(task, _)| tasks.contains(*task))
             .map(|(task, place)| Leak {
                 what: match tasks.name(*task) {
@@ -275,14 +279,14 @@ impl Core {
                     None => "a task that has not finished".to_owned(),
                 },
                 from: format!("spawned at {place}"),
-                cure: "wait for its Deferred, or cancel that",
+                cleanup: "wait for its Deferred, or cancel that",
             })
             .collect()
     }
 }
 
 /// How to end a connection.
-fn cure(life: &Life) -> &'static str {
+fn cleanup(life: &Life) -> &'static str {
     match life.state_name() {
         "flushing" => "it is closing, but the other end does not read: abort it, or read",
         "draining" => "it is closing, but the other end does not close: close that too",
@@ -294,14 +298,14 @@ impl Reactor {
     /// [`call_later`](Self::call_later), attributed to the request at `place`.
     pub(crate) fn call_for(
         &self,
-        (waiting, place): (Waiting, Source),
+        (purpose, place): (TimerPurpose, Source),
         delay: Duration,
         f: impl FnOnce() + 'static,
     ) -> DelayedCall {
-        let f = self.records.noted_call(|| Doing::at(waiting.kind(), place), f);
-        let call = DelayedCall::new(self, delay, Timed::Call(f));
+        let f = self.records.monitor_call(|| UserCall::at(purpose.kind(), place), f);
+        let call = DelayedCall::new(self, delay, TimerAction::Call(f));
         if let Some(timer) = call.timer() {
-            self.records.note_timer(timer, waiting, place);
+            self.records.note_timer(timer, purpose, place);
         }
         call
     }
@@ -313,10 +317,10 @@ mod tests {
 
     #[test]
     fn where_things_were_asked_for_is_forgotten_of_as_many_as_are_left() {
-        let mut noted = Noted::default();
+        let mut logged = PlaceLog::default();
         let mut add = |n: u32, least: u32| {
-            noted.add(n, Location::caller(), |n| *n >= least);
-            noted.list.len()
+            logged.add(n, Location::caller(), |n| *n >= least);
+            logged.list.len()
         };
         // Each entry is finished when the next one is added.
         assert_eq!((0..65).map(|n| add(n, n)).max(), Some(64));

@@ -12,8 +12,8 @@ mod connections;
 mod datagrams;
 mod delayed;
 mod dependents;
-mod door;
 mod drain;
+mod inbox;
 mod jobs;
 mod leaks;
 mod names;
@@ -52,8 +52,8 @@ use crate::address::{Address, UnixAddress};
 use crate::datagrams::DatagramCell;
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{
-    Adopted, ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares,
-    Stalls, World,
+    Adopted, ConnectOptions, ConnectedSocket, Key, ListenOptions, ListeningSocket, Spares, Stalls,
+    UserCall, World,
 };
 #[cfg(unix)]
 use crate::driver::{Command, Pipe, Spawned};
@@ -63,28 +63,28 @@ use crate::panics::Contained;
 use crate::slots::Slots;
 use crate::transport::cell::{ConnectionCell, Phase};
 #[cfg(feature = "sim")]
-use crate::transport::connection::Above;
+use crate::transport::connection::LayerReport;
 use crate::transport::{Connection, Tell};
 
-use adopting::{AdoptionCell, Given};
+use adopting::{AdoptionCell, AdoptionSource};
 pub use answers::Answers;
 pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 use connecting::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
-use dependents::Attached;
+use dependents::DependentGuard;
 pub(crate) use dependents::{Dependent, DependentId};
 use drain::DrainCell;
 pub use drain::{Drain, Drained};
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
-pub(crate) use leaks::{Source, Waiting};
+pub(crate) use leaks::{Source, TimerPurpose};
 pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, react, run, run_until};
-use sharing::Handed;
+use sharing::HandedConnection;
 pub(crate) use sharing::SharedSocket;
 pub use shutdown::Shutdown;
 pub use snapshot::{
@@ -96,7 +96,7 @@ use timers::Timers;
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};
 
-/// The primitives that [`door`] uses; its test substitutes others.
+/// The primitives that [`inbox`] uses; its test substitutes others.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicBool, Ordering};
     pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -143,21 +143,21 @@ pub(crate) struct Records {
     /// The lists below that hold work for the turn; bits of [`pending`].
     pending: Cell<u8>,
     /// [`Turns::Many`](turn::Turns) must return after this turn.
-    returns: Cell<bool>,
+    must_return: Cell<bool>,
     /// The dirty list: connections with requests or output. Law 9: each connection twice at most.
     dirty: RefCell<Vec<Key>>,
     /// Calls into user code, first in, first out. Law 9: unbounded; the callers own them.
     calls: RefCell<VecDeque<Call>>,
     /// Ports, connectors, drains and layers with a request.
-    asking: RefCell<VecDeque<Asking>>,
+    requests: RefCell<VecDeque<LoopRequest>>,
     /// Listens and connects for step 6.
     starts: RefCell<VecDeque<Start>>,
-    timers: RefCell<Timers<Timed>>,
+    timers: RefCell<Timers<TimerAction>>,
     tasks: RefCell<Tasks>,
     /// The task being polled, and the address of its waker.
     polled: Cell<Option<(TaskId, *const ())>>,
     jobs: jobs::Jobs,
-    names: RefCell<requests::Requests<names::Lookup>>,
+    names: RefCell<requests::DriverRequests<names::Lookup>>,
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
     dependents: RefCell<dependents::Dependents>,
@@ -166,7 +166,7 @@ pub(crate) struct Records {
     /// 9: one for each such thread.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     /// Resolvers of pending snapshots of all loops of a cluster.
-    asked_all: RefCell<Slots<Resolver<Snapshot>>>,
+    cluster_snapshots: RefCell<Slots<Resolver<Snapshot>>>,
     /// The ports that listen on sockets shared with other loops.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
     triggers: RefCell<shutdown::Triggers>,
@@ -177,23 +177,23 @@ pub(crate) struct Records {
     stalls: OnceCell<Stalls>,
     /// Observes the bytes between layers and protocols, in a simulated loop.
     #[cfg(feature = "sim")]
-    above: OnceCell<ObserveAbove>,
+    layer_observer: OnceCell<LayerObserver>,
 }
 
 /// Observes the bytes between layers and protocols.
 #[cfg(feature = "sim")]
-type ObserveAbove = Box<dyn Fn(Key, Above<'_>)>;
+type LayerObserver = Box<dyn Fn(Key, LayerReport<'_>)>;
 
 /// Pending work for the turn; a set of bits. While one is set, the loop does not sleep.
 mod pending {
     /// Connections have requests or output.
     pub(super) const DIRTY: u8 = 1;
     /// Ports, connectors, drains, layers or snapshots have requests.
-    pub(super) const ASKED: u8 = 2;
+    pub(super) const REQUESTS: u8 = 2;
     /// Calls are queued.
     pub(super) const CALLS: u8 = 4;
     /// A round has work to do.
-    pub(super) const ROUND: u8 = DIRTY | ASKED | CALLS;
+    pub(super) const ROUND: u8 = DIRTY | REQUESTS | CALLS;
     /// Tasks were spawned or cancelled.
     pub(super) const TASKS: u8 = 8;
     /// Listens, connects, adoptions, jobs or lookups must start.
@@ -206,7 +206,7 @@ impl Records {
     /// Records work for the turn. Outside a turn, also wakes the loop, which may be asleep in a
     /// foreign loop's wait.
     #[inline]
-    fn note(&self, what: u8) {
+    fn add_pending(&self, what: u8) {
         let pending = self.pending.get();
         self.pending.set(pending | what);
         if pending == 0 && !self.queue.is_in_turn() {
@@ -248,7 +248,7 @@ impl Records {
 
     /// Changes the timers. Outside a turn, wakes a sleeping loop if its next deadline becomes
     /// sooner.
-    fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<Timed>) -> R) -> R {
+    fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<TimerAction>) -> R) -> R {
         let mut timers = self.timers.borrow_mut();
         if self.queue.is_in_turn() {
             return f(&mut timers);
@@ -271,7 +271,7 @@ enum RunState {
     Running,
     Stopping,
     /// The loop was dropped: requests have no effect.
-    Gone,
+    Dropped,
 }
 
 /// A queued call into user code.
@@ -283,7 +283,7 @@ enum Call {
 }
 
 /// A request to an object that has started.
-enum Asking {
+enum LoopRequest {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
     Drain(Rc<DrainCell>),
@@ -299,11 +299,11 @@ enum Start {
     Connector(Rc<ConnectorCell>),
     Adoption(Rc<AdoptionCell>),
     /// A connection that another loop has accepted.
-    Handed(Box<Handed>),
+    HandedConnection(Box<HandedConnection>),
 }
 
 /// The action of a timer.
-enum Timed {
+enum TimerAction {
     Call(Box<dyn FnOnce()>),
     Tell(Rc<ConnectionCell>, Box<dyn Tell>),
     Deadline(Key),
@@ -325,10 +325,10 @@ impl Reactor {
                 time: Cell::new(now),
                 queue: tasks.queue(),
                 pending: Cell::new(0),
-                returns: Cell::new(false),
+                must_return: Cell::new(false),
                 dirty: RefCell::default(),
                 calls: RefCell::default(),
-                asking: RefCell::default(),
+                requests: RefCell::default(),
                 starts: RefCell::default(),
                 timers: RefCell::new(timers),
                 tasks: RefCell::new(tasks),
@@ -340,14 +340,14 @@ impl Reactor {
                 dependents: RefCell::default(),
                 snapshots: RefCell::default(),
                 blocked: RefCell::new(Slots::new()),
-                asked_all: RefCell::new(Slots::new()),
+                cluster_snapshots: RefCell::new(Slots::new()),
                 shared_ports: RefCell::new(Slots::new()),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),
                 stalls: OnceCell::new(),
                 #[cfg(feature = "sim")]
-                above: OnceCell::new(),
+                layer_observer: OnceCell::new(),
             }),
         }
     }
@@ -438,15 +438,15 @@ impl Reactor {
     ) -> Result<Port, ListenError> {
         let bound = self.records.world.bind(&address, &options);
         let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
-        Ok(Port::new(self, address, options, bound, self.attached(factory)))
+        Ok(Port::new(self, address, options, bound, self.attach_factory(factory)))
     }
 
     /// Prepares a factory for use: `attach` is the first call that it gets.
     #[track_caller]
-    fn attached(&self, factory: impl Factory + 'static) -> ErasedFactory {
+    fn attach_factory(&self, factory: impl Factory + 'static) -> ErasedFactory {
         let mut erased = ErasedFactory::new(factory);
         erased.factory.attach(self);
-        self.noted_factory(erased)
+        self.monitor_factory(erased)
     }
 
     /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
@@ -547,7 +547,7 @@ impl Reactor {
         adopted: Adopted,
         factory: F,
     ) -> Deferred<Connection<F::Protocol>> {
-        AdoptionCell::start(self, Given::from(adopted), self.attached(factory))
+        AdoptionCell::start(self, AdoptionSource::from(adopted), self.attach_factory(factory))
     }
 
     /// [`adopt_prepared`](Self::adopt_prepared) for a connection to this program.
@@ -559,8 +559,12 @@ impl Reactor {
         dependent: Rc<dyn Dependent>,
         factory: F,
     ) -> Deferred<Connection<F::Protocol>> {
-        let attached = Some(Attached(dependent));
-        AdoptionCell::start(self, Given { adopted, attached }, self.attached(factory))
+        let attached = Some(DependentGuard(dependent));
+        AdoptionCell::start(
+            self,
+            AdoptionSource { adopted, attached },
+            self.attach_factory(factory),
+        )
     }
 
     /// Takes over a listening socket, for example one that an init system or a privileged parent
@@ -592,7 +596,7 @@ impl Reactor {
     ) -> io::Result<Port> {
         let bound = self.records.world.adopt_port(socket.into())?;
         let (address, options) = (bound.host.clone(), ListenOptions::default());
-        Ok(Port::new(self, address, options, bound, self.attached(factory.into_factory())))
+        Ok(Port::new(self, address, options, bound, self.attach_factory(factory.into_factory())))
     }
 
     /// Listens on a socket already bound to `at` with `options`.
@@ -604,7 +608,7 @@ impl Reactor {
         factory: ErasedFactory,
     ) -> io::Result<Port> {
         let bound = self.records.world.adopt_port(socket)?;
-        Ok(Port::new(self, at.into(), options, bound, self.attached(factory)))
+        Ok(Port::new(self, at.into(), options, bound, self.attach_factory(factory)))
     }
 
     /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
@@ -627,7 +631,7 @@ impl Reactor {
         factory: impl IntoFactory<K>,
     ) -> Connector {
         let target = Target::tcp(host, port);
-        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
     }
 
     /// Connects like [`connect_tcp_with`](Self::connect_tcp_with). The Deferred fires with the
@@ -642,7 +646,12 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         let target = Target::tcp(host, port);
-        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+        Connector::start_deferred(
+            self,
+            target,
+            options,
+            self.attach_factory(factory.into_factory()),
+        )
     }
 
     /// Connects to an address, such as a [`Port::host`], without a lookup: a TCP address, including
@@ -674,7 +683,7 @@ impl Reactor {
         factory: impl IntoFactory<K>,
     ) -> Connector {
         let target = Target::at(address.into());
-        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
     }
 
     /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
@@ -688,7 +697,12 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         let target = Target::at(address.into());
-        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+        Connector::start_deferred(
+            self,
+            target,
+            options,
+            self.attach_factory(factory.into_factory()),
+        )
     }
 
     /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
@@ -713,7 +727,7 @@ impl Reactor {
         factory: impl IntoFactory<K>,
     ) -> Connector {
         let target = Target::Unix(path.into());
-        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
     }
 
     /// Connects like [`connect_unix_with`](Self::connect_unix_with). The Deferred fires with the
@@ -727,7 +741,12 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         let target = Target::Unix(path.into());
-        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+        Connector::start_deferred(
+            self,
+            target,
+            options,
+            self.attach_factory(factory.into_factory()),
+        )
     }
 
     /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next
@@ -747,7 +766,7 @@ impl Reactor {
     /// ```
     #[track_caller]
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
-        self.call_for((Waiting::Call, Location::caller()), delay, f)
+        self.call_for((TimerPurpose::Call, Location::caller()), delay, f)
     }
 
     /// Calls `f` in the next turn, first in, first out. Twisted's `callWhenRunning`.
@@ -799,12 +818,12 @@ impl Reactor {
         name: Option<Box<str>>,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
-        if self.is_gone() {
+        if self.is_dropped() {
             return Deferred::fail(loop_ended());
         }
         let (task, deferred) = new_task(self, name, future);
         self.records.tasks.borrow_mut().add(task);
-        self.records.note(pending::TASKS);
+        self.records.add_pending(pending::TASKS);
         deferred
     }
 
@@ -812,12 +831,12 @@ impl Reactor {
     /// [`Cancelled`](crate::defer::Cancelled) if the run ends first.
     #[track_caller]
     pub fn sleep(&self, delay: Duration) -> Deferred<()> {
-        self.sleep_for((Waiting::Sleep, Location::caller()), delay)
+        self.sleep_for((TimerPurpose::Sleep, Location::caller()), delay)
     }
 
     /// [`sleep`](Self::sleep), attributed to another caller.
     #[track_caller]
-    pub(crate) fn sleep_for(&self, whom: (Waiting, Source), delay: Duration) -> Deferred<()> {
+    pub(crate) fn sleep_for(&self, whom: (TimerPurpose, Source), delay: Duration) -> Deferred<()> {
         let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
         let sleeping = timer.clone();
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
@@ -834,7 +853,7 @@ impl Reactor {
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
         self.records.snapshots.borrow_mut().push(resolver);
-        self.records.note(pending::ASKED);
+        self.records.add_pending(pending::REQUESTS);
         deferred
     }
 
@@ -853,7 +872,7 @@ impl Reactor {
     /// again.
     pub fn stop(&self) {
         if self.records.run_state.get() == RunState::Running {
-            self.records.note(pending::STOP);
+            self.records.add_pending(pending::STOP);
         }
     }
 
@@ -863,8 +882,8 @@ impl Reactor {
         self.records.run_state.get() == RunState::Stopping
     }
 
-    fn is_gone(&self) -> bool {
-        self.records.run_state.get() == RunState::Gone
+    fn is_dropped(&self) -> bool {
+        self.records.run_state.get() == RunState::Dropped
     }
 
     /// Whether `other` is a handle to the same loop.
@@ -875,7 +894,7 @@ impl Reactor {
     /// Makes [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn, or
     /// outside a turn, of the next one, which does not wait. Does not end a run.
     pub fn interrupt(&self) {
-        self.records.returns.set(true);
+        self.records.must_return.set(true);
     }
 
     /// Adapts the loop to a fork of the process. Call it in both processes right after the fork,
@@ -933,45 +952,45 @@ impl Reactor {
     }
 
     #[cfg(feature = "sim")]
-    pub(crate) fn observe_above(&self, observe: impl Fn(Key, Above<'_>) + 'static) {
-        let first = self.records.above.set(Box::new(observe)).is_ok();
+    pub(crate) fn set_layer_observer(&self, observe: impl Fn(Key, LayerReport<'_>) + 'static) {
+        let first = self.records.layer_observer.set(Box::new(observe)).is_ok();
         debug_assert!(first, "one observer");
     }
 
     #[cfg(feature = "sim")]
     pub(crate) fn observes_layers(&self) -> bool {
-        self.records.above.get().is_some()
+        self.records.layer_observer.get().is_some()
     }
 
     #[cfg(feature = "sim")]
-    pub(crate) fn note_above(&self, key: Key, above: Above<'_>) {
-        if let Some(observe) = self.records.above.get() {
+    pub(crate) fn report_layers(&self, key: Key, above: LayerReport<'_>) {
+        if let Some(observe) = self.records.layer_observer.get() {
             observe(key, above);
         }
     }
 
-    pub(crate) fn mark(&self, key: Key) {
+    pub(crate) fn mark_dirty(&self, key: Key) {
         self.records.dirty.borrow_mut().push(key);
-        self.records.note(pending::DIRTY);
+        self.records.add_pending(pending::DIRTY);
     }
 
-    pub(crate) fn line_up(
+    pub(crate) fn queue_call(
         &self,
         kind: &'static str,
-        of: &'static str,
+        type_name: &'static str,
         call: impl FnOnce() + 'static,
     ) {
-        self.enqueue(Call::Run(self.records.noted_call(|| Doing::by(kind, of), call)));
+        self.enqueue(Call::Run(self.records.monitor_call(|| UserCall::by(kind, type_name), call)));
     }
 
     fn enqueue(&self, call: Call) {
         self.records.calls.borrow_mut().push_back(call);
-        self.records.note(pending::CALLS);
+        self.records.add_pending(pending::CALLS);
     }
 
     #[track_caller]
     pub(crate) fn tell(&self, cell: &Rc<ConnectionCell>, tell: Box<dyn Tell>) {
-        let tell = self.records.noted_tell(Location::caller(), tell);
+        let tell = self.records.monitor_tell(Location::caller(), tell);
         self.enqueue(Call::Tell(cell.clone(), tell));
     }
 
@@ -985,32 +1004,32 @@ impl Reactor {
         if cell.phase() == Phase::Lost {
             return DelayedCall::never();
         }
-        let tell = self.records.noted_tell(Location::caller(), tell);
-        let call = DelayedCall::new(self, delay, Timed::Tell(cell.clone(), tell));
+        let tell = self.records.monitor_tell(Location::caller(), tell);
+        let call = DelayedCall::new(self, delay, TimerAction::Tell(cell.clone(), tell));
         if let Some(timer) = call.timer() {
             cell.add_timer(timer, &self.records.timers.borrow());
-            let waiting = Waiting::Connection(cell.key());
-            self.records.note_timer(timer, waiting, Location::caller());
+            let purpose = TimerPurpose::Connection(cell.key());
+            self.records.note_timer(timer, purpose, Location::caller());
         }
         call
     }
 
     /// Makes the turn call the layers of a connection, in this turn or the next.
     pub(crate) fn wake_layers(&self, key: Key) {
-        self.ask(Asking::Layers(key));
+        self.record_request(LoopRequest::Layers(key));
     }
 
-    fn ask(&self, asking: Asking) {
-        if self.is_gone() {
+    fn record_request(&self, request: LoopRequest) {
+        if self.is_dropped() {
             return;
         }
-        self.records.asking.borrow_mut().push_back(asking);
-        self.records.note(pending::ASKED);
+        self.records.requests.borrow_mut().push_back(request);
+        self.records.add_pending(pending::REQUESTS);
     }
 
     fn start(&self, start: Start) {
         self.records.starts.borrow_mut().push_back(start);
-        self.records.note(pending::STARTS);
+        self.records.add_pending(pending::STARTS);
     }
 }
 
@@ -1035,7 +1054,7 @@ impl Drop for Sleeper {
 
 impl Alarm for Reactor {
     fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
-        let call = self.call_for((Waiting::Timeout, Location::caller()), after, ring);
+        let call = self.call_for((TimerPurpose::Timeout, Location::caller()), after, ring);
         Box::new(move || {
             call.cancel();
         })

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connecting::ConnectorCell;
-use super::requests::Requests;
+use super::requests::DriverRequests;
 use super::turn::Core;
 use super::{Reactor, loop_ended};
 use crate::defer::{Deferred, Resolver};
@@ -23,8 +23,8 @@ pub(super) struct Lookup {
 /// The lookups that the driver has begun.
 #[derive(Default)]
 pub(super) struct Lookups {
-    pub(super) of_connectors: BTreeMap<Ticket, Rc<ConnectorCell>>,
-    of_callers: BTreeMap<Ticket, Lookup>,
+    pub(super) for_connectors: BTreeMap<Ticket, Rc<ConnectorCell>>,
+    for_callers: BTreeMap<Ticket, Lookup>,
 }
 
 impl Reactor {
@@ -61,13 +61,13 @@ impl Reactor {
 impl Core {
     /// Step 6: begins the requested lookups, and forgets cancelled ones.
     pub(super) fn start_lookups(&mut self, io: &mut dyn Commands) {
-        let (fresh, cancelled) = Requests::take(&self.reactor.records.names);
+        let (fresh, cancelled) = DriverRequests::take(&self.reactor.records.names);
         for (ticket, lookup) in fresh {
             io.resolve(ticket, &lookup.name);
-            self.lookups.of_callers.insert(ticket, lookup);
+            self.lookups.for_callers.insert(ticket, lookup);
         }
         for ticket in cancelled {
-            if let Some(lookup) = self.lookups.of_callers.remove(&ticket) {
+            if let Some(lookup) = self.lookups.for_callers.remove(&ticket) {
                 io.forget(ticket);
                 drop(lookup);
             }
@@ -91,18 +91,18 @@ impl Core {
                 |error| ConnectError::NameLookup { name: name.to_owned(), source: Arc::new(error) };
             answer.map_err(failed)
         };
-        if let Some(connector) = self.lookups.of_connectors.remove(&ticket) {
+        if let Some(connector) = self.lookups.for_connectors.remove(&ticket) {
             let found = found(connector.target.host());
             self.addresses_found(io, &connector, found);
-        } else if let Some(Lookup { name, resolver }) = self.lookups.of_callers.remove(&ticket) {
+        } else if let Some(Lookup { name, resolver }) = self.lookups.for_callers.remove(&ticket) {
             resolver.resolve(found(&name).map_err(Into::into));
         }
     }
 
     /// Ends a run: fails the Deferreds of all unfinished lookups.
     pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
-        let fresh = Requests::take_all(&self.reactor.records.names);
-        let begun = std::mem::take(&mut self.lookups.of_callers);
+        let fresh = DriverRequests::take_all(&self.reactor.records.names);
+        let begun = std::mem::take(&mut self.lookups.for_callers);
         for ticket in begun.keys() {
             io.forget(*ticket);
         }

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::adopting::Adopting;
+use super::adopting::OpeningAdoption;
 use super::connecting::ConnectorCell;
 use super::port::PortCell;
 use super::table::Origin;
@@ -22,7 +22,7 @@ use crate::transport::connection::Life;
 pub(super) enum Opening {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
-    Adoption(Adopting),
+    Adoption(OpeningAdoption),
 }
 
 impl Opening {
@@ -52,32 +52,38 @@ impl Opening {
 }
 
 /// A connection that is opening, with its owner and the seat that it holds meanwhile.
-pub(super) struct Seated {
+pub(super) struct OpeningConnection {
     pub(super) opening: Opening,
     seat: Contained<Seat>,
 }
 
 /// A factory's answer to a new connection.
-enum Begun {
+enum FactoryAnswer {
     Layers(Vec<Box<dyn Layer>>, Contained<Seat>),
     Protocol(Box<dyn Protocol>),
     /// The connection is rejected.
     Nothing,
 }
 
-impl Begun {
+impl FactoryAnswer {
     /// `layers` lie below the factory's.
-    fn by(factory: &mut dyn AnyFactory, ends: &Ends<'_>, mut layers: Vec<Box<dyn Layer>>) -> Begun {
+    fn from_factory(
+        factory: &mut dyn AnyFactory,
+        ends: &Ends<'_>,
+        mut layers: Vec<Box<dyn Layer>>,
+    ) -> FactoryAnswer {
         match factory.layers(ends, &mut layers) {
             true if layers.is_empty() => {
-                factory.build(ends.peer).map_or(Begun::Nothing, Begun::Protocol)
+                factory.build(ends.peer).map_or(FactoryAnswer::Nothing, FactoryAnswer::Protocol)
             }
             true => {
                 let is_relayed = layers.iter().any(|layer| layer.relays());
                 let seat = factory.opening(&Newcomer { peer: ends.peer, is_relayed });
-                seat.map_or(Begun::Nothing, |seat| Begun::Layers(layers, Contained::new(seat)))
+                seat.map_or(FactoryAnswer::Nothing, |seat| {
+                    FactoryAnswer::Layers(layers, Contained::new(seat))
+                })
             }
-            false => Begun::Nothing,
+            false => FactoryAnswer::Nothing,
         }
     }
 }
@@ -95,16 +101,22 @@ impl Core {
         let ends = Ends { peer: &peer, host: &|| host.address() };
         let (make, side) = (self.layer.as_ref(), opening.side());
         let begin = |factory: &mut dyn AnyFactory| {
-            Begun::by(factory, &ends, make.map(|make| make(side)).unwrap_or_default())
+            FactoryAnswer::from_factory(
+                factory,
+                &ends,
+                make.map(|make| make(side)).unwrap_or_default(),
+            )
         };
-        let begun = opening.factory().call("build_protocol", begin);
+        let answer = opening.factory().call("build_protocol", begin);
         self.new_connection(io, key, (peer, host), opening.origin());
-        match begun {
-            Some(Begun::Layers(layers, seat)) => {
-                self.open_layers(io, key, layers, Seated { opening, seat });
+        match answer {
+            Some(FactoryAnswer::Layers(layers, seat)) => {
+                self.open_layers(io, key, layers, OpeningConnection { opening, seat });
             }
-            Some(Begun::Protocol(protocol)) => self.built(io, key, opening, Some(protocol)),
-            Some(Begun::Nothing) | None => self.built(io, key, opening, None),
+            Some(FactoryAnswer::Protocol(protocol)) => {
+                self.protocol_built(io, key, opening, Some(protocol))
+            }
+            Some(FactoryAnswer::Nothing) | None => self.protocol_built(io, key, opening, None),
         }
     }
 
@@ -114,7 +126,7 @@ impl Core {
         io: &mut dyn Commands,
         key: Key,
         layers: Vec<Box<dyn Layer>>,
-        seated: Seated,
+        seated: OpeningConnection,
     ) {
         let Some(entry) = self.table.connection(key) else { return };
         let is_open = entry.life.put_layers(layers, self.reactor.now());
@@ -122,11 +134,11 @@ impl Core {
             connector.opening.set(Some(key));
         }
         entry.opening = Some(Box::new(seated));
-        tracing::debug!(connection = %entry.life.cell().id(), peer = %entry.life.cell().peer, "connected, not open yet");
+        tracing::debug!(connection = %entry.life.cell().id(), peer = %entry.life.cell().peer, "connected, opening its layers");
         if is_open {
             self.layers_opened(io, key);
         } else {
-            self.visit(io, key, Life::resume_layers);
+            self.with_life(io, key, Life::resume_layers);
         }
     }
 
@@ -136,16 +148,16 @@ impl Core {
         let Some(seated) = entry.opening.take() else { return };
         entry.life.note_opened();
         let cell = entry.life.cell().clone();
-        let Seated { opening, seat } = *seated;
+        let OpeningConnection { opening, seat } = *seated;
         // The protocol takes the seat's place.
         drop(seat);
         let build = |factory: &mut dyn AnyFactory| factory.build(&cell.peer);
         let built = opening.factory().call("build_protocol", build).flatten();
-        self.built(io, key, opening, built);
+        self.protocol_built(io, key, opening, built);
     }
 
     /// Passes the protocol that the factory built, if any, to the connection.
-    fn built(
+    fn protocol_built(
         &mut self,
         io: &mut dyn Commands,
         key: Key,
@@ -154,14 +166,14 @@ impl Core {
     ) {
         match opening {
             Opening::Port(_) => match built {
-                Some(protocol) => self.begin(io, key, protocol),
+                Some(protocol) => self.begin_protocol(io, key, protocol),
                 None => self.drop_connection(io, key),
             },
             Opening::Connector(connector) => {
                 connector.opening.set(None);
                 self.connector_built(io, key, &connector, built);
             }
-            Opening::Adoption(Adopting { factory, done, .. }) => {
+            Opening::Adoption(OpeningAdoption { factory, done, .. }) => {
                 factory.call("do_stop", |factory| factory.do_stop());
                 let Some(protocol) = built else {
                     self.drop_connection(io, key);
@@ -169,22 +181,27 @@ impl Core {
                 };
                 let Some(entry) = self.table.connection(key) else { return };
                 let cell = entry.life.cell().clone();
-                self.begin(io, key, protocol);
-                done(self.outcome_of_made(cell));
+                self.begin_protocol(io, key, protocol);
+                done(self.connect_outcome(cell));
             }
         }
     }
 
     /// Gives an opened connection its protocol.
-    pub(super) fn begin(&mut self, io: &mut dyn Commands, key: Key, protocol: Box<dyn Protocol>) {
-        let protocol = self.wrapped(key, protocol);
+    pub(super) fn begin_protocol(
+        &mut self,
+        io: &mut dyn Commands,
+        key: Key,
+        protocol: Box<dyn Protocol>,
+    ) {
+        let protocol = self.wrap_protocol(key, protocol);
         let Some(entry) = self.table.connection(key) else { return };
         entry.life.begin(protocol);
         let (cell, layered) = (entry.life.cell(), entry.life.is_layered());
         tracing::debug!(connection = %cell.id(), peer = %cell.peer, host = %cell.host(), "connection made");
-        self.visit(io, key, Life::made);
+        self.with_life(io, key, Life::call_connection_made);
         if layered {
-            self.visit(io, key, Life::resume_layers);
+            self.with_life(io, key, Life::resume_layers);
         }
     }
 
@@ -200,7 +217,7 @@ impl Core {
 
     /// Handles the end of a connection whose layers never opened.
     #[cold]
-    pub(super) fn not_opened(
+    pub(super) fn opening_failed(
         &mut self,
         io: &mut dyn Commands,
         opening: Opening,
@@ -214,8 +231,10 @@ impl Core {
                 // Health checks of load balancers connect and leave without sending a byte.
                 let is_check = cell.wire_bytes()[0] == 0 && matches!(reason, Reason::Lost(_));
                 match is_check {
-                    true => tracing::debug!(%host, %peer, "a peer came and went without a byte"),
-                    false => log_warn!(%host, %peer, %reason, "a connection did not open"),
+                    true => {
+                        tracing::debug!(%host, %peer, "a peer disconnected without sending a byte")
+                    }
+                    false => log_warn!(%host, %peer, %reason, "cannot open a connection"),
                 }
             }
             Opening::Connector(connector) => {

@@ -126,7 +126,7 @@ impl LoopOptions {
     /// It sleeps while the loops are idle, and wakes about once per limit while they are busy. Each
     /// call costs its loop one clock reading and a lock that is hardly ever contended. Callbacks of
     /// Deferreds are part of the call that fires them, or of the step of the turn (`connect`,
-    /// `name lookup`, `result of a job`, …). Calls into custom layers and drops of user objects are
+    /// `name lookup`, `job result`, …). Calls into custom layers and drops of user objects are
     /// not covered. Virtual time cannot stall: the memory driver and the simulator ignore this
     /// option.
     ///

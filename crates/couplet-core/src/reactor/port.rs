@@ -10,7 +10,7 @@ use super::opening::Opening;
 use super::sharing::Share;
 use super::table::Resource;
 use super::turn::Core;
-use super::{Asking, Reactor, Source, Start, loop_ended};
+use super::{LoopRequest, Reactor, Source, Start, loop_ended};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions, LocalEnd};
@@ -107,10 +107,10 @@ impl Port {
         match self.cell.state.get() {
             PortState::Starting | PortState::Listening => {
                 self.cell.state.set(PortState::Stopping);
-                self.cell.leave_others(true);
+                self.cell.leave_shared_socket(true);
                 let (deferred, resolver) = Deferred::new();
                 self.cell.stopped.borrow_mut().push(resolver);
-                self.cell.reactor.ask(Asking::Port(self.cell.clone()));
+                self.cell.reactor.record_request(LoopRequest::Port(self.cell.clone()));
                 Some(deferred)
             }
             PortState::Stopping | PortState::Stopped => None,
@@ -151,7 +151,7 @@ impl Port {
             if let Some(share) = &self.cell.share {
                 share.pause(paused);
             }
-            self.cell.reactor.ask(Asking::Port(self.cell.clone()));
+            self.cell.reactor.record_request(LoopRequest::Port(self.cell.clone()));
         }
     }
 
@@ -209,7 +209,7 @@ impl PortCell {
     }
 
     /// Gives up the port's part in a socket shared with other loops.
-    fn leave_others(&self, closes: bool) {
+    fn leave_shared_socket(&self, closes: bool) {
         if let Some(share) = &self.share {
             share.leave(&self.reactor, closes);
         }
@@ -222,7 +222,7 @@ impl PortCell {
     /// The loop is dropped: the factory is not called again.
     pub(super) fn abandon(&self) {
         self.state.set(PortState::Stopped);
-        self.leave_others(false);
+        self.leave_shared_socket(false);
         self.factory.clear();
         for resolver in self.stopped.take() {
             resolver.errback(loop_ended());
@@ -232,7 +232,7 @@ impl PortCell {
     /// The port is closed: stops the factory, and fires the Deferreds of `stop_listening`.
     pub(super) fn finish_stop(&self) {
         if self.state.get() == PortState::Stopped {
-            self.leave_others(true);
+            self.leave_shared_socket(true);
         }
         if self.started.replace(false) {
             self.factory.call("do_stop", |factory| factory.do_stop());
@@ -287,14 +287,14 @@ impl Core {
         };
         let port = port.clone();
         if port.share.is_some() {
-            return self.accepted_for_all(io, &port, key, (peer, host));
+            return self.accepted_on_shared_port(io, &port, key, (peer, host));
         }
         port.accepted.set(port.accepted.get() + 1);
         self.note_accepted(key, port.place.get());
         self.establish(io, key, (peer, host), Opening::Port(port));
     }
 
-    pub(super) fn port_asked(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
+    pub(super) fn apply_port_requests(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
         match (port.state.get(), port.key.get()) {
             (PortState::Stopping, Some(key)) => self.close_port(io, key),
             (PortState::Stopping, None) => {
@@ -313,7 +313,7 @@ impl Core {
                 port.finish_stop();
             }
             (PortState::Listening, Some(key)) => {
-                self.fit_share(io, port, key);
+                self.apply_share_change(io, port, key);
                 io.receive(port.key.get().unwrap_or(key), !port.paused.get());
             }
             _ => {}

@@ -12,7 +12,7 @@ use super::leaks::Source;
 use super::tasks::WakeQueue;
 use super::turn::Core;
 use crate::defer::{Deferred, Result};
-use crate::driver::{Commands, Doing, Signal};
+use crate::driver::{Commands, Signal, UserCall};
 use crate::panics::{Contained, contain};
 use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 
@@ -51,7 +51,7 @@ pub struct Remote {
 
 /// The loop was dropped and accepts no calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the loop is gone")]
+#[error("the loop was dropped")]
 pub struct LoopGone;
 
 /// [`Remote::block_on_reactor`] was called in the loop's own thread, where it would deadlock.
@@ -128,7 +128,7 @@ impl Remote {
         f: impl FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
     ) -> Result<T> {
         let f = Contained::new(f);
-        if self.queue.door.is_closed() {
+        if self.queue.inbox.is_closed() {
             return Err(LoopGone.into());
         }
         if self.queue.is_own_thread() {
@@ -164,8 +164,8 @@ impl Remote {
 
     fn send(&self, call: RemoteCall) -> Result<(), LoopGone> {
         // A refused call is dropped here, with no lock held.
-        if self.queue.door.call(call).map_err(|_call| LoopGone)? {
-            self.queue.ring();
+        if self.queue.inbox.call(call).map_err(|_call| LoopGone)? {
+            self.queue.wake_loop();
         }
         Ok(())
     }
@@ -187,17 +187,17 @@ impl Reactor {
 impl Core {
     /// Runs the queued calls from other threads.
     pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
-        for call in self.reactor.records.queue.door.take_calls() {
+        for call in self.reactor.records.queue.inbox.take_calls() {
             match call {
                 RemoteCall::Run(place, f) => {
                     let reactor = self.reactor.clone();
-                    let doing = || Doing::at("call from another thread", place);
+                    let doing = || UserCall::at("call from another thread", place);
                     let _hold = reactor.records.hold_for(doing);
                     contain("call from another thread", || f(&reactor));
                 }
-                RemoteCall::Signal(signal) => self.signalled(signal),
+                RemoteCall::Signal(signal) => self.signal_received(signal),
                 RemoteCall::Tell(place, id, tell) => {
-                    let doing = || Doing::at("tell from another thread", place);
+                    let doing = || UserCall::at("tell from another thread", place);
                     let _hold = self.reactor.records.hold_for(doing);
                     self.run_remote_tell(io, id, tell);
                 }
@@ -207,9 +207,9 @@ impl Core {
 
     fn run_remote_tell(&mut self, io: &mut dyn Commands, id: ConnectionId, tell: Box<dyn Tell>) {
         if id.reactor != self.reactor.serial() {
-            log_error!(connection = %id, "a tell to a connection of another loop");
+            log_error!(connection = %id, "cannot run a tell: the connection belongs to another loop");
         } else if self.table.connection(id.key).is_some() {
-            self.visit(io, id.key, |life, now| life.tell(tell, now));
+            self.with_life(io, id.key, |life, now| life.tell(tell, now));
         }
     }
 }

@@ -8,19 +8,19 @@ use crate::defer::{Deferred, Resolver};
 use crate::driver::Ticket;
 
 /// Requests and cancellations since the last turn.
-pub(super) struct Requests<T> {
+pub(super) struct DriverRequests<T> {
     last: u64,
     fresh: Vec<(Ticket, T)>,
     cancelled: Vec<Ticket>,
 }
 
-impl<T> Default for Requests<T> {
-    fn default() -> Requests<T> {
-        Requests { last: 0, fresh: Vec::new(), cancelled: Vec::new() }
+impl<T> Default for DriverRequests<T> {
+    fn default() -> DriverRequests<T> {
+        DriverRequests { last: 0, fresh: Vec::new(), cancelled: Vec::new() }
     }
 }
 
-impl<T> Requests<T> {
+impl<T> DriverRequests<T> {
     pub(super) fn ticket(&mut self) -> Ticket {
         self.last += 1;
         Ticket(self.last)
@@ -32,14 +32,14 @@ impl<T> Requests<T> {
     }
 
     /// Takes all requests that have not begun, cancelled or not; called at the end of a run.
-    pub(super) fn take_all(of: &RefCell<Requests<T>>) -> Vec<(Ticket, T)> {
-        std::mem::take(&mut of.borrow_mut().fresh)
+    pub(super) fn take_all(requests: &RefCell<DriverRequests<T>>) -> Vec<(Ticket, T)> {
+        std::mem::take(&mut requests.borrow_mut().fresh)
     }
 
     /// Drains new requests and cancelled tickets.
-    pub(super) fn take(of: &RefCell<Requests<T>>) -> (Vec<(Ticket, T)>, Vec<Ticket>) {
-        let cancelled = std::mem::take(&mut of.borrow_mut().cancelled);
-        let mut fresh = Requests::take_all(of);
+    pub(super) fn take(requests: &RefCell<DriverRequests<T>>) -> (Vec<(Ticket, T)>, Vec<Ticket>) {
+        let cancelled = std::mem::take(&mut requests.borrow_mut().cancelled);
+        let mut fresh = DriverRequests::take_all(requests);
         // Nothing is borrowed here: a drop may request more.
         fresh.retain(|(ticket, _)| !cancelled.contains(ticket));
         (fresh, cancelled)
@@ -47,28 +47,28 @@ impl<T> Requests<T> {
 }
 
 impl Reactor {
-    /// Queues the request that `ask` builds from a ticket and a resolver, for the turn. Cancelling
+    /// Queues the request that `build` makes from a ticket and a resolver, for the turn. Cancelling
     /// the Deferred records its ticket. Returns a failed Deferred if the loop was dropped.
     #[track_caller]
     pub(super) fn request<T: 'static, R: 'static>(
         &self,
-        of: fn(&Records) -> &RefCell<Requests<T>>,
-        ask: impl FnOnce(Ticket, Resolver<R>) -> T,
+        select: fn(&Records) -> &RefCell<DriverRequests<T>>,
+        build: impl FnOnce(Ticket, Resolver<R>) -> T,
     ) -> Deferred<R> {
-        if self.is_gone() {
+        if self.is_dropped() {
             return Deferred::fail(loop_ended());
         }
-        let ticket = of(&self.records).borrow_mut().ticket();
+        let ticket = select(&self.records).borrow_mut().ticket();
         let weak = Rc::downgrade(&self.records);
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
-                of(&records).borrow_mut().cancelled.push(ticket);
-                records.note(pending::STARTS);
+                select(&records).borrow_mut().cancelled.push(ticket);
+                records.add_pending(pending::STARTS);
             }
         });
-        let asked = ask(ticket, resolver);
-        of(&self.records).borrow_mut().fresh.push((ticket, asked));
-        self.records.note(pending::STARTS);
+        let request = build(ticket, resolver);
+        select(&self.records).borrow_mut().fresh.push((ticket, request));
+        self.records.add_pending(pending::STARTS);
         deferred
     }
 }

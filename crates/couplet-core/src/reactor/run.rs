@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "sim-tokio")]
-use super::runtime::Paused;
+use super::runtime::PausedClock;
 use super::runtime::Runtime;
 use super::table::Resource;
 use super::tasks::Tasks;
@@ -71,7 +71,7 @@ pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Re
         let stopping = reactor.clone();
         script(reactor)
             .add_both(move |result| {
-                keep(&slot, result, &stopping);
+                keep_result(&slot, result, &stopping);
                 stopping.stop();
                 Ok(())
             })
@@ -107,7 +107,7 @@ pub fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> ExitCo
         Some(Stopped { signal: Some(signal) }) => ExitCode::from(128 + signal.number() as u8),
         Some(Stopped { signal: None }) => ExitCode::SUCCESS,
         None => {
-            report(&failure);
+            report_failure(&failure);
             ExitCode::FAILURE
         }
     }
@@ -115,7 +115,7 @@ pub fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> ExitCo
 
 /// Keeps the result of a script. Failures caused by the shutdown are dropped: they take many forms,
 /// all less informative than [`Stopped`].
-fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &Reactor) {
+fn keep_result<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &Reactor) {
     if result.is_ok() || !reactor.is_stopping() {
         *slot.borrow_mut() = Some(result);
     }
@@ -165,7 +165,7 @@ pub struct Loop {
     runtime: Runtime,
     /// The runtime's clock, if the simulator provides its time.
     #[cfg(feature = "sim-tokio")]
-    paused: Option<Paused>,
+    paused: Option<PausedClock>,
 }
 
 impl Loop {
@@ -195,12 +195,12 @@ impl Loop {
     ///
     /// If the options request a tokio runtime and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
-        let runtime = Runtime::start(&options).expect("the system has room for a runtime of tokio");
+        let runtime = Runtime::start(&options).expect("the system can start a tokio runtime");
         Loop::assemble(driver, options, runtime)
     }
 
     fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
-        report_to_the_log();
+        install_log_reporter();
         let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()));
         reactor.watch_stalls(&options);
         let core = Core::new(reactor, &options);
@@ -216,7 +216,7 @@ impl Loop {
 
     /// Enters a tokio runtime whose clock follows the loop's.
     #[cfg(feature = "sim-tokio")]
-    pub(crate) fn bring_paused_tokio(&mut self, seed: u64) -> io::Result<()> {
+    pub(crate) fn set_paused_tokio(&mut self, seed: u64) -> io::Result<()> {
         let (runtime, paused) = Runtime::paused(self.core.reactor.fresh_time(), seed)?;
         self.runtime = runtime;
         self.paused = Some(paused);
@@ -227,14 +227,14 @@ impl Loop {
     #[cfg(feature = "sim-tokio")]
     pub(crate) fn run_paused_tokio(&mut self) {
         if let Some(paused) = &mut self.paused {
-            paused.pass(&self.runtime, self.core.reactor.fresh_time());
+            paused.advance_to(&self.runtime, self.core.reactor.fresh_time());
         }
     }
 
     /// Runs `f` where tokio draws random numbers from the runtime's generator; entering the runtime
     /// alone would use the thread's.
     #[cfg(feature = "sim-tokio")]
-    pub(crate) fn inside_paused_tokio<T>(&mut self, f: impl FnOnce(&mut Loop) -> T) -> T {
+    pub(crate) fn with_paused_tokio<T>(&mut self, f: impl FnOnce(&mut Loop) -> T) -> T {
         match self.runtime.handle() {
             // tokio's budget is for one task, but `f` runs all tasks of the loop.
             Some(handle) => handle.block_on(tokio::task::unconstrained(async { f(self) })),
@@ -244,7 +244,7 @@ impl Loop {
 
     /// When the runtime's tasks must run again, if any task may wait for its timers.
     #[cfg(feature = "sim-tokio")]
-    pub(crate) fn next_of_paused_tokio(&self) -> Option<Instant> {
+    pub(crate) fn paused_tokio_deadline(&self) -> Option<Instant> {
         let paused = self.paused.as_ref()?;
         let has_tasks =
             self.core.reactor.records.tasks.borrow().len() > 0 || self.runtime.has_tasks();
@@ -308,7 +308,7 @@ impl Loop {
     pub fn turn_until(&mut self, at: Option<Instant>) -> io::Result<bool> {
         let _entered = self.runtime.enter();
         let reactor = self.core.reactor.clone();
-        if reactor.records.returns.take() {
+        if reactor.records.must_return.take() {
             return self.driver.turn(&mut self.core, Turns::One(Some(Duration::ZERO)));
         }
         let ends = at.map(|at| {
@@ -376,7 +376,7 @@ impl Loop {
     /// The error of `setup`, or the driver's error when its wait fails.
     pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         let outcome = self.begin(setup).and_then(|()| {
-            let turned = self.turn_many();
+            let turned = self.turn_to_end();
             if turned.is_err() {
                 self.finish_run();
             }
@@ -387,7 +387,7 @@ impl Loop {
     }
 
     /// Turns until the run ends.
-    fn turn_many(&mut self) -> io::Result<()> {
+    fn turn_to_end(&mut self) -> io::Result<()> {
         let _entered = self.runtime.enter();
         while self.driver.turn(&mut self.core, Turns::Many)? {}
         Ok(())
@@ -478,19 +478,19 @@ impl Loop {
             let deferred = script(&reactor);
             drop(hold);
             let waiting = deferred.add_both(move |result| {
-                keep(&slot, result, &reactor);
-                reactor.records.returns.set(true);
+                keep_result(&slot, result, &reactor);
+                reactor.records.must_return.set(true);
                 Ok(())
             });
             waiting.detach();
         }
-        let result = self.turn_to(&outcome);
-        self.core.reactor.records.returns.set(false);
+        let result = self.turn_until_result(&outcome);
+        self.core.reactor.records.must_return.set(false);
         self.restore_signals()?;
         result
     }
 
-    fn turn_to<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
+    fn turn_until_result<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
         loop {
             let done = outcome.borrow_mut().take_if(|_| !self.core.is_ending());
             if let Some(result) = done {
@@ -558,8 +558,8 @@ impl Loop {
 
     /// Describes a queue of the loop that exceeds its bound, if any.
     #[cfg(feature = "sim")]
-    pub(crate) fn broken_bound(&self) -> Option<String> {
-        self.core.broken_bound()
+    pub(crate) fn exceeded_bound(&self) -> Option<String> {
+        self.core.exceeded_bound()
     }
 
     /// Whether the next turn has work without waiting and without the driver.
@@ -568,8 +568,8 @@ impl Loop {
     }
 
     /// Records source locations of requests from now on.
-    pub(crate) fn keep_places(&mut self) {
-        self.core.keep_places();
+    pub(crate) fn record_places(&mut self) {
+        self.core.record_places();
     }
 
     /// Everything open, active or pending, except for the loop's own timers.
@@ -578,7 +578,7 @@ impl Loop {
     }
 
     /// Everything that the last shutdown cut off, unless a signal caused it; see
-    /// [`keep_places`](Self::keep_places).
+    /// [`record_places`](Self::record_places).
     #[cfg(feature = "sim")]
     pub(crate) fn take_cut_off(&self) -> Vec<super::Leak> {
         self.core.take_cut_off()
@@ -586,15 +586,15 @@ impl Loop {
 
     /// The connects in progress, in the order in which their connectors began: the driver's key,
     /// the address, and the connector.
-    pub(crate) fn connects_under_way(
+    pub(crate) fn connects_in_progress(
         &self,
     ) -> Vec<(crate::driver::Key, crate::address::Address, super::Connector)> {
-        self.core.connects_under_way()
+        self.core.connects_in_progress()
     }
 }
 
 /// Logs the unhandled failures of this thread, unless the program has set its own reporter.
-fn report_to_the_log() {
+fn install_log_reporter() {
     let before = set_reporter(|unhandled| log_error!("{unhandled}"));
     if before.is_chosen() {
         before.set();
@@ -603,7 +603,7 @@ fn report_to_the_log() {
 
 /// Logs the failure that ends a program, or prints it if nothing logs errors, so that the user sees
 /// it.
-fn report(failure: &Failure) {
+fn report_failure(failure: &Failure) {
     if tracing::enabled!(tracing::Level::ERROR) {
         log_error!("{failure}");
     } else {
@@ -617,7 +617,7 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let Loop { driver, core, runtime, .. } = self;
         let _entered = runtime.enter();
-        for call in core.reactor.records.queue.door.close() {
+        for call in core.reactor.records.queue.inbox.close() {
             drop(call);
         }
         core.kill_dependents();
@@ -632,7 +632,7 @@ impl Drop for Loop {
             match start {
                 Start::Connector(connector) => Core::abandon_connector(&connector),
                 Start::Adoption(adoption) => adoption.abandon(),
-                Start::Handed(handed) => drop(handed),
+                Start::HandedConnection(handed) => drop(handed),
                 Start::Port(port) => port.abandon(),
                 Start::Datagrams(port) => Core::abandon_datagrams(&port),
             }
@@ -653,9 +653,9 @@ impl Drop for Loop {
         core.reactor.records.snapshots.take();
         core.drop_pending(&mut **driver);
         // Not earlier: callers that repeat a request as soon as it fails would do so forever.
-        core.reactor.records.run_state.set(RunState::Gone);
+        core.reactor.records.run_state.set(RunState::Dropped);
         core.drains.clear();
-        core.reactor.records.asking.take();
+        core.reactor.records.requests.take();
         if let Some(stalls) = core.reactor.records.stalls.get() {
             stalls.end();
         }

@@ -10,7 +10,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::LoopOptions;
 #[cfg(feature = "tokio")]
-use crate::panics::caught;
+use crate::panics::catch_panic;
 
 /// A runtime, if the options request one.
 pub(super) struct Runtime {
@@ -28,7 +28,7 @@ impl Runtime {
             builder.worker_threads(1).thread_name("couplet-tokio").enable_all().build()
         };
         // tokio panics when the system refuses the thread.
-        let start = || caught(build).unwrap_or_else(|text| Err(io::Error::other(text)));
+        let start = || catch_panic(build).unwrap_or_else(|text| Err(io::Error::other(text)));
         Ok(Runtime { tokio: options.tokio.then(start).transpose()? })
     }
 
@@ -38,9 +38,9 @@ impl Runtime {
     }
 }
 
-/// A runtime whose clock stands still until [`pass`](Paused::pass) advances it.
+/// A runtime whose clock stands still until [`advance_to`](PausedClock::advance_to) advances it.
 #[cfg(feature = "sim-tokio")]
-pub(super) struct Paused {
+pub(super) struct PausedClock {
     /// The loop's time when the runtime's clock began.
     begun: Instant,
     clock: tokio::time::Instant,
@@ -52,7 +52,7 @@ pub(super) struct Paused {
 impl Runtime {
     /// A runtime in this thread, whose clock begins at the loop's time `begun`. Its random
     /// decisions follow the seed, if tokio is built with support for that.
-    pub(super) fn paused(begun: Instant, seed: u64) -> io::Result<(Runtime, Paused)> {
+    pub(super) fn paused(begun: Instant, seed: u64) -> io::Result<(Runtime, PausedClock)> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         #[cfg(tokio_unstable)]
         builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
@@ -60,7 +60,7 @@ impl Runtime {
         let _ = seed;
         let tokio = builder.enable_time().start_paused(true).build()?;
         let clock = tokio.block_on(async { sleep(Duration::ZERO).deadline() });
-        Ok((Runtime { tokio: Some(tokio) }, Paused { begun, clock, passed: 0 }))
+        Ok((Runtime { tokio: Some(tokio) }, PausedClock { begun, clock, passed: 0 }))
     }
 
     /// A handle to the runtime.
@@ -75,10 +75,10 @@ impl Runtime {
 }
 
 #[cfg(feature = "sim-tokio")]
-impl Paused {
+impl PausedClock {
     /// Runs the tasks that can run, and advances time to `until`: timers fire one after another,
     /// each at its time. Fractions of a millisecond are ignored.
-    pub(super) fn pass(&mut self, runtime: &Runtime, until: Instant) {
+    pub(super) fn advance_to(&mut self, runtime: &Runtime, until: Instant) {
         let Some(tokio) = &runtime.tokio else { return };
         let passed = until.saturating_duration_since(self.begun).as_millis() as u64;
         if passed > self.passed {

@@ -14,7 +14,7 @@ use super::opening::Opening;
 use super::port::{PortCell, PortState};
 use super::table::{Origin, Resource};
 use super::turn::Core;
-use super::{Asking, Port, Reactor, Remote, Start};
+use super::{LoopRequest, Port, Reactor, Remote, Start};
 use crate::address::Address;
 use crate::driver::{
     Bound, CloseMode, Commands, ConnectedSocket, Key, ListenOptions, ListeningSocket, LocalEnd,
@@ -23,24 +23,24 @@ use crate::factory::ErasedFactory;
 use crate::panics::lock;
 
 /// Delay before a loop that failed to take over accepting tries again.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-type Again = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
+type Reopen = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
 
 /// A listening socket, and the loops that serve it.
 pub(crate) struct SharedSocket {
     host: Address,
     options: ListenOptions,
     /// Reopens the socket when a loop starts listening after all have stopped.
-    again: Again,
-    inside: Mutex<Inside>,
+    reopen: Reopen,
+    state: Mutex<SocketState>,
 }
 
-struct Inside {
+struct SocketState {
     /// Open until every loop has stopped listening. While a failed loop is being replaced, clients
     /// wait in the socket's queue.
     socket: Option<ListeningSocket>,
-    seats: Vec<Seat>,
+    seats: Vec<LoopSeat>,
     /// The seat whose loop accepts.
     accepts: Option<u64>,
     /// The number of the newest seat.
@@ -48,7 +48,7 @@ struct Inside {
 }
 
 /// One loop's port, as the other loops see it.
-struct Seat {
+struct LoopSeat {
     number: u64,
     remote: Remote,
     /// The port's key in its loop's `shared_ports`.
@@ -57,7 +57,7 @@ struct Seat {
     connections: Arc<AtomicUsize>,
     /// The number of connections in transit: at most the port's backlog, except for connections
     /// that another loop refused.
-    on_their_way: usize,
+    in_transit: usize,
     paused: bool,
 }
 
@@ -72,7 +72,7 @@ impl Drop for Counted {
 
 /// One port's part in a shared socket.
 pub(super) struct Share {
-    of: Arc<SharedSocket>,
+    shared: Arc<SharedSocket>,
     /// The number of its seat while it listens, and the port's key.
     seat: Cell<Option<(u64, Key)>>,
     /// The port has the socket, rather than being fed by another loop.
@@ -80,17 +80,17 @@ pub(super) struct Share {
 }
 
 /// An accepted connection in transit to another loop.
-pub(super) struct Handed {
+pub(super) struct HandedConnection {
     /// `None` once it is served.
     socket: Option<ConnectedSocket>,
-    of: Arc<SharedSocket>,
+    shared: Arc<SharedSocket>,
     seat: u64,
     port: Key,
     counted: Option<Counted>,
 }
 
 /// A chosen seat, with the connection already counted.
-struct Chosen {
+struct ChosenSeat {
     seat: u64,
     remote: Remote,
     port: Key,
@@ -101,15 +101,15 @@ impl SharedSocket {
     pub(crate) fn new(
         socket: ListeningSocket,
         options: ListenOptions,
-        again: impl Fn() -> io::Result<ListeningSocket> + Send + Sync + 'static,
+        reopen: impl Fn() -> io::Result<ListeningSocket> + Send + Sync + 'static,
     ) -> io::Result<Arc<SharedSocket>> {
         let host = socket.address()?;
-        let inside = Inside { socket: Some(socket), seats: Vec::new(), accepts: None, last: 0 };
+        let state = SocketState { socket: Some(socket), seats: Vec::new(), accepts: None, last: 0 };
         Ok(Arc::new(SharedSocket {
             host,
             options,
-            again: Box::new(again),
-            inside: Mutex::new(inside),
+            reopen: Box::new(reopen),
+            state: Mutex::new(state),
         }))
     }
 
@@ -117,68 +117,68 @@ impl SharedSocket {
         &self.host
     }
 
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        lock(&self.inside)
+    fn lock_state(&self) -> MutexGuard<'_, SocketState> {
+        lock(&self.state)
     }
 
     /// Gives a port a seat. The first one accepts.
     fn join(&self, reactor: &Reactor, port: Key, paused: bool) -> io::Result<(u64, bool, Bound)> {
-        let mut inside = self.inside();
-        let socket = match inside.socket.take() {
+        let mut state = self.lock_state();
+        let socket = match state.socket.take() {
             Some(socket) => socket,
-            None => (self.again)()?,
+            None => (self.reopen)()?,
         };
-        let socket = inside.socket.insert(socket).try_clone();
-        let accepts = inside.accepts.is_none();
+        let socket = state.socket.insert(socket).try_clone();
+        let accepts = state.accepts.is_none();
         let world = &reactor.records.world;
         let bound = match accepts {
             true => world.adopt_port(socket?)?,
             false => world.fed_port(&self.host)?,
         };
-        inside.last += 1;
-        let number = inside.last;
-        inside.accepts.get_or_insert(number);
+        state.last += 1;
+        let number = state.last;
+        state.accepts.get_or_insert(number);
         let (remote, connections) = (reactor.remote(), Arc::default());
-        inside.seats.push(Seat { number, remote, port, connections, on_their_way: 0, paused });
+        state.seats.push(LoopSeat { number, remote, port, connections, in_transit: 0, paused });
         Ok((number, accepts, bound))
     }
 
     /// Removes a seat, and with `closes` the socket if that was the last one. A loop that was
     /// dropped leaves the socket open for later seats.
     fn leave(&self, number: u64, closes: bool) {
-        let mut inside = self.inside();
-        inside.seats.retain(|seat| seat.number != number);
-        let is_last = closes && inside.seats.is_empty();
-        let closed = if is_last { inside.socket.take() } else { None };
-        let told = inside.elect();
-        drop(inside);
+        let mut state = self.lock_state();
+        state.seats.retain(|seat| seat.number != number);
+        let is_last = closes && state.seats.is_empty();
+        let closed = if is_last { state.socket.take() } else { None };
+        let changed = state.elect();
+        drop(state);
         drop(closed);
-        told.into_iter().for_each(Told::tell);
+        changed.into_iter().for_each(ChangedPort::notify);
     }
 
     fn pause(&self, number: u64, paused: bool) {
-        let mut inside = self.inside();
-        let seat = inside.seats.iter_mut().find(|seat| seat.number == number);
+        let mut state = self.lock_state();
+        let seat = state.seats.iter_mut().find(|seat| seat.number == number);
         if let Some(seat) = seat {
             seat.paused = paused;
         }
-        let told = inside.elect();
-        drop(inside);
-        told.into_iter().for_each(Told::tell);
+        let changed = state.elect();
+        drop(state);
+        changed.into_iter().for_each(ChangedPort::notify);
     }
 
     /// Chooses the unpaused seat with the fewest connections, preferring seats with room in
     /// transit; `own` needs no transit.
-    fn choose(&self, own: Option<u64>) -> Option<Chosen> {
+    fn choose(&self, own: Option<u64>) -> Option<ChosenSeat> {
         let backlog = self.options.backlog.max(1) as usize;
-        let mut inside = self.inside();
-        let is_full = |seat: &Seat| seat.on_their_way >= backlog && own != Some(seat.number);
-        let open = inside.seats.iter_mut().filter(|seat| !seat.paused);
+        let mut state = self.lock_state();
+        let is_full = |seat: &LoopSeat| seat.in_transit >= backlog && own != Some(seat.number);
+        let open = state.seats.iter_mut().filter(|seat| !seat.paused);
         let seat =
             open.min_by_key(|seat| (is_full(seat), seat.connections.load(Ordering::Relaxed)))?;
         seat.connections.fetch_add(1, Ordering::Relaxed);
-        seat.on_their_way += usize::from(own != Some(seat.number));
-        Some(Chosen {
+        seat.in_transit += usize::from(own != Some(seat.number));
+        Some(ChosenSeat {
             seat: seat.number,
             remote: seat.remote.clone(),
             port: seat.port,
@@ -188,33 +188,35 @@ impl SharedSocket {
 
     /// Counts a connection that this seat serves although another was chosen.
     fn count(&self, number: u64) -> Option<Counted> {
-        let inside = self.inside();
-        let seat = inside.seats.iter().find(|seat| seat.number == number)?;
+        let state = self.lock_state();
+        let seat = state.seats.iter().find(|seat| seat.number == number)?;
         seat.connections.fetch_add(1, Ordering::Relaxed);
         Some(Counted(seat.connections.clone()))
     }
 
     /// A connection in transit to this seat has arrived.
     fn arrived(&self, number: u64) {
-        let mut inside = self.inside();
-        if let Some(seat) = inside.seats.iter_mut().find(|seat| seat.number == number) {
-            seat.on_their_way -= 1;
+        let mut state = self.lock_state();
+        if let Some(seat) = state.seats.iter_mut().find(|seat| seat.number == number) {
+            seat.in_transit -= 1;
         }
     }
 
     /// Hands a connection to the loop with the fewest connections.
-    fn hand(self: &Arc<Self>, socket: ConnectedSocket) {
+    fn hand_over(self: &Arc<Self>, socket: ConnectedSocket) {
         match self.choose(None) {
-            Some(chosen) => chosen.hand(self, socket),
+            Some(chosen) => chosen.hand_over(self, socket),
             // Dropped, like clients in the queue of a closed port.
-            None => tracing::debug!(host = %self.host, "no loop is left to serve a connection"),
+            None => {
+                tracing::debug!(host = %self.host, "cannot serve a connection: no loop listens")
+            }
         }
     }
 }
 
-impl Inside {
+impl SocketState {
     /// Elects the seat that accepts: an unpaused one, if possible. Returns the ports to notify.
-    fn elect(&mut self) -> Vec<Told> {
+    fn elect(&mut self) -> Vec<ChangedPort> {
         let seat = |number| self.seats.iter().find(|seat| Some(seat.number) == number);
         let before = seat(self.accepts);
         let able = before.filter(|seat| !seat.paused);
@@ -223,62 +225,65 @@ impl Inside {
         if now.map(|seat| seat.number) == self.accepts {
             return Vec::new();
         }
-        let told = [before, now].into_iter().flatten();
-        let told = told.map(|seat| Told { remote: seat.remote.clone(), port: seat.port }).collect();
+        let changed = [before, now].into_iter().flatten();
+        let changed = changed
+            .map(|seat| ChangedPort { remote: seat.remote.clone(), port: seat.port })
+            .collect();
         self.accepts = now.map(|seat| seat.number);
-        told
+        changed
     }
 }
 
 /// A port whose part has changed.
-struct Told {
+struct ChangedPort {
     remote: Remote,
     port: Key,
 }
 
-impl Told {
-    fn tell(self) {
+impl ChangedPort {
+    fn notify(self) {
         let port = self.port;
         // A loop that was dropped is about to leave.
         let _ = self.remote.call(move |reactor| {
             if let Some(port) = reactor.shared_port(port) {
-                reactor.ask(Asking::Port(port));
+                reactor.record_request(LoopRequest::Port(port));
             }
         });
     }
 }
 
-impl Chosen {
-    fn hand(self, of: &Arc<SharedSocket>, socket: ConnectedSocket) {
-        let Chosen { seat, remote, port, counted } = self;
+impl ChosenSeat {
+    fn hand_over(self, shared: &Arc<SharedSocket>, socket: ConnectedSocket) {
+        let ChosenSeat { seat, remote, port, counted } = self;
         let (socket, counted) = (Some(socket), Some(counted));
-        let handed = Handed { socket, of: of.clone(), seat, port, counted };
+        let handed = HandedConnection { socket, shared: shared.clone(), seat, port, counted };
         // A refused connection is dropped, and so handed to another loop.
-        let _ = remote.call(move |reactor| reactor.start(Start::Handed(Box::new(handed))));
+        let _ =
+            remote.call(move |reactor| reactor.start(Start::HandedConnection(Box::new(handed))));
     }
 }
 
-impl Drop for Handed {
+impl Drop for HandedConnection {
     /// The loop no longer listens: hands the connection to another one.
     fn drop(&mut self) {
         if let Some(socket) = self.socket.take() {
             drop(self.counted.take());
-            self.of.leave(self.seat, false);
-            self.of.hand(socket);
+            self.shared.leave(self.seat, false);
+            self.shared.hand_over(socket);
         }
     }
 }
 
 impl Share {
-    fn new(of: Arc<SharedSocket>) -> Share {
-        Share { of, seat: Cell::new(None), accepts: Cell::new(false) }
+    fn new(shared: Arc<SharedSocket>) -> Share {
+        Share { shared, seat: Cell::new(None), accepts: Cell::new(false) }
     }
 
     /// Takes a seat for a port that starts listening.
     pub(super) fn join(&self, port: &Rc<PortCell>) -> io::Result<Bound> {
         let reactor = &port.reactor;
         let key = reactor.records.shared_ports.borrow_mut().insert(port.clone());
-        match self.of.join(reactor, key, port.paused.get()) {
+        match self.shared.join(reactor, key, port.paused.get()) {
             Ok((number, accepts, bound)) => {
                 self.seat.set(Some((number, key)));
                 self.accepts.set(accepts);
@@ -295,7 +300,7 @@ impl Share {
     /// Gives up the seat of a port that stopped listening, or whose loop was dropped.
     pub(super) fn leave(&self, reactor: &Reactor, closes: bool) {
         if let Some((number, key)) = self.seat.take() {
-            self.of.leave(number, closes);
+            self.shared.leave(number, closes);
             let port = reactor.records.shared_ports.borrow_mut().remove(key);
             drop(port);
         }
@@ -303,23 +308,23 @@ impl Share {
 
     pub(super) fn pause(&self, paused: bool) {
         if let Some((number, _)) = self.seat.get() {
-            self.of.pause(number, paused);
+            self.shared.pause(number, paused);
         }
     }
 
     /// The port's new binding, with or without the socket, if its part has changed.
-    fn changed(&self, reactor: &Reactor) -> Option<io::Result<Bound>> {
+    fn rebind_if_changed(&self, reactor: &Reactor) -> Option<io::Result<Bound>> {
         let (number, _) = self.seat.get()?;
-        let inside = self.of.inside();
-        let accepts = inside.accepts == Some(number);
+        let state = self.shared.lock_state();
+        let accepts = state.accepts == Some(number);
         if accepts == self.accepts.get() {
             return None;
         }
         let world = &reactor.records.world;
-        let socket = inside.socket.as_ref().filter(|_| accepts).map(ListeningSocket::try_clone);
+        let socket = state.socket.as_ref().filter(|_| accepts).map(ListeningSocket::try_clone);
         let bound = match socket {
             Some(socket) => socket.and_then(|socket| world.adopt_port(socket)),
-            None => world.fed_port(&self.of.host),
+            None => world.fed_port(&self.shared.host),
         };
         if bound.is_ok() {
             self.accepts.set(accepts);
@@ -332,11 +337,16 @@ impl Reactor {
     /// Listens on a socket that other loops listen on too.
     pub(crate) fn listen_with_others(
         &self,
-        of: &Arc<SharedSocket>,
+        shared: &Arc<SharedSocket>,
         factory: ErasedFactory,
     ) -> io::Result<Port> {
-        let share = Share::new(of.clone());
-        Port::sharing(self, (of.host.clone(), of.options.clone()), share, self.attached(factory))
+        let share = Share::new(shared.clone());
+        Port::sharing(
+            self,
+            (shared.host.clone(), shared.options.clone()),
+            share,
+            self.attach_factory(factory),
+        )
     }
 
     fn shared_port(&self, key: Key) -> Option<Rc<PortCell>> {
@@ -347,7 +357,7 @@ impl Reactor {
 impl Core {
     /// Serves a connection accepted at a shared port, in one of the loops that share it.
     #[inline(never)]
-    pub(super) fn accepted_for_all(
+    pub(super) fn accepted_on_shared_port(
         &mut self,
         io: &mut dyn Commands,
         port: &Rc<PortCell>,
@@ -356,7 +366,7 @@ impl Core {
     ) {
         let Some(share) = &port.share else { return };
         let own = share.seat.get().map(|(number, _)| number);
-        let Some(chosen) = share.of.choose(own) else {
+        let Some(chosen) = share.shared.choose(own) else {
             // Accepted before the port was stopped.
             return self.serve_shared(io, port, key, ends, None);
         };
@@ -364,11 +374,11 @@ impl Core {
             return self.serve_shared(io, port, key, ends, Some(chosen.counted));
         }
         match io.release(key) {
-            Ok(socket) => chosen.hand(&share.of, socket),
+            Ok(socket) => chosen.hand_over(&share.shared, socket),
             Err(error) => {
                 log_error!(%error, "cannot hand a connection to another loop");
-                share.of.arrived(chosen.seat);
-                let counted = own.and_then(|own| share.of.count(own));
+                share.shared.arrived(chosen.seat);
+                let counted = own.and_then(|own| share.shared.count(own));
                 self.serve_shared(io, port, key, ends, counted);
             }
         }
@@ -391,8 +401,12 @@ impl Core {
     }
 
     /// Step 6: serves a connection that another loop has accepted.
-    pub(super) fn start_handed(&mut self, io: &mut dyn Commands, mut handed: Box<Handed>) {
-        handed.of.arrived(handed.seat);
+    pub(super) fn start_handed(
+        &mut self,
+        io: &mut dyn Commands,
+        mut handed: Box<HandedConnection>,
+    ) {
+        handed.shared.arrived(handed.seat);
         let port = self.reactor.shared_port(handed.port);
         let Some(port) = port.filter(|port| port.state.get() == PortState::Listening) else {
             return drop(handed);
@@ -406,7 +420,7 @@ impl Core {
         };
         match adopt() {
             Ok((key, peer, host)) => {
-                let host = LocalEnd::of(host, io, key);
+                let host = LocalEnd::for_connection(host, io, key);
                 self.serve_shared(io, &port, key, (peer, host), counted);
             }
             Err(error) => log_error!(host = %port.host(), %error, "cannot serve a connection"),
@@ -414,8 +428,14 @@ impl Core {
     }
 
     /// Gives a port the socket or takes it away, if its part has changed.
-    pub(super) fn fit_share(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>, old: Key) {
-        let Some(changed) = port.share.as_ref().and_then(|share| share.changed(&port.reactor))
+    pub(super) fn apply_share_change(
+        &mut self,
+        io: &mut dyn Commands,
+        port: &Rc<PortCell>,
+        old: Key,
+    ) {
+        let Some(changed) =
+            port.share.as_ref().and_then(|share| share.rebind_if_changed(&port.reactor))
         else {
             return;
         };
@@ -429,8 +449,8 @@ impl Core {
             Err(error) => {
                 log_error!(host = %port.host(), %error, "cannot take over a port");
                 let (reactor, again) = (port.reactor.clone(), port.clone());
-                let ask = move || again.reactor.ask(Asking::Port(again.clone()));
-                drop(reactor.call_later(AGAIN_AFTER, ask));
+                let ask = move || again.reactor.record_request(LoopRequest::Port(again.clone()));
+                drop(reactor.call_later(RETRY_AFTER, ask));
             }
         }
     }

@@ -15,7 +15,7 @@ use super::table::Resource;
 use super::turn::Core;
 use super::{RunState, Snapshot, pending};
 use crate::defer::Deferred;
-use crate::driver::{Commands, Doing, Signal};
+use crate::driver::{Commands, Signal, UserCall};
 use crate::error::ConnectError;
 use crate::panics::contain;
 use crate::transport::connection::Life;
@@ -43,10 +43,10 @@ pub(super) struct Triggers {
 
 impl Triggers {
     pub(super) fn add(&mut self, when: Shutdown, place: Source, trigger: Trigger) {
-        self.of(when).push((place, trigger));
+        self.list_mut(when).push((place, trigger));
     }
 
-    fn of(&mut self, when: Shutdown) -> &mut Vec<(Source, Trigger)> {
+    fn list_mut(&mut self, when: Shutdown) -> &mut Vec<(Source, Trigger)> {
         match when {
             Shutdown::Before => &mut self.before,
             Shutdown::During => &mut self.during,
@@ -59,7 +59,7 @@ impl Triggers {
 const DROP_ROUNDS: usize = 100;
 
 /// Calls a trigger, and counts it in `waiting` until its Deferred fires.
-fn pull(trigger: Trigger, waiting: &Rc<Cell<usize>>) {
+fn call_trigger(trigger: Trigger, waiting: &Rc<Cell<usize>>) {
     let fired = waiting.clone();
     contain("shutdown trigger", || {
         let deferred = trigger();
@@ -93,7 +93,7 @@ pub(super) fn print_snapshot(snapshot: &Snapshot) {
 impl Core {
     /// Handles a signal.
     #[inline(never)]
-    pub(super) fn signalled(&mut self, signal: Signal) {
+    pub(super) fn signal_received(&mut self, signal: Signal) {
         let _hold = self.reactor.records.hold("signal");
         let reactor = self.reactor.clone();
         if self.on_signal.as_mut().is_some_and(|take| take(&reactor, signal)) {
@@ -102,7 +102,7 @@ impl Core {
         if signal == Signal::User1 {
             return self.show_snapshot();
         }
-        tracing::info!(?signal, "asked to stop");
+        tracing::info!(?signal, "stop requested by a signal");
         let again = self.stopped_by.replace(signal).is_some();
         let can_wait = !again && matches!(self.stopping, Stopping::No | Stopping::Before(_));
         match self.drain.filter(|_| signal == Signal::Terminate && can_wait) {
@@ -124,7 +124,7 @@ impl Core {
         let trigger = move || reactor.drain(drain).map(drop);
         match &self.stopping {
             // A stop already waits for other triggers.
-            Stopping::Before(waiting) => pull(Box::new(trigger), waiting),
+            Stopping::Before(waiting) => call_trigger(Box::new(trigger), waiting),
             _ => self.reactor.on(Shutdown::Before, trigger),
         }
     }
@@ -144,10 +144,10 @@ impl Core {
             return false;
         }
         // A second stop has no effect, and must not stay pending.
-        let asked = self.reactor.records.take_pending(pending::STOP);
+        let is_requested = self.reactor.records.take_pending(pending::STOP);
         match &self.stopping {
             Stopping::No => {
-                if asked {
+                if is_requested {
                     let waiting = self.fire(Shutdown::Before);
                     self.stopping = Stopping::Before(waiting);
                     return self.advance_shutdown(io);
@@ -185,12 +185,12 @@ impl Core {
 
     /// Calls the triggers; returns the number of triggers whose Deferred has not fired.
     pub(super) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
-        let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
+        let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().list_mut(when));
         let waiting = Rc::new(Cell::new(0));
         for (place, trigger) in triggers {
-            let doing = || Doing::at("shutdown trigger", place);
+            let doing = || UserCall::at("shutdown trigger", place);
             let _hold = self.reactor.records.hold_for(doing);
-            pull(trigger, &waiting);
+            call_trigger(trigger, &waiting);
         }
         waiting
     }
@@ -202,8 +202,8 @@ impl Core {
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
-            self.note_fate(key, true);
-            self.visit(io, key, Life::stop);
+            self.set_drain_outcome(key, true);
+            self.with_life(io, key, Life::stop);
             self.send(io, key);
         }
         self.round(io);
@@ -230,8 +230,8 @@ impl Core {
     fn cut_connections(&mut self, io: &mut dyn Commands) {
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
-            self.note_fate(key, false);
-            self.visit(io, key, Life::cut);
+            self.set_drain_outcome(key, false);
+            self.with_life(io, key, Life::cut);
             self.send(io, key);
         }
         // Bounded: no connection is made here, and each is lost once.
@@ -246,7 +246,7 @@ impl Core {
         self.cut_connections(io);
         self.refuse_starts(io);
         self.round(io);
-        self.tell_tasks(io);
+        self.run_last_tasks(io);
         self.give_up_jobs(io);
         self.give_up_lookups(io);
         self.kill_dependents();
@@ -269,7 +269,7 @@ impl Core {
 
     /// Runs the tasks that await lost objects: as in callbacks, they see the loss, and their new
     /// requests are refused. A task that keeps requesting is dropped.
-    fn tell_tasks(&mut self, io: &mut dyn Commands) {
+    fn run_last_tasks(&mut self, io: &mut dyn Commands) {
         for _ in 0..DROP_ROUNDS {
             self.run_tasks();
             if self.reactor.records.starts.borrow().is_empty() {

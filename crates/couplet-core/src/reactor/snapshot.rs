@@ -157,7 +157,7 @@ impl Core {
                 | Start::Datagrams(_)
                 | Start::Connector(_)
                 | Start::Adoption(_)
-                | Start::Handed(_) => {}
+                | Start::HandedConnection(_) => {}
             }
         }
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();

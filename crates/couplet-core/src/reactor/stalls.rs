@@ -12,45 +12,45 @@ use super::leaks::Source;
 use super::tasks::Task;
 use super::{Connector, LoopOptions, Reactor, Records};
 use crate::address::Address;
-use crate::driver::{Doing, Hold, Stalls};
+use crate::driver::{StallGuard, Stalls, UserCall};
 use crate::error::Reason;
 use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
 use crate::layers::Layer;
-use crate::panics::{Contained, kept};
+use crate::panics::{Contained, contain_closure};
 use crate::protocol::Protocol;
 use crate::transport::{Producer, Tell, Transport};
 
 impl Records {
     /// Reports the loop as doing `kind` until the result is dropped.
-    pub(super) fn hold(&self, kind: &'static str) -> Option<Hold> {
-        self.hold_for(|| Doing::kind(kind))
+    pub(super) fn hold(&self, kind: &'static str) -> Option<StallGuard> {
+        self.hold_for(|| UserCall::kind(kind))
     }
 
-    pub(super) fn hold_for(&self, doing: impl FnOnce() -> Doing) -> Option<Hold> {
+    pub(super) fn hold_for(&self, doing: impl FnOnce() -> UserCall) -> Option<StallGuard> {
         self.stalls.get().map(|stalls| stalls.hold(doing()))
     }
 
     /// Wraps a user's closure, to be reported when it runs.
-    pub(super) fn noted_call(
+    pub(super) fn monitor_call(
         &self,
-        doing: impl FnOnce() -> Doing,
+        doing: impl FnOnce() -> UserCall,
         f: impl FnOnce() + 'static,
     ) -> Box<dyn FnOnce()> {
-        let Some(stalls) = self.stalls.get() else { return kept(f) };
-        let (stalls, doing, f) = (stalls.clone(), doing(), kept(f));
+        let Some(stalls) = self.stalls.get() else { return contain_closure(f) };
+        let (stalls, doing, f) = (stalls.clone(), doing(), contain_closure(f));
         Box::new(move || {
             let _hold = stalls.hold(doing);
             f();
         })
     }
 
-    pub(super) fn noted_tell(&self, place: Source, tell: Box<dyn Tell>) -> Box<dyn Tell> {
+    pub(super) fn monitor_tell(&self, place: Source, tell: Box<dyn Tell>) -> Box<dyn Tell> {
         match self.stalls.get() {
             None => tell,
-            Some(stalls) => Box::new(Noted {
+            Some(stalls) => Box::new(Monitored {
                 inner: tell,
                 stalls: stalls.clone(),
-                doing: Doing::at("tell", place),
+                doing: UserCall::at("tell", place),
             }),
         }
     }
@@ -68,47 +68,47 @@ impl Reactor {
     }
 
     /// Wraps a factory, so that its calls are reported.
-    pub(super) fn noted_factory(&self, erased: ErasedFactory) -> ErasedFactory {
+    pub(super) fn monitor_factory(&self, erased: ErasedFactory) -> ErasedFactory {
         let Some(stalls) = self.records.stalls.get() else { return erased };
         let (stalls, of) = (stalls.clone(), Some((**erased.factory).type_name()));
-        let doing = Doing { of, ..Doing::at("factory", erased.place) };
-        erased.wrapped(|inner| Box::new(Noted { inner, stalls, doing }))
+        let doing = UserCall { of, ..UserCall::at("factory", erased.place) };
+        erased.wrap_with(|inner| Box::new(Monitored { inner, stalls, doing }))
     }
 
-    pub(crate) fn noted_producer<P: Producer + 'static>(&self, inner: P) -> Box<dyn Producer> {
+    pub(crate) fn monitor_producer<P: Producer + 'static>(&self, inner: P) -> Box<dyn Producer> {
         let inner = Box::new(Contained::new(inner));
         match self.records.stalls.get() {
             None => inner,
-            Some(stalls) => noted_producer(stalls, std::any::type_name::<P>(), inner),
+            Some(stalls) => monitor_producer(stalls, std::any::type_name::<P>(), inner),
         }
     }
 }
 
 #[cold]
-fn noted_producer(
+fn monitor_producer(
     stalls: &Stalls,
     of: &'static str,
     inner: Box<dyn Producer>,
 ) -> Box<dyn Producer> {
-    let (stalls, doing) = (stalls.clone(), Doing::by("producer", of));
-    Box::new(Noted { inner, stalls, doing })
+    let (stalls, doing) = (stalls.clone(), UserCall::by("producer", of));
+    Box::new(Monitored { inner, stalls, doing })
 }
 
 /// Wraps a task, in a loop with a detector.
-pub(super) fn noted_task(
+pub(super) fn monitor_task(
     stalls: &Stalls,
     name: Option<Box<str>>,
     place: Source,
     task: impl Task + 'static,
 ) -> impl Task + 'static {
-    let doing = Doing { name: name.map(Arc::from), ..Doing::at("task", place) };
-    Noted { inner: Box::new(task), stalls: stalls.clone(), doing }
+    let doing = UserCall { name: name.map(Arc::from), ..UserCall::at("task", place) };
+    Monitored { inner: Box::new(task), stalls: stalls.clone(), doing }
 }
 
 /// Wraps a protocol, in a loop with a detector.
-pub(super) fn noted_protocol(stalls: &Stalls, inner: Box<dyn Protocol>) -> Box<dyn Protocol> {
-    let doing = Doing::by("protocol", name_of(&*inner));
-    Box::new(Noted { inner, stalls: stalls.clone(), doing })
+pub(super) fn monitor_protocol(stalls: &Stalls, inner: Box<dyn Protocol>) -> Box<dyn Protocol> {
+    let doing = UserCall::by("protocol", name_of(&*inner));
+    Box::new(Monitored { inner, stalls: stalls.clone(), doing })
 }
 
 /// The protocol's type name, looking into the box that a factory of several protocol types builds.
@@ -120,26 +120,26 @@ fn name_of(protocol: &dyn Protocol) -> &'static str {
 }
 
 /// A user's object whose calls are reported.
-struct Noted<T: ?Sized> {
+struct Monitored<T: ?Sized> {
     inner: Box<T>,
     stalls: Stalls,
-    doing: Doing,
+    doing: UserCall,
 }
 
-impl<T: ?Sized> Noted<T> {
+impl<T: ?Sized> Monitored<T> {
     fn call<R>(&mut self, kind: &'static str, call: impl FnOnce(&mut T) -> R) -> R {
-        let _hold = self.stalls.hold(Doing { kind, ..self.doing.clone() });
+        let _hold = self.stalls.hold(UserCall { kind, ..self.doing.clone() });
         call(&mut self.inner)
     }
 
     fn end(self, end: impl FnOnce(Box<T>)) {
-        let Noted { inner, stalls, doing } = self;
+        let Monitored { inner, stalls, doing } = self;
         let _hold = stalls.hold(doing);
         end(inner);
     }
 }
 
-impl Tell for Noted<dyn Tell> {
+impl Tell for Monitored<dyn Tell> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         self.end(|tell| tell.run(protocol, transport));
     }
@@ -149,7 +149,7 @@ impl Tell for Noted<dyn Tell> {
     }
 }
 
-impl<T: Task> Task for Noted<T> {
+impl<T: Task> Task for Monitored<T> {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let _hold = self.stalls.hold(self.doing.clone());
         self.inner.poll(cx)
@@ -166,7 +166,7 @@ impl<T: Task> Task for Noted<T> {
     }
 }
 
-impl Producer for Noted<dyn Producer> {
+impl Producer for Monitored<dyn Producer> {
     fn resume_producing(&mut self) {
         self.call("resume_producing", |inner| inner.resume_producing());
     }
@@ -180,7 +180,7 @@ impl Producer for Noted<dyn Producer> {
     }
 }
 
-impl AnyFactory for Noted<dyn AnyFactory> {
+impl AnyFactory for Monitored<dyn AnyFactory> {
     fn attach(&mut self, reactor: &Reactor) {
         self.call("attach", |inner| inner.attach(reactor));
     }
@@ -222,7 +222,7 @@ impl AnyFactory for Noted<dyn AnyFactory> {
     }
 }
 
-impl Protocol for Noted<dyn Protocol> {
+impl Protocol for Monitored<dyn Protocol> {
     fn connection_made(&mut self, transport: &Transport) {
         self.call("connection_made", |inner| inner.connection_made(transport));
     }
@@ -269,6 +269,6 @@ impl Protocol for Noted<dyn Protocol> {
 
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         let next = self.call("upgraded", |inner| inner.upgraded(next, unread));
-        noted_protocol(&self.stalls, next)
+        monitor_protocol(&self.stalls, next)
     }
 }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connecting::ConnectorCell;
-use super::dependents::Attached;
-use super::drain::Fate;
-use super::opening::Seated;
+use super::dependents::DependentGuard;
+use super::drain::DrainOutcome;
+use super::opening::OpeningConnection;
 use super::port::PortCell;
 use super::sharing::Counted;
 use super::timers::TimerKey;
@@ -28,9 +28,9 @@ pub(super) enum Resource {
 pub(super) struct ConnectionEntry {
     pub(super) life: Life,
     pub(super) origin: Origin,
-    pub(super) fate: Fate,
+    pub(super) drain_outcome: DrainOutcome,
     /// `Some` until the connection's layers are open.
-    pub(super) opening: Option<Box<Seated>>,
+    pub(super) opening: Option<Box<OpeningConnection>>,
     pub(super) timer: Option<(TimerKey, Instant)>,
     /// The connection is on the list of connections to write.
     pub(super) to_write: bool,
@@ -49,7 +49,7 @@ pub(super) enum Origin {
     /// The connector that made the connection.
     Connector(Rc<ConnectorCell>),
     /// The user's own socket, with the program that ends with it, if any.
-    Adopted(Option<Attached>),
+    Adopted(Option<DependentGuard>),
 }
 
 impl ConnectionEntry {
@@ -57,7 +57,7 @@ impl ConnectionEntry {
         ConnectionEntry {
             life,
             origin: Origin::Connecting,
-            fate: Fate::Finished,
+            drain_outcome: DrainOutcome::Finished,
             opening: None,
             timer: None,
             to_write: false,
@@ -117,7 +117,7 @@ impl Table {
     }
 
     /// Creates a connection, if possible in the memory of a closed one.
-    pub(super) fn make(&mut self, cell: ConnectionCell) -> Box<ConnectionEntry> {
+    pub(super) fn new_entry(&mut self, cell: ConnectionCell) -> Box<ConnectionEntry> {
         if let Some(mut entry) = self.spares.pop()
             && let Some(place) = entry.life.cell_mut()
         {
@@ -129,7 +129,7 @@ impl Table {
         Box::new(ConnectionEntry::new(Life::new(Rc::new(cell))))
     }
 
-    pub(super) fn holds(&self, key: Key) -> bool {
+    pub(super) fn contains(&self, key: Key) -> bool {
         self.resources.get(key).is_some()
     }
 
@@ -177,9 +177,9 @@ mod tests {
         let now = Key { generation, ..before };
         let port = l.core.table.take(before).expect("the port");
         l.core.table.put(now, port);
-        assert!(l.core.table.resource(before).is_none() && !l.core.table.holds(before));
+        assert!(l.core.table.resource(before).is_none() && !l.core.table.contains(before));
         assert!(l.core.table.take(before).is_none());
-        assert!(l.core.table.resource(now).is_some() && l.core.table.holds(now));
+        assert!(l.core.table.resource(now).is_some() && l.core.table.contains(now));
     }
 
     /// A connection without a loop.
@@ -189,7 +189,7 @@ mod tests {
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let id = ConnectionId { reactor: 0, key };
         let cell = ConnectionCell::new(id, reactor, place.into(), LocalEnd::from(place));
-        table.make(cell)
+        table.new_entry(cell)
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         table.retire(first);
         let second = made(&mut table);
         assert_eq!((&raw const *second, Rc::as_ptr(second.life.cell())), memory);
-        assert!(!second.life.cell().reset_unless_closed() && !second.life.cell().has_asked());
+        assert!(!second.life.cell().reset_unless_closed() && !second.life.cell().has_requests());
     }
 
     #[test]

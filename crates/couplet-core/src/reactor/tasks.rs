@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
-use super::door::Door;
+use super::inbox::Inbox;
 use super::remote::RemoteCall;
-use super::stalls::noted_task;
+use super::stalls::monitor_task;
 use super::turn::Core;
 use super::{Reactor, pending};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
@@ -29,7 +29,7 @@ pub(crate) struct TaskId(Key);
 
 /// The tasks of a loop.
 pub(super) struct Tasks {
-    entries: Slots<Spawned>,
+    entries: Slots<TaskEntry>,
     /// The number of turns in which tasks ran.
     turn: u64,
     queue: Arc<WakeQueue>,
@@ -41,7 +41,7 @@ pub(super) struct Tasks {
     cancelled: Vec<TaskId>,
 }
 
-struct Spawned {
+struct TaskEntry {
     waker: Arc<TaskWaker>,
     /// The turn of its last poll.
     polled_in: u64,
@@ -71,7 +71,7 @@ impl<T: ?Sized> TaskCell<T> {
 
 /// The queue of woken tasks and calls from any thread, and the waker of the loop.
 pub(super) struct WakeQueue {
-    pub(super) door: Door<TaskId, RemoteCall>,
+    pub(super) inbox: Inbox<TaskId, RemoteCall>,
     driver: Waker,
     thread: ThreadId,
     /// The loop is in a turn: it checks the queue before it sleeps, so its own thread need not wake
@@ -91,7 +91,7 @@ impl WakeQueue {
     }
 
     /// Makes the loop check the queue; called after the first item was put in.
-    pub(super) fn ring(&self) {
+    pub(super) fn wake_loop(&self) {
         if !(self.is_in_turn() && self.is_own_thread()) {
             self.wake_driver();
         }
@@ -127,8 +127,8 @@ impl Wake for TaskWaker {
         if self.queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        if self.queue.door.wake(self.id) {
-            self.queue.ring();
+        if self.queue.inbox.wake(self.id) {
+            self.queue.wake_loop();
         }
     }
 }
@@ -144,14 +144,14 @@ pub(crate) trait Task {
     fn cancel(&self);
 }
 
-struct TaskOf<F, T> {
+struct FutureTask<F, T> {
     /// Taken out during a poll.
     future: Cell<Contained<Pin<Box<F>>>>,
     result: Cell<Option<Result<T>>>,
     resolver: Cell<Option<Resolver<T>>>,
 }
 
-impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> {
+impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for FutureTask<F, T> {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut taken = self.future.replace(Contained::empty());
         let Some(future) = taken.get_mut() else { return Poll::Pending };
@@ -188,24 +188,24 @@ pub(super) fn new_task<T: 'static>(
     future: impl Future<Output = Result<T>> + 'static,
 ) -> (TaskRef, Deferred<T>) {
     let place = Location::caller();
-    let noted_name = reactor.records.stalls.get().and(name.clone());
+    let monitored_name = reactor.records.stalls.get().and(name.clone());
     let (id, waker) = reactor.records.tasks.borrow_mut().reserve(name);
     reactor.records.note_task(id, place);
     let weak = Rc::downgrade(&reactor.records);
     let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
         if let Some(records) = weak.upgrade() {
             records.tasks.borrow_mut().cancel(id);
-            records.note(pending::TASKS);
+            records.add_pending(pending::TASKS);
         }
     });
     let future = Cell::new(Contained::new(Box::pin(future)));
     let resolver = Cell::new(Some(resolver));
-    let task = TaskOf { future, result: Cell::new(None), resolver };
+    let task = FutureTask { future, result: Cell::new(None), resolver };
     let is_cancelled = Cell::new(false);
     let task: TaskRef = match reactor.records.stalls.get() {
         None => Rc::new(TaskCell { id, waker, is_cancelled, task }),
         Some(stalls) => {
-            let task = noted_task(stalls, noted_name, place, task);
+            let task = monitor_task(stalls, monitored_name, place, task);
             Rc::new(TaskCell { id, waker, is_cancelled, task })
         }
     };
@@ -215,7 +215,7 @@ pub(super) fn new_task<T: 'static>(
 impl Tasks {
     pub(super) fn new(driver: Waker) -> Tasks {
         let queue = Arc::new(WakeQueue {
-            door: Door::new(),
+            inbox: Inbox::new(),
             driver,
             thread: std::thread::current().id(),
             in_turn: AtomicBool::new(false),
@@ -235,7 +235,7 @@ impl Tasks {
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(id);
-        self.entries.insert(Spawned { waker: waker.clone(), polled_in: 0, name, task: None });
+        self.entries.insert(TaskEntry { waker: waker.clone(), polled_in: 0, name, task: None });
         (id, waker.into())
     }
 
@@ -245,7 +245,7 @@ impl Tasks {
         }
     }
 
-    fn entry(&mut self, id: TaskId) -> Option<&mut Spawned> {
+    fn entry(&mut self, id: TaskId) -> Option<&mut TaskEntry> {
         self.entries.get_mut(id.0)
     }
 
@@ -313,8 +313,8 @@ impl Tasks {
 
     fn take_ready(&mut self) -> Vec<TaskId> {
         let mut ready = std::mem::take(&mut self.ready);
-        if self.queue.door.is_any() {
-            self.queue.door.take_woken(&mut ready);
+        if self.queue.inbox.has_items() {
+            self.queue.inbox.take_woken(&mut ready);
         }
         ready
     }
@@ -323,7 +323,7 @@ impl Tasks {
 impl Reactor {
     /// The task being polled with this waker, if it belongs to this loop.
     #[inline]
-    pub(crate) fn task_of(&self, waker: &Waker) -> Option<TaskId> {
+    pub(crate) fn polled_task(&self, waker: &Waker) -> Option<TaskId> {
         let (id, polled_with) = self.records.polled.get()?;
         std::ptr::eq(polled_with, waker.data()).then_some(id)
     }
@@ -366,7 +366,7 @@ impl Core {
     /// Step 5: polls the woken tasks, including tasks woken by these polls, each once.
     pub(super) fn run_tasks(&mut self) {
         if !self.reactor.records.take_pending(pending::TASKS)
-            && !self.reactor.records.queue.door.is_any()
+            && !self.reactor.records.queue.inbox.has_items()
         {
             return;
         }
@@ -389,7 +389,7 @@ impl Core {
             self.drop_cancelled_tasks();
         }
         if self.reactor.records.tasks.borrow().has_pending() {
-            self.reactor.records.note(pending::TASKS);
+            self.reactor.records.add_pending(pending::TASKS);
         }
     }
 

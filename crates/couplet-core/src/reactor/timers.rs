@@ -37,7 +37,7 @@ pub(crate) struct Timers<T> {
     origin: Instant,
     entries: Slots<Entry<T>>,
     /// The number of inserts and resets so far.
-    asked: u64,
+    sequence: u64,
     /// The current tick. INVARIANT: entries due in this tick or before are in the heap (or parked);
     /// later ones are in the wheel, or in the heap under an earlier deadline that they once had.
     current: u64,
@@ -74,7 +74,7 @@ impl<T> Timers<T> {
         Self {
             origin,
             entries: Slots::new(),
-            asked: 0,
+            sequence: 0,
             current: 0,
             heap: Vec::new(),
             slots: vec![List::EMPTY; PARKED + 1],
@@ -90,7 +90,7 @@ impl<T> Timers<T> {
     ///
     /// With more than four billion values outstanding.
     pub(crate) fn insert(&mut self, deadline: Instant, value: T) -> TimerKey {
-        let due = self.ask(deadline);
+        let due = self.take_next_due(deadline);
         let position = Position::Heap { index: NONE };
         let key = self.entries.insert(Entry { due, position, value });
         self.place(key.slot, due);
@@ -115,7 +115,7 @@ impl<T> Timers<T> {
         let Some(entry) = self.entries.get_mut(key.0) else {
             return false;
         };
-        self.asked += 1;
+        self.sequence += 1;
         let old = mem::replace(&mut entry.due, due);
         let position = entry.position;
         self.next = None;
@@ -190,7 +190,7 @@ impl<T> Timers<T> {
         let first = self.first_due(now, before)?;
         let is_due = |node: &Node| {
             let is_current = self.entries.at(node.entry).is_some_and(|entry| entry.due == node.due);
-            node.due.nanos == first.due.nanos && node.due.asked < before.0 && is_current
+            node.due.nanos == first.due.nanos && node.due.sequence < before.0 && is_current
         };
         let due: Vec<_> = (0..self.heap.len()).filter(|at| is_due(&self.heap[*at])).collect();
         let index = due[pick(due.len())];
@@ -214,7 +214,7 @@ impl<T> Timers<T> {
         while let Some(node @ Node { due, entry }) = self.nearest()
             && due <= last
         {
-            if due.asked < before.0 {
+            if due.sequence < before.0 {
                 return Some(node);
             }
             if due.nanos == last.nanos {
@@ -230,7 +230,7 @@ impl<T> Timers<T> {
 
     /// The current point in the sequence of requests.
     pub(crate) fn seq(&self) -> Seq {
-        Seq(self.asked)
+        Seq(self.sequence)
     }
 
     /// The number of outstanding values.
@@ -254,14 +254,14 @@ impl<T> Timers<T> {
         self.entries.iter().map(|(_, entry)| (entry.due.deadline(self.origin), &entry.value))
     }
 
-    fn ask(&mut self, deadline: Instant) -> Due {
+    fn take_next_due(&mut self, deadline: Instant) -> Due {
         let due = self.next_due(deadline);
-        self.asked += 1;
+        self.sequence += 1;
         due
     }
 
     fn next_due(&self, deadline: Instant) -> Due {
-        Due::new(self.origin, deadline, self.asked)
+        Due::new(self.origin, deadline, self.sequence)
     }
 }
 
@@ -309,7 +309,7 @@ struct List {
 }
 
 impl List {
-    const EMPTY: Self = Self { first: NONE, least: Due { nanos: 0, asked: 0 } };
+    const EMPTY: Self = Self { first: NONE, least: Due { nanos: 0, sequence: 0 } };
 }
 
 /// The wheel.
@@ -478,7 +478,7 @@ struct Due {
     /// Nanoseconds since [`ORIGIN`](Self::ORIGIN).
     nanos: u64,
     /// The number of the request.
-    asked: u64,
+    sequence: u64,
 }
 
 impl Due {
@@ -486,13 +486,13 @@ impl Due {
     const ORIGIN: u64 = 1 << 60;
 
     #[inline]
-    fn new(origin: Instant, at: Instant, asked: u64) -> Self {
+    fn new(origin: Instant, at: Instant, sequence: u64) -> Self {
         let nanos = |distance: Duration| u64::try_from(distance.as_nanos()).unwrap_or(u64::MAX);
         let nanos = match at.checked_duration_since(origin) {
             Some(after) => Self::ORIGIN.saturating_add(nanos(after)),
             None => Self::ORIGIN.saturating_sub(nanos(origin.duration_since(at))),
         };
-        Self { nanos, asked }
+        Self { nanos, sequence }
     }
 
     /// The greatest value that is due at `now`.
@@ -501,7 +501,7 @@ impl Due {
     }
 
     fn whole(self) -> u128 {
-        u128::from(self.nanos) << 64 | u128::from(self.asked)
+        u128::from(self.nanos) << 64 | u128::from(self.sequence)
     }
 
     /// Ticks since the origin; earlier times count as its first tick.

@@ -27,23 +27,23 @@ use super::drain::{Drain, DrainCell};
 use super::names::Lookups;
 use super::options::LoopOptions;
 use super::shutdown::Stopping;
-use super::stalls::noted_protocol;
+use super::stalls::monitor_protocol;
 use super::table::{Resource, Table};
 use super::timers::Seq;
-use super::{Asking, Call, Reactor, Snapshot, Start, Timed, pending};
+use super::{Call, LoopRequest, Reactor, Snapshot, Start, TimerAction, pending};
 use crate::driver::{Commands, Driver, Event, Key, Order, Outbox, Signal};
 use crate::layers::{Layer, Side};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::Tell;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::connection::{Follows, Life, Written};
+use crate::transport::connection::{Effects, Life, Written};
 
 /// Shows the snapshot that SIGUSR1 requests.
-pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
+pub(super) type SnapshotHandler = Box<dyn FnMut(&Snapshot)>;
 
 /// Receives signals: see [`Core::on_signal`].
-pub(super) type TakeSignal = Box<dyn FnMut(&Reactor, Signal) -> bool>;
+pub(super) type SignalHandler = Box<dyn FnMut(&Reactor, Signal) -> bool>;
 
 /// A loop without its driver: the state that the turn works on.
 pub(super) struct Core {
@@ -73,9 +73,9 @@ pub(super) struct Core {
     pub(super) order: Option<Order>,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
-    pub(super) on_snapshot: Option<ShowSnapshot>,
+    pub(super) on_snapshot: Option<SnapshotHandler>,
     /// Gets each signal first; returns true if it has handled the signal.
-    pub(super) on_signal: Option<TakeSignal>,
+    pub(super) on_signal: Option<SignalHandler>,
     /// Called around each wait that may block.
     pub(super) around_wait: Option<AroundWait>,
     /// Wraps the protocol of each new connection.
@@ -96,16 +96,16 @@ pub(super) type Wrap = Box<dyn Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol>>;
 pub(super) enum Turns {
     /// One turn, which waits at most this long (`None`: no limit).
     One(Option<Duration>),
-    /// Until the run ends, or [`Records::returns`](super::Records) is set.
+    /// Until the run ends, or [`Records::must_return`](super::Records) is set.
     Many,
 }
 
 /// The continuation after a turn.
-enum Next {
+enum AfterTurn {
     /// Another turn, which waits at most until then.
     Wait(Option<Instant>),
     Return {
-        goes_on: bool,
+        continues: bool,
     },
 }
 
@@ -134,7 +134,7 @@ impl<D: Driver> Engine for D {
                         std::mem::forget(event);
                         core.received(self, key)
                     }
-                    event => core.happened(self, event),
+                    event => core.handle_event(self, event),
                 };
                 if let Some(key) = key {
                     if core.reactor.records.is_pending(pending::ROUND) {
@@ -148,8 +148,8 @@ impl<D: Driver> Engine for D {
                 }
             }
             until = match core.end_turn(self, seq, turns) {
-                Next::Wait(until) => until,
-                Next::Return { goes_on } => return Ok(goes_on),
+                AfterTurn::Wait(until) => until,
+                AfterTurn::Return { continues } => return Ok(continues),
             };
         }
     }
@@ -176,7 +176,7 @@ impl Core {
         let order = reactor.records.world.order();
         let stalls = reactor.records.stalls.get().cloned();
         let wrap = stalls.map(|stalls| -> Wrap {
-            Box::new(move |_key, protocol| noted_protocol(&stalls, protocol))
+            Box::new(move |_key, protocol| monitor_protocol(&stalls, protocol))
         });
         Core {
             reactor,
@@ -266,7 +266,7 @@ impl Core {
     #[inline]
     pub(super) fn is_pending(&self) -> bool {
         let records = &self.reactor.records;
-        records.pending.get() != 0 || records.queue.door.is_any()
+        records.pending.get() != 0 || records.queue.inbox.has_items()
     }
 
     /// True when no shutdown is requested or in progress.
@@ -297,25 +297,25 @@ impl Core {
         let entry = self.table.connection(key)?;
         // Clean again afterwards, even if the dirty list has it: a round is pending then anyway.
         entry.life.cell().set_dirty(true);
-        let follows = entry.life.feed(driver.lent(), now);
+        let effects = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);
-        if !follows.is_at_most(Follows::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
+        if !effects.is_at_most(Effects::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
             let holds = self.batching.holds() && driver.has_more();
-            let rest_follows = match follows {
-                Follows::BELOW if holds => true,
-                Follows::BELOW => self.send_below(driver, key),
-                _ => self.received_more(driver, key, follows, holds),
+            let is_work_left = match effects {
+                Effects::BELOW if holds => true,
+                Effects::BELOW => self.send_below(driver, key),
+                _ => self.received_more(driver, key, effects, holds),
             };
-            return rest_follows.then_some(key);
+            return is_work_left.then_some(key);
         }
-        if follows.has(Follows::OUTPUT) {
+        if effects.has(Effects::OUTPUT) {
             if self.batching.holds() && driver.has_more() {
                 return Some(key);
             }
             let written = transmit(driver, key, &mut entry.life.cell().outbox());
-            let follows = entry.life.wrote(written, now);
-            if follows != Follows::NOTHING {
-                self.follow(driver, key, follows);
+            let effects = entry.life.wrote(written, now);
+            if effects != Effects::NOTHING {
+                self.apply_effects(driver, key, effects);
             }
         }
         None
@@ -328,15 +328,15 @@ impl Core {
         &mut self,
         io: &mut dyn Commands,
         key: Key,
-        follows: Follows,
+        effects: Effects,
         holds: bool,
     ) -> bool {
         let is_pending = self.reactor.records.is_pending(pending::ROUND);
-        if is_pending || holds || !follows.is_at_most(Follows::OUTPUT.and(Follows::LAYERED)) {
-            self.visited(io, key, follows);
+        if is_pending || holds || !effects.is_at_most(Effects::OUTPUT.and(Effects::LAYERED)) {
+            self.apply_all_effects(io, key, effects);
             return true;
         }
-        if follows.has(Follows::OUTPUT) {
+        if effects.has(Effects::OUTPUT) {
             self.send_through_layers(io, key);
         }
         false
@@ -344,21 +344,21 @@ impl Core {
 
     /// Handles any event except bytes; returns its connection for the remaining work of step 3.
     #[inline(never)]
-    fn happened<D: Driver>(&mut self, driver: &mut D, event: Event) -> Option<Key> {
+    fn handle_event<D: Driver>(&mut self, driver: &mut D, event: Event) -> Option<Key> {
         let io: &mut dyn Commands = driver;
         match event {
             Event::Received(_) => unreachable!("`received` handles bytes"),
             #[cfg(unix)]
             Event::Descriptor(key, descriptor) => {
-                self.visit(io, key, |life, now| life.descriptor(descriptor, now));
+                self.with_life(io, key, |life, now| life.descriptor(descriptor, now));
                 return Some(key);
             }
             Event::Sent(key, n) => {
-                self.visit(io, key, |life, now| life.sent(n, now));
+                self.with_life(io, key, |life, now| life.sent(n, now));
                 return Some(key);
             }
             Event::PeerEnded(key) => {
-                self.visit(io, key, |life, _| life.peer_ended());
+                self.with_life(io, key, |life, _| life.peer_ended());
                 return Some(key);
             }
             Event::Ended(key, error) => {
@@ -384,7 +384,7 @@ impl Core {
                 let _ = (id, ready);
             }
             Event::JobDone(ticket) => self.job_done(ticket),
-            Event::Signal(signal) => self.signalled(signal),
+            Event::Signal(signal) => self.signal_received(signal),
             Event::Datagram { key, more } => return self.datagram_received(driver, key, more),
             Event::DatagramError(key, error) => {
                 self.datagrams_failed(key, error);
@@ -397,7 +397,7 @@ impl Core {
     fn ended(&mut self, io: &mut dyn Commands, key: Key, error: Option<io::Error>) {
         match self.table.resource(key) {
             Some(Resource::Connection(_)) => {
-                self.visit(io, key, |life, now| life.ended(error, now));
+                self.with_life(io, key, |life, now| life.ended(error, now));
             }
             Some(Resource::Connecting(connector)) => {
                 let connector = connector.clone();
@@ -424,7 +424,7 @@ impl Core {
                     let Some(entry) = self.table.connection(key) else { continue };
                     entry.queued = false;
                     match entry.life.closed() {
-                        None => self.visit(io, key, Life::run_due),
+                        None => self.with_life(io, key, Life::run_due),
                         Some(mode) => {
                             // The socket stays open while `connection_lost` may query it.
                             entry.life.lost(now);
@@ -450,7 +450,7 @@ impl Core {
         if self.reactor.records.take_pending(pending::DIRTY) {
             self.apply_dirty(io);
         }
-        if self.reactor.records.take_pending(pending::ASKED) {
+        if self.reactor.records.take_pending(pending::REQUESTS) {
             self.apply_requests(io);
         }
     }
@@ -461,7 +461,7 @@ impl Core {
             let key = self.dirty[at];
             if let Some(entry) = self.table.connection(key) {
                 entry.life.cell().set_dirty(false);
-                self.visit(io, key, |life, now| life.apply(now));
+                self.with_life(io, key, |life, now| life.apply(now));
             }
         }
         self.dirty.clear();
@@ -471,17 +471,19 @@ impl Core {
     fn apply_requests(&mut self, io: &mut dyn Commands) {
         let _hold = self.reactor.records.hold("request");
         // Only the requests queued now: callbacks may add more.
-        let count = self.reactor.records.asking.borrow().len();
+        let count = self.reactor.records.requests.borrow().len();
         for _ in 0..count {
-            let asking = self.reactor.records.asking.borrow_mut().pop_front();
-            match asking {
+            let request = self.reactor.records.requests.borrow_mut().pop_front();
+            match request {
                 None => break,
-                Some(Asking::Port(port)) => self.port_asked(io, &port),
-                Some(Asking::Connector(connector)) => self.connector_asked(io, &connector),
-                Some(Asking::Drain(drain)) => self.drain_asked(io, &drain),
-                Some(Asking::Datagrams(port)) => self.datagrams_asked(io, &port),
-                Some(Asking::Layers(key)) => {
-                    self.visit(io, key, |life, now| life.layers_woken(now));
+                Some(LoopRequest::Port(port)) => self.apply_port_requests(io, &port),
+                Some(LoopRequest::Connector(connector)) => {
+                    self.apply_connector_requests(io, &connector)
+                }
+                Some(LoopRequest::Drain(drain)) => self.apply_drain_request(io, &drain),
+                Some(LoopRequest::Datagrams(port)) => self.apply_datagram_requests(io, &port),
+                Some(LoopRequest::Layers(key)) => {
+                    self.with_life(io, key, |life, now| life.layers_woken(now));
                 }
             }
         }
@@ -500,7 +502,7 @@ impl Core {
     ) {
         let key = cell.key();
         if self.table.connection(key).is_some() {
-            self.visit(io, key, |life, now| life.tell(tell, now));
+            self.with_life(io, key, |life, now| life.tell(tell, now));
         } else {
             self.drop_call(Call::Tell(cell, tell));
         }
@@ -519,25 +521,25 @@ impl Core {
 
     /// Ends a turn. Usually no work is left, and the next turn waits for the same deadline.
     #[inline(always)]
-    fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> Next {
+    fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> AfterTurn {
         let records = &self.reactor.records;
         let deadline = records.timers.borrow_mut().next_deadline();
         let is_due = deadline.is_some_and(|deadline| deadline <= records.time.get());
         let is_quiet =
             !is_due && !self.is_pending() && self.to_write.is_empty() && self.is_settled();
-        let goes_on = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
-        self.batching.turned();
+        let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
+        self.batching.turn_ended();
         let records = &self.reactor.records;
         records.queue.end_turn();
-        if !goes_on || matches!(turns, Turns::One(_)) || records.returns.take() {
-            return Next::Return { goes_on };
+        if !continues || matches!(turns, Turns::One(_)) || records.must_return.take() {
+            return AfterTurn::Return { continues };
         }
-        Next::Wait(if is_quiet { deadline } else { self.next_wait(turns) })
+        AfterTurn::Wait(if is_quiet { deadline } else { self.next_wait(turns) })
     }
 
     #[inline(never)]
     fn end_busy_turn(&mut self, io: &mut dyn Commands, due: Option<Seq>) -> bool {
-        if self.reactor.records.queue.door.is_any() {
+        if self.reactor.records.queue.inbox.has_items() {
             self.run_remote_calls(io);
         }
         if let Some(before) = due {
@@ -549,11 +551,11 @@ impl Core {
             self.round(io);
         }
         self.write_all(io);
-        let goes_on = self.keeps_running() || self.advance_shutdown(io);
+        let continues = self.keeps_running() || self.advance_shutdown(io);
         self.write_all(io);
         #[cfg(debug_assertions)]
         self.check();
-        goes_on
+        continues
     }
 
     /// A turn without its steps 1 and 3, if a timed call is due by now; false when the run has ended.
@@ -563,9 +565,9 @@ impl Core {
             return true;
         }
         let seq = self.begin_turn(io);
-        let goes_on = self.end_busy_turn(io, Some(seq));
+        let continues = self.end_busy_turn(io, Some(seq));
         self.reactor.records.queue.end_turn();
-        goes_on
+        continues
     }
 
     /// Asserts the invariants at the end of a turn. A large table is not walked in every turn.
@@ -582,9 +584,12 @@ impl Core {
         for (key, resource) in self.table.iter() {
             let Resource::Connection(entry) = resource else { continue };
             connections += 1;
-            assert!(!entry.to_write, "{key:?} is marked to be written, and is not listed");
+            assert!(!entry.to_write, "{key:?} is marked for writing but not listed");
             let is_queued = calls.iter().any(|call| matches!(call, Call::Due(due) if *due == key));
-            assert_eq!(entry.queued, is_queued, "{key:?}: its due calls are queued if it says so");
+            assert_eq!(
+                entry.queued, is_queued,
+                "{key:?}: `queued` disagrees with the queued calls"
+            );
             let armed = entry.timer.map(|(timer, armed)| {
                 assert!(timers.contains(timer), "{key:?}: its timer has fired");
                 armed
@@ -608,13 +613,15 @@ impl Core {
             drop(timers);
             match timed {
                 None => break,
-                Some(Timed::Call(f)) => {
+                Some(TimerAction::Call(f)) => {
                     contain("timed call", f);
                 }
-                Some(Timed::Tell(cell, tell)) => self.run_tell(io, cell, tell),
-                Some(Timed::Deadline(key)) => self.deadline_came(io, key),
-                Some(Timed::Connector(connector)) => self.connector_timed(io, &connector, now),
-                Some(Timed::Drain(drain)) => self.drain_is_due(io, &drain),
+                Some(TimerAction::Tell(cell, tell)) => self.run_tell(io, cell, tell),
+                Some(TimerAction::Deadline(key)) => self.deadline_passed(io, key),
+                Some(TimerAction::Connector(connector)) => {
+                    self.connector_timer_fired(io, &connector, now)
+                }
+                Some(TimerAction::Drain(drain)) => self.drain_timer_fired(io, &drain),
             }
         }
     }
@@ -643,7 +650,7 @@ impl Core {
             Start::Port(port) => self.start_port(io, &port),
             Start::Datagrams(port) => self.start_datagrams(io, &port),
             Start::Adoption(adoption) => self.start_adoption(io, &adoption),
-            Start::Handed(handed) => self.start_handed(io, handed),
+            Start::HandedConnection(handed) => self.start_handed(io, handed),
         }
     }
 
@@ -672,7 +679,7 @@ impl Core {
 
     /// Describes a queue of the loop that exceeds its bound, if any.
     #[cfg(feature = "sim")]
-    pub(super) fn broken_bound(&self) -> Option<String> {
+    pub(super) fn exceeded_bound(&self) -> Option<String> {
         let kept = self.reactor.records.spares.kept();
         (kept > crate::transport::outbox::SPARE_TOTAL)
             .then(|| format!("the spare buffers hold {kept} bytes"))

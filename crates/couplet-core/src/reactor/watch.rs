@@ -13,14 +13,14 @@ use super::Reactor;
 use super::leaks::Source;
 use super::turn::Core;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Doing, Interest, Ready, WatchId, World};
+use crate::driver::{Interest, Ready, UserCall, WatchId, World};
 use crate::panics::{Contained, contain};
 
 /// The watches of a loop, by id.
 #[derive(Default)]
 pub(super) struct Watches {
     next: usize,
-    cells: BTreeMap<WatchId, Rc<dyn Watched>>,
+    cells: BTreeMap<WatchId, Rc<dyn AnyWatch>>,
 }
 
 impl Watches {
@@ -36,7 +36,7 @@ impl Watches {
 }
 
 /// A watch of any source type.
-trait Watched {
+trait AnyWatch {
     /// Calls the callback; returns false when the watch has ended.
     fn ready(&self, world: &dyn World, ready: Ready) -> bool;
     /// Ends the watch, at the end of the run.
@@ -49,13 +49,13 @@ trait Watched {
 /// changes nothing.
 pub struct Watch<S> {
     reactor: Reactor,
-    cell: Rc<Watching<S>>,
+    cell: Rc<WatchCell<S>>,
 }
 
 type Callback<S> = Box<dyn FnMut(&mut S, Ready)>;
 type Parts<S> = (Contained<S>, Contained<Callback<S>>);
 
-struct Watching<S> {
+struct WatchCell<S> {
     id: WatchId,
     place: Source,
     interest: Cell<Interest>,
@@ -64,7 +64,7 @@ struct Watching<S> {
     /// The callback is running.
     busy: Cell<bool>,
     /// The resolver of a [`Watch::stop`] called while the callback ran.
-    asked: RefCell<Option<Resolver<S>>>,
+    stop_resolver: RefCell<Option<Resolver<S>>>,
 }
 
 /// The watch has ended: it was stopped, its callback panicked, or the run has ended.
@@ -124,13 +124,13 @@ impl Reactor {
         let id = self.records.watches.borrow_mut().new_id();
         let source = Contained::new(source);
         self.records.world.watch(id, source.as_fd(), interest)?;
-        let cell = Rc::new(Watching {
+        let cell = Rc::new(WatchCell {
             id,
             place: Location::caller(),
             interest: Cell::new(interest),
             parts: RefCell::new(Some((source, Contained::new(Box::new(callback))))),
             busy: Cell::new(false),
-            asked: RefCell::new(None),
+            stop_resolver: RefCell::new(None),
         });
         self.records.watches.borrow_mut().cells.insert(id, cell.clone());
         Ok(Watch { reactor: self.clone(), cell })
@@ -143,9 +143,9 @@ impl<S: AsFd + 'static> Watch<S> {
     ///
     /// Fails with [`NotWatching`] if the watch has ended already.
     pub fn stop(&self) -> Deferred<S> {
-        if self.cell.busy.get() && self.cell.asked.borrow().is_none() {
+        if self.cell.busy.get() && self.cell.stop_resolver.borrow().is_none() {
             let (deferred, resolver) = Deferred::new();
-            *self.cell.asked.borrow_mut() = Some(resolver);
+            *self.cell.stop_resolver.borrow_mut() = Some(resolver);
             return deferred;
         }
         let parts = self.cell.parts.borrow_mut().take();
@@ -185,7 +185,7 @@ impl<S: AsFd + 'static> Watch<S> {
     }
 }
 
-impl<S: AsFd + 'static> Watched for Watching<S> {
+impl<S: AsFd + 'static> AnyWatch for WatchCell<S> {
     fn place(&self) -> Source {
         self.place
     }
@@ -197,21 +197,21 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
         self.busy.set(true);
         let panicked = contain("callback of a watch", || callback(&mut source, ready));
         self.busy.set(false);
-        let asked = self.asked.borrow_mut().take();
-        if asked.is_none() && !panicked {
+        let stop_resolver = self.stop_resolver.borrow_mut().take();
+        if stop_resolver.is_none() && !panicked {
             // Rearmed, so that remaining readiness is reported again.
             match world.rewatch(self.id, source.as_fd(), self.interest.get()) {
                 Ok(()) => {
                     *self.parts.borrow_mut() = Some((source, callback));
                     return true;
                 }
-                Err(error) => log_error!(%error, "a descriptor can no longer be watched"),
+                Err(error) => log_error!(%error, "cannot watch a descriptor any longer"),
             }
         }
         world.unwatch(source.as_fd());
         drop(callback);
-        if let Some(asked) = asked {
-            asked.callback(source.take());
+        if let Some(stop_resolver) = stop_resolver {
+            stop_resolver.callback(source.take());
         }
         false
     }
@@ -231,7 +231,7 @@ impl Core {
         let records = &self.reactor.records;
         let cell = records.watches.borrow().cells.get(&id).cloned();
         let Some(cell) = cell else { return };
-        let _hold = records.hold_for(|| Doing::at("watch", cell.place()));
+        let _hold = records.hold_for(|| UserCall::at("watch", cell.place()));
         if !cell.ready(&*records.world, ready) {
             records.watches.borrow_mut().cells.remove(&id);
         }

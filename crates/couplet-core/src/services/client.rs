@@ -88,13 +88,13 @@ struct Inner<P: 'static> {
     /// The number of consecutive failures.
     failures: Cell<u32>,
     /// Law 9: one for each unfired Deferred of `when_connected`.
-    waiting: RefCell<BTreeMap<u64, Waiting<P>>>,
+    waiting: RefCell<BTreeMap<u64, Waiter<P>>>,
     next_waiting: Cell<u64>,
     /// Law 9: one for each call of `stop`, until the service has stopped.
     stopping: RefCell<Vec<Resolver<()>>>,
 }
 
-struct Waiting<P> {
+struct Waiter<P> {
     /// The number of further failures after which the wait fails.
     left: Option<u32>,
     connected: Resolver<Connection<P>>,
@@ -224,9 +224,9 @@ impl<P: 'static> ClientService<P> {
             State::Aborting(_) | State::Stopping { .. } => {}
             State::Resting(next) => {
                 next.cancel();
-                self.gone();
+                self.finish_stop();
             }
-            State::New | State::Stopped => self.gone(),
+            State::New | State::Stopped => self.finish_stop(),
         }
         done
     }
@@ -249,7 +249,7 @@ impl<P: 'static> ClientService<P> {
             drop(removed);
         });
         let left = fail_after_failures.map(|failures| failures.max(1));
-        self.inner.waiting.borrow_mut().insert(id, Waiting { left, connected });
+        self.inner.waiting.borrow_mut().insert(id, Waiter { left, connected });
         deferred
     }
 
@@ -266,14 +266,14 @@ impl<P: 'static> ClientService<P> {
         self.inner.is_built.set(false);
         let number = self.inner.number.get();
         let connecting = (self.inner.connect)(self);
-        self.enter(State::Connecting(connecting.canceller()));
+        self.set_state(State::Connecting(connecting.canceller()));
         let service = self.clone();
         let outcome = connecting.add_both(move |outcome| {
             match outcome {
-                Ok(connection) => service.made(number, connection),
+                Ok(connection) => service.prepare_connection(number, connection),
                 // The factory reports the end of a connection when it is lost.
                 Err(_) if service.inner.is_built.get() => {}
-                Err(failure) => service.ended(number, failure),
+                Err(failure) => service.handle_end(number, failure),
             }
             Ok(())
         });
@@ -281,29 +281,29 @@ impl<P: 'static> ClientService<P> {
     }
 
     /// The attempt succeeded: prepares the connection.
-    fn made(&self, number: u64, connection: Connection<P>) {
+    fn prepare_connection(&self, number: u64, connection: Connection<P>) {
         let is_awaited = matches!(*self.inner.state.borrow(), State::Connecting(_));
         if number != self.inner.number.get() || !is_awaited {
             return;
         }
         let Some(prepare) = self.inner.prepare.borrow().clone() else {
-            return self.ready(connection);
+            return self.set_ready(connection);
         };
         let prepared = connection.clone();
         // The preparation may fail immediately, so the state is set before it begins.
         let (begin, begun) = Deferred::new();
         let preparing = begin.then(move |()| prepare(&prepared));
-        self.enter(State::Preparing(connection, preparing.canceller()));
+        self.set_state(State::Preparing(connection, preparing.canceller()));
         let service = self.clone();
         let outcome = preparing.add_both(move |outcome| {
-            service.prepared(number, outcome);
+            service.finish_preparation(number, outcome);
             Ok(())
         });
         outcome.detach();
         begun.callback(());
     }
 
-    fn prepared(&self, number: u64, outcome: crate::Result<()>) {
+    fn finish_preparation(&self, number: u64, outcome: crate::Result<()>) {
         if number != self.inner.number.get() {
             return;
         }
@@ -312,25 +312,25 @@ impl<P: 'static> ClientService<P> {
             _ => return,
         };
         match outcome {
-            Ok(()) => self.ready(connection),
+            Ok(()) => self.set_ready(connection),
             Err(failure) => {
-                log_warn!(peer = %connection.transport().peer(), "not prepared: {failure}");
-                self.enter(State::Aborting(failure));
+                log_warn!(peer = %connection.transport().peer(), "cannot prepare the connection: {failure}");
+                self.set_state(State::Aborting(failure));
                 connection.transport().abort_connection();
             }
         }
     }
 
-    fn ready(&self, connection: Connection<P>) {
+    fn set_ready(&self, connection: Connection<P>) {
         self.inner.failures.set(0);
-        self.enter(State::Connected(connection.clone()));
+        self.set_state(State::Connected(connection.clone()));
         for waiting in self.inner.waiting.take().into_values() {
             waiting.connected.callback(connection.clone());
         }
     }
 
     /// The attempt failed, or its connection was lost.
-    fn ended(&self, number: u64, failure: Failure) {
+    fn handle_end(&self, number: u64, failure: Failure) {
         if number != self.inner.number.get() {
             return;
         }
@@ -338,22 +338,22 @@ impl<P: 'static> ClientService<P> {
         let state = self.inner.state.replace(State::Stopped);
         match state {
             State::Stopping { .. } => {
-                self.enter(state);
-                self.gone();
+                self.set_state(state);
+                self.finish_stop();
             }
-            _ if self.inner.reactor.is_stopping() || is_end_of_loop(&failure) => self.gone(),
-            State::Aborting(failure) => self.failed(failure),
+            _ if self.inner.reactor.is_stopping() || is_end_of_loop(&failure) => self.finish_stop(),
+            State::Aborting(failure) => self.schedule_retry(failure),
             State::Preparing(_, preparation) => {
-                self.failed(failure);
+                self.schedule_retry(failure);
                 preparation.cancel();
             }
-            _ => self.failed(failure),
+            _ => self.schedule_retry(failure),
         }
     }
 
     /// The service has stopped: starts it again if requested, otherwise fails the pending waits;
     /// then fires the Deferreds of `stop`.
-    fn gone(&self) {
+    fn finish_stop(&self) {
         let stopped = self.inner.stopping.take();
         let state = self.inner.state.replace(State::Stopped);
         if matches!(state, State::Stopping { again: true }) {
@@ -370,7 +370,7 @@ impl<P: 'static> ClientService<P> {
     }
 
     /// Schedules the next attempt, and fails the waits that allow no further failure.
-    fn failed(&self, failure: Failure) {
+    fn schedule_retry(&self, failure: Failure) {
         let failures = self.inner.failures.get().saturating_add(1);
         self.inner.failures.set(failures);
         let (policy, reactor) = (self.inner.policy.borrow().clone(), self.inner.reactor.clone());
@@ -385,17 +385,17 @@ impl<P: 'static> ClientService<P> {
             tracing::info!(failures, ?delay, "not connected: {said}");
             let next = service.clone();
             let next = service.inner.reactor.call_later(delay, move || next.connect());
-            service.enter(State::Resting(next));
+            service.set_state(State::Resting(next));
             Ok(())
         });
         resting.detach();
-        for waiting in self.disappointed() {
+        for waiting in self.take_exhausted_waiters() {
             waiting.connected.errback(failure.clone());
         }
     }
 
     /// Removes and returns the waits that allow no further failure.
-    fn disappointed(&self) -> Vec<Waiting<P>> {
+    fn take_exhausted_waiters(&self) -> Vec<Waiter<P>> {
         let mut waiting = self.inner.waiting.borrow_mut();
         for one in waiting.values_mut() {
             one.left = one.left.map(|left| left - 1);
@@ -406,7 +406,7 @@ impl<P: 'static> ClientService<P> {
     }
 
     /// Sets the state. The old state is dropped while nothing is borrowed.
-    fn enter(&self, state: State<P>) {
+    fn set_state(&self, state: State<P>) {
         let old = self.inner.state.replace(state);
         drop(old);
     }
@@ -478,14 +478,14 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
             Reason::Failed(failure) => failure.clone(),
             reason => Failure::from(ConnectionLost(reason.clone())),
         };
-        self.service.ended(self.number, failure);
+        self.service.handle_end(self.number, failure);
     }
 
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
         self.factory.client_connection_lost(connector, reason);
         // Without a protocol the connect has failed, and its Deferred reports the error.
         if self.service.inner.is_built.get() {
-            self.service.ended(self.number, Failure::from(ConnectionLost(reason.clone())));
+            self.service.handle_end(self.number, Failure::from(ConnectionLost(reason.clone())));
         }
     }
 

@@ -40,7 +40,7 @@ impl Kernel {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let written = writeln!(write, "{label} {} {}", hex(client_random), hex(secret));
         if let Err(error) = written {
-            log_warn!(%error, "the keys of TLS cannot be written any more");
+            log_warn!(%error, "cannot write the TLS key log");
             self.keys = None;
         }
     }

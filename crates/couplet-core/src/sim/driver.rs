@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::faults::Fault;
 use super::kernel::datagrams::{Datagram, Taken};
 use super::kernel::stream::Read;
-use super::kernel::{EndId, Kernel, Notice};
+use super::kernel::{EndId, HostNotice, Kernel};
 use super::random::{self, Purpose};
-use super::trace::What;
+use super::trace::TraceEvent;
 use crate::address::Address;
 use crate::driver::{
     self, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramOptions,
@@ -32,7 +32,7 @@ const BATCH: usize = 64;
 /// The driver of one host's loop.
 pub(super) struct SimDriver {
     system: System,
-    slots: Slots<Kind>,
+    slots: Slots<SlotEntry>,
     /// Slots closed in this round; reusable from the next.
     retired: Vec<u32>,
     lent: Vec<u8>,
@@ -41,29 +41,29 @@ pub(super) struct SimDriver {
     read_buffer: usize,
     round: u64,
     /// `wait` runs the world itself; false for the loops of a `Sim`.
-    alone: bool,
+    standalone: bool,
 }
 
-enum Kind {
-    Port { opened: Opened, accepting: bool },
-    Stream(Stream),
+enum SlotEntry {
+    Port { opened: PortGuard, accepting: bool },
+    Stream(SimStream),
     Datagrams(DatagramPort),
 }
 
 /// A port for UDP or UNIX datagrams.
 struct DatagramPort {
-    opened: OpenedSocket,
+    opened: SocketGuard,
     receiving: bool,
     /// The round of the last datagram, and the number of datagrams in that round.
     received_in: (u64, usize),
 }
 
-struct Stream {
+struct SimStream {
     end: EndId,
     receiving: bool,
     ended: bool,
     /// The peer's FIN, received while paused, was reported.
-    told: bool,
+    fin_reported: bool,
     /// The round of the last read.
     read_in: u64,
 }
@@ -77,16 +77,16 @@ pub(super) struct System {
     boot: u32,
     serial: u32,
     /// Its driver's `wait` runs the world.
-    is_alone: bool,
+    is_standalone: bool,
 }
 
 /// An open port; closed on drop.
-struct Opened {
+struct PortGuard {
     system: System,
     address: Address,
 }
 
-impl Drop for Opened {
+impl Drop for PortGuard {
     fn drop(&mut self) {
         let System { kernel, host, boot, .. } = &self.system;
         kernel.borrow_mut().unbind(*host, *boot, &self.address);
@@ -94,12 +94,12 @@ impl Drop for Opened {
 }
 
 /// An open socket of datagrams; closed on drop.
-struct OpenedSocket {
+struct SocketGuard {
     system: System,
     address: Address,
 }
 
-impl Drop for OpenedSocket {
+impl Drop for SocketGuard {
     fn drop(&mut self) {
         let System { kernel, host, boot, .. } = &self.system;
         kernel.borrow_mut().close_socket(*host, *boot, &self.address);
@@ -110,7 +110,7 @@ impl System {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> System {
         let boot = kernel.borrow().hosts[host as usize].boot;
         let serial = kernel.borrow_mut().next_loop();
-        System { kernel: kernel.clone(), host, boot, serial, is_alone: false }
+        System { kernel: kernel.clone(), host, boot, serial, is_standalone: false }
     }
 
     /// The kernel, unless the program has ended.
@@ -145,28 +145,26 @@ impl World for System {
     fn order(&self) -> Option<Order> {
         let kernel = self.kernel.borrow();
         let key = [kernel.shuffled?, u64::from(self.host), u64::from(self.serial)];
-        let mut stream = random::Stream::new(kernel.seed, Purpose::Order, &key);
+        let mut stream = random::RandomStream::new(kernel.seed, Purpose::Order, &key);
         Some(Box::new(move |n| stream.below(n as u64) as usize))
     }
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
         let address = self.running()?.bind(self.host, address.clone(), options)?;
-        let opened = Opened { system: self.clone(), address: address.clone() };
+        let opened = PortGuard { system: self.clone(), address: address.clone() };
         Ok(Bound::new(address, opened))
     }
 
     fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
         let address = self.running()?.open_socket(self.host, address.clone(), options)?;
-        let opened = OpenedSocket { system: self.clone(), address: address.clone() };
+        let opened = SocketGuard { system: self.clone(), address: address.clone() };
         Ok(Bound::new(address, opened))
     }
 
     #[cfg(unix)]
     fn spawn(&self, command: &driver::Command) -> io::Result<driver::Spawned> {
-        match self.is_alone {
-            true => {
-                Err(io::Error::new(io::ErrorKind::Unsupported, "no program runs in this world"))
-            }
+        match self.is_standalone {
+            true => Err(io::Error::new(io::ErrorKind::Unsupported, "this world runs no programs")),
             false => super::processes::spawn(self, command),
         }
     }
@@ -191,34 +189,40 @@ impl SimDriver {
             datagram: None,
             read_buffer: READ_BUFFER,
             round: 0,
-            alone: false,
+            standalone: false,
         }
     }
 
     /// A driver whose `wait` runs the world, for a single loop turned from outside.
-    pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32, read_buffer: usize) -> SimDriver {
-        kernel.borrow_mut().begins(host);
-        let mut alone = SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) };
-        alone.system.is_alone = true;
-        alone
+    pub(super) fn standalone(
+        kernel: &Rc<RefCell<Kernel>>,
+        host: u32,
+        read_buffer: usize,
+    ) -> SimDriver {
+        kernel.borrow_mut().mark_running(host);
+        let mut standalone =
+            SimDriver { standalone: true, read_buffer, ..SimDriver::new(kernel, host) };
+        standalone.system.is_standalone = true;
+        standalone
     }
 
     fn kernel(&self) -> RefMut<'_, Kernel> {
         self.system.kernel.borrow_mut()
     }
 
-    fn insert(&mut self, kind: Kind) -> Key {
+    fn insert(&mut self, kind: SlotEntry) -> Key {
         let host = self.system.host as usize;
         self.kernel().hosts[host].keys += 1;
         self.slots.insert(kind)
     }
 
     fn insert_stream(&mut self, end: EndId) -> Key {
-        let stream = Stream { end, receiving: true, ended: false, told: false, read_in: 0 };
-        let key = self.insert(Kind::Stream(stream));
+        let stream =
+            SimStream { end, receiving: true, ended: false, fin_reported: false, read_in: 0 };
+        let key = self.insert(SlotEntry::Stream(stream));
         let host = self.system.host;
         let mut kernel = self.kernel();
-        kernel.hosts[host as usize].holds(key, end);
+        kernel.hosts[host as usize].set_end(key, end);
         if let Some(end) = kernel.end(end) {
             end.key = Some(key);
         }
@@ -226,36 +230,38 @@ impl SimDriver {
     }
 
     /// The entry of a command's key. Panics on a key used after its close.
-    fn kind(&mut self, key: Key) -> &mut Kind {
+    fn entry(&mut self, key: Key) -> &mut SlotEntry {
         let kind = self.slots.get_mut(key);
         kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
     }
 
-    fn stream(&mut self, key: Key) -> &mut Stream {
-        match self.kind(key) {
-            Kind::Stream(stream) => stream,
-            Kind::Port { .. } | Kind::Datagrams(_) => panic!("{key:?} is not a connection"),
+    fn stream(&mut self, key: Key) -> &mut SimStream {
+        match self.entry(key) {
+            SlotEntry::Stream(stream) => stream,
+            SlotEntry::Port { .. } | SlotEntry::Datagrams(_) => {
+                panic!("{key:?} is not a connection")
+            }
         }
     }
 
     fn datagram_port(&mut self, key: Key) -> &mut DatagramPort {
-        match self.kind(key) {
-            Kind::Datagrams(port) => port,
-            _ => panic!("{key:?} is not a port of datagrams"),
+        match self.entry(key) {
+            SlotEntry::Datagrams(port) => port,
+            _ => panic!("{key:?} is not a datagram port"),
         }
     }
 
     fn end_of(&self, key: Key) -> Option<EndId> {
         match self.slots.get(key)? {
-            Kind::Stream(stream) => Some(stream.end),
-            Kind::Port { .. } | Kind::Datagrams(_) => None,
+            SlotEntry::Stream(stream) => Some(stream.end),
+            SlotEntry::Port { .. } | SlotEntry::Datagrams(_) => None,
         }
     }
 
     /// The accepting port at this address.
     fn port_at(&self, address: &Address) -> Option<Key> {
         self.slots.iter().find_map(|(key, kind)| match kind {
-            Kind::Port { opened, accepting: true } if opened.address == *address => Some(key),
+            SlotEntry::Port { opened, accepting: true } if opened.address == *address => Some(key),
             _ => None,
         })
     }
@@ -264,22 +270,22 @@ impl SimDriver {
         let port = self.port_at(&address)?;
         let host = self.system.host;
         if !self.kernel().has_descriptors(host) {
-            self.turn_away(&address);
+            self.reject_queued(&address);
             return None;
         }
         let (end, more) = {
             let mut kernel = self.kernel();
             let end = kernel.accept(host, &address)?;
-            (end, kernel.hosts[host as usize].queues_at(&address))
+            (end, kernel.hosts[host as usize].has_queued(&address))
         };
         if more {
-            self.kernel().hosts[host as usize].ready.push_front(Notice::Port(address));
+            self.kernel().hosts[host as usize].ready.push_front(HostNotice::Port(address));
         }
         let key = self.insert_stream(end);
         let mut kernel = self.kernel();
         let label = kernel.label(end);
-        kernel.note(host, What::Accepts(label));
-        kernel.look_at(end);
+        kernel.note(host, TraceEvent::Accepts(label));
+        kernel.queue_if_ready(end);
         let (local, peer) = kernel.addresses(end)?;
         Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(local.into()) })
     }
@@ -289,10 +295,10 @@ impl SimDriver {
         let (round, host) = (self.round, self.system.host);
         let kernel = self.system.kernel.clone();
         let key = self.slots.iter().find_map(|(key, kind)| match kind {
-            Kind::Datagrams(port) if port.opened.address == address => Some(key),
+            SlotEntry::Datagrams(port) if port.opened.address == address => Some(key),
             _ => None,
         })?;
-        let Some(Kind::Datagrams(port)) = self.slots.get_mut(key) else { return None };
+        let Some(SlotEntry::Datagrams(port)) = self.slots.get_mut(key) else { return None };
         let (in_round, count) = port.received_in;
         let count = if in_round == round { count } else { 0 };
         let mut kernel = kernel.borrow_mut();
@@ -300,19 +306,19 @@ impl SimDriver {
             return None;
         }
         if count == BATCH {
-            kernel.hosts[host as usize].later.push(Notice::Datagrams(address));
+            kernel.hosts[host as usize].later.push(HostNotice::Datagrams(address));
             return None;
         }
         match kernel.take_datagram(host, &address) {
             Taken::Nothing => None,
             Taken::Refused => {
-                kernel.hosts[host as usize].ready.push_front(Notice::Datagrams(address));
+                kernel.hosts[host as usize].ready.push_front(HostNotice::Datagrams(address));
                 Some(Event::DatagramError(key, io::ErrorKind::ConnectionRefused.into()))
             }
             Taken::Datagram(datagram, is_more) => {
                 port.received_in = (round, count + 1);
                 if is_more {
-                    kernel.hosts[host as usize].ready.push_front(Notice::Datagrams(address));
+                    kernel.hosts[host as usize].ready.push_front(HostNotice::Datagrams(address));
                 }
                 self.datagram = Some(datagram);
                 Some(Event::Datagram { key, more: is_more && count + 1 < BATCH })
@@ -322,18 +328,18 @@ impl SimDriver {
 
     /// Out of descriptors: accepts every queued connection with the reserve descriptor and closes
     /// it.
-    fn turn_away(&mut self, address: &Address) {
+    fn reject_queued(&mut self, address: &Address) {
         let host = self.system.host;
         let mut kernel = self.kernel();
         while let Some(end) = kernel.accept(host, address) {
             let label = kernel.label(end);
-            kernel.note(host, What::TurnsAway(label));
+            kernel.note(host, TraceEvent::TurnsAway(label));
             kernel.close(end, CloseMode::Normal);
         }
     }
 
     /// The next event of a connection, if any. Bytes are read into `lent`.
-    fn look(&mut self, id: EndId) -> Option<Found> {
+    fn poll_stream(&mut self, id: EndId) -> Option<StreamEvent> {
         let (round, host) = (self.round, self.system.host);
         let kernel = self.system.kernel.clone();
         let mut kernel = kernel.borrow_mut();
@@ -343,32 +349,32 @@ impl SimDriver {
         let end = kernel.end(id)?;
         end.queued = false;
         let key = end.key?;
-        let Some(Kind::Stream(stream)) = self.slots.get_mut(key) else { return None };
-        if std::mem::take(&mut end.answered) {
+        let Some(SlotEntry::Stream(stream)) = self.slots.get_mut(key) else { return None };
+        if std::mem::take(&mut end.connect_unreported) {
             if let Some(error) = end.error.take() {
                 stream.ended = true;
-                return Some(Found::Ended(key, Some(error)));
+                return Some(StreamEvent::Ended(key, Some(error)));
             }
             let local = end.local.clone();
-            kernel.look_at(id);
-            return Some(Found::Connected(key, local));
+            kernel.queue_if_ready(id);
+            return Some(StreamEvent::Connected(key, local));
         }
         if end.blocked && room && end.error.is_none() {
             end.blocked = false;
-            kernel.look_at(id);
-            return Some(Found::Room(key));
+            kernel.queue_if_ready(id);
+            return Some(StreamEvent::Room(key));
         }
         if !stream.receiving || stream.ended {
             if let Some(error) = end.error.take() {
                 stream.ended = true;
-                return Some(Found::Ended(key, Some(error)));
+                return Some(StreamEvent::Ended(key, Some(error)));
             }
-            let is_news = end.fin && !stream.ended && !stream.told;
-            stream.told |= is_news;
-            return is_news.then_some(Found::PeerEnded(key));
+            let is_news = end.fin && !stream.ended && !stream.fin_reported;
+            stream.fin_reported |= is_news;
+            return is_news.then_some(StreamEvent::PeerEnded(key));
         }
         if stream.read_in == round && end.is_readable() {
-            kernel.look_later(id);
+            kernel.queue_for_next_round(id);
             return None;
         }
         if end.reads_at > now {
@@ -381,32 +387,32 @@ impl SimDriver {
             Read::Bytes => {
                 stream.read_in = round;
                 match slowly {
-                    Some(rate) => kernel.reads_again(id, self.lent.len() as u64, rate),
-                    None => kernel.look_at(id),
+                    Some(rate) => kernel.schedule_read(id, self.lent.len() as u64, rate),
+                    None => kernel.queue_if_ready(id),
                 }
-                Some(Found::Bytes(key))
+                Some(StreamEvent::Bytes(key))
             }
             Read::Fin => {
                 stream.ended = true;
-                Some(Found::Ended(key, None))
+                Some(StreamEvent::Ended(key, None))
             }
             Read::Error(error) => {
                 stream.ended = true;
-                Some(Found::Ended(key, Some(error)))
+                Some(StreamEvent::Ended(key, Some(error)))
             }
         }
     }
 }
 
 fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
-    kernel.lasting().find_map(|fault| match fault {
+    kernel.active_faults().find_map(|fault| match fault {
         Fault::SlowReader(h, rate) if h.0 == host => Some((*rate).max(1)),
         _ => None,
     })
 }
 
 /// The result of polling a connection.
-enum Found {
+enum StreamEvent {
     Bytes(Key),
     Room(Key),
     Connected(Key, Address),
@@ -424,9 +430,9 @@ impl Driver for SimDriver {
         }
         let host = self.system.host as usize;
         self.kernel().hosts[host].begin_round();
-        if self.alone {
+        if self.standalone {
             let until = until.map(|until| self.kernel().time_of(host as u32, until));
-            super::sockets::turn_the_world(&self.system.kernel, host as u32, until)?;
+            super::sockets::run_world(&self.system.kernel, host as u32, until)?;
         }
         Ok(())
     }
@@ -436,30 +442,30 @@ impl Driver for SimDriver {
             let host = self.system.host as usize;
             let notice = self.kernel().hosts[host].ready.pop_front()?;
             let found = match notice {
-                Notice::Signal(signal) => return Some(Event::Signal(signal)),
-                Notice::JobDone(ticket) => return Some(Event::JobDone(ticket)),
-                Notice::Resolved(ticket, answer) => {
+                HostNotice::Signal(signal) => return Some(Event::Signal(signal)),
+                HostNotice::JobDone(ticket) => return Some(Event::JobDone(ticket)),
+                HostNotice::Resolved(ticket, answer) => {
                     return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
                 }
-                Notice::Port(address) => match self.accept(address) {
+                HostNotice::Port(address) => match self.accept(address) {
                     Some(event) => return Some(event),
                     None => continue,
                 },
-                Notice::Datagrams(address) => match self.receive_datagram(address) {
+                HostNotice::Datagrams(address) => match self.receive_datagram(address) {
                     Some(event) => return Some(event),
                     None => continue,
                 },
-                Notice::End(id) => self.look(id),
+                HostNotice::End(id) => self.poll_stream(id),
             };
             match found {
                 None => {}
-                Some(Found::Bytes(key)) => return Some(Event::Received(key)),
-                Some(Found::Room(key)) => return Some(Event::Sent(key, 0)),
-                Some(Found::Connected(key, local)) => {
+                Some(StreamEvent::Bytes(key)) => return Some(Event::Received(key)),
+                Some(StreamEvent::Room(key)) => return Some(Event::Sent(key, 0)),
+                Some(StreamEvent::Connected(key, local)) => {
                     return Some(Event::Connected { key, host: local });
                 }
-                Some(Found::PeerEnded(key)) => return Some(Event::PeerEnded(key)),
-                Some(Found::Ended(key, error)) => {
+                Some(StreamEvent::PeerEnded(key)) => return Some(Event::PeerEnded(key)),
+                Some(StreamEvent::Ended(key, error)) => {
                     return Some(Event::Ended(key, error.map(io::Error::from)));
                 }
             }
@@ -490,20 +496,23 @@ impl Commands for SimDriver {
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
         let host = self.system.host;
-        match bound.socket.downcast::<Opened>() {
+        match bound.socket.downcast::<PortGuard>() {
             Ok(opened) => {
                 let address = opened.address.clone();
-                let key = self.insert(Kind::Port { opened: *opened, accepting: true });
+                let key = self.insert(SlotEntry::Port { opened: *opened, accepting: true });
                 self.kernel().serve(host, &address, true);
                 Ok(key)
             }
             Err(other) => {
-                let opened = other.downcast::<OpenedSocket>().map_err(|_| {
-                    io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+                let opened = other.downcast::<SocketGuard>().map_err(|_| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "cannot serve a port of another driver's world",
+                    )
                 })?;
                 let address = opened.address.clone();
                 let port = DatagramPort { opened: *opened, receiving: true, received_in: (0, 0) };
-                let key = self.insert(Kind::Datagrams(port));
+                let key = self.insert(SlotEntry::Datagrams(port));
                 self.kernel().serve_socket(host, &address, true);
                 Ok(key)
             }
@@ -540,28 +549,28 @@ impl Commands for SimDriver {
     fn adopt(&mut self, adopted: driver::Adopted) -> io::Result<Key> {
         let end = super::processes::end_of(adopted, &self.system)?;
         let key = self.insert_stream(end);
-        self.kernel().look_at(end);
+        self.kernel().queue_if_ready(end);
         Ok(key)
     }
 
     fn receive(&mut self, key: Key, on: bool) {
         let host = self.system.host;
-        match self.kind(key) {
-            Kind::Port { opened, accepting } => {
+        match self.entry(key) {
+            SlotEntry::Port { opened, accepting } => {
                 *accepting = on;
                 let address = opened.address.clone();
                 self.kernel().serve(host, &address, on);
             }
-            Kind::Datagrams(port) => {
+            SlotEntry::Datagrams(port) => {
                 port.receiving = on;
                 let address = port.opened.address.clone();
                 self.kernel().serve_socket(host, &address, on);
             }
-            Kind::Stream(stream) => {
+            SlotEntry::Stream(stream) => {
                 stream.receiving = on;
                 let end = stream.end;
                 if on {
-                    self.kernel().look_at(end);
+                    self.kernel().queue_if_ready(end);
                 }
             }
         }
@@ -573,13 +582,13 @@ impl Commands for SimDriver {
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
-        self.kind(key);
+        self.entry(key);
         let kind = self.slots.retire(key);
         self.retired.push(key.slot);
         let host = self.system.host as usize;
         let keys = self.kernel().hosts[host].keys.saturating_sub(1);
         self.kernel().hosts[host].keys = keys;
-        if let Some(Kind::Stream(stream)) = kind {
+        if let Some(SlotEntry::Stream(stream)) = kind {
             self.kernel().close(stream.end, mode);
         }
     }
@@ -597,7 +606,7 @@ impl Commands for SimDriver {
         let end = self.stream(key).end;
         let is_local = self.kernel().addresses(end).is_some_and(|(at, _)| at.unix().is_some());
         match option {
-            _ if is_local && option.is_of_tcp() => {}
+            _ if is_local && option.is_tcp_only() => {}
             SocketOption::KeepAlive(Some(Duration::ZERO)) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
@@ -634,7 +643,7 @@ impl Commands for SimDriver {
     }
 
     fn waker(&self) -> Waker {
-        self.kernel().bells.waker(self.system.host)
+        self.kernel().woken_hosts.waker(self.system.host)
     }
 
     fn watch_signals(&mut self, _: bool) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::Host;
-use super::random::{Latency, Purpose, Stream, nanos};
+use super::random::{Latency, Purpose, RandomStream, nanos};
 use crate::driver::memory::Cut;
 
 /// A fault that lasts for some time, or happens at one moment.
@@ -60,7 +60,7 @@ pub enum Fault {
 
 impl Fault {
     /// The fault is instantaneous: it has no duration.
-    pub(super) fn is_at_once(&self) -> bool {
+    pub(super) fn is_instantaneous(&self) -> bool {
         matches!(
             self,
             Fault::Reset(..) | Fault::ClockForward(..) | Fault::ClockBack(..) | Fault::Rename(..)
@@ -68,7 +68,7 @@ impl Fault {
     }
 
     /// The host whose program the fault ends; the program restarts when the fault does.
-    pub(super) fn downs(&self) -> Option<Host> {
+    pub(super) fn ended_host(&self) -> Option<Host> {
         match self {
             Fault::Crash(host) | Fault::Kill(host) => Some(*host),
             _ => None,
@@ -81,9 +81,9 @@ impl Fault {
             Fault::Partition(a, b) => {
                 format!("{} and {} are cut off from each other", of(a), of(b))
             }
-            Fault::OneWay(a, b) => format!("nothing comes through from {} to {}", of(a), of(b)),
-            Fault::BlackHole(h) => format!("nothing comes to or from {}", of(h)),
-            Fault::Delay(h, by) => format!("{} is {by:?} further away", of(h)),
+            Fault::OneWay(a, b) => format!("no packet passes from {} to {}", of(a), of(b)),
+            Fault::BlackHole(h) => format!("no packet passes to or from {}", of(h)),
+            Fault::Delay(h, by) => format!("packets to and from {} take {by:?} longer", of(h)),
             Fault::Throttle(h, n) => format!("{} sends {n} bytes a second", of(h)),
             Fault::Reset(h, n) => format!("one in {n} connections of {} is reset", of(h)),
             Fault::Refuse(h) => format!("{} refuses connects", of(h)),
@@ -95,10 +95,10 @@ impl Fault {
             Fault::ClockBack(h, by) => format!("the time of day of {} goes back by {by:?}", of(h)),
             Fault::NoDescriptors(h) => format!("{} has no descriptors left", of(h)),
             Fault::SlowReader(h, n) => format!("{} reads {n} bytes a second", of(h)),
-            Fault::SlowNames(h, by) => format!("lookups take {} {by:?} longer", of(h)),
+            Fault::SlowNames(h, by) => format!("lookups of {} take {by:?} longer", of(h)),
             Fault::NoNames(h) => format!("lookups of {} fail", of(h)),
-            Fault::Rename(a, b) => format!("the name {} means {}", of(a), of(b)),
-            Fault::SlowJobs(h, by) => format!("jobs take {} {by:?} longer", of(h)),
+            Fault::Rename(a, b) => format!("the name {} resolves to {}", of(a), of(b)),
+            Fault::SlowJobs(h, by) => format!("jobs of {} take {by:?} longer", of(h)),
             Fault::Loss(h, n) => format!("{} loses {n} in 1000 datagrams", of(h)),
         }
     }
@@ -119,7 +119,7 @@ pub struct Planned {
 impl Planned {
     /// End of the fault; `None` if it lasts for the rest of the run.
     pub fn ends(&self) -> Option<Duration> {
-        if self.fault.is_at_once() {
+        if self.fault.is_instantaneous() {
             return Some(self.at);
         }
         self.at.checked_add(self.lasts).filter(|_| self.lasts != Duration::MAX)
@@ -128,10 +128,10 @@ impl Planned {
     pub(super) fn describe(&self, names: &[String]) -> String {
         let mut text = format!("at {:?} ", self.at);
         text += &self.fault.describe(names);
-        if !self.fault.is_at_once() {
+        if !self.fault.is_instantaneous() {
             // Writing to a String cannot fail.
             let _ = match self.lasts {
-                Duration::MAX => write!(text, ", for good"),
+                Duration::MAX => write!(text, ", permanently"),
                 lasts => write!(text, ", for {lasts:?}"),
             };
         }
@@ -162,7 +162,7 @@ impl std::str::FromStr for Weather {
             "calm" => Ok(Weather::Calm),
             "breezy" => Ok(Weather::Breezy),
             "storm" => Ok(Weather::Storm),
-            _ => Err(format!("'{text}' is none of calm, breezy, storm")),
+            _ => Err(format!("'{text}' is not calm, breezy or storm")),
         }
     }
 }
@@ -266,7 +266,7 @@ impl Link {
 impl Weather {
     /// The default link of a world with this seed.
     pub(super) fn link(self, seed: u64) -> Link {
-        let mut draw = Stream::new(seed, Purpose::Weather, &[0]);
+        let mut draw = RandomStream::new(seed, Purpose::Weather, &[0]);
         let ms = Duration::from_millis;
         let calm = Link::constant(ms(1));
         match self {
@@ -301,7 +301,7 @@ impl Weather {
         within: Duration,
         nth: u64,
     ) -> Vec<Planned> {
-        let mut draw = Stream::new(seed, Purpose::Weather, &[1, nth]);
+        let mut draw = RandomStream::new(seed, Purpose::Weather, &[1, nth]);
         let count = match self {
             Weather::Calm => 0,
             Weather::Breezy => draw.between(0, 4),
@@ -312,7 +312,7 @@ impl Weather {
         }
         let mut planned: Vec<Planned> = (0..count)
             .map(|n| {
-                let mut draw = Stream::new(seed, Purpose::Weather, &[2, nth, n]);
+                let mut draw = RandomStream::new(seed, Purpose::Weather, &[2, nth, n]);
                 self.one(&mut draw, hosts, all, nanos(within))
             })
             .collect();
@@ -320,7 +320,7 @@ impl Weather {
         planned
     }
 
-    fn one(self, draw: &mut Stream, hosts: &[Host], all: u32, within: u64) -> Planned {
+    fn one(self, draw: &mut RandomStream, hosts: &[Host], all: u32, within: u64) -> Planned {
         let at = draw.below(within);
         // Mostly short, sometimes long.
         let reach = (within - at) >> draw.below(6);
@@ -328,7 +328,7 @@ impl Weather {
         let host = hosts[draw.below(hosts.len() as u64) as usize];
         let other = Host((host.0 + 1 + draw.below(u64::from(all).max(2) - 1) as u32) % all);
         let time =
-            |draw: &mut Stream, most: u64| Duration::from_nanos(draw.below(most * 1_000_000));
+            |draw: &mut RandomStream, most: u64| Duration::from_nanos(draw.below(most * 1_000_000));
         let kinds = if self == Weather::Storm { 19 } else { 7 };
         let fault = match draw.below(kinds) {
             0 => Fault::Partition(host, other),

@@ -94,7 +94,7 @@
 //! thread](Trial::run_apart), hash maps then iterate in an order determined by the seed.
 
 mod capture;
-mod determined;
+mod determinism;
 mod driver;
 mod faults;
 mod kernel;
@@ -106,12 +106,12 @@ mod sockets;
 mod trace;
 mod trapped;
 mod trial;
-mod waking;
+mod wakers;
 mod witness;
 mod world;
 
 pub use crate::driver::memory::Cut;
-pub use determined::check_determined;
+pub use determinism::check_determined;
 pub use faults::{Fault, Link, Planned, Weather};
 #[cfg(unix)]
 pub use processes::Program;

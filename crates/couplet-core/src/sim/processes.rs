@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::driver::System;
-use super::kernel::{EndId, Fate};
+use super::kernel::{ChildOutcome, EndId};
 use super::world::Sim;
 use crate::address::Address;
 use crate::defer::Result;
@@ -25,7 +25,7 @@ pub(super) type Main = Rc<dyn Fn(&Program) -> Result<()>>;
 pub struct Program {
     reactor: Reactor,
     args: Vec<String>,
-    fate: Rc<Fate>,
+    outcome: Rc<ChildOutcome>,
 }
 
 impl Program {
@@ -42,7 +42,7 @@ impl Program {
     /// Stops the loop, and exits with this code once the loop has ended. Without this call the
     /// program exits with 0, or with 1 if its function or its run returns an error.
     pub fn exit(&self, code: i32) {
-        self.fate.code.set(code);
+        self.outcome.code.set(code);
         self.reactor.stop();
     }
 }
@@ -111,19 +111,19 @@ impl Sim {
     pub(super) fn main_of(&self, host: u32) -> Option<impl Fn(&Reactor) -> Result<()> + 'static> {
         let kernel = self.kernel.borrow();
         let child = kernel.hosts[host as usize].child.as_ref()?;
-        let (main, args, fate) = (child.main.clone(), child.args.clone(), child.fate.clone());
+        let (main, args, outcome) = (child.main.clone(), child.args.clone(), child.outcome.clone());
         Some(move |reactor: &Reactor| {
-            let (reactor, args, fate) = (reactor.clone(), args.clone(), fate.clone());
-            main(&Program { reactor, args, fate })
+            let (reactor, args, outcome) = (reactor.clone(), args.clone(), outcome.clone());
+            main(&Program { reactor, args, outcome })
         })
     }
 
     /// Records the exit of a process whose program ended without being killed.
     pub(super) fn note_exit(&self, host: u32, is_well: bool) {
-        let fate = self.kernel.borrow().fate(host);
-        if let Some(fate) = fate {
-            let code = fate.code.get();
-            fate.is(ProcessEnd::Exited(if is_well { code } else { code.max(1) }));
+        let outcome = self.kernel.borrow().child_outcome(host);
+        if let Some(outcome) = outcome {
+            let code = outcome.code.get();
+            outcome.record_end(ProcessEnd::Exited(if is_well { code } else { code.max(1) }));
         }
     }
 }
@@ -168,9 +168,9 @@ pub(super) fn spawn(system: &System, command: &Command) -> io::Result<Spawned> {
     let (host, stdio, stderr) = added?;
     let mut pipes = BTreeMap::from([(1, adopted(system, stdio, &name))]);
     pipes.extend(stderr.map(|end| (2, adopted(system, end, &name))));
-    let fate = system.kernel.borrow().fate(host).expect("it was just added");
-    let child = Simulated { system: system.clone(), host, fate };
-    Ok(Spawned { pipes, is_joined: true, terminal: None, child: ChildProcess::of_world(child) })
+    let outcome = system.kernel.borrow().child_outcome(host).expect("it was just added");
+    let child = Simulated { system: system.clone(), host, outcome };
+    Ok(Spawned { pipes, is_joined: true, terminal: None, child: ChildProcess::from_world(child) })
 }
 
 /// A standard descriptor of this system's program; 0 and 1 are the same pipe.
@@ -182,7 +182,7 @@ pub(super) fn inherited(system: &System, number: i32) -> io::Result<Adopted> {
         2 => child.stderr.take(),
         _ => None,
     });
-    let missing = "this simulated program has no such descriptor, or has taken it already";
+    let missing = "this simulated program has no such descriptor, or has already taken it";
     let end = end.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing))?;
     drop(kernel);
     let name = if number == 2 { "fd:2" } else { "stdio:" };
@@ -194,7 +194,7 @@ struct Simulated {
     /// The parent's system.
     system: System,
     host: u32,
-    fate: Rc<Fate>,
+    outcome: Rc<ChildOutcome>,
 }
 
 impl WorldProcess for Simulated {
@@ -207,10 +207,10 @@ impl WorldProcess for Simulated {
     }
 
     fn poll_end(&self, context: &mut Context<'_>) -> Poll<ProcessEnd> {
-        match &*self.fate.end.borrow() {
+        match &*self.outcome.end.borrow() {
             Some(end) => Poll::Ready(end.clone()),
             None => {
-                *self.fate.waker.borrow_mut() = Some(context.waker().clone());
+                *self.outcome.waker.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending
             }
         }

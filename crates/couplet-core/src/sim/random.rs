@@ -1,11 +1,11 @@
-//! Seeded randomness: each source has its own PRNG [`Stream`], so that draws from one never affect
+//! Seeded randomness: each source has its own PRNG [`RandomStream`], so that draws from one never affect
 //! another.
 
 use std::time::Duration;
 
 /// A splitmix64 PRNG stream, determined by its key.
 #[derive(Clone, Debug)]
-pub(super) struct Stream(u64);
+pub(super) struct RandomStream(u64);
 
 /// splitmix64's finalizer: every input bit affects every output bit.
 pub(super) fn mix(mut z: u64) -> u64 {
@@ -34,7 +34,7 @@ pub(super) fn fold_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
     /// One direction of a connection.
-    Way = 1,
+    Flow = 1,
     /// Random numbers for a host's program.
     World,
     /// The durations of lookups and jobs.
@@ -53,10 +53,10 @@ pub(super) enum Purpose {
     Entropy,
 }
 
-impl Stream {
-    pub(super) fn new(seed: u64, purpose: Purpose, key: &[u64]) -> Stream {
+impl RandomStream {
+    pub(super) fn new(seed: u64, purpose: Purpose, key: &[u64]) -> RandomStream {
         let start = fold(fold(0x636f_7570_6c65_7421, seed), purpose as u64);
-        Stream(key.iter().fold(start, |hash, word| fold(hash, *word)))
+        RandomStream(key.iter().fold(start, |hash, word| fold(hash, *word)))
     }
 
     pub(super) fn next(&mut self) -> u64 {
@@ -100,7 +100,7 @@ pub enum Latency {
 }
 
 impl Latency {
-    pub(super) fn draw(self, stream: &mut Stream) -> u64 {
+    pub(super) fn draw(self, stream: &mut RandomStream) -> u64 {
         match self {
             Latency::Constant(time) => nanos(time),
             Latency::Uniform(least, most) => stream.between(nanos(least), nanos(most)),
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_stream_depends_on_its_key_alone() {
         let draws = |seed, key: &[u64]| {
-            let mut stream = Stream::new(seed, Purpose::Way, key);
+            let mut stream = RandomStream::new(seed, Purpose::Flow, key);
             [stream.next(), stream.next(), stream.next()]
         };
         assert_eq!(draws(1, &[2, 3]), draws(1, &[2, 3]));
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn half_of_a_long_tail_is_within_usual_and_none_exceeds_most() {
-        let mut stream = Stream::new(7, Purpose::Way, &[]);
+        let mut stream = RandomStream::new(7, Purpose::Flow, &[]);
         let (usual, most) = (Duration::from_millis(10), Duration::from_secs(1));
         let tail = Latency::LongTail { usual, most };
         let drawn: Vec<u64> = (0..10_000).map(|_| tail.draw(&mut stream)).collect();

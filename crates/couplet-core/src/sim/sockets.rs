@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::kernel::datagrams::Taken;
 use super::kernel::stream::{Read, Stage};
-use super::kernel::{Due, EndId, Kernel};
+use super::kernel::{EndId, Kernel, WorldAction};
 use super::{Host, Sim};
 use crate::address::Address;
 use crate::driver::{CloseMode, DatagramOptions, ListenOptions};
@@ -220,16 +220,12 @@ impl fmt::Debug for Datagrams {
 /// # Errors
 ///
 /// `WouldBlock` if no event can ever happen.
-pub(super) fn turn_the_world(
-    kernel: &RefCell<Kernel>,
-    host: u32,
-    until: Option<u64>,
-) -> io::Result<()> {
+pub(super) fn run_world(kernel: &RefCell<Kernel>, host: u32, until: Option<u64>) -> io::Result<()> {
     loop {
         let (now, next, news) = {
             let kernel = kernel.borrow();
-            let rung = !kernel.bells.take().is_empty();
-            (kernel.now, kernel.next_at(), rung || kernel.hosts[host as usize].has_news())
+            let woken = !kernel.woken_hosts.take().is_empty();
+            (kernel.now, kernel.next_at(), woken || kernel.hosts[host as usize].has_notices())
         };
         // Process every event that is due now before the loop sees any of them.
         if next.is_none_or(|at| at > now) && (news || until.is_some_and(|until| until <= now)) {
@@ -238,15 +234,14 @@ pub(super) fn turn_the_world(
         match (next, until) {
             (Some(at), until) if until.is_none_or(|until| at <= until) => {
                 let due = kernel.borrow_mut().step();
-                if let Due::Job(host, ticket, job) = due {
+                if let WorldAction::Job(host, ticket, job) = due {
                     job();
                     kernel.borrow_mut().job_done(host, ticket);
                 }
             }
             (_, Some(until)) => kernel.borrow_mut().now = until.max(now),
             (_, None) => {
-                let text =
-                    "nothing can ever happen: no bytes, no timers and no tasks are on their way";
+                let text = "nothing can ever happen: no bytes, no timers and no tasks are pending";
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
             }
         }

@@ -6,29 +6,29 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::kernel::Kernel;
-use super::random::{Purpose, Stream};
+use super::random::{Purpose, RandomStream};
 
 /// The source of the answers.
-#[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
+#[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "read only with the feature"))]
 pub(super) enum Source {
     /// The system, temporarily.
     System,
     /// A world that is being created: its clock stands at the start.
-    Before(RefCell<Stream>),
+    Before(RefCell<RandomStream>),
     /// A world, and the host that is running, if any.
     World(Rc<RefCell<Kernel>>, Option<u32>),
 }
 
 impl Source {
     pub(super) fn before(seed: u64) -> Source {
-        Source::Before(RefCell::new(Stream::new(seed, Purpose::Entropy, &[])))
+        Source::Before(RefCell::new(RandomStream::new(seed, Purpose::Entropy, &[])))
     }
 }
 
 /// The instant from which the clocks of every world count.
 pub(super) fn epoch() -> Instant {
     let _here = enter(Source::before(0));
-    #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
+    #[expect(clippy::disallowed_methods, reason = "virtual time needs a starting point")]
     Instant::now()
 }
 

@@ -80,7 +80,7 @@ impl Trial {
         self
     }
 
-    fn keeping(&self, keep: &[usize]) -> Trial {
+    fn with_faults_kept(&self, keep: &[usize]) -> Trial {
         Trial { keep: Some(keep.to_vec()), ..self.clone() }
     }
 
@@ -88,7 +88,7 @@ impl Trial {
     pub fn run(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Report {
         let _trapped = trapped::enter(Source::before(self.seed));
         let alive = crate::defer::alive();
-        let mut sim = Sim::within(self.seed, self.weather, self.keep.clone());
+        let mut sim = Sim::with_weather(self.seed, self.weather, self.keep.clone());
         if self.whole_trace {
             sim.keep_trace();
         }
@@ -190,12 +190,12 @@ impl Trial {
             if gave_up.get() {
                 return false;
             }
-            let shorter = self.keeping(keep).run(scenario);
+            let shorter = self.with_faults_kept(keep).run(scenario);
             gave_up.set(shorter.given_up);
             shorter.failure.is_some() && !shorter.given_up
         };
         let keep = shortest(report.drawn, fails);
-        let short = self.keeping(&keep).run(scenario);
+        let short = self.with_faults_kept(&keep).run(scenario);
         match short.failure {
             Some(_) if !short.given_up => (Some(keep.len()), Some(short)),
             _ => (None, None),
@@ -216,7 +216,7 @@ impl Trial {
         {
             text += &format!("\n{difference}");
         }
-        text += &format!("\n{}", enough(keep, report));
+        text += &format!("\n{}", describe_needed_faults(keep, report));
         for fault in &shown.faults {
             text += &format!("\n  {fault}");
         }
@@ -227,14 +227,14 @@ impl Trial {
 }
 
 /// One line on the number of faults that the failure needs.
-fn enough(keep: Option<usize>, report: &Report) -> String {
+fn describe_needed_faults(keep: Option<usize>, report: &Report) -> String {
     let weather = match (report.drawn, keep) {
         (0, _) => "the weather drew no faults".to_owned(),
         (1, None) => "with the fault of the weather".to_owned(),
         (all, None) => format!("with all {all} faults of the weather"),
-        (1, Some(0)) => "it takes no fault of the weather, which drew 1".to_owned(),
-        (all, Some(0)) => format!("it takes none of the {all} faults of the weather"),
-        (1, Some(_)) => "it takes the fault of the weather".to_owned(),
+        (1, Some(0)) => "it does not need the fault of the weather".to_owned(),
+        (all, Some(0)) => format!("it needs none of the {all} faults of the weather"),
+        (1, Some(_)) => "it needs the fault of the weather".to_owned(),
         (all, Some(1)) => format!("1 of the {all} faults of the weather is enough"),
         (all, Some(keep)) => format!("{keep} of the {all} faults of the weather are enough"),
     };

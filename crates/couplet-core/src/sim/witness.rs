@@ -1,6 +1,6 @@
 //! Wraps every protocol of a world. Checks that its callbacks follow the contract, and that it
 //! receives the bytes that its peer wrote. The bytes are compared above the layers if both ends
-//! have the same layers; otherwise only byte counts are checked (`kernel/stream/above.rs`).
+//! have the same layers; otherwise only byte counts are checked (`kernel/stream/ledger.rs`).
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::kernel::{EndId, Kernel};
 use super::random::fold_bytes;
-use super::trace::{Label, What};
+use super::trace::{Label, TraceEvent};
 use crate::driver::Key;
 use crate::error::Reason;
 use crate::protocol::Protocol;
@@ -26,7 +26,7 @@ struct Watched {
     made: bool,
     lost: bool,
     /// Bytes redelivered to this protocol by an upgrade: its predecessor has already received them.
-    again: usize,
+    redelivered: usize,
 }
 
 /// Wraps the protocol of a connection of this host.
@@ -36,7 +36,7 @@ pub(super) fn watch(
     key: Key,
     inner: Box<dyn Protocol>,
 ) -> Box<dyn Protocol> {
-    let held = kernel.borrow().hosts[host as usize].held(key);
+    let held = kernel.borrow().hosts[host as usize].end_of(key);
     let Some(end) = held else { return inner };
     Box::new(Watched::new(kernel, host, end, inner))
 }
@@ -51,19 +51,19 @@ impl Watched {
         let label = kernel.borrow_mut().label(end);
         let boot = kernel.borrow().hosts[host as usize].boot;
         let kernel = kernel.clone();
-        Watched { inner, kernel, host, end, label, boot, made: false, lost: false, again: 0 }
+        Watched { inner, kernel, host, end, label, boot, made: false, lost: false, redelivered: 0 }
     }
 
     /// Checks the invariants, records the callback in the trace, then calls `call`.
     fn call(
         &mut self,
-        what: What,
+        what: TraceEvent,
         transport: &Transport,
         call: impl FnOnce(&mut dyn Protocol, &Transport),
     ) {
         self.check(&what, transport);
         self.made = true;
-        self.lost |= matches!(what, What::Lost(..));
+        self.lost |= matches!(what, TraceEvent::Lost(..));
         {
             let mut kernel = self.kernel.borrow_mut();
             kernel.note(self.host, what);
@@ -80,7 +80,7 @@ impl Watched {
         call(&mut *self.inner, transport);
     }
 
-    fn check(&self, what: &What, transport: &Transport) {
+    fn check(&self, what: &TraceEvent, transport: &Transport) {
         let now = transport.reactor().now();
         let mut kernel = self.kernel.borrow_mut();
         let state = &mut kernel.hosts[self.host as usize];
@@ -89,7 +89,7 @@ impl Watched {
         state.seen = Some(now);
         let written = kernel.written(self.end);
         let [_, counted] = transport.cell.wire_bytes();
-        let is_made = matches!(what, What::Made(_));
+        let is_made = matches!(what, TraceEvent::Made(_));
         let broken = if self.lost {
             "a callback after connection_lost"
         } else if nested {
@@ -99,7 +99,7 @@ impl Watched {
         } else if backwards {
             "time went backwards"
         } else if written.is_some_and(|written| written != counted) {
-            "the count of bytes sent differs from what reached the driver"
+            "the count of bytes sent differs from the bytes that reached the driver"
         } else {
             return;
         };
@@ -118,7 +118,7 @@ impl Drop for Watched {
         let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
         let still_running = kernel.hosts[self.host as usize].boot == self.boot;
         if self.made && !self.lost {
-            kernel.note_gone(self.end);
+            kernel.note_crash(self.end);
         }
         if self.made && !self.lost && still_running {
             kernel.violate_at(self.host, self.label, "dropped without connection_lost");
@@ -128,18 +128,18 @@ impl Drop for Watched {
 
 impl Protocol for Watched {
     fn connection_made(&mut self, transport: &Transport) {
-        self.call(What::Made(self.label), transport, |inner, transport| {
+        self.call(TraceEvent::Made(self.label), transport, |inner, transport| {
             inner.connection_made(transport);
         });
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        let again = self.again.min(data.len());
-        self.again -= again;
-        if !self.kernel.borrow_mut().was_given(self.end, &data[again..]) {
+        let redelivered = self.redelivered.min(data.len());
+        self.redelivered -= redelivered;
+        if !self.kernel.borrow_mut().check_received(self.end, &data[redelivered..]) {
             self.violate("the protocol received bytes that its peer did not write next");
         }
-        let what = What::Data(self.label, data.len(), fold_bytes(0, data));
+        let what = TraceEvent::Data(self.label, data.len(), fold_bytes(0, data));
         self.call(what, transport, |inner, transport| inner.data_received(transport, data));
     }
 
@@ -150,31 +150,33 @@ impl Protocol for Watched {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        let what = What::Lost(self.label, reason.to_string());
+        let what = TraceEvent::Lost(self.label, reason.to_string());
         self.call(what, transport, |inner, transport| inner.connection_lost(transport, reason));
     }
 
     fn read_closed(&mut self, transport: &Transport) {
-        if !self.kernel.borrow_mut().was_given_all(self.end) {
+        if !self.kernel.borrow_mut().has_received_all(self.end) {
             self.violate("the end of the stream was reported before all its bytes");
         }
-        self.call(What::ReadClosed(self.label), transport, |inner, t| inner.read_closed(t));
+        self.call(TraceEvent::ReadClosed(self.label), transport, |inner, t| inner.read_closed(t));
     }
 
     fn write_closed(&mut self, transport: &Transport) {
-        self.call(What::WriteClosed(self.label), transport, |inner, t| inner.write_closed(t));
+        self.call(TraceEvent::WriteClosed(self.label), transport, |inner, t| inner.write_closed(t));
     }
 
     fn draining(&mut self, transport: &Transport) {
-        self.call(What::Draining(self.label), transport, |inner, t| inner.draining(t));
+        self.call(TraceEvent::Draining(self.label), transport, |inner, t| inner.draining(t));
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
-        self.call(What::Resumed(self.label), transport, |inner, t| inner.reading_resumed(t));
+        self.call(TraceEvent::Resumed(self.label), transport, |inner, t| inner.reading_resumed(t));
     }
 
     fn handshake_completed(&mut self, transport: &Transport) {
-        self.call(What::Secure(self.label), transport, |inner, t| inner.handshake_completed(t));
+        self.call(TraceEvent::Secure(self.label), transport, |inner, t| {
+            inner.handshake_completed(t)
+        });
     }
 
     fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
@@ -193,7 +195,7 @@ impl Protocol for Watched {
             kernel: self.kernel.clone(),
             label: self.label,
             lost: false,
-            again: self.again + unread.len(),
+            redelivered: self.redelivered + unread.len(),
             ..*self
         })
     }
@@ -241,7 +243,7 @@ mod tests {
         text.expect("the world is broken")
     }
 
-    const WHO: &str = "server, connection client#1: ";
+    const PREFIX: &str = "server, connection client#1: ";
 
     #[test]
     fn a_callback_after_connection_lost_is_noticed() {
@@ -249,7 +251,7 @@ mod tests {
             watched.connection_lost(transport, &Reason::Aborted);
             watched.write_closed(transport);
         });
-        assert!(text.starts_with(&format!("{WHO}a callback after connection_lost")), "{text}");
+        assert!(text.starts_with(&format!("{PREFIX}a callback after connection_lost")), "{text}");
     }
 
     #[test]
@@ -289,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_protocol_that_is_dropped_without_connection_lost_is_noticed() {
-        assert_eq!(broken(|_, _| ()), format!("{WHO}dropped without connection_lost"));
+        assert_eq!(broken(|_, _| ()), format!("{PREFIX}dropped without connection_lost"));
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use super::driver::SimDriver;
 use super::kernel::stream::Buffers;
-use super::kernel::{Due, Kernel};
+use super::kernel::{Kernel, WorldAction};
 use super::limits::Limits;
 use super::random::nanos;
-use super::trace::{Legend, What};
+use super::trace::{Legend, TraceEvent};
 use super::trapped::{self, Source};
 use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
 use crate::defer::{Reporter, Result, Unhandled, set_reporter};
 use crate::driver::{Driver, Signal};
-use crate::panics::keep_panics;
+use crate::panics::capture_panics;
 use crate::reactor::{Loop, LoopOptions, Reactor, numbered};
 
 /// Virtual time that [`Sim::finish`] allows programs to end.
@@ -30,7 +30,7 @@ const QUIET: Duration = Duration::from_secs(3600);
 /// See the [module](super) for an example.
 pub struct Sim {
     pub(super) kernel: Rc<RefCell<Kernel>>,
-    programs: Vec<Running>,
+    programs: Vec<HostProgram>,
     weather: Weather,
     /// Indexes of the drawn faults to keep; `None` keeps all.
     keep: Option<Vec<usize>>,
@@ -49,11 +49,11 @@ pub struct Sim {
     may_leak: bool,
 }
 
-type Program = Rc<dyn Fn(&Reactor) -> Result<()>>;
+type ProgramFn = Rc<dyn Fn(&Reactor) -> Result<()>>;
 
-struct Running {
+struct HostProgram {
     /// `None` on a bare host.
-    program: Option<Program>,
+    program: Option<ProgramFn>,
     l: Option<Loop>,
     started: bool,
     /// The program was started at least once.
@@ -66,10 +66,10 @@ struct Running {
 impl Sim {
     /// An empty world. The same seed makes the same choices.
     pub fn new(seed: u64) -> Sim {
-        Sim::within(seed, Weather::Calm, None)
+        Sim::with_weather(seed, Weather::Calm, None)
     }
 
-    pub(super) fn within(seed: u64, weather: Weather, keep: Option<Vec<usize>>) -> Sim {
+    pub(super) fn with_weather(seed: u64, weather: Weather, keep: Option<Vec<usize>>) -> Sim {
         let mut kernel = Kernel::new(seed);
         kernel.link = weather.link(seed);
         Sim {
@@ -134,7 +134,7 @@ impl Sim {
     /// the world; a failed restart after a fault is retried every second.
     pub fn host(&mut self, name: &str, program: impl Fn(&Reactor) -> Result<()> + 'static) -> Host {
         let host = Host(self.kernel.borrow_mut().add_host(name));
-        self.programs.push(Running {
+        self.programs.push(HostProgram {
             program: Some(Rc::new(program)),
             l: None,
             started: false,
@@ -404,7 +404,7 @@ impl Sim {
             }
             if let Some(bound) = self.limits.check(self.events()) {
                 let seed = self.seed();
-                let text = format!("the world of seed {seed} has no end in sight after {bound}");
+                let text = format!("the world of seed {seed} did not end within {bound}");
                 self.kernel.borrow_mut().violate(text);
                 continue;
             }
@@ -473,7 +473,7 @@ impl Sim {
         let faults: Vec<String> =
             kernel.faults.iter().map(|planned| planned.fault.describe(&hosts)).collect();
         let legend = Legend { hosts: &hosts, faults: &faults };
-        let (before, kept) = kernel.trace.kept();
+        let (before, kept) = kernel.trace.records();
         let dropped = (before > 0).then(|| format!("... {before} lines before these"));
         dropped
             .into_iter()
@@ -516,19 +516,19 @@ impl Sim {
     fn step(&mut self) {
         let due = self.kernel.borrow_mut().step();
         match due {
-            Due::Nothing => {}
-            Due::Turn(host) => self.turn(host),
-            Due::Job(host, ticket, job) => {
+            WorldAction::Nothing => {}
+            WorldAction::Turn(host) => self.turn(host),
+            WorldAction::Job(host, ticket, job) => {
                 let here = self.as_host(host);
                 job();
                 drop(here);
                 self.kernel.borrow_mut().job_done(host, ticket);
             }
-            Due::Down(host, jobs) => {
+            WorldAction::DropProgram(host, jobs) => {
                 self.drop_program(host);
                 drop(jobs);
             }
-            Due::Up(host) => self.start_program(host),
+            WorldAction::StartProgram(host) => self.start_program(host),
         }
         self.after_event();
     }
@@ -536,12 +536,12 @@ impl Sim {
     /// Schedules the loops that were woken, and reports unhandled failures and panics.
     fn after_event(&mut self) {
         #[cfg(unix)]
-        self.take_over_processes();
-        let rung = self.kernel.borrow().bells.take();
-        for host in rung {
-            self.kernel.borrow_mut().runnable(host);
+        self.register_children();
+        let woken = self.kernel.borrow().woken_hosts.take();
+        for host in woken {
+            self.kernel.borrow_mut().schedule_turn(host);
         }
-        let panics = keep_panics(Some(Vec::new())).unwrap_or_default();
+        let panics = capture_panics(Some(Vec::new())).unwrap_or_default();
         let panics = panics.into_iter().filter(|_| !self.may_panic);
         let panics = panics.map(|text| format!("user code panicked: {text}"));
         for text in self.unhandled.take().into_iter().chain(panics) {
@@ -551,12 +551,12 @@ impl Sim {
 
     /// Registers the programs of newly started child processes.
     #[cfg(unix)]
-    fn take_over_processes(&mut self) {
-        let born = std::mem::take(&mut self.kernel.borrow_mut().born);
-        for host in born {
+    fn register_children(&mut self) {
+        let new_children = std::mem::take(&mut self.kernel.borrow_mut().new_children);
+        for host in new_children {
             let main = self.main_of(host);
-            self.programs.push(Running {
-                program: main.map(|main| Rc::new(main) as Program),
+            self.programs.push(HostProgram {
+                program: main.map(|main| Rc::new(main) as ProgramFn),
                 l: None,
                 started: true,
                 ran: false,
@@ -570,12 +570,12 @@ impl Sim {
         // Taken out of the list, so that nothing is borrowed while user code runs.
         let Some(mut l) = self.programs[host as usize].l.take() else { return };
         let _here = self.as_host(host);
-        let running = secured(&self.kernel, l.reactor(), || {
+        let running = with_tls_world(&self.kernel, l.reactor(), || {
             #[cfg(feature = "sim-tokio")]
             l.run_paused_tokio();
             inside_tokio(&mut l, |l| l.turn(None))
         });
-        if let Some(text) = l.broken_bound() {
+        if let Some(text) = l.exceeded_bound() {
             let name = self.name(Host(host));
             self.kernel.borrow_mut().violate(format!("{name}: {text}"));
         }
@@ -583,19 +583,19 @@ impl Sim {
             Ok(true) => {
                 let next = l.next_turn();
                 #[cfg(feature = "sim-tokio")]
-                let next = next.into_iter().chain(l.next_of_paused_tokio()).min();
+                let next = next.into_iter().chain(l.paused_tokio_deadline()).min();
                 self.programs[host as usize].l = Some(l);
                 let mut kernel = self.kernel.borrow_mut();
-                if kernel.hosts[host as usize].has_news() {
-                    kernel.runnable(host);
+                if kernel.hosts[host as usize].has_notices() {
+                    kernel.schedule_turn(host);
                 } else if let Some(next) = next {
                     let busy_until = kernel.hosts[host as usize].busy_until;
                     let at = kernel.time_of(host, next).max(busy_until);
-                    kernel.turn_at(host, at);
+                    kernel.schedule_turn_at(host, at);
                 }
             }
-            Ok(false) => self.ended(host, l, Ok(())),
-            Err(error) => self.ended(host, l, Err(error.into())),
+            Ok(false) => self.finish_program(host, l, Ok(())),
+            Err(error) => self.finish_program(host, l, Err(error.into())),
         }
     }
 
@@ -607,39 +607,39 @@ impl Sim {
         #[cfg(feature = "sim-tokio")]
         if self.programs[host as usize].has_tokio {
             let seed = self.kernel.borrow_mut().hosts[host as usize].entropy.next();
-            l.bring_paused_tokio(seed).expect("a runtime without threads and sockets");
+            l.set_paused_tokio(seed).expect("a runtime without threads and sockets");
         }
-        l.keep_places();
+        l.record_places();
         let kernel = self.kernel.clone();
         l.wrap_protocols(move |key, protocol| witness::watch(&kernel, host, key, protocol));
         let kernel = self.kernel.clone();
-        l.reactor().observe_above(move |key, above| {
+        l.reactor().set_layer_observer(move |key, above| {
             let mut kernel = kernel.borrow_mut();
-            if let Some(end) = kernel.hosts[host as usize].held(key) {
+            if let Some(end) = kernel.hosts[host as usize].end_of(key) {
                 kernel.note_above(end, above);
             }
         });
         {
             let mut kernel = self.kernel.borrow_mut();
-            kernel.begins(host);
-            kernel.note(host, What::Starts);
+            kernel.mark_running(host);
+            kernel.note(host, TraceEvent::Starts);
         }
         let reactor = l.reactor();
         let begin = |l: &mut Loop| l.begin(|reactor| program(reactor));
-        match secured(&self.kernel, reactor, || inside_tokio(&mut l, begin)) {
+        match with_tls_world(&self.kernel, reactor, || inside_tokio(&mut l, begin)) {
             Ok(()) => {
                 self.programs[host as usize].ran = true;
                 self.programs[host as usize].l = Some(l);
-                self.kernel.borrow_mut().runnable(host);
+                self.kernel.borrow_mut().schedule_turn(host);
             }
             Err(failure) => {
                 let restarts = std::mem::replace(&mut self.programs[host as usize].ran, true);
                 let name = self.name(Host(host));
                 let text = format!("the program of {name} does not start: {failure:#}");
-                self.ended(host, l, Err(failure));
+                self.finish_program(host, l, Err(failure));
                 let mut kernel = self.kernel.borrow_mut();
                 #[cfg(unix)]
-                let is_process = kernel.fate(host).is_some();
+                let is_process = kernel.child_outcome(host).is_some();
                 #[cfg(not(unix))]
                 let is_process = false;
                 match (is_process, restarts) {
@@ -655,7 +655,7 @@ impl Sim {
 
     /// Handles the end of a program: checks that nothing is left open and, if the program stopped
     /// itself, that the shutdown had nothing to cut off.
-    fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
+    fn finish_program(&mut self, host: u32, l: Loop, outcome: Result<()>) {
         #[cfg(unix)]
         self.note_exit(host, outcome.is_ok());
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
@@ -663,23 +663,23 @@ impl Sim {
         if !self.may_leak && !cut_off.is_empty() {
             let name = self.name(Host(host));
             let left = numbered(&cut_off);
-            let text = format!("{name} stopped itself and left this behind:{left}");
+            let text = format!("{name} stopped itself and left behind:{left}");
             self.kernel.borrow_mut().violate(text);
         }
         let snapshot = l.snapshot();
         if !snapshot.is_empty() {
             let name = self.name(Host(host));
-            let text = format!("{name} has ended and holds {snapshot}");
+            let text = format!("{name} ended but still holds {snapshot}");
             self.kernel.borrow_mut().violate(text);
         }
         // Checked before the drop too: anything that the drop closes was left open.
-        let left = self.kernel.borrow().left_of(host);
+        let left = self.kernel.borrow().leftovers_of(host);
         drop(l);
         let mut kernel = self.kernel.borrow_mut();
-        for text in left.into_iter().chain(kernel.left_of(host)) {
+        for text in left.into_iter().chain(kernel.leftovers_of(host)) {
             kernel.violate(text);
         }
-        kernel.note(host, What::Ends(how));
+        kernel.note(host, TraceEvent::Ends(how));
         let jobs = kernel.close_all(host, false);
         drop(kernel);
         drop(jobs);
@@ -690,7 +690,7 @@ impl Sim {
         let Some(l) = self.programs[host as usize].l.take() else { return };
         let _here = self.as_host(host);
         self.killed = true;
-        let _ignored = Capture::new(|_| {});
+        let _ignored = FailureCapture::new(|_| {});
         drop(l);
     }
 
@@ -700,16 +700,16 @@ impl Sim {
         trapped::enter(Source::World(self.kernel.clone(), Some(host)))
     }
 
-    fn capture_unhandled(&self) -> Capture {
+    fn capture_unhandled(&self) -> FailureCapture {
         let captured = self.unhandled.clone();
-        Capture::new(move |unhandled| captured.borrow_mut().push(unhandled.to_string()))
+        FailureCapture::new(move |unhandled| captured.borrow_mut().push(unhandled.to_string()))
     }
 
     /// A driver for the caller's own loop on a bare host; it reads at most `read_buffer` bytes at a
     /// time. Its `wait` runs the world, so a world has at most one such driver, and no programs
     /// beside it.
     pub fn driver(&self, host: Host, read_buffer: usize) -> Box<dyn Driver> {
-        Box::new(SimDriver::alone(&self.kernel, host.0, read_buffer.max(1)))
+        Box::new(SimDriver::standalone(&self.kernel, host.0, read_buffer.max(1)))
     }
 
     /// This host's IPv4 address with this port.
@@ -719,21 +719,21 @@ impl Sim {
 }
 
 /// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
-struct Capture {
+struct FailureCapture {
     reporter: Option<Reporter>,
     panics: Option<Vec<String>>,
 }
 
-impl Capture {
-    fn new(reporter: impl Fn(&Unhandled) + 'static) -> Capture {
+impl FailureCapture {
+    fn new(reporter: impl Fn(&Unhandled) + 'static) -> FailureCapture {
         let reporter = Some(set_reporter(reporter));
-        Capture { reporter, panics: keep_panics(Some(Vec::new())) }
+        FailureCapture { reporter, panics: capture_panics(Some(Vec::new())) }
     }
 }
 
-impl Drop for Capture {
+impl Drop for FailureCapture {
     fn drop(&mut self) {
-        keep_panics(self.panics.take());
+        capture_panics(self.panics.take());
         if let Some(before) = self.reporter.take() {
             before.set();
         }
@@ -743,7 +743,7 @@ impl Drop for Capture {
 impl Drop for Sim {
     /// Drops the remaining programs like a crash, ignoring the failures this causes.
     fn drop(&mut self) {
-        let _ignored = Capture::new(|_| {});
+        let _ignored = FailureCapture::new(|_| {});
         for running in &mut self.programs {
             drop(running.l.take());
         }
@@ -769,7 +769,7 @@ pub struct Notes {
 impl Notes {
     /// Adds a line to the trace, at the current time.
     pub fn note(&self, text: impl Into<String>) {
-        self.kernel.borrow_mut().note(None, What::Note(text.into()));
+        self.kernel.borrow_mut().note(None, TraceEvent::Note(text.into()));
     }
 
     /// Breaks the world, because an invariant of the test is violated.
@@ -787,14 +787,14 @@ impl fmt::Debug for Notes {
 /// Calls `f` with tokio's random choices seeded, if this host's program has a tokio runtime.
 fn inside_tokio<T>(l: &mut Loop, f: impl FnOnce(&mut Loop) -> T) -> T {
     #[cfg(feature = "sim-tokio")]
-    return l.inside_paused_tokio(f);
+    return l.with_paused_tokio(f);
     #[cfg(not(feature = "sim-tokio"))]
     f(l)
 }
 
 /// Runs this host's program with TLS randomness and time from the simulation.
 #[cfg(any(feature = "tls", feature = "ring"))]
-fn secured<R>(kernel: &Rc<RefCell<Kernel>>, host: Reactor, turn: impl FnOnce() -> R) -> R {
+fn with_tls_world<R>(kernel: &Rc<RefCell<Kernel>>, host: Reactor, turn: impl FnOnce() -> R) -> R {
     struct World(Reactor, Rc<RefCell<Kernel>>);
     impl crate::layers::tls::TlsWorld for World {
         fn random(&self) -> u64 {
@@ -813,6 +813,6 @@ fn secured<R>(kernel: &Rc<RefCell<Kernel>>, host: Reactor, turn: impl FnOnce() -
 }
 
 #[cfg(not(any(feature = "tls", feature = "ring")))]
-fn secured<R>(_: &Rc<RefCell<Kernel>>, _: Reactor, turn: impl FnOnce() -> R) -> R {
+fn with_tls_world<R>(_: &Rc<RefCell<Kernel>>, _: Reactor, turn: impl FnOnce() -> R) -> R {
     turn()
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Stream;
-use super::shared::lost;
+use super::shared::lost_error;
 use crate::protocols::Relay;
 use crate::{Protocol, Reason, Transport};
 
@@ -41,17 +41,17 @@ use crate::{Protocol, Reason, Transport};
 ///
 /// If a connection did not end cleanly; the other was then reset.
 pub async fn copy_bidirectional(one: Stream, other: Stream) -> io::Result<(u64, u64)> {
-    let copying = Rc::<Copying>::default();
-    let _closing = [&one, &other].map(|stream| Closing(stream.transport().clone()));
+    let copying = Rc::<CopyState>::default();
+    let _closing = [&one, &other].map(|stream| CloseGuard(stream.transport().clone()));
     let (near, far) = Relay::pair();
-    one.upgrade(End { relay: near, side: 0, copying: copying.clone() });
-    other.upgrade(End { relay: far, side: 1, copying: copying.clone() });
+    one.upgrade(CopyEnd { relay: near, side: 0, copying: copying.clone() });
+    other.upgrade(CopyEnd { relay: far, side: 1, copying: copying.clone() });
     poll_fn(|cx| copying.poll(cx)).await
 }
 
 /// State shared by both ends.
 #[derive(Default)]
-struct Copying {
+struct CopyState {
     bytes: [Cell<u64>; 2],
     ended: Cell<usize>,
     /// The reason of the first unclean end, which causes the second.
@@ -59,7 +59,7 @@ struct Copying {
     waiting: RefCell<Option<Waker>>,
 }
 
-impl Copying {
+impl CopyState {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<(u64, u64)>> {
         if self.ended.get() < 2 {
             let before = self.waiting.replace(Some(cx.waker().clone()));
@@ -67,20 +67,20 @@ impl Copying {
             return Poll::Pending;
         }
         Poll::Ready(match &*self.broken.borrow() {
-            Some(reason) => Err(lost(reason)),
+            Some(reason) => Err(lost_error(reason)),
             None => Ok((self.bytes[0].get(), self.bytes[1].get())),
         })
     }
 }
 
 /// The protocol of one end.
-struct End {
+struct CopyEnd {
     relay: Relay,
     side: usize,
-    copying: Rc<Copying>,
+    copying: Rc<CopyState>,
 }
 
-impl Protocol for End {
+impl Protocol for CopyEnd {
     fn connection_made(&mut self, transport: &Transport) {
         self.relay.connection_made(transport);
     }
@@ -103,7 +103,7 @@ impl Protocol for End {
     }
 }
 
-impl Drop for End {
+impl Drop for CopyEnd {
     /// The connection has ended, perhaps before this protocol took it over.
     fn drop(&mut self) {
         self.copying.ended.set(self.copying.ended.get() + 1);
@@ -115,9 +115,9 @@ impl Drop for End {
 }
 
 /// Closes a connection that is still open.
-struct Closing(Transport);
+struct CloseGuard(Transport);
 
-impl Drop for Closing {
+impl Drop for CloseGuard {
     fn drop(&mut self) {
         self.0.lose_connection();
     }

@@ -93,7 +93,7 @@ impl Framed {
             let transport = self.stream.transport().clone();
             if transport.is_closing() && !self.stream.shared().has_ended() {
                 self.ended = true;
-                let text = "the connection is closing: the framer has refused what came";
+                let text = "the connection is closing: the framer rejected the input";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
             }
             // Copied, because the read must resume the transport before the framer checks for a

@@ -7,12 +7,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::Stream;
-use super::shared::{Look, Shared};
+use super::shared::{Decision, SharedStream};
 
 /// Observes the end of a stream's connection, for the task that serves it.
-pub struct Ending(Rc<Shared>);
+pub struct ConnectionEnd(Rc<SharedStream>);
 
-impl Ending {
+impl ConnectionEnd {
     /// Ready when the connection is lost, with an error unless it ended cleanly. A pending poll
     /// wakes the task at that point, and also when the connection is asked to finish.
     ///
@@ -24,18 +24,17 @@ impl Ending {
     }
 }
 
-impl std::fmt::Debug for Ending {
+impl std::fmt::Debug for ConnectionEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ending").finish_non_exhaustive()
+        f.debug_struct("ConnectionEnd").finish_non_exhaustive()
     }
 }
 
 /// A stream's operations for a guest, which writes body chunks without copying them. Errors are
 /// those of the connection.
-#[expect(clippy::missing_errors_doc, reason = "the trait's documentation names them")]
 pub trait GuestStream: Sealed {
     /// Observes the end of its connection.
-    fn ending(&self) -> Ending;
+    fn ending(&self) -> ConnectionEnd;
 
     /// Ready with true when bytes have arrived, which stay unread, or with false at the end of the
     /// stream.
@@ -69,14 +68,14 @@ pub trait Sealed {}
 impl Sealed for Stream {}
 
 impl GuestStream for Stream {
-    fn ending(&self) -> Ending {
-        Ending(self.owner.0.clone())
+    fn ending(&self) -> ConnectionEnd {
+        ConnectionEnd(self.owner.0.clone())
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.shared().poll_look(cx, |arrived, ended| {
+        self.shared().poll_decision(cx, |arrived, ended| {
             let is_over = !arrived.is_empty() || ended;
-            Ok(if is_over { Look::Taken(0, !arrived.is_empty()) } else { Look::More })
+            Ok(if is_over { Decision::Taken(0, !arrived.is_empty()) } else { Decision::More })
         })
     }
 

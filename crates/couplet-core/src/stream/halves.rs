@@ -3,26 +3,26 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::shared::{Owner, Shared};
+use super::shared::{SharedStream, StreamHandle};
 use crate::Transport;
 
 /// The reading half of a [`Stream`](super::Stream), from its [`split`](super::Stream::split).
 pub struct ReadHalf {
-    owner: Rc<Owner>,
+    owner: Rc<StreamHandle>,
 }
 
 /// The writing half of a [`Stream`](super::Stream), from its [`split`](super::Stream::split).
 /// Dropping it ends our side of the stream after all output was sent.
 pub struct WriteHalf {
-    owner: Rc<Owner>,
+    owner: Rc<StreamHandle>,
 }
 
-pub(super) fn split(owner: Rc<Owner>) -> (ReadHalf, WriteHalf) {
+pub(super) fn split(owner: Rc<StreamHandle>) -> (ReadHalf, WriteHalf) {
     (ReadHalf { owner: owner.clone() }, WriteHalf { owner })
 }
 
 impl ReadHalf {
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &SharedStream {
         &self.owner.0
     }
 
@@ -40,7 +40,7 @@ impl ReadHalf {
 }
 
 impl WriteHalf {
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &SharedStream {
         &self.owner.0
     }
 

@@ -62,8 +62,8 @@ mod copy;
 mod framed;
 pub(crate) mod guest;
 mod halves;
-pub(crate) mod homing;
 mod io;
+pub(crate) mod loop_owned;
 mod read;
 mod send;
 mod serve;
@@ -78,13 +78,13 @@ pub use framed::{Framed, Messages};
 pub use halves::{ReadHalf, WriteHalf};
 pub use read::{LONGEST_LINE, Lines};
 pub use send::SendStream;
-use shared::{Owner, Shared};
+use shared::{SharedStream, StreamHandle};
 
 use crate::{Address, Protocol, Transport};
 
 /// A connection in async style; see the [module](self).
 pub struct Stream {
-    owner: Rc<Owner>,
+    owner: Rc<StreamHandle>,
 }
 
 impl Stream {
@@ -116,16 +116,16 @@ impl Stream {
     /// assert_eq!(held.wire.take(), b"hello, Ada");
     /// ```
     pub fn new(transport: &Transport) -> Stream {
-        let shared = Shared::new(transport);
-        transport.upgrade(shared::StreamProtocol::of(&shared));
-        Stream::of(shared)
+        let shared = SharedStream::new(transport);
+        transport.upgrade(shared::StreamProtocol::for_shared(&shared));
+        Stream::from_shared(shared)
     }
 
-    fn of(shared: Rc<Shared>) -> Stream {
-        Stream { owner: Rc::new(Owner(shared)) }
+    fn from_shared(shared: Rc<SharedStream>) -> Stream {
+        Stream { owner: Rc::new(StreamHandle(shared)) }
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &SharedStream {
         &self.owner.0
     }
 

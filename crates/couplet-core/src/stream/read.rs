@@ -8,26 +8,26 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
 
-use super::shared::{Look, Shared};
+use super::shared::{Decision, SharedStream};
 use super::{ReadHalf, Stream};
 
 /// The maximum line length of [`Stream::read_line`], in bytes.
 pub const LONGEST_LINE: usize = 64 * 1024;
 
-impl Shared {
+impl SharedStream {
     pub(super) fn poll_read_into(
         &self,
         cx: &mut Context<'_>,
         room: usize,
         put: impl FnOnce(&[u8]),
     ) -> Poll<io::Result<usize>> {
-        self.poll_look(cx, |arrived, ended| {
+        self.poll_decision(cx, |arrived, ended| {
             let n = arrived.len().min(room);
             if n == 0 && room > 0 && !ended {
-                return Ok(Look::More);
+                return Ok(Decision::More);
             }
             put(&arrived[..n]);
-            Ok(Look::Taken(n, n))
+            Ok(Decision::Taken(n, n))
         })
     }
 
@@ -53,7 +53,7 @@ impl Shared {
     async fn read_exact(&self, mut buffer: &mut [u8]) -> io::Result<()> {
         while !buffer.is_empty() {
             match self.read(buffer).await? {
-                0 => return Err(cut("the stream ended before the bytes that were expected")),
+                0 => return Err(cut("cannot fill the buffer: the stream has ended")),
                 n => buffer = &mut buffer[n..],
             }
         }
@@ -88,7 +88,7 @@ impl Shared {
         limit: usize,
         searched: &mut usize,
     ) -> Poll<io::Result<Vec<u8>>> {
-        self.poll_look(cx, |arrived, ended| {
+        self.poll_decision(cx, |arrived, ended| {
             let unseen = &arrived[*searched..];
             let end = memchr::memchr(delimiter, unseen).map(|at| *searched + at + 1);
             let length = end.or_else(|| ended.then_some(arrived.len()));
@@ -97,8 +97,8 @@ impl Shared {
             }
             *searched = if length.is_some() { 0 } else { arrived.len() };
             Ok(match length {
-                Some(n) => Look::Taken(n, arrived[..n].to_vec()),
-                None => Look::More,
+                Some(n) => Decision::Taken(n, arrived[..n].to_vec()),
+                None => Decision::More,
             })
         })
     }
@@ -125,9 +125,9 @@ impl Shared {
 }
 
 /// The lines of a stream; see [`Stream::lines`]. Also a `Stream` of `futures-core`.
-#[must_use = "nothing is read until the next line is asked for"]
+#[must_use = "nothing is read until `next` is called"]
 pub struct Lines<'a> {
-    shared: &'a Shared,
+    shared: &'a SharedStream,
     searched: usize,
 }
 
@@ -167,7 +167,10 @@ fn cut(text: &'static str) -> io::Error {
 }
 
 fn too_long(what: &str, limit: usize) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a {what} of more than {limit} bytes"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("cannot read a {what} of more than {limit} bytes"),
+    )
 }
 
 impl Stream {

@@ -7,13 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Stream;
-use super::homing::Homing;
+use super::loop_owned::LoopOwned;
 
 /// A stream that is `Send`, for libraries that require it. Created by [`Stream::into_send`].
 ///
 /// It implements the I/O traits of a stream. They work in the thread of its loop, and fail in other
 /// threads. If it is dropped in another thread, its loop closes it.
-pub struct SendStream(Homing<Stream>);
+pub struct SendStream(LoopOwned<Stream>);
 
 impl Stream {
     /// Converts the stream into a type that is `Send`, for libraries that require `Send` of
@@ -49,14 +49,16 @@ impl Stream {
     /// ```
     pub fn into_send(self) -> SendStream {
         let reactor = self.transport().reactor().clone();
-        SendStream(Homing::new(&reactor, self))
+        SendStream(LoopOwned::new(&reactor, self))
     }
 }
 
 impl SendStream {
     fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut Stream>> {
         let stream = self.get_mut().0.get_mut();
-        stream.map(Pin::new).ok_or_else(|| io::Error::other("used outside the thread of its loop"))
+        stream
+            .map(Pin::new)
+            .ok_or_else(|| io::Error::other("cannot use the stream outside the thread of its loop"))
     }
 }
 

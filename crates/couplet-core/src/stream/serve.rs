@@ -40,7 +40,7 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
-        self.listen(endpoint, streams(handle))
+        self.listen(endpoint, stream_factory(handle))
     }
 
     /// Like [`serve`](Self::serve), with application protocols for TLS to offer unless its endpoint
@@ -52,35 +52,38 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
-        self.listen_offering(protocols, endpoint, streams(handle))
+        self.listen_offering(protocols, endpoint, stream_factory(handle))
     }
 }
 
 /// Builds the protocol of each stream, with its handler.
-fn streams(
+fn stream_factory(
     handle: impl AsyncFn(Stream) -> Result<()> + 'static,
 ) -> impl FnMut() -> StreamProtocol + 'static {
     let handle = Rc::new(Contained::new(handle));
     move || {
         let handle = handle.clone();
-        StreamProtocol::new(move |stream| run(stream, handle))
+        StreamProtocol::new(move |stream| run_handler(stream, handle))
     }
 }
 
 /// Runs the handler as a task. A panic from dropping `handle`, perhaps with its last task, is
 /// contained.
-fn run(stream: Stream, handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>) {
+fn run_handler(
+    stream: Stream,
+    handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>,
+) {
     let transport = stream.transport().clone();
     let reactor = transport.reactor().clone();
     let task = reactor.spawn(async move { (**handle)(stream).await });
     task.add_errback(move |failure| {
-        end(&transport, failure);
+        end_connection(&transport, failure);
         Ok(())
     })
     .detach();
 }
 
-fn end(transport: &Transport, failure: crate::Failure) {
+fn end_connection(transport: &Transport, failure: crate::Failure) {
     let connection = transport.id();
     if failure.downcast_ref::<Panicked>().is_some() {
         log_error!(%connection, peer = %transport.peer(), %failure, "a handler panicked");

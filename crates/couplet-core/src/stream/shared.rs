@@ -21,7 +21,7 @@ use crate::unread::Unread;
 
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is
 /// borrowed.
-pub(super) struct Shared {
+pub(super) struct SharedStream {
     pub(super) transport: Transport,
     reader: Cell<Reader>,
     /// Bytes lent to the task that waits for them, as they arrive. The inbox is empty during the
@@ -32,9 +32,9 @@ pub(super) struct Shared {
 
 /// The user's handle on a stream, shared by its halves. Dropping the last one closes the
 /// connection.
-pub(super) struct Owner(pub(super) Rc<Shared>);
+pub(super) struct StreamHandle(pub(super) Rc<SharedStream>);
 
-impl Drop for Owner {
+impl Drop for StreamHandle {
     fn drop(&mut self) {
         if !self.0.state.borrow().is_released {
             self.0.transport.lose_connection();
@@ -82,16 +82,16 @@ struct State {
 }
 
 /// A reader's decision about the bytes that have arrived.
-pub(super) enum Look<T> {
+pub(super) enum Decision<T> {
     /// Consumes this many bytes and returns the result.
     Taken(usize, T),
     /// More bytes are needed.
     More,
 }
 
-impl Shared {
-    pub(super) fn new(transport: &Transport) -> Rc<Shared> {
-        Rc::new(Shared {
+impl SharedStream {
+    pub(super) fn new(transport: &Transport) -> Rc<SharedStream> {
+        Rc::new(SharedStream {
             transport: transport.clone(),
             reader: Cell::default(),
             lent: Lent::default(),
@@ -99,35 +99,35 @@ impl Shared {
         })
     }
 
-    /// Reads with `look`, which gets the unread bytes and whether the stream has ended after them;
-    /// if so, `look` must return `Taken`. Once all bytes are read, a connection that was not closed
+    /// Reads with `decide`, which gets the unread bytes and whether the stream has ended after them;
+    /// if so, `decide` must return `Taken`. Once all bytes are read, a connection that was not closed
     /// cleanly is an error.
-    pub(super) fn poll_look<T>(
+    pub(super) fn poll_decision<T>(
         &self,
         cx: &mut Context<'_>,
-        look: impl FnOnce(&[u8], bool) -> io::Result<Look<T>>,
+        decide: impl FnOnce(&[u8], bool) -> io::Result<Decision<T>>,
     ) -> Poll<io::Result<T>> {
         if !self.lent.is_empty() {
-            return self.poll_look_at_lent(cx, look);
+            return self.poll_lent(cx, decide);
         }
         let mut state = self.state.borrow_mut();
         let ended = state.read_closed || state.lost.is_some();
         if state.inbox.is_empty()
             && let Some(reason) = state.lost.as_ref().filter(|reason| !reason.is_clean())
         {
-            return Poll::Ready(Err(lost(reason)));
+            return Poll::Ready(Err(lost_error(reason)));
         }
-        // `look` may fill a user's type of buffer, so nothing is borrowed here.
+        // `decide` may fill a user's type of buffer, so nothing is borrowed here.
         let mut inbox = std::mem::take(&mut state.inbox);
         drop(state);
-        let looked = look(inbox.rest(), ended);
+        let looked = decide(inbox.rest(), ended);
         let mut state = self.state.borrow_mut();
         let polled = match looked {
-            Ok(Look::Taken(n, taken)) => {
+            Ok(Decision::Taken(n, taken)) => {
                 inbox.take(n);
                 Poll::Ready(Ok(taken))
             }
-            Ok(Look::More) => Poll::Pending,
+            Ok(Decision::More) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         };
         let resume = state.paused && (polled.is_pending() || inbox.is_empty());
@@ -144,14 +144,14 @@ impl Shared {
     }
 
     /// Reads bytes as they arrive: the stream has not ended and is not paused.
-    fn poll_look_at_lent<T>(
+    fn poll_lent<T>(
         &self,
         cx: &Context<'_>,
-        look: impl FnOnce(&[u8], bool) -> io::Result<Look<T>>,
+        decide: impl FnOnce(&[u8], bool) -> io::Result<Decision<T>>,
     ) -> Poll<io::Result<T>> {
-        let looked = self.lent.take(|arrived| match look(arrived, false) {
-            Ok(Look::Taken(n, taken)) => (n, Poll::Ready(Ok(taken))),
-            Ok(Look::More) => (0, Poll::Pending),
+        let looked = self.lent.take(|arrived| match decide(arrived, false) {
+            Ok(Decision::Taken(n, taken)) => (n, Poll::Ready(Ok(taken))),
+            Ok(Decision::More) => (0, Poll::Pending),
             Err(error) => (0, Poll::Ready(Err(error))),
         });
         if looked.is_pending() {
@@ -193,7 +193,7 @@ impl Shared {
 
     #[inline]
     fn wait_for_bytes(&self, cx: &Context<'_>) {
-        let reader = match self.transport.reactor().task_of(cx.waker()) {
+        let reader = match self.transport.reactor().polled_task(cx.waker()) {
             Some(task) => Reader::Task(task),
             None => Reader::Other(cx.waker().clone()),
         };
@@ -256,7 +256,7 @@ impl Shared {
         self.check_writable()?;
         ready!(self.poll_begun(cx, |state| &mut state.room));
         if self.transport.is_full() {
-            let drained = unfailing(self.transport.drained());
+            let drained = ignore_failure(self.transport.drained());
             ready!(self.poll_buffer(cx, |state| &mut state.room, drained));
         }
         Poll::Ready(self.check_writable())
@@ -265,10 +265,10 @@ impl Shared {
     /// Ready when all output was handed to the system.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_begun(cx, |state| &mut state.flush));
-        let flushed = unfailing(self.transport.flushed());
+        let flushed = ignore_failure(self.transport.flushed());
         ready!(self.poll_buffer(cx, |state| &mut state.flush, flushed));
         Poll::Ready(match &self.state.borrow().lost {
-            Some(reason) if !reason.is_clean() => Err(lost(reason)),
+            Some(reason) if !reason.is_clean() => Err(lost_error(reason)),
             _ => Ok(()),
         })
     }
@@ -306,10 +306,11 @@ impl Shared {
     fn check_writable(&self) -> io::Result<()> {
         let state = self.state.borrow();
         match &state.lost {
-            Some(reason) => Err(lost(reason)),
-            None if state.shut || self.transport.is_closing() => {
-                Err(io::Error::new(io::ErrorKind::BrokenPipe, "our stream to the peer has ended"))
-            }
+            Some(reason) => Err(lost_error(reason)),
+            None if state.shut || self.transport.is_closing() => Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "cannot write: our side of the stream has ended",
+            )),
             None => Ok(()),
         }
     }
@@ -323,7 +324,7 @@ impl Shared {
         self.poll_watch(cx, |state| match &state.lost {
             _ if state.write_closed => Some(Ok(())),
             Some(reason) if reason.is_clean() => Some(Ok(())),
-            Some(reason) => Some(Err(lost(reason))),
+            Some(reason) => Some(Err(lost_error(reason))),
             None => None,
         })
     }
@@ -332,7 +333,7 @@ impl Shared {
     pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_watch(cx, |state| {
             let reason = state.lost.as_ref()?;
-            Some(if reason.is_clean() { Ok(()) } else { Err(lost(reason)) })
+            Some(if reason.is_clean() { Ok(()) } else { Err(lost_error(reason)) })
         })
     }
 
@@ -370,7 +371,7 @@ impl Shared {
     pub(super) fn poll_handshake(&self, cx: &mut Context<'_>, n: usize) -> Poll<io::Result<()>> {
         self.poll_watch(cx, |state| match &state.lost {
             _ if state.handshakes > n => Some(Ok(())),
-            Some(reason) => Some(Err(lost(reason))),
+            Some(reason) => Some(Err(lost_error(reason))),
             None => None,
         })
     }
@@ -406,7 +407,7 @@ impl Shared {
     }
 
     /// Applies `change`; returns the readers to wake.
-    fn noted(&self, change: impl FnOnce(&mut State)) -> [Reader; 2] {
+    fn apply_change(&self, change: impl FnOnce(&mut State)) -> [Reader; 2] {
         let mut state = self.state.borrow_mut();
         change(&mut state);
         let is_over = state.lost.is_some();
@@ -419,14 +420,14 @@ impl Shared {
         [self.reader.take(), watcher]
     }
 
-    fn note(&self, change: impl FnOnce(&mut State)) {
-        self.noted(change).into_iter().for_each(|waiting| self.wake(waiting));
+    fn apply_and_wake(&self, change: impl FnOnce(&mut State)) {
+        self.apply_change(change).into_iter().for_each(|waiting| self.wake(waiting));
     }
 
     /// The protocol was dropped before `connection_lost`. This may happen in the middle of a task,
     /// so tasks are woken instead of polled.
-    fn abandoned(&self, reason: Reason) {
-        for waiting in self.noted(|state| state.lost = Some(reason)) {
+    fn mark_abandoned(&self, reason: Reason) {
+        for waiting in self.apply_change(|state| state.lost = Some(reason)) {
             match waiting {
                 Reader::Task(task) => self.transport.reactor().wake_task(task),
                 other => self.wake(other),
@@ -436,7 +437,7 @@ impl Shared {
 
     /// Adds unread bytes to the inbox.
     #[cold]
-    fn keep(&self, data: &[u8]) {
+    fn queue_unread(&self, data: &[u8]) {
         self.state.borrow_mut().inbox.keep(data);
         self.pause_unless_read();
     }
@@ -457,7 +458,7 @@ impl Shared {
 
 /// Turns a failure into a success, since a failure without a waiter would be reported as unhandled.
 /// Pollers check `State::lost` instead.
-fn unfailing(waiting: Deferred<()>) -> Deferred<()> {
+fn ignore_failure(waiting: Deferred<()>) -> Deferred<()> {
     waiting.recover(|_| Deferred::succeed(()))
 }
 
@@ -465,7 +466,7 @@ fn unfailing(waiting: Deferred<()>) -> Deferred<()> {
 const CHUNK: usize = 64 * 1024;
 
 /// The error of a lost connection.
-pub(super) fn lost(reason: &Reason) -> io::Error {
+pub(super) fn lost_error(reason: &Reason) -> io::Error {
     let kind = match reason {
         Reason::Lost(error) => error.kind(),
         Reason::Aborted => io::ErrorKind::ConnectionAborted,
@@ -478,7 +479,7 @@ pub(super) fn lost(reason: &Reason) -> io::Error {
 
 /// The protocol of a stream's connection.
 pub(super) struct StreamProtocol {
-    shared: Option<Rc<Shared>>,
+    shared: Option<Rc<SharedStream>>,
     /// The task that was polled last, kept for the next time.
     task: Option<TaskRef>,
     /// Called with the stream when the connection is made.
@@ -487,7 +488,7 @@ pub(super) struct StreamProtocol {
 
 impl StreamProtocol {
     /// For an open connection.
-    pub(super) fn of(shared: &Rc<Shared>) -> StreamProtocol {
+    pub(super) fn for_shared(shared: &Rc<SharedStream>) -> StreamProtocol {
         StreamProtocol { shared: Some(shared.clone()), task: None, made: None }
     }
 
@@ -496,9 +497,9 @@ impl StreamProtocol {
         StreamProtocol { shared: None, task: None, made: Some(Box::new(made)) }
     }
 
-    fn note(&self, change: impl FnOnce(&mut State)) {
+    fn apply_and_wake(&self, change: impl FnOnce(&mut State)) {
         if let Some(shared) = &self.shared {
-            shared.note(change);
+            shared.apply_and_wake(change);
         }
     }
 }
@@ -510,7 +511,7 @@ impl Drop for StreamProtocol {
         let Some(shared) = &self.shared else { return };
         if shared.state.borrow().lost.is_none() {
             let reason = shared.transport.cell.reason();
-            shared.abandoned(reason.unwrap_or(Reason::Aborted));
+            shared.mark_abandoned(reason.unwrap_or(Reason::Aborted));
         }
     }
 }
@@ -518,9 +519,9 @@ impl Drop for StreamProtocol {
 impl Protocol for StreamProtocol {
     fn connection_made(&mut self, transport: &Transport) {
         if let Some(made) = self.made.take() {
-            let shared = Shared::new(transport);
+            let shared = SharedStream::new(transport);
             self.shared = Some(shared.clone());
-            made(Stream::of(shared));
+            made(Stream::from_shared(shared));
         }
     }
 
@@ -532,10 +533,10 @@ impl Protocol for StreamProtocol {
                 if self.task.as_ref().is_none_or(|task| task.id() != id) {
                     self.task = transport.reactor().task(id);
                 }
-                let Some(task) = &self.task else { return shared.keep(data) };
+                let Some(task) = &self.task else { return shared.queue_unread(data) };
                 let taken = shared.lent.lend(data, || transport.reactor().poll_here(task));
                 if taken < data.len() {
-                    shared.keep(&data[taken..]);
+                    shared.queue_unread(&data[taken..]);
                 }
             }
             reader => {
@@ -547,11 +548,11 @@ impl Protocol for StreamProtocol {
     }
 
     fn read_closed(&mut self, _: &Transport) {
-        self.note(|state| state.read_closed = true);
+        self.apply_and_wake(|state| state.read_closed = true);
     }
 
     fn write_closed(&mut self, _: &Transport) {
-        self.note(|state| state.write_closed = true);
+        self.apply_and_wake(|state| state.write_closed = true);
     }
 
     fn draining(&mut self, _: &Transport) {
@@ -568,7 +569,7 @@ impl Protocol for StreamProtocol {
     }
 
     fn handshake_completed(&mut self, _: &Transport) {
-        self.note(|state| state.handshakes += 1);
+        self.apply_and_wake(|state| state.handshakes += 1);
     }
 
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
@@ -580,7 +581,7 @@ impl Protocol for StreamProtocol {
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.note(|state| state.lost = Some(reason.clone()));
+        self.apply_and_wake(|state| state.lost = Some(reason.clone()));
     }
 }
 

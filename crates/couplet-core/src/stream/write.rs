@@ -6,12 +6,12 @@ use std::task::{Poll, ready};
 
 use bytes::Bytes;
 
-use super::shared::Shared;
+use super::shared::SharedStream;
 use super::{Stream, WriteHalf};
 #[cfg(any(feature = "tls", feature = "ring"))]
 use crate::layers::StartLayerError;
 
-impl Shared {
+impl SharedStream {
     #[inline]
     fn write_all(&self, data: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
         let mut written = 0;

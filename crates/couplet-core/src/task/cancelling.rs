@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 
-use super::unless;
+use super::race_against;
 use crate::defer::{Cancelled, Deferred, DeferredEvent, Resolver, Result};
 use crate::reactor::Reactor;
 
@@ -34,15 +34,16 @@ impl Reactor {
         &self,
         work: impl AsyncFnOnce(Cancelling) -> Result<T> + 'static,
     ) -> Deferred<T> {
-        let cancelling = Cancelling { asked: DeferredEvent::new(), place: Location::caller() };
+        let cancelling =
+            Cancelling { cancel_event: DeferredEvent::new(), place: Location::caller() };
         let asking = cancelling.clone();
         // Fires when the task is cancelled or has ended; the chain then waits for the task's own
         // Deferred.
         let (gate, opened) = Deferred::with_canceller(move |resolver: Resolver<()>| {
-            asking.asked.set();
+            asking.cancel_event.set();
             resolver.callback(());
         });
-        let over = Opens(Some(opened));
+        let over = GateGuard(Some(opened));
         let task = self.spawn(async move {
             let _over = over;
             work(cancelling).await
@@ -52,9 +53,9 @@ impl Reactor {
 }
 
 /// Opens the gate when the task's future ends or is dropped.
-struct Opens(Option<Resolver<()>>);
+struct GateGuard(Option<Resolver<()>>);
 
-impl Drop for Opens {
+impl Drop for GateGuard {
     fn drop(&mut self) {
         if let Some(resolver) = self.0.take() {
             resolver.callback(());
@@ -65,7 +66,7 @@ impl Drop for Opens {
 /// Notifies a task of [`Reactor::spawn_cancellable`] that it was cancelled. Cheap to clone.
 #[derive(Clone)]
 pub struct Cancelling {
-    asked: DeferredEvent,
+    cancel_event: DeferredEvent,
     place: &'static Location<'static>,
 }
 
@@ -79,10 +80,10 @@ impl Cancelling {
     pub async fn or<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
         // The wait is created inside the future: dropped without being polled, it would stay in the
         // event's queue.
-        match unless(future, async { self.asked.wait().await }).await {
+        match race_against(future, async { self.cancel_event.wait().await }).await {
             Ok(result) => result,
             Err(_) => {
-                self.asked.clear();
+                self.cancel_event.clear();
                 Err(Cancelled::of(format!("the task of {}", self.place)).into())
             }
         }
@@ -91,14 +92,14 @@ impl Cancelling {
     /// Completes when the task is cancelled. Like [`or`](Self::or), it reports the cancel only
     /// once: later calls of either wait for another.
     pub async fn asked(&self) {
-        let _ = self.asked.wait().await;
-        self.asked.clear();
+        let _ = self.cancel_event.wait().await;
+        self.cancel_event.clear();
     }
 
     /// Whether the task was cancelled and neither [`or`](Self::or) nor [`asked`](Self::asked) has
     /// reported it.
     pub fn is_asked(&self) -> bool {
-        self.asked.is_set()
+        self.cancel_event.is_set()
     }
 }
 
@@ -116,8 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_over_leaves_no_wait() {
-        let cancelling = Cancelling { asked: DeferredEvent::new(), place: Location::caller() };
+    fn a_finished_future_leaves_no_wait() {
+        let cancelling =
+            Cancelling { cancel_event: DeferredEvent::new(), place: Location::caller() };
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..3 {
             assert!(pin!(cancelling.or(async { Ok(()) })).poll(&mut cx).is_ready());
@@ -127,6 +129,6 @@ mod tests {
                     .is_pending()
             );
         }
-        assert_eq!(cancelling.asked.waiting(), 0);
+        assert_eq!(cancelling.cancel_event.waiting(), 0);
     }
 }

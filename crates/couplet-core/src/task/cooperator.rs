@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::LoopResult;
 use crate::defer::{Cancelled, Canceller, Deferred, DeferredEvent, Panicked, Resolver, Result};
-use crate::panics::{Contained, caught};
-use crate::reactor::{Reactor, Source, Waiting};
+use crate::panics::{Contained, catch_panic};
+use crate::reactor::{Reactor, Source, TimerPurpose};
 
 /// The default duration of a slice.
 const SLICE: Duration = Duration::from_millis(10);
@@ -53,7 +53,7 @@ pub struct Cooperator {
 /// `CooperativeTask`.
 #[derive(Clone)]
 pub struct CooperativeTask {
-    task: Rc<Task>,
+    task: Rc<IteratorTask>,
 }
 
 /// [`CooperativeTask::stop`] was called. Twisted's exception of the same name.
@@ -72,10 +72,10 @@ struct Scheduler {
     place: Source,
     slice: Cell<Duration>,
     steps: Cell<usize>,
-    /// The tasks with a step to take, each once (`Task::queued`).
-    ready: RefCell<VecDeque<Rc<Task>>>,
+    /// The tasks with a step to take, each once (`IteratorTask::queued`).
+    ready: RefCell<VecDeque<Rc<IteratorTask>>>,
     /// All unfinished tasks.
-    tasks: RefCell<BTreeMap<u64, Weak<Task>>>,
+    tasks: RefCell<BTreeMap<u64, Weak<IteratorTask>>>,
     next: Cell<u64>,
     /// Whether a slice is scheduled or in progress.
     scheduled: Cell<bool>,
@@ -84,7 +84,7 @@ struct Scheduler {
 
 type Steps = Contained<Box<dyn Iterator<Item = Deferred<()>>>>;
 
-struct Task {
+struct IteratorTask {
     scheduler: Rc<Scheduler>,
     id: u64,
     /// `None` during a step, and once the task has ended.
@@ -93,7 +93,7 @@ struct Task {
     paused: Cell<usize>,
     queued: Cell<bool>,
     /// Cancels the Deferred that the task waits for.
-    waits: RefCell<Option<Canceller>>,
+    awaited: RefCell<Option<Canceller>>,
     outcome: Rc<OnceCell<Result<()>>>,
     /// For the first `when_done`. If it is never called, dropping this reports the failure.
     first: RefCell<Option<Deferred<()>>>,
@@ -149,13 +149,13 @@ impl Cooperator {
         let scheduler = self.scheduler.clone();
         let id = scheduler.next.replace(scheduler.next.get() + 1);
         let (first, resolver) = Deferred::new();
-        let task = Rc::new(Task {
+        let task = Rc::new(IteratorTask {
             scheduler,
             id,
             steps: RefCell::new(Some(Contained::new(Box::new(steps)))),
             paused: Cell::new(0),
             queued: Cell::new(false),
-            waits: RefCell::default(),
+            awaited: RefCell::default(),
             outcome: Rc::default(),
             first: RefCell::new(Some(first)),
             resolver: RefCell::new(Some(resolver)),
@@ -194,7 +194,7 @@ impl Cooperator {
     /// Stops all tasks, which fail with [`SchedulerStopped`]; later tasks fail immediately.
     pub fn stop(&self) {
         self.scheduler.stopped.set(true);
-        for task in self.scheduler.unfinished() {
+        for task in self.scheduler.unfinished_tasks() {
             task.stop(SchedulerStopped);
         }
     }
@@ -251,7 +251,7 @@ impl CooperativeTask {
 }
 
 impl Scheduler {
-    fn unfinished(&self) -> Vec<Rc<Task>> {
+    fn unfinished_tasks(&self) -> Vec<Rc<IteratorTask>> {
         self.tasks.borrow().values().filter_map(Weak::upgrade).collect()
     }
 
@@ -261,13 +261,13 @@ impl Scheduler {
             return;
         }
         let scheduler = self.clone();
-        let whom = (Waiting::Cooperator, self.place);
-        let slice = self.reactor.sleep_for(whom, Duration::ZERO).add_both(move |due| {
+        let waiter = (TimerPurpose::Cooperator, self.place);
+        let slice = self.reactor.sleep_for(waiter, Duration::ZERO).add_both(move |due| {
             match due {
                 Ok(()) => scheduler.run_slice(),
                 Err(ended) => {
                     scheduler.scheduled.set(false);
-                    for task in scheduler.unfinished() {
+                    for task in scheduler.unfinished_tasks() {
                         task.finish(Err(ended.clone()));
                     }
                 }
@@ -293,18 +293,18 @@ impl Scheduler {
         }
     }
 
-    fn pop(&self) -> Option<Rc<Task>> {
+    fn pop(&self) -> Option<Rc<IteratorTask>> {
         let task = self.ready.borrow_mut().pop_front()?;
         task.queued.set(false);
         Some(task)
     }
 }
 
-impl Task {
+impl IteratorTask {
     /// Queues the next step, unless the task is paused, waits, is in a step or has ended.
     fn enqueue(self: &Rc<Self>) {
         let due = self.paused.get() == 0
-            && self.waits.borrow().is_none()
+            && self.awaited.borrow().is_none()
             && self.steps.borrow().is_some();
         if due && !self.queued.replace(true) {
             self.scheduler.ready.borrow_mut().push_back(self.clone());
@@ -317,7 +317,7 @@ impl Task {
             return;
         }
         let Some(mut steps) = self.steps.borrow_mut().take() else { return };
-        let stepped = caught(|| steps.next());
+        let stepped = catch_panic(|| steps.next());
         if self.is_active() && matches!(stepped, Ok(Some(_))) {
             *self.steps.borrow_mut() = Some(steps);
         } else {
@@ -347,7 +347,7 @@ impl Task {
         }
         let task = self.clone();
         let step = step.add_both(move |result| {
-            task.waits.borrow_mut().take();
+            task.awaited.borrow_mut().take();
             if !task.is_active() {
                 return result;
             }
@@ -357,19 +357,19 @@ impl Task {
             }
             Ok(())
         });
-        *self.waits.borrow_mut() = Some(step.canceller());
+        *self.awaited.borrow_mut() = Some(step.canceller());
         step.detach();
     }
 
     fn stop(&self, why: impl Into<crate::Failure>) {
         if self.is_active() {
-            self.report_nothing();
+            self.suppress_report();
             self.finish(Err(why.into()));
         }
     }
 
     /// Suppresses the report: a stop or a dropped task is intended, so only waiters are notified.
-    fn report_nothing(&self) {
+    fn suppress_report(&self) {
         let first = self.first.borrow_mut().take();
         if let Some(first) = first {
             first.add_errback(|_| Ok(())).detach();
@@ -381,7 +381,7 @@ impl Task {
             return;
         }
         self.scheduler.tasks.borrow_mut().remove(&self.id);
-        let waits = self.waits.borrow_mut().take();
+        let waits = self.awaited.borrow_mut().take();
         if let Some(waits) = waits {
             waits.cancel();
         }
@@ -395,11 +395,11 @@ impl Task {
     }
 }
 
-impl Drop for Task {
+impl Drop for IteratorTask {
     fn drop(&mut self) {
         self.scheduler.tasks.borrow_mut().remove(&self.id);
         if self.is_active() {
-            self.report_nothing();
+            self.suppress_report();
         }
     }
 }

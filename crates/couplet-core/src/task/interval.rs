@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::grid::Grid;
 use crate::defer::{Deferred, Result};
-use crate::reactor::{Reactor, Source, Waiting};
+use crate::reactor::{Reactor, Source, TimerPurpose};
 
 impl Reactor {
     /// Points in time for a task to wait for: now, and every whole `period` after it.
@@ -89,8 +89,8 @@ impl Interval {
                     return Poll::Ready(Ok(points));
                 }
             }
-            let whom = (Waiting::Interval, self.place);
-            self.sleeping = Some(self.reactor.sleep_for(whom, self.grid.until_next(now)));
+            let waiter = (TimerPurpose::Interval, self.place);
+            self.sleeping = Some(self.reactor.sleep_for(waiter, self.grid.until_next(now)));
         }
     }
 }

@@ -64,7 +64,7 @@ impl<T: 'static> TaskLocal<T> {
     /// call of `with`, which holds the value.
     pub fn with<R>(&'static self, f: impl FnOnce(Option<&mut T>) -> R) -> R {
         let mut value = None;
-        let taken = Swapped::new(self, &mut value);
+        let taken = SwapGuard::new(self, &mut value);
         f(taken.value.as_mut())
     }
 
@@ -84,14 +84,14 @@ impl<T: 'static> fmt::Debug for TaskLocal<T> {
 }
 
 /// Swaps a value with the thread's, and swaps them back on drop, even after a panic.
-struct Swapped<'a, T: 'static> {
+struct SwapGuard<'a, T: 'static> {
     local: &'static TaskLocal<T>,
     value: &'a mut Option<T>,
 }
 
-impl<'a, T> Swapped<'a, T> {
-    fn new(local: &'static TaskLocal<T>, value: &'a mut Option<T>) -> Swapped<'a, T> {
-        let mut swapped = Swapped { local, value };
+impl<'a, T> SwapGuard<'a, T> {
+    fn new(local: &'static TaskLocal<T>, value: &'a mut Option<T>) -> SwapGuard<'a, T> {
+        let mut swapped = SwapGuard { local, value };
         swapped.swap();
         swapped
     }
@@ -104,7 +104,7 @@ impl<'a, T> Swapped<'a, T> {
     }
 }
 
-impl<T> Drop for Swapped<'_, T> {
+impl<T> Drop for SwapGuard<'_, T> {
     fn drop(&mut self) {
         self.swap();
     }
@@ -127,7 +127,7 @@ impl<T: 'static, F: Future> Future for Scoped<T, F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let Scoped { local, value, future } = &mut *self;
-        let _swapped = Swapped::new(local, value);
+        let _swapped = SwapGuard::new(local, value);
         match future {
             Some(future) => future.as_mut().poll(cx),
             None => Poll::Pending,
@@ -138,7 +138,7 @@ impl<T: 'static, F: Future> Future for Scoped<T, F> {
 impl<T: 'static, F> Drop for Scoped<T, F> {
     /// Destructors within the future can read the value too.
     fn drop(&mut self) {
-        let _swapped = Swapped::new(self.local, &mut self.value);
+        let _swapped = SwapGuard::new(self.local, &mut self.value);
         self.future = None;
     }
 }

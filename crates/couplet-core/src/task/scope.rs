@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::unless;
+use super::race_against;
 use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, Result};
 use crate::reactor::Reactor;
 
@@ -54,11 +54,11 @@ impl Reactor {
     ///
     /// The first failure; [`Cancelled`] after [`Scope::cancel`].
     pub async fn scope<T>(&self, body: impl AsyncFnOnce(&Scope) -> Result<T>) -> Result<T> {
-        let scope = Scope { inner: Rc::new(Inner::new(self)) };
-        let ending = Ending(scope.inner.clone());
+        let scope = Scope { inner: Rc::new(ScopeState::new(self)) };
+        let ending = EndGuard(scope.inner.clone());
         let failed = poll_fn(|cx| scope.inner.poll_failed(cx));
         // `None` if a task failed first.
-        let result = unless(failed, body(&scope)).await.err();
+        let result = race_against(failed, body(&scope)).await.err();
         if !matches!(result, Some(Ok(_))) {
             // Tasks spawned after this are cancelled too.
             scope.inner.has_failed.set(true);
@@ -78,10 +78,10 @@ impl Reactor {
 /// Spawns the tasks of a [`Reactor::scope`]. Cheap to clone, for tasks that spawn others.
 #[derive(Clone)]
 pub struct Scope {
-    inner: Rc<Inner>,
+    inner: Rc<ScopeState>,
 }
 
-struct Inner {
+struct ScopeState {
     reactor: Reactor,
     /// Law 9: no bound, one for each running task that the user has spawned.
     children: RefCell<BTreeMap<u64, Option<Canceller>>>,
@@ -94,12 +94,12 @@ struct Inner {
 }
 
 /// A running task of a scope: dropped with its future, even if its Deferred was cancelled earlier.
-struct Child {
-    scope: Rc<Inner>,
+struct ScopeTask {
+    scope: Rc<ScopeState>,
     key: u64,
 }
 
-impl Drop for Child {
+impl Drop for ScopeTask {
     fn drop(&mut self) {
         let canceller = self.scope.children.borrow_mut().remove(&self.key);
         drop(canceller);
@@ -108,14 +108,14 @@ impl Drop for Child {
 }
 
 /// Drops the future before the child, even if it was never polled.
-async fn run<T>(future: impl Future<Output = Result<T>>, _child: Child) -> Result<T> {
+async fn run<T>(future: impl Future<Output = Result<T>>, _child: ScopeTask) -> Result<T> {
     future.await
 }
 
 /// Ends the scope on drop: later tasks are rejected, and running ones are cancelled.
-struct Ending(Rc<Inner>);
+struct EndGuard(Rc<ScopeState>);
 
-impl Drop for Ending {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         self.0.is_over.set(true);
         self.0.cancel_children();
@@ -137,8 +137,8 @@ impl Scope {
         }
         let key = self.inner.spawned.replace(self.inner.spawned.get() + 1);
         self.inner.children.borrow_mut().insert(key, None);
-        let child = Child { scope: self.inner.clone(), key };
-        self.inner.adopt(key, self.inner.reactor.spawn(run(future, child)))
+        let child = ScopeTask { scope: self.inner.clone(), key };
+        self.inner.register_task(key, self.inner.reactor.spawn(run(future, child)))
     }
 
     /// Cancels the body and all tasks; the scope fails with [`Cancelled`].
@@ -152,9 +152,9 @@ impl Scope {
     }
 }
 
-impl Inner {
-    fn new(reactor: &Reactor) -> Inner {
-        Inner {
+impl ScopeState {
+    fn new(reactor: &Reactor) -> ScopeState {
+        ScopeState {
             reactor: reactor.clone(),
             children: RefCell::default(),
             spawned: Cell::new(0),
@@ -167,7 +167,7 @@ impl Inner {
 
     /// Registers a task; returns the Deferred for its user.
     #[track_caller]
-    fn adopt<T: 'static>(self: &Rc<Self>, key: u64, task: Deferred<T>) -> Deferred<T> {
+    fn register_task<T: 'static>(self: &Rc<Self>, key: u64, task: Deferred<T>) -> Deferred<T> {
         let canceller = task.canceller();
         if let Some(child) = self.children.borrow_mut().get_mut(&key) {
             *child = Some(canceller.clone());
@@ -175,14 +175,14 @@ impl Inner {
         let (deferred, resolver) = Deferred::with_canceller(move |_| canceller.cancel());
         let scope = self.clone();
         task.add_both(move |result| {
-            scope.fired(result, resolver);
+            scope.resolve_task(result, resolver);
             Ok(())
         })
         .detach();
         deferred
     }
 
-    fn fired<T>(&self, result: Result<T>, resolver: Resolver<T>) {
+    fn resolve_task<T>(&self, result: Result<T>, resolver: Resolver<T>) {
         match result {
             Err(failure) if !failure.is_cancelled() => {
                 self.fail(failure);

@@ -77,7 +77,7 @@ pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let port = memory.network.listen(any, 1).expect("a port in memory is free");
     let (client, made) = capture(protocol);
     memory.l.reactor().connect_tcp("127.0.0.1", port.port().expect("TCP"), client);
-    let connection = memory.until_made(&made);
+    let connection = memory.turn_until_made(&made);
     let wire = memory.network.accept(&port).expect("the connect completed");
     let mut held = Held { wire, connection, memory };
     held.settle();

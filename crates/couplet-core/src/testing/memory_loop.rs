@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Manner, Memory, Network};
 use crate::address::Address;
 use crate::factory::Factory;
-use crate::panics::keep_panics;
+use crate::panics::capture_panics;
 use crate::protocol::Protocol;
 use crate::protocols::{Admission, Policy};
 use crate::reactor::{Loop, LoopOptions};
@@ -22,12 +22,12 @@ pub(super) struct MemoryLoop {
     pub(super) network: Network,
     /// Declared after the loop, so that it is dropped later and also records panics from dropping
     /// the loop.
-    panics: Panics,
+    panics: ContainedPanics,
 }
 
 /// The result of a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum TurnOutcome {
     /// The network made progress.
     Moved,
     /// Only the loop itself had work.
@@ -40,7 +40,7 @@ impl MemoryLoop {
     pub(super) fn new(manner: Manner, seed: u64) -> MemoryLoop {
         let (driver, network) = Memory::new(manner, seed);
         let l = Loop::with_driver(driver, LoopOptions::default());
-        MemoryLoop { l, network, panics: Panics::default() }
+        MemoryLoop { l, network, panics: ContainedPanics::default() }
     }
 
     pub(super) fn turn(&mut self) {
@@ -58,7 +58,7 @@ impl MemoryLoop {
     /// contained then fails the test.
     #[track_caller]
     pub(super) fn settle(&mut self) {
-        self.turn_to_quiet();
+        self.turn_until_idle();
         self.panics.fail();
     }
 
@@ -67,11 +67,11 @@ impl MemoryLoop {
     #[track_caller]
     pub(super) fn advance(&mut self, by: Duration) {
         let until = self.network.elapsed().saturating_add(by);
-        self.turn_to_quiet();
+        self.turn_until_idle();
         while self.network.elapsed() < until {
             let left = until - self.network.elapsed();
             self.turn_at_most(left);
-            self.turn_to_quiet();
+            self.turn_until_idle();
         }
         self.panics.fail();
     }
@@ -92,7 +92,7 @@ impl MemoryLoop {
     }
 
     /// Turns until the connection of a [`capture`]d protocol is made.
-    pub(super) fn until_made<P: Protocol>(&mut self, made: &Made) -> Connection<P> {
+    pub(super) fn turn_until_made<P: Protocol>(&mut self, made: &MadeTransport) -> Connection<P> {
         loop {
             if let Some(transport) = made.borrow_mut().take() {
                 return transport.connection();
@@ -102,27 +102,27 @@ impl MemoryLoop {
     }
 
     #[track_caller]
-    fn turn_to_quiet(&mut self) {
+    fn turn_until_idle(&mut self) {
         let mut idle = 0;
         while idle < LIVELOCK_TURNS {
             match self.step() {
-                Step::Quiet => return,
-                Step::Moved => idle = 0,
-                Step::Worked => idle += 1,
+                TurnOutcome::Quiet => return,
+                TurnOutcome::Moved => idle = 0,
+                TurnOutcome::Worked => idle += 1,
             }
         }
         panic!("the loop never becomes idle: every turn creates more work while time stands still");
     }
 
     /// Turns once, and reports the kind of work that was done.
-    pub(super) fn step(&mut self) -> Step {
+    pub(super) fn step(&mut self) -> TurnOutcome {
         let before = self.network.activity();
         let had_work = self.l.has_work();
         self.turn();
         match self.network.activity() == before {
-            false => Step::Moved,
-            true if had_work || self.l.has_work() => Step::Worked,
-            true => Step::Quiet,
+            false => TurnOutcome::Moved,
+            true if had_work || self.l.has_work() => TurnOutcome::Worked,
+            true => TurnOutcome::Quiet,
         }
     }
 
@@ -142,7 +142,7 @@ impl Drop for MemoryLoop {
 /// The panics that the loop has contained. They fail the test, so that callbacks may contain
 /// assertions.
 #[derive(Default)]
-struct Panics {
+struct ContainedPanics {
     captured: Vec<String>,
     /// The test takes the panics itself, and they do not fail it.
     expected: bool,
@@ -150,19 +150,19 @@ struct Panics {
     outer: Option<Vec<String>>,
 }
 
-impl Panics {
+impl ContainedPanics {
     fn begin_capture(&mut self) {
-        self.outer = keep_panics(Some(Vec::new()));
+        self.outer = capture_panics(Some(Vec::new()));
     }
 
     /// Collects the panics since `begin_capture`, and adds them to the outer capture too.
     fn end_capture(&mut self) {
-        let captured = keep_panics(None).unwrap_or_default();
+        let captured = capture_panics(None).unwrap_or_default();
         let mut outer = self.outer.take();
         if let Some(outer) = &mut outer {
             outer.extend_from_slice(&captured);
         }
-        keep_panics(outer);
+        capture_panics(outer);
         self.captured.extend(captured);
     }
 
@@ -174,7 +174,7 @@ impl Panics {
     }
 }
 
-impl Drop for Panics {
+impl Drop for ContainedPanics {
     fn drop(&mut self) {
         self.end_capture();
         if !std::thread::panicking() {
@@ -183,29 +183,29 @@ impl Drop for Panics {
     }
 }
 
-pub(super) type Made = Rc<RefCell<Option<Transport>>>;
+pub(super) type MadeTransport = Rc<RefCell<Option<Transport>>>;
 
 /// Keeps a protocol's transport when the connection is made, even if it is lost right after.
 #[derive(Clone)]
-struct Capture(Made);
+struct TransportCapture(MadeTransport);
 
-impl Policy for Capture {
-    type Admission = Capture;
+impl Policy for TransportCapture {
+    type Admission = TransportCapture;
 
-    fn admit(&self, _: &Address) -> Option<Capture> {
+    fn admit(&self, _: &Address) -> Option<TransportCapture> {
         Some(self.clone())
     }
 }
 
-impl Admission for Capture {
+impl Admission for TransportCapture {
     fn connection_made(&mut self, transport: &Transport) {
         *self.0.borrow_mut() = Some(transport.clone());
     }
 }
 
 /// A factory for one protocol, and the cell that receives its transport.
-pub(super) fn capture<P: Protocol>(protocol: P) -> (impl Factory, Made) {
-    let made = Made::default();
+pub(super) fn capture<P: Protocol>(protocol: P) -> (impl Factory, MadeTransport) {
+    let made = MadeTransport::default();
     let mut protocol = Some(protocol);
-    (Capture(made.clone()).wrap(move |_: &Address| protocol.take()), made)
+    (TransportCapture(made.clone()).wrap(move |_: &Address| protocol.take()), made)
 }

@@ -122,7 +122,7 @@ impl MemoryReactor {
     pub fn connecting(&mut self) -> Vec<Attempt> {
         self.settle();
         let network = &self.memory.network;
-        let under_way = self.memory.l.connects_under_way().into_iter();
+        let under_way = self.memory.l.connects_in_progress().into_iter();
         under_way
             .filter(|(key, ..)| network.is_held(*key))
             .map(|(key, address, connector)| Attempt {

@@ -72,8 +72,8 @@ pub fn pair_on<A: Protocol, B: Protocol>(
     let to = port.host().port().unwrap_or(0);
     let (client, a_made) = capture(a);
     reactor.connect_tcp("127.0.0.1", to, client);
-    let a = memory.until_made(&a_made);
-    let b = memory.until_made(&b_made);
+    let a = memory.turn_until_made(&a_made);
+    let b = memory.turn_until_made(&b_made);
     if let Some(stopped) = port.stop_listening() {
         stopped.detach();
     }

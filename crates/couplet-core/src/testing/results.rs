@@ -22,10 +22,10 @@ use crate::defer::{Deferred, Failure, Result};
 /// If it has not fired, or has failed; the message contains the failure and its place.
 #[track_caller]
 pub fn success_of<T: 'static>(deferred: Deferred<T>) -> T {
-    let name = name(&deferred);
+    let name = describe_deferred(&deferred);
     match result_of(deferred) {
         Some(Ok(value)) => value,
-        Some(Err(failure)) => panic!("{name} has failed: {}", described(&failure)),
+        Some(Err(failure)) => panic!("{name} has failed: {}", describe_failure(&failure)),
         None => panic!("{name} has not fired yet"),
     }
 }
@@ -50,7 +50,7 @@ pub fn success_of<T: 'static>(deferred: Deferred<T>) -> T {
 /// If it has not fired, or has fired with a value.
 #[track_caller]
 pub fn failure_of<T: 'static>(deferred: Deferred<T>) -> Failure {
-    let name = name(&deferred);
+    let name = describe_deferred(&deferred);
     match result_of(deferred) {
         Some(Err(failure)) => failure,
         Some(Ok(_)) => panic!("{name} has fired with a value, a {}", type_name::<T>()),
@@ -79,14 +79,14 @@ pub fn no_result_yet<T: 'static>(deferred: &Deferred<T>) {
     if !deferred.has_fired() {
         return;
     }
-    let name = name(deferred);
+    let name = describe_deferred(deferred);
     match deferred.failure() {
-        Some(failure) => panic!("{name} has failed already: {}", described(&failure)),
+        Some(failure) => panic!("{name} has failed already: {}", describe_failure(&failure)),
         None => panic!("{name} has fired already with a value, a {}", type_name::<T>()),
     }
 }
 
-fn name<T>(deferred: &Deferred<T>) -> String {
+fn describe_deferred<T>(deferred: &Deferred<T>) -> String {
     match deferred.place() {
         Some(place) => format!("the Deferred of {place}"),
         None => "the Deferred".to_owned(),
@@ -94,7 +94,7 @@ fn name<T>(deferred: &Deferred<T>) -> String {
 }
 
 /// A failure with its causes and its origin.
-pub(super) fn described(failure: &Failure) -> String {
+pub(super) fn describe_failure(failure: &Failure) -> String {
     format!("{failure:#} (began at {})", failure.place())
 }
 

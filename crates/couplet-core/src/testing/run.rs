@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Manner;
-use super::memory_loop::{MemoryLoop, Step};
-use super::results::described;
+use super::memory_loop::{MemoryLoop, TurnOutcome};
+use super::results::describe_failure;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
-use crate::panics::keep_panics;
+use crate::panics::capture_panics;
 use crate::reactor::{Leak, Reactor, Shutdown, Source, numbered};
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
@@ -93,11 +93,11 @@ pub fn run_within<T: 'static>(
     longest: Duration,
     program: impl FnOnce(&Reactor) -> Deferred<T>,
 ) -> Result<T> {
-    let witness = Witness::new();
+    let witness = FailureRecorder::new();
     let mut memory = MemoryLoop::new(Manner::Readiness, 0);
     memory.take_panics(); // reported as leftovers instead
     memory.network.set_limits(longest, LIVELOCK_TURNS);
-    memory.l.keep_places();
+    memory.l.record_places();
     let place = Cell::new(None);
     let result = memory.l.run_script(|reactor| {
         let deferred = program(reactor);
@@ -105,13 +105,13 @@ pub fn run_within<T: 'static>(
         deferred
     });
     let verdict = match memory.network.take_standstill() {
-        Some(standstill) => Some(stuck(standstill, longest, place.get())),
+        Some(standstill) => Some(describe_standstill(standstill, longest, place.get())),
         None => {
             memory.network.set_limits(longest, LIVELOCK_TURNS);
-            end(&mut memory)
+            run_shutdown_triggers(&mut memory)
         }
     };
-    let left = everything_left(&memory, &witness);
+    let left = collect_leaks(&memory, &witness);
     let was_clean = left.is_empty();
     memory.l.finish_run();
     drop(memory);
@@ -119,118 +119,118 @@ pub fn run_within<T: 'static>(
     let left = if was_clean { witness.take() } else { left };
     drop(witness);
     match (verdict, &result) {
-        (Some(stuck), _) => panic!("{}", message(&stuck, &left)),
+        (Some(stuck), _) => panic!("{}", format_report(&stuck, &left)),
         (None, _) if left.is_empty() => result,
         (None, Ok(_)) => {
-            panic!("{}", message("the program ended and left this behind:", &left))
+            panic!("{}", format_report("the program ended and left behind:", &left))
         }
         (None, Err(failure)) => {
-            let failure = described(failure);
-            let failed = format!("the program failed: {failure}, and left this behind:");
-            panic!("{}", message(&failed, &left));
+            let failure = describe_failure(failure);
+            let failed = format!("the program failed: {failure}, and left behind:");
+            panic!("{}", format_report(&failed, &left));
         }
     }
 }
 
 /// Runs the `Shutdown::Before` triggers, then lets pending closes complete.
-fn end(memory: &mut MemoryLoop) -> Option<String> {
+fn run_shutdown_triggers(memory: &mut MemoryLoop) -> Option<String> {
     let waiting = memory.l.fire(Shutdown::Before);
     while waiting.get() > 0 {
         if memory.l.turn(None).is_err() {
             memory.network.take_standstill();
-            return Some("a trigger of `Shutdown::Before` never fires; there is:".to_owned());
+            return Some("a trigger of `Shutdown::Before` never fires; remaining:".to_owned());
         }
     }
-    settle(memory);
+    turn_until_quiet(memory);
     None
 }
 
 /// Turns until the loop is idle, at most `LAST_TURNS` times.
-fn settle(memory: &mut MemoryLoop) {
+fn turn_until_quiet(memory: &mut MemoryLoop) {
     for _ in 0..LAST_TURNS {
-        if memory.step() == Step::Quiet {
+        if memory.step() == TurnOutcome::Quiet {
             return;
         }
     }
 }
 
-fn everything_left(memory: &MemoryLoop, witness: &Witness) -> Vec<Leak> {
+fn collect_leaks(memory: &MemoryLoop, witness: &FailureRecorder) -> Vec<Leak> {
     let mut left = memory.l.leaks();
     left.extend(witness.take());
     left
 }
 
-fn stuck(standstill: Standstill, longest: Duration, place: Option<Source>) -> String {
+fn describe_standstill(standstill: Standstill, longest: Duration, place: Option<Source>) -> String {
     let deferred = match place {
         Some(place) => format!("the Deferred of {place}"),
         None => "its Deferred".to_owned(),
     };
     match standstill {
         Standstill::Stalled => format!(
-            "the program waits for ever: {deferred} has not fired, and nothing can ever happen; \
-             there is:"
+            "the program waits forever: {deferred} has not fired, and nothing can ever happen; \
+             remaining:"
         ),
         Standstill::TooLong => {
-            format!("{deferred} has not fired within {longest:?} of virtual time; there is:")
+            format!("{deferred} has not fired within {longest:?} of virtual time; remaining:")
         }
-        Standstill::Circle => format!(
+        Standstill::BusyLoop => format!(
             "the program is livelocked: {deferred} has not fired, and every turn has work while \
-             time stands still; there is:"
+             time stands still; remaining:"
         ),
     }
 }
 
-fn message(headline: &str, left: &[Leak]) -> String {
+fn format_report(headline: &str, left: &[Leak]) -> String {
     let mut text = headline.to_owned() + &numbered(left);
     if left.is_empty() {
-        text += "\nnothing: no port, no connection, no call and no task that could fire it";
+        text += "\nnothing: no port, connection, call or task that could fire it";
     }
     text
 }
 
 /// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
-struct Witness {
+struct FailureRecorder {
     unhandled: Rc<RefCell<Vec<Leak>>>,
     reporter: Reporter,
     panics: Option<Vec<String>>,
 }
 
-impl Witness {
-    fn new() -> Witness {
+impl FailureRecorder {
+    fn new() -> FailureRecorder {
         let unhandled: Rc<RefCell<Vec<Leak>>> = Rc::default();
         let captured = unhandled.clone();
         let reporter =
-            set_reporter(move |failure| captured.borrow_mut().push(unhandled_left(failure)));
-        Witness { unhandled, reporter, panics: keep_panics(Some(Vec::new())) }
+            set_reporter(move |failure| captured.borrow_mut().push(leak_of_unhandled(failure)));
+        FailureRecorder { unhandled, reporter, panics: capture_panics(Some(Vec::new())) }
     }
 
     fn take(&self) -> Vec<Leak> {
         let mut left = self.unhandled.take();
-        let panics = keep_panics(Some(Vec::new())).unwrap_or_default();
+        let panics = capture_panics(Some(Vec::new())).unwrap_or_default();
         left.extend(panics.into_iter().map(|text| Leak {
             what: format!("a panic in {text}"),
             from: "the loop contained it; its place is in the test's output".to_owned(),
-            cure: "callbacks do not panic: `transport.fail(error)` ends a connection",
+            cleanup: "callbacks do not panic: `transport.fail(error)` ends a connection",
         }));
         left
     }
 }
 
-impl Drop for Witness {
+impl Drop for FailureRecorder {
     fn drop(&mut self) {
         std::mem::take(&mut self.reporter).set();
-        keep_panics(self.panics.take());
+        capture_panics(self.panics.take());
     }
 }
 
-fn unhandled_left(unhandled: &Unhandled) -> Leak {
+fn leak_of_unhandled(unhandled: &Unhandled) -> Leak {
     Leak {
-        what: format!("a failure that nobody handled: {:#}", unhandled.failure()),
+        what: format!("an unhandled failure: {:#}", unhandled.failure()),
         from: format!(
-            "began at {}, left by the Deferred of {}",
+            "began at {}, unhandled by the Deferred created at {}",
             unhandled.failure().place(),
             unhandled.place()
         ),
-        cure: "`add_errback` at the end of that chain, or await it",
+        cleanup: "`add_errback` at the end of that chain, or await it",
     }
 }

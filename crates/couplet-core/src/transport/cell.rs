@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "sim")]
-use super::connection::Above;
+use super::connection::LayerReport;
 use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
@@ -31,7 +31,7 @@ use crate::reactor::Reactor;
 use crate::reactor::timers::{TimerKey, Timers};
 
 /// Requests recorded but not yet applied; a set of bits.
-pub(super) mod asked {
+pub(super) mod request {
     pub(crate) const LOSE: u16 = 1;
     pub(crate) const LOSE_WRITE: u16 = 2;
     pub(crate) const ABORT: u16 = 4;
@@ -70,13 +70,13 @@ pub(crate) enum Phase {
 }
 
 /// A registered producer. The object is taken out while it is called.
-pub(super) struct Registered {
+pub(super) struct RegisteredProducer {
     pub(super) kind: ProducerKind,
     pub(super) paused: bool,
     /// A close has begun: a paused producer is resumed once so that it can finish.
     pub(super) to_finish: bool,
     /// `progress` when a pull producer was last asked.
-    pub(super) asked_at: Option<u64>,
+    pub(super) resumed_at: Option<u64>,
     pub(super) object: Option<Box<dyn Producer>>,
 }
 
@@ -111,7 +111,7 @@ pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 /// lines: with many connections that matters more than instruction counts.
 #[repr(C)]
 pub(crate) struct ConnectionCell {
-    asked: Cell<u16>,
+    requests: Cell<u16>,
     /// The loop will check this cell anyway: the cell is on the dirty list, or its protocol is
     /// being called.
     dirty: Cell<bool>,
@@ -129,7 +129,7 @@ pub(crate) struct ConnectionCell {
     pub(crate) received_at: Cell<Instant>,
     pub(crate) bytes_in: Cell<u64>,
     /// Bytes written and not discarded since.
-    bytes_taken: Cell<u64>,
+    bytes_accepted: Cell<u64>,
     // The fields below are off the per-message path.
     pub(super) id: ConnectionId,
     pub(super) reactor: Reactor,
@@ -138,7 +138,7 @@ pub(crate) struct ConnectionCell {
     /// The socket, if the driver has sockets. It answers queries until it is closed.
     socket: Option<LocalSocket>,
     watermarks: Cell<Watermarks>,
-    producer: RefCell<Option<Box<Registered>>>,
+    producer: RefCell<Option<Box<RegisteredProducer>>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     pub(super) close_deadline: Cell<Option<Duration>>,
     pub(crate) made_at: Instant,
@@ -157,9 +157,9 @@ pub(crate) struct ConnectionCell {
     /// Set once `connection_lost` was called.
     reason: OnceCell<Reason>,
     /// Set once there are layers.
-    below: OnceCell<Box<Below>>,
+    below: OnceCell<Box<LayeredState>>,
     /// State that few connections use.
-    rare: RefCell<Option<Box<Rare>>>,
+    rare: RefCell<Option<Box<RareState>>>,
 }
 
 impl Drop for ConnectionCell {
@@ -170,7 +170,7 @@ impl Drop for ConnectionCell {
 }
 
 /// A requested socket option.
-pub(crate) enum OptionAsked {
+pub(crate) enum SocketRequest {
     Set(SocketOption),
     Call(Contained<SocketCall>),
 }
@@ -183,7 +183,7 @@ pub(super) struct Upgrade {
 }
 
 /// A layer requested on a live connection.
-pub(super) struct Starting {
+pub(super) struct StartingLayer {
     pub(super) layer: Contained<Box<dyn Layer>>,
     /// Written before the request, so it passes below the layer.
     pub(super) clear: Outbox,
@@ -191,22 +191,22 @@ pub(super) struct Starting {
 
 /// State of a connection with layers.
 #[derive(Default)]
-struct Below {
+struct LayeredState {
     /// Bytes below the layers, which differ from those of the protocol in number.
     wire: Cell<WireBytes>,
     opened: RefCell<Option<Rc<Opened>>>,
 }
 
 #[derive(Default)]
-struct Rare {
+struct RareState {
     /// The failure passed to `fail`.
     why: Option<Failure>,
     throttled_until: Option<Instant>,
     waiting: Vec<(Level, Resolver<()>)>,
     peer_end: Vec<Resolver<()>>,
-    options: Vec<OptionAsked>,
+    options: Vec<SocketRequest>,
     /// Law 9: one for each request of the user since the last turn.
-    starting: Vec<Starting>,
+    starting: Vec<StartingLayer>,
     timers: Vec<TimerKey>,
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,
@@ -233,7 +233,7 @@ impl ConnectionCell {
             peer,
             host,
             socket,
-            asked: Cell::new(0),
+            requests: Cell::new(0),
             dirty: Cell::new(false),
             phase: Cell::new(Phase::Open),
             paused: Cell::new(0),
@@ -247,7 +247,7 @@ impl ConnectionCell {
             made_at: now,
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
-            bytes_taken: Cell::new(0),
+            bytes_accepted: Cell::new(0),
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
             closes_at_once: Cell::new(false),
@@ -297,18 +297,18 @@ impl ConnectionCell {
     /// A socket option: the value requested since the last turn, otherwise the system's.
     pub(super) fn option<T>(
         &self,
-        asked: impl Fn(&SocketOption) -> Option<T>,
+        requested: impl Fn(&SocketOption) -> Option<T>,
         system: impl FnOnce(SockRef<'_>) -> io::Result<T>,
     ) -> Option<T> {
         let is_open = self.phase.get() != Phase::Lost && self.peer.unix().is_none();
         let socket = self.socket.as_ref().filter(|_| is_open)?;
         let rare = self.rare.borrow();
         let mut latest = rare.iter().flat_map(|rare| rare.options.iter().rev());
-        let asked = latest.find_map(|option| match option {
-            OptionAsked::Set(option) => asked(option),
-            OptionAsked::Call(_) => None,
+        let requested = latest.find_map(|option| match option {
+            SocketRequest::Set(option) => requested(option),
+            SocketRequest::Call(_) => None,
         });
-        asked.or_else(|| socket.ask(system)?.ok())
+        requested.or_else(|| socket.ask(system)?.ok())
     }
 
     /// Sets the addresses that layers reported, before the protocol is built.
@@ -351,21 +351,21 @@ impl ConnectionCell {
 
     #[inline]
     pub(super) fn write(&self, data: &[u8]) {
-        if !self.write_above(usize::MAX, data) {
-            self.write_late(data);
+        if !self.try_write(usize::MAX, data) {
+            self.write_slow(data);
         }
     }
 
     /// Writes if at most the high mark is buffered; returns false if the slow path is needed.
     #[inline]
     pub(crate) fn write_with_room(&self, data: &[u8]) -> bool {
-        self.write_above(self.watermarks.get().high, data)
+        self.try_write(self.watermarks.get().high, data)
     }
 
     /// Writes if the connection is open and at most `most` bytes are buffered; otherwise returns
     /// false.
     #[inline(always)]
-    fn write_above(&self, most: usize, data: &[u8]) -> bool {
+    fn try_write(&self, most: usize, data: &[u8]) -> bool {
         let mut outbox = self.outbox.borrow_mut();
         let buffered = outbox.len() + self.in_flight.get();
         let room = self.cap.get().saturating_sub(buffered);
@@ -375,25 +375,25 @@ impl ConnectionCell {
         }
         outbox.extend(data);
         drop(outbox);
-        self.note_taken(data.len());
+        self.count_written(data.len());
         true
     }
 
     /// The slow path of [`write`](Self::write): the connection is closing, or `data` exceeds its
     /// hard cap or is empty.
     #[cold]
-    fn write_late(&self, data: &[u8]) {
-        if self.takes(data.len()) {
+    fn write_slow(&self, data: &[u8]) {
+        if self.accepts(data.len()) {
             self.outbox.borrow_mut().extend(data);
-            self.note_taken(data.len());
+            self.count_written(data.len());
         }
     }
 
     pub(super) fn write_bytes(&self, bytes: bytes::Bytes) {
         let len = bytes.len();
-        if self.takes(len) {
+        if self.accepts(len) {
             self.outbox.borrow_mut().push(bytes);
-            self.note_taken(len);
+            self.count_written(len);
         } else {
             discard("drop of a buffer", bytes);
         }
@@ -410,9 +410,10 @@ impl ConnectionCell {
 
     /// Whether to accept `len` more bytes (never 0); records a write past the hard cap.
     #[inline]
-    fn takes(&self, len: usize) -> bool {
+    fn accepts(&self, len: usize) -> bool {
         let room = self.cap.get().saturating_sub(self.buffered());
-        len > 0 && ((self.phase.get() == Phase::Open && len <= room) || self.takes_late(len, room))
+        len > 0
+            && ((self.phase.get() == Phase::Open && len <= room) || self.accepts_slow(len, room))
     }
 
     fn is_open_to_output(&self) -> bool {
@@ -424,34 +425,34 @@ impl ConnectionCell {
     }
 
     #[inline]
-    fn note_taken(&self, len: usize) {
-        self.bytes_taken.set(self.bytes_taken.get() + len as u64);
-        self.mark();
+    fn count_written(&self, len: usize) {
+        self.bytes_accepted.set(self.bytes_accepted.get() + len as u64);
+        self.mark_dirty();
     }
 
     /// Whether to accept bytes on a connection that is closing, or past its hard cap.
     #[cold]
-    fn takes_late(&self, len: usize, room: usize) -> bool {
+    fn accepts_slow(&self, len: usize, room: usize) -> bool {
         let open = self.is_open_to_output();
         if !open {
             self.dropped.set(self.dropped.get() + len as u64);
         } else if len > room {
             self.advance_phase(Phase::Ended);
-            self.ask(asked::OVERFLOW);
+            self.record(request::OVERFLOW);
         }
         open && len <= room
     }
 
     #[inline]
-    pub(super) fn ask(&self, what: u16) {
-        self.asked.set(self.asked.get() | what);
-        self.mark();
+    pub(super) fn record(&self, what: u16) {
+        self.requests.set(self.requests.get() | what);
+        self.mark_dirty();
     }
 
     #[inline]
-    fn mark(&self) {
+    fn mark_dirty(&self) {
         if !self.dirty.replace(true) {
-            self.reactor.mark(self.id.key);
+            self.reactor.mark_dirty(self.id.key);
         }
     }
 
@@ -475,7 +476,7 @@ impl ConnectionCell {
             self.paused.set(after);
             let holds = |bits: u8| bits & !paused::BY_LAYER != 0;
             if holds(before) != holds(after) {
-                self.ask(asked::FLOW);
+                self.record(request::FLOW);
             }
         }
     }
@@ -513,7 +514,7 @@ impl ConnectionCell {
         bytes.extend_from_slice(unread);
         self.rare_mut().upgrade = Some(Upgrade { next, unread: bytes });
         self.paused.set(self.paused.get() | paused::BY_UPGRADE);
-        self.ask(asked::FLOW);
+        self.record(request::FLOW);
         drop(earlier);
     }
 
@@ -528,13 +529,13 @@ impl ConnectionCell {
         let mut clear = Outbox::new(self.reactor.spares().clone());
         clear.append(&mut self.outbox.borrow_mut());
         self.add_in_flight(clear.len());
-        self.rare_mut().starting.push(Starting { layer, clear });
+        self.rare_mut().starting.push(StartingLayer { layer, clear });
         self.set_starting(true);
-        self.ask(asked::LAYER);
+        self.record(request::LAYER);
         Ok(())
     }
 
-    pub(super) fn take_starting(&self) -> Vec<Starting> {
+    pub(super) fn take_starting(&self) -> Vec<StartingLayer> {
         std::mem::take(&mut self.rare_mut().starting)
     }
 
@@ -546,15 +547,15 @@ impl ConnectionCell {
 
     /// After a write past the hard cap, an abort still counts: it outranks `Overflow`.
     pub(super) fn abort(&self) {
-        if self.phase.get() < Phase::Ended || self.asked.get() & asked::OVERFLOW != 0 {
+        if self.phase.get() < Phase::Ended || self.requests.get() & request::OVERFLOW != 0 {
             self.advance_phase(Phase::Ended);
-            self.ask(asked::ABORT);
+            self.record(request::ABORT);
         }
     }
 
     pub(super) fn fail(&self, failure: Failure) {
         let counts = self.phase.get() < Phase::Ended
-            || self.asked.get() & (asked::ABORT | asked::OVERFLOW) != 0;
+            || self.requests.get() & (request::ABORT | request::OVERFLOW) != 0;
         // Only the first failure counts; a later one is dropped with no cell borrowed.
         if counts && !self.has_failed() {
             self.rare_mut().why = Some(failure);
@@ -566,22 +567,22 @@ impl ConnectionCell {
         self.rare.borrow().as_ref().is_some_and(|rare| rare.why.is_some())
     }
 
-    pub(super) fn register(&self, producer: Registered) {
+    pub(super) fn register(&self, producer: RegisteredProducer) {
         *self.producer.borrow_mut() = Some(Box::new(producer));
         self.update_awaits_room();
-        self.ask(asked::PRODUCER);
+        self.record(request::PRODUCER);
     }
 
     pub(super) fn unregister(&self) {
         let producer = self.producer.borrow_mut().take();
         self.update_awaits_room();
         if producer.is_some() {
-            self.ask(asked::PRODUCER);
+            self.record(request::PRODUCER);
         }
     }
 
     /// Whether the buffer has drained to `level`.
-    pub(super) fn is_down_to(&self, level: Level) -> bool {
+    pub(super) fn is_drained_to(&self, level: Level) -> bool {
         let most = match level {
             Level::LowMark => self.watermarks().low,
             Level::Nothing => 0,
@@ -592,12 +593,12 @@ impl ConnectionCell {
     pub(super) fn add_waiting(&self, level: Level, resolver: Resolver<()>) {
         self.rare_mut().waiting.push((level, resolver));
         self.awaits_room.set(true);
-        self.mark();
+        self.mark_dirty();
     }
 
     pub(super) fn add_waiting_for_peer(&self, resolver: Resolver<()>) {
         self.rare_mut().peer_end.push(resolver);
-        self.ask(asked::FLOW);
+        self.record(request::FLOW);
     }
 
     /// Whether a Deferred waits for the peer's end of stream.
@@ -624,15 +625,15 @@ impl ConnectionCell {
             }
             self.reset_unless_closed.set(on);
         }
-        self.rare_mut().options.push(OptionAsked::Set(option));
-        self.ask(asked::OPTIONS);
+        self.rare_mut().options.push(SocketRequest::Set(option));
+        self.record(request::OPTIONS);
     }
 
     pub(super) fn add_socket_call(&self, call: SocketCall) {
         let call = Contained::new(call);
         if self.phase.get() < Phase::Ended {
-            self.rare_mut().options.push(OptionAsked::Call(call));
-            self.ask(asked::OPTIONS);
+            self.rare_mut().options.push(SocketRequest::Call(call));
+            self.record(request::OPTIONS);
         }
     }
 
@@ -710,29 +711,29 @@ impl ConnectionCell {
     /// The number of bytes that the protocol wrote, up to those about to enter its first layer.
     #[cfg(feature = "sim")]
     pub(super) fn bytes_before_layers(&self) -> u64 {
-        self.bytes_taken.get() - self.outbox.borrow().len() as u64
+        self.bytes_accepted.get() - self.outbox.borrow().len() as u64
     }
 
     #[cfg(feature = "sim")]
-    pub(super) fn note_above(&self, above: Above<'_>) {
-        self.reactor.note_above(self.id.key, above);
+    pub(super) fn report_layers(&self, above: LayerReport<'_>) {
+        self.reactor.report_layers(self.id.key, above);
     }
 
     /// For the simulator: reports bytes that enter the layers.
     #[inline]
-    pub(super) fn note_written(&self, written: &Outbox) {
+    pub(super) fn report_written(&self, written: &Outbox) {
         #[cfg(feature = "sim")]
         if self.reactor.observes_layers() {
-            written.slices().for_each(|slice| self.note_above(Above::Written(slice)));
+            written.slices().for_each(|slice| self.report_layers(LayerReport::Written(slice)));
         }
         #[cfg(not(feature = "sim"))]
         let _ = written;
     }
 
     /// For the simulator: reports that written bytes were discarded.
-    pub(super) fn note_cut(&self) {
+    pub(super) fn report_cut(&self) {
         #[cfg(feature = "sim")]
-        self.note_above(Above::Cut);
+        self.report_layers(LayerReport::Cut);
     }
 
     /// The numbers of bytes that the socket received and sent.
@@ -789,7 +790,7 @@ impl ConnectionCell {
 
     pub(super) fn set_watermarks(&self, marks: Watermarks) {
         self.watermarks.set(marks);
-        self.ask(asked::PRODUCER);
+        self.record(request::PRODUCER);
     }
 
     pub(super) fn has_producer(&self) -> bool {
@@ -801,7 +802,7 @@ impl ConnectionCell {
         let over = self.buffered() > self.watermarks().high;
         over && matches!(
             self.producer.borrow().as_deref(),
-            Some(Registered { kind: ProducerKind::Push, paused: false, .. })
+            Some(RegisteredProducer { kind: ProducerKind::Push, paused: false, .. })
         )
     }
 
@@ -816,7 +817,7 @@ impl ConnectionCell {
                     registered.paused && (drained || registered.to_finish)
                 }
                 ProducerKind::Pull => registered
-                    .asked_at
+                    .resumed_at
                     .is_none_or(|at| self.buffered() == 0 && self.progress() > at),
             },
         }
@@ -865,13 +866,13 @@ impl ConnectionCell {
     }
 
     #[inline]
-    pub(super) fn take_asked(&self) -> u16 {
-        self.asked.replace(0)
+    pub(super) fn take_requests(&self) -> u16 {
+        self.requests.replace(0)
     }
 
     #[inline]
-    pub(crate) fn has_asked(&self) -> bool {
-        self.asked.get() != 0
+    pub(crate) fn has_requests(&self) -> bool {
+        self.requests.get() != 0
     }
 
     #[inline]
@@ -908,7 +909,7 @@ impl ConnectionCell {
     /// The number of bytes sent; with layers, the number of bytes that they accepted.
     pub(crate) fn bytes_out(&self) -> u64 {
         let left = if self.wire().is_some() { self.waiting() } else { self.buffered() };
-        self.bytes_taken.get() - left as u64
+        self.bytes_accepted.get() - left as u64
     }
 
     /// Discards unsent bytes.
@@ -919,7 +920,7 @@ impl ConnectionCell {
             if outbox.is_empty() && outbox.is_plain() {
                 return;
             }
-            self.bytes_taken.set(self.bytes_taken.get() - outbox.len() as u64);
+            self.bytes_accepted.set(self.bytes_accepted.get() - outbox.len() as u64);
             outbox.clear();
             outbox.take_spent()
         };
@@ -931,7 +932,7 @@ impl ConnectionCell {
         self.in_flight.set(self.in_flight.get().saturating_sub(sent));
     }
 
-    pub(super) fn take_why(&self) -> Option<Failure> {
+    pub(super) fn take_failure(&self) -> Option<Failure> {
         self.rare.borrow_mut().as_mut()?.why.take()
     }
 
@@ -965,7 +966,7 @@ impl ConnectionCell {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
             registered.paused = paused;
             registered.to_finish = false;
-            registered.asked_at = Some(self.progress());
+            registered.resumed_at = Some(self.progress());
         }
         self.update_awaits_room();
     }
@@ -1027,7 +1028,7 @@ impl ConnectionCell {
         }
     }
 
-    pub(crate) fn take_options(&self) -> Vec<OptionAsked> {
+    pub(crate) fn take_options(&self) -> Vec<SocketRequest> {
         std::mem::take(&mut self.rare_mut().options)
     }
 
@@ -1040,7 +1041,7 @@ impl ConnectionCell {
     }
 
     /// The rarely used state, created on first use.
-    fn rare_mut(&self) -> RefMut<'_, Rare> {
+    fn rare_mut(&self) -> RefMut<'_, RareState> {
         RefMut::map(self.rare.borrow_mut(), |rare| &mut **rare.get_or_insert_default())
     }
 }

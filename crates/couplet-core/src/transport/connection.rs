@@ -5,7 +5,7 @@
 //! The holder of a [`Life`] (the loop, or a test) passes in events ([`feed`](Life::feed),
 //! [`ended`](Life::ended), [`sent`](Life::sent)), applies the requests that handles recorded
 //! ([`apply`](Life::apply)), and runs the due calls into user code ([`run_due`](Life::run_due)).
-//! Each of these takes the time of the turn and returns [`Follows`], the holder's next steps.
+//! Each of these takes the time of the turn and returns [`Effects`], the holder's next steps.
 //! Law 5: `connection_lost` is called exactly once, and nothing after it.
 //!
 //! ```text
@@ -40,16 +40,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "sim")]
-pub(crate) use layered::Above;
+pub(crate) use layered::LayerReport;
 use layered::Layered;
 
-use super::cell::{ConnectionCell, Level, Phase, Upgrade, asked};
+use super::cell::{ConnectionCell, Level, Phase, Upgrade, request};
 use super::{Producer, Tell, Transport};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, Reason};
 use crate::layers::PlaintextAfterUpgrade;
-use crate::panics::{contain, discard, log_panic, panic_text, witness};
+use crate::panics::{contain, discard, log_panic, panic_text, record_panic};
 use crate::protocol::Protocol;
 
 /// Maximum number of bytes read and discarded after our FIN.
@@ -128,66 +128,66 @@ impl State {
 /// user code.
 #[must_use = "the connection stalls when this is not done"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Follows(u32);
+pub(crate) struct Effects(u32);
 
-impl Follows {
-    pub(crate) const NOTHING: Follows = Follows(0);
+impl Effects {
+    pub(crate) const NOTHING: Effects = Effects(0);
     /// Resume or pause reading in the driver.
-    pub(crate) const RECEIVE: Follows = Follows(1);
-    pub(crate) const STOP_RECEIVING: Follows = Follows(2);
+    pub(crate) const RECEIVE: Effects = Effects(1);
+    pub(crate) const STOP_RECEIVING: Effects = Effects(2);
     /// Send a FIN.
-    pub(crate) const SHUT_WRITE: Follows = Follows(4);
-    /// If the peer's FIN has arrived, call [`Life::peer_was_first`] and resolve the Deferreds that
+    pub(crate) const SHUT_WRITE: Effects = Effects(4);
+    /// If the peer's FIN has arrived, call [`Life::peer_closed_first`] and fire the Deferreds that
     /// wait for it.
-    pub(crate) const CHECK_FIN: Follows = Follows(8);
-    /// Call [`Life::measured`] with the system's count of unsent bytes.
-    pub(crate) const MEASURE: Follows = Follows(16);
+    pub(crate) const CHECK_FIN: Effects = Effects(8);
+    /// Call [`Life::set_unsent`] with the system's count of unsent bytes.
+    pub(crate) const MEASURE: Effects = Effects(16);
     /// Set the recorded socket options.
-    pub(crate) const OPTIONS: Follows = Follows(32);
+    pub(crate) const OPTIONS: Effects = Effects(32);
     /// Arm a timer for [`Life::deadline`].
-    pub(crate) const DEADLINE: Follows = Follows(64);
+    pub(crate) const DEADLINE: Effects = Effects(64);
     /// Calls into user code are due: [`Life::run_due`], or [`Life::lost`] on a closed connection.
-    pub(crate) const CALLS: Follows = Follows(due::ANY);
+    pub(crate) const CALLS: Effects = Effects(due::ANY);
     /// Handles recorded something: [`Life::apply`].
-    pub(crate) const RECORDED: Follows = Follows(1 << 15);
+    pub(crate) const RECORDED: Effects = Effects(1 << 15);
     /// The outbox has bytes to send.
-    pub(crate) const OUTPUT: Follows = Follows(1 << 16);
+    pub(crate) const OUTPUT: Effects = Effects(1 << 16);
 
     /// Every layer is open: build the protocol.
-    pub(crate) const OPENED: Follows = Follows(1 << 17);
+    pub(crate) const OPENED: Effects = Effects(1 << 17);
     /// The output passes through layers first.
-    pub(crate) const LAYERED: Follows = Follows(1 << 18);
+    pub(crate) const LAYERED: Effects = Effects(1 << 18);
 
     /// Only output follows, already encoded by every layer.
-    pub(crate) const BELOW: Follows = Follows(1 << 19);
+    pub(crate) const BELOW: Effects = Effects(1 << 19);
 
-    const ORDERS: u32 = 127 | Follows::OPENED.0;
+    const ORDERS: u32 = 127 | Effects::OPENED.0;
 
     /// Only the orders, which are returned once, without the bits that describe a lasting state.
-    pub(crate) fn orders(self) -> Follows {
-        Follows(self.0 & Follows::ORDERS)
+    pub(crate) fn orders(self) -> Effects {
+        Effects(self.0 & Effects::ORDERS)
     }
 
     /// The union of the two sets.
-    pub(crate) fn and(self, other: Follows) -> Follows {
-        Follows(self.0 | other.0)
+    pub(crate) fn and(self, other: Effects) -> Effects {
+        Effects(self.0 | other.0)
     }
 
     /// True when nothing follows except `what`.
     #[inline]
-    pub(crate) fn is_at_most(self, what: Follows) -> bool {
+    pub(crate) fn is_at_most(self, what: Effects) -> bool {
         self.0 & !what.0 == 0
     }
 
     #[inline]
-    pub(crate) fn has(self, what: Follows) -> bool {
+    pub(crate) fn has(self, what: Effects) -> bool {
         self.0 & what.0 != 0
     }
 
     /// Whether the driver has anything to do besides sending.
     #[inline]
     pub(crate) fn has_orders(self) -> bool {
-        self.0 & Follows::ORDERS != 0
+        self.0 & Effects::ORDERS != 0
     }
 }
 
@@ -201,7 +201,7 @@ pub(crate) struct Written {
     pub(crate) spent: bool,
 }
 
-/// Pending calls into user code; a set of bits within the range that [`Follows`] reserves for them.
+/// Pending calls into user code; a set of bits within the range that [`Effects`] reserves for them.
 mod due {
     pub(super) const WRITE_CLOSED: u32 = 1 << 7;
     pub(super) const RESUMED: u32 = 1 << 8;
@@ -240,7 +240,7 @@ impl Life {
     pub(crate) fn new(cell: Rc<ConnectionCell>) -> Life {
         Life {
             transport: Transport { cell },
-            protocol: Box::new(Nobody),
+            protocol: Box::new(PlaceholderProtocol),
             state: State::Open { reading: Reading::On, writing: Writing::Open },
             pending: 0,
             panicked: false,
@@ -253,7 +253,7 @@ impl Life {
 
     /// Drops the user's objects of a closed connection: protocol and layers.
     pub(crate) fn retire(&mut self) {
-        let protocol = std::mem::replace(&mut self.protocol, Box::new(Nobody));
+        let protocol = std::mem::replace(&mut self.protocol, Box::new(PlaceholderProtocol));
         discard("drop of a protocol", protocol);
         self.layered = None;
         self.unread = Vec::new();
@@ -277,18 +277,18 @@ impl Life {
     pub(crate) fn begin(&mut self, protocol: Box<dyn Protocol>) {
         self.protocol = protocol;
         self.begin_above_layers();
-        self.tell_of_drain();
+        self.queue_draining();
     }
 
     /// Calls `connection_made`.
-    pub(crate) fn made(&mut self, now: Instant) -> Follows {
+    pub(crate) fn call_connection_made(&mut self, now: Instant) -> Effects {
         self.call(now, |protocol, transport| protocol.connection_made(transport));
-        self.follows()
+        self.take_effects()
     }
 
     /// Delivers bytes from the driver. Law 4: the only way in.
     #[inline(always)]
-    pub(crate) fn feed(&mut self, data: &[u8], now: Instant) -> Follows {
+    pub(crate) fn feed(&mut self, data: &[u8], now: Instant) -> Effects {
         let State::Open { reading: Reading::On, .. } = &self.state else {
             return self.feed_slow(data, now);
         };
@@ -296,31 +296,31 @@ impl Life {
         cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
         cell.received_at.set(now);
         self.deliver(data, now);
-        self.follows_directly()
+        self.take_effects_unlayered()
     }
 
     /// The slow path of [`feed`](Self::feed): through layers, or after reading ended.
     #[inline(never)]
-    fn feed_slow(&mut self, data: &[u8], now: Instant) -> Follows {
+    fn feed_slow(&mut self, data: &[u8], now: Instant) -> Effects {
         let flows = matches!(self.state, State::Open { .. } | State::Flushing { .. });
         if flows && self.layered.is_some() {
-            return if self.rise(data, now) { Follows::BELOW } else { self.follows() };
+            return if self.feed_layers(data, now) { Effects::BELOW } else { self.take_effects() };
         }
         let cell = &self.transport.cell;
         cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
         self.discard_input(data.len());
-        self.follows()
+        self.take_effects()
     }
 
     /// A descriptor arrived, ahead of the bytes it came with.
     #[cfg(unix)]
-    pub(crate) fn descriptor(&mut self, descriptor: OwnedFd, now: Instant) -> Follows {
+    pub(crate) fn descriptor(&mut self, descriptor: OwnedFd, now: Instant) -> Effects {
         if let State::Open { reading: Reading::On, .. } = &self.state {
             self.call(now, |protocol, transport| {
                 protocol.descriptor_received(transport, descriptor);
             });
         }
-        self.follows()
+        self.take_effects()
     }
 
     #[inline(always)]
@@ -352,9 +352,9 @@ impl Life {
     }
 
     /// The peer's end of stream (`None`), or an error that ends the connection.
-    pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Follows {
+    pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Effects {
         if error.is_none() {
-            self.tell_of_peers_end();
+            self.resolve_peer_ended();
         }
         match error {
             None if self.layered.is_some() => self.socket_ended(now),
@@ -367,16 +367,16 @@ impl Life {
                 }
             }
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// The peer's end of stream has arrived; bytes before it may be unread.
-    pub(crate) fn peer_ended(&mut self) -> Follows {
-        self.tell_of_peers_end();
-        self.follows()
+    pub(crate) fn peer_ended(&mut self) -> Effects {
+        self.resolve_peer_ended();
+        self.take_effects()
     }
 
-    fn tell_of_peers_end(&self) {
+    fn resolve_peer_ended(&self) {
         for resolver in self.transport.cell.take_waiting_for_peer() {
             resolver.callback(());
         }
@@ -407,57 +407,57 @@ impl Life {
 
     /// Applies the requests that handles recorded: states change now, calls into user code become
     /// due.
-    pub(crate) fn apply(&mut self, now: Instant) -> Follows {
+    pub(crate) fn apply(&mut self, now: Instant) -> Effects {
         self.apply_recorded(now);
-        self.follows()
+        self.take_effects()
     }
 
     fn apply_recorded(&mut self, now: Instant) {
-        let asked = self.transport.cell.take_asked();
-        if asked & asked::LAYER != 0 {
+        let requests = self.transport.cell.take_requests();
+        if requests & request::LAYER != 0 {
             self.start_layers(now);
         }
-        if asked & asked::DEADLINES != 0 {
-            self.order(Follows::DEADLINE);
+        if requests & request::DEADLINES != 0 {
+            self.order(Effects::DEADLINE);
         }
-        if asked & asked::OPTIONS != 0 {
-            self.order(Follows::OPTIONS);
+        if requests & request::OPTIONS != 0 {
+            self.order(Effects::OPTIONS);
         }
-        if asked & asked::FLOW != 0 {
+        if requests & request::FLOW != 0 {
             self.flow_changed(now);
         }
-        if asked & asked::PRODUCER != 0 {
+        if requests & request::PRODUCER != 0 {
             self.pending &= !(due::PRODUCER_PAUSE | due::PRODUCER_RESUME);
         }
-        if asked & asked::LOSE_WRITE != 0
+        if requests & request::LOSE_WRITE != 0
             && let State::Open { writing, .. } = &mut self.state
             && *writing == Writing::Open
         {
             *writing = Writing::Finishing { since: now };
-            self.order(Follows::DEADLINE);
+            self.order(Effects::DEADLINE);
             self.transport.cell.let_producer_finish();
         }
-        if asked & (asked::LOSE | asked::ABORT | asked::OVERFLOW) != 0
-            && let Some(failure) = self.transport.cell.take_why()
+        if requests & (request::LOSE | request::ABORT | request::OVERFLOW) != 0
+            && let Some(failure) = self.transport.cell.take_failure()
         {
             self.lose(Reason::Failed(failure), now);
-        } else if asked & asked::LOSE != 0 {
+        } else if requests & request::LOSE != 0 {
             self.lose(Reason::Done(By::Us), now);
         }
-        if asked & asked::OVERFLOW != 0 {
+        if requests & request::OVERFLOW != 0 {
             self.end(Reason::Overflow, CloseMode::Reset);
         }
-        if asked & asked::ABORT != 0 {
+        if requests & request::ABORT != 0 {
             self.end(Reason::Aborted, CloseMode::Reset);
         }
-        if asked != 0 {
+        if requests != 0 {
             self.check_flushed(now);
         }
         self.check_room();
     }
 
     /// The reactor is stopping.
-    pub(crate) fn stop(&mut self, now: Instant) -> Follows {
+    pub(crate) fn stop(&mut self, now: Instant) -> Effects {
         self.stopping = true;
         self.apply_recorded(now);
         match &self.state {
@@ -466,20 +466,20 @@ impl Life {
             State::Flushing { .. } => self.check_flushed(now),
             State::Closed { .. } => {}
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// Asks the protocol to finish, once. A silent peer has so much time for its part.
-    pub(crate) fn drain(&mut self, patience: Duration) -> Follows {
+    pub(crate) fn drain(&mut self, patience: Duration) -> Effects {
         if !self.transport.cell.is_draining() {
             self.transport.cell.set_draining(patience);
-            self.tell_of_drain();
+            self.queue_draining();
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// Makes `draining` due, unless the connection has no protocol yet or is already closing.
-    fn tell_of_drain(&mut self) {
+    fn queue_draining(&mut self) {
         if self.transport.cell.is_draining() && self.is_open() && !self.is_opening() {
             self.pending |= due::DRAINING;
         }
@@ -487,12 +487,12 @@ impl Life {
 
     /// The protocol's time to finish is over: closes an open connection as a stop does, but waits
     /// for the peer as any other close does.
-    pub(crate) fn drain_over(&mut self, now: Instant) -> Follows {
+    pub(crate) fn end_drain(&mut self, now: Instant) -> Effects {
         self.apply_recorded(now);
         if self.is_open() {
             self.shut_down(now);
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// Whether shutting down resets the connection: the protocol asked for that, and has not
@@ -525,14 +525,14 @@ impl Life {
     }
 
     /// The reactor has stopped: ends a remaining connection now.
-    pub(crate) fn cut(&mut self, now: Instant) -> Follows {
+    pub(crate) fn cut(&mut self, now: Instant) -> Effects {
         self.apply_recorded(now);
         let mode = if self.is_cut_by_reset() { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, mode),
             _ => self.end_as_planned(mode),
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// Whether the connection must end with a reset: the protocol has not ended its stream, and the
@@ -564,9 +564,9 @@ impl Life {
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
                 self.transport.cell.advance_phase(Phase::Closing);
                 self.pending &= !(due::RESUMED | due::DRAINING);
-                self.order(Follows::DEADLINE);
+                self.order(Effects::DEADLINE);
                 if !peer_fin {
-                    self.order(Follows::CHECK_FIN);
+                    self.order(Effects::CHECK_FIN);
                 }
                 self.transport.cell.let_producer_finish();
                 self.check_room();
@@ -585,7 +585,7 @@ impl Life {
 
     /// The peer's FIN had arrived when our close took effect, but was not reported, because unread
     /// bytes preceded it. Those are now discarded.
-    pub(crate) fn peer_was_first(&mut self) {
+    pub(crate) fn peer_closed_first(&mut self) {
         if let State::Flushing { why, .. } | State::Draining { why, .. } = &mut self.state
             && let Reason::Done(by) = why
         {
@@ -625,7 +625,7 @@ impl Life {
         }
         if self.transport.cell.awaits_peer_end() {
             // The FIN may already be queued behind unread bytes, which a pause holds back.
-            self.order(Follows::CHECK_FIN);
+            self.order(Effects::CHECK_FIN);
         }
     }
 
@@ -633,19 +633,19 @@ impl Life {
 
     /// The driver wrote from the outbox; `written` is the outcome.
     #[inline(always)]
-    pub(crate) fn wrote(&mut self, written: Written, now: Instant) -> Follows {
-        if self.is_simple(written) { Follows::NOTHING } else { self.wrote_slow(written, now) }
+    pub(crate) fn wrote(&mut self, written: Written, now: Instant) -> Effects {
+        if self.is_simple(written) { Effects::NOTHING } else { self.wrote_slow(written, now) }
     }
 
     /// [`wrote`](Self::wrote) from the bottom of the layers, which held everything in flight.
     #[inline(always)]
-    pub(crate) fn wrote_below(&mut self, written: Written, now: Instant) -> Follows {
+    pub(crate) fn wrote_below(&mut self, written: Written, now: Instant) -> Effects {
         if !self.is_simple(written) {
             return self.wrote_slow(written, now);
         }
         self.transport.cell.add_wire_bytes(0, written.before);
         self.transport.cell.set_in_flight(0);
-        Follows::NOTHING
+        Effects::NOTHING
     }
 
     /// Whether a write has no consequences: no bytes remain, and nothing waited for progress.
@@ -660,7 +660,7 @@ impl Life {
     /// The slow path of [`wrote`](Self::wrote): bytes remain, a caller waits for progress, or the
     /// connection has layers.
     #[cold]
-    pub(crate) fn wrote_slow(&mut self, written: Written, now: Instant) -> Follows {
+    pub(crate) fn wrote_slow(&mut self, written: Written, now: Instant) -> Effects {
         let Written { outcome, before, spent } = written;
         let n = before - self.waiting();
         debug_assert!(
@@ -680,30 +680,30 @@ impl Life {
             }
             WriteOutcome::All => n,
         };
-        self.left_layers(left);
+        self.note_sent_from_layers(left);
         // With layers, `All` may cover only a part of the output.
         if self.pending == 0 && self.is_simple(written) && !self.is_full() {
-            return Follows::NOTHING;
+            return Effects::NOTHING;
         }
         self.after_progress(left > 0 || self.unsent.is_none(), now);
-        let follows = self.follows_output();
+        let effects = self.take_effects_after_send();
         if spent {
             // Last, because user code may run and write.
             self.drop_spent();
         }
-        follows
+        effects
     }
 
     /// The driver has sent `n` taken bytes, or has room again (`n` = 0).
-    pub(crate) fn sent(&mut self, n: usize, now: Instant) -> Follows {
+    pub(crate) fn sent(&mut self, n: usize, now: Instant) -> Effects {
         self.sub_in_flight(n);
         self.after_progress(n > 0, now);
-        self.follows()
+        self.take_effects()
     }
 
     fn after_progress(&mut self, progress: bool, now: Instant) {
-        if progress && self.progressed(now) {
-            self.order(Follows::MEASURE);
+        if progress && self.note_progress(now) {
+            self.order(Effects::MEASURE);
         }
         self.check_room();
         self.check_full();
@@ -711,7 +711,7 @@ impl Life {
     }
 
     /// Bytes were sent; returns true when a close waits for that.
-    fn progressed(&mut self, now: Instant) -> bool {
+    fn note_progress(&mut self, now: Instant) -> bool {
         match &mut self.state {
             State::Open { writing: Writing::Finishing { since }, .. }
             | State::Flushing { since, .. } => {
@@ -732,7 +732,7 @@ impl Life {
             self.pending |= due::PRODUCER_RESUME;
         }
         for (level, due) in FIRES {
-            if self.transport.cell.is_down_to(level) && self.transport.cell.awaits(level) {
+            if self.transport.cell.is_drained_to(level) && self.transport.cell.awaits(level) {
                 self.pending |= due;
             }
         }
@@ -770,7 +770,7 @@ impl Life {
         match &mut self.state {
             State::Open { writing, .. } => {
                 *writing = Writing::Shut;
-                self.order(Follows::SHUT_WRITE);
+                self.order(Effects::SHUT_WRITE);
                 self.pending |= due::WRITE_CLOSED;
             }
             State::Flushing { why, peer_fin, fin_sent, finishing, .. } => {
@@ -782,7 +782,7 @@ impl Life {
                 if at_once && shut {
                     // Other processes may share the socket, so closing ours alone would not send a
                     // FIN.
-                    self.order(Follows::SHUT_WRITE);
+                    self.order(Effects::SHUT_WRITE);
                     return self.end_as_planned(CloseMode::Normal);
                 }
                 if *peer_fin || self.stopping || at_once {
@@ -791,11 +791,11 @@ impl Life {
                 let why = std::mem::replace(why, Reason::Shutdown);
                 self.state = State::Draining { why, since: now, left: DRAIN };
                 if shut {
-                    self.order(Follows::SHUT_WRITE);
+                    self.order(Effects::SHUT_WRITE);
                 }
                 self.order_receive(true);
-                self.order(Follows::DEADLINE);
-                self.pending &= !Follows::MEASURE.0;
+                self.order(Effects::DEADLINE);
+                self.pending &= !Effects::MEASURE.0;
             }
             State::Draining { .. } | State::Closed { .. } => {}
         }
@@ -837,11 +837,11 @@ impl Life {
 
     /// The deadline may have passed; `unsent` is the system's count of unsent bytes. If the
     /// deadline has moved meanwhile, only rearms the timer.
-    pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) -> Follows {
+    pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) -> Effects {
         self.layers_timed_out(now);
-        self.order(Follows::DEADLINE);
+        self.order(Effects::DEADLINE);
         if self.own_deadline().is_none_or(|deadline| now < deadline) {
-            return self.follows();
+            return self.take_effects();
         }
         match &self.state {
             State::Open { .. } if self.idle_deadline().is_some_and(|deadline| deadline <= now) => {
@@ -851,13 +851,13 @@ impl Life {
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => {}
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// Our buffer made no progress before the deadline. Progress in the system's buffer counts too.
     fn flush_timed_out(&mut self, now: Instant, unsent: Option<usize>) {
         if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
-            self.progressed(now);
+            self.note_progress(now);
             self.unsent = unsent;
         } else if self.stopping {
             self.end(Reason::Shutdown, CloseMode::Reset);
@@ -867,7 +867,7 @@ impl Life {
     }
 
     /// Records the system's count of unsent bytes, for comparison at the next deadline.
-    pub(crate) fn measured(&mut self, unsent: Option<usize>) {
+    pub(crate) fn set_unsent(&mut self, unsent: Option<usize>) {
         self.unsent = unsent;
     }
 
@@ -910,7 +910,7 @@ impl Life {
         self.clear_layers();
         // A normal close keeps a due `write_closed`, called before `connection_lost`, and a pending
         // FIN; everything else is dropped.
-        let kept = due::WRITE_CLOSED | Follows::SHUT_WRITE.0;
+        let kept = due::WRITE_CLOSED | Effects::SHUT_WRITE.0;
         self.pending &= if mode == CloseMode::Normal { kept } else { 0 };
         self.pending |= due::LOST;
     }
@@ -937,13 +937,13 @@ impl Life {
     fn panicked(&mut self, now: Instant, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
         log_error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, %text, "a callback panicked");
-        witness("a callback of a protocol", &text);
-        self.break_off(&text, now);
+        record_panic("a callback of a protocol", &text);
+        self.fail_after_panic(&text, now);
     }
 
     /// The protocol or a layer panicked: from now on only `connection_lost` is called.
     #[cold]
-    fn break_off(&mut self, text: &str, now: Instant) {
+    fn fail_after_panic(&mut self, text: &str, now: Instant) {
         // Decided before a recorded close applies: the output is dropped here, so a FIN would end a
         // truncated message.
         let must_reset = self.must_reset();
@@ -964,22 +964,22 @@ impl Life {
     }
 
     /// Runs a queued call.
-    pub(crate) fn tell(&mut self, tell: Box<dyn Tell>, now: Instant) -> Follows {
+    pub(crate) fn tell(&mut self, tell: Box<dyn Tell>, now: Instant) -> Effects {
         if self.panicked {
             let reason = self.reason();
             contain("drop of a call", move || tell.lost(&reason));
         } else {
             self.call(now, |protocol, transport| tell.run(protocol, transport));
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// Runs the due calls of a connection that is still alive.
-    pub(crate) fn run_due(&mut self, now: Instant) -> Follows {
+    pub(crate) fn run_due(&mut self, now: Instant) -> Effects {
         let due = self.pending & due::ANY;
         self.pending &= !due::ANY;
         if self.panicked {
-            return self.follows();
+            return self.take_effects();
         }
         if due & due::WRITE_CLOSED != 0 {
             self.write_closed(now);
@@ -1004,14 +1004,14 @@ impl Life {
         // lost.
         for (level, fires) in FIRES {
             // The calls above may have written.
-            let fires = due & fires != 0 && self.transport.cell.is_down_to(level);
+            let fires = due & fires != 0 && self.transport.cell.is_drained_to(level);
             if fires && !self.panicked && self.transport.cell.phase() < Phase::Ended {
                 for resolver in self.transport.cell.take_waiting(level) {
                     resolver.callback(());
                 }
             }
         }
-        self.follows()
+        self.take_effects()
     }
 
     fn write_closed(&mut self, now: Instant) {
@@ -1037,7 +1037,7 @@ impl Life {
             self.deliver(&unread, now);
         }
         if self.wants_to_read() {
-            self.read_on(now);
+            self.continue_reading(now);
         }
     }
 
@@ -1048,20 +1048,20 @@ impl Life {
         held && !self.transport.cell.paused() && self.transport.cell.phase() < Phase::Closing
     }
 
-    fn read_on(&mut self, now: Instant) {
+    fn continue_reading(&mut self, now: Instant) {
         let State::Open { reading, .. } = &mut self.state else { return };
         let Reading::Paused { since, fin } = *reading else { return };
         *reading = if self.layered.is_some() { Reading::Layered } else { Reading::On };
         let paused = now.saturating_duration_since(since);
         let received = self.transport.cell.received_at.get();
         self.transport.cell.received_at.set(received.checked_add(paused).unwrap_or(now));
-        self.order(Follows::DEADLINE);
+        self.order(Effects::DEADLINE);
         if fin {
             return self.fin(now);
         }
         // Bytes held by the layers precede new ones.
         self.order_receive(true);
-        self.read_on_through_layers(now);
+        self.continue_reading_layers(now);
     }
 
     /// Replaces the protocol with the next one; the old protocol is dropped without a further call.
@@ -1087,7 +1087,7 @@ impl Life {
         if let State::Open { writing: Writing::Shut, .. } = &self.state {
             self.pending |= due::WRITE_CLOSED;
         }
-        self.tell_of_drain();
+        self.queue_draining();
         self.call(now, |protocol, transport| protocol.connection_made(transport));
     }
 
@@ -1175,7 +1175,7 @@ impl Life {
     // Follow-up.
 
     /// Adds an order to the driver. A closed connection ignores it.
-    fn order(&mut self, order: Follows) {
+    fn order(&mut self, order: Effects) {
         if self.closed().is_none() {
             self.pending |= order.0;
         }
@@ -1186,33 +1186,33 @@ impl Life {
     }
 
     #[inline(never)]
-    fn follows(&mut self) -> Follows {
-        let follows = self.follows_directly();
+    fn take_effects(&mut self) -> Effects {
+        let effects = self.take_effects_unlayered();
         match (self.is_layered(), self.has_layered_output()) {
-            (false, _) => follows,
-            (true, true) => follows.and(Follows::OUTPUT).and(Follows::LAYERED),
-            (true, false) => follows.and(Follows::LAYERED),
+            (false, _) => effects,
+            (true, true) => effects.and(Effects::OUTPUT).and(Effects::LAYERED),
+            (true, false) => effects.and(Effects::LAYERED),
         }
     }
 
-    /// [`follows`](Self::follows) after a send: remaining output waits until the driver reports
+    /// [`take_effects`](Self::take_effects) after a send: the rest waits until the driver reports
     /// room.
-    fn follows_output(&mut self) -> Follows {
-        Follows(self.follows_directly().0 & !Follows::OUTPUT.0)
+    fn take_effects_after_send(&mut self) -> Effects {
+        Effects(self.take_effects_unlayered().0 & !Effects::OUTPUT.0)
     }
 
-    /// [`follows`](Self::follows) without layers.
+    /// [`take_effects`](Self::take_effects) without layers.
     #[inline(always)]
-    fn follows_directly(&mut self) -> Follows {
+    fn take_effects_unlayered(&mut self) -> Effects {
         #[cfg(debug_assertions)]
         self.check();
-        let bit = |is: bool, bit: Follows| if is { bit.0 } else { 0 };
+        let bit = |is: bool, bit: Effects| if is { bit.0 } else { 0 };
         let pending = self.pending;
         self.pending = pending & due::ANY;
-        Follows(
+        Effects(
             pending
-                | bit(self.transport.cell.has_asked(), Follows::RECORDED)
-                | bit(self.transport.cell.has_output(), Follows::OUTPUT),
+                | bit(self.transport.cell.has_requests(), Effects::RECORDED)
+                | bit(self.transport.cell.has_output(), Effects::OUTPUT),
         )
     }
 
@@ -1240,7 +1240,7 @@ impl Life {
             State::Closed { .. } => {
                 let orders = self.pending & !due;
                 assert!(
-                    cell.phase() >= Phase::Ended && orders & !Follows::SHUT_WRITE.0 == 0,
+                    cell.phase() >= Phase::Ended && orders & !Effects::SHUT_WRITE.0 == 0,
                     "no orders after the end but a last FIN"
                 );
                 assert!(!cell.has_output(), "an ended connection sends nothing");
@@ -1287,16 +1287,16 @@ fn call(
 /// Queues an order to start or stop reading; the latest order wins.
 fn order_receive(pending: &mut u32, on: bool) {
     let (order, other) = match on {
-        true => (Follows::RECEIVE, Follows::STOP_RECEIVING),
-        false => (Follows::STOP_RECEIVING, Follows::RECEIVE),
+        true => (Effects::RECEIVE, Effects::STOP_RECEIVING),
+        false => (Effects::STOP_RECEIVING, Effects::RECEIVE),
     };
     *pending = *pending & !other.0 | order.0;
 }
 
 /// Placeholder protocol of a connection that is opening or retired.
-struct Nobody;
+struct PlaceholderProtocol;
 
-impl Protocol for Nobody {
+impl Protocol for PlaceholderProtocol {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 

@@ -103,8 +103,8 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         }
         let (deferred, resolver) = Deferred::new();
         let (place, protocol) = (Location::caller(), PhantomData);
-        let asked = Box::new(Asked { f, resolver, place, protocol });
-        self.cell().reactor.tell(self.cell(), asked);
+        let call = Box::new(AskCall { f, resolver, place, protocol });
+        self.cell().reactor.tell(self.cell(), call);
         deferred
     }
 
@@ -189,16 +189,16 @@ impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for TellFn<P, F> {
     }
 }
 
-struct Asked<P, T, F> {
+struct AskCall<P, T, F> {
     f: Contained<F>,
     resolver: Resolver<T>,
     place: &'static Location<'static>,
     protocol: PhantomData<fn(&mut P)>,
 }
 
-impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell for Asked<P, T, F> {
+impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell for AskCall<P, T, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
-        let Asked { f, resolver, place, .. } = *self;
+        let AskCall { f, resolver, place, .. } = *self;
         match find::<P>(protocol) {
             Some(found) => {
                 // Resolved before other callbacks run; a panic in `f` drops the resolver.

@@ -26,7 +26,7 @@ use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
-use cell::{ConnectionCell, Level, Phase, Registered, Watermarks, asked, paused};
+use cell::{ConnectionCell, Level, Phase, RegisteredProducer, Watermarks, paused, request};
 pub use handle::Connection;
 pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
@@ -207,7 +207,7 @@ impl Transport {
     pub fn lose_connection(&self) {
         if self.cell.phase() < Phase::Closing {
             self.cell.advance_phase(Phase::Closing);
-            self.cell.ask(asked::LOSE);
+            self.cell.record(request::LOSE);
         }
     }
 
@@ -226,7 +226,7 @@ impl Transport {
         self.cell.fail(error.into());
         if self.cell.phase() < Phase::Ended {
             self.cell.advance_phase(Phase::Closing);
-            self.cell.ask(asked::LOSE);
+            self.cell.record(request::LOSE);
         }
     }
 
@@ -235,7 +235,7 @@ impl Transport {
     pub fn lose_write_connection(&self) {
         if self.cell.phase() < Phase::Finishing {
             self.cell.advance_phase(Phase::Finishing);
-            self.cell.ask(asked::LOSE_WRITE);
+            self.cell.record(request::LOSE_WRITE);
         }
     }
 
@@ -329,21 +329,21 @@ impl Transport {
         producer: impl Producer + 'static,
         kind: ProducerKind,
     ) -> Result<(), ProducerRegistered> {
-        let of = type_name_of_val(&producer);
-        let mut object = self.reactor().noted_producer(producer);
+        let type_name = type_name_of_val(&producer);
+        let mut object = self.reactor().monitor_producer(producer);
         if self.cell.has_producer() {
             return Err(ProducerRegistered);
         }
         if self.cell.phase() == Phase::Open {
-            self.cell.register(Registered {
+            self.cell.register(RegisteredProducer {
                 kind,
                 paused: false,
                 to_finish: false,
-                asked_at: None,
+                resumed_at: None,
                 object: Some(object),
             });
         } else {
-            self.reactor().line_up("stop_producing", of, move || object.stop_producing());
+            self.reactor().queue_call("stop_producing", type_name, move || object.stop_producing());
         }
         Ok(())
     }
@@ -369,7 +369,7 @@ impl Transport {
     /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] if the
     /// connection is lost first. That failure may be dropped: `connection_lost` reports the loss.
     pub fn drained(&self) -> Deferred<()> {
-        self.when_down_to(Level::LowMark)
+        self.wait_for_level(Level::LowMark)
     }
 
     /// Fires when everything written has been passed to the system; fails with [`ConnectionLost`]
@@ -394,12 +394,12 @@ impl Transport {
     /// assert_eq!(held.wire.take(), b"all of it has left");
     /// ```
     pub fn flushed(&self) -> Deferred<()> {
-        self.when_down_to(Level::Nothing)
+        self.wait_for_level(Level::Nothing)
     }
 
-    fn when_down_to(&self, level: Level) -> Deferred<()> {
+    fn wait_for_level(&self, level: Level) -> Deferred<()> {
         let reason = self.cell.reason();
-        if reason.is_none() && self.cell.phase() < Phase::Ended && self.cell.is_down_to(level) {
+        if reason.is_none() && self.cell.phase() < Phase::Ended && self.cell.is_drained_to(level) {
             return Deferred::succeed(());
         }
         let (deferred, resolver) = Deferred::new_quiet();
@@ -464,13 +464,13 @@ impl Transport {
     /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
         self.cell.idle_timeout.set(timeout);
-        self.cell.ask(asked::DEADLINES);
+        self.cell.record(request::DEADLINES);
     }
 
     /// Sets how long a close waits without progress: 30 s by default; `None` waits forever.
     pub fn set_close_deadline(&self, deadline: Option<Duration>) {
         self.cell.close_deadline.set(deadline);
-        self.cell.ask(asked::DEADLINES);
+        self.cell.record(request::DEADLINES);
     }
 
     /// Sets `TCP_NODELAY`, which is on by default. An error is logged.
@@ -484,11 +484,11 @@ impl Transport {
     ///
     /// Twisted's `getTcpNoDelay`. Any other option is read in [`with_socket`](Self::with_socket).
     pub fn tcp_no_delay(&self) -> Option<bool> {
-        let asked = |option: &SocketOption| match option {
+        let requested = |option: &SocketOption| match option {
             SocketOption::NoDelay(on) => Some(*on),
             _ => None,
         };
-        self.cell.option(asked, |socket| socket.tcp_nodelay())
+        self.cell.option(requested, |socket| socket.tcp_nodelay())
     }
 
     /// Sets `SO_KEEPALIVE` and the idle time before the system's first probe; off by default. An
@@ -500,11 +500,11 @@ impl Transport {
     /// Whether `SO_KEEPALIVE` is on; `None` as for [`tcp_no_delay`](Self::tcp_no_delay). Twisted's
     /// `getTcpKeepAlive`.
     pub fn tcp_keep_alive(&self) -> Option<bool> {
-        let asked = |option: &SocketOption| match option {
+        let requested = |option: &SocketOption| match option {
             SocketOption::KeepAlive(idle) => Some(idle.is_some()),
             _ => None,
         };
-        self.cell.option(asked, |socket| socket.keepalive())
+        self.cell.option(requested, |socket| socket.keepalive())
     }
 
     /// With `on`, this connection ends with a reset rather than a FIN unless the protocol requested

@@ -19,7 +19,7 @@ use bytes::{Buf, Bytes};
 /// Maximum size of a piece of copied bytes, and of a buffer kept for reuse.
 const PIECE: usize = 512 * 1024;
 /// An open piece grows up to this size; a larger one is sealed when full.
-const GROWS: usize = 64 * 1024;
+const MAX_OPEN: usize = 64 * 1024;
 /// Total size of the buffers kept for reuse.
 pub(crate) const SPARE_TOTAL: usize = 4 * 1024 * 1024;
 
@@ -43,10 +43,10 @@ impl Piece {
     }
 
     #[cold]
-    fn trim(&mut self, gone: usize) {
+    fn trim(&mut self, sent: usize) {
         match self {
-            Piece::Copied(bytes) => drop(bytes.drain(..gone)),
-            Piece::Bytes(bytes) => bytes.advance(gone),
+            Piece::Copied(bytes) => drop(bytes.drain(..sent)),
+            Piece::Bytes(bytes) => bytes.advance(sent),
         }
     }
 }
@@ -147,7 +147,7 @@ pub struct Outbox {
     /// The pieces written before `open`, if any.
     sealed: Option<Box<Sealed>>,
     /// Sent bytes of the first piece, or of `open` if nothing is sealed.
-    gone: usize,
+    sent: usize,
     len: usize,
     spares: Rc<Spares>,
 }
@@ -172,7 +172,7 @@ pub(crate) const DESCRIPTORS: usize = 64;
 impl Outbox {
     /// An empty outbox that reuses the buffers of `spares`.
     pub fn new(spares: Rc<Spares>) -> Outbox {
-        Outbox { open: Vec::new(), sealed: None, gone: 0, len: 0, spares }
+        Outbox { open: Vec::new(), sealed: None, sent: 0, len: 0, spares }
     }
 
     /// The number of queued bytes.
@@ -213,7 +213,7 @@ impl Outbox {
         }
         if self.open.capacity() - at < size {
             self.open.truncate(at);
-            if at + size > GROWS {
+            if at + size > MAX_OPEN {
                 self.seal();
                 self.spares.swap_used(&mut self.open);
                 at = 0;
@@ -240,13 +240,13 @@ impl Outbox {
             let (len, room) = (self.open.len(), self.open.capacity() - self.open.len());
             if len == 0 && room < data.len().min(PIECE) {
                 self.open.reserve_exact(data.len().min(PIECE));
-            } else if len + data.len() <= GROWS {
+            } else if len + data.len() <= MAX_OPEN {
                 self.open.reserve(data.len());
             } else if room == 0 {
                 self.seal();
                 // A small remainder gets no spare: it may stay queued for long in a far too large
                 // buffer.
-                if data.len() >= GROWS {
+                if data.len() >= MAX_OPEN {
                     self.spares.swap(&mut self.open);
                 }
             }
@@ -262,11 +262,11 @@ impl Outbox {
     /// not after every blocked write.
     #[cold]
     pub(crate) fn trim(&mut self) {
-        let gone = if self.is_plain() { self.gone } else { 0 };
-        if self.open.capacity() > self.open.len() - gone + GROWS / 4 {
-            let rest = self.open[gone..].to_vec();
+        let sent = if self.is_plain() { self.sent } else { 0 };
+        if self.open.capacity() > self.open.len() - sent + MAX_OPEN / 4 {
+            let rest = self.open[sent..].to_vec();
             self.spares.give(mem::replace(&mut self.open, rest));
-            self.gone -= gone;
+            self.sent -= sent;
         }
         self.check();
     }
@@ -288,14 +288,14 @@ impl Outbox {
     pub fn append(&mut self, other: &mut Outbox) {
         if self.is_empty() && self.is_plain() && other.is_plain() {
             mem::swap(&mut self.open, &mut other.open);
-            self.gone = mem::take(&mut other.gone);
+            self.sent = mem::take(&mut other.sent);
             self.len = mem::take(&mut other.len);
             self.check();
         } else if self.is_empty() && !self.has_spent() && !other.has_spent() && !self.has_attached()
         {
             mem::swap(&mut self.open, &mut other.open);
             mem::swap(&mut self.sealed, &mut other.sealed);
-            self.gone = mem::take(&mut other.gone);
+            self.sent = mem::take(&mut other.sent);
             self.len = mem::take(&mut other.len);
             self.check();
         } else if !other.is_empty() {
@@ -308,7 +308,7 @@ impl Outbox {
         self.take_attached(other);
         while let Some(piece) = other.take_piece() {
             match piece {
-                Piece::Copied(small) if small.len() <= GROWS => {
+                Piece::Copied(small) if small.len() <= MAX_OPEN => {
                     self.extend(&small);
                     self.spares.give(small);
                 }
@@ -396,27 +396,27 @@ impl Outbox {
     #[inline]
     pub fn first(&self) -> &[u8] {
         match self.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
-            None => &self.open[self.gone..],
-            Some(piece) => &piece.as_slice()[self.gone..],
+            None => &self.open[self.sent..],
+            Some(piece) => &piece.as_slice()[self.sent..],
         }
     }
 
     /// The queued chunks, from the front; none is empty.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let mut gone = self.gone;
+        let mut sent = self.sent;
         let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
         pieces
-            .map(move |piece| &piece[mem::take(&mut gone).min(piece.len())..])
+            .map(move |piece| &piece[mem::take(&mut sent).min(piece.len())..])
             .filter(|chunk| !chunk.is_empty())
     }
 
     /// Fills `slices` with queued chunks, from the front, and returns how many were filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut gone = self.gone;
+        let mut sent = self.sent;
         let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
         let mut count = 0;
         for piece in pieces {
-            let chunk = &piece[mem::take(&mut gone)..];
+            let chunk = &piece[mem::take(&mut sent)..];
             if chunk.is_empty() || count == slices.len() {
                 break;
             }
@@ -446,12 +446,12 @@ impl Outbox {
         self.detach(n);
         if let Some(Sealed { pieces, spent, .. }) = self.sealed.as_deref_mut() {
             while let Some(piece) = pieces.front() {
-                let left = piece.as_slice().len() - self.gone;
+                let left = piece.as_slice().len() - self.sent;
                 if n < left {
                     break;
                 }
                 n -= left;
-                self.gone = 0;
+                self.sent = 0;
                 match pieces.pop_front() {
                     Some(Piece::Copied(buffer)) => self.spares.give(buffer),
                     Some(Piece::Bytes(bytes)) => spent.push(bytes),
@@ -459,7 +459,7 @@ impl Outbox {
                 }
             }
         }
-        self.gone += n;
+        self.sent += n;
         if self.len == 0 {
             self.drained();
         }
@@ -475,7 +475,7 @@ impl Outbox {
 
     #[inline]
     fn recycle(&mut self) {
-        self.gone = 0;
+        self.sent = 0;
         if self.open.capacity() != 0 {
             self.spares.take_back(&mut self.open);
         }
@@ -485,7 +485,7 @@ impl Outbox {
     #[inline]
     pub(crate) fn plain(&self) -> &[u8] {
         debug_assert!(self.is_plain());
-        &self.open[self.gone..]
+        &self.open[self.sent..]
     }
 
     /// [`clear`](Self::clear), where the outbox is plain.
@@ -511,9 +511,9 @@ impl Outbox {
             self.seal();
         }
         let mut piece = self.sealed.as_mut()?.pieces.pop_front()?;
-        match mem::take(&mut self.gone) {
+        match mem::take(&mut self.sent) {
             0 => {}
-            gone => piece.trim(gone),
+            sent => piece.trim(sent),
         }
         self.len -= piece.as_slice().len();
         // A driver that takes pieces does not pass descriptors.
@@ -572,7 +572,7 @@ impl Outbox {
     #[cfg(debug_assertions)]
     fn assert_invariants(&self) {
         assert!(
-            self.len > 0 || (self.gone == 0 && self.open.capacity() == 0),
+            self.len > 0 || (self.sent == 0 && self.open.capacity() == 0),
             "an empty outbox keeps a buffer"
         );
         assert!(self.len == 0 || !self.first().is_empty(), "a sent piece is still queued");
@@ -580,7 +580,7 @@ impl Outbox {
         if self.pieces().count() < 16 {
             let pieces: usize = self.pieces().map(|piece| piece.as_slice().len()).sum();
             assert_eq!(
-                pieces + self.open.len() - self.gone,
+                pieces + self.open.len() - self.sent,
                 self.len,
                 "the length is the sum of the pieces"
             );

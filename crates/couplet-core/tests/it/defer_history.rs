@@ -78,7 +78,7 @@ fn c119a_a_history_tells_what_is_next_and_then_what_ran() {
     assert_eq!(
         lines(&number),
         [
-            "a Deferred made at here: has not fired",
+            "a Deferred created at here: has not fired",
             "1. add_callback(parse) at here: is next",
             "2. map(double) at here: follows",
             "3. add_errback(zero) at here: follows",
@@ -89,11 +89,11 @@ fn c119a_a_history_tells_what_is_next_and_then_what_ran() {
     assert_eq!(
         lines(&number),
         [
-            "a Deferred made at here: got a value",
+            "a Deferred created at here: got a value",
             "1. add_callback(parse) at here: failed: invalid digit found in string",
             "2. map(double) at here: was skipped",
-            "3. add_errback(zero) at here: gave a value",
-            "4. map(double) at here: gave a value",
+            "3. add_errback(zero) at here: returned a value",
+            "4. map(double) at here: returned a value",
         ]
     );
     assert_eq!(given(number).take().unwrap(), 0);
@@ -105,13 +105,19 @@ fn c119a_what_fired_before_it_had_callbacks_has_a_history_too() {
     let number = Deferred::<&str>::fail(Failure::msg("no text")).add_callback(parse);
     assert_eq!(
         lines(&number),
-        ["a Deferred made at here: failed: no text", "1. add_callback(parse) at here: was skipped"]
+        [
+            "a Deferred created at here: failed: no text",
+            "1. add_callback(parse) at here: was skipped"
+        ]
     );
     number.add_errback(zero).detach();
     let number = Deferred::succeed("7").add_callback(parse);
     assert_eq!(
         lines(&number),
-        ["a Deferred made at here: got a value", "1. add_callback(parse) at here: gave a value"]
+        [
+            "a Deferred created at here: got a value",
+            "1. add_callback(parse) at here: returned a value"
+        ]
     );
 }
 
@@ -122,7 +128,7 @@ fn c119a_a_panic_and_a_cancel_are_told() {
     let caught = pending.add_both(|_| -> couplet::Result<u16> { panic!("oh") });
     caught.cancel();
     let told = lines(&caught);
-    assert_eq!(told[0], "a Deferred made at here: failed: cancelled");
+    assert_eq!(told[0], "a Deferred created at here: failed: cancelled");
     assert!(told[1].starts_with("1. add_both(") && told[1].ends_with(": failed: panicked: oh"));
     caught.add_errback(zero).detach();
 }
@@ -148,8 +154,8 @@ fn c119a_a_deferred_that_is_waited_for_is_shown_below() {
     assert_eq!(
         without_closures(lines(&whole)),
         [
-            "a Deferred made at here: got a value",
-            "1. then(_) at here: waits for a Deferred made at here: has not fired",
+            "a Deferred created at here: got a value",
+            "1. then(_) at here: waits for a Deferred created at here: has not fired",
             "   1. add_callback(parse) at here: is next",
             "2. map(double) at here: is next",
         ]
@@ -158,9 +164,9 @@ fn c119a_a_deferred_that_is_waited_for_is_shown_below() {
     assert_eq!(
         without_closures(lines(&whole)),
         [
-            "a Deferred made at here: got a value",
-            "1. then(_) at here: waited for a Deferred made at here, which gave a value",
-            "2. map(double) at here: gave a value",
+            "a Deferred created at here: got a value",
+            "1. then(_) at here: waited for a Deferred created at here, which returned a value",
+            "2. map(double) at here: returned a value",
         ]
     );
     assert_eq!(given(whole).take().unwrap(), 42);
@@ -174,8 +180,8 @@ fn c119a_one_that_failed_keeps_showing_where() {
     assert_eq!(
         without_closures(lines(&whole)),
         [
-            "a Deferred made at here: got a value",
-            "1. then(_) at here: waited for a Deferred made at here: got a value",
+            "a Deferred created at here: got a value",
+            "1. then(_) at here: waited for a Deferred created at here: got a value",
             "   1. add_callback(parse) at here: failed: invalid digit found in string",
             "2. map(double) at here: was skipped",
         ]
@@ -207,7 +213,7 @@ fn c119a_an_unhandled_failure_is_reported_with_its_history() {
     assert_eq!(plain, [[""; 0]]);
     let _kept = Kept::of(8);
     let failed = [
-        "a Deferred made at here: got a value",
+        "a Deferred created at here: got a value",
         "1. add_callback(parse) at here: failed: invalid digit found in string",
     ];
     for detached_first in [true, false] {
@@ -226,9 +232,9 @@ fn c119a_an_unhandled_failure_is_reported_with_its_history() {
         assert_eq!(told, [failed]);
     }
     let told = reported(|| drop(Deferred::<()>::fail(Failure::msg("no"))));
-    assert_eq!(told, [["a Deferred made at here: failed: no"]]);
+    assert_eq!(told, [["a Deferred created at here: failed: no"]]);
     let told = reported(|| drop(list([Deferred::<()>::fail(Failure::msg("no"))])));
-    assert_eq!(told, [["a Deferred made at here: failed: no"]]);
+    assert_eq!(told, [["a Deferred created at here: failed: no"]]);
     let told = reported(|| {
         let (late, resolver) = Deferred::new();
         let all = gather([Deferred::fail(Failure::msg("first")), late.add_callback(parse)]);
@@ -251,9 +257,9 @@ fn c119a_a_detached_chain_is_told_from_its_beginning_though_its_links_were_cut_o
     });
     let [told] = told.try_into().expect("one report");
     assert_eq!(told.len(), 3, "{told:?}");
-    assert_eq!(told[0], "a Deferred made at here: got a value");
+    assert_eq!(told[0], "a Deferred created at here: got a value");
     assert!(told[1].starts_with("1. then("), "{told:?}");
-    assert!(told[1].ends_with("waited for a Deferred made at here: got a value"), "{told:?}");
+    assert!(told[1].ends_with("waited for a Deferred created at here: got a value"), "{told:?}");
     assert!(told[2].ends_with("failed: invalid digit found in string"), "{told:?}");
 }
 

@@ -45,7 +45,7 @@ type Outcome = Result<i64, String>;
 /// Origin 0 starts the chain; links wait for the others, each at most once.
 const ORIGINS: usize = 5;
 
-const DROPPED: &str = "the resolver was dropped before it gave a result";
+const DROPPED: &str = "the resolver was dropped before it fired";
 
 /// Twisted's Deferred in miniature: a list of callbacks, a result, an origin to wait for.
 struct Model {

@@ -283,7 +283,7 @@ fn c145_an_error_in_a_unix_endpoint_shows_its_place() {
         ("unix", 4, "missing path: expected unix:PATH"),
         ("unix:", 5, "missing path: expected unix:PATH"),
         ("unix:@", 5, "missing name after @"),
-        ("unix:a\0b", 5, "the path of a socket contains no NUL"),
+        ("unix:a\0b", 5, "the path of a socket must not contain a NUL"),
         ("unix:a:mode=888", 12, "expected permissions in octal, such as 660"),
         ("unix:a:mode=17777", 12, "expected permissions in octal, such as 660"),
         ("unix:a:owner=root", 13, "expected a number from 0 to 4294967294"),

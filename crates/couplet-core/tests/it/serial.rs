@@ -134,7 +134,7 @@ fn c51c_settings_that_the_device_does_not_take_are_an_error_and_change_nothing()
     for options in [":parity=even", ":parity=odd", ":bits=7"] {
         let line = Line::new(&format!("{options}:speed=19200"));
         let failure = line.end.0.borrow().lost.clone().expect(options);
-        assert!(failure.contains("does not take these settings: speed=19200"), "{failure}");
+        assert!(failure.contains("does not support these settings: speed=19200"), "{failure}");
         assert!(failure.contains(&options[1..]), "{failure}");
         assert!(line.is_as_before(), "{options}");
     }
@@ -177,7 +177,7 @@ fn c51c_a_hang_up_is_the_end_of_the_connection() {
 fn c51c_mistakes_in_a_serial_endpoint_are_shown() {
     for (text, at, problem) in [
         ("serial", 6, "missing path: expected serial:PATH"),
-        ("serial:", 7, "expected serial:PATH, that of a device such as /dev/ttyUSB0"),
+        ("serial:", 7, "expected serial:PATH, a device such as /dev/ttyUSB0"),
         ("serial:/dev/ttyS0:speed=fast", 24, "expected bits per second from 1 to"),
         ("serial:/dev/ttyS0:speed=0", 24, "expected bits per second from 1 to"),
         ("serial:/dev/ttyS0:bits=9", 23, "expected bits of a character, from 5 to 8"),
@@ -217,8 +217,8 @@ fn c51c_what_is_no_serial_line_is_an_error_that_says_so() {
     let file = file.to_str().expect("UTF-8");
     for (path, problem) in [
         ("/dev/no-such-line", "cannot use /dev/no-such-line as a serial line: no such file"),
-        (file, "as a serial line: it is no serial line or terminal"),
-        ("/dev/null", "as a serial line: it is no serial line or terminal"),
+        (file, "as a serial line: it is not a serial line or a terminal"),
+        ("/dev/null", "as a serial line: it is not a serial line or a terminal"),
     ] {
         let connecting = l.reactor().connect(format!("serial:{path}"), End::default);
         let failure = l.run_until(connecting.map(|_| ())).expect_err(path).to_string();

@@ -178,7 +178,7 @@ fn c83_tls_1_2_is_the_oldest_version_accepted_unless_set_otherwise() {
             });
             let told = log.iter().any(|line| {
                 line.contains(
-                    "nothing in common with the peer: it has no version of TLS that we accept",
+                    "no common parameters with the peer: it has no version of TLS that we accept",
                 )
             });
             assert_eq!(told, !accepted, "{option}: {log:?}");

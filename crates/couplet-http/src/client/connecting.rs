@@ -9,22 +9,22 @@ use std::task::{Context, Poll};
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 
-use super::pool::{Http1, Leader, Lease, Origin, Outcome, Seen};
+use super::pool::{Http1, Http1Facts, Leader, Lease, Origin, Outcome};
 use super::{Client, HttpError};
-use crate::connection::Tasks;
+use crate::connection::TaskExecutor;
 use couplet_core::endpoints::TcpClient;
 use couplet_core::hooks::GuestStream;
 use couplet_core::{Failure, Stream};
 
 /// Maximum number of lines in a proxy's response to CONNECT.
-const PROXY_LINES: usize = 100;
+const MAX_PROXY_LINES: usize = 100;
 
 impl Client {
     /// Leases a pooled connection, or a new one. If the server may speak HTTP/2, concurrent
     /// requests make a single attempt and share the resulting connection.
     pub(super) async fn lease(&self, origin: &Origin) -> Result<Lease, HttpError> {
         loop {
-            if let Some(mut lease) = Lease::of_kept(&self.inner, origin) {
+            if let Some(mut lease) = Lease::from_pool(&self.inner, origin) {
                 if lease.is_ready().await {
                     return Ok(lease);
                 }
@@ -43,7 +43,7 @@ impl Client {
             };
             match attempt.outcome(origin).await {
                 Outcome::Failed(error) => return Err(error),
-                Outcome::Alone => return self.connect(origin).await,
+                Outcome::Unshared => return self.connect(origin).await,
                 Outcome::Shared | Outcome::Abandoned => {}
             }
         }
@@ -58,18 +58,19 @@ impl Client {
             Ok(opened) => opened?,
             Err(failure) => return Err(HttpError::Connect { to: to(), failure }),
         };
-        let (tasks, seen) = (Tasks::new(&self.inner.reactor), Rc::new(Seen::default()));
+        let (tasks, facts) =
+            (TaskExecutor::new(&self.inner.reactor), Rc::new(Http1Facts::default()));
         let transport = stream.transport().clone();
-        let io = ClientIo { stream, seen: seen.clone() };
+        let io = ClientIo { stream, facts: facts.clone() };
         if is_http2 {
             let http2 = http2::Builder::new(tasks.clone());
             let (sender, connection) = http2.handshake(io).await.map_err(HttpError::Broken)?;
-            tasks.execute(drive(to(), connection, seen));
-            return Ok(Lease::of_http2(&self.inner, origin, sender));
+            tasks.execute(run_connection(to(), connection, facts));
+            return Ok(Lease::new_http2(&self.inner, origin, sender));
         }
         let (sender, connection) = http1::handshake(io).await.map_err(HttpError::Broken)?;
-        tasks.execute(drive(to(), connection, seen.clone()));
-        Ok(Lease::of_http1(&self.inner, origin, Http1 { sender, seen, transport }))
+        tasks.execute(run_connection(to(), connection, facts.clone()));
+        Ok(Lease::new_http1(&self.inner, origin, Http1 { sender, facts, transport }))
     }
 
     /// Opens a stream to the server; returns whether it speaks HTTP/2.
@@ -87,7 +88,7 @@ impl Client {
             return Ok((stream, false));
         }
         if proxy.is_some() {
-            ask_proxy(&mut stream, origin).await?;
+            open_tunnel(&mut stream, origin).await?;
         }
         let is_http2 = self.encrypt(&mut stream, origin).await.map_err(failed)?;
         Ok((stream, is_http2))
@@ -115,10 +116,14 @@ impl Client {
 }
 
 /// Drives a connection and logs its error; hyper fails the pending requests.
-async fn drive(to: String, connection: impl Future<Output = hyper::Result<()>>, seen: Rc<Seen>) {
+async fn run_connection(
+    to: String,
+    connection: impl Future<Output = hyper::Result<()>>,
+    facts: Rc<Http1Facts>,
+) {
     if let Err(error) = connection.await {
-        tracing::debug!(%to, %error, "a connection of an HTTP client broke");
-        seen.surplus.set(is_surplus(&error));
+        tracing::debug!(%to, %error, "an HTTP client's connection failed");
+        facts.surplus.set(is_surplus(&error));
     }
 }
 
@@ -129,13 +134,13 @@ fn is_surplus(error: &hyper::Error) -> bool {
 }
 
 /// Asks a proxy for a tunnel to the server: RFC 9110, 9.3.6.
-async fn ask_proxy(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError> {
+async fn open_tunnel(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError> {
     let to = origin.host_and_port();
     let failed = |error: io::Error| HttpError::Connect { to: to.clone(), failure: error.into() };
     let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
     stream.write_all(request).await.map_err(failed)?;
     let mut status = None;
-    for _ in 0..PROXY_LINES {
+    for _ in 0..MAX_PROXY_LINES {
         let Some(line) = stream.read_line().await.map_err(failed)? else { break };
         let line = String::from_utf8_lossy(&line).into_owned();
         if line.is_empty() {
@@ -151,7 +156,7 @@ async fn ask_proxy(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError
 /// Adapts a stream to hyper's client. Written bytes leave with the turn.
 struct ClientIo {
     stream: Stream,
-    seen: Rc<Seen>,
+    facts: Rc<Http1Facts>,
 }
 
 impl Read for ClientIo {
@@ -160,7 +165,7 @@ impl Read for ClientIo {
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let (room, bytes) = (buffer.remaining(), &self.seen.bytes);
+        let (room, bytes) = (buffer.remaining(), &self.facts.bytes);
         self.stream.poll_read_with(cx, room, |data| {
             bytes.set(bytes.get() + data.len() as u64);
             buffer.put_slice(data);

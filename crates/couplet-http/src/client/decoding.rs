@@ -24,10 +24,10 @@ const ACCEPTED: HeaderValue = HeaderValue::from_static("zstd, br, gzip, deflate"
 const PIECE: usize = 16 * 1024;
 
 /// Maximum number of bytes decoded before other tasks get their turn.
-const AT_ONCE: usize = 256 * 1024;
+const MAX_PER_TURN: usize = 256 * 1024;
 
 /// Largest zstd window, as a power of two: the limit of RFC 9659.
-const WINDOW: u32 = 23;
+const MAX_WINDOW_LOG: u32 = 23;
 
 /// The coding of a compressed body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    fn of(name: &str) -> Option<Coding> {
+    fn from_name(name: &str) -> Option<Coding> {
         let known = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd];
         let name = if name.eq_ignore_ascii_case("x-gzip") { "gzip" } else { name };
         known.into_iter().find(|coding| coding.name().eq_ignore_ascii_case(name))
@@ -57,7 +57,7 @@ impl Coding {
 
 /// Asks for compressed responses, unless the caller sets `accept-encoding` or requests a range,
 /// which would be a range of the compressed bytes.
-pub(super) fn ask(headers: &mut HeaderMap) {
+pub(super) fn offer_codings(headers: &mut HeaderMap) {
     if !headers.contains_key(ACCEPT_ENCODING) && !headers.contains_key(RANGE) {
         headers.insert(ACCEPT_ENCODING, ACCEPTED);
     }
@@ -66,7 +66,7 @@ pub(super) fn ask(headers: &mut HeaderMap) {
 /// Decodes the body of a response with a known coding. Responses to HEAD, and those with 204 or
 /// 304, have no body, even if HTTP/2 ends their stream later: their headers describe another
 /// response.
-pub(super) fn decoded(method: &Method, answer: Response<Body>, limit: u64) -> Response<Body> {
+pub(super) fn decode(method: &Method, answer: Response<Body>, limit: u64) -> Response<Body> {
     let is_whole = !matches!(
         answer.status(),
         StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
@@ -76,7 +76,7 @@ pub(super) fn decoded(method: &Method, answer: Response<Body>, limit: u64) -> Re
     let (mut head, body) = answer.into_parts();
     head.headers.remove(CONTENT_ENCODING);
     head.headers.remove(CONTENT_LENGTH);
-    Response::from_parts(head, body.decoded(coding, limit))
+    Response::from_parts(head, body.decode(coding, limit))
 }
 
 /// Returns the coding of a response with exactly one known coding.
@@ -85,35 +85,35 @@ fn coding_of(headers: &HeaderMap) -> Option<Coding> {
     let values = values.collect::<Option<Vec<_>>>()?;
     let names = values.iter().flat_map(|value| value.split(',')).map(str::trim);
     let mut names = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
-    let coding = Coding::of(names.next()?)?;
+    let coding = Coding::from_name(names.next()?)?;
     names.next().is_none().then_some(coding)
 }
 
 /// A body that is decoded while it is read.
-pub(crate) struct Decoded {
+pub(crate) struct DecodedBody {
     coding: Coding,
     state: State,
     /// Zeroed buffer to decode into.
-    room: BytesMut,
+    output: BytesMut,
     /// Number of decoded bytes still allowed.
     left: u64,
     limit: u64,
     /// Bytes decoded since other tasks had their turn.
-    at_once: usize,
+    decoded_in_turn: usize,
 }
 
 enum State {
     /// No bytes have arrived.
-    Begun(Box<Pieces>),
+    Unstarted(Box<Pieces>),
     Decoding(Box<dyn Decoder>),
     Ended,
 }
 
-impl Decoded {
-    pub(crate) fn new(coding: Coding, raw: Raw, limit: u64) -> Decoded {
+impl DecodedBody {
+    pub(crate) fn new(coding: Coding, raw: Raw, limit: u64) -> DecodedBody {
         let pieces = Pieces { raw, piece: Bytes::new(), trailers: None, has_ended: false };
-        let (state, room) = (State::Begun(Box::new(pieces)), BytesMut::new());
-        Decoded { coding, state, room, left: limit, limit, at_once: 0 }
+        let (state, output) = (State::Unstarted(Box::new(pieces)), BytesMut::new());
+        DecodedBody { coding, state, output, left: limit, limit, decoded_in_turn: 0 }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -128,66 +128,67 @@ impl Decoded {
         if !matches!(&frame, Ok(Some(frame)) if frame.is_data()) {
             self.state = State::Ended;
         }
-        Poll::Ready(frame.map_err(|error| self.wrong(error)).transpose())
+        Poll::Ready(frame.map_err(|error| self.body_error(error)).transpose())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Frame<Bytes>>>> {
         let decoder = match &mut self.state {
             State::Ended => return Poll::Ready(Ok(None)),
             State::Decoding(decoder) => decoder,
-            State::Begun(pieces) => {
+            State::Unstarted(pieces) => {
                 let first = ready!(Pin::new(&mut **pieces).poll_fill_buf(cx))?.first().copied();
                 // An empty body needs no decoding.
                 let Some(first) = first else { return Poll::Ready(Ok(pieces.last())) };
-                let State::Begun(pieces) = std::mem::replace(&mut self.state, State::Ended) else {
+                let State::Unstarted(pieces) = std::mem::replace(&mut self.state, State::Ended)
+                else {
                     return Poll::Ready(Ok(None));
                 };
-                self.state = State::Decoding(decoder_of(self.coding, first, *pieces));
+                self.state = State::Decoding(new_decoder(self.coding, first, *pieces));
                 return self.poll_next(cx);
             }
         };
-        if self.at_once >= AT_ONCE {
-            self.at_once = 0;
+        if self.decoded_in_turn >= MAX_PER_TURN {
+            self.decoded_in_turn = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if self.room.is_empty() {
-            self.room = BytesMut::zeroed(PIECE);
+        if self.output.is_empty() {
+            self.output = BytesMut::zeroed(PIECE);
         }
-        let polled = Pin::new(&mut **decoder).poll_read(cx, &mut self.room);
+        let polled = Pin::new(&mut **decoder).poll_read(cx, &mut self.output);
         if polled.is_pending() {
-            self.at_once = 0;
+            self.decoded_in_turn = 0;
         }
         let n = match ready!(polled) {
             Ok(n) => n,
-            Err(_) if decoder.pieces().has_ended => return Poll::Ready(Err(cut())),
+            Err(_) if decoder.pieces().has_ended => return Poll::Ready(Err(truncated())),
             Err(error) => return Poll::Ready(Err(error)),
         };
         if n == 0 {
             let pieces = decoder.pieces();
             let is_over = ready!(Pin::new(&mut *pieces).poll_fill_buf(cx))?.is_empty();
-            return Poll::Ready(if is_over { Ok(pieces.last()) } else { Err(more()) });
+            return Poll::Ready(if is_over { Ok(pieces.last()) } else { Err(trailing_bytes()) });
         }
-        self.at_once += n;
+        self.decoded_in_turn += n;
         match self.left.checked_sub(n as u64) {
             Some(left) => self.left = left,
             None => return Poll::Ready(Err(io::Error::other(BodyError::Bomb(self.limit)))),
         }
-        Poll::Ready(Ok(Some(Frame::data(self.room.split_to(n).freeze()))))
+        Poll::Ready(Ok(Some(Frame::data(self.output.split_to(n).freeze()))))
     }
 
-    fn wrong(&self, error: io::Error) -> BodyError {
+    fn body_error(&self, error: io::Error) -> BodyError {
         let coding = self.coding.name();
         error.downcast().unwrap_or_else(|error| BodyError::Compressed { coding, error })
     }
 }
 
-fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it ends too early")
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the compressed data is truncated")
 }
 
-fn more() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "bytes follow its end")
+fn trailing_bytes() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "bytes follow the end of the compressed data")
 }
 
 /// A decoder that reads `Pieces`.
@@ -208,7 +209,7 @@ macro_rules! decoders {
 decoders!(BrotliDecoder DeflateDecoder GzipDecoder ZlibDecoder ZstdDecoder);
 
 /// Creates a decoder for a body that begins with `first`.
-fn decoder_of(coding: Coding, first: u8, pieces: Pieces) -> Box<dyn Decoder> {
+fn new_decoder(coding: Coding, first: u8, pieces: Pieces) -> Box<dyn Decoder> {
     match coding {
         Coding::Gzip => {
             let mut decoder = GzipDecoder::new(pieces);
@@ -221,7 +222,7 @@ fn decoder_of(coding: Coding, first: u8, pieces: Pieces) -> Box<dyn Decoder> {
         Coding::Deflate => Box::new(DeflateDecoder::new(pieces)),
         Coding::Brotli => Box::new(BrotliDecoder::new(pieces)),
         Coding::Zstd => {
-            let window = DParameter::window_log_max(WINDOW);
+            let window = DParameter::window_log_max(MAX_WINDOW_LOG);
             let mut decoder = ZstdDecoder::with_params(pieces, &[window]);
             decoder.multiple_members(true);
             Box::new(decoder)

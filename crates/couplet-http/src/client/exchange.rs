@@ -10,20 +10,20 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::pool::{Lease, Leased};
-use super::{Asking, Client, HttpError};
+use super::pool::{Lease, LeasedConnection};
+use super::{Client, HttpError, PendingRequest};
 use crate::Body;
 use couplet_core::Transport;
 
 /// A request that failed without a response.
-pub(super) struct Refused {
+pub(super) struct FailedExchange {
     pub(super) error: HttpError,
     pub(super) may_repeat: bool,
 }
 
 /// How far a request without a response got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum RequestFate {
     /// The server did not process it: no part was sent, or the server refused it.
     Unprocessed,
     /// The connection broke before the first byte of a response: the server may have processed it.
@@ -36,37 +36,44 @@ impl Client {
     /// Sends a request. The body of its response holds the lease.
     pub(super) async fn exchange(
         &self,
-        asking: &Asking,
+        pending: &PendingRequest,
         mut lease: Lease,
-    ) -> Result<Response<Body>, Refused> {
-        let request = asking.request(&lease, self.inner.options.proxy.is_some());
+    ) -> Result<Response<Body>, FailedExchange> {
+        let request = pending.request(&lease, self.inner.options.proxy.is_some());
         let answer = send(&mut lease, request).await;
-        let answer = answer.map_err(|(error, fate)| self.refused(asking, &lease, error, fate))?;
+        let answer =
+            answer.map_err(|(error, fate)| self.failed_exchange(pending, &lease, error, fate))?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Refused { error: HttpError::Switched, may_repeat: false });
+            return Err(FailedExchange { error: HttpError::Switched, may_repeat: false });
         }
-        let has_body = asking.method != Method::HEAD
+        let has_body = pending.method != Method::HEAD
             && !matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let lease = if has_body {
             Some(lease)
         } else {
-            lease.give_back();
+            lease.return_to_pool();
             None
         };
         let limit = (&self.inner.reactor, self.inner.options.body_timeout);
         let version = answer.version();
-        Ok(answer.map(|incoming| Body::answer(incoming, version, limit, lease)))
+        Ok(answer.map(|incoming| Body::from_response(incoming, version, limit, lease)))
     }
 
-    fn refused(&self, asking: &Asking, lease: &Lease, error: hyper::Error, fate: Fate) -> Refused {
+    fn failed_exchange(
+        &self,
+        pending: &PendingRequest,
+        lease: &Lease,
+        error: hyper::Error,
+        fate: RequestFate,
+    ) -> FailedExchange {
         let may_repeat = match fate {
-            Fate::Unprocessed => true,
-            Fate::Lost => lease.is_kept && asking.method.is_idempotent(),
-            Fate::Answered => false,
+            RequestFate::Unprocessed => true,
+            RequestFate::Lost => lease.is_reused && pending.method.is_idempotent(),
+            RequestFate::Answered => false,
         };
         let swept = (!is_reset(&error)).then(|| self.inner.pool.borrow_mut().forget(lease));
         drop(swept);
-        Refused { error: HttpError::Broken(error), may_repeat }
+        FailedExchange { error: HttpError::Broken(error), may_repeat }
     }
 }
 
@@ -74,26 +81,30 @@ impl Client {
 async fn send(
     lease: &mut Lease,
     request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, (hyper::Error, Fate)> {
+) -> Result<Response<Incoming>, (hyper::Error, RequestFate)> {
     let before = lease.received();
     let sent = match &mut lease.connection {
-        Leased::Http1(http1) => {
-            let waiting = HangUp(Some(http1.transport.clone()));
+        LeasedConnection::Http1(http1) => {
+            let waiting = ResetOnDrop(Some(http1.transport.clone()));
             let sent = http1.sender.try_send_request(request).await;
-            waiting.over();
+            waiting.disarm();
             sent
         }
         // Sending needs `&mut`, so each request clones the sender.
-        Leased::Http2(share) => share.http2.sender.clone().try_send_request(request).await,
+        LeasedConnection::Http2(share) => {
+            share.http2.sender.clone().try_send_request(request).await
+        }
     };
     sent.map_err(|refused| {
         let is_unsent = refused.message().is_some();
         let error = refused.into_error();
         let fate = match &lease.connection {
-            _ if is_unsent => Fate::Unprocessed,
-            Leased::Http1(_) if lease.received() == before && !error.is_user() => Fate::Lost,
-            Leased::Http1(_) => Fate::Answered,
-            Leased::Http2(_) => fate_of(&error),
+            _ if is_unsent => RequestFate::Unprocessed,
+            LeasedConnection::Http1(_) if lease.received() == before && !error.is_user() => {
+                RequestFate::Lost
+            }
+            LeasedConnection::Http1(_) => RequestFate::Answered,
+            LeasedConnection::Http2(_) => classify_error(&error),
         };
         (error, fate)
     })
@@ -101,15 +112,15 @@ async fn send(
 
 /// Resets the connection of a request that is dropped before its response: a server would take a
 /// FIN for a client that still waits.
-struct HangUp(Option<Transport>);
+struct ResetOnDrop(Option<Transport>);
 
-impl HangUp {
-    fn over(mut self) {
+impl ResetOnDrop {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for HangUp {
+impl Drop for ResetOnDrop {
     fn drop(&mut self) {
         if let Some(transport) = &self.0 {
             transport.abort_connection();
@@ -129,13 +140,13 @@ fn is_reset(error: &hyper::Error) -> bool {
 /// RFC 9113, 8.7: a stream that was refused, or is above the last one of a GOAWAY, was not
 /// processed. h2 reports GOAWAY only to those streams; the others get an I/O error when the
 /// connection ends.
-fn fate_of(error: &hyper::Error) -> Fate {
+fn classify_error(error: &hyper::Error) -> RequestFate {
     match h2_error(error) {
-        Some(error) if error.is_remote() && error.is_go_away() => Fate::Unprocessed,
+        Some(error) if error.is_remote() && error.is_go_away() => RequestFate::Unprocessed,
         Some(error) if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) => {
-            Fate::Unprocessed
+            RequestFate::Unprocessed
         }
-        None if error.source().is_some_and(|source| source.is::<io::Error>()) => Fate::Lost,
-        _ => Fate::Answered,
+        None if error.source().is_some_and(|source| source.is::<io::Error>()) => RequestFate::Lost,
+        _ => RequestFate::Answered,
     }
 }

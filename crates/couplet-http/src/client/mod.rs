@@ -19,9 +19,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, head
 use http_body_util::Full;
 
 use super::Body;
-use exchange::Refused;
+use exchange::FailedExchange;
 pub use options::{ClientOptions, HttpError};
-use pool::{Lease, Leased, Origin, Pool};
+use pool::{Lease, LeasedConnection, Origin, Pool};
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 use couplet_core::layers::tls::ClientTls;
@@ -64,7 +64,7 @@ struct Inner {
 }
 
 /// A request that can be sent more than once.
-struct Asking {
+struct PendingRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -126,20 +126,25 @@ impl Client {
         let (head, body) = request.into_parts();
         let (method, uri, headers) = (head.method, head.uri, head.headers);
         #[cfg_attr(not(feature = "decompression"), expect(unused_mut, reason = "nothing to add"))]
-        let mut asking = Asking { method, uri, headers, body: body.into() };
+        let mut pending = PendingRequest { method, uri, headers, body: body.into() };
         #[cfg(feature = "decompression")]
         if self.inner.options.decompress {
-            decoding::ask(&mut asking.headers);
+            decoding::offer_codings(&mut pending.headers);
         }
-        let Some(limit) = self.inner.options.timeout else { return self.follow(asking).await };
-        let answering = async { Ok::<_, Failure>(self.follow(asking).await) };
+        let Some(limit) = self.inner.options.timeout else {
+            return self.send_following_redirects(pending).await;
+        };
+        let answering = async { Ok::<_, Failure>(self.send_following_redirects(pending).await) };
         self.inner.reactor.timeout(limit, answering).await.unwrap_or(Err(HttpError::TimedOut))
     }
 
-    async fn follow(&self, mut asking: Asking) -> Result<Response<Body>, HttpError> {
+    async fn send_following_redirects(
+        &self,
+        mut pending: PendingRequest,
+    ) -> Result<Response<Body>, HttpError> {
         for _ in 0..=self.inner.options.max_redirects {
-            let answer = self.ask(&asking).await?;
-            match redirect::next(&mut asking, &answer)? {
+            let answer = self.send_with_repeat(&pending).await?;
+            match redirect::apply(&mut pending, &answer)? {
                 true => {}
                 false => return Ok(answer),
             }
@@ -148,49 +153,52 @@ impl Client {
     }
 
     /// Sends a request, and repeats it once if that is safe.
-    async fn ask(&self, asking: &Asking) -> Result<Response<Body>, HttpError> {
-        let origin = Origin::of(&asking.uri)?;
+    async fn send_with_repeat(
+        &self,
+        pending: &PendingRequest,
+    ) -> Result<Response<Body>, HttpError> {
+        let origin = Origin::from_uri(&pending.uri)?;
         let lease = self.lease(&origin).await?;
-        let answer = match self.exchange(asking, lease).await {
-            Err(Refused { may_repeat: true, .. }) => {
+        let answer = match self.exchange(pending, lease).await {
+            Err(FailedExchange { may_repeat: true, .. }) => {
                 // Fails only while the loop is dropped.
                 let _ = self.inner.reactor.sleep(self.inner.options.repeat_pause).await;
                 let lease = self.lease(&origin).await?;
-                self.exchange(asking, lease).await
+                self.exchange(pending, lease).await
             }
             answered => answered,
         };
         let answer = answer.map_err(|refused| refused.error)?;
-        Ok(self.decoded(&asking.method, answer))
+        Ok(self.decode(&pending.method, answer))
     }
 
     #[cfg(feature = "decompression")]
-    fn decoded(&self, method: &Method, answer: Response<Body>) -> Response<Body> {
+    fn decode(&self, method: &Method, answer: Response<Body>) -> Response<Body> {
         let options = &self.inner.options;
         if !options.decompress {
             return answer;
         }
-        decoding::decoded(method, answer, options.max_decoded)
+        decoding::decode(method, answer, options.max_decoded)
     }
 
     #[cfg(not(feature = "decompression"))]
-    fn decoded(&self, _: &Method, answer: Response<Body>) -> Response<Body> {
+    fn decode(&self, _: &Method, answer: Response<Body>) -> Response<Body> {
         answer
     }
 }
 
 impl Inner {
     /// Schedules the closing of idle connections whose keep-alive time is over.
-    fn sweep_later(self: &Rc<Self>) {
+    fn schedule_sweep(self: &Rc<Self>) {
         let mut pool = self.pool.borrow_mut();
-        if let Some(until) = pool.to_sweep() {
+        if let Some(until) = pool.next_sweep() {
             let weak = Rc::downgrade(self);
             let after = until.saturating_duration_since(self.reactor.now());
             let call = self.reactor.call_later(after, move || {
                 if let Some(inner) = weak.upgrade() {
                     let swept = inner.pool.borrow_mut().sweep(inner.reactor.now());
                     drop(swept);
-                    inner.sweep_later();
+                    inner.schedule_sweep();
                 }
             });
             pool.set_sweeper(call);
@@ -198,7 +206,7 @@ impl Inner {
     }
 }
 
-impl Asking {
+impl PendingRequest {
     /// Builds the request for this connection, without the URL's user and password.
     fn request(&self, lease: &Lease, has_proxy: bool) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
@@ -213,11 +221,11 @@ impl Asking {
             whole.build().unwrap_or_else(|_| self.uri.clone())
         };
         match lease.connection {
-            Leased::Http2(_) => {
+            LeasedConnection::Http2(_) => {
                 *request.uri_mut() = whole();
                 *request.version_mut() = Version::HTTP_2;
             }
-            Leased::Http1(_) => {
+            LeasedConnection::Http1(_) => {
                 let is_absolute = has_proxy && !lease.origin.is_https;
                 let path = path.filter(|_| !is_absolute);
                 *request.uri_mut() = path.map_or_else(whole, Uri::from);

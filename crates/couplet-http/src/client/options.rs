@@ -101,7 +101,7 @@ crate::options::setters! { ClientOptions:
 #[non_exhaustive]
 pub enum HttpError {
     /// Not a URL that begins with `http:` or `https:` and names a host.
-    #[error("{0:?} is no URL that begins with http: or https: and names a host")]
+    #[error("cannot request {0:?}: not a URL with http: or https: and a host")]
     Url(String),
     /// The port is not a number from 1 to 65535.
     #[error("the port of {0:?} is out of range: ports are 1 to 65535")]
@@ -115,16 +115,16 @@ pub enum HttpError {
         failure: Failure,
     },
     /// The proxy refused the tunnel; contains its status line.
-    #[error("the proxy answered {0:?} instead of a connection")]
+    #[error("cannot connect through the proxy: it answered {0:?}")]
     Proxy(String),
     /// The head of the response did not arrive in time.
-    #[error("there was no answer in time")]
+    #[error("the request timed out")]
     TimedOut,
     /// More redirects than [`max_redirects`](ClientOptions::max_redirects).
-    #[error("more than {0} redirections")]
+    #[error("more than {0} redirects")]
     TooManyRedirects(usize),
     /// The server answered 101 (Switching Protocols), which this client never asks for.
-    #[error("the server switched to another protocol, which was not asked for")]
+    #[error("the server switched protocols without a request")]
     Switched,
     /// The connection broke, or its bytes are not HTTP.
     #[error("{}", with_source(.0))]
@@ -133,7 +133,7 @@ pub enum HttpError {
 
 impl HttpError {
     /// Copies the error of a connect for another request that waited for it.
-    pub(super) fn again(&self, to: String) -> HttpError {
+    pub(super) fn clone_for(&self, to: String) -> HttpError {
         match self {
             HttpError::Connect { to, failure } => {
                 HttpError::Connect { to: to.clone(), failure: failure.clone() }

@@ -26,7 +26,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) fn of(uri: &Uri) -> Result<Origin, HttpError> {
+    pub(super) fn from_uri(uri: &Uri) -> Result<Origin, HttpError> {
         let (is_https, usual) = match uri.scheme_str() {
             Some("https") => (true, 443),
             Some("http") => (false, 80),
@@ -59,13 +59,13 @@ impl Origin {
 /// An HTTP/1.1 connection.
 pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<Full<Bytes>>,
-    pub(super) seen: Rc<Seen>,
+    pub(super) facts: Rc<Http1Facts>,
     pub(super) transport: Transport,
 }
 
 /// Facts about an HTTP/1.1 connection that hyper does not report.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct Http1Facts {
     /// Number of bytes received.
     pub(super) bytes: Cell<u64>,
     /// Bytes arrived that belong to no response.
@@ -92,117 +92,119 @@ pub(crate) struct Lease {
     client: Weak<Inner>,
     pub(super) origin: Origin,
     /// The connection was used by earlier requests.
-    pub(super) is_kept: bool,
-    pub(super) connection: Leased,
+    pub(super) is_reused: bool,
+    pub(super) connection: LeasedConnection,
 }
 
-pub(super) enum Leased {
+pub(super) enum LeasedConnection {
     Http1(Http1),
-    Http2(Share),
+    Http2(StreamLease),
 }
 
 /// One stream of a shared HTTP/2 connection.
-pub(super) struct Share {
+pub(super) struct StreamLease {
     client: Weak<Inner>,
     pub(super) http2: Rc<Http2>,
 }
 
-impl Share {
-    fn new(client: &Rc<Inner>, http2: Rc<Http2>) -> Share {
+impl StreamLease {
+    fn new(client: &Rc<Inner>, http2: Rc<Http2>) -> StreamLease {
         http2.streams.set(http2.streams.get() + 1);
-        Share { client: Rc::downgrade(client), http2 }
+        StreamLease { client: Rc::downgrade(client), http2 }
     }
 }
 
-impl Drop for Share {
+impl Drop for StreamLease {
     fn drop(&mut self) {
         self.http2.streams.set(self.http2.streams.get() - 1);
         if let Some(client) = self.client.upgrade() {
             self.http2.until.set(client.reactor.now() + client.options.keep_alive);
-            client.sweep_later();
+            client.schedule_sweep();
         }
     }
 }
 
 impl Lease {
     /// Leases a new HTTP/1.1 connection.
-    pub(super) fn of_http1(client: &Rc<Inner>, origin: &Origin, http1: Http1) -> Lease {
+    pub(super) fn new_http1(client: &Rc<Inner>, origin: &Origin, http1: Http1) -> Lease {
         let (client, origin) = (Rc::downgrade(client), origin.clone());
-        Lease { client, origin, is_kept: false, connection: Leased::Http1(http1) }
+        Lease { client, origin, is_reused: false, connection: LeasedConnection::Http1(http1) }
     }
 
     /// Leases a new HTTP/2 connection, which later requests share.
-    pub(super) fn of_http2(
+    pub(super) fn new_http2(
         client: &Rc<Inner>,
         origin: &Origin,
         sender: http2::SendRequest<Full<Bytes>>,
     ) -> Lease {
         let (streams, until) = (Cell::default(), Cell::new(client.reactor.now()));
         let http2 = Rc::new(Http2 { sender, streams, until });
-        let share = Share::new(client, http2.clone());
+        let share = StreamLease::new(client, http2.clone());
         client.pool.borrow_mut().share(origin, http2, client.reactor.now());
         let (client, origin) = (Rc::downgrade(client), origin.clone());
-        Lease { client, origin, is_kept: false, connection: Leased::Http2(share) }
+        Lease { client, origin, is_reused: false, connection: LeasedConnection::Http2(share) }
     }
 
     /// Leases a pooled connection: the shared one, or the idle one used most recently.
-    pub(super) fn of_kept(client: &Rc<Inner>, origin: &Origin) -> Option<Lease> {
+    pub(super) fn from_pool(client: &Rc<Inner>, origin: &Origin) -> Option<Lease> {
         let kept = client.pool.borrow_mut().take(origin, client.reactor.now())?;
         let connection = match kept {
-            Kept::Http1(http1) => Leased::Http1(http1),
-            Kept::Http2(http2) => Leased::Http2(Share::new(client, http2)),
+            PooledConnection::Http1(http1) => LeasedConnection::Http1(http1),
+            PooledConnection::Http2(http2) => {
+                LeasedConnection::Http2(StreamLease::new(client, http2))
+            }
         };
         let (client, origin) = (Rc::downgrade(client), origin.clone());
-        Some(Lease { client, origin, is_kept: true, connection })
+        Some(Lease { client, origin, is_reused: true, connection })
     }
 
     /// Whether the connection accepts a request. HTTP/1.1 reports this soon after the last response
     /// was read.
     pub(super) async fn is_ready(&mut self) -> bool {
         match &mut self.connection {
-            Leased::Http1(http1) => http1.sender.ready().await.is_ok(),
-            Leased::Http2(share) => !share.http2.sender.is_closed(),
+            LeasedConnection::Http1(http1) => http1.sender.ready().await.is_ok(),
+            LeasedConnection::Http2(share) => !share.http2.sender.is_closed(),
         }
     }
 
     /// Number of bytes received over an HTTP/1.1 connection.
     pub(super) fn received(&self) -> u64 {
         match &self.connection {
-            Leased::Http1(http1) => http1.seen.bytes.get(),
-            Leased::Http2(_) => 0,
+            LeasedConnection::Http1(http1) => http1.facts.bytes.get(),
+            LeasedConnection::Http2(_) => 0,
         }
     }
 
     /// Whether bytes arrived that belong to no response.
     pub(crate) fn has_surplus(&self) -> bool {
-        matches!(&self.connection, Leased::Http1(http1) if http1.seen.surplus.get())
+        matches!(&self.connection, LeasedConnection::Http1(http1) if http1.facts.surplus.get())
     }
 
     /// Returns the connection to the pool after a complete response.
-    pub(crate) fn give_back(self) {
+    pub(crate) fn return_to_pool(self) {
         let Lease { client, origin, connection, .. } = self;
-        if let (Some(client), Leased::Http1(http1)) = (client.upgrade(), connection) {
+        if let (Some(client), LeasedConnection::Http1(http1)) = (client.upgrade(), connection) {
             let until = client.reactor.now() + client.options.keep_alive;
             let surplus =
                 client.pool.borrow_mut().keep(origin, (http1, until), client.options.max_idle);
             drop(surplus);
-            client.sweep_later();
+            client.schedule_sweep();
         }
     }
 }
 
-enum Kept {
+enum PooledConnection {
     Http1(Http1),
     Http2(Rc<Http2>),
 }
 
 /// Connections removed from the pool, to be dropped while it is not borrowed.
-type Swept = (Vec<(Http1, Instant)>, Vec<Rc<Http2>>);
+type RemovedConnections = (Vec<(Http1, Instant)>, Vec<Rc<Http2>>);
 
 /// The first attempt to connect to a server. Other requests wait for its outcome, because they may
 /// share an HTTP/2 connection.
 pub(super) struct Attempt {
-    over: DeferredEvent,
+    ended: DeferredEvent,
     outcome: RefCell<Outcome>,
 }
 
@@ -213,7 +215,7 @@ pub(super) enum Outcome {
     /// An HTTP/2 connection, now in the pool.
     Shared,
     /// An HTTP/1.1 connection: each other request needs its own.
-    Alone,
+    Unshared,
     Failed(HttpError),
 }
 
@@ -221,12 +223,12 @@ impl Attempt {
     /// Waits for the outcome.
     pub(super) async fn outcome(&self, origin: &Origin) -> Outcome {
         // Fails only while the loop is dropped.
-        let _ = self.over.wait().await;
+        let _ = self.ended.wait().await;
         match &*self.outcome.borrow() {
             Outcome::Abandoned => Outcome::Abandoned,
             Outcome::Shared => Outcome::Shared,
-            Outcome::Alone => Outcome::Alone,
-            Outcome::Failed(error) => Outcome::Failed(error.again(origin.host_and_port())),
+            Outcome::Unshared => Outcome::Unshared,
+            Outcome::Failed(error) => Outcome::Failed(error.clone_for(origin.host_and_port())),
         }
     }
 }
@@ -246,7 +248,7 @@ impl Leader {
             return Err(attempt.clone());
         }
         let outcome = RefCell::new(Outcome::Abandoned);
-        let attempt = Rc::new(Attempt { over: DeferredEvent::new(), outcome });
+        let attempt = Rc::new(Attempt { ended: DeferredEvent::new(), outcome });
         pool.attempts.insert(origin.clone(), attempt.clone());
         drop(pool);
         Ok(Leader { client: client.clone(), origin: origin.clone(), attempt })
@@ -254,9 +256,9 @@ impl Leader {
 
     pub(super) fn finish(self, connected: &Result<Lease, HttpError>) {
         *self.attempt.outcome.borrow_mut() = match connected {
-            Ok(Lease { connection: Leased::Http1(_), .. }) => Outcome::Alone,
-            Ok(Lease { connection: Leased::Http2(_), .. }) => Outcome::Shared,
-            Err(error) => Outcome::Failed(error.again(self.origin.host_and_port())),
+            Ok(Lease { connection: LeasedConnection::Http1(_), .. }) => Outcome::Unshared,
+            Ok(Lease { connection: LeasedConnection::Http2(_), .. }) => Outcome::Shared,
+            Err(error) => Outcome::Failed(error.clone_for(self.origin.host_and_port())),
         };
     }
 }
@@ -264,7 +266,7 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         self.client.pool.borrow_mut().attempts.remove(&self.origin);
-        self.attempt.over.set();
+        self.attempt.ended.set();
     }
 }
 
@@ -279,13 +281,13 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    fn take(&mut self, origin: &Origin, now: Instant) -> Option<Kept> {
+    fn take(&mut self, origin: &Origin, now: Instant) -> Option<PooledConnection> {
         if let Some(http2) = self.shared.get(origin).filter(|http2| http2.is_open(now)) {
-            return Some(Kept::Http2(http2.clone()));
+            return Some(PooledConnection::Http2(http2.clone()));
         }
         let idle = self.idle.get_mut(origin)?;
         idle.retain(|(http1, until)| *until > now && !http1.sender.is_closed());
-        idle.pop().map(|(http1, _)| Kept::Http1(http1))
+        idle.pop().map(|(http1, _)| PooledConnection::Http1(http1))
     }
 
     /// Keeps a connection, or returns it if `most` are kept already.
@@ -312,11 +314,11 @@ impl Pool {
     }
 
     /// Removes a broken connection from the pool, with the server's idle ones, which are as old.
-    pub(super) fn forget(&mut self, lease: &Lease) -> Swept {
-        let (origin, mut swept) = (&lease.origin, Swept::default());
+    pub(super) fn forget(&mut self, lease: &Lease) -> RemovedConnections {
+        let (origin, mut swept) = (&lease.origin, RemovedConnections::default());
         match &lease.connection {
-            Leased::Http1(_) => swept.0 = self.idle.remove(origin).unwrap_or_default(),
-            Leased::Http2(share) => {
+            LeasedConnection::Http1(_) => swept.0 = self.idle.remove(origin).unwrap_or_default(),
+            LeasedConnection::Http2(share) => {
                 let is_same = |http2: &Rc<Http2>| Rc::ptr_eq(http2, &share.http2);
                 if self.shared.get(origin).is_some_and(is_same) {
                     swept.1.extend(self.shared.remove(origin));
@@ -331,7 +333,7 @@ impl Pool {
     }
 
     /// Returns the time of the next sweep; `None` if it is scheduled or no connection is idle.
-    pub(super) fn to_sweep(&self) -> Option<Instant> {
+    pub(super) fn next_sweep(&self) -> Option<Instant> {
         if self.sweeper.is_some() {
             return None;
         }
@@ -345,9 +347,9 @@ impl Pool {
     }
 
     /// Removes connections that are closed or whose keep-alive time is over.
-    pub(super) fn sweep(&mut self, now: Instant) -> Swept {
+    pub(super) fn sweep(&mut self, now: Instant) -> RemovedConnections {
         self.sweeper = None;
-        let mut swept = Swept::default();
+        let mut swept = RemovedConnections::default();
         for idle in self.idle.values_mut() {
             let is_over = |one: &mut (Http1, Instant)| one.1 <= now || one.0.sender.is_closed();
             swept.0.extend(idle.extract_if(.., is_over));

@@ -7,34 +7,37 @@ use http::header::{
 use http::{Method, Response, StatusCode, Uri, uri};
 
 use super::pool::Origin;
-use super::{Asking, HttpError};
+use super::{HttpError, PendingRequest};
 
 /// Applies a redirect to the request; returns false if the response is not one.
-pub(super) fn next<B>(asking: &mut Asking, answer: &Response<B>) -> Result<bool, HttpError> {
+pub(super) fn apply<B>(
+    pending: &mut PendingRequest,
+    answer: &Response<B>,
+) -> Result<bool, HttpError> {
     let drops_body = match answer.status() {
-        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => asking.method == Method::POST,
-        StatusCode::SEE_OTHER => asking.method != Method::HEAD,
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => pending.method == Method::POST,
+        StatusCode::SEE_OTHER => pending.method != Method::HEAD,
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
         _ => return Ok(false),
     };
     let Some(location) = answer.headers().get(LOCATION) else { return Ok(false) };
     let unclear = || HttpError::Url(String::from_utf8_lossy(location.as_bytes()).into_owned());
     let location = location.to_str().map_err(|_| unclear())?;
-    let to = resolve(&asking.uri, location).ok_or_else(unclear)?;
-    if Origin::of(&to)? != Origin::of(&asking.uri)? {
+    let to = resolve(&pending.uri, location).ok_or_else(unclear)?;
+    if Origin::from_uri(&to)? != Origin::from_uri(&pending.uri)? {
         // Credentials for one server must not reach another.
         for secret in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
-            asking.headers.remove(secret);
+            pending.headers.remove(secret);
         }
-        asking.headers.remove(http::header::HOST);
+        pending.headers.remove(http::header::HOST);
     }
     if drops_body {
-        asking.method = Method::GET;
-        asking.body = Bytes::new();
-        asking.headers.remove(CONTENT_LENGTH);
-        asking.headers.remove(CONTENT_TYPE);
+        pending.method = Method::GET;
+        pending.body = Bytes::new();
+        pending.headers.remove(CONTENT_LENGTH);
+        pending.headers.remove(CONTENT_TYPE);
     }
-    asking.uri = to;
+    pending.uri = to;
     Ok(true)
 }
 
@@ -54,10 +57,10 @@ fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     };
     let path = match path {
         "" => base.path().to_owned(),
-        path if path.starts_with('/') => without_dots(path),
+        path if path.starts_with('/') => remove_dot_segments(path),
         path => {
             let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-            without_dots(&format!("{folder}/{path}"))
+            remove_dot_segments(&format!("{folder}/{path}"))
         }
     };
     let query = match (query, reference) {
@@ -79,7 +82,7 @@ fn has_scheme(reference: &str) -> bool {
 }
 
 /// Removes dot segments: RFC 3986, 5.2.4.
-fn without_dots(path: &str) -> String {
+fn remove_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {

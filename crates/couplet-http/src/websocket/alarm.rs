@@ -11,20 +11,20 @@ use couplet_core::{DelayedCall, Reactor};
 /// every message does, costs nothing until the alarm fires.
 #[derive(Default)]
 pub(super) struct Alarm {
-    bell: Rc<Bell>,
+    signal: Rc<AlarmSignal>,
     call: Option<(Instant, DelayedCall)>,
 }
 
 #[derive(Default)]
-struct Bell {
-    has_rung: Cell<bool>,
+struct AlarmSignal {
+    has_fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Alarm {
     /// Ensures that the task is woken at `at` or earlier.
     pub(super) fn set(&mut self, reactor: &Reactor, at: Instant, cx: &Context<'_>) {
-        let mut waker = self.bell.waker.borrow_mut();
+        let mut waker = self.signal.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             let before = waker.replace(cx.waker().clone());
             drop(waker);
@@ -32,16 +32,16 @@ impl Alarm {
         } else {
             drop(waker);
         }
-        if self.bell.has_rung.take() {
+        if self.signal.has_fired.take() {
             self.call = None;
         }
         if self.call.as_ref().is_some_and(|(due, _)| *due <= at) {
             return;
         }
         self.cancel();
-        let bell = self.bell.clone();
+        let signal = self.signal.clone();
         let delay = at.saturating_duration_since(reactor.now());
-        self.call = Some((at, reactor.call_later(delay, move || bell.ring())));
+        self.call = Some((at, reactor.call_later(delay, move || signal.fire())));
     }
 
     fn cancel(&mut self) {
@@ -57,9 +57,9 @@ impl Drop for Alarm {
     }
 }
 
-impl Bell {
-    fn ring(&self) {
-        self.has_rung.set(true);
+impl AlarmSignal {
+    fn fire(&self) {
+        self.has_fired.set(true);
         let waker = self.waker.borrow_mut().take();
         if let Some(waker) = waker {
             waker.wake();

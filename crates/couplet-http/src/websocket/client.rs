@@ -13,7 +13,7 @@ use tungstenite::protocol::Role;
 use super::WebSocket;
 use super::error::HandshakeError;
 use super::options::WebSocketOptions;
-use super::server::{has_token, only};
+use super::server::{has_token, single_value};
 use super::socket::Socket;
 use super::wire::Wire;
 use crate::port_of;
@@ -21,10 +21,10 @@ use couplet_core::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
 use couplet_core::{Deferred, Reactor, Result, Stream};
 
 /// Maximum length of the server's response head, in bytes.
-const LONGEST_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 
 /// Maximum number of headers in the server's response.
-const MOST_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 100;
 
 /// A client's request for a WebSocket.
 ///
@@ -76,7 +76,7 @@ impl WebSocketRequest {
         Ok(self)
     }
 
-    fn wrong(&self, problem: impl ToString) -> HandshakeError {
+    fn invalid(&self, problem: impl ToString) -> HandshakeError {
         HandshakeError::Request { url: self.url.clone(), problem: problem.to_string() }
     }
 }
@@ -98,21 +98,22 @@ impl From<String> for WebSocketRequest {
 pub(crate) fn connect(owner: &Reactor, request: WebSocketRequest) -> Deferred<WebSocket> {
     let reactor = owner.clone();
     owner.spawn(async move {
-        let target = target_of(&request)?;
-        let (head, accept) = head_of(&request, &target, key(&reactor))?;
+        let target = parse_target(&request)?;
+        let (head, accept) = build_head(&request, &target, random_key(&reactor))?;
         let stream = match &request.over {
             Some(endpoint) => reactor.connect_stream(endpoint.clone()).await?,
-            None => reactor.connect_stream(endpoint_of(&request, &target)?).await?,
+            None => reactor.connect_stream(target_endpoint(&request, &target)?).await?,
         };
         let limit = request.options.handshake_timeout;
-        let shaking = async { Ok(shake(stream, &head, &accept, &request.options).await) };
+        let shaking =
+            async { Ok(perform_handshake(stream, &head, &accept, &request.options).await) };
         let shaken = reactor.timeout(limit, shaking).await;
         Ok(shaken.map_err(|_| HandshakeError::TimedOut)??)
     })
 }
 
 /// Returns 16 random bytes in Base64.
-fn key(reactor: &Reactor) -> String {
+fn random_key(reactor: &Reactor) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let [a, b] = [reactor.random(), reactor.random()];
     let number = u128::from(a) << 64 | u128::from(b);
@@ -125,26 +126,26 @@ fn key(reactor: &Reactor) -> String {
 /// A URL, its port, and whether it requires TLS.
 type Target = (Uri, u16, bool);
 
-fn target_of(request: &WebSocketRequest) -> Result<Target, HandshakeError> {
-    let uri: Uri = request.url.parse().map_err(|error| request.wrong(error))?;
+fn parse_target(request: &WebSocketRequest) -> Result<Target, HandshakeError> {
+    let uri: Uri = request.url.parse().map_err(|error| request.invalid(error))?;
     let (is_secure, port) = match uri.scheme_str() {
         Some("ws") => (false, 80),
         Some("wss") => (true, 443),
-        _ => return Err(request.wrong("a WebSocket has a ws: or wss: URL")),
+        _ => return Err(request.invalid("the URL must begin with ws: or wss:")),
     };
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     if authority.contains('@') {
-        return Err(request.wrong("a WebSocket's URL has no user"));
+        return Err(request.invalid("the URL must not name a user"));
     }
     if uri.host().is_none_or(str::is_empty) {
-        return Err(request.wrong("the URL has no host"));
+        return Err(request.invalid("the URL has no host"));
     }
     let port = port_of(&uri, port)
-        .ok_or_else(|| request.wrong("its port is out of range: ports are 1 to 65535"))?;
+        .ok_or_else(|| request.invalid("the port is out of range: ports are 1 to 65535"))?;
     Ok((uri, port, is_secure))
 }
 
-fn endpoint_of(
+fn target_endpoint(
     request: &WebSocketRequest,
     (uri, port, is_secure): &Target,
 ) -> Result<Arc<dyn ClientEndpoint>, HandshakeError> {
@@ -167,11 +168,11 @@ fn over_tls(
     _: TcpClient,
     request: &WebSocketRequest,
 ) -> Result<Arc<dyn ClientEndpoint>, HandshakeError> {
-    Err(request.wrong("wss: needs the feature tls"))
+    Err(request.invalid("wss: needs the feature tls"))
 }
 
 /// Returns the request, and the expected answer to its key.
-fn head_of(
+fn build_head(
     request: &WebSocketRequest,
     (uri, port, is_secure): &Target,
     key: String,
@@ -191,19 +192,19 @@ fn head_of(
     if !protocols.is_empty() {
         let is_token = |name: &String| HeaderName::from_bytes(name.as_bytes()).is_ok();
         if !protocols.iter().all(is_token) {
-            return Err(request.wrong("a subprotocol's name is a word of HTTP"));
+            return Err(request.invalid("a subprotocol name must be an HTTP token"));
         }
         head += &format!("Sec-WebSocket-Protocol: {}\r\n", protocols.join(", "));
     }
     for (name, value) in &request.headers {
         let parsed =
-            HeaderName::from_bytes(name.as_bytes()).map_err(|error| request.wrong(error))?;
+            HeaderName::from_bytes(name.as_bytes()).map_err(|error| request.invalid(error))?;
         let ours = [header::HOST, header::UPGRADE, header::CONNECTION, header::CONTENT_LENGTH];
         let is_ours = ours.contains(&parsed) || parsed.as_str().starts_with("sec-websocket-");
         if is_ours || parsed == header::TRANSFER_ENCODING {
-            return Err(request.wrong(format!("the header {name} is not to be set")));
+            return Err(request.invalid(format!("the header {name} can't be set")));
         }
-        HeaderValue::from_str(value).map_err(|error| request.wrong(error))?;
+        HeaderValue::from_str(value).map_err(|error| request.invalid(error))?;
         head += &format!("{name}: {value}\r\n");
     }
     head += "\r\n";
@@ -211,7 +212,7 @@ fn head_of(
 }
 
 /// Sends the request and reads the response.
-async fn shake(
+async fn perform_handshake(
     mut stream: Stream,
     head: &str,
     accept: &str,
@@ -221,7 +222,7 @@ async fn shake(
     let mut got = Vec::new();
     let mut piece = [0; 4096];
     let end = loop {
-        let n = stream.read(&mut piece).await.map_err(ended)?;
+        let n = stream.read(&mut piece).await.map_err(read_error)?;
         if n == 0 {
             return Err(HandshakeError::Ended);
         }
@@ -235,12 +236,12 @@ async fn shake(
         if let Some(at) = got[searched..].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             break searched + at + 4;
         }
-        if got.len() > LONGEST_HEAD {
-            return Err(HandshakeError::Wrong("its head has more than 64 KiB"));
+        if got.len() > MAX_HEAD {
+            return Err(HandshakeError::Wrong("its head exceeds 64 KiB"));
         }
     };
     let unread = Bytes::from(got.split_off(end));
-    let protocol = check(&got, accept, options)?;
+    let protocol = check_response(&got, accept, options)?;
     let wire = Wire::new(stream, unread, Role::Client);
     let options = Rc::new(options.clone());
     Ok(WebSocket::new(Socket::new(wire, Role::Client, &options, protocol)))
@@ -250,7 +251,7 @@ async fn shake(
 const HTTP: &[u8] = b"HTTP/1.1 ";
 
 /// Converts a read error. A server that closes before it responds may do so with a reset.
-fn ended(error: io::Error) -> HandshakeError {
+fn read_error(error: io::Error) -> HandshakeError {
     match error.kind() {
         io::ErrorKind::ConnectionReset => HandshakeError::Ended,
         _ => HandshakeError::Lost(error),
@@ -258,13 +259,13 @@ fn ended(error: io::Error) -> HandshakeError {
 }
 
 /// Checks the response and returns its subprotocol.
-fn check(
+fn check_response(
     head: &[u8],
     accept: &str,
     options: &WebSocketOptions,
 ) -> Result<Option<String>, HandshakeError> {
     let wrong = HandshakeError::Wrong;
-    let (status, headers) = parsed(head).ok_or(wrong("its head is not HTTP/1.1"))?;
+    let (status, headers) = parse_head(head).ok_or(wrong("its head is not HTTP/1.1"))?;
     if status != StatusCode::SWITCHING_PROTOCOLS {
         let location = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
         return Err(HandshakeError::Refused { status, location: location.map(str::to_owned) });
@@ -275,22 +276,22 @@ fn check(
     if !has_token(&headers, header::CONNECTION, "upgrade") {
         return Err(wrong("it does not say \"Connection: Upgrade\""));
     }
-    if only(&headers, header::SEC_WEBSOCKET_ACCEPT) != Some(accept.as_bytes()) {
-        return Err(wrong("its Sec-WebSocket-Accept does not fit the key"));
+    if single_value(&headers, header::SEC_WEBSOCKET_ACCEPT) != Some(accept.as_bytes()) {
+        return Err(wrong("its Sec-WebSocket-Accept does not match the key"));
     }
     if headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().any(|value| !value.is_empty()) {
-        return Err(wrong("it has extensions, and none was offered"));
+        return Err(wrong("it has extensions that were not offered"));
     }
     if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
         return Ok(None);
     }
-    let chosen = only(&headers, header::SEC_WEBSOCKET_PROTOCOL);
+    let chosen = single_value(&headers, header::SEC_WEBSOCKET_PROTOCOL);
     let chosen = options.protocols.iter().find(|ours| chosen == Some(ours.as_bytes()));
     chosen.cloned().map(Some).ok_or(wrong("it has a subprotocol that was not offered"))
 }
 
-fn parsed(head: &[u8]) -> Option<(StatusCode, HeaderMap)> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
+fn parse_head(head: &[u8]) -> Option<(StatusCode, HeaderMap)> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut answer = httparse::Response::new(&mut fields);
     let is_whole = answer.parse(head).ok()?.is_complete();
     let status = StatusCode::from_u16(answer.code.filter(|_| is_whole)?).ok()?;

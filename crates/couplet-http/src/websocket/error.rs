@@ -16,10 +16,10 @@ pub enum WebSocketError {
     #[error("the peer broke the WebSocket protocol: {0}")]
     Protocol(String),
     /// A text of the peer is not UTF-8; answered with code 1007.
-    #[error("a text message, or the reason of a close, is not UTF-8")]
+    #[error("a text message or a close reason is not UTF-8")]
     NotUtf8,
     /// A message of the peer is too long; answered with code 1009.
-    #[error("a message has {size} bytes or more, and the limit is {limit}")]
+    #[error("a message of at least {size} bytes exceeds the limit of {limit}")]
     TooBig {
         /// Minimum length of the message, in bytes.
         size: usize,
@@ -32,7 +32,7 @@ pub enum WebSocketError {
     #[error("the peer did not answer a ping in time")]
     NoPong,
     /// The peer took no bytes within [`write_timeout`](super::WebSocketOptions::write_timeout).
-    #[error("the peer took nothing of what was sent in time")]
+    #[error("the peer took no data in time")]
     NotTaken,
     /// The peer did not answer our close within
     /// [`close_timeout`](super::WebSocketOptions::close_timeout).
@@ -73,7 +73,7 @@ pub enum HandshakeError {
         location: Option<String>,
     },
     /// The server's response is invalid.
-    #[error("the server's answer to the handshake is wrong: {0}")]
+    #[error("invalid handshake response: {0}")]
     Wrong(&'static str),
     /// The server ended the connection before it responded.
     #[error("the server ended the connection before it answered the handshake")]
@@ -88,7 +88,7 @@ pub enum HandshakeError {
 
 impl WebSocketError {
     /// Converts an error of the state machine.
-    pub(super) fn of(error: Error) -> WebSocketError {
+    pub(super) fn from_tungstenite(error: Error) -> WebSocketError {
         match error {
             Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Utf8Error>()) => {
                 WebSocketError::NotUtf8

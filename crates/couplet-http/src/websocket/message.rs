@@ -90,7 +90,7 @@ impl Message {
 }
 
 impl Close {
-    pub(super) fn of(frame: Option<CloseFrame>) -> Close {
+    pub(super) fn from_frame(frame: Option<CloseFrame>) -> Close {
         match frame {
             Some(frame) => Close { code: frame.code.into(), reason: Text(frame.reason) },
             None => Close { code: code::NO_STATUS, reason: Text::default() },

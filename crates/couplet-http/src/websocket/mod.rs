@@ -63,12 +63,12 @@
 mod alarm;
 mod client;
 mod error;
-mod guest;
+mod h2_stream;
 mod message;
 mod options;
 mod server;
 mod socket;
-mod texts;
+mod utf8_checker;
 mod wire;
 
 use std::cell::Cell;
@@ -85,7 +85,7 @@ pub(crate) use client::connect;
 pub use error::{HandshakeError, WebSocketError};
 pub use message::{Close, Message, Text, code};
 pub use options::WebSocketOptions;
-pub(super) use server::Origin;
+pub(super) use server::UpgradeContext;
 pub use server::upgrade;
 use socket::Socket;
 
@@ -99,38 +99,38 @@ pub struct WebSocket {
     /// `None` while it is being dropped.
     socket: Option<Box<Socket>>,
     /// Receives the socket of a dropped WebSocket, if the handler's task still exists.
-    home: Weak<Home>,
+    slot: Weak<ReturnSlot>,
 }
 
 /// Holds the socket that a handler dropped.
 #[derive(Default)]
-struct Home(Cell<Option<Box<Socket>>>);
+struct ReturnSlot(Cell<Option<Box<Socket>>>);
 
-impl Home {
+impl ReturnSlot {
     fn take(&self) -> Option<WebSocket> {
         let socket = self.0.take()?;
-        Some(WebSocket { socket: Some(socket), home: Weak::new() })
+        Some(WebSocket { socket: Some(socket), slot: Weak::new() })
     }
 }
 
 impl WebSocket {
     fn new(socket: Socket) -> WebSocket {
-        WebSocket { socket: Some(Box::new(socket)), home: Weak::new() }
+        WebSocket { socket: Some(Box::new(socket)), slot: Weak::new() }
     }
 
-    /// Creates a WebSocket that moves its socket to the returned `Home` when it is dropped.
-    fn of_handler(socket: Socket) -> (WebSocket, Rc<Home>) {
-        let home = Rc::<Home>::default();
+    /// Creates a WebSocket that moves its socket to the returned `ReturnSlot` when it is dropped.
+    fn for_handler(socket: Socket) -> (WebSocket, Rc<ReturnSlot>) {
+        let slot = Rc::<ReturnSlot>::default();
         let socket = Some(Box::new(socket));
-        (WebSocket { socket, home: Rc::downgrade(&home) }, home)
+        (WebSocket { socket, slot: Rc::downgrade(&slot) }, slot)
     }
 
     fn socket(&mut self) -> &mut Socket {
-        self.socket.as_mut().expect("it is there until it is dropped")
+        self.socket.as_mut().expect("the socket is present until the drop")
     }
 
-    fn shared(&self) -> &Socket {
-        self.socket.as_ref().expect("it is there until it is dropped")
+    fn socket_ref(&self) -> &Socket {
+        self.socket.as_ref().expect("the socket is present until the drop")
     }
 
     /// Receives the next message; `None` once the WebSocket is closed.
@@ -217,18 +217,18 @@ impl WebSocket {
 
     /// Returns the peer's close, or its answer to ours; `None` before it arrives.
     pub fn peer_close(&self) -> Option<&Close> {
-        self.shared().close.as_ref()
+        self.socket_ref().close.as_ref()
     }
 
     /// The negotiated subprotocol.
     pub fn protocol(&self) -> Option<&str> {
-        self.shared().protocol.as_deref()
+        self.socket_ref().protocol.as_deref()
     }
 
     /// The underlying transport, for its settings: marks and socket options. Over HTTP/2 it is
     /// shared with other streams.
     pub fn transport(&self) -> &Transport {
-        self.shared().wire().transport()
+        self.socket_ref().wire().transport()
     }
 
     /// The address of the peer.
@@ -248,9 +248,9 @@ impl futures_core::Stream for WebSocket {
 impl Drop for WebSocket {
     fn drop(&mut self) {
         let Some(mut socket) = self.socket.take() else { return };
-        match self.home.upgrade() {
+        match self.slot.upgrade() {
             _ if std::thread::panicking() => socket.hang_up(code::INTERNAL_ERROR),
-            Some(home) => home.0.set(Some(socket)),
+            Some(slot) => slot.0.set(Some(socket)),
             None => socket.hang_up(code::GOING_AWAY),
         }
     }

@@ -13,33 +13,33 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 
-use super::guest::Guest;
+use super::h2_stream::H2Stream;
 use super::options::WebSocketOptions;
 use super::socket::Socket;
 use super::wire::Wire;
 use super::{WebSocket, code};
 use crate::io::Io;
-use crate::watch::Watch;
+use crate::monitor::Monitor;
 use couplet_core::Result;
-use couplet_core::hooks::Homing;
-use couplet_core::hooks::caught;
+use couplet_core::hooks::LoopOwned;
+use couplet_core::hooks::catch_panic;
 
 /// Identifies the connection of a request that may be upgraded.
 #[derive(Clone)]
-pub(crate) struct Origin(Arc<Homing<Rc<Watch>>>);
+pub(crate) struct UpgradeContext(Arc<LoopOwned<Rc<Monitor>>>);
 
-impl Origin {
+impl UpgradeContext {
     /// Attaches the connection to a request that may be upgraded.
-    pub(crate) fn note(extensions: &mut Extensions, watch: &Rc<Watch>) {
+    pub(crate) fn attach(extensions: &mut Extensions, monitor: &Rc<Monitor>) {
         if extensions.get::<OnUpgrade>().is_some() {
-            let homing = Homing::new(watch.transport().reactor(), watch.clone());
-            extensions.insert(Origin(Arc::new(homing)));
+            let owned = LoopOwned::new(monitor.transport().reactor(), monitor.clone());
+            extensions.insert(UpgradeContext(Arc::new(owned)));
         }
     }
 }
 
 /// A valid request for a WebSocket.
-struct Asked {
+struct Acceptance {
     /// Value of Sec-WebSocket-Accept; `None` in HTTP/2.
     accept: Option<HeaderValue>,
     protocol: Option<String>,
@@ -86,25 +86,27 @@ pub fn upgrade<Q, B: From<&'static str>>(
     options: WebSocketOptions,
     handle: impl AsyncFnOnce(WebSocket) -> Result<()> + 'static,
 ) -> Response<B> {
-    let asked = match asked(request, &options) {
-        Ok(asked) => asked,
+    let acceptance = match check_request(request, &options) {
+        Ok(acceptance) => acceptance,
         Err((status, problem)) => return refusal(status, problem),
     };
-    let origin = request.extensions_mut().remove::<Origin>();
-    let Some(watch) = origin.as_ref().and_then(|origin| origin.0.get()) else {
-        log_error!("a WebSocket was asked of a request that no server of this crate has got");
+    let context = request.extensions_mut().remove::<UpgradeContext>();
+    let Some(monitor) = context.as_ref().and_then(|context| context.0.get()) else {
+        log_error!(
+            "cannot upgrade to a WebSocket: the request did not come from a server of this crate"
+        );
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, "");
     };
     let upgrading = hyper::upgrade::on(request);
-    let protocol = asked.protocol.clone();
-    let reactor = watch.transport().reactor();
-    reactor.spawn(run(upgrading, watch.clone(), Rc::new(options), protocol, handle)).detach();
-    answer(asked)
+    let protocol = acceptance.protocol.clone();
+    let reactor = monitor.transport().reactor();
+    reactor.spawn(run(upgrading, monitor.clone(), Rc::new(options), protocol, handle)).detach();
+    answer(acceptance)
 }
 
-fn answer<B: From<&'static str>>(asked: Asked) -> Response<B> {
+fn answer<B: From<&'static str>>(acceptance: Acceptance) -> Response<B> {
     let mut answer = Response::new(B::from(""));
-    if let Some(accept) = asked.accept {
+    if let Some(accept) = acceptance.accept {
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -112,7 +114,7 @@ fn answer<B: From<&'static str>>(asked: Asked) -> Response<B> {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     // The client offered this name in a header, so it is valid in one.
-    if let Some(protocol) = asked.protocol.and_then(|name| HeaderValue::try_from(name).ok()) {
+    if let Some(protocol) = acceptance.protocol.and_then(|name| HeaderValue::try_from(name).ok()) {
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     answer
@@ -131,10 +133,10 @@ fn refusal<B: From<&'static str>>(status: StatusCode, problem: &'static str) -> 
 }
 
 /// Validates a request for a WebSocket, or returns the refusal: RFC 6455, 4.2.1, and RFC 8441, 5.
-fn asked<Q>(
+fn check_request<Q>(
     request: &Request<Q>,
     options: &WebSocketOptions,
-) -> Result<Asked, (StatusCode, &'static str)> {
+) -> Result<Acceptance, (StatusCode, &'static str)> {
     const WRONG: StatusCode = StatusCode::BAD_REQUEST;
     let headers = request.headers();
     let extended = request.extensions().get::<Protocol>();
@@ -144,29 +146,31 @@ fn asked<Q>(
     }
     let is_get = request.method() == Method::GET && request.version() == Version::HTTP_11;
     if !is_extended && !is_get {
-        return Err((WRONG, "a WebSocket is asked for by GET, in HTTP/1.1\n"));
+        return Err((WRONG, "a WebSocket requires GET and HTTP/1.1\n"));
     }
     if !is_extended && !has_token(headers, header::CONNECTION, "upgrade") {
-        return Err((WRONG, "the connection is not to be upgraded\n"));
+        return Err((WRONG, "the Connection header lacks \"upgrade\"\n"));
     }
     if has_body(headers) {
-        return Err((WRONG, "a WebSocket is asked for without a body\n"));
+        return Err((WRONG, "a WebSocket request must not have a body\n"));
     }
-    match only(headers, header::SEC_WEBSOCKET_VERSION) {
+    match single_value(headers, header::SEC_WEBSOCKET_VERSION) {
         Some(b"13") => {}
-        Some(_) => return Err((StatusCode::UPGRADE_REQUIRED, "the version is 13\n")),
-        None => return Err((WRONG, "there is not one Sec-WebSocket-Version\n")),
+        Some(_) => {
+            return Err((StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13\n"));
+        }
+        None => return Err((WRONG, "exactly one Sec-WebSocket-Version is required\n")),
     }
-    let key = only(headers, header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
+    let key = single_value(headers, header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
     if key.is_none() && !is_extended {
-        return Err((WRONG, "there is not one Sec-WebSocket-Key, of 16 bytes in Base64\n"));
+        return Err((WRONG, "exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required\n"));
     }
     let accept = key
         .filter(|_| !is_extended)
         .map(|key| HeaderValue::try_from(derive_accept_key(key)).expect("Base64 is ASCII"));
     let offered: Vec<&str> = tokens(headers, header::SEC_WEBSOCKET_PROTOCOL).collect();
     let protocol = options.protocols.iter().find(|ours| offered.contains(&ours.as_str())).cloned();
-    Ok(Asked { accept, protocol })
+    Ok(Acceptance { accept, protocol })
 }
 
 /// Whether a request has a body: RFC 9112, 6.3.
@@ -177,7 +181,7 @@ fn has_body(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the value of a header that occurs exactly once.
-pub(super) fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+pub(super) fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     values.next().is_none().then_some(first.as_bytes())
@@ -202,10 +206,10 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// Returns the whole connection, or an HTTP/2 stream of it.
-fn wire_of(upgraded: Upgraded, watch: &Rc<Watch>) -> Wire {
+fn into_wire(upgraded: Upgraded, monitor: &Rc<Monitor>) -> Wire {
     let parts = match upgraded.downcast::<Io>() {
         Ok(parts) => parts,
-        Err(upgraded) => return Wire::guest(Guest::new(upgraded, watch)),
+        Err(upgraded) => return Wire::h2_stream(H2Stream::new(upgraded, monitor)),
     };
     let (stream, unread) = parts.io.into_parts().expect("a task runs in its loop's thread");
     let unread =
@@ -216,7 +220,7 @@ fn wire_of(upgraded: Upgraded, watch: &Rc<Watch>) -> Wire {
 /// Runs the handler, and closes the WebSocket that it leaves.
 async fn run(
     upgrading: OnUpgrade,
-    watch: Rc<Watch>,
+    monitor: Rc<Monitor>,
     options: Rc<WebSocketOptions>,
     protocol: Option<String>,
     handle: impl AsyncFnOnce(WebSocket) -> Result<()> + 'static,
@@ -224,18 +228,19 @@ async fn run(
     let upgraded = match upgrading.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
-            tracing::debug!(%error, "a connection did not become a WebSocket");
+            tracing::debug!(%error, "a WebSocket upgrade failed");
             return Ok(());
         }
     };
-    let wire = wire_of(upgraded, &watch);
-    drop(watch);
+    let wire = into_wire(upgraded, &monitor);
+    drop(monitor);
     let transport = wire.transport().clone();
-    let (socket, home) = WebSocket::of_handler(Socket::new(wire, Role::Server, &options, protocol));
+    let (socket, slot) =
+        WebSocket::for_handler(Socket::new(wire, Role::Server, &options, protocol));
     let (connection, peer) = (transport.id(), transport.peer());
     let handled = {
         let mut handling = pin!(handle(socket));
-        poll_fn(|cx| match caught(|| handling.as_mut().poll(cx)) {
+        poll_fn(|cx| match catch_panic(|| handling.as_mut().poll(cx)) {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
         })
@@ -244,15 +249,15 @@ async fn run(
     let code = match handled {
         Ok(Ok(())) => code::NORMAL,
         Ok(Err(failure)) => {
-            tracing::debug!(%connection, %peer, %failure, "a handler of a WebSocket failed");
+            tracing::debug!(%connection, %peer, %failure, "a WebSocket handler failed");
             code::INTERNAL_ERROR
         }
         Err(panic) => {
-            log_error!(%connection, %peer, %panic, "a handler of a WebSocket panicked");
+            log_error!(%connection, %peer, %panic, "a WebSocket handler panicked");
             code::INTERNAL_ERROR
         }
     };
-    if let Some(mut socket) = home.take() {
+    if let Some(mut socket) = slot.take() {
         let _ = socket.close(code, "").await;
     }
     Ok(())

@@ -17,38 +17,38 @@ use super::alarm::Alarm;
 use super::error::WebSocketError;
 use super::message::{Close, Message, Text, code};
 use super::options::WebSocketOptions;
-use super::wire::{Lane, Wire};
+use super::wire::{Wire, WireIo};
 
 /// Read size. For a message of known length, the state machine touches this much memory before the
 /// bytes arrive.
-const READ: usize = 4 * 1024;
+const READ_BUFFER_SIZE: usize = 4 * 1024;
 
 /// Bound on pongs that the peer does not take, in bytes. Only the last ping needs one: RFC 6455,
 /// 5.5.3.
-const UNTAKEN: usize = 1024;
+const MAX_CONTROL_BUFFER: usize = 1024;
 
 /// After this long without input, a WebSocket drops its state machine, whose buffer is larger than
 /// all its other state.
-const WARM: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(5);
 
-/// Until this many state machines were created in a row, each within [`WARM`] of the last, a state
+/// Until this many state machines were created in a row, each within [`IDLE`] of the last, a state
 /// machine is dropped after each message.
 const FEW: u8 = 3;
 
 /// The longest payload of a ping or a close: RFC 6455, 5.5.
-const LONGEST_CONTROL: usize = 125;
+const MAX_CONTROL: usize = 125;
 
 pub(super) struct Socket {
     wire: Wire,
-    /// `None` while it is not needed: see [`WARM`].
+    /// `None` while it is not needed: see [`IDLE`].
     context: Option<Box<WebSocketContext>>,
     role: Role,
-    /// When it was created, and how many were created in a row, each within [`WARM`] of the last.
+    /// When it was created, and how many were created in a row, each within [`IDLE`] of the last.
     made: (Instant, u8),
     options: Rc<WebSocketOptions>,
     state: State,
     /// When the last byte arrived.
-    heard: Instant,
+    last_received: Instant,
     /// When the peer was pinged for being silent.
     pinged: Option<Instant>,
     /// When a `send` began to wait without progress, and the bytes buffered then.
@@ -85,7 +85,7 @@ impl Socket {
             made: (now, 0),
             options: options.clone(),
             state: State::Open,
-            heard: now,
+            last_received: now,
             pinged: None,
             blocked: None,
             alarm: Alarm::default(),
@@ -101,11 +101,11 @@ impl Socket {
 
     fn make_context(&mut self) -> Box<WebSocketContext> {
         let (now, (last, count)) = (self.wire.reactor().now(), self.made);
-        self.made = (now, if now < last + WARM { count.saturating_add(1) } else { 0 });
+        self.made = (now, if now < last + IDLE { count.saturating_add(1) } else { 0 });
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ)
+            .read_buffer_size(READ_BUFFER_SIZE)
             .write_buffer_size(0)
-            .max_write_buffer_size(UNTAKEN)
+            .max_write_buffer_size(MAX_CONTROL_BUFFER)
             .max_message_size(Some(self.options.max_message))
             .max_frame_size(Some(self.options.max_frame));
         Box::new(WebSocketContext::new(self.role, Some(config)))
@@ -116,16 +116,16 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         is_last: bool,
-        f: impl FnOnce(&mut WebSocketContext, &mut Lane<'_, '_, '_>) -> T,
+        f: impl FnOnce(&mut WebSocketContext, &mut WireIo<'_, '_, '_>) -> T,
     ) -> T {
         if self.context.is_none() {
             self.context = Some(self.make_context());
         }
-        let context = self.context.as_mut().expect("it was just made");
-        let mut lane = Lane { wire: &mut self.wire, cx, is_last, heard: false };
-        let result = f(context, &mut lane);
-        if lane.heard {
-            self.heard = self.wire.reactor().now();
+        let context = self.context.as_mut().expect("the context was just created");
+        let mut wire_io = WireIo { wire: &mut self.wire, cx, is_last, has_received: false };
+        let result = f(context, &mut wire_io);
+        if wire_io.has_received {
+            self.last_received = self.wire.reactor().now();
             self.pinged = None;
         }
         result
@@ -141,7 +141,7 @@ impl Socket {
                 return Poll::Ready(None);
             }
             self.wire.push(cx);
-            match self.drive(cx, false, |context, lane| context.read(lane)) {
+            match self.drive(cx, false, |context, wire_io| context.read(wire_io)) {
                 Ok(tungstenite::Message::Text(text)) => {
                     return Poll::Ready(Some(Ok(Message::Text(Text(text)))));
                 }
@@ -149,19 +149,19 @@ impl Socket {
                     return Poll::Ready(Some(Ok(Message::Binary(bytes))));
                 }
                 Ok(tungstenite::Message::Close(frame)) => {
-                    self.close = Some(Close::of(frame));
+                    self.close = Some(Close::from_frame(frame));
                     self.state = State::Ending(self.close_deadline());
                 }
                 // The state machine has answered a ping.
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    if let Err(error) = ready!(self.poll_quiet(cx)) {
+                    if let Err(error) = ready!(self.poll_timeouts(cx)) {
                         return Poll::Ready(Some(Err(error)));
                     }
                 }
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => self.end(),
                 Err(error) => {
-                    if let Some(error) = self.fail(WebSocketError::of(error)) {
+                    if let Some(error) = self.fail(WebSocketError::from_tungstenite(error)) {
                         return Poll::Ready(Some(Err(error)));
                     }
                 }
@@ -170,7 +170,7 @@ impl Socket {
     }
 
     /// Handles the absence of input. Ready when the caller must read again or return an error.
-    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+    fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         let now = self.wire.reactor().now();
         let deadline = match self.state {
             State::Open => {
@@ -180,9 +180,9 @@ impl Socket {
                 }
                 match (self.pinged, self.options.ping_interval) {
                     (Some(pinged), _) => pinged + self.options.pong_timeout,
-                    (None, Some(interval)) => self.heard + interval,
+                    (None, Some(interval)) => self.last_received + interval,
                     (None, None) => {
-                        if let Some(cools) = self.cool(now) {
+                        if let Some(cools) = self.drop_idle_context(now) {
                             self.alarm.set(&self.wire.reactor().clone(), cools, cx);
                         }
                         return Poll::Pending;
@@ -201,21 +201,21 @@ impl Socket {
             State::Over => return Poll::Ready(Ok(())),
         };
         if now < deadline {
-            let cools = self.cool(now);
+            let cools = self.drop_idle_context(now);
             let next = cools.map_or(deadline, |cools| cools.min(deadline));
             self.alarm.set(&self.wire.reactor().clone(), next, cx);
             return Poll::Pending;
         }
-        Poll::Ready(self.too_late(cx, now))
+        Poll::Ready(self.handle_timeout(cx, now))
     }
 
     /// Drops the state machine if it is idle and need not be kept for the next message. Returns the
     /// time to try again, if it is kept.
-    fn cool(&mut self, now: Instant) -> Option<Instant> {
-        if self.state != State::Open || !self.wire.is_between() {
+    fn drop_idle_context(&mut self, now: Instant) -> Option<Instant> {
+        if self.state != State::Open || !self.wire.is_between_messages() {
             return None;
         }
-        let due = self.heard + WARM;
+        let due = self.last_received + IDLE;
         if self.made.1 >= FEW && now < due {
             return self.context.is_some().then_some(due);
         }
@@ -224,13 +224,14 @@ impl Socket {
     }
 
     /// Handles the deadline of the current state.
-    fn too_late(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), WebSocketError> {
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), WebSocketError> {
         match self.state {
             State::Open if self.pinged.is_none() => {
                 self.pinged = Some(now);
                 let ping = tungstenite::Message::Ping(tungstenite::Bytes::new());
                 // A ping that finds no room is not needed: the peer has enough to answer.
-                let _ = self.drive(cx, false, |context, lane| lane.say(context, ping));
+                let _ =
+                    self.drive(cx, false, |context, wire_io| wire_io.write_message(context, ping));
                 Ok(())
             }
             State::Open => {
@@ -268,9 +269,9 @@ impl Socket {
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
         // The last write never waits, and an error here recurs when the peer's Close is read.
         let mut cx = Context::from_waker(Waker::noop());
-        let _ = self.drive(&mut cx, true, |context, lane| {
-            context.flush(lane)?;
-            context.close(lane, Some(frame))
+        let _ = self.drive(&mut cx, true, |context, wire_io| {
+            context.flush(wire_io)?;
+            context.close(wire_io, Some(frame))
         });
     }
 
@@ -336,13 +337,13 @@ impl Socket {
         cx: &mut Context<'_>,
         payload: tungstenite::Bytes,
     ) -> Result<(), WebSocketError> {
-        if payload.len() > LONGEST_CONTROL {
+        if payload.len() > MAX_CONTROL {
             return Err(WebSocketError::Invalid("a ping has at most 125 bytes"));
         }
         let ping = tungstenite::Message::Ping(payload);
-        let sent = self.drive(cx, true, |context, lane| lane.say(context, ping));
+        let sent = self.drive(cx, true, |context, wire_io| wire_io.write_message(context, ping));
         self.wire.push(cx);
-        sent.map_err(WebSocketError::of)
+        sent.map_err(WebSocketError::from_tungstenite)
     }
 
     /// Sends a Close, if neither end did, and ends the connection without waiting.
@@ -358,9 +359,9 @@ impl Socket {
 /// Whether a close may have this code and this reason: RFC 6455, 5.5.1 and 7.4.
 pub(super) fn check_close(code: u16, reason: &str) -> Result<(), WebSocketError> {
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(WebSocketError::Invalid("a close can't be sent with this code"));
+        return Err(WebSocketError::Invalid("cannot send a close with this code"));
     }
-    if reason.len() > LONGEST_CONTROL - 2 {
+    if reason.len() > MAX_CONTROL - 2 {
         return Err(WebSocketError::Invalid("the reason of a close has at most 123 bytes"));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! [`Wire`]: the byte stream below a WebSocket, a connection or an HTTP/2 stream. [`Lane`] adapts
+//! [`Wire`]: the byte stream below a WebSocket, a connection or an HTTP/2 stream. [`WireIo`] adapts
 //! it to tungstenite's state machine.
 
 use std::io::{self, Cursor, Read, Write};
@@ -12,72 +12,72 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketContext};
 use tungstenite::{Error, Message};
 
-use super::guest::Guest;
-use super::texts::Texts;
+use super::h2_stream::H2Stream;
+use super::utf8_checker::Utf8Checker;
 use couplet_core::hooks::GuestStream;
 use couplet_core::{Reactor, Stream, Transport};
 
 /// Payloads of at least this length are not copied.
-const LENT: usize = 8 * 1024;
+const MIN_LENT: usize = 8 * 1024;
 
 /// Maximum length of a frame head, in bytes.
-pub(super) const LONGEST_HEAD: usize = 14;
+pub(super) const MAX_HEAD: usize = 14;
 
 pub(super) struct Wire {
-    under: Under,
+    lower: Lower,
     /// Bytes that were read with the handshake.
     unread: Bytes,
     role: Role,
     /// Buffer for a client's frame, reused by the next one.
     frame: Vec<u8>,
-    texts: Texts,
+    utf8_checker: Utf8Checker,
     /// Invalid UTF-8 in bytes already read; reported after the state machine has taken earlier
     /// bytes.
     fault: Option<Utf8Error>,
     /// The state machine holds a frame that found no room.
-    is_owing: bool,
+    has_blocked_write: bool,
 }
 
-enum Under {
+enum Lower {
     Stream(Stream),
-    Guest(Box<Guest>),
-    /// The guest was ended.
+    H2Stream(Box<H2Stream>),
+    /// The HTTP/2 stream was ended.
     Gone(Transport),
 }
 
 impl Wire {
     pub(super) fn new(stream: Stream, unread: Bytes, role: Role) -> Wire {
-        Wire::over(Under::Stream(stream), unread, role)
+        Wire::over(Lower::Stream(stream), unread, role)
     }
 
     /// Creates the wire of a server's WebSocket on an HTTP/2 stream.
-    pub(super) fn guest(guest: Guest) -> Wire {
-        Wire::over(Under::Guest(Box::new(guest)), Bytes::new(), Role::Server)
+    pub(super) fn h2_stream(h2_stream: H2Stream) -> Wire {
+        Wire::over(Lower::H2Stream(Box::new(h2_stream)), Bytes::new(), Role::Server)
     }
 
-    fn over(under: Under, unread: Bytes, role: Role) -> Wire {
+    fn over(lower: Lower, unread: Bytes, role: Role) -> Wire {
         // An empty `Bytes` may still own a buffer.
         let unread = if unread.is_empty() { Bytes::new() } else { unread };
-        let (frame, texts) = (Vec::new(), Texts::new(role));
-        Wire { under, unread, role, frame, texts, fault: None, is_owing: false }
+        let (frame, utf8_checker) = (Vec::new(), Utf8Checker::new(role));
+        Wire { lower, unread, role, frame, utf8_checker, fault: None, has_blocked_write: false }
     }
 
     /// Sets the maximum length of a message from the peer.
-    pub(super) fn limit(&mut self, longest: usize) {
-        self.texts.limit(longest);
+    pub(super) fn limit(&mut self, max_length: usize) {
+        self.utf8_checker.limit(max_length);
     }
 
     /// Whether the state machine, which waits for input, is empty.
-    pub(super) fn is_between(&self) -> bool {
-        !self.is_owing && self.fault.is_none() && self.texts.is_between()
+    pub(super) fn is_between_messages(&self) -> bool {
+        !self.has_blocked_write && self.fault.is_none() && self.utf8_checker.is_between_messages()
     }
 
     /// The transport of the connection, which other streams may share.
     pub(super) fn transport(&self) -> &Transport {
-        match &self.under {
-            Under::Stream(stream) => stream.transport(),
-            Under::Guest(guest) => guest.transport(),
-            Under::Gone(transport) => transport,
+        match &self.lower {
+            Lower::Stream(stream) => stream.transport(),
+            Lower::H2Stream(h2_stream) => h2_stream.transport(),
+            Lower::Gone(transport) => transport,
         }
     }
 
@@ -87,36 +87,36 @@ impl Wire {
 
     /// Ready when the connection begins to finish.
     pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.under {
-            Under::Stream(stream) => stream.poll_draining(cx),
-            Under::Guest(guest) => guest.poll_draining(cx),
-            Under::Gone(_) => Poll::Ready(()),
+        match &mut self.lower {
+            Lower::Stream(stream) => stream.poll_draining(cx),
+            Lower::H2Stream(h2_stream) => h2_stream.poll_draining(cx),
+            Lower::Gone(_) => Poll::Ready(()),
         }
     }
 
     /// Number of bytes that the peer has not taken.
     pub(super) fn buffered(&self) -> usize {
-        match &self.under {
-            Under::Stream(stream) => stream.transport().buffered(),
-            Under::Guest(guest) => guest.buffered(),
-            Under::Gone(_) => 0,
+        match &self.lower {
+            Lower::Stream(stream) => stream.transport().buffered(),
+            Lower::H2Stream(h2_stream) => h2_stream.buffered(),
+            Lower::Gone(_) => 0,
         }
     }
 
     /// Ready when at most the high mark is buffered.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.under {
-            Under::Stream(stream) => stream.poll_room(cx),
-            Under::Guest(guest) => guest.poll_room(cx),
-            Under::Gone(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        match &mut self.lower {
+            Lower::Stream(stream) => stream.poll_room(cx),
+            Lower::H2Stream(h2_stream) => h2_stream.poll_room(cx),
+            Lower::Gone(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
     /// Passes buffered output to hyper; a connection's output leaves automatically.
     pub(super) fn push(&mut self, cx: &mut Context<'_>) {
-        if let Under::Guest(guest) = &mut self.under {
+        if let Lower::H2Stream(h2_stream) = &mut self.lower {
             // The next read reports the error, too.
-            let _ = guest.poll_flush(cx);
+            let _ = h2_stream.poll_flush(cx);
         }
     }
 
@@ -129,37 +129,39 @@ impl Wire {
             }
             return Poll::Ready(Ok(n));
         }
-        match &mut self.under {
-            Under::Stream(stream) => stream.poll_read_slice(cx, buffer),
-            Under::Guest(guest) => guest.poll_read(cx, buffer),
-            Under::Gone(_) => Poll::Ready(Ok(0)),
+        match &mut self.lower {
+            Lower::Stream(stream) => stream.poll_read_slice(cx, buffer),
+            Lower::H2Stream(h2_stream) => h2_stream.poll_read(cx, buffer),
+            Lower::Gone(_) => Poll::Ready(Ok(0)),
         }
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        match &mut self.under {
-            Under::Stream(stream) => stream.transport().write(bytes),
-            Under::Guest(guest) => guest.write(bytes),
-            Under::Gone(_) => {}
+        match &mut self.lower {
+            Lower::Stream(stream) => stream.transport().write(bytes),
+            Lower::H2Stream(h2_stream) => h2_stream.write(bytes),
+            Lower::Gone(_) => {}
         }
     }
 
     /// Writes bytes, without a copy if they are long enough.
     fn write_bytes(&mut self, bytes: Bytes) {
-        match &self.under {
-            Under::Stream(stream) if bytes.len() >= LENT => stream.transport().write_bytes(bytes),
+        match &self.lower {
+            Lower::Stream(stream) if bytes.len() >= MIN_LENT => {
+                stream.transport().write_bytes(bytes)
+            }
             _ => self.write(&bytes),
         }
     }
 
-    /// Ends the connection or stream after its output; a guest must finish within this time.
+    /// Ends the connection or stream after its output; a stream must finish within this time.
     pub(super) fn end(&mut self, within: Duration) {
-        match &self.under {
-            Under::Stream(stream) => stream.transport().lose_connection(),
+        match &self.lower {
+            Lower::Stream(stream) => stream.transport().lose_connection(),
             _ => {
                 let reactor = self.reactor().clone();
-                if let Some(guest) = self.leave() {
-                    guest.end(&reactor, within);
+                if let Some(h2_stream) = self.detach_h2_stream() {
+                    h2_stream.end(&reactor, within);
                 }
             }
         }
@@ -168,23 +170,23 @@ impl Wire {
     /// Gives up on a peer that did not answer our Close: during a drain it need not answer our FIN
     /// either.
     pub(super) fn give_up(&self) {
-        if let Under::Stream(stream) = &self.under {
+        if let Lower::Stream(stream) = &self.lower {
             let transport = stream.transport();
             transport.set_close_at_once(transport.is_draining());
         }
     }
 
     pub(super) fn abort(&mut self) {
-        match &self.under {
-            Under::Stream(stream) => stream.transport().abort_connection(),
-            _ => drop(self.leave()),
+        match &self.lower {
+            Lower::Stream(stream) => stream.transport().abort_connection(),
+            _ => drop(self.detach_h2_stream()),
         }
     }
 
-    fn leave(&mut self) -> Option<Box<Guest>> {
-        let gone = Under::Gone(self.transport().clone());
-        match std::mem::replace(&mut self.under, gone) {
-            Under::Guest(guest) => Some(guest),
+    fn detach_h2_stream(&mut self) -> Option<Box<H2Stream>> {
+        let gone = Lower::Gone(self.transport().clone());
+        match std::mem::replace(&mut self.lower, gone) {
+            Lower::H2Stream(h2_stream) => Some(h2_stream),
             _ => None,
         }
     }
@@ -198,8 +200,8 @@ impl Wire {
         let header = FrameHeader { mask, opcode: OpCode::Data(kind), ..FrameHeader::default() };
         let length = payload.len() as u64;
         let Some(mask) = mask else {
-            let mut head = [0; LONGEST_HEAD];
-            header.format(length, &mut &mut head[..]).expect("it is long enough");
+            let mut head = [0; MAX_HEAD];
+            header.format(length, &mut &mut head[..]).expect("the buffer fits any head");
             self.write(&head[..header.len(length)]);
             self.write_bytes(payload);
             return;
@@ -208,7 +210,7 @@ impl Wire {
         frame.clear();
         header.format(length, &mut frame).expect("a vector takes everything");
         masked(&payload, mask, &mut frame);
-        if frame.len() < LENT {
+        if frame.len() < MIN_LENT {
             self.write(&frame);
             self.frame = frame;
         } else {
@@ -263,18 +265,18 @@ pub(super) fn masked(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
 }
 
 /// Lends the wire to one call of the state machine, which never blocks.
-pub(super) struct Lane<'a, 'b, 'c> {
+pub(super) struct WireIo<'a, 'b, 'c> {
     pub(super) wire: &'a mut Wire,
     pub(super) cx: &'b mut Context<'c>,
     /// Whether to write even without room, because nothing will follow.
     pub(super) is_last: bool,
     /// Bytes arrived.
-    pub(super) heard: bool,
+    pub(super) has_received: bool,
 }
 
-impl Lane<'_, '_, '_> {
+impl WireIo<'_, '_, '_> {
     /// Passes a control message to the state machine, which writes it.
-    pub(super) fn say(
+    pub(super) fn write_message(
         &mut self,
         context: &mut WebSocketContext,
         message: Message,
@@ -283,7 +285,7 @@ impl Lane<'_, '_, '_> {
     }
 }
 
-impl Read for Lane<'_, '_, '_> {
+impl Read for WireIo<'_, '_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(fault) = self.wire.fault.take() {
             return Err(io::Error::other(fault));
@@ -292,18 +294,18 @@ impl Read for Lane<'_, '_, '_> {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let n = read?;
-        self.heard |= n > 0;
-        self.wire.fault = self.wire.texts.see(&buffer[..n]).err();
+        self.has_received |= n > 0;
+        self.wire.fault = self.wire.utf8_checker.check_bytes(&buffer[..n]).err();
         Ok(n)
     }
 }
 
-impl Write for Lane<'_, '_, '_> {
+impl Write for WireIo<'_, '_, '_> {
     /// Writes all frames or none, so that output begins and ends with a frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         if !self.is_last {
             let room = self.wire.poll_room(self.cx);
-            self.wire.is_owing = room.is_pending();
+            self.wire.has_blocked_write = room.is_pending();
             match room {
                 Poll::Ready(room) => room?,
                 Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),

@@ -143,7 +143,7 @@ fn limits_and_errors_say_what_is_wrong() {
             Client::with_options(&reactor, ClientOptions::default().timeout(Some(secs(5))));
         for url in ["", "/a", "ftp://a/", "http://", "http:///a", "http://a b/"] {
             let said = client.get(url).await.expect_err("it is no URL").to_string();
-            assert!(said.contains("is no URL that begins with http:"), "{url:?}: {said}");
+            assert!(said.contains("not a URL with http:"), "{url:?}: {said}");
         }
         let refused = client.get("http://127.0.0.1:1/").await.expect_err("nobody listens");
         let said = refused.to_string();
@@ -313,7 +313,10 @@ fn a_proxy_passes_connections_on_and_gets_whole_urls() {
         assert_eq!(text(asked.into_body()).await?, "GET http://couplet.test/a?b HTTP/1.1");
         let refused = client.get("https://elsewhere.test/").await.expect_err("it may not");
         let said = refused.to_string();
-        assert_eq!(said, "the proxy answered \"HTTP/1.1 403 Forbidden\" instead of a connection");
+        assert_eq!(
+            said,
+            "cannot connect through the proxy: it answered \"HTTP/1.1 403 Forbidden\""
+        );
         drop(client);
         proxy.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });

@@ -219,7 +219,8 @@ fn a_body_that_ends_too_early_is_an_error_and_an_empty_one_is_empty() {
             assert_eq!(got(&client).await?, b"");
             for n in 1..whole.len() {
                 let cut = got(&client).await.expect_err("it is cut");
-                let said = format!("the body can't be decoded as {coding}: it ends too early");
+                let said =
+                    format!("cannot decode the body as {coding}: the compressed data is truncated");
                 assert_eq!(cut.to_string(), said, "{n} bytes of it");
             }
             Ok(())
@@ -275,7 +276,7 @@ fn corrupt_bodies_are_errors_and_several_members_are_one_text() {
                 assert!(is_told, "{coding}, {what}: {error:?}");
                 let said = error.to_string();
                 assert!(
-                    !said.contains("too early") || what == "a text",
+                    !said.contains("data is truncated") || what == "a text",
                     "{coding}, {what}: {said}"
                 );
             }
@@ -284,7 +285,10 @@ fn corrupt_bodies_are_errors_and_several_members_are_one_text() {
                 "gzip" | "zstd" => assert_eq!(twice?, [POEM, POEM].concat().as_bytes()),
                 _ => {
                     let said = twice.expect_err("one is all").to_string();
-                    assert!(said.ends_with(": bytes follow its end"), "{coding}: {said}");
+                    assert!(
+                        said.ends_with(": bytes follow the end of the compressed data"),
+                        "{coding}: {said}"
+                    );
                 }
             }
             let flipped = got(&client).await;
@@ -433,7 +437,7 @@ fn a_bomb_fails_at_the_limit_and_holds_nothing_up() {
                     Err(error) => {
                         assert!(limit < size && matches!(error, BodyError::Bomb(n) if n == limit));
                         let said = format!(
-                            "the body is compressed, and decoded longer than {limit} bytes"
+                            "cannot decode the body: it exceeds {limit} bytes when decompressed"
                         );
                         assert_eq!(error.to_string(), said);
                         assert!(body.next().await?.is_none(), "nothing comes after an error");

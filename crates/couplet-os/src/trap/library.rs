@@ -17,7 +17,7 @@ pub fn set(answers: Answers) {
 }
 
 /// Fills the bytes if this thread simulates.
-fn filled(bytes: &mut [u8]) -> bool {
+fn fill_random(bytes: &mut [u8]) -> bool {
     let Some(answers) = ANSWERS.get() else { return false };
     for chunk in bytes.chunks_mut(8) {
         let Some(random) = (answers.random)() else { return false };
@@ -27,7 +27,7 @@ fn filled(bytes: &mut [u8]) -> bool {
     !bytes.is_empty()
 }
 
-fn simulated(clock: libc::clockid_t) -> Option<Duration> {
+fn simulated_time(clock: libc::clockid_t) -> Option<Duration> {
     let clock = match clock {
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI => Clock::Realtime,
         libc::CLOCK_MONOTONIC
@@ -40,11 +40,11 @@ fn simulated(clock: libc::clockid_t) -> Option<Duration> {
 }
 
 /// The C library's function behind the one here with the same name.
-struct Behind(&'static CStr, AtomicPtr<c_void>);
+struct NextSymbol(&'static CStr, AtomicPtr<c_void>);
 
-impl Behind {
-    const fn new(name: &'static CStr) -> Behind {
-        Behind(name, AtomicPtr::new(std::ptr::null_mut()))
+impl NextSymbol {
+    const fn new(name: &'static CStr) -> NextSymbol {
+        NextSymbol(name, AtomicPtr::new(std::ptr::null_mut()))
     }
 
     /// Its address; null if the C library has no function with this name.
@@ -61,13 +61,13 @@ impl Behind {
 }
 
 /// Sets `errno` to ENOSYS, and returns -1, as C functions do.
-fn not_there() -> c_int {
+fn missing_symbol() -> c_int {
     // SAFETY: errno of this thread, which is valid as long as the thread is.
     unsafe { *libc::__errno_location() = libc::ENOSYS };
     -1
 }
 
-static CLOCK_GETTIME: Behind = Behind::new(c"clock_gettime");
+static CLOCK_GETTIME: NextSymbol = NextSymbol::new(c"clock_gettime");
 
 /// clock_gettime(3).
 ///
@@ -76,7 +76,7 @@ static CLOCK_GETTIME: Behind = Behind::new(c"clock_gettime");
 /// As in C: `time` points to a `timespec` that may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
-    if let Some(now) = simulated(clock) {
+    if let Some(now) = simulated_time(clock) {
         let (tv_sec, tv_nsec) = (now.as_secs() as libc::time_t, now.subsec_nanos().into());
         // SAFETY: the caller's promise.
         unsafe { time.write(libc::timespec { tv_sec, tv_nsec }) };
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     unsafe {
         match std::mem::transmute::<*mut c_void, Option<Real>>(CLOCK_GETTIME.address()) {
             Some(real) => real(clock, time),
-            None => not_there(),
+            None => missing_symbol(),
         }
     }
 }
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn time(seconds: *mut libc::time_t) -> libc::time_t {
     now.tv_sec
 }
 
-static GETRANDOM: Behind = Behind::new(c"getrandom");
+static GETRANDOM: NextSymbol = NextSymbol::new(c"getrandom");
 
 /// getrandom(2).
 ///
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn getrandom(
             buffer.cast::<u8>().write_bytes(0, length);
             std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length)
         };
-        if filled(bytes) {
+        if fill_random(bytes) {
             return length as libc::ssize_t;
         }
     }
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn getrandom(
     unsafe {
         match std::mem::transmute::<*mut c_void, Option<Real>>(GETRANDOM.address()) {
             Some(real) => real(buffer, length, flags),
-            None => not_there() as libc::ssize_t,
+            None => missing_symbol() as libc::ssize_t,
         }
     }
 }

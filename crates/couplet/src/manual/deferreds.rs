@@ -166,11 +166,11 @@
 //! keep_histories(64);
 //! let port = Deferred::succeed(()).then(|()| answer()).add_callback(parse);
 //! println!("{}", port.history().expect("histories are kept"));
-//! // a Deferred made at src/main.rs:9:12: got a value
-//! // 1. then(main::{{closure}}) at src/main.rs:9:34: waits for a Deferred made at src/names.rs:2:33: has not fired
+//! // a Deferred created at src/main.rs:9:12: got a value
+//! // 1. then(main::{{closure}}) at src/main.rs:9:34: waits for a Deferred created at src/names.rs:2:33: has not fired
 //! // 2. add_callback(main::parse) at src/main.rs:9:56: is next
 //! # let text = port.history().unwrap().to_string();
-//! # assert!(text.contains("waits for a Deferred made at"), "{text}");
+//! # assert!(text.contains("waits for a Deferred created at"), "{text}");
 //! # assert!(text.contains("::parse) at ") && text.ends_with(": is next"), "{text}");
 //! # keep_histories(0);
 //! ```

@@ -314,15 +314,15 @@
 //! ```
 //!
 //! ```text
-//! the program ended and left this behind:
+//! the program ended and left behind:
 //! 1. a port that listens on tcp:[::]:10000
 //!    opened at tests/programs.rs:12:13
 //!    to clean up: `port.stop_listening()`
 //! 2. a timed call, due in 29s
-//!    asked for at tests/programs.rs:13:13
+//!    requested at tests/programs.rs:13:13
 //!    to clean up: keep its `DelayedCall`, and `cancel()` it
-//! 3. a failure that nobody handled: connection refused
-//!    began at tests/programs.rs:14:13, left by the Deferred of tests/programs.rs:14:13
+//! 3. an unhandled failure: connection refused
+//!    began at tests/programs.rs:14:13, unhandled by the Deferred created at tests/programs.rs:14:13
 //!    to clean up: `add_errback` at the end of that chain, or await it
 //! ```
 //!

@@ -100,7 +100,7 @@
 //! let options = couplet::LoopOptions::default().stall_after(Duration::from_millis(200));
 //! couplet::Loop::with_options(options)?.run(|reactor| {
 //!     reactor.call_soon(|| {
-//!         // a loop is held up by: timed call (src/main.rs:4:13)
+//!         // a call blocks its loop: timed call (src/main.rs:4:13)
 //!         std::thread::sleep(Duration::from_secs(1));
 //!     });
 //!     Ok(())

@@ -40,7 +40,7 @@ enum State {
         waiting: BTreeMap<u64, Resolver<Edition>>,
         fetch: Option<Canceller>,
     },
-    Remembered {
+    Cached {
         poem: Edition,
         /// `None` means forever.
         until: Option<Instant>,
@@ -68,7 +68,7 @@ impl Cache {
     /// Cancelling the Deferred removes this waiter; without other waiters the fetch is cancelled
     /// too.
     pub(crate) fn get(&self, reactor: &Reactor) -> Deferred<Edition> {
-        if let Some(poem) = self.0.remembered(reactor.now()) {
+        if let Some(poem) = self.0.cached(reactor.now()) {
             return Deferred::succeed(poem);
         }
         let id = count(&self.0.waits);
@@ -91,7 +91,7 @@ impl Cache {
         }
         let (cache, reactor) = (self.0.clone(), reactor.clone());
         let arrived = fetched.add_both(move |text| {
-            cache.arrived(number, text, reactor.now());
+            cache.complete_fetch(number, text, reactor.now());
             Ok(())
         });
         arrived.detach();
@@ -99,9 +99,9 @@ impl Cache {
 }
 
 impl Shared {
-    fn remembered(&self, now: Instant) -> Option<Edition> {
+    fn cached(&self, now: Instant) -> Option<Edition> {
         match &*self.state.borrow() {
-            State::Remembered { poem, until } if until.is_none_or(|until| now < until) => {
+            State::Cached { poem, until } if until.is_none_or(|until| now < until) => {
                 Some(poem.clone())
             }
             _ => None,
@@ -122,15 +122,15 @@ impl Shared {
     }
 
     /// Ends fetch `number`. A cancelled fetch has no waiters.
-    fn arrived(&self, number: u64, text: couplet::Result<Bytes>, now: Instant) {
+    fn complete_fetch(&self, number: u64, text: couplet::Result<Bytes>, now: Instant) {
         let poem = text.map(|text| Edition { number, text });
-        for resolver in self.end_of_fetch(number, &poem, now).into_values() {
+        for resolver in self.take_waiters(number, &poem, now).into_values() {
             resolver.resolve(poem.clone());
         }
     }
 
     /// Leaves the state `Fetching`; returns the waiters.
-    fn end_of_fetch(
+    fn take_waiters(
         &self,
         number: u64,
         poem: &Result<Edition, Failure>,
@@ -144,7 +144,7 @@ impl Shared {
             Ok(poem) if self.ttl != Some(Duration::ZERO) => {
                 // An expiry beyond the clock's range means forever.
                 let until = self.ttl.and_then(|ttl| now.checked_add(ttl));
-                State::Remembered { poem: poem.clone(), until }
+                State::Cached { poem: poem.clone(), until }
             }
             _ => State::Empty,
         };

@@ -130,7 +130,7 @@ pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
         let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
         let proxy = Proxy::new(fetch, ttl, limit.max_bytes);
         // If clients took all descriptors, the poem could not be fetched.
-        let most = (server::most_descriptors() / others.map_or(1, Members::count)).max(1);
+        let most = (server::max_descriptors() / others.map_or(1, Members::count)).max(1);
         let told = Cell::new(false);
         let clients = LimitConnections::new(most).on_turned_away(move |peer| {
             if !told.replace(true) {

@@ -40,7 +40,7 @@ impl Shelf {
             kept -= oldest.bytes;
             tracing::warn!(
                 clients = oldest.clients.len(),
-                "cut off clients too slow in reading an old poem"
+                "disconnected clients that read an old poem too slowly"
             );
             oldest.clients.values().for_each(Transport::abort_connection);
         }

@@ -199,7 +199,7 @@ fn where_one_upstream_fails_the_next_is_asked_and_the_dead_one_is_skipped_for_a_
         scene.answer(1, b"a poem");
         got(&client, b"a poem");
     }
-    scene.advance(upstreams::SKIPPED.as_secs());
+    scene.advance(upstreams::SKIP_TIME.as_secs());
     let client = scene.client();
     scene.answer(0, b"another");
     got(&client, b"another");

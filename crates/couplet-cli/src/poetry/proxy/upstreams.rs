@@ -13,7 +13,7 @@ use crate::endpoint::Peer;
 use crate::poetry::{get, get_poem};
 
 /// How long a failed server is skipped while another one works.
-pub(crate) const SKIPPED: Duration = Duration::from_secs(30);
+pub(crate) const SKIP_TIME: Duration = Duration::from_secs(30);
 
 /// The servers, and the index of the next.
 pub(crate) struct Upstreams {
@@ -85,15 +85,15 @@ impl Upstreams {
 
     fn failed(&self, server: usize, failure: &Failure, now: Instant) {
         let Upstream { peer, dead_until } = &self.servers[server];
-        if !is_ours(failure) {
-            dead_until.set(now.checked_add(SKIPPED));
+        if !is_local_failure(failure) {
+            dead_until.set(now.checked_add(SKIP_TIME));
         }
         tracing::warn!(upstream = %peer.name, "no poem: {}", get::why(failure));
     }
 }
 
 /// True if this process had no descriptor left for the connection; the server is not at fault.
-fn is_ours(failure: &Failure) -> bool {
+fn is_local_failure(failure: &Failure) -> bool {
     let Some(ConnectError::System(error)) = failure.downcast_ref() else { return false };
     let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
     none_left.contains(&error.raw_os_error())

@@ -26,7 +26,7 @@ pub(super) struct Sockets {
 struct Socket {
     address: Address,
     options: DatagramOptions,
-    held: VecDeque<Packet>,
+    received: VecDeque<Packet>,
     groups: BTreeSet<Group>,
     /// The peer refused a datagram.
     refused: bool,
@@ -43,12 +43,12 @@ pub(super) struct Packet {
 }
 
 /// A port of the loop, served or not. Dropping it closes the port.
-pub(super) struct Opened {
+pub(super) struct BoundDatagrams {
     network: Network,
     id: u32,
 }
 
-impl Drop for Opened {
+impl Drop for BoundDatagrams {
     fn drop(&mut self) {
         // Borrowed only while the driver unwinds from a failed assertion.
         let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
@@ -57,15 +57,15 @@ impl Drop for Opened {
 }
 
 /// A port of the loop, as the driver serves it.
-pub(super) struct Port {
-    opened: Opened,
+pub(super) struct ServedPort {
+    opened: BoundDatagrams,
     pub(super) receiving: bool,
     /// Turns until the socket accepts datagrams again.
     blocked: Option<u32>,
 }
 
 impl Packet {
-    pub(super) fn shown(&self) -> Datagram<'_> {
+    pub(super) fn as_datagram(&self) -> Datagram<'_> {
         let from = self.from.clone();
         Datagram { to: self.to, cut: self.cut, ..Datagram::new(&self.bytes, from) }
     }
@@ -98,14 +98,14 @@ impl Network {
         let socket = Socket {
             address: address.clone(),
             options: options.clone(),
-            held: VecDeque::new(),
+            received: VecDeque::new(),
             groups: BTreeSet::new(),
             refused: false,
         };
         let id = net.datagrams.next;
         net.datagrams.next += 1;
         net.datagrams.open.insert(id, socket);
-        Ok(Bound::new(address, Opened { network: self.clone(), id }))
+        Ok(Bound::new(address, BoundDatagrams { network: self.clone(), id }))
     }
 }
 
@@ -190,11 +190,11 @@ impl Net {
             sender.refused = true;
         }
         for receiver in receivers {
-            let turns = if manner == Manner::Completion { self.below(3) as u32 } else { 0 };
+            let turns = if manner == Manner::Completion { self.random_below(3) as u32 } else { 0 };
             let Some(socket) = self.datagrams.open.get_mut(&receiver) else { continue };
-            if socket.held.len() < HELD {
+            if socket.received.len() < HELD {
                 let size = socket.options.size.min(bytes.len());
-                socket.held.push_back(Packet {
+                socket.received.push_back(Packet {
                     from: from.clone(),
                     to: to.ip(),
                     bytes: bytes[..size].to_vec(),
@@ -207,15 +207,15 @@ impl Net {
 }
 
 impl Memory {
-    pub(super) fn serve_datagrams(opened: Opened) -> Port {
-        Port { opened, receiving: true, blocked: None }
+    pub(super) fn serve_datagrams(opened: BoundDatagrams) -> ServedPort {
+        ServedPort { opened, receiving: true, blocked: None }
     }
 
     /// Queues the notices of a port.
     pub(super) fn poll_datagrams(
         net: &mut Net,
         key: Key,
-        port: &mut Port,
+        port: &mut ServedPort,
         events: &mut VecDeque<Notice>,
     ) {
         if let Some(turns) = &mut port.blocked {
@@ -229,7 +229,7 @@ impl Memory {
         if socket.refused {
             events.push_back(Notice::Refused(key));
         }
-        if let Some(first) = socket.held.front_mut() {
+        if let Some(first) = socket.received.front_mut() {
             first.turns = first.turns.saturating_sub(1);
             if port.receiving && first.turns == 0 {
                 events.push_back(Notice::Datagram(key, BATCH));
@@ -237,9 +237,9 @@ impl Memory {
         }
     }
 
-    pub(super) fn has_datagrams_in_flight(&self, port: &Port) -> bool {
+    pub(super) fn has_datagrams_in_flight(&self, port: &ServedPort) -> bool {
         let net = self.network.net.borrow();
-        let arrives = |socket: &Socket| port.receiving && !socket.held.is_empty();
+        let arrives = |socket: &Socket| port.receiving && !socket.received.is_empty();
         port.blocked.is_some() || net.datagrams.open.get(&port.opened.id).is_some_and(arrives)
     }
 
@@ -248,8 +248,8 @@ impl Memory {
         let Some(super::Kind::Datagrams(port)) = self.slots.get_mut(key) else { return None };
         let mut net = self.network.net.borrow_mut();
         let socket = net.datagrams.open.get_mut(&port.opened.id).filter(|_| port.receiving)?;
-        let packet = socket.held.pop_front()?;
-        let more = left > 1 && socket.held.front().is_some_and(|next| next.turns == 0);
+        let packet = socket.received.pop_front()?;
+        let more = left > 1 && socket.received.front().is_some_and(|next| next.turns == 0);
         drop(net);
         if more {
             self.events.push_front(Notice::Datagram(key, left - 1));
@@ -275,7 +275,7 @@ impl Memory {
         let mut net = network.net.borrow_mut();
         let most = match manner {
             Manner::Readiness => usize::MAX,
-            Manner::Completion => 1 + net.below(4),
+            Manner::Completion => 1 + net.random_below(4),
         };
         let mut sent = 0;
         for waiting in out.iter().take(most) {
@@ -286,15 +286,11 @@ impl Memory {
         if out.is_empty() {
             return DatagramsSent::All;
         }
-        port.blocked = Some(1 + net.below(2) as u32);
+        port.blocked = Some(1 + net.random_below(2) as u32);
         DatagramsSent::Blocked
     }
 
-    pub(super) fn set_option_of_datagrams(
-        &mut self,
-        key: Key,
-        option: &DatagramOption,
-    ) -> io::Result<()> {
+    pub(super) fn set_port_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
         let network = self.network.clone();
         let id = self.datagram_port(key).opened.id;
         let mut net = network.net.borrow_mut();
@@ -302,8 +298,8 @@ impl Memory {
         option.set_in_memory(&mut socket.groups)
     }
 
-    fn datagram_port(&mut self, key: Key) -> &mut Port {
-        match self.commanded(key) {
+    fn datagram_port(&mut self, key: Key) -> &mut ServedPort {
+        match self.expect_open(key) {
             super::Kind::Datagrams(port) => port,
             _ => panic!("{key:?} is not a port of datagrams"),
         }

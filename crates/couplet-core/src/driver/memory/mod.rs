@@ -35,8 +35,8 @@ use crate::address::Address;
 use crate::slots::Slots;
 use datagrams::Packet;
 pub(crate) use network::Standstill;
+use network::{BoundListener, EndId};
 pub use network::{Cut, Network, Wire};
-use network::{EndId, Opened};
 use stream::Stream;
 
 /// The kind of system interface that a [`Memory`] driver imitates.
@@ -85,10 +85,10 @@ enum Notice {
 }
 
 enum Kind {
-    Port { opened: Opened, accepting: bool },
+    Port { opened: BoundListener, accepting: bool },
     Connecting { to: Address, from: Option<SocketAddr>, outcome: Option<io::Result<EndId>> },
     Stream(Stream),
-    Datagrams(datagrams::Port),
+    Datagrams(datagrams::ServedPort),
 }
 
 struct Flag(AtomicBool);
@@ -123,13 +123,13 @@ impl Memory {
     }
 
     /// The value of a key in a command. Panics on a closed key, which fails the test.
-    fn commanded(&mut self, key: Key) -> &mut Kind {
+    fn expect_open(&mut self, key: Key) -> &mut Kind {
         let kind = self.slots.get_mut(key);
         kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
     }
 
     fn stream(&mut self, key: Key) -> &mut Stream {
-        match self.commanded(key) {
+        match self.expect_open(key) {
             Kind::Stream(stream) => stream,
             _ => panic!("{key:?} is not a connection"),
         }
@@ -166,7 +166,7 @@ impl Memory {
                 }
                 Kind::Connecting { to, from, outcome } => {
                     if outcome.is_none() {
-                        *outcome = net.answer(key, to, *from);
+                        *outcome = net.take_outcome(key, to, *from);
                     }
                     if outcome.is_some() {
                         self.events.push_back(Notice::Connect(key));
@@ -230,7 +230,7 @@ impl Memory {
         match outcome.take()? {
             Ok(end) => {
                 let host = network.net.borrow().links[&end.0].addresses[0].clone();
-                *self.commanded(key) = Kind::Stream(Stream::new(end));
+                *self.expect_open(key) = Kind::Stream(Stream::new(end));
                 Some(Event::Connected { key, host })
             }
             Err(error) => Some(Event::Ended(key, Some(error))),
@@ -260,9 +260,9 @@ impl Memory {
         }
         if !stream.receiving || stream.ended {
             let Some(error) = stream.write_error.take().or(net.end(stream.end).error) else {
-                let is_news = stream.is_news(&mut net);
-                stream.told |= is_news;
-                return is_news.then_some(Event::PeerEnded(key));
+                let has_unreported_fin = stream.has_unreported_fin(&mut net);
+                stream.fin_reported |= has_unreported_fin;
+                return has_unreported_fin.then_some(Event::PeerEnded(key));
             };
             stream.ended = true;
             net.end(stream.end).error = None;
@@ -370,7 +370,7 @@ impl Driver for Memory {
     }
 
     fn datagram(&self) -> Datagram<'_> {
-        self.datagram.as_ref().expect("a datagram was reported").shown()
+        self.datagram.as_ref().expect("a datagram was reported").as_datagram()
     }
 }
 
@@ -393,11 +393,14 @@ impl Commands for Memory {
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        let port = match bound.socket.downcast::<Opened>() {
+        let port = match bound.socket.downcast::<BoundListener>() {
             Ok(opened) => Kind::Port { opened: *opened, accepting: true },
             Err(other) => {
-                let opened = other.downcast::<datagrams::Opened>().map_err(|_| {
-                    io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+                let opened = other.downcast::<datagrams::BoundDatagrams>().map_err(|_| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "cannot serve a port of another driver's world",
+                    )
                 })?;
                 Kind::Datagrams(Memory::serve_datagrams(*opened))
             }
@@ -410,7 +413,7 @@ impl Commands for Memory {
     }
 
     fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        self.set_option_of_datagrams(key, option)
+        self.set_port_option(key, option)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -425,7 +428,7 @@ impl Commands for Memory {
 
     fn receive(&mut self, key: Key, on: bool) {
         let network = self.network.clone();
-        match self.commanded(key) {
+        match self.expect_open(key) {
             Kind::Port { accepting, .. } => *accepting = on,
             Kind::Datagrams(port) => port.receiving = on,
             Kind::Stream(stream) => {
@@ -446,11 +449,12 @@ impl Commands for Memory {
     fn close(&mut self, key: Key, mode: CloseMode) {
         let network = self.network.clone();
         let completion = self.manner == Manner::Completion;
-        self.commanded(key);
+        self.expect_open(key);
         let Some(kind) = self.slots.retire(key) else { return };
         // One more than `free_retired_slots` counts, so that no slot is reused in the turn of its
         // close.
-        let turns = 1 + if completion { network.net.borrow_mut().below(3) as u32 } else { 0 };
+        let turns =
+            1 + if completion { network.net.borrow_mut().random_below(3) as u32 } else { 0 };
         self.retired.push((key.slot, turns));
         match kind {
             Kind::Port { opened, .. } => drop(opened),
@@ -483,7 +487,7 @@ impl Commands for Memory {
         let network = self.network.clone();
         let end = self.stream(key).end;
         let mut net = network.net.borrow_mut();
-        if !net.is_unix(end) || !option.is_of_tcp() {
+        if !net.is_unix(end) || !option.is_tcp_only() {
             net.end(end).options.push(option);
         }
         Ok(())

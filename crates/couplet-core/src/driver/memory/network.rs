@@ -76,7 +76,7 @@ pub(crate) enum Standstill {
     /// The next event lies beyond the clock's limit.
     TooLong,
     /// Every turn has work, and the clock never advances.
-    Circle,
+    BusyLoop,
 }
 
 /// A connect that the test completes or fails.
@@ -133,7 +133,7 @@ impl Net {
     pub(super) fn count_wait(&mut self) -> io::Result<()> {
         self.waits += 1;
         if self.waits > self.most_waits {
-            return Err(self.fail_wait(Standstill::Circle));
+            return Err(self.fail_wait(Standstill::BusyLoop));
         }
         Ok(())
     }
@@ -148,16 +148,16 @@ impl Net {
             ),
             Standstill::TooLong => io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the next event is later than this run may last",
+                "the next event lies beyond the time limit of this run",
             ),
-            Standstill::Circle => io::Error::new(
+            Standstill::BusyLoop => io::Error::new(
                 io::ErrorKind::TimedOut,
-                "every turn has something to do, and the clock never advances",
+                "every turn has work, and the clock never advances",
             ),
         }
     }
 
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(super) fn random_below(&mut self, n: usize) -> usize {
         (self.random() % n.max(1) as u64) as usize
     }
 
@@ -210,11 +210,11 @@ impl Net {
         } else if self.end(end).error.is_none() {
             self.shut(end);
         }
-        self.forget(end.0);
+        self.drop_unobserved(end.0);
     }
 
     /// Drops a link that can no longer be observed.
-    fn forget(&mut self, link: usize) {
+    fn drop_unobserved(&mut self, link: usize) {
         let this = self.link(link);
         if !this.watched && this.ends.iter().all(|end| end.closed) {
             self.links.remove(&link);
@@ -270,7 +270,7 @@ impl Net {
     }
 
     /// The outcome of a connect, once known.
-    pub(super) fn answer(
+    pub(super) fn take_outcome(
         &mut self,
         key: Key,
         to: &Address,
@@ -577,7 +577,7 @@ impl World for Network {
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
         let address = self.open(address.clone(), options)?;
-        let opened = Opened { network: self.clone(), address: address.clone() };
+        let opened = BoundListener { network: self.clone(), address: address.clone() };
         Ok(Bound::new(address, opened))
     }
 
@@ -592,12 +592,12 @@ impl World for Network {
 
 /// A port of the loop, served or not. Dropping it closes the port, and resets the connections in
 /// its queue.
-pub(super) struct Opened {
+pub(super) struct BoundListener {
     network: Network,
     pub(super) address: Address,
 }
 
-impl Drop for Opened {
+impl Drop for BoundListener {
     fn drop(&mut self) {
         // Borrowed only while the driver unwinds from a failed assertion.
         let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
@@ -716,7 +716,7 @@ impl Drop for Wire {
         // Borrowed only while the driver unwinds from a failed assertion.
         let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
         net.link(self.end.0).watched = false;
-        net.forget(self.end.0);
+        net.drop_unobserved(self.end.0);
     }
 }
 

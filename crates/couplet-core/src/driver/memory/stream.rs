@@ -13,7 +13,7 @@ pub(super) struct Stream {
     pub(super) receiving: bool,
     pub(super) ended: bool,
     /// The arrival of the peer's FIN during a pause was reported.
-    pub(super) told: bool,
+    pub(super) fin_reported: bool,
     pub(super) blocked: bool,
     /// Completion: received bytes in flight, and the turns until the operation completes.
     pub(super) received: Option<(Vec<u8>, u32)>,
@@ -28,7 +28,7 @@ impl Stream {
             end,
             receiving: true,
             ended: false,
-            told: false,
+            fin_reported: false,
             blocked: false,
             received: None,
             taken: VecDeque::new(),
@@ -45,7 +45,7 @@ impl Stream {
             if let Some((_, turns)) = &mut self.received {
                 *turns = turns.saturating_sub(1);
             }
-            return broken || self.is_news(net);
+            return broken || self.has_unreported_fin(net);
         }
         let something = broken || !end.incoming.bytes.is_empty() || end.incoming.fin;
         if manner == Manner::Readiness {
@@ -58,7 +58,7 @@ impl Stream {
             }
             None if something => {
                 let bytes = self.receive(net);
-                let turns = net.below(3) as u32;
+                let turns = net.random_below(3) as u32;
                 self.received = Some((bytes, turns));
                 turns == 0
             }
@@ -67,15 +67,15 @@ impl Stream {
     }
 
     /// Whether the peer's FIN arrived during a pause and was not reported yet.
-    pub(super) fn is_news(&self, net: &mut Net) -> bool {
-        net.end(self.end).incoming.fin && !self.ended && !self.told
+    pub(super) fn has_unreported_fin(&self, net: &mut Net) -> bool {
+        net.end(self.end).incoming.fin && !self.ended && !self.fin_reported
     }
 
     pub(super) fn receive(&mut self, net: &mut Net) -> Vec<u8> {
         let most = match net.cut {
             Cut::Whole => READ_BUFFER,
             Cut::Most(n) => n.max(1),
-            Cut::Random(n) => 1 + net.below(n),
+            Cut::Random(n) => 1 + net.random_below(n),
         };
         let bytes = &mut net.end(self.end).incoming.bytes;
         let n = most.min(bytes.len()).min(READ_BUFFER);
@@ -106,7 +106,7 @@ impl Stream {
         if self.taken.is_empty() || self.write_error.is_some() {
             return None;
         }
-        let portion = 1 + net.below(self.taken.len());
+        let portion = 1 + net.random_below(self.taken.len());
         // Bytes that do not fit are not copied, since they would be refused.
         let fits = if net.peer(self.end).closed { portion } else { net.room(self.end) };
         let bytes: Vec<u8> = self.taken.iter().take(portion.min(fits)).copied().collect();

@@ -29,14 +29,14 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// The number of connections that a port accepts in one round, between two waits, so that a flood
 /// at one port does not starve the rest of the loop. The limit adapts to the load.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct AcceptLimit {
     bound: u32,
     taken: u32,
 }
 
-impl Share {
-    pub(super) fn new() -> Share {
-        Share { bound: FIRST, taken: 0 }
+impl AcceptLimit {
+    pub(super) fn new() -> AcceptLimit {
+        AcceptLimit { bound: FIRST, taken: 0 }
     }
 
     /// Counts an accepted connection; false if it was the last of this round.
@@ -56,7 +56,7 @@ impl Share {
 
 /// The response to an `accept` error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AfterError {
+pub(super) enum AcceptResponse {
     /// The queue is empty.
     Done,
     /// Interrupted: call `accept` again.
@@ -71,36 +71,36 @@ pub(super) enum AfterError {
     BackOff,
 }
 
-pub(super) fn answer(error: &io::Error) -> AfterError {
+pub(super) fn response_to(error: &io::Error) -> AcceptResponse {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, WouldBlock,
     };
     match error.kind() {
-        WouldBlock => AfterError::Done,
-        Interrupted => AfterError::Again,
-        PermissionDenied => AfterError::Next,
-        ConnectionAborted | ConnectionReset => AfterError::EndRound,
-        _ => answer_to_errno(error),
+        WouldBlock => AcceptResponse::Done,
+        Interrupted => AcceptResponse::Again,
+        PermissionDenied => AcceptResponse::Next,
+        ConnectionAborted | ConnectionReset => AcceptResponse::EndRound,
+        _ => response_to_errno(error),
     }
 }
 
 /// For errors that [`io::ErrorKind`] does not distinguish.
 #[cfg(unix)]
-fn answer_to_errno(error: &io::Error) -> AfterError {
+fn response_to_errno(error: &io::Error) -> AcceptResponse {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
-        Some(Errno::PROTO) => AfterError::EndRound,
-        Some(Errno::MFILE | Errno::NFILE) => AfterError::TurnAway,
-        _ => AfterError::BackOff,
+        Some(Errno::PROTO) => AcceptResponse::EndRound,
+        Some(Errno::MFILE | Errno::NFILE) => AcceptResponse::TurnAway,
+        _ => AcceptResponse::BackOff,
     }
 }
 
 #[cfg(not(unix))]
-fn answer_to_errno(error: &io::Error) -> AfterError {
+fn response_to_errno(error: &io::Error) -> AcceptResponse {
     const WSAEMFILE: i32 = 10024;
     match error.raw_os_error() {
-        Some(WSAEMFILE) => AfterError::TurnAway,
-        _ => AfterError::BackOff,
+        Some(WSAEMFILE) => AcceptResponse::TurnAway,
+        _ => AcceptResponse::BackOff,
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) struct PortSlot {
     pub(super) host: Rc<Address>,
     pub(super) readable: bool,
     pub(super) accepting: bool,
-    pub(super) share: Share,
+    pub(super) share: AcceptLimit,
     /// The round in which the port used up its share.
     pub(super) spent_in: u64,
 }
@@ -123,7 +123,7 @@ impl Mio {
     pub(super) fn next_from_port(&mut self, slot: u32) -> Option<Event> {
         loop {
             let (stream, peer, host) = self.accept(slot)?;
-            if let Some(event) = self.accepted(slot, stream, peer, host) {
+            if let Some(event) = self.register_accepted(slot, stream, peer, host) {
                 self.again.push_front(slot);
                 return Some(event);
             }
@@ -131,7 +131,7 @@ impl Mio {
     }
 
     /// Registers a connection that was just accepted.
-    fn accepted(
+    fn register_accepted(
         &mut self,
         port: u32,
         mut stream: Stream,
@@ -145,7 +145,7 @@ impl Mio {
         }
         let port = self.slots.key_at(port);
         let stream = StreamSlot::new(stream, is_local);
-        let socket = stream.stream.asked_on_demand();
+        let socket = stream.stream.query_handle();
         let host =
             if host.is_wildcard() { LocalEnd::Ask(socket) } else { LocalEnd::Socket(host, socket) };
         let key = self.insert(Kind::Stream(stream));
@@ -159,10 +159,10 @@ impl Mio {
         };
         while port.accepting && port.readable && port.spent_in != round {
             let accepted = port.listener.accept();
-            let answer = accepted.as_ref().err().map(answer);
+            let answer = accepted.as_ref().err().map(response_to);
             let ends = match answer {
-                None | Some(AfterError::Next) => !port.share.take(),
-                Some(AfterError::Again) => false,
+                None | Some(AcceptResponse::Next) => !port.share.take(),
+                Some(AcceptResponse::Again) => false,
                 Some(_) => true,
             };
             if ends {
@@ -171,8 +171,8 @@ impl Mio {
             }
             match (accepted, answer) {
                 (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
-                (Err(_), Some(AfterError::Done)) => port.readable = false,
-                (Err(error), Some(AfterError::TurnAway | AfterError::BackOff)) => {
+                (Err(_), Some(AcceptResponse::Done)) => port.readable = false,
+                (Err(error), Some(AcceptResponse::TurnAway | AcceptResponse::BackOff)) => {
                     let host = port.host.clone();
                     self.back_off(slot, &host, &error);
                     return None;
@@ -191,7 +191,7 @@ impl Mio {
     /// Out of descriptors or memory: turns pending connections away, using the reserved descriptor,
     /// or retries later if that is not possible.
     fn back_off(&mut self, slot: u32, host: &Address, error: &io::Error) {
-        if answer(error) == AfterError::TurnAway
+        if response_to(error) == AcceptResponse::TurnAway
             && self.reserve.take().is_some()
             && self.turn_away(slot)
         {
@@ -219,11 +219,11 @@ impl Mio {
             return false;
         };
         for _ in 0..TURNED_AWAY {
-            match port.listener.accept().map_err(|error| answer(&error)) {
+            match port.listener.accept().map_err(|error| response_to(&error)) {
                 Ok(_) => self.turned_away += 1,
-                Err(AfterError::Again | AfterError::Next | AfterError::EndRound) => {}
+                Err(AcceptResponse::Again | AcceptResponse::Next | AcceptResponse::EndRound) => {}
                 Err(answer) => {
-                    port.readable = answer != AfterError::Done;
+                    port.readable = answer != AcceptResponse::Done;
                     break;
                 }
             }
@@ -246,24 +246,24 @@ mod tests {
     fn c48_each_accept_error_has_its_answer() {
         use rustix::io::Errno;
         let answers = [
-            (Errno::WOULDBLOCK, AfterError::Done),
-            (Errno::INTR, AfterError::Again),
-            (Errno::PERM, AfterError::Next),
-            (Errno::CONNABORTED, AfterError::EndRound),
-            (Errno::PROTO, AfterError::EndRound),
-            (Errno::MFILE, AfterError::TurnAway),
-            (Errno::NFILE, AfterError::TurnAway),
-            (Errno::NOBUFS, AfterError::BackOff),
-            (Errno::NOMEM, AfterError::BackOff),
+            (Errno::WOULDBLOCK, AcceptResponse::Done),
+            (Errno::INTR, AcceptResponse::Again),
+            (Errno::PERM, AcceptResponse::Next),
+            (Errno::CONNABORTED, AcceptResponse::EndRound),
+            (Errno::PROTO, AcceptResponse::EndRound),
+            (Errno::MFILE, AcceptResponse::TurnAway),
+            (Errno::NFILE, AcceptResponse::TurnAway),
+            (Errno::NOBUFS, AcceptResponse::BackOff),
+            (Errno::NOMEM, AcceptResponse::BackOff),
         ];
         for (errno, wanted) in answers {
-            assert_eq!(answer(&errno.into()), wanted, "{errno:?}");
+            assert_eq!(response_to(&errno.into()), wanted, "{errno:?}");
         }
     }
 
     #[test]
     fn a_bound_that_was_reached_grows_and_another_becomes_the_number_accepted() {
-        let mut share = Share::new();
+        let mut share = AcceptLimit::new();
         let mut round = |waiting: u32| {
             let taken = (1..=waiting).find(|_| !share.take()).unwrap_or(waiting);
             share.end_round();

@@ -27,7 +27,7 @@ use crate::address::Address;
 use crate::driver::datagrams::{Datagram, DatagramOptions, DatagramQueue, DatagramsSent};
 use crate::driver::{Bound, DatagramOption, Event, Key, PeerCredentials};
 
-use calls::{Inner, Places};
+use calls::{DatagramSocket, ReceiveBuffers};
 
 /// Maximum datagrams of one port in a round, between two waits.
 const BATCH: usize = 64;
@@ -44,7 +44,7 @@ pub(super) struct Datagrams {
     /// closed, which keeps the file's inode number, by which we recognize the file, from being
     /// reused.
     _file: Option<SocketFile>,
-    socket: Inner,
+    socket: DatagramSocket,
     /// Longest datagram that is received whole.
     size: usize,
     is_local: bool,
@@ -60,9 +60,9 @@ pub(super) struct DatagramSlot {
     /// The socket is writable again, which was not reported yet.
     room: bool,
     receiving: bool,
-    room_by: RoomBy,
+    writable_signal: WritableSignal,
     /// The number of messages that the next receive call asks for, estimated from the last one.
-    asked: usize,
+    requested: usize,
     /// The round of the last receive call, and the number of datagrams reported in that round.
     received_in: u64,
     taken: usize,
@@ -70,12 +70,12 @@ pub(super) struct DatagramSlot {
     tried_in: u64,
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
     /// Law 9: at most one batch.
-    held: VecDeque<(Head, Vec<u8>)>,
+    held: VecDeque<(DatagramHead, Vec<u8>)>,
 }
 
 /// How a port learns that a full socket is writable again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum RoomBy {
+enum WritableSignal {
     /// Not yet registered: the system would report an event whenever a datagram is sent.
     Nothing,
     Event,
@@ -86,7 +86,7 @@ enum RoomBy {
 
 /// The metadata of a datagram.
 #[derive(Clone)]
-struct Head {
+struct DatagramHead {
     from: Address,
     to: Option<IpAddr>,
     interface: Option<u32>,
@@ -98,8 +98,8 @@ struct Head {
 /// The messages of the last receive call, each a single datagram or several that the kernel has
 /// coalesced, and the position of the last reported datagram.
 #[derive(Default)]
-pub(super) struct Arrived {
-    places: Option<Places>,
+pub(super) struct ReceivedBatch {
+    buffers: Option<ReceiveBuffers>,
     count: usize,
     /// The next datagram to report: its message and its offset in the message.
     next: (usize, usize),
@@ -108,31 +108,31 @@ pub(super) struct Arrived {
     /// The port, until all datagrams are reported.
     owner: Option<Key>,
     /// The last reported datagram, if it had been held during a pause.
-    held: Option<(Head, Vec<u8>)>,
+    held: Option<(DatagramHead, Vec<u8>)>,
 }
 
-impl Arrived {
+impl ReceivedBatch {
     /// The last reported datagram.
     pub(super) fn last(&self) -> Datagram<'_> {
         let (head, data) = match &self.held {
             Some((head, bytes)) => (head.clone(), &bytes[..]),
-            None => self.stepped_to(),
+            None => self.current_datagram(),
         };
-        let Head { from, to, interface, cut, tos, credentials } = head;
+        let DatagramHead { from, to, interface, cut, tos, credentials } = head;
         Datagram { data, from, to, interface, cut, tos, credentials }
     }
 
     /// The datagram at the current position.
-    fn stepped_to(&self) -> (Head, &[u8]) {
+    fn current_datagram(&self) -> (DatagramHead, &[u8]) {
         let (n, range) = self.last.clone();
-        let (head, data) = self.places.as_ref().expect("a datagram was received").get(n);
+        let (head, data) = self.buffers.as_ref().expect("a datagram was received").get(n);
         (head, &data[range])
     }
 
     /// Advances to the next datagram; false if it is the last.
-    fn step(&mut self) -> bool {
+    fn advance(&mut self) -> bool {
         let (n, start) = self.next;
-        let (length, segment) = self.places.as_ref().map_or((0, 0), |places| places.lengths(n));
+        let (length, segment) = self.buffers.as_ref().map_or((0, 0), |buffers| buffers.lengths(n));
         let end = length.min(start + segment);
         self.last = (n, start..end);
         self.next = if end < length { (n, end) } else { (n + 1, 0) };
@@ -148,7 +148,7 @@ impl Arrived {
 }
 
 impl DatagramSlot {
-    pub(super) fn note(&mut self, readiness: Readiness) {
+    pub(super) fn record_readiness(&mut self, readiness: Readiness) {
         self.readable |= readiness.has(Readiness::READABLE);
         self.failed |= readiness.has(Readiness::ERROR);
         self.room |= self.blocked && readiness.has(Readiness::ROOM);
@@ -165,19 +165,20 @@ impl DatagramSlot {
     /// The socket is full. Requests an event when it is writable; false if no event will come.
     fn block(&mut self, registry: &mio::Registry, slot: u32) -> bool {
         self.blocked = true;
-        if self.room_by == RoomBy::Nothing {
+        if self.writable_signal == WritableSignal::Nothing {
             let token = Token(slot as usize);
-            let asked = self.port.socket.reregister(registry, token, socket::BOTH);
-            self.room_by = if asked.is_ok() { RoomBy::Event } else { RoomBy::Time };
+            let requested = self.port.socket.reregister(registry, token, socket::BOTH);
+            self.writable_signal =
+                if requested.is_ok() { WritableSignal::Event } else { WritableSignal::Time };
         }
-        self.room_by == RoomBy::Event
+        self.writable_signal == WritableSignal::Event
     }
 
-    /// Receives into `places`, within the share of this round; returns the number of messages.
-    fn receive(&mut self, places: &mut Places) -> io::Result<usize> {
-        let asked = self.asked.min(BATCH - self.taken);
+    /// Receives into `buffers`, within the share of this round; returns the number of messages.
+    fn receive(&mut self, buffers: &mut ReceiveBuffers) -> io::Result<usize> {
+        let requested = self.requested.min(BATCH - self.taken);
         loop {
-            match places.receive(&self.port.socket, asked, self.port.size) {
+            match buffers.receive(&self.port.socket, requested, self.port.size) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.readable = error.kind() != io::ErrorKind::WouldBlock;
@@ -186,12 +187,12 @@ impl DatagramSlot {
                 }
                 Ok(n) => {
                     // Only a call that asked for more than was available uses up the edge.
-                    self.readable = self.failed || n == asked || !cfg!(target_os = "linux");
+                    self.readable = self.failed || n == requested || !cfg!(target_os = "linux");
                     // GRO delivers batches, so fewer messages suffice.
-                    let (length, segment) = places.lengths(n - 1);
+                    let (length, segment) = buffers.lengths(n - 1);
                     let joined = length.div_ceil(segment.max(1)).max(1);
                     let ask = (n + 1).next_power_of_two().clamp(FEW, BATCH);
-                    self.asked = (ask / joined).max(1);
+                    self.requested = (ask / joined).max(1);
                     return Ok(n);
                 }
             }
@@ -204,14 +205,15 @@ impl Mio {
         let token = Token(self.slots.next_key().slot as usize);
         port.socket.register(&self.world.registry, token)?;
         let size = port.size;
-        let room_by = if port.is_local { RoomBy::Time } else { RoomBy::Nothing };
-        if self.arrived.places.as_ref().is_none_or(|places| places.size() < size) {
-            // INVARIANT: no datagram in the old places is lost: their port keeps the unreported
+        let writable_signal =
+            if port.is_local { WritableSignal::Time } else { WritableSignal::Nothing };
+        if self.arrived.buffers.as_ref().is_none_or(|buffers| buffers.size() < size) {
+            // INVARIANT: no datagram in the old buffers is lost: their port keeps the unreported
             // ones.
             if let Some(owner) = self.arrived.owner {
-                self.hold_rest(owner);
+                self.copy_unreported(owner);
             }
-            self.arrived.places = Some(Places::new(BATCH, size));
+            self.arrived.buffers = Some(ReceiveBuffers::new(BATCH, size));
         }
         Ok(self.insert(Kind::Datagrams(Box::new(DatagramSlot {
             port,
@@ -220,8 +222,8 @@ impl Mio {
             blocked: false,
             room: false,
             receiving: true,
-            room_by,
-            asked: FEW,
+            writable_signal,
+            requested: FEW,
             received_in: u64::MAX,
             taken: 0,
             tried_in: u64::MAX,
@@ -241,7 +243,7 @@ impl Mio {
     pub(super) fn next_from_datagrams(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
         if self.arrived.owner.is_some_and(|owner| owner != key) {
-            // The places are in use by a port that is ahead of this one in the list.
+            // The buffers are in use by a port that is ahead of this one in the list.
             self.again.push_back(slot);
             return None;
         }
@@ -249,7 +251,8 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return None;
         };
-        let asks = port.room_by == RoomBy::Time && port.blocked && port.tried_in != round;
+        let asks =
+            port.writable_signal == WritableSignal::Time && port.blocked && port.tried_in != round;
         if std::mem::take(&mut port.room) || asks {
             port.blocked = false;
             port.tried_in = round;
@@ -267,7 +270,7 @@ impl Mio {
                 return Some(self.report(key));
             }
             // GRO delivered more datagrams than this round may report.
-            self.hold_rest(key);
+            self.copy_unreported(key);
             self.queue(slot);
             return None;
         }
@@ -285,7 +288,7 @@ impl Mio {
         if !port.readable {
             return None;
         }
-        match port.receive(self.arrived.places.as_mut()?) {
+        match port.receive(self.arrived.buffers.as_mut()?) {
             Ok(count) => {
                 (self.arrived.count, self.arrived.next) = (count, (0, 0));
                 self.arrived.owner = Some(key);
@@ -301,7 +304,7 @@ impl Mio {
 
     /// Reports the next datagram of the batch.
     fn report(&mut self, key: Key) -> Event {
-        let more = self.arrived.step();
+        let more = self.arrived.advance();
         if !more {
             self.arrived.owner = None;
         }
@@ -316,7 +319,7 @@ impl Mio {
 
     pub(super) fn receive_datagrams(&mut self, key: Key, on: bool) {
         if !on && self.arrived.owner == Some(key) {
-            self.hold_rest(key);
+            self.copy_unreported(key);
         }
         if let Some(port) = self.datagram_slot(key) {
             port.receiving = on;
@@ -327,14 +330,14 @@ impl Mio {
     }
 
     /// Copies the unreported datagrams of a port.
-    fn hold_rest(&mut self, key: Key) {
+    fn copy_unreported(&mut self, key: Key) {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return;
         };
         let mut more = self.arrived.next.0 < self.arrived.count;
         while more {
-            more = self.arrived.step();
-            let (head, data) = self.arrived.stepped_to();
+            more = self.arrived.advance();
+            let (head, data) = self.arrived.current_datagram();
             port.held.push_back((head, data.to_vec()));
         }
         self.arrived.owner = None;
@@ -363,11 +366,7 @@ impl Mio {
         DatagramsSent::All
     }
 
-    pub(super) fn set_option_of_datagrams(
-        &mut self,
-        key: Key,
-        option: &DatagramOption,
-    ) -> io::Result<()> {
+    pub(super) fn set_port_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
         let port = self.datagram_slot(key).ok_or(io::ErrorKind::NotConnected)?;
         options::set(&port.port.socket, option)
     }
@@ -386,7 +385,7 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
     let host = host(&socket)?;
     #[cfg(unix)]
     let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
-    let socket = Inner::of(socket, options.size)?;
+    let socket = DatagramSocket::from_socket(socket, options.size)?;
     let is_local = host.unix().is_some() && options.peer.is_none();
     Ok(Bound {
         #[cfg(unix)]

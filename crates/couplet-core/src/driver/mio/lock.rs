@@ -23,7 +23,7 @@ pub(super) struct Lock {
 impl Lock {
     /// Locks the file at the absolute path `path`, creating it if necessary. `None` if another
     /// process, or another lock of this one, holds it.
-    pub(super) fn of(path: &Path) -> io::Result<Option<Lock>> {
+    pub(super) fn acquire(path: &Path) -> io::Result<Option<Lock>> {
         let mut options = File::options();
         options.read(true).write(true).mode(0o600);
         for _ in 0..TRIES {
@@ -49,7 +49,7 @@ impl Lock {
             if std::fs::symlink_metadata(path).is_ok_and(|now| id(&ours) == id(&now)) {
                 if !ours.is_file() || ours.len() > 0 {
                     // Unlocking would remove the file along with its contents.
-                    return Err(no_lock_file("it is no lock file"));
+                    return Err(no_lock_file("it is not a lock file"));
                 }
                 return Ok(Some(Lock { path: path.to_owned(), file, was_left }));
             }
@@ -87,6 +87,6 @@ pub(super) fn remove(path: &Path, ours: (u64, u64)) {
         Err(error) => Err(error),
     };
     if let Err(error) = removed {
-        tracing::debug!(path = %path.display(), %error, "cannot remove a file of ours");
+        tracing::debug!(path = %path.display(), %error, "cannot remove a lock file or a socket file");
     }
 }

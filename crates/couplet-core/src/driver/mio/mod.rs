@@ -38,14 +38,14 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
-use accepting::{BACK_OFF, PortSlot, Share, reserve};
-use datagrams::{Arrived, Datagrams};
+use accepting::{AcceptLimit, BACK_OFF, PortSlot, reserve};
+use datagrams::{Datagrams, ReceivedBatch};
 #[cfg(target_os = "linux")]
 use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
 use signals::SignalSource;
-use slots::{ConnectingSlot, Dial, Held, Kind, Registered};
+use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
 pub(super) use socket::{Handle, address};
 use stream::{READ, Readiness, StreamSlot, is_bytes};
@@ -54,7 +54,7 @@ pub(super) use system::{bind, listen};
 pub(super) use unix::{SocketFile, bind as bind_unix};
 
 use super::names::{Names, names};
-use super::pool::{Pool, Work};
+use super::pool::{Pool, PoolSpec};
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramOption,
     DatagramQueue, DatagramsSent, Driver, Event, Job, Key, LocalSocket, Outbox, PeerCredentials,
@@ -121,7 +121,7 @@ pub struct Mio {
     turned_away: u64,
     full_logged_at: Option<Instant>,
     /// By slot: descriptors and bytes received on UNIX sockets and not reported yet.
-    held: BTreeMap<u32, Held>,
+    held: BTreeMap<u32, HeldMessage>,
     buffer: Box<[u8]>,
     /// The part of the buffer that the first read of an idle stream may fill.
     first_read: usize,
@@ -131,7 +131,7 @@ pub struct Mio {
     names: Names,
     jobs: Pool<Job, ()>,
     /// The batch of datagrams being reported.
-    arrived: Arrived,
+    arrived: ReceivedBatch,
     watched: VecDeque<(WatchId, Ready)>,
     /// There may be an event without a slot: a resolved name, a finished job, a watched descriptor.
     has_internal_events: bool,
@@ -170,7 +170,7 @@ impl Mio {
         let waker = Arc::new(PollWaker(mio::Waker::new(poll.registry(), WAKER)?));
         let world = Rc::new(System::new(poll.registry().try_clone()?));
         let names = names(waker.clone().into());
-        let jobs = Work {
+        let jobs = PoolSpec {
             name: "couplet-job",
             threads: JOB_THREADS,
             queue: usize::MAX, // Law 9: unbounded; the user chooses how many jobs to queue
@@ -201,7 +201,7 @@ impl Mio {
             waker,
             names,
             jobs,
-            arrived: Arrived::default(),
+            arrived: ReceivedBatch::default(),
             watched: VecDeque::new(),
             has_internal_events: false,
             signals: SignalSource::default(),
@@ -236,7 +236,7 @@ impl Mio {
 
     /// Continues after a first write that was short, failed, or was not checked yet.
     #[cold]
-    fn write_on(
+    fn continue_write(
         &mut self,
         key: Key,
         out: &mut Outbox,
@@ -245,12 +245,12 @@ impl Mio {
         let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.get_mut(key) else {
             return WriteOutcome::Blocked;
         };
-        let failed = match stream.write_on(out, first) {
+        let failed = match stream.continue_write(out, first) {
             Ok(true) => return WriteOutcome::All,
-            Ok(false) if stream.is_unasked() => {
-                stream.readiness.set(Readiness::ASKED, true);
+            Ok(false) if stream.needs_writable_events() => {
+                stream.readiness.set(Readiness::WRITABLE_REQUESTED, true);
                 let (registry, token) = (&self.world.registry, Token(key.slot as usize));
-                stream.stream.ask_for_room(registry, token).err()
+                stream.stream.request_writable_events(registry, token).err()
             }
             Ok(false) => None,
             Err(error) => Some(error),
@@ -270,7 +270,7 @@ impl Mio {
     /// After a fork, waits on the registry's new epoll.
     #[cfg(target_os = "linux")]
     #[cold]
-    fn take_renewed(&mut self) -> io::Result<()> {
+    fn share_renewed_epoll(&mut self) -> io::Result<()> {
         use std::os::fd::AsFd;
         couplet_os::epoll::share(self.poll.registry().as_fd(), self.world.registry.as_fd())?;
         self.world.is_renewed.set(false);
@@ -308,7 +308,7 @@ impl Driver for Mio {
         }
         #[cfg(target_os = "linux")]
         if self.world.is_renewed.get() {
-            self.take_renewed()?;
+            self.share_renewed_epoll()?;
         }
         let timeout = if self.later.is_empty() {
             let retry = self.retry.as_ref().map(|(retry, _)| *retry);
@@ -328,7 +328,7 @@ impl Driver for Mio {
             self.retry();
         }
         if !self.later.is_empty() {
-            self.recall();
+            self.take_queued_slots();
         }
         self.round += 1;
         Ok(())
@@ -415,7 +415,7 @@ impl Commands for Mio {
         } else {
             stream.write_pieces(out)
         };
-        self.write_on(key, out, first)
+        self.continue_write(key, out, first)
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
@@ -423,7 +423,10 @@ impl Commands for Mio {
             Ok(listening) => listening,
             Err(other) => {
                 let port = other.downcast::<Datagrams>().map_err(|_| {
-                    io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+                    io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "cannot serve a port of another driver's world",
+                    )
                 })?;
                 return self.serve_datagrams(*port);
             }
@@ -437,7 +440,7 @@ impl Commands for Mio {
             host: bound.host.into(),
             readable: false,
             accepting: true,
-            share: Share::new(),
+            share: AcceptLimit::new(),
             spent_in: 0,
         };
         Ok(self.insert(Kind::Port(Box::new(port))))
@@ -448,7 +451,7 @@ impl Commands for Mio {
     }
 
     fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        self.set_option_of_datagrams(key, option)
+        self.set_port_option(key, option)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -473,7 +476,10 @@ impl Commands for Mio {
             Err(socket) => Adopted { socket, ..adopted },
         };
         let stream = adopted.socket.downcast::<socket2::Socket>().map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a connection of another driver's world")
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "cannot adopt a connection of another driver's world",
+            )
         })?;
         let mut stream = Stream::from(*stream);
         let is_local = adopted.host.unix().is_some();
@@ -483,7 +489,7 @@ impl Commands for Mio {
     }
 
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
-        self.take_out(key)?.try_into().map(ConnectedSocket)
+        self.release_stream(key)?.try_into().map(ConnectedSocket)
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -519,7 +525,7 @@ impl Commands for Mio {
         // Cleared before the FIN: a process that dies in between has still sent everything.
         stream.clear_resets();
         if let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write) {
-            tracing::debug!(%error, "the connection was gone before our FIN");
+            tracing::debug!(%error, "the connection was lost before our FIN");
         }
     }
 
@@ -582,7 +588,7 @@ impl Commands for Mio {
         };
         let socket = SockRef::from(&stream.stream);
         match option {
-            _ if stream.is_local() && option.is_of_tcp() => Ok(()),
+            _ if stream.is_local() && option.is_tcp_only() => Ok(()),
             SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
             SocketOption::KeepAlive(None) => socket.set_keepalive(false),
             SocketOption::KeepAlive(Some(idle)) => {
@@ -597,7 +603,7 @@ impl Commands for Mio {
 
     fn socket(&self, key: Key) -> Option<LocalSocket> {
         match &self.slots.get(key)?.kind {
-            Kind::Stream(slot) => Some(slot.stream.asked_on_demand()),
+            Kind::Stream(slot) => Some(slot.stream.query_handle()),
             _ => None,
         }
     }
@@ -611,7 +617,7 @@ impl Commands for Mio {
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {
-        self.names.ask(ticket, name.to_owned());
+        self.names.submit(ticket, name.to_owned());
     }
 
     fn forget(&mut self, ticket: Ticket) {
@@ -619,7 +625,7 @@ impl Commands for Mio {
     }
 
     fn run_blocking(&mut self, ticket: Ticket, job: Job) {
-        self.jobs.ask(ticket, job);
+        self.jobs.submit(ticket, job);
     }
 
     fn forget_job(&mut self, ticket: Ticket) {

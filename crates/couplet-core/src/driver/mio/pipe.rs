@@ -20,7 +20,7 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::Errno;
 
 use super::slots::{Kind, Registered};
-use super::stream::{Found, READ, Readiness};
+use super::stream::{READ, ReadResult, Readiness};
 use super::{Mio, SEND_LIMIT};
 use crate::address::Address;
 use crate::driver::serial::Modes;
@@ -124,7 +124,7 @@ impl PipeSlot {
     /// Records an event of either descriptor. An error on a pipe concerns the writer: the last
     /// reader has closed. If the pipe is blocked, the next write reports the error; if it is only
     /// written, this is its end. An error on a terminal is a hang-up.
-    pub(super) fn note(&mut self, event: Readiness) {
+    pub(super) fn record_readiness(&mut self, event: Readiness) {
         let gone = event.has(Readiness::ERROR);
         let is_blocked = self.readiness.has(Readiness::BLOCKED) && self.error.is_none();
         let room = is_blocked && (event.has(Readiness::ROOM) || event.has(Readiness::CLOSING));
@@ -143,7 +143,7 @@ impl PipeSlot {
         self.reader.as_ref().is_some_and(|reader| reader.kind == FileType::CharacterDevice)
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> Found {
+    fn read(&mut self, buffer: &mut [u8]) -> ReadResult {
         let Some(reader) = &self.reader else {
             // The peer has closed its reading end, or we have closed our writing end.
             return self.ended();
@@ -157,22 +157,22 @@ impl PipeSlot {
                     let is_drained = reader.kind == FileType::Fifo && n < buffer.len();
                     let more = !is_drained || self.readiness.has(Readiness::CLOSING);
                     self.readiness.set(Readiness::READABLE, more);
-                    return Found::Bytes(n);
+                    return ReadResult::Bytes(n);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if self.ends_when_read => return self.ended(),
                 Err(Errno::AGAIN) => {
                     self.readiness.set(Readiness::READABLE, false);
                     return match self.error.take() {
-                        Some(error) => Found::End(Some(error)),
-                        None => Found::Nothing,
+                        Some(error) => ReadResult::End(Some(error)),
+                        None => ReadResult::Nothing,
                     };
                 }
                 Err(Errno::IO) if reader.kind == FileType::CharacterDevice => return self.ended(),
                 Err(error) => {
                     self.readiness.set(Readiness::READABLE, false);
                     self.readiness.set(Readiness::ENDED, true);
-                    return Found::End(Some(self.error.take().unwrap_or(error.into())));
+                    return ReadResult::End(Some(self.error.take().unwrap_or(error.into())));
                 }
             }
         }
@@ -188,17 +188,16 @@ impl PipeSlot {
         }
     }
 
-    fn ended(&mut self) -> Found {
+    fn ended(&mut self) -> ReadResult {
         self.readiness.set(Readiness::READABLE, false);
         self.readiness.set(Readiness::ENDED | Readiness::CLOSING, true);
-        Found::End(self.error.take())
+        ReadResult::End(self.error.take())
     }
 
     /// Writes as much as the system accepts; true if the outbox is empty.
     fn write(&mut self, out: &mut Outbox) -> io::Result<bool> {
         let Some(writer) = &self.writer else {
-            let text =
-                "the connection is of a descriptor that is only read, or was closed for writing";
+            let text = "cannot write: the descriptor is read-only, or was closed for writing";
             return Err(io::Error::new(io::ErrorKind::NotConnected, text));
         };
         let mut budget = SEND_LIMIT;
@@ -223,11 +222,14 @@ impl PipeSlot {
     }
 
     /// Whether the end was announced during a pause and was not reported yet.
-    fn hears_of_end(&mut self) -> bool {
-        let is_news = self.readiness.has(Readiness::CLOSING)
-            && !self.readiness.has(Readiness::ENDED | Readiness::TOLD);
-        self.readiness.set(Readiness::TOLD, is_news || self.readiness.has(Readiness::TOLD));
-        is_news
+    fn take_unreported_end(&mut self) -> bool {
+        let is_unreported = self.readiness.has(Readiness::CLOSING)
+            && !self.readiness.has(Readiness::ENDED | Readiness::END_REPORTED);
+        self.readiness.set(
+            Readiness::END_REPORTED,
+            is_unreported || self.readiness.has(Readiness::END_REPORTED),
+        );
+        is_unreported
     }
 }
 
@@ -268,16 +270,16 @@ impl Mio {
             if let Some(error) = pipe.error.take() {
                 return Some(Event::Ended(key, Some(error)));
             }
-            return pipe.hears_of_end().then_some(Event::PeerEnded(key));
+            return pipe.take_unreported_end().then_some(Event::PeerEnded(key));
         }
         if !pipe.readiness.has(Readiness::READABLE) {
             return None;
         }
         let most = self.buffer.len().min(READ);
         match pipe.read(&mut self.buffer[..most]) {
-            Found::Nothing => None,
-            Found::End(error) => Some(Event::Ended(key, error)),
-            Found::Bytes(n) => {
+            ReadResult::Nothing => None,
+            ReadResult::End(error) => Some(Event::Ended(key, error)),
+            ReadResult::Bytes(n) => {
                 self.lent = n;
                 if pipe.readiness.has(Readiness::READABLE) {
                     self.queue(slot);

@@ -7,8 +7,8 @@ use mio::Token;
 use super::accepting::BACK_OFF;
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
-use super::slots::{ConnectingSlot, Held, Kind, Registered};
-use super::stream::{Found, READ, Readiness};
+use super::slots::{ConnectingSlot, HeldMessage, Kind, Registered};
+use super::stream::{READ, ReadResult, Readiness};
 use super::system::{self, is_queue_full};
 use super::{Mio, SIGNALS, WAKER, socket, watch_of};
 use crate::address::Address;
@@ -24,8 +24,8 @@ impl Mio {
                 SIGNALS => self.signals.readable = true,
                 token => {
                     let Some(watch) = watch_of(token) else {
-                        let readiness = Readiness::of(event);
-                        self.note(token.0, readiness);
+                        let readiness = Readiness::from_event(event);
+                        self.record_readiness(token.0, readiness);
                         return Some(token.0 as u32);
                     };
                     // A pipe reports an error when its last reader closes.
@@ -48,11 +48,11 @@ impl Mio {
         None
     }
 
-    pub(super) fn note(&mut self, slot: usize, mut readiness: Readiness) {
+    pub(super) fn record_readiness(&mut self, slot: usize, mut readiness: Readiness) {
         let Some(slot) = self.slots.at_mut(slot as u32) else { return };
         match &mut slot.kind {
             Kind::Port(port) => port.readable = true,
-            Kind::Datagrams(port) => port.note(readiness),
+            Kind::Datagrams(port) => port.record_readiness(readiness),
             Kind::Stream(stream) => {
                 if !stream.readiness.has(Readiness::BLOCKED) || stream.error.is_some() {
                     readiness.set(Readiness::ROOM, false);
@@ -60,7 +60,7 @@ impl Mio {
                 stream.readiness.set(readiness.0, true);
             }
             #[cfg(unix)]
-            Kind::Pipe(pipe) => pipe.note(readiness),
+            Kind::Pipe(pipe) => pipe.record_readiness(readiness),
             Kind::Dialling(_) => {}
             Kind::Connecting(connecting) => {
                 connecting.closing |= readiness.has(Readiness::CLOSING);
@@ -135,7 +135,7 @@ impl Mio {
             if let Some(error) = stream.pending_error() {
                 return Some(Event::Ended(key, Some(error)));
             }
-            return stream.hears_of_end().then_some(Event::PeerEnded(key));
+            return stream.take_unreported_end().then_some(Event::PeerEnded(key));
         }
         if !self.held.is_empty() && self.held.contains_key(&slot) {
             return self.next_held(key);
@@ -149,16 +149,18 @@ impl Mio {
         };
         let mut descriptors = Vec::new();
         match stream.read(&mut self.buffer[..most], already, &mut descriptors) {
-            Found::Nothing => None,
-            Found::End(error) => Some(Event::Ended(key, error)),
-            Found::Bytes(n) if !descriptors.is_empty() => {
+            ReadResult::Nothing => None,
+            ReadResult::End(error) => Some(Event::Ended(key, error)),
+            ReadResult::Bytes(n) if !descriptors.is_empty() => {
                 // Descriptors are reported first; meanwhile another connection may use the buffer.
-                let held =
-                    Held { descriptors: descriptors.into(), bytes: self.buffer[..n].to_vec() };
+                let held = HeldMessage {
+                    descriptors: descriptors.into(),
+                    bytes: self.buffer[..n].to_vec(),
+                };
                 self.held.insert(slot, held);
                 self.next_held(key)
             }
-            Found::Bytes(n) => {
+            ReadResult::Bytes(n) => {
                 stream.readiness.set(Readiness::BULK, n == most || n >= READ);
                 if n == most {
                     self.queue(slot);

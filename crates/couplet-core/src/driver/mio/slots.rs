@@ -54,7 +54,7 @@ pub(super) struct ConnectingSlot {
 }
 
 /// Descriptors, and the bytes received with them.
-pub(super) struct Held {
+pub(super) struct HeldMessage {
     #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
     pub(super) descriptors: VecDeque<Descriptor>,
     pub(super) bytes: Vec<u8>,
@@ -127,25 +127,25 @@ impl Mio {
                 Kind::Pipe(pipe) => pipe.deregister(registry),
                 Kind::Stream(_) | Kind::Connecting(_) | Kind::Dialling(_) => {}
             }
-            self.note_retired(key);
+            self.finish_retire(key);
         }
     }
 
     /// Removes a stream on which nothing was read or written, and returns its socket.
     #[cold]
     #[inline(never)]
-    pub(super) fn take_out(&mut self, key: Key) -> io::Result<Stream> {
+    pub(super) fn release_stream(&mut self, key: Key) -> io::Result<Stream> {
         let is_stream = matches!(self.kind(key), Some(Kind::Stream(_)));
         let taken = is_stream.then(|| self.slots.retire(key)).flatten();
         let Some(Registered { kind: Kind::Stream(slot), .. }) = taken else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         slot.stream.leave(&self.world.registry);
-        self.note_retired(key);
+        self.finish_retire(key);
         Ok(slot.stream)
     }
 
-    fn note_retired(&mut self, key: Key) {
+    fn finish_retire(&mut self, key: Key) {
         if !self.held.is_empty() {
             self.held.remove(&key.slot);
         }
@@ -163,7 +163,7 @@ impl Mio {
 
     /// At the start of a turn, moves the slots queued for it to `again`.
     #[cold]
-    pub(super) fn recall(&mut self) {
+    pub(super) fn take_queued_slots(&mut self) {
         for slot in self.later.drain(..) {
             if let Some(entry) = self.slots.at_mut(slot) {
                 entry.queued = false;

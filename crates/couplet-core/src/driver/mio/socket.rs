@@ -14,10 +14,10 @@ use crate::address::{Address, UnixAddress};
 use crate::driver::LocalSocket;
 
 #[cfg(unix)]
-use couplet_os::owned::Owner as Inner;
+use couplet_os::owned::Owner as OwnedSocket;
 /// On Windows mio keeps state beside the socket.
 #[cfg(not(unix))]
-type Inner = std::rc::Rc<mio::net::TcpStream>;
+type OwnedSocket = std::rc::Rc<mio::net::TcpStream>;
 
 /// Refers to a stream until the driver closes it.
 #[cfg(unix)]
@@ -26,11 +26,11 @@ pub(in crate::driver) use couplet_os::owned::Handle;
 pub(in crate::driver) type Handle = std::rc::Weak<mio::net::TcpStream>;
 
 /// A stream socket.
-pub(super) struct Stream(Inner);
+pub(super) struct Stream(OwnedSocket);
 
 impl Stream {
     /// A handle for querying addresses and options, which does not keep the socket open.
-    pub(super) fn asked_on_demand(&self) -> LocalSocket {
+    pub(super) fn query_handle(&self) -> LocalSocket {
         #[cfg(unix)]
         return LocalSocket(self.0.handle());
         #[cfg(not(unix))]
@@ -52,7 +52,11 @@ impl Stream {
     }
 
     /// Requests writable events too. On Windows they are requested from the start.
-    pub(super) fn ask_for_room(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn request_writable_events(
+        &self,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).reregister(registry, token, BOTH);
         #[cfg(not(unix))]
@@ -162,27 +166,27 @@ impl Source for Stream {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).register(registry, token, what);
         #[cfg(not(unix))]
-        return alone(&mut self.0)?.register(registry, token, what);
+        return exclusive_socket(&mut self.0)?.register(registry, token, what);
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, what: Interest) -> io::Result<()> {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).reregister(registry, token, what);
         #[cfg(not(unix))]
-        return alone(&mut self.0)?.reregister(registry, token, what);
+        return exclusive_socket(&mut self.0)?.reregister(registry, token, what);
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         #[cfg(unix)]
         return SourceFd(&raw_fd(self)).deregister(registry);
         #[cfg(not(unix))]
-        return alone(&mut self.0)?.deregister(registry);
+        return exclusive_socket(&mut self.0)?.deregister(registry);
     }
 }
 
 /// The socket, before any handle to it exists.
 #[cfg(not(unix))]
-fn alone(socket: &mut Inner) -> io::Result<&mut mio::net::TcpStream> {
+fn exclusive_socket(socket: &mut OwnedSocket) -> io::Result<&mut mio::net::TcpStream> {
     std::rc::Rc::get_mut(socket).ok_or(io::ErrorKind::ResourceBusy.into())
 }
 
@@ -202,7 +206,7 @@ pub(super) enum Listener {
 
 impl Listener {
     /// Serves a socket that listens.
-    pub(super) fn of(socket: socket2::Socket) -> Listener {
+    pub(super) fn from_socket(socket: socket2::Socket) -> Listener {
         #[cfg(unix)]
         if socket.local_addr().is_ok_and(|address| address.is_unix()) {
             return Listener::Unix(mio::net::UnixListener::from_std(socket.into()));

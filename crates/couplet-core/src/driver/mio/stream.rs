@@ -38,11 +38,11 @@ impl Readiness {
     /// call, off the fast path.
     pub(super) const LOCAL: u16 = 256;
     /// The announcement of the peer's FIN was reported.
-    pub(super) const TOLD: u16 = 512;
+    pub(super) const END_REPORTED: u16 = 512;
     /// A UNIX socket that has been full, permanently: its writable events are requested.
-    pub(super) const ASKED: u16 = 1024;
+    pub(super) const WRITABLE_REQUESTED: u16 = 1024;
 
-    pub(super) fn of(event: &Polled) -> Readiness {
+    pub(super) fn from_event(event: &Polled) -> Readiness {
         let bits = |is: bool, bits| if is { bits } else { 0 };
         Readiness(
             bits(event.is_readable(), Readiness::READABLE)
@@ -120,8 +120,8 @@ impl StreamSlot {
     }
 
     /// Whether the socket is full and its writable events are not requested yet.
-    pub(super) fn is_unasked(&self) -> bool {
-        self.is_local() && !self.readiness.has(Readiness::ASKED | Readiness::ROOM)
+    pub(super) fn needs_writable_events(&self) -> bool {
+        self.is_local() && !self.readiness.has(Readiness::WRITABLE_REQUESTED | Readiness::ROOM)
     }
 }
 
@@ -144,7 +144,7 @@ impl StreamSlot {
         if self.resets
             && let Err(error) = self.set_resets(false)
         {
-            tracing::debug!(%error, "the connection was gone before its close");
+            tracing::debug!(%error, "the connection was lost before its close");
         }
     }
 }
@@ -155,7 +155,7 @@ pub(super) const READ: usize = 64 * 1024;
 const READ_BLOCKED: usize = 16 * 1024;
 
 /// The result of a read.
-pub(super) enum Found {
+pub(super) enum ReadResult {
     Nothing,
     Bytes(usize),
     End(Option<io::Error>),
@@ -169,7 +169,7 @@ impl StreamSlot {
         buffer: &mut [u8],
         mut already: Option<io::Result<usize>>,
         descriptors: &mut Vec<Descriptor>,
-    ) -> Found {
+    ) -> ReadResult {
         loop {
             let read = already.take().unwrap_or_else(|| match self.is_local() {
                 true => unix::receive(&self.stream, buffer, descriptors),
@@ -179,7 +179,7 @@ impl StreamSlot {
                 Ok(0) => {
                     self.readiness.set(Readiness::READABLE, false);
                     self.readiness.set(Readiness::ENDED | Readiness::CLOSING, true);
-                    return Found::End(self.pending_error());
+                    return ReadResult::End(self.pending_error());
                 }
                 Ok(n) => {
                     // On Windows only WouldBlock uses up the edge.
@@ -187,20 +187,20 @@ impl StreamSlot {
                     let more = cfg!(windows) || n == buffer.len() || !descriptors.is_empty();
                     self.readiness
                         .set(Readiness::READABLE, more || self.readiness.has(Readiness::CLOSING));
-                    return Found::Bytes(n);
+                    return ReadResult::Bytes(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.readiness.set(Readiness::READABLE, false);
                     return match self.error.take() {
-                        Some(error) => Found::End(Some(error)),
-                        None => Found::Nothing,
+                        Some(error) => ReadResult::End(Some(error)),
+                        None => ReadResult::Nothing,
                     };
                 }
                 Err(error) => {
                     self.readiness.set(Readiness::READABLE | Readiness::ERROR, false);
                     self.readiness.set(Readiness::ENDED, true);
-                    return Found::End(Some(self.error.take().unwrap_or(error)));
+                    return ReadResult::End(Some(self.error.take().unwrap_or(error)));
                 }
             }
         }
@@ -239,11 +239,14 @@ impl StreamSlot {
     }
 
     /// Whether the peer's FIN was announced during a pause and was not reported yet.
-    pub(super) fn hears_of_end(&mut self) -> bool {
-        let is_news = self.readiness.has(Readiness::CLOSING)
-            && !self.readiness.has(Readiness::ENDED | Readiness::TOLD);
-        self.readiness.set(Readiness::TOLD, is_news || self.readiness.has(Readiness::TOLD));
-        is_news
+    pub(super) fn take_unreported_end(&mut self) -> bool {
+        let is_unreported = self.readiness.has(Readiness::CLOSING)
+            && !self.readiness.has(Readiness::ENDED | Readiness::END_REPORTED);
+        self.readiness.set(
+            Readiness::END_REPORTED,
+            is_unreported || self.readiness.has(Readiness::END_REPORTED),
+        );
+        is_unreported
     }
 
     /// One vectored write of the first pieces. Returns the number of bytes passed, and the result.
@@ -259,7 +262,7 @@ impl StreamSlot {
     }
 
     /// Continues after a first write. True if the outbox is empty.
-    pub(super) fn write_on(
+    pub(super) fn continue_write(
         &mut self,
         out: &mut Outbox,
         mut result: (usize, io::Result<usize>),

@@ -41,7 +41,7 @@ const NEAR: Duration = Duration::from_millis(5);
 
 /// A cached timeout, and the time until which it is close enough.
 #[derive(Clone, Copy, Debug)]
-struct Far {
+struct CachedTimeout {
     until: Instant,
     timeout: Duration,
     good_until: Instant,
@@ -65,7 +65,7 @@ pub(super) struct System {
     last: std::cell::Cell<Instant>,
     /// The last far timeout. A busy loop needs it in each turn, and recomputing it takes a tenth of
     /// a message's time.
-    far: std::cell::Cell<Far>,
+    far: std::cell::Cell<CachedTimeout>,
 }
 
 impl System {
@@ -80,7 +80,11 @@ impl System {
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
             last: std::cell::Cell::new(now),
-            far: std::cell::Cell::new(Far { until: now, timeout: Duration::ZERO, good_until: now }),
+            far: std::cell::Cell::new(CachedTimeout {
+                until: now,
+                timeout: Duration::ZERO,
+                good_until: now,
+            }),
         }
     }
 
@@ -102,7 +106,7 @@ impl System {
         if timeout.as_secs() == 0 {
             return until.saturating_duration_since(self.now());
         }
-        self.far.set(Far { until, timeout, good_until: last + NEAR });
+        self.far.set(CachedTimeout { until, timeout, good_until: last + NEAR });
         timeout
     }
 }
@@ -175,7 +179,7 @@ impl World for System {
     #[cfg(unix)]
     fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
         let path = std::path::absolute(path)?;
-        Ok(Lock::of(&path)?.map(|lock| Box::new(lock) as Box<dyn Any>))
+        Ok(Lock::acquire(&path)?.map(|lock| Box::new(lock) as Box<dyn Any>))
     }
 
     #[cfg(unix)]
@@ -234,7 +238,7 @@ impl Listening {
         let host = socket::address(&socket.local_addr()?);
         #[cfg(unix)]
         let descriptor = Some(socket.as_raw_fd());
-        let listener = Listener::of(socket);
+        let listener = Listener::from_socket(socket);
         Ok(Bound {
             #[cfg(unix)]
             descriptor,

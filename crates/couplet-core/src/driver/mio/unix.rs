@@ -87,7 +87,8 @@ pub(super) fn bind_datagrams(
         UnixAddress::Unnamed => socket.bind(&SockAddr::unix("")?)?,
         UnixAddress::Abstract(_) => socket.bind(&sock_addr(name)?)?,
         UnixAddress::Path(path) => {
-            let file = SocketFile::bind(&socket, &sock_addr(name)?, path, &options.of_file())?;
+            let file =
+                SocketFile::bind(&socket, &sock_addr(name)?, path, &options.socket_file_options())?;
             return Ok((socket, Some(file)));
         }
     }
@@ -267,7 +268,7 @@ impl Drop for SocketFile {
 fn lock_beside(path: &Path) -> io::Result<Lock> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    Lock::of(Path::new(&name))?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
+    Lock::acquire(Path::new(&name))?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
 /// Whether the path is a socket file without a listener.

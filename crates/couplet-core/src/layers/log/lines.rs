@@ -110,7 +110,7 @@ impl<F: FnMut(&str)> Tap for Lines<F> {
             LogForm::Hex => self.hex(mark, &bytes[..n], offset),
         }
         if self.left == 0 {
-            self.write_line(|text| text.push_str("! the limit of the log is reached"));
+            self.write_line(|text| text.push_str("! the log has reached its limit"));
         }
     }
 

@@ -46,12 +46,12 @@ pub trait Tap {
 pub struct TrafficLog<T> {
     tap: T,
     pass: PassThrough,
-    end: End,
+    end: EndReport,
 }
 
 /// Whether the end of the incoming stream has arrived and was logged.
 #[derive(Debug, PartialEq)]
-enum End {
+enum EndReport {
     None,
     Due,
     Logged,
@@ -60,7 +60,7 @@ enum End {
 impl<T: Tap> TrafficLog<T> {
     /// Logs to this tap.
     pub fn new(tap: T) -> TrafficLog<T> {
-        TrafficLog { tap, pass: PassThrough::default(), end: End::None }
+        TrafficLog { tap, pass: PassThrough::default(), end: EndReport::None }
     }
 }
 
@@ -68,8 +68,8 @@ impl<T: Tap + 'static> Layer for TrafficLog<T> {
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         if !below.is_empty() {
             self.tap.passed(Direction::In, below, now);
-        } else if self.end == End::Due {
-            self.end = End::Logged;
+        } else if self.end == EndReport::Due {
+            self.end = EndReport::Logged;
             self.tap.ended(Direction::In, now);
         }
         self.pass.up(below, now)
@@ -87,7 +87,7 @@ impl<T: Tap + 'static> Layer for TrafficLog<T> {
     }
 
     fn ended(&mut self) {
-        self.end = End::Due;
+        self.end = EndReport::Due;
         self.pass.ended();
     }
 }

@@ -34,9 +34,9 @@ const ACK: u8 = 16;
 /// A capture file, which several connections may share. Stops at 256 MiB by default, and after an
 /// error.
 #[derive(Clone)]
-pub struct Pcap(Rc<RefCell<File>>);
+pub struct Pcap(Rc<RefCell<CaptureFile>>);
 
-struct File {
+struct CaptureFile {
     write: Box<dyn Write>,
     left: u64,
     /// An instant, and its time since 1970.
@@ -52,7 +52,7 @@ impl Pcap {
     pub fn new(write: impl Write + 'static, now: Instant, epoch: Duration) -> io::Result<Pcap> {
         let mut write = write;
         write.write_all(&Pcap::HEADER)?;
-        Ok(Pcap::resumed(write, now, epoch))
+        Ok(Pcap::resume(write, now, epoch))
     }
 
     /// The file header: the magic number for nanosecond timestamps, version 2.4, the longest packet
@@ -65,8 +65,8 @@ impl Pcap {
     };
 
     /// Continues a file that already has its header.
-    pub(crate) fn resumed(write: impl Write + 'static, now: Instant, epoch: Duration) -> Pcap {
-        let file = File { write: Box::new(write), left: LIMIT, epoch: (now, epoch) };
+    pub(crate) fn resume(write: impl Write + 'static, now: Instant, epoch: Duration) -> Pcap {
+        let file = CaptureFile { write: Box::new(write), left: LIMIT, epoch: (now, epoch) };
         Pcap(Rc::new(RefCell::new(file)))
     }
 
@@ -104,7 +104,7 @@ impl Pcap {
 
 /// Writes the packets of one connection to a [`Pcap`].
 pub struct PcapTap {
-    file: Rc<RefCell<File>>,
+    file: Rc<RefCell<CaptureFile>>,
     peer: SocketAddr,
     host: SocketAddr,
     opened_by_peer: bool,
@@ -124,47 +124,47 @@ impl PcapTap {
             true => (Direction::In, Direction::Out),
             false => (Direction::Out, Direction::In),
         };
-        self.opens(first, now);
-        self.accepts(second, now);
-        self.confirms(first, now);
+        self.write_syn(first, now);
+        self.write_syn_ack(second, now);
+        self.write_ack(first, now);
     }
 
     /// Writes the SYN of a handshake. The caller then also writes the other two packets: none are
     /// made up.
-    pub(crate) fn opens(&mut self, direction: Direction, now: Instant) {
+    pub(crate) fn write_syn(&mut self, direction: Direction, now: Instant) {
         self.begun = true;
-        self.packet(direction, 0, 0, SYN, &[], now);
+        self.write_packet(direction, 0, 0, SYN, &[], now);
     }
 
     /// Writes the SYN-ACK.
-    pub(crate) fn accepts(&mut self, direction: Direction, now: Instant) {
-        self.packet(direction, 0, 1, SYN | ACK, &[], now);
+    pub(crate) fn write_syn_ack(&mut self, direction: Direction, now: Instant) {
+        self.write_packet(direction, 0, 1, SYN | ACK, &[], now);
     }
 
     /// Writes the ACK that completes the handshake.
-    pub(crate) fn confirms(&mut self, direction: Direction, now: Instant) {
-        self.packet(direction, 1, 1, ACK, &[], now);
+    pub(crate) fn write_ack(&mut self, direction: Direction, now: Instant) {
+        self.write_packet(direction, 1, 1, ACK, &[], now);
     }
 
     /// Writes a reset.
     #[cfg(feature = "sim")]
-    pub(crate) fn resets(&mut self, direction: Direction, now: Instant) {
-        self.segment(direction, RST, &[], now);
+    pub(crate) fn write_reset(&mut self, direction: Direction, now: Instant) {
+        self.write_segment(direction, RST, &[], now);
     }
 
     /// Writes data, or the end of a direction.
-    fn segment(&mut self, direction: Direction, flags: u8, data: &[u8], now: Instant) {
+    fn write_segment(&mut self, direction: Direction, flags: u8, data: &[u8], now: Instant) {
         let (own, other) = match direction {
             Direction::In => (0, 1),
             Direction::Out => (1, 0),
         };
         let (number, acknowledged) = (self.sent[own], self.sent[other]);
-        self.packet(direction, number, acknowledged, flags | ACK, data, now);
+        self.write_packet(direction, number, acknowledged, flags | ACK, data, now);
         let fin = u32::from(flags & FIN);
         self.sent[own] = number.wrapping_add(data.len() as u32).wrapping_add(fin);
     }
 
-    fn packet(
+    fn write_packet(
         &mut self,
         direction: Direction,
         number: u32,
@@ -189,15 +189,15 @@ impl PcapTap {
         packet.clear();
         packet.extend([0; RECORD]);
         let sum = match (from.ip(), to.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => ip4(&mut packet, from, to, length),
-            (from, to) => ip6(&mut packet, six(from), six(to), length),
+            (IpAddr::V4(from), IpAddr::V4(to)) => push_ipv4_header(&mut packet, from, to, length),
+            (from, to) => push_ipv6_header(&mut packet, six(from), six(to), length),
         };
         // The pseudo-header: both addresses, the protocol and the length (RFC 9293, 3.1).
-        let sum = sum + u32::from(length) + 6 + sum_of(&tcp) + sum_of(data);
-        tcp[16..18].copy_from_slice(&folded(sum).to_be_bytes());
+        let sum = sum + u32::from(length) + 6 + sum_words(&tcp) + sum_words(data);
+        tcp[16..18].copy_from_slice(&fold_checksum(sum).to_be_bytes());
         packet.extend(tcp);
         packet.extend_from_slice(data);
-        self.file.borrow_mut().packet(&mut packet, now);
+        self.file.borrow_mut().write_packet(&mut packet, now);
         self.packet = packet;
     }
 }
@@ -210,46 +210,46 @@ fn six(ip: IpAddr) -> Ipv6Addr {
 }
 
 /// Appends an IPv4 header (RFC 791), and returns the sum of the addresses for the TCP checksum.
-fn ip4(packet: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, length: u16) -> u32 {
+fn push_ipv4_header(packet: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, length: u16) -> u32 {
     let mut header = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     header[2..4].copy_from_slice(&(length + 20).to_be_bytes());
     header[12..16].copy_from_slice(&from.octets());
     header[16..].copy_from_slice(&to.octets());
-    let sum = folded(sum_of(&header));
+    let sum = fold_checksum(sum_words(&header));
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     packet.extend(header);
-    sum_of(&header[12..])
+    sum_words(&header[12..])
 }
 
 /// Appends an IPv6 header (RFC 8200), and returns the sum of the addresses for the TCP checksum.
-fn ip6(packet: &mut Vec<u8>, from: Ipv6Addr, to: Ipv6Addr, length: u16) -> u32 {
+fn push_ipv6_header(packet: &mut Vec<u8>, from: Ipv6Addr, to: Ipv6Addr, length: u16) -> u32 {
     packet.extend([0x60, 0, 0, 0]);
     packet.extend(length.to_be_bytes());
     packet.extend([6, 64]);
     packet.extend(from.octets());
     packet.extend(to.octets());
-    sum_of(&from.octets()) + sum_of(&to.octets())
+    sum_words(&from.octets()) + sum_words(&to.octets())
 }
 
 /// Sums 16-bit words (RFC 1071). Cannot overflow, because the input is at most 64 KiB.
-fn sum_of(bytes: &[u8]) -> u32 {
+fn sum_words(bytes: &[u8]) -> u32 {
     let words = bytes.chunks(2).map(|pair| {
         u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
     });
     words.sum()
 }
 
-fn folded(mut sum: u32) -> u16 {
+fn fold_checksum(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
 }
 
-impl File {
+impl CaptureFile {
     /// Fills in the record header before a packet, and writes both with a single call, so that
     /// several loops can share a file of whole records.
-    fn packet(&mut self, record: &mut [u8], now: Instant) {
+    fn write_packet(&mut self, record: &mut [u8], now: Instant) {
         let size = record.len() as u64;
         if self.left < size {
             self.left = 0;
@@ -264,7 +264,7 @@ impl File {
         record[8..12].copy_from_slice(&length);
         record[12..RECORD].copy_from_slice(&length);
         if let Err(error) = self.write.write_all(record) {
-            log_warn!(%error, "a capture file cannot be written any more");
+            log_warn!(%error, "cannot write a capture file, which ends here");
             self.left = 0;
         }
     }
@@ -274,13 +274,13 @@ impl Tap for PcapTap {
     fn passed(&mut self, direction: Direction, bytes: &[u8], now: Instant) {
         self.begin(now);
         for data in bytes.chunks(SEGMENT) {
-            self.segment(direction, PSH, data, now);
+            self.write_segment(direction, PSH, data, now);
         }
     }
 
     fn ended(&mut self, direction: Direction, now: Instant) {
         self.begin(now);
-        self.segment(direction, FIN, &[], now);
+        self.write_segment(direction, FIN, &[], now);
     }
 }
 

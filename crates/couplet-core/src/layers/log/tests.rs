@@ -97,7 +97,7 @@ fn hexadecimal_has_the_offset_in_the_stream() {
 fn a_log_ends_at_its_limit() {
     let lines = logged(LogForm::Text, Some(4), b"abc", &[b"defghi", b"never"]);
     let end = "! > ended after 3 bytes";
-    assert_eq!(lines, ["> abc", "< d", "! the limit of the log is reached", end]);
+    assert_eq!(lines, ["> abc", "< d", "! the log has reached its limit", end]);
     let lines = logged(LogForm::Text, None, &[b'x'; 70_000], &[]);
     let bytes: usize = lines.iter().filter(|line| line.starts_with('>')).map(|l| l.len() - 2).sum();
     assert_eq!(bytes, 64 * 1024);

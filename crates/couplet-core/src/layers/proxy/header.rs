@@ -98,13 +98,13 @@ pub enum ProxyError {
     #[error("the PROXY header did not arrive in time")]
     TimedOut,
     /// The version cannot express a part of the header.
-    #[error("a PROXY header of this version has no place for {0}")]
+    #[error("this version of the PROXY header cannot express {0}")]
     Unsupported(&'static str),
 }
 
 /// Number of bytes to append to `received` before the next call; 0 if the header is complete.
 /// `next` holds the available bytes, which are searched for the line end of version 1.
-pub(super) fn missing(received: &[u8], next: &[u8]) -> Result<usize, ProxyError> {
+pub(super) fn bytes_needed(received: &[u8], next: &[u8]) -> Result<usize, ProxyError> {
     let prefix = received.len().min(SIGNATURE.len());
     if received[..prefix] == SIGNATURE[..prefix] && !received.is_empty() {
         let Some(fixed) = received.get(..FIXED) else { return Ok(FIXED - received.len()) };
@@ -149,7 +149,7 @@ fn parse_line(line: &[u8]) -> Result<ProxyHeader, ProxyError> {
     let text = std::str::from_utf8(text).map_err(|_| ProxyError::Invalid("it is not ASCII"))?;
     let words: Vec<&str> = text.splitn(6, ' ').collect();
     let [family, source, destination, from, to] = words[..] else {
-        return Err(ProxyError::Invalid("it does not have a family, two addresses and two ports"));
+        return Err(ProxyError::Invalid("expected a family, two addresses and two ports"));
     };
     let ip = |text: &str| -> Result<IpAddr, ProxyError> {
         let ip = match family {
@@ -157,7 +157,7 @@ fn parse_line(line: &[u8]) -> Result<ProxyHeader, ProxyError> {
             "TCP6" => text.parse().map(IpAddr::V6).ok(),
             _ => return Err(ProxyError::Invalid("the family is not TCP4, TCP6 or UNKNOWN")),
         };
-        ip.ok_or(ProxyError::Invalid("an address is not one of its family"))
+        ip.ok_or(ProxyError::Invalid("an address does not match its family"))
     };
     let port = |text: &str| -> Result<u16, ProxyError> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -192,11 +192,11 @@ fn parse_binary(header: &[u8]) -> Result<ProxyHeader, ProxyError> {
         return if local {
             Ok(ProxyHeader::default())
         } else {
-            Err(ProxyError::Invalid("the addresses are cut off"))
+            Err(ProxyError::Invalid("the addresses are truncated"))
         };
     };
     let mut parsed = ProxyHeader::default();
-    match values_of(values, header, &mut parsed) {
+    match parse_values(values, header, &mut parsed) {
         Err(_) if local => return Ok(ProxyHeader::default()),
         outcome => outcome?,
     }
@@ -234,11 +234,11 @@ fn addresses(block: &[u8]) -> (Option<Address>, Option<Address>) {
 fn next_value<'v>(values: &mut &'v [u8]) -> Result<Option<(u8, &'v [u8])>, ProxyError> {
     let Some((&[kind, high, low], rest)) = values.split_first_chunk::<3>() else {
         let empty = values.is_empty();
-        return if empty { Ok(None) } else { Err(ProxyError::Invalid("a value is cut off")) };
+        return if empty { Ok(None) } else { Err(ProxyError::Invalid("a value is truncated")) };
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
     let (value, rest) =
-        rest.split_at_checked(length).ok_or(ProxyError::Invalid("a value is cut off"))?;
+        rest.split_at_checked(length).ok_or(ProxyError::Invalid("a value is truncated"))?;
     *values = rest;
     Ok(Some((kind, value)))
 }
@@ -249,7 +249,11 @@ fn text(bytes: &[u8]) -> Result<String, ProxyError> {
     Ok(text.to_owned())
 }
 
-fn values_of(mut values: &[u8], header: &[u8], parsed: &mut ProxyHeader) -> Result<(), ProxyError> {
+fn parse_values(
+    mut values: &[u8],
+    header: &[u8],
+    parsed: &mut ProxyHeader,
+) -> Result<(), ProxyError> {
     while let Some((kind, value)) = next_value(&mut values)? {
         match kind {
             tlv::ALPN => parsed.alpn = Some(value.to_vec()),
@@ -260,9 +264,9 @@ fn values_of(mut values: &[u8], header: &[u8], parsed: &mut ProxyHeader) -> Resu
             tlv::UNIQUE_ID => parsed.unique_id = Some(value.to_vec()),
             tlv::CRC32C => {
                 let at = header.len() - values.len() - value.len();
-                check_sum(header, at, value)?;
+                verify_checksum(header, at, value)?;
             }
-            tlv::SSL => parsed.tls = tls_of(value)?,
+            tlv::SSL => parsed.tls = parse_tls(value)?,
             // Unknown values are ignored (section 2.2).
             _ => {}
         }
@@ -270,10 +274,9 @@ fn values_of(mut values: &[u8], header: &[u8], parsed: &mut ProxyHeader) -> Resu
     Ok(())
 }
 
-fn tls_of(value: &[u8]) -> Result<Option<ProxyTls>, ProxyError> {
-    let (&[client, a, b, c, d], mut values) = value
-        .split_first_chunk::<5>()
-        .ok_or(ProxyError::Invalid("the value about TLS is cut off"))?;
+fn parse_tls(value: &[u8]) -> Result<Option<ProxyTls>, ProxyError> {
+    let (&[client, a, b, c, d], mut values) =
+        value.split_first_chunk::<5>().ok_or(ProxyError::Invalid("the TLS value is truncated"))?;
     if client & 1 == 0 {
         return Ok(None);
     }
@@ -296,14 +299,14 @@ fn tls_of(value: &[u8]) -> Result<Option<ProxyTls>, ProxyError> {
 }
 
 /// Verifies the checksum of the header, computed with its own four bytes as 0.
-fn check_sum(header: &[u8], at: usize, sum: &[u8]) -> Result<(), ProxyError> {
+fn verify_checksum(header: &[u8], at: usize, sum: &[u8]) -> Result<(), ProxyError> {
     let sum: [u8; 4] =
-        sum.try_into().map_err(|_| ProxyError::Invalid("the sum has not 4 bytes"))?;
+        sum.try_into().map_err(|_| ProxyError::Invalid("the checksum does not have 4 bytes"))?;
     let blank =
         |(number, &byte): (usize, &u8)| if (at..at + 4).contains(&number) { 0 } else { byte };
     match crc32c(header.iter().enumerate().map(blank)) == u32::from_be_bytes(sum) {
         true => Ok(()),
-        false => Err(ProxyError::Invalid("its sum is wrong")),
+        false => Err(ProxyError::Invalid("the checksum is wrong")),
     }
 }
 
@@ -328,7 +331,7 @@ impl ProxyHeader {
     }
 
     /// Both TCP addresses. If one is IPv4 and the other IPv6, both become IPv6.
-    fn pair(&self) -> Option<(SocketAddr, SocketAddr)> {
+    fn address_pair(&self) -> Option<(SocketAddr, SocketAddr)> {
         let (a, b) = (self.peer.as_ref()?.socket_addr()?, self.host.as_ref()?.socket_addr()?);
         let six = |address: SocketAddr| match address {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
@@ -342,7 +345,7 @@ impl ProxyHeader {
         if bare != ProxyHeader::default() {
             return Err(ProxyError::Unsupported("anything but addresses"));
         }
-        let line = match self.pair() {
+        let line = match self.address_pair() {
             None => "PROXY UNKNOWN\r\n".to_owned(),
             Some((a, b)) => {
                 let family = if a.is_ipv4() { 4 } else { 6 };
@@ -357,7 +360,7 @@ impl ProxyHeader {
         let mut header = SIGNATURE.to_vec();
         // Version 2, with the command LOCAL for the proxy's own connection or PROXY for a client's.
         header.extend([0x20 + u8::from(self.peer.is_some()), 0, 0, 0]);
-        match self.pair() {
+        match self.address_pair() {
             None => {}
             Some((SocketAddr::V4(a), SocketAddr::V4(b))) => {
                 header[13] = 0x11;
@@ -371,7 +374,7 @@ impl ProxyHeader {
                 }
             }
         }
-        if let Some((a, b)) = self.pair() {
+        if let Some((a, b)) = self.address_pair() {
             header.extend([a.port().to_be_bytes(), b.port().to_be_bytes()].concat());
         }
         let mut values = Vec::new();

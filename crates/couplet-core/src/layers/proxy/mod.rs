@@ -65,7 +65,7 @@ impl ProxyReader {
     /// Reads the header, and takes no byte after it from `below`.
     fn read(&mut self, below: &mut &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
         loop {
-            let missing = match header::missing(&self.received, below)? {
+            let missing = match header::bytes_needed(&self.received, below)? {
                 0 => return header::parse(&self.received).map(Some),
                 missing => missing,
             };

@@ -191,7 +191,7 @@ fn the_sum_is_checked() {
     let authority = |header: &[u8]| read(&[header]).header.and_then(|header| header.authority);
     assert_eq!(authority(&header).as_deref(), Some("x.test"));
     header[20] ^= 1;
-    assert_eq!(read(&[&header]).failed, Some(ProxyError::Invalid("its sum is wrong")));
+    assert_eq!(read(&[&header]).failed, Some(ProxyError::Invalid("the checksum is wrong")));
 }
 
 /// Another implementation of the Castagnoli CRC, verified by its check value.
@@ -228,8 +228,8 @@ fn what_is_not_a_valid_header_is_refused_as_soon_as_it_cannot_become_one() {
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 9 +10\r\n", "not a number"),
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 09 10\r\n", "not a number"),
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 9 65536\r\n", "not a number"),
-        (b"PROXY TCP4 ::1 ::2 9 10\r\n", "not one of its family"),
-        (b"PROXY TCP4 1.2.3.04 5.6.7.8 9 10\r\n", "not one of its family"),
+        (b"PROXY TCP4 ::1 ::2 9 10\r\n", "does not match its family"),
+        (b"PROXY TCP4 1.2.3.04 5.6.7.8 9 10\r\n", "does not match its family"),
         (b"PROXY UDP4 1.2.3.4 5.6.7.8 9 10\r\n", "not TCP4"),
         (b"PROXY UNKNOWNX\r\n", "two ports"),
         (&[b"PROXY ", &[b'x'; 101][..]].concat(), "longer than 107"),
@@ -237,11 +237,11 @@ fn what_is_not_a_valid_header_is_refused_as_soon_as_it_cannot_become_one() {
         (&binary(0x22, 0x11, &four), "unknown version"),
         (&binary(0x21, 0x41, &four), "unknown address family"),
         (&binary(0x21, 0x13, &four), "unknown address family"),
-        (&binary(0x21, 0x11, &four[..11]), "cut off"),
-        (&binary(0x21, 0x00, &[1, 0]), "cut off"),
-        (&binary(0x21, 0x00, &[1, 0, 2, b'h']), "cut off"),
+        (&binary(0x21, 0x11, &four[..11]), "truncated"),
+        (&binary(0x21, 0x00, &[1, 0]), "truncated"),
+        (&binary(0x21, 0x00, &[1, 0, 2, b'h']), "truncated"),
         (&binary(0x21, 0x00, &[2, 0, 1, 0xff]), "not UTF-8"),
-        (&binary(0x21, 0x00, &[0x20, 0, 1, 1]), "cut off"),
+        (&binary(0x21, 0x00, &[0x20, 0, 1, 1]), "truncated"),
         (&binary(0x21, 0x00, &[&[5, 0, 129][..], &[0; 129]].concat()), "128 bytes"),
         (&binary(0x21, 0x00, &[3, 0, 1, 0]), "4 bytes"),
         (&binary(0x21, 0x00, &[0; 4096 - 15])[..16], "longer than 4096"),
@@ -320,7 +320,7 @@ fn what_a_version_cannot_say_is_an_error() {
     let id = header(&|header| header.unique_id = Some(vec![0; 129]));
     let long = header(&|header| header.authority = Some("x".repeat(4096)));
     for (header, version, text) in [
-        (alpn, ProxyVersion::V1, "no place for anything but addresses"),
+        (alpn, ProxyVersion::V1, "cannot express anything but addresses"),
         (id, ProxyVersion::V2, "more than 128 bytes"),
         (long, ProxyVersion::V2, "longer than 4096"),
     ] {

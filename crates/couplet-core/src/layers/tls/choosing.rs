@@ -28,7 +28,7 @@ pub(super) type Choose = Box<dyn FnOnce(&ClientHello) -> Deferred<Identity>>;
 pub(super) enum Choosing {
     /// The ClientHello is incomplete.
     Reading(HelloReader, Choose),
-    Waiting(Waiting),
+    Waiting(PendingCertificate),
 }
 
 impl Choosing {
@@ -38,14 +38,18 @@ impl Choosing {
 }
 
 /// A requested certificate. Dropping it cancels the request.
-pub(super) struct Waiting {
+pub(super) struct PendingCertificate {
     pub(super) server_name: Option<String>,
     outcome: Rc<RefCell<Option<Result<Identity>>>>,
     deferred: Deferred<()>,
 }
 
-impl Waiting {
-    pub(super) fn ask(choose: Choose, hello: ClientHello, waker: Option<LayerWaker>) -> Waiting {
+impl PendingCertificate {
+    pub(super) fn request(
+        choose: Choose,
+        hello: ClientHello,
+        waker: Option<LayerWaker>,
+    ) -> PendingCertificate {
         let outcome = Rc::new(RefCell::new(None));
         let chosen = outcome.clone();
         let deferred = choose(&hello).add_both(move |result| {
@@ -53,7 +57,7 @@ impl Waiting {
             waker.iter().for_each(LayerWaker::wake);
             Ok(())
         });
-        Waiting { server_name: hello.server_name, outcome, deferred }
+        PendingCertificate { server_name: hello.server_name, outcome, deferred }
     }
 
     /// The certificate or the failure, once the Deferred has fired.
@@ -62,7 +66,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for PendingCertificate {
     fn drop(&mut self) {
         self.deferred.cancel();
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::engine::certificates::Pair;
+use super::engine::certificates::CertificateAndKey;
 use super::settings::{TlsConfigError, read};
 
 /// Minimum interval between checks for changes.
@@ -31,20 +31,20 @@ pub struct CertificateDirectory(Arc<Directory>);
 
 struct Directory {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<DirectoryState>,
 }
 
 #[derive(Default)]
-struct State {
+struct DirectoryState {
     /// Law 9: at most MOST.
-    files: BTreeMap<String, File>,
+    files: BTreeMap<String, CertificateFile>,
     checked: Option<Instant>,
 }
 
 #[derive(Clone)]
-struct File {
+struct CertificateFile {
     stamp: Stamp,
-    pair: Pair,
+    pair: CertificateAndKey,
 }
 
 /// Modification times and lengths of a certificate and its OCSP response.
@@ -66,7 +66,7 @@ impl CertificateDirectory {
         if directory.lock().files.is_empty() {
             return Err(TlsConfigError::Invalid {
                 place: directory.path.display().to_string(),
-                what: "there is no NAME.pem".to_owned(),
+                what: "it contains no NAME.pem".to_owned(),
             });
         }
         Ok(CertificateDirectory(Arc::new(directory)))
@@ -99,12 +99,12 @@ impl CertificateDirectory {
         }
         let failures = self.0.read_changed().unwrap_or_else(|failure| vec![failure]);
         for failure in failures {
-            log_warn!(%failure, "a certificate was not read again");
+            log_warn!(%failure, "cannot reload a certificate");
         }
     }
 
     /// The certificate for a name, or the default.
-    pub(super) fn find(&self, name: Option<&str>) -> Option<Pair> {
+    pub(super) fn find(&self, name: Option<&str>) -> Option<CertificateAndKey> {
         let state = self.0.lock();
         let exact = name.and_then(|name| state.files.get(&name.to_ascii_lowercase()));
         let wildcard = || {
@@ -117,7 +117,7 @@ impl CertificateDirectory {
 }
 
 impl Directory {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, DirectoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,7 +133,7 @@ impl Directory {
             let old = before.get(&name);
             let file = match old {
                 Some(old) if old.stamp == stamp => Ok(old.clone()),
-                _ => load(&path).map(|pair| File { stamp, pair }),
+                _ => load(&path).map(|pair| CertificateFile { stamp, pair }),
             };
             match file {
                 Ok(file) => drop(files.insert(name, file)),
@@ -162,9 +162,9 @@ fn stamp(path: &Path) -> Option<(Duration, u64)> {
     Some((modified, metadata.len()))
 }
 
-fn load(path: &Path) -> Result<Pair, TlsConfigError> {
+fn load(path: &Path) -> Result<CertificateAndKey, TlsConfigError> {
     let pem = read(path)?;
-    let pair = Pair::from_pem(&pem, &pem, &path.display().to_string())?;
+    let pair = CertificateAndKey::from_pem(&pem, &pem, &path.display().to_string())?;
     let response = path.with_extension("ocsp");
     match response.exists() {
         true => Ok(pair.with_ocsp(read(&response)?)),

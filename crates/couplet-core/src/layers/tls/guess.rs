@@ -5,7 +5,7 @@
 pub(super) const LENGTH: usize = 5;
 
 /// The guess, unless the stream looks like TLS.
-pub(super) fn not_tls(first: &[u8], is_server: bool) -> Option<&'static str> {
+pub(super) fn guess_protocol(first: &[u8], is_server: bool) -> Option<&'static str> {
     let to_server: &[(&[&str], &str)] = &[
         (
             &[
@@ -24,8 +24,8 @@ pub(super) fn not_tls(first: &[u8], is_server: bool) -> Option<&'static str> {
     let to_client: &[(&[&str], &str)] = &[
         (&["HTTP/"], "the server answered in plain HTTP"),
         (&["SSH-"], "the server speaks SSH"),
-        (&["220 ", "220-"], "the server greeted in clear: it may want STARTTLS"),
-        (&["+OK", "* OK"], "the server greeted in clear: it may want STARTTLS"),
+        (&["220 ", "220-"], "the server greeted in plaintext: it may expect STARTTLS"),
+        (&["+OK", "* OK"], "the server greeted in plaintext: it may expect STARTTLS"),
     ];
     let guesses = if is_server { to_server } else { to_client };
     let begins = |words: &[&str]| {

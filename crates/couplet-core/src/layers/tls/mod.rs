@@ -33,9 +33,9 @@ use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
 use crate::defer::Deferred;
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
 use crate::transport::outbox::Spares;
-use choosing::{Choosing, Waiting};
+use choosing::{Choosing, PendingCertificate};
 use engine::config::{ClientConfig, ServerConfig, ServerName};
-use engine::hello::Read;
+use engine::hello::HelloResult;
 use engine::{Session, Step};
 
 /// Length of a record header.
@@ -97,7 +97,7 @@ pub struct TlsInfo {
 pub struct Tls {
     /// A server's session starts with the first record, or once its certificate is chosen.
     session: Option<Session>,
-    state: State,
+    state: TlsState,
     /// The configuration of a server.
     server: Option<ServerConfig>,
     /// A certificate to be chosen, before the session exists.
@@ -134,7 +134,7 @@ pub struct Tls {
 }
 
 #[derive(Debug)]
-enum State {
+enum TlsState {
     Handshaking,
     /// The handshake is complete, but not yet reported.
     Opening,
@@ -164,7 +164,7 @@ impl Tls {
     fn new(server: Option<ServerConfig>, deadline: Option<Instant>) -> Tls {
         Tls {
             session: None,
-            state: State::Handshaking,
+            state: TlsState::Handshaking,
             server,
             choosing: None,
             waker: None,
@@ -242,14 +242,14 @@ impl Tls {
 
     /// Clears the data lent by the previous call.
     #[inline]
-    fn take_back(&mut self) {
+    fn clear_lent(&mut self) {
         if mem::take(&mut self.lent) {
             self.plain.clear();
         }
     }
 
     fn is_handshaking(&self) -> bool {
-        matches!(self.state, State::Handshaking)
+        matches!(self.state, TlsState::Handshaking)
     }
 
     /// An empty buffer.
@@ -287,7 +287,7 @@ impl Tls {
     }
 
     fn has_failed(&self) -> bool {
-        matches!(self.state, State::Failing(_) | State::Failed)
+        matches!(self.state, TlsState::Failing(_) | TlsState::Failed)
     }
 
     /// Takes bytes up to the end of the next record. Returns true if the session has input to
@@ -321,7 +321,7 @@ impl Tls {
                             true => ("a record of more than 16 KiB", RECORD_OVERFLOW),
                             false => ("a message of more than 16 KiB", DECODE_ERROR),
                         };
-                        let text = format!("the peer broke the rules of TLS: {text}");
+                        let text = format!("the peer violated the TLS protocol: {text}");
                         let error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
                         self.end_handshake(error, Some(alert));
                         return true;
@@ -359,22 +359,22 @@ impl Tls {
             Some(Choosing::Reading(mut reader, choose)) => {
                 self.more = true;
                 self.choosing = match reader.read(&self.received[unseen..]) {
-                    Read::Incomplete => {
+                    HelloResult::Incomplete => {
                         self.more = false;
                         Some(Choosing::Reading(reader, choose))
                     }
-                    Read::Hello(hello) => {
-                        Some(Choosing::Waiting(Waiting::ask(choose, hello, self.waker.clone())))
-                    }
+                    HelloResult::Hello(hello) => Some(Choosing::Waiting(
+                        PendingCertificate::request(choose, hello, self.waker.clone()),
+                    )),
                     // rustls reports the error.
-                    Read::Invalid => None,
+                    HelloResult::Invalid => None,
                 }
                 .map(Box::new);
             }
             Some(Choosing::Waiting(waiting)) => match waiting.take() {
                 None => self.choosing = Some(Box::new(Choosing::Waiting(waiting))),
                 Some(Err(failure)) => {
-                    let text = format!("no certificate was chosen: {failure}");
+                    let text = format!("cannot choose a certificate: {failure}");
                     let error = TlsError::new(TlsProblem::Internal, Fault::Ours, text);
                     self.end_handshake(error, Some(INTERNAL_ERROR));
                 }
@@ -420,7 +420,7 @@ impl Tls {
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
         self.has_answered |= !self.pending.is_empty();
-        let complete = matches!(self.state, State::Handshaking) && !session.is_handshaking();
+        let complete = matches!(self.state, TlsState::Handshaking) && !session.is_handshaking();
         let info = complete.then(|| session.info());
         if done < self.received.len() {
             self.received.drain(..done);
@@ -435,7 +435,7 @@ impl Tls {
             Step::Data => self.seen > 0,
             Step::Blocked | Step::Ready => false,
             Step::PeerClosed => {
-                self.state = State::PeerClosed;
+                self.state = TlsState::PeerClosed;
                 false
             }
             Step::Failed(error) => return self.fail(error),
@@ -444,7 +444,7 @@ impl Tls {
             self.info = info.map(Rc::new);
             self.first = Vec::new();
             self.deadline = None;
-            self.state = State::Opening;
+            self.state = TlsState::Opening;
         }
     }
 
@@ -453,17 +453,19 @@ impl Tls {
     fn fail(&mut self, error: engine::Error) {
         let in_handshake = self.is_handshaking();
         if let Some(mut session) = self.session.take() {
-            session.last_words(&mut self.pending);
+            session.drain_output(&mut self.pending);
         }
         let mut error = engine::failed(error, in_handshake, &self.pending);
-        if in_handshake && let Some(guess) = guess::not_tls(&self.first, self.server.is_some()) {
+        if in_handshake
+            && let Some(guess) = guess::guess_protocol(&self.first, self.server.is_some())
+        {
             error = error.not_tls(guess);
         }
-        self.end_with(Reason::Tls(Arc::new(error)));
+        self.fail_with(Reason::Tls(Arc::new(error)));
     }
 
-    fn end_with(&mut self, reason: Reason) {
-        self.state = State::Failing(reason);
+    fn fail_with(&mut self, reason: Reason) {
+        self.state = TlsState::Failing(reason);
         self.deadline = None;
         self.more = false;
         self.session = None;
@@ -480,14 +482,14 @@ impl Tls {
         is_long
             && kind == HANDSHAKE
             && self.is_handshaking()
-            && (length > RECORD || self.is_brief())
+            && (length > RECORD || self.expects_no_certificate())
     }
 
     /// Whether the peer is a client that is not expected to send certificates.
-    fn is_brief(&self) -> bool {
+    fn expects_no_certificate(&self) -> bool {
         self.server
             .as_ref()
-            .is_some_and(|config| !self.has_answered || !config.asks_for_certificates())
+            .is_some_and(|config| !self.has_answered || !config.requests_certificates())
     }
 
     /// Fails a handshake for a reason outside the session. The fatal `alert`, if any, is sent in
@@ -499,21 +501,21 @@ impl Tls {
         }
         error.alert_sent = alert;
         error.in_handshake = true;
-        self.end_with(Reason::Tls(Arc::new(error)));
+        self.fail_with(Reason::Tls(Arc::new(error)));
     }
 
     /// Handles a stream that ended without close_notify.
     #[cold]
-    fn truncated(&mut self) {
+    fn fail_truncated(&mut self) {
         let in_handshake = self.is_handshaking();
         let text = match in_handshake {
-            true => "the stream ended in the handshake",
+            true => "the stream ended during the handshake",
             false => "the stream ended without close_notify: it may have been cut",
         };
         let mut error = TlsError::new(TlsProblem::Truncated, Fault::Network, text);
         error.in_handshake = in_handshake;
         let error = io::Error::new(io::ErrorKind::UnexpectedEof, error);
-        self.end_with(Reason::Lost(Arc::new(error)));
+        self.fail_with(Reason::Lost(Arc::new(error)));
     }
 
     /// Encrypts bytes from the front of `above`, in records as large as they fill. Returns the
@@ -561,8 +563,8 @@ impl Layer for Tls {
     }
 
     fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
-        self.take_back();
-        if below.is_empty() && !self.more && !self.ended && matches!(self.state, State::Open) {
+        self.clear_lent();
+        if below.is_empty() && !self.more && !self.ended && matches!(self.state, TlsState::Open) {
             self.release_buffers();
             return Up::Nothing;
         }
@@ -578,18 +580,20 @@ impl Layer for Tls {
                 continue;
             }
             match &mut self.state {
-                State::Handshaking | State::Open => {}
-                State::Opening => {
-                    self.state = State::Open;
+                TlsState::Handshaking | TlsState::Open => {}
+                TlsState::Opening => {
+                    self.state = TlsState::Open;
                     return Up::Open(self.info.clone().map(|info| Opened::with_shared(info)));
                 }
-                State::PeerClosed => return Up::Closed,
-                State::Failing(_) => {
-                    if let State::Failing(reason) = mem::replace(&mut self.state, State::Failed) {
+                TlsState::PeerClosed => return Up::Closed,
+                TlsState::Failing(_) => {
+                    if let TlsState::Failing(reason) =
+                        mem::replace(&mut self.state, TlsState::Failed)
+                    {
                         return Up::Failed(reason);
                     }
                 }
-                State::Failed => {
+                TlsState::Failed => {
                     *below = &[];
                     return Up::Nothing;
                 }
@@ -598,7 +602,7 @@ impl Layer for Tls {
             if !self.is_waiting() && self.take_record(below) {
                 self.more = true;
             } else if self.ended {
-                self.truncated();
+                self.fail_truncated();
             } else {
                 self.release_buffers();
                 return Up::Nothing;
@@ -616,14 +620,14 @@ impl Layer for Tls {
         if !self.is_open() {
             return;
         }
-        self.take_back();
+        self.clear_lent();
         while !above.is_empty() && below.len() < BATCH {
             match self.encrypt_some(above, below) {
                 0 => break,
                 n => above.advance(n),
             }
         }
-        if matches!(self.state, State::Failing(_)) {
+        if matches!(self.state, TlsState::Failing(_)) {
             // Reported by the next `up`.
             self.deadline = Some(now);
         }
@@ -637,14 +641,14 @@ impl Layer for Tls {
         if !self.is_open() {
             return;
         }
-        self.take_back();
+        self.clear_lent();
         let Some(session) = &mut self.session else { return };
         session.close_notify(&mut self.received[..self.seen], &mut self.plain, &mut self.pending);
         below.extend(&mem::take(&mut self.pending));
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.state, State::Opening | State::Open | State::PeerClosed)
+        matches!(self.state, TlsState::Opening | TlsState::Open | TlsState::PeerClosed)
     }
 
     fn held(&self) -> usize {
@@ -659,7 +663,7 @@ impl Layer for Tls {
         if self.deadline.take_if(|deadline| *deadline <= now).is_none() || self.has_failed() {
             return;
         }
-        let text = "the handshake was not complete within its deadline";
+        let text = "the handshake did not complete within its deadline";
         let error = TlsError::new(TlsProblem::HandshakeTimedOut, Fault::Peer, text);
         self.end_handshake(error, None);
     }

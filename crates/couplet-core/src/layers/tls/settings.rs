@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::directory::CertificateDirectory;
-use super::engine::certificates::{self, Pair, Store};
+use super::engine::certificates::{self, CertificateAndKey, Store};
 use super::engine::config::{ClientConfig, ServerConfig, ServerName};
 use super::{Tls, TlsVersion};
 use crate::error::Plain;
@@ -43,7 +43,7 @@ pub enum TlsConfigError {
     #[error("{0:?} is neither a host name nor an IP address, so no certificate can be for it")]
     BadName(String),
     /// Any other error.
-    #[error("this TLS configuration cannot work: {0}")]
+    #[error("unusable TLS configuration: {0}")]
     Unusable(String),
 }
 
@@ -67,7 +67,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
 
 /// Our certificate: a chain and its private key.
 #[derive(Clone, Debug)]
-pub struct Identity(pub(super) Pair);
+pub struct Identity(pub(super) CertificateAndKey);
 
 impl Identity {
     /// Parses PEM texts. The chain begins with the certificate itself; both may be the same text.
@@ -76,7 +76,7 @@ impl Identity {
     ///
     /// If one is missing, or the key does not match the certificate.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, TlsConfigError> {
-        Pair::from_pem(chain, key, "the given PEM").map(Identity)
+        CertificateAndKey::from_pem(chain, key, "the given PEM").map(Identity)
     }
 
     /// Reads PEM files, which may be the same file.
@@ -93,7 +93,7 @@ impl Identity {
             true => chain.display().to_string(),
             false => format!("{} with {}", chain.display(), key.display()),
         };
-        Pair::from_pem(&read(chain)?, &read(key)?, &place).map(Identity)
+        CertificateAndKey::from_pem(&read(chain)?, &read(key)?, &place).map(Identity)
     }
 
     /// Appends issuers' certificates, from a PEM file, to the chain.
@@ -174,7 +174,9 @@ impl Roots {
                     all.extend(pem);
                     all.push(b'\n');
                 }
-                Err(error) => log_warn!(file = %file.display(), %error, "not trusted"),
+                Err(error) => {
+                    log_warn!(file = %file.display(), %error, "cannot trust a certificate file")
+                }
             }
         }
         certificates::roots(&all, &path.display().to_string()).map(Roots)

@@ -493,8 +493,8 @@ struct Model {
     now: Instant,
     /// The first and the last deadline that the store distinguishes from others.
     told_apart: (Instant, Instant),
-    asked: u64,
-    /// The outstanding values: (deadline, asked, value). A value is an index into `keys`.
+    sequence: u64,
+    /// The outstanding values: (deadline, sequence, value). A value is an index into `keys`.
     list: Vec<(Instant, u64, usize)>,
     /// Every key ever created.
     keys: Vec<TimerKey>,
@@ -508,7 +508,7 @@ impl Model {
         let before = Duration::from_nanos(Due::ORIGIN);
         let after = Duration::from_nanos(u64::MAX - Due::ORIGIN);
         let told_apart = (now - before, now + after);
-        Self { timers, now, told_apart, asked: 0, list: Vec::new(), keys: Vec::new(), seqs }
+        Self { timers, now, told_apart, sequence: 0, list: Vec::new(), keys: Vec::new(), seqs }
     }
 
     fn take(&mut self, step: Step) {
@@ -517,14 +517,14 @@ impl Model {
                 let deadline = self.deadline(to, self.now);
                 let value = self.keys.len();
                 self.keys.push(self.timers.insert(deadline, value));
-                self.list.push((deadline, self.asked, value));
-                self.asked += 1;
+                self.list.push((deadline, self.sequence, value));
+                self.sequence += 1;
             }
             Step::Remove(which) => self.remove(which),
             Step::Reset(which, to) => self.reset(which, self.deadline(to, self.now)),
             Step::Delay(which, by) => self.delay(which, by),
             Step::Advance(by) => self.now = self.now.checked_add(by).unwrap_or(self.now),
-            Step::Seq => self.seqs.push((self.timers.seq(), self.asked)),
+            Step::Seq => self.seqs.push((self.timers.seq(), self.sequence)),
             Step::Pop(seq, back) => {
                 let seq = self.seqs[seq % self.seqs.len()];
                 self.pop(self.deadline(Shift::Back(back), self.now), seq);
@@ -560,8 +560,8 @@ impl Model {
         let entry = self.list.iter_mut().find(|entry| entry.2 == value);
         assert_eq!(self.timers.reset(self.keys[value], deadline), entry.is_some());
         if let Some(entry) = entry {
-            *entry = (deadline, self.asked, value);
-            self.asked += 1;
+            *entry = (deadline, self.sequence, value);
+            self.sequence += 1;
         }
     }
 
@@ -581,8 +581,8 @@ impl Model {
         assert_eq!(taken, expected);
     }
 
-    fn pop(&mut self, now: Instant, (seq, asked): (Seq, u64)) -> bool {
-        let due = self.list.iter().filter(|entry| entry.0 <= now && entry.1 < asked);
+    fn pop(&mut self, now: Instant, (seq, sequence): (Seq, u64)) -> bool {
+        let due = self.list.iter().filter(|entry| entry.0 <= now && entry.1 < sequence);
         let expected = due.min().copied();
         self.list.retain(|&entry| Some(entry) != expected);
         assert_eq!(self.timers.pop_due(now, seq), expected.map(|entry| entry.2));
@@ -590,7 +590,7 @@ impl Model {
     }
 
     fn pop_all(&mut self) {
-        let seq = (self.timers.seq(), self.asked);
+        let seq = (self.timers.seq(), self.sequence);
         while self.pop(self.now, seq) {}
     }
 

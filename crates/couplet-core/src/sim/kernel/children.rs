@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::hosts::no_descriptors;
-use super::{Due, EndId, Happening, Kernel};
+use super::{EndId, Kernel, SimEvent, WorldAction};
 use crate::address::Address;
 use crate::driver::Signal;
 use crate::driver::process::{ProcessEnd, ProcessSignal};
@@ -21,14 +21,14 @@ pub(in crate::sim) struct Child {
     pub(in crate::sim) parent: u32,
     pub(in crate::sim) main: Main,
     pub(in crate::sim) args: Vec<String>,
-    pub(in crate::sim) fate: Rc<Fate>,
+    pub(in crate::sim) outcome: Rc<ChildOutcome>,
     /// The child's ends of its stdio and stderr pipes, until its program takes them.
     pub(in crate::sim) stdio: Option<EndId>,
     pub(in crate::sim) stderr: Option<EndId>,
 }
 
 /// The outcome of a child, shared with its parent's program.
-pub(in crate::sim) struct Fate {
+pub(in crate::sim) struct ChildOutcome {
     /// The exit code, if the program ends without being killed.
     pub(in crate::sim) code: Cell<i32>,
     /// The signal that kills it.
@@ -38,9 +38,9 @@ pub(in crate::sim) struct Fate {
     pub(in crate::sim) waker: RefCell<Option<Waker>>,
 }
 
-impl Default for Fate {
-    fn default() -> Fate {
-        Fate {
+impl Default for ChildOutcome {
+    fn default() -> ChildOutcome {
+        ChildOutcome {
             code: Cell::new(0),
             killer: Cell::new(ProcessSignal::KILL),
             end: RefCell::default(),
@@ -49,9 +49,9 @@ impl Default for Fate {
     }
 }
 
-impl Fate {
+impl ChildOutcome {
     /// Records the end and wakes the parent. Only the first end counts.
-    pub(in crate::sim) fn is(&self, end: ProcessEnd) {
+    pub(in crate::sim) fn record_end(&self, end: ProcessEnd) {
         self.end.borrow_mut().get_or_insert(end);
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -84,29 +84,30 @@ impl Kernel {
         };
         let state = self.host(host);
         (state.machine, state.ahead, state.behind) = (machine, ahead, behind);
-        let stdio = self.join(parent, host, pipe);
-        let stderr = has_stderr.then(|| self.join(parent, host, pipe));
+        let stdio = self.open_pipe(parent, host, pipe);
+        let stderr = has_stderr.then(|| self.open_pipe(parent, host, pipe));
         self.host(host).child = Some(Child {
             parent,
             main,
             args,
-            fate: Rc::default(),
+            outcome: Rc::default(),
             stdio: Some(stdio.other()),
             stderr: stderr.map(EndId::other),
         });
-        self.born.push(host);
-        self.after(BIRTH, Happening::Born(host));
+        self.new_children.push(host);
+        self.after(BIRTH, SimEvent::StartChild(host));
         Ok((host, stdio, stderr))
     }
 
     /// Starts a child's program, unless the child was killed before.
-    pub(super) fn born(&mut self, host: u32) -> Due {
-        let is_alive = self.fate(host).is_some_and(|fate| fate.end.borrow().is_none());
-        if is_alive { Due::Up(host) } else { Due::Nothing }
+    pub(super) fn start_child(&mut self, host: u32) -> WorldAction {
+        let is_alive =
+            self.child_outcome(host).is_some_and(|outcome| outcome.end.borrow().is_none());
+        if is_alive { WorldAction::StartProgram(host) } else { WorldAction::Nothing }
     }
 
-    pub(in crate::sim) fn fate(&self, host: u32) -> Option<Rc<Fate>> {
-        self.hosts[host as usize].child.as_ref().map(|child| child.fate.clone())
+    pub(in crate::sim) fn child_outcome(&self, host: u32) -> Option<Rc<ChildOutcome>> {
+        self.hosts[host as usize].child.as_ref().map(|child| child.outcome.clone())
     }
 
     /// Delivers a signal to a child. The loop of a running child handles SIGTERM and SIGINT. Before
@@ -117,33 +118,33 @@ impl Kernel {
         host: u32,
         signal: ProcessSignal,
     ) -> io::Result<()> {
-        let Some(fate) = self.fate(host) else { return Ok(()) };
+        let Some(outcome) = self.child_outcome(host) else { return Ok(()) };
         let handled = match signal {
             ProcessSignal::TERM => Some(Signal::Terminate),
             ProcessSignal::INT => Some(Signal::Interrupt),
             ProcessSignal::KILL | ProcessSignal::HUP | ProcessSignal::QUIT => None,
             other => {
-                let text = format!("no simulated process takes {other}");
+                let text = format!("simulated processes do not support {other}");
                 return Err(io::Error::new(io::ErrorKind::Unsupported, text));
             }
         };
         match handled.filter(|_| self.hosts[host as usize].runs) {
             Some(signal) => self.signal(host, signal),
             None => {
-                fate.killer.set(signal);
-                self.after(0, Happening::Dies(host, false));
+                outcome.killer.set(signal);
+                self.after(0, SimEvent::KillChild(host, false));
             }
         }
         Ok(())
     }
 
     /// Kills a child, by a signal or with its parent. With `power` the whole machine is off.
-    pub(super) fn dies(&mut self, host: u32, power: bool) -> Due {
-        match self.goes_down(host, power) {
+    pub(super) fn kill_child(&mut self, host: u32, power: bool) -> WorldAction {
+        match self.end_program(host, power) {
             // The program has not started, or has already ended.
-            Due::Nothing => {
+            WorldAction::Nothing => {
                 let jobs = self.close_all(host, power);
-                Due::Down(host, jobs)
+                WorldAction::DropProgram(host, jobs)
             }
             due => due,
         }
@@ -151,17 +152,18 @@ impl Kernel {
 
     /// The program of this host has ended: its children die with it and, if it is itself a child,
     /// its end is recorded.
-    pub(super) fn end_family(&mut self, host: u32, power: bool) {
-        if let Some(fate) = self.fate(host) {
-            let signal = fate.killer.get();
-            fate.is(ProcessEnd::Signaled { signal, core_dumped: false });
+    pub(super) fn kill_children(&mut self, host: u32, power: bool) {
+        if let Some(outcome) = self.child_outcome(host) {
+            let signal = outcome.killer.get();
+            outcome.record_end(ProcessEnd::Signaled { signal, core_dumped: false });
         }
-        let is_orphan = |child: &Child| child.parent == host && child.fate.end.borrow().is_none();
+        let is_orphan =
+            |child: &Child| child.parent == host && child.outcome.end.borrow().is_none();
         let orphans = self.hosts.iter().enumerate();
         let orphans = orphans.filter(|(_, state)| state.child.as_ref().is_some_and(is_orphan));
         let orphans: Vec<u32> = orphans.map(|(index, _)| index as u32).collect();
         for orphan in orphans {
-            self.after(0, Happening::Dies(orphan, power));
+            self.after(0, SimEvent::KillChild(orphan, power));
         }
     }
 }

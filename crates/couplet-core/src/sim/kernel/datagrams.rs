@@ -5,13 +5,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::hosts::{Notice, no_descriptors};
-use super::{Happening, Kernel};
+use super::hosts::{HostNotice, no_descriptors};
+use super::{Kernel, SimEvent};
 use crate::address::{Address, UnixAddress};
 use crate::driver::{DatagramOption, DatagramOptions, Group};
 use crate::sim::faults::{Fault, Link};
-use crate::sim::random::{Purpose, Stream, fold_bytes};
-use crate::sim::trace::{Fate, Label, What};
+use crate::sim::random::{Purpose, RandomStream, fold_bytes};
+use crate::sim::trace::{DatagramFate, Label, TraceEvent};
 
 /// Capacity of a socket's receive queue, in datagrams. Further ones are dropped, as on a real
 /// system.
@@ -34,13 +34,13 @@ pub(in crate::sim) struct Datagram {
 
 pub(in crate::sim) struct Socket {
     options: DatagramOptions,
-    held: VecDeque<Datagram>,
+    queue: VecDeque<Datagram>,
     /// For each destination host, the number of datagrams sent and the arrival time of the last.
     /// They arrive in order unless the link reorders them.
     sent_to: BTreeMap<u32, (u64, u64)>,
     groups: BTreeSet<Group>,
     /// A driver serves it and is notified of arrivals.
-    served: bool,
+    receiving: bool,
     /// The peer's system refused a datagram.
     refused: bool,
 }
@@ -86,14 +86,14 @@ impl Kernel {
         }
         let socket = Socket {
             options: options.clone(),
-            held: VecDeque::new(),
+            queue: VecDeque::new(),
             sent_to: BTreeMap::new(),
             groups: BTreeSet::new(),
-            served: false,
+            receiving: false,
             refused: false,
         };
         state.sockets.insert(address.clone(), socket);
-        self.note(host, What::Listens(address.clone()));
+        self.note(host, TraceEvent::Listens(address.clone()));
         Ok(address)
     }
 
@@ -103,17 +103,17 @@ impl Kernel {
             return;
         }
         let socket = self.host(host).sockets.remove(address);
-        for datagram in socket.into_iter().flat_map(|socket| socket.held) {
-            self.note(host, What::Datagram(datagram.label, Fate::Unread));
+        for datagram in socket.into_iter().flat_map(|socket| socket.queue) {
+            self.note(host, TraceEvent::Datagram(datagram.label, DatagramFate::Unread));
         }
     }
 
     /// Starts or stops reporting arrivals to the host's driver.
     pub(in crate::sim) fn serve_socket(&mut self, host: u32, address: &Address, on: bool) {
         let Some(socket) = self.host(host).sockets.get_mut(address) else { return };
-        socket.served = on;
-        if on && !socket.held.is_empty() {
-            self.tell(host, Notice::Datagrams(address.clone()));
+        socket.receiving = on;
+        if on && !socket.queue.is_empty() {
+            self.queue_notice(host, HostNotice::Datagrams(address.clone()));
         }
     }
 
@@ -124,10 +124,10 @@ impl Kernel {
         if std::mem::take(&mut socket.refused) {
             return Taken::Refused;
         }
-        let Some(first) = socket.held.pop_front() else { return Taken::Nothing };
-        let is_more = !socket.held.is_empty();
-        let fate = Fate::Received(first.bytes.len(), fold_bytes(0, &first.bytes));
-        self.note(host, What::Datagram(first.label, fate));
+        let Some(first) = socket.queue.pop_front() else { return Taken::Nothing };
+        let is_more = !socket.queue.is_empty();
+        let fate = DatagramFate::Received(first.bytes.len(), fold_bytes(0, &first.bytes));
+        self.note(host, TraceEvent::Datagram(first.label, fate));
         Taken::Datagram(first, is_more)
     }
 
@@ -163,20 +163,20 @@ impl Kernel {
         let from = self.source(host, socket, &to, from);
         self.host(host).datagrams += 1;
         let label = Label { client: host, ordinal: self.host(host).datagrams };
-        let fate = Fate::Sent(to.clone(), bytes.len(), fold_bytes(0, bytes));
-        self.note(host, What::Datagram(label, fate));
+        let fate = DatagramFate::Sent(to.clone(), bytes.len(), fold_bytes(0, bytes));
+        self.note(host, TraceEvent::Datagram(label, fate));
         let destination = to.socket_addr();
         let datagram = Datagram { label, from, to, bytes: bytes.to_vec(), cut: false };
         match destination {
-            None => self.datagram_comes(host, host, datagram),
+            None => self.deliver_datagram(host, host, datagram),
             Some(ip) if ip.ip().is_multicast() => {
                 for target in 0..self.hosts.len() as u32 {
-                    self.carry(host, socket, target, &datagram);
+                    self.transmit_datagram(host, socket, target, &datagram);
                 }
             }
             Some(address) => match self.host_of(host, address) {
-                Some(target) => self.carry(host, socket, target, &datagram),
-                None => self.note(host, What::Datagram(label, Fate::NoHost)),
+                Some(target) => self.transmit_datagram(host, socket, target, &datagram),
+                None => self.note(host, TraceEvent::Datagram(label, DatagramFate::NoHost)),
             },
         }
         Ok(())
@@ -197,14 +197,14 @@ impl Kernel {
         Address::udp(SocketAddr::new(from.or(bound_to).unwrap_or(own), bound.port()))
     }
 
-    fn carry(&mut self, host: u32, socket: &Address, target: u32, datagram: &Datagram) {
+    fn transmit_datagram(&mut self, host: u32, socket: &Address, target: u32, datagram: &Datagram) {
         let Some(state) = self.host(host).sockets.get_mut(socket) else { return };
         let sent = state.sent_to.entry(target).or_default();
         sent.0 += 1;
         let (ordinal, last) = *sent;
         let port = socket.port().unwrap_or(0);
         let key = [u64::from(host), u64::from(port), u64::from(target), ordinal];
-        let mut random = Stream::new(self.seed, Purpose::Datagrams, &key);
+        let mut random = RandomStream::new(self.seed, Purpose::Datagrams, &key);
         // Loopback is reliable.
         let link = if host == target { LOOPBACK } else { self.link(host, target) };
         // Draw every choice, used or not, so that none depends on another.
@@ -216,14 +216,14 @@ impl Kernel {
         let length = datagram.bytes.len();
         let keep = random.below(length as u64) as usize;
         let route = self.route(host, target);
-        let (takes, detour) = (route.takes(&mut random), route.takes(&mut random));
+        let (takes, detour) = (route.draw_delay(&mut random), route.draw_delay(&mut random));
         // A datagram longer than the MTU is fragmented, and lost if any fragment is.
         for _ in 1..(length + HEADERS).div_ceil(link.mtu.max(1)) {
             lost |= random.per_mille(loss);
         }
         let label = datagram.label;
         if lost {
-            return self.note(host, What::Datagram(label, Fate::Lost(target)));
+            return self.note(host, TraceEvent::Datagram(label, DatagramFate::Lost(target)));
         }
         let departs = if host == target { self.now } else { self.departure(host, length) };
         let arrives = departs.saturating_add(takes).max(last);
@@ -232,57 +232,57 @@ impl Kernel {
         }
         let mut datagram = Box::new(datagram.clone());
         if short {
-            self.note(host, What::Datagram(label, Fate::Truncated(target, keep)));
+            self.note(host, TraceEvent::Datagram(label, DatagramFate::Truncated(target, keep)));
             datagram.bytes.truncate(keep);
             datagram.cut = true;
         }
         if late {
-            self.note(host, What::Datagram(label, Fate::Reordered(target)));
+            self.note(host, TraceEvent::Datagram(label, DatagramFate::Reordered(target)));
         }
         if twice {
-            self.note(host, What::Datagram(label, Fate::Duplicated(target)));
-            self.at(arrives + detour, Happening::Datagram(host, target, datagram.clone()));
+            self.note(host, TraceEvent::Datagram(label, DatagramFate::Duplicated(target)));
+            self.at(arrives + detour, SimEvent::Datagram(host, target, datagram.clone()));
         }
         let arrives = if late { arrives + detour } else { arrives };
-        self.at(arrives, Happening::Datagram(host, target, datagram));
+        self.at(arrives, SimEvent::Datagram(host, target, datagram));
     }
 
     fn extra_loss(&self, from: u32, to: u32) -> u16 {
-        let lossy = self.lasting().filter_map(|fault| match fault {
+        let lossy = self.active_faults().filter_map(|fault| match fault {
             Fault::Loss(host, n) if from != to && [from, to].contains(&host.0) => Some(*n),
             _ => None,
         });
         lossy.fold(0, u16::saturating_add)
     }
 
-    pub(super) fn datagram_comes(&mut self, sender: u32, host: u32, datagram: Datagram) {
+    pub(super) fn deliver_datagram(&mut self, sender: u32, host: u32, datagram: Datagram) {
         let receivers = self.receivers(host, &datagram);
         let is_group = datagram.to.ip().is_some_and(|ip| ip.is_multicast());
         if receivers.is_empty() && is_group {
             return;
         }
         let label = datagram.label;
-        if !self.passes(sender, host) {
-            return self.note(host, What::Datagram(label, Fate::CutOff));
+        if !self.can_reach(sender, host) {
+            return self.note(host, TraceEvent::Datagram(label, DatagramFate::CutOff));
         }
         if receivers.is_empty() {
-            self.note(host, What::Datagram(label, Fate::NoReceiver));
-            if self.passes(host, sender) {
+            self.note(host, TraceEvent::Datagram(label, DatagramFate::NoReceiver));
+            if self.can_reach(host, sender) {
                 self.refuse(sender, &datagram);
             }
         }
         for address in receivers {
             let Some(socket) = self.host(host).sockets.get_mut(&address) else { continue };
-            if socket.held.len() == HELD {
-                self.note(host, What::Datagram(label, Fate::QueueFull));
+            if socket.queue.len() == HELD {
+                self.note(host, TraceEvent::Datagram(label, DatagramFate::QueueFull));
                 continue;
             }
             let mut datagram = datagram.clone();
             datagram.cut |= datagram.bytes.len() > socket.options.size;
             datagram.bytes.truncate(socket.options.size);
-            socket.held.push_back(datagram);
-            if socket.served && socket.held.len() == 1 {
-                self.tell(host, Notice::Datagrams(address));
+            socket.queue.push_back(datagram);
+            if socket.receiving && socket.queue.len() == 1 {
+                self.queue_notice(host, HostNotice::Datagrams(address));
             }
         }
     }
@@ -328,10 +328,10 @@ impl Kernel {
         });
         let Some((address, socket)) = asked else { return };
         socket.refused = true;
-        let (address, served) = (address.clone(), socket.served);
-        self.note(sender, What::Datagram(*label, Fate::Refused));
-        if served {
-            self.tell(sender, Notice::Datagrams(address));
+        let (address, receiving) = (address.clone(), socket.receiving);
+        self.note(sender, TraceEvent::Datagram(*label, DatagramFate::Refused));
+        if receiving {
+            self.queue_notice(sender, HostNotice::Datagrams(address));
         }
     }
 }

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::datagrams::Socket;
 use super::stream::Stage;
-use super::{Due, EndId, Happening, Host, Kernel};
+use super::{EndId, Host, Kernel, SimEvent, WorldAction};
 use crate::address::{Address, UnixAddress};
 use crate::driver::file_locks::FileLocks;
 use crate::driver::{CloseMode, Job, Key, ListenOptions, Signal, Ticket};
 use crate::sim::FIRST_DAY;
 use crate::sim::faults::Fault;
-use crate::sim::random::{Latency, Purpose, Stream};
-use crate::sim::trace::What;
+use crate::sim::random::{Latency, Purpose, RandomStream};
+use crate::sim::trace::TraceEvent;
 
 /// Minimum time between two turns of a loop, in nanoseconds: the cost of its work. Without it, a
 /// loop that is always busy would stop virtual time.
@@ -44,7 +44,7 @@ pub(super) fn no_descriptors() -> io::Error {
 }
 
 /// An event queued for a host's driver.
-pub(in crate::sim) enum Notice {
+pub(in crate::sim) enum HostNotice {
     End(EndId),
     Port(Address),
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
@@ -58,12 +58,12 @@ pub(in crate::sim) struct Listener {
     pub(in crate::sim) queue: VecDeque<EndId>,
     options: ListenOptions,
     /// The loop accepts connections.
-    pub(in crate::sim) served: bool,
+    pub(in crate::sim) accepting: bool,
 }
 
 impl Listener {
     /// Whether this listener, bound to `at`, conflicts with a bind to `to`.
-    fn is_in_the_way(&self, (at, (to, to_dual)): (&Address, (&Address, bool))) -> bool {
+    fn conflicts_with(&self, (at, (to, to_dual)): (&Address, (&Address, bool))) -> bool {
         let (Some(at), Some(to)) = (at.socket_addr(), to.socket_addr()) else { return at == to };
         let covers = |at: SocketAddr, dual: bool, to: SocketAddr| {
             at.ip() == to.ip()
@@ -90,7 +90,7 @@ pub(in crate::sim) struct HostState {
     /// The program is running.
     pub(in crate::sim) runs: bool,
     /// A fault ended the program, which restarts when the fault is over.
-    downed: bool,
+    ended_by_fault: bool,
     pub(in crate::sim) paused: u32,
     /// Offset of the host's clocks from the world's time, in nanoseconds.
     pub(in crate::sim) ahead: u64,
@@ -103,14 +103,14 @@ pub(in crate::sim) struct HostState {
     pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
     /// Connect attempts, in total and to each host.
-    pub(super) tried: u32,
-    pub(super) tried_to: BTreeMap<u32, u32>,
+    pub(super) attempts: u32,
+    pub(super) attempts_to: BTreeMap<u32, u32>,
     pub(super) datagrams: u32,
-    pub(in crate::sim) ready: VecDeque<Notice>,
+    pub(in crate::sim) ready: VecDeque<HostNotice>,
     /// Driver events deferred to the next round.
-    pub(in crate::sim) later: Vec<Notice>,
+    pub(in crate::sim) later: Vec<HostNotice>,
     /// The connection of each driver slot.
-    held: Vec<Option<EndId>>,
+    ends_by_slot: Vec<Option<EndId>>,
     /// Number of open driver keys.
     pub(in crate::sim) keys: usize,
     /// A protocol callback is running.
@@ -125,15 +125,15 @@ pub(in crate::sim) struct HostState {
     jobs: BTreeMap<Ticket, Option<Job>>,
     jobs_waiting: VecDeque<Ticket>,
     lookups: BTreeMap<Ticket, Result<Vec<IpAddr>, io::ErrorKind>>,
-    lookup_times: Stream,
-    job_times: Stream,
-    pub(in crate::sim) choices: Stream,
+    lookup_times: RandomStream,
+    job_times: RandomStream,
+    pub(in crate::sim) choices: RandomStream,
     /// Replaces the system's entropy.
     #[cfg_attr(
         not(any(feature = "trap", feature = "sim-tokio")),
-        allow(dead_code, reason = "the system is asked")
+        allow(dead_code, reason = "read only with these features")
     )]
-    pub(in crate::sim) entropy: Stream,
+    pub(in crate::sim) entropy: RandomStream,
     pub(super) sockets: BTreeMap<Address, Socket>,
 }
 
@@ -163,25 +163,25 @@ impl HostState {
         self.ready.extend(self.later.drain(..));
     }
 
-    pub(in crate::sim) fn has_news(&self) -> bool {
+    pub(in crate::sim) fn has_notices(&self) -> bool {
         !self.ready.is_empty() || !self.later.is_empty()
     }
 
-    pub(in crate::sim) fn holds(&mut self, key: Key, end: EndId) {
+    pub(in crate::sim) fn set_end(&mut self, key: Key, end: EndId) {
         let slot = key.slot as usize;
-        if self.held.len() <= slot {
-            self.held.resize(slot + 1, None);
+        if self.ends_by_slot.len() <= slot {
+            self.ends_by_slot.resize(slot + 1, None);
         }
-        self.held[slot] = Some(end);
+        self.ends_by_slot[slot] = Some(end);
     }
 
     /// The connection end of this driver key.
-    pub(in crate::sim) fn held(&self, key: Key) -> Option<EndId> {
-        self.held.get(key.slot as usize).copied().flatten()
+    pub(in crate::sim) fn end_of(&self, key: Key) -> Option<EndId> {
+        self.ends_by_slot.get(key.slot as usize).copied().flatten()
     }
 
     /// Whether this port's accept queue holds a connection.
-    pub(in crate::sim) fn queues_at(&self, port: &Address) -> bool {
+    pub(in crate::sim) fn has_queued(&self, port: &Address) -> bool {
         self.listeners.get(port).is_some_and(|listener| !listener.queue.is_empty())
     }
 }
@@ -192,7 +192,7 @@ impl Kernel {
         let [high, low] = [(index / 250) as u16, (index % 250) as u16 + 1];
         let v4 = Ipv4Addr::new(10, (high >> 8) as u8, high as u8, low as u8);
         let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, high, low);
-        let mut birth = Stream::new(self.seed, Purpose::Birth, &[u64::from(index)]);
+        let mut birth = RandomStream::new(self.seed, Purpose::Birth, &[u64::from(index)]);
         self.hosts.push(HostState {
             name: name.to_owned(),
             machine: index,
@@ -203,7 +203,7 @@ impl Kernel {
             boot: 0,
             powered: true,
             runs: false,
-            downed: false,
+            ended_by_fault: false,
             paused: 0,
             ahead: birth.below(SKEW),
             behind: 0,
@@ -211,12 +211,12 @@ impl Kernel {
             files: FileLocks::default(),
             ends: BTreeSet::new(),
             next_port: 32_768,
-            tried: 0,
-            tried_to: BTreeMap::new(),
+            attempts: 0,
+            attempts_to: BTreeMap::new(),
             datagrams: 0,
             ready: VecDeque::new(),
             later: Vec::new(),
-            held: Vec::new(),
+            ends_by_slot: Vec::new(),
             keys: 0,
             in_callback: false,
             seen: None,
@@ -227,10 +227,10 @@ impl Kernel {
             jobs: BTreeMap::new(),
             jobs_waiting: VecDeque::new(),
             lookups: BTreeMap::new(),
-            lookup_times: Stream::new(self.seed, Purpose::Work, &[u64::from(index), 1]),
-            job_times: Stream::new(self.seed, Purpose::Work, &[u64::from(index), 2]),
-            choices: Stream::new(self.seed, Purpose::World, &[u64::from(index)]),
-            entropy: Stream::new(self.seed, Purpose::Entropy, &[u64::from(index)]),
+            lookup_times: RandomStream::new(self.seed, Purpose::Work, &[u64::from(index), 1]),
+            job_times: RandomStream::new(self.seed, Purpose::Work, &[u64::from(index), 2]),
+            choices: RandomStream::new(self.seed, Purpose::World, &[u64::from(index)]),
+            entropy: RandomStream::new(self.seed, Purpose::Entropy, &[u64::from(index)]),
             sockets: BTreeMap::new(),
         });
         let addresses = self.hosts[index as usize].addresses();
@@ -246,61 +246,61 @@ impl Kernel {
     // Turns.
 
     /// Schedules a turn of this host's loop at the earliest permitted time.
-    pub(in crate::sim) fn runnable(&mut self, host: u32) {
+    pub(in crate::sim) fn schedule_turn(&mut self, host: u32) {
         let at = self.now.max(self.hosts[host as usize].busy_until);
-        self.turn_at(host, at);
+        self.schedule_turn_at(host, at);
     }
 
     /// Schedules a turn of the host's loop no later than `at`.
-    pub(in crate::sim) fn turn_at(&mut self, host: u32, at: u64) {
+    pub(in crate::sim) fn schedule_turn_at(&mut self, host: u32, at: u64) {
         let state = &mut self.hosts[host as usize];
         if state.runs && state.turn_at.is_none_or(|planned| at < planned) {
             state.turn_at = Some(at);
-            self.at(at, Happening::Turn(host));
+            self.at(at, SimEvent::Turn(host));
         }
     }
 
-    pub(super) fn turn_comes(&mut self, host: u32) -> Due {
+    pub(super) fn begin_turn(&mut self, host: u32) -> WorldAction {
         let now = self.now;
         let state = self.host(host);
         // An earlier turn may have replaced this event.
         if state.turn_at != Some(now) {
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
         state.turn_at = None;
         // A paused host becomes runnable again when the pause ends.
         if !state.runs || state.paused > 0 {
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
         state.busy_until = now + TURN;
-        Due::Turn(host)
+        WorldAction::Turn(host)
     }
 
     /// Queues an event for a host's driver.
-    pub(super) fn tell(&mut self, host: u32, notice: Notice) {
+    pub(super) fn queue_notice(&mut self, host: u32, notice: HostNotice) {
         self.host(host).ready.push_back(notice);
-        self.runnable(host);
+        self.schedule_turn(host);
     }
 
     // Down and up.
 
     /// Marks the program as running.
-    pub(in crate::sim) fn begins(&mut self, host: u32) {
+    pub(in crate::sim) fn mark_running(&mut self, host: u32) {
         self.host(host).runs = true;
         self.running += 1;
     }
 
     /// Ends the program, by a power loss of the host or by a kill. After a kill, the system closes
     /// the program's sockets.
-    pub(super) fn goes_down(&mut self, host: u32, power: bool) -> Due {
+    pub(super) fn end_program(&mut self, host: u32, power: bool) -> WorldAction {
         if !self.host(host).powered || (!power && !self.host(host).runs) {
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
-        self.note(host, if power { What::Crashes } else { What::Killed });
+        self.note(host, if power { TraceEvent::Crashes } else { TraceEvent::Killed });
         let state = self.host(host);
         state.powered = !power;
-        state.downed = true;
-        Due::Down(host, self.close_all(host, power))
+        state.ended_by_fault = true;
+        WorldAction::DropProgram(host, self.close_all(host, power))
     }
 
     /// Closes everything that the host's program has open; with `power`, the system vanishes
@@ -324,7 +324,7 @@ impl Kernel {
         state.sockets.clear();
         state.ready.clear();
         state.later.clear();
-        state.held.clear();
+        state.ends_by_slot.clear();
         state.keys = 0;
         state.jobs_waiting.clear();
         state.lookups.clear();
@@ -333,14 +333,14 @@ impl Kernel {
         let jobs = std::mem::take(&mut state.jobs).into_values().flatten().collect();
         self.running -= u32::from(ran);
         #[cfg(unix)]
-        self.end_family(host, power);
+        self.kill_children(host, power);
         jobs
     }
 
     /// Ends a crash or kill of this host: the program restarts, unless another such fault is still
     /// in effect.
-    pub(super) fn comes_up(&mut self, host: u32) -> Due {
-        let without_power = self.suffers(&Fault::Crash(Host(host)));
+    pub(super) fn restore_host(&mut self, host: u32) -> WorldAction {
+        let without_power = self.is_in_effect(&Fault::Crash(Host(host)));
         #[cfg(unix)]
         let is_child = self.hosts[host as usize].child.is_some();
         #[cfg(not(unix))]
@@ -349,41 +349,41 @@ impl Kernel {
         let without_program = self.is_down(host) || is_child;
         let state = self.host(host);
         state.powered = !without_power;
-        if without_program || !std::mem::take(&mut state.downed) {
-            return Due::Nothing;
+        if without_program || !std::mem::take(&mut state.ended_by_fault) {
+            return WorldAction::Nothing;
         }
         if state.paused > 0 {
             self.start_later(host);
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
-        Due::Up(host)
+        WorldAction::StartProgram(host)
     }
 
     /// Schedules a retry of a program that failed to restart, like a service manager.
     pub(in crate::sim) fn start_later(&mut self, host: u32) {
         let boot = self.host(host).boot;
-        self.after(START_AGAIN, Happening::Start(host, boot));
+        self.after(START_AGAIN, SimEvent::RetryStart(host, boot));
     }
 
-    pub(super) fn starts_again(&mut self, host: u32, boot: u32) -> Due {
+    pub(super) fn retry_start(&mut self, host: u32, boot: u32) -> WorldAction {
         let waits = self.is_down(host);
         let over = self.over;
         let state = self.host(host);
         // The host may have crashed or restarted in the meantime.
         if state.boot != boot || state.runs || over {
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
         if waits || state.paused > 0 {
             self.start_later(host);
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
-        Due::Up(host)
+        WorldAction::StartProgram(host)
     }
 
     // Descriptors and ports.
 
     pub(in crate::sim) fn has_descriptors(&self, host: u32) -> bool {
-        !self.suffers(&Fault::NoDescriptors(Host(host)))
+        !self.is_in_effect(&Fault::NoDescriptors(Host(host)))
     }
 
     pub(super) fn free_port(&mut self, host: u32) -> u16 {
@@ -403,9 +403,9 @@ impl Kernel {
     /// Turns accepting on or off for a port.
     pub(in crate::sim) fn serve(&mut self, host: u32, port: &Address, on: bool) {
         let Some(listener) = self.host(host).listeners.get_mut(port) else { return };
-        listener.served = on;
-        if on && self.host(host).queues_at(port) {
-            self.tell(host, Notice::Port(port.clone()));
+        listener.accepting = on;
+        if on && self.host(host).has_queued(port) {
+            self.queue_notice(host, HostNotice::Port(port.clone()));
         }
     }
 
@@ -434,12 +434,13 @@ impl Kernel {
         }
         let state = self.host(host);
         let another = (&address, options.dual_stack);
-        if state.listeners.iter().any(|(at, port)| port.is_in_the_way((at, another))) {
+        if state.listeners.iter().any(|(at, port)| port.conflicts_with((at, another))) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let listener = Listener { queue: VecDeque::new(), options: options.clone(), served: false };
+        let listener =
+            Listener { queue: VecDeque::new(), options: options.clone(), accepting: false };
         state.listeners.insert(address.clone(), listener);
-        self.note(host, What::Listens(address.clone()));
+        self.note(host, TraceEvent::Listens(address.clone()));
         Ok(address)
     }
 
@@ -472,19 +473,19 @@ impl Kernel {
     }
 
     /// Whether the port's accept queue has room for one more connection.
-    pub(super) fn has_room_for_one(&self, host: u32, port: &Address) -> bool {
+    pub(super) fn has_backlog_room(&self, host: u32, port: &Address) -> bool {
         let listener = self.hosts[host as usize].listeners.get(port);
         // Like Linux, accepts one more than the backlog.
         let room = |listener: &Listener| listener.queue.len() <= listener.options.backlog as usize;
-        listener.is_some_and(room) && !self.suffers(&Fault::FullQueue(Host(host)))
+        listener.is_some_and(room) && !self.is_in_effect(&Fault::FullQueue(Host(host)))
     }
 
     /// Puts a connection into a port's accept queue.
     pub(super) fn enqueue(&mut self, host: u32, port: Address, end: EndId) {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.queue.push_back(end);
-        if listener.served {
-            self.tell(host, Notice::Port(port));
+        if listener.accepting {
+            self.queue_notice(host, HostNotice::Port(port));
         }
     }
 
@@ -501,7 +502,7 @@ impl Kernel {
         let answer = self.addresses_of(host, name);
         let takes = Latency::Uniform(Duration::from_micros(200), Duration::from_millis(5))
             .draw(&mut self.host(host).lookup_times);
-        let longer = self.longer(|fault| match fault {
+        let longer = self.added_delay(|fault| match fault {
             Fault::SlowNames(h, by) if h.0 == host => Some(*by),
             _ => None,
         });
@@ -513,25 +514,25 @@ impl Kernel {
         };
         state.lookups.insert(ticket, answer);
         let boot = state.boot;
-        self.after(takes, Happening::Looked(host, boot, ticket));
-        self.note(host, What::Name(name.to_owned()));
+        self.after(takes, SimEvent::LookupDone(host, boot, ticket));
+        self.note(host, TraceEvent::Name(name.to_owned()));
     }
 
     fn addresses_of(&self, host: u32, name: &str) -> Result<Vec<IpAddr>, io::ErrorKind> {
         if name == "localhost" {
             return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
         }
-        if self.suffers(&Fault::NoNames(Host(host))) {
+        if self.is_in_effect(&Fault::NoNames(Host(host))) {
             return Err(io::ErrorKind::TimedOut);
         }
         self.names.get(name).cloned().ok_or(io::ErrorKind::NotFound)
     }
 
-    pub(super) fn looked(&mut self, host: u32, boot: u32, ticket: Ticket) {
+    pub(super) fn finish_lookup(&mut self, host: u32, boot: u32, ticket: Ticket) {
         if self.hosts[host as usize].boot == boot
             && let Some(answer) = self.host(host).lookups.remove(&ticket)
         {
-            self.tell(host, Notice::Resolved(ticket, answer));
+            self.queue_notice(host, HostNotice::Resolved(ticket, answer));
         }
     }
 
@@ -564,38 +565,38 @@ impl Kernel {
                 most: Duration::from_millis(500),
             }
             .draw(&mut state.job_times);
-            let longer = self.longer(|fault| match fault {
+            let longer = self.added_delay(|fault| match fault {
                 Fault::SlowJobs(h, by) if h.0 == host => Some(*by),
                 _ => None,
             });
-            self.after(takes.saturating_add(longer), Happening::Job(host, boot, ticket));
+            self.after(takes.saturating_add(longer), SimEvent::Job(host, boot, ticket));
         }
     }
 
-    pub(super) fn job_comes(&mut self, host: u32, boot: u32, ticket: Ticket) -> Due {
+    pub(super) fn take_due_job(&mut self, host: u32, boot: u32, ticket: Ticket) -> WorldAction {
         let state = self.host(host);
         if state.boot != boot {
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
         if state.paused > 0 {
-            self.after(PAUSED, Happening::Job(host, boot, ticket));
-            return Due::Nothing;
+            self.after(PAUSED, SimEvent::Job(host, boot, ticket));
+            return WorldAction::Nothing;
         }
         let job = state.jobs.remove(&ticket).flatten();
         self.begin_jobs(host);
         match job {
             Some(job) => {
-                self.note(host, What::Job);
-                Due::Job(host, ticket, job)
+                self.note(host, TraceEvent::Job);
+                WorldAction::Job(host, ticket, job)
             }
-            None => Due::Nothing,
+            None => WorldAction::Nothing,
         }
     }
 
     /// Reports a finished job to the host's driver.
     pub(in crate::sim) fn job_done(&mut self, host: u32, ticket: Ticket) {
         if self.host(host).runs {
-            self.tell(host, Notice::JobDone(ticket));
+            self.queue_notice(host, HostNotice::JobDone(ticket));
         }
     }
 
@@ -612,12 +613,12 @@ impl Kernel {
 
     pub(in crate::sim) fn signal(&mut self, host: u32, signal: Signal) {
         if self.host(host).runs {
-            self.tell(host, Notice::Signal(signal));
+            self.queue_notice(host, HostNotice::Signal(signal));
         }
     }
 
     /// Describes the resources that the host's system still holds for an ended program.
-    pub(in crate::sim) fn left_of(&self, host: u32) -> Vec<String> {
+    pub(in crate::sim) fn leftovers_of(&self, host: u32) -> Vec<String> {
         let state = &self.hosts[host as usize];
         // A cancelled job that had already begun (`None`) does not count.
         let jobs = state.jobs.values().flatten().count();
@@ -632,7 +633,7 @@ impl Kernel {
             ("connections", connections),
         ];
         let held = counts.into_iter().filter(|(_, count)| *count > 0);
-        held.map(|(what, count)| format!("{} has ended and holds {count} {what}", state.name))
+        held.map(|(what, count)| format!("{} ended but still holds {count} {what}", state.name))
             .collect()
     }
 }

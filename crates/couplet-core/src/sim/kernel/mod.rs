@@ -18,16 +18,16 @@ use std::time::{Duration, Instant};
 
 use super::Host;
 use super::faults::{Fault, Link, Planned};
-use super::random::{Latency, Purpose, Stream, fold_bytes, nanos};
-use super::trace::{Label, Record, Trace, What};
+use super::random::{Latency, Purpose, RandomStream, fold_bytes, nanos};
+use super::trace::{Label, Record, Trace, TraceEvent};
 use super::trapped;
-use super::waking::Bells;
+use super::wakers::WokenHosts;
 use crate::driver::{Key, Ticket};
 use crate::layers::Pcap;
 use crate::slots::Slots;
 #[cfg(unix)]
-pub(super) use children::Fate;
-pub(super) use hosts::{HostState, Notice};
+pub(super) use children::ChildOutcome;
+pub(super) use hosts::{HostNotice, HostState};
 use stream::{Buffers, Conn};
 
 /// Identifies one end of a connection; the client is side 0.
@@ -45,89 +45,89 @@ impl EndId {
 
 /// A scheduled event. Its subject may no longer exist when it fires.
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum SimEvent {
     /// A host's loop turns.
     Turn(u32),
     /// The next packet from this end arrives at the other.
-    Arrive(EndId, u32),
+    Packet(EndId, u32),
     /// An acknowledgement arrives at this end.
-    Acked(EndId, u32),
+    Ack(EndId, u32),
     /// A window update arrives at this end.
-    Window(EndId),
+    WindowUpdate(EndId),
     /// This end sends a zero-window probe.
-    AskForRoom(EndId),
+    WindowProbe(EndId),
     /// This end retransmits.
-    Retry(EndId, u32),
+    Retransmit(EndId, u32),
     /// A reset arrives at this end.
     Reset(EndId),
     /// This end sends a keep-alive probe.
-    Probe(EndId),
+    KeepAlive(EndId),
     /// A slow reader may read again.
-    ReadAgain(EndId),
+    SlowRead(EndId),
     /// A lookup completes.
-    Looked(u32, u32, Ticket),
+    LookupDone(u32, u32, Ticket),
     /// A blocking job is due to run.
     Job(u32, u32, Ticket),
     FaultBegins(u32),
     FaultEnds(u32),
     /// The start of a program is retried.
-    Start(u32, u32),
+    RetryStart(u32, u32),
     /// A datagram from the first host arrives at the second.
     Datagram(u32, u32, Box<datagrams::Datagram>),
     /// A child process starts running.
     #[cfg(unix)]
-    Born(u32),
+    StartChild(u32),
     /// A child process is killed.
     #[cfg(unix)]
-    Dies(u32, bool),
+    KillChild(u32, bool),
 }
 
-impl Happening {
+impl SimEvent {
     /// Encodes the kind and subject of the event, for the trace hash.
     fn code(&self) -> u64 {
         let of = |what: u64, whose: u64| what << 56 ^ whose;
         let end = |id: &EndId| u64::from(id.conn.slot) << 1 | u64::from(id.side);
         match self {
-            Happening::Turn(host) => of(1, u64::from(*host)),
-            Happening::Arrive(id, _) => of(2, end(id)),
-            Happening::Acked(id, _) => of(3, end(id)),
-            Happening::Window(id) => of(4, end(id)),
-            Happening::AskForRoom(id) => of(5, end(id)),
-            Happening::Retry(id, _) => of(6, end(id)),
-            Happening::Reset(id) => of(7, end(id)),
-            Happening::Probe(id) => of(8, end(id)),
-            Happening::ReadAgain(id) => of(9, end(id)),
-            Happening::Looked(host, _, ticket) => of(10, u64::from(*host) << 32 ^ ticket.0),
-            Happening::Job(host, _, ticket) => of(11, u64::from(*host) << 32 ^ ticket.0),
-            Happening::FaultBegins(n) => of(12, u64::from(*n)),
-            Happening::FaultEnds(n) => of(13, u64::from(*n)),
-            Happening::Start(host, _) => of(14, u64::from(*host)),
-            Happening::Datagram(_, to, datagram) => {
+            SimEvent::Turn(host) => of(1, u64::from(*host)),
+            SimEvent::Packet(id, _) => of(2, end(id)),
+            SimEvent::Ack(id, _) => of(3, end(id)),
+            SimEvent::WindowUpdate(id) => of(4, end(id)),
+            SimEvent::WindowProbe(id) => of(5, end(id)),
+            SimEvent::Retransmit(id, _) => of(6, end(id)),
+            SimEvent::Reset(id) => of(7, end(id)),
+            SimEvent::KeepAlive(id) => of(8, end(id)),
+            SimEvent::SlowRead(id) => of(9, end(id)),
+            SimEvent::LookupDone(host, _, ticket) => of(10, u64::from(*host) << 32 ^ ticket.0),
+            SimEvent::Job(host, _, ticket) => of(11, u64::from(*host) << 32 ^ ticket.0),
+            SimEvent::FaultBegins(n) => of(12, u64::from(*n)),
+            SimEvent::FaultEnds(n) => of(13, u64::from(*n)),
+            SimEvent::RetryStart(host, _) => of(14, u64::from(*host)),
+            SimEvent::Datagram(_, to, datagram) => {
                 of(15, fold_bytes(u64::from(*to), &datagram.bytes) >> 8)
             }
             #[cfg(unix)]
-            Happening::Born(host) => of(16, u64::from(*host)),
+            SimEvent::StartChild(host) => of(16, u64::from(*host)),
             #[cfg(unix)]
-            Happening::Dies(host, power) => of(17, u64::from(*host) << 1 | u64::from(*power)),
+            SimEvent::KillChild(host, power) => of(17, u64::from(*host) << 1 | u64::from(*power)),
         }
     }
 }
 
 /// The part of an event left to the world, because it calls user code.
-pub(super) enum Due {
+pub(super) enum WorldAction {
     Turn(u32),
     Job(u32, Ticket, crate::driver::Job),
     /// The program of this host has ended; the world drops it and these jobs.
-    Down(u32, Vec<crate::driver::Job>),
+    DropProgram(u32, Vec<crate::driver::Job>),
     /// The program of this host starts.
-    Up(u32),
+    StartProgram(u32),
     Nothing,
 }
 
 struct Scheduled {
     at: u64,
     order: u64,
-    happening: Happening,
+    event: SimEvent,
 }
 
 impl PartialEq for Scheduled {
@@ -159,7 +159,7 @@ pub(super) struct Route {
 
 impl Route {
     /// Draws the delay of one trip, in nanoseconds.
-    pub(super) fn takes(&self, random: &mut Stream) -> u64 {
+    pub(super) fn draw_delay(&self, random: &mut RandomStream) -> u64 {
         self.latency.draw(random).saturating_add(self.detour)
     }
 }
@@ -195,13 +195,13 @@ pub(super) struct Kernel {
     pub(super) trace: Trace,
     pub(super) broken: Option<String>,
     /// Replaces the system's entropy for code outside any host's turn.
-    #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
-    pub(super) entropy: Stream,
+    #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "read only with the feature"))]
+    pub(super) entropy: RandomStream,
     /// Capture file for new connections.
     pub(super) capture: Option<Pcap>,
     /// Output of the TLS key log.
     pub(super) keys: Option<Box<dyn Write>>,
-    pub(super) bells: Arc<Bells>,
+    pub(super) woken_hosts: Arc<WokenHosts>,
     /// Socket buffer sizes for new connections.
     pub(super) buffers: Buffers,
     /// Programs that other programs can start, by name.
@@ -209,7 +209,7 @@ pub(super) struct Kernel {
     pub(super) programs: BTreeMap<String, super::processes::Main>,
     /// Law 9: hosts of child processes started in this event; the world takes them after it.
     #[cfg(unix)]
-    pub(super) born: Vec<u32>,
+    pub(super) new_children: Vec<u32>,
 }
 
 impl Kernel {
@@ -235,28 +235,28 @@ impl Kernel {
             over: false,
             trace: Trace::new(),
             broken: None,
-            entropy: Stream::new(seed, Purpose::Entropy, &[]),
+            entropy: RandomStream::new(seed, Purpose::Entropy, &[]),
             capture: None,
             keys: None,
-            bells: Arc::default(),
+            woken_hosts: Arc::default(),
             buffers: Buffers { send: 128 * 1024, receive: 128 * 1024 },
             #[cfg(unix)]
             programs: BTreeMap::new(),
             #[cfg(unix)]
-            born: Vec::new(),
+            new_children: Vec::new(),
         }
     }
 
     // Time.
 
-    /// Schedules `happening` after a delay in nanoseconds.
-    pub(super) fn after(&mut self, delay: u64, happening: Happening) {
-        self.at(self.now.saturating_add(delay), happening);
+    /// Schedules `event` after a delay in nanoseconds.
+    pub(super) fn after(&mut self, delay: u64, event: SimEvent) {
+        self.at(self.now.saturating_add(delay), event);
     }
 
-    pub(super) fn at(&mut self, at: u64, happening: Happening) {
+    pub(super) fn at(&mut self, at: u64, event: SimEvent) {
         self.order += 1;
-        self.queue.push(Reverse(Scheduled { at: at.max(self.now), order: self.order, happening }));
+        self.queue.push(Reverse(Scheduled { at: at.max(self.now), order: self.order, event }));
     }
 
     pub(super) fn next_at(&self) -> Option<u64> {
@@ -264,38 +264,38 @@ impl Kernel {
     }
 
     /// Advances to the next event and processes it, except for the calls into user code.
-    pub(super) fn step(&mut self) -> Due {
-        let Some(Reverse(Scheduled { at, happening, .. })) = self.queue.pop() else {
-            return Due::Nothing;
+    pub(super) fn step(&mut self) -> WorldAction {
+        let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() else {
+            return WorldAction::Nothing;
         };
         if at < self.now {
             self.violate("time went back");
         }
         self.now = at;
         self.events += 1;
-        self.trace.step(at, happening.code());
-        match happening {
-            Happening::Turn(host) => return self.turn_comes(host),
-            Happening::Arrive(end, epoch) => self.arrive(end, epoch),
-            Happening::Acked(end, epoch) => self.acked(end, epoch),
-            Happening::Window(end) => self.window(end),
-            Happening::AskForRoom(end) => self.asks_for_room(end),
-            Happening::Retry(end, epoch) => self.retry(end, epoch),
-            Happening::Reset(end) => self.reset_comes(end),
-            Happening::Probe(end) => self.probe(end),
-            Happening::ReadAgain(end) => self.notify(end),
-            Happening::Looked(host, boot, ticket) => self.looked(host, boot, ticket),
-            Happening::Job(host, boot, ticket) => return self.job_comes(host, boot, ticket),
-            Happening::FaultBegins(n) => return self.fault_begins(n),
-            Happening::FaultEnds(n) => return self.fault_ends(n),
-            Happening::Start(host, boot) => return self.starts_again(host, boot),
-            Happening::Datagram(from, to, datagram) => self.datagram_comes(from, to, *datagram),
+        self.trace.step(at, event.code());
+        match event {
+            SimEvent::Turn(host) => return self.begin_turn(host),
+            SimEvent::Packet(end, epoch) => self.deliver_next_packet(end, epoch),
+            SimEvent::Ack(end, epoch) => self.receive_ack(end, epoch),
+            SimEvent::WindowUpdate(end) => self.receive_window_update(end),
+            SimEvent::WindowProbe(end) => self.send_window_probe(end),
+            SimEvent::Retransmit(end, epoch) => self.retransmit(end, epoch),
+            SimEvent::Reset(end) => self.receive_reset(end),
+            SimEvent::KeepAlive(end) => self.check_keep_alive(end),
+            SimEvent::SlowRead(end) => self.notify(end),
+            SimEvent::LookupDone(host, boot, ticket) => self.finish_lookup(host, boot, ticket),
+            SimEvent::Job(host, boot, ticket) => return self.take_due_job(host, boot, ticket),
+            SimEvent::FaultBegins(n) => return self.fault_begins(n),
+            SimEvent::FaultEnds(n) => return self.fault_ends(n),
+            SimEvent::RetryStart(host, boot) => return self.retry_start(host, boot),
+            SimEvent::Datagram(from, to, datagram) => self.deliver_datagram(from, to, *datagram),
             #[cfg(unix)]
-            Happening::Born(host) => return self.born(host),
+            SimEvent::StartChild(host) => return self.start_child(host),
             #[cfg(unix)]
-            Happening::Dies(host, power) => return self.dies(host, power),
+            SimEvent::KillChild(host, power) => return self.kill_child(host, power),
         }
-        Due::Nothing
+        WorldAction::Nothing
     }
 
     /// Converts a host's clock reading to nanoseconds since the world began.
@@ -312,8 +312,8 @@ impl Kernel {
 
     // The trace.
 
-    pub(super) fn note(&mut self, host: impl Into<Option<u32>>, what: What) {
-        self.trace.add(Record { at: self.now, host: host.into(), what });
+    pub(super) fn note(&mut self, host: impl Into<Option<u32>>, event: TraceEvent) {
+        self.trace.add(Record { at: self.now, host: host.into(), event });
     }
 
     /// Records a violated invariant; only the first is kept.
@@ -322,7 +322,7 @@ impl Kernel {
             let text = text.into();
             // A trace record is one line.
             let line = text.lines().next().unwrap_or_default();
-            self.note(None, What::Broken(line.to_owned()));
+            self.note(None, TraceEvent::Broken(line.to_owned()));
             self.broken = Some(text);
         }
     }
@@ -349,34 +349,34 @@ impl Kernel {
     }
 
     /// The lasting faults currently in effect.
-    pub(super) fn lasting(&self) -> impl Iterator<Item = &Fault> {
+    pub(super) fn active_faults(&self) -> impl Iterator<Item = &Fault> {
         self.active.iter().map(|n| &self.faults[*n as usize].fault)
     }
 
     /// Whether exactly this fault is in effect.
-    pub(super) fn suffers(&self, fault: &Fault) -> bool {
-        self.lasting().any(|lasting| lasting == fault)
+    pub(super) fn is_in_effect(&self, fault: &Fault) -> bool {
+        self.active_faults().any(|lasting| lasting == fault)
     }
 
     /// Whether a fault keeps this host's program down.
     fn is_down(&self, host: u32) -> bool {
-        self.lasting().any(|fault| fault.downs() == Some(Host(host)))
+        self.active_faults().any(|fault| fault.ended_host() == Some(Host(host)))
     }
 
     /// Sum of the delays that `by` returns for the faults in effect, in nanoseconds.
-    fn longer(&self, by: impl Fn(&Fault) -> Option<Duration>) -> u64 {
-        self.lasting().filter_map(by).map(nanos).fold(0, u64::saturating_add)
+    fn added_delay(&self, by: impl Fn(&Fault) -> Option<Duration>) -> u64 {
+        self.active_faults().filter_map(by).map(nanos).fold(0, u64::saturating_add)
     }
 
     /// Whether packets from one host currently reach the other.
-    pub(super) fn passes(&self, from: u32, to: u32) -> bool {
+    pub(super) fn can_reach(&self, from: u32, to: u32) -> bool {
         if to as usize >= self.hosts.len() || !self.hosts[to as usize].powered {
             return false;
         }
         let (from, to) = (self.machine(from), self.machine(to));
         self.active.is_empty()
             || from == to
-            || !self.lasting().any(|fault| match fault {
+            || !self.active_faults().any(|fault| match fault {
                 Fault::Partition(a, b) => [(a.0, b.0), (b.0, a.0)].contains(&(from, to)),
                 Fault::OneWay(a, b) => (a.0, b.0) == (from, to),
                 Fault::BlackHole(host) => host.0 == from || host.0 == to,
@@ -401,7 +401,7 @@ impl Kernel {
         if self.machine(from) == self.machine(to) {
             return Route { latency: Latency::Constant(Duration::ZERO), detour: 0 };
         }
-        let detour = self.longer(|fault| match fault {
+        let detour = self.added_delay(|fault| match fault {
             Fault::Delay(host, by) if host.0 == from || host.0 == to => Some(*by),
             _ => None,
         });
@@ -410,7 +410,7 @@ impl Kernel {
 
     /// Time at which bytes sent now leave the host, behind earlier ones.
     fn departure(&mut self, from: u32, bytes: usize) -> u64 {
-        let rates = self.lasting().filter_map(|fault| match fault {
+        let rates = self.active_faults().filter_map(|fault| match fault {
             Fault::Throttle(host, rate) if host.0 == from => Some((*rate).max(1)),
             _ => None,
         });
@@ -436,11 +436,11 @@ impl Kernel {
 
     pub(super) fn plan(&mut self, planned: Planned) {
         let n = self.faults.len() as u32;
-        self.at(nanos(planned.at), Happening::FaultBegins(n));
+        self.at(nanos(planned.at), SimEvent::FaultBegins(n));
         if let Some(end) = planned.ends()
-            && !planned.fault.is_at_once()
+            && !planned.fault.is_instantaneous()
         {
-            self.at(nanos(end), Happening::FaultEnds(n));
+            self.at(nanos(end), SimEvent::FaultEnds(n));
         }
         self.faults.push(planned);
     }
@@ -456,25 +456,25 @@ impl Kernel {
             state.paused = 0;
             let waits_to_leave = state.uplink_free > self.now;
             if waits_to_leave {
-                self.hurry(host);
+                self.reschedule_in_flight(host);
             }
-            self.runnable(host);
+            self.schedule_turn(host);
         }
     }
 
-    fn fault_begins(&mut self, n: u32) -> Due {
+    fn fault_begins(&mut self, n: u32) -> WorldAction {
         if self.over {
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
         let fault = self.faults[n as usize].fault.clone();
-        self.note(None, What::FaultBegins(n));
+        self.note(None, TraceEvent::FaultBegins(n));
         match &fault {
             Fault::Reset(host, one_in) => self.reset_some(*host, *one_in),
             Fault::ClockForward(host, by) => {
                 for host in self.hosts_of(*host) {
                     let state = self.host(host);
                     state.ahead = state.ahead.saturating_add(nanos(*by));
-                    self.runnable(host);
+                    self.schedule_turn(host);
                 }
             }
             Fault::ClockBack(host, by) => {
@@ -492,35 +492,35 @@ impl Kernel {
             }
             _ => {}
         }
-        if !fault.is_at_once() {
+        if !fault.is_instantaneous() {
             self.active.push(n);
         }
         match fault {
-            Fault::Crash(host) => self.goes_down(host.0, true),
-            Fault::Kill(host) => self.goes_down(host.0, false),
-            _ => Due::Nothing,
+            Fault::Crash(host) => self.end_program(host.0, true),
+            Fault::Kill(host) => self.end_program(host.0, false),
+            _ => WorldAction::Nothing,
         }
     }
 
-    fn fault_ends(&mut self, n: u32) -> Due {
+    fn fault_ends(&mut self, n: u32) -> WorldAction {
         if !self.active.contains(&n) {
-            return Due::Nothing;
+            return WorldAction::Nothing;
         }
-        self.note(None, What::FaultEnds(n));
+        self.note(None, TraceEvent::FaultEnds(n));
         self.active.retain(|active| *active != n);
         match self.faults[n as usize].fault {
             Fault::Pause(host) => {
                 for host in self.hosts_of(host) {
                     self.host(host).paused -= 1;
-                    self.runnable(host);
+                    self.schedule_turn(host);
                 }
             }
-            Fault::Throttle(host, _) => self.hurry(host.0),
+            Fault::Throttle(host, _) => self.reschedule_in_flight(host.0),
             _ => {}
         }
-        match self.faults[n as usize].fault.downs() {
-            Some(host) => self.comes_up(host.0),
-            None => Due::Nothing,
+        match self.faults[n as usize].fault.ended_host() {
+            Some(host) => self.restore_host(host.0),
+            None => WorldAction::Nothing,
         }
     }
 }
@@ -567,21 +567,24 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_leaves_to_its_system_is_told() {
+    fn leftovers_of_a_program_are_reported() {
         let (mut kernel, end) = world();
         run(&mut kernel);
-        assert_eq!(kernel.left_of(0), [""; 0], "what a test holds is the test's");
+        assert_eq!(kernel.leftovers_of(0), [""; 0], "sockets of the test do not count");
         let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         kernel.end(end).expect("it is open").key = Some(key);
-        assert_eq!(kernel.left_of(0), ["a has ended and holds 1 connections"]);
+        assert_eq!(kernel.leftovers_of(0), ["a ended but still holds 1 connections"]);
         kernel.close(end, CloseMode::Normal);
-        assert_eq!(kernel.left_of(0), [""; 0]);
+        assert_eq!(kernel.leftovers_of(0), [""; 0]);
         kernel.resolve(0, Ticket(1), "b");
         kernel.run_blocking(0, Ticket(2), Box::new(|| ()));
         kernel.hosts[0].keys = 3;
-        let told = ["3 keys of its driver", "1 lookups", "1 jobs"];
-        assert_eq!(kernel.left_of(0), told.map(|what| format!("a has ended and holds {what}")));
-        assert_eq!(kernel.left_of(1), ["b has ended and holds 1 ports"]);
+        let expected = ["3 keys of its driver", "1 lookups", "1 jobs"];
+        assert_eq!(
+            kernel.leftovers_of(0),
+            expected.map(|what| format!("a ended but still holds {what}"))
+        );
+        assert_eq!(kernel.leftovers_of(1), ["b ended but still holds 1 ports"]);
     }
 
     /// Runs a connect from host 0 to host 1, ended at `at` by a close or by the crash of a host,
@@ -599,7 +602,7 @@ mod tests {
         }
         match crashes {
             None => kernel.close(end, how),
-            Some(host) => drop(kernel.goes_down(host, true)),
+            Some(host) => drop(kernel.end_program(host, true)),
         }
         run(&mut kernel);
         while let Some(end) = kernel.hosts[1].ends.first().copied() {
@@ -612,7 +615,7 @@ mod tests {
     }
 
     #[test]
-    fn however_a_connect_ends_nothing_of_it_stays() {
+    fn a_connect_leaves_nothing_however_it_ends() {
         let [a, b] = [Host(0), Host(1)];
         let silences = [Fault::OneWay(a, b), Fault::OneWay(b, a), Fault::BlackHole(b)];
         let ends = [CloseMode::Normal, CloseMode::Reset]
@@ -636,7 +639,7 @@ mod tests {
 
     /// Distinct codes make the hash of a run distinguish the events.
     #[test]
-    fn each_happening_has_a_code_of_its_own() {
+    fn each_event_has_its_own_code() {
         let end =
             |slot, side| EndId { conn: Key { slot, generation: std::num::NonZeroU32::MIN }, side };
         let datagram = |bytes: &[u8]| {
@@ -645,41 +648,40 @@ mod tests {
             let label = Label { client: 0, ordinal: 0 };
             Box::new(datagrams::Datagram { label, from, to, bytes: bytes.to_vec(), cut: false })
         };
-        let mut happenings = Vec::new();
+        let mut events = Vec::new();
         for id in [end(0, 0), end(0, 1), end(1, 0), end(1, 1)] {
-            happenings.extend([
-                Happening::Arrive(id, 0),
-                Happening::Acked(id, 0),
-                Happening::Window(id),
-                Happening::AskForRoom(id),
-                Happening::Retry(id, 0),
-                Happening::Reset(id),
-                Happening::Probe(id),
-                Happening::ReadAgain(id),
+            events.extend([
+                SimEvent::Packet(id, 0),
+                SimEvent::Ack(id, 0),
+                SimEvent::WindowUpdate(id),
+                SimEvent::WindowProbe(id),
+                SimEvent::Retransmit(id, 0),
+                SimEvent::Reset(id),
+                SimEvent::KeepAlive(id),
+                SimEvent::SlowRead(id),
             ]);
         }
         for n in 0..3 {
-            happenings.extend([
-                Happening::Turn(n),
-                Happening::FaultBegins(n),
-                Happening::FaultEnds(n),
-                Happening::Start(n, 0),
-                Happening::Datagram(0, n, datagram(b"a")),
-                Happening::Datagram(0, n, datagram(b"b")),
+            events.extend([
+                SimEvent::Turn(n),
+                SimEvent::FaultBegins(n),
+                SimEvent::FaultEnds(n),
+                SimEvent::RetryStart(n, 0),
+                SimEvent::Datagram(0, n, datagram(b"a")),
+                SimEvent::Datagram(0, n, datagram(b"b")),
             ]);
             #[cfg(unix)]
-            happenings.extend([
-                Happening::Born(n),
-                Happening::Dies(n, false),
-                Happening::Dies(n, true),
+            events.extend([
+                SimEvent::StartChild(n),
+                SimEvent::KillChild(n, false),
+                SimEvent::KillChild(n, true),
             ]);
             for ticket in 0..3 {
-                happenings.push(Happening::Looked(n, 0, Ticket(ticket)));
-                happenings.push(Happening::Job(n, 0, Ticket(ticket)));
+                events.push(SimEvent::LookupDone(n, 0, Ticket(ticket)));
+                events.push(SimEvent::Job(n, 0, Ticket(ticket)));
             }
         }
-        let codes: std::collections::BTreeSet<u64> =
-            happenings.iter().map(Happening::code).collect();
-        assert_eq!(codes.len(), happenings.len());
+        let codes: std::collections::BTreeSet<u64> = events.iter().map(SimEvent::code).collect();
+        assert_eq!(codes.len(), events.len());
     }
 }

@@ -3,27 +3,27 @@
 //!
 //! Unlike Linux, a closed end does not linger in FIN_WAIT2 or TIME_WAIT.
 //!
-//! This file holds a connection's state. `asking.rs` implements the calls of programs, `travel.rs`
-//! packets in flight, and `trouble.rs` loss, resets and silence. `above.rs` compares the bytes that
-//! protocols write and receive above their layers, and `showing.rs` captures packets.
+//! This file holds a connection's state. `calls.rs` implements the calls of programs, `transit.rs`
+//! packets in flight, and `loss.rs` loss, resets and silence. `ledger.rs` compares the bytes that
+//! protocols write and receive above their layers, and `capture.rs` captures packets.
 
-mod above;
-mod asking;
-mod showing;
-mod travel;
-mod trouble;
+mod calls;
+mod capture;
+mod ledger;
+mod loss;
+mod transit;
 
 use std::collections::VecDeque;
 use std::io;
 
-use super::hosts::Notice;
-use super::{EndId, Happening, Kernel};
+use super::hosts::HostNotice;
+use super::{EndId, Kernel, SimEvent};
 use crate::address::Address;
 use crate::driver::Key;
 use crate::layers::PcapTap;
-use crate::sim::random::Stream;
+use crate::sim::random::RandomStream;
 use crate::sim::trace::Label;
-use above::{Ledger, Stack};
+use ledger::{Ledger, Stack};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Stage {
@@ -54,7 +54,7 @@ pub(in crate::sim) struct End {
     pub(in crate::sim) fin: bool,
     pub(in crate::sim) error: Option<io::ErrorKind>,
     /// The outcome of the connect is not yet reported to the driver.
-    pub(in crate::sim) answered: bool,
+    pub(in crate::sim) connect_unreported: bool,
     /// The driver is waiting for send buffer space.
     pub(in crate::sim) blocked: bool,
     /// This end sends nothing more.
@@ -64,7 +64,7 @@ pub(in crate::sim) struct End {
     /// A kill of the program resets this end.
     pub(super) resets: bool,
     keep_alive: Option<u64>,
-    probe_coming: bool,
+    probe_pending: bool,
     probes: u32,
     /// A slow reader reads nothing before this time.
     pub(in crate::sim) reads_at: u64,
@@ -121,17 +121,17 @@ impl Unsent {
 }
 
 /// The stream from one end to the other.
-struct Way {
+struct Flow {
     unsent: Unsent,
     flight: VecDeque<Packet>,
-    flying: usize,
+    bytes_in_flight: usize,
     /// Bytes taken from `unsent` and not yet acknowledged.
     unacked: usize,
     /// Bytes that arrived and are not yet acknowledged.
     arrived: usize,
-    ack_coming: bool,
-    window_coming: bool,
-    asks_for_room: bool,
+    ack_pending: bool,
+    window_update_pending: bool,
+    window_probe_pending: bool,
     fin: Fin,
     last_arrival: u64,
     /// Bumped when packets are rescheduled; arrivals and acknowledgements of older epochs are
@@ -141,7 +141,7 @@ struct Way {
     stalled: bool,
     /// Time of the first loss not yet recovered from, and the number of failed tries since.
     lost: Option<(u64, u32)>,
-    random: Stream,
+    random: RandomStream,
     /// Bytes written that the peer's protocol has not received yet, for comparison.
     ledger: VecDeque<u8>,
     written: u64,
@@ -163,7 +163,7 @@ pub(in crate::sim) struct Conn {
     /// The key of its PRNG streams: client host, server host, and a counter per such pair.
     name: [u64; 3],
     ends: [End; 2],
-    ways: [Way; 2],
+    flows: [Flow; 2],
     /// Captures the packets of this connection.
     tap: Option<PcapTap>,
 }
@@ -188,13 +188,13 @@ impl End {
             unread: 0,
             fin: false,
             error: None,
-            answered: false,
+            connect_unreported: false,
             blocked: false,
             dead: stage == Stage::Vanished,
             heard: 0,
             resets: false,
             keep_alive: None,
-            probe_coming: false,
+            probe_pending: false,
             probes: 0,
             reads_at: 0,
             layers: None,
@@ -210,7 +210,7 @@ impl End {
         self.dead || self.stage == Stage::Vanished
     }
 
-    fn has_something(&self) -> bool {
+    fn has_event(&self) -> bool {
         self.unread > 0 || self.fin || self.error.is_some()
     }
 
@@ -220,17 +220,17 @@ impl End {
     }
 }
 
-impl Way {
-    fn new(random: Stream) -> Way {
-        Way {
+impl Flow {
+    fn new(random: RandomStream) -> Flow {
+        Flow {
             unsent: Unsent::default(),
             flight: VecDeque::new(),
-            flying: 0,
+            bytes_in_flight: 0,
             unacked: 0,
             arrived: 0,
-            ack_coming: false,
-            window_coming: false,
-            asks_for_room: false,
+            ack_pending: false,
+            window_update_pending: false,
+            window_probe_pending: false,
             fin: Fin::No,
             last_arrival: 0,
             epoch: 0,
@@ -243,23 +243,23 @@ impl Way {
         }
     }
 
-    fn held(&self) -> usize {
+    fn buffered(&self) -> usize {
         self.unsent.len() + self.unacked
     }
 
     /// Drops unsent bytes. Packets in flight may still arrive; lost ones are not retransmitted.
-    fn forget_unsent(&mut self) {
+    fn drop_unsent(&mut self) {
         self.unsent = Unsent::default();
         if self.stalled {
-            self.forget_all();
+            self.drop_all();
         }
     }
 
-    fn forget_all(&mut self) {
+    fn drop_all(&mut self) {
         self.unsent = Unsent::default();
         self.stalled = false;
         self.flight.clear();
-        self.flying = 0;
+        self.bytes_in_flight = 0;
         self.epoch += 1;
     }
 
@@ -274,8 +274,8 @@ impl Conn {
         (self.ends[side as usize].host, self.ends[1 - side as usize].host)
     }
 
-    fn way(&mut self, side: u8) -> &mut Way {
-        &mut self.ways[side as usize]
+    fn flow(&mut self, side: u8) -> &mut Flow {
+        &mut self.flows[side as usize]
     }
 
     fn end(&mut self, side: u8) -> &mut End {
@@ -283,9 +283,9 @@ impl Conn {
     }
 
     /// Whether the connect was answered but the client can never confirm the answer.
-    fn answers_nobody(&self) -> bool {
+    fn cannot_be_confirmed(&self) -> bool {
         let [client, server] = &self.ends;
-        let quiet = self.ways.iter().all(|way| way.flight.is_empty());
+        let quiet = self.flows.iter().all(|flow| flow.flight.is_empty());
         let unheard = quiet && (client.dead || client.is_gone());
         server.stage == Stage::Answering && (server.dead || unheard)
     }
@@ -334,14 +334,14 @@ impl Kernel {
         self.conns
             .iter()
             .map(|(_, conn)| {
-                let Conn { label, ends, ways, .. } = &**conn;
+                let Conn { label, ends, flows, .. } = &**conn;
                 let client = &self.hosts[label.client as usize].name;
                 let of = |side: usize| {
-                    let (end, way) = (&ends[side], &ways[side]);
-                    let (stage, flying) = (end.stage, way.flight.len());
+                    let (end, flow) = (&ends[side], &flows[side]);
+                    let (stage, flying) = (end.stage, flow.flight.len());
                     format!(
-                        "{stage:?} with {} bytes unsent and {flying} packets on their way",
-                        way.unsent.len()
+                        "{stage:?} with {} bytes unsent and {flying} packets in flight",
+                        flow.unsent.len()
                     )
                 };
                 format!("the network holds {client}#{}: {}; {}", label.ordinal, of(0), of(1))
@@ -381,45 +381,45 @@ impl Kernel {
         }
         end.queued = true;
         let host = end.host;
-        self.tell(host, Notice::End(id));
+        self.queue_notice(host, HostNotice::End(id));
     }
 
     /// Queues this end for its driver in this round, if it has an event to report.
-    pub(in crate::sim) fn look_at(&mut self, id: EndId) {
-        if self.end(id).is_some_and(|end| end.has_something()) {
+    pub(in crate::sim) fn queue_if_ready(&mut self, id: EndId) {
+        if self.end(id).is_some_and(|end| end.has_event()) {
             self.notify(id);
         }
     }
 
     /// Queues this end for its driver in the next round.
-    pub(in crate::sim) fn look_later(&mut self, id: EndId) {
+    pub(in crate::sim) fn queue_for_next_round(&mut self, id: EndId) {
         if let Some(end) = self.end(id) {
             end.queued = true;
             let host = end.host;
-            self.host(host).later.push(Notice::End(id));
+            self.host(host).later.push(HostNotice::End(id));
         }
     }
 
     /// Schedules the next read of a slow reader that has just read this many bytes.
-    pub(in crate::sim) fn reads_again(&mut self, id: EndId, bytes: u64, rate: u64) {
+    pub(in crate::sim) fn schedule_read(&mut self, id: EndId, bytes: u64, rate: u64) {
         let at = self.now + bytes.saturating_mul(1_000_000_000) / rate;
         if let Some(end) = self.end(id) {
             end.reads_at = at;
-            self.at(at, Happening::ReadAgain(id));
+            self.at(at, SimEvent::SlowRead(id));
         }
     }
 
     /// Frees a connection that neither program holds and that has nothing left to send.
     fn reap(&mut self, id: Key) {
         let Some(conn) = self.conn(id) else { return };
-        if conn.answers_nobody() {
+        if conn.cannot_be_confirmed() {
             conn.end(1).stage = Stage::Vanished;
             conn.end(1).dead = true;
         }
         let is_over = |side: usize| {
-            let way = &conn.ways[side];
+            let flow = &conn.flows[side];
             conn.ends[side].is_gone()
-                && (way.is_done() || (conn.ends[side].dead && way.flight.is_empty()))
+                && (flow.is_done() || (conn.ends[side].dead && flow.flight.is_empty()))
         };
         if is_over(0) && is_over(1) {
             self.conns.remove(id);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::driver::{Outbox, Spares};
 use crate::error::Reason;
 use crate::layers::{Layer, LayerWaker, Layers, Opened};
-use crate::panics::{Contained, caught, log_text};
+use crate::panics::{Contained, catch_panic, log_text};
 
 pub(super) struct GuardedLayers {
     layers: Layers,
@@ -33,7 +33,7 @@ impl GuardedLayers {
         spares: &Rc<Spares>,
         waker: &dyn Fn() -> LayerWaker,
     ) -> (GuardedLayers, Result<(), String>) {
-        let layers = Layers::placed(layers, spares);
+        let layers = Layers::new_unstarted(layers, spares);
         let mut guarded =
             GuardedLayers { layers, above_bottom: 0, deadline: None, deadline_moved: false };
         let begun = guarded.call(|layers| {
@@ -46,9 +46,9 @@ impl GuardedLayers {
     /// Calls the layers. The error is the text of a panic.
     #[inline(always)]
     pub(super) fn call<R>(&mut self, f: impl FnOnce(&mut Layers) -> R) -> Result<R, String> {
-        let outcome = caught(|| {
+        let outcome = catch_panic(|| {
             let outcome = f(&mut self.layers);
-            let (above_bottom, deadline) = self.layers.measured();
+            let (above_bottom, deadline) = self.layers.measure();
             self.above_bottom = above_bottom;
             if self.deadline != deadline {
                 (self.deadline, self.deadline_moved) = (deadline, true);
@@ -78,12 +78,12 @@ impl GuardedLayers {
     /// The kinds of the layers, unless one of them panics.
     #[cfg(feature = "sim")]
     pub(super) fn kinds(&self) -> Option<Vec<TypeId>> {
-        caught(|| self.layers.kinds()).ok()
+        catch_panic(|| self.layers.kinds()).ok()
     }
 
     #[cold]
     fn clear_out(&mut self) {
-        self.layers.clear_out();
+        self.layers.drop_layers();
         (self.above_bottom, self.deadline, self.deadline_moved) = (0, None, true);
     }
 

@@ -1,15 +1,15 @@
 //! The life of a connection whose bytes pass through [`Layers`].
 //!
-//! Up: [`Life::rise`] feeds received bytes to the layers and delivers their output. Down:
-//! [`Life::pour`] moves written bytes into the layers; the driver sends from the bottom. Bytes in
+//! Up: [`Life::feed_layers`] feeds received bytes to the layers and delivers their output. Down:
+//! [`Life::encode_output`] moves output into the layers; the driver sends from the bottom. Bytes in
 //! between count as in flight, so marks, cap, `drained` and a close mean the same with layers and
 //! without.
 //!
 //! Two streams mean two ends of stream: the end of the decoded one (a close_notify) ends the
 //! protocol's stream, the socket's FIN ends the connection.
 //!
-//! While bytes rise, [`Rising`] borrows the protocol beside the layers. The state stays readable
-//! and cannot change: [`Risen`] collects the consequences, which [`Life::has_risen`] applies
+//! While feeding, [`ProtocolSink`] borrows the protocol beside the layers. The state stays readable
+//! and cannot change: [`SinkEvents`] collects events, which [`Life::apply_sink_events`] applies
 //! afterwards.
 
 use std::any::Any;
@@ -19,15 +19,15 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
 use super::guarded::GuardedLayers;
-use super::{DRAIN, Follows, Life, Reading, State, Writing, call, order_receive};
+use super::{DRAIN, Effects, Life, Reading, State, Writing, call, order_receive};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox};
 use crate::error::{By, Reason};
 use crate::layers::{Layer, Layers, PlaintextAfterUpgrade, Sink, Up};
-use crate::panics::{discard, discard_all, witness};
+use crate::panics::{discard, discard_all, record_panic};
 use crate::protocol::Protocol;
 use crate::transport::Transport;
-use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, Starting};
+use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, StartingLayer};
 
 /// Close deadline of a connection that did not open: time for its alert to leave and for the peer
 /// to close.
@@ -36,7 +36,7 @@ const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// Reports to the simulator about a connection with layers.
 #[cfg(feature = "sim")]
 #[derive(Debug)]
-pub(crate) enum Above<'a> {
+pub(crate) enum LayerReport<'a> {
     /// The layers have changed: their [kinds](Layers::kinds). `in_clear` counts, the first time,
     /// the bytes that the protocol read and wrote before.
     Layers { kinds: Vec<TypeId>, in_clear: [u64; 2] },
@@ -64,7 +64,7 @@ impl Layered {
     /// Moves the protocol's output into the layers, as far as they accept it. The error is the text
     /// of a panic.
     #[inline(always)]
-    fn pour(&mut self, cell: &ConnectionCell, now: Instant) -> Result<(), String> {
+    fn encode_written(&mut self, cell: &ConnectionCell, now: Instant) -> Result<(), String> {
         if !self.layers.has_failed() {
             take_written(&mut self.above, cell);
         }
@@ -80,7 +80,7 @@ impl Layered {
         let above_bottom = self.taken + self.layers.above_bottom() + self.above.len();
         cell.set_in_flight(bottom + above_bottom);
         if self.layers.take_moved() {
-            *pending |= Follows::DEADLINE.0;
+            *pending |= Effects::DEADLINE.0;
         }
         bottom > 0 && above_bottom == 0
     }
@@ -106,13 +106,13 @@ impl Layered {
 #[inline(always)]
 fn take_written(above: &mut Outbox, cell: &ConnectionCell) {
     let mut written = cell.outbox();
-    cell.note_written(&written);
+    cell.report_written(&written);
     above.append(&mut written);
 }
 
 /// Events, other than bytes, that occur while bytes rise; handled when nothing is borrowed.
 #[derive(Default)]
-struct Risen {
+struct SinkEvents {
     opened: bool,
     /// A layer of a live connection has opened.
     secure: bool,
@@ -123,7 +123,7 @@ struct Risen {
 }
 
 /// The parts of a connection borrowed beside its layers while bytes rise.
-struct Rising<'l> {
+struct ProtocolSink<'l> {
     protocol: &'l mut dyn Protocol,
     transport: &'l Transport,
     state: &'l State,
@@ -133,18 +133,18 @@ struct Rising<'l> {
     opening: bool,
     /// The common case: the protocol replied, and nothing else happened.
     answered: bool,
-    risen: Option<Box<Risen>>,
+    events: Option<Box<SinkEvents>>,
 }
 
-impl Rising<'_> {
+impl ProtocolSink<'_> {
     /// Feeds the layers, and moves a reply down under the same panic guard.
     #[inline(always)]
     fn feed(&mut self, layers: &mut Layers, bytes: &[u8], full: bool) -> ControlFlow<()> {
         let flow = layers.feed_into(bytes, self.now, self);
         let cell = &self.transport.cell;
-        let usual = flow.is_continue() && self.risen.is_none() && !full;
+        let usual = flow.is_continue() && self.events.is_none() && !full;
         // Neither the handles nor the connection request anything but output.
-        self.answered = usual && cell.has_output() && *self.pending == 0 && !cell.has_asked();
+        self.answered = usual && cell.has_output() && *self.pending == 0 && !cell.has_requests();
         if self.answered {
             take_written(self.above, cell);
             layers.down(self.above, self.now);
@@ -162,13 +162,13 @@ impl Rising<'_> {
 
     #[inline]
     fn has_panicked(&self) -> bool {
-        self.risen.as_ref().is_some_and(|risen| risen.panicked.is_some())
+        self.events.as_ref().is_some_and(|events| events.panicked.is_some())
     }
 
     #[inline(always)]
     fn note_panic(&mut self, outcome: Result<(), Box<dyn Any + Send>>) {
         if let Err(payload) = outcome {
-            self.risen.get_or_insert_default().panicked = Some(payload);
+            self.events.get_or_insert_default().panicked = Some(payload);
         }
     }
 
@@ -187,7 +187,7 @@ impl Rising<'_> {
     }
 }
 
-impl Sink for Rising<'_> {
+impl Sink for ProtocolSink<'_> {
     #[inline(always)]
     fn data(&mut self, data: &[u8]) -> ControlFlow<()> {
         // Bytes after a close are dropped.
@@ -203,23 +203,23 @@ impl Sink for Rising<'_> {
     }
 
     #[cold]
-    fn told(&mut self, up: Up<'_>) -> ControlFlow<()> {
-        let risen = self.risen.get_or_insert_default();
+    fn handle_event(&mut self, up: Up<'_>) -> ControlFlow<()> {
+        let events = self.events.get_or_insert_default();
         match up {
             Up::Nothing | Up::Data(_) | Up::Last(_) => {}
             Up::Open(_) if self.opening => {
-                risen.opened = true;
+                events.opened = true;
                 return Break(());
             }
             Up::Open(opened) => {
-                risen.secure = true;
+                events.secure = true;
                 if let Some(opened) = opened {
                     self.transport.cell.set_opened(opened.into());
                 }
                 self.handshake_completed();
             }
-            Up::Closed => risen.closed = true,
-            Up::Failed(reason) => risen.failed = Some(reason),
+            Up::Closed => events.closed = true,
+            Up::Failed(reason) => events.failed = Some(reason),
         }
         self.flow()
     }
@@ -227,7 +227,7 @@ impl Sink for Rising<'_> {
 
 impl Life {
     /// Puts layers under a new connection. Returns true when all of them are open and the protocol
-    /// can be built; otherwise [`Follows::OPENED`] follows once they are.
+    /// can be built; otherwise [`Effects::OPENED`] follows once they are.
     pub(crate) fn put_layers(&mut self, layers: Vec<Box<dyn Layer>>, now: Instant) -> bool {
         let begun = self.set_layers(layers, None);
         let open = begun.is_ok() && self.layers_are_open();
@@ -262,7 +262,7 @@ impl Life {
         let layered = Layered { layers, above, taken, opening, fin, full };
         self.layered = Some(Box::new(layered));
         self.transport.cell.set_layered(unsent);
-        self.note_kinds();
+        self.report_kinds();
         if let State::Open { reading: reading @ Reading::On, .. } = &mut self.state {
             *reading = Reading::Layered;
         }
@@ -271,7 +271,7 @@ impl Life {
     }
 
     /// Reports the current layers to the simulator.
-    fn note_kinds(&self) {
+    fn report_kinds(&self) {
         #[cfg(feature = "sim")]
         if let Some(layered) = &self.layered
             && self.transport.cell.reactor.observes_layers()
@@ -279,7 +279,7 @@ impl Life {
         {
             let cell = &self.transport.cell;
             let in_clear = [cell.bytes_in.get(), cell.bytes_before_layers()];
-            cell.note_above(Above::Layers { kinds, in_clear });
+            cell.report_layers(LayerReport::Layers { kinds, in_clear });
         }
     }
 
@@ -293,11 +293,11 @@ impl Life {
         }
     }
 
-    pub(crate) fn resume_layers(&mut self, now: Instant) -> Follows {
+    pub(crate) fn resume_layers(&mut self, now: Instant) -> Effects {
         if self.state.is_reading() {
-            self.rise(&[], now);
+            self.feed_layers(&[], now);
         }
-        self.follows()
+        self.take_effects()
     }
 
     /// The layers are open and the protocol is about to be built: stores their infos in the cell.
@@ -335,7 +335,7 @@ impl Life {
     /// Returns true in the common case: the protocol replied, and the whole reply lies at the
     /// bottom.
     #[inline(never)]
-    pub(super) fn rise(&mut self, bytes: &[u8], now: Instant) -> bool {
+    pub(super) fn feed_layers(&mut self, bytes: &[u8], now: Instant) -> bool {
         let Life { transport, protocol, state, pending, layered, .. } = self;
         let Some(layered) = layered else { return false };
         let cell = &transport.cell;
@@ -345,7 +345,7 @@ impl Life {
             return false;
         }
         let Layered { opening, full, .. } = **layered;
-        let mut rising = Rising {
+        let mut sink = ProtocolSink {
             protocol: &mut **protocol,
             transport,
             state,
@@ -354,27 +354,27 @@ impl Life {
             now,
             opening,
             answered: false,
-            risen: None,
+            events: None,
         };
-        let flow = layered.layers.call(|layers| rising.feed(layers, bytes, full));
-        let Rising { answered, risen, .. } = rising;
+        let flow = layered.layers.call(|layers| sink.feed(layers, bytes, full));
+        let ProtocolSink { answered, events, .. } = sink;
         let is_usual = matches!(flow, Ok(Continue(())));
-        if !is_usual || !answered && (risen.is_some() || full) {
-            self.has_risen(flow, *risen.unwrap_or_default(), now);
+        if !is_usual || !answered && (events.is_some() || full) {
+            self.apply_sink_events(flow, *events.unwrap_or_default(), now);
             return false;
         }
         let has_spent = layered.above.has_spent() || layered.layers.has_spent_above_bottom();
         let is_through = layered.settle(cell, pending) && !has_spent;
         // A layer, or code that it calls, may have used a handle.
-        answered && is_through && *pending == 0 && !cell.has_asked() && !cell.has_output()
+        answered && is_through && *pending == 0 && !cell.has_requests() && !cell.has_output()
     }
 
     /// Reading continues after a pause, and is on in the driver; a layer that is still full turns
     /// it off again.
-    pub(super) fn read_on_through_layers(&mut self, now: Instant) {
+    pub(super) fn continue_reading_layers(&mut self, now: Instant) {
         if let Some(layered) = &mut self.layered {
             layered.full = false;
-            self.rise(&[], now);
+            self.feed_layers(&[], now);
         }
     }
 
@@ -384,35 +384,40 @@ impl Life {
     }
 
     #[cold]
-    fn has_risen(&mut self, flow: Result<ControlFlow<()>, String>, risen: Risen, now: Instant) {
-        if let Some(payload) = risen.panicked {
+    fn apply_sink_events(
+        &mut self,
+        flow: Result<ControlFlow<()>, String>,
+        events: SinkEvents,
+        now: Instant,
+    ) {
+        if let Some(payload) = events.panicked {
             self.panicked(now, payload);
         }
         let flow = match flow {
             Ok(flow) => flow,
             Err(text) => return self.layer_panicked(&text, now),
         };
-        let full = flow.is_break() && self.takes_more() && !risen.opened;
+        let full = flow.is_break() && self.takes_more() && !events.opened;
         if let Some(layered) = &mut self.layered
             && std::mem::replace(&mut layered.full, full) != full
             && self.state.is_reading()
         {
             self.order_receive(!full);
         }
-        if risen.opened {
-            self.order(Follows::OPENED);
+        if events.opened {
+            self.order(Effects::OPENED);
         }
-        if risen.closed {
+        if events.closed {
             self.fin(now);
         }
-        if let Some(reason) = risen.failed {
+        if let Some(reason) = events.failed {
             self.layer_failed(reason, now);
         }
         // Pending output is about to be poured, which settles the layers.
         if !self.transport.cell.has_output() {
             self.settle_layers();
         }
-        if risen.secure {
+        if events.secure {
             // A close may have waited for the handshake.
             self.check_flushed(now);
         }
@@ -428,7 +433,7 @@ impl Life {
         if let Some(layered) = &mut self.layered {
             layered.layers.fail();
             layered.above.clear();
-            cell.note_cut();
+            cell.report_cut();
         }
         self.drop_layers_spent();
         self.settle_layers();
@@ -437,7 +442,7 @@ impl Life {
             State::Flushing { why, .. } if reason.rank() < why.rank() => *why = reason,
             _ => discard("drop of a reason", reason),
         }
-        self.pour_down(now);
+        self.encode_written(now);
         self.check_flushed(now);
         self.stop_producer(now, producer);
     }
@@ -445,8 +450,8 @@ impl Life {
     #[cold]
     fn layer_panicked(&mut self, text: &str, now: Instant) {
         log_error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, text, "a layer panicked");
-        witness("a layer", text);
-        self.break_off(text, now);
+        record_panic("a layer", text);
+        self.fail_after_panic(text, now);
     }
 
     /// The socket's stream has ended.
@@ -460,7 +465,7 @@ impl Life {
         }
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => {
-                self.rise(&[], now);
+                self.feed_layers(&[], now);
             }
             State::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => return,
@@ -479,25 +484,25 @@ impl Life {
         }
         self.state = State::Draining { why, since: now, left: DRAIN };
         self.transport.cell.advance_phase(Phase::Closing);
-        self.order(Follows::DEADLINE);
+        self.order(Effects::DEADLINE);
     }
 
     // Down.
 
     /// Moves written bytes into the layers, as far as they accept them.
-    pub(crate) fn pour(&mut self, now: Instant) -> Follows {
-        self.pour_down(now);
-        let follows = self.follows_output();
+    pub(crate) fn encode_output(&mut self, now: Instant) -> Effects {
+        self.encode_written(now);
+        let effects = self.take_effects_after_send();
         // Last, because user code may run and write.
         if self.layered.as_deref().is_some_and(Layered::has_spent) {
             self.drop_layers_spent();
         }
-        follows
+        effects
     }
 
-    fn pour_down(&mut self, now: Instant) {
+    fn encode_written(&mut self, now: Instant) {
         let Some(layered) = &mut self.layered else { return };
-        match layered.pour(&self.transport.cell, now) {
+        match layered.encode_written(&self.transport.cell, now) {
             Ok(()) => self.settle_layers(),
             Err(text) => self.layer_panicked(&text, now),
         }
@@ -543,7 +548,7 @@ impl Life {
     }
 
     /// The driver removed bytes from the bottom, and `sent` of them were sent.
-    pub(super) fn left_layers(&mut self, sent: usize) {
+    pub(super) fn note_sent_from_layers(&mut self, sent: usize) {
         if self.layered.is_some() {
             self.transport.cell.add_wire_bytes(0, sent);
             self.transport.cell.sub_in_flight(sent);
@@ -608,7 +613,7 @@ impl Life {
     pub(super) fn clear_layers(&mut self) {
         let Some(layered) = &mut self.layered else { return };
         if layered.waiting() > 0 {
-            self.transport.cell.note_cut();
+            self.transport.cell.report_cut();
         }
         layered.above.clear();
         layered.layers.clear();
@@ -648,18 +653,18 @@ impl Life {
             if let Err(text) = layered.layers.call(|layers| layers.timed_out(now)) {
                 return self.layer_panicked(&text, now);
             }
-            self.rise(&[], now);
-            self.pour_down(now);
+            self.feed_layers(&[], now);
+            self.encode_written(now);
         }
     }
 
     /// A layer's waker was woken: calls the layers.
-    pub(crate) fn layers_woken(&mut self, now: Instant) -> Follows {
+    pub(crate) fn layers_woken(&mut self, now: Instant) -> Effects {
         if matches!(self.state, State::Open { .. } | State::Flushing { .. }) {
-            self.rise(&[], now);
-            self.pour_down(now);
+            self.feed_layers(&[], now);
+            self.encode_written(now);
         }
-        self.follows()
+        self.take_effects()
     }
 
     // A layer on a live connection.
@@ -677,7 +682,7 @@ impl Life {
             let later = starting.as_slice().iter().map(|later| later.clear.len()).sum();
             started = self.start_one(next, later, now);
         }
-        for Starting { layer, mut clear } in starting {
+        for StartingLayer { layer, mut clear } in starting {
             drop(layer);
             clear.clear();
             discard_all("drop of a buffer", clear.take_spent());
@@ -690,7 +695,7 @@ impl Life {
         if !open && matches!(self.state, State::Open { reading: Reading::Paused { .. }, .. }) {
             self.order_receive(true);
         }
-        self.pour_down(now);
+        self.encode_written(now);
         if matches!(&self.state, State::Open { reading, .. } if reading.has_ended()) {
             // Report the end of stream, which the protocol has already seen, to the layers.
             self.socket_ended(now);
@@ -701,7 +706,7 @@ impl Life {
     /// fails.
     fn start_one(
         &mut self,
-        Starting { layer, mut clear }: Starting,
+        StartingLayer { layer, mut clear }: StartingLayer,
         later: usize,
         now: Instant,
     ) -> bool {
@@ -709,11 +714,11 @@ impl Life {
             None => self.set_layers(vec![layer.take()], Some((clear, later))).map(Ok),
             Some(layered) => {
                 let cell = &self.transport.cell;
-                cell.note_written(&clear);
+                cell.report_written(&clear);
                 layered.above.append(&mut clear);
                 let waker = || cell.layer_waker();
                 let pushed = layered.layers.push(layer, &waker, &mut layered.above, now);
-                self.note_kinds();
+                self.report_kinds();
                 pushed
             }
         };

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Follows, Life, Written};
+use super::{Effects, Life, Written};
 use crate::driver::{CloseMode, Key, WriteOutcome};
 use crate::error::Reason;
 use crate::protocol::Protocol;
@@ -68,13 +68,13 @@ impl Held {
         self.after(Duration::ZERO)
     }
 
-    fn feed(&mut self, data: &[u8]) -> Follows {
+    fn feed(&mut self, data: &[u8]) -> Effects {
         let at = self.at();
         self.life.feed(data, at)
     }
 
     /// Simulates a driver that sends all output.
-    fn flush(&mut self) -> Follows {
+    fn flush(&mut self) -> Effects {
         let mut out = self.life.cell().outbox();
         let before = out.len();
         out.clear();
@@ -91,8 +91,8 @@ impl Held {
 #[test]
 fn an_answer_is_output_and_nothing_follows_once_it_is_sent() {
     let mut held = Held::new();
-    assert_eq!(held.feed(b"hello"), Follows::OUTPUT);
-    assert_eq!(held.flush(), Follows::NOTHING);
+    assert_eq!(held.feed(b"hello"), Effects::OUTPUT);
+    assert_eq!(held.flush(), Effects::NOTHING);
     assert_eq!(held.life.deadline(), None);
     assert_eq!(held.calls(), ["data 5"]);
 }
@@ -100,20 +100,20 @@ fn an_answer_is_output_and_nothing_follows_once_it_is_sent() {
 #[test]
 fn a_close_flushes_shuts_drains_and_ends_with_the_peers_fin() {
     let mut held = Held::new();
-    let (at, follows) = (held.at(), held.feed(b"bye"));
-    assert_eq!(follows, Follows::RECORDED.and(Follows::OUTPUT));
-    let follows = held.life.apply(at);
-    for order in [Follows::STOP_RECEIVING, Follows::CHECK_FIN, Follows::DEADLINE] {
-        assert!(follows.has(order), "{follows:?} lacks {order:?}");
+    let (at, effects) = (held.at(), held.feed(b"bye"));
+    assert_eq!(effects, Effects::RECORDED.and(Effects::OUTPUT));
+    let effects = held.life.apply(at);
+    for order in [Effects::STOP_RECEIVING, Effects::CHECK_FIN, Effects::DEADLINE] {
+        assert!(effects.has(order), "{effects:?} lacks {order:?}");
     }
-    assert!(!follows.has(Follows::SHUT_WRITE), "not before the flush");
-    let follows = held.flush();
-    for order in [Follows::SHUT_WRITE, Follows::RECEIVE, Follows::DEADLINE] {
-        assert!(follows.has(order), "{follows:?} lacks {order:?}");
+    assert!(!effects.has(Effects::SHUT_WRITE), "not before the flush");
+    let effects = held.flush();
+    for order in [Effects::SHUT_WRITE, Effects::RECEIVE, Effects::DEADLINE] {
+        assert!(effects.has(order), "{effects:?} lacks {order:?}");
     }
-    assert_eq!(held.feed(b"too late"), Follows::NOTHING);
+    assert_eq!(held.feed(b"too late"), Effects::NOTHING);
     assert_eq!(held.life.closed(), None);
-    assert!(held.life.ended(None, at).has(Follows::CALLS));
+    assert!(held.life.ended(None, at).has(Effects::CALLS));
     assert_eq!(held.life.closed(), Some(CloseMode::Normal));
     held.life.lost(at);
     assert_eq!(held.calls(), ["data 3", "lost: Done(Us)"]);
@@ -128,9 +128,9 @@ fn a_flush_without_progress_ends_at_the_close_deadline() {
     let deadline = held.life.deadline().expect("a closing connection has a deadline");
     assert_eq!(deadline, held.start + Duration::from_secs(30));
     let early = held.after(Duration::from_secs(29));
-    assert!(!held.life.timed_out(early, None).has(Follows::CALLS));
+    assert!(!held.life.timed_out(early, None).has(Effects::CALLS));
     let late = held.after(Duration::from_secs(30));
-    assert!(held.life.timed_out(late, None).has(Follows::CALLS));
+    assert!(held.life.timed_out(late, None).has(Effects::CALLS));
     assert_eq!(held.life.closed(), Some(CloseMode::Reset));
     held.life.lost(late);
     assert_eq!(held.calls(), ["data 3", "lost: CloseTimedOut"]);
@@ -140,9 +140,9 @@ fn a_flush_without_progress_ends_at_the_close_deadline() {
 fn a_panic_is_the_reason_and_its_output_is_dropped() {
     let mut held = Held::new();
     let at = held.at();
-    let follows = held.feed(b"panic");
-    assert!(follows.has(Follows::SHUT_WRITE) && !follows.has(Follows::OUTPUT), "{follows:?}");
-    assert!(held.life.ended(None, at).has(Follows::CALLS));
+    let effects = held.feed(b"panic");
+    assert!(effects.has(Effects::SHUT_WRITE) && !effects.has(Effects::OUTPUT), "{effects:?}");
+    assert!(held.life.ended(None, at).has(Effects::CALLS));
     held.life.lost(at);
     assert_eq!(held.calls(), ["data 5", "lost: Panicked(\"a panic\")"]);
 }
@@ -158,7 +158,7 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     let before = out.len();
     out.clear();
     drop(out);
-    assert!(held.life.wrote(written(WriteOutcome::All, before), at).has(Follows::CALLS));
+    assert!(held.life.wrote(written(WriteOutcome::All, before), at).has(Effects::CALLS));
     assert_eq!(held.life.closed(), Some(CloseMode::Normal));
     held.life.lost(at);
     assert_eq!(held.calls(), ["data 5", "lost: Shutdown"]);
@@ -199,7 +199,7 @@ fn write_closed_does_not_come_after_a_reset() {
         let at = held.at();
         let transport = Transport { cell: held.life.cell().clone() };
         transport.lose_write_connection();
-        assert!(held.life.apply(at).has(Follows::SHUT_WRITE.and(Follows::CALLS)));
+        assert!(held.life.apply(at).has(Effects::SHUT_WRITE.and(Effects::CALLS)));
         // Before the due call.
         if resets {
             transport.abort_connection();
@@ -230,15 +230,15 @@ fn of_the_idle_and_the_close_deadline_the_earlier_one_counts() {
 
 #[test]
 fn what_follows_is_at_most_what_it_is_made_of() {
-    let both = Follows::OUTPUT.and(Follows::RECEIVE);
-    for (follows, most, is) in [
-        (Follows::NOTHING, Follows::NOTHING, true),
-        (Follows::NOTHING, Follows::OUTPUT, true),
-        (Follows::OUTPUT, Follows::OUTPUT, true),
-        (Follows::RECEIVE, Follows::OUTPUT, false),
-        (both, Follows::OUTPUT, false),
-        (Follows::OUTPUT, both, true),
+    let both = Effects::OUTPUT.and(Effects::RECEIVE);
+    for (effects, most, is) in [
+        (Effects::NOTHING, Effects::NOTHING, true),
+        (Effects::NOTHING, Effects::OUTPUT, true),
+        (Effects::OUTPUT, Effects::OUTPUT, true),
+        (Effects::RECEIVE, Effects::OUTPUT, false),
+        (both, Effects::OUTPUT, false),
+        (Effects::OUTPUT, both, true),
     ] {
-        assert_eq!(follows.is_at_most(most), is, "{follows:?} of {most:?}");
+        assert_eq!(effects.is_at_most(most), is, "{effects:?} of {most:?}");
     }
 }

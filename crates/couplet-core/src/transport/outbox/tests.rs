@@ -122,7 +122,7 @@ fn little_that_waits_does_not_keep_a_large_buffer() {
     outbox.advance(PIECE - 10);
     outbox.trim();
     assert_eq!(waiting(&outbox), [7; 10]);
-    assert!(outbox.open.capacity() <= GROWS / 4, "{}", outbox.open.capacity());
+    assert!(outbox.open.capacity() <= MAX_OPEN / 4, "{}", outbox.open.capacity());
     assert_eq!(outbox.spares().take().capacity(), PIECE, "the next write has it");
     outbox.extend(b"more");
     outbox.advance(10);
@@ -132,14 +132,14 @@ fn little_that_waits_does_not_keep_a_large_buffer() {
 #[test]
 fn much_that_waits_stays_where_it_is() {
     let mut outbox = outbox();
-    outbox.extend(&vec![7; GROWS]);
-    outbox.advance(GROWS / 8);
+    outbox.extend(&vec![7; MAX_OPEN]);
+    outbox.advance(MAX_OPEN / 8);
     let place = outbox.first().as_ptr();
     outbox.trim();
     assert_eq!(outbox.first().as_ptr(), place, "no copy");
     let mut outbox = self::outbox();
-    outbox.spares().give(Vec::with_capacity(GROWS));
-    outbox.extend(&vec![7; GROWS - GROWS / 4]);
+    outbox.spares().give(Vec::with_capacity(MAX_OPEN));
+    outbox.extend(&vec![7; MAX_OPEN - MAX_OPEN / 4]);
     let place = outbox.first().as_ptr();
     outbox.trim();
     assert_eq!(outbox.first().as_ptr(), place, "so little is saved by none");

@@ -44,8 +44,8 @@ fn c145_fd_refuses_what_is_not_an_inherited_listening_stream_socket() {
     let own = TcpListener::bind("127.0.0.1:0").unwrap();
     let l = Loop::new().unwrap();
     for (number, problem) in [
-        (inheritable(&connected), "not a stream socket that listens"),
-        (inheritable(&udp), "not a stream socket that listens"),
+        (inheritable(&connected), "not a listening stream socket"),
+        (inheritable(&udp), "not a listening stream socket"),
         (inheritable(&file), "ocket"),
         (own.as_raw_fd(), "it was not inherited, but opened by this program"),
         (i32::MAX - 1, "ad file descriptor"),

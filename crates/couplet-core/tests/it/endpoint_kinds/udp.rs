@@ -46,8 +46,8 @@ fn c145f_mistakes_are_pointed_at() {
         ("udp:::1:9", 5, "expected a port number from 0 to 65535", Some("udp:[::1]:9")),
         ("udp:9:interface=::1", 17, "expected a port number", Some("udp:9:interface=[::1]")),
         ("udp:9:inteface=[::1]", 6, "unknown keyword inteface=", Some("udp:9:interface=[::1]")),
-        ("tcp:9", 0, "an address for datagrams starts with udp:", None),
-        ("9", 0, "an address for datagrams starts with udp:", None),
+        ("tcp:9", 0, "a datagram address starts with udp:", None),
+        ("9", 0, "a datagram address starts with udp:", None),
     ] {
         let error = typed.parse::<UdpServer>().expect_err(typed);
         assert!(error.problem().contains(problem), "{typed}: {error}");

@@ -80,11 +80,11 @@ fn c145b_mistakes_in_a_command_are_shown() {
     for (text, at, problem) in [
         ("process:", 8, "expected a program"),
         ("process", 7, "missing command"),
-        ("process:cat 'x", 8, "a quote is not closed"),
+        ("process:cat 'x", 8, "unclosed quote"),
         ("process:cat:uid=x", 16, "expected a number"),
         ("process:cat:usr=1", 12, "unknown keyword"),
         ("process:cat:stderr=stdin", 19, "expected inherit, stdout or null"),
-        ("process:cat:stderr=null:pty=yes", 19, "the terminal is the standard error too"),
+        ("process:cat:stderr=null:pty=yes", 19, "the standard error is the terminal"),
         ("stdio:x", 6, "expected nothing"),
         ("fd:x", 3, "expected the number of a descriptor"),
     ] {

@@ -104,7 +104,7 @@ fn a_choice_that_fails_ends_the_handshake_with_an_alert_and_its_failure() {
         rig.turn();
         vault.take().1.errback(Failure::msg("the vault is locked"));
         let log = logged(|| rig.turn()).1.concat();
-        assert!(log.contains("no certificate was chosen: the vault is locked"), "{log}");
+        assert!(log.contains("cannot choose a certificate: the vault is locked"), "{log}");
         let failure = failure_of(connecting);
         let Some(ConnectError::NotOpened(Reason::Tls(error))) = failure.downcast_ref() else {
             panic!("{failure}");

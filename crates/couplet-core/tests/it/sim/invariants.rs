@@ -330,7 +330,7 @@ const LEAKS: [Leak; 8] = [
 fn a_program_that_ends_itself_and_leaves_something_breaks_the_world_with_the_place() {
     for (program, line, what, more) in LEAKS {
         let text = ends_itself(false, program).expect(what);
-        assert!(text.starts_with("host stopped itself and left this behind:\n1. "), "{text}");
+        assert!(text.starts_with("host stopped itself and left behind:\n1. "), "{text}");
         assert!(text.contains(what) && text.contains(more), "{text}");
         assert!(text.contains(&format!("invariants.rs:{line}:")), "line {line}: {text}");
         assert_eq!(ends_itself(true, program), None, "{what}: allowed");
@@ -399,7 +399,7 @@ fn an_endless_world_breaks_at_its_event_limit_with_its_seed() {
     restless(&mut sim);
     sim.set_event_limit(Some(10_000));
     let text = format!("{:#}", sim.run_for(Duration::MAX).unwrap_err());
-    let expected = "the world of seed 77 has no end in sight after 10000 events \
+    let expected = "the world of seed 77 did not end within 10000 events \
         (`Sim::set_event_limit` sets this bound) (at ";
     assert!(text.starts_with(expected), "{text}");
     assert_eq!(sim.events(), 10_000);
@@ -414,7 +414,7 @@ fn an_endless_world_breaks_at_its_real_time_limit() {
     sim.set_event_limit(None);
     sim.set_real_time_limit(Some(ms(20)));
     let text = format!("{:#}", sim.run_for(Duration::MAX).unwrap_err());
-    let expected = "the world of seed 77 has no end in sight after 20ms of real time \
+    let expected = "the world of seed 77 did not end within 20ms of real time \
         (`Sim::set_real_time_limit` sets this bound) (at ";
     assert!(text.starts_with(expected), "{text}");
 }

@@ -171,7 +171,7 @@ fn faults_added_by_hand_are_marked_as_such() {
     assert!(text.starts_with(expected), "{text}");
     let text = report_with(Weather::Storm, 2);
     let lines: Vec<&str> = text.lines().collect();
-    let (all, rest) = lines[1].strip_prefix("it takes none of the ").unwrap().split_at(2);
+    let (all, rest) = lines[1].strip_prefix("it needs none of the ").unwrap().split_at(2);
     assert!(all.trim().parse::<u32>().unwrap() > 1, "{text}");
     assert!(rest.trim().ends_with("faults of the weather; 2 were added by hand"), "{text}");
     assert_eq!(
@@ -200,8 +200,7 @@ fn a_world_that_is_given_up_is_neither_run_again_nor_shortened() {
     };
     let text = Trial::new(9, Weather::Storm).examine(&scenario).unwrap_err();
     assert_eq!(*runs.borrow(), 1);
-    let headline =
-        "seed 9, weather storm: the world of seed 9 has no end in sight after 1000 events";
+    let headline = "seed 9, weather storm: the world of seed 9 did not end within 1000 events";
     assert!(text.starts_with(headline), "{text}");
     let second = text.lines().nth(1).unwrap();
     assert!(

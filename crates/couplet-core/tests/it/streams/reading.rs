@@ -96,7 +96,7 @@ fn a_line_past_the_limit_is_refused_and_costs_no_memory() {
         }
         let (kind, text, _stream) = reading.take().expect("an error");
         assert_eq!(kind, std::io::ErrorKind::InvalidData);
-        assert_eq!(text, format!("a line of more than {} bytes", LONGEST_LINE + 2));
+        assert_eq!(text, format!("cannot read a line of more than {} bytes", LONGEST_LINE + 2));
     }
 }
 

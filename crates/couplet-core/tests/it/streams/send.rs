@@ -39,7 +39,10 @@ fn it_works_at_home_fails_elsewhere_and_is_closed_when_it_is_dropped_there() {
             });
             for polled in elsewhere.await? {
                 let Poll::Ready(Err(error)) = polled else { panic!("{polled:?}") };
-                assert_eq!(error.to_string(), "used outside the thread of its loop");
+                assert_eq!(
+                    error.to_string(),
+                    "cannot use the stream outside the thread of its loop"
+                );
             }
             assert_eq!(ended.await??, 0, "nothing more, and the end");
             Ok(())

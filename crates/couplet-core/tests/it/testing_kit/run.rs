@@ -42,7 +42,7 @@ fn at(name: &str) -> String {
 fn leaves(program: impl FnOnce(&Reactor) -> Deferred<()>, things: &[(&str, &str, &str)]) -> String {
     let text = failing(|| run(program));
     let mut entries = text.split("\n1. ").nth(1).unwrap_or_default().to_owned();
-    assert!(text.starts_with("the program ended and left this behind:\n1. "), "{text}");
+    assert!(text.starts_with("the program ended and left behind:\n1. "), "{text}");
     for (number, (what, place, remedy)) in (2..).zip(things) {
         let next = format!("\n{number}. ");
         let (entry, rest) = entries.split_once(&next).unwrap_or((&entries, ""));
@@ -206,7 +206,7 @@ fn an_open_connection_is_reported_once_for_each_end_with_its_origin() {
         ],
     );
     // The loop's own timers are not reported, and a connection's timers are reported with it.
-    let own = format!("with a timed call of its own, asked for at {}", at("call of a connection"));
+    let own = format!("with its own timed call, requested at {}", at("call of a connection"));
     assert!(text.contains(&own), "{own} is not in: {text}");
     assert!(text.contains("accepted by the port opened at"), "{text}");
 }
@@ -239,7 +239,7 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
         |reactor| closing(reactor, || Stays),
         &[
             ("a port", "opened at", "stop"),
-            (&format!("{to}(draining"), "asked for at", "it is closing, but the other end does"),
+            (&format!("{to}(draining"), "requested at", "it is closing, but the other end does"),
             ("a connection from tcp:127.0.0.1:", "accepted by", "lose_connection"),
         ],
     );
@@ -247,7 +247,7 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
         |reactor| closing(reactor, || Deaf),
         &[
             ("a port", "opened at", "stop"),
-            (&format!("{to}(flushing"), "asked for at", "does not read"),
+            (&format!("{to}(flushing"), "requested at", "does not read"),
             ("a connection from tcp:127.0.0.1:", "accepted by", "lose_connection"),
         ],
     );
@@ -355,18 +355,14 @@ fn an_unhandled_failure_is_reported_with_where_it_began_and_was_dropped() {
             drop(Deferred::<()>::fail(failure).map(|()| ()));
             done()
         },
-        &[("a failure that nobody handled: no poem", &at("failure"), "`add_errback`")],
+        &[("an unhandled failure: no poem", &at("failure"), "`add_errback`")],
     );
     let text = leaves(
         |reactor| {
             drop(reactor.connect("tcp:127.0.0.1:9", || Echo)); // @failed connect
             reactor.sleep(s(1))
         },
-        &[(
-            "a failure that nobody handled: connection refused",
-            &at("failed connect"),
-            "`add_errback`",
-        )],
+        &[("an unhandled failure: connection refused", &at("failed connect"), "`add_errback`")],
     );
     assert_eq!(
         text.matches(&at("failed connect")).count(),
@@ -413,7 +409,7 @@ fn a_failure_held_by_an_object_is_reported_when_the_object_is_dropped() {
             });
             done()
         },
-        &[("a failure that nobody handled: no poem", file!(), "`add_errback`")],
+        &[("an unhandled failure: no poem", file!(), "`add_errback`")],
     );
 }
 
@@ -427,7 +423,7 @@ fn a_program_that_fails_and_leaks_gets_both_reports() {
     });
     let start = format!("the program failed: no poem (began at {}", at("failed program"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains("and left this behind:\n1. a port that listens on tcp:[::]:1"), "{text}");
+    assert!(text.contains("and left behind:\n1. a port that listens on tcp:[::]:1"), "{text}");
 }
 
 #[test]
@@ -441,9 +437,9 @@ fn a_program_that_stalls_learns_what_it_waits_for() {
             never
         })
     });
-    let start = format!("the program waits for ever: the Deferred of {}", at("never"));
+    let start = format!("the program waits forever: the Deferred of {}", at("never"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains("has not fired, and nothing can ever happen; there is:\n1. a port"));
+    assert!(text.contains("has not fired, and nothing can ever happen; remaining:\n1. a port"));
     let text = failing(|| {
         run(|_| {
             let (never, resolver) = Deferred::<()>::new();
@@ -451,9 +447,7 @@ fn a_program_that_stalls_learns_what_it_waits_for() {
             never
         })
     });
-    assert!(
-        text.ends_with("\nnothing: no port, no connection, no call and no task that could fire it")
-    );
+    assert!(text.ends_with("\nnothing: no port, connection, call or task that could fire it"));
 }
 
 #[test]
@@ -461,7 +455,7 @@ fn a_program_that_runs_too_long_learns_what_is_still_running() {
     let forever = |reactor: &Reactor| LoopingCall::new(reactor, || {}).start(s(60)).map(|_| ());
     let text = failing(|| run(forever));
     assert!(
-        text.contains("has not fired within 86400s of virtual time; there is:\n1. a looping call")
+        text.contains("has not fired within 86400s of virtual time; remaining:\n1. a looping call")
     );
     let text = failing(|| run_within(s(90), forever));
     assert!(text.contains("within 90s of virtual time"), "{text}");
@@ -490,7 +484,7 @@ fn a_program_that_loops_forever_learns_what_is_active() {
         })
     });
     assert!(text.starts_with("the program is livelocked: the Deferred of "), "{text}");
-    assert!(text.contains("while time stands still; there is:\n1. a port"), "{text}");
+    assert!(text.contains("while time stands still; remaining:\n1. a port"), "{text}");
     // A finished program gets only a limited number of turns to clean up.
     leaves(
         |reactor| {
@@ -517,7 +511,7 @@ fn all_leaks_are_reported_in_one_message() {
             ("a connection from", &at("1"), "lose"),
             ("a timed call", &at("2"), "cancel"),
             ("a task", &at("3"), "cancel"),
-            ("a failure", &at("4"), "add_errback"),
+            ("an unhandled failure", &at("4"), "add_errback"),
         ],
     );
 }
@@ -537,8 +531,8 @@ fn nested_runs_are_independent() {
             })
         },
         &[
-            ("a failure that nobody handled: no poem", "", ""),
-            ("a failure that nobody handled: no line", "", ""),
+            ("an unhandled failure: no poem", "", ""),
+            ("an unhandled failure: no line", "", ""),
             ("a panic in timed call: no page", "", ""),
         ],
     );

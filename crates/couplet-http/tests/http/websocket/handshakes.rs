@@ -102,12 +102,12 @@ fn a_client_says_what_the_server_answered() {
         (refusal(|_| "HTTP/1.1 302 \r\nLocation: /b\r\n\r\n".into()), "answered 302 Found instead"),
         (refusal(|_| "220 mail.example.com ESMTP\r\n".into()), "it is not HTTP/1.1"),
         (refusal(|_| "HTTP/1.0 101 \r\n\r\n".into()), "it is not HTTP/1.1"),
-        (refusal(|_| "HTTP/1.1 ".to_owned() + &"x".repeat(70_000)), "more than 64 KiB"),
+        (refusal(|_| "HTTP/1.1 ".to_owned() + &"x".repeat(70_000)), "exceeds 64 KiB"),
         (refusal(|_| "HTTP/1.1 101\r\n \0\r\n\r\n".into()), "its head is not HTTP/1.1"),
         (refusal(|_| "HTTP/1.1 10".into()), "ended the connection before it answered"),
         (wrong("Upgrade: WebSocket\r\n", ""), "Upgrade: websocket"),
         (wrong("Connection: keep-alive, Upgrade", "Connection: close"), "Connection: Upgrade"),
-        (wrong("Accept: ", "Accept: x"), "does not fit the key"),
+        (wrong("Accept: ", "Accept: x"), "does not match the key"),
         (refusal(|head| accepting(head, "Sec-WebSocket-Extensions: x\r\n")), "it has extensions"),
         (refusal(|head| accepting(head, "Sec-WebSocket-Protocol: x\r\n")), "was not offered"),
     ];
@@ -124,17 +124,17 @@ fn a_request_that_cant_be_sent_says_why() {
             let to = WebSocketRequest::new;
             let named = |names: [&str; 1]| WebSocketOptions::default().protocols(names);
             for (request, problem) in [
-                (to("http://a/"), "a WebSocket has a ws: or wss: URL"),
+                (to("http://a/"), "the URL must begin with ws: or wss:"),
                 (to("ws://"), "empty string"),
-                (to("/chat"), "a WebSocket has a ws: or wss: URL"),
-                (to("ws://user:word@a/"), "no user"),
-                (to("ws://a:99999/"), "its port is out of range: ports are 1 to 65535"),
-                (to("ws://[::1]:0/"), "its port is out of range"),
-                (to("ws://a/").header("Host", "b"), "the header Host is not to be set"),
-                (to("ws://a/").header("Sec-WebSocket-Key", "b"), "is not to be set"),
+                (to("/chat"), "the URL must begin with ws: or wss:"),
+                (to("ws://user:word@a/"), "not name a user"),
+                (to("ws://a:99999/"), "the port is out of range: ports are 1 to 65535"),
+                (to("ws://[::1]:0/"), "the port is out of range"),
+                (to("ws://a/").header("Host", "b"), "the header Host can't be set"),
+                (to("ws://a/").header("Sec-WebSocket-Key", "b"), "can't be set"),
                 (to("ws://a/").header("a b", "c"), "invalid HTTP header name"),
                 (to("ws://a/").header("a", "b\r\nc: d"), "failed to parse header value"),
-                (to("ws://a/").options(named(["two words"])), "a word of HTTP"),
+                (to("ws://a/").options(named(["two words"])), "an HTTP token"),
             ] {
                 let error = reactor.connect_websocket(request).await.expect_err("it fails");
                 let said = error.to_string();

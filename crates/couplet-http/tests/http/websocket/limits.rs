@@ -142,7 +142,7 @@ fn a_message_past_the_limit_is_answered_with_1009() {
     ] {
         let (answers, error) = answered(options(), frames);
         assert_eq!(codes(&answers), [Some(1009)]);
-        assert!(error.is_some_and(|error| error.contains("the limit is 1000")));
+        assert!(error.is_some_and(|error| error.contains("the limit of 1000")));
     }
 }
 
@@ -158,7 +158,7 @@ fn a_frame_past_the_limit_is_answered_before_it_comes() {
     let head = [&[FIN | BINARY, 0xff][..], &[0x7f; 12]].concat();
     let (answers, error) = answered(WebSocketOptions::default(), head);
     assert_eq!(codes(&answers), [Some(1009)]);
-    assert!(error.is_some_and(|error| error.contains("the limit is 16777216")));
+    assert!(error.is_some_and(|error| error.contains("the limit of 16777216")));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use socket2::{Domain, Socket};
 
 use super::super::socket::deregister;
 use super::super::unix;
-use super::Head;
+use super::DatagramHead;
 use crate::address::Address;
 use crate::driver::PeerCredentials;
 use crate::driver::datagrams::{DatagramQueue, Run};
@@ -22,11 +22,11 @@ use crate::driver::datagrams::{DatagramQueue, Run};
 const LONGEST: usize = 65_535;
 
 /// The buffers for received datagrams.
-pub(super) struct Places(Batch);
+pub(super) struct ReceiveBuffers(Batch);
 
-impl Places {
-    pub(super) fn new(count: usize, size: usize) -> Places {
-        Places(Batch::new(count, size))
+impl ReceiveBuffers {
+    pub(super) fn new(count: usize, size: usize) -> ReceiveBuffers {
+        ReceiveBuffers(Batch::new(count, size))
     }
 
     pub(super) fn size(&self) -> usize {
@@ -35,7 +35,7 @@ impl Places {
 
     pub(super) fn receive(
         &mut self,
-        socket: &Inner,
+        socket: &DatagramSocket,
         count: usize,
         size: usize,
     ) -> io::Result<usize> {
@@ -47,14 +47,14 @@ impl Places {
         self.0.lengths(n)
     }
 
-    pub(super) fn get(&self, n: usize) -> (Head, &[u8]) {
+    pub(super) fn get(&self, n: usize) -> (DatagramHead, &[u8]) {
         let got = self.0.get(n);
         let from = match got.from {
             Name::Inet(from) => Address::udp(from),
             Name::Unix(name) => unix::name_of_bytes(&name).into(),
         };
         let credentials = got.credentials.map(|(pid, uid, gid)| PeerCredentials { pid, uid, gid });
-        let head = Head {
+        let head = DatagramHead {
             from,
             to: got.to,
             interface: got.interface,
@@ -67,21 +67,21 @@ impl Places {
 }
 
 /// The socket of a port.
-pub(super) struct Inner {
+pub(super) struct DatagramSocket {
     socket: Socket,
     is_v6: bool,
     /// The kernel segments joined datagrams.
     joins: Cell<bool>,
 }
 
-impl AsFd for Inner {
+impl AsFd for DatagramSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Inner {
-    pub(super) fn of(socket: Socket, size: usize) -> io::Result<Inner> {
+impl DatagramSocket {
+    pub(super) fn from_socket(socket: Socket, size: usize) -> io::Result<DatagramSocket> {
         let domain = socket.domain()?;
         let flags: &[Flag] = match domain {
             Domain::IPV4 => &[Flag::PacketInfoV4, Flag::TosV4],
@@ -90,7 +90,7 @@ impl Inner {
         };
         for flag in flags {
             if let Err(error) = datagrams::turn_on(socket.as_fd(), *flag) {
-                tracing::debug!(?flag, %error, "not told with datagrams");
+                tracing::debug!(?flag, %error, "cannot enable an option of a datagram port");
             }
         }
         // Otherwise a wildcard port receives multicasts of groups that any socket of this host has
@@ -103,14 +103,14 @@ impl Inner {
             _ => Ok(()),
         };
         if let Err(error) = only_ours {
-            tracing::debug!(%error, "hears of the groups of others");
+            tracing::debug!(%error, "cannot exclude multicasts of groups that other sockets have joined");
         }
         // Coalesced datagrams must fit; other systems and older kernels don't coalesce.
         if domain != Domain::UNIX && size >= LONGEST {
             let _ = datagrams::turn_on(socket.as_fd(), Flag::Gro);
         }
         let joins = Cell::new(domain != Domain::UNIX);
-        Ok(Inner { socket, is_v6: domain == Domain::IPV6, joins })
+        Ok(DatagramSocket { socket, is_v6: domain == Domain::IPV6, joins })
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -138,7 +138,7 @@ impl Inner {
             runs.iter().zip(&names).map(|(run, name)| self.outgoing(run, name)).collect();
         match datagrams::send(self.as_fd(), &batch) {
             Ok(n) => Ok(runs[..n].iter().map(|run| run.count).sum()),
-            Err(error) if runs[0].count > 1 && !passes(&error) => {
+            Err(error) if runs[0].count > 1 && !is_unrelated_to_joining(&error) => {
                 // They exceed the link's MTU, or the link can't segment them: send one by one.
                 tracing::debug!(%error, "datagrams are sent one by one");
                 self.joins.set(false);
@@ -172,7 +172,7 @@ fn name_of(to: Option<&Address>) -> Vec<u8> {
 }
 
 /// Whether the error is unrelated to joined datagrams.
-fn passes(error: &io::Error) -> bool {
+fn is_unrelated_to_joining(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionRefused)
 }

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use socket2::{InterfaceIndexOrAddress, SockRef};
 
-use super::calls::Inner;
+use super::calls::DatagramSocket;
 use crate::driver::{DatagramOption, Group, Interface};
 
 /// Sets an option. On a dual-stack socket most options are set for both families.
-pub(super) fn set(inner: &Inner, option: &DatagramOption) -> io::Result<()> {
+pub(super) fn set(inner: &DatagramSocket, option: &DatagramOption) -> io::Result<()> {
     let socket = SockRef::from(inner);
     let is_v6 = socket.local_addr()?.is_ipv6();
     let has_v4 = !is_v6 || !socket.only_v6()?;
@@ -49,7 +49,12 @@ pub(super) fn set(inner: &Inner, option: &DatagramOption) -> io::Result<()> {
     }
 }
 
-fn set_member(inner: &Inner, socket: &SockRef<'_>, group: &Group, on: bool) -> io::Result<()> {
+fn set_member(
+    inner: &DatagramSocket,
+    socket: &SockRef<'_>,
+    group: &Group,
+    on: bool,
+) -> io::Result<()> {
     let Group { address, source, interface } = *group;
     match (address, source, interface) {
         (IpAddr::V4(_), Some(IpAddr::V4(_)), Interface::Number(number)) => {
@@ -81,7 +86,7 @@ fn set_member(inner: &Inner, socket: &SockRef<'_>, group: &Group, on: bool) -> i
             }
         }
         (IpAddr::V6(_), _, Interface::Address(_)) | (IpAddr::V4(_), Some(IpAddr::V6(_)), _) => {
-            let text = "a group, its source and its interface need to be of one family";
+            let text = "cannot join or leave: the group, its source and its interface must be of one family";
             Err(io::Error::new(io::ErrorKind::InvalidInput, text))
         }
     }
@@ -96,25 +101,30 @@ fn address_of(interface: Interface) -> Ipv4Addr {
 }
 
 #[cfg(target_os = "linux")]
-fn set_source_member(inner: &Inner, group: &Group, number: u32, on: bool) -> io::Result<()> {
+fn set_source_member(
+    inner: &DatagramSocket,
+    group: &Group,
+    number: u32,
+    on: bool,
+) -> io::Result<()> {
     let source = group.source.ok_or(io::ErrorKind::InvalidInput)?;
     let socket = std::os::fd::AsFd::as_fd(inner);
     couplet_os::datagrams::set_source_member(socket, (group.address, source), number, on)
 }
 
 #[cfg(target_os = "linux")]
-fn set_interface_v4(inner: &Inner, number: u32) -> io::Result<()> {
+fn set_interface_v4(inner: &DatagramSocket, number: u32) -> io::Result<()> {
     let socket = std::os::fd::AsFd::as_fd(inner);
     couplet_os::datagrams::set_multicast_interface_v4(socket, number)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_source_member(_: &Inner, _: &Group, _: u32, _: bool) -> io::Result<()> {
+fn set_source_member(_: &DatagramSocket, _: &Group, _: u32, _: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_interface_v4(_: &Inner, _: u32) -> io::Result<()> {
+fn set_interface_v4(_: &DatagramSocket, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -7,21 +7,21 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::super::socket::deregister;
-use super::Head;
+use super::DatagramHead;
 use crate::address::Address;
 use crate::driver::datagrams::DatagramQueue;
 
 /// The buffer for a received datagram.
-pub(super) struct Places {
+pub(super) struct ReceiveBuffers {
     bytes: Box<[u8]>,
     size: usize,
-    got: Option<(Head, usize)>,
+    got: Option<(DatagramHead, usize)>,
 }
 
-impl Places {
-    pub(super) fn new(_count: usize, size: usize) -> Places {
+impl ReceiveBuffers {
+    pub(super) fn new(_count: usize, size: usize) -> ReceiveBuffers {
         // One byte more, to detect longer datagrams.
-        Places { bytes: vec![0; size + 1].into_boxed_slice(), size, got: None }
+        ReceiveBuffers { bytes: vec![0; size + 1].into_boxed_slice(), size, got: None }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -30,12 +30,12 @@ impl Places {
 
     pub(super) fn receive(
         &mut self,
-        socket: &Inner,
+        socket: &DatagramSocket,
         _count: usize,
         size: usize,
     ) -> io::Result<usize> {
         let (n, from) = socket.0.recv_from(&mut self.bytes[..size + 1])?;
-        let head = Head {
+        let head = DatagramHead {
             from: Address::udp(from),
             to: None,
             interface: None,
@@ -53,32 +53,32 @@ impl Places {
         (length, length)
     }
 
-    pub(super) fn get(&self, _: usize) -> (Head, &[u8]) {
+    pub(super) fn get(&self, _: usize) -> (DatagramHead, &[u8]) {
         let (head, n) = self.got.as_ref().expect("one was received");
         (head.clone(), &self.bytes[..*n])
     }
 }
 
 /// The socket of a port.
-pub(super) struct Inner(UdpSocket);
+pub(super) struct DatagramSocket(UdpSocket);
 
 #[cfg(unix)]
-impl std::os::fd::AsFd for Inner {
+impl std::os::fd::AsFd for DatagramSocket {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 #[cfg(windows)]
-impl std::os::windows::io::AsSocket for Inner {
+impl std::os::windows::io::AsSocket for DatagramSocket {
     fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
         self.0.as_socket()
     }
 }
 
-impl Inner {
-    pub(super) fn of(socket: Socket, _size: usize) -> io::Result<Inner> {
-        Ok(Inner(UdpSocket::from_std(socket.into())))
+impl DatagramSocket {
+    pub(super) fn from_socket(socket: Socket, _size: usize) -> io::Result<DatagramSocket> {
+        Ok(DatagramSocket(UdpSocket::from_std(socket.into())))
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

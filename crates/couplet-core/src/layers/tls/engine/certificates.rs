@@ -15,16 +15,16 @@ use crate::layers::tls::settings::TlsConfigError;
 
 /// A certificate chain with its key.
 #[derive(Clone)]
-pub(in super::super) struct Pair(pub(super) Arc<CertifiedKey>);
+pub(in super::super) struct CertificateAndKey(pub(super) Arc<CertifiedKey>);
 
-impl Pair {
+impl CertificateAndKey {
     /// Parses PEM: the chain, with the server's own certificate first, and the key, which may be in
     /// the same text. `place` names them in errors.
     pub(in super::super) fn from_pem(
         chain: &[u8],
         key: &[u8],
         place: &str,
-    ) -> Result<Pair, TlsConfigError> {
+    ) -> Result<CertificateAndKey, TlsConfigError> {
         let invalid =
             |what: &str| TlsConfigError::Invalid { place: place.to_owned(), what: what.to_owned() };
         let chain = certificates(chain, place)?;
@@ -34,9 +34,9 @@ impl Pair {
         })?;
         // Also checks that the key matches the certificate.
         match CertifiedKey::from_der(chain, key, &provider()) {
-            Ok(pair) => Ok(Pair(Arc::new(pair))),
+            Ok(pair) => Ok(CertificateAndKey(Arc::new(pair))),
             Err(rustls::Error::InconsistentKeys(_)) => {
-                Err(invalid("the private key is not that of the certificate"))
+                Err(invalid("the private key does not match the certificate"))
             }
             Err(error) => Err(invalid(&error.to_string())),
         }
@@ -47,17 +47,17 @@ impl Pair {
         &self,
         more: &[u8],
         place: &str,
-    ) -> Result<Pair, TlsConfigError> {
+    ) -> Result<CertificateAndKey, TlsConfigError> {
         let mut pair = CertifiedKey::clone(&self.0);
         pair.cert.extend(certificates(more, place)?);
-        Ok(Pair(Arc::new(pair)))
+        Ok(CertificateAndKey(Arc::new(pair)))
     }
 
     /// Adds an OCSP response, in DER, for stapling.
-    pub(in super::super) fn with_ocsp(self, response: Vec<u8>) -> Pair {
+    pub(in super::super) fn with_ocsp(self, response: Vec<u8>) -> CertificateAndKey {
         let mut pair = CertifiedKey::clone(&self.0);
         pair.ocsp = Some(response);
-        Pair(Arc::new(pair))
+        CertificateAndKey(Arc::new(pair))
     }
 
     /// The certificates in DER, the server's own first.
@@ -95,32 +95,34 @@ pub(in super::super) type Store = Arc<RootCertStore>;
 thread_local! {
     /// The name in the last ClientHello processed on this thread. rustls passes it to the resolver,
     /// which all connections share, but not to the connection.
-    static ASKED_FOR: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    static REQUESTED_NAME: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
 /// Takes the name requested by the last ClientHello.
-pub(super) fn asked_for() -> Option<Box<str>> {
-    ASKED_FOR.with(|name| name.borrow_mut().take())
+pub(super) fn requested_name() -> Option<Box<str>> {
+    REQUESTED_NAME.with(|name| name.borrow_mut().take())
 }
 
 #[derive(Debug)]
-pub(super) struct Choice {
+pub(super) struct CertificateResolver {
     pub(super) directory: Option<CertificateDirectory>,
-    pub(super) default: Option<Pair>,
+    pub(super) default: Option<CertificateAndKey>,
 }
 
-impl ResolvesServerCert for Choice {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
-        ASKED_FOR.with(|asked| *asked.borrow_mut() = name.map(Into::into));
+        REQUESTED_NAME.with(|asked| *asked.borrow_mut() = name.map(Into::into));
         let found = self.directory.as_ref().and_then(|directory| directory.find(name));
         found.or_else(|| self.default.clone()).map(|pair| pair.0)
     }
 }
 
-impl std::fmt::Debug for Pair {
+impl std::fmt::Debug for CertificateAndKey {
     /// Omits the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pair").field("certificates", &self.0.cert.len()).finish_non_exhaustive()
+        f.debug_struct("CertificateAndKey")
+            .field("certificates", &self.0.cert.len())
+            .finish_non_exhaustive()
     }
 }

@@ -10,9 +10,9 @@ use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiCli
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 
-use super::certificates::{Choice, Pair};
+use super::certificates::{CertificateAndKey, CertificateResolver};
 use super::cryptography::Ticketer;
-use super::world::{clock, keys, provider};
+use super::world::{key_log, provider, time_provider};
 use crate::layers::tls::TlsVersion;
 use crate::layers::tls::settings::{
     ClientAuth, ClientTlsOptions, ServerTlsOptions, TlsConfigError, Trust,
@@ -24,7 +24,7 @@ const SESSIONS: usize = 1024;
 #[derive(Clone)]
 pub(in super::super) struct ServerConfig {
     pub(super) rustls: Arc<rustls::ServerConfig>,
-    asks_for_certificates: bool,
+    requests_certificates: bool,
 }
 
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl ServerName {
     }
 }
 
-fn wrong(error: impl std::fmt::Display) -> TlsConfigError {
+fn unusable(error: impl std::fmt::Display) -> TlsConfigError {
     TlsConfigError::Unusable(error.to_string())
 }
 
@@ -70,7 +70,7 @@ impl ServerConfig {
         options: &ServerTlsOptions,
     ) -> Result<ServerConfig, TlsConfigError> {
         if options.identity.is_none() && options.directory.is_none() && !options.chosen_later {
-            return Err(wrong("a server needs a certificate"));
+            return Err(unusable("a server needs a certificate"));
         }
         let provider = provider();
         let verifier = match &options.client_auth {
@@ -83,16 +83,16 @@ impl ServerConfig {
                     _ => builder,
                 }
                 .build()
-                .map_err(wrong)?
+                .map_err(unusable)?
             }
         };
-        let choice = Choice {
+        let choice = CertificateResolver {
             directory: options.directory.clone(),
             default: options.identity.as_ref().map(|identity| identity.0.clone()),
         };
-        let mut config = rustls::ServerConfig::builder_with_details(provider, clock())
+        let mut config = rustls::ServerConfig::builder_with_details(provider, time_provider())
             .with_protocol_versions(&versions(options.common.oldest, options.common.newest))
-            .map_err(wrong)?
+            .map_err(unusable)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(choice));
         config.alpn_protocols.clone_from(&options.common.alpn);
@@ -100,18 +100,18 @@ impl ServerConfig {
         config.max_early_data_size = 0;
         if options.common.resumption {
             config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-            config.ticketer = Ticketer::new().map_err(wrong)?;
+            config.ticketer = Ticketer::new().map_err(unusable)?;
         } else {
             config.session_storage = Arc::new(NoServerSessionStorage {});
         }
-        config.key_log = keys(options.common.key_log);
-        let asks_for_certificates = !matches!(options.client_auth, ClientAuth::None);
-        Ok(ServerConfig { rustls: Arc::new(config), asks_for_certificates })
+        config.key_log = key_log(options.common.key_log);
+        let requests_certificates = !matches!(options.client_auth, ClientAuth::None);
+        Ok(ServerConfig { rustls: Arc::new(config), requests_certificates })
     }
 
     /// Whether the server requests client certificates.
-    pub(in super::super) fn asks_for_certificates(&self) -> bool {
-        self.asks_for_certificates
+    pub(in super::super) fn requests_certificates(&self) -> bool {
+        self.requests_certificates
     }
 
     /// A copy with these application protocols, unless some are set. Shares sessions and tickets.
@@ -125,7 +125,7 @@ impl ServerConfig {
     }
 
     /// A copy with this certificate. Shares sessions and tickets.
-    pub(super) fn with(&self, identity: &Pair) -> Arc<rustls::ServerConfig> {
+    pub(super) fn with(&self, identity: &CertificateAndKey) -> Arc<rustls::ServerConfig> {
         let mut config = rustls::ServerConfig::clone(&self.rustls);
         config.cert_resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&identity.0)));
         Arc::new(config)
@@ -138,19 +138,19 @@ impl ClientConfig {
     ) -> Result<ClientConfig, TlsConfigError> {
         let provider = provider();
         let verifier: Arc<dyn ServerCertVerifier> = match &options.trust {
-            Trust::Platform => {
-                Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(wrong)?)
-            }
+            Trust::Platform => Arc::new(
+                rustls_platform_verifier::Verifier::new(provider.clone()).map_err(unusable)?,
+            ),
             Trust::Roots(roots) => {
                 WebPkiServerVerifier::builder_with_provider(roots.0.clone(), provider.clone())
                     .build()
-                    .map_err(wrong)?
+                    .map_err(unusable)?
             }
             Trust::Anyone => Arc::new(Anyone),
         };
-        let builder = rustls::ClientConfig::builder_with_details(provider, clock())
+        let builder = rustls::ClientConfig::builder_with_details(provider, time_provider())
             .with_protocol_versions(&versions(options.common.oldest, options.common.newest))
-            .map_err(wrong)?
+            .map_err(unusable)?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match &options.identity {
@@ -165,7 +165,7 @@ impl ClientConfig {
             true => Resumption::in_memory_sessions(SESSIONS),
             false => Resumption::disabled(),
         };
-        config.key_log = keys(options.common.key_log);
+        config.key_log = key_log(options.common.key_log);
         Ok(ClientConfig(Arc::new(config)))
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{CertificateProblem, Fault, TlsError, TlsProblem, alert_name};
 pub(in super::super) fn explain(error: Error, in_handshake: bool) -> TlsError {
     let mut explained = match &error {
         Error::InvalidCertificate(wrong) => {
-            let (problem, text) = certificate(wrong);
+            let (problem, text) = explain_certificate(wrong);
             let mut explained = TlsError::new(
                 TlsProblem::Certificate(problem),
                 Fault::Peer,
@@ -24,9 +24,10 @@ pub(in super::super) fn explain(error: Error, in_handshake: bool) -> TlsError {
             Fault::Peer,
             "the peer sent no certificate",
         ),
-        Error::AlertReceived(alert) => received(u8::from(*alert), in_handshake),
+        Error::AlertReceived(alert) => explain_alert(u8::from(*alert), in_handshake),
         Error::PeerIncompatible(why) => {
-            let text = format!("nothing in common with the peer: {}", incompatible(why));
+            let text =
+                format!("no common parameters with the peer: {}", explain_incompatibility(why));
             TlsError::new(TlsProblem::NothingInCommon, Fault::Peer, text)
         }
         Error::NoApplicationProtocol => TlsError::new(
@@ -37,14 +38,14 @@ pub(in super::super) fn explain(error: Error, in_handshake: bool) -> TlsError {
         Error::DecryptError => TlsError::new(
             TlsProblem::BadRecord,
             Fault::Network,
-            "a record cannot be decrypted: it was altered on the way",
+            "cannot decrypt a record: it was altered in transit",
         ),
         Error::InvalidMessage(_)
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::PeerMisbehaved(_)
         | Error::PeerSentOversizedRecord => {
-            let text = format!("the peer broke the rules of TLS: {error}");
+            let text = format!("the peer violated the TLS protocol: {error}");
             TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text)
         }
         _ => TlsError::new(TlsProblem::Internal, Fault::Ours, error.to_string()),
@@ -53,7 +54,7 @@ pub(in super::super) fn explain(error: Error, in_handshake: bool) -> TlsError {
     explained.caused_by(error)
 }
 
-fn incompatible(why: &PeerIncompatible) -> String {
+fn explain_incompatibility(why: &PeerIncompatible) -> String {
     use PeerIncompatible::*;
     match why {
         // TLS 1.2 introduced this extension (RFC 5246, 7.4.1.4.1), so older clients fail here
@@ -76,16 +77,16 @@ fn incompatible(why: &PeerIncompatible) -> String {
 }
 
 /// Explains an alert from the peer. Alerts about our certificate or our offer are our fault.
-fn received(alert: u8, in_handshake: bool) -> TlsError {
+fn explain_alert(alert: u8, in_handshake: bool) -> TlsError {
     let (fault, remedy) = match alert {
         42..=46 | 48 | 49 => (Fault::Ours, " (it rejects our certificate)"),
         116 => (Fault::Ours, " (it requires a certificate from us)"),
         40 | 70 | 71 if in_handshake => {
             (Fault::Ours, " (it accepts none of our versions or ciphers)")
         }
-        112 => (Fault::Ours, " (it does not know the name that we asked for)"),
+        112 => (Fault::Ours, " (it does not know the requested name)"),
         120 => (Fault::Ours, " (it knows none of our application protocols)"),
-        20 => (Fault::Network, " (a record was altered on the way)"),
+        20 => (Fault::Network, " (a record was altered in transit)"),
         _ => (Fault::Peer, ""),
     };
     let mut text = String::new();
@@ -97,7 +98,7 @@ fn received(alert: u8, in_handshake: bool) -> TlsError {
 const CA_USED: &str = "CaUsedAsEndEntity";
 
 #[expect(deprecated, reason = "verifiers may still use the old variants")]
-fn certificate(wrong: &CertificateError) -> (CertificateProblem, String) {
+fn explain_certificate(wrong: &CertificateError) -> (CertificateProblem, String) {
     let problem = match wrong {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             CertificateProblem::Expired
@@ -133,7 +134,7 @@ fn certificate(wrong: &CertificateError) -> (CertificateProblem, String) {
     };
     let text = match problem {
         CertificateProblem::WrongUsage if wrong.to_string().contains(CA_USED) => {
-            "it is that of an authority (CA:TRUE), which may only sign others".to_owned()
+            "it is a CA certificate (CA:TRUE), which may only sign others".to_owned()
         }
         CertificateProblem::Expired => "it has expired".to_owned(),
         CertificateProblem::NotYetValid => "it is not valid yet".to_owned(),

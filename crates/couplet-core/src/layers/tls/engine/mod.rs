@@ -23,7 +23,7 @@ use rustls::{HandshakeKind, ProtocolVersion};
 use super::{TlsInfo, TlsVersion};
 use crate::error::TlsError;
 use crate::transport::outbox::Outbox;
-use certificates::Pair;
+use certificates::CertificateAndKey;
 use config::{ClientConfig, ServerConfig, ServerName};
 use errors::explain;
 pub(super) use rustls::Error;
@@ -50,7 +50,7 @@ pub(super) enum Step {
 }
 
 /// The action to take when the session can send data.
-enum Wish<'w> {
+enum WriteAction<'w> {
     Nothing,
     Encrypt(&'w [u8], &'w mut Outbox),
     CloseNotify,
@@ -65,7 +65,7 @@ enum Connection {
 pub(super) struct Session {
     connection: Connection,
     /// The host name that the client requested.
-    asked_for: Option<Box<str>>,
+    requested_name: Option<Box<str>>,
     /// A `PeerClosed` that occurred during a write, to be reported.
     peer_closed: bool,
 }
@@ -79,21 +79,21 @@ impl Session {
     /// A server's session with the certificate chosen for the requested name.
     pub(super) fn server_with(
         config: &ServerConfig,
-        identity: &Pair,
-        asked_for: Option<&str>,
+        identity: &CertificateAndKey,
+        requested_name: Option<&str>,
     ) -> Result<Session, Error> {
         let connection = UnbufferedServerConnection::new(config.with(identity))?;
-        Ok(Session::new(Connection::Server(connection), asked_for.map(Into::into)))
+        Ok(Session::new(Connection::Server(connection), requested_name.map(Into::into)))
     }
 
     pub(super) fn client(config: &ClientConfig, name: &ServerName) -> Result<Session, Error> {
         let connection = UnbufferedClientConnection::new(config.0.clone(), name.0.clone())?;
-        let asked_for = name.dns_name().map(Into::into);
-        Ok(Session::new(Connection::Client(connection), asked_for))
+        let requested_name = name.dns_name().map(Into::into);
+        Ok(Session::new(Connection::Client(connection), requested_name))
     }
 
-    fn new(connection: Connection, asked_for: Option<Box<str>>) -> Session {
-        Session { connection, asked_for, peer_closed: false }
+    fn new(connection: Connection, requested_name: Option<Box<str>>) -> Session {
+        Session { connection, requested_name, peer_closed: false }
     }
 
     /// Processes received bytes, in place. Appends decrypted data to `plain`, and records for the
@@ -108,10 +108,13 @@ impl Session {
             return (0, Step::PeerClosed);
         }
         let opening = self.is_handshaking();
-        let (discard, step) = self.step(received, plain, out, Wish::Nothing);
+        let (discard, step) = self.step(received, plain, out, WriteAction::Nothing);
         // Always taken, so that no other connection finds it.
-        if opening && matches!(self.connection, Connection::Server(_)) && self.asked_for.is_none() {
-            self.asked_for = certificates::asked_for();
+        if opening
+            && matches!(self.connection, Connection::Server(_))
+            && self.requested_name.is_none()
+        {
+            self.requested_name = certificates::requested_name();
         }
         (discard, step)
     }
@@ -128,8 +131,8 @@ impl Session {
     ) -> Result<(usize, bool), Error> {
         let (mut first, mut done) = (Vec::new(), 0);
         loop {
-            let wish = Wish::Encrypt(data, below);
-            let (discard, step) = self.step(&mut partial[done..], plain, &mut first, wish);
+            let action = WriteAction::Encrypt(data, below);
+            let (discard, step) = self.step(&mut partial[done..], plain, &mut first, action);
             done += discard;
             if !first.is_empty() {
                 below.extend(&first);
@@ -153,7 +156,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) {
         loop {
-            let (_, step) = self.step(partial, plain, out, Wish::CloseNotify);
+            let (_, step) = self.step(partial, plain, out, WriteAction::CloseNotify);
             match step {
                 Step::Again | Step::Data => {}
                 Step::PeerClosed => self.peer_closed = true,
@@ -163,10 +166,10 @@ impl Session {
     }
 
     /// Appends the queued output of a failed session: its alert.
-    pub(super) fn last_words(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn drain_output(&mut self, out: &mut Vec<u8>) {
         // A step with an empty queue would read bytes that no longer exist.
         while self.common().wants_write() {
-            self.step(&mut [], &mut Vec::new(), out, Wish::Nothing);
+            self.step(&mut [], &mut Vec::new(), out, WriteAction::Nothing);
         }
     }
 
@@ -175,11 +178,15 @@ impl Session {
         received: &mut [u8],
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
-        wish: Wish<'_>,
+        action: WriteAction<'_>,
     ) -> (usize, Step) {
         match &mut self.connection {
-            Connection::Server(it) => carry_out(it.process_tls_records(received), plain, out, wish),
-            Connection::Client(it) => carry_out(it.process_tls_records(received), plain, out, wish),
+            Connection::Server(it) => {
+                process_state(it.process_tls_records(received), plain, out, action)
+            }
+            Connection::Client(it) => {
+                process_state(it.process_tls_records(received), plain, out, action)
+            }
         }
     }
 
@@ -209,7 +216,7 @@ impl Session {
                 .and_then(|suite| suite.suite().as_str())
                 .unwrap_or("unknown"),
             alpn: common.alpn_protocol().map(Arc::from),
-            server_name: self.asked_for.as_deref().map(Arc::from),
+            server_name: self.requested_name.as_deref().map(Arc::from),
             peer_certificates: match certificates {
                 [] => Arc::default(),
                 some => some.iter().map(|one| Arc::from(one.as_ref())).collect(),
@@ -220,11 +227,11 @@ impl Session {
 }
 
 /// Performs the action that a rustls state requires.
-fn carry_out<D>(
+fn process_state<D>(
     status: UnbufferedStatus<'_, '_, D>,
     plain: &mut Vec<u8>,
     out: &mut Vec<u8>,
-    wish: Wish<'_>,
+    action: WriteAction<'_>,
 ) -> (usize, Step) {
     let mut discard = status.discard;
     let step = match status.state {
@@ -255,26 +262,27 @@ fn carry_out<D>(
             Step::Again
         }
         Ok(ConnectionState::PeerClosed) => Step::PeerClosed,
-        Ok(ConnectionState::WriteTraffic(traffic)) => write(traffic, out, wish),
+        Ok(ConnectionState::WriteTraffic(traffic)) => write(traffic, out, action),
         // Early data is never accepted, and once both ends have closed nothing is needed.
         Ok(_) => Step::Blocked,
     };
     (discard, step)
 }
 
-fn write<D>(mut traffic: WriteTraffic<'_, D>, out: &mut Vec<u8>, wish: Wish<'_>) -> Step {
-    match wish {
-        Wish::Nothing => {}
-        Wish::CloseNotify => {
-            let mut close = |room: &mut [u8]| traffic.queue_close_notify(room).map_err(more);
+fn write<D>(mut traffic: WriteTraffic<'_, D>, out: &mut Vec<u8>, action: WriteAction<'_>) -> Step {
+    match action {
+        WriteAction::Nothing => {}
+        WriteAction::CloseNotify => {
+            let mut close =
+                |room: &mut [u8]| traffic.queue_close_notify(room).map_err(insufficient_size);
             append(out, 0, &mut close);
         }
-        Wish::Encrypt(data, below) => {
+        WriteAction::Encrypt(data, below) => {
             let mut size = encrypted_size(data.len());
             loop {
                 let mut outcome = Ok(0);
                 below.fill(size, |room| {
-                    outcome = traffic.encrypt(data, room).map_err(more);
+                    outcome = traffic.encrypt(data, room).map_err(insufficient_size);
                     *outcome.as_ref().unwrap_or(&0)
                 });
                 match outcome {
@@ -293,7 +301,7 @@ fn encrypted_size(len: usize) -> usize {
     len + (len / 16_384 + 1) * 32
 }
 
-fn more(error: EncryptError) -> Option<InsufficientSizeError> {
+fn insufficient_size(error: EncryptError) -> Option<InsufficientSizeError> {
     match error {
         EncryptError::InsufficientSize(more) => Some(more),
         EncryptError::EncryptExhausted => None,

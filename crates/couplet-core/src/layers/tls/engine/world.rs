@@ -67,9 +67,9 @@ fn current() -> Option<Rc<dyn TlsWorld>> {
 static SYSTEM: OnceLock<CryptoProvider> = OnceLock::new();
 
 #[derive(Debug)]
-struct Chance;
+struct WorldRandom;
 
-impl SecureRandom for Chance {
+impl SecureRandom for WorldRandom {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
         let Some(world) = current() else {
             return SYSTEM.get_or_init(default_provider).secure_random.fill(buffer);
@@ -82,9 +82,9 @@ impl SecureRandom for Chance {
 }
 
 #[derive(Debug)]
-struct Clock;
+struct WorldClock;
 
-impl TimeProvider for Clock {
+impl TimeProvider for WorldClock {
     fn current_time(&self) -> Option<UnixTime> {
         match current() {
             Some(world) => Some(UnixTime::since_unix_epoch(world.unix_time())),
@@ -95,9 +95,9 @@ impl TimeProvider for Clock {
 
 /// Logs secrets to the world and, if allowed, to the file named in the environment.
 #[derive(Debug)]
-struct Keys(Option<KeyLogFile>);
+struct WorldKeyLog(Option<KeyLogFile>);
 
-impl KeyLog for Keys {
+impl KeyLog for WorldKeyLog {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
         if let Some(world) = current() {
             world.key(label, client_random, secret);
@@ -112,14 +112,14 @@ impl KeyLog for Keys {
     }
 }
 
-pub(super) fn keys(may_go_to_the_file: bool) -> Arc<dyn KeyLog> {
-    Arc::new(Keys(may_go_to_the_file.then(KeyLogFile::new)))
+pub(super) fn key_log(may_write_file: bool) -> Arc<dyn KeyLog> {
+    Arc::new(WorldKeyLog(may_write_file.then(KeyLogFile::new)))
 }
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider { secure_random: &Chance, ..default_provider() })
+    Arc::new(CryptoProvider { secure_random: &WorldRandom, ..default_provider() })
 }
 
-pub(super) fn clock() -> Arc<dyn TimeProvider> {
-    Arc::new(Clock)
+pub(super) fn time_provider() -> Arc<dyn TimeProvider> {
+    Arc::new(WorldClock)
 }

@@ -200,7 +200,7 @@ fn what_is_not_tls_gets_an_alert_and_a_guess() {
     }
     let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
     assert!(end.feed(b"220 mail.test ESMTP\r\n").is_continue());
-    assert!(end.error().to_string().contains("it may want STARTTLS"), "{}", end.error());
+    assert!(end.error().to_string().contains("it may expect STARTTLS"), "{}", end.error());
 }
 
 fn error_alert(end: &End) -> Option<u8> {
@@ -346,7 +346,7 @@ fn configurations_that_cannot_work_are_errors() {
     for (wrong, text) in [
         (identity("", key), "cannot use the given PEM: there is no certificate"),
         (identity(chain, chain), "there is no private key"),
-        (identity(chain, &other), "the private key is not that of the certificate"),
+        (identity(chain, &other), "the private key does not match the certificate"),
         (
             ServerTls::new(&ServerTlsOptions::default()).expect_err("no certificate").to_string(),
             "a server needs a certificate",

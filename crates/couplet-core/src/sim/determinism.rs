@@ -14,7 +14,7 @@ use crate::defer::Result;
 /// Environment variable set for the other process: the call to run, the output file and,
 /// optionally, the seed to trace in full. Without a seed, the process writes the hash of every
 /// seed.
-const ASKED: &str = "COUPLET_DETERMINED";
+const REQUEST: &str = "COUPLET_DETERMINED";
 
 type Scenario<'a> = &'a (dyn Fn(&mut Sim) -> Result<()> + Sync);
 
@@ -72,29 +72,30 @@ pub fn check_determined(
 ) {
     let call = this_call(Location::caller());
     let trials: Vec<Trial> = seeds.into_iter().map(|seed| Trial::new(seed, weather)).collect();
-    if let Ok(asked) = env::var(ASKED) {
-        return answer(&asked, &call, &trials, &scenario);
+    if let Ok(request) = env::var(REQUEST) {
+        return answer_request(&request, &call, &trials, &scenario);
     }
     let mut hashes = BTreeMap::new();
     for trial in &trials {
-        match twice(trial, &scenario) {
+        match run_twice(trial, &scenario) {
             Ok(report) => hashes.insert(trial.seed, report.hash),
             Err(text) => panic!("{text}"),
         };
     }
-    let there = elsewhere(&call, None).unwrap_or_else(|error| panic!("no other process: {error}"));
+    let there = run_in_other_process(&call, None)
+        .unwrap_or_else(|error| panic!("cannot run in another process: {error}"));
     let there: BTreeMap<u64, u64> = there.iter().filter_map(|line| hash_of(line)).collect();
     for trial in &trials {
         if there.get(&trial.seed) == hashes.get(&trial.seed) {
             continue;
         }
         let first = trial.clone().whole_trace().run_apart(&scenario).trace;
-        let second = elsewhere(&call, Some(trial.seed)).unwrap_or_default();
+        let second = run_in_other_process(&call, Some(trial.seed)).unwrap_or_default();
         panic!("{}", trial.difference("the runs of two processes", &first, &second));
     }
 }
 
-fn twice(trial: &Trial, scenario: Scenario<'_>) -> Result<Report, String> {
+fn run_twice(trial: &Trial, scenario: Scenario<'_>) -> Result<Report, String> {
     // Both runs keep the whole trace: an effect of the first run alone, such as initializing a
     // static, would not show in two further runs.
     let whole = trial.clone().whole_trace();
@@ -131,8 +132,8 @@ fn this_call(place: &Location<'_>) -> String {
 }
 
 /// In the other process: if this is the requested call, writes the answer and exits.
-fn answer(asked: &str, call: &str, trials: &[Trial], scenario: Scenario<'_>) {
-    let mut parts = asked.split('\n');
+fn answer_request(request: &str, call: &str, trials: &[Trial], scenario: Scenario<'_>) {
+    let mut parts = request.split('\n');
     let (place, file, seed) = (parts.next(), parts.next(), parts.next());
     let (true, Some(file)) = (place == Some(call), file) else { return };
     let whole = seed.and_then(|seed| seed.parse::<u64>().ok());
@@ -148,14 +149,15 @@ fn answer(asked: &str, call: &str, trials: &[Trial], scenario: Scenario<'_>) {
 }
 
 /// Runs this program again up to this call, and returns the lines that it writes.
-fn elsewhere(call: &str, seed: Option<u64>) -> io::Result<Vec<String>> {
-    let file = Answer::new(call);
+fn run_in_other_process(call: &str, seed: Option<u64>) -> io::Result<Vec<String>> {
+    let file = AnswerFile::new(call);
     let seed = seed.map(|seed| seed.to_string()).unwrap_or_default();
-    let asked = format!("{call}\n{}\n{seed}", file.0.display());
-    let output = Command::new(env::current_exe()?).args(arguments()).env(ASKED, asked).output()?;
+    let request = format!("{call}\n{}\n{seed}", file.0.display());
+    let output =
+        Command::new(env::current_exe()?).args(arguments()).env(REQUEST, request).output()?;
     let answered = fs::read_to_string(&file.0).map_err(|error| {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        io::Error::new(error.kind(), format!("it gave no answer ({}): {said}", output.status))
+        io::Error::new(error.kind(), format!("no answer ({}): {said}", output.status))
     })?;
     Ok(answered.lines().map(str::to_owned).collect())
 }
@@ -170,17 +172,17 @@ fn arguments() -> Vec<OsString> {
 }
 
 /// The answer file; removed on drop.
-struct Answer(PathBuf);
+struct AnswerFile(PathBuf);
 
-impl Answer {
-    fn new(call: &str) -> Answer {
+impl AnswerFile {
+    fn new(call: &str) -> AnswerFile {
         let hash = super::random::fold_bytes(0, call.as_bytes());
         let name = format!("couplet-determined-{}-{hash:016x}", std::process::id());
-        Answer(env::temp_dir().join(name))
+        AnswerFile(env::temp_dir().join(name))
     }
 }
 
-impl Drop for Answer {
+impl Drop for AnswerFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }

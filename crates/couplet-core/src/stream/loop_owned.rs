@@ -1,20 +1,20 @@
-//! [`Homing`]: a value of the loop's thread in a `Send` wrapper, sent back to be dropped.
+//! [`LoopOwned`]: a value of the loop's thread in a `Send` wrapper, sent back to be dropped.
 
 use couplet_os::tethered::Tethered;
 
 use crate::{Reactor, Remote};
 
 /// A value of the loop's thread that is `Send`: only that thread can access it, and drops it.
-pub struct Homing<T: 'static> {
+pub struct LoopOwned<T: 'static> {
     /// `None` on its way back.
     value: Option<Tethered<T>>,
     remote: Remote,
 }
 
-impl<T: 'static> Homing<T> {
+impl<T: 'static> LoopOwned<T> {
     /// Wraps a value of this loop's thread.
-    pub fn new(reactor: &Reactor, value: T) -> Homing<T> {
-        Homing { value: Some(Tethered::new(value)), remote: reactor.remote() }
+    pub fn new(reactor: &Reactor, value: T) -> LoopOwned<T> {
+        LoopOwned { value: Some(Tethered::new(value)), remote: reactor.remote() }
     }
 
     /// The value; `None` outside the loop's thread.
@@ -41,13 +41,13 @@ impl<T: 'static> Homing<T> {
     }
 }
 
-impl<T: 'static> std::fmt::Debug for Homing<T> {
+impl<T: 'static> std::fmt::Debug for LoopOwned<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Homing").finish_non_exhaustive()
+        f.debug_struct("LoopOwned").finish_non_exhaustive()
     }
 }
 
-impl<T: 'static> Drop for Homing<T> {
+impl<T: 'static> Drop for LoopOwned<T> {
     fn drop(&mut self) {
         if let Some(value) = self.value.take_if(|value| !value.is_home()) {
             // If the loop was dropped, its connections are closed, and the value is leaked.

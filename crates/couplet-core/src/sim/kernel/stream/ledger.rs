@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use super::super::{EndId, Kernel};
 use super::{Conn, End};
-use crate::transport::connection::Above;
+use crate::transport::connection::LayerReport;
 
 /// Maximum bytes in flight above layers that are kept for comparison.
 const MOST: usize = 4 * 1024 * 1024;
@@ -88,81 +88,85 @@ impl Ledger {
 }
 
 /// The comparison that applies to the bytes received by one end.
-enum Compared {
+enum Comparison {
     /// With the bytes that reached the peer's driver.
     Below,
     /// With the bytes that the peer wrote above its layers.
-    Above,
+    LayerReport,
     No,
 }
 
 impl Conn {
     /// The comparison for the bytes that this side receives.
-    fn compared(&self, side: u8) -> Compared {
+    fn comparison(&self, side: u8) -> Comparison {
         let [ours, theirs] = [side, 1 - side].map(|side| &self.ends[side as usize].layers);
         match (ours, theirs) {
-            (None, _) => Compared::Below,
-            (Some(ours), None) if ours.kinds.is_empty() => Compared::Below,
-            (Some(_), None) => Compared::No,
-            (Some(ours), Some(theirs)) if ours.in_clear[0] == theirs.in_clear[1] => Compared::Above,
+            (None, _) => Comparison::Below,
+            (Some(ours), None) if ours.kinds.is_empty() => Comparison::Below,
+            (Some(_), None) => Comparison::No,
+            (Some(ours), Some(theirs)) if ours.in_clear[0] == theirs.in_clear[1] => {
+                Comparison::LayerReport
+            }
             // One end's bytes in the clear passed through the other's layers.
-            (Some(_), Some(_)) => Compared::No,
+            (Some(_), Some(_)) => Comparison::No,
         }
     }
 }
 
 impl Kernel {
     /// Records an event between the layers and the protocol of this end.
-    pub(in crate::sim) fn note_above(&mut self, id: EndId, above: Above<'_>) {
-        let Some(Conn { ends, ways, .. }) = self.conn(id.conn) else { return };
-        let way = &mut ways[id.side as usize].above;
+    pub(in crate::sim) fn note_above(&mut self, id: EndId, above: LayerReport<'_>) {
+        let Some(Conn { ends, flows, .. }) = self.conn(id.conn) else { return };
+        let flow = &mut flows[id.side as usize].above;
         let layers = &mut ends[id.side as usize].layers;
         match (above, layers) {
-            (Above::Layers { kinds, .. }, Some(stack)) => stack.kinds = kinds,
-            (Above::Layers { kinds, in_clear }, none) => *none = Some(Stack { kinds, in_clear }),
-            (Above::Written(bytes), Some(stack)) => way.add(&stack.kinds, bytes),
-            (Above::Cut, _) => way.cut = true,
-            (Above::Written(_), None) => debug_assert!(false, "there are no layers"),
+            (LayerReport::Layers { kinds, .. }, Some(stack)) => stack.kinds = kinds,
+            (LayerReport::Layers { kinds, in_clear }, none) => {
+                *none = Some(Stack { kinds, in_clear })
+            }
+            (LayerReport::Written(bytes), Some(stack)) => flow.add(&stack.kinds, bytes),
+            (LayerReport::Cut, _) => flow.cut = true,
+            (LayerReport::Written(_), None) => debug_assert!(false, "there are no layers"),
         }
     }
 
     /// The program of this end has died, along with the bytes in its layers.
-    pub(in crate::sim) fn note_gone(&mut self, id: EndId) {
-        self.note_above(id, Above::Cut);
+    pub(in crate::sim) fn note_crash(&mut self, id: EndId) {
+        self.note_above(id, LayerReport::Cut);
     }
 
     /// Checks bytes delivered to a protocol against those that its peer wrote.
-    pub(in crate::sim) fn was_given(&mut self, id: EndId, data: &[u8]) -> bool {
+    pub(in crate::sim) fn check_received(&mut self, id: EndId, data: &[u8]) -> bool {
         let Some(conn) = self.conn(id.conn) else { return false };
-        let (compared, other) = (conn.compared(id.side), usize::from(1 - id.side));
-        let Conn { ends, ways, .. } = conn;
+        let (compared, other) = (conn.comparison(id.side), usize::from(1 - id.side));
+        let Conn { ends, flows, .. } = conn;
         let End { layers, .. } = &ends[id.side as usize];
-        let way = &mut ways[other];
-        if let Compared::Below = compared {
-            let ledger = &mut way.ledger;
+        let flow = &mut flows[other];
+        if let Comparison::Below = compared {
+            let ledger = &mut flow.ledger;
             let equal = ledger.len() >= data.len() && ledger.iter().zip(data).all(|(a, b)| a == b);
             ledger.drain(..data.len().min(ledger.len()));
             return equal;
         }
-        way.ledger.clear();
+        flow.ledger.clear();
         match (compared, layers) {
-            (Compared::Above, Some(stack)) => way.above.take(&stack.kinds, data),
+            (Comparison::LayerReport, Some(stack)) => flow.above.take(&stack.kinds, data),
             _ => {
-                way.above.give_up();
+                flow.above.give_up();
                 true
             }
         }
     }
 
     /// Whether the protocol has received every byte that its peer wrote.
-    pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
+    pub(in crate::sim) fn has_received_all(&mut self, id: EndId) -> bool {
         let Some(conn) = self.conn(id.conn) else { return true };
-        let compared = conn.compared(id.side);
-        let way = conn.way(1 - id.side);
+        let compared = conn.comparison(id.side);
+        let flow = conn.flow(1 - id.side);
         match compared {
-            Compared::Below => way.ledger.is_empty(),
-            Compared::Above => way.above.len == 0 || way.above.cut,
-            Compared::No => true,
+            Comparison::Below => flow.ledger.is_empty(),
+            Comparison::LayerReport => flow.above.len == 0 || flow.above.cut,
+            Comparison::No => true,
         }
     }
 }
@@ -176,7 +180,7 @@ mod tests {
     const OTHER: TypeId = TypeId::of::<u16>();
 
     #[test]
-    fn what_was_written_before_a_layer_and_behind_it_is_compared() {
+    fn bytes_before_and_after_a_layer_are_compared() {
         let mut ledger = Ledger::default();
         ledger.add(&[ONE], b"ab");
         ledger.add(&[ONE], b"c");
@@ -193,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn other_layers_are_compared_no_more() {
+    fn bytes_through_other_layers_are_not_compared() {
         let mut ledger = Ledger::default();
         ledger.add(&[ONE], b"ab");
         assert!(ledger.take(&[OTHER], b"xy") && ledger.take(&[ONE], b"xy"));
@@ -208,6 +212,6 @@ mod tests {
         ledger.add(&[ONE], b"1");
         assert_eq!((ledger.len, ledger.parts.len()), (0, 0));
         ledger.add(&[ONE], b"2");
-        assert!(ledger.take(&[ONE], b"x"), "it is compared no more");
+        assert!(ledger.take(&[ONE], b"x"), "it is no longer compared");
     }
 }

@@ -7,19 +7,19 @@ use std::task::{Wake, Waker};
 
 /// The hosts woken and not yet collected.
 #[derive(Default)]
-pub(super) struct Bells {
+pub(super) struct WokenHosts {
     any: AtomicBool,
-    rung: Mutex<Vec<u32>>,
+    woken: Mutex<Vec<u32>>,
 }
 
-struct Bell {
-    bells: Arc<Bells>,
+struct HostWaker {
+    woken_hosts: Arc<WokenHosts>,
     host: u32,
 }
 
-impl Bells {
-    pub(super) fn waker(self: &Arc<Bells>, host: u32) -> Waker {
-        Waker::from(Arc::new(Bell { bells: self.clone(), host }))
+impl WokenHosts {
+    pub(super) fn waker(self: &Arc<WokenHosts>, host: u32) -> Waker {
+        Waker::from(Arc::new(HostWaker { woken_hosts: self.clone(), host }))
     }
 
     /// Takes the hosts woken since the last call.
@@ -27,17 +27,17 @@ impl Bells {
         if !self.any.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
-        std::mem::take(&mut self.rung.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Wake for Bell {
+impl Wake for HostWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.bells.rung.lock().unwrap_or_else(PoisonError::into_inner).push(self.host);
-        self.bells.any.store(true, Ordering::Release);
+        self.woken_hosts.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.host);
+        self.woken_hosts.any.store(true, Ordering::Release);
     }
 }

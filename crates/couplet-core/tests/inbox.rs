@@ -1,4 +1,4 @@
-//! A loop's door for other threads, model-checked with loom over every interleaving: no call and no
+//! A loop's inbox for other threads, model-checked by loom over every interleaving: no call and no
 //! wake-up is lost.
 
 #[macro_use]
@@ -10,51 +10,51 @@ mod sync {
     pub(super) use std::sync::PoisonError;
 }
 
-#[path = "../src/reactor/door.rs"]
+#[path = "../src/reactor/inbox.rs"]
 #[allow(dead_code, unreachable_pub, reason = "each test uses a part")]
-mod door;
+mod inbox;
 
-use door::Door;
+use inbox::Inbox;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
-/// A door, and the wake-up flag of the driver that may be sleeping behind it.
+/// An inbox, and the wake-up flag of the driver that may be sleeping behind it.
 struct Loop {
-    door: Door<u8, u8>,
+    inbox: Inbox<u8, u8>,
     rung: AtomicBool,
 }
 
 impl Loop {
     fn new() -> Arc<Loop> {
-        Arc::new(Loop { door: Door::new(), rung: AtomicBool::new(false) })
+        Arc::new(Loop { inbox: Inbox::new(), rung: AtomicBool::new(false) })
     }
 
     fn wake(&self, task: u8) {
-        if self.door.wake(task) {
+        if self.inbox.wake(task) {
             self.rung.store(true, Ordering::Release);
         }
     }
 
     fn call(&self, call: u8) -> bool {
-        let taken = self.door.call(call);
+        let taken = self.inbox.call(call);
         if taken == Ok(true) {
             self.rung.store(true, Ordering::Release);
         }
         taken.is_ok()
     }
 
-    /// The part of a turn that drains the door.
+    /// The part of a turn that drains the inbox.
     fn turn(&self, seen: &mut Vec<u8>) {
-        if self.door.is_any() {
-            seen.extend(self.door.take_calls());
-            self.door.take_woken(seen);
+        if self.inbox.has_items() {
+            seen.extend(self.inbox.take_calls());
+            self.inbox.take_woken(seen);
         }
     }
 
     /// Turns until it would sleep with no wake-up pending.
     fn turn_until_asleep(&self, seen: &mut Vec<u8>) {
-        while self.rung.swap(false, Ordering::AcqRel) || self.door.is_any() {
+        while self.rung.swap(false, Ordering::AcqRel) || self.inbox.has_items() {
             self.turn(seen);
         }
     }
@@ -97,9 +97,9 @@ fn c96_a_call_while_the_loop_goes_is_refused_or_found() {
         let l = Loop::new();
         let calling = l.clone();
         let caller = thread::spawn(move || calling.call(1));
-        let left = l.door.close();
+        let left = l.inbox.close();
         let taken = caller.join().unwrap();
         assert_eq!(taken, left.len() == 1, "{taken} {left:?}");
-        assert!(l.door.take_calls().is_empty());
+        assert!(l.inbox.take_calls().is_empty());
     });
 }

@@ -1,4 +1,4 @@
-//! [`Texts`]: detects invalid UTF-8 in a text before the end of its frame.
+//! [`Utf8Checker`]: detects invalid UTF-8 in a text before the end of its frame.
 
 use std::io::Cursor;
 use std::str::Utf8Error;
@@ -13,22 +13,22 @@ const PIECE: usize = 1024;
 /// Follows the peer's frames beside the state machine, which checks only the text of whole frames,
 /// so that a slow or long text is refused at its first invalid byte. All other errors are left to
 /// the state machine, so the result does not depend on how the bytes are split.
-pub(super) struct Texts {
+pub(super) struct Utf8Checker {
     /// Our role: a server's peer masks its frames.
     role: Role,
     /// Maximum length of a message, in bytes.
-    longest: u64,
+    max_length: u64,
     /// Length of the current message, including its current frame.
     length: u64,
     /// A message is incomplete.
-    is_begun: bool,
+    in_message: bool,
     /// The incomplete head of a frame.
     head: Vec<u8>,
     frame: Frame,
     /// The current message is a text.
     in_text: bool,
     /// The first bytes of an incomplete character.
-    begun: Vec<u8>,
+    partial_char: Vec<u8>,
     /// The frames are invalid; the state machine will report the error.
     is_broken: bool,
 }
@@ -42,36 +42,36 @@ struct Frame {
     is_checked: bool,
 }
 
-impl Texts {
-    pub(super) fn new(role: Role) -> Texts {
-        Texts {
+impl Utf8Checker {
+    pub(super) fn new(role: Role) -> Utf8Checker {
+        Utf8Checker {
             role,
-            longest: u64::MAX,
+            max_length: u64::MAX,
             length: 0,
-            is_begun: false,
+            in_message: false,
             head: Vec::new(),
             frame: Frame::default(),
             in_text: false,
-            begun: Vec::new(),
+            partial_char: Vec::new(),
             is_broken: false,
         }
     }
 
     /// Sets the maximum length of a message.
-    pub(super) fn limit(&mut self, longest: usize) {
-        self.longest = longest as u64;
+    pub(super) fn limit(&mut self, max_length: usize) {
+        self.max_length = max_length as u64;
     }
 
     /// Whether only whole messages have arrived.
-    pub(super) fn is_between(&self) -> bool {
-        self.head.is_empty() && self.frame.left == 0 && !self.is_begun && !self.is_broken
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.head.is_empty() && self.frame.left == 0 && !self.in_message && !self.is_broken
     }
 
     /// Checks the next bytes from the peer.
-    pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Utf8Error> {
+    pub(super) fn check_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Utf8Error> {
         while !bytes.is_empty() && !self.is_broken {
             if self.frame.left == 0 {
-                bytes = self.begin(bytes);
+                bytes = self.parse_head(bytes);
             }
             let n =
                 usize::try_from(self.frame.left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -86,13 +86,13 @@ impl Texts {
     }
 
     /// Consumes the head of a frame, or a part of it; returns the remaining bytes.
-    fn begin<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    fn parse_head<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let before = self.head.len();
         let joined;
         let head = if before == 0 {
             bytes
         } else {
-            joined = [&self.head, &bytes[..bytes.len().min(super::wire::LONGEST_HEAD)]].concat();
+            joined = [&self.head, &bytes[..bytes.len().min(super::wire::MAX_HEAD)]].concat();
             &joined
         };
         let mut cursor = Cursor::new(head);
@@ -100,7 +100,7 @@ impl Texts {
             Ok(Some((header, length))) => {
                 let rest = &bytes[cursor.position() as usize - before..];
                 self.head.clear();
-                self.enter(&header, length, rest.len());
+                self.begin_frame(&header, length, rest.len());
                 rest
             }
             Ok(None) => {
@@ -115,7 +115,7 @@ impl Texts {
     }
 
     /// Begins a frame of this length; `there` bytes of its payload have arrived.
-    fn enter(&mut self, header: &FrameHeader, length: u64, there: usize) {
+    fn begin_frame(&mut self, header: &FrameHeader, length: u64, there: usize) {
         self.frame = Frame { left: length, ..Frame::default() };
         let is_first = match header.opcode {
             OpCode::Control(Control::Ping | Control::Pong) => return,
@@ -124,20 +124,20 @@ impl Texts {
             OpCode::Data(Data::Continue) => false,
             OpCode::Data(kind) => {
                 self.in_text = kind == Data::Text;
-                self.begun.clear();
+                self.partial_char.clear();
                 self.length = 0;
                 true
             }
         };
         self.length = self.length.saturating_add(length);
         let is_masked = header.mask.is_some();
-        self.is_broken = is_first == self.is_begun
+        self.is_broken = is_first == self.in_message
             || is_masked != (self.role == Role::Server)
             || header.rsv1
             || header.rsv2
             || header.rsv3
-            || self.length > self.longest;
-        self.is_begun = !header.is_final;
+            || self.length > self.max_length;
+        self.in_message = !header.is_final;
         // The state machine checks a message that has arrived whole.
         let is_whole = is_first && header.is_final && length <= there as u64;
         let is_checked = self.in_text && !is_whole && !self.is_broken;
@@ -145,17 +145,17 @@ impl Texts {
     }
 
     fn check(&mut self, payload: &[u8]) -> Result<(), Utf8Error> {
-        let mut clear = Vec::with_capacity(self.begun.len() + payload.len().min(PIECE));
+        let mut clear = Vec::with_capacity(self.partial_char.len() + payload.len().min(PIECE));
         for piece in payload.chunks(PIECE) {
             clear.clear();
-            clear.append(&mut self.begun);
+            clear.append(&mut self.partial_char);
             super::wire::masked(piece, self.frame.mask, &mut clear);
             self.frame.mask.rotate_left(piece.len() % 4);
             if let Err(error) = std::str::from_utf8(&clear) {
                 if error.error_len().is_some() {
                     return Err(error);
                 }
-                self.begun.extend_from_slice(&clear[error.valid_up_to()..]);
+                self.partial_char.extend_from_slice(&clear[error.valid_up_to()..]);
             }
         }
         Ok(())
@@ -183,10 +183,10 @@ mod tests {
 
     /// Returns the number of bytes that were accepted before a piece was refused.
     fn refused(pieces: &[&[u8]]) -> Option<usize> {
-        let mut texts = Texts::new(Role::Server);
+        let mut utf8_checker = Utf8Checker::new(Role::Server);
         let mut taken = 0;
         for piece in pieces {
-            if texts.see(piece).is_err() {
+            if utf8_checker.check_bytes(piece).is_err() {
                 return Some(taken);
             }
             taken += piece.len();
@@ -256,9 +256,12 @@ mod tests {
         ] {
             assert_eq!(one_by_one(&frames), None, "{frames:x?}");
         }
-        let mut texts = Texts::new(Role::Server);
-        texts.limit(3);
-        assert!(masked(TEXT, true).chunks(1).all(|byte| texts.see(byte).is_ok()), "it is too long");
+        let mut utf8_checker = Utf8Checker::new(Role::Server);
+        utf8_checker.limit(3);
+        assert!(
+            masked(TEXT, true).chunks(1).all(|byte| utf8_checker.check_bytes(byte).is_ok()),
+            "it is too long"
+        );
     }
 
     proptest! {

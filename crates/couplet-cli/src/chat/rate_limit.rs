@@ -13,25 +13,25 @@ pub(super) const BURST_OF_ALL: u64 = 128 * 1024;
 /// A member's rate state: the time up to which its bytes are paid for (the generic cell rate
 /// algorithm).
 #[derive(Default)]
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     paid_until: Option<Instant>,
 }
 
-impl Pace {
+impl RateLimit {
     /// Charges one of `members` for `bytes`; returns the delay before more is read from it.
     pub(super) fn spend(&mut self, now: Instant, bytes: usize, members: usize) -> Option<Duration> {
         let members = members.max(1) as u64;
         let rate = RATE.min(RATE_OF_ALL / members).max(1);
-        let burst = time_for(BURST_OF_ALL / members.max(4), rate);
+        let burst = transfer_time(BURST_OF_ALL / members.max(4), rate);
         let begin = self.paid_until.map_or(now, |until| until.max(now));
-        let paid_until = begin + time_for(bytes as u64, rate);
+        let paid_until = begin + transfer_time(bytes as u64, rate);
         self.paid_until = Some(paid_until);
         let ahead = paid_until.saturating_duration_since(now);
         ahead.checked_sub(burst).filter(|wait| !wait.is_zero())
     }
 }
 
-fn time_for(bytes: u64, rate: u64) -> Duration {
+fn transfer_time(bytes: u64, rate: u64) -> Duration {
     Duration::from_micros(bytes.saturating_mul(1_000_000) / rate)
 }
 
@@ -44,10 +44,10 @@ mod tests {
     /// Bytes that pass in a minute of continuous sending, in lines of 500.
     fn heard_in_a_minute(members: usize) -> u64 {
         let began = hold(Nobody).reactor().now();
-        let (mut pace, mut now, mut bytes) = (Pace::default(), began, 0);
+        let (mut rate_limit, mut now, mut bytes) = (RateLimit::default(), began, 0);
         while now < began + Duration::from_secs(60) {
             bytes += 500;
-            now += pace.spend(now, 500, members).unwrap_or_default();
+            now += rate_limit.spend(now, 500, members).unwrap_or_default();
         }
         bytes
     }
@@ -68,11 +68,11 @@ mod tests {
     #[test]
     fn who_talks_as_people_do_never_waits() {
         let mut now = hold(Nobody).reactor().now();
-        let mut pace = Pace::default();
+        let mut rate_limit = RateLimit::default();
         for _ in 0..1000 {
-            assert_eq!(pace.spend(now, 500, 100), None);
+            assert_eq!(rate_limit.spend(now, 500, 100), None);
             now += Duration::from_secs(1);
         }
-        assert_eq!(pace.spend(now, 20_000, 4), None, "a page at once");
+        assert_eq!(rate_limit.spend(now, 20_000, 4), None, "a page at once");
     }
 }

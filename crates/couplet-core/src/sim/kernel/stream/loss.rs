@@ -5,12 +5,12 @@
 
 use std::io;
 
-use super::super::{EndId, Happening, Kernel};
-use super::showing::Sent;
+use super::super::{EndId, Kernel, SimEvent};
+use super::capture::Segment;
 use super::{Fin, Packet, Stage};
 use crate::address::Address;
 use crate::sim::Host;
-use crate::sim::random::{Purpose, Stream};
+use crate::sim::random::{Purpose, RandomStream};
 
 /// Delay before the first retransmission, in nanoseconds; it doubles each time.
 const RETRY: u64 = 200_000_000;
@@ -32,37 +32,37 @@ impl Kernel {
         let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
         let dead = conn.end(id.side).dead;
-        let way = conn.way(id.side);
-        way.epoch += 1;
-        way.ack_coming = false;
+        let flow = conn.flow(id.side);
+        flow.epoch += 1;
+        flow.ack_pending = false;
         if dead {
             // A dead end retransmits nothing.
-            way.forget_all();
+            flow.drop_all();
             return self.reap(id.conn);
         }
-        let opens = matches!(way.flight.front(), Some(Packet::Open));
-        let (since, tries) = way.lost.unwrap_or((now, 0));
-        way.lost = Some((since, tries + 1));
-        way.stalled = true;
+        let opens = matches!(flow.flight.front(), Some(Packet::Open));
+        let (since, tries) = flow.lost.unwrap_or((now, 0));
+        flow.lost = Some((since, tries + 1));
+        flow.stalled = true;
         let first = if opens { RETRY_OPEN } else { RETRY };
         let pause = (first << tries.min(20)).min(LONGEST_RETRY);
         let limit = if opens { GIVE_UP_OPEN } else { GIVE_UP };
         // Give up exactly at the limit, not at the first try after it.
         let pause = pause.min((since + limit).saturating_sub(now));
-        let epoch = way.epoch;
-        self.after(pause, Happening::Retry(id, epoch));
+        let epoch = flow.epoch;
+        self.after(pause, SimEvent::Retransmit(id, epoch));
     }
 
-    pub(in crate::sim::kernel) fn retry(&mut self, id: EndId, epoch: u32) {
+    pub(in crate::sim::kernel) fn retransmit(&mut self, id: EndId, epoch: u32) {
         let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
         let (from, to) = conn.hosts(id.side);
-        let way = conn.way(id.side);
-        let Some((since, _)) = way.lost else { return };
-        if way.epoch != epoch {
+        let flow = conn.flow(id.side);
+        let Some((since, _)) = flow.lost else { return };
+        if flow.epoch != epoch {
             return;
         }
-        let opens = matches!(way.flight.front(), Some(Packet::Open));
+        let opens = matches!(flow.flight.front(), Some(Packet::Open));
         if now - since >= if opens { GIVE_UP_OPEN } else { GIVE_UP } {
             if opens && id.side == 1 {
                 // The client has waited just as long for this answer.
@@ -70,49 +70,49 @@ impl Kernel {
             }
             return self.break_end(id, io::ErrorKind::TimedOut);
         }
-        if !self.passes(from, to) {
+        if !self.can_reach(from, to) {
             return self.stall(id);
         }
         let Some(conn) = self.conn(id.conn) else { return };
         if conn.end(1 - id.side).is_unknown() && !(opens && id.side == 0) {
             return self.send_reset(id);
         }
-        let way = conn.way(id.side);
-        way.stalled = false;
-        let sizes: Vec<usize> = way.flight.iter().map(Packet::len).collect();
-        let acks = way.arrived > 0;
+        let flow = conn.flow(id.side);
+        flow.stalled = false;
+        let sizes: Vec<usize> = flow.flight.iter().map(Packet::len).collect();
+        let acks = flow.arrived > 0;
         for bytes in sizes {
-            self.fly(id, bytes);
+            self.schedule_arrival(id, bytes);
         }
         if acks {
-            self.ack(id);
+            self.schedule_ack(id);
         }
         self.transmit(id);
     }
 
     /// A reset arrives at this end.
-    pub(in crate::sim::kernel) fn reset_comes(&mut self, id: EndId) {
+    pub(in crate::sim::kernel) fn receive_reset(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (to, from) = conn.hosts(id.side);
-        if !self.passes(from, to) {
+        if !self.can_reach(from, to) {
             // The reset is lost. An end that is still sending provokes another; a silent end never
             // notices.
             let now = self.now;
             let Some(conn) = self.conn(id.conn) else { return };
             let connecting = conn.end(id.side).stage == Stage::Connecting;
             let is_dead = conn.end(id.side).dead;
-            let way = conn.way(id.side);
-            if is_dead || !(connecting || way.held() > 0 || !way.flight.is_empty()) {
+            let flow = conn.flow(id.side);
+            if is_dead || !(connecting || flow.buffered() > 0 || !flow.flight.is_empty()) {
                 return;
             }
-            let (since, _) = *way.lost.get_or_insert((now, 0));
+            let (since, _) = *flow.lost.get_or_insert((now, 0));
             if now - since >= if connecting { GIVE_UP_OPEN } else { GIVE_UP } {
                 return self.break_end(id, io::ErrorKind::TimedOut);
             }
-            return self.after(RETRY_OPEN, Happening::Reset(id));
+            return self.after(RETRY_OPEN, SimEvent::Reset(id));
         }
         let Some(conn) = self.conn(id.conn) else { return };
-        let half_closed = conn.end(id.side).fin && conn.way(id.side).fin == Fin::No;
+        let half_closed = conn.end(id.side).fin && conn.flow(id.side).fin == Fin::No;
         let kind = match conn.end(id.side).stage {
             Stage::Connecting => io::ErrorKind::ConnectionRefused,
             // Linux reports EPIPE in CLOSE_WAIT.
@@ -125,11 +125,11 @@ impl Kernel {
     /// Breaks the connection for this end.
     pub(super) fn break_end(&mut self, id: EndId, kind: io::ErrorKind) {
         let Some(conn) = self.conn(id.conn) else { return };
-        conn.way(id.side).forget_all();
+        conn.flow(id.side).drop_all();
         let end = conn.end(id.side);
         if !end.is_gone() && !end.dead {
             end.error = Some(kind);
-            end.answered |= end.stage == Stage::Connecting;
+            end.connect_unreported |= end.stage == Stage::Connecting;
         }
         end.dead = true;
         self.notify(id);
@@ -139,7 +139,7 @@ impl Kernel {
     /// The system of this end has vanished.
     pub(in crate::sim::kernel) fn vanish(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
-        conn.way(id.side).forget_unsent();
+        conn.flow(id.side).drop_unsent();
         let end = conn.end(id.side);
         end.stage = Stage::Vanished;
         end.dead = true;
@@ -155,31 +155,31 @@ impl Kernel {
     }
 
     /// The keep-alive timer of this end fires.
-    pub(in crate::sim::kernel) fn probe(&mut self, id: EndId) {
+    pub(in crate::sim::kernel) fn check_keep_alive(&mut self, id: EndId) {
         let Some(end) = self.end(id) else { return };
-        end.probe_coming = false;
-        if let Some(next) = self.probe_once(id)
+        end.probe_pending = false;
+        if let Some(next) = self.probe_if_idle(id)
             && let Some(end) = self.end(id)
         {
-            end.probe_coming = true;
-            self.at(next, Happening::Probe(id));
+            end.probe_pending = true;
+            self.at(next, SimEvent::KeepAlive(id));
         }
     }
 
     /// Sends a probe if the end has been idle for long enough; returns the time of the next check.
-    fn probe_once(&mut self, id: EndId) -> Option<u64> {
+    fn probe_if_idle(&mut self, id: EndId) -> Option<u64> {
         let now = self.now;
         let conn = self.conn(id.conn)?;
         let (from, to) = conn.hosts(id.side);
         let unknown = conn.end(1 - id.side).is_unknown();
         // Unacknowledged bytes probe the peer too, with their own time limit.
-        let has_unacked = conn.way(id.side).held() > 0;
+        let has_unacked = conn.flow(id.side).buffered() > 0;
         let end = conn.end(id.side);
         let idle = end.keep_alive.filter(|_| !end.dead && !end.is_gone())?;
         if end.probes == 0 && end.heard + idle > now {
             return Some(end.heard + idle);
         }
-        let passes = self.passes(from, to) && self.passes(to, from);
+        let passes = self.can_reach(from, to) && self.can_reach(to, from);
         if passes && unknown {
             self.send_reset(id);
             return None;
@@ -207,10 +207,10 @@ impl Kernel {
             let [a, b, n] = conn.name;
             // Keyed by time and identity, not by position: other connections must not matter.
             let key = [self.now, u64::from(host.0), a, b, n];
-            let mut draw = Stream::new(self.seed, Purpose::Victims, &key);
+            let mut draw = RandomStream::new(self.seed, Purpose::Victims, &key);
             if draw.below(u64::from(one_in.max(1))) == 0 {
-                self.show(end, Sent::Reset);
-                self.show(end.other(), Sent::Reset);
+                self.capture_segment(end, Segment::Reset);
+                self.capture_segment(end.other(), Segment::Reset);
                 self.break_end(end, io::ErrorKind::ConnectionReset);
                 self.break_end(end.other(), io::ErrorKind::ConnectionReset);
             }

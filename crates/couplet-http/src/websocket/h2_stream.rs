@@ -1,4 +1,4 @@
-//! [`Guest`]: an HTTP/2 stream below a WebSocket, RFC 8441.
+//! [`H2Stream`]: an HTTP/2 stream below a WebSocket, RFC 8441.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper::rt::{Read, ReadBuf, Write};
 use hyper::upgrade::Upgraded;
 
-use crate::watch::{Exchange, Watch};
+use crate::monitor::{Exchange, Monitor};
 use couplet_core::{Reactor, Transport};
 
 /// Number of unsent bytes from which `send` waits.
@@ -19,9 +19,9 @@ const HIGH: usize = 64 * 1024;
 /// Maximum number of bytes passed to hyper at a time.
 const PIECE: usize = 16 * 1024;
 
-pub(super) struct Guest {
+pub(super) struct H2Stream {
     io: Upgraded,
-    watch: Rc<Watch>,
+    monitor: Rc<Monitor>,
     /// Keeps the connection active, and accounts for the bytes it holds for this stream.
     exchange: Exchange,
     /// Resolves when the connection begins to finish; `None` afterwards.
@@ -32,16 +32,16 @@ pub(super) struct Guest {
     sent: usize,
 }
 
-impl Guest {
-    pub(super) fn new(io: Upgraded, watch: &Rc<Watch>) -> Guest {
-        let exchange = watch.begin(None);
-        watch.set_guests(|count| count + 1);
-        let (watch, draining) = (watch.clone(), Some(Box::pin(watch.finishing()) as _));
-        Guest { io, watch, exchange, draining, unsent: Vec::new(), sent: 0 }
+impl H2Stream {
+    pub(super) fn new(io: Upgraded, monitor: &Rc<Monitor>) -> H2Stream {
+        let exchange = monitor.begin(None);
+        monitor.update_http2_websockets(|count| count + 1);
+        let (monitor, draining) = (monitor.clone(), Some(Box::pin(monitor.finishing()) as _));
+        H2Stream { io, monitor, exchange, draining, unsent: Vec::new(), sent: 0 }
     }
 
     pub(super) fn transport(&self) -> &Transport {
-        self.watch.transport()
+        self.monitor.transport()
     }
 
     /// Ready when the connection begins to finish.
@@ -83,7 +83,7 @@ impl Guest {
             let end = self.unsent.len().min(self.sent + PIECE);
             let piece = &self.unsent[self.sent..end];
             let count = ready!(Pin::new(&mut self.io).poll_write(cx, piece))?;
-            self.exchange.copied(count);
+            self.exchange.note_copied(count);
             self.sent += count;
         }
         self.unsent.clear();
@@ -116,9 +116,9 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for H2Stream {
     fn drop(&mut self) {
         self.exchange.release(self.buffered());
-        self.watch.set_guests(|count| count - 1);
+        self.monitor.update_http2_websockets(|count| count - 1);
     }
 }

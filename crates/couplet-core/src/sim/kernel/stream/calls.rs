@@ -8,14 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::super::hosts::no_descriptors;
-use super::super::{EndId, Happening, Kernel};
-use super::showing::Sent;
-use super::{Conn, End, Fin, Packet, Read, Stage, Way};
+use super::super::{EndId, Kernel, SimEvent};
+use super::capture::Segment;
+use super::{Conn, End, Fin, Flow, Packet, Read, Stage};
 use crate::address::{Address, UnixAddress};
 use crate::driver::{CloseMode, Outbox};
 use crate::error::ConnectError;
-use crate::sim::random::{Purpose, Stream, nanos};
-use crate::sim::trace::{Label, What};
+use crate::sim::random::{Purpose, RandomStream, nanos};
+use crate::sim::trace::{Label, TraceEvent};
 
 /// The host of an unassigned address.
 const NOBODY: u32 = u32::MAX;
@@ -36,12 +36,13 @@ impl Kernel {
             Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let state = self.host(from);
-        state.tried += 1;
-        let label = Label { client: from, ordinal: state.tried };
-        let to_it = state.tried_to.entry(host).or_default();
+        state.attempts += 1;
+        let label = Label { client: from, ordinal: state.attempts };
+        let to_it = state.attempts_to.entry(host).or_default();
         *to_it += 1;
         let name @ [a, b, n] = [u64::from(from), u64::from(host), u64::from(*to_it)];
-        let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
+        let flow =
+            |side: u64| Flow::new(RandomStream::new(self.seed, Purpose::Flow, &[a, b, n, side]));
         let tap = self.capture.as_ref().map(|capture| capture.tap(&local, &to, true));
         let conn = Conn {
             label,
@@ -51,39 +52,45 @@ impl Kernel {
                 End::new(from, local, Stage::Connecting),
                 End::new(host, to.clone(), Stage::Vanished),
             ],
-            ways: [way(0), way(1)],
+            flows: [flow(0), flow(1)],
             tap,
         };
         let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
         self.host(from).ends.insert(id);
-        self.note(from, What::Tries(label, to));
-        self.launch(id, Packet::Open);
+        self.note(from, TraceEvent::Tries(label, to));
+        self.send_packet(id, Packet::Open);
         Ok(id)
     }
 
     /// Opens a pipe between the programs of two hosts on one machine. Returns the first host's end.
     #[cfg(unix)]
-    pub(in crate::sim::kernel) fn join(&mut self, from: u32, to: u32, name: &Address) -> EndId {
+    pub(in crate::sim::kernel) fn open_pipe(
+        &mut self,
+        from: u32,
+        to: u32,
+        name: &Address,
+    ) -> EndId {
         let state = self.host(from);
-        state.tried += 1;
-        let label = Label { client: from, ordinal: state.tried };
-        let to_it = state.tried_to.entry(to).or_default();
+        state.attempts += 1;
+        let label = Label { client: from, ordinal: state.attempts };
+        let to_it = state.attempts_to.entry(to).or_default();
         *to_it += 1;
         let key @ [a, b, n] = [u64::from(from), u64::from(to), u64::from(*to_it)];
-        let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
+        let flow =
+            |side: u64| Flow::new(RandomStream::new(self.seed, Purpose::Flow, &[a, b, n, side]));
         let end = |host: u32| End::new(host, name.clone(), Stage::Open);
         let conn = Conn {
             label,
             buffers: self.buffers,
             name: key,
             ends: [end(from), end(to)],
-            ways: [way(0), way(1)],
+            flows: [flow(0), flow(1)],
             tap: None,
         };
         let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
         self.host(from).ends.insert(id);
         self.host(to).ends.insert(id.other());
-        self.note(from, What::Tries(label, name.clone()));
+        self.note(from, TraceEvent::Tries(label, name.clone()));
         id
     }
 
@@ -133,7 +140,7 @@ impl Kernel {
         if let Some(end) = self.end(id) {
             end.blocked = !out.is_empty();
         }
-        self.sends(id, sent);
+        self.transmit_written(id, sent);
         out.is_empty()
     }
 
@@ -143,34 +150,34 @@ impl Kernel {
         if conn.end(id.side).dead {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if conn.way(id.side).fin != Fin::No {
+        if conn.flow(id.side).fin != Fin::No {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let n = self.put(id, data);
-        self.sends(id, n);
+        self.transmit_written(id, n);
         Ok(n)
     }
 
     pub(super) fn put(&mut self, id: EndId, data: &[u8]) -> usize {
         let Some(conn) = self.conn(id.conn) else { return 0 };
         let most = conn.buffers.send;
-        if conn.end(id.side).dead || conn.way(id.side).fin != Fin::No {
+        if conn.end(id.side).dead || conn.flow(id.side).fin != Fin::No {
             return 0;
         }
-        let way = conn.way(id.side);
-        let n = data.len().min(most.saturating_sub(way.held()));
-        way.unsent.bytes.extend_from_slice(&data[..n]);
-        way.ledger.extend(&data[..n]);
-        way.written += n as u64;
+        let flow = conn.flow(id.side);
+        let n = data.len().min(most.saturating_sub(flow.buffered()));
+        flow.unsent.bytes.extend_from_slice(&data[..n]);
+        flow.ledger.extend(&data[..n]);
+        flow.written += n as u64;
         n
     }
 
-    pub(super) fn sends(&mut self, id: EndId, n: usize) {
+    pub(super) fn transmit_written(&mut self, id: EndId, n: usize) {
         if n > 0
             && let Some(conn) = self.conn(id.conn)
         {
             let (label, host) = (conn.label, conn.end(id.side).host);
-            self.note(host, What::Sent(label, n));
+            self.note(host, TraceEvent::Sent(label, n));
             self.transmit(id);
         }
     }
@@ -190,7 +197,7 @@ impl Kernel {
                 if into.is_empty() { *into = piece } else { into.extend_from_slice(&piece) }
             }
             end.unread -= into.len();
-            self.window_opens(id);
+            self.schedule_window_update(id);
             return Read::Bytes;
         }
         if let Some(error) = end.error.take() {
@@ -201,25 +208,25 @@ impl Kernel {
 
     /// Schedules a window update after a read has freed buffer space, if the sender has more to
     /// send.
-    pub(super) fn window_opens(&mut self, id: EndId) {
+    pub(super) fn schedule_window_update(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(other.conn) else { return };
         let (to, from) = conn.hosts(other.side);
-        let way = conn.way(other.side);
-        if way.window_coming || (way.unsent.is_empty() && way.fin != Fin::Wanted) {
+        let flow = conn.flow(other.side);
+        if flow.window_update_pending || (flow.unsent.is_empty() && flow.fin != Fin::Wanted) {
             return;
         }
-        way.window_coming = true;
+        flow.window_update_pending = true;
         let takes = self.draw(other, from, to);
-        self.after(takes, Happening::Window(other));
+        self.after(takes, SimEvent::WindowUpdate(other));
     }
 
     pub(in crate::sim) fn shut_write(&mut self, id: EndId) {
         self.set_resets(id, false);
         if let Some(conn) = self.conn(id.conn)
-            && conn.way(id.side).fin == Fin::No
+            && conn.flow(id.side).fin == Fin::No
         {
-            conn.way(id.side).fin = Fin::Wanted;
+            conn.flow(id.side).fin = Fin::Wanted;
             self.transmit(id);
         }
     }
@@ -252,7 +259,7 @@ impl Kernel {
         let (dead, host) = (end.dead, end.host);
         self.host(host).ends.remove(&id);
         if is_pipe {
-            self.is_unheard(id.other());
+            self.discard_pipe_output(id.other());
         }
         if aborts && !dead {
             self.abort(id);
@@ -263,11 +270,11 @@ impl Kernel {
     }
 
     /// The reading end of a pipe has closed: bytes written by this end are dropped.
-    fn is_unheard(&mut self, id: EndId) {
+    fn discard_pipe_output(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
-        let way = conn.way(id.side);
-        way.forget_all();
-        (way.unacked, way.arrived, way.ack_coming) = (0, 0, false);
+        let flow = conn.flow(id.side);
+        flow.drop_all();
+        (flow.unacked, flow.arrived, flow.ack_pending) = (0, 0, false);
         self.notify(id);
         self.transmit(id);
     }
@@ -278,10 +285,10 @@ impl Kernel {
         let end = conn.end(id.side);
         end.dead = true;
         let opens = end.stage == Stage::Closed && conn.end(1 - id.side).stage == Stage::Vanished;
-        conn.way(id.side).forget_unsent();
+        conn.flow(id.side).drop_unsent();
         if opens {
             // The connect has not arrived, so there is no peer to reset.
-            conn.way(id.side).forget_all();
+            conn.flow(id.side).drop_all();
         } else {
             self.send_reset(id.other());
         }
@@ -290,15 +297,15 @@ impl Kernel {
     /// Sends a reset to this end, behind the packets in flight to it.
     pub(super) fn send_reset(&mut self, to: EndId) {
         let from = to.other();
-        self.show(from, Sent::Reset);
+        self.capture_segment(from, Segment::Reset);
         let Some(conn) = self.conn(to.conn) else { return };
         let hosts = conn.hosts(from.side);
         let at = self.now + self.draw(from, hosts.0, hosts.1);
         let Some(conn) = self.conn(to.conn) else { return };
-        let way = conn.way(from.side);
-        way.last_arrival = way.last_arrival.max(at);
-        let at = way.last_arrival;
-        self.at(at, Happening::Reset(to));
+        let flow = conn.flow(from.side);
+        flow.last_arrival = flow.last_arrival.max(at);
+        let at = flow.last_arrival;
+        self.at(at, SimEvent::Reset(to));
     }
 
     pub(in crate::sim) fn keep_alive(&mut self, id: EndId, idle: Option<Duration>) {
@@ -307,27 +314,27 @@ impl Kernel {
         end.keep_alive = idle.map(nanos);
         end.heard = end.heard.max(now);
         if let Some(idle) = end.keep_alive
-            && !std::mem::replace(&mut end.probe_coming, true)
+            && !std::mem::replace(&mut end.probe_pending, true)
         {
-            self.after(idle, Happening::Probe(id));
+            self.after(idle, SimEvent::KeepAlive(id));
         }
     }
 
     /// Number of bytes written and not yet acknowledged.
     pub(in crate::sim) fn unsent(&mut self, id: EndId) -> usize {
-        self.conn(id.conn).map_or(0, |conn| conn.way(id.side).held())
+        self.conn(id.conn).map_or(0, |conn| conn.flow(id.side).buffered())
     }
 
     /// Whether the send buffer has room.
     pub(in crate::sim) fn has_room(&mut self, id: EndId) -> bool {
-        self.conn(id.conn).is_some_and(|conn| conn.way(id.side).held() < conn.buffers.send)
+        self.conn(id.conn).is_some_and(|conn| conn.flow(id.side).buffered() < conn.buffers.send)
     }
 
     /// Total bytes written by an end; `None` unless its program holds it.
     pub(in crate::sim) fn written(&mut self, id: EndId) -> Option<u64> {
         let conn = self.conn(id.conn)?;
         conn.end(id.side).key?;
-        Some(conn.way(id.side).written)
+        Some(conn.flow(id.side).written)
     }
 }
 

@@ -7,25 +7,25 @@ use super::Packet;
 use crate::layers::{Direction, Tap};
 
 /// A packet or a reset that an end sends.
-pub(super) enum Sent<'a> {
+pub(super) enum Segment<'a> {
     Packet(&'a Packet),
     Reset,
 }
 
 impl Kernel {
     /// Captures a packet of this end, if its connection is captured.
-    pub(super) fn show(&mut self, id: EndId, sent: Sent<'_>) {
+    pub(super) fn capture_segment(&mut self, id: EndId, sent: Segment<'_>) {
         let now = self.started + Duration::from_nanos(self.now);
         let Some(tap) = self.conn(id.conn).and_then(|conn| conn.tap.as_mut()) else { return };
         // For the capture, the client is the peer, because it opened the connection.
         let direction = if id.side == 0 { Direction::In } else { Direction::Out };
         match sent {
-            Sent::Packet(Packet::Open) if id.side == 0 => tap.opens(direction, now),
-            Sent::Packet(Packet::Open) => tap.accepts(direction, now),
-            Sent::Packet(Packet::Confirm) => tap.confirms(direction, now),
-            Sent::Packet(Packet::Data(data)) => tap.passed(direction, data, now),
-            Sent::Packet(Packet::Fin) => tap.ended(direction, now),
-            Sent::Reset => tap.resets(direction, now),
+            Segment::Packet(Packet::Open) if id.side == 0 => tap.write_syn(direction, now),
+            Segment::Packet(Packet::Open) => tap.write_syn_ack(direction, now),
+            Segment::Packet(Packet::Confirm) => tap.write_ack(direction, now),
+            Segment::Packet(Packet::Data(data)) => tap.passed(direction, data, now),
+            Segment::Packet(Packet::Fin) => tap.ended(direction, now),
+            Segment::Reset => tap.write_reset(direction, now),
         }
     }
 }

@@ -13,30 +13,30 @@ use bytes::Bytes;
 
 use super::body::{Fault, Progress};
 use super::options::HttpOptions;
-use super::share::{Claim, Pool, Share};
+use super::share::{Claim, ConnectionShare, ServerShare};
 use couplet_core::{Address, DelayedCall, Transport, hooks};
 
 /// Interval between two checks of an active connection.
-const LOOKS: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// No place: a server has fewer connections.
-const NOWHERE: u32 = u32::MAX;
+/// No index: a server has fewer connections.
+const NO_INDEX: u32 = u32::MAX;
 
 /// After this long without a request, the client has read the last response or never will.
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// Minimum length of a body piece that is sent without a copy, in bytes.
-const LENT: usize = 8 * 1024;
+const MIN_LENT: usize = 8 * 1024;
 
 /// Maximum number of remembered pieces.
-const PIECES: usize = 32;
+const MAX_LENT_PIECES: usize = 32;
 
 /// Response to a request head that times out.
-const TOO_SLOW: &[u8] =
+const TIMEOUT_RESPONSE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// Watches one connection with one timer, regardless of the number of requests.
-pub(super) struct Watch {
+pub(super) struct Monitor {
     transport: Transport,
     options: Rc<HttpOptions>,
     is_http1: Cell<bool>,
@@ -45,7 +45,7 @@ pub(super) struct Watch {
     /// The number of those whose response has data for the client.
     offered: Cell<usize>,
     /// When the client last took such data.
-    taken: Cell<Instant>,
+    last_taken: Cell<Instant>,
     /// A request head has begun to arrive.
     in_head: Cell<bool>,
     /// When the connection became idle, or the current request head began.
@@ -53,26 +53,26 @@ pub(super) struct Watch {
     /// Our side of the stream was shut down.
     is_shut: Cell<bool>,
     /// The last request's body was read to its end.
-    is_read: Cell<bool>,
+    is_body_read: Cell<bool>,
     /// No request has arrived yet.
-    is_fresh: Cell<bool>,
-    /// Index in `Warm`'s list of connections, or [`NOWHERE`].
-    place: Cell<u32>,
-    asked: Cell<Asked>,
+    is_unused: Cell<bool>,
+    /// Index in `WarmConnections`'s list of connections, or [`NO_INDEX`].
+    idle_index: Cell<u32>,
+    instruction: Cell<Instruction>,
     /// Since when the client takes nothing, and the bytes buffered at that time.
     blocked: Cell<Option<(Instant, usize)>>,
-    bodies: RefCell<Vec<Reading>>,
+    bodies: RefCell<Vec<MonitoredBody>>,
     /// Response bytes held for the client.
-    share: Share,
-    /// Law 9: at most [`PIECES`] pieces.
+    share: ConnectionShare,
+    /// Law 9: at most [`MAX_LENT_PIECES`] pieces.
     lent: RefCell<VecDeque<Bytes>>,
     end: Cell<End>,
     /// Counts the steps of HTTP/2 responses, to detect progress.
     steps: Cell<u16>,
     /// WebSockets on HTTP/2 streams.
-    guests: Cell<u32>,
+    http2_websockets: Cell<u32>,
     timer: Cell<Option<DelayedCall>>,
-    next_look: Cell<Instant>,
+    next_check: Cell<Instant>,
     task: RefCell<Option<Waker>>,
     /// Set when the connection begins to finish; awaited by its WebSockets.
     #[cfg(feature = "websocket")]
@@ -83,15 +83,15 @@ pub(super) struct Watch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum End {
     #[default]
-    ToCome,
+    Pending,
     /// The end has arrived, but h2 must not see it yet: it would drop the pending responses.
     /// Contains the value of `steps` at the last check.
     Held(Option<u16>),
-    Passed,
+    Delivered,
 }
 
 /// A request body that is being read.
-struct Reading {
+struct MonitoredBody {
     progress: Arc<Progress>,
     pieces: usize,
     since: Instant,
@@ -99,51 +99,51 @@ struct Reading {
 
 /// Instruction for the connection's task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Instruction {
     #[default]
-    Nothing,
+    Continue,
     /// Drop the state that only a request needs.
     Park,
     /// End after the pending requests. HTTP/2 only: sends GOAWAY.
     Finish,
 }
 
-impl Watch {
+impl Monitor {
     pub(super) fn new(
         transport: &Transport,
         options: &Rc<HttpOptions>,
-        pool: &Rc<Pool>,
-    ) -> Rc<Watch> {
+        server_share: &Rc<ServerShare>,
+    ) -> Rc<Monitor> {
         let now = transport.reactor().now();
-        let watch = Rc::new(Watch {
+        let monitor = Rc::new(Monitor {
             transport: transport.clone(),
             options: options.clone(),
             is_http1: Cell::new(true),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
-            taken: Cell::new(now),
+            last_taken: Cell::new(now),
             in_head: Cell::new(false),
             since: Cell::new(now),
             is_shut: Cell::new(false),
-            is_read: Cell::new(true),
-            is_fresh: Cell::new(true),
-            place: Cell::new(NOWHERE),
-            asked: Cell::default(),
+            is_body_read: Cell::new(true),
+            is_unused: Cell::new(true),
+            idle_index: Cell::new(NO_INDEX),
+            instruction: Cell::default(),
             blocked: Cell::default(),
             bodies: RefCell::default(),
-            share: Share::new(transport, pool),
+            share: ConnectionShare::new(transport, server_share),
             lent: RefCell::default(),
             end: Cell::default(),
             steps: Cell::default(),
-            guests: Cell::default(),
+            http2_websockets: Cell::default(),
             timer: Cell::default(),
-            next_look: Cell::new(now),
+            next_check: Cell::new(now),
             task: RefCell::default(),
             #[cfg(feature = "websocket")]
             finishing: std::cell::OnceCell::new(),
         });
-        watch.arm(now);
-        watch
+        monitor.arm(now);
+        monitor
     }
 
     pub(super) fn transport(&self) -> &Transport {
@@ -168,18 +168,18 @@ impl Watch {
     /// Records a new request. Its response is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.in_head.set(false);
-        self.is_fresh.set(false);
+        self.is_unused.set(false);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
             let mut bodies = self.bodies.borrow_mut();
-            bodies.retain(|reading| Arc::strong_count(&reading.progress) > 1);
+            bodies.retain(|monitored| Arc::strong_count(&monitored.progress) > 1);
             let since = self.transport.reactor().now();
-            bodies.push(Reading { progress: progress.clone(), pieces: 0, since });
+            bodies.push(MonitoredBody { progress: progress.clone(), pieces: 0, since });
             drop(bodies);
-            self.look_soon();
+            self.check_soon();
         }
         Exchange {
-            watch: self.clone(),
+            monitor: self.clone(),
             body,
             is_ready: Cell::new(false),
             pieces: Cell::new(0),
@@ -207,13 +207,13 @@ impl Watch {
         if is_blocked != self.blocked.get().is_some() {
             let now = || (self.transport.reactor().now(), self.transport.buffered());
             self.blocked.set(is_blocked.then(now));
-            self.look_soon();
+            self.check_soon();
         }
     }
 
     /// Returns the remembered piece that contains `bytes`, as a slice of it.
-    pub(super) fn lent(&self, bytes: &[u8]) -> Option<Bytes> {
-        if bytes.len() < LENT {
+    pub(super) fn find_lent(&self, bytes: &[u8]) -> Option<Bytes> {
+        if bytes.len() < MIN_LENT {
             return None;
         }
         let part = bytes.as_ptr_range();
@@ -224,11 +224,11 @@ impl Watch {
     }
 
     /// Records the end of the client's stream. Returns true if h2 must not see it yet.
-    pub(super) fn holds_end(&self) -> bool {
-        if self.is_http1.get() || self.end.get() == End::Passed {
+    pub(super) fn hold_client_end(&self) -> bool {
+        if self.is_http1.get() || self.end.get() == End::Delivered {
             return false;
         }
-        if self.end.get() == End::ToCome {
+        if self.end.get() == End::Pending {
             self.end.set(End::Held(None));
         }
         true
@@ -236,13 +236,14 @@ impl Watch {
 
     /// Called when h2 can't progress although the transport has room. Returns true if the end of
     /// the client's stream is due: h2 must be polled again.
-    pub(super) fn is_idle_in_h2(&self) -> bool {
-        self.share.idle();
+    pub(super) fn poll_client_end(&self) -> bool {
+        self.share.on_stall();
         let End::Held(before) = self.end.get() else { return false };
-        for reading in &*self.bodies.borrow() {
-            reading.progress.fail(Fault::Cut);
+        for monitored in &*self.bodies.borrow() {
+            monitored.progress.fail(Fault::Cut);
         }
-        let answering = self.in_flight.get() - self.guests.get() as usize - self.offered.get();
+        let answering =
+            self.in_flight.get() - self.http2_websockets.get() as usize - self.offered.get();
         if answering > 0 {
             return false;
         }
@@ -253,14 +254,14 @@ impl Watch {
             self.wake();
             return false;
         }
-        self.end.set(End::Passed);
+        self.end.set(End::Delivered);
         true
     }
 
     /// Updates the number of WebSockets on HTTP/2 streams.
     #[cfg(feature = "websocket")]
-    pub(super) fn set_guests(&self, change: impl FnOnce(u32) -> u32) {
-        self.guests.set(change(self.guests.get()));
+    pub(super) fn update_http2_websockets(&self, change: impl FnOnce(u32) -> u32) {
+        self.http2_websockets.set(change(self.http2_websockets.get()));
     }
 
     /// Whether the client has stopped taking output.
@@ -283,18 +284,18 @@ impl Watch {
 
     pub(super) fn set_http2(self: &Rc<Self>) {
         self.is_http1.set(false);
-        self.look_soon();
+        self.check_soon();
     }
 
     /// Records that hyper shut down our side of the stream.
-    pub(super) fn shut(&self) {
+    pub(super) fn note_shutdown(&self) {
         self.is_shut.set(true);
     }
 
     /// Schedules an early check, because the connection became active.
-    fn look_soon(self: &Rc<Self>) {
+    fn check_soon(self: &Rc<Self>) {
         let now = self.transport.reactor().now();
-        if self.next_look.get() > now + LOOKS {
+        if self.next_check.get() > now + CHECK_INTERVAL {
             self.cancel_timer();
             self.arm(now);
         }
@@ -307,12 +308,12 @@ impl Watch {
     }
 
     /// Returns the instruction for the task, and registers the task to be woken when it changes.
-    pub(super) fn asked(&self, cx: &Context<'_>) -> Asked {
+    pub(super) fn instruction(&self, cx: &Context<'_>) -> Instruction {
         let mut task = self.task.borrow_mut();
         if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             *task = Some(cx.waker().clone());
         }
-        self.asked.get()
+        self.instruction.get()
     }
 
     /// Whether no part of a request is in transit or in progress, so that the connection needs no
@@ -321,42 +322,42 @@ impl Watch {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
             && !self.in_head.get()
-            && self.is_read.get()
+            && self.is_body_read.get()
             && !self.is_shut.get()
             && self.blocked.get().is_none()
     }
 
-    pub(super) fn place(&self) -> Option<usize> {
-        let place = self.place.get();
-        (place != NOWHERE).then_some(place as usize)
+    pub(super) fn idle_index(&self) -> Option<usize> {
+        let idle_index = self.idle_index.get();
+        (idle_index != NO_INDEX).then_some(idle_index as usize)
     }
 
-    pub(super) fn set_place(&self, place: Option<usize>) {
-        self.place.set(place.map_or(NOWHERE, |place| place as u32));
+    pub(super) fn set_idle_index(&self, idle_index: Option<usize>) {
+        self.idle_index.set(idle_index.map_or(NO_INDEX, |idle_index| idle_index as u32));
     }
 
     /// Asks the task to park if the connection has been idle for `after`.
-    pub(super) fn cool(&self, after: Duration) {
+    pub(super) fn park_if_idle(&self, after: Duration) {
         if self.is_idle() && self.transport.reactor().now() >= self.since.get() + after {
-            self.ask(Asked::Park);
+            self.instruct(Instruction::Park);
         }
     }
 
-    /// Resets the watch when the task parks.
+    /// Resets the monitor when the task parks.
     pub(super) fn park(&self) {
-        self.asked.set(Asked::Nothing);
+        self.instruction.set(Instruction::Continue);
         self.bodies.take();
     }
 
     /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_fresh.get() || self.transport.reactor().now() >= self.since.get() + SETTLED
+        self.is_unused.get() || self.transport.reactor().now() >= self.since.get() + SETTLE_TIME
     }
 
     /// Starts a drain: the connection ends after its pending requests.
     pub(super) fn drain(self: &Rc<Self>) {
         let now = self.transport.reactor().now();
-        self.asked.set(Asked::Finish);
+        self.instruction.set(Instruction::Finish);
         self.since.set(now);
         self.cancel_timer();
         self.arm(now);
@@ -368,8 +369,8 @@ impl Watch {
         self.share.end();
     }
 
-    fn ask(&self, what: Asked) {
-        self.asked.set(what);
+    fn instruct(&self, what: Instruction) {
+        self.instruction.set(what);
         self.wake();
     }
 
@@ -384,40 +385,43 @@ impl Watch {
     fn arm(self: &Rc<Self>, now: Instant) {
         let HttpOptions { header_timeout, keep_alive, body_timeout, write_timeout, .. } =
             *self.options;
-        let often = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
+        let interval = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
         let is_idle = self.is_http1.get() && self.is_idle();
-        let often = if is_idle { often } else { often.min(LOOKS) };
-        let often =
-            hooks::drain_patience(&self.transport).map_or(often, |patience| often.min(patience));
-        // Events that begin from now on are due later than `often`; earlier ones may be due before.
-        let next = self.due().map_or(often, |due| due.saturating_duration_since(now).min(often));
+        let interval = if is_idle { interval } else { interval.min(CHECK_INTERVAL) };
+        let interval = hooks::drain_patience(&self.transport)
+            .map_or(interval, |patience| interval.min(patience));
+        // Events that begin from now on are due later than `interval`; earlier ones may be due before.
+        let next =
+            self.due().map_or(interval, |due| due.saturating_duration_since(now).min(interval));
         let weak = Rc::downgrade(self);
-        let call = self.transport.reactor().call_later(next, move || Watch::look(&weak));
+        let call = self.transport.reactor().call_later(next, move || Monitor::check(&weak));
         self.timer.set(Some(call));
-        self.next_look.set(now + next);
+        self.next_check.set(now + next);
     }
 
-    fn look(weak: &Weak<Watch>) {
-        let Some(watch) = weak.upgrade() else { return };
-        let now = watch.transport.reactor().now();
-        watch.timer.set(None);
-        watch.look_at_bodies(now);
-        if !watch.is_blocked() {
-            watch.share.idle();
+    fn check(weak: &Weak<Monitor>) {
+        let Some(monitor) = weak.upgrade() else { return };
+        let now = monitor.transport.reactor().now();
+        monitor.timer.set(None);
+        monitor.check_bodies(now);
+        if !monitor.is_blocked() {
+            monitor.share.on_stall();
         }
-        if watch.look_at_client(now) {
-            watch.arm(now);
+        if monitor.check_client(now) {
+            monitor.arm(now);
         }
     }
 
     /// The earliest deadline.
     fn due(&self) -> Option<Instant> {
         let blocked = self.blocked.get().map(|(since, _)| since + self.options.write_timeout);
-        let offered = self.is_offering().then(|| self.taken.get() + self.options.write_timeout);
-        let waits = (self.in_flight.get() == 0).then(|| self.since.get() + self.patience());
+        let offered =
+            self.is_offering().then(|| self.last_taken.get() + self.options.write_timeout);
+        let waits = (self.in_flight.get() == 0).then(|| self.since.get() + self.idle_limit());
         let bodies = self.bodies.borrow();
-        let bodies = bodies.iter().filter(|reading| reading.progress.awaited().is_some());
-        let body = bodies.map(|reading| reading.since + self.options.body_timeout).min();
+        let bodies =
+            bodies.iter().filter(|monitored| monitored.progress.pieces_if_awaited().is_some());
+        let body = bodies.map(|monitored| monitored.since + self.options.body_timeout).min();
         [blocked, offered, waits, body].into_iter().flatten().min()
     }
 
@@ -428,7 +432,7 @@ impl Watch {
     }
 
     /// Timeout of an idle connection, or of a request head.
-    fn patience(&self) -> Duration {
+    fn idle_limit(&self) -> Duration {
         let HttpOptions { header_timeout, keep_alive, .. } = *self.options;
         // Time for the client to act on our GOAWAY.
         if let Some(patience) =
@@ -439,27 +443,27 @@ impl Watch {
         if self.in_head.get() && self.is_http1.get() { header_timeout } else { keep_alive }
     }
 
-    fn look_at_bodies(&self, now: Instant) {
+    fn check_bodies(&self, now: Instant) {
         let mut late = Vec::new();
-        self.bodies.borrow_mut().retain_mut(|reading| {
-            let awaited = reading.progress.awaited();
-            if awaited != Some(reading.pieces) {
-                reading.pieces = awaited.unwrap_or(usize::MAX);
-                reading.since = now;
-            } else if now >= reading.since + self.options.body_timeout {
-                late.push(reading.progress.clone());
+        self.bodies.borrow_mut().retain_mut(|monitored| {
+            let awaited = monitored.progress.pieces_if_awaited();
+            if awaited != Some(monitored.pieces) {
+                monitored.pieces = awaited.unwrap_or(usize::MAX);
+                monitored.since = now;
+            } else if now >= monitored.since + self.options.body_timeout {
+                late.push(monitored.progress.clone());
                 return false;
             }
-            Arc::strong_count(&reading.progress) > 1
+            Arc::strong_count(&monitored.progress) > 1
         });
         for progress in late {
-            self.tell("a request broke off", &"no more of its body came in time");
-            progress.fail(Fault::Late);
+            self.log_debug("a request was cut off", &"reading its body timed out");
+            progress.fail(Fault::TimedOut);
         }
     }
 
     /// Returns false when the connection needs no further checks.
-    fn look_at_client(&self, now: Instant) -> bool {
+    fn check_client(&self, now: Instant) -> bool {
         if let Some((since, buffered)) = self.blocked.get() {
             let left = self.transport.buffered();
             if left != buffered {
@@ -468,38 +472,38 @@ impl Watch {
                 return self.abort();
             }
         }
-        if self.is_offering() && now >= self.taken.get() + self.options.write_timeout {
+        if self.is_offering() && now >= self.last_taken.get() + self.options.write_timeout {
             return self.abort();
         }
         if self.in_flight.get() > 0 {
             return true;
         }
         let waited = now.saturating_duration_since(self.since.get());
-        if waited >= self.patience() {
-            return self.give_up();
+        if waited >= self.idle_limit() {
+            return self.time_out();
         }
         true
     }
 
     /// Aborts a connection whose client takes no output.
     fn abort(&self) -> bool {
-        self.tell("a connection was aborted", &"its client took nothing of an answer in time");
+        self.log_debug("a connection was aborted", &"its client took no response bytes in time");
         self.transport.abort_connection();
         false
     }
 
     /// Ends a connection whose client sends no request, or only part of a head.
-    fn give_up(&self) -> bool {
-        if !self.is_http1.get() && self.asked.get() != Asked::Finish {
-            self.ask(Asked::Finish);
+    fn time_out(&self) -> bool {
+        if !self.is_http1.get() && self.instruction.get() != Instruction::Finish {
+            self.instruct(Instruction::Finish);
             // The client may take as long again to act on GOAWAY.
             self.since.set(self.transport.reactor().now());
             return true;
         }
         // An HTTP/2 client has already received GOAWAY.
         if self.in_head.get() && self.is_http1.get() {
-            self.tell("a request was refused", &"its head did not come in time");
-            self.transport.write(TOO_SLOW);
+            self.log_debug("a request was refused", &"its head did not arrive in time");
+            self.transport.write(TIMEOUT_RESPONSE);
         }
         // During a drain, don't wait for a FIN from a client that was silent for so long.
         self.transport.set_close_at_once(self.transport.is_draining());
@@ -507,7 +511,7 @@ impl Watch {
         false
     }
 
-    pub(super) fn tell(&self, what: &'static str, why: &dyn Display) {
+    pub(super) fn log_debug(&self, what: &'static str, why: &dyn Display) {
         let (connection, peer) = (self.transport.id(), self.transport.peer());
         tracing::debug!(%connection, %peer, %why, "{what}");
     }
@@ -515,7 +519,7 @@ impl Watch {
 
 /// A request without a complete response.
 pub(super) struct Exchange {
-    watch: Rc<Watch>,
+    monitor: Rc<Monitor>,
     body: Option<Arc<Progress>>,
     /// More of the response may be available: it waits for the client, not for the service.
     is_ready: Cell<bool>,
@@ -532,21 +536,21 @@ impl Exchange {
         self.is_ready.get() || self.pieces.get() > 0
     }
 
-    fn change(&self, is_ready: bool, pieces: usize) {
+    fn set_offer(&self, is_ready: bool, pieces: usize) {
         // For HTTP/1.1, the transport tracks whether the client takes output.
-        if self.watch.is_http1.get() {
+        if self.monitor.is_http1.get() {
             return;
         }
-        let (before, offered) = (self.is_offered(), &self.watch.offered);
+        let (before, offered) = (self.is_offered(), &self.monitor.offered);
         self.is_ready.set(is_ready);
         self.pieces.set(pieces);
         offered.set(offered.get() + usize::from(self.is_offered()) - usize::from(before));
-        self.watch.steps.set(self.watch.steps.get().wrapping_add(1));
-        self.watch.taken.set(self.watch.transport.reactor().now());
+        self.monitor.steps.set(self.monitor.steps.get().wrapping_add(1));
+        self.monitor.last_taken.set(self.monitor.transport.reactor().now());
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {
-        self.change(is_ready, self.pieces.get());
+        self.set_offer(is_ready, self.pieces.get());
     }
 
     /// Ready when this response may pass a piece to hyper; `end_turn` must follow.
@@ -556,13 +560,13 @@ impl Exchange {
         if self.reserved.get() > 0 {
             return Poll::Ready(());
         }
-        self.watch.share.poll_turn(&self.claim, cx, || self.watch.wake())
+        self.monitor.share.poll_turn(&self.claim, cx, || self.monitor.wake())
     }
 
     #[inline]
     pub(super) fn end_turn(&self) {
-        if self.watch.share.end_turn(&self.claim) {
-            self.watch.wake();
+        if self.monitor.share.end_turn(&self.claim) {
+            self.monitor.wake();
         }
     }
 
@@ -570,7 +574,7 @@ impl Exchange {
     /// count.
     pub(super) fn reserve(&self, most: usize) -> usize {
         self.end_reservation();
-        let count = self.watch.share.fetched(&self.claim, most);
+        let count = self.monitor.share.fetch_limit(&self.claim, most);
         self.hold(count);
         self.reserved.set(count);
         count
@@ -585,54 +589,54 @@ impl Exchange {
     }
 
     /// Records that the response has no further pieces.
-    pub(super) fn leave(&self) {
+    pub(super) fn end_pieces(&self) {
         self.end_reservation();
-        self.watch.share.leave(&self.claim);
+        self.monitor.share.remove_claim(&self.claim);
     }
 
     pub(super) fn hold(&self, count: usize) {
-        self.watch.share.hold(&self.claim, count);
+        self.monitor.share.hold(&self.claim, count);
     }
 
     pub(super) fn release(&self, count: usize) {
-        self.watch.share.release(&self.claim, count);
+        self.monitor.share.release(&self.claim, count);
     }
 
     /// Records that hyper copied `count` of the held bytes.
     #[cfg(feature = "websocket")]
-    pub(super) fn copied(&self, count: usize) {
-        self.watch.share.copied(&self.claim, count);
+    pub(super) fn note_copied(&self, count: usize) {
+        self.monitor.share.note_copied(&self.claim, count);
     }
 
     pub(super) fn add_piece(&self, piece: &Bytes) {
         self.hold(piece.len());
         self.lend(piece);
-        self.change(self.is_ready.get(), self.pieces.get() + 1);
+        self.set_offer(self.is_ready.get(), self.pieces.get() + 1);
     }
 
     /// Releases a piece of `count` bytes; `rest` is its unsent part.
-    pub(super) fn drop_piece(&self, count: usize, rest: &Bytes) {
+    pub(super) fn release_piece(&self, count: usize, rest: &Bytes) {
         self.release(count);
-        if count >= LENT {
+        if count >= MIN_LENT {
             let end = rest.as_ptr_range().end;
-            let mut lent = self.watch.lent.borrow_mut();
+            let mut lent = self.monitor.lent.borrow_mut();
             let at = lent.iter().position(|whole| whole.as_ptr_range().end == end);
             let piece = at.and_then(|at| lent.remove(at));
             drop(lent);
             drop(piece);
         }
-        self.change(self.is_ready.get(), self.pieces.get().saturating_sub(1));
+        self.set_offer(self.is_ready.get(), self.pieces.get().saturating_sub(1));
     }
 
     /// Aborts the connection of a truncated response, which would otherwise look complete.
     pub(super) fn abort(&self) {
-        self.watch.tell("a connection was aborted", &"its answer broke off");
-        self.watch.transport.abort_connection();
+        self.monitor.log_debug("a connection was aborted", &"its response was cut off");
+        self.monitor.transport.abort_connection();
     }
 
     /// Records that the client took bytes.
-    pub(super) fn moved(&self) {
-        self.change(self.is_ready.get(), self.pieces.get());
+    pub(super) fn note_progress(&self) {
+        self.set_offer(self.is_ready.get(), self.pieces.get());
     }
 
     /// Whether the request's body ended without trailers.
@@ -642,9 +646,9 @@ impl Exchange {
 
     /// Remembers a piece of the response, so that it can be sent without a copy.
     fn lend(&self, piece: &Bytes) {
-        if piece.len() >= LENT {
-            let mut lent = self.watch.lent.borrow_mut();
-            let oldest = if lent.len() == PIECES { lent.pop_front() } else { None };
+        if piece.len() >= MIN_LENT {
+            let mut lent = self.monitor.lent.borrow_mut();
+            let oldest = if lent.len() == MAX_LENT_PIECES { lent.pop_front() } else { None };
             lent.push_back(piece.clone());
             drop(lent);
             drop(oldest);
@@ -654,19 +658,19 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.change(false, 0);
-        self.leave();
-        let watch = &self.watch;
+        self.set_offer(false, 0);
+        self.end_pieces();
+        let monitor = &self.monitor;
         if let Some(why) = self.body.as_ref().and_then(|body| body.broken()) {
-            watch.tell("a request broke off", why);
+            monitor.log_debug("a request was cut off", why);
         }
-        watch.in_flight.set(watch.in_flight.get() - 1);
-        if watch.in_flight.get() == 0 {
-            watch.since.set(watch.transport.reactor().now());
-            watch.is_read.set(self.body.as_ref().is_none_or(|body| body.has_ended()));
+        monitor.in_flight.set(monitor.in_flight.get() - 1);
+        if monitor.in_flight.get() == 0 {
+            monitor.since.set(monitor.transport.reactor().now());
+            monitor.is_body_read.set(self.body.as_ref().is_none_or(|body| body.has_ended()));
         }
-        if matches!(watch.end.get(), End::Held(_)) {
-            watch.wake();
+        if matches!(monitor.end.get(), End::Held(_)) {
+            monitor.wake();
         }
     }
 }
