@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`couplet forward` beside socat and haproxy: a thousand connections, or a few bulk streams.
 
-    cargo build --release -p couplet-cli
+    cargo build --profile dist -p couplet-cli
     crates/couplet-cli/benches/forward.py [--connections 1000] [--rounds 30] [--size 1024] [--runs 3]
     crates/couplet-cli/benches/forward.py --bulk 8 [--megabytes 1000] [--pace 0] [--runs 3]
 
@@ -40,7 +40,7 @@ import time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
-COUPLET = os.path.join(TARGET, "release", "couplet")
+COUPLET = os.path.join(TARGET, "dist", "couplet")
 HOST = "127.0.0.1"
 
 

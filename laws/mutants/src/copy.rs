@@ -11,13 +11,15 @@ use crate::rooms::{self, Crate};
 
 /// All of the library's features but the replacement of the system's clock, which some of its tests
 /// read.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 8] = [
+    "-p",
+    "couplet",
     "-p",
     "couplet-core",
     "-p",
     "couplet-http",
     "--features",
-    "couplet-core/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,\
+    "couplet/tokio,couplet-core/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,\
      couplet-http/tls,couplet-http/tokio,couplet-http/websocket",
 ];
 /// The stages of Python's tests, shortest first.

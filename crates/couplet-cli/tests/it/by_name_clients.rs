@@ -127,7 +127,7 @@ fn who_does_not_ask_a_server_by_name_is_told_how() {
     let address = server.address();
     let ended = run(&["poetry", "get", &address, "--timeout", "0.3"]);
     failed(&ended, "it was incomplete after 0.3 s (--timeout)\n");
-    let hint = " so far; a server started with --by-name expects --name\n";
+    let hint = " yet; a server started with --by-name expects --name\n";
     assert!(ended.stderr.contains(hint), "{}", ended.stderr);
     // Without a timeout the hint is printed as well.
     let mut running = Running::start(&mut couplet(&["poetry", "get", &address]));

@@ -12,14 +12,17 @@ pub(crate) fn program(own: &Path) -> PathBuf {
     own.ancestors().nth(2).map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
 }
 
-/// Builds the program `couplet` in its release profile, unless it is up to date.
+/// Builds the program `couplet` in this benchmark's profile and folder, unless it is up to date.
 pub(crate) fn build() -> io::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--release", "-p", "couplet-cli"]);
-    // The same target folder as this benchmark's.
-    if let Some(target) = std::env::current_exe()?.ancestors().nth(3) {
-        build.arg("--target-dir").arg(target);
+    build.args(["build", "--quiet", "-p", "couplet-cli"]);
+    if let Some(folder) = std::env::current_exe()?.ancestors().nth(2) {
+        let profile = folder.file_name().unwrap_or_default();
+        // The profiles `bench` and `release` share a folder.
+        let profile = if profile == "release" { "bench".as_ref() } else { profile };
+        build.arg("--profile").arg(profile);
+        build.arg("--target-dir").args(folder.parent());
     }
     match build.status()?.success() {
         true => Ok(()),

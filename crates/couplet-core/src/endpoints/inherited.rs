@@ -282,3 +282,24 @@ impl fmt::Display for SystemdServer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passed_socket_is_found_by_its_number_or_its_name() {
+        let names = ["web", "mail", "unknown"].map(str::to_owned).to_vec();
+        let passed = PassedSockets { count: 2, names };
+        let find = |which| {
+            let place = Part::standalone("here".to_owned());
+            SystemdServer { which, domain: None, place }.find(&passed).ok()
+        };
+        let named = |name: &str| find(SocketSelector::Name(name.to_owned()));
+        let first = named("web").expect("it is passed");
+        assert_eq!(named("mail"), Some(first + 1));
+        assert_eq!((named("unknown"), named("ftp")), (None, None));
+        assert_eq!(find(SocketSelector::Index(1)), Some(first + 1));
+        assert_eq!(find(SocketSelector::Index(2)), None);
+    }
+}

@@ -159,3 +159,21 @@ impl<E: fmt::Display> fmt::Display for Throttled<E> {
         if shared { write!(f, ":shared=yes") } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoints::{SharedPort, TcpServer};
+
+    /// The limits of each loop that shares `read` bytes per second with one other.
+    #[test]
+    fn a_shared_limit_is_divided_among_the_loops_and_any_other_is_that_of_each_connection() {
+        for (read, shared, each) in [(10, true, "5"), (1, true, "1"), (10, false, "10")] {
+            let limits = Limits { read: Some(read), write: None, shared };
+            let over = TcpServer::new(([127, 0, 0, 1], 0).into());
+            let port: SharedPort = Throttled { over, limits }.share(2).expect("a free port");
+            let text = format!("{port:?}");
+            assert!(text.contains(&format!("read={each}")), "{text}");
+        }
+    }
+}

@@ -96,7 +96,7 @@ fn c51b_a_write_to_an_end_that_is_only_read_ends_it_with_an_error() {
     let (mut l, end) = adopt(reader);
     end.transport().write("x");
     until(&mut l, || end.lost().is_some());
-    assert!(end.lost().expect("it is").contains("only read"), "{:?}", end.lost());
+    assert!(end.lost().expect("it is").contains("read-only"), "{:?}", end.lost());
 }
 
 #[test]

@@ -2,19 +2,22 @@
 //! clock.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::factory::Layered;
+use couplet::endpoints::{ClientEndpoint, TcpClient};
+use couplet::factory::{ErasedFactory, Layered};
 use couplet::layers::{Layer, Opened, Outbox, SingleBytes, Up};
 use couplet::protocols::{
     Admission, LimitConnectionRate, LimitConnections, LimitConnectionsByPeer, LimitLifetime, Policy,
 };
+use couplet::services::ClientService;
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
-    Address, Connector, Factory, IntoFactory, Loop, LoopOptions, Protocol, Reactor, Reason,
-    Transport,
+    Address, Connector, Deferred, Factory, IntoFactory, Loop, LoopOptions, Protocol, Reactor,
+    Reason, Shared, Transport,
 };
 
 use crate::defer_witness::Log;
@@ -402,6 +405,10 @@ impl Factory for Logging {
     fn started_connecting(&mut self, _: &Connector) {
         self.0.say("started");
     }
+    fn layers(&mut self, _: &Address) -> Vec<Box<dyn Layer>> {
+        self.0.say("layers");
+        Vec::new()
+    }
     fn build_protocol(&mut self, _: &Address) -> Option<Notes> {
         self.0.say("build");
         Some(Notes::default())
@@ -418,30 +425,85 @@ impl Factory for Logging {
     }
 }
 
-/// Asserts that a connect that fails, is retried and succeeds calls each method of the factory
-/// behind `wrap`.
-fn gets_every_callback<F: Factory + 'static>(wrap: impl FnOnce(Logging) -> F) {
+/// Asserts that a connect that fails, is retried and succeeds calls each method of the factory that
+/// `connect` wraps.
+fn gets_every_callback(connect: impl FnOnce(&Reactor, Logging)) {
     let mut rig = Rig::new();
-    let factory = wrap(Logging(rig.log.clone()));
-    rig.l.reactor().connect_tcp("127.0.0.1", 8000, factory);
+    connect(&rig.l.reactor(), Logging(rig.log.clone()));
     rig.settle();
     let server = rig.network.listen(SocketAddr::from(([127, 0, 0, 1], 8000)), 1).unwrap();
     rig.pass(S);
     rig.network.accept(server).expect("it has connected").close();
     rig.settle();
-    let expected =
-        ["attach", "do_start", "started", "failed", "started", "build", "lost", "do_stop"];
+    let expected = [
+        "attach", "do_start", "started", "failed", "started", "layers", "build", "lost", "do_stop",
+    ];
     assert_eq!(rig.log.lines(), expected);
+}
+
+fn connect_tcp<F: Factory + 'static>(reactor: &Reactor, factory: F) {
+    reactor.connect_tcp("127.0.0.1", 8000, factory);
 }
 
 #[test]
 fn a_factory_behind_a_policy_gets_every_callback() {
-    gets_every_callback(|factory| LimitConnections::new(1).wrap(factory));
+    gets_every_callback(|reactor, factory| {
+        connect_tcp(reactor, LimitConnections::new(1).wrap(factory));
+    });
 }
 
 #[test]
 fn a_factory_with_a_layer_gets_every_callback() {
-    gets_every_callback(|factory| Layered::new(factory, |_, _| SingleBytes::default()));
+    gets_every_callback(|reactor, factory| {
+        connect_tcp(reactor, Layered::new(factory, |_, _| SingleBytes::default()));
+    });
+}
+
+#[test]
+fn a_shared_factory_gets_every_callback() {
+    gets_every_callback(|reactor, factory| connect_tcp(reactor, Shared::new(factory)));
+}
+
+#[test]
+fn the_factory_of_a_client_service_gets_every_callback() {
+    gets_every_callback(|reactor, factory| {
+        let service = ClientService::new(reactor, "tcp:127.0.0.1:8000", factory).unwrap();
+        service.start();
+        reactor.call_later(S * 2, move || drop(service));
+    });
+}
+
+/// Connects with a layer below the factory's, or with a factory of its own around the factory.
+#[derive(Debug)]
+struct Wrapping {
+    by_layer: bool,
+}
+
+impl fmt::Display for Wrapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wrapping")
+    }
+}
+
+impl ClientEndpoint for Wrapping {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        let tcp = TcpClient::new("127.0.0.1", 8000);
+        if self.by_layer {
+            let factory = factory.layered("bytes", |_| Some(Box::new(SingleBytes::default())));
+            return tcp.connect(reactor, factory);
+        }
+        let factory = LimitConnections::new(1).wrap(factory);
+        reactor.connect(tcp, factory).map(|connection| connection.transport().clone())
+    }
+}
+
+#[test]
+fn a_factory_behind_an_endpoint_gets_every_callback() {
+    for by_layer in [true, false] {
+        gets_every_callback(|reactor, factory| {
+            reactor.connect(Wrapping { by_layer }, factory).detach();
+        });
+    }
 }
 
 /// A user-defined policy: admits loopback peers only, and logs their arrival and departure.
@@ -520,6 +582,18 @@ impl Layer for Opens {
 
 fn over<F: Factory + 'static>(factory: F, is_relay: bool) -> impl Factory<Protocol = F::Protocol> {
     Layered::new(factory, move |_: &Reactor, _: &Address| Opens { is_relay, is_open: false })
+}
+
+#[test]
+fn a_policy_of_the_users_admits_connections_whose_layers_open() {
+    let mut rig = Rig::new();
+    let notes = rig.notes();
+    let port = rig.listen(over(Friends(rig.log.clone()).wrap(move || notes.clone()), false));
+    let wire = rig.connect(port);
+    assert_eq!(rig.log.lines(), [""; 0], "not before they are open");
+    wire.push(b"!");
+    rig.settle();
+    assert_eq!(rig.log.lines()[..2], ["welcome, 127.0.0.1", "made"]);
 }
 
 #[test]

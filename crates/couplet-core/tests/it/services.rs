@@ -440,6 +440,27 @@ fn c138_a_start_while_it_stops_starts_afresh() {
 }
 
 #[test]
+fn c138_a_start_while_it_stops_counts_failures_from_one() {
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let (endless, attempts) = (rig.endless(), rig.attempts.clone());
+    let service = rig.punctual().prepare(move |connection| match attempts.borrow().len() {
+        3 => endless(connection),
+        _ => Deferred::fail(Failure::msg("who are you?")),
+    });
+    service.start();
+    rig.pass(S * 3);
+    assert_eq!(rig.waits(), [1000, 2000]);
+    let stop = given(service.stop());
+    service.start();
+    (0..3).for_each(|_| rig.accept().close());
+    rig.settle();
+    stop.take().unwrap();
+    rig.pass(S);
+    assert_eq!(rig.waits(), [1000, 2000, 0, 1000]);
+}
+
+#[test]
 fn a_start_while_it_runs_is_no_second_connection() {
     let mut rig = Rig::new(0);
     let (service, _wire) = rig.connected();

@@ -35,7 +35,8 @@ fn printed(test: &str, case: &str) -> Vec<String> {
         .expect("it starts again");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
-    let is_ours = |line: &&str| line.contains(" couplet::") || line.starts_with("    nor this");
+    let is_ours =
+        |line: &&str| line.contains(" couplet_core::") || line.starts_with("    nor this");
     text.lines().filter(is_ours).map(str::to_owned).collect()
 }
 
@@ -47,14 +48,16 @@ fn c119b_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr() {
     let test = "c119b_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr";
     let lines = printed(test, "fail");
     let [signals, unhandled, more, panic] = &lines[..] else { panic!("{lines:#?}") };
-    assert!(signals.starts_with("WARN couplet::reactor::run: another loop handles the signals"));
+    assert!(
+        signals.starts_with("WARN couplet_core::reactor::run: another loop handles the signals")
+    );
     assert!(signals.contains(" error="), "{signals}");
-    let begins = "ERROR couplet::reactor::run: unhandled failure: nobody handles this";
+    let begins = "ERROR couplet_core::reactor::run: unhandled failure: nobody handles this";
     assert!(unhandled.starts_with(begins), "{unhandled}");
     assert!(more.starts_with("    nor this (began at "), "a further line is indented: {more}");
     assert_eq!(
         panic,
-        "ERROR couplet::panics: a callback panicked what=\"timed call\" text=I stumble\\u{1b}[2J"
+        "ERROR couplet_core::panics: a callback panicked what=\"timed call\" text=I stumble\\u{1b}[2J"
     );
 }
 

@@ -31,7 +31,7 @@ use couplet_core::{Failure, Reactor};
 /// clones share their connections.
 ///
 /// ```
-/// use couplet::http::{Body, Client, Request, Response};
+/// use couplet::http::{Body, Client, HttpExt, Request, Response};
 /// use std::convert::Infallible;
 /// use tower::service_fn;
 ///

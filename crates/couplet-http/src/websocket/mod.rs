@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use couplet::http::websocket::{self, Message, WebSocket, WebSocketOptions};
-//! use couplet::http::{Body, Request, Response};
+//! use couplet::http::{Body, HttpExt, Request, Response};
 //! use std::convert::Infallible;
 //! use tower::service_fn;
 //!

@@ -60,7 +60,7 @@ struct Acceptance {
 ///
 /// ```
 /// use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
-/// use couplet::http::{Body, Request, Response};
+/// use couplet::http::{Body, HttpExt, Request, Response};
 /// use std::convert::Infallible;
 /// use tower::service_fn;
 ///

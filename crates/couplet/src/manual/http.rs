@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use axum::{Router, extract::Path, routing::get};
-//! use couplet::http::Client;
+//! use couplet::http::{Client, HttpExt};
 //!
 //! let answer = couplet::run_until(|reactor| {
 //!     let router = Router::new().route(
@@ -39,7 +39,7 @@
 //!
 //! ```
 //! use axum::{Router, routing::any_service};
-//! use couplet::http::{Request, local};
+//! use couplet::http::{HttpExt, Request, local};
 //! use std::{cell::Cell, rc::Rc};
 //!
 //! couplet::run(|reactor| {

@@ -36,6 +36,8 @@
 //!
 //! ```no_run
 //! # mod till { pub fn router(_: ()) -> axum::Router { axum::Router::new() } }
+//! use couplet::http::HttpExt;
+//!
 //! fn main() -> couplet::Result<()> {
 //!     couplet::run(|reactor| {
 //!         reactor.serve_http("tcp:8000", till::router(Default::default())).map(drop)
@@ -84,6 +86,7 @@
 //!
 //! ```
 //! # use std::{cell::Cell, rc::Rc, time::Duration};
+//! use couplet::http::HttpExt;
 //! # use couplet::{Reactor, Result, sim::{self, Sim, Weather}};
 //! # mod till {
 //! #     pub type Till = std::sync::Arc<std::sync::Mutex<u64>>;

@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use couplet::http::websocket::{self, Message, WebSocket, WebSocketOptions, code};
-//! use couplet::http::{Body, Request, Response};
+//! use couplet::http::{Body, HttpExt, Request, Response};
 //! use std::convert::Infallible;
 //! use tower::service_fn;
 //!
@@ -110,7 +110,7 @@
 //!
 //! ## axum
 //!
-//! axum's own `WebSocketUpgrade` also works over [`serve_http`](crate::Reactor::serve_http), on a
+//! axum's own `WebSocketUpgrade` also works over [`serve_http`](crate::http::HttpExt::serve_http), on a
 //! loop inside tokio, as in the example `axum`. It has its own limits and timeouts, and doesn't
 //! notice drains. To use a handler of this module in a router, wrap it in
 //! [`http::local`](crate::http::local).

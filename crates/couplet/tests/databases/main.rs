@@ -13,7 +13,7 @@ mod pool;
 mod example;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
-#[path = "../../../couplet-core/tests/servers/mod.rs"]
+#[path = "../servers/mod.rs"]
 mod servers;
 
 use std::time::Duration;

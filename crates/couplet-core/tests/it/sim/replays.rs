@@ -78,6 +78,13 @@ fn the_same_seed_gives_the_same_trace_in_another_process() {
     check_determined([1, 2], Weather::Storm, everything);
 }
 
+#[test]
+fn each_check_of_one_place_is_compared_with_its_own_run_in_the_other_process() {
+    for seed in [1, 2] {
+        check_determined([seed], Weather::Calm, |sim| noting(sim, String::new));
+    }
+}
+
 /// The difference that the check reports between two runs of this world.
 fn difference(world: impl Fn(&mut Sim) -> Result<()> + Sync) -> String {
     let check = || check_determined([5], Weather::Calm, world);

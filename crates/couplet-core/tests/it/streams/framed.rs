@@ -112,6 +112,22 @@ fn a_next_that_is_dropped_keeps_its_bytes_and_it_is_a_stream_of_futures() {
 }
 
 #[test]
+fn once_closing_has_begun_the_end_of_the_stream_is_no_error() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        let mut messages = stream.framed(LineReceiver::new);
+        wire.push(b"a\r\n");
+        wire.fin();
+        rig.turn();
+        messages.stream().transport().lose_connection();
+        rig.turn();
+        // A close discards what arrives.
+        let seen = finish(&mut rig, async move { Ok(messages.next().await?) });
+        assert_eq!(seen, None);
+    }
+}
+
+#[test]
 fn answers_go_through_the_stream_underneath() {
     for mut rig in Rig::both() {
         let port = super::serve(&rig, async |stream| -> Result<()> {
