@@ -164,3 +164,32 @@ pub use couplet_core::*;
 #[cfg(feature = "http")]
 #[doc(inline)]
 pub use couplet_http as http;
+
+#[cfg(all(unix, feature = "tokio"))]
+#[doc(inline)]
+pub use couplet_core::embed;
+#[cfg(feature = "sim")]
+#[doc(inline)]
+pub use couplet_core::sim;
+#[cfg(feature = "testing")]
+#[doc(inline)]
+pub use couplet_core::testing;
+#[doc(inline)]
+pub use couplet_core::{
+    Address, Answers, By, Bytes, CertificateProblem, Cluster, ConnectError, ConnectOptions,
+    Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram, DatagramOption,
+    DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Deferred, DelayedCall,
+    Factory, Failure, Fault, Group, Interest, Interface, IntoFactory, ListenError, ListenOptions,
+    Loop, LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port, PortStopped, Producer,
+    ProducerKind, Protocol, Reactor, Ready, Reason, Remote, Resolver, Result, Seat, SendError,
+    Shared, Shutdown, Signal, SocketOption, Stream, TlsError, TlsProblem, Transport, UnixAddress,
+    cluster, react, run, run_until,
+};
+#[cfg(unix)]
+#[doc(inline)]
+pub use couplet_core::{Watch, process};
+#[doc(inline)]
+pub use couplet_core::{
+    defer, driver, endpoints, factory, layers, protocols, reactor, services, stream, task,
+    task_local, transport,
+};

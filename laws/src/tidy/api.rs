@@ -10,7 +10,7 @@ use std::fs;
 use quote::{ToTokens, quote};
 use syn::{Fields, ImplItem, Item, TraitItem, Visibility};
 
-use super::source::{Code, leaves, library, name_of, root};
+use super::source::{Code, assert_none, leaves, library, name_of, root};
 
 const LIST: &str = "laws/src/tidy/api.txt";
 
@@ -88,14 +88,13 @@ fn named(item: &Item) -> Option<(&[syn::Attribute], &Visibility, String)> {
     })
 }
 
-/// True for the facade's exports of whole crates, and for the core's hooks, which it leaves out.
-fn is_of_another_crate(item: &Item) -> bool {
+/// True for the facade's exports of other crates, and for the core's hooks, which it leaves out.
+fn is_left_out(item: &Item) -> bool {
     match item {
-        Item::Use(item) => leaves(&item.tree).iter().any(|leaf| {
-            leaf.path[0].starts_with("couplet_")
-                && is_public(&item.vis)
-                && (leaf.local == "*" || leaf.path.len() == 1)
-        }),
+        Item::Use(item) => {
+            let mut leaves = leaves(&item.tree).into_iter();
+            is_public(&item.vis) && leaves.any(|leaf| leaf.path[0].starts_with("couplet_"))
+        }
         Item::Mod(item) => item.ident == "hooks",
         _ => false,
     }
@@ -106,7 +105,7 @@ impl Crate {
         let mut all =
             Crate { items: BTreeMap::new(), modules: BTreeMap::new(), imports: BTreeMap::new() };
         for file in files {
-            for item in file.syntax.items.iter().filter(|item| !is_of_another_crate(item)) {
+            for item in file.syntax.items.iter().filter(|item| !is_left_out(item)) {
                 if let Some((_, _, name)) = named(item) {
                     let path = file.module.iter().cloned().chain([name]).collect();
                     all.items.insert(path, item.clone());
@@ -349,6 +348,24 @@ fn the_public_api_is_the_one_of_the_list() {
          tidy::api, and a note in changes/",
         changes.join("\n")
     );
+}
+
+#[test]
+fn the_facade_exports_everything_in_the_root_of_the_core() {
+    let facade = library("couplet").swap_remove(0);
+    let core = library("couplet-core");
+    let root = core.iter().find(|file| file.module.is_empty()).expect("its lib.rs");
+    let missing = root.syntax.items.iter().flat_map(|item| match item {
+        Item::Use(item) if is_public(&item.vis) => {
+            leaves(&item.tree).into_iter().map(|leaf| leaf.local).collect()
+        }
+        Item::Mod(item) if is_public(&item.vis) && item.ident != "hooks" => {
+            vec![item.ident.to_string()]
+        }
+        _ => Vec::new(),
+    });
+    let missing: Vec<_> = missing.filter(|name| !facade.imported.contains_key(name)).collect();
+    assert_none(&missing, "crates/couplet/src/lib.rs exports what the core's root does");
 }
 
 #[test]

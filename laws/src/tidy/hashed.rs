@@ -213,7 +213,7 @@ fn no_hash_table_is_walked() {
     assert_none(
         &broken,
         "law 3: the order of a hash table differs between processes, so it may not be iterated. Use a \
-         BTreeMap, or add a row to LOOKED_UP (tests/it/tidy/hashed.rs)",
+         BTreeMap, or add a row to LOOKED_UP (laws/src/tidy/hashed.rs)",
     );
 }
 

@@ -218,7 +218,7 @@ fn every_exemption_is_used() {
     for (method, places) in METHODS {
         look(method, places, &|file| file.calls.iter().any(|call| call.name == *method));
     }
-    assert_none(&unused, "law 3: remove these places from the tables (tests/it/tidy/outside.rs)");
+    assert_none(&unused, "law 3: remove these places from the tables (laws/src/tidy/outside.rs)");
 }
 
 #[test]

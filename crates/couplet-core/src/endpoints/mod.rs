@@ -42,12 +42,11 @@
 //! # Custom endpoints
 //!
 //! Implement [`ServerEndpoint`] or [`ClientEndpoint`], and register a prefix with
-//! [`register_server`] or [`register_client`]. The chapter [`manual::endpoints`] has examples.
+//! [`register_server`] or [`register_client`]. The chapter `couplet::manual::endpoints` has examples.
 //!
 //! Twisted's `serverFromString` and `clientFromString`, whose strings are accepted, and
 //! `IStreamServerEndpoint` and `IStreamClientEndpoint`.
 //!
-//! [`manual::endpoints`]: crate::manual::endpoints
 
 #[cfg(unix)]
 mod descriptors;

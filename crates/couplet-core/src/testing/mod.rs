@@ -1,5 +1,5 @@
 //! Tools for testing protocols without sockets and without waiting. The chapter
-//! [Testing your protocol](crate::manual::testing) shows them in use.
+//! The chapter `couplet::manual::testing` shows them in use.
 //!
 //! - [`pair`] connects two protocols in memory and runs them until idle.
 //! - [`hold`] puts one protocol on a connection whose far end, a [`Wire`], the test controls: push

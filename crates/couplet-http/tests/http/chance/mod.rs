@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const LIBRARY: &str = env!("CARGO_MANIFEST_DIR");
+const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../couplet");
 
 /// Builds the program, and returns its path.
 fn built(root: &Path) -> std::path::PathBuf {
