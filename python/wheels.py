@@ -95,7 +95,7 @@ def build(python, target):
         raise Broken(f"rustup cannot install the target {target}: build without it, by --target")
     out = WORK / "dist"
     tag = LINUX[target]
-    command = [python, "-m", "maturin", "build", "--release", "--locked", "--zig", "--compatibility", tag]
+    command = [python, "-m", "maturin", "build", "--profile", "dist", "--locked", "--zig", "--compatibility", tag]
     command += ["--target", target, "--manifest-path", PACKAGE / "Cargo.toml", "--out", out]
     # The environment provides zig.
     path = f"{python.parent}:{os.environ['PATH']}"
@@ -164,7 +164,7 @@ def source_distribution(python):
     made = max(out.glob("*.tar.gz"), key=lambda file: file.stat().st_mtime)
     with tarfile.open(made) as archive:
         there = {name.partition("/")[2] for name in archive.getnames()}
-    needed = ["python/Cargo.lock", "crates/couplet/src/lib.rs", "crates/couplet-os/src/lib.rs", PLUGIN, STARTUP, "PKG-INFO"]
+    needed = ["python/Cargo.lock", "crates/couplet/src/lib.rs", "crates/couplet-core/src/lib.rs", "crates/couplet-os/src/lib.rs", PLUGIN, STARTUP, "PKG-INFO"]
     missing = [each for each in needed if each not in there]
     if missing:
         raise Broken(f"{made.name} lacks {', '.join(missing)}")
@@ -176,7 +176,7 @@ def macos():
     """Checks that the sources compile for macOS, without linking or running them."""
     if not has_target(MACOS):
         return say(f"{MACOS}: skipped, rustup cannot install the target")
-    command = ["cargo", "check", "--release", "--locked", "--target", MACOS, "--manifest-path", PACKAGE / "Cargo.toml"]
+    command = ["cargo", "check", "--profile", "dist", "--locked", "--target", MACOS, "--manifest-path", PACKAGE / "Cargo.toml"]
     run(command, f"the sources do not compile for {MACOS}", cwd=PACKAGE)
     say(f"{MACOS}: compiles; not linked, not run")
 

@@ -37,6 +37,16 @@
 //! assert_eq!(held.wire.take(), b"hello");
 //! ```
 //!
+//! `?` turns any error into a [`Failure`], the error of callbacks and of this crate's [`Result`]. A
+//! message becomes one by [`Failure::msg`]:
+//!
+//! ```
+//! fn stanza(poem: &str) -> couplet::Result<&str> {
+//!     poem.split("\n\n").nth(1).ok_or_else(|| couplet::Failure::msg("it has one stanza"))
+//! }
+//! # assert!(stanza("Rose is a rose").is_err());
+//! ```
+//!
 //! [`sim`] exposes whole programs to crashes, partitions and long stretches of virtual time, and
 //! replays any run from its seed.
 //!
