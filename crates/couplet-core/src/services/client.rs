@@ -189,8 +189,7 @@ impl<P: 'static> ClientService<P> {
     /// ```
     #[must_use]
     pub fn retry_policy(self, policy: impl Fn(u32, &Reactor) -> Duration + 'static) -> Self {
-        let old = self.inner.policy.replace(Rc::new(policy));
-        drop(old);
+        drop(self.inner.policy.replace(Rc::new(policy)));
         self
     }
 
@@ -245,8 +244,7 @@ impl<P: 'static> ClientService<P> {
         self.inner.next_waiting.set(id + 1);
         let waiting = Rc::downgrade(&self.inner);
         let (deferred, connected) = Deferred::with_canceller(move |_| {
-            let removed = waiting.upgrade().and_then(|it| it.waiting.borrow_mut().remove(&id));
-            drop(removed);
+            drop(waiting.upgrade().and_then(|it| it.waiting.borrow_mut().remove(&id)));
         });
         let left = fail_after_failures.map(|failures| failures.max(1));
         self.inner.waiting.borrow_mut().insert(id, Waiter { left, connected });
@@ -407,8 +405,7 @@ impl<P: 'static> ClientService<P> {
 
     /// Sets the state. The old state is dropped while nothing is borrowed.
     fn set_state(&self, state: State<P>) {
-        let old = self.inner.state.replace(state);
-        drop(old);
+        drop(self.inner.state.replace(state));
     }
 
     fn cancelled(&self) -> Cancelled {

@@ -57,6 +57,7 @@ fn c145_twisteds_strings_are_understood() {
                 "tls:a:443:ca=/certs:servername=b",
             ),
             ("ssl:a:443:privateKey=k:certKey=c", "tls:a:443:cert=c:key=k"),
+            ("ssl:a:443:sslmethod=TLS_METHOD", "tls:a:443"),
             ("tls:a:443:certificate=c:privateKey=k:trustRoots=d", "tls:a:443:cert=c:key=k:ca=d"),
             (r"tls:a:443:endpoint=unix\:s", "tls:unix:s:servername=a"),
             (r"tls:host=a:port=443:endpoint=tcp\:b\:80", "tls:b:80:servername=a"),

@@ -49,6 +49,19 @@ fn a_shared_buffer_is_not_copied() {
 }
 
 #[test]
+fn a_flush_after_a_clean_end_succeeds() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        stream.transport().lose_connection();
+        wire.fin();
+        rig.turn();
+        let held = hold(stream);
+        let flush = with(&mut rig, &held, async |stream| Ok(stream.flush().await?));
+        flush.take().expect("nothing was lost");
+    }
+}
+
+#[test]
 fn flush_waits_until_all_has_left_and_fails_with_the_connection() {
     for mut rig in Rig::both() {
         rig.network.set_capacity(1000);
