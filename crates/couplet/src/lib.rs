@@ -169,8 +169,6 @@
 
 pub mod manual;
 
-#[doc(inline)]
-pub use couplet_core::*;
 #[cfg(feature = "http")]
 #[doc(inline)]
 pub use couplet_http as http;

@@ -285,7 +285,7 @@ fn section(drawn: &[Mutant], results: &Results, reasons: &Results, options: &Opt
         let what = mutant.what.replace('|', "\\|");
         text += &format!("| `{}` | `{}` | {what} | {reason} |\n", mutant.file, mutant.function);
     }
-    text += "\nWhatever the seed, these are among them (`named.txt`):\n\n| file | the mutant | what noticed it |\n| --- | --- | --- |\n";
+    text += "\nEvery draw includes these (`named.txt`):\n\n| file | mutant | noticed by |\n| --- | --- | --- |\n";
     for mutant in drawn.iter().filter(|mutant| mutant.room == "named") {
         let by = results[&mutant.name()].strip_prefix("killed by ");
         let by = by.unwrap_or_else(|| panic!("it has to be killed: {}", mutant.name()));

@@ -146,6 +146,39 @@ impl Protocol for Silent {
     }
 }
 
+/// A server, a peer without a program that has connected to it, and the reason why the server loses
+/// the connection.
+struct Served {
+    sim: Sim,
+    server: Host,
+    client: Host,
+    socket: Socket,
+    lost: Lost,
+}
+
+impl Served {
+    fn new<P: Protocol>(link: Link, make: impl Fn(Lost) -> P + Clone + 'static) -> Served {
+        let mut sim = Sim::new(1);
+        sim.set_default_link(link);
+        let lost = Lost::default();
+        let log = lost.clone();
+        let server = sim.host("server", move |reactor| {
+            let (make, log) = (make.clone(), log.clone());
+            reactor.listen("tcp:80", move || make(log.clone()))?;
+            Ok(())
+        });
+        let client = sim.bare_host("client");
+        sim.run_for(s(1)).unwrap();
+        let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+        Served { sim, server, client, socket, lost }
+    }
+
+    fn run_until_lost(&mut self) {
+        let lost = &self.lost;
+        assert!(self.sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap());
+    }
+}
+
 /// Runs a server with keep-alive and lets this fault hit its peer. Returns the reason for the loss,
 /// and the seconds until then.
 fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) {
@@ -157,24 +190,14 @@ fn with_keep_alive_after(
     age: Duration,
     fault: impl Fn(&mut Sim, Host, &Socket),
 ) -> (ErrorKind, u64) {
-    let mut sim = Sim::new(1);
-    let lost = Lost::default();
-    let log = lost.clone();
-    let server = sim.host("server", move |reactor| {
-        let log = log.clone();
-        reactor.listen("tcp:80", move || Silent(log.clone()))?;
-        Ok(())
-    });
-    let client = sim.bare_host("client");
-    sim.run_for(s(1)).unwrap();
-    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
-    sim.run_for(age).unwrap();
-    assert!(lost.borrow().is_none(), "a live peer answers the probes");
-    let before = sim.elapsed();
-    fault(&mut sim, client, &socket);
-    assert!(sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap(), "the server notices");
-    let took = (sim.elapsed() - before).as_secs();
-    match lost.take() {
+    let mut served = Served::new(Link::constant(ms(1)), Silent);
+    served.sim.run_for(age).unwrap();
+    assert!(served.lost.borrow().is_none(), "a live peer answers the probes");
+    let before = served.sim.elapsed();
+    fault(&mut served.sim, served.client, &served.socket);
+    served.run_until_lost();
+    let took = (served.sim.elapsed() - before).as_secs();
+    match served.lost.take() {
         Some(Reason::Lost(error)) => (error.kind(), took),
         other => panic!("{other:?}"),
     }
@@ -219,32 +242,22 @@ impl Protocol for Leaves {
 
 #[test]
 fn an_acknowledgement_in_flight_at_the_end_of_a_throttle_arrives() {
-    let mut sim = Sim::new(1);
-    sim.set_default_link(Link::constant(ms(10)));
-    let lost = Lost::default();
-    let log = lost.clone();
-    let server = sim.host("server", move |reactor| {
-        let log = log.clone();
-        reactor.listen("tcp:80", move || Leaves(log.clone()))?;
-        Ok(())
-    });
-    let client = sim.bare_host("client");
-    sim.run_for(s(1)).unwrap();
-    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    let mut served = Served::new(Link::constant(ms(10)), Leaves);
+    let Served { sim, server, client, socket, .. } = &mut served;
     sim.run_for(s(1)).unwrap();
     // The bytes leave within 10 ms, arrive after 20, and are acknowledged after 120: the throttle
     // ends between, while the FIN is in flight as well.
     let written = sim.elapsed() + ms(10);
-    sim.fault(sim.elapsed(), ms(60), Fault::Throttle(server, 50_000));
+    sim.fault(sim.elapsed(), ms(60), Fault::Throttle(*server, 50_000));
     socket.push(b"?").unwrap();
     sim.run_for(ms(25)).unwrap();
     sim.set_default_link(Link::constant(ms(100)));
     sim.run_for(s(1)).unwrap();
-    assert!(all(&socket).len() == 500 && socket.saw_fin());
+    assert!(all(socket).len() == 500 && socket.saw_fin());
     // With unacknowledged bytes, the server would retransmit them and send no probes.
-    sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
-    assert!(sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap(), "the server notices");
-    assert!(sim.elapsed() - written < s(61 + 9 * 75 + 2));
+    sim.fault(sim.elapsed(), s(9999), Fault::Crash(*client));
+    served.run_until_lost();
+    assert!(served.sim.elapsed() - written < s(61 + 9 * 75 + 2));
 }
 
 #[test]
@@ -292,17 +305,7 @@ fn keep_alive_probes_no_more_often_when_switched_off_and_on() {
             *self.0.borrow_mut() = Some(reason.clone());
         }
     }
-    let mut sim = Sim::new(1);
-    let lost = Lost::default();
-    let log = lost.clone();
-    let server = sim.host("server", move |reactor| {
-        let log = log.clone();
-        reactor.listen("tcp:80", move || Fickle(log.clone()))?;
-        Ok(())
-    });
-    let client = sim.bare_host("client");
-    sim.run_for(s(1)).unwrap();
-    let _socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    let Served { mut sim, lost, .. } = Served::new(Link::constant(ms(1)), Fickle);
     sim.run_for(s(300)).unwrap();
     let events = sim.events();
     sim.run_for(s(610)).unwrap();
