@@ -156,9 +156,10 @@ const FORWARD_EXAMPLE: &str = listening!(
   couplet forward 8080 unix:/run/app.sock -v       a line for each connection
   couplet forward 7000 'process:/bin/cat -n'       a program for each connection
 
-A program ends with its connection, and its connection with it. Where that is lost, the program's
-input is closed, and its process group is asked to end by SIGTERM and killed 5 seconds later
-(kill=SECONDS); it counts as a connection until it has exited. keep=yes leaves it alone.
+A program ends with its connection, and its connection with it. When the connection is lost, the
+program's input is closed. Its process group gets SIGTERM, after a clean close 5 seconds later, and
+SIGKILL another 5 seconds later (kill=SECONDS). It counts as a connection until it has exited.
+keep=yes leaves it alone.
 haproxy: sends the client's address to the server.
 
 With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is

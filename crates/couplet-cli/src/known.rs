@@ -48,7 +48,7 @@ pub(crate) fn completions(shell: Shell, root: &mut Command) -> Vec<u8> {
     script
 }
 
-/// Suggests commands of other levels for an unknown command: `poetry serve` for `serve`.
+/// Suggests commands of other levels for an unknown command: `poetry list` for `list`.
 pub(crate) fn suggest_commands(error: &mut Error, root: &Command) {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
         return;
