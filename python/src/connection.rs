@@ -375,7 +375,9 @@ impl Connection {
         if is_paused {
             Connection::track_flush(slf);
         }
-        let Some(producer) = is_full.then(|| this.producer_to_pause(py)).flatten() else { return Ok(()) };
+        let Some(producer) = is_full.then(|| this.producer_to_pause(py)).flatten() else {
+            return Ok(());
+        };
         let shared = this.state().shared();
         if let (Some(transport), Some(shared)) = (this.transport(), shared) {
             Connection::resume_later(slf, &transport, &shared);
@@ -483,7 +485,9 @@ impl Connection {
     fn _take(slf: &Bound<'_, Self>, accepted: &Accepted) -> PyResult<()> {
         let (Some(transport), Some(shared)) = (accepted.transport.get(), accepted.shared.get())
         else {
-            return Err(PyRuntimeError::new_err("cannot attach a connection outside its loop's thread"));
+            return Err(PyRuntimeError::new_err(
+                "cannot attach a connection outside its loop's thread",
+            ));
         };
         Connection::attach(slf, transport, shared);
         Ok(())

@@ -278,9 +278,10 @@ fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'
         }
         Some(_) => true,
         // Too many bytes for any line within the limit.
-        None => {
-            exceeds(buffer.unread().len() + 1, limit.saturating_add_unsigned(delimiter.len() as u64))
-        }
+        None => exceeds(
+            buffer.unread().len() + 1,
+            limit.saturating_add_unsigned(delimiter.len() as u64),
+        ),
     };
     if is_too_long {
         Found::Exceeded("lineLengthExceeded", buffer.take(py).into_any())
