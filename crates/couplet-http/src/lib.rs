@@ -2,8 +2,8 @@
 //! `Router`. Feature `http`.
 //!
 //! hyper parses and frames; the loop owns the connections, their timeouts, their memory and their
-//! shutdown. [`serve_http`](HttpExt::serve_http) starts a server on any endpoint: TCP, UNIX sockets, `haproxy:`
-//! behind a proxy, or `tls:`, which offers both versions by ALPN.
+//! shutdown. [`serve_http`](HttpExt::serve_http) starts a server on any endpoint: TCP, UNIX
+//! sockets, `haproxy:` behind a proxy, or `tls:`, which offers both versions by ALPN.
 //!
 //! ```
 //! use couplet::http::{Body, HttpExt, Request, Response};
