@@ -14,7 +14,8 @@ mod rows;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use couplet::{Loop, LoopOptions, Protocol, Reactor, Result, Transport, embed};
+use couplet::{Loop, LoopOptions, Protocol, Reactor, Result, Transport};
+use couplet_core::embed;
 use program::{pin, processors};
 use rows::row;
 use rustix::time::{ClockId, clock_gettime};
