@@ -650,3 +650,24 @@ impl Commands for SimDriver {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+
+    #[test]
+    fn the_open_keys_of_a_host_are_counted() {
+        let kernel = Rc::new(RefCell::new(Kernel::new(1)));
+        let host = kernel.borrow_mut().add_host("a");
+        let mut driver = SimDriver::standalone(&kernel, host, 1024);
+        let keys = [80, 81, 82].map(|port| {
+            let address = Address::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+            let bound = driver.system.bind(&address, &ListenOptions::default());
+            driver.listen(bound.expect("a free port")).expect("a key")
+        });
+        driver.close(keys[1], CloseMode::Normal);
+        assert_eq!(kernel.borrow().hosts[host as usize].keys, 2);
+    }
+}

@@ -413,7 +413,9 @@ fn a_stream_that_ended_before_a_push_ends_for_the_new_layer_too() {
     let mut layers = stacked([Box::new(PassThrough::default()) as Box<dyn Layer>]);
     layers.ended();
     assert_eq!(Seen::default().feed(&mut layers, b""), Continue(()));
+    assert!(!layers.is_behind());
     layers.push(Records::default(), &mut outbox(b""), start()).expect("no bytes");
+    assert!(layers.is_behind(), "the new layer has not reported the end yet");
     let mut seen = Seen::default();
     let _ = seen.feed(&mut layers, b"");
     assert_eq!(seen.events, [(0, "failed")], "it was truncated");
@@ -541,16 +543,18 @@ fn only_layers_whose_time_has_come_time_out() {
 
 #[test]
 fn a_cleared_stack_has_and_takes_nothing() {
-    let mut layers = stacked([
-        Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>,
-        Box::new(SingleBytes::default()),
-    ]);
-    layers.down(&mut outbox(b"never sent"), start());
-    let _ = layers.feed(&[2, !1, !2], start(), |_| Break(()));
-    layers.clear();
-    assert_eq!(layers.held(), 0);
-    assert!(layers.bottom().is_empty());
-    let mut seen = Seen::default();
-    assert_eq!(seen.feed(&mut layers, &[1, !3]), Continue(()));
-    assert_eq!(seen, Seen::default());
+    for clear in [Layers::clear, Layers::drop_layers] {
+        let mut layers = stacked([
+            Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>,
+            Box::new(SingleBytes::default()),
+        ]);
+        layers.down(&mut outbox(b"never sent"), start());
+        let _ = layers.feed(&[2, !1, !2], start(), |_| Break(()));
+        clear(&mut layers);
+        assert_eq!(layers.held(), 0);
+        assert!(layers.bottom().is_empty());
+        let mut seen = Seen::default();
+        assert_eq!(seen.feed(&mut layers, &[1, !3]), Continue(()));
+        assert_eq!(seen, Seen::default());
+    }
 }
