@@ -165,13 +165,15 @@ mod tests {
     use super::*;
     use crate::endpoints::{SharedPort, TcpServer};
 
-    /// The limits of each loop that shares `read` bytes per second with one other.
+    /// The limits of each of several loops that share `read` bytes per second.
     #[test]
     fn a_shared_limit_is_divided_among_the_loops_and_any_other_is_that_of_each_connection() {
-        for (read, shared, each) in [(10, true, "5"), (1, true, "1"), (10, false, "10")] {
+        let cases =
+            [(10, true, 2, "5"), (1, true, 2, "1"), (10, false, 2, "10"), (10, true, 0, "10")];
+        for (read, shared, loops, each) in cases {
             let limits = Limits { read: Some(read), write: None, shared };
             let over = TcpServer::new(([127, 0, 0, 1], 0).into());
-            let port: SharedPort = Throttled { over, limits }.share(2).expect("a free port");
+            let port: SharedPort = Throttled { over, limits }.share(loops).expect("a free port");
             let text = format!("{port:?}");
             assert!(text.contains(&format!("read={each}")), "{text}");
         }

@@ -469,13 +469,9 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
         protocol
     }
 
+    /// The connect's Deferred reports the failure to the service.
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
         self.factory.client_connection_failed(connector, reason);
-        let failure = match reason {
-            Reason::Failed(failure) => failure.clone(),
-            reason => Failure::from(ConnectionLost(reason.clone())),
-        };
-        self.service.handle_end(self.number, failure);
     }
 
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
@@ -516,6 +512,7 @@ impl<P: 'static> fmt::Debug for ClientService<P> {
         f.debug_struct("ClientService")
             .field("state", &state)
             .field("failures", &self.inner.failures.get())
+            .field("waiting", &self.inner.waiting.borrow().len())
             .finish_non_exhaustive()
     }
 }

@@ -156,6 +156,23 @@ fn c133_a_stop_ends_the_work_and_fails_those_who_wait() {
 }
 
 #[test]
+fn c133_a_paused_task_that_is_dropped_leaves_nothing_behind() {
+    let mut clock = Clock::new();
+    let cooperator = Cooperator::new(&clock.reactor);
+    let (work, dropped) = holding(|| ());
+    let reports = unhandled_in(|| {
+        let task = cooperator.cooperate(work);
+        task.pause();
+        clock.jump(ms(0));
+        drop(task);
+    });
+    assert!(dropped.get());
+    assert_eq!(reports, [""; 0], "nobody waits for it");
+    let shown = format!("{cooperator:?}");
+    assert!(shown.contains("tasks: 0"), "{shown}");
+}
+
+#[test]
 fn c133_a_stop_cancels_what_the_task_waits_for() {
     let mut clock = Clock::new();
     let (wait, resolver) = Deferred::<()>::new();

@@ -337,6 +337,8 @@ fn c138_a_cancelled_wait_ends_alone() {
     let (one, other) = (given(one), given(service.when_connected(None)));
     canceller.cancel();
     assert!(one.take().unwrap_err().is_cancelled());
+    let shown = format!("{service:?}");
+    assert!(shown.contains("waiting: 1"), "{shown}");
     rig.listen();
     rig.pass(S);
     assert!(other.take().is_ok());

@@ -39,6 +39,22 @@ fn an_end_that_sends_to_a_crashed_host_is_reset_once_it_is_back() {
 }
 
 #[test]
+fn a_reset_lost_in_an_old_world_is_repeated_once_the_way_is_open() {
+    let mut two = Two::new();
+    let (here, _there) = two.joined();
+    two.pass(s(1000));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, ms(1), Fault::Crash(two.b));
+    two.pass(s(1));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(5), Fault::OneWay(two.b, two.a));
+    here.push(b"are you there?").unwrap();
+    let took = two.until(|| here.error().is_some());
+    assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+    assert!((s(5)..s(10)).contains(&took), "{took:?}");
+}
+
+#[test]
 fn a_sender_waiting_for_room_notices_that_the_other_end_has_crashed() {
     let mut two = Two::new();
     two.sim.set_buffers(1000, 1000);

@@ -164,6 +164,7 @@ fn the_streams_of_a_pair_are_cut_as_requested() {
             pieces
         };
         assert_eq!(cut(Cut::Most(1), 1), [1; 1000]);
+        assert_eq!(cut(Cut::Random(1), 1), [1; 1000]);
         assert!(cut(Cut::Most(300), 1).iter().all(|n| *n <= 300));
         let random = cut(Cut::Random(50), 1);
         assert!(random.iter().all(|n| (1..=50).contains(n)));
