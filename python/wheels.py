@@ -164,7 +164,7 @@ def source_distribution(python):
     made = max(out.glob("*.tar.gz"), key=lambda file: file.stat().st_mtime)
     with tarfile.open(made) as archive:
         there = {name.partition("/")[2] for name in archive.getnames()}
-    needed = ["python/Cargo.lock", "crates/couplet/src/lib.rs", "crates/couplet-core/src/lib.rs", "crates/couplet-os/src/lib.rs", PLUGIN, STARTUP, "PKG-INFO"]
+    needed = ["python/Cargo.lock", "crates/couplet/src/lib.rs", "crates/couplet-core/src/lib.rs", "crates/couplet-defer/src/lib.rs", "crates/couplet-os/src/lib.rs", PLUGIN, STARTUP, "PKG-INFO"]
     missing = [each for each in needed if each not in there]
     if missing:
         raise Broken(f"{made.name} lacks {', '.join(missing)}")

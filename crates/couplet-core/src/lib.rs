@@ -8,13 +8,11 @@
 #[macro_use]
 extern crate couplet_watched;
 
-// First, as its macros are textual.
-#[macro_use]
-mod events;
+#[macro_use(log_error, log_warn)]
+extern crate couplet_defer;
 
 mod address;
 mod datagrams;
-pub mod defer;
 pub mod driver;
 #[cfg(all(unix, feature = "tokio"))]
 pub mod embed;
@@ -23,7 +21,6 @@ mod error;
 pub mod factory;
 pub mod hooks;
 pub mod layers;
-mod panics;
 #[cfg(unix)]
 pub mod process;
 mod protocol;
@@ -42,6 +39,9 @@ mod unread;
 
 pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;
+#[doc(inline)]
+pub use couplet_defer::defer;
+use couplet_defer::{events, internals, panics};
 pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{

@@ -13,10 +13,8 @@
 extern crate couplet_watched;
 
 // Logging is not part of the public API.
-#[macro_use]
-#[allow(dead_code, reason = "the simulator uses the rest")]
-#[path = "../src/events.rs"]
-mod events;
+#[macro_use(log_error, log_warn)]
+extern crate couplet_defer;
 
 // The library's root, so that `crate::Transport` means the same here and in the library.
 use couplet::*;

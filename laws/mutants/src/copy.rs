@@ -11,11 +11,13 @@ use crate::rooms::{self, Crate};
 
 /// All of the library's features but the replacement of the system's clock, which some of its tests
 /// read.
-const FEATURES: [&str; 8] = [
+const FEATURES: [&str; 10] = [
     "-p",
     "couplet",
     "-p",
     "couplet-core",
+    "-p",
+    "couplet-defer",
     "-p",
     "couplet-http",
     "--features",

@@ -12,7 +12,7 @@ pub const CHOSEN: &str = "\u{1}";
 #[derive(Clone)]
 pub struct Mutant {
     pub room: &'static str,
-    /// Below `crates/couplet-core/src`.
+    /// Below the `src` of its crate, after that crate's prefix.
     pub file: String,
     pub line: usize,
     /// `Type::function`.

@@ -4,6 +4,7 @@
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Crate {
     Core,
+    Defer,
     Http,
     /// The native half of the package for Python.
     Python,
@@ -22,11 +23,15 @@ const fn of_library(name: &'static str, tests: &'static [&'static str]) -> Room 
     Room { name, is_of: Crate::Core, path: name, tests }
 }
 
+const fn of_defer(name: &'static str) -> Room {
+    Room { name, is_of: Crate::Defer, path: name, tests: &["defer", "defer_allocations", "memory"] }
+}
+
 pub const ROOMS: [Room; 19] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("slots", &["memory"]),
-    of_library("defer", &["memory"]),
+    of_defer("defer"),
     of_library("protocols", &["framing_memory", "public_api"]),
     of_library("driver", &["memory", "signals", "datagrams", "cluster", "stall"]),
     of_library("sim", &["http"]),
@@ -43,7 +48,7 @@ pub const ROOMS: [Room; 19] = [
     of_library("datagrams", &["datagrams", "memory"]),
     of_library("endpoints", &["cluster"]),
     of_library("services", &[]),
-    of_library("panics", &[]),
+    of_defer("panics"),
     of_library("embed", &["tokio"]),
     of_library("factory", &[]),
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
@@ -60,6 +65,7 @@ impl Crate {
     pub fn sources(self) -> &'static str {
         match self {
             Crate::Core => "crates/couplet-core/src",
+            Crate::Defer => "crates/couplet-defer/src",
             Crate::Http => "crates/couplet-http/src",
             Crate::Python => "python/src",
         }
@@ -68,19 +74,19 @@ impl Crate {
     /// The prefix of the crate's file names.
     pub fn prefix(self) -> &'static str {
         match self {
-            Crate::Core => "",
+            Crate::Core | Crate::Defer => "",
             Crate::Http => "http/",
             Crate::Python => "python/",
         }
     }
 
-    pub const ALL: [Crate; 3] = [Crate::Http, Crate::Python, Crate::Core];
+    pub const ALL: [Crate; 4] = [Crate::Core, Crate::Defer, Crate::Http, Crate::Python];
 
     /// The crate of a file with this name, and the file's path in that crate's sources.
     pub fn of(file: &str) -> (Crate, &str) {
-        // The core comes last: its prefix is empty.
-        let within = |of: Crate| Some((of, file.strip_prefix(of.prefix())?));
-        Crate::ALL.into_iter().find_map(within).expect("the core's prefix is empty")
+        // A name begins with that of its room.
+        let room = file.split(['/', '.']).next().and_then(named).expect("a room");
+        (room.is_of, file.strip_prefix(room.is_of.prefix()).expect("its crate's prefix"))
     }
 }
 

@@ -88,14 +88,17 @@ fn named(item: &Item) -> Option<(&[syn::Attribute], &Visibility, String)> {
     })
 }
 
-/// True for the facade's exports of other crates, and for the core's hooks, which it leaves out.
+/// True for exports of other crates of the library, and for the modules for those crates, which the
+/// facade leaves out.
 fn is_left_out(item: &Item) -> bool {
     match item {
         Item::Use(item) => {
             let mut leaves = leaves(&item.tree).into_iter();
             is_public(&item.vis) && leaves.any(|leaf| leaf.path[0].starts_with("couplet_"))
         }
-        Item::Mod(item) => item.ident == "hooks",
+        Item::Mod(item) => {
+            item.ident == "hooks" || item.attrs.iter().any(|a| text(a) == "#[doc(hidden)]")
+        }
         _ => false,
     }
 }
@@ -197,6 +200,10 @@ impl Crate {
                     if matches!(self.items.get(&target), Some(Item::Mod(_))) {
                         queue.push((target, public));
                     } else if let Some(first) = found.get(&target) {
+                        // Two crates of the library may export an item under the same path.
+                        if *first == public {
+                            continue;
+                        }
                         lines.insert(format!("{} = {}", public.join("::"), first.join("::")));
                     } else {
                         found.insert(target, public);

@@ -90,6 +90,7 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
     for library in [
         "crates/couplet/src/lib.rs",
         "crates/couplet-core/src/lib.rs",
+        "crates/couplet-defer/src/lib.rs",
         "crates/couplet-http/src/lib.rs",
         "crates/couplet-cli/src/main.rs",
     ] {

@@ -73,8 +73,8 @@ pub(super) fn assert_none(broken: &[String], rule: &str) {
 }
 
 /// The crates of the library, and the module at which the facade, `couplet`, exports each.
-const CRATES: [(&str, &[&str]); 3] =
-    [("couplet", &[]), ("couplet-core", &[]), ("couplet-http", &["http"])];
+const CRATES: [(&str, &[&str]); 4] =
+    [("couplet", &[]), ("couplet-core", &[]), ("couplet-defer", &[]), ("couplet-http", &["http"])];
 
 /// A crate's `src`, parsed; files of unit tests are left out. `couplet` is the whole library, as its
 /// facade shows it: paths into its crates begin with `crate`.

@@ -20,6 +20,7 @@ use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{CloseMode, Commands, ConnectOptions, Key, LocalEnd, Ticket};
 use crate::error::{By, ConnectError, Reason};
 use crate::factory::{AnyFactory, ErasedFactory, FactorySlot};
+use crate::internals::failure_at;
 use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
@@ -665,7 +666,7 @@ impl Core {
         }
         tracing::debug!(target = %cell, %error, "cannot connect");
         self.drop_attempts(io, cell);
-        let failure = Failure::at(error, cell.place);
+        let failure = failure_at(error, cell.place);
         self.end_connector(cell, |factory, connector| {
             factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
         });

@@ -19,6 +19,7 @@ use super::turn::{Core, Engine, Turns};
 use super::{LoopOptions, Reactor, RunState, Snapshot, Start};
 use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::{Driver, Mio, Signal};
+use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
 
 /// The run was stopped before the awaited result arrived.
@@ -596,7 +597,7 @@ impl Loop {
 /// Logs the unhandled failures of this thread, unless the program has set its own reporter.
 fn install_log_reporter() {
     let before = set_reporter(|unhandled| log_error!("{unhandled}"));
-    if before.is_chosen() {
+    if is_chosen(&before) {
         before.set();
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::trapped::{self, Source};
 use super::{Sim, Weather};
 use crate::defer::Result;
+use crate::internals::live_nodes;
 use crate::panics::panic_text;
 
 /// Trace lines in a failure's text.
@@ -87,7 +88,7 @@ impl Trial {
     /// Runs the scenario and [finishes](Sim::finish) its world.
     pub fn run(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Report {
         let _trapped = trapped::enter(Source::before(self.seed));
-        let alive = crate::defer::alive();
+        let alive = live_nodes();
         let mut sim = Sim::with_weather(self.seed, self.weather, self.keep.clone());
         if self.whole_trace {
             sim.keep_trace();
@@ -117,7 +118,7 @@ impl Trial {
         // The Deferreds of a killed program are not leaked: a real system would have freed them.
         let killed = sim.has_killed();
         drop(sim);
-        let left = crate::defer::alive().saturating_sub(alive);
+        let left = live_nodes().saturating_sub(alive);
         if report.failure.is_none() && left > 0 && !killed {
             report.failure = Some(format!("{left} Deferred links were leaked"));
         }

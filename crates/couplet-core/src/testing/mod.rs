@@ -19,15 +19,15 @@ mod held;
 mod memory_loop;
 mod memory_reactor;
 mod pair;
-mod results;
 mod run;
 mod split;
 
 pub use crate::driver::memory::{Cut, Manner, Memory, Network, Wire};
 pub use clock::Clock;
+#[doc(inline)]
+pub use couplet_defer::testing::{failure_of, no_result_yet, success_of};
 pub use held::{Held, hold, hold_on};
 pub use memory_reactor::{Attempt, MemoryReactor};
 pub use pair::{Pair, pair, pair_on};
-pub use results::{failure_of, no_result_yet, success_of};
 pub use run::{run, run_within};
 pub use split::every_split;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::Manner;
 use super::memory_loop::{MemoryLoop, TurnOutcome};
-use super::results::describe_failure;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
+use crate::internals::{describe_failure, place_of};
 use crate::panics::capture_panics;
 use crate::reactor::{Leak, Reactor, Shutdown, Source, numbered};
 
@@ -101,7 +101,7 @@ pub fn run_within<T: 'static>(
     let place = Cell::new(None);
     let result = memory.l.run_script(|reactor| {
         let deferred = program(reactor);
-        place.set(deferred.place());
+        place.set(place_of(&deferred));
         deferred
     });
     let verdict = match memory.network.take_standstill() {

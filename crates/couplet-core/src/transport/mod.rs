@@ -22,6 +22,7 @@ use crate::driver::{Key, PeerCredentials, SockRef, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
+use crate::internals::new_quiet;
 use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
 use crate::protocol::Protocol;
@@ -402,7 +403,7 @@ impl Transport {
         if reason.is_none() && self.cell.phase() < Phase::Ended && self.cell.is_drained_to(level) {
             return Deferred::succeed(());
         }
-        let (deferred, resolver) = Deferred::new_quiet();
+        let (deferred, resolver) = new_quiet();
         match reason {
             Some(reason) => resolver.errback(ConnectionLost(reason)),
             None => self.cell.add_waiting(level, resolver),
@@ -437,7 +438,7 @@ impl Transport {
     /// assert!(held.wire.is_closed());
     /// ```
     pub fn peer_ended(&self) -> Deferred<()> {
-        let (deferred, resolver) = Deferred::new_quiet();
+        let (deferred, resolver) = new_quiet();
         match self.cell.reason() {
             Some(reason) => resolver.errback(ConnectionLost(reason)),
             None => self.cell.add_waiting_for_peer(resolver),

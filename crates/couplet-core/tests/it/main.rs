@@ -6,17 +6,7 @@ extern crate couplet_watched;
 #[path = "../apart/mod.rs"]
 mod apart;
 mod cooperator;
-mod defer_callbacks;
-mod defer_cancel;
-mod defer_future;
-mod defer_groups;
-mod defer_history;
-mod defer_locks;
-mod defer_model;
-mod defer_panics;
-mod defer_reports;
-mod defer_stack;
-mod defer_timeout;
+#[path = "../../../couplet-defer/tests/defer/defer_witness.rs"]
 mod defer_witness;
 mod diagnostics;
 mod dropped;

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::testing::{Held, Manner, Memory, Network, hold};
-use couplet::{DelayedCall, Loop, LoopOptions, Protocol, Reactor, Transport};
+use couplet::{Deferred, DelayedCall, Loop, LoopOptions, Protocol, Reactor, Transport};
 
+use crate::defer_witness::given;
 use crate::logged::logged;
 use crate::suite::kit::{Kit, Rig};
 
@@ -344,7 +345,7 @@ fn c94_the_systems_wait_takes_any_deadline() {
 /// A task that ends when the waker sent through the channel is used.
 fn wake_from_outside(
     reactor: &Reactor,
-) -> (couplet::Deferred<()>, std::sync::mpsc::Receiver<std::task::Waker>) {
+) -> (Deferred<()>, std::sync::mpsc::Receiver<std::task::Waker>) {
     let (send, receive) = std::sync::mpsc::channel();
     let mut polled = false;
     let task = std::future::poll_fn(move |context| {
@@ -433,4 +434,16 @@ fn a_turns_time_is_never_before_the_previous_turns() {
     rig.tapped.go_back(s(5));
     note(&mut rig);
     assert_eq!(times.borrow()[0], times.borrow()[1]);
+}
+
+#[test]
+fn a_result_in_time_leaves_no_timed_call_in_its_loop() {
+    let (driver, _network) = Memory::new(Manner::Readiness, 1);
+    let l = Loop::with_driver(driver, LoopOptions::default());
+    let (deferred, resolver) = Deferred::<u8>::new();
+    let given = given(deferred.add_timeout(&l.reactor(), Duration::from_secs(1)));
+    assert_eq!(l.snapshot().pending_calls, 1);
+    resolver.callback(1);
+    assert_eq!(l.snapshot().pending_calls, 0);
+    assert_eq!(given.take().unwrap(), 1);
 }

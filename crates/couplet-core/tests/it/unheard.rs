@@ -35,8 +35,7 @@ fn printed(test: &str, case: &str) -> Vec<String> {
         .expect("it starts again");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
-    let is_ours =
-        |line: &&str| line.contains(" couplet_core::") || line.starts_with("    nor this");
+    let is_ours = |line: &&str| line.contains(" couplet_") || line.starts_with("    nor this");
     text.lines().filter(is_ours).map(str::to_owned).collect()
 }
 
@@ -57,7 +56,7 @@ fn c119b_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr() {
     assert!(more.starts_with("    nor this (began at "), "a further line is indented: {more}");
     assert_eq!(
         panic,
-        "ERROR couplet_core::panics: a callback panicked what=\"timed call\" text=I stumble\\u{1b}[2J"
+        "ERROR couplet_defer::panics: a callback panicked what=\"timed call\" text=I stumble\\u{1b}[2J"
     );
 }
 

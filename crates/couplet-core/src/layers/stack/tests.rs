@@ -43,7 +43,7 @@ impl Layer for Records {
         }
         if first > 100 {
             self.alert = true;
-            return Up::Failed(Failure::msg("a bad record").into_reason());
+            return Up::Failed(Reason::Failed(Failure::msg("a bad record")));
         }
         if self.received.len() <= usize::from(first) {
             return if self.ended { Up::Failed(Reason::Shutdown) } else { Up::Nothing };
@@ -90,12 +90,6 @@ impl Layer for Records {
 
     fn timed_out(&mut self, _: Instant) {
         self.late = true;
-    }
-}
-
-impl Failure {
-    fn into_reason(self) -> Reason {
-        Reason::Failed(self)
     }
 }
 

@@ -1,0 +1,200 @@
+//! [`Failure`]: any error, cloneable, that travels down a chain of callbacks and can be downcast.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::error::{AllFailed, Cancelled, FirstError};
+use crate::panics::discard;
+
+/// The result of a callback: a value, or a [`Failure`].
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Any error, with the source location where it became a failure. Twisted's `Failure`.
+///
+/// `?` and `into()` convert any `Error + Send + Sync` into it. It is cheap to clone and can be sent
+/// to another thread. It doesn't implement `Error` itself, because then `?` could not convert every
+/// error.
+///
+/// `{}` prints the error, `{:#}` the error and its causes on one line, `{:?}` the error and
+/// its causes on a line each.
+///
+/// ```
+/// # use couplet_defer as couplet;
+/// use couplet::defer::Failure;
+///
+/// fn port(text: &str) -> couplet::Result<u16> {
+///     Ok(text.parse::<u16>()?)
+/// }
+/// let failure: Failure = port("http").unwrap_err();
+/// assert!(failure.is::<std::num::ParseIntError>());
+/// ```
+#[derive(Clone)]
+pub struct Failure(Option<Arc<Inner<dyn Error + Send + Sync>>>); // `None` only while dropping
+
+struct Inner<E: ?Sized> {
+    place: &'static Location<'static>,
+    error: E,
+}
+
+impl Failure {
+    /// A failure with only a message.
+    #[track_caller]
+    pub fn msg(text: impl fmt::Display) -> Self {
+        Self::text(text, Location::caller())
+    }
+
+    pub(super) fn text(text: impl fmt::Display, place: &'static Location<'static>) -> Self {
+        Self::at(Message(text.to_string()), place)
+    }
+
+    pub(crate) fn at<E: Error + Send + Sync + 'static>(
+        error: E,
+        place: &'static Location<'static>,
+    ) -> Self {
+        Self(Some(Arc::new(Inner { place, error })))
+    }
+
+    fn inner(&self) -> &Inner<dyn Error + Send + Sync> {
+        self.0.as_ref().expect("only `drop` takes it")
+    }
+
+    /// The error, if it is an `E`. Replaces Twisted's `trap`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.error().downcast_ref()
+    }
+
+    /// Whether the error is an `E`.
+    pub fn is<E: Error + 'static>(&self) -> bool {
+        self.error().is::<E>()
+    }
+
+    /// Whether this is a cancellation: [`Cancelled`], or a [`FirstError`] or [`AllFailed`] that
+    /// contains nothing else. Such a failure is never reported as unhandled.
+    pub fn is_cancelled(&self) -> bool {
+        // Groups can nest arbitrarily deep, hence a work list instead of recursion.
+        let mut left = vec![self];
+        while let Some(failure) = left.pop() {
+            if let Some(first) = failure.downcast_ref::<FirstError>() {
+                left.push(&first.failure);
+            } else if let Some(all) = failure.downcast_ref::<AllFailed>()
+                && !all.0.is_empty()
+            {
+                left.extend(&all.0);
+            } else if !failure.is::<Cancelled>() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The error itself.
+    pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &self.inner().error
+    }
+
+    /// The error's cause, if it has one.
+    pub fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error().source()
+    }
+
+    /// The error, its cause, the cause's cause, and so on.
+    pub fn chain(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        let first: &(dyn Error + 'static) = self.error();
+        std::iter::successors(Some(first), |error| (*error).source())
+    }
+
+    /// The location where the error became a failure: the `?`, the `into()`, or the call of
+    /// `errback`. For the library's own failures, the location where the Deferred concerned was
+    /// created.
+    pub fn place(&self) -> &'static Location<'static> {
+        self.inner().place
+    }
+}
+
+impl Drop for Failure {
+    /// The error is a user's object, and the last clone may be dropped anywhere.
+    fn drop(&mut self) {
+        discard("drop of an error", self.0.take());
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    #[track_caller]
+    fn from(error: E) -> Self {
+        Self::at(error, Location::caller())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error())?;
+        if f.alternate() {
+            for cause in self.chain().skip(1) {
+                write!(f, ": {cause}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error())?;
+        for cause in self.chain().skip(1) {
+            write!(f, "\n  caused by: {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+/// For functions that return `Box<dyn Error + Send + Sync>`, and for `io::Error::other`.
+impl From<Failure> for Box<dyn Error + Send + Sync> {
+    fn from(failure: Failure) -> Self {
+        Box::new(Boxed(failure))
+    }
+}
+
+/// For functions that return `Box<dyn Error>`.
+impl From<Failure> for Box<dyn Error> {
+    fn from(failure: Failure) -> Self {
+        Box::new(Boxed(failure))
+    }
+}
+
+struct Boxed(Failure);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Boxed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+struct Message(String);
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Error for Message {}

@@ -1,0 +1,530 @@
+//! [`History`]: the record of a Deferred's callbacks, in a thread that keeps histories. Twisted's
+//! `setDebugging(True)`.
+//!
+//! A node has a [`Trace`], the number of an entry in the thread's table: four bytes that would
+//! otherwise be padding, and zero unless histories are kept. All nodes of a chain share its
+//! [`Recording`]. A callback's result is recorded not when it returns but when the next callback
+//! receives it.
+//!
+//! INVARIANT: no table or recording is borrowed while a failure is dropped: its error is a user's
+//! object.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+use std::rc::{Rc, Weak};
+
+use super::Failure;
+use super::node::CreatedAt;
+
+/// The maximum nesting of Deferreds that wait for one another, when displayed and when kept after a
+/// failure.
+const DEPTH: usize = 8;
+
+/// Records histories of the Deferreds that this thread creates after this call, each with at most
+/// `most` callbacks: the first half and the last half. With 0, the default, none are recorded.
+/// Returns the previous number. Twisted's `setDebugging`.
+///
+/// Use it for debugging: every step costs some hundred nanoseconds more, and failures live as long
+/// as a history that contains them. When disabled, it costs nothing.
+///
+/// ```
+/// # use couplet_defer as couplet;
+/// use couplet::defer::{Deferred, keep_histories};
+///
+/// fn parse(text: &str) -> couplet::Result<u16> {
+///     Ok(text.parse()?)
+/// }
+///
+/// let before = keep_histories(64);
+/// let (text, resolver) = Deferred::new();
+/// let port = text.add_callback(parse).map(|port| port + 1).add_errback(|_| Ok(80));
+/// resolver.callback("http");
+/// let history = port.history().expect("histories are kept").to_string();
+/// let lines: Vec<_> = history.lines().collect();
+/// assert!(lines[0].starts_with("a Deferred created at ") && lines[0].ends_with("got a value"));
+/// assert!(lines[1].starts_with("1. add_callback(") && lines[1].contains("::parse) at "));
+/// assert!(lines[1].ends_with(": failed: invalid digit found in string"));
+/// assert!(lines[2].starts_with("2. map(") && lines[2].ends_with(": was skipped"));
+/// assert!(lines[3].starts_with("3. add_errback(") && lines[3].ends_with(": returned a value"));
+/// # port.detach();
+/// keep_histories(before);
+/// ```
+pub fn keep_histories(most: usize) -> usize {
+    MOST.replace(most)
+}
+
+thread_local! {
+    /// The number of callbacks kept per chain; 0 disables histories.
+    static MOST: Cell<usize> = const { Cell::new(0) };
+    static ENTRIES: RefCell<Entries> = const { RefCell::new(Entries::new()) };
+}
+
+/// The history of a Deferred so far: see [`Deferred::history`](super::Deferred::history).
+///
+/// It prints one line for the place where the Deferred was created and one for each callback: the
+/// method that added it, its name, its place and its outcome. An inner Deferred is printed below
+/// its callback, indented, if it is pending or failed.
+#[derive(Clone, Debug)]
+pub struct History {
+    made_at: CreatedAt,
+    got: Option<StepResult>,
+    first: Vec<Step<Option<Box<History>>>>,
+    left_out: usize,
+    last: Vec<Step<Option<Box<History>>>>,
+}
+
+/// The method that added a callback.
+#[derive(Clone, Copy)]
+pub(super) enum Method {
+    AddCallback,
+    Map,
+    Then,
+    AddErrback,
+    Recover,
+    AddBoth,
+    AddTimeout,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Method::AddCallback => "add_callback",
+            Method::Map => "map",
+            Method::Then => "then",
+            Method::AddErrback => "add_errback",
+            Method::Recover => "recover",
+            Method::AddBoth => "add_both",
+            Method::AddTimeout => "add_timeout",
+        }
+    }
+
+    fn input_kind(self) -> InputKind {
+        match self {
+            Method::AddCallback | Method::Map | Method::Then => InputKind::Value,
+            Method::AddErrback | Method::Recover => InputKind::Failure,
+            Method::AddBoth | Method::AddTimeout => InputKind::Both,
+        }
+    }
+}
+
+/// The method, and the type of the callback that was passed to it.
+pub(super) struct Named<C>(Method, PhantomData<C>);
+
+impl<C> Named<C> {
+    #[inline(always)]
+    pub(super) fn new(method: Method, _: &C) -> Named<C> {
+        Named(method, PhantomData)
+    }
+}
+
+impl Named<()> {
+    /// A method that takes no callback.
+    pub(super) fn none(method: Method) -> Named<()> {
+        Named(method, PhantomData)
+    }
+}
+
+impl<C> Named<C> {
+    /// The number for this callback's link, which is added to the node `number`.
+    #[inline(always)]
+    pub(super) fn add_step(&self, number: Number, place: CreatedAt) -> Number {
+        add_step(number?, self.0, std::any::type_name::<C>(), place)
+    }
+}
+
+/// The results that a callback handles; others skip it.
+#[derive(Clone, Copy)]
+enum InputKind {
+    Value,
+    Failure,
+    Both,
+}
+
+impl InputKind {
+    fn skips(self, failure: Option<&Failure>) -> bool {
+        matches!((self, failure), (InputKind::Value, Some(_)) | (InputKind::Failure, None))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum StepResult {
+    Value,
+    Failure(Failure),
+}
+
+impl StepResult {
+    fn of(failure: Option<&Failure>) -> StepResult {
+        failure.map_or(StepResult::Value, |failure| StepResult::Failure(failure.clone()))
+    }
+}
+
+/// A callback and its outcome. `W` leads to the Deferred that it waits for.
+#[derive(Clone, Debug)]
+struct Step<W> {
+    /// Counts from 1.
+    number: usize,
+    method: &'static str,
+    name: &'static str,
+    place: CreatedAt,
+    state: StepState<W>,
+}
+
+#[derive(Clone, Debug)]
+enum StepState<W> {
+    Next,
+    Runs,
+    Skipped,
+    Returned(StepResult),
+    /// It returned a Deferred, with the result of that Deferred once it has fired.
+    Waits(CreatedAt, W, Option<StepResult>),
+}
+
+/// The history of a chain, while it is recorded.
+struct Recording {
+    made_at: CreatedAt,
+    /// The length of the longest chain of Deferreds that wait for this one.
+    depth: Cell<usize>,
+    steps: RefCell<RecordedSteps>,
+}
+
+#[derive(Default)]
+struct RecordedSteps {
+    /// The result of the origin.
+    got: Option<StepResult>,
+    /// Law 9: half of `keep_histories`.
+    first: Vec<Step<Inner>>,
+    /// Law 9: half of `keep_histories`.
+    last: VecDeque<Step<Inner>>,
+    /// The number of callbacks added.
+    count: usize,
+}
+
+/// The recording of an inner Deferred.
+struct Inner {
+    recording: Weak<Recording>,
+    /// Keeps the recording alive in case the Deferred fails.
+    kept: Option<Rc<Recording>>,
+}
+
+/// A node's part of a history.
+#[derive(Clone)]
+struct Entry {
+    recording: Rc<Recording>,
+    /// The number of the node's callback and the results it handles; `None` for the origin.
+    step: Option<(usize, InputKind)>,
+    /// The recording of the detached Deferred that waited for this one and was cut from its chain.
+    detached: Option<Rc<Recording>>,
+}
+
+struct Entries {
+    /// Law 9: one for each node of a Deferred that was created while histories are kept.
+    entries: BTreeMap<NonZeroU32, Entry>,
+    next: u32,
+}
+
+impl Entries {
+    const fn new() -> Entries {
+        Entries { entries: BTreeMap::new(), next: 0 }
+    }
+
+    /// Returns the number of the new entry; `None` if all numbers are in use.
+    fn add(&mut self, entry: Entry) -> Option<NonZeroU32> {
+        let free = |number: &NonZeroU32| !self.entries.contains_key(number);
+        let numbers = (0..u32::MAX).map(|n| self.next.wrapping_add(n)).filter_map(NonZeroU32::new);
+        let number = { numbers }.find(free)?;
+        self.next = number.get().wrapping_add(1);
+        self.entries.insert(number, entry);
+        Some(number)
+    }
+}
+
+fn with_entries<R>(f: impl FnOnce(&mut Entries) -> R) -> Option<R> {
+    // The table has been destroyed if the thread is ending.
+    ENTRIES.try_with(|entries| f(&mut entries.borrow_mut())).ok()
+}
+
+/// The number of a node's entry; `None` without a history.
+pub(super) type Number = Option<NonZeroU32>;
+
+/// Owns a node's entry: dropping it removes the entry.
+pub(super) struct Trace(Number);
+
+impl Trace {
+    #[inline]
+    pub(super) fn new(number: Number) -> Trace {
+        Trace(number)
+    }
+
+    #[inline(always)]
+    pub(super) fn number(&self) -> Number {
+        self.0
+    }
+}
+
+impl Drop for Trace {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(number) = self.0 {
+            forget(number);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn forget(number: NonZeroU32) {
+    // The entry is dropped after the borrow of the table ends.
+    let _entry = with_entries(|entries| entries.entries.remove(&number));
+}
+
+fn add(recording: Rc<Recording>, step: Option<(usize, InputKind)>) -> Number {
+    let entry = Entry { recording, step, detached: None };
+    with_entries(|entries| entries.add(entry)).flatten()
+}
+
+fn entry(number: NonZeroU32) -> Option<Entry> {
+    with_entries(|entries| entries.entries.get(&number).cloned()).flatten()
+}
+
+/// Begins a history for a Deferred created at `created_at`.
+#[inline(always)]
+pub(super) fn begin(created_at: CreatedAt) -> Number {
+    match MOST.try_with(Cell::get) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => begin_at(created_at),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn begin_at(made_at: CreatedAt) -> Number {
+    let recording = Recording { made_at, depth: Cell::new(0), steps: RefCell::default() };
+    add(Rc::new(recording), None)
+}
+
+/// Adds an entry for another node of the same history.
+pub(super) fn share(number: Number) -> Number {
+    let Entry { recording, step, .. } = entry(number?)?;
+    add(recording, step)
+}
+
+/// Adds an entry for the link of a callback that is added to this node.
+#[cold]
+#[inline(never)]
+fn add_step(number: NonZeroU32, method: Method, name: &'static str, place: CreatedAt) -> Number {
+    let recording = entry(number)?.recording;
+    let name = if matches!(method, Method::AddTimeout) { "" } else { name };
+    let step = recording.add(method, name, place);
+    add(recording, Some((step, method.input_kind())))
+}
+
+/// Records that the callback of this node is called, with a value or with this failure.
+#[cold]
+#[inline(never)]
+pub(super) fn record_call(number: NonZeroU32, failure: Option<&Failure>) {
+    if let Some(Entry { recording, step: Some((step, kind)), .. }) = entry(number) {
+        recording.settle(step, failure);
+        recording.set(step, if kind.skips(failure) { StepState::Skipped } else { StepState::Runs });
+    }
+}
+
+/// Records that the callback of this node has returned a pending Deferred.
+#[cold]
+#[inline(never)]
+pub(super) fn record_wait(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
+    let Some(Entry { recording, step: Some((step, _)), .. }) = entry(number) else { return };
+    let inner = inner.and_then(entry).map(|entry| entry.recording);
+    let inner = inner.filter(|inner| !Rc::ptr_eq(inner, &recording));
+    let made_at = inner.as_ref().map_or(made_at, |inner| inner.made_at);
+    let depth = recording.depth.get() + 1;
+    if let Some(inner) = &inner {
+        inner.depth.set(depth.max(inner.depth.get()));
+    }
+    let weak = inner.as_ref().map_or_else(Weak::new, Rc::downgrade);
+    let inner = Inner { recording: weak, kept: inner.filter(|_| depth < DEPTH) };
+    recording.set(step, StepState::Waits(made_at, inner, None));
+}
+
+/// Records that the node of `outer`, whose Deferred is detached, is cut out of its chain. A failure
+/// that the node `inner` leaves unhandled is then shown with the history of `outer`.
+#[cold]
+#[inline(never)]
+pub(super) fn replace_history(inner: Number, outer: NonZeroU32) {
+    let (Some(inner), Some(outer)) = (inner, entry(outer)) else { return };
+    let shown = outer.detached.unwrap_or(outer.recording);
+    let before = with_entries(|entries| {
+        entries.entries.get_mut(&inner).and_then(|entry| entry.detached.replace(shown))
+    });
+    drop(before);
+}
+
+/// The history so far. `result` is the latest result of the chain, if it has one.
+pub(super) fn history(number: Number, result: Option<Option<&Failure>>) -> Option<History> {
+    let Entry { recording, detached, .. } = entry(number?)?;
+    if let Some(failure) = result {
+        recording.settle(usize::MAX, failure);
+        if let Some(detached) = &detached {
+            detached.settle(usize::MAX, failure);
+        }
+    }
+    Some(detached.unwrap_or(recording).history(0))
+}
+
+impl Recording {
+    /// Adds a callback; returns its number, from 1.
+    fn add(&self, method: Method, name: &'static str, place: CreatedAt) -> usize {
+        let method = method.name();
+        let most = MOST.try_with(Cell::get).unwrap_or(0).max(1);
+        let mut steps = self.steps.borrow_mut();
+        steps.count += 1;
+        let number = steps.count;
+        let step = Step { number, method, name, place, state: StepState::Next };
+        let mut left_out = None;
+        if steps.last.is_empty() && steps.first.len() < most.div_ceil(2) {
+            steps.first.push(step);
+        } else if most > 1 {
+            if steps.last.len() >= most / 2 {
+                left_out = steps.last.pop_front();
+            }
+            steps.last.push_back(step);
+        }
+        drop(steps);
+        drop(left_out);
+        number
+    }
+
+    /// Sets the state of a callback, unless it was left out or skipped.
+    fn set(&self, number: usize, state: StepState<Inner>) {
+        let mut steps = self.steps.borrow_mut();
+        let RecordedSteps { first, last, .. } = &mut *steps;
+        let step = first.iter_mut().chain(last).find(|step| step.number == number);
+        if let Some(step) = step
+            && !matches!(step.state, StepState::Skipped)
+        {
+            let before = std::mem::replace(&mut step.state, state);
+            drop(steps);
+            drop(before);
+        }
+    }
+
+    /// Records `failure`, or a value, as the result of the callbacks before `number`.
+    fn settle(&self, number: usize, failure: Option<&Failure>) {
+        let mut steps = self.steps.borrow_mut();
+        let RecordedSteps { got, first, last, .. } = &mut *steps;
+        got.get_or_insert_with(|| StepResult::of(failure));
+        let mut kept = Vec::new();
+        for step in first.iter_mut().chain(last).filter(|step| step.number < number) {
+            match &mut step.state {
+                StepState::Runs => step.state = StepState::Returned(StepResult::of(failure)),
+                StepState::Waits(_, inner, gave @ None) => {
+                    *gave = Some(StepResult::of(failure));
+                    kept.extend(match failure {
+                        Some(_) => inner.kept.clone(),
+                        None => inner.kept.take(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        drop(steps);
+        // The inner trails may lead back to this one, so nothing is borrowed here.
+        for inner in kept.iter().filter(|_| failure.is_some()) {
+            inner.settle(usize::MAX, failure);
+        }
+    }
+
+    /// A snapshot of the recording, nested `depth` levels deep in another history.
+    fn history(&self, depth: usize) -> History {
+        let shown = |inner: &Inner| {
+            let recording = inner.kept.clone().or_else(|| inner.recording.upgrade())?;
+            (depth + 1 < DEPTH).then(|| Box::new(recording.history(depth + 1)))
+        };
+        let steps = self.steps.borrow();
+        let first: Vec<_> = steps.first.iter().map(|step| step.shown(shown)).collect();
+        let last: Vec<_> = steps.last.iter().map(|step| step.shown(shown)).collect();
+        let left_out = steps.count - first.len() - last.len();
+        History { made_at: self.made_at, got: steps.got.clone(), first, left_out, last }
+    }
+}
+
+impl Step<Inner> {
+    fn shown(&self, show: impl Fn(&Inner) -> Option<Box<History>>) -> Step<Option<Box<History>>> {
+        let Step { number, method, name, place, .. } = *self;
+        let state = match &self.state {
+            StepState::Next => StepState::Next,
+            StepState::Runs => StepState::Runs,
+            StepState::Skipped => StepState::Skipped,
+            StepState::Returned(gave) => StepState::Returned(gave.clone()),
+            StepState::Waits(made_at, inner, gave) => {
+                // For an inner Deferred that fired with a value, its place is enough.
+                let inner = show(inner).filter(|_| !matches!(gave, Some(StepResult::Value)));
+                StepState::Waits(made_at, inner, gave.clone())
+            }
+        };
+        Step { number, method, name, place, state }
+    }
+}
+
+impl History {
+    fn print(&self, f: &mut fmt::Formatter<'_>, indent: usize) -> fmt::Result {
+        write!(f, "a Deferred created at {}: ", self.made_at)?;
+        match &self.got {
+            None => f.write_str("has not fired")?,
+            Some(StepResult::Value) => f.write_str("got a value")?,
+            Some(StepResult::Failure(failure)) => write!(f, "failed: {failure:#}")?,
+        }
+        let mut next = "is next";
+        for step in &self.first {
+            step.print(f, indent, &mut next)?;
+        }
+        if self.left_out > 0 {
+            write!(f, "\n{:indent$}… {} left out", "", self.left_out)?;
+        }
+        for step in &self.last {
+            step.print(f, indent, &mut next)?;
+        }
+        Ok(())
+    }
+}
+
+impl Step<Option<Box<History>>> {
+    /// `next` is the word for the first callback that has not run; later ones get `follows`.
+    fn print(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        indent: usize,
+        next: &mut &'static str,
+    ) -> fmt::Result {
+        let Step { number, method, name, place, .. } = self;
+        write!(f, "\n{:indent$}{number}. {method}({name}) at {place}: ", "")?;
+        match &self.state {
+            StepState::Next => f.write_str(std::mem::replace(next, "follows")),
+            StepState::Runs => f.write_str("is running"),
+            StepState::Skipped => f.write_str("was skipped"),
+            StepState::Returned(StepResult::Value) => f.write_str("returned a value"),
+            StepState::Returned(StepResult::Failure(failure)) => write!(f, "failed: {failure:#}"),
+            StepState::Waits(made_at, inner, gave) => {
+                f.write_str(if gave.is_none() { "waits for " } else { "waited for " })?;
+                match (inner, gave) {
+                    (Some(inner), _) => inner.print(f, indent + 3),
+                    (None, None) => write!(f, "a Deferred created at {made_at}"),
+                    (None, Some(StepResult::Value)) => {
+                        write!(f, "a Deferred created at {made_at}, which returned a value")
+                    }
+                    (None, Some(StepResult::Failure(failure))) => {
+                        write!(f, "a Deferred created at {made_at}, which failed: {failure:#}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print(f, 0)
+    }
+}

@@ -1,0 +1,43 @@
+//! Parts of Deferreds and failures that the other crates of Couplet need and users don't. Unstable,
+//! and not re-exported by `couplet`.
+
+use std::error::Error;
+use std::panic::Location;
+
+use crate::defer::{self, Deferred, Failure, Reporter, Resolver};
+
+/// [`Deferred::new`], for a failure that is also delivered elsewhere: an unhandled one is not
+/// reported.
+#[track_caller]
+pub fn new_quiet<T: 'static>() -> (Deferred<T>, Resolver<T>) {
+    Deferred::new_quiet()
+}
+
+/// The location where the Deferred's last link was added, or where it was created if it has no
+/// links. `None` once its result was taken.
+pub fn place_of<T>(deferred: &Deferred<T>) -> Option<&'static Location<'static>> {
+    deferred.place()
+}
+
+/// A failure whose place is `place`.
+pub fn failure_at(
+    error: impl Error + Send + Sync + 'static,
+    place: &'static Location<'static>,
+) -> Failure {
+    Failure::at(error, place)
+}
+
+/// A failure with its causes and its origin.
+pub fn describe_failure(failure: &Failure) -> String {
+    format!("{failure:#} (began at {})", failure.place())
+}
+
+/// Whether this is a custom reporter, not the default.
+pub fn is_chosen(reporter: &Reporter) -> bool {
+    reporter.is_chosen()
+}
+
+/// The number of live nodes of Deferreds in this thread, for the simulator's leak check.
+pub fn live_nodes() -> usize {
+    defer::live_nodes()
+}

@@ -1,0 +1,20 @@
+//! The Deferreds of [couplet](https://docs.rs/couplet), the containment of panics, and the warnings
+//! and errors of the library. It depends on no other crate of Couplet.
+//!
+//! Programs depend on `couplet`, which re-exports [`defer`] and [`testing`] under the same paths.
+//! The hidden modules and macros are for the other crates of Couplet, and unstable.
+#![forbid(unsafe_code)]
+
+// First, as its macros are textual.
+#[doc(hidden)]
+#[macro_use]
+pub mod events;
+
+pub mod defer;
+#[doc(hidden)]
+pub mod internals;
+#[doc(hidden)]
+pub mod panics;
+pub mod testing;
+
+pub use defer::{Deferred, Failure, Resolver, Result};

@@ -1,0 +1,17 @@
+//! The conformance tests of Deferreds. `docs/contract.md` names each test.
+
+#[macro_use]
+extern crate couplet_watched;
+
+mod defer_callbacks;
+mod defer_cancel;
+mod defer_future;
+mod defer_groups;
+mod defer_history;
+mod defer_locks;
+mod defer_model;
+mod defer_panics;
+mod defer_reports;
+mod defer_stack;
+mod defer_timeout;
+mod defer_witness;
