@@ -156,7 +156,8 @@ impl Core {
     /// Called when the shutdown begins. If the program requested it and locations are kept, records
     /// the leaks. A connection that is closing already counts as cleaned up.
     pub(super) fn note_cut_off(&self) {
-        if self.stopped_by.is_some() || self.reactor.records.places.borrow().is_none() {
+        let records = &self.reactor.records;
+        if records.run.stopped_by().is_some() || records.places.borrow().is_none() {
             return;
         }
         let left = self.leaks_except(Life::is_closing);

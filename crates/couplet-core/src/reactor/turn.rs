@@ -23,10 +23,9 @@ use std::time::{Duration, Instant};
 
 use super::answers::Batching;
 use super::connecting::ConnectorCell;
-use super::drain::{Drain, DrainCell};
+use super::drain::DrainCell;
 use super::names::Lookups;
 use super::options::LoopOptions;
-use super::shutdown::Stopping;
 use super::stalls::monitor_protocol;
 use super::table::{Resource, Table};
 use super::timers::Seq;
@@ -57,22 +56,10 @@ pub(super) struct Core {
     pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
     pub(super) next_connector: u64,
     pub(super) lookups: Lookups,
-    pub(super) stopping: Stopping,
-    pub(super) stopped_by: Option<Signal>,
-    /// A second signal arrived: end the run without waiting.
-    pub(super) stop_now: bool,
-    /// A drain started by SIGTERM is in progress; a second signal ends it.
-    pub(super) waits_for_drain: bool,
-    /// A second signal ended the drain: continue without the `Before` triggers that have not fired.
-    pub(super) skip_waiting: bool,
-    /// The drain that precedes the end of a run by SIGTERM.
-    pub(super) drain: Option<Drain>,
     /// Drains in progress. Law 9: one for each request of the user.
     pub(super) drains: Vec<Rc<DrainCell>>,
     /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,
-    pub(super) shutdown_grace: Duration,
-    pub(super) job_grace: Duration,
     pub(super) on_snapshot: Option<SnapshotHandler>,
     /// Gets each signal first; returns true if it has handled the signal.
     pub(super) on_signal: Option<SignalHandler>,
@@ -187,16 +174,8 @@ impl Core {
             connectors: BTreeMap::new(),
             next_connector: 0,
             lookups: Lookups::default(),
-            stopping: Stopping::No,
-            stopped_by: None,
-            stop_now: false,
-            waits_for_drain: false,
-            skip_waiting: false,
-            drain: options.drain,
             drains: Vec::new(),
             order,
-            shutdown_grace: options.shutdown_grace,
-            job_grace: options.job_grace,
             on_snapshot: None,
             on_signal: None,
             around_wait: None,
@@ -215,25 +194,21 @@ impl Core {
             return Some(records.time.get());
         }
         let until = records.timers.borrow_mut().next_deadline();
-        match (&self.stopping, turns) {
-            (Stopping::No | Stopping::Before(_), Turns::Many | Turns::One(None)) => until,
+        match turns {
+            Turns::Many | Turns::One(None) if !records.run.is_timed() => until,
             _ => self.next_wait_bounded(until, turns),
         }
     }
 
     #[cold]
     fn next_wait_bounded(&self, until: Option<Instant>, turns: Turns) -> Option<Instant> {
-        let closing = match &self.stopping {
-            Stopping::Closing(end) => Some(*end),
-            // Once the grace for jobs is over only programs remain, which have timers.
-            Stopping::Joining(end) => Some(*end).filter(|end| self.reactor.now() < *end),
-            Stopping::No | Stopping::Before(_) => None,
-        };
+        let now = self.reactor.now();
+        let stage = self.reactor.records.run.deadline(now);
         let at_most = match turns {
-            Turns::One(Some(at_most)) => Some(super::delayed::after(self.reactor.now(), at_most)),
+            Turns::One(Some(at_most)) => Some(super::delayed::after(now, at_most)),
             Turns::One(None) | Turns::Many => None,
         };
-        until.into_iter().chain(closing).chain(at_most).min()
+        until.into_iter().chain(stage).chain(at_most).min()
     }
 
     /// Step 1.
@@ -272,12 +247,8 @@ impl Core {
     /// True when no shutdown is requested or in progress.
     #[inline]
     fn keeps_running(&self) -> bool {
-        self.is_settled() && !self.reactor.records.is_pending(pending::STOP)
-    }
-
-    #[inline]
-    fn is_settled(&self) -> bool {
-        matches!(self.stopping, Stopping::No) && !self.stop_now
+        let records = &self.reactor.records;
+        records.run.is_settled() && !records.is_pending(pending::STOP)
     }
 
     /// The time of this turn; after the run, of the last one.
@@ -526,7 +497,7 @@ impl Core {
         let deadline = records.timers.borrow_mut().next_deadline();
         let is_due = deadline.is_some_and(|deadline| deadline <= records.time.get());
         let is_quiet =
-            !is_due && !self.is_pending() && self.to_write.is_empty() && self.is_settled();
+            !is_due && !self.is_pending() && self.to_write.is_empty() && records.run.is_settled();
         let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         self.batching.turn_ended();
         let records = &self.reactor.records;
