@@ -223,7 +223,7 @@ impl Core {
         let drain_outcome = entry.drain_outcome;
         self.table.retire(entry);
         if let Some((connector, reason)) = lost {
-            self.connector_lost(&connector, &reason);
+            self.connecting.lost(&connector, &reason);
         }
         if !self.drains.is_empty() {
             self.count_in_drains(key, drain_outcome);

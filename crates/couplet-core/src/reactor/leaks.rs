@@ -8,7 +8,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::connecting::ConnectorState;
+use super::connector::ConnectorState;
 use super::table::{ConnectionEntry, Origin, Resource};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
@@ -194,7 +194,7 @@ impl Core {
             _ => None,
         });
         let connecting =
-            self.connectors.values().filter(|c| c.state.get() == ConnectorState::Connecting);
+            self.connecting.connectors().filter(|c| c.state() == ConnectorState::Connecting);
         let connectors = connecting.map(|connector| Leak {
             what: format!("a connect to {connector} ({})", connector.state_name()),
             from: format!("requested at {}", connector.place),

@@ -593,7 +593,7 @@ impl Loop {
     pub(crate) fn connects_in_progress(
         &self,
     ) -> Vec<(crate::driver::Key, crate::address::Address, super::Connector)> {
-        self.core.connects_in_progress()
+        self.core.connecting.in_progress()
     }
 }
 
@@ -628,13 +628,11 @@ impl Drop for Loop {
         core.drop_pending(&mut **driver);
         #[cfg(unix)]
         core.end_watches();
-        for connector in std::mem::take(&mut core.connectors).into_values() {
-            Core::abandon_connector(&connector);
-        }
+        core.connecting.abandon();
         let starts = std::mem::take(&mut *core.reactor.records.starts.borrow_mut());
         for start in starts {
             match start {
-                Start::Connector(connector) => Core::abandon_connector(&connector),
+                Start::Connector(connector) => connector.abandon(),
                 Start::Adoption(adoption) => adoption.abandon(),
                 Start::HandedConnection(handed) => drop(handed),
                 Start::Port(port) => port.abandon(),
@@ -648,7 +646,7 @@ impl Drop for Loop {
                 Some(Resource::Connection(entry)) => {
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
-                Some(Resource::Connecting(_)) | None => {}
+                None => {}
             }
         }
         for loop_gone in core.reactor.records.blocked.take().into_values() {

@@ -153,7 +153,7 @@ impl Core {
         for key in self.table.keys(|place| matches!(place, Resource::Datagrams(_))) {
             self.close_datagrams(io, key);
         }
-        let connecting: Vec<_> = self.connectors.values().cloned().collect();
+        let connecting: Vec<_> = self.connecting.connectors().cloned().collect();
         for connector in connecting {
             self.connect_failed(io, &connector, ConnectError::Shutdown);
         }

@@ -22,15 +22,17 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::answers::Batching;
-use super::connecting::ConnectorCell;
+use super::connecting::Connecting;
 use super::drain::DrainCell;
-use super::names::Lookups;
+use super::names::Lookup;
+use super::opening::Opening;
 use super::options::LoopOptions;
 use super::stalls::monitor_protocol;
 use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Call, LoopRequest, Reactor, Snapshot, Start, TimerAction, pending};
-use crate::driver::{Commands, Driver, Event, Key, Order, Outbox, Signal};
+use crate::driver::{Commands, Driver, Event, Key, LocalEnd, Order, Outbox, Signal, Ticket};
+use crate::error::ConnectError;
 use crate::layers::{Layer, Side};
 use crate::panics::contain;
 use crate::protocol::Protocol;
@@ -53,9 +55,9 @@ pub(super) struct Core {
     pub(super) batching: Batching,
     /// The dirty list being processed; kept for its capacity.
     dirty: Vec<Key>,
-    pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
-    pub(super) next_connector: u64,
-    pub(super) lookups: Lookups,
+    pub(super) connecting: Connecting,
+    /// The lookups for callers that the driver has begun.
+    pub(super) lookups: BTreeMap<Ticket, Lookup>,
     /// Drains in progress. Law 9: one for each request of the user.
     pub(super) drains: Vec<Rc<DrainCell>>,
     /// The order of otherwise unordered calls, in a world that explores such orders.
@@ -171,9 +173,8 @@ impl Core {
             to_write: Vec::new(),
             batching: Batching::new(options.answers),
             dirty: Vec::new(),
-            connectors: BTreeMap::new(),
-            next_connector: 0,
-            lookups: Lookups::default(),
+            connecting: Connecting::default(),
+            lookups: BTreeMap::new(),
             drains: Vec::new(),
             order,
             on_snapshot: None,
@@ -341,11 +342,11 @@ impl Core {
                 return Some(key);
             }
             Event::Connected { key, host } => {
-                if let Some(Resource::Connecting(connector)) = self.table.resource(key) {
-                    let connector = connector.clone();
-                    self.attempt_connected(io, key, &connector, host);
-                    return Some(key);
-                }
+                let _hold = self.reactor.records.hold("connect");
+                let (connector, peer) = self.connecting.attempt_connected(io, key)?;
+                let ends = (peer, LocalEnd::for_connection(host, io, key));
+                self.establish(io, key, ends, Opening::Connector(connector));
+                return Some(key);
             }
             Event::Resolved(ticket, answer) => self.name_resolved(io, ticket, answer),
             Event::Ready(id, ready) => {
@@ -370,12 +371,12 @@ impl Core {
             Some(Resource::Connection(_)) => {
                 self.with_life(io, key, |life, now| life.ended(error, now));
             }
-            Some(Resource::Connecting(connector)) => {
-                let connector = connector.clone();
+            Some(Resource::Port(_) | Resource::Datagrams(_)) => {}
+            None => {
+                let _hold = self.reactor.records.hold("connect");
                 let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
-                self.attempt_ended(io, key, &connector, error);
+                self.connecting.attempt_ended(io, key, error);
             }
-            Some(Resource::Port(_) | Resource::Datagrams(_)) | None => {}
         }
     }
 
@@ -449,7 +450,9 @@ impl Core {
                 None => break,
                 Some(LoopRequest::Port(port)) => self.apply_port_requests(io, &port),
                 Some(LoopRequest::Connector(connector)) => {
-                    self.apply_connector_requests(io, &connector)
+                    if connector.can_be_stopped() {
+                        self.connect_failed(io, &connector, ConnectError::Stopped);
+                    }
                 }
                 Some(LoopRequest::Drain(drain)) => self.apply_drain_request(io, &drain),
                 Some(LoopRequest::Datagrams(port)) => self.apply_datagram_requests(io, &port),
@@ -546,6 +549,7 @@ impl Core {
     fn check(&self) {
         assert!(self.to_write.is_empty(), "output was left unsent");
         assert!(self.dirty.is_empty(), "a round left connections dirty");
+        self.connecting.check();
         if self.table.connections() > 64 {
             return;
         }
@@ -590,7 +594,8 @@ impl Core {
                 Some(TimerAction::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(TimerAction::Deadline(key)) => self.deadline_passed(io, key),
                 Some(TimerAction::Connector(connector)) => {
-                    self.connector_timer_fired(io, &connector, now)
+                    let _hold = self.reactor.records.hold("connector timer");
+                    self.connecting.timer_fired(io, &connector, now);
                 }
                 Some(TimerAction::Drain(drain)) => self.drain_timer_fired(io, &drain),
             }
@@ -617,7 +622,7 @@ impl Core {
     pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Start) {
         let _hold = self.reactor.records.hold("start");
         match start {
-            Start::Connector(connector) => self.start_connector(io, connector),
+            Start::Connector(connector) => self.connecting.start(io, connector),
             Start::Port(port) => self.start_port(io, &port),
             Start::Datagrams(port) => self.start_datagrams(io, &port),
             Start::Adoption(adoption) => self.start_adoption(io, &adoption),
