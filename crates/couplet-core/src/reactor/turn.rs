@@ -333,8 +333,16 @@ impl Core {
                 self.with_life(io, key, |life, _| life.peer_ended());
                 return Some(key);
             }
-            Event::Ended(key, error) => {
-                self.ended(io, key, error);
+            Event::Room(key) => {
+                self.with_life(io, key, Life::has_room);
+                return Some(key);
+            }
+            Event::Ended(key) => {
+                self.with_life(io, key, Life::ended);
+                return Some(key);
+            }
+            Event::Failed(key, error) => {
+                self.failed(io, key, error);
                 return Some(key);
             }
             Event::Accepted { port, key, peer, host } => {
@@ -366,17 +374,13 @@ impl Core {
         None
     }
 
-    fn ended(&mut self, io: &mut dyn Commands, key: Key, error: Option<io::Error>) {
-        match self.table.resource(key) {
-            Some(Resource::Connection(_)) => {
-                self.with_life(io, key, |life, now| life.ended(error, now));
-            }
-            Some(Resource::Port(_) | Resource::Datagrams(_)) => {}
-            None => {
-                let _hold = self.reactor.records.hold("connect");
-                let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
-                self.connecting.attempt_ended(io, key, error);
-            }
+    /// An error ended a connection or an attempt to connect.
+    fn failed(&mut self, io: &mut dyn Commands, key: Key, error: io::Error) {
+        if self.table.connection(key).is_some() {
+            self.with_life(io, key, |life, _| life.failed(error));
+        } else {
+            let _hold = self.reactor.records.hold("connect");
+            self.connecting.attempt_ended(io, key, error);
         }
     }
 

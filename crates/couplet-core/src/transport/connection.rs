@@ -360,21 +360,22 @@ impl Life {
         }
     }
 
-    /// The peer's end of stream (`None`), or an error that ends the connection.
-    pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Effects {
-        if error.is_none() {
-            self.resolve_peer_ended();
+    /// The peer's end of stream.
+    pub(crate) fn ended(&mut self, now: Instant) -> Effects {
+        self.resolve_peer_ended();
+        if self.layered.is_some() {
+            self.socket_ended(now);
+        } else {
+            self.fin(now);
         }
-        match error {
-            None if self.layered.is_some() => self.socket_ended(now),
-            None => self.fin(now),
-            Some(error) => {
-                let lost = Reason::Lost(Arc::new(error));
-                match &self.state {
-                    State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
-                    _ => self.end(lost, CloseMode::Normal),
-                }
-            }
+        self.take_effects()
+    }
+
+    /// An error ended the connection.
+    pub(crate) fn failed(&mut self, error: io::Error) -> Effects {
+        match &self.state {
+            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            _ => self.end(Reason::Lost(Arc::new(error)), CloseMode::Normal),
         }
         self.take_effects()
     }
@@ -706,10 +707,16 @@ impl Life {
         effects
     }
 
-    /// The driver has sent `n` taken bytes, or has room again (`n` = 0).
+    /// The driver has sent `n` taken bytes.
     pub(crate) fn sent(&mut self, n: usize, now: Instant) -> Effects {
         self.sub_in_flight(n);
-        self.after_progress(n > 0, now);
+        self.after_progress(true, now);
+        self.take_effects()
+    }
+
+    /// The system accepts bytes again.
+    pub(crate) fn has_room(&mut self, now: Instant) -> Effects {
+        self.after_progress(false, now);
         self.take_effects()
     }
 
