@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::TimerAction;
 use super::connector::{Attempts, Connector, ConnectorCell, ConnectorState, Step, Timeout};
-use super::delayed::after;
 use super::names::named;
-use super::timers::TimerKey;
+use super::timers::{TimerKey, after};
 use crate::address::Address;
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Commands, Key, Ticket};

@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::delayed::after;
-use super::timers::TimerKey;
+use super::timers::{TimerKey, after};
 use super::{LoopRequest, Reactor, Source, Start, loop_ended};
 use crate::address::{Address, UnixAddress, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};

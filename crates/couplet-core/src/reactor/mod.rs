@@ -69,7 +69,6 @@ use crate::transport::connection::LayerReport;
 use crate::transport::{Connection, Tell};
 
 use adopting::{AdoptionCell, AdoptionSource};
-pub use answers::Answers;
 pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
 pub use connector::{Connector, ConnectorState, NotDisconnected};
 use connector::{ConnectorCell, Target};
@@ -77,21 +76,21 @@ pub use delayed::DelayedCall;
 use dependents::DependentGuard;
 pub(crate) use dependents::{Dependent, DependentId};
 use drain::DrainCell;
-pub use drain::{Drain, Drained};
+pub use drain::Drained;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub(crate) use leaks::{Source, TimerPurpose};
-pub use options::LoopOptions;
+pub use options::{Answers, Drain, LoopOptions};
 pub use port::Port;
 use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, react, run, run_until};
 use sharing::HandedConnection;
 pub(crate) use sharing::SharedSocket;
-pub use shutdown::Shutdown;
 pub use snapshot::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
 };
+pub use stage::Shutdown;
 use stage::Stage;
 pub(crate) use tasks::{TaskId, TaskRef};
 use tasks::{Tasks, WakeQueue, new_task};

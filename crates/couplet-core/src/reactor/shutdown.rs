@@ -7,8 +7,8 @@ use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
 
-use super::drain::Drain;
-use super::stage::{Stage, Trigger};
+use super::options::Drain;
+use super::stage::{Shutdown, Stage, Trigger};
 use super::table::Resource;
 use super::turn::Core;
 use super::{Snapshot, pending};
@@ -16,18 +16,6 @@ use crate::driver::{Commands, Signal, UserCall};
 use crate::error::ConnectError;
 use crate::panics::contain;
 use crate::transport::connection::Life;
-
-/// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Shutdown {
-    /// First, while everything still runs; turns continue, and the shutdown waits for the Deferred.
-    Before,
-    /// When the ports and connections are closed. The Deferred is not awaited.
-    During,
-    /// Last. The Deferred is not awaited.
-    After,
-}
 
 /// Maximum number of rounds in which dropped work may request more.
 const DROP_ROUNDS: usize = 100;

@@ -8,14 +8,26 @@
 //! a script that is done leads from `Running` back to `Idle`.
 
 use std::cell::{Cell, RefCell};
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::delayed::after;
-use super::leaks::Source;
-use super::{Drain, LoopOptions, Shutdown};
+use super::options::{Drain, LoopOptions};
+use super::timers::after;
 use crate::defer::Deferred;
 use crate::driver::Signal;
+
+/// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Shutdown {
+    /// First, while everything still runs; turns continue, and the shutdown waits for the Deferred.
+    Before,
+    /// When the ports and connections are closed. The Deferred is not awaited.
+    During,
+    /// Last. The Deferred is not awaited.
+    After,
+}
 
 /// The stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,15 +77,18 @@ enum Urgency {
 
 pub(super) type Trigger = Box<dyn FnOnce() -> Deferred<()>>;
 
+/// A trigger, and the source location of the request.
+type Placed = (&'static Location<'static>, Trigger);
+
 #[derive(Default)]
 struct Triggers {
-    before: Vec<(Source, Trigger)>,
-    during: Vec<(Source, Trigger)>,
-    after: Vec<(Source, Trigger)>,
+    before: Vec<Placed>,
+    during: Vec<Placed>,
+    after: Vec<Placed>,
 }
 
 impl Triggers {
-    fn list_mut(&mut self, when: Shutdown) -> &mut Vec<(Source, Trigger)> {
+    fn list_mut(&mut self, when: Shutdown) -> &mut Vec<Placed> {
         match when {
             Shutdown::Before => &mut self.before,
             Shutdown::During => &mut self.during,
@@ -239,12 +254,17 @@ impl Run {
 
     // Triggers.
 
-    pub(super) fn add_trigger(&self, when: Shutdown, place: Source, trigger: Trigger) {
+    pub(super) fn add_trigger(
+        &self,
+        when: Shutdown,
+        place: &'static Location<'static>,
+        trigger: Trigger,
+    ) {
         self.triggers.borrow_mut().list_mut(when).push((place, trigger));
     }
 
     /// Takes the triggers, to be called or dropped.
-    pub(super) fn take_triggers(&self, when: Shutdown) -> Vec<(Source, Trigger)> {
+    pub(super) fn take_triggers(&self, when: Shutdown) -> Vec<Placed> {
         std::mem::take(self.triggers.borrow_mut().list_mut(when))
     }
 

@@ -29,7 +29,7 @@ use super::opening::Opening;
 use super::options::LoopOptions;
 use super::stalls::monitor_protocol;
 use super::table::{Resource, Table};
-use super::timers::Seq;
+use super::timers::{Seq, after};
 use super::{Call, LoopRequest, Reactor, Snapshot, Start, TimerAction, pending};
 use crate::driver::{Commands, Driver, Event, Key, LocalEnd, Order, Outbox, Signal, Ticket};
 use crate::error::ConnectError;
@@ -206,7 +206,7 @@ impl Core {
         let now = self.reactor.now();
         let stage = self.reactor.records.run.deadline(now);
         let at_most = match turns {
-            Turns::One(Some(at_most)) => Some(super::delayed::after(now, at_most)),
+            Turns::One(Some(at_most)) => Some(after(now, at_most)),
             Turns::One(None) | Turns::Many => None,
         };
         until.into_iter().chain(stage).chain(at_most).min()
