@@ -416,14 +416,32 @@ impl<F: Factory> AnyFactory for F {
     }
 }
 
-/// Holds the factory of a port or connector; empty while the factory is being called.
+/// Holds the factory of a port, connector or adoption; empty while the factory is being called.
 pub(crate) struct FactorySlot {
     factory: RefCell<Option<Box<dyn AnyFactory>>>,
+    /// `do_start` was called, but not yet `do_stop`.
+    started: Cell<bool>,
 }
 
 impl FactorySlot {
     pub(crate) fn new(factory: Box<dyn AnyFactory>) -> FactorySlot {
-        FactorySlot { factory: RefCell::new(Some(factory)) }
+        FactorySlot { factory: RefCell::new(Some(factory)), started: Cell::new(false) }
+    }
+
+    /// Calls `do_start`, unless the factory is in use. Returns true if it did.
+    pub(crate) fn start(&self) -> bool {
+        let starts = !self.started.replace(true);
+        if starts {
+            self.call("do_start", |factory| factory.do_start());
+        }
+        starts
+    }
+
+    /// Calls `do_stop` if the factory is in use.
+    pub(crate) fn stop(&self) {
+        if self.started.replace(false) {
+            self.call("do_stop", |factory| factory.do_stop());
+        }
     }
 
     /// Calls the factory. A panic is logged and returns `None`.

@@ -451,7 +451,7 @@ impl fmt::Debug for DatagramQueue {
 pub enum DatagramsSent {
     /// The system has accepted all datagrams; the queue is empty.
     All,
-    /// The system accepts nothing further for now; an [`Event::Sent`](super::Event::Sent) follows.
+    /// The system accepts nothing further for now; an [`Event::Room`](super::Event::Room) follows.
     /// The accepted datagrams are no longer in the queue.
     Blocked,
     /// The system refused the first datagram, which stays in the queue. It may be sent again: a

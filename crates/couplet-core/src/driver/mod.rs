@@ -22,8 +22,8 @@
 //!   `Received` nor the end of the stream for that key; it still reports errors, and
 //!   [`Event::PeerEnded`] if it learns of the end. Operations in flight are kept and delivered
 //!   first on resume.
-//! - **Errors.** A write error is reported as [`Event::Ended`], after all bytes that can still be
-//!   read. A stream on which an error was seen never ends with `Ended(key, None)`.
+//! - **Errors.** A write error is reported as [`Event::Failed`], after all bytes that can still be
+//!   read. A stream on which an error was seen is never reported as [`Event::Ended`].
 //! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset when its driver is
 //!   dropped or its process ends. [`shut_write`](Commands::shut_write) and
 //!   [`close`](Commands::close) clear the option first.
@@ -118,12 +118,14 @@ pub enum Event {
     /// the bytes.
     #[cfg(unix)]
     Descriptor(Key, OwnedFd),
-    /// `n` taken bytes were sent. `n` = 0 means that the system accepts bytes again after
-    /// [`WriteOutcome::Blocked`].
+    /// So many [taken](WriteOutcome::Taken) bytes were sent.
     Sent(Key, usize),
-    /// With `None`, the peer's end of stream: the connection stays open. With an error, the end of
-    /// the connection or of the connect attempt: its key must be closed.
-    Ended(Key, Option<io::Error>),
+    /// The system accepts bytes again after [`WriteOutcome::Blocked`].
+    Room(Key),
+    /// The peer's end of stream: the connection stays open.
+    Ended(Key),
+    /// An error ended the connection or the connect attempt: its key must be closed.
+    Failed(Key, io::Error),
     /// The peer's end of stream has arrived on a connection whose reading is paused; unread bytes
     /// may precede it. Reported once, before the `Ended` of this key.
     PeerEnded(Key),
@@ -146,6 +148,13 @@ pub enum Event {
     JobDone(Ticket),
     /// A signal arrived that [`Commands::watch_signals`] enabled.
     Signal(Signal),
+}
+
+impl Event {
+    /// The end of what can be read from a stream: of the peer's stream, unless an error was seen.
+    pub(crate) fn end_of(key: Key, error: Option<io::Error>) -> Event {
+        error.map_or(Event::Ended(key), |error| Event::Failed(key, error))
+    }
 }
 
 /// Identifies a watched descriptor. Chosen by the caller, and never reused.
@@ -208,7 +217,7 @@ pub type Job = Box<dyn FnOnce() + Send>;
 pub enum WriteOutcome {
     /// The system has accepted everything; the outbox is empty.
     All,
-    /// The system accepts nothing further for now; an [`Event::Sent`] (or `Ended`) follows. The
+    /// The system accepts nothing further for now; an [`Event::Room`] (or `Failed`) follows. The
     /// bytes that the driver could send are no longer in the outbox.
     Blocked,
     /// The driver took this many bytes out of the outbox. They still count as buffered until

@@ -93,7 +93,7 @@ impl Core {
             Ok(key) => key,
             Err(error) => return done(Err(error.into())),
         };
-        factory.call("do_start", |factory| factory.do_start());
+        factory.start();
         self.note_accepted(key, cell.place);
         let ends = (peer, LocalEnd::for_connection(host, io, key));
         self.establish(

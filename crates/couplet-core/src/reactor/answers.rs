@@ -3,30 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::options::Answers;
 use super::turn::Core;
 use crate::driver::{Commands, Key};
 use crate::transport::connection::Effects;
-
-/// When the replies to a batch of events are sent. Events form a batch when one wait of the driver
-/// returns bytes for several connections.
-///
-/// A reply that is sent immediately wakes a sleeping client, and while the next reply is prepared,
-/// that client falls asleep again: on one machine a wake-up can cost more than the reply. Replies
-/// that are sent together wake it once. Output written at any other time, and output of 16 KiB or
-/// more, is not held back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Answers {
-    /// Sends each reply before the next event is delivered.
-    AtOnce,
-    /// Sends replies together: at the end of the batch, or when there are 32.
-    Together,
-    /// Follows the loop's measurements of the time per reply. Quick replies are sent immediately,
-    /// because the client stays awake between them, and so are slow ones; the others are sent
-    /// together, as many as are prepared in 500 µs.
-    #[default]
-    Measured,
-}
 
 /// Maximum number of replies sent together.
 const MOST: usize = 32;

@@ -13,7 +13,7 @@ use crate::driver::{Commands, Driver, Key, LocalEnd, WriteOutcome};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
-use crate::transport::cell::{ConnectionCell, SocketRequest};
+use crate::transport::cell::{ConnectionCell, SocketRequest, mode};
 use crate::transport::connection::{Effects, Life};
 use crate::transport::{ConnectionId, Transport};
 
@@ -40,7 +40,7 @@ impl Core {
         }
         if matches!(cell.peer, Address::Pipe(_)) {
             // The system keeps the contents of a pipe, so an immediate close loses nothing.
-            cell.closes_at_once.set(true);
+            cell.set_mode(mode::CLOSES_AT_ONCE, true);
         }
         if let Origin::Adopted(Some(attached)) = &origin {
             cell.set_program(attached.0.clone());
@@ -223,7 +223,7 @@ impl Core {
         let drain_outcome = entry.drain_outcome;
         self.table.retire(entry);
         if let Some((connector, reason)) = lost {
-            self.connector_lost(&connector, &reason);
+            self.connecting.lost(&connector, &reason);
         }
         if !self.drains.is_empty() {
             self.count_in_drains(key, drain_outcome);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use super::timers::TimerKey;
+use super::timers::{TimerKey, after};
 use super::{Reactor, Records, TimerAction};
 
 /// A call requested with `call_later`. Dropping it changes nothing.
@@ -87,10 +87,4 @@ impl fmt::Debug for DelayedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DelayedCall").field("deadline", &self.deadline()).finish()
     }
-}
-
-/// `at + delay`, or, on overflow, a time further away than any wait.
-pub(super) fn after(at: Instant, delay: Duration) -> Instant {
-    const CENTURIES: Duration = Duration::from_secs(500 * 365 * 24 * 3600);
-    at.checked_add(delay).or_else(|| at.checked_add(CENTURIES)).unwrap_or(at)
 }

@@ -4,60 +4,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::delayed::after;
+use super::options::Drain;
 use super::port::{PortCell, PortState};
 use super::table::{ConnectionEntry, Origin, Resource};
-use super::timers::TimerKey;
+use super::timers::{TimerKey, after};
 use super::turn::Core;
 use super::{LoopRequest, Port, Reactor, Start, TimerAction, loop_ended};
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Commands, Key};
 use crate::transport::connection::Life;
-
-/// How long each stage of a drain may take. A [`Duration`] converts into a `Drain` with that first
-/// stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Drain {
-    /// How long connections have to [finish](crate::Protocol::draining) on their own.
-    pub finish: Duration,
-    /// How long unfinished connections may flush written bytes once they are closed: 500 ms by
-    /// default. Then they are aborted.
-    pub close: Duration,
-    /// How long the first stage waits for a silent peer: one that has not completed its handshake
-    /// since the drain began, or has not answered the end of our stream, a GOAWAY of HTTP/2 or the
-    /// Close of a WebSocket. 1 s by default, and at least 1 ms.
-    pub patience: Duration,
-}
-
-impl Drain {
-    /// A drain that closes unfinished connections after `finish`.
-    pub fn within(finish: Duration) -> Drain {
-        Drain { finish, close: Duration::from_millis(500), patience: Duration::from_secs(1) }
-    }
-
-    /// Sets how long closed connections may flush.
-    #[must_use]
-    pub fn close(mut self, close: Duration) -> Self {
-        self.close = close;
-        self
-    }
-
-    /// Sets how long a silent peer may delay the end of the drain.
-    #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-}
-
-impl From<Duration> for Drain {
-    fn from(finish: Duration) -> Drain {
-        Drain::within(finish)
-    }
-}
 
 /// How the connections of a drain ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

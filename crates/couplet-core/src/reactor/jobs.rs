@@ -128,7 +128,7 @@ impl Core {
         drop(DriverRequests::take_all(&jobs.requested));
         let given_up = jobs.waiting.take();
         // Without a grace period, unfinished jobs are expected.
-        if !given_up.is_empty() && !self.job_grace.is_zero() {
+        if !given_up.is_empty() && self.reactor.records.run.waits_for_jobs() {
             log_warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
         }
         for (ticket, finish) in given_up {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::connecting::ConnectorState;
+use super::connector::ConnectorState;
 use super::table::{ConnectionEntry, Origin, Resource};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
@@ -156,7 +156,8 @@ impl Core {
     /// Called when the shutdown begins. If the program requested it and locations are kept, records
     /// the leaks. A connection that is closing already counts as cleaned up.
     pub(super) fn note_cut_off(&self) {
-        if self.stopped_by.is_some() || self.reactor.records.places.borrow().is_none() {
+        let records = &self.reactor.records;
+        if records.run.stopped_by().is_some() || records.places.borrow().is_none() {
             return;
         }
         let left = self.leaks_except(Life::is_closing);
@@ -193,7 +194,7 @@ impl Core {
             _ => None,
         });
         let connecting =
-            self.connectors.values().filter(|c| c.state.get() == ConnectorState::Connecting);
+            self.connecting.connectors().filter(|c| c.state() == ConnectorState::Connecting);
         let connectors = connecting.map(|connector| Leak {
             what: format!("a connect to {connector} ({})", connector.state_name()),
             from: format!("requested at {}", connector.place),

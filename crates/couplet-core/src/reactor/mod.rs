@@ -9,6 +9,7 @@ mod answers;
 mod cluster;
 mod connecting;
 mod connections;
+mod connector;
 mod datagrams;
 mod delayed;
 mod dependents;
@@ -27,6 +28,7 @@ mod runtime;
 mod sharing;
 mod shutdown;
 mod snapshot;
+mod stage;
 mod stalls;
 mod table;
 mod tasks;
@@ -67,29 +69,29 @@ use crate::transport::connection::LayerReport;
 use crate::transport::{Connection, Tell};
 
 use adopting::{AdoptionCell, AdoptionSource};
-pub use answers::Answers;
 pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
-pub use connecting::{Connector, ConnectorState, NotDisconnected};
-use connecting::{ConnectorCell, Target};
+pub use connector::{Connector, ConnectorState, NotDisconnected};
+use connector::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
 use dependents::DependentGuard;
 pub(crate) use dependents::{Dependent, DependentId};
 use drain::DrainCell;
-pub use drain::{Drain, Drained};
+pub use drain::Drained;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub(crate) use leaks::{Source, TimerPurpose};
-pub use options::LoopOptions;
+pub use options::{Answers, Drain, LoopOptions};
 pub use port::Port;
 use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, react, run, run_until};
 use sharing::HandedConnection;
 pub(crate) use sharing::SharedSocket;
-pub use shutdown::Shutdown;
 pub use snapshot::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
 };
+pub use stage::Shutdown;
+use stage::Stage;
 pub(crate) use tasks::{TaskId, TaskRef};
 use tasks::{Tasks, WakeQueue, new_task};
 use timers::Timers;
@@ -169,8 +171,7 @@ pub(crate) struct Records {
     cluster_snapshots: RefCell<Slots<Resolver<Snapshot>>>,
     /// The ports that listen on sockets shared with other loops.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
-    triggers: RefCell<shutdown::Triggers>,
-    run_state: Cell<RunState>,
+    run: stage::Run,
     /// Source locations of requests; only in a loop under test.
     places: RefCell<Option<Box<leaks::Places>>>,
     /// Records calls for the stall detector, if it is on.
@@ -264,16 +265,6 @@ impl Records {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RunState {
-    /// Not in a run; turns are still possible.
-    Idle,
-    Running,
-    Stopping,
-    /// The loop was dropped: requests have no effect.
-    Dropped,
-}
-
 /// A queued call into user code.
 enum Call {
     Tell(Rc<ConnectionCell>, Box<dyn Tell>),
@@ -312,7 +303,7 @@ enum TimerAction {
 }
 
 impl Reactor {
-    fn new(world: Rc<dyn World>, tasks: Tasks) -> Reactor {
+    fn new(world: Rc<dyn World>, tasks: Tasks, options: &LoopOptions) -> Reactor {
         static SERIAL: AtomicU32 = AtomicU32::new(1);
         let now = world.now();
         let timers = Timers::new(now);
@@ -342,8 +333,7 @@ impl Reactor {
                 blocked: RefCell::new(Slots::new()),
                 cluster_snapshots: RefCell::new(Slots::new()),
                 shared_ports: RefCell::new(Slots::new()),
-                triggers: RefCell::default(),
-                run_state: Cell::new(RunState::Idle),
+                run: stage::Run::new(options),
                 places: RefCell::default(),
                 stalls: OnceCell::new(),
                 #[cfg(feature = "sim")]
@@ -358,7 +348,7 @@ impl Reactor {
         use crate::driver::Commands;
         use crate::driver::memory::{Manner, Memory};
         let (driver, _) = Memory::new(Manner::Readiness, 0);
-        Reactor::new(driver.world(), Tasks::new(driver.waker()))
+        Reactor::new(driver.world(), Tasks::new(driver.waker()), &LoopOptions::default())
     }
 
     /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free
@@ -862,8 +852,7 @@ impl Reactor {
     #[track_caller]
     pub fn on(&self, when: Shutdown, f: impl FnOnce() -> Deferred<()> + 'static) {
         let (f, place) = (Contained::new(f), Location::caller());
-        let f = Box::new(move || f.take()());
-        self.records.triggers.borrow_mut().add(when, place, f);
+        self.records.run.add_trigger(when, place, Box::new(move || f.take()()));
     }
 
     /// Ends the run: at the end of this turn the ports close, and connections flush written bytes
@@ -871,7 +860,7 @@ impl Reactor {
     /// [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or when called
     /// again.
     pub fn stop(&self) {
-        if self.records.run_state.get() == RunState::Running {
+        if self.records.run.stage() == Stage::Running {
             self.records.add_pending(pending::STOP);
         }
     }
@@ -879,11 +868,11 @@ impl Reactor {
     /// True from when ports and connections begin to close until the end of the run; still false
     /// during [`Shutdown::Before`].
     pub fn is_stopping(&self) -> bool {
-        self.records.run_state.get() == RunState::Stopping
+        self.records.run.is_stopping()
     }
 
     fn is_dropped(&self) -> bool {
-        self.records.run_state.get() == RunState::Dropped
+        self.records.run.stage() == Stage::Dropped
     }
 
     /// Whether `other` is a handle to the same loop.

@@ -1,12 +1,9 @@
 //! Name lookups: [`Reactor::resolve`]. Connectors also take the tickets of their lookups from here.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connecting::ConnectorCell;
 use super::requests::DriverRequests;
 use super::turn::Core;
 use super::{Reactor, loop_ended};
@@ -20,11 +17,19 @@ pub(super) struct Lookup {
     resolver: Resolver<Vec<IpAddr>>,
 }
 
-/// The lookups that the driver has begun.
-#[derive(Default)]
-pub(super) struct Lookups {
-    pub(super) for_connectors: BTreeMap<Ticket, Rc<ConnectorCell>>,
-    for_callers: BTreeMap<Ticket, Lookup>,
+/// The addresses of a name from the driver's answer: at least one.
+pub(super) fn named(
+    name: &str,
+    answer: io::Result<Vec<IpAddr>>,
+) -> Result<Vec<IpAddr>, ConnectError> {
+    let answer = answer.and_then(|found| match found.is_empty() {
+        true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        false => Ok(found),
+    });
+    answer.map_err(|error| ConnectError::NameLookup {
+        name: name.to_owned(),
+        source: Arc::new(error),
+    })
 }
 
 impl Reactor {
@@ -64,10 +69,10 @@ impl Core {
         let (fresh, cancelled) = DriverRequests::take(&self.reactor.records.names);
         for (ticket, lookup) in fresh {
             io.resolve(ticket, &lookup.name);
-            self.lookups.for_callers.insert(ticket, lookup);
+            self.lookups.insert(ticket, lookup);
         }
         for ticket in cancelled {
-            if let Some(lookup) = self.lookups.for_callers.remove(&ticket) {
+            if let Some(lookup) = self.lookups.remove(&ticket) {
                 io.forget(ticket);
                 drop(lookup);
             }
@@ -82,27 +87,18 @@ impl Core {
         answer: io::Result<Vec<IpAddr>>,
     ) {
         let _hold = self.reactor.records.hold("name lookup");
-        let answer = answer.and_then(|found| match found.is_empty() {
-            true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
-            false => Ok(found),
-        });
-        let found = |name: &str| {
-            let failed =
-                |error| ConnectError::NameLookup { name: name.to_owned(), source: Arc::new(error) };
-            answer.map_err(failed)
-        };
-        if let Some(connector) = self.lookups.for_connectors.remove(&ticket) {
-            let found = found(connector.target.host());
-            self.addresses_found(io, &connector, found);
-        } else if let Some(Lookup { name, resolver }) = self.lookups.for_callers.remove(&ticket) {
-            resolver.resolve(found(&name).map_err(Into::into));
+        match self.lookups.remove(&ticket) {
+            Some(Lookup { name, resolver }) => {
+                resolver.resolve(named(&name, answer).map_err(Into::into));
+            }
+            None => self.connecting.name_resolved(io, ticket, answer),
         }
     }
 
     /// Ends a run: fails the Deferreds of all unfinished lookups.
     pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
         let fresh = DriverRequests::take_all(&self.reactor.records.names);
-        let begun = std::mem::take(&mut self.lookups.for_callers);
+        let begun = std::mem::take(&mut self.lookups);
         for ticket in begun.keys() {
             io.forget(*ticket);
         }

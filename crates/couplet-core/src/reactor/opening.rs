@@ -4,16 +4,16 @@
 use std::rc::Rc;
 
 use super::adopting::OpeningAdoption;
-use super::connecting::ConnectorCell;
+use super::connector::{ConnectorCell, Step};
 use super::port::PortCell;
 use super::table::Origin;
 use super::turn::Core;
 use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
-use crate::error::{ConnectError, ConnectionLost, Reason};
+use crate::error::{By, ConnectError, ConnectionLost, Reason};
 use crate::factory::{AnyFactory, Ends, FactorySlot, Newcomer, Seat};
 use crate::layers::{Layer, Side};
-use crate::panics::Contained;
+use crate::panics::{Contained, discard};
 use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
@@ -131,7 +131,7 @@ impl Core {
         let Some(entry) = self.table.connection(key) else { return };
         let is_open = entry.life.put_layers(layers, self.reactor.now());
         if let Opening::Connector(connector) = &seated.opening {
-            connector.opening.set(Some(key));
+            connector.set_step(Step::Opening(key));
         }
         entry.opening = Some(Box::new(seated));
         tracing::debug!(connection = %entry.life.cell().id(), peer = %entry.life.cell().peer, "connected, opening its layers");
@@ -170,11 +170,11 @@ impl Core {
                 None => self.drop_connection(io, key),
             },
             Opening::Connector(connector) => {
-                connector.opening.set(None);
+                connector.take_opening();
                 self.connector_built(io, key, &connector, built);
             }
             Opening::Adoption(OpeningAdoption { factory, done, .. }) => {
-                factory.call("do_stop", |factory| factory.do_stop());
+                factory.stop();
                 let Some(protocol) = built else {
                     self.drop_connection(io, key);
                     return done(Err(ConnectError::NoProtocol.into()));
@@ -185,6 +185,47 @@ impl Core {
                 done(self.connect_outcome(cell));
             }
         }
+    }
+
+    /// Handles the protocol that the factory built for a connector's connection, or its refusal.
+    fn connector_built(
+        &mut self,
+        io: &mut dyn Commands,
+        key: Key,
+        connector: &Rc<ConnectorCell>,
+        built: Option<Box<dyn Protocol>>,
+    ) {
+        if connector.stop_requested() {
+            self.drop_connection(io, key);
+            discard("drop of a protocol", built);
+            return self.connect_failed(io, connector, ConnectError::Stopped);
+        }
+        let Some(protocol) = built else {
+            self.drop_connection(io, key);
+            self.connecting.lost(connector, &Reason::Done(By::Us));
+            return connector.fail_connect(ConnectError::NoProtocol.into());
+        };
+        let Some(entry) = self.table.connection(key) else { return };
+        entry.origin = Origin::Connector(connector.clone());
+        let connection = entry.life.cell().clone();
+        connector.set_connected(connection.clone());
+        self.begin_protocol(io, key, protocol);
+        if let Some(done) = connector.take_done() {
+            done(self.connect_outcome(connection));
+        }
+    }
+
+    /// A connect failed or was stopped: also drops its connection, if that is opening.
+    pub(super) fn connect_failed(
+        &mut self,
+        io: &mut dyn Commands,
+        connector: &Rc<ConnectorCell>,
+        error: ConnectError,
+    ) {
+        if let Some(key) = connector.take_opening() {
+            self.drop_connection(io, key);
+        }
+        self.connecting.fail(io, connector, error);
     }
 
     /// Gives an opened connection its protocol.
@@ -238,11 +279,11 @@ impl Core {
                 }
             }
             Opening::Connector(connector) => {
-                connector.opening.set(None);
+                connector.take_opening();
                 self.connect_failed(io, &connector, ConnectError::NotOpened(reason));
             }
             Opening::Adoption(adopting) => {
-                adopting.factory.call("do_stop", |factory| factory.do_stop());
+                adopting.factory.stop();
                 (adopting.done)(Err(ConnectionLost(reason).into()));
             }
         }

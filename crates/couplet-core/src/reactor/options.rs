@@ -4,7 +4,6 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use super::Loop;
-use super::{Answers, Drain};
 
 /// Options of a [`Loop`].
 #[derive(Clone, Debug)]
@@ -154,5 +153,69 @@ impl LoopOptions {
     pub fn stall_backtraces(mut self, on: bool) -> Self {
         self.stall_backtraces = on;
         self
+    }
+}
+
+/// When the replies to a batch of events are sent. Events form a batch when one wait of the driver
+/// returns bytes for several connections.
+///
+/// A reply that is sent immediately wakes a sleeping client, and while the next reply is prepared,
+/// that client falls asleep again: on one machine a wake-up can cost more than the reply. Replies
+/// that are sent together wake it once. Output written at any other time, and output of 16 KiB or
+/// more, is not held back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Answers {
+    /// Sends each reply before the next event is delivered.
+    AtOnce,
+    /// Sends replies together: at the end of the batch, or when there are 32.
+    Together,
+    /// Follows the loop's measurements of the time per reply. Quick replies are sent immediately,
+    /// because the client stays awake between them, and so are slow ones; the others are sent
+    /// together, as many as are prepared in 500 µs.
+    #[default]
+    Measured,
+}
+
+/// How long each stage of a drain may take. A [`Duration`] converts into a `Drain` with that first
+/// stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drain {
+    /// How long connections have to [finish](crate::Protocol::draining) on their own.
+    pub finish: Duration,
+    /// How long unfinished connections may flush written bytes once they are closed: 500 ms by
+    /// default. Then they are aborted.
+    pub close: Duration,
+    /// How long the first stage waits for a silent peer: one that has not completed its handshake
+    /// since the drain began, or has not answered the end of our stream, a GOAWAY of HTTP/2 or the
+    /// Close of a WebSocket. 1 s by default, and at least 1 ms.
+    pub patience: Duration,
+}
+
+impl Drain {
+    /// A drain that closes unfinished connections after `finish`.
+    pub fn within(finish: Duration) -> Drain {
+        Drain { finish, close: Duration::from_millis(500), patience: Duration::from_secs(1) }
+    }
+
+    /// Sets how long closed connections may flush.
+    #[must_use]
+    pub fn close(mut self, close: Duration) -> Self {
+        self.close = close;
+        self
+    }
+
+    /// Sets how long a silent peer may delay the end of the drain.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+impl From<Duration> for Drain {
+    fn from(finish: Duration) -> Drain {
+        Drain::within(finish)
     }
 }

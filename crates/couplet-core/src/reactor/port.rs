@@ -45,8 +45,6 @@ pub(super) struct PortCell {
     pub(super) bound: RefCell<Option<Bound>>,
     pub(super) key: Cell<Option<Key>>,
     pub(super) factory: FactorySlot,
-    /// `do_start` was called, but not yet `do_stop`.
-    pub(super) started: Cell<bool>,
     pub(super) accepted: Cell<u64>,
     /// Accepted connections whose layers did not open.
     pub(super) not_opened: Cell<u64>,
@@ -183,7 +181,6 @@ impl PortCell {
             bound: RefCell::new(None),
             key: Cell::new(None),
             factory: FactorySlot::new(factory.factory.take()),
-            started: Cell::new(false),
             accepted: Cell::new(0),
             not_opened: Cell::new(0),
             stopped: RefCell::default(),
@@ -234,9 +231,7 @@ impl PortCell {
         if self.state.get() == PortState::Stopped {
             self.leave_shared_socket(true);
         }
-        if self.started.replace(false) {
-            self.factory.call("do_stop", |factory| factory.do_stop());
-        }
+        self.factory.stop();
         for resolver in self.stopped.take() {
             resolver.callback(());
         }
@@ -262,9 +257,7 @@ impl Core {
                     io.receive(key, false);
                 }
                 tracing::info!(host = %port, "listening");
-                if !port.started.replace(true) {
-                    port.factory.call("do_start", |factory| factory.do_start());
-                }
+                port.factory.start();
             }
             Err(error) => {
                 log_error!(host = %port.host(), %error, "cannot serve a port");

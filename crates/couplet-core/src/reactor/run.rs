@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "sim-tokio")]
 use super::runtime::PausedClock;
 use super::runtime::Runtime;
+use super::stage::Stage;
 use super::table::Resource;
 use super::tasks::Tasks;
 use super::turn::{Core, Engine, Turns};
-use super::{LoopOptions, Reactor, RunState, Snapshot, Start};
+use super::{LoopOptions, Reactor, Snapshot, Start};
 use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::{Driver, Mio, Signal};
 use crate::internals::is_chosen;
@@ -202,7 +203,7 @@ impl Loop {
 
     fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
         install_log_reporter();
-        let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()));
+        let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()), &options);
         reactor.watch_stalls(&options);
         let core = Core::new(reactor, &options);
         Loop {
@@ -271,7 +272,7 @@ impl Loop {
 
     /// The signal that ended the last run, if any.
     pub fn stopped_by(&self) -> Option<Signal> {
-        self.core.stopped_by
+        self.core.reactor.records.run.stopped_by()
     }
 
     /// Runs one turn, which waits at most `at_most` for events (`None`: no limit). Returns true
@@ -421,14 +422,13 @@ impl Loop {
     ///
     /// When the system refuses to restore the signal handlers.
     pub fn end(&mut self) -> Result<()> {
-        if self.core.reactor.records.run_state.get() != RunState::Idle {
+        if self.core.reactor.records.run.stage() != Stage::Idle {
             self.finish_run();
         }
         self.restore_signals()
     }
 
     fn begin_run(&mut self) {
-        self.core.stopped_by = None;
         // If the last run kept the handlers, restore them first.
         if self.signals
             && let Err(error) =
@@ -440,13 +440,13 @@ impl Loop {
             };
             log_warn!(%error, "{what}");
         }
-        self.core.reactor.records.run_state.set(RunState::Running);
+        self.core.reactor.records.run.begin();
     }
 
     /// Keeps the handlers if a signal ended the run: most programs end then, and a second signal
     /// should not kill them meanwhile. The drop of the driver restores the handlers.
     fn restore_signals(&mut self) -> Result<()> {
-        if self.signals && self.core.stopped_by.is_none() {
+        if self.signals && self.stopped_by().is_none() {
             self.driver.watch_signals(false)?;
         }
         Ok(())
@@ -493,9 +493,10 @@ impl Loop {
 
     fn turn_until_result<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
         loop {
-            let done = outcome.borrow_mut().take_if(|_| !self.core.is_ending());
+            let run = &self.core.reactor.records.run;
+            let done = outcome.borrow_mut().take_if(|_| run.is_settled());
             if let Some(result) = done {
-                self.core.reactor.records.run_state.set(RunState::Idle);
+                run.suspend();
                 return result;
             }
             let turned = {
@@ -506,10 +507,11 @@ impl Loop {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    if self.core.is_ending() {
+                    if self.core.reactor.records.run.is_settled() {
+                        self.core.reactor.records.run.suspend();
+                    } else {
                         self.finish_run();
                     }
-                    self.core.reactor.records.run_state.set(RunState::Idle);
                     return Err(Failure::from(error));
                 }
             }
@@ -531,7 +533,9 @@ impl Loop {
     /// Calls the triggers; returns the number of triggers whose Deferred has not fired.
     pub(crate) fn fire(&mut self, when: super::Shutdown) -> Rc<std::cell::Cell<usize>> {
         let _entered = self.runtime.enter();
-        self.core.fire(when)
+        let unfired = Rc::default();
+        self.core.fire(when, &unfired);
+        unfired
     }
 
     /// Puts layers under each connection made from now on, below the factory's own layers. A test
@@ -590,7 +594,7 @@ impl Loop {
     pub(crate) fn connects_in_progress(
         &self,
     ) -> Vec<(crate::driver::Key, crate::address::Address, super::Connector)> {
-        self.core.connects_in_progress()
+        self.core.connecting.in_progress()
     }
 }
 
@@ -625,13 +629,11 @@ impl Drop for Loop {
         core.drop_pending(&mut **driver);
         #[cfg(unix)]
         core.end_watches();
-        for connector in std::mem::take(&mut core.connectors).into_values() {
-            Core::abandon_connector(&connector);
-        }
+        core.connecting.abandon();
         let starts = std::mem::take(&mut *core.reactor.records.starts.borrow_mut());
         for start in starts {
             match start {
-                Start::Connector(connector) => Core::abandon_connector(&connector),
+                Start::Connector(connector) => connector.abandon(),
                 Start::Adoption(adoption) => adoption.abandon(),
                 Start::HandedConnection(handed) => drop(handed),
                 Start::Port(port) => port.abandon(),
@@ -645,7 +647,7 @@ impl Drop for Loop {
                 Some(Resource::Connection(entry)) => {
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
-                Some(Resource::Connecting(_)) | None => {}
+                None => {}
             }
         }
         for loop_gone in core.reactor.records.blocked.take().into_values() {
@@ -654,7 +656,7 @@ impl Drop for Loop {
         core.reactor.records.snapshots.take();
         core.drop_pending(&mut **driver);
         // Not earlier: callers that repeat a request as soon as it fails would do so forever.
-        core.reactor.records.run_state.set(RunState::Dropped);
+        core.reactor.records.run.drop_loop();
         core.drains.clear();
         core.reactor.records.requests.take();
         if let Some(stalls) = core.reactor.records.stalls.get() {
@@ -667,7 +669,7 @@ impl fmt::Debug for Loop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loop")
             .field("connections", &self.core.table.connections())
-            .field("running", &(self.core.reactor.records.run_state.get() != RunState::Idle))
+            .field("running", &(self.core.reactor.records.run.stage() != Stage::Idle))
             .finish_non_exhaustive()
     }
 }

@@ -6,64 +6,26 @@
 use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
-use std::time::Instant;
 
-use super::delayed::after;
-use super::drain::Drain;
-use super::leaks::Source;
+use super::options::Drain;
+use super::stage::{Shutdown, Stage, Trigger};
 use super::table::Resource;
 use super::turn::Core;
-use super::{RunState, Snapshot, pending};
-use crate::defer::Deferred;
+use super::{Snapshot, pending};
 use crate::driver::{Commands, Signal, UserCall};
 use crate::error::ConnectError;
 use crate::panics::contain;
 use crate::transport::connection::Life;
 
-/// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Shutdown {
-    /// First, while everything still runs; turns continue, and the shutdown waits for the Deferred.
-    Before,
-    /// When the ports and connections are closed. The Deferred is not awaited.
-    During,
-    /// Last. The Deferred is not awaited.
-    After,
-}
-
-type Trigger = Box<dyn FnOnce() -> Deferred<()>>;
-
-#[derive(Default)]
-pub(super) struct Triggers {
-    before: Vec<(Source, Trigger)>,
-    during: Vec<(Source, Trigger)>,
-    after: Vec<(Source, Trigger)>,
-}
-
-impl Triggers {
-    pub(super) fn add(&mut self, when: Shutdown, place: Source, trigger: Trigger) {
-        self.list_mut(when).push((place, trigger));
-    }
-
-    fn list_mut(&mut self, when: Shutdown) -> &mut Vec<(Source, Trigger)> {
-        match when {
-            Shutdown::Before => &mut self.before,
-            Shutdown::During => &mut self.during,
-            Shutdown::After => &mut self.after,
-        }
-    }
-}
-
 /// Maximum number of rounds in which dropped work may request more.
 const DROP_ROUNDS: usize = 100;
 
-/// Calls a trigger, and counts it in `waiting` until its Deferred fires.
-fn call_trigger(trigger: Trigger, waiting: &Rc<Cell<usize>>) {
-    let fired = waiting.clone();
+/// Calls a trigger, and counts it in `unfired` until its Deferred fires.
+fn call_trigger(trigger: Trigger, unfired: &Rc<Cell<usize>>) {
+    let fired = unfired.clone();
     contain("shutdown trigger", || {
         let deferred = trigger();
-        waiting.set(waiting.get() + 1);
+        unfired.set(unfired.get() + 1);
         deferred
             .add_both(move |result| {
                 fired.set(fired.get() - 1);
@@ -71,18 +33,6 @@ fn call_trigger(trigger: Trigger, waiting: &Rc<Cell<usize>>) {
             })
             .detach();
     });
-}
-
-/// The stage of a shutdown.
-pub(super) enum Stopping {
-    No,
-    /// Waiting for `Before` triggers: the number whose Deferred has not fired.
-    Before(Rc<Cell<usize>>),
-    /// Connections flush until this deadline.
-    Closing(Instant),
-    /// Jobs in threads finish until this deadline; dependent programs exit, or are killed by their
-    /// own timers.
-    Joining(Instant),
 }
 
 /// Prints a snapshot to stderr, which is the default. Errors are ignored.
@@ -103,29 +53,22 @@ impl Core {
             return self.show_snapshot();
         }
         tracing::info!(?signal, "stop requested by a signal");
-        let again = self.stopped_by.replace(signal).is_some();
-        let can_wait = !again && matches!(self.stopping, Stopping::No | Stopping::Before(_));
-        match self.drain.filter(|_| signal == Signal::Terminate && can_wait) {
-            Some(drain) => self.drain_first(drain),
-            // A second signal ends the drain, but still leaves the short flush.
-            None if std::mem::take(&mut self.waits_for_drain) => self.skip_waiting = true,
-            None if again && self.reactor.records.run_state.get() != RunState::Idle => {
-                self.stop_now = true;
-            }
-            None => {}
+        if let Some(drain) = self.reactor.records.run.stopped_by_signal(signal) {
+            self.drain_first(drain);
         }
         self.reactor.stop();
     }
 
     /// Makes the stop of a SIGTERM wait for a drain.
     fn drain_first(&mut self, drain: Drain) {
-        self.waits_for_drain = true;
         let reactor = self.reactor.clone();
         let trigger = move || reactor.drain(drain).map(drop);
-        match &self.stopping {
+        let run = &self.reactor.records.run;
+        if run.stage() == Stage::Before {
             // A stop already waits for other triggers.
-            Stopping::Before(waiting) => call_trigger(Box::new(trigger), waiting),
-            _ => self.reactor.on(Shutdown::Before, trigger),
+            call_trigger(Box::new(trigger), &run.unfired());
+        } else {
+            self.reactor.on(Shutdown::Before, trigger);
         }
     }
 
@@ -139,67 +82,49 @@ impl Core {
 
     /// Begins or continues a shutdown at the end of a turn. Returns true while the run continues.
     pub(super) fn advance_shutdown(&mut self, io: &mut dyn Commands) -> bool {
-        if self.stop_now {
-            self.finish_run(io);
-            return false;
-        }
         // A second stop has no effect, and must not stay pending.
         let is_requested = self.reactor.records.take_pending(pending::STOP);
-        match &self.stopping {
-            Stopping::No => {
-                if is_requested {
-                    let waiting = self.fire(Shutdown::Before);
-                    self.stopping = Stopping::Before(waiting);
-                    return self.advance_shutdown(io);
-                }
-                true
+        loop {
+            let (now, records) = (self.reactor.now(), &self.reactor.records);
+            if records.run.must_end_now() {
+                self.finish_run(io);
+                return false;
             }
-            Stopping::Before(waiting) => {
-                if waiting.get() == 0 || self.skip_waiting {
-                    self.begin_closing(io);
-                    return self.advance_shutdown(io);
+            match records.run.stage() {
+                Stage::Running if is_requested => {
+                    let unfired = records.run.begin_before();
+                    self.fire(Shutdown::Before, &unfired);
                 }
-                true
-            }
-            Stopping::Closing(until) => {
-                let over = self.reactor.now() >= *until;
-                if over || self.table.connections() == 0 {
+                Stage::Before if records.run.before_is_over() => self.begin_closing(io),
+                Stage::Closing(until) if now >= until || self.table.connections() == 0 => {
                     self.cut_connections(io);
-                    self.stopping = Stopping::Joining(after(self.reactor.now(), self.job_grace));
-                    return self.advance_shutdown(io);
+                    self.reactor.records.run.begin_joining(now);
                 }
-                true
-            }
-            Stopping::Joining(until) => {
-                let over = self.reactor.now() >= *until;
-                let records = &self.reactor.records;
-                let has_jobs = !over && records.jobs.len() > 0;
-                if !has_jobs && records.dependents.borrow().len() == 0 {
+                Stage::Joining(until) => {
+                    let has_jobs = now < until && records.jobs.len() > 0;
+                    if has_jobs || records.dependents.borrow().len() > 0 {
+                        return true;
+                    }
                     self.finish_run(io);
                     return false;
                 }
-                true
+                _ => return true,
             }
         }
     }
 
-    /// Calls the triggers; returns the number of triggers whose Deferred has not fired.
-    pub(super) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
-        let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().list_mut(when));
-        let waiting = Rc::new(Cell::new(0));
-        for (place, trigger) in triggers {
+    /// Calls the triggers, and counts those whose Deferred has not fired in `unfired`.
+    pub(super) fn fire(&mut self, when: Shutdown, unfired: &Rc<Cell<usize>>) {
+        for (place, trigger) in self.reactor.records.run.take_triggers(when) {
             let doing = || UserCall::at("shutdown trigger", place);
             let _hold = self.reactor.records.hold_for(doing);
-            call_trigger(trigger, &waiting);
+            call_trigger(trigger, unfired);
         }
-        waiting
     }
 
     fn begin_closing(&mut self, io: &mut dyn Commands) {
-        let now = self.reactor.now();
         self.note_cut_off();
-        self.reactor.records.run_state.set(RunState::Stopping);
-        self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
+        self.reactor.records.run.begin_closing(self.reactor.now());
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
             self.set_drain_outcome(key, true);
@@ -209,11 +134,6 @@ impl Core {
         self.round(io);
     }
 
-    /// True while a shutdown is in progress.
-    pub(super) fn is_ending(&self) -> bool {
-        !matches!(self.stopping, Stopping::No)
-    }
-
     fn close_ports_and_connectors(&mut self, io: &mut dyn Commands) {
         for key in self.table.keys(|place| matches!(place, Resource::Port(_))) {
             self.close_port(io, key);
@@ -221,7 +141,7 @@ impl Core {
         for key in self.table.keys(|place| matches!(place, Resource::Datagrams(_))) {
             self.close_datagrams(io, key);
         }
-        let connecting: Vec<_> = self.connectors.values().cloned().collect();
+        let connecting: Vec<_> = self.connecting.connectors().cloned().collect();
         for connector in connecting {
             self.connect_failed(io, &connector, ConnectError::Shutdown);
         }
@@ -242,7 +162,7 @@ impl Core {
 
     /// Ends the run immediately.
     pub(super) fn finish_run(&mut self, io: &mut dyn Commands) {
-        self.reactor.records.run_state.set(RunState::Stopping);
+        self.reactor.records.run.begin_ending();
         self.cut_connections(io);
         self.refuse_starts(io);
         self.round(io);
@@ -252,19 +172,16 @@ impl Core {
         self.kill_dependents();
         #[cfg(unix)]
         self.end_watches();
-        self.fire(Shutdown::During);
-        self.fire(Shutdown::After);
+        for when in [Shutdown::During, Shutdown::After] {
+            self.fire(when, &Rc::default());
+        }
         self.refuse_starts(io);
         self.round(io);
         self.drop_pending(io);
         // Dependents that a trigger has started.
         self.kill_dependents();
-        self.stopping = Stopping::No;
-        self.stop_now = false;
-        self.waits_for_drain = false;
-        self.skip_waiting = false;
         self.reactor.records.take_pending(pending::STOP);
-        self.reactor.records.run_state.set(RunState::Idle);
+        self.reactor.records.run.end();
     }
 
     /// Runs the tasks that await lost objects: as in callbacks, they see the loss, and their new
@@ -319,6 +236,8 @@ impl Core {
         for call in calls {
             self.drop_call(call);
         }
-        drop(self.reactor.records.triggers.take());
+        for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
+            drop(self.reactor.records.run.take_triggers(when));
+        }
     }
 }

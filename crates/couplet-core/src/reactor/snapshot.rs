@@ -120,8 +120,8 @@ impl Core {
             #[cfg(not(unix))]
             watches: 0,
             connectors: self
-                .connectors
-                .values()
+                .connecting
+                .connectors()
                 .map(|c| ConnectorSnapshot { target: c.to_string(), state: c.state_name() })
                 .collect(),
             ..Snapshot::default()
@@ -135,7 +135,6 @@ impl Core {
                 Resource::Connection(entry) => {
                     snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now));
                 }
-                Resource::Connecting(_) => {}
             }
         }
         // Not started by the turn yet, although a bound port already queues connections.
@@ -148,7 +147,7 @@ impl Core {
                 {
                     ports.push(port);
                 }
-                Start::Connector(c) if c.state.get() == ConnectorState::Connecting => {
+                Start::Connector(c) if c.state() == ConnectorState::Connecting => {
                     let (target, state) = (c.to_string(), c.state_name());
                     snapshot.connectors.push(ConnectorSnapshot { target, state });
                 }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::connecting::ConnectorCell;
+use super::connector::ConnectorCell;
 use super::dependents::DependentGuard;
 use super::drain::DrainOutcome;
 use super::opening::OpeningConnection;
@@ -20,7 +20,6 @@ use crate::transport::connection::Life;
 pub(super) enum Resource {
     Port(Rc<PortCell>),
     Datagrams(Rc<DatagramCell>),
-    Connecting(Rc<ConnectorCell>),
     Connection(Box<ConnectionEntry>),
 }
 

@@ -29,6 +29,12 @@ const ARITY: usize = 4;
 /// In place of an entry's index: ends every list.
 const NONE: u32 = u32::MAX;
 
+/// `at + delay`, or, on overflow, a time further away than any wait.
+pub(super) fn after(at: Instant, delay: Duration) -> Instant {
+    const CENTURIES: Duration = Duration::from_secs(500 * 365 * 24 * 3600);
+    at.checked_add(delay).or_else(|| at.checked_add(CENTURIES)).unwrap_or(at)
+}
+
 /// Values that come due, each at its deadline.
 ///
 /// Takes 32 bytes plus the size of a `T` for each outstanding value, 24 more while the value is

@@ -22,16 +22,17 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::answers::Batching;
-use super::connecting::ConnectorCell;
-use super::drain::{Drain, DrainCell};
-use super::names::Lookups;
+use super::connecting::Connecting;
+use super::drain::DrainCell;
+use super::names::Lookup;
+use super::opening::Opening;
 use super::options::LoopOptions;
-use super::shutdown::Stopping;
 use super::stalls::monitor_protocol;
 use super::table::{Resource, Table};
-use super::timers::Seq;
+use super::timers::{Seq, after};
 use super::{Call, LoopRequest, Reactor, Snapshot, Start, TimerAction, pending};
-use crate::driver::{Commands, Driver, Event, Key, Order, Outbox, Signal};
+use crate::driver::{Commands, Driver, Event, Key, LocalEnd, Order, Outbox, Signal, Ticket};
+use crate::error::ConnectError;
 use crate::layers::{Layer, Side};
 use crate::panics::contain;
 use crate::protocol::Protocol;
@@ -54,25 +55,13 @@ pub(super) struct Core {
     pub(super) batching: Batching,
     /// The dirty list being processed; kept for its capacity.
     dirty: Vec<Key>,
-    pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
-    pub(super) next_connector: u64,
-    pub(super) lookups: Lookups,
-    pub(super) stopping: Stopping,
-    pub(super) stopped_by: Option<Signal>,
-    /// A second signal arrived: end the run without waiting.
-    pub(super) stop_now: bool,
-    /// A drain started by SIGTERM is in progress; a second signal ends it.
-    pub(super) waits_for_drain: bool,
-    /// A second signal ended the drain: continue without the `Before` triggers that have not fired.
-    pub(super) skip_waiting: bool,
-    /// The drain that precedes the end of a run by SIGTERM.
-    pub(super) drain: Option<Drain>,
+    pub(super) connecting: Connecting,
+    /// The lookups for callers that the driver has begun.
+    pub(super) lookups: BTreeMap<Ticket, Lookup>,
     /// Drains in progress. Law 9: one for each request of the user.
     pub(super) drains: Vec<Rc<DrainCell>>,
     /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,
-    pub(super) shutdown_grace: Duration,
-    pub(super) job_grace: Duration,
     pub(super) on_snapshot: Option<SnapshotHandler>,
     /// Gets each signal first; returns true if it has handled the signal.
     pub(super) on_signal: Option<SignalHandler>,
@@ -184,19 +173,10 @@ impl Core {
             to_write: Vec::new(),
             batching: Batching::new(options.answers),
             dirty: Vec::new(),
-            connectors: BTreeMap::new(),
-            next_connector: 0,
-            lookups: Lookups::default(),
-            stopping: Stopping::No,
-            stopped_by: None,
-            stop_now: false,
-            waits_for_drain: false,
-            skip_waiting: false,
-            drain: options.drain,
+            connecting: Connecting::default(),
+            lookups: BTreeMap::new(),
             drains: Vec::new(),
             order,
-            shutdown_grace: options.shutdown_grace,
-            job_grace: options.job_grace,
             on_snapshot: None,
             on_signal: None,
             around_wait: None,
@@ -215,25 +195,21 @@ impl Core {
             return Some(records.time.get());
         }
         let until = records.timers.borrow_mut().next_deadline();
-        match (&self.stopping, turns) {
-            (Stopping::No | Stopping::Before(_), Turns::Many | Turns::One(None)) => until,
+        match turns {
+            Turns::Many | Turns::One(None) if !records.run.is_timed() => until,
             _ => self.next_wait_bounded(until, turns),
         }
     }
 
     #[cold]
     fn next_wait_bounded(&self, until: Option<Instant>, turns: Turns) -> Option<Instant> {
-        let closing = match &self.stopping {
-            Stopping::Closing(end) => Some(*end),
-            // Once the grace for jobs is over only programs remain, which have timers.
-            Stopping::Joining(end) => Some(*end).filter(|end| self.reactor.now() < *end),
-            Stopping::No | Stopping::Before(_) => None,
-        };
+        let now = self.reactor.now();
+        let stage = self.reactor.records.run.deadline(now);
         let at_most = match turns {
-            Turns::One(Some(at_most)) => Some(super::delayed::after(self.reactor.now(), at_most)),
+            Turns::One(Some(at_most)) => Some(after(now, at_most)),
             Turns::One(None) | Turns::Many => None,
         };
-        until.into_iter().chain(closing).chain(at_most).min()
+        until.into_iter().chain(stage).chain(at_most).min()
     }
 
     /// Step 1.
@@ -272,12 +248,8 @@ impl Core {
     /// True when no shutdown is requested or in progress.
     #[inline]
     fn keeps_running(&self) -> bool {
-        self.is_settled() && !self.reactor.records.is_pending(pending::STOP)
-    }
-
-    #[inline]
-    fn is_settled(&self) -> bool {
-        matches!(self.stopping, Stopping::No) && !self.stop_now
+        let records = &self.reactor.records;
+        records.run.is_settled() && !records.is_pending(pending::STOP)
     }
 
     /// The time of this turn; after the run, of the last one.
@@ -361,8 +333,16 @@ impl Core {
                 self.with_life(io, key, |life, _| life.peer_ended());
                 return Some(key);
             }
-            Event::Ended(key, error) => {
-                self.ended(io, key, error);
+            Event::Room(key) => {
+                self.with_life(io, key, Life::has_room);
+                return Some(key);
+            }
+            Event::Ended(key) => {
+                self.with_life(io, key, Life::ended);
+                return Some(key);
+            }
+            Event::Failed(key, error) => {
+                self.failed(io, key, error);
                 return Some(key);
             }
             Event::Accepted { port, key, peer, host } => {
@@ -370,11 +350,11 @@ impl Core {
                 return Some(key);
             }
             Event::Connected { key, host } => {
-                if let Some(Resource::Connecting(connector)) = self.table.resource(key) {
-                    let connector = connector.clone();
-                    self.attempt_connected(io, key, &connector, host);
-                    return Some(key);
-                }
+                let _hold = self.reactor.records.hold("connect");
+                let (connector, peer) = self.connecting.attempt_connected(io, key)?;
+                let ends = (peer, LocalEnd::for_connection(host, io, key));
+                self.establish(io, key, ends, Opening::Connector(connector));
+                return Some(key);
             }
             Event::Resolved(ticket, answer) => self.name_resolved(io, ticket, answer),
             Event::Ready(id, ready) => {
@@ -394,17 +374,13 @@ impl Core {
         None
     }
 
-    fn ended(&mut self, io: &mut dyn Commands, key: Key, error: Option<io::Error>) {
-        match self.table.resource(key) {
-            Some(Resource::Connection(_)) => {
-                self.with_life(io, key, |life, now| life.ended(error, now));
-            }
-            Some(Resource::Connecting(connector)) => {
-                let connector = connector.clone();
-                let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
-                self.attempt_ended(io, key, &connector, error);
-            }
-            Some(Resource::Port(_) | Resource::Datagrams(_)) | None => {}
+    /// An error ended a connection or an attempt to connect.
+    fn failed(&mut self, io: &mut dyn Commands, key: Key, error: io::Error) {
+        if self.table.connection(key).is_some() {
+            self.with_life(io, key, |life, _| life.failed(error));
+        } else {
+            let _hold = self.reactor.records.hold("connect");
+            self.connecting.attempt_ended(io, key, error);
         }
     }
 
@@ -478,7 +454,9 @@ impl Core {
                 None => break,
                 Some(LoopRequest::Port(port)) => self.apply_port_requests(io, &port),
                 Some(LoopRequest::Connector(connector)) => {
-                    self.apply_connector_requests(io, &connector)
+                    if connector.can_be_stopped() {
+                        self.connect_failed(io, &connector, ConnectError::Stopped);
+                    }
                 }
                 Some(LoopRequest::Drain(drain)) => self.apply_drain_request(io, &drain),
                 Some(LoopRequest::Datagrams(port)) => self.apply_datagram_requests(io, &port),
@@ -526,7 +504,7 @@ impl Core {
         let deadline = records.timers.borrow_mut().next_deadline();
         let is_due = deadline.is_some_and(|deadline| deadline <= records.time.get());
         let is_quiet =
-            !is_due && !self.is_pending() && self.to_write.is_empty() && self.is_settled();
+            !is_due && !self.is_pending() && self.to_write.is_empty() && records.run.is_settled();
         let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         self.batching.turn_ended();
         let records = &self.reactor.records;
@@ -575,6 +553,7 @@ impl Core {
     fn check(&self) {
         assert!(self.to_write.is_empty(), "output was left unsent");
         assert!(self.dirty.is_empty(), "a round left connections dirty");
+        self.connecting.check();
         if self.table.connections() > 64 {
             return;
         }
@@ -619,7 +598,8 @@ impl Core {
                 Some(TimerAction::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(TimerAction::Deadline(key)) => self.deadline_passed(io, key),
                 Some(TimerAction::Connector(connector)) => {
-                    self.connector_timer_fired(io, &connector, now)
+                    let _hold = self.reactor.records.hold("connector timer");
+                    self.connecting.timer_fired(io, &connector, now);
                 }
                 Some(TimerAction::Drain(drain)) => self.drain_timer_fired(io, &drain),
             }
@@ -646,7 +626,7 @@ impl Core {
     pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Start) {
         let _hold = self.reactor.records.hold("start");
         match start {
-            Start::Connector(connector) => self.start_connector(io, connector),
+            Start::Connector(connector) => self.connecting.start(io, connector),
             Start::Port(port) => self.start_port(io, &port),
             Start::Datagrams(port) => self.start_datagrams(io, &port),
             Start::Adoption(adoption) => self.start_adoption(io, &adoption),

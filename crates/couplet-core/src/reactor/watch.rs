@@ -59,12 +59,14 @@ struct WatchCell<S> {
     id: WatchId,
     place: Source,
     interest: Cell<Interest>,
-    /// Taken out while the callback runs, and when the watch has ended.
-    parts: RefCell<Option<Parts<S>>>,
-    /// The callback is running.
-    busy: Cell<bool>,
-    /// The resolver of a [`Watch::stop`] called while the callback ran.
-    stop_resolver: RefCell<Option<Resolver<S>>>,
+    state: RefCell<WatchState<S>>,
+}
+
+enum WatchState<S> {
+    Watching(Parts<S>),
+    /// The callback is running; with the resolver of a [`Watch::stop`] called meanwhile.
+    Calling(Option<Resolver<S>>),
+    Ended,
 }
 
 /// The watch has ended: it was stopped, its callback panicked, or the run has ended.
@@ -128,9 +130,7 @@ impl Reactor {
             id,
             place: Location::caller(),
             interest: Cell::new(interest),
-            parts: RefCell::new(Some((source, Contained::new(Box::new(callback))))),
-            busy: Cell::new(false),
-            stop_resolver: RefCell::new(None),
+            state: RefCell::new(WatchState::Watching((source, Contained::new(Box::new(callback))))),
         });
         self.records.watches.borrow_mut().cells.insert(id, cell.clone());
         Ok(Watch { reactor: self.clone(), cell })
@@ -143,13 +143,12 @@ impl<S: AsFd + 'static> Watch<S> {
     ///
     /// Fails with [`NotWatching`] if the watch has ended already.
     pub fn stop(&self) -> Deferred<S> {
-        if self.cell.busy.get() && self.cell.stop_resolver.borrow().is_none() {
+        if let WatchState::Calling(stopping @ None) = &mut *self.cell.state.borrow_mut() {
             let (deferred, resolver) = Deferred::new();
-            *self.cell.stop_resolver.borrow_mut() = Some(resolver);
+            *stopping = Some(resolver);
             return deferred;
         }
-        let parts = self.cell.parts.borrow_mut().take();
-        let Some((source, callback)) = parts else {
+        let Some((source, callback)) = self.cell.take_parts(WatchState::Ended) else {
             return Deferred::fail(NotWatching);
         };
         let records = &self.reactor.records;
@@ -165,14 +164,14 @@ impl<S: AsFd + 'static> Watch<S> {
     ///
     /// The system's error, or one that wraps [`NotWatching`].
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
-        if self.cell.busy.get() {
-            // Applied when the callback has returned.
-            self.cell.interest.set(interest);
-            return Ok(());
-        }
-        match &*self.cell.parts.borrow() {
-            None => Err(io::Error::other(NotWatching)),
-            Some((source, _)) => {
+        match &*self.cell.state.borrow() {
+            WatchState::Ended => Err(io::Error::other(NotWatching)),
+            WatchState::Calling(_) => {
+                // Applied when the callback has returned.
+                self.cell.interest.set(interest);
+                Ok(())
+            }
+            WatchState::Watching((source, _)) => {
                 self.cell.interest.set(interest);
                 self.reactor.records.world.rewatch(self.cell.id, source.as_fd(), interest)
             }
@@ -181,7 +180,21 @@ impl<S: AsFd + 'static> Watch<S> {
 
     /// True until the watch has ended.
     pub fn is_watching(&self) -> bool {
-        self.cell.busy.get() || self.cell.parts.borrow().is_some()
+        !matches!(&*self.cell.state.borrow(), WatchState::Ended)
+    }
+}
+
+impl<S> WatchCell<S> {
+    /// Takes the source and the callback out of an idle watch, whose next state is `next`.
+    fn take_parts(&self, next: WatchState<S>) -> Option<Parts<S>> {
+        let mut state = self.state.borrow_mut();
+        if !matches!(&*state, WatchState::Watching(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *state, next) {
+            WatchState::Watching(parts) => Some(parts),
+            WatchState::Calling(_) | WatchState::Ended => None,
+        }
     }
 }
 
@@ -191,18 +204,19 @@ impl<S: AsFd + 'static> AnyWatch for WatchCell<S> {
     }
 
     fn ready(&self, world: &dyn World, ready: Ready) -> bool {
-        let Some((mut source, mut callback)) = self.parts.borrow_mut().take() else {
+        let Some((mut source, mut callback)) = self.take_parts(WatchState::Calling(None)) else {
             return false;
         };
-        self.busy.set(true);
         let panicked = contain("callback of a watch", || callback(&mut source, ready));
-        self.busy.set(false);
-        let stop_resolver = self.stop_resolver.borrow_mut().take();
+        let stop_resolver = match self.state.replace(WatchState::Ended) {
+            WatchState::Calling(stop_resolver) => stop_resolver,
+            WatchState::Watching(_) | WatchState::Ended => None,
+        };
         if stop_resolver.is_none() && !panicked {
             // Rearmed, so that remaining readiness is reported again.
             match world.rewatch(self.id, source.as_fd(), self.interest.get()) {
                 Ok(()) => {
-                    *self.parts.borrow_mut() = Some((source, callback));
+                    self.state.replace(WatchState::Watching((source, callback)));
                     return true;
                 }
                 Err(error) => log_error!(%error, "cannot watch a descriptor any longer"),
@@ -217,8 +231,7 @@ impl<S: AsFd + 'static> AnyWatch for WatchCell<S> {
     }
 
     fn end(&self, world: &dyn World) {
-        let parts = self.parts.borrow_mut().take();
-        if let Some((source, callback)) = parts {
+        if let Some((source, callback)) = self.take_parts(WatchState::Ended) {
             world.unwatch(source.as_fd());
             drop((source, callback));
         }

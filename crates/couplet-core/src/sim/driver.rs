@@ -460,13 +460,13 @@ impl Driver for SimDriver {
             match found {
                 None => {}
                 Some(StreamEvent::Bytes(key)) => return Some(Event::Received(key)),
-                Some(StreamEvent::Room(key)) => return Some(Event::Sent(key, 0)),
+                Some(StreamEvent::Room(key)) => return Some(Event::Room(key)),
                 Some(StreamEvent::Connected(key, local)) => {
                     return Some(Event::Connected { key, host: local });
                 }
                 Some(StreamEvent::PeerEnded(key)) => return Some(Event::PeerEnded(key)),
                 Some(StreamEvent::Ended(key, error)) => {
-                    return Some(Event::Ended(key, error.map(io::Error::from)));
+                    return Some(Event::end_of(key, error.map(io::Error::from)));
                 }
             }
         }

@@ -55,6 +55,16 @@ pub(super) mod paused {
     pub(crate) const BY_LAYER: u8 = 8;
 }
 
+/// Settings and facts about a connection that are off the path of a message; a set of bits.
+pub(crate) mod mode {
+    /// Reset the connection if it ends without the protocol's request.
+    pub(crate) const RESETS_UNLESS_CLOSED: u8 = 1;
+    /// A close does not wait for the peer's FIN.
+    pub(crate) const CLOSES_AT_ONCE: u8 = 2;
+    /// The protocol has been replaced since the connection began.
+    pub(crate) const UPGRADED: u8 = 4;
+}
+
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -71,13 +81,32 @@ pub(crate) enum Phase {
 
 /// A registered producer. The object is taken out while it is called.
 pub(super) struct RegisteredProducer {
-    pub(super) kind: ProducerKind,
-    pub(super) paused: bool,
-    /// A close has begun: a paused producer is resumed once so that it can finish.
-    pub(super) to_finish: bool,
-    /// `progress` when a pull producer was last asked.
-    pub(super) resumed_at: Option<u64>,
-    pub(super) object: Option<Box<dyn Producer>>,
+    pace: Pace,
+    object: Option<Box<dyn Producer>>,
+}
+
+impl RegisteredProducer {
+    pub(super) fn new(kind: ProducerKind, object: Box<dyn Producer>) -> RegisteredProducer {
+        let pace = match kind {
+            ProducerKind::Push => Pace::Running,
+            ProducerKind::Pull => Pace::Pull { asked_at: None },
+        };
+        RegisteredProducer { pace, object: Some(object) }
+    }
+}
+
+/// What a producer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// A push producer that writes.
+    Running,
+    /// A push producer that was paused above the high mark, until the buffer has drained.
+    Paused,
+    /// A push producer that was paused when a close began: it is resumed once so that it can
+    /// finish.
+    Finishing,
+    /// A pull producer, which is asked for each piece; `progress` when it was last asked.
+    Pull { asked_at: Option<u64> },
 }
 
 /// How far the buffer must drain before a Deferred fires.
@@ -146,12 +175,8 @@ pub(crate) struct ConnectionCell {
     /// Bytes for the peer that a guest such as hyper holds; for snapshots.
     #[cfg(feature = "hyper")]
     held_by_guest: Cell<usize>,
-    /// Reset the connection if it ends without the protocol's request.
-    reset_unless_closed: Cell<bool>,
-    /// A close does not wait for the peer's FIN.
-    pub(crate) closes_at_once: Cell<bool>,
-    /// The protocol has been replaced since the connection began.
-    upgraded: Cell<bool>,
+    /// Bits of [`mode`].
+    modes: Cell<u8>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     /// Set once `connection_lost` was called.
@@ -249,11 +274,9 @@ impl ConnectionCell {
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
             dropped: Cell::new(0),
-            reset_unless_closed: Cell::new(false),
-            closes_at_once: Cell::new(false),
+            modes: Cell::new(0),
             #[cfg(feature = "hyper")]
             held_by_guest: Cell::new(0),
-            upgraded: Cell::new(false),
             draining: Cell::new(None),
             awaits_room: Cell::new(false),
             reason: OnceCell::new(),
@@ -623,7 +646,7 @@ impl ConnectionCell {
             if self.phase.get() >= Phase::Finishing {
                 return;
             }
-            self.reset_unless_closed.set(on);
+            self.set_mode(mode::RESETS_UNLESS_CLOSED, on);
         }
         self.rare_mut().options.push(SocketRequest::Set(option));
         self.record(request::OPTIONS);
@@ -637,8 +660,17 @@ impl ConnectionCell {
         }
     }
 
+    pub(crate) fn has_mode(&self, which: u8) -> bool {
+        self.modes.get() & which != 0
+    }
+
+    pub(crate) fn set_mode(&self, which: u8, on: bool) {
+        let others = self.modes.get() & !which;
+        self.modes.set(if on { others | which } else { others });
+    }
+
     pub(crate) fn reset_unless_closed(&self) -> bool {
-        self.reset_unless_closed.get()
+        self.has_mode(mode::RESETS_UNLESS_CLOSED)
     }
 
     /// Records a timer, to be removed with the connection. Fired and cancelled timers are pruned
@@ -802,7 +834,7 @@ impl ConnectionCell {
         let over = self.buffered() > self.watermarks().high;
         over && matches!(
             self.producer.borrow().as_deref(),
-            Some(RegisteredProducer { kind: ProducerKind::Push, paused: false, .. })
+            Some(RegisteredProducer { pace: Pace::Running, .. })
         )
     }
 
@@ -811,14 +843,13 @@ impl ConnectionCell {
     pub(super) fn producer_must_resume(&self) -> bool {
         match &*self.producer.borrow() {
             None => false,
-            Some(registered) => match registered.kind {
-                ProducerKind::Push => {
-                    let drained = self.buffered() <= self.watermarks().low;
-                    registered.paused && (drained || registered.to_finish)
+            Some(registered) => match registered.pace {
+                Pace::Running => false,
+                Pace::Paused => self.buffered() <= self.watermarks().low,
+                Pace::Finishing => true,
+                Pace::Pull { asked_at } => {
+                    asked_at.is_none_or(|at| self.buffered() == 0 && self.progress() > at)
                 }
-                ProducerKind::Pull => registered
-                    .resumed_at
-                    .is_none_or(|at| self.buffered() == 0 && self.progress() > at),
             },
         }
     }
@@ -832,7 +863,7 @@ impl ConnectionCell {
     }
 
     pub(super) fn was_upgraded(&self) -> bool {
-        self.upgraded.get()
+        self.has_mode(mode::UPGRADED)
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -855,7 +886,7 @@ impl ConnectionCell {
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
         let upgrade = self.rare.borrow_mut().as_mut()?.upgrade.take()?;
         self.paused.set(self.paused.get() & !paused::BY_UPGRADE);
-        self.upgraded.set(true);
+        self.set_mode(mode::UPGRADED, true);
         Some(upgrade)
     }
 
@@ -938,8 +969,10 @@ impl ConnectionCell {
 
     /// A close has begun: a paused producer must be resumed regardless of the buffer.
     pub(super) fn let_producer_finish(&self) {
-        if let Some(registered) = self.producer.borrow_mut().as_mut() {
-            registered.to_finish = true;
+        if let Some(registered) = self.producer.borrow_mut().as_mut()
+            && registered.pace == Pace::Paused
+        {
+            registered.pace = Pace::Finishing;
         }
         self.update_awaits_room();
     }
@@ -962,11 +995,22 @@ impl ConnectionCell {
         drop(unregistered);
     }
 
-    pub(super) fn set_producer_paused(&self, paused: bool) {
+    /// A push producer is about to be paused.
+    pub(super) fn set_producer_paused(&self) {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
-            registered.paused = paused;
-            registered.to_finish = false;
-            registered.resumed_at = Some(self.progress());
+            debug_assert_eq!(registered.pace, Pace::Running, "only a running producer is paused");
+            registered.pace = Pace::Paused;
+        }
+        self.update_awaits_room();
+    }
+
+    /// A producer is about to be resumed, or asked for the next piece.
+    pub(super) fn set_producer_resumed(&self) {
+        if let Some(registered) = self.producer.borrow_mut().as_mut() {
+            registered.pace = match registered.pace {
+                Pace::Running | Pace::Paused | Pace::Finishing => Pace::Running,
+                Pace::Pull { .. } => Pace::Pull { asked_at: Some(self.progress()) },
+            };
         }
         self.update_awaits_room();
     }
@@ -993,10 +1037,8 @@ impl ConnectionCell {
 
     /// Recomputes `awaits_room`. An unpaused push producer does not wait.
     fn update_awaits_room(&self) {
-        let produces = match &*self.producer.borrow() {
-            None => false,
-            Some(producer) => producer.paused || producer.kind == ProducerKind::Pull,
-        };
+        let produces =
+            self.producer.borrow().as_ref().is_some_and(|producer| producer.pace != Pace::Running);
         let rare = self.rare.borrow();
         self.awaits_room
             .set(produces || rare.as_ref().is_some_and(|rare| !rare.waiting.is_empty()));

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
-//!     → Flushing{why, since, peer_fin, fin_sent, finishing} → Draining{why, since, left} → Closed
+//!     → Flushing{why, since, peer_fin, our_fin} → Draining{why, since, left} → Closed
 //! ```
 //!
 //! | input | Open | Flushing | Draining |
@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 pub(crate) use layered::LayerReport;
 use layered::Layered;
 
-use super::cell::{ConnectionCell, Level, Phase, Upgrade, request};
+use super::cell::{ConnectionCell, Level, Phase, Upgrade, mode, request};
 use super::{Producer, Tell, Transport};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, WriteOutcome};
@@ -85,6 +85,16 @@ enum Writing {
     Shut,
 }
 
+/// The end of our stream, when a close begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OurFin {
+    /// Not requested apart from the close.
+    Pending,
+    /// Requested: `write_closed` is due once everything is sent.
+    Requested,
+    Sent,
+}
+
 #[derive(Debug)]
 enum State {
     Open {
@@ -96,8 +106,7 @@ enum State {
         why: Reason,
         since: Instant,
         peer_fin: bool,
-        fin_sent: bool,
-        finishing: bool,
+        our_fin: OurFin,
     },
     /// Our FIN was sent at `since`.
     Draining {
@@ -351,21 +360,22 @@ impl Life {
         }
     }
 
-    /// The peer's end of stream (`None`), or an error that ends the connection.
-    pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Effects {
-        if error.is_none() {
-            self.resolve_peer_ended();
+    /// The peer's end of stream.
+    pub(crate) fn ended(&mut self, now: Instant) -> Effects {
+        self.resolve_peer_ended();
+        if self.layered.is_some() {
+            self.socket_ended(now);
+        } else {
+            self.fin(now);
         }
-        match error {
-            None if self.layered.is_some() => self.socket_ended(now),
-            None => self.fin(now),
-            Some(error) => {
-                let lost = Reason::Lost(Arc::new(error));
-                match &self.state {
-                    State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
-                    _ => self.end(lost, CloseMode::Normal),
-                }
-            }
+        self.take_effects()
+    }
+
+    /// An error ended the connection.
+    pub(crate) fn failed(&mut self, error: io::Error) -> Effects {
+        match &self.state {
+            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            _ => self.end(Reason::Lost(Arc::new(error)), CloseMode::Normal),
         }
         self.take_effects()
     }
@@ -540,7 +550,7 @@ impl Life {
     fn must_reset(&self) -> bool {
         let fin_sent = match &self.state {
             State::Open { writing, .. } => *writing == Writing::Shut,
-            State::Flushing { fin_sent, .. } => *fin_sent,
+            State::Flushing { our_fin, .. } => *our_fin == OurFin::Sent,
             State::Draining { .. } | State::Closed { .. } => true,
         };
         !fin_sent && self.transport.cell.reset_unless_closed()
@@ -551,8 +561,11 @@ impl Life {
             State::Open { reading, writing } => {
                 let ended = reading.has_ended();
                 let receiving = matches!(reading, Reading::On | Reading::Layered);
-                let fin_sent = *writing == Writing::Shut;
-                let finishing = matches!(writing, Writing::Finishing { .. });
+                let our_fin = match writing {
+                    Writing::Open => OurFin::Pending,
+                    Writing::Finishing { .. } => OurFin::Requested,
+                    Writing::Shut => OurFin::Sent,
+                };
                 let why = match reason {
                     Reason::Done(_) if ended => Reason::Done(By::Peer),
                     other => other,
@@ -561,7 +574,7 @@ impl Life {
                 if (receiving || ended && !peer_fin) && self.layers_are_open() {
                     self.order_receive(false);
                 }
-                self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
+                self.state = State::Flushing { why, since: now, peer_fin, our_fin };
                 self.transport.cell.advance_phase(Phase::Closing);
                 self.pending &= !(due::RESUMED | due::DRAINING);
                 self.order(Effects::DEADLINE);
@@ -694,10 +707,16 @@ impl Life {
         effects
     }
 
-    /// The driver has sent `n` taken bytes, or has room again (`n` = 0).
+    /// The driver has sent `n` taken bytes.
     pub(crate) fn sent(&mut self, n: usize, now: Instant) -> Effects {
         self.sub_in_flight(n);
-        self.after_progress(n > 0, now);
+        self.after_progress(true, now);
+        self.take_effects()
+    }
+
+    /// The system accepts bytes again.
+    pub(crate) fn has_room(&mut self, now: Instant) -> Effects {
+        self.after_progress(false, now);
         self.take_effects()
     }
 
@@ -773,12 +792,12 @@ impl Life {
                 self.order(Effects::SHUT_WRITE);
                 self.pending |= due::WRITE_CLOSED;
             }
-            State::Flushing { why, peer_fin, fin_sent, finishing, .. } => {
-                if *finishing {
+            State::Flushing { why, peer_fin, our_fin, .. } => {
+                if *our_fin == OurFin::Requested {
                     self.pending |= due::WRITE_CLOSED;
                 }
-                let shut = !*fin_sent;
-                let at_once = self.transport.cell.closes_at_once.get();
+                let shut = *our_fin != OurFin::Sent;
+                let at_once = self.transport.cell.has_mode(mode::CLOSES_AT_ONCE);
                 if at_once && shut {
                     // Other processes may share the socket, so closing ours alone would not send a
                     // FIN.
@@ -1096,7 +1115,7 @@ impl Life {
         {
             return;
         }
-        self.transport.cell.set_producer_paused(true);
+        self.transport.cell.set_producer_paused();
         self.call_producer(now, |producer| producer.pause_producing());
     }
 
@@ -1106,7 +1125,7 @@ impl Life {
         {
             return;
         }
-        self.transport.cell.set_producer_paused(false);
+        self.transport.cell.set_producer_resumed();
         self.call_producer(now, |producer| producer.resume_producing());
     }
 

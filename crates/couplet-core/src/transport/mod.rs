@@ -27,7 +27,7 @@ use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
-use cell::{ConnectionCell, Level, Phase, RegisteredProducer, Watermarks, paused, request};
+use cell::{ConnectionCell, Level, Phase, RegisteredProducer, Watermarks, mode, paused, request};
 pub use handle::Connection;
 pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
@@ -217,7 +217,7 @@ impl Transport {
     /// still sending then gets a reset, which may discard data that it has not read yet; the
     /// default loses nothing.
     pub fn set_close_at_once(&self, on: bool) {
-        self.cell.closes_at_once.set(on);
+        self.cell.set_mode(mode::CLOSES_AT_ONCE, on);
     }
 
     /// [`lose_connection`](Self::lose_connection) with `error` as the reason
@@ -336,13 +336,7 @@ impl Transport {
             return Err(ProducerRegistered);
         }
         if self.cell.phase() == Phase::Open {
-            self.cell.register(RegisteredProducer {
-                kind,
-                paused: false,
-                to_finish: false,
-                resumed_at: None,
-                object: Some(object),
-            });
+            self.cell.register(RegisteredProducer::new(kind, object));
         } else {
             self.reactor().queue_call("stop_producing", type_name, move || object.stop_producing());
         }

@@ -153,7 +153,7 @@ fn one_write_sends_a_bounded_part_of_many_pieces_and_the_rest_follows() {
     assert_eq!(before - outbox.len(), SEND_LIMIT);
     driver.wait(Some(driver.world().now())).expect("it does not wait");
     let event = driver.next();
-    assert!(matches!(event, Some(Event::Sent(at, 0)) if at == key), "{event:?}");
+    assert!(matches!(event, Some(Event::Room(at)) if at == key), "{event:?}");
     assert_ne!(driver.write(key, &mut outbox), WriteOutcome::Taken(0));
     assert!(before - outbox.len() > SEND_LIMIT, "it goes on in the next turn");
 }

@@ -222,7 +222,7 @@ impl Memory {
             *turns = turns.saturating_sub(1);
             if *turns == 0 {
                 port.blocked = None;
-                events.push_back(Notice::Sent(key, 0));
+                events.push_back(Notice::Room(key));
             }
         }
         let Some(socket) = net.datagrams.open.get_mut(&port.opened.id) else { return };

@@ -76,6 +76,7 @@ enum Notice {
     Connect(Key),
     Read(Key),
     Sent(Key, usize),
+    Room(Key),
     /// Datagrams of a port, at most this many.
     Datagram(Key, usize),
     Refused(Key),
@@ -176,9 +177,7 @@ impl Memory {
                     Memory::poll_datagrams(&mut net, key, port, &mut self.events);
                 }
                 Kind::Stream(stream) => {
-                    if let Some(n) = stream.send_some(&mut net, self.manner) {
-                        self.events.push_back(Notice::Sent(key, n));
-                    }
+                    self.events.extend(stream.send_some(&mut net, key, self.manner));
                     if stream.is_readable(&mut net, self.manner) {
                         self.events.push_back(Notice::Read(key));
                     }
@@ -233,7 +232,7 @@ impl Memory {
                 *self.expect_open(key) = Kind::Stream(Stream::new(end));
                 Some(Event::Connected { key, host })
             }
-            Err(error) => Some(Event::Ended(key, Some(error))),
+            Err(error) => Some(Event::Failed(key, error)),
         }
     }
 
@@ -266,7 +265,7 @@ impl Memory {
             };
             stream.ended = true;
             net.end(stream.end).error = None;
-            return Some(Event::Ended(key, Some(error.into())));
+            return Some(Event::Failed(key, error.into()));
         }
         if manner == Manner::Completion {
             // The operation completes in `is_readable`, and has not completed yet.
@@ -335,6 +334,11 @@ impl Driver for Memory {
                 Notice::Sent(key, n) => {
                     if self.slots.get_mut(key).is_some() {
                         return Some(Event::Sent(key, n));
+                    }
+                }
+                Notice::Room(key) => {
+                    if self.slots.get_mut(key).is_some() {
+                        return Some(Event::Room(key));
                     }
                 }
                 Notice::Read(key) => {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::network::{Cut, EndId, Net};
-use super::{Manner, READ_BUFFER, TAKE};
+use super::{Manner, Notice, READ_BUFFER, TAKE};
 use crate::driver::{Event, Key, Outbox, WriteOutcome};
 
 /// A connection of a [`Memory`](super::Memory) driver.
@@ -90,17 +90,16 @@ impl Stream {
             return None;
         }
         self.ended = true;
-        Some(Event::Ended(key, error.map(io::Error::from)))
+        Some(Event::end_of(key, error.map(io::Error::from)))
     }
 
-    /// Completion: sends some taken bytes, and returns their number. Readiness: returns 0 when the
-    /// network accepts bytes again.
-    pub(super) fn send_some(&mut self, net: &mut Net, manner: Manner) -> Option<usize> {
+    /// Completion: sends some taken bytes. Readiness: checks whether the network accepts bytes again.
+    pub(super) fn send_some(&mut self, net: &mut Net, key: Key, manner: Manner) -> Option<Notice> {
         if manner == Manner::Readiness {
             let ready = self.blocked && (net.room(self.end) > 0 || net.peer(self.end).closed);
             return ready.then(|| {
                 self.blocked = false;
-                0
+                Notice::Room(key)
             });
         }
         if self.taken.is_empty() || self.write_error.is_some() {
@@ -114,7 +113,7 @@ impl Stream {
             Ok(0) => None,
             Ok(n) => {
                 self.taken.drain(..n);
-                Some(n)
+                Some(Notice::Sent(key, n))
             }
             Err(error) => {
                 self.write_error = Some(error.kind());

@@ -257,7 +257,7 @@ impl Mio {
             port.blocked = false;
             port.tried_in = round;
             self.again.push_front(slot);
-            return Some(Event::Sent(key, 0));
+            return Some(Event::Room(key));
         }
         if !port.receiving {
             return None;

@@ -264,11 +264,11 @@ impl Mio {
         if pipe.readiness.has(Readiness::ROOM) {
             pipe.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
             self.again.push_front(slot);
-            return Some(Event::Sent(key, 0));
+            return Some(Event::Room(key));
         }
         if pipe.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
             if let Some(error) = pipe.error.take() {
-                return Some(Event::Ended(key, Some(error)));
+                return Some(Event::Failed(key, error));
             }
             return pipe.take_unreported_end().then_some(Event::PeerEnded(key));
         }
@@ -278,7 +278,7 @@ impl Mio {
         let most = self.buffer.len().min(READ);
         match pipe.read(&mut self.buffer[..most]) {
             ReadResult::Nothing => None,
-            ReadResult::End(error) => Some(Event::Ended(key, error)),
+            ReadResult::End(error) => Some(Event::end_of(key, error)),
             ReadResult::Bytes(n) => {
                 self.lent = n;
                 if pipe.readiness.has(Readiness::READABLE) {

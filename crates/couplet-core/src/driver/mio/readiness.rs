@@ -92,7 +92,7 @@ impl Mio {
                     .map(key, |slot| Registered { kind: Kind::Connecting(connecting), ..slot });
                 None
             }
-            Err(error) => Some(Event::Ended(key, Some(error))),
+            Err(error) => Some(Event::Failed(key, error)),
         }
     }
 
@@ -113,7 +113,7 @@ impl Mio {
                 self.queue(slot);
                 Some(Event::Connected { key, host })
             }
-            Err(error) => Some(Event::Ended(key, Some(error))),
+            Err(error) => Some(Event::Failed(key, error)),
         }
     }
 
@@ -129,11 +129,11 @@ impl Mio {
         if stream.readiness.has(Readiness::ROOM) {
             stream.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
             self.again.push_front(slot);
-            return Some(Event::Sent(key, 0));
+            return Some(Event::Room(key));
         }
         if stream.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
             if let Some(error) = stream.pending_error() {
-                return Some(Event::Ended(key, Some(error)));
+                return Some(Event::Failed(key, error));
             }
             return stream.take_unreported_end().then_some(Event::PeerEnded(key));
         }
@@ -150,7 +150,7 @@ impl Mio {
         let mut descriptors = Vec::new();
         match stream.read(&mut self.buffer[..most], already, &mut descriptors) {
             ReadResult::Nothing => None,
-            ReadResult::End(error) => Some(Event::Ended(key, error)),
+            ReadResult::End(error) => Some(Event::end_of(key, error)),
             ReadResult::Bytes(n) if !descriptors.is_empty() => {
                 // Descriptors are reported first; meanwhile another connection may use the buffer.
                 let held = HeldMessage {

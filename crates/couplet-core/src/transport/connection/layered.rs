@@ -113,9 +113,8 @@ fn take_written(above: &mut Outbox, cell: &ConnectionCell) {
 /// Events, other than bytes, that occur while bytes rise; handled when nothing is borrowed.
 #[derive(Default)]
 struct SinkEvents {
+    /// The layers are open: all of a new connection's, or one that a live connection started.
     opened: bool,
-    /// A layer of a live connection has opened.
-    secure: bool,
     closed: bool,
     failed: Option<Reason>,
     /// The protocol panicked.
@@ -130,26 +129,37 @@ struct ProtocolSink<'l> {
     pending: &'l mut u32,
     above: &'l mut Outbox,
     now: Instant,
-    opening: bool,
-    /// The common case: the protocol replied, and nothing else happened.
-    answered: bool,
+    opening: &'l bool,
     events: Option<Box<SinkEvents>>,
+}
+
+/// How far bytes rose through the layers.
+enum Risen {
+    /// The common case: the protocol replied, and nothing else happened.
+    Answered,
+    /// To the protocol.
+    All,
+    /// Some wait in the layers.
+    Some,
 }
 
 impl ProtocolSink<'_> {
     /// Feeds the layers, and moves a reply down under the same panic guard.
     #[inline(always)]
-    fn feed(&mut self, layers: &mut Layers, bytes: &[u8], full: bool) -> ControlFlow<()> {
+    fn feed(&mut self, layers: &mut Layers, bytes: &[u8], full: bool) -> Risen {
         let flow = layers.feed_into(bytes, self.now, self);
         let cell = &self.transport.cell;
-        let usual = flow.is_continue() && self.events.is_none() && !full;
+        if flow.is_break() {
+            return Risen::Some;
+        }
+        let is_usual = self.events.is_none() && !full;
         // Neither the handles nor the connection request anything but output.
-        self.answered = usual && cell.has_output() && *self.pending == 0 && !cell.has_requests();
-        if self.answered {
+        if is_usual && cell.has_output() && *self.pending == 0 && !cell.has_requests() {
             take_written(self.above, cell);
             layers.down(self.above, self.now);
+            return Risen::Answered;
         }
-        flow
+        Risen::All
     }
 
     /// Whether the next bytes may be delivered. A resumed protocol gets them after
@@ -207,12 +217,12 @@ impl Sink for ProtocolSink<'_> {
         let events = self.events.get_or_insert_default();
         match up {
             Up::Nothing | Up::Data(_) | Up::Last(_) => {}
-            Up::Open(_) if self.opening => {
+            Up::Open(_) if *self.opening => {
                 events.opened = true;
                 return Break(());
             }
             Up::Open(opened) => {
-                events.secure = true;
+                events.opened = true;
                 if let Some(opened) = opened {
                     self.transport.cell.set_opened(opened.into());
                 }
@@ -344,7 +354,7 @@ impl Life {
             layered.layers.keep(bytes);
             return false;
         }
-        let Layered { opening, full, .. } = **layered;
+        let full = layered.full;
         let mut sink = ProtocolSink {
             protocol: &mut **protocol,
             transport,
@@ -352,17 +362,19 @@ impl Life {
             pending,
             above: &mut layered.above,
             now,
-            opening,
-            answered: false,
+            opening: &layered.opening,
             events: None,
         };
-        let flow = layered.layers.call(|layers| sink.feed(layers, bytes, full));
-        let ProtocolSink { answered, events, .. } = sink;
-        let is_usual = matches!(flow, Ok(Continue(())));
-        if !is_usual || !answered && (events.is_some() || full) {
-            self.apply_sink_events(flow, *events.unwrap_or_default(), now);
-            return false;
-        }
+        let risen = layered.layers.call(|layers| sink.feed(layers, bytes, full));
+        let events = sink.events;
+        let answered = match risen {
+            Ok(Risen::Answered) => true,
+            Ok(Risen::All) if events.is_none() && !full => false,
+            risen => {
+                self.apply_sink_events(risen, *events.unwrap_or_default(), now);
+                return false;
+            }
+        };
         let has_spent = layered.above.has_spent() || layered.layers.has_spent_above_bottom();
         let is_through = layered.settle(cell, pending) && !has_spent;
         // A layer, or code that it calls, may have used a handle.
@@ -386,25 +398,26 @@ impl Life {
     #[cold]
     fn apply_sink_events(
         &mut self,
-        flow: Result<ControlFlow<()>, String>,
+        risen: Result<Risen, String>,
         events: SinkEvents,
         now: Instant,
     ) {
         if let Some(payload) = events.panicked {
             self.panicked(now, payload);
         }
-        let flow = match flow {
-            Ok(flow) => flow,
+        let waits = match risen {
+            Ok(risen) => matches!(risen, Risen::Some),
             Err(text) => return self.layer_panicked(&text, now),
         };
-        let full = flow.is_break() && self.takes_more() && !events.opened;
+        let opens = events.opened && self.is_opening();
+        let full = waits && self.takes_more() && !opens;
         if let Some(layered) = &mut self.layered
             && std::mem::replace(&mut layered.full, full) != full
             && self.state.is_reading()
         {
             self.order_receive(!full);
         }
-        if events.opened {
+        if opens {
             self.order(Effects::OPENED);
         }
         if events.closed {
@@ -417,7 +430,7 @@ impl Life {
         if !self.transport.cell.has_output() {
             self.settle_layers();
         }
-        if events.secure {
+        if events.opened && !opens {
             // A close may have waited for the handshake.
             self.check_flushed(now);
         }

@@ -113,7 +113,7 @@ fn a_close_flushes_shuts_drains_and_ends_with_the_peers_fin() {
     }
     assert_eq!(held.feed(b"too late"), Effects::NOTHING);
     assert_eq!(held.life.closed(), None);
-    assert!(held.life.ended(None, at).has(Effects::CALLS));
+    assert!(held.life.ended(at).has(Effects::CALLS));
     assert_eq!(held.life.closed(), Some(CloseMode::Normal));
     held.life.lost(at);
     assert_eq!(held.calls(), ["data 3", "lost: Done(Us)"]);
@@ -142,7 +142,7 @@ fn a_panic_is_the_reason_and_its_output_is_dropped() {
     let at = held.at();
     let effects = held.feed(b"panic");
     assert!(effects.has(Effects::SHUT_WRITE) && !effects.has(Effects::OUTPUT), "{effects:?}");
-    assert!(held.life.ended(None, at).has(Effects::CALLS));
+    assert!(held.life.ended(at).has(Effects::CALLS));
     held.life.lost(at);
     assert_eq!(held.calls(), ["data 5", "lost: Panicked(\"a panic\")"]);
 }
@@ -207,7 +207,7 @@ fn write_closed_does_not_come_after_a_reset() {
             held.life.lost(at);
             assert_eq!(held.calls(), ["lost: Aborted"]);
         } else {
-            let _ = held.life.ended(Some(std::io::ErrorKind::BrokenPipe.into()), at);
+            let _ = held.life.failed(std::io::ErrorKind::BrokenPipe.into());
             held.life.lost(at);
             assert_eq!(held.calls()[0], "write_closed", "it was flushed");
         }

@@ -205,7 +205,9 @@ impl Driver for Tap {
                 let bytes = self.inner.lent().len();
                 self.tapped.count(*key, |counts| counts.received += bytes);
             }
-            Event::Sent(key, _) => self.tapped.count(*key, |counts| counts.sent += 1),
+            Event::Sent(key, _) | Event::Room(key) => {
+                self.tapped.count(*key, |counts| counts.sent += 1)
+            }
             _ => {}
         }
         Some(event)

@@ -1,0 +1,449 @@
+//! [`Connector`], the handle to an outgoing connection, and its state. [`connecting`](super::connecting)
+//! moves it on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::timers::{TimerKey, after};
+use super::{LoopRequest, Reactor, Source, Start, loop_ended};
+use crate::address::{Address, UnixAddress, scoped_ip};
+use crate::defer::{Cancelled, Deferred, Failure};
+use crate::driver::{ConnectOptions, Key, Ticket};
+use crate::error::ConnectError;
+use crate::factory::{ErasedFactory, FactorySlot};
+use crate::protocol::Protocol;
+use crate::transport::cell::ConnectionCell;
+use crate::transport::{Connection, Transport};
+
+/// A handle to a connect attempt and to the resulting connection. Cheap to clone; dropping it
+/// changes nothing. Twisted's `IConnector`.
+#[derive(Clone)]
+pub struct Connector {
+    cell: Rc<ConnectorCell>,
+}
+
+/// The state of a [`Connector`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectorState {
+    /// An attempt is in progress, or about to start.
+    Connecting,
+    /// The connection is made and not yet lost.
+    Connected,
+    /// Neither connecting nor connected.
+    Disconnected,
+}
+
+/// [`Connector::connect`] was called while connecting or connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connector is not disconnected")]
+pub struct NotDisconnected;
+
+type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
+
+pub(super) struct ConnectorCell {
+    pub(super) reactor: Reactor,
+    pub(super) target: Target,
+    pub(super) options: ConnectOptions,
+    /// The source location of the request.
+    pub(super) place: Source,
+    pub(super) factory: FactorySlot,
+    /// The number under which the loop knows it, once it has started.
+    pub(super) serial: Cell<u64>,
+    state: RefCell<State>,
+    done: RefCell<Option<Done>>,
+}
+
+enum State {
+    Connecting { step: Step, stop_requested: bool },
+    Connected(Rc<ConnectionCell>),
+    Disconnected,
+}
+
+/// The step that a connector has reached while it is connecting.
+pub(super) enum Step {
+    /// Recorded; the turn will start it, and begin at this time if there is one.
+    Requested(Option<Instant>),
+    /// Begins when the timer fires.
+    Waiting(TimerKey),
+    /// The factory or the driver is being called.
+    Calling,
+    /// The driver looks the name up.
+    LookingUp(Ticket, Timeout),
+    Trying(Attempts),
+    /// Connected; the layers of the connection are opening.
+    Opening(Key),
+}
+
+/// The end of an attempt as a whole, and the timer of its next step.
+pub(super) struct Timeout {
+    pub(super) until: Instant,
+    pub(super) timer: Option<TimerKey>,
+}
+
+/// One attempt at a target: the state of each address.
+pub(super) struct Attempts {
+    pub(super) waiting: VecDeque<Address>,
+    pub(super) running: Vec<(Key, Address)>,
+    pub(super) errors: Vec<(Address, ConnectError)>,
+    /// When the next address is tried although others are in progress.
+    pub(super) next_at: Option<Instant>,
+    pub(super) timeout: Timeout,
+}
+
+/// The requested target of a connector.
+pub(super) enum Target {
+    Tcp {
+        /// A name or an IP address.
+        host: String,
+        port: u16,
+        /// The address, if the target was given as one.
+        address: Option<SocketAddr>,
+    },
+    Unix(UnixAddress),
+}
+
+impl Connector {
+    pub(super) fn new(
+        reactor: &Reactor,
+        target: Target,
+        options: ConnectOptions,
+        factory: ErasedFactory,
+        done: Option<Done>,
+    ) -> Connector {
+        let cell = Rc::new(ConnectorCell {
+            reactor: reactor.clone(),
+            target,
+            options,
+            place: factory.place,
+            factory: FactorySlot::new(factory.factory.take()),
+            serial: Cell::new(0),
+            state: RefCell::new(State::requested(None)),
+            done: RefCell::new(done),
+        });
+        reactor.start(Start::Connector(cell.clone()));
+        Connector { cell }
+    }
+
+    pub(super) fn start_deferred<P: Protocol>(
+        reactor: &Reactor,
+        target: Target,
+        options: ConnectOptions,
+        factory: ErasedFactory,
+    ) -> Deferred<Connection<P>> {
+        let slot: Rc<RefCell<Option<Connector>>> = Rc::default();
+        let connecting = slot.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
+            if let Some(connector) = connecting.take() {
+                let target = connector.to_string();
+                connector.disconnect();
+                resolver.errback(Cancelled::of(target));
+            }
+        });
+        let done: Done = Box::new(move |outcome| {
+            resolver.resolve(outcome.map(|transport| transport.connection()));
+        });
+        let connector = Connector::new(reactor, target, options, factory, Some(done));
+        *slot.borrow_mut() = Some(connector);
+        deferred
+    }
+
+    /// The current state.
+    pub fn state(&self) -> ConnectorState {
+        self.cell.state()
+    }
+
+    /// Stops the attempt: the turn calls the factory's `client_connection_failed` with
+    /// [`ConnectError::Stopped`]. Without an attempt, does nothing and returns false.
+    pub fn stop_connecting(&self) -> bool {
+        match &mut *self.cell.state.borrow_mut() {
+            State::Connecting { stop_requested, .. } if !*stop_requested => *stop_requested = true,
+            _ => return false,
+        }
+        self.cell.reactor.record_request(LoopRequest::Connector(self.cell.clone()));
+        true
+    }
+
+    /// [`stop_connecting`](Self::stop_connecting) while connecting, `lose_connection` while
+    /// connected.
+    pub fn disconnect(&self) {
+        match self.state() {
+            ConnectorState::Connecting => {
+                self.stop_connecting();
+            }
+            ConnectorState::Connected => {
+                if let Some(transport) = self.transport() {
+                    transport.lose_connection();
+                }
+            }
+            ConnectorState::Disconnected => {}
+        }
+    }
+
+    /// Connects again, in the turn. When called in `client_connection_failed` or
+    /// `client_connection_lost`, the factory is not stopped in between.
+    ///
+    /// # Errors
+    ///
+    /// [`NotDisconnected`] while connecting or connected.
+    pub fn connect(&self) -> Result<(), NotDisconnected> {
+        self.connect_at(None)
+    }
+
+    /// Connects again after `delay`. Until then the state is `Connecting`, so
+    /// [`stop_connecting`](Self::stop_connecting) ends the wait. As with
+    /// [`connect`](Self::connect), a call in `client_connection_failed` or `client_connection_lost`
+    /// does not stop the factory in between, and the Deferred of the connect stays pending.
+    ///
+    /// # Errors
+    ///
+    /// [`NotDisconnected`] while connecting or connected.
+    pub fn connect_after(&self, delay: Duration) -> Result<(), NotDisconnected> {
+        self.connect_at(Some(after(self.cell.reactor.now(), delay)))
+    }
+
+    fn connect_at(&self, begin_at: Option<Instant>) -> Result<(), NotDisconnected> {
+        if self.state() != ConnectorState::Disconnected {
+            return Err(NotDisconnected);
+        }
+        *self.cell.state.borrow_mut() = State::requested(begin_at);
+        self.cell.reactor.start(Start::Connector(self.cell.clone()));
+        Ok(())
+    }
+
+    /// The connection, until it is lost.
+    pub fn transport(&self) -> Option<Transport> {
+        match &*self.cell.state.borrow() {
+            State::Connected(connection) => Some(Transport { cell: connection.clone() }),
+            State::Connecting { .. } | State::Disconnected => None,
+        }
+    }
+
+    /// The connector's reactor.
+    pub fn reactor(&self) -> &Reactor {
+        &self.cell.reactor
+    }
+
+    /// The target host, as requested: a name or an IP address. Empty for a UNIX socket.
+    pub fn remote_host(&self) -> &str {
+        self.cell.target.host()
+    }
+
+    /// The target port; 0 for a UNIX socket.
+    pub fn remote_port(&self) -> u16 {
+        self.cell.target.port()
+    }
+
+    /// The target UNIX socket, if the target is one.
+    pub fn remote_unix(&self) -> Option<&UnixAddress> {
+        match &self.cell.target {
+            Target::Tcp { .. } => None,
+            Target::Unix(name) => Some(name),
+        }
+    }
+
+    /// The requested options.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.cell.options
+    }
+}
+
+impl Target {
+    pub(super) fn tcp(host: &str, port: u16) -> Target {
+        Target::Tcp { host: host.to_owned(), port, address: None }
+    }
+
+    pub(super) fn at(address: Address) -> Target {
+        match address {
+            // A UDP address is used as a TCP address.
+            Address::Tcp(address) | Address::Udp(address) => {
+                let host = match address {
+                    SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                        format!("{}%{}", v6.ip(), v6.scope_id())
+                    }
+                    _ => address.ip().to_string(),
+                };
+                Target::Tcp { host, port: address.port(), address: Some(address) }
+            }
+            Address::Unix(name) => Target::Unix(name),
+            // Fails like a UNIX socket without a name.
+            Address::Pipe(_) => Target::Unix(UnixAddress::Unnamed),
+        }
+    }
+
+    pub(super) fn host(&self) -> &str {
+        match self {
+            Target::Tcp { host, .. } => host,
+            Target::Unix(_) => "",
+        }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        match self {
+            Target::Tcp { port, .. } => *port,
+            Target::Unix(_) => 0,
+        }
+    }
+
+    /// The address, or the name that must be looked up first.
+    pub(super) fn address(&self) -> Result<Address, &str> {
+        match self {
+            Target::Tcp { address: Some(address), .. } => Ok(Address::Tcp(*address)),
+            Target::Tcp { host, port, .. } => {
+                scoped_ip(host, *port).map(Address::from).map_err(|_| &**host)
+            }
+            Target::Unix(name) => Ok(name.clone().into()),
+        }
+    }
+}
+
+impl fmt::Display for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cell.fmt(f)
+    }
+}
+
+impl fmt::Display for ConnectorCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Tcp { host, port, .. } if host.contains(':') => {
+                write!(f, "tcp:[{host}]:{port}")
+            }
+            Target::Tcp { host, port, .. } => write!(f, "tcp:{host}:{port}"),
+            Target::Unix(name) => write!(f, "unix:{name}"),
+        }
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("target", &self.to_string())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn requested(begin_at: Option<Instant>) -> State {
+        State::Connecting { step: Step::Requested(begin_at), stop_requested: false }
+    }
+}
+
+impl ConnectorCell {
+    pub(super) fn handle(self: &Rc<Self>) -> Connector {
+        Connector { cell: self.clone() }
+    }
+
+    pub(super) fn state(&self) -> ConnectorState {
+        match &*self.state.borrow() {
+            State::Connecting { .. } => ConnectorState::Connecting,
+            State::Connected(_) => ConnectorState::Connected,
+            State::Disconnected => ConnectorState::Disconnected,
+        }
+    }
+
+    /// Looks at the step while connecting.
+    pub(super) fn with_step<R>(&self, f: impl FnOnce(&mut Step) -> R) -> Option<R> {
+        match &mut *self.state.borrow_mut() {
+            State::Connecting { step, .. } => Some(f(step)),
+            State::Connected(_) | State::Disconnected => None,
+        }
+    }
+
+    pub(super) fn with_attempts<R>(&self, f: impl FnOnce(&mut Attempts) -> R) -> Option<R> {
+        self.with_step(|step| match step {
+            Step::Trying(attempts) => Some(f(attempts)),
+            _ => None,
+        })?
+    }
+
+    /// Enters a step; returns the one before, unless the connector is not connecting.
+    pub(super) fn set_step(&self, next: Step) -> Option<Step> {
+        self.with_step(|step| std::mem::replace(step, next))
+    }
+
+    /// The connection whose layers are opening. The caller drops it or gives it its protocol.
+    pub(super) fn take_opening(&self) -> Option<Key> {
+        self.with_step(|step| match *step {
+            Step::Opening(key) => {
+                *step = Step::Calling;
+                Some(key)
+            }
+            _ => None,
+        })?
+    }
+
+    pub(super) fn stop_requested(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Connecting { stop_requested: true, .. })
+    }
+
+    /// Whether a stop takes effect now, rather than when the connector starts or the factory's call
+    /// returns.
+    pub(super) fn can_be_stopped(&self) -> bool {
+        let is_stoppable = |step: &mut Step| !matches!(step, Step::Requested(_) | Step::Calling);
+        self.stop_requested() && self.with_step(is_stoppable) == Some(true)
+    }
+
+    pub(super) fn set_connected(&self, connection: Rc<ConnectionCell>) {
+        self.set_state(State::Connected(connection));
+    }
+
+    pub(super) fn set_disconnected(&self) {
+        self.set_state(State::Disconnected);
+    }
+
+    fn set_state(&self, state: State) {
+        let before = self.state.replace(state);
+        debug_assert!(
+            !matches!(
+                before,
+                State::Connecting {
+                    step: Step::Waiting(_)
+                        | Step::LookingUp(..)
+                        | Step::Trying(_)
+                        | Step::Opening(_),
+                    ..
+                }
+            ),
+            "an attempt is dropped before its connector leaves it"
+        );
+        drop(before);
+    }
+
+    pub(super) fn take_done(&self) -> Option<Done> {
+        self.done.borrow_mut().take()
+    }
+
+    /// Fails the Deferred of the connect, unless the factory connects again.
+    pub(super) fn fail_connect(&self, failure: Failure) {
+        if self.state() == ConnectorState::Disconnected
+            && let Some(done) = self.take_done()
+        {
+            done(Err(failure));
+        }
+    }
+
+    /// The loop is dropped: the Deferred of the connect fails.
+    pub(super) fn abandon(&self) {
+        drop(self.set_step(Step::Calling));
+        if let Some(done) = self.take_done() {
+            done(Err(loop_ended()));
+        }
+        self.factory.clear();
+    }
+
+    pub(super) fn state_name(&self) -> &'static str {
+        match &*self.state.borrow() {
+            State::Connecting { step: Step::Waiting(_), .. } => "waiting",
+            State::Connecting { step: Step::LookingUp(..), .. } => "looking up",
+            State::Connecting { .. } => "connecting",
+            State::Connected(_) => "connected",
+            State::Disconnected => "disconnected",
+        }
+    }
+}
