@@ -139,6 +139,12 @@ fn every_reference_of_the_guide_is_defined_and_used() {
         let prose = prose.join(" ");
         let unused = names.iter().filter(|name| !prose.contains(&format!("[{name}]")));
         broken.extend(unused.map(|name| format!("{path}: [{name}] is not used")));
+        // Markdown ignores the case of a name, and takes the first definition.
+        for (number, name) in names.iter().enumerate() {
+            if names[..number].iter().any(|other| other.eq_ignore_ascii_case(name)) {
+                broken.push(format!("{path}: [{name}] is defined twice"));
+            }
+        }
         let code = prose.split("[`").skip(1).filter_map(|rest| rest.split_once("`]"));
         for (name, rest) in code {
             if !rest.starts_with('(') && !names.contains(&&*format!("`{name}`")) {
