@@ -79,28 +79,28 @@
 //!
 //! | to | read |
 //! | --- | --- |
-//! | learn step by step | the guide, [`manual`] |
-//! | see how callbacks, Deferreds, `async` and streams relate | the chapter [`manual::callbacks_to_async`] |
+//! | learn step by step | [the guide] |
+//! | see how callbacks, Deferreds, `async` and streams relate | the chapter [From callbacks to Deferreds to async] |
 //! | implement a protocol | [`Protocol`], [`Transport`] |
 //! | exchange lines or length-prefixed strings | [`protocols`] |
 //! | write a dialogue as a sequence, with `async` | [`stream`] |
 //! | build a protocol for each connection, handle failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
-//! | configure endpoints as strings, or add your own kind | the chapter [`manual::endpoints`] |
-//! | exchange datagrams | [`DatagramProtocol`]; the chapter [`manual::datagrams`] |
+//! | configure endpoints as strings, or add your own kind | the chapter [Endpoints] |
+//! | exchange datagrams | [`DatagramProtocol`]; the chapter [Datagrams] |
 //! | pass an open socket to the loop | [`Reactor::adopt`], [`Reactor::adopt_port`] |
 //! | set any socket option | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | reach a protocol from timers and callbacks | [`Connection`] |
 //! | switch a connection to another protocol, as CONNECT does | [`Transport::upgrade`] |
-//! | serve HTTP, or WebSockets | `http`; the chapter `manual::websocket` |
-//! | encrypt, throttle or log traffic | [layers], `manual::tls` |
+//! | serve HTTP, or WebSockets | `http`; the chapter [WebSockets] |
+//! | encrypt, throttle or log traffic | [layers]; the chapter [TLS] |
 //! | write a program that is one Deferred or task | [`react`] |
-//! | stop without cutting clients off | the chapter [`manual::stopping`]; [`Reactor::drain`], [`LoopOptions::drain`] |
-//! | cancel an operation, or limit its time | the chapter [`manual::cancellation`] |
+//! | stop without cutting clients off | the chapter [Stopping well]; [`Reactor::drain`], [`LoopOptions::drain`] |
+//! | cancel an operation, or limit its time | the chapter [Cancellation] |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
 //! | reconnect automatically, limit connections or rates | [`protocols`] |
-//! | serve HTTP with an axum router, or send requests | the chapter `manual::http` |
-//! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter `manual::databases` |
+//! | serve HTTP with an axum router, or send requests | the chapter [HTTP with axum] |
+//! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter [Databases and other clients] |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat a call | [`LoopingCall`] |
 //! | do long work without blocking the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
@@ -112,10 +112,10 @@
 //! | read and write pipes, terminals and files | `Reactor::adopt_pipe`, on Unix |
 //! | watch your own file descriptor | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
-//! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
-//! | test programs on a bad network | [`sim`]; for HTTP, the chapter `manual::storm` |
+//! | test a protocol | the chapter [Testing your protocol], then [`testing`] |
+//! | test programs on a bad network | [`sim`]; for HTTP, the chapter [Your service in a storm] |
 //! | own the loop, or run several | [`Loop`] |
-//! | run beside tokio, or inside another event loop | the chapters [`manual::beside_tokio`], [`manual::embedding`] |
+//! | run beside tokio, or inside another event loop | the chapters [Using tokio libraries], [A loop inside another loop] |
 //! | transform the bytes between a socket and a protocol | [`layers`] |
 //! | write another driver | [`driver`] |
 //!
@@ -160,14 +160,30 @@
 //!
 //! # Coming from Twisted
 //!
-//! Names and the order of events are Twisted's, in snake_case. `docs/contract.md` lists the
+//! Names and the order of events are Twisted's, in snake_case. [The contract] lists the
 //! deliberate differences, row by row. The reactor is a value and can run again; each method of a
 //! Deferred takes one kind of closure; `data_received` and the other callbacks get the transport as
-//! an argument. The chapter [`manual::coming_from_twisted`] has a table of names and the reasons
-//! for the differences, and [`manual::coming_from_tokio`] does the same for tokio.
+//! an argument. The chapter [Coming from Twisted] has a table of names and the reasons for the
+//! differences, and [Coming from tokio] does the same for tokio.
+//!
+//! [The contract]: https://github.com/couplet-rs/couplet/blob/main/docs/contract.md
+//! [the guide]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/README.md
+//! [From callbacks to Deferreds to async]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/callbacks-to-async.md
+//! [Endpoints]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/endpoints.md
+//! [Datagrams]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/datagrams.md
+//! [WebSockets]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/websocket.md
+//! [TLS]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/tls.md
+//! [Stopping well]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/stopping.md
+//! [Cancellation]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/cancellation.md
+//! [HTTP with axum]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/http.md
+//! [Databases and other clients]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/databases.md
+//! [Testing your protocol]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/testing.md
+//! [Your service in a storm]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/storm.md
+//! [Using tokio libraries]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/beside-tokio.md
+//! [A loop inside another loop]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/embedding.md
+//! [Coming from Twisted]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/coming-from-twisted.md
+//! [Coming from tokio]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/coming-from-tokio.md
 #![forbid(unsafe_code)]
-
-pub mod manual;
 
 #[cfg(feature = "http")]
 #[doc(inline)]

@@ -1,10 +1,11 @@
 //! Comments and documents are in plain English: phrases that stand where a noun of the field and a verb
 //! belong are rare.
 
+use super::links;
 use super::source::{assert_none, everything, read, sources};
 
 /// The documents that are checked.
-const DOCUMENTS: [&str; 16] = [
+const DOCUMENTS: [&str; 17] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -13,6 +14,7 @@ const DOCUMENTS: [&str; 16] = [
     "docs/decisions/answers.md",
     "docs/decisions/connections.md",
     "docs/decisions/crates.md",
+    "docs/decisions/guide.md",
     "docs/decisions/many-loops.md",
     "docs/decisions/output.md",
     "docs/decisions/processes.md",
@@ -75,9 +77,11 @@ fn comments(text: &str) -> String {
     prose
 }
 
-/// A Markdown file without its blocks of code.
+/// A Markdown file without its blocks of code and the targets of its links.
 fn document(text: &str) -> String {
-    text.split("```").step_by(2).collect()
+    let prose: String = text.split("```").step_by(2).collect();
+    let lines: Vec<&str> = prose.lines().filter(|line| links::definition(line).is_none()).collect();
+    lines.join("\n")
 }
 
 /// The words, in lower case; code between backquotes is one word.
@@ -99,7 +103,8 @@ fn words(prose: &str) -> Vec<String> {
 fn comments_and_documents_are_in_plain_english() {
     let rust = everything().into_iter().chain(sources("python/src"));
     let texts = rust.map(|source| (comments(&source.text), source.path));
-    let documents = DOCUMENTS.map(|path| (document(&read(path)), path.to_owned()));
+    let documents = DOCUMENTS.map(str::to_owned).into_iter().chain(links::guide());
+    let documents = documents.map(|path| (document(&read(&path)), path));
     let texts: Vec<_> = texts.chain(documents).collect();
     let (mut all, mut found) = (0, PATTERNS.map(|_| Vec::new()));
     for (prose, path) in &texts {

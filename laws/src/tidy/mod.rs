@@ -5,6 +5,7 @@ mod api;
 mod bytes;
 mod english;
 mod hashed;
+mod links;
 mod lists;
 mod outside;
 mod packages;

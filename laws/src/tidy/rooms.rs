@@ -118,9 +118,8 @@ const MAY_KNOW: [(&str, &[&str]); 23] = [
 /// Names re-exported at the crate root.
 const THE_ROOT: &str = "crate";
 
-/// Rooms without restrictions: the test kit, the guide, the hooks for guests, and `http`,
-/// a crate of its own.
-const FREE: [&str; 4] = ["testing", "manual", "hooks", "http"];
+/// Rooms without restrictions: the test kit, the hooks for guests, and `http`, a crate of its own.
+const FREE: [&str; 3] = ["testing", "hooks", "http"];
 
 /// The modules of the library with their imports.
 struct Modules(BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>);

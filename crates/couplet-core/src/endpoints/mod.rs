@@ -42,7 +42,9 @@
 //! # Custom endpoints
 //!
 //! Implement [`ServerEndpoint`] or [`ClientEndpoint`], and register a prefix with
-//! [`register_server`] or [`register_client`]. The chapter `couplet::manual::endpoints` has examples.
+//! [`register_server`] or [`register_client`]. The chapter [Endpoints] has examples.
+//!
+//! [Endpoints]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/endpoints.md
 //!
 //! Twisted's `serverFromString` and `clientFromString`, whose strings are accepted, and
 //! `IStreamServerEndpoint` and `IStreamClientEndpoint`.

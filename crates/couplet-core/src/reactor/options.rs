@@ -101,10 +101,12 @@ impl LoopOptions {
     /// around all calls that the loop makes: `tokio::spawn` works there, and so do tokio's timers
     /// and sockets and libraries that need them. The runtime's thread waits for them and wakes the
     /// loop, which can take much longer than the event itself:
-    /// the chapter `couplet::manual::beside_tokio` has figures, and describes the alternative,
+    /// the chapter [Using tokio libraries] has figures, and describes the alternative,
     /// `couplet::embed`. The runtime is shut down in the background when the loop is dropped.
     ///
     /// Feature `tokio`.
+    ///
+    /// [Using tokio libraries]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/beside-tokio.md
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio(mut self) -> Self {

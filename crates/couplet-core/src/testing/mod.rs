@@ -1,5 +1,7 @@
 //! Tools for testing protocols without sockets and without waiting. The chapter
-//! The chapter `couplet::manual::testing` shows them in use.
+//! [Testing your protocol] shows them in use.
+//!
+//! [Testing your protocol]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/testing.md
 //!
 //! - [`pair`] connects two protocols in memory and runs them until idle.
 //! - [`hold`] puts one protocol on a connection whose far end, a [`Wire`], the test controls: push

@@ -1148,7 +1148,7 @@ fn sources(folder: &Path) -> Vec<String> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_file() {
             texts.push(fs::read_to_string(&path).expect("a text"));
-        } else if !["defer", "driver", "sim", "testing", "manual"].contains(&name) {
+        } else if !["defer", "driver", "sim", "testing"].contains(&name) {
             texts.extend(sources(&path));
         }
     }

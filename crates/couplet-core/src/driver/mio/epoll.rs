@@ -1,5 +1,5 @@
 //! The wait on Linux: epoll without the C library, whose wrapper would add another return across
-//! the system call (see "A turn" and "Design decisions" in ARCHITECTURE.md).
+//! the system call (see `docs/decisions/turn.md`).
 
 use std::io;
 use std::time::Duration;
