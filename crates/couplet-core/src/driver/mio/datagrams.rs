@@ -19,12 +19,12 @@ use mio::Token;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::slots::Kind;
-use super::stream::Readiness;
 use super::system::no_ipv6;
 use super::unix::SocketFile;
 use super::{Mio, socket, unix};
 use crate::address::Address;
 use crate::driver::datagrams::{Datagram, DatagramOptions, DatagramQueue, DatagramsSent};
+use crate::driver::readiness::Readiness;
 use crate::driver::{Bound, DatagramOption, Event, Key, PeerCredentials};
 
 use calls::{DatagramSocket, ReceiveBuffers};
@@ -47,20 +47,13 @@ pub(super) struct Datagrams {
     socket: DatagramSocket,
     /// Longest datagram that is received whole.
     size: usize,
-    is_local: bool,
+    writable_signal: WritableSignal,
 }
 
 pub(super) struct DatagramSlot {
     port: Datagrams,
-    readable: bool,
-    /// An error was announced: a batch that is not full does not use up the edge.
-    failed: bool,
-    /// The socket was full.
-    blocked: bool,
-    /// The socket is writable again, which was not reported yet.
-    room: bool,
-    receiving: bool,
-    writable_signal: WritableSignal,
+    /// After an announced error, a batch that is not full does not use up the edge.
+    readiness: Readiness,
     /// The number of messages that the next receive call asks for, estimated from the last one.
     requested: usize,
     /// The round of the last receive call, and the number of datagrams reported in that round.
@@ -148,10 +141,11 @@ impl ReceivedBatch {
 }
 
 impl DatagramSlot {
-    pub(super) fn record_readiness(&mut self, readiness: Readiness) {
-        self.readable |= readiness.has(Readiness::READABLE);
-        self.failed |= readiness.has(Readiness::ERROR);
-        self.room |= self.blocked && readiness.has(Readiness::ROOM);
+    pub(super) fn record_readiness(&mut self, event: Readiness) {
+        self.readiness.add(event, Readiness::READABLE | Readiness::ERROR);
+        if self.readiness.has(Readiness::BLOCKED) {
+            self.readiness.add(event, Readiness::ROOM);
+        }
     }
 
     pub(super) fn socket(&self) -> SockRef<'_> {
@@ -164,14 +158,14 @@ impl DatagramSlot {
 
     /// The socket is full. Requests an event when it is writable; false if no event will come.
     fn block(&mut self, registry: &mio::Registry, slot: u32) -> bool {
-        self.blocked = true;
-        if self.writable_signal == WritableSignal::Nothing {
+        self.readiness.set(Readiness::BLOCKED, true);
+        if self.port.writable_signal == WritableSignal::Nothing {
             let token = Token(slot as usize);
             let requested = self.port.socket.reregister(registry, token, socket::BOTH);
-            self.writable_signal =
+            self.port.writable_signal =
                 if requested.is_ok() { WritableSignal::Event } else { WritableSignal::Time };
         }
-        self.writable_signal == WritableSignal::Event
+        self.port.writable_signal == WritableSignal::Event
     }
 
     /// Receives into `buffers`, within the share of this round; returns the number of messages.
@@ -181,13 +175,16 @@ impl DatagramSlot {
             match buffers.receive(&self.port.socket, requested, self.port.size) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.readable = error.kind() != io::ErrorKind::WouldBlock;
-                    self.failed &= self.readable;
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        self.readiness.set(Readiness::READABLE | Readiness::ERROR, false);
+                    }
                     return Err(error);
                 }
                 Ok(n) => {
                     // Only a call that asked for more than was available uses up the edge.
-                    self.readable = self.failed || n == requested || !cfg!(target_os = "linux");
+                    let more = n == requested || !cfg!(target_os = "linux");
+                    let more = more || self.readiness.has(Readiness::ERROR);
+                    self.readiness.set(Readiness::READABLE, more);
                     // GRO delivers batches, so fewer messages suffice.
                     let (length, segment) = buffers.lengths(n - 1);
                     let joined = length.div_ceil(segment.max(1)).max(1);
@@ -205,8 +202,6 @@ impl Mio {
         let token = Token(self.slots.next_key().slot as usize);
         port.socket.register(&self.world.registry, token)?;
         let size = port.size;
-        let writable_signal =
-            if port.is_local { WritableSignal::Time } else { WritableSignal::Nothing };
         if self.arrived.buffers.as_ref().is_none_or(|buffers| buffers.size() < size) {
             // INVARIANT: no datagram in the old buffers is lost: their port keeps the unreported
             // ones.
@@ -217,12 +212,7 @@ impl Mio {
         }
         Ok(self.insert(Kind::Datagrams(Box::new(DatagramSlot {
             port,
-            readable: false,
-            failed: false,
-            blocked: false,
-            room: false,
-            receiving: true,
-            writable_signal,
+            readiness: Readiness::NONE,
             requested: FEW,
             received_in: u64::MAX,
             taken: 0,
@@ -251,15 +241,16 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return None;
         };
-        let asks =
-            port.writable_signal == WritableSignal::Time && port.blocked && port.tried_in != round;
-        if std::mem::take(&mut port.room) || asks {
-            port.blocked = false;
+        let asks = port.port.writable_signal == WritableSignal::Time
+            && port.readiness.has(Readiness::BLOCKED)
+            && port.tried_in != round;
+        if port.readiness.has(Readiness::ROOM) || asks {
+            port.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
             port.tried_in = round;
             self.again.push_front(slot);
             return Some(Event::Sent(key, 0));
         }
-        if !port.receiving {
+        if port.readiness.has(Readiness::PAUSED) {
             return None;
         }
         if port.received_in != round {
@@ -274,7 +265,8 @@ impl Mio {
             self.queue(slot);
             return None;
         }
-        if port.taken == BATCH && (port.readable || !port.held.is_empty()) {
+        if port.taken == BATCH && (port.readiness.has(Readiness::READABLE) || !port.held.is_empty())
+        {
             self.queue(slot);
             return None;
         }
@@ -285,7 +277,7 @@ impl Mio {
             self.again.push_front(slot);
             return Some(Event::Datagram { key, more });
         }
-        if !port.readable {
+        if !port.readiness.has(Readiness::READABLE) {
             return None;
         }
         match port.receive(self.arrived.buffers.as_mut()?) {
@@ -310,8 +302,8 @@ impl Mio {
         }
         let Some(port) = self.datagram_slot(key) else { return Event::Datagram { key, more } };
         port.taken += 1;
-        let (last, readable) = (port.taken == BATCH, port.readable);
-        if more || readable {
+        let last = port.taken == BATCH;
+        if more || port.readiness.has(Readiness::READABLE) {
             self.again.push_front(key.slot);
         }
         Event::Datagram { key, more: more && !last }
@@ -322,7 +314,7 @@ impl Mio {
             self.copy_unreported(key);
         }
         if let Some(port) = self.datagram_slot(key) {
-            port.receiving = on;
+            port.readiness.set(Readiness::PAUSED, !on);
             if on {
                 self.queue(key.slot);
             }
@@ -347,7 +339,7 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return DatagramsSent::Blocked;
         };
-        if port.blocked {
+        if port.readiness.has(Readiness::BLOCKED) {
             return DatagramsSent::Blocked;
         }
         while !out.is_empty() {
@@ -386,11 +378,12 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
     #[cfg(unix)]
     let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
     let socket = DatagramSocket::from_socket(socket, options.size)?;
-    let is_local = host.unix().is_some() && options.peer.is_none();
+    let needs_retry = host.unix().is_some() && options.peer.is_none();
+    let writable_signal = if needs_retry { WritableSignal::Time } else { WritableSignal::Nothing };
     Ok(Bound {
         #[cfg(unix)]
         descriptor,
-        ..Bound::new(host, Datagrams { _file: file, socket, size: options.size, is_local })
+        ..Bound::new(host, Datagrams { _file: file, socket, size: options.size, writable_signal })
     })
 }
 
