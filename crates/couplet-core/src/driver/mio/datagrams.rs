@@ -11,7 +11,7 @@ mod options;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use super::{Mio, socket, unix};
 use crate::address::Address;
 use crate::driver::datagrams::{Datagram, DatagramOptions, DatagramQueue, DatagramsSent};
 use crate::driver::readiness::Readiness;
-use crate::driver::{Bound, DatagramOption, Event, Key, PeerCredentials};
+use crate::driver::{Bound, DatagramOption, Event, Key};
 
 use calls::{DatagramSocket, ReceiveBuffers};
 
@@ -63,7 +63,7 @@ pub(super) struct DatagramSlot {
     tried_in: u64,
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
     /// Law 9: at most one batch.
-    held: VecDeque<(DatagramHead, Vec<u8>)>,
+    held: VecDeque<(Datagram<'static>, Vec<u8>)>,
 }
 
 /// How a port learns that a full socket is writable again.
@@ -75,17 +75,6 @@ enum WritableSignal {
     /// By retrying after a delay. A UNIX socket without a peer is full when its receiver is, which
     /// no event reports.
     Time,
-}
-
-/// The metadata of a datagram.
-#[derive(Clone)]
-struct DatagramHead {
-    from: Address,
-    to: Option<IpAddr>,
-    interface: Option<u32>,
-    cut: bool,
-    tos: Option<u8>,
-    credentials: Option<PeerCredentials>,
 }
 
 /// The messages of the last receive call, each a single datagram or several that the kernel has
@@ -101,7 +90,7 @@ pub(super) struct ReceivedBatch {
     /// The port, until all datagrams are reported.
     owner: Option<Key>,
     /// The last reported datagram, if it had been held during a pause.
-    held: Option<(DatagramHead, Vec<u8>)>,
+    held: Option<(Datagram<'static>, Vec<u8>)>,
 }
 
 impl ReceivedBatch {
@@ -111,12 +100,11 @@ impl ReceivedBatch {
             Some((head, bytes)) => (head.clone(), &bytes[..]),
             None => self.current_datagram(),
         };
-        let DatagramHead { from, to, interface, cut, tos, credentials } = head;
-        Datagram { data, from, to, interface, cut, tos, credentials }
+        Datagram { data, ..head }
     }
 
-    /// The datagram at the current position.
-    fn current_datagram(&self) -> (DatagramHead, &[u8]) {
+    /// The datagram at the current position, without its bytes, and these.
+    fn current_datagram(&self) -> (Datagram<'static>, &[u8]) {
         let (n, range) = self.last.clone();
         let (head, data) = self.buffers.as_ref().expect("a datagram was received").get(n);
         (head, &data[range])

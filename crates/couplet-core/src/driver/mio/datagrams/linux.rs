@@ -13,10 +13,9 @@ use socket2::{Domain, Socket};
 
 use super::super::socket::deregister;
 use super::super::unix;
-use super::DatagramHead;
 use crate::address::Address;
 use crate::driver::PeerCredentials;
-use crate::driver::datagrams::{DatagramQueue, Run};
+use crate::driver::datagrams::{Datagram, DatagramQueue, Run};
 
 /// Maximum bytes of one datagram, and of several that the kernel has coalesced.
 const LONGEST: usize = 65_535;
@@ -47,20 +46,20 @@ impl ReceiveBuffers {
         self.0.lengths(n)
     }
 
-    pub(super) fn get(&self, n: usize) -> (DatagramHead, &[u8]) {
+    pub(super) fn get(&self, n: usize) -> (Datagram<'static>, &[u8]) {
         let got = self.0.get(n);
         let from = match got.from {
             Name::Inet(from) => Address::udp(from),
             Name::Unix(name) => unix::name_of_bytes(&name).into(),
         };
         let credentials = got.credentials.map(|(pid, uid, gid)| PeerCredentials { pid, uid, gid });
-        let head = DatagramHead {
-            from,
+        let head = Datagram {
             to: got.to,
             interface: got.interface,
             cut: got.cut,
             tos: got.tos,
             credentials,
+            ..Datagram::new(&[], from)
         };
         (head, got.data)
     }
