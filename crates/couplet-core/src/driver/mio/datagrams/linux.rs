@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use couplet_os::datagrams::{self, Batch, Flag, Name, Outgoing, SENT_AT_ONCE, Target};
@@ -151,9 +152,10 @@ impl DatagramSocket {
         let to = match run.to {
             None | Some(Address::Pipe(_)) => None,
             Some(Address::Unix(_)) => Some(Target::Unix(name)),
-            Some(Address::Tcp(to) | Address::Udp(to)) => {
-                Some(Target::Inet { to: *to, mapped: self.is_v6 && to.is_ipv4() })
-            }
+            Some(Address::Tcp(to) | Address::Udp(to)) => Some(Target::Inet(match to {
+                SocketAddr::V4(to) if self.is_v6 => (to.ip().to_ipv6_mapped(), to.port()).into(),
+                to => *to,
+            })),
         };
         Outgoing {
             data: run.data,
