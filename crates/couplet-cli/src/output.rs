@@ -78,9 +78,8 @@ struct PrintQueue {
 /// Law 9: the owner of the queue collected its pieces, and bounds them.
 #[derive(Default)]
 struct State {
+    /// The first is being printed.
     waiting: VecDeque<Bytes>,
-    /// The thread is printing a piece.
-    printing: bool,
     is_closed: bool,
     outcome: Option<io::Result<()>>,
     waker: Option<Waker>,
@@ -119,14 +118,8 @@ impl PrintQueue {
 
     fn next(&self) -> Option<Bytes> {
         let waits = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
-        let mut state = self.lock();
-        state.printing = false;
-        self.less.notify_all();
-        let state = self.more.wait_while(state, waits);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        let next = state.waiting.pop_front();
-        state.printing = next.is_some();
-        next
+        let state = self.more.wait_while(self.lock(), waits);
+        state.unwrap_or_else(PoisonError::into_inner).waiting.front().cloned()
     }
 
     fn run(&self, progress: &Progress) {
@@ -139,6 +132,8 @@ impl PrintQueue {
                 true => progress.suspend(|| write(&bytes)),
                 false => write(&bytes),
             };
+            self.lock().waiting.pop_front();
+            self.less.notify_all();
         }
         let mut state = self.lock();
         state.outcome = Some(outcome);
@@ -155,9 +150,7 @@ impl Printed {
     /// Waits, for `at_most`, until everything queued so far is printed.
     #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
     pub(crate) fn settle(&self, at_most: Duration) {
-        let waits = |state: &mut State| {
-            state.outcome.is_none() && (state.printing || !state.waiting.is_empty())
-        };
+        let waits = |state: &mut State| state.outcome.is_none() && !state.waiting.is_empty();
         drop(self.0.less.wait_timeout_while(self.0.lock(), at_most, waits));
     }
 }

@@ -54,7 +54,7 @@ mod linux {
     }
 
     fn plain(data: &[u8], to: SocketAddr) -> Outgoing<'_> {
-        let to = Some(Target::Inet { to, mapped: false });
+        let to = Some(Target::Inet(to));
         Outgoing { data, to, from: None, tos: None, segment: None }
     }
 

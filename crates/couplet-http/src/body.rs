@@ -398,6 +398,17 @@ fn format_with_causes(error: &hyper::Error) -> String {
 /// Longest body piece passed to hyper, in bytes; a longer piece is split over several turns.
 const MAX_PIECE: usize = 64 * 1024;
 
+/// How the client finds the end of a response body.
+#[derive(Clone, Copy)]
+pub(super) enum BodyEnd {
+    /// By its length: this many bytes are still to come.
+    Length(u64),
+    /// By its chunks or frames.
+    Framing,
+    /// By the end of the connection.
+    Connection,
+}
+
 pin_project_lite::pin_project! {
     /// The body of a response. Its exchange ends when the body and its last piece are dropped.
     pub(super) struct ResponseBody<B> {
@@ -405,10 +416,7 @@ pin_project_lite::pin_project! {
         body: Option<B>,
         // Remainder of a long piece, for later turns.
         rest: Bytes,
-        // Bytes still to come, if the length is known.
-        missing: Option<u64>,
-        // Only the end of the connection marks the end of the body.
-        ends_with_connection: bool,
+        end: BodyEnd,
         exchange: Rc<Exchange>,
     }
 
@@ -420,14 +428,9 @@ pin_project_lite::pin_project! {
 }
 
 impl<B> ResponseBody<B> {
-    pub(super) fn new(
-        body: Option<B>,
-        length: Option<u64>,
-        ends_with_connection: bool,
-        exchange: Rc<Exchange>,
-    ) -> ResponseBody<B> {
+    pub(super) fn new(body: Option<B>, end: BodyEnd, exchange: Rc<Exchange>) -> ResponseBody<B> {
         exchange.set_ready(true);
-        ResponseBody { body, rest: Bytes::new(), missing: length, ends_with_connection, exchange }
+        ResponseBody { body, rest: Bytes::new(), end, exchange }
     }
 }
 
@@ -470,22 +473,24 @@ impl Buf for Piece {
 /// a short body as complete and truncate a long one: RFC 9110, 8.6.
 fn check_declared_length<E: Into<BoxError>>(
     frame: Option<Result<Frame<Bytes>, E>>,
-    missing: &mut Option<u64>,
+    end: &mut BodyEnd,
 ) -> Option<Result<Frame<Bytes>, BoxError>> {
     let count = match &frame {
         Some(Ok(frame)) => frame.data_ref().map(|data| data.len() as u64),
         Some(Err(_)) => return frame.map(|failed| failed.map_err(Into::into)),
         None => None,
     };
-    let left = match (&missing, count) {
-        (Some(missing), Some(count)) => missing.checked_sub(count),
-        (Some(missing), None) => (*missing == 0).then_some(0),
-        (None, _) => return frame.map(|frame| frame.map_err(Into::into)),
+    let BodyEnd::Length(missing) = end else {
+        return frame.map(|frame| frame.map_err(Into::into));
     };
-    if left.is_none() {
+    let left = match count {
+        Some(count) => missing.checked_sub(count),
+        None => (*missing == 0).then_some(0),
+    };
+    let Some(left) = left else {
         log_error!(?missing, "a response body does not match its declared length");
         return Some(Err("the body does not match its declared length".into()));
-    }
+    };
     *missing = left;
     frame.map(|frame| frame.map_err(Into::into))
 }
@@ -503,7 +508,7 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
         ready!(this.exchange.poll_turn(cx));
         let polled = match std::mem::take(this.rest) {
             rest if rest.is_empty() => {
-                body.poll_frame(cx).map(|frame| check_declared_length(frame, this.missing))
+                body.poll_frame(cx).map(|frame| check_declared_length(frame, this.end))
             }
             rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
         };
@@ -511,7 +516,7 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
         if polled.is_ready() {
             this.exchange.end_reservation();
         }
-        if *this.ends_with_connection && matches!(polled, Poll::Ready(Some(Err(_)))) {
+        if matches!(this.end, BodyEnd::Connection) && matches!(polled, Poll::Ready(Some(Err(_)))) {
             this.exchange.abort();
         }
         let polled = polled.map_ok(|frame| {
@@ -525,7 +530,7 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_whole = self.rest.is_empty() && self.missing.is_none_or(|missing| missing == 0);
+        let is_whole = self.rest.is_empty() && !matches!(self.end, BodyEnd::Length(1..));
         is_whole && self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::allowance::Allowance;
-use super::body::{Body, ResponseBody};
+use super::body::{Body, BodyEnd, ResponseBody};
 use super::monitor::{Exchange, Monitor};
 use super::refusal::{self, Fields, Refusal};
 use couplet_core::hooks::catch_panic;
@@ -100,9 +100,7 @@ where
         }
         #[cfg(feature = "websocket")]
         super::websocket::UpgradeContext::attach(request.extensions_mut(), &self.monitor);
-        let is_http1 = request.version() < Version::HTTP_2;
-        let is_chunked = is_http1 && fields.has_coding;
-        let is_http10 = request.version() < Version::HTTP_11;
+        let is_chunked = request.version() < Version::HTTP_2 && fields.has_coding;
         let is_head = request.method() == Method::HEAD;
         let (mut progress, version) = (None, request.version());
         let mut request = request.map(|incoming| {
@@ -115,15 +113,8 @@ where
             request.extensions_mut().insert(Allowance::new(&self.monitor, &exchange));
         }
         let clock = self.clock.clone();
-        let facts = RequestFacts {
-            refusal,
-            is_http1,
-            is_chunked,
-            is_http10,
-            is_head,
-            exchange: Some(exchange),
-            clock,
-        };
+        let facts =
+            RequestFacts { refusal, version, is_chunked, is_head, exchange: Some(exchange), clock };
         let stage = Stage::Waiting { service: self.service.clone(), request: Some(request) };
         ResponseFuture { stage, facts }
     }
@@ -132,11 +123,10 @@ where
 /// Facts about a request that its response depends on.
 struct RequestFacts {
     refusal: Option<Refusal>,
-    is_http1: bool,
+    version: Version,
     /// If there is a Content-Length as well, hyper removes it and closes the connection after the
     /// response: RFC 9112, 6.1.
     is_chunked: bool,
-    is_http10: bool,
     is_head: bool,
     /// `None` once the request is answered.
     exchange: Option<Rc<Exchange>>,
@@ -227,27 +217,31 @@ impl RequestFacts {
         if let Err(status) = check_length(&mut answer, self.is_head) {
             answer = empty_response(status);
         }
-        if !self.is_http1 {
+        if self.version >= Version::HTTP_2 {
             strip_body(&mut answer, self.is_head);
         }
         let length = body_length(&answer, self.is_head);
         if let Some(clock) = &self.clock {
             answer.headers_mut().entry(header::DATE).or_insert_with(|| clock.date());
         }
-        // Only the end of the connection marks the end of the body.
-        let ends_with_connection = self.is_http10 && !self.is_head && length.is_none();
-        let ends = (self.refusal.is_some() && self.is_http1)
+        let is_http10 = self.version < Version::HTTP_11;
+        let end = match length {
+            Some(length) => BodyEnd::Length(length),
+            None if is_http10 && !self.is_head => BodyEnd::Connection,
+            None => BodyEnd::Framing,
+        };
+        let ends = (self.refusal.is_some() && self.version < Version::HTTP_2)
             || (self.is_chunked && !exchange.has_plain_end())
-            || (self.is_http10
+            || (is_http10
                 && answer.body().as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
         if ends {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            if self.is_http10 {
+            if is_http10 {
                 // Otherwise hyper also sends `keep-alive`, if the client did.
                 *answer.version_mut() = Version::HTTP_10;
             }
         }
-        answer.map(|body| ResponseBody::new(body, length, ends_with_connection, exchange))
+        answer.map(|body| ResponseBody::new(body, end, exchange))
     }
 }
 

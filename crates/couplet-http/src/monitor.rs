@@ -39,23 +39,19 @@ const TIMEOUT_RESPONSE: &[u8] =
 pub(super) struct Monitor {
     transport: Transport,
     options: Rc<HttpOptions>,
-    is_http1: Cell<bool>,
+    protocol: Cell<Protocol>,
     /// Requests without a complete response.
     in_flight: Cell<usize>,
     /// The number of those whose response has data for the client.
     offered: Cell<usize>,
     /// When the client last took such data.
     last_taken: Cell<Instant>,
-    /// A request head has begun to arrive.
-    in_head: Cell<bool>,
+    /// While `in_flight` is 0.
+    phase: Cell<Phase>,
     /// When the connection became idle, or the current request head began.
     since: Cell<Instant>,
     /// Our side of the stream was shut down.
     is_shut: Cell<bool>,
-    /// The last request's body was read to its end.
-    is_body_read: Cell<bool>,
-    /// No request has arrived yet.
-    is_unused: Cell<bool>,
     /// Index in `WarmConnections`'s list of connections, or [`NO_INDEX`].
     idle_index: Cell<u32>,
     instruction: Cell<Instruction>,
@@ -66,7 +62,6 @@ pub(super) struct Monitor {
     share: ConnectionShare,
     /// Law 9: at most [`MAX_LENT_PIECES`] pieces.
     lent: RefCell<VecDeque<Bytes>>,
-    end: Cell<End>,
     /// Counts the steps of HTTP/2 responses, to detect progress.
     steps: Cell<u16>,
     /// WebSockets on HTTP/2 streams.
@@ -79,10 +74,29 @@ pub(super) struct Monitor {
     finishing: std::cell::OnceCell<couplet_core::defer::DeferredEvent>,
 }
 
-/// The end of the client's byte stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The progress of a connection without requests in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has arrived yet.
+    Unused,
+    /// The first request head has begun to arrive.
+    FirstHead,
+    /// The last request's body was not read to its end.
+    Body,
+    Idle,
+    /// Another request head has begun to arrive.
+    Head,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2(End),
+}
+
+/// The end of the byte stream of an HTTP/2 client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    #[default]
     Pending,
     /// The end has arrived, but h2 must not see it yet: it would drop the pending responses.
     /// Contains the value of `steps` at the last check.
@@ -118,22 +132,19 @@ impl Monitor {
         let monitor = Rc::new(Monitor {
             transport: transport.clone(),
             options: options.clone(),
-            is_http1: Cell::new(true),
+            protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
             last_taken: Cell::new(now),
-            in_head: Cell::new(false),
+            phase: Cell::new(Phase::Unused),
             since: Cell::new(now),
             is_shut: Cell::new(false),
-            is_body_read: Cell::new(true),
-            is_unused: Cell::new(true),
             idle_index: Cell::new(NO_INDEX),
             instruction: Cell::default(),
             blocked: Cell::default(),
             bodies: RefCell::default(),
             share: ConnectionShare::new(transport, server_share),
             lent: RefCell::default(),
-            end: Cell::default(),
             steps: Cell::default(),
             http2_websockets: Cell::default(),
             timer: Cell::default(),
@@ -167,8 +178,7 @@ impl Monitor {
 
     /// Records a new request. Its response is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
-        self.in_head.set(false);
-        self.is_unused.set(false);
+        self.phase.set(Phase::Idle);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
             let mut bodies = self.bodies.borrow_mut();
@@ -191,9 +201,20 @@ impl Monitor {
     /// Records the arrival of bytes.
     #[inline]
     pub(super) fn received(&self) {
-        if self.in_flight.get() == 0 && !self.in_head.replace(true) {
-            self.since.set(self.transport.reactor().now());
+        if self.in_flight.get() > 0 || self.in_head() {
+            return;
         }
+        let is_first = self.phase.get() == Phase::Unused;
+        self.phase.set(if is_first { Phase::FirstHead } else { Phase::Head });
+        self.since.set(self.transport.reactor().now());
+    }
+
+    fn in_head(&self) -> bool {
+        matches!(self.phase.get(), Phase::FirstHead | Phase::Head)
+    }
+
+    fn is_http1(&self) -> bool {
+        self.protocol.get() == Protocol::Http1
     }
 
     /// Whether the next bytes are a request head, if the previous body was read.
@@ -225,20 +246,21 @@ impl Monitor {
 
     /// Records the end of the client's stream. Returns true if h2 must not see it yet.
     pub(super) fn hold_client_end(&self) -> bool {
-        if self.is_http1.get() || self.end.get() == End::Delivered {
-            return false;
+        match self.protocol.get() {
+            Protocol::Http1 | Protocol::Http2(End::Delivered) => false,
+            Protocol::Http2(End::Held(_)) => true,
+            Protocol::Http2(End::Pending) => {
+                self.protocol.set(Protocol::Http2(End::Held(None)));
+                true
+            }
         }
-        if self.end.get() == End::Pending {
-            self.end.set(End::Held(None));
-        }
-        true
     }
 
     /// Called when h2 can't progress although the transport has room. Returns true if the end of
     /// the client's stream is due: h2 must be polled again.
     pub(super) fn poll_client_end(&self) -> bool {
         self.share.on_stall();
-        let End::Held(before) = self.end.get() else { return false };
+        let Protocol::Http2(End::Held(before)) = self.protocol.get() else { return false };
         for monitored in &*self.bodies.borrow() {
             monitored.progress.fail(Fault::Cut);
         }
@@ -250,11 +272,11 @@ impl Monitor {
         // The remaining responses wait for closed windows, unless one moved since the last check.
         let steps = Some(self.steps.get());
         if self.in_flight.get() > 0 && before != steps {
-            self.end.set(End::Held(steps));
+            self.protocol.set(Protocol::Http2(End::Held(steps)));
             self.wake();
             return false;
         }
-        self.end.set(End::Delivered);
+        self.protocol.set(Protocol::Http2(End::Delivered));
         true
     }
 
@@ -283,7 +305,7 @@ impl Monitor {
     }
 
     pub(super) fn set_http2(self: &Rc<Self>) {
-        self.is_http1.set(false);
+        self.protocol.set(Protocol::Http2(End::Pending));
         self.check_soon();
     }
 
@@ -321,8 +343,7 @@ impl Monitor {
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
-            && !self.in_head.get()
-            && self.is_body_read.get()
+            && matches!(self.phase.get(), Phase::Unused | Phase::Idle)
             && !self.is_shut.get()
             && self.blocked.get().is_none()
     }
@@ -351,7 +372,8 @@ impl Monitor {
 
     /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_unused.get() || self.transport.reactor().now() >= self.since.get() + SETTLE_TIME
+        let is_unused = matches!(self.phase.get(), Phase::Unused | Phase::FirstHead);
+        is_unused || self.transport.reactor().now() >= self.since.get() + SETTLE_TIME
     }
 
     /// Starts a drain: the connection ends after its pending requests.
@@ -386,7 +408,7 @@ impl Monitor {
         let HttpOptions { header_timeout, keep_alive, body_timeout, write_timeout, .. } =
             *self.options;
         let interval = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
-        let is_idle = self.is_http1.get() && self.is_idle();
+        let is_idle = self.is_http1() && self.is_idle();
         let interval = if is_idle { interval } else { interval.min(CHECK_INTERVAL) };
         let interval = hooks::drain_patience(&self.transport)
             .map_or(interval, |patience| interval.min(patience));
@@ -428,19 +450,18 @@ impl Monitor {
     /// Whether an HTTP/2 response waits for a flow-control window. Its bytes have not reached the
     /// transport, which tracks whether the client takes all other output.
     fn is_offering(&self) -> bool {
-        self.offered.get() > 0 && !self.is_http1.get() && self.blocked.get().is_none()
+        self.offered.get() > 0 && !self.is_http1() && self.blocked.get().is_none()
     }
 
     /// Timeout of an idle connection, or of a request head.
     fn idle_limit(&self) -> Duration {
         let HttpOptions { header_timeout, keep_alive, .. } = *self.options;
         // Time for the client to act on our GOAWAY.
-        if let Some(patience) =
-            hooks::drain_patience(&self.transport).filter(|_| !self.is_http1.get())
+        if let Some(patience) = hooks::drain_patience(&self.transport).filter(|_| !self.is_http1())
         {
             return patience.min(keep_alive);
         }
-        if self.in_head.get() && self.is_http1.get() { header_timeout } else { keep_alive }
+        if self.in_head() && self.is_http1() { header_timeout } else { keep_alive }
     }
 
     fn check_bodies(&self, now: Instant) {
@@ -494,14 +515,14 @@ impl Monitor {
 
     /// Ends a connection whose client sends no request, or only part of a head.
     fn time_out(&self) -> bool {
-        if !self.is_http1.get() && self.instruction.get() != Instruction::Finish {
+        if !self.is_http1() && self.instruction.get() != Instruction::Finish {
             self.instruct(Instruction::Finish);
             // The client may take as long again to act on GOAWAY.
             self.since.set(self.transport.reactor().now());
             return true;
         }
         // An HTTP/2 client has already received GOAWAY.
-        if self.in_head.get() && self.is_http1.get() {
+        if self.in_head() && self.is_http1() {
             self.log_debug("a request was refused", &"its head did not arrive in time");
             self.transport.write(TIMEOUT_RESPONSE);
         }
@@ -538,7 +559,7 @@ impl Exchange {
 
     fn set_offer(&self, is_ready: bool, pieces: usize) {
         // For HTTP/1.1, the transport tracks whether the client takes output.
-        if self.monitor.is_http1.get() {
+        if self.monitor.is_http1() {
             return;
         }
         let (before, offered) = (self.is_offered(), &self.monitor.offered);
@@ -667,9 +688,10 @@ impl Drop for Exchange {
         monitor.in_flight.set(monitor.in_flight.get() - 1);
         if monitor.in_flight.get() == 0 {
             monitor.since.set(monitor.transport.reactor().now());
-            monitor.is_body_read.set(self.body.as_ref().is_none_or(|body| body.has_ended()));
+            let is_read = self.body.as_ref().is_none_or(|body| body.has_ended());
+            monitor.phase.set(if is_read { Phase::Idle } else { Phase::Body });
         }
-        if matches!(monitor.end.get(), End::Held(_)) {
+        if matches!(monitor.protocol.get(), Protocol::Http2(End::Held(_))) {
             monitor.wake();
         }
     }

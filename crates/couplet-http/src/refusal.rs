@@ -44,11 +44,18 @@ impl Refusal {
 /// Header facts that every request is checked for.
 #[derive(Default)]
 pub(super) struct Fields {
-    hosts: usize,
-    /// Whether the last Host header is invalid.
-    is_host_invalid: bool,
+    host: HostHeader,
     /// A Transfer-Encoding is present.
     pub(super) has_coding: bool,
+}
+
+#[derive(Default)]
+enum HostHeader {
+    #[default]
+    Missing,
+    Valid,
+    Invalid,
+    Several,
 }
 
 impl Fields {
@@ -56,8 +63,11 @@ impl Fields {
         let mut fields = Fields::default();
         for (name, value) in headers {
             if name == header::HOST {
-                fields.hosts += 1;
-                fields.is_host_invalid = !is_host(value.as_bytes());
+                fields.host = match fields.host {
+                    HostHeader::Missing if is_host(value.as_bytes()) => HostHeader::Valid,
+                    HostHeader::Missing => HostHeader::Invalid,
+                    _ => HostHeader::Several,
+                };
             } else if name == header::TRANSFER_ENCODING {
                 fields.has_coding = true;
             }
@@ -68,12 +78,11 @@ impl Fields {
 
 /// RFC 9112, 3.2: at most one Host, which must be valid; HTTP/1.1 requires exactly one.
 fn check_host(fields: &Fields, is_needed: bool) -> Option<Refusal> {
-    match fields.hosts {
-        0 if is_needed => bad_request("the Host header is missing"),
-        0 => None,
-        1 if fields.is_host_invalid => bad_request("the Host header is invalid"),
-        1 => None,
-        _ => bad_request("there are several Host headers"),
+    match fields.host {
+        HostHeader::Missing if is_needed => bad_request("the Host header is missing"),
+        HostHeader::Missing | HostHeader::Valid => None,
+        HostHeader::Invalid => bad_request("the Host header is invalid"),
+        HostHeader::Several => bad_request("there are several Host headers"),
     }
 }
 

@@ -55,12 +55,19 @@ pub(super) struct ConnectionShare {
 struct Queue {
     /// Law 9: one entry for each open request.
     waiting: RefCell<VecDeque<Rc<QueueEntry>>>,
-    /// An entry that was queued has its turn.
-    is_granted: Cell<bool>,
-    /// The connection has ended.
-    has_ended: Cell<bool>,
+    turn: Cell<Turn>,
     /// Bytes that hyper copied from WebSockets: since the last call of `on_stall`, and before it.
     copied: Cell<[usize; 2]>,
+}
+
+/// Whether an entry that was queued has its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Turn {
+    #[default]
+    Free,
+    Granted,
+    /// The connection has ended.
+    Ended,
 }
 
 /// The claim of one response to its connection's share.
@@ -166,10 +173,10 @@ impl ConnectionShare {
             && entry.state.get() == ClaimState::Granted
         {
             entry.state.set(ClaimState::NotQueued);
-            queue.is_granted.set(false);
+            queue.end_turn();
         }
         self.grant_next();
-        !queue.is_granted.get() && !queue.is_empty()
+        !queue.is_granted() && !queue.is_empty()
     }
 
     /// Removes a claim whose response is complete or dropped. Its pieces may still be held.
@@ -179,7 +186,7 @@ impl ConnectionShare {
             ClaimState::NotQueued => {}
             ClaimState::Queued => queue.waiting.borrow_mut().retain(|one| !Rc::ptr_eq(one, entry)),
             ClaimState::Granted => {
-                queue.is_granted.set(false);
+                queue.end_turn();
                 self.grant_next();
             }
         }
@@ -222,7 +229,7 @@ impl ConnectionShare {
         queue.copied.set([0, new]);
         self.release_held(old);
         self.grant_next();
-        if !queue.is_granted.get() && self.server_share.has_room() {
+        if !queue.is_granted() && self.server_share.has_room() {
             queue.grant(|entry| entry.holds_nothing.get());
         }
     }
@@ -231,7 +238,7 @@ impl ConnectionShare {
     /// hyper.
     pub(super) fn end(&self) {
         let queue = self.queue();
-        queue.has_ended.set(true);
+        queue.turn.set(Turn::Ended);
         let waiting = queue.waiting.take();
         for entry in waiting {
             entry.state.set(ClaimState::NotQueued);
@@ -248,7 +255,8 @@ impl ConnectionShare {
     }
 
     fn has_room(&self) -> bool {
-        self.held() < self.limit() || self.queue.get().is_some_and(|queue| queue.has_ended.get())
+        self.held() < self.limit()
+            || self.queue.get().is_some_and(|queue| queue.turn.get() == Turn::Ended)
     }
 
     fn set_held(&self, held: usize) {
@@ -267,7 +275,7 @@ impl ConnectionShare {
     /// Gives the first claim in the queue its turn, if there is room.
     fn grant_next(&self) {
         if let Some(queue) = self.queue.get()
-            && !queue.is_granted.get()
+            && !queue.is_granted()
             && self.has_room()
         {
             queue.grant(|_| true);
@@ -276,6 +284,16 @@ impl ConnectionShare {
 }
 
 impl Queue {
+    fn is_granted(&self) -> bool {
+        self.turn.get() == Turn::Granted
+    }
+
+    fn end_turn(&self) {
+        if self.is_granted() {
+            self.turn.set(Turn::Free);
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
     }
@@ -286,7 +304,7 @@ impl Queue {
         let Some(entry) = first.and_then(|at| waiting.remove(at)) else { return };
         drop(waiting);
         entry.state.set(ClaimState::Granted);
-        self.is_granted.set(true);
+        self.turn.set(Turn::Granted);
         let waker = entry.waker.take();
         if let Some(waker) = waker {
             waker.wake();

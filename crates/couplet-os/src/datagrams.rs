@@ -338,13 +338,8 @@ pub struct Outgoing<'a> {
 /// A socket's name, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
-    /// The name of an Internet socket. If `mapped` is set, an IPv6 socket sends to an IPv4 address.
-    Inet {
-        /// The address.
-        to: SocketAddr,
-        /// The sending socket is an IPv6 socket.
-        mapped: bool,
-    },
+    /// The name of an Internet socket, in the family of the sending socket.
+    Inet(SocketAddr),
     /// The name of a UNIX socket: a path, or a NUL and an abstract name.
     Unix(&'a [u8]),
 }
@@ -420,7 +415,7 @@ impl OutgoingMessage {
             prepared.name_length = write_name(&mut prepared.name, to);
         }
         let is_v6 = match outgoing.to {
-            Some(Target::Inet { to, mapped }) => mapped || to.is_ipv6(),
+            Some(Target::Inet(to)) => to.is_ipv6(),
             _ => outgoing.from.is_some_and(|(ip, _)| ip.is_ipv6()),
         };
         if let Some((ip, interface)) = outgoing.from {
@@ -430,7 +425,7 @@ impl OutgoingMessage {
             let value = libc::c_int::from(tos);
             // An IPv4 datagram on an IPv6 socket accepts either kind of message.
             match outgoing.to {
-                Some(Target::Inet { to, .. }) if to.is_ipv4() => {
+                Some(Target::Inet(to)) if to.ip().to_canonical().is_ipv4() => {
                     prepared.push(libc::IPPROTO_IP, libc::IP_TOS, value);
                 }
                 _ if is_v6 => prepared.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, value),
@@ -506,10 +501,7 @@ fn write_name(name: &mut libc::sockaddr_storage, to: Target<'_>) -> libc::sockle
             unsafe { ptr::write(ptr::from_mut(name).cast(), un) };
             return (start + bytes.len() + usize::from(is_path)) as libc::socklen_t;
         }
-        Target::Inet { to: SocketAddr::V4(to), mapped: true } => {
-            SocketAddrV6::new(to.ip().to_ipv6_mapped(), to.port(), 0, 0).into()
-        }
-        Target::Inet { to, .. } => to,
+        Target::Inet(to) => to,
     };
     match to {
         SocketAddr::V4(to) => {
@@ -622,7 +614,7 @@ pub fn set_source_member(
     let mut request: libc::group_source_req = unsafe { std::mem::zeroed() };
     request.gsr_interface = interface;
     for (name, ip) in [(&mut request.gsr_group, group), (&mut request.gsr_source, source)] {
-        write_name(name, Target::Inet { to: SocketAddr::new(ip, 0), mapped: false });
+        write_name(name, Target::Inet(SocketAddr::new(ip, 0)));
     }
     let name = if on { libc::MCAST_JOIN_SOURCE_GROUP } else { libc::MCAST_LEAVE_SOURCE_GROUP };
     let level = match (group, source) {
@@ -682,7 +674,7 @@ mod tests {
     }
 
     fn to(to: SocketAddr) -> Option<Target<'static>> {
-        Some(Target::Inet { to, mapped: false })
+        Some(Target::Inet(to))
     }
 
     fn plain<'a>(data: &'a [u8], to: Option<Target<'a>>) -> Outgoing<'a> {
@@ -728,7 +720,7 @@ mod tests {
         let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let v6 = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 53, 5, 3);
         for to in [v6.into(), SocketAddr::from(([192, 0, 2, 1], 53))] {
-            let length = write_name(&mut name, Target::Inet { to, mapped: false });
+            let length = write_name(&mut name, Target::Inet(to));
             assert_eq!(name_of(&name, length as usize), Name::Inet(to));
             assert_eq!(name_of(&name, length as usize - 1), Name::Unix(Vec::new()), "cut short");
         }
@@ -748,10 +740,11 @@ mod tests {
         let mut batch = Batch::new(1, 1);
         batch.receive(b.as_fd(), 64, 1).expect("it has arrived");
         assert_eq!(batch.get(0).to, Some(local.ip()));
+        let to = SocketAddrV6::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped(), from.port(), 0, 0);
         let back = Outgoing {
             from: Some((local.ip(), 0)),
             tos: Some(4),
-            ..plain(b"y", Some(Target::Inet { to: from, mapped: true }))
+            ..plain(b"y", Some(Target::Inet(to.into())))
         };
         turn_on(a.as_fd(), Flag::TosV4).expect("Linux knows it");
         assert_eq!(send(b.as_fd(), &[back]).expect("there is room"), 1);

@@ -101,16 +101,26 @@ pub struct Setup {
     pub uid: Option<u32>,
     /// The file mode creation mask.
     pub umask: Option<u32>,
-    /// Makes the child lead a new session.
-    pub new_session: bool,
-    /// Makes the child's descriptor 0 the controlling terminal of its session.
-    pub controls_terminal: bool,
-    /// Puts the child into this process group; 0 creates a new one.
-    pub process_group: Option<i32>,
+    /// The session and process group.
+    pub session: Session,
     /// The signal sent to the child when the thread that started it ends. Linux only.
     pub death_signal: Option<i32>,
     /// Soft and hard limits.
     pub limits: Vec<(Resource, u64, u64)>,
+}
+
+/// The session and process group of a child.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Session {
+    /// Those of this process.
+    #[default]
+    Inherited,
+    /// This group of our session; 0 creates a new one.
+    Group(i32),
+    /// A new session, which the child leads.
+    New,
+    /// A new session, whose controlling terminal is the child's descriptor 0.
+    NewWithTerminal,
 }
 
 /// Starts a child with only the descriptors of `command` and `setup`. Signals that we ignore are
@@ -271,17 +281,20 @@ fn reset_ignored_signals() {
 }
 
 fn set_session(setup: &Setup) -> io::Result<()> {
-    if setup.new_session {
-        // SAFETY: setsid has no precondition.
-        check(unsafe { libc::setsid() })?;
+    match setup.session {
+        Session::Inherited => {}
+        Session::New | Session::NewWithTerminal => {
+            // SAFETY: setsid has no precondition.
+            check(unsafe { libc::setsid() })?;
+        }
+        Session::Group(group) => {
+            // SAFETY: setpgid takes numbers.
+            check(unsafe { libc::setpgid(0, group) })?;
+        }
     }
-    if setup.controls_terminal {
+    if setup.session == Session::NewWithTerminal {
         // SAFETY: TIOCSCTTY takes a number, and descriptor 0 is open.
         check(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) })?;
-    }
-    if let Some(group) = setup.process_group {
-        // SAFETY: setpgid takes numbers.
-        check(unsafe { libc::setpgid(0, group) })?;
     }
     Ok(())
 }
@@ -519,7 +532,7 @@ mod tests {
             umask: Some(0o027),
             // Not a limit on descriptors, which valgrind counts itself.
             limits: vec![(Resource::ProcessorTime, 33, 44)],
-            new_session: true,
+            session: Session::New,
             ..Setup::default()
         };
         assert_eq!(text_of("umask; ulimit -t; ulimit -Ht", setup(), 1), "0027\n33\n44\n");

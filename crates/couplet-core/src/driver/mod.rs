@@ -48,6 +48,7 @@ mod pipe;
 mod pool;
 #[cfg(unix)]
 pub(crate) mod process;
+pub(crate) mod readiness;
 #[cfg(unix)]
 mod serial;
 mod socket;

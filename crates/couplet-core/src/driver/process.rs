@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use couplet_os::process::Resource;
-use couplet_os::process::{self, Running, SIGNALS, Setup};
+use couplet_os::process::{self, Running, SIGNALS, Session, Setup};
 
 use super::Adopted;
 
@@ -57,13 +57,6 @@ struct User {
     uid: Option<u32>,
     gid: Option<u32>,
     groups: Option<Vec<u32>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Session {
-    Ours,
-    Own,
-    Group(i32),
 }
 
 /// The kind of a child's descriptor.
@@ -125,7 +118,7 @@ impl Command {
             is_stream: false,
             user: User::default(),
             umask: None,
-            session: Session::Ours,
+            session: Session::Inherited,
             death_signal: None,
             limits: Vec::new(),
         }
@@ -243,7 +236,7 @@ impl Command {
     /// Makes the child the leader of a new session (`setsid`), without a terminal.
     #[must_use]
     pub fn new_session(mut self) -> Self {
-        self.session = Session::Own;
+        self.session = Session::New;
         self
     }
 
@@ -266,7 +259,7 @@ impl Command {
     /// ours, unless it is redirected. With `ends`, the child leads a process group, unless it joins
     /// one, and is killed when the loop's thread ends.
     pub(crate) fn into_stream(mut self, ends: bool) -> Self {
-        if ends && matches!(self.session, Session::Ours) {
+        if ends && matches!(self.session, Session::Inherited) {
             self.session = Session::Group(0);
         }
         if ends && self.death_signal.is_none() {
@@ -281,7 +274,7 @@ impl Command {
 
     /// Whether the child leads a new process group.
     pub(crate) fn leads_group(&self) -> bool {
-        let is_own = matches!(self.session, Session::Own | Session::Group(0));
+        let is_own = matches!(self.session, Session::New | Session::Group(0));
         is_own || self.terminal.is_some()
     }
 
@@ -325,18 +318,12 @@ impl Command {
     }
 
     fn setup(&self) -> Setup {
-        let with_terminal = self.terminal.is_some();
         Setup {
             groups: self.user.groups.clone(),
             gid: self.user.gid,
             uid: self.user.uid,
             umask: self.umask,
-            new_session: with_terminal || matches!(self.session, Session::Own),
-            controls_terminal: with_terminal,
-            process_group: match self.session {
-                Session::Group(group) if !with_terminal => Some(group),
-                _ => None,
-            },
+            session: self.terminal.map_or(self.session, |_| Session::NewWithTerminal),
             death_signal: self.death_signal.map(ProcessSignal::number),
             limits: self.limits.clone(),
             ..Setup::default()

@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,10 +80,18 @@ struct CurrentCall {
     number: u64,
     /// Duration of this call at its next report; `None` before the first.
     next_report: Option<Duration>,
-    /// The loop made a call since the last check.
-    was_busy: bool,
+    activity: Activity,
+}
+
+/// The activity of a loop, as far as the detector knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Activity {
+    /// No call has begun since the last check.
+    #[default]
+    Quiet,
+    Busy,
     /// The detector skips this loop until the loop wakes it.
-    dormant: bool,
+    Dormant,
 }
 
 /// Ends a recorded call when dropped.
@@ -97,7 +104,8 @@ impl Stalls {
         let id = current.id();
         let thread = current.name().map_or_else(|| format!("{id:?}"), str::to_owned);
         let traced = if backtraces { backtrace::Thread::current() } else { None };
-        let call = Mutex::new(CurrentCall { dormant: true, ..CurrentCall::default() });
+        let call =
+            Mutex::new(CurrentCall { activity: Activity::Dormant, ..CurrentCall::default() });
         let watched = Arc::new(WatchedLoop { after, thread, traced, call });
         DETECTOR.add(watched.clone());
         Stalls(watched)
@@ -106,11 +114,8 @@ impl Stalls {
     /// Records a call of the loop until the result is dropped. Calls may be nested.
     pub(crate) fn hold(&self, doing: UserCall) -> StallGuard {
         let mut call = self.0.lock();
-        if call.doing.is_empty() {
-            call.begin(now());
-            if std::mem::take(&mut call.dormant) {
-                DETECTOR.wake();
-            }
+        if call.doing.is_empty() && call.begin(now()) == Activity::Dormant {
+            DETECTOR.wake();
         }
         call.doing.push(doing);
         drop(call);
@@ -151,18 +156,22 @@ enum StallCheck {
 }
 
 impl CurrentCall {
-    fn begin(&mut self, now: Instant) {
+    /// Begins a call, and returns the activity before it.
+    fn begin(&mut self, now: Instant) -> Activity {
         self.since = Some(now);
-        self.was_busy = true;
         self.number = self.number.wrapping_add(1);
+        std::mem::replace(&mut self.activity, Activity::Busy)
     }
 
     fn check_stall(&mut self, now: Instant, after: Duration) -> StallCheck {
-        let was_busy = std::mem::take(&mut self.was_busy);
+        let before = std::mem::take(&mut self.activity);
         let Some(since) = self.since else {
-            self.dormant = !was_busy;
-            // A call that begins right now would exceed the limit then.
-            return if was_busy { check_at(now, after) } else { StallCheck::Dormant };
+            if before == Activity::Busy {
+                // A call that begins right now would exceed the limit then.
+                return check_at(now, after);
+            }
+            self.activity = Activity::Dormant;
+            return StallCheck::Dormant;
         };
         let held = now.saturating_duration_since(since);
         let limit = self.next_report.unwrap_or(after);
@@ -227,23 +236,28 @@ impl WatchedLoop {
 
 /// The detector of this process.
 static DETECTOR: Detector = Detector {
-    loops: Mutex::new(Loops { watched: Vec::new(), runs: false }),
-    woken: AtomicBool::new(false),
+    loops: Mutex::new(Loops { watched: Vec::new(), thread: Thread::None }),
     wake: Condvar::new(),
 };
 
 struct Detector {
     loops: Mutex<Loops>,
-    /// All loops are to be checked now.
-    woken: AtomicBool,
     wake: Condvar,
 }
 
 struct Loops {
     /// Law 9: one for each loop with the detector enabled.
     watched: Vec<Arc<WatchedLoop>>,
-    /// The thread is running. It ends with the last loop.
-    runs: bool,
+    thread: Thread,
+}
+
+/// The detector's thread, which ends with the last loop.
+#[derive(PartialEq, Eq)]
+enum Thread {
+    None,
+    Running,
+    /// It checks all loops now.
+    Woken,
 }
 
 impl Detector {
@@ -254,7 +268,7 @@ impl Detector {
     fn add(&'static self, watched: Arc<WatchedLoop>) {
         let mut loops = self.lock();
         loops.watched.push(watched);
-        if loops.runs {
+        if loops.thread != Thread::None {
             return;
         }
         let thread = std::thread::Builder::new().name("couplet stalls".to_owned());
@@ -263,7 +277,7 @@ impl Detector {
             self.run();
         };
         match thread.spawn(run) {
-            Ok(_) => loops.runs = true,
+            Ok(_) => loops.thread = Thread::Running,
             Err(error) => log_error!(%error, "cannot start a thread: stalls are not detected"),
         }
     }
@@ -275,9 +289,11 @@ impl Detector {
 
     fn wake(&self) {
         // Under the lock, so that the wake-up is not lost between the check and the wait.
-        let _loops = self.lock();
-        self.woken.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
+        let mut loops = self.lock();
+        if loops.thread == Thread::Running {
+            loops.thread = Thread::Woken;
+            self.wake.notify_one();
+        }
     }
 
     fn run(&self) {
@@ -285,10 +301,10 @@ impl Detector {
             let watched = {
                 let mut loops = self.lock();
                 if loops.watched.is_empty() {
-                    loops.runs = false;
+                    loops.thread = Thread::None;
                     return;
                 }
-                self.woken.store(false, Ordering::Relaxed);
+                loops.thread = Thread::Running;
                 loops.watched.clone()
             };
             let next = watched.iter().filter_map(|watched| watched.check()).min();
@@ -300,7 +316,7 @@ impl Detector {
     #[expect(clippy::disallowed_methods, reason = "the detector's own thread, and not a loop's")]
     fn wait(&self, until: Option<Instant>) {
         let loops = self.lock();
-        if self.woken.load(Ordering::Relaxed) {
+        if loops.thread == Thread::Woken {
             return;
         }
         match until {
@@ -374,9 +390,9 @@ mod tests {
         held.begin(at);
         end(&mut held);
         assert_eq!(held.check_stall(at, AFTER), StallCheck::At(at + AFTER), "it was busy");
-        assert!(!held.dormant);
+        assert_ne!(held.activity, Activity::Dormant);
         assert_eq!(held.check_stall(at + AFTER, AFTER), StallCheck::Dormant);
-        assert!(held.dormant);
+        assert_eq!(held.activity, Activity::Dormant);
     }
 
     #[test]

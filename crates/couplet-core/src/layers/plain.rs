@@ -9,7 +9,7 @@ use super::{Layer, Outbox, Up};
 /// trip, which takes 295 without it, libc included (`side_by_side --guard`).
 #[derive(Debug, Default)]
 pub struct PassThrough {
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 impl Layer for PassThrough {

@@ -79,9 +79,8 @@ struct Level {
     below: Outbox,
     /// Input of the layer, kept while the receiver is stopped. Law 9: one chunk of the level below.
     unread: Unread,
-    open: bool,
-    /// The layer returned `Up::Closed`, or failed.
-    ended: bool,
+    stage: Stage,
+    /// The layer's `close` was called.
     close_called: bool,
     /// The deadline last reported to the layer, until the layer is fed.
     reported_deadline: Option<Instant>,
@@ -90,17 +89,19 @@ struct Level {
 impl Level {
     fn new(layer: Box<dyn Layer>, below: Outbox) -> Level {
         let unread = Unread::default();
-        let (open, ended, close_called, reported_deadline) = (true, false, false, None);
-        Level { layer, below, unread, open, ended, close_called, reported_deadline }
+        let (stage, close_called, reported_deadline) = (Stage::Open, false, None);
+        Level { layer, below, unread, stage, close_called, reported_deadline }
     }
 
     /// Makes the first calls of a layer that was put on top of the others.
     fn begin(&mut self, state: &mut StackState) {
-        self.open = self.layer.is_open();
-        state.unopened += usize::from(!self.open);
+        if !self.layer.is_open() {
+            self.stage = Stage::Opening;
+            state.unopened += 1;
+        }
         if mem::take(&mut state.ended) {
             self.layer.ended();
-            state.behind = true;
+            state.fall_behind();
         }
     }
 
@@ -112,20 +113,48 @@ impl Level {
     }
 }
 
+/// How far a layer is on the way up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Open,
+    /// The layer returned `Up::Closed`, or failed.
+    Ended,
+}
+
 /// State shared by the levels on the way up.
 struct StackState {
     /// Number of levels that are not open.
     unopened: usize,
     /// Shared with the connection.
     opened: Rc<Opened>,
-    /// A level may have more output without new bytes from the socket.
-    behind: bool,
+    progress: Progress,
     /// The socket's stream has ended, and level 0 has not been notified yet.
     end_due: bool,
     /// `Up::Closed` was returned on top.
     ended: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The levels have passed on all that they can without new bytes from the socket.
+    Even,
+    /// A level may have more output without new bytes from the socket.
+    Behind,
     /// `Up::Failed` was returned on top, or the stack was cleared.
-    failed: bool,
+    Failed,
+}
+
+impl StackState {
+    fn has_failed(&self) -> bool {
+        self.progress == Progress::Failed
+    }
+
+    fn fall_behind(&mut self) {
+        if !self.has_failed() {
+            self.progress = Progress::Behind;
+        }
+    }
 }
 
 /// Receives the output of the stack: a connection, or a closure.
@@ -182,10 +211,9 @@ impl Layers {
         let state = StackState {
             unopened: 0,
             opened: Rc::default(),
-            behind: false,
+            progress: Progress::Even,
             end_due: false,
             ended: false,
-            failed: false,
         };
         Layers { levels: levels.collect(), state }
     }
@@ -270,7 +298,7 @@ impl Layers {
             wrong = Some(Reason::Failed(Failure::from(PlaintextAfterUpgrade)));
         }
         if let Some(reason) = wrong {
-            self.state.failed = true;
+            self.state.progress = Progress::Failed;
             return Err(reason);
         }
         let mut below = Outbox::new(clear.spares().clone());
@@ -309,10 +337,12 @@ impl Layers {
         now: Instant,
         sink: &mut impl Sink,
     ) -> ControlFlow<()> {
-        let StackState { behind: false, failed: false, .. } = self.state else {
+        let StackState { progress: Progress::Even, .. } = self.state else {
             return self.feed_slow(bytes, now, sink);
         };
-        let [Level { layer, open, ended: ended @ false, .. }] = &mut self.levels[..] else {
+        let [Level { layer, stage: stage @ (Stage::Opening | Stage::Open), .. }] =
+            &mut self.levels[..]
+        else {
             return self.feed_slow(bytes, now, sink);
         };
         loop {
@@ -326,7 +356,7 @@ impl Layers {
                 Up::Nothing if rest.is_empty() => return Continue(()),
                 other => {
                     let mut feed = Feed { state: &mut self.state, now, sink };
-                    let handled = feed.handle(other, open, ended, &mut []);
+                    let handled = feed.handle(other, stage, &mut []);
                     let rest = &bytes[bytes.len() - rest.len()..];
                     return feed.continue_feed(&mut self.levels, rest, handled);
                 }
@@ -342,7 +372,7 @@ impl Layers {
     #[inline(never)]
     fn feed_slow(&mut self, bytes: &[u8], now: Instant, sink: &mut impl Sink) -> ControlFlow<()> {
         let mut feed = Feed { state: &mut self.state, now, sink };
-        if bytes.is_empty() || feed.state.behind || feed.state.failed {
+        if bytes.is_empty() || feed.state.progress != Progress::Even {
             return feed.feed_pending(&mut self.levels, bytes);
         }
         feed.continue_feed(&mut self.levels, bytes, Some(Continue(())))
@@ -350,8 +380,8 @@ impl Layers {
 
     /// Keeps bytes, and any further output of the layers, for the next [`feed`](Self::feed).
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
-        if !self.state.failed {
-            self.state.behind = true;
+        if !self.state.has_failed() {
+            self.state.progress = Progress::Behind;
             self.levels[0].unread.keep(bytes);
         }
     }
@@ -360,7 +390,7 @@ impl Layers {
     /// unread bytes.
     pub fn ended(&mut self) {
         self.state.end_due = true;
-        self.state.behind = true;
+        self.state.fall_behind();
     }
 
     /// The way down: takes from `above` as much as the layers accept, and appends their output to
@@ -436,20 +466,20 @@ impl Layers {
     #[inline(always)]
     pub(crate) fn measure(&mut self) -> (usize, Option<Instant>) {
         match &mut self.levels[..] {
-            [level] if !self.state.failed => (level.layer.held(), level.deadline()),
+            [level] if !self.state.has_failed() => (level.layer.held(), level.deadline()),
             _ => (self.held() - self.bottom().len(), self.deadline()),
         }
     }
 
     /// Whether bytes or an end are pending for the next [`feed`](Self::feed).
     pub fn is_behind(&self) -> bool {
-        self.state.behind
+        self.state.progress == Progress::Behind
     }
 
     /// The earliest time at which to call [`timed_out`](Self::timed_out).
     pub fn deadline(&self) -> Option<Instant> {
         let deadlines = self.levels.iter().filter_map(Level::deadline);
-        if self.state.failed { None } else { deadlines.min() }
+        if self.state.has_failed() { None } else { deadlines.min() }
     }
 
     /// Notifies the layers whose deadline has passed. Call [`feed`](Self::feed) and
@@ -459,14 +489,14 @@ impl Layers {
         for level in self.levels.iter_mut().filter(due) {
             level.reported_deadline = level.layer.deadline();
             level.layer.timed_out(now);
-            self.state.behind = true;
+            self.state.fall_behind();
         }
     }
 
     /// Drops all bytes in both directions, for a connection that is cut. Later bytes are dropped
     /// too.
     pub fn clear(&mut self) {
-        self.state.failed = true;
+        self.state.progress = Progress::Failed;
         for level in &mut self.levels {
             level.below.clear();
             level.unread = Unread::default();
@@ -484,12 +514,12 @@ impl Layers {
 
     /// Stops all output on top, as after [`Up::Failed`].
     pub(crate) fn fail(&mut self) {
-        self.state.failed = true;
+        self.state.progress = Progress::Failed;
     }
 
     /// Whether [`Up::Failed`] was returned on top, or the layers were [cleared](Self::clear).
     pub(crate) fn has_failed(&self) -> bool {
-        self.state.failed
+        self.state.has_failed()
     }
 
     /// Whether [`take_spent`](Self::take_spent) has foreign buffers to take.
@@ -545,11 +575,11 @@ impl<S: Sink> Feed<'_, S> {
         let Some((level, above)) = levels.split_first_mut() else {
             return self.sink.data(mem::take(bytes));
         };
-        while !level.ended {
+        while level.stage != Stage::Ended {
             let mut rest = *bytes;
             let up = level.layer.up(&mut rest, self.now);
             let is_last = matches!(up, Up::Last(_)) && rest.is_empty();
-            let handled = self.handle(up, &mut level.open, &mut level.ended, above);
+            let handled = self.handle(up, &mut level.stage, above);
             *bytes = &bytes[bytes.len() - rest.len()..];
             match handled {
                 Some(Continue(())) if !is_last => {}
@@ -582,25 +612,24 @@ impl<S: Sink> Feed<'_, S> {
         }
     }
 
-    /// Forwards one item upward from a level with these flags. `None` for `Up::Nothing`.
+    /// Forwards one item upward from a level at this stage. `None` for `Up::Nothing`.
     #[inline]
     fn handle(
         &mut self,
         up: Up<'_>,
-        open: &mut bool,
-        ended: &mut bool,
+        stage: &mut Stage,
         above: &mut [Level],
     ) -> Option<ControlFlow<()>> {
         Some(match up {
             Up::Nothing => return None,
             Up::Data(data) | Up::Last(data) => self.pass_up(above, data),
-            Up::Open(info) => self.opened(open, info),
+            Up::Open(info) => self.opened(stage, info),
             Up::Closed => {
-                *ended = true;
+                *stage = Stage::Ended;
                 self.end(above)
             }
             Up::Failed(reason) => {
-                *ended = true;
+                *stage = Stage::Ended;
                 self.fail(reason)
             }
         })
@@ -621,8 +650,8 @@ impl<S: Sink> Feed<'_, S> {
     }
 
     #[cold]
-    fn opened(&mut self, open: &mut bool, info: Option<Box<Opened>>) -> ControlFlow<()> {
-        self.state.unopened -= usize::from(!mem::replace(open, true));
+    fn opened(&mut self, stage: &mut Stage, info: Option<Box<Opened>>) -> ControlFlow<()> {
+        self.state.unopened -= usize::from(mem::replace(stage, Stage::Open) == Stage::Opening);
         if let Some(info) = info {
             Rc::make_mut(&mut self.state.opened).add(*info);
         }
@@ -646,7 +675,7 @@ impl<S: Sink> Feed<'_, S> {
     /// Reports a failure and stops all output on top.
     #[cold]
     fn fail(&mut self, reason: Reason) -> ControlFlow<()> {
-        self.state.failed = true;
+        self.state.progress = Progress::Failed;
         let _ = self.sink.handle_event(Up::Failed(reason));
         Break(())
     }
@@ -655,10 +684,12 @@ impl<S: Sink> Feed<'_, S> {
     /// then the end.
     #[cold]
     fn feed_pending(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
-        self.state.behind = false;
+        if !self.state.has_failed() {
+            self.state.progress = Progress::Even;
+        }
         levels.iter_mut().for_each(|level| level.reported_deadline = None);
         for at in (0..levels.len()).rev() {
-            if self.state.failed {
+            if self.state.has_failed() {
                 return Continue(());
             }
             let mut unread = mem::take(&mut levels[at].unread);
@@ -685,10 +716,10 @@ impl<S: Sink> Feed<'_, S> {
     /// Keeps leftover bytes after the receiver or a layer has stopped.
     #[cold]
     fn keep_rest(&mut self, levels: &mut [Level], bytes: &[u8]) -> ControlFlow<()> {
-        if self.state.failed {
+        if self.state.has_failed() {
             return Continue(());
         }
-        self.state.behind = true;
+        self.state.progress = Progress::Behind;
         levels[0].unread.keep(bytes);
         Break(())
     }

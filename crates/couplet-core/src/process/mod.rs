@@ -127,10 +127,7 @@ struct ProcessCell {
     name: String,
     /// Standard input and output are one connection.
     is_joined: bool,
-    /// The child leads its own process group.
-    leads_group: bool,
-    /// The whole group is being terminated.
-    ends_group: Cell<bool>,
+    group: Cell<Group>,
     /// Taken out during a call, and dropped once the process has ended.
     protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
     /// By the child's descriptor numbers.
@@ -139,14 +136,45 @@ struct ProcessCell {
     child: RefCell<Option<ChildProcess>>,
     watch: RefCell<Option<Watch<SystemProcess>>>,
     terminal: RefCell<Option<OwnedFd>>,
-    end: RefCell<Option<ProcessEnd>>,
-    /// `process_ended` was called.
-    has_ended: Cell<bool>,
+    progress: RefCell<Progress>,
     /// Law 9: one for each call of [`Process::ended`], whose Deferred the caller holds or has
     /// detached.
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
     /// The next timed step of a termination, until the child has exited.
     next_step: RefCell<Option<DelayedCall>>,
+}
+
+/// The process group of a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// The child does not lead it.
+    Other,
+    /// The child leads it.
+    Led,
+    /// The child leads it, and the whole group is being terminated.
+    Ending,
+}
+
+#[derive(Default)]
+enum Progress {
+    #[default]
+    Running,
+    Exited(ProcessEnd),
+    /// `process_ended` was called.
+    Ended(ProcessEnd),
+}
+
+impl ProcessCell {
+    fn has_ended(&self) -> bool {
+        matches!(&*self.progress.borrow(), Progress::Ended(_))
+    }
+
+    /// Terminates the group, if the child leads it, when the child has exited.
+    fn end_group_with_child(&self) {
+        if self.group.get() == Group::Led {
+            self.group.set(Group::Ending);
+        }
+    }
 }
 
 /// A program that could not be started.
@@ -258,15 +286,13 @@ impl Reactor {
             handle: child.handle(),
             name: command.to_string(),
             is_joined,
-            leads_group: command.leads_group(),
-            ends_group: Cell::new(false),
+            group: Cell::new(if command.leads_group() { Group::Led } else { Group::Other }),
             protocol: RefCell::new(Some(protocol)),
             pipes: RefCell::new(states.collect()),
             child: RefCell::new(Some(child)),
             watch: RefCell::default(),
             terminal: RefCell::new(terminal),
-            end: RefCell::default(),
-            has_ended: Cell::new(false),
+            progress: RefCell::default(),
             waiting: RefCell::default(),
             next_step: RefCell::default(),
         };
@@ -327,7 +353,7 @@ struct ProtocolCall<'a> {
 impl Drop for ProtocolCall<'_> {
     fn drop(&mut self) {
         let protocol = self.protocol.take();
-        match self.cell.has_ended.get() {
+        match self.cell.has_ended() {
             true => drop(protocol),
             false => *self.cell.protocol.borrow_mut() = protocol,
         }
@@ -344,12 +370,15 @@ impl Process {
 
     /// The process ID; `None` once the process has exited, because the number may be reused.
     pub fn pid(&self) -> Option<u32> {
-        self.cell.end.borrow().is_none().then(|| self.cell.handle.pid())
+        self.end().is_none().then(|| self.cell.handle.pid())
     }
 
     /// How the process ended, once it has exited.
     pub fn end(&self) -> Option<ProcessEnd> {
-        self.cell.end.borrow().clone()
+        match &*self.cell.progress.borrow() {
+            Progress::Running => None,
+            Progress::Exited(end) | Progress::Ended(end) => Some(end.clone()),
+        }
     }
 
     /// The reactor that started it.
@@ -360,7 +389,7 @@ impl Process {
     /// Fires after `process_ended`, when the process has exited and all its pipes are closed.
     pub fn ended(&self) -> Deferred<ProcessEnd> {
         match self.end() {
-            Some(end) if self.cell.has_ended.get() => Deferred::succeed(end),
+            Some(end) if self.cell.has_ended() => Deferred::succeed(end),
             _ => {
                 let (deferred, resolver) = Deferred::new();
                 self.cell.waiting.borrow_mut().push(resolver);
@@ -395,7 +424,7 @@ impl Process {
     pub fn signal_group(&self, signal: impl IntoSignal) -> Result<(), SignalError> {
         let signal = signal.into_signal()?;
         match self.pid() {
-            Some(_) if !self.cell.leads_group => Err(SignalError::NoGroup),
+            Some(_) if self.cell.group.get() == Group::Other => Err(SignalError::NoGroup),
             Some(_) => Ok(self.cell.handle.signal_group(signal)?),
             None => Err(SignalError::ExitedAlready),
         }
@@ -421,7 +450,7 @@ impl Process {
     /// As [`signal_group`](Self::signal_group).
     pub fn terminate_group(&self, grace: Duration) -> Result<(), SignalError> {
         self.signal_group(ProcessSignal::TERM)?;
-        self.cell.ends_group.set(true);
+        self.cell.group.set(Group::Ending);
         self.kill_after(grace, |process| process.signal_group(ProcessSignal::KILL));
         Ok(())
     }
@@ -451,9 +480,11 @@ impl Process {
     /// Kills the remaining members of the group. Called when the process has exited but is not
     /// reaped, so the number of its group is still valid.
     fn end_group(&self) {
-        if self.cell.ends_group.take()
-            && let Err(error) = self.cell.handle.signal_group(ProcessSignal::KILL)
-        {
+        if self.cell.group.get() != Group::Ending {
+            return;
+        }
+        self.cell.group.set(Group::Led);
+        if let Err(error) = self.cell.handle.signal_group(ProcessSignal::KILL) {
             tracing::debug!(%error, "cannot kill a process group");
         }
     }
@@ -506,7 +537,7 @@ impl Process {
             }
         };
         match self.cell.reactor.watch(child, Interest::Readable, on_end) {
-            Ok(watch) if self.cell.end.borrow().is_none() => {
+            Ok(watch) if self.end().is_none() => {
                 *self.cell.watch.borrow_mut() = Some(watch);
             }
             Ok(_) => {}
@@ -528,11 +559,11 @@ impl Process {
 
     /// The process has exited, or is no longer watched.
     fn handle_exit(&self, end: ProcessEnd) {
-        if self.cell.end.borrow().is_some() {
+        if self.end().is_some() {
             return;
         }
         tracing::debug!(pid = self.cell.handle.pid(), %end, "process exited");
-        *self.cell.end.borrow_mut() = Some(end.clone());
+        self.cell.progress.replace(Progress::Exited(end.clone()));
         if let Some(watch) = self.cell.watch.take() {
             watch.stop().add_both(|_| Ok(())).detach();
         }
@@ -551,16 +582,16 @@ impl Process {
     fn check_end(&self) {
         let is_open = |pipe: &PipeState| !matches!(pipe, PipeState::Closed);
         let Some(end) = self.end() else { return };
-        if self.cell.pipes.borrow().values().any(is_open) || self.cell.has_ended.get() {
+        if self.cell.pipes.borrow().values().any(is_open) || self.cell.has_ended() {
             return;
         }
         contain("process_ended", || {
             self.call(|protocol| {
-                self.cell.has_ended.set(true);
+                self.cell.progress.replace(Progress::Ended(end.clone()));
                 protocol.process_ended(self, &end);
             });
         });
-        self.cell.has_ended.set(true);
+        self.cell.progress.replace(Progress::Ended(end.clone()));
         for resolver in self.cell.waiting.take() {
             resolver.callback(end.clone());
         }

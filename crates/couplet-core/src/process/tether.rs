@@ -8,7 +8,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::{Process, ProcessEnd, ProcessProtocol, ProcessSignal};
+use super::{Group, Process, ProcessEnd, ProcessProtocol, ProcessSignal};
 use crate::driver::SocketOption;
 use crate::error::Reason;
 use crate::reactor::{Dependent, DependentId};
@@ -68,7 +68,7 @@ impl Tether {
         let (stream, id) = (RefCell::new(StreamState::Opening), Cell::new(None));
         let tether = Rc::new(Tether { process: process.clone(), when_lost, stream, id });
         if let WhenLost::End(_) = when_lost {
-            process.cell.ends_group.set(process.cell.leads_group);
+            process.cell.end_group_with_child();
             tether.id.set(Some(process.reactor().add_dependent(tether.clone())));
         }
         tether
@@ -105,9 +105,9 @@ impl Tether {
 
     /// Sends a signal to the whole group, if the program leads one.
     fn signal(&self, signal: ProcessSignal) {
-        let sent = match self.process.cell.leads_group {
-            true => self.process.signal_group(signal),
-            false => self.process.signal_process(signal),
+        let sent = match self.process.cell.group.get() {
+            Group::Other => self.process.signal_process(signal),
+            Group::Led | Group::Ending => self.process.signal_group(signal),
         };
         if let Err(error) = sent {
             tracing::debug!(%error, %signal, "cannot signal a program");

@@ -111,10 +111,9 @@ enum State<P: 'static> {
     /// Waiting for the next attempt.
     Resting(DelayedCall),
     /// The attempt or the connection is ending.
-    Stopping {
-        /// Whether to start again afterwards.
-        again: bool,
-    },
+    Stopping,
+    /// The attempt or the connection is ending; the service then starts again.
+    Restarting,
     Stopped,
 }
 
@@ -196,8 +195,8 @@ impl<P: 'static> ClientService<P> {
     /// Starts connecting. While the service stops, it is started again afterwards; while it runs,
     /// this does nothing.
     pub fn start(&self) {
-        if let State::Stopping { again } = &mut *self.inner.state.borrow_mut() {
-            *again = true;
+        if let state @ State::Stopping = &mut *self.inner.state.borrow_mut() {
+            *state = State::Restarting;
             return;
         }
         if !self.is_running() {
@@ -213,14 +212,14 @@ impl<P: 'static> ClientService<P> {
     pub fn stop(&self) -> Deferred<()> {
         let (done, stopped) = Deferred::new();
         self.inner.stopping.borrow_mut().push(stopped);
-        match self.inner.state.replace(State::Stopping { again: false }) {
+        match self.inner.state.replace(State::Stopping) {
             State::Connecting(attempt) => attempt.cancel(),
             State::Preparing(connection, preparation) => {
                 connection.transport().lose_connection();
                 preparation.cancel();
             }
             State::Connected(connection) => connection.transport().lose_connection(),
-            State::Aborting(_) | State::Stopping { .. } => {}
+            State::Aborting(_) | State::Stopping | State::Restarting => {}
             State::Resting(next) => {
                 next.cancel();
                 self.finish_stop();
@@ -253,11 +252,7 @@ impl<P: 'static> ClientService<P> {
 
     /// True from [`start`](Self::start) to [`stop`](Self::stop).
     pub fn is_running(&self) -> bool {
-        match &*self.inner.state.borrow() {
-            State::New | State::Stopped => false,
-            State::Stopping { again } => *again,
-            _ => true,
-        }
+        !matches!(*self.inner.state.borrow(), State::New | State::Stopping | State::Stopped)
     }
 
     fn connect(&self) {
@@ -335,7 +330,7 @@ impl<P: 'static> ClientService<P> {
         self.inner.number.set(number + 1);
         let state = self.inner.state.replace(State::Stopped);
         match state {
-            State::Stopping { .. } => {
+            State::Stopping | State::Restarting => {
                 self.set_state(state);
                 self.finish_stop();
             }
@@ -354,7 +349,7 @@ impl<P: 'static> ClientService<P> {
     fn finish_stop(&self) {
         let stopped = self.inner.stopping.take();
         let state = self.inner.state.replace(State::Stopped);
-        if matches!(state, State::Stopping { again: true }) {
+        if matches!(state, State::Restarting) {
             self.inner.failures.set(0);
             self.connect();
         } else {
@@ -506,7 +501,7 @@ impl<P: 'static> fmt::Debug for ClientService<P> {
             State::Connected(_) => "connected",
             State::Aborting(_) => "aborting",
             State::Resting(_) => "resting",
-            State::Stopping { .. } => "stopping",
+            State::Stopping | State::Restarting => "stopping",
             State::Stopped => "stopped",
         };
         f.debug_struct("ClientService")

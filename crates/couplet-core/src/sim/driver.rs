@@ -17,6 +17,7 @@ use super::kernel::{EndId, HostNotice, Kernel};
 use super::random::{self, Purpose};
 use super::trace::TraceEvent;
 use crate::address::Address;
+use crate::driver::readiness::Readiness;
 use crate::driver::{
     self, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramOptions,
     DatagramQueue, DatagramsSent, Driver, Event, Job, Key, ListenOptions, LocalEnd, Order, Outbox,
@@ -40,8 +41,6 @@ pub(super) struct SimDriver {
     datagram: Option<Datagram>,
     read_buffer: usize,
     round: u64,
-    /// `wait` runs the world itself; false for the loops of a `Sim`.
-    standalone: bool,
 }
 
 enum SlotEntry {
@@ -53,17 +52,14 @@ enum SlotEntry {
 /// A port for UDP or UNIX datagrams.
 struct DatagramPort {
     opened: SocketGuard,
-    receiving: bool,
     /// The round of the last datagram, and the number of datagrams in that round.
     received_in: (u64, usize),
 }
 
 struct SimStream {
     end: EndId,
-    receiving: bool,
-    ended: bool,
-    /// The peer's FIN, received while paused, was reported.
-    fin_reported: bool,
+    /// `PAUSED`, `ENDED` and `END_REPORTED`; the kernel knows the rest.
+    readiness: Readiness,
     /// The round of the last read.
     read_in: u64,
 }
@@ -76,7 +72,7 @@ pub(super) struct System {
     pub(super) host: u32,
     boot: u32,
     serial: u32,
-    /// Its driver's `wait` runs the world.
+    /// Its driver's `wait` runs the world; false for the loops of a `Sim`.
     is_standalone: bool,
 }
 
@@ -189,7 +185,6 @@ impl SimDriver {
             datagram: None,
             read_buffer: READ_BUFFER,
             round: 0,
-            standalone: false,
         }
     }
 
@@ -200,8 +195,7 @@ impl SimDriver {
         read_buffer: usize,
     ) -> SimDriver {
         kernel.borrow_mut().mark_running(host);
-        let mut standalone =
-            SimDriver { standalone: true, read_buffer, ..SimDriver::new(kernel, host) };
+        let mut standalone = SimDriver { read_buffer, ..SimDriver::new(kernel, host) };
         standalone.system.is_standalone = true;
         standalone
     }
@@ -217,8 +211,7 @@ impl SimDriver {
     }
 
     fn insert_stream(&mut self, end: EndId) -> Key {
-        let stream =
-            SimStream { end, receiving: true, ended: false, fin_reported: false, read_in: 0 };
+        let stream = SimStream { end, readiness: Readiness::NONE, read_in: 0 };
         let key = self.insert(SlotEntry::Stream(stream));
         let host = self.system.host;
         let mut kernel = self.kernel();
@@ -302,7 +295,7 @@ impl SimDriver {
         let (in_round, count) = port.received_in;
         let count = if in_round == round { count } else { 0 };
         let mut kernel = kernel.borrow_mut();
-        if !port.receiving {
+        if !kernel.is_served(host, &address) {
             return None;
         }
         if count == BATCH {
@@ -352,7 +345,7 @@ impl SimDriver {
         let Some(SlotEntry::Stream(stream)) = self.slots.get_mut(key) else { return None };
         if std::mem::take(&mut end.connect_unreported) {
             if let Some(error) = end.error.take() {
-                stream.ended = true;
+                stream.readiness.set(Readiness::ENDED, true);
                 return Some(StreamEvent::Ended(key, Some(error)));
             }
             let local = end.local.clone();
@@ -364,13 +357,12 @@ impl SimDriver {
             kernel.queue_if_ready(id);
             return Some(StreamEvent::Room(key));
         }
-        if !stream.receiving || stream.ended {
+        if stream.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
             if let Some(error) = end.error.take() {
-                stream.ended = true;
+                stream.readiness.set(Readiness::ENDED, true);
                 return Some(StreamEvent::Ended(key, Some(error)));
             }
-            let is_news = end.fin && !stream.ended && !stream.fin_reported;
-            stream.fin_reported |= is_news;
+            let is_news = stream.readiness.take_unreported_end(end.fin);
             return is_news.then_some(StreamEvent::PeerEnded(key));
         }
         if stream.read_in == round && end.is_readable() {
@@ -393,11 +385,11 @@ impl SimDriver {
                 Some(StreamEvent::Bytes(key))
             }
             Read::Fin => {
-                stream.ended = true;
+                stream.readiness.set(Readiness::ENDED, true);
                 Some(StreamEvent::Ended(key, None))
             }
             Read::Error(error) => {
-                stream.ended = true;
+                stream.readiness.set(Readiness::ENDED, true);
                 Some(StreamEvent::Ended(key, Some(error)))
             }
         }
@@ -430,7 +422,7 @@ impl Driver for SimDriver {
         }
         let host = self.system.host as usize;
         self.kernel().hosts[host].begin_round();
-        if self.standalone {
+        if self.system.is_standalone {
             let until = until.map(|until| self.kernel().time_of(host as u32, until));
             super::sockets::run_world(&self.system.kernel, host as u32, until)?;
         }
@@ -511,7 +503,7 @@ impl Commands for SimDriver {
                     )
                 })?;
                 let address = opened.address.clone();
-                let port = DatagramPort { opened: *opened, receiving: true, received_in: (0, 0) };
+                let port = DatagramPort { opened: *opened, received_in: (0, 0) };
                 let key = self.insert(SlotEntry::Datagrams(port));
                 self.kernel().serve_socket(host, &address, true);
                 Ok(key)
@@ -562,12 +554,11 @@ impl Commands for SimDriver {
                 self.kernel().serve(host, &address, on);
             }
             SlotEntry::Datagrams(port) => {
-                port.receiving = on;
                 let address = port.opened.address.clone();
                 self.kernel().serve_socket(host, &address, on);
             }
             SlotEntry::Stream(stream) => {
-                stream.receiving = on;
+                stream.readiness.set(Readiness::PAUSED, !on);
                 let end = stream.end;
                 if on {
                     self.kernel().queue_if_ready(end);

@@ -93,23 +93,24 @@ pub(super) struct Trace {
     hash: u64,
     count: u64,
     records: VecDeque<Record>,
-    whole: bool,
+    /// The number of records kept.
+    most: usize,
 }
 
 impl Trace {
     pub(super) fn new() -> Trace {
-        Trace { hash: 0, count: 0, records: VecDeque::new(), whole: false }
+        Trace { hash: 0, count: 0, records: VecDeque::new(), most: RECENT }
     }
 
     /// Keeps all records from now on.
     pub(super) fn keep_all(&mut self) {
-        self.whole = true;
+        self.most = usize::MAX;
     }
 
     pub(super) fn add(&mut self, record: Record) {
         self.hash = record.fold_into(self.hash);
         self.count += 1;
-        if !self.whole && self.records.len() == RECENT {
+        if self.records.len() == self.most {
             self.records.pop_front();
         }
         self.records.push_back(record);

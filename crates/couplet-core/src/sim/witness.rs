@@ -23,10 +23,20 @@ struct Watched {
     label: Label,
     /// The boot of the host whose program owns the protocol.
     boot: u32,
-    made: bool,
-    lost: bool,
+    stage: Stage,
     /// Bytes redelivered to this protocol by an upgrade: its predecessor has already received them.
     redelivered: usize,
+}
+
+/// The calls that a protocol has got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// None, or it was replaced by an upgrade.
+    New,
+    /// `connection_made`.
+    Made,
+    /// `connection_lost`.
+    Lost,
 }
 
 /// Wraps the protocol of a connection of this host.
@@ -51,7 +61,7 @@ impl Watched {
         let label = kernel.borrow_mut().label(end);
         let boot = kernel.borrow().hosts[host as usize].boot;
         let kernel = kernel.clone();
-        Watched { inner, kernel, host, end, label, boot, made: false, lost: false, redelivered: 0 }
+        Watched { inner, kernel, host, end, label, boot, stage: Stage::New, redelivered: 0 }
     }
 
     /// Checks the invariants, records the callback in the trace, then calls `call`.
@@ -62,8 +72,8 @@ impl Watched {
         call: impl FnOnce(&mut dyn Protocol, &Transport),
     ) {
         self.check(&what, transport);
-        self.made = true;
-        self.lost |= matches!(what, TraceEvent::Lost(..));
+        let is_lost = self.stage == Stage::Lost || matches!(what, TraceEvent::Lost(..));
+        self.stage = if is_lost { Stage::Lost } else { Stage::Made };
         {
             let mut kernel = self.kernel.borrow_mut();
             kernel.note(self.host, what);
@@ -90,11 +100,11 @@ impl Watched {
         let written = kernel.written(self.end);
         let [_, counted] = transport.cell.wire_bytes();
         let is_made = matches!(what, TraceEvent::Made(_));
-        let broken = if self.lost {
+        let broken = if self.stage == Stage::Lost {
             "a callback after connection_lost"
         } else if nested {
             "a callback inside another one"
-        } else if is_made == self.made {
+        } else if is_made == (self.stage == Stage::Made) {
             "connection_made must come first, and only once"
         } else if backwards {
             "time went backwards"
@@ -117,10 +127,11 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
         let still_running = kernel.hosts[self.host as usize].boot == self.boot;
-        if self.made && !self.lost {
-            kernel.note_crash(self.end);
+        if self.stage != Stage::Made {
+            return;
         }
-        if self.made && !self.lost && still_running {
+        kernel.note_crash(self.end);
+        if still_running {
             kernel.violate_at(self.host, self.label, "dropped without connection_lost");
         }
     }
@@ -189,12 +200,11 @@ impl Protocol for Watched {
     /// Wraps the next protocol in a new witness; this one need not see `connection_lost` any more.
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         let inner = self.inner.upgraded(next, unread);
-        self.made = false;
+        self.stage = Stage::New;
         Box::new(Watched {
             inner,
             kernel: self.kernel.clone(),
             label: self.label,
-            lost: false,
             redelivered: self.redelivered + unread.len(),
             ..*self
         })

@@ -51,13 +51,21 @@ pub struct Sim {
 
 type ProgramFn = Rc<dyn Fn(&Reactor) -> Result<()>>;
 
+#[derive(PartialEq, Eq)]
+enum Stage {
+    /// Not started before the world runs.
+    Added,
+    /// About to start for the first time.
+    Starting,
+    /// Was started, with success or without. A fault may restart it.
+    Started,
+}
+
 struct HostProgram {
     /// `None` on a bare host.
     program: Option<ProgramFn>,
     l: Option<Loop>,
-    started: bool,
-    /// The program was started at least once.
-    ran: bool,
+    stage: Stage,
     /// The program runs in a tokio runtime.
     #[cfg(feature = "sim-tokio")]
     has_tokio: bool,
@@ -137,8 +145,7 @@ impl Sim {
         self.programs.push(HostProgram {
             program: Some(Rc::new(program)),
             l: None,
-            started: false,
-            ran: false,
+            stage: Stage::Added,
             #[cfg(feature = "sim-tokio")]
             has_tokio: false,
         });
@@ -507,7 +514,9 @@ impl Sim {
 
     fn start_programs(&mut self) {
         for host in 0..self.programs.len() as u32 {
-            if !std::mem::replace(&mut self.programs[host as usize].started, true) {
+            let stage = &mut self.programs[host as usize].stage;
+            if *stage == Stage::Added {
+                *stage = Stage::Starting;
                 self.start_program(host);
             }
         }
@@ -558,8 +567,7 @@ impl Sim {
             self.programs.push(HostProgram {
                 program: main.map(|main| Rc::new(main) as ProgramFn),
                 l: None,
-                started: true,
-                ran: false,
+                stage: Stage::Starting,
                 #[cfg(feature = "sim-tokio")]
                 has_tokio: false,
             });
@@ -628,12 +636,13 @@ impl Sim {
         let begin = |l: &mut Loop| l.begin(|reactor| program(reactor));
         match with_tls_world(&self.kernel, reactor, || inside_tokio(&mut l, begin)) {
             Ok(()) => {
-                self.programs[host as usize].ran = true;
+                self.programs[host as usize].stage = Stage::Started;
                 self.programs[host as usize].l = Some(l);
                 self.kernel.borrow_mut().schedule_turn(host);
             }
             Err(failure) => {
-                let restarts = std::mem::replace(&mut self.programs[host as usize].ran, true);
+                let stage = &mut self.programs[host as usize].stage;
+                let restarts = std::mem::replace(stage, Stage::Started) == Stage::Started;
                 let name = self.name(Host(host));
                 let text = format!("the program of {name} does not start: {failure:#}");
                 self.finish_program(host, l, Err(failure));

@@ -36,7 +36,7 @@ pub(super) struct StreamHandle(pub(super) Rc<SharedStream>);
 
 impl Drop for StreamHandle {
     fn drop(&mut self) {
-        if !self.0.state.borrow().is_released {
+        if self.0.state.borrow().reading != ReadSide::Released {
             self.0.transport.lose_connection();
         }
     }
@@ -58,16 +58,8 @@ struct State {
     /// Bytes that arrived and were not read yet. Law 9: one read of the transport, which then
     /// pauses; for a pending read of a line or similar unit, up to the limit of that unit.
     inbox: Unread,
-    /// Reading is paused because no read is pending.
-    paused: bool,
-    /// The connection was passed to another protocol.
-    is_released: bool,
-    /// The peer's stream has ended.
-    read_closed: bool,
-    /// `shutdown` has ended our side of the stream.
-    shut: bool,
-    /// All our output and the FIN have been sent.
-    write_closed: bool,
+    reading: ReadSide,
+    writing: WriteSide,
     /// The number of completed handshakes.
     handshakes: usize,
     lost: Option<Reason>,
@@ -79,6 +71,35 @@ struct State {
     draining: Option<DeferredEvent>,
     /// Waits for any other change: the end, our FIN, a handshake.
     watcher: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum ReadSide {
+    #[default]
+    Open,
+    /// Reading is paused because no read is pending.
+    Paused,
+    /// The peer's stream has ended.
+    Closed,
+    /// The connection was passed to another protocol.
+    Released,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum WriteSide {
+    #[default]
+    Open,
+    /// `shutdown` has ended our side of the stream.
+    Shut,
+    /// All our output and the FIN have been sent.
+    Closed,
+}
+
+impl State {
+    /// Whether the peer's stream or the connection has ended.
+    fn has_ended(&self) -> bool {
+        self.reading == ReadSide::Closed || self.lost.is_some()
+    }
 }
 
 /// A reader's decision about the bytes that have arrived.
@@ -111,7 +132,7 @@ impl SharedStream {
             return self.poll_lent(cx, decide);
         }
         let mut state = self.state.borrow_mut();
-        let ended = state.read_closed || state.lost.is_some();
+        let ended = state.has_ended();
         if state.inbox.is_empty()
             && let Some(reason) = state.lost.as_ref().filter(|reason| !reason.is_clean())
         {
@@ -130,8 +151,11 @@ impl SharedStream {
             Ok(Decision::More) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         };
-        let resume = state.paused && (polled.is_pending() || inbox.is_empty());
-        state.paused &= !resume;
+        let is_drained = polled.is_pending() || inbox.is_empty();
+        let resume = state.reading == ReadSide::Paused && is_drained;
+        if resume {
+            state.reading = ReadSide::Open;
+        }
         state.inbox = inbox;
         drop(state);
         if polled.is_pending() {
@@ -175,7 +199,7 @@ impl SharedStream {
             })));
         }
         let mut state = self.state.borrow_mut();
-        if state.paused || state.read_closed || state.lost.is_some() || buffer.is_empty() {
+        if state.reading != ReadSide::Open || state.lost.is_some() || buffer.is_empty() {
             drop(state);
             return self.poll_read_slow(cx, buffer);
         }
@@ -203,10 +227,9 @@ impl SharedStream {
     /// Passes the connection on: this stream no longer closes it.
     pub(super) fn release(&self) {
         let mut state = self.state.borrow_mut();
-        state.is_released = true;
-        let was_paused = std::mem::take(&mut state.paused);
+        let before = std::mem::replace(&mut state.reading, ReadSide::Released);
         drop(state);
-        if was_paused {
+        if before == ReadSide::Paused {
             self.transport.resume_producing();
         }
     }
@@ -231,8 +254,7 @@ impl SharedStream {
 
     /// Whether the peer's stream or the connection has ended.
     pub(super) fn has_ended(&self) -> bool {
-        let state = self.state.borrow();
-        state.read_closed || state.lost.is_some()
+        self.state.borrow().has_ended()
     }
 
     /// Like [`poll_write`](Self::poll_write), with several slices.
@@ -307,22 +329,28 @@ impl SharedStream {
         let state = self.state.borrow();
         match &state.lost {
             Some(reason) => Err(lost_error(reason)),
-            None if state.shut || self.transport.is_closing() => Err(io::Error::new(
-                io::ErrorKind::BrokenPipe,
-                "cannot write: our side of the stream has ended",
-            )),
+            None if state.writing != WriteSide::Open || self.transport.is_closing() => {
+                Err(io::Error::new(
+                    io::ErrorKind::BrokenPipe,
+                    "cannot write: our side of the stream has ended",
+                ))
+            }
             None => Ok(()),
         }
     }
 
     /// Ends our side of the stream; ready when the FIN has been sent.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let begun = std::mem::replace(&mut self.state.borrow_mut().shut, true);
-        if !begun {
+        let mut state = self.state.borrow_mut();
+        if state.writing == WriteSide::Open {
+            state.writing = WriteSide::Shut;
+            drop(state);
             self.transport.lose_write_connection();
+        } else {
+            drop(state);
         }
         self.poll_watch(cx, |state| match &state.lost {
-            _ if state.write_closed => Some(Ok(())),
+            _ if state.writing == WriteSide::Closed => Some(Ok(())),
             Some(reason) if reason.is_clean() => Some(Ok(())),
             Some(reason) => Some(Err(lost_error(reason))),
             None => None,
@@ -448,8 +476,8 @@ impl SharedStream {
         let is_wanted = !matches!(reader, Reader::None);
         self.reader.set(reader);
         let mut state = self.state.borrow_mut();
-        if !is_wanted && !state.inbox.is_empty() && !state.is_released && !state.paused {
-            state.paused = true;
+        if !is_wanted && !state.inbox.is_empty() && state.reading == ReadSide::Open {
+            state.reading = ReadSide::Paused;
             drop(state);
             self.transport.pause_producing();
         }
@@ -548,11 +576,15 @@ impl Protocol for StreamProtocol {
     }
 
     fn read_closed(&mut self, _: &Transport) {
-        self.apply_and_wake(|state| state.read_closed = true);
+        self.apply_and_wake(|state| {
+            if state.reading != ReadSide::Released {
+                state.reading = ReadSide::Closed;
+            }
+        });
     }
 
     fn write_closed(&mut self, _: &Transport) {
-        self.apply_and_wake(|state| state.write_closed = true);
+        self.apply_and_wake(|state| state.writing = WriteSide::Closed);
     }
 
     fn draining(&mut self, _: &Transport) {

@@ -1,6 +1,6 @@
 //! [`Scope`]: tasks that do not outlive the scope that spawned them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -61,12 +61,14 @@ impl Reactor {
         let result = race_against(failed, body(&scope)).await.err();
         if !matches!(result, Some(Ok(_))) {
             // Tasks spawned after this are cancelled too.
-            scope.inner.has_failed.set(true);
+            if let Some(Err(failure)) = &result {
+                let _ = scope.inner.failure.set(failure.clone());
+            }
             scope.inner.cancel_children();
         }
         poll_fn(|cx| scope.inner.poll_over(cx)).await;
         drop(ending);
-        let failure = scope.inner.failure.take();
+        let failure = scope.inner.failure.get().cloned();
         match result {
             Some(Err(failure)) => Err(failure),
             Some(Ok(value)) => failure.map_or(Ok(value), Err),
@@ -87,8 +89,7 @@ struct ScopeState {
     children: RefCell<BTreeMap<u64, Option<Canceller>>>,
     spawned: Cell<u64>,
     /// The first failure of a task.
-    failure: RefCell<Option<Failure>>,
-    has_failed: Cell<bool>,
+    failure: OnceCell<Failure>,
     is_over: Cell<bool>,
     waiting: Cell<Option<Waker>>,
 }
@@ -158,8 +159,7 @@ impl ScopeState {
             reactor: reactor.clone(),
             children: RefCell::default(),
             spawned: Cell::new(0),
-            failure: RefCell::new(None),
-            has_failed: Cell::new(false),
+            failure: OnceCell::new(),
             is_over: Cell::new(false),
             waiting: Cell::new(None),
         }
@@ -193,9 +193,8 @@ impl ScopeState {
     }
 
     fn fail(&self, failure: Failure) {
-        if !self.has_failed.replace(true) {
-            self.failure.replace(Some(failure));
-        }
+        // The first failure counts.
+        let _ = self.failure.set(failure);
         self.wake();
     }
 
@@ -223,14 +222,14 @@ impl ScopeState {
 
     /// Ready when a task has failed.
     fn poll_failed(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.has_failed.get() { Poll::Ready(()) } else { self.wait(cx) }
+        if self.failure.get().is_some() { Poll::Ready(()) } else { self.wait(cx) }
     }
 
     /// Ready when all tasks have ended. After a failure, tasks spawned in the meantime are
     /// cancelled too.
     fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
         let _ = self.wait(cx);
-        if self.has_failed.get() {
+        if self.failure.get().is_some() {
             self.cancel_children();
         }
         if self.children.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }

@@ -20,26 +20,30 @@ pub(super) struct Utf8Checker {
     max_length: u64,
     /// Length of the current message, including its current frame.
     length: u64,
-    /// A message is incomplete.
-    in_message: bool,
+    message: Message,
     /// The incomplete head of a frame.
     head: Vec<u8>,
     frame: Frame,
-    /// The current message is a text.
-    in_text: bool,
     /// The first bytes of an incomplete character.
     partial_char: Vec<u8>,
+}
+
+/// The incomplete message, without the frame that is being received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Message {
+    None,
+    Text,
+    Binary,
     /// The frames are invalid; the state machine will report the error.
-    is_broken: bool,
+    Broken,
 }
 
 /// The frame whose payload is being received.
 #[derive(Default)]
 struct Frame {
     left: u64,
-    /// Rotated by the number of payload bytes received.
-    mask: [u8; 4],
-    is_checked: bool,
+    /// The mask of a payload that is checked, rotated by the number of bytes received.
+    mask: Option<[u8; 4]>,
 }
 
 impl Utf8Checker {
@@ -48,12 +52,10 @@ impl Utf8Checker {
             role,
             max_length: u64::MAX,
             length: 0,
-            in_message: false,
+            message: Message::None,
             head: Vec::new(),
             frame: Frame::default(),
-            in_text: false,
             partial_char: Vec::new(),
-            is_broken: false,
         }
     }
 
@@ -64,20 +66,20 @@ impl Utf8Checker {
 
     /// Whether only whole messages have arrived.
     pub(super) fn is_between_messages(&self) -> bool {
-        self.head.is_empty() && self.frame.left == 0 && !self.in_message && !self.is_broken
+        self.head.is_empty() && self.frame.left == 0 && self.message == Message::None
     }
 
     /// Checks the next bytes from the peer.
     pub(super) fn check_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Utf8Error> {
-        while !bytes.is_empty() && !self.is_broken {
+        while !bytes.is_empty() && self.message != Message::Broken {
             if self.frame.left == 0 {
                 bytes = self.parse_head(bytes);
             }
             let n =
                 usize::try_from(self.frame.left).map_or(bytes.len(), |left| left.min(bytes.len()));
             let (payload, after) = bytes.split_at(n);
-            if self.frame.is_checked {
-                self.check(payload)?;
+            if let Some(mask) = self.frame.mask {
+                self.check(payload, mask)?;
             }
             self.frame.left -= n as u64;
             bytes = after;
@@ -108,7 +110,7 @@ impl Utf8Checker {
                 &[]
             }
             Err(_) => {
-                self.is_broken = true;
+                self.message = Message::Broken;
                 &[]
             }
         }
@@ -117,40 +119,47 @@ impl Utf8Checker {
     /// Begins a frame of this length; `there` bytes of its payload have arrived.
     fn begin_frame(&mut self, header: &FrameHeader, length: u64, there: usize) {
         self.frame = Frame { left: length, ..Frame::default() };
-        let is_first = match header.opcode {
+        let is_unexpected = match header.opcode {
             OpCode::Control(Control::Ping | Control::Pong) => return,
             // Nothing follows a Close.
-            OpCode::Control(_) => return self.is_broken = true,
-            OpCode::Data(Data::Continue) => false,
+            OpCode::Control(_) => return self.message = Message::Broken,
+            OpCode::Data(Data::Continue) => self.message == Message::None,
             OpCode::Data(kind) => {
-                self.in_text = kind == Data::Text;
+                let is_unexpected = self.message != Message::None;
+                self.message = if kind == Data::Text { Message::Text } else { Message::Binary };
                 self.partial_char.clear();
                 self.length = 0;
-                true
+                is_unexpected
             }
         };
         self.length = self.length.saturating_add(length);
         let is_masked = header.mask.is_some();
-        self.is_broken = is_first == self.in_message
+        let is_broken = is_unexpected
             || is_masked != (self.role == Role::Server)
             || header.rsv1
             || header.rsv2
             || header.rsv3
             || self.length > self.max_length;
-        self.in_message = !header.is_final;
         // The state machine checks a message that has arrived whole.
+        let is_first = header.opcode != OpCode::Data(Data::Continue);
         let is_whole = is_first && header.is_final && length <= there as u64;
-        let is_checked = self.in_text && !is_whole && !self.is_broken;
-        self.frame = Frame { left: length, mask: header.mask.unwrap_or_default(), is_checked };
+        let is_checked = self.message == Message::Text && !is_whole && !is_broken;
+        let mask = is_checked.then(|| header.mask.unwrap_or_default());
+        self.frame = Frame { left: length, mask };
+        if is_broken {
+            self.message = Message::Broken;
+        } else if header.is_final {
+            self.message = Message::None;
+        }
     }
 
-    fn check(&mut self, payload: &[u8]) -> Result<(), Utf8Error> {
+    fn check(&mut self, payload: &[u8], mut mask: [u8; 4]) -> Result<(), Utf8Error> {
         let mut clear = Vec::with_capacity(self.partial_char.len() + payload.len().min(PIECE));
         for piece in payload.chunks(PIECE) {
             clear.clear();
             clear.append(&mut self.partial_char);
-            super::wire::masked(piece, self.frame.mask, &mut clear);
-            self.frame.mask.rotate_left(piece.len() % 4);
+            super::wire::masked(piece, mask, &mut clear);
+            mask.rotate_left(piece.len() % 4);
             if let Err(error) = std::str::from_utf8(&clear) {
                 if error.error_len().is_some() {
                     return Err(error);
@@ -158,6 +167,7 @@ impl Utf8Checker {
                 self.partial_char.extend_from_slice(&clear[error.valid_up_to()..]);
             }
         }
+        self.frame.mask = Some(mask);
         Ok(())
     }
 }

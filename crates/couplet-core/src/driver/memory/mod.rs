@@ -32,6 +32,7 @@ use super::{
     WriteOutcome,
 };
 use crate::address::Address;
+use crate::driver::readiness::Readiness;
 use crate::slots::Slots;
 use datagrams::Packet;
 pub(crate) use network::Standstill;
@@ -194,7 +195,8 @@ impl Memory {
 
     /// Whether an operation is in flight that will complete after some turns without outside help.
     fn has_in_flight(&self) -> bool {
-        let receiving = |stream: &Stream| stream.receiving && stream.received.is_some();
+        let receiving =
+            |stream: &Stream| !stream.readiness.has(Readiness::PAUSED) && stream.received.is_some();
         let in_flight = |kind: &Kind| match kind {
             Kind::Stream(stream) => receiving(stream),
             Kind::Datagrams(port) => self.has_datagrams_in_flight(port),
@@ -246,7 +248,7 @@ impl Memory {
         let mut net = network.net.borrow_mut();
         if let Some((bytes, 0)) = stream.received.take_if(|(_, turns)| *turns == 0) {
             let empty = bytes.is_empty();
-            if !stream.receiving {
+            if stream.readiness.has(Readiness::PAUSED) {
                 // The operation completed during a pause: its bytes are held and delivered first on
                 // resume.
                 stream.received = Some((bytes, 0));
@@ -257,13 +259,13 @@ impl Memory {
                 return Some(Event::Received(key));
             }
         }
-        if !stream.receiving || stream.ended {
+        if stream.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
             let Some(error) = stream.write_error.take().or(net.end(stream.end).error) else {
-                let has_unreported_fin = stream.has_unreported_fin(&mut net);
-                stream.fin_reported |= has_unreported_fin;
-                return has_unreported_fin.then_some(Event::PeerEnded(key));
+                let has_arrived = net.end(stream.end).incoming.fin;
+                let is_news = stream.readiness.take_unreported_end(has_arrived);
+                return is_news.then_some(Event::PeerEnded(key));
             };
-            stream.ended = true;
+            stream.readiness.set(Readiness::ENDED, true);
             net.end(stream.end).error = None;
             return Some(Event::Failed(key, error.into()));
         }
@@ -436,8 +438,8 @@ impl Commands for Memory {
             Kind::Port { accepting, .. } => *accepting = on,
             Kind::Datagrams(port) => port.receiving = on,
             Kind::Stream(stream) => {
-                stream.receiving = on;
-                network.net.borrow_mut().end(stream.end).receiving = on;
+                stream.readiness.set(Readiness::PAUSED, !on);
+                network.net.borrow_mut().end(stream.end).receive(on);
             }
             _ => panic!("{key:?} can't receive"),
         }

@@ -48,10 +48,28 @@ pub(super) struct Pipe {
 pub(super) struct End {
     pub(super) incoming: Pipe,
     pub(super) error: Option<io::ErrorKind>,
-    pub(super) closed: bool,
-    /// Whether its holder is reading; tests check this from the other end.
-    pub(super) receiving: bool,
+    holder: Holder,
     pub(super) options: Vec<SocketOption>,
+}
+
+/// The state of an end's holder; tests check it from the other end.
+#[derive(Default, PartialEq, Eq)]
+enum Holder {
+    #[default]
+    Reading,
+    Paused,
+    Closed,
+}
+
+impl End {
+    pub(super) fn is_closed(&self) -> bool {
+        self.holder == Holder::Closed
+    }
+
+    /// Its holder pauses or resumes reading.
+    pub(super) fn receive(&mut self, on: bool) {
+        self.holder = if on { Holder::Reading } else { Holder::Paused };
+    }
 }
 
 pub(super) struct Link {
@@ -183,7 +201,7 @@ impl Net {
         if let Some(kind) = self.end(end).error {
             return Err(kind.into());
         }
-        if self.peer(end).closed {
+        if self.peer(end).is_closed() {
             // The peer's system answers with a reset, but this write still succeeds.
             self.end(end).error = Some(io::ErrorKind::ConnectionReset);
             return Ok(data.len());
@@ -199,10 +217,10 @@ impl Net {
 
     pub(super) fn close(&mut self, end: EndId, mode: CloseMode) {
         let this = self.end(end);
-        if this.closed {
+        if this.is_closed() {
             return;
         }
-        this.closed = true;
+        this.holder = Holder::Closed;
         let unread = !this.incoming.bytes.is_empty();
         // UNIX sockets have no other reset.
         if unread || (mode == CloseMode::Reset && !self.is_unix(end)) {
@@ -216,7 +234,7 @@ impl Net {
     /// Drops a link that can no longer be observed.
     fn drop_unobserved(&mut self, link: usize) {
         let this = self.link(link);
-        if !this.watched && this.ends.iter().all(|end| end.closed) {
+        if !this.watched && this.ends.iter().all(End::is_closed) {
             self.links.remove(&link);
         }
     }
@@ -230,7 +248,7 @@ impl Net {
     pub(super) fn reset(&mut self, end: EndId) {
         let is_unix = self.is_unix(end);
         let peer = self.peer(end);
-        if peer.closed {
+        if peer.is_closed() {
             return;
         }
         if !is_unix {
@@ -242,8 +260,7 @@ impl Net {
 
     pub(super) fn new_link(&mut self, addresses: [Address; 2]) -> usize {
         let capacity = self.capacity;
-        let end = || End { receiving: true, ..End::default() };
-        let link = Link { ends: [end(), end()], capacity, addresses, watched: false };
+        let link = Link { ends: Default::default(), capacity, addresses, watched: false };
         self.next_link += 1;
         self.links.insert(self.next_link, link);
         self.next_link
@@ -692,12 +709,12 @@ impl Wire {
 
     /// Whether the other end is reading, i.e. not paused.
     pub fn is_receiving(&self) -> bool {
-        self.net().peer(self.end).receiving
+        self.net().peer(self.end).holder == Holder::Reading
     }
 
     /// Whether the other end has closed its socket.
     pub fn is_closed(&self) -> bool {
-        self.net().peer(self.end).closed
+        self.net().peer(self.end).is_closed()
     }
 
     /// The options set on the other end.

@@ -5,16 +5,14 @@ use std::io;
 
 use super::network::{Cut, EndId, Net};
 use super::{Manner, Notice, READ_BUFFER, TAKE};
+use crate::driver::readiness::Readiness;
 use crate::driver::{Event, Key, Outbox, WriteOutcome};
 
 /// A connection of a [`Memory`](super::Memory) driver.
 pub(super) struct Stream {
     pub(super) end: EndId,
-    pub(super) receiving: bool,
-    pub(super) ended: bool,
-    /// The arrival of the peer's FIN during a pause was reported.
-    pub(super) fin_reported: bool,
-    pub(super) blocked: bool,
+    /// `PAUSED`, `ENDED`, `END_REPORTED` and `BLOCKED`; the network knows the rest.
+    pub(super) readiness: Readiness,
     /// Completion: received bytes in flight, and the turns until the operation completes.
     pub(super) received: Option<(Vec<u8>, u32)>,
     /// Completion: bytes taken from the outbox.
@@ -26,10 +24,7 @@ impl Stream {
     pub(super) fn new(end: EndId) -> Stream {
         Stream {
             end,
-            receiving: true,
-            ended: false,
-            fin_reported: false,
-            blocked: false,
+            readiness: Readiness::NONE,
             received: None,
             taken: VecDeque::new(),
             write_error: None,
@@ -41,11 +36,11 @@ impl Stream {
     pub(super) fn is_readable(&mut self, net: &mut Net, manner: Manner) -> bool {
         let end = net.end(self.end);
         let broken = end.error.is_some() || self.write_error.is_some();
-        if self.ended || !self.receiving {
+        if self.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
             if let Some((_, turns)) = &mut self.received {
                 *turns = turns.saturating_sub(1);
             }
-            return broken || self.has_unreported_fin(net);
+            return broken || self.readiness.has_unreported_end(end.incoming.fin);
         }
         let something = broken || !end.incoming.bytes.is_empty() || end.incoming.fin;
         if manner == Manner::Readiness {
@@ -66,11 +61,6 @@ impl Stream {
         }
     }
 
-    /// Whether the peer's FIN arrived during a pause and was not reported yet.
-    pub(super) fn has_unreported_fin(&self, net: &mut Net) -> bool {
-        net.end(self.end).incoming.fin && !self.ended && !self.fin_reported
-    }
-
     pub(super) fn receive(&mut self, net: &mut Net) -> Vec<u8> {
         let most = match net.cut {
             Cut::Whole => READ_BUFFER,
@@ -89,25 +79,22 @@ impl Stream {
         if error.is_none() && !end.incoming.fin {
             return None;
         }
-        self.ended = true;
+        self.readiness.set(Readiness::ENDED, true);
         Some(Event::end_of(key, error.map(io::Error::from)))
     }
 
     /// Completion: sends some taken bytes. Readiness: checks whether the network accepts bytes again.
     pub(super) fn send_some(&mut self, net: &mut Net, key: Key, manner: Manner) -> Option<Notice> {
         if manner == Manner::Readiness {
-            let ready = self.blocked && (net.room(self.end) > 0 || net.peer(self.end).closed);
-            return ready.then(|| {
-                self.blocked = false;
-                Notice::Room(key)
-            });
+            let room = net.room(self.end) > 0 || net.peer(self.end).is_closed();
+            return (room && self.readiness.take(Readiness::BLOCKED)).then_some(Notice::Room(key));
         }
         if self.taken.is_empty() || self.write_error.is_some() {
             return None;
         }
         let portion = 1 + net.random_below(self.taken.len());
         // Bytes that do not fit are not copied, since they would be refused.
-        let fits = if net.peer(self.end).closed { portion } else { net.room(self.end) };
+        let fits = if net.peer(self.end).is_closed() { portion } else { net.room(self.end) };
         let bytes: Vec<u8> = self.taken.iter().take(portion.min(fits)).copied().collect();
         match net.send(self.end, &bytes) {
             Ok(0) => None,
@@ -124,10 +111,10 @@ impl Stream {
 
     /// Sends as much of the outbox as fits.
     pub(super) fn write_ready(&mut self, net: &mut Net, out: &mut Outbox) -> WriteOutcome {
-        while !out.is_empty() && !self.blocked {
+        while !out.is_empty() && !self.readiness.has(Readiness::BLOCKED) {
             match net.send(self.end, out.first()) {
                 Ok(n) => {
-                    self.blocked = n < out.first().len();
+                    self.readiness.set(Readiness::BLOCKED, n < out.first().len());
                     out.advance(n);
                 }
                 Err(error) => {

@@ -11,6 +11,7 @@ use super::stream::StreamSlot;
 use super::unix::SocketFile;
 use super::{Mio, socket};
 use crate::address::Address;
+use crate::driver::readiness::Readiness;
 use crate::driver::{Event, LocalEnd, World};
 
 /// Maximum connections in a port's first round.
@@ -111,11 +112,17 @@ pub(super) struct PortSlot {
     pub(super) _file: Option<SocketFile>,
     pub(super) listener: Listener,
     pub(super) host: Rc<Address>,
-    pub(super) readable: bool,
-    pub(super) accepting: bool,
+    pub(super) readiness: Readiness,
     pub(super) share: AcceptLimit,
     /// The round in which the port used up its share.
     pub(super) spent_in: u64,
+}
+
+impl PortSlot {
+    /// Whether connections may be pending, and accepting them is not paused.
+    pub(super) fn can_accept(&self) -> bool {
+        self.readiness.has(Readiness::READABLE) && !self.readiness.has(Readiness::PAUSED)
+    }
 }
 
 impl Mio {
@@ -144,7 +151,7 @@ impl Mio {
             return None;
         }
         let port = self.slots.key_at(port);
-        let stream = StreamSlot::new(stream, is_local);
+        let stream = StreamSlot::new(stream, Readiness::new(is_local));
         let socket = stream.stream.query_handle();
         let host =
             if host.is_wildcard() { LocalEnd::Ask(socket) } else { LocalEnd::Socket(host, socket) };
@@ -157,7 +164,7 @@ impl Mio {
         let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return None;
         };
-        while port.accepting && port.readable && port.spent_in != round {
+        while port.can_accept() && port.spent_in != round {
             let accepted = port.listener.accept();
             let answer = accepted.as_ref().err().map(response_to);
             let ends = match answer {
@@ -171,7 +178,9 @@ impl Mio {
             }
             match (accepted, answer) {
                 (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
-                (Err(_), Some(AcceptResponse::Done)) => port.readable = false,
+                (Err(_), Some(AcceptResponse::Done)) => {
+                    port.readiness.set(Readiness::READABLE, false);
+                }
                 (Err(error), Some(AcceptResponse::TurnAway | AcceptResponse::BackOff)) => {
                     let host = port.host.clone();
                     self.back_off(slot, &host, &error);
@@ -182,7 +191,7 @@ impl Mio {
                 }
             }
         }
-        if port.accepting && port.readable {
+        if port.can_accept() {
             self.queue(slot);
         }
         None
@@ -223,12 +232,12 @@ impl Mio {
                 Ok(_) => self.turned_away += 1,
                 Err(AcceptResponse::Again | AcceptResponse::Next | AcceptResponse::EndRound) => {}
                 Err(answer) => {
-                    port.readable = answer != AcceptResponse::Done;
+                    port.readiness.set(Readiness::READABLE, answer != AcceptResponse::Done);
                     break;
                 }
             }
         }
-        !port.readable
+        !port.readiness.has(Readiness::READABLE)
     }
 }
 

@@ -11,7 +11,7 @@ mod options;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use mio::Token;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::slots::Kind;
-use super::stream::Readiness;
 use super::system::no_ipv6;
 use super::unix::SocketFile;
 use super::{Mio, socket, unix};
 use crate::address::Address;
 use crate::driver::datagrams::{Datagram, DatagramOptions, DatagramQueue, DatagramsSent};
-use crate::driver::{Bound, DatagramOption, Event, Key, PeerCredentials};
+use crate::driver::readiness::Readiness;
+use crate::driver::{Bound, DatagramOption, Event, Key};
 
 use calls::{DatagramSocket, ReceiveBuffers};
 
@@ -47,20 +47,13 @@ pub(super) struct Datagrams {
     socket: DatagramSocket,
     /// Longest datagram that is received whole.
     size: usize,
-    is_local: bool,
+    writable_signal: WritableSignal,
 }
 
 pub(super) struct DatagramSlot {
     port: Datagrams,
-    readable: bool,
-    /// An error was announced: a batch that is not full does not use up the edge.
-    failed: bool,
-    /// The socket was full.
-    blocked: bool,
-    /// The socket is writable again, which was not reported yet.
-    room: bool,
-    receiving: bool,
-    writable_signal: WritableSignal,
+    /// After an announced error, a batch that is not full does not use up the edge.
+    readiness: Readiness,
     /// The number of messages that the next receive call asks for, estimated from the last one.
     requested: usize,
     /// The round of the last receive call, and the number of datagrams reported in that round.
@@ -70,7 +63,7 @@ pub(super) struct DatagramSlot {
     tried_in: u64,
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
     /// Law 9: at most one batch.
-    held: VecDeque<(DatagramHead, Vec<u8>)>,
+    held: VecDeque<(Datagram<'static>, Vec<u8>)>,
 }
 
 /// How a port learns that a full socket is writable again.
@@ -82,17 +75,6 @@ enum WritableSignal {
     /// By retrying after a delay. A UNIX socket without a peer is full when its receiver is, which
     /// no event reports.
     Time,
-}
-
-/// The metadata of a datagram.
-#[derive(Clone)]
-struct DatagramHead {
-    from: Address,
-    to: Option<IpAddr>,
-    interface: Option<u32>,
-    cut: bool,
-    tos: Option<u8>,
-    credentials: Option<PeerCredentials>,
 }
 
 /// The messages of the last receive call, each a single datagram or several that the kernel has
@@ -108,7 +90,7 @@ pub(super) struct ReceivedBatch {
     /// The port, until all datagrams are reported.
     owner: Option<Key>,
     /// The last reported datagram, if it had been held during a pause.
-    held: Option<(DatagramHead, Vec<u8>)>,
+    held: Option<(Datagram<'static>, Vec<u8>)>,
 }
 
 impl ReceivedBatch {
@@ -118,12 +100,11 @@ impl ReceivedBatch {
             Some((head, bytes)) => (head.clone(), &bytes[..]),
             None => self.current_datagram(),
         };
-        let DatagramHead { from, to, interface, cut, tos, credentials } = head;
-        Datagram { data, from, to, interface, cut, tos, credentials }
+        Datagram { data, ..head }
     }
 
-    /// The datagram at the current position.
-    fn current_datagram(&self) -> (DatagramHead, &[u8]) {
+    /// The datagram at the current position, without its bytes, and these.
+    fn current_datagram(&self) -> (Datagram<'static>, &[u8]) {
         let (n, range) = self.last.clone();
         let (head, data) = self.buffers.as_ref().expect("a datagram was received").get(n);
         (head, &data[range])
@@ -148,10 +129,11 @@ impl ReceivedBatch {
 }
 
 impl DatagramSlot {
-    pub(super) fn record_readiness(&mut self, readiness: Readiness) {
-        self.readable |= readiness.has(Readiness::READABLE);
-        self.failed |= readiness.has(Readiness::ERROR);
-        self.room |= self.blocked && readiness.has(Readiness::ROOM);
+    pub(super) fn record_readiness(&mut self, event: Readiness) {
+        self.readiness.add(event, Readiness::READABLE | Readiness::ERROR);
+        if self.readiness.has(Readiness::BLOCKED) {
+            self.readiness.add(event, Readiness::ROOM);
+        }
     }
 
     pub(super) fn socket(&self) -> SockRef<'_> {
@@ -164,14 +146,14 @@ impl DatagramSlot {
 
     /// The socket is full. Requests an event when it is writable; false if no event will come.
     fn block(&mut self, registry: &mio::Registry, slot: u32) -> bool {
-        self.blocked = true;
-        if self.writable_signal == WritableSignal::Nothing {
+        self.readiness.set(Readiness::BLOCKED, true);
+        if self.port.writable_signal == WritableSignal::Nothing {
             let token = Token(slot as usize);
             let requested = self.port.socket.reregister(registry, token, socket::BOTH);
-            self.writable_signal =
+            self.port.writable_signal =
                 if requested.is_ok() { WritableSignal::Event } else { WritableSignal::Time };
         }
-        self.writable_signal == WritableSignal::Event
+        self.port.writable_signal == WritableSignal::Event
     }
 
     /// Receives into `buffers`, within the share of this round; returns the number of messages.
@@ -181,13 +163,16 @@ impl DatagramSlot {
             match buffers.receive(&self.port.socket, requested, self.port.size) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.readable = error.kind() != io::ErrorKind::WouldBlock;
-                    self.failed &= self.readable;
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        self.readiness.set(Readiness::READABLE | Readiness::ERROR, false);
+                    }
                     return Err(error);
                 }
                 Ok(n) => {
                     // Only a call that asked for more than was available uses up the edge.
-                    self.readable = self.failed || n == requested || !cfg!(target_os = "linux");
+                    let more = n == requested || !cfg!(target_os = "linux");
+                    let more = more || self.readiness.has(Readiness::ERROR);
+                    self.readiness.set(Readiness::READABLE, more);
                     // GRO delivers batches, so fewer messages suffice.
                     let (length, segment) = buffers.lengths(n - 1);
                     let joined = length.div_ceil(segment.max(1)).max(1);
@@ -205,8 +190,6 @@ impl Mio {
         let token = Token(self.slots.next_key().slot as usize);
         port.socket.register(&self.world.registry, token)?;
         let size = port.size;
-        let writable_signal =
-            if port.is_local { WritableSignal::Time } else { WritableSignal::Nothing };
         if self.arrived.buffers.as_ref().is_none_or(|buffers| buffers.size() < size) {
             // INVARIANT: no datagram in the old buffers is lost: their port keeps the unreported
             // ones.
@@ -217,12 +200,7 @@ impl Mio {
         }
         Ok(self.insert(Kind::Datagrams(Box::new(DatagramSlot {
             port,
-            readable: false,
-            failed: false,
-            blocked: false,
-            room: false,
-            receiving: true,
-            writable_signal,
+            readiness: Readiness::NONE,
             requested: FEW,
             received_in: u64::MAX,
             taken: 0,
@@ -251,15 +229,16 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return None;
         };
-        let asks =
-            port.writable_signal == WritableSignal::Time && port.blocked && port.tried_in != round;
-        if std::mem::take(&mut port.room) || asks {
-            port.blocked = false;
+        let asks = port.port.writable_signal == WritableSignal::Time
+            && port.readiness.has(Readiness::BLOCKED)
+            && port.tried_in != round;
+        if port.readiness.has(Readiness::ROOM) || asks {
+            port.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
             port.tried_in = round;
             self.again.push_front(slot);
             return Some(Event::Room(key));
         }
-        if !port.receiving {
+        if port.readiness.has(Readiness::PAUSED) {
             return None;
         }
         if port.received_in != round {
@@ -274,7 +253,8 @@ impl Mio {
             self.queue(slot);
             return None;
         }
-        if port.taken == BATCH && (port.readable || !port.held.is_empty()) {
+        if port.taken == BATCH && (port.readiness.has(Readiness::READABLE) || !port.held.is_empty())
+        {
             self.queue(slot);
             return None;
         }
@@ -285,7 +265,7 @@ impl Mio {
             self.again.push_front(slot);
             return Some(Event::Datagram { key, more });
         }
-        if !port.readable {
+        if !port.readiness.has(Readiness::READABLE) {
             return None;
         }
         match port.receive(self.arrived.buffers.as_mut()?) {
@@ -310,8 +290,8 @@ impl Mio {
         }
         let Some(port) = self.datagram_slot(key) else { return Event::Datagram { key, more } };
         port.taken += 1;
-        let (last, readable) = (port.taken == BATCH, port.readable);
-        if more || readable {
+        let last = port.taken == BATCH;
+        if more || port.readiness.has(Readiness::READABLE) {
             self.again.push_front(key.slot);
         }
         Event::Datagram { key, more: more && !last }
@@ -322,7 +302,7 @@ impl Mio {
             self.copy_unreported(key);
         }
         if let Some(port) = self.datagram_slot(key) {
-            port.receiving = on;
+            port.readiness.set(Readiness::PAUSED, !on);
             if on {
                 self.queue(key.slot);
             }
@@ -347,7 +327,7 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return DatagramsSent::Blocked;
         };
-        if port.blocked {
+        if port.readiness.has(Readiness::BLOCKED) {
             return DatagramsSent::Blocked;
         }
         while !out.is_empty() {
@@ -386,11 +366,12 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
     #[cfg(unix)]
     let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
     let socket = DatagramSocket::from_socket(socket, options.size)?;
-    let is_local = host.unix().is_some() && options.peer.is_none();
+    let needs_retry = host.unix().is_some() && options.peer.is_none();
+    let writable_signal = if needs_retry { WritableSignal::Time } else { WritableSignal::Nothing };
     Ok(Bound {
         #[cfg(unix)]
         descriptor,
-        ..Bound::new(host, Datagrams { _file: file, socket, size: options.size, is_local })
+        ..Bound::new(host, Datagrams { _file: file, socket, size: options.size, writable_signal })
     })
 }
 

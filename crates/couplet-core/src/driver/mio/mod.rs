@@ -1,7 +1,7 @@
 //! The default driver: readiness, through mio (epoll, kqueue, IOCP).
 //!
 //! mio is edge-triggered, so readiness is remembered here until it is used up: a stream is readable
-//! until a short read, and blocked until it is writable again (`stream::Readiness`). A short read
+//! until a short read, and blocked until it is writable again (`driver::readiness`). A short read
 //! means drained, unless the end of the stream or an error was announced with it: then the end
 //! comes right after the bytes. Each TCP connection is registered once, for both directions: it
 //! needs no `epoll_ctl` while it lives, and closing the descriptor removes it.
@@ -48,7 +48,7 @@ use signals::SignalSource;
 use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
 pub(super) use socket::{Handle, address};
-use stream::{READ, Readiness, StreamSlot, is_bytes};
+use stream::{READ, StreamSlot, is_bytes};
 use system::{Listening, System, is_queue_full};
 pub(super) use system::{bind, listen};
 pub(super) use unix::{SocketFile, bind as bind_unix};
@@ -62,6 +62,7 @@ use super::{
 };
 
 use crate::address::Address;
+use crate::driver::readiness::Readiness;
 use crate::slots::Slots;
 
 const WAKER: Token = Token(usize::MAX);
@@ -438,8 +439,7 @@ impl Commands for Mio {
             listener,
             _file: file,
             host: bound.host.into(),
-            readable: false,
-            accepting: true,
+            readiness: Readiness::NONE,
             share: AcceptLimit::new(),
             spent_in: 0,
         };
@@ -465,8 +465,8 @@ impl Commands for Mio {
             stream => stream?,
         };
         self.register(&mut stream, socket::BOTH)?;
-        let is_local = to.unix().is_some();
-        Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, is_local, closing: false })))
+        let readiness = Readiness::new(to.unix().is_some());
+        Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, readiness })))
     }
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
@@ -484,7 +484,8 @@ impl Commands for Mio {
         let mut stream = Stream::from(*stream);
         let is_local = adopted.host.unix().is_some();
         self.register(&mut stream, socket::interest(is_local))?;
-        let slot = StreamSlot { is_adopted: true, ..StreamSlot::new(stream, is_local) };
+        let slot =
+            StreamSlot { is_adopted: true, ..StreamSlot::new(stream, Readiness::new(is_local)) };
         Ok(self.insert(Kind::Stream(slot)))
     }
 
@@ -500,8 +501,8 @@ impl Commands for Mio {
                 on && stream.readiness.has(Readiness::READABLE)
             }
             Kind::Port(port) => {
-                port.accepting = on;
-                port.readable && on
+                port.readiness.set(Readiness::PAUSED, !on);
+                port.can_accept()
             }
             Kind::Datagrams(_) => return self.receive_datagrams(key, on),
             #[cfg(unix)]

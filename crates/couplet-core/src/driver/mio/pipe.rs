@@ -20,9 +20,10 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::Errno;
 
 use super::slots::{Kind, Registered};
-use super::stream::{READ, ReadResult, Readiness};
+use super::stream::{READ, ReadResult};
 use super::{Mio, SEND_LIMIT};
 use crate::address::Address;
+use crate::driver::readiness::Readiness;
 use crate::driver::serial::Modes;
 use crate::driver::{Adopted, CloseMode, Event, Key, Outbox, Pipe, WriteOutcome};
 
@@ -32,8 +33,6 @@ pub(super) struct PipeSlot {
     pub(super) readiness: Readiness,
     /// A write error that was not reported yet.
     error: Option<io::Error>,
-    /// The stream ends once the bytes that have already arrived are read.
-    ends_when_read: bool,
     /// The original modes of a serial line, restored on drop.
     modes: Option<Modes>,
 }
@@ -96,7 +95,6 @@ pub(super) fn adopted(pipe: Pipe) -> io::Result<Adopted> {
         writer: writer.map(End::new).transpose()?,
         readiness: Readiness::NONE,
         error: None,
-        ends_when_read: false,
         modes,
     };
     let name = Address::Pipe(name);
@@ -130,13 +128,13 @@ impl PipeSlot {
         let room = is_blocked && (event.has(Readiness::ROOM) || event.has(Readiness::CLOSING));
         let is_written_alone = self.reader.is_none();
         let is_end = is_written_alone || !gone || self.is_terminal();
-        let closing = event.has(Readiness::CLOSING) && is_end;
-        self.readiness.set(Readiness::ROOM, room || self.readiness.has(Readiness::ROOM));
-        self.readiness.set(
-            Readiness::READABLE,
-            event.has(Readiness::READABLE) || self.readiness.has(Readiness::READABLE),
-        );
-        self.readiness.set(Readiness::CLOSING, closing || self.readiness.has(Readiness::CLOSING));
+        self.readiness.add(event, Readiness::READABLE);
+        if is_end {
+            self.readiness.add(event, Readiness::CLOSING);
+        }
+        if room {
+            self.readiness.set(Readiness::ROOM, true);
+        }
     }
 
     fn is_terminal(&self) -> bool {
@@ -160,7 +158,9 @@ impl PipeSlot {
                     return ReadResult::Bytes(n);
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if self.ends_when_read => return self.ended(),
+                Err(Errno::AGAIN) if self.readiness.has(Readiness::ENDS_WHEN_READ) => {
+                    return self.ended();
+                }
                 Err(Errno::AGAIN) => {
                     self.readiness.set(Readiness::READABLE, false);
                     return match self.error.take() {
@@ -220,17 +220,6 @@ impl PipeSlot {
         }
         Ok(true)
     }
-
-    /// Whether the end was announced during a pause and was not reported yet.
-    fn take_unreported_end(&mut self) -> bool {
-        let is_unreported = self.readiness.has(Readiness::CLOSING)
-            && !self.readiness.has(Readiness::ENDED | Readiness::END_REPORTED);
-        self.readiness.set(
-            Readiness::END_REPORTED,
-            is_unreported || self.readiness.has(Readiness::END_REPORTED),
-        );
-        is_unreported
-    }
 }
 
 impl Mio {
@@ -270,7 +259,11 @@ impl Mio {
             if let Some(error) = pipe.error.take() {
                 return Some(Event::Failed(key, error));
             }
-            return pipe.take_unreported_end().then_some(Event::PeerEnded(key));
+            let has_arrived = pipe.readiness.has(Readiness::CLOSING);
+            return pipe
+                .readiness
+                .take_unreported_end(has_arrived)
+                .then_some(Event::PeerEnded(key));
         }
         if !pipe.readiness.has(Readiness::READABLE) {
             return None;
@@ -317,8 +310,8 @@ impl Mio {
     #[cold]
     pub(super) fn end_when_read(&mut self, key: Key) {
         let Some(pipe) = self.pipe(key) else { return };
-        pipe.ends_when_read = true;
-        pipe.readiness.set(Readiness::READABLE | Readiness::CLOSING, true);
+        let bits = Readiness::READABLE | Readiness::CLOSING | Readiness::ENDS_WHEN_READ;
+        pipe.readiness.set(bits, true);
         self.queue(key.slot);
     }
 

@@ -8,10 +8,11 @@ use super::accepting::BACK_OFF;
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
 use super::slots::{ConnectingSlot, HeldMessage, Kind, Registered};
-use super::stream::{READ, ReadResult, Readiness};
+use super::stream::{READ, ReadResult};
 use super::system::{self, is_queue_full};
 use super::{Mio, SIGNALS, WAKER, socket, watch_of};
 use crate::address::Address;
+use crate::driver::readiness::Readiness;
 use crate::driver::{Event, Key, Ready};
 
 impl Mio {
@@ -51,7 +52,7 @@ impl Mio {
     pub(super) fn record_readiness(&mut self, slot: usize, mut readiness: Readiness) {
         let Some(slot) = self.slots.at_mut(slot as u32) else { return };
         match &mut slot.kind {
-            Kind::Port(port) => port.readable = true,
+            Kind::Port(port) => port.readiness.set(Readiness::READABLE, true),
             Kind::Datagrams(port) => port.record_readiness(readiness),
             Kind::Stream(stream) => {
                 if !stream.readiness.has(Readiness::BLOCKED) || stream.error.is_some() {
@@ -63,7 +64,7 @@ impl Mio {
             Kind::Pipe(pipe) => pipe.record_readiness(readiness),
             Kind::Dialling(_) => {}
             Kind::Connecting(connecting) => {
-                connecting.closing |= readiness.has(Readiness::CLOSING);
+                connecting.readiness.add(readiness, Readiness::CLOSING);
             }
         }
     }
@@ -87,7 +88,7 @@ impl Mio {
         });
         match registered {
             Ok(stream) => {
-                let connecting = ConnectingSlot { stream, is_local: true, closing: false };
+                let connecting = ConnectingSlot { stream, readiness: Readiness::new(true) };
                 self.slots
                     .map(key, |slot| Registered { kind: Kind::Connecting(connecting), ..slot });
                 None
@@ -104,7 +105,7 @@ impl Mio {
         };
         match connecting.outcome()? {
             Ok(host) => {
-                if connecting.is_local {
+                if connecting.readiness.has(Readiness::LOCAL) {
                     let (token, few) = (Token(slot as usize), socket::interest(true));
                     // Events that stay registered only cost time.
                     let _ = self.world.registry.reregister(&mut connecting.stream, token, few);
@@ -135,7 +136,11 @@ impl Mio {
             if let Some(error) = stream.pending_error() {
                 return Some(Event::Failed(key, error));
             }
-            return stream.take_unreported_end().then_some(Event::PeerEnded(key));
+            let has_arrived = stream.readiness.has(Readiness::CLOSING);
+            return stream
+                .readiness
+                .take_unreported_end(has_arrived)
+                .then_some(Event::PeerEnded(key));
         }
         if !self.held.is_empty() && self.held.contains_key(&slot) {
             return self.next_held(key);

@@ -10,9 +10,10 @@ use super::datagrams::DatagramSlot;
 #[cfg(unix)]
 use super::pipe::PipeSlot;
 use super::socket::Stream;
-use super::stream::{Readiness, StreamSlot};
+use super::stream::StreamSlot;
 use super::unix::Descriptor;
 use crate::address::Address;
+use crate::driver::readiness::Readiness;
 use crate::driver::{ConnectOptions, Key};
 
 /// Tables with fewer slots are not worth shrinking.
@@ -48,9 +49,8 @@ pub(super) struct Dial {
 
 pub(super) struct ConnectingSlot {
     pub(super) stream: Stream,
-    pub(super) is_local: bool,
-    /// The end of the stream, or an error, was announced together with the connection.
-    pub(super) closing: bool,
+    /// `CLOSING` if the end of the stream, or an error, was announced together with the connection.
+    pub(super) readiness: Readiness,
 }
 
 /// Descriptors, and the bytes received with them.
@@ -64,10 +64,9 @@ impl Kind {
     /// Turns a finished connect into a connection.
     pub(super) fn connected(self) -> Kind {
         let Kind::Connecting(connecting) = self else { return self };
-        let mut stream = StreamSlot::new(connecting.stream, connecting.is_local);
+        let mut stream = StreamSlot::new(connecting.stream, connecting.readiness);
         // The connect's edge may also have announced bytes and the end of the stream.
         stream.readiness.set(Readiness::READABLE, true);
-        stream.readiness.set(Readiness::CLOSING, connecting.closing);
         Kind::Stream(stream)
     }
 }

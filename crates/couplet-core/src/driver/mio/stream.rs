@@ -11,37 +11,9 @@ use super::socket::Stream;
 use super::unix::{self, Descriptor};
 use super::{Polled, SEND_LIMIT};
 use crate::driver::Outbox;
-
-/// The readiness of a stream: of one event, or remembered until it is used up. A bit set, so that
-/// one comparison identifies an idle stream.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Readiness(pub(super) u16);
+use crate::driver::readiness::Readiness;
 
 impl Readiness {
-    pub(super) const NONE: Readiness = Readiness(0);
-    /// Bytes, an end or an error can be read.
-    pub(super) const READABLE: u16 = 1;
-    /// In an event: writable. Remembered: writable again after it was full.
-    pub(super) const ROOM: u16 = 2;
-    /// The peer's FIN, a hang-up or an error was announced: a short read does not mean drained.
-    pub(super) const CLOSING: u16 = 4;
-    pub(super) const ERROR: u16 = 8;
-    /// The end of the stream was reported.
-    pub(super) const ENDED: u16 = 16;
-    /// The socket was full.
-    pub(super) const BLOCKED: u16 = 32;
-    /// The loop has paused reading.
-    pub(super) const PAUSED: u16 = 64;
-    /// The last read filled its buffer, or returned `READ` bytes: a bulk stream.
-    pub(super) const BULK: u16 = 128;
-    /// A UNIX socket, permanently: descriptors may come with its bytes, so it is read by another
-    /// call, off the fast path.
-    pub(super) const LOCAL: u16 = 256;
-    /// The announcement of the peer's FIN was reported.
-    pub(super) const END_REPORTED: u16 = 512;
-    /// A UNIX socket that has been full, permanently: its writable events are requested.
-    pub(super) const WRITABLE_REQUESTED: u16 = 1024;
-
     pub(super) fn from_event(event: &Polled) -> Readiness {
         let bits = |is: bool, bits| if is { bits } else { 0 };
         Readiness(
@@ -53,23 +25,6 @@ impl Readiness {
                     Readiness::READABLE | Readiness::CLOSING | Readiness::ERROR,
                 ),
         )
-    }
-
-    #[inline]
-    pub(super) fn has(self, bits: u16) -> bool {
-        self.0 & bits != 0
-    }
-
-    #[inline]
-    pub(super) fn set(&mut self, bits: u16, on: bool) {
-        self.0 = if on { self.0 | bits } else { self.0 & !bits };
-    }
-
-    /// Clears one bit, and returns whether it was set.
-    pub(super) fn take(&mut self, bit: u16) -> bool {
-        let had = self.has(bit);
-        self.set(bit, false);
-        had
     }
 }
 
@@ -109,8 +64,7 @@ impl StreamSlot {
         return Write::write(&mut &self.stream, bytes);
     }
 
-    pub(super) fn new(stream: Stream, is_local: bool) -> StreamSlot {
-        let readiness = if is_local { Readiness(Readiness::LOCAL) } else { Readiness::NONE };
+    pub(super) fn new(stream: Stream, readiness: Readiness) -> StreamSlot {
         StreamSlot { stream, readiness, resets: false, is_adopted: false, error: None }
     }
 
@@ -236,17 +190,6 @@ impl StreamSlot {
             };
         }
         None
-    }
-
-    /// Whether the peer's FIN was announced during a pause and was not reported yet.
-    pub(super) fn take_unreported_end(&mut self) -> bool {
-        let is_unreported = self.readiness.has(Readiness::CLOSING)
-            && !self.readiness.has(Readiness::ENDED | Readiness::END_REPORTED);
-        self.readiness.set(
-            Readiness::END_REPORTED,
-            is_unreported || self.readiness.has(Readiness::END_REPORTED),
-        );
-        is_unreported
     }
 
     /// One vectored write of the first pieces. Returns the number of bytes passed, and the result.

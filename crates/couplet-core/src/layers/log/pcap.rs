@@ -94,8 +94,7 @@ impl Pcap {
             file: self.0.clone(),
             peer: family(peer),
             host: family(host),
-            opened_by_peer,
-            begun: false,
+            opener: Some(if opened_by_peer { Direction::In } else { Direction::Out }),
             sent: [1; 2],
             packet: Vec::new(),
         }
@@ -107,8 +106,8 @@ pub struct PcapTap {
     file: Rc<RefCell<CaptureFile>>,
     peer: SocketAddr,
     host: SocketAddr,
-    opened_by_peer: bool,
-    begun: bool,
+    /// The direction of the SYN, until it is written.
+    opener: Option<Direction>,
     /// The next sequence numbers, in and out.
     sent: [u32; 2],
     /// The packet being built, after space for its record header. Law 9: at most LONGEST bytes.
@@ -117,12 +116,10 @@ pub struct PcapTap {
 
 impl PcapTap {
     fn begin(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.begun, true) {
-            return;
-        }
-        let (first, second) = match self.opened_by_peer {
-            true => (Direction::In, Direction::Out),
-            false => (Direction::Out, Direction::In),
+        let Some(first) = self.opener else { return };
+        let second = match first {
+            Direction::In => Direction::Out,
+            Direction::Out => Direction::In,
         };
         self.write_syn(first, now);
         self.write_syn_ack(second, now);
@@ -132,7 +129,7 @@ impl PcapTap {
     /// Writes the SYN of a handshake. The caller then also writes the other two packets: none are
     /// made up.
     pub(crate) fn write_syn(&mut self, direction: Direction, now: Instant) {
-        self.begun = true;
+        self.opener = None;
         self.write_packet(direction, 0, 0, SYN, &[], now);
     }
 

@@ -36,10 +36,16 @@ pub struct ProxyReader {
     /// Law 9: at most the longest header.
     received: Vec<u8>,
     deadline: Option<Instant>,
-    late: bool,
-    ended: bool,
-    is_open: bool,
+    stage: Stage,
     after: PassThrough,
+}
+
+#[derive(PartialEq, Eq)]
+enum Stage {
+    Header,
+    /// The time for the header is over.
+    Late,
+    Open,
 }
 
 impl ProxyReader {
@@ -48,9 +54,7 @@ impl ProxyReader {
         ProxyReader {
             received: Vec::new(),
             deadline: now.checked_add(TIMEOUT),
-            late: false,
-            ended: false,
-            is_open: false,
+            stage: Stage::Header,
             after: PassThrough::default(),
         }
     }
@@ -70,9 +74,11 @@ impl ProxyReader {
                 missing => missing,
             };
             if below.is_empty() {
-                return match (self.late, self.ended) {
-                    (true, _) => Err(ProxyError::TimedOut),
-                    (_, true) => Err(ProxyError::Truncated { received: self.received.len() }),
+                return match self.stage {
+                    Stage::Late => Err(ProxyError::TimedOut),
+                    _ if self.after.ended => {
+                        Err(ProxyError::Truncated { received: self.received.len() })
+                    }
                     _ => Ok(None),
                 };
             }
@@ -85,7 +91,7 @@ impl ProxyReader {
 
 impl Layer for ProxyReader {
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        if self.is_open {
+        if self.is_open() {
             return self.after.up(below, now);
         }
         match self.read(below) {
@@ -94,7 +100,7 @@ impl Layer for ProxyReader {
                 self.received = Vec::new();
                 self.deadline = None;
                 let (peer, host) = (header.peer.clone(), header.host.clone());
-                self.is_open = true;
+                self.stage = Stage::Open;
                 Up::Open(Some(Box::new(Opened { peer, host, infos: vec![Rc::new(header)] })))
             }
             Err(error) => {
@@ -111,18 +117,17 @@ impl Layer for ProxyReader {
     }
 
     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
-        if self.is_open {
+        if self.is_open() {
             self.after.down(above, below, now);
         }
     }
 
     fn ended(&mut self) {
-        self.ended = true;
         self.after.ended();
     }
 
     fn is_open(&self) -> bool {
-        self.is_open
+        self.stage == Stage::Open
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -130,7 +135,9 @@ impl Layer for ProxyReader {
     }
 
     fn timed_out(&mut self, _: Instant) {
-        self.late = self.deadline.take().is_some();
+        if self.deadline.take().is_some() {
+            self.stage = Stage::Late;
+        }
     }
 
     fn relays(&self) -> bool {
@@ -140,7 +147,7 @@ impl Layer for ProxyReader {
 
 impl fmt::Debug for ProxyReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProxyReader").field("is_open", &self.is_open).finish_non_exhaustive()
+        f.debug_struct("ProxyReader").field("is_open", &self.is_open()).finish_non_exhaustive()
     }
 }
 

@@ -115,8 +115,6 @@ pub struct Tls {
     seen: usize,
     /// The session may have more to do without new bytes.
     more: bool,
-    /// The server's session has answered the ClientHello.
-    has_answered: bool,
     /// Decrypted data. Law 9: one record.
     plain: Vec<u8>,
     /// `plain` was lent by the previous call.
@@ -135,6 +133,8 @@ pub struct Tls {
 
 #[derive(Debug)]
 enum TlsState {
+    /// The session has sent nothing: a server waits for the ClientHello.
+    Beginning,
     Handshaking,
     /// The handshake is complete, but not yet reported.
     Opening,
@@ -164,7 +164,7 @@ impl Tls {
     fn new(server: Option<ServerConfig>, deadline: Option<Instant>) -> Tls {
         Tls {
             session: None,
-            state: TlsState::Handshaking,
+            state: TlsState::Beginning,
             server,
             choosing: None,
             waker: None,
@@ -173,7 +173,6 @@ impl Tls {
             is_part: false,
             seen: 0,
             more: false,
-            has_answered: false,
             plain: Vec::new(),
             lent: false,
             pending: Vec::new(),
@@ -249,7 +248,7 @@ impl Tls {
     }
 
     fn is_handshaking(&self) -> bool {
-        matches!(self.state, TlsState::Handshaking)
+        matches!(self.state, TlsState::Beginning | TlsState::Handshaking)
     }
 
     /// An empty buffer.
@@ -419,8 +418,11 @@ impl Tls {
         }
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
-        self.has_answered |= !self.pending.is_empty();
-        let complete = matches!(self.state, TlsState::Handshaking) && !session.is_handshaking();
+        if matches!(self.state, TlsState::Beginning) && !self.pending.is_empty() {
+            self.state = TlsState::Handshaking;
+        }
+        let complete = !session.is_handshaking()
+            && matches!(self.state, TlsState::Beginning | TlsState::Handshaking);
         let info = complete.then(|| session.info());
         if done < self.received.len() {
             self.received.drain(..done);
@@ -487,9 +489,8 @@ impl Tls {
 
     /// Whether the peer is a client that is not expected to send certificates.
     fn expects_no_certificate(&self) -> bool {
-        self.server
-            .as_ref()
-            .is_some_and(|config| !self.has_answered || !config.requests_certificates())
+        let is_beginning = matches!(self.state, TlsState::Beginning);
+        self.server.as_ref().is_some_and(|config| is_beginning || !config.requests_certificates())
     }
 
     /// Fails a handshake for a reason outside the session. The fatal `alert`, if any, is sent in
@@ -580,7 +581,7 @@ impl Layer for Tls {
                 continue;
             }
             match &mut self.state {
-                TlsState::Handshaking | TlsState::Open => {}
+                TlsState::Beginning | TlsState::Handshaking | TlsState::Open => {}
                 TlsState::Opening => {
                     self.state = TlsState::Open;
                     return Up::Open(self.info.clone().map(|info| Opened::with_shared(info)));

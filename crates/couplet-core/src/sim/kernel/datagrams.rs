@@ -117,6 +117,11 @@ impl Kernel {
         }
     }
 
+    /// Whether a driver serves the socket and is not paused.
+    pub(in crate::sim) fn is_served(&mut self, host: u32, address: &Address) -> bool {
+        self.host(host).sockets.get(address).is_some_and(|socket| socket.receiving)
+    }
+
     pub(in crate::sim) fn take_datagram(&mut self, host: u32, address: &Address) -> Taken {
         let Some(socket) = self.host(host).sockets.get_mut(address) else {
             return Taken::Nothing;

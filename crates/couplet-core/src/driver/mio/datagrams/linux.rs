@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use couplet_os::datagrams::{self, Batch, Flag, Name, Outgoing, SENT_AT_ONCE, Target};
@@ -13,10 +14,9 @@ use socket2::{Domain, Socket};
 
 use super::super::socket::deregister;
 use super::super::unix;
-use super::DatagramHead;
 use crate::address::Address;
 use crate::driver::PeerCredentials;
-use crate::driver::datagrams::{DatagramQueue, Run};
+use crate::driver::datagrams::{Datagram, DatagramQueue, Run};
 
 /// Maximum bytes of one datagram, and of several that the kernel has coalesced.
 const LONGEST: usize = 65_535;
@@ -47,20 +47,20 @@ impl ReceiveBuffers {
         self.0.lengths(n)
     }
 
-    pub(super) fn get(&self, n: usize) -> (DatagramHead, &[u8]) {
+    pub(super) fn get(&self, n: usize) -> (Datagram<'static>, &[u8]) {
         let got = self.0.get(n);
         let from = match got.from {
             Name::Inet(from) => Address::udp(from),
             Name::Unix(name) => unix::name_of_bytes(&name).into(),
         };
         let credentials = got.credentials.map(|(pid, uid, gid)| PeerCredentials { pid, uid, gid });
-        let head = DatagramHead {
-            from,
+        let head = Datagram {
             to: got.to,
             interface: got.interface,
             cut: got.cut,
             tos: got.tos,
             credentials,
+            ..Datagram::new(&[], from)
         };
         (head, got.data)
     }
@@ -152,9 +152,10 @@ impl DatagramSocket {
         let to = match run.to {
             None | Some(Address::Pipe(_)) => None,
             Some(Address::Unix(_)) => Some(Target::Unix(name)),
-            Some(Address::Tcp(to) | Address::Udp(to)) => {
-                Some(Target::Inet { to: *to, mapped: self.is_v6 && to.is_ipv4() })
-            }
+            Some(Address::Tcp(to) | Address::Udp(to)) => Some(Target::Inet(match to {
+                SocketAddr::V4(to) if self.is_v6 => (to.ip().to_ipv6_mapped(), to.port()).into(),
+                to => *to,
+            })),
         };
         Outgoing {
             data: run.data,

@@ -7,15 +7,14 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::super::socket::deregister;
-use super::DatagramHead;
 use crate::address::Address;
-use crate::driver::datagrams::DatagramQueue;
+use crate::driver::datagrams::{Datagram, DatagramQueue};
 
 /// The buffer for a received datagram.
 pub(super) struct ReceiveBuffers {
     bytes: Box<[u8]>,
     size: usize,
-    got: Option<(DatagramHead, usize)>,
+    got: Option<(Datagram<'static>, usize)>,
 }
 
 impl ReceiveBuffers {
@@ -35,14 +34,7 @@ impl ReceiveBuffers {
         size: usize,
     ) -> io::Result<usize> {
         let (n, from) = socket.0.recv_from(&mut self.bytes[..size + 1])?;
-        let head = DatagramHead {
-            from: Address::udp(from),
-            to: None,
-            interface: None,
-            cut: n > size,
-            tos: None,
-            credentials: None,
-        };
+        let head = Datagram { cut: n > size, ..Datagram::new(&[], Address::udp(from)) };
         self.got = Some((head, n.min(size)));
         Ok(1)
     }
@@ -53,7 +45,7 @@ impl ReceiveBuffers {
         (length, length)
     }
 
-    pub(super) fn get(&self, _: usize) -> (DatagramHead, &[u8]) {
+    pub(super) fn get(&self, _: usize) -> (Datagram<'static>, &[u8]) {
         let (head, n) = self.got.as_ref().expect("one was received");
         (head.clone(), &self.bytes[..*n])
     }

@@ -31,10 +31,17 @@ pub(super) struct Stack {
 pub(super) struct Ledger {
     parts: VecDeque<Part>,
     len: usize,
+    state: State,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Complete,
     /// The connection was cut, so the last written bytes may be missing.
-    cut: bool,
+    Cut,
     /// This direction is no longer compared.
-    given_up: bool,
+    GivenUp,
 }
 
 /// Bytes that passed through the same stack of layers.
@@ -45,11 +52,17 @@ struct Part {
 
 impl Ledger {
     fn give_up(&mut self) {
-        *self = Ledger { given_up: true, ..Ledger::default() };
+        *self = Ledger { state: State::GivenUp, ..Ledger::default() };
+    }
+
+    fn cut(&mut self) {
+        if self.state == State::Complete {
+            self.state = State::Cut;
+        }
     }
 
     fn add(&mut self, kinds: &[TypeId], bytes: &[u8]) {
-        if self.given_up {
+        if self.state == State::GivenUp {
             return;
         }
         if self.len + bytes.len() > MOST {
@@ -67,7 +80,7 @@ impl Ledger {
 
     /// Whether these bytes, received above the layers `kinds`, are the next ones.
     fn take(&mut self, kinds: &[TypeId], mut data: &[u8]) -> bool {
-        while !self.given_up && !data.is_empty() {
+        while self.state != State::GivenUp && !data.is_empty() {
             let Some(part) = self.parts.front_mut() else { return false };
             if part.kinds != kinds {
                 self.give_up();
@@ -125,7 +138,7 @@ impl Kernel {
                 *none = Some(Stack { kinds, in_clear })
             }
             (LayerReport::Written(bytes), Some(stack)) => flow.add(&stack.kinds, bytes),
-            (LayerReport::Cut, _) => flow.cut = true,
+            (LayerReport::Cut, _) => flow.cut(),
             (LayerReport::Written(_), None) => debug_assert!(false, "there are no layers"),
         }
     }
@@ -165,7 +178,7 @@ impl Kernel {
         let flow = conn.flow(1 - id.side);
         match compared {
             Comparison::Below => flow.ledger.is_empty(),
-            Comparison::LayerReport => flow.above.len == 0 || flow.above.cut,
+            Comparison::LayerReport => flow.above.len == 0 || flow.above.state == State::Cut,
             Comparison::No => true,
         }
     }
