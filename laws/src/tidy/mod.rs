@@ -3,10 +3,11 @@
 
 mod api;
 mod bytes;
+mod capabilities;
 mod english;
 mod hashed;
 mod lists;
-mod outside;
+mod modules;
 mod packages;
 mod queues;
 mod rooms;
