@@ -78,6 +78,7 @@ struct PrintQueue {
 /// Law 9: the owner of the queue collected its pieces, and bounds them.
 #[derive(Default)]
 struct State {
+    // Unbounded: poems that `Collection` had in memory already, each within --max-bytes.
     waiting: VecDeque<Bytes>,
     /// The thread is printing a piece.
     printing: bool,

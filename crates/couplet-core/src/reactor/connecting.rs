@@ -93,8 +93,11 @@ pub(super) enum Target {
 /// One attempt at a target: the state of each address.
 struct Attempts {
     ticket: Option<Ticket>,
+    // Bound: the addresses of one name, from the resolver.
     waiting: VecDeque<Address>,
+    // Bound: one for each address of the name.
     running: Vec<(Key, Address)>,
+    // Bound: one for each address of the name.
     errors: Vec<(Address, ConnectError)>,
     next_at: Option<Instant>,
     until: Instant,

@@ -17,13 +17,17 @@ use crate::error::ConnectError;
 /// A name, and the resolver that gets its addresses.
 pub(super) struct Lookup {
     name: String,
+    // Bound: the addresses of one name, from the resolver.
     resolver: Resolver<Vec<IpAddr>>,
 }
 
 /// The lookups that the driver has begun.
 #[derive(Default)]
 pub(super) struct Lookups {
+    // Bound: one for each connector that looks its name up.
     pub(super) for_connectors: BTreeMap<Ticket, Rc<ConnectorCell>>,
+    // Unbounded: one for each unfired Deferred of `resolve` that has begun; the driver refuses more
+    // than it has room for.
     for_callers: BTreeMap<Ticket, Lookup>,
 }
 

@@ -36,8 +36,11 @@ type Trigger = Box<dyn FnOnce() -> Deferred<()>>;
 
 #[derive(Default)]
 pub(super) struct Triggers {
+    // Unbounded: one per `on` call.
     before: Vec<(Source, Trigger)>,
+    // Unbounded: one per `on` call.
     during: Vec<(Source, Trigger)>,
+    // Unbounded: one per `on` call.
     after: Vec<(Source, Trigger)>,
 }
 

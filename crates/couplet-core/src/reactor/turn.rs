@@ -50,10 +50,13 @@ pub(super) struct Core {
     pub(super) reactor: Reactor,
     pub(super) table: Table,
     /// Connections to write in step 7. Law 9: each connection at most once.
+    // Bound: each connection once (`ConnectionEntry::to_write`).
     pub(super) to_write: Vec<Key>,
     pub(super) batching: Batching,
     /// The dirty list being processed; kept for its capacity.
+    // Bound: swapped with `Records.dirty`: each connection twice.
     dirty: Vec<Key>,
+    // Bound: one for each active connector.
     pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
     pub(super) next_connector: u64,
     pub(super) lookups: Lookups,
@@ -68,6 +71,7 @@ pub(super) struct Core {
     /// The drain that precedes the end of a run by SIGTERM.
     pub(super) drain: Option<Drain>,
     /// Drains in progress. Law 9: one for each request of the user.
+    // Unbounded: one for each drain that the user began and that has not ended.
     pub(super) drains: Vec<Rc<DrainCell>>,
     /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,

@@ -23,11 +23,13 @@ pub(super) struct Utf8Checker {
     /// A message is incomplete.
     in_message: bool,
     /// The incomplete head of a frame.
+    // Bound: the head of a frame that has begun, of at most MAX_HEAD (14).
     head: Vec<u8>,
     frame: Frame,
     /// The current message is a text.
     in_text: bool,
     /// The first bytes of an incomplete character.
+    // Bound: three bytes of a character.
     partial_char: Vec<u8>,
     /// The frames are invalid; the state machine will report the error.
     is_broken: bool,

@@ -70,6 +70,7 @@ pub(super) struct DatagramSlot {
     tried_in: u64,
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
     /// Law 9: at most one batch.
+    // Bound: one batch, BATCH (64).
     held: VecDeque<(DatagramHead, Vec<u8>)>,
 }
 
@@ -108,6 +109,7 @@ pub(super) struct ReceivedBatch {
     /// The port, until all datagrams are reported.
     owner: Option<Key>,
     /// The last reported datagram, if it had been held during a pause.
+    // Bound: one datagram, of at most the size of its port.
     held: Option<(DatagramHead, Vec<u8>)>,
 }
 
