@@ -489,9 +489,12 @@ const CAPABILITIES: &[Capability] = &[
     },
 ];
 
+/// Names with numbers of arguments, and the files that may call them.
+type Methods = (&'static [(&'static str, usize)], &'static [&'static str]);
+
 /// Methods of free types that block or reach a file, by name and number of arguments, and the files
 /// that may call them. (Types whose paths are permitted nowhere else can still be returned.)
-const METHODS: &[(&[(&str, usize)], &[&str])] = &[
+const METHODS: &[Methods] = &[
     (&[("canonicalize", 0), ("read_dir", 0), ("read_link", 0), ("try_exists", 0)], &[]),
     (
         &[("exists", 0), ("is_dir", 0), ("is_file", 0), ("metadata", 0), ("symlink_metadata", 0)],
