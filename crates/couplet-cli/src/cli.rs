@@ -377,6 +377,7 @@ pub(crate) struct Listen {
         value_parser = to_listen,
         allow_negative_numbers = true
     )]
+    // Bound: the arguments on the command line.
     pub(crate) endpoints: Vec<Arc<dyn ServerEndpoint>>,
     #[command(flatten)]
     pub(crate) drain: Drain,
@@ -438,6 +439,7 @@ pub(crate) struct Limit {
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
     /// Files with one poem each; each client gets the next [default: built-in poems]
+    // Bound: the arguments on the command line.
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
@@ -488,6 +490,7 @@ pub(crate) struct Get {
         required = true,
         allow_negative_numbers = true
     )]
+    // Bound: the arguments on the command line.
     pub(crate) addresses: Vec<Peer>,
     /// Request the poem with this title; the servers run with --by-name
     #[arg(long, value_name = "TITLE", value_parser = title)]
@@ -564,6 +567,7 @@ pub(crate) struct Proxy {
         required = true,
         allow_negative_numbers = true
     )]
+    // Bound: the arguments on the command line.
     pub(crate) upstream: Vec<Peer>,
     #[command(flatten)]
     pub(crate) listen: Listen,
@@ -611,6 +615,7 @@ pub(crate) struct Echo {
         value_parser = datagrams::local,
         allow_negative_numbers = true
     )]
+    // Bound: one for each `--listen` on the command line.
     pub(crate) endpoints: Vec<datagrams::Local>,
     #[command(flatten)]
     pub(crate) drain: Drain,
@@ -725,6 +730,7 @@ pub(crate) struct Cert {
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
     /// Subjects of the certificates, each a DNS name, *.NAME, or an IP address
+    // Bound: the arguments on the command line.
     #[arg(value_name = "NAME", required = true, value_parser = Name::parse)]
     pub(crate) names: Vec<Name>,
     /// Replace existing files

@@ -75,10 +75,10 @@ struct PrintQueue {
     less: Condvar,
 }
 
-/// Law 9: the owner of the queue collected its pieces, and bounds them.
 #[derive(Default)]
 struct State {
     /// The first is being printed.
+    // Unbounded: poems that `Collection` had in memory already, each within --max-bytes.
     waiting: VecDeque<Bytes>,
     is_closed: bool,
     outcome: Option<io::Result<()>>,

@@ -9,7 +9,7 @@
 //!
 //! `cargo bench -p couplet-core --bench datagrams`
 
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "peers with sockets")]
+#![expect(clippy::disallowed_methods, reason = "peers with sockets")]
 
 #[allow(dead_code, reason = "shared with benches that time a closure")]
 mod rows;

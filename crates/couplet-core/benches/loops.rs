@@ -10,7 +10,6 @@
 //! `cargo bench -p couplet-core --bench loops`, or with `-- "10 µs"` for the rows that contain it.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
 
 #[path = "rows/served.rs"]

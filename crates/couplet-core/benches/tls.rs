@@ -6,7 +6,6 @@
 //! `cargo bench -p couplet-core --bench tls`, or with `-- message` for the rows that contain `message`.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
 
 #[path = "rows/program.rs"]
 mod program;

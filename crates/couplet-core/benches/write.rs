@@ -3,7 +3,6 @@
 //! `cargo bench -p couplet-core --bench write`. The peer reads in its own thread.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-#![expect(clippy::disallowed_types, reason = "the peer is a plain socket")]
 
 mod rows;
 

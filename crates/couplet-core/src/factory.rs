@@ -202,6 +202,7 @@ struct SharedCell<F> {
     uses: Cell<usize>,
     reactor: RefCell<Option<Reactor>>,
     /// Calls made before the first use, when the reactor is not known.
+    // Unbounded: one per `tell` call before the factory is first used.
     early: RefCell<Vec<FactoryCall<F>>>,
 }
 
@@ -333,6 +334,7 @@ pub struct Newcomer<'a> {
 #[derive(Default)]
 pub struct Seat {
     /// Law 9: one for each policy that counts connections.
+    // Bound: one for each policy that counts.
     places: Vec<Box<dyn Any>>,
 }
 

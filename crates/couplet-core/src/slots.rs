@@ -14,8 +14,10 @@ pub struct Key {
 /// The table. A removed value's slot is reused under a new generation.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
+    // Bound: the bound of the table: see the fields of this type.
     slots: Vec<Slot<T>>,
     /// Vacant slots to reuse, last in first out. Law 9: each slot at most once.
+    // Bound: at most one entry for each slot.
     free: Vec<u32>,
     len: usize,
     /// The generation of new slots: greater than any generation used in a dropped slot.

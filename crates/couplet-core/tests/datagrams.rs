@@ -2,7 +2,6 @@
 //! every driver.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::disallowed_types, reason = "sockets of the test's own")]
 
 #[macro_use]
 extern crate couplet_watched;

@@ -24,9 +24,7 @@ use couplet::{
     Producer, ProducerKind, Protocol, Reactor, Reason, Transport,
 };
 
-#[expect(clippy::disallowed_types, reason = "peers that belong to no loop")]
 type Client = std::net::TcpStream;
-#[expect(clippy::disallowed_types, reason = "a peer that belongs to no loop")]
 type Datagrams = std::net::UdpSocket;
 
 const KIB: usize = 1024;

@@ -17,7 +17,6 @@ use std::time::Duration;
 use apart::{Running, turn_while};
 use couplet::{Loop, ProducerKind, Protocol, Reason, Transport};
 
-#[expect(clippy::disallowed_types, reason = "the peers run outside of any loop")]
 type Client = std::net::TcpStream;
 
 /// Upper bound of the drained buffers that a loop keeps: 4 MiB, and the last one.

@@ -2,7 +2,6 @@
 //!
 //! A separate process, because a signal is process-wide; its tests run one at a time.
 #![cfg(unix)]
-#![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
 #[macro_use]
 extern crate couplet_watched;

@@ -6,7 +6,6 @@
 //! `cargo bench -p couplet-http --features tls --bench answers`
 
 #![forbid(unsafe_code)]
-#![expect(clippy::disallowed_types, reason = "the load stands outside of any loop")]
 #![expect(
     clippy::disallowed_methods,
     reason = "the handler that takes its time looks at the clock"

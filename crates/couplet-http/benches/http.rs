@@ -6,7 +6,6 @@
 //! contain `body`.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
 
 #[path = "../../couplet-core/benches/rows/program.rs"]
 #[allow(dead_code, reason = "the servers are parts of this benchmark")]

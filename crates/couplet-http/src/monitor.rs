@@ -57,10 +57,13 @@ pub(super) struct Monitor {
     instruction: Cell<Instruction>,
     /// Since when the client takes nothing, and the bytes buffered at that time.
     blocked: Cell<Option<(Instant, usize)>>,
+    // Bound: one for each request in flight with a body: one in HTTP/1.1,
+    // `HttpOptions::max_streams` in HTTP/2.
     bodies: RefCell<Vec<MonitoredBody>>,
     /// Response bytes held for the client.
     share: ConnectionShare,
     /// Law 9: at most [`MAX_LENT_PIECES`] pieces.
+    // Bound: MAX_LENT_PIECES (32), the oldest goes.
     lent: RefCell<VecDeque<Bytes>>,
     /// Counts the steps of HTTP/2 responses, to detect progress.
     steps: Cell<u16>,

@@ -54,6 +54,7 @@ pub(super) struct ConnectionShare {
 #[derive(Default)]
 struct Queue {
     /// Law 9: one entry for each open request.
+    // Bound: one for each request in flight: one in HTTP/1.1, `HttpOptions::max_streams` in HTTP/2.
     waiting: RefCell<VecDeque<Rc<QueueEntry>>>,
     turn: Cell<Turn>,
     /// Bytes that hyper copied from WebSockets: since the last call of `on_stall`, and before it.

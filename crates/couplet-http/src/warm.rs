@@ -22,6 +22,7 @@ const TRIM_DELAY: Duration = Duration::from_secs(5);
 pub(super) struct WarmConnections {
     reactor: Reactor,
     /// Law 9: at most one entry for each connection with buffers.
+    // Bound: each connection of the server once.
     idle: RefCell<Vec<Rc<Monitor>>>,
     /// Number of connections with buffers.
     count: Cell<usize>,

@@ -24,7 +24,6 @@ use couplet::http::HttpExt;
 use couplet::http::{Body, Request, Response};
 use tower::service_fn;
 
-#[expect(clippy::disallowed_types, reason = "a client that belongs to no loop")]
 type Client = std::net::TcpStream;
 
 const CONNECTIONS: usize = 2000;

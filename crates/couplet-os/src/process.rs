@@ -90,10 +90,12 @@ impl Resource {
 #[derive(Debug, Default)]
 pub struct Setup {
     /// Descriptors to open in the child under these numbers, all above 2.
+    // Bound: one for each descriptor of one command.
     pub descriptors: Vec<(OwnedFd, RawFd)>,
     /// Which standard descriptors, 0 to 2, are closed in the child.
     pub closed: [bool; 3],
     /// The supplementary groups.
+    // Bound: the groups of one command.
     pub groups: Option<Vec<u32>>,
     /// The group.
     pub gid: Option<u32>,
@@ -106,6 +108,7 @@ pub struct Setup {
     /// The signal sent to the child when the thread that started it ends. Linux only.
     pub death_signal: Option<i32>,
     /// Soft and hard limits.
+    // Bound: the limits of one command.
     pub limits: Vec<(Resource, u64, u64)>,
 }
 
@@ -169,6 +172,7 @@ const NUMBER_TAKEN: i32 = libc::EXDEV;
 /// its descriptor meanwhile, the pipe may take the number: the child detects the different file.
 struct Numbers {
     /// Each number, with the device and inode of its file.
+    // Bound: one for each descriptor of one command.
     occupied: Vec<(RawFd, AtomicU64, AtomicU64)>,
     filler: OwnedFd,
 }
@@ -395,6 +399,8 @@ impl Drop for Running {
     }
 }
 
+// Bound: one for each child that outlived its loop and still runs; looked through when another
+// starts.
 /// Children whose [`Running`] was dropped before their exit was known.
 static ORPHANS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 

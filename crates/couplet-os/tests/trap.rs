@@ -1,10 +1,6 @@
 //! Threads that simulate get the simulation's time and entropy, all others the system's.
 #![cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "the tests are about them"
-)]
+#![expect(clippy::disallowed_methods, reason = "the tests are about them")]
 
 #[macro_use]
 extern crate couplet_watched;

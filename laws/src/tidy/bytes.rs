@@ -20,7 +20,7 @@ struct Gate {
     callers: &'static [(&'static str, usize)],
 }
 
-const GATES: [Gate; 13] = [
+const GATES: [Gate; 15] = [
     Gate {
         method: "lent",
         arguments: 0,
@@ -89,6 +89,19 @@ const GATES: [Gate; 13] = [
             // Into the state machine of a WebSocket.
             ("WireIo::write_message", 1),
         ],
+    },
+    // The closure of a user gets the socket, which can send and receive.
+    Gate {
+        method: "with_socket",
+        arguments: 1,
+        what: "a connection's socket is lent to a closure",
+        callers: &[],
+    },
+    Gate {
+        method: "with_socket",
+        arguments: 2,
+        what: "a connection's socket is lent to a user's closure",
+        callers: &[("Box::with_socket", 1), ("set_option", 1)],
     },
     Gate {
         method: "datagram",

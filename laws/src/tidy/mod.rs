@@ -3,11 +3,12 @@
 
 mod api;
 mod bytes;
+mod capabilities;
 mod english;
 mod hashed;
 mod links;
 mod lists;
-mod outside;
+mod modules;
 mod packages;
 mod queues;
 mod rooms;

@@ -4,8 +4,7 @@
 //! to the module that defines its target, through re-exports: `crate::Transport` counts as
 //! `crate::transport::Transport`.
 
-use std::collections::BTreeMap;
-
+use super::modules::Modules;
 use super::source::{Code, Mention, assert_none, library};
 
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
@@ -121,46 +120,6 @@ const THE_ROOT: &str = "crate";
 /// Rooms without restrictions: the test kit, the hooks for guests, and `http`, a crate of its own.
 const FREE: [&str; 3] = ["testing", "hooks", "http"];
 
-/// The modules of the library with their imports.
-struct Modules(BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>);
-
-impl Modules {
-    fn of(files: &[Code]) -> Modules {
-        let mut modules = BTreeMap::<_, BTreeMap<_, _>>::new();
-        // Crates share modules: the root, `testing`.
-        for file in files {
-            modules.entry(file.module.clone()).or_default().extend(file.imported.clone());
-        }
-        Modules(modules)
-    }
-
-    /// An absolute path, followed by the paths that it re-exports, one after another.
-    fn steps(&self, path: &[String]) -> Vec<Vec<String>> {
-        let mut steps = vec![path.to_vec()];
-        while steps.len() < 8 {
-            let Some(next) = self.step(&steps[steps.len() - 1]) else { break };
-            steps.push(next);
-        }
-        steps
-    }
-
-    /// Follows one re-export; `None` at the definition.
-    fn step(&self, path: &[String]) -> Option<Vec<String>> {
-        let inside = path.strip_prefix(&["crate".to_owned()])?;
-        let is_module = |at: &usize| self.0.contains_key(&inside[..*at]);
-        let at = (0..inside.len()).rev().find(is_module)?;
-        let whole = self.0.get(&inside[..at])?.get(&inside[at])?;
-        let mut whole = whole.clone();
-        // `pub use defer::Deferred` at the root is relative to it.
-        let child = inside[..at].iter().chain(&whole[..1]).cloned().collect::<Vec<_>>();
-        if whole[0] != "crate" && self.0.contains_key(&child) {
-            whole =
-                ["crate".to_owned()].into_iter().chain(child).chain(whole.split_off(1)).collect();
-        }
-        Some(whole.into_iter().chain(inside[at + 1..].iter().cloned()).collect())
-    }
-}
-
 /// The error about a path, if it breaks the rule.
 fn wrong(mention: &Mention, room: &str, allowed: &[&str], modules: &Modules) -> Option<String> {
     // From `pub(super)`.
@@ -183,7 +142,7 @@ fn wrong(mention: &Mention, room: &str, allowed: &[&str], modules: &Modules) -> 
     // A re-export at the root is judged by the room that it leads to.
     for step in steps.iter().filter(|step| step[0] == "crate" && step.len() > 1) {
         let inside = &step[1..];
-        let of_the_root = !modules.0.contains_key(&inside[..1]);
+        let of_the_root = !modules.has(&inside[..1]);
         if of_the_root && allowed.contains(&THE_ROOT) {
             return None;
         }

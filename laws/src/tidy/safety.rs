@@ -65,6 +65,14 @@ impl Visit<'_> for Unsafe {
     }
 }
 
+/// The words of a SAFETY comment, which begins in the first line.
+fn words_of(lines: &[&str]) -> usize {
+    let comment = lines.iter().map(|line| line.trim()).take_while(|line| line.starts_with("//"));
+    let text = comment.collect::<Vec<_>>().join(" ");
+    let reason = text.split_once("SAFETY:").map_or("", |(_, reason)| reason);
+    reason.split_whitespace().filter(|word| word.contains(char::is_alphabetic)).count()
+}
+
 fn broken_in(source: &Source) -> Vec<String> {
     let lines: Vec<&str> = source.text.lines().collect();
     let mut found = Unsafe::default();
@@ -76,8 +84,10 @@ fn broken_in(source: &Source) -> Vec<String> {
             broken.push(format!("{}:{number} is unsafe outside couplet-os", source.path));
         }
         let above = &lines[number.saturating_sub(6)..number - 1];
-        if needs_a_line && !above.iter().any(|line| line.contains("SAFETY:")) {
-            broken.push(format!("{}:{number} has no SAFETY comment above it", source.path));
+        let reason = above.iter().rposition(|line| line.contains("SAFETY:"));
+        let words = reason.map_or(0, |at| words_of(&above[at..]));
+        if needs_a_line && words < 2 {
+            broken.push(format!("{}:{number} has no SAFETY comment with a reason", source.path));
         }
     }
     broken
@@ -106,6 +116,30 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
         }
     }
     assert_none(&broken, "law 7: unsafe lives in couplet-os, with a SAFETY line each");
+}
+
+#[test]
+fn every_unsafe_use_without_a_reason_is_found() {
+    let found = |text: &str| {
+        let path = "crates/couplet-os/src/heap.rs".to_owned();
+        broken_in(&Source { path, text: text.to_owned() }).len()
+    };
+    for text in [
+        "fn f() {\n unsafe { g() }\n}",
+        "fn f() {\n // SAFETY:\n unsafe { g() }\n}",
+        "fn f() {\n // SAFETY: \n // - !\n unsafe { g() }\n}",
+        "fn f() {\n // SAFETY: fine\n unsafe { g() }\n}",
+        "// SAFETY:\nunsafe impl Send for S {}",
+        "// SAFETY:\nm! { unsafe { g() } }",
+    ] {
+        assert_eq!(found(text), 1, "this passes: {text}");
+    }
+    assert_eq!(found("fn f() {\n // SAFETY: `g` reads\n // nothing.\n unsafe { g() }\n}"), 0);
+    let elsewhere = Source {
+        path: "crates/couplet-core/src/lib.rs".to_owned(),
+        text: "// SAFETY: it is not used.\nconst _: u8 = unsafe { f() };".to_owned(),
+    };
+    assert_eq!(broken_in(&elsewhere).len(), 1);
 }
 
 /// The safe functions of a file that rely on their callers: the line, and the reason.

@@ -100,7 +100,8 @@ pub(super) struct Mention {
     pub(super) function: String,
 }
 
-/// `receiver.name(arguments)`.
+/// `receiver.name(arguments)`. So are `receiver += argument`, `&mut receiver` and
+/// `write!(receiver, …)`, with names that no method has.
 pub(super) struct Call {
     pub(super) name: String,
     pub(super) arguments: usize,
@@ -113,13 +114,18 @@ pub(super) struct Call {
 /// A parsed file, with the paths and calls outside of its tests.
 pub(super) struct Code {
     pub(super) path: String,
+    pub(super) text: String,
     /// `driver::mio` for `src/driver/mio/mod.rs`; empty for the crate's root.
     pub(super) module: Vec<String>,
     pub(super) syntax: syn::File,
     pub(super) mentions: Vec<Mention>,
     pub(super) calls: Vec<Call>,
-    /// Imported names and their full paths.
+    /// The names that its module imports, and their full paths.
     pub(super) imported: BTreeMap<String, Vec<String>>,
+    /// The same, also inside functions, and type aliases.
+    pub(super) aliases: Vec<(String, Vec<String>)>,
+    /// The modules inside the file, with their imports.
+    pub(super) inner: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
 }
 
 impl Code {
@@ -133,8 +139,19 @@ impl Code {
         let module: Vec<_> = at.iter().cloned().chain(module).collect();
         let mut reading = Reading { at, module: module.clone(), ..Reading::default() };
         reading.visit_file(&syntax);
-        let Reading { mentions, calls, imported, .. } = reading;
-        Code { path: source.path, module, syntax, mentions, calls, imported }
+        let Reading { mentions, calls, imports: mut inner, aliases, .. } = reading;
+        let imported = inner.remove(&module).unwrap_or_default();
+        Code {
+            path: source.path,
+            text: source.text,
+            module,
+            syntax,
+            mentions,
+            calls,
+            imported,
+            aliases,
+            inner,
+        }
     }
 
     /// A file that is not in the library, for tests of the laws themselves.
@@ -145,18 +162,30 @@ impl Code {
 
     /// The path with its first segment expanded, if that was imported.
     pub(super) fn meaning(&self, path: &[String]) -> Vec<String> {
-        match path.first().and_then(|first| self.imported.get(first)) {
+        let local = |first| self.aliases.iter().find(|(name, _)| name == first);
+        let imported = |first| self.imported.get(first).or_else(|| local(first).map(|(_, to)| to));
+        match path.first().and_then(imported) {
             Some(whole) => whole.iter().chain(&path[1..]).cloned().collect(),
             None => path.to_vec(),
         }
     }
 }
 
-/// True for items under `#[cfg(test)]`.
+/// True for items under `#[cfg(test)]`, or `test` and more.
 pub(super) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+    fn requires_test(condition: &syn::Meta) -> bool {
+        let all = Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated;
+        match condition {
+            syn::Meta::Path(path) => path.is_ident("test"),
+            syn::Meta::List(list) if list.path.is_ident("all") => list
+                .parse_args_with(all)
+                .is_ok_and(|conditions| conditions.iter().any(requires_test)),
+            _ => false,
+        }
+    }
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
-            && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+            && attribute.parse_args().is_ok_and(|condition| requires_test(&condition))
     })
 }
 
@@ -204,8 +233,10 @@ pub(super) fn last_of(path: &syn::Path) -> String {
     path.segments.last().map_or_else(String::new, |last| last.ident.to_string())
 }
 
+/// The segments of a path; the first is empty if the path begins with `::`.
 fn names(path: &syn::Path) -> Vec<String> {
-    path.segments.iter().map(|segment| segment.ident.to_string()).collect()
+    let root = path.leading_colon.map(|_| String::new());
+    root.into_iter().chain(path.segments.iter().map(|segment| segment.ident.to_string())).collect()
 }
 
 /// One name of a `use`.
@@ -255,17 +286,31 @@ struct Reading {
     around: Vec<String>,
     mentions: Vec<Mention>,
     calls: Vec<Call>,
-    imported: BTreeMap<String, Vec<String>>,
+    imports: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
+    aliases: Vec<(String, Vec<String>)>,
+    /// The number of enclosing blocks.
+    depth: usize,
+    /// The types of the enclosing `impl` blocks.
+    selves: Vec<Vec<String>>,
 }
 
 impl Reading {
     fn mention(&mut self, path: Vec<String>, line: usize) {
         let path = self.absolute_path(path);
+        // `Self::now`.
+        let path = match self.selves.last().filter(|_| path.len() > 1 && path[0] == "Self") {
+            Some(own) => own.iter().chain(&path[1..]).cloned().collect(),
+            None => path,
+        };
         self.mentions.push(Mention { path, line, function: self.around.join("::") });
     }
 
     /// Makes `self::…` and `super::…` absolute, and paths into crates of the library.
-    fn absolute_path(&self, path: Vec<String>) -> Vec<String> {
+    fn absolute_path(&self, mut path: Vec<String>) -> Vec<String> {
+        let name = path.iter().position(|name| !name.is_empty()).unwrap_or(0);
+        if CRATES.iter().any(|(root, _)| path[name] == root.replace('-', "_")) {
+            path.drain(..name);
+        }
         let root = CRATES.iter().find(|(name, _)| path[0] == name.replace('-', "_"));
         if let Some((_, at)) = root {
             let at = at.iter().map(|&part| part.to_owned());
@@ -295,11 +340,28 @@ impl Reading {
         std::iter::once(out.to_owned()).chain(module).chain(rest.iter().cloned()).collect()
     }
 
-    fn read_use(&mut self, tree: &syn::UseTree) {
-        for Leaf { path, local, line } in leaves(tree) {
+    fn call(&mut self, name: &str, arguments: usize, receiver: &syn::Expr, span: Span) {
+        self.calls.push(Call {
+            name: name.to_owned(),
+            arguments,
+            receiver: names_through(receiver),
+            line: line(span),
+            function: self.around.join("::"),
+        });
+    }
+
+    fn read_use(&mut self, item: &syn::ItemUse) {
+        for Leaf { mut path, local, line } in leaves(&item.tree) {
+            if item.leading_colon.is_some() {
+                path.insert(0, String::new());
+            }
             self.mention(path.clone(), line);
             if local != "*" {
-                self.imported.insert(local, self.absolute_path(path));
+                let whole = self.absolute_path(path);
+                self.aliases.push((local.clone(), whole.clone()));
+                if self.depth == 0 {
+                    self.imports.entry(self.module.clone()).or_default().insert(local, whole);
+                }
             }
         }
     }
@@ -324,7 +386,11 @@ impl Reading {
                     if !follows_colons(&tokens[..at]) {
                         path.clear();
                     }
-                    path.push(name.to_string());
+                    // `$kind::new`, as opposed to `$crate::Kind`.
+                    let before = at.checked_sub(1).map(|at| &tokens[at]);
+                    let is_parameter = name != "crate"
+                        && matches!(before, Some(TokenTree::Punct(mark)) if mark.as_char() == '$');
+                    path.push(format!("{}{name}", if is_parameter { "$" } else { "" }));
                     if path.len() > 1 && !is_joint_colon(tokens.get(at + 1)) {
                         self.mention(path.clone(), line(name.span()));
                     }
@@ -421,17 +487,43 @@ impl Visit<'_> for Reading {
 
     fn visit_item_mod(&mut self, item: &syn::ItemMod) {
         self.module.push(item.ident.to_string());
+        self.imports.entry(self.module.clone()).or_default();
         visit::visit_item_mod(self, item);
         self.module.pop();
     }
 
+    fn visit_block(&mut self, block: &syn::Block) {
+        self.depth += 1;
+        visit::visit_block(self, block);
+        self.depth -= 1;
+    }
+
     fn visit_item_use(&mut self, item: &syn::ItemUse) {
-        self.read_use(&item.tree);
+        self.read_use(item);
+    }
+
+    fn visit_item_extern_crate(&mut self, item: &syn::ItemExternCrate) {
+        if let Some((_, name)) = &item.rename {
+            let whole = vec![String::new(), item.ident.to_string()];
+            self.aliases.push((name.to_string(), whole));
+        }
+    }
+
+    fn visit_item_type(&mut self, item: &syn::ItemType) {
+        if let syn::Type::Path(ty) = &*item.ty {
+            self.aliases.push((item.ident.to_string(), self.absolute_path(names(&ty.path))));
+        }
+        visit::visit_item_type(self, item);
     }
 
     fn visit_item_impl(&mut self, item: &syn::ItemImpl) {
         self.around.push(name_of(&item.self_ty));
+        self.selves.push(match &*item.self_ty {
+            syn::Type::Path(ty) => self.absolute_path(names(&ty.path)),
+            ty => vec![name_of(ty)],
+        });
         visit::visit_item_impl(self, item);
+        self.selves.pop();
         self.around.pop();
     }
 
@@ -470,21 +562,53 @@ impl Visit<'_> for Reading {
     fn visit_expr_path(&mut self, path: &syn::ExprPath) {
         // The path of `<dyn Driver>::write` is `write` alone.
         if let Some(own) = path.qself.as_ref().filter(|own| own.position == 0) {
-            let whole = std::iter::once(name_of(&own.ty)).chain(names(&path.path)).collect();
-            self.mention(whole, line(path.span()));
+            let own = match &*own.ty {
+                syn::Type::Path(ty) => names(&ty.path),
+                ty => vec![name_of(ty)],
+            };
+            let is_named = !own[0].is_empty() || own.len() > 1;
+            let whole =
+                own.into_iter().chain(path.path.segments.iter().map(|s| s.ident.to_string()));
+            if is_named {
+                self.mention(whole.collect(), line(path.span()));
+            }
+            // Its arguments, without the path.
+            visit::visit_type(self, &path.qself.as_ref().expect("as above").ty);
+            return path.path.segments.iter().for_each(|s| self.visit_path_arguments(&s.arguments));
         }
         visit::visit_expr_path(self, path);
     }
 
     fn visit_expr_method_call(&mut self, call: &syn::ExprMethodCall) {
-        self.calls.push(Call {
-            name: call.method.to_string(),
-            arguments: call.args.len(),
-            receiver: names_through(&call.receiver),
-            line: line(call.method.span()),
-            function: self.around.join("::"),
-        });
+        let name = call.method.to_string();
+        self.call(&name, call.args.len(), &call.receiver, call.method.span());
         visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_expr_binary(&mut self, expression: &syn::ExprBinary) {
+        if let syn::BinOp::AddAssign(token) = &expression.op {
+            self.call("+=", 1, &expression.left, token.span());
+        }
+        visit::visit_expr_binary(self, expression);
+    }
+
+    fn visit_expr_call(&mut self, call: &syn::ExprCall) {
+        // `mem::take(&mut place)` empties the place.
+        let takes = matches!(&*call.func, syn::Expr::Path(path) if last_of(&path.path) == "take");
+        match call.args.first() {
+            Some(syn::Expr::Reference(place)) if takes => {
+                self.visit_expr(&call.func);
+                self.visit_expr(&place.expr);
+            }
+            _ => visit::visit_expr_call(self, call),
+        }
+    }
+
+    fn visit_expr_reference(&mut self, expression: &syn::ExprReference) {
+        if let Some(token) = &expression.mutability {
+            self.call("&mut", 0, &expression.expr, token.span());
+        }
+        visit::visit_expr_reference(self, expression);
     }
 
     fn visit_macro(&mut self, call: &syn::Macro) {
@@ -492,7 +616,12 @@ impl Visit<'_> for Reading {
         // Most macros take expressions.
         let parser = Punctuated::<syn::Expr, syn::Token![,]>::parse_terminated;
         match call.parse_body_with(parser) {
-            Ok(list) => list.iter().for_each(|expression| self.visit_expr(expression)),
+            Ok(list) => {
+                if matches!(&*last_of(&call.path), "write" | "writeln") {
+                    list.first().inspect(|to| self.call("write!", list.len(), to, to.span()));
+                }
+                list.iter().for_each(|expression| self.visit_expr(expression));
+            }
             Err(_) => self.read_tokens(call.tokens.clone()),
         }
     }

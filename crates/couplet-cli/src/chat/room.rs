@@ -22,6 +22,7 @@ thread_local! {
 pub(super) struct Room {
     guests: Arc<Guests>,
     /// Members connected to this loop.
+    // Bound: one for each connection.
     members: BTreeMap<ConnectionId, LineTransport>,
     /// The cluster's loops, if there are several.
     loops: Option<Members>,
@@ -34,8 +35,10 @@ pub(super) struct Guests(Mutex<Names>);
 /// Names by connection. Law 9: one entry for each connection.
 #[derive(Default)]
 struct Names {
+    // Bound: one for each connection.
     by_id: BTreeMap<ConnectionId, String>,
     /// Connections by name in lower case, so that Ada and ada are the same name.
+    // Bound: one for each connection.
     by_name: BTreeMap<String, ConnectionId>,
     /// Members so far, for default names.
     count: u64,

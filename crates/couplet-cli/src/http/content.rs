@@ -24,6 +24,7 @@ pub(super) const PIECE: usize = 64 * 1024;
 #[derive(Default)]
 pub(super) struct Content {
     /// Law 9: at most two for each of `MOST_RANGES`, and one.
+    // Bound: two for each of MOST_RANGES (32) ranges, and one.
     segments: VecDeque<Segment>,
 }
 

@@ -106,6 +106,7 @@ struct Output {
     reactor: Reactor,
     sink: Sink,
     name: String,
+    // Bound: MAX_GATHERED, and one piece of the body.
     gathered: BytesMut,
     /// Turns since the last piece.
     quiet: u32,

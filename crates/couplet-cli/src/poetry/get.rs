@@ -227,6 +227,7 @@ enum FetchOutcome {
 
 /// The poems that have arrived, in the order of the addresses.
 struct Collection {
+    // Bound: one for each address of the command line.
     outputs: Vec<Output>,
     /// Index of the first output that was not passed to the printer.
     next: usize,

@@ -49,6 +49,7 @@ pub(crate) struct NamedServer {
     /// The answer in progress; reading is paused meanwhile.
     recital: Option<Recital>,
     /// A line of exactly the maximum length, and a CR after it.
+    // Bound: one line of MAX_LINE bytes and a CR.
     unfinished_line: Vec<u8>,
 }
 

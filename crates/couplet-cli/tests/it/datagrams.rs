@@ -1,5 +1,4 @@
 //! `couplet echo`, `forward` and `connect` over UDP, with plain sockets and socat as peers.
-#![expect(clippy::disallowed_types, reason = "the program is tested with std's sockets")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;

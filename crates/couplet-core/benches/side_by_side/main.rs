@@ -6,11 +6,7 @@
 //! time can be read separately from the load's.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "the load and the peers stand outside of any loop"
-)]
+#![expect(clippy::disallowed_methods, reason = "the load and the peers stand outside of any loop")]
 
 mod counting;
 #[path = "../../tests/needed/files.rs"]

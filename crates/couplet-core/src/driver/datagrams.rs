@@ -299,9 +299,11 @@ impl From<u32> for Interface {
 /// Queued datagrams, in order: their bytes in one buffer, and a list of lengths and destinations.
 #[derive(Default)]
 pub struct DatagramQueue {
+    // Bound: twice `DatagramOptions::queue`, 256 KiB unless set, or twice one datagram.
     bytes: Vec<u8>,
     /// Bytes at the front of the buffer that are already sent.
     sent: usize,
+    // Bound: at most MOST_QUEUED (16384) datagrams.
     list: VecDeque<QueuedDatagram>,
 }
 

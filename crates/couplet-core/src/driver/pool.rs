@@ -46,9 +46,14 @@ struct PoolShared<Q, A> {
 
 #[derive(Debug)]
 struct PoolState<Q, A> {
+    // Bound: names: QUEUE (1000), then lookups are refused; jobs: no bound, one per
+    // `defer_to_thread` call.
     waiting: VecDeque<(Ticket, Q)>,
     /// Started, and neither answered nor forgotten.
+    // Bound: one for each thread: 4 for names, 10 for jobs.
     running: Vec<Ticket>,
+    // Bound: one for each finished lookup or job that was not cancelled; the loop takes them all in
+    // its next turn.
     answers: VecDeque<(Ticket, A)>,
     threads: usize,
     idle: usize,

@@ -37,10 +37,13 @@ use super::Adopted;
 #[derive(Clone, Debug)]
 pub struct Command {
     program: OsString,
+    // Bound: the arguments that the program wrote down.
     args: Vec<OsString>,
     clear_env: bool,
+    // Bound: the variables that the program wrote down.
     env: Vec<(OsString, Option<OsString>)>,
     directory: Option<PathBuf>,
+    // Bound: the descriptors that the program wrote down.
     descriptors: BTreeMap<i32, ChildFd>,
     terminal: Option<WindowSize>,
     /// Standard input and output are one connection.
@@ -49,6 +52,7 @@ pub struct Command {
     umask: Option<u32>,
     session: Session,
     death_signal: Option<ProcessSignal>,
+    // Bound: the limits that the program wrote down.
     limits: Vec<(Resource, u64, u64)>,
 }
 
@@ -56,6 +60,7 @@ pub struct Command {
 struct User {
     uid: Option<u32>,
     gid: Option<u32>,
+    // Bound: the groups that the program wrote down.
     groups: Option<Vec<u32>>,
 }
 
@@ -519,6 +524,7 @@ impl fmt::Display for ProcessEnd {
 #[non_exhaustive]
 pub struct Spawned {
     /// Our ends of the child's pipes, by its descriptor numbers. A terminal is at 1.
+    // Bound: one for each pipe of one command.
     pub pipes: BTreeMap<i32, Adopted>,
     /// The pipe at 1 is the standard input too.
     pub is_joined: bool,
@@ -629,7 +635,9 @@ impl AsFd for SystemProcess {
 
 /// The child's descriptors, and our ends.
 struct ChildDescriptors {
+    // Bound: one for each descriptor of one command; lives for one call.
     theirs: BTreeMap<i32, OwnedFd>,
+    // Bound: one for each pipe of one command; lives for one call.
     ours: BTreeMap<i32, super::Pipe>,
     terminal: Option<OwnedFd>,
 }

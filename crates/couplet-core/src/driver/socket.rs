@@ -1,8 +1,6 @@
 //! Sockets that the user opens or configures: the arguments of
 //! [`Reactor::adopt`](crate::Reactor::adopt), and calls that get access to a socket of the loop.
 
-#![expect(clippy::disallowed_types, reason = "the user's sockets come in here")]
-
 use std::any::Any;
 use std::fmt;
 use std::io;

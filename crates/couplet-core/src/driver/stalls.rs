@@ -73,6 +73,7 @@ struct WatchedLoop {
 #[derive(Debug, Default)]
 struct CurrentCall {
     /// The current call and those nested in it. Law 9: as deep as the calls.
+    // Bound: as deep as calls into user code are nested in one loop.
     doing: Vec<UserCall>,
     /// The start of the outermost call.
     since: Option<Instant>,
@@ -247,6 +248,7 @@ struct Detector {
 
 struct Loops {
     /// Law 9: one for each loop with the detector enabled.
+    // Bound: one for each loop with `LoopOptions::stall_after`.
     watched: Vec<Arc<WatchedLoop>>,
     thread: Thread,
 }

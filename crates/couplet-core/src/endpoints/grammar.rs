@@ -30,6 +30,7 @@ pub(super) fn escaped(text: &str) -> String {
 #[derive(Clone)]
 pub struct Part {
     key: Option<String>,
+    // Bound: a part of one endpoint string, which the program wrote.
     pub(super) text: String,
     pub(super) bracketed: bool,
     /// Position of the part, including its key.
@@ -135,10 +136,13 @@ impl fmt::Debug for Part {
 pub struct Parts {
     whole: Arc<str>,
     /// Law 9: at most the parts of the string.
+    // Bound: the parts of one endpoint string, which the program wrote.
     parts: Vec<Part>,
     /// The kinds taken so far, the outermost first.
+    // Bound: the kinds in one endpoint string, each once.
     kinds: Vec<String>,
     /// The keywords requested so far, and whether errors list them.
+    // Bound: the keywords that the kinds in one endpoint string know.
     known_keywords: Vec<(&'static str, bool)>,
     /// A part that resembles a kind, and was taken as a host.
     suspected_kind: Option<Part>,

@@ -122,6 +122,7 @@ impl SystemdServer {
 struct PassedSockets {
     count: i32,
     /// Law 9: as many as the environment lists.
+    // Bound: as the environment of the process says; lives for one call.
     names: Vec<String>,
 }
 

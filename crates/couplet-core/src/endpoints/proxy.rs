@@ -25,6 +25,7 @@ use crate::transport::Transport;
 pub struct ProxyServer {
     over: Arc<dyn ServerEndpoint>,
     /// Law 9: grows only by configuration.
+    // Bound: the networks that the program wrote down.
     trusted: Vec<IpNetwork>,
     header_timeout: Option<Duration>,
 }

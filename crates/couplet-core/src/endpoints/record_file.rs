@@ -43,6 +43,8 @@ struct OpenFile {
 /// The device and inode of a regular file.
 type FileId = Option<(u64, u64)>;
 
+// Bound: one for each file that an endpoint has open; those that are closed go when the next is
+// opened.
 /// The open files. Law 9: one for each file that an endpoint names.
 static OPEN: Mutex<Vec<Weak<RecordFile>>> = Mutex::new(Vec::new());
 

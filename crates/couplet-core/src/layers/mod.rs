@@ -92,6 +92,7 @@ pub struct Opened {
     pub host: Option<Address>,
     /// Other information, by type: a `TlsInfo`, a [`ProxyHeader`]. The protocol reads it with
     /// [`Transport::layer_info`](crate::Transport::layer_info). Law 9: one or two for each layer.
+    // Bound: one or two for each layer of one connection.
     pub infos: Vec<Rc<dyn Any>>,
 }
 

@@ -69,6 +69,7 @@ pub struct PlaintextAfterUpgrade;
 pub struct Layers {
     /// From the socket to the protocol; never empty. Law 9: one for each layer that the program
     /// requested.
+    // Bound: one for each layer that the program asked for.
     levels: Vec<Level>,
     state: StackState,
 }

@@ -26,6 +26,8 @@ struct Queue {
     spent: Option<Instant>,
     /// Reservations not due yet. Law 9: one for each direction of each throttle, and as many
     /// cancelled ones plus 16.
+    // Bound: one for each direction of each throttle that waits, and at most as many and 16 that
+    // were given back.
     waiting: VecDeque<Rc<Reservation>>,
     /// Number of cancelled reservations in `waiting`.
     cancelled: usize,

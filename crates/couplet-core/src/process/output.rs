@@ -14,9 +14,11 @@ pub struct ProcessOutput {
     /// How the program ended.
     pub end: ProcessEnd,
     /// The standard output.
+    // Bound: `OutputOptions::limit`, with `stderr`.
     pub stdout: Vec<u8>,
     /// The standard error. With `command.descriptor(2, ChildFd::SameAs(1))` it is part of `stdout`,
     /// in the order of the writes.
+    // Bound: `OutputOptions::limit`, with `stdout`.
     pub stderr: Vec<u8>,
 }
 
@@ -25,6 +27,7 @@ pub struct ProcessOutput {
 #[non_exhaustive]
 pub struct OutputOptions {
     /// The standard input, closed after these bytes.
+    // Bound: one input, given by the user.
     pub input: Vec<u8>,
     /// Maximum bytes of output, both streams together: 16 MiB unless set.
     pub limit: usize,
@@ -149,7 +152,9 @@ struct OutputCollector {
     command: String,
     options: OutputOptions,
     /// Law 9: `OutputOptions::limit`, both together.
+    // Bound: `OutputOptions::limit`, with `stderr`.
     stdout: Vec<u8>,
+    // Bound: `OutputOptions::limit`, with `stdout`.
     stderr: Vec<u8>,
     resolver: SharedResolver,
 }

@@ -12,6 +12,7 @@ type EarlyRequest = Box<dyn FnOnce(&Transport)>;
 
 pub(super) enum PipeState {
     /// Law 9: the user's requests until the next turn.
+    // Unbounded: one for each request of the user until the next turn.
     Opening(Vec<EarlyRequest>),
     Open(Transport),
     /// Could not be connected; reported as lost once the other pipes are settled.

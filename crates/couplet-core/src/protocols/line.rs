@@ -165,6 +165,7 @@ pub(super) struct ReceiveMode {
     /// The number of lent bytes that were returned.
     returned: Cell<usize>,
     /// Other bytes to parse as lines. Law 9: bounded only by the user, who supplies them.
+    // Unbounded: bytes that the protocol itself gives to `set_line_mode`.
     extra: RefCell<Vec<u8>>,
 }
 

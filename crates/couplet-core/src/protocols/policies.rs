@@ -228,6 +228,7 @@ pub struct LimitConnections {
 #[derive(Clone)]
 pub struct LimitConnectionsByPeer {
     limit: Rc<Cell<usize>>,
+    // Bound: one for each peer that has a connection open.
     open: Peers,
     turned_away: Rejections,
 }
@@ -439,6 +440,7 @@ impl Policy for LimitConnectionsByPeer {
 /// is dropped.
 #[derive(Debug)]
 pub struct PeerAdmission {
+    // Bound: a handle on `LimitConnectionsByPeer.open`.
     counted: Option<(Peers, IpAddr)>,
 }
 
@@ -527,6 +529,7 @@ impl Policy for LimitLifetime {
 #[derive(Debug)]
 pub struct LifetimeAdmission {
     limit: LimitLifetime,
+    // Bound: two timed calls for each connection.
     calls: Vec<DelayedCall>,
 }
 

@@ -87,8 +87,11 @@ pub(super) struct Timeout {
 
 /// One attempt at a target: the state of each address.
 pub(super) struct Attempts {
+    // Bound: the addresses of one name, from the resolver.
     pub(super) waiting: VecDeque<Address>,
+    // Bound: one for each address of the name.
     pub(super) running: Vec<(Key, Address)>,
+    // Bound: one for each address of the name.
     pub(super) errors: Vec<(Address, ConnectError)>,
     /// When the next address is tried although others are in progress.
     pub(super) next_at: Option<Instant>,

@@ -36,6 +36,7 @@ pub(super) struct DrainCell {
     times: Drain,
     stage: Cell<Stage>,
     /// Connections that have not ended.
+    // Bound: the connections of its ports that are open when it begins.
     left: RefCell<BTreeSet<Key>>,
     drained: Cell<Drained>,
     timer: Cell<Option<TimerKey>>,

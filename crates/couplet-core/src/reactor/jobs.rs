@@ -18,6 +18,7 @@ pub(super) struct Jobs {
     requested: RefCell<DriverRequests<Job>>,
     /// Called in the loop's thread when a job has run (`true`) or is given up (`false`), in the
     /// order of the requests.
+    // Unbounded: one for each unfired Deferred of `defer_to_thread`.
     waiting: RefCell<BTreeMap<Ticket, Finish>>,
 }
 

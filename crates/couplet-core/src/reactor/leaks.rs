@@ -97,10 +97,13 @@ pub(super) struct Places {
     tasks: PlaceLog<TaskId>,
     accepted: PlaceLog<Key>,
     /// Leaks that the last shutdown cut off, unless a signal caused it.
+    // Bound: one line for each thing that a program left when it ended itself.
     cut_off: Vec<Leak>,
 }
 
 struct PlaceLog<K> {
+    // Bound: twice the number of live entries plus 64, then the dead ones are dropped; only under
+    // `testing::run` and in the simulator.
     list: Vec<(K, Source)>,
     /// The length at which finished entries are pruned: at most twice the live ones plus 64.
     /// (Law 9.)

@@ -147,12 +147,18 @@ pub(crate) struct Records {
     /// [`Turns::Many`](turn::Turns) must return after this turn.
     must_return: Cell<bool>,
     /// The dirty list: connections with requests or output. Law 9: each connection twice at most.
+    // Bound: each connection twice: `ConnectionCell::dirty` lets it in once, and once more after
+    // bytes.
     dirty: RefCell<Vec<Key>>,
-    /// Calls into user code, first in, first out. Law 9: unbounded; the callers own them.
+    /// Calls into user code, first in, first out.
+    // Unbounded: one per `tell`, `ask` and `call_soon` call, and one for each connection with calls
+    // due; a round runs those present when it begins.
     calls: RefCell<VecDeque<Call>>,
     /// Ports, connectors, drains and layers with a request.
+    // Unbounded: one for each call of a port or connector handle since the last round.
     requests: RefCell<VecDeque<LoopRequest>>,
     /// Listens and connects for step 6.
+    // Unbounded: one per `listen` and `connect` call since the last turn.
     starts: RefCell<VecDeque<Start>>,
     timers: RefCell<Timers<TimerAction>>,
     tasks: RefCell<Tasks>,
@@ -163,13 +169,17 @@ pub(crate) struct Records {
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
     dependents: RefCell<dependents::Dependents>,
+    // Unbounded: one per `snapshot` call since the last round.
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`]. Law
     /// 9: one for each such thread.
+    // Bound: one for each thread that waits in `Remote::block_on_reactor`.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     /// Resolvers of pending snapshots of all loops of a cluster.
+    // Unbounded: one per `Members::snapshot` call that has no answer yet.
     cluster_snapshots: RefCell<Slots<Resolver<Snapshot>>>,
     /// The ports that listen on sockets shared with other loops.
+    // Bound: one for each port that the user made.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
     run: stage::Run,
     /// Source locations of requests; only in a loop under test.

@@ -14,6 +14,7 @@ use crate::error::ConnectError;
 /// A name, and the resolver that gets its addresses.
 pub(super) struct Lookup {
     name: String,
+    // Bound: the addresses of one name, from the resolver.
     resolver: Resolver<Vec<IpAddr>>,
 }
 

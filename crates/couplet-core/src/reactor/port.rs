@@ -48,6 +48,7 @@ pub(super) struct PortCell {
     pub(super) accepted: Cell<u64>,
     /// Accepted connections whose layers did not open.
     pub(super) not_opened: Cell<u64>,
+    // Bound: one for each `stop_listening` until the port has stopped.
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
 }
 

@@ -10,7 +10,9 @@ use crate::driver::Ticket;
 /// Requests and cancellations since the last turn.
 pub(super) struct DriverRequests<T> {
     last: u64,
+    // Unbounded: one per call of `defer_to_thread` or `resolve` since the last turn.
     fresh: Vec<(Ticket, T)>,
+    // Bound: one for each job or lookup cancelled since the last turn.
     cancelled: Vec<Ticket>,
 }
 

@@ -18,12 +18,16 @@ use crate::transport::connection::Life;
 #[non_exhaustive]
 pub struct Snapshot {
     /// Ports that listen, or are about to.
+    // Bound: one for each port; owned by the user.
     pub ports: Vec<PortSnapshot>,
     /// Datagram ports, served or about to be.
+    // Bound: one for each open port.
     pub datagrams: Vec<DatagramSnapshot>,
     /// Connectors that are connecting or connected.
+    // Bound: one for each connector; owned by the user.
     pub connectors: Vec<ConnectorSnapshot>,
     /// Live connections.
+    // Bound: one for each connection; owned by the user.
     pub connections: Vec<ConnectionSnapshot>,
     /// Pending timed calls, including the loop's own timers.
     pub pending_calls: usize,

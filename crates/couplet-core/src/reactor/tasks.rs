@@ -29,15 +29,19 @@ pub(crate) struct TaskId(Key);
 
 /// The tasks of a loop.
 pub(super) struct Tasks {
+    // Unbounded: one for each of the user's running tasks.
     entries: Slots<TaskEntry>,
     /// The number of turns in which tasks ran.
     turn: u64,
     queue: Arc<WakeQueue>,
     /// Tasks to run in the next turn: spawned in this one, or woken after their poll in it. Law 9:
     /// each task once.
+    // Unbounded: one per `spawn` call since the last turn.
     fresh: Vec<TaskId>,
     /// Tasks to run in this turn: spawned before it began, then woken. Law 9: each task once.
+    // Bound: each task once (`TaskWaker::queued`).
     ready: Vec<TaskId>,
+    // Bound: one for each task cancelled since the last turn.
     cancelled: Vec<TaskId>,
 }
 

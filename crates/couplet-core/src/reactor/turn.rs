@@ -51,14 +51,19 @@ pub(super) struct Core {
     pub(super) reactor: Reactor,
     pub(super) table: Table,
     /// Connections to write in step 7. Law 9: each connection at most once.
+    // Bound: each connection once (`ConnectionEntry::to_write`).
     pub(super) to_write: Vec<Key>,
     pub(super) batching: Batching,
     /// The dirty list being processed; kept for its capacity.
+    // Bound: swapped with `Records.dirty`: each connection twice.
     dirty: Vec<Key>,
     pub(super) connecting: Connecting,
     /// The lookups for callers that the driver has begun.
+    // Unbounded: one for each unfired Deferred of `resolve` that has begun; the driver refuses more
+    // than it has room for.
     pub(super) lookups: BTreeMap<Ticket, Lookup>,
-    /// Drains in progress. Law 9: one for each request of the user.
+    /// Drains in progress.
+    // Unbounded: one for each drain that the user began and that has not ended.
     pub(super) drains: Vec<Rc<DrainCell>>,
     /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,

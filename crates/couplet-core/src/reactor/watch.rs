@@ -20,6 +20,7 @@ use crate::panics::{Contained, contain};
 #[derive(Default)]
 pub(super) struct Watches {
     next: usize,
+    // Unbounded: one per `watch` call that has not ended.
     cells: BTreeMap<WatchId, Rc<dyn AnyWatch>>,
 }
 

@@ -41,6 +41,7 @@ pub struct Trial {
     pub weather: Weather,
     /// Whether the whole trace is kept.
     pub whole_trace: bool,
+    // Bound: one number for each fault that is kept.
     keep: Option<Vec<usize>>,
 }
 
@@ -57,8 +58,10 @@ pub struct Report {
     /// Virtual time at the end of the run.
     pub elapsed: Duration,
     /// Descriptions of the faults.
+    // Bound: one line for each fault of the run.
     pub faults: Vec<String>,
     /// The last lines of the trace after a failure, or the whole trace if it was kept.
+    // Bound: one line for each record of `Trace.records`.
     pub trace: Vec<String>,
     /// Number of faults drawn by the weather.
     drawn: usize,

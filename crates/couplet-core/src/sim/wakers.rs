@@ -9,6 +9,7 @@ use std::task::{Wake, Waker};
 #[derive(Default)]
 pub(super) struct WokenHosts {
     any: AtomicBool,
+    // Unbounded: one per wake-up since the last event; the world drains them after each event.
     woken: Mutex<Vec<u32>>,
 }
 

@@ -30,18 +30,23 @@ const QUIET: Duration = Duration::from_secs(3600);
 /// See the [module](super) for an example.
 pub struct Sim {
     pub(super) kernel: Rc<RefCell<Kernel>>,
+    // Bound: one for each host of the world.
     programs: Vec<HostProgram>,
     weather: Weather,
     /// Indexes of the drawn faults to keep; `None` keeps all.
+    // Bound: one number for each fault that is kept.
     keep: Option<Vec<usize>>,
     /// Every fault drawn; `keep` indexes into it.
+    // Bound: the faults that the weather drew, before the run.
     drawn: Vec<Planned>,
     draws: u64,
     /// Indexes of the kernel's faults added by hand.
+    // Bound: one number for each fault that the test added.
     by_hand: Vec<usize>,
     limits: Limits,
     killed: bool,
     /// Failures left unhandled while loops turned.
+    // Unbounded: each fails the world, which takes them after each event.
     unhandled: Rc<RefCell<Vec<String>>>,
     /// Panics of user code do not fail the world.
     may_panic: bool,
@@ -711,6 +716,7 @@ impl Sim {
 
     fn capture_unhandled(&self) -> FailureCapture {
         let captured = self.unhandled.clone();
+        // Unbounded: each fails the world, as `unhandled` says.
         FailureCapture::new(move |unhandled| captured.borrow_mut().push(unhandled.to_string()))
     }
 
@@ -730,6 +736,7 @@ impl Sim {
 /// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
 struct FailureCapture {
     reporter: Option<Reporter>,
+    // Unbounded: the previous listener's panics; each fails its test.
     panics: Option<Vec<String>>,
 }
 

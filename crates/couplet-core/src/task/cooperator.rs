@@ -73,8 +73,10 @@ struct Scheduler {
     slice: Cell<Duration>,
     steps: Cell<usize>,
     /// The tasks with a step to take, each once (`IteratorTask::queued`).
+    // Bound: each task once (`IteratorTask::queued`).
     ready: RefCell<VecDeque<Rc<IteratorTask>>>,
     /// All unfinished tasks.
+    // Unbounded: one for each unfinished task of the cooperator's user.
     tasks: RefCell<BTreeMap<u64, Weak<IteratorTask>>>,
     next: Cell<u64>,
     /// Whether a slice is scheduled or in progress.

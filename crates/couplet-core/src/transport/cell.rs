@@ -204,6 +204,7 @@ pub(crate) enum SocketRequest {
 pub(super) struct Upgrade {
     pub(super) next: Contained<Box<dyn Protocol>>,
     /// Law 9: one buffer, filled by the user.
+    // Unbounded: bytes that the protocol itself gives to `upgrade_with`.
     pub(super) unread: Vec<u8>,
 }
 
@@ -227,11 +228,16 @@ struct RareState {
     /// The failure passed to `fail`.
     why: Option<Failure>,
     throttled_until: Option<Instant>,
+    // Unbounded: one for each unfired Deferred of `drained` and `flushed`.
     waiting: Vec<(Level, Resolver<()>)>,
+    // Unbounded: one for each unfired Deferred of `peer_ended`.
     peer_end: Vec<Resolver<()>>,
+    // Unbounded: one per `set_socket_option` or `with_socket` call since the last round.
     options: Vec<SocketRequest>,
     /// Law 9: one for each request of the user since the last turn.
+    // Bound: one for each layer that the user has asked for since the last turn.
     starting: Vec<StartingLayer>,
+    // Bound: twice the number of pending timers plus 16, then those no longer pending are dropped.
     timers: Vec<TimerKey>,
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,

@@ -238,6 +238,8 @@ pub(crate) struct Life {
     stopping: bool,
     /// Bytes left over by an upgrade, which the protocol gets before any new byte. Law 9: one
     /// chunk, plus the bytes that its users returned.
+    // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
+    // chunk), and those of `upgrade_with`.
     unread: Vec<u8>,
     /// While flushing: the system's unsent bytes when last measured.
     unsent: Option<usize>,

@@ -14,10 +14,8 @@ use couplet::{Address, Datagram, DatagramTransport, Loop, Protocol, Reactor, Tra
 use crate::needed::Folder;
 use crate::suite::outer::is_readable;
 
-#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
 type Peer = std::net::TcpStream;
 
-#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
 type DatagramPeer = std::net::UdpSocket;
 
 /// Longer than anything here takes; reached only if something fails.

@@ -1,7 +1,5 @@
 //! Row 106a: loops of forked processes.
 
-#![expect(clippy::disallowed_types, reason = "the sockets to adopt and to watch, and their peers")]
-
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,7 +1,6 @@
 //! Row 106: foreign descriptors, watched by the loop.
 
 #![cfg(unix)]
-#![expect(clippy::disallowed_types, reason = "the sockets to adopt, and their peers")]
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};

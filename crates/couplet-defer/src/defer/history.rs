@@ -71,8 +71,10 @@ thread_local! {
 pub struct History {
     made_at: CreatedAt,
     got: Option<StepResult>,
+    // Bound: half of `keep_histories`.
     first: Vec<Step<Option<Box<History>>>>,
     left_out: usize,
+    // Bound: half of `keep_histories`.
     last: Vec<Step<Option<Box<History>>>>,
 }
 
@@ -195,8 +197,10 @@ struct RecordedSteps {
     /// The result of the origin.
     got: Option<StepResult>,
     /// Law 9: half of `keep_histories`.
+    // Bound: half of `keep_histories`.
     first: Vec<Step<Inner>>,
     /// Law 9: half of `keep_histories`.
+    // Bound: half of `keep_histories`.
     last: VecDeque<Step<Inner>>,
     /// The number of callbacks added.
     count: usize,
@@ -221,6 +225,8 @@ struct Entry {
 
 struct Entries {
     /// Law 9: one for each node of a Deferred that was created while histories are kept.
+    // Bound: one for each node of a Deferred that was made while histories are kept, which is off
+    // unless `keep_histories` was called.
     entries: BTreeMap<NonZeroU32, Entry>,
     next: u32,
 }

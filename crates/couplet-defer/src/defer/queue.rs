@@ -38,6 +38,7 @@ struct Queue<T> {
     size: Cell<usize>,
     backlog: Cell<usize>,
     /// Law 9: bounded by `size`, unlimited by default.
+    // Bound: `DeferredQueue::size`, unlimited by default.
     items: RefCell<VecDeque<T>>,
     waiters: Waiters<T>,
 }

@@ -94,6 +94,7 @@ pub(crate) struct DecodedBody {
     coding: Coding,
     state: State,
     /// Zeroed buffer to decode into.
+    // Bound: PIECE bytes, allocated before each read.
     output: BytesMut,
     /// Number of decoded bytes still allowed.
     left: u64,

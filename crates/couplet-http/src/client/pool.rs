@@ -273,9 +273,12 @@ impl Drop for Leader {
 #[derive(Default)]
 pub(super) struct Pool {
     /// Law 9: at most `max_idle` for each server that responded within the last `keep_alive`.
+    // Bound: for each server that answered within the last `keep_alive`, `ClientOptions::max_idle`.
     idle: BTreeMap<Origin, Vec<(Http1, Instant)>>,
     /// One HTTP/2 connection for each server.
+    // Bound: one for each server with a connection of HTTP/2.
     shared: BTreeMap<Origin, Rc<Http2>>,
+    // Bound: one for each server that requests wait to be connected to.
     attempts: BTreeMap<Origin, Rc<Attempt>>,
     sweeper: Option<DelayedCall>,
 }

@@ -27,6 +27,7 @@ pub struct WebSocketOptions {
     pub handshake_timeout: Duration,
     /// Supported subprotocols, in order of preference. Default: none. A server chooses the first
     /// one that the client offers.
+    // Bound: those that the user names.
     pub protocols: Vec<String>,
 }
 

@@ -22,9 +22,11 @@ pub(super) struct Utf8Checker {
     length: u64,
     message: Message,
     /// The incomplete head of a frame.
+    // Bound: the head of a frame that has begun, of at most MAX_HEAD (14).
     head: Vec<u8>,
     frame: Frame,
     /// The first bytes of an incomplete character.
+    // Bound: three bytes of a character.
     partial_char: Vec<u8>,
 }
 

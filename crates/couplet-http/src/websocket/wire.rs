@@ -29,6 +29,8 @@ pub(super) struct Wire {
     unread: Bytes,
     role: Role,
     /// Buffer for a client's frame, reused by the next one.
+    // Bound: one frame that is written, of less than MIN_LENT (8 KiB) once that is done; pongs at
+    // most MAX_CONTROL_BUFFER (1 KiB).
     frame: Vec<u8>,
     utf8_checker: Utf8Checker,
     /// Invalid UTF-8 in bytes already read; reported after the state machine has taken earlier

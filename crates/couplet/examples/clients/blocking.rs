@@ -2,7 +2,6 @@
 //! waits for a slow server the others wait too.
 //!
 //! `cargo run --example clients -- blocking 127.0.0.1:10000 127.0.0.1:10001`
-#![expect(clippy::disallowed_types, reason = "this is how it is done without a reactor")]
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};

@@ -2,7 +2,6 @@
 //! the program keeps its own `while` around it, as a `select` program does.
 //!
 //! `cargo run --example clients -- select 127.0.0.1:10000 127.0.0.1:10001`
-#![expect(clippy::disallowed_types, reason = "the sockets are ours; the loop watches them")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,7 +1,6 @@
 //! Part 3, client 1.0: our own sockets; the reactor calls back when one is readable.
 //!
 //! `cargo run --example clients -- v1_0 127.0.0.1:10000 127.0.0.1:10001`
-#![expect(clippy::disallowed_types, reason = "the sockets are ours; the reactor watches them")]
 
 use std::cell::{Cell, OnceCell};
 use std::io::{self, ErrorKind, Read};

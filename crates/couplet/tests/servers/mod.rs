@@ -61,7 +61,6 @@ fn end(child: &mut Child, by: Signal) {
 
 /// A port without a listener at the moment.
 #[cfg(unix)]
-#[expect(clippy::disallowed_types, reason = "no loop is there")]
 fn free_port() -> u16 {
     let bound = std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
     bound.expect("a free port").port()

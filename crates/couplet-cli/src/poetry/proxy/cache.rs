@@ -37,6 +37,7 @@ enum State {
     Fetching {
         number: u64,
         /// Waiters in order of arrival. Law 9: one for each client.
+        // Bound: one for each client, which LimitConnections bounds.
         waiting: BTreeMap<u64, Resolver<Edition>>,
         fetch: Option<Canceller>,
     },

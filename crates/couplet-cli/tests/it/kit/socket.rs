@@ -1,5 +1,4 @@
 //! A raw peer, and servers made of raw peers.
-#![expect(clippy::disallowed_types, reason = "the program is tested with std's sockets")]
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

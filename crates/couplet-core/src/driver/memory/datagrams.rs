@@ -20,13 +20,16 @@ const BATCH: usize = 64;
 #[derive(Default)]
 pub(super) struct Sockets {
     next: u32,
+    // Bound: one for each open port.
     open: BTreeMap<u32, Socket>,
 }
 
 struct Socket {
     address: Address,
     options: DatagramOptions,
+    // Bound: at most HELD (256) datagrams.
     received: VecDeque<Packet>,
+    // Bound: one for each `join_group`.
     groups: BTreeSet<Group>,
     /// The peer refused a datagram.
     refused: bool,
@@ -36,6 +39,7 @@ struct Socket {
 pub(super) struct Packet {
     from: Address,
     to: Option<IpAddr>,
+    // Bound: one datagram, of at most the size of its port.
     pub(super) bytes: Vec<u8>,
     cut: bool,
     /// Turns until it arrives.

@@ -62,7 +62,7 @@ pub(super) struct DatagramSlot {
     /// The round in which a writable socket was last reported.
     tried_in: u64,
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
-    /// Law 9: at most one batch.
+    // Bound: one batch, BATCH (64).
     held: VecDeque<(Datagram<'static>, Vec<u8>)>,
 }
 
@@ -90,6 +90,7 @@ pub(super) struct ReceivedBatch {
     /// The port, until all datagrams are reported.
     owner: Option<Key>,
     /// The last reported datagram, if it had been held during a pause.
+    // Bound: one datagram, of at most the size of its port.
     held: Option<(Datagram<'static>, Vec<u8>)>,
 }
 

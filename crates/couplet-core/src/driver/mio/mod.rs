@@ -9,8 +9,6 @@
 //! The system reports each socket error once, to the first call that encounters it. A `write` error
 //! is kept, and ends the stream after all bytes that can still be read.
 
-#![expect(clippy::disallowed_types, reason = "sockets live here")]
-
 mod accepting;
 mod datagrams;
 #[cfg(target_os = "linux")]
@@ -100,28 +98,39 @@ pub struct Mio {
     #[cfg(not(target_os = "linux"))]
     events: mio::Events,
     /// The events of the last poll, copied out so that slots can change during the walk.
+    // Bound: the events of one wait: at most EVENTS (1024).
     batch: Vec<Polled>,
     cursor: usize,
+    // Bound: the peak number of open connections, attempts and ports; shrinks when half of it is
+    // unused.
     slots: Slots<Registered>,
     /// Maximum slots in use since the table was last shrunk.
     high_water: usize,
     /// Slots closed since the last wait. Events of this batch may still refer to them, so they are
     /// not reused before the next wait.
+    // Bound: at most one entry for each slot; freed at the next wait.
     retired: Vec<u32>,
     /// Slots that may have more events in this turn, without a new edge.
+    // Bound: each slot twice: once from the last turn, once from this one; empty before the next
+    // wait.
     again: VecDeque<u32>,
     /// Slots to serve in the next turn, without a new edge.
+    // Bound: each slot once (`Registered::queued`).
     later: VecDeque<u32>,
     /// Counts the rounds; each lasts from one wait to the next.
     round: u64,
     /// Backed-off slots and the time to retry them: ports without descriptors or memory, connects
     /// to a full queue, datagram senders with a full receiver.
+    // Bound: each port that backs off, once: it accepts nothing until then; and each connect to a
+    // full UNIX port, once.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
     /// Connections turned away since the last log line about them.
     turned_away: u64,
     full_logged_at: Option<Instant>,
     /// By slot: descriptors and bytes received on UNIX sockets and not reported yet.
+    // Bound: one for each UNIX socket with descriptors that were read and not reported yet: it
+    // reads no more until then.
     held: BTreeMap<u32, HeldMessage>,
     buffer: Box<[u8]>,
     /// The part of the buffer that the first read of an idle stream may fill.
@@ -129,10 +138,12 @@ pub struct Mio {
     /// The number of lent bytes in the buffer.
     lent: usize,
     waker: Arc<PollWaker>,
+    // Bound: those of its pool: see `driver::pool::PoolState`.
     names: Names,
     jobs: Pool<Job, ()>,
     /// The batch of datagrams being reported.
     arrived: ReceivedBatch,
+    // Bound: the events of one wait: at most EVENTS (1024); empty before the next wait.
     watched: VecDeque<(WatchId, Ready)>,
     /// There may be an event without a slot: a resolved name, a finished job, a watched descriptor.
     has_internal_events: bool,

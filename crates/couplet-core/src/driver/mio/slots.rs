@@ -55,8 +55,10 @@ pub(super) struct ConnectingSlot {
 
 /// Descriptors, and the bytes received with them.
 pub(super) struct HeldMessage {
+    // Bound: those of one message: at most MOST (253).
     #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
     pub(super) descriptors: VecDeque<Descriptor>,
+    // Bound: one read of a UNIX socket.
     pub(super) bytes: Vec<u8>,
 }
 

@@ -31,6 +31,7 @@ pub struct Lines<F> {
     left: u64,
     /// Bytes seen so far, in and out.
     offsets: [u64; 2],
+    // Bound: one line: LONGEST_TEXT bytes with their escapes.
     line: String,
 }
 

@@ -111,6 +111,7 @@ pub struct PcapTap {
     /// The next sequence numbers, in and out.
     sent: [u32; 2],
     /// The packet being built, after space for its record header. Law 9: at most LONGEST bytes.
+    // Bound: the longest packet: a segment of 16 KiB and its headers.
     packet: Vec<u8>,
 }
 

@@ -34,6 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// [`ProxyError`] inside; any other error is the failure in [`Failed`](Reason::Failed).
 pub struct ProxyReader {
     /// Law 9: at most the longest header.
+    // Bound: the longest header: 4096 bytes; empty once it was read.
     received: Vec<u8>,
     deadline: Option<Instant>,
     stage: Stage,
@@ -155,6 +156,7 @@ impl fmt::Debug for ProxyReader {
 #[derive(Debug)]
 pub struct ProxyWriter {
     /// Law 9: one header, until it is sent down.
+    // Bound: a header of at most 4096 bytes, until it was sent.
     header: Vec<u8>,
     after: PassThrough,
 }

@@ -37,6 +37,7 @@ struct Directory {
 #[derive(Default)]
 struct DirectoryState {
     /// Law 9: at most MOST.
+    // Bound: MOST (10 000) certificates.
     files: BTreeMap<String, CertificateFile>,
     checked: Option<Instant>,
 }

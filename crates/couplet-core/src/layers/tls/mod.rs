@@ -108,6 +108,7 @@ pub struct Tls {
     /// Received records not yet consumed: an incomplete handshake message, then an incomplete
     /// record. Law 9: [`LONGEST_HELLO`] for a client without a certificate, else 64 KiB (the
     /// longest message) and a record.
+    // Bound: the longest handshake message (64 KiB) and a record.
     received: Vec<u8>,
     /// `received` was allocated for part of a record, and is too small for other uses.
     is_part: bool,
@@ -116,13 +117,16 @@ pub struct Tls {
     /// The session may have more to do without new bytes.
     more: bool,
     /// Decrypted data. Law 9: one record.
+    // Bound: one record: 16 KiB.
     plain: Vec<u8>,
     /// `plain` was lent by the previous call.
     lent: bool,
     /// Records to be sent. Law 9: the answer to one record.
+    // Bound: the answer to one record, and our own chain of certificates.
     pending: Vec<u8>,
     /// The first bytes of the stream, for a guess if it is not TLS. Law 9: at most `guess::LENGTH`
     /// bytes.
+    // Bound: the length of a guess: 5 bytes of the handshake.
     first: Vec<u8>,
     /// The stream below has ended.
     ended: bool,

@@ -20,6 +20,7 @@ const BIRTH: u64 = 1_000_000;
 pub(in crate::sim) struct Child {
     pub(in crate::sim) parent: u32,
     pub(in crate::sim) main: Main,
+    // Bound: the arguments that the program wrote down.
     pub(in crate::sim) args: Vec<String>,
     pub(in crate::sim) outcome: Rc<ChildOutcome>,
     /// The child's ends of its stdio and stderr pipes, until its program takes them.

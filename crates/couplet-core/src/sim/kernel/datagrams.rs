@@ -27,6 +27,7 @@ pub(in crate::sim) struct Datagram {
     pub(in crate::sim) label: Label,
     pub(in crate::sim) from: Address,
     pub(in crate::sim) to: Address,
+    // Bound: one datagram, as its sender made it.
     pub(in crate::sim) bytes: Vec<u8>,
     /// Truncated by the network, or to the receiver's size limit.
     pub(in crate::sim) cut: bool,
@@ -34,10 +35,13 @@ pub(in crate::sim) struct Datagram {
 
 pub(in crate::sim) struct Socket {
     options: DatagramOptions,
+    // Bound: HELD (256); further datagrams are lost, as in a real system.
     queue: VecDeque<Datagram>,
     /// For each destination host, the number of datagrams sent and the arrival time of the last.
     /// They arrive in order unless the link reorders them.
+    // Bound: one for each host of the world.
     sent_to: BTreeMap<u32, (u64, u64)>,
+    // Bound: one for each `join_group`.
     groups: BTreeSet<Group>,
     /// A driver serves it and is notified of arrivals.
     receiving: bool,

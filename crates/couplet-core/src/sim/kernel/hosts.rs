@@ -47,6 +47,7 @@ pub(super) fn no_descriptors() -> io::Error {
 pub(in crate::sim) enum HostNotice {
     End(EndId),
     Port(Address),
+    // Bound: the two addresses of a host.
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
     Signal(Signal),
@@ -55,6 +56,7 @@ pub(in crate::sim) enum HostNotice {
 }
 
 pub(in crate::sim) struct Listener {
+    // Bound: the backlog of the port, and one, as Linux has it.
     pub(in crate::sim) queue: VecDeque<EndId>,
     options: ListenOptions,
     /// The loop accepts connections.
@@ -96,20 +98,27 @@ pub(in crate::sim) struct HostState {
     pub(in crate::sim) ahead: u64,
     /// Amount by which the time of day was set back, in nanoseconds.
     pub(in crate::sim) behind: u64,
+    // Bound: one for each port that the program has open.
     pub(in crate::sim) listeners: BTreeMap<Address, Listener>,
     /// File locks of the program.
     pub(in crate::sim) files: FileLocks,
     /// Connection ends held by the program or queued for accepting.
+    // Bound: at most two for each connection of the world.
     pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
     /// Connect attempts, in total and to each host.
     pub(super) attempts: u32,
+    // Bound: one for each host of the world.
     pub(super) attempts_to: BTreeMap<u32, u32>,
     pub(super) datagrams: u32,
+    // Bound: each end once (`End::queued`), and one for each queued connection, lookup, job and
+    // signal.
     pub(in crate::sim) ready: VecDeque<HostNotice>,
     /// Driver events deferred to the next round.
+    // Bound: each end once (`End::queued`).
     pub(in crate::sim) later: Vec<HostNotice>,
     /// The connection of each driver slot.
+    // Bound: one for each slot of the host's driver.
     ends_by_slot: Vec<Option<EndId>>,
     /// Number of open driver keys.
     pub(in crate::sim) keys: usize,
@@ -122,8 +131,11 @@ pub(in crate::sim) struct HostState {
     pub(super) uplink_free: u64,
     /// Limit on outgoing bytes per second.
     pub(in crate::sim) bandwidth: Option<u64>,
+    // Unbounded: one for each job of the program that has not run.
     jobs: BTreeMap<Ticket, Option<Job>>,
+    // Unbounded: one for each job of the program for which there is no thread.
     jobs_waiting: VecDeque<Ticket>,
+    // Bound: LOOKUPS (1000), and refused ones until the next event.
     lookups: BTreeMap<Ticket, Result<Vec<IpAddr>, io::ErrorKind>>,
     lookup_times: RandomStream,
     job_times: RandomStream,
@@ -134,6 +146,7 @@ pub(in crate::sim) struct HostState {
         allow(dead_code, reason = "read only with these features")
     )]
     pub(in crate::sim) entropy: RandomStream,
+    // Bound: one for each datagram socket that the program has open.
     pub(super) sockets: BTreeMap<Address, Socket>,
 }
 

@@ -118,6 +118,7 @@ pub(super) enum WorldAction {
     Turn(u32),
     Job(u32, Ticket, crate::driver::Job),
     /// The program of this host has ended; the world drops it and these jobs.
+    // Bound: the jobs of one program, about to be dropped.
     DropProgram(u32, Vec<crate::driver::Job>),
     /// The program of this host starts.
     StartProgram(u32),
@@ -173,23 +174,32 @@ pub(super) struct Kernel {
     pub(super) now: u64,
     /// The epoch of all hosts' clocks.
     pub(super) started: Instant,
+    // Unbounded: a few for each connection, and one for each job, lookup, fault and datagram in
+    // flight.
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
     /// Events processed so far.
     pub(super) events: u64,
+    // Bound: the hosts of the world, and one for each process that was ever started.
     pub(super) hosts: Vec<HostState>,
     /// Number of loops created so far.
     loops: u32,
     /// Number of running programs.
     pub(super) running: u32,
+    // Bound: two for each host.
     by_address: BTreeMap<IpAddr, u32>,
     /// Addresses by host name, the same on all hosts.
+    // Bound: one for each host.
     pub(in crate::sim) names: BTreeMap<String, Vec<IpAddr>>,
+    // Bound: the peak number of connections in the world.
     conns: Slots<Box<Conn>>,
     pub(super) link: Link,
+    // Bound: two for each pair of hosts that the test linked.
     links: BTreeMap<(u32, u32), Link>,
+    // Bound: those that the weather drew and the test added, before the run.
     pub(super) faults: Vec<Planned>,
     /// Indexes of the lasting faults now in effect.
+    // Bound: the lasting faults now in effect.
     active: Vec<u32>,
     over: bool,
     pub(super) trace: Trace,
@@ -205,9 +215,11 @@ pub(super) struct Kernel {
     /// Socket buffer sizes for new connections.
     pub(super) buffers: Buffers,
     /// Programs that other programs can start, by name.
+    // Bound: one for each call of `Sim::program`.
     #[cfg(unix)]
     pub(super) programs: BTreeMap<String, super::processes::Main>,
     /// Law 9: hosts of child processes started in this event; the world takes them after it.
+    // Bound: one for each process that the event has started.
     #[cfg(unix)]
     pub(super) new_children: Vec<u32>,
 }

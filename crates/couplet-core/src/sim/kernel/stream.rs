@@ -49,6 +49,7 @@ pub(in crate::sim) struct End {
     pub(in crate::sim) key: Option<Key>,
     /// An event of this end is already queued for its driver.
     pub(in crate::sim) queued: bool,
+    // Bound: the receive buffer: a sender keeps to the window, and a breach fails the world.
     inbox: VecDeque<Vec<u8>>,
     unread: usize,
     pub(in crate::sim) fin: bool,
@@ -77,6 +78,7 @@ enum Packet {
     Open,
     /// The client's ACK of the answer: the connection enters the accept queue.
     Confirm,
+    // Bound: one packet, within the window.
     Data(Vec<u8>),
     Fin,
 }
@@ -91,6 +93,7 @@ enum Fin {
 /// Queued bytes. An offset marks the front, so that taking small pieces moves nothing.
 #[derive(Default)]
 struct Unsent {
+    // Bound: the send buffer: the rest is not accepted.
     bytes: Vec<u8>,
     gone: usize,
 }
@@ -123,6 +126,7 @@ impl Unsent {
 /// The stream from one end to the other.
 struct Flow {
     unsent: Unsent,
+    // Bound: the packets within one window, our opening and our FIN.
     flight: VecDeque<Packet>,
     bytes_in_flight: usize,
     /// Bytes taken from `unsent` and not yet acknowledged.
@@ -143,6 +147,7 @@ struct Flow {
     lost: Option<(u64, u32)>,
     random: RandomStream,
     /// Bytes written that the peer's protocol has not received yet, for comparison.
+    // Bound: bytes written and not yet delivered: both buffers, and one read.
     ledger: VecDeque<u8>,
     written: u64,
     above: Ledger,

@@ -39,6 +39,7 @@ const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 pub(crate) enum LayerReport<'a> {
     /// The layers have changed: their [kinds](Layers::kinds). `in_clear` counts, the first time,
     /// the bytes that the protocol read and wrote before.
+    // Bound: one for each layer that the program asked for.
     Layers { kinds: Vec<TypeId>, in_clear: [u64; 2] },
     /// Bytes written by the protocol enter the layers.
     Written(&'a [u8]),

@@ -1,5 +1,4 @@
 //! `fd:` with sockets of this process. The program's tests cover `systemd:` and other processes.
-#![expect(clippy::disallowed_types, reason = "sockets of a parent")]
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;

@@ -1,6 +1,5 @@
 //! Kinds that a program registers. The table is global to the process, so the names are unique to
 //! these tests.
-#![expect(clippy::disallowed_types, reason = "a port that is free")]
 
 use std::fmt;
 use std::time::Duration;

@@ -124,6 +124,24 @@ fn check(read: Read, mistakes: &[Mistake]) {
 }
 
 #[test]
+fn c145_a_wrong_port_of_a_name_is_reported_with_the_name() {
+    let hosts = [
+        ("nohost", true),
+        ("127.0.0.1", false),
+        ("[::1]", false),
+        ("localhost", false),
+        ("", false),
+    ];
+    for (host, is_name) in hosts {
+        for text in [format!("{host}:99999"), format!("tcp:99999:interface={host}")] {
+            let error = server(&text).expect_err("no such port").to_string();
+            assert!(error.contains("expected a port number from 0 to 65535"), "{error}");
+            assert_eq!(error.contains("a port cannot listen on a name"), is_name, "{error}");
+        }
+    }
+}
+
+#[test]
 #[cfg(any(feature = "tls", feature = "ring"))]
 fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
     check(

@@ -1,5 +1,4 @@
 //! `haproxy:`, `throttle:` and `log:`: their behaviour and their order.
-#![expect(clippy::disallowed_types, reason = "a peer that is not ours")]
 
 use std::cell::{Cell, RefCell};
 use std::io::Read;

@@ -202,7 +202,6 @@ pub(crate) fn c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume(
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "the sockets to adopt")]
 pub(crate) fn c51a_a_driver_without_sockets_refuses_an_adoption(kit: Kit) {
     let rig = kit.rig();
     let listener = std::net::TcpListener::bind(LOOPBACK).expect("a free port");

@@ -1,6 +1,5 @@
 //! Rows 47 to 49: the kernel's accept queue, the descriptor limit, and TIME_WAIT.
 #![cfg(target_os = "linux")]
-#![expect(clippy::disallowed_types, reason = "plain sockets play the clients")]
 
 use std::cell::OnceCell;
 use std::io::{ErrorKind, Read, Write};

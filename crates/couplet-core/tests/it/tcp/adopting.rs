@@ -1,7 +1,5 @@
 //! Rows 51a and 64b: sockets that the loop did not open.
 
-#![expect(clippy::disallowed_types, reason = "the sockets to adopt, and their peers")]
-
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

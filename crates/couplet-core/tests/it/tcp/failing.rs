@@ -1,6 +1,5 @@
 //! Rows 32, 32a and 34: the system's errors for a failed connect and a failed listen.
 #![cfg(target_os = "linux")]
-#![expect(clippy::disallowed_types, reason = "a listener of the test's own that never accepts")]
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};

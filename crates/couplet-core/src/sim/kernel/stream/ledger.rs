@@ -20,6 +20,7 @@ const MOST: usize = 4 * 1024 * 1024;
 /// The layers of one end.
 pub(super) struct Stack {
     /// Law 9: one entry per layer.
+    // Bound: one for each layer that the program asked for.
     kinds: Vec<TypeId>,
     /// Bytes that the protocol read and wrote before the first layer.
     in_clear: [u64; 2],
@@ -29,6 +30,8 @@ pub(super) struct Stack {
 /// most [`MOST`] bytes.
 #[derive(Default)]
 pub(super) struct Ledger {
+    // Bound: 4 MiB, then nothing is compared: one for each change of the layers with bytes on their
+    // way.
     parts: VecDeque<Part>,
     len: usize,
     state: State,
@@ -46,7 +49,9 @@ enum State {
 
 /// Bytes that passed through the same stack of layers.
 struct Part {
+    // Bound: one for each layer that the program asked for.
     kinds: Vec<TypeId>,
+    // Bound: 4 MiB in all parts of a ledger, then nothing is compared.
     bytes: VecDeque<u8>,
 }
 

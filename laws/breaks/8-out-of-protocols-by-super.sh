@@ -1,7 +1,0 @@
-law=8
-broken='`super::super::` out of `protocols` to a private type'
-apply() {
-    append crates/couplet-core/src/protocols/line.rs \
-        'const _: usize = std::mem::size_of::<super::super::transport::cell::ConnectionCell>();'
-}
-notice() { reads tidy; }

@@ -1,0 +1,818 @@
+//! Law 3, by capability: each path into another crate that a file names is permitted for its room.
+//!
+//! `FREE` lists the paths without effects; the rows of `CAPABILITIES` list those that reach a clock, a
+//! thread, a socket, a file, the process or chance, with the files that may name them. Any other path
+//! fails the test. Types count like functions, so a file that may not name `Condvar` has none to wait
+//! for; `clippy.toml` and `METHODS` cover methods of types that are free.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::modules::Modules;
+use super::source::{Call, Code, assert_none, library};
+
+/// Paths without effects. The longest prefix in both tables counts.
+const FREE: &[&str] = &[
+    // Values.
+    "std::any",
+    "std::array",
+    "std::borrow",
+    "std::cell",
+    "std::cmp",
+    "std::collections",
+    "std::convert",
+    "std::error",
+    "std::f64",
+    "std::ffi",
+    "std::fmt",
+    "std::future",
+    "std::hash::Hasher",
+    "std::hash::BuildHasher",
+    "std::iter",
+    "std::marker",
+    "std::mem",
+    "std::num",
+    "std::ops",
+    "std::option",
+    "std::path",
+    "std::pin",
+    "std::ptr",
+    "std::rc",
+    "std::result",
+    "std::slice",
+    "std::str",
+    "std::task",
+    "std::vec",
+    "std::io::Cursor",
+    "std::io::Error",
+    "std::io::ErrorKind",
+    "std::io::IoSlice",
+    "std::io::Read",
+    "std::io::Result",
+    "std::io::Write",
+    "std::net::IpAddr",
+    "std::net::Ipv4Addr",
+    "std::net::Ipv6Addr",
+    "std::net::SocketAddr",
+    "std::net::SocketAddrV6",
+    // Descriptors belong to their owners.
+    "std::os::fd",
+    "std::os::unix::ffi",
+    "std::panic::AssertUnwindSafe",
+    "std::panic::Location",
+    "std::panic::catch_unwind",
+    "std::process::ExitCode",
+    "std::sync::Arc",
+    "std::sync::LazyLock",
+    "std::sync::OnceLock",
+    "std::sync::PoisonError",
+    "std::sync::Weak",
+    "std::sync::atomic",
+    "std::thread::LocalKey",
+    "std::thread::ThreadId",
+    "std::thread::current",
+    "std::thread::panicking",
+    "std::thread_local",
+    "std::time::Duration",
+    "std::time::Instant",
+    "std::time::UNIX_EPOCH",
+    // Crates without effects.
+    "bytes",
+    "futures_core",
+    "memchr",
+    // Attributes.
+    "diagnostic",
+    // Numbers of errors.
+    "rustix::io::Errno",
+    "tracing",
+];
+
+/// Paths with an effect, and the files that may name them.
+struct Capability {
+    paths: &'static [&'static str],
+    /// The alternative, for the error message.
+    instead: &'static str,
+    /// Files, and folders with a trailing slash.
+    places: &'static [&'static str],
+}
+
+const CLOCK: &str = "ask the reactor or the world for the time: `now()`, `wall_clock()`";
+const NO_WAIT: &str = "only the driver waits: use `call_later`, `sleep` or `defer_to_thread`";
+const NO_LOCK: &str = "a loop's state needs no lock: `Cell`, `RefCell`";
+const CHANCE: &str = "ask the world for a random number: `random()`";
+const SOCKET: &str = "sockets are the driver's";
+const FILE: &str = "files block: `defer_to_thread`, or a room that opens files";
+const PROCESS: &str = "the process and its environment belong to the driver and the program";
+const GUEST: &str = "one room knows this crate";
+
+const CAPABILITIES: &[Capability] = &[
+    Capability {
+        paths: &["std::time::Instant::now"],
+        instead: CLOCK,
+        places: &[
+            "couplet-core/src/driver/mio/system.rs",
+            // Measures how long a thread was held.
+            "couplet-core/src/driver/stalls.rs",
+            // The origin of virtual time.
+            "couplet-core/src/driver/memory/network.rs",
+            "couplet-core/src/sim/trapped.rs",
+            // Measures the real time of a world.
+            "couplet-core/src/sim/limits.rs",
+            // The duration in a report.
+            "couplet-cli/src/sim/mod.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::time::Instant::elapsed", "std::time::SystemTime::elapsed"],
+        instead: CLOCK,
+        places: &[],
+    },
+    Capability {
+        paths: &["std::time::SystemTime"],
+        instead: CLOCK,
+        places: &["couplet-core/src/driver/", "couplet-core/src/sim/"],
+    },
+    Capability {
+        paths: &["std::time::SystemTime::now"],
+        instead: CLOCK,
+        places: &["couplet-core/src/driver/mio/system.rs"],
+    },
+    Capability {
+        paths: &["std::hash::RandomState"],
+        instead: CHANCE,
+        places: &["couplet-core/src/driver/mio/system.rs"],
+    },
+    // It has `RandomState` and `DefaultHasher` too.
+    Capability { paths: &["std::collections::hash_map"], instead: CHANCE, places: &[] },
+    Capability {
+        paths: &["std::collections::hash_map::Entry"],
+        instead: CHANCE,
+        places: &["couplet-cli/src/poetry/catalogue.rs"],
+    },
+    // Threads, and whatever waits for one.
+    Capability {
+        paths: &["std::thread::Builder"],
+        instead: NO_WAIT,
+        places: &[
+            "couplet-core/src/driver/pool.rs",
+            "couplet-core/src/driver/serial.rs",
+            "couplet-core/src/driver/stalls.rs",
+            // A thread for each further loop.
+            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/sim/determinism.rs",
+            // A standard stream may be a file, which cannot be polled.
+            "couplet-cli/src/connect/",
+            "couplet-cli/src/output.rs",
+            "couplet-os/src/process.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::thread::scope", "std::thread::available_parallelism"],
+        instead: NO_WAIT,
+        places: &[
+            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/sim/determinism.rs",
+            "couplet-cli/src/sim/mod.rs",
+        ],
+    },
+    Capability {
+        paths: &[
+            "rustix::thread::CpuSet",
+            "rustix::thread::sched_getaffinity",
+            "rustix::thread::sched_setaffinity",
+        ],
+        instead: NO_WAIT,
+        places: &["couplet-core/src/driver/affinity.rs"],
+    },
+    Capability {
+        paths: &["std::sync::Condvar"],
+        instead: NO_WAIT,
+        places: &[
+            "couplet-core/src/driver/pool.rs",
+            "couplet-core/src/driver/stalls.rs",
+            // Waits for the other loops, before its own runs and after it has failed.
+            "couplet-core/src/reactor/cluster.rs",
+            "couplet-cli/src/output.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::sync::mpsc"],
+        instead: NO_WAIT,
+        // `block_on_reactor`, stdin and stdout use other threads than the loop's.
+        places: &["couplet-core/src/reactor/remote.rs", "couplet-cli/src/connect/"],
+    },
+    Capability {
+        paths: &["std::sync::Mutex", "std::sync::MutexGuard", "std::sync::RwLock"],
+        instead: NO_LOCK,
+        places: &[
+            // Held for a few instructions, against other loops and threads.
+            "couplet-core/src/driver/pool.rs",
+            "couplet-core/src/driver/stalls.rs",
+            "couplet-core/src/endpoints/kinds.rs",
+            "couplet-core/src/endpoints/record_file.rs",
+            "couplet-core/src/endpoints/shared.rs",
+            "couplet-core/src/layers/tls/directory.rs",
+            "couplet-defer/src/panics.rs",
+            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/reactor/inbox.rs",
+            "couplet-core/src/reactor/jobs.rs",
+            "couplet-core/src/reactor/mod.rs",
+            "couplet-core/src/reactor/sharing.rs",
+            "couplet-core/src/sim/wakers.rs",
+            "couplet-http/src/body.rs",
+            "couplet-cli/src/chat/room.rs",
+            "couplet-cli/src/datagrams/mod.rs",
+            "couplet-cli/src/http/get.rs",
+            "couplet-cli/src/output.rs",
+            "couplet-cli/src/sim/mod.rs",
+            "couplet-os/src/backtrace.rs",
+            "couplet-os/src/process.rs",
+        ],
+    },
+    // Sockets.
+    Capability { paths: &["mio"], instead: SOCKET, places: &["couplet-core/src/driver/mio/"] },
+    Capability {
+        paths: &["socket2"],
+        instead: SOCKET,
+        places: &["couplet-core/src/driver/mio/", "couplet-core/src/driver/socket.rs"],
+    },
+    Capability {
+        paths: &["socket2::SockRef"],
+        instead: SOCKET,
+        // The second hands it to `with_socket`.
+        places: &["couplet-core/src/driver/", "couplet-core/src/transport/"],
+    },
+    Capability {
+        paths: &["std::net", "std::os::unix::net", "rustix::net"],
+        instead: SOCKET,
+        places: &["couplet-core/src/driver/mio/", "couplet-core/src/driver/socket.rs"],
+    },
+    Capability {
+        paths: &["std::net::ToSocketAddrs"],
+        instead: "it blocks: names are looked up by the driver",
+        places: &["couplet-core/src/driver/names.rs"],
+    },
+    Capability {
+        paths: &["rustix::event"],
+        instead: SOCKET,
+        places: &["couplet-core/src/driver/mio/", "couplet-cli/src/connect/"],
+    },
+    Capability {
+        paths: &["rustix::io", "rustix::buffer", "rustix::cmsg_space"],
+        instead: SOCKET,
+        places: &[
+            "couplet-core/src/driver/",
+            "couplet-cli/src/connect/",
+            "couplet-cli/src/http/beneath.rs",
+            "couplet-cli/src/http/content.rs",
+        ],
+    },
+    Capability {
+        paths: &[
+            "rustix::pty",
+            "rustix::termios",
+            "serial2",
+            "std::io::IoSliceMut",
+            "std::io::PipeReader",
+            "std::io::PipeWriter",
+            "std::io::pipe",
+            "std::os::linux::net",
+            "std::os::windows",
+        ],
+        instead: SOCKET,
+        places: &[
+            "couplet-core/src/driver/",
+            "couplet-os/src/process.rs",
+            "couplet-os/src/signals.rs",
+        ],
+    },
+    // Files.
+    Capability {
+        paths: &["std::fs", "std::os::unix::fs", "rustix::fs"],
+        instead: FILE,
+        places: &[
+            "couplet-core/src/driver/",
+            "couplet-core/src/endpoints/record_file.rs",
+            "couplet-core/src/layers/tls/directory.rs",
+            "couplet-core/src/layers/tls/settings.rs",
+            // Two processes compare their traces.
+            "couplet-core/src/sim/determinism.rs",
+            "couplet-cli/src/cert.rs",
+            // Served and downloaded files.
+            "couplet-cli/src/http/",
+            "couplet-cli/src/poems.rs",
+            "couplet-cli/src/sim/mod.rs",
+            // `/proc` and `/dev/null`.
+            "couplet-os/src/epoll.rs",
+            "couplet-os/src/process.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::io::BufReader", "std::io::BufWriter", "std::io::Seek", "std::io::SeekFrom"],
+        instead: FILE,
+        places: &["couplet-core/src/endpoints/record_file.rs", "couplet-cli/src/sim/mod.rs"],
+    },
+    Capability {
+        paths: &["std::path::absolute"],
+        instead: FILE,
+        places: &[
+            "couplet-core/src/driver/mio/",
+            "couplet-core/src/task/filesystem_lock.rs",
+            "couplet-cli/src/http/beneath.rs",
+        ],
+    },
+    // The process.
+    Capability {
+        paths: &["std::io::IsTerminal", "std::io::stderr", "std::io::stdin", "std::io::stdout"],
+        instead: PROCESS,
+        places: &[
+            // Reports without a subscriber.
+            "couplet-defer/src/defer/report.rs",
+            "couplet-defer/src/events.rs",
+            "couplet-core/src/reactor/shutdown.rs",
+            // Standard streams as connections.
+            "couplet-core/src/driver/pipe.rs",
+            "couplet-cli/src/",
+        ],
+    },
+    Capability {
+        paths: &["std::print", "std::println", "std::eprintln"],
+        instead: PROCESS,
+        places: &[
+            // The error of `main`.
+            "couplet-core/src/reactor/run.rs",
+            "couplet-cli/src/connect/stdout.rs",
+            "couplet-cli/src/datagrams/connect.rs",
+            "couplet-cli/src/demo.rs",
+            "couplet-cli/src/output.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::process", "std::os::unix::process"],
+        instead: PROCESS,
+        places: &[
+            "couplet-core/src/driver/process.rs",
+            "couplet-core/src/sim/determinism.rs",
+            "couplet-os/src/process.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::process::id"],
+        instead: PROCESS,
+        places: &[
+            // `LISTEN_PID` names this process or another.
+            "couplet-core/src/endpoints/inherited.rs",
+            "couplet-core/src/sim/determinism.rs",
+            "couplet-os/src/process.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::env"],
+        instead: PROCESS,
+        places: &[
+            "couplet-core/src/endpoints/inherited.rs",
+            // `COUPLET_SEED`, and the second process.
+            "couplet-core/src/sim/determinism.rs",
+            "couplet-core/src/sim/trial.rs",
+            "couplet-cli/src/logging.rs",
+            "couplet-cli/src/progress.rs",
+            "couplet-cli/src/sim/mod.rs",
+        ],
+    },
+    Capability {
+        paths: &["std::panic::resume_unwind", "std::panic::set_hook"],
+        instead: PROCESS,
+        places: &["couplet-core/src/sim/determinism.rs", "couplet-cli/src/logging.rs"],
+    },
+    Capability {
+        paths: &["rustix::process"],
+        instead: PROCESS,
+        places: &[
+            // The limit on descriptors.
+            "couplet-cli/src/server.rs",
+        ],
+    },
+    Capability { paths: &["couplet_os"], instead: PROCESS, places: &["couplet-core/src/driver/"] },
+    Capability {
+        paths: &["couplet_os::heap"],
+        instead: PROCESS,
+        places: &["couplet-core/src/driver/mio/slots.rs", "couplet-http/src/warm.rs"],
+    },
+    Capability {
+        paths: &["couplet_os::interfaces"],
+        instead: PROCESS,
+        places: &[
+            // The scope of an IPv6 address.
+            "couplet-core/src/address.rs",
+        ],
+    },
+    Capability {
+        paths: &["couplet_os::lend", "couplet_os::tethered"],
+        instead: PROCESS,
+        places: &["couplet-core/src/stream/"],
+    },
+    Capability {
+        paths: &["couplet_os::process", "couplet_os::signals"],
+        instead: PROCESS,
+        places: &[
+            "couplet-core/src/driver/mio/signals.rs",
+            "couplet-core/src/driver/mod.rs",
+            "couplet-core/src/driver/process.rs",
+            // `Limit` names its resource.
+            "couplet-core/src/process/mod.rs",
+        ],
+    },
+    Capability {
+        paths: &["couplet_os::trap"],
+        instead: PROCESS,
+        places: &["couplet-core/src/sim/trapped.rs"],
+    },
+    Capability { paths: &["libc", "backtrace"], instead: PROCESS, places: &["couplet-os/src/"] },
+    // Guests.
+    Capability {
+        paths: &["tokio::io", "futures_io"],
+        instead: GUEST,
+        places: &[
+            "couplet-core/src/embed.rs",
+            "couplet-core/src/stream/io.rs",
+            "couplet-core/src/stream/send.rs",
+            "couplet-http/src/client/decoding.rs",
+        ],
+    },
+    Capability {
+        paths: &["tokio::runtime", "tokio::task", "tokio::time"],
+        instead: GUEST,
+        places: &[
+            "couplet-core/src/embed.rs",
+            "couplet-core/src/reactor/run.rs",
+            "couplet-core/src/reactor/runtime.rs",
+        ],
+    },
+    Capability {
+        paths: &["hyper"],
+        instead: GUEST,
+        places: &["couplet-core/src/stream/io.rs", "couplet-http/src/"],
+    },
+    Capability {
+        paths: &["async_compression", "h2", "http_body_util", "pin_project_lite", "tower_service"],
+        instead: GUEST,
+        places: &["couplet-http/src/"],
+    },
+    Capability {
+        paths: &["http", "http_body", "httpdate"],
+        instead: GUEST,
+        places: &["couplet-http/src/", "couplet-cli/src/cli.rs", "couplet-cli/src/http/"],
+    },
+    Capability {
+        paths: &["httparse", "tungstenite"],
+        instead: GUEST,
+        places: &["couplet-http/src/websocket/"],
+    },
+    Capability {
+        paths: &["rustls", "rustls_platform_verifier"],
+        instead: "one module knows the TLS library: `layers/tls/engine`",
+        places: &["couplet-core/src/layers/tls/engine/"],
+    },
+    Capability {
+        paths: &[
+            "clap",
+            "clap_complete",
+            "console",
+            "indicatif",
+            "mime_guess",
+            "percent_encoding",
+            "rcgen",
+            "tower",
+            "tracing_subscriber",
+        ],
+        instead: GUEST,
+        places: &["couplet-cli/src/"],
+    },
+];
+
+/// Names with numbers of arguments, and the files that may call them.
+type Methods = (&'static [(&'static str, usize)], &'static [&'static str]);
+
+/// Methods of free types that block or reach a file, by name and number of arguments, and the files
+/// that may call them. (Types whose paths are permitted nowhere else can still be returned.)
+const METHODS: &[Methods] = &[
+    (&[("canonicalize", 0), ("read_dir", 0), ("read_link", 0), ("try_exists", 0)], &[]),
+    (
+        &[("exists", 0), ("is_dir", 0), ("is_file", 0), ("metadata", 0), ("symlink_metadata", 0)],
+        &[
+            "couplet-core/src/driver/mio/lock.rs",
+            "couplet-core/src/endpoints/record_file.rs",
+            "couplet-core/src/endpoints/tls.rs",
+            // Of an event.
+            "couplet-defer/src/events.rs",
+            "couplet-core/src/layers/tls/directory.rs",
+            "couplet-cli/src/cert.rs",
+            "couplet-cli/src/http/",
+        ],
+    ),
+    (&[("to_socket_addrs", 0)], &["couplet-core/src/driver/names.rs"]),
+    (
+        &[("join", 0), ("recv", 0)],
+        &[
+            "couplet-core/src/reactor/remote.rs",
+            "couplet-core/src/sim/determinism.rs",
+            // A future, of a message.
+            "couplet-http/src/websocket/mod.rs",
+            "couplet-cli/src/connect/",
+        ],
+    ),
+    // For a slow reader of stdout, after the loop has ended.
+    (&[("recv_timeout", 1)], &["couplet-cli/src/connect/stdout.rs"]),
+    (
+        &[
+            ("wait_timeout", 2),
+            ("wait_timeout_ms", 2),
+            ("wait_timeout_while", 3),
+            ("wait_while", 2),
+        ],
+        &[
+            "couplet-core/src/driver/pool.rs",
+            "couplet-core/src/driver/stalls.rs",
+            // Before a loop is created again.
+            "couplet-core/src/reactor/cluster.rs",
+            "couplet-cli/src/output.rs",
+        ],
+    ),
+];
+
+/// Receivers whose `elapsed()` is virtual time.
+const VIRTUAL: [&str; 3] = ["network", "sim", "self"];
+
+/// True when a file is one of the places, or in one of the folders.
+fn is_in(places: &[&str], file: &str) -> bool {
+    let file = file.trim_start_matches("crates/");
+    let is = |place: &&str| file == *place || (place.ends_with('/') && file.starts_with(*place));
+    places.iter().any(is)
+}
+
+/// The row of a path.
+enum Row {
+    Free(&'static str),
+    Restricted(&'static Capability),
+    /// A module of which only parts are listed: what is named in it counts.
+    Above,
+    Missing,
+}
+
+/// Both tables, by segments.
+struct Table {
+    rows: BTreeMap<Vec<&'static str>, (&'static str, Option<&'static Capability>)>,
+    /// The modules above a row, and whether one of their rows is free.
+    above: BTreeMap<Vec<&'static str>, bool>,
+}
+
+impl Table {
+    fn new() -> Table {
+        let mut table = Table { rows: BTreeMap::new(), above: BTreeMap::new() };
+        let free = FREE.iter().map(|&row| (row, None));
+        let restricted =
+            CAPABILITIES.iter().flat_map(|of| of.paths.iter().map(move |&row| (row, Some(of))));
+        for (row, of) in free.chain(restricted) {
+            let path: Vec<_> = row.split("::").collect();
+            for length in 1..path.len() {
+                *table.above.entry(path[..length].to_vec()).or_default() |= of.is_none();
+            }
+            table.rows.insert(path, (row, of));
+        }
+        table
+    }
+
+    fn row(&self, path: &[String]) -> Row {
+        let path: Vec<_> = path.iter().map(String::as_str).collect();
+        // A glob needs a row for all that it may import.
+        if let Some(("*", module)) = path.split_last().map(|(last, module)| (*last, module))
+            && self.above.contains_key(module)
+        {
+            return Row::Missing;
+        }
+        if self.above.get(&path[..]) == Some(&true)
+            && !matches!(self.rows.get(&path[..]), Some((_, None)))
+        {
+            return Row::Above;
+        }
+        match (1..=path.len()).rev().find_map(|length| self.rows.get(&path[..length])) {
+            Some((row, None)) => Row::Free(row),
+            Some((_, Some(of))) => Row::Restricted(of),
+            None if self.above.contains_key(&path[..]) => Row::Above,
+            None => Row::Missing,
+        }
+    }
+}
+
+fn named(file: &Code, modules: &Modules, table: &Table) -> Vec<String> {
+    let mut broken = Vec::new();
+    for mention in &file.mentions {
+        for path in modules.outside(file, &mention.path) {
+            let reason = match table.row(&path) {
+                Row::Free(_) | Row::Above => continue,
+                Row::Restricted(row) if is_in(row.places, &file.path) => continue,
+                Row::Restricted(row) => row.instead,
+                Row::Missing => "no capability lists it",
+            };
+            let (path, line) = (path.join("::"), mention.line);
+            broken.push(format!("{}:{line} names {path}: {reason}", file.path));
+        }
+    }
+    broken.dedup();
+    broken
+}
+
+fn reads_a_clock(call: &Call) -> bool {
+    let whose = call.receiver.last().map_or("", String::as_str);
+    call.name == "elapsed" && !VIRTUAL.contains(&whose)
+}
+
+fn is_one(call: &Call, methods: &[(&str, usize)]) -> bool {
+    methods.contains(&(call.name.as_str(), call.arguments))
+}
+
+fn called(file: &Code) -> Vec<String> {
+    let mut broken = Vec::new();
+    for call in &file.calls {
+        let (name, line) = (&call.name, call.line);
+        let row = METHODS.iter().find(|(methods, _)| is_one(call, methods));
+        if row.is_some_and(|(_, places)| !is_in(places, &file.path)) {
+            broken.push(format!("{}:{line} calls {name}, which blocks: {NO_WAIT}", file.path));
+        }
+        if reads_a_clock(call) {
+            broken.push(format!("{}:{line} calls {name}: {CLOCK}", file.path));
+        }
+    }
+    broken
+}
+
+fn broken_in(file: &Code, modules: &Modules, table: &Table) -> Vec<String> {
+    [named(file, modules, table), called(file)].concat()
+}
+
+/// The files of the library and of the program, and the modules that their paths lead through.
+fn files() -> [(Vec<Code>, Modules); 3] {
+    let (library, system, program) =
+        (library("couplet"), library("couplet-os"), library("couplet-cli"));
+    let modules = Modules::of(library.iter().chain(&program));
+    let of_system = Modules::of(&system);
+    let of_library = Modules::of(&library);
+    [(library, of_library), (system, of_system), (program, modules)]
+}
+
+#[test]
+fn each_file_names_only_its_capabilities() {
+    let (files, table) = (files(), &Table::new());
+    let broken = files
+        .iter()
+        .flat_map(|(files, modules)| files.iter().flat_map(|file| broken_in(file, modules, table)));
+    let broken: Vec<String> = broken.collect();
+    assert_none(
+        &broken,
+        "law 3: time, waiting, sockets, files and chance come from the driver and its world. If a room \
+         needs a capability, its row in CAPABILITIES says so (laws/src/tidy/capabilities.rs)",
+    );
+}
+
+/// An unused exemption would permit new uses.
+#[test]
+fn every_exemption_is_used() {
+    let (files, table) = (files(), Table::new());
+    let mut unused: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let all =
+        CAPABILITIES.iter().flat_map(|row| row.places.iter().map(|place| (row.paths[0], *place)));
+    unused.extend(all);
+    unused.extend(
+        METHODS.iter().flat_map(|(of, places)| places.iter().map(|place| (of[0].0, *place))),
+    );
+    unused.extend(FREE.iter().map(|row| (*row, "no file")));
+    let files =
+        files.iter().flat_map(|(files, modules)| files.iter().map(move |file| (file, modules)));
+    for (file, modules) in files {
+        for path in file.mentions.iter().flat_map(|mention| modules.outside(file, &mention.path)) {
+            match table.row(&path) {
+                Row::Free(row) => drop(unused.remove(&(row, "no file"))),
+                Row::Restricted(row) => {
+                    unused
+                        .retain(|(of, place)| *of != row.paths[0] || !is_in(&[place], &file.path));
+                }
+                Row::Above | Row::Missing => {}
+            }
+        }
+        for call in &file.calls {
+            let row = METHODS.iter().find(|(methods, _)| is_one(call, methods));
+            let name = row.map_or("", |(methods, _)| methods[0].0);
+            unused.retain(|(of, place)| *of != name || !is_in(&[place], &file.path));
+        }
+    }
+    let unused: Vec<_> = unused.iter().map(|(row, place)| format!("{row}: {place}")).collect();
+    assert_none(&unused, "law 3: remove these from the tables (laws/src/tidy/capabilities.rs)");
+}
+
+#[test]
+fn every_way_out_of_the_library_is_found() {
+    let (modules, table) = (Modules::of(&library("couplet")), Table::new());
+    let broken = |text: &str| broken_in(&Code::of("reactor/turn.rs", text), &modules, &table);
+    let passes = FORBIDDEN.iter().filter(|text| broken(text).is_empty());
+    assert_eq!(passes.collect::<Vec<_>>(), Vec::<&&str>::new(), "these pass");
+    let fails: Vec<_> = PERMITTED.iter().flat_map(|text| broken(text)).collect();
+    assert_none(&fails, "these are permitted");
+}
+
+/// Each breaks law 3 in the turn.
+const FORBIDDEN: &[&str] = &[
+    // Clocks.
+    "fn f() { std::time::Instant::now(); }",
+    "use std::time::Instant; fn f() { g(Instant::now) }",
+    "use std::time::Instant as Clock; fn f() { Clock::now(); }",
+    "use std::time; fn f() { time::Instant::now(); }",
+    "use std as s; use s::time as t; fn f() { t::Instant::now(); }",
+    "extern crate std as s; fn f() { s::time::Instant::now(); }",
+    "type Clock = std::time::Instant; fn f() { Clock::now(); }",
+    "impl Now for std::time::Instant { fn f() { Self::now(); } }",
+    "fn f() { <std::time::Instant>::now(); }",
+    "fn f(began: Instant) { began.elapsed(); }",
+    "fn f(me: &Me) { warn!(took = ?me.began.elapsed()); }",
+    "fn f(began: std::time::Instant) { std::time::Instant::elapsed(&began); }",
+    "mod took { use std::time::Instant as Clock; const T: fn(&Clock) -> D = Clock::elapsed; }",
+    "use std::time::SystemTime;",
+    "fn f() { tokio::time::Instant::now(); }",
+    "use std::time::*;",
+    "use std::*;",
+    // Threads and waits.
+    "fn f() { std::thread::spawn(|| 1).join(); }",
+    "use std::thread::{self as threads}; fn f() { threads::spawn(g); }",
+    "fn f() { use std::thread as t; t::spawn(g); }",
+    "mod a { use crate::slots as thread; } use std::thread; fn f() { thread::spawn(g); }",
+    "fn f() { std::thread::Builder::new().spawn(g); }",
+    "use std::thread::*;",
+    "fn f(h: Handle) { h.join(); }",
+    "use std::thread::park_timeout as wait;",
+    "use std::thread; fn f() { thread::park(); }",
+    "fn f() { std::thread::yield_now(); }",
+    "fn f() { vec![std::thread::sleep(D); 1]; }",
+    "fn f(b: &std::sync::Barrier) { b.wait(); }",
+    "use std::sync::{Arc, Condvar};",
+    "fn f(condition: &C) { condition.wait_timeout(held, D); }",
+    "fn f(r: &std::sync::mpsc::Receiver<u8>) { r.recv(); }",
+    "fn f(r: &R) { r.recv(); }",
+    "use std::sync::Mutex;",
+    "fn f() { rustix::thread::nanosleep(&t); }",
+    "use rustix::thread; fn f() { thread::clock_nanosleep_relative(id, &t); }",
+    "fn f() { tokio::task::spawn_blocking(g); }",
+    // Sockets.
+    "use std::net::TcpStream;",
+    "use std::net::{IpAddr, UdpSocket};",
+    "fn f() { std::os::unix::net::UnixStream::connect(p); }",
+    "use std::os::unix::net::UnixDatagram;",
+    "use std::os; fn f() { os::unix::net::UnixListener::bind(p); }",
+    "fn f(poll: ::mio::Poll) {}",
+    "fn f() { mio::Poll::new(); }",
+    "fn f() { socket2::Socket::new(a, b, c); }",
+    "use crate::driver::SockRef;",
+    "fn f() { rustix::net::socket(a, b, c); }",
+    "use rustix::net::*;",
+    "fn f() { rustix::io::read(fd, b); }",
+    "fn f() { libc::send(fd, b, n, 0); }",
+    "fn f() { couplet_os::unsent::unsent(fd); }",
+    "fn f() { std::io::pipe(); }",
+    "fn f(a: &str) { a.to_socket_addrs(); }",
+    // Files.
+    "fn f() { std::fs::read(p); }",
+    "fn f() { std::fs::File::open(p); }",
+    "use std::{fmt, fs as disk, io}; fn f() { disk::read_to_string(\"/proc/self/stat\"); }",
+    "fn f(fd: OwnedFd) { std::fs::File::from(fd); }",
+    "fn f(p: &std::path::Path) { p.exists(); }",
+    "fn f(p: &Path) { p.read_dir(); }",
+    "use rustix::fs::open;",
+    // The process, and chance.
+    "fn f() { std::process::id(); }",
+    "fn f() { std::process::Command::new(p); }",
+    "fn f() { std::env::var(name); }",
+    "fn f() { std::io::stdin().read_line(&mut line); }",
+    "use std::io; fn f() { io::stdout(); }",
+    "fn f() { println!(\"a line\"); }",
+    "fn f() { std::eprintln!(\"a line\"); }",
+    "use std::hash::{BuildHasher, RandomState};",
+    "fn f() { std::hash::DefaultHasher::new(); }",
+    "use std::collections::hash_map::RandomState;",
+    "use std::collections::hash_map::DefaultHasher;",
+    "fn f() { getrandom::fill(&mut b); }",
+    "fn f() { std::panic::set_hook(b); }",
+    // Another crate.
+    "#[tokio::main] async fn main() {}",
+    "macro_rules! m { () => { $crate::f(std::process::id()) } }",
+    "fn f() { rand::random(); }",
+];
+
+const PERMITTED: &[&str] = &[
+    "fn f(n: &Network) { n.network.elapsed(); }",
+    "// Instant::now()\nconst S: &str = \"thread::sleep\";",
+    "#[cfg(test)] mod tests { fn f() { std::time::Instant::now(); } }",
+    "#[cfg(all(test, unix))] mod tests { fn f() { std::fs::read(p); } }",
+    "use std::time::{Duration, Instant}; fn f(now: Instant) {}",
+    "use std::{io, thread}; fn f() -> io::Result<thread::ThreadId> { Ok(thread::current().id()) }",
+    "use std::net; fn f(a: net::SocketAddr, b: net::IpAddr) {}",
+    "mod fs { pub fn read() {} } fn f() { fs::read(); }",
+    "fn f(parts: &[&str]) { parts.join(\"\"); }",
+    "fn f() { u8::from(true); <[u8]>::to_vec(&x); }",
+];
