@@ -243,3 +243,27 @@ impl fmt::Display for ProxyClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoints::TcpServer;
+
+    #[test]
+    fn the_loops_that_share_a_port_trust_the_same_peers() {
+        let server = ProxyServer::new(TcpServer::new(([127, 0, 0, 1], 0).into()));
+        let text = format!("{:?}", server.trust([10, 1, 2, 3].into(), 8).share(2).expect("a port"));
+        assert!(text.contains("10.1.2.3"), "{text}");
+    }
+
+    #[test]
+    fn all_bits_of_an_address_may_be_trusted() {
+        let trust = |ip: &str| {
+            let server = ProxyServer::new(TcpServer::new(([127, 0, 0, 1], 0).into()));
+            server.trust(ip.parse().expect("an address"), 255).trusted
+        };
+        let [one] = trust("2001:db8::1")[..] else { panic!("one network") };
+        let [ours, other] = ["2001:db8::1", "2001:db8::"].map(|ip| ip.parse().expect("an address"));
+        assert!(one.contains(ours) && !one.contains(other));
+    }
+}

@@ -335,3 +335,15 @@ fn scope(address: &SocketAddr) -> u32 {
         SocketAddr::V6(address) => address.scope_id(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoints::client_from_string;
+
+    #[test]
+    fn a_certificate_names_an_address_without_its_scope() {
+        let client = client_from_string("tcp:[fe80::1%2]:443").expect("an endpoint");
+        assert_eq!(client.host(), Some("fe80::1"));
+    }
+}

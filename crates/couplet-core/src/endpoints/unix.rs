@@ -199,3 +199,18 @@ fn print_socket(f: &mut fmt::Formatter<'_>, name: &UnixAddress) -> fmt::Result {
         UnixAddress::Unnamed => write!(f, "unix:"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_client_connects_with_its_options() {
+        let timeout = Duration::from_secs(12_345);
+        let options = ConnectOptions { timeout, ..ConnectOptions::default() };
+        let client = UnixClient::new("/run/poems.socket").options(options);
+        assert_eq!(client.options.timeout, timeout);
+    }
+}

@@ -553,6 +553,18 @@ mod tests {
     }
 
     #[test]
+    fn of_two_directions_that_wait_the_earlier_one_counts() {
+        let now = start();
+        for (up, down) in [(10, 1_000_000), (1_000_000, 10)] {
+            let mut throttle = Throttle::new(Some(Bandwidth::new(up)), Some(Bandwidth::new(down)));
+            while throttle.up.take(1_000_000, now) > 0 {}
+            while throttle.down.take(1_000_000, now) > 0 {}
+            let waits = throttle.deadline().expect("both wait") - now;
+            assert!(waits < Duration::from_secs(1), "{waits:?}");
+        }
+    }
+
+    #[test]
     fn a_direction_without_a_limit_passes_everything() {
         let mut layers = Layers::new(Throttle::new(None, None), &Rc::default());
         let mut received = 0;

@@ -147,6 +147,20 @@ mod real {
     }
 
     #[test]
+    fn a_wait_ends_with_the_error_that_an_attempt_meets() {
+        let (folder, mut l) = (Folder::new(), Loop::new().expect("a loop"));
+        let path = folder.join("below");
+        std::fs::create_dir(&path).expect("a folder");
+        let lock = FilesystemLock::new(&l.reactor(), path.join("poems.lock"));
+        let guard = held(&lock);
+        let waiting = lock.lock();
+        std::fs::remove_dir_all(&path).expect("it is ours");
+        let failure = l.run_until(waiting).expect_err("its folder is gone");
+        assert!(failure.to_string().contains("poems.lock"), "{failure}");
+        drop(guard);
+    }
+
+    #[test]
     fn c129a_what_is_no_lock_file_is_refused_and_left_as_it_is() {
         let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
         let [data, to_data, to_nothing, below] =

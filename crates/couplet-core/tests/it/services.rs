@@ -328,6 +328,22 @@ fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
 }
 
 #[test]
+fn a_failed_wait_may_stop_the_service() {
+    let mut rig = Rig::new(0);
+    let service = rig.punctual();
+    service.start();
+    let stopped = service.clone();
+    let waiting = service.when_connected(Some(1)).add_errback(move |failure| {
+        stopped.stop().detach();
+        Err(failure)
+    });
+    let waiting = given(waiting);
+    rig.pass(S * 10);
+    assert!(waiting.take().is_err());
+    assert_eq!((rig.attempts(), service.is_running()), (1, false));
+}
+
+#[test]
 fn c138_a_cancelled_wait_ends_alone() {
     let mut rig = Rig::new(0);
     let service = rig.punctual();

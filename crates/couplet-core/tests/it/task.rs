@@ -282,6 +282,16 @@ fn c131_a_cancel_stops_it_and_the_call_under_way() {
     let again = given(looping.start_later(S));
     looping.stop();
     again.take().unwrap();
+
+    let (round, resolver) = Deferred::<()>::new();
+    let mut round = Some(round);
+    let looping = LoopingCall::new(&clock.reactor, move || round.take().expect("one round"));
+    let running = looping.start(S);
+    clock.jump(Duration::ZERO);
+    assert!(looping.stop());
+    running.cancel();
+    assert!(resolver.is_cancelled(), "the call in progress when it was stopped, too");
+    assert!(given(running).take().unwrap_err().is_cancelled());
 }
 
 #[test]

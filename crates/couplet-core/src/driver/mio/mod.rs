@@ -670,6 +670,13 @@ mod tests {
     }
 
     #[test]
+    fn every_slot_that_backs_off_is_served_again() {
+        let mut driver = Mio::new(1).expect("a driver");
+        (1..4).for_each(|slot| driver.try_again(slot, Duration::from_secs(1)));
+        assert_eq!(driver.retry.map(|(_, slots)| slots), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
     fn c64b_a_socket_answers_until_its_driver_closes_it_and_no_file_of_its_number_after_that() {
         let mut driver = Mio::new(1).expect("a driver");
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();

@@ -129,3 +129,22 @@ impl<F> std::fmt::Debug for Lines<F> {
         f.debug_struct("Lines").field("form", &self.form).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn an_end_counts_the_bytes_beyond_the_limit() {
+        let mut said = Vec::new();
+        let mut lines = Lines::new(LogForm::Text, |line: &str| said.push(line.to_owned())).limit(4);
+        let now = Instant::now();
+        lines.passed(Direction::In, b"abcdefgh", now);
+        lines.passed(Direction::In, b"ij", now);
+        lines.ended(Direction::In, now);
+        drop(lines);
+        let expected = ["> abcd", "! the log has reached its limit", "! > ended after 10 bytes"];
+        assert_eq!(said, expected);
+    }
+}

@@ -272,6 +272,22 @@ fn c169c_a_shared_throttle_does_not_wait_for_connections_that_are_gone() {
     assert_eq!(count.get() - before, 800);
 }
 
+#[test]
+fn each_direction_of_a_shared_throttle_has_its_own_limit() {
+    let mut memory = MemoryReactor::new();
+    let count: Rc<Cell<usize>> = Rc::default();
+    let ours = count.clone();
+    let text = "throttle:7777:read=1k:write=1k:shared=yes";
+    memory.reactor().listen(text, move || Count(ours.clone())).unwrap();
+    let wire = memory.connect(7777);
+    wire.push(&[1; 50_000]);
+    memory.advance(seconds(10.0));
+    let (read, written) = (count.get(), wire.take().len());
+    for passed in [read, written] {
+        assert!((9_500..=10_200).contains(&passed), "{read} read, {written} written");
+    }
+}
+
 /// Counts the received bytes, and answers with a thousand bytes.
 struct Count(Rc<Cell<usize>>);
 

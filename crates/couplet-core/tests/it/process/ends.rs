@@ -16,7 +16,8 @@ fn c146_made_comes_first_and_ended_last_after_every_loss() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(sh("read line; echo $line; echo loud >&2; exit 3"));
     assert!(log.entries().is_empty(), "nothing is called inside spawn_process");
-    process.write("rose\n");
+    process.write("ro");
+    process.write("se\n");
     let entries = nursery.ended(&log);
     assert_eq!(entries[0], "made");
     assert_eq!((log.text(1).as_str(), log.text(2).as_str()), ("rose\n", "loud\n"));

@@ -287,6 +287,18 @@ fn keep_alive_notices_a_peer_that_has_gone_for_good() {
 }
 
 #[test]
+fn keep_alive_counts_the_probes_of_each_silence_anew() {
+    let (kind, took) = with_keep_alive(|sim, client, _| {
+        sim.fault(sim.elapsed(), s(60 + 5 * 75), Fault::BlackHole(client));
+        sim.run_for(s(1000)).unwrap();
+        sim.fault(sim.elapsed(), s(9999), Fault::BlackHole(client));
+    });
+    assert_eq!(kind, ErrorKind::TimedOut);
+    let last = took - 1000;
+    assert!((9 * 75..=60 + 9 * 75 + 1).contains(&last), "{last} s");
+}
+
+#[test]
 fn keep_alive_gets_a_reset_from_a_peer_that_has_crashed_and_is_back() {
     let (kind, took) = with_keep_alive(|sim, client, _| {
         sim.fault(sim.elapsed(), s(1), Fault::Crash(client));
