@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn a_client_connects_with_its_options() {
         let timeout = Duration::from_secs(12_345);
-        let options = ConnectOptions { timeout, ..ConnectOptions::default() };
+        let mut options = ConnectOptions::default();
+        options.timeout = timeout;
         let client = UnixClient::new("/run/poems.socket").options(options);
         assert_eq!(client.options.timeout, timeout);
     }
