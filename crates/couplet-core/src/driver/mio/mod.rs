@@ -359,14 +359,15 @@ impl Driver for Mio {
             let key = self.slots.key_at(slot as u32);
             let read = stream.read_once(&mut self.buffer[..self.first_read]);
             self.cursor += 1;
-            // A short read uses up the edge.
-            return match read {
-                Ok(n) if 0 < n && n < self.first_read && !cfg!(windows) => {
-                    self.lent = n;
-                    Some(Event::Received(key))
-                }
-                read => self.next_after(key.slot, read),
-            };
+            // A short read uses up the edge. One comparison: 0 wraps around.
+            if let Ok(n) = read
+                && n.wrapping_sub(1) < self.first_read.wrapping_sub(1)
+                && !cfg!(windows)
+            {
+                self.lent = n;
+                return Some(Event::Received(key));
+            }
+            return self.next_after(key.slot, read);
         }
         if self.is_done() { None } else { self.next_slow() }
     }
