@@ -208,7 +208,7 @@ pub(crate) struct DatagramCell {
     pub(crate) holds: Cell<bool>,
     /// Listed for writing at the end of the turn.
     pub(crate) to_write: Cell<bool>,
-    /// Options to set. Law 9: no bound, one for each unfired Deferred.
+    /// Options to set.
     // Unbounded: one for each unfired Deferred of `set_option`.
     pub(crate) option_requests: RefCell<VecDeque<OptionRequest>>,
     // Bound: one: only the first `stop_listening` adds a resolver.

@@ -333,7 +333,6 @@ pub struct Newcomer<'a> {
 /// them. See [`Factory::opening`].
 #[derive(Default)]
 pub struct Seat {
-    /// Law 9: one for each policy that counts connections.
     // Bound: one for each policy that counts.
     places: Vec<Box<dyn Any>>,
 }

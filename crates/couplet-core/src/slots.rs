@@ -16,7 +16,7 @@ pub struct Key {
 pub(crate) struct Slots<T> {
     // Bound: the bound of the table: see the fields of this type.
     slots: Vec<Slot<T>>,
-    /// Vacant slots to reuse, last in first out. Law 9: each slot at most once.
+    /// Vacant slots to reuse, last in first out.
     // Bound: at most one entry for each slot.
     free: Vec<u32>,
     len: usize,

@@ -62,7 +62,6 @@ pub(super) struct Monitor {
     bodies: RefCell<Vec<MonitoredBody>>,
     /// Response bytes held for the client.
     share: ConnectionShare,
-    /// Law 9: at most [`MAX_LENT_PIECES`] pieces.
     // Bound: MAX_LENT_PIECES (32), the oldest goes.
     lent: RefCell<VecDeque<Bytes>>,
     /// Counts the steps of HTTP/2 responses, to detect progress.

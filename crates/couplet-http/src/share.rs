@@ -53,7 +53,6 @@ pub(super) struct ConnectionShare {
 
 #[derive(Default)]
 struct Queue {
-    /// Law 9: one entry for each open request.
     // Bound: one for each request in flight: one in HTTP/1.1, `HttpOptions::max_streams` in HTTP/2.
     waiting: RefCell<VecDeque<Rc<QueueEntry>>>,
     turn: Cell<Turn>,

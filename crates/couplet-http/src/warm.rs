@@ -21,7 +21,6 @@ const TRIM_DELAY: Duration = Duration::from_secs(5);
 /// Connections with buffers.
 pub(super) struct WarmConnections {
     reactor: Reactor,
-    /// Law 9: at most one entry for each connection with buffers.
     // Bound: each connection of the server once.
     idle: RefCell<Vec<Rc<Monitor>>>,
     /// Number of connections with buffers.

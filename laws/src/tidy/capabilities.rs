@@ -553,7 +553,7 @@ fn is_in(places: &[&str], file: &str) -> bool {
 enum Row {
     Free(&'static str),
     Restricted(&'static Capability),
-    /// A module of which only parts are listed: what is named in it counts.
+    /// A module with only some parts listed: each path into it is looked up.
     Above,
     Missing,
 }

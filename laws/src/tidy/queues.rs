@@ -54,7 +54,7 @@ const GROWS: [&str; 14] = [
 const CHANNELS: [&str; 5] =
     ["Receiver", "Sender", "SyncSender", "UnboundedReceiver", "UnboundedSender"];
 
-/// Methods that grow what a closure has captured; `insert` and `entry` also belong to tables with keys of
+/// Methods that grow a captured collection; `insert` and `entry` also belong to tables with keys of
 /// their own.
 const ADDS: [&str; 8] = [
     "append",
@@ -153,7 +153,7 @@ impl<'a> Queues<'a> {
         }
     }
 
-    /// Finds what a closure that may be kept adds to the collections that it has captured.
+    /// Finds additions to captured collections in a closure that may be kept.
     fn look_at_capture(&mut self, body: Captured) {
         for (name, at) in body.adds {
             let has_bound = self.has_bound(body.line) || self.has_bound(at);

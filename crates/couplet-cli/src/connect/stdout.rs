@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::output::plain;
 
 /// Queues pieces for the thread. After it is dropped, the thread writes the queued pieces and stops
-/// the reactor. Law 9: bounded by the connection, which pauses reading.
+/// the reactor.
 // Bound: one read, received before the connection was paused.
 pub(super) struct Stdout(Sender<(ConnectionId, Bytes)>);
 

@@ -29,7 +29,7 @@ struct ReplyLimiter {
     /// Most answers per second to one peer; `None` is unlimited.
     most: Option<u32>,
     began: Option<Instant>,
-    /// For each group, a second and the answers in it. Law 9: BUCKETS.
+    /// For each group, a second and the answers in it.
     // Bound: one for each of BUCKETS (4096) groups of peers.
     counts: Vec<(u64, u32)>,
     /// Secret for the hash, so peers can't choose their groups.

@@ -43,7 +43,6 @@ struct ClientPort {
     idle: Duration,
     /// Most concurrent clients.
     most: usize,
-    /// Law 9: at most `most`, the sessions of other threads included.
     // Bound: at most `--max-connections`, or as many as there are descriptors.
     sessions: BTreeMap<Address, Session>,
     totals: Arc<Totals>,

@@ -23,7 +23,6 @@ pub(super) const PIECE: usize = 64 * 1024;
 /// A body made of bytes in memory and parts of a file.
 #[derive(Default)]
 pub(super) struct Content {
-    /// Law 9: at most two for each of `MOST_RANGES`, and one.
     // Bound: two for each of MOST_RANGES (32) ranges, and one.
     segments: VecDeque<Segment>,
 }

@@ -9,7 +9,6 @@ use std::rc::Rc;
 /// The locked files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileLocks {
-    /// Law 9: one for each lock that the user holds.
     // Bound: one for each lock that the user holds.
     locked: Rc<RefCell<BTreeSet<PathBuf>>>,
 }

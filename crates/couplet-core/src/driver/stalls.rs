@@ -72,7 +72,7 @@ struct WatchedLoop {
 /// The current call of a loop.
 #[derive(Debug, Default)]
 struct CurrentCall {
-    /// The current call and those nested in it. Law 9: as deep as the calls.
+    /// The current call and those nested in it.
     // Bound: as deep as calls into user code are nested in one loop.
     doing: Vec<UserCall>,
     /// The start of the outermost call.
@@ -247,7 +247,6 @@ struct Detector {
 }
 
 struct Loops {
-    /// Law 9: one for each loop with the detector enabled.
     // Bound: one for each loop with `LoopOptions::stall_after`.
     watched: Vec<Arc<WatchedLoop>>,
     thread: Thread,

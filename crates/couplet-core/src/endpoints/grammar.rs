@@ -135,7 +135,6 @@ impl fmt::Debug for Part {
 /// error, which lists the requested keywords.
 pub struct Parts {
     whole: Arc<str>,
-    /// Law 9: at most the parts of the string.
     // Bound: the parts of one endpoint string, which the program wrote.
     parts: Vec<Part>,
     /// The kinds taken so far, the outermost first.

@@ -121,7 +121,6 @@ impl SystemdServer {
 /// The sockets that the init system passed to this process.
 struct PassedSockets {
     count: i32,
-    /// Law 9: as many as the environment lists.
     // Bound: as the environment of the process says; lives for one call.
     names: Vec<String>,
 }

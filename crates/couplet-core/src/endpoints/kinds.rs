@@ -23,7 +23,6 @@ const LONGEST: usize = 32;
 
 /// The kinds of endpoints for one direction.
 pub(super) struct Kinds<E: ?Sized> {
-    /// Law 9: grows only by the program's registrations.
     // Unbounded: one for each kind that the program registers, for good.
     rows: RwLock<Vec<(String, KindParser<E>)>>,
 }

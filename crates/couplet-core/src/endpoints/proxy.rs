@@ -24,7 +24,6 @@ use crate::transport::Transport;
 #[derive(Clone, Debug)]
 pub struct ProxyServer {
     over: Arc<dyn ServerEndpoint>,
-    /// Law 9: grows only by configuration.
     // Bound: the networks that the program wrote down.
     trusted: Vec<IpNetwork>,
     header_timeout: Option<Duration>,

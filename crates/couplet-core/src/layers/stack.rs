@@ -67,8 +67,7 @@ pub struct PlaintextAfterUpgrade;
 /// assert_eq!(layers.bottom().first(), b"answer");
 /// ```
 pub struct Layers {
-    /// From the socket to the protocol; never empty. Law 9: one for each layer that the program
-    /// requested.
+    /// From the socket to the protocol; never empty.
     // Bound: one for each layer that the program asked for.
     levels: Vec<Level>,
     state: StackState,

@@ -24,8 +24,7 @@ pub struct Bandwidth {
 struct Queue {
     /// End of the time taken by bytes that were already due. `None` before the first.
     spent: Option<Instant>,
-    /// Reservations not due yet. Law 9: one for each direction of each throttle, and as many
-    /// cancelled ones plus 16.
+    /// Reservations not due yet.
     // Bound: one for each direction of each throttle that waits, and at most as many and 16 that
     // were given back.
     waiting: VecDeque<Rc<Reservation>>,

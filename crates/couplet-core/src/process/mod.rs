@@ -138,8 +138,6 @@ struct ProcessCell {
     watch: RefCell<Option<Watch<SystemProcess>>>,
     terminal: RefCell<Option<OwnedFd>>,
     progress: RefCell<Progress>,
-    /// Law 9: one for each call of [`Process::ended`], whose Deferred the caller holds or has
-    /// detached.
     // Bound: one for each call of `ended`, whose Deferred its caller holds or has detached.
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
     /// The next timed step of a termination, until the child has exited.

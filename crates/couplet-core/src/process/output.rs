@@ -151,7 +151,6 @@ fn kill_and_close(process: &Process) {
 struct OutputCollector {
     command: String,
     options: OutputOptions,
-    /// Law 9: `OutputOptions::limit`, both together.
     // Bound: `OutputOptions::limit`, with `stderr`.
     stdout: Vec<u8>,
     // Bound: `OutputOptions::limit`, with `stdout`.

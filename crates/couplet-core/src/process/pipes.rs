@@ -11,7 +11,6 @@ use crate::transport::Transport;
 type EarlyRequest = Box<dyn FnOnce(&Transport)>;
 
 pub(super) enum PipeState {
-    /// Law 9: the user's requests until the next turn.
     // Unbounded: one for each request of the user until the next turn.
     Opening(Vec<EarlyRequest>),
     Open(Transport),

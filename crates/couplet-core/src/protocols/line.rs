@@ -164,7 +164,7 @@ pub(super) struct ReceiveMode {
     lent: Cell<(usize, usize)>,
     /// The number of lent bytes that were returned.
     returned: Cell<usize>,
-    /// Other bytes to parse as lines. Law 9: bounded only by the user, who supplies them.
+    /// Other bytes to parse as lines.
     // Unbounded: bytes that the protocol itself gives to `set_line_mode`.
     extra: RefCell<Vec<u8>>,
 }

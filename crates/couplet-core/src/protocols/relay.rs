@@ -70,8 +70,7 @@ struct Joint {
 }
 
 enum SideState {
-    /// Its connection is not made yet. Law 9: holds the bytes that the other side received before
-    /// its reading was paused, one read at most.
+    /// Its connection is not made yet.
     // Bound: one read: then reading is paused until both connections are made.
     Awaited(Vec<u8>),
     Open(Transport),

@@ -18,10 +18,8 @@ pub(super) struct Inbox<T, C> {
 
 #[derive(Debug)]
 struct Queues<T, C> {
-    /// Law 9: each task at most once.
     // Bound: each task once (`TaskWaker::queued`).
     woken: Vec<T>,
-    /// Law 9: unbounded; the callers in other threads choose how many.
     // Unbounded: one for each call of a `Remote` since the last turn.
     calls: VecDeque<C>,
     closed: bool,

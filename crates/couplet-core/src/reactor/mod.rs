@@ -146,7 +146,7 @@ pub(crate) struct Records {
     pending: Cell<u8>,
     /// [`Turns::Many`](turn::Turns) must return after this turn.
     must_return: Cell<bool>,
-    /// The dirty list: connections with requests or output. Law 9: each connection twice at most.
+    /// The dirty list: connections with requests or output.
     // Bound: each connection twice: `ConnectionCell::dirty` lets it in once, and once more after
     // bytes.
     dirty: RefCell<Vec<Key>>,
@@ -171,8 +171,7 @@ pub(crate) struct Records {
     dependents: RefCell<dependents::Dependents>,
     // Unbounded: one per `snapshot` call since the last round.
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
-    /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`]. Law
-    /// 9: one for each such thread.
+    /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`].
     // Bound: one for each thread that waits in `Remote::block_on_reactor`.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     /// Resolvers of pending snapshots of all loops of a cluster.

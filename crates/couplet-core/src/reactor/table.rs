@@ -72,8 +72,7 @@ pub(super) struct Table {
     // Bound: one for each slot of the driver; trimmed when no connection is left.
     resources: Slots<Resource>,
     connections: usize,
-    /// Closed connections without remaining handles; the next connections reuse their memory. Law
-    /// 9: at most `SPARES`.
+    /// Closed connections without remaining handles; the next connections reuse their memory.
     // Bound: at most 64 closed connections, without their users' objects.
     #[expect(clippy::vec_box, reason = "it is the boxes that are reused")]
     spares: Vec<Box<ConnectionEntry>>,

@@ -34,11 +34,10 @@ pub(super) struct Tasks {
     /// The number of turns in which tasks ran.
     turn: u64,
     queue: Arc<WakeQueue>,
-    /// Tasks to run in the next turn: spawned in this one, or woken after their poll in it. Law 9:
-    /// each task once.
+    /// Tasks to run in the next turn: spawned in this one, or woken after their poll in it.
     // Unbounded: one per `spawn` call since the last turn.
     fresh: Vec<TaskId>,
-    /// Tasks to run in this turn: spawned before it began, then woken. Law 9: each task once.
+    /// Tasks to run in this turn: spawned before it began, then woken.
     // Bound: each task once (`TaskWaker::queued`).
     ready: Vec<TaskId>,
     // Bound: one for each task cancelled since the last turn.

@@ -50,7 +50,7 @@ pub(super) type SignalHandler = Box<dyn FnMut(&Reactor, Signal) -> bool>;
 pub(super) struct Core {
     pub(super) reactor: Reactor,
     pub(super) table: Table,
-    /// Connections to write in step 7. Law 9: each connection at most once.
+    /// Connections to write in step 7.
     // Bound: each connection once (`ConnectionEntry::to_write`).
     pub(super) to_write: Vec<Key>,
     pub(super) batching: Batching,
@@ -558,10 +558,10 @@ impl Core {
     fn check(&self) {
         assert!(self.to_write.is_empty(), "output was left unsent");
         assert!(self.dirty.is_empty(), "a round left connections dirty");
-        self.connecting.check();
         if self.table.connections() > 64 {
             return;
         }
+        self.connecting.check();
         let calls = self.reactor.records.calls.borrow();
         let timers = self.reactor.records.timers.borrow();
         let mut connections = 0;

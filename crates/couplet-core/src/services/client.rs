@@ -87,12 +87,10 @@ struct Inner<P: 'static> {
     is_built: Cell<bool>,
     /// The number of consecutive failures.
     failures: Cell<u32>,
-    /// Law 9: one for each unfired Deferred of `when_connected`.
     // Unbounded: one for each unfired Deferred of `when_connected`, which its caller holds or has
     // detached.
     waiting: RefCell<BTreeMap<u64, Waiter<P>>>,
     next_waiting: Cell<u64>,
-    /// Law 9: one for each call of `stop`, until the service has stopped.
     // Unbounded: one for each call of `stop` until the service has stopped.
     stopping: RefCell<Vec<Resolver<()>>>,
 }

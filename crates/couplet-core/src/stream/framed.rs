@@ -23,7 +23,7 @@ pub struct Framed {
     ended: bool,
 }
 
-/// Receives the messages of the framer in [`Stream::framed`]. Law 9: the messages of one read.
+/// Receives the messages of the framer in [`Stream::framed`].
 // Bound: the messages of one read, which are taken before the next.
 #[derive(Clone, Debug, Default)]
 pub struct Messages(Rc<RefCell<VecDeque<Vec<u8>>>>);

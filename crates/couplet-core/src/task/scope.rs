@@ -85,7 +85,6 @@ pub struct Scope {
 
 struct ScopeState {
     reactor: Reactor,
-    /// Law 9: no bound, one for each running task that the user has spawned.
     // Unbounded: one for each running task that the user has spawned in the scope.
     children: RefCell<BTreeMap<u64, Option<Canceller>>>,
     spawned: Cell<u64>,

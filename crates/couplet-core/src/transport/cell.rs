@@ -95,7 +95,7 @@ impl RegisteredProducer {
     }
 }
 
-/// What a producer waits for.
+/// The pace of a producer: whether it writes, or the event that it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
     /// A push producer that writes.
@@ -203,7 +203,6 @@ pub(crate) enum SocketRequest {
 /// The next protocol, and the bytes that it gets before any new one.
 pub(super) struct Upgrade {
     pub(super) next: Contained<Box<dyn Protocol>>,
-    /// Law 9: one buffer, filled by the user.
     // Unbounded: bytes that the protocol itself gives to `upgrade_with`.
     pub(super) unread: Vec<u8>,
 }
@@ -234,7 +233,6 @@ struct RareState {
     peer_end: Vec<Resolver<()>>,
     // Unbounded: one per `set_socket_option` or `with_socket` call since the last round.
     options: Vec<SocketRequest>,
-    /// Law 9: one for each request of the user since the last turn.
     // Bound: one for each layer that the user has asked for since the last turn.
     starting: Vec<StartingLayer>,
     // Bound: twice the number of pending timers plus 16, then those no longer pending are dropped.

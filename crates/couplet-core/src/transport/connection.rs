@@ -236,8 +236,7 @@ pub(crate) struct Life {
     panicked: bool,
     /// The reactor is stopping: a close does not wait for the peer.
     stopping: bool,
-    /// Bytes left over by an upgrade, which the protocol gets before any new byte. Law 9: one
-    /// chunk, plus the bytes that its users returned.
+    /// Bytes left over by an upgrade, which the protocol gets before any new byte.
     // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
     // chunk), and those of `upgrade_with`.
     unread: Vec<u8>,

@@ -167,8 +167,7 @@ struct Sealed {
     /// drops them while nothing is borrowed.
     // Bound: the foreign buffers sent by one write; dropped right after it.
     spent: Vec<Bytes>,
-    /// Each descriptor goes with the first byte after the given number of bytes. Law 9: at most
-    /// `DESCRIPTORS`.
+    /// Each descriptor goes with the first byte after the given number of bytes.
     // Bound: DESCRIPTORS (64): the next one is given back.
     #[cfg(unix)]
     descriptors: VecDeque<(usize, OwnedFd)>,

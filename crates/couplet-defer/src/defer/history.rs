@@ -196,10 +196,8 @@ struct Recording {
 struct RecordedSteps {
     /// The result of the origin.
     got: Option<StepResult>,
-    /// Law 9: half of `keep_histories`.
     // Bound: half of `keep_histories`.
     first: Vec<Step<Inner>>,
-    /// Law 9: half of `keep_histories`.
     // Bound: half of `keep_histories`.
     last: VecDeque<Step<Inner>>,
     /// The number of callbacks added.
@@ -224,7 +222,6 @@ struct Entry {
 }
 
 struct Entries {
-    /// Law 9: one for each node of a Deferred that was created while histories are kept.
     // Bound: one for each node of a Deferred that was made while histories are kept, which is off
     // unless `keep_histories` was called.
     entries: BTreeMap<NonZeroU32, Entry>,

@@ -37,7 +37,6 @@ pub struct DeferredQueue<T> {
 struct Queue<T> {
     size: Cell<usize>,
     backlog: Cell<usize>,
-    /// Law 9: bounded by `size`, unlimited by default.
     // Bound: `DeferredQueue::size`, unlimited by default.
     items: RefCell<VecDeque<T>>,
     waiters: Waiters<T>,

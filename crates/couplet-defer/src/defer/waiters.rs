@@ -13,8 +13,6 @@ use super::{Deferred, Resolver};
 pub(super) struct Waiters<T>(Rc<WaiterList<T>>);
 
 struct WaiterList<T> {
-    /// Law 9: bounded by the backlog in a queue; unbounded elsewhere, where each entry is a
-    /// Deferred that its caller holds or has detached.
     // Bound: of a queue: `DeferredQueue::backlog`; else no bound: one for each unfired Deferred of
     // `acquire` and `wait`, which its caller holds or has detached.
     waiting: RefCell<BTreeMap<u64, Resolver<T>>>,

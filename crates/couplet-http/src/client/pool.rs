@@ -272,7 +272,6 @@ impl Drop for Leader {
 
 #[derive(Default)]
 pub(super) struct Pool {
-    /// Law 9: at most `max_idle` for each server that responded within the last `keep_alive`.
     // Bound: for each server that answered within the last `keep_alive`, `ClientOptions::max_idle`.
     idle: BTreeMap<Origin, Vec<(Http1, Instant)>>,
     /// One HTTP/2 connection for each server.

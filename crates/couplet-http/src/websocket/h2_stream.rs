@@ -26,7 +26,6 @@ pub(super) struct H2Stream {
     exchange: Exchange,
     /// Resolves when the connection begins to finish; `None` afterwards.
     draining: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    /// Law 9: HIGH bytes, one message and the state machine's control frames.
     // Bound: HIGH (64 KiB), one message of the user, and MAX_CONTROL_BUFFER (1 KiB) of pongs.
     unsent: Vec<u8>,
     /// Number of these bytes that hyper has taken.

@@ -36,7 +36,7 @@ enum State {
     Empty,
     Fetching {
         number: u64,
-        /// Waiters in order of arrival. Law 9: one for each client.
+        /// Waiters in order of arrival.
         // Bound: one for each client, which LimitConnections bounds.
         waiting: BTreeMap<u64, Resolver<Edition>>,
         fetch: Option<Canceller>,

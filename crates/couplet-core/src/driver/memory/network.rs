@@ -112,7 +112,6 @@ pub(super) struct Net {
     pub(super) started: Instant,
     pub(super) elapsed: Duration,
     pub(super) random: u64,
-    /// Law 9: the open links, and those that the test watches.
     // Unbounded: the open connections, and those that the test has a wire of.
     pub(super) links: BTreeMap<usize, Link>,
     next_link: usize,

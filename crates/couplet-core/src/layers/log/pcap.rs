@@ -110,7 +110,7 @@ pub struct PcapTap {
     opener: Option<Direction>,
     /// The next sequence numbers, in and out.
     sent: [u32; 2],
-    /// The packet being built, after space for its record header. Law 9: at most LONGEST bytes.
+    /// The packet being built, after space for its record header.
     // Bound: the longest packet: a segment of 16 KiB and its headers.
     packet: Vec<u8>,
 }

@@ -33,7 +33,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// If the stream ends within the header, the reason is [`Lost`](Reason::Lost), with the
 /// [`ProxyError`] inside; any other error is the failure in [`Failed`](Reason::Failed).
 pub struct ProxyReader {
-    /// Law 9: at most the longest header.
     // Bound: the longest header: 4096 bytes; empty once it was read.
     received: Vec<u8>,
     deadline: Option<Instant>,
@@ -155,7 +154,6 @@ impl fmt::Debug for ProxyReader {
 /// Writes a PROXY header before all other bytes.
 #[derive(Debug)]
 pub struct ProxyWriter {
-    /// Law 9: one header, until it is sent down.
     // Bound: a header of at most 4096 bytes, until it was sent.
     header: Vec<u8>,
     after: PassThrough,

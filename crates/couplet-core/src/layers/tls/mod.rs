@@ -106,9 +106,9 @@ pub struct Tls {
     /// The loop's drained buffers, known after the first `down`.
     spares: Option<Rc<Spares>>,
     /// Received records not yet consumed: an incomplete handshake message, then an incomplete
-    /// record. Law 9: [`LONGEST_HELLO`] for a client without a certificate, else 64 KiB (the
-    /// longest message) and a record.
-    // Bound: the longest handshake message (64 KiB) and a record.
+    /// record.
+    // Bound: LONGEST_HELLO for a client without a certificate, else the longest handshake message
+    // (64 KiB) and a record.
     received: Vec<u8>,
     /// `received` was allocated for part of a record, and is too small for other uses.
     is_part: bool,
@@ -116,16 +116,15 @@ pub struct Tls {
     seen: usize,
     /// The session may have more to do without new bytes.
     more: bool,
-    /// Decrypted data. Law 9: one record.
+    /// Decrypted data.
     // Bound: one record: 16 KiB.
     plain: Vec<u8>,
     /// `plain` was lent by the previous call.
     lent: bool,
-    /// Records to be sent. Law 9: the answer to one record.
+    /// Records to be sent.
     // Bound: the answer to one record, and our own chain of certificates.
     pending: Vec<u8>,
-    /// The first bytes of the stream, for a guess if it is not TLS. Law 9: at most `guess::LENGTH`
-    /// bytes.
+    /// The first bytes of the stream, for a guess if it is not TLS.
     // Bound: the length of a guess: 5 bytes of the handshake.
     first: Vec<u8>,
     /// The stream below has ended.
@@ -420,13 +419,13 @@ impl Tls {
         {
             self.begin(Session::server(config));
         }
+        let is_handshaking = self.is_handshaking();
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
         if matches!(self.state, TlsState::Beginning) && !self.pending.is_empty() {
             self.state = TlsState::Handshaking;
         }
-        let complete = !session.is_handshaking()
-            && matches!(self.state, TlsState::Beginning | TlsState::Handshaking);
+        let complete = is_handshaking && !session.is_handshaking();
         let info = complete.then(|| session.info());
         if done < self.received.len() {
             self.received.drain(..done);

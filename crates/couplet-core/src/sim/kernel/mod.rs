@@ -218,7 +218,7 @@ pub(super) struct Kernel {
     // Bound: one for each call of `Sim::program`.
     #[cfg(unix)]
     pub(super) programs: BTreeMap<String, super::processes::Main>,
-    /// Law 9: hosts of child processes started in this event; the world takes them after it.
+    /// Hosts of child processes started in this event; the world takes them after it.
     // Bound: one for each process that the event has started.
     #[cfg(unix)]
     pub(super) new_children: Vec<u32>,

@@ -19,7 +19,6 @@ const MOST: usize = 4 * 1024 * 1024;
 
 /// The layers of one end.
 pub(super) struct Stack {
-    /// Law 9: one entry per layer.
     // Bound: one for each layer that the program asked for.
     kinds: Vec<TypeId>,
     /// Bytes that the protocol read and wrote before the first layer.
