@@ -132,7 +132,7 @@ impl LogOptions {
             Form::Text | Form::Hex => (RecordFormat::Lines, u64::MAX),
         };
         let refused = |error| file.error(format!("cannot write to this file: {}", Plain(&error)));
-        let opened = RecordFile::open(file.text(), records, limit).map_err(refused)?;
+        let opened = Arc::new(RecordFile::open(file.text(), records, limit).map_err(refused)?);
         Ok(self.opened.get_or_init(|| opened).clone())
     }
 

@@ -7,7 +7,7 @@
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use crate::layers::Pcap;
 use crate::panics::lock;
@@ -22,9 +22,13 @@ pub(super) enum RecordFormat {
     Packets,
 }
 
-/// An open file of records, shared by all its writers.
+/// A user of an open file of records. The last one to drop closes the file.
 #[derive(Debug)]
-pub(super) struct RecordFile {
+pub(super) struct RecordFile(Arc<Shared>);
+
+/// A file of records and its users.
+#[derive(Debug)]
+struct Shared {
     path: PathBuf,
     records: RecordFormat,
     state: Mutex<Option<OpenFile>>,
@@ -43,43 +47,62 @@ struct OpenFile {
 /// The device and inode of a regular file.
 type FileId = Option<(u64, u64)>;
 
-// Bound: one for each file that an endpoint has open; those that are closed go when the next is
-// opened.
-/// The open files. Law 9: one for each file that an endpoint names.
-static OPEN: Mutex<Vec<Weak<RecordFile>>> = Mutex::new(Vec::new());
+// Bound: one for each file that an endpoint has open.
+/// The open files, with the number of their users. A file is opened and closed while this is
+/// locked: its lock excludes other programs, not another loop that opens it meanwhile. Law 9: one
+/// for each file that an endpoint names.
+static OPEN: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
 impl RecordFile {
     /// Opens a file, or finds it among the open ones. The lowest of several limits applies.
     ///
     /// Only regular files and character devices: a stalled reader of anything else would block the
     /// loop.
-    pub(super) fn open(
-        path: &str,
-        records: RecordFormat,
-        limit: u64,
-    ) -> io::Result<Arc<RecordFile>> {
+    pub(super) fn open(path: &str, records: RecordFormat, limit: u64) -> io::Result<RecordFile> {
         let mut others = lock(&OPEN);
-        others.retain(|other| other.strong_count() > 0);
         let mut file = open(Path::new(path), records)?;
         let found = file.metadata()?;
         check_type(found.file_type())?;
         let id = id(&found);
-        let same = |other: &Arc<RecordFile>| id.is_some() && other.id() == Some(id);
-        if let Some(other) = others.iter().filter_map(Weak::upgrade).find(same) {
-            return other.share_with(records, limit);
+        let same = |other: &Shared| id.is_some() && other.id() == Some(id);
+        if let Some((other, users)) = others.iter_mut().find(|(other, _)| same(other)) {
+            other.share_with(records, limit)?;
+            *users += 1;
+            return Ok(RecordFile(other.clone()));
         }
         let length = match found.is_file() {
             true => resume(&mut file, records, path)?,
             false => begin(&mut file, records)?,
         };
         let state = Mutex::new(Some(OpenFile { file, id, length, limit }));
-        let file = Arc::new(RecordFile { path: path.into(), records, state });
-        others.push(Arc::downgrade(&file));
-        Ok(file)
+        let file = Arc::new(Shared { path: path.into(), records, state });
+        others.push((file.clone(), 1));
+        Ok(RecordFile(file))
     }
 
     /// Appends a record, unless an earlier one could not be written.
     pub(super) fn append(&self, record: &[u8]) {
+        self.0.append(record);
+    }
+}
+
+impl Drop for RecordFile {
+    fn drop(&mut self) {
+        let mut files = lock(&OPEN);
+        let Some(index) = files.iter().position(|(file, _)| Arc::ptr_eq(file, &self.0)) else {
+            return;
+        };
+        files[index].1 -= 1;
+        if files[index].1 == 0 {
+            files.swap_remove(index);
+            *lock(&self.0.state) = None;
+        }
+    }
+}
+
+impl Shared {
+    /// Appends a record, unless an earlier one could not be written.
+    fn append(&self, record: &[u8]) {
         let mut state = lock(&self.state);
         let Some(open) = state.as_mut() else { return };
         let path = self.path.display();
@@ -97,19 +120,15 @@ impl RecordFile {
         lock(&self.state).as_ref().map(|open| open.id)
     }
 
-    /// Shares the file with another endpoint.
-    fn share_with(
-        self: Arc<Self>,
-        records: RecordFormat,
-        limit: u64,
-    ) -> io::Result<Arc<RecordFile>> {
+    /// Applies the format and the limit of another user.
+    fn share_with(&self, records: RecordFormat, limit: u64) -> io::Result<()> {
         if self.records != records {
             return Err(io::Error::other("another log writes to it in another form"));
         }
         if let Some(open) = lock(&self.state).as_mut() {
             open.limit = open.limit.min(limit);
         }
-        Ok(self)
+        Ok(())
     }
 }
 

@@ -62,7 +62,7 @@ fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
 #[test]
 fn c145d_threads_that_share_a_file_write_whole_records() {
     const THREADS: usize = 4;
-    const ROUNDS: usize = 25;
+    const ROUNDS: usize = 100;
     let folder = Folder::new();
     let [capture, text, short] =
         ["traffic.pcap", "log", "short.pcap"].map(|name| folder.path(name));
