@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::task::Waker;
 
-use super::pool::{Pool, PoolSpec};
+use super::pool::{IDLE, Pool, PoolSpec};
 
 const THREADS: usize = 4;
 const QUEUE: usize = 1000;
@@ -19,6 +19,7 @@ pub(super) fn names(waker: Waker) -> Names {
     let work = PoolSpec {
         name: "couplet-names",
         threads: THREADS,
+        idle: IDLE,
         queue: QUEUE,
         run: look_up,
         refuse: Err,

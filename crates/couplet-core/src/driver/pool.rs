@@ -1,6 +1,6 @@
 //! A small thread pool for blocking work; the driver collects the answers.
 //!
-//! Threads start on demand, up to a limit, and exit after [`IDLE`] without work. To cancel, forget
+//! Threads start on demand, up to a limit, and exit after a time without work. To cancel, forget
 //! the ticket: a queued question is dropped; a running one finishes, and its answer is dropped.
 //! Dropping the pool does not wait for its threads; they exit on their own.
 //!
@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use super::{Ticket, affinity};
 
-const IDLE: Duration = Duration::from_secs(10);
+/// How long threads wait for work.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 
 /// A pool's function and limits.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct PoolSpec<Q, A> {
     /// The name of its threads.
     pub(super) name: &'static str,
     pub(super) threads: usize,
+    /// How long a thread waits for work before it exits.
+    pub(super) idle: Duration,
     /// Maximum queued questions; further ones are refused.
     pub(super) queue: usize,
     /// Answers a question. Does not panic.
@@ -170,8 +173,10 @@ impl<Q, A> PoolShared<Q, A> {
             }
             state.idle += 1;
             #[expect(clippy::disallowed_methods, reason = "a thread of the pool, and not the loop")]
-            let (held, timeout) =
-                self.work_added.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (held, timeout) = self
+                .work_added
+                .wait_timeout(state, self.work.idle)
+                .unwrap_or_else(PoisonError::into_inner);
             state = held;
             state.idle -= 1;
             if timeout.timed_out() && state.waiting.is_empty() {
@@ -204,7 +209,7 @@ mod tests {
             begun.send(()).map_err(io::Error::other)?;
             go.recv().map_err(io::Error::other)
         };
-        let work = PoolSpec { name: "test", threads, queue, run, refuse: Err };
+        let work = PoolSpec { name: "test", threads, idle: IDLE, queue, run, refuse: Err };
         Pool::new(work, Arc::new(Unpark(std::thread::current())).into())
     }
 
@@ -264,6 +269,29 @@ mod tests {
         assert!(matches!(answer(&pool), (Ticket(3), Ok(()))));
     }
 
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test fails where it would wait for ever")]
+    fn threads_exit_when_idle_and_others_start_in_their_place() {
+        let spec = PoolSpec {
+            name: "test",
+            threads: 1,
+            idle: Duration::from_millis(1),
+            queue: 1,
+            run: |answer: u32| answer,
+            refuse: |_| 0,
+        };
+        let pool = Pool::new(spec, Arc::new(Unpark(std::thread::current())).into());
+        for ticket in 1..4 {
+            pool.submit(Ticket(ticket), 7);
+            assert_eq!(answer(&pool), (Ticket(ticket), 7));
+            let exited = (0..10_000).any(|_| {
+                std::thread::park_timeout(Duration::from_millis(1));
+                pool.shared.lock().threads == 0
+            });
+            assert!(exited, "the idle thread is still counted");
+        }
+    }
+
     /// Calls the closure when dropped.
     struct OnDrop(Box<dyn FnMut() + Send>);
     impl Drop for OnDrop {
@@ -274,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_forgotten_question_is_dropped_while_nothing_is_locked() {
-        let work =
-            PoolSpec { name: "test", threads: 0, queue: 1, run: |_: OnDrop| (), refuse: drop };
+        let run = |_: OnDrop| ();
+        let work = PoolSpec { name: "test", threads: 0, idle: IDLE, queue: 1, run, refuse: drop };
         let pool = Pool::new(work, Waker::noop().clone());
         let (dropped, was_dropped) = channel();
         let shared = pool.shared.clone();

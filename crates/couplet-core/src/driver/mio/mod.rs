@@ -52,7 +52,7 @@ pub(super) use system::{bind, listen};
 pub(super) use unix::{SocketFile, bind as bind_unix};
 
 use super::names::{Names, names};
-use super::pool::{Pool, PoolSpec};
+use super::pool::{IDLE, Pool, PoolSpec};
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramOption,
     DatagramQueue, DatagramsSent, Driver, Event, Job, Key, LocalSocket, Outbox, PeerCredentials,
@@ -185,6 +185,7 @@ impl Mio {
         let jobs = PoolSpec {
             name: "couplet-job",
             threads: JOB_THREADS,
+            idle: IDLE,
             queue: usize::MAX, // Law 9: unbounded; the user chooses how many jobs to queue
             run: |job: Job| job(),
             refuse: |error| log_error!(%error, "cannot start a thread for a job"),
