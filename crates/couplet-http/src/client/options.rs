@@ -8,38 +8,21 @@ use couplet_core::layers::tls::ClientTlsOptions;
 
 /// Options of a [`Client`](super::Client).
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct ClientOptions {
-    /// Timeout of a connect, including its handshakes. Default: 30 s.
-    pub connect_timeout: Duration,
-    /// Timeout of a request, including redirects, until the response head has arrived. Default:
-    /// 60 s. `None` disables it.
-    pub timeout: Option<Duration>,
-    /// How long a response body may pause while it is awaited. Default: 60 s. Reading it fails
-    /// after one to two times this long.
-    pub body_timeout: Duration,
-    /// How long an idle connection is kept after a response. Default: 60 s.
-    pub keep_alive: Duration,
-    /// Maximum number of idle connections kept per server. Default: 32.
-    pub max_idle: usize,
-    /// Pause before a request is repeated, once. Default: 100 ms.
-    pub repeat_pause: Duration,
-    /// Maximum number of redirects to follow. Default: 10.
-    pub max_redirects: usize,
-    /// Host and port of a proxy: it receives `http:` requests with an absolute URL, and CONNECT for
-    /// `https:`. Default: none.
-    pub proxy: Option<(String, u16)>,
-    /// Whether to ask for compressed responses and to decode them. Default: true.
+    pub(super) connect_timeout: Duration,
+    pub(super) timeout: Option<Duration>,
+    pub(super) body_timeout: Duration,
+    pub(super) keep_alive: Duration,
+    pub(super) max_idle: usize,
+    pub(super) repeat_pause: Duration,
+    pub(super) max_redirects: usize,
+    pub(super) proxy: Option<(String, u16)>,
     #[cfg(feature = "decompression")]
-    pub decompress: bool,
-    /// Maximum length of a decoded body, in bytes. Default: 256 MiB. Reading a longer one fails
-    /// with [`BodyError::Bomb`](crate::BodyError::Bomb).
+    pub(super) decompress: bool,
     #[cfg(feature = "decompression")]
-    pub max_decoded: u64,
-    /// How to verify servers. Default: by the system's certificates. The client sets the ALPN
-    /// protocols itself.
+    pub(super) max_decoded: u64,
     #[cfg(any(feature = "tls", feature = "ring"))]
-    pub tls: ClientTlsOptions,
+    pub(super) tls: ClientTlsOptions,
 }
 
 impl Default for ClientOptions {
@@ -63,37 +46,91 @@ impl Default for ClientOptions {
     }
 }
 
-crate::options::setters! { ClientOptions:
-    /// Sets the timeout of a connect.
-    connect_timeout: Duration;
-    /// Sets the timeout of a request, until the response head has arrived.
-    timeout: Option<Duration>;
-    /// Sets how long a response body may pause while it is awaited.
-    body_timeout: Duration;
-    /// Sets how long an idle connection is kept after a response.
-    keep_alive: Duration;
-    /// Sets the maximum number of idle connections kept per server.
-    max_idle: usize;
-    /// Sets the pause before a request is repeated.
-    repeat_pause: Duration;
-    /// Sets the maximum number of redirects to follow.
-    max_redirects: usize;
-    /// Sets the host and port of a proxy.
-    proxy: Option<(String, u16)>;
-}
+impl ClientOptions {
+    /// Sets the timeout of a connect, including its handshakes. Default: 30 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
 
-#[cfg(feature = "decompression")]
-crate::options::setters! { ClientOptions:
-    /// Sets whether to ask for compressed responses and to decode them.
-    decompress: bool;
-    /// Sets the maximum length of a decoded body, in bytes.
-    max_decoded: u64;
-}
+    /// Sets the timeout of a request, including redirects, until the response head has arrived.
+    /// Default: 60 s. `None` disables it.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
 
-#[cfg(any(feature = "tls", feature = "ring"))]
-crate::options::setters! { ClientOptions:
-    /// Sets how to verify servers.
-    tls: ClientTlsOptions;
+    /// Sets how long a response body may pause while it is awaited. Default: 60 s. Reading it fails
+    /// after one to two times this long.
+    #[must_use]
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = timeout;
+        self
+    }
+
+    /// Sets how long an idle connection is kept after a response. Default: 60 s.
+    #[must_use]
+    pub fn keep_alive(mut self, time: Duration) -> Self {
+        self.keep_alive = time;
+        self
+    }
+
+    /// Sets the maximum number of idle connections kept per server. Default: 32.
+    #[must_use]
+    pub fn max_idle(mut self, connections: usize) -> Self {
+        self.max_idle = connections;
+        self
+    }
+
+    /// Sets the pause before a request is repeated, once. Default: 100 ms.
+    #[must_use]
+    pub fn repeat_pause(mut self, pause: Duration) -> Self {
+        self.repeat_pause = pause;
+        self
+    }
+
+    /// Sets the maximum number of redirects to follow. Default: 10.
+    #[must_use]
+    pub fn max_redirects(mut self, redirects: usize) -> Self {
+        self.max_redirects = redirects;
+        self
+    }
+
+    /// Sets the host and port of a proxy: it receives `http:` requests with an absolute URL, and
+    /// CONNECT for `https:`. Default: none.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Option<(String, u16)>) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// Sets whether to ask for compressed responses and to decode them. Default: true.
+    #[cfg(feature = "decompression")]
+    #[must_use]
+    pub fn decompress(mut self, on: bool) -> Self {
+        self.decompress = on;
+        self
+    }
+
+    /// Sets the maximum length of a decoded body, in bytes. Default: 256 MiB. Reading a longer one
+    /// fails with [`BodyError::Bomb`](crate::BodyError::Bomb).
+    #[cfg(feature = "decompression")]
+    #[must_use]
+    pub fn max_decoded(mut self, bytes: u64) -> Self {
+        self.max_decoded = bytes;
+        self
+    }
+
+    /// Sets how to verify servers. Default: by the system's certificates. The client sets the ALPN
+    /// protocols itself.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTlsOptions) -> Self {
+        self.tls = tls;
+        self
+    }
 }
 
 /// Why a request has no response.
@@ -149,5 +186,22 @@ fn with_source(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_a_client_are_those_of_its_documentation() {
+        let secs = Duration::from_secs;
+        let options = ClientOptions::default();
+        assert_eq!(options.connect_timeout, secs(30));
+        assert_eq!((options.timeout, options.body_timeout), (Some(secs(60)), secs(60)));
+        assert_eq!((options.keep_alive, options.max_idle), (secs(60), 32));
+        assert_eq!((options.repeat_pause.as_millis(), options.max_redirects), (100, 10));
+        #[cfg(feature = "decompression")]
+        assert_eq!(options.max_decoded, 256 << 20);
     }
 }

@@ -416,7 +416,6 @@ fn a_bomb_fails_at_the_limit_and_holds_nothing_up() {
     const LINES: usize = 40_000;
     compressed(async |reactor| {
         let size = long(LINES).len() as u64;
-        assert_eq!(ClientOptions::default().max_decoded, 256 << 20);
         let url = format!("{URL}/{LINES}");
         for coding in ["gzip", "deflate", "br", "zstd"] {
             for limit in [size, size - 1, 100_000] {

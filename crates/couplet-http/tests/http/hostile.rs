@@ -270,15 +270,6 @@ fn c176a_a_connection_is_kept_from_the_end_of_its_answer() {
 }
 
 #[test]
-fn the_limits_of_a_client_are_those_of_its_documentation() {
-    let options = ClientOptions::default();
-    assert_eq!(options.connect_timeout, secs(30));
-    assert_eq!((options.timeout, options.body_timeout), (Some(secs(60)), secs(60)));
-    assert_eq!((options.keep_alive, options.max_idle), (secs(60), 32));
-    assert_eq!((options.repeat_pause.as_millis(), options.max_redirects), (100, 10));
-}
-
-#[test]
 fn a_server_that_does_not_shake_hands_costs_the_connect_timeout() {
     let silent = async |mut stream: Stream| {
         let _ = stream.read_to_end(&mut Vec::new(), 10_000).await;
