@@ -118,9 +118,10 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     let began = now();
     let outcome = run_all(&world, seeds, weather);
     let seed = outcome.as_ref().err().map_or(seeds.0, |failed| failed.seed);
-    let again = || Trial::new(seed, weather);
-    let written = options.trace.map_or(Ok(()), |file| write_trace(&world, again(), &file));
-    let captured = options.pcap.map_or(Ok(()), |file| write_capture(&world, &again(), &file));
+    let written = options.trace.map_or(Ok(()), |file| write_trace(&world, (seed, weather), &file));
+    let captured = options
+        .pcap
+        .map_or(Ok(()), |file| write_capture(&world, &Trial::new(seed, weather), &file));
     let written = written.and(captured);
     match outcome {
         Ok(totals) => {
@@ -298,9 +299,9 @@ fn write_capture(world: &World, trial: &Trial, path: &Path) -> Result<(), String
     capture.flush().map_err(refused)
 }
 
-fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), String> {
-    let mut text = format!("# seed {}, weather {}\n", trial.seed, trial.weather);
-    let report = trial.whole_trace().run(world);
+fn write_trace(world: &World, (seed, weather): (u64, Weather), file: &Path) -> Result<(), String> {
+    let mut text = format!("# seed {seed}, weather {weather}\n");
+    let report = Trial::new(seed, weather).whole_trace().run(world);
     for (n, fault) in report.faults.iter().enumerate() {
         text += &format!("# fault {n} {fault}\n");
     }

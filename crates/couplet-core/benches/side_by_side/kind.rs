@@ -40,7 +40,7 @@ impl Kind {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Mio(_) => self.to_string(),
             Kind::Couplet | Kind::CoupletLines | Kind::CoupletLayer | Kind::CoupletStream => {
-                format!("{self} ({}k)", ours::read_buffer())
+                format!("{self} ({}k)", ours::READ_BUFFER)
             }
             Kind::Twisted => format!("{self} ({TWISTED}k)"),
         }

@@ -86,10 +86,8 @@ fn set_limits(transport: &Transport) {
     transport.set_idle_timeout(Some(Duration::from_secs(180)));
 }
 
-/// The read buffer of a loop in KiB, for all servers here and for `couplet echo`.
-pub(crate) fn read_buffer() -> usize {
-    LoopOptions::default().read_buffer >> 10
-}
+/// The default read buffer of a loop in KiB, for all servers here and for `couplet echo`.
+pub(crate) const READ_BUFFER: usize = 256;
 
 /// The arguments of `couplet echo`.
 pub(crate) fn echo_arguments() -> [String; 5] {

@@ -24,13 +24,10 @@ pub struct ProcessOutput {
 
 /// A program's input and the limit of its output, for [`Reactor::process_output_with`].
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct OutputOptions {
-    /// The standard input, closed after these bytes.
     // Bound: one input, given by the user.
-    pub input: Vec<u8>,
-    /// Maximum bytes of output, both streams together: 16 MiB unless set.
-    pub limit: usize,
+    input: Vec<u8>,
+    limit: usize,
 }
 
 impl Default for OutputOptions {
@@ -40,14 +37,14 @@ impl Default for OutputOptions {
 }
 
 impl OutputOptions {
-    /// Sets the input.
+    /// Sets the standard input, closed after these bytes. Empty by default.
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = input.into();
         self
     }
 
-    /// Sets the limit, in bytes.
+    /// Sets the maximum bytes of output, both streams together: 16 MiB by default.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
@@ -187,5 +184,15 @@ impl ProcessProtocol for OutputCollector {
                 stderr: std::mem::take(&mut self.stderr),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_limit_is_that_of_the_documentation() {
+        assert_eq!(OutputOptions::default().limit, 16 * 1024 * 1024);
     }
 }

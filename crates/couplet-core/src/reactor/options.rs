@@ -7,32 +7,17 @@ use super::Loop;
 
 /// Options of a [`Loop`].
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct LoopOptions {
-    /// Size in bytes of the read buffer that all connections of the loop share: 256 KiB by default.
-    /// A connection receives at most one buffer's worth in a turn.
-    pub read_buffer: usize,
-    /// How long connections may flush written bytes when the reactor stops: 500 ms by default.
-    pub shutdown_grace: Duration,
-    /// How long a stopping reactor waits for jobs of
-    /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s by default.
-    pub job_grace: Duration,
-    /// When replies are sent: by default, as the loop's measurements suggest.
-    pub answers: Answers,
-    /// Whether a run handles SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
-    pub signals: bool,
-    /// How long connections of ports may finish when a SIGTERM ends a run; `None`, the default,
-    /// does not drain.
-    pub drain: Option<Drain>,
-    /// Whether the loop starts a tokio runtime: see [`tokio`](LoopOptions::tokio).
+    pub(super) read_buffer: usize,
+    pub(super) shutdown_grace: Duration,
+    pub(super) job_grace: Duration,
+    pub(super) answers: Answers,
+    pub(super) signals: bool,
+    pub(super) drain: Option<Drain>,
     #[cfg(feature = "tokio")]
-    pub tokio: bool,
-    /// How long a call into user code may hold the loop before it is logged; see
-    /// [`stall_after`](Self::stall_after). Unlimited by default.
-    pub stall_after: Option<Duration>,
-    /// Whether the log of a stall includes a backtrace, where the platform has them; true by
-    /// default.
-    pub stall_backtraces: bool,
+    pub(super) tokio: bool,
+    pub(super) stall_after: Option<Duration>,
+    pub(super) stall_backtraces: bool,
 }
 
 impl Default for LoopOptions {
@@ -53,35 +38,39 @@ impl Default for LoopOptions {
 }
 
 impl LoopOptions {
-    /// Sets the size of the read buffer in bytes.
+    /// Sets the size in bytes of the read buffer that all connections of the loop share: 256 KiB by
+    /// default. A connection receives at most one buffer's worth in a turn.
     #[must_use]
     pub fn read_buffer(mut self, bytes: usize) -> Self {
         self.read_buffer = bytes;
         self
     }
 
-    /// Sets how long connections may flush when the reactor stops.
+    /// Sets how long connections may flush written bytes when the reactor stops: 500 ms by default.
     #[must_use]
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.shutdown_grace = grace;
         self
     }
 
-    /// Sets how long a stopping reactor waits for jobs. Zero gives them up without a warning.
+    /// Sets how long a stopping reactor waits for jobs of
+    /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s by default. Zero gives them up
+    /// without a warning.
     #[must_use]
     pub fn job_grace(mut self, grace: Duration) -> Self {
         self.job_grace = grace;
         self
     }
 
-    /// Sets when replies are sent.
+    /// Sets when replies are sent: by default, as the loop's measurements suggest.
     #[must_use]
     pub fn answers(mut self, answers: Answers) -> Self {
         self.answers = answers;
         self
     }
 
-    /// Sets whether a run handles signals.
+    /// Sets whether a run handles SIGINT, SIGTERM and SIGUSR1. Off by default, but on in
+    /// [`run`](crate::run).
     #[must_use]
     pub fn signals(mut self, on: bool) -> Self {
         self.signals = on;
@@ -89,7 +78,8 @@ impl LoopOptions {
     }
 
     /// Makes a run handle [`signals`](Self::signals), and makes a SIGTERM
-    /// [drain](super::Reactor::drain) before it ends the run. A second signal ends the drain.
+    /// [drain](super::Reactor::drain) before it ends the run: connections of ports may finish within
+    /// these times. A second signal ends the drain. Off by default.
     #[must_use]
     pub fn drain(mut self, times: impl Into<Drain>) -> Self {
         self.signals = true;
@@ -129,7 +119,7 @@ impl LoopOptions {
     /// Deferreds are part of the call that fires them, or of the step of the turn (`connect`,
     /// `name lookup`, `job result`, …). Calls into custom layers and drops of user objects are
     /// not covered. Virtual time cannot stall: the memory driver and the simulator ignore this
-    /// option.
+    /// option. Off by default.
     ///
     /// ```
     /// use std::time::Duration;
@@ -144,8 +134,8 @@ impl LoopOptions {
         self
     }
 
-    /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread.
-    /// Only on Linux with glibc.
+    /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread: true
+    /// by default. Only on Linux with glibc.
     ///
     /// The loop's thread is interrupted with SIGURG for that, with `SA_RESTART`. System calls that
     /// a signal interrupts nevertheless (`nanosleep`, `poll`, reads with a timeout: signal(7)) fail
@@ -182,33 +172,30 @@ pub enum Answers {
 /// How long each stage of a drain may take. A [`Duration`] converts into a `Drain` with that first
 /// stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Drain {
-    /// How long connections have to [finish](crate::Protocol::draining) on their own.
-    pub finish: Duration,
-    /// How long unfinished connections may flush written bytes once they are closed: 500 ms by
-    /// default. Then they are aborted.
-    pub close: Duration,
-    /// How long the first stage waits for a silent peer: one that has not completed its handshake
-    /// since the drain began, or has not answered the end of our stream, a GOAWAY of HTTP/2 or the
-    /// Close of a WebSocket. 1 s by default, and at least 1 ms.
-    pub patience: Duration,
+    pub(super) finish: Duration,
+    pub(super) close: Duration,
+    pub(super) patience: Duration,
 }
 
 impl Drain {
-    /// A drain that closes unfinished connections after `finish`.
+    /// A drain in which connections may [finish](crate::Protocol::draining) on their own until
+    /// `finish` has passed. Then unfinished ones are closed.
     pub fn within(finish: Duration) -> Drain {
         Drain { finish, close: Duration::from_millis(500), patience: Duration::from_secs(1) }
     }
 
-    /// Sets how long closed connections may flush.
+    /// Sets how long unfinished connections may flush written bytes once they are closed: 500 ms by
+    /// default. Then they are aborted.
     #[must_use]
     pub fn close(mut self, close: Duration) -> Self {
         self.close = close;
         self
     }
 
-    /// Sets how long a silent peer may delay the end of the drain.
+    /// Sets how long the first stage waits for a silent peer: one that has not completed its
+    /// handshake since the drain began, or has not answered the end of our stream, a GOAWAY of HTTP/2
+    /// or the Close of a WebSocket. 1 s by default, and at least 1 ms.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -219,5 +206,19 @@ impl Drain {
 impl From<Duration> for Drain {
     fn from(finish: Duration) -> Drain {
         Drain::within(finish)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_are_not_set_are_those_of_the_documentation() {
+        let options = LoopOptions::default();
+        assert_eq!(options.read_buffer, 256 * 1024);
+        assert_eq!(options.shutdown_grace, Duration::from_millis(500));
+        assert_eq!(options.job_grace, Duration::from_secs(5));
+        assert!(!options.signals);
     }
 }

@@ -33,14 +33,10 @@ pub struct Broken {
 /// A scenario is a function that adds hosts to a [`Sim`], lets time pass, and fails if an
 /// expectation is not met. [`Sim::finish`] is called after it.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Trial {
-    /// The seed.
-    pub seed: u64,
-    /// The weather.
-    pub weather: Weather,
-    /// Whether the whole trace is kept.
-    pub whole_trace: bool,
+    pub(super) seed: u64,
+    weather: Weather,
+    whole_trace: bool,
     // Bound: one number for each fault that is kept.
     keep: Option<Vec<usize>>,
 }

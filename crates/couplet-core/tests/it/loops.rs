@@ -780,11 +780,6 @@ fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
 
 #[test]
 fn options_that_are_not_set_are_those_of_the_documentation() {
-    let of_loop = LoopOptions::default();
-    assert_eq!(of_loop.read_buffer, 256 * 1024);
-    assert_eq!(of_loop.shutdown_grace, Duration::from_millis(500));
-    assert_eq!(of_loop.job_grace, Duration::from_secs(5));
-    assert!(!of_loop.signals);
     let of_port = ListenOptions::default();
     assert_eq!(of_port.backlog, 50);
     assert!(of_port.dual_stack && of_port.no_delay && !of_port.reuse_port);
