@@ -65,7 +65,6 @@ const FREE: &[&str] = &[
     "std::sync::LazyLock",
     "std::sync::OnceLock",
     "std::sync::PoisonError",
-    "std::sync::Weak",
     "std::sync::atomic",
     "std::thread::LocalKey",
     "std::thread::ThreadId",
