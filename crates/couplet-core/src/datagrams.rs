@@ -318,10 +318,11 @@ impl DatagramCell {
             || !self.option_requests.borrow().is_empty()
     }
 
-    /// Calls `stop_protocol`, drops the protocol, and fires the Deferreds of `stop_listening`.
-    pub(crate) fn finish(self: &Rc<Self>, started: bool) {
+    /// Calls `stop_protocol` if the port was served, drops the protocol, and fires the Deferreds of
+    /// `stop_listening`.
+    pub(crate) fn finish(self: &Rc<Self>) {
         self.state.set(PortState::Stopped);
-        if started {
+        if self.key.take().is_some() {
             self.call("stop_protocol", |protocol, transport| protocol.stop_protocol(transport));
         }
         for resolver in self.release() {

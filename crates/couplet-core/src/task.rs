@@ -223,7 +223,7 @@ impl LoopingCall {
             reactor: reactor.clone(),
             f: RefCell::new(Some(Contained::new(Box::new(move |count| f(count).into_deferred())))),
             phase: Cell::new(Phase::Idle),
-            grid: Cell::new(Grid::new(reactor.now(), Duration::ZERO, false)),
+            grid: Cell::new(Grid::after_start(reactor.now(), Duration::ZERO)),
             place: Cell::new(Location::caller()),
             ended: RefCell::new(None),
             round: RefCell::new(None),
@@ -240,18 +240,20 @@ impl LoopingCall {
     /// and cancels the one in progress. A stopped looping call can be started again.
     #[track_caller]
     pub fn start(&self, interval: Duration) -> Deferred<LoopingCall> {
-        self.begin(interval, true)
+        let now = self.looping.reactor.now();
+        self.begin(Grid::with_start(now, interval), Duration::ZERO)
     }
 
     /// Like [`start`](Self::start), but with the first call one interval from now. Twisted's
     /// `start(interval, now=False)`.
     #[track_caller]
     pub fn start_later(&self, interval: Duration) -> Deferred<LoopingCall> {
-        self.begin(interval, false)
+        let now = self.looping.reactor.now();
+        self.begin(Grid::after_start(now, interval), interval)
     }
 
     #[track_caller]
-    fn begin(&self, interval: Duration, at_once: bool) -> Deferred<LoopingCall> {
+    fn begin(&self, grid: Grid, first: Duration) -> Deferred<LoopingCall> {
         let looping = &self.looping;
         if looping.phase.get() != Phase::Idle {
             return Deferred::fail(AlreadyRunning);
@@ -263,9 +265,9 @@ impl LoopingCall {
             }
         });
         *looping.ended.borrow_mut() = Some(resolver);
-        looping.grid.set(Grid::new(looping.reactor.now(), interval, at_once));
+        looping.grid.set(grid);
         looping.place.set(Location::caller());
-        looping.wait(if at_once { Duration::ZERO } else { interval });
+        looping.wait(first);
         deferred
     }
 
@@ -294,7 +296,7 @@ impl LoopingCall {
         }
         looping.phase.set(Phase::Idle);
         looping.cancel_round();
-        looping.grid.set(Grid::new(looping.reactor.now(), self.interval(), false));
+        looping.grid.set(Grid::after_start(looping.reactor.now(), self.interval()));
         looping.wait(self.interval());
         true
     }

@@ -214,13 +214,13 @@ impl RequestFacts {
     ) -> Response<ResponseBody<B>> {
         let exchange = self.exchange.take().expect("answered once");
         let mut answer = answer.map_or_else(empty_response, |answer| answer.map(Some));
-        if let Err(status) = check_length(&mut answer, self.is_head) {
+        if let Err(status) = self.check_length(&mut answer) {
             answer = empty_response(status);
         }
         if self.version >= Version::HTTP_2 {
-            strip_body(&mut answer, self.is_head);
+            self.strip_body(&mut answer);
         }
-        let length = body_length(&answer, self.is_head);
+        let length = self.body_length(&answer);
         if let Some(clock) = &self.clock {
             answer.headers_mut().entry(header::DATE).or_insert_with(|| clock.date());
         }
@@ -243,6 +243,59 @@ impl RequestFacts {
         }
         answer.map(|body| ResponseBody::new(body, end, exchange))
     }
+
+    /// Drops the body of an HTTP/2 response that must not have one: hyper would send it. RFC 9110,
+    /// 6.4.1.
+    fn strip_body<B: http_body::Body>(&self, answer: &mut Response<Option<B>>) {
+        let is_bare = is_bare(answer);
+        if !self.is_head && !is_bare {
+            return;
+        }
+        let Some(body) = answer.body_mut().take() else { return };
+        let length = body.size_hint().exact().filter(|length| *length > 0);
+        if let (false, Some(length)) = (is_bare, length) {
+            answer.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+        }
+    }
+
+    /// Returns the length of the body to be sent, as declared by the service or known from the body.
+    fn body_length<B: http_body::Body>(&self, answer: &Response<Option<B>>) -> Option<u64> {
+        let Some(body) = answer.body() else { return Some(0) };
+        if self.is_head || is_bare(answer) {
+            return None;
+        }
+        let declared = answer.headers().get(header::CONTENT_LENGTH);
+        let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        declared.or_else(|| body.size_hint().exact())
+    }
+
+    /// Checks the headers of a response against its body, because hyper trusts those that a service
+    /// sets: RFC 9112, 6.2, and RFC 9110, 8.6.
+    fn check_length<B>(&self, answer: &mut Response<Option<B>>) -> Result<(), StatusCode>
+    where
+        B: http_body::Body<Data = Bytes>,
+    {
+        let Some(length) = answer.headers().get(header::CONTENT_LENGTH) else { return Ok(()) };
+        let exact = answer.body().as_ref().and_then(|body| body.size_hint().exact());
+        let is_number = length.as_bytes().iter().all(u8::is_ascii_digit);
+        let number = length.to_str().ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+        if is_bare(answer) {
+            answer.headers_mut().remove(header::CONTENT_LENGTH);
+        } else if answer.headers().contains_key(header::TRANSFER_ENCODING) {
+            log_error!("an HTTP service set both Content-Length and Transfer-Encoding");
+            return Err(StatusCode::INTERNAL_SERVER_ERROR);
+        } else if exact.is_some_and(|exact| number != Some(exact) && !(self.is_head && exact == 0))
+        {
+            log_error!(?length, ?exact, "an HTTP service set a wrong Content-Length");
+            return Err(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a response with this status never has a body.
+fn is_bare<B>(answer: &Response<B>) -> bool {
+    matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Creates an empty response with this status.
@@ -250,52 +303,4 @@ fn empty_response<B>(status: StatusCode) -> Response<Option<B>> {
     let mut answer = Response::new(None);
     *answer.status_mut() = status;
     answer
-}
-
-/// Drops the body of an HTTP/2 response that must not have one: hyper would send it. RFC 9110,
-/// 6.4.1.
-fn strip_body<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: bool) {
-    let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !is_head && !is_bare {
-        return;
-    }
-    let Some(body) = answer.body_mut().take() else { return };
-    let length = body.size_hint().exact().filter(|length| *length > 0);
-    if let (false, Some(length)) = (is_bare, length) {
-        answer.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
-    }
-}
-
-/// Returns the length of the body to be sent, as declared by the service or known from the body.
-fn body_length<B: http_body::Body>(answer: &Response<Option<B>>, is_head: bool) -> Option<u64> {
-    let Some(body) = answer.body() else { return Some(0) };
-    let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if is_head || is_bare {
-        return None;
-    }
-    let declared = answer.headers().get(header::CONTENT_LENGTH);
-    let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-    declared.or_else(|| body.size_hint().exact())
-}
-
-/// Checks the headers of a response against its body, because hyper trusts those that a service
-/// sets: RFC 9112, 6.2, and RFC 9110, 8.6.
-fn check_length<B>(answer: &mut Response<Option<B>>, is_head: bool) -> Result<(), StatusCode>
-where
-    B: http_body::Body<Data = Bytes>,
-{
-    let Some(length) = answer.headers().get(header::CONTENT_LENGTH) else { return Ok(()) };
-    let exact = answer.body().as_ref().and_then(|body| body.size_hint().exact());
-    let is_number = length.as_bytes().iter().all(u8::is_ascii_digit);
-    let number = length.to_str().ok().filter(|_| is_number).and_then(|text| text.parse().ok());
-    if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        answer.headers_mut().remove(header::CONTENT_LENGTH);
-    } else if answer.headers().contains_key(header::TRANSFER_ENCODING) {
-        log_error!("an HTTP service set both Content-Length and Transfer-Encoding");
-        return Err(StatusCode::INTERNAL_SERVER_ERROR);
-    } else if exact.is_some_and(|exact| number != Some(exact) && !(is_head && exact == 0)) {
-        log_error!(?length, ?exact, "an HTTP service set a wrong Content-Length");
-        return Err(StatusCode::INTERNAL_SERVER_ERROR);
-    }
-    Ok(())
 }

@@ -260,16 +260,19 @@ impl Command {
         self
     }
 
-    /// Joins standard input and output into one connection, at descriptor 1. Standard error is
-    /// ours, unless it is redirected. With `ends`, the child leads a process group, unless it joins
-    /// one, and is killed when the loop's thread ends.
-    pub(crate) fn into_stream(mut self, ends: bool) -> Self {
-        if ends && matches!(self.session, Session::Inherited) {
+    /// Makes the child lead a process group, unless it joins one, and kills it when the loop's
+    /// thread ends.
+    pub(crate) fn into_dependent(mut self) -> Self {
+        if matches!(self.session, Session::Inherited) {
             self.session = Session::Group(0);
         }
-        if ends && self.death_signal.is_none() {
-            self.death_signal = Some(ProcessSignal::KILL);
-        }
+        self.death_signal.get_or_insert(ProcessSignal::KILL);
+        self
+    }
+
+    /// Joins standard input and output into one connection, at descriptor 1. Standard error is
+    /// ours, unless it is redirected.
+    pub(crate) fn into_stream(mut self) -> Self {
         if matches!(self.descriptors.get(&2), Some(ChildFd::FromChild)) {
             self = self.descriptor(2, ChildFd::Inherit(2));
         }

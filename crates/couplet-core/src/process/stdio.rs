@@ -84,9 +84,11 @@ impl Reactor {
         when_lost: WhenLost,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let ends = matches!(when_lost, WhenLost::End(_));
-        let (command, factory) =
-            (command.into_stream(ends), Contained::new(factory.into_factory()));
+        let command = match when_lost {
+            WhenLost::End(_) => command.into_dependent(),
+            WhenLost::Keep => command,
+        };
+        let (command, factory) = (command.into_stream(), Contained::new(factory.into_factory()));
         let started = self.start_program(&command).and_then(|mut spawned| {
             let stream = spawned.pipes.remove(&1).ok_or(io::ErrorKind::Unsupported)?;
             Ok((stream, spawned))

@@ -135,7 +135,7 @@ impl Core {
     pub(super) fn start_datagrams(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>) {
         let bound = port.bound.take();
         let Some(bound) = bound.filter(|_| port.is_open() && !self.reactor.is_stopping()) else {
-            return port.finish(false);
+            return port.finish();
         };
         match io.listen(bound) {
             Ok(key) => {
@@ -151,7 +151,7 @@ impl Core {
             }
             Err(error) => {
                 log_error!(host = %port.host, %error, "cannot serve a port");
-                port.finish(false);
+                port.finish();
             }
         }
     }
@@ -323,8 +323,7 @@ impl Core {
         }
         self.table.take(key);
         io.close(key, CloseMode::Normal);
-        port.key.set(None);
         let _hold = self.hold_datagrams(&port);
-        port.finish(true);
+        port.finish();
     }
 }

@@ -243,7 +243,7 @@ impl Core {
                 None if !is_opening => {}
                 _ => {
                     if is_opening {
-                        self.set_drain_outcome(key, false);
+                        self.set_drain_outcome(key, Life::is_cut_by_reset);
                     }
                     self.with_life(io, key, Life::cut);
                 }
@@ -266,24 +266,28 @@ impl Core {
             self.arm_drain(drain, after(self.reactor.now(), drain.times.close));
         }
         for key in left {
-            self.set_drain_outcome(key, closes);
-            self.with_life(io, key, if closes { Life::end_drain } else { Life::cut });
+            if closes {
+                self.set_drain_outcome(key, Life::shuts_down_by_reset);
+                self.with_life(io, key, Life::end_drain);
+            } else {
+                // If only the peer's FIN is missing, the connection counts as closed.
+                self.set_drain_outcome(key, Life::is_cut_by_reset);
+                self.with_life(io, key, Life::cut);
+            }
         }
     }
 
-    /// Sets the drain outcome of a connection about to be closed, or cut if `closes` is
-    /// false.
-    pub(super) fn set_drain_outcome(&mut self, key: Key, closes: bool) {
+    /// Sets the drain outcome of a connection about to be ended; `by_reset` returns whether that
+    /// resets it.
+    pub(super) fn set_drain_outcome(&mut self, key: Key, by_reset: fn(&Life) -> bool) {
         let Some(entry) = self.table.connection(key).filter(|entry| entry.life.closed().is_none())
         else {
             return;
         };
-        let is_reset = match closes {
-            true => entry.life.shuts_down_by_reset(),
-            // If only the peer's FIN is missing, it counts as closed.
-            false => entry.life.is_cut_by_reset(),
+        entry.drain_outcome = match by_reset(&entry.life) {
+            true => DrainOutcome::Aborted,
+            false => DrainOutcome::Closed,
         };
-        entry.drain_outcome = if is_reset { DrainOutcome::Aborted } else { DrainOutcome::Closed };
     }
 
     /// A connection has ended: counts it in every drain that waits for it.

@@ -16,13 +16,13 @@ use crate::panics::{Contained, lock, panic_text};
 #[derive(Default)]
 pub(super) struct Jobs {
     requested: RefCell<DriverRequests<Job>>,
-    /// Called in the loop's thread when a job has run (`true`) or is given up (`false`), in the
-    /// order of the requests.
+    /// Called in the loop's thread when a job has run or is given up, in the order of the requests.
     // Unbounded: one for each unfired Deferred of `defer_to_thread`.
     waiting: RefCell<BTreeMap<Ticket, Finish>>,
 }
 
-type Finish = Box<dyn FnOnce(bool)>;
+/// Fires the job's Deferred: with the job's result, or else with this failure.
+type Finish = Box<dyn FnOnce(fn() -> Failure)>;
 
 impl Jobs {
     /// The number of jobs whose Deferred is pending.
@@ -65,16 +65,10 @@ impl Reactor {
             |ticket, resolver| {
                 let result: Answer<T> = Arc::default();
                 let job = job(f, result.clone());
-                let finish = Box::new(move |has_run: bool| {
+                let finish = Box::new(move |failure: fn() -> Failure| {
                     let outcome = lock(&result).take();
                     let outcome = outcome.map(Contained::take);
-                    resolver.resolve(outcome.unwrap_or_else(|| {
-                        Err(if has_run {
-                            Failure::msg("cannot start a thread")
-                        } else {
-                            loop_ended()
-                        })
-                    }));
+                    resolver.resolve(outcome.unwrap_or_else(|| Err(failure())));
                 });
                 self.records.jobs.waiting.borrow_mut().insert(ticket, finish);
                 job
@@ -119,7 +113,7 @@ impl Core {
     pub(super) fn job_done(&mut self, ticket: Ticket) {
         let _hold = self.reactor.records.hold("job result");
         if let Some(finish) = self.reactor.records.jobs.finished(ticket) {
-            finish(true);
+            finish(|| Failure::msg("cannot start a thread"));
         }
     }
 
@@ -134,7 +128,7 @@ impl Core {
         }
         for (ticket, finish) in given_up {
             io.forget_job(ticket);
-            finish(false);
+            finish(loop_ended);
         }
     }
 }

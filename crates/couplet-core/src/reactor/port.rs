@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::opening::Opening;
-use super::sharing::Share;
+use super::sharing::{Departure, Share};
 use super::table::Resource;
 use super::turn::Core;
 use super::{LoopRequest, Reactor, Source, Start, loop_ended};
@@ -106,7 +106,7 @@ impl Port {
         match self.cell.state.get() {
             PortState::Starting | PortState::Listening => {
                 self.cell.state.set(PortState::Stopping);
-                self.cell.leave_shared_socket(true);
+                self.cell.leave_shared_socket(Departure::Stopped);
                 let (deferred, resolver) = Deferred::new();
                 self.cell.stopped.borrow_mut().push(resolver);
                 self.cell.reactor.record_request(LoopRequest::Port(self.cell.clone()));
@@ -207,9 +207,9 @@ impl PortCell {
     }
 
     /// Gives up the port's part in a socket shared with other loops.
-    fn leave_shared_socket(&self, closes: bool) {
+    fn leave_shared_socket(&self, why: Departure) {
         if let Some(share) = &self.share {
-            share.leave(&self.reactor, closes);
+            share.leave(&self.reactor, why);
         }
     }
 
@@ -220,7 +220,7 @@ impl PortCell {
     /// The loop is dropped: the factory is not called again.
     pub(super) fn abandon(&self) {
         self.state.set(PortState::Stopped);
-        self.leave_shared_socket(false);
+        self.leave_shared_socket(Departure::LoopDropped);
         self.factory.clear();
         for resolver in self.stopped.take() {
             resolver.errback(loop_ended());
@@ -230,7 +230,7 @@ impl PortCell {
     /// The port is closed: stops the factory, and fires the Deferreds of `stop_listening`.
     pub(super) fn finish_stop(&self) {
         if self.state.get() == PortState::Stopped {
-            self.leave_shared_socket(true);
+            self.leave_shared_socket(Departure::Stopped);
         }
         self.factory.stop();
         for resolver in self.stopped.take() {

@@ -74,10 +74,33 @@ impl Drop for Counted {
 /// One port's part in a shared socket.
 pub(super) struct Share {
     shared: Arc<SharedSocket>,
-    /// The number of its seat while it listens, and the port's key.
-    seat: Cell<Option<(u64, Key)>>,
-    /// The port has the socket, rather than being fed by another loop.
-    accepts: Cell<bool>,
+    /// Its seat while it listens.
+    seat: Cell<Option<Seat>>,
+}
+
+#[derive(Clone, Copy)]
+struct Seat {
+    number: u64,
+    /// The port's key.
+    port: Key,
+    part: Part,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The port has the socket.
+    Accepts,
+    /// Another loop feeds the port.
+    IsFed,
+}
+
+/// The reason for giving up a seat.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// The port stopped listening: the last seat closes the socket.
+    Stopped,
+    /// The loop was dropped: the socket stays open for later seats.
+    LoopDropped,
 }
 
 /// An accepted connection in transit to another loop.
@@ -123,33 +146,32 @@ impl SharedSocket {
     }
 
     /// Gives a port a seat. The first one accepts.
-    fn join(&self, reactor: &Reactor, port: Key, paused: bool) -> io::Result<(u64, bool, Bound)> {
+    fn join(&self, cell: &PortCell, port: Key) -> io::Result<(Seat, Bound)> {
         let mut state = self.lock_state();
         let socket = match state.socket.take() {
             Some(socket) => socket,
             None => (self.reopen)()?,
         };
         let socket = state.socket.insert(socket).try_clone();
-        let accepts = state.accepts.is_none();
-        let world = &reactor.records.world;
-        let bound = match accepts {
-            true => world.adopt_port(socket?)?,
-            false => world.fed_port(&self.host)?,
+        let world = &cell.reactor.records.world;
+        let (part, bound) = match state.accepts {
+            None => (Part::Accepts, world.adopt_port(socket?)?),
+            Some(_) => (Part::IsFed, world.fed_port(&self.host)?),
         };
         state.last += 1;
         let number = state.last;
         state.accepts.get_or_insert(number);
-        let (remote, connections) = (reactor.remote(), Arc::default());
+        let (remote, connections) = (cell.reactor.remote(), Arc::default());
+        let paused = cell.paused.get();
         state.seats.push(LoopSeat { number, remote, port, connections, in_transit: 0, paused });
-        Ok((number, accepts, bound))
+        Ok((Seat { number, port, part }, bound))
     }
 
-    /// Removes a seat, and with `closes` the socket if that was the last one. A loop that was
-    /// dropped leaves the socket open for later seats.
-    fn leave(&self, number: u64, closes: bool) {
+    /// Removes a seat.
+    fn leave(&self, number: u64, why: Departure) {
         let mut state = self.lock_state();
         state.seats.retain(|seat| seat.number != number);
-        let is_last = closes && state.seats.is_empty();
+        let is_last = why == Departure::Stopped && state.seats.is_empty();
         let closed = if is_last { state.socket.take() } else { None };
         let changed = state.elect();
         drop(state);
@@ -269,7 +291,7 @@ impl Drop for HandedConnection {
     fn drop(&mut self) {
         if let Some(socket) = self.socket.take() {
             drop(self.counted.take());
-            self.shared.leave(self.seat, false);
+            self.shared.leave(self.seat, Departure::LoopDropped);
             self.shared.hand_over(socket);
         }
     }
@@ -277,17 +299,16 @@ impl Drop for HandedConnection {
 
 impl Share {
     fn new(shared: Arc<SharedSocket>) -> Share {
-        Share { shared, seat: Cell::new(None), accepts: Cell::new(false) }
+        Share { shared, seat: Cell::new(None) }
     }
 
     /// Takes a seat for a port that starts listening.
     pub(super) fn join(&self, port: &Rc<PortCell>) -> io::Result<Bound> {
         let reactor = &port.reactor;
         let key = reactor.records.shared_ports.borrow_mut().insert(port.clone());
-        match self.shared.join(reactor, key, port.paused.get()) {
-            Ok((number, accepts, bound)) => {
-                self.seat.set(Some((number, key)));
-                self.accepts.set(accepts);
+        match self.shared.join(port, key) {
+            Ok((seat, bound)) => {
+                self.seat.set(Some(seat));
                 Ok(bound)
             }
             Err(error) => {
@@ -298,27 +319,28 @@ impl Share {
         }
     }
 
-    /// Gives up the seat of a port that stopped listening, or whose loop was dropped.
-    pub(super) fn leave(&self, reactor: &Reactor, closes: bool) {
-        if let Some((number, key)) = self.seat.take() {
-            self.shared.leave(number, closes);
-            let port = reactor.records.shared_ports.borrow_mut().remove(key);
+    /// Gives up the seat.
+    pub(super) fn leave(&self, reactor: &Reactor, why: Departure) {
+        if let Some(seat) = self.seat.take() {
+            self.shared.leave(seat.number, why);
+            let port = reactor.records.shared_ports.borrow_mut().remove(seat.port);
             drop(port);
         }
     }
 
     pub(super) fn pause(&self, paused: bool) {
-        if let Some((number, _)) = self.seat.get() {
-            self.shared.pause(number, paused);
+        if let Some(seat) = self.seat.get() {
+            self.shared.pause(seat.number, paused);
         }
     }
 
     /// The port's new binding, with or without the socket, if its part has changed.
     fn rebind_if_changed(&self, reactor: &Reactor) -> Option<io::Result<Bound>> {
-        let (number, _) = self.seat.get()?;
+        let seat = self.seat.get()?;
         let state = self.shared.lock_state();
-        let accepts = state.accepts == Some(number);
-        if accepts == self.accepts.get() {
+        let accepts = state.accepts == Some(seat.number);
+        let part = if accepts { Part::Accepts } else { Part::IsFed };
+        if part == seat.part {
             return None;
         }
         let world = &reactor.records.world;
@@ -328,7 +350,7 @@ impl Share {
             None => world.fed_port(&self.shared.host),
         };
         if bound.is_ok() {
-            self.accepts.set(accepts);
+            self.seat.set(Some(Seat { part, ..seat }));
         }
         Some(bound)
     }
@@ -366,7 +388,7 @@ impl Core {
         ends: (Address, LocalEnd),
     ) {
         let Some(share) = &port.share else { return };
-        let own = share.seat.get().map(|(number, _)| number);
+        let own = share.seat.get().map(|seat| seat.number);
         let Some(chosen) = share.shared.choose(own) else {
             // Accepted before the port was stopped.
             return self.serve_shared(io, port, key, ends, None);

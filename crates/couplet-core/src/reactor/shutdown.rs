@@ -127,7 +127,7 @@ impl Core {
         self.reactor.records.run.begin_closing(self.reactor.now());
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
-            self.set_drain_outcome(key, true);
+            self.set_drain_outcome(key, Life::shuts_down_by_reset);
             self.with_life(io, key, Life::stop);
             self.send(io, key);
         }
@@ -150,7 +150,7 @@ impl Core {
     fn cut_connections(&mut self, io: &mut dyn Commands) {
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
-            self.set_drain_outcome(key, false);
+            self.set_drain_outcome(key, Life::is_cut_by_reset);
             self.with_life(io, key, Life::cut);
             self.send(io, key);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::driver::SimDriver;
 use super::kernel::stream::Buffers;
-use super::kernel::{Kernel, WorldAction};
+use super::kernel::{Extent, Kernel, WorldAction};
 use super::limits::Limits;
 use super::random::nanos;
 use super::trace::{Legend, TraceEvent};
@@ -225,7 +225,7 @@ impl Sim {
 
     /// Whether the host's program is running.
     pub fn is_running(&self, host: Host) -> bool {
-        self.kernel.borrow().hosts[host.0 as usize].runs
+        self.kernel.borrow().hosts[host.0 as usize].is_running()
     }
 
     /// Sends a signal to a host's program.
@@ -694,7 +694,7 @@ impl Sim {
             kernel.violate(text);
         }
         kernel.note(host, TraceEvent::Ends(how));
-        let jobs = kernel.close_all(host, false);
+        let jobs = kernel.close_all(host, Extent::Program);
         drop(kernel);
         drop(jobs);
     }

@@ -12,9 +12,14 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// A grid that counts its start as a point if `counts_start` is set.
-    pub(super) fn new(start: Instant, interval: Duration, counts_start: bool) -> Grid {
-        Grid { start, interval, next: u128::from(!counts_start) }
+    /// A grid that counts its start as a point.
+    pub(super) fn with_start(start: Instant, interval: Duration) -> Grid {
+        Grid { start, interval, next: 0 }
+    }
+
+    /// A grid whose first point is one interval after its start.
+    pub(super) fn after_start(start: Instant, interval: Duration) -> Grid {
+        Grid { start, interval, next: 1 }
     }
 
     pub(super) fn interval(&self) -> Duration {

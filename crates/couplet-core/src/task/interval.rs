@@ -37,7 +37,7 @@ impl Reactor {
     pub fn interval(&self, period: Duration) -> Interval {
         Interval {
             reactor: self.clone(),
-            grid: Grid::new(self.now(), period, true),
+            grid: Grid::with_start(self.now(), period),
             // The first point needs no wait, even if the period is zero.
             sleeping: Some(Deferred::succeed(())),
             place: Location::caller(),
@@ -68,7 +68,7 @@ impl Interval {
 
     /// Starts a new grid: the next point is one period from now.
     pub fn reset(&mut self) {
-        self.grid = Grid::new(self.reactor.now(), self.grid.interval(), false);
+        self.grid = Grid::after_start(self.reactor.now(), self.grid.interval());
         self.sleeping = None;
     }
 

@@ -17,7 +17,7 @@ use super::alarm::Alarm;
 use super::error::WebSocketError;
 use super::message::{Close, Message, Text, code};
 use super::options::WebSocketOptions;
-use super::wire::{Wire, WireIo};
+use super::wire::{Wire, WireIo, WriteWhen};
 
 /// Read size. For a message of known length, the state machine touches this much memory before the
 /// bytes arrive.
@@ -115,14 +115,14 @@ impl Socket {
     fn drive<T>(
         &mut self,
         cx: &mut Context<'_>,
-        is_last: bool,
+        write: WriteWhen,
         f: impl FnOnce(&mut WebSocketContext, &mut WireIo<'_, '_, '_>) -> T,
     ) -> T {
         if self.context.is_none() {
             self.context = Some(self.make_context());
         }
         let context = self.context.as_mut().expect("the context was just created");
-        let mut wire_io = WireIo { wire: &mut self.wire, cx, is_last, has_received: false };
+        let mut wire_io = WireIo { wire: &mut self.wire, cx, write, has_received: false };
         let result = f(context, &mut wire_io);
         if wire_io.has_received {
             self.last_received = self.wire.reactor().now();
@@ -141,7 +141,7 @@ impl Socket {
                 return Poll::Ready(None);
             }
             self.wire.push(cx);
-            match self.drive(cx, false, |context, wire_io| context.read(wire_io)) {
+            match self.drive(cx, WriteWhen::HasRoom, |context, wire_io| context.read(wire_io)) {
                 Ok(tungstenite::Message::Text(text)) => {
                     return Poll::Ready(Some(Ok(Message::Text(Text(text)))));
                 }
@@ -230,8 +230,9 @@ impl Socket {
                 self.pinged = Some(now);
                 let ping = tungstenite::Message::Ping(tungstenite::Bytes::new());
                 // A ping that finds no room is not needed: the peer has enough to answer.
-                let _ =
-                    self.drive(cx, false, |context, wire_io| wire_io.write_message(context, ping));
+                let _ = self.drive(cx, WriteWhen::HasRoom, |context, wire_io| {
+                    wire_io.write_message(context, ping)
+                });
                 Ok(())
             }
             State::Open => {
@@ -269,7 +270,7 @@ impl Socket {
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
         // The last write never waits, and an error here recurs when the peer's Close is read.
         let mut cx = Context::from_waker(Waker::noop());
-        let _ = self.drive(&mut cx, true, |context, wire_io| {
+        let _ = self.drive(&mut cx, WriteWhen::Always, |context, wire_io| {
             context.flush(wire_io)?;
             context.close(wire_io, Some(frame))
         });
@@ -341,7 +342,8 @@ impl Socket {
             return Err(WebSocketError::Invalid("a ping has at most 125 bytes"));
         }
         let ping = tungstenite::Message::Ping(payload);
-        let sent = self.drive(cx, true, |context, wire_io| wire_io.write_message(context, ping));
+        let sent = self
+            .drive(cx, WriteWhen::Always, |context, wire_io| wire_io.write_message(context, ping));
         self.wire.push(cx);
         sent.map_err(WebSocketError::from_tungstenite)
     }

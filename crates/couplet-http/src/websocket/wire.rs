@@ -266,12 +266,20 @@ pub(super) fn masked(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
     }
 }
 
+/// When the state machine's frames may be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriteWhen {
+    /// When the output has room.
+    HasRoom,
+    /// Always: nothing will follow, or the caller has checked the room.
+    Always,
+}
+
 /// Lends the wire to one call of the state machine, which never blocks.
 pub(super) struct WireIo<'a, 'b, 'c> {
     pub(super) wire: &'a mut Wire,
     pub(super) cx: &'b mut Context<'c>,
-    /// Whether to write even without room, because nothing will follow.
-    pub(super) is_last: bool,
+    pub(super) write: WriteWhen,
     /// Bytes arrived.
     pub(super) has_received: bool,
 }
@@ -305,7 +313,7 @@ impl Read for WireIo<'_, '_, '_> {
 impl Write for WireIo<'_, '_, '_> {
     /// Writes all frames or none, so that output begins and ends with a frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        if !self.is_last {
+        if self.write == WriteWhen::HasRoom {
             let room = self.wire.poll_room(self.cx);
             self.wire.has_blocked_write = room.is_pending();
             match room {

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::hosts::no_descriptors;
+use super::hosts::{Extent, no_descriptors};
 use super::{EndId, Kernel, SimEvent, WorldAction};
 use crate::address::Address;
 use crate::driver::Signal;
@@ -129,22 +129,22 @@ impl Kernel {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, text));
             }
         };
-        match handled.filter(|_| self.hosts[host as usize].runs) {
+        match handled.filter(|_| self.hosts[host as usize].is_running()) {
             Some(signal) => self.signal(host, signal),
             None => {
                 outcome.killer.set(signal);
-                self.after(0, SimEvent::KillChild(host, false));
+                self.after(0, SimEvent::KillChild(host, Extent::Program));
             }
         }
         Ok(())
     }
 
-    /// Kills a child, by a signal or with its parent. With `power` the whole machine is off.
-    pub(super) fn kill_child(&mut self, host: u32, power: bool) -> WorldAction {
-        match self.end_program(host, power) {
+    /// Kills a child, by a signal, with its parent, or with the whole machine.
+    pub(super) fn kill_child(&mut self, host: u32, extent: Extent) -> WorldAction {
+        match self.end_program(host, extent) {
             // The program has not started, or has already ended.
             WorldAction::Nothing => {
-                let jobs = self.close_all(host, power);
+                let jobs = self.close_all(host, extent);
                 WorldAction::DropProgram(host, jobs)
             }
             due => due,
@@ -153,7 +153,7 @@ impl Kernel {
 
     /// The program of this host has ended: its children die with it and, if it is itself a child,
     /// its end is recorded.
-    pub(super) fn kill_children(&mut self, host: u32, power: bool) {
+    pub(super) fn kill_children(&mut self, host: u32, extent: Extent) {
         if let Some(outcome) = self.child_outcome(host) {
             let signal = outcome.killer.get();
             outcome.record_end(ProcessEnd::Signaled { signal, core_dumped: false });
@@ -164,7 +164,7 @@ impl Kernel {
         let orphans = orphans.filter(|(_, state)| state.child.as_ref().is_some_and(is_orphan));
         let orphans: Vec<u32> = orphans.map(|(index, _)| index as u32).collect();
         for orphan in orphans {
-            self.after(0, SimEvent::KillChild(orphan, power));
+            self.after(0, SimEvent::KillChild(orphan, extent));
         }
     }
 }

@@ -77,6 +77,27 @@ impl Listener {
     }
 }
 
+/// The state of a host's program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sim) enum ProgramState {
+    /// Not started yet, or ended without a fault.
+    Idle,
+    Running,
+    /// Ended by a fault. Restarts when the fault is over.
+    Killed,
+    /// Like `Killed`, on a host without power.
+    PowerOff,
+}
+
+/// The part of a host that ends with its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sim) enum Extent {
+    /// Only the program: the system closes its sockets.
+    Program,
+    /// The system vanishes too.
+    Power,
+}
+
 pub(in crate::sim) struct HostState {
     pub(in crate::sim) name: String,
     /// The host that represents its machine: itself, or the ancestor of a child process.
@@ -88,11 +109,7 @@ pub(in crate::sim) struct HostState {
     pub(in crate::sim) v6: Ipv6Addr,
     /// Generation counter, bumped when its program ends or its power fails.
     pub(in crate::sim) boot: u32,
-    pub(in crate::sim) powered: bool,
-    /// The program is running.
-    pub(in crate::sim) runs: bool,
-    /// A fault ended the program, which restarts when the fault is over.
-    ended_by_fault: bool,
+    pub(in crate::sim) program: ProgramState,
     pub(in crate::sim) paused: u32,
     /// Offset of the host's clocks from the world's time, in nanoseconds.
     pub(in crate::sim) ahead: u64,
@@ -151,6 +168,21 @@ pub(in crate::sim) struct HostState {
 }
 
 impl HostState {
+    pub(in crate::sim) fn is_running(&self) -> bool {
+        self.program == ProgramState::Running
+    }
+
+    pub(super) fn is_powered(&self) -> bool {
+        self.program != ProgramState::PowerOff
+    }
+
+    /// Ends a power failure. The program stays down.
+    pub(super) fn restore_power(&mut self) {
+        if !self.is_powered() {
+            self.program = ProgramState::Killed;
+        }
+    }
+
     /// The host's clock reading, as time since the epoch of all clocks.
     pub(in crate::sim) fn clock(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_add(self.ahead))
@@ -214,9 +246,7 @@ impl Kernel {
             v4,
             v6,
             boot: 0,
-            powered: true,
-            runs: false,
-            ended_by_fault: false,
+            program: ProgramState::Idle,
             paused: 0,
             ahead: birth.below(SKEW),
             behind: 0,
@@ -267,7 +297,7 @@ impl Kernel {
     /// Schedules a turn of the host's loop no later than `at`.
     pub(in crate::sim) fn schedule_turn_at(&mut self, host: u32, at: u64) {
         let state = &mut self.hosts[host as usize];
-        if state.runs && state.turn_at.is_none_or(|planned| at < planned) {
+        if state.is_running() && state.turn_at.is_none_or(|planned| at < planned) {
             state.turn_at = Some(at);
             self.at(at, SimEvent::Turn(host));
         }
@@ -282,7 +312,7 @@ impl Kernel {
         }
         state.turn_at = None;
         // A paused host becomes runnable again when the pause ends.
-        if !state.runs || state.paused > 0 {
+        if !state.is_running() || state.paused > 0 {
             return WorldAction::Nothing;
         }
         state.busy_until = now + TURN;
@@ -299,28 +329,32 @@ impl Kernel {
 
     /// Marks the program as running.
     pub(in crate::sim) fn mark_running(&mut self, host: u32) {
-        self.host(host).runs = true;
+        self.host(host).program = ProgramState::Running;
         self.running += 1;
     }
 
     /// Ends the program, by a power loss of the host or by a kill. After a kill, the system closes
     /// the program's sockets.
-    pub(super) fn end_program(&mut self, host: u32, power: bool) -> WorldAction {
-        if !self.host(host).powered || (!power && !self.host(host).runs) {
-            return WorldAction::Nothing;
-        }
-        self.note(host, if power { TraceEvent::Crashes } else { TraceEvent::Killed });
-        let state = self.host(host);
-        state.powered = !power;
-        state.ended_by_fault = true;
-        WorldAction::DropProgram(host, self.close_all(host, power))
+    pub(super) fn end_program(&mut self, host: u32, extent: Extent) -> WorldAction {
+        let (event, ended) = match (self.host(host).program, extent) {
+            (ProgramState::PowerOff, _)
+            | (ProgramState::Idle | ProgramState::Killed, Extent::Program) => {
+                return WorldAction::Nothing;
+            }
+            (ProgramState::Running, Extent::Program) => (TraceEvent::Killed, ProgramState::Killed),
+            (_, Extent::Power) => (TraceEvent::Crashes, ProgramState::PowerOff),
+        };
+        self.note(host, event);
+        let jobs = self.close_all(host, extent);
+        self.host(host).program = ended;
+        WorldAction::DropProgram(host, jobs)
     }
 
-    /// Closes everything that the host's program has open; with `power`, the system vanishes
-    /// instead. Returns the program's jobs for the caller to drop.
+    /// Closes everything that the host's program has open, or lets the whole system vanish.
+    /// Returns the program's jobs for the caller to drop.
     #[must_use]
-    pub(in crate::sim) fn close_all(&mut self, host: u32, power: bool) -> Vec<Job> {
-        if power {
+    pub(in crate::sim) fn close_all(&mut self, host: u32, extent: Extent) -> Vec<Job> {
+        if extent == Extent::Power {
             for end in self.ends_known_to(host) {
                 self.vanish(end);
             }
@@ -331,7 +365,10 @@ impl Kernel {
         }
         let state = self.host(host);
         state.boot += 1;
-        let ran = std::mem::replace(&mut state.runs, false);
+        let ran = state.is_running();
+        if ran {
+            state.program = ProgramState::Idle;
+        }
         state.listeners.clear();
         state.files = FileLocks::default();
         state.sockets.clear();
@@ -346,7 +383,7 @@ impl Kernel {
         let jobs = std::mem::take(&mut state.jobs).into_values().flatten().collect();
         self.running -= u32::from(ran);
         #[cfg(unix)]
-        self.kill_children(host, power);
+        self.kill_children(host, extent);
         jobs
     }
 
@@ -361,10 +398,13 @@ impl Kernel {
         // Only its parent can start a process again.
         let without_program = self.is_down(host) || is_child;
         let state = self.host(host);
-        state.powered = !without_power;
-        if without_program || !std::mem::take(&mut state.ended_by_fault) {
+        if !without_power {
+            state.restore_power();
+        }
+        if without_program || state.program != ProgramState::Killed {
             return WorldAction::Nothing;
         }
+        state.program = ProgramState::Idle;
         if state.paused > 0 {
             self.start_later(host);
             return WorldAction::Nothing;
@@ -383,7 +423,7 @@ impl Kernel {
         let over = self.over;
         let state = self.host(host);
         // The host may have crashed or restarted in the meantime.
-        if state.boot != boot || state.runs || over {
+        if state.boot != boot || state.is_running() || over {
             return WorldAction::Nothing;
         }
         if waits || state.paused > 0 {
@@ -608,7 +648,7 @@ impl Kernel {
 
     /// Reports a finished job to the host's driver.
     pub(in crate::sim) fn job_done(&mut self, host: u32, ticket: Ticket) {
-        if self.host(host).runs {
+        if self.host(host).is_running() {
             self.queue_notice(host, HostNotice::JobDone(ticket));
         }
     }
@@ -625,7 +665,7 @@ impl Kernel {
     }
 
     pub(in crate::sim) fn signal(&mut self, host: u32, signal: Signal) {
-        if self.host(host).runs {
+        if self.host(host).is_running() {
             self.queue_notice(host, HostNotice::Signal(signal));
         }
     }

@@ -27,7 +27,7 @@ use crate::layers::Pcap;
 use crate::slots::Slots;
 #[cfg(unix)]
 pub(super) use children::ChildOutcome;
-pub(super) use hosts::{HostNotice, HostState};
+pub(super) use hosts::{Extent, HostNotice, HostState};
 use stream::{Buffers, Conn};
 
 /// Identifies one end of a connection; the client is side 0.
@@ -79,7 +79,7 @@ pub(super) enum SimEvent {
     StartChild(u32),
     /// A child process is killed.
     #[cfg(unix)]
-    KillChild(u32, bool),
+    KillChild(u32, Extent),
 }
 
 impl SimEvent {
@@ -108,7 +108,9 @@ impl SimEvent {
             #[cfg(unix)]
             SimEvent::StartChild(host) => of(16, u64::from(*host)),
             #[cfg(unix)]
-            SimEvent::KillChild(host, power) => of(17, u64::from(*host) << 1 | u64::from(*power)),
+            SimEvent::KillChild(host, extent) => {
+                of(17, u64::from(*host) << 1 | u64::from(*extent == Extent::Power))
+            }
         }
     }
 }
@@ -305,7 +307,7 @@ impl Kernel {
             #[cfg(unix)]
             SimEvent::StartChild(host) => return self.start_child(host),
             #[cfg(unix)]
-            SimEvent::KillChild(host, power) => return self.kill_child(host, power),
+            SimEvent::KillChild(host, extent) => return self.kill_child(host, extent),
         }
         WorldAction::Nothing
     }
@@ -382,7 +384,7 @@ impl Kernel {
 
     /// Whether packets from one host currently reach the other.
     pub(super) fn can_reach(&self, from: u32, to: u32) -> bool {
-        if to as usize >= self.hosts.len() || !self.hosts[to as usize].powered {
+        if to as usize >= self.hosts.len() || !self.hosts[to as usize].is_powered() {
             return false;
         }
         let (from, to) = (self.machine(from), self.machine(to));
@@ -464,7 +466,7 @@ impl Kernel {
         self.active.clear();
         for host in 0..self.hosts.len() as u32 {
             let state = &mut self.hosts[host as usize];
-            state.powered = true;
+            state.restore_power();
             state.paused = 0;
             let waits_to_leave = state.uplink_free > self.now;
             if waits_to_leave {
@@ -508,8 +510,8 @@ impl Kernel {
             self.active.push(n);
         }
         match fault {
-            Fault::Crash(host) => self.end_program(host.0, true),
-            Fault::Kill(host) => self.end_program(host.0, false),
+            Fault::Crash(host) => self.end_program(host.0, Extent::Power),
+            Fault::Kill(host) => self.end_program(host.0, Extent::Program),
             _ => WorldAction::Nothing,
         }
     }
@@ -614,7 +616,7 @@ mod tests {
         }
         match crashes {
             None => kernel.close(end, how),
-            Some(host) => drop(kernel.end_program(host, true)),
+            Some(host) => drop(kernel.end_program(host, Extent::Power)),
         }
         run(&mut kernel);
         while let Some(end) = kernel.hosts[1].ends.first().copied() {
@@ -685,8 +687,8 @@ mod tests {
             #[cfg(unix)]
             events.extend([
                 SimEvent::StartChild(n),
-                SimEvent::KillChild(n, false),
-                SimEvent::KillChild(n, true),
+                SimEvent::KillChild(n, Extent::Program),
+                SimEvent::KillChild(n, Extent::Power),
             ]);
             for ticket in 0..3 {
                 events.push(SimEvent::LookupDone(n, 0, Ticket(ticket)));
