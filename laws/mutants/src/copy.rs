@@ -27,6 +27,9 @@ const FEATURES: [&str; 10] = [
 /// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];
 
+/// The line that adds the module to the root of a crate.
+const MODULE: &str = "mod mutants;\n";
+
 pub struct Copy {
     pub root: PathBuf,
     /// The original texts of the mutated files.
@@ -56,13 +59,18 @@ impl Copy {
         let library = root.join("crates/couplet-core");
         for sources in Crate::ALL.map(|of| root.join(of.sources())) {
             fs::write(sources.join("mutants.rs"), include_str!("mutants.rs")).expect("written");
-            append(&sources.join("lib.rs"), "mod mutants;\n");
+            append(&sources.join("lib.rs"), MODULE);
         }
         for file in ["inbox", "public_api"] {
             let line = "#[path = \"../src/mutants.rs\"]\nmod mutants;\n";
             append(&library.join(format!("tests/{file}.rs")), line);
         }
-        Copy { root, originals: mutated.iter().cloned().collect() }
+        // The roots of crates keep the line that was appended.
+        let with_module = |(file, text): &(String, String)| match Crate::of(file).1 {
+            "lib.rs" => (file.clone(), format!("{text}\n{MODULE}")),
+            _ => (file.clone(), text.clone()),
+        };
+        Copy { root, originals: mutated.iter().map(with_module).collect() }
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {
@@ -135,7 +143,7 @@ impl Copy {
                 let found = suspects.into_iter().find(|id| !acquits(id));
                 guilty.insert(found.unwrap_or_else(|| panic!("outside of all mutants: {first}")));
             }
-            println!("{} do not compile", guilty.len());
+            println!("{} do not compile, such as {first}", guilty.len());
             mutants.retain(|id, _| !guilty.contains(id));
             not_viable.extend(guilty);
         }

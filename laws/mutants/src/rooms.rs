@@ -98,7 +98,7 @@ pub fn named(name: &str) -> Option<&'static Room> {
 pub fn targets_of(room: &str) -> Vec<&'static str> {
     let own: Vec<&str> = match named(room) {
         Some(room) => room.tests.to_vec(),
-        None => ROOMS.iter().take(7).flat_map(|room| room.tests).copied().collect(),
+        None => ROOMS.iter().flat_map(|room| room.tests).copied().collect(),
     };
     [&ALWAYS[..], &own].concat()
 }
