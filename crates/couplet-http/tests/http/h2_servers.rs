@@ -530,6 +530,22 @@ fn c176a_an_idle_connection_of_http2_is_closed_after_its_keep_alive() {
     });
 }
 
+#[test]
+fn c176a_each_request_renews_the_keep_alive_of_a_shared_connection() {
+    let (accepted, server) = prompt();
+    framed(server, async move |reactor, options| {
+        let client = Client::with_options(&reactor, options.keep_alive(secs(10)));
+        for _ in 0..4 {
+            assert_eq!(asked(&client).await?, "done");
+            reactor.sleep(secs(9)).await?;
+            assert_eq!((connections(&reactor).await?, accepted.get()), (1, 1));
+        }
+        reactor.sleep(secs(2)).await?;
+        assert_eq!(connections(&reactor).await?, 0);
+        Ok(())
+    });
+}
+
 /// A server that answers immediately, and counts its connections.
 fn prompt() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
     let (accepted, count) = counter();

@@ -1,6 +1,6 @@
 //! An axum application and its clients in the simulator.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use couplet::http::HttpExt;
-use couplet::http::{Client, ClientOptions, Request};
+use couplet::http::{Client, ClientOptions, HttpOptions, Request};
 use couplet::sim::{Fault, Sim};
 use couplet::{Reactor, Result};
 
@@ -170,4 +170,35 @@ fn the_bug_of_the_example_is_found_and_its_mending_holds() {
     assert!(report.contains("bookings of 10 orders"), "{report}");
     assert!(report.contains("faults of the weather"), "{report}");
     assert_eq!(storm::failure(0..300, true), None);
+}
+
+#[test]
+fn a_client_behind_a_slow_link_is_not_given_up() {
+    const LENGTH: usize = 300_000;
+    let mut sim = Sim::new(1);
+    let server = sim.host("server", |reactor| {
+        let file = Router::new().route("/", get(async || vec![b'x'; LENGTH]));
+        // A tenth of the time for which the server's output waits for the client.
+        let options = HttpOptions::default().write_timeout(Duration::from_secs(20));
+        drop(reactor.serve_http_with("tcp:8000", file, options)?);
+        Ok(())
+    });
+    sim.set_bandwidth(server, Some(1000));
+    // A full buffer arrives, and is acknowledged, after four seconds.
+    sim.set_buffers(4000, 4000);
+    let received = Rc::new(Cell::new(0));
+    let length = received.clone();
+    sim.host("client", move |reactor| {
+        let client = Client::with_options(reactor, ClientOptions::default().timeout(None));
+        let length = length.clone();
+        let fetching = async move {
+            let body = client.get("http://server:8000/").await?.into_body();
+            length.set(body.bytes(LENGTH).await?.len());
+            Ok(())
+        };
+        reactor.spawn(fetching).detach();
+        Ok(())
+    });
+    sim.run_for(Duration::from_secs(400)).expect("it holds");
+    assert_eq!(received.get(), LENGTH);
 }

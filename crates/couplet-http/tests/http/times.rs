@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use couplet::http::HttpOptions;
 
+use crate::http2::{END_HEADERS, HEADERS, body, fields, frame, frames, hello};
 use crate::kit::{TO, beside, get, heard};
 
 const HEAD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n";
@@ -132,6 +133,20 @@ fn a_drain_closes_idle_connections_at_once_and_waits_a_second_for_silent_ones() 
         assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
         assert!(reactor.now() - begun <= secs(1) + secs(1) / 10);
         drop(served);
+        Ok(())
+    });
+}
+
+#[test]
+fn bodies_of_one_connection_that_stop_together_all_fail() {
+    beside(HttpOptions::default().body_timeout(secs(20)), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        let posts = [1, 3, 5].map(|stream| frame(HEADERS, END_HEADERS, stream, &fields("/a")));
+        stream.write_all([hello(), posts.concat()].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, secs(60)).await?.bytes);
+        for stream in [1, 3, 5] {
+            assert_eq!(body(&got, stream), "reading the body timed out", "stream {stream}");
+        }
         Ok(())
     });
 }

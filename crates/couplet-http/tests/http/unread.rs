@@ -305,3 +305,28 @@ fn c175a_the_connections_of_a_server_share_what_it_holds() {
         Ok(())
     });
 }
+
+#[test]
+fn c175a_a_reservation_replaces_the_one_before() {
+    /// Reserves twice for each piece, and uses the second reservation.
+    async fn reserving_twice(
+        _: Reactor,
+        request: Request<Body>,
+    ) -> std::result::Result<Response<Fetched>, Infallible> {
+        let allowance = request.extensions().get::<Allowance>().expect("the option is set").clone();
+        let pieces = stream::unfold(10 * PIECE, move |left| {
+            let (_, length) = (allowance.reserve(PIECE), allowance.reserve(PIECE.min(left)));
+            let piece = Part::data(Bytes::from(vec![b'x'; length]));
+            std::future::ready((left > 0).then(|| (Ok(piece), left - length)))
+        });
+        Ok(Response::new(StreamBody::new(Box::pin(pieces))))
+    }
+    beside_service(HttpOptions::default().allowance(true), reserving_twice, async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all(kit::get("/")).await?;
+        heard_of(&mut stream, 10 * PIECE).await?;
+        heard(&mut stream, &reactor, SECOND).await?;
+        assert_eq!(waiting(&reactor, &stream).await?, 0, "bytes are held for a whole answer");
+        Ok(())
+    });
+}

@@ -88,11 +88,16 @@ fn with_a_child(file: &str, then: &str) -> Command {
     sh(&format!("exec 3<&0; sleep 1000 <&3 & echo $! > {file}; {then}"))
 }
 
+fn pid(line: &str) -> rustix::process::Pid {
+    let number = line.trim().parse().expect("a number");
+    rustix::process::Pid::from_raw(number).expect("not 0")
+}
+
 #[test]
 fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_pipes() {
     let mut nursery = Nursery::new();
     let folder = crate::needed::Folder::new();
-    for gives_up in ["a cancel", "a timeout", "a limit"] {
+    for gives_up in ["a cancel", "a cancel after its exit", "a timeout", "a limit"] {
         let (file, written) = (folder.path("child"), folder.join("child"));
         let child = || std::fs::read_to_string(&written).unwrap_or_default();
         let reactor = nursery.l.reactor();
@@ -100,18 +105,26 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
         let options = OutputOptions::default().input(vec![b'x'; 1_000_000]).limit(10);
         let then = match gives_up {
             "a limit" => "head -c 100 /dev/zero; exec sleep 1000",
+            "a cancel after its exit" => &format!("echo $$ > {}", folder.path("shell")),
             _ => "exec sleep 1000",
         };
         let command = with_a_child(&file, then);
         let output = reactor.process_output_with(command, options);
         nursery.until("its child", || child().ends_with('\n'));
         let failure = match gives_up {
-            "a cancel" => {
+            "a timeout" => nursery.l.run_until(output.add_timeout(&reactor, Duration::ZERO)),
+            "a limit" => nursery.l.run_until(output),
+            _ => {
+                if gives_up == "a cancel after its exit" {
+                    // What is reaped can't be killed.
+                    let shell = std::fs::read_to_string(folder.join("shell")).unwrap_or_default();
+                    let shell = pid(&shell);
+                    nursery
+                        .until("its exit", || rustix::process::test_kill_process(shell).is_err());
+                }
                 output.cancel();
                 nursery.l.run_until(output)
             }
-            "a timeout" => nursery.l.run_until(output.add_timeout(&reactor, Duration::ZERO)),
-            _ => nursery.l.run_until(output),
         };
         failure.expect_err(gives_up);
         let left = |nursery: &Nursery| {
@@ -124,9 +137,8 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
             let waited = nursery.l.reactor().now() - began;
             assert!(waited < Duration::from_secs(10), "{gives_up}: {:?}", left(&nursery));
         }
-        let pid = rustix::process::Pid::from_raw(child().trim().parse().expect("a number"));
         let kill = rustix::process::Signal::KILL;
-        rustix::process::kill_process(pid.expect("not 0"), kill).expect("it still runs");
+        rustix::process::kill_process(pid(&child()), kill).expect("it still runs");
         std::fs::remove_file(&written).expect("it was there");
     }
 }

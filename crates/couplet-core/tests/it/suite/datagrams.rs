@@ -312,6 +312,30 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     assert!(!far.log.has("refused") && c.is_listening());
 }
 
+pub(crate) fn c159_refusals_drop_nothing_unless_two_concern_the_same_datagram(kit: Kit) {
+    // How many of five datagrams each send takes before it reports a refusal, the datagrams that
+    // are dropped, and the calls of `connection_refused`.
+    let cases: [(&[usize], u64, usize); 5] =
+        [(&[0], 0, 1), (&[1, 1, 2], 0, 3), (&[0, 0], 1, 1), (&[2, 0], 1, 1), (&[0, 0, 0, 1], 1, 3)];
+    for (sends, dropped, calls) in cases {
+        let (mut rig, near, far) = (kit.rig(), Far::default(), Far::default());
+        let peer = rig.datagrams(DatagramOptions::default(), far.clone());
+        let a = rig.datagrams(DatagramOptions::default().peer(peer.host()), near.clone());
+        rig.turn();
+        rig.tapped.refused_sends.borrow_mut().extend(sends);
+        for n in 0..5u8 {
+            a.send([n]).expect("there is room");
+        }
+        rig.turn();
+        assert!(rig.tapped.refused_sends.borrow().is_empty(), "{sends:?}");
+        // What these sends took went nowhere.
+        let arriving = 5 - sends.iter().sum::<usize>() - dropped as usize;
+        rig.until("the others", || far.count() == arriving);
+        let refused = near.log.entries().iter().filter(|entry| *entry == "refused").count();
+        assert_eq!((a.dropped(), refused), (dropped, calls), "{sends:?}");
+    }
+}
+
 pub(crate) fn c159_only_the_peer_of_a_port_is_heard(kit: Kit) {
     let (mut rig, near) = (kit.rig(), Far::default());
     let other = rig.datagrams(DatagramOptions::default(), Far::default());

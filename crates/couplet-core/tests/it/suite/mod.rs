@@ -327,6 +327,7 @@ macro_rules! all_facts {
                 c158_a_port_that_stops_sends_what_waits_and_delivers_nothing,
                 c158_a_stopped_reactor_closes_its_ports,
                 c159_a_refusal_is_connection_refused_and_the_port_stays_open needs refusals,
+                c159_refusals_drop_nothing_unless_two_concern_the_same_datagram,
                 c159_only_the_peer_of_a_port_is_heard,
                 c160_the_senders_full_address_is_reported needs ip,
                 c160a_a_pause_holds_at_once_and_loses_nothing,

@@ -2,7 +2,7 @@
 //! exact without waiting, and counts the loop's commands and the driver's events.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
@@ -55,6 +55,9 @@ pub(crate) struct Tapped {
     pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
     /// Refuses to release sockets.
     pub(crate) keeps_sockets: Cell<bool>,
+    /// For each of the next sends of datagrams, the number of them that it takes before it reports
+    /// that the peer refused one.
+    pub(crate) refused_sends: RefCell<VecDeque<usize>>,
     /// The driver's own due time, in real time, when the loop last asked for it.
     driver_due: Cell<Option<Instant>>,
 }
@@ -177,6 +180,7 @@ impl Tap {
             waits_in_run: Cell::default(),
             on_wait: RefCell::default(),
             keeps_sockets: Cell::new(false),
+            refused_sends: RefCell::default(),
             driver_due: Cell::default(),
         });
         let tap = Tap { inner, tapped: tapped.clone() };
@@ -259,6 +263,11 @@ impl Commands for Tap {
 
     fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
         self.tapped.command(key, |counts| counts.writes += 1);
+        let refused = self.tapped.refused_sends.borrow_mut().pop_front();
+        if let Some(taken) = refused {
+            out.pop(taken);
+            return DatagramsSent::Failed(io::ErrorKind::ConnectionRefused.into());
+        }
         self.inner.send_datagrams(key, out)
     }
 

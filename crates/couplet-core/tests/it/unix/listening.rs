@@ -6,6 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use couplet::{Address, ListenError, ListenOptions, Port, UnixAddress};
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
 
 use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
@@ -73,11 +75,19 @@ fn c161_a_port_gives_its_path_to_an_owner() {
     let _port = try_listen(&rig, &path, options).expect("a free path");
     let file = std::fs::symlink_metadata(&path).expect("a socket");
     assert_eq!((file.uid(), file.gid()), (user, group));
-    if !is_root {
-        let error = try_listen(&rig, &folder.join("root"), ListenOptions::default().owner(0));
-        assert!(error.is_err(), "files are given away by root only");
-        assert_eq!(folder.names(), ["port", "port.lock"], "nothing is left of it");
+    // Only root gives files away, and a thread may stop being root.
+    let nobody = Uid::from_raw(user);
+    if is_root {
+        std::os::unix::fs::chown(&*folder, Some(user), None).expect("root gives it away");
+        set_thread_res_uid(None, nobody, None).expect("root changes users");
     }
+    let error = try_listen(&rig, &folder.join("given"), ListenOptions::default().owner(0));
+    if is_root {
+        set_thread_res_uid(None, Uid::ROOT, None).expect("it is root still");
+    }
+    let error = error.err().and_then(|error| error.raw_os_error());
+    assert_eq!(error, Some(rustix::io::Errno::PERM.raw_os_error()));
+    assert_eq!(folder.names(), ["port", "port.lock"], "nothing is left of it");
 }
 
 #[test]

@@ -289,3 +289,36 @@ fn a_drain_says_1001_and_receives_what_was_sent_before() {
     });
     ran.expect("the program succeeds");
 }
+
+#[test]
+fn a_websocket_that_is_dropped_while_its_output_is_full_still_closes() {
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let last = Rc::new(RefCell::new(None));
+            let (serving, seen) = (reactor.clone(), last.clone());
+            let port = reactor.serve(AT, move |stream| {
+                let (reactor, seen) = (serving.clone(), seen.clone());
+                async move {
+                    let mut raw = raw_server(stream).await?;
+                    reactor.sleep(secs(20)).await?;
+                    *seen.borrow_mut() = raw.frames().await?.pop();
+                    Ok(())
+                }
+            })?;
+            let mut socket = reactor.connect_websocket(URL).await?;
+            let begun = reactor.now();
+            let mut is_full = false;
+            while !is_full {
+                let sending = async { Ok(socket.send(vec![b'x'; 10_000]).await?) };
+                is_full = reactor.timeout(secs(1), sending).await.is_err();
+            }
+            assert!(reactor.now() - begun < secs(10));
+            drop(socket);
+            reactor.sleep(secs(60)).await?;
+            assert_eq!(last.take().and_then(|frame| frame.code()), Some(code::GOING_AWAY));
+            port.stop_listening().expect("it listens").await
+        })
+    });
+    ran.expect("the program succeeds");
+}

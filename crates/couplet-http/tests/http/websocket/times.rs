@@ -279,3 +279,28 @@ fn a_peer_that_takes_all_and_is_sent_as_much_again_is_not_given_up() {
     }
     assert!(equal > 0, "none waited twice with one count");
 }
+
+#[test]
+fn the_deadline_of_a_websocket_wakes_the_task_that_polls_it_now() {
+    let handle = async |mut socket: WebSocket| {
+        let reactor = socket.transport().reactor().clone();
+        // Another task polls it first.
+        let timer = reactor.clone();
+        let polled = reactor.spawn(async move {
+            let waiting = async { Ok(socket.recv().await) };
+            assert!(timer.timeout(secs(1), waiting).await.is_err());
+            Ok(socket)
+        });
+        let mut socket = polled.await?;
+        while socket.recv().await.is_some() {}
+        Ok(())
+    };
+    let options = WebSocketOptions::default().ping_interval(Some(secs(20)));
+    beside(options, handle, async |reactor| {
+        let begun = reactor.now();
+        let mut raw = Raw::connect(&reactor).await?;
+        let ping = reactor.timeout(secs(60), async { raw.frame().await }).await?;
+        assert_eq!((ping, reactor.now() - begun), (Some(Frame::of(FIN | PING, "")), secs(20)));
+        Ok(())
+    });
+}
