@@ -5,18 +5,22 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, Styles, TypedValueParser, styling::AnsiColor};
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{
+    BoolValueParser, PossibleValuesParser, Styles, TypedValueParser, styling::AnsiColor,
+};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use couplet::Answers;
 use couplet::endpoints::ServerEndpoint;
-use couplet::http::Uri;
+use couplet::http::{Method, Uri};
 use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
 use crate::cert::Name;
+use crate::connect::Answer;
 use crate::datagrams;
 use crate::endpoint::{Peer, to_connect, to_listen};
+use crate::http::{DotNames, Links};
 use crate::known::Known;
 use crate::poetry::{MAX_LINE, transform};
 use crate::sim;
@@ -600,8 +604,12 @@ pub(crate) struct Connect {
     #[arg(value_name = "ENDPOINT", value_parser = datagrams::remote, allow_negative_numbers = true)]
     pub(crate) endpoint: datagrams::Remote,
     /// Expect no answer: it is not an error if the server closes without sending anything
-    #[arg(long)]
-    pub(crate) no_answer: bool,
+    #[arg(
+        long = "no-answer",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Answer::Unasked, Answer::Unexpected)
+    )]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Args, Debug)]
@@ -664,11 +672,19 @@ pub(crate) struct HttpServe {
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
     /// Also serve files and folders whose names begin with a dot
-    #[arg(long)]
-    pub(crate) hidden: bool,
+    #[arg(
+        long = "hidden",
+        action = ArgAction::SetTrue,
+        value_parser = flag(DotNames::Hidden, DotNames::Served)
+    )]
+    pub(crate) dot_names: DotNames,
     /// Follow all symbolic links; without this option only relative ones that stay inside DIR
-    #[arg(long)]
-    pub(crate) follow: bool,
+    #[arg(
+        long = "follow",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Links::Inside, Links::Anywhere)
+    )]
+    pub(crate) links: Links,
     #[command(flatten)]
     pub(crate) listen: Listen,
     #[command(flatten)]
@@ -687,8 +703,13 @@ pub(crate) struct HttpGet {
     #[arg(short, long)]
     pub(crate) include: bool,
     /// Request only the head of the response
-    #[arg(short = 'I', long)]
-    pub(crate) head: bool,
+    #[arg(
+        short = 'I',
+        long = "head",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Method::GET, Method::HEAD)
+    )]
+    pub(crate) method: Method,
     /// Request a compressed response (zstd, br, gzip or deflate) and decode it, to at most 256 MiB;
     /// a response that cannot be decoded is an error. Without this option the bytes are printed as
     /// the server sends them
@@ -703,6 +724,14 @@ pub(crate) struct HttpGet {
     /// Give up if no response has begun after this many seconds [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
+}
+
+/// A flag that selects `on` instead of `off`.
+fn flag<T>(off: T, on: T) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    BoolValueParser::new().map(move |is_on| if is_on { on.clone() } else { off.clone() })
 }
 
 /// Parses an absolute http: or https: URL.

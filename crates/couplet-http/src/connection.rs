@@ -16,7 +16,7 @@ use super::body::Body;
 use super::handler::{BoxError, Clock, Handler};
 use super::io::Io;
 use super::monitor::{Instruction, Monitor};
-use super::options::HttpOptions;
+use super::options::{HttpOptions, Versions};
 use super::share::ServerShare;
 use super::warm::{BufferGuard, WarmConnections};
 use couplet_core::hooks::ConnectionEnd;
@@ -147,7 +147,11 @@ impl Drop for StopOnDrop<'_> {
 
 /// Whether to speak HTTP/2, if that is known before the client's first byte.
 fn preselected_http2(stream: &Stream, options: &HttpOptions) -> Option<bool> {
-    if options.http1 && options.http2 { negotiated_http2(stream) } else { Some(options.http2) }
+    match options.versions {
+        Versions::Neither | Versions::Http1 => Some(false),
+        Versions::Http2 => Some(true),
+        Versions::Both => negotiated_http2(stream),
+    }
 }
 
 #[cfg(any(feature = "tls", feature = "ring"))]

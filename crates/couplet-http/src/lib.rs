@@ -166,12 +166,7 @@ impl HttpExt for Reactor {
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let protocols: &[&str] = match (options.http1, options.http2) {
-            (true, true) => &["h2", "http/1.1"],
-            (false, true) => &["h2"],
-            (true, false) => &["http/1.1"],
-            (false, false) => &[],
-        };
+        let protocols = options.versions.alpn();
         let server = Rc::new(connection::Server::new(self, service, options));
         couplet_core::hooks::serve_offering(self, protocols, endpoint, move |stream| {
             connection::run(stream, server.clone())

@@ -5,8 +5,7 @@ use std::time::Duration;
 /// Limits and timeouts of an HTTP server. They apply to each connection unless stated otherwise.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    pub(super) http1: bool,
-    pub(super) http2: bool,
+    pub(super) versions: Versions,
     pub(super) header_timeout: Duration,
     pub(super) keep_alive: Duration,
     pub(super) body_timeout: Duration,
@@ -23,8 +22,7 @@ pub struct HttpOptions {
 impl Default for HttpOptions {
     fn default() -> HttpOptions {
         HttpOptions {
-            http1: true,
-            http2: true,
+            versions: Versions::Both,
             header_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
@@ -44,7 +42,7 @@ impl HttpOptions {
     /// Sets whether to speak HTTP/1.1. Default: true.
     #[must_use]
     pub fn http1(mut self, on: bool) -> Self {
-        self.http1 = on;
+        self.versions = Versions::new(on, self.versions.has_http2());
         self
     }
 
@@ -52,7 +50,7 @@ impl HttpOptions {
     /// preface. Default: true.
     #[must_use]
     pub fn http2(mut self, on: bool) -> Self {
-        self.http2 = on;
+        self.versions = Versions::new(self.versions.has_http1(), on);
         self
     }
 
@@ -144,5 +142,45 @@ impl HttpOptions {
     pub fn allowance(mut self, on: bool) -> Self {
         self.allowance = on;
         self
+    }
+}
+
+/// The versions of HTTP that a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// ALPN offers nothing; a client that connects anyway is served as HTTP/1.1.
+    Neither,
+    Http1,
+    Http2,
+    /// As ALPN or the client's first bytes select.
+    Both,
+}
+
+impl Versions {
+    fn new(http1: bool, http2: bool) -> Versions {
+        match (http1, http2) {
+            (false, false) => Versions::Neither,
+            (true, false) => Versions::Http1,
+            (false, true) => Versions::Http2,
+            (true, true) => Versions::Both,
+        }
+    }
+
+    fn has_http1(self) -> bool {
+        matches!(self, Versions::Http1 | Versions::Both)
+    }
+
+    fn has_http2(self) -> bool {
+        matches!(self, Versions::Http2 | Versions::Both)
+    }
+
+    /// The application protocols for ALPN, in order of preference.
+    pub(super) fn alpn(self) -> &'static [&'static str] {
+        match self {
+            Versions::Neither => &[],
+            Versions::Http1 => &["http/1.1"],
+            Versions::Http2 => &["h2"],
+            Versions::Both => &["h2", "http/1.1"],
+        }
     }
 }

@@ -28,8 +28,8 @@ pub(super) struct WarmConnections {
     /// Maximum of `count` since the heap was last trimmed.
     peak: Cell<usize>,
     sweep: Cell<Option<DelayedCall>>,
+    /// The pending trim.
     trim: Cell<Option<DelayedCall>>,
-    is_trimming: Cell<bool>,
 }
 
 impl WarmConnections {
@@ -41,7 +41,6 @@ impl WarmConnections {
             peak: Cell::default(),
             sweep: Cell::default(),
             trim: Cell::default(),
-            is_trimming: Cell::default(),
         })
     }
 
@@ -88,7 +87,7 @@ impl WarmConnections {
     }
 
     fn trim(self: &Rc<WarmConnections>) {
-        self.is_trimming.set(false);
+        self.trim.set(None);
         self.peak.set(self.count.get());
         couplet_os::heap::trim();
     }
@@ -135,11 +134,11 @@ impl Drop for BufferGuard<'_> {
         if let Some(at) = self.monitor.idle_index() {
             self.warm.remove(at);
         }
-        let WarmConnections { count, peak, is_trimming, .. } = &**self.warm;
+        let WarmConnections { count, peak, trim, .. } = &**self.warm;
         count.set(count.get() - 1);
-        let is_worth = peak.get() >= TRIM_THRESHOLD && count.get() <= peak.get() / 2;
-        if is_worth && !is_trimming.replace(true) {
-            self.warm.trim.set(self.warm.call_later(TRIM_DELAY, WarmConnections::trim));
+        if peak.get() >= TRIM_THRESHOLD && count.get() <= peak.get() / 2 {
+            let start = || self.warm.call_later(TRIM_DELAY, WarmConnections::trim);
+            trim.set(trim.take().or_else(start));
         }
     }
 }

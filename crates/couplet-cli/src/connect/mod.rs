@@ -44,8 +44,8 @@ enum Outcome {
 
 /// Whether an answer is outstanding. While it is, an orderly close is a failure: a server that
 /// refuses a request, or is overloaded, often just closes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
     /// With `--no-answer`.
     Unexpected,
     /// Nothing has been sent yet.
@@ -197,7 +197,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
         stdout: Some(stdout),
         unprinted: 0,
         peer: PeerStream::Open,
-        answer: if options.no_answer { Answer::Unexpected } else { Answer::Unasked },
+        answer: options.answer,
         end: end.clone(),
     };
     let mut session = Some(session);

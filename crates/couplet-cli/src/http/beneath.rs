@@ -13,6 +13,8 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::path::Kind;
+
 /// Opens a name only to examine its kind: a real open of a FIFO or a device may change its state.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const INSPECT_FLAGS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -24,7 +26,7 @@ const READ_FLAGS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::
 
 /// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Links {
+pub(crate) enum Links {
     /// Relative links that stay below the folder.
     Inside,
     /// All links.
@@ -57,7 +59,7 @@ pub(super) enum Found {
 pub(super) struct Entry {
     // Bound: the name of a file, of at most as many bytes as the system allows.
     pub(super) name: Vec<u8>,
-    pub(super) is_folder: bool,
+    pub(super) kind: Kind,
 }
 
 impl Folder {
@@ -100,19 +102,19 @@ impl Root {
             if matches!(name, b"." | b"..") {
                 continue;
             }
-            let is_folder = match entry.file_type() {
-                FileType::Directory => true,
-                FileType::RegularFile => false,
+            let kind = match entry.file_type() {
+                FileType::Directory => Kind::Folder,
+                FileType::RegularFile => Kind::File,
                 FileType::Symlink | FileType::Unknown => {
                     match self.kind(&path.join(OsStr::from_bytes(name))) {
-                        Some(kind) if kind.is_dir() => true,
-                        Some(kind) if kind.is_file() => false,
+                        Some(found) if found.is_dir() => Kind::Folder,
+                        Some(found) if found.is_file() => Kind::File,
                         _ => continue,
                     }
                 }
                 _ => continue,
             };
-            entries.push(Entry { name: name.to_owned(), is_folder });
+            entries.push(Entry { name: name.to_owned(), kind });
         }
         entries.sort_unstable();
         Ok(entries)
@@ -260,10 +262,9 @@ mod tests {
         let names = |links| {
             let root = Folder::new(&site, links).unwrap().open().unwrap();
             let entries = root.entries(Path::new(".")).unwrap();
-            let names = entries.into_iter().map(|entry| {
-                let slash = if entry.is_folder { "/" } else { "" };
-                String::from_utf8(entry.name).unwrap() + slash
-            });
+            let names = entries
+                .into_iter()
+                .map(|entry| String::from_utf8(entry.name).unwrap() + entry.kind.suffix());
             names.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(names(Links::Inside), "folder/ inside sub/");

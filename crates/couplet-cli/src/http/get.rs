@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use couplet::http::{Body, BodyError, Client, ClientOptions, HeaderMap, Request, Response, header};
+use couplet::http::{
+    Body, BodyError, Client, ClientOptions, HeaderMap, Method, Request, Response, header,
+};
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::{Deferred, Failure, LoopOptions, Reactor};
 
@@ -61,14 +63,14 @@ fn client_options(options: &cli::HttpGet) -> Result<ClientOptions, Exit> {
 }
 
 async fn fetch(reactor: &Reactor, client: &Client, options: &cli::HttpGet) -> Result<(), Exit> {
-    let method = if options.head { "HEAD" } else { "GET" };
-    let request = Request::builder().method(method).uri(options.url.clone());
+    let is_head = options.method == Method::HEAD;
+    let request = Request::builder().method(options.method.clone()).uri(options.url.clone());
     let agent = concat!("couplet/", env!("CARGO_PKG_VERSION"));
     let request = request.header("user-agent", agent).header("accept", "*/*").body(Bytes::new());
     let said = |error: &dyn std::fmt::Display| Exit::failed(format!("{}: {error}", options.url));
     let request = request.map_err(|error| said(&error))?;
     let answer = client.send(request).await.map_err(|error| said(&error))?;
-    let packed = packed(answer.headers()).filter(|_| options.compressed && !options.head);
+    let packed = packed(answer.headers()).filter(|_| options.compressed && !is_head);
     if let Some(coding) = packed {
         let problem = format!(
             "the body is encoded as {coding}, which cannot be decoded (without --compressed it is \
@@ -78,7 +80,7 @@ async fn fetch(reactor: &Reactor, client: &Client, options: &cli::HttpGet) -> Re
     }
     let mut output = Output::new(reactor, options)?;
     let status = answer.status();
-    if options.include || options.head {
+    if options.include || is_head {
         output.gathered.extend_from_slice(&head_of(&answer));
     }
     let mut body = answer.into_body();

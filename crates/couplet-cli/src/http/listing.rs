@@ -17,8 +17,8 @@ pub(super) fn page(path: &str, entries: &[Entry]) -> String {
     if path != "/" {
         page.push_str("<li><a href=\"../\">../</a>\n");
     }
-    for Entry { name, is_folder } in entries {
-        let slash = if *is_folder { "/" } else { "" };
+    for Entry { name, kind } in entries {
+        let slash = kind.suffix();
         let (link, text) = (encoded(name), escaped(&String::from_utf8_lossy(name)));
         // Without the `./`, a colon in the name would end a scheme.
         let _ = writeln!(page, "<li><a href=\"./{link}{slash}\">{text}{slash}</a>");
@@ -44,12 +44,16 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::path::Kind;
 
     #[test]
     fn names_are_harmless_in_a_page() {
-        let entry = |name: &[u8], is_folder| Entry { name: name.to_owned(), is_folder };
-        let entries =
-            [entry(b"javascript:1", false), entry(b"<b>\"&", true), entry(b"\xff", false)];
+        let entry = |name: &[u8], kind| Entry { name: name.to_owned(), kind };
+        let entries = [
+            entry(b"javascript:1", Kind::File),
+            entry(b"<b>\"&", Kind::Folder),
+            entry(b"\xff", Kind::File),
+        ];
         let page = page("/%3Ci%3E/", &entries);
         let lines: Vec<_> = page.lines().skip(3).collect();
         assert_eq!(

@@ -15,24 +15,56 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub(super) struct Target {
     /// Relative to the folder; empty for the folder itself.
     path: PathBuf,
-    /// The URL ends with a slash, as a folder's URL does.
-    pub(super) is_folder: bool,
+    /// A folder if the URL ends with a slash.
+    pub(super) kind: Kind,
+}
+
+/// The kinds of names that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    File,
+    Folder,
+}
+
+impl Kind {
+    /// The end of the name in a URL.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Kind::File => "",
+            Kind::Folder => "/",
+        }
+    }
+}
+
+/// The treatment of names that begin with a dot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DotNames {
+    /// As if they did not exist.
+    Hidden,
+    Served,
+}
+
+impl DotNames {
+    pub(super) fn allow(self, name: &[u8]) -> bool {
+        self == DotNames::Served || !name.starts_with(b".")
+    }
 }
 
 impl Target {
     /// Parses the path of a URL. `None` if the path leads out of the folder, can't name a file, or
-    /// has a hidden name while those are not allowed.
-    pub(super) fn parse(path: &str, is_hidden_allowed: bool) -> Option<Target> {
+    /// has a hidden name.
+    pub(super) fn parse(path: &str, dot_names: DotNames) -> Option<Target> {
         let mut below = PathBuf::new();
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
             let name: Vec<u8> = percent_decode_str(segment).collect();
             let is_plain = !matches!(&*name, b"." | b"..") && !name.iter().any(is_forbidden);
-            if !is_plain || (is_hidden(&name) && !is_hidden_allowed) {
+            if !is_plain || !dot_names.allow(&name) {
                 return None;
             }
             below.push(OsStr::from_bytes(&name));
         }
-        Some(Target { path: below, is_folder: path.ends_with('/') })
+        let kind = if path.ends_with('/') { Kind::Folder } else { Kind::File };
+        Some(Target { path: below, kind })
     }
 
     /// The path relative to the folder.
@@ -46,11 +78,6 @@ impl Target {
         let names = self.path.iter().map(|name| encoded(name.as_bytes()) + "/");
         names.fold("/".to_owned(), |url, name| url + &name)
     }
-}
-
-/// True for names that listings omit.
-pub(super) fn is_hidden(name: &[u8]) -> bool {
-    name.starts_with(b".")
 }
 
 /// Encodes a name as a segment of a URL's path.
@@ -68,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_path_leads_nowhere_else() {
-        let to = |path| Target::parse(path, false).map(|target| target.path().to_owned());
+        let to =
+            |path| Target::parse(path, DotNames::Hidden).map(|target| target.path().to_owned());
         for (path, below) in [
             ("/", "."),
             ("", "."),
@@ -80,14 +108,15 @@ mod tests {
             ("/%", "%"),
             ("/%5c..%5cx", "\\..\\x"),
         ] {
-            let allowed = Target::parse(path, true).map(|target| target.path().to_owned());
+            let allowed =
+                Target::parse(path, DotNames::Served).map(|target| target.path().to_owned());
             assert_eq!(allowed, Some(below.into()), "{path}");
         }
         assert_eq!(to("/%ff"), Some(OsStr::from_bytes(b"\xff").into()));
         for path in
             ["/../", "/a/../../", "/%2e%2e/", "/a/%2e%2e%2fb", "/%2fetc", "/a%00", "/.", "/a/./b"]
         {
-            assert_eq!(Target::parse(path, true), None, "{path}");
+            assert_eq!(Target::parse(path, DotNames::Served), None, "{path}");
             assert_eq!(to(path), None, "{path}");
         }
     }
@@ -95,8 +124,8 @@ mod tests {
     #[test]
     fn hidden_names_are_allowed_only_if_asked_for() {
         for path in ["/.git/config", "/a/.b", "/%2egit", "/...c"] {
-            assert_eq!(Target::parse(path, false), None, "{path}");
-            assert!(Target::parse(path, true).is_some(), "{path}");
+            assert_eq!(Target::parse(path, DotNames::Hidden), None, "{path}");
+            assert!(Target::parse(path, DotNames::Served).is_some(), "{path}");
         }
     }
 
@@ -109,7 +138,8 @@ mod tests {
             ("/a b/%c3%a4?", "/a%20b/%C3%A4%3F/"),
             ("/", "/"),
         ] {
-            assert_eq!(Target::parse(path, false).map(|target| target.url()), Some(url.into()));
+            let target = Target::parse(path, DotNames::Hidden);
+            assert_eq!(target.map(|target| target.url()), Some(url.into()));
         }
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use couplet::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use rustix::io::Errno;
 
-use super::beneath::{Folder, Found, Links, Root};
+use super::beneath::{Folder, Found, Root};
 use super::conditions::{self, Validators, Verdict};
 use super::content::{Content, Version};
 use super::listing;
-use super::path::{Target, is_hidden};
+use super::path::{DotNames, Kind, Target};
 use super::ranges::{self, Wanted};
 use crate::cli;
 
@@ -25,8 +25,7 @@ const INDEX: &str = "index.html";
 /// The served folder and the rules for its names.
 pub(super) struct Site {
     folder: Folder,
-    /// Whether names that begin with a dot are served.
-    hidden: bool,
+    dot_names: DotNames,
 }
 
 /// A request without its body, and the values that the answer needs from the loop.
@@ -46,8 +45,8 @@ impl Site {
     ///
     /// If the path is not a folder, or can't be read.
     pub(super) fn new(options: &cli::HttpServe) -> io::Result<Site> {
-        let links = if options.follow { Links::Anywhere } else { Links::Inside };
-        Ok(Site { folder: Folder::new(&options.folder, links)?, hidden: options.hidden })
+        let folder = Folder::new(&options.folder, options.links)?;
+        Ok(Site { folder, dot_names: options.dot_names })
     }
 
     /// Answers a request. Blocks.
@@ -72,17 +71,17 @@ impl Site {
 
     fn respond(&self, site_request: &SiteRequest) -> io::Result<Answer> {
         let url = site_request.request.uri();
-        let Some(target) = Target::parse(url.path(), self.hidden) else {
+        let Some(target) = Target::parse(url.path(), self.dot_names) else {
             return Ok(plain(StatusCode::NOT_FOUND));
         };
         let root = self.folder.open()?;
-        match root.find(target.path())? {
-            Found::File(file, metadata) if !target.is_folder => {
+        match (root.find(target.path())?, target.kind) {
+            (Found::File(file, metadata), Kind::File) => {
                 Ok(file_answer(site_request, target.path(), file, metadata))
             }
-            Found::Folder if target.is_folder => self.folder_answer(site_request, &root, &target),
-            Found::Folder => Ok(redirection(&target, url.query())),
-            Found::File(..) | Found::Other => Ok(plain(StatusCode::NOT_FOUND)),
+            (Found::Folder, Kind::Folder) => self.folder_answer(site_request, &root, &target),
+            (Found::Folder, Kind::File) => Ok(redirection(&target, url.query())),
+            (Found::File(..), Kind::Folder) | (Found::Other, _) => Ok(plain(StatusCode::NOT_FOUND)),
         }
     }
 
@@ -105,7 +104,7 @@ impl Site {
             return Ok(answer);
         }
         let mut entries = root.entries(target.path())?;
-        entries.retain(|entry| self.hidden || !is_hidden(&entry.name));
+        entries.retain(|entry| self.dot_names.allow(&entry.name));
         let page = listing::page(&target.url(), &entries);
         Ok(document(StatusCode::OK, "text/html; charset=utf-8", page))
     }

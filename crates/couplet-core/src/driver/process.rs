@@ -39,9 +39,9 @@ pub struct Command {
     program: OsString,
     // Bound: the arguments that the program wrote down.
     args: Vec<OsString>,
-    clear_env: bool,
+    /// Changes of our environment, in order.
     // Bound: the variables that the program wrote down.
-    env: Vec<(OsString, Option<OsString>)>,
+    env: Vec<EnvChange>,
     directory: Option<PathBuf>,
     // Bound: the descriptors that the program wrote down.
     descriptors: BTreeMap<i32, ChildFd>,
@@ -54,6 +54,13 @@ pub struct Command {
     death_signal: Option<ProcessSignal>,
     // Bound: the limits that the program wrote down.
     limits: Vec<(Resource, u64, u64)>,
+}
+
+#[derive(Clone, Debug)]
+enum EnvChange {
+    Clear,
+    Set(OsString, OsString),
+    Remove(OsString),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -111,7 +118,6 @@ impl Command {
         Command {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
-            clear_env: false,
             env: Vec::new(),
             directory: None,
             descriptors: BTreeMap::from([
@@ -146,22 +152,21 @@ impl Command {
     /// Sets an environment variable of the child.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self.env.push(EnvChange::Set(name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
     /// Removes an environment variable.
     #[must_use]
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
-        self.env.push((name.as_ref().to_owned(), None));
+        self.env.push(EnvChange::Remove(name.as_ref().to_owned()));
         self
     }
 
     /// Starts with an empty environment, instead of ours.
     #[must_use]
     pub fn env_clear(mut self) -> Self {
-        self.clear_env = true;
-        self.env.clear();
+        self.env = vec![EnvChange::Clear];
         self
     }
 
@@ -341,13 +346,11 @@ impl Command {
     fn to_std(&self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.args);
-        if self.clear_env {
-            command.env_clear();
-        }
-        for (name, value) in &self.env {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
+        for change in &self.env {
+            match change {
+                EnvChange::Clear => command.env_clear(),
+                EnvChange::Set(name, value) => command.env(name, value),
+                EnvChange::Remove(name) => command.env_remove(name),
             };
         }
         if let Some(directory) = &self.directory {

@@ -106,25 +106,31 @@ fn reachable(host: &str) -> &str {
 }
 
 pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    read_server(parts, false)
+    let (address, _) = read_address(parts)?;
+    read_server(parts, address, parts.options.clone())
 }
 
 /// `tcp6:`, which is IPv6 only unless `dual_stack=yes`.
 pub(super) fn server6(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    read_server(parts, true)
-}
-
-fn read_server(parts: &mut Parts, six: bool) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    let form = parts.form("PORT or HOST:PORT");
-    let (host, port) = parts.host_and_port(&form)?;
-    let (address, host) = parts.address_to_listen(host, &port, &form)?;
-    if let Some(host) = host.filter(|_| six && address.is_ipv4()) {
+    let (address, host) = read_address(parts)?;
+    if let Some(host) = host.filter(|_| address.is_ipv4()) {
         return Err(host.error("tcp6: listens on an IPv6 address, such as [::1]"));
     }
-    let mut options = parts.options.clone();
-    if six {
-        options.dual_stack = false;
-    }
+    read_server(parts, address, parts.options.clone().dual_stack(false))
+}
+
+/// The address to listen on, and the part that gives it.
+fn read_address(parts: &mut Parts) -> Result<(SocketAddr, Option<Part>), EndpointError> {
+    let form = parts.form("PORT or HOST:PORT");
+    let (host, port) = parts.host_and_port(&form)?;
+    parts.address_to_listen(host, &port, &form)
+}
+
+fn read_server(
+    parts: &mut Parts,
+    address: SocketAddr,
+    mut options: ListenOptions,
+) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
     if let Some(backlog) = parts.keyword("backlog") {
         options.backlog = backlog.backlog()?;
     }

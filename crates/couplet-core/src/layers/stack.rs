@@ -99,10 +99,6 @@ impl Level {
             self.stage = Stage::Opening;
             state.unopened += 1;
         }
-        if mem::take(&mut state.ended) {
-            self.layer.ended();
-            state.fall_behind();
-        }
     }
 
     /// A layer may leave an expired deadline to the next `up`, which waits during a pause. Until
@@ -129,10 +125,6 @@ struct StackState {
     /// Shared with the connection.
     opened: Rc<Opened>,
     progress: Progress,
-    /// The socket's stream has ended, and level 0 has not been notified yet.
-    end_due: bool,
-    /// `Up::Closed` was returned on top.
-    ended: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,6 +133,8 @@ enum Progress {
     Even,
     /// A level may have more output without new bytes from the socket.
     Behind,
+    /// Likewise, and level 0 has not been notified yet that the socket's stream has ended.
+    BehindEnd,
     /// `Up::Failed` was returned on top, or the stack was cleared.
     Failed,
 }
@@ -151,7 +145,7 @@ impl StackState {
     }
 
     fn fall_behind(&mut self) {
-        if !self.has_failed() {
+        if self.progress == Progress::Even {
             self.progress = Progress::Behind;
         }
     }
@@ -208,13 +202,7 @@ impl Layers {
     pub(crate) fn new_unstarted(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
         assert!(!layers.is_empty(), "a stack has a layer");
         let levels = layers.into_iter().map(|layer| Level::new(layer, Outbox::new(spares.clone())));
-        let state = StackState {
-            unopened: 0,
-            opened: Rc::default(),
-            progress: Progress::Even,
-            end_due: false,
-            ended: false,
-        };
+        let state = StackState { unopened: 0, opened: Rc::default(), progress: Progress::Even };
         Layers { levels: levels.collect(), state }
     }
 
@@ -303,9 +291,14 @@ impl Layers {
         }
         let mut below = Outbox::new(clear.spares().clone());
         below.append(clear);
+        let has_ended = self.has_ended();
         self.levels.push(Level::new(layer.take(), below));
         if let Some(level) = self.levels.last_mut() {
             level.begin(&mut self.state);
+            if has_ended {
+                level.layer.ended();
+                self.state.fall_behind();
+            }
         }
         Ok(())
     }
@@ -381,7 +374,7 @@ impl Layers {
     /// Keeps bytes, and any further output of the layers, for the next [`feed`](Self::feed).
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
         if !self.state.has_failed() {
-            self.state.progress = Progress::Behind;
+            self.state.fall_behind();
             self.levels[0].unread.keep(bytes);
         }
     }
@@ -389,8 +382,9 @@ impl Layers {
     /// The socket's stream has ended: the next [`feed`](Self::feed) notifies level 0, after all
     /// unread bytes.
     pub fn ended(&mut self) {
-        self.state.end_due = true;
-        self.state.fall_behind();
+        if !self.state.has_failed() {
+            self.state.progress = Progress::BehindEnd;
+        }
     }
 
     /// The way down: takes from `above` as much as the layers accept, and appends their output to
@@ -439,6 +433,12 @@ impl Layers {
         true
     }
 
+    /// Whether the stream has ended on top.
+    fn has_ended(&self) -> bool {
+        let top = self.levels.last();
+        !self.state.has_failed() && top.is_some_and(|top| top.stage == Stage::Ended)
+    }
+
     /// Whether every layer is open.
     #[inline]
     pub fn is_open(&self) -> bool {
@@ -473,7 +473,7 @@ impl Layers {
 
     /// Whether bytes or an end are pending for the next [`feed`](Self::feed).
     pub fn is_behind(&self) -> bool {
-        self.state.progress == Progress::Behind
+        matches!(self.state.progress, Progress::Behind | Progress::BehindEnd)
     }
 
     /// The earliest time at which to call [`timed_out`](Self::timed_out).
@@ -665,7 +665,6 @@ impl<S: Sink> Feed<'_, S> {
     #[cold]
     fn end(&mut self, levels: &mut [Level]) -> ControlFlow<()> {
         let Some(level) = levels.first_mut() else {
-            self.state.ended = true;
             return self.sink.handle_event(Up::Closed);
         };
         level.layer.ended();
@@ -680,14 +679,30 @@ impl<S: Sink> Feed<'_, S> {
         Break(())
     }
 
-    /// The slow path: processes the unread input of each level first, from the top, then `bytes`,
-    /// then the end.
+    /// The slow path: processes unread input first, then `bytes`, then the end.
     #[cold]
-    fn feed_pending(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
+    fn feed_pending(&mut self, levels: &mut [Level], bytes: &[u8]) -> ControlFlow<()> {
+        let has_ended = self.state.progress == Progress::BehindEnd;
         if !self.state.has_failed() {
             self.state.progress = Progress::Even;
         }
         levels.iter_mut().for_each(|level| level.reported_deadline = None);
+        let flow = self.feed_unread(levels, bytes);
+        if !has_ended || self.state.has_failed() {
+            return flow;
+        }
+        if flow.is_break() {
+            self.state.progress = Progress::BehindEnd;
+            return flow;
+        }
+        match self.end(levels) {
+            Continue(()) => Continue(()),
+            Break(()) => self.keep_rest(levels, &[]),
+        }
+    }
+
+    /// Processes the unread input of each level, from the top, then `bytes`.
+    fn feed_unread(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
         for at in (0..levels.len()).rev() {
             if self.state.has_failed() {
                 return Continue(());
@@ -706,9 +721,6 @@ impl<S: Sink> Feed<'_, S> {
         }
         if !bytes.is_empty() && self.rise(levels, &mut bytes).is_break() {
             return self.keep_rest(levels, bytes);
-        }
-        if mem::take(&mut self.state.end_due) && self.end(levels).is_break() {
-            return self.keep_rest(levels, &[]);
         }
         Continue(())
     }

@@ -117,8 +117,10 @@ pub(super) enum NextPiece {
     Line(usize),
     /// A line exceeds the limit: the length of its beginning, in bytes.
     TooLong(usize),
-    /// The length of the next piece of such a line; `ended` if it includes the delimiter.
-    Rest { length: usize, ended: bool },
+    /// The length of the next piece of such a line, which continues.
+    Rest(usize),
+    /// The length of the last piece of such a line, with its delimiter.
+    LastRest(usize),
     /// The start of a line or of a delimiter.
     Incomplete,
 }
@@ -156,10 +158,10 @@ impl Lines {
     fn next_without_end(&self, bytes: &[u8]) -> NextPiece {
         if self.skipping {
             return match self.delimiter.find(bytes) {
-                Some(end) => NextPiece::Rest { length: end + self.delimiter.len(), ended: true },
+                Some(end) => NextPiece::LastRest(end + self.delimiter.len()),
                 None => match bytes.len() - self.delimiter.partial_len(bytes) {
                     0 => NextPiece::Incomplete,
-                    length => NextPiece::Rest { length, ended: false },
+                    length => NextPiece::Rest(length),
                 },
             };
         }

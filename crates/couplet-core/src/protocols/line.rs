@@ -333,8 +333,9 @@ pub(super) fn next_line<P: LineProtocol>(
             protocol.line_length_exceeded(transport, &bytes[..length]);
             Some(length)
         }
-        NextPiece::Rest { length, ended } => {
-            lines.skipping = !ended;
+        NextPiece::Rest(length) => Some(length),
+        NextPiece::LastRest(length) => {
+            lines.skipping = false;
             Some(length)
         }
         NextPiece::Incomplete => None,

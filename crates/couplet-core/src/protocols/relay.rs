@@ -74,10 +74,10 @@ enum SideState {
     // Bound: one read: then reading is paused until both connections are made.
     Awaited(Vec<u8>),
     Open(Transport),
-    /// The connection has ended; `clean` if it ended cleanly.
-    Ended {
-        clean: bool,
-    },
+    /// The connection has ended cleanly.
+    Finished,
+    /// The connection was cut off, so its stream may be truncated.
+    Broken,
 }
 
 impl Relay {
@@ -108,8 +108,8 @@ impl Relay {
         other.drained().add_both(resume).detach();
     }
 
-    fn end(&self, clean: bool) {
-        drop(self.joint.end(self.side).replace(SideState::Ended { clean }));
+    fn end(&self, end: SideState) {
+        drop(self.joint.end(self.side).replace(end));
     }
 }
 
@@ -133,7 +133,7 @@ impl Joint {
     fn transport(&self, side: Side) -> Option<Transport> {
         match &*self.end(side).borrow() {
             SideState::Open(transport) => Some(transport.clone()),
-            SideState::Awaited(_) | SideState::Ended { .. } => None,
+            SideState::Awaited(_) | SideState::Finished | SideState::Broken => None,
         }
     }
 }
@@ -148,9 +148,9 @@ impl Protocol for Relay {
             return other.resume_producing();
         }
         match &*self.joint.end(self.side.other()).borrow() {
-            SideState::Ended { clean: true } => transport.lose_connection(),
-            SideState::Ended { clean: false } => transport.abort_connection(),
-            _ => transport.pause_producing(),
+            SideState::Finished => transport.lose_connection(),
+            SideState::Broken => transport.abort_connection(),
+            SideState::Awaited(_) | SideState::Open(_) => transport.pause_producing(),
         }
     }
 
@@ -163,7 +163,7 @@ impl Protocol for Relay {
                     self.pause(transport, other);
                 }
             }
-            SideState::Ended { .. } => {}
+            SideState::Finished | SideState::Broken => {}
         }
     }
 
@@ -175,7 +175,7 @@ impl Protocol for Relay {
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         let clean = reason.is_clean();
-        self.end(clean);
+        self.end(if clean { SideState::Finished } else { SideState::Broken });
         let Some(other) = self.other() else { return };
         match reason {
             // The reactor's stop also ends and flushes the other side; a drain does not.
@@ -190,7 +190,7 @@ impl Drop for Relay {
     /// A side without a connection will never get one: its connect failed.
     fn drop(&mut self) {
         if matches!(&*self.joint.end(self.side).borrow(), SideState::Awaited(_)) {
-            self.end(false);
+            self.end(SideState::Broken);
             if let Some(other) = self.other() {
                 other.abort_connection();
             }

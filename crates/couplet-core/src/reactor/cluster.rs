@@ -95,14 +95,28 @@ struct Member {
 
 #[derive(Debug, Default)]
 struct ClusterState {
-    /// The number of loops created; setup begins when all are.
-    created: usize,
-    /// The first loop runs. It handles the signals, so no other is set up before it.
-    is_first_running: bool,
-    set_up: usize,
-    is_stopping: bool,
+    stage: ClusterStage,
     /// The first failure.
     failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+enum ClusterStage {
+    /// So many loops are created; setup begins when all are.
+    Creating {
+        created: usize,
+    },
+    /// The first loop runs. It handles the signals, so no other is set up before it.
+    Running {
+        set_up: usize,
+    },
+    Stopping,
+}
+
+impl Default for ClusterStage {
+    fn default() -> ClusterStage {
+        ClusterStage::Creating { created: 0 }
+    }
 }
 
 /// No loop of the cluster has the connection.
@@ -227,12 +241,15 @@ impl Cluster {
         let (members, reactor) = (&self.members, l.reactor());
         members.loops()[number] =
             Some(Member { serial: reactor.serial(), remote: reactor.remote() });
-        members.change(|state| state.created += 1);
+        members.change(ClusterStage::add_created);
         let is_first = number == 0;
         let count = members.count();
-        if !members
-            .wait_until(|state| state.created >= count && (is_first || state.is_first_running))
-        {
+        let begins = |stage: &ClusterStage| match stage {
+            ClusterStage::Creating { created } => is_first && *created >= count,
+            ClusterStage::Running { .. } => true,
+            ClusterStage::Stopping => false,
+        };
+        if !members.wait_until(begins) {
             return Ok(());
         }
         let stop_signals = Rc::new(Cell::new(0));
@@ -246,13 +263,15 @@ impl Cluster {
         }
         let stopping = members.clone();
         let ended = l.run(|reactor| {
-            members.change(|state| state.is_first_running |= is_first);
+            if is_first {
+                members.change(ClusterStage::begin);
+            }
             reactor.on(Shutdown::Before, move || {
                 stopping.stop();
                 Deferred::succeed(())
             });
             setup(reactor)?;
-            members.change(|state| state.set_up += 1);
+            members.change(ClusterStage::add_set_up);
             Ok(())
         });
         if signals && ended.is_ok() {
@@ -266,6 +285,31 @@ impl Cluster {
             {}
         }
         ended
+    }
+}
+
+impl ClusterStage {
+    fn is_stopping(&self) -> bool {
+        matches!(self, ClusterStage::Stopping)
+    }
+
+    fn add_created(&mut self) {
+        if let ClusterStage::Creating { created } = self {
+            *created += 1;
+        }
+    }
+
+    /// The first loop runs, perhaps again.
+    fn begin(&mut self) {
+        if let ClusterStage::Creating { .. } = self {
+            *self = ClusterStage::Running { set_up: 0 };
+        }
+    }
+
+    fn add_set_up(&mut self) {
+        if let ClusterStage::Running { set_up } = self {
+            *set_up += 1;
+        }
     }
 }
 
@@ -323,7 +367,7 @@ impl Members {
 
     /// Stops all loops, as [`Reactor::stop`] stops one.
     pub fn stop(&self) {
-        self.change(|state| state.is_stopping = true);
+        self.change(|stage| *stage = ClusterStage::Stopping);
         self.broadcast(Reactor::stop);
     }
 
@@ -360,28 +404,28 @@ impl Members {
 
     /// Whether every loop was set up once and the cluster is not stopping.
     fn are_set_up(&self) -> bool {
-        let state = self.state();
-        state.set_up >= self.count() && !state.is_stopping
+        let count = self.count();
+        matches!(self.state().stage, ClusterStage::Running { set_up } if set_up >= count)
     }
 
-    fn change(&self, change: impl FnOnce(&mut ClusterState)) {
-        change(&mut self.state());
+    fn change(&self, change: impl FnOnce(&mut ClusterStage)) {
+        change(&mut self.state().stage);
         self.0.changed.notify_all();
     }
 
     /// Waits until `done` holds; returns false if the cluster is stopping.
-    fn wait_until(&self, done: impl Fn(&ClusterState) -> bool) -> bool {
-        let waits = |state: &mut ClusterState| !done(state) && !state.is_stopping;
+    fn wait_until(&self, done: impl Fn(&ClusterStage) -> bool) -> bool {
+        let waits = |state: &mut ClusterState| !done(&state.stage) && !state.stage.is_stopping();
         let waited = self.0.changed.wait_while(self.state(), waits);
-        !waited.unwrap_or_else(PoisonError::into_inner).is_stopping
+        !waited.unwrap_or_else(PoisonError::into_inner).stage.is_stopping()
     }
 
     /// Waits for `time`; returns true if the cluster begins to stop first.
     #[expect(clippy::disallowed_methods, reason = "its loop has failed, and the next is not made")]
     fn stop_within(&self, time: Duration) -> bool {
-        let waits = |state: &mut ClusterState| !state.is_stopping;
+        let waits = |state: &mut ClusterState| !state.stage.is_stopping();
         let waited = self.0.changed.wait_timeout_while(self.state(), time, waits);
-        waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
+        waited.unwrap_or_else(PoisonError::into_inner).0.stage.is_stopping()
     }
 
     /// Forwards a signal of the first loop to the others. Returns true if the first loop need not

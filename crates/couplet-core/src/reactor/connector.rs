@@ -59,7 +59,9 @@ pub(super) struct ConnectorCell {
 }
 
 enum State {
-    Connecting { step: Step, stop_requested: bool },
+    Connecting(Step),
+    /// Connecting, but a stop was requested.
+    Stopping(Step),
     Connected(Rc<ConnectionCell>),
     Disconnected,
 }
@@ -163,9 +165,8 @@ impl Connector {
     /// Stops the attempt: the turn calls the factory's `client_connection_failed` with
     /// [`ConnectError::Stopped`]. Without an attempt, does nothing and returns false.
     pub fn stop_connecting(&self) -> bool {
-        match &mut *self.cell.state.borrow_mut() {
-            State::Connecting { stop_requested, .. } if !*stop_requested => *stop_requested = true,
-            _ => return false,
+        if !self.cell.request_stop() {
+            return false;
         }
         self.cell.reactor.record_request(LoopRequest::Connector(self.cell.clone()));
         true
@@ -222,7 +223,7 @@ impl Connector {
     pub fn transport(&self) -> Option<Transport> {
         match &*self.cell.state.borrow() {
             State::Connected(connection) => Some(Transport { cell: connection.clone() }),
-            State::Connecting { .. } | State::Disconnected => None,
+            State::Connecting(_) | State::Stopping(_) | State::Disconnected => None,
         }
     }
 
@@ -333,7 +334,25 @@ impl fmt::Debug for Connector {
 
 impl State {
     fn requested(begin_at: Option<Instant>) -> State {
-        State::Connecting { step: Step::Requested(begin_at), stop_requested: false }
+        State::Connecting(Step::Requested(begin_at))
+    }
+}
+
+impl Step {
+    /// Whether the step holds a timer, a lookup or sockets.
+    fn has_attempt(&self) -> bool {
+        match self {
+            Step::Requested(_) | Step::Calling => false,
+            Step::Waiting(_) | Step::LookingUp(..) | Step::Trying(_) | Step::Opening(_) => true,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Step::Waiting(_) => "waiting",
+            Step::LookingUp(..) => "looking up",
+            Step::Requested(_) | Step::Calling | Step::Trying(_) | Step::Opening(_) => "connecting",
+        }
     }
 }
 
@@ -344,7 +363,7 @@ impl ConnectorCell {
 
     pub(super) fn state(&self) -> ConnectorState {
         match &*self.state.borrow() {
-            State::Connecting { .. } => ConnectorState::Connecting,
+            State::Connecting(_) | State::Stopping(_) => ConnectorState::Connecting,
             State::Connected(_) => ConnectorState::Connected,
             State::Disconnected => ConnectorState::Disconnected,
         }
@@ -353,7 +372,7 @@ impl ConnectorCell {
     /// Looks at the step while connecting.
     pub(super) fn with_step<R>(&self, f: impl FnOnce(&mut Step) -> R) -> Option<R> {
         match &mut *self.state.borrow_mut() {
-            State::Connecting { step, .. } => Some(f(step)),
+            State::Connecting(step) | State::Stopping(step) => Some(f(step)),
             State::Connected(_) | State::Disconnected => None,
         }
     }
@@ -381,15 +400,29 @@ impl ConnectorCell {
         })?
     }
 
+    /// Requests a stop; returns false if the connector is not connecting, or one is requested.
+    fn request_stop(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        match std::mem::replace(&mut *state, State::Disconnected) {
+            State::Connecting(step) => {
+                *state = State::Stopping(step);
+                true
+            }
+            other => {
+                *state = other;
+                false
+            }
+        }
+    }
+
     pub(super) fn stop_requested(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Connecting { stop_requested: true, .. })
+        matches!(&*self.state.borrow(), State::Stopping(_))
     }
 
     /// Whether a stop takes effect now, rather than when the connector starts or the factory's call
     /// returns.
     pub(super) fn can_be_stopped(&self) -> bool {
-        let is_stoppable = |step: &mut Step| !matches!(step, Step::Requested(_) | Step::Calling);
-        self.stop_requested() && self.with_step(is_stoppable) == Some(true)
+        matches!(&*self.state.borrow(), State::Stopping(step) if step.has_attempt())
     }
 
     pub(super) fn set_connected(&self, connection: Rc<ConnectionCell>) {
@@ -404,14 +437,8 @@ impl ConnectorCell {
         let before = self.state.replace(state);
         debug_assert!(
             !matches!(
-                before,
-                State::Connecting {
-                    step: Step::Waiting(_)
-                        | Step::LookingUp(..)
-                        | Step::Trying(_)
-                        | Step::Opening(_),
-                    ..
-                }
+                &before,
+                State::Connecting(step) | State::Stopping(step) if step.has_attempt()
             ),
             "an attempt is dropped before its connector leaves it"
         );
@@ -442,9 +469,7 @@ impl ConnectorCell {
 
     pub(super) fn state_name(&self) -> &'static str {
         match &*self.state.borrow() {
-            State::Connecting { step: Step::Waiting(_), .. } => "waiting",
-            State::Connecting { step: Step::LookingUp(..), .. } => "looking up",
-            State::Connecting { .. } => "connecting",
+            State::Connecting(step) | State::Stopping(step) => step.name(),
             State::Connected(_) => "connected",
             State::Disconnected => "disconnected",
         }

@@ -20,14 +20,14 @@ pub(super) struct Inbox<T, C> {
 struct Queues<T, C> {
     // Bound: each task once (`TaskWaker::queued`).
     woken: Vec<T>,
+    /// `None` once the loop was dropped.
     // Unbounded: one for each call of a `Remote` since the last turn.
-    calls: VecDeque<C>,
-    closed: bool,
+    calls: Option<VecDeque<C>>,
 }
 
 impl<T, C> Inbox<T, C> {
     pub(super) fn new() -> Inbox<T, C> {
-        let queues = Queues { woken: Vec::new(), calls: VecDeque::new(), closed: false };
+        let queues = Queues { woken: Vec::new(), calls: Some(VecDeque::new()) };
         Inbox { queues: Mutex::new(queues), has_items: AtomicBool::new(false) }
     }
 
@@ -49,10 +49,8 @@ impl<T, C> Inbox<T, C> {
     /// wake the loop.
     pub(super) fn call(&self, call: C) -> Result<bool, C> {
         let mut queues = self.lock_queues();
-        if queues.closed {
-            return Err(call);
-        }
-        queues.calls.push_back(call);
+        let Some(calls) = &mut queues.calls else { return Err(call) };
+        calls.push_back(call);
         Ok(!self.has_items.swap(true, Ordering::AcqRel))
     }
 
@@ -60,26 +58,25 @@ impl<T, C> Inbox<T, C> {
     pub(super) fn take_calls(&self) -> VecDeque<C> {
         let mut queues = self.lock_queues();
         self.has_items.store(!queues.woken.is_empty(), Ordering::Release);
-        std::mem::take(&mut queues.calls)
+        queues.calls.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Appends all woken tasks to `woken`.
     pub(super) fn take_woken(&self, woken: &mut Vec<T>) {
         let mut queues = self.lock_queues();
-        self.has_items.store(!queues.calls.is_empty(), Ordering::Release);
+        let has_calls = queues.calls.as_ref().is_some_and(|calls| !calls.is_empty());
+        self.has_items.store(has_calls, Ordering::Release);
         woken.append(&mut queues.woken);
     }
 
     /// Called when the loop is dropped: refuses further calls, and returns the queued ones.
     pub(super) fn close(&self) -> VecDeque<C> {
-        let mut queues = self.lock_queues();
-        queues.closed = true;
-        std::mem::take(&mut queues.calls)
+        self.lock_queues().calls.take().unwrap_or_default()
     }
 
     /// True once the loop was dropped.
     pub(super) fn is_closed(&self) -> bool {
-        self.lock_queues().closed
+        self.lock_queues().calls.is_none()
     }
 
     fn lock_queues(&self) -> MutexGuard<'_, Queues<T, C>> {

@@ -98,9 +98,10 @@ pub(super) enum Turns {
 enum AfterTurn {
     /// Another turn, which waits at most until then.
     Wait(Option<Instant>),
-    Return {
-        continues: bool,
-    },
+    /// The caller continues the run.
+    Return,
+    /// The run has ended.
+    End,
 }
 
 /// A driver and the turn compiled for it. Implemented for every driver, so that none can have its
@@ -143,7 +144,8 @@ impl<D: Driver> Engine for D {
             }
             until = match core.end_turn(self, seq, turns) {
                 AfterTurn::Wait(until) => until,
-                AfterTurn::Return { continues } => return Ok(continues),
+                AfterTurn::Return => return Ok(true),
+                AfterTurn::End => return Ok(false),
             };
         }
     }
@@ -514,8 +516,11 @@ impl Core {
         self.batching.turn_ended();
         let records = &self.reactor.records;
         records.queue.end_turn();
-        if !continues || matches!(turns, Turns::One(_)) || records.must_return.take() {
-            return AfterTurn::Return { continues };
+        if !continues {
+            return AfterTurn::End;
+        }
+        if matches!(turns, Turns::One(_)) || records.must_return.take() {
+            return AfterTurn::Return;
         }
         AfterTurn::Wait(if is_quiet { deadline } else { self.next_wait(turns) })
     }

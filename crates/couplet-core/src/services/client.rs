@@ -82,9 +82,8 @@ struct Inner<P: 'static> {
     state: RefCell<State<P>>,
     /// Identifies the current attempt and its connection; reports of earlier attempts are ignored.
     number: Cell<u64>,
-    /// Whether the current attempt has a protocol, so that its end is reported as a lost
-    /// connection.
-    is_built: Cell<bool>,
+    /// The last attempt with a protocol; its end is reported as a lost connection.
+    built: Cell<Option<u64>>,
     /// The number of consecutive failures.
     failures: Cell<u32>,
     // Unbounded: one for each unfired Deferred of `when_connected`, which its caller holds or has
@@ -149,7 +148,7 @@ impl<P: 'static> ClientService<P> {
             policy: RefCell::new(Rc::new(back_off)),
             state: RefCell::new(State::New),
             number: Cell::new(0),
-            is_built: Cell::new(false),
+            built: Cell::new(None),
             failures: Cell::new(0),
             waiting: RefCell::default(),
             next_waiting: Cell::new(0),
@@ -257,7 +256,6 @@ impl<P: 'static> ClientService<P> {
     }
 
     fn connect(&self) {
-        self.inner.is_built.set(false);
         let number = self.inner.number.get();
         let connecting = (self.inner.connect)(self);
         self.set_state(State::Connecting(connecting.canceller()));
@@ -266,7 +264,7 @@ impl<P: 'static> ClientService<P> {
             match outcome {
                 Ok(connection) => service.prepare_connection(number, connection),
                 // The factory reports the end of a connection when it is lost.
-                Err(_) if service.inner.is_built.get() => {}
+                Err(_) if service.inner.built.get() == Some(number) => {}
                 Err(failure) => service.handle_end(number, failure),
             }
             Ok(())
@@ -459,8 +457,8 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
 
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
         let protocol = self.factory.build_protocol(peer);
-        if self.number == self.service.inner.number.get() {
-            self.service.inner.is_built.set(protocol.is_some());
+        if protocol.is_some() && self.number == self.service.inner.number.get() {
+            self.service.inner.built.set(Some(self.number));
         }
         protocol
     }
@@ -473,7 +471,7 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
         self.factory.client_connection_lost(connector, reason);
         // Without a protocol the connect has failed, and its Deferred reports the error.
-        if self.service.inner.is_built.get() {
+        if self.service.inner.built.get() == Some(self.number) {
             self.service.handle_end(self.number, Failure::from(ConnectionLost(reason.clone())));
         }
     }

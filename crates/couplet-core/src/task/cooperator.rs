@@ -72,16 +72,15 @@ struct Scheduler {
     place: Source,
     slice: Cell<Duration>,
     steps: Cell<usize>,
-    /// The tasks with a step to take, each once (`IteratorTask::queued`).
-    // Bound: each task once (`IteratorTask::queued`).
+    /// The tasks with a step to take, each once (`Progress::Queued`).
+    // Bound: each task once (`Progress::Queued`).
     ready: RefCell<VecDeque<Rc<IteratorTask>>>,
-    /// All unfinished tasks.
+    /// All unfinished tasks; `None` once the cooperator was stopped.
     // Unbounded: one for each unfinished task of the cooperator's user.
-    tasks: RefCell<BTreeMap<u64, Weak<IteratorTask>>>,
+    tasks: RefCell<Option<BTreeMap<u64, Weak<IteratorTask>>>>,
     next: Cell<u64>,
     /// Whether a slice is scheduled or in progress.
     scheduled: Cell<bool>,
-    stopped: Cell<bool>,
 }
 
 type Steps = Contained<Box<dyn Iterator<Item = Deferred<()>>>>;
@@ -93,15 +92,25 @@ struct IteratorTask {
     steps: RefCell<Option<Steps>>,
     /// The number of `pause` calls without a matching `resume`.
     paused: Cell<usize>,
-    queued: Cell<bool>,
-    /// Cancels the Deferred that the task waits for.
-    awaited: RefCell<Option<Canceller>>,
+    progress: RefCell<Progress>,
     outcome: Rc<OnceCell<Result<()>>>,
     /// For the first `when_done`. If it is never called, dropping this reports the failure.
     first: RefCell<Option<Deferred<()>>>,
     resolver: RefCell<Option<Resolver<()>>>,
     /// For the other calls of `when_done`.
     finished: DeferredEvent,
+}
+
+/// The next event of a task that has not ended.
+#[derive(Default)]
+enum Progress {
+    /// A step is being taken, or the task is paused.
+    #[default]
+    Idle,
+    /// In the cooperator's queue of tasks with a step to take.
+    Queued,
+    /// Waits for the Deferred that this cancels.
+    Waiting(Canceller),
 }
 
 impl Cooperator {
@@ -114,10 +123,9 @@ impl Cooperator {
             slice: Cell::new(SLICE),
             steps: Cell::new(STEPS),
             ready: RefCell::default(),
-            tasks: RefCell::default(),
+            tasks: RefCell::new(Some(BTreeMap::new())),
             next: Cell::new(0),
             scheduled: Cell::new(false),
-            stopped: Cell::new(false),
         };
         Self { scheduler: Rc::new(scheduler) }
     }
@@ -156,18 +164,16 @@ impl Cooperator {
             id,
             steps: RefCell::new(Some(Contained::new(Box::new(steps)))),
             paused: Cell::new(0),
-            queued: Cell::new(false),
-            awaited: RefCell::default(),
+            progress: RefCell::default(),
             outcome: Rc::default(),
             first: RefCell::new(Some(first)),
             resolver: RefCell::new(Some(resolver)),
             finished: DeferredEvent::new(),
         });
-        if self.scheduler.stopped.get() {
-            task.stop(SchedulerStopped);
-        } else {
-            self.scheduler.tasks.borrow_mut().insert(id, Rc::downgrade(&task));
+        if self.scheduler.add(&task) {
             task.enqueue();
+        } else {
+            task.stop(SchedulerStopped);
         }
         CooperativeTask { task }
     }
@@ -195,8 +201,9 @@ impl Cooperator {
 
     /// Stops all tasks, which fail with [`SchedulerStopped`]; later tasks fail immediately.
     pub fn stop(&self) {
-        self.scheduler.stopped.set(true);
-        for task in self.scheduler.unfinished_tasks() {
+        let unfinished = self.scheduler.unfinished_tasks();
+        self.scheduler.tasks.replace(None);
+        for task in unfinished {
             task.stop(SchedulerStopped);
         }
     }
@@ -254,7 +261,21 @@ impl CooperativeTask {
 
 impl Scheduler {
     fn unfinished_tasks(&self) -> Vec<Rc<IteratorTask>> {
-        self.tasks.borrow().values().filter_map(Weak::upgrade).collect()
+        self.tasks.borrow().iter().flat_map(BTreeMap::values).filter_map(Weak::upgrade).collect()
+    }
+
+    /// Adds a task; returns false if the cooperator was stopped.
+    fn add(&self, task: &Rc<IteratorTask>) -> bool {
+        let mut tasks = self.tasks.borrow_mut();
+        let Some(tasks) = &mut *tasks else { return false };
+        tasks.insert(task.id, Rc::downgrade(task));
+        true
+    }
+
+    fn remove(&self, id: u64) {
+        if let Some(tasks) = &mut *self.tasks.borrow_mut() {
+            tasks.remove(&id);
+        }
     }
 
     /// Schedules a slice for the next turn.
@@ -297,7 +318,7 @@ impl Scheduler {
 
     fn pop(&self) -> Option<Rc<IteratorTask>> {
         let task = self.ready.borrow_mut().pop_front()?;
-        task.queued.set(false);
+        task.progress.take();
         Some(task)
     }
 }
@@ -305,10 +326,13 @@ impl Scheduler {
 impl IteratorTask {
     /// Queues the next step, unless the task is paused, waits, is in a step or has ended.
     fn enqueue(self: &Rc<Self>) {
-        let due = self.paused.get() == 0
-            && self.awaited.borrow().is_none()
-            && self.steps.borrow().is_some();
-        if due && !self.queued.replace(true) {
+        let mut progress = self.progress.borrow_mut();
+        if self.paused.get() == 0
+            && matches!(*progress, Progress::Idle)
+            && self.steps.borrow().is_some()
+        {
+            *progress = Progress::Queued;
+            drop(progress);
             self.scheduler.ready.borrow_mut().push_back(self.clone());
             self.scheduler.schedule();
         }
@@ -349,7 +373,7 @@ impl IteratorTask {
         }
         let task = self.clone();
         let step = step.add_both(move |result| {
-            task.awaited.borrow_mut().take();
+            drop(task.progress.take());
             if !task.is_active() {
                 return result;
             }
@@ -359,8 +383,15 @@ impl IteratorTask {
             }
             Ok(())
         });
-        *self.awaited.borrow_mut() = Some(step.canceller());
+        *self.progress.borrow_mut() = Progress::Waiting(step.canceller());
         step.detach();
+    }
+
+    /// Cancels the Deferred that the task waits for.
+    fn cancel_wait(&self) {
+        if let Progress::Waiting(awaited) = self.progress.take() {
+            awaited.cancel();
+        }
     }
 
     fn stop(&self, why: impl Into<crate::Failure>) {
@@ -382,11 +413,8 @@ impl IteratorTask {
         if self.outcome.set(result.clone()).is_err() {
             return;
         }
-        self.scheduler.tasks.borrow_mut().remove(&self.id);
-        let waits = self.awaited.borrow_mut().take();
-        if let Some(waits) = waits {
-            waits.cancel();
-        }
+        self.scheduler.remove(self.id);
+        self.cancel_wait();
         let steps = self.steps.borrow_mut().take();
         drop(steps);
         let resolver = self.resolver.borrow_mut().take();
@@ -399,7 +427,7 @@ impl IteratorTask {
 
 impl Drop for IteratorTask {
     fn drop(&mut self) {
-        self.scheduler.tasks.borrow_mut().remove(&self.id);
+        self.scheduler.remove(self.id);
         if self.is_active() {
             self.suppress_report();
         }
@@ -410,8 +438,8 @@ impl fmt::Debug for Cooperator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cooperator")
             .field("ready", &self.scheduler.ready.borrow().len())
-            .field("tasks", &self.scheduler.tasks.borrow().len())
-            .field("stopped", &self.scheduler.stopped.get())
+            .field("tasks", &self.scheduler.tasks.borrow().as_ref().map_or(0, BTreeMap::len))
+            .field("stopped", &self.scheduler.tasks.borrow().is_none())
             .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
-//!     → Flushing{why, since, peer_fin, our_fin} → Draining{why, since, left} → Closed
+//!     → Flushing{why, since, our_fin} → Draining{why, since, left} → Closed
 //! ```
 //!
 //! | input | Open | Flushing | Draining |
@@ -105,7 +105,6 @@ enum State {
     Flushing {
         why: Reason,
         since: Instant,
-        peer_fin: bool,
         our_fin: OurFin,
     },
     /// Our FIN was sent at `since`.
@@ -236,6 +235,8 @@ pub(crate) struct Life {
     panicked: bool,
     /// The reactor is stopping: a close does not wait for the peer.
     stopping: bool,
+    /// The peer's FIN was reported. The stream that layers decode may end before or after it.
+    peer_fin: bool,
     /// Bytes left over by an upgrade, which the protocol gets before any new byte.
     // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
     // chunk), and those of `upgrade_with`.
@@ -255,6 +256,7 @@ impl Life {
             pending: 0,
             panicked: false,
             stopping: false,
+            peer_fin: false,
             unread: Vec::new(),
             unsent: None,
             layered: None,
@@ -364,6 +366,7 @@ impl Life {
     /// The peer's end of stream.
     pub(crate) fn ended(&mut self, now: Instant) -> Effects {
         self.resolve_peer_ended();
+        self.peer_fin = true;
         if self.layered.is_some() {
             self.socket_ended(now);
         } else {
@@ -407,10 +410,8 @@ impl Life {
                 // A driver does not report the end while reading is off.
                 Reading::Paused { .. } | Reading::Ended => {}
             },
-            // With layers, this is the end of the decoded stream, not of the socket.
-            State::Flushing { peer_fin, .. } => *peer_fin |= self.layered.is_none(),
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
-            State::Closed { .. } => {}
+            State::Flushing { .. } | State::Closed { .. } => {}
         }
     }
 
@@ -571,15 +572,14 @@ impl Life {
                     Reason::Done(_) if ended => Reason::Done(By::Peer),
                     other => other,
                 };
-                let peer_fin = self.has_socket_ended(ended);
-                if (receiving || ended && !peer_fin) && self.layers_are_open() {
+                if (receiving || ended && !self.peer_fin) && self.layers_are_open() {
                     self.order_receive(false);
                 }
-                self.state = State::Flushing { why, since: now, peer_fin, our_fin };
+                self.state = State::Flushing { why, since: now, our_fin };
                 self.transport.cell.advance_phase(Phase::Closing);
                 self.pending &= !(due::RESUMED | due::DRAINING);
                 self.order(Effects::DEADLINE);
-                if !peer_fin {
+                if !self.peer_fin {
                     self.order(Effects::CHECK_FIN);
                 }
                 self.transport.cell.let_producer_finish();
@@ -793,7 +793,7 @@ impl Life {
                 self.order(Effects::SHUT_WRITE);
                 self.pending |= due::WRITE_CLOSED;
             }
-            State::Flushing { why, peer_fin, our_fin, .. } => {
+            State::Flushing { why, our_fin, .. } => {
                 if *our_fin == OurFin::Requested {
                     self.pending |= due::WRITE_CLOSED;
                 }
@@ -805,7 +805,7 @@ impl Life {
                     self.order(Effects::SHUT_WRITE);
                     return self.end_as_planned(CloseMode::Normal);
                 }
-                if *peer_fin || self.stopping || at_once {
+                if self.peer_fin || self.stopping || at_once {
                     return self.end_as_planned(CloseMode::Normal);
                 }
                 let why = std::mem::replace(why, Reason::Shutdown);

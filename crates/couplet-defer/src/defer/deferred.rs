@@ -215,7 +215,7 @@ impl<T: 'static> Deferred<T> {
     /// Drops it without cancelling, even if it was polled. The callbacks run when it fires; a
     /// failure left after the last of them is reported.
     pub fn detach(mut self) {
-        self.release(false);
+        self.release();
     }
 
     /// Cancels the Deferred that the chain is waiting for: the origin, or the inner Deferred that a
@@ -358,19 +358,17 @@ impl<T> Deferred<T> {
         }
     }
 
-    fn release(&mut self, cancels: bool) {
+    /// Gives up the result. Returns the end of the chain if the Deferred was being awaited.
+    fn release(&mut self) -> Option<Rc<dyn Produce<T>>> {
         match mem::replace(&mut self.inner, Inner::Taken) {
             Inner::Fired(Err(failure), created_at) => report(failure, created_at, None),
             Inner::Chain(node) => match node.slot().take() {
                 Some(result) => node.abandon(result),
-                None => {
-                    if node.slot().detach() && cancels {
-                        drops::fire(DropWork::Abandoned(node));
-                    }
-                }
+                None => return node.slot().detach().then_some(node),
             },
             Inner::Fired(Ok(_), _) | Inner::Taken => {}
         }
+        None
     }
 }
 
@@ -391,7 +389,9 @@ const TAKEN: &str = "this Deferred has already returned its result";
 
 impl<T> Drop for Deferred<T> {
     fn drop(&mut self) {
-        self.release(true);
+        if let Some(node) = self.release() {
+            drops::fire(DropWork::Abandoned(node));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 
-use super::pool::{Http1, Http1Facts, Leader, Lease, Origin, Outcome};
+use super::pool::{Http1, Http1Facts, Leader, Lease, Origin, Outcome, Scheme};
 use super::{Client, HttpError};
 use crate::connection::TaskExecutor;
 use couplet_core::endpoints::TcpClient;
@@ -30,7 +30,7 @@ impl Client {
                 }
                 continue;
             }
-            if !origin.is_https || self.inner.pool.borrow().speaks_http1(origin) {
+            if origin.scheme == Scheme::Http || self.inner.pool.borrow().speaks_http1(origin) {
                 return self.connect(origin).await;
             }
             let attempt = match Leader::new(&self.inner, origin) {
@@ -84,7 +84,7 @@ impl Client {
         let failed = |failure| HttpError::Connect { to: format!("{host}:{port}"), failure };
         let mut stream = connecting.await.map_err(failed)?;
         stream.transport().set_tcp_no_delay(true);
-        if !origin.is_https {
+        if origin.scheme == Scheme::Http {
             return Ok((stream, false));
         }
         if proxy.is_some() {

@@ -112,7 +112,7 @@ enum State {
 
 impl DecodedBody {
     pub(crate) fn new(coding: Coding, raw: Raw, limit: u64) -> DecodedBody {
-        let pieces = Pieces { raw, piece: Bytes::new(), trailers: None, has_ended: false };
+        let pieces = Pieces { raw: Some(raw), piece: Bytes::new(), trailers: None };
         let (state, output) = (State::Unstarted(Box::new(pieces)), BytesMut::new());
         DecodedBody { coding, state, output, left: limit, limit, decoded_in_turn: 0 }
     }
@@ -162,7 +162,7 @@ impl DecodedBody {
         }
         let n = match ready!(polled) {
             Ok(n) => n,
-            Err(_) if decoder.pieces().has_ended => return Poll::Ready(Err(truncated())),
+            Err(_) if decoder.pieces().raw.is_none() => return Poll::Ready(Err(truncated())),
             Err(error) => return Poll::Ready(Err(error)),
         };
         if n == 0 {
@@ -233,10 +233,10 @@ fn new_decoder(coding: Coding, first: u8, pieces: Pieces) -> Box<dyn Decoder> {
 
 /// The compressed bytes of a body.
 struct Pieces {
-    raw: Raw,
+    /// `None` once the body has ended.
+    raw: Option<Raw>,
     piece: Bytes,
     trailers: Option<HeaderMap>,
-    has_ended: bool,
 }
 
 impl Pieces {
@@ -249,12 +249,14 @@ impl Pieces {
 impl AsyncBufRead for Pieces {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        while this.piece.is_empty() && !this.has_ended {
-            let frame = ready!(Pin::new(&mut this.raw).poll_frame(cx)).transpose();
+        while this.piece.is_empty()
+            && let Some(raw) = &mut this.raw
+        {
+            let frame = ready!(Pin::new(raw).poll_frame(cx)).transpose();
             match frame.map_err(io::Error::other)?.map(Frame::into_data) {
                 Some(Ok(piece)) => this.piece = piece,
                 Some(Err(frame)) => this.trailers = frame.into_trailers().ok(),
-                None => this.has_ended = true,
+                None => this.raw = None,
             }
         }
         Poll::Ready(Ok(&this.piece))

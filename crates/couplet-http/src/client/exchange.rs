@@ -16,9 +16,18 @@ use crate::Body;
 use couplet_core::Transport;
 
 /// A request that failed without a response.
-pub(super) struct FailedExchange {
-    pub(super) error: HttpError,
-    pub(super) may_repeat: bool,
+pub(super) enum FailedExchange {
+    /// Repeating the request is safe.
+    Repeatable(HttpError),
+    Final(HttpError),
+}
+
+impl FailedExchange {
+    pub(super) fn into_error(self) -> HttpError {
+        match self {
+            FailedExchange::Repeatable(error) | FailedExchange::Final(error) => error,
+        }
+    }
 }
 
 /// How far a request without a response got.
@@ -44,7 +53,7 @@ impl Client {
         let answer =
             answer.map_err(|(error, fate)| self.failed_exchange(pending, &lease, error, fate))?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(FailedExchange { error: HttpError::Switched, may_repeat: false });
+            return Err(FailedExchange::Final(HttpError::Switched));
         }
         let has_body = pending.method != Method::HEAD
             && !matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -73,7 +82,8 @@ impl Client {
         };
         let swept = (!is_reset(&error)).then(|| self.inner.pool.borrow_mut().forget(lease));
         drop(swept);
-        FailedExchange { error: HttpError::Broken(error), may_repeat }
+        let error = HttpError::Broken(error);
+        if may_repeat { FailedExchange::Repeatable(error) } else { FailedExchange::Final(error) }
     }
 }
 

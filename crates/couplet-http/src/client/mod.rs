@@ -21,7 +21,7 @@ use http_body_util::Full;
 use super::Body;
 use exchange::FailedExchange;
 pub use options::{ClientOptions, HttpError};
-use pool::{Lease, LeasedConnection, Origin, Pool};
+use pool::{Lease, LeasedConnection, Origin, Pool, Scheme};
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 use couplet_core::layers::tls::ClientTls;
@@ -160,7 +160,7 @@ impl Client {
         let origin = Origin::from_uri(&pending.uri)?;
         let lease = self.lease(&origin).await?;
         let answer = match self.exchange(pending, lease).await {
-            Err(FailedExchange { may_repeat: true, .. }) => {
+            Err(FailedExchange::Repeatable(_)) => {
                 // Fails only while the loop is dropped.
                 let _ = self.inner.reactor.sleep(self.inner.options.repeat_pause).await;
                 let lease = self.lease(&origin).await?;
@@ -168,7 +168,7 @@ impl Client {
             }
             answered => answered,
         };
-        let answer = answer.map_err(|refused| refused.error)?;
+        let answer = answer.map_err(FailedExchange::into_error)?;
         Ok(self.decode(&pending.method, answer))
     }
 
@@ -226,7 +226,7 @@ impl PendingRequest {
                 *request.version_mut() = Version::HTTP_2;
             }
             LeasedConnection::Http1(_) => {
-                let is_absolute = has_proxy && !lease.origin.is_https;
+                let is_absolute = has_proxy && lease.origin.scheme == Scheme::Http;
                 let path = path.filter(|_| !is_absolute);
                 *request.uri_mut() = path.map_or_else(whole, Uri::from);
                 if let Ok(host) = HeaderValue::try_from(lease.origin.authority()) {

@@ -20,29 +20,45 @@ use couplet_core::defer::DeferredEvent;
 /// A server: scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin {
-    pub(super) is_https: bool,
+    pub(super) scheme: Scheme,
     pub(super) host: String,
     pub(super) port: u16,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
 impl Origin {
     pub(super) fn from_uri(uri: &Uri) -> Result<Origin, HttpError> {
-        let (is_https, usual) = match uri.scheme_str() {
-            Some("https") => (true, 443),
-            Some("http") => (false, 80),
+        let scheme = match uri.scheme_str() {
+            Some("https") => Scheme::Https,
+            Some("http") => Scheme::Http,
             _ => return Err(HttpError::Url(uri.to_string())),
         };
         let Some(host) = uri.host().filter(|host| !host.is_empty()) else {
             return Err(HttpError::Url(uri.to_string()));
         };
-        let port = port_of(uri, usual).ok_or_else(|| HttpError::Port(uri.to_string()))?;
+        let port =
+            port_of(uri, scheme.default_port()).ok_or_else(|| HttpError::Port(uri.to_string()))?;
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
-        Ok(Origin { is_https, host, port })
+        Ok(Origin { scheme, host, port })
     }
 
     /// Host and port; the scheme's default port is omitted.
     pub(super) fn authority(&self) -> String {
-        let usual = if self.is_https { 443 } else { 80 };
+        let usual = self.scheme.default_port();
         let whole = self.host_and_port();
         match whole.strip_suffix(&format!(":{usual}")) {
             Some(host) => host.to_owned(),

@@ -1,6 +1,6 @@
 //! [`Alarm`]: the one timer of a WebSocket.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -11,20 +11,14 @@ use couplet_core::{DelayedCall, Reactor};
 /// every message does, costs nothing until the alarm fires.
 #[derive(Default)]
 pub(super) struct Alarm {
-    signal: Rc<AlarmSignal>,
+    waker: Rc<RefCell<Option<Waker>>>,
     call: Option<(Instant, DelayedCall)>,
-}
-
-#[derive(Default)]
-struct AlarmSignal {
-    has_fired: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
 }
 
 impl Alarm {
     /// Ensures that the task is woken at `at` or earlier.
     pub(super) fn set(&mut self, reactor: &Reactor, at: Instant, cx: &Context<'_>) {
-        let mut waker = self.signal.waker.borrow_mut();
+        let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             let before = waker.replace(cx.waker().clone());
             drop(waker);
@@ -32,16 +26,15 @@ impl Alarm {
         } else {
             drop(waker);
         }
-        if self.signal.has_fired.take() {
-            self.call = None;
-        }
+        // The call was made.
+        self.call.take_if(|(_, call)| !call.active());
         if self.call.as_ref().is_some_and(|(due, _)| *due <= at) {
             return;
         }
         self.cancel();
-        let signal = self.signal.clone();
+        let waker = self.waker.clone();
         let delay = at.saturating_duration_since(reactor.now());
-        self.call = Some((at, reactor.call_later(delay, move || signal.fire())));
+        self.call = Some((at, reactor.call_later(delay, move || wake(&waker))));
     }
 
     fn cancel(&mut self) {
@@ -57,12 +50,9 @@ impl Drop for Alarm {
     }
 }
 
-impl AlarmSignal {
-    fn fire(&self) {
-        self.has_fired.set(true);
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+fn wake(waker: &RefCell<Option<Waker>>) {
+    let waker = waker.borrow_mut().take();
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }

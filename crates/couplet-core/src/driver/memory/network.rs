@@ -78,8 +78,8 @@ pub(super) struct Link {
     pub(super) ends: [End; 2],
     pub(super) capacity: usize,
     pub(super) addresses: [Address; 2],
-    /// The test has a [`Wire`], which may be inspected after both ends are closed.
-    watched: bool,
+    /// The number of [`Wire`]s, which may be inspected after both ends are closed.
+    wires: usize,
 }
 
 pub(super) struct Listener {
@@ -189,7 +189,7 @@ impl Net {
     }
 
     fn link(&mut self, link: usize) -> &mut Link {
-        self.links.get_mut(&link).expect("an end is open, or watched")
+        self.links.get_mut(&link).expect("an end is open, or has a wire")
     }
 
     pub(super) fn end(&mut self, (link, side): EndId) -> &mut End {
@@ -243,7 +243,7 @@ impl Net {
     /// Drops a link that can no longer be observed.
     fn drop_unobserved(&mut self, link: usize) {
         let this = self.link(link);
-        if !this.watched && this.ends.iter().all(End::is_closed) {
+        if this.wires == 0 && this.ends.iter().all(End::is_closed) {
             self.links.remove(&link);
         }
     }
@@ -269,7 +269,7 @@ impl Net {
 
     pub(super) fn new_link(&mut self, addresses: [Address; 2]) -> usize {
         let capacity = self.capacity;
-        let link = Link { ends: Default::default(), capacity, addresses, watched: false };
+        let link = Link { ends: Default::default(), capacity, addresses, wires: 0 };
         self.next_link += 1;
         self.links.insert(self.next_link, link);
         self.next_link
@@ -504,7 +504,7 @@ impl Network {
     }
 
     fn wire(&self, end: EndId) -> Wire {
-        self.net.borrow_mut().link(end.0).watched = true;
+        self.net.borrow_mut().link(end.0).wires += 1;
         Wire { network: self.clone(), end }
     }
 
@@ -741,7 +741,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         // Borrowed only while the driver unwinds from a failed assertion.
         let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
-        net.link(self.end.0).watched = false;
+        net.link(self.end.0).wires -= 1;
         net.drop_unobserved(self.end.0);
     }
 }

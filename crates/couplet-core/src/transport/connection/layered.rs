@@ -55,8 +55,6 @@ pub(super) struct Layered {
     taken: usize,
     /// The protocol does not exist yet: it is built when every layer is open.
     opening: bool,
-    /// The socket's stream has ended.
-    fin: bool,
     /// A layer is full, so reading is off.
     full: bool,
 }
@@ -269,8 +267,7 @@ impl Life {
         let unsent = clear.len();
         layers.bottom().append(&mut clear);
         let above = Outbox::new(spares.clone());
-        let (opening, fin, full) = (false, false, false);
-        let layered = Layered { layers, above, taken, opening, fin, full };
+        let layered = Layered { layers, above, taken, opening: false, full: false };
         self.layered = Some(Box::new(layered));
         self.transport.cell.set_layered(unsent);
         self.report_kinds();
@@ -330,11 +327,6 @@ impl Life {
     /// or closes, because a handshake must proceed.
     pub(super) fn layers_are_open(&self) -> bool {
         self.layered.as_ref().is_none_or(|layered| layered.layers.is_open())
-    }
-
-    /// Whether the socket's FIN has arrived; `ended` is the answer for a connection without layers.
-    pub(super) fn has_socket_ended(&self, ended: bool) -> bool {
-        self.layered.as_ref().map_or(ended, |layered| layered.fin)
     }
 
     // Up.
@@ -472,11 +464,8 @@ impl Life {
     #[cold]
     pub(super) fn socket_ended(&mut self, now: Instant) {
         let Some(layered) = &mut self.layered else { return };
-        layered.fin = true;
         layered.layers.end();
-        if let State::Flushing { peer_fin, .. } = &mut self.state {
-            *peer_fin = true;
-        }
+        self.peer_fin = true;
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => {
                 self.feed_layers(&[], now);
@@ -493,7 +482,7 @@ impl Life {
     /// Both streams of the protocol have ended; the socket's may still be open.
     pub(super) fn both_ended(&mut self, now: Instant) {
         let why = Reason::Done(By::Peer);
-        if self.has_socket_ended(true) {
+        if self.peer_fin {
             return self.end(why, CloseMode::Normal);
         }
         self.state = State::Draining { why, since: now, left: DRAIN };
