@@ -13,13 +13,11 @@ macro_rules! keeps_its_bytes {
             for mut rig in Rig::both() {
                 let (mut $stream, wire) = connected(&mut rig);
                 for piece in [&b"ab"[..], b"cd", b"ef"] {
-                    wire.push(piece);
-                    rig.turn();
+                    rig.push(&wire, piece);
                     assert!(poll_once(pin!($begin)).is_pending(), "it needs more");
                 }
                 wire.push(b"g\n");
-                wire.fin();
-                rig.turn();
+                rig.fin(&wire);
                 let line = finish(&mut rig, async move { Ok($stream.read_line().await?) });
                 assert_eq!(line.as_deref(), Some(&b"abcdefg"[..]));
             }
@@ -37,8 +35,7 @@ fn a_read_that_is_dropped_has_read_nothing() {
         assert!(poll_once(pin!(stream.read(&mut [0; 9]))).is_pending());
         let mut buffer = Vec::with_capacity(9);
         assert!(poll_once(pin!(stream.read_buf(&mut buffer))).is_pending());
-        wire.push(b"all of it\n");
-        rig.turn();
+        rig.push(&wire, b"all of it\n");
         let line = finish(&mut rig, async move { Ok(stream.read_line().await?) });
         assert_eq!(line.as_deref(), Some(&b"all of it"[..]));
     }
@@ -48,13 +45,11 @@ fn a_read_that_is_dropped_has_read_nothing() {
 fn a_read_exact_that_is_dropped_has_its_part_in_the_buffer() {
     let [mut rig, _] = Rig::both();
     let (mut stream, wire) = connected(&mut rig);
-    wire.push(b"ab");
-    rig.turn();
+    rig.push(&wire, b"ab");
     let mut buffer = [0; 4];
     assert!(poll_once(pin!(stream.read_exact(&mut buffer))).is_pending());
     assert_eq!(&buffer, b"ab\0\0");
-    wire.push(b"cd\n");
-    rig.turn();
+    rig.push(&wire, b"cd\n");
     let line = finish(&mut rig, async move { Ok(stream.read_line().await?) });
     assert_eq!(line.as_deref(), Some(&b"cd"[..]));
 }

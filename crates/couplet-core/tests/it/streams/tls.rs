@@ -49,8 +49,7 @@ fn c84_bytes_in_clear_behind_the_request_cut_the_connection() {
         let error = failure.downcast_ref::<std::io::Error>().expect("an io::Error");
         let source = error.get_ref().and_then(|source| source.downcast_ref());
         assert!(matches!(source, Some(PlaintextAfterUpgrade)), "{error}");
-        wire.close();
-        rig.turn();
+        rig.close(&wire);
         assert!(rig.l.snapshot().connections.is_empty());
     }
 }
@@ -65,10 +64,8 @@ fn a_handshake_that_fails_is_an_error_and_a_name_that_is_none_another() {
             assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
             Ok(stream.start_tls_client(&tls, NAME).await?)
         });
-        wire.push(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        rig.turn();
-        wire.close();
-        rig.turn();
+        rig.push(&wire, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        rig.close(&wire);
         let failure = failed.take().expect_err("that is not TLS");
         assert!(failure.downcast_ref::<std::io::Error>().is_some(), "{failure}");
     }

@@ -53,8 +53,7 @@ fn a_flush_after_a_clean_end_succeeds() {
     for mut rig in Rig::both() {
         let (stream, wire) = connected(&mut rig);
         stream.transport().lose_connection();
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         let held = hold(stream);
         let flush = with(&mut rig, &held, async |stream| Ok(stream.flush().await?));
         flush.take().expect("nothing was lost");
@@ -72,8 +71,7 @@ fn flush_waits_until_all_has_left_and_fails_with_the_connection() {
             Ok(stream.flush().await?)
         });
         assert!(flush.is_pending());
-        wire.reset();
-        rig.turn();
+        rig.reset(&wire);
         let failure = flush.take().expect_err("it is lost");
         let error = failure.downcast_ref::<std::io::Error>().expect("an io::Error");
         let lost = error.get_ref().and_then(|lost| lost.downcast_ref::<couplet::ConnectionLost>());
