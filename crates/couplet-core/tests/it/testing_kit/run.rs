@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{failing, s};
+use super::{Notes, failing, s};
 use couplet::defer::set_reporter;
 use couplet::reactor::Stopped;
 use couplet::testing::{run, run_within};
@@ -78,23 +78,16 @@ fn a_clean_program_returns_its_result_in_virtual_time() {
 
 #[test]
 fn closes_requested_at_the_end_still_complete() {
-    let lost = Rc::new(Cell::new(false));
-    struct LossFlag(Rc<Cell<bool>>);
-    impl Protocol for LossFlag {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-        fn connection_lost(&mut self, _: &Transport, _: &couplet::Reason) {
-            self.0.set(true);
-        }
-    }
-    let flag = lost.clone();
+    let notes = Notes::default();
+    let ours = notes.clone();
     let result = run(|reactor| {
         let port = reactor.listen("tcp:1", || Echo).expect("a free port");
-        reactor.connect("tcp:127.0.0.1:1", move || LossFlag(flag.clone())).map(move |connection| {
+        reactor.connect("tcp:127.0.0.1:1", move || ours.clone()).map(move |connection| {
             connection.transport().lose_connection();
             port.stop_listening().expect("it listens").detach();
         })
     });
-    assert!(result.is_ok() && lost.get());
+    assert!(result.is_ok() && notes.entries().last().is_some_and(|last| last.starts_with("lost")));
 }
 
 #[test]
@@ -213,12 +206,6 @@ fn an_open_connection_is_reported_once_for_each_end_with_its_origin() {
 
 #[test]
 fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
-    /// Keeps reading and never closes.
-    struct Stays;
-    impl Protocol for Stays {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-        fn read_closed(&mut self, _: &Transport) {}
-    }
     /// Never reads.
     struct Deaf;
     impl Protocol for Deaf {
@@ -236,7 +223,8 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
     }
     let to = "a connection to tcp:127.0.0.1:1 ";
     leaves(
-        |reactor| closing(reactor, || Stays),
+        // It keeps reading and never closes.
+        |reactor| closing(reactor, || Notes { aware: true, ..Notes::default() }),
         &[
             ("a port", "opened at", "stop"),
             (&format!("{to}(draining"), "requested at", "it is closing, but the other end does"),
@@ -333,17 +321,6 @@ fn calls_made_by_the_library_have_the_call_site_in_user_code() {
                 "wait for its Deferred, or cancel that",
             ),
         ],
-    );
-}
-
-#[test]
-fn an_unfinished_task_is_reported_with_where_it_was_spawned() {
-    leaves(
-        |reactor| {
-            reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach(); // @task
-            reactor.spawn(async { Ok(()) })
-        },
-        &[("a task that has not finished", &at("task"), "wait for its Deferred")],
     );
 }
 
@@ -562,15 +539,8 @@ fn a_program_that_leaks_does_not_affect_later_runs() {
     let before = set_reporter(move |unhandled| {
         hears.borrow_mut().push(unhandled.failure().to_string());
     });
-    struct LossLog(Rc<RefCell<Vec<String>>>);
-    impl Protocol for LossLog {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-        fn connection_lost(&mut self, _: &Transport, reason: &couplet::Reason) {
-            self.0.borrow_mut().push(reason.to_string());
-        }
-    }
-    let lost = Rc::new(RefCell::new(Vec::new()));
-    let losses = lost.clone();
+    let notes = Notes::default();
+    let ours = notes.clone();
     let dropped = Rc::new(Cell::new(0));
     struct Counts(Rc<Cell<u32>>);
     impl Drop for Counts {
@@ -590,10 +560,10 @@ fn a_program_that_leaks_does_not_affect_later_runs() {
                 })
                 .detach();
             drop(Deferred::<()>::fail(Failure::msg("no poem")));
-            reactor.connect("tcp:127.0.0.1:1", move || LossLog(losses.clone())).map(|_| ())
+            reactor.connect("tcp:127.0.0.1:1", move || ours.clone()).map(|_| ())
         })
     });
-    assert_eq!(*lost.borrow(), ["connection closed by the reactor"], "it got `connection_lost`");
+    assert_eq!(notes.entries(), ["made", "lost: connection closed by the reactor"]);
     assert_eq!(dropped.get(), 2);
     // A panic of the program itself propagates unchanged.
     assert_eq!(failing(|| run(|_| -> Deferred<()> { panic!("no page") })), "no page");
