@@ -75,8 +75,7 @@ fn c147_an_end_is_a_code_or_a_signal() {
     let mut nursery = Nursery::new();
     for (script, end) in [("exit 0", "0"), ("exit 7", "7"), ("kill -TERM $$", "SIGTERM")] {
         let (process, log) = nursery.spawn(sh(script));
-        nursery.ended(&log);
-        assert!(log.has(&format!("exited {end}")), "{:?}", log.entries());
+        nursery.ended_with(&log, &format!("exited {end}"));
         let end = process.end().expect("it has ended");
         assert!(end.code().is_some() != end.signal().is_some());
         assert_eq!(end.is_success(), script == "exit 0");
@@ -153,8 +152,7 @@ fn c152a_a_child_that_ignores_sigterm_is_killed_after_the_grace() {
     ] {
         let (process, log) = nursery.ready(sh(script), "ready");
         process.terminate(grace).expect("it runs");
-        nursery.ended(&log);
-        assert!(log.has(exited), "{:?}", log.entries());
+        nursery.ended_with(&log, exited);
         assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
     }
 }
@@ -171,8 +169,7 @@ fn c152a_of_two_terminates_the_time_of_the_last_counts() {
         let left = nursery.l.next_turn().expect("the kill") - nursery.l.reactor().now();
         assert!(left > last - MINUTE / 2 && left <= last, "{left:?}");
         process.terminate(Duration::ZERO).expect("it runs");
-        nursery.ended(&log);
-        assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
+        nursery.ended_with(&log, "exited SIGKILL");
     }
 }
 
@@ -185,8 +182,7 @@ fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
     let (process, log) = nursery.ready(sh(GRANDCHILD).process_group(0), "ready");
     process.signal_group("KILL").expect("it leads a group");
     // The grandchild holds the pipes until it exits.
-    nursery.ended(&log);
-    assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
+    nursery.ended_with(&log, "exited SIGKILL");
     let after = process.signal_group("KILL");
     assert!(matches!(after, Err(SignalError::ExitedAlready)), "{after:?}");
     let (process, log) = nursery.spawn(Command::new("cat"));
@@ -194,8 +190,7 @@ fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
         assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
     }
     process.close_stdin();
-    nursery.ended(&log);
-    assert!(log.has("exited 0"), "{:?}", log.entries());
+    nursery.ended_with(&log, "exited 0");
 }
 
 #[test]
@@ -211,8 +206,7 @@ fn c152c_nobody_of_a_group_that_is_terminated_stays() {
     for (command, grace, exited) in cases {
         let (process, log) = nursery.ready(command, "ready");
         process.terminate_group(grace).expect("it leads a group");
-        nursery.ended(&log);
-        assert!(log.has(exited), "{:?}", log.entries());
+        nursery.ended_with(&log, exited);
         assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
     }
 }

@@ -155,6 +155,13 @@ impl Nursery {
         entries
     }
 
+    /// Turns until the process has ended, and asserts that its log has this entry.
+    #[track_caller]
+    fn ended_with(&mut self, log: &Log, entry: &str) {
+        let entries = self.ended(log);
+        assert!(log.has(entry), "{entries:?}");
+    }
+
     /// Runs this command to its end.
     fn run(&mut self, command: Command) -> Log {
         let (_, log) = self.spawn(command);

@@ -41,8 +41,7 @@ fn c146a_control_c_is_a_signal_and_a_closed_terminal_hangs_up() {
             true => process.write([3]),
             false => process.lose_connection(),
         }
-        nursery.ended(&log);
-        assert!(log.has(end), "{:?}", log.entries());
+        nursery.ended_with(&log, end);
     }
 }
 

@@ -214,7 +214,6 @@ fn a_certificate_is_chosen_on_a_live_connection_and_its_sessions_are_resumed() {
             });
             let client = rig.starting_client();
             rig.join_in_clear(&server, &client);
-            rig.turn();
             assert_eq!(server.log(), ["made", "secure"], "{round}");
             let info = client.transport().tls().expect("it is secure");
             resumed.set(resumed.get() + usize::from(info.resumed));

@@ -20,8 +20,7 @@ fn c07_after_lose_connection_writes_are_dropped_on_tls_unless_a_producer_is_regi
         fn resume_producing(&mut self) {}
     }
     for (produces, mut rig) in Rig::each([false, true]) {
-        let (server, client) = (End::default(), End::default());
-        rig.join(&server, &client);
+        let (server, client) = rig.joined();
         let transport = client.transport();
         if produces {
             transport.register_producer(Silent, ProducerKind::Push).expect("the first");
@@ -43,8 +42,7 @@ fn c07_after_lose_connection_writes_are_dropped_on_tls_unless_a_producer_is_regi
 #[test]
 fn c27_an_abort_is_aborted_here_and_lost_there_on_tls() {
     for mut rig in Rig::both() {
-        let (server, client) = (End::default(), End::default());
-        rig.join(&server, &client);
+        let (server, client) = rig.joined();
         client.transport().write("never");
         client.transport().abort_connection();
         rig.turn();
@@ -77,8 +75,7 @@ fn c63_lose_write_connection_on_tls_leaves_reading_open() {
 #[test]
 fn c78_a_close_notify_is_answered_and_a_fin_without_it_is_lost() {
     for mut rig in Rig::both() {
-        let (server, client) = (End::default(), End::default());
-        rig.join(&server, &client);
+        let (server, client) = rig.joined();
         client.transport().write("all of it");
         client.transport().lose_connection();
         rig.turn();
@@ -95,7 +92,10 @@ fn c78_a_close_notify_is_answered_and_a_fin_without_it_is_lost() {
             tls.layer(NAME, reactor.now()).expect("a good name")
         };
         let inner = Layered::new(move || end.clone(), over);
-        let factory = Layered::new(inner, move |_, _| Cut { cuts: cut.clone(), ended: false });
+        let factory = Layered::new(inner, move |_, _| Cut {
+            cuts: cut.clone(),
+            inner: PassThrough::default(),
+        });
         let to = port.socket_addr().expect("a TCP address");
         rig.reactor.connect_tcp("127.0.0.1", to.port(), factory);
         rig.turn();
@@ -130,8 +130,7 @@ fn c79_a_peer_that_does_not_say_goodbye_has_the_close_deadline() {
 #[test]
 fn c82_small_writes_of_a_turn_share_records() {
     for mut rig in Rig::both() {
-        let (server, client) = (End::default(), End::default());
-        rig.join(&server, &client);
+        let (server, client) = rig.joined();
         let wire =
             |rig: &mut Rig| rig.l.snapshot().connections.iter().map(|c| c.wire[1]).sum::<u64>();
         let before = wire(&mut rig);

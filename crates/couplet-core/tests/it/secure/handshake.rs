@@ -14,8 +14,7 @@ use crate::logged::logged;
 #[test]
 fn both_sides_are_made_when_the_handshake_is_complete() {
     for mut rig in Rig::both() {
-        let (server, client) = (End::default(), End::default());
-        rig.join(&server, &client);
+        let (server, client) = rig.joined();
         assert_eq!((server.log(), client.log()), (vec!["made".into()], vec!["made".into()]));
         let info = client.transport().tls().expect("it is secure");
         assert_eq!(info.version, TlsVersion::Tls13);

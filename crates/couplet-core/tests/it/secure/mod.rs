@@ -284,11 +284,19 @@ impl Rig {
         })
     }
 
-    /// Starts to join a server and a client without TLS.
-    pub(crate) fn join_in_clear(&self, server: &End, client: &End) {
+    /// Joins a server and a client without TLS.
+    pub(crate) fn join_in_clear(&mut self, server: &End, client: &End) {
         let port = self.listen_in_clear(server).port().expect("a TCP port");
         let end = client.clone();
         self.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        self.turn();
+    }
+
+    /// A server and a client that are joined over TLS.
+    pub(crate) fn joined(&mut self) -> (End, End) {
+        let (server, client) = (End::default(), End::default());
+        self.join(&server, &client);
+        (server, client)
     }
 
     /// Joins a server and a client over TLS.
@@ -378,16 +386,12 @@ impl Drop for Hooked {
 /// Below TLS: drops all output once `cuts` is set, like a broken path.
 pub(crate) struct Cut {
     pub(crate) cuts: Rc<std::cell::Cell<bool>>,
-    pub(crate) ended: bool,
+    pub(crate) inner: PassThrough,
 }
 
 impl Layer for Cut {
-    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
-        match std::mem::take(below) {
-            [] if self.ended => Up::Closed,
-            [] => Up::Nothing,
-            bytes => Up::Data(bytes),
-        }
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        self.inner.up(below, now)
     }
 
     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
@@ -398,6 +402,6 @@ impl Layer for Cut {
     }
 
     fn ended(&mut self) {
-        self.ended = true;
+        self.inner.ended();
     }
 }

@@ -130,7 +130,6 @@ fn a_close_in_a_handshake_lets_what_was_written_through() {
             transport.lose_connection();
         });
         rig.join_in_clear(&server, &client);
-        rig.turn();
         assert_eq!(server.received(), b"the last words");
         assert!(client.reason().is_clean() && server.reason().is_clean());
     }
@@ -157,7 +156,6 @@ fn c73_start_tls_takes_a_registered_producer_along() {
         });
         let client = rig.starting_client();
         rig.join_in_clear(&server, &client);
-        rig.turn();
         assert_eq!(client.received(), b"1 2 3 4 5 ");
     }
 }
@@ -172,7 +170,6 @@ fn a_half_close_in_a_handshake_waits_for_it() {
         let server = server.on("read_closed", |transport| transport.write("answer"));
         let client = rig.starting_client().on("made", Transport::lose_write_connection);
         rig.join_in_clear(&server, &client);
-        rig.turn();
         assert_eq!(server.log(), ["made", "secure", "read_closed"]);
         assert_eq!(client.received(), b"answer");
         assert_eq!(client.log(), ["made", "secure", "write_closed", "data"]);
