@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use super::{connected, finish, poll_once};
+use super::{both_connected, connected, finish, poll_once};
 use crate::secure::Rig;
 
 /// Begins a read that needs more bytes than have arrived, and drops it; later reads get every byte.
@@ -10,8 +10,7 @@ macro_rules! keeps_its_bytes {
     ($name:ident, $stream:ident, $begin:expr) => {
         #[test]
         fn $name() {
-            for mut rig in Rig::both() {
-                let (mut $stream, wire) = connected(&mut rig);
+            for (mut rig, mut $stream, wire) in both_connected() {
                 for piece in [&b"ab"[..], b"cd", b"ef"] {
                     rig.push(&wire, piece);
                     assert!(poll_once(pin!($begin)).is_pending(), "it needs more");
@@ -30,8 +29,7 @@ keeps_its_bytes!(a_read_until_that_is_dropped_keeps_its_bytes, stream, stream.re
 
 #[test]
 fn a_read_that_is_dropped_has_read_nothing() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         assert!(poll_once(pin!(stream.read(&mut [0; 9]))).is_pending());
         let mut buffer = Vec::with_capacity(9);
         assert!(poll_once(pin!(stream.read_buf(&mut buffer))).is_pending());
@@ -80,8 +78,7 @@ fn a_write_that_is_dropped_has_written_a_part_in_order_or_nothing() {
 
 #[test]
 fn a_close_that_is_dropped_closes() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         assert!(poll_once(pin!(stream.close())).is_pending());
         rig.turn();
         assert!(wire.saw_fin());

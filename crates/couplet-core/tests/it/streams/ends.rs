@@ -6,14 +6,13 @@ use std::rc::Rc;
 
 use couplet::{ConnectionLost, Reason, Result};
 
-use super::{connected, finish, serve, start};
+use super::{both_connected, connected, finish, serve, start};
 use crate::secure::Rig;
 use crate::suite::kit::LOOPBACK;
 
 #[test]
 fn the_peers_fin_ends_reading_and_nothing_else() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         wire.push(b"last");
         wire.fin();
         let ended = start(&mut rig, async move {
@@ -33,8 +32,7 @@ fn the_peers_fin_ends_reading_and_nothing_else() {
 
 #[test]
 fn shutdown_ends_our_stream_and_reading_goes_on() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let talk = start(&mut rig, async move {
             stream.write_all("question").await?;
             stream.shutdown().await?;
@@ -74,8 +72,7 @@ fn c105a_a_stream_hears_of_a_drain() {
 
 #[test]
 fn a_reset_fails_what_is_read_after_the_bytes_that_arrived() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         rig.push(&wire, b"arrived");
         rig.reset(&wire);
         finish(&mut rig, async move {
@@ -105,8 +102,7 @@ fn a_stream_that_ends_early_fails_read_exact() {
 
 #[test]
 fn a_dropped_stream_sends_what_was_written_and_closes() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         finish(&mut rig, async move { Ok(stream.write_all("the last words").await?) });
         assert_eq!(wire.take(), b"the last words");
         assert!(wire.saw_fin());
@@ -117,8 +113,7 @@ fn a_dropped_stream_sends_what_was_written_and_closes() {
 
 #[test]
 fn an_aborted_stream_resets() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         stream.abort();
         rig.turn();
         assert!(wire.saw_reset());
@@ -127,8 +122,7 @@ fn an_aborted_stream_resets() {
 
 #[test]
 fn the_connection_closes_with_its_second_half() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let (reads, mut writes) = stream.split();
         finish(&mut rig, async move { Ok(writes.write_all("done").await?) });
         assert_eq!(wire.take(), b"done");

@@ -9,7 +9,7 @@ use couplet::testing::Cut;
 use couplet::{Result, Stream};
 use futures_util::StreamExt;
 
-use super::{connected, finish, poll_once, start};
+use super::{both_connected, connected, finish, poll_once, start};
 use crate::secure::Rig;
 
 #[test]
@@ -47,8 +47,7 @@ fn messages_come_whole_however_they_are_cut_and_the_end_follows() {
 
 #[test]
 fn a_message_that_the_framer_refuses_is_an_error_behind_those_before_it() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let mut messages = stream.framed(NetstringReceiver::new);
         wire.push(b"3:one,x:two,");
         let seen = start(&mut rig, async move {
@@ -85,8 +84,7 @@ fn who_takes_no_message_stops_the_peer() {
 
 #[test]
 fn a_next_that_is_dropped_keeps_its_bytes_and_it_is_a_stream_of_futures() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let mut messages = stream.framed(LineReceiver::new);
         for piece in [&b"a"[..], b"b", b"c\r\nde"] {
             assert!(poll_once(pin!(messages.next())).is_pending());
@@ -105,8 +103,7 @@ fn a_next_that_is_dropped_keeps_its_bytes_and_it_is_a_stream_of_futures() {
 
 #[test]
 fn once_closing_has_begun_the_end_of_the_stream_is_no_error() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let mut messages = stream.framed(LineReceiver::new);
         wire.push(b"a\r\n");
         rig.fin(&wire);

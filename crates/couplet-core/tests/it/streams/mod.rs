@@ -37,6 +37,14 @@ fn connected(rig: &mut Rig) -> (Stream, Wire) {
     (stream, wire)
 }
 
+/// A stream that has connected, in both manners of the driver.
+fn both_connected() -> impl Iterator<Item = (Rig, Stream, Wire)> {
+    Rig::both().into_iter().map(|mut rig| {
+        let (stream, wire) = connected(&mut rig);
+        (rig, stream, wire)
+    })
+}
+
 /// A future that runs as a task; `None` while it is pending.
 struct Running<T>(Rc<RefCell<Option<Result<T>>>>);
 

@@ -4,13 +4,12 @@ use couplet::Result;
 use couplet::stream::LONGEST_LINE;
 use couplet::testing::Cut;
 
-use super::{connected, finish, hold, start, with};
+use super::{both_connected, connected, finish, hold, start, with};
 use crate::secure::Rig;
 
 #[test]
 fn read_gives_what_has_arrived_and_waits_for_something() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let held = hold(stream);
         let mut reading = with(&mut rig, &held, async |stream| {
             let mut buffer = [0; 3];
@@ -74,8 +73,7 @@ fn read_to_end_stops_at_its_limit() {
 
 #[test]
 fn a_line_past_the_limit_is_refused_and_costs_no_memory() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let reading = start(&mut rig, async move {
             let error = stream.read_line().await.expect_err("it is too long");
             Ok((error.kind(), error.to_string(), stream))
@@ -153,8 +151,7 @@ fn an_echo_returns_a_megabyte_through_small_buffers() {
 
 #[test]
 fn lines_come_one_by_one_however_they_are_cut() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let reading = start(&mut rig, async move {
             let mut all = Vec::new();
             let mut lines = stream.lines();

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use couplet::{Stream, Transport};
 
-use super::{connected, hold, poll_once, start, with};
+use super::{both_connected, connected, hold, poll_once, start, with};
 use crate::secure::{End, Rig};
 
 #[test]
@@ -65,8 +65,7 @@ fn a_stream_of_a_connection_that_ends_before_it_is_taken_over_fails() {
 
 #[test]
 fn a_stream_of_a_loop_that_is_gone_fails() {
-    for mut rig in Rig::both() {
-        let (mut stream, _wire) = connected(&mut rig);
+    for (rig, mut stream, _wire) in both_connected() {
         assert!(poll_once(pin!(stream.read(&mut [0]))).is_pending());
         drop(rig);
         assert!(poll_once(pin!(stream.read(&mut [0]))).is_ready());
@@ -76,8 +75,7 @@ fn a_stream_of_a_loop_that_is_gone_fails() {
 
 #[test]
 fn a_flush_after_an_abort_fails() {
-    for mut rig in Rig::both() {
-        let (mut stream, _wire) = connected(&mut rig);
+    for (mut rig, mut stream, _wire) in both_connected() {
         let flush = start(&mut rig, async move {
             stream.write_all("lost").await?;
             stream.transport().abort_connection();
@@ -102,8 +100,7 @@ fn shutdown_where_our_stream_had_ended_before() {
 
 #[test]
 fn a_cancelled_task_reads_no_more() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let log = Rc::new(RefCell::new(Vec::new()));
         let (noted, mut reads) = (log.clone(), stream);
         let task = rig.reactor.spawn(async move {

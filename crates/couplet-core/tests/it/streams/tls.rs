@@ -3,7 +3,7 @@
 use couplet::Result;
 use couplet::layers::PlaintextAfterUpgrade;
 
-use super::{connected, serve, start};
+use super::{both_connected, serve, start};
 use crate::secure::{NAME, Rig};
 
 #[test]
@@ -37,8 +37,7 @@ fn c81_start_tls_encrypts_from_a_point_of_the_dialogue_on() {
 
 #[test]
 fn c84_bytes_in_clear_behind_the_request_cut_the_connection() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let tls = rig.server.clone();
         wire.push(b"STARTTLS\nRSET\n");
         let failure = start(&mut rig, async move {
@@ -56,8 +55,7 @@ fn c84_bytes_in_clear_behind_the_request_cut_the_connection() {
 
 #[test]
 fn a_handshake_that_fails_is_an_error_and_a_name_that_is_none_another() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let tls = rig.client.clone();
         let failed = start(&mut rig, async move {
             let error = stream.start_tls_client(&tls, "no name").await.expect_err("no name");
