@@ -1,6 +1,7 @@
 //! Layers that panic: each ends only its own connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Instant;
 
 use couplet::layers::{Layer, Outbox, SingleBytes, Up};
@@ -8,9 +9,17 @@ use couplet::{Address, Producer, ProducerKind, Reason};
 
 use super::{End, Hooked, Rig};
 
+/// The calls of a layer after its panic.
+type Late = Rc<RefCell<Vec<String>>>;
+
 /// A hook that panics in the named call, each time.
-fn panics(in_call: &'static str) -> impl Fn(&str) -> Option<Reason> + 'static {
+fn panics(in_call: &'static str, late: &Late) -> impl Fn(&str) -> Option<Reason> + 'static {
+    let (late, is_broken) = (late.clone(), Cell::new(false));
     move |call| {
+        if is_broken.get() && call != "drop" {
+            late.borrow_mut().push(call.to_owned());
+        }
+        is_broken.set(is_broken.get() || call == in_call);
         assert!(call != in_call, "broken in {call}");
         None
     }
@@ -33,7 +42,7 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
             transport.register_producer(Stubborn, ProducerKind::Push).expect("the first");
             transport.lose_write_connection();
         });
-        let broken = rig.wire_over(&server, |_, _| Hooked::new(panics("up")));
+        let broken = rig.wire_over(&server, |_, _| Hooked::new(panics("up", &Late::default())));
         broken.push(b"question");
         rig.fin(&broken);
         broken.take();
@@ -61,9 +70,15 @@ const CALLS: [&str; 11] = [
 ];
 
 /// A server with a layer that panics in `call` under its first connection.
-fn listen_over_broken(rig: &Rig, server: &End, way: &str, call: &'static str) -> Address {
-    let now = rig.reactor.now();
-    let panics = move |call| Hooked::new(panics(call)).with_deadline(now);
+fn listen_over_broken(
+    rig: &Rig,
+    server: &End,
+    way: &str,
+    call: &'static str,
+    late: &Late,
+) -> Address {
+    let (now, late) = (rig.reactor.now(), late.clone());
+    let panics = move |call| Hooked::new(panics(call, &late)).with_deadline(now);
     let way = WAYS.iter().position(|each| *each == way).expect("a way");
     let first = Cell::new(true);
     if way == 0 {
@@ -92,7 +107,8 @@ fn c44_a_layer_may_panic_in_every_call_however_it_was_started_and_ends_its_own_c
     let cases = cases.filter(|(_, call, at_once)| *call != "timed_out" || !at_once);
     for ((way, call, at_once), mut rig) in Rig::each(cases) {
         let server = End::default().on("data", |transport| transport.write("answer"));
-        let port = listen_over_broken(&rig, &server, way, call);
+        let late = Late::default();
+        let port = listen_over_broken(&rig, &server, way, call, &late);
         let broken = match at_once {
             true => rig.network.connect(port.clone()).expect("the port listens"),
             false => rig.wire_to(&port),
@@ -116,6 +132,7 @@ fn c44_a_layer_may_panic_in_every_call_however_it_was_started_and_ends_its_own_c
             let panicked = matches!(server.reason(), Reason::Panicked(_));
             assert_eq!(panicked, call != "drop", "{what}: {}", server.reason());
         }
+        assert_eq!(*late.borrow(), [""; 0], "{what}: calls after the panic");
         let other = rig.wire_to(&port);
         rig.push(&other, b"question");
         assert_eq!(other.take(), b"answer", "{what}");
@@ -127,7 +144,9 @@ fn c44_a_refused_layer_may_panic_in_its_drop() {
     for mut rig in Rig::both() {
         // The first layer still holds the second byte, so the second layer is refused.
         let server = End::default().on("data", |transport| {
-            transport.start_layer(Hooked::new(panics("drop"))).expect("it may still write");
+            transport
+                .start_layer(Hooked::new(panics("drop", &Late::default())))
+                .expect("it may still write");
         });
         let peer = rig.wire_over(&server, |_, _| SingleBytes::default());
         rig.push(&peer, b"ab");

@@ -179,10 +179,7 @@ fn a_full_layer_keeps_reading_off_over_a_pause() {
     for mut rig in Rig::both() {
         let server = End::default();
         let wire = rig.wire_over(&server, |_, _| Throttle::new(Some(Bandwidth::new(1000)), None));
-        let push = |rig: &mut Rig| {
-            let taken = rig.push(&wire, &[7; 300_000]);
-            taken
-        };
+        let push = |rig: &mut Rig| rig.push(&wire, &[7; 300_000]);
         while push(&mut rig) > 0 {}
         let (before, transport) = (server.received().len(), server.transport());
         transport.pause_producing();

@@ -308,10 +308,12 @@ impl Rig {
     }
 }
 
+type Hook = Box<dyn Fn(&str) -> Option<Reason>>;
+
 /// Passes bytes on, and tells its hook the name of each call. If the hook returns a reason in `up`,
 /// the layer fails with it.
 pub(crate) struct Hooked {
-    hook: Box<dyn Fn(&str) -> Option<Reason>>,
+    hook: Hook,
     inner: PassThrough,
     deadline: Option<Instant>,
 }
