@@ -62,17 +62,15 @@ fn logged(form: LogForm, limit: Option<u64>, request: &[u8], answer: &[&[u8]]) -
 fn text_is_logged_line_by_line_with_escapes() {
     let lines =
         logged(LogForm::Text, None, b"GET / HTTP/1.0\r\nA: \xff\r\n\r\n", &[b"200", b" OK\n"]);
-    assert_eq!(
-        lines,
-        [
-            "> GET / HTTP/1.0\\r\\n",
-            "> A: \\xff\\r\\n",
-            "> \\r\\n",
-            "< 200",
-            "<  OK\\n",
-            "! > ended after 24 bytes",
-        ]
-    );
+    let expected = [
+        "> GET / HTTP/1.0\\r\\n",
+        "> A: \\xff\\r\\n",
+        "> \\r\\n",
+        "< 200",
+        "<  OK\\n",
+        "! > ended after 24 bytes",
+    ];
+    assert_eq!(lines, expected);
     let long = logged(LogForm::Text, None, &[b'x'; 300], &[]);
     assert_eq!(long[0].len(), 2 + 256);
     assert_eq!(long[1].len(), 2 + 44);
@@ -81,16 +79,14 @@ fn text_is_logged_line_by_line_with_escapes() {
 #[test]
 fn hexadecimal_has_the_offset_in_the_stream() {
     let lines = logged(LogForm::Hex, None, b"0123456789abcdef\x00~", &[b"x", b"y"]);
-    assert_eq!(
-        lines,
-        [
-            "> 00000000  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  |0123456789abcdef|",
-            "> 00000010  00 7e                                            |.~|",
-            "< 00000000  78                                               |x|",
-            "< 00000001  79                                               |y|",
-            "! > ended after 18 bytes",
-        ]
-    );
+    let expected = [
+        "> 00000000  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  |0123456789abcdef|",
+        "> 00000010  00 7e                                            |.~|",
+        "< 00000000  78                                               |x|",
+        "< 00000001  79                                               |y|",
+        "! > ended after 18 bytes",
+    ];
+    assert_eq!(lines, expected);
 }
 
 #[test]

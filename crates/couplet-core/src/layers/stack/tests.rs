@@ -156,8 +156,34 @@ fn drain(outbox: &mut Outbox) -> Vec<u8> {
     all
 }
 
-fn stacked(layers: impl IntoIterator<Item = Box<dyn Layer>>) -> Layers {
-    Layers::stack(layers.into_iter().collect(), &spares())
+/// A stack of these layers, the lowest first.
+macro_rules! stack {
+    ($($layer:expr),+) => {
+        Layers::stack(vec![$(Box::new($layer) as Box<dyn Layer>),+], &spares())
+    };
+}
+
+fn pass() -> PassThrough {
+    PassThrough::default()
+}
+
+fn single() -> SingleBytes {
+    SingleBytes::default()
+}
+
+/// A record layer after its handshake.
+fn records() -> Records {
+    Records { open: true, greeted: true, ..Records::default() }
+}
+
+/// A record layer after the peer's greeting, and before its own.
+fn silent() -> Records {
+    Records { open: true, ..Records::default() }
+}
+
+/// Each byte as in a record.
+fn inverted(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().map(|byte| !byte).collect()
 }
 
 /// The output on top, abbreviated.
@@ -184,17 +210,26 @@ impl Seen {
     }
 
     fn feed(&mut self, layers: &mut Layers, bytes: &[u8]) -> ControlFlow<()> {
+        self.feed_until(layers, bytes, Continue(()))
+    }
+
+    /// Feeds bytes to a receiver that answers each piece with `flow`.
+    fn feed_until(
+        &mut self,
+        layers: &mut Layers,
+        bytes: &[u8],
+        flow: ControlFlow<()>,
+    ) -> ControlFlow<()> {
         layers.feed(bytes, start(), |up| {
             self.note(up);
-            Continue(())
+            flow
         })
     }
 }
 
 #[test]
 fn what_layers_lend_is_not_copied() {
-    let pass = || Box::new(PassThrough::default()) as Box<dyn Layer>;
-    let mut layers = stacked([pass(), pass(), pass()]);
+    let mut layers = stack![pass(), pass(), pass()];
     let bytes = b"the very same bytes";
     let mut times = 0;
     let flow = layers.feed(bytes, start(), |up| {
@@ -216,8 +251,7 @@ fn what_layers_lend_is_not_copied() {
 
 #[test]
 fn a_stack_gives_the_same_bytes_however_they_are_cut() {
-    let (mut a, mut above) =
-        (stacked([Box::new(Records::default()) as Box<dyn Layer>]), outbox(b""));
+    let (mut a, mut above) = (stack![Records::default()], outbox(b""));
     assert_eq!(a.held(), 1, "the greeting");
     assert_eq!(Seen::default().feed(&mut a, b"!"), Continue(()));
     above.extend(&[7; 250]);
@@ -225,9 +259,7 @@ fn a_stack_gives_the_same_bytes_however_they_are_cut() {
     let wire = drain(a.bottom());
     assert_eq!(wire.len(), 1 + 250 + 3 + 1);
     every_split(&wire, |pieces| {
-        let [single, records] =
-            [Box::new(SingleBytes::default()) as Box<dyn Layer>, Box::new(Records::default())];
-        let mut layers = stacked([single, records]);
+        let mut layers = stack![single(), Records::default()];
         let mut seen = Seen::default();
         for piece in pieces {
             assert!(!layers.is_behind());
@@ -243,11 +275,7 @@ fn a_receiver_that_stops_misses_nothing_and_gets_nothing_early() {
     let wire: Vec<u8> = (1..=60).flat_map(|n| std::iter::once(1).chain([!n])).collect();
     let expected: Vec<u8> = (1..=60).collect();
     for step in 1..=wire.len() {
-        let mut layers = stacked([
-            Box::new(PassThrough::default()) as Box<dyn Layer>,
-            Box::new(Records { open: true, ..Records::default() }),
-            Box::new(SingleBytes::default()),
-        ]);
+        let mut layers = stack![pass(), silent(), single()];
         let mut seen = Seen::default();
         let mut chunks = wire.chunks(step);
         let mut turn = 0;
@@ -257,10 +285,7 @@ fn a_receiver_that_stops_misses_nothing_and_gets_nothing_early() {
             let more = !layers.is_behind() || turn % 2 == 1;
             let chunk = if more { chunks.next().unwrap_or_default() } else { &[] };
             let before = seen.data.len();
-            let flow = layers.feed(chunk, start(), |up| {
-                seen.note(up);
-                Break(())
-            });
+            let flow = seen.feed_until(&mut layers, chunk, Break(()));
             assert!(seen.data.len() <= before + 1, "delivered to a receiver that had stopped");
             assert_eq!(flow.is_break(), layers.is_behind());
         }
@@ -272,11 +297,7 @@ fn a_receiver_that_stops_misses_nothing_and_gets_nothing_early() {
 fn a_full_layer_stops_the_reading_and_goes_on_at_its_deadline() {
     let now = start();
     let metered = Metered { credit: 3, each: 3, now, ended: false };
-    let mut layers = stacked([
-        Box::new(PassThrough::default()) as Box<dyn Layer>,
-        Box::new(metered),
-        Box::new(PassThrough::default()),
-    ]);
+    let mut layers = stack![pass(), metered, pass()];
     let mut seen = Seen::default();
     assert_eq!(seen.feed(&mut layers, b"abcdefgh"), Break(()));
     assert_eq!(seen.data, b"abc");
@@ -297,28 +318,11 @@ fn a_full_layer_stops_the_reading_and_goes_on_at_its_deadline() {
 
 #[test]
 fn the_end_comes_after_all_bytes_even_to_a_receiver_that_stopped() {
-    let mut layers = stacked([
-        Box::new(SingleBytes::default()) as Box<dyn Layer>,
-        Box::new(PassThrough::default()),
-    ]);
+    let mut layers = stack![single(), pass()];
     let mut seen = Seen::default();
-    assert!(
-        layers
-            .feed(b"abc", start(), |up| {
-                seen.note(up);
-                Break(())
-            })
-            .is_break()
-    );
+    assert!(seen.feed_until(&mut layers, b"abc", Break(())).is_break());
     layers.ended();
-    assert!(
-        layers
-            .feed(b"", start(), |up| {
-                seen.note(up);
-                Break(())
-            })
-            .is_break()
-    );
+    assert!(seen.feed_until(&mut layers, b"", Break(())).is_break());
     assert_eq!(seen, Seen { data: b"ab".into(), events: vec![] });
     assert_eq!(seen.feed(&mut layers, b""), Continue(()));
     assert_eq!(seen, Seen { data: b"abc".into(), events: vec![(3, "closed")] });
@@ -330,11 +334,8 @@ fn the_end_comes_after_all_bytes_even_to_a_receiver_that_stopped() {
 fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
     let peer: Address = std::net::SocketAddr::from(([1, 2, 3, 4], 5)).into();
     let told = Opened { peer: Some(peer.clone()), ..Opened::default() };
-    let mut layers = stacked([
-        Box::new(Records { opened_by: Some(told), ..Records::default() }) as Box<dyn Layer>,
-        Box::new(Records::default()),
-        Box::new(PassThrough::default()),
-    ]);
+    let lowest = Records { opened_by: Some(told), ..Records::default() };
+    let mut layers = stack![lowest, Records::default(), pass()];
     assert!(!layers.is_open());
     let mut opened = Vec::new();
     let mut feed = |layers: &mut Layers, bytes: &[u8]| {
@@ -357,7 +358,7 @@ fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
 
 #[test]
 fn a_layer_that_is_pushed_later_sends_what_was_written_before_in_clear() {
-    let mut layers = stacked([Box::new(PassThrough::default()) as Box<dyn Layer>]);
+    let mut layers = stack![pass()];
     let mut above = outbox(b"220 go ahead\r\n");
     layers.push(Records::default(), &mut above, start()).expect("nothing came behind it");
     assert!(above.is_empty() && !layers.is_open());
@@ -367,30 +368,21 @@ fn a_layer_that_is_pushed_later_sends_what_was_written_before_in_clear() {
     let mut seen = Seen::default();
     assert_eq!(seen.feed(&mut layers, b"!"), Continue(()));
     layers.down(&mut above, start());
-    let secret: Vec<u8> = b"secret".iter().map(|b| !b).collect();
-    assert_eq!(drain(layers.bottom()), [&[6], &secret[..]].concat());
+    assert_eq!(drain(layers.bottom()), [&[6], &inverted(b"secret")[..]].concat());
 }
 
 #[test]
 fn bytes_behind_an_upgrade_fail_it_wherever_they_lie() {
     // Bytes unread between two levels, bytes unread inside a level, and none.
-    let records = || Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>;
-    let pass = || Box::new(PassThrough::default()) as Box<dyn Layer>;
-    let single = || Box::new(SingleBytes::default()) as Box<dyn Layer>;
     let wire = [1, !b'a', 1, !b'b'];
     for (name, stack, bytes, fails) in [
-        ("in the layer", vec![pass(), records()], &wire[..], true),
-        ("between two", vec![single(), pass()], b"ab", true),
-        ("none", vec![pass(), records()], &wire[..2], false),
-        ("none, and one byte at a time", vec![single(), pass()], b"a", false),
+        ("in the layer", stack![pass(), silent()], &wire[..], true),
+        ("between two", stack![single(), pass()], b"ab", true),
+        ("none", stack![pass(), silent()], &wire[..2], false),
+        ("none, and one byte at a time", stack![single(), pass()], b"a", false),
     ] {
-        let mut layers = stacked(stack);
-        let mut seen = Seen::default();
-        let flow = layers.feed(bytes, start(), |up| {
-            seen.note(up);
-            Break(())
-        });
-        assert!(flow.is_break(), "{name}");
+        let (mut layers, mut seen) = (stack, Seen::default());
+        assert!(seen.feed_until(&mut layers, bytes, Break(())).is_break(), "{name}");
         let pushed = layers.push(PassThrough::default(), &mut outbox(b""), start());
         assert_eq!(pushed.is_err(), fails, "{name}");
         if let Err(reason) = pushed {
@@ -404,7 +396,7 @@ fn bytes_behind_an_upgrade_fail_it_wherever_they_lie() {
 
 #[test]
 fn a_stream_that_ended_before_a_push_ends_for_the_new_layer_too() {
-    let mut layers = stacked([Box::new(PassThrough::default()) as Box<dyn Layer>]);
+    let mut layers = stack![pass()];
     layers.ended();
     assert_eq!(Seen::default().feed(&mut layers, b""), Continue(()));
     assert!(!layers.is_behind());
@@ -417,8 +409,7 @@ fn a_stream_that_ended_before_a_push_ends_for_the_new_layer_too() {
 
 #[test]
 fn output_stays_above_while_the_bottom_is_full() {
-    let mut layers =
-        stacked([Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>]);
+    let mut layers = stack![silent()];
     let mut above = outbox(&[1; 4 * ROOM]);
     layers.down(&mut above, start());
     let first = layers.bottom().len();
@@ -449,8 +440,7 @@ fn a_level_with_a_full_outbox_is_not_asked_for_more() {
         fn ended(&mut self) {}
     }
     let [upper, lower] = [0; 2].map(|_| Rc::new(Cell::new(0)));
-    let chatty = |calls: &Rc<Cell<usize>>| Box::new(Chatty(calls.clone())) as Box<dyn Layer>;
-    let mut layers = stacked([chatty(&lower), chatty(&upper)]);
+    let mut layers = stack![Chatty(lower.clone()), Chatty(upper.clone())];
     for _ in 0..10 {
         layers.down(&mut outbox(b""), start());
     }
@@ -462,10 +452,7 @@ fn a_level_with_a_full_outbox_is_not_asked_for_more() {
 
 #[test]
 fn a_close_goes_down_level_by_level_behind_everything_and_once() {
-    let mut layers = stacked([
-        Box::new(Records::default()) as Box<dyn Layer>,
-        Box::new(Records { open: true, greeted: true, ..Records::default() }),
-    ]);
+    let mut layers = stack![Records::default(), records()];
     let mut above = outbox(b"last");
     assert!(!layers.close(&mut above, start()), "level 0 is not open");
     assert_eq!(drain(layers.bottom()), b"!");
@@ -475,18 +462,13 @@ fn a_close_goes_down_level_by_level_behind_everything_and_once() {
     assert!(layers.close(&mut above, start()), "and again");
     // Level 1 sends a record of four bytes and a goodbye; level 0 wraps both in a record, and adds
     // its own goodbye.
-    let inner = [&[4], &b"last".map(|b| !b)[..], &[0]].concat();
-    let outer: Vec<u8> = inner.iter().map(|b| !b).collect();
-    assert_eq!(drain(layers.bottom()), [&[6], &outer[..], &[0]].concat());
+    let inner = [&[4], &inverted(b"last")[..], &[0]].concat();
+    assert_eq!(drain(layers.bottom()), [&[6], &inverted(&inner)[..], &[0]].concat());
 }
 
 #[test]
 fn a_failure_comes_once_and_its_alert_goes_down() {
-    let mut layers = stacked([
-        Box::new(SingleBytes::default()) as Box<dyn Layer>,
-        Box::new(Records { open: true, greeted: true, ..Records::default() }),
-        Box::new(PassThrough::default()),
-    ]);
+    let mut layers = stack![single(), records(), pass()];
     let mut seen = Seen::default();
     assert_eq!(seen.feed(&mut layers, &[1, !5, 200, 1, !6]), Continue(()));
     layers.ended();
@@ -503,8 +485,7 @@ fn what_layers_found_out_is_found_from_the_top() {
         opened_by: Some(*Opened::with_info(info)),
         ..Records::default()
     };
-    let mut layers =
-        stacked([Box::new(opens("lower")) as Box<dyn Layer>, Box::new(opens("upper"))]);
+    let mut layers = stack![opens("lower"), opens("upper")];
     let mut seen = Seen::default();
     let _ = seen.feed(&mut layers, b"!");
     assert_eq!(layers.opened().find::<&str>().as_deref(), Some(&"lower"));
@@ -517,8 +498,8 @@ fn what_layers_found_out_is_found_from_the_top() {
 fn only_layers_whose_time_has_come_time_out() {
     let now = start();
     let later = now + Duration::from_secs(1);
-    let until = |until| Box::new(Records { until: Some(until), ..Records::default() });
-    let mut layers = stacked([until(later) as Box<dyn Layer>, until(now)]);
+    let until = |until| Records { until: Some(until), ..Records::default() };
+    let mut layers = stack![until(later), until(now)];
     assert_eq!(layers.deadline(), Some(now));
     let mut seen = Seen::default();
     layers.timed_out(now);
@@ -538,10 +519,7 @@ fn only_layers_whose_time_has_come_time_out() {
 #[test]
 fn a_cleared_stack_has_and_takes_nothing() {
     for clear in [Layers::clear, Layers::drop_layers] {
-        let mut layers = stacked([
-            Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>,
-            Box::new(SingleBytes::default()),
-        ]);
+        let mut layers = stack![silent(), single()];
         layers.down(&mut outbox(b"never sent"), start());
         let _ = layers.feed(&[2, !1, !2], start(), |_| Break(()));
         clear(&mut layers);

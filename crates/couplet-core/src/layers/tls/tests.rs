@@ -194,21 +194,37 @@ fn two(client: &ClientTls, server: &ServerTls) -> Two {
     Two::new(client.layer(NAME, start()).expect("a name"), server.layer(start()))
 }
 
+/// [`two`], after an exchange of all their bytes.
+fn met(client: &ClientTls, server: &ServerTls) -> Two {
+    let mut two = two(client, server);
+    two.run(usize::MAX);
+    two
+}
+
+/// The options of a client that trusts this authority.
+fn trusting(authority: &Authority) -> ClientTlsOptions {
+    ClientTlsOptions::default().roots(authority.roots())
+}
+
+/// The options of a server with a certificate of this authority.
+fn certified(authority: &Authority) -> ServerTlsOptions {
+    ServerTlsOptions::default().identity(authority.identity(NAME))
+}
+
 /// A client and a server with compatible settings.
 fn good() -> (ClientTls, ServerTls) {
     let authority = Authority::new();
-    (
-        client(ClientTlsOptions::default().roots(authority.roots())),
-        server(ServerTlsOptions::default().identity(authority.identity(NAME))),
-    )
+    (client(trusting(&authority)), server(certified(&authority)))
+}
+
+/// A client and a server that have completed their handshake.
+fn open() -> Two {
+    let (client, server) = good();
+    met(&client, &server)
 }
 
 /// Like [`good`], restricted to one version.
 fn good_of(version: TlsVersion) -> (ClientTls, ServerTls) {
     let authority = Authority::new();
-    let options = ClientTlsOptions::default().roots(authority.roots());
-    (
-        client(options.versions(version, version)),
-        server(ServerTlsOptions::default().identity(authority.identity(NAME))),
-    )
+    (client(trusting(&authority).versions(version, version)), server(certified(&authority)))
 }

@@ -14,7 +14,7 @@ mod wrappers;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use couplet::endpoints::{ClientEndpoint, IntoEndpoint};
+use couplet::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
 use couplet::testing::MemoryReactor;
 use couplet::{Protocol, Reason, Transport};
 
@@ -76,10 +76,16 @@ fn ask(
     l.run_until(answer)
 }
 
+/// A network with an echo on this endpoint.
+fn echoing(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> MemoryReactor {
+    let memory = MemoryReactor::new();
+    memory.reactor().listen(endpoint, Echo::default).unwrap();
+    memory
+}
+
 /// One conversation through a port of this endpoint.
 fn conversation(text: &str) {
-    let mut memory = MemoryReactor::new();
-    memory.reactor().listen(text, Echo::default).unwrap();
+    let mut memory = echoing(text);
     let wire = memory.connect(7777);
     wire.push(b"hello\r\n");
     memory.settle();

@@ -24,92 +24,81 @@ fn mean(read: Read, texts: &[(&str, &str)]) {
 #[test]
 #[cfg(any(feature = "tls", feature = "ring"))]
 fn c145_twisteds_strings_are_understood() {
-    mean(
-        server,
-        &[
-            ("tcp:80:interface=127.0.0.1:backlog=20", "tcp:80:interface=127.0.0.1:backlog=20"),
-            (r"tcp6:80:interface=\:\:1", "tcp:80:interface=[::1]:dual_stack=no"),
-            ("tcp6:port=80", "tcp:80:dual_stack=no"),
-            ("unix:address=/s:mode=660:lockfile=0", "unix:/s:mode=660:lockfile=no"),
-            ("tls:/etc/certs", "tls:443:sni=/etc/certs"),
-            ("tls:/etc/certs:8443:interface=[::1]", "tls:8443:interface=[::1]:sni=/etc/certs"),
-            ("tls:path=certs:port=8443:backlog=9", "tls:8443:backlog=9:sni=certs"),
-            ("ssl:443:privateKey=k", "tls:443:cert=k:key=k"),
-            (
-                "ssl:port=443:privateKey=k:certKey=c:extraCertChain=x:dhParameters=d",
-                "tls:443:cert=c:key=k:chain=x",
-            ),
-            ("ssl:443:privateKey=k:sslmethod=TLS_METHOD", "tls:443:cert=k:key=k"),
-            ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
-            ("systemd:domain=UNIX:name=web", "systemd:domain=UNIX:name=web"),
-            ("haproxy:tcp:8080", "haproxy:tcp:8080"),
-            ("haproxy:unix:address=/s", "haproxy:unix:/s"),
-        ],
-    );
-    mean(
-        client,
-        &[
-            ("tcp:host=a:port=80:timeout=9", "tcp:a:80:timeout=9"),
-            ("tcp:a:port=80:bindAddress=127.0.0.2", "tcp:a:80:bindAddress=127.0.0.2"),
-            ("unix:path=/s:lockfile=1:timeout=9", "unix:/s:timeout=9"),
-            (
-                "ssl:host=a:port=443:caCertsDir=/certs:hostname=b",
-                "tls:a:443:ca=/certs:servername=b",
-            ),
-            ("ssl:a:443:privateKey=k:certKey=c", "tls:a:443:cert=c:key=k"),
-            ("ssl:a:443:sslmethod=TLS_METHOD", "tls:a:443"),
-            ("tls:a:443:certificate=c:privateKey=k:trustRoots=d", "tls:a:443:cert=c:key=k:ca=d"),
-            (r"tls:a:443:endpoint=unix\:s", "tls:unix:s:servername=a"),
-            (r"tls:host=a:port=443:endpoint=tcp\:b\:80", "tls:b:80:servername=a"),
-        ],
-    );
+    let texts = [
+        ("tcp:80:interface=127.0.0.1:backlog=20", "tcp:80:interface=127.0.0.1:backlog=20"),
+        (r"tcp6:80:interface=\:\:1", "tcp:80:interface=[::1]:dual_stack=no"),
+        ("tcp6:port=80", "tcp:80:dual_stack=no"),
+        ("unix:address=/s:mode=660:lockfile=0", "unix:/s:mode=660:lockfile=no"),
+        ("tls:/etc/certs", "tls:443:sni=/etc/certs"),
+        ("tls:/etc/certs:8443:interface=[::1]", "tls:8443:interface=[::1]:sni=/etc/certs"),
+        ("tls:path=certs:port=8443:backlog=9", "tls:8443:backlog=9:sni=certs"),
+        ("ssl:443:privateKey=k", "tls:443:cert=k:key=k"),
+        (
+            "ssl:port=443:privateKey=k:certKey=c:extraCertChain=x:dhParameters=d",
+            "tls:443:cert=c:key=k:chain=x",
+        ),
+        ("ssl:443:privateKey=k:sslmethod=TLS_METHOD", "tls:443:cert=k:key=k"),
+        ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
+        ("systemd:domain=UNIX:name=web", "systemd:domain=UNIX:name=web"),
+        ("haproxy:tcp:8080", "haproxy:tcp:8080"),
+        ("haproxy:unix:address=/s", "haproxy:unix:/s"),
+    ];
+    mean(server, &texts);
+    let texts = [
+        ("tcp:host=a:port=80:timeout=9", "tcp:a:80:timeout=9"),
+        ("tcp:a:port=80:bindAddress=127.0.0.2", "tcp:a:80:bindAddress=127.0.0.2"),
+        ("unix:path=/s:lockfile=1:timeout=9", "unix:/s:timeout=9"),
+        ("ssl:host=a:port=443:caCertsDir=/certs:hostname=b", "tls:a:443:ca=/certs:servername=b"),
+        ("ssl:a:443:privateKey=k:certKey=c", "tls:a:443:cert=c:key=k"),
+        ("ssl:a:443:sslmethod=TLS_METHOD", "tls:a:443"),
+        ("tls:a:443:certificate=c:privateKey=k:trustRoots=d", "tls:a:443:cert=c:key=k:ca=d"),
+        (r"tls:a:443:endpoint=unix\:s", "tls:unix:s:servername=a"),
+        (r"tls:host=a:port=443:endpoint=tcp\:b\:80", "tls:b:80:servername=a"),
+    ];
+    mean(client, &texts);
 }
 
 #[test]
 fn wrappers_print_as_strings_that_mean_the_same() {
-    mean(
-        server,
-        &[
-            ("haproxy:80", "haproxy:tcp:80"),
-            (
-                "haproxy:80:trusted=10.0.0.0/8,192.0.2.1:header-timeout=0.5",
-                "haproxy:tcp:80:trusted=10.0.0.0/8:trusted=192.0.2.1/32:header-timeout=0.5",
-            ),
-            (r"haproxy:80:trusted=[fd00::/8]", "haproxy:tcp:80:trusted=[fd00::/8]"),
-            (
-                r"haproxy:80:trusted=\:\:1,10.0.0.1",
-                "haproxy:tcp:80:trusted=[::1/128]:trusted=10.0.0.1/32",
-            ),
-            ("throttle:unix:s:read=64k:write=2M", "throttle:unix:s:read=64000:write=2000000"),
-            ("throttle:80:write=1G:shared=yes", "throttle:tcp:80:write=1000000000:shared=yes"),
-            ("throttle:80:write=5:shared=no", "throttle:tcp:80:write=5"),
-            ("log:80", "log:tcp:80"),
-            ("log:80:file=a.pcap", "log:tcp:80:file=a.pcap"),
-            ("log:80:form=hex:limit=9:file=a", "log:tcp:80:file=a:form=hex:limit=9"),
-            // The keywords of all kinds may stand anywhere.
-            (
-                "log:limit=5:throttle:haproxy:trusted=10.0.0.1:80:read=1:backlog=9",
-                "log:throttle:haproxy:tcp:80:backlog=9:trusted=10.0.0.1/32:read=1:limit=5",
-            ),
-            (
-                r"log:endpoint=log\:80\:file=in:file=out",
-                r"log:endpoint=log\:tcp\:80\:file\=in:file=out",
-            ),
-            ("fd:003", "fd:3"),
-            ("systemd:0", "systemd:index=0"),
-            ("systemd:web", "systemd:name=web"),
-            ("systemd:name=7", "systemd:name=7"),
-        ],
-    );
-    mean(
-        client,
-        &[
-            ("haproxy:a:80", "haproxy:tcp:a:80"),
-            ("haproxy:a:80:version=2", "haproxy:tcp:a:80:version=2"),
-            ("throttle:unix:s:read=1", "throttle:unix:s:read=1"),
-            ("log:throttle:a:80:write=1", "log:throttle:tcp:a:80:write=1"),
-        ],
-    );
+    let texts = [
+        ("haproxy:80", "haproxy:tcp:80"),
+        (
+            "haproxy:80:trusted=10.0.0.0/8,192.0.2.1:header-timeout=0.5",
+            "haproxy:tcp:80:trusted=10.0.0.0/8:trusted=192.0.2.1/32:header-timeout=0.5",
+        ),
+        (r"haproxy:80:trusted=[fd00::/8]", "haproxy:tcp:80:trusted=[fd00::/8]"),
+        (
+            r"haproxy:80:trusted=\:\:1,10.0.0.1",
+            "haproxy:tcp:80:trusted=[::1/128]:trusted=10.0.0.1/32",
+        ),
+        ("throttle:unix:s:read=64k:write=2M", "throttle:unix:s:read=64000:write=2000000"),
+        ("throttle:80:write=1G:shared=yes", "throttle:tcp:80:write=1000000000:shared=yes"),
+        ("throttle:80:write=5:shared=no", "throttle:tcp:80:write=5"),
+        ("log:80", "log:tcp:80"),
+        ("log:80:file=a.pcap", "log:tcp:80:file=a.pcap"),
+        ("log:80:form=hex:limit=9:file=a", "log:tcp:80:file=a:form=hex:limit=9"),
+        // The keywords of all kinds may stand anywhere.
+        (
+            "log:limit=5:throttle:haproxy:trusted=10.0.0.1:80:read=1:backlog=9",
+            "log:throttle:haproxy:tcp:80:backlog=9:trusted=10.0.0.1/32:read=1:limit=5",
+        ),
+        (
+            r"log:endpoint=log\:80\:file=in:file=out",
+            r"log:endpoint=log\:tcp\:80\:file\=in:file=out",
+        ),
+        ("fd:003", "fd:3"),
+        ("systemd:0", "systemd:index=0"),
+        ("systemd:web", "systemd:name=web"),
+        ("systemd:name=7", "systemd:name=7"),
+    ];
+    mean(server, &texts);
+    let texts = [
+        ("haproxy:a:80", "haproxy:tcp:a:80"),
+        ("haproxy:a:80:version=2", "haproxy:tcp:a:80:version=2"),
+        ("throttle:unix:s:read=1", "throttle:unix:s:read=1"),
+        ("log:throttle:a:80:write=1", "log:throttle:tcp:a:80:write=1"),
+    ];
+    mean(client, &texts);
 }
 
 /// (text, the position of the error, a part of the message, the hint)
@@ -144,112 +133,78 @@ fn c145_a_wrong_port_of_a_name_is_reported_with_the_name() {
 #[test]
 #[cfg(any(feature = "tls", feature = "ring"))]
 fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
-    check(
-        server,
-        &[
-            (
-                "tsl:443",
-                0,
-                "there is no tsl: to listen; an endpoint to listen starts with tcp:",
-                Some("tls:443"),
-            ),
-            ("tsl:443:cert=a", 0, "there is no tsl:", Some("tls:443:cert=a")),
-            ("haprox:tcp:8080", 0, "there is no haprox:", Some("haproxy:tcp:8080")),
-            ("haproxy:tsl:443:cert=a", 8, "there is no tsl:", Some("haproxy:tls:443:cert=a")),
-            ("haprox:tsl:443:cert=a", 0, "there is no haprox:", Some("haproxy:tls:443:cert=a")),
-            ("sytemd:web", 0, "there is no sytemd:", Some("systemd:web")),
-            ("TLS:443:cert=a", 0, "there is no TLS:", Some("tls:443:cert=a")),
-            ("udp:80", 0, "an endpoint to listen starts with tcp:", None),
-            ("stdio:", 0, "an endpoint to listen starts with tcp:", None),
-            (
-                "tls:443:crt=a:key=b",
-                8,
-                "unknown keyword crt=; known keywords are cert=, key=",
-                Some("tls:443:cert=a:key=b"),
-            ),
-            ("tls:443:crt=a", 8, "unknown keyword crt=", Some("tls:443:cert=a")),
-            ("tls:443:crt=a:kye=b", 8, "unknown keyword crt=", Some("tls:443:cert=a:key=b")),
-            (
-                "tls:443:cert=a:client_ca=b",
-                15,
-                "unknown keyword",
-                Some("tls:443:cert=a:client-ca=b"),
-            ),
-            (
-                "tls:443:cert=a:colour=red",
-                15,
-                "alpn=, sni=, client-ca=, endpoint=, host=, port=",
-                None,
-            ),
-            ("tcp:80:bcklog=5", 7, "unknown keyword bcklog=", Some("tcp:80:backlog=5")),
-            ("haproxy:80:trusted=me", 19, "expected IP addresses", None),
-            ("haproxy:80:trusted=10.0.0.0/33", 19, "expected IP addresses", None),
-            ("haproxy:80:trusted=10.0.0.0/", 19, "expected IP addresses", None),
-            ("haproxy:80:header-timeout=0", 26, "expected a number of seconds", None),
-            (
-                "haproxy:80:version=1",
-                11,
-                "unknown keyword version=; known keywords are trusted=",
-                None,
-            ),
-            (
-                "throttle:80",
-                11,
-                "missing limit: expected read=N or write=N, in bytes per second",
-                None,
-            ),
-            ("throttle:80:raed=5", 12, "unknown keyword raed=", Some("throttle:80:read=5")),
-            ("throttle:80:read=0", 17, "expected bytes per second", None),
-            ("throttle:80:read=1T", 17, "expected bytes per second", None),
-            ("throttle:80:read=99999999999G", 17, "expected bytes per second", None),
-            ("log:80:form=xml", 12, "expected text, hex or pcap", None),
-            ("log:80:form=pcap", 12, "a capture needs file=FILE", None),
-            ("log:80:limit=0", 13, "expected bytes from 1", None),
-            (
-                "log:log:80",
-                4,
-                "a second log: needs a separate string for its keywords: log:endpoint=…",
-                None,
-            ),
-            (r"log:endpoint=tpc\:80", 13, "there is no tpc:", None),
-            ("log:endpoint=80:90", 16, "expected nothing more", None),
-            ("fd:", 3, "expected the number of a descriptor from 0", None),
-            ("fd", 2, "missing number: expected fd:N", None),
-            ("fd:-1", 3, "expected the number of a descriptor", None),
-            ("fd:3:backlog=5", 5, "unknown keyword backlog=", None),
-            ("systemd", 7, "missing name: expected systemd:NAME or INDEX", None),
-            ("systemd:index=x", 14, "expected an index", None),
-            ("systemd:index=0:name=a", 21, "not both", None),
-            ("systemd:domain=IPX:index=0", 15, "expected INET, INET6 or UNIX", None),
-            ("systemd:\u{e4}", 8, "expected the FileDescriptorName=", None),
-            ("tcp6:127.0.0.1:80", 5, "tcp6: listens on an IPv6 address", None),
-            ("tls:443:chain=a", 14, "a chain belongs to a certificate", None),
-            (
-                "ssl:443:privateKey=k:sslmethod=SSLv3_METHOD",
-                31,
-                "TLS 1.2 and 1.3 are offered",
-                None,
-            ),
-        ],
-    );
-    check(
-        client,
-        &[
-            ("tsl:example.com:443", 0, "there is no tsl: to connect", Some("tls:example.com:443")),
-            ("systemd:web", 0, "an endpoint to connect starts with", None),
-            (
-                "tls:a:443:servename=b",
-                10,
-                "unknown keyword servename=",
-                Some("tls:a:443:servername=b"),
-            ),
-            ("tls:unix:s", 10, "missing servername", None),
-            ("tls:unix:s:server-name=a", 11, "unknown keyword", Some("tls:unix:s:servername=a")),
-            ("haproxy:a:80:version=3", 21, "expected 1 or 2", None),
-            ("haproxy:a:80:trusted=::1", 13, "unknown keyword trusted=", None),
-            ("tcp:hst=a:port=80", 17, "missing host", Some("tcp:host=a:port=80")),
-        ],
-    );
+    let mistakes: &[Mistake] = &[
+        (
+            "tsl:443",
+            0,
+            "there is no tsl: to listen; an endpoint to listen starts with tcp:",
+            Some("tls:443"),
+        ),
+        ("tsl:443:cert=a", 0, "there is no tsl:", Some("tls:443:cert=a")),
+        ("haprox:tcp:8080", 0, "there is no haprox:", Some("haproxy:tcp:8080")),
+        ("haproxy:tsl:443:cert=a", 8, "there is no tsl:", Some("haproxy:tls:443:cert=a")),
+        ("haprox:tsl:443:cert=a", 0, "there is no haprox:", Some("haproxy:tls:443:cert=a")),
+        ("sytemd:web", 0, "there is no sytemd:", Some("systemd:web")),
+        ("TLS:443:cert=a", 0, "there is no TLS:", Some("tls:443:cert=a")),
+        ("udp:80", 0, "an endpoint to listen starts with tcp:", None),
+        ("stdio:", 0, "an endpoint to listen starts with tcp:", None),
+        (
+            "tls:443:crt=a:key=b",
+            8,
+            "unknown keyword crt=; known keywords are cert=, key=",
+            Some("tls:443:cert=a:key=b"),
+        ),
+        ("tls:443:crt=a", 8, "unknown keyword crt=", Some("tls:443:cert=a")),
+        ("tls:443:crt=a:kye=b", 8, "unknown keyword crt=", Some("tls:443:cert=a:key=b")),
+        ("tls:443:cert=a:client_ca=b", 15, "unknown keyword", Some("tls:443:cert=a:client-ca=b")),
+        ("tls:443:cert=a:colour=red", 15, "alpn=, sni=, client-ca=, endpoint=, host=, port=", None),
+        ("tcp:80:bcklog=5", 7, "unknown keyword bcklog=", Some("tcp:80:backlog=5")),
+        ("haproxy:80:trusted=me", 19, "expected IP addresses", None),
+        ("haproxy:80:trusted=10.0.0.0/33", 19, "expected IP addresses", None),
+        ("haproxy:80:trusted=10.0.0.0/", 19, "expected IP addresses", None),
+        ("haproxy:80:header-timeout=0", 26, "expected a number of seconds", None),
+        ("haproxy:80:version=1", 11, "unknown keyword version=; known keywords are trusted=", None),
+        ("throttle:80", 11, "missing limit: expected read=N or write=N, in bytes per second", None),
+        ("throttle:80:raed=5", 12, "unknown keyword raed=", Some("throttle:80:read=5")),
+        ("throttle:80:read=0", 17, "expected bytes per second", None),
+        ("throttle:80:read=1T", 17, "expected bytes per second", None),
+        ("throttle:80:read=99999999999G", 17, "expected bytes per second", None),
+        ("log:80:form=xml", 12, "expected text, hex or pcap", None),
+        ("log:80:form=pcap", 12, "a capture needs file=FILE", None),
+        ("log:80:limit=0", 13, "expected bytes from 1", None),
+        (
+            "log:log:80",
+            4,
+            "a second log: needs a separate string for its keywords: log:endpoint=…",
+            None,
+        ),
+        (r"log:endpoint=tpc\:80", 13, "there is no tpc:", None),
+        ("log:endpoint=80:90", 16, "expected nothing more", None),
+        ("fd:", 3, "expected the number of a descriptor from 0", None),
+        ("fd", 2, "missing number: expected fd:N", None),
+        ("fd:-1", 3, "expected the number of a descriptor", None),
+        ("fd:3:backlog=5", 5, "unknown keyword backlog=", None),
+        ("systemd", 7, "missing name: expected systemd:NAME or INDEX", None),
+        ("systemd:index=x", 14, "expected an index", None),
+        ("systemd:index=0:name=a", 21, "not both", None),
+        ("systemd:domain=IPX:index=0", 15, "expected INET, INET6 or UNIX", None),
+        ("systemd:\u{e4}", 8, "expected the FileDescriptorName=", None),
+        ("tcp6:127.0.0.1:80", 5, "tcp6: listens on an IPv6 address", None),
+        ("tls:443:chain=a", 14, "a chain belongs to a certificate", None),
+        ("ssl:443:privateKey=k:sslmethod=SSLv3_METHOD", 31, "TLS 1.2 and 1.3 are offered", None),
+    ];
+    check(server, mistakes);
+    let mistakes: &[Mistake] = &[
+        ("tsl:example.com:443", 0, "there is no tsl: to connect", Some("tls:example.com:443")),
+        ("systemd:web", 0, "an endpoint to connect starts with", None),
+        ("tls:a:443:servename=b", 10, "unknown keyword servename=", Some("tls:a:443:servername=b")),
+        ("tls:unix:s", 10, "missing servername", None),
+        ("tls:unix:s:server-name=a", 11, "unknown keyword", Some("tls:unix:s:servername=a")),
+        ("haproxy:a:80:version=3", 21, "expected 1 or 2", None),
+        ("haproxy:a:80:trusted=::1", 13, "unknown keyword trusted=", None),
+        ("tcp:hst=a:port=80", 17, "missing host", Some("tcp:host=a:port=80")),
+    ];
+    check(client, mistakes);
     // A host name may resemble a kind.
     assert_eq!(client("tsl:443").as_deref(), Ok("tcp:tsl:443"));
     let error = client("top:http").unwrap_err();

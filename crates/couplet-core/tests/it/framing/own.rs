@@ -83,20 +83,6 @@ fn a_message_at_the_limit_passes_and_a_longer_one_closes_however_it_is_cut() {
 }
 
 #[test]
-fn a_pause_between_pieces_changes_no_message() {
-    every_split(b"1;22;333;4444;55555;;", |pieces| {
-        let notes = Notes::then(|n, transport| {
-            if n != 2 {
-                transport.pause_producing();
-            }
-        });
-        let mut got = events(Semicolons::new(notes.clone()), &notes.log, pieces);
-        got.retain(|event| *event != Event::Resumed);
-        assert_eq!(got, ["1", "22", "333", "4444", "55555", ""].map(message), "{pieces:?}");
-    });
-}
-
-#[test]
 fn a_framer_may_pause_on_an_incomplete_message() {
     /// Pauses on the first step, although the bytes have already reached the limit.
     #[derive(Default)]

@@ -7,7 +7,7 @@ use couplet::Reason;
 use couplet::protocols::{
     FramingError, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
 };
-use couplet::testing::{every_split, hold};
+use couplet::testing::{Held, every_split, hold};
 
 use super::bodies::Bodies;
 use super::{Event, Log, events, lost, message};
@@ -68,38 +68,55 @@ fn c164_a_million_switches_in_one_chunk_take_neither_stack_nor_copies() {
 
 type Kept = Rc<RefCell<Option<LineTransport>>>;
 
-/// Hands its transport to the test.
-#[derive(Default)]
-struct Lends {
+/// Records its events, plays the test's acts after them, and hands its transport to the test. Reads
+/// the rest of an oversized line in raw mode.
+struct Plays {
     kept: Kept,
     log: Log,
-    /// The first raw read switches back to line mode with these bytes instead of the received ones.
-    instead: Option<Vec<u8>>,
+    after_line: fn(&LineTransport),
+    after_raw: fn(&LineTransport, &[u8]),
 }
 
-impl LineProtocol for Lends {
+/// Reads lines, until the test asks for raw bytes.
+fn plays() -> Plays {
+    Plays { kept: Kept::default(), log: Log::default(), after_line: |_| {}, after_raw: |_, _| {} }
+}
+
+impl LineProtocol for Plays {
     fn connection_made(&mut self, transport: &LineTransport) {
         *self.kept.borrow_mut() = Some(transport.clone());
     }
 
-    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
         self.log.borrow_mut().push(Event::Message(line.into()));
+        (self.after_line)(transport);
+    }
+
+    fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
+        self.log.borrow_mut().push(Event::Exceeded(beginning.into()));
+        transport.set_raw_mode();
     }
 
     fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
         self.log.borrow_mut().push(Event::Raw(data.into()));
-        if let Some(instead) = self.instead.take() {
-            transport.set_line_mode(&instead);
-        }
+        (self.after_raw)(transport, data);
     }
+
+    fn connection_lost(&mut self, _: &LineTransport, reason: &Reason) {
+        self.log.borrow_mut().push(lost(reason));
+    }
+}
+
+/// A held [`Plays`], its transport and its log.
+fn held(plays: Plays) -> (Held<LineReceiver<Plays>>, LineTransport, Log) {
+    let (kept, log) = (plays.kept.clone(), plays.log.clone());
+    let held = hold(LineReceiver::new(plays));
+    (held, kept.take().expect("the protocol is connected"), log)
 }
 
 #[test]
 fn c164_the_mode_may_be_switched_from_outside() {
-    let lends = Lends::default();
-    let (kept, log) = (lends.kept.clone(), lends.log.clone());
-    let mut held = hold(LineReceiver::new(lends));
-    let transport = kept.take().expect("the protocol is connected");
+    let (mut held, transport, log) = held(plays());
     held.push(b"one\r\ntw");
     assert_eq!(log.take(), [message("one")]);
     transport.set_raw_mode();
@@ -128,10 +145,11 @@ fn c164_the_mode_may_be_switched_from_outside() {
 fn c164_other_bytes_may_be_given_as_lines() {
     // More bytes than were received, or fewer.
     for raw in [&b"\x1f\x8b"[..], b"\x1f\x8b and more than are given"] {
-        let lends = Lends { instead: Some(b"one\r\ntwo\r\nth".to_vec()), ..Lends::default() };
-        let (kept, log) = (lends.kept.clone(), lends.log.clone());
-        let mut held = hold(LineReceiver::new(lends));
-        kept.take().expect("the protocol is connected").set_raw_mode();
+        let instead = |transport: &LineTransport, _: &[u8]| {
+            transport.set_line_mode(b"one\r\ntwo\r\nth");
+        };
+        let (mut held, transport, log) = held(Plays { after_raw: instead, ..plays() });
+        transport.set_raw_mode();
         held.push(raw);
         held.push(b"ree\r\n");
         let want = [Event::Raw(raw.to_vec()), message("one"), message("two"), message("three")];
@@ -141,10 +159,7 @@ fn c164_other_bytes_may_be_given_as_lines() {
 
 #[test]
 fn c164_raw_bytes_wait_while_reading_is_paused() {
-    let lends = Lends::default();
-    let (kept, log) = (lends.kept.clone(), lends.log.clone());
-    let mut held = hold(LineReceiver::new(lends));
-    let transport = kept.take().expect("the protocol is connected");
+    let (mut held, transport, log) = held(plays());
     transport.set_raw_mode();
     transport.pause_producing();
     held.settle();
@@ -192,49 +207,20 @@ fn c164_raw_bytes_that_are_given_back_come_again_with_more() {
     });
 }
 
-/// Reads the rest of an oversized line in raw mode.
-struct TakesRaw(Log);
-
-impl LineProtocol for TakesRaw {
-    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
-        self.0.borrow_mut().push(Event::Message(line.into()));
-    }
-
-    fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
-        self.0.borrow_mut().push(Event::Exceeded(beginning.into()));
-        transport.set_raw_mode();
-    }
-
-    fn raw_data_received(&mut self, _: &LineTransport, data: &[u8]) {
-        self.0.borrow_mut().push(Event::Raw(data.into()));
-    }
-}
-
 #[test]
 fn c163_c164_a_line_that_is_too_long_may_go_on_raw() {
-    let log = Log::default();
-    let receiver = LineReceiver::new(TakesRaw(log.clone())).with_max_length(3);
+    let plays = plays();
+    let log = plays.log.clone();
+    let receiver = LineReceiver::new(plays).with_max_length(3);
     let got = events(receiver, &log, &[b"ok\r\n1234567\r\nx"]);
     let want = [message("ok"), Event::Exceeded(b"1234".to_vec()), Event::Raw(b"567\r\nx".to_vec())];
     assert_eq!(got, want);
 }
 
-struct AsksForRaw(Log);
-
-impl LineProtocol for AsksForRaw {
-    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        self.0.borrow_mut().push(Event::Message(line.into()));
-        transport.set_raw_mode();
-    }
-
-    fn connection_lost(&mut self, _: &LineTransport, reason: &Reason) {
-        self.0.borrow_mut().push(lost(reason));
-    }
-}
-
 #[test]
 fn c164_a_line_only_receiver_refuses_raw_mode() {
-    let log = Log::default();
-    let got = events(LineOnlyReceiver::new(AsksForRaw(log.clone())), &log, &[b"a\r\nb\r\n"]);
+    let asks = Plays { after_line: LineTransport::set_raw_mode, ..plays() };
+    let log = asks.log.clone();
+    let got = events(LineOnlyReceiver::new(asks), &log, &[b"a\r\nb\r\n"]);
     assert_eq!(got, [message("a"), lost(FramingError::NoRawMode)]);
 }

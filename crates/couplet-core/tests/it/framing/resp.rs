@@ -12,6 +12,8 @@ use couplet::testing::{every_split, hold};
 use proptest::prelude::*;
 use server::Redis;
 
+use super::naive::cut;
+
 /// The server's answers to these pieces, and whether it closes the connection.
 fn answers(pieces: &[&[u8]]) -> (String, bool) {
     let mut held = hold(Redis::default());
@@ -113,17 +115,6 @@ fn a_command() -> impl Strategy<Value = Vec<Vec<u8>>> {
         word().prop_map(|key| vec![b"GET".to_vec(), key]),
         (word(), word()).prop_map(|(key, value)| vec![b"SET".to_vec(), key, value]),
     ]
-}
-
-/// Cuts `stream` into pieces of these lengths, cycling through them.
-fn cut<'a>(stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
-    let mut rest = stream;
-    let pieces = lengths.iter().cycle().map_while(|length| {
-        let (piece, after) = rest.split_at((*length).min(rest.len()));
-        rest = after;
-        (!piece.is_empty()).then_some(piece)
-    });
-    pieces.collect()
 }
 
 proptest! {

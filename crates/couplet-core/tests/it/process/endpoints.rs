@@ -12,12 +12,20 @@ use couplet::{Deferred, Failure, Protocol, Reason, Resolver, Transport};
 
 use super::Nursery;
 use crate::needed::inheritable;
+use crate::quiet::Quiet;
 
 /// Sends `says`, and fires with all bytes received until the end of the stream.
-struct Asks {
+pub(super) struct Asks {
     says: &'static str,
     got: Vec<u8>,
     done: Option<Resolver<Vec<u8>>>,
+}
+
+impl Asks {
+    pub(super) fn new(says: &'static str) -> (Asks, Deferred<Vec<u8>>) {
+        let (answer, done) = Deferred::new();
+        (Asks { says, got: Vec::new(), done: Some(done) }, answer)
+    }
 }
 
 impl Protocol for Asks {
@@ -39,8 +47,7 @@ impl Protocol for Asks {
 }
 
 fn ask(nursery: &mut Nursery, endpoint: &str, says: &'static str) -> Result<Vec<u8>, Failure> {
-    let (answer, done) = Deferred::new();
-    let asks = Asks { says, got: Vec::new(), done: Some(done) };
+    let (asks, answer) = Asks::new(says);
     let connecting = nursery.l.reactor().connect_protocol(endpoint, asks);
     nursery.l.run_until(connecting.then(move |_| answer))
 }
@@ -97,25 +104,14 @@ fn c145b_mistakes_in_a_command_are_shown() {
 fn c145b_a_connection_that_is_lost_leaves_no_zombie() {
     let mut nursery = Nursery::new();
     let lost: Rc<RefCell<Option<Transport>>> = Rc::default();
-    struct Quiet;
-    impl Protocol for Quiet {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
     let kept = lost.clone();
     let connecting = nursery.l.reactor().connect_process(Command::new("cat"), || Quiet);
     connecting.map(move |connection| *kept.borrow_mut() = Some(connection.transport())).detach();
-    let made = lost.clone();
-    nursery.until("connection_made", move || made.borrow().is_some());
+    nursery.until("connection_made", || lost.borrow().is_some());
     nursery.turn();
     assert_eq!(nursery.l.snapshot().watches, 1);
     lost.borrow().as_ref().expect("made").abort_connection();
-    for _ in 0..20_000 {
-        if nursery.l.snapshot().watches == 0 {
-            return;
-        }
-        nursery.l.turn(Some(std::time::Duration::from_millis(1))).expect("a turn");
-    }
-    panic!("its end was never noticed");
+    nursery.until_loop("the end of its watch", |l| l.snapshot().watches == 0);
 }
 
 #[test]

@@ -21,18 +21,17 @@ fn c146_made_comes_first_and_ended_last_after_every_loss() {
     let entries = nursery.ended(&log);
     assert_eq!(entries[0], "made");
     assert_eq!((log.text(1).as_str(), log.text(2).as_str()), ("rose\n", "loud\n"));
-    for lost in ["lost 0 Done(Peer)", "lost 1 Done(Peer)", "lost 2 Done(Peer)", "exited 3"] {
-        assert_eq!(entries.iter().filter(|entry| *entry == lost).count(), 1, "{lost}: {entries:?}");
+    for once in ["lost 0 Done(Peer)", "lost 1 Done(Peer)", "lost 2 Done(Peer)", "exited 3"] {
+        assert_eq!(log.count(once), 1, "{once}: {entries:?}");
     }
-    assert_eq!(entries.last().map(String::as_str), Some("ended 3"));
+    assert_eq!(log.last(), "ended 3");
 }
 
 #[test]
 fn c146_exited_does_not_wait_for_pipes_that_grandchildren_hold() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(sh("exec 3<&0; cat <&3 & exit 0"));
-    let seen = log.clone();
-    nursery.until("process_exited", || seen.has("exited 0"));
+    nursery.until("process_exited", || log.has("exited 0"));
     (0..5).for_each(|_| nursery.turn());
     assert!(!log.has_ended(), "{:?}", log.entries());
     assert!(process.pid().is_none() && process.end().is_some());
@@ -44,11 +43,11 @@ fn c146_exited_does_not_wait_for_pipes_that_grandchildren_hold() {
 fn c146_a_child_that_closes_its_output_lives_on() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(sh("exec >&- 2>&-; read line; exit 4"));
-    let seen = log.clone();
-    nursery.until("both", || seen.has("lost 1 Done(Peer)") && seen.has("lost 2 Done(Peer)"));
+    nursery.until("both", || log.has("lost 1 Done(Peer)") && log.has("lost 2 Done(Peer)"));
     assert!(process.pid().is_some() && !log.has("exited 4"));
     process.write("go\n");
-    assert_eq!(nursery.ended(&log).last().map(String::as_str), Some("ended 4"));
+    nursery.ended(&log);
+    assert_eq!(log.last(), "ended 4");
 }
 
 #[test]
@@ -76,8 +75,7 @@ fn c147_an_end_is_a_code_or_a_signal() {
     let mut nursery = Nursery::new();
     for (script, end) in [("exit 0", "0"), ("exit 7", "7"), ("kill -TERM $$", "SIGTERM")] {
         let (process, log) = nursery.spawn(sh(script));
-        nursery.ended(&log);
-        assert!(log.has(&format!("exited {end}")), "{:?}", log.entries());
+        nursery.ended_with(&log, &format!("exited {end}"));
         let end = process.end().expect("it has ended");
         assert!(end.code().is_some() != end.signal().is_some());
         assert_eq!(end.is_success(), script == "exit 0");
@@ -90,8 +88,8 @@ fn c148_a_panic_in_process_exited_is_logged_and_ended_still_comes() {
     let protocol = Logged { panics_in_exited: true, ..Logged::default() };
     let log = protocol.log.clone();
     nursery.l.reactor().spawn_process(protocol, sh("exit 0")).expect("it starts");
-    let (entries, lines) = logged(|| nursery.ended(&log));
-    assert_eq!(entries.last().map(String::as_str), Some("ended 0"));
+    let lines = logged(|| nursery.ended(&log)).1;
+    assert_eq!(log.last(), "ended 0");
     assert_eq!(lines.iter().filter(|line| line.contains("on purpose")).count(), 1, "{lines:?}");
 }
 
@@ -126,9 +124,7 @@ fn c152_a_signal_is_sent_by_name_or_number_until_the_exit() {
     let mut nursery = Nursery::new();
     let script = "trap 'echo usr1; exit 5' USR1; echo ready; while :; do sleep 0.01; done";
     for by_name in [true, false] {
-        let (process, log) = nursery.spawn(sh(script));
-        let seen = log.clone();
-        nursery.until("ready", move || seen.text(1) == "ready\n");
+        let (process, log) = nursery.ready(sh(script), "ready");
         let usr1 = "USR1".parse::<couplet::process::ProcessSignal>().expect("a name").number();
         let sent =
             if by_name { process.signal_process("SIGUSR1") } else { process.signal_process(usr1) };
@@ -142,65 +138,51 @@ fn c152_a_signal_is_sent_by_name_or_number_until_the_exit() {
     }
 }
 
+/// It ignores SIGTERM.
+const STUBBORN: &str = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+const HOUR: Duration = Duration::from_secs(3600);
+
 #[test]
 fn c152a_a_child_that_ignores_sigterm_is_killed_after_the_grace() {
     let mut nursery = Nursery::new();
-    let (process, log) =
-        nursery.spawn(sh("trap '' TERM; echo ready; while :; do sleep 0.01; done"));
-    let seen = log.clone();
-    nursery.until("ready", move || seen.text(1) == "ready\n");
-    process.terminate(Duration::from_millis(20)).expect("it runs");
-    nursery.ended(&log);
-    assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
-    // A child that exits in time is never killed.
-    let (process, log) = nursery.spawn(sh("echo ready; exec cat"));
-    let seen = log.clone();
-    nursery.until("ready", move || seen.text(1) == "ready\n");
-    process.terminate(Duration::from_secs(3600)).expect("it runs");
-    nursery.ended(&log);
-    assert!(log.has("exited SIGTERM"), "{:?}", log.entries());
-    assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
+    for (script, grace, exited) in [
+        (STUBBORN, Duration::from_millis(20), "exited SIGKILL"),
+        // A child that exits in time is never killed.
+        ("echo ready; exec cat", HOUR, "exited SIGTERM"),
+    ] {
+        let (process, log) = nursery.ready(sh(script), "ready");
+        process.terminate(grace).expect("it runs");
+        nursery.ended_with(&log, exited);
+        assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
+    }
 }
 
 #[test]
 fn c152a_of_two_terminates_the_time_of_the_last_counts() {
-    const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
     let mut nursery = Nursery::new();
-    let stubborn = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
     for (first, last) in [(HOUR, MINUTE), (MINUTE, HOUR)] {
-        let (process, log) = nursery.spawn(sh(stubborn));
-        let seen = log.clone();
-        nursery.until("ready", move || seen.text(1) == "ready\n");
+        let (process, log) = nursery.ready(sh(STUBBORN), "ready");
         process.terminate(first).expect("it runs");
         process.terminate(last).expect("it runs");
         assert_eq!(nursery.l.snapshot().pending_calls, 1, "there is one kill to come");
         let left = nursery.l.next_turn().expect("the kill") - nursery.l.reactor().now();
         assert!(left > last - MINUTE / 2 && left <= last, "{left:?}");
         process.terminate(Duration::ZERO).expect("it runs");
-        nursery.ended(&log);
-        assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
+        nursery.ended_with(&log, "exited SIGKILL");
     }
 }
 
-/// Spawns a command whose child ignores SIGTERM; both run.
-fn with_grandchild(nursery: &mut Nursery, command: Command) -> (couplet::process::Process, Log) {
-    let (process, log) = nursery.spawn(command);
-    let seen = log.clone();
-    nursery.until("ready", move || seen.text(1).ends_with('\n'));
-    (process, log)
-}
-
+/// Its child ignores SIGTERM; both run.
 const GRANDCHILD: &str = "(trap '' TERM; echo ready; exec sleep 1000) & wait";
 
 #[test]
 fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
     let mut nursery = Nursery::new();
-    let (process, log) = with_grandchild(&mut nursery, sh(GRANDCHILD).process_group(0));
+    let (process, log) = nursery.ready(sh(GRANDCHILD).process_group(0), "ready");
     process.signal_group("KILL").expect("it leads a group");
     // The grandchild holds the pipes until it exits.
-    nursery.ended(&log);
-    assert!(log.has("exited SIGKILL"), "{:?}", log.entries());
+    nursery.ended_with(&log, "exited SIGKILL");
     let after = process.signal_group("KILL");
     assert!(matches!(after, Err(SignalError::ExitedAlready)), "{after:?}");
     let (process, log) = nursery.spawn(Command::new("cat"));
@@ -208,8 +190,7 @@ fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
         assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
     }
     process.close_stdin();
-    nursery.ended(&log);
-    assert!(log.has("exited 0"), "{:?}", log.entries());
+    nursery.ended_with(&log, "exited 0");
 }
 
 #[test]
@@ -219,14 +200,13 @@ fn c152c_nobody_of_a_group_that_is_terminated_stays() {
     // it.
     let both = format!("trap '' TERM; {GRANDCHILD}");
     let cases = [
-        (sh(GRANDCHILD).new_session(), 3600, "exited SIGTERM"),
-        (sh(&both).process_group(0), 0, "exited SIGKILL"),
+        (sh(GRANDCHILD).new_session(), HOUR, "exited SIGTERM"),
+        (sh(&both).process_group(0), Duration::ZERO, "exited SIGKILL"),
     ];
     for (command, grace, exited) in cases {
-        let (process, log) = with_grandchild(&mut nursery, command);
-        process.terminate_group(Duration::from_secs(grace)).expect("it leads a group");
-        nursery.ended(&log);
-        assert!(log.has(exited), "{:?}", log.entries());
+        let (process, log) = nursery.ready(command, "ready");
+        process.terminate_group(grace).expect("it leads a group");
+        nursery.ended_with(&log, exited);
         assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
     }
 }
@@ -269,7 +249,6 @@ fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of
     let protocol = Logged::default();
     let log = protocol.log.clone();
     let process = l.reactor().spawn_process(protocol, sh("trap '' PIPE; read line")).expect("it");
-    let seen = log.clone();
     l.run(move |reactor| {
         let stopping = reactor.clone();
         reactor.call_soon(move || stopping.stop());
@@ -277,12 +256,12 @@ fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of
     })
     .expect("a run");
     assert!(matches!(process.end(), Some(ProcessEnd::LeftRunning)));
-    let entries = seen.entries();
+    let entries = log.entries();
     assert_eq!(entries[0], "made");
     for number in 0..3 {
-        assert!(seen.has(&format!("lost {number} Shutdown")), "{entries:?}");
+        assert!(log.has(&format!("lost {number} Shutdown")), "{entries:?}");
     }
-    assert_eq!(entries.last().map(String::as_str), Some("ended LeftRunning"), "{entries:?}");
+    assert_eq!(log.last(), "ended LeftRunning", "{entries:?}");
 }
 
 /// Whether a process has exited and was not reaped.
@@ -314,8 +293,7 @@ fn c154b_many_short_children_leave_no_zombie_and_no_descriptor() {
     }
     assert_eq!(descriptors(), before);
     assert!(!pids.into_iter().any(is_zombie));
-    assert_eq!(nursery.l.snapshot().connections.len(), 0);
-    assert_eq!(nursery.l.snapshot().watches, 0);
+    assert_eq!(nursery.left(), (0, 0, 0));
 }
 
 #[cfg(target_os = "linux")]
@@ -351,6 +329,5 @@ fn c154b_a_thousand_children_at_once_are_served_and_leave_nothing() {
     }
     assert_eq!(descriptors(), before);
     assert!(!pids.into_iter().any(is_zombie));
-    assert_eq!(nursery.l.snapshot().connections.len(), 0);
-    assert_eq!(nursery.l.snapshot().watches, 0);
+    assert_eq!(nursery.left(), (0, 0, 0));
 }

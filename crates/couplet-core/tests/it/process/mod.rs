@@ -34,8 +34,16 @@ impl Log {
         self.0.borrow().clone()
     }
 
+    fn count(&self, entry: &str) -> usize {
+        self.0.borrow().iter().filter(|has| *has == entry).count()
+    }
+
     fn has(&self, entry: &str) -> bool {
-        self.0.borrow().iter().any(|has| has == entry)
+        self.count(entry) > 0
+    }
+
+    fn last(&self) -> String {
+        self.0.borrow().last().cloned().unwrap_or_default()
     }
 
     /// All output from this descriptor.
@@ -107,6 +115,19 @@ impl Nursery {
         (self.l.reactor().spawn_process(protocol, command).expect("it starts"), log)
     }
 
+    /// Spawns this command, and waits until its output contains a text.
+    fn ready(&mut self, command: Command, text: &str) -> (Process, Log) {
+        let (process, log) = self.spawn(command);
+        self.until(text, || log.text(1).contains(text));
+        (process, log)
+    }
+
+    /// The numbers of connections, watches and pending calls.
+    fn left(&self) -> (usize, usize, usize) {
+        let snapshot = self.l.snapshot();
+        (snapshot.connections.len(), snapshot.watches, snapshot.pending_calls)
+    }
+
     fn turn(&mut self) {
         self.l.turn(Some(Duration::ZERO)).expect("a turn");
     }
@@ -127,12 +148,18 @@ impl Nursery {
 
     /// Turns until the process has ended, and returns its log.
     fn ended(&mut self, log: &Log) -> Vec<String> {
-        let seen = log.clone();
-        self.until("process_ended", move || seen.has_ended());
+        self.until("process_ended", || log.has_ended());
         (0..3).for_each(|_| self.turn());
         let entries = log.entries();
         assert!(entries.last().is_some_and(|entry| entry.starts_with("ended")), "{entries:?}");
         entries
+    }
+
+    /// Turns until the process has ended, and asserts that its log has this entry.
+    #[track_caller]
+    fn ended_with(&mut self, log: &Log, entry: &str) {
+        let entries = self.ended(log);
+        assert!(log.has(entry), "{entries:?}");
     }
 
     /// Runs this command to its end.
@@ -155,6 +182,18 @@ fn is_alone(test: &str) -> bool {
     let status = command.args(["--test-threads", "1"]).stdout(std::process::Stdio::null()).status();
     assert!(status.expect("it starts").success(), "{test}, alone");
     false
+}
+
+/// Kills a process that a test has left running.
+fn kill(pid: &str) {
+    let killed = rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL);
+    killed.expect("it still runs");
+}
+
+/// The process whose number a program has printed.
+fn pid_of(line: &str) -> rustix::process::Pid {
+    let number = line.trim().parse().expect("a number");
+    rustix::process::Pid::from_raw(number).expect("not 0")
 }
 
 fn sh(script: &str) -> Command {

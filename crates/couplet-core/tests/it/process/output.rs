@@ -11,7 +11,7 @@ use couplet::process::{
     SpawnError,
 };
 
-use super::{Nursery, sh};
+use super::{Nursery, kill, pid_of, sh};
 
 fn output_of(
     nursery: &mut Nursery,
@@ -88,11 +88,6 @@ fn with_a_child(file: &str, then: &str) -> Command {
     sh(&format!("exec 3<&0; sleep 1000 <&3 & echo $! > {file}; {then}"))
 }
 
-fn pid(line: &str) -> rustix::process::Pid {
-    let number = line.trim().parse().expect("a number");
-    rustix::process::Pid::from_raw(number).expect("not 0")
-}
-
 #[test]
 fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_pipes() {
     let mut nursery = Nursery::new();
@@ -118,7 +113,7 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
                 if gives_up == "a cancel after its exit" {
                     // What is reaped can't be killed.
                     let shell = std::fs::read_to_string(folder.join("shell")).unwrap_or_default();
-                    let shell = pid(&shell);
+                    let shell = pid_of(&shell);
                     nursery
                         .until("its exit", || rustix::process::test_kill_process(shell).is_err());
                 }
@@ -127,18 +122,13 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
             }
         };
         failure.expect_err(gives_up);
-        let left = |nursery: &Nursery| {
-            let snapshot = nursery.l.snapshot();
-            (snapshot.connections.len(), snapshot.watches, snapshot.pending_calls)
-        };
         let began = nursery.l.reactor().now();
-        while left(&nursery) != (0, 0, 0) {
+        while nursery.left() != (0, 0, 0) {
             nursery.l.turn(Some(Duration::from_millis(5))).expect("a turn");
             let waited = nursery.l.reactor().now() - began;
-            assert!(waited < Duration::from_secs(10), "{gives_up}: {:?}", left(&nursery));
+            assert!(waited < Duration::from_secs(10), "{gives_up}: {:?}", nursery.left());
         }
-        let kill = rustix::process::Signal::KILL;
-        rustix::process::kill_process(pid(&child()), kill).expect("it still runs");
+        kill(&child());
         std::fs::remove_file(&written).expect("it was there");
     }
 }
@@ -148,14 +138,10 @@ fn c154d_a_program_whose_output_is_abandoned_is_still_served_and_reaped() {
     let mut nursery = Nursery::new();
     let output = nursery.l.reactor().process_output(sh("head -c 300000 /dev/zero; echo x >&2"));
     drop(output);
-    for _ in 0..20_000 {
-        let snapshot = nursery.l.snapshot();
-        if (snapshot.connections.len(), snapshot.watches) == (0, 0) {
-            return;
-        }
-        nursery.l.turn(Some(Duration::from_millis(1))).expect("a turn");
-    }
-    panic!("{}", nursery.l.snapshot());
+    nursery.until_loop("the end of its connections and its watch", |l| {
+        let snapshot = l.snapshot();
+        (snapshot.connections.len(), snapshot.watches) == (0, 0)
+    });
 }
 
 /// Records standard output and standard error.

@@ -152,8 +152,7 @@ fn c153_a_child_has_pipes_under_any_number() {
     let (process, log) = nursery.spawn(command);
     // Written before connection_made, and after it.
     process.write_to_child(7, "rose\n").expect("a pipe");
-    let seen = log.clone();
-    nursery.until("the first", move || seen.text(9) == "rose\n");
+    nursery.until("the first", || log.text(9) == "rose\n");
     process.write_to_child(7, "red\n").expect("a pipe");
     nursery.ended(&log);
     assert_eq!(log.text(9), "rose\nred\n");
@@ -207,8 +206,7 @@ fn c153a_descriptors_may_be_files_null_or_one_another() {
 fn c153b_a_child_that_does_not_read_is_back_pressure() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(sh("read go; cat | wc -c"));
-    let seen = log.clone();
-    nursery.until("connection_made", move || seen.has("made"));
+    nursery.until("connection_made", || log.has("made"));
     let stdin = process.pipe(0).expect("a pipe");
     process.write("go\n");
     process.write(vec![b'x'; 1024 * 1024]);
@@ -224,8 +222,7 @@ fn c153b_a_child_that_does_not_read_is_back_pressure() {
 fn c153b_output_that_is_paused_fills_the_pipe_of_the_child() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(sh("yes rose | head -c 1000000; echo done >&2"));
-    let seen = log.clone();
-    nursery.until("connection_made", move || seen.has("made"));
+    nursery.until("connection_made", || log.has("made"));
     process.pipe(1).expect("a pipe").pause_producing();
     nursery.turn();
     let before = log.text(1).len();
@@ -259,8 +256,7 @@ fn c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(Command::new("cat").terminal(Default::default()));
     let (other, _log) = nursery.spawn(Command::new("cat"));
-    let seen = log.clone();
-    nursery.until("connection_made", move || seen.has("made"));
+    nursery.until("connection_made", || log.has("made"));
     assert_eq!(of_a_child(), before);
     for process in [process, other] {
         process.signal_process("KILL").expect("it runs");
@@ -277,10 +273,6 @@ fn c149a_a_driver_without_processes_refuses_one_and_descriptors_too() {
     let error = refused.expect_err("memory has none");
     assert_eq!(error.error.kind(), std::io::ErrorKind::Unsupported);
     let (reader, _writer) = std::io::pipe().expect("a pipe");
-    struct Quiet;
-    impl couplet::Protocol for Quiet {
-        fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
-    }
-    let refused = l.reactor().adopt_pipe(reader, || Quiet).map(drop);
+    let refused = l.reactor().adopt_pipe(reader, || crate::quiet::Quiet).map(drop);
     assert_eq!(refused.expect_err("nor these").kind(), std::io::ErrorKind::Unsupported);
 }

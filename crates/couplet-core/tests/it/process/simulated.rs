@@ -11,6 +11,7 @@ use couplet::process::{
 use couplet::sim::{Fault, Host, Program, Sim, Weather};
 use couplet::{Deferred, Protocol, Reactor, Reason, Result, Shutdown, Transport};
 
+use super::endpoints::Asks;
 use super::{Log, Logged};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -84,6 +85,15 @@ fn process(kept: &Kept) -> Process {
     kept.borrow().clone().expect("it was started")
 }
 
+/// A world in which this command has run for a second.
+fn running(command: Command) -> (Sim, Process, Log) {
+    let mut sim = world(1);
+    let (_, kept, log) = parent(&mut sim, command);
+    sim.run_for(SECOND).expect("a calm world");
+    let process = process(&kept);
+    (sim, process, log)
+}
+
 /// The output and the end of this command.
 fn output_of(sim: &mut Sim, command: Command, options: OutputOptions) -> Result<ProcessOutput> {
     let kept: Rc<RefCell<Option<Result<ProcessOutput>>>> = Rc::default();
@@ -106,11 +116,8 @@ fn output_of(sim: &mut Sim, command: Command, options: OutputOptions) -> Result<
 
 #[test]
 fn c154c_a_simulated_process_has_its_callbacks_in_order_and_in_virtual_time() {
-    let mut sim = world(1);
-    let (_, kept, log) = parent(&mut sim, Command::new("/bin/echo"));
-    sim.run_for(SECOND).expect("a calm world");
+    let (mut sim, process, log) = running(Command::new("/bin/echo"));
     assert_eq!(log.entries(), ["made"]);
-    let process = process(&kept);
     assert!(process.pid().is_some());
     process.write("rose");
     sim.run_for(SECOND).expect("a calm world");
@@ -119,9 +126,9 @@ fn c154c_a_simulated_process_has_its_callbacks_in_order_and_in_virtual_time() {
     sim.run_for(SECOND).expect("a calm world");
     let entries = log.entries();
     for once in ["lost 0 Done(Us)", "lost 1 Done(Peer)", "lost 2 Done(Peer)", "exited 0"] {
-        assert_eq!(entries.iter().filter(|entry| *entry == once).count(), 1, "{once}: {entries:?}");
+        assert_eq!(log.count(once), 1, "{once}: {entries:?}");
     }
-    assert_eq!(entries.last().map(String::as_str), Some("ended 0"));
+    assert_eq!(log.last(), "ended 0");
     assert!(matches!(process.signal_process("KILL"), Err(SignalError::ExitedAlready)));
     sim.finish().expect("nothing is left");
 }
@@ -173,12 +180,10 @@ fn c154c_signals_reach_a_simulated_process_when_they_are_sent() {
         ("waits", "KILL", "exited SIGKILL"),
         ("stays", "HUP", "exited SIGHUP"),
     ] {
-        let mut sim = world(1);
-        let (_, kept, log) = parent(&mut sim, Command::new(program));
-        sim.run_for(SECOND).expect("a calm world");
-        let unknown = process(&kept).signal_process("USR2");
+        let (mut sim, process, log) = running(Command::new(program));
+        let unknown = process.signal_process("USR2");
         assert!(matches!(unknown, Err(SignalError::Io(_))), "{unknown:?}");
-        process(&kept).signal_process(signal).expect("it runs");
+        process.signal_process(signal).expect("it runs");
         assert_eq!(log.entries(), ["made"], "nothing is called inside");
         sim.run_for(Duration::from_millis(1)).expect("a calm world");
         assert!(log.has(end) && log.has_ended(), "{signal}: {:?}", log.entries());
@@ -196,10 +201,8 @@ fn c154c_signals_reach_a_simulated_process_when_they_are_sent() {
 
 #[test]
 fn c154c_a_simulated_process_that_stays_is_killed_exactly_after_the_grace() {
-    let mut sim = world(1);
-    let (_, kept, log) = parent(&mut sim, Command::new("stays"));
-    sim.run_for(SECOND).expect("a calm world");
-    process(&kept).terminate(5 * SECOND).expect("it runs");
+    let (mut sim, process, log) = running(Command::new("stays"));
+    process.terminate(5 * SECOND).expect("it runs");
     sim.run_for(5 * SECOND - Duration::from_millis(1)).expect("a calm world");
     assert_eq!(log.entries(), ["made"]);
     sim.run_for(Duration::from_millis(2)).expect("a calm world");
@@ -214,21 +217,19 @@ fn c154c_what_nobody_reads_any_more_is_dropped() {
     // A million bytes for a child that never reads; the child is killed, or its parent aborts the
     // pipe.
     for kills in [true, false] {
-        let mut sim = world(1);
-        let (_, kept, log) = parent(&mut sim, Command::new("waits"));
+        let (mut sim, process, log) = running(Command::new("waits"));
+        process.write(vec![b'x'; 1_000_000]);
         sim.run_for(SECOND).expect("a calm world");
-        process(&kept).write(vec![b'x'; 1_000_000]);
-        sim.run_for(SECOND).expect("a calm world");
-        let stdin = process(&kept).pipe(0).expect("it is open");
+        let stdin = process.pipe(0).expect("it is open");
         assert!(stdin.buffered() > 0, "a pipe holds less");
         if kills {
-            process(&kept).signal_process("KILL").expect("it runs");
+            process.signal_process("KILL").expect("it runs");
             sim.run_for(SECOND).expect("a calm world");
             assert!(log.has("exited SIGKILL") && log.has_ended(), "{:?}", log.entries());
         } else {
             stdin.abort_connection();
             sim.run_for(SECOND).expect("a calm world");
-            assert!(!log.has_ended() && process(&kept).pipe(0).is_none(), "{:?}", log.entries());
+            assert!(!log.has_ended() && process.pipe(0).is_none(), "{:?}", log.entries());
         }
         sim.allow_leaks();
         sim.finish().expect("nothing is left");
@@ -343,19 +344,10 @@ fn c154c_the_seed_determines_processes_too_and_endpoints_start_them() {
         sim.keep_trace();
         let got: Rc<RefCell<Vec<u8>>> = Rc::default();
         let into = got.clone();
-        struct Asks(Rc<RefCell<Vec<u8>>>);
-        impl Protocol for Asks {
-            fn connection_made(&mut self, transport: &Transport) {
-                transport.write("rose");
-                transport.lose_write_connection();
-            }
-            fn data_received(&mut self, _: &Transport, data: &[u8]) {
-                self.0.borrow_mut().extend_from_slice(data);
-            }
-        }
         sim.host("parent", move |reactor| {
-            let into = into.clone();
-            reactor.connect("process:/bin/echo", move || Asks(into.clone())).detach();
+            let ((asks, answer), into) = (Asks::new("rose"), into.clone());
+            reactor.connect_protocol("process:/bin/echo", asks).detach();
+            answer.map(move |got| *into.borrow_mut() = got).detach();
             Ok(())
         });
         sim.run_for(SECOND).expect("a calm world");

@@ -23,9 +23,7 @@ fn c146a_the_size_of_the_window_can_be_changed_and_the_child_hears_of_it() {
     let script =
         "stty size; trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.01; done";
     let size = WindowSize { rows: 30, columns: 100 };
-    let (process, log) = nursery.spawn(sh(script).terminal(size));
-    let seen = log.clone();
-    nursery.until("ready", move || seen.text(1).contains("ready"));
+    let (process, log) = nursery.ready(sh(script).terminal(size), "ready");
     assert!(log.text(1).contains("30 100"), "{:?}", log.entries());
     process.set_window_size(WindowSize { rows: 40, columns: 120 }).expect("it has a terminal");
     nursery.ended(&log);
@@ -36,17 +34,14 @@ fn c146a_the_size_of_the_window_can_be_changed_and_the_child_hears_of_it() {
 #[test]
 fn c146a_control_c_is_a_signal_and_a_closed_terminal_hangs_up() {
     let mut nursery = Nursery::new();
-    let wait = || sh("echo ready; exec sleep 1000").terminal(WindowSize::default());
+    let script = "echo ready; exec sleep 1000";
     for (act, end) in [(true, "exited SIGINT"), (false, "exited SIGHUP")] {
-        let (process, log) = nursery.spawn(wait());
-        let seen = log.clone();
-        nursery.until("ready", move || seen.text(1).contains("ready"));
+        let (process, log) = nursery.ready(sh(script).terminal(WindowSize::default()), "ready");
         match act {
             true => process.write([3]),
             false => process.lose_connection(),
         }
-        nursery.ended(&log);
-        assert!(log.has(end), "{:?}", log.entries());
+        nursery.ended_with(&log, end);
     }
 }
 

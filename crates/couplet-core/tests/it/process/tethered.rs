@@ -9,71 +9,50 @@ use couplet::factory::Layered;
 use couplet::layers::ProxyReader;
 use couplet::process::{Command, Process, ProcessEnd, ProcessSignal, WhenLost};
 use couplet::sim::Sim;
-use couplet::{Address, Loop, Protocol, Reactor, Reason, Transport};
+use couplet::{Address, Loop, Protocol, Reactor, Transport};
 
-use super::{Nursery, sh};
+use super::{Nursery, kill, sh};
+use crate::secure::End;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A record of a program's connection.
-#[derive(Clone, Default)]
-struct Seen(Rc<RefCell<Met>>);
-
-#[derive(Default)]
-struct Met {
-    transport: Option<Transport>,
-    process: Option<Process>,
-    received: Vec<u8>,
-    lost: Option<Reason>,
+/// A program, and the end of its connection, which stays open after the end of the other side, as
+/// that of a relay does.
+#[derive(Clone)]
+struct Seen {
+    end: End,
+    process: Rc<RefCell<Option<Process>>>,
 }
 
 impl Seen {
-    fn transport(&self) -> Transport {
-        self.0.borrow().transport.clone().expect("it was made")
+    fn new() -> Seen {
+        let process: Rc<RefCell<Option<Process>>> = Rc::default();
+        let kept = process.clone();
+        let keep = move |transport: &Transport| *kept.borrow_mut() = Process::of(transport);
+        Seen { end: End::aware().on("made", keep), process }
     }
 
     fn process(&self) -> Process {
-        self.0.borrow().process.clone().expect("it was made")
+        self.process.borrow().clone().expect("it was made")
     }
 
-    fn end(&self) -> Option<ProcessEnd> {
-        self.0.borrow().process.as_ref()?.end()
+    fn exit(&self) -> Option<ProcessEnd> {
+        self.process.borrow().as_ref()?.end()
+    }
+
+    fn code(&self) -> Option<i32> {
+        self.exit().and_then(|exit| exit.code())
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.borrow().received).into_owned()
-    }
-
-    fn is_lost(&self) -> bool {
-        self.0.borrow().lost.is_some()
-    }
-}
-
-/// Keeps its side open after the end of the other, as a relay does.
-struct Notes(Seen);
-
-impl Protocol for Notes {
-    fn connection_made(&mut self, transport: &Transport) {
-        let mut met = self.0.0.borrow_mut();
-        met.process = Process::of(transport);
-        met.transport = Some(transport.clone());
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.0.0.borrow_mut().received.extend_from_slice(data);
-    }
-
-    fn read_closed(&mut self, _: &Transport) {}
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.0.0.borrow_mut().lost = Some(reason.clone());
+        String::from_utf8_lossy(&self.end.received()).into_owned()
     }
 }
 
 fn connect(reactor: &Reactor, command: Command, when_lost: WhenLost) -> Seen {
-    let seen = Seen::default();
-    let notes = seen.clone();
-    let connecting = reactor.connect_process_with(command, when_lost, move || Notes(notes.clone()));
+    let seen = Seen::new();
+    let end = seen.end.clone();
+    let connecting = reactor.connect_process_with(command, when_lost, move || end.clone());
     connecting.map(drop).detach();
     seen
 }
@@ -81,9 +60,14 @@ fn connect(reactor: &Reactor, command: Command, when_lost: WhenLost) -> Seen {
 /// Connects to a script, and waits until it has written a line.
 fn ready(nursery: &mut Nursery, script: &str, when_lost: WhenLost) -> Seen {
     let seen = connect(&nursery.l.reactor(), sh(script), when_lost);
-    let met = seen.clone();
-    nursery.until("its first line", move || met.text().contains('\n'));
+    nursery.until("its first line", || seen.text().contains('\n'));
     seen
+}
+
+/// Aborts the connection, and waits for the end of the program.
+fn abort(nursery: &mut Nursery, seen: &Seen) {
+    seen.end.transport().abort_connection();
+    nursery.until("its end", || seen.exit().is_some());
 }
 
 fn signal(end: Option<ProcessEnd>) -> Option<ProcessSignal> {
@@ -102,10 +86,8 @@ fn c145c_a_program_whose_connection_is_aborted_is_asked_to_end() {
     let mut nursery = Nursery::new();
     let seen = ready(&mut nursery, "echo $$; exec sleep 1000", WhenLost::default());
     assert_eq!(seen.process().pid().map(|pid| pid.to_string()), Some(seen.text().trim().into()));
-    seen.transport().abort_connection();
-    let met = seen.clone();
-    nursery.until("its end", move || met.end().is_some());
-    assert_eq!(signal(seen.end()), Some(ProcessSignal::TERM));
+    abort(&mut nursery, &seen);
+    assert_eq!(signal(seen.exit()), Some(ProcessSignal::TERM));
     assert_eq!(nursery.l.snapshot().pending_calls, 0, "nothing is left of the grace");
 }
 
@@ -116,10 +98,8 @@ fn c145c_its_whole_group_is_killed_after_the_grace() {
     let seen = ready(&mut nursery, script, WhenLost::End(Duration::from_millis(20)));
     let grandchild = seen.text();
     assert!(runs(&grandchild));
-    seen.transport().abort_connection();
-    let met = seen.clone();
-    nursery.until("its end", move || met.end().is_some());
-    assert_eq!(signal(seen.end()), Some(ProcessSignal::KILL));
+    abort(&mut nursery, &seen);
+    assert_eq!(signal(seen.exit()), Some(ProcessSignal::KILL));
     nursery.until("the end of the whole group", || !runs(&grandchild));
 }
 
@@ -128,9 +108,8 @@ fn c145c_the_rest_of_a_group_ends_with_its_leader() {
     let mut nursery = Nursery::new();
     let script = "(trap '' TERM; exec sleep 1000) & echo $!; exit 3";
     let seen = ready(&mut nursery, script, WhenLost::End(3600 * SECOND));
-    let met = seen.clone();
-    nursery.until("the loss", move || met.is_lost());
-    assert_eq!(seen.end().and_then(|end| end.code()), Some(3));
+    nursery.until("the loss", || seen.end.is_lost());
+    assert_eq!(seen.code(), Some(3));
     let grandchild = seen.text();
     nursery.until("the end of its child", || !runs(&grandchild));
 }
@@ -141,11 +120,10 @@ fn c145c_a_program_whose_connection_is_closed_reads_the_end_of_its_input_first()
     let folder = crate::needed::Folder::new();
     let script = format!("echo ready; cat > {0}; sleep 0.05; echo end >> {0}", folder.path("got"));
     let seen = ready(&mut nursery, &script, WhenLost::default());
-    seen.transport().write("rose\n");
-    seen.transport().lose_connection();
-    let met = seen.clone();
-    nursery.until("its end", move || met.end().is_some());
-    assert_eq!(seen.end().and_then(|end| end.code()), Some(0));
+    seen.end.transport().write("rose\n");
+    seen.end.transport().lose_connection();
+    nursery.until("its end", || seen.exit().is_some());
+    assert_eq!(seen.code(), Some(0));
     assert_eq!(std::fs::read(folder.join("got")).expect("a file"), b"rose\nend\n");
 }
 
@@ -154,7 +132,7 @@ fn c145c_a_program_whose_connect_is_cancelled_ends_too() {
     let mut nursery = Nursery::new();
     let folder = crate::needed::Folder::new();
     let script = format!("echo $$ > {}; exec sleep 1000", folder.path("pid"));
-    let connecting = nursery.l.reactor().connect_process(sh(&script), || Notes(Seen::default()));
+    let connecting = nursery.l.reactor().connect_process(sh(&script), End::default);
     let pid = || std::fs::read_to_string(folder.join("pid")).unwrap_or_default();
     while !pid().ends_with('\n') {
         std::thread::yield_now();
@@ -179,28 +157,22 @@ fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
         let command = sh(daemon).descriptor(2, writer);
         let seen = connect(&nursery.l.reactor(), command.clone(), when_lost);
         drop(command);
-        let met = seen.clone();
-        nursery.until("connection_made", move || met.0.borrow().transport.is_some());
-        let transport = seen.transport();
-        let met = seen.clone();
+        nursery.until("connection_made", || seen.end.is_made());
+        let transport = seen.end.transport();
         if pauses {
             transport.pause_producing();
-            nursery.until("its end", move || met.end().is_some());
+            nursery.until("its end", || seen.exit().is_some());
             (0..5).for_each(|_| nursery.turn());
-            assert!(!seen.is_lost(), "it waits for whoever pauses");
+            assert!(!seen.end.is_lost(), "it waits for whoever pauses");
             transport.resume_producing();
         }
-        let met = seen.clone();
-        nursery.until("the loss", move || met.is_lost());
-        assert_eq!(seen.0.borrow().received.len(), 60_000);
-        assert!(seen.0.borrow().lost.as_ref().is_some_and(Reason::is_clean));
+        nursery.until("the loss", || seen.end.is_lost());
+        assert_eq!(seen.end.received().len(), 60_000);
+        assert!(seen.end.reason().is_clean());
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader));
         let daemon = lines.next().expect("a line").expect("text");
         assert!(runs(&daemon), "it has left the group");
-        let pid = rustix::process::Pid::from_raw(daemon.parse().expect("a number"));
-        let killed =
-            rustix::process::kill_process(pid.expect("not 0"), rustix::process::Signal::KILL);
-        killed.expect("a process of ours");
+        kill(&daemon);
     }
 }
 
@@ -210,19 +182,17 @@ fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
     // The connection is made after the header, which arrives once the loop has seen the exit.
     let script = "leader=$$; (while kill -0 $leader 2>/dev/null; do sleep 0.01; done; \
                   printf 'PROXY UNKNOWN\\r\\n'; while sleep 0.2; do printf .; done) & exit 0";
-    let seen = Seen::default();
-    let notes = seen.clone();
+    let seen = Seen::new();
+    let end = seen.end.clone();
     let factory = Layered::new(
-        move || Notes(notes.clone()),
+        move || end.clone(),
         |reactor: &Reactor, _: &Address| ProxyReader::new(reactor.now()),
     );
     let reactor = nursery.l.reactor();
     reactor.connect_process_with(sh(script), WhenLost::Keep, factory).map(drop).detach();
-    let met = seen.clone();
-    nursery.until("connection_made", move || met.0.borrow().transport.is_some());
-    assert_eq!(seen.end().and_then(|end| end.code()), Some(0));
-    let met = seen.clone();
-    nursery.until("the loss, though its child has the pipes", move || met.is_lost());
+    nursery.until("connection_made", || seen.end.is_made());
+    assert_eq!(seen.code(), Some(0));
+    nursery.until("the loss, though its child has the pipes", || seen.end.is_lost());
 }
 
 #[test]
@@ -231,14 +201,10 @@ fn c145c_programs_that_end_leave_nothing() {
     for _ in 0..20 {
         let reactor = nursery.l.reactor();
         let seen = connect(&reactor, Command::new("sleep").arg("1000"), WhenLost::default());
-        let met = seen.clone();
-        nursery.until("connection_made", move || met.0.borrow().transport.is_some());
-        seen.transport().abort_connection();
-        let met = seen.clone();
-        nursery.until("its end", move || met.end().is_some());
+        nursery.until("connection_made", || seen.end.is_made());
+        abort(&mut nursery, &seen);
     }
-    let snapshot = nursery.l.snapshot();
-    assert_eq!((snapshot.connections.len(), snapshot.watches, snapshot.pending_calls), (0, 0, 0));
+    assert_eq!(nursery.left(), (0, 0, 0));
 }
 
 /// Runs the loop with a connection to a script, until the script has written a line. Returns the
@@ -285,9 +251,7 @@ fn c145c_the_end_of_a_run_waits_for_its_programs_and_leaves_none() {
     // It may stay.
     let pid = run_with(&mut l, "trap '' PIPE; echo $$; exec sleep 1000", WhenLost::Keep);
     assert!(runs(&pid));
-    let number = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number"));
-    let kill = rustix::process::Signal::KILL;
-    rustix::process::kill_process(number.expect("not 0"), kill).expect("a process of ours");
+    kill(&pid);
 }
 
 #[test]
@@ -320,13 +284,13 @@ fn world(endpoint: &'static str, act: impl Fn(&Transport) + 'static) -> (Sim, Se
         program.reactor().on(couplet::Shutdown::Before, stays);
         Ok(())
     });
-    let seen = Seen::default();
-    let (notes, act) = (seen.clone(), Rc::new(act));
+    let seen = Seen::new();
+    let (end, act) = (seen.end.clone(), Rc::new(act));
     sim.host("parent", move |reactor| {
-        let notes = notes.clone();
-        let connecting = reactor.connect(endpoint, move || Notes(notes.clone()));
+        let end = end.clone();
+        let connecting = reactor.connect(endpoint, move || end.clone());
         let (act, later) = (act.clone(), reactor.clone());
-        let act = move |made: couplet::Connection<Notes>| {
+        let act = move |made: couplet::Connection<End>| {
             later.call_later(SECOND, move || act(&made.transport()));
         };
         connecting.map(act).detach();
@@ -348,16 +312,16 @@ fn c145c_the_steps_towards_the_end_come_exactly_in_time() {
     for (endpoint, act, seconds) in cases {
         let (mut sim, seen) = world(endpoint, act);
         sim.run_for(Duration::from_millis(1900)).expect("a calm world");
-        assert!(seen.is_lost() && seen.end().is_none());
+        assert!(seen.end.is_lost() && seen.exit().is_none());
         sim.run_for((seconds - 1) * SECOND).expect("a calm world");
-        assert!(seen.end().is_none(), "{endpoint}");
+        assert!(seen.exit().is_none(), "{endpoint}");
         sim.run_for(SECOND / 5).expect("a calm world");
-        assert_eq!(signal(seen.end()), Some(ProcessSignal::KILL), "{endpoint}");
+        assert_eq!(signal(seen.exit()), Some(ProcessSignal::KILL), "{endpoint}");
         sim.finish().expect("nothing is left");
     }
     let (mut sim, seen) = world("process:stays:keep=yes", Transport::abort_connection);
     sim.run_for(3600 * SECOND).expect("a calm world");
-    assert!(seen.is_lost() && seen.end().is_none(), "it is kept");
+    assert!(seen.end.is_lost() && seen.exit().is_none(), "it is kept");
 }
 
 #[test]
@@ -365,9 +329,9 @@ fn c145c_a_stop_waits_for_a_program_exactly_until_it_is_killed() {
     let (mut sim, seen) = world("process:stays:kill=7", |transport| transport.reactor().stop());
     // The connection flushes until the grace of the shutdown is over.
     sim.run_for(Duration::from_millis(7900)).expect("a calm world");
-    assert!(seen.is_lost() && seen.end().is_none());
+    assert!(seen.end.is_lost() && seen.exit().is_none());
     sim.run_for(Duration::from_millis(700)).expect("a calm world");
-    assert_eq!(signal(seen.end()), Some(ProcessSignal::KILL));
+    assert_eq!(signal(seen.exit()), Some(ProcessSignal::KILL));
     sim.finish().expect("nothing is left");
 }
 

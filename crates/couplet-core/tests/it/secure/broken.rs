@@ -1,131 +1,27 @@
 //! Layers that panic: each ends only its own connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, SingleBytes, Up};
+use couplet::layers::{Layer, Outbox, SingleBytes, Up};
 use couplet::{Address, Producer, ProducerKind, Reason};
 
-use super::{End, Rig};
+use super::{End, Hooked, Rig};
 
-/// Panics in the named call, each time.
-struct Panics(&'static str, PassThrough, Option<Instant>);
+/// The calls of a layer after its panic.
+type Late = Rc<RefCell<Vec<String>>>;
 
-impl Panics {
-    fn at(&self, call: &str) {
-        assert!(self.0 != call, "broken in {call}");
-    }
-}
-
-impl Layer for Panics {
-    fn attach(&mut self, _: &dyn Fn() -> LayerWaker) {
-        self.at("attach");
-    }
-
-    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        self.at(if below.is_empty() { "up without bytes" } else { "up" });
-        self.1.up(below, now)
-    }
-
-    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
-        if !above.is_empty() {
-            self.at("down");
+/// A hook that panics in the named call, each time.
+fn panics(in_call: &'static str, late: &Late) -> impl Fn(&str) -> Option<Reason> + 'static {
+    let (late, is_broken) = (late.clone(), Cell::new(false));
+    move |call| {
+        if is_broken.get() && call != "drop" {
+            late.borrow_mut().push(call.to_owned());
         }
-        self.1.down(above, below, now);
-    }
-
-    fn ended(&mut self) {
-        self.at("ended");
-        self.1.ended();
-    }
-
-    fn close(&mut self, _: &mut Outbox) {
-        self.at("close");
-    }
-
-    fn is_open(&self) -> bool {
-        self.at("is_open");
-        true
-    }
-
-    fn held(&self) -> usize {
-        self.at("held");
-        0
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.at("deadline");
-        self.2
-    }
-
-    fn timed_out(&mut self, _: Instant) {
-        self.at("timed_out");
-    }
-}
-
-impl Drop for Panics {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.at("drop");
-        }
-    }
-}
-
-#[test]
-fn c44_a_panic_in_a_layer_ends_its_own_connection_alone() {
-    for call in ["up", "down", "ended", "close", "drop"] {
-        for mut rig in Rig::both() {
-            let ended = Rc::new(Cell::new(0));
-            let (count, first) = (ended.clone(), Cell::new(true));
-            let server = End::default()
-                .on("data", |transport| transport.write("answer"))
-                .on("lost", move |_| count.set(count.get() + 1));
-            let port = rig.listen_over(&server, move |_, _| {
-                Panics(if first.replace(false) { call } else { "" }, PassThrough::default(), None)
-            });
-            let broken = rig.network.connect(port.clone()).expect("the port listens");
-            broken.push(b"question");
-            broken.fin();
-            rig.turn();
-            broken.take();
-            rig.turn();
-            assert_eq!(ended.get(), 1, "{call}");
-            let panicked = matches!(server.reason(), Reason::Panicked(_));
-            assert_eq!(panicked, call != "drop", "{call}: {}", server.reason());
-            let other = rig.network.connect(port).expect("the port still listens");
-            other.push(b"question");
-            rig.turn();
-            assert_eq!(other.take(), b"answer", "{call}");
-        }
-    }
-}
-
-#[test]
-fn a_layer_that_panics_as_it_is_attached_ends_its_own_connection_alone() {
-    for mut rig in Rig::both() {
-        let (server, first) = (End::default(), Cell::new(true));
-        let port = rig.listen_over(&server, move |_, _| {
-            Panics(if first.replace(false) { "attach" } else { "" }, PassThrough::default(), None)
-        });
-        let broken = rig.network.connect(port.clone()).expect("the port listens");
-        rig.turn();
-        broken.fin();
-        rig.turn();
-        assert!(!server.is_made());
-        let snapshot = rig.l.snapshot();
-        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
-        let live = End::default().on("made", |transport| {
-            transport
-                .start_layer(Panics("attach", PassThrough::default(), None))
-                .expect("it may still write");
-        });
-        rig.join_in_clear(&live, &End::default());
-        rig.turn();
-        assert!(matches!(live.reason(), Reason::Panicked(_)), "{}", live.reason());
-        rig.network.connect(port).expect("the port still listens");
-        rig.turn();
-        assert!(server.is_made());
+        is_broken.set(is_broken.get() || call == in_call);
+        assert!(call != in_call, "broken in {call}");
+        None
     }
 }
 
@@ -146,12 +42,9 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
             transport.register_producer(Stubborn, ProducerKind::Push).expect("the first");
             transport.lose_write_connection();
         });
-        let port = rig.listen_over(&server, |_, _| Panics("up", PassThrough::default(), None));
-        let broken = rig.network.connect(port).expect("the port listens");
-        rig.turn();
+        let broken = rig.wire_over(&server, |_, _| Hooked::new(panics("up", &Late::default())));
         broken.push(b"question");
-        broken.fin();
-        rig.turn();
+        rig.fin(&broken);
         broken.take();
         rig.turn();
         assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
@@ -162,13 +55,30 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
 /// The ways to put a layer under a connection.
 const WAYS: [&str; 4] = ["by the factory", "live", "live below another", "live on top of another"];
 
-const CALLS: [&str; 8] =
-    ["attach", "is_open", "up", "up without bytes", "down", "held", "deadline", "timed_out"];
+const CALLS: [&str; 11] = [
+    "attach",
+    "is_open",
+    "up",
+    "up without bytes",
+    "down",
+    "held",
+    "deadline",
+    "timed_out",
+    "ended",
+    "close",
+    "drop",
+];
 
 /// A server with a layer that panics in `call` under its first connection.
-fn listen_over_broken(rig: &Rig, server: &End, way: &str, call: &'static str) -> Address {
-    let now = rig.reactor.now();
-    let panics = move |call| Panics(call, PassThrough::default(), Some(now));
+fn listen_over_broken(
+    rig: &Rig,
+    server: &End,
+    way: &str,
+    call: &'static str,
+    late: &Late,
+) -> Address {
+    let (now, late) = (rig.reactor.now(), late.clone());
+    let panics = move |call| Hooked::new(panics(call, &late)).with_deadline(now);
     let way = WAYS.iter().position(|each| *each == way).expect("a way");
     let first = Cell::new(true);
     if way == 0 {
@@ -190,34 +100,42 @@ fn listen_over_broken(rig: &Rig, server: &End, way: &str, call: &'static str) ->
 }
 
 #[test]
-fn c44_a_layer_may_panic_in_every_call_however_it_was_started() {
-    for (way, call) in WAYS.iter().flat_map(|way| CALLS.map(|call| (way, call))) {
-        for mut rig in Rig::both() {
-            let server = End::default().on("data", |transport| transport.write("answer"));
-            let port = listen_over_broken(&rig, &server, way, call);
-            let broken = rig.network.connect(port.clone()).expect("the port listens");
-            rig.turn();
-            broken.push(b"question");
+fn c44_a_layer_may_panic_in_every_call_however_it_was_started_and_ends_its_own_connection_alone() {
+    let cases = WAYS.iter().flat_map(|way| CALLS.map(|call| (way, call)));
+    // A connection that ends at once has no deadline to miss.
+    let cases = cases.flat_map(|(way, call)| [(way, call, false), (way, call, true)]);
+    let cases = cases.filter(|(_, call, at_once)| *call != "timed_out" || !at_once);
+    for ((way, call, at_once), mut rig) in Rig::each(cases) {
+        let server = End::default().on("data", |transport| transport.write("answer"));
+        let late = Late::default();
+        let port = listen_over_broken(&rig, &server, way, call, &late);
+        let broken = match at_once {
+            true => rig.network.connect(port.clone()).expect("the port listens"),
+            false => rig.wire_to(&port),
+        };
+        broken.push(b"question");
+        if !at_once {
             rig.advance(std::time::Duration::from_secs(1));
-            broken.fin();
-            rig.turn();
-            let lost = server.log().iter().filter(|call| *call == "lost").count();
-            if lost == 0 {
-                // Never opened: there was no protocol.
-                let never = *way == "by the factory" && ["attach", "is_open"].contains(&call);
-                let early = ["held", "deadline", "up without bytes"].contains(&call);
-                assert!(never || *way == "by the factory" && early, "{way}, {call}");
-                assert_eq!(rig.l.snapshot().ports[0].not_opened, 1, "{way}, {call}");
-            } else {
-                assert_eq!(lost, 1, "{way}, {call}");
-                let panicked = matches!(server.reason(), Reason::Panicked(_));
-                assert!(panicked, "{way}, {call}: {}", server.reason());
-            }
-            let other = rig.network.connect(port).expect("the port still listens");
-            other.push(b"question");
-            rig.turn();
-            assert_eq!(other.take(), b"answer", "{way}, {call}");
         }
+        rig.fin(&broken);
+        broken.take();
+        rig.advance(std::time::Duration::from_secs(1));
+        let what = format!("{way}, {call}, at once: {at_once}");
+        let lost = server.log().iter().filter(|call| *call == "lost").count();
+        if lost == 0 {
+            // Never opened: there was no protocol.
+            let early = ["attach", "is_open", "held", "deadline", "up without bytes"];
+            assert!(*way == "by the factory" && early.contains(&call), "{what}");
+            assert_eq!(rig.not_opened_and_open(), (1, 0), "{what}");
+        } else {
+            assert_eq!(lost, 1, "{what}");
+            let panicked = matches!(server.reason(), Reason::Panicked(_));
+            assert_eq!(panicked, call != "drop", "{what}: {}", server.reason());
+        }
+        assert_eq!(*late.borrow(), [""; 0], "{what}: calls after the panic");
+        let other = rig.wire_to(&port);
+        rig.push(&other, b"question");
+        assert_eq!(other.take(), b"answer", "{what}");
     }
 }
 
@@ -227,15 +145,12 @@ fn c44_a_refused_layer_may_panic_in_its_drop() {
         // The first layer still holds the second byte, so the second layer is refused.
         let server = End::default().on("data", |transport| {
             transport
-                .start_layer(Panics("drop", PassThrough::default(), None))
+                .start_layer(Hooked::new(panics("drop", &Late::default())))
                 .expect("it may still write");
         });
-        let port = rig.listen_over(&server, |_, _| SingleBytes::default());
-        let peer = rig.network.connect(port).expect("the port listens");
-        peer.push(b"ab");
-        rig.turn();
-        peer.fin();
-        rig.turn();
+        let peer = rig.wire_over(&server, |_, _| SingleBytes::default());
+        rig.push(&peer, b"ab");
+        rig.fin(&peer);
         let reason = server.reason();
         assert!(reason.to_string().contains("plaintext after STARTTLS"), "{reason}");
         assert_eq!(server.log(), ["made", "data", "lost"]);
@@ -273,13 +188,10 @@ impl Layer for Holds {
 fn c20a_a_panic_on_bytes_that_a_layer_held_back_until_the_fin_ends_the_connection_at_once() {
     for mut rig in Rig::both() {
         let server = End::default().on("data", |_| panic!("on the held bytes"));
-        let port = rig.listen_over(&server, |_, _| Holds::default());
-        let peer = rig.network.connect(port).expect("the port listens");
-        peer.push(b"question");
-        rig.turn();
+        let peer = rig.wire_over(&server, |_, _| Holds::default());
+        rig.push(&peer, b"question");
         assert_eq!(server.log(), ["made"]);
-        peer.fin();
-        rig.turn();
+        rig.fin(&peer);
         assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
         assert_eq!(server.log(), ["made", "data", "lost"]);
     }

@@ -8,10 +8,13 @@ use couplet::factory::Layered;
 use couplet::layers::SingleBytes;
 use couplet::layers::tls::{ClientHello, Identity, ServerTls, ServerTlsOptions, Tls};
 use couplet::testing::failure_of;
-use couplet::{Address, ConnectError, Deferred, Failure, Reactor, Reason, Resolver, TlsProblem};
+use couplet::{
+    Address, ConnectError, Connection, Deferred, Failure, Reactor, Reason, Resolver, TlsProblem,
+};
 
 use super::{End, NAME, Rig};
 use crate::logged::logged;
+use crate::suite::kit::LOOPBACK;
 
 /// A ClientHello, and the resolver for its certificate.
 type Asked = (ClientHello, Resolver<Identity>);
@@ -47,6 +50,24 @@ impl Vault {
     }
 }
 
+/// A server and a client whose handshake waits for a certificate.
+struct Waiting {
+    server: End,
+    client: End,
+    connecting: Deferred<Connection<End>>,
+    hello: ClientHello,
+    resolver: Resolver<Identity>,
+}
+
+fn wait(rig: &mut Rig) -> Waiting {
+    let (vault, server, client) = (Vault::new(), End::default(), End::default());
+    let port = rig.listen_over(&server, vault.layer());
+    let connecting = rig.connect(&port, &client);
+    rig.turn();
+    let (hello, resolver) = vault.take();
+    Waiting { server, client, connecting, hello, resolver }
+}
+
 /// A layer that gets this certificate immediately.
 fn at_once(tls: &ServerTls, identity: &Identity) -> impl FnMut(&Reactor, &Address) -> Tls + use<> {
     let (tls, identity) = (tls.clone(), identity.clone());
@@ -59,13 +80,10 @@ fn at_once(tls: &ServerTls, identity: &Identity) -> impl FnMut(&Reactor, &Addres
 #[test]
 fn a_handshake_waits_for_its_certificate() {
     for mut rig in Rig::both() {
-        let (vault, server, client) = (Vault::new(), End::default(), End::default());
-        let port = rig.listen_over(&server, vault.layer());
-        rig.connect(&port, &client).detach();
-        rig.turn();
+        let Waiting { server, client, connecting, hello, resolver } = wait(&mut rig);
+        connecting.detach();
         rig.advance(Duration::from_secs(9));
         assert!(!server.is_made() && !client.is_made());
-        let (hello, resolver) = vault.take();
         assert_eq!(hello.server_name.as_deref(), Some(NAME));
         assert!(hello.alpn.is_empty() && hello.cipher_suites.contains(&0x1301), "{hello:?}");
         resolver.callback(rig.authority.identity(NAME));
@@ -87,8 +105,7 @@ fn a_certificate_that_is_there_does_not_delay_a_handshake_however_it_is_cut() {
         let end = server.clone();
         let secure = Layered::new(move || end.clone(), at_once(&vault.tls, &identity));
         let cut = Layered::new(secure, |_, _| SingleBytes::default());
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = rig.reactor.listen_tcp(any, cut).expect("a free port").host();
+        let port = rig.reactor.listen_tcp(LOOPBACK, cut).expect("a free port").host();
         rig.connect(&port, &client).detach();
         rig.turn();
         assert!(server.is_made() && client.is_made(), "{:?} {:?}", server.log(), client.log());
@@ -98,11 +115,8 @@ fn a_certificate_that_is_there_does_not_delay_a_handshake_however_it_is_cut() {
 #[test]
 fn a_choice_that_fails_ends_the_handshake_with_an_alert_and_its_failure() {
     for mut rig in Rig::both() {
-        let (vault, server, client) = (Vault::new(), End::default(), End::default());
-        let port = rig.listen_over(&server, vault.layer());
-        let connecting = rig.connect(&port, &client);
-        rig.turn();
-        vault.take().1.errback(Failure::msg("the vault is locked"));
+        let Waiting { server, client, connecting, resolver, .. } = wait(&mut rig);
+        resolver.errback(Failure::msg("the vault is locked"));
         let log = logged(|| rig.turn()).1.concat();
         assert!(log.contains("cannot choose a certificate: the vault is locked"), "{log}");
         let failure = failure_of(connecting);
@@ -111,38 +125,29 @@ fn a_choice_that_fails_ends_the_handshake_with_an_alert_and_its_failure() {
         };
         assert_eq!(error.problem, TlsProblem::AlertReceived(80), "{error}");
         assert!(!server.is_made() && !client.is_made());
-        let snapshot = rig.l.snapshot();
-        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
+        assert_eq!(rig.not_opened_and_open(), (1, 0));
     }
 }
 
 #[test]
 fn a_choice_ends_with_the_deadline_of_the_handshake_and_is_cancelled() {
     for mut rig in Rig::both() {
-        let (vault, server, client) = (Vault::new(), End::default(), End::default());
-        let port = rig.listen_over(&server, vault.layer());
-        rig.connect(&port, &client).detach();
-        rig.turn();
-        let (_, resolver) = vault.take();
+        let Waiting { connecting, resolver, .. } = wait(&mut rig);
+        connecting.detach();
         rig.advance(Duration::from_millis(9900));
         assert!(!resolver.is_cancelled());
         rig.advance(Duration::from_millis(200));
         assert!(resolver.is_cancelled(), "nobody waits for it");
         resolver.callback(rig.authority.identity(NAME));
         rig.advance(Duration::from_secs(2));
-        let snapshot = rig.l.snapshot();
-        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
+        assert_eq!(rig.not_opened_and_open(), (1, 0));
     }
 }
 
 #[test]
 fn a_client_that_leaves_cancels_its_choice() {
     for mut rig in Rig::both() {
-        let (vault, server, client) = (Vault::new(), End::default(), End::default());
-        let port = rig.listen_over(&server, vault.layer());
-        let connecting = rig.connect(&port, &client);
-        rig.turn();
-        let (_, resolver) = vault.take();
+        let Waiting { connecting, resolver, .. } = wait(&mut rig);
         connecting.cancel();
         rig.turn();
         assert!(resolver.is_cancelled(), "nobody waits for it");
@@ -154,17 +159,14 @@ fn a_client_that_leaves_cancels_its_choice() {
 #[test]
 fn a_client_that_sends_on_while_its_certificate_is_chosen_is_not_read() {
     for mut rig in Rig::both() {
-        let (vault, server) = (Vault::new(), End::default());
-        let port = rig.listen_over(&server, vault.layer());
-        let wire = rig.network.connect(port).expect("the port listens");
+        let vault = Vault::new();
+        let wire = rig.wire_over(&End::default(), vault.layer());
         let mut hello = hello_of(&rig);
         hello.extend_from_slice(&[23; 100]);
-        wire.push(&hello);
-        rig.turn();
+        rig.push(&wire, &hello);
         let _chosen_later = vault.take();
         for _ in 0..100 {
-            wire.push(&[23; 100_000]);
-            rig.turn();
+            rig.push(&wire, &[23; 100_000]);
         }
         assert_eq!(wire.push(b"more"), 0, "it is not read");
     }
@@ -180,17 +182,19 @@ fn hello_of(rig: &Rig) -> Vec<u8> {
 }
 
 #[test]
-fn garbage_is_told_as_without_a_choice() {
-    for mut rig in Rig::both() {
+fn plain_http_gets_an_alert_and_no_protocol_with_and_without_a_choice() {
+    for (chooses, mut rig) in Rig::each([false, true]) {
         let (vault, server) = (Vault::new(), End::default());
-        let port = rig.listen_over(&server, vault.layer());
-        let wire = rig.network.connect(port).expect("the port listens");
-        wire.push(b"GET / HTTP/1.1\r\nHost: couplet.test\r\n\r\n");
-        rig.turn();
+        let port = match chooses {
+            true => rig.listen_over(&server, vault.layer()),
+            false => rig.listen(&server),
+        };
+        let wire = rig.wire_to(&port);
+        rig.push(&wire, b"GET / HTTP/1.1\r\nHost: couplet.test\r\n\r\n");
         let log = logged(|| rig.advance(Duration::from_secs(2))).1.concat();
-        assert!(log.contains("HTTP"), "{log}");
+        assert!(log.contains("HTTP"), "{chooses}: {log}");
         assert_eq!(wire.take().first(), Some(&21), "a record of type alert");
-        assert!(vault.asked.borrow().is_empty());
+        assert!(!server.is_made() && vault.asked.borrow().is_empty(), "{chooses}");
     }
 }
 
@@ -201,18 +205,15 @@ fn a_certificate_is_chosen_on_a_live_connection_and_its_sessions_are_resumed() {
         let identity = rig.authority.identity(NAME);
         for round in 0..2 {
             let make = RefCell::new(at_once(&vault.tls, &identity));
-            let (reactor, ours) = (rig.reactor.clone(), rig.client.clone());
+            let reactor = rig.reactor.clone();
             let peer = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
             let server = End::default().on("made", move |transport| {
                 transport
                     .start_layer((make.borrow_mut())(&reactor, &peer))
                     .expect("it may still write");
             });
-            let client = End::default().on("made", move |transport| {
-                transport.start_tls_client(&ours, NAME).expect("a good name");
-            });
+            let client = rig.starting_client();
             rig.join_in_clear(&server, &client);
-            rig.turn();
             assert_eq!(server.log(), ["made", "secure"], "{round}");
             let info = client.transport().tls().expect("it is secure");
             resumed.set(resumed.get() + usize::from(info.resumed));
@@ -221,10 +222,4 @@ fn a_certificate_is_chosen_on_a_live_connection_and_its_sessions_are_resumed() {
         }
         assert_eq!(resumed.get(), 1);
     }
-}
-
-#[test]
-fn a_server_without_a_certificate_says_so() {
-    let error = ServerTls::new(&ServerTlsOptions::default()).expect_err("it has none");
-    assert!(error.to_string().contains("a server needs a certificate"), "{error}");
 }

@@ -14,8 +14,7 @@ use crate::logged::logged;
 #[test]
 fn both_sides_are_made_when_the_handshake_is_complete() {
     for mut rig in Rig::both() {
-        let (server, client) = (End::default(), End::default());
-        rig.join(&server, &client);
+        let (server, client) = rig.joined();
         assert_eq!((server.log(), client.log()), (vec!["made".into()], vec!["made".into()]));
         let info = client.transport().tls().expect("it is secure");
         assert_eq!(info.version, TlsVersion::Tls13);
@@ -78,8 +77,7 @@ fn c105a_a_silent_handshake_holds_a_drain_for_a_second() {
         let port = rig.listen(&server);
         let silent = rig.network.connect(port.clone()).expect("the port listens");
         let begun = rig.network.connect(port).expect("the port listens");
-        begun.push(&[22, 3, 1]);
-        rig.turn();
+        rig.push(&begun, &[22, 3, 1]);
         let drained = rig.reactor.drain(Duration::from_secs(100));
         rig.turn();
         rig.advance(Duration::from_millis(999));
@@ -97,36 +95,29 @@ fn c105a_a_silent_handshake_holds_a_drain_for_a_second() {
 fn c77_a_stream_that_ends_in_the_handshake_is_no_connection() {
     for mut rig in Rig::both() {
         let server = End::default();
-        let port = rig.listen(&server);
-        let wire = rig.network.connect(port).expect("the port listens");
+        let wire = rig.wire_to(&rig.listen(&server));
         wire.push(&[22, 3, 1]);
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         assert!(!server.is_made());
-        let snapshot = rig.l.snapshot();
-        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
+        assert_eq!(rig.not_opened_and_open(), (1, 0));
     }
 }
 
 #[test]
 fn a_peer_that_leaves_without_a_byte_is_not_worth_a_warning() {
-    for bytes in [&b""[..], &[22]] {
-        for mut rig in Rig::both() {
-            let tls = rig.listen(&End::default());
-            let proxy =
-                rig.listen_over(&End::default(), |reactor, _| ProxyReader::new(reactor.now()));
-            let ((), log) = logged(|| {
-                for port in [tls, proxy] {
-                    let wire = rig.network.connect(port).expect("the port listens");
-                    wire.push(bytes);
-                    wire.fin();
-                    rig.turn();
-                }
-            });
-            let told = log.iter().filter(|line| line.contains("cannot open a connection"));
-            assert_eq!(told.count(), 2 * bytes.len(), "{log:?}");
-            assert!(rig.l.snapshot().ports.iter().all(|port| port.not_opened == 1));
-        }
+    for (bytes, mut rig) in Rig::each([&b""[..], &[22]]) {
+        let tls = rig.listen(&End::default());
+        let proxy = rig.listen_over(&End::default(), |reactor, _| ProxyReader::new(reactor.now()));
+        let ((), log) = logged(|| {
+            for port in [tls, proxy] {
+                let wire = rig.wire_to(&port);
+                wire.push(bytes);
+                rig.fin(&wire);
+            }
+        });
+        let told = log.iter().filter(|line| line.contains("cannot open a connection"));
+        assert_eq!(told.count(), 2 * bytes.len(), "{log:?}");
+        assert!(rig.l.snapshot().ports.iter().all(|port| port.not_opened == 1));
     }
 }
 
@@ -134,9 +125,7 @@ fn a_peer_that_leaves_without_a_byte_is_not_worth_a_warning() {
 fn a_handshake_has_a_deadline_of_10_s() {
     for mut rig in Rig::both() {
         let server = End::default();
-        let port = rig.listen(&server);
-        let wire = rig.network.connect(port).expect("the port listens");
-        rig.turn();
+        let wire = rig.wire_to(&rig.listen(&server));
         // A byte each second does not help.
         for byte in [22, 3, 1, 1, 0, 1, 0, 0, 252] {
             rig.advance(Duration::from_secs(1));
@@ -147,22 +136,7 @@ fn a_handshake_has_a_deadline_of_10_s() {
         rig.advance(Duration::from_millis(200));
         assert_eq!(wire.take().first(), None, "there is no alert for that");
         rig.advance(Duration::from_secs(1));
-        let snapshot = rig.l.snapshot();
-        assert_eq!((snapshot.ports[0].not_opened, server.is_made()), (1, false));
-    }
-}
-
-#[test]
-fn plain_http_on_a_tls_port_gets_an_alert_and_no_protocol() {
-    for mut rig in Rig::both() {
-        let server = End::default();
-        let port = rig.listen(&server);
-        let wire = rig.network.connect(port).expect("the port listens");
-        wire.push(b"GET / HTTP/1.1\r\nHost: couplet.test\r\n\r\n");
-        rig.turn();
-        let answer = wire.take();
-        assert_eq!(answer.first(), Some(&21), "a record of type alert: {answer:?}");
-        assert!(!server.is_made());
+        assert_eq!((rig.not_opened_and_open().0, server.is_made()), (1, false));
     }
 }
 
@@ -204,13 +178,8 @@ fn a_connect_can_be_stopped_in_its_handshake() {
 fn a_full_layer_keeps_reading_off_over_a_pause() {
     for mut rig in Rig::both() {
         let server = End::default();
-        let port = rig.listen_over(&server, |_, _| Throttle::new(Some(Bandwidth::new(1000)), None));
-        let wire = rig.network.connect(port).expect("the port listens");
-        let push = |rig: &mut Rig| {
-            let taken = wire.push(&[7; 300_000]);
-            rig.turn();
-            taken
-        };
+        let wire = rig.wire_over(&server, |_, _| Throttle::new(Some(Bandwidth::new(1000)), None));
+        let push = |rig: &mut Rig| rig.push(&wire, &[7; 300_000]);
         while push(&mut rig) > 0 {}
         let (before, transport) = (server.received().len(), server.transport());
         transport.pause_producing();

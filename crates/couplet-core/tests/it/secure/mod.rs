@@ -12,12 +12,12 @@ mod starttls;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use couplet::factory::Layered;
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
-use couplet::layers::{Layer, Outbox, Up};
-use couplet::testing::{Manner, Memory, Network};
+use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, Up};
+use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, Connection, Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Transport,
 };
@@ -27,6 +27,8 @@ use couplet::{
 pub(crate) mod authority;
 
 use authority::Authority;
+
+use crate::suite::kit::LOOPBACK;
 
 pub(crate) const NAME: &str = "couplet.test";
 
@@ -154,6 +156,13 @@ impl Rig {
         [Manner::Readiness, Manner::Completion].map(Rig::new)
     }
 
+    /// Each of the cases with each of [`both`](Rig::both).
+    pub(crate) fn each<T: Clone>(
+        cases: impl IntoIterator<Item = T>,
+    ) -> impl Iterator<Item = (T, Rig)> {
+        cases.into_iter().flat_map(|case| Rig::both().map(|rig| (case.clone(), rig)))
+    }
+
     pub(crate) fn turn(&mut self) {
         for _ in 0..200 {
             self.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
@@ -178,8 +187,7 @@ impl Rig {
     ) -> Address {
         let end = end.clone();
         let factory = Layered::new(move || end.clone(), layer);
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        self.reactor.listen_tcp(any, factory).expect("a free port").host()
+        self.reactor.listen_tcp(LOOPBACK, factory).expect("a free port").host()
     }
 
     pub(crate) fn connect(&self, to: &Address, end: &End) -> Deferred<Connection<End>> {
@@ -205,15 +213,90 @@ impl Rig {
     /// A port without TLS whose first connection is `end`.
     pub(crate) fn listen_in_clear(&self, end: &End) -> Address {
         let end = end.clone();
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        self.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host()
+        self.reactor.listen_tcp(LOOPBACK, move || end.clone()).expect("a free port").host()
     }
 
-    /// Starts to join a server and a client without TLS.
-    pub(crate) fn join_in_clear(&self, server: &End, client: &End) {
+    /// The peer's end of a new connection to a port.
+    pub(crate) fn wire_to(&mut self, port: &Address) -> Wire {
+        let wire = self.network.connect(port.clone()).expect("the port listens");
+        self.turn();
+        wire
+    }
+
+    /// The peer's end of a connection of `end` without TLS.
+    pub(crate) fn wire(&mut self, end: &End) -> Wire {
+        self.wire_to(&self.listen_in_clear(end))
+    }
+
+    /// The peer's end of a connection of `end` over this layer.
+    pub(crate) fn wire_over<L: Layer + 'static>(
+        &mut self,
+        end: &End,
+        layer: impl FnMut(&Reactor, &Address) -> L + 'static,
+    ) -> Wire {
+        self.wire_to(&self.listen_over(end, layer))
+    }
+
+    /// The peer sends bytes, and the loop gets them. Returns how many of them had room.
+    pub(crate) fn push(&mut self, wire: &Wire, bytes: &[u8]) -> usize {
+        let pushed = wire.push(bytes);
+        self.turn();
+        pushed
+    }
+
+    /// The peer ends its stream, and the loop gets the end.
+    pub(crate) fn fin(&mut self, wire: &Wire) {
+        wire.fin();
+        self.turn();
+    }
+
+    /// The peer closes its end, and the loop notices.
+    pub(crate) fn close(&mut self, wire: &Wire) {
+        wire.close();
+        self.turn();
+    }
+
+    /// The peer resets the connection, and the loop notices.
+    pub(crate) fn reset(&mut self, wire: &Wire) {
+        wire.reset();
+        self.turn();
+    }
+
+    /// The numbers of connections of the first port that never opened, and of open ones.
+    pub(crate) fn not_opened_and_open(&mut self) -> (u64, usize) {
+        let snapshot = self.l.snapshot();
+        (snapshot.ports[0].not_opened, snapshot.connections.len())
+    }
+
+    /// An end that starts TLS as the server when its connection is made.
+    pub(crate) fn starting_server(&self) -> End {
+        let tls = self.server.clone();
+        End::default().on("made", move |transport| {
+            transport.start_tls(&tls).expect("it may still write");
+        })
+    }
+
+    /// An end that starts TLS as the client when its connection is made.
+    pub(crate) fn starting_client(&self) -> End {
+        let tls = self.client.clone();
+        End::default().on("made", move |transport| {
+            transport.start_tls_client(&tls, NAME).expect("a good name");
+        })
+    }
+
+    /// Joins a server and a client without TLS.
+    pub(crate) fn join_in_clear(&mut self, server: &End, client: &End) {
         let port = self.listen_in_clear(server).port().expect("a TCP port");
         let end = client.clone();
         self.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        self.turn();
+    }
+
+    /// A server and a client that are joined over TLS.
+    pub(crate) fn joined(&mut self) -> (End, End) {
+        let (server, client) = (End::default(), End::default());
+        self.join(&server, &client);
+        (server, client)
     }
 
     /// Joins a server and a client over TLS.
@@ -225,22 +308,95 @@ impl Rig {
     }
 }
 
-/// Below TLS: drops all output once `cuts` is set, like a broken path.
-pub(crate) struct Cut {
-    pub(crate) cuts: Rc<std::cell::Cell<bool>>,
-    pub(crate) ended: bool,
+type Hook = Box<dyn Fn(&str) -> Option<Reason>>;
+
+/// Passes bytes on, and tells its hook the name of each call. If the hook returns a reason in `up`,
+/// the layer fails with it.
+pub(crate) struct Hooked {
+    hook: Hook,
+    inner: PassThrough,
+    deadline: Option<Instant>,
 }
 
-impl Layer for Cut {
-    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: std::time::Instant) -> Up<'a> {
-        match std::mem::take(below) {
-            [] if self.ended => Up::Closed,
-            [] => Up::Nothing,
-            bytes => Up::Data(bytes),
+impl Hooked {
+    pub(crate) fn new(hook: impl Fn(&str) -> Option<Reason> + 'static) -> Hooked {
+        Hooked { hook: Box::new(hook), inner: PassThrough::default(), deadline: None }
+    }
+
+    pub(crate) fn with_deadline(mut self, deadline: Instant) -> Hooked {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+impl Layer for Hooked {
+    fn attach(&mut self, _: &dyn Fn() -> LayerWaker) {
+        (self.hook)("attach");
+    }
+
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        match (self.hook)(if below.is_empty() { "up without bytes" } else { "up" }) {
+            Some(reason) => Up::Failed(reason),
+            None => self.inner.up(below, now),
         }
     }
 
-    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: std::time::Instant) {
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        if !above.is_empty() {
+            (self.hook)("down");
+        }
+        self.inner.down(above, below, now);
+    }
+
+    fn ended(&mut self) {
+        (self.hook)("ended");
+        self.inner.ended();
+    }
+
+    fn close(&mut self, _: &mut Outbox) {
+        (self.hook)("close");
+    }
+
+    fn is_open(&self) -> bool {
+        (self.hook)("is_open");
+        true
+    }
+
+    fn held(&self) -> usize {
+        (self.hook)("held");
+        0
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (self.hook)("deadline");
+        self.deadline
+    }
+
+    fn timed_out(&mut self, _: Instant) {
+        (self.hook)("timed_out");
+    }
+}
+
+impl Drop for Hooked {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            (self.hook)("drop");
+        }
+    }
+}
+
+/// Below TLS: drops all output once `cuts` is set, like a broken path.
+pub(crate) struct Cut {
+    pub(crate) cuts: Rc<std::cell::Cell<bool>>,
+    pub(crate) inner: PassThrough,
+}
+
+impl Layer for Cut {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        self.inner.up(below, now)
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
         match self.cuts.get() {
             true => above.advance(above.len()),
             false => below.append(above),
@@ -248,6 +404,6 @@ impl Layer for Cut {
     }
 
     fn ended(&mut self) {
-        self.ended = true;
+        self.inner.ended();
     }
 }

@@ -18,6 +18,7 @@ use rustls::{
 };
 
 use super::{End, NAME, Rig};
+use crate::suite::kit::LOOPBACK;
 
 /// Maximum plaintext of a record.
 const MOST: usize = 16 * 1024;
@@ -143,8 +144,7 @@ fn meet(rig: &mut Rig, we: We, version: &'static SupportedProtocolVersion) -> (E
             let mut config = config.expect("a certificate and its key");
             config.enable_secret_extraction = true;
             let tls = ServerConnection::new(Arc::new(config)).expect("it works");
-            let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-            let port = rig.network.listen(any, 1).expect("a free port");
+            let port = rig.network.listen(LOOPBACK, 1).expect("a free port");
             rig.connect(&port, &end).detach();
             rig.turn();
             let wire = rig.network.accept(port).expect("it connects");

@@ -2,145 +2,34 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use couplet::factory::Layered;
-use couplet::layers::{Layer, Outbox, PassThrough, PlaintextAfterUpgrade, SingleBytes, Up};
-use couplet::{Bytes, Producer, ProducerKind, Transport};
+use couplet::layers::{PassThrough, PlaintextAfterUpgrade, SingleBytes};
+use couplet::{Producer, ProducerKind, Transport};
 
-use super::{End, Rig};
-
-/// Copies output, as a layer that encrypts does.
-#[derive(Default)]
-struct Copies(PassThrough);
-
-impl Layer for Copies {
-    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        self.0.up(below, now)
-    }
-
-    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
-        while !above.is_empty() {
-            below.extend(above.first());
-            above.advance(above.first().len());
-        }
-    }
-
-    fn ended(&mut self) {
-        self.0.ended();
-    }
-}
-
-/// A user's buffer.
-struct Answer {
-    _kept: Arc<()>,
-}
-
-impl AsRef<[u8]> for Answer {
-    fn as_ref(&self) -> &[u8] {
-        b"answer"
-    }
-}
-
-#[test]
-fn a_buffer_that_a_lower_layer_copied_is_dropped_when_it_has_left() {
-    for mut rig in Rig::both() {
-        let flag = Arc::new(());
-        let kept = flag.clone();
-        let server = End::default().on("data", move |transport| {
-            transport.write_bytes(Bytes::from_owner(Answer { _kept: kept.clone() }));
-        });
-        let end = server.clone();
-        let below = Layered::new(move || end.clone(), |_: &_, _: &_| PassThrough::default());
-        let factory = Layered::new(below, |_: &_, _: &_| Copies::default());
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = rig.reactor.listen_tcp(any, factory).expect("a free port").host();
-        let wire = rig.network.connect(port).expect("the port listens");
-        rig.turn();
-        wire.push(b"question");
-        rig.turn();
-        assert_eq!(wire.take(), b"answer");
-        assert_eq!(Arc::strong_count(&flag), 2, "nothing holds the buffer any more");
-    }
-}
-
-/// Runs an act in its next `down` that has output.
-struct Acts(PassThrough, Act);
-
-type Act = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
-
-impl Layer for Acts {
-    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        self.0.up(below, now)
-    }
-
-    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
-        if !above.is_empty()
-            && let Some(act) = self.1.take()
-        {
-            act();
-        }
-        self.0.down(above, below, now);
-    }
-
-    fn ended(&mut self) {
-        self.0.ended();
-    }
-}
+use super::{End, Hooked, Rig};
 
 #[test]
 fn what_a_layer_asks_while_an_answer_passes_is_done() {
-    for mut rig in Rig::both() {
-        for closes in [false, true] {
-            let act = Act::default();
-            let server = End::default().on("data", |transport| transport.write("answer"));
-            let given = act.clone();
-            let port =
-                rig.listen_over(&server, move |_, _| Acts(PassThrough::default(), given.clone()));
-            let wire = rig.network.connect(port).expect("the port listens");
-            rig.turn();
-            let transport = server.transport();
-            *act.borrow_mut() = Some(Box::new(move || match closes {
-                true => transport.lose_connection(),
-                false => transport.write(", and more"),
-            }));
-            wire.push(b"question");
-            rig.turn();
-            match closes {
-                true => assert_eq!((&wire.take()[..], wire.saw_fin()), (&b"answer"[..], true)),
-                false => assert_eq!(wire.take(), b"answer, and more"),
-            }
+    for (closes, mut rig) in Rig::each([false, true]) {
+        let server = End::default().on("data", |transport| transport.write("answer"));
+        let (asks, acts) = (server.clone(), Rc::new(Cell::new(true)));
+        let wire = rig.wire_over(&server, move |_, _| {
+            let (asks, acts) = (asks.clone(), acts.clone());
+            Hooked::new(move |call| {
+                match closes {
+                    _ if call != "down" || !acts.replace(false) => {}
+                    true => asks.transport().lose_connection(),
+                    false => asks.transport().write(", and more"),
+                }
+                None
+            })
+        });
+        rig.push(&wire, b"question");
+        match closes {
+            true => assert_eq!((&wire.take()[..], wire.saw_fin()), (&b"answer"[..], true)),
+            false => assert_eq!(wire.take(), b"answer, and more"),
         }
-    }
-}
-
-/// Fails at its deadline.
-struct Limited(PassThrough, Option<Instant>, Rc<Cell<usize>>, bool);
-
-impl Layer for Limited {
-    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        if self.3 {
-            return Up::Failed(couplet::Reason::Timeout);
-        }
-        self.0.up(below, now)
-    }
-
-    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
-        self.0.down(above, below, now);
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.1
-    }
-
-    fn timed_out(&mut self, _: Instant) {
-        self.2.set(self.2.get() + 1);
-        self.3 = true;
-    }
-
-    fn ended(&mut self) {
-        self.0.ended();
     }
 }
 
@@ -150,19 +39,21 @@ fn a_deadline_that_comes_in_a_pause_comes_once() {
         let server = End::default().on("made", Transport::pause_producing);
         let count = Rc::new(Cell::new(0));
         let noted = count.clone();
-        let port = rig.listen_over(&server, move |reactor, _| {
-            let at = reactor.now() + Duration::from_secs(1);
-            Limited(PassThrough::default(), Some(at), noted.clone(), false)
+        let wire = rig.wire_over(&server, move |reactor, _| {
+            let noted = noted.clone();
+            // Fails at its deadline.
+            let fails = move |call: &str| {
+                noted.set(noted.get() + usize::from(call == "timed_out"));
+                (call.starts_with("up") && noted.get() > 0).then_some(couplet::Reason::Timeout)
+            };
+            Hooked::new(fails).with_deadline(reactor.now() + Duration::from_secs(1))
         });
-        let wire = rig.network.connect(port).expect("the port listens");
-        rig.turn();
         rig.advance(Duration::from_secs(2));
         assert_eq!(count.get(), 1, "the loop may sleep");
         server.transport().resume_producing();
         rig.turn();
         assert!(wire.saw_fin(), "the layer has failed");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         assert!(matches!(server.reason(), couplet::Reason::Timeout));
     }
 }
@@ -178,10 +69,8 @@ fn two_layers_asked_for_at_once_with_bytes_in_between() {
             transport.write("c");
             transport.lose_connection();
         });
-        let port = rig.listen_in_clear(&server);
-        let wire = rig.network.connect(port).expect("the port listens");
-        wire.push(b"question");
-        rig.turn();
+        let wire = rig.wire(&server);
+        rig.push(&wire, b"question");
         assert_eq!(wire.take(), b"abc");
         assert_eq!(server.transport().buffered(), 0);
         assert!(wire.saw_fin());
@@ -192,20 +81,14 @@ fn two_layers_asked_for_at_once_with_bytes_in_between() {
 /// leaves in the turn in which another connection resumes it.
 fn resumed_as_its_answer_leaves(rig: &mut Rig, server: &End) -> couplet::testing::Wire {
     rig.network.set_capacity(4);
-    let port = rig.listen_over(server, |_, _| SingleBytes::default());
-    let wire = rig.network.connect(port).expect("the port listens");
-    rig.turn();
+    let wire = rig.wire_over(server, |_, _| SingleBytes::default());
     let resumed = server.transport();
     let other = End::default().on("data", move |_| resumed.resume_producing());
-    let port = rig.listen_in_clear(&other);
-    let second = rig.network.connect(port).expect("the port listens");
-    rig.turn();
-    wire.push(b"abc");
-    rig.turn();
+    let second = rig.wire(&other);
+    rig.push(&wire, b"abc");
     assert_eq!(server.received(), b"a");
     wire.take();
-    second.push(b"now");
-    rig.turn();
+    rig.push(&second, b"now");
     assert_eq!(other.received(), b"now");
     wire
 }
@@ -267,52 +150,43 @@ fn who_pauses_and_resumes_in_one_round_of_calls_gets_what_the_layers_hold() {
 
 #[test]
 fn a_fin_and_a_reset_in_a_pause() {
-    for reset in [false, true] {
-        for mut rig in Rig::both() {
-            let server = End::default().on("made", Transport::pause_producing);
-            let port = rig.listen_over(&server, |_, _| SingleBytes::default());
-            let wire = rig.network.connect(port).expect("the port listens");
-            rig.turn();
-            wire.push(b"abc");
-            match reset {
-                true => wire.reset(),
-                false => wire.fin(),
-            }
-            rig.turn();
-            server.transport().resume_producing();
-            rig.turn();
-            if !reset {
-                assert_eq!(server.received(), b"abc");
-            }
-            assert_eq!(server.reason().is_clean(), !reset);
+    for (reset, mut rig) in Rig::each([false, true]) {
+        let server = End::default().on("made", Transport::pause_producing);
+        let wire = rig.wire_over(&server, |_, _| SingleBytes::default());
+        wire.push(b"abc");
+        match reset {
+            true => wire.reset(),
+            false => wire.fin(),
         }
+        rig.turn();
+        server.transport().resume_producing();
+        rig.turn();
+        if !reset {
+            assert_eq!(server.received(), b"abc");
+        }
+        assert_eq!(server.reason().is_clean(), !reset);
     }
 }
 
 #[test]
 fn bytes_in_clear_that_an_upgrade_leaves_behind_a_new_layer_cut_the_connection() {
-    for upgrade_first in [false, true] {
-        for mut rig in Rig::both() {
-            let (next, tls) = (End::default(), rig.server.clone());
-            let given = next.clone();
-            let server = End::default().on("data", move |transport| {
-                if upgrade_first {
-                    transport.upgrade_with(given.clone(), b"in clear");
-                }
-                transport.start_tls(&tls).expect("it may still write");
-                if !upgrade_first {
-                    transport.upgrade_with(given.clone(), b"in clear");
-                }
-            });
-            let port = rig.listen_in_clear(&server);
-            let wire = rig.network.connect(port).expect("the port listens");
-            wire.push(b"STARTTLS");
-            rig.turn();
-            wire.fin();
-            rig.turn();
-            assert_eq!(next.received(), b"", "they are no bytes of the encrypted stream");
-            let reason = if next.is_lost() { next.reason() } else { server.reason() };
-            assert!(reason.downcast_ref::<PlaintextAfterUpgrade>().is_some(), "{reason}");
-        }
+    for (upgrade_first, mut rig) in Rig::each([false, true]) {
+        let (next, tls) = (End::default(), rig.server.clone());
+        let given = next.clone();
+        let server = End::default().on("data", move |transport| {
+            if upgrade_first {
+                transport.upgrade_with(given.clone(), b"in clear");
+            }
+            transport.start_tls(&tls).expect("it may still write");
+            if !upgrade_first {
+                transport.upgrade_with(given.clone(), b"in clear");
+            }
+        });
+        let wire = rig.wire(&server);
+        rig.push(&wire, b"STARTTLS");
+        rig.fin(&wire);
+        assert_eq!(next.received(), b"", "they are no bytes of the encrypted stream");
+        let reason = if next.is_lost() { next.reason() } else { server.reason() };
+        assert!(reason.downcast_ref::<PlaintextAfterUpgrade>().is_some(), "{reason}");
     }
 }

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use couplet::Transport;
 use couplet::layers::{Bandwidth, Layer, LayerWaker, Outbox, SingleBytes, Throttle, Up};
 
-use super::{End, NAME, Rig};
+use super::{End, Rig};
 
 /// Passes single bytes, and can be woken from outside.
 #[derive(Default)]
@@ -45,11 +46,9 @@ fn c52_a_throttle_whose_time_comes_in_a_pause_keeps_its_bytes() {
     for mut rig in Rig::both() {
         let server = End::default();
         let throttle = |_: &_, _: &_| Throttle::new(Some(Bandwidth::new(100)), None);
-        let port = rig.listen_over(&server, throttle);
-        let wire = rig.network.connect(port).expect("the port listens");
+        let wire = rig.wire_over(&server, throttle);
         wire.push(b"0123456789abcdef");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         let before = server.received();
         assert_eq!(before, b"0123456789", "the rest waits for its time");
         server.transport().pause_producing();
@@ -67,11 +66,8 @@ fn c52_a_layer_that_is_woken_in_a_pause_keeps_its_bytes() {
     for mut rig in Rig::both() {
         let (server, waker) = (pauses(), Rc::new(RefCell::new(None::<LayerWaker>)));
         let kept = waker.clone();
-        let port =
-            rig.listen_over(&server, move |_, _| Woken(SingleBytes::default(), kept.clone()));
-        let wire = rig.network.connect(port).expect("the port listens");
-        wire.push(b"abc");
-        rig.turn();
+        let wire = rig.wire_over(&server, move |_, _| Woken(SingleBytes::default(), kept.clone()));
+        rig.push(&wire, b"abc");
         waker.borrow().as_ref().expect("it was attached").wake();
         rig.turn();
         assert_eq!(server.received(), b"a");
@@ -84,19 +80,11 @@ fn c52_a_layer_that_is_woken_in_a_pause_keeps_its_bytes() {
 #[test]
 fn c52_c81_who_resumes_when_the_handshake_is_complete_gets_what_came_with_it() {
     for mut rig in Rig::both() {
-        let (tls, ours) = (rig.server.clone(), rig.client.clone());
-        let server = End::default()
-            .on("made", move |transport| {
-                transport.start_tls(&tls).expect("it may still write");
-                transport.pause_producing();
-            })
-            .on("secure", |transport| transport.resume_producing());
-        let client = End::default().on("made", move |transport| {
-            transport.start_tls_client(&ours, NAME).expect("a good name");
-            transport.write("with the last flight");
-        });
+        let server = rig.starting_server().on("made", Transport::pause_producing);
+        let server = server.on("secure", Transport::resume_producing);
+        let client = rig.starting_client();
+        let client = client.on("made", |transport| transport.write("with the last flight"));
         rig.join_in_clear(&server, &client);
-        rig.turn();
         assert_eq!(server.log(), ["made", "secure", "data"]);
         assert_eq!(server.received(), b"with the last flight");
         assert_eq!(client.log(), ["made", "secure"]);

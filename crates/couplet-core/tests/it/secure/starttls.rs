@@ -9,6 +9,7 @@ use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::{Producer, ProducerKind, Reason, Transport};
 
 use super::{End, NAME, Rig};
+use crate::suite::kit::LOOPBACK;
 
 /// Ends that begin in clear: the server starts TLS on request, the client when the server agrees.
 /// Request and answer are one byte each, which no driver splits.
@@ -42,8 +43,7 @@ fn what_was_written_before_a_layer_starts_is_counted_once_on_the_wire() {
                 .expect("it may still write");
             transport.write("through the layer");
         });
-        let wire = rig.network.connect(rig.listen_in_clear(&server)).expect("the port listens");
-        rig.turn();
+        let wire = rig.wire(&server);
         let sent = wire.take();
         assert_eq!(sent, b"in clear through the layer");
         let counted = rig.l.snapshot().connections[0].wire;
@@ -94,38 +94,28 @@ impl LineProtocol for Mail {
 
 #[test]
 fn c84_bytes_in_clear_behind_starttls_cut_the_connection() {
-    for pieces in
-        [&[&b"STARTTLS\r\nRSET\r\n"[..]][..], &[b"STARTTLS\r", b"\nRSE"], &[b"STAR", b"TTLS\r\nR"]]
-    {
-        for mut rig in Rig::both() {
-            let server = End::default();
-            let (tls, end) = (rig.server.clone(), server.clone());
-            let mail = move || LineReceiver::new(Mail { tls: tls.clone(), end: end.clone() });
-            let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-            let port = rig.reactor.listen_tcp(any, mail).expect("a free port").host();
-            let wire = rig.network.connect(port).expect("the port listens");
-            for piece in pieces {
-                wire.push(piece);
-                rig.turn();
-            }
-            assert_eq!(server.received(), b"STARTTLS", "nothing behind it is a command");
-            let reason = server.reason();
-            assert!(reason.downcast_ref::<PlaintextAfterUpgrade>().is_some(), "{reason}");
+    let cuts: [&[&[u8]]; 3] =
+        [&[b"STARTTLS\r\nRSET\r\n"], &[b"STARTTLS\r", b"\nRSE"], &[b"STAR", b"TTLS\r\nR"]];
+    for (pieces, mut rig) in Rig::each(cuts) {
+        let server = End::default();
+        let (tls, end) = (rig.server.clone(), server.clone());
+        let mail = move || LineReceiver::new(Mail { tls: tls.clone(), end: end.clone() });
+        let port = rig.reactor.listen_tcp(LOOPBACK, mail).expect("a free port").host();
+        let wire = rig.network.connect(port).expect("the port listens");
+        for piece in pieces {
+            rig.push(&wire, piece);
         }
+        assert_eq!(server.received(), b"STARTTLS", "nothing behind it is a command");
+        let reason = server.reason();
+        assert!(reason.downcast_ref::<PlaintextAfterUpgrade>().is_some(), "{reason}");
     }
 }
 
 #[test]
 fn c80_lose_connection_in_a_handshake_with_nothing_written_does_not_wait() {
     for mut rig in Rig::both() {
-        let tls = rig.server.clone();
-        let server = End::default().on("made", move |transport| {
-            transport.start_tls(&tls).expect("it may still write");
-            transport.lose_connection();
-        });
-        let port = rig.listen_in_clear(&server);
-        let _wire = rig.network.connect(port).expect("the port listens");
-        rig.turn();
+        let server = rig.starting_server().on("made", Transport::lose_connection);
+        let _wire = rig.wire(&server);
         assert!(server.is_lost(), "{:?}", server.log());
         assert!(rig.l.snapshot().connections.is_empty());
     }
@@ -134,17 +124,12 @@ fn c80_lose_connection_in_a_handshake_with_nothing_written_does_not_wait() {
 #[test]
 fn a_close_in_a_handshake_lets_what_was_written_through() {
     for mut rig in Rig::both() {
-        let (tls, ours) = (rig.server.clone(), rig.client.clone());
-        let server = End::default().on("made", move |transport| {
-            transport.start_tls(&tls).expect("it may still write");
-        });
-        let client = End::default().on("made", move |transport| {
-            transport.start_tls_client(&ours, NAME).expect("a good name");
+        let server = rig.starting_server();
+        let client = rig.starting_client().on("made", |transport| {
             transport.write("the last words");
             transport.lose_connection();
         });
         rig.join_in_clear(&server, &client);
-        rig.turn();
         assert_eq!(server.received(), b"the last words");
         assert!(client.reason().is_clean() && server.reason().is_clean());
     }
@@ -163,17 +148,14 @@ fn c73_start_tls_takes_a_registered_producer_along() {
         }
     }
     for mut rig in Rig::both() {
-        let (tls, ours) = (rig.server.clone(), rig.client.clone());
+        let tls = rig.server.clone();
         let server = End::default().on("made", move |transport| {
             let words = Words(transport.clone(), 0);
             transport.register_producer(words, ProducerKind::Pull).expect("the first");
             transport.start_tls(&tls).expect("it may still write");
         });
-        let client = End::default().on("made", move |transport| {
-            transport.start_tls_client(&ours, NAME).expect("a good name");
-        });
+        let client = rig.starting_client();
         rig.join_in_clear(&server, &client);
-        rig.turn();
         assert_eq!(client.received(), b"1 2 3 4 5 ");
     }
 }
@@ -181,17 +163,13 @@ fn c73_start_tls_takes_a_registered_producer_along() {
 #[test]
 fn a_half_close_in_a_handshake_waits_for_it() {
     for mut rig in Rig::both() {
-        let (tls, ours) = (rig.server.clone(), rig.client.clone());
+        let tls = rig.server.clone();
         let server = End::aware().on("made", move |transport| {
             transport.start_tls(&tls).expect("it may still write");
         });
         let server = server.on("read_closed", |transport| transport.write("answer"));
-        let client = End::default().on("made", move |transport| {
-            transport.start_tls_client(&ours, NAME).expect("a good name");
-            transport.lose_write_connection();
-        });
+        let client = rig.starting_client().on("made", Transport::lose_write_connection);
         rig.join_in_clear(&server, &client);
-        rig.turn();
         assert_eq!(server.log(), ["made", "secure", "read_closed"]);
         assert_eq!(client.received(), b"answer");
         assert_eq!(client.log(), ["made", "secure", "write_closed", "data"]);
@@ -219,36 +197,29 @@ fn c84a_a_layer_after_our_own_fin_is_an_error_of_the_call() {
                 refuse(transport);
             })
             .on("write_closed", again);
-        let wire = rig.network.connect(rig.listen_in_clear(&server)).expect("the port listens");
-        rig.turn();
+        let wire = rig.wire(&server);
         assert_eq!(*errors.borrow(), [Err(true); 6]);
         assert_eq!(wire.take(), b"before");
         assert!(wire.saw_fin());
-        wire.push(b"read on");
-        rig.turn();
+        rig.push(&wire, b"read on");
         assert_eq!(server.received(), b"read on");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         assert!(server.reason().is_clean(), "{}", server.reason());
     }
 }
 
 #[test]
 fn c84a_tls_after_the_peers_fin_fails_without_a_wait() {
-    for mut rig in Rig::both() {
-        for live in [false, true] {
-            let tls = rig.server.clone();
-            let server = End::aware().on("read_closed", move |transport| {
-                transport.start_tls(&tls).expect("it may still write");
-            });
-            let port = match live {
-                true => rig.listen_over(&server, |_, _| couplet::layers::PassThrough::default()),
-                false => rig.listen_in_clear(&server),
-            };
-            let wire = rig.network.connect(port).expect("the port listens");
-            wire.fin();
-            rig.turn();
-            assert!(matches!(server.reason(), Reason::Lost(_)), "{}", server.reason());
-        }
+    for (live, mut rig) in Rig::each([false, true]) {
+        let tls = rig.server.clone();
+        let server = End::aware().on("read_closed", move |transport| {
+            transport.start_tls(&tls).expect("it may still write");
+        });
+        let wire = match live {
+            true => rig.wire_over(&server, |_, _| couplet::layers::PassThrough::default()),
+            false => rig.wire(&server),
+        };
+        rig.fin(&wire);
+        assert!(matches!(server.reason(), Reason::Lost(_)), "{}", server.reason());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use super::{connected, finish, poll_once};
+use super::{both_connected, connected, finish, poll_once};
 use crate::secure::Rig;
 
 /// Begins a read that needs more bytes than have arrived, and drops it; later reads get every byte.
@@ -10,16 +10,13 @@ macro_rules! keeps_its_bytes {
     ($name:ident, $stream:ident, $begin:expr) => {
         #[test]
         fn $name() {
-            for mut rig in Rig::both() {
-                let (mut $stream, wire) = connected(&mut rig);
+            for (mut rig, mut $stream, wire) in both_connected() {
                 for piece in [&b"ab"[..], b"cd", b"ef"] {
-                    wire.push(piece);
-                    rig.turn();
+                    rig.push(&wire, piece);
                     assert!(poll_once(pin!($begin)).is_pending(), "it needs more");
                 }
                 wire.push(b"g\n");
-                wire.fin();
-                rig.turn();
+                rig.fin(&wire);
                 let line = finish(&mut rig, async move { Ok($stream.read_line().await?) });
                 assert_eq!(line.as_deref(), Some(&b"abcdefg"[..]));
             }
@@ -32,13 +29,11 @@ keeps_its_bytes!(a_read_until_that_is_dropped_keeps_its_bytes, stream, stream.re
 
 #[test]
 fn a_read_that_is_dropped_has_read_nothing() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         assert!(poll_once(pin!(stream.read(&mut [0; 9]))).is_pending());
         let mut buffer = Vec::with_capacity(9);
         assert!(poll_once(pin!(stream.read_buf(&mut buffer))).is_pending());
-        wire.push(b"all of it\n");
-        rig.turn();
+        rig.push(&wire, b"all of it\n");
         let line = finish(&mut rig, async move { Ok(stream.read_line().await?) });
         assert_eq!(line.as_deref(), Some(&b"all of it"[..]));
     }
@@ -48,13 +43,11 @@ fn a_read_that_is_dropped_has_read_nothing() {
 fn a_read_exact_that_is_dropped_has_its_part_in_the_buffer() {
     let [mut rig, _] = Rig::both();
     let (mut stream, wire) = connected(&mut rig);
-    wire.push(b"ab");
-    rig.turn();
+    rig.push(&wire, b"ab");
     let mut buffer = [0; 4];
     assert!(poll_once(pin!(stream.read_exact(&mut buffer))).is_pending());
     assert_eq!(&buffer, b"ab\0\0");
-    wire.push(b"cd\n");
-    rig.turn();
+    rig.push(&wire, b"cd\n");
     let line = finish(&mut rig, async move { Ok(stream.read_line().await?) });
     assert_eq!(line.as_deref(), Some(&b"cd"[..]));
 }
@@ -85,8 +78,7 @@ fn a_write_that_is_dropped_has_written_a_part_in_order_or_nothing() {
 
 #[test]
 fn a_close_that_is_dropped_closes() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         assert!(poll_once(pin!(stream.close())).is_pending());
         rig.turn();
         assert!(wire.saw_fin());

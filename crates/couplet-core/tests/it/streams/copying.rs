@@ -12,8 +12,7 @@ use crate::secure::Rig;
 /// Two streams that are joined, and the wires of their peers.
 fn joined(rig: &mut Rig) -> (Running<(u64, u64)>, Wire, Wire) {
     let ((one, near), (other, far)) = (connected(rig), connected(rig));
-    near.push(b"before, ");
-    rig.turn();
+    rig.push(&near, b"before, ");
     let copying = start(rig, async move { Ok(copy_bidirectional(one, other).await?) });
     (copying, near, far)
 }
@@ -23,15 +22,12 @@ fn what_comes_on_one_stream_goes_to_the_other_and_is_counted() {
     for mut rig in Rig::both() {
         let (copying, near, far) = joined(&mut rig);
         near.push(b"and after");
-        far.push(b"an answer");
-        rig.turn();
+        rig.push(&far, b"an answer");
         assert_eq!((far.take(), near.take()), (b"before, and after".into(), b"an answer".into()));
-        near.fin();
-        rig.turn();
+        rig.fin(&near);
         assert!(far.saw_fin() && copying.is_pending());
         far.push(b", and more");
-        far.fin();
-        rig.turn();
+        rig.fin(&far);
         assert_eq!(near.take(), b", and more");
         assert!(near.saw_fin());
         assert_eq!(copying.take().expect("a clean end"), (17, 19));
@@ -42,8 +38,7 @@ fn what_comes_on_one_stream_goes_to_the_other_and_is_counted() {
 fn a_reset_of_one_resets_the_other_and_is_the_error() {
     for mut rig in Rig::both() {
         let (copying, near, far) = joined(&mut rig);
-        near.reset();
-        rig.turn();
+        rig.reset(&near);
         assert!(far.saw_reset());
         let error = copying.take().expect_err("that was no clean end");
         let error: &std::io::Error = error.downcast_ref().expect("an I/O error");
@@ -58,8 +53,7 @@ fn a_full_reader_stops_the_other_side() {
     let (_copying, near, far) = joined(&mut rig);
     let mut sent = 0;
     for _ in 0..200 {
-        sent += near.push(&[7; 10_000]);
-        rig.turn();
+        sent += rig.push(&near, &[7; 10_000]);
     }
     assert!((64 * 1024..400_000).contains(&sent), "{sent}");
     let mut received = 0;
@@ -75,8 +69,7 @@ fn who_drops_the_future_closes_both() {
         let ((one, near), (other, far)) = (connected(&mut rig), connected(&mut rig));
         let task = rig.reactor.spawn(async move { Ok(copy_bidirectional(one, other).await?) });
         rig.turn();
-        near.push(b"last words");
-        rig.turn();
+        rig.push(&near, b"last words");
         task.cancel();
         rig.turn();
         assert_eq!(far.take(), b"last words");
@@ -88,8 +81,7 @@ fn who_drops_the_future_closes_both() {
 fn a_stream_that_was_lost_before_breaks_the_other() {
     for mut rig in Rig::both() {
         let ((one, near), (other, far)) = (connected(&mut rig), connected(&mut rig));
-        near.reset();
-        rig.turn();
+        rig.reset(&near);
         let copying = start(&mut rig, async move { Ok(copy_bidirectional(one, other).await?) });
         assert!(copying.take().is_err());
         assert!(far.saw_reset());
@@ -109,8 +101,7 @@ fn a_protocol_takes_a_stream_over_with_what_was_not_read() {
     {
         let (mut stream, wire) = connected(&mut rig);
         if comes_first {
-            wire.push(b"header\nbody");
-            rig.turn();
+            rig.push(&wire, b"header\nbody");
             wire.push(b", and more");
         }
         let passed_on = start(&mut rig, async move {
@@ -119,15 +110,12 @@ fn a_protocol_takes_a_stream_over_with_what_was_not_read() {
             Ok(header)
         });
         if !comes_first {
-            wire.push(b"header\nbody, and more");
-            rig.turn();
+            rig.push(&wire, b"header\nbody, and more");
         }
         assert_eq!(passed_on.take().expect("a header").as_deref(), Some(&b"header"[..]));
-        wire.push(b", later");
-        rig.turn();
+        rig.push(&wire, b", later");
         assert_eq!(wire.take(), b"body, and more, later");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         assert!(wire.saw_fin(), "it is the protocol's to close");
     }
 }

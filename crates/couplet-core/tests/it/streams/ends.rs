@@ -6,13 +6,13 @@ use std::rc::Rc;
 
 use couplet::{ConnectionLost, Reason, Result};
 
-use super::{connected, finish, serve, start};
+use super::{both_connected, connected, finish, serve, start};
 use crate::secure::Rig;
+use crate::suite::kit::LOOPBACK;
 
 #[test]
 fn the_peers_fin_ends_reading_and_nothing_else() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         wire.push(b"last");
         wire.fin();
         let ended = start(&mut rig, async move {
@@ -32,8 +32,7 @@ fn the_peers_fin_ends_reading_and_nothing_else() {
 
 #[test]
 fn shutdown_ends_our_stream_and_reading_goes_on() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let talk = start(&mut rig, async move {
             stream.write_all("question").await?;
             stream.shutdown().await?;
@@ -47,8 +46,7 @@ fn shutdown_ends_our_stream_and_reading_goes_on() {
         assert_eq!(wire.take(), b"question");
         assert!(wire.saw_fin());
         wire.push(b"answer\n");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         assert_eq!(talk.take().expect("an answer").as_deref(), Some(&b"answer"[..]));
     }
 }
@@ -62,26 +60,21 @@ fn c105a_a_stream_hears_of_a_drain() {
             stream.close().await?;
             Ok(())
         });
-        let wire = rig.network.connect(port).expect("it listens");
-        rig.turn();
+        let wire = rig.wire_to(&port);
         assert!(wire.take().is_empty());
         let drained = rig.reactor.drain(std::time::Duration::from_secs(10));
         rig.turn();
         assert_eq!(wire.take(), b"good-bye");
-        wire.close();
-        rig.turn();
+        rig.close(&wire);
         assert_eq!(couplet::testing::success_of(drained).finished, 1);
     }
 }
 
 #[test]
 fn a_reset_fails_what_is_read_after_the_bytes_that_arrived() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
-        wire.push(b"arrived");
-        rig.turn();
-        wire.reset();
-        rig.turn();
+    for (mut rig, mut stream, wire) in both_connected() {
+        rig.push(&wire, b"arrived");
+        rig.reset(&wire);
         finish(&mut rig, async move {
             let mut buffer = [0; 100];
             assert_eq!(stream.read(&mut buffer).await?, 7);
@@ -109,21 +102,18 @@ fn a_stream_that_ends_early_fails_read_exact() {
 
 #[test]
 fn a_dropped_stream_sends_what_was_written_and_closes() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         finish(&mut rig, async move { Ok(stream.write_all("the last words").await?) });
         assert_eq!(wire.take(), b"the last words");
         assert!(wire.saw_fin());
-        wire.close();
-        rig.turn();
+        rig.close(&wire);
         assert!(rig.l.snapshot().connections.is_empty());
     }
 }
 
 #[test]
 fn an_aborted_stream_resets() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         stream.abort();
         rig.turn();
         assert!(wire.saw_reset());
@@ -132,16 +122,14 @@ fn an_aborted_stream_resets() {
 
 #[test]
 fn the_connection_closes_with_its_second_half() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let (reads, mut writes) = stream.split();
         finish(&mut rig, async move { Ok(writes.write_all("done").await?) });
         assert_eq!(wire.take(), b"done");
         assert!(wire.saw_fin(), "the writing half has ended our stream");
         assert_eq!(rig.l.snapshot().connections.len(), 1);
         drop(reads);
-        wire.close();
-        rig.turn();
+        rig.close(&wire);
         assert!(rig.l.snapshot().connections.is_empty());
     }
 }
@@ -161,20 +149,17 @@ fn c44_a_handler_that_panics_or_fails_ends_its_own_connection_alone() {
         for (line, resets) in [(&b"panic\n"[..], true), (b"fail\n", false)] {
             let wire = rig.network.connect(port.clone()).expect("the port listens");
             rig.turn();
-            wire.push(line);
-            rig.turn();
+            rig.push(&wire, line);
             assert_eq!(wire.saw_reset(), resets, "{line:?}");
             if !resets {
                 assert_eq!(wire.take(), b"hello");
                 assert!(wire.saw_fin());
             }
-            wire.close();
-            rig.turn();
+            rig.close(&wire);
         }
         assert_eq!(other.take(), b"hello");
         assert_eq!(rig.l.snapshot().connections.len(), 1, "the other one");
-        other.push(b"bye\n");
-        rig.turn();
+        rig.push(&other, b"bye\n");
         assert!(other.saw_fin());
     }
 }
@@ -185,8 +170,7 @@ fn a_connect_that_fails_or_is_cancelled_leaves_nothing() {
     let connecting = rig.reactor.connect_stream("tcp:127.0.0.1:9");
     let refused = start(&mut rig, async move { connecting.await.map(drop) });
     assert!(refused.take().is_err());
-    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = rig.network.listen(any, 1).expect("a free port");
+    let port = rig.network.listen(LOOPBACK, 1).expect("a free port");
     let seen = Rc::new(RefCell::new(false));
     let (note, connecting) = (seen.clone(), rig.reactor.connect_stream(port.to_string()));
     let canceller = connecting.canceller();

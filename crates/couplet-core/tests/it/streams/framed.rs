@@ -3,52 +3,51 @@
 use std::io::ErrorKind;
 use std::pin::pin;
 
-use couplet::Result;
 use couplet::protocols::{IntReceiver, LineReceiver, NetstringReceiver};
+use couplet::stream::Framed;
 use couplet::testing::Cut;
+use couplet::{Result, Stream};
 use futures_util::StreamExt;
 
-use super::{connected, finish, poll_once, start};
+use super::{both_connected, connected, finish, poll_once, start};
 use crate::secure::Rig;
 
 #[test]
 fn messages_come_whole_however_they_are_cut_and_the_end_follows() {
-    for cut in [Cut::Whole, Cut::Most(1), Cut::Random(5)] {
-        for mut rig in Rig::both() {
-            rig.network.set_cut(cut);
-            for kind in ["lines", "netstrings", "strings"] {
-                let (stream, wire) = connected(&mut rig);
-                let (mut messages, bytes) = match kind {
-                    "lines" => (stream.framed(LineReceiver::new), &b"one\r\n\r\nthree\r\ncut"[..]),
-                    "netstrings" => {
-                        (stream.framed(NetstringReceiver::new), &b"3:one,0:,5:three,3:c"[..])
-                    }
-                    _ => {
-                        let framer = IntReceiver::<u8, _>::new;
-                        (stream.framed(framer), &b"\x03one\x00\x05three\x03c"[..])
-                    }
-                };
-                wire.push(bytes);
-                wire.fin();
-                let seen = start(&mut rig, async move {
-                    let mut seen = Vec::new();
-                    while let Some(message) = messages.next().await? {
-                        seen.push(message);
-                    }
-                    assert_eq!(messages.next().await?, None, "it stays the end");
-                    Ok(seen)
-                });
-                let seen = seen.take().expect("all of it");
-                assert_eq!(seen, [&b"one"[..], b"", b"three"], "{kind} {cut:?}");
+    type Begin = fn(Stream) -> Framed;
+    let kinds: [(&str, Begin, &[u8]); 3] = [
+        ("lines", |stream| stream.framed(LineReceiver::new), b"one\r\n\r\nthree\r\ncut"),
+        ("netstrings", |stream| stream.framed(NetstringReceiver::new), b"3:one,0:,5:three,3:c"),
+        (
+            "strings",
+            |stream| stream.framed(IntReceiver::<u8, _>::new),
+            b"\x03one\x00\x05three\x03c",
+        ),
+    ];
+    let cuts = [Cut::Whole, Cut::Most(1), Cut::Random(5)];
+    let cases = cuts.into_iter().flat_map(|cut| kinds.map(|kind| (cut, kind)));
+    for ((cut, (kind, begin, bytes)), mut rig) in Rig::each(cases) {
+        rig.network.set_cut(cut);
+        let (stream, wire) = connected(&mut rig);
+        let mut messages = begin(stream);
+        wire.push(bytes);
+        wire.fin();
+        let seen = start(&mut rig, async move {
+            let mut seen = Vec::new();
+            while let Some(message) = messages.next().await? {
+                seen.push(message);
             }
-        }
+            assert_eq!(messages.next().await?, None, "it stays the end");
+            Ok(seen)
+        });
+        let seen = seen.take().expect("all of it");
+        assert_eq!(seen, [&b"one"[..], b"", b"three"], "{kind} {cut:?}");
     }
 }
 
 #[test]
 fn a_message_that_the_framer_refuses_is_an_error_behind_those_before_it() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let mut messages = stream.framed(NetstringReceiver::new);
         wire.push(b"3:one,x:two,");
         let seen = start(&mut rig, async move {
@@ -57,8 +56,7 @@ fn a_message_that_the_framer_refuses_is_an_error_behind_those_before_it() {
             Ok((first, error.kind()))
         });
         assert_eq!(seen.take().expect("both"), (Some(b"one".to_vec()), ErrorKind::InvalidData));
-        wire.close();
-        rig.turn();
+        rig.close(&wire);
         assert!(rig.l.snapshot().connections.is_empty());
     }
 }
@@ -69,19 +67,14 @@ fn who_takes_no_message_stops_the_peer() {
         rig.network.set_capacity(5000);
         let (stream, wire) = connected(&mut rig);
         let mut messages = stream.framed(LineReceiver::new);
-        wire.push(&b"a line\r\n".repeat(100));
-        rig.turn();
+        rig.push(&wire, &b"a line\r\n".repeat(100));
         let messages = finish(&mut rig, async move {
             messages.next().await?;
             Ok(messages)
         });
         let mut pushed = 0;
-        loop {
-            match wire.push(b"a line\r\n") {
-                0 => break,
-                n => pushed += n,
-            }
-            rig.turn();
+        while let n @ 1.. = rig.push(&wire, b"a line\r\n") {
+            pushed += n;
         }
         // The messages of one read, another read, and the buffers of the network.
         assert!(pushed <= 4 * 5000, "{pushed}");
@@ -91,17 +84,14 @@ fn who_takes_no_message_stops_the_peer() {
 
 #[test]
 fn a_next_that_is_dropped_keeps_its_bytes_and_it_is_a_stream_of_futures() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let mut messages = stream.framed(LineReceiver::new);
         for piece in [&b"a"[..], b"b", b"c\r\nde"] {
             assert!(poll_once(pin!(messages.next())).is_pending());
-            wire.push(piece);
-            rig.turn();
+            rig.push(&wire, piece);
         }
         wire.push(b"f\r\n");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         let seen = finish(&mut rig, async move {
             let all: Vec<_> = StreamExt::collect(messages).await;
             let all: Vec<_> = all.into_iter().collect::<std::io::Result<_>>()?;
@@ -113,12 +103,10 @@ fn a_next_that_is_dropped_keeps_its_bytes_and_it_is_a_stream_of_futures() {
 
 #[test]
 fn once_closing_has_begun_the_end_of_the_stream_is_no_error() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let mut messages = stream.framed(LineReceiver::new);
         wire.push(b"a\r\n");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         messages.stream().transport().lose_connection();
         rig.turn();
         // A close discards what arrives.
@@ -139,8 +127,7 @@ fn answers_go_through_the_stream_underneath() {
         });
         let wire = rig.network.connect(port).expect("the port listens");
         wire.push(b"hello\r\nbye\r\n");
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         assert_eq!(wire.take(), b"hello!\r\nbye!\r\n");
         assert!(wire.saw_fin());
     }

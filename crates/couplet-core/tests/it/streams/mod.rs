@@ -26,15 +26,23 @@ use couplet::testing::Wire;
 use couplet::{Address, Result, Stream};
 
 use crate::secure::Rig;
+use crate::suite::kit::LOOPBACK;
 
 /// A stream that has connected, and the wire of its peer.
 fn connected(rig: &mut Rig) -> (Stream, Wire) {
-    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = rig.network.listen(any, 1).expect("a free port");
+    let port = rig.network.listen(LOOPBACK, 1).expect("a free port");
     let connecting = rig.reactor.connect_stream(port.to_string());
     let stream = finish(rig, connecting);
     let wire = rig.network.accept(port).expect("it has connected");
     (stream, wire)
+}
+
+/// A stream that has connected, in both manners of the driver.
+fn both_connected() -> impl Iterator<Item = (Rig, Stream, Wire)> {
+    Rig::both().into_iter().map(|mut rig| {
+        let (stream, wire) = connected(&mut rig);
+        (rig, stream, wire)
+    })
 }
 
 /// A future that runs as a task; `None` while it is pending.

@@ -4,13 +4,12 @@ use couplet::Result;
 use couplet::stream::LONGEST_LINE;
 use couplet::testing::Cut;
 
-use super::{connected, finish, hold, start, with};
+use super::{both_connected, connected, finish, hold, start, with};
 use crate::secure::Rig;
 
 #[test]
 fn read_gives_what_has_arrived_and_waits_for_something() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         let held = hold(stream);
         let mut reading = with(&mut rig, &held, async |stream| {
             let mut buffer = [0; 3];
@@ -18,8 +17,7 @@ fn read_gives_what_has_arrived_and_waits_for_something() {
             Ok(buffer[..n].to_vec())
         });
         assert!(reading.is_pending());
-        wire.push(b"abcde");
-        rig.turn();
+        rig.push(&wire, b"abcde");
         assert_eq!(reading.take().expect("bytes"), b"abc");
         reading = with(&mut rig, &held, async |stream| {
             let mut all = Vec::with_capacity(10);
@@ -33,35 +31,32 @@ fn read_gives_what_has_arrived_and_waits_for_something() {
 
 #[test]
 fn lines_messages_and_the_rest_come_whole_however_they_are_cut() {
-    for cut in [Cut::Whole, Cut::Most(1), Cut::Random(5)] {
-        for mut rig in Rig::both() {
-            let (mut stream, wire) = connected(&mut rig);
-            rig.network.set_cut(cut);
-            let reading = start(&mut rig, async move {
-                let mut seen = vec![stream.read_line().await?.expect("a line")];
-                let mut four = [0; 4];
-                stream.read_exact(&mut four).await?;
-                seen.push(four.to_vec());
-                seen.push(stream.read_until(b';', 10).await?);
-                while let Some(line) = stream.read_line().await? {
-                    seen.push(line);
-                }
-                Ok(seen)
-            });
-            wire.push(b"a line\r\nfourup to;\nno end");
-            wire.fin();
-            rig.turn();
-            let seen = reading.take().expect("all of it");
-            let whole = [&b"a line"[..], b"four", b"up to;", b"", b"no end"];
-            assert_eq!(seen, whole, "{cut:?}");
-        }
+    for (cut, mut rig) in Rig::each([Cut::Whole, Cut::Most(1), Cut::Random(5)]) {
+        let (mut stream, wire) = connected(&mut rig);
+        rig.network.set_cut(cut);
+        let reading = start(&mut rig, async move {
+            let mut seen = vec![stream.read_line().await?.expect("a line")];
+            let mut four = [0; 4];
+            stream.read_exact(&mut four).await?;
+            seen.push(four.to_vec());
+            seen.push(stream.read_until(b';', 10).await?);
+            while let Some(line) = stream.read_line().await? {
+                seen.push(line);
+            }
+            Ok(seen)
+        });
+        wire.push(b"a line\r\nfourup to;\nno end");
+        rig.fin(&wire);
+        let seen = reading.take().expect("all of it");
+        let whole = [&b"a line"[..], b"four", b"up to;", b"", b"no end"];
+        assert_eq!(seen, whole, "{cut:?}");
     }
 }
 
 #[test]
 fn read_to_end_stops_at_its_limit() {
-    for (limit, expected) in [(6, Some(6)), (100, Some(6)), (5, None)] {
-        let [mut rig, _] = Rig::both();
+    let cases = [(6, Some(6)), (100, Some(6)), (usize::MAX, Some(6)), (5, None)];
+    for ((limit, expected), mut rig) in Rig::each(cases) {
         let (mut stream, wire) = connected(&mut rig);
         rig.network.set_cut(Cut::Most(4));
         wire.push(b"abcdef");
@@ -78,20 +73,14 @@ fn read_to_end_stops_at_its_limit() {
 
 #[test]
 fn a_line_past_the_limit_is_refused_and_costs_no_memory() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let reading = start(&mut rig, async move {
             let error = stream.read_line().await.expect_err("it is too long");
             Ok((error.kind(), error.to_string(), stream))
         });
         let mut pushed = 0;
-        loop {
-            let n = wire.push(&[b'x'; 10_000]);
-            rig.turn();
+        while let n @ 1.. = rig.push(&wire, &[b'x'; 10_000]) {
             pushed += n;
-            if n == 0 {
-                break;
-            }
             assert!(pushed < 1_000_000, "it takes no end of bytes");
         }
         let (kind, text, _stream) = reading.take().expect("an error");
@@ -106,12 +95,7 @@ fn who_does_not_read_stops_the_peer() {
         rig.network.set_capacity(5000);
         let (stream, wire) = connected(&mut rig);
         let mut pushed = 0;
-        loop {
-            let n = wire.push(&[b'x'; 1000]);
-            rig.turn();
-            if n == 0 {
-                break;
-            }
+        while let n @ 1.. = rig.push(&wire, &[b'x'; 1000]) {
             pushed += n;
         }
         // One read is held, and the buffers of the network are full.
@@ -167,8 +151,7 @@ fn an_echo_returns_a_megabyte_through_small_buffers() {
 
 #[test]
 fn lines_come_one_by_one_however_they_are_cut() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let reading = start(&mut rig, async move {
             let mut all = Vec::new();
             let mut lines = stream.lines();
@@ -178,11 +161,9 @@ fn lines_come_one_by_one_however_they_are_cut() {
             Ok(all)
         });
         for byte in b"one\r\n\ntwo\nthree" {
-            wire.push(&[*byte]);
-            rig.turn();
+            rig.push(&wire, &[*byte]);
         }
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         assert_eq!(reading.take().expect("a clean end"), ["one", "", "two", "three"]);
     }
 }

@@ -82,15 +82,11 @@ impl Ground {
     }
 
     #[track_caller]
-    fn until(&mut self, what: &str, done: impl Fn() -> bool) {
+    fn until(&mut self, what: &str, done: impl Fn(&Loop) -> bool) {
         let late = self.l.reactor().now() + PATIENCE;
-        while !done() {
-            assert!(
-                self.l.reactor().now() < late,
-                "{what}: {:?}: {}",
-                self.kind,
-                self.l.snapshot()
-            );
+        while !done(&self.l) {
+            let in_time = self.l.reactor().now() < late;
+            assert!(in_time, "{what}: {:?}: {}", self.kind, self.l.snapshot());
             self.l.turn(Some(Duration::from_millis(5))).expect("the driver waits");
         }
     }
@@ -98,17 +94,14 @@ impl Ground {
     /// Turns until the peer's thread has ended.
     #[track_caller]
     fn join<T>(&mut self, peer: JoinHandle<T>) -> T {
-        self.until("the peer", || peer.is_finished());
+        self.until("the peer", |_| peer.is_finished());
         peer.join().expect("the peer does not panic")
     }
 
     #[track_caller]
     fn until_no_connection_is_left(&mut self) {
-        let late = self.l.reactor().now() + PATIENCE;
-        while !self.l.snapshot().connections.is_empty() || self.l.snapshot().tasks > 0 {
-            assert!(self.l.reactor().now() < late, "{}", self.l.snapshot());
-            self.l.turn(Some(Duration::from_millis(5))).expect("the driver waits");
-        }
+        let has_none = |l: &Loop| l.snapshot().connections.is_empty() && l.snapshot().tasks == 0;
+        self.until("the end of all connections", has_none);
     }
 }
 
@@ -175,38 +168,16 @@ impl Peer {
         }
     }
 
-    /// Reads at most as many bytes as `buffer` holds; 0 at the end of the stream.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else { return (&self.socket).read(buffer) };
-        loop {
-            match tls.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-            tls.read_tls(&mut &self.socket)?;
-            tls.process_new_packets().map_err(io::Error::other)?;
-        }
+    /// All bytes up to a clean end.
+    fn rest(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        self.read_to_end(&mut all).expect("a clean end");
+        all
     }
 
-    fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
-        let (mut all, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
-        loop {
-            match self.read(&mut buffer)? {
-                0 => return Ok(all),
-                n => all.extend_from_slice(&buffer[..n]),
-            }
-        }
-    }
-
-    fn read_exact(&mut self, n: usize) -> Vec<u8> {
+    fn next(&mut self, n: usize) -> Vec<u8> {
         let mut bytes = vec![0; n];
-        let mut at = 0;
-        while at < n {
-            match self.read(&mut bytes[at..]).expect("the server answers") {
-                0 => panic!("the stream ended after {at} bytes"),
-                more => at += more,
-            }
-        }
+        self.read_exact(&mut bytes).expect("the server answers");
         bytes
     }
 
@@ -221,7 +192,7 @@ impl Peer {
 
     /// Resets the connection. A UNIX socket does so because it is closed with unread input.
     fn reset(mut self) {
-        self.read_exact(1);
+        self.next(1);
         if !self.socket.local_addr().expect("an address").is_unix() {
             self.socket.set_linger(Some(Duration::ZERO)).expect("an option");
         }
@@ -234,6 +205,20 @@ impl Peer {
         let fds = if flags.contains(PollFlags::IN) { &mut fds[..1] } else { &mut fds[..] };
         let late = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
         assert!(poll(fds, Some(&late)).expect("it polls") > 0, "the server stands still");
+    }
+}
+
+impl Read for Peer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return (&self.socket).read(buffer) };
+        loop {
+            match tls.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            tls.read_tls(&mut &self.socket)?;
+            tls.process_new_packets().map_err(io::Error::other)?;
+        }
     }
 }
 
@@ -294,7 +279,7 @@ fn slow_peer(target: &Target, data: &[u8], full: &UnixStream) -> Vec<u8> {
     }
     peer.socket.set_nonblocking(false).expect("an option");
     peer.fin();
-    back.extend(peer.read_to_end().expect("a clean end"));
+    back.extend(peer.rest());
     back
 }
 
@@ -345,7 +330,7 @@ fn who_has_half_closed_gets_the_whole_answer() {
             let mut peer = Peer::connect(&target, None);
             peer.write_all(&pattern(1_000_000));
             peer.fin();
-            peer.read_to_end().expect("a clean end")
+            peer.rest()
         });
         let mut expected = pattern(1_000_000);
         expected.reverse();
@@ -382,20 +367,26 @@ fn a_reset_by_the_peer_fails_what_is_read() {
 
 const MANY: usize = 200;
 
+/// Confirms each line.
+async fn confirm(mut stream: Stream) -> Result<()> {
+    while let Some(line) = stream.read_line().await? {
+        stream.write_all([&line[..], b" it is\n"].concat()).await?;
+    }
+    Ok(stream.close().await?)
+}
+
 #[test]
 fn two_hundred_connections_are_served_at_once() {
     for kind in KINDS {
         let mut ground = Ground::new(kind);
         let (open, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let (opened, at_once) = (open.clone(), most.clone());
-        let target = ground.serve(async move |mut stream| {
+        let target = ground.serve(async move |stream| {
             opened.set(opened.get() + 1);
             at_once.set(opened.get().max(at_once.get()));
-            while let Some(line) = stream.read_line().await? {
-                stream.write_all([&line[..], b" it is\n"].concat()).await?;
-            }
+            let confirmed = confirm(stream).await;
             opened.set(opened.get() - 1);
-            Ok(stream.close().await?)
+            confirmed
         });
         let peer = std::thread::spawn(move || {
             let mut peers: Vec<Peer> = (0..MANY).map(|_| Peer::connect(&target, None)).collect();
@@ -405,12 +396,12 @@ fn two_hundred_connections_are_served_at_once() {
                 }
                 for (n, peer) in peers.iter_mut().enumerate() {
                     let expected = format!("{n:03} {turn} it is\n");
-                    assert_eq!(peer.read_exact(expected.len()), expected.as_bytes());
+                    assert_eq!(peer.next(expected.len()), expected.as_bytes());
                 }
             }
             for peer in &mut peers {
                 peer.fin();
-                assert_eq!(peer.read_to_end().expect("a clean end"), b"");
+                assert_eq!(peer.rest(), b"");
             }
         });
         ground.join(peer);
@@ -423,12 +414,7 @@ fn two_hundred_connections_are_served_at_once() {
 fn two_hundred_streams_connect_at_once() {
     for kind in KINDS {
         let mut ground = Ground::new(kind);
-        let target = ground.serve(async |mut stream| {
-            while let Some(line) = stream.read_line().await? {
-                stream.write_all([&line[..], b" it is\n"].concat()).await?;
-            }
-            Ok(stream.close().await?)
-        });
+        let target = ground.serve(confirm);
         let (reactor, server) = (ground.l.reactor(), ground.client(&target));
         let asked = (0..MANY).map(|n| {
             let connecting = reactor.connect_stream(&server);

@@ -3,7 +3,7 @@
 use couplet::Result;
 use couplet::layers::PlaintextAfterUpgrade;
 
-use super::{connected, serve, start};
+use super::{both_connected, serve, start};
 use crate::secure::{NAME, Rig};
 
 #[test]
@@ -37,8 +37,7 @@ fn c81_start_tls_encrypts_from_a_point_of_the_dialogue_on() {
 
 #[test]
 fn c84_bytes_in_clear_behind_the_request_cut_the_connection() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let tls = rig.server.clone();
         wire.push(b"STARTTLS\nRSET\n");
         let failure = start(&mut rig, async move {
@@ -49,26 +48,22 @@ fn c84_bytes_in_clear_behind_the_request_cut_the_connection() {
         let error = failure.downcast_ref::<std::io::Error>().expect("an io::Error");
         let source = error.get_ref().and_then(|source| source.downcast_ref());
         assert!(matches!(source, Some(PlaintextAfterUpgrade)), "{error}");
-        wire.close();
-        rig.turn();
+        rig.close(&wire);
         assert!(rig.l.snapshot().connections.is_empty());
     }
 }
 
 #[test]
 fn a_handshake_that_fails_is_an_error_and_a_name_that_is_none_another() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let tls = rig.client.clone();
         let failed = start(&mut rig, async move {
             let error = stream.start_tls_client(&tls, "no name").await.expect_err("no name");
             assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
             Ok(stream.start_tls_client(&tls, NAME).await?)
         });
-        wire.push(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        rig.turn();
-        wire.close();
-        rig.turn();
+        rig.push(&wire, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        rig.close(&wire);
         let failure = failed.take().expect_err("that is not TLS");
         assert!(failure.downcast_ref::<std::io::Error>().is_some(), "{failure}");
     }

@@ -2,7 +2,7 @@
 
 use couplet::Bytes;
 
-use super::{connected, finish, hold, start, with};
+use super::{both_connected, connected, finish, hold, start, with};
 use crate::secure::Rig;
 
 #[test]
@@ -33,8 +33,7 @@ fn a_write_past_the_high_mark_waits_for_the_peer() {
 
 #[test]
 fn a_shared_buffer_is_not_copied() {
-    for mut rig in Rig::both() {
-        let (mut stream, wire) = connected(&mut rig);
+    for (mut rig, mut stream, wire) in both_connected() {
         let (bytes, shared) = (Bytes::from(vec![7; 10_000]), ());
         let kept = bytes.clone();
         finish(&mut rig, async move {
@@ -50,11 +49,9 @@ fn a_shared_buffer_is_not_copied() {
 
 #[test]
 fn a_flush_after_a_clean_end_succeeds() {
-    for mut rig in Rig::both() {
-        let (stream, wire) = connected(&mut rig);
+    for (mut rig, stream, wire) in both_connected() {
         stream.transport().lose_connection();
-        wire.fin();
-        rig.turn();
+        rig.fin(&wire);
         let held = hold(stream);
         let flush = with(&mut rig, &held, async |stream| Ok(stream.flush().await?));
         flush.take().expect("nothing was lost");
@@ -72,8 +69,7 @@ fn flush_waits_until_all_has_left_and_fails_with_the_connection() {
             Ok(stream.flush().await?)
         });
         assert!(flush.is_pending());
-        wire.reset();
-        rig.turn();
+        rig.reset(&wire);
         let failure = flush.take().expect_err("it is lost");
         let error = failure.downcast_ref::<std::io::Error>().expect("an io::Error");
         let lost = error.get_ref().and_then(|lost| lost.downcast_ref::<couplet::ConnectionLost>());

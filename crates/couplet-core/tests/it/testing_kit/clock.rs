@@ -35,20 +35,6 @@ impl Log {
 }
 
 #[test]
-fn c95_calls_run_in_order_each_at_its_own_time() {
-    let mut clock = Clock::new();
-    let log = Log::new(&clock);
-    for (delay, name) in [(3, "c"), (1, "a"), (2, "b"), (2, "b, asked for later"), (5, "e")] {
-        log.later(&clock.reactor(), s(delay), name);
-    }
-    clock.advance(s(4));
-    assert_eq!(log.take(), [("a", 1), ("b", 2), ("b, asked for later", 2), ("c", 3)]);
-    assert_eq!(clock.elapsed(), s(4));
-    clock.advance(s(1));
-    assert_eq!(log.take(), [("e", 5)]);
-}
-
-#[test]
 fn c95_calls_made_by_calls_run_if_they_fall_within_the_advance() {
     let mut clock = Clock::new();
     let log = Log::new(&clock);

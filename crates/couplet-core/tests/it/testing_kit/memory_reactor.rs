@@ -1,41 +1,16 @@
 //! `MemoryReactor`: the test replaces the network for code that listens and connects.
 
-use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
-use super::{failing, s};
+use super::{Notes, failing, s, saying};
 use couplet::protocols::ReconnectingClientFactory;
 use couplet::testing::{MemoryReactor, failure_of, no_result_yet, success_of};
-use couplet::{ConnectError, Deferred, Protocol, Reason, Transport};
+use couplet::{ConnectError, Deferred, Protocol, Transport};
 
-type Log = Rc<RefCell<Vec<String>>>;
-
-/// Sends a greeting, and logs its callbacks.
-#[derive(Clone, Default)]
-struct Notes(Log);
-
-impl Notes {
-    fn take(&self) -> Vec<String> {
-        self.0.take()
-    }
-}
-
-impl Protocol for Notes {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.0.borrow_mut().push(format!("made, to {}", transport.peer()));
-        transport.write("hello");
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.0.borrow_mut().push(String::from_utf8_lossy(data).into_owned());
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.0.borrow_mut().push(reason.to_string());
-    }
+fn hello() -> Notes {
+    saying("hello")
 }
 
 fn refused() -> io::Error {
@@ -45,7 +20,7 @@ fn refused() -> io::Error {
 #[test]
 fn a_connect_is_recorded_and_waits_for_the_test() {
     let mut memory = MemoryReactor::new();
-    let notes = Notes::default();
+    let notes = hello();
     let ours = notes.clone();
     let endpoint = "tcp:poetry.example:10000:timeout=5:bindAddress=127.0.0.2";
     let connecting = memory.reactor().connect(endpoint, move || ours.clone());
@@ -59,15 +34,15 @@ fn a_connect_is_recorded_and_waits_for_the_test() {
     wire.push(b"good day");
     assert!(notes.take().is_empty(), "the turn delivers it");
     memory.settle();
-    let address = attempts[0].address();
-    assert_eq!(notes.take(), [format!("made, to {address}"), "good day".into()]);
+    assert_eq!(notes.take(), ["made", "good day"]);
     assert_eq!(wire.take(), b"hello");
     let connection = success_of(connecting);
+    assert_eq!(connection.transport().peer(), attempts[0].address());
     assert_eq!(connection.transport().host().ip(), Some([127, 0, 0, 2].into()));
     assert!(memory.connecting().is_empty() && !attempts[0].is_waiting());
     wire.fin();
     memory.settle();
-    assert_eq!(notes.take(), ["connection closed by the peer"]);
+    assert_eq!(notes.take(), ["read_closed", "lost: connection closed by the peer"]);
     assert_eq!(memory.elapsed(), s(4));
 }
 
@@ -163,7 +138,7 @@ fn a_name_has_the_addresses_that_the_test_gives_it_and_they_are_tried_in_turn() 
 #[test]
 fn a_client_that_tries_again_is_seen_again() {
     let mut memory = MemoryReactor::new();
-    let factory = ReconnectingClientFactory::new(Notes::default);
+    let factory = ReconnectingClientFactory::new(hello);
     memory.reactor().connect_tcp("poetry.example", 1, factory);
     memory.connecting()[0].fail(refused());
     assert!(memory.connecting().is_empty(), "it waits before the retry");
@@ -176,7 +151,7 @@ fn a_client_that_tries_again_is_seen_again() {
 #[test]
 fn a_port_is_recorded_and_the_test_connects_to_it() {
     let mut memory = MemoryReactor::new();
-    let notes = Notes::default();
+    let notes = hello();
     let ours = notes.clone();
     let listen = |endpoint: &str| {
         let ours = ours.clone();
@@ -194,7 +169,8 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
         memory.settle();
         wire.close();
         memory.settle();
-        assert_eq!(notes.take()[1..], ["good day", "connection closed by the peer"]);
+        let end = "lost: connection closed by the peer";
+        assert_eq!(notes.take(), ["made", "good day", "read_closed", end]);
     }
     assert_eq!(memory.listening()[0].accepted, 1);
     port.stop_listening().expect("the port listens").detach();
@@ -214,7 +190,7 @@ fn a_program_that_serves_and_connects_has_the_test_at_both_far_ends() {
     }
     let mut memory = MemoryReactor::new();
     let reactor = memory.reactor();
-    let relay = move || Relay(reactor.connect("tcp:poetry.example:1", Notes::default));
+    let relay = move || Relay(reactor.connect("tcp:poetry.example:1", hello));
     memory.reactor().listen("tcp:10000", relay).expect("a free port");
     let reader = memory.connect(10000);
     reader.push(b"x");

@@ -1,74 +1,12 @@
 //! `pair`, `hold` and `every_split`.
 
 use std::cell::RefCell;
-use std::rc::Rc;
 
-use super::{failing, s};
+use super::{Notes, failing, s, saying};
 use couplet::testing::{Cut, Manner, every_split, hold, hold_on, pair, pair_on};
 use couplet::{Protocol, Reason, SocketOption, Transport};
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
-
-type Log = Rc<RefCell<Vec<String>>>;
-
-/// Logs its callbacks.
-#[derive(Clone, Default)]
-struct Notes {
-    log: Log,
-    pieces: Rc<RefCell<Vec<usize>>>,
-    greeting: Vec<u8>,
-    close: bool,
-    /// Keeps the connection open in `read_closed`.
-    aware: bool,
-}
-
-impl Notes {
-    fn note(&self, entry: impl Into<String>) {
-        self.log.borrow_mut().push(entry.into());
-    }
-
-    fn entries(&self) -> Vec<String> {
-        self.log.borrow().clone()
-    }
-}
-
-impl Protocol for Notes {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.note("made");
-        transport.write(&self.greeting);
-        if self.close {
-            transport.lose_connection();
-        }
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.pieces.borrow_mut().push(data.len());
-        self.note(String::from_utf8_lossy(data));
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.note(format!("lost: {reason}"));
-    }
-
-    fn read_closed(&mut self, transport: &Transport) {
-        self.note("read_closed");
-        if !self.aware {
-            transport.lose_connection();
-        }
-    }
-
-    fn write_closed(&mut self, _: &Transport) {
-        self.note("write_closed");
-    }
-
-    fn reading_resumed(&mut self, _: &Transport) {
-        self.note("resumed");
-    }
-}
-
-fn saying(greeting: &str) -> Notes {
-    Notes { greeting: greeting.into(), ..Notes::default() }
-}
 
 #[test]
 fn a_new_pair_has_settled() {
@@ -272,13 +210,6 @@ fn pushing_more_than_a_paused_protocol_takes_fails_the_test() {
     let mut held = hold(saying(""));
     held.with(|_, transport| transport.pause_producing());
     held.push(&[0; 1024 * 1024]);
-}
-
-#[test]
-fn a_timed_call_that_panics_fails_the_test() {
-    let mut held = hold(saying(""));
-    held.reactor().call_later(s(1), || panic!("no poem"));
-    assert_eq!(failing(|| held.advance(s(2))), "a panic in timed call: no poem");
 }
 
 /// Panics on this event: these bytes, or `made`, `lost` or `drop`.

@@ -32,7 +32,7 @@ fn a_bad_certificate_is_the_reason_on_both_sides() {
     cases.push(("another name", authority.identity("other.test"), WrongName, 42));
     cases.push(("another issuer", Authority::new().identity(NAME), UnknownIssuer, 48));
     for (name, identity, problem, alert) in cases {
-        let client = client(ClientTlsOptions::default().roots(authority.roots()));
+        let client = client(trusting(&authority));
         let server = server(ServerTlsOptions::default().identity(identity));
         let mut two = two(&client, &server);
         two.client.above.extend(b"a secret");
@@ -52,9 +52,8 @@ fn the_certificate_of_an_authority_is_no_servers_own_and_the_error_says_so() {
     let itself = authority.identity_with(NAME, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
-    let client = client(ClientTlsOptions::default().roots(authority.roots()));
-    let mut two = two(&client, &server(ServerTlsOptions::default().identity(itself)));
-    two.run(usize::MAX);
+    let client = client(trusting(&authority));
+    let two = met(&client, &server(ServerTlsOptions::default().identity(itself)));
     let problem = TlsProblem::Certificate(CertificateProblem::WrongUsage);
     assert_eq!(two.client.error().problem, problem);
     assert!(two.client.error().to_string().contains("(CA:TRUE)"), "{}", two.client.error());
@@ -66,7 +65,7 @@ fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
     let pem = authority.pem(NAME, |_| {});
     let (chain, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").expect("a key"));
     let huge = Identity::from_pem(chain.repeat(400).as_bytes(), key.as_bytes()).expect("valid");
-    let client = client(ClientTlsOptions::default().roots(authority.roots()));
+    let client = client(trusting(&authority));
     let mut two = two(&client, &server(ServerTlsOptions::default().identity(huge)));
     let hello = two.client.sent();
     assert!(two.server.feed(&hello).is_continue());
@@ -90,8 +89,7 @@ fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
 fn a_long_name_says_that_nothing_is_verified() {
     let server = server(ServerTlsOptions::default().identity(Authority::new().identity("x.test")));
     let client = client(ClientTlsOptions::default().dangerously_accept_any_server_certificate());
-    let mut two = two(&client, &server);
-    two.run(usize::MAX);
+    let two = met(&client, &server);
     assert!(two.client.open && two.server.open);
 }
 
@@ -99,15 +97,10 @@ fn a_long_name_says_that_nothing_is_verified() {
 fn a_client_without_a_required_certificate_is_refused() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let authority = Authority::new();
-        let options = ClientTlsOptions::default().roots(authority.roots());
-        let client = client(options.versions(version, version));
-        let server = server(
-            ServerTlsOptions::default()
-                .identity(authority.identity(NAME))
-                .client_auth(ClientAuth::Require(authority.roots())),
-        );
-        let mut two = two(&client, &server);
-        two.run(usize::MAX);
+        let client = client(trusting(&authority).versions(version, version));
+        let required = ClientAuth::Require(authority.roots());
+        let server = server(certified(&authority).client_auth(required));
+        let two = met(&client, &server);
         let missing = TlsProblem::Certificate(CertificateProblem::Missing);
         let (problem, fault, _) = told(&two.server);
         assert_eq!((problem, fault), (missing, Fault::Peer));
@@ -140,18 +133,10 @@ fn a_server_that_shows_an_empty_chain_is_refused() {
 #[test]
 fn a_client_certificate_of_another_issuer_is_refused_even_if_none_is_required() {
     let authority = Authority::new();
-    let client = client(
-        ClientTlsOptions::default()
-            .roots(authority.roots())
-            .identity(Authority::new().identity("client.test")),
-    );
-    let server = server(
-        ServerTlsOptions::default()
-            .identity(authority.identity(NAME))
-            .client_auth(ClientAuth::Ask(authority.roots())),
-    );
-    let mut two = two(&client, &server);
-    two.run(usize::MAX);
+    let stranger = Authority::new().identity("client.test");
+    let client = client(trusting(&authority).identity(stranger));
+    let server = server(certified(&authority).client_auth(ClientAuth::Ask(authority.roots())));
+    let two = met(&client, &server);
     let unknown = TlsProblem::Certificate(CertificateProblem::UnknownIssuer);
     assert_eq!(told(&two.server), (unknown, Fault::Peer, Some(48)));
     assert_eq!(two.client.error().problem, TlsProblem::AlertReceived(48));
@@ -160,17 +145,16 @@ fn a_client_certificate_of_another_issuer_is_refused_even_if_none_is_required() 
 #[test]
 fn ends_with_nothing_in_common_say_so() {
     let authority = Authority::new();
-    let options = || ClientTlsOptions::default().roots(authority.roots());
-    let of = || ServerTlsOptions::default().identity(authority.identity(NAME));
+    let (options, of) = (|| trusting(&authority), || certified(&authority));
     let (old, new) = (TlsVersion::Tls12, TlsVersion::Tls13);
-    let mut versions = two(&client(options().versions(old, old)), &server(of().versions(new, new)));
-    versions.run(usize::MAX);
-    assert_eq!(told(&versions.server).0, TlsProblem::NothingInCommon);
-    assert_eq!(told(&versions.client).0, TlsProblem::AlertReceived(70));
-    let mut protocols = two(&client(options().alpn(["h3"])), &server(of().alpn(["h2"])));
-    protocols.run(usize::MAX);
-    assert_eq!(told(&protocols.server).0, TlsProblem::NoApplicationProtocol);
-    assert_eq!(told(&protocols.client).0, TlsProblem::AlertReceived(120));
+    for (ours, theirs, problem, alert) in [
+        (options().versions(old, old), of().versions(new, new), TlsProblem::NothingInCommon, 70),
+        (options().alpn(["h3"]), of().alpn(["h2"]), TlsProblem::NoApplicationProtocol, 120),
+    ] {
+        let two = met(&client(ours), &server(theirs));
+        assert_eq!(told(&two.server).0, problem);
+        assert_eq!(told(&two.client).0, TlsProblem::AlertReceived(alert), "{problem:?}");
+    }
 }
 
 #[test]
@@ -251,9 +235,7 @@ fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
         ("going to be too long", Some(header), TlsProblem::Misbehaved),
         ("longer than TLS 1.3 allows", Some(barely), TlsProblem::BadRecord),
     ] {
-        let (client, server) = good();
-        let mut two = two(&client, &server);
-        two.run(usize::MAX);
+        let mut two = open();
         two.client.above.extend(b"a record that is altered");
         let mut wire = two.client.sent();
         match change {
@@ -297,7 +279,7 @@ fn endless_hello(length: usize) -> Vec<u8> {
 #[test]
 fn c77a_no_more_than_16_kib_are_kept_of_an_unfinished_hello() {
     let authority = Authority::new();
-    let plain = || ServerTlsOptions::default().identity(authority.identity(NAME));
+    let plain = || certified(&authority);
     let asking = plain().client_auth(ClientAuth::Require(authority.roots()));
     let mut layers = vec![server(plain()).layer(start()), server(asking).layer(start())];
     let later = server(ServerTlsOptions::default().chosen_later());
@@ -327,8 +309,7 @@ fn a_handshake_has_a_deadline_of_ten_seconds_and_a_connection_none() {
     end.layers.timed_out(now + ten);
     assert!(end.feed(b"").is_continue());
     assert_eq!(told(&end), (TlsProblem::HandshakeTimedOut, Fault::Peer, None));
-    let mut two = two(&client, &server);
-    two.run(usize::MAX);
+    let two = met(&client, &server);
     assert_eq!([two.client.layers.deadline(), two.server.layers.deadline()], [None, None]);
 }
 

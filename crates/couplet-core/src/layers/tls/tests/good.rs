@@ -27,38 +27,6 @@ fn a_handshake_and_data_in_both_directions_however_they_are_cut() {
 }
 
 #[test]
-fn records_are_read_the_same_however_they_are_cut() {
-    let (client, server) = good();
-    // Twice, because every cut needs a connection in the same state: recorded bytes cannot be
-    // replayed on another connection.
-    let mut lengths = Vec::new();
-    for _ in 0..2 {
-        let mut two = two(&client, &server);
-        two.run(usize::MAX);
-        two.client.above.extend(b"first");
-        let mut wire = two.client.sent();
-        two.client.above.extend(b"second");
-        wire.extend(two.client.sent());
-        lengths.push(wire.len());
-        for bytes in wire.chunks(3) {
-            assert!(two.server.feed(bytes).is_continue());
-        }
-        assert_eq!(two.server.received, b"firstsecond");
-    }
-    assert_eq!(lengths[0], lengths[1]);
-    every_split(b"from every place, in every piece", |pieces| {
-        let mut two = two(&client, &server);
-        two.run(usize::MAX);
-        for piece in pieces {
-            two.client.above.extend(piece);
-            let wire = two.client.sent();
-            assert!(two.server.feed(&wire).is_continue());
-        }
-        assert_eq!(two.server.received, b"from every place, in every piece");
-    });
-}
-
-#[test]
 fn a_handshake_message_may_have_several_records() {
     for version in BOTH {
         let authority = Authority::new();
@@ -67,8 +35,7 @@ fn a_handshake_message_may_have_several_records() {
         let long = Identity::from_pem(chain.repeat(80).as_bytes(), key.as_bytes()).expect("valid");
         let length: usize = long.certificates().map(<[u8]>::len).sum();
         assert!((20_000..60_000).contains(&length), "{length}");
-        let options = ClientTlsOptions::default().roots(authority.roots());
-        let client = client(options.versions(version, version));
+        let client = client(trusting(&authority).versions(version, version));
         let server = server(ServerTlsOptions::default().identity(long));
         for piece in [1000, usize::MAX] {
             let mut two = two(&client, &server);
@@ -97,9 +64,7 @@ fn the_first_data_may_come_with_the_last_of_the_handshake() {
 
 #[test]
 fn a_receiver_that_stops_between_records_gets_the_rest_later_and_can_write_meanwhile() {
-    let (client, server) = good();
-    let mut two = two(&client, &server);
-    two.run(usize::MAX);
+    let mut two = open();
     let mut wire = Vec::new();
     for record in [b"one", b"two"] {
         two.client.above.extend(record);
@@ -117,9 +82,7 @@ fn a_receiver_that_stops_between_records_gets_the_rest_later_and_can_write_meanw
 
 #[test]
 fn a_partial_record_survives_a_write() {
-    let (client, server) = good();
-    let mut two = two(&client, &server);
-    two.run(usize::MAX);
+    let mut two = open();
     two.client.above.extend(b"in two parts");
     let wire = two.client.sent();
     let (before, after) = wire.split_at(9);
@@ -132,31 +95,10 @@ fn a_partial_record_survives_a_write() {
 }
 
 #[test]
-fn small_writes_share_records() {
-    let (client, server) = good();
-    let mut two = two(&client, &server);
-    two.run(usize::MAX);
-    for _ in 0..1000 {
-        two.client.above.extend(b"0123456789");
-    }
-    let wire = two.client.sent();
-    assert_eq!(wire.len(), 10_000 + 22, "one record");
-    assert!(two.server.feed(&wire).is_continue());
-    for _ in 0..1000 {
-        two.client.above.push(bytes::Bytes::from_static(b"0123456789"));
-    }
-    let wire = two.client.sent();
-    assert_eq!(wire.len(), 10_000 + 22, "one record");
-    assert!(two.server.feed(&wire).is_continue());
-    assert_eq!(two.server.received.len(), 20_000);
-}
-
-#[test]
 fn a_goodbye_ends_the_stream_behind_all_data_and_is_answered() {
     for version in BOTH {
         let (client, server) = good_of(version);
-        let mut two = two(&client, &server);
-        two.run(usize::MAX);
+        let mut two = met(&client, &server);
         two.client.above.extend(b"last");
         assert!(two.client.layers.close(&mut two.client.above, start()));
         let mut wire = two.client.sent();
@@ -183,18 +125,9 @@ fn a_goodbye_ends_the_stream_behind_all_data_and_is_answered() {
 fn names_protocols_and_certificates_are_known_on_both_sides() {
     let authority = Authority::new();
     let ours = authority.identity("client.test");
-    let client = client(
-        ClientTlsOptions::default()
-            .roots(authority.roots())
-            .identity(ours.clone())
-            .alpn(["h3", "h2"]),
-    );
-    let server = server(
-        ServerTlsOptions::default()
-            .identity(authority.identity(NAME))
-            .client_auth(ClientAuth::Require(authority.roots()))
-            .alpn(["http/1.1", "h2"]),
-    );
+    let client = client(trusting(&authority).identity(ours.clone()).alpn(["h3", "h2"]));
+    let required = ClientAuth::Require(authority.roots());
+    let server = server(certified(&authority).client_auth(required).alpn(["http/1.1", "h2"]));
     let mut two = two(&client, &server);
     assert!(two.tls[0].borrow().info().is_none());
     two.run(usize::MAX);
@@ -213,14 +146,9 @@ fn names_protocols_and_certificates_are_known_on_both_sides() {
 #[test]
 fn a_client_may_come_without_the_certificate_that_it_is_asked_for() {
     let authority = Authority::new();
-    let client = client(ClientTlsOptions::default().roots(authority.roots()));
-    let server = server(
-        ServerTlsOptions::default()
-            .identity(authority.identity(NAME))
-            .client_auth(ClientAuth::Ask(authority.roots())),
-    );
-    let mut two = two(&client, &server);
-    two.run(usize::MAX);
+    let client = client(trusting(&authority));
+    let server = server(certified(&authority).client_auth(ClientAuth::Ask(authority.roots())));
+    let two = met(&client, &server);
     assert!(two.server.info.expect("open").peer_certificates.is_empty());
 }
 
@@ -229,14 +157,11 @@ fn sessions_are_resumed_unless_that_is_off() {
     for version in BOTH {
         for on in [true, false] {
             let authority = Authority::new();
-            let options = ClientTlsOptions::default().roots(authority.roots());
-            let client = client(options.versions(version, version));
-            let identity = authority.identity(NAME);
-            let server = server(ServerTlsOptions::default().identity(identity).resumption(on));
+            let client = client(trusting(&authority).versions(version, version));
+            let server = server(certified(&authority).resumption(on));
             for again in [false, true] {
                 // Clones share their sessions.
-                let mut two = two(&client.clone(), &server.clone());
-                two.run(usize::MAX);
+                let two = met(&client.clone(), &server.clone());
                 let (c, s) = (two.client.info.expect("open"), two.server.info.expect("open"));
                 assert_eq!((c.resumed, s.resumed), (on && again, on && again), "{version} {on}");
                 assert_eq!(s.server_name.as_deref(), Some(NAME), "also of a resumed session");
@@ -271,7 +196,7 @@ fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
     write("notes.txt", "not a certificate");
     let directory = CertificateDirectory::open(&folder).expect("certificates");
     let server = server(ServerTlsOptions::default().directory(directory.clone()));
-    let client = client(ClientTlsOptions::default().roots(authority.roots()).resumption(false));
+    let client = client(trusting(&authority).resumption(false));
     let now = start();
     let peer_at = |name: &str, now: Instant| {
         let mut two = Two::new(client.layer(name, now).expect("a name"), server.layer(now));
@@ -323,8 +248,7 @@ fn the_same_world_makes_a_client_say_the_same() {
     assert_ne!(random(), random());
     // The certificates of rcgen are still valid in the year 2096.
     in_world(Rc::new(Fixed), || {
-        let mut two = two(&client, &server);
-        two.run(usize::MAX);
+        let two = met(&client, &server);
         assert!(two.client.open);
     });
 }

@@ -83,10 +83,9 @@ fn talk(client: &ClientTls, server: &mut Server, prefix: &[u8], lengths: &[usize
 
 fn every_cut(prefix: &[u8], peer: Option<&Address>, under: impl Fn(Instant) -> Box<dyn Layer>) {
     let authority = Authority::new();
-    let options = ClientTlsOptions::default().roots(authority.roots());
     // A resumed handshake has a different length.
-    let client = client(options.resumption(false));
-    let server = server(ServerTlsOptions::default().identity(authority.identity(NAME)));
+    let client = client(trusting(&authority).resumption(false));
+    let server = server(certified(&authority));
     let now = start();
     let whole = talk(&client, &mut Server::new(under(now), &server, now), prefix, &[]);
     every_split(&vec![0; whole], |pieces| {
