@@ -1,8 +1,6 @@
 //! Answers in HTTP/1.1: their framing, and whether the connection stays open after them.
 
-use std::cell::Cell;
 use std::convert::Infallible;
-use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::http::{Body, HttpOptions, Request, Response};
@@ -169,10 +167,8 @@ fn undated(got: &Got) -> String {
 
 #[test]
 fn every_answer_is_framed_as_the_rfc_wants() {
-    let wrong: Rc<Cell<String>> = Rc::default();
-    let found = wrong.clone();
     let answer = |_, request| greet(request);
-    beside_service(HttpOptions::default(), answer, async move |reactor| {
+    let wrong = beside_service(HttpOptions::default(), answer, async move |reactor| {
         let mut wrong = String::new();
         for (section, name, request, answer, then) in ANSWERS {
             let got = said(&reactor, bytes_of(request)).await?;
@@ -181,10 +177,8 @@ fn every_answer_is_framed_as_the_rfc_wants() {
                 wrong += &format!("{section} {name}: {text:?}, closed: {}\n", got.is_closed);
             }
         }
-        found.set(wrong);
-        Ok(())
+        Ok(wrong)
     });
-    let wrong = wrong.take();
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
