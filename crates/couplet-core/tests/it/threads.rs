@@ -13,6 +13,7 @@ use couplet::reactor::{LoopGone, WouldWaitForItself};
 use couplet::testing::Manner;
 use couplet::{ConnectionId, Failure, Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
 
+use crate::defer_witness::given;
 use crate::logged::logged;
 use crate::suite::kit::{Kit, LOOPBACK};
 
@@ -267,14 +268,8 @@ fn c97_cancelling_answers_at_once_while_the_thread_finishes() {
     });
     l.turn(Some(SOON)).expect("a turn");
     has_begun.recv().expect("the job starts");
-    let cancelled = Rc::new(RefCell::new(None));
-    let slot = cancelled.clone();
-    let job = job.add_both(move |result| {
-        *slot.borrow_mut() = result.err();
-        Ok(())
-    });
     job.cancel();
-    assert!(cancelled.borrow().as_ref().is_some_and(Failure::is::<Cancelled>));
+    assert!(given(job).take().unwrap_err().is::<Cancelled>());
     go.send(()).expect("the job is still waiting");
     has_ended.recv().expect("the job finishes");
     l.turn(Some(SOON)).expect("a turn");
@@ -303,11 +298,10 @@ fn c97_a_job_that_has_not_begun_never_does_once_it_is_cancelled() {
 fn c97_a_run_waits_for_its_jobs_when_it_ends() {
     let mut l = new_loop();
     let (stopped, has_stopped) = mpsc::channel::<()>();
-    let done = Rc::new(RefCell::new(false));
-    let seen = done.clone();
+    let mut done = None;
     l.run(|reactor| {
         let job = reactor.defer_to_thread(move || Ok(has_stopped.recv().is_ok()));
-        job.map(move |ok| *seen.borrow_mut() = ok).detach();
+        done = Some(given(job));
         let stopping = reactor.clone();
         reactor.call_soon(move || {
             stopping.stop();
@@ -317,7 +311,8 @@ fn c97_a_run_waits_for_its_jobs_when_it_ends() {
         Ok(())
     })
     .expect("it stops");
-    assert!(*done.borrow(), "the job's result arrived before the run ended");
+    let done = done.expect("it was set").take();
+    assert!(done.unwrap(), "the job's result arrived before the run ended");
 }
 
 #[test]
@@ -325,21 +320,16 @@ fn c97_a_run_waits_no_longer_than_the_grace_for_a_job_that_does_not_end() {
     let options = LoopOptions::default().job_grace(Duration::from_millis(20));
     let mut l = Loop::with_options(options).expect("a loop");
     let (never, blocked) = mpsc::channel::<()>();
-    let failed = Rc::new(RefCell::new(None));
-    let slot = failed.clone();
+    let mut ended = None;
     l.run(|reactor| {
         let job = reactor.defer_to_thread(move || Ok(blocked.recv().is_ok()));
-        job.add_both(move |result| {
-            *slot.borrow_mut() = result.err();
-            Ok(())
-        })
-        .detach();
+        ended = Some(given(job));
         let stopping = reactor.clone();
         reactor.call_soon(move || stopping.stop());
         Ok(())
     })
     .expect("it stops");
-    assert!(failed.borrow().as_ref().is_some_and(Failure::is::<Cancelled>));
+    assert!(ended.expect("it was set").take().unwrap_err().is::<Cancelled>());
     drop(never);
 }
 
