@@ -28,6 +28,17 @@ pub(crate) async fn text(body: Body) -> couplet::Result<String> {
     Ok(String::from_utf8(body.bytes(1_000_000).await?.to_vec())?)
 }
 
+/// Reads a body to its end or its error; also returns the bytes before that.
+pub(crate) async fn to_the_end(mut body: Body) -> (Vec<u8>, Result<Option<Bytes>, BodyError>) {
+    let mut got = Vec::new();
+    loop {
+        match body.next().await {
+            Ok(Some(piece)) => got.extend_from_slice(&piece),
+            end => return (got, end),
+        }
+    }
+}
+
 /// The number of the server's connections.
 pub(crate) async fn connections(reactor: &Reactor) -> couplet::Result<usize> {
     // Lets closed connections disappear from the snapshot.

@@ -173,7 +173,7 @@ fn c174b_a_broken_answer_whose_end_is_its_only_mark_is_reset() {
 }
 
 async fn half_closed(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
-    let mut stream = opened(&reactor, bytes).await?;
+    let mut stream = opened(reactor, bytes).await?;
     stream.shutdown().await?;
     heard(&mut stream, reactor, 10 * SECOND).await
 }

@@ -12,7 +12,7 @@ use couplet::{Bytes, Deferred, Reactor, Result, Stream};
 
 use futures_util::future::{FutureExt, join_all};
 
-use crate::client::{connections, secs, text, trusted};
+use crate::client::{connections, secs, text, to_the_end, trusted};
 use crate::http2::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS,
     frame,
@@ -188,14 +188,7 @@ fn c176b_a_body_without_end_stream_is_cut_whatever_ended_it() {
             Ok(())
         };
         framed(server, async move |_, client| {
-            let mut body = client.get(URL).await?.into_body();
-            let mut got = Vec::new();
-            let end = loop {
-                match body.next().await {
-                    Ok(Some(piece)) => got.extend_from_slice(&piece),
-                    end => break end,
-                }
-            };
+            let (got, end) = to_the_end(client.get(URL).await?.into_body()).await;
             assert_eq!(got, sent.as_bytes());
             let is_cut = match &end {
                 Err(BodyError::Cut) => code == NO_ERROR,

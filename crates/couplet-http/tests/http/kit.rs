@@ -67,7 +67,7 @@ pub(crate) fn run<T: 'static>(program: impl AsyncFnOnce(Reactor) -> Result<T> + 
 }
 
 /// Stops a port after a program, and returns the program's result.
-async fn ended<T>(port: Port, result: T) -> Result<T> {
+pub(crate) async fn ended<T>(port: Port, result: T) -> Result<T> {
     port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
     Ok(result)
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
 use couplet::http::{Body, Request, Response};
-use couplet::{Deferred, Port, Reactor, Result, Stream};
+use couplet::{Port, Reactor, Result, Stream};
 use tower::service_fn;
 
+use crate::kit::ended;
 pub(crate) use crate::kit::{AT, TO, run, scripted};
 pub(crate) const URL: &str = "ws://127.0.0.1:8000/chat?room=1";
 
@@ -60,9 +61,7 @@ pub(crate) fn beside<T: 'static>(
 ) -> T {
     run(async move |reactor| {
         let port = serve(&reactor, AT, options, handle)?;
-        let result = program(reactor).await?;
-        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
-        Ok(result)
+        ended(port, program(reactor).await?).await
     })
 }
 
