@@ -24,29 +24,35 @@ fn long_chain() -> (Deferred<usize>, Resolver<usize>) {
 }
 
 #[test]
-fn c112_a_long_chain_ends_in_constant_stack() {
-    type End = fn(Deferred<usize>, Resolver<usize>);
-    let ends: [(&str, End); 6] = [
-        ("fired by a call", |end, resolver| {
+fn c112_a_long_chain_and_thens_nested_deep_end_in_constant_stack() {
+    type Chain = fn() -> (Deferred<usize>, Resolver<usize>);
+    // Also gets the value of a chain that is fired with 0.
+    type End = fn(Deferred<usize>, Resolver<usize>, usize);
+    let ends: [(&str, End); 7] = [
+        ("fired by a call", |end, resolver, value| {
             resolver.callback(0);
-            assert_eq!(given(end).take().unwrap(), MANY);
+            assert_eq!(given(end).take().unwrap(), value);
         }),
-        ("fired by the drop of its resolver", |end, resolver| {
+        ("fired after its handle was dropped", |end, resolver, _| {
+            drop(end);
+            resolver.callback(0);
+        }),
+        ("fired by the drop of its resolver", |end, resolver, _| {
             drop(resolver);
             assert!(given(end).text().contains("resolver was dropped"));
         }),
-        ("dropped, the handle first", |end, resolver| {
+        ("dropped, the handle first", |end, resolver, _| {
             assert_eq!(unhandled_in(|| drop((end, resolver))).len(), 1);
         }),
-        ("dropped, the resolver first", |end, resolver| {
+        ("dropped, the resolver first", |end, resolver, _| {
             assert_eq!(unhandled_in(|| drop((resolver, end))).len(), 1);
         }),
-        ("cancelled from its end", |end, resolver| {
+        ("cancelled from its end", |end, resolver, _| {
             end.cancel();
             assert!(resolver.is_cancelled());
             assert_eq!(given(end).text(), "cancelled");
         }),
-        ("abandoned while it is awaited", |mut end, resolver| {
+        ("abandoned while it is awaited", |mut end, resolver, _| {
             let waker = Waker::from(Arc::new(Bell::default()));
             let mut context = Context::from_waker(&waker);
             assert!(std::pin::Pin::new(&mut end).poll(&mut context).is_pending());
@@ -54,11 +60,13 @@ fn c112_a_long_chain_ends_in_constant_stack() {
             assert!(resolver.is_cancelled());
         }),
     ];
-    for (how, act) in ends {
-        on_a_small_stack(how, move || {
-            let (end, resolver) = long_chain();
-            act(end, resolver);
-        });
+    for (kind, chain, value) in [("a chain", long_chain as Chain, MANY), ("thens", nested, 0)] {
+        for (how, act) in ends {
+            on_a_small_stack(&format!("{kind} {how}"), move || {
+                let (end, resolver) = chain();
+                act(end, resolver, value);
+            });
+        }
     }
 }
 
@@ -98,25 +106,6 @@ fn nested() -> (Deferred<usize>, Resolver<usize>) {
     let (first, resolver) = Deferred::<usize>::new();
     let end = (0..MANY).fold(first, |inner, _| Deferred::succeed(()).then(move |()| inner));
     (end, resolver)
-}
-
-#[test]
-fn c112_thens_nested_deep_fired_dropped_and_cancelled() {
-    on_a_small_stack("c112_thens_nested_deep_fired_dropped_and_cancelled", || {
-        let (end, resolver) = nested();
-        resolver.callback(3);
-        assert_eq!(given(end).take().unwrap(), 3);
-        let (end, resolver) = nested();
-        drop(resolver);
-        assert!(given(end).take().is_err());
-        let (end, resolver) = nested();
-        end.cancel();
-        assert!(resolver.is_cancelled());
-        assert_eq!(given(end).text(), "cancelled");
-        let (end, resolver) = nested();
-        drop(end);
-        resolver.callback(3);
-    });
 }
 
 #[test]
