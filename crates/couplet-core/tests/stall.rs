@@ -272,11 +272,12 @@ const HANGS: &[Hang] = &[
         reactor.call_later(Duration::ZERO, hangs(reactor));
         Ok(())
     }),
-    ("a task", &["kind=\"task\"", "task \"slow poem\"", HERE], line!() + 6, |reactor| {
+    ("a task", &["kind=\"task\"", "task \"slow poem\"", HERE], line!() + 7, |reactor| {
         let (napping, hangs) = (reactor.sleep(Duration::from_millis(1)), hangs(reactor));
         let poem = async move {
             napping.await?;
-            Ok(hangs())
+            hangs();
+            Ok(())
         };
         reactor.spawn_named("slow poem", poem).detach();
         Ok(())
@@ -294,7 +295,10 @@ const HANGS: &[Hang] = &[
         reactor.call_soon(move || stopping.stop());
         Ok(())
     }),
-    ("the setup", &["kind=\"setup\""], 0, |reactor| Ok(hangs(reactor)())),
+    ("the setup", &["kind=\"setup\""], 0, |reactor| {
+        hangs(reactor)();
+        Ok(())
+    }),
     ("a job's result", &["kind=\"job result\""], 0, |reactor| {
         let hangs = hangs(reactor);
         reactor.defer_to_thread(|| Ok(())).map(move |()| hangs()).detach();

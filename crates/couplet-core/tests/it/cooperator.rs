@@ -10,11 +10,7 @@ use couplet::sim::Sim;
 use couplet::task::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
 
 use crate::defer_witness::{Log, given, unhandled_in};
-use crate::pace::Stage;
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
+use crate::pace::{Stage, ms};
 
 /// An endless iterator, and the number of steps taken.
 fn counting() -> (impl Iterator<Item = ()>, Rc<Cell<u32>>) {

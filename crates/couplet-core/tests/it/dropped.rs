@@ -25,6 +25,7 @@ use couplet::{
     UnixAddress,
 };
 
+use crate::pace::real_loop;
 use crate::tcp::adopting::{listening, sockets};
 
 /// Panics when dropped, and counts its drops.
@@ -299,11 +300,6 @@ impl Scene {
 
 fn any() -> std::net::SocketAddr {
     "127.0.0.1:0".parse().expect("an address")
-}
-
-/// A loop on the system's driver.
-fn real_loop() -> Loop {
-    Loop::new().expect("a loop")
 }
 
 fn turns(l: &mut Loop, count: usize) {
@@ -633,7 +629,11 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     ("defer_later", "cancelled", |s| {
         let bomb = s.bomb();
-        s.reactor.defer_later(HOUR, move || Ok(drop(bomb))).cancel();
+        let late = move || {
+            drop(bomb);
+            Ok(())
+        };
+        s.reactor.defer_later(HOUR, late).cancel();
     }),
     ("timeout", "timed out", |s| {
         let (never, reactor) = (forever(s.bomb()), s.reactor.clone());

@@ -9,11 +9,7 @@ use couplet::sim::{Fault, Sim};
 use couplet::task::{FilesystemGuard, FilesystemLock};
 
 use crate::defer_witness::{Given, Log, given};
-use crate::pace::Stage;
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
+use crate::pace::{Stage, ms};
 
 fn held(lock: &FilesystemLock) -> FilesystemGuard {
     lock.try_lock().expect("no error").expect("it is free")

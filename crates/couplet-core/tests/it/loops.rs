@@ -17,18 +17,22 @@ use couplet::{
 };
 
 use crate::logged::logged;
+use crate::pace::s;
 use crate::suite::kit::LOOPBACK;
 use crate::suite::recorder::{A, Log, Maker, On, Recorder, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 /// A loop in memory, whose clock advances automatically when nothing is ready.
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
     let l = Loop::with_driver(driver, LoopOptions::default());
     (l, network)
+}
+
+/// [`memory`] with a reactor and a log.
+fn memory_with_log() -> (Loop, Network, Reactor, Log) {
+    let (l, network) = memory();
+    let reactor = l.reactor();
+    (l, network, reactor, Log::default())
 }
 
 /// A factory of one connection, which plays this script.
@@ -149,9 +153,7 @@ fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
     let reported: Rc<RefCell<Vec<String>>> = Rc::default();
     let notes = reported.clone();
     set_reporter(move |unhandled| notes.borrow_mut().push(unhandled.failure().to_string()));
-    let (mut l, _network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, _network, reactor, log) = memory_with_log();
     for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
         reactor.on(when, || panic!("no poem"));
         reactor.on(when, || Deferred::fail(Failure::msg("no prose")));
@@ -168,9 +170,7 @@ fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
 
 #[test]
 fn c102_what_is_still_to_come_when_the_loop_stops_never_runs() {
-    let (mut l, _network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, _network, reactor, log) = memory_with_log();
     let held = Rc::new(());
     let inside = held.clone();
     let call = reactor.call_later(s(100), {
@@ -235,9 +235,7 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
 
 #[test]
 fn c103_stop_before_a_run_or_twice_does_nothing() {
-    let (mut l, network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, network, reactor, log) = memory_with_log();
     reactor.stop();
     l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     assert!(!reactor.is_stopping());
@@ -354,9 +352,7 @@ fn c103_a_loop_runs_again_after_it_was_stopped() {
 
 #[test]
 fn c103_a_run_whose_setup_fails_is_over() {
-    let (mut l, network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, network, reactor, log) = memory_with_log();
     let error = l.run(|reactor| {
         reactor.listen_tcp(LOOPBACK, Maker::new(&log, |_| None))?;
         reactor.call_later(s(1), noting(&log, "never"));
@@ -403,9 +399,7 @@ fn run_until_keeps_connections_open() {
 
 #[test]
 fn run_until_finishes_a_shutdown_that_has_begun() {
-    let (mut l, network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, network, reactor, log) = memory_with_log();
     reactor.on(Shutdown::Before, {
         let reactor = reactor.clone();
         move || reactor.sleep(s(5))
@@ -436,9 +430,7 @@ fn a_run_that_can_never_continue_ends_with_an_error() {
 
 #[test]
 fn c104_a_call_for_when_the_loop_runs_waits_for_the_turn_in_order() {
-    let (mut l, _network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, _network, reactor, log) = memory_with_log();
     reactor.call_soon(noting(&log, "before the run"));
     let (inner, again) = (log.clone(), reactor.clone());
     l.run(|reactor| {
@@ -463,9 +455,7 @@ fn c104_a_call_for_when_the_loop_runs_waits_for_the_turn_in_order() {
 #[test]
 fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
     for again in [false, true] {
-        let (mut l, network) = memory();
-        let log = Log::default();
-        let reactor = l.reactor();
+        let (mut l, network, reactor, log) = memory_with_log();
         reactor.on(Shutdown::Before, {
             let reactor = reactor.clone();
             move || reactor.sleep(s(100))
@@ -538,7 +528,8 @@ fn c105c_a_sigterm_drains_if_it_can_and_a_second_signal_ends_that() {
     use Signal::{Interrupt, Terminate};
     // A stop after 1 s, and whether a trigger then waits for 3 s; the signals and their times;
     // whether the connection is drained; the end of the run. Times are in milliseconds.
-    let cases: [(Option<bool>, &[(u64, Signal)], bool, u128); 9] = [
+    type Case = (Option<bool>, &'static [(u64, Signal)], bool, u128);
+    let cases: [Case; 9] = [
         (None, &[(1000, Terminate)], true, 1000 + 5000 + 500),
         (None, &[(1000, Terminate), (2000, Interrupt)], true, 2000 + 500),
         (None, &[(1000, Terminate), (2000, Terminate)], true, 2000 + 500),

@@ -8,6 +8,19 @@ use couplet::{Address, IntoFactory, Loop, LoopOptions, Port, Reactor};
 use crate::defer_witness::Log;
 use crate::suite::kit::LOOPBACK;
 
+pub(crate) const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// A loop over the system's driver.
+pub(crate) fn real_loop() -> Loop {
+    Loop::new().expect("a loop")
+}
+
 /// Makes a few turns without advancing the clock.
 pub(crate) fn settle(l: &mut Loop) {
     for _ in 0..8 {

@@ -20,13 +20,9 @@ use couplet::{
 };
 
 use crate::defer_witness::Log;
-use crate::pace::Stage;
+use crate::pace::{Stage, ms};
 
 const S: Duration = Duration::from_secs(1);
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
 
 /// Logs its callbacks.
 #[derive(Clone, Default)]

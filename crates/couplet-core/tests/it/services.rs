@@ -29,6 +29,13 @@ impl Rig {
         self.service().retry_policy(|failures, _| S * failures)
     }
 
+    /// A [`punctual`](Self::punctual) service that has been started.
+    fn started(&self) -> Service {
+        let service = self.punctual();
+        service.start();
+        service
+    }
+
     /// A preparation that never fires, and logs its cancellation.
     fn endless(&self) -> impl Fn(&Connection<Ends>) -> Deferred<()> + 'static {
         let (log, kept) = (self.ends.clone(), RefCell::new(Vec::new()));
@@ -43,8 +50,7 @@ impl Rig {
     /// A connected service, and its peer.
     fn connected(&mut self) -> (Service, Wire) {
         self.serve();
-        let service = self.punctual();
-        service.start();
+        let service = self.started();
         self.settle();
         let wire = self.accept();
         self.settle();
@@ -89,8 +95,7 @@ fn c137_up_to_a_second_of_jitter_is_spread_evenly_and_the_same_for_a_seed() {
 #[test]
 fn c137_a_connection_that_becomes_ready_resets_the_waits() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let _service = rig.started();
     rig.pass(S * 7);
     assert_eq!(rig.waits(), [1000, 2000, 3000]);
     rig.serve();
@@ -211,8 +216,7 @@ fn c138_who_waits_gets_the_connection_at_once_or_the_next_one() {
 #[test]
 fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let wait = |failures| given(service.when_connected(failures));
     let (patient, none, one, two) = (wait(None), wait(Some(0)), wait(Some(1)), wait(Some(2)));
     rig.settle();
@@ -234,8 +238,7 @@ fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
 #[test]
 fn a_failed_wait_may_stop_the_service() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let stopped = service.clone();
     let waiting = service.when_connected(Some(1)).add_errback(move |failure| {
         stopped.stop().detach();
@@ -250,8 +253,7 @@ fn a_failed_wait_may_stop_the_service() {
 #[test]
 fn c138_a_cancelled_wait_ends_alone() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let one = service.when_connected(None);
     let canceller = one.canceller();
     let (one, other) = (given(one), given(service.when_connected(None)));
@@ -305,8 +307,7 @@ fn c138_a_stop_ends_an_attempt_a_wait_and_a_preparation() {
     assert!(waiting.take().unwrap_err().is_cancelled());
     // While it waits for the next attempt.
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     rig.settle();
     let waiting = given(service.when_connected(None));
     given(service.stop()).take().unwrap();
@@ -432,8 +433,7 @@ fn the_end_of_the_reactor_ends_it() {
 
     let mut rig = Rig::new(0);
     rig.network.set_silent(server());
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let waiting = given(service.when_connected(Some(1)));
     rig.settle();
     drop(rig);

@@ -10,16 +10,12 @@ use couplet::task::AlreadyRunning;
 use couplet::{LoopingCall, Result};
 
 use crate::defer_witness::{given, unhandled_in};
-use crate::pace::Stage;
+use crate::pace::{Stage, ms};
 
 /// The time in milliseconds and the count of each call.
 type Calls = Rc<RefCell<Vec<(u128, u64)>>>;
 
 const S: Duration = Duration::from_secs(1);
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
 
 impl Stage {
     /// A looping call whose only call returns a Deferred, and the resolver of that.

@@ -15,12 +15,9 @@ use couplet::{Deferred, Failure, Loop, Reactor, Result};
 
 use crate::defer_witness::{Given, given};
 use crate::logged::logged;
+use crate::pace::s;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{Log, On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 fn memory() -> Rig {
     Kit::memory(Manner::Readiness).rig()

@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::rc::Rc;
-use std::time::Duration;
 
 use couplet::defer::{Cancelled, Panicked};
 use couplet::task::{Cancelling, Scope, yield_now};
@@ -13,13 +12,9 @@ use couplet::{Deferred, Failure, Result};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::defer_witness::unhandled_in;
-use crate::pace::Stage;
+use crate::pace::{Stage, s};
 use crate::suite::recorder::Log;
 use crate::tasks::{Drops, sleeps};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 // Cancellation that is handled.
 

@@ -10,13 +10,9 @@ use couplet::{Deferred, DelayedCall, Loop, Protocol, Reactor, Transport};
 
 use crate::defer_witness::{Log, given};
 use crate::logged::logged;
-use crate::pace::Stage;
+use crate::pace::{Stage, s};
 use crate::quiet::Quiet;
 use crate::suite::kit::{Kit, Rig};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 impl Stage {
     /// A call that logs its name.
