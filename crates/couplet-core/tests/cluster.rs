@@ -96,6 +96,19 @@ fn tally<const LOOPS: usize>(clients: &[(Socket, u8)]) -> [usize; LOOPS] {
     tally
 }
 
+/// Runs a cluster, and `work` beside it; returns the outcomes of both.
+fn beside<T: Send>(
+    cluster: Cluster,
+    setup: impl Fn(&Reactor) -> Result<(), Failure> + Send + Sync,
+    work: impl FnOnce() -> T + Send,
+) -> (Result<(), Failure>, T) {
+    thread::scope(|scope| {
+        let working = scope.spawn(work);
+        let ended = cluster.run(setup);
+        (ended, working.join().expect("the work does not panic"))
+    })
+}
+
 /// Runs a cluster whose loops answer with their numbers, and, once all of them listen, runs
 /// `clients` in a thread; returns both outcomes.
 fn with_clients<T: Send>(
@@ -105,18 +118,15 @@ fn with_clients<T: Send>(
 ) -> (Result<(), Failure>, T) {
     let (members, numbers) = (cluster.members(), AtomicUsize::new(0));
     let listening = Barrier::new(members.count() + 1);
-    thread::scope(|scope| {
-        let working = scope.spawn(|| {
-            listening.wait();
-            clients(port.host(), &members)
-        });
-        let ended = cluster.run(|reactor| {
-            let number = numbers.fetch_add(1, Ordering::SeqCst) as u8;
-            port.listen(reactor, move || Who(number))?;
-            listening.wait();
-            Ok(())
-        });
-        (ended, working.join().expect("the clients do not panic"))
+    let setup = |reactor: &Reactor| {
+        let number = numbers.fetch_add(1, Ordering::SeqCst) as u8;
+        port.listen(reactor, move || Who(number))?;
+        listening.wait();
+        Ok(())
+    };
+    beside(cluster, setup, || {
+        listening.wait();
+        clients(port.host(), &members)
     })
 }
 
@@ -299,25 +309,23 @@ fn c103d_a_signal_drains_and_stops_every_loop() {
         let cluster = Cluster::new(4).options(LoopOptions::default().drain(LONG));
         let port = cluster.bind(at).expect("a free port");
         let (sender, lost) = mpsc::channel();
-        let ended = thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut clients: Vec<_> = (0..40).map(|_| connect(port.host())).collect();
-                for client in &mut clients {
-                    client.write_all(b"hello").expect("it is served");
-                    client.read_exact(&mut [0; 5]).expect("an echo");
-                }
-                kill_process(getpid(), Signal::TERM).expect("a signal to ourselves");
-                for client in &mut clients {
-                    let mut rest = String::new();
-                    client.read_to_string(&mut rest).expect("a clean end");
-                    assert_eq!(rest, "bye");
-                }
-            });
-            cluster.run(|reactor| {
-                let sender = sender.clone();
-                port.listen(reactor, move || Polite(sender.clone()))?;
-                Ok(())
-            })
+        let setup = |reactor: &Reactor| {
+            let sender = sender.clone();
+            port.listen(reactor, move || Polite(sender.clone()))?;
+            Ok(())
+        };
+        let (ended, ()) = beside(cluster, setup, || {
+            let mut clients: Vec<_> = (0..40).map(|_| connect(port.host())).collect();
+            for client in &mut clients {
+                client.write_all(b"hello").expect("it is served");
+                client.read_exact(&mut [0; 5]).expect("an echo");
+            }
+            signal(Signal::TERM);
+            for client in &mut clients {
+                let mut rest = String::new();
+                client.read_to_string(&mut rest).expect("a clean end");
+                assert_eq!(rest, "bye");
+            }
         });
         ended.expect("a signal is no failure");
         drop(sender);
@@ -326,6 +334,19 @@ fn c103d_a_signal_drains_and_stops_every_loop() {
         assert!(reasons.iter().all(|reason| matches!(reason, Reason::Done(_))), "{reasons:?}");
         assert!(!folder.join("socket").exists());
     }
+}
+
+fn signal(signal: Signal) {
+    kill_process(getpid(), signal).expect("a signal to ourselves");
+}
+
+/// Notifies when a loop has stopped.
+fn notify_of_its_end(reactor: &Reactor, sender: &mpsc::Sender<()>) {
+    let sender = sender.clone();
+    reactor.on(couplet::Shutdown::After, move || {
+        sender.send(()).expect("the test waits");
+        Deferred::succeed(())
+    });
 }
 
 /// Answers, and ignores a drain.
@@ -346,29 +367,22 @@ fn c103d_a_second_signal_ends_the_loops_that_still_drain() {
     let port = cluster.bind(ANY).expect("a free port");
     let first = thread::current().id();
     let (sender, first_has_ended) = mpsc::channel();
-    let ended = thread::scope(|scope| {
-        let host = port.host();
-        scope.spawn(move || {
-            let mut client = connect(host);
-            client.write_all(b"?").expect("it is served");
-            client.read_exact(&mut [0]).expect("an answer");
-            kill_process(getpid(), Signal::TERM).expect("a signal to ourselves");
-            first_has_ended.recv().expect("it has nothing to drain");
-            kill_process(getpid(), Signal::TERM).expect("a signal to ourselves");
-            assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
-        });
-        cluster.run(|reactor| {
-            if thread::current().id() != first {
-                port.listen(reactor, || Stubborn)?;
-                return Ok(());
-            }
-            let sender = sender.clone();
-            reactor.on(couplet::Shutdown::After, move || {
-                sender.send(()).expect("the test waits");
-                Deferred::succeed(())
-            });
-            Ok(())
-        })
+    let setup = |reactor: &Reactor| {
+        if thread::current().id() == first {
+            notify_of_its_end(reactor, &sender);
+        } else {
+            port.listen(reactor, || Stubborn)?;
+        }
+        Ok(())
+    };
+    let host = port.host();
+    let (ended, ()) = beside(cluster, setup, move || {
+        let mut client = asking(host);
+        client.read_exact(&mut [0]).expect("an answer");
+        signal(Signal::TERM);
+        first_has_ended.recv().expect("it has nothing to drain");
+        signal(Signal::TERM);
+        assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
     });
     ended.expect("a signal is no failure");
 }
@@ -409,34 +423,27 @@ fn c103d_where_a_loop_hangs_the_signal_after_the_second_may_end_the_program() {
     let (sender, first_has_ended) = mpsc::channel();
     let (go_on, hangs) = mpsc::channel::<()>();
     let hangs = Mutex::new(hangs);
-    let ended = thread::scope(|scope| {
-        scope.spawn(move || {
-            let send = |signal| kill_process(getpid(), signal).expect("a signal to ourselves");
-            first_has_ended.recv().expect("the second loop hangs");
-            send(Signal::TERM);
-            first_has_ended.recv().expect("it has nothing to wait for");
-            assert!(catches_sigterm());
-            // Two signals of one kind might merge.
-            send(Signal::TERM);
-            send(Signal::INT);
-            while catches_sigterm() {
-                thread::yield_now();
-            }
-            drop(go_on);
-        });
-        couplet::cluster(2, |reactor| {
-            if thread::current().id() != first {
-                sender.send(()).expect("the test waits");
-                let _ = hangs.lock().expect("no panic").recv();
-                return Ok(());
-            }
-            let sender = sender.clone();
-            reactor.on(couplet::Shutdown::After, move || {
-                sender.send(()).expect("the test waits");
-                Deferred::succeed(())
-            });
-            Ok(())
-        })
+    let setup = |reactor: &Reactor| {
+        if thread::current().id() == first {
+            notify_of_its_end(reactor, &sender);
+        } else {
+            sender.send(()).expect("the test waits");
+            let _ = hangs.lock().expect("no panic").recv();
+        }
+        Ok(())
+    };
+    let (ended, ()) = beside(Cluster::new(2), setup, move || {
+        first_has_ended.recv().expect("the second loop hangs");
+        signal(Signal::TERM);
+        first_has_ended.recv().expect("it has nothing to wait for");
+        assert!(catches_sigterm());
+        // Two signals of one kind might merge.
+        signal(Signal::TERM);
+        signal(Signal::INT);
+        while catches_sigterm() {
+            thread::yield_now();
+        }
+        drop(go_on);
     });
     ended.expect("a signal is no failure");
 }
@@ -460,37 +467,35 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
     let cluster = Cluster::new(3);
     let port = cluster.bind(ANY).expect("a free port");
     let members = cluster.members();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let clients: Vec<_> = (0..30).map(|_| connect(port.host())).collect();
-            for client in &clients {
-                (&mut &*client).read_exact(&mut [0]).expect("it is made");
-            }
-            let known = ids.lock().expect("no panic").clone();
-            for id in known {
-                let told = members.tell(id, move |_: &mut Known, transport| {
-                    assert_eq!(transport.id(), id);
-                    transport.write(format!("{}\n", transport.peer().port().expect("a TCP peer")));
-                    transport.lose_connection();
-                });
-                told.expect("its loop runs");
-            }
-            for client in &clients {
-                let mut said = String::new();
-                (&mut &*client).read_to_string(&mut said).expect("a clean end");
-                let own = client.local_addr().expect("an address");
-                let own = own.as_socket().expect("a TCP client").port();
-                assert_eq!(said, format!("{own}\n"));
-            }
-            members.stop();
-        });
-        cluster.run(|reactor| {
-            let ids = ids.clone();
-            port.listen(reactor, move || Known(ids.clone()))?;
-            Ok(())
-        })
-    })
-    .expect("the cluster was stopped");
+    let setup = |reactor: &Reactor| {
+        let ids = ids.clone();
+        port.listen(reactor, move || Known(ids.clone()))?;
+        Ok(())
+    };
+    let (ended, ()) = beside(cluster, setup, || {
+        let clients: Vec<_> = (0..30).map(|_| connect(port.host())).collect();
+        for client in &clients {
+            (&mut &*client).read_exact(&mut [0]).expect("it is made");
+        }
+        let known = ids.lock().expect("no panic").clone();
+        for id in known {
+            let told = members.tell(id, move |_: &mut Known, transport| {
+                assert_eq!(transport.id(), id);
+                transport.write(format!("{}\n", transport.peer().port().expect("a TCP peer")));
+                transport.lose_connection();
+            });
+            told.expect("its loop runs");
+        }
+        for client in &clients {
+            let mut said = String::new();
+            (&mut &*client).read_to_string(&mut said).expect("a clean end");
+            let own = client.local_addr().expect("an address");
+            let own = own.as_socket().expect("a TCP client").port();
+            assert_eq!(said, format!("{own}\n"));
+        }
+        members.stop();
+    });
+    ended.expect("the cluster was stopped");
     let gone = ids.lock().expect("no panic")[0];
     let told = members.tell(gone, |_: &mut Known, _| {});
     assert_eq!(told, Err(NoSuchLoop(gone)), "its loop is gone");
@@ -528,7 +533,7 @@ fn c103f_what_a_signal_asks_for_is_shown_as_it_was_set() {
     let port = cluster.bind(ANY).expect("a free port");
     let (ended, snapshot) = with_clients(cluster, &port, move |server, members| {
         let clients: Vec<_> = (0..10).map(|_| asked(server)).collect();
-        kill_process(getpid(), Signal::USR1).expect("a signal to ourselves");
+        signal(Signal::USR1);
         let snapshot = shown.recv().expect("it is shown");
         drop(clients);
         members.stop();
@@ -627,18 +632,16 @@ fn c103e_a_chat_over_four_loops_loses_no_line_and_tells_none_twice() {
         }
         everybody.wait();
     };
-    let ended = thread::scope(|scope| {
-        scope.spawn(|| {
-            thread::scope(|scope| {
-                (0..GUESTS).for_each(|number| drop(scope.spawn(move || guest(number))));
-            });
-            members.stop();
+    let setup = |reactor: &Reactor| {
+        let members = members.clone();
+        port.listen(reactor, move || LineReceiver::new(Chat(members.clone())))?;
+        Ok(())
+    };
+    let (ended, ()) = beside(cluster, setup, || {
+        thread::scope(|scope| {
+            (0..GUESTS).for_each(|number| drop(scope.spawn(move || guest(number))));
         });
-        cluster.run(|reactor| {
-            let members = members.clone();
-            port.listen(reactor, move || LineReceiver::new(Chat(members.clone())))?;
-            Ok(())
-        })
+        members.stop();
     });
     ended.expect("the cluster was stopped");
 }
@@ -732,12 +735,17 @@ fn with_ports(loops: usize, at: &str, test: impl FnOnce(&Ports) + Send) {
     ended.expect("the cluster was stopped");
 }
 
-#[test]
-fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
+/// [`with_ports`] at a UNIX socket in a folder of the test, which has the process to itself.
+fn with_unix_ports(loops: usize, test: impl FnOnce(&Ports, &Folder) + Send) {
     let _turn = one_at_a_time();
     let folder = Folder::new();
-    let unix = local(&folder);
-    with_ports(4, &unix, |ports| {
+    with_ports(loops, &local(&folder), |ports| test(ports, &folder));
+    assert!(!folder.join("socket").exists(), "its file is removed");
+}
+
+#[test]
+fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
+    with_unix_ports(4, |ports, _| {
         let clients = ports.ask(40);
         assert_eq!(tally(&clients), [10; 4]);
         let (gone, left): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(_, who)| *who == 2);
@@ -749,7 +757,6 @@ fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
         assert_eq!(tally(&ports.ask(10)), [0, 0, 10, 0]);
         drop(left);
     });
-    assert!(!folder.join("socket").exists(), "its file is removed");
 }
 
 #[test]
@@ -855,10 +862,7 @@ fn c103g_an_endpoint_that_cannot_be_shared_is_an_error_of_the_caller() {
 
 #[test]
 fn c103h_when_the_loop_that_accepts_stops_listening_another_one_accepts() {
-    let _turn = one_at_a_time();
-    let folder = Folder::new();
-    let unix = local(&folder);
-    with_ports(3, &unix, |ports| {
+    with_unix_ports(3, |ports, folder| {
         let held = ports.ask(3);
         for number in [0, 1] {
             ports.at(number, |port| drop(port.stop_listening()));
@@ -883,10 +887,7 @@ fn c103h_when_the_loop_that_accepts_stops_listening_another_one_accepts() {
 
 #[test]
 fn c103h_a_loop_that_pauses_gets_none() {
-    let _turn = one_at_a_time();
-    let folder = Folder::new();
-    let unix = local(&folder);
-    with_ports(2, &unix, |ports| {
+    with_unix_ports(2, |ports, _| {
         for (paused, expected) in [(0, [0, 4]), (1, [4, 0])] {
             ports.at(paused, Port::pause_producing);
             ports.settle();
@@ -906,9 +907,7 @@ fn c103h_a_loop_that_pauses_gets_none() {
 
 #[test]
 fn c103h_a_port_that_drains_ends_the_connections_that_it_serves() {
-    let _turn = one_at_a_time();
-    let folder = Folder::new();
-    with_ports(2, &local(&folder), |ports| {
+    with_unix_ports(2, |ports, _| {
         let clients = ports.ask(6);
         ports.at(0, |port| drop(port.drain(Duration::ZERO)));
         for (client, who) in &clients {
@@ -943,10 +942,7 @@ fn hold_up(ports: &Ports, then: fn(&Port)) -> mpsc::Sender<()> {
 
 #[test]
 fn c103h_what_is_on_its_way_to_a_loop_that_stops_listening_goes_to_another() {
-    let _turn = one_at_a_time();
-    let folder = Folder::new();
-    let unix = local(&folder);
-    with_ports(2, &unix, |ports| {
+    with_unix_ports(2, |ports, _| {
         let go_on = hold_up(ports, |port| drop(port.stop_listening()));
         let clients: Vec<_> = (0..10).map(|_| asking(&ports.host)).collect();
         // Half of them are answered now, so the others have been handed over.

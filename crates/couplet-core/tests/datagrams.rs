@@ -100,17 +100,34 @@ impl Rig {
 
     /// The result of a Deferred.
     fn result(&mut self, deferred: Deferred<()>) -> couplet::Result<()> {
-        let slot = Rc::new(RefCell::new(None));
-        let result = slot.clone();
-        deferred
-            .add_both(move |outcome| {
-                *result.borrow_mut() = Some(outcome);
-                Ok(())
-            })
-            .detach();
-        self.until("a result", || slot.borrow().is_some());
-        slot.take().expect("it is there")
+        self.until("a result", || deferred.has_fired());
+        self.0.run_until(deferred)
     }
+
+    /// A port for many datagrams.
+    fn roomy(&self, protocol: impl DatagramProtocol) -> SocketAddr {
+        let options =
+            DatagramOptions::default().prepare(|socket| socket.set_recv_buffer_size(4 << 20));
+        let port = self.1.listen_udp_with(LOOPBACK, options, protocol).expect("a free port");
+        port.host().socket_addr().expect("a UDP port")
+    }
+
+    /// A port that answers each datagram with the same.
+    fn echo(&self) -> SocketAddr {
+        let echo = |port: &DatagramTransport, datagram: &Datagram<'_>| {
+            port.answer(datagram, datagram.data).expect("it can be answered");
+        };
+        let port = self.1.listen_udp(LOOPBACK, echo).expect("a free port");
+        port.host().socket_addr().expect("a UDP port")
+    }
+}
+
+/// A loop with two open ports at this address, and the datagrams that the second receives.
+fn two_at(address: SocketAddr) -> (Rig, DatagramPort<Far>, DatagramPort<Far>, Far) {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let (a, b) = (rig.at(address, &Far::default()), rig.at(address, &far));
+    rig.turns(1);
+    (rig, a, b, far)
 }
 
 fn number(port: &DatagramTransport) -> u16 {
@@ -120,9 +137,7 @@ fn number(port: &DatagramTransport) -> u16 {
 #[test]
 fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn() {
     for ip in [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))] {
-        let (mut rig, far) = (Rig::new(), Far::default());
-        let (a, b) = (rig.at(ip, &Far::default()), rig.at(ip, &far));
-        rig.turns(1);
+        let (mut rig, a, b, far) = two_at(ip);
         rig.result(a.set_option(DatagramOption::Tos(0xb8 | 2))).expect("there is such an option");
         a.send_to("x", b.host()).expect("there is room");
         rig.until("it", || far.count() == 1);
@@ -134,9 +149,7 @@ fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn() {
 
 #[test]
 fn an_option_is_set_between_what_was_sent_before_and_after() {
-    let (mut rig, far) = (Rig::new(), Far::default());
-    let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(LOOPBACK, &far));
-    rig.turns(1);
+    let (mut rig, a, b, far) = two_at(LOOPBACK);
     // All in one turn.
     for tos in [0x20, 0x40] {
         a.send_to("before", b.host()).expect("there is room");
@@ -167,16 +180,14 @@ fn the_address_and_the_interface_that_it_came_to_are_told() {
 #[test]
 fn a_thousand_datagrams_of_one_length_leave_joined_and_arrive_one_by_one() {
     let (mut rig, far) = (Rig::new(), Far::default());
-    let options =
-        DatagramOptions::default().prepare(|socket| socket.set_recv_buffer_size(4 * 1024 * 1024));
-    let b = rig.1.listen_udp_with(LOOPBACK, options, far.clone()).expect("a free port");
+    let b = rig.roomy(far.clone());
     let a = rig.at(LOOPBACK, &Far::default());
     rig.turns(1);
     // In portions that fit the smallest buffer.
     for portion in 0..10u32 {
         for n in 0..100u32 {
             let data = (portion * 100 + n).to_be_bytes().repeat(10);
-            a.send_to(data, b.host()).expect("there is room");
+            a.send_to(data, b).expect("there is room");
         }
         rig.until("a portion", || far.count() == 100 * (portion as usize + 1));
     }
@@ -202,13 +213,10 @@ impl DatagramProtocol for Pausing {
 #[test]
 fn the_answers_of_a_batch_leave_together() {
     let mut rig = Rig::new();
-    let echo = |port: &DatagramTransport, datagram: &Datagram<'_>| {
-        port.answer(datagram, datagram.data).expect("there is room");
-    };
-    let port = rig.1.listen_udp(LOOPBACK, echo).expect("a free port");
+    let to = rig.echo();
     rig.turns(1);
     let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
-    socket.connect(port.host().socket_addr().expect("a UDP port")).expect("an address");
+    socket.connect(to).expect("an address");
     couplet_os::datagrams::turn_on(socket.as_fd(), Flag::Gro).expect("Linux knows it");
     for _ in 0..8 {
         socket.send(b"answer").expect("there is room");
@@ -381,9 +389,7 @@ fn what_the_link_can_not_take_joined_leaves_one_by_one() {
     if !in_a_namespace("what_the_link_can_not_take_joined_leaves_one_by_one") {
         return;
     }
-    let (mut rig, far) = (Rig::new(), Far::default());
-    let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(LOOPBACK, &far));
-    rig.turns(1);
+    let (mut rig, a, b, far) = two_at(LOOPBACK);
     // Each datagram is longer than a packet, so the system has to fragment it.
     for n in 0..5 {
         a.send_to([n; 1400], b.host()).expect("there is room");
@@ -528,13 +534,9 @@ fn what_the_system_refuses_is_dropped_and_counted_and_the_rest_arrives() {
 #[test]
 fn a_plain_socket_is_answered_and_heard() {
     let mut rig = Rig::new();
-    let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
-        transport.answer(datagram, datagram.data).expect("it can be answered");
-    };
-    let port = rig.1.listen_udp(LOOPBACK, echo).expect("a free port");
+    let to = rig.echo();
     let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
     socket.set_nonblocking(true).expect("a socket");
-    let to = port.host().socket_addr().expect("an address");
     for length in [0, 1, 512, 9000, 65_507] {
         let sent = vec![length as u8; length];
         assert_eq!(socket.send_to(&sent, to).expect("there is room"), length);
@@ -565,8 +567,7 @@ fn a_unix_socket_without_a_name_gets_one_and_its_sender_is_known() {
 
 #[test]
 fn a_unix_socket_with_a_path_removes_its_file_and_may_have_a_peer() {
-    let folder = std::env::temp_dir().join(format!("couplet-datagrams-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = Folder::new();
     let path = folder.join("there");
     let (mut rig, far) = (Rig::new(), Far::default());
     let options = DatagramOptions::default().mode(0o600);
@@ -583,5 +584,4 @@ fn a_unix_socket_with_a_path_removes_its_file_and_may_have_a_peer() {
     drop(b.stop_listening());
     rig.turns(2);
     assert!(!path.exists(), "the file is removed");
-    std::fs::remove_dir_all(&folder).expect("nobody uses it");
 }

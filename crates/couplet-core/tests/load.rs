@@ -70,9 +70,13 @@ impl Protocol for Echo {
     }
 }
 
-/// Creates a loop that serves; returns it with its address.
-fn serving<P: Protocol>(factory: impl Fn() -> P + 'static) -> (Loop, SocketAddr) {
-    serving_with(ListenOptions::default().backlog(1024), factory)
+/// Creates a loop that serves; returns it with its address, and its statistics.
+fn serving<P: Protocol>(protocol: fn(Rc<Counts>) -> P) -> (Loop, SocketAddr, Rc<Counts>) {
+    let counts = Rc::new(Counts::default());
+    let served = counts.clone();
+    let options = ListenOptions::default().backlog(1024);
+    let (l, server) = serving_with(options, move || protocol(served.clone()));
+    (l, server, counts)
 }
 
 fn serving_with<F: IntoFactory<M>, M>(options: ListenOptions, factory: F) -> (Loop, SocketAddr) {
@@ -207,9 +211,7 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
     if let Some(server) = server {
         Crowd::run(server, TOTAL, 500, |_| Then::Stay);
     }
-    let counts = Rc::new(Counts::default());
-    let served = counts.clone();
-    let (mut l, server) = serving(move || Echo(served.clone()));
+    let (mut l, server, counts) = serving(Echo);
     let before = descriptors();
     let test = "nineteen_thousand_connections_at_once_each_get_their_own_answer";
     let peers = turn_while(&mut l, || Running::peers(test, server));
@@ -239,9 +241,7 @@ fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
         let then = |number| [Then::Close, Then::Reset, Then::CloseUnread][number % 3];
         Crowd::run(server, TOTAL, 200, then);
     }
-    let counts = Rc::new(Counts::default());
-    let served = counts.clone();
-    let (mut l, server) = serving(move || Echo(served.clone()));
+    let (mut l, server, counts) = serving(Echo);
     let before = (descriptors(), counting::live());
     let test = "a_storm_of_connections_that_come_and_go_leaves_nothing_behind";
     let peers = turn_while(&mut l, || Running::peers(test, server));
@@ -431,9 +431,7 @@ impl Drop for Hose {
 fn a_firehose_does_not_starve_five_hundred_others() {
     const OTHERS: usize = 500;
     let _alone = begin();
-    let counts = Rc::new(Counts::default());
-    let served = counts.clone();
-    let (mut l, server) = serving(move || Fair(served.clone()));
+    let (mut l, server, counts) = serving(Fair);
     let (clients, mut hose) = turn_while(&mut l, || {
         let connect = || Client::connect(server).expect("the server listens");
         ((0..OTHERS).map(|_| connect()).collect::<Vec<_>>(), connect())
@@ -471,8 +469,8 @@ impl DatagramProtocol for Flooded {
 fn a_flood_of_a_million_datagrams_starves_nobody() {
     const FLOOD: u64 = 1_000_000;
     let _alone = begin();
-    let (counts, flood) = (Rc::new(Counts::default()), Rc::new(Counts::default()));
-    let (mut l, server) = serving(move || Fair(counts.clone()));
+    let flood = Rc::new(Counts::default());
+    let (mut l, server, _) = serving(Fair);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let port = l.reactor().listen_udp(any, Flooded(flood.clone())).expect("a free port");
     let to = port.host().socket_addr().expect("a UDP port");

@@ -122,11 +122,6 @@ fn assert_stalled(lines: &[String], parts: &[&str]) {
     assert!(ends.contains("the loop continues after"), "{ends}");
 }
 
-/// This line of this file, in the form of the log.
-fn place(line: u32) -> String {
-    format!("{}:{line}", file!())
-}
-
 /// Blocks in its callbacks of this name, then stops the loop.
 struct Slow {
     hangs_in: &'static str,
@@ -191,191 +186,153 @@ fn c97a_a_callback_of_a_protocol_that_hangs_is_logged_with_its_name_and_type() {
     }
 }
 
-#[test]
-fn c97a_a_factory_that_hangs_is_logged_with_the_place_of_the_listen() {
-    let _running = RUNNING.read();
-    let lines = logged_by("building", watched(), |reactor| {
-        let stopping = reactor.clone();
-        serve(reactor, move || {
-            hang();
-            stopping.stop();
-            Client
-        })
-    });
-    assert_stalled(&lines, &["kind=\"build_protocol\"", file!()]);
-}
-
-#[test]
-fn c97a_a_call_inside_another_is_logged_with_that() {
-    let _running = RUNNING.read();
-    let lines = logged_by("connecting", watched(), |reactor| {
-        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Client)?;
-        let stopping = reactor.clone();
-        let slow = move |_: &Address| {
-            hang();
-            stopping.stop();
-            Some(Client)
-        };
-        reactor.connect_tcp("127.0.0.1", port.host().port().expect("a TCP port"), slow);
-        Ok(())
-    });
-    assert_stalled(&lines, &["blocks its loop: build_protocol of ", ", in connect"]);
-}
-
-#[test]
-fn c97a_a_timed_call_that_hangs_is_logged_with_its_place() {
-    let _running = RUNNING.read();
-    let at = place(line!() + 3);
-    let lines = logged_by("timed", watched(), |reactor| {
-        let stopping = reactor.clone();
-        reactor.call_later(Duration::ZERO, move || {
-            hang();
-            stopping.stop();
-        });
-        Ok(())
-    });
-    assert_stalled(&lines, &["kind=\"timed call\"", &at]);
-}
-
-#[test]
-fn c97a_a_task_that_hangs_is_logged_with_its_name_and_its_place() {
-    let _running = RUNNING.read();
-    let at = place(line!() + 4);
-    let lines = logged_by("polled", watched(), |reactor| {
-        let stopping = reactor.clone();
-        let napping = reactor.sleep(Duration::from_millis(1));
-        let task = reactor.spawn_named("slow poem", async move {
-            napping.await?;
-            hang();
-            stopping.stop();
-            Ok(())
-        });
-        task.detach();
-        Ok(())
-    });
-    assert_stalled(&lines, &["kind=\"task\"", "task \"slow poem\"", &at]);
-}
-
-#[test]
-fn c97a_a_tell_that_hangs_is_logged_with_its_place() {
-    let _running = RUNNING.read();
-    struct Telling;
-    impl Protocol for Telling {
-        fn connection_made(&mut self, transport: &Transport) {
-            let myself = transport.connection::<Telling>();
-            myself.tell(|_, transport| {
-                hang();
-                transport.reactor().stop();
-            });
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+/// Blocks, then stops the loop.
+fn hangs(reactor: &Reactor) -> impl FnOnce() + 'static {
+    let stopping = reactor.clone();
+    move || {
+        hang();
+        stopping.stop();
     }
-    let at = place(line!() - 7);
-    let lines = logged_by("telling", watched(), |reactor| serve(reactor, || Telling));
-    assert_stalled(&lines, &["kind=\"tell\"", &at]);
 }
 
-#[test]
-fn c97a_a_call_from_another_thread_that_hangs_is_logged_with_its_place() {
-    let _running = RUNNING.read();
-    let at = place(line!() + 2);
-    let lines = logged_by("remote", watched(), |reactor| {
-        let sent = reactor.remote().call(|reactor| {
-            hang();
-            reactor.stop();
-        });
-        Ok(sent?)
-    });
-    assert_stalled(&lines, &["kind=\"call from another thread\"", &at]);
+/// A factory that blocks, then stops the loop.
+fn slow_factory(reactor: &Reactor) -> impl FnMut(&Address) -> Option<Client> + 'static {
+    let mut hangs = Some(hangs(reactor));
+    move |_| {
+        hangs.take().into_iter().for_each(|hangs| hangs());
+        Some(Client)
+    }
 }
 
-#[test]
-fn c97a_other_calls_into_user_code_are_logged() {
-    let _running = RUNNING.read();
-    let lines = logged_by("trigger", watched(), |reactor| {
+/// Blocks in a tell to itself.
+struct Telling;
+
+impl Protocol for Telling {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.connection::<Telling>().tell(|_, transport| hangs(transport.reactor())());
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// The line of that tell.
+const TELLING: u32 = line!() - 7;
+
+/// Writes once, and blocks in the call.
+struct SlowProducer(Transport);
+
+impl couplet::Producer for SlowProducer {
+    fn resume_producing(&mut self) {
+        hangs(self.0.reactor())();
+    }
+}
+
+struct Produces;
+
+impl Protocol for Produces {
+    fn connection_made(&mut self, transport: &Transport) {
+        let producer = SlowProducer(transport.clone());
+        transport.register_producer(producer, couplet::ProducerKind::Pull).expect("the first");
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// Becomes a protocol that blocks at its end.
+struct First;
+
+impl Protocol for First {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.upgrade(Slow { hangs_in: "connection_lost" });
+    }
+}
+
+/// Stands for the row's place in this file.
+const HERE: &str = "here";
+
+type Setup = fn(&Reactor) -> couplet::Result<()>;
+
+/// A call that blocks: the parts of its line, the line of its place in this file, and the setup of
+/// the loop.
+type Hang = (&'static str, &'static [&'static str], u32, Setup);
+
+const HANGS: &[Hang] = &[
+    ("a factory", &["kind=\"build_protocol\"", file!()], 0, |reactor| {
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", slow_factory(reactor))?;
+        reactor.connect_tcp("127.0.0.1", port.host().port().expect("TCP"), || Client);
+        Ok(())
+    }),
+    ("inside another", &["its loop: build_protocol of ", ", in connect"], 0, |reactor| {
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Client)?;
+        let number = port.host().port().expect("TCP");
+        reactor.connect_tcp("127.0.0.1", number, slow_factory(reactor));
+        Ok(())
+    }),
+    ("a timed call", &["kind=\"timed call\"", HERE], line!() + 1, |reactor| {
+        reactor.call_later(Duration::ZERO, hangs(reactor));
+        Ok(())
+    }),
+    ("a task", &["kind=\"task\"", "task \"slow poem\"", HERE], line!() + 7, |reactor| {
+        let (napping, hangs) = (reactor.sleep(Duration::from_millis(1)), hangs(reactor));
+        let poem = async move {
+            napping.await?;
+            hangs();
+            Ok(())
+        };
+        reactor.spawn_named("slow poem", poem).detach();
+        Ok(())
+    }),
+    ("a tell", &["kind=\"tell\"", HERE], TELLING, |reactor| serve(reactor, || Telling)),
+    ("from a thread", &["kind=\"call from another thread\"", HERE], line!() + 1, |reactor| {
+        Ok(reactor.remote().call(|reactor| hangs(reactor)())?)
+    }),
+    ("a trigger", &["kind=\"shutdown trigger\"", file!()], 0, |reactor| {
         reactor.on(couplet::reactor::Shutdown::Before, || {
             hang();
             couplet::Deferred::succeed(())
         });
-        reactor.call_soon({
-            let stopping = reactor.clone();
-            move || stopping.stop()
-        });
-        Ok(())
-    });
-    assert_stalled(&lines, &["kind=\"shutdown trigger\"", file!()]);
-    let lines = logged_by("setup", watched(), |reactor| {
-        hang();
-        reactor.stop();
-        Ok(())
-    });
-    assert_stalled(&lines, &["kind=\"setup\""]);
-    let lines = logged_by("job", watched(), |reactor| {
         let stopping = reactor.clone();
-        let job = reactor.defer_to_thread(|| Ok(()));
-        job.map(move |()| {
-            hang();
-            stopping.stop();
-        })
-        .detach();
+        reactor.call_soon(move || stopping.stop());
         Ok(())
-    });
-    assert_stalled(&lines, &["kind=\"job result\""]);
-}
-
-#[cfg(unix)]
-#[test]
-fn c97a_a_watch_that_hangs_is_logged_with_its_place() {
-    let _running = RUNNING.read();
-    let at = place(line!() + 5);
-    let lines = logged_by("watching", watched(), |reactor| {
+    }),
+    ("the setup", &["kind=\"setup\""], 0, |reactor| {
+        hangs(reactor)();
+        Ok(())
+    }),
+    ("a job's result", &["kind=\"job result\""], 0, |reactor| {
+        let hangs = hangs(reactor);
+        reactor.defer_to_thread(|| Ok(())).map(move |()| hangs()).detach();
+        Ok(())
+    }),
+    #[cfg(unix)]
+    ("a watch", &["kind=\"watch\"", HERE], line!() + 4, |reactor| {
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
         std::io::Write::write_all(&mut theirs, b"word")?;
-        let stopping = reactor.clone();
+        let mut hangs = Some(hangs(reactor));
         reactor.watch(ours, couplet::Interest::Readable, move |_, _| {
-            hang();
-            stopping.stop();
+            hangs.take().expect("it stops the loop")();
         })?;
         Ok(())
-    });
-    assert_stalled(&lines, &["kind=\"watch\"", &at]);
-}
-
-/// Writes once, and blocks in the call.
-struct SlowProducer(Transport);
-impl couplet::Producer for SlowProducer {
-    fn resume_producing(&mut self) {
-        hang();
-        self.0.reactor().stop();
-    }
-}
+    }),
+    ("a producer", &["kind=\"resume_producing\"", "of=\"stall::SlowProducer\""], 0, |reactor| {
+        serve(reactor, || Produces)
+    }),
+    ("an upgraded one", &["kind=\"connection_lost\"", "of=\"stall::Slow\""], 0, |reactor| {
+        serve(reactor, || First)
+    }),
+];
 
 #[test]
-fn c97a_a_producer_that_hangs_is_logged_with_its_type() {
+fn c97a_a_call_that_hangs_is_logged_with_its_kind_and_its_place_or_type() {
     let _running = RUNNING.read();
-    struct Produces;
-    impl Protocol for Produces {
-        fn connection_made(&mut self, transport: &Transport) {
-            let producer = SlowProducer(transport.clone());
-            transport.register_producer(producer, couplet::ProducerKind::Pull).expect("the first");
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    for (call, parts, line, setup) in HANGS {
+        let place = format!("{}:{line}", file!());
+        let parts: Vec<&str> =
+            parts.iter().map(|part| if *part == HERE { &*place } else { part }).collect();
+        // The name of the thread, which the lines name.
+        let lines = logged_by(call, watched(), *setup);
+        assert_stalled(&lines, &parts);
     }
-    let lines = logged_by("producing", watched(), |reactor| serve(reactor, || Produces));
-    assert_stalled(&lines, &["kind=\"resume_producing\"", "of=\"stall::SlowProducer\""]);
-}
-
-#[test]
-fn c97a_an_upgraded_protocol_is_logged_with_its_own_type() {
-    let _running = RUNNING.read();
-    struct First;
-    impl Protocol for First {
-        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-            transport.upgrade(Slow { hangs_in: "connection_lost" });
-        }
-    }
-    let lines = logged_by("upgraded", watched(), |reactor| serve(reactor, || First));
-    assert_stalled(&lines, &["kind=\"connection_lost\"", "of=\"stall::Slow\""]);
 }
 
 /// Number of detectors, by their threads' name.

@@ -25,6 +25,7 @@ use couplet::{
     UnixAddress,
 };
 
+use crate::pace::real_loop;
 use crate::tcp::adopting::{listening, sockets};
 
 /// Panics when dropped, and counts its drops.
@@ -86,11 +87,7 @@ struct Carries(Bomb);
 
 impl Protocol for Carries {
     fn connection_made(&mut self, transport: &Transport) {
-        let bomb = Bomb(self.0.0.clone());
-        transport.with_socket(move |_| {
-            holds(&bomb);
-            Ok(())
-        });
+        lend(transport, Bomb(self.0.0.clone()));
     }
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
@@ -103,11 +100,7 @@ impl Protocol for Asks {
 
     fn connection_lost(&mut self, transport: &Transport, _: &couplet::Reason) {
         let bomb = || Bomb(self.0.0.clone());
-        let lent = bomb();
-        transport.with_socket(move |_| {
-            holds(&lent);
-            Ok(())
-        });
+        lend(transport, bomb());
         transport.upgrade(Carrier(bomb()));
         transport.fail(Shell(5));
         let fired = bomb();
@@ -176,6 +169,67 @@ impl Scene {
         Bomb(self.bombs.clone())
     }
 
+    fn factory(&self) -> MakesEchoes {
+        MakesEchoes(self.bomb())
+    }
+
+    /// A factory whose protocols own bombs, made with them.
+    fn armed<P: 'static>(&self, arm: fn(Bomb) -> P) -> impl Fn() -> P + 'static {
+        let bombs = self.bombs.clone();
+        move || arm(Bomb(bombs.clone()))
+    }
+
+    /// Listens, and makes the turns that open the port.
+    fn listens<E: fmt::Debug>(&mut self, listen: impl FnOnce(&Scene) -> Result<Port, E>) -> Port {
+        let port = listen(self).expect("it is free");
+        self.turns();
+        port
+    }
+
+    fn stops(&mut self, port: &Port) {
+        port.stop_listening().expect("it listens").detach();
+        self.turns();
+    }
+
+    /// A client of this port.
+    fn client(&mut self, port: &Port) -> Wire {
+        let wire = self.network.connect(port.host()).expect("it listens");
+        self.turns();
+        wire
+    }
+
+    /// Makes an attempt to connect, and the turns that start it.
+    fn tries<R>(&mut self, connect: impl FnOnce(&Scene) -> R) -> R {
+        self.network.set_silent(UnixAddress::from("/silent"));
+        self.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], SILENT)));
+        let attempt = connect(self);
+        self.turns();
+        attempt
+    }
+
+    fn stops_connecting(&mut self, connect: impl FnOnce(&Scene) -> Connector) {
+        self.tries(connect).stop_connecting();
+        self.turns();
+    }
+
+    fn cancels<T: 'static>(&mut self, connect: impl FnOnce(&Scene) -> Deferred<T>) {
+        let connecting = self.tries(connect);
+        connecting.cancel();
+        self.turns();
+    }
+
+    /// Registers a producer that owns a bomb.
+    fn registers(
+        &self,
+        transport: &Transport,
+        kind: ProducerKind,
+        resume: fn(&Transport, Bomb),
+    ) -> bool {
+        let bomb = Some(self.bomb());
+        let producer = Produces { transport: transport.clone(), resume, bomb };
+        transport.register_producer(producer, kind).is_ok()
+    }
+
     fn turns(&mut self) {
         for _ in 0..6 {
             self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
@@ -194,10 +248,8 @@ impl Scene {
     ) -> Wire {
         let serving = self.reactor.serve("tcp:0:interface=127.0.0.1", handle);
         let port = serving.expect("a free port");
-        let wire = self.network.connect(port.host()).expect("the port listens");
-        self.turns();
-        port.stop_listening().expect("it listens").detach();
-        self.turns();
+        let wire = self.client(&port);
+        self.stops(&port);
         wire
     }
 
@@ -207,7 +259,7 @@ impl Scene {
         let slot = made.clone();
         let connecting = self.reactor.connect_tcp_deferred(
             "127.0.0.1",
-            number(&self.peer()),
+            self.peer().port(),
             ConnectOptions::default(),
             || Carrier(()),
         );
@@ -230,10 +282,14 @@ impl Scene {
         self.peer_address()
     }
 
+    /// The endpoint of the peer's listening address.
+    fn peer_endpoint(&self) -> String {
+        format!("tcp:{}", self.peer())
+    }
+
     /// Asserts that a new connection works.
     fn check_alive(&mut self) {
-        let Address::Tcp(at) = self.port.host() else { panic!("a TCP port") };
-        let wire = self.network.connect(at).expect("it listens");
+        let wire = self.network.connect(self.port.host()).expect("it listens");
         wire.push(b"alive?");
         self.turns();
         assert_eq!(wire.take(), b"alive?");
@@ -246,14 +302,57 @@ fn any() -> std::net::SocketAddr {
     "127.0.0.1:0".parse().expect("an address")
 }
 
-fn number(address: &std::net::SocketAddr) -> u16 {
-    address.port()
+fn turns(l: &mut Loop, count: usize) {
+    for _ in 0..count {
+        l.turn(Some(Duration::ZERO)).expect("the loop turns");
+    }
 }
 
 /// Makes a closure own its bomb.
 fn holds(_: &Bomb) {}
 
+/// A closure that owns its bomb, and does nothing when it is called.
+fn owns(bomb: Bomb) -> impl Fn() + 'static {
+    move || holds(&bomb)
+}
+
+/// A closure that drops its bomb when it is called.
+fn drops(bomb: impl Sized + 'static) -> impl FnOnce() + 'static {
+    move || drop(bomb)
+}
+
+/// [`drops`], for a connection.
+fn told<P>(bomb: Bomb) -> impl FnOnce(&mut P, &Transport) + 'static {
+    move |_, _| drop(bomb)
+}
+
+/// Lends the socket to a closure that owns this bomb.
+fn lend(transport: &Transport, bomb: Bomb) {
+    transport.with_socket(move |_| {
+        holds(&bomb);
+        Ok(())
+    });
+}
+
+/// A task that owns its bomb, and never ends.
+async fn forever(_bomb: Bomb) -> couplet::Result<()> {
+    std::future::pending().await
+}
+
+/// Cooperative work that owns its bomb, and never ends.
+fn endless(bomb: Bomb) -> impl Iterator<Item = ()> + 'static {
+    std::iter::repeat(()).inspect(move |()| holds(&bomb))
+}
+
+/// The command of a program that does not exist, and of one that runs until its end of input.
+fn missing_and_cat() -> [Command; 2] {
+    ["/nowhere", "/bin/cat"].map(Command::new)
+}
+
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// The port of a TCP address that answers no connect; nothing listens at port 9.
+const SILENT: u16 = 10;
 
 type Act = fn(&mut Scene);
 
@@ -332,159 +431,112 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
     }),
     ("listen_tcp", "the port is stopped", |s| {
-        let port = s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
-        s.turns();
-        port.stop_listening().expect("it listens").detach();
-        s.turns();
+        let port = s.listens(|s| s.reactor.listen_tcp(any(), s.factory()));
+        s.stops(&port);
     }),
     ("listen_tcp_with", "the port is open when the run ends", |s| {
-        let factory = MakesEchoes(s.bomb());
-        s.reactor.listen_tcp_with(any(), ListenOptions::default(), factory).expect("a free port");
-        s.turns();
+        s.listens(|s| s.reactor.listen_tcp_with(any(), ListenOptions::default(), s.factory()));
     }),
     ("listen_tcp", "the loop ends before it starts listening", |s| {
-        s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
+        s.reactor.listen_tcp(any(), s.factory()).expect("a free port");
     }),
     ("listen_unix", "the port is stopped", |s| {
-        let port = s.reactor.listen_unix("/port", MakesEchoes(s.bomb())).expect("a free path");
-        s.turns();
-        port.stop_listening().expect("it listens").detach();
-        s.turns();
+        let port = s.listens(|s| s.reactor.listen_unix("/port", s.factory()));
+        s.stops(&port);
     }),
     ("listen_unix_with", "the loop ends before it starts listening", |s| {
-        let (options, factory) = (ListenOptions::default(), MakesEchoes(s.bomb()));
+        let (options, factory) = (ListenOptions::default(), s.factory());
         s.reactor.listen_unix_with("/port", options, factory).expect("a free path");
     }),
     ("connect_unix", "refused", |s| {
-        s.reactor.connect_unix("/nobody", MakesEchoes(s.bomb()));
-        s.turns();
+        s.tries(|s| s.reactor.connect_unix("/nobody", s.factory()));
     }),
     ("connect_unix_with", "stopped", |s| {
-        s.network.set_silent(UnixAddress::from("/silent"));
-        let (options, factory) = (ConnectOptions::default(), MakesEchoes(s.bomb()));
-        let connector = s.reactor.connect_unix_with("/silent", options, factory);
-        s.turns();
-        connector.stop_connecting();
-        s.turns();
+        s.stops_connecting(|s| {
+            s.reactor.connect_unix_with("/silent", ConnectOptions::default(), s.factory())
+        });
     }),
     ("connect_unix_deferred", "cancelled", |s| {
-        s.network.set_silent(UnixAddress::from("/silent"));
-        let (options, factory) = (ConnectOptions::default(), MakesEchoes(s.bomb()));
-        let connecting = s.reactor.connect_unix_deferred("/silent", options, factory);
-        s.turns();
-        connecting.cancel();
-        s.turns();
+        s.cancels(|s| {
+            s.reactor.connect_unix_deferred("/silent", ConnectOptions::default(), s.factory())
+        });
     }),
     ("layered", "the port is stopped", |s| {
         BOMB.set(Some(s.bomb()));
-        let port = s.reactor.listen(Bombed, MakesEchoes(s.bomb())).expect("a free port");
-        s.turns();
-        port.stop_listening().expect("it listens").detach();
-        s.turns();
+        let port = s.listens(|s| s.reactor.listen(Bombed, s.factory()));
+        s.stops(&port);
     }),
     ("layered", "the connection is rejected", |s| {
         BOMB.set(Some(s.bomb()));
-        let port = s.reactor.listen(Bombed, MakesEchoes(s.bomb())).expect("a free port");
-        s.turns();
-        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        let wire = s.network.connect(at).expect("it listens");
-        s.turns();
-        assert!(wire.is_closed());
+        let port = s.listens(|s| s.reactor.listen(Bombed, s.factory()));
+        assert!(s.client(&port).is_closed());
     }),
     ("listen", "its protocols are dropped", |s| {
-        let bombs = s.bombs.clone();
-        let carriers = move || Carrier(Bomb(bombs.clone()));
-        let port = s.reactor.listen("tcp:0:interface=127.0.0.1", carriers).expect("a free port");
-        s.turns();
-        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        let wire = s.network.connect(at).expect("it listens");
-        s.turns();
-        wire.close();
+        let port = s.listens(|s| s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
+        s.client(&port).close();
         s.turns();
         assert_eq!(s.bombs.get(), 1, "a protocol is dropped with its connection");
     }),
     ("listen", "its protocols are alive when the loop is dropped", |s| {
-        let bombs = s.bombs.clone();
-        let carriers = move || Carrier(Bomb(bombs.clone()));
-        let port = s.reactor.listen("tcp:0:interface=127.0.0.1", carriers).expect("a free port");
-        s.turns();
-        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        std::mem::forget(s.network.connect(at).expect("it listens"));
-        s.turns();
+        let port = s.listens(|s| s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
+        std::mem::forget(s.client(&port));
     }),
     ("connect_tcp", "refused", |s| {
-        s.reactor.connect_tcp("127.0.0.1", 9, MakesEchoes(s.bomb()));
-        s.turns();
+        s.tries(|s| s.reactor.connect_tcp("127.0.0.1", 9, s.factory()));
     }),
     ("connect_tcp_with", "stopped", |s| {
-        s.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
-        let options = ConnectOptions::default();
-        let connector = s.reactor.connect_tcp_with("127.0.0.1", 9, options, MakesEchoes(s.bomb()));
-        s.turns();
-        connector.stop_connecting();
-        s.turns();
+        s.stops_connecting(|s| {
+            s.reactor.connect_tcp_with("127.0.0.1", SILENT, ConnectOptions::default(), s.factory())
+        });
     }),
     ("connect_tcp_deferred", "cancelled", |s| {
-        s.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
-        let options = ConnectOptions::default();
-        let factory = MakesEchoes(s.bomb());
-        let connecting = s.reactor.connect_tcp_deferred("127.0.0.1", 9, options, factory);
-        s.turns();
-        connecting.cancel();
-        s.turns();
+        s.cancels(|s| {
+            s.reactor.connect_tcp_deferred(
+                "127.0.0.1",
+                SILENT,
+                ConnectOptions::default(),
+                s.factory(),
+            )
+        });
     }),
     ("connect_to", "refused", |s| {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
-        s.reactor.connect_to(address, ConnectOptions::default(), MakesEchoes(s.bomb()));
-        s.turns();
+        s.tries(|s| s.reactor.connect_to(address, ConnectOptions::default(), s.factory()));
     }),
     ("connect_to_deferred", "cancelled", |s| {
-        s.network.set_silent(UnixAddress::from("/silent"));
-        let (options, factory) = (ConnectOptions::default(), MakesEchoes(s.bomb()));
         let to = UnixAddress::from("/silent");
-        let connecting = s.reactor.connect_to_deferred(to, options, factory);
-        s.turns();
-        connecting.cancel();
-        s.turns();
+        s.cancels(|s| s.reactor.connect_to_deferred(to, ConnectOptions::default(), s.factory()));
     }),
     ("listen", "its endpoint is none", |s| {
-        s.reactor.listen("no endpoint", MakesEchoes(s.bomb())).map(drop).expect_err("a space");
-        let log = "log:tcp:0:file=/";
-        s.reactor.listen(log, MakesEchoes(s.bomb())).map(drop).expect_err("a folder");
+        s.reactor.listen("no endpoint", s.factory()).map(drop).expect_err("a space");
+        s.reactor.listen("log:tcp:0:file=/", s.factory()).map(drop).expect_err("a folder");
     }),
     ("connect", "its endpoint is none", |s| {
-        s.reactor.connect("no endpoint", MakesEchoes(s.bomb())).discard();
-        let log = "log:127.0.0.1:9:file=/";
-        s.reactor.connect(log, MakesEchoes(s.bomb())).discard();
+        s.reactor.connect("no endpoint", s.factory()).discard();
+        s.reactor.connect("log:127.0.0.1:9:file=/", s.factory()).discard();
     }),
     ("connect", "closed", |s| {
-        let port = number(&s.peer());
-        let connecting = s.reactor.connect(format!("tcp:127.0.0.1:{port}"), MakesEchoes(s.bomb()));
+        let connecting = s.reactor.connect(s.peer_endpoint(), s.factory());
         connecting.map(|connection| connection.transport().lose_connection()).detach();
         s.turns();
-        let wire = s.network.accept(s.peer_address()).expect("it connects");
-        wire.close();
+        s.network.accept(s.peer_address()).expect("it connects").close();
         s.turns();
     }),
     ("connect_for", "refused, and lost with its connection", |s| {
         let (client, _wire) = s.open();
-        let factory = MakesEchoes(s.bomb());
-        s.reactor.connect_for(&client, "tcp:127.0.0.1:9", factory).discard();
-        s.reactor.connect_for(&client, "no endpoint", MakesEchoes(s.bomb())).discard();
+        s.reactor.connect_for(&client, "tcp:127.0.0.1:9", s.factory()).discard();
+        s.reactor.connect_for(&client, "no endpoint", s.factory()).discard();
         s.turns();
     }),
     ("connect_protocol", "refused, cancelled, and lost", |s| {
-        let carrier = Carrier(s.bomb());
-        s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier).discard();
+        let carrier = s.armed(Carrier);
+        s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier()).discard();
         s.turns();
         s.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
-        let carrier = Carrier(s.bomb());
-        let connecting = s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier);
+        let connecting = s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier());
         s.turns();
         connecting.cancel();
-        let port = number(&s.peer());
-        let carrier = Carrier(s.bomb());
-        s.reactor.connect_protocol(format!("tcp:127.0.0.1:{port}"), carrier).detach();
+        s.reactor.connect_protocol(s.peer_endpoint(), carrier()).detach();
         s.turns();
         s.network.accept(s.peer_address()).expect("it connects").close();
         s.turns();
@@ -493,11 +545,10 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("connect", "its protocol comes too late", |s| {
         // The attempt is stopped while the protocol is being built.
         let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
-        let (slot, bombs) = (connector.clone(), s.bombs.clone());
-        let port = number(&s.peer());
+        let (slot, carrier, port) = (connector.clone(), s.armed(Carrier), s.peer().port());
         let made = s.reactor.connect_tcp("127.0.0.1", port, move || {
             slot.borrow().as_ref().expect("it is set").stop_connecting();
-            Carrier(Bomb(bombs.clone()))
+            carrier()
         });
         *connector.borrow_mut() = Some(made);
         s.turns();
@@ -505,7 +556,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         assert_eq!(s.bombs.get(), 1, "that protocol is unused");
     }),
     ("Shared::new", "its port is stopped", |s| {
-        let shared = Shared::new(MakesEchoes(s.bomb()));
+        let shared = Shared::new(s.factory());
         let port = s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
         drop(shared);
         s.turns();
@@ -514,7 +565,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
     }),
     ("Shared::tell", "called too late", |s| {
-        let shared = Shared::new(MakesEchoes(s.bomb()));
+        let shared = Shared::new(s.factory());
         s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
         s.turns();
         let bomb = s.bomb();
@@ -523,21 +574,19 @@ const WAYS: &[(&str, &str, Act)] = &[
         shared.tell(move |_| std::mem::forget(bomb));
     }),
     ("ReconnectingClientFactory::new", "stopped while it waits", |s| {
-        let factory = ReconnectingClientFactory::new(MakesEchoes(s.bomb()));
-        let connector = s.reactor.connect_tcp("127.0.0.1", 9, factory);
-        s.turns();
-        connector.stop_connecting();
-        s.turns();
+        s.stops_connecting(|s| {
+            s.reactor.connect_tcp("127.0.0.1", 9, ReconnectingClientFactory::new(s.factory()))
+        });
     }),
     ("ReconnectingClientFactory::with", "dropped with the loop", |s| {
-        let factory = ReconnectingClientFactory::with(|_| MakesEchoes(s.bomb()));
+        let factory = ReconnectingClientFactory::with(|_| s.factory());
         s.reactor.connect_tcp("127.0.0.1", 9, factory);
         s.turns();
     }),
     ("ClientService::new", "dropped with the loop", |s| {
-        let factory = MakesEchoes(s.bomb());
-        ClientService::new(&s.reactor, "tcp:192.0.2.1:1", factory).expect("good").start();
-        s.turns();
+        s.tries(|s| {
+            ClientService::new(&s.reactor, "tcp:192.0.2.1:1", s.factory()).expect("good").start();
+        });
     }),
     ("ClientService::prepare", "called, and dropped when the service has stopped", |s| {
         let (bomb, port) = (s.bomb(), s.port.host().to_string());
@@ -549,7 +598,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         service.start();
         s.turns();
         service.stop().detach();
-        s.reactor.call_soon(move || drop(service));
+        s.reactor.call_soon(drops(service));
         s.turns();
     }),
     ("ClientService::retry_policy", "called, and dropped with the loop", |s| {
@@ -565,41 +614,29 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("on_turned_away", "called, and dropped with its port", |s| {
         let bomb = s.bomb();
         let limit = LimitConnections::new(0).on_turned_away(move |_| holds(&bomb));
-        let port = s.reactor.listen_tcp(any(), limit.wrap(|| Carrier(()))).expect("a free port");
-        s.turns();
-        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        drop(s.network.connect(at));
-        s.turns();
+        let port = s.listens(|s| s.reactor.listen_tcp(any(), limit.wrap(|| Carrier(()))));
+        s.client(&port);
     }),
     ("call_later", "dropped with the run", |s| {
-        let bomb = s.bomb();
-        s.reactor.call_later(HOUR, move || drop(bomb));
+        s.reactor.call_later(HOUR, drops(s.bomb()));
     }),
     ("call_later", "cancelled", |s| {
-        let bomb = s.bomb();
-        assert!(s.reactor.call_later(HOUR, move || drop(bomb)).cancel());
+        assert!(s.reactor.call_later(HOUR, drops(s.bomb())).cancel());
     }),
     ("call_soon", "made", |s| {
-        let bomb = s.bomb();
-        s.reactor.call_soon(move || drop(bomb));
+        s.reactor.call_soon(drops(s.bomb()));
         s.turns();
     }),
     ("defer_later", "cancelled", |s| {
         let bomb = s.bomb();
-        s.reactor
-            .defer_later(HOUR, move || {
-                drop(bomb);
-                Ok(())
-            })
-            .cancel();
+        let late = move || {
+            drop(bomb);
+            Ok(())
+        };
+        s.reactor.defer_later(HOUR, late).cancel();
     }),
     ("timeout", "timed out", |s| {
-        let bomb = s.bomb();
-        let never = async move {
-            let _bomb = bomb;
-            std::future::pending::<couplet::Result<()>>().await
-        };
-        let reactor = s.reactor.clone();
+        let (never, reactor) = (forever(s.bomb()), s.reactor.clone());
         let limited = async move { reactor.timeout(Duration::from_secs(1), never).await };
         s.reactor.spawn(limited).discard();
         s.turns();
@@ -632,20 +669,12 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
     }),
     ("spawn", "cancelled, ended, and dropped with the run", |s| {
-        let (one, two, three) = (s.bomb(), s.bomb(), s.bomb());
-        let task = s.reactor.spawn(async move {
-            let _one = one;
-            std::future::pending().await
-        });
+        let task = s.reactor.spawn(forever(s.bomb()));
         s.turns();
-        Deferred::<()>::cancel(&task);
-        s.reactor.spawn(async move { Ok(two) }).detach();
-        s.reactor
-            .spawn(async move {
-                let _three = three;
-                std::future::pending::<couplet::Result<()>>().await
-            })
-            .detach();
+        task.cancel();
+        let result = s.bomb();
+        s.reactor.spawn(async move { Ok(result) }).detach();
+        s.reactor.spawn(forever(s.bomb())).detach();
         s.turns();
     }),
     ("spawn_named", "what the task owns", |s| {
@@ -698,10 +727,9 @@ const WAYS: &[(&str, &str, Act)] = &[
         });
     }),
     ("defer_to_thread", "run, and cancelled before", |s| {
-        let shell = Shell(1);
-        s.reactor.defer_to_thread(move || Ok(shell)).discard();
-        let shell = Shell(2);
-        s.reactor.defer_to_thread(move || Ok(shell)).cancel();
+        let job = |shell| s.reactor.defer_to_thread(move || Ok(shell));
+        job(Shell(1)).discard();
+        job(Shell(2)).cancel();
         s.turns();
     }),
     ("Remote::call", "made, and never made", |s| {
@@ -743,22 +771,19 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     ("Connection::tell", "made, and dropped with the connection", |s| {
         let (transport, wire) = s.open();
-        let (one, two) = (s.bomb(), s.bomb());
         let connection = transport.connection::<Carrier<()>>();
-        connection.tell(move |_, _| drop(one));
-        connection.tell(move |_, _| drop(two));
+        connection.tell(told(s.bomb()));
+        connection.tell(told(s.bomb()));
         wire.reset();
         s.turns();
-        let late = s.bomb();
-        assert!(!connection.tell(move |_, _| drop(late)));
+        assert!(!connection.tell(told(s.bomb())));
     }),
     ("ask", "dropped with the connection", |s| {
         let (transport, wire) = s.open();
         let connection = transport.connection::<Carrier<()>>();
         wire.reset();
         s.turns();
-        let late = s.bomb();
-        connection.ask(move |_, _| drop(late)).discard();
+        connection.ask(told(s.bomb())).discard();
     }),
     ("ask_result", "dropped with the loop", |s| {
         let (transport, _wire) = s.open();
@@ -768,12 +793,11 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     ("Connection::call_later", "dropped with the connection", |s| {
         let (transport, wire) = s.open();
-        let bomb = s.bomb();
-        transport.connection::<Carrier<()>>().call_later(HOUR, move |_, _| drop(bomb));
+        let connection = transport.connection::<Carrier<()>>();
+        connection.call_later(HOUR, told(s.bomb()));
         wire.reset();
         s.turns();
-        let late = s.bomb();
-        transport.connection::<Carrier<()>>().call_later(HOUR, move |_, _| drop(late));
+        connection.call_later(HOUR, told(s.bomb()));
     }),
     ("write_bytes", "sent, cut off, and too late", |s| {
         let (transport, wire) = s.open();
@@ -793,12 +817,12 @@ const WAYS: &[(&str, &str, Act)] = &[
     #[cfg(unix)]
     ("watch", "stopped, ready, and dropped with the loop", |s| {
         // The memory driver has no descriptors.
-        let mut l = Loop::new().expect("a loop");
+        let mut l = real_loop();
         let pair = || std::os::unix::net::UnixStream::pair().expect("a pair");
         for stops in [true, false] {
             let ((ours, _theirs), bomb) = (pair(), s.bomb());
             let watch = l.reactor().watch(ours, Interest::Writable, move |_, _| holds(&bomb));
-            l.turn(Some(Duration::ZERO)).expect("a turn");
+            turns(&mut l, 1);
             if stops {
                 watch.expect("a socket").stop().discard();
             }
@@ -860,136 +884,103 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     ("with_socket", "there is none, and the connection is lost", |s| {
         let (transport, wire) = s.open();
-        let bomb = s.bomb();
-        transport.with_socket(move |_| {
-            holds(&bomb);
-            Ok(())
-        });
+        lend(&transport, s.bomb());
         s.turns();
-        let bomb = s.bomb();
-        transport.with_socket(move |_| {
-            holds(&bomb);
-            Ok(())
-        });
+        lend(&transport, s.bomb());
         wire.reset();
         s.turns();
-        let bomb = s.bomb();
-        transport.with_socket(move |_| {
-            holds(&bomb);
-            Ok(())
-        });
+        lend(&transport, s.bomb());
     }),
     ("with_socket", "it is asked for by a lost connection without handles", |s| {
-        let bombs = s.bombs.clone();
-        let factory = move || Asks(Bomb(bombs.clone()));
-        let port = s.reactor.listen_tcp(any(), factory).expect("a free port");
-        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        let wire = s.network.connect(at).expect("it listens");
-        s.turns();
-        wire.reset();
+        let port = s.listens(|s| s.reactor.listen_tcp(any(), s.armed(Asks)));
+        s.client(&port).reset();
         s.turns();
     }),
     ("with_socket", "it is called", |s| {
-        let mut l = Loop::new().expect("a loop");
+        let mut l = real_loop();
         let (ours, _theirs) = sockets();
-        let bombs = s.bombs.clone();
-        let adopted = l.reactor().adopt(ours, move || Carries(Bomb(bombs.clone())));
+        let adopted = l.reactor().adopt(ours, s.armed(Carries));
         adopted.expect("a connected socket").discard();
-        for _ in 0..3 {
-            l.turn(Some(Duration::ZERO)).expect("the loop turns");
-        }
+        turns(&mut l, 3);
     }),
     ("adopt", "its connection ends, it is cancelled, and its loop is dropped", |s| {
-        let mut l = Loop::new().expect("a loop");
+        let mut l = real_loop();
         let reactor = l.reactor();
         let (ours, theirs) = sockets();
-        reactor.adopt(ours, MakesEchoes(s.bomb())).expect("a connected socket").discard();
+        reactor.adopt(ours, s.factory()).expect("a connected socket").discard();
         let (ours, _theirs) = sockets();
-        let cancelled = reactor.adopt(ours, MakesEchoes(s.bomb())).expect("a connected socket");
+        let cancelled = reactor.adopt(ours, s.factory()).expect("a connected socket");
         cancelled.cancel();
         cancelled.discard();
         drop(theirs);
-        for _ in 0..3 {
-            l.turn(Some(Duration::ZERO)).expect("the loop turns");
-        }
+        turns(&mut l, 3);
         let (ours, _theirs) = sockets();
-        reactor.adopt(ours, MakesEchoes(s.bomb())).expect("a connected socket").discard();
+        reactor.adopt(ours, s.factory()).expect("a connected socket").discard();
     }),
     #[cfg(unix)]
     ("spawn_process", "it ends, it is not there, and its loop is dropped", |s| {
-        let mut l = Loop::new().expect("a loop");
+        let mut l = real_loop();
         let hears = Hears(s.bomb());
         let process = l.reactor().spawn_process(hears, Command::new("/bin/true"));
         let ended = process.expect("it starts").ended();
         l.run_until(ended).expect("it ends");
         let missing = l.reactor().spawn_process(Hears(s.bomb()), Command::new("/nonexistent"));
         missing.expect_err("there is none");
-        for turns in [true, false] {
+        for is_turned in [true, false] {
             let cat = l.reactor().spawn_process(Hears(s.bomb()), Command::new("/bin/cat"));
             cat.expect("it starts");
-            if turns {
-                l.turn(Some(Duration::ZERO)).expect("the loop turns");
+            if is_turned {
+                turns(&mut l, 1);
             }
         }
     }),
     ("adopt_port", "its loop is dropped", |s| {
-        let mut l = Loop::new().expect("a loop");
-        let port = l.reactor().adopt_port(listening(), MakesEchoes(s.bomb()));
+        let mut l = real_loop();
+        let port = l.reactor().adopt_port(listening(), s.factory());
         port.expect("a listening socket");
-        l.turn(Some(Duration::ZERO)).expect("the loop turns");
+        turns(&mut l, 1);
     }),
     ("adopt_pipe", "its connection ends, and its loop is dropped", |s| {
-        let mut l = Loop::new().expect("a loop");
+        let mut l = real_loop();
         let reactor = l.reactor();
         let (ours, theirs) = std::io::pipe().expect("a pipe");
-        let adopted = reactor.adopt_pipe(Pipe::reader(ours), MakesEchoes(s.bomb()));
+        let adopted = reactor.adopt_pipe(Pipe::reader(ours), s.factory());
         adopted.expect("a pipe").discard();
         drop(theirs);
-        for _ in 0..3 {
-            l.turn(Some(Duration::ZERO)).expect("the loop turns");
-        }
+        turns(&mut l, 3);
         let (ours, _theirs) = std::io::pipe().expect("a pipe");
-        let adopted = reactor.adopt_pipe(Pipe::reader(ours), MakesEchoes(s.bomb()));
+        let adopted = reactor.adopt_pipe(Pipe::reader(ours), s.factory());
         adopted.expect("a pipe").discard();
     }),
     ("connect_process", "its program can't be started, and its loop is dropped", |s| {
-        let mut l = Loop::new().expect("a loop");
+        let mut l = real_loop();
         let reactor = l.reactor();
-        let missing = Command::new("/nowhere");
-        reactor.connect_process(missing, MakesEchoes(s.bomb())).discard();
-        let cat = Command::new("/bin/cat");
-        reactor.connect_process(cat, MakesEchoes(s.bomb())).discard();
-        l.turn(Some(Duration::ZERO)).expect("the loop turns");
+        for command in missing_and_cat() {
+            reactor.connect_process(command, s.factory()).discard();
+        }
+        turns(&mut l, 1);
     }),
     ("connect_process_with", "its program can't be started, and its loop is dropped", |s| {
-        let mut l = Loop::new().expect("a loop");
+        let mut l = real_loop();
         let reactor = l.reactor();
-        for program in ["/nowhere", "/bin/cat"] {
-            let (command, lost) = (Command::new(program), WhenLost::default());
-            reactor.connect_process_with(command, lost, MakesEchoes(s.bomb())).discard();
+        for command in missing_and_cat() {
+            let lost = WhenLost::default();
+            reactor.connect_process_with(command, lost, s.factory()).discard();
         }
-        l.turn(Some(Duration::ZERO)).expect("the loop turns");
+        turns(&mut l, 1);
     }),
     ("register_producer", "lost with its connection", |s| {
         let (transport, wire) = s.open();
-        let bomb = Some(s.bomb());
-        let producer = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
-        transport.register_producer(producer, ProducerKind::Push).expect("it has none");
+        assert!(s.registers(&transport, ProducerKind::Push, |_, _| {}), "it has none");
         s.turns();
-        let bomb = Some(s.bomb());
-        let second = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
-        transport.register_producer(second, ProducerKind::Push).expect_err("it has one");
+        assert!(!s.registers(&transport, ProducerKind::Push, |_, _| {}), "it has one");
         wire.reset();
         s.turns();
-        let bomb = Some(s.bomb());
-        let late = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
-        transport.register_producer(late, ProducerKind::Push).expect("it is stopped immediately");
+        assert!(s.registers(&transport, ProducerKind::Push, |_, _| {}), "stopped immediately");
     }),
     ("register_producer", "unregistered", |s| {
         let (transport, _wire) = s.open();
-        let bomb = Some(s.bomb());
-        let producer = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
-        transport.register_producer(producer, ProducerKind::Push).expect("it has none");
+        assert!(s.registers(&transport, ProducerKind::Push, |_, _| {}));
         transport.unregister_producer();
     }),
     ("register_producer", "unregisters itself when it is called", |s| {
@@ -998,8 +989,7 @@ const WAYS: &[(&str, &str, Act)] = &[
             std::mem::forget(bomb);
             transport.unregister_producer();
         };
-        let producer = Produces { transport: transport.clone(), resume, bomb: Some(s.bomb()) };
-        transport.register_producer(producer, ProducerKind::Pull).expect("it has none");
+        assert!(s.registers(&transport, ProducerKind::Pull, resume));
         s.turns();
     }),
     ("register_producer", "replaces itself when it is called", |s| {
@@ -1011,13 +1001,11 @@ const WAYS: &[(&str, &str, Act)] = &[
                 Produces { transport: transport.clone(), resume: |_, b| std::mem::forget(b), bomb };
             transport.register_producer(next, ProducerKind::Pull).expect("it has none");
         };
-        let producer = Produces { transport: transport.clone(), resume, bomb: Some(s.bomb()) };
-        transport.register_producer(producer, ProducerKind::Pull).expect("it has none");
+        assert!(s.registers(&transport, ProducerKind::Pull, resume));
         s.turns();
     }),
     ("LoopingCall::new", "stopped and dropped", |s| {
-        let bomb = s.bomb();
-        let call = LoopingCall::new(&s.reactor, move || holds(&bomb));
+        let call = LoopingCall::new(&s.reactor, owns(s.bomb()));
         call.start(Duration::from_secs(1)).discard();
         s.turns();
         call.stop();
@@ -1033,45 +1021,34 @@ const WAYS: &[(&str, &str, Act)] = &[
         "at its end, panicked, stopped, by itself too, and lost with the run",
         |s| {
             let cooperator = Cooperator::new(&s.reactor).steps(1);
-            let bomb = s.bomb();
-            let _ended = cooperator.cooperate(std::iter::once(()).inspect(move |()| holds(&bomb)));
-            let bomb = s.bomb();
-            let panicked = cooperator.cooperate(std::iter::once(()).inspect(move |()| {
-                holds(&bomb);
+            let _ended = cooperator.cooperate(endless(s.bomb()).take(1));
+            let panics = endless(s.bomb()).inspect(|()| {
                 std::panic::resume_unwind(Box::new("a step that panics"));
-            }));
+            });
+            let panicked = cooperator.cooperate(panics);
             panicked.when_done().discard();
-            let bomb = s.bomb();
-            let stopped =
-                cooperator.cooperate(std::iter::repeat(()).inspect(move |()| holds(&bomb)));
-            let (bomb, own) = (s.bomb(), Rc::new(RefCell::new(None::<CooperativeTask>)));
+            let stopped = cooperator.cooperate(endless(s.bomb()));
+            let own = Rc::new(RefCell::new(None::<CooperativeTask>));
             let task = own.clone();
-            *own.borrow_mut() =
-                Some(cooperator.cooperate(std::iter::repeat(()).inspect(move |()| {
-                    holds(&bomb);
-                    task.take().expect("it is there").stop();
-                })));
+            let stops_itself = endless(s.bomb()).inspect(move |()| {
+                task.take().expect("it is there").stop();
+            });
+            *own.borrow_mut() = Some(cooperator.cooperate(stops_itself));
             s.turns();
             stopped.stop();
             s.turns();
-            let bomb = s.bomb();
-            let left = cooperator.cooperate(std::iter::repeat(()).inspect(move |()| holds(&bomb)));
+            let left = cooperator.cooperate(endless(s.bomb()));
             left.pause();
-            let bomb = s.bomb();
-            cooperator.cooperate(std::iter::repeat(()).inspect(move |()| holds(&bomb)));
+            cooperator.cooperate(endless(s.bomb()));
         },
     ),
     ("Cooperator::coiterate", "cancelled, and stopped with its cooperator", |s| {
         let cooperator = Cooperator::new(&s.reactor);
-        let bomb = s.bomb();
-        let work = std::iter::repeat(()).inspect(move |()| holds(&bomb));
-        let cancelled = cooperator.coiterate(work);
+        let cancelled = cooperator.coiterate(endless(s.bomb()));
         s.turns();
         cancelled.cancel();
         cancelled.discard();
-        let bomb = s.bomb();
-        let work = std::iter::repeat(()).inspect(move |()| holds(&bomb));
-        cooperator.coiterate(work).discard();
+        cooperator.coiterate(endless(s.bomb())).discard();
         s.turns();
         cooperator.stop();
     }),

@@ -119,18 +119,12 @@ const ANSWERS: [(&str, Answer); 8] = [
 ];
 
 #[test]
-fn echoed_data_arrives_as_written() {
+fn echoed_data_arrives_as_written_also_at_a_reader_that_pauses() {
     for (what, answer) in ANSWERS {
-        println!("{what}");
-        assert_seen_as_written(answer, false);
-    }
-}
-
-#[test]
-fn a_reader_that_pauses_receives_the_same() {
-    for (what, answer) in ANSWERS {
-        println!("{what}");
-        assert_seen_as_written(answer, true);
+        for patient in [false, true] {
+            println!("{what}, patient: {patient}");
+            assert_seen_as_written(answer, patient);
+        }
     }
 }
 

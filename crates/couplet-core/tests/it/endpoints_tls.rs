@@ -1,17 +1,10 @@
 //! Endpoint strings of TLS: contract row 85.
 
+use couplet::Loop;
 use couplet::endpoints::{EndpointError, client_from_string, quote, server_from_string};
-use couplet::{Loop, Protocol, Transport};
 
 use crate::needed::{Folder, SelfSigned};
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
+use crate::quiet::Quiet;
 
 /// A folder with a certificate for localhost, its key, and another key.
 struct Files(Folder);
@@ -82,7 +75,7 @@ fn c85_a_tls_configuration_that_cannot_work_fails_the_listen_or_the_connect() {
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();
     let good = files.fill("tls:0:interface=127.0.0.1:cert=$cert.pem:key=$key.pem");
-    let port = reactor.listen(&good, || Echo).unwrap();
+    let port = reactor.listen(&good, || Quiet).unwrap();
     for (bad, part) in [
         ("tls:0:cert=$none.pem:key=$key.pem", "$none.pem"),
         ("tls:0:cert=$cert.pem:key=$none.pem", "$none.pem"),
@@ -91,7 +84,7 @@ fn c85_a_tls_configuration_that_cannot_work_fails_the_listen_or_the_connect() {
         ("tls:0:cert=$cert.pem:key=$key.pem:client-ca=$key.pem", "key=$key.pem:client-ca=$"),
     ] {
         let text = files.fill(bad);
-        let failure = reactor.listen(&text, || Echo).unwrap_err();
+        let failure = reactor.listen(&text, || Quiet).unwrap_err();
         let error = failure.downcast_ref::<EndpointError>().expect("an error with a place");
         let at = match part.ends_with('$') {
             true => bad.rfind('=').unwrap() + 1,
@@ -102,13 +95,13 @@ fn c85_a_tls_configuration_that_cannot_work_fails_the_listen_or_the_connect() {
     let to = format!("tls:127.0.0.1:{}", port.host().port().unwrap());
     for bad in [":ca=$none.pem", ":ca=$cert.pem:servername=a b", ":cert=$cert.pem:key=$other.pem"] {
         let text = files.fill(&format!("{to}{bad}"));
-        let failure = l.run_until(reactor.connect(&text, || Echo)).unwrap_err();
+        let failure = l.run_until(reactor.connect(&text, || Quiet)).unwrap_err();
         let error = failure.downcast_ref::<EndpointError>().expect("an error with a place");
         assert_eq!(error.at(), text.rfind('=').unwrap() + 1, "{error}");
     }
     // The loop and the good port still work.
     let text = files.fill(&format!("{to}:ca=$cert.pem:servername=localhost"));
-    assert!(l.run_until(reactor.connect(&text, || Echo)).is_ok());
+    assert!(l.run_until(reactor.connect(&text, || Quiet)).is_ok());
     let text = files.fill(&format!("{to}:ca=$cert.pem:servername=elsewhere"));
-    assert!(l.run_until(reactor.connect(&text, || Echo)).is_err());
+    assert!(l.run_until(reactor.connect(&text, || Quiet)).is_err());
 }

@@ -9,11 +9,7 @@ use couplet::sim::{Fault, Sim};
 use couplet::task::{FilesystemGuard, FilesystemLock};
 
 use crate::defer_witness::{Given, Log, given};
-use crate::task::Clock;
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
+use crate::pace::{Stage, ms};
 
 fn held(lock: &FilesystemLock) -> FilesystemGuard {
     lock.try_lock().expect("no error").expect("it is free")
@@ -25,7 +21,7 @@ fn is_free(lock: &FilesystemLock) -> bool {
 
 #[test]
 fn c129a_a_lock_has_one_holder_at_a_time() {
-    let clock = Clock::new();
+    let clock = Stage::new(0);
     let (one, same) = (
         FilesystemLock::new(&clock.reactor, "/var/poems.lock"),
         FilesystemLock::new(&clock.reactor, "/var/poems.lock"),
@@ -39,7 +35,7 @@ fn c129a_a_lock_has_one_holder_at_a_time() {
 
 /// Waits for a lock that is held for `busy`; returns the time at which it is acquired.
 fn waits(longest: Option<Duration>, busy: Duration) -> Duration {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
     let lock = longest.into_iter().fold(lock, FilesystemLock::longest_wait);
     let guard = held(&lock);
@@ -64,7 +60,7 @@ fn c129a_a_wait_tries_again_after_10_ms_and_then_after_twice_the_time_and_at_lea
 
 #[test]
 fn c129a_a_cancel_or_a_timeout_ends_the_attempts() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
     let guard = held(&lock);
     let (cancelled, late) = (lock.lock(), lock.lock().add_timeout(&clock.reactor, ms(25)));
@@ -80,7 +76,7 @@ fn c129a_a_cancel_or_a_timeout_ends_the_attempts() {
 
 #[test]
 fn c129a_a_lock_that_nobody_takes_is_unlocked() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
     let guard = held(&lock);
     lock.lock().detach();

@@ -6,12 +6,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::testing::{Manner, Memory, Network, Wire, hold, hold_on};
+use couplet::testing::{Manner, Wire, hold, hold_on};
 use couplet::transport::WrongProtocol;
 use couplet::{
-    Address, Connection, ConnectionLost, Connector, Factory, Loop, LoopOptions, ProducerKind,
-    Protocol, Reactor, Reason, Shared, Transport,
+    Address, Connection, ConnectionLost, Connector, Factory, ProducerKind, Protocol, Reactor,
+    Reason, Shared, Transport,
 };
+
+use crate::defer_witness::given;
+use crate::pace::Stage;
 
 #[derive(Default)]
 struct Inner {
@@ -66,11 +69,9 @@ fn a_connection_finds_its_protocol_inside_wrappers() {
     assert!(inner.tell(|inner, _| inner.calls += 1));
     inner.call_later(Duration::from_secs(5), |inner, _| inner.calls += 10);
     held.advance(Duration::from_secs(5));
-    let calls = Rc::new(Cell::new(0));
-    let answer = calls.clone();
-    inner.ask(|inner, _| inner.calls).map(move |n| answer.set(n)).detach();
+    let calls = given(inner.ask(|inner, _| inner.calls));
     held.settle();
-    assert_eq!(calls.get(), 11);
+    assert_eq!(calls.take().unwrap(), 11);
 }
 
 #[test]
@@ -102,24 +103,17 @@ fn c50b_a_wrong_type_is_named_beside_the_right_one_and_the_callers_line() {
 fn an_ask_fails_with_the_reason_of_a_connection_lost_before_it_runs() {
     for lost_first in [true, false] {
         let mut held = hold(Inner::default());
-        let failure = Rc::new(RefCell::new(None));
         held.connection.transport().abort_connection();
         if lost_first {
             held.settle();
         }
-        let slot = failure.clone();
-        let ask = held.connection.ask(|inner, transport| {
+        let answer = given(held.connection.ask(|inner, transport| {
             transport.write("too late");
             inner.calls
-        });
-        ask.add_both(move |result| {
-            *slot.borrow_mut() = result.err();
-            Ok(())
-        })
-        .detach();
+        }));
         held.settle();
         assert!(!held.connection.tell(|inner, _| inner.calls += 1));
-        let failure = failure.take();
+        let failure = answer.take().err();
         if lost_first {
             let lost =
                 failure.as_ref().and_then(|failure| failure.downcast_ref::<ConnectionLost>());
@@ -132,44 +126,23 @@ fn an_ask_fails_with_the_reason_of_a_connection_lost_before_it_runs() {
 }
 
 #[test]
-fn a_delayed_call_is_dropped_with_its_connection() {
+fn delayed_calls_are_dropped_with_their_connection() {
     let mut held = hold(Inner::default());
     let witness = Rc::new(());
-    let kept = witness.clone();
-    let call = held.connection.call_later(Duration::from_secs(60), move |_, _| drop(kept));
-    assert!(call.active());
-    held.wire.reset();
-    held.settle();
-    assert!(!call.active());
-    assert_eq!(Rc::strong_count(&witness), 1);
-    assert!(!held.connection.call_later(Duration::ZERO, |_, _| {}).active());
-}
-
-#[test]
-fn all_pending_delayed_calls_are_dropped_with_their_connection() {
-    let mut held = hold(Inner::default());
-    let witness = Rc::new(());
-    for n in 0..100 {
-        let kept = witness.clone();
-        let call = held.connection.call_later(Duration::from_secs(60), move |_, _| drop(kept));
-        assert!(n % 2 == 0 || call.cancel());
-    }
+    let calls: Vec<_> = (0..100)
+        .map(|n| {
+            let kept = witness.clone();
+            let call = held.connection.call_later(Duration::from_secs(60), move |_, _| drop(kept));
+            assert!(call.active() && (n % 2 == 0 || call.cancel()));
+            call
+        })
+        .collect();
     assert_eq!(Rc::strong_count(&witness), 51);
     held.wire.reset();
     held.settle();
+    assert!(calls.iter().all(|call| !call.active()));
     assert_eq!(Rc::strong_count(&witness), 1);
-}
-
-/// A loop in memory, and its network.
-fn memory() -> (Loop, Network) {
-    let (driver, network) = Memory::new(Manner::Readiness, 7);
-    (Loop::with_driver(driver, LoopOptions::default()), network)
-}
-
-fn turn(l: &mut Loop) {
-    for _ in 0..10 {
-        l.turn(Some(Duration::ZERO)).unwrap();
-    }
+    assert!(!held.connection.call_later(Duration::ZERO, |_, _| {}).active());
 }
 
 #[derive(Default)]
@@ -198,28 +171,20 @@ impl Factory for Counting {
 
 #[test]
 fn a_shared_factory_stays_usable_after_a_panic_and_receives_its_tells() {
-    let (mut l, network) = memory();
-    let reactor = l.reactor();
+    let mut stage = Stage::new(7);
     let shared = Shared::new(Counting::default());
     shared.tell(|counting| counting.log.push("tell before its first use"));
-    let any = || ([127, 0, 0, 1], 0).into();
-    let one = reactor.listen_tcp(any(), shared.clone()).unwrap();
-    let two = reactor.listen_tcp(any(), shared.clone()).unwrap();
-    turn(&mut l);
-    let mut wires: Vec<Wire> = Vec::new();
-    for port in [&one, &two, &one] {
-        wires.push(network.connect(port.host().socket_addr().unwrap()).unwrap());
-        turn(&mut l);
-    }
-    assert_eq!(wires.iter().map(Wire::is_closed).collect::<Vec<_>>(), [false, true, false]);
+    let [one, two] = [(); 2].map(|()| stage.listen(shared.clone()));
+    let wires = [&one, &two, &one].map(|port| stage.client(port.host()));
+    assert_eq!(wires.each_ref().map(Wire::is_closed), [false, true, false]);
     for port in [one, two] {
         port.stop_listening().unwrap().detach();
-        turn(&mut l);
+        stage.settle();
     }
     let seen = Rc::new(RefCell::new((0, Vec::new())));
     let slot = seen.clone();
     shared.tell(move |counting| *slot.borrow_mut() = (counting.built, counting.log.clone()));
-    turn(&mut l);
+    stage.settle();
     let (built, log) = seen.take();
     assert_eq!(built, 3);
     assert_eq!(log, ["start", "tell before its first use", "stop"]);
@@ -254,36 +219,26 @@ impl Factory for TriesTwo {
 
 #[test]
 fn a_shared_factory_can_be_used_again_from_its_own_callback() {
-    let (mut l, _network) = memory();
-    let reactor = l.reactor();
+    let mut stage = Stage::new(7);
     let shared = Shared::new(TriesTwo::default());
-    let me = (shared.clone(), reactor.clone());
+    let me = (shared.clone(), stage.reactor.clone());
     shared.tell(move |factory| factory.me = Some(me));
-    reactor.connect_tcp("127.0.0.1", 1, shared.clone());
-    (0..20).for_each(|_| turn(&mut l));
+    stage.reactor.connect_tcp("127.0.0.1", 1, shared.clone());
+    stage.turns(200);
     let seen = Rc::new(Cell::new((0, 0)));
     let slot = seen.clone();
     shared.tell(move |factory| slot.set((factory.attached, factory.failed)));
-    turn(&mut l);
+    stage.settle();
     assert_eq!(seen.get(), (1, 2));
 }
 
 #[test]
 fn closures_are_factories_with_and_without_the_peers_address() {
-    let (mut l, network) = memory();
-    let reactor = l.reactor();
-    let any = || ([127, 0, 0, 1], 0).into();
-    let default = reactor.listen_tcp(any(), Inner::default).unwrap();
-    let closure = reactor.listen_tcp(any(), || Inner { calls: 1 }).unwrap();
-    let picky = reactor
-        .listen_tcp(any(), |peer: &Address| peer.ip()?.is_ipv6().then(Inner::default))
-        .unwrap();
-    turn(&mut l);
-    let closed = [default, closure, picky].map(|port| {
-        let wire = network.connect(port.host().socket_addr().unwrap()).unwrap();
-        turn(&mut l);
-        wire.is_closed()
-    });
+    let mut stage = Stage::new(7);
+    let default = stage.listen(Inner::default);
+    let closure = stage.listen(|| Inner { calls: 1 });
+    let picky = stage.listen(|peer: &Address| peer.ip()?.is_ipv6().then(Inner::default));
+    let closed = [default, closure, picky].map(|port| stage.client(port.host()).is_closed());
     assert_eq!(closed, [false, false, true]);
 }
 

@@ -17,18 +17,35 @@ use couplet::{
 };
 
 use crate::logged::logged;
+use crate::pace::s;
 use crate::suite::kit::LOOPBACK;
-use crate::suite::recorder::{A, Log, Maker, On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use crate::suite::recorder::{A, Log, Maker, On, Recorder, Script};
 
 /// A loop in memory, whose clock advances automatically when nothing is ready.
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
     let l = Loop::with_driver(driver, LoopOptions::default());
     (l, network)
+}
+
+/// [`memory`] with a reactor and a log.
+fn memory_with_log() -> (Loop, Network, Reactor, Log) {
+    let (l, network) = memory();
+    let reactor = l.reactor();
+    (l, network, reactor, Log::default())
+}
+
+/// A factory of one connection, which plays this script.
+fn once(a: &A, script: Script) -> impl FnMut(&Address) -> Option<Recorder> + 'static {
+    let mut protocol = Some(a.plays(script));
+    move |_| protocol.take()
+}
+
+/// Connects a client to a port whose connection plays this script.
+fn connected(reactor: &Reactor, script: Script) {
+    let port = reactor.listen_tcp(LOOPBACK, once(&A::default(), script));
+    let to = port.expect("a free port").host().to_string();
+    reactor.connect(to, || Named(0, Rc::default())).detach();
 }
 
 /// Logs an entry when called.
@@ -57,10 +74,8 @@ fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
     let (mut l, network) = memory();
     let a = A::default();
     let log = a.log.clone();
-    let mut protocol = Some(a.plays(Script::new()));
-    let port = l.reactor().listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
-    let to = port.expect("a free port").host().socket_addr().expect("TCP");
-    let wire = network.connect(to).expect("it listens");
+    let port = l.reactor().listen_tcp(LOOPBACK, once(&a, Script::new())).expect("a free port");
+    let wire = network.connect(port.host()).expect("it listens");
     l.reactor().on(Shutdown::Before, at_once(&log, "before"));
     let (stopping, inner) = (l.reactor(), log.clone());
     l.reactor().call_later(s(1), move || {
@@ -138,9 +153,7 @@ fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
     let reported: Rc<RefCell<Vec<String>>> = Rc::default();
     let notes = reported.clone();
     set_reporter(move |unhandled| notes.borrow_mut().push(unhandled.failure().to_string()));
-    let (mut l, _network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, _network, reactor, log) = memory_with_log();
     for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
         reactor.on(when, || panic!("no poem"));
         reactor.on(when, || Deferred::fail(Failure::msg("no prose")));
@@ -157,9 +170,7 @@ fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
 
 #[test]
 fn c102_what_is_still_to_come_when_the_loop_stops_never_runs() {
-    let (mut l, _network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, _network, reactor, log) = memory_with_log();
     let held = Rc::new(());
     let inside = held.clone();
     let call = reactor.call_later(s(100), {
@@ -224,9 +235,7 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
 
 #[test]
 fn c103_stop_before_a_run_or_twice_does_nothing() {
-    let (mut l, network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, network, reactor, log) = memory_with_log();
     reactor.stop();
     l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     assert!(!reactor.is_stopping());
@@ -282,11 +291,8 @@ fn c99_a_run_ends_wherever_it_is_stopped_from_and_however_often() {
             reactor.sleep(s(1)).map(move |()| stopping.stop()).detach();
         }),
         ("a callback of a connection", |reactor| {
-            let stops = Script::new().once(On::Made, |transport| transport.reactor().stop());
-            let mut protocol = Some(A::default().plays(stops));
-            let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
-            let to = port.expect("a free port").host().to_string();
-            reactor.connect(to, || Named(0, Rc::default())).detach();
+            let stops = |transport: &Transport| transport.reactor().stop();
+            connected(reactor, Script::new().once(On::Made, stops));
         }),
         ("a trigger of another stop", |reactor| {
             let stopping = reactor.clone();
@@ -297,11 +303,8 @@ fn c99_a_run_ends_wherever_it_is_stopped_from_and_however_often() {
             stop_after(reactor, s(1));
         }),
         ("connection_lost at the end", |reactor| {
-            let stops = Script::new().once(On::Lost, |transport| transport.reactor().stop());
-            let mut protocol = Some(A::default().plays(stops));
-            let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
-            let to = port.expect("a free port").host().to_string();
-            reactor.connect(to, || Named(0, Rc::default())).detach();
+            let stops = |transport: &Transport| transport.reactor().stop();
+            connected(reactor, Script::new().once(On::Lost, stops));
             stop_after(reactor, s(1));
         }),
     ];
@@ -349,9 +352,7 @@ fn c103_a_loop_runs_again_after_it_was_stopped() {
 
 #[test]
 fn c103_a_run_whose_setup_fails_is_over() {
-    let (mut l, network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, network, reactor, log) = memory_with_log();
     let error = l.run(|reactor| {
         reactor.listen_tcp(LOOPBACK, Maker::new(&log, |_| None))?;
         reactor.call_later(s(1), noting(&log, "never"));
@@ -371,13 +372,9 @@ fn run_until_keeps_connections_open() {
     let (mut l, network) = memory();
     let to = network.listen(LOOPBACK, 5).expect("a free port");
     let a = A::default();
-    let mut protocol = Some(a.plays(Script::new()));
-    let connecting = l.reactor().connect_tcp_deferred(
-        "127.0.0.1",
-        to.port().expect("TCP"),
-        ConnectOptions::default(),
-        move |_: &Address| protocol.take(),
-    );
+    let (port, options) = (to.port().expect("TCP"), ConnectOptions::default());
+    let factory = once(&a, Script::new());
+    let connecting = l.reactor().connect_tcp_deferred("127.0.0.1", port, options, factory);
     let connection: Connection<_> = l.run_until(connecting).expect("it connects");
     let wire = network.accept(to).expect("it has connected");
     // Between two runs nothing is called; the next run delivers the bytes that arrived meanwhile.
@@ -402,9 +399,7 @@ fn run_until_keeps_connections_open() {
 
 #[test]
 fn run_until_finishes_a_shutdown_that_has_begun() {
-    let (mut l, network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, network, reactor, log) = memory_with_log();
     reactor.on(Shutdown::Before, {
         let reactor = reactor.clone();
         move || reactor.sleep(s(5))
@@ -435,9 +430,7 @@ fn a_run_that_can_never_continue_ends_with_an_error() {
 
 #[test]
 fn c104_a_call_for_when_the_loop_runs_waits_for_the_turn_in_order() {
-    let (mut l, _network) = memory();
-    let log = Log::default();
-    let reactor = l.reactor();
+    let (mut l, _network, reactor, log) = memory_with_log();
     reactor.call_soon(noting(&log, "before the run"));
     let (inner, again) = (log.clone(), reactor.clone());
     l.run(|reactor| {
@@ -462,9 +455,7 @@ fn c104_a_call_for_when_the_loop_runs_waits_for_the_turn_in_order() {
 #[test]
 fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
     for again in [false, true] {
-        let (mut l, network) = memory();
-        let log = Log::default();
-        let reactor = l.reactor();
+        let (mut l, network, reactor, log) = memory_with_log();
         reactor.on(Shutdown::Before, {
             let reactor = reactor.clone();
             move || reactor.sleep(s(100))
@@ -526,37 +517,48 @@ fn drains_for_5_s() -> (Loop, Network, A, Wire) {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
     let l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
     let a = A::default();
-    let mut unread = Some(a.plays(Script::new().once(On::Made, |made| {
-        made.write(vec![7; 1024 * 1024]);
-    })));
-    let port = l.reactor().listen_tcp(LOOPBACK, move |_: &Address| unread.take());
+    let unread = Script::new().once(On::Made, |made| made.write(vec![7; 1024 * 1024]));
+    let port = l.reactor().listen_tcp(LOOPBACK, once(&a, unread));
     let wire = network.connect(port.expect("a free port").host()).expect("it listens");
     (l, network, a, wire)
 }
 
 #[test]
-fn c105c_a_sigterm_drains_first_and_a_second_signal_ends_that() {
-    // The signals, one second apart; whether the connection is drained; the end of the run in
-    // milliseconds.
-    let cases: [(&[Signal], bool, u128); 5] = [
-        (&[Signal::Terminate], true, 1000 + 5000 + 500),
-        (&[Signal::Terminate, Signal::Interrupt], true, 2000 + 500),
-        (&[Signal::Terminate, Signal::Terminate], true, 2000 + 500),
-        (&[Signal::Terminate, Signal::Terminate, Signal::Interrupt], true, 2000 + 500),
-        (&[Signal::Interrupt], false, 1000 + 500),
+fn c105c_a_sigterm_drains_if_it_can_and_a_second_signal_ends_that() {
+    use Signal::{Interrupt, Terminate};
+    // A stop after 1 s, and whether a trigger then waits for 3 s; the signals and their times;
+    // whether the connection is drained; the end of the run. Times are in milliseconds.
+    type Case = (Option<bool>, &'static [(u64, Signal)], bool, u128);
+    let cases: [Case; 9] = [
+        (None, &[(1000, Terminate)], true, 1000 + 5000 + 500),
+        (None, &[(1000, Terminate), (2000, Interrupt)], true, 2000 + 500),
+        (None, &[(1000, Terminate), (2000, Terminate)], true, 2000 + 500),
+        (None, &[(1000, Terminate), (2000, Terminate), (3000, Interrupt)], true, 2000 + 500),
+        (None, &[(1000, Interrupt)], false, 1000 + 500),
+        (Some(true), &[(2000, Terminate)], true, 2000 + 5000 + 500),
+        (Some(true), &[(2000, Terminate), (2500, Terminate)], true, 2500 + 500),
+        (Some(false), &[(1100, Terminate)], false, 1000 + 500),
+        (Some(false), &[(1100, Terminate), (1200, Terminate)], false, 1200),
     ];
-    for (signals, asks, ends) in cases {
+    for (stop, signals, drains, ends) in cases {
         let (mut l, network, a, _wire) = drains_for_5_s();
         let reactor = l.reactor();
-        for (signal, at) in signals.iter().zip(1..) {
-            let (network, signal) = (network.clone(), *signal);
-            reactor.call_later(s(at), move || network.signal(signal));
+        if stop == Some(true) {
+            let sleeping = reactor.clone();
+            reactor.on(Shutdown::Before, move || sleeping.sleep(s(3)));
+        }
+        if stop.is_some() {
+            stop_after(&reactor, s(1));
+        }
+        for &(at, signal) in signals {
+            let network = network.clone();
+            reactor.call_later(Duration::from_millis(at), move || network.signal(signal));
         }
         l.run(|_| Ok(())).expect("the run ends");
-        assert_eq!(a.log.has("draining"), asks, "{signals:?}");
-        assert_eq!(a.log.count("lost(Shutdown)"), 1);
+        assert_eq!(a.log.has("draining"), drains, "{stop:?} {signals:?}");
+        assert_eq!(a.log.count("lost(Shutdown)"), 1, "{stop:?} {signals:?}");
         let ended = network.elapsed().as_millis();
-        assert!((ends - 5..=ends + 5).contains(&ended), "{signals:?}: {ended}");
+        assert!((ends - 5..=ends + 5).contains(&ended), "{stop:?} {signals:?}: {ended}");
     }
 }
 
@@ -570,38 +572,6 @@ fn c105c_a_drain_with_nothing_to_wait_for_takes_no_time_and_the_next_run_has_its
         l.run(|_| Ok(())).expect("the run ends");
         assert_eq!(network.elapsed(), s(run));
         assert_eq!(l.stopped_by(), Some(Signal::Terminate));
-    }
-}
-
-#[test]
-fn c105c_a_sigterm_during_a_stop_drains_if_it_can_and_a_second_signal_ends_it() {
-    // Whether a trigger waits for 3 s; the times of the signals; whether the connection is drained;
-    // the end of the run. Times are in milliseconds.
-    let cases: [(bool, &[u64], bool, u128); 4] = [
-        (true, &[2000], true, 2000 + 5000 + 500),
-        (true, &[2000, 2500], true, 2500 + 500),
-        (false, &[1100], false, 1000 + 500),
-        (false, &[1100, 1200], false, 1200),
-    ];
-    for (waits, signals, asks, ends) in cases {
-        let (mut l, network, a, _wire) = drains_for_5_s();
-        let reactor = l.reactor();
-        if waits {
-            let sleeping = reactor.clone();
-            reactor.on(Shutdown::Before, move || sleeping.sleep(s(3)));
-        }
-        let stopping = reactor.clone();
-        reactor.call_later(s(1), move || stopping.stop());
-        for at in signals {
-            let network = network.clone();
-            let at = Duration::from_millis(*at);
-            reactor.call_later(at, move || network.signal(Signal::Terminate));
-        }
-        l.run(|_| Ok(())).expect("the run ends");
-        assert_eq!(a.log.has("draining"), asks, "{waits} {signals:?}");
-        assert_eq!(a.log.count("lost(Shutdown)"), 1);
-        let ended = network.elapsed().as_millis();
-        assert!((ends - 5..=ends + 5).contains(&ended), "{waits} {signals:?}: {ended}");
     }
 }
 

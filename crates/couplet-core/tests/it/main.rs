@@ -50,7 +50,6 @@ mod services;
 mod shared_ports;
 mod sim;
 mod skipped;
-mod smoke;
 mod snapshot;
 mod streams;
 mod suite;

@@ -7,32 +7,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use couplet::defer::{Deferred, DeferredLock, Failure, Permit};
+use couplet::defer::{Deferred, DeferredLock, Permit};
 use couplet::testing::{failure_of, hold, no_result_yet};
 use couplet::{Protocol, Shutdown, Transport};
 
 use crate::defer_witness::{Log, given, unhandled_in};
-use crate::task::Clock;
+use crate::pace::Stage;
+use crate::quiet::Quiet;
 
 fn poll<T>(deferred: &mut Deferred<T>) -> Poll<couplet::Result<T>> {
     Pin::new(deferred).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-#[test]
-fn c125b_a_deferred_dropped_unfired_runs_its_callbacks_and_reports_its_failure() {
-    let log = Log::default();
-    let (deferred, resolver) = Deferred::<u8>::new();
-    let said = log.clone();
-    drop(deferred.map(move |n| said.say(n.to_string())));
-    assert!(!resolver.is_cancelled());
-    resolver.callback(7);
-    assert_eq!(log.lines(), ["7"]);
-    let reports = unhandled_in(|| {
-        let (deferred, resolver) = Deferred::<u8>::new();
-        drop(deferred);
-        resolver.errback(Failure::msg("late"));
-    });
-    assert_eq!(reports, ["late"]);
 }
 
 /// Echoes 1 MiB for each chunk, so that output waits.
@@ -75,7 +59,7 @@ fn c125b_what_is_made_of_a_drained_reports_the_loss() {
 
 #[test]
 fn c125b_a_lock_held_by_a_cancelled_task_passes_to_the_next() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let lock = DeferredLock::new();
     let (holding, never) = (lock.clone(), Deferred::<()>::new());
     let task = clock.reactor.spawn(async move {
@@ -133,7 +117,7 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
     }
     let log = Log::default();
     let noted = || Noted(log.clone());
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (reactor, never) = (clock.reactor.clone(), noted());
     let late = Rc::new(RefCell::new(None));
     let place = late.clone();
@@ -144,9 +128,7 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
         }));
         Deferred::succeed(())
     });
-    let stopping = clock.reactor.clone();
-    clock.reactor.call_soon(move || stopping.stop());
-    clock.l.run(|_| Ok(())).expect("the run ends");
+    clock.run();
     assert!(failure_of(late.take().expect("it was called")).is_cancelled());
     assert_eq!(log.lines(), ["dropped"]);
 
@@ -155,7 +137,7 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
     no_result_yet(&next);
     assert_eq!(clock.l.run_until(next).expect("the next run"), 7);
 
-    let Clock { l, reactor, .. } = clock;
+    let Stage { l, reactor, .. } = clock;
     drop(l);
     let (held, never) = (noted(), noted());
     let gone = reactor.spawn(async move {
@@ -172,13 +154,9 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
 
 #[test]
 fn c125b_a_port_of_a_loop_that_is_gone_is_stopped_and_a_drain_fails_with_cancelled() {
-    struct Idle;
-    impl Protocol for Idle {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
-    let Clock { mut l, reactor, .. } = Clock::new();
+    let Stage { mut l, reactor, .. } = Stage::new(0);
     let [port, other] = [(); 2]
-        .map(|()| reactor.listen("tcp:0:interface=127.0.0.1", || Idle).expect("a free port"));
+        .map(|()| reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).expect("a free port"));
     l.turn(Some(Duration::ZERO)).expect("a turn");
     let stopped = other.stop_listening().expect("it listens");
     let drained = reactor.drain(Duration::ZERO);

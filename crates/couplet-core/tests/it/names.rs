@@ -10,14 +10,11 @@ use couplet::defer::Cancelled;
 use couplet::testing::{Manner, Network};
 use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure, Loop};
 
+use crate::pace::ms;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Log, Maker, Recorder, Script};
 
 const PORT: u16 = 7;
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
 
 const TICK: Duration = Duration::from_nanos(1);
 

@@ -64,6 +64,12 @@ fn adopt(pipe: impl Into<Pipe>) -> (Loop, End) {
     (l, end)
 }
 
+/// Turns until the connection is lost; returns the reason.
+fn lost(l: &mut Loop, end: &End) -> String {
+    until(l, || end.lost().is_some());
+    end.lost().expect("it is")
+}
+
 fn until(l: &mut Loop, mut done: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if done() {
@@ -86,8 +92,7 @@ fn c51b_the_reading_end_alone_receives_and_ends_cleanly() {
     writer.write_all(b"Rose is a rose").expect("room");
     until(&mut l, || end.data() == b"Rose is a rose");
     drop(writer);
-    until(&mut l, || end.lost().is_some());
-    assert_eq!(end.lost().as_deref(), Some("connection closed by the peer"));
+    assert_eq!(lost(&mut l, &end), "connection closed by the peer");
 }
 
 #[test]
@@ -95,8 +100,8 @@ fn c51b_a_write_to_an_end_that_is_only_read_ends_it_with_an_error() {
     let (reader, _writer) = pipe();
     let (mut l, end) = adopt(reader);
     end.transport().write("x");
-    until(&mut l, || end.lost().is_some());
-    assert!(end.lost().expect("it is").contains("read-only"), "{:?}", end.lost());
+    let reason = lost(&mut l, &end);
+    assert!(reason.contains("read-only"), "{reason}");
 }
 
 #[test]
@@ -109,8 +114,7 @@ fn c51b_the_writing_end_alone_hears_that_its_reader_has_gone() {
     reader.read_exact(&mut text).expect("it was written");
     assert_eq!(&text, b"Rose");
     drop(reader);
-    until(&mut l, || end.lost().is_some());
-    assert_eq!(end.lost().as_deref(), Some("connection closed by the peer"));
+    assert_eq!(lost(&mut l, &end), "connection closed by the peer");
 }
 
 #[test]
@@ -121,8 +125,8 @@ fn c51b_what_was_not_read_is_an_error_of_the_writer() {
     l.turn(SOON).expect("a turn");
     assert!(end.transport().buffered() > 0, "a pipe holds less");
     drop(reader);
-    until(&mut l, || end.lost().is_some());
-    assert!(end.lost().expect("it is").contains("broken pipe"), "{:?}", end.lost());
+    let reason = lost(&mut l, &end);
+    assert!(reason.contains("broken pipe"), "{reason}");
 }
 
 #[test]
@@ -244,6 +248,5 @@ fn c51b_the_hang_up_of_a_terminal_is_heard_during_a_pause_and_is_its_end() {
     until(&mut l, || *heard.borrow());
     assert_eq!(end.lost(), None);
     end.transport().resume_producing();
-    until(&mut l, || end.lost().is_some());
-    assert_eq!(end.lost().as_deref(), Some("connection closed by the peer"));
+    assert_eq!(lost(&mut l, &end), "connection closed by the peer");
 }

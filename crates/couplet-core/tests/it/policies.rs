@@ -14,26 +14,15 @@ use couplet::protocols::{
     Admission, LimitConnectionRate, LimitConnections, LimitConnectionsByPeer, LimitLifetime, Policy,
 };
 use couplet::services::ClientService;
-use couplet::testing::{Manner, Memory, Network, Wire};
+use couplet::testing::Wire;
 use couplet::{
-    Address, Connector, Deferred, Factory, IntoFactory, Loop, LoopOptions, Protocol, Reactor,
-    Reason, Shared, Transport,
+    Address, Connector, Deferred, Factory, Port, Protocol, Reactor, Reason, Shared, Transport,
 };
 
 use crate::defer_witness::Log;
-use crate::pace;
+use crate::pace::{Stage, ms};
 
 const S: Duration = Duration::from_secs(1);
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
-
-struct Rig {
-    l: Loop,
-    network: Network,
-    log: Log,
-}
 
 /// Logs its callbacks.
 #[derive(Clone, Default)]
@@ -83,41 +72,14 @@ impl Protocol for Notes {
     }
 }
 
-impl Rig {
-    fn new() -> Rig {
-        let (driver, network) = Memory::new(Manner::Readiness, 0);
-        let l = Loop::with_driver(driver, LoopOptions::default());
-        Rig { l, network, log: Log::default() }
-    }
-
+impl Stage {
     fn notes(&self) -> Notes {
         Notes { log: self.log.clone(), greeting: 0 }
     }
 
-    fn listen<K>(&self, factory: impl IntoFactory<K>) -> SocketAddr {
-        let any = ([127, 0, 0, 1], 0).into();
-        let port = self.l.reactor().listen_tcp(any, factory).expect("a port is free");
-        port.host().socket_addr().expect("a TCP address")
-    }
-
-    fn settle(&mut self) {
-        pace::settle(&mut self.l);
-    }
-
-    fn connect(&mut self, to: SocketAddr) -> Wire {
-        self.settle();
-        let wire = self.network.connect(to).expect("it listens");
-        self.settle();
-        wire
-    }
-
     /// How many of `tries` new connections are admitted.
-    fn admitted(&mut self, to: SocketAddr, tries: usize) -> usize {
-        (0..tries).filter(|_| !self.connect(to).is_closed()).count()
-    }
-
-    fn pass(&mut self, by: Duration) {
-        pace::pass(&mut self.l, &self.network, by);
+    fn admitted(&mut self, to: &Port, tries: usize) -> usize {
+        (0..tries).filter(|_| !self.client(to.host()).is_closed()).count()
     }
 }
 
@@ -125,21 +87,17 @@ fn address(text: &str) -> Address {
     text.parse::<SocketAddr>().expect("an address").into()
 }
 
-fn close(wire: &Wire) {
-    wire.fin();
-}
-
 #[test]
 fn the_total_limit_turns_away_and_admits_again_after_a_close() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let away = Rc::new(RefCell::new(Vec::new()));
     let seen = away.clone();
     let limit = LimitConnections::new(2)
         .on_turned_away(move |peer: &Address| seen.borrow_mut().push(peer.clone()));
     let notes = rig.notes();
     let port = rig.listen(limit.clone().wrap(move || notes.clone()));
-    let (first, second) = (rig.connect(port), rig.connect(port));
-    let third = rig.connect(port);
+    let (first, second) = (rig.client(port.host()), rig.client(port.host()));
+    let third = rig.client(port.host());
     assert!(
         third.is_closed() && third.saw_fin() && !third.saw_reset(),
         "a clean close, immediately"
@@ -147,36 +105,36 @@ fn the_total_limit_turns_away_and_admits_again_after_a_close() {
     assert_eq!(*away.borrow(), [third.address()]);
     assert_eq!((limit.connections(), limit.turned_away()), (2, 1));
     assert_eq!(rig.log.lines(), ["made", "made"], "the inner factory never sees the third");
-    close(&first);
+    first.fin();
     rig.settle();
     assert_eq!(limit.connections(), 1);
-    assert_eq!(rig.admitted(port, 2), 1);
-    close(&second);
+    assert_eq!(rig.admitted(&port, 2), 1);
+    second.fin();
     rig.settle();
     // Lowering the limit keeps the connections already admitted.
     limit.set_limit(0);
-    assert_eq!((limit.connections(), rig.admitted(port, 3)), (1, 0));
+    assert_eq!((limit.connections(), rig.admitted(&port, 3)), (1, 0));
     limit.set_limit(3);
-    assert_eq!(rig.admitted(port, 3), 2);
+    assert_eq!(rig.admitted(&port, 3), 2);
 }
 
 #[test]
 fn the_total_limit_is_none_by_default_and_zero_turns_everyone_away() {
     for (limit, expected) in [(LimitConnections::default(), 40), (LimitConnections::new(0), 0)] {
-        let mut rig = Rig::new();
+        let mut rig = Stage::new(0);
         let port = rig.listen(limit.clone().wrap(Notes::default));
-        assert_eq!(rig.admitted(port, 40), expected);
+        assert_eq!(rig.admitted(&port, 40), expected);
         assert_eq!((limit.connections(), limit.turned_away()), (expected, 40 - expected as u64));
     }
 }
 
 #[test]
 fn one_limit_can_cover_several_ports() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let limit = LimitConnections::new(3);
     let one = rig.listen(limit.clone().wrap(Notes::default));
     let other = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!((rig.admitted(one, 2), rig.admitted(other, 2)), (2, 1));
+    assert_eq!((rig.admitted(&one, 2), rig.admitted(&other, 2)), (2, 1));
 }
 
 #[test]
@@ -206,19 +164,19 @@ fn the_limit_by_peer_counts_addresses_not_ports() {
 
 #[test]
 fn the_limit_by_peer_admits_again_after_a_reset() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let limit = LimitConnectionsByPeer::new(2);
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    let first = rig.connect(port);
-    assert_eq!(rig.admitted(port, 2), 1);
+    let first = rig.client(port.host());
+    assert_eq!(rig.admitted(&port, 2), 1);
     first.reset();
     rig.settle();
-    assert_eq!(rig.admitted(port, 2), 1);
+    assert_eq!(rig.admitted(&port, 2), 1);
 }
 
 #[test]
 fn the_counts_stay_right_after_panics_and_refusals() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let (limit, peers) = (LimitConnections::new(2), LimitConnectionsByPeer::new(2));
     let calls = Cell::new(0);
     let notes = rig.notes();
@@ -228,12 +186,12 @@ fn the_counts_stay_right_after_panics_and_refusals() {
         _ => Some(notes.clone()),
     };
     let port = rig.listen(limit.clone().wrap(peers.clone().wrap(inner)));
-    assert_eq!(rig.admitted(port, 6), 0);
+    assert_eq!(rig.admitted(&port, 6), 0);
     assert_eq!((limit.connections(), peers.peers(), limit.turned_away()), (0, 0, 0));
-    let (first, second) = (rig.connect(port), rig.connect(port));
+    let (first, second) = (rig.client(port.host()), rig.client(port.host()));
     first.push(b"panic");
     rig.settle();
-    close(&first);
+    first.fin();
     rig.settle();
     assert_eq!(limit.connections(), 1, "a panic in a callback has ended its connection");
     second.reset();
@@ -242,43 +200,37 @@ fn the_counts_stay_right_after_panics_and_refusals() {
     // A panic in the hook only affects the connection being turned away.
     let limit = LimitConnections::new(0).on_turned_away(|_| panic!("in the hook"));
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!((rig.admitted(port, 2), limit.turned_away()), (0, 2));
+    assert_eq!((rig.admitted(&port, 2), limit.turned_away()), (0, 2));
     // Dropping the loop frees the protocols without a callback.
     let limit = LimitConnections::new(9);
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!((rig.admitted(port, 3), limit.connections()), (3, 3));
+    assert_eq!((rig.admitted(&port, 3), limit.connections()), (3, 3));
     drop(rig);
     assert_eq!(limit.connections(), 0);
 }
 
 #[test]
-fn the_rate_is_a_token_bucket() {
-    let mut rig = Rig::new();
+fn the_rate_is_a_token_bucket_exact_to_the_nanosecond() {
+    const NANOSECOND: Duration = Duration::from_nanos(1);
+    let mut rig = Stage::new(0);
     let turned_away = Rc::new(Cell::new(0));
     let count = turned_away.clone();
     let limit = LimitConnectionRate::new(3, S).on_turned_away(move |_| count.set(count.get() + 1));
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!(rig.admitted(port, 5), 3, "a burst");
-    assert_eq!((limit.turned_away(), turned_away.get()), (2, 2));
-    rig.pass(ms(333));
-    assert_eq!(rig.admitted(port, 2), 0, "a token takes a third of a second");
-    rig.pass(ms(1));
-    assert_eq!(rig.admitted(port, 2), 1);
-    rig.pass(S * 3600);
-    assert_eq!(rig.admitted(port, 9), 3, "the bucket never holds more than a burst");
-}
-
-#[test]
-fn the_rate_is_exact_to_the_nanosecond() {
-    let mut rig = Rig::new();
-    let limit = LimitConnectionRate::new(3, S);
-    let port = rig.listen(limit.clone().wrap(Notes::default));
-    rig.admitted(port, 3);
-    // 999 999 999 ns yield two; the last nanosecond yields the third.
-    rig.pass(S - Duration::from_nanos(1));
-    assert_eq!(rig.admitted(port, 3), 2);
-    rig.pass(Duration::from_nanos(1));
-    assert_eq!(rig.admitted(port, 3), 1);
+    let mut away = 0;
+    for (pause, tries, admitted, what) in [
+        (Duration::ZERO, 5, 3, "a burst"),
+        (ms(333), 2, 0, "a token takes a third of a second"),
+        (ms(1), 2, 1, "the first token"),
+        (S * 3600, 9, 3, "the bucket never holds more than a burst"),
+        (S - NANOSECOND, 3, 2, "the third token lacks a nanosecond"),
+        (NANOSECOND, 3, 1, "the third token"),
+    ] {
+        rig.pass(pause);
+        assert_eq!(rig.admitted(&port, tries), admitted, "{what}");
+        away += (tries - admitted) as u64;
+        assert_eq!((limit.turned_away(), turned_away.get()), (away, away), "{what}");
+    }
 }
 
 #[test]
@@ -291,19 +243,19 @@ fn a_rate_of_zero_turns_everyone_away_and_a_zero_period_nobody() {
         (u32::MAX, far, 20),
         (2, far, 2),
     ] {
-        let mut rig = Rig::new();
+        let mut rig = Stage::new(0);
         let port = rig.listen(LimitConnectionRate::new(most, per).wrap(Notes::default));
         rig.pass(S * 100);
-        assert_eq!(rig.admitted(port, 20), expected, "{most} in {per:?}");
+        assert_eq!(rig.admitted(&port, 20), expected, "{most} in {per:?}");
     }
 }
 
 #[test]
 fn an_expired_connection_is_closed_after_a_flush() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let notes = Notes { greeting: 5, ..rig.notes() };
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(move || notes.clone()));
-    let wire = rig.connect(port);
+    let wire = rig.client(port.host());
     rig.pass(ms(9_999));
     wire.push(b"busy");
     rig.settle();
@@ -321,7 +273,7 @@ fn an_expired_connection_is_closed_after_a_flush() {
 #[test]
 fn an_expired_connection_that_does_not_close_is_aborted_after_the_grace() {
     for grace in [None, Some(S * 2), Some(Duration::ZERO)] {
-        let mut rig = Rig::new();
+        let mut rig = Stage::new(0);
         rig.network.set_capacity(100);
         let notes = Notes { greeting: 100_000, ..rig.notes() };
         let mut policy = LimitLifetime::new(S);
@@ -329,7 +281,7 @@ fn an_expired_connection_that_does_not_close_is_aborted_after_the_grace() {
             policy = policy.grace(grace);
         }
         let port = rig.listen(policy.wrap(move || notes.clone()));
-        let wire = rig.connect(port);
+        let wire = rig.client(port.host());
         rig.pass(S);
         // It reads a little each second: that is progress, so the close deadline never fires.
         let mut passed = Duration::ZERO;
@@ -345,32 +297,32 @@ fn an_expired_connection_that_does_not_close_is_aborted_after_the_grace() {
 
 #[test]
 fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(Notes::default));
-    let wire = rig.connect(port);
+    let wire = rig.client(port.host());
     assert!(rig.l.snapshot().pending_calls >= 2);
     wire.reset();
     rig.settle();
     assert_eq!(rig.l.snapshot().pending_calls, 0);
     // A lifetime of zero closes it right after connection_made.
     let port = rig.listen(LimitLifetime::new(Duration::ZERO).wrap(Notes::default));
-    assert!(rig.connect(port).saw_fin());
+    assert!(rig.client(port.host()).saw_fin());
     // A lifetime too long to represent is no limit.
     let port = rig.listen(LimitLifetime::new(Duration::MAX).wrap(Notes::default));
-    let wire = rig.connect(port);
+    let wire = rig.client(port.host());
     rig.pass(S * 3600 * 24 * 365);
     assert!(!wire.saw_fin());
 }
 
 #[test]
 fn policies_nest_forward_every_callback_and_find_the_inner_protocol() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let notes = rig.notes();
     let inner = LimitLifetime::new(S * 100)
         .wrap(LimitConnectionRate::new(9, S).wrap(move || notes.clone()));
     let all = LimitConnections::new(9).wrap(LimitConnectionsByPeer::new(9).wrap(inner));
     let port = rig.listen(all);
-    let wire = rig.connect(port);
+    let wire = rig.client(port.host());
     wire.push(b"pause");
     rig.pass(S);
     wire.push(b"half");
@@ -425,52 +377,8 @@ impl Factory for Logging {
     }
 }
 
-/// Asserts that a connect that fails, is retried and succeeds calls each method of the factory that
-/// `connect` wraps.
-fn gets_every_callback(connect: impl FnOnce(&Reactor, Logging)) {
-    let mut rig = Rig::new();
-    connect(&rig.l.reactor(), Logging(rig.log.clone()));
-    rig.settle();
-    let server = rig.network.listen(SocketAddr::from(([127, 0, 0, 1], 8000)), 1).unwrap();
-    rig.pass(S);
-    rig.network.accept(server).expect("it has connected").close();
-    rig.settle();
-    let expected = [
-        "attach", "do_start", "started", "failed", "started", "layers", "build", "lost", "do_stop",
-    ];
-    assert_eq!(rig.log.lines(), expected);
-}
-
 fn connect_tcp<F: Factory + 'static>(reactor: &Reactor, factory: F) {
     reactor.connect_tcp("127.0.0.1", 8000, factory);
-}
-
-#[test]
-fn a_factory_behind_a_policy_gets_every_callback() {
-    gets_every_callback(|reactor, factory| {
-        connect_tcp(reactor, LimitConnections::new(1).wrap(factory));
-    });
-}
-
-#[test]
-fn a_factory_with_a_layer_gets_every_callback() {
-    gets_every_callback(|reactor, factory| {
-        connect_tcp(reactor, Layered::new(factory, |_, _| SingleBytes::default()));
-    });
-}
-
-#[test]
-fn a_shared_factory_gets_every_callback() {
-    gets_every_callback(|reactor, factory| connect_tcp(reactor, Shared::new(factory)));
-}
-
-#[test]
-fn the_factory_of_a_client_service_gets_every_callback() {
-    gets_every_callback(|reactor, factory| {
-        let service = ClientService::new(reactor, "tcp:127.0.0.1:8000", factory).unwrap();
-        service.start();
-        reactor.call_later(S * 2, move || drop(service));
-    });
 }
 
 /// Connects with a layer below the factory's, or with a factory of its own around the factory.
@@ -498,11 +406,39 @@ impl ClientEndpoint for Wrapping {
 }
 
 #[test]
-fn a_factory_behind_an_endpoint_gets_every_callback() {
-    for by_layer in [true, false] {
-        gets_every_callback(|reactor, factory| {
-            reactor.connect(Wrapping { by_layer }, factory).detach();
-        });
+fn a_factory_gets_every_callback_whatever_wraps_it() {
+    type Connect = fn(&Reactor, Logging);
+    let behind: [(&str, Connect); 6] = [
+        ("a policy", |at, factory| connect_tcp(at, LimitConnections::new(1).wrap(factory))),
+        ("a layer", |at, factory| {
+            connect_tcp(at, Layered::new(factory, |_, _| SingleBytes::default()));
+        }),
+        ("a shared factory", |at, factory| connect_tcp(at, Shared::new(factory))),
+        ("a client service", |at, factory| {
+            let service = ClientService::new(at, "tcp:127.0.0.1:8000", factory).unwrap();
+            service.start();
+            at.call_later(S * 2, move || drop(service));
+        }),
+        ("an endpoint with a layer", |at, factory| {
+            at.connect(Wrapping { by_layer: true }, factory).detach();
+        }),
+        ("an endpoint with a factory", |at, factory| {
+            at.connect(Wrapping { by_layer: false }, factory).detach();
+        }),
+    ];
+    // The connect fails, is retried and succeeds.
+    let expected = [
+        "attach", "do_start", "started", "failed", "started", "layers", "build", "lost", "do_stop",
+    ];
+    for (wrapper, connect) in behind {
+        let mut rig = Stage::new(0);
+        connect(&rig.reactor, Logging(rig.log.clone()));
+        rig.settle();
+        let server = rig.network.listen(SocketAddr::from(([127, 0, 0, 1], 8000)), 1).unwrap();
+        rig.pass(S);
+        rig.network.accept(server).expect("it has connected").close();
+        rig.settle();
+        assert_eq!(rig.log.lines(), expected, "behind {wrapper}");
     }
 }
 
@@ -532,10 +468,10 @@ impl Policy for Friends {
 
 #[test]
 fn users_can_write_policies() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let notes = rig.notes();
     let port = rig.listen(Friends(rig.log.clone()).wrap(move || notes.clone()));
-    rig.connect(port).reset();
+    rig.client(port.host()).reset();
     rig.settle();
     let lines = rig.log.lines();
     assert_eq!(lines[..3], ["welcome, 127.0.0.1", "made", "farewell"]);
@@ -586,10 +522,10 @@ fn over<F: Factory + 'static>(factory: F, is_relay: bool) -> impl Factory<Protoc
 
 #[test]
 fn a_policy_of_the_users_admits_connections_whose_layers_open() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let notes = rig.notes();
     let port = rig.listen(over(Friends(rig.log.clone()).wrap(move || notes.clone()), false));
-    let wire = rig.connect(port);
+    let wire = rig.client(port.host());
     assert_eq!(rig.log.lines(), [""; 0], "not before they are open");
     wire.push(b"!");
     rig.settle();
@@ -598,17 +534,17 @@ fn a_policy_of_the_users_admits_connections_whose_layers_open() {
 
 #[test]
 fn c81a_a_connection_counts_while_its_layers_open() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let (total, by_peer) = (LimitConnections::new(3), LimitConnectionsByPeer::new(2));
     let (notes, limits) = (rig.notes(), total.clone().wrap(by_peer.clone().wrap(Notes::default)));
     let plain = rig.listen(total.clone().wrap(move || notes.clone()));
     let port = rig.listen(over(limits, false));
-    let mut wires: Vec<Wire> = (0..3).map(|_| rig.connect(port)).collect();
+    let mut wires: Vec<Wire> = (0..3).map(|_| rig.client(port.host())).collect();
     assert_eq!((total.connections(), by_peer.peers()), (2, 1));
     assert!(wires[2].is_closed() && by_peer.turned_away() == 1, "three of one peer");
-    let other = rig.connect(plain);
+    let other = rig.client(plain.host());
     assert_eq!(total.connections(), 3);
-    assert!(rig.connect(plain).is_closed(), "two that open, and one that is open");
+    assert!(rig.client(plain.host()).is_closed(), "two that open, and one that is open");
     // One opens and keeps its place; another is reset.
     wires[0].push(b"1");
     rig.settle();
@@ -624,11 +560,11 @@ fn c81a_a_connection_counts_while_its_layers_open() {
 
 #[test]
 fn c81a_a_relayed_connection_counts_for_its_peer_once_that_is_known() {
-    let mut rig = Rig::new();
+    let mut rig = Stage::new(0);
     let (total, by_peer) = (LimitConnections::new(4), LimitConnectionsByPeer::new(1));
     let limits = total.clone().wrap(by_peer.clone().wrap(Notes::default));
     let port = rig.listen(over(limits, true));
-    let wires: Vec<Wire> = (0..5).map(|_| rig.connect(port)).collect();
+    let wires: Vec<Wire> = (0..5).map(|_| rig.client(port.host())).collect();
     assert_eq!((total.connections(), by_peer.peers()), (4, 0));
     assert!(wires[4].is_closed(), "more than there may be");
     for (wire, peer) in wires.iter().zip([b"1", b"1", b"2"]) {

@@ -2,47 +2,76 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::Deferred;
 use couplet::protocols::{ReconnectingClientFactory, Reconnection};
-use couplet::testing::{Manner, Memory, Network, Wire};
+use couplet::testing::{Network, Wire};
 use couplet::{
-    Address, ConnectError, ConnectOptions, Connection, Connector, ConnectorState, Factory, Loop,
-    LoopOptions, Protocol, Reactor, Reason, Transport,
+    Address, ConnectError, ConnectOptions, Connection, Connector, ConnectorState, Factory,
+    Protocol, Reactor, Reason, Transport,
 };
 
 use crate::defer_witness::{Log, given};
-use crate::pace;
+use crate::pace::Stage;
 use crate::quiet::Quiet;
 
 const S: Duration = Duration::from_secs(1);
 
-struct Rig {
-    l: Loop,
-    network: Network,
-    reactor: Reactor,
-    log: Log,
-    /// Start time of each attempt, in seconds.
-    attempts: Rc<RefCell<Vec<f64>>>,
+/// A stage for clients of one server, which need not exist.
+pub(crate) struct Rig {
+    stage: Stage,
+    /// Start time of each attempt.
+    pub(crate) attempts: Rc<RefCell<Vec<Duration>>>,
+    /// Logs the ends of connections.
+    pub(crate) ends: Log,
+}
+
+impl Deref for Rig {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
+}
+
+impl DerefMut for Rig {
+    fn deref_mut(&mut self) -> &mut Stage {
+        &mut self.stage
+    }
 }
 
 /// The address of these tests' servers, if any.
-fn server() -> SocketAddr {
+pub(crate) fn server() -> SocketAddr {
     ([127, 0, 0, 1], 8000).into()
 }
 
+/// Sends nothing; logs its end.
+pub(crate) struct Ends(Log);
+
+impl Protocol for Ends {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.0.say("lost");
+    }
+}
+
 /// Logs its callbacks, and when attempts begin.
-struct Notes {
+pub(crate) struct Notes {
     log: Log,
+    ends: Log,
     network: Network,
-    attempts: Rc<RefCell<Vec<f64>>>,
-    panics: bool,
+    attempts: Rc<RefCell<Vec<Duration>>>,
+    /// Panics in the callbacks about a failure and a loss.
+    pub(crate) panics: bool,
+    pub(crate) panics_in_build: bool,
 }
 
 impl Factory for Notes {
-    type Protocol = Quiet;
+    type Protocol = Ends;
 
     fn attach(&mut self, _: &Reactor) {
         self.log.say("attach");
@@ -53,13 +82,14 @@ impl Factory for Notes {
     }
 
     fn started_connecting(&mut self, _: &Connector) {
-        self.attempts.borrow_mut().push(self.network.elapsed().as_secs_f64());
+        self.attempts.borrow_mut().push(self.network.elapsed());
         self.log.say("started");
     }
 
-    fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
+    fn build_protocol(&mut self, _: &Address) -> Option<Ends> {
+        assert!(!self.panics_in_build, "in build_protocol");
         self.log.say("build");
-        Some(Quiet)
+        Some(Ends(self.ends.clone()))
     }
 
     fn client_connection_failed(&mut self, _: &Connector, reason: &Reason) {
@@ -80,16 +110,15 @@ impl Factory for Notes {
 type Reconnecting = ReconnectingClientFactory<Notes>;
 
 impl Rig {
-    fn new(seed: u64) -> Rig {
-        let (driver, network) = Memory::new(Manner::Readiness, seed);
-        let l = Loop::with_driver(driver, LoopOptions::default());
-        let (log, attempts) = Default::default();
-        Rig { reactor: l.reactor(), l, network, log, attempts }
+    pub(crate) fn new(seed: u64) -> Rig {
+        let (attempts, ends) = Default::default();
+        Rig { stage: Stage::new(seed), attempts, ends }
     }
 
-    fn notes(&self) -> Notes {
-        let (log, attempts) = (self.log.clone(), self.attempts.clone());
-        Notes { log, attempts, network: self.network.clone(), panics: false }
+    pub(crate) fn notes(&self) -> Notes {
+        let (log, ends, attempts) = (self.log.clone(), self.ends.clone(), self.attempts.clone());
+        let (network, panics, panics_in_build) = (self.network.clone(), false, false);
+        Notes { log, ends, attempts, network, panics, panics_in_build }
     }
 
     fn factory(&self) -> Reconnecting {
@@ -100,32 +129,35 @@ impl Rig {
         self.reactor.connect_tcp("127.0.0.1", 8000, factory)
     }
 
-    fn endpoint(&self, factory: Reconnecting) -> Deferred<Connection<Quiet>> {
+    fn endpoint(&self, factory: Reconnecting) -> Deferred<Connection<Ends>> {
         self.reactor.connect("tcp:127.0.0.1:8000", factory)
     }
 
-    /// Makes a few turns without advancing the clock.
-    fn settle(&mut self) {
-        pace::settle(&mut self.l);
-    }
-
-    /// Advances the clock, stopping at each deadline.
-    fn pass(&mut self, by: Duration) {
-        pace::pass(&mut self.l, &self.network, by);
-    }
-
     /// Time between consecutive attempts, in milliseconds.
-    fn waits(&self) -> Vec<u64> {
-        let attempts = self.attempts.borrow();
-        attempts.windows(2).map(|two| ((two[1] - two[0]) * 1000.0).round() as u64).collect()
+    pub(crate) fn waits(&self) -> Vec<u64> {
+        let ms = |wait: Duration| (wait.as_secs_f64() * 1000.0).round() as u64;
+        self.attempts.borrow().windows(2).map(|two| ms(two[1] - two[0])).collect()
     }
 
-    fn listen(&self) -> Address {
-        self.network.listen(server(), 10).expect("the port is free")
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.borrow().len()
     }
 
-    fn accept(&self) -> Wire {
+    /// Makes the server listen.
+    pub(crate) fn serve(&self) {
+        self.network.listen(server(), 10).expect("the port is free");
+    }
+
+    pub(crate) fn accept(&self) -> Wire {
         self.network.accept(server()).expect("it has connected")
+    }
+
+    /// Connects, and makes the first attempt.
+    fn begin(&mut self, factory: Reconnecting) -> (Connector, Reconnection) {
+        let reconnection = factory.reconnection();
+        let connector = self.connect(factory);
+        self.settle();
+        (connector, reconnection)
     }
 
     fn take(&self) -> Vec<String> {
@@ -195,36 +227,40 @@ fn c135_the_same_seed_gives_the_same_waits() {
 }
 
 #[test]
-fn c135_delay_cap_and_factor_can_be_set() {
-    let mut rig = Rig::new(0);
-    let factory = rig.factory().jitter(0.0).factor(2.0).initial_delay(S / 2).max_delay(S * 3);
-    rig.connect(factory);
-    rig.pass(S * 14);
-    assert_eq!(rig.waits(), [500, 1000, 2000, 3000, 3000, 3000]);
-}
-
-#[test]
-fn c135_values_out_of_range_count_as_the_nearest_that_makes_sense() {
-    for factor in [0.0, -3.0, f64::NAN, 1.0] {
+fn c135_delay_cap_and_factor_can_be_set_and_values_out_of_range_count_as_the_nearest() {
+    type Change = fn(Reconnecting) -> Reconnecting;
+    let cases: [(&str, Change, &[u64]); 7] = [
+        (
+            "all are set",
+            |it| it.jitter(0.0).factor(2.0).initial_delay(S / 2).max_delay(S * 3),
+            &[500, 1000, 2000, 3000, 3000, 3000],
+        ),
+        ("a factor of 0", |it| it.jitter(-1.0).factor(0.0), &[1000; 4]),
+        ("a factor of -3", |it| it.jitter(-1.0).factor(-3.0), &[1000; 4]),
+        ("a factor that is no number", |it| it.jitter(-1.0).factor(f64::NAN), &[1000; 4]),
+        ("a factor of 1", |it| it.jitter(-1.0).factor(1.0), &[1000; 4]),
+        (
+            "an infinite factor, a jitter that is no number",
+            |it| it.factor(f64::INFINITY).jitter(f64::NAN).max_delay(S * 5),
+            &[1000, 5000, 5000],
+        ),
+        (
+            "an initial delay above the cap",
+            |it| it.jitter(0.0).initial_delay(Duration::MAX).max_delay(S * 2),
+            &[2000, 2000],
+        ),
+    ];
+    for (case, change, waits) in cases {
         let mut rig = Rig::new(0);
-        rig.connect(rig.factory().jitter(-1.0).factor(factor));
-        rig.pass(S * 4);
-        assert_eq!(rig.waits(), [1000; 4], "{factor}");
+        rig.connect(change(rig.factory()));
+        rig.pass(Duration::from_millis(waits.iter().sum()));
+        assert_eq!(rig.waits(), waits, "{case}");
     }
-    let mut rig = Rig::new(0);
-    rig.connect(rig.factory().factor(f64::INFINITY).jitter(f64::NAN).max_delay(S * 5));
-    rig.pass(S * 11);
-    assert_eq!(rig.waits(), [1000, 5000, 5000]);
-    // An initial delay above the cap is reduced to the cap.
-    let mut rig = Rig::new(0);
-    rig.connect(rig.factory().jitter(0.0).initial_delay(Duration::MAX).max_delay(S * 2));
-    rig.pass(S * 4);
-    assert_eq!(rig.waits(), [2000, 2000]);
     // Without a delay each attempt gets its own turn.
     let mut rig = Rig::new(0);
     rig.connect(rig.factory().initial_delay(Duration::ZERO));
     rig.settle();
-    let so_far = rig.attempts.borrow().len();
+    let so_far = rig.attempts();
     assert!((2..=8).contains(&so_far), "{so_far}");
     // Even a huge jitter does not shrink the waits to zero.
     let mut rig = Rig::new(7);
@@ -237,11 +273,9 @@ fn c135_values_out_of_range_count_as_the_nearest_that_makes_sense() {
 fn c135_it_gives_up_after_the_most_retries() {
     for most in [0, 3] {
         let mut rig = Rig::new(0);
-        let factory = rig.factory().jitter(0.0).max_retries(most);
-        let reconnection = factory.reconnection();
-        let connector = rig.connect(factory);
+        let (connector, reconnection) = rig.begin(rig.factory().jitter(0.0).max_retries(most));
         rig.pass(S * 10_000);
-        assert_eq!(rig.attempts.borrow().len(), most as usize + 1);
+        assert_eq!(rig.attempts(), most as usize + 1);
         assert_eq!(reconnection.retries(), most);
         assert_eq!(connector.state(), ConnectorState::Disconnected);
         assert_eq!(rig.take().last().unwrap(), "do_stop");
@@ -251,11 +285,8 @@ fn c135_it_gives_up_after_the_most_retries() {
 #[test]
 fn c135_the_inner_factory_hears_of_everything_and_is_started_once() {
     let mut rig = Rig::new(0);
-    let factory = rig.factory().jitter(0.0);
-    let reconnection = factory.reconnection();
-    let connector = rig.connect(factory);
-    rig.settle();
-    rig.listen();
+    let (connector, reconnection) = rig.begin(rig.factory().jitter(0.0));
+    rig.serve();
     rig.pass(S);
     let wire = rig.accept();
     assert_eq!(connector.state(), ConnectorState::Connected);
@@ -274,36 +305,31 @@ fn c135_the_inner_factory_hears_of_everything_and_is_started_once() {
 #[test]
 fn c135_a_lost_connection_is_made_again_and_reset_delay_starts_the_waits_anew() {
     let mut rig = Rig::new(0);
-    let factory = rig.factory().jitter(0.0);
-    let reconnection = factory.reconnection();
-    rig.connect(factory);
+    let (_, reconnection) = rig.begin(rig.factory().jitter(0.0));
     rig.pass(S * 10);
     assert_eq!(rig.waits(), [1000, 2718]);
     assert_eq!(reconnection.retries(), 3);
-    rig.listen();
+    rig.serve();
     rig.pass(S * 2);
-    assert_eq!(rig.attempts.borrow().len(), 4);
+    assert_eq!(rig.attempts(), 4);
     // Connecting alone does not reset the delay.
     rig.accept().close();
     rig.pass(S * 19);
-    assert_eq!(rig.attempts.borrow().len(), 4);
+    assert_eq!(rig.attempts(), 4);
     rig.pass(S * 2);
-    assert_eq!((rig.attempts.borrow().len(), reconnection.retries()), (5, 4));
+    assert_eq!((rig.attempts(), reconnection.retries()), (5, 4));
     reconnection.reset_delay();
     assert_eq!(reconnection.retries(), 0);
     rig.accept().reset();
     rig.pass(S);
-    assert_eq!((rig.attempts.borrow().len(), reconnection.retries()), (6, 1));
+    assert_eq!((rig.attempts(), reconnection.retries()), (6, 1));
 }
 
 #[test]
 fn c135_stop_trying_ends_a_wait_an_attempt_and_leaves_a_connection() {
     // During a wait.
     let mut rig = Rig::new(0);
-    let factory = rig.factory();
-    let reconnection = factory.reconnection();
-    let connector = rig.connect(factory);
-    rig.settle();
+    let (connector, reconnection) = rig.begin(rig.factory());
     assert_eq!(
         connector.state(),
         ConnectorState::Connecting,
@@ -319,27 +345,21 @@ fn c135_stop_trying_ends_a_wait_an_attempt_and_leaves_a_connection() {
     // During an attempt.
     let mut rig = Rig::new(0);
     rig.network.set_silent(server());
-    let factory = rig.factory();
-    let reconnection = factory.reconnection();
-    let connector = rig.connect(factory);
-    rig.settle();
+    let (connector, reconnection) = rig.begin(rig.factory());
     reconnection.stop_trying();
     rig.pass(S * 100);
-    assert_eq!(rig.attempts.borrow().len(), 1);
+    assert_eq!(rig.attempts(), 1);
     assert_eq!(connector.state(), ConnectorState::Disconnected);
     // With a connection.
     let mut rig = Rig::new(0);
-    rig.listen();
-    let factory = rig.factory();
-    let reconnection = factory.reconnection();
-    let connector = rig.connect(factory);
-    rig.settle();
+    rig.serve();
+    let (connector, reconnection) = rig.begin(rig.factory());
     reconnection.stop_trying();
     rig.pass(S);
     assert_eq!(connector.state(), ConnectorState::Connected);
     rig.accept().close();
     rig.pass(S * 100);
-    assert_eq!((rig.attempts.borrow().len(), reconnection.is_trying()), (1, false));
+    assert_eq!((rig.attempts(), reconnection.is_trying()), (1, false));
     // Before the first attempt.
     let mut rig = Rig::new(0);
     let factory = rig.factory();
@@ -348,7 +368,7 @@ fn c135_stop_trying_ends_a_wait_an_attempt_and_leaves_a_connection() {
     reconnection.stop_trying();
     rig.pass(S * 100);
     assert_eq!(first.text(), "the attempt was stopped");
-    assert_eq!(rig.attempts.borrow().len(), 1);
+    assert_eq!(rig.attempts(), 1);
 }
 
 #[test]
@@ -359,14 +379,14 @@ fn c135_an_attempt_stopped_on_purpose_is_not_repeated() {
     rig.settle();
     assert!(connector.stop_connecting());
     rig.pass(S * 100);
-    assert_eq!(rig.attempts.borrow().len(), 1);
+    assert_eq!(rig.attempts(), 1);
     // A stopped wait is not repeated either.
     let mut rig = Rig::new(0);
     let connector = rig.connect(rig.factory());
     rig.settle();
     assert!(connector.stop_connecting() && !connector.stop_connecting());
     rig.pass(S * 100);
-    assert_eq!(rig.attempts.borrow().len(), 1);
+    assert_eq!(rig.attempts(), 1);
     assert_eq!(rig.take().last().unwrap(), "do_stop");
 }
 
@@ -377,11 +397,11 @@ fn c135_a_panic_in_the_inner_factory_does_not_end_the_trying() {
     rig.connect(ReconnectingClientFactory::new(notes).jitter(0.0));
     rig.pass(S);
     assert_eq!(rig.waits(), [1000]);
-    rig.listen();
+    rig.serve();
     rig.pass(S * 3);
     rig.accept().close();
     rig.pass(S * 10);
-    assert_eq!(rig.attempts.borrow().len(), 4);
+    assert_eq!(rig.attempts(), 4);
 }
 
 #[test]
@@ -389,19 +409,13 @@ fn c135_the_end_of_the_reactor_ends_the_trying() {
     for connected in [false, true] {
         let mut rig = Rig::new(0);
         if connected {
-            rig.listen();
+            rig.serve();
         }
         let factory = rig.factory();
         let retries = factory.reconnection();
         let first = given(rig.endpoint(factory));
         rig.settle();
-        let stopping = rig.reactor.clone();
-        rig.l
-            .run(|reactor| {
-                reactor.call_soon(move || stopping.stop());
-                Ok(())
-            })
-            .unwrap();
+        rig.run();
         if !connected {
             let failure = first.take().unwrap_err();
             assert!(matches!(failure.downcast_ref(), Some(ConnectError::Shutdown)));
@@ -412,9 +426,9 @@ fn c135_the_end_of_the_reactor_ends_the_trying() {
         assert_eq!(stopped, 1, "nothing is tried after that: {log:?}");
         assert_eq!(log.last().unwrap(), "do_stop");
         assert_eq!(retries.retries(), u32::from(!connected));
-        assert_eq!(rig.attempts.borrow().len(), 1);
+        assert_eq!(rig.attempts(), 1);
         rig.pass(S * 100);
-        assert_eq!(rig.attempts.borrow().len(), 1);
+        assert_eq!(rig.attempts(), 1);
     }
 }
 
@@ -436,7 +450,7 @@ fn c135_a_protocol_can_reset_the_delay_and_a_closure_be_wrapped() {
     let connecting = rig.reactor.connect("tcp:127.0.0.1:8000", factory);
     rig.pass(S * 10);
     assert!(reconnection.retries() >= 2 && !connecting.has_fired());
-    rig.listen();
+    rig.serve();
     rig.pass(S * 30);
     rig.accept().push(b"hello");
     rig.settle();
@@ -445,7 +459,7 @@ fn c135_a_protocol_can_reset_the_delay_and_a_closure_be_wrapped() {
     assert!(!connection.is_lost());
     // A closure that takes the peer's address works too.
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let factory = ReconnectingClientFactory::new(|_: &Address| Some(Quiet));
     let connecting = given(rig.reactor.connect("tcp:127.0.0.1:8000", factory));
     rig.settle();
@@ -457,16 +471,16 @@ fn c136_through_an_endpoint_it_goes_on_until_the_first_connection_and_after_it()
     let mut rig = Rig::new(0);
     let connecting = rig.endpoint(rig.factory().jitter(0.0));
     rig.pass(S * 2);
-    assert_eq!(rig.attempts.borrow().len(), 2);
+    assert_eq!(rig.attempts(), 2);
     assert!(!connecting.has_fired(), "a failure followed by a retry is not reported");
-    rig.listen();
+    rig.serve();
     rig.pass(S * 2);
     let connection = given(connecting).take().unwrap();
     assert!(!connection.is_lost());
     rig.accept().close();
     rig.pass(S * 8);
     assert!(connection.is_lost());
-    assert_eq!(rig.attempts.borrow().len(), 4);
+    assert_eq!(rig.attempts(), 4);
     rig.accept();
 }
 
@@ -477,7 +491,7 @@ fn c136_through_an_endpoint_the_last_failure_is_told_when_it_gives_up() {
     rig.pass(S * 10);
     let failure = connecting.take().unwrap_err();
     assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused(_))));
-    assert_eq!(rig.attempts.borrow().len(), 2);
+    assert_eq!(rig.attempts(), 2);
 }
 
 #[test]
@@ -485,18 +499,18 @@ fn c136_a_cancel_of_the_connect_ends_the_trying() {
     let mut rig = Rig::new(0);
     let connecting = rig.endpoint(rig.factory());
     rig.pass(S * 10);
-    let attempts = rig.attempts.borrow().len();
+    let attempts = rig.attempts();
     connecting.cancel();
     assert!(given(connecting).take().unwrap_err().is_cancelled());
     rig.pass(S * 1000);
-    assert_eq!(rig.attempts.borrow().len(), attempts);
+    assert_eq!(rig.attempts(), attempts);
     assert_eq!(rig.take().last().unwrap(), "do_stop");
 }
 
 #[test]
 fn c136_a_factory_that_builds_nothing_is_asked_again() {
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let mut says_no = true;
     let factory = ReconnectingClientFactory::new(move |_: &Address| {
         (!std::mem::take(&mut says_no)).then_some(Quiet)
@@ -532,7 +546,7 @@ impl Factory for ByHand {
 #[test]
 fn c37_a_connect_after_a_delay_keeps_the_factory_started_and_can_be_stopped() {
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let factory = ByHand(S * 5, rig.log.clone());
     let connector = rig.reactor.connect_tcp("127.0.0.1", 8000, factory);
     rig.settle();

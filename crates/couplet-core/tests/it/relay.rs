@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use couplet::protocols::Relay;
-use couplet::testing::{Manner, Memory, Network, Wire, hold};
-use couplet::{Loop, LoopOptions, Protocol, Reactor, Reason, Transport};
+use couplet::testing::{Manner, Wire, hold};
+use couplet::{Port, Protocol, Reactor, Reason, Transport};
 use proptest::prelude::*;
 
-const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
+use crate::pace::Stage;
+
 /// Maximum bytes that the relay buffers per direction: the high watermark and one read.
 const HELD: usize = 64 * 1024 + 256 * 1024;
 
@@ -19,44 +20,58 @@ fn server() -> SocketAddr {
 
 /// A relay between a client and a server; the test holds the wires of both.
 struct Rig {
-    l: Loop,
-    network: Network,
-    port: SocketAddr,
+    stage: Stage,
+    port: Port,
+}
+
+/// A rig in each manner.
+fn rigs() -> [Rig; 2] {
+    [Manner::Readiness, Manner::Completion].map(Rig::new)
 }
 
 impl Rig {
     fn new(manner: Manner) -> Rig {
-        let (driver, network) = Memory::new(manner, 7);
-        let mut l = Loop::with_driver(driver, LoopOptions::default());
-        let reactor = l.reactor();
-        let port = reactor.listen("tcp:0:interface=127.0.0.1", relay_to(&reactor)).expect("a port");
-        l.begin(|_| Ok(())).expect("the setup does not fail");
-        Rig { l, network, port: port.host().socket_addr().expect("a TCP address") }
+        let mut stage = Stage::on(manner, 7);
+        let port = stage.listen(relay_to(&stage.reactor));
+        stage.l.begin(|_| Ok(())).expect("the setup does not fail");
+        Rig { stage, port }
     }
 
     fn settle(&mut self) {
-        for _ in 0..12 {
-            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-        }
+        self.stage.turns(12);
+    }
+
+    /// Makes the server listen.
+    fn serve(&self) {
+        self.stage.network.listen(server(), 50).expect("the address is free");
+    }
+
+    fn accept(&self) -> Wire {
+        self.stage.network.accept(server()).expect("it connects")
+    }
+
+    /// A client that has connected, in the next turn.
+    fn begin(&self) -> Wire {
+        self.stage.network.connect(self.port.host()).expect("it listens")
     }
 
     fn client(&mut self) -> Wire {
-        let client = self.network.connect(self.port).expect("it listens");
+        let client = self.begin();
         self.settle();
         client
     }
 
     /// A client, and the server's wire for it.
     fn pair(&mut self) -> (Wire, Wire) {
-        self.network.listen(server(), 50).expect("the address is free");
+        self.serve();
         let client = self.client();
-        (client, self.network.accept(server()).expect("it connects"))
+        (client, self.accept())
     }
 
     /// Both connections have ended, and the loop holds only its port.
     fn is_over(&mut self) -> bool {
         self.settle();
-        self.network.slots_in_use() == 1
+        self.stage.network.slots_in_use() == 1
     }
 }
 
@@ -71,34 +86,22 @@ fn relay_to(reactor: &Reactor) -> impl FnMut() -> Relay + 'static {
 }
 
 #[test]
-fn bytes_go_both_ways() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
-        let (client, server) = rig.pair();
-        client.push(b"a question");
-        server.push(b"an answer");
-        rig.settle();
-        assert_eq!((server.take(), client.take()), (b"a question".into(), b"an answer".into()));
-    }
-}
-
-#[test]
 fn data_received_before_the_other_connection_is_made_waits_for_it() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
-        rig.network.set_silent(server());
-        let early = rig.network.connect(rig.port).expect("it listens");
+    for mut rig in rigs() {
+        rig.stage.network.set_silent(server());
+        let early = rig.begin();
         early.push(b"hello, is there anybody?");
         early.fin();
         rig.settle();
         assert!(!early.is_receiving());
-        let mut rig = Rig::new(manner);
-        rig.network.listen(server(), 50).expect("the address is free");
-        let client = rig.network.connect(rig.port).expect("it listens");
+    }
+    for mut rig in rigs() {
+        rig.serve();
+        let client = rig.begin();
         client.push(b"hello");
         client.fin();
         rig.settle();
-        let server = rig.network.accept(server()).expect("it connects");
+        let server = rig.accept();
         rig.settle();
         assert_eq!(server.take(), b"hello");
         assert!(server.saw_fin());
@@ -110,9 +113,8 @@ fn data_received_before_the_other_connection_is_made_waits_for_it() {
 
 #[test]
 fn the_end_of_one_direction_leaves_the_other_open() {
-    for manner in MANNERS {
-        for turned in [false, true] {
-            let mut rig = Rig::new(manner);
+    for turned in [false, true] {
+        for mut rig in rigs() {
             let (client, server) = rig.pair();
             let (first, second) = if turned { (server, client) } else { (client, server) };
             first.push(b"that was all");
@@ -134,9 +136,8 @@ fn the_end_of_one_direction_leaves_the_other_open() {
 
 #[test]
 fn a_reset_is_carried_to_the_other_peer() {
-    for manner in MANNERS {
-        for turned in [false, true] {
-            let mut rig = Rig::new(manner);
+    for turned in [false, true] {
+        for mut rig in rigs() {
             let (client, server) = rig.pair();
             let (first, second) = if turned { (server, client) } else { (client, server) };
             first.push(b"half of a poem");
@@ -151,8 +152,7 @@ fn a_reset_is_carried_to_the_other_peer() {
 
 #[test]
 fn a_reset_after_a_half_close_is_carried_too() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
+    for mut rig in rigs() {
         let (client, server) = rig.pair();
         client.fin();
         rig.settle();
@@ -167,8 +167,7 @@ fn a_reset_after_a_half_close_is_carried_too() {
 
 #[test]
 fn a_connect_that_fails_resets_the_client() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
+    for mut rig in rigs() {
         let client = rig.client();
         assert!(client.saw_reset());
         assert!(rig.is_over());
@@ -177,14 +176,13 @@ fn a_connect_that_fails_resets_the_client() {
 
 #[test]
 fn a_client_lost_before_the_other_connection_is_made_ends_that_one() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
-        rig.network.listen(server(), 50).expect("the address is free");
-        let client = rig.network.connect(rig.port).expect("it listens");
-        rig.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    for mut rig in rigs() {
+        rig.serve();
+        let client = rig.begin();
+        rig.stage.turn();
         client.reset();
         rig.settle();
-        let server = rig.network.accept(server()).expect("it connects");
+        let server = rig.accept();
         rig.settle();
         assert!(server.saw_reset());
         assert!(rig.is_over());
@@ -193,8 +191,7 @@ fn a_client_lost_before_the_other_connection_is_made_ends_that_one() {
 
 #[test]
 fn a_peer_that_does_not_read_pauses_the_other_and_nothing_is_lost() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
+    for mut rig in rigs() {
         let (client, server) = rig.pair();
         let stream: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
         let mut sent = 0;
@@ -221,15 +218,14 @@ fn a_peer_that_does_not_read_pauses_the_other_and_nothing_is_lost() {
 
 #[test]
 fn our_close_flushes_and_closes_both() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
-        rig.network.listen(server(), 50).expect("the address is free");
+    for mut rig in rigs() {
+        rig.serve();
         let (near, far) = Relay::pair();
-        let reactor = rig.l.reactor();
+        let reactor = rig.stage.reactor.clone();
         let ends = [near, far].map(|end| {
             let connecting = reactor.connect_protocol(format!("tcp:{}", server()), end);
             rig.settle();
-            (connecting, rig.network.accept(server()).expect("it connects"))
+            (connecting, rig.accept())
         });
         let [(near, a), (far, b)] = ends;
         a.push(b"the last words");
@@ -249,12 +245,11 @@ fn our_close_flushes_and_closes_both() {
 
 #[test]
 fn a_stop_of_the_reactor_flushes_both_sides() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
+    for mut rig in rigs() {
         let (client, server) = rig.pair();
         client.push(b"on its way");
         rig.settle();
-        rig.l.end().expect("a run ends");
+        rig.stage.l.end().expect("a run ends");
         assert_eq!(server.take(), b"on its way");
         assert!(client.saw_fin() && server.saw_fin() && !server.saw_reset());
     }
@@ -262,8 +257,7 @@ fn a_stop_of_the_reactor_flushes_both_sides() {
 
 #[test]
 fn a_stop_of_the_reactor_flushes_the_slower_side_after_the_other_has_ended() {
-    for manner in MANNERS {
-        let mut rig = Rig::new(manner);
+    for mut rig in rigs() {
         let (client, server) = rig.pair();
         let stream = vec![7; 1_000_000];
         let mut sent = 0;
@@ -272,7 +266,7 @@ fn a_stop_of_the_reactor_flushes_the_slower_side_after_the_other_has_ended() {
             rig.settle();
         }
         let relayed = sent - client.unreceived();
-        rig.l.reactor().stop();
+        rig.stage.l.reactor().stop();
         rig.settle();
         client.fin();
         let mut got = 0;
@@ -316,17 +310,16 @@ impl Protocol for Dialogue {
 #[test]
 fn a_relay_inside_a_protocol_keeps_data_that_follows_the_dialogue() {
     let mut rig = Rig::new(Manner::Readiness);
-    rig.network.listen(server(), 50).expect("the address is free");
-    let reactor = rig.l.reactor();
+    rig.serve();
+    let reactor = rig.stage.reactor.clone();
     let dialogue = move || Dialogue { reactor: reactor.clone(), relay: None };
-    let port = rig.l.reactor().listen("tcp:0:interface=127.0.0.1", dialogue).expect("a port");
-    let client =
-        rig.network.connect(port.host().socket_addr().expect("a TCP address")).expect("a port");
+    let port = rig.stage.listen(dialogue);
+    let client = rig.stage.network.connect(port.host()).expect("it listens");
     client.push(b"go:and this");
     rig.settle();
     client.push(b", and that");
     client.fin();
-    let server = rig.network.accept(server()).expect("it connects");
+    let server = rig.accept();
     rig.settle();
     assert_eq!(server.take(), b"and this, and that");
     assert!(server.saw_fin());
@@ -355,15 +348,12 @@ fn a_dropped_loop_leaves_no_reference_cycle() {
     }
     let counted = std::rc::Rc::new(());
     let mut rig = Rig::new(Manner::Readiness);
-    rig.network.listen(server(), 50).expect("the address is free");
-    let reactor = rig.l.reactor();
-    let count = counted.clone();
-    let port = reactor.listen("tcp:0:interface=127.0.0.1", {
-        let mut relay = relay_to(&reactor);
-        move || Counted(relay(), count.clone())
-    });
-    let at = port.expect("a port").host().socket_addr().expect("a TCP address");
-    let client = rig.network.connect(at).expect("it listens");
+    rig.serve();
+    let reactor = rig.stage.reactor.clone();
+    let (count, mut relay) = (counted.clone(), relay_to(&reactor));
+    let port = rig.stage.listen(move || Counted(relay(), count.clone()));
+    let client = rig.stage.network.connect(port.host()).expect("it listens");
+    drop(port);
     rig.settle();
     client.push(b"x");
     rig.settle();
@@ -418,7 +408,7 @@ proptest! {
                     ends[me].fin();
                     ended[me] = true;
                 }
-                _ => rig.l.turn(Some(Duration::ZERO)).map(drop).expect("memory does not fail"),
+                _ => rig.stage.turn(),
             }
         }
         for me in [0, 1] {
@@ -430,7 +420,7 @@ proptest! {
             for me in [0, 1] {
                 got[me].extend(ends[me].take());
             }
-            rig.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+            rig.stage.turn();
         }
         prop_assert!(got[0] == sent[1] && got[1] == sent[0]);
         prop_assert!(ends.iter().all(|end| end.saw_fin() && !end.saw_reset()));

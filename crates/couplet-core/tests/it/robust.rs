@@ -5,13 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::testing::{Manner, Memory, Network, hold};
+use couplet::testing::hold;
 use couplet::{
-    Address, Bytes, ConnectError, Connector, Factory, Loop, LoopOptions, Protocol, Reactor, Reason,
-    Transport,
+    Address, Bytes, ConnectError, Connector, Factory, Protocol, Reactor, Reason, Transport,
 };
 
+use crate::defer_witness::given;
+use crate::pace::Stage;
 use crate::quiet::Quiet;
+use crate::suite::kit::LOOPBACK;
 
 /// A value whose drop panics.
 struct Bomb;
@@ -27,17 +29,6 @@ impl Drop for Bomb {
 impl AsRef<[u8]> for Bomb {
     fn as_ref(&self) -> &[u8] {
         b"bytes of a bomb"
-    }
-}
-
-fn memory() -> (Loop, Network) {
-    let (driver, network) = Memory::new(Manner::Readiness, 11);
-    (Loop::with_driver(driver, LoopOptions::default()), network)
-}
-
-fn turns(l: &mut Loop, count: usize) {
-    for _ in 0..count {
-        l.turn(Some(Duration::ZERO)).unwrap();
     }
 }
 
@@ -82,26 +73,18 @@ fn supervise(reactor: &Reactor, spawned: Rc<Cell<u32>>) {
 
 #[test]
 fn a_run_ends_although_its_tasks_are_respawned_whenever_they_end() {
-    let (mut l, _) = memory();
+    let mut stage = Stage::new(11);
     let spawned = Rc::new(Cell::new(0));
-    let count = spawned.clone();
-    l.run(|reactor| {
-        supervise(reactor, count);
-        reactor.call_soon({
-            let reactor = reactor.clone();
-            move || reactor.stop()
-        });
-        Ok(())
-    })
-    .unwrap();
+    supervise(&stage.reactor, spawned.clone());
+    stage.run();
     assert!((2..1000).contains(&spawned.get()), "{} spawned", spawned.get());
 }
 
 #[test]
 fn a_port_restarted_whenever_it_stops_does_not_starve_the_rest() {
-    let (mut l, _) = memory();
-    let port = l.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), || Quiet).unwrap();
-    turns(&mut l, 2);
+    let mut stage = Stage::new(11);
+    let port = stage.listen(|| Quiet);
+    stage.turns(2);
     let stops = Rc::new(Cell::new(0));
     fn again(port: couplet::Port, stops: Rc<Cell<u32>>) {
         stops.set(stops.get() + 1);
@@ -115,7 +98,7 @@ fn a_port_restarted_whenever_it_stops_does_not_starve_the_rest() {
     }
     again(port, stops.clone());
     let before = stops.get();
-    turns(&mut l, 1);
+    stage.turn();
     assert!(stops.get() - before <= 3, "{} stops in one turn", stops.get() - before);
 }
 
@@ -165,46 +148,40 @@ impl Factory for GivesUp {
 #[test]
 fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
     for (in_build, logged) in [(true, "failed, stopped: true"), (false, "lost, clean: true")] {
-        let (mut l, network) = memory();
-        let peer = network.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), 5).unwrap();
+        let mut stage = Stage::new(11);
+        let peer = stage.network.listen(LOOPBACK, 5).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
         let factory = GivesUp { in_build, connector: Rc::default(), log: log.clone() };
-        l.reactor().connect_tcp("127.0.0.1", peer.port().unwrap(), factory);
-        turns(&mut l, 3);
-        let wire = network.accept(peer).unwrap();
+        stage.reactor.connect_tcp("127.0.0.1", peer.port().unwrap(), factory);
+        stage.turns(3);
+        let wire = stage.network.accept(peer).unwrap();
         wire.close();
-        turns(&mut l, 5);
+        stage.turns(5);
         assert_eq!(*log.borrow(), [logged]);
         assert!(wire.is_closed());
-        assert!(l.snapshot().connections.is_empty() && l.snapshot().connectors.is_empty());
+        let snapshot = stage.l.snapshot();
+        assert!(snapshot.connections.is_empty() && snapshot.connectors.is_empty());
     }
 }
 
 #[test]
 fn a_connect_cancelled_in_connection_made_closes_the_connection() {
-    let (mut l, network) = memory();
-    let peer = network.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), 5).unwrap();
+    let mut stage = Stage::new(11);
+    let peer = stage.network.listen(LOOPBACK, 5).unwrap();
     let canceller: Rc<RefCell<Option<couplet::defer::Canceller>>> = Rc::default();
     let cancel = canceller.clone();
-    let connecting = l.reactor().connect(peer.to_string(), move || {
+    let connecting = stage.reactor.connect(peer.to_string(), move || {
         let cancel = cancel.clone();
         Cancels(Rc::new(move || cancel.borrow().as_ref().unwrap().cancel()))
     });
     canceller.replace(Some(connecting.canceller()));
-    let failed = Rc::new(Cell::new(false));
-    let slot = failed.clone();
-    connecting
-        .add_both(move |result| {
-            slot.set(result.is_err_and(|failure| failure.is_cancelled()));
-            Ok(())
-        })
-        .detach();
-    turns(&mut l, 3);
-    let wire = network.accept(peer).unwrap();
+    let connecting = given(connecting);
+    stage.turns(3);
+    let wire = stage.network.accept(peer).unwrap();
     wire.close();
-    turns(&mut l, 5);
-    assert!(failed.get() && wire.is_closed());
-    assert!(l.snapshot().connections.is_empty());
+    stage.turns(5);
+    assert!(connecting.take().unwrap_err().is_cancelled() && wire.is_closed());
+    assert!(stage.l.snapshot().connections.is_empty());
 }
 
 #[test]
@@ -212,31 +189,11 @@ fn waiters_fail_when_their_loop_is_dropped() {
     let held = hold(Quiet);
     let (connection, transport) = (held.connection.clone(), held.connection.transport());
     transport.write(vec![0; 1_000_000]);
-    let failures = Rc::new(Cell::new(0));
-    let count = |failures: &Rc<Cell<u32>>| {
-        let failures = failures.clone();
-        move |failed: bool| failures.set(failures.get() + u32::from(failed))
-    };
-    let drained = count(&failures);
-    transport
-        .drained()
-        .add_both(move |r| {
-            drained(r.is_err());
-            Ok(())
-        })
-        .detach();
+    let drained = given(transport.drained());
     drop(held);
-    assert_eq!(failures.get(), 1, "drained");
+    assert!(drained.take().is_err());
     assert!(!connection.tell(|_, _| {}));
-    let asked = count(&failures);
-    connection
-        .ask(|_, _| ())
-        .add_both(move |r| {
-            asked(r.is_err());
-            Ok(())
-        })
-        .detach();
-    assert_eq!(failures.get(), 2, "ask");
+    assert!(given(connection.ask(|_, _| ())).take().is_err());
 }
 
 #[test]
@@ -268,14 +225,13 @@ impl Protocol for Device {
 
 #[test]
 fn of_a_thousand_devices_the_silent_ones_are_dropped() {
-    let (mut l, network) = memory();
-    let port = l.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), || Device).unwrap();
-    turns(&mut l, 1);
-    let address = port.host().socket_addr().unwrap();
+    let mut stage = Stage::new(11);
+    let port = stage.listen(|| Device);
+    stage.turn();
     let devices: Vec<_> = (0..1000)
         .map(|_| {
-            let wire = network.connect(address).unwrap();
-            turns(&mut l, 2);
+            let wire = stage.network.connect(port.host()).unwrap();
+            stage.turns(2);
             wire
         })
         .collect();
@@ -284,11 +240,11 @@ fn of_a_thousand_devices_the_silent_ones_are_dropped() {
         for wire in devices.iter().enumerate().filter(|(n, _)| n % 10 != 0).map(|(_, wire)| wire) {
             wire.push(b"alive");
         }
-        let sleeping = l.reactor().sleep(Duration::from_secs(90));
-        l.run_until(sleeping).unwrap();
+        let sleeping = stage.reactor.sleep(Duration::from_secs(90));
+        stage.l.run_until(sleeping).unwrap();
     }
     let lost = |wire: &couplet::testing::Wire| wire.saw_reset() && wire.is_closed();
     assert!(devices.iter().enumerate().all(|(n, wire)| lost(wire) == (n % 10 == 0)));
-    assert_eq!(l.snapshot().connections.len(), 900);
-    assert_eq!(l.snapshot().pending_calls, 900, "one timer for each");
+    assert_eq!(stage.l.snapshot().connections.len(), 900);
+    assert_eq!(stage.l.snapshot().pending_calls, 900, "one timer for each");
 }

@@ -2,94 +2,24 @@
 //! on the simulator's.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::Deferred;
 use couplet::services::ClientService;
 use couplet::sim::{Fault, Sim};
-use couplet::testing::{Manner, Memory, Network, Wire};
-use couplet::{
-    Address, ConnectError, Connection, Connector, Factory, Failure, Loop, LoopOptions, Protocol,
-    Reactor, Reason, Resolver, Transport,
-};
+use couplet::testing::Wire;
+use couplet::{ConnectError, Connection, Failure, Protocol, Reason, Resolver, Transport};
 
 use crate::defer_witness::{Log, given};
-use crate::pace;
+use crate::quiet::Echo;
+use crate::reconnecting::{Ends, Rig, server};
 
 const S: Duration = Duration::from_secs(1);
 
-type Service = ClientService<Quiet>;
-
-struct Rig {
-    l: Loop,
-    network: Network,
-    reactor: Reactor,
-    log: Log,
-    /// Start time of each attempt, in milliseconds.
-    attempts: Rc<RefCell<Vec<u64>>>,
-}
-
-/// The address of these tests' servers, if any.
-fn server() -> SocketAddr {
-    ([127, 0, 0, 1], 8000).into()
-}
-
-struct Quiet {
-    log: Log,
-}
-
-impl Protocol for Quiet {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-
-    fn read_closed(&mut self, transport: &Transport) {
-        transport.lose_connection();
-    }
-
-    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
-        self.log.say("lost");
-    }
-}
-
-/// Records when attempts begin.
-struct Notes {
-    log: Log,
-    network: Network,
-    attempts: Rc<RefCell<Vec<u64>>>,
-    panics: bool,
-}
-
-impl Factory for Notes {
-    type Protocol = Quiet;
-
-    fn started_connecting(&mut self, _: &Connector) {
-        self.attempts.borrow_mut().push(self.network.elapsed().as_millis() as u64);
-    }
-
-    fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
-        assert!(!self.panics, "in build_protocol");
-        Some(Quiet { log: self.log.clone() })
-    }
-
-    fn client_connection_failed(&mut self, _: &Connector, _: &Reason) {
-        assert!(!self.panics, "in client_connection_failed");
-    }
-}
+type Service = ClientService<Ends>;
 
 impl Rig {
-    fn new(seed: u64) -> Rig {
-        let (driver, network) = Memory::new(Manner::Readiness, seed);
-        let l = Loop::with_driver(driver, LoopOptions::default());
-        let (log, attempts) = Default::default();
-        Rig { reactor: l.reactor(), l, network, log, attempts }
-    }
-
-    fn notes(&self) -> Notes {
-        let (log, attempts) = (self.log.clone(), self.attempts.clone());
-        Notes { log, network: self.network.clone(), attempts, panics: false }
-    }
-
     fn service(&self) -> Service {
         ClientService::new(&self.reactor, "tcp:127.0.0.1:8000", self.notes()).unwrap()
     }
@@ -99,36 +29,16 @@ impl Rig {
         self.service().retry_policy(|failures, _| S * failures)
     }
 
-    /// Makes a few turns without advancing the clock.
-    fn settle(&mut self) {
-        pace::settle(&mut self.l);
-    }
-
-    /// Advances the clock, stopping at each deadline.
-    fn pass(&mut self, by: Duration) {
-        pace::pass(&mut self.l, &self.network, by);
-    }
-
-    /// Time between consecutive attempts, in milliseconds.
-    fn waits(&self) -> Vec<u64> {
-        self.attempts.borrow().windows(2).map(|two| two[1] - two[0]).collect()
-    }
-
-    fn attempts(&self) -> usize {
-        self.attempts.borrow().len()
-    }
-
-    fn listen(&self) {
-        self.network.listen(server(), 10).expect("the port is free");
-    }
-
-    fn accept(&self) -> Wire {
-        self.network.accept(server()).expect("it has connected")
+    /// A [`punctual`](Self::punctual) service that has been started.
+    fn started(&self) -> Service {
+        let service = self.punctual();
+        service.start();
+        service
     }
 
     /// A preparation that never fires, and logs its cancellation.
-    fn endless(&self) -> impl Fn(&Connection<Quiet>) -> Deferred<()> + 'static {
-        let (log, kept) = (self.log.clone(), RefCell::new(Vec::new()));
+    fn endless(&self) -> impl Fn(&Connection<Ends>) -> Deferred<()> + 'static {
+        let (log, kept) = (self.ends.clone(), RefCell::new(Vec::new()));
         move |_| {
             let log = log.clone();
             let (prepared, resolver) = Deferred::with_canceller(move |_| log.say("cancelled"));
@@ -139,9 +49,8 @@ impl Rig {
 
     /// A connected service, and its peer.
     fn connected(&mut self) -> (Service, Wire) {
-        self.listen();
-        let service = self.punctual();
-        service.start();
+        self.serve();
+        let service = self.started();
         self.settle();
         let wire = self.accept();
         self.settle();
@@ -186,23 +95,22 @@ fn c137_up_to_a_second_of_jitter_is_spread_evenly_and_the_same_for_a_seed() {
 #[test]
 fn c137_a_connection_that_becomes_ready_resets_the_waits() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let _service = rig.started();
     rig.pass(S * 7);
     assert_eq!(rig.waits(), [1000, 2000, 3000]);
-    rig.listen();
+    rig.serve();
     rig.pass(S * 4);
     rig.network.set_unreachable(server().ip());
     rig.accept().reset();
     rig.pass(S * 4);
     // The connection was lost at 11 s.
-    assert_eq!(rig.attempts.borrow()[5..], [12_000, 14_000]);
+    assert_eq!(rig.attempts.borrow()[5..], [S * 12, S * 14]);
 }
 
 #[test]
 fn c137_a_connection_that_is_not_prepared_resets_nothing() {
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let service = rig.punctual().prepare(|_| Deferred::fail(Failure::msg("who are you?")));
     service.start();
     let waiting = given(service.when_connected(Some(3)));
@@ -217,7 +125,7 @@ fn c137_a_connection_that_is_not_prepared_resets_nothing() {
 #[test]
 fn c137_a_connection_counts_when_it_is_prepared_and_not_before() {
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let preparing = Rc::<RefCell<Option<Resolver<()>>>>::default();
     let slot = preparing.clone();
     let service = rig.punctual().prepare(move |connection| {
@@ -240,14 +148,14 @@ fn c137_a_connection_counts_when_it_is_prepared_and_not_before() {
 #[test]
 fn a_connection_lost_while_it_is_prepared_cancels_that_and_counts_as_a_failure() {
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let service = rig.punctual().prepare(rig.endless());
     service.start();
     let waiting = given(service.when_connected(Some(1)));
     rig.settle();
     rig.accept().reset();
     rig.settle();
-    assert_eq!(rig.log.lines(), ["lost", "cancelled"]);
+    assert_eq!(rig.ends.lines(), ["lost", "cancelled"]);
     assert!(waiting.text().contains("connection lost"), "{}", waiting.text());
     rig.pass(S);
     assert_eq!(rig.waits(), [1000]);
@@ -256,7 +164,7 @@ fn a_connection_lost_while_it_is_prepared_cancels_that_and_counts_as_a_failure()
 #[test]
 fn a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let prepared = Rc::new(Cell::new(0));
     let count = prepared.clone();
     let service = rig.punctual().prepare(move |_| {
@@ -268,8 +176,9 @@ fn a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
     assert_eq!((rig.waits(), prepared.get()), (vec![1000, 2000], 3));
 
     let mut rig = Rig::new(0);
-    rig.listen();
-    let notes = Notes { panics: true, ..rig.notes() };
+    rig.serve();
+    let mut notes = rig.notes();
+    (notes.panics, notes.panics_in_build) = (true, true);
     let service = ClientService::new(&rig.reactor, "tcp:127.0.0.1:8000", notes).unwrap();
     service.retry_policy(|failures, _| S * failures).start();
     rig.pass(S * 4);
@@ -290,7 +199,7 @@ fn c138_who_waits_gets_the_connection_at_once_or_the_next_one() {
     let second = given(service.when_connected(None));
     rig.pass(S / 2);
     assert!(early.is_none() && second.is_none());
-    rig.listen();
+    rig.serve();
     rig.pass(S);
     let id = early.take().unwrap().id();
     assert_eq!(second.take().unwrap().id(), id);
@@ -307,8 +216,7 @@ fn c138_who_waits_gets_the_connection_at_once_or_the_next_one() {
 #[test]
 fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let wait = |failures| given(service.when_connected(failures));
     let (patient, none, one, two) = (wait(None), wait(Some(0)), wait(Some(1)), wait(Some(2)));
     rig.settle();
@@ -330,8 +238,7 @@ fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
 #[test]
 fn a_failed_wait_may_stop_the_service() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let stopped = service.clone();
     let waiting = service.when_connected(Some(1)).add_errback(move |failure| {
         stopped.stop().detach();
@@ -346,8 +253,7 @@ fn a_failed_wait_may_stop_the_service() {
 #[test]
 fn c138_a_cancelled_wait_ends_alone() {
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let one = service.when_connected(None);
     let canceller = one.canceller();
     let (one, other) = (given(one), given(service.when_connected(None)));
@@ -355,7 +261,7 @@ fn c138_a_cancelled_wait_ends_alone() {
     assert!(one.take().unwrap_err().is_cancelled());
     let shown = format!("{service:?}");
     assert!(shown.contains("waiting: 1"), "{shown}");
-    rig.listen();
+    rig.serve();
     rig.pass(S);
     assert!(other.take().is_ok());
 }
@@ -371,7 +277,7 @@ fn c138_a_stop_completes_once_the_connection_has_really_closed() {
     assert!(stops.iter().all(|stop| stop.is_none()) && waiting.is_none());
     wire.close();
     rig.settle();
-    assert_eq!(rig.log.lines(), ["lost"]);
+    assert_eq!(rig.ends.lines(), ["lost"]);
     for stop in stops {
         stop.take().unwrap();
     }
@@ -401,8 +307,7 @@ fn c138_a_stop_ends_an_attempt_a_wait_and_a_preparation() {
     assert!(waiting.take().unwrap_err().is_cancelled());
     // While it waits for the next attempt.
     let mut rig = Rig::new(0);
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     rig.settle();
     let waiting = given(service.when_connected(None));
     given(service.stop()).take().unwrap();
@@ -411,7 +316,7 @@ fn c138_a_stop_ends_an_attempt_a_wait_and_a_preparation() {
     assert_eq!(rig.attempts(), 1);
     // While a connection is prepared.
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let service = rig.punctual().prepare(rig.endless());
     service.start();
     rig.settle();
@@ -422,7 +327,7 @@ fn c138_a_stop_ends_an_attempt_a_wait_and_a_preparation() {
     wire.close();
     rig.settle();
     stop.take().unwrap();
-    assert_eq!(rig.log.lines(), ["cancelled", "lost"]);
+    assert_eq!(rig.ends.lines(), ["cancelled", "lost"]);
 }
 
 #[test]
@@ -460,7 +365,7 @@ fn c138_a_start_while_it_stops_starts_afresh() {
 #[test]
 fn c138_a_start_while_it_stops_counts_failures_from_one() {
     let mut rig = Rig::new(0);
-    rig.listen();
+    rig.serve();
     let (endless, attempts) = (rig.endless(), rig.attempts.clone());
     let service = rig.punctual().prepare(move |connection| match attempts.borrow().len() {
         3 => endless(connection),
@@ -502,18 +407,18 @@ fn a_stop_inside_connection_made_waits_for_that_connection() {
         }
     }
     let mut rig = Rig::new(0);
-    rig.listen();
-    let (slot, log) = (Rc::<RefCell<_>>::default(), rig.log.clone());
+    rig.serve();
+    let (slot, log) = (Rc::<RefCell<_>>::default(), rig.ends.clone());
     let inner = slot.clone();
     let factory = move || Stops(inner.clone(), log.clone());
     let service = ClientService::new(&rig.reactor, "tcp:127.0.0.1:8000", factory).unwrap();
     *slot.borrow_mut() = Some(service.clone());
     service.start();
     rig.pass(S);
-    assert_eq!(rig.log.lines(), [""; 0]);
+    assert_eq!(rig.ends.lines(), [""; 0]);
     rig.accept().close();
     rig.settle();
-    assert_eq!(rig.log.lines(), ["lost", "stopped"]);
+    assert_eq!(rig.ends.lines(), ["lost", "stopped"]);
     slot.take();
 }
 
@@ -521,22 +426,17 @@ fn a_stop_inside_connection_made_waits_for_that_connection() {
 fn the_end_of_the_reactor_ends_it() {
     let mut rig = Rig::new(0);
     let (service, _wire) = rig.connected();
-    let stop = |reactor: &Reactor| {
-        reactor.stop();
-        Ok(())
-    };
-    rig.l.run(stop).unwrap();
+    rig.run();
     assert!(!service.is_running());
     assert!(given(service.when_connected(None)).take().unwrap_err().is_cancelled());
     assert_eq!(rig.attempts(), 1);
 
     let mut rig = Rig::new(0);
     rig.network.set_silent(server());
-    let service = rig.punctual();
-    service.start();
+    let service = rig.started();
     let waiting = given(service.when_connected(Some(1)));
     rig.settle();
-    drop(rig.l);
+    drop(rig);
     assert!(waiting.take().unwrap_err().is_cancelled());
     assert!(!service.is_running());
 }
@@ -550,12 +450,6 @@ fn a_wrong_endpoint_is_told_at_once() {
 
 #[test]
 fn c138_in_the_simulator_it_comes_back_after_each_crash_and_stops_without_a_leak() {
-    struct Echo;
-    impl Protocol for Echo {
-        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-            transport.write(data);
-        }
-    }
     struct Asks;
     impl Protocol for Asks {
         fn connection_made(&mut self, transport: &Transport) {

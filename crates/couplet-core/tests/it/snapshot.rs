@@ -5,16 +5,13 @@ use std::time::Duration;
 use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::testing::Manner;
 
+use crate::pace::s;
 use crate::quiet::Quiet;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, On, Script};
 
 const KITS: [Kit; 3] =
     [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 fn of(rig: &Rig, a: &A) -> ConnectionSnapshot {
     let id = a.transport().id();

@@ -7,50 +7,23 @@ use std::time::Duration;
 
 use couplet::defer::{Deferred, Failure, Panicked, Resolver, TimedOut};
 use couplet::task::AlreadyRunning;
-use couplet::testing::{Manner, Memory, Network};
-use couplet::{Loop, LoopOptions, LoopingCall, Reactor, Result};
+use couplet::{LoopingCall, Result};
 
-use crate::defer_witness::{Log, given, unhandled_in};
+use crate::defer_witness::{given, unhandled_in};
+use crate::pace::{Stage, ms};
 
 /// The time in milliseconds and the count of each call.
 type Calls = Rc<RefCell<Vec<(u128, u64)>>>;
 
 const S: Duration = Duration::from_secs(1);
 
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
-
-/// A loop whose clock the test advances.
-pub(crate) struct Clock {
-    pub(crate) l: Loop,
-    pub(crate) network: Network,
-    pub(crate) reactor: Reactor,
-    pub(crate) log: Log,
-}
-
-impl Clock {
-    pub(crate) fn new() -> Clock {
-        let (driver, network) = Memory::new(Manner::Readiness, 0);
-        let l = Loop::with_driver(driver, LoopOptions::default());
-        Clock { reactor: l.reactor(), l, network, log: Log::default() }
-    }
-
-    /// Advances the clock in one step and makes a turn; returns the log so far.
-    pub(crate) fn jump(&mut self, by: Duration) -> Vec<String> {
-        self.network.advance(by);
-        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-        self.log.lines()
-    }
-
-    /// Advances the clock, stopping at each deadline.
-    pub(crate) fn pass(&mut self, by: Duration) {
-        let until = self.network.elapsed() + by;
-        while self.network.elapsed() < until {
-            let left = until - self.network.elapsed();
-            self.l.turn(Some(left)).expect("memory does not fail");
-        }
-        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+impl Stage {
+    /// A looping call whose only call returns a Deferred, and the resolver of that.
+    fn one_round(&self) -> (LoopingCall, Resolver<()>) {
+        let (round, resolver) = Deferred::<()>::new();
+        let mut round = Some(round);
+        let call = move || round.take().expect("one round");
+        (LoopingCall::new(&self.reactor, call), resolver)
     }
 
     /// A looping call that logs its calls.
@@ -66,7 +39,7 @@ impl Clock {
 
 #[test]
 fn c130_the_first_call_comes_in_the_next_turn_or_after_one_interval() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (at_once, calls) = clock.counting();
     at_once.start(S).detach();
     assert!(calls.borrow().is_empty(), "start only records");
@@ -82,31 +55,75 @@ fn c130_the_first_call_comes_in_the_next_turn_or_after_one_interval() {
     assert_eq!(later.interval(), S);
 }
 
-#[test]
-fn c130_missed_points_of_the_grid_are_left_out() {
-    let mut clock = Clock::new();
-    let (looping, calls) = clock.counting();
-    looping.start(S).detach();
-    clock.pass(S);
-    clock.jump(ms(2500));
-    clock.pass(ms(2500));
-    let times: Vec<u128> = calls.borrow().iter().map(|(at, _)| *at).collect();
-    assert_eq!(times, [0, 1000, 3500, 4000, 5000, 6000]);
+/// A step of a test's time.
+#[derive(Clone, Copy)]
+enum Step {
+    /// In one step.
+    Jump(Duration),
+    /// With a turn at each deadline.
+    Pass(Duration),
+    Reset,
 }
 
+/// The time in milliseconds and the count of each call.
+type Told = &'static [(u128, u64)];
+
 #[test]
-fn c130_a_late_first_call_does_not_shift_the_grid() {
-    let mut clock = Clock::new();
-    let (looping, calls) = clock.counting();
-    looping.start(S).detach();
-    clock.jump(ms(300));
-    clock.pass(ms(1700));
-    assert_eq!(calls.take(), [(300, 1), (1000, 1), (2000, 1)]);
+fn c130_c132_calls_come_at_the_points_of_the_grid_with_the_count_of_those_that_passed() {
+    use Step::{Jump, Pass, Reset};
+    const TURN: Step = Jump(Duration::ZERO);
+    let cases: [(&str, Duration, &[Step], Told); 5] = [
+        (
+            "missed points are left out",
+            S,
+            &[Pass(S), Jump(ms(2500)), Pass(ms(2500))],
+            &[(0, 1), (1000, 1), (3500, 2), (4000, 1), (5000, 1), (6000, 1)],
+        ),
+        (
+            "a late first call does not shift the grid",
+            S,
+            &[Jump(ms(300)), Pass(ms(1700))],
+            &[(300, 1), (1000, 1), (2000, 1)],
+        ),
+        (
+            "an interval too long to tell is waited for",
+            Duration::MAX,
+            &[TURN, Jump(Duration::from_secs(3600 * 24 * 365))],
+            &[(0, 1)],
+        ),
+        (
+            "a reset begins a new grid",
+            S,
+            &[TURN, Pass(ms(700)), Reset, Pass(ms(3000))],
+            &[(0, 1), (1700, 1), (2700, 1), (3700, 1)],
+        ),
+        (
+            "with an interval of zero there is a call each turn and the count is 1",
+            Duration::ZERO,
+            &[TURN, TURN, TURN, TURN, Jump(ms(10_000))],
+            &[(0, 1), (0, 1), (0, 1), (0, 1), (10_000, 1)],
+        ),
+    ];
+    for (case, interval, steps, expected) in cases {
+        let mut clock = Stage::new(0);
+        let (looping, calls) = clock.counting();
+        assert!(!looping.reset(), "{case}: it is not running yet");
+        looping.start(interval).detach();
+        for step in steps {
+            match *step {
+                Jump(by) => drop(clock.jump(by)),
+                Pass(by) => clock.pass(by),
+                Reset => assert!(looping.reset(), "{case}"),
+            }
+        }
+        assert_eq!(calls.take(), expected, "{case}");
+        assert!(looping.is_running(), "{case}");
+    }
 }
 
 #[test]
 fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (looping, calls) = clock.counting();
     let third = Duration::from_nanos(333_333_333);
     looping.start(third).detach();
@@ -119,32 +136,8 @@ fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
 }
 
 #[test]
-fn c130_an_interval_too_long_to_tell_is_waited_for() {
-    let mut clock = Clock::new();
-    let (looping, calls) = clock.counting();
-    looping.start(Duration::MAX).detach();
-    clock.jump(Duration::ZERO);
-    clock.jump(S * 3600 * 24 * 365);
-    assert_eq!(calls.borrow().len(), 1);
-    assert!(looping.is_running());
-}
-
-#[test]
-fn c130_reset_begins_a_new_grid() {
-    let mut clock = Clock::new();
-    let (looping, calls) = clock.counting();
-    assert!(!looping.reset(), "it is not running");
-    looping.start(S).detach();
-    clock.jump(Duration::ZERO);
-    clock.pass(ms(700));
-    assert!(looping.reset());
-    clock.pass(ms(3000));
-    assert_eq!(calls.take(), [(0, 1), (1700, 1), (2700, 1), (3700, 1)]);
-}
-
-#[test]
 fn c131_it_waits_for_the_deferred_and_goes_to_the_next_point() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let rounds: Rc<RefCell<Vec<Resolver<()>>>> = Rc::default();
     let inside = rounds.clone();
     let looping = LoopingCall::with_count(&clock.reactor, {
@@ -168,7 +161,7 @@ fn c131_it_waits_for_the_deferred_and_goes_to_the_next_point() {
 #[test]
 fn c131_a_failure_stops_it_and_is_its_result() {
     for panics in [false, true] {
-        let mut clock = Clock::new();
+        let mut clock = Stage::new(0);
         let log = clock.log.clone();
         let left = Cell::new(2);
         let looping = LoopingCall::new(&clock.reactor, move || {
@@ -198,10 +191,8 @@ fn c131_a_failure_stops_it_and_is_its_result() {
 
 #[test]
 fn c131_a_deferred_that_fails_stops_it() {
-    let mut clock = Clock::new();
-    let (round, resolver) = Deferred::<()>::new();
-    let mut round = Some(round);
-    let looping = LoopingCall::new(&clock.reactor, move || round.take().expect("one round"));
+    let mut clock = Stage::new(0);
+    let (looping, resolver) = clock.one_round();
     let ended = given(looping.start(S));
     clock.jump(Duration::ZERO);
     resolver.errback(Failure::msg("no"));
@@ -218,7 +209,7 @@ fn c131_a_deferred_that_fails_stops_it() {
 
 #[test]
 fn c131_stop_gives_the_looping_call() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (looping, calls) = clock.counting();
     let ended = given(looping.start(S));
     clock.pass(ms(1500));
@@ -236,7 +227,7 @@ fn c131_stop_gives_the_looping_call() {
 
 #[test]
 fn c131_a_stop_inside_the_call_lets_it_end_first() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let own: Rc<RefCell<Option<LoopingCall>>> = Rc::default();
     let (round, resolver) = Deferred::<()>::new();
     let (mut round, inside, log) = (Some(round), own.clone(), clock.log.clone());
@@ -262,7 +253,7 @@ fn c131_a_stop_inside_the_call_lets_it_end_first() {
 
 #[test]
 fn c131_a_cancel_stops_it_and_the_call_under_way() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (looping, calls) = clock.counting();
     let running = looping.start(S);
     clock.jump(Duration::ZERO);
@@ -271,9 +262,7 @@ fn c131_a_cancel_stops_it_and_the_call_under_way() {
     clock.pass(S * 3);
     assert_eq!((calls.take().len(), looping.is_running()), (1, false));
 
-    let (round, resolver) = Deferred::<()>::new();
-    let mut round = Some(round);
-    let looping = LoopingCall::new(&clock.reactor, move || round.take().expect("one round"));
+    let (looping, resolver) = clock.one_round();
     let running = looping.start(S);
     clock.jump(Duration::ZERO);
     running.cancel();
@@ -283,9 +272,7 @@ fn c131_a_cancel_stops_it_and_the_call_under_way() {
     looping.stop();
     again.take().unwrap();
 
-    let (round, resolver) = Deferred::<()>::new();
-    let mut round = Some(round);
-    let looping = LoopingCall::new(&clock.reactor, move || round.take().expect("one round"));
+    let (looping, resolver) = clock.one_round();
     let running = looping.start(S);
     clock.jump(Duration::ZERO);
     assert!(looping.stop());
@@ -296,7 +283,7 @@ fn c131_a_cancel_stops_it_and_the_call_under_way() {
 
 #[test]
 fn c131_the_end_of_the_loop_ends_it() {
-    let clock = Clock::new();
+    let clock = Stage::new(0);
     let (looping, _) = clock.counting();
     let ended = given(looping.start(S));
     drop(clock.l);
@@ -306,13 +293,10 @@ fn c131_the_end_of_the_loop_ends_it() {
 
 #[test]
 fn c132_the_count_is_that_of_the_points_that_passed() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (looping, calls) = clock.counting();
     looping.start(S).detach();
-    clock.pass(S);
-    clock.jump(ms(2500));
-    clock.pass(ms(500));
-    assert_eq!(calls.take(), [(0, 1), (1000, 1), (3500, 2), (4000, 1)]);
+    clock.pass(ms(4000));
     looping.stop();
     // Counted from the start: three points lie before 3.5 s.
     looping.start(S).detach();
@@ -327,20 +311,8 @@ fn c132_the_count_is_that_of_the_points_that_passed() {
 }
 
 #[test]
-fn c132_with_an_interval_of_zero_there_is_a_call_each_turn_and_the_count_is_1() {
-    let mut clock = Clock::new();
-    let (looping, calls) = clock.counting();
-    looping.start(Duration::ZERO).detach();
-    for _ in 0..4 {
-        clock.jump(Duration::ZERO);
-    }
-    clock.jump(S * 10);
-    assert_eq!(calls.take(), [(0, 1), (0, 1), (0, 1), (0, 1), (10_000, 1)]);
-}
-
-#[test]
 fn defer_later_calls_after_its_delay_and_returns_the_result() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let log = clock.log.clone();
     let later = given(clock.reactor.defer_later(S, move || {
         log.say("called");
@@ -359,7 +331,7 @@ fn defer_later_calls_after_its_delay_and_returns_the_result() {
 
 #[test]
 fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let log = clock.log.clone();
     let later = clock.reactor.defer_later(S, move || {
         log.say("called");
@@ -376,7 +348,7 @@ fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
 
 /// Awaits `future` for at most one second.
 fn timed<T: 'static>(
-    clock: &Clock,
+    clock: &Stage,
     future: impl Future<Output = Result<T>> + 'static,
 ) -> Deferred<T> {
     let reactor = clock.reactor.clone();
@@ -385,7 +357,7 @@ fn timed<T: 'static>(
 
 #[test]
 fn timeout_returns_a_result_in_time_and_stops_its_timer() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let inner = clock.reactor.clone();
     let result = given(timed(&clock, async move {
         inner.sleep(S).await?;
@@ -411,7 +383,7 @@ fn timeout_leaves_no_timer_behind_a_future_that_is_ready_at_once() {
 
 #[test]
 fn timeout_drops_the_future_on_expiry() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (never, resolver) = Deferred::<()>::new();
     let result = given(timed(&clock, never));
     clock.jump(Duration::ZERO);
@@ -426,7 +398,7 @@ fn timeout_drops_the_future_on_expiry() {
 
 #[test]
 fn timeout_ends_with_its_loop() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let (never, _resolver) = Deferred::<()>::new();
     let waiting = given(timed(&clock, never));
     clock.jump(Duration::ZERO);

@@ -8,18 +8,16 @@ use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use couplet::defer::{Cancelled, Canceller, Panicked, set_reporter};
+use couplet::defer::{Canceller, Panicked, set_reporter};
 use couplet::task::yield_now;
 use couplet::testing::Manner;
 use couplet::{Deferred, Failure, Loop, Reactor, Result};
 
+use crate::defer_witness::{Given, given};
 use crate::logged::logged;
+use crate::pace::s;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{Log, On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 fn memory() -> Rig {
     Kit::memory(Manner::Readiness).rig()
@@ -28,29 +26,8 @@ fn memory() -> Rig {
 const KITS: [Kit; 3] =
     [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];
 
-/// A Deferred's outcome as text, once it has fired.
-fn outcome<T: std::fmt::Debug + 'static>(deferred: Deferred<T>) -> Rc<RefCell<Option<String>>> {
-    let slot: Rc<RefCell<Option<String>>> = Rc::default();
-    let seen = slot.clone();
-    deferred
-        .add_both(move |result| {
-            *seen.borrow_mut() = Some(match result {
-                Ok(value) => format!("{value:?}"),
-                Err(failure) if failure.is::<Cancelled>() => "cancelled".to_owned(),
-                Err(failure) => format!("failed: {failure}"),
-            });
-            Ok(())
-        })
-        .detach();
-    slot
-}
-
-fn is(slot: &Rc<RefCell<Option<String>>>) -> Option<String> {
-    slot.borrow().clone()
-}
-
 /// Logs a line when dropped.
-struct Drops(Log, &'static str);
+pub(crate) struct Drops(pub(crate) Log, pub(crate) &'static str);
 
 impl Drop for Drops {
     fn drop(&mut self) {
@@ -58,21 +35,27 @@ impl Drop for Drops {
     }
 }
 
+/// Never finishes; logs when it is dropped.
+pub(crate) async fn sleeps<T>(log: Log, dropped: &'static str) -> Result<T> {
+    let _drops = Drops(log, dropped);
+    pending().await
+}
+
 #[test]
 fn a_task_runs_in_the_turn_and_its_deferred_gets_the_result() {
     let mut rig = memory();
     let log = Log::default();
     let inner = log.clone();
-    let value = outcome(rig.reactor.spawn(async move {
+    let value = given(rig.reactor.spawn(async move {
         inner.note("polled");
         Ok(42)
     }));
-    let failed = outcome(rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no poem")) }));
+    let failed = given(rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no poem")) }));
     assert!(log.entries().is_empty(), "spawn only records");
     rig.turn();
     assert_eq!(log.entries(), ["polled"]);
-    assert_eq!(is(&value).as_deref(), Some("42"));
-    assert_eq!(is(&failed).as_deref(), Some("failed: no poem"));
+    assert_eq!(value.take().unwrap(), 42);
+    assert_eq!(failed.text(), "no poem");
     assert_eq!(rig.l.snapshot().tasks, 0);
 }
 
@@ -105,7 +88,7 @@ fn a_sleeping_task_is_not_polled_until_its_time() {
     let mut rig = memory();
     let polls = Rc::new(Cell::new(0));
     let (reactor, counted) = (rig.reactor.clone(), polls.clone());
-    let slept = outcome(rig.reactor.spawn(async move {
+    let slept = given(rig.reactor.spawn(async move {
         let start = reactor.now();
         for _ in 0..3 {
             let mut sleep = std::pin::pin!(reactor.sleep(s(10)));
@@ -122,7 +105,7 @@ fn a_sleeping_task_is_not_polled_until_its_time() {
         rig.pass(s(1));
     }
     rig.turns(3);
-    assert_eq!(is(&slept).as_deref(), Some("30"));
+    assert_eq!(slept.take().unwrap(), 30);
     assert_eq!(polls.get(), 6, "once at the start of each sleep, once at its end");
 }
 
@@ -147,17 +130,13 @@ fn a_detached_task_keeps_running() {
 fn c125a_a_cancelled_task_is_dropped_in_the_turn() {
     let mut rig = memory();
     let log = Log::default();
-    let held = Drops(log.clone(), "dropped");
-    let task = rig.reactor.spawn(async move {
-        let _held = held;
-        pending::<Result<()>>().await
-    });
+    let task = rig.reactor.spawn(sleeps::<()>(log.clone(), "dropped"));
     let canceller = task.canceller();
-    let task = outcome(task);
+    let task = given(task);
     rig.turn();
     canceller.cancel();
     assert!(log.entries().is_empty(), "not inside cancel");
-    assert_eq!(is(&task).as_deref(), Some("cancelled"), "the Deferred fires immediately");
+    assert!(task.take().unwrap_err().is_cancelled(), "the Deferred fires immediately");
     rig.turn();
     assert_eq!(log.entries(), ["dropped"]);
     assert_eq!(rig.l.snapshot().tasks, 0);
@@ -170,9 +149,9 @@ fn c125a_a_cancelled_task_is_dropped_in_the_turn() {
         Ok(())
     });
     task.cancel();
-    let task = outcome(task);
+    let task = given(task);
     rig.turn();
-    assert_eq!(is(&task).as_deref(), Some("cancelled"));
+    assert!(task.take().unwrap_err().is_cancelled());
     assert_eq!(log.entries(), ["dropped"]);
 }
 
@@ -190,16 +169,12 @@ fn c125a_a_task_cancelled_by_another_in_its_turn_gives_no_result() {
         Ok(())
     };
     rig.reactor.spawn(killer).detach();
-    let held = Drops(log.clone(), "victim dropped");
-    let victim = rig.reactor.spawn(async move {
-        let _held = held;
-        pending::<Result<()>>().await
-    });
+    let victim = rig.reactor.spawn(sleeps::<()>(log.clone(), "victim dropped"));
     *slot.borrow_mut() = Some(victim.canceller());
-    let victim = outcome(victim);
+    let victim = given(victim);
     rig.turn();
     assert_eq!(log.entries(), ["cancel returned", "victim dropped"]);
-    assert_eq!(is(&victim).as_deref(), Some("cancelled"));
+    assert!(victim.take().unwrap_err().is_cancelled());
 }
 
 #[test]
@@ -218,10 +193,10 @@ fn c125a_a_task_that_cancels_itself_is_dropped_after_its_poll() {
         Ok(())
     });
     *slot.borrow_mut() = Some(task.canceller());
-    let task = outcome(task);
+    let task = given(task);
     rig.turns(3);
     assert_eq!(log.entries(), ["still running", "dropped"]);
-    assert_eq!(is(&task).as_deref(), Some("cancelled"));
+    assert!(task.take().unwrap_err().is_cancelled());
 }
 
 #[test]
@@ -229,19 +204,13 @@ fn c125a_a_task_abandoned_while_it_is_awaited_is_cancelled() {
     let mut rig = memory();
     let log = Log::default();
     let (reactor, inner) = (rig.reactor.clone(), log.clone());
-    let outer = rig.reactor.spawn(async move {
-        let held = Drops(inner, "inner dropped");
-        let inside = async move {
-            let _held = held;
-            pending::<Result<()>>().await
-        };
-        reactor.spawn(inside).await
-    });
+    let outer =
+        rig.reactor.spawn(async move { reactor.spawn(sleeps::<()>(inner, "inner dropped")).await });
     rig.turns(3);
     outer.cancel();
-    let outer = outcome(outer);
+    let outer = given(outer);
     rig.turns(2);
-    assert_eq!(is(&outer).as_deref(), Some("cancelled"));
+    assert!(outer.take().unwrap_err().is_cancelled());
     assert_eq!(log.entries(), ["inner dropped"]);
     assert_eq!(rig.l.snapshot().tasks, 0);
 }
@@ -257,7 +226,7 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
         let poems: Vec<String> = Vec::new();
         Ok(poems.first().expect("no poem").len())
     });
-    let beside = outcome(rig.reactor.spawn(async {
+    let beside = given(rig.reactor.spawn(async {
         yield_now().await;
         yield_now().await;
         Ok("well")
@@ -267,7 +236,7 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
     let panicked = failure.downcast_ref::<Panicked>().expect("with its text");
     assert_eq!(panicked.0, "no poem");
     assert_eq!(log.entries(), ["dropped"]);
-    assert_eq!(is(&beside).as_deref(), Some("\"well\""));
+    assert_eq!(beside.take().unwrap(), "well");
     // A panic in the drop of a future harms nothing else.
     struct Bomb;
     impl Drop for Bomb {
@@ -282,9 +251,9 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
     });
     rig.turn();
     task.cancel();
-    let task = outcome(task);
+    let task = given(task);
     let ((), lines) = logged(|| rig.turn());
-    assert_eq!(is(&task).as_deref(), Some("cancelled"));
+    assert!(task.take().unwrap_err().is_cancelled());
     assert_eq!(lines.len(), 1, "{lines:?}");
     rig.still_echoes();
 }
@@ -293,9 +262,7 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
 fn c125a_the_tasks_of_an_ended_loop_fail_with_cancelled() {
     let end: [fn(Rig); 2] = [
         |mut rig| {
-            let stop = rig.reactor.clone();
-            rig.reactor.call_soon(move || stop.stop());
-            rig.l.run(|_| Ok(())).expect("the run ends");
+            rig.stop(Duration::ZERO);
             assert_eq!(rig.l.snapshot().tasks, 0);
         },
         drop,
@@ -304,19 +271,15 @@ fn c125a_the_tasks_of_an_ended_loop_fail_with_cancelled() {
         let reported = reported();
         let mut rig = memory();
         let log = Log::default();
-        let held = Drops(log.clone(), "dropped");
-        let waiting = outcome(rig.reactor.spawn(async move {
-            let _held = held;
-            pending::<Result<()>>().await
-        }));
+        let waiting = given(rig.reactor.spawn(sleeps::<()>(log.clone(), "dropped")));
         let sleep = rig.reactor.sleep(s(1));
-        let asleep = outcome(rig.reactor.spawn(sleep));
+        let asleep = given(rig.reactor.spawn(sleep));
         rig.reactor.spawn(pending::<Result<()>>()).detach();
         rig.turn();
         let reactor = rig.reactor.clone();
         end(rig);
-        assert_eq!(is(&waiting).as_deref(), Some("cancelled"));
-        assert_eq!(is(&asleep).as_deref(), Some("cancelled"));
+        assert!(waiting.take().unwrap_err().is_cancelled());
+        assert!(asleep.take().unwrap_err().is_cancelled());
         assert_eq!(log.entries(), ["dropped"]);
         assert!(reported.take().is_empty(), "an unhandled Cancelled is not reported");
         drop(reactor);
@@ -331,17 +294,15 @@ fn c125a_a_task_hears_at_the_end_of_a_run_of_the_connection_that_the_end_took() 
         let tells = Script::new().once(On::Lost, move |_| resolver.callback(()));
         let (a, _b) = rig.accept(tells);
         let log = a.log.clone();
-        let waiting = outcome(rig.reactor.spawn(async move {
+        let waiting = given(rig.reactor.spawn(async move {
             gone.await?;
             log.note("the task was notified");
             Ok("notified")
         }));
         rig.turn();
-        let stop = rig.reactor.clone();
-        rig.reactor.call_soon(move || stop.stop());
-        rig.l.run(|_| Ok(())).expect("the run ends");
+        rig.stop(Duration::ZERO);
         assert_eq!(a.log.entries().last().map(String::as_str), Some("the task was notified"));
-        assert_eq!(is(&waiting).as_deref(), Some("\"notified\""));
+        assert_eq!(waiting.take().unwrap(), "notified");
     }
 }
 
@@ -354,7 +315,7 @@ fn c125a_a_task_that_connects_again_at_the_end_of_a_run_hears_that_it_is_refused
         let tells = Script::new().once(On::Lost, move |_| resolver.callback(()));
         let (a, _b) = rig.accept(tells);
         let (log, inner) = (a.log.clone(), rig.reactor.clone());
-        let waiting = outcome(rig.reactor.spawn(async move {
+        let waiting = given(rig.reactor.spawn(async move {
             gone.await?;
             for _ in 0..3 {
                 let again = inner.connect_stream("tcp:127.0.0.1:9");
@@ -363,11 +324,9 @@ fn c125a_a_task_that_connects_again_at_the_end_of_a_run_hears_that_it_is_refused
             Ok("refused")
         }));
         rig.turn();
-        let stop = rig.reactor.clone();
-        rig.reactor.call_soon(move || stop.stop());
-        rig.l.run(|_| Ok(())).expect("the run ends");
+        rig.stop(Duration::ZERO);
         assert_eq!(a.log.entries()[a.log.entries().len() - 3..], ["the reactor stopped"; 3]);
-        assert_eq!(is(&waiting).as_deref(), Some("\"refused\""));
+        assert_eq!(waiting.take().unwrap(), "refused");
         assert!(reported.take().is_empty());
     }
 }
@@ -611,16 +570,15 @@ fn c71_a_task_that_waits_for_a_drain_goes_on_when_its_connection_is_lost() {
         transport.write(rig.kit.big());
         rig.turns(2);
         let waits = [transport.drained(), transport.flushed()];
-        let ends = waits.map(|waits| outcome(rig.reactor.spawn(waits)));
+        let ends = waits.map(|waits| given(rig.reactor.spawn(waits)));
         rig.turns(2);
         let tasks = rig.l.snapshot().tasks;
-        assert!(ends.iter().all(|end| is(end).is_none()) && tasks == 2, "{tasks}");
+        assert!(ends.iter().all(Given::is_none) && tasks == 2, "{tasks}");
         b.reset();
         rig.lost(&a);
         rig.turns(2);
         for end in &ends {
-            let end = is(end).expect("the task has ended");
-            assert!(end.starts_with("failed: "), "{end}");
+            end.take().expect_err("the connection was lost");
         }
         assert_eq!(rig.l.snapshot().tasks, 0);
     }

@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::rc::Rc;
-use std::time::Duration;
 
 use couplet::defer::{Cancelled, Panicked};
 use couplet::task::{Cancelling, Scope, yield_now};
@@ -13,27 +12,9 @@ use couplet::{Deferred, Failure, Result};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::defer_witness::unhandled_in;
+use crate::pace::{Stage, s};
 use crate::suite::recorder::Log;
-use crate::task::Clock;
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// Logs a line when dropped.
-struct Drops(Log, &'static str);
-
-impl Drop for Drops {
-    fn drop(&mut self) {
-        self.0.note(self.1);
-    }
-}
-
-/// Never finishes; logs when it is dropped.
-async fn sleeps(log: Log, dropped: &'static str) -> Result<()> {
-    let _drops = Drops(log, dropped);
-    pending().await
-}
+use crate::tasks::{Drops, sleeps};
 
 // Cancellation that is handled.
 
@@ -47,7 +28,8 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_make
         (
             |cancelling, log| {
                 async move {
-                    let failure = cancelling.or::<u8>(sleeping(&log)).await.expect_err("a cancel");
+                    let failure =
+                        cancelling.or::<u8>(sleeps(log, "dropped")).await.expect_err("a cancel");
                     assert!(failure.is::<Cancelled>());
                     Ok(7)
                 }
@@ -82,7 +64,7 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_make
         ),
     ];
     for (talk, expected) in talks {
-        let (mut clock, log) = (Clock::new(), Log::default());
+        let (mut clock, log) = (Stage::new(0), Log::default());
         let inner = log.clone();
         let task = clock.reactor.spawn_cancellable(async move |cancel| talk(cancel, inner).await);
         clock.jump(s(0));
@@ -102,11 +84,6 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_make
     }
 }
 
-async fn sleeping<T>(log: &Log) -> Result<T> {
-    let _drops = Drops(log.clone(), "dropped");
-    pending().await
-}
-
 #[test]
 fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
     let stubborn = |log: &Log| {
@@ -114,10 +91,10 @@ fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
         async move |cancelling: Cancelling| {
             cancelling.asked().await;
             log.note("asked");
-            sleeps(log, "dropped").await
+            sleeps::<()>(log, "dropped").await
         }
     };
-    let (mut clock, log) = (Clock::new(), Log::default());
+    let (mut clock, log) = (Stage::new(0), Log::default());
     let task = clock.reactor.spawn_cancellable(stubborn(&log));
     clock.jump(s(0));
     assert!(log.take().is_empty(), "it waits for the cancel");
@@ -140,7 +117,7 @@ fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
 
 #[test]
 fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let early = clock.reactor.spawn_cancellable(async |cancelling| {
         assert!(cancelling.is_asked());
         cancelling.or(async { Ok("ready already") }).await
@@ -158,10 +135,10 @@ fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
 
 #[test]
 fn c125d_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
-    let (mut clock, log) = (Clock::new(), Log::default());
-    drop(clock.reactor.spawn(sleeps(log.clone(), "the first")));
-    let second = clock.reactor.spawn(sleeps(log.clone(), "the second")).abort_on_drop();
-    let third = clock.reactor.spawn(sleeps(log.clone(), "the third")).abort_on_drop();
+    let (mut clock, log) = (Stage::new(0), Log::default());
+    drop(clock.reactor.spawn(sleeps::<()>(log.clone(), "the first")));
+    let second = clock.reactor.spawn(sleeps::<()>(log.clone(), "the second")).abort_on_drop();
+    let third = clock.reactor.spawn(sleeps::<()>(log.clone(), "the third")).abort_on_drop();
     clock.jump(s(0));
     drop(second);
     clock.jump(s(0));
@@ -177,7 +154,7 @@ fn c125d_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
 
 /// Runs a scope until the loop has nothing left to do at this time; returns the scope's task.
 fn scoped<T: 'static>(
-    clock: &mut Clock,
+    clock: &mut Stage,
     body: impl AsyncFnOnce(&Scope) -> Result<T> + 'static,
 ) -> Deferred<T> {
     let reactor = clock.reactor.clone();
@@ -189,7 +166,7 @@ fn scoped<T: 'static>(
 
 #[test]
 fn c125c_a_scope_waits_for_its_tasks_and_theirs() {
-    let (mut clock, log) = (Clock::new(), Log::default());
+    let (mut clock, log) = (Stage::new(0), Log::default());
     let (reactor, inner) = (clock.reactor.clone(), log.clone());
     let task = scoped(&mut clock, async move |scope| {
         let nested = scope.clone();
@@ -216,19 +193,19 @@ fn c125c_a_scope_waits_for_its_tasks_and_theirs() {
 #[test]
 fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
     for panics in [false, true] {
-        let (mut clock, log) = (Clock::new(), Log::default());
+        let (mut clock, log) = (Stage::new(0), Log::default());
         let (reactor, inner) = (clock.reactor.clone(), log.clone());
         let task = scoped(&mut clock, async move |scope| {
-            scope.spawn(sleeps(inner.clone(), "one")).detach();
+            scope.spawn(sleeps::<()>(inner.clone(), "one")).detach();
             let sleep = reactor.sleep(s(1));
             let fails = scope.spawn(async move {
                 sleep.await?;
                 assert!(!panics, "out of order");
                 Err::<(), _>(Failure::msg("broken"))
             });
-            scope.spawn(sleeps(inner.clone(), "another")).detach();
+            scope.spawn(sleeps::<()>(inner.clone(), "another")).detach();
             fails.detach();
-            sleeps(inner, "the body").await
+            sleeps::<()>(inner, "the body").await
         });
         let unhandled = unhandled_in(|| drop(clock.jump(s(1))));
         // Tasks cancelled in that turn were dropped in it, after the scope was polled.
@@ -245,10 +222,10 @@ fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
 
 #[test]
 fn c125c_a_failure_of_the_body_cancels_the_tasks_and_waits_for_them() {
-    let (mut clock, log) = (Clock::new(), Log::default());
+    let (mut clock, log) = (Stage::new(0), Log::default());
     let (reactor, inner) = (clock.reactor.clone(), log.clone());
     let task = scoped(&mut clock, async move |scope| {
-        scope.spawn(sleeps(inner.clone(), "a task")).detach();
+        scope.spawn(sleeps::<()>(inner.clone(), "a task")).detach();
         reactor.sleep(s(1)).await?;
         Err::<(), _>(Failure::msg("the body failed"))
     });
@@ -268,7 +245,7 @@ fn c125c_what_is_spawned_after_the_body_has_failed_is_cancelled_too() {
             self.0.spawn(pending::<Result<()>>()).detach();
         }
     }
-    let (mut clock, log) = (Clock::new(), Log::default());
+    let (mut clock, log) = (Stage::new(0), Log::default());
     let inner = log.clone();
     let task = scoped(&mut clock, async move |scope| {
         let spawns = Spawns(scope.clone(), inner);
@@ -289,7 +266,7 @@ fn c125c_what_is_spawned_after_the_body_has_failed_is_cancelled_too() {
 #[test]
 fn c125c_what_its_tasks_hold_is_dropped_before_a_scope_ends() {
     for polled in [true, false] {
-        let (mut clock, log) = (Clock::new(), Log::default());
+        let (mut clock, log) = (Stage::new(0), Log::default());
         let (reactor, inner) = (clock.reactor.clone(), log.clone());
         let task = clock.reactor.spawn(async move {
             let (held, sleeping) = (Drops(inner.clone(), "dropped"), reactor.clone());
@@ -317,13 +294,13 @@ fn c125c_what_its_tasks_hold_is_dropped_before_a_scope_ends() {
 #[test]
 fn c125c_who_cancels_a_scope_or_drops_it_cancels_its_tasks() {
     for drops in [false, true] {
-        let (mut clock, log) = (Clock::new(), Log::default());
+        let (mut clock, log) = (Stage::new(0), Log::default());
         let (inner, kept) = (log.clone(), Rc::new(RefCell::new(None)));
         let keeps = kept.clone();
         let task = scoped(&mut clock, async move |scope| {
             *keeps.borrow_mut() = Some(scope.clone());
-            scope.spawn(sleeps(inner.clone(), "a task")).detach();
-            sleeps(inner, "the body").await
+            scope.spawn(sleeps::<()>(inner.clone(), "a task")).detach();
+            sleeps::<()>(inner, "the body").await
         });
         let scope = kept.borrow_mut().take().expect("it has begun");
         if drops {
@@ -341,10 +318,10 @@ fn c125c_who_cancels_a_scope_or_drops_it_cancels_its_tasks() {
 
 #[test]
 fn c125c_a_task_that_was_cancelled_by_its_user_is_no_failure() {
-    let (mut clock, log) = (Clock::new(), Log::default());
+    let (mut clock, log) = (Stage::new(0), Log::default());
     let inner = log.clone();
     let task = scoped(&mut clock, async move |scope| {
-        let child = scope.spawn(sleeps(inner, "a task"));
+        let child = scope.spawn(sleeps::<()>(inner, "a task"));
         yield_now().await;
         child.cancel();
         Ok(child.await.is_err_and(|failure| failure.is_cancelled()))
@@ -363,7 +340,7 @@ couplet::task_local! {
 
 #[test]
 fn c127_each_task_has_its_own_value_across_its_awaits() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let tasks: Vec<_> = (1..4)
         .map(|n| {
             let reactor = clock.reactor.clone();
@@ -394,7 +371,7 @@ fn c127_a_value_outlives_a_panic_and_is_there_for_the_last_drop() {
         }
     }
     let seen = Rc::new(Cell::new(0));
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let task = clock.reactor.spawn(SEEN.scope(seen.clone(), async {
         let _notes = Notes;
         let panics = async { SEEN.with(|_| panic!("in the middle")) };
@@ -414,7 +391,7 @@ fn c127_a_value_outlives_a_panic_and_is_there_for_the_last_drop() {
 
 #[test]
 fn c130a_an_interval_stays_on_its_grid_and_counts_what_it_skips() {
-    let mut clock = Clock::new();
+    let mut clock = Stage::new(0);
     let told = Rc::<RefCell<Vec<(u64, u64)>>>::default();
     let (reactor, tells, network) = (clock.reactor.clone(), told.clone(), clock.network.clone());
     let mut ticks = reactor.interval(s(2));
@@ -447,7 +424,7 @@ fn c130a_an_interval_stays_on_its_grid_and_counts_what_it_skips() {
 
 #[test]
 fn an_interval_of_a_loop_that_has_ended_fails() {
-    let clock = Clock::new();
+    let clock = Stage::new(0);
     let mut ticks = clock.reactor.interval(s(2));
     assert!(ticks.tick().now_or_never().is_some(), "the first one is now");
     assert!(ticks.tick().now_or_never().is_none());

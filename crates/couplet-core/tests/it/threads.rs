@@ -13,14 +13,12 @@ use couplet::reactor::{LoopGone, WouldWaitForItself};
 use couplet::testing::Manner;
 use couplet::{ConnectionId, Failure, Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
 
+use crate::defer_witness::given;
 use crate::logged::logged;
+use crate::pace::real_loop;
 use crate::suite::kit::{Kit, LOOPBACK};
 
 const SOON: Duration = Duration::ZERO;
-
-fn new_loop() -> Loop {
-    Loop::new().expect("a loop")
-}
 
 /// Runs `f` in another thread and joins it.
 fn elsewhere<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
@@ -38,7 +36,7 @@ fn note(n: u32) {
 
 #[test]
 fn c96_calls_come_in_the_order_of_sending_before_the_timed_calls_of_the_turn() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let reactor = l.reactor();
     reactor.call_later(SOON, || note(100));
     let remote = reactor.remote();
@@ -53,7 +51,7 @@ fn c96_calls_come_in_the_order_of_sending_before_the_timed_calls_of_the_turn() {
 
 #[test]
 fn c96_a_call_made_by_a_call_waits_for_the_next_turn() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let remote = l.reactor().remote();
     let again = remote.clone();
     let call = move |reactor: &Reactor| {
@@ -71,7 +69,7 @@ fn c96_a_call_made_by_a_call_waits_for_the_next_turn() {
 
 #[test]
 fn c96_a_panic_in_a_call_is_logged_and_costs_nothing_else() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let remote = l.reactor().remote();
     elsewhere(move || {
         remote.call(|_| panic!("from afar")).expect("the loop exists");
@@ -85,7 +83,7 @@ fn c96_a_panic_in_a_call_is_logged_and_costs_nothing_else() {
 
 #[test]
 fn c96_a_call_wakes_a_loop_that_sleeps_and_may_come_before_it_runs() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let remote = l.reactor().remote();
     elsewhere({
         let remote = remote.clone();
@@ -118,7 +116,7 @@ impl Drop for Witness {
 
 #[test]
 fn c96_when_the_loop_has_gone_calls_are_refused_and_those_that_waited_are_dropped() {
-    let l = new_loop();
+    let l = real_loop();
     let remote = l.reactor().remote();
     let dropped = Arc::new(AtomicBool::new(false));
     let witness = Witness(dropped.clone());
@@ -149,7 +147,7 @@ impl Protocol for Counter {
 
 /// A loop connected to itself, and the server side's transport.
 fn connected() -> (Loop, Transport) {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let reactor = l.reactor();
     let made: Rc<RefCell<Option<Transport>>> = Rc::default();
     let slot = made.clone();
@@ -216,7 +214,7 @@ fn a_tell_for_a_connection_that_was_lost_or_is_another_loops_is_dropped() {
 
 #[test]
 fn c97_blocking_work_runs_in_another_thread_and_gives_its_result() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let own = thread::current().id();
     let job = l.reactor().defer_to_thread(move || Ok(thread::current().id() != own));
     assert!(l.run_until(job).expect("it runs"));
@@ -226,7 +224,7 @@ fn c97_blocking_work_runs_in_another_thread_and_gives_its_result() {
 
 #[test]
 fn c97_a_panic_in_a_thread_of_the_pool_is_a_failure() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let job = l.reactor().defer_to_thread(|| -> couplet::Result<()> { panic!("in the pool") });
     let failure = l.run_until(job).expect_err("it panics");
     assert!(failure.downcast_ref::<Panicked>().is_some_and(|p| p.0 == "in the pool"), "{failure}");
@@ -236,7 +234,7 @@ fn c97_a_panic_in_a_thread_of_the_pool_is_a_failure() {
 fn c97_the_pool_has_at_most_ten_threads_and_starts_none_without_work() {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     static MOST: AtomicUsize = AtomicUsize::new(0);
-    let mut l = new_loop();
+    let mut l = real_loop();
     // The barrier needs ten threads; `MOST` would show an eleventh.
     let meeting = Arc::new(Barrier::new(10));
     let jobs: Vec<_> = (0..100)
@@ -256,7 +254,7 @@ fn c97_the_pool_has_at_most_ten_threads_and_starts_none_without_work() {
 
 #[test]
 fn c97_cancelling_answers_at_once_while_the_thread_finishes() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (begun, has_begun) = mpsc::channel();
     let (go, may_go) = mpsc::channel::<()>();
     let (ended, has_ended) = mpsc::channel();
@@ -267,14 +265,8 @@ fn c97_cancelling_answers_at_once_while_the_thread_finishes() {
     });
     l.turn(Some(SOON)).expect("a turn");
     has_begun.recv().expect("the job starts");
-    let cancelled = Rc::new(RefCell::new(None));
-    let slot = cancelled.clone();
-    let job = job.add_both(move |result| {
-        *slot.borrow_mut() = result.err();
-        Ok(())
-    });
     job.cancel();
-    assert!(cancelled.borrow().as_ref().is_some_and(Failure::is::<Cancelled>));
+    assert!(given(job).take().unwrap_err().is::<Cancelled>());
     go.send(()).expect("the job is still waiting");
     has_ended.recv().expect("the job finishes");
     l.turn(Some(SOON)).expect("a turn");
@@ -301,13 +293,12 @@ fn c97_a_job_that_has_not_begun_never_does_once_it_is_cancelled() {
 
 #[test]
 fn c97_a_run_waits_for_its_jobs_when_it_ends() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (stopped, has_stopped) = mpsc::channel::<()>();
-    let done = Rc::new(RefCell::new(false));
-    let seen = done.clone();
+    let mut done = None;
     l.run(|reactor| {
         let job = reactor.defer_to_thread(move || Ok(has_stopped.recv().is_ok()));
-        job.map(move |ok| *seen.borrow_mut() = ok).detach();
+        done = Some(given(job));
         let stopping = reactor.clone();
         reactor.call_soon(move || {
             stopping.stop();
@@ -317,7 +308,8 @@ fn c97_a_run_waits_for_its_jobs_when_it_ends() {
         Ok(())
     })
     .expect("it stops");
-    assert!(*done.borrow(), "the job's result arrived before the run ended");
+    let done = done.expect("it was set").take();
+    assert!(done.unwrap(), "the job's result arrived before the run ended");
 }
 
 #[test]
@@ -325,27 +317,22 @@ fn c97_a_run_waits_no_longer_than_the_grace_for_a_job_that_does_not_end() {
     let options = LoopOptions::default().job_grace(Duration::from_millis(20));
     let mut l = Loop::with_options(options).expect("a loop");
     let (never, blocked) = mpsc::channel::<()>();
-    let failed = Rc::new(RefCell::new(None));
-    let slot = failed.clone();
+    let mut ended = None;
     l.run(|reactor| {
         let job = reactor.defer_to_thread(move || Ok(blocked.recv().is_ok()));
-        job.add_both(move |result| {
-            *slot.borrow_mut() = result.err();
-            Ok(())
-        })
-        .detach();
+        ended = Some(given(job));
         let stopping = reactor.clone();
         reactor.call_soon(move || stopping.stop());
         Ok(())
     })
     .expect("it stops");
-    assert!(failed.borrow().as_ref().is_some_and(Failure::is::<Cancelled>));
+    assert!(ended.expect("it was set").take().unwrap_err().is::<Cancelled>());
     drop(never);
 }
 
 /// Runs a loop while `f` runs in another thread, which then stops the loop.
 fn beside<T: Send + 'static>(f: impl FnOnce(&Remote) -> T + Send + 'static) -> T {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let remote = l.reactor().remote();
     let other = thread::spawn(move || {
         let outcome = f(&remote);
@@ -376,7 +363,7 @@ fn c98_who_waits_hears_when_the_loop_goes_or_the_call_panics() {
         remote.block_on_reactor(|_| -> couplet::Deferred<()> { panic!("in the call") })
     });
     assert!(panicked.expect_err("it panics").is::<LoopGone>());
-    let l = new_loop();
+    let l = real_loop();
     let remote = l.reactor().remote();
     let (asked, has_asked) = mpsc::channel();
     let waiting = thread::spawn(move || {
@@ -390,7 +377,7 @@ fn c98_who_waits_hears_when_the_loop_goes_or_the_call_panics() {
 
 #[test]
 fn c98_a_thread_that_waits_for_what_outlives_the_loop_gets_an_error() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (remote, kept) = (l.reactor().remote(), Rc::new(RefCell::new(None)));
     let slot = kept.clone();
     // The resolver stays here and outlives the loop.
@@ -420,7 +407,7 @@ thread_local! {
 
 #[test]
 fn c98_after_the_end_of_the_loop_its_own_thread_gets_that_as_the_error() {
-    let l = new_loop();
+    let l = real_loop();
     let remote = l.reactor().remote();
     drop(l);
     let refused = remote.block_on_reactor(|reactor| reactor.sleep(SOON));
@@ -429,7 +416,7 @@ fn c98_after_the_end_of_the_loop_its_own_thread_gets_that_as_the_error() {
 
 #[test]
 fn c98_the_loops_own_thread_is_refused_and_does_not_wait_for_itself() {
-    let l = new_loop();
+    let l = real_loop();
     let refused = l.reactor().remote().block_on_reactor(|reactor| reactor.sleep(SOON));
     assert!(refused.expect_err("it would hang").is::<WouldWaitForItself>());
 }

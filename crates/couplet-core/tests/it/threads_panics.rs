@@ -9,21 +9,18 @@ use couplet::testing::{Manner, Memory};
 use couplet::{Deferred, Loop, LoopOptions, Reactor};
 
 use crate::logged::logged;
+use crate::pace::real_loop;
 use crate::suite::peer::World;
 
 /// Size of a driver's pool.
 const THREADS: usize = 10;
-
-fn new_loop() -> Loop {
-    Loop::new().expect("a loop")
-}
 
 /// A loop on each driver.
 fn loops() -> [Loop; 3] {
     let memory: Box<dyn Driver> = Box::new(Memory::new(Manner::Readiness, 1).0);
     let sim = World::new(4096).1;
     let on = |driver| Loop::with_driver(driver, LoopOptions::default());
-    [new_loop(), on(memory), on(sim)]
+    [real_loop(), on(memory), on(sim)]
 }
 
 fn turn(l: &mut Loop) {
@@ -89,7 +86,7 @@ fn a_job_still_runs(l: &mut Loop) {
 
 #[test]
 fn c97_a_waiting_job_whose_drop_panics_can_be_cancelled() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let busy = take_all_threads(&mut l);
     let (job, has_begun) = to_be_run(&l.reactor());
     turn(&mut l);
@@ -116,7 +113,7 @@ fn c97_a_job_whose_drop_panics_can_be_cancelled_on_every_driver() {
 
 #[test]
 fn c97_dropping_what_cancelled_jobs_give_costs_no_thread() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     for Begun { job, go } in take_all_threads(&mut l) {
         cancel(job);
         turn(&mut l);
@@ -127,7 +124,7 @@ fn c97_dropping_what_cancelled_jobs_give_costs_no_thread() {
 
 #[test]
 fn c97_a_job_cancelled_after_it_has_run_may_give_what_panics_in_its_drop() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let mut busy = take_all_threads(&mut l);
     let (next, next_has_begun) = to_be_run(&l.reactor());
     turn(&mut l);
@@ -159,7 +156,7 @@ fn c97_a_result_that_nobody_takes_may_panic_in_its_drop() {
 
 #[test]
 fn c97_jobs_that_never_begin_may_panic_in_their_drop_when_the_loop_goes() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let busy = take_all_threads(&mut l);
     let jobs = [(); 2].map(|()| to_be_run(&l.reactor()));
     turn(&mut l);

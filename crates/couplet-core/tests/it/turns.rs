@@ -2,14 +2,15 @@
 //! pending, and never spins once all work is done.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::testing::{Manner, Memory};
 use couplet::{Address, Connection, Factory, Loop, LoopOptions, Protocol, Reactor, Transport};
 
+use crate::pace::Stage;
 use crate::quiet::Quiet;
+use crate::suite::kit::LOOPBACK;
 use crate::suite::tap::Tap;
 
 /// Connects to another port as soon as its own port starts.
@@ -38,13 +39,10 @@ impl Factory for ConnectsAtStart {
 /// connect pending would end with that error.
 #[test]
 fn a_connect_requested_while_a_port_starts_is_begun() {
-    let (driver, _network) = Memory::new(Manner::Readiness, 1);
-    let mut l = Loop::with_driver(driver, LoopOptions::default());
-    let outcome = l.run(|reactor| {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let server = reactor.listen_tcp(any, || Quiet)?;
+    let outcome = Stage::new(1).l.run(|reactor| {
+        let server = reactor.listen_tcp(LOOPBACK, || Quiet)?;
         let to = server.host().port().expect("a TCP port has a number");
-        reactor.listen_tcp(any, ConnectsAtStart { reactor: reactor.clone(), to })?;
+        reactor.listen_tcp(LOOPBACK, ConnectsAtStart { reactor: reactor.clone(), to })?;
         Ok(())
     });
     outcome.expect("the connect was begun and ended the run");
@@ -57,8 +55,7 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
     let (tap, tapped) = Tap::new(Box::new(memory));
     let mut l = Loop::with_driver(tap, LoopOptions::default());
     let reactor = l.reactor();
-    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let server = reactor.listen_tcp(any, || Quiet).expect("a port in memory is free");
+    let server = reactor.listen_tcp(LOOPBACK, || Quiet).expect("a port in memory is free");
     reactor
         .connect(server.host().to_string(), || Quiet)
         .map(move |connection| {
@@ -93,19 +90,16 @@ fn tell_again(connection: &Connection<Quiet>, told: &Rc<Cell<u32>>) {
 
 #[test]
 fn a_tell_that_tells_itself_ends_no_turn_later() {
-    let (memory, _network) = Memory::new(Manner::Readiness, 1);
-    let mut l = Loop::with_driver(memory, LoopOptions::default());
-    let reactor = l.reactor();
-    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let server = reactor.listen_tcp(any, || Quiet).expect("a port in memory is free");
+    let mut stage = Stage::new(1);
+    let server = stage.listen(|| Quiet);
     let told = Rc::new(Cell::new(0));
     let count = told.clone();
-    let connecting = reactor.connect(server.host().to_string(), || Quiet);
+    let connecting = stage.reactor.connect(server.host().to_string(), || Quiet);
     connecting.map(move |connection| tell_again(&connection, &count)).detach();
     let mut turns = 0;
     while told.get() < 100 {
         let before = told.get();
-        l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        stage.turn();
         let by_one_turn = told.get() - before;
         assert!(by_one_turn <= 3, "each round makes it once, and not {by_one_turn} times");
         turns += 1;
@@ -135,30 +129,22 @@ impl Protocol for Forwards {
 /// Two connections forward `size` bytes each to a third in one turn. Returns the number of bytes
 /// that the second finds buffered there.
 fn left_by_an_earlier_event(size: usize) -> usize {
-    let (memory, _network) = Memory::new(Manner::Readiness, 1);
-    let mut l = Loop::with_driver(memory, LoopOptions::default());
-    let reactor = l.reactor();
-    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let mut stage = Stage::new(1);
     let (first, buffered) = (Rc::default(), Rc::<RefCell<Vec<usize>>>::default());
     let noted = buffered.clone();
     let forwards = move || Forwards { first: Rc::clone(&first), buffered: noted.clone() };
-    let server = reactor.listen_tcp(any, forwards).expect("a port in memory is free");
+    let server = stage.listen(forwards);
     let clients = Rc::<RefCell<Vec<Connection<Quiet>>>>::default();
     for _ in 0..3 {
         let made = clients.clone();
-        let connecting = reactor.connect(server.host().to_string(), || Quiet);
+        let connecting = stage.reactor.connect(server.host().to_string(), || Quiet);
         connecting.map(move |connection| made.borrow_mut().push(connection)).detach();
     }
-    let turn = |l: &mut Loop| l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-    for _ in 0..10 {
-        turn(&mut l);
-    }
+    stage.turns(10);
     for client in &clients.borrow()[1..] {
         client.tell(move |_, transport| transport.write(vec![b'x'; size]));
     }
-    for _ in 0..10 {
-        turn(&mut l);
-    }
+    stage.turns(10);
     let buffered = buffered.borrow();
     assert_eq!((buffered.len(), buffered[0]), (2, 0));
     buffered[1]

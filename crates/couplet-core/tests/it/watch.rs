@@ -14,13 +14,10 @@ use couplet::reactor::NotWatching;
 use couplet::{Failure, Interest, Loop, Ready, Watch};
 
 use crate::logged::logged;
+use crate::pace::real_loop;
 use crate::quiet::Quiet;
 
 const SOON: Option<Duration> = Some(Duration::ZERO);
-
-fn new_loop() -> Loop {
-    Loop::new().expect("a loop")
-}
 
 /// A pair of sockets unknown to the library.
 fn pair() -> (UnixStream, UnixStream) {
@@ -49,7 +46,7 @@ fn read_one(seen: &Seen) -> impl FnMut(&mut UnixStream, Ready) + 'static {
 
 #[test]
 fn c106_it_is_called_again_as_long_as_something_is_left() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (ours, mut theirs) = pair();
     let seen = Seen::default();
     l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
@@ -67,7 +64,7 @@ fn c106_it_is_called_again_as_long_as_something_is_left() {
 
 #[test]
 fn c106_one_that_was_stopped_is_not_called_any_more_even_in_that_turn() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let reactor = l.reactor();
     let ((a, mut to_a), (b, mut to_b)) = (pair(), pair());
     let watches: Rc<RefCell<Vec<Watch<UnixStream>>>> = Rc::default();
@@ -95,7 +92,7 @@ fn c106_one_that_was_stopped_is_not_called_any_more_even_in_that_turn() {
 
 #[test]
 fn c106_it_is_called_beside_connections_whatever_their_numbers_are() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let reactor = l.reactor();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -121,7 +118,7 @@ fn c106_it_is_called_beside_connections_whatever_their_numbers_are() {
 
 #[test]
 fn c106_stop_gives_the_source_back_and_it_can_be_watched_again() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (ours, mut theirs) = pair();
     let seen = Seen::default();
     let watch = l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
@@ -137,7 +134,7 @@ fn c106_stop_gives_the_source_back_and_it_can_be_watched_again() {
 
 #[test]
 fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (ours, mut theirs) = pair();
     let watch: Rc<RefCell<Option<Watch<UnixStream>>>> = Rc::default();
     let back: Rc<RefCell<Option<UnixStream>>> = Rc::default();
@@ -159,7 +156,7 @@ fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned
 
 #[test]
 fn c106_what_cannot_be_watched_is_an_error_of_watch() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let file = std::fs::File::open(env!("CARGO_MANIFEST_PATH")).expect("this crate's manifest");
     let refused = l.reactor().watch(file, Interest::Readable, |_, _| unreachable!());
     assert!(refused.is_err(), "a regular file is always ready");
@@ -169,7 +166,7 @@ fn c106_what_cannot_be_watched_is_an_error_of_watch() {
 
 #[test]
 fn c106_an_end_of_stream_makes_it_ready() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (ours, theirs) = pair();
     let ends = Rc::new(Cell::new(0));
     let seen = ends.clone();
@@ -187,7 +184,7 @@ fn c106_an_end_of_stream_makes_it_ready() {
 
 #[test]
 fn the_interest_can_be_changed_inside_the_callback_and_outside() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (ours, mut theirs) = pair();
     let seen: Rc<RefCell<Vec<Ready>>> = Rc::default();
     let watch: Rc<RefCell<Option<Watch<UnixStream>>>> = Rc::default();
@@ -231,7 +228,7 @@ impl Drop for Source {
 
 #[test]
 fn a_panic_in_the_callback_ends_that_watch_alone() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let ((socket, mut to_first), (other, mut to_other)) = (pair(), pair());
     let dropped = Rc::new(Cell::new(false));
     let source = Source { socket, dropped: dropped.clone() };
@@ -253,7 +250,7 @@ fn a_panic_in_the_callback_ends_that_watch_alone() {
 
 #[test]
 fn the_end_of_the_run_drops_watched_sources() {
-    let mut l = new_loop();
+    let mut l = real_loop();
     let (socket, _theirs) = pair();
     let dropped = Rc::new(Cell::new(false));
     let source = Source { socket, dropped: dropped.clone() };

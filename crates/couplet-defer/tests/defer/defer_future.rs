@@ -46,15 +46,6 @@ fn callbacks_can_be_added_after_a_poll() {
 }
 
 #[test]
-#[should_panic(expected = "has already returned its result")]
-fn polling_again_after_the_result_panics() {
-    let bell = Arc::new(Bell::default());
-    let mut deferred = Deferred::succeed(1);
-    assert!(poll(&mut deferred, &bell).is_ready());
-    let _ = poll(&mut deferred, &bell);
-}
-
-#[test]
 fn c125_a_cancel_is_an_error_at_the_await_and_may_be_swallowed() {
     let bell = Arc::new(Bell::default());
     let (first, _never) = Deferred::<u8>::new();

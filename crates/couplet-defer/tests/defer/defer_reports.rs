@@ -2,162 +2,118 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use couplet_defer::defer::{
-    Cancelled, Deferred, Failure, Reporter, ResolverDropped, gather, list, race, set_reporter,
+    Cancelled, Deferred, Failure, Reporter, gather, list, race, set_reporter,
 };
 
-use crate::defer_witness::{given, unhandled_in};
+use crate::defer_witness::{Clock, given, unhandled_in};
 
 fn failed(text: &'static str) -> Deferred<u8> {
     Deferred::fail(Failure::msg(text))
 }
 
-#[test]
-fn c119_a_failed_deferred_that_is_dropped_is_reported_once() {
-    assert_eq!(unhandled_in(|| drop(failed("lost"))), ["lost"]);
-    assert_eq!(unhandled_in(|| failed("let go").detach()), ["let go"]);
-}
+/// What is reported of a failure, and what happens to it.
+type Row = (&'static str, &'static [&'static str], fn());
 
-#[test]
-fn c119_the_handle_dropped_first() {
-    let reports = unhandled_in(|| {
+const ROWS: &[Row] = &[
+    ("a failed Deferred is dropped", &["lost"], || drop(failed("lost"))),
+    ("a failed Deferred is detached", &["let go"], || failed("let go").detach()),
+    ("the handle is dropped first", &["handle first"], || {
         let (deferred, resolver) = Deferred::<u8>::new();
         drop(deferred.map(|n| n + 1));
         resolver.errback(Failure::msg("handle first"));
-    });
-    assert_eq!(reports, ["handle first"]);
-}
-
-#[test]
-fn c119_the_resolver_gone_first() {
-    let reports = unhandled_in(|| {
+    }),
+    ("the resolver is used first", &["resolver first"], || {
         let (deferred, resolver) = Deferred::<u8>::new();
         let deferred = deferred.map(|n| n + 1);
         resolver.errback(Failure::msg("resolver first"));
         drop(deferred);
-    });
-    assert_eq!(reports, ["resolver first"]);
-}
-
-#[test]
-fn c119_both_ends_dropped_unused_are_not_worth_a_report_in_either_order() {
-    for handle_first in [true, false] {
-        let reports = unhandled_in(|| {
-            let (deferred, resolver) = Deferred::<u8>::new();
-            if handle_first {
-                drop(deferred);
-                drop(resolver);
-            } else {
-                drop(resolver);
-                drop(deferred);
-            }
-        });
-        assert_eq!(reports, [""; 0]);
-    }
-}
-
-#[test]
-fn c119_a_resolver_dropped_unfired_is_reported_by_what_was_made_of_its_deferred() {
-    let reports = unhandled_in(|| {
+    }),
+    ("both ends are dropped unused, the handle first", &[], || {
         let (deferred, resolver) = Deferred::<u8>::new();
-        deferred.map(|n| n + 1).detach();
+        drop(deferred);
         drop(resolver);
-    });
-    assert_eq!(reports, [ResolverDropped.to_string()]);
-}
-
-#[test]
-fn c119_what_an_errback_handled_is_not_reported() {
-    let reports = unhandled_in(|| {
-        failed("handled").add_errback(|_| Ok(0)).detach();
-        given(failed("taken")).text();
-    });
-    assert_eq!(reports, [""; 0]);
-}
-
-#[test]
-fn c119_a_failure_of_an_errback_is_reported_and_not_the_one_before() {
-    let reports = unhandled_in(|| {
+    }),
+    ("both ends are dropped unused, the resolver first", &[], || {
+        let (deferred, resolver) = Deferred::<u8>::new();
+        drop(resolver);
+        drop(deferred);
+    }),
+    (
+        "a resolver is dropped unfired, and something was made of its Deferred",
+        &["the resolver was dropped before it fired"],
+        || {
+            let (deferred, resolver) = Deferred::<u8>::new();
+            deferred.map(|n| n + 1).detach();
+            drop(resolver);
+        },
+    ),
+    ("an errback handles it", &[], || failed("handled").add_errback(|_| Ok(0)).detach()),
+    ("its result is taken", &[], || drop(given(failed("taken")).text())),
+    ("an errback fails: not the failure before it", &["second"], || {
         failed("first").add_errback(|_| Err(Failure::msg("second"))).detach();
-    });
-    assert_eq!(reports, ["second"]);
-}
-
-#[test]
-fn c119_a_failure_of_an_inner_deferred_is_reported_once() {
-    let reports = unhandled_in(|| {
+    }),
+    ("an inner Deferred fails", &["inner"], || {
         let (outer, fire_outer) = Deferred::<()>::new();
         let (inner, fire_inner) = Deferred::<()>::new();
         outer.then(|()| inner).detach();
         fire_outer.callback(());
         fire_inner.errback(Failure::msg("inner"));
-    });
-    assert_eq!(reports, ["inner"]);
-}
-
-#[test]
-fn c119_a_cancel_is_not_reported() {
-    let reports = unhandled_in(|| {
+    }),
+    ("a panic", &["panicked: thrown"], || {
+        let (deferred, resolver) = Deferred::<u8>::new();
+        let thrown = |_| std::panic::resume_unwind(Box::new("thrown"));
+        deferred.map(thrown).map(|()| ()).detach();
+        resolver.callback(1);
+    }),
+    ("a timeout", &["timed out after 1s"], || {
+        let (clock, second) = (Clock::default(), Duration::from_secs(1));
+        let (deferred, _resolver) = Deferred::<u8>::new();
+        deferred.add_timeout(&clock, second).detach();
+        clock.advance_to(second);
+    }),
+    ("a cancel", &[], || {
         let (deferred, resolver) = Deferred::<u8>::new();
         deferred.cancel();
         drop((deferred, resolver));
         drop(Deferred::<u8>::fail(Cancelled::of("tcp:1")));
         gather([Deferred::<u8>::fail(Cancelled::new())]).detach();
         race([Deferred::<u8>::fail(Cancelled::new())]).detach();
-    });
-    assert_eq!(reports, [""; 0]);
-}
-
-#[test]
-fn c119_the_failures_in_a_list_that_nobody_takes_are_reported_once_each() {
-    let pending_list = |dropped_first: bool| {
-        unhandled_in(|| {
-            let (pending, resolver) = Deferred::<u8>::new();
-            let whole = list([failed("zero"), pending]);
-            if dropped_first {
-                drop(whole);
-                resolver.errback(Failure::msg("one"));
-            } else {
-                resolver.errback(Failure::msg("one"));
-                drop(whole);
-            }
-        })
-    };
-    assert_eq!(pending_list(true), ["zero", "one"]);
-    assert_eq!(pending_list(false), ["zero", "one"]);
-    let reports = unhandled_in(|| list([failed("zero")]).map(drop).detach());
-    assert_eq!(reports, [""; 0], "a callback that takes the list handles its failures");
-}
-
-#[test]
-fn c119_the_failure_of_a_gather_is_reported_once() {
-    let reports = unhandled_in(|| gather([Deferred::succeed(0), failed("one")]).detach());
-    assert_eq!(reports, ["member 1 failed: one"]);
-}
-
-#[test]
-fn c119_the_failure_of_a_race_is_reported_once_and_losers_never() {
-    let reports = unhandled_in(|| race([failed("zero"), failed("one")]).detach());
-    assert_eq!(reports, ["all 2 failed: zero; one"]);
-    let reports = unhandled_in(|| {
+    }),
+    ("failures in a list that is dropped before the last one", &["zero", "one"], || {
+        let (pending, resolver) = Deferred::<u8>::new();
+        drop(list([failed("zero"), pending]));
+        resolver.errback(Failure::msg("one"));
+    }),
+    ("failures in a list that is dropped after the last one", &["zero", "one"], || {
+        let (pending, resolver) = Deferred::<u8>::new();
+        let whole = list([failed("zero"), pending]);
+        resolver.errback(Failure::msg("one"));
+        drop(whole);
+    }),
+    ("a callback takes the list, and so handles its failures", &[], || {
+        list([failed("zero")]).map(drop).detach();
+    }),
+    ("a gather fails", &["member 1 failed: one"], || {
+        gather([Deferred::succeed(0), failed("one")]).detach();
+    }),
+    ("all members of a race fail", &["all 2 failed: zero; one"], || {
+        race([failed("zero"), failed("one")]).detach();
+    }),
+    ("the losers of a race fail", &[], || {
         let (loser, _never) =
             Deferred::<u8>::with_canceller(|resolver| resolver.errback(Failure::msg("two")));
         race([failed("zero"), Deferred::succeed(1), failed("late"), loser]).detach();
-    });
-    assert_eq!(reports, [""; 0]);
-}
+    }),
+];
 
 #[test]
-fn c119_a_failure_after_the_cut_of_a_detached_loop_is_reported_once() {
-    let reports = unhandled_in(|| {
-        let (first, fire_first) = Deferred::<()>::new();
-        let (second, fire_second) = Deferred::<()>::new();
-        first.then(|()| second).detach();
-        fire_first.callback(());
-        fire_second.errback(Failure::msg("second"));
-    });
-    assert_eq!(reports, ["second"]);
+fn c119_each_unhandled_failure_is_reported_once_and_nothing_else_is() {
+    for (case, reports, run) in ROWS {
+        assert_eq!(unhandled_in(run), *reports, "{case}");
+    }
 }
 
 #[test]

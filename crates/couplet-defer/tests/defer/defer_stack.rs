@@ -11,9 +11,10 @@ use crate::defer_witness::{Bell, given, unhandled_in};
 
 const MANY: usize = 1_000_000;
 
-/// Runs `test` on a small stack, which recursion from link to link would overflow.
-fn on_a_small_stack(test: fn()) {
-    let thread = std::thread::Builder::new().stack_size(256 * 1024);
+/// Runs `test` on a small stack, which recursion from link to link would overflow. The message of
+/// an overflow names the thread.
+fn on_a_small_stack(name: &str, test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024);
     thread.spawn(test).unwrap().join().unwrap();
 }
 
@@ -23,66 +24,55 @@ fn long_chain() -> (Deferred<usize>, Resolver<usize>) {
 }
 
 #[test]
-fn c112_a_long_chain_fired_by_a_call() {
-    on_a_small_stack(|| {
-        let (end, resolver) = long_chain();
-        resolver.callback(0);
-        assert_eq!(given(end).take().unwrap(), MANY);
-    });
-}
-
-#[test]
-fn c112_a_long_chain_fired_by_the_drop_of_its_resolver() {
-    on_a_small_stack(|| {
-        let (end, resolver) = long_chain();
-        drop(resolver);
-        assert!(given(end).text().contains("resolver was dropped"));
-    });
-}
-
-#[test]
-fn c112_a_long_chain_dropped_from_either_end() {
-    on_a_small_stack(|| {
-        for handle_first in [true, false] {
-            let reports = unhandled_in(|| {
-                let (end, resolver) = long_chain();
-                if handle_first {
-                    drop(end);
-                    drop(resolver);
-                } else {
-                    drop(resolver);
-                    drop(end);
-                }
+fn c112_a_long_chain_and_thens_nested_deep_end_in_constant_stack() {
+    type Chain = fn() -> (Deferred<usize>, Resolver<usize>);
+    // Also gets the value of a chain that is fired with 0.
+    type End = fn(Deferred<usize>, Resolver<usize>, usize);
+    let ends: [(&str, End); 7] = [
+        ("fired by a call", |end, resolver, value| {
+            resolver.callback(0);
+            assert_eq!(given(end).take().unwrap(), value);
+        }),
+        ("fired after its handle was dropped", |end, resolver, _| {
+            drop(end);
+            resolver.callback(0);
+        }),
+        ("fired by the drop of its resolver", |end, resolver, _| {
+            drop(resolver);
+            assert!(given(end).text().contains("resolver was dropped"));
+        }),
+        ("dropped, the handle first", |end, resolver, _| {
+            assert_eq!(unhandled_in(|| drop((end, resolver))).len(), 1);
+        }),
+        ("dropped, the resolver first", |end, resolver, _| {
+            assert_eq!(unhandled_in(|| drop((resolver, end))).len(), 1);
+        }),
+        ("cancelled from its end", |end, resolver, _| {
+            end.cancel();
+            assert!(resolver.is_cancelled());
+            assert_eq!(given(end).text(), "cancelled");
+        }),
+        ("abandoned while it is awaited", |mut end, resolver, _| {
+            let waker = Waker::from(Arc::new(Bell::default()));
+            let mut context = Context::from_waker(&waker);
+            assert!(std::pin::Pin::new(&mut end).poll(&mut context).is_pending());
+            drop(end);
+            assert!(resolver.is_cancelled());
+        }),
+    ];
+    for (kind, chain, value) in [("a chain", long_chain as Chain, MANY), ("thens", nested, 0)] {
+        for (how, act) in ends {
+            on_a_small_stack(&format!("{kind} {how}"), move || {
+                let (end, resolver) = chain();
+                act(end, resolver, value);
             });
-            assert_eq!(reports.len(), 1);
         }
-    });
-}
-
-#[test]
-fn c112_a_long_chain_cancelled_from_its_end() {
-    on_a_small_stack(|| {
-        let (end, resolver) = long_chain();
-        end.cancel();
-        assert!(resolver.is_cancelled());
-        assert_eq!(given(end).text(), "cancelled");
-    });
-}
-
-#[test]
-fn c112_a_long_chain_abandoned_while_it_is_awaited() {
-    on_a_small_stack(|| {
-        let (mut end, resolver) = long_chain();
-        let waker = Waker::from(Arc::new(Bell::default()));
-        assert!(std::pin::Pin::new(&mut end).poll(&mut Context::from_waker(&waker)).is_pending());
-        drop(end);
-        assert!(resolver.is_cancelled());
-    });
+    }
 }
 
 #[test]
 fn c110_a_long_chain_on_a_fired_deferred() {
-    on_a_small_stack(|| {
+    on_a_small_stack("c110_a_long_chain_on_a_fired_deferred", || {
         let end = (0..MANY).fold(Deferred::succeed(0), |end, _| end.map(|n| n + 1));
         assert_eq!(given(end).take().unwrap(), MANY);
     });
@@ -99,7 +89,7 @@ fn c110_callbacks_that_each_add_the_next_inside() {
         }
         n + 1
     }
-    on_a_small_stack(|| {
+    on_a_small_stack("c110_callbacks_that_each_add_the_next_inside", || {
         let end = Rc::new(RefCell::new(None));
         let (deferred, resolver) = Deferred::<usize>::new();
         let again = end.clone();
@@ -119,27 +109,8 @@ fn nested() -> (Deferred<usize>, Resolver<usize>) {
 }
 
 #[test]
-fn c112_thens_nested_deep_fired_dropped_and_cancelled() {
-    on_a_small_stack(|| {
-        let (end, resolver) = nested();
-        resolver.callback(3);
-        assert_eq!(given(end).take().unwrap(), 3);
-        let (end, resolver) = nested();
-        drop(resolver);
-        assert!(given(end).take().is_err());
-        let (end, resolver) = nested();
-        end.cancel();
-        assert!(resolver.is_cancelled());
-        assert_eq!(given(end).text(), "cancelled");
-        let (end, resolver) = nested();
-        drop(end);
-        resolver.callback(3);
-    });
-}
-
-#[test]
 fn c112_a_chain_whose_every_link_waits_for_an_inner_deferred() {
-    on_a_small_stack(|| {
+    on_a_small_stack("c112_a_chain_whose_every_link_waits_for_an_inner_deferred", || {
         let (first, resolver) = Deferred::<usize>::new();
         let mut inner = vec![];
         let end = (0..MANY).fold(first, |end, _| {
@@ -173,7 +144,7 @@ fn dominoes(last: Rc<Cell<usize>>) -> Resolver<()> {
 
 #[test]
 fn c112_a_drop_that_fires_a_drop_that_fires_a_drop() {
-    on_a_small_stack(|| {
+    on_a_small_stack("c112_a_drop_that_fires_a_drop_that_fires_a_drop", || {
         let last = Rc::new(Cell::new(0));
         drop(dominoes(last.clone()));
         assert_eq!(last.get(), 1, "a failure skips the callback, whose drop fires the next");
@@ -184,7 +155,7 @@ fn c112_a_drop_that_fires_a_drop_that_fires_a_drop() {
 
 #[test]
 fn c112_a_drop_that_cancels_what_owns_the_next() {
-    on_a_small_stack(|| {
+    on_a_small_stack("c112_a_drop_that_cancels_what_owns_the_next", || {
         let cancels = Rc::new(Cell::new(0));
         let mut context = Context::from_waker(Waker::noop());
         let mut polled = None::<Deferred<()>>;
@@ -255,7 +226,7 @@ fn c112_a_loop_by_recursion_through_then_keeps_one_link() {
             rounds(left - 1, next, counted.0.clone(), most)
         })
     }
-    on_a_small_stack(|| {
+    on_a_small_stack("c112_a_loop_by_recursion_through_then_keeps_one_link", || {
         let (next, alive, most) = (Next::default(), Rc::default(), Rc::default());
         let end = rounds(MANY, Rc::clone(&next), Rc::clone(&alive), Rc::clone(&most));
         let end = given(end.map(|n| n + 1));
@@ -272,7 +243,7 @@ fn c112_a_loop_by_recursion_through_then_keeps_one_link() {
 
 #[test]
 fn c121_large_groups() {
-    on_a_small_stack(|| {
+    on_a_small_stack("c121_large_groups", || {
         let (members, resolvers): (Vec<_>, Vec<_>) =
             (0..MANY).map(|_| Deferred::<usize>::new()).unzip();
         let sum = given(gather(members).map(|values| values.iter().sum::<usize>()));
@@ -289,7 +260,7 @@ fn c121_large_groups() {
 
 #[test]
 fn c123_groups_nested_deep() {
-    on_a_small_stack(|| {
+    on_a_small_stack("c123_groups_nested_deep", || {
         let deep = || {
             let (first, resolver) = Deferred::<usize>::new();
             let end = (0..MANY / 10).fold(first, |end, _| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use couplet_defer::defer::{Alarm, Cancelled, Deferred, Failure, TimedOut, gather};
 
-use crate::defer_witness::{Clock, given, unhandled_in};
+use crate::defer_witness::{Clock, given};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -143,15 +143,4 @@ fn c120_an_alarm_that_rings_at_once_or_too_late_is_harmless() {
     assert!(!fire_next.is_cancelled());
     fire_next.callback(2);
     assert_eq!(given.take().unwrap(), 2);
-}
-
-#[test]
-fn c119_an_unhandled_timeout_is_reported_once() {
-    let reports = unhandled_in(|| {
-        let clock = Clock::default();
-        let (deferred, _resolver) = Deferred::<u8>::new();
-        deferred.add_timeout(&clock, SECOND).detach();
-        clock.advance_to(SECOND);
-    });
-    assert_eq!(reports, ["timed out after 1s"]);
 }

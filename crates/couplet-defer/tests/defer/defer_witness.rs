@@ -71,6 +71,11 @@ impl Log {
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.borrow().clone()
     }
+
+    /// Returns the lines and clears the log.
+    pub(crate) fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
 }
 
 /// A waker that counts its wake-ups.

@@ -9,7 +9,7 @@ use tracing::Level;
 
 use crate::cases::bytes_of;
 use crate::counting::{live, peak, reset_peak};
-use crate::kit::{Got, TO, beside, get, heard, said};
+use crate::kit::{Got, TO, beside, get, heard, opened, said};
 use crate::logged::logged_at;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -87,8 +87,8 @@ fn what_never_ends_is_cut_off_answered_and_logged() {
 #[test]
 fn a_body_of_empty_lines_is_a_body() {
     beside(HttpOptions::default(), async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all(bytes_of("POST /a HTTP/1.1|Host: a|Content-Length: 5000||")).await?;
+        let mut stream =
+            opened(&reactor, bytes_of("POST /a HTTP/1.1|Host: a|Content-Length: 5000||")).await?;
         for _ in 0..10 {
             stream.write_all("\n".repeat(500)).await?;
             reactor.sleep(SECOND).await?;

@@ -7,6 +7,7 @@ use couplet::http::{Body, HttpOptions, Request, Response};
 use couplet::{Deferred, Reactor, Result};
 use tower::service_fn;
 
+use crate::kit::run;
 use crate::needed::{Folder, SelfSigned};
 
 async fn hello(_: Request<Body>) -> Result<Response<String>, Infallible> {
@@ -29,19 +30,15 @@ fn offered(endpoint: &str, options: HttpOptions, wanted: &'static [(&str, Option
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
     let endpoint = endpoint.replace("FILE", &file);
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let port = reactor.serve_http_with(&*endpoint, service_fn(hello), options)?;
-            let number = port.host().port().expect("a TCP port");
-            for (offers, chosen) in wanted {
-                let agreed = agreed(&reactor, number, offers, &file).await?;
-                assert_eq!(agreed.as_deref(), *chosen, "{endpoint}: {offers}");
-            }
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
+    run(async move |reactor| {
+        let port = reactor.serve_http_with(&*endpoint, service_fn(hello), options)?;
+        let number = port.host().port().expect("a TCP port");
+        for (offers, chosen) in wanted {
+            let agreed = agreed(&reactor, number, offers, &file).await?;
+            assert_eq!(agreed.as_deref(), *chosen, "{endpoint}: {offers}");
+        }
+        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });
-    ran.expect("the program succeeds");
 }
 
 const BOTH: &[(&str, Option<&str>)] = &[

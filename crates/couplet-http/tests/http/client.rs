@@ -15,7 +15,7 @@ use couplet::stream::copy_bidirectional;
 use couplet::{Bytes, Deferred, Protocol, Reactor, Stream, Transport};
 use tower::{Service, service_fn};
 
-use crate::kit::{beside, scripted};
+use crate::kit::{beside, run, scripted};
 use crate::needed::{Folder, SelfSigned};
 
 const URL: &str = "http://127.0.0.1:8000";
@@ -26,6 +26,17 @@ pub(crate) fn secs(n: u64) -> Duration {
 
 pub(crate) async fn text(body: Body) -> couplet::Result<String> {
     Ok(String::from_utf8(body.bytes(1_000_000).await?.to_vec())?)
+}
+
+/// Reads a body to its end or its error; also returns the bytes before that.
+pub(crate) async fn to_the_end(mut body: Body) -> (Vec<u8>, Result<Option<Bytes>, BodyError>) {
+    let mut got = Vec::new();
+    loop {
+        match body.next().await {
+            Ok(Some(piece)) => got.extend_from_slice(&piece),
+            end => return (got, end),
+        }
+    }
 }
 
 /// The number of the server's connections.
@@ -241,16 +252,12 @@ pub(crate) fn secured_by<S, B>(
     B: hyper::body::Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let (_folder, at, options) = trusted("h2,http/1.1");
-            let port = reactor.serve_http(&*at, service)?;
-            program(reactor, options).await?;
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
+    run(async move |reactor| {
+        let (_folder, at, options) = trusted("h2,http/1.1");
+        let port = reactor.serve_http(&*at, service)?;
+        program(reactor, options).await?;
+        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });
-    ran.expect("the program succeeds");
 }
 
 /// An endpoint for a server on port 8443 that offers these protocols, the folder of its
@@ -324,43 +331,34 @@ fn a_proxy_passes_connections_on_and_gets_whole_urls() {
 
 #[test]
 fn c176a_requests_to_a_server_of_http1_wait_for_one_attempt_alone() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let (_folder, at, options) = trusted("http/1.1");
-            let version = async |request: Request<Body>| {
-                Ok::<_, Infallible>(Response::new(format!("{:?}", request.version())))
-            };
-            let server = reactor.serve_http(&*at, service_fn(version))?;
-            let inner = reactor.clone();
-            // A proxy that takes a second for each connection.
-            let proxy = reactor.serve("tcp:3128", async move |mut near: Stream| {
-                while near.read_line().await?.is_some_and(|line| !line.is_empty()) {}
-                inner.sleep(secs(1)).await?;
-                near.write_all("HTTP/1.1 200 Go\r\n\r\n").await?;
-                let far = inner.connect_stream("tcp:127.0.0.1:8443").await?;
-                copy_bidirectional(near, far).await?;
-                Ok(())
-            })?;
-            let options = options.proxy(Some(("localhost".into(), 3128)));
-            let client = Client::with_options(&reactor, options);
-            let begun = reactor.now();
-            let ask =
-                async |_| text(client.get("https://localhost:8443/").await?.into_body()).await;
-            for answer in futures_util::future::join_all((0..5).map(ask)).await {
-                assert_eq!(answer?, "HTTP/1.1");
-            }
-            assert_eq!(
-                reactor.now() - begun,
-                secs(2),
-                "one second for the first, one for the others"
-            );
-            drop(client);
-            for port in [server, proxy] {
-                port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
-            }
+    run(async move |reactor| {
+        let (_folder, at, options) = trusted("http/1.1");
+        let version = async |request: Request<Body>| {
+            Ok::<_, Infallible>(Response::new(format!("{:?}", request.version())))
+        };
+        let server = reactor.serve_http(&*at, service_fn(version))?;
+        let inner = reactor.clone();
+        // A proxy that takes a second for each connection.
+        let proxy = reactor.serve("tcp:3128", async move |mut near: Stream| {
+            while near.read_line().await?.is_some_and(|line| !line.is_empty()) {}
+            inner.sleep(secs(1)).await?;
+            near.write_all("HTTP/1.1 200 Go\r\n\r\n").await?;
+            let far = inner.connect_stream("tcp:127.0.0.1:8443").await?;
+            copy_bidirectional(near, far).await?;
             Ok(())
-        })
+        })?;
+        let options = options.proxy(Some(("localhost".into(), 3128)));
+        let client = Client::with_options(&reactor, options);
+        let begun = reactor.now();
+        let ask = async |_| text(client.get("https://localhost:8443/").await?.into_body()).await;
+        for answer in futures_util::future::join_all((0..5).map(ask)).await {
+            assert_eq!(answer?, "HTTP/1.1");
+        }
+        assert_eq!(reactor.now() - begun, secs(2), "one second for the first, one for the others");
+        drop(client);
+        for port in [server, proxy] {
+            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
+        }
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame as Part;
 
 use crate::http2::*;
-use crate::kit::{self, Got, TO, beside, beside_service, heard};
+use crate::kit::{self, Got, beside, beside_service, heard, opened, run};
 use crate::needed::{Folder, SelfSigned};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,8 +44,7 @@ fn read_by_the_service(sent: Vec<u8>, ends: bool) -> Vec<Result<usize, String>> 
         Ok(Response::new(Full::<Bytes>::from("read")))
     };
     beside_service(HttpOptions::default(), service, async move |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all(sent).await?;
+        let mut stream = opened(&reactor, sent).await?;
         if ends {
             stream.shutdown().await?;
         }
@@ -131,8 +130,7 @@ async fn declared(
 fn c174b_an_answer_that_does_not_fill_its_length_is_reset() {
     beside_service(HttpOptions::default(), declared, async |reactor| {
         for (path, is_whole) in [("/0", false), ("/5", false), ("/10", true), ("/15", false)] {
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all([hello(), get(1, path)].concat()).await?;
+            let mut stream = opened(&reactor, [hello(), get(1, path)].concat()).await?;
             let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
             let of =
                 |flag| got.iter().any(|f| f.kind == DATA && f.stream == 1 && f.flags & flag != 0);
@@ -148,8 +146,7 @@ fn c174b_an_answer_of_http1_that_does_not_fill_its_length_ends_its_connection() 
     beside_service(HttpOptions::default(), declared, async |reactor| {
         // hyper stops polling once the length is reached.
         for (path, is_whole) in [("/0", false), ("/5", false), ("/10", true), ("/15", true)] {
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all(kit::get(path)).await?;
+            let mut stream = opened(&reactor, kit::get(path)).await?;
             let got = heard(&mut stream, &reactor, SECOND).await?;
             let body = got.text().split("\r\n\r\n").nth(1).map_or(0, str::len);
             assert_eq!((body == 10, got.is_closed), (is_whole, !is_whole), "{path}: {got:?}");
@@ -161,8 +158,7 @@ fn c174b_an_answer_of_http1_that_does_not_fill_its_length_ends_its_connection() 
 #[test]
 fn c174b_a_broken_answer_whose_end_is_its_only_mark_is_reset() {
     beside_service(HttpOptions::default(), declared, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all("GET /old/5 HTTP/1.0\r\n\r\n").await?;
+        let mut stream = opened(&reactor, "GET /old/5 HTTP/1.0\r\n\r\n").await?;
         let mut buffer = [0; 1000];
         let ended = loop {
             match stream.read(&mut buffer).await {
@@ -177,8 +173,7 @@ fn c174b_a_broken_answer_whose_end_is_its_only_mark_is_reset() {
 }
 
 async fn half_closed(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
-    let mut stream = reactor.connect_stream(TO).await?;
-    stream.write_all(bytes).await?;
+    let mut stream = opened(reactor, bytes).await?;
     stream.shutdown().await?;
     heard(&mut stream, reactor, 10 * SECOND).await
 }
@@ -234,23 +229,19 @@ fn is_cancelled(asked: Vec<u8>, leaves: fn(couplet::Stream)) -> bool {
         }
     }
     let dropped = std::rc::Rc::<std::cell::Cell<bool>>::default();
-    let (noted, seen) = (dropped.clone(), std::rc::Rc::<std::cell::Cell<bool>>::default());
-    let result = seen.clone();
+    let noted = dropped.clone();
     let service = async move |reactor: Reactor, _: Request<Body>| {
         let _noted = Dropped(noted.clone());
         let _ = reactor.sleep(1000 * SECOND).await;
         Ok(Response::new(Full::<Bytes>::default()))
     };
     beside_service(HttpOptions::default(), service, async move |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all(asked).await?;
+        let stream = opened(&reactor, asked).await?;
         reactor.sleep(SECOND).await?;
         leaves(stream);
         reactor.sleep(SECOND).await?;
-        result.set(dropped.get());
-        Ok(())
-    });
-    seen.get()
+        Ok(dropped.get())
+    })
 }
 
 #[test]
@@ -264,27 +255,23 @@ fn c58a_a_reset_cancels_the_service() {
 fn c58a_a_half_closed_connection_over_tls_is_answered() {
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let hello = async |_: Request<Body>| {
-                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello over TLS")))
-            };
-            let endpoint = format!("tls:8000:interface=127.0.0.1:cert={file}");
-            let port = reactor.serve_http(endpoint, tower::service_fn(hello))?;
-            for (alpn, asked) in [
-                ("http/1.1", kit::get("/a").into_bytes()),
-                ("h2", [crate::http2::hello(), get(1, "/a")].concat()),
-            ] {
-                let to = format!("tls:127.0.0.1:8000:ca={file}:servername=localhost:alpn={alpn}");
-                let mut stream = reactor.connect_stream(to).await?;
-                stream.write_all(asked).await?;
-                stream.shutdown().await?;
-                let got = heard(&mut stream, &reactor, SECOND).await?;
-                assert!(got.text().contains("hello over TLS") && got.is_closed, "{}", got.text());
-            }
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
+    run(async move |reactor| {
+        let hello = async |_: Request<Body>| {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello over TLS")))
+        };
+        let endpoint = format!("tls:8000:interface=127.0.0.1:cert={file}");
+        let port = reactor.serve_http(endpoint, tower::service_fn(hello))?;
+        for (alpn, asked) in [
+            ("http/1.1", kit::get("/a").into_bytes()),
+            ("h2", [crate::http2::hello(), get(1, "/a")].concat()),
+        ] {
+            let to = format!("tls:127.0.0.1:8000:ca={file}:servername=localhost:alpn={alpn}");
+            let mut stream = reactor.connect_stream(to).await?;
+            stream.write_all(asked).await?;
+            stream.shutdown().await?;
+            let got = heard(&mut stream, &reactor, SECOND).await?;
+            assert!(got.text().contains("hello over TLS") && got.is_closed, "{}", got.text());
+        }
+        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });
-    ran.expect("the program succeeds");
 }

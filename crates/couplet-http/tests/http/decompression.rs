@@ -14,7 +14,7 @@ use tower::{Layer, service_fn};
 use tower_http::compression::CompressionLayer;
 
 use crate::client::secured_by;
-use crate::kit::{AT, scripted};
+use crate::kit::{AT, run, scripted};
 
 const URL: &str = "http://127.0.0.1:8000";
 
@@ -71,15 +71,11 @@ fn compressed(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
             .insert("x-asked", asked.unwrap_or(header::HeaderValue::from_static("-")));
         Ok::<_, Infallible>(answer)
     });
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let port = reactor.serve_http(AT, CompressionLayer::new().layer(answer))?;
-            program(reactor).await?;
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
+    run(async move |reactor| {
+        let port = reactor.serve_http(AT, CompressionLayer::new().layer(answer))?;
+        program(reactor).await?;
+        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });
-    ran.expect("the program succeeds");
 }
 
 /// A scripted answer: a head, and pieces, sent as chunks unless the head has a length.

@@ -11,7 +11,7 @@ use couplet::{Reactor, Result, Stream};
 use tower::service_fn;
 
 use crate::http2::{self, Frame, PING};
-use crate::kit::get;
+use crate::kit::{get, run};
 use crate::needed::{Folder, SelfSigned};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,16 +35,12 @@ fn beside_tls(program: impl AsyncFnOnce(Reactor, To) -> Result<()> + 'static) {
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
     let hello = async |_: Request<Body>| Ok::<_, Infallible>(Response::new("hello".to_owned()));
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let at = format!("tls:0:interface=127.0.0.1:cert={file}");
-            let port = reactor.serve_http_with(&*at, service_fn(hello), HttpOptions::default())?;
-            let port = port.host().port().expect("a TCP port");
-            program(reactor, To { port, ca: file }).await
-        })
+    run(async move |reactor| {
+        let at = format!("tls:0:interface=127.0.0.1:cert={file}");
+        let port = reactor.serve_http_with(&*at, service_fn(hello), HttpOptions::default())?;
+        let port = port.host().port().expect("a TCP port");
+        program(reactor, To { port, ca: file }).await
     });
-    ran.expect("the program succeeds");
 }
 
 /// Sends a request, and reads the beginning of the answer.

@@ -12,12 +12,12 @@ use couplet::{Bytes, Deferred, Reactor, Result, Stream};
 
 use futures_util::future::{FutureExt, join_all};
 
-use crate::client::{connections, secs, text, trusted};
+use crate::client::{connections, secs, text, to_the_end, trusted};
 use crate::http2::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS,
     frame,
 };
-use crate::kit::{TO, beside_service, heard};
+use crate::kit::{TO, beside_service, heard, run};
 
 const URL: &str = "https://localhost:8443/";
 const INTERNAL_ERROR: u32 = 2;
@@ -104,23 +104,29 @@ fn goodbye(last: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
 }
 
-/// Runs a program beside a server that runs `server` on each connection.
+/// Runs a client beside a server that runs `server` on each connection.
 fn framed(
     server: impl AsyncFn(Wire) -> Result<()> + 'static,
-    program: impl AsyncFnOnce(Reactor, ClientOptions) -> Result<()> + 'static,
+    program: impl AsyncFnOnce(Reactor, Client) -> Result<()> + 'static,
 ) {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let (_folder, at, options) = trusted("h2");
-            let server = Rc::new(server);
-            let port = reactor
-                .serve(&*at, async move |stream: Stream| server(Wire::new(stream).await?).await)?;
-            program(reactor, options).await?;
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
+    framed_with(|options| options, server, program);
+}
+
+/// Like [`framed`], with other options of the client.
+fn framed_with(
+    change: impl FnOnce(ClientOptions) -> ClientOptions + 'static,
+    server: impl AsyncFn(Wire) -> Result<()> + 'static,
+    program: impl AsyncFnOnce(Reactor, Client) -> Result<()> + 'static,
+) {
+    run(async move |reactor| {
+        let (_folder, at, options) = trusted("h2");
+        let server = Rc::new(server);
+        let port = reactor
+            .serve(&*at, async move |stream: Stream| server(Wire::new(stream).await?).await)?;
+        let client = Client::with_options(&reactor, change(options));
+        program(reactor, client).await?;
+        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });
-    ran.expect("the program succeeds");
 }
 
 async fn asked(client: &Client) -> Result<String> {
@@ -181,16 +187,8 @@ fn c176b_a_body_without_end_stream_is_cut_whatever_ended_it() {
             }
             Ok(())
         };
-        framed(server, async move |reactor, options| {
-            let client = Client::with_options(&reactor, options);
-            let mut body = client.get(URL).await?.into_body();
-            let mut got = Vec::new();
-            let end = loop {
-                match body.next().await {
-                    Ok(Some(piece)) => got.extend_from_slice(&piece),
-                    end => break end,
-                }
-            };
+        framed(server, async move |_, client| {
+            let (got, end) = to_the_end(client.get(URL).await?.into_body()).await;
             assert_eq!(got, sent.as_bytes());
             let is_cut = match &end {
                 Err(BodyError::Cut) => code == NO_ERROR,
@@ -212,8 +210,7 @@ fn c176b_a_stream_that_goaway_leaves_out_is_cut() {
             while wire.request().await?.is_some() {}
             Ok(())
         },
-        async |reactor, options| {
-            let client = Client::with_options(&reactor, options);
+        async |_, client| {
             let mut body = client.get(URL).await?.into_body();
             assert_eq!(body.next().await?.as_deref(), Some(&b"half"[..]));
             let end = body.next().await;
@@ -228,8 +225,7 @@ fn c176b_bytes_that_do_not_match_content_length_are_an_error() {
     for (length, sent) in [("3", "half"), ("5", "half"), ("0", "half"), ("1", "")] {
         let (_, server) =
             answering(move |_, stream| vec![head(stream, Some(length)), last(stream, sent)]);
-        framed(server, async move |reactor, options| {
-            let client = Client::with_options(&reactor, options);
+        framed(server, async move |_, client| {
             let got = asked(&client).await;
             assert!(got.is_err(), "{length} for {sent:?}: {got:?}");
             Ok(())
@@ -251,8 +247,7 @@ fn c176b_a_compressed_body_without_end_stream_is_cut() {
                 reset(stream, NO_ERROR),
             ]
         });
-        framed(server, async move |reactor, options| {
-            let client = Client::with_options(&reactor, options);
+        framed(server, async move |_, client| {
             let got = client.get(URL).await?.into_body().bytes(1000).await;
             match got {
                 Ok(whole) => assert!(is_whole && whole == POEM, "{whole:?}"),
@@ -270,8 +265,7 @@ fn c176b_a_whole_answer_may_stop_the_upload() {
     let (_, server) = answering(|_, stream| {
         vec![head(stream, Some("5")), last(stream, "early"), reset(stream, NO_ERROR)]
     });
-    framed(server, async |reactor, options| {
-        let client = Client::with_options(&reactor, options);
+    framed(server, async |_, client| {
         for _ in 0..3 {
             // More than any window.
             let answer = client.send(Request::post(URL).body(vec![b'x'; 1 << 20])?).await?;
@@ -312,12 +306,11 @@ fn c176b_an_upload_without_end_stream_is_cut() {
 fn c176_a_refused_request_is_sent_again_once_after_a_pause() {
     for (pause, method) in [(None, Method::GET), (None, Method::POST), (Some(3), Method::POST)] {
         let (requests, server) = resetting(REFUSED_STREAM);
-        framed(server, async move |reactor, options| {
-            let options = match pause {
-                Some(pause) => options.repeat_pause(secs(pause)),
-                None => options,
-            };
-            let client = Client::with_options(&reactor, options);
+        let change = move |options: ClientOptions| match pause {
+            Some(pause) => options.repeat_pause(secs(pause)),
+            None => options,
+        };
+        framed_with(change, server, async move |reactor, client| {
             for n in 1..4 {
                 let begun = reactor.now();
                 let refused = sent(&client, &method).await.expect_err("each is refused");
@@ -344,8 +337,7 @@ fn c176_a_repeated_request_has_its_whole_body() {
         }
         Ok(())
     };
-    framed(refuses_once, async |reactor, options| {
-        let client = Client::with_options(&reactor, options);
+    framed(refuses_once, async |reactor, client| {
         for _ in 0..3 {
             assert_eq!(sent(&client, &Method::POST).await?, "done");
         }
@@ -357,9 +349,8 @@ fn c176_a_repeated_request_has_its_whole_body() {
 #[test]
 fn c176_a_request_that_is_dropped_in_the_pause_is_not_sent_again() {
     let (requests, server) = resetting(REFUSED_STREAM);
-    framed(server, async move |reactor, options| {
-        let client =
-            Client::with_options(&reactor, options.timeout(Some(secs(5))).repeat_pause(secs(9)));
+    let change = |options: ClientOptions| options.timeout(Some(secs(5))).repeat_pause(secs(9));
+    framed_with(change, server, async move |reactor, client| {
         let late = client.get(URL).await;
         assert!(matches!(late, Err(HttpError::TimedOut)), "{late:?}");
         reactor.sleep(secs(20)).await?;
@@ -372,8 +363,7 @@ fn c176_a_request_that_is_dropped_in_the_pause_is_not_sent_again() {
 fn c176_a_request_that_was_reset_is_not_sent_again() {
     for code in [INTERNAL_ERROR, CANCEL, ENHANCE_YOUR_CALM, NO_ERROR] {
         let (requests, server) = resetting(code);
-        framed(server, async move |reactor, options| {
-            let client = Client::with_options(&reactor, options);
+        framed(server, async move |reactor, client| {
             // The first request opens a connection, and the others reuse it.
             for n in 1..4 {
                 let method = if n == 2 { Method::POST } else { Method::GET };
@@ -398,8 +388,7 @@ fn c176_a_request_above_goaway_is_sent_again_over_another_connection() {
         }
         Ok(())
     };
-    framed(goes_once, async move |reactor, options| {
-        let client = Client::with_options(&reactor, options);
+    framed(goes_once, async move |reactor, client| {
         assert_eq!(sent(&client, &Method::POST).await?, "done");
         assert_eq!(accepted.get(), 2);
         assert_eq!(connections(&reactor).await?, 1, "the first one is closed");
@@ -431,8 +420,7 @@ fn closes_at_the_second(
 fn c176_an_idempotent_request_survives_a_connection_that_was_just_closed() {
     for goodbye_before in [false, true] {
         let (requests, server) = closes_at_the_second(goodbye_before);
-        framed(server, async move |reactor, options| {
-            let client = Client::with_options(&reactor, options);
+        framed(server, async move |_, client| {
             let mut expected = 0;
             for method in [Method::GET, Method::PUT, Method::DELETE] {
                 assert_eq!(asked(&client).await?, "done");
@@ -456,8 +444,7 @@ fn c176_a_repeat_is_not_repeated() {
         1 => vec![head(stream, None), last(stream, "done")],
         _ => vec![],
     });
-    framed(server, async move |reactor, options| {
-        let client = Client::with_options(&reactor, options);
+    framed(server, async move |_, client| {
         assert_eq!(asked(&client).await?, "done");
         asked(&client).await.expect_err("two connections broke");
         assert_eq!(requests.get(), 3);
@@ -477,8 +464,7 @@ fn c176_each_redirection_may_be_repeated_once() {
         }
         _ => vec![reset(stream, REFUSED_STREAM)],
     });
-    framed(server, async move |reactor, options| {
-        let client = Client::with_options(&reactor, options);
+    framed(server, async move |_, client| {
         asked(&client).await.expect_err("it is refused");
         assert_eq!(requests.get(), 3);
         Ok(())
@@ -503,31 +489,34 @@ fn lagging() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
 #[test]
 fn c176a_an_idle_connection_of_http2_is_closed_after_its_keep_alive() {
     let (accepted, server) = lagging();
-    framed(server, async move |reactor, options| {
-        let client = Client::with_options(&reactor, options.keep_alive(secs(10)));
-        let slow = client.get(URL).await?.into_body();
-        // A connection is in use until its answers are complete.
-        reactor.sleep(secs(50)).await?;
-        assert_eq!(connections(&reactor).await?, 1);
-        assert_eq!(asked(&client).await?, "fast");
-        assert_eq!(text(slow).await?, "slow");
-        reactor.sleep(secs(9)).await?;
-        assert_eq!(connections(&reactor).await?, 1);
-        // Another request restarts the time, at the end of its answer or at its drop.
-        let slow = client.get(URL).await?.into_body();
-        reactor.sleep(secs(9)).await?;
-        drop(slow);
-        reactor.sleep(secs(9)).await?;
-        assert_eq!((connections(&reactor).await?, accepted.get()), (1, 1));
-        reactor.sleep(secs(2)).await?;
-        assert_eq!(connections(&reactor).await?, 0);
-        // The next request opens a new connection.
-        drop(client.get(URL).await?);
-        assert_eq!(accepted.get(), 2);
-        drop(client);
-        assert_eq!(connections(&reactor).await?, 0, "the client is gone");
-        Ok(())
-    });
+    framed_with(
+        |options| options.keep_alive(secs(10)),
+        server,
+        async move |reactor, client| {
+            let slow = client.get(URL).await?.into_body();
+            // A connection is in use until its answers are complete.
+            reactor.sleep(secs(50)).await?;
+            assert_eq!(connections(&reactor).await?, 1);
+            assert_eq!(asked(&client).await?, "fast");
+            assert_eq!(text(slow).await?, "slow");
+            reactor.sleep(secs(9)).await?;
+            assert_eq!(connections(&reactor).await?, 1);
+            // Another request restarts the time, at the end of its answer or at its drop.
+            let slow = client.get(URL).await?.into_body();
+            reactor.sleep(secs(9)).await?;
+            drop(slow);
+            reactor.sleep(secs(9)).await?;
+            assert_eq!((connections(&reactor).await?, accepted.get()), (1, 1));
+            reactor.sleep(secs(2)).await?;
+            assert_eq!(connections(&reactor).await?, 0);
+            // The next request opens a new connection.
+            drop(client.get(URL).await?);
+            assert_eq!(accepted.get(), 2);
+            drop(client);
+            assert_eq!(connections(&reactor).await?, 0, "the client is gone");
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -562,8 +551,7 @@ fn prompt() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
 #[test]
 fn c176a_first_requests_that_come_together_share_a_connection() {
     let (accepted, server) = prompt();
-    framed(server, async move |reactor, options| {
-        let client = Client::with_options(&reactor, options);
+    framed(server, async move |_, client| {
         let together = join_all((0..20).map(|_| asked(&client))).await;
         assert!(together.into_iter().all(|answer| answer.is_ok_and(|text| text == "done")));
         assert_eq!(accepted.get(), 1);
@@ -574,8 +562,7 @@ fn c176a_first_requests_that_come_together_share_a_connection() {
 #[test]
 fn c176a_the_next_request_connects_when_the_first_is_dropped() {
     let (accepted, server) = prompt();
-    framed(server, async move |reactor, options| {
-        let client = Client::with_options(&reactor, options);
+    framed(server, async move |reactor, client| {
         let mut first = Box::pin(asked(&client));
         let mut others = join_all((0..5).map(|_| asked(&client)));
         assert!((&mut first).now_or_never().is_none() && (&mut others).now_or_never().is_none());

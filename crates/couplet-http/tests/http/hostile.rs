@@ -7,7 +7,7 @@ use couplet::http::{BodyError, Client, ClientOptions, HttpError, Method, Request
 use couplet::{Reactor, Result, Stream};
 use futures_util::future::join_all;
 
-use crate::client::{connections, secs, text};
+use crate::client::{connections, secs, text, to_the_end};
 use crate::kit::scripted;
 
 const URL: &str = "http://127.0.0.1:8000/";
@@ -158,14 +158,7 @@ fn c176b_bytes_beyond_the_body_are_an_error_and_never_an_answer() {
         answering(&[&sent, WHOLE], {
             let sent = sent.clone();
             async move |_, client| {
-                let mut answer = client.get(URL).await?.into_body();
-                let mut got = Vec::new();
-                let end = loop {
-                    match answer.next().await {
-                        Ok(Some(piece)) => got.extend_from_slice(&piece),
-                        end => break end,
-                    }
-                };
+                let (got, end) = to_the_end(client.get(URL).await?.into_body()).await;
                 assert!(matches!(end, Err(BodyError::Surplus)), "{sent:?}: {end:?}");
                 assert_eq!(got, body.as_bytes());
                 assert_eq!(text(client.get(URL).await?.into_body()).await?, "done");

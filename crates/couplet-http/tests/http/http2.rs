@@ -12,7 +12,7 @@ use http_body_util::{Full, StreamBody};
 use hyper::body::Frame as Part;
 
 use crate::counting::{live, peak, reset_peak};
-use crate::kit::{TO, beside, beside_service, heard};
+use crate::kit::{TO, beside, beside_service, heard, opened};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -176,8 +176,8 @@ fn a_client_that_opens_no_window_is_given_up() {
         let options = HttpOptions::default().write_timeout(20 * SECOND);
         beside_service(options, large, async move |reactor| {
             let begun = reactor.now();
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all([hello(), window(size), get(1, "/a")].concat()).await?;
+            let mut stream =
+                opened(&reactor, [hello(), window(size), get(1, "/a")].concat()).await?;
             let got = heard(&mut stream, &reactor, 1000 * SECOND).await?;
             assert!(got.is_closed);
             let waited = reactor.now() - begun;
@@ -191,8 +191,7 @@ fn a_client_that_opens_no_window_is_given_up() {
 fn a_client_that_opens_its_window_slowly_gets_all() {
     let options = HttpOptions::default().write_timeout(20 * SECOND).keep_alive(30 * SECOND);
     beside_service(options, large, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), window(1000), get(1, "/a")].concat()).await?;
+        let mut stream = opened(&reactor, [hello(), window(1000), get(1, "/a")].concat()).await?;
         stream.write_all(frame(WINDOW_UPDATE, 0, 0, &100_000_u32.to_be_bytes())).await?;
         let mut got = heard(&mut stream, &reactor, SECOND).await?;
         for _ in 0..99 {
@@ -219,8 +218,7 @@ fn a_service_that_pauses_is_not_taken_for_a_client_that_does() {
         Ok(Response::new(StreamBody::new(Box::pin(ticks))))
     };
     beside_service(options, ticking, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), get(1, "/a")].concat()).await?;
+        let mut stream = opened(&reactor, [hello(), get(1, "/a")].concat()).await?;
         let got = heard(&mut stream, &reactor, 160 * SECOND).await?;
         assert_eq!(body(&frames(&got.bytes), 1), "tick tick tick ");
         Ok(())
@@ -260,8 +258,7 @@ fn no_more_streams_than_the_limit_are_open() {
 #[test]
 fn a_drain_lets_open_streams_finish_and_takes_no_more() {
     beside(HttpOptions::default(), async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), get(1, "/slow")].concat()).await?;
+        let mut stream = opened(&reactor, [hello(), get(1, "/slow")].concat()).await?;
         reactor.sleep(SECOND / 2).await?;
         let draining = reactor.drain(10 * SECOND);
         let (frames, is_closed) = listened(&mut stream, &reactor, b"").await?;
@@ -278,14 +275,12 @@ fn an_idle_connection_is_told_to_go_away() {
     beside(HttpOptions::default().keep_alive(20 * SECOND), async |reactor| {
         let begun = reactor.now();
         // This client reads, but answers no ping.
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), get(1, "/a")].concat()).await?;
+        let mut stream = opened(&reactor, [hello(), get(1, "/a")].concat()).await?;
         let got = heard(&mut stream, &reactor, 60 * SECOND).await?;
         assert!(frames(&got.bytes).iter().any(|frame| frame.code() == Some(NO_ERROR)));
         assert!(got.is_closed && reactor.now() - begun == 40 * SECOND);
         // This one answers no ping either, though it sends one.
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), get(1, "/a")].concat()).await?;
+        let mut stream = opened(&reactor, [hello(), get(1, "/a")].concat()).await?;
         let mut got = heard(&mut stream, &reactor, SECOND).await?;
         stream.write_all(frame(PING, 0, 0, b"12345678")).await?;
         got.bytes.extend(heard(&mut stream, &reactor, 60 * SECOND).await?.bytes);
@@ -293,8 +288,7 @@ fn an_idle_connection_is_told_to_go_away() {
         assert_eq!(said, [SETTINGS, SETTINGS, WINDOW_UPDATE, HEADERS, DATA, PING, GOAWAY, PING]);
         // This client answers.
         let begun = reactor.now();
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), get(1, "/a")].concat()).await?;
+        let mut stream = opened(&reactor, [hello(), get(1, "/a")].concat()).await?;
         reactor.sleep(18 * SECOND).await?;
         let (_, is_closed) = listened(&mut stream, &reactor, b"").await?;
         assert!(is_closed && reactor.now() - begun < 30 * SECOND);
@@ -323,8 +317,7 @@ fn a_flood_is_bounded() {
     const ROUNDS: u32 = 3_000;
     for (name, next, code) in FLOODS {
         beside(HttpOptions::default(), async move |reactor| {
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all(hello()).await?;
+            let mut stream = opened(&reactor, hello()).await?;
             let before = live();
             reset_peak();
             let (mut told, mut is_closed) = (Vec::new(), false);

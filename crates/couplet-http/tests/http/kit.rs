@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use couplet::http::HttpExt;
 use couplet::http::{Body, BodyError, HttpOptions, Request, Response};
-use couplet::{Bytes, Deferred, Reactor, Result, Stream};
+use couplet::{Bytes, Deferred, Port, Reactor, Result, Stream};
 use http_body_util::{BodyExt, Full};
 use tower::service_fn;
 
@@ -57,36 +57,48 @@ async fn answer(reactor: Reactor, request: Request<Body>) -> Answer {
     })
 }
 
+/// Runs a program in memory and virtual time, to its success.
+pub(crate) fn run<T: 'static>(program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static) -> T {
+    let ran = couplet::testing::run(|reactor| {
+        let inner = reactor.clone();
+        reactor.spawn(async move { program(inner).await })
+    });
+    ran.expect("the program succeeds")
+}
+
+/// Stops a port after a program, and returns the program's result.
+pub(crate) async fn ended<T>(port: Port, result: T) -> Result<T> {
+    port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
+    Ok(result)
+}
+
 /// Runs a program beside a server.
-pub(crate) fn beside(
+pub(crate) fn beside<T: 'static>(
     options: HttpOptions,
-    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
-) {
-    beside_service(options, answer, program);
+    program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,
+) -> T {
+    beside_service(options, answer, program)
 }
 
 /// Runs a program beside a server with this service.
-pub(crate) fn beside_service<B>(
+pub(crate) fn beside_service<B, T: 'static>(
     options: HttpOptions,
     answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<B>, Infallible> + Clone + 'static,
-    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
-) where
+    program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,
+) -> T
+where
     B: hyper::body::Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let ran = couplet::testing::run(|reactor| {
-        let (reactor, serving) = (reactor.clone(), reactor.clone());
-        reactor.clone().spawn(async move {
-            let service = service_fn(move |request| {
-                let (answer, serving) = (answer.clone(), serving.clone());
-                async move { answer(serving, request).await }
-            });
-            let port = reactor.serve_http_with(AT, service, options)?;
-            program(reactor).await?;
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
-    });
-    ran.expect("the program succeeds");
+    run(async move |reactor| {
+        let serving = reactor.clone();
+        let service = service_fn(move |request| {
+            let (answer, serving) = (answer.clone(), serving.clone());
+            async move { answer(serving, request).await }
+        });
+        let port = reactor.serve_http_with(AT, service, options)?;
+        ended(port, program(reactor).await?).await
+    })
 }
 
 /// Reads until the server closes, or sends nothing for `quiet`.
@@ -104,11 +116,16 @@ pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duratio
     Ok(got)
 }
 
-/// Writes these bytes, and returns the server's answer; gives up after ten quiet seconds.
-pub(crate) async fn said(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
+/// A client that has written these bytes.
+pub(crate) async fn opened(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Stream> {
     let mut stream = reactor.connect_stream(TO).await?;
     stream.write_all(bytes).await?;
-    heard(&mut stream, reactor, Duration::from_secs(10)).await
+    Ok(stream)
+}
+
+/// Writes these bytes, and returns the server's answer; gives up after ten quiet seconds.
+pub(crate) async fn said(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
+    heard(&mut opened(reactor, bytes).await?, reactor, Duration::from_secs(10)).await
 }
 
 pub(crate) fn get(path: &str) -> String {
@@ -116,18 +133,13 @@ pub(crate) fn get(path: &str) -> String {
 }
 
 /// Runs a program beside a server that runs `server` on each connection.
-pub(crate) fn scripted(
+pub(crate) fn scripted<T: 'static>(
     server: impl AsyncFn(Stream) -> Result<()> + 'static,
-    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
-) {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            // On all addresses, because a redirection may lead to another one.
-            let port = reactor.serve("tcp:8000", server)?;
-            program(reactor).await?;
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
-    });
-    ran.expect("the program succeeds");
+    program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,
+) -> T {
+    run(async move |reactor| {
+        // On all addresses, because a redirection may lead to another one.
+        let port = reactor.serve("tcp:8000", server)?;
+        ended(port, program(reactor).await?).await
+    })
 }

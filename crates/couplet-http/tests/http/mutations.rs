@@ -1,8 +1,6 @@
 //! Random changes to the cases: nothing panics or hangs, no framing is ambiguous, and strictly valid
 //! requests reach the service as a strict parser reads them.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -196,22 +194,20 @@ fn strict_chunks(rest: &mut &[u8]) -> Option<String> {
 
 /// Sends bytes whole and in pieces, and returns both outcomes. The server must close in the end.
 fn outcomes(bytes: &[u8], piece: usize) -> Vec<Outcome> {
-    let found: Rc<RefCell<Vec<Outcome>>> = Rc::default();
-    let (seen, outcomes) = (Seen::default(), found.clone());
+    let seen = Seen::default();
     let (noted, bytes) = (seen.clone(), bytes.to_vec());
     let answer = move |_, request| note(noted.clone(), request);
     beside_service(HttpOptions::default(), answer, async move |reactor| {
+        let mut outcomes = Vec::new();
         for size in [bytes.len(), piece] {
             let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
             let mut stream = reactor.connect_stream(TO).await?;
-            let outcome = outcome_of(&reactor, &mut stream, &seen, &pieces).await?;
-            outcomes.borrow_mut().push(outcome);
+            outcomes.push(outcome_of(&reactor, &mut stream, &seen, &pieces).await?);
             let rest = heard(&mut stream, &reactor, Duration::from_secs(300)).await?;
             assert!(rest.is_closed, "the server waits for ever");
         }
-        Ok(())
-    });
-    found.take()
+        Ok(outcomes)
+    })
 }
 
 proptest! {

@@ -179,11 +179,11 @@ fn wrong(name: &str, want: Want, outcomes: &[Outcome]) -> Option<String> {
 
 #[test]
 fn every_case_ends_as_the_rfc_wants_however_it_is_cut() {
-    let found: Rc<RefCell<Vec<String>>> = Rc::default();
-    let (wrongs, seen) = (found.clone(), Seen::default());
+    let seen = Seen::default();
     let noted = seen.clone();
     let answer = move |_, request| note(noted.clone(), request);
-    beside_service(HttpOptions::default(), answer, async move |reactor| {
+    let found = beside_service(HttpOptions::default(), answer, async move |reactor| {
+        let mut found = Vec::new();
         for table in TABLES {
             for (_, name, want, row) in table.rows {
                 let bytes = bytes_of(&(table.template.replace("{}", row) + NEXT));
@@ -193,12 +193,11 @@ fn every_case_ends_as_the_rfc_wants_however_it_is_cut() {
                     let mut stream = reactor.connect_stream(TO).await?;
                     outcomes.push(outcome_of(&reactor, &mut stream, &seen, &pieces).await?);
                 }
-                wrongs.borrow_mut().extend(wrong(name, *want, &outcomes));
+                found.extend(wrong(name, *want, &outcomes));
             }
         }
-        Ok(())
+        Ok(found)
     });
-    let found = found.take();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 

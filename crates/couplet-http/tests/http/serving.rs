@@ -11,7 +11,7 @@ use couplet::http::{Body, HttpOptions, Peer, Request, Response};
 use couplet::{Bytes, Failure, Loop, Reactor, Remote, Result};
 use http_body_util::Full;
 
-use crate::kit::{TO, beside, beside_service, get, heard, said};
+use crate::kit::{beside, beside_service, get, heard, opened, said};
 
 #[test]
 fn requests_of_a_connection_are_answered_in_turn() {
@@ -44,8 +44,7 @@ fn a_service_can_know_its_client() {
     };
     for knows in [true, false] {
         beside_service(HttpOptions::default().peer(knows), told, async move |reactor| {
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all(get("/")).await?;
+            let mut stream = opened(&reactor, get("/")).await?;
             let got = heard(&mut stream, &reactor, Duration::from_secs(1)).await?;
             let host = stream.host().to_string();
             assert_eq!(got.text().ends_with(&format!("\r\n\r\n{host}")), knows, "{}", got.text());

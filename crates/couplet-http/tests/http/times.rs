@@ -5,7 +5,7 @@ use std::time::Duration;
 use couplet::http::HttpOptions;
 
 use crate::http2::{END_HEADERS, HEADERS, body, fields, frame, frames, hello};
-use crate::kit::{TO, beside, get, heard};
+use crate::kit::{TO, beside, get, heard, opened};
 
 const HEAD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n";
 
@@ -17,8 +17,7 @@ fn secs(n: u64) -> Duration {
 fn a_slow_head_is_answered_with_408() {
     beside(HttpOptions::default().header_timeout(secs(20)), async |reactor| {
         let begun = reactor.now();
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all(HEAD).await?;
+        let mut stream = opened(&reactor, HEAD).await?;
         // An occasional byte does not extend the limit.
         for _ in 0..9 {
             reactor.sleep(secs(2)).await?;
@@ -35,8 +34,7 @@ fn a_slow_head_is_answered_with_408() {
 fn half_a_preface_of_http2_is_a_slow_head() {
     beside(HttpOptions::default().header_timeout(secs(20)), async |reactor| {
         let begun = reactor.now();
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all("PRI * HTTP/2.0\r\n").await?;
+        let mut stream = opened(&reactor, "PRI * HTTP/2.0\r\n").await?;
         assert!(heard(&mut stream, &reactor, secs(60)).await?.is_closed);
         assert_eq!(reactor.now() - begun, secs(20));
         Ok(())
@@ -48,8 +46,7 @@ fn a_connection_without_a_request_is_closed_in_silence() {
     beside(HttpOptions::default().keep_alive(secs(40)), async |reactor| {
         for first in [String::new(), get("/a"), get("/slow")] {
             let begun = reactor.now();
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all(&first).await?;
+            let mut stream = opened(&reactor, &first).await?;
             let got = heard(&mut stream, &reactor, secs(60)).await?;
             assert_eq!(got.status().is_some(), !first.is_empty());
             assert!(got.is_closed && got.text().matches("HTTP/").count() < 2, "{}", got.text());
@@ -64,8 +61,8 @@ fn a_connection_without_a_request_is_closed_in_silence() {
 fn a_body_that_stops_fails_where_it_is_read() {
     beside(HttpOptions::default().body_timeout(secs(20)), async |reactor| {
         let begun = reactor.now();
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await?;
+        let mut stream =
+            opened(&reactor, "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await?;
         // A slow body is fine as long as bytes arrive.
         for _ in 0..5 {
             reactor.sleep(secs(15)).await?;

@@ -14,7 +14,7 @@ use hyper::body::Frame as Part;
 
 use crate::counting::{live, peak, reset_peak};
 use crate::http2::*;
-use crate::kit::{self, TO, beside_service, heard};
+use crate::kit::{self, TO, beside_service, heard, opened};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PIECE: usize = 64 * 1024;
@@ -68,8 +68,7 @@ fn c175a_a_client_that_reads_nothing_holds_a_share() {
     beside_service(HttpOptions::default(), files, async |reactor| {
         let before = live();
         reset_peak();
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([open_wide(), gets(odd(128), "/file")].concat()).await?;
+        let stream = opened(&reactor, [open_wide(), gets(odd(128), "/file")].concat()).await?;
         reactor.sleep(20 * SECOND).await?;
         let most = peak() - before;
         assert!(most < (1 << 20) + BESIDE, "{most} bytes are held");
@@ -136,8 +135,7 @@ fn c175a_pieces_that_are_fetched_count_before_they_come() {
 #[test]
 fn c175a_a_client_that_reads_again_gets_all() {
     beside_service(HttpOptions::default(), files, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([open_wide(), gets(odd(8), "/file")].concat()).await?;
+        let mut stream = opened(&reactor, [open_wide(), gets(odd(8), "/file")].concat()).await?;
         reactor.sleep(20 * SECOND).await?;
         let mut got = [0; 17];
         let (mut head, mut buffer) = (Vec::new(), vec![0; PIECE]);
@@ -195,8 +193,7 @@ fn c175a_streams_without_a_window_do_not_starve_another() {
 #[test]
 fn c175a_a_whole_body_holds_no_more_of_the_share_than_its_turn() {
     beside_service(HttpOptions::default(), files, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([open_wide(), gets([1, 3], "/whole")].concat()).await?;
+        let mut stream = opened(&reactor, [open_wide(), gets([1, 3], "/whole")].concat()).await?;
         reactor.sleep(SECOND).await?;
         let buffered = waiting(&reactor, &stream).await?;
         assert!(buffered < (1 << 20) + 4 * PIECE, "{buffered} bytes");
@@ -228,8 +225,7 @@ fn frames_of(bytes: &[u8]) -> Vec<Frame> {
 #[test]
 fn c175a_streams_that_are_reset_give_their_share_back() {
     beside_service(HttpOptions::default(), files, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), window(0)].concat()).await?;
+        let mut stream = opened(&reactor, [hello(), window(0)].concat()).await?;
         let before = live();
         for round in 0..10 {
             let streams: Vec<u32> = odd(100).map(|n| 200 * round + n).collect();
@@ -251,8 +247,7 @@ fn c175a_a_client_of_http1_that_reads_nothing_is_shown() {
     beside_service(HttpOptions::default(), files, async |reactor| {
         let before = live();
         reset_peak();
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all(kit::get("/file")).await?;
+        let stream = opened(&reactor, kit::get("/file")).await?;
         reactor.sleep(20 * SECOND).await?;
         let most = peak() - before;
         assert!(most < BESIDE, "{most} bytes are held");
@@ -279,8 +274,7 @@ fn c175a_the_connections_of_a_server_share_what_it_holds() {
     beside_service(options, files, async |reactor| {
         let mut streams = Vec::new();
         for _ in 0..20 {
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all([open_wide(), gets(odd(50), "/file")].concat()).await?;
+            let stream = opened(&reactor, [open_wide(), gets(odd(50), "/file")].concat()).await?;
             reactor.sleep(SECOND).await?;
             streams.push(stream);
         }

@@ -88,26 +88,20 @@ fn both_ends_may_close_at_once() {
 }
 
 #[test]
-fn a_close_without_a_code_is_answered_without_one() {
-    beside_receiver(async |reactor, seen| {
-        let mut raw = Raw::connect(&reactor).await?;
-        raw.write(masked(FIN | CLOSE, "")).await?;
-        assert_eq!(raw.frames().await?, [Frame::of(FIN | CLOSE, "")]);
-        assert_eq!(seen.take(), Some((0, Some(code::NO_STATUS), None)));
-        Ok(())
-    });
-}
-
-#[test]
-fn nothing_after_a_close_is_received() {
-    beside_receiver(async |reactor, seen| {
-        let mut raw = Raw::connect(&reactor).await?;
-        let frames = [masked(FIN | CLOSE, close(1000, "")), masked(FIN | TEXT, "more")];
-        raw.write(frames.concat()).await?;
-        assert_eq!(raw.frames().await?.len(), 1);
-        assert_eq!(seen.take(), Some((0, Some(1000), None)));
-        Ok(())
-    });
+fn a_close_of_the_client_is_answered_with_its_code_and_nothing_follows_it() {
+    let with_more = [masked(FIN | CLOSE, close(1000, "")), masked(FIN | TEXT, "more")].concat();
+    for (case, sent, payload, seen_code) in [
+        ("without a code", masked(FIN | CLOSE, ""), vec![], code::NO_STATUS),
+        ("before a message", with_more, close(1000, ""), 1000),
+    ] {
+        beside_receiver(async move |reactor, seen| {
+            let mut raw = Raw::connect(&reactor).await?;
+            raw.write(sent).await?;
+            assert_eq!(raw.frames().await?, [Frame::of(FIN | CLOSE, payload)], "{case}");
+            assert_eq!(seen.take(), Some((0, Some(seen_code), None)), "{case}");
+            Ok(())
+        });
+    }
 }
 
 #[test]
@@ -131,18 +125,14 @@ fn an_end_without_a_close_is_an_error() {
 
 /// The close code that a client gets from a handler.
 fn code_of(handle: impl AsyncFn(WebSocket) -> Result<()> + 'static) -> Option<u16> {
-    let code = Rc::new(RefCell::new(None));
-    let got = code.clone();
     beside(WebSocketOptions::default(), handle, async move |reactor| {
         let mut raw = Raw::connect(&reactor).await?;
         raw.write(masked(FIN | TEXT, "go")).await?;
         let close = raw.frame().await?.expect("a close");
         raw.write(masked(FIN | CLOSE, &close.payload)).await?;
-        *got.borrow_mut() = close.code();
         assert_eq!(raw.frames().await?, []);
-        Ok(())
-    });
-    code.take()
+        Ok(close.code())
+    })
 }
 
 #[test]
@@ -196,98 +186,82 @@ fn a_close_with_a_code_or_a_reason_that_cant_be_sent_does_nothing() {
 fn c105b_a_drain_asks_idle_sockets_over_tls_and_waits_for_their_answer() {
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let at = format!("tls:0:interface=127.0.0.1:cert={file}");
-            let port = serve(&reactor, &at, WebSocketOptions::default(), echo)?;
-            let number = port.host().port().expect("a TCP port");
-            let to = format!("tls:127.0.0.1:{number}:ca={file}:servername=localhost:alpn=http/1.1");
-            let mut idle = Raw::new(reactor.connect_stream(&*to).await?);
-            let mut silent = Raw::new(reactor.connect_stream(&*to).await?);
-            for raw in [&mut idle, &mut silent] {
-                raw.write(HELLO).await?;
-                assert!(raw.head().await?.starts_with("HTTP/1.1 101 "));
-            }
-            reactor.sleep(secs(20)).await?;
-            let began = reactor.now();
-            let drained = port.drain(secs(60));
-            assert_eq!(
-                idle.frame().await?,
-                Some(Frame::of(FIN | CLOSE, close(1001, "going away")))
-            );
-            idle.write(masked(FIN | CLOSE, close(1001, ""))).await?;
-            assert_eq!((idle.frames().await?, reactor.now()), (vec![], began));
-            drop(idle);
-            let drained = drained.await?;
-            assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
-            drop(silent);
-            Ok(())
-        })
+    run(async move |reactor| {
+        let at = format!("tls:0:interface=127.0.0.1:cert={file}");
+        let port = serve(&reactor, &at, WebSocketOptions::default(), echo)?;
+        let number = port.host().port().expect("a TCP port");
+        let to = format!("tls:127.0.0.1:{number}:ca={file}:servername=localhost:alpn=http/1.1");
+        let mut idle = Raw::new(reactor.connect_stream(&*to).await?);
+        let mut silent = Raw::new(reactor.connect_stream(&*to).await?);
+        for raw in [&mut idle, &mut silent] {
+            raw.write(HELLO).await?;
+            assert!(raw.head().await?.starts_with("HTTP/1.1 101 "));
+        }
+        reactor.sleep(secs(20)).await?;
+        let began = reactor.now();
+        let drained = port.drain(secs(60));
+        assert_eq!(idle.frame().await?, Some(Frame::of(FIN | CLOSE, close(1001, "going away"))));
+        idle.write(masked(FIN | CLOSE, close(1001, ""))).await?;
+        assert_eq!((idle.frames().await?, reactor.now()), (vec![], began));
+        drop(idle);
+        let drained = drained.await?;
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
+        drop(silent);
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]
 fn c105b_a_peer_that_ignores_our_close_holds_a_drain_for_its_patience() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let handle = async |mut socket: WebSocket| {
-                // One of them starts its close before the drain begins.
-                if let Some(message) = socket.recv().await.transpose()? {
-                    assert_eq!(message, "close".into());
-                    let _ = socket.close(1000, "").await;
-                }
-                Ok(())
-            };
-            let options = WebSocketOptions::default().close_timeout(secs(40));
-            let port = serve(&reactor, AT, options, handle)?;
-            let (idle, mut closing) =
-                (Raw::connect(&reactor).await?, Raw::connect(&reactor).await?);
-            closing.write(masked(FIN | TEXT, "close")).await?;
-            reactor.sleep(secs(1)).await?;
-            let began = reactor.now();
-            let drained = port.drain(Drain::within(secs(60)).patience(secs(3))).await?;
-            assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
-            assert_eq!(reactor.now() - began, secs(3));
-            drop((idle, closing));
+    run(async move |reactor| {
+        let handle = async |mut socket: WebSocket| {
+            // One of them starts its close before the drain begins.
+            if let Some(message) = socket.recv().await.transpose()? {
+                assert_eq!(message, "close".into());
+                let _ = socket.close(1000, "").await;
+            }
             Ok(())
-        })
+        };
+        let options = WebSocketOptions::default().close_timeout(secs(40));
+        let port = serve(&reactor, AT, options, handle)?;
+        let (idle, mut closing) = (Raw::connect(&reactor).await?, Raw::connect(&reactor).await?);
+        closing.write(masked(FIN | TEXT, "close")).await?;
+        reactor.sleep(secs(1)).await?;
+        let began = reactor.now();
+        let drained = port.drain(Drain::within(secs(60)).patience(secs(3))).await?;
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
+        assert_eq!(reactor.now() - began, secs(3));
+        drop((idle, closing));
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]
 fn a_drain_says_1001_and_receives_what_was_sent_before() {
     let seen = Seen::default();
     let noted = seen.clone();
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let handle = async move |socket| to_the_end(socket, &noted).await;
-            let port = serve(&reactor, AT, WebSocketOptions::default(), handle)?;
-            let mut raw = Raw::connect(&reactor).await?;
-            let mut client = reactor.connect_websocket(URL).await?;
-            reactor.sleep(secs(1)).await?;
-            let drained = port.drain(Drain::within(secs(60)).patience(secs(5)));
-            let began = reactor.now();
-            assert_eq!(raw.frame().await?, Some(Frame::of(FIN | CLOSE, close(1001, "going away"))));
-            assert!(client.recv().await.is_none());
-            assert_eq!(client.peer_close().map(|close| close.code), Some(1001));
-            raw.write(masked(FIN | TEXT, "the last")).await?;
-            reactor.sleep(secs(3)).await?;
-            raw.write(masked(FIN | CLOSE, close(1001, ""))).await?;
-            assert_eq!(raw.frames().await?, []);
-            drop((raw, client));
-            let drained = drained.await?;
-            assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
-            assert_eq!(reactor.now() - began, secs(3));
-            assert_eq!(seen.take(), Some((1, Some(1001), None)));
-            Ok(())
-        })
+    run(async move |reactor| {
+        let handle = async move |socket| to_the_end(socket, &noted).await;
+        let port = serve(&reactor, AT, WebSocketOptions::default(), handle)?;
+        let mut raw = Raw::connect(&reactor).await?;
+        let mut client = reactor.connect_websocket(URL).await?;
+        reactor.sleep(secs(1)).await?;
+        let drained = port.drain(Drain::within(secs(60)).patience(secs(5)));
+        let began = reactor.now();
+        assert_eq!(raw.frame().await?, Some(Frame::of(FIN | CLOSE, close(1001, "going away"))));
+        assert!(client.recv().await.is_none());
+        assert_eq!(client.peer_close().map(|close| close.code), Some(1001));
+        raw.write(masked(FIN | TEXT, "the last")).await?;
+        reactor.sleep(secs(3)).await?;
+        raw.write(masked(FIN | CLOSE, close(1001, ""))).await?;
+        assert_eq!(raw.frames().await?, []);
+        drop((raw, client));
+        let drained = drained.await?;
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
+        assert_eq!(reactor.now() - began, secs(3));
+        assert_eq!(seen.take(), Some((1, Some(1001), None)));
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]

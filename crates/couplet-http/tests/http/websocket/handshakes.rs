@@ -71,25 +71,16 @@ fn the_first_subprotocol_of_the_servers_list_is_chosen() {
 
 /// The client's error message for a server that answers like this.
 fn refusal(answer: impl Fn(&str) -> String + 'static) -> String {
-    let refused = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let answer = std::rc::Rc::new(answer);
-            let port = reactor.serve(AT, move |stream: Stream| {
-                let answer = answer.clone();
-                async move {
-                    let mut raw = Raw::new(stream);
-                    let head = raw.head().await?;
-                    raw.write(answer(&head)).await
-                }
-            })?;
-            let refused = reactor.connect_websocket(URL).await.expect_err("it is refused");
-            assert!(refused.downcast_ref::<HandshakeError>().is_some(), "{refused}");
-            port.stop_listening().expect("it listens").await?;
-            Ok(refused.to_string())
-        })
-    });
-    refused.expect("the program succeeds")
+    let server = async move |stream: Stream| {
+        let mut raw = Raw::new(stream);
+        let head = raw.head().await?;
+        raw.write(answer(&head)).await
+    };
+    scripted(server, async |reactor| {
+        let refused = reactor.connect_websocket(URL).await.expect_err("it is refused");
+        assert!(refused.downcast_ref::<HandshakeError>().is_some(), "{refused}");
+        Ok(refused.to_string())
+    })
 }
 
 #[test]
@@ -118,122 +109,96 @@ fn a_client_says_what_the_server_answered() {
 
 #[test]
 fn a_request_that_cant_be_sent_says_why() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let to = WebSocketRequest::new;
-            let named = |names: [&str; 1]| WebSocketOptions::default().protocols(names);
-            for (request, problem) in [
-                (to("http://a/"), "the URL must begin with ws: or wss:"),
-                (to("ws://"), "empty string"),
-                (to("/chat"), "the URL must begin with ws: or wss:"),
-                (to("ws://user:word@a/"), "not name a user"),
-                (to("ws://a:99999/"), "the port is out of range: ports are 1 to 65535"),
-                (to("ws://[::1]:0/"), "the port is out of range"),
-                (to("ws://a/").header("Host", "b"), "the header Host can't be set"),
-                (to("ws://a/").header("Sec-WebSocket-Key", "b"), "can't be set"),
-                (to("ws://a/").header("a b", "c"), "invalid HTTP header name"),
-                (to("ws://a/").header("a", "b\r\nc: d"), "failed to parse header value"),
-                (to("ws://a/").options(named(["two words"])), "an HTTP token"),
-            ] {
-                let error = reactor.connect_websocket(request).await.expect_err("it fails");
-                let said = error.to_string();
-                assert!(said.contains(problem), "{said:?} has no {problem:?}");
-            }
-            Ok(())
-        })
+    run(async move |reactor| {
+        let to = WebSocketRequest::new;
+        let named = |names: [&str; 1]| WebSocketOptions::default().protocols(names);
+        for (request, problem) in [
+            (to("http://a/"), "the URL must begin with ws: or wss:"),
+            (to("ws://"), "empty string"),
+            (to("/chat"), "the URL must begin with ws: or wss:"),
+            (to("ws://user:word@a/"), "not name a user"),
+            (to("ws://a:99999/"), "the port is out of range: ports are 1 to 65535"),
+            (to("ws://[::1]:0/"), "the port is out of range"),
+            (to("ws://a/").header("Host", "b"), "the header Host can't be set"),
+            (to("ws://a/").header("Sec-WebSocket-Key", "b"), "can't be set"),
+            (to("ws://a/").header("a b", "c"), "invalid HTTP header name"),
+            (to("ws://a/").header("a", "b\r\nc: d"), "failed to parse header value"),
+            (to("ws://a/").options(named(["two words"])), "an HTTP token"),
+        ] {
+            let error = reactor.connect_websocket(request).await.expect_err("it fails");
+            let said = error.to_string();
+            assert!(said.contains(problem), "{said:?} has no {problem:?}");
+        }
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]
 fn the_handshake_of_a_client_has_what_it_was_given() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let heads = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-            let seen = heads.clone();
-            let port = reactor.serve(AT, move |stream| {
-                let seen = seen.clone();
-                async move {
-                    let mut raw = Raw::new(stream);
-                    let head = raw.head().await?;
-                    raw.write(accepting(&head, "Sec-WebSocket-Protocol: b\r\n")).await?;
-                    seen.borrow_mut().push(head);
-                    Ok(())
-                }
-            })?;
-            let options = WebSocketOptions::default().protocols(["a", "b"]);
-            let request = WebSocketRequest::new("ws://chat.example:80?room=1")
-                .header("Authorization", "Bearer x")
-                .options(options)
-                .over(TO)?;
-            let socket = reactor.connect_websocket(request).await?;
-            assert_eq!(socket.protocol(), Some("b"));
-            drop(socket);
-            port.stop_listening().expect("it listens").await?;
-            let head = heads.borrow()[0].clone();
-            assert!(head.starts_with("GET /?room=1 HTTP/1.1\r\nHost: chat.example\r\n"), "{head}");
-            for line in ["Sec-WebSocket-Protocol: a, b", "Authorization: Bearer x"] {
-                assert!(head.contains(line), "{head}");
-            }
-            Ok(())
-        })
+    let heads = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let seen = heads.clone();
+    let server = async move |stream: Stream| {
+        let mut raw = Raw::new(stream);
+        let head = raw.head().await?;
+        seen.borrow_mut().push(head.clone());
+        raw.write(accepting(&head, "Sec-WebSocket-Protocol: b\r\n")).await
+    };
+    scripted(server, async move |reactor| {
+        let options = WebSocketOptions::default().protocols(["a", "b"]);
+        let request = WebSocketRequest::new("ws://chat.example:80?room=1")
+            .header("Authorization", "Bearer x")
+            .options(options)
+            .over(TO)?;
+        let socket = reactor.connect_websocket(request).await?;
+        assert_eq!(socket.protocol(), Some("b"));
+        let head = heads.borrow()[0].clone();
+        assert!(head.starts_with("GET /?room=1 HTTP/1.1\r\nHost: chat.example\r\n"), "{head}");
+        for line in ["Sec-WebSocket-Protocol: a, b", "Authorization: Bearer x"] {
+            assert!(head.contains(line), "{head}");
+        }
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]
 fn a_server_that_never_answers_is_given_up() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let serving = reactor.clone();
-            let port = reactor.serve(AT, move |mut stream: Stream| {
-                let reactor = serving.clone();
-                async move {
-                    // Occasional bytes do not extend the limit.
-                    for _ in 0..4 {
-                        stream.write_all("HTTP/1.1 101 a").await?;
-                        reactor.sleep(secs(4)).await?;
-                    }
-                    Ok(())
-                }
-            })?;
-            let begun = reactor.now();
-            let options = WebSocketOptions::default().handshake_timeout(secs(10));
-            let request = WebSocketRequest::new(URL).options(options);
-            let error = reactor.connect_websocket(request).await.expect_err("it is late");
-            let error = error.downcast_ref::<HandshakeError>().expect("a handshake's");
-            assert!(matches!(error, HandshakeError::TimedOut), "{error}");
-            assert_eq!(reactor.now() - begun, secs(10));
-            reactor.sleep(secs(10)).await?;
-            port.stop_listening().expect("it listens").await
-        })
+    let server = async |mut stream: Stream| {
+        let reactor = stream.transport().reactor().clone();
+        // Occasional bytes do not extend the limit.
+        for _ in 0..4 {
+            stream.write_all("HTTP/1.1 101 a").await?;
+            reactor.sleep(secs(4)).await?;
+        }
+        Ok(())
+    };
+    scripted(server, async |reactor| {
+        let begun = reactor.now();
+        let options = WebSocketOptions::default().handshake_timeout(secs(10));
+        let request = WebSocketRequest::new(URL).options(options);
+        let error = reactor.connect_websocket(request).await.expect_err("it is late");
+        let error = error.downcast_ref::<HandshakeError>().expect("a handshake's");
+        assert!(matches!(error, HandshakeError::TimedOut), "{error}");
+        assert_eq!(reactor.now() - begun, secs(10));
+        reactor.sleep(secs(10)).await
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]
 fn a_websocket_over_tls_is_one() {
     let folder = Folder::new();
     let path = folder.write("server.pem", SelfSigned::new("localhost").pem());
-    let ran = couplet::testing::run(move |reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let at = format!("tls:8443:interface=127.0.0.1:cert={path}:alpn=http/1.1");
-            let port = serve(&reactor, &at, WebSocketOptions::default(), echo)?;
-            let over = format!("tls:127.0.0.1:8443:ca={path}:servername=localhost");
-            let request = WebSocketRequest::new("wss://localhost:8443/").over(over.as_str())?;
-            let mut socket = reactor.connect_websocket(request).await?;
-            socket.send("secret").await?;
-            assert_eq!(socket.recv().await.transpose()?, Some("secret".into()));
-            socket.close(code::NORMAL, "").await?;
-            // A client that does not trust the certificate's issuer gets no connection.
-            let error = reactor.connect_websocket("wss://127.0.0.1:8443/").await;
-            assert!(error.is_err());
-            port.stop_listening().expect("it listens").await
-        })
+    run(async move |reactor| {
+        let at = format!("tls:8443:interface=127.0.0.1:cert={path}:alpn=http/1.1");
+        let port = serve(&reactor, &at, WebSocketOptions::default(), echo)?;
+        let over = format!("tls:127.0.0.1:8443:ca={path}:servername=localhost");
+        let request = WebSocketRequest::new("wss://localhost:8443/").over(over.as_str())?;
+        let mut socket = reactor.connect_websocket(request).await?;
+        socket.send("secret").await?;
+        assert_eq!(socket.recv().await.transpose()?, Some("secret".into()));
+        socket.close(code::NORMAL, "").await?;
+        // A client that does not trust the certificate's issuer gets no connection.
+        let error = reactor.connect_websocket("wss://127.0.0.1:8443/").await;
+        assert!(error.is_err());
+        port.stop_listening().expect("it listens").await
     });
-    ran.expect("the program succeeds");
 }

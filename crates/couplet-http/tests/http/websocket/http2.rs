@@ -168,30 +168,26 @@ fn a_client_that_takes_nothing_stops_send() {
 
 #[test]
 fn a_drain_says_1001_here_too() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let port = serve(&reactor, AT, options(), echo)?;
-            let (mut client, ended) = client(&reactor).await?;
-            let mut io = open(&mut client).await?;
-            let drained = port.drain(secs(60));
-            let mut got = Vec::new();
-            let quiet = reactor.sleep(secs(1));
-            match select(std::pin::pin!(rest(&mut io, &mut got)), quiet).await {
-                Either::Left(_) => panic!("the server waits for an answer"),
-                Either::Right(_) => {}
-            }
-            assert_eq!(got, plain(FIN | CLOSE, close(1001, "going away")));
-            write(&mut io, &masked(FIN | CLOSE, close(1001, ""))).await?;
-            rest(&mut io, &mut got).await?;
-            drop((io, client));
-            ended.await?;
-            let drained = drained.await?;
-            assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
-            Ok(())
-        })
+    run(async move |reactor| {
+        let port = serve(&reactor, AT, options(), echo)?;
+        let (mut client, ended) = client(&reactor).await?;
+        let mut io = open(&mut client).await?;
+        let drained = port.drain(secs(60));
+        let mut got = Vec::new();
+        let quiet = reactor.sleep(secs(1));
+        match select(std::pin::pin!(rest(&mut io, &mut got)), quiet).await {
+            Either::Left(_) => panic!("the server waits for an answer"),
+            Either::Right(_) => {}
+        }
+        assert_eq!(got, plain(FIN | CLOSE, close(1001, "going away")));
+        write(&mut io, &masked(FIN | CLOSE, close(1001, ""))).await?;
+        rest(&mut io, &mut got).await?;
+        drop((io, client));
+        ended.await?;
+        let drained = drained.await?;
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]

@@ -7,11 +7,11 @@ use std::time::Duration;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
 use couplet::http::{Body, Request, Response};
-use couplet::{Deferred, Port, Reactor, Result, Stream};
+use couplet::{Port, Reactor, Result, Stream};
 use tower::service_fn;
 
-pub(crate) const AT: &str = "tcp:8000:interface=127.0.0.1";
-pub(crate) const TO: &str = "tcp:127.0.0.1:8000";
+use crate::kit::ended;
+pub(crate) use crate::kit::{AT, TO, run, scripted};
 pub(crate) const URL: &str = "ws://127.0.0.1:8000/chat?room=1";
 
 /// The handshake of RFC 6455, 1.3.
@@ -54,20 +54,15 @@ pub(crate) fn serve(
 }
 
 /// Runs a program beside a server.
-pub(crate) fn beside(
+pub(crate) fn beside<T: 'static>(
     options: WebSocketOptions,
     handle: impl AsyncFn(WebSocket) -> Result<()> + 'static,
-    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
-) {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let port = serve(&reactor, AT, options, handle)?;
-            program(reactor.clone()).await?;
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
-        })
-    });
-    ran.expect("the program succeeds");
+    program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,
+) -> T {
+    run(async move |reactor| {
+        let port = serve(&reactor, AT, options, handle)?;
+        ended(port, program(reactor).await?).await
+    })
 }
 
 pub(crate) async fn echo(mut socket: WebSocket) -> Result<()> {

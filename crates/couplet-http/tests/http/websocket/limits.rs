@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use couplet::Stream;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{WebSocket, WebSocketError, WebSocketOptions, WebSocketRequest};
 
@@ -11,8 +12,7 @@ use super::kit::*;
 /// The server's answers to these frames, and its handler's error.
 fn answered(options: WebSocketOptions, frames: Vec<u8>) -> (Vec<Frame>, Option<String>) {
     let error = Rc::new(RefCell::new(None));
-    let (kept, answers) = (error.clone(), Rc::new(RefCell::new(Vec::new())));
-    let got = answers.clone();
+    let kept = error.clone();
     let handle = async move |mut socket: WebSocket| {
         while let Some(message) = socket.recv().await {
             match message {
@@ -22,45 +22,37 @@ fn answered(options: WebSocketOptions, frames: Vec<u8>) -> (Vec<Frame>, Option<S
         }
         Ok(())
     };
-    beside(options, handle, async move |reactor| {
+    let answers = beside(options, handle, async move |reactor| {
         let mut raw = Raw::connect(&reactor).await?;
         let begun = reactor.now();
         raw.write(frames).await?;
-        *got.borrow_mut() = raw.frames().await?;
+        let answers = raw.frames().await?;
         assert_eq!(reactor.now(), begun, "it is answered and closed at once");
-        Ok(())
+        Ok(answers)
     });
-    (answers.take(), error.take())
+    (answers, error.take())
 }
 
 /// A client's answers to these frames of a server, and its error.
 fn answered_by_client(frames: Vec<u8>) -> (Vec<Frame>, Option<WebSocketError>) {
     let answers = Rc::new(RefCell::new(Vec::new()));
     let got = answers.clone();
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let port = reactor.serve(AT, move |stream| {
-                let (got, frames) = (got.clone(), frames.clone());
-                async move {
-                    let mut raw = raw_server(stream).await?;
-                    raw.write(frames).await?;
-                    *got.borrow_mut() = raw.frames().await?;
-                    Ok(())
-                }
-            })?;
-            let mut socket = reactor.connect_websocket(URL).await?;
-            let mut error = None;
-            while let Some(message) = socket.recv().await {
-                error = message.err();
-            }
-            drop(socket);
-            reactor.sleep(secs(1)).await?;
-            port.stop_listening().expect("it listens").await?;
-            Ok(error)
-        })
+    let server = async move |stream: Stream| {
+        let mut raw = raw_server(stream).await?;
+        raw.write(&frames).await?;
+        *got.borrow_mut() = raw.frames().await?;
+        Ok(())
+    };
+    let error = scripted(server, async |reactor| {
+        let mut socket = reactor.connect_websocket(URL).await?;
+        let mut error = None;
+        while let Some(message) = socket.recv().await {
+            error = message.err();
+        }
+        drop(socket);
+        reactor.sleep(secs(1)).await?;
+        Ok(error)
     });
-    let error = ran.expect("the program succeeds");
     (answers.take(), error)
 }
 

@@ -1,12 +1,12 @@
 //! Messages, whole and in pieces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use couplet::Bytes;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{Message, WebSocket, WebSocketError, WebSocketOptions, code};
 use couplet::testing::every_split;
+use couplet::{Bytes, Stream};
 use futures_util::StreamExt;
 
 use super::kit::*;
@@ -96,44 +96,38 @@ fn an_answer_and_its_frames_may_be_cut_anywhere() {
     ]
     .concat();
     // The answer adds about a hundred bytes.
-    let cuts: Vec<usize> = (1..frames.len() + 120).collect();
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let cut = Rc::new(RefCell::new(0));
-            let (chosen, serving) = (cut.clone(), reactor.clone());
-            let port = reactor.serve(AT, move |stream| {
-                let (at, reactor, frames) = (*chosen.borrow(), serving.clone(), frames.clone());
-                async move {
-                    let mut raw = Raw::new(stream);
-                    let head = raw.head().await?;
-                    let all = [accepting(&head, "").as_bytes(), &frames].concat();
-                    let at = at.min(all.len());
-                    raw.write(&all[..at]).await?;
-                    reactor.sleep(std::time::Duration::from_micros(1)).await?;
-                    raw.write(&all[at..]).await?;
-                    let got = raw.frame().await?.expect("a pong");
-                    assert_eq!((got.first, &got.payload[..]), (FIN | PONG, &b"there?"[..]));
-                    assert!(got.is_masked);
-                    let got = raw.frame().await?.expect("a close");
-                    assert_eq!((got.code(), got.is_masked), (Some(1001), true));
-                    Ok(())
-                }
-            })?;
-            for at in cuts {
-                *cut.borrow_mut() = at;
-                let mut socket = reactor.connect_websocket(URL).await?;
-                for expected in ["whole", "in pieces, ä"] {
-                    let message = socket.recv().await.transpose()?;
-                    assert_eq!(message, Some(expected.into()), "{at}");
-                }
-                assert!(socket.recv().await.is_none(), "{at}");
-                assert_eq!(socket.peer_close().map(|close| close.code), Some(1001));
+    let cuts = 1..frames.len() + 120;
+    let cut = Rc::new(Cell::new(0));
+    let chosen = cut.clone();
+    let server = async move |stream: Stream| {
+        let reactor = stream.transport().reactor().clone();
+        let mut raw = Raw::new(stream);
+        let head = raw.head().await?;
+        let all = [accepting(&head, "").as_bytes(), &frames].concat();
+        let at = all.len().min(chosen.get());
+        raw.write(&all[..at]).await?;
+        reactor.sleep(std::time::Duration::from_micros(1)).await?;
+        raw.write(&all[at..]).await?;
+        let got = raw.frame().await?.expect("a pong");
+        assert_eq!((got.first, &got.payload[..]), (FIN | PONG, &b"there?"[..]));
+        assert!(got.is_masked);
+        let got = raw.frame().await?.expect("a close");
+        assert_eq!((got.code(), got.is_masked), (Some(1001), true));
+        Ok(())
+    };
+    scripted(server, async move |reactor| {
+        for at in cuts {
+            cut.set(at);
+            let mut socket = reactor.connect_websocket(URL).await?;
+            for expected in ["whole", "in pieces, ä"] {
+                let message = socket.recv().await.transpose()?;
+                assert_eq!(message, Some(expected.into()), "{at}");
             }
-            port.stop_listening().expect("it listens").await
-        })
+            assert!(socket.recv().await.is_none(), "{at}");
+            assert_eq!(socket.peer_close().map(|close| close.code), Some(1001));
+        }
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]
@@ -164,32 +158,24 @@ fn a_cancelled_recv_loses_nothing() {
 fn bytes_of_a_client() -> Vec<u8> {
     let got = Rc::new(RefCell::new(Vec::new()));
     let seen = got.clone();
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let port = reactor.serve(AT, move |stream| {
-                let seen = seen.clone();
-                async move {
-                    let mut raw = raw_server(stream).await?;
-                    raw.write(plain(FIN | PING, "ping")).await?;
-                    let mut buffer = [0; 512];
-                    while let Ok(n @ 1..) = raw.stream.read(&mut buffer).await {
-                        seen.borrow_mut().extend(&buffer[..n]);
-                    }
-                    Ok(())
-                }
-            })?;
-            let mut socket = reactor.connect_websocket(URL).await?;
-            for _ in 0..3 {
-                socket.send("the same").await?;
-            }
-            let answer = socket.close(code::NORMAL, "").await;
-            assert!(matches!(answer, Err(WebSocketError::NotClosed | WebSocketError::Cut)));
-            drop(socket);
-            port.stop_listening().expect("it listens").await
-        })
+    let server = async move |stream: Stream| {
+        let mut raw = raw_server(stream).await?;
+        raw.write(plain(FIN | PING, "ping")).await?;
+        let mut buffer = [0; 512];
+        while let Ok(n @ 1..) = raw.stream.read(&mut buffer).await {
+            seen.borrow_mut().extend(&buffer[..n]);
+        }
+        Ok(())
+    };
+    scripted(server, async |reactor| {
+        let mut socket = reactor.connect_websocket(URL).await?;
+        for _ in 0..3 {
+            socket.send("the same").await?;
+        }
+        let answer = socket.close(code::NORMAL, "").await;
+        assert!(matches!(answer, Err(WebSocketError::NotClosed | WebSocketError::Cut)));
+        Ok(())
     });
-    ran.expect("the program succeeds");
     got.take()
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::Stream;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{
     WebSocket, WebSocketError, WebSocketOptions, WebSocketRequest, code,
@@ -134,33 +135,24 @@ fn a_close_that_is_not_answered_is_not_waited_for() {
 
 #[test]
 fn a_client_waits_for_the_server_to_end_the_connection_but_not_for_long() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let serving = reactor.clone();
-            let port = reactor.serve(AT, move |stream| {
-                let reactor = serving.clone();
-                async move {
-                    let mut raw = raw_server(stream).await?;
-                    let close = raw.frame().await?.expect("a close");
-                    raw.write(plain(FIN | CLOSE, close.payload)).await?;
-                    reactor.sleep(secs(9)).await?;
-                    Ok(())
-                }
-            })?;
-            for (timeout, expected) in [(20, 9), (5, 5)] {
-                let options = WebSocketOptions::default().close_timeout(secs(timeout));
-                let request = WebSocketRequest::new(URL);
-                let mut socket = reactor.connect_websocket(request.options(options)).await?;
-                let begun = reactor.now();
-                socket.close(code::NORMAL, "").await?;
-                assert_eq!(reactor.now() - begun, secs(expected));
-            }
-            reactor.sleep(secs(20)).await?;
-            port.stop_listening().expect("it listens").await
-        })
+    let server = async |stream: Stream| {
+        let reactor = stream.transport().reactor().clone();
+        let mut raw = raw_server(stream).await?;
+        let close = raw.frame().await?.expect("a close");
+        raw.write(plain(FIN | CLOSE, close.payload)).await?;
+        reactor.sleep(secs(9)).await
+    };
+    scripted(server, async |reactor| {
+        for (timeout, expected) in [(20, 9), (5, 5)] {
+            let options = WebSocketOptions::default().close_timeout(secs(timeout));
+            let request = WebSocketRequest::new(URL);
+            let mut socket = reactor.connect_websocket(request.options(options)).await?;
+            let begun = reactor.now();
+            socket.close(code::NORMAL, "").await?;
+            assert_eq!(reactor.now() - begun, secs(expected));
+        }
+        reactor.sleep(secs(20)).await
     });
-    ran.expect("the program succeeds");
 }
 
 #[test]
@@ -241,8 +233,6 @@ fn blocked_twice(messages: usize) -> (usize, usize, bool) {
             socket.send(vec![b'x'; MESSAGE]).await?;
         }
     };
-    let seen = Rc::<RefCell<(usize, usize, bool)>>::default();
-    let result = seen.clone();
     let options = WebSocketOptions::default().ping_interval(None).write_timeout(secs(60));
     beside(options, flood, async move |reactor| {
         let mut raw = Raw::connect(&reactor).await?;
@@ -257,12 +247,11 @@ fn blocked_twice(messages: usize) -> (usize, usize, bool) {
         reactor.sleep(secs(10)).await?;
         let second = waiting().await?.unwrap_or_default();
         reactor.sleep(secs(30)).await?;
-        *result.borrow_mut() = (first, second, reactor.snapshot().await?.connections.len() < 2);
+        let is_given_up = reactor.snapshot().await?.connections.len() < 2;
         reactor.sleep(secs(60)).await?;
         assert!(reactor.snapshot().await?.connections.len() < 2, "it takes nothing for 60 s");
-        Ok(())
-    });
-    seen.take()
+        Ok((first, second, is_given_up))
+    })
 }
 
 #[test]
