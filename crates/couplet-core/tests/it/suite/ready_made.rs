@@ -31,15 +31,6 @@ fn relayed(rig: &mut Rig) -> (B, B) {
     (client, server)
 }
 
-/// Turns until `b` has received `wanted`.
-fn gets(rig: &mut Rig, b: &B, wanted: &[u8]) {
-    rig.until("bytes at a peer", || {
-        b.take_all();
-        b.got_len() >= wanted.len()
-    });
-    assert!(b.got() == wanted, "{} bytes of {}", b.got_len(), wanted.len());
-}
-
 /// Turns until the loop has no connections.
 fn is_over(rig: &mut Rig) {
     for _ in 0..2000 {
@@ -56,10 +47,10 @@ pub(crate) fn c71a_a_relay_passes_bytes_and_each_end_of_stream_on(kit: Kit) {
     let (client, server) = relayed(&mut rig);
     client.send(b"a question");
     client.fin();
-    gets(&mut rig, &server, b"a question");
+    rig.gets(&server, b"a question");
     assert_eq!(rig.take_to_the_end(&server), Saw::Fin);
     server.send(b"an answer");
-    gets(&mut rig, &client, b"an answer");
+    rig.gets(&client, b"an answer");
     rig.tick();
     assert_eq!(client.saw(), Saw::Open, "the other direction is open");
     server.fin();
@@ -75,7 +66,7 @@ pub(crate) fn c71a_what_a_drain_closes_ends_the_other_side_too(kit: Kit) {
     let mut rig = kit.rig();
     let (client, server) = relayed(&mut rig);
     client.send(b"ping");
-    gets(&mut rig, &server, b"ping");
+    rig.gets(&server, b"ping");
     rig.reactor.drain(Duration::ZERO).detach();
     assert_eq!(rig.take_to_the_end(&client), Saw::Fin);
     rig.turns(3);
@@ -90,7 +81,7 @@ pub(crate) fn c71a_a_relay_passes_a_reset_on(kit: Kit) {
         let mut rig = kit.rig();
         let (client, server) = relayed(&mut rig);
         client.send(b"ping");
-        gets(&mut rig, &server, b"ping");
+        rig.gets(&server, b"ping");
         let (resets, sees) = if by_client { (client, server) } else { (server, client) };
         resets.reset();
         assert_eq!(rig.take_to_the_end(&sees), Saw::Reset);
@@ -130,16 +121,15 @@ pub(crate) fn c71a_a_protocol_may_be_upgraded_to_a_relay(kit: Kit) {
         connect(transport.reactor(), &address, far);
         transport.upgrade_with(near, b"behind the handshake");
     });
-    let port = rig.listen(&a, script);
-    let client = rig.peer(&port);
+    let client = rig.peer_of(&a, script);
     client.send(b"CONNECT");
     let server = rig.accepted(&target);
     client.send(b", and more");
     client.fin();
-    gets(&mut rig, &server, b"behind the handshake, and more");
+    rig.gets(&server, b"behind the handshake, and more");
     server.send(b"answer");
     server.fin();
-    gets(&mut rig, &client, b"answer");
+    rig.gets(&client, b"answer");
     is_over(&mut rig);
     assert_eq!(a.log.entries(), ["made", "data(7)"]);
 }
