@@ -187,14 +187,14 @@ pub(crate) fn c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing(
 
 /// A is open, has written a part, and has asked for a reset in place of any end it does not
 /// request.
-fn unfinished(rig: &mut Rig, role: Role) -> (A, B) {
+fn unfinished(kit: Kit, role: Role) -> (Rig, A, B) {
     let script = Script::new().once(On::Made, |transport| {
         transport.set_reset_unless_closed(true);
         transport.write("a part");
     });
-    let (a, b) = rig.pair(role, script);
+    let (mut rig, a, b) = kit.pair(role, script);
     rig.until("the part", || b.take_all() + b.got_len() >= 6);
-    (a, b)
+    (rig, a, b)
 }
 
 pub(crate) fn c17a_an_unrequested_end_is_a_reset(kit: Kit) {
@@ -227,8 +227,7 @@ pub(crate) fn c17a_an_unrequested_end_is_a_reset(kit: Kit) {
     ];
     for (name, reason, end) in ends {
         for role in BOTH_ROLES {
-            let mut rig = kit.rig();
-            let (a, b) = unfinished(&mut rig, role);
+            let (mut rig, a, b) = unfinished(kit, role);
             end(&mut rig, &a);
             assert_eq!(rig.lost(&a), reason, "{name}");
             let counts = rig.counts(&a);
@@ -249,8 +248,7 @@ pub(crate) fn c17a_a_requested_end_is_not_a_reset(kit: Kit) {
     ];
     for (close, reason) in closes {
         for role in BOTH_ROLES {
-            let mut rig = kit.rig();
-            let (a, b) = unfinished(&mut rig, role);
+            let (mut rig, a, b) = unfinished(kit, role);
             write_big(&rig, &a);
             close(&a, &b);
             assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{reason}");
@@ -267,8 +265,7 @@ pub(crate) fn c17a_a_requested_end_is_not_a_reset(kit: Kit) {
 
 pub(crate) fn c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off(kit: Kit) {
     // A shutdown after the FIN is a plain close, even if the reset is requested after it.
-    let mut rig = kit.rig();
-    let (a, b) = unfinished(&mut rig, Role::Server);
+    let (mut rig, a, b) = unfinished(kit, Role::Server);
     a.transport().lose_write_connection();
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     a.transport().set_reset_unless_closed(true);
@@ -277,8 +274,7 @@ pub(crate) fn c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off(kit: Kit) 
     assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
     assert!(!b.is_broken());
     // Switched off again, it ends like any connection.
-    let mut rig = kit.rig();
-    let (a, b) = unfinished(&mut rig, Role::Server);
+    let (mut rig, a, b) = unfinished(kit, Role::Server);
     a.transport().set_reset_unless_closed(false);
     rig.turn();
     rig.stop(Duration::ZERO);

@@ -203,10 +203,10 @@ pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {
     for shared in [false, true] {
         let mut rig = kit.rig();
         let a = rig.end();
-        let (mut first, end) = (true, a.clone());
-        let factory = Maker::new(&a.log, move |_| {
+        let mut first = true;
+        let factory = a.makes(move || {
             assert!(!std::mem::take(&mut first), "the first");
-            Some(end.plays(Script::new()))
+            Script::new()
         });
         let (port, of_many) = if shared {
             let shared = Shared::new(factory);
@@ -274,11 +274,9 @@ pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit:
     for ending in ["the peer's FIN", "the peer's reset", "lose"].map(Ending::named) {
         let mut rig = kit.rig();
         let (a, peer) = (rig.end(), rig.peer_port());
-        let (end, mut again) = (a.clone(), true);
-        let factory = Maker::new(&a.log, move |_| {
-            Some(end.plays(Script::new().on(On::Lost, |_| panic!("at the end"))))
-        })
-        .on_lost(move |connector| {
+        let mut again = true;
+        let script = || Script::new().on(On::Lost, |_| panic!("at the end"));
+        let factory = a.makes(script).on_lost(move |connector| {
             assert!(std::mem::take(&mut again), "in the factory");
             assert_eq!(connector.connect(), Ok(()));
         });

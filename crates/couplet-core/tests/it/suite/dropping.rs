@@ -292,10 +292,8 @@ pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_p
 ) {
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), rig.peer_port());
-    let end = a.clone();
     let mut again = true;
-    let build = move |_: &_| Some(end.plays(explosive()));
-    let factory = Maker::new(&a.log, build).on_lost(move |connector: &Connector| {
+    let factory = a.makes(explosive).on_lost(move |connector: &Connector| {
         if std::mem::take(&mut again) {
             assert_eq!(connector.connect(), Ok(()));
         }

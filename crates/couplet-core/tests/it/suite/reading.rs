@@ -38,13 +38,6 @@ fn paused(kit: Kit) -> (Rig, A, B) {
     (rig, a, b)
 }
 
-/// A has got the peer's FIN, and keeps the connection open.
-fn after_the_fin(kit: Kit) -> (Rig, A, B) {
-    let (mut rig, a, b) = kit.accept(Script::new().aware());
-    rig.fin(&a, &b);
-    (rig, a, b)
-}
-
 /// Two connections of one loop; the first to get data applies `act` to the other.
 pub(super) fn the_first_acts_on_the_other(kit: Kit, act: fn(&Transport)) -> (Rig, [A; 2], [B; 2]) {
     let mut rig = kit.rig();
@@ -402,7 +395,8 @@ pub(crate) fn c56_a_failed_write_does_not_hide_received_bytes(kit: Kit) {
 
 pub(crate) fn c56_an_error_after_the_fin_is_lost_not_done(kit: Kit) {
     for writes in [true, false] {
-        let (mut rig, a, b) = after_the_fin(kit);
+        let (mut rig, a, b) = kit.accept(Script::new().aware());
+        rig.fin(&a, &b);
         b.reset();
         rig.until("connection_lost", || {
             if writes {

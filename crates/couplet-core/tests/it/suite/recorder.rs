@@ -221,8 +221,13 @@ impl A {
 
     /// A factory that logs here, and so do its protocols, as many as are needed.
     pub(crate) fn makes_many(&self) -> Maker {
+        self.makes(Script::new)
+    }
+
+    /// As [`makes_many`](Self::makes_many), with these scripts.
+    pub(crate) fn makes(&self, mut script: impl FnMut() -> Script + 'static) -> Maker {
         let end = self.clone();
-        Maker::new(&self.log, move |_| Some(end.plays(Script::new())))
+        Maker::new(&self.log, move |_| Some(end.plays(script())))
     }
 
     /// Logs consecutive pieces of data as one entry.

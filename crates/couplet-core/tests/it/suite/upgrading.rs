@@ -16,11 +16,12 @@ use super::recorder::{A, Log, On, Recorder, Script};
 
 /// A connection whose protocol upgrades at its first bytes and leaves all but the first of them
 /// unread for the next protocol, which plays `next`.
-fn upgraded(rig: &mut Rig, next: Script) -> (A, A, B) {
+fn upgraded(kit: Kit, next: Script) -> (Rig, A, A, B) {
+    let mut rig = kit.rig();
     let end = rig.end();
     let plays = end.plays(next);
     let (a, b) = rig.accept(Script::new().once(On::Data, |t| t.upgrade_with(plays, b"unread")));
-    (a, end, b)
+    (rig, a, end, b)
 }
 
 pub(crate) fn c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes(kit: Kit) {
@@ -59,8 +60,7 @@ pub(crate) fn c50a_an_upgrade_from_outside_comes_before_more_bytes(kit: Kit) {
 }
 
 pub(crate) fn c50a_unread_bytes_come_first(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, next, b) = upgraded(&mut rig, Script::new());
+    let (mut rig, a, next, b) = upgraded(kit, Script::new());
     b.send(b"x");
     rig.until("unread bytes", || next.received_len() == 6);
     b.send(b" and new");
@@ -70,8 +70,8 @@ pub(crate) fn c50a_unread_bytes_come_first(kit: Kit) {
 }
 
 pub(crate) fn c50a_a_pause_holds_the_unread_bytes(kit: Kit) {
-    let mut rig = kit.rig();
-    let (_a, next, b) = upgraded(&mut rig, Script::new().on(On::Made, Transport::pause_producing));
+    let (mut rig, _a, next, b) =
+        upgraded(kit, Script::new().on(On::Made, Transport::pause_producing));
     b.send(b"x");
     rig.until("the next connection_made", || next.is_made());
     b.send(b" and new");
@@ -84,11 +84,10 @@ pub(crate) fn c50a_a_pause_holds_the_unread_bytes(kit: Kit) {
 }
 
 pub(crate) fn c50a_upgrades_in_a_row_lose_no_bytes(kit: Kit) {
-    let mut rig = kit.rig();
-    let last = rig.end();
+    let last = A::default();
     let plays = last.plays(Script::new());
     let again = Script::new().once(On::Made, |t| t.upgrade_with(plays, b"more "));
-    let (_a, between, b) = upgraded(&mut rig, again);
+    let (mut rig, _a, between, b) = upgraded(kit, again);
     b.send(b"x");
     rig.until("unread bytes", || last.received_len() == 11);
     b.send(b" and new");

@@ -20,12 +20,10 @@ use crate::suite::recorder::{A, Log, Maker, On, Script};
 
 /// A factory whose protocols log to A and echo the last received byte.
 fn echoes(a: &A) -> Maker {
-    let end = a.clone();
-    Maker::new(&a.log, move |_| {
-        let received = end.clone();
-        Some(end.plays(Script::new().on(On::Data, move |transport| {
-            transport.write(received.received().last().map_or(&[][..], std::slice::from_ref));
-        })))
+    a.makes(|| {
+        Script::new().on_a(On::Data, |a, transport| {
+            transport.write(a.received().last().map_or(&[][..], std::slice::from_ref));
+        })
     })
 }
 
