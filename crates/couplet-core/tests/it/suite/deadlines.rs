@@ -124,6 +124,7 @@ fn just(seconds: u64) -> (Duration, Duration) {
 
 pub(crate) fn c15a_a_silent_peer_times_out(kit: Kit) {
     for role in BOTH_ROLES {
+        println!("{role:?}");
         let (mut rig, a, b) = kit.pair(role, idle_10_s());
         lost_at(&mut rig, &a, just(10), "Timeout");
         assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
@@ -196,13 +197,14 @@ pub(crate) fn c15a_the_idle_timeout_drops_unsent_bytes(kit: Kit) {
 
 pub(crate) fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin(kit: Kit) {
     for role in BOTH_ROLES {
+        println!("{role:?}");
         let (mut rig, a, b) = kit.pair(role, idle_10_s().aware());
         go_to(&mut rig, s(6));
         rig.fin(&a, &b);
         a.transport().write("x");
         rig.gets(&b, b"x");
         lost_at(&mut rig, &a, just(10), "Timeout");
-        assert_eq!(rig.counts(&a).closes, [CloseMode::Reset], "{role:?}");
+        assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     }
 }
 

@@ -266,9 +266,9 @@ pub(super) fn explosive() -> Script {
 }
 
 /// Asserts that the drop of this many bombs was logged.
-fn assert_dropped(bombs: usize, lines: &[String]) {
+fn assert_dropped(bombs: usize, by: &str, lines: &[String]) {
     let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
-    assert_eq!(drops.count(), bombs, "each is logged once: {lines:?}");
+    assert_eq!(drops.count(), bombs, "{by}: each is logged once: {lines:?}");
 }
 
 pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else(kit: Kit) {
@@ -282,7 +282,7 @@ pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else(kit: Ki
             rig.turns(3);
             assert_eq!(a.log.count("lost"), 1, "{name}: {:?}", a.log.entries());
         });
-        assert_dropped(1, &lines);
+        assert_dropped(1, name, &lines);
         rig.still_echoes();
     }
 }
@@ -306,7 +306,7 @@ pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_p
         }
         rig.until("do_stop", || a.log.has("do_stop"));
     });
-    assert_dropped(2, &lines);
+    assert_dropped(2, "a FIN", &lines);
 }
 
 pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop(kit: Kit) {
@@ -318,6 +318,6 @@ pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_it
         let _ = &kept;
     }));
     let ((), lines) = logged(move || drop(rig));
-    assert_dropped(2, &lines);
+    assert_dropped(2, "the loop", &lines);
     assert_eq!(Rc::strong_count(&held), 1, "protocols after those that panic are dropped too");
 }

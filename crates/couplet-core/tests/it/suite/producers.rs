@@ -415,8 +415,10 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
 const AT_ONCE: [&str; 5] =
     ["abort", "panic", "the peer's reset", "the idle timeout", "the hard cap"];
 
+type Act = fn(&Transport);
+
 /// Closes that wait for a producer, and their reasons when it writes nothing.
-const WAITING: [(&str, fn(&Transport)); 2] = [
+const WAITING: [(&str, Act); 2] = [
     ("CloseTimedOut", Transport::lose_connection),
     ("Failed(no prose)", |transport| transport.fail(couplet::Failure::msg("no prose"))),
 ];
@@ -516,7 +518,7 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
     });
     assert_eq!(a.log.entries()[1..], ["pause", "resume", "returned", "pause"]);
     // A close or an abort from `resume_producing` works like any other.
-    let closes: [(fn(&Transport), &str); 2] =
+    let closes: [(Act, &str); 2] =
         [(Transport::lose_connection, "Done(Us)"), (Transport::abort_connection, "Aborted")];
     for (close, reason) in closes {
         let (mut rig, a, b) = kit.accept(Script::new());
