@@ -323,12 +323,26 @@ fn wake_from_outside(
     (reactor.spawn(task), receive)
 }
 
+/// A call that logs its name and the seconds since `start`.
+fn noting(
+    reactor: &Reactor,
+    start: Instant,
+    log: &Log,
+) -> impl Fn(Duration, &'static str) -> DelayedCall + use<> {
+    let (reactor, log) = (reactor.clone(), log.clone());
+    move |delay, name| {
+        let (log, now) = (log.clone(), reactor.clone());
+        reactor.call_later(delay, move || {
+            log.say(format!("{name} at {}", now.now().duration_since(start).as_secs()));
+        })
+    }
+}
+
 #[test]
 fn c95_a_clock_moves_first_and_then_runs_what_is_due() {
-    let (mut held, log) = held();
-    noting(&held, s(2), &log, "b");
-    noting(&held, s(1), &log, "a");
-    noting(&held, s(3), &log, "c");
+    let (mut held, log) = (hold(Quiet), Log::default());
+    let noting = noting(&held.reactor(), held.reactor().now(), &log);
+    (noting(s(2), "b"), noting(s(1), "a"), noting(s(3), "c"));
     held.advance(s(2));
     assert_eq!(log.take(), ["a at 1", "b at 2"]);
     held.advance(Duration::ZERO);
@@ -340,13 +354,7 @@ fn c95_a_clock_moves_first_and_then_runs_what_is_due() {
 #[test]
 fn c95_a_call_moved_while_the_clock_runs_finds_its_place() {
     let (mut held, log) = (hold(Quiet), Log::default());
-    let start = held.reactor().now();
-    let noting = |delay: Duration, name: &'static str| {
-        let (log, reactor) = (log.clone(), held.reactor());
-        held.reactor().call_later(delay, move || {
-            log.say(format!("{name} at {}", reactor.now().duration_since(start).as_secs()));
-        })
-    };
+    let noting = noting(&held.reactor(), held.reactor().now(), &log);
     let (moved, nearer) = (noting(s(2), "moved"), noting(s(50), "nearer"));
     let (reactor, added) = (held.reactor(), log.clone());
     held.reactor().call_later(s(1), move || {

@@ -13,58 +13,38 @@ use super::kit::{BOTH_ROLES, Kit, Rig, Role};
 use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Call, On, Script};
 
-/// A state of A, its script, how to reach the state, and the end that the peer sees of an abort in
-/// it.
-type State = (&'static str, fn(Script) -> Script, fn(&mut Rig, &A, &B), Saw);
+/// A state of A, the end that the peer sees of an abort in it, A's script, and how to reach the
+/// state.
+type State = (&'static str, Saw, fn(Script) -> Script, fn(&mut Rig, &A, &B));
+
+const PLAIN: fn(Script) -> Script = |script| script;
 
 const STATES: &[State] = &[
-    ("open", |script| script, |_, _, _| {}, Saw::Reset),
-    ("BIG buffered", |script| script, |rig, a, _| write_big(rig, a), Saw::Reset),
-    (
-        "flushing",
-        |script| script,
-        |rig, a, _| {
-            write_big(rig, a);
-            a.transport().lose_connection();
-            rig.tick();
-        },
-        Saw::Reset,
-    ),
-    (
-        "draining",
-        |script| script,
-        |rig, a, b| {
-            a.transport().lose_connection();
-            rig.take_to_the_end(b);
-        },
-        Saw::Fin,
-    ),
-    (
-        "half closed",
-        |script| script,
-        |rig, a, b| {
-            a.transport().lose_write_connection();
-            rig.take_to_the_end(b);
-            rig.until("write_closed", || a.log.has("write_closed"));
-        },
-        Saw::Fin,
-    ),
-    (
-        "half closed by the peer",
-        Script::aware,
-        |rig, a, b| {
-            b.fin();
-            rig.until("read_closed", || a.log.has("read_closed"));
-        },
-        Saw::Reset,
-    ),
+    ("open", Saw::Reset, PLAIN, |_, _, _| {}),
+    ("BIG buffered", Saw::Reset, PLAIN, |rig, a, _| write_big(rig, a)),
+    ("flushing", Saw::Reset, PLAIN, |rig, a, _| {
+        write_big(rig, a);
+        a.transport().lose_connection();
+        rig.tick();
+    }),
+    ("draining", Saw::Fin, PLAIN, |rig, a, b| {
+        a.transport().lose_connection();
+        rig.take_to_the_end(b);
+    }),
+    ("half closed", Saw::Fin, PLAIN, |rig, a, b| {
+        a.transport().lose_write_connection();
+        rig.take_to_the_end(b);
+        rig.until("write_closed", || a.log.has("write_closed"));
+    }),
+    ("half closed by the peer", Saw::Reset, Script::aware, |rig, a, b| {
+        rig.fin(a, b);
+    }),
 ];
 
 pub(crate) fn c17_abort_connection_drops_unsent_bytes_and_resets(kit: Kit) {
-    for (state, script, reach, sees) in STATES {
+    for (state, sees, script, reach) in STATES {
         for role in BOTH_ROLES {
-            let mut rig = kit.rig();
-            let (a, b) = rig.pair(role, script(Script::new()));
+            let (mut rig, a, b) = kit.pair(role, script(Script::new()));
             reach(&mut rig, &a, &b);
             let shut = rig.counts(&a).shut_writes;
             a.transport().abort_connection();
@@ -83,8 +63,8 @@ pub(crate) fn c17_abort_connection_drops_unsent_bytes_and_resets(kit: Kit) {
         }
     }
     for on in [On::Made, On::ReadClosed] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new().aware().on(on, Transport::abort_connection));
+        let script = Script::new().aware().on(on, Transport::abort_connection);
+        let (mut rig, a, b) = kit.accept(script);
         b.fin();
         assert_eq!(rig.lost(&a), "Aborted", "{on:?}");
         assert_eq!(rig.counts(&a).closes, [CloseMode::Reset], "{on:?}");
@@ -109,8 +89,7 @@ pub(crate) fn c18_a_second_abort_or_a_close_after_it_is_harmless(kit: Kit) {
     ];
     for then in afterwards {
         for at_once in [true, false] {
-            let mut rig = kit.rig();
-            let (a, _b) = rig.accept(Script::new());
+            let (mut rig, a, _b) = kit.accept(Script::new());
             a.tell(move |transport| {
                 transport.abort_connection();
                 if at_once {
@@ -133,31 +112,24 @@ pub(crate) fn c19_a_panic_or_fail_after_abort_is_the_reason(kit: Kit) {
         (|transport| transport.fail(Broken("e")), "Failed(e)", 0),
     ];
     for (act, reason, errors) in acts {
+        let both = move |transport: &Transport| {
+            transport.abort_connection();
+            act(transport);
+        };
         for place in ["data_received", "resume_producing", "a tell"] {
             let ((), lines) = logged(|| {
-                let mut rig = kit.rig();
-                let both = move |transport: &Transport| {
-                    transport.abort_connection();
-                    act(transport);
-                };
-                let script = match place {
+                let (mut rig, a, b) = kit.accept(match place {
                     "data_received" => Script::new().on(On::Data, both),
                     _ => Script::new(),
-                };
-                let (a, b) = rig.accept(script);
+                });
                 match place {
                     "data_received" => b.send(b"x"),
                     "a tell" => assert!(a.tell(both)),
-                    _ => {
-                        let source = a.source(&a.transport(), move |call, transport| {
-                            if call == Call::Resume {
-                                both(transport);
-                            }
-                        });
-                        let registered =
-                            a.transport().register_producer(source, ProducerKind::Pull);
-                        registered.expect("the first producer");
-                    }
+                    _ => a.produces(ProducerKind::Pull, move |call, transport| {
+                        if call == Call::Resume {
+                            both(transport);
+                        }
+                    }),
                 }
                 assert_eq!(rig.lost(&a), reason, "{place}");
                 assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{place}");
@@ -169,15 +141,12 @@ pub(crate) fn c19_a_panic_or_fail_after_abort_is_the_reason(kit: Kit) {
 
 pub(crate) fn c20_nothing_is_delivered_after_abort_connection(kit: Kit) {
     for with_big in [false, true] {
-        let mut rig = kit.read_buffer(4096).rig();
-        let a = rig.end();
         let big = if with_big { kit.big() } else { &[] };
         let script = Script::new().on(On::Data, move |transport| {
             transport.write(big);
             transport.abort_connection();
         });
-        let port = rig.listen(&a, script);
-        let b = rig.peer(&port);
+        let (mut rig, a, b) = kit.read_buffer(4096).arriving(script);
         b.send(&[7; 64 * 1024]);
         b.fin();
         assert_eq!(rig.lost(&a), "Aborted");
@@ -185,8 +154,7 @@ pub(crate) fn c20_nothing_is_delivered_after_abort_connection(kit: Kit) {
     }
     // From outside, while paused and with unread input.
     for paused in [true, false] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+        let (mut rig, a, b) = kit.accept(Script::new());
         if paused {
             a.transport().pause_producing();
             rig.turn();
@@ -204,12 +172,10 @@ pub(crate) fn c20_nothing_is_delivered_after_abort_connection(kit: Kit) {
 
 pub(crate) fn c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing(kit: Kit) {
     closed_by_another_gets_nothing(kit, Transport::abort_connection);
-    let mut rig = kit.rig();
-    let (victim, _b) = rig.accept(Script::new());
+    let (mut rig, victim, _b) = kit.accept(Script::new());
     let other = victim.clone();
-    let (a, b) = rig.accept(Script::new().on(On::Data, move |_| {
-        other.transport().abort_connection();
-    }));
+    let abort = move |_: &Transport| other.transport().abort_connection();
+    let (a, b) = rig.accept(Script::new().on(On::Data, abort));
     b.send(b"x");
     while !a.log.has("data") {
         assert!(!victim.is_lost());
@@ -221,53 +187,52 @@ pub(crate) fn c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing(
 
 /// A is open, has written a part, and has asked for a reset in place of any end it does not
 /// request.
-fn unfinished(rig: &mut Rig, role: Role) -> (A, B) {
+fn unfinished(kit: Kit, role: Role) -> (Rig, A, B) {
     let script = Script::new().once(On::Made, |transport| {
         transport.set_reset_unless_closed(true);
         transport.write("a part");
     });
-    let (a, b) = rig.pair(role, script);
+    let (mut rig, a, b) = kit.pair(role, script);
     rig.until("the part", || b.take_all() + b.got_len() >= 6);
-    (a, b)
+    (rig, a, b)
 }
 
 pub(crate) fn c17a_an_unrequested_end_is_a_reset(kit: Kit) {
-    type End = (&'static str, fn(&mut Rig, &A));
+    type End = (&'static str, &'static str, fn(&mut Rig, &A));
     let ends: [End; 5] = [
-        ("Panicked(on purpose)", |_, a| {
+        ("a panic", "Panicked(on purpose)", |_, a| {
             a.tell(|_| panic!("on purpose"));
         }),
         // The unsent rest is dropped, so a FIN would end an incomplete stream.
-        ("Panicked(on purpose)", |_, a| {
+        ("a panic after a half-close", "Panicked(on purpose)", |_, a| {
             a.tell(|transport| {
                 transport.write("the rest");
                 transport.lose_write_connection();
                 panic!("on purpose");
             });
         }),
-        ("Shutdown", |rig, _| rig.stop(Duration::ZERO)),
-        ("Shutdown", |rig, a| {
+        ("a stop", "Shutdown", |rig, _| rig.stop(Duration::ZERO)),
+        ("a stop while paused", "Shutdown", |rig, a| {
             a.transport().pause_producing();
             rig.turn();
             rig.stop(Duration::ZERO);
         }),
-        ("Shutdown", |rig, a| {
-            // The close waits for a producer that never finishes.
+        // The close waits for a producer that never finishes.
+        ("a stop while closing", "Shutdown", |rig, a| {
             a.transport().register_producer(a.transport(), ProducerKind::Push).unwrap();
             a.transport().lose_connection();
             rig.turns(2);
             rig.stop(Duration::from_millis(100));
         }),
     ];
-    for (reason, end) in ends {
+    for (name, reason, end) in ends {
         for role in BOTH_ROLES {
-            let mut rig = kit.rig();
-            let (a, b) = unfinished(&mut rig, role);
+            let (mut rig, a, b) = unfinished(kit, role);
             end(&mut rig, &a);
-            assert_eq!(rig.lost(&a), reason);
-            assert_eq!(rig.counts(&a).shut_writes, 0, "{reason}");
-            assert_eq!(rig.counts(&a).closes, [CloseMode::Reset], "{reason}");
-            assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{reason}");
+            assert_eq!(rig.lost(&a), reason, "{name}");
+            let counts = rig.counts(&a);
+            assert_eq!((counts.shut_writes, counts.closes), (0, vec![CloseMode::Reset]), "{name}");
+            assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{name}");
         }
     }
 }
@@ -283,8 +248,7 @@ pub(crate) fn c17a_a_requested_end_is_not_a_reset(kit: Kit) {
     ];
     for (close, reason) in closes {
         for role in BOTH_ROLES {
-            let mut rig = kit.rig();
-            let (a, b) = unfinished(&mut rig, role);
+            let (mut rig, a, b) = unfinished(kit, role);
             write_big(&rig, &a);
             close(&a, &b);
             assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{reason}");
@@ -301,8 +265,7 @@ pub(crate) fn c17a_a_requested_end_is_not_a_reset(kit: Kit) {
 
 pub(crate) fn c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off(kit: Kit) {
     // A shutdown after the FIN is a plain close, even if the reset is requested after it.
-    let mut rig = kit.rig();
-    let (a, b) = unfinished(&mut rig, Role::Server);
+    let (mut rig, a, b) = unfinished(kit, Role::Server);
     a.transport().lose_write_connection();
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     a.transport().set_reset_unless_closed(true);
@@ -311,8 +274,7 @@ pub(crate) fn c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off(kit: Kit) 
     assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
     assert!(!b.is_broken());
     // Switched off again, it ends like any connection.
-    let mut rig = kit.rig();
-    let (a, b) = unfinished(&mut rig, Role::Server);
+    let (mut rig, a, b) = unfinished(kit, Role::Server);
     a.transport().set_reset_unless_closed(false);
     rig.turn();
     rig.stop(Duration::ZERO);

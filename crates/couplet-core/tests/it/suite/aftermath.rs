@@ -4,17 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::CloseMode;
-use couplet::{Connection, ConnectionLost, ProducerKind, Transport};
+use couplet::{ProducerKind, Transport};
 
 use super::endings::write_big;
 use super::flushing::write_in_pieces;
-use super::kit::{Kit, key_of};
+use super::kit::{Kit, key_of, s};
 use super::peer::Saw;
-use super::recorder::{A, Broken, Log, On, Recorder, Script, text};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use super::recorder::{A, Broken, On, Recorder, Script};
 
 pub(crate) fn c20a_after_lose_connection_no_reading_callback_comes(kit: Kit) {
     for aware in [true, false] {
@@ -47,8 +43,7 @@ pub(crate) fn c20a_after_lose_connection_no_reading_callback_comes(kit: Kit) {
 }
 
 pub(crate) fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_run(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     write_big(&rig, &a);
     a.transport().lose_write_connection();
     a.transport().lose_connection();
@@ -69,29 +64,25 @@ pub(crate) fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_
 }
 
 pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
-    let mut rig = kit.read_buffer(4096).rig();
-    let a = rig.end();
     let captured = Rc::new(());
-    let (end, capture) = (a.clone(), captured.clone());
-    let script = Script::new().on(On::Data, move |transport| {
+    let capture = captured.clone();
+    let script = Script::new().on_a(On::Data, move |a, transport| {
         for delay in [None, Some(s(0)), Some(s(1))] {
-            let (log, capture) = (end.log.clone(), capture.clone());
+            let (log, capture) = (a.log.clone(), capture.clone());
             let call = move |_: &mut Recorder, _: &Transport| {
                 drop(capture);
                 log.note("called");
             };
             match delay {
-                None => assert!(end.connection().tell(call)),
-                Some(delay) => drop(end.connection().call_later(delay, call)),
+                None => assert!(a.connection().tell(call)),
+                Some(delay) => drop(a.connection().call_later(delay, call)),
             }
         }
-        let source = end.source(transport, |_, _| {});
-        transport.register_producer(source, ProducerKind::Pull).expect("the first producer");
+        a.produces(ProducerKind::Pull, |_, _| {});
         transport.lose_write_connection();
         panic!("no more");
     });
-    let port = rig.listen(&a, script);
-    let b = rig.peer(&port);
+    let (mut rig, a, b) = kit.read_buffer(4096).arriving(script);
     b.send(&[7; 3 * 4096]);
     b.fin();
     assert_eq!(rig.lost(&a), "Panicked(no more)");
@@ -103,8 +94,7 @@ pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
 }
 
 pub(crate) fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     a.tell(|transport| {
         transport.write("x");
         panic!("no more");
@@ -112,23 +102,19 @@ pub(crate) fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin(kit: Kit) 
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!(b.got(), b"");
     // With BIG partly sent.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     write_in_pieces(&a.transport(), kit.big());
     rig.turns(2);
     a.tell(|_| panic!("no more"));
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    rig.ends(&a, &b, "Panicked(no more)");
     assert!(kit.big().starts_with(&b.got()));
     assert!(0 < b.got_len() && b.got_len() < kit.big().len());
-    b.fin();
-    assert_eq!(rig.lost(&a), "Panicked(no more)");
     assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }
 
 pub(crate) fn c20a_fail_flushes_what_was_written(kit: Kit) {
     for lost_first in [false, true] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+        let (mut rig, a, b) = kit.accept(Script::new());
         write_big(&rig, &a);
         if lost_first {
             a.transport().lose_connection();
@@ -138,33 +124,19 @@ pub(crate) fn c20a_fail_flushes_what_was_written(kit: Kit) {
             transport.fail(Broken("e"));
             transport.write("late");
         });
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        rig.ends(&a, &b, "Failed(e)");
         assert!(b.got() == kit.big());
-        b.fin();
-        assert_eq!(rig.lost(&a), "Failed(e)");
         assert_eq!(a.reason().downcast_ref::<Broken>(), Some(&Broken("e")));
     }
 }
 
-/// Calls `ask`, and logs the loss with which it fails.
-fn asks(a: &A, name: &'static str) {
-    let log = a.log.clone();
-    a.ask(|_| ())
-        .add_errback(move |failure| {
-            let lost: &ConnectionLost = failure.downcast_ref().expect("a ConnectionLost");
-            log.note(format!("{name}: {}", text(&lost.0)));
-            Ok(())
-        })
-        .detach();
-}
-
 /// Calls `tell` on the connection in its drop.
-struct TellsInDrop(Connection<Recorder>, Log);
+struct TellsInDrop(A);
 
 impl Drop for TellsInDrop {
     fn drop(&mut self) {
-        let accepted = self.0.tell(|_, _| panic!("a late tell was called"));
-        self.1.note(format!("a capture is dropped, tell accepted: {accepted}"));
+        let accepted = self.0.tell(|_| panic!("a late tell was called"));
+        self.0.log.note(format!("a capture is dropped, tell accepted: {accepted}"));
     }
 }
 
@@ -179,23 +151,18 @@ pub(crate) fn c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused(k
             assert!(!call.active());
             assert_eq!(Rc::strong_count(&capture), 1, "dropped immediately");
         }
-        asks(a, "a late ask");
+        a.log.watch_loss("a late ask", a.ask(|_| ()));
     };
-    let mut rig = kit.rig();
-    let a = rig.end();
-    let end = a.clone();
-    let port = rig.listen(&a, Script::new().on(On::Lost, move |_| refused(&end)));
-    let _b = rig.peer(&port);
-    rig.until("made", || a.is_made());
+    let (mut rig, a, _b) = kit.accept(Script::new().on_a(On::Lost, move |a, _| refused(a)));
     let (other, _b2) = rig.accept(Script::new());
     // Calls queued behind the loss, and a timed call still pending.
-    let (log, last) = (a.log.clone(), TellsInDrop(a.connection(), a.log.clone()));
+    let (log, last) = (a.log.clone(), TellsInDrop(a.clone()));
     a.call_later(s(1), move |_| drop(last));
     a.tell(Transport::abort_connection);
     let end = a.clone();
     other.tell(move |_| {
         assert!(end.tell(move |_| log.note("told")));
-        asks(&end, "a queued ask");
+        end.log.watch_loss("a queued ask", end.ask(|_| ()));
     });
     rig.until("lost", || a.is_lost());
     rig.turns(5);

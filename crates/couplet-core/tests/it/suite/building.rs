@@ -8,21 +8,15 @@ use couplet::{Address, ConnectError, Shared, Transport};
 
 use crate::logged::logged;
 
-use super::endings::ENDINGS;
+use super::endings::{ENDINGS, Ending};
 use super::kit::{BOTH_ROLES, Kit, Rig, Role, key_of};
 use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Log, Maker, On, Script};
 
-/// A factory whose protocols all log to A.
-fn makes_many(a: &A) -> Maker {
-    let end = a.clone();
-    Maker::new(&a.log, move |_| Some(end.plays(Script::new())))
-}
-
 pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), rig.peer_port());
-    let shared = Shared::new(makes_many(&a));
+    let shared = Shared::new(a.makes_many());
     let one = rig.listen_with(shared.clone());
     let two = rig.listen_with(shared.clone());
     rig.connect_with(peer.address(), shared.clone());
@@ -40,13 +34,13 @@ pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     rig.until("connection_made", || a.log.count("made") == 2);
     drop(two.stop_listening());
     rig.turns(2);
-    assert_eq!(a.log.entries().last().map(String::as_str), Some("do_stop"));
+    assert_eq!(a.log.last_but(0), "do_stop");
     one.start_listening().expect("a free port can be opened");
     rig.turns(2);
     assert_eq!((a.log.count("do_start"), a.log.count("do_stop")), (2, 1));
     // A factory of one port.
     let a = rig.end();
-    let port = rig.listen_with(makes_many(&a));
+    let port = rig.listen_with(a.makes_many());
     rig.turn();
     drop(port.stop_listening());
     rig.turns(2);
@@ -56,10 +50,9 @@ pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
 pub(crate) fn c42_build_protocol_comes_first_and_reading_is_on(kit: Kit) {
     let mut rig = kit.rig();
     let a = rig.end();
-    let port = rig.listen_with(makes_many(&a));
+    let port = rig.listen_with(a.makes_many());
     let b = rig.peer(&port);
-    b.send(b"x");
-    rig.until("data", || a.log.has("data"));
+    rig.sends(&a, &b, b"x");
     let build = format!("build({})", b.address());
     assert_eq!(a.log.entries(), ["do_start", &build, "made", "data(1)"]);
     assert_eq!(*a.transport().peer(), b.address());
@@ -78,8 +71,7 @@ pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
     assert_ne!(rig.take_to_the_end(&b1), Saw::Open);
     assert_eq!((b1.got_len(), a.log.len(), a.log.count("build")), (0, 2, 1));
     let b2 = rig.peer(&port);
-    b2.send(b"x");
-    rig.until("data", || a.log.has("data"));
+    rig.sends(&a, &b2, b"x");
     rig.tick();
     assert_eq!(a.received(), b"x");
 }
@@ -199,11 +191,8 @@ pub(crate) fn c44_fail_in_any_callback_loses_that_connection(kit: Kit) {
         }
     }
     // After a fail in connection_made, pending data is not delivered.
-    let mut rig = kit.rig();
-    let a = rig.end();
     let script = Script::new().once(On::Made, |transport| transport.fail(Broken("e")));
-    let port = rig.listen(&a, script);
-    let b = rig.peer(&port);
+    let (mut rig, a, b) = kit.arriving(script);
     b.send(b"x");
     b.fin();
     assert_eq!(rig.lost(&a), "Failed(e)");
@@ -214,12 +203,11 @@ pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {
     for shared in [false, true] {
         let mut rig = kit.rig();
         let a = rig.end();
-        let (mut first, end) = (true, a.clone());
-        let factory = Maker::new(&a.log, move |_| {
+        let mut first = true;
+        let factory = a.makes(move || {
             assert!(!std::mem::take(&mut first), "the first");
-            Some(end.plays(Script::new()))
+            Script::new()
         });
-        let reached: Rc<Cell<bool>> = Rc::default();
         let (port, of_many) = if shared {
             let shared = Shared::new(factory);
             (rig.listen_with(shared.clone()), Some(shared))
@@ -232,13 +220,12 @@ pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].contains("the first"));
         let b2 = rig.peer(&port);
-        b2.send(b"x");
-        rig.until("data", || a.log.has("data"));
+        rig.sends(&a, &b2, b"x");
         if let Some(shared) = of_many {
-            let reaches = reached.clone();
-            shared.tell(move |_| reaches.set(true));
+            let log = a.log.clone();
+            shared.tell(move |_| log.note("reached"));
             rig.turn();
-            assert!(reached.get());
+            assert!(a.log.has("reached"));
         }
     }
     // A client.
@@ -255,12 +242,12 @@ pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {
 pub(crate) fn c44_a_failing_connection_does_not_end_the_turn(kit: Kit) {
     let mut rig = kit.rig();
     let failed: Rc<Cell<bool>> = Rc::default();
-    let script = |failed: &Rc<Cell<bool>>| {
+    let script = || {
         let failed = failed.clone();
         Script::new().on(On::Data, move |_| assert!(failed.replace(true), "the first"))
     };
-    let (a1, b1) = rig.accept(script(&failed));
-    let (a2, b2) = rig.accept(script(&failed));
+    let (a1, b1) = rig.accept(script());
+    let (a2, b2) = rig.accept(script());
     b1.send(b"x");
     b2.send(b"x");
     while !failed.get() {
@@ -284,20 +271,14 @@ pub(crate) fn c44_a_failing_connection_does_not_end_the_turn(kit: Kit) {
 }
 
 pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit: Kit) {
-    for name in ["the peer's FIN", "the peer's reset", "lose"] {
-        let ending = ENDINGS.iter().find(|ending| ending.name == name).expect("a known ending");
+    for ending in ["the peer's FIN", "the peer's reset", "lose"].map(Ending::named) {
         let mut rig = kit.rig();
         let (a, peer) = (rig.end(), rig.peer_port());
-        let (end, mut again) = (a.clone(), true);
-        let factory = Maker::new(&a.log, move |_| {
-            Some(end.plays(Script::new().on(On::Lost, |_| panic!("at the end"))))
-        })
-        .on_lost(move |connector| {
-            if std::mem::take(&mut again) {
-                assert_eq!(connector.connect(), Ok(()));
-            } else {
-                panic!("in the factory");
-            }
+        let mut again = true;
+        let script = || Script::new().on(On::Lost, |_| panic!("at the end"));
+        let factory = a.makes(script).on_lost(move |connector| {
+            assert!(std::mem::take(&mut again), "in the factory");
+            assert_eq!(connector.connect(), Ok(()));
         });
         let ((), lines) = logged(|| {
             rig.connect_with(peer.address(), factory);
@@ -311,7 +292,7 @@ pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit:
         });
         let lost = format!("client_connection_lost({})", ending.reason);
         assert_eq!(a.log.count(&lost), 2, "with the original reason");
-        assert_eq!(a.log.entries().last().map(String::as_str), Some("do_stop"));
+        assert_eq!(a.log.last_but(0), "do_stop");
         assert_eq!(lines.len(), 3, "{lines:?}");
     }
 }
@@ -320,17 +301,16 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
     for role in BOTH_ROLES {
         let mut rig = kit.rig();
         let seen: Rc<RefCell<Vec<(Address, Address)>>> = Rc::default();
-        let looks = |seen: &Rc<RefCell<Vec<_>>>| {
+        let looks = || {
             let seen = seen.clone();
             move |transport: &Transport| {
                 seen.borrow_mut().push((transport.host().clone(), transport.peer().clone()));
             }
         };
-        let script = Script::new().on(On::Made, looks(&seen)).on(On::Lost, looks(&seen));
-        let (a, b) = rig.pair(role, script);
+        let (a, b) = rig.pair(role, Script::new().on(On::Made, looks()).on(On::Lost, looks()));
         // Opened first, so that this port does not take the slot.
         let other = rig.end();
-        let port = rig.listen_with(makes_many(&other));
+        let port = rig.listen_with(other.makes_many());
         rig.turn();
         let peer = b.address();
         b.fin();
@@ -345,7 +325,7 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
             })
             .collect();
         assert!(taken.contains(&key_of(&a.transport()).slot), "another connection has its slot");
-        looks(&seen)(&a.transport());
+        looks()(&a.transport());
         let seen = seen.borrow();
         assert!(seen.len() == 3 && seen.iter().all(|pair| *pair == seen[0]), "{seen:?}");
         assert!(role == Role::Client || seen[0].1 == peer);
@@ -372,8 +352,7 @@ pub(crate) fn c50_nothing_keeps_a_protocol_after_its_connection(kit: Kit) {
         let held = Rc::new(Mourner(a.clone()));
         let weak: Weak<Mourner> = Rc::downgrade(&held);
         let script = Script::new().on(On::Made, move |_| drop(held.clone()));
-        let port = rig.listen(&a, ending.script(script));
-        let b = rig.peer(&port);
+        let b = rig.peer_of(&a, ending.script(script));
         rig.until("connection_made", || a.is_made());
         let handles = (a.transport(), a.connection());
         let call = a.call_later(Duration::from_secs(3600), |_| {});
@@ -381,10 +360,9 @@ pub(crate) fn c50_nothing_keeps_a_protocol_after_its_connection(kit: Kit) {
         let asked = a.ask(|_| ());
         rig.until("connection_lost", || a.is_lost());
         assert!(weak.upgrade().is_none(), "{}: by the end of that turn", ending.name);
-        assert_eq!(a.log.entries().last().map(String::as_str), Some("dropped"));
+        assert_eq!(a.log.last_but(0), "dropped");
         assert!(handles.1.is_lost() && !call.active());
         asked.add_errback(|_| Ok(())).detach();
-        drop(port.stop_listening());
         drop(handles.0);
         rig.turns(3);
     }

@@ -2,20 +2,16 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::{Bytes, ProducerKind, Transport};
 
 use super::draining::draining;
 use super::endings::{ENDINGS, call_everything, write_big};
-use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::B;
+use super::reading::the_first_acts_on_the_other;
 use super::recorder::{A, Call, On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 /// Both ways to close.
 const CLOSES: [fn(&Transport); 2] = [Transport::lose_connection, Transport::abort_connection];
@@ -23,8 +19,7 @@ const CLOSES: [fn(&Transport); 2] = [Transport::lose_connection, Transport::abor
 pub(crate) fn c01_connection_lost_comes_exactly_once(kit: Kit) {
     for ending in ENDINGS {
         for role in BOTH_ROLES {
-            let mut rig = kit.rig();
-            let (a, b) = rig.pair(role, ending.script(Script::new()));
+            let (mut rig, a, b) = kit.pair(role, ending.script(Script::new()));
             ending.bring(&mut rig, &a, &b);
             let what = format!("{} as {role:?}", ending.name);
             assert_eq!(rig.lost(&a), ending.reason, "{what}");
@@ -64,8 +59,7 @@ pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
     for on in [On::Made, On::Data, On::ReadClosed] {
         let mut rig = kit.rig();
         let a = rig.end();
-        let port = rig.listen(&a, Script::new().aware().once(on, around(&a)));
-        let b = rig.peer(&port);
+        let b = rig.peer_of(&a, Script::new().aware().once(on, around(&a)));
         if on != On::Made {
             b.send(b"x");
             b.fin();
@@ -74,11 +68,9 @@ pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
     }
     for fin_first in [false, true] {
         for place in ["a tell", "a timed call", "outside"] {
-            let mut rig = kit.rig();
-            let (a, b) = rig.accept(Script::new().aware());
+            let (mut rig, a, b) = kit.accept(Script::new().aware());
             if fin_first {
-                b.fin();
-                rig.until("read_closed", || a.log.has("read_closed"));
+                rig.fin(&a, &b);
             }
             let act = around(&a);
             match place {
@@ -97,8 +89,8 @@ pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
 
 // Each callback tracks its nesting depth, and the rig fails the test if two were nested.
 pub(crate) fn c03_connection_lost_never_comes_inside_another_callback(kit: Kit) {
+    let half_closed = || Script::new().aware().once(On::Made, Transport::lose_write_connection);
     for close in CLOSES {
-        let half_closed = || Script::new().aware().once(On::Made, Transport::lose_write_connection);
         let scripts = [
             half_closed().on(On::Data, close),
             half_closed().on(On::WriteClosed, close),
@@ -106,32 +98,27 @@ pub(crate) fn c03_connection_lost_never_comes_inside_another_callback(kit: Kit) 
             Script::new().aware().on(On::ReadClosed, close),
         ];
         for script in scripts {
-            let mut rig = kit.rig();
-            let (a, b) = rig.accept(script);
+            let (mut rig, a, b) = kit.accept(script);
             rig.tick();
             b.try_send(b"x");
             rig.tick();
             b.fin();
             rig.lost(&a);
         }
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        let source = a.source(&a.transport(), move |call, transport| {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        a.produces(ProducerKind::Pull, move |call, transport| {
             if call == Call::Resume {
                 close(transport);
                 transport.unregister_producer();
             }
         });
-        let registered = a.transport().register_producer(source, ProducerKind::Pull);
-        registered.expect("the first producer");
         rig.until("resume", || a.log.has("resume"));
         b.fin();
         rig.lost(&a);
         close_from_another(kit, close);
     }
     // With the write side shut and a call from outside, where a synchronous end is most tempting.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().aware().once(On::Made, Transport::lose_write_connection));
+    let (mut rig, a, b) = kit.accept(half_closed());
     b.fin();
     a.transport().lose_connection();
     assert!(!a.is_lost());
@@ -140,16 +127,14 @@ pub(crate) fn c03_connection_lost_never_comes_inside_another_callback(kit: Kit) 
 
 /// A1's callback closes A2: no callback of A2 runs inside it.
 fn close_from_another(kit: Kit, close: fn(&Transport)) {
-    let mut rig = kit.rig();
-    let (a2, b2) = rig.accept(Script::new());
+    let (mut rig, a2, b2) = kit.accept(Script::new());
     let other = a2.clone();
     let (a1, b1) = rig.accept(Script::new().once(On::Data, move |_| {
         other.log.note("before");
         close(&other.transport());
         other.log.note("after");
     }));
-    b1.send(b"x");
-    rig.until("data", || a1.log.has("data"));
+    rig.sends(&a1, &b1, b"x");
     b2.fin();
     rig.lost(&a2);
     assert_eq!(a2.log.entries()[..3], ["made", "before", "after"]);
@@ -157,18 +142,15 @@ fn close_from_another(kit: Kit, close: fn(&Transport)) {
 
 pub(crate) fn c04_nothing_is_delivered_after_lose_connection(kit: Kit) {
     // From inside the first of many pieces.
-    let mut rig = kit.read_buffer(4096).rig();
-    let a = rig.end();
-    let port = rig.listen(&a, Script::new().on(On::Data, Transport::lose_connection));
-    let b = rig.peer(&port);
+    let script = Script::new().on(On::Data, Transport::lose_connection);
+    let (mut rig, a, b) = kit.read_buffer(4096).arriving(script);
     b.send(&[7; 64 * 1024]);
     b.fin();
     rig.lost(&a);
     assert_eq!(a.log.count("data"), 1);
     assert!(!a.log.has("read_closed"));
     // While paused.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().once(On::Made, Transport::pause_producing));
+    let (mut rig, a, b) = kit.accept(Script::new().once(On::Made, Transport::pause_producing));
     b.send(b"0123456789");
     rig.tick();
     a.transport().lose_connection();
@@ -179,8 +161,7 @@ pub(crate) fn c04_nothing_is_delivered_after_lose_connection(kit: Kit) {
     // Bytes that arrive before the call but are not read yet, and bytes that arrive after it.
     for sent_before in [true, false] {
         for outside in [true, false] {
-            let mut rig = kit.rig();
-            let (a, b) = rig.accept(Script::new());
+            let (mut rig, a, b) = kit.accept(Script::new());
             if sent_before && outside {
                 b.send(b"0123456789");
             }
@@ -206,19 +187,7 @@ pub(crate) fn c04_a_connection_closed_by_another_in_the_same_turn_gets_nothing(k
 
 /// Two connections have pending bytes; the one called first closes the other.
 pub(super) fn closed_by_another_gets_nothing(kit: Kit, close: fn(&Transport)) {
-    let mut rig = kit.rig();
-    let ends = [rig.end(), rig.end()];
-    let b: Vec<B> = (0..2)
-        .map(|n| {
-            let other = ends[1 - n].clone();
-            let script = Script::new().on(On::Data, move |_| close(&other.transport()));
-            let port = rig.listen(&ends[n], script);
-            rig.peer(&port)
-        })
-        .collect();
-    rig.until("both", || ends.iter().all(A::is_made));
-    b.iter().for_each(|b| b.send(b"0123456789"));
-    rig.until("data", || ends.iter().any(|a| a.log.has("data")));
+    let (mut rig, ends, b) = the_first_acts_on_the_other(kit, close);
     rig.tick();
     assert_eq!(ends[0].log.count("data") + ends[1].log.count("data"), 1);
     b.iter().for_each(B::fin);
@@ -227,12 +196,10 @@ pub(super) fn closed_by_another_gets_nothing(kit: Kit, close: fn(&Transport)) {
 
 pub(crate) fn c08_calls_inside_and_after_connection_lost_do_nothing(kit: Kit) {
     for ending in ENDINGS {
-        let mut rig = kit.rig();
         let wants_data = Rc::new(Cell::new(None));
         let inside = wants_data.clone();
         let all = move |transport: &Transport| inside.set(Some(call_everything(transport)));
-        let script = ending.script(Script::new()).once(On::Lost, all);
-        let (a, b) = rig.accept(script);
+        let (mut rig, a, b) = kit.accept(ending.script(Script::new()).once(On::Lost, all));
         ending.bring(&mut rig, &a, &b);
         assert_eq!(rig.lost(&a), ending.reason, "{}", ending.name);
         let entries = a.log.entries();
@@ -270,32 +237,28 @@ pub(crate) fn c10_an_empty_write_does_nothing(kit: Kit) {
 }
 
 pub(crate) fn c16_a_second_lose_connection_does_nothing(kit: Kit) {
+    let ends_30_s_after_the_first = |rig: &mut Rig, a: &A, reason: &str| {
+        rig.pass(s(20));
+        a.transport().lose_connection();
+        rig.turn();
+        rig.pass(s(10));
+        rig.turn();
+        assert!(a.is_lost(), "30 s after the first close or our FIN: {reason}");
+        assert_eq!(rig.lost(a), reason);
+    };
     // While it flushes, immediately and later.
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new().once(On::Lost, Transport::lose_connection));
+    let (mut rig, a, _b) = kit.accept(Script::new().once(On::Lost, Transport::lose_connection));
     write_big(&rig, &a);
     a.tell(|transport| {
         transport.lose_connection();
         transport.lose_connection();
     });
     rig.tick();
-    rig.pass(s(20));
-    a.transport().lose_connection();
-    rig.turn();
-    rig.pass(s(10));
-    rig.turn();
-    assert!(a.is_lost(), "30 s after the first");
-    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    ends_30_s_after_the_first(&mut rig, &a, "CloseTimedOut");
     assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     // While it drains.
     let (mut rig, a, _b) = draining(kit, Transport::lose_connection);
-    rig.pass(s(20));
-    a.transport().lose_connection();
-    rig.turn();
-    rig.pass(s(10));
-    rig.turn();
-    assert!(a.is_lost(), "30 s after our FIN");
-    assert_eq!(rig.lost(&a), "Done(Us)");
+    ends_30_s_after_the_first(&mut rig, &a, "Done(Us)");
     let counts = rig.counts(&a);
     assert_eq!((counts.shut_writes, counts.closes.len()), (1, 1));
 }

@@ -15,36 +15,24 @@ use crate::logged::logged;
 use super::endings::{ENDINGS, write_big};
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
-use super::recorder::{A, Log, Maker, On, Recorder, Script};
+use super::recorder::{A, Log, Maker, On, Script};
 
 const STOPPED: &str = "client_connection_failed(Failed(the attempt was stopped))";
 
-/// A factory that logs to A and builds its protocol once.
-fn maker(a: &A, script: Script) -> Maker {
-    let mut protocol = Some(a.plays(script));
-    Maker::new(&a.log, move |_| protocol.take())
-}
-
-/// A factory whose protocols all log to A.
-fn makes_many(a: &A) -> Maker {
-    let end = a.clone();
-    Maker::new(&a.log, move |_: &Address| -> Option<Recorder> { Some(end.plays(Script::new())) })
-}
-
 /// An unreachable address: the driver's `connect` fails, and no event follows.
-fn out_of_reach(rig: &Rig) -> SocketAddr {
+fn out_of_reach(rig: &Rig) -> Address {
     // TCP has no broadcast.
     let address = SocketAddr::from((Ipv4Addr::BROADCAST, 9));
     if let Some(network) = &rig.network {
         network.set_unreachable(address.ip());
     }
-    address
+    address.into()
 }
 
 /// A client whose factory logs to A.
 fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
     let (a, peer) = (rig.end(), rig.peer_port());
-    let connector = rig.connect_with(peer.address(), maker(&a, script));
+    let connector = rig.connect_with(peer.address(), a.maker(script));
     let b = rig.accepted(&peer);
     rig.until("connection_made", || a.is_made());
     (a, b, connector)
@@ -53,7 +41,7 @@ fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
 pub(crate) fn c36_a_client_starts_in_order(kit: Kit) {
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), rig.peer_port());
-    rig.connect_with(peer.address(), maker(&a, Script::new()));
+    rig.connect_with(peer.address(), a.maker(Script::new()));
     rig.turn();
     assert_eq!(a.log.entries()[..2], ["do_start", "started_connecting"], "in one turn");
     rig.until("connection_made", || a.is_made());
@@ -69,7 +57,7 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
         for place in ["outside", "a callback", "a timed call"] {
             let mut rig = kit.rig();
             let (a, peer) = (rig.end(), rig.peer_port());
-            let (log, to, maker) = (a.log.clone(), peer.address(), maker(&a, Script::new()));
+            let (log, to, maker) = (a.log.clone(), peer.address(), a.maker(Script::new()));
             let connect = move |reactor: &couplet::Reactor| {
                 log.note("before");
                 if by_string {
@@ -105,12 +93,8 @@ pub(crate) fn c37_a_client_ends_in_order(kit: Kit) {
         rig.until("do_stop", || a.log.has("do_stop"));
         rig.turns(3);
         let seen = a.log.entries();
-        let reason = ending.reason;
-        let ends = [
-            format!("lost({reason})"),
-            format!("client_connection_lost({reason})"),
-            "do_stop".into(),
-        ];
+        let lost = format!("lost({})", ending.reason);
+        let ends = [&lost, &format!("client_connection_{lost}"), "do_stop"];
         assert_eq!(seen[seen.len() - 3..], ends, "{}", ending.name);
         assert_eq!((a.log.count("do_start"), a.log.count("do_stop")), (1, 1));
         assert_eq!(connector.state(), ConnectorState::Disconnected);
@@ -121,7 +105,7 @@ pub(crate) fn c37_a_reconnect_keeps_the_factory_started(kit: Kit) {
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), rig.peer_port());
     let mut again = true;
-    let factory = makes_many(&a).on_lost(move |connector| {
+    let factory = a.makes_many().on_lost(move |connector| {
         if std::mem::take(&mut again) {
             assert_eq!(connector.connect(), Ok(()));
         }
@@ -154,7 +138,7 @@ pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), Rc::new(rig.refusing_port()));
     let listens = peer.clone();
-    let factory = makes_many(&a).on_failed(move |connector| {
+    let factory = a.makes_many().on_failed(move |connector| {
         listens.listen();
         assert_eq!(connector.connect(), Ok(()));
     });
@@ -169,7 +153,7 @@ pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
     a_thousand_failures_grow_nothing(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
-    a_thousand_failures_grow_nothing(&mut rig, to.into());
+    a_thousand_failures_grow_nothing(&mut rig, to);
 }
 
 /// Each attempt waits for a turn; the stack does not grow, and loop and driver leak nothing.
@@ -228,7 +212,7 @@ pub(crate) fn c39_stop_connecting_in_another_state_returns_false(kit: Kit) {
     rig.turns(3);
     assert_eq!(a.log.len(), entries);
     b.send(b"x");
-    rig.until("an echo", || b.take_all() > 0);
+    rig.gets(&b, b"x");
     b.fin();
     rig.until("do_stop", || a.log.has("do_stop"));
     assert!(!connector.stop_connecting(), "after the end");
@@ -246,9 +230,8 @@ pub(crate) fn c39_stop_connecting_in_another_state_returns_false(kit: Kit) {
 pub(crate) fn c32_a_refused_connect_has_the_systems_number_where_there_is_one(kit: Kit) {
     let mut rig = kit.rig();
     let (a, to) = (rig.end(), rig.refusing_port().address());
-    let mut protocol = Some(a.plays(Script::new()));
-    let factory = move |_: &Address| protocol.take();
-    let connecting = rig.reactor.connect_to_deferred(to, ConnectOptions::default(), factory);
+    let connecting =
+        rig.reactor.connect_to_deferred(to, ConnectOptions::default(), a.once(Script::new()));
     rig.until("the failure", || connecting.has_fired());
     let failure = failure_of(connecting);
     let error: &ConnectError = failure.downcast_ref().expect("an error of the connect");
@@ -262,7 +245,7 @@ pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
     reported_by_a_turn(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
-    reported_by_a_turn(&mut rig, to.into());
+    reported_by_a_turn(&mut rig, to);
 }
 
 fn reported_by_a_turn(rig: &mut Rig, to: Address) {
@@ -347,7 +330,7 @@ pub(crate) fn c51_disconnect_does_what_the_state_asks_for(kit: Kit) {
 pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), rig.peer_port());
-    let connector = rig.connect_with(peer.address(), makes_many(&a));
+    let connector = rig.connect_with(peer.address(), a.makes_many());
     assert_eq!(connector.connect(), Err(NotDisconnected), "before it starts");
     rig.turn();
     assert!(connector.state() != ConnectorState::Connecting || connector.connect().is_err());
@@ -355,8 +338,7 @@ pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
     let b = rig.accepted(&peer);
     assert_eq!(connector.connect(), Err(NotDisconnected), "while connected");
     rig.turns(3);
-    b.send(b"x");
-    rig.until("data", || a.log.has("data"));
+    rig.sends(&a, &b, b"x");
     a.transport().write_bytes(Bytes::from_static(kit.big()));
     a.transport().lose_connection();
     rig.turn();

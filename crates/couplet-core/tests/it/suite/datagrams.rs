@@ -77,21 +77,34 @@ impl DatagramProtocol for Far {
     }
 }
 
-/// Two ports; `far` is the protocol of the second.
-fn pair(rig: &mut Rig, far: &Far) -> (DatagramPort<Far>, DatagramPort<Far>) {
-    let a = rig.datagrams(DatagramOptions::default(), Far::default());
-    let b = rig.datagrams(DatagramOptions::default(), far.clone());
+/// Two ports of a fresh loop; `far` is the protocol of the second.
+fn pair(kit: Kit, far: Far) -> (Rig, DatagramPort<Far>, DatagramPort<Far>, Far) {
+    let mut rig = kit.rig();
+    let [a, b] = [Far::default(), far.clone()].map(|far| plain(&rig, far));
     rig.turn();
-    (a, b)
+    (rig, a, b, far)
+}
+
+/// A port with the default options.
+fn plain<P: DatagramProtocol>(rig: &Rig, protocol: P) -> DatagramPort<P> {
+    rig.datagrams(DatagramOptions::default(), protocol)
+}
+
+/// Sends all of `data` to `to`.
+fn send<P: DatagramProtocol>(
+    from: &DatagramPort<P>,
+    to: Address,
+    data: impl IntoIterator<Item: AsRef<[u8]>>,
+) {
+    for data in data {
+        from.send_to(data.as_ref(), to.clone()).expect("there is room");
+    }
 }
 
 pub(crate) fn c155_each_datagram_is_one_call_even_an_empty_one(kit: Kit) {
-    let (mut rig, far) = (kit.rig(), Far::default());
-    let (a, b) = pair(&mut rig, &far);
+    let (mut rig, a, b, far) = pair(kit, Far::default());
     let sent: Vec<Vec<u8>> = [0, 1, 512, 9000, 0, 3].map(|n| vec![n as u8; n]).to_vec();
-    for data in &sent {
-        a.send_to(data, b.host()).expect("there is room");
-    }
+    send(&a, b.host(), &sent);
     rig.until("all", || far.count() == sent.len());
     assert_eq!(far.data(), sent);
     assert!(far.senders().iter().all(|from| *from == a.host()), "{:?}", far.senders());
@@ -112,11 +125,9 @@ pub(crate) fn c155_a_panic_in_a_callback_is_logged_and_the_port_stays_open(kit: 
         }
     }
     let (mut rig, far, log) = (kit.rig(), Far::default(), Log::default());
-    let a = rig.datagrams(DatagramOptions::default(), Far::default());
-    let b = rig.datagrams(DatagramOptions::default(), Fragile(far.clone()));
-    for data in ["boom", "x", "boom", "y"] {
-        a.send_to(data, b.host()).expect("there is room");
-    }
+    let a = plain(&rig, Far::default());
+    let b = plain(&rig, Fragile(far.clone()));
+    send(&a, b.host(), ["boom", "x", "boom", "y"]);
     rig.until("all", || far.count() == 4);
     log.watch("stopped", b.stop_listening().expect("it is open"));
     rig.until("stopped", || log.has("stopped: ok"));
@@ -124,12 +135,9 @@ pub(crate) fn c155_a_panic_in_a_callback_is_logged_and_the_port_stays_open(kit: 
 
 pub(crate) fn c156_a_round_takes_at_most_64_datagrams_of_a_port(kit: Kit) {
     const MANY: usize = 200;
-    let (mut rig, far) = (kit.rig(), Far::default());
-    let (a, b) = pair(&mut rig, &far);
+    let (mut rig, a, b, far) = pair(kit, Far::default());
     // A UNIX socket queues few datagrams at its receiver: the others wait until it reads.
-    for n in 0..MANY {
-        a.send_to((n as u32).to_be_bytes(), b.host()).expect("there is room");
-    }
+    send(&a, b.host(), (0..MANY as u32).map(u32::to_be_bytes));
     let mut most = 0;
     for _ in 0..5_000 {
         let before = far.count();
@@ -147,11 +155,9 @@ pub(crate) fn c156_a_round_takes_at_most_64_datagrams_of_a_port(kit: Kit) {
 
 pub(crate) fn c156_the_size_can_be_set_and_a_cut_datagram_is_told(kit: Kit) {
     let (mut rig, far) = (kit.rig(), Far::default());
-    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    let a = plain(&rig, Far::default());
     let b = rig.datagrams(DatagramOptions::default().size(8), far.clone());
-    for data in ["01234567", "012345678", "x"] {
-        a.send_to(data, b.host()).expect("there is room");
-    }
+    send(&a, b.host(), ["01234567", "012345678", "x"]);
     rig.until("all", || far.count() == 3);
     assert_eq!(far.log.entries(), ["start", "datagram(8)", "datagram(8, cut)", "datagram(1)"]);
     assert_eq!(far.data()[1], b"01234567");
@@ -159,12 +165,10 @@ pub(crate) fn c156_the_size_can_be_set_and_a_cut_datagram_is_told(kit: Kit) {
 
 pub(crate) fn c157_an_answer_leaves_right_after_the_callback(kit: Kit) {
     let (mut rig, near) = (kit.rig(), Far::default());
-    let a = rig.datagrams(DatagramOptions::default(), near.clone());
-    let b = rig.datagrams(DatagramOptions::default(), Far::echo());
+    let a = plain(&rig, near.clone());
+    let b = plain(&rig, Far::echo());
     rig.turn();
-    for data in ["one", "", "three"] {
-        a.send_to(data, b.host()).expect("there is room");
-    }
+    send(&a, b.host(), ["one", "", "three"]);
     rig.until("all", || near.count() == 3);
     assert_eq!(near.data(), [&b"one"[..], b"", b"three"]);
     assert_eq!((a.buffered(), b.buffered()), (0, 0));
@@ -174,7 +178,7 @@ pub(crate) fn c157_an_answer_leaves_right_after_the_callback(kit: Kit) {
 pub(crate) fn c157_what_does_not_fit_is_dropped_and_counted(kit: Kit) {
     let (mut rig, far) = (kit.rig(), Far::default());
     let a = rig.datagrams(DatagramOptions::default().queue(1000), Far::default());
-    let b = rig.datagrams(DatagramOptions::default(), far.clone());
+    let b = plain(&rig, far.clone());
     let send = |length: usize| a.send_to(vec![0; length], b.host());
     assert_eq!((send(400), send(600)), (Ok(()), Ok(())));
     assert_eq!(send(1), Err(SendError::Full { queued: 1000 }));
@@ -189,8 +193,7 @@ pub(crate) fn c157_what_does_not_fit_is_dropped_and_counted(kit: Kit) {
 }
 
 pub(crate) fn c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_error(kit: Kit) {
-    let (mut rig, far) = (kit.rig(), Far::default());
-    let (a, b) = pair(&mut rig, &far);
+    let (mut rig, a, b, far) = pair(kit, Far::default());
     let wrong = |to: Address| {
         let refused = a.send_to("x", to.clone());
         assert_eq!(refused, Err(SendError::WrongAddress { host: a.host(), to }));
@@ -220,7 +223,7 @@ pub(crate) fn c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_erro
 
 pub(crate) fn c158_a_port_starts_and_stops_in_order(kit: Kit) {
     let (mut rig, far) = (kit.rig(), Far::default());
-    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    let port = plain(&rig, far.clone());
     assert!(port.is_listening() && !far.log.has("start"), "it starts in the turn");
     rig.turn();
     far.log.watch("stopped", port.stop_listening().expect("it is open"));
@@ -232,25 +235,22 @@ pub(crate) fn c158_a_port_starts_and_stops_in_order(kit: Kit) {
     assert_eq!(Rc::strong_count(&far.got), 1, "the protocol is kept");
     // A port that never started.
     let (far, log) = (Far::default(), Log::default());
-    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    let port = plain(&rig, far.clone());
     log.watch("stopped", port.stop_listening().expect("it is open"));
     rig.until("stopped", || log.has("stopped"));
     assert_eq!((far.log.len(), log.entries()), (0, vec!["stopped: ok".to_owned()]));
 }
 
 pub(crate) fn c158_a_port_that_stops_sends_what_waits_and_delivers_nothing(kit: Kit) {
-    let (mut rig, far) = (kit.rig(), Far::default());
-    let (a, b) = pair(&mut rig, &far);
+    let (mut rig, a, b, far) = pair(kit, Far::default());
     a.send_to("one", b.host()).expect("there is room");
     drop(a.stop_listening());
     rig.until("one", || far.count() == 1);
     // Stopped in the middle of a batch.
-    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    let a = plain(&rig, Far::default());
     let far = Far::acting(|transport, _| drop(transport.stop_listening()));
-    let b = rig.datagrams(DatagramOptions::default(), far.clone());
-    for _ in 0..3 {
-        a.send_to("x", b.host()).expect("there is room");
-    }
+    let b = plain(&rig, far.clone());
+    send(&a, b.host(), ["x"; 3]);
     rig.until("stop", || far.log.has("stop"));
     rig.turns(5);
     assert_eq!(far.log.entries(), ["start", "datagram(1)", "stop"]);
@@ -258,14 +258,14 @@ pub(crate) fn c158_a_port_that_stops_sends_what_waits_and_delivers_nothing(kit: 
 
 pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
     let (mut rig, far) = (kit.rig(), Far::default());
-    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    let port = plain(&rig, far.clone());
     rig.turn();
     rig.stop(Duration::from_millis(1));
     assert_eq!(far.log.entries(), ["start", "stop"]);
     assert!(!port.is_listening() && port.stop_listening().is_none());
     // A port that is dropped with its loop gets no further calls.
     let (far, log) = (Far::default(), Log::default());
-    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    let port = plain(&rig, far.clone());
     rig.turn();
     log.watch("stopped", port.stop_listening().expect("it is open"));
     drop(rig);
@@ -294,7 +294,7 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     a.send("nobody").expect("there is room");
     rig.until("refused", || near.log.has("refused"));
     assert!(a.is_listening());
-    let b = rig.reactor.listen_udp(to, Far::echo()).expect("the port is free");
+    let b = rig.reactor.listen_udp(to, Far::echo()).expect("a free port can be opened");
     rig.turn();
     a.send("somebody").expect("there is room");
     rig.until("the echo", || near.count() == 1);
@@ -304,7 +304,7 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     let free = rig.reactor.listen_udp(own_address(159, 0), Far::default());
     let nobody = free.expect("a free port can be opened");
     drop(nobody.stop_listening());
-    let c = rig.datagrams(DatagramOptions::default(), far.clone());
+    let c = plain(&rig, far.clone());
     rig.turns(2);
     c.send_to("x", nobody.host()).expect("there is room");
     c.send_to("y", c.host()).expect("there is room");
@@ -338,8 +338,8 @@ pub(crate) fn c159_refusals_drop_nothing_unless_two_concern_the_same_datagram(ki
 
 pub(crate) fn c159_only_the_peer_of_a_port_is_heard(kit: Kit) {
     let (mut rig, near) = (kit.rig(), Far::default());
-    let other = rig.datagrams(DatagramOptions::default(), Far::default());
-    let peer = rig.datagrams(DatagramOptions::default(), Far::echo());
+    let other = plain(&rig, Far::default());
+    let peer = plain(&rig, Far::echo());
     rig.turn();
     let options = DatagramOptions::default().peer(peer.host());
     let a = rig.datagrams(options, near.clone());
@@ -389,14 +389,12 @@ pub(crate) fn c160_the_senders_full_address_is_reported(kit: Kit) {
 }
 
 pub(crate) fn c160a_a_pause_holds_at_once_and_loses_nothing(kit: Kit) {
-    let (mut rig, all) = (kit.rig(), 10);
+    let all = 10;
     let far = Far::acting(|transport, _| transport.pause_producing());
-    let (a, b) = pair(&mut rig, &far);
+    let (mut rig, a, b, far) = pair(kit, far);
     let other = Far::default();
-    let c = rig.datagrams(DatagramOptions::default(), other.clone());
-    for n in 0..all {
-        a.send_to([n], b.host()).expect("there is room");
-    }
+    let c = plain(&rig, other.clone());
+    send(&a, b.host(), (0..all).map(|n| [n]));
     for n in 1..=usize::from(all) {
         rig.until("one more", || far.count() == n);
         // Another port receives meanwhile, into the same buffers.
@@ -409,7 +407,7 @@ pub(crate) fn c160a_a_pause_holds_at_once_and_loses_nothing(kit: Kit) {
     assert_eq!(far.data(), (0..all).map(|n| vec![n]).collect::<Vec<_>>());
     // Paused from outside, before the port starts.
     let far = Far::default();
-    let b = rig.datagrams(DatagramOptions::default(), far.clone());
+    let b = plain(&rig, far.clone());
     b.pause_producing();
     a.send_to("x", b.host()).expect("there is room");
     rig.turns(10);
@@ -419,8 +417,7 @@ pub(crate) fn c160a_a_pause_holds_at_once_and_loses_nothing(kit: Kit) {
 }
 
 pub(crate) fn c160b_calls_into_a_protocol_run_in_the_turn_and_end_with_the_port(kit: Kit) {
-    let (mut rig, far, log) = (kit.rig(), Far::default(), Log::default());
-    let (a, b) = pair(&mut rig, &far);
+    let ((mut rig, a, b, far), log) = (pair(kit, Far::default()), Log::default());
     let to = b.host();
     assert!(a.tell(move |_, transport| transport.send_to("told", to).expect("there is room")));
     rig.until("told", || far.count() == 1);
@@ -458,7 +455,7 @@ pub(crate) fn c160c_members_of_a_group_get_its_datagrams_until_they_leave(kit: K
     let b = rig.reactor.listen_udp_with(any(0), options(), one.clone());
     let b = b.expect("a free port can be opened");
     let to = SocketAddr::new(group.address, b.host().port().expect("a number"));
-    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    let a = plain(&rig, Far::default());
     log.watch("leave", a.set_outgoing_interface(std::net::Ipv4Addr::LOCALHOST));
     log.watch("join", b.join_group(group));
     log.watch("not one", b.join_group([127, 0, 0, 1]));
@@ -495,10 +492,8 @@ pub(crate) fn c160d_an_answer_comes_from_the_address_that_was_asked(kit: Kit) {
 }
 
 pub(crate) fn c160e_a_snapshot_counts_datagrams(kit: Kit) {
-    let (mut rig, far) = (kit.rig(), Far::default());
-    let (a, b) = pair(&mut rig, &far);
-    a.send_to("x", b.host()).expect("there is room");
-    a.send_to("y", b.host()).expect("there is room");
+    let (mut rig, a, b, far) = pair(kit, Far::default());
+    send(&a, b.host(), ["x", "y"]);
     b.pause_producing();
     b.resume_producing();
     rig.until("both", || far.count() == 2);

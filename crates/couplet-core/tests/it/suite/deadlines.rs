@@ -6,13 +6,9 @@ use couplet::driver::CloseMode;
 use couplet::{ProducerKind, Transport};
 
 use super::endings::write_big;
-use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
 use super::recorder::{A, On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const YEAR: Duration = s(365 * 24 * 3600);
@@ -23,10 +19,19 @@ fn go_to(rig: &mut Rig, at: Duration) {
     rig.turn();
 }
 
+/// A lives on until `before`, and is lost at `at` for this reason.
+#[track_caller]
+fn lost_at(rig: &mut Rig, a: &A, (before, at): (Duration, Duration), reason: &str) {
+    go_to(rig, before);
+    assert!(!a.is_lost(), "at {before:?}");
+    go_to(rig, at);
+    assert!(a.is_lost(), "exactly at the deadline, {at:?}");
+    assert_eq!(rig.lost(a), reason);
+}
+
 /// A has written BIG and closes; the buffers are full, and B has read nothing.
 fn stuck(kit: Kit, script: Script) -> (Rig, A, B) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(script);
+    let (mut rig, a, b) = kit.accept(script);
     write_big(&rig, &a);
     a.transport().lose_connection();
     (0..3).for_each(|_| rig.tick());
@@ -35,11 +40,7 @@ fn stuck(kit: Kit, script: Script) -> (Rig, A, B) {
 
 pub(crate) fn c15_a_close_without_progress_ends_after_30_s(kit: Kit) {
     let (mut rig, a, b) = stuck(kit, Script::new());
-    go_to(&mut rig, s(30) - Duration::from_nanos(1));
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(30));
-    assert!(a.is_lost(), "exactly at the deadline");
-    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    lost_at(&mut rig, &a, (s(30) - Duration::from_nanos(1), s(30)), "CloseTimedOut");
     assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
     assert!(kit.big().starts_with(&b.got()) && b.got_len() < kit.big().len());
@@ -87,14 +88,9 @@ pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
     write_big(&rig, &other);
     other.transport().lose_connection();
     rig.tick();
-    go_to(&mut rig, s(4));
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(5));
-    assert_eq!(rig.lost(&a), "CloseTimedOut");
-    go_to(&mut rig, s(29));
-    assert!(!other.is_lost(), "another's stays at 30 s");
-    go_to(&mut rig, s(30));
-    assert_eq!(rig.lost(&other), "CloseTimedOut");
+    lost_at(&mut rig, &a, (s(4), s(5)), "CloseTimedOut");
+    // Another's stays at 30 s.
+    lost_at(&mut rig, &other, (s(29), s(30)), "CloseTimedOut");
     // Set after the close.
     let (mut rig, a, _b) = stuck(kit, Script::new());
     go_to(&mut rig, s(3));
@@ -121,15 +117,16 @@ fn idle_10_s() -> Script {
     Script::new().once(On::Made, idle(s(10)))
 }
 
+/// The millisecond before this many seconds, and that time.
+fn just(seconds: u64) -> (Duration, Duration) {
+    (s(seconds) - MILLISECOND, s(seconds))
+}
+
 pub(crate) fn c15a_a_silent_peer_times_out(kit: Kit) {
     for role in BOTH_ROLES {
-        let mut rig = kit.rig();
-        let (a, b) = rig.pair(role, idle_10_s());
-        go_to(&mut rig, s(10) - MILLISECOND);
-        assert!(!a.is_lost());
-        go_to(&mut rig, s(10));
-        assert!(a.is_lost());
-        assert_eq!(rig.lost(&a), "Timeout");
+        println!("{role:?}");
+        let (mut rig, a, b) = kit.pair(role, idle_10_s());
+        lost_at(&mut rig, &a, just(10), "Timeout");
         assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
         assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
     }
@@ -143,51 +140,35 @@ fn send_one(rig: &mut Rig, a: &A, b: &B) {
 }
 
 pub(crate) fn c15a_received_bytes_postpone_the_idle_timeout(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(idle_10_s());
+    let (mut rig, a, b) = kit.accept(idle_10_s());
     for at in [6, 12] {
         go_to(&mut rig, s(at));
         send_one(&mut rig, &a, &b);
     }
-    go_to(&mut rig, s(22) - MILLISECOND);
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(22));
-    assert_eq!(rig.lost(&a), "Timeout");
+    lost_at(&mut rig, &a, just(22), "Timeout");
 }
 
 pub(crate) fn c15a_sending_does_not_postpone_the_idle_timeout(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(idle_10_s());
+    let (mut rig, a, b) = kit.accept(idle_10_s());
     for at in 1..10 {
         go_to(&mut rig, s(at));
         a.transport().write("x");
-        rig.until("a byte", || {
-            b.take_all();
-            b.got_len() as u64 == at
-        });
+        rig.gets(&b, &b"xxxxxxxxx"[..at as usize]);
     }
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(10));
-    assert!(a.is_lost());
-    assert_eq!(rig.lost(&a), "Timeout");
+    lost_at(&mut rig, &a, (s(9), s(10)), "Timeout");
 }
 
 pub(crate) fn c15a_paused_time_is_not_idle_time(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(idle_10_s());
+    let (mut rig, a, _b) = kit.accept(idle_10_s());
     go_to(&mut rig, s(4));
     a.transport().pause_producing();
     rig.turn();
     go_to(&mut rig, s(100));
     a.transport().resume_producing();
     rig.turn();
-    go_to(&mut rig, s(106) - MILLISECOND);
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(106));
-    assert_eq!(rig.lost(&a), "Timeout");
+    lost_at(&mut rig, &a, just(106), "Timeout");
     // Indefinitely.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(idle_10_s());
+    let (mut rig, a, b) = kit.accept(idle_10_s());
     a.transport().pause_producing();
     // The pause takes effect before the clock advances, as in a loop that it wakes.
     rig.turn();
@@ -199,18 +180,12 @@ pub(crate) fn c15a_paused_time_is_not_idle_time(kit: Kit) {
     go_to(&mut rig, YEAR + s(100));
     a.transport().resume_producing();
     rig.until("data", || a.log.has("data"));
-    go_to(&mut rig, YEAR + s(110) - MILLISECOND);
-    assert!(!a.is_lost());
-    go_to(&mut rig, YEAR + s(110));
-    assert_eq!(rig.lost(&a), "Timeout");
+    lost_at(&mut rig, &a, just(YEAR.as_secs() + 110), "Timeout");
 }
 
 pub(crate) fn c15a_the_idle_timeout_drops_unsent_bytes(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(idle_10_s());
-    let source = a.source(&a.transport(), |_, _| {});
-    let registered = a.transport().register_producer(source, ProducerKind::Push);
-    registered.expect("the first producer");
+    let (mut rig, a, b) = kit.accept(idle_10_s());
+    a.produces(ProducerKind::Push, |_, _| {});
     write_big(&rig, &a);
     rig.tick();
     go_to(&mut rig, s(10));
@@ -222,50 +197,34 @@ pub(crate) fn c15a_the_idle_timeout_drops_unsent_bytes(kit: Kit) {
 
 pub(crate) fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin(kit: Kit) {
     for role in BOTH_ROLES {
-        let mut rig = kit.rig();
-        let (a, b) = rig.pair(role, idle_10_s().aware());
+        println!("{role:?}");
+        let (mut rig, a, b) = kit.pair(role, idle_10_s().aware());
         go_to(&mut rig, s(6));
-        b.fin();
-        rig.until("read_closed", || a.log.has("read_closed"));
+        rig.fin(&a, &b);
         a.transport().write("x");
-        rig.until("a byte", || {
-            b.take_all();
-            b.got_len() == 1
-        });
-        go_to(&mut rig, s(10) - MILLISECOND);
-        assert!(!a.is_lost());
-        go_to(&mut rig, s(10));
-        assert!(a.is_lost(), "{role:?}");
-        assert_eq!(rig.lost(&a), "Timeout");
+        rig.gets(&b, b"x");
+        lost_at(&mut rig, &a, just(10), "Timeout");
         assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     }
 }
 
 pub(crate) fn c15a_after_lose_connection_only_the_close_deadline_counts(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(idle_10_s());
+    let (mut rig, a, _b) = kit.accept(idle_10_s());
     write_big(&rig, &a);
     rig.tick();
     go_to(&mut rig, s(5));
     a.transport().lose_connection();
     rig.turn();
-    go_to(&mut rig, s(34));
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(35));
-    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    lost_at(&mut rig, &a, (s(34), s(35)), "CloseTimedOut");
     // Set after the close, it neither fires nor affects the close deadline.
     let (mut rig, a, _b) = stuck(kit, Script::new());
     go_to(&mut rig, s(5));
     idle(s(10))(&a.transport());
-    go_to(&mut rig, s(29));
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(30));
-    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    lost_at(&mut rig, &a, (s(29), s(30)), "CloseTimedOut");
 }
 
 pub(crate) fn c15a_a_shorter_idle_timeout_takes_effect_at_once(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new().once(On::Made, idle(s(60))));
+    let (mut rig, a, _b) = kit.accept(Script::new().once(On::Made, idle(s(60))));
     go_to(&mut rig, s(1));
     idle(s(5))(&a.transport());
     rig.turn();
@@ -275,8 +234,7 @@ pub(crate) fn c15a_a_shorter_idle_timeout_takes_effect_at_once(kit: Kit) {
     go_to(&mut rig, s(6));
     assert!(a.is_lost());
     // A longer one takes effect too.
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new().once(On::Made, idle(s(5))));
+    let (mut rig, a, _b) = kit.accept(Script::new().once(On::Made, idle(s(5))));
     go_to(&mut rig, s(1));
     idle(s(60))(&a.transport());
     for at in [5, 6, 59] {
@@ -286,8 +244,7 @@ pub(crate) fn c15a_a_shorter_idle_timeout_takes_effect_at_once(kit: Kit) {
 }
 
 pub(crate) fn c15a_messages_do_not_move_the_timer(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(idle_10_s());
+    let (mut rig, a, b) = kit.accept(idle_10_s());
     rig.tapped.waits.borrow_mut().clear();
     for n in 1..=100 {
         rig.pass(Duration::from_millis(90));

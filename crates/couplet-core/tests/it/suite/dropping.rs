@@ -89,16 +89,9 @@ impl Producer for Quiet {
     fn resume_producing(&mut self) {}
 }
 
-/// A way to pass an object to the library and have it dropped.
-struct Kind {
-    name: &'static str,
-    /// Acts on connection A with its peer B. The drop follows immediately, or within a few turns.
-    act: fn(&mut Rig, &A, &B),
-}
-
-const fn kind(name: &'static str, act: fn(&mut Rig, &A, &B)) -> Kind {
-    Kind { name, act }
-}
+/// A way to pass an object to the library and have it dropped: a name, and acts on connection A with
+/// its peer B. The drop follows immediately, or within a few turns.
+type Kind = (&'static str, fn(&mut Rig, &A, &B));
 
 fn nosy_bytes() -> Bytes {
     Bytes::from_owner(Nosy)
@@ -111,94 +104,94 @@ fn write_behind(rig: &Rig, a: &A) {
 }
 
 const KINDS: &[Kind] = &[
-    kind("sent bytes", |_, a, _| a.transport().write_bytes(nosy_bytes())),
-    kind("sent bytes between other pieces", |_, a, _| {
+    ("sent bytes", |_, a, _| a.transport().write_bytes(nosy_bytes())),
+    ("sent bytes between other pieces", |_, a, _| {
         a.transport().write("before");
         a.transport().write_bytes(nosy_bytes());
         a.transport().write("behind");
     }),
-    kind("bytes discarded by an abort", |rig, a, _| {
+    ("bytes discarded by an abort", |rig, a, _| {
         write_behind(rig, a);
         a.transport().abort_connection();
     }),
-    kind("bytes discarded by a panic", |rig, a, _| {
+    ("bytes discarded by a panic", |rig, a, _| {
         write_behind(rig, a);
         a.tell(|_| panic!("in a callback"));
     }),
-    kind("bytes discarded by a reset", |rig, a, b| {
+    ("bytes discarded by a reset", |rig, a, b| {
         write_behind(rig, a);
         rig.turns(3);
         b.reset();
     }),
-    kind("bytes written after a close", |_, a, _| {
+    ("bytes written after a close", |_, a, _| {
         a.transport().lose_connection();
         a.transport().write_bytes(nosy_bytes());
     }),
-    kind("bytes past the hard cap", |_, a, _| {
+    ("bytes past the hard cap", |_, a, _| {
         a.transport().set_write_cap(Some(3));
         a.transport().write_bytes(nosy_bytes());
     }),
-    kind("a tell", |_, a, _| {
+    ("a tell", |_, a, _| {
         let nosy = Nosy;
         a.tell(move |_| drop(nosy));
     }),
-    kind("a queued tell of a lost connection", |_, a, _| {
+    ("a queued tell of a lost connection", |_, a, _| {
         let nosy = Nosy;
         a.transport().abort_connection();
         a.tell(|_| panic!("in a callback"));
         a.tell(move |_| drop(nosy));
     }),
-    kind("a refused tell", |rig, a, _| {
+    ("a refused tell", |rig, a, _| {
         a.transport().abort_connection();
         rig.until("connection_lost", || a.is_lost());
         let nosy = Nosy;
         assert!(!a.tell(move |_| drop(nosy)));
     }),
-    kind("a timed call of a lost connection", |_, a, b| {
+    ("a timed call of a lost connection", |_, a, b| {
         let nosy = Nosy;
         a.call_later(Duration::from_secs(3600), move |_| drop(nosy));
         b.fin();
     }),
-    kind("a cancelled timed call", |rig, _, _| {
+    ("a cancelled timed call", |rig, _, _| {
         let nosy = Nosy;
         rig.reactor.call_later(Duration::from_secs(3600), move || drop(nosy)).cancel();
     }),
-    kind("a timed call that panics", |rig, _, _| {
+    ("a timed call that panics", |rig, _, _| {
         let nosy = Nosy;
         rig.reactor.call_later(Duration::ZERO, move || panic!("with {nosy}"));
         rig.turns(2);
     }),
-    kind("an unregistered producer", |_, a, _| {
+    ("an unregistered producer", |_, a, _| {
         a.transport().register_producer(Nosy, ProducerKind::Push).expect("no other producer");
         a.transport().unregister_producer();
     }),
-    kind("the producer of a lost connection", |_, a, b| {
+    ("the producer of a lost connection", |_, a, b| {
         a.transport().register_producer(Nosy, ProducerKind::Push).expect("no other producer");
         b.reset();
     }),
-    kind("a producer registered after the end", |_, a, _| {
+    ("a producer registered after the end", |_, a, _| {
         a.transport().abort_connection();
         a.transport().register_producer(Nosy, ProducerKind::Push).expect("no other producer");
     }),
-    kind("a second producer", |_, a, _| {
+    ("a second producer", |_, a, _| {
         a.transport().register_producer(Quiet, ProducerKind::Push).expect("no other producer");
         assert!(a.transport().register_producer(Nosy, ProducerKind::Push).is_err());
     }),
-    kind("the error of a second fail()", |_, a, _| {
+    ("the error of a second fail()", |_, a, _| {
         a.transport().fail(super::recorder::Broken("first"));
         a.transport().fail(Nosy);
     }),
-    kind("a callback of drained()", |rig, a, b| {
+    ("a callback of drained()", |rig, a, b| {
         write_big(rig, a);
         let nosy = Nosy;
         a.transport().drained().add_both(move |_| nosy.go()).detach();
         b.reset();
     }),
-    kind("a finished task", |rig, _, _| {
+    ("a finished task", |rig, _, _| {
         let nosy = Nosy;
         rig.reactor.spawn(async move { nosy.go() }).detach();
     }),
-    kind("a cancelled task", |rig, _, _| {
+    ("a cancelled task", |rig, _, _| {
         let (nosy, reactor) = (Nosy, rig.reactor.clone());
         let task = rig.reactor.spawn(async move {
             reactor.sleep(Duration::from_secs(3600)).await?;
@@ -207,7 +200,7 @@ const KINDS: &[Kind] = &[
         rig.turns(2);
         task.cancel();
     }),
-    kind("the factory of a stopped port", |rig, a, _| {
+    ("the factory of a stopped port", |rig, a, _| {
         let nosy = Nosy;
         let factory = Maker::new(&a.log, move |_| {
             let _ = &nosy;
@@ -217,7 +210,7 @@ const KINDS: &[Kind] = &[
         rig.turn();
         drop(port.stop_listening());
     }),
-    kind("the factory of a stopped connector", |rig, a, _| {
+    ("the factory of a stopped connector", |rig, a, _| {
         let nosy = Nosy;
         let never = rig.silent_port();
         let factory = Maker::new(&a.log, move |_| {
@@ -231,16 +224,15 @@ const KINDS: &[Kind] = &[
 ];
 
 pub(crate) fn c50_an_object_may_use_every_handle_while_it_is_dropped(kit: Kit) {
-    for kind in KINDS {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+    for (name, act) in KINDS {
+        let (mut rig, a, b) = kit.accept(Script::new());
         let looked: Rc<Cell<u32>> = Rc::default();
         let (looks, end) = (looked.clone(), a.clone());
         LOOK.set(Some(Rc::new(move || {
             use_every_handle(&end);
             looks.set(looks.get() + 1);
         })));
-        (kind.act)(&mut rig, &a, &b);
+        act(&mut rig, &a, &b);
         for _ in 0..200 {
             if looked.get() > 0 {
                 break;
@@ -249,7 +241,6 @@ pub(crate) fn c50_an_object_may_use_every_handle_while_it_is_dropped(kit: Kit) {
             rig.turn();
         }
         LOOK.set(None);
-        let name = kind.name;
         assert_eq!(looked.get(), 1, "{name}: its drop could not use a handle, or never came");
         rig.still_echoes();
     }
@@ -267,11 +258,17 @@ impl Drop for Bomb {
 }
 
 /// A script that owns a [`Bomb`], as a protocol owns its fields.
-fn explosive() -> Script {
+pub(super) fn explosive() -> Script {
     let bomb = Bomb;
     Script::new().on(On::Made, move |_| {
         let _ = &bomb;
     })
+}
+
+/// Asserts that the drop of this many bombs was logged.
+fn assert_dropped(bombs: usize, by: &str, lines: &[String]) {
+    let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
+    assert_eq!(drops.count(), bombs, "{by}: each is logged once: {lines:?}");
 }
 
 pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else(kit: Kit) {
@@ -281,12 +278,11 @@ pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else(kit: Ki
         let ((), lines) = logged(|| {
             let (a, b) = rig.pair(role, ending.script(explosive()));
             ending.bring(&mut rig, &a, &b);
-            rig.until("connection_lost", || a.is_lost());
+            rig.until(name, || a.is_lost());
             rig.turns(3);
             assert_eq!(a.log.count("lost"), 1, "{name}: {:?}", a.log.entries());
         });
-        let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
-        assert_eq!(drops.count(), 1, "{name}: logged once: {lines:?}");
+        assert_dropped(1, name, &lines);
         rig.still_echoes();
     }
 }
@@ -296,48 +292,32 @@ pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_p
 ) {
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), rig.peer_port());
-    let end = a.clone();
-    let (again, losses): (Rc<Cell<bool>>, Rc<Cell<u32>>) = Default::default();
-    let count = losses.clone();
-    let factory = Maker::new(&a.log, move |_| Some(end.plays(explosive()))).on_lost(
-        move |connector: &Connector| {
-            count.set(count.get() + 1);
-            if !again.replace(true) {
-                assert_eq!(connector.connect(), Ok(()));
-            }
-        },
-    );
+    let mut again = true;
+    let factory = a.makes(explosive).on_lost(move |connector: &Connector| {
+        if std::mem::take(&mut again) {
+            assert_eq!(connector.connect(), Ok(()));
+        }
+    });
     let ((), lines) = logged(|| {
         rig.connect_with(peer.address(), factory);
         for n in 1..=2 {
             rig.accepted(&peer).fin();
-            rig.until("client_connection_lost", || losses.get() == n);
+            rig.until("a loss", || a.log.count("client_connection_lost") == n);
         }
         rig.until("do_stop", || a.log.has("do_stop"));
     });
-    let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
-    assert_eq!(drops.count(), 2, "{lines:?}");
+    assert_dropped(2, "a FIN", &lines);
 }
 
 pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop(kit: Kit) {
-    let mut rig = kit.rig();
-    let dropped: Rc<Cell<bool>> = Rc::default();
-    let (_a, _b) = rig.accept(explosive());
+    let (mut rig, _a, _b) = kit.accept(explosive());
     let (_c, _d) = rig.accept(explosive());
-    let sets = SetsOnDrop(dropped.clone());
+    let held = Rc::new(());
+    let kept = held.clone();
     let (_e, _f) = rig.accept(Script::new().on(On::Made, move |_: &Transport| {
-        let _ = &sets;
+        let _ = &kept;
     }));
     let ((), lines) = logged(move || drop(rig));
-    let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
-    assert_eq!(drops.count(), 2, "{lines:?}");
-    assert!(dropped.get(), "protocols after those that panic are dropped too");
-}
-
-struct SetsOnDrop(Rc<Cell<bool>>);
-
-impl Drop for SetsOnDrop {
-    fn drop(&mut self) {
-        self.0.set(true);
-    }
+    assert_dropped(2, "the loop", &lines);
+    assert_eq!(Rc::strong_count(&held), 1, "protocols after those that panic are dropped too");
 }

@@ -20,6 +20,10 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
+    pub(crate) fn named(name: &str) -> &'static Ending {
+        ENDINGS.iter().find(|ending| ending.name == name).expect("a known ending")
+    }
+
     pub(crate) fn script(&self, script: Script) -> Script {
         (self.script)(script)
     }
@@ -85,8 +89,7 @@ pub(crate) const ENDINGS: &[Ending] = &[
         reason: "Done(Peer)",
         script: Script::aware,
         act: |rig, a, b| {
-            b.fin();
-            rig.until("read_closed", || a.log.has("read_closed"));
+            rig.fin(a, b);
             a.transport().lose_connection();
         },
     },

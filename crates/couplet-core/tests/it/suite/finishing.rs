@@ -3,16 +3,12 @@
 use std::time::Duration;
 
 use couplet::reactor::{Drain, Drained};
-use couplet::{Deferred, Protocol, Transport};
+use couplet::{Deferred, Transport};
 
 use super::endings::write_big;
-use super::kit::{Kit, Role};
+use super::kit::{Kit, Role, s};
 use super::peer::Saw;
-use super::recorder::{A, Log, On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use super::recorder::{A, Echo, Log, On, Script};
 
 /// Logs the result of a drain, as `(finished, closed, aborted)`.
 fn watch(log: &Log, drained: Deferred<Drained>) {
@@ -162,34 +158,22 @@ pub(crate) fn c105b_what_a_question_panics_with_loses_that_connection_alone(kit:
 
 /// The default `draining` does nothing.
 pub(crate) fn c105a_a_protocol_that_does_not_know_of_drains_is_left_alone(kit: Kit) {
-    struct Echo;
-    impl Protocol for Echo {
-        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-            transport.write(data);
-        }
-    }
     let mut rig = kit.rig();
     let port = rig.listen_with(|| Echo);
     let b = rig.peer(&port);
     b.send(b"before");
-    rig.until("an echo", || {
-        b.take_all();
-        b.got() == b"before"
-    });
+    rig.gets(&b, b"before");
     port.drain(s(10)).detach();
     rig.turns(3);
     b.send(b", and after");
-    rig.until("an echo", || {
-        b.take_all();
-        b.got() == b"before, and after"
-    });
+    rig.gets(&b, b"before, and after");
 }
 
 pub(crate) fn c105a_an_upgrade_in_the_same_turn_is_asked_once(kit: Kit) {
-    let (mut rig, next) = (kit.rig(), A::default());
-    let mut heir = Some(next.plays(Script::new()));
-    let (_a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
-        transport.upgrade(heir.take().expect("the first data"));
+    let next = A::default();
+    let plays = next.plays(Script::new());
+    let (mut rig, _a, b) = kit.accept(Script::new().once(On::Data, move |transport| {
+        transport.upgrade(plays);
         transport.reactor().drain(s(10)).detach();
     }));
     b.send(b"upgrade");

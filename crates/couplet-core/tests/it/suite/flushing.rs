@@ -6,13 +6,9 @@ use couplet::driver::CloseMode;
 use couplet::{Bytes, ProducerKind, Transport};
 
 use super::endings::write_big;
-use super::kit::{BOTH_ROLES, Kit};
-use super::peer::Saw;
-use super::recorder::{Call, On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use super::kit::{BOTH_ROLES, Kit, Rig, s};
+use super::peer::{B, Saw};
+use super::recorder::{A, Call, On, Script};
 
 const HALVES: [fn(&Transport); 2] = [Transport::lose_connection, Transport::lose_write_connection];
 const KINDS: [ProducerKind; 2] = [ProducerKind::Push, ProducerKind::Pull];
@@ -30,8 +26,7 @@ pub(super) fn write_in_pieces(transport: &Transport, big: &'static [u8]) {
 pub(crate) fn c05_what_was_written_before_lose_connection_arrives(kit: Kit) {
     let big = kit.big();
     for (what, len) in [("all", big.len()), ("one byte", 1), ("nothing", 0)] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
+        let (mut rig, a, b) = kit.accept(Script::new().once(On::Data, move |transport| {
             match len {
                 0 | 1 => transport.write(&big[..len]),
                 _ => write_in_pieces(transport, big),
@@ -49,16 +44,13 @@ pub(crate) fn c05_what_was_written_before_lose_connection_arrives(kit: Kit) {
         assert_eq!(rig.lost(&a), "Done(Us)", "{what}");
     }
     // While an earlier write is partly sent.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     write_big(&rig, &a);
     rig.turns(3);
     assert!(rig.counts(&a).written > 0 && a.transport().buffered() > 0);
     a.transport().lose_connection();
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    rig.ends(&a, &b, "Done(Us)");
     assert!(b.got() == big);
-    b.close();
-    assert_eq!(rig.lost(&a), "Done(Us)");
 }
 
 pub(crate) fn c06_writes_after_lose_connection_are_dropped(kit: Kit) {
@@ -68,13 +60,11 @@ pub(crate) fn c06_writes_after_lose_connection_are_dropped(kit: Kit) {
 pub(crate) fn c06_writes_after_lose_write_connection_are_dropped(kit: Kit) {
     late_writes_are_dropped(kit, Transport::lose_write_connection);
     // Input is still delivered, and a write after write_closed is dropped too.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     a.transport().lose_write_connection();
     rig.until("write_closed", || a.log.has("write_closed"));
     a.transport().write("late");
-    b.send(b"x");
-    rig.until("data", || a.log.has("data"));
+    rig.sends(&a, &b, b"x");
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!((b.got(), a.transport().dropped()), (vec![], 4));
     b.fin();
@@ -82,8 +72,7 @@ pub(crate) fn c06_writes_after_lose_write_connection_are_dropped(kit: Kit) {
 }
 
 fn late_writes_are_dropped(kit: Kit, close: fn(&Transport)) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     a.tell(move |transport| {
         transport.write("a");
         close(transport);
@@ -93,8 +82,7 @@ fn late_writes_are_dropped(kit: Kit, close: fn(&Transport)) {
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!((b.got(), a.transport().dropped()), (b"a".to_vec(), 2));
     // With nothing buffered.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     a.tell(move |transport| {
         close(transport);
         transport.write("b");
@@ -102,8 +90,7 @@ fn late_writes_are_dropped(kit: Kit, close: fn(&Transport)) {
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!((b.got_len(), rig.counts(&a).writes), (0, 0));
     // While it flushes.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     write_big(&rig, &a);
     close(&a.transport());
     for _ in 0..3 {
@@ -114,14 +101,29 @@ fn late_writes_are_dropped(kit: Kit, close: fn(&Transport)) {
     assert!(b.got() == kit.big());
 }
 
+/// A connection with a producer, which A registers and closes with in one callback.
+fn with_producer(
+    kit: Kit,
+    kind: ProducerKind,
+    close: fn(&Transport),
+    act: impl FnMut(Call, &Transport) + 'static,
+) -> (Rig, A, B) {
+    let (rig, a, b) = kit.accept(Script::new());
+    let register = a.producer(kind, act);
+    a.tell(move |transport| {
+        register(transport);
+        close(transport);
+    });
+    (rig, a, b)
+}
+
 pub(crate) fn c06_a_registered_producer_writes_on_until_it_unregisters(kit: Kit) {
     for close in HALVES {
-        for kind in [ProducerKind::Push, ProducerKind::Pull] {
-            let mut rig = kit.rig();
-            let (a, b) = rig.accept(Script::new());
-            let source = a.source(&a.transport(), |_, _| {});
+        for kind in KINDS {
+            let (mut rig, a, b) = kit.accept(Script::new());
+            let register = a.producer(kind, |_, _| {});
             a.tell(move |transport| {
-                transport.register_producer(source, kind).expect("the first producer");
+                register(transport);
                 transport.write("a");
                 close(transport);
             });
@@ -143,15 +145,12 @@ pub(crate) fn c06_a_registered_producer_writes_on_until_it_unregisters(kit: Kit)
 
 pub(crate) fn c06_a_producer_that_registers_while_closing_is_stopped(kit: Kit) {
     for close in HALVES {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+        let (mut rig, a, b) = kit.accept(Script::new());
         write_big(&rig, &a);
         close(&a.transport());
         rig.turn();
         a.log.note("before");
-        let source = a.source(&a.transport(), |_, _| {});
-        let registered = a.transport().register_producer(source, ProducerKind::Push);
-        registered.expect("no other producer");
+        a.produces(ProducerKind::Push, |_, _| {});
         a.log.note("after");
         rig.turns(3);
         assert_eq!(a.log.entries(), ["made", "before", "after", "stop"]);
@@ -161,43 +160,33 @@ pub(crate) fn c06_a_producer_that_registers_while_closing_is_stopped(kit: Kit) {
 }
 
 pub(crate) fn c11_lose_connection_waits_for_a_pull_producer(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
     let mut asked = 0;
-    let source = a.source(&a.transport(), move |call, transport| {
+    let act = move |call, transport: &Transport| {
         asked += usize::from(call == Call::Resume);
         transport.write([asked as u8; 1000]);
         if asked == 5 {
             transport.unregister_producer();
         }
-    });
-    a.tell(|transport| {
-        let registered = transport.register_producer(source, ProducerKind::Pull);
-        registered.expect("the first producer");
-        transport.lose_connection();
-    });
+    };
+    let (mut rig, a, b) = with_producer(kit, ProducerKind::Pull, Transport::lose_connection, act);
     rig.until("the fifth request", || {
         b.take_all();
         let fifth = a.log.count("resume") == 5;
         assert!(fifth || b.saw() == Saw::Open);
         fifth
     });
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    rig.ends(&a, &b, "Done(Us)");
     let all: Vec<u8> = (1..=5).flat_map(|n| [n; 1000]).collect();
     assert!(b.got() == all);
-    b.fin();
-    assert_eq!(rig.lost(&a), "Done(Us)");
     assert_eq!((a.log.count("resume"), a.log.count("stop")), (5, 0));
 }
 
 pub(crate) fn c12_lose_connection_waits_for_a_push_producer(kit: Kit) {
     for role in BOTH_ROLES {
-        let mut rig = kit.rig();
-        let (a, b) = rig.pair(role, Script::new());
-        let source = a.source(&a.transport(), |_, _| {});
+        let (mut rig, a, b) = kit.pair(role, Script::new());
+        let register = a.producer(ProducerKind::Push, |_, _| {});
         a.tell(|transport| {
-            let registered = transport.register_producer(source, ProducerKind::Push);
-            registered.expect("the first producer");
+            register(transport);
             transport.lose_connection();
         });
         for second in 1..=3 {
@@ -214,27 +203,22 @@ pub(crate) fn c12_lose_connection_waits_for_a_push_producer(kit: Kit) {
             assert_eq!(b.saw(), Saw::Open);
             rig.pass(s(1));
         }
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        rig.ends(&a, &b, "Done(Us)");
         assert_eq!(b.got_len(), 3000);
-        b.fin();
-        assert_eq!(rig.lost(&a), "Done(Us)");
         assert_eq!(a.log.entries(), ["made", "lost(Done(Us))"], "no stop, no pause");
     }
 }
 
 pub(crate) fn c12_lose_connection_resumes_a_paused_producer(kit: Kit) {
     for close in HALVES {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        let source = a.source(&a.transport(), |call, transport| {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        a.produces(ProducerKind::Push, |call, transport| {
             if call == Call::Resume {
                 transport.write("end");
                 transport.unregister_producer();
             }
         });
-        let registered = a.transport().register_producer(source, ProducerKind::Push);
-        registered.expect("the first producer");
-        a.transport().write_bytes(Bytes::from_static(kit.big()));
+        write_big(&rig, &a);
         rig.until("pause", || a.log.has("pause"));
         close(&a.transport());
         rig.turn();
@@ -247,14 +231,8 @@ pub(crate) fn c12_lose_connection_resumes_a_paused_producer(kit: Kit) {
 }
 
 pub(crate) fn c12_lose_write_connection_waits_for_a_producer(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    let source = a.source(&a.transport(), |_, _| {});
-    a.tell(|transport| {
-        let registered = transport.register_producer(source, ProducerKind::Push);
-        registered.expect("the first producer");
-        transport.lose_write_connection();
-    });
+    let close = Transport::lose_write_connection;
+    let (mut rig, a, b) = with_producer(kit, ProducerKind::Push, close, |_, _| {});
     rig.tick();
     b.take_all();
     assert_eq!((b.saw(), a.log.has("write_closed")), (Saw::Open, false));
@@ -263,21 +241,14 @@ pub(crate) fn c12_lose_write_connection_waits_for_a_producer(kit: Kit) {
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!(b.got(), b"last");
     rig.until("write_closed", || a.log.has("write_closed"));
-    b.send(b"x");
-    rig.until("data", || a.log.has("data"));
+    rig.sends(&a, &b, b"x");
     assert_eq!(a.log.entries(), ["made", "write_closed", "data(1)"]);
 }
 
 pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
     for close in HALVES {
         for kind in KINDS {
-            let mut rig = kit.rig();
-            let (a, b) = rig.accept(Script::new());
-            let source = a.source(&a.transport(), |_, _| {});
-            a.tell(move |transport| {
-                transport.register_producer(source, kind).expect("the first producer");
-                close(transport);
-            });
+            let (mut rig, a, b) = with_producer(kit, kind, close, |_, _| {});
             rig.tick();
             rig.pass(s(29));
             rig.turn();
@@ -286,26 +257,15 @@ pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
             rig.turn();
             assert!(a.is_lost(), "{kind:?}");
             assert_eq!(rig.lost(&a), "CloseTimedOut");
-            let entries = a.log.entries();
-            assert_eq!(entries[entries.len() - 2], "stop");
+            assert_eq!(a.log.last_but(1), "stop");
             assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
             assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
         }
         // A producer that writes occasionally keeps the connection alive.
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        let source = a.source(&a.transport(), |_, _| {});
-        a.tell(move |transport| {
-            let registered = transport.register_producer(source, ProducerKind::Push);
-            registered.expect("the first producer");
-            close(transport);
-        });
+        let (mut rig, a, b) = with_producer(kit, ProducerKind::Push, close, |_, _| {});
         for n in 1..=30 {
             a.tell(|transport| transport.write("x"));
-            rig.until("a byte", || {
-                b.take_all();
-                b.got_len() == n
-            });
+            rig.gets(&b, &[b'x'; 30][..n]);
             rig.pass(s(20));
             rig.turn();
             assert!(!a.is_lost(), "after {n} bytes");
@@ -314,25 +274,20 @@ pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
 }
 
 pub(crate) fn c14_unregistering_while_closing_lets_the_close_go_on(kit: Kit) {
-    for place in ["outside", "a timed call", "resume_producing"] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+    for (place, kind) in [
+        ("outside", ProducerKind::Push),
+        ("a timed call", ProducerKind::Push),
+        ("resume_producing", ProducerKind::Pull),
+    ] {
         let mut asked = 0;
-        let source = a.source(&a.transport(), move |_, transport| {
+        let act = move |_, transport: &Transport| {
             asked += 1;
             match asked {
                 1 => transport.write("x"),
                 _ => transport.unregister_producer(),
             }
-        });
-        let kind = match place {
-            "resume_producing" => ProducerKind::Pull,
-            _ => ProducerKind::Push,
         };
-        a.tell(move |transport| {
-            transport.register_producer(source, kind).expect("the first producer");
-            transport.lose_connection();
-        });
+        let (mut rig, a, b) = with_producer(kit, kind, Transport::lose_connection, act);
         if place != "resume_producing" {
             rig.tick();
             b.take_all();
@@ -345,25 +300,20 @@ pub(crate) fn c14_unregistering_while_closing_lets_the_close_go_on(kit: Kit) {
         }
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{place}");
         b.fin();
-        assert_eq!(rig.lost(&a), "Done(Us)");
-        assert_eq!(rig.passed(), Duration::ZERO);
+        assert_eq!(rig.lost(&a), "Done(Us)", "{place}");
+        assert_eq!(rig.passed(), Duration::ZERO, "{place}");
     }
 }
 
 pub(crate) fn c14_unregistering_after_the_peer_has_gone_does_nothing(kit: Kit) {
     for inside_stop in [true, false] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        let source = a.source(&a.transport(), move |_, transport| {
+        let act = move |_, transport: &Transport| {
             if inside_stop {
                 transport.unregister_producer();
             }
-        });
-        a.tell(|transport| {
-            let registered = transport.register_producer(source, ProducerKind::Push);
-            registered.expect("the first producer");
-            transport.lose_connection();
-        });
+        };
+        let (push, close) = (ProducerKind::Push, Transport::lose_connection as fn(&_));
+        let (mut rig, a, b) = with_producer(kit, push, close, act);
         rig.turn();
         b.reset();
         assert_eq!(rig.lost(&a), "Lost");

@@ -15,13 +15,13 @@ use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
     Address, Answers, ConnectOptions, Connector, DatagramOptions, DatagramPort, DatagramProtocol,
-    IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor, Transport, UnixAddress,
+    IntoFactory, Loop, LoopOptions, Port, Reactor, Transport, UnixAddress,
 };
 
 #[cfg(unix)]
 use super::outer::Outer;
 use super::peer::{B, Ground, PeerPort, Saw, World};
-use super::recorder::{A, Script};
+use super::recorder::{A, Echo, Script};
 use super::sealed::{Seals, tls};
 use super::tap::{Counts, Tap, Tapped};
 
@@ -79,6 +79,12 @@ enum DriverKind {
 
 static BIG: LazyLock<Vec<u8>> =
     LazyLock::new(|| (0..4 * 1024 * 1024u32).flat_map(u32::to_le_bytes).collect());
+
+/// Memory whose next turn always delivers all pending bytes.
+pub(crate) const READINESS: Kit = Kit::memory(Manner::Readiness);
+
+/// Memory whose operations stay in flight for several turns.
+pub(crate) const COMPLETION: Kit = Kit::memory(Manner::Completion);
 
 impl Kit {
     pub(crate) const fn mio() -> Kit {
@@ -201,6 +207,26 @@ impl Kit {
         &BIG[..len]
     }
 
+    /// A connection of a fresh loop, as by [`Rig::pair`].
+    pub(crate) fn pair(self, role: Role, script: Script) -> (Rig, A, B) {
+        let mut rig = self.rig();
+        let (a, b) = rig.pair(role, script);
+        (rig, a, b)
+    }
+
+    /// [`pair`](Self::pair) with A as the server.
+    pub(crate) fn accept(self, script: Script) -> (Rig, A, B) {
+        self.pair(Role::Server, script)
+    }
+
+    /// As [`accept`](Self::accept), but a port accepts the connection in the next turns.
+    pub(crate) fn arriving(self, script: Script) -> (Rig, A, B) {
+        let rig = self.rig();
+        let a = rig.end();
+        let b = rig.peer_of(&a, script);
+        (rig, a, b)
+    }
+
     /// A fresh loop.
     pub(crate) fn rig(self) -> Rig {
         let buffer = self.buffer.unwrap_or(256 * 1024);
@@ -281,6 +307,10 @@ pub(crate) struct Rig {
     paths: Cell<u32>,
 }
 
+pub(crate) const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
 /// More turns than any test makes: a test that waits for an event in vain fails before its logs
 /// fill the memory.
 const MOST_TURNS: u32 = 100_000;
@@ -294,46 +324,40 @@ pub(crate) fn own_address(row: u8, number: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, last)), number)
 }
 
-struct Echo;
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
-
 impl Rig {
     // Connections.
 
     /// A connection: A plays the script, the test controls B.
     pub(crate) fn pair(&mut self, role: Role, script: Script) -> (A, B) {
         let a = self.end();
+        let b = self.pair_as(&a, role, script);
+        (a, b)
+    }
+
+    /// [`pair`](Self::pair) with an end that another refers to.
+    pub(crate) fn pair_as(&mut self, a: &A, role: Role, script: Script) -> B {
         let b = match role {
             #[cfg(unix)]
-            _ if self.kit.is_pipes => self.adopt_pipe(&a, script, B::piped()),
+            _ if self.kit.is_pipes => self.adopt_pipe(a, script, B::piped()),
             #[cfg(unix)]
-            _ if self.kit.is_terminal => self.adopt_pipe(&a, script, B::at_terminal()),
-            Role::Server => {
-                let port = self.listen(&a, script);
-                self.peer(&port)
-            }
+            _ if self.kit.is_terminal => self.adopt_pipe(a, script, B::at_terminal()),
+            Role::Server => self.peer_of(a, script),
             Role::Client => {
                 let peer = self.peer_port();
-                self.connect(&peer, &a, script);
+                self.connect(&peer, a, script);
                 self.accepted(&peer)
             }
         };
-        let made = a.clone();
-        self.until("connection_made", move || made.is_made());
-        self.settle(&a);
-        (a, b)
+        self.until("connection_made", || a.is_made());
+        self.settle(a);
+        b
     }
 
     /// Adopts non-socket descriptors as A; B has their other ends.
     #[cfg(unix)]
     fn adopt_pipe(&self, a: &A, script: Script, ends: (B, couplet::driver::Pipe)) -> B {
         let (b, pipe) = ends;
-        let mut protocol = Some(a.plays(script));
-        let adopted = self.reactor.adopt_pipe(pipe, move |_: &Address| protocol.take());
+        let adopted = self.reactor.adopt_pipe(pipe, a.once(script));
         adopted.expect("pipes can be adopted").add_both(|_| Ok(())).detach();
         b
     }
@@ -359,8 +383,7 @@ impl Rig {
         let (a, b) = (self.end(), self.end());
         let port = self.listen(&a, server);
         let to = port.host();
-        let mut protocol = Some(b.plays(client));
-        self.connect_with(to, move |_: &Address| protocol.take());
+        self.connect_with(to, b.once(client));
         self.until("connection_made", || a.is_made() && b.is_made());
         (a, b)
     }
@@ -375,10 +398,14 @@ impl Rig {
         a
     }
 
+    /// The peer of A, which a port accepts in the next turns.
+    pub(crate) fn peer_of(&self, a: &A, script: Script) -> B {
+        self.peer(&self.listen(a, script))
+    }
+
     /// A port whose first connection is A.
     pub(crate) fn listen(&self, a: &A, script: Script) -> Port {
-        let mut protocol = Some(a.plays(script));
-        self.listen_with(move |_: &Address| protocol.take())
+        self.listen_with(a.once(script))
     }
 
     pub(crate) fn listen_with<K>(&self, factory: impl IntoFactory<K>) -> Port {
@@ -418,8 +445,7 @@ impl Rig {
 
     /// Connects A to a port of the test.
     pub(crate) fn connect(&self, to: &PeerPort, a: &A, script: Script) -> Connector {
-        let mut protocol = Some(a.plays(script));
-        self.connect_with(to.address(), move |_: &Address| protocol.take())
+        self.connect_with(to.address(), a.once(script))
     }
 
     pub(crate) fn connect_with<K>(&self, to: Address, factory: impl IntoFactory<K>) -> Connector {
@@ -499,6 +525,7 @@ impl Rig {
     }
 
     /// Turns until `done` returns true; `what` names the condition in the failure message.
+    #[track_caller]
     pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
         // On sockets the kernel may need CPU time: after 200 turns each one may sleep for 1 ms.
         for round in 0..10_000 {
@@ -601,6 +628,7 @@ impl Rig {
 
     /// Turns until A is lost and a few times more, and asserts that `connection_lost` came once and
     /// last. Returns the reason.
+    #[track_caller]
     pub(crate) fn lost(&mut self, a: &A) -> String {
         self.until("connection_lost", || a.is_lost());
         self.turns(5);
@@ -611,12 +639,46 @@ impl Rig {
     }
 
     /// Turns while B reads everything, until it sees a FIN or a reset.
+    #[track_caller]
     pub(crate) fn take_to_the_end(&mut self, b: &B) -> Saw {
         self.until("an end at B", || {
             b.take_all();
             b.saw() != Saw::Open
         });
         b.saw()
+    }
+
+    /// B sends `data`, and A gets some.
+    #[track_caller]
+    pub(crate) fn sends(&mut self, a: &A, b: &B, data: &[u8]) {
+        let before = a.received_len();
+        b.send(data);
+        self.until("data", || a.received_len() > before);
+    }
+
+    /// B ends its stream, and A gets `read_closed`.
+    #[track_caller]
+    pub(crate) fn fin(&mut self, a: &A, b: &B) {
+        b.fin();
+        self.until("read_closed", || a.log.has("read_closed"));
+    }
+
+    /// Turns until B has received `wanted`, and nothing else.
+    #[track_caller]
+    pub(crate) fn gets(&mut self, b: &B, wanted: &[u8]) {
+        self.until("bytes at B", || {
+            b.take_all();
+            b.got_len() >= wanted.len()
+        });
+        assert!(b.got() == wanted, "{} bytes of {}", b.got_len(), wanted.len());
+    }
+
+    /// B reads to our FIN and answers with its own, and A is lost for this reason.
+    #[track_caller]
+    pub(crate) fn ends(&mut self, a: &A, b: &B, reason: &str) {
+        assert_eq!(self.take_to_the_end(b), Saw::Fin, "before {reason}");
+        b.fin();
+        assert_eq!(self.lost(a), reason);
     }
 
     /// Asserts that the loop still works: a new connection echoes.

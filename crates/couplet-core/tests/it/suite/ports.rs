@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Address, Transport};
+use couplet::{Address, Port, Transport};
 
 use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
 use super::peer::Saw;
@@ -17,10 +17,16 @@ fn maker(rig: &Rig, log: &Log) -> Maker {
     Maker::new(log, move |_| Some(a.plays(Script::new())))
 }
 
+/// A fresh loop with such a port.
+fn listening(kit: Kit) -> (Rig, Log, Port) {
+    let (rig, log) = (kit.rig(), Log::default());
+    let port = rig.listen_with(maker(&rig, &log));
+    (rig, log, port)
+}
+
 pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     // From outside, with a connection not accepted yet.
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let port = rig.listen_with(maker(&rig, &log));
+    let (mut rig, log, port) = listening(kit);
     rig.turn();
     let b = rig.peer(&port);
     let stopped = port.stop_listening().expect("the port listens");
@@ -33,8 +39,7 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     assert_ne!(rig.take_to_the_end(&b), Saw::Open);
     assert!(!log.has("build"));
     // From inside a callback.
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let port = rig.listen_with(maker(&rig, &log));
+    let (mut rig, log, port) = listening(kit);
     rig.turn();
     let inside = log.clone();
     rig.reactor.call_soon(move || {
@@ -44,8 +49,7 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     rig.until("stopped", || log.has("stopped"));
     assert_eq!(log.entries(), ["do_start", "returned", "do_stop", "stopped: ok"]);
     // Before its first turn.
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let port = rig.listen_with(maker(&rig, &log));
+    let (mut rig, log, port) = listening(kit);
     log.watch("stopped", port.stop_listening().expect("the port listens"));
     rig.turns(2);
     assert_eq!(log.entries(), ["stopped: ok"]);
@@ -54,8 +58,7 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
 pub(crate) fn c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets(kit: Kit) {
     #[cfg(unix)]
     {
-        let (mut rig, log) = (kit.rig(), Log::default());
-        let port = rig.listen_with(maker(&rig, &log));
+        let (mut rig, _, port) = listening(kit);
         let number = port.descriptor();
         assert_eq!(number.is_some(), kit.has_sockets(), "before the first turn");
         rig.turn();
@@ -73,26 +76,21 @@ pub(crate) fn c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sock
 pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
     let mut rig = kit.rig();
     let a = rig.end();
-    let end = a.clone();
-    let echo = Script::new().on(On::Data, move |transport| {
-        transport.write(end.received().last().map_or(&[][..], std::slice::from_ref));
+    let echo = Script::new().on_a(On::Data, |a, transport| {
+        transport.write(a.received().last().map_or(&[][..], std::slice::from_ref));
     });
     let port = rig.listen(&a, echo);
     let b = rig.peer(&port);
     rig.until("connection_made", || a.is_made());
     drop(port.stop_listening());
     drop(port);
+    let all: Vec<u8> = (0..100).collect();
     for n in 0..100 {
-        b.send(&[n]);
-        rig.until("an echo", || {
-            b.take_all();
-            b.got().last() == Some(&n)
-        });
+        b.send(&all[n..=n]);
+        rig.gets(&b, &all[..=n]);
     }
     a.transport().lose_connection();
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    b.fin();
-    assert_eq!(rig.lost(&a), "Done(Us)");
+    rig.ends(&a, &b, "Done(Us)");
     // Dropping the handle stops nothing.
     let a = rig.end();
     let port = rig.listen(&a, Script::new());
@@ -106,8 +104,7 @@ pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
 }
 
 pub(crate) fn c21_a_second_stop_listening_does_nothing(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let port = rig.listen_with(maker(&rig, &log));
+    let (mut rig, log, port) = listening(kit);
     rig.turn();
     log.watch("stopped", port.stop_listening().expect("the port listens"));
     assert!(port.stop_listening().is_none());
@@ -170,7 +167,7 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
 pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let a = rig.end();
-    let slot: Rc<std::cell::RefCell<Option<couplet::Port>>> = Default::default();
+    let slot: Rc<std::cell::RefCell<Option<Port>>> = Default::default();
     let (stops, noted) = (slot.clone(), log.clone());
     let script = Script::new().once(On::Made, move |_: &Transport| {
         let port = stops.borrow().clone().expect("the port was opened");
@@ -182,13 +179,11 @@ pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     let b = rig.peer(&port);
     rig.until("stopped", || log.has("stopped"));
     assert_eq!(log.entries(), ["returned", "stopped: ok"]);
-    b.send(b"x");
-    rig.until("data", || a.log.has("data"));
+    rig.sends(&a, &b, b"x");
 }
 
 pub(crate) fn c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let port = rig.listen_with(maker(&rig, &log));
+    let (mut rig, log, port) = listening(kit);
     // Before its first turn, and after.
     for _ in 0..2 {
         port.pause_producing();
@@ -234,8 +229,7 @@ pub(crate) fn c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket(ki
             move |_| log.note("data")
         });
         let (a, b) = rig.pair(role, script);
-        b.send(b"x");
-        rig.until("data", || a.log.has("data"));
+        rig.sends(&a, &b, b"x");
         let wanted: &[&str] = if kit.has_sockets() { &["false", "data"] } else { &["data"] };
         assert_eq!(log.entries(), wanted);
         b.fin();

@@ -5,182 +5,67 @@ use std::time::Duration;
 use couplet::Transport;
 
 use super::endings::write_big;
-use super::kit::{Kit, Rig};
+use super::kit::{Kit, Rig, s};
 use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Script};
 
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+/// A name, the expected reason, the end that the peer sees, and the acts of one callback.
+type Told = (&'static str, &'static str, Saw, &'static [fn(&Transport)]);
 
-/// A name, the events, the expected reason, and the end that the peer sees.
-type Case = (&'static str, fn(&mut Rig, &A, &B), &'static str, Saw);
+const LOSE: fn(&Transport) = Transport::lose_connection;
+const ABORT: fn(&Transport) = Transport::abort_connection;
+const FAIL: fn(&Transport) = |transport| transport.fail(Broken("e"));
+const PANIC: fn(&Transport) = |_| panic!("p");
+const OVERFLOW: fn(&Transport) = |transport| {
+    transport.set_write_cap(Some(1000));
+    transport.write([0; 1001]);
+};
 
-const CASES: &[Case] = &[
-    (
-        "fail, fail",
-        |_, a, _| {
-            a.tell(|transport| {
-                transport.fail(Broken("e1"));
-                transport.fail(Broken("e2"));
-            });
-        },
-        "Failed(e1)",
-        Saw::Fin,
-    ),
-    (
-        "fail, panic",
-        |_, a, _| {
-            a.tell(|transport| {
-                transport.fail(Broken("e"));
-                panic!("p");
-            });
-        },
-        "Failed(e)",
-        Saw::Fin,
-    ),
-    (
-        "panic after lose",
-        |_, a, _| {
-            a.tell(|transport| {
-                transport.lose_connection();
-                panic!("p");
-            });
-        },
-        "Panicked(p)",
-        Saw::Fin,
-    ),
-    (
-        "abort, fail",
-        |_, a, _| {
-            a.tell(|transport| {
-                transport.abort_connection();
-                transport.fail(Broken("e"));
-            });
-        },
-        "Failed(e)",
-        Saw::Reset,
-    ),
-    (
-        "fail, abort",
-        |_, a, _| {
-            a.tell(|transport| {
-                transport.fail(Broken("e"));
-                transport.abort_connection();
-            });
-        },
-        "Failed(e)",
-        Saw::Reset,
-    ),
-    (
-        "over the cap, then abort",
-        |_, a, _| {
-            a.tell(|transport| {
-                overflow(transport);
-                transport.abort_connection();
-            });
-        },
-        "Aborted",
-        Saw::Reset,
-    ),
-    (
-        "over the cap, then fail",
-        |_, a, _| {
-            a.tell(|transport| {
-                overflow(transport);
-                transport.fail(Broken("e"));
-            });
-        },
-        "Failed(e)",
-        Saw::Reset,
-    ),
-    (
-        "over the cap, then lose",
-        |_, a, _| {
-            a.tell(|transport| {
-                overflow(transport);
-                transport.lose_connection();
-            });
-        },
-        "Overflow",
-        Saw::Reset,
-    ),
-    (
-        "lose, no progress",
-        |rig, a, _| {
-            stuck(rig, a, Transport::lose_connection);
-            rig.pass(s(30));
-        },
-        "CloseTimedOut",
-        Saw::Reset,
-    ),
-    (
-        "fail, no progress",
-        |rig, a, _| {
-            stuck(rig, a, |transport| transport.fail(Broken("e")));
-            rig.pass(s(30));
-        },
-        "Failed(e)",
-        Saw::Reset,
-    ),
-    (
-        "stopped, and the close deadline comes before the end of the grace",
-        |rig, a, _| {
-            a.transport().set_close_deadline(Some(Duration::from_millis(200)));
-            write_big(rig, a);
-            rig.tick();
-            rig.stop(Duration::from_millis(50));
-        },
-        "Shutdown",
-        Saw::Reset,
-    ),
-    (
-        "stopped while it flushes",
-        |rig, a, _| {
-            stuck(rig, a, Transport::lose_connection);
-            rig.stop(Duration::from_millis(50));
-        },
-        "Shutdown",
-        Saw::Reset,
-    ),
-    ("lose", |_, a, _| a.transport().lose_connection(), "Done(Us)", Saw::Fin),
+const TOLD: &[Told] = &[
+    ("fail, fail", "Failed(e)", Saw::Fin, &[FAIL, |transport| transport.fail(Broken("e2"))]),
+    ("fail, panic", "Failed(e)", Saw::Fin, &[FAIL, PANIC]),
+    ("panic after lose", "Panicked(p)", Saw::Fin, &[LOSE, PANIC]),
+    ("abort, fail", "Failed(e)", Saw::Reset, &[ABORT, FAIL]),
+    ("fail, abort", "Failed(e)", Saw::Reset, &[FAIL, ABORT]),
+    ("over the cap, then abort", "Aborted", Saw::Reset, &[OVERFLOW, ABORT]),
+    ("over the cap, then fail", "Failed(e)", Saw::Reset, &[OVERFLOW, FAIL]),
+    ("over the cap, then lose", "Overflow", Saw::Reset, &[OVERFLOW, LOSE]),
 ];
 
-/// A name, the events, and the expected reason.
-type Plain = (&'static str, fn(&mut Rig, &A, &B), &'static str);
+/// A name, the expected reason, the end that the peer sees, and the events.
+type Case = (&'static str, &'static str, Saw, fn(&mut Rig, &A, &B));
+
+const CASES: &[Case] = &[
+    ("fail, no progress", "Failed(e)", Saw::Reset, |rig, a, _| {
+        stuck(rig, a, FAIL);
+        rig.pass(s(30));
+    }),
+    ("the close deadline before the end of the grace", "Shutdown", Saw::Reset, |rig, a, _| {
+        a.transport().set_close_deadline(Some(Duration::from_millis(200)));
+        write_big(rig, a);
+        rig.tick();
+        rig.stop(Duration::from_millis(50));
+    }),
+    ("stopped while it flushes", "Shutdown", Saw::Reset, |rig, a, _| {
+        stuck(rig, a, LOSE);
+        rig.stop(Duration::from_millis(50));
+    }),
+];
+
+/// A name, the expected reason, and the events.
+type Plain = (&'static str, &'static str, fn(&mut Rig, &A, &B));
 
 /// Cases where the peer resets, and so sees nothing.
 const RESETS: &[Plain] = &[
-    (
-        "lose, reset while it flushes",
-        |rig, a, b| {
-            stuck(rig, a, Transport::lose_connection);
-            b.reset();
-        },
-        "Lost",
-    ),
-    (
-        "fail, reset while it flushes",
-        |rig, a, b| {
-            stuck(rig, a, |transport| transport.fail(Broken("e")));
-            b.reset();
-        },
-        "Failed(e)",
-    ),
-    (
-        "reset, then abort before the turn",
-        |_, a, b| {
-            b.reset();
-            a.transport().abort_connection();
-        },
-        "Aborted",
-    ),
+    ("fail, reset while it flushes", "Failed(e)", |rig, a, b| {
+        stuck(rig, a, FAIL);
+        b.reset();
+    }),
+    ("reset, then abort before the turn", "Aborted", |_, a, b| {
+        b.reset();
+        ABORT(&a.transport());
+    }),
 ];
-
-fn overflow(transport: &Transport) {
-    transport.set_write_cap(Some(1000));
-    transport.write([0; 1001]);
-}
 
 fn stuck(rig: &mut Rig, a: &A, close: fn(&Transport)) {
     write_big(rig, a);
@@ -189,80 +74,64 @@ fn stuck(rig: &mut Rig, a: &A, close: fn(&Transport)) {
 }
 
 pub(crate) fn c20b_the_first_reason_in_the_list_wins(kit: Kit) {
-    for (name, act, reason, sees) in CASES {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        act(&mut rig, &a, &b);
-        rig.turns(3);
-        b.fin();
-        assert_eq!(rig.lost(&a), *reason, "{name}");
-        assert_eq!(rig.take_to_the_end(&b), *sees, "{name}");
+    for (name, reason, sees, acts) in TOLD {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        a.tell(|transport| acts.iter().for_each(|act| act(transport)));
+        ended(&mut rig, &a, &b, (name, reason, *sees));
     }
-    for (name, act, reason) in RESETS {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+    for (name, reason, sees, act) in CASES {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        act(&mut rig, &a, &b);
+        ended(&mut rig, &a, &b, (name, reason, *sees));
+    }
+    for (name, reason, act) in RESETS {
+        let (mut rig, a, b) = kit.accept(Script::new());
         act(&mut rig, &a, &b);
         assert_eq!(rig.lost(&a), *reason, "{name}");
     }
+}
+
+fn ended(rig: &mut Rig, a: &A, b: &B, (name, reason, sees): (&str, &str, Saw)) {
+    rig.turns(3);
+    b.fin();
+    assert_eq!(rig.lost(a), reason, "{name}");
+    assert_eq!(rig.take_to_the_end(b), sees, "{name}");
 }
 
 pub(crate) fn c20b_done_says_who_closed_first(kit: Kit) {
     let cases: &[Plain] = &[
-        (
-            "we, then the peer",
-            |rig, a, b| {
-                a.transport().lose_connection();
-                rig.take_to_the_end(b);
-                b.fin();
-            },
-            "Done(Us)",
-        ),
-        (
-            "the peer, then we a turn later",
-            |rig, a, b| {
-                b.fin();
-                rig.until("read_closed", || a.log.has("read_closed"));
-                a.transport().lose_connection();
-            },
-            "Done(Peer)",
-        ),
-        (
-            "we half-close, then the peer",
-            |rig, a, b| {
-                a.transport().lose_write_connection();
-                rig.take_to_the_end(b);
-                a.transport().lose_connection();
-                rig.turn();
-                b.fin();
-            },
-            "Done(Us)",
-        ),
-        (
-            "the peer, while we flush",
-            |rig, a, b| {
-                stuck(rig, a, Transport::lose_connection);
-                b.fin();
-                rig.take_to_the_end(b);
-            },
-            "Done(Us)",
-        ),
+        ("we, then the peer", "Done(Us)", |rig, a, b| {
+            LOSE(&a.transport());
+            rig.take_to_the_end(b);
+            b.fin();
+        }),
+        ("the peer, then we a turn later", "Done(Peer)", |rig, a, b| {
+            rig.fin(a, b);
+            LOSE(&a.transport());
+        }),
+        ("we half-close, then the peer", "Done(Us)", |rig, a, b| {
+            a.transport().lose_write_connection();
+            rig.take_to_the_end(b);
+            LOSE(&a.transport());
+            rig.turn();
+            b.fin();
+        }),
+        ("the peer, while we flush", "Done(Us)", |rig, a, b| {
+            stuck(rig, a, LOSE);
+            b.fin();
+            rig.take_to_the_end(b);
+        }),
     ];
-    for (name, act, reason) in cases {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new().aware());
+    for (name, reason, act) in cases {
+        let (mut rig, a, b) = kit.accept(Script::new().aware());
         act(&mut rig, &a, &b);
         assert_eq!(rig.lost(&a), *reason, "{name}");
     }
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    b.fin();
-    assert_eq!(rig.lost(&a), "Done(Peer)");
 }
 
 pub(crate) fn c20b_a_fin_held_back_by_a_pause_counts(kit: Kit) {
     for (fin_first, reason) in [(true, "Done(Peer)"), (false, "Done(Us)")] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+        let (mut rig, a, b) = kit.accept(Script::new());
         a.transport().pause_producing();
         rig.turn();
         b.send(b"abc");

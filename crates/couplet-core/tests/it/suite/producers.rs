@@ -4,23 +4,19 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Bytes, ConnectionLost, Deferred, ProducerKind, Protocol, Reason, Transport};
+use couplet::{Bytes, ProducerKind, Protocol, Reason, Transport};
 
+use super::endings::Ending;
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
-use super::recorder::{A, Call, On, Script};
+use super::recorder::{A, Call, Log, On, Script};
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 16 * 1024;
 
 /// Registers a producer that only logs its calls.
 fn register(a: &A, kind: ProducerKind) {
-    register_with(a, kind, |_, _| {});
-}
-
-fn register_with(a: &A, kind: ProducerKind, act: impl FnMut(Call, &Transport) + 'static) {
-    let transport = a.transport();
-    transport.register_producer(a.source(&transport, act), kind).expect("the first producer");
+    a.produces(kind, |_, _| {});
 }
 
 /// The calls of the producer, in order.
@@ -44,12 +40,20 @@ fn drain(rig: &mut Rig, a: &A, b: &B, n: usize) {
     rig.turns(3);
 }
 
+/// Turns until B has taken all of `n` bytes, and a few times more.
+fn takes(rig: &mut Rig, b: &B, n: usize) {
+    rig.until("all of it", || {
+        b.take_all();
+        b.got_len() == n
+    });
+    rig.tick();
+}
+
 /// A push producer writes BIG, `step` bytes a turn, while B reads `takes` bytes a turn. Returns A.
 fn flow(kit: Kit, marks: Option<(usize, usize)>, step: usize, takes: usize) -> A {
     let (low, high) = marks.unwrap_or((LOW, HIGH));
     let big = kit.big();
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     let transport = a.transport();
     if let Some((low, high)) = marks {
         transport.set_write_marks(low, high);
@@ -57,7 +61,7 @@ fn flow(kit: Kit, marks: Option<(usize, usize)>, step: usize, takes: usize) -> A
     let paused = Rc::new(Cell::new(false));
     let wrong: Rc<RefCell<Vec<String>>> = Rc::default();
     let (switch, noted) = (paused.clone(), wrong.clone());
-    register_with(&a, ProducerKind::Push, move |call, transport| {
+    a.produces(ProducerKind::Push, move |call, transport| {
         let buffered = transport.buffered();
         let fits = match call {
             Call::Pause => !switch.get() && buffered > high,
@@ -105,8 +109,7 @@ pub(crate) fn c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib(k
         return;
     }
     // The exact edges.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     fill(&mut rig, &a);
     register(&a, ProducerKind::Push);
     a.transport().write(vec![1; HIGH]);
@@ -128,8 +131,7 @@ pub(crate) fn c65_the_marks_can_be_set(kit: Kit) {
     if kit.has_a_system() {
         return;
     }
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     let (other, _b) = rig.accept(Script::new());
     fill(&mut rig, &a);
     fill(&mut rig, &other);
@@ -167,19 +169,11 @@ pub(crate) fn c65_the_marks_can_be_set(kit: Kit) {
 
 pub(crate) fn c65_the_pause_comes_from_the_turn(kit: Kit) {
     let big = kit.big();
-    let mut rig = kit.rig();
-    let a = rig.end();
-    let log = a.log.clone();
-    let script = Script::new().once(On::Data, move |transport| {
-        log.note("begin");
-        for piece in big.chunks(10_000) {
-            transport.write(piece);
-        }
-        log.note("end");
-    });
-    let port = rig.listen(&a, script);
-    let b = rig.peer(&port);
-    rig.until("connection_made", || a.is_made());
+    let (mut rig, a, b) = kit.accept(Script::new().on_a(On::Data, move |a, transport| {
+        a.log.note("begin");
+        big.chunks(10_000).for_each(|piece| transport.write(piece));
+        a.log.note("end");
+    }));
     register(&a, ProducerKind::Push);
     b.send(b"x");
     rig.until("pause", || a.log.has("pause"));
@@ -222,8 +216,7 @@ impl Protocol for Relay {
 pub(crate) fn c65_a_relay_holds_no_more_than_one_read_past_the_mark(kit: Kit) {
     const CHUNK: usize = 4096;
     let big = kit.big();
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.read_buffer(CHUNK).accept(Script::new());
     let (to, most) = (a.transport(), Rc::new(Cell::new(0)));
     let seen = most.clone();
     let port = rig.listen_with(move || Relay { to: to.clone(), most: seen.clone() });
@@ -241,8 +234,7 @@ pub(crate) fn c65_a_relay_holds_no_more_than_one_read_past_the_mark(kit: Kit) {
 }
 
 pub(crate) fn c65_is_full_is_immediate(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     let log = a.log.clone();
     a.tell(move |transport| {
         transport.write(vec![1; HIGH]);
@@ -269,8 +261,7 @@ pub(crate) fn c65_is_full_is_immediate(kit: Kit) {
     rig.turns(2);
     assert!(a.log.has("66 writes"), "{:?}", a.log.entries());
     // After a close writes no longer fill the buffer, so `wants_data` must end such a loop.
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new());
+    let (mut rig, a, _b) = kit.accept(Script::new());
     a.tell(|transport| {
         transport.lose_connection();
         while transport.wants_data() && !transport.is_full() {
@@ -281,30 +272,24 @@ pub(crate) fn c65_is_full_is_immediate(kit: Kit) {
 }
 
 pub(crate) fn c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    let (left, wrong) = (Rc::new(Cell::new(5)), Rc::new(Cell::new(0)));
-    let (countdown, full) = (left.clone(), wrong.clone());
-    register_with(&a, ProducerKind::Pull, move |call, transport| {
+    let (mut rig, a, b) = kit.accept(Script::new());
+    let wrong = Rc::new(Cell::new(0));
+    let (full, mut left) = (wrong.clone(), 5);
+    a.produces(ProducerKind::Pull, move |call, transport| {
         full.set(full.get() + transport.buffered() + usize::from(call != Call::Resume));
         transport.write(vec![1; 100_000]);
-        countdown.set(countdown.get() - 1);
-        if countdown.get() == 0 {
+        left -= 1;
+        if left == 0 {
             transport.unregister_producer();
         }
     });
-    for _ in 0..10_000 {
+    rig.until("all of it", || {
         b.take(10_000);
-        rig.turn();
-        if b.got_len() == 500_000 {
-            break;
-        }
-    }
-    assert_eq!((b.got_len(), left.get(), wrong.get()), (500_000, 0, 0));
-    assert_eq!(calls(&a), ["resume"; 5]);
+        b.got_len() == 500_000
+    });
+    assert_eq!((calls(&a), wrong.get()), (vec!["resume".to_owned(); 5], 0));
     // A producer that writes nothing isn't asked again until other bytes have been sent.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     register(&a, ProducerKind::Pull);
     rig.turns(5);
     for _ in 0..5 {
@@ -319,10 +304,9 @@ pub(crate) fn c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty(kit: Ki
     assert_eq!(calls(&a), ["resume"; 2]);
     b.take_all();
     // It is never paused, even after a large write.
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new());
+    let (mut rig, a, _b) = kit.accept(Script::new());
     let big = Bytes::from_static(kit.big());
-    register_with(&a, ProducerKind::Pull, move |_, transport| transport.write_bytes(big.clone()));
+    a.produces(ProducerKind::Pull, move |_, transport| transport.write_bytes(big.clone()));
     rig.tick();
     assert_eq!(calls(&a), ["resume"]);
     assert!(a.transport().is_full());
@@ -330,58 +314,45 @@ pub(crate) fn c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty(kit: Ki
 
 pub(crate) fn c66_the_first_request_comes_from_the_turn(kit: Kit) {
     let registers = |a: &A| {
-        let a = a.clone();
-        move |transport: &Transport| {
-            a.log.note("begin");
-            let source = a.source(transport, |_, _| {});
-            transport.register_producer(source, ProducerKind::Pull).expect("the first producer");
-            a.log.note("end");
-        }
+        a.log.note("begin");
+        register(a, ProducerKind::Pull);
+        a.log.note("end");
     };
-    // In connection_made, in a queued call, outside.
-    for place in 0..3 {
-        let mut rig = kit.rig();
-        let a = rig.end();
-        let script =
-            if place == 0 { Script::new().once(On::Made, registers(&a)) } else { Script::new() };
-        let port = rig.listen(&a, script);
-        let _b = rig.peer(&port);
-        rig.until("connection_made", || a.is_made());
+    for place in ["connection_made", "a queued call", "outside"] {
+        let (mut rig, a, _b) = kit.accept(match place {
+            "connection_made" => Script::new().on_a(On::Made, move |a, _| registers(a)),
+            _ => Script::new(),
+        });
+        let end = a.clone();
         match place {
-            1 => assert!(a.tell(registers(&a))),
-            2 => registers(&a)(&a.transport()),
+            "a queued call" => assert!(a.tell(move |_| registers(&end))),
+            "outside" => registers(&a),
             _ => {}
         }
         rig.tick();
-        assert_eq!(a.log.entries(), ["made", "begin", "end", "resume"]);
+        assert_eq!(a.log.entries(), ["made", "begin", "end", "resume"], "{place}");
     }
     // With a stuck buffer it is still asked once, and again when the buffer has emptied.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    let big = kit.big();
-    a.transport().write(big);
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.transport().write(kit.big());
     rig.turns(3);
     register(&a, ProducerKind::Pull);
     rig.tick();
     assert!(a.transport().buffered() > 0);
     assert_eq!(calls(&a), ["resume"]);
-    rig.until("BIG", || {
-        b.take_all();
-        b.got_len() == big.len()
-    });
-    rig.tick();
+    takes(&mut rig, &b, kit.big().len());
     assert_eq!(calls(&a), ["resume"; 2]);
 }
 
 pub(crate) fn c67_a_second_producer_is_refused_and_the_first_stays(kit: Kit) {
-    for (first, second) in
-        [(ProducerKind::Push, ProducerKind::Pull), (ProducerKind::Pull, ProducerKind::Push)]
-    {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
+    let (push, pull) = (ProducerKind::Push, ProducerKind::Pull);
+    let cases: [(_, _, &[&str]); 2] =
+        [(push, pull, &["pause", "resume"]), (pull, push, &["resume"])];
+    for (first, second, expected) in cases {
+        let (mut rig, a, b) = kit.accept(Script::new());
         let big = Bytes::from_static(kit.big());
         let writes = big.clone();
-        register_with(&a, first, move |call, transport| {
+        a.produces(first, move |call, transport| {
             if call == Call::Resume && first == ProducerKind::Pull {
                 transport.write_bytes(writes.clone());
                 transport.unregister_producer();
@@ -397,13 +368,7 @@ pub(crate) fn c67_a_second_producer_is_refused_and_the_first_stays(kit: Kit) {
         if first == ProducerKind::Push {
             transport.write_bytes(big.clone());
         }
-        rig.until("BIG", || {
-            b.take_all();
-            b.got_len() == big.len()
-        });
-        rig.tick();
-        let expected: &[&str] =
-            if first == ProducerKind::Push { &["pause", "resume"] } else { &["resume"] };
+        takes(&mut rig, &b, big.len());
         assert_eq!(calls(&a), expected);
         assert_eq!(refused.log.len(), 0, "without any call");
         transport.unregister_producer();
@@ -421,28 +386,24 @@ impl Drop for Dropped {
 }
 
 pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit: Kit) {
+    let late = |a: &A| {
+        a.log.note("begin");
+        let dropped = Dropped(a.clone());
+        a.produces(ProducerKind::Push, move |_, _| {
+            let _held = &dropped;
+        });
+        a.log.note("end");
+    };
     for inside in [true, false] {
-        let mut rig = kit.rig();
-        let a = rig.end();
-        let own = a.clone();
-        let late = move |transport: &Transport| {
-            own.log.note("begin");
-            let dropped = Dropped(own.clone());
-            let source = own.source(transport, move |_, _| {
-                let _held = &dropped;
-            });
-            transport.register_producer(source, ProducerKind::Push).expect("no other producer");
-            own.log.note("end");
-        };
-        let script =
-            if inside { Script::new().once(On::Lost, late.clone()) } else { Script::new() };
-        let port = rig.listen(&a, script);
-        let b = rig.peer(&port);
-        rig.until("connection_made", || a.is_made());
+        let script = Script::new();
+        let (mut rig, a, b) = kit.accept(match inside {
+            true => script.on_a(On::Lost, move |a, _| late(a)),
+            false => script,
+        });
         b.reset();
         rig.until("connection_lost", || a.is_lost());
         if !inside {
-            late(&a.transport());
+            late(&a);
             assert!(!a.log.has("stop"), "not inside the call");
         }
         rig.turns(3);
@@ -450,126 +411,106 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
     }
 }
 
-/// A reason, and a way to end a connection with a producer for that reason.
-type End = (&'static str, fn(&mut Rig, &A, &B));
+/// Ways to end a connection at once, with or without a producer.
+const AT_ONCE: [&str; 5] =
+    ["abort", "panic", "the peer's reset", "the idle timeout", "the hard cap"];
 
-const ENDS: [End; 8] = [
-    ("Aborted", |_, a, _| a.transport().abort_connection()),
-    ("Panicked(no poem)", |rig, a, b| {
-        a.tell(|_| panic!("no poem"));
-        rig.take_to_the_end(b);
-        b.fin();
-    }),
-    ("Lost", |_, _, b| b.reset()),
-    ("Timeout", |rig, a, _| {
-        a.transport().set_idle_timeout(Some(Duration::from_secs(5)));
-        rig.turn();
-        rig.pass(Duration::from_secs(5));
-    }),
-    ("Overflow", |_, a, _| {
-        a.transport().set_write_cap(Some(1));
-        a.transport().write("xx");
-    }),
-    ("CloseTimedOut", |rig, a, _| {
-        a.transport().lose_connection();
-        rig.tick();
-        for _ in 0..3 {
-            rig.pass(Duration::from_secs(30));
-            rig.tick();
-        }
-    }),
-    ("Failed(no prose)", |rig, a, _| {
-        a.transport().fail(couplet::Failure::msg("no prose"));
-        rig.tick();
-        for _ in 0..3 {
-            rig.pass(Duration::from_secs(30));
-            rig.tick();
-        }
-    }),
-    ("Shutdown", |rig, _, _| rig.stop(Duration::from_millis(100))),
+type Act = fn(&Transport);
+
+/// Closes that wait for a producer, and their reasons when it writes nothing.
+const WAITING: [(&str, Act); 2] = [
+    ("CloseTimedOut", Transport::lose_connection),
+    ("Failed(no prose)", |transport| transport.fail(couplet::Failure::msg("no prose"))),
 ];
 
 pub(crate) fn c69_stop_producing_comes_before_connection_lost(kit: Kit) {
-    #[derive(Clone, Copy, PartialEq)]
-    enum State {
-        Flowing,
-        Paused,
-        Pull,
-        Gone,
-    }
-    for (reason, end) in ENDS {
-        for state in [State::Flowing, State::Paused, State::Pull, State::Gone] {
-            let mut rig = kit.rig();
-            let (a, b) = rig.accept(Script::new());
-            let kind = if state == State::Pull { ProducerKind::Pull } else { ProducerKind::Push };
-            register_with(&a, kind, |call, transport| {
-                if call == Call::Stop {
-                    transport.unregister_producer(); // harmless there
-                }
-            });
-            if state == State::Paused {
-                a.transport().write_bytes(Bytes::from_static(rig.kit.big()));
-                rig.until("pause", || a.log.has("pause"));
+    for state in ["flowing", "paused", "pull", "unregistered"] {
+        for ending in AT_ONCE.map(Ending::named) {
+            let (mut rig, a, b) = with_producer(kit, state);
+            ending.bring(&mut rig, &a, &b);
+            assert_stopped(&mut rig, &a, state, ending.reason);
+        }
+        let (mut rig, a, _b) = with_producer(kit, state);
+        rig.stop(Duration::from_millis(100));
+        assert_stopped(&mut rig, &a, state, "Shutdown");
+        for (reason, close) in WAITING {
+            let (mut rig, a, b) = with_producer(kit, state);
+            close(&a.transport());
+            rig.tick();
+            for _ in 0..3 {
+                rig.pass(Duration::from_secs(30));
+                rig.tick();
             }
-            if state == State::Gone {
-                a.transport().unregister_producer();
-            }
-            rig.turns(3);
-            end(&mut rig, &a, &b);
-            if state == State::Gone && ["CloseTimedOut", "Failed(no prose)"].contains(&reason) {
+            if state == "unregistered" {
                 // Without a producer these proceed to the drain and complete it.
                 b.close();
                 rig.lost(&a);
+                assert!(!a.log.has("stop"), "{reason}");
             } else {
-                assert_eq!(rig.lost(&a), reason);
-            }
-            let calls = calls(&a);
-            if state == State::Gone {
-                assert!(!calls.contains(&"stop".to_owned()), "{reason}: {calls:?}");
-            } else {
-                let stops = calls.iter().filter(|call| *call == "stop").count();
-                assert_eq!(stops, 1, "{reason}: {calls:?}");
-                assert_eq!(calls.last().map(String::as_str), Some("stop"));
+                assert_stopped(&mut rig, &a, state, reason);
             }
         }
     }
 }
 
+/// A connection with a producer in this state.
+fn with_producer(kit: Kit, state: &str) -> (Rig, A, B) {
+    let (mut rig, a, b) = kit.accept(Script::new());
+    let kind = if state == "pull" { ProducerKind::Pull } else { ProducerKind::Push };
+    a.produces(kind, |call, transport| {
+        if call == Call::Stop {
+            transport.unregister_producer(); // harmless there
+        }
+    });
+    if state == "paused" {
+        a.transport().write_bytes(Bytes::from_static(kit.big()));
+        rig.until("pause", || a.log.has("pause"));
+    }
+    if state == "unregistered" {
+        a.transport().unregister_producer();
+    }
+    rig.turns(3);
+    (rig, a, b)
+}
+
+/// A is lost for this reason; a producer that was registered was stopped once, and last.
+fn assert_stopped(rig: &mut Rig, a: &A, state: &str, reason: &str) {
+    assert_eq!(rig.lost(a), reason, "{state}");
+    let calls = calls(a);
+    let stops = calls.iter().filter(|call| *call == "stop").count();
+    assert_eq!(stops, usize::from(state != "unregistered"), "{state}, {reason}: {calls:?}");
+    assert!(stops == 0 || calls.last().is_some_and(|call| call == "stop"), "{calls:?}");
+}
+
 pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: Kit) {
     // It writes, unregisters, and registers another in its place.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     let own = a.clone();
-    register_with(&a, ProducerKind::Pull, move |_, transport| {
+    a.produces(ProducerKind::Pull, move |_, transport| {
         transport.write("first");
         assert!(!transport.is_full());
         transport.unregister_producer();
         let log = own.log.clone();
-        let next = own.source(transport, move |_, transport| {
+        own.produces(ProducerKind::Pull, move |_, transport| {
             log.note("the other");
             transport.write("second");
             transport.unregister_producer();
         });
-        transport.register_producer(next, ProducerKind::Pull).expect("the first has unregistered");
         own.log.note("returned");
     });
-    rig.until("both", || {
-        b.take_all();
-        b.got() == b"firstsecond"
-    });
+    rig.gets(&b, b"firstsecond");
     assert_eq!(a.log.entries()[1..], ["resume", "returned", "resume", "the other"]);
     // A producer that fills the buffer when resumed is paused after it returns.
     let big = Bytes::from_static(kit.big());
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     let (own, more) = (a.clone(), big.clone());
-    register_with(&a, ProducerKind::Push, move |call, transport| {
+    a.produces(ProducerKind::Push, move |call, transport| {
         if call == Call::Resume {
             transport.write_bytes(more.clone());
             own.log.note("returned");
         }
     });
-    a.transport().write_bytes(big.clone());
+    a.transport().write_bytes(big);
     rig.until("pause", || a.log.has("pause"));
     rig.until("a second pause", || {
         b.take(256 * 1024);
@@ -577,16 +518,14 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
     });
     assert_eq!(a.log.entries()[1..], ["pause", "resume", "returned", "pause"]);
     // A close or an abort from `resume_producing` works like any other.
-    for reason in ["Done(Us)", "Aborted"] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        register_with(&a, ProducerKind::Pull, move |call, transport| {
+    let closes: [(Act, &str); 2] =
+        [(Transport::lose_connection, "Done(Us)"), (Transport::abort_connection, "Aborted")];
+    for (close, reason) in closes {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        a.produces(ProducerKind::Pull, move |call, transport| {
             if call == Call::Resume {
                 transport.write("bye");
-                match reason {
-                    "Aborted" => transport.abort_connection(),
-                    _ => transport.lose_connection(),
-                }
+                close(transport);
                 transport.unregister_producer();
             }
         });
@@ -599,50 +538,22 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
     }
 }
 
-/// The outcome of a `drained()` or `flushed()` of A.
-#[derive(Clone, Default)]
-struct Drained(Rc<RefCell<Option<Result<(), String>>>>);
-
-impl Drained {
-    fn of(transport: &Transport) -> Drained {
-        Drained::by(transport.drained())
-    }
-
-    fn by(awaited: Deferred<()>) -> Drained {
-        let slot = Drained::default();
-        let seen = slot.clone();
-        awaited
-            .add_both(move |result| {
-                *seen.0.borrow_mut() = Some(result.map_err(|failure| {
-                    let lost = failure.downcast_ref::<ConnectionLost>();
-                    super::recorder::text(&lost.expect("a ConnectionLost").0)
-                }));
-                Ok(())
-            })
-            .detach();
-        slot
-    }
-
-    fn outcome(&self) -> Option<Result<(), String>> {
-        self.0.borrow().clone()
-    }
-}
-
 pub(crate) fn c71_drained_fires_at_the_low_mark(kit: Kit) {
     let big = kit.big();
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    let transport = a.transport();
-    assert_eq!(Drained::of(&transport).outcome(), Some(Ok(())), "nothing is buffered");
+    let (mut rig, a, b) = kit.accept(Script::new());
+    let (transport, log) = (a.transport(), Log::default());
+    log.watch_loss("nothing is buffered", transport.drained());
+    assert_eq!(log.take(), ["nothing is buffered: ok"]);
     transport.write(big);
     rig.turns(3);
-    let both = [Drained::of(&transport), Drained::of(&transport)];
+    log.watch_loss("one", transport.drained());
+    log.watch_loss("two", transport.drained());
     let cancelled = transport.drained();
     cancelled.cancel();
     drop(cancelled.add_errback(|_| Ok(())));
     drop(transport.drained());
     rig.tick();
-    assert_eq!(both[0].outcome(), None);
+    assert_eq!(log.len(), 0);
     // Bytes written after the call count too.
     transport.write("and more");
     let buffered = Rc::new(Cell::new(0));
@@ -650,38 +561,35 @@ pub(crate) fn c71_drained_fires_at_the_low_mark(kit: Kit) {
     transport.drained().map(move |()| at_the_time.set(asked.buffered() + 1)).detach();
     rig.until("drained", || {
         b.take(64 * 1024);
-        both.iter().all(|drained| drained.outcome() == Some(Ok(())))
+        log.len() == 2
     });
+    assert_eq!(log.take(), ["one: ok", "two: ok"]);
     assert!((1..=LOW + 1).contains(&buffered.get()), "{}", buffered.get());
-    rig.until("all of it", || {
-        b.take_all();
-        b.got_len() == big.len() + 8
-    });
+    takes(&mut rig, &b, big.len() + 8);
     if kit.has_a_system() {
         return;
     }
     // The exact edge.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     fill(&mut rig, &a);
     a.transport().write(vec![1; LOW + 10]);
-    let drained = Drained::of(&a.transport());
+    log.watch_loss("at the edge", a.transport().drained());
     drain(&mut rig, &a, &b, 9);
-    assert_eq!(drained.outcome(), None);
+    assert_eq!(log.len(), 0);
     drain(&mut rig, &a, &b, 1);
-    assert_eq!(drained.outcome(), Some(Ok(())));
-    assert_eq!(Drained::of(&a.transport()).outcome(), Some(Ok(())));
+    log.watch_loss("below it", a.transport().drained());
+    assert_eq!(log.take(), ["at the edge: ok", "below it: ok"]);
 }
 
 pub(crate) fn c71_flushed_fires_when_everything_is_sent(kit: Kit) {
     let big = kit.big();
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    let transport = a.transport();
-    assert_eq!(Drained::by(transport.flushed()).outcome(), Some(Ok(())), "nothing is buffered");
+    let (mut rig, a, b) = kit.accept(Script::new());
+    let (transport, log) = (a.transport(), Log::default());
+    log.watch_loss("nothing is buffered", transport.flushed());
+    assert_eq!(log.take(), ["nothing is buffered: ok"]);
     transport.write(big);
     rig.turns(3);
-    let flushed = Drained::by(transport.flushed());
+    log.watch_loss("all", transport.flushed());
     // Bytes written after the call must be sent too.
     transport.write("and more");
     let left = Rc::new(Cell::new(usize::MAX));
@@ -691,67 +599,56 @@ pub(crate) fn c71_flushed_fires_when_everything_is_sent(kit: Kit) {
         b.take(if kit.has_a_system() { 64 * 1024 } else { 1000 });
         transport.buffered() <= LOW
     });
-    assert!(transport.buffered() == 0 || flushed.outcome().is_none(), "not at the low mark");
+    assert!(transport.buffered() == 0 || log.len() == 0, "not at the low mark");
     rig.until("all of it", || {
         b.take_all();
-        flushed.outcome().is_some()
+        log.len() == 1
     });
-    assert_eq!((flushed.outcome(), left.get()), (Some(Ok(())), 0));
+    assert_eq!((log.take(), left.get()), (vec!["all: ok".to_owned()], 0));
     // Discarded bytes were not flushed.
     transport.write(big);
     rig.turns(3);
-    let cut = Drained::by(transport.flushed());
+    log.watch_loss("cut", transport.flushed());
     transport.abort_connection();
     assert_eq!(rig.lost(&a), "Aborted");
-    assert_eq!(cut.outcome(), Some(Err("Aborted".to_owned())));
-    assert_eq!(Drained::by(transport.flushed()).outcome(), Some(Err("Aborted".to_owned())));
+    log.watch_loss("late", transport.flushed());
+    assert_eq!(log.take(), ["cut: Aborted", "late: Aborted"]);
 }
 
 pub(crate) fn c71_drained_fails_with_the_connection(kit: Kit) {
-    let big = Bytes::from_static(kit.big());
-    for (reason, end) in [ENDS[0], ENDS[2]] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        a.transport().write_bytes(big.clone());
-        rig.turns(3);
-        let drained = Drained::of(&a.transport());
-        end(&mut rig, &a, &b);
-        assert_eq!(rig.lost(&a), reason);
-        assert_eq!(drained.outcome(), Some(Err(reason.to_owned())));
-        let late = Drained::of(&a.transport());
-        assert_eq!(late.outcome(), Some(Err(reason.to_owned())));
-    }
+    let log = Log::default();
     // A panic discards the bytes too.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    for piece in big.chunks(64 * 1024) {
-        a.transport().write(piece);
+    for ending in ["abort", "panic", "the peer's reset"].map(Ending::named) {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        kit.big().chunks(64 * 1024).for_each(|piece| a.transport().write(piece));
+        rig.turns(3);
+        log.watch_loss("drained", a.transport().drained());
+        ending.bring(&mut rig, &a, &b);
+        assert_eq!(rig.lost(&a), ending.reason);
+        log.watch_loss("late", a.transport().drained());
+        let failed = ["drained", "late"].map(|name| format!("{name}: {}", ending.reason));
+        assert_eq!(log.take(), failed);
     }
-    rig.turns(3);
-    let drained = Drained::of(&a.transport());
-    a.tell(|_| panic!("no poem"));
-    rig.take_to_the_end(&b);
-    b.fin();
-    assert_eq!(rig.lost(&a), "Panicked(no poem)");
-    assert_eq!(drained.outcome(), Some(Err("Panicked(no poem)".to_owned())));
     // A close sends the bytes.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    a.transport().write_bytes(big);
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.transport().write_bytes(Bytes::from_static(kit.big()));
     rig.turns(3);
-    let drained = Drained::of(&a.transport());
+    log.watch_loss("drained", a.transport().drained());
     a.transport().lose_connection();
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert_eq!(drained.outcome(), Some(Ok(())));
+    assert_eq!(log.take(), ["drained: ok"]);
     b.close();
     rig.lost(&a);
 }
 
 pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
     const CAP: usize = 100_000;
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    a.transport().set_write_cap(Some(CAP));
+    let capped = || {
+        let (rig, a, b) = kit.accept(Script::new());
+        a.transport().set_write_cap(Some(CAP));
+        (rig, a, b)
+    };
+    let (mut rig, a, b) = capped();
     a.tell(|transport| transport.write(vec![1; CAP]));
     rig.until("the cap itself", || {
         b.take_all();
@@ -769,19 +666,15 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
     assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
     assert!(matches!(a.reason(), Reason::Overflow));
     // Not before the write that would exceed it.
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new());
-    let transport = a.transport();
-    transport.set_write_cap(Some(CAP));
+    let (mut rig, a, _b) = capped();
     while !a.is_lost() {
-        let passes = transport.buffered() + 1000 > CAP;
-        transport.write([1; 1000]);
+        let passes = a.transport().buffered() + 1000 > CAP;
+        a.transport().write([1; 1000]);
         rig.turn();
         assert_eq!(a.is_lost(), passes);
     }
     // An empty write never exceeds the cap, even a cap lowered below the buffered bytes.
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new());
+    let (mut rig, a, _b) = kit.accept(Script::new());
     a.transport().write(kit.big());
     rig.turns(3);
     a.transport().set_write_cap(Some(1));
@@ -793,15 +686,12 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
     a.transport().write("x");
     assert_eq!(rig.lost(&a), "Overflow");
     // A callback that never stops writing buffers no more than the cap.
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new());
-    a.transport().set_write_cap(Some(CAP));
+    let (mut rig, a, _b) = capped();
     let most = Rc::new(Cell::new(0));
     let seen = most.clone();
     a.tell(move |transport| {
-        let piece = [1; 1024];
         for _ in 0..100_000 {
-            transport.write(piece);
+            transport.write([1; 1024]);
             seen.set(seen.get().max(transport.buffered()));
         }
     });
@@ -811,19 +701,11 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
 
 pub(crate) fn c71_without_a_cap_write_takes_everything(kit: Kit) {
     let (big, times) = (kit.big(), 4);
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    a.tell(move |transport| {
-        for _ in 0..times {
-            transport.write(big);
-        }
-    });
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.tell(move |transport| (0..times).for_each(|_| transport.write(big)));
     rig.turn();
     assert!(!a.is_lost() && a.transport().dropped() == 0);
-    rig.until("all of it", || {
-        b.take_all();
-        b.got_len() == times * big.len()
-    });
+    takes(&mut rig, &b, times * big.len());
     assert!(b.got().chunks(big.len()).all(|part| part == big));
     assert_eq!(a.transport().buffered(), 0);
 }

@@ -1,20 +1,16 @@
 //! Rows 52 to 64: pausing, the order of input and its end, half-closes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::{Bytes, Reason, Transport};
 
-use super::kit::{BOTH_ROLES, Kit, Rig, Role};
+use super::kit::{BOTH_ROLES, Kit, Rig, Role, s};
 use super::peer::{B, Saw};
 use super::recorder::{A, On, Script};
 use crate::logged::logged;
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 const HOUR: Duration = s(3600);
 const CHUNK: usize = 4096;
@@ -34,30 +30,31 @@ fn send_all(rig: &mut Rig, a: &A, b: &B, data: &[u8], fin: bool) {
     assert!(a.received() == data);
 }
 
+/// A has paused.
+fn paused(kit: Kit) -> (Rig, A, B) {
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.transport().pause_producing();
+    rig.turn();
+    (rig, a, b)
+}
+
 /// Two connections of one loop; the first to get data applies `act` to the other.
-fn the_first_acts_on_the_other(kit: Kit, act: fn(&Transport)) -> (Rig, [A; 2], [B; 2]) {
+pub(super) fn the_first_acts_on_the_other(kit: Kit, act: fn(&Transport)) -> (Rig, [A; 2], [B; 2]) {
     let mut rig = kit.rig();
-    let both: Rc<RefCell<Vec<Transport>>> = Rc::default();
-    let script = |both: &Rc<RefCell<Vec<Transport>>>| {
-        let both = both.clone();
-        Script::new().once(On::Data, move |own| {
-            both.borrow().iter().filter(|other| *other != own).for_each(act);
-        })
-    };
-    let (a1, b1) = rig.accept(script(&both));
-    let (a2, b2) = rig.accept(script(&both));
-    both.borrow_mut().extend([a1.transport(), a2.transport()]);
-    b1.send(b"0123456789");
-    b2.send(b"0123456789");
-    let (one, two) = (a1.clone(), a2.clone());
-    rig.until("data", move || one.log.has("data") || two.log.has("data"));
-    both.borrow_mut().clear();
-    (rig, [a1, a2], [b1, b2])
+    let ends = [rig.end(), rig.end()];
+    let b = [0, 1].map(|n| {
+        let other = ends[1 - n].clone();
+        let script = Script::new().once(On::Data, move |_| act(&other.transport()));
+        rig.pair_as(&ends[n], Role::Server, script)
+    });
+    b.iter().for_each(|b| b.send(b"0123456789"));
+    rig.until("data", || ends.iter().any(|a| a.log.has("data")));
+    (rig, ends, b)
 }
 
 pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new().once(On::Data, |t| t.pause_producing()));
+    let (mut rig, a, b) =
+        kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, |t| t.pause_producing()));
     let data = &kit.big()[..48 * 1024];
     b.send(data);
     rig.until("data", || a.log.has("data"));
@@ -73,8 +70,7 @@ pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
     assert!(a.received() == data);
     assert_eq!(a.log.count("resumed"), 1);
     // A pause and a resume in one callback change nothing.
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new().on(On::Data, |t| {
+    let (mut rig, a, b) = kit.read_buffer(CHUNK).accept(Script::new().on(On::Data, |t| {
         t.pause_producing();
         t.resume_producing();
     }));
@@ -91,8 +87,7 @@ pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
 }
 
 pub(crate) fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     b.send(b"0123456789");
     a.transport().pause_producing();
     rig.tick();
@@ -102,22 +97,16 @@ pub(crate) fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers(kit: 
 }
 
 pub(crate) fn c52_pauses_and_resumes_lose_no_bytes(kit: Kit) {
-    let big = kit.big();
-    for by_a_tell in [true, false] {
-        let mut rig = kit.rig();
-        let a = rig.end();
-        let own = a.clone();
-        let script = Script::new().on(On::Data, move |transport| {
+    let resumes: [fn(&A); 2] = [
+        |a| assert!(a.tell(Transport::resume_producing)),
+        |a| drop(a.call_later(Duration::ZERO, Transport::resume_producing)),
+    ];
+    for resume in resumes {
+        let (mut rig, a, b) = kit.arriving(Script::new().on_a(On::Data, move |a, transport| {
             transport.pause_producing();
-            if by_a_tell {
-                own.tell(Transport::resume_producing);
-            } else {
-                own.call_later(Duration::ZERO, Transport::resume_producing);
-            }
-        });
-        let port = rig.listen(&a, script);
-        let b = rig.peer(&port);
-        send_all(&mut rig, &a, &b, big, true);
+            resume(a);
+        }));
+        send_all(&mut rig, &a, &b, kit.big(), true);
         b.close();
         assert_eq!(rig.lost(&a), "Done(Peer)");
         let entries = a.log.entries();
@@ -132,8 +121,7 @@ pub(crate) fn c52_pauses_and_resumes_lose_no_bytes(kit: Kit) {
 pub(crate) fn c52_pause_and_resume_are_harmless_while_closing_and_after(kit: Kit) {
     let big = kit.big();
     for paused_before in [false, true] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new().on(On::Lost, |t| {
+        let (mut rig, a, b) = kit.accept(Script::new().on(On::Lost, |t| {
             t.resume_producing();
             t.pause_producing();
         }));
@@ -166,20 +154,13 @@ pub(crate) fn c52_pause_and_resume_are_harmless_while_closing_and_after(kit: Kit
 
 pub(crate) fn c53_a_pause_in_connection_made_holds(kit: Kit) {
     for role in BOTH_ROLES {
-        let mut rig = kit.rig();
         let script = Script::new().once(On::Made, |t| t.pause_producing());
-        let (a, _b) = if role == Role::Server {
+        let (mut rig, a, b) = match role {
             // The bytes arrive before the connection is accepted.
-            let a = rig.end();
-            let port = rig.listen(&a, script);
-            let b = rig.peer(&port);
-            b.send(b"0123456789");
-            (a, b)
-        } else {
-            let (a, b) = rig.pair(role, script);
-            b.send(b"0123456789");
-            (a, b)
+            Role::Server => kit.arriving(script),
+            Role::Client => kit.pair(role, script),
         };
+        b.send(b"0123456789");
         rig.until("connection_made", || a.is_made());
         rig.tick();
         assert_eq!(a.log.entries(), ["made"]);
@@ -191,10 +172,7 @@ pub(crate) fn c53_a_pause_in_connection_made_holds(kit: Kit) {
 
 pub(crate) fn c54_a_fin_is_noticed_on_resume(kit: Kit) {
     for sent in [0, 3] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        a.transport().pause_producing();
-        rig.turn();
+        let (mut rig, a, b) = paused(kit);
         b.send(&b"abc"[..sent]);
         b.fin();
         rig.tick();
@@ -211,8 +189,7 @@ pub(crate) fn c54_a_fin_is_noticed_on_resume(kit: Kit) {
 }
 
 pub(crate) fn c55_a_reset_is_noticed_while_paused(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     a.transport().pause_producing();
     b.send(b"0123456789");
     rig.tick();
@@ -220,8 +197,8 @@ pub(crate) fn c55_a_reset_is_noticed_while_paused(kit: Kit) {
     assert_eq!(rig.lost(&a), "Lost");
     assert_eq!(a.log.entries(), ["made", "lost(Lost)"]);
     // With bytes that the driver already held when the pause came.
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new().on(On::Data, |t| t.pause_producing()));
+    let (mut rig, a, b) =
+        kit.read_buffer(CHUNK).accept(Script::new().on(On::Data, |t| t.pause_producing()));
     b.send(&[7; 3 * CHUNK]);
     rig.until("data", || a.log.has("data"));
     rig.tick();
@@ -240,8 +217,7 @@ fn survives(kit: Kit, sent: usize) -> usize {
 
 pub(crate) fn c55_bytes_before_a_reset_are_delivered(kit: Kit) {
     for sent in [2, 8 * CHUNK] {
-        let mut rig = kit.read_buffer(CHUNK).rig();
-        let (a, b) = rig.accept(Script::new());
+        let (mut rig, a, b) = kit.read_buffer(CHUNK).accept(Script::new());
         let data = &kit.big()[..sent];
         b.send(data);
         b.reset();
@@ -254,12 +230,12 @@ pub(crate) fn c55_bytes_before_a_reset_are_delivered(kit: Kit) {
 pub(crate) fn c55_a_fin_during_a_pause_comes_after_its_bytes(kit: Kit) {
     let data = &kit.big()[..12 * CHUNK];
     for again in [false, true] {
-        let mut rig = kit.read_buffer(CHUNK).rig();
-        let (a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
-            if again {
-                transport.pause_producing();
-            }
-        }));
+        let (mut rig, a, b) =
+            kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, move |transport| {
+                if again {
+                    transport.pause_producing();
+                }
+            }));
         a.transport().pause_producing();
         rig.turn();
         b.send(data);
@@ -276,18 +252,14 @@ pub(crate) fn c55_a_fin_during_a_pause_comes_after_its_bytes(kit: Kit) {
         }
         assert_eq!(rig.lost(&a), "Done(Peer)");
         assert!(a.received() == data);
-        let entries = a.log.entries();
-        assert_eq!(entries[entries.len() - 2], "read_closed");
+        assert_eq!(a.log.last_but(1), "read_closed");
     }
 }
 
 pub(crate) fn c55a_the_peers_end_is_heard_during_a_pause(kit: Kit) {
     for (unread, is_asked_before) in [(0, true), (0, false), (3 * CHUNK, true), (3 * CHUNK, false)]
     {
-        let mut rig = kit.read_buffer(CHUNK).rig();
-        let (a, b) = rig.accept(Script::new());
-        a.transport().pause_producing();
-        rig.turn();
+        let (mut rig, a, b) = paused(kit.read_buffer(CHUNK));
         let asks = || a.log.watch("end", a.transport().peer_ended());
         if is_asked_before {
             asks();
@@ -310,14 +282,13 @@ pub(crate) fn c55a_the_peers_end_is_heard_during_a_pause(kit: Kit) {
         a.transport().resume_producing();
         assert_eq!(rig.lost(&a), "Done(Peer)");
         assert!(a.received() == data);
-        let entries = a.log.entries();
-        assert_eq!(entries[entries.len() - 2], "read_closed");
+        assert_eq!(a.log.last_but(1), "read_closed");
     }
 }
 
 pub(crate) fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them(kit: Kit) {
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new().once(On::Data, Transport::pause_producing));
+    let (mut rig, a, b) =
+        kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, Transport::pause_producing));
     a.log.watch("end", a.transport().peer_ended());
     b.send(&kit.big()[..3 * CHUNK]);
     b.fin();
@@ -329,8 +300,7 @@ pub(crate) fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them(ki
 }
 
 pub(crate) fn c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().aware());
+    let (mut rig, a, b) = kit.accept(Script::new().aware());
     a.log.watch("end", a.transport().peer_ended());
     b.send(b"x");
     b.fin();
@@ -394,8 +364,8 @@ pub(crate) fn c64b_a_connection_was_made_at_the_time_of_that_turn(kit: Kit) {
 }
 
 pub(crate) fn c56_pending_input_is_delivered_before_the_end(kit: Kit) {
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new().on(On::Data, |t| t.write("answer")));
+    let (mut rig, a, b) =
+        kit.read_buffer(CHUNK).accept(Script::new().on(On::Data, |t| t.write("answer")));
     let data = &kit.big()[..20_000];
     b.send(data);
     b.fin();
@@ -405,13 +375,12 @@ pub(crate) fn c56_pending_input_is_delivered_before_the_end(kit: Kit) {
     let answers = a.log.count("data");
     assert!(answers >= 20_000 / CHUNK);
     assert_eq!(b.got(), "answer".repeat(answers).as_bytes());
-    let entries = a.log.entries();
-    assert_eq!(entries[entries.len() - 2], "read_closed");
+    assert_eq!(a.log.last_but(1), "read_closed");
 }
 
 pub(crate) fn c56_a_failed_write_does_not_hide_received_bytes(kit: Kit) {
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new().once(On::Data, |t| t.write("x")));
+    let (mut rig, a, b) =
+        kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, |t| t.write("x")));
     let data = &kit.big()[..4 * CHUNK];
     b.send(data);
     b.reset();
@@ -426,10 +395,8 @@ pub(crate) fn c56_a_failed_write_does_not_hide_received_bytes(kit: Kit) {
 
 pub(crate) fn c56_an_error_after_the_fin_is_lost_not_done(kit: Kit) {
     for writes in [true, false] {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new().aware());
-        b.fin();
-        rig.until("read_closed", || a.log.has("read_closed"));
+        let (mut rig, a, b) = kit.accept(Script::new().aware());
+        rig.fin(&a, &b);
         b.reset();
         rig.until("connection_lost", || {
             if writes {
@@ -442,8 +409,7 @@ pub(crate) fn c56_an_error_after_the_fin_is_lost_not_done(kit: Kit) {
 }
 
 pub(crate) fn c57_one_read_is_at_most_the_loops_buffer(kit: Kit) {
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.read_buffer(CHUNK).accept(Script::new());
     let data = &kit.big()[..10_000];
     b.send(data);
     rig.until("all of it", || a.received_len() == data.len());
@@ -469,8 +435,7 @@ fn largest(a: &A) -> usize {
 }
 
 pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
-    let mut rig = kit.read_buffer(CHUNK).rig();
-    let (a1, b1) = rig.accept(Script::new());
+    let (mut rig, a1, b1) = kit.read_buffer(CHUNK).accept(Script::new());
     let (a2, b2) = rig.accept(Script::new());
     let chunks = 12;
     b1.send(&vec![1; chunks * CHUNK]);
@@ -495,19 +460,14 @@ pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
 
 pub(crate) fn c58_after_read_closed_writing_goes_on(kit: Kit) {
     let big = kit.big();
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().aware());
+    let (mut rig, a, b) = kit.accept(Script::new().aware());
     b.send(b"ask");
-    b.fin();
-    rig.until("read_closed", || a.log.has("read_closed"));
+    rig.fin(&a, &b);
     a.call_later(HOUR, move |transport| transport.write(big));
     rig.tick();
     rig.pass(HOUR);
-    rig.until("BIG", || {
-        b.take_all();
-        b.got_len() == big.len()
-    });
-    assert!(b.got() == big && b.saw() == Saw::Open);
+    rig.gets(&b, big);
+    assert_eq!(b.saw(), Saw::Open);
     assert_eq!(a.log.entries(), ["made", "data(3)", "read_closed"]);
     a.transport().lose_connection();
     assert_eq!(rig.lost(&a), "Done(Peer)", "without anything more from B");
@@ -516,8 +476,7 @@ pub(crate) fn c58_after_read_closed_writing_goes_on(kit: Kit) {
 
 pub(crate) fn c58_without_read_closed_the_connection_closes_and_flushes(kit: Kit) {
     let big = kit.big();
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().once(On::Data, move |t| t.write(big)));
+    let (mut rig, a, b) = kit.accept(Script::new().once(On::Data, move |t| t.write(big)));
     b.send(b"ask");
     b.fin();
     rig.until("an end", || {
@@ -531,47 +490,35 @@ pub(crate) fn c58_without_read_closed_the_connection_closes_and_flushes(kit: Kit
 }
 
 pub(crate) fn c59_an_answer_after_the_fin_needs_read_closed(kit: Kit) {
-    for (aware, delay, answered) in
-        [(false, None, true), (false, Some(s(1)), false), (true, Some(s(1)), true)]
-    {
-        let mut rig = kit.rig();
-        let a = rig.end();
-        let own = a.clone();
-        let mut script = Script::new().once(On::Data, move |transport| match delay {
+    let cases: [(_, _, &[u8]); 3] =
+        [(false, None, b"answer"), (false, Some(s(1)), b""), (true, Some(s(1)), b"answer")];
+    for (aware, delay, answer) in cases {
+        let script = Script::new().once_a(On::Data, move |a, transport| match delay {
             None => transport.write("answer"),
-            Some(delay) => {
-                own.call_later(delay, |transport| {
-                    transport.write("answer");
-                    transport.lose_connection();
-                });
-            }
+            Some(delay) => drop(a.call_later(delay, |transport| {
+                transport.write("answer");
+                transport.lose_connection();
+            })),
         });
-        if aware {
-            script = script.aware();
-        }
-        let port = rig.listen(&a, script);
-        let b = rig.peer(&port);
+        let (mut rig, a, b) = kit.arriving(if aware { script.aware() } else { script });
         b.send(b"ask");
-        b.fin();
-        rig.until("read_closed", || a.log.has("read_closed"));
+        rig.fin(&a, &b);
         rig.tick();
         rig.pass(s(1));
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-        assert_eq!(b.got(), if answered { &b"answer"[..] } else { b"" });
+        assert_eq!(b.got(), answer, "aware: {aware}, after {delay:?}");
         assert_eq!(rig.lost(&a), "Done(Peer)");
     }
 }
 
 pub(crate) fn c60_lose_write_connection_flushes_then_calls_write_closed(kit: Kit) {
-    let big = kit.big();
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    a.transport().write(big);
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.transport().write(kit.big());
     a.transport().lose_write_connection();
     rig.tick();
     assert_eq!(a.log.entries(), ["made"]);
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert!(b.got() == big);
+    assert!(b.got() == kit.big());
     rig.until("write_closed", || a.log.has("write_closed"));
     b.send(b"0123456789");
     rig.until("data", || a.received_len() == 10);
@@ -580,15 +527,10 @@ pub(crate) fn c60_lose_write_connection_flushes_then_calls_write_closed(kit: Kit
     assert_eq!(a.log.entries(), ["made", "write_closed", "data(10)"]);
     assert_eq!(rig.counts(&a).shut_writes, 1);
     // The turn makes the call, even if nothing was written.
-    let mut rig = kit.rig();
-    let a = rig.end();
-    let log = a.log.clone();
-    let script = Script::new().once(On::Data, move |transport| {
+    let (mut rig, a, b) = kit.accept(Script::new().on_a(On::Data, |a, transport| {
         transport.lose_write_connection();
-        log.note("returned");
-    });
-    let port = rig.listen(&a, script);
-    let b = rig.peer(&port);
+        a.log.note("returned");
+    }));
     b.send(b"x");
     rig.until("write_closed", || a.log.has("write_closed"));
     assert_eq!(a.log.entries(), ["made", "data(1)", "returned", "write_closed"]);
@@ -598,8 +540,7 @@ pub(crate) fn c60_lose_write_connection_flushes_then_calls_write_closed(kit: Kit
 
 pub(crate) fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection(kit: Kit) {
     let big = kit.big();
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().on(On::ReadClosed, |_| panic!("no poem")));
+    let (mut rig, a, b) = kit.accept(Script::new().on(On::ReadClosed, |_| panic!("no poem")));
     for piece in big.chunks(64 * 1024) {
         a.transport().write_bytes(Bytes::from_static(piece));
     }
@@ -614,8 +555,7 @@ pub(crate) fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection(ki
     assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Panicked(no poem))"]);
     assert!(big.starts_with(&b.got()) && b.got_len() < big.len(), "the stuck bytes are dropped");
 
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().on(On::WriteClosed, |_| panic!("no poem")));
+    let (mut rig, a, b) = kit.accept(Script::new().on(On::WriteClosed, |_| panic!("no poem")));
     a.transport().lose_write_connection();
     let (why, lines) = logged(|| {
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
@@ -637,31 +577,25 @@ pub(crate) fn c62_when_both_halves_are_closed_the_connection_ends(kit: Kit) {
         assert_eq!(entries[1..entries.len() - 1], *order);
         assert_eq!(rig.counts(a).closes, [CloseMode::Normal]);
     };
-    for loses in [false, true] {
-        let script = || {
-            Script::new().aware().on(On::WriteClosed, move |transport| {
-                if loses {
-                    transport.lose_connection();
-                }
-            })
-        };
+    let keeps: fn(&Transport) = |_| {};
+    let orders: [(_, &[&str]); 2] = [
+        (keeps, &["write_closed", "read_closed"]),
+        (Transport::lose_connection, &["write_closed"]),
+    ];
+    for (close, order) in orders {
+        let script = || Script::new().aware().on(On::WriteClosed, close);
         // Ours first.
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(script());
+        let (mut rig, a, b) = kit.accept(script());
         a.transport().lose_write_connection();
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
         rig.until("write_closed", || a.log.has("write_closed"));
         rig.tick();
         assert!(!a.is_lost());
         b.fin();
-        let order: &[&str] =
-            if loses { &["write_closed"] } else { &["write_closed", "read_closed"] };
         ended(&mut rig, &a, order);
         // The peer's first.
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(script());
-        b.fin();
-        rig.until("read_closed", || a.log.has("read_closed"));
+        let (mut rig, a, b) = kit.accept(script());
+        rig.fin(&a, &b);
         rig.tick();
         assert!(!a.is_lost());
         a.transport().lose_write_connection();
@@ -669,8 +603,7 @@ pub(crate) fn c62_when_both_halves_are_closed_the_connection_ends(kit: Kit) {
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     }
     // Both before the same turn.
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().aware());
+    let (mut rig, a, b) = kit.accept(Script::new().aware());
     b.fin();
     a.transport().lose_write_connection();
     rig.lost(&a);

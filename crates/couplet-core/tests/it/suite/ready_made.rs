@@ -19,8 +19,9 @@ fn connect(reactor: &Reactor, to: &Address, far: Relay) {
     reactor.connect_to(to, ConnectOptions::default(), move |_: &Address| far.take());
 }
 
-/// Two peers, joined by a relay of the loop.
-fn relayed(rig: &mut Rig) -> (B, B) {
+/// Two peers, joined by a relay of a fresh loop.
+fn relayed(kit: Kit) -> (Rig, B, B) {
+    let mut rig = kit.rig();
     let server = rig.peer_port();
     let (near, far) = Relay::pair();
     let mut near = Some(near);
@@ -28,16 +29,7 @@ fn relayed(rig: &mut Rig) -> (B, B) {
     let client = rig.peer(&port);
     connect(&rig.reactor, &server.address(), far);
     let server = rig.accepted(&server);
-    (client, server)
-}
-
-/// Turns until `b` has received `wanted`.
-fn gets(rig: &mut Rig, b: &B, wanted: &[u8]) {
-    rig.until("bytes at a peer", || {
-        b.take_all();
-        b.got_len() >= wanted.len()
-    });
-    assert!(b.got() == wanted, "{} bytes of {}", b.got_len(), wanted.len());
+    (rig, client, server)
 }
 
 /// Turns until the loop has no connections.
@@ -52,30 +44,27 @@ fn is_over(rig: &mut Rig) {
 }
 
 pub(crate) fn c71a_a_relay_passes_bytes_and_each_end_of_stream_on(kit: Kit) {
-    let mut rig = kit.rig();
-    let (client, server) = relayed(&mut rig);
+    let (mut rig, client, server) = relayed(kit);
     client.send(b"a question");
     client.fin();
-    gets(&mut rig, &server, b"a question");
+    rig.gets(&server, b"a question");
     assert_eq!(rig.take_to_the_end(&server), Saw::Fin);
     server.send(b"an answer");
-    gets(&mut rig, &client, b"an answer");
+    rig.gets(&client, b"an answer");
     rig.tick();
     assert_eq!(client.saw(), Saw::Open, "the other direction is open");
     server.fin();
     assert_eq!(rig.take_to_the_end(&client), Saw::Fin);
-    let mut rig = kit.rig();
-    let (client, server) = relayed(&mut rig);
+    let (mut rig, client, server) = relayed(kit);
     client.fin();
     server.fin();
     is_over(&mut rig);
 }
 
 pub(crate) fn c71a_what_a_drain_closes_ends_the_other_side_too(kit: Kit) {
-    let mut rig = kit.rig();
-    let (client, server) = relayed(&mut rig);
+    let (mut rig, client, server) = relayed(kit);
     client.send(b"ping");
-    gets(&mut rig, &server, b"ping");
+    rig.gets(&server, b"ping");
     rig.reactor.drain(Duration::ZERO).detach();
     assert_eq!(rig.take_to_the_end(&client), Saw::Fin);
     rig.turns(3);
@@ -87,10 +76,9 @@ pub(crate) fn c71a_what_a_drain_closes_ends_the_other_side_too(kit: Kit) {
 
 pub(crate) fn c71a_a_relay_passes_a_reset_on(kit: Kit) {
     for by_client in [true, false] {
-        let mut rig = kit.rig();
-        let (client, server) = relayed(&mut rig);
+        let (mut rig, client, server) = relayed(kit);
         client.send(b"ping");
-        gets(&mut rig, &server, b"ping");
+        rig.gets(&server, b"ping");
         let (resets, sees) = if by_client { (client, server) } else { (server, client) };
         resets.reset();
         assert_eq!(rig.take_to_the_end(&sees), Saw::Reset);
@@ -99,8 +87,7 @@ pub(crate) fn c71a_a_relay_passes_a_reset_on(kit: Kit) {
 }
 
 pub(crate) fn c71a_a_relay_holds_no_more_than_the_mark_and_one_read(kit: Kit) {
-    let mut rig = kit.rig();
-    let (client, server) = relayed(&mut rig);
+    let (mut rig, client, server) = relayed(kit);
     let big = kit.big();
     let (mut sent, mut still) = (0, 0);
     while sent < big.len() && still < 300 {
@@ -130,16 +117,15 @@ pub(crate) fn c71a_a_protocol_may_be_upgraded_to_a_relay(kit: Kit) {
         connect(transport.reactor(), &address, far);
         transport.upgrade_with(near, b"behind the handshake");
     });
-    let port = rig.listen(&a, script);
-    let client = rig.peer(&port);
+    let client = rig.peer_of(&a, script);
     client.send(b"CONNECT");
     let server = rig.accepted(&target);
     client.send(b", and more");
     client.fin();
-    gets(&mut rig, &server, b"behind the handshake, and more");
+    rig.gets(&server, b"behind the handshake, and more");
     server.send(b"answer");
     server.fin();
-    gets(&mut rig, &client, b"answer");
+    rig.gets(&client, b"answer");
     is_over(&mut rig);
     assert_eq!(a.log.entries(), ["made", "data(7)"]);
 }
@@ -148,12 +134,6 @@ pub(crate) fn c71a_a_protocol_may_be_upgraded_to_a_relay(kit: Kit) {
 struct Threes {
     buffer: FrameBuffer,
     log: Log,
-}
-
-impl Threes {
-    fn new(log: &Log) -> Threes {
-        Threes { buffer: FrameBuffer::default(), log: log.clone() }
-    }
 }
 
 impl Framer for Threes {
@@ -202,17 +182,18 @@ impl Protocol for Threes {
     }
 }
 
-fn frames(rig: &mut Rig, log: &Log) -> B {
-    let mut framer = Some(Threes::new(log));
+fn frames(kit: Kit) -> (Rig, B, Log) {
+    let (rig, log) = (kit.rig(), Log::default());
+    let mut framer = Some(Threes { buffer: FrameBuffer::default(), log: log.clone() });
     let port = rig.listen_with(move |_: &Address| framer.take());
-    rig.peer(&port)
+    let b = rig.peer(&port);
+    (rig, b, log)
 }
 
 pub(crate) fn c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut(kit: Kit) {
     let stream = b"onetwosixten";
     for size in [1, 2, 4, 5, 12] {
-        let (mut rig, log) = (kit.rig(), Log::default());
-        let b = frames(&mut rig, &log);
+        let (mut rig, b, log) = frames(kit);
         for (n, piece) in stream.chunks(size).enumerate() {
             b.send(piece);
             let whole = ((n + 1) * size).min(stream.len()) / 3;
@@ -225,8 +206,7 @@ pub(crate) fn c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_ar
 }
 
 pub(crate) fn c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let b = frames(&mut rig, &log);
+    let (mut rig, b, log) = frames(kit);
     b.send(b"oneIIItwoIIIsi");
     rig.until("a pause", || log.has("III"));
     b.send(b"x!!!!!");

@@ -16,8 +16,7 @@ use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
 pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
     for role in BOTH_ROLES {
         for bytes in [&b"x"[..], b""] {
-            let mut rig = kit.rig();
-            let (a, b) = rig.pair(role, Script::new());
+            let (mut rig, a, b) = kit.pair(role, Script::new());
             b.send(bytes);
             b.fin();
             assert_eq!(rig.lost(&a), "Done(Peer)");
@@ -28,10 +27,8 @@ pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
         }
     }
     // Everything before the first turn.
-    let mut rig = kit.rig();
-    let a = rig.end();
-    let port = rig.listen(&a, Script::new());
-    rig.peer(&port).fin();
+    let (mut rig, a, b) = kit.arriving(Script::new());
+    b.fin();
     assert_eq!(rig.lost(&a), "Done(Peer)");
     assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Done(Peer))"]);
 }
@@ -39,14 +36,12 @@ pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
 pub(crate) fn c24_a_reset_is_lost_with_its_io_error(kit: Kit) {
     let kind = |a: &A| a.reason().downcast_ref::<io::Error>().expect("an io::Error").kind();
     for role in BOTH_ROLES {
-        let mut rig = kit.rig();
-        let (a, b) = rig.pair(role, Script::new());
+        let (mut rig, a, b) = kit.pair(role, Script::new());
         b.reset();
         assert_eq!(rig.lost(&a), "Lost");
         assert_eq!(kind(&a), io::ErrorKind::ConnectionReset, "in the stored clone");
         // Through a write.
-        let mut rig = kit.rig();
-        let (a, b) = rig.pair(role, Script::new().aware());
+        let (mut rig, a, b) = kit.pair(role, Script::new().aware());
         b.close();
         rig.until("read_closed", || a.log.has("read_closed"));
         let writing = a.clone();
@@ -64,13 +59,10 @@ pub(crate) fn c24_a_reset_is_lost_with_its_io_error(kit: Kit) {
 pub(crate) fn c25_our_own_close_is_done_by_us(kit: Kit) {
     for role in BOTH_ROLES {
         for bytes in ["bye", ""] {
-            let mut rig = kit.rig();
-            let (a, b) = rig.pair(role, Script::new());
+            let (mut rig, a, b) = kit.pair(role, Script::new());
             a.transport().write(bytes);
             a.transport().lose_connection();
-            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-            b.fin();
-            assert_eq!(rig.lost(&a), "Done(Us)");
+            rig.ends(&a, &b, "Done(Us)");
         }
     }
 }
@@ -96,32 +88,20 @@ pub(crate) fn c26_an_abort_is_aborted_here_and_lost_there(kit: Kit) {
 }
 
 pub(crate) fn c28_only_done_is_clean(_: Kit) {
-    let clean = |reason: &Reason| match reason {
-        Reason::Done(By::Us | By::Peer) => true,
-        Reason::Lost(_)
-        | Reason::Aborted
-        | Reason::Timeout
-        | Reason::CloseTimedOut
-        | Reason::Overflow
-        | Reason::Failed(_)
-        | Reason::Panicked(_)
-        | Reason::Shutdown => false,
-        other => panic!("is {other} clean?"),
-    };
     let each = [
-        Reason::Done(By::Us),
-        Reason::Done(By::Peer),
-        Reason::Lost(Arc::new(io::ErrorKind::ConnectionReset.into())),
-        Reason::Aborted,
-        Reason::Timeout,
-        Reason::CloseTimedOut,
-        Reason::Overflow,
-        Reason::Failed(Broken("e").into()),
-        Reason::Panicked("p".into()),
-        Reason::Shutdown,
+        (Reason::Done(By::Us), true),
+        (Reason::Done(By::Peer), true),
+        (Reason::Lost(Arc::new(io::ErrorKind::ConnectionReset.into())), false),
+        (Reason::Aborted, false),
+        (Reason::Timeout, false),
+        (Reason::CloseTimedOut, false),
+        (Reason::Overflow, false),
+        (Reason::Failed(Broken("e").into()), false),
+        (Reason::Panicked("p".into()), false),
+        (Reason::Shutdown, false),
     ];
-    for reason in each {
-        assert_eq!(reason.is_clean(), clean(&reason), "{reason}");
+    for (reason, is_clean) in each {
+        assert_eq!(reason.is_clean(), is_clean, "{reason}");
     }
 }
 
@@ -134,16 +114,12 @@ pub(crate) fn c29_a_panic_in_data_received_is_logged_and_is_the_reason(kit: Kit)
     ];
     for (panic, text) in panics {
         let mut rig = kit.rig();
-        let log = Log::default();
         let ends = [rig.end(), rig.end(), rig.end()];
-        let mut next = ends.clone().into_iter().enumerate();
-        let port = rig.listen_with(Maker::new(&log, move |_| {
-            let (n, a) = next.next()?;
-            let script = Script::new();
-            Some(a.plays(match n {
-                0 => script.on(On::Data, panic),
-                _ => script.on(On::Data, |transport| transport.write("y")),
-            }))
+        let mut next = ends.clone().into_iter();
+        let answer: fn(&Transport) = |transport| transport.write("y");
+        let mut acts = [panic, answer, answer].into_iter();
+        let port = rig.listen_with(Maker::new(&Log::default(), move |_| {
+            Some(next.next()?.plays(Script::new().on(On::Data, acts.next()?)))
         }));
         let b = rig.peer(&port);
         rig.until("connection_made", || ends[0].is_made());
@@ -167,6 +143,14 @@ pub(crate) fn c29_a_panic_in_data_received_is_logged_and_is_the_reason(kit: Kit)
     }
 }
 
+/// A has a producer, and BIG to write if that is paused by it.
+fn produces(kit: Kit, a: &A, kind: ProducerKind, act: impl FnMut(Call, &Transport) + 'static) {
+    a.produces(kind, act);
+    if kind == ProducerKind::Push {
+        a.transport().write_bytes(Bytes::from_static(kit.big()));
+    }
+}
+
 pub(crate) fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer(kit: Kit) {
     type Case = (&'static str, ProducerKind, fn(Call) -> bool, &'static [&'static str], usize);
     let cases: [Case; 4] = [
@@ -176,16 +160,9 @@ pub(crate) fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_produc
         ("all", ProducerKind::Pull, |_| true, &["resume", "stop"], 2),
     ];
     for (name, kind, panics, calls, errors) in cases {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        let source = a.source(&a.transport(), move |call, _| {
-            assert!(!panics(call), "in {call:?}");
-        });
+        let (mut rig, a, b) = kit.accept(Script::new());
         let ((), lines) = logged(|| {
-            a.transport().register_producer(source, kind).expect("the first producer");
-            if kind == ProducerKind::Push {
-                a.transport().write_bytes(Bytes::from_static(kit.big()));
-            }
+            produces(kit, &a, kind, move |call, _| assert!(!panics(call), "in {call:?}"));
             rig.until("the call", || a.log.has(calls[0]));
             rig.take_to_the_end(&b);
             b.fin();
@@ -206,38 +183,30 @@ pub(crate) fn c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once(kit: 
         (ProducerKind::Push, Call::Pause, &["pause"]),
     ];
     for (kind, failing, calls) in cases {
-        let mut rig = kit.rig();
-        let (a, b) = rig.accept(Script::new());
-        let source = a.source(&a.transport(), move |call, transport| {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        produces(kit, &a, kind, move |call, transport| {
             if call == failing {
                 transport.write("last words");
                 transport.fail(Broken("e"));
                 transport.fail(Broken("another"));
             }
         });
-        a.transport().register_producer(source, kind).expect("the first producer");
-        if kind == ProducerKind::Push {
-            a.transport().write_bytes(Bytes::from_static(kit.big()));
-        }
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "no time passes: nothing waits for it");
+        // No time passes: nothing waits for the producer.
+        rig.ends(&a, &b, "Failed(e)");
         assert!(b.got().ends_with(b"last words"), "what was written is sent");
-        b.fin();
-        assert_eq!(rig.lost(&a), "Failed(e)");
         let wanted = [&["made"], calls, &["stop", "lost(Failed(e))"]].concat();
         assert_eq!(a.log.entries(), wanted, "{kind:?} in {failing:?}");
     }
 }
 
 pub(crate) fn c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
-    let source = a.source(&a.transport(), |call, transport| {
-        assert!(call != Call::Stop, "in stop");
-        transport.lose_write_connection();
-        transport.fail(Broken("e"));
-    });
+    let (mut rig, a, b) = kit.accept(Script::new());
     let ((), lines) = logged(|| {
-        a.transport().register_producer(source, ProducerKind::Pull).expect("the first producer");
+        a.produces(ProducerKind::Pull, |call, transport| {
+            assert!(call != Call::Stop, "in stop");
+            transport.lose_write_connection();
+            transport.fail(Broken("e"));
+        });
         rig.take_to_the_end(&b);
         b.fin();
         rig.lost(&a);
@@ -251,10 +220,8 @@ pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
     let log = Log::default();
     let (server, b1) = rig.accept(Script::new());
     let (paused, b2) = rig.accept(Script::new().once(On::Made, Transport::pause_producing));
-    let peer = rig.peer_port();
-    let client = rig.end();
-    let mut protocol = Some(client.plays(Script::new()));
-    rig.connect_with(peer.address(), Maker::new(&client.log, move |_| protocol.take()));
+    let (peer, client) = (rig.peer_port(), rig.end());
+    rig.connect_with(peer.address(), client.maker(Script::new()));
     let b3 = rig.accepted(&peer);
     rig.until("connection_made", || client.is_made());
     rig.settle(&client);
@@ -277,8 +244,7 @@ pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
 }
 
 pub(crate) fn c31_a_flush_at_the_end_lasts_no_longer_than_the_grace(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, _b) = rig.accept(Script::new());
+    let (mut rig, a, _b) = kit.accept(Script::new());
     write_big(&rig, &a);
     rig.turns(3);
     let before = rig.passed();

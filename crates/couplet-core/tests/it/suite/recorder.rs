@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::{
-    Address, Connection, Connector, Deferred, DelayedCall, Factory, Producer, Protocol, Reason,
-    Transport,
+    Address, Connection, ConnectionLost, Connector, Deferred, DelayedCall, Factory, Failure,
+    Producer, ProducerKind, Protocol, Reason, Transport,
 };
 
 /// The events of a test in order; cheap to clone.
@@ -53,6 +53,13 @@ impl Log {
         self.count(prefix) > 0
     }
 
+    /// The last entry but `n`.
+    pub(crate) fn last_but(&self, n: usize) -> String {
+        let entries = self.0.borrow();
+        let entry = entries.iter().nth_back(n);
+        entry.unwrap_or_else(|| panic!("not so many entries: {entries:?}")).clone()
+    }
+
     /// The index of the first entry with this prefix.
     pub(crate) fn position(&self, prefix: &str) -> usize {
         let entries = self.0.borrow();
@@ -71,6 +78,21 @@ impl Log {
             })
             .detach();
     }
+
+    /// As [`watch`](Self::watch); a failure is logged with the reason of the lost connection.
+    pub(crate) fn watch_loss<T: 'static>(&self, name: &'static str, deferred: Deferred<T>) {
+        let log = self.clone();
+        deferred
+            .add_both(move |result| {
+                let lost = |failure: Failure| {
+                    let lost: &ConnectionLost = failure.downcast_ref().expect("a ConnectionLost");
+                    text(&lost.0)
+                };
+                log.note(format!("{name}: {}", result.map_or_else(lost, |_| "ok".to_owned())));
+                Ok(())
+            })
+            .detach();
+    }
 }
 
 /// The callbacks of a protocol, for its script.
@@ -78,6 +100,8 @@ impl Log {
 pub(crate) enum On {
     Made,
     Data,
+    #[cfg(unix)]
+    Descriptor,
     Resumed,
     ReadClosed,
     WriteClosed,
@@ -85,7 +109,24 @@ pub(crate) enum On {
     Lost,
 }
 
-type Act = Box<dyn FnMut(&Transport)>;
+impl On {
+    /// How its entry in A's log begins.
+    pub(crate) fn entry(self) -> &'static str {
+        match self {
+            On::Made => "made",
+            On::Data => "data",
+            #[cfg(unix)]
+            On::Descriptor => "descriptor",
+            On::Resumed => "resumed",
+            On::ReadClosed => "read_closed",
+            On::WriteClosed => "write_closed",
+            On::Draining => "draining",
+            On::Lost => "lost",
+        }
+    }
+}
+
+type Act = Box<dyn FnMut(&A, &Transport)>;
 
 /// A's actions in its callbacks.
 #[derive(Default)]
@@ -106,17 +147,27 @@ impl Script {
     }
 
     /// Plays `act` in every such callback.
-    pub(crate) fn on(mut self, on: On, act: impl FnMut(&Transport) + 'static) -> Script {
+    pub(crate) fn on(self, on: On, mut act: impl FnMut(&Transport) + 'static) -> Script {
+        self.on_a(on, move |_, transport| act(transport))
+    }
+
+    /// As [`on`](Self::on), for an act that needs A.
+    pub(crate) fn on_a(mut self, on: On, act: impl FnMut(&A, &Transport) + 'static) -> Script {
         self.acts.push((on, Box::new(act)));
         self
     }
 
     /// Plays `act` in the first such callback only.
     pub(crate) fn once(self, on: On, act: impl FnOnce(&Transport) + 'static) -> Script {
+        self.once_a(on, move |_, transport| act(transport))
+    }
+
+    /// As [`once`](Self::once), for an act that needs A.
+    pub(crate) fn once_a(self, on: On, act: impl FnOnce(&A, &Transport) + 'static) -> Script {
         let mut act = Some(act);
-        self.on(on, move |transport| {
+        self.on_a(on, move |a, transport| {
             if let Some(act) = act.take() {
-                act(transport);
+                act(a, transport);
             }
         })
     }
@@ -133,6 +184,8 @@ pub(crate) struct A {
 struct Seen {
     transport: RefCell<Option<Transport>>,
     received: RefCell<Vec<u8>>,
+    #[cfg(unix)]
+    descriptors: RefCell<Vec<std::os::fd::OwnedFd>>,
     reason: RefCell<Option<Reason>>,
     depth: Cell<u32>,
     nested: Cell<bool>,
@@ -153,6 +206,28 @@ impl A {
     /// A protocol that plays the script and logs here.
     pub(crate) fn plays(&self, script: Script) -> Recorder {
         Recorder { a: self.clone(), script }
+    }
+
+    /// A factory whose only protocol plays the script and logs here.
+    pub(crate) fn once(&self, script: Script) -> impl FnMut(&Address) -> Option<Recorder> + use<> {
+        let mut protocol = Some(self.plays(script));
+        move |_| protocol.take()
+    }
+
+    /// As [`once`](Self::once), and the factory logs here too.
+    pub(crate) fn maker(&self, script: Script) -> Maker {
+        Maker::new(&self.log, self.once(script))
+    }
+
+    /// A factory that logs here, and so do its protocols, as many as are needed.
+    pub(crate) fn makes_many(&self) -> Maker {
+        self.makes(Script::new)
+    }
+
+    /// As [`makes_many`](Self::makes_many), with these scripts.
+    pub(crate) fn makes(&self, mut script: impl FnMut() -> Script + 'static) -> Maker {
+        let end = self.clone();
+        Maker::new(&self.log, move |_| Some(end.plays(script())))
     }
 
     /// Logs consecutive pieces of data as one entry.
@@ -221,6 +296,12 @@ impl A {
         self.seen.received.borrow().len()
     }
 
+    /// The descriptors that A has received since the last call.
+    #[cfg(unix)]
+    pub(crate) fn take_descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
+        self.seen.descriptors.take()
+    }
+
     /// Whether a callback ran inside another.
     pub(crate) fn was_nested(&self) -> bool {
         self.seen.nested.get()
@@ -233,6 +314,24 @@ impl A {
         act: impl FnMut(Call, &Transport) + 'static,
     ) -> Source {
         Source { a: self.clone(), transport: transport.clone(), act: Box::new(act) }
+    }
+
+    /// Registers a [`source`](Self::source) as the first producer of A.
+    #[track_caller]
+    pub(crate) fn produces(&self, kind: ProducerKind, act: impl FnMut(Call, &Transport) + 'static) {
+        self.producer(kind, act)(&self.transport());
+    }
+
+    /// As [`produces`](Self::produces), when the returned function is called.
+    pub(crate) fn producer<F: FnMut(Call, &Transport) + 'static>(
+        &self,
+        kind: ProducerKind,
+        act: F,
+    ) -> impl FnOnce(&Transport) + use<F> {
+        let source = self.source(&self.transport(), act);
+        move |transport| {
+            transport.register_producer(source, kind).expect("the first producer");
+        }
     }
 
     fn enter(&self) -> Inside {
@@ -255,8 +354,16 @@ impl Recorder {
         self.a.log.note(entry);
         let acts = self.script.acts.iter_mut();
         for (_, act) in acts.filter(|(when, _)| *when == on) {
-            act(transport);
+            act(&self.a, transport);
         }
+    }
+}
+
+/// Sends back what it receives.
+pub(crate) struct Echo;
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
     }
 }
 
@@ -269,13 +376,19 @@ impl Protocol for Plain {
 impl Protocol for Recorder {
     fn connection_made(&mut self, transport: &Transport) {
         *self.a.seen.transport.borrow_mut() = Some(transport.clone());
-        self.play(On::Made, "made", transport);
+        self.play(On::Made, On::Made.entry(), transport);
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         self.a.seen.received.borrow_mut().extend_from_slice(data);
         let before = if self.a.seen.joins.get() { self.a.log.take_data() } else { 0 };
         self.play(On::Data, format!("data({})", before + data.len()), transport);
+    }
+
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, got: std::os::fd::OwnedFd) {
+        self.a.seen.descriptors.borrow_mut().push(got);
+        self.play(On::Descriptor, On::Descriptor.entry(), transport);
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
@@ -285,22 +398,22 @@ impl Protocol for Recorder {
     }
 
     fn read_closed(&mut self, transport: &Transport) {
-        self.play(On::ReadClosed, "read_closed", transport);
+        self.play(On::ReadClosed, On::ReadClosed.entry(), transport);
         if !self.script.aware {
             Plain.read_closed(transport);
         }
     }
 
     fn write_closed(&mut self, transport: &Transport) {
-        self.play(On::WriteClosed, "write_closed", transport);
+        self.play(On::WriteClosed, On::WriteClosed.entry(), transport);
     }
 
     fn draining(&mut self, transport: &Transport) {
-        self.play(On::Draining, "draining", transport);
+        self.play(On::Draining, On::Draining.entry(), transport);
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
-        self.play(On::Resumed, "resumed", transport);
+        self.play(On::Resumed, On::Resumed.entry(), transport);
     }
 }
 

@@ -115,47 +115,41 @@ impl Tapped {
     }
 }
 
+/// Passes calls on to the inner driver, or its world.
+macro_rules! forward {
+    ($($(#[$on:meta])? $name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?;)*) => { $(
+        $(#[$on])?
+        fn $name(&self $(, $arg: $ty)*) $(-> $out)? {
+            self.inner.$name($($arg),*)
+        }
+    )* };
+}
+
+/// As `forward`, for calls that change the driver.
+macro_rules! forward_mut {
+    ($($(#[$on:meta])? $name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?;)*) => { $(
+        $(#[$on])?
+        fn $name(&mut self $(, $arg: $ty)*) $(-> $out)? {
+            self.inner.$name($($arg),*)
+        }
+    )* };
+}
+
 impl World for Tapped {
+    forward! {
+        wall_clock() -> SystemTime;
+        random() -> u64;
+        bind(address: &Address, options: &ListenOptions) -> io::Result<Bound>;
+        bind_datagrams(address: &Address, options: &DatagramOptions) -> io::Result<Bound>;
+        adopt(socket: ConnectedSocket) -> io::Result<Adopted>;
+        #[cfg(unix)] adopt_pipe(pipe: couplet::driver::Pipe) -> io::Result<Adopted>;
+        #[cfg(unix)] inherited(number: i32) -> Option<io::Result<Adopted>>;
+        adopt_port(socket: ListeningSocket) -> io::Result<Bound>;
+        fed_port(host: &Address) -> io::Result<Bound>;
+    }
+
     fn now(&self) -> Instant {
         self.start + self.passed.get()
-    }
-
-    fn wall_clock(&self) -> SystemTime {
-        self.inner.wall_clock()
-    }
-
-    fn random(&self) -> u64 {
-        self.inner.random()
-    }
-
-    fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
-        self.inner.bind(address, options)
-    }
-
-    fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
-        self.inner.bind_datagrams(address, options)
-    }
-
-    fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
-        self.inner.adopt(socket)
-    }
-
-    #[cfg(unix)]
-    fn adopt_pipe(&self, pipe: couplet::driver::Pipe) -> io::Result<Adopted> {
-        self.inner.adopt_pipe(pipe)
-    }
-
-    #[cfg(unix)]
-    fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
-        self.inner.inherited(number)
-    }
-
-    fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
-        self.inner.adopt_port(socket)
-    }
-
-    fn fed_port(&self, host: &Address) -> io::Result<Bound> {
-        self.inner.fed_port(host)
     }
 }
 
@@ -189,6 +183,13 @@ impl Tap {
 }
 
 impl Driver for Tap {
+    forward! {
+        has_more() -> bool;
+        lent() -> &[u8];
+        datagram() -> Datagram<'_>;
+        #[cfg(unix)] descriptor() -> Option<BorrowedFd<'_>>;
+    }
+
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         let tapped = self.tapped.clone();
         tapped.waits_in_run.set(tapped.waits_in_run.get() + 1);
@@ -217,32 +218,33 @@ impl Driver for Tap {
         Some(event)
     }
 
-    fn has_more(&self) -> bool {
-        self.inner.has_more()
-    }
-
-    fn lent(&self) -> &[u8] {
-        self.inner.lent()
-    }
-
-    fn datagram(&self) -> Datagram<'_> {
-        self.inner.datagram()
-    }
-
     /// The driver's time is real, but the loop's is frozen: [`Tapped::is_driver_due`] compares the
     /// driver's.
     fn due(&self) -> Option<Instant> {
         self.tapped.driver_due.set(self.inner.due());
         None
     }
-
-    #[cfg(unix)]
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.descriptor()
-    }
 }
 
 impl Commands for Tap {
+    forward! {
+        peer_has_ended(key: Key) -> bool;
+        unsent(key: Key) -> Option<usize>;
+        socket(key: Key) -> Option<LocalSocket>;
+        peer_credentials(key: Key) -> Option<couplet::PeerCredentials>;
+        waker() -> Waker;
+    }
+
+    forward_mut! {
+        listen(bound: Bound) -> io::Result<Key>;
+        adopt(adopted: Adopted) -> io::Result<Key>;
+        with_socket(key: Key, call: SocketCall) -> Option<io::Result<()>>;
+        resolve(ticket: Ticket, name: &str);
+        run_blocking(ticket: Ticket, job: Job);
+        forget_job(ticket: Ticket);
+        watch_signals(on: bool) -> io::Result<()>;
+    }
+
     fn world(&self) -> Rc<dyn World> {
         self.tapped.clone()
     }
@@ -255,10 +257,6 @@ impl Commands for Tap {
             counts.written += before - out.len();
         });
         outcome
-    }
-
-    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        self.inner.listen(bound)
     }
 
     fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
@@ -276,19 +274,11 @@ impl Commands for Tap {
         self.inner.set_datagram_option(key, option)
     }
 
-    fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
-        self.inner.adopt(adopted)
-    }
-
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
         if self.tapped.keeps_sockets.get() {
             return Err(io::Error::other("it is kept"));
         }
         self.inner.release(key)
-    }
-
-    fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
-        self.inner.with_socket(key, call)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -314,49 +304,13 @@ impl Commands for Tap {
         self.inner.close(key, mode);
     }
 
-    fn peer_has_ended(&self, key: Key) -> bool {
-        self.inner.peer_has_ended(key)
-    }
-
-    fn unsent(&self, key: Key) -> Option<usize> {
-        self.inner.unsent(key)
-    }
-
-    fn socket(&self, key: Key) -> Option<LocalSocket> {
-        self.inner.socket(key)
-    }
-
-    fn peer_credentials(&self, key: Key) -> Option<couplet::PeerCredentials> {
-        self.inner.peer_credentials(key)
-    }
-
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         self.tapped.command(key, |_| {});
         self.inner.set_option(key, option)
     }
 
-    fn resolve(&mut self, ticket: Ticket, name: &str) {
-        self.inner.resolve(ticket, name);
-    }
-
     fn forget(&mut self, ticket: Ticket) {
         self.tapped.forgotten.set(self.tapped.forgotten.get() + 1);
         self.inner.forget(ticket);
-    }
-
-    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
-        self.inner.run_blocking(ticket, job);
-    }
-
-    fn forget_job(&mut self, ticket: Ticket) {
-        self.inner.forget_job(ticket);
-    }
-
-    fn waker(&self) -> Waker {
-        self.inner.waker()
-    }
-
-    fn watch_signals(&mut self, on: bool) -> io::Result<()> {
-        self.inner.watch_signals(on)
     }
 }

@@ -9,30 +9,28 @@ use couplet::{Address, Protocol, Transport};
 
 use crate::logged::logged;
 
+use super::dropping::explosive;
 use super::kit::{BOTH_ROLES, Kit, Rig};
 use super::peer::B;
 use super::recorder::{A, Log, On, Recorder, Script};
 
 /// A connection whose protocol upgrades at its first bytes and leaves all but the first of them
 /// unread for the next protocol, which plays `next`.
-fn upgraded(rig: &mut Rig, next: Script) -> (A, A, B) {
+fn upgraded(kit: Kit, next: Script) -> (Rig, A, A, B) {
+    let mut rig = kit.rig();
     let end = rig.end();
-    let mut plays = Some(end.plays(next));
-    let upgrade = move |transport: &Transport| {
-        transport.upgrade_with(plays.take().expect("one upgrade"), b"unread");
-    };
-    let (a, b) = rig.accept(Script::new().once(On::Data, upgrade));
-    (a, end, b)
+    let plays = end.plays(next);
+    let (a, b) = rig.accept(Script::new().once(On::Data, |t| t.upgrade_with(plays, b"unread")));
+    (rig, a, end, b)
 }
 
 pub(crate) fn c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes(kit: Kit) {
     for role in BOTH_ROLES {
         let mut rig = kit.rig();
         let (next, log) = (rig.end(), rig.end().log);
-        let (mut plays, notes) = (Some(next.plays(Script::new())), log.clone());
-        let made = next.clone();
+        let (plays, notes, made) = (next.plays(Script::new()), log.clone(), next.clone());
         let script = Script::new().once(On::Data, move |transport| {
-            transport.upgrade(plays.take().expect("once"));
+            transport.upgrade(plays);
             assert!(!made.is_made() && !transport.wants_data(), "not inside of the callback");
             notes.note("returned");
         });
@@ -52,21 +50,17 @@ pub(crate) fn c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_by
 }
 
 pub(crate) fn c50a_an_upgrade_from_outside_comes_before_more_bytes(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = kit.accept(Script::new());
     let next = rig.end();
     b.send(b"new");
     a.transport().upgrade(next.plays(Script::new()));
     rig.until("its bytes", || next.received_len() == 3);
-    assert_eq!(
-        (a.log.entries(), next.log.entries()),
-        (vec!["made".into()], vec!["made".into(), "data(3)".into()])
-    );
+    assert_eq!(a.log.entries(), ["made"]);
+    assert_eq!(next.log.entries(), ["made", "data(3)"]);
 }
 
 pub(crate) fn c50a_unread_bytes_come_first(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, next, b) = upgraded(&mut rig, Script::new());
+    let (mut rig, a, next, b) = upgraded(kit, Script::new());
     b.send(b"x");
     rig.until("unread bytes", || next.received_len() == 6);
     b.send(b" and new");
@@ -76,8 +70,8 @@ pub(crate) fn c50a_unread_bytes_come_first(kit: Kit) {
 }
 
 pub(crate) fn c50a_a_pause_holds_the_unread_bytes(kit: Kit) {
-    let mut rig = kit.rig();
-    let (_a, next, b) = upgraded(&mut rig, Script::new().on(On::Made, Transport::pause_producing));
+    let (mut rig, _a, next, b) =
+        upgraded(kit, Script::new().on(On::Made, Transport::pause_producing));
     b.send(b"x");
     rig.until("the next connection_made", || next.is_made());
     b.send(b" and new");
@@ -90,13 +84,10 @@ pub(crate) fn c50a_a_pause_holds_the_unread_bytes(kit: Kit) {
 }
 
 pub(crate) fn c50a_upgrades_in_a_row_lose_no_bytes(kit: Kit) {
-    let mut rig = kit.rig();
-    let last = rig.end();
-    let mut plays = Some(last.plays(Script::new()));
-    let again = move |transport: &Transport| {
-        transport.upgrade_with(plays.take().expect("once"), b"more ");
-    };
-    let (_a, between, b) = upgraded(&mut rig, Script::new().once(On::Made, again));
+    let last = A::default();
+    let plays = last.plays(Script::new());
+    let again = Script::new().once(On::Made, |t| t.upgrade_with(plays, b"more "));
+    let (mut rig, _a, between, b) = upgraded(kit, again);
     b.send(b"x");
     rig.until("unread bytes", || last.received_len() == 11);
     b.send(b" and new");
@@ -108,11 +99,10 @@ pub(crate) fn c50a_upgrades_in_a_row_lose_no_bytes(kit: Kit) {
 pub(crate) fn c50a_of_two_upgrades_the_last_counts(kit: Kit) {
     let mut rig = kit.rig();
     let (one, two) = (rig.end(), rig.end());
-    let mut plays = Some((one.plays(Script::new()), two.plays(Script::new())));
+    let (first, second) = (one.plays(Script::new()), two.plays(Script::new()));
     let (_a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
-        let (one, two) = plays.take().expect("once");
-        transport.upgrade_with(one, b"un");
-        transport.upgrade_with(two, b"read");
+        transport.upgrade_with(first, b"un");
+        transport.upgrade_with(second, b"read");
     }));
     b.send(b"x");
     rig.until("unread bytes", || two.received_len() == 6);
@@ -122,11 +112,9 @@ pub(crate) fn c50a_of_two_upgrades_the_last_counts(kit: Kit) {
 pub(crate) fn c50a_the_next_protocol_is_told_of_an_end_that_was_told_before(kit: Kit) {
     let mut rig = kit.rig();
     let next = rig.end();
-    let mut plays = Some(next.plays(Script::new().once(On::Data, |t| t.write(b"answer"))));
-    let script = Script::new().aware().once(On::ReadClosed, move |transport| {
-        transport.upgrade_with(plays.take().expect("once"), b"unread");
-    });
-    let (a, b) = rig.accept(script);
+    let plays = next.plays(Script::new().once(On::Data, |t| t.write(b"answer")));
+    let upgrade = |transport: &Transport| transport.upgrade_with(plays, b"unread");
+    let (a, b) = rig.accept(Script::new().aware().once(On::ReadClosed, upgrade));
     b.fin();
     rig.take_to_the_end(&b);
     assert_eq!(rig.lost(&next), "Done(Peer)");
@@ -147,17 +135,14 @@ pub(crate) fn c50a_a_close_comes_before_an_upgrade(kit: Kit) {
         let mut rig = kit.rig();
         let next = rig.end();
         let held = Rc::new(());
-        let (dropped, kept) = (Rc::downgrade(&held), next.clone());
-        let unused = Script::new().once(On::Made, move |_| drop(held));
-        let mut plays = Some(kept.plays(unused));
-        let script = Script::new().once(On::Data, move |transport| {
+        let dropped = Rc::downgrade(&held);
+        let plays = next.plays(Script::new().once(On::Made, move |_| drop(held)));
+        let (a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
             before(transport);
-            transport.upgrade(plays.take().expect("once"));
+            transport.upgrade(plays);
             behind(transport);
-        });
-        let (a, b) = rig.accept(script);
-        b.send(b"x");
-        rig.until("data", || a.log.has("data"));
+        }));
+        rig.sends(&a, &b, b"x");
         b.fin();
         let (lost, _) = logged(|| rig.lost(&a));
         assert!(lost == reason || (lost == "Done(Us)" && reason == "Done(Peer)"), "{lost}");
@@ -167,19 +152,10 @@ pub(crate) fn c50a_a_close_comes_before_an_upgrade(kit: Kit) {
 }
 
 pub(crate) fn c50a_the_old_protocol_is_dropped_and_may_panic_in_that(kit: Kit) {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("a drop that panics");
-        }
-    }
     let mut rig = kit.rig();
     let next = rig.end();
-    let (mut plays, bomb) = (Some(next.plays(Script::new())), Bomb);
-    let (a, b) = rig.accept(Script::new().on(On::Data, move |transport| {
-        let _kept = &bomb;
-        transport.upgrade(plays.take().expect("once"));
-    }));
+    let plays = next.plays(Script::new());
+    let (a, b) = rig.accept(explosive().once(On::Data, |transport| transport.upgrade(plays)));
     let ((), lines) = logged(|| {
         b.send(b"x");
         rig.until("the next connection_made", || next.is_made());
@@ -201,37 +177,24 @@ pub(crate) fn c50a_what_was_asked_of_the_old_protocol_is_dropped(kit: Kit) {
             transport.write("other");
         }
     }
-    let mut rig = kit.rig();
-    let (a, b) = rig.accept(Script::new().once(On::Data, |transport| transport.upgrade(Other)));
+    let upgrade = |transport: &Transport| transport.upgrade(Other);
+    let (mut rig, a, b) = kit.accept(Script::new().once(On::Data, upgrade));
     let connection = a.connection();
-    b.send(b"x");
-    rig.until("data", || a.log.has("data"));
-    let log = a.log.clone();
-    connection.tell({
-        let log = log.clone();
-        move |_, _| log.note("told")
-    });
-    connection.call_later(std::time::Duration::ZERO, {
-        let log = log.clone();
-        move |_, _| log.note("called")
-    });
+    rig.sends(&a, &b, b"x");
+    let (told, called) = (a.log.clone(), a.log.clone());
+    connection.tell(move |_, _| told.note("told"));
+    connection.call_later(std::time::Duration::ZERO, move |_, _| called.note("called"));
     let asked = connection.ask(|_, _| ());
     rig.turns(5);
     let failure = failure_of(asked);
     assert!(failure.is::<WrongProtocol>(), "{failure}");
-    assert_eq!(log.entries(), ["made", "data(1)"]);
+    assert_eq!(a.log.entries(), ["made", "data(1)"]);
     // A handle to the next protocol works.
     let other = a.transport().connection::<Other>();
     other.tell(|_, transport| transport.write("told"));
-    rig.until("the told answer", || {
-        b.take_all();
-        b.got() == b"told"
-    });
+    rig.gets(&b, b"told");
     b.send(b"x");
-    rig.until("an answer", || {
-        b.take_all();
-        b.got() == b"toldother"
-    });
+    rig.gets(&b, b"toldother");
 }
 
 pub(crate) fn c50a_what_a_framer_holds_is_unread(kit: Kit) {
@@ -281,13 +244,9 @@ pub(crate) fn c50a_a_policy_outlasts_an_upgrade(kit: Kit) {
     let mut rig = kit.rig();
     let limit = LimitConnections::new(1);
     let (a, next) = (rig.end(), rig.end());
-    let mut plays = Some(next.plays(Script::new()));
-    let script = Script::new().once(On::Data, move |transport| {
-        transport.upgrade_with(plays.take().expect("once"), b"unread");
-    });
-    let mut first = Some(a.plays(script));
-    let factory = limit.clone().wrap(move |_: &Address| first.take());
-    let port = rig.listen_with(factory);
+    let plays = next.plays(Script::new());
+    let script = Script::new().once(On::Data, |t| t.upgrade_with(plays, b"unread"));
+    let port = rig.listen_with(limit.clone().wrap(a.once(script)));
     let b = rig.peer(&port);
     b.send(b"x");
     rig.until("unread bytes", || next.received_len() == 6);
@@ -296,8 +255,7 @@ pub(crate) fn c50a_a_policy_outlasts_an_upgrade(kit: Kit) {
     rig.take_to_the_end(&away);
     assert_eq!(limit.turned_away(), 1);
     // A handle finds the inner protocol.
-    let connection = next.connection();
-    connection.tell(|_, transport| transport.lose_connection());
+    next.connection().tell(|_, transport| transport.lose_connection());
     b.fin();
     rig.lost(&next);
     assert_eq!(limit.connections(), 0);

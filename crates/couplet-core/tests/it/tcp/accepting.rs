@@ -14,15 +14,16 @@ use socket2::{Domain, Socket, Type};
 
 use crate::apart::{Running, told};
 use crate::logged::logged;
-use crate::suite::kit::{Kit, LOOPBACK, own_address};
+use crate::suite::kit::{Kit, LOOPBACK, Rig, own_address};
 use crate::suite::peer::{B, Saw};
 use crate::suite::recorder::{A, Log, Maker, On, Script};
 
-/// Echoes the received bytes.
-fn echo(received: &A) -> Script {
-    let end = received.clone();
-    Script::new().on(On::Data, move |transport| {
-        transport.write(end.received().last().map_or(&[][..], std::slice::from_ref));
+/// A factory whose protocols log to A and echo the last received byte.
+fn echoes(a: &A) -> Maker {
+    a.makes(|| {
+        Script::new().on_a(On::Data, |a, transport| {
+            transport.write(a.received().last().map_or(&[][..], std::slice::from_ref));
+        })
     })
 }
 
@@ -32,36 +33,28 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
     let limit: usize = limit.trim().parse().expect("a number");
     assert!(limit >= 200, "somaxconn is {limit}: too small for this test");
     let mut rig = Kit::mio().rig();
-    let a = rig.end();
-    let end = a.clone();
-    let factory = Maker::new(&a.log, move |_| Some(end.plays(echo(&end))));
+    let (a, calm) = (rig.end(), rig.end());
     let options = ListenOptions::default().backlog(512);
-    let port = rig.reactor.listen_tcp_with(LOOPBACK, options, factory);
+    let port = rig.reactor.listen_tcp_with(LOOPBACK, options, echoes(&a));
     let port = port.expect("a free port can be opened");
-    let calm = rig.end();
-    let end = calm.clone();
-    let calm_port = rig.listen_with(Maker::new(&calm.log, move |_| Some(end.plays(Script::new()))));
+    let calm_port = rig.listen_with(calm.makes_many());
     rig.turn();
     let mut clients: Vec<B> = (0..150).map(|_| rig.peer(&port)).collect();
     let _calm_client = rig.peer(&calm_port);
-    let mut round = || {
+    let round = |rig: &mut Rig| {
         let before = a.log.count("build");
         rig.turn();
         a.log.count("build") - before
     };
-    assert_eq!(round(), 100);
+    assert_eq!(round(&mut rig), 100);
     assert_eq!(calm.log.count("build"), 1, "a flood at one port does not delay another");
-    assert_eq!(round(), 50, "the rest, though no new connection came");
+    assert_eq!(round(&mut rig), 50, "the rest, though no new connection came");
     clients.extend((0..60).map(|_| rig.peer(&port)));
-    let mut round = || {
-        let before = a.log.count("build");
-        rig.turn();
-        a.log.count("build") - before
-    };
-    assert_eq!([round(), round(), round()], [50, 10, 0], "the short round set the bound");
+    let rounds = [(); 3].map(|()| round(&mut rig));
+    assert_eq!(rounds, [50, 10, 0], "the short round set the bound");
     for b in &clients {
         b.send(b"x");
-        rig.until("an echo", || b.take_all() > 0);
+        rig.gets(b, b"x");
     }
 }
 
@@ -232,8 +225,7 @@ fn is_writable(socket: &Socket) -> bool {
 fn c49_the_backlog_is_50() {
     let mut rig = Kit::mio().rig();
     let a = rig.end();
-    let end = a.clone();
-    let port = rig.listen_with(Maker::new(&a.log, move |_| Some(end.plays(Script::new()))));
+    let port = rig.listen_with(a.makes_many());
     let to = port.host().socket_addr().expect("a port has an address");
     // Linux accepts one more than the backlog.
     let queued: Vec<(Socket, bool)> = (0..52).map(|_| start_connect(to)).collect();

@@ -12,7 +12,7 @@ use couplet::testing::{failure_of, success_of};
 use couplet::{Address, ConnectError, Connection, Deferred};
 
 use crate::suite::kit::{Kit, LOOPBACK, Rig};
-use crate::suite::recorder::{A, Maker, On, Recorder, Script};
+use crate::suite::recorder::{A, On, Recorder, Script};
 
 /// A connected pair of system sockets: ours, and the peer's, whose reads block with a timeout.
 pub(crate) fn sockets() -> (TcpStream, TcpStream) {
@@ -31,9 +31,7 @@ type Adopting = Deferred<Connection<Recorder>>;
 
 /// Adopts a socket for A.
 fn adopt(rig: &Rig, a: &A, script: Script, socket: TcpStream) -> Adopting {
-    let mut plays = Some(a.plays(script));
-    let maker = Maker::new(&a.log, move |_: &Address| plays.take());
-    rig.reactor.adopt(socket, maker).expect("a connected socket")
+    rig.reactor.adopt(socket, a.maker(script)).expect("a connected socket")
 }
 
 /// The peer and the host of each connection in a snapshot.
@@ -49,9 +47,7 @@ fn c51a_a_snapshot_shows_the_real_addresses_of_what_was_adopted() {
     let socket = TcpListener::bind("0.0.0.0:0").expect("a free port");
     let number = socket.local_addr().unwrap().port();
     let a = rig.end();
-    let end = a.clone();
-    let port = rig.reactor.adopt_port(socket, move |_: &Address| Some(end.plays(Script::new())));
-    let port = port.expect("a listening socket");
+    let port = rig.reactor.adopt_port(socket, a.makes_many()).expect("a listening socket");
     assert_eq!(rig.l.snapshot().ports[0].host, SocketAddr::from(([0, 0, 0, 0], number)).into());
     let theirs = TcpStream::connect(("127.0.0.1", number)).expect("it listens");
     rig.until("connection_made", || a.log.count("made") == 1);
@@ -163,16 +159,9 @@ fn c51a_an_adoption_that_fails_says_why_and_closes_the_socket() {
     closed(theirs);
     // The loop is dropped first.
     let ((ours, theirs), a) = (sockets(), A::default());
-    let outcome: Rc<RefCell<Option<bool>>> = Rc::default();
-    let told = outcome.clone();
-    let adopted = adopt(&rig, &a, Script::new(), ours);
-    let tells = move |result: couplet::Result<_>| {
-        *told.borrow_mut() = Some(result.is_ok());
-        Ok(())
-    };
-    adopted.add_both(tells).detach();
+    a.log.watch("adopted", adopt(&rig, &a, Script::new(), ours));
     drop(rig);
-    assert_eq!((outcome.take(), a.log.len()), (Some(false), 0));
+    assert_eq!(a.log.entries(), ["adopted: failed"]);
     closed(theirs);
 }
 
@@ -184,9 +173,7 @@ fn c51a_an_adopted_port_is_like_any_other() {
     // In the port's queue before the adoption.
     let early = TcpStream::connect(address).expect("it listens");
     let a = rig.end();
-    let end = a.clone();
-    let builds = move |_: &Address| Some(end.plays(Script::new()));
-    let port = rig.reactor.adopt_port(socket, builds).expect("a listening socket");
+    let port = rig.reactor.adopt_port(socket, a.makes_many()).expect("a listening socket");
     assert_eq!(port.host(), address.into());
     assert_eq!(port.descriptor(), Some(number));
     let ports =

@@ -1,20 +1,14 @@
 //! Rows 5, 15, 17 and 24 where they depend on the kernel: its buffers, resets and error numbers.
 
 use std::io;
-use std::time::Duration;
 
 use couplet::Transport;
-use couplet::driver::CloseMode;
 use rustix::io::Errno;
 
 use crate::suite::endings::write_big;
-use crate::suite::kit::Kit;
+use crate::suite::kit::{Kit, s};
 use crate::suite::peer::Saw;
 use crate::suite::recorder::{On, Script};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 // Closing without a drain would deliver about 128 000 bytes here, then ECONNRESET.
 #[test]
@@ -22,11 +16,11 @@ fn c05_unread_input_does_not_destroy_the_reply() {
     const ASKED: usize = 500_000;
     let reply: Vec<u8> = (0..70_000u32).flat_map(u32::to_le_bytes).collect();
     let answer = reply.clone();
-    let mut rig = Kit::mio().read_buffer(16 * 1024).rig();
-    let (a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
-        transport.write(answer);
-        transport.lose_connection();
-    }));
+    let (mut rig, a, b) =
+        Kit::mio().read_buffer(16 * 1024).accept(Script::new().once(On::Data, move |transport| {
+            transport.write(answer);
+            transport.lose_connection();
+        }));
     let send = |left: usize| if left > 0 { b.try_send(&vec![7; left]) } else { 0 };
     let mut sent = 0;
     loop {
@@ -55,26 +49,11 @@ fn c05_unread_input_does_not_destroy_the_reply() {
     assert_eq!(rig.lost(&a), "Done(Us)");
 }
 
-#[test]
-fn c05_the_drain_ends_with_a_plain_close() {
-    let mut rig = Kit::mio().rig();
-    let (a, b) = rig.accept(Script::new());
-    a.transport().lose_connection();
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    rig.pass(s(30));
-    rig.turn();
-    assert_eq!(rig.lost(&a), "Done(Us)");
-    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
-    rig.tick();
-    assert!(!b.is_broken(), "a reset would leave an error on the socket");
-}
-
 // Linux reports a socket writable only when a third of its buffer is free: waiting for that would
 // cut off a slow reader.
 #[test]
 fn c15_bytes_that_leave_the_kernel_are_progress() {
-    let mut rig = Kit::mio().rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = Kit::mio().accept(Script::new());
     write_big(&rig, &a);
     a.transport().lose_connection();
     (0..3).for_each(|_| rig.tick());
@@ -97,24 +76,6 @@ fn c15_bytes_that_leave_the_kernel_are_progress() {
     }
     assert_eq!(rig.lost(&a), "CloseTimedOut");
     assert!((s(130)..=s(165)).contains(&rig.passed()), "at {:?}", rig.passed());
-}
-
-#[test]
-fn c17_the_peer_of_an_abort_sees_a_reset() {
-    let mut rig = Kit::mio().rig();
-    let (a, b) = rig.accept(Script::new());
-    a.transport().abort_connection();
-    rig.turn();
-    assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "although nothing was unsent or unread");
-    rig.lost(&a);
-    // After our FIN.
-    let (a, b) = rig.accept(Script::new());
-    a.transport().lose_connection();
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    a.transport().abort_connection();
-    rig.lost(&a);
-    rig.tick();
-    assert!(b.is_broken());
 }
 
 // Dropping the loop closes its sockets, as the system does for a killed process.

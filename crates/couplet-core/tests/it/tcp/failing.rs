@@ -106,9 +106,7 @@ fn c32a_a_second_connection_between_the_same_ends_is_an_error_of_the_local_addre
         let options = ConnectOptions::default().bind(from);
         options.prepare(|socket| socket.set_reuse_address(true))
     };
-    let mut protocol = Some(first.plays(Script::new()));
-    let factory = move |_: &Address| protocol.take();
-    rig.reactor.connect_to(port.host(), from_port(from), factory);
+    rig.reactor.connect_to(port.host(), from_port(from), first.once(Script::new()));
     rig.until("connection_made", || first.is_made());
     let from = first.transport().host().socket_addr().expect("an address");
     let factory = move || second.plays(Script::new());

@@ -15,8 +15,8 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use socket2::Socket;
 
 use crate::logged::logged;
-use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, own_address};
-use crate::suite::recorder::{Recorder, Script};
+use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
+use crate::suite::recorder::{A, Recorder, Script};
 
 /// A duplicate of a connection's socket. `None` where the system does not allow one: a visible
 /// skip, and an error in CI.
@@ -64,6 +64,16 @@ fn inode(host: &Address, peer: &Address) -> String {
     format!("socket:[{}]", inode.expect("the system knows the connection"))
 }
 
+/// A server and its client, joined with these options.
+fn joined(rig: &mut Rig, listen: ListenOptions, connect: ConnectOptions) -> [A; 2] {
+    let (server, client) = (rig.end(), rig.end());
+    let port = rig.reactor.listen_tcp_with(LOOPBACK, listen, server.once(Script::new()));
+    let to = port.expect("a free port can be opened").host().port().expect("a number");
+    rig.reactor.connect_tcp_with("127.0.0.1", to, connect, client.once(Script::new()));
+    rig.until("connection_made", || server.is_made() && client.is_made());
+    [server, client]
+}
+
 // Linux owns all of 127.0.0.0/8, and no other test uses 127.0.0.2.
 #[test]
 fn c49_a_client_connects_from_the_address_it_is_bound_to() {
@@ -76,15 +86,13 @@ fn c49_a_client_connects_from_the_address_it_is_bound_to() {
     for (number, by_string) in [(0, false), (0, true), (free, false)] {
         let (server, client) = (rig.end(), rig.end());
         let to = rig.listen(&server, Script::new()).host().port().expect("a number");
-        let mut protocol = Some(client.plays(Script::new()));
-        let factory = move |_: &Address| protocol.take();
         let from = own_address(2, number);
         if by_string {
             let endpoint = format!("tcp:127.0.0.1:{to}:bindAddress={}", from.ip());
-            rig.reactor.connect(endpoint, factory).detach();
+            rig.reactor.connect(endpoint, client.once(Script::new())).detach();
         } else {
             let options = ConnectOptions::default().bind(from);
-            rig.reactor.connect_tcp_with("127.0.0.1", to, options, factory);
+            rig.reactor.connect_tcp_with("127.0.0.1", to, options, client.once(Script::new()));
         }
         rig.until("connection_made", || server.is_made() && client.is_made());
         let came = server.transport().peer().socket_addr().expect("it has an address");
@@ -103,18 +111,8 @@ fn c64_no_delay_is_on_unless_set_otherwise() {
         assert!(socket.tcp_nodelay().expect("an option"), "{role:?}");
     }
     // Off at both ends.
-    let (server, client) = (rig.end(), rig.end());
-    let mut protocol = Some(server.plays(Script::new()));
-    let options = ListenOptions::default().no_delay(false);
-    let factory = move |_: &Address| protocol.take();
-    let port = rig.reactor.listen_tcp_with(LOOPBACK, options, factory);
-    let to = port.expect("a free port can be opened").host().port().expect("a number");
-    let mut protocol = Some(client.plays(Script::new()));
-    let options = ConnectOptions::default().no_delay(false);
-    let factory = move |_: &Address| protocol.take();
-    rig.reactor.connect_tcp_with("127.0.0.1", to, options, factory);
-    rig.until("connection_made", || server.is_made() && client.is_made());
-    for a in [server, client] {
+    let listen = ListenOptions::default().no_delay(false);
+    for a in joined(&mut rig, listen, ConnectOptions::default().no_delay(false)) {
         let Some(socket) = socket_of(&a.transport()) else { return };
         assert!(!socket.tcp_nodelay().expect("an option"));
     }
@@ -158,21 +156,12 @@ fn c64_an_option_reaches_the_socket() {
 #[test]
 fn c64a_a_socket_is_prepared_before_it_is_bound_or_connects() {
     let mut rig = Kit::mio().rig();
-    let (server, client) = (rig.end(), rig.end());
-    let mut protocol = Some(server.plays(Script::new()));
-    let factory = move |_: &Address| protocol.take();
     let listen = ListenOptions::default().prepare(|socket| {
         assert!(socket.local_addr().is_ok_and(|at| at.as_socket().is_none_or(|at| at.port() == 0)));
         socket.set_keepalive(true)
     });
-    let port = rig.reactor.listen_tcp_with(LOOPBACK, listen, factory).expect("a free port");
-    let to = port.host().port().expect("a number");
     let connect = ConnectOptions::default().prepare(|socket| socket.set_keepalive(true));
-    let mut protocol = Some(client.plays(Script::new()));
-    let factory = move |_: &Address| protocol.take();
-    rig.reactor.connect_tcp_with("127.0.0.1", to, connect, factory);
-    rig.until("connection_made", || server.is_made() && client.is_made());
-    for end in [server, client] {
+    for end in joined(&mut rig, listen, connect) {
         let seen: Rc<Cell<bool>> = Rc::default();
         let sees = seen.clone();
         end.transport().with_socket(move |socket| {
@@ -187,20 +176,18 @@ fn c64a_a_socket_is_prepared_before_it_is_bound_or_connects() {
 #[test]
 fn c64a_an_error_or_a_panic_of_the_preparation_fails_what_it_prepares() {
     let mut rig = Kit::mio().rig();
-    let nobody = || |_: &Address| None::<Recorder>;
     let errors: [fn(SockRef<'_>) -> std::io::Result<()>; 2] =
         [|_| Err(std::io::Error::other("by wish")), |_| panic!("by wish")];
     for prepare in errors {
         let (_, lines) = logged(|| {
-            let options = ListenOptions::default().prepare(prepare);
-            let error = rig.reactor.listen_tcp_with(LOOPBACK, options, nobody()).map(drop);
-            error.expect_err("it is not prepared");
-            let peer = rig.peer_port();
-            let options = ConnectOptions::default().prepare(prepare);
-            let (host, port) = ("127.0.0.1", peer.address().port().expect("TCP"));
             let a = rig.end();
-            let maker = crate::suite::recorder::Maker::new(&a.log, |_| None);
-            rig.reactor.connect_tcp_with(host, port, options, maker);
+            let options = ListenOptions::default().prepare(prepare);
+            let port = rig.reactor.listen_tcp_with(LOOPBACK, options, a.once(Script::new()));
+            port.map(drop).expect_err("it is not prepared");
+            let options = ConnectOptions::default().prepare(prepare);
+            let port = rig.peer_port().address().port().expect("TCP");
+            let maker = a.maker(Script::new());
+            rig.reactor.connect_tcp_with("127.0.0.1", port, options, maker);
             rig.until("the failure", || a.log.has("client_connection_failed"));
         });
         assert!(lines.iter().all(|line| line.contains("by wish")), "{lines:?}");
@@ -210,8 +197,7 @@ fn c64a_an_error_or_a_panic_of_the_preparation_fails_what_it_prepares() {
 
 #[test]
 fn c64a_an_error_or_a_panic_in_with_socket_is_logged() {
-    let mut rig = Kit::mio().rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = Kit::mio().accept(Script::new());
     let ((), lines) = logged(|| {
         a.transport().with_socket(|_| Err(std::io::Error::other("an error by wish")));
         a.transport().with_socket(|_| panic!("a panic by wish"));
@@ -219,6 +205,5 @@ fn c64a_an_error_or_a_panic_in_with_socket_is_logged() {
     });
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("an error by wish") && lines[1].contains("a panic by wish"));
-    b.send(b"x");
-    rig.until("data", || a.log.has("data"));
+    rig.sends(&a, &b, b"x");
 }

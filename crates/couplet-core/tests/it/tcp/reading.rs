@@ -10,8 +10,7 @@ use crate::suite::recorder::{On, Script};
 
 #[test]
 fn c64_a_refused_no_delay_is_harmless() {
-    let mut rig = Kit::mio().rig();
-    let (a, b) = rig.accept(Script::new());
+    let (mut rig, a, b) = Kit::mio().accept(Script::new());
     let ((), lines) = logged(|| {
         for on in [false, true, true, false] {
             a.transport().set_tcp_no_delay(on);
@@ -27,10 +26,7 @@ fn c64_a_refused_no_delay_is_harmless() {
     });
     assert_eq!(lines.len(), 1, "{lines:?}");
     a.transport().write("still here");
-    rig.until("bytes", || {
-        b.take_all();
-        b.got() == b"still here"
-    });
+    rig.gets(&b, b"still here");
     // On a lost connection.
     let (a, b) = rig.accept(Script::new().on(On::Lost, |t| t.set_tcp_no_delay(true)));
     b.reset();

@@ -26,9 +26,7 @@ fn link_local() -> Option<(Ipv6Addr, u32)> {
 /// Listens on an address and connects to it. Returns the accepted end and the client.
 fn joined(rig: &mut Rig, at: SocketAddrV6, connects: impl Fn(&Rig, &Address, &A)) -> (A, A) {
     let (server, client) = (rig.end(), rig.end());
-    let mut protocol = Some(server.plays(Script::new()));
-    let factory = move |_: &Address| protocol.take();
-    let port = rig.reactor.listen_tcp(at.into(), factory).expect("a free port");
+    let port = rig.reactor.listen_tcp(at.into(), server.once(Script::new())).expect("a free port");
     connects(rig, &port.host(), &client);
     rig.until("connection_made", || server.is_made() && client.is_made());
     (server, client)
@@ -36,9 +34,7 @@ fn joined(rig: &mut Rig, at: SocketAddrV6, connects: impl Fn(&Rig, &Address, &A)
 
 /// Connects to the address unchanged.
 fn connect(rig: &Rig, to: &Address, client: &A) -> Connector {
-    let mut protocol = Some(client.plays(Script::new()));
-    let factory = move |_: &Address| protocol.take();
-    rig.reactor.connect_to(to, ConnectOptions::default(), factory)
+    rig.reactor.connect_to(to, ConnectOptions::default(), client.once(Script::new()))
 }
 
 #[test]
@@ -53,9 +49,8 @@ fn c145a_a_link_local_address_keeps_its_scope_both_ways() {
     let at = SocketAddrV6::new(ip, 0, 0, scope);
     let by_address = |rig: &Rig, to: &Address, client: &A| drop(connect(rig, to, client));
     let by_string = |rig: &Rig, to: &Address, client: &A| {
-        let mut protocol = Some(client.plays(Script::new()));
         // As the address prints, with its scope.
-        rig.reactor.connect(to.to_string(), move |_: &Address| protocol.take()).detach();
+        rig.reactor.connect(to.to_string(), client.once(Script::new())).detach();
     };
     for by in [&by_address as &dyn Fn(&Rig, &Address, &A), &by_string] {
         let (server, client) = joined(&mut rig, at, by);
@@ -69,11 +64,10 @@ fn c145a_a_link_local_address_keeps_its_scope_both_ways() {
     }
     // The scope names the interface; without it the system has no route.
     let (a, unscoped) = (rig.end(), SocketAddrV6::new(ip, 1, 0, 0));
-    let mut protocol = Some(a.plays(Script::new()));
     let connecting = rig.reactor.connect_to_deferred(
         SocketAddr::from(unscoped),
         ConnectOptions::default(),
-        move |_: &Address| protocol.take(),
+        a.once(Script::new()),
     );
     rig.until("the failure", || connecting.has_fired());
     let failure = failure_of(connecting);

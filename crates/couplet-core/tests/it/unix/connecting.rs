@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use couplet::UnixAddress;
 use couplet::testing::success_of;
-use couplet::{Address, UnixAddress};
 
 use crate::needed::Folder;
 use crate::suite::kit::Kit;
@@ -36,8 +36,7 @@ fn a_connect_waits_while_the_queue_of_the_port_is_full() {
     listener.listen(0).expect("it is bound");
     let _first = UnixStream::connect(&path).expect("the queue holds one");
     let (a, stopped) = (rig.end(), rig.end());
-    let mut plays = Some(a.plays(Script::new()));
-    rig.reactor.connect_unix(path.clone(), move |_: &Address| plays.take());
+    rig.reactor.connect_unix(path.clone(), a.once(Script::new()));
     let connector = rig.reactor.connect_unix(path, Maker::new(&stopped.log, |_| None));
     rig.turns(5);
     assert!(!a.is_made() && a.log.len() == 0);
@@ -54,8 +53,8 @@ fn c51a_unix_sockets_are_adopted_too() {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     theirs.write_all(b"early").expect("room");
     let a = rig.end();
-    let mut plays = Some(a.plays(Script::new().once(On::Data, |t| t.write("answer"))));
-    let adopted = rig.reactor.adopt(ours, move |_: &Address| plays.take());
+    let adopted =
+        rig.reactor.adopt(ours, a.once(Script::new().once(On::Data, |t| t.write("answer"))));
     let adopted = adopted.expect("a connected socket");
     rig.until("bytes that came before", || a.received_len() == 5);
     let connection = success_of(adopted);
@@ -79,10 +78,8 @@ fn c51a_unix_sockets_are_adopted_too() {
 fn c64_options_of_tcp_do_nothing() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let a = rig.end();
-    let mut plays = Some(a.plays(Script::new()));
     let options = couplet::ListenOptions::default().reuse_port(true).no_delay(true);
-    let port =
-        rig.reactor.listen_unix_with(folder.join("port"), options, move |_: &Address| plays.take());
+    let port = rig.reactor.listen_unix_with(folder.join("port"), options, a.once(Script::new()));
     let b = rig.peer(&port.expect("a free path"));
     rig.until("connection_made", || a.is_made());
     let ((), lines) = crate::logged::logged(|| {
@@ -99,11 +96,11 @@ fn c64_options_of_tcp_do_nothing() {
 #[cfg(target_os = "linux")]
 #[test]
 fn peer_credentials_tell_who_is_at_the_other_end() {
-    use crate::suite::kit::{BOTH_ROLES, Role};
+    use crate::suite::kit::BOTH_ROLES;
     for role in BOTH_ROLES {
-        let mut rig = Kit::mio().unix().rig();
-        let (a, b) =
-            rig.pair(role, Script::new().on(On::Made, |t| assert!(t.peer_credentials().is_some())));
+        let (mut rig, a, b) = Kit::mio()
+            .unix()
+            .pair(role, Script::new().on(On::Made, |t| assert!(t.peer_credentials().is_some())));
         let peer = a.transport().peer_credentials().expect("a UNIX socket");
         assert_eq!(peer.pid, std::process::id(), "{role:?}");
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
@@ -112,7 +109,6 @@ fn peer_credentials_tell_who_is_at_the_other_end() {
         rig.lost(&a);
         assert_eq!(a.transport().peer_credentials(), Some(peer), "after the end too");
     }
-    let mut rig = Kit::mio().rig();
-    let (a, _b) = rig.pair(Role::Server, Script::new());
+    let (_rig, a, _b) = Kit::mio().accept(Script::new());
     assert_eq!(a.transport().peer_credentials(), None);
 }

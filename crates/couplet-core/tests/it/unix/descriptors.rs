@@ -1,92 +1,38 @@
 //! Row 162: descriptors passed over UNIX sockets, including the facts of Twisted's
 //! `SendFileDescriptorTests`. `tests/descriptors.rs` counts the descriptors.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 
-use couplet::{Address, Protocol, Reason, Transport};
+use couplet::Transport;
 
 use crate::needed::Folder;
-use crate::suite::kit::{Kit, Rig, Role};
-use crate::suite::recorder::Script;
+use crate::suite::kit::{Kit, Rig};
+use crate::suite::recorder::{A, Echo, On, Script};
 
-/// The events of an end, in order.
-#[derive(Clone, Default)]
-struct Seen(Rc<RefCell<Vec<Saw>>>);
-
-#[derive(Debug)]
-enum Saw {
-    Descriptor(OwnedFd),
-    Bytes(Vec<u8>),
-    Lost,
-}
-
-impl Seen {
-    fn bytes(&self) -> Vec<u8> {
-        let seen = self.0.borrow();
-        seen.iter()
-            .flat_map(|saw| if let Saw::Bytes(bytes) = saw { &bytes[..] } else { &[] })
-            .copied()
-            .collect()
-    }
-
-    /// For each descriptor, the number of bytes that arrived before it.
-    fn places(&self) -> Vec<usize> {
-        let (mut places, mut bytes) = (Vec::new(), 0);
-        for saw in &*self.0.borrow() {
-            match saw {
-                Saw::Descriptor(_) => places.push(bytes),
-                Saw::Bytes(more) => bytes += more.len(),
-                Saw::Lost => {}
-            }
+/// For each received descriptor, the number of bytes that arrived before it.
+fn places(a: &A) -> Vec<usize> {
+    let (mut places, mut bytes) = (Vec::new(), 0);
+    for entry in a.log.entries() {
+        if entry == "descriptor" {
+            places.push(bytes);
         }
-        places
+        let data = entry.strip_prefix("data(").and_then(|rest| rest.strip_suffix(')'));
+        bytes += data.map_or(0, |len| len.parse().expect("a length"));
     }
-
-    fn take_descriptors(&self) -> Vec<OwnedFd> {
-        let seen = self.0.take().into_iter();
-        seen.filter_map(|saw| if let Saw::Descriptor(fd) = saw { Some(fd) } else { None }).collect()
-    }
-
-    fn is_lost(&self) -> bool {
-        self.0.borrow().iter().any(|saw| matches!(saw, Saw::Lost))
-    }
+    places
 }
 
-type OnDescriptor = Box<dyn FnMut(&Transport)>;
-
-/// Keeps the descriptors that it receives.
-struct Keeper(Seen, OnDescriptor);
-
-impl Protocol for Keeper {
-    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
-        self.0.0.borrow_mut().push(Saw::Descriptor(descriptor));
-        (self.1)(transport);
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.0.0.borrow_mut().push(Saw::Bytes(data.to_vec()));
-    }
-
-    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
-        self.0.0.borrow_mut().push(Saw::Lost);
-    }
-}
-
-/// A connected pair: a scripted sender and a keeper.
-fn pair(rig: &mut Rig, on: impl FnMut(&Transport) + 'static) -> (Transport, Seen) {
-    let (a, seen) = (rig.end(), Seen::default());
-    let mut keeper = Some(Keeper(seen.clone(), Box::new(on)));
+/// A sender, and a receiver that plays the script.
+fn pair(rig: &mut Rig, script: Script) -> (Transport, A) {
+    let (b, a) = (rig.end(), rig.end());
     let path = Folder::new();
-    let port = rig.reactor.listen_unix(path.join("port"), move |_: &Address| keeper.take());
+    let port = rig.reactor.listen_unix(path.join("port"), a.once(script));
     port.expect("a free path");
-    let mut plays = Some(a.plays(Script::new()));
-    rig.reactor.connect_unix(path.join("port"), move |_: &Address| plays.take());
-    rig.until("connection_made", || a.is_made());
-    (a.transport(), seen)
+    rig.reactor.connect_unix(path.join("port"), b.once(Script::new()));
+    rig.until("connection_made", || a.is_made() && b.is_made());
+    (b.transport(), a)
 }
 
 /// A pipe: its reader, and a descriptor to pass. The reader sees the end when every copy of the
@@ -106,21 +52,18 @@ fn is_closed(reader: &std::io::PipeReader) -> bool {
 #[test]
 fn c162_a_descriptor_is_delivered_before_the_bytes_it_came_with() {
     let mut rig = Kit::mio().rig();
-    let (sender, seen) = pair(&mut rig, |_| {});
+    let (sender, a) = pair(&mut rig, Script::new());
     let (mut reader, writer) = pipe();
     sender.send_descriptor(writer).expect("a UNIX socket");
     rig.turns(3);
-    assert!(seen.0.borrow().is_empty(), "it waits for a byte");
+    assert_eq!(a.log.entries(), ["made"], "it waits for a byte");
     sender.write("hello");
-    rig.until("bytes", || seen.bytes() == b"hello");
-    assert_eq!(seen.places(), [0]);
+    rig.until("bytes", || a.received() == b"hello");
+    assert_eq!(a.log.entries()[1..], ["descriptor", "data(5)"]);
     // It is the same pipe, and ours is closed.
-    for descriptor in seen.take_descriptors() {
-        assert!(
-            rustix::io::fcntl_getfd(&descriptor)
-                .expect("it is open")
-                .contains(rustix::io::FdFlags::CLOEXEC)
-        );
+    for descriptor in a.take_descriptors() {
+        let flags = rustix::io::fcntl_getfd(&descriptor).expect("it is open");
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         File::from(descriptor).write_all(b"through the pipe").expect("it is open");
     }
     let mut text = String::new();
@@ -131,7 +74,7 @@ fn c162_a_descriptor_is_delivered_before_the_bytes_it_came_with() {
 #[test]
 fn c162_descriptors_and_bytes_keep_their_order() {
     let mut rig = Kit::mio().rig();
-    let (sender, seen) = pair(&mut rig, |_| {});
+    let (sender, a) = pair(&mut rig, Script::new());
     let pipes: Vec<_> = (0..6).map(|_| pipe()).collect();
     let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
     let mut writers = writers.into_iter();
@@ -150,17 +93,17 @@ fn c162_descriptors_and_bytes_keep_their_order() {
         sender.write(piece);
         bytes.extend_from_slice(piece);
     }
-    rig.until("bytes", || seen.bytes().len() == bytes.len());
-    assert!(seen.bytes() == bytes);
+    rig.until("bytes", || a.received_len() == bytes.len());
+    assert!(a.received() == bytes);
     // The system may deliver earlier bytes together with the bytes that accompany a descriptor, but
     // never the other way round.
-    let places = seen.places();
+    let places = places(&a);
     assert!(
         places.len() == 6 && places.iter().zip(&wanted).all(|(at, most)| at <= most),
         "{places:?}"
     );
     assert!(places[4] > 3, "the last ones were not early: {places:?}");
-    for (descriptor, reader) in seen.take_descriptors().into_iter().zip(readers) {
+    for (descriptor, reader) in a.take_descriptors().into_iter().zip(readers) {
         assert!(!is_closed(&reader));
         drop(descriptor);
         assert!(is_closed(&reader), "each is its own pipe");
@@ -170,40 +113,35 @@ fn c162_descriptors_and_bytes_keep_their_order() {
 #[test]
 fn c162_a_pause_between_a_descriptor_and_its_bytes_holds_the_bytes() {
     let mut rig = Kit::mio().rig();
-    let slot: Rc<RefCell<Option<Transport>>> = Rc::default();
-    let pauses = slot.clone();
-    let (sender, seen) = pair(&mut rig, move |transport| {
-        transport.pause_producing();
-        *pauses.borrow_mut() = Some(transport.clone());
-    });
+    let script = Script::new().on(On::Descriptor, Transport::pause_producing);
+    let (sender, a) = pair(&mut rig, script);
     let (_reader, writer) = pipe();
     sender.send_descriptor(writer).expect("a UNIX socket");
     sender.write("held");
-    rig.until("a descriptor", || !seen.0.borrow().is_empty());
+    rig.until("a descriptor", || a.log.has("descriptor"));
     sender.write(" back");
     rig.turns(5);
-    assert!(seen.bytes().is_empty(), "{:?}", seen.0);
-    slot.borrow().as_ref().expect("it is set").resume_producing();
-    rig.until("bytes", || seen.bytes() == b"held back");
+    assert_eq!(a.log.entries(), ["made", "descriptor"]);
+    a.transport().resume_producing();
+    rig.until("bytes", || a.received() == b"held back");
 }
 
 #[test]
 fn c162_unclaimed_descriptors_are_closed() {
     // By a protocol that does not handle them.
     let mut rig = Kit::mio().unix().rig();
-    let (a, b) = (rig.end(), rig.end());
-    let port = rig.listen(&a, Script::new());
-    let mut plays = Some(b.plays(Script::new()));
-    rig.connect_with(port.host(), move |_: &Address| plays.take());
-    rig.until("connection_made", || a.is_made() && b.is_made());
+    let b = rig.end();
+    let port = rig.listen_with(|| Echo);
+    rig.connect_with(port.host(), b.once(Script::new()));
+    rig.until("connection_made", || b.is_made());
     let (reader, writer) = pipe();
     b.transport().send_descriptor(writer).expect("a UNIX socket");
     b.transport().write("x");
-    rig.until("a byte", || a.received_len() == 1);
+    rig.until("an echo", || b.received_len() == 1);
     assert!(is_closed(&reader));
     // By a connection that closes with its bytes unsent, or with no byte at all.
     for written in [true, false] {
-        let (sender, seen) = pair(&mut rig, |_| {});
+        let (sender, a) = pair(&mut rig, Script::new());
         let (reader, writer) = pipe();
         sender.send_descriptor(writer).expect("a UNIX socket");
         if written {
@@ -212,59 +150,59 @@ fn c162_unclaimed_descriptors_are_closed() {
         } else {
             sender.lose_connection();
         }
-        rig.until("connection_lost", || seen.is_lost());
+        rig.until("connection_lost", || a.is_lost());
         rig.turns(3);
         assert!(is_closed(&reader), "written: {written}");
-        assert!(seen.take_descriptors().is_empty());
+        assert!(!a.log.has("descriptor"));
         let (_reader, writer) = pipe();
         sender.send_descriptor(writer).expect_err("it is closed");
     }
     // By a protocol that closes before their bytes.
-    let (sender, seen) = pair(&mut rig, |transport| transport.abort_connection());
+    let script = Script::new().on(On::Descriptor, Transport::abort_connection);
+    let (sender, a) = pair(&mut rig, script);
     let (readers, writers): (Vec<_>, Vec<_>) = (0..3).map(|_| pipe()).unzip();
     for writer in writers {
         sender.send_descriptor(writer).expect("a UNIX socket");
     }
     sender.write("x");
-    rig.until("connection_lost", || seen.is_lost());
-    assert!(seen.bytes().is_empty());
-    assert_eq!(seen.take_descriptors().len(), 1, "the others are not even delivered");
+    rig.until("connection_lost", || a.is_lost());
+    assert_eq!(a.received_len(), 0);
+    assert_eq!(a.take_descriptors().len(), 1, "the others are not even delivered");
     assert!(readers.iter().all(is_closed));
 }
 
 #[test]
 fn c162_what_cannot_be_passed_is_given_back() {
-    let mut rig = Kit::mio().rig();
-    let (a, _b) = rig.pair(Role::Server, Script::new());
+    let (mut rig, a, _b) = Kit::mio().accept(Script::new());
     let (reader, writer) = pipe();
     let writer = a.transport().send_descriptor(writer).expect_err("it is a TCP connection");
     assert!(!is_closed(&reader));
     // Up to 64 may wait.
-    let (sender, seen) = pair(&mut rig, |_| {});
+    let (sender, a) = pair(&mut rig, Script::new());
     for _ in 0..64 {
         sender.send_descriptor(writer.as_fd().try_clone_to_owned().expect("a copy")).expect("room");
     }
     let writer = sender.send_descriptor(writer).expect_err("there are too many");
     sender.write("x");
-    rig.until("a byte", || seen.bytes() == b"x");
-    assert_eq!(seen.places(), [0; 64]);
+    rig.until("a byte", || a.received() == b"x");
+    assert_eq!(places(&a), [0; 64]);
     sender.send_descriptor(writer).expect("there is room again");
 }
 
 #[test]
 fn c162_a_flood_of_descriptors_does_not_starve_the_loop() {
     let mut rig = Kit::mio().rig();
-    let (sender, seen) = pair(&mut rig, |_| {});
+    let (sender, a) = pair(&mut rig, Script::new());
     let (_reader, writer) = pipe();
     for _ in 0..50 {
         sender.send_descriptor(writer.try_clone().expect("a copy")).expect("room");
         sender.write("x");
     }
-    let rounds = Rc::new(std::cell::Cell::new(0));
-    while seen.bytes().len() < 50 {
+    let mut rounds = 0;
+    while a.received_len() < 50 {
         rig.turn();
-        rounds.set(rounds.get() + 1);
-        assert!(rounds.get() < 10_000, "they never arrive");
+        rounds += 1;
+        assert!(rounds < 10_000, "they never arrive");
     }
-    assert!(rounds.get() >= 40, "one message a turn: {}", rounds.get());
+    assert!(rounds >= 40, "one message a turn: {rounds}");
 }

@@ -5,13 +5,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use couplet::{Address, ListenError, ListenOptions, Port, UnixAddress};
+use couplet::{ListenError, ListenOptions, Port, UnixAddress};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
 use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
-use crate::suite::recorder::{On, Script};
+use crate::suite::recorder::{Echo, On, Script};
 
 fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).expect("a socket").permissions().mode() & 0o7777
@@ -23,21 +23,16 @@ fn inode(path: &Path) -> u64 {
 
 /// Listens with an echo.
 fn try_listen(rig: &Rig, path: &Path, options: ListenOptions) -> Result<Port, ListenError> {
-    let echo = || crate::suite::recorder::A::default().plays(echoes());
-    rig.reactor.listen_unix_with(path.to_path_buf(), options, echo)
+    rig.reactor.listen_unix_with(path.to_path_buf(), options, || Echo)
 }
 
 fn listen(rig: &Rig, path: &Path) -> Port {
     try_listen(rig, path, ListenOptions::default()).expect("a free path")
 }
 
-fn echoes() -> Script {
-    Script::new().on(On::Data, |transport| transport.write("echo"))
-}
-
-/// Asserts that a connection gets an answer.
+/// Asserts that a connection echoes.
 fn answers(rig: &mut Rig, mut stream: UnixStream) {
-    stream.write_all(b"?").expect("room");
+    stream.write_all(b"echo").expect("room");
     stream.set_nonblocking(true).expect("an option");
     let mut answer = [0; 4];
     rig.until("an answer", || stream.read_exact(&mut answer).is_ok());
@@ -203,14 +198,12 @@ fn c161_a_lock_is_not_removed_while_another_holds_it() {
 fn c161_a_leading_nul_names_an_abstract_socket() {
     let mut rig = Kit::mio().rig();
     let name = format!("\0couplet-{}", std::process::id());
-    let port =
-        rig.reactor.listen_unix(&*name, || crate::suite::recorder::A::default().plays(echoes()));
-    let port = port.expect("a free name");
+    let port = rig.reactor.listen_unix(&*name, || Echo).expect("a free name");
     assert_eq!(port.host().to_string(), format!("unix:@{}", &name[1..]));
     assert_eq!(port.host().path(), None);
     let a = rig.end();
-    let mut plays = Some(a.plays(Script::new().on(On::Made, |transport| transport.write("?"))));
-    rig.reactor.connect_unix(&*name, move |_: &Address| plays.take());
+    let script = Script::new().on(On::Made, |transport| transport.write("echo"));
+    rig.reactor.connect_unix(&*name, a.once(script));
     rig.until("an answer", || a.received_len() == 4);
     assert_eq!(a.transport().peer(), &port.host());
     assert_eq!(a.transport().host(), &UnixAddress::Unnamed.into());
