@@ -44,8 +44,13 @@ impl<T> Slots<T> {
     }
 
     /// The number of values.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether the table has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The key of the next [`insert`](Self::insert).

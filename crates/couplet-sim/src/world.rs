@@ -444,7 +444,7 @@ impl Sim {
             let name = runs.map(|host| self.name(host)).unwrap_or_default();
             return self.fail(format!("the program of {name} does not end"));
         }
-        self.run_until(QUIET, |sim| sim.kernel.borrow().connections() == 0)?;
+        self.run_until(QUIET, |sim| !sim.kernel.borrow().has_connections())?;
         let left = self.kernel.borrow().held_connections();
         if left.is_empty() { Ok(()) } else { self.fail(left.join("; ")) }
     }

@@ -330,9 +330,9 @@ impl Kernel {
         Some((conn.end(id.side).local.clone(), conn.end(1 - id.side).local.clone()))
     }
 
-    /// Number of existing connections.
-    pub(crate) fn connections(&self) -> usize {
-        self.conns.len()
+    /// Whether any connection exists.
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.conns.is_empty()
     }
 
     /// Describes each connection that the network still holds.
