@@ -34,8 +34,8 @@ pub enum Fault {
     /// with resets. Its program restarts when the fault ends.
     Crash(Host),
     /// This host's program is killed. The system closes the program's sockets (with a reset where
-    /// [requested](couplet_core::Transport::set_reset_unless_closed)), and the program restarts when the
-    /// fault ends.
+    /// [requested](couplet_core::Transport::set_reset_unless_closed)), and the program restarts
+    /// when the fault ends.
     Kill(Host),
     /// This host's program gets no CPU time; its system keeps running.
     Pause(Host),

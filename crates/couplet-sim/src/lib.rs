@@ -1,9 +1,9 @@
 //! The simulator: a whole network of hosts on one thread, in virtual time, reproducible from a
 //! seed.
 //!
-//! Each host runs an ordinary program (the function passed to [`run`](couplet_core::run)) on the shipped
-//! loop, transports and protocols; only the driver is simulated. Waiting is free: an hour takes
-//! only as long as the events in it. The same seed gives the same trace, byte for byte.
+//! Each host runs an ordinary program (the function passed to [`run`](couplet_core::run)) on the
+//! shipped loop, transports and protocols; only the driver is simulated. Waiting is free: an hour
+//! takes only as long as the events in it. The same seed gives the same trace, byte for byte.
 //!
 //! ```
 //! use std::time::Duration;
@@ -62,15 +62,17 @@
 //! - No user code panics, unless [`allow_panics`](Sim::allow_panics) is set.
 //! - Every failure of a Deferred is handled.
 //!
-//! Bytes that pass through [layers](couplet_core::layers) are compared above the layers, if both ends have
-//! layers of the same types ([transparent](couplet_core::layers::Layer::is_transparent) ones aside) and at
-//! most 4 MiB are in flight. Otherwise the two ends share no stream, as with a relay that cannot
-//! decrypt the TLS it forwards: then only the callbacks and the byte counts are checked.
+//! Bytes that pass through [layers](couplet_core::layers) are compared above the layers, if both
+//! ends have layers of the same types
+//! ([transparent](couplet_core::layers::Layer::is_transparent) ones aside) and at most 4 MiB are in
+//! flight. Otherwise the two ends share no stream, as with a relay that cannot decrypt the TLS it
+//! forwards: then only the callbacks and the byte counts are checked.
 //!
-//! A program that stops itself, with [`Reactor::stop`](couplet_core::Reactor::stop), must leave nothing
-//! for the shutdown to cut off: no port, connect, open connection, timed call or task. Leftovers
-//! are listed with the place that created them, as in [`testing::run`](couplet_core::testing::run), unless
-//! [`allow_leaks`](Sim::allow_leaks) is set. A server stopped by a signal may leave its ports open.
+//! A program that stops itself, with [`Reactor::stop`](couplet_core::Reactor::stop), must leave
+//! nothing for the shutdown to cut off: no port, connect, open connection, timed call or task.
+//! Leftovers are listed with the place that created them, as in
+//! [`testing::run`](couplet_core::testing::run), unless [`allow_leaks`](Sim::allow_leaks) is set. A
+//! server stopped by a signal may leave its ports open.
 //!
 //! However a program ends, its loop and its system must release everything: connections, ports,
 //! timed calls, tasks, jobs, lookups and driver keys. [`Sim::finish`] ends all programs and waits

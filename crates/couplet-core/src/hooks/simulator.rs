@@ -128,8 +128,8 @@ pub fn write_packet(tap: &mut PcapTap, kind: PacketKind, direction: Direction, n
     }
 }
 
-/// Applies an option to a datagram socket with these groups, on a network without hops, interfaces or
-/// priorities.
+/// Applies an option to a datagram socket with these groups, on a network without hops, interfaces
+/// or priorities.
 ///
 /// # Errors
 ///
