@@ -67,13 +67,18 @@ append() { # FILE TEXT: at the end of the file, or before its unit tests
 # The tests. Those that read the sources need no rebuild.
 
 reads() { # FILTERS: tests that read the sources, as built before the break
-    cargo check -q -p couplet-core -p couplet-http -p couplet-cli || die "the break does not compile"
+    cargo check -q -p couplet-core -p couplet-http -p couplet-sim -p couplet-cli || die "the break does not compile"
     (cd laws && "$binary" "$@")
 }
 
 runs() { # FILTERS: tests of tests/it, built with the break
     cargo test -q -p couplet-core --test it --no-run || die "the break does not compile"
     timeout 600 cargo test -p couplet-core --test it -- "$@"
+}
+
+runs_sim() { # FILTERS: tests of the simulator, built with the break
+    cargo test -q -p couplet-sim --test sim --no-run || die "the break does not compile"
+    timeout 600 cargo test -p couplet-sim --test sim -- "$@" | sed 's/^test /&sim::/'
 }
 
 runs_os() { # FILTERS: tests of couplet-os, built with the break

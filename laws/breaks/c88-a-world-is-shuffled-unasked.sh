@@ -1,4 +1,4 @@
 law=c88
 broken='every simulated world is shuffled'
-apply() { swap crates/couplet-core/src/sim/kernel '^            shuffled: None,$' '            shuffled: Some(1),'; }
-notice() { runs c88; }
+apply() { swap crates/couplet-sim/src/kernel '^            shuffled: None,$' '            shuffled: Some(1),'; }
+notice() { runs_sim c88; }

@@ -1,10 +1,17 @@
-//! Hooks for guests: crates of this project that drive a connection by another library, as
-//! `couplet-http` does by hyper. Unstable, and not re-exported by `couplet`.
+//! Hooks for other crates of this project: for guests, which drive a connection by another library,
+//! as `couplet-http` does by hyper, and for the [simulator]. Unstable, and not re-exported by
+//! `couplet`.
+
+#[cfg(feature = "testing")]
+pub mod simulator;
 
 use std::time::Duration;
 
+#[cfg(unix)]
+pub use crate::driver::process::WorldProcess;
 use crate::endpoints::{IntoEndpoint, ServerEndpoint};
 pub use crate::panics::catch_panic;
+pub use crate::slots::Slots;
 pub use crate::stream::guest::{ConnectionEnd, GuestStream};
 pub use crate::stream::loop_owned::LoopOwned;
 use crate::{Port, Reactor, Result, Stream, Transport};

@@ -1,5 +1,5 @@
 //! The core of [couplet](https://docs.rs/couplet): protocols, transports, layers, the reactor and its
-//! drivers, endpoints, streams, tasks, processes, the testing kit and the simulator.
+//! drivers, endpoints, streams, tasks, processes and the testing kit.
 //!
 //! Programs depend on `couplet`, which re-exports all of this except [`hooks`].
 #![forbid(unsafe_code)]
@@ -27,8 +27,6 @@ mod protocol;
 pub mod protocols;
 pub mod reactor;
 pub mod services;
-#[cfg(feature = "sim")]
-pub mod sim;
 mod slots;
 pub mod stream;
 pub mod task;

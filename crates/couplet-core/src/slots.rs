@@ -13,7 +13,7 @@ pub struct Key {
 
 /// The table. A removed value's slot is reused under a new generation.
 #[derive(Debug)]
-pub(crate) struct Slots<T> {
+pub struct Slots<T> {
     // Bound: the bound of the table: see the fields of this type.
     slots: Vec<Slot<T>>,
     /// Vacant slots to reuse, last in first out.
@@ -38,13 +38,19 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    pub(crate) fn new() -> Slots<T> {
+    /// An empty table.
+    pub fn new() -> Slots<T> {
         Slots { slots: Vec::new(), free: Vec::new(), len: 0, floor: NonZeroU32::MIN }
     }
 
     /// The number of values.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether the table has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The key of the next [`insert`](Self::insert).
@@ -55,10 +61,12 @@ impl<T> Slots<T> {
         }
     }
 
+    /// Stores a value under a new key.
+    ///
     /// # Panics
     ///
     /// If the table is full, with 2^32 − 1 slots.
-    pub(crate) fn insert(&mut self, value: T) -> Key {
+    pub fn insert(&mut self, value: T) -> Key {
         let key = self.next_key();
         assert!(key.slot < u32::MAX, "a table is full");
         self.free.pop();
@@ -77,16 +85,18 @@ impl<T> Slots<T> {
         self.len += 1;
     }
 
+    /// The value with this key, until it is removed.
     #[inline]
-    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+    pub fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.slot as usize) {
             Some(slot) if slot.generation == key.generation => slot.value.as_ref(),
             _ => None,
         }
     }
 
+    /// Like [`get`](Self::get), but mutable.
     #[inline]
-    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.slot as usize) {
             Some(slot) if slot.generation == key.generation => slot.value.as_mut(),
             _ => None,
@@ -124,7 +134,7 @@ impl<T> Slots<T> {
     }
 
     /// Removes a value and frees its slot.
-    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+    pub fn remove(&mut self, key: Key) -> Option<T> {
         let value = self.retire(key)?;
         self.reuse(key.slot);
         Some(value)
@@ -132,7 +142,7 @@ impl<T> Slots<T> {
 
     /// Removes a value and invalidates its key. Its slot is not reused until
     /// [`reuse`](Self::reuse).
-    pub(crate) fn retire(&mut self, key: Key) -> Option<T> {
+    pub fn retire(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.slot as usize);
         let slot = slot.filter(|slot| slot.generation == key.generation)?;
         let value = slot.value.take()?;
@@ -143,7 +153,7 @@ impl<T> Slots<T> {
     }
 
     /// Frees the slot of a retired value.
-    pub(crate) fn reuse(&mut self, slot: u32) {
+    pub fn reuse(&mut self, slot: u32) {
         debug_assert!(self.at(slot).is_none(), "slot {slot} is in use");
         if self.slots[slot as usize].generation < NonZeroU32::MAX {
             self.free.push(slot);
@@ -151,7 +161,7 @@ impl<T> Slots<T> {
     }
 
     /// The values with their keys, by slot.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let key = Key { slot: index as u32, generation: slot.generation };
             Some((key, slot.value.as_ref()?))

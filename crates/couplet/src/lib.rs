@@ -192,9 +192,6 @@ pub use couplet_http as http;
 #[cfg(all(unix, feature = "tokio"))]
 #[doc(inline)]
 pub use couplet_core::embed;
-#[cfg(feature = "sim")]
-#[doc(inline)]
-pub use couplet_core::sim;
 #[cfg(feature = "testing")]
 #[doc(inline)]
 pub use couplet_core::testing;
@@ -217,3 +214,6 @@ pub use couplet_core::{
     defer, driver, endpoints, factory, layers, protocols, reactor, services, stream, task,
     task_local, transport,
 };
+#[cfg(feature = "sim")]
+#[doc(inline)]
+pub use couplet_sim as sim;

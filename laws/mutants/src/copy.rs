@@ -11,7 +11,7 @@ use crate::rooms::{self, Crate};
 
 /// All of the library's features but the replacement of the system's clock, which some of its tests
 /// read.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 12] = [
     "-p",
     "couplet",
     "-p",
@@ -20,9 +20,11 @@ const FEATURES: [&str; 10] = [
     "couplet-defer",
     "-p",
     "couplet-http",
+    "-p",
+    "couplet-sim",
     "--features",
-    "couplet/tokio,couplet-core/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,\
-     couplet-http/tls,couplet-http/tokio,couplet-http/websocket",
+    "couplet/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,couplet-http/tls,\
+     couplet-http/tokio,couplet-http/websocket",
 ];
 /// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];
@@ -163,6 +165,7 @@ impl Copy {
             let (source, file) = match *target {
                 rooms::CORE => ("unittests src/lib.rs ".to_owned(), "/couplet_core-"),
                 rooms::HTTP => ("unittests src/lib.rs ".to_owned(), "/couplet_http-"),
+                rooms::SIM => ("unittests src/lib.rs ".to_owned(), "/couplet_sim-"),
                 name => (format!("tests/{name}"), ""),
             };
             let is_its = |line: &&&str| {

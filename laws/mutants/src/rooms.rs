@@ -6,6 +6,7 @@ pub enum Crate {
     Core,
     Defer,
     Http,
+    Sim,
     /// The native half of the package for Python.
     Python,
 }
@@ -34,7 +35,7 @@ pub const ROOMS: [Room; 19] = [
     of_defer("defer"),
     of_library("protocols", &["framing_memory", "public_api"]),
     of_library("driver", &["memory", "signals", "datagrams", "cluster", "stall"]),
-    of_library("sim", &["http"]),
+    Room { name: "sim", is_of: Crate::Sim, path: "", tests: &[SIM, "http"] },
     Room {
         name: "http",
         is_of: Crate::Http,
@@ -54,12 +55,13 @@ pub const ROOMS: [Room; 19] = [
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
 ];
 
-/// The unit tests of the core and of HTTP.
+/// The unit tests of the core, of HTTP and of the simulator.
 pub const CORE: &str = "--lib core";
 pub const HTTP: &str = "--lib http";
+pub const SIM: &str = "--lib sim";
 
 /// The tests that judge every room of the library.
-const ALWAYS: [&str; 2] = [CORE, "it"];
+const ALWAYS: [&str; 3] = [CORE, "it", "sim"];
 
 impl Crate {
     pub fn sources(self) -> &'static str {
@@ -67,6 +69,7 @@ impl Crate {
             Crate::Core => "crates/couplet-core/src",
             Crate::Defer => "crates/couplet-defer/src",
             Crate::Http => "crates/couplet-http/src",
+            Crate::Sim => "crates/couplet-sim/src",
             Crate::Python => "python/src",
         }
     }
@@ -76,11 +79,13 @@ impl Crate {
         match self {
             Crate::Core | Crate::Defer => "",
             Crate::Http => "http/",
+            Crate::Sim => "sim/",
             Crate::Python => "python/",
         }
     }
 
-    pub const ALL: [Crate; 4] = [Crate::Core, Crate::Defer, Crate::Http, Crate::Python];
+    pub const ALL: [Crate; 5] =
+        [Crate::Core, Crate::Defer, Crate::Http, Crate::Sim, Crate::Python];
 
     /// The crate of a file with this name, and the file's path in that crate's sources.
     pub fn of(file: &str) -> (Crate, &str) {

@@ -10,7 +10,7 @@ use std::fs;
 use quote::{ToTokens, quote};
 use syn::{Fields, ImplItem, Item, TraitItem, Visibility};
 
-use super::source::{Code, assert_none, leaves, library, name_of, root};
+use super::source::{Code, assert_none, leaves, library, module_of, name_of, root};
 
 const LIST: &str = "laws/src/tidy/api.txt";
 
@@ -88,11 +88,11 @@ fn named(item: &Item) -> Option<(&[syn::Attribute], &Visibility, String)> {
     })
 }
 
-/// True for exports of other crates of the library, and for the modules for those crates, which the
-/// facade leaves out.
-fn is_left_out(item: &Item) -> bool {
+/// True for what the root of a crate exports of other crates of the library, and for the modules for
+/// those crates, which the facade leaves out.
+fn is_left_out(item: &Item, module: &[String]) -> bool {
     match item {
-        Item::Use(item) => {
+        Item::Use(item) if module.is_empty() => {
             let mut leaves = leaves(&item.tree).into_iter();
             is_public(&item.vis) && leaves.any(|leaf| leaf.path[0].starts_with("couplet_"))
         }
@@ -108,7 +108,7 @@ impl Crate {
         let mut all =
             Crate { items: BTreeMap::new(), modules: BTreeMap::new(), imports: BTreeMap::new() };
         for file in files {
-            for item in file.syntax.items.iter().filter(|item| !is_left_out(item)) {
+            for item in file.syntax.items.iter().filter(|item| !is_left_out(item, &file.module)) {
                 if let Some((_, _, name)) = named(item) {
                     let path = file.module.iter().cloned().chain([name]).collect();
                     all.items.insert(path, item.clone());
@@ -124,12 +124,20 @@ impl Crate {
             all.imports.entry(file.module.clone()).or_default().extend(imported);
         }
         // The facade's `pub use couplet_http as http`.
-        if all.modules.contains_key(&["http".to_owned()][..]) {
-            let http: Item = syn::parse_quote!(
+        let crates: [Item; 2] = [
+            syn::parse_quote!(
                 pub mod http {}
-            );
-            all.items.insert(vec!["http".to_owned()], http.clone());
-            all.modules.entry(Path::new()).or_default().push(http);
+            ),
+            syn::parse_quote!(
+                pub mod sim {}
+            ),
+        ];
+        for item in crates {
+            let path = named(&item).map(|(.., name)| vec![name]).expect("a module");
+            if all.modules.contains_key(&path) {
+                all.items.insert(path, item.clone());
+                all.modules.entry(Path::new()).or_default().push(item);
+            }
         }
         all
     }
@@ -151,7 +159,12 @@ impl Crate {
                 let above = &module[..module.len().checked_sub(1)?];
                 return self.defined_within(steps, above, &path[1..]);
             }
-            _ => module.iter().chain(path).cloned().collect(),
+            name => match module_of(name) {
+                Some(at) => {
+                    at.iter().map(|&part| part.to_owned()).chain(path[1..].to_vec()).collect()
+                }
+                None => module.iter().chain(path).cloned().collect(),
+            },
         };
         // A private module may share its name with a re-exported item.
         let import =

@@ -113,9 +113,9 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/stalls.rs",
             // The origin of virtual time.
             "couplet-core/src/driver/memory/network.rs",
-            "couplet-core/src/sim/trapped.rs",
+            "couplet-sim/src/trapped.rs",
             // Measures the real time of a world.
-            "couplet-core/src/sim/limits.rs",
+            "couplet-sim/src/limits.rs",
             // The duration in a report.
             "couplet-cli/src/sim/mod.rs",
         ],
@@ -128,7 +128,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::time::SystemTime"],
         instead: CLOCK,
-        places: &["couplet-core/src/driver/", "couplet-core/src/sim/"],
+        places: &["couplet-core/src/driver/", "couplet-sim/src/"],
     },
     Capability {
         paths: &["std::time::SystemTime::now"],
@@ -157,7 +157,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/stalls.rs",
             // A thread for each further loop.
             "couplet-core/src/reactor/cluster.rs",
-            "couplet-core/src/sim/determinism.rs",
+            "couplet-sim/src/determinism.rs",
             // A standard stream may be a file, which cannot be polled.
             "couplet-cli/src/connect/",
             "couplet-cli/src/output.rs",
@@ -169,7 +169,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: NO_WAIT,
         places: &[
             "couplet-core/src/reactor/cluster.rs",
-            "couplet-core/src/sim/determinism.rs",
+            "couplet-sim/src/determinism.rs",
             "couplet-cli/src/sim/mod.rs",
         ],
     },
@@ -216,7 +216,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/reactor/jobs.rs",
             "couplet-core/src/reactor/mod.rs",
             "couplet-core/src/reactor/sharing.rs",
-            "couplet-core/src/sim/wakers.rs",
+            "couplet-sim/src/wakers.rs",
             "couplet-http/src/body.rs",
             "couplet-cli/src/chat/room.rs",
             "couplet-cli/src/datagrams/mod.rs",
@@ -294,7 +294,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-core/src/layers/tls/settings.rs",
             // Two processes compare their traces.
-            "couplet-core/src/sim/determinism.rs",
+            "couplet-sim/src/determinism.rs",
             "couplet-cli/src/cert.rs",
             // Served and downloaded files.
             "couplet-cli/src/http/",
@@ -350,7 +350,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: PROCESS,
         places: &[
             "couplet-core/src/driver/process.rs",
-            "couplet-core/src/sim/determinism.rs",
+            "couplet-sim/src/determinism.rs",
             "couplet-os/src/process.rs",
         ],
     },
@@ -360,7 +360,7 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             // `LISTEN_PID` names this process or another.
             "couplet-core/src/endpoints/inherited.rs",
-            "couplet-core/src/sim/determinism.rs",
+            "couplet-sim/src/determinism.rs",
             "couplet-os/src/process.rs",
         ],
     },
@@ -370,8 +370,8 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             "couplet-core/src/endpoints/inherited.rs",
             // `COUPLET_SEED`, and the second process.
-            "couplet-core/src/sim/determinism.rs",
-            "couplet-core/src/sim/trial.rs",
+            "couplet-sim/src/determinism.rs",
+            "couplet-sim/src/trial.rs",
             "couplet-cli/src/logging.rs",
             "couplet-cli/src/progress.rs",
             "couplet-cli/src/sim/mod.rs",
@@ -380,7 +380,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::panic::resume_unwind", "std::panic::set_hook"],
         instead: PROCESS,
-        places: &["couplet-core/src/sim/determinism.rs", "couplet-cli/src/logging.rs"],
+        places: &["couplet-sim/src/determinism.rs", "couplet-cli/src/logging.rs"],
     },
     Capability {
         paths: &["rustix::process"],
@@ -423,7 +423,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["couplet_os::trap"],
         instead: PROCESS,
-        places: &["couplet-core/src/sim/trapped.rs"],
+        places: &["couplet-sim/src/trapped.rs"],
     },
     Capability { paths: &["libc", "backtrace"], instead: PROCESS, places: &["couplet-os/src/"] },
     // Guests.
@@ -442,8 +442,8 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &[
             "couplet-core/src/embed.rs",
-            "couplet-core/src/reactor/run.rs",
             "couplet-core/src/reactor/runtime.rs",
+            "couplet-sim/src/paused_tokio.rs",
         ],
     },
     Capability {
@@ -513,7 +513,7 @@ const METHODS: &[Methods] = &[
         &[("join", 0), ("recv", 0)],
         &[
             "couplet-core/src/reactor/remote.rs",
-            "couplet-core/src/sim/determinism.rs",
+            "couplet-sim/src/determinism.rs",
             // A future, of a message.
             "couplet-http/src/websocket/mod.rs",
             "couplet-cli/src/connect/",

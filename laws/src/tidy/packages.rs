@@ -8,7 +8,7 @@ use super::source::{assert_none, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 6] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 7] = [
     (
         "couplet",
         &[
@@ -21,6 +21,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 6] = [
     ("couplet-defer", &[]),
     ("couplet-http", &[]),
     ("couplet-os", &[]),
+    ("couplet-sim", &[]),
     ("couplet-cli", &[]),
 ];
 

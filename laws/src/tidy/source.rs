@@ -73,8 +73,18 @@ pub(super) fn assert_none(broken: &[String], rule: &str) {
 }
 
 /// The crates of the library, and the module at which the facade, `couplet`, exports each.
-const CRATES: [(&str, &[&str]); 4] =
-    [("couplet", &[]), ("couplet-core", &[]), ("couplet-defer", &[]), ("couplet-http", &["http"])];
+const CRATES: [(&str, &[&str]); 5] = [
+    ("couplet", &[]),
+    ("couplet-core", &[]),
+    ("couplet-defer", &[]),
+    ("couplet-http", &["http"]),
+    ("couplet-sim", &["sim"]),
+];
+
+/// The module at which the facade exports a crate of the library, given its name in code.
+pub(super) fn module_of(name: &str) -> Option<&'static [&'static str]> {
+    CRATES.iter().find(|(root, _)| root.replace('-', "_") == name).map(|(_, at)| *at)
+}
 
 /// A crate's `src`, parsed; files of unit tests are left out. `couplet` is the whole library, as its
 /// facade shows it: paths into its crates begin with `crate`.
@@ -308,11 +318,10 @@ impl Reading {
     /// Makes `self::…` and `super::…` absolute, and paths into crates of the library.
     fn absolute_path(&self, mut path: Vec<String>) -> Vec<String> {
         let name = path.iter().position(|name| !name.is_empty()).unwrap_or(0);
-        if CRATES.iter().any(|(root, _)| path[name] == root.replace('-', "_")) {
+        if module_of(&path[name]).is_some() {
             path.drain(..name);
         }
-        let root = CRATES.iter().find(|(name, _)| path[0] == name.replace('-', "_"));
-        if let Some((_, at)) = root {
+        if let Some(at) = module_of(&path[0]) {
             let at = at.iter().map(|&part| part.to_owned());
             return ["crate".to_owned()].into_iter().chain(at).chain(path[1..].to_vec()).collect();
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 /// The locked files.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FileLocks {
+pub struct FileLocks {
     // Bound: one for each lock that the user holds.
     locked: Rc<RefCell<BTreeSet<PathBuf>>>,
 }
@@ -21,7 +21,7 @@ struct FileLock {
 
 impl FileLocks {
     /// Locks the file, unless it is locked: see [`World::lock_file`](super::World::lock_file).
-    pub(crate) fn lock(&self, path: &Path) -> Option<Box<dyn Any>> {
+    pub fn lock(&self, path: &Path) -> Option<Box<dyn Any>> {
         let is_free = self.locked.borrow_mut().insert(path.to_owned());
         let lock = || FileLock { locks: self.clone(), path: path.to_owned() };
         is_free.then(|| Box::new(lock()) as Box<dyn Any>)

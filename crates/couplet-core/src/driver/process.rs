@@ -292,14 +292,14 @@ impl Command {
     }
 
     /// The arguments, as text.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn arguments(&self) -> Vec<String> {
         self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
     }
 
     /// Whether standard error is a pipe. Fails unless the command fits a simulation, which has only
     /// pipes for input, output and errors.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn has_simulated_pipes(&self) -> io::Result<bool> {
         let is_piped =
             |number, what: fn(&ChildFd) -> bool| self.descriptors.get(&number).is_some_and(what);
@@ -548,13 +548,13 @@ pub struct ChildProcess(pub(crate) ChildKind);
 #[derive(Debug)]
 pub(crate) enum ChildKind {
     System(SystemProcess),
-    #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "only simulations have some"))]
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only simulations have some"))]
     World(Rc<dyn WorldProcess>),
 }
 
 impl ChildProcess {
     /// A process of a world that has its own programs.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn from_world(process: impl WorldProcess + 'static) -> ChildProcess {
         ChildProcess(ChildKind::World(Rc::new(process)))
     }
@@ -569,7 +569,7 @@ impl ChildProcess {
 }
 
 /// A process of a world other than the system's.
-pub(crate) trait WorldProcess: fmt::Debug {
+pub trait WorldProcess: fmt::Debug {
     /// The process ID.
     fn pid(&self) -> u32;
 

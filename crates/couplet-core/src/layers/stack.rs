@@ -11,7 +11,7 @@
 //! copied on the way up. Only if the receiver stops in the middle does each level keep the bytes
 //! that it has not taken yet: at most one chunk.
 
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 use std::any::TypeId;
 use std::fmt;
 use std::mem;
@@ -22,7 +22,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 use super::{ProxyReader, ProxyWriter};
 use crate::defer::Failure;
 use crate::error::Reason;
@@ -215,7 +215,7 @@ impl Layers {
 
     /// The types of the layers that change bytes, from the socket up. The two ends of the PROXY
     /// protocol count as one type.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn kinds(&self) -> Vec<TypeId> {
         let changing = self.levels.iter().filter(|level| !level.layer.is_transparent());
         let kinds = changing.map(|level| (*level.layer).type_id());

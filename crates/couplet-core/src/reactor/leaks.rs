@@ -170,7 +170,7 @@ impl Core {
     }
 
     /// The leaks that the last shutdown cut off, unless a signal caused it, if locations are kept.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(super) fn take_cut_off(&self) -> Vec<Leak> {
         let mut places = self.reactor.records.places.borrow_mut();
         places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()

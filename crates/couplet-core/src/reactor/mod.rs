@@ -64,7 +64,7 @@ use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::panics::Contained;
 use crate::slots::Slots;
 use crate::transport::cell::{ConnectionCell, Phase};
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 use crate::transport::connection::LayerReport;
 use crate::transport::{Connection, Tell};
 
@@ -186,12 +186,12 @@ pub(crate) struct Records {
     /// Records calls for the stall detector, if it is on.
     stalls: OnceCell<Stalls>,
     /// Observes the bytes between layers and protocols, in a simulated loop.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     layer_observer: OnceCell<LayerObserver>,
 }
 
 /// Observes the bytes between layers and protocols.
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 type LayerObserver = Box<dyn Fn(Key, LayerReport<'_>)>;
 
 /// Pending work for the turn; a set of bits. While one is set, the loop does not sleep.
@@ -345,7 +345,7 @@ impl Reactor {
                 run: stage::Run::new(options),
                 places: RefCell::default(),
                 stalls: OnceCell::new(),
-                #[cfg(feature = "sim")]
+                #[cfg(feature = "testing")]
                 layer_observer: OnceCell::new(),
             }),
         }
@@ -949,18 +949,18 @@ impl Reactor {
         &self.records.spares
     }
 
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn set_layer_observer(&self, observe: impl Fn(Key, LayerReport<'_>) + 'static) {
         let first = self.records.layer_observer.set(Box::new(observe)).is_ok();
         debug_assert!(first, "one observer");
     }
 
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn observes_layers(&self) -> bool {
         self.records.layer_observer.get().is_some()
     }
 
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn report_layers(&self, key: Key, above: LayerReport<'_>) {
         if let Some(observe) = self.records.layer_observer.get() {
             observe(key, above);

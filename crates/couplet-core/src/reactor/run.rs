@@ -10,8 +10,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "sim-tokio")]
-use super::runtime::PausedClock;
 use super::runtime::Runtime;
 use super::stage::Stage;
 use super::table::Resource;
@@ -165,9 +163,6 @@ pub struct Loop {
     /// Whether a run handles signals.
     signals: bool,
     runtime: Runtime,
-    /// The runtime's clock, if the simulator provides its time.
-    #[cfg(feature = "sim-tokio")]
-    paused: Option<PausedClock>,
 }
 
 impl Loop {
@@ -206,51 +201,7 @@ impl Loop {
         let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()), &options);
         reactor.watch_stalls(&options);
         let core = Core::new(reactor, &options);
-        Loop {
-            driver: Box::new(driver),
-            core,
-            signals: options.signals,
-            runtime,
-            #[cfg(feature = "sim-tokio")]
-            paused: None,
-        }
-    }
-
-    /// Enters a tokio runtime whose clock follows the loop's.
-    #[cfg(feature = "sim-tokio")]
-    pub(crate) fn set_paused_tokio(&mut self, seed: u64) -> io::Result<()> {
-        let (runtime, paused) = Runtime::paused(self.core.reactor.fresh_time(), seed)?;
-        self.runtime = runtime;
-        self.paused = Some(paused);
-        Ok(())
-    }
-
-    /// Lets the runtime's tasks run until the present time.
-    #[cfg(feature = "sim-tokio")]
-    pub(crate) fn run_paused_tokio(&mut self) {
-        if let Some(paused) = &mut self.paused {
-            paused.advance_to(&self.runtime, self.core.reactor.fresh_time());
-        }
-    }
-
-    /// Runs `f` where tokio draws random numbers from the runtime's generator; entering the runtime
-    /// alone would use the thread's.
-    #[cfg(feature = "sim-tokio")]
-    pub(crate) fn with_paused_tokio<T>(&mut self, f: impl FnOnce(&mut Loop) -> T) -> T {
-        match self.runtime.handle() {
-            // tokio's budget is for one task, but `f` runs all tasks of the loop.
-            Some(handle) => handle.block_on(tokio::task::unconstrained(async { f(self) })),
-            None => f(self),
-        }
-    }
-
-    /// When the runtime's tasks must run again, if any task may wait for its timers.
-    #[cfg(feature = "sim-tokio")]
-    pub(crate) fn paused_tokio_deadline(&self) -> Option<Instant> {
-        let paused = self.paused.as_ref()?;
-        let has_tasks =
-            self.core.reactor.records.tasks.borrow().len() > 0 || self.runtime.has_tasks();
-        has_tasks.then(|| paused.next())
+        Loop { driver: Box::new(driver), core, signals: options.signals, runtime }
     }
 
     /// A handle to this loop.
@@ -527,7 +478,7 @@ impl Loop {
     }
 }
 
-/// For the testing kit; some methods are for the simulator only.
+/// For the testing kit and the simulator.
 #[cfg(feature = "testing")]
 impl Loop {
     /// Calls the triggers; returns the number of triggers whose Deferred has not fired.
@@ -548,7 +499,6 @@ impl Loop {
     }
 
     /// Wraps the protocol of each connection made from now on.
-    #[cfg(feature = "sim")]
     pub(crate) fn wrap_protocols(
         &mut self,
         wrap: impl Fn(crate::driver::Key, Box<dyn crate::Protocol>) -> Box<dyn crate::Protocol>
@@ -562,9 +512,13 @@ impl Loop {
     }
 
     /// Describes a queue of the loop that exceeds its bound, if any.
-    #[cfg(feature = "sim")]
     pub(crate) fn exceeded_bound(&self) -> Option<String> {
         self.core.exceeded_bound()
+    }
+
+    /// Whether the loop has unfinished tasks.
+    pub(crate) fn has_tasks(&self) -> bool {
+        self.core.reactor.records.tasks.borrow().len() > 0
     }
 
     /// Whether the next turn has work without waiting and without the driver.
@@ -584,7 +538,6 @@ impl Loop {
 
     /// Everything that the last shutdown cut off, unless a signal caused it; see
     /// [`record_places`](Self::record_places).
-    #[cfg(feature = "sim")]
     pub(crate) fn take_cut_off(&self) -> Vec<super::Leak> {
         self.core.take_cut_off()
     }

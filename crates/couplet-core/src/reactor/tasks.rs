@@ -426,7 +426,7 @@ impl Core {
             }
         }
         let mut tasks = tasks.borrow_mut();
-        if tasks.entries.len() == 0 {
+        if tasks.entries.is_empty() {
             tasks.fresh.clear();
             tasks.cancelled.clear();
             tasks.take_ready();

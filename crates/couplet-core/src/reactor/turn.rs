@@ -668,7 +668,7 @@ impl Core {
     // For the simulator and the testing kit.
 
     /// Describes a queue of the loop that exceeds its bound, if any.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(super) fn exceeded_bound(&self) -> Option<String> {
         let kept = self.reactor.records.spares.kept();
         (kept > crate::transport::outbox::SPARE_TOTAL)

@@ -138,8 +138,8 @@ impl Cooperator {
     }
 
     /// Sets the maximum number of steps in a slice. Default: 1000; 0 counts as 1. If time passes
-    /// only between turns, as in [`testing`](crate::testing) and [`sim`](crate::sim), only this
-    /// limit ends a slice.
+    /// only between turns, as in [`testing`](crate::testing) and in the simulator, only this limit
+    /// ends a slice.
     #[must_use]
     pub fn steps(self, most: usize) -> Self {
         self.scheduler.steps.set(most);

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 use super::connection::LayerReport;
 use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
@@ -745,12 +745,12 @@ impl ConnectionCell {
     }
 
     /// The number of bytes that the protocol wrote, up to those about to enter its first layer.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(super) fn bytes_before_layers(&self) -> u64 {
         self.bytes_accepted.get() - self.outbox.borrow().len() as u64
     }
 
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(super) fn report_layers(&self, above: LayerReport<'_>) {
         self.reactor.report_layers(self.id.key, above);
     }
@@ -758,17 +758,17 @@ impl ConnectionCell {
     /// For the simulator: reports bytes that enter the layers.
     #[inline]
     pub(super) fn report_written(&self, written: &Outbox) {
-        #[cfg(feature = "sim")]
+        #[cfg(feature = "testing")]
         if self.reactor.observes_layers() {
             written.slices().for_each(|slice| self.report_layers(LayerReport::Written(slice)));
         }
-        #[cfg(not(feature = "sim"))]
+        #[cfg(not(feature = "testing"))]
         let _ = written;
     }
 
     /// For the simulator: reports that written bytes were discarded.
     pub(super) fn report_cut(&self) {
-        #[cfg(feature = "sim")]
+        #[cfg(feature = "testing")]
         self.report_layers(LayerReport::Cut);
     }
 

@@ -116,7 +116,7 @@ impl Spares {
     }
 
     /// Total capacity of the kept buffers in bytes, excluding the most recently drained one.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn kept(&self) -> usize {
         self.kept.get()
     }

@@ -48,7 +48,6 @@ mod send_file;
 mod serial;
 mod services;
 mod shared_ports;
-mod sim;
 mod skipped;
 mod snapshot;
 mod streams;

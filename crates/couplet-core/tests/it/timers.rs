@@ -342,7 +342,9 @@ fn noting(
 fn c95_a_clock_moves_first_and_then_runs_what_is_due() {
     let (mut held, log) = (hold(Quiet), Log::default());
     let noting = noting(&held.reactor(), held.reactor().now(), &log);
-    (noting(s(2), "b"), noting(s(1), "a"), noting(s(3), "c"));
+    for (delay, name) in [(s(2), "b"), (s(1), "a"), (s(3), "c")] {
+        noting(delay, name);
+    }
     held.advance(s(2));
     assert_eq!(log.take(), ["a at 1", "b at 2"]);
     held.advance(Duration::ZERO);

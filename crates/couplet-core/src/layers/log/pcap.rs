@@ -26,7 +26,7 @@ const LONGEST: usize = 40 + 20 + SEGMENT;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 const RST: u8 = 4;
 const PSH: u8 = 8;
 const ACK: u8 = 16;
@@ -145,7 +145,7 @@ impl PcapTap {
     }
 
     /// Writes a reset.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(crate) fn write_reset(&mut self, direction: Direction, now: Instant) {
         self.write_segment(direction, RST, &[], now);
     }

@@ -5,7 +5,7 @@
 //! layers, so that none is called again; their outboxes remain, empty. Between calls the connection
 //! does not query its layers: it reads the values measured at the end of the last call.
 
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 use std::any::TypeId;
 use std::rc::Rc;
 use std::time::Instant;
@@ -76,7 +76,7 @@ impl GuardedLayers {
     }
 
     /// The kinds of the layers, unless one of them panics.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "testing")]
     pub(super) fn kinds(&self) -> Option<Vec<TypeId>> {
         catch_panic(|| self.layers.kinds()).ok()
     }

@@ -13,7 +13,7 @@
 //! afterwards.
 
 use std::any::Any;
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 use std::any::TypeId;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
@@ -34,13 +34,17 @@ use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, StartingLaye
 const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Reports to the simulator about a connection with layers.
-#[cfg(feature = "sim")]
+#[cfg(feature = "testing")]
 #[derive(Debug)]
-pub(crate) enum LayerReport<'a> {
-    /// The layers have changed: their [kinds](Layers::kinds). `in_clear` counts, the first time,
-    /// the bytes that the protocol read and wrote before.
-    // Bound: one for each layer that the program asked for.
-    Layers { kinds: Vec<TypeId>, in_clear: [u64; 2] },
+pub enum LayerReport<'a> {
+    /// The layers have changed.
+    Layers {
+        /// The types of the layers that change bytes, from the socket up.
+        // Bound: one for each layer that the program asked for.
+        kinds: Vec<TypeId>,
+        /// The first time, the numbers of bytes that the protocol read and wrote before.
+        in_clear: [u64; 2],
+    },
     /// Bytes written by the protocol enter the layers.
     Written(&'a [u8]),
     /// Some of the written bytes were discarded.
@@ -280,7 +284,7 @@ impl Life {
 
     /// Reports the current layers to the simulator.
     fn report_kinds(&self) {
-        #[cfg(feature = "sim")]
+        #[cfg(feature = "testing")]
         if let Some(layered) = &self.layered
             && self.transport.cell.reactor.observes_layers()
             && let Some(kinds) = layered.layers.kinds()

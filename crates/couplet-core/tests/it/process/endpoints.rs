@@ -8,43 +8,12 @@ use std::rc::Rc;
 
 use couplet::endpoints::client_from_string;
 use couplet::process::{Command, SpawnError};
-use couplet::{Deferred, Failure, Protocol, Reason, Resolver, Transport};
+use couplet::{Failure, Transport};
 
 use super::Nursery;
+use super::callbacks::Asks;
 use crate::needed::inheritable;
 use crate::quiet::Quiet;
-
-/// Sends `says`, and fires with all bytes received until the end of the stream.
-pub(super) struct Asks {
-    says: &'static str,
-    got: Vec<u8>,
-    done: Option<Resolver<Vec<u8>>>,
-}
-
-impl Asks {
-    pub(super) fn new(says: &'static str) -> (Asks, Deferred<Vec<u8>>) {
-        let (answer, done) = Deferred::new();
-        (Asks { says, got: Vec::new(), done: Some(done) }, answer)
-    }
-}
-
-impl Protocol for Asks {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.write(self.says);
-        transport.lose_write_connection();
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.got.extend_from_slice(data);
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        assert!(reason.is_clean(), "{reason}");
-        if let Some(done) = self.done.take() {
-            done.callback(std::mem::take(&mut self.got));
-        }
-    }
-}
 
 fn ask(nursery: &mut Nursery, endpoint: &str, says: &'static str) -> Result<Vec<u8>, Failure> {
     let (asks, answer) = Asks::new(says);

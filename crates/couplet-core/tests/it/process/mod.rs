@@ -1,103 +1,25 @@
-//! Rows 146 to 154: children, on the system's driver and in the simulator.
+//! Rows 146 to 154: children, on the system's driver.
 
 #![cfg(unix)]
 
+mod callbacks;
 mod endpoints;
 mod ends;
 mod output;
 mod set_up;
-mod simulated;
 mod terminals;
 #[cfg(target_os = "linux")]
 mod tethered;
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
-use couplet::{Loop, Reason};
+use couplet::Loop;
+use couplet::process::{Command, Process};
+
+use callbacks::{Log, Logged};
 
 #[cfg(target_os = "linux")]
 use crate::apart;
-
-/// The callbacks of a child, one entry each.
-#[derive(Clone, Default)]
-struct Log(Rc<RefCell<Vec<String>>>);
-
-impl Log {
-    fn push(&self, entry: String) {
-        self.0.borrow_mut().push(entry);
-    }
-
-    fn entries(&self) -> Vec<String> {
-        self.0.borrow().clone()
-    }
-
-    fn count(&self, entry: &str) -> usize {
-        self.0.borrow().iter().filter(|has| *has == entry).count()
-    }
-
-    fn has(&self, entry: &str) -> bool {
-        self.count(entry) > 0
-    }
-
-    fn last(&self) -> String {
-        self.0.borrow().last().cloned().unwrap_or_default()
-    }
-
-    /// All output from this descriptor.
-    fn text(&self, child_fd: i32) -> String {
-        let prefix = format!("{child_fd}: ");
-        let entries = self.0.borrow();
-        entries.iter().filter_map(|entry| entry.strip_prefix(&prefix)).collect()
-    }
-
-    fn has_ended(&self) -> bool {
-        self.0.borrow().iter().any(|entry| entry.starts_with("ended"))
-    }
-}
-
-fn end_text(end: &ProcessEnd) -> String {
-    match end {
-        ProcessEnd::Exited(code) => code.to_string(),
-        ProcessEnd::Signaled { signal, .. } => signal.to_string(),
-        other => format!("{other:?}"),
-    }
-}
-
-/// Logs its callbacks.
-#[derive(Clone, Default)]
-struct Logged {
-    log: Log,
-    panics_in_exited: bool,
-}
-
-impl ProcessProtocol for Logged {
-    fn connection_made(&mut self, _: &Process) {
-        self.log.push("made".to_owned());
-    }
-
-    fn child_data_received(&mut self, _: &Process, child_fd: i32, data: &[u8]) {
-        self.log.push(format!("{child_fd}: {}", String::from_utf8_lossy(data)));
-    }
-
-    fn child_connection_lost(&mut self, _: &Process, child_fd: i32, reason: &Reason) {
-        self.log.push(format!("lost {child_fd} {}", super::suite::recorder::text(reason)));
-    }
-
-    fn process_exited(&mut self, process: &Process, end: &ProcessEnd) {
-        assert_eq!(process.pid(), None, "it may be another's by now");
-        self.log.push(format!("exited {}", end_text(end)));
-        if self.panics_in_exited {
-            panic!("on purpose");
-        }
-    }
-
-    fn process_ended(&mut self, _: &Process, end: &ProcessEnd) {
-        self.log.push(format!("ended {}", end_text(end)));
-    }
-}
 
 /// A loop and its children.
 struct Nursery {

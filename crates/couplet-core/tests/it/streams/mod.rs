@@ -1,5 +1,5 @@
-//! Streams: connections in async style, over the memory driver in both manners, over real sockets,
-//! and in the simulator.
+//! Streams: connections in async style, over the memory driver in both manners, and over real
+//! sockets.
 
 mod cancelling;
 mod copying;
@@ -10,7 +10,6 @@ mod reading;
 #[cfg(unix)]
 mod real;
 mod send;
-mod simulated;
 mod taken;
 mod tls;
 mod traits;

@@ -1,0 +1,440 @@
+//! TCP streams: packets in order, windows, acknowledgements, close by FIN or reset, and
+//! retransmission through outages.
+//!
+//! Unlike Linux, a closed end does not linger in FIN_WAIT2 or TIME_WAIT.
+//!
+//! This file holds a connection's state. `calls.rs` implements the calls of programs, `transit.rs`
+//! packets in flight, and `loss.rs` loss, resets and silence. `ledger.rs` compares the bytes that
+//! protocols write and receive above their layers, and `capture.rs` captures packets.
+
+mod calls;
+mod capture;
+mod ledger;
+mod loss;
+mod transit;
+
+use std::collections::VecDeque;
+use std::io;
+
+use couplet_core::Address;
+use couplet_core::driver::Key;
+use couplet_core::layers::PcapTap;
+
+use super::hosts::HostNotice;
+use super::{EndId, Kernel, SimEvent};
+use crate::random::RandomStream;
+use crate::trace::Label;
+use ledger::{Ledger, Stack};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The client's end, before it gets an answer.
+    Connecting,
+    /// The server's end: the SYN has arrived, and the SYN-ACK is not confirmed yet.
+    Answering,
+    /// In a port's accept queue.
+    Queued,
+    Open,
+    /// Closed by its program. Earlier writes are still sent.
+    Closed,
+    /// Its system has vanished.
+    Vanished,
+}
+
+/// One end of a connection, as held by its system.
+pub(crate) struct End {
+    pub(crate) host: u32,
+    pub(crate) local: Address,
+    pub(crate) stage: Stage,
+    /// The driver's key.
+    pub(crate) key: Option<Key>,
+    /// An event of this end is already queued for its driver.
+    pub(crate) queued: bool,
+    // Bound: the receive buffer: a sender keeps to the window, and a breach fails the world.
+    inbox: VecDeque<Vec<u8>>,
+    unread: usize,
+    pub(crate) fin: bool,
+    pub(crate) error: Option<io::ErrorKind>,
+    /// The outcome of the connect is not yet reported to the driver.
+    pub(crate) connect_unreported: bool,
+    /// The driver is waiting for send buffer space.
+    pub(crate) blocked: bool,
+    /// This end sends nothing more.
+    dead: bool,
+    /// Time of the last packet from the other end.
+    heard: u64,
+    /// A kill of the program resets this end.
+    pub(super) resets: bool,
+    keep_alive: Option<u64>,
+    probe_pending: bool,
+    probes: u32,
+    /// A slow reader reads nothing before this time.
+    pub(crate) reads_at: u64,
+    /// The program's layers, if any.
+    layers: Option<Stack>,
+}
+
+enum Packet {
+    /// The first packet of each end: SYN and SYN-ACK.
+    Open,
+    /// The client's ACK of the answer: the connection enters the accept queue.
+    Confirm,
+    // Bound: one packet, within the window.
+    Data(Vec<u8>),
+    Fin,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    No,
+    Wanted,
+    Sent,
+}
+
+/// Queued bytes. An offset marks the front, so that taking small pieces moves nothing.
+#[derive(Default)]
+struct Unsent {
+    // Bound: the send buffer: the rest is not accepted.
+    bytes: Vec<u8>,
+    gone: usize,
+}
+
+impl Unsent {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.gone
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        if self.gone == 0 && n == self.bytes.len() {
+            return std::mem::take(&mut self.bytes);
+        }
+        let taken = self.bytes[self.gone..self.gone + n].to_vec();
+        self.gone += n;
+        if self.is_empty() {
+            *self = Unsent::default();
+        } else if self.gone > self.len() {
+            self.bytes.drain(..self.gone);
+            self.gone = 0;
+        }
+        taken
+    }
+}
+
+/// The stream from one end to the other.
+struct Flow {
+    unsent: Unsent,
+    // Bound: the packets within one window, our opening and our FIN.
+    flight: VecDeque<Packet>,
+    bytes_in_flight: usize,
+    /// Bytes taken from `unsent` and not yet acknowledged.
+    unacked: usize,
+    /// Bytes that arrived and are not yet acknowledged.
+    arrived: usize,
+    ack_pending: bool,
+    window_update_pending: bool,
+    window_probe_pending: bool,
+    fin: Fin,
+    last_arrival: u64,
+    /// Bumped when packets are rescheduled; arrivals and acknowledgements of older epochs are
+    /// ignored.
+    epoch: u32,
+    /// A packet was lost; nothing is sent until the next retry.
+    stalled: bool,
+    /// Time of the first loss not yet recovered from, and the number of failed tries since.
+    lost: Option<(u64, u32)>,
+    random: RandomStream,
+    /// Bytes written that the peer's protocol has not received yet, for comparison.
+    // Bound: bytes written and not yet delivered: both buffers, and one read.
+    ledger: VecDeque<u8>,
+    written: u64,
+    above: Ledger,
+}
+
+/// Socket buffer sizes in bytes, for each direction of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Buffers {
+    /// For bytes not yet acknowledged.
+    pub(crate) send: usize,
+    /// For bytes not yet read.
+    pub(crate) receive: usize,
+}
+
+pub(crate) struct Conn {
+    label: Label,
+    buffers: Buffers,
+    /// The key of its PRNG streams: client host, server host, and a counter per such pair.
+    name: [u64; 3],
+    ends: [End; 2],
+    flows: [Flow; 2],
+    /// Captures the packets of this connection.
+    tap: Option<PcapTap>,
+}
+
+/// The result of a read.
+pub(crate) enum Read {
+    Bytes,
+    Fin,
+    Error(io::ErrorKind),
+    Nothing,
+}
+
+impl End {
+    fn new(host: u32, local: Address, stage: Stage) -> End {
+        End {
+            host,
+            local,
+            stage,
+            key: None,
+            queued: false,
+            inbox: VecDeque::new(),
+            unread: 0,
+            fin: false,
+            error: None,
+            connect_unreported: false,
+            blocked: false,
+            dead: stage == Stage::Vanished,
+            heard: 0,
+            resets: false,
+            keep_alive: None,
+            probe_pending: false,
+            probes: 0,
+            reads_at: 0,
+            layers: None,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.stage, Stage::Closed | Stage::Vanished)
+    }
+
+    /// Whether the system does not know this connection and answers with a reset.
+    fn is_unknown(&self) -> bool {
+        self.dead || self.stage == Stage::Vanished
+    }
+
+    fn has_event(&self) -> bool {
+        self.unread > 0 || self.fin || self.error.is_some()
+    }
+
+    /// Whether received bytes are unread.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.unread > 0
+    }
+}
+
+impl Flow {
+    fn new(random: RandomStream) -> Flow {
+        Flow {
+            unsent: Unsent::default(),
+            flight: VecDeque::new(),
+            bytes_in_flight: 0,
+            unacked: 0,
+            arrived: 0,
+            ack_pending: false,
+            window_update_pending: false,
+            window_probe_pending: false,
+            fin: Fin::No,
+            last_arrival: 0,
+            epoch: 0,
+            stalled: false,
+            lost: None,
+            random,
+            ledger: VecDeque::new(),
+            written: 0,
+            above: Ledger::default(),
+        }
+    }
+
+    fn buffered(&self) -> usize {
+        self.unsent.len() + self.unacked
+    }
+
+    /// Drops unsent bytes. Packets in flight may still arrive; lost ones are not retransmitted.
+    fn drop_unsent(&mut self) {
+        self.unsent = Unsent::default();
+        if self.stalled {
+            self.drop_all();
+        }
+    }
+
+    fn drop_all(&mut self) {
+        self.unsent = Unsent::default();
+        self.stalled = false;
+        self.flight.clear();
+        self.bytes_in_flight = 0;
+        self.epoch += 1;
+    }
+
+    fn is_done(&self) -> bool {
+        self.unsent.is_empty() && self.flight.is_empty() && self.fin == Fin::Sent
+    }
+}
+
+impl Conn {
+    /// The host of this end, then the host of the other.
+    fn hosts(&self, side: u8) -> (u32, u32) {
+        (self.ends[side as usize].host, self.ends[1 - side as usize].host)
+    }
+
+    fn flow(&mut self, side: u8) -> &mut Flow {
+        &mut self.flows[side as usize]
+    }
+
+    fn end(&mut self, side: u8) -> &mut End {
+        &mut self.ends[side as usize]
+    }
+
+    /// Whether the connect was answered but the client can never confirm the answer.
+    fn cannot_be_confirmed(&self) -> bool {
+        let [client, server] = &self.ends;
+        let quiet = self.flows.iter().all(|flow| flow.flight.is_empty());
+        let unheard = quiet && (client.dead || client.is_gone());
+        server.stage == Stage::Answering && (server.dead || unheard)
+    }
+}
+
+impl Kernel {
+    fn conn(&mut self, id: Key) -> Option<&mut Conn> {
+        self.conns.get_mut(id).map(|conn| &mut **conn)
+    }
+
+    /// Shrinks the window below the advertised one.
+    #[cfg(test)]
+    pub(super) fn narrow(&mut self, id: EndId, receive: usize) {
+        if let Some(conn) = self.conn(id.conn) {
+            conn.buffers.receive = receive;
+        }
+    }
+
+    pub(crate) fn end(&mut self, id: EndId) -> Option<&mut End> {
+        Some(self.conn(id.conn)?.end(id.side))
+    }
+
+    pub(super) fn set_stage(&mut self, id: EndId, stage: Stage) {
+        if let Some(end) = self.end(id) {
+            end.stage = stage;
+        }
+    }
+
+    pub(crate) fn label(&mut self, id: EndId) -> Label {
+        self.conn(id.conn).map_or(Label { client: 0, ordinal: 0 }, |conn| conn.label)
+    }
+
+    /// The local and the peer address of an end.
+    pub(crate) fn addresses(&mut self, id: EndId) -> Option<(Address, Address)> {
+        let conn = self.conn(id.conn)?;
+        Some((conn.end(id.side).local.clone(), conn.end(1 - id.side).local.clone()))
+    }
+
+    /// Whether any connection exists.
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.conns.is_empty()
+    }
+
+    /// Describes each connection that the network still holds.
+    pub(crate) fn held_connections(&self) -> Vec<String> {
+        self.conns
+            .iter()
+            .map(|(_, conn)| {
+                let Conn { label, ends, flows, .. } = &**conn;
+                let client = &self.hosts[label.client as usize].name;
+                let of = |side: usize| {
+                    let (end, flow) = (&ends[side], &flows[side]);
+                    let (stage, flying) = (end.stage, flow.flight.len());
+                    format!(
+                        "{stage:?} with {} bytes unsent and {flying} packets in flight",
+                        flow.unsent.len()
+                    )
+                };
+                format!("the network holds {client}#{}: {}; {}", label.ordinal, of(0), of(1))
+            })
+            .collect()
+    }
+
+    /// Whether a driver has a key for this end.
+    pub(super) fn held_by_program(&self, id: EndId) -> bool {
+        self.conns.get(id.conn).is_some_and(|conn| conn.ends[id.side as usize].key.is_some())
+    }
+
+    /// The ends that a host's program holds, or that its ports have queued for accepting.
+    pub(crate) fn ends_of(&self, host: u32) -> Vec<EndId> {
+        self.hosts[host as usize].ends.iter().copied().collect()
+    }
+
+    /// The ends that a host's system knows, including those already closed by its program.
+    pub(super) fn ends_known_to(&self, host: u32) -> Vec<EndId> {
+        let mut ends = Vec::new();
+        for (key, conn) in self.conns.iter() {
+            for side in 0..2u8 {
+                let end = &conn.ends[side as usize];
+                if end.host == host && end.stage != Stage::Vanished {
+                    ends.push(EndId { conn: key, side });
+                }
+            }
+        }
+        ends
+    }
+
+    /// Queues this end for its driver.
+    pub(super) fn notify(&mut self, id: EndId) {
+        let Some(end) = self.end(id) else { return };
+        if end.key.is_none() || end.queued {
+            return;
+        }
+        end.queued = true;
+        let host = end.host;
+        self.queue_notice(host, HostNotice::End(id));
+    }
+
+    /// Queues this end for its driver in this round, if it has an event to report.
+    pub(crate) fn queue_if_ready(&mut self, id: EndId) {
+        if self.end(id).is_some_and(|end| end.has_event()) {
+            self.notify(id);
+        }
+    }
+
+    /// Queues this end for its driver in the next round.
+    pub(crate) fn queue_for_next_round(&mut self, id: EndId) {
+        if let Some(end) = self.end(id) {
+            end.queued = true;
+            let host = end.host;
+            self.host(host).later.push(HostNotice::End(id));
+        }
+    }
+
+    /// Schedules the next read of a slow reader that has just read this many bytes.
+    pub(crate) fn schedule_read(&mut self, id: EndId, bytes: u64, rate: u64) {
+        let at = self.now + bytes.saturating_mul(1_000_000_000) / rate;
+        if let Some(end) = self.end(id) {
+            end.reads_at = at;
+            self.at(at, SimEvent::SlowRead(id));
+        }
+    }
+
+    /// Frees a connection that neither program holds and that has nothing left to send.
+    fn reap(&mut self, id: Key) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.cannot_be_confirmed() {
+            conn.end(1).stage = Stage::Vanished;
+            conn.end(1).dead = true;
+        }
+        let is_over = |side: usize| {
+            let flow = &conn.flows[side];
+            conn.ends[side].is_gone()
+                && (flow.is_done() || (conn.ends[side].dead && flow.flight.is_empty()))
+        };
+        if is_over(0) && is_over(1) {
+            self.conns.remove(id);
+        }
+    }
+}
+
+impl Packet {
+    fn len(&self) -> usize {
+        if let Packet::Data(data) = self { data.len() } else { 0 }
+    }
+}
