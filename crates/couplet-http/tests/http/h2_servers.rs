@@ -522,8 +522,8 @@ fn c176a_an_idle_connection_of_http2_is_closed_after_its_keep_alive() {
 #[test]
 fn c176a_each_request_renews_the_keep_alive_of_a_shared_connection() {
     let (accepted, server) = prompt();
-    framed(server, async move |reactor, options| {
-        let client = Client::with_options(&reactor, options.keep_alive(secs(10)));
+    let short = |options: ClientOptions| options.keep_alive(secs(10));
+    framed_with(short, server, async move |reactor, client| {
         for _ in 0..4 {
             assert_eq!(asked(&client).await?, "done");
             reactor.sleep(secs(9)).await?;
