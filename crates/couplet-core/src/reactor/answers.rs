@@ -20,22 +20,11 @@ const SAMPLE: u32 = 16;
 /// While replies are sent immediately, replies are timed in one turn of this many.
 const PROBE: u32 = 32;
 
-/// When replies are sent while more events are at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    /// Immediately, as [`Answers::AtOnce`] says.
-    AtOnce,
-    /// Immediately, as measured.
-    Apart,
-    /// Held back, as measured, or to measure.
-    Held,
-    /// Held back, as [`Answers::Together`] says.
-    Together,
-}
-
 /// Decides how many replies are sent together.
 pub(super) struct Batching {
-    sending: Sending,
+    policy: Answers,
+    /// Replies are held back while more events are at hand.
+    holds: bool,
     until_probe: u32,
     /// The time of the turn, and the time of its last reply, from which the next one is timed.
     from: Option<(Instant, Instant)>,
@@ -46,17 +35,20 @@ pub(super) struct Batching {
 
 impl Batching {
     pub(super) fn new(policy: Answers) -> Batching {
-        let sending = match policy {
-            Answers::AtOnce => Sending::AtOnce,
-            Answers::Measured => Sending::Apart,
-            Answers::Together => Sending::Together,
-        };
-        Batching { sending, until_probe: 1, from: None, until_sample: 0, mean: Duration::ZERO }
+        let holds = policy == Answers::Together;
+        Batching {
+            policy,
+            holds,
+            until_probe: 1,
+            from: None,
+            until_sample: 0,
+            mean: Duration::ZERO,
+        }
     }
 
     #[inline(always)]
     pub(super) fn holds(&self) -> bool {
-        matches!(self.sending, Sending::Held | Sending::Together)
+        self.holds
     }
 
     /// Called at the end of each turn.
@@ -72,15 +64,15 @@ impl Batching {
     #[cold]
     fn probe(&mut self) {
         self.until_probe = PROBE;
-        if self.sending == Sending::Apart {
-            (self.sending, self.until_sample) = (Sending::Held, 0);
+        if self.policy == Answers::Measured && !self.holds {
+            (self.holds, self.until_sample) = (true, 0);
         }
     }
 
     /// Records a reply that may be held back, in the turn of time `turn`; `clock` reads the present
     /// time. Returns how many replies may be sent together.
     fn record_reply(&mut self, turn: Instant, clock: impl FnOnce() -> Instant) -> usize {
-        if self.sending == Sending::Together {
+        if self.policy == Answers::Together {
             return MOST;
         }
         match self.from.take() {
@@ -88,14 +80,13 @@ impl Batching {
                 let took = clock().saturating_duration_since(from);
                 self.mean = (3 * self.mean + took) / 4;
                 self.until_sample = SAMPLE;
-                let is_worth = SHORT <= self.mean && self.mean <= LONG;
-                self.sending = if is_worth { Sending::Held } else { Sending::Apart };
+                self.holds = SHORT <= self.mean && self.mean <= LONG;
             }
             _ if self.until_sample == 0 => self.from = Some((turn, clock())),
             _ => self.until_sample -= 1,
         }
         match self.mean.as_nanos() {
-            _ if !self.holds() => 0,
+            _ if !self.holds => 0,
             0 => MOST,
             mean => ((HELD.as_nanos() / mean) as usize).min(MOST),
         }

@@ -98,10 +98,9 @@ pub(super) enum Turns {
 enum AfterTurn {
     /// Another turn, which waits at most until then.
     Wait(Option<Instant>),
-    /// The caller continues the run.
-    Return,
-    /// The run has ended.
-    End,
+    Return {
+        continues: bool,
+    },
 }
 
 /// A driver and the turn compiled for it. Implemented for every driver, so that none can have its
@@ -144,8 +143,7 @@ impl<D: Driver> Engine for D {
             }
             until = match core.end_turn(self, seq, turns) {
                 AfterTurn::Wait(until) => until,
-                AfterTurn::Return => return Ok(true),
-                AfterTurn::End => return Ok(false),
+                AfterTurn::Return { continues } => return Ok(continues),
             };
         }
     }
@@ -516,11 +514,8 @@ impl Core {
         self.batching.turn_ended();
         let records = &self.reactor.records;
         records.queue.end_turn();
-        if !continues {
-            return AfterTurn::End;
-        }
-        if matches!(turns, Turns::One(_)) || records.must_return.take() {
-            return AfterTurn::Return;
+        if !continues || matches!(turns, Turns::One(_)) || records.must_return.take() {
+            return AfterTurn::Return { continues };
         }
         AfterTurn::Wait(if is_quiet { deadline } else { self.next_wait(turns) })
     }

@@ -47,8 +47,6 @@ use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
 pub(super) use socket::{Handle, address};
 use stream::{READ, StreamSlot, is_bytes};
-#[cfg(target_os = "linux")]
-use system::Fork;
 use system::{Listening, System, is_queue_full};
 pub(super) use system::{bind, listen};
 pub(super) use unix::{SocketFile, bind as bind_unix};
@@ -288,7 +286,7 @@ impl Mio {
     fn share_renewed_epoll(&mut self) -> io::Result<()> {
         use std::os::fd::AsFd;
         couplet_os::epoll::share(self.poll.registry().as_fd(), self.world.registry.as_fd())?;
-        self.world.fork.set(Fork::Forked);
+        self.world.is_renewed.set(false);
         Ok(())
     }
 
@@ -311,7 +309,7 @@ impl Mio {
         self.cursor == self.batch.len()
             && self.again.is_empty()
             && !self.has_internal_events
-            && !self.signals.is_readable()
+            && !self.signals.readable
     }
 }
 
@@ -322,7 +320,7 @@ impl Driver for Mio {
             self.reuse_retired_slots();
         }
         #[cfg(target_os = "linux")]
-        if self.world.fork.get() == Fork::Renewed {
+        if self.world.is_renewed.get() {
             self.share_renewed_epoll()?;
         }
         let timeout = if self.later.is_empty() {

@@ -22,7 +22,7 @@ impl Mio {
             self.cursor += 1;
             match event.token() {
                 WAKER => self.has_internal_events = true,
-                SIGNALS => self.signals.mark_readable(),
+                SIGNALS => self.signals.readable = true,
                 token => {
                     let Some(watch) = watch_of(token) else {
                         let readiness = Readiness::from_event(event);

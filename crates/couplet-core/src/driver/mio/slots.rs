@@ -11,7 +11,6 @@ use super::datagrams::DatagramSlot;
 use super::pipe::PipeSlot;
 use super::socket::Stream;
 use super::stream::StreamSlot;
-use super::system::Fork;
 use super::unix::Descriptor;
 use crate::address::Address;
 use crate::driver::readiness::Readiness;
@@ -118,7 +117,7 @@ impl Mio {
             let registry = &self.world.registry;
             match &mut retired.kind {
                 Kind::Port(port) => port.listener.deregister(registry),
-                Kind::Stream(slot) if slot.is_adopted || self.world.fork.get() != Fork::Never => {
+                Kind::Stream(slot) if slot.is_adopted || self.world.is_forked.get() => {
                     slot.stream.leave(registry);
                 }
                 Kind::Datagrams(port) => {

@@ -47,24 +47,18 @@ struct CachedTimeout {
     good_until: Instant,
 }
 
-/// The forks of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fork {
-    Never,
-    /// Another process may hold our sockets, so closing them does not end their registrations.
-    Forked,
-    /// Likewise, and in the child: the registry has a new epoll that the poll does not share yet.
-    #[cfg(target_os = "linux")]
-    Renewed,
-}
-
 /// The system's clock, randomness and sockets.
 #[derive(Debug)]
 pub(super) struct System {
     /// INVARIANT: each change of a registration uses this registry: between a fork and the next
     /// wait, the driver's poll may also be another process's.
     pub(super) registry: mio::Registry,
-    pub(super) fork: std::cell::Cell<Fork>,
+    /// The process has forked: another process may hold our sockets, so closing them does not end
+    /// their registrations.
+    pub(super) is_forked: std::cell::Cell<bool>,
+    /// The registry has a new epoll that the poll does not share yet.
+    #[cfg(target_os = "linux")]
+    pub(super) is_renewed: std::cell::Cell<bool>,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
     /// The last reading of the clock: the time of the turn.
@@ -80,7 +74,9 @@ impl System {
         let now = Instant::now();
         System {
             registry,
-            fork: std::cell::Cell::new(Fork::Never),
+            is_forked: std::cell::Cell::new(false),
+            #[cfg(target_os = "linux")]
+            is_renewed: std::cell::Cell::new(false),
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
             last: std::cell::Cell::new(now),
@@ -198,15 +194,13 @@ impl World for System {
     }
 
     fn forked(&self, is_child: bool) -> io::Result<()> {
-        if self.fork.get() == Fork::Never {
-            self.fork.set(Fork::Forked);
-        }
+        self.is_forked.set(true);
         #[cfg(target_os = "linux")]
         if is_child {
             let mio::Token(waker) = super::WAKER;
             let epoll = std::os::fd::AsFd::as_fd(&self.registry);
             couplet_os::epoll::renew(epoll, waker as u64)?;
-            self.fork.set(Fork::Renewed);
+            self.is_renewed.set(true);
         }
         #[cfg(not(target_os = "linux"))]
         if is_child {
