@@ -298,11 +298,16 @@ fn a_lack_of_descriptors_is_an_answer_of_its_own_and_ends() {
     let server = Server::start_limited(24, &["serve", site.0.to_str().unwrap()]);
     let mut client = server.connect();
     let mut others = Vec::new();
-    while statuses(&mut client, &["/file"]) == [200] {
+    let mut is_short = || {
+        let answered = statuses(&mut client, &["/file"]);
+        assert!(answered == [200] || answered == [503], "{answered:?}");
+        answered == [503]
+    };
+    // The descriptor of an earlier answer may be closed a little later.
+    while !(is_short() && is_short()) {
         others.push(server.connect());
         assert!(others.len() < 24, "it has no limit");
     }
-    assert_eq!(statuses(&mut client, &["/file"]), [503]);
     drop(others);
     wait_until("there are descriptors", || statuses(&mut client, &["/file"]) == [200]);
 }
