@@ -168,54 +168,6 @@ pub(crate) enum PortState {
     Stopped,
 }
 
-/// Whether a port receives, and whether the driver knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Intake {
-    Receiving,
-    /// Paused since the turn's last visit: the driver still receives.
-    Pausing,
-    Paused,
-    /// Resumed since the turn's last visit: the driver does not receive yet.
-    Resuming,
-}
-
-impl Intake {
-    /// As requested by the handles.
-    pub(crate) fn is_paused(self) -> bool {
-        matches!(self, Intake::Pausing | Intake::Paused)
-    }
-
-    /// The request that the driver has not got yet: whether to receive.
-    pub(crate) fn change(self) -> Option<bool> {
-        match self {
-            Intake::Receiving | Intake::Paused => None,
-            Intake::Pausing => Some(false),
-            Intake::Resuming => Some(true),
-        }
-    }
-
-    fn paused(self) -> Intake {
-        match self {
-            Intake::Receiving => Intake::Pausing,
-            Intake::Resuming => Intake::Paused,
-            Intake::Pausing | Intake::Paused => self,
-        }
-    }
-
-    fn resumed(self) -> Intake {
-        match self {
-            Intake::Pausing => Intake::Receiving,
-            Intake::Paused => Intake::Resuming,
-            Intake::Receiving | Intake::Resuming => self,
-        }
-    }
-
-    /// The driver got the change.
-    pub(crate) fn applied(self) -> Intake {
-        if self.is_paused() { Intake::Paused } else { Intake::Receiving }
-    }
-}
-
 /// Counters of a port since it was opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
@@ -241,7 +193,9 @@ pub(crate) struct DatagramCell {
     #[cfg(unix)]
     descriptor: Option<std::os::fd::RawFd>,
     pub(crate) state: Cell<PortState>,
-    pub(crate) intake: Cell<Intake>,
+    pub(crate) paused: Cell<bool>,
+    /// Whether the driver is receiving, as last requested.
+    pub(crate) receiving: Cell<bool>,
     pub(crate) bound: RefCell<Option<Bound>>,
     pub(crate) key: Cell<Option<Key>>,
     /// Taken out during a callback, and dropped when the port is closed.
@@ -283,7 +237,8 @@ impl DatagramCell {
             #[cfg(unix)]
             descriptor: bound.descriptor,
             state: Cell::new(PortState::Starting),
-            intake: Cell::new(Intake::Receiving),
+            paused: Cell::new(false),
+            receiving: Cell::new(true),
             bound: RefCell::new(Some(bound)),
             key: Cell::new(None),
             protocol: RefCell::new(Some(protocol)),
@@ -359,7 +314,7 @@ impl DatagramCell {
     /// Whether the port has requests besides datagrams to send.
     fn has_requests(&self) -> bool {
         !self.is_open()
-            || self.intake.get().change().is_some()
+            || self.paused.get() == self.receiving.get()
             || !self.option_requests.borrow().is_empty()
     }
 
@@ -555,16 +510,16 @@ impl DatagramTransport {
     /// Stops delivering datagrams until [`resume_producing`](Self::resume_producing). The system
     /// queues arriving datagrams, and drops those that do not fit.
     pub fn pause_producing(&self) {
-        self.set_intake(self.cell.intake.get().paused());
+        self.set_paused(true);
     }
 
     /// Delivers datagrams again.
     pub fn resume_producing(&self) {
-        self.set_intake(self.cell.intake.get().resumed());
+        self.set_paused(false);
     }
 
-    fn set_intake(&self, intake: Intake) {
-        if self.cell.intake.replace(intake) != intake {
+    fn set_paused(&self, paused: bool) {
+        if self.cell.paused.replace(paused) != paused {
             self.cell.request_turn();
         }
     }

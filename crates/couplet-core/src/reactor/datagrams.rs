@@ -175,7 +175,7 @@ impl Core {
         more: bool,
     ) -> Option<Key> {
         let port = self.datagram_port(key)?;
-        if port.is_open() && !port.intake.get().is_paused() {
+        if port.is_open() && !port.paused.get() {
             let _hold = self.hold_datagrams(&port);
             port.deliver(&driver.datagram());
         }
@@ -216,8 +216,8 @@ impl Core {
             // Requests of an unserved port wait until it is served.
             (PortState::Starting | PortState::Stopped, _) | (_, None) => return,
         };
-        if let Some(receives) = port.intake.get().change() {
-            port.intake.set(port.intake.get().applied());
+        let receives = !port.paused.get();
+        if port.receiving.replace(receives) != receives {
             io.receive(key, receives);
         }
         loop {

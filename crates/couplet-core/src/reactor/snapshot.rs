@@ -197,7 +197,7 @@ impl DatagramSnapshot {
             sent: counts.sent,
             dropped: counts.dropped,
             buffered: port.queue.borrow().bytes(),
-            paused: port.intake.get().is_paused(),
+            paused: port.paused.get(),
         }
     }
 }
