@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use super::client::decoding::{Coding, DecodedBody};
 use super::client::pool::Lease;
 use super::handler::BoxError;
+use super::http2::{Reason, Receiver};
 use super::monitor::Exchange;
 use couplet_core::hooks::LoopOwned;
 use couplet_core::{DelayedCall, Reactor};
@@ -37,14 +38,21 @@ enum Kind {
 
 /// A body as the peer sent it, before decoding.
 pub(super) struct Raw {
-    incoming: Incoming,
-    is_http2: bool,
+    source: Source,
     /// `None` for an empty body.
     progress: Option<Arc<Progress>>,
     /// Read timeout of a response body. The server's `Monitor` times request bodies.
     read_timeout: Option<LoopOwned<Rc<ReadTimeout>>>,
     /// Connection of a response, until its body is complete.
     lease: Option<LoopOwned<Box<Lease>>>,
+}
+
+/// Where a body comes from.
+enum Source {
+    Empty,
+    Hyper(Incoming, Version),
+    /// A request of our HTTP/2.
+    Http2(Receiver),
 }
 
 /// Fails a body whose reader waits too long. Dropping it cancels the timer.
@@ -84,9 +92,7 @@ impl ReadTimeout {
         let call = self.reactor.call_later(self.limit, move || {
             let Some(this) = weak.upgrade() else { return };
             match this.progress.pieces_if_awaited() {
-                Some(pieces) if this.pieces.get() == Some(pieces) => {
-                    this.progress.fail(Fault::TimedOut)
-                }
+                Some(pieces) if this.pieces.get() == Some(pieces) => this.progress.time_out(),
                 _ => this.schedule_check(),
             }
         });
@@ -124,6 +130,12 @@ pub enum BodyError {
     /// arrive later, the connection is closed and no response fails: RFC 9112, 6.3.
     #[error("more bytes arrived than the body's Content-Length declares")]
     Surplus,
+    /// The client reset the stream of the body, or its body is invalid: an error code of RFC 9113, 7.
+    #[error("the stream was reset with {}", Reason::new(*.code))]
+    Reset {
+        /// The error code.
+        code: u32,
+    },
     /// The peer aborted the body, or its framing is invalid.
     #[error("{}", format_with_causes(.0))]
     Broken(#[from] hyper::Error),
@@ -140,17 +152,8 @@ pub(super) struct Progress {
     has_trailers: AtomicBool,
     /// Error that ended the body.
     broken: OnceLock<String>,
-    fault: OnceLock<Fault>,
+    has_timed_out: AtomicBool,
     waker: Mutex<Option<Waker>>,
-}
-
-/// Why a body receives no further bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
-    /// The peer took too long.
-    TimedOut,
-    /// The client ended its byte stream.
-    Cut,
 }
 
 impl Progress {
@@ -173,10 +176,9 @@ impl Progress {
         self.broken.get()
     }
 
-    /// Fails the body after the bytes that have arrived.
-    pub(super) fn fail(&self, fault: Fault) {
-        // The first fault wins.
-        let _ = self.fault.set(fault);
+    /// Fails the body after the bytes that have arrived, because its peer took too long.
+    pub(super) fn time_out(&self) {
+        self.has_timed_out.store(true, Ordering::Release);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waker {
             waker.wake();
@@ -208,7 +210,16 @@ impl Progress {
 impl Body {
     /// Wraps the body of a request; returns its progress unless the body is empty.
     pub(super) fn new(incoming: Incoming, version: Version) -> (Body, Option<Arc<Progress>>) {
-        let raw = Raw::new(incoming, version);
+        Body::from_source(Source::Hyper(incoming, version))
+    }
+
+    /// Wraps the body of a request of HTTP/2, `None` if it is empty.
+    pub(super) fn from_receiver(receiver: Option<Receiver>) -> (Body, Option<Arc<Progress>>) {
+        Body::from_source(receiver.map_or(Source::Empty, Source::Http2))
+    }
+
+    fn from_source(source: Source) -> (Body, Option<Arc<Progress>>) {
+        let raw = Raw::new(source);
         let progress = raw.progress.clone();
         (Body(Kind::Raw(raw)), progress)
     }
@@ -221,7 +232,7 @@ impl Body {
         (reactor, limit): (&Reactor, Duration),
         lease: Option<Lease>,
     ) -> Body {
-        let mut raw = Raw::new(incoming, version);
+        let mut raw = Raw::new(Source::Hyper(incoming, version));
         raw.lease = lease.map(|lease| LoopOwned::new(reactor, Box::new(lease)));
         match raw.progress.clone() {
             Some(progress) => raw.read_timeout = Some(ReadTimeout::begin(reactor, limit, progress)),
@@ -322,17 +333,16 @@ impl http_body::Body for Raw {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = this.poll_incoming(cx);
+        let polled = this.poll_source(cx);
         match (&polled, &this.progress) {
-            (Poll::Pending, Some(progress)) => match progress.fault.get() {
-                None => progress.wait(cx),
-                Some(Fault::TimedOut) => return Poll::Ready(Some(Err(BodyError::TimedOut))),
-                Some(Fault::Cut) => return Poll::Ready(Some(Err(BodyError::Cut))),
-            },
+            (Poll::Pending, Some(progress)) if progress.has_timed_out.load(Ordering::Acquire) => {
+                return Poll::Ready(Some(Err(BodyError::TimedOut)));
+            }
+            (Poll::Pending, Some(progress)) => progress.wait(cx),
             (Poll::Ready(piece), Some(progress)) => progress.record_piece(piece.as_ref()),
             (_, None) => {}
         }
-        if matches!(polled, Poll::Ready(None)) || this.incoming.is_end_stream() {
+        if matches!(polled, Poll::Ready(None)) || this.source.is_end_stream() {
             this.end();
         }
         polled
@@ -340,32 +350,50 @@ impl http_body::Body for Raw {
 
     fn is_end_stream(&self) -> bool {
         // A lease that is still held means surplus bytes, which turn the end into an error.
-        self.incoming.is_end_stream() && self.lease.is_none()
+        self.source.is_end_stream() && self.lease.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.incoming)
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Hyper(incoming, _) => incoming.size_hint(),
+            Source::Http2(receiver) => receiver.size_hint(),
+        }
+    }
+}
+
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Empty => true,
+            Source::Hyper(incoming, _) => incoming.is_end_stream(),
+            Source::Http2(receiver) => receiver.is_end_stream(),
+        }
     }
 }
 
 impl Raw {
-    fn new(incoming: Incoming, version: Version) -> Raw {
-        let progress = (!incoming.is_end_stream()).then(Arc::<Progress>::default);
-        let is_http2 = version == Version::HTTP_2;
-        Raw { incoming, is_http2, progress, read_timeout: None, lease: None }
+    fn new(source: Source) -> Raw {
+        let progress = (!source.is_end_stream()).then(Arc::<Progress>::default);
+        Raw { source, progress, read_timeout: None, lease: None }
     }
 
     /// hyper silently ends an HTTP/2 body if its stream is reset with NO_ERROR, even if it is
     /// incomplete. Only END_STREAM completes a body: RFC 9113, 8.1.
-    fn poll_incoming(
+    fn poll_source(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let (incoming, version) = match &mut self.source {
+            Source::Empty => return Poll::Ready(None),
+            Source::Http2(receiver) => return receiver.poll_frame(cx),
+            Source::Hyper(incoming, version) => (incoming, *version),
+        };
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
         if !matches!(polled, Poll::Ready(None)) {
             return polled.map_err(BodyError::from);
         }
-        if self.is_http2 && !self.incoming.is_end_stream() {
+        if version == Version::HTTP_2 && !incoming.is_end_stream() {
             return Poll::Ready(Some(Err(BodyError::Cut)));
         }
         let lease = self.lease.take_if(|lease| has_surplus(lease));
@@ -445,6 +473,19 @@ impl Piece {
     fn new(bytes: Bytes, exchange: &Rc<Exchange>) -> Piece {
         exchange.add_piece(&bytes);
         Piece { length: bytes.len(), bytes, exchange: exchange.clone() }
+    }
+}
+
+impl Piece {
+    /// Takes at most `count` bytes without a copy.
+    pub(super) fn take(&mut self, count: usize) -> Bytes {
+        let data = self.bytes.slice(..count.min(self.bytes.len()));
+        self.advance(data.len());
+        data
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 }
 

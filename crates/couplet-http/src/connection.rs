@@ -9,11 +9,12 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use tower_service::Service;
 
 use super::body::Body;
 use super::handler::{BoxError, Clock, Handler};
+use super::http2::{PREFACE, Session};
 use super::io::Io;
 use super::monitor::{Instruction, Monitor};
 use super::options::{HttpOptions, Versions};
@@ -23,24 +24,18 @@ use couplet_core::hooks::ConnectionEnd;
 use couplet_core::hooks::GuestStream;
 use couplet_core::{Failure, Reactor, Result, Stream};
 
-/// Connection preface of an HTTP/2 client: RFC 9113, 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Maximum number of bytes that h2 buffers per stream.
-const SEND_BUFFER: usize = 64 * 1024;
-
 /// State shared by the connections of a server.
 pub(super) struct Server<S> {
     service: S,
     options: Rc<HttpOptions>,
-    clock: Option<Rc<Clock>>,
+    clock: Rc<Clock>,
+    is_real_time: bool,
     server_share: Rc<ServerShare>,
     warm: Rc<WarmConnections>,
     http1: http1::Builder,
-    http2: http2::Builder<TaskExecutor>,
 }
 
-/// Spawns each HTTP/2 request as a task.
+/// Spawns the tasks of hyper's HTTP/2 client.
 #[derive(Clone)]
 pub(super) struct TaskExecutor(Reactor);
 
@@ -63,24 +58,18 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for TaskExecutor {
 impl<S> Server<S> {
     pub(super) fn new(reactor: &Reactor, service: S, options: HttpOptions) -> Server<S> {
         let (options, clock) = (Rc::new(options), Clock::new(reactor));
+        let is_real_time = couplet_core::hooks::is_real_time(reactor);
         let mut http1 = http1::Builder::new();
         http1
-            .auto_date_header(clock.is_none())
+            .auto_date_header(is_real_time)
             .half_close(true)
             .max_buf_size(options.max_head.max(8 * 1024));
         if options.max_headers != 100 {
             http1.max_headers(options.max_headers);
         }
-        let mut http2 = http2::Builder::new(TaskExecutor::new(reactor));
-        http2
-            .auto_date_header(clock.is_none())
-            .enable_connect_protocol()
-            .max_concurrent_streams(options.max_streams)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(u32::try_from(options.max_head).unwrap_or(u32::MAX));
         let server_share = ServerShare::new(&options);
         let warm = WarmConnections::new(reactor);
-        Server { service, options, clock, server_share, warm, http1, http2 }
+        Server { service, options, clock, is_real_time, server_share, warm, http1 }
     }
 }
 
@@ -122,11 +111,14 @@ where
                 None => Box::pin(begins_http2(&mut io)).await?,
             });
         }
-        let handler = Handler::new(server.service.clone(), &monitor, &server.clock);
         if is_http2 == Some(true) {
             monitor.set_http2();
-            return Box::pin(serve_http2(io, handler, &server, &monitor, &ending)).await;
+            let clock = Some(server.clock.clone());
+            let handler = Handler::new(server.service.clone(), &monitor, clock);
+            return Box::pin(serve_http2(io, handler, &monitor, &ending)).await;
         }
+        let clock = (!server.is_real_time).then(|| server.clock.clone());
+        let handler = Handler::new(server.service.clone(), &monitor, clock);
         // Boxed, so that an idle connection does not hold its state.
         match Box::pin(serve_http1(io, handler, &server, &monitor, &ending)).await? {
             // The connection may continue with another protocol.
@@ -227,7 +219,6 @@ where
 async fn serve_http2<S, B>(
     io: Io,
     handler: Handler<S>,
-    server: &Server<S>,
     monitor: &Rc<Monitor>,
     ending: &ConnectionEnd,
 ) -> Result<()>
@@ -235,7 +226,7 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let mut serving = Box::pin(server.http2.serve_connection(io, handler));
+    let Some(mut session) = Session::new(io, handler, monitor) else { return Ok(()) };
     let (mut is_finishing, mut is_draining) = (false, false);
     poll_fn(|cx| {
         if !is_draining && monitor.transport().is_draining() {
@@ -246,18 +237,13 @@ where
             is_finishing = true;
             #[cfg(feature = "websocket")]
             monitor.finish();
-            serving.as_mut().graceful_shutdown();
+            session.finish();
         }
-        while serving.as_mut().poll(cx)?.is_pending() {
-            // h2 does not read once the client's end is held.
-            if let Poll::Ready(lost) = ending.poll_lost(cx) {
-                return Poll::Ready(lost.map_err(Failure::from));
-            }
-            if monitor.is_blocked() || !monitor.poll_client_end() {
-                return Poll::Pending;
-            }
+        if let Poll::Ready(ended) = session.poll(cx) {
+            return Poll::Ready(ended);
         }
-        Poll::Ready(Ok(()))
+        // A session whose client takes no output does not read.
+        ending.poll_lost(cx).map_err(Failure::from)
     })
     .await
 }

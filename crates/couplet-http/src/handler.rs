@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -15,7 +16,8 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::allowance::Allowance;
-use super::body::{Body, BodyEnd, ResponseBody};
+use super::body::{Body, BodyEnd, Progress, ResponseBody};
+use super::http2::Receiver;
 use super::monitor::{Exchange, Monitor};
 use super::refusal::{self, Fields, Refusal};
 use couplet_core::hooks::catch_panic;
@@ -37,8 +39,8 @@ pub(super) struct Handler<S> {
     clock: Option<Rc<Clock>>,
 }
 
-/// Supplies the `date` header of a server's responses in virtual time: hyper knows only the system
-/// clock.
+/// Supplies the `date` header of responses, from the loop's world: HTTP/1.1 needs it in virtual time,
+/// because hyper knows only the system clock.
 pub(super) struct Clock {
     reactor: Reactor,
     /// The header value, and when it expires.
@@ -46,10 +48,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Returns `None` if the system clock is right.
-    pub(super) fn new(reactor: &Reactor) -> Option<Rc<Clock>> {
-        let is_needed = !couplet_core::hooks::is_real_time(reactor);
-        is_needed.then(|| Rc::new(Clock { reactor: reactor.clone(), date: RefCell::default() }))
+    pub(super) fn new(reactor: &Reactor) -> Rc<Clock> {
+        Rc::new(Clock { reactor: reactor.clone(), date: RefCell::default() })
     }
 
     fn date(&self) -> HeaderValue {
@@ -71,8 +71,8 @@ impl Clock {
 }
 
 impl<S> Handler<S> {
-    pub(super) fn new(service: S, monitor: &Rc<Monitor>, clock: &Option<Rc<Clock>>) -> Handler<S> {
-        Handler { service, monitor: monitor.clone(), clock: clock.clone() }
+    pub(super) fn new(service: S, monitor: &Rc<Monitor>, clock: Option<Rc<Clock>>) -> Handler<S> {
+        Handler { service, monitor: monitor.clone(), clock }
     }
 }
 
@@ -85,7 +85,53 @@ where
     type Error = Infallible;
     type Future = ResponseFuture<S>;
 
-    fn call(&self, mut request: Request<Incoming>) -> ResponseFuture<S> {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture<S> {
+        let version = request.version();
+        let (head, incoming) = request.into_parts();
+        let (body, progress) = Body::new(incoming, version);
+        self.start(Request::from_parts(head, ()), body, progress)
+    }
+}
+
+impl<S, B> Handler<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+{
+    /// Answers a request of HTTP/2.
+    pub(super) fn respond(
+        &self,
+        request: Request<()>,
+        receiver: Option<Receiver>,
+    ) -> ResponseFuture<S> {
+        let (body, progress) = Body::from_receiver(receiver);
+        self.start(request, body, progress)
+    }
+
+    /// Answers a request of HTTP/2 whose head exceeds the limit.
+    pub(super) fn refuse_large_head(&self) -> ResponseFuture<S> {
+        let refusal = Refusal {
+            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            why: "its head is too large",
+        };
+        self.monitor.log_debug("a request was refused", &refusal.why);
+        let facts = RequestFacts {
+            refusal: Some(refusal),
+            version: Version::HTTP_2,
+            is_chunked: false,
+            is_head: false,
+            exchange: Some(Rc::new(self.monitor.begin(None))),
+            clock: self.clock.clone(),
+        };
+        ResponseFuture { stage: Stage::Done, facts }
+    }
+
+    fn start(
+        &self,
+        mut request: Request<()>,
+        body: Body,
+        progress: Option<Arc<Progress>>,
+    ) -> ResponseFuture<S> {
         let fields = Fields::from_headers(request.headers());
         let refusal = Refusal::check(&request, &fields, self.monitor.max_headers());
         match refusal {
@@ -102,12 +148,8 @@ where
         super::websocket::UpgradeContext::attach(request.extensions_mut(), &self.monitor);
         let is_chunked = request.version() < Version::HTTP_2 && fields.has_coding;
         let is_head = request.method() == Method::HEAD;
-        let (mut progress, version) = (None, request.version());
-        let mut request = request.map(|incoming| {
-            let body;
-            (body, progress) = Body::new(incoming, version);
-            body
-        });
+        let version = request.version();
+        let mut request = request.map(|()| body);
         let exchange = Rc::new(self.monitor.begin(progress));
         if self.monitor.has_allowances() {
             request.extensions_mut().insert(Allowance::new(&self.monitor, &exchange));

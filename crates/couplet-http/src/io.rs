@@ -43,7 +43,6 @@ impl Io {
     }
 
     /// Returns the stream and the bytes that were put back.
-    #[cfg(feature = "websocket")]
     pub(super) fn into_parts(self) -> Option<(Stream, Bytes)> {
         self.0.into_inner().map(|inner| (inner.stream, inner.unread))
     }
@@ -143,15 +142,12 @@ impl Read for Io {
             return Poll::Ready(Ok(()));
         }
         let Inner { stream, monitor, blank, .. } = inner;
-        let mut is_end = false;
-        ready!(stream.poll_read_with(cx, buffer.remaining(), |data| {
-            let Some(first) = data.first() else { return is_end = true };
+        stream.poll_read_with(cx, buffer.remaining(), |data| {
+            let Some(first) = data.first() else { return };
             monitor.received();
             *blank = if is_blank(first) { blank_after(*blank, data, monitor) } else { 0 };
             buffer.put_slice(if *blank > MAX_BLANK { b"\0" } else { data });
-        }))?;
-        // The connection is polled again when the end is due.
-        if is_end && monitor.hold_client_end() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
     }
 }
 

@@ -1,8 +1,8 @@
-//! HTTP/1.1 and HTTP/2 by [hyper](https://hyper.rs), for any tower service, such as axum's
-//! `Router`. Feature `http`.
+//! HTTP/1.1 by [hyper](https://hyper.rs) and HTTP/2, for any tower service, such as axum's `Router`.
+//! Feature `http`.
 //!
-//! hyper parses and frames; the loop owns the connections, their timeouts, their memory and their
-//! shutdown. [`serve_http`](HttpExt::serve_http) starts a server on any endpoint: TCP, UNIX
+//! hyper parses and frames HTTP/1.1, and both versions for the client; servers have an HTTP/2 of
+//! their own. The loop owns the connections, their timeouts, their memory and their shutdown. [`serve_http`](HttpExt::serve_http) starts a server on any endpoint: TCP, UNIX
 //! sockets, `haproxy:` behind a proxy, or `tls:`, which offers both versions by ALPN.
 //!
 //! ```
@@ -40,7 +40,9 @@
 //!   expires.
 //! - Frees the buffers of an HTTP/1.1 connection after 50 to 100 ms without a request.
 //! - Takes the `date` header from the loop's world: in the simulator it is virtual time.
-//! - Supports hyper's upgrades; the upgraded connection stays on the loop's thread.
+//! - Runs all requests of an HTTP/2 connection in its task, and writes the responses of a turn
+//!   together.
+//! - Supports hyper's upgrades, also of an HTTP/2 CONNECT; the upgraded connection stays on the loop's thread.
 //!
 //! # Services that need tokio
 //!
@@ -64,6 +66,7 @@ mod body;
 mod client;
 mod connection;
 mod handler;
+mod http2;
 mod io;
 mod local;
 mod monitor;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::body::{Fault, Progress};
+use super::body::Progress;
 use super::options::HttpOptions;
 use super::share::{Claim, ConnectionShare, ServerShare};
 use couplet_core::{Address, DelayedCall, Transport, hooks};
@@ -64,10 +64,6 @@ pub(super) struct Monitor {
     share: ConnectionShare,
     // Bound: MAX_LENT_PIECES (32), the oldest goes.
     lent: RefCell<VecDeque<Bytes>>,
-    /// Counts the steps of HTTP/2 responses, to detect progress.
-    steps: Cell<u16>,
-    /// WebSockets on HTTP/2 streams.
-    http2_websockets: Cell<u32>,
     timer: Cell<Option<DelayedCall>>,
     next_check: Cell<Instant>,
     task: RefCell<Option<Waker>>,
@@ -93,17 +89,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Http1,
-    Http2(End),
-}
-
-/// The end of the byte stream of an HTTP/2 client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Pending,
-    /// The end has arrived, but h2 must not see it yet: it would drop the pending responses.
-    /// Contains the value of `steps` at the last check.
-    Held(Option<u16>),
-    Delivered,
+    Http2,
 }
 
 /// A request body that is being read.
@@ -147,8 +133,6 @@ impl Monitor {
             bodies: RefCell::default(),
             share: ConnectionShare::new(transport, server_share),
             lent: RefCell::default(),
-            steps: Cell::default(),
-            http2_websockets: Cell::default(),
             timer: Cell::default(),
             next_check: Cell::new(now),
             task: RefCell::default(),
@@ -157,6 +141,10 @@ impl Monitor {
         });
         monitor.arm(now);
         monitor
+    }
+
+    pub(super) fn options(&self) -> &HttpOptions {
+        &self.options
     }
 
     pub(super) fn transport(&self) -> &Transport {
@@ -246,46 +234,9 @@ impl Monitor {
         Some(whole.slice_ref(bytes))
     }
 
-    /// Records the end of the client's stream. Returns true if h2 must not see it yet.
-    pub(super) fn hold_client_end(&self) -> bool {
-        match self.protocol.get() {
-            Protocol::Http1 | Protocol::Http2(End::Delivered) => false,
-            Protocol::Http2(End::Held(_)) => true,
-            Protocol::Http2(End::Pending) => {
-                self.protocol.set(Protocol::Http2(End::Held(None)));
-                true
-            }
-        }
-    }
-
-    /// Called when h2 can't progress although the transport has room. Returns true if the end of
-    /// the client's stream is due: h2 must be polled again.
-    pub(super) fn poll_client_end(&self) -> bool {
+    /// Called when an HTTP/2 connection can't progress although its transport has room.
+    pub(super) fn note_stall(&self) {
         self.share.on_stall();
-        let Protocol::Http2(End::Held(before)) = self.protocol.get() else { return false };
-        for monitored in &*self.bodies.borrow() {
-            monitored.progress.fail(Fault::Cut);
-        }
-        let answering =
-            self.in_flight.get() - self.http2_websockets.get() as usize - self.offered.get();
-        if answering > 0 {
-            return false;
-        }
-        // The remaining responses wait for closed windows, unless one moved since the last check.
-        let steps = Some(self.steps.get());
-        if self.in_flight.get() > 0 && before != steps {
-            self.protocol.set(Protocol::Http2(End::Held(steps)));
-            self.wake();
-            return false;
-        }
-        self.protocol.set(Protocol::Http2(End::Delivered));
-        true
-    }
-
-    /// Updates the number of WebSockets on HTTP/2 streams.
-    #[cfg(feature = "websocket")]
-    pub(super) fn update_http2_websockets(&self, change: impl FnOnce(u32) -> u32) {
-        self.http2_websockets.set(change(self.http2_websockets.get()));
     }
 
     /// Whether the client has stopped taking output.
@@ -307,7 +258,7 @@ impl Monitor {
     }
 
     pub(super) fn set_http2(self: &Rc<Self>) {
-        self.protocol.set(Protocol::Http2(End::Pending));
+        self.protocol.set(Protocol::Http2);
         self.check_soon();
     }
 
@@ -481,7 +432,7 @@ impl Monitor {
         });
         for progress in late {
             self.log_debug("a request was cut off", &"reading its body timed out");
-            progress.fail(Fault::TimedOut);
+            progress.time_out();
         }
     }
 
@@ -568,7 +519,6 @@ impl Exchange {
         self.is_ready.set(is_ready);
         self.pieces.set(pieces);
         offered.set(offered.get() + usize::from(self.is_offered()) - usize::from(before));
-        self.monitor.steps.set(self.monitor.steps.get().wrapping_add(1));
         self.monitor.last_taken.set(self.monitor.transport.reactor().now());
     }
 
@@ -692,9 +642,6 @@ impl Drop for Exchange {
             monitor.since.set(monitor.transport.reactor().now());
             let is_read = self.body.as_ref().is_none_or(|body| body.has_ended());
             monitor.phase.set(if is_read { Phase::Idle } else { Phase::Body });
-        }
-        if matches!(monitor.protocol.get(), Protocol::Http2(End::Held(_))) {
-            monitor.wake();
         }
     }
 }

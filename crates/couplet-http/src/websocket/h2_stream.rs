@@ -35,7 +35,6 @@ pub(super) struct H2Stream {
 impl H2Stream {
     pub(super) fn new(io: Upgraded, monitor: &Rc<Monitor>) -> H2Stream {
         let exchange = monitor.begin(None);
-        monitor.update_http2_websockets(|count| count + 1);
         let (monitor, draining) = (monitor.clone(), Some(Box::pin(monitor.finishing()) as _));
         H2Stream { io, monitor, exchange, draining, unsent: Vec::new(), sent: 0 }
     }
@@ -119,6 +118,5 @@ impl H2Stream {
 impl Drop for H2Stream {
     fn drop(&mut self) {
         self.exchange.release(self.buffered());
-        self.monitor.update_http2_websockets(|count| count - 1);
     }
 }

@@ -1,0 +1,120 @@
+//! Encodes responses, without state.
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+/// Indexes of the static table.
+const STATUS: usize = 8;
+
+/// Appends the change of the dynamic table's size to 0, with which a connection's first block must
+/// begin: RFC 7541, 4.2.
+pub(in crate::http2) fn encode_no_table(out: &mut Vec<u8>) {
+    out.push(0x20);
+}
+
+/// Appends the status of a response.
+pub(in crate::http2) fn encode_status(out: &mut Vec<u8>, status: StatusCode) {
+    let index = match status.as_u16() {
+        200 => 8,
+        204 => 9,
+        206 => 10,
+        304 => 11,
+        400 => 12,
+        404 => 13,
+        500 => 14,
+        _ => {
+            encode_integer(out, 0, 4, STATUS);
+            return encode_string(out, status.as_str().as_bytes());
+        }
+    };
+    out.push(0x80 | index);
+}
+
+/// Appends a field, as a literal that no table keeps: RFC 7541, 6.2.2, or 6.2.3 for a sensitive one.
+pub(in crate::http2) fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    let kind = if value.is_sensitive() { 0x10 } else { 0 };
+    let name = name.as_str();
+    match static_index(name) {
+        Some(index) => encode_integer(out, kind, 4, index),
+        None => {
+            out.push(kind);
+            encode_string(out, name.as_bytes());
+        }
+    }
+    encode_string(out, value.as_bytes());
+}
+
+fn encode_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    encode_integer(out, 0, 7, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// Appends an integer behind the bits of `first`: RFC 7541, 5.1.
+fn encode_integer(out: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
+    let max = (1 << prefix) - 1;
+    if value < max {
+        out.push(first | value as u8);
+        return;
+    }
+    out.push(first | max as u8);
+    let mut rest = value - max;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Returns the index of a name in the static table: RFC 7541, Appendix A. Names of requests alone are
+/// left out.
+fn static_index(name: &str) -> Option<usize> {
+    Some(match name {
+        "accept-ranges" => 18,
+        "access-control-allow-origin" => 20,
+        "age" => 21,
+        "allow" => 22,
+        "cache-control" => 24,
+        "content-disposition" => 25,
+        "content-encoding" => 26,
+        "content-language" => 27,
+        "content-length" => 28,
+        "content-location" => 29,
+        "content-range" => 30,
+        "content-type" => 31,
+        "date" => 33,
+        "etag" => 34,
+        "expires" => 36,
+        "last-modified" => 44,
+        "link" => 45,
+        "location" => 46,
+        "proxy-authenticate" => 48,
+        "refresh" => 52,
+        "retry-after" => 53,
+        "server" => 54,
+        "set-cookie" => 55,
+        "strict-transport-security" => 56,
+        "vary" => 59,
+        "via" => 60,
+        "www-authenticate" => 61,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::hpack::tables::STATIC;
+
+    #[test]
+    fn indexes_are_those_of_the_static_table() {
+        for (n, (name, value)) in STATIC.iter().enumerate() {
+            assert!(static_index(name).is_none_or(|index| index == n + 1), "{name}");
+            if *name == ":status" {
+                let mut out = Vec::new();
+                encode_status(&mut out, value.parse().expect("a status"));
+                assert_eq!(out, [0x80 | (n as u8 + 1)]);
+            }
+        }
+        let known = STATIC.iter().filter(|(name, _)| static_index(name).is_some()).count();
+        assert_eq!(known, 27);
+    }
+}

@@ -1,0 +1,29 @@
+//! HTTP/2 for servers: RFC 9113.
+//!
+//! ```text
+//! bytes → Machine → events → Session → Handler → the service
+//!           ↑ ↓                 ↑ ↓
+//!        HPACK, windows    Inbox: a request's body; ResponseBody: a response's pieces
+//! ```
+//!
+//! The [`machine`] has no I/O, clock or lock. The [`session`] polls the futures of all requests in
+//! the connection's task, and writes the frames of a turn together. It takes a piece from a
+//! response only while the client's windows are open and the transport has room.
+
+mod bell;
+mod flow;
+mod frame;
+mod head;
+mod hpack;
+mod inbox;
+mod machine;
+mod session;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+pub(crate) use frame::Reason;
+pub(super) use inbox::Receiver;
+pub(super) use machine::PREFACE;
+pub(super) use session::Session;

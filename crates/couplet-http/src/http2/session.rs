@@ -1,0 +1,597 @@
+//! [`Session`]: runs the requests of an HTTP/2 connection in its task.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use tower_service::Service;
+
+use super::bell::{Bell, Ring, StreamWaker};
+use super::frame::{ConnectionError, Reason};
+use super::inbox::{Inbox, Receiver};
+use super::machine::{Event, Limits, Machine};
+use super::streams::Key;
+use super::tunnel::{Offer, Outlet, Output};
+use crate::body::{Body, Piece, ResponseBody};
+use crate::handler::{BoxError, Handler, ResponseFuture};
+use crate::io::Io;
+use crate::monitor::Monitor;
+use couplet_core::hooks::{GuestStream, catch_panic};
+use couplet_core::{Result, Stream};
+
+/// Maximum number of bytes read at a time.
+const READ: usize = 64 * 1024;
+
+/// Maximum number of bytes of bodies written before the transport is asked for room again.
+const BATCH: usize = 64 * 1024;
+
+/// Minimum length of a payload that is sent without a copy, in bytes.
+const MIN_LENT: usize = 4 * 1024;
+
+/// An HTTP/2 connection and its requests.
+pub(crate) struct Session<S, B>
+where
+    S: Service<Request<Body>>,
+{
+    stream: Stream,
+    monitor: Rc<Monitor>,
+    handler: Handler<S>,
+    machine: Machine,
+    bell: Arc<Bell>,
+    /// The requests, by the keys of their streams.
+    // Bound: one for each stream, `HttpOptions::max_streams`.
+    requests: Vec<Option<RequestTask<S, B>>>,
+    // Bound: one for each stream, `HttpOptions::max_streams`.
+    wakers: Vec<(Arc<StreamWaker>, Waker)>,
+    /// Streams whose response may have a piece to send.
+    // Bound: one for each stream, `HttpOptions::max_streams`.
+    sending: VecDeque<Key>,
+    // Bound: that of `Bell`.
+    rings: Vec<Ring>,
+    has_read_end: bool,
+}
+
+/// A request and its response.
+struct RequestTask<S, B>
+where
+    S: Service<Request<Body>>,
+{
+    stage: Pin<Box<Stage<S, B>>>,
+    /// The request's body, unless it is empty.
+    inbox: Option<Arc<Inbox>>,
+    /// The tunnel that a CONNECT asks for.
+    offer: Option<Offer>,
+    output: OutputState,
+}
+
+/// Progress of a response's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutputState {
+    /// It waits for the service.
+    Waiting,
+    /// It is in `Session::sending`.
+    Queued,
+    /// It waits for the window of its stream.
+    NoWindow,
+}
+
+pin_project_lite::pin_project! {
+    #[project = Staged]
+    enum Stage<S, B>
+    where
+        S: Service<Request<Body>>,
+    {
+        Responding { #[pin] answer: ResponseFuture<S> },
+        Sending { #[pin] body: ResponseBody<B>, piece: Option<Piece> },
+        Tunnel { outlet: Arc<Outlet> },
+        // The response is complete; the request's body may still be read.
+        Done,
+    }
+}
+
+impl<S, B> Session<S, B>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+{
+    /// Begins with the bytes that were read to detect the version.
+    pub(crate) fn new(io: Io, handler: Handler<S>, monitor: &Rc<Monitor>) -> Option<Session<S, B>> {
+        let (stream, unread) = io.into_parts()?;
+        let options = monitor.options();
+        let mut machine =
+            Machine::new(Limits { max_streams: options.max_streams, max_head: options.max_head });
+        machine.input(&unread);
+        Some(Session {
+            stream,
+            monitor: monitor.clone(),
+            handler,
+            machine,
+            bell: Arc::default(),
+            requests: Vec::new(),
+            wakers: Vec::new(),
+            sending: VecDeque::new(),
+            rings: Vec::new(),
+            has_read_end: false,
+        })
+    }
+
+    /// Announces the end of the connection.
+    pub(crate) fn finish(&mut self) {
+        self.machine.finish();
+    }
+
+    /// Runs the connection; ready at its end.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            let has_room = match self.stream.poll_room(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => false,
+            };
+            self.monitor.set_blocked(!has_room);
+            let mut has_progressed = self.run_woken();
+            if has_room {
+                has_progressed |= self.poll_input(cx)?;
+                has_progressed |= self.send_bodies();
+            }
+            self.flush();
+            if self.machine.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            if has_progressed {
+                continue;
+            }
+            if has_room && self.has_read_end && !self.awaits_service() {
+                return Poll::Ready(Ok(()));
+            }
+            if has_room {
+                self.monitor.note_stall();
+            }
+            if self.bell.sleep(cx.waker()) {
+                self.free_memory();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Processes received bytes. Returns whether there were any.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool> {
+        if self.has_read_end {
+            return Ok(false);
+        }
+        let Session { stream, machine, monitor, .. } = self;
+        let mut count = 0;
+        let polled = stream.poll_read_with(cx, READ, |data| {
+            count = data.len();
+            machine.input(data);
+        });
+        if polled?.is_pending() {
+            return self.process_input().map(|()| false);
+        }
+        if count == 0 {
+            self.has_read_end = true;
+            self.cut_requests();
+        } else {
+            monitor.received();
+        }
+        self.process_input().map(|()| true)
+    }
+
+    fn process_input(&mut self) -> Result<()> {
+        let processed = self.process_events();
+        if let Err(error) = &processed {
+            self.monitor.log_debug("an HTTP/2 connection failed", error);
+            self.machine.fail(error);
+            self.flush();
+        }
+        Ok(processed?)
+    }
+
+    fn process_events(&mut self) -> Result<(), ConnectionError> {
+        while let Some(event) = self.machine.next_event()? {
+            match event {
+                Event::Request { key, request, length, ends } => {
+                    self.begin(key, request, length, ends);
+                }
+                Event::TooLarge { key } => {
+                    let answer = self.handler.refuse_large_head();
+                    self.machine.abandon_request(key);
+                    self.run_request(key, answer, None, None);
+                }
+                Event::Data { key, range, ends } => {
+                    let Some(Some(request)) = self.requests.get_mut(key) else { continue };
+                    let Some(inbox) = &request.inbox else { continue };
+                    inbox.push(self.machine.data(range));
+                    if ends {
+                        inbox.end(None);
+                    }
+                    self.settle(key);
+                }
+                Event::Trailers { key, trailers } => {
+                    let Some(Some(request)) = self.requests.get_mut(key) else { continue };
+                    if let Some(inbox) = &request.inbox {
+                        inbox.end(Some(trailers));
+                    }
+                    self.settle(key);
+                }
+                Event::Reset { key, reason } => self.reset_by_client(key, reason),
+                Event::Window { key } => self.queue_if(key, OutputState::NoWindow),
+                Event::Windows => {
+                    (0..self.requests.len())
+                        .for_each(|key| self.queue_if(key, OutputState::NoWindow));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes a request to the service.
+    fn begin(&mut self, key: Key, mut request: Request<()>, length: Option<u64>, ends: bool) {
+        let expects = request.headers().get(header::EXPECT);
+        let expects =
+            expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let inbox = (!ends).then(|| Inbox::new(&self.bell, key, length, expects));
+        let mut receiver = inbox.as_ref().map(Receiver::new);
+        let mut offer = None;
+        if request.method() == Method::CONNECT
+            && let Some(receiver) = receiver.take()
+        {
+            let (offered, on_upgrade) = Offer::new(&self.bell, key, receiver);
+            if let Some(on_upgrade) = on_upgrade {
+                request.extensions_mut().insert(on_upgrade);
+            }
+            offer = Some(offered);
+        }
+        let answer = self.handler.respond(request, receiver);
+        self.run_request(key, answer, inbox, offer);
+    }
+
+    fn run_request(
+        &mut self,
+        key: Key,
+        answer: ResponseFuture<S>,
+        inbox: Option<Arc<Inbox>>,
+        offer: Option<Offer>,
+    ) {
+        while self.requests.len() <= key {
+            self.requests.push(None);
+        }
+        while self.wakers.len() <= key {
+            let waker = StreamWaker::new(&self.bell, self.wakers.len());
+            self.wakers.push((waker.clone(), waker.into()));
+        }
+        let stage = Box::pin(Stage::Responding { answer });
+        self.requests[key] =
+            Some(RequestTask { stage, inbox, offer, output: OutputState::Waiting });
+        self.run(key);
+    }
+
+    /// Runs the streams that were woken. Returns whether there were any.
+    fn run_woken(&mut self) -> bool {
+        let mut rings = std::mem::take(&mut self.rings);
+        let consumed = self.bell.hear(&mut rings);
+        self.machine.consume_connection(consumed);
+        for ring in &rings {
+            match *ring {
+                Ring::Work(key) => {
+                    if let Some((waker, _)) = self.wakers.get(key) {
+                        waker.rearm();
+                    }
+                    self.run(key);
+                }
+                Ring::Report(key) => self.hear_reader(key),
+            }
+        }
+        let has_rings = !rings.is_empty();
+        self.rings = rings;
+        has_rings
+    }
+
+    /// Polls the service of a request, or queues its response's body.
+    fn run(&mut self, key: Key) {
+        let Some(Some(request)) = self.requests.get_mut(key) else { return };
+        let Staged::Responding { answer } = request.stage.as_mut().project() else {
+            return self.queue_if(key, OutputState::Waiting);
+        };
+        let mut cx = Context::from_waker(&self.wakers[key].1);
+        match catch_panic(|| answer.poll(&mut cx)) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(Ok(response))) => self.begin_response(key, response),
+            Err(panic) => {
+                log_error!(%panic, "an HTTP service panicked");
+                self.reset(key, Reason::INTERNAL_ERROR);
+            }
+        }
+    }
+
+    fn begin_response(&mut self, key: Key, response: Response<ResponseBody<B>>) {
+        let Some(Some(request)) = self.requests.get_mut(key) else { return };
+        let (mut head, body) = response.into_parts();
+        let offer = request.offer.take();
+        if let Some(offer) = offer.filter(|_| head.status.is_success()) {
+            head.headers.remove(header::CONTENT_LENGTH);
+            self.machine.send_head(key, head.status, &head.headers, false);
+            let outlet = offer.accept();
+            self.set_stage(key, Stage::Tunnel { outlet });
+            return self.queue_if(key, OutputState::Waiting);
+        }
+        let ends = body.is_end_stream();
+        if let Some(length) = body.size_hint().exact().filter(|_| !ends) {
+            head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+        }
+        self.machine.send_head(key, head.status, &head.headers, ends);
+        if ends {
+            drop_user(body);
+            return self.end_response(key);
+        }
+        self.set_stage(key, Stage::Sending { body, piece: None });
+        self.queue_if(key, OutputState::Waiting);
+    }
+
+    fn end_response(&mut self, key: Key) {
+        self.set_stage(key, Stage::Done);
+        self.settle(key);
+    }
+
+    fn set_stage(&mut self, key: Key, stage: Stage<S, B>) {
+        if let Some(Some(request)) = self.requests.get_mut(key)
+            && let Err(panic) = catch_panic(|| request.stage.as_mut().set(stage))
+        {
+            log_error!(%panic, "an HTTP service panicked");
+        }
+    }
+
+    /// Drops the state of a request whose stream is closed.
+    fn settle(&mut self, key: Key) {
+        if !self.machine.is_open(key) {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        let Some(request) = self.requests.get_mut(key).and_then(Option::take) else { return };
+        if request.output == OutputState::Queued {
+            self.sending.retain(|&queued| queued != key);
+        }
+        if let Stage::Tunnel { outlet } = &*request.stage {
+            outlet.end();
+        }
+        drop_user(request);
+    }
+
+    /// Resets a stream.
+    fn reset(&mut self, key: Key, reason: Reason) {
+        self.machine.reset(key, reason);
+        self.fail_request(key, reason);
+        self.remove(key);
+    }
+
+    /// Lets the service see that its stream was reset, and cancels it.
+    fn reset_by_client(&mut self, key: Key, reason: Reason) {
+        self.fail_request(key, reason);
+        if let Some(Some(request)) = self.requests.get_mut(key)
+            && let Staged::Responding { answer } = request.stage.as_mut().project()
+        {
+            let mut cx = Context::from_waker(&self.wakers[key].1);
+            let polled = catch_panic(|| drop(answer.poll(&mut cx)));
+            if let Err(panic) = polled {
+                log_error!(%panic, "an HTTP service panicked");
+            }
+        }
+        self.remove(key);
+    }
+
+    fn fail_request(&mut self, key: Key, reason: Reason) {
+        if let Some(Some(request)) = self.requests.get_mut(key)
+            && let Some(inbox) = &request.inbox
+        {
+            inbox.reset(reason);
+        }
+    }
+
+    /// Fails incomplete bodies at the end of the client's byte stream.
+    fn cut_requests(&mut self) {
+        for inbox in self.requests.iter().flatten().filter_map(|it| it.inbox.as_ref()) {
+            inbox.cut();
+        }
+    }
+
+    fn hear_reader(&mut self, key: Key) {
+        let Some(Some(request)) = self.requests.get(key) else { return };
+        let Some(inbox) = &request.inbox else { return };
+        let report = inbox.take_report();
+        if report.wants_continue {
+            self.machine.send_continue(key);
+        }
+        self.machine.consume_stream(key, report.consumed);
+        if report.is_abandoned {
+            self.machine.abandon_request(key);
+            self.settle(key);
+        }
+    }
+
+    /// Queues a response that is in this state to send its next piece.
+    fn queue_if(&mut self, key: Key, state: OutputState) {
+        if let Some(Some(request)) = self.requests.get_mut(key)
+            && request.output == state
+            && matches!(*request.stage, Stage::Sending { .. } | Stage::Tunnel { .. })
+        {
+            request.output = OutputState::Queued;
+            self.sending.push_back(key);
+        }
+    }
+
+    /// Sends pieces of responses in turn. Returns whether there were any.
+    fn send_bodies(&mut self) -> bool {
+        let mut left = BATCH;
+        let mut has_sent = false;
+        while left > 0
+            && self.machine.has_window()
+            && let Some(key) = self.sending.pop_front()
+        {
+            let sent = self.send_piece(key);
+            has_sent |= sent > 0;
+            left = left.saturating_sub(sent);
+        }
+        has_sent
+    }
+
+    /// Sends the next piece of a response. Returns a count of bytes, at least 1 for a step.
+    fn send_piece(&mut self, key: Key) -> usize {
+        let room = self.machine.data_room(key);
+        let Some(Some(request)) = self.requests.get_mut(key) else { return 0 };
+        let is_tunnel = matches!(*request.stage, Stage::Tunnel { .. });
+        request.output = if room == 0 { OutputState::NoWindow } else { OutputState::Waiting };
+        if room == 0 && !is_tunnel {
+            return 0;
+        }
+        match request.stage.as_mut().project() {
+            Staged::Sending { mut body, piece } => {
+                if piece.is_none() {
+                    let mut cx = Context::from_waker(&self.wakers[key].1);
+                    match catch_panic(|| body.as_mut().poll_frame(&mut cx)) {
+                        Ok(Poll::Pending) => return 0,
+                        Ok(Poll::Ready(Some(Ok(frame)))) => match frame.into_data() {
+                            Ok(data) => *piece = Some(data),
+                            Err(frame) => {
+                                let trailers = frame.into_trailers().unwrap_or_default();
+                                return self.send_trailers(key, &trailers);
+                            }
+                        },
+                        Ok(Poll::Ready(None)) => return self.send_end(key),
+                        Ok(Poll::Ready(Some(Err(error)))) => {
+                            self.monitor.log_debug("a response was cut off", &error);
+                            self.reset(key, Reason::INTERNAL_ERROR);
+                            return 1;
+                        }
+                        Err(panic) => {
+                            log_error!(%panic, "the body of an HTTP response panicked");
+                            self.reset(key, Reason::INTERNAL_ERROR);
+                            return 1;
+                        }
+                    }
+                }
+                let Some(whole) = piece else { return 0 };
+                let data = whole.take(room);
+                let is_last = whole.is_empty();
+                if is_last {
+                    *piece = None;
+                }
+                let ends = is_last && body.is_end_stream();
+                self.send_data(key, data, ends)
+            }
+            Staged::Tunnel { outlet } => match outlet.take(room) {
+                Output::Wait => 0,
+                Output::Data(data) => self.send_data(key, data, false),
+                Output::End => self.send_end(key),
+                Output::Cancel => {
+                    self.reset(key, Reason::CANCEL);
+                    1
+                }
+            },
+            Staged::Responding { .. } | Staged::Done => 0,
+        }
+    }
+
+    fn send_data(&mut self, key: Key, data: Bytes, ends: bool) -> usize {
+        let count = data.len();
+        self.machine.send_data(key, count, ends);
+        if count < MIN_LENT {
+            self.machine.out().extend_from_slice(&data);
+        } else {
+            self.flush();
+            self.stream.transport().write_bytes(data);
+        }
+        if ends {
+            self.end_response(key);
+        } else {
+            self.queue_next(key);
+        }
+        count.max(1)
+    }
+
+    /// Queues a response that has sent a frame. The rest of a piece goes first, so that few pieces
+    /// are held.
+    fn queue_next(&mut self, key: Key) {
+        let Some(Some(request)) = self.requests.get_mut(key) else { return };
+        request.output = OutputState::Queued;
+        match &*request.stage {
+            Stage::Sending { piece: Some(_), .. } => self.sending.push_front(key),
+            _ => self.sending.push_back(key),
+        }
+    }
+
+    fn send_end(&mut self, key: Key) -> usize {
+        self.machine.send_data(key, 0, true);
+        self.end_response(key);
+        1
+    }
+
+    fn send_trailers(&mut self, key: Key, trailers: &HeaderMap) -> usize {
+        self.machine.send_trailers(key, trailers);
+        self.end_response(key);
+        1
+    }
+
+    /// Passes frames to the transport, which sends them with the turn.
+    fn flush(&mut self) {
+        let out = self.machine.out();
+        if !out.is_empty() {
+            self.stream.transport().write(&*out);
+            out.clear();
+        }
+    }
+
+    /// Whether a response waits for the service, rather than for the client's windows.
+    fn awaits_service(&self) -> bool {
+        self.requests.iter().flatten().any(|request| match &*request.stage {
+            Stage::Responding { .. } => true,
+            Stage::Sending { .. } => request.output == OutputState::Waiting,
+            Stage::Tunnel { .. } | Stage::Done => false,
+        })
+    }
+
+    /// Frees the memory that an idle connection does not need.
+    fn free_memory(&mut self) {
+        if !self.machine.has_streams() {
+            self.machine.free_memory();
+            self.bell.free_memory();
+            if self.requests.capacity() > 4 {
+                self.requests = Vec::new();
+                self.wakers = Vec::new();
+                self.sending = VecDeque::new();
+                self.rings = Vec::new();
+            }
+        }
+    }
+}
+
+/// Drops an object of the service, whose drop may panic.
+fn drop_user<T>(object: T) {
+    if let Err(panic) = catch_panic(|| drop(object)) {
+        log_error!(%panic, "an HTTP service panicked");
+    }
+}
+
+impl<S, B> Drop for Session<S, B>
+where
+    S: Service<Request<Body>>,
+{
+    fn drop(&mut self) {
+        for request in self.requests.drain(..).flatten() {
+            if let Some(inbox) = &request.inbox {
+                inbox.cut();
+            }
+            if let Stage::Tunnel { outlet } = &*request.stage {
+                outlet.end();
+            }
+            drop_user(request);
+        }
+    }
+}

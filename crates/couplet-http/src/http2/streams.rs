@@ -1,0 +1,181 @@
+//! [`Streams`]: the open streams of a connection. RFC 9113, 5.1.
+
+use std::collections::VecDeque;
+
+use super::flow::{ReceiveWindow, SendWindow};
+
+/// Identifies an open stream of a connection; reused once the stream is closed.
+pub(super) type Key = usize;
+
+/// Number of remembered streams that we reset.
+const MAX_REMEMBERED: usize = 128;
+
+/// An open stream: at least one side may still send.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: u32,
+    pub(super) send: SendWindow,
+    pub(super) receive: ReceiveWindow,
+    pub(super) request: RequestState,
+    /// The declared bytes of the request's body that have not arrived.
+    pub(super) missing: Option<u64>,
+    pub(super) is_answered: bool,
+}
+
+/// The client's side of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestState {
+    Open,
+    /// The body's reader is gone.
+    Unread,
+    /// END_STREAM has arrived.
+    Ended,
+}
+
+/// State of a stream by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Idle,
+    Open(Key),
+    /// We reset it; the client may not know yet.
+    Reset,
+    Closed,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    // Bound: one for each stream, `HttpOptions::max_streams`.
+    slots: Vec<Option<Stream>>,
+    // Bound: one for each stream, `HttpOptions::max_streams`.
+    free: Vec<Key>,
+    /// The open streams, by number.
+    // Bound: one for each stream, `HttpOptions::max_streams`.
+    order: VecDeque<(u32, Key)>,
+    /// The highest number of a request.
+    last: u32,
+    // Bound: MAX_REMEMBERED (128), the oldest goes.
+    reset: VecDeque<u32>,
+}
+
+impl Streams {
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The highest number of a request, 0 before the first.
+    pub(super) fn last(&self) -> u32 {
+        self.last
+    }
+
+    /// Records the number of a request; those below that were left out are closed.
+    pub(super) fn set_last(&mut self, id: u32) {
+        self.last = id;
+    }
+
+    pub(super) fn state(&self, id: u32) -> State {
+        // Even numbers are those of a server's pushes.
+        if id > self.last || id.is_multiple_of(2) {
+            return State::Idle;
+        }
+        match self.order.binary_search_by_key(&id, |&(id, _)| id) {
+            Ok(at) => State::Open(self.order[at].1),
+            Err(_) if self.reset.contains(&id) => State::Reset,
+            Err(_) => State::Closed,
+        }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&Stream> {
+        self.slots.get(key)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream> {
+        self.slots.get_mut(key)?.as_mut()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.slots.iter_mut().flatten()
+    }
+
+    /// Adds a stream, whose number is the highest.
+    pub(super) fn insert(&mut self, stream: Stream) -> Key {
+        let id = stream.id;
+        let key = self.free.pop().unwrap_or(self.slots.len());
+        if key == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[key] = Some(stream);
+        self.order.push_back((id, key));
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Stream> {
+        let stream = self.slots.get_mut(key)?.take()?;
+        self.free.push(key);
+        if let Ok(at) = self.order.binary_search_by_key(&stream.id, |&(id, _)| id) {
+            self.order.remove(at);
+        }
+        Some(stream)
+    }
+
+    /// Remembers a stream that we reset.
+    pub(super) fn remember(&mut self, id: u32) {
+        if self.reset.len() == MAX_REMEMBERED {
+            self.reset.pop_front();
+        }
+        self.reset.push_back(id);
+    }
+
+    /// Frees the memory of closed streams, if none is open.
+    pub(super) fn free_memory(&mut self) {
+        if self.is_empty() {
+            let reset = std::mem::take(&mut self.reset);
+            *self = Streams { last: self.last, reset, ..Streams::default() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::flow::INITIAL_WINDOW;
+
+    fn stream(id: u32) -> Stream {
+        Stream {
+            id,
+            send: SendWindow::new(INITIAL_WINDOW),
+            receive: ReceiveWindow::new(INITIAL_WINDOW),
+            request: RequestState::Open,
+            missing: None,
+            is_answered: false,
+        }
+    }
+
+    #[test]
+    fn states_follow_the_numbers() {
+        let mut streams = Streams::default();
+        let mut add = |id| {
+            streams.set_last(id);
+            streams.insert(stream(id))
+        };
+        let keys = [1, 5, 9].map(&mut add);
+        assert_eq!(streams.state(5), State::Open(keys[1]));
+        assert_eq!(streams.remove(keys[1]).map(|it| it.id), Some(5));
+        assert_eq!(
+            [3, 5, 11].map(|id| streams.state(id)),
+            [State::Closed, State::Closed, State::Idle]
+        );
+        streams.remember(5);
+        assert_eq!((streams.state(5), streams.state(2)), (State::Reset, State::Idle));
+        streams.set_last(11);
+        assert_eq!(streams.insert(stream(11)), keys[1]);
+        assert_eq!((streams.len(), streams.state(11)), (3, State::Open(keys[1])));
+        for id in 0..1000 {
+            streams.remember(2 * id + 1);
+        }
+        assert_eq!(streams.reset.len(), MAX_REMEMBERED);
+    }
+}

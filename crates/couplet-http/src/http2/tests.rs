@@ -1,0 +1,245 @@
+//! The machine by itself: split input, random input, and its bounds.
+
+use couplet_core::testing::every_split;
+use proptest::prelude::*;
+
+use super::frame::{self, FrameHead, HEAD, Reason, flag, kind};
+use super::machine::{Event, Limits, Machine, PREFACE};
+
+const LIMITS: Limits = Limits { max_streams: 10, max_head: 1000 };
+
+/// GET of `/` on HPACK's static table: RFC 7541, Appendix A.
+const GET: &[u8] = &[0x82, 0x86, 0x84];
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, kind, flags, stream, payload);
+    out
+}
+
+/// The preface and empty settings.
+fn hello() -> Vec<u8> {
+    [PREFACE, &frame(kind::SETTINGS, 0, 0, b"")].concat()
+}
+
+fn get(stream: u32) -> Vec<u8> {
+    frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, GET)
+}
+
+fn post(stream: u32) -> Vec<u8> {
+    frame(kind::HEADERS, flag::END_HEADERS, stream, GET)
+}
+
+fn machine() -> Machine {
+    let mut machine = Machine::new(LIMITS);
+    machine.out().clear();
+    machine
+}
+
+/// Feeds input, and describes the events, with the error that ends them. Requests are answered.
+fn events(machine: &mut Machine, input: &[u8]) -> Vec<String> {
+    machine.input(input);
+    let mut events = Vec::new();
+    loop {
+        match machine.next_event() {
+            Ok(Some(Event::Request { key, request, ends, .. })) => {
+                events.push(format!("{key} {} {} {ends}", request.method(), request.uri()));
+            }
+            Ok(Some(Event::Data { key, range, ends })) => {
+                let data = machine.data(range).to_vec();
+                machine.consume_stream(key, data.len());
+                machine.consume_connection(data.len());
+                events.push(format!("{key} data {} {ends}", String::from_utf8_lossy(&data)));
+            }
+            Ok(Some(event)) => events.push(format!("{event:?}")),
+            Ok(None) => return events,
+            Err(error) => {
+                events.push(error.reason.to_string());
+                return events;
+            }
+        }
+    }
+}
+
+/// The frames that a machine sent: kind, flags, stream.
+fn sent(machine: &mut Machine) -> Vec<(u8, u8, u32)> {
+    let out = std::mem::take(machine.out());
+    let (mut rest, mut frames) = (&out[..], Vec::new());
+    while let Some((head, after)) = rest.split_first_chunk::<HEAD>() {
+        let head = FrameHead::parse(head);
+        frames.push((head.kind, head.flags, head.stream));
+        rest = &after[head.length..];
+    }
+    frames
+}
+
+#[test]
+fn each_split_of_the_input_gives_the_same_events() {
+    let input = [
+        hello(),
+        get(1),
+        post(3),
+        frame(kind::DATA, 0, 3, b"hello"),
+        frame(kind::HEADERS, flag::END_STREAM, 5, &GET[..1]),
+        frame(kind::CONTINUATION, flag::END_HEADERS, 5, &GET[1..]),
+        frame(kind::DATA, flag::END_STREAM | flag::PADDED, 3, b"\x02xy\0\0"),
+        frame(kind::PING, 0, 0, b"12345678"),
+    ]
+    .concat();
+    let joined = |pieces: &[&[u8]]| {
+        let mut machine = machine();
+        let all: Vec<String> =
+            pieces.iter().flat_map(|piece| events(&mut machine, piece)).collect();
+        (all, sent(&mut machine))
+    };
+    let whole = joined(&[&input]);
+    assert_eq!(
+        whole.0,
+        ["0 GET / true", "1 GET / false", "1 data hello false", "2 GET / true", "1 data xy true"]
+    );
+    every_split(&input, |pieces| assert_eq!(joined(pieces), whole));
+}
+
+#[test]
+fn a_stream_is_open_until_both_sides_are_done() {
+    let mut machine = machine();
+    events(&mut machine, &[hello(), get(1), post(3)].concat());
+    let ok = http::StatusCode::OK;
+    let none = http::HeaderMap::new();
+    machine.send_head(0, ok, &none, true);
+    machine.send_head(1, ok, &none, false);
+    machine.send_data(1, 0, true);
+    assert_eq!((machine.is_open(0), machine.is_open(1)), (false, true));
+    machine.abandon_request(1);
+    assert!(!machine.is_open(1) && !machine.has_streams());
+    assert_eq!(sent(&mut machine).last(), Some(&(kind::RST_STREAM, 0, 3)));
+    // What is still on its way is ignored.
+    assert_eq!(events(&mut machine, &frame(kind::DATA, 0, 3, b"late")), [""; 0]);
+    assert_eq!(events(&mut machine, &get(3)), [""; 0]);
+    assert_eq!(sent(&mut machine), []);
+}
+
+#[test]
+fn a_farewell_takes_requests_until_it_is_confirmed() {
+    let mut machine = machine();
+    events(&mut machine, &hello());
+    machine.finish();
+    let ping = *machine.out().last_chunk::<8>().expect("it ends with a PING");
+    assert_eq!(events(&mut machine, &get(1)), ["0 GET / true"]);
+    assert_eq!(events(&mut machine, &frame(kind::PING, flag::ACK, 0, &ping)), [""; 0]);
+    assert_eq!(events(&mut machine, &get(3)), [""; 0]);
+    assert!(!machine.is_over());
+    machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), true);
+    assert!(machine.is_over());
+}
+
+#[test]
+fn a_block_of_fields_costs_a_bounded_amount() {
+    let calm = [Reason::ENHANCE_YOUR_CALM.to_string()];
+    let begun = || {
+        let mut machine = machine();
+        events(&mut machine, &hello());
+        events(&mut machine, &frame(kind::HEADERS, 0, 1, GET));
+        machine
+    };
+    // Frames without fields; a literal without an end; fields that are not kept.
+    for piece in [&b""[..], b"x", b"\x82\x82\x82"] {
+        let mut machine = begun();
+        if piece == b"x" {
+            events(&mut machine, &frame(kind::CONTINUATION, 0, 1, b"\x00\x7f\xff\xff\x7f"));
+        }
+        let more = frame(kind::CONTINUATION, 0, 1, piece);
+        let count = (0..200).take_while(|_| events(&mut machine, &more).is_empty()).count();
+        assert!(count < 130, "{piece:?}: {count} frames");
+        assert_eq!(events(&mut begun(), &more.repeat(200)), calm, "{piece:?}");
+    }
+}
+
+#[test]
+fn completed_requests_make_up_for_resets() {
+    let mut machine = machine();
+    events(&mut machine, &hello());
+    for n in 0..10_000 {
+        assert_eq!(events(&mut machine, &get(4 * n + 1)).len(), 1);
+        machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), true);
+        let reset = frame(kind::RST_STREAM, 0, 4 * n + 3, &8_u32.to_be_bytes());
+        assert_eq!(events(&mut machine, &[get(4 * n + 3), reset].concat()).len(), 2);
+        machine.out().clear();
+    }
+}
+
+#[test]
+fn a_long_head_is_sent_in_continuations() {
+    let mut machine = machine();
+    events(&mut machine, &[hello(), get(1)].concat());
+    machine.out().clear();
+    let mut headers = http::HeaderMap::new();
+    headers.insert("a", http::HeaderValue::try_from("x".repeat(40_000)).expect("it is ASCII"));
+    machine.send_head(0, http::StatusCode::OK, &headers, true);
+    let frames = sent(&mut machine);
+    assert_eq!(
+        frames,
+        [
+            (kind::HEADERS, flag::END_STREAM, 1),
+            (kind::CONTINUATION, 0, 1),
+            (kind::CONTINUATION, flag::END_HEADERS, 1)
+        ]
+    );
+}
+
+/// Frames that are often valid.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        Just(GET.to_vec()),
+        Just(vec![0, 0, 0, 8]),
+        Just(vec![0, 4, 0, 0, 0xff, 0xff]),
+        prop::collection::vec(any::<u8>(), 0..20),
+    ];
+    (0_u8..11, any::<u8>(), 0_u32..12, payload)
+        .prop_map(|(kind, flags, stream, payload)| frame(kind, flags, stream, &payload))
+}
+
+proptest! {
+    #[test]
+    fn random_frames_keep_the_bounds(frames in prop::collection::vec(any_frame(), 0..60)) {
+        let mut machine = machine();
+        events(&mut machine, &hello());
+        for frame in frames {
+            machine.input(&frame);
+            loop {
+                match machine.next_event() {
+                    Ok(Some(Event::Request { key, .. } | Event::TooLarge { key })) => {
+                        prop_assert!(key < 10 && machine.is_open(key));
+                        if key % 2 == 0 {
+                            machine.send_head(key, http::StatusCode::OK, &http::HeaderMap::new(), true);
+                        }
+                    }
+                    Ok(Some(Event::Data { key, range, .. })) => {
+                        let count = machine.data(range).len();
+                        machine.consume_stream(key, count);
+                        machine.consume_connection(count);
+                        let room = machine.data_room(key);
+                        machine.send_data(key, room.min(3), false);
+                        let room = room.min(3);
+                        machine.out().extend(vec![0; room]);
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => {
+                        machine.fail(&error);
+                        sent(&mut machine);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        sent(&mut machine);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut machine = machine();
+        events(&mut machine, &hello());
+        events(&mut machine, &bytes);
+    }
+}
