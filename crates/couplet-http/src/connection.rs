@@ -115,7 +115,7 @@ where
             monitor.set_http2();
             let clock = Some(server.clock.clone());
             let handler = Handler::new(server.service.clone(), &monitor, clock);
-            return Box::pin(serve_http2(io, handler, &monitor, &ending)).await;
+            return Box::pin(serve_http2(io, handler, &server.warm, &monitor, &ending)).await;
         }
         let clock = (!server.is_real_time).then(|| server.clock.clone());
         let handler = Handler::new(server.service.clone(), &monitor, clock);
@@ -219,6 +219,7 @@ where
 async fn serve_http2<S, B>(
     io: Io,
     handler: Handler<S>,
+    warm: &Rc<WarmConnections>,
     monitor: &Rc<Monitor>,
     ending: &ConnectionEnd,
 ) -> Result<()>
@@ -226,7 +227,7 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let Some(mut session) = Session::new(io, handler, monitor) else { return Ok(()) };
+    let Some(mut session) = Session::new(io, handler, warm, monitor) else { return Ok(()) };
     let (mut is_finishing, mut is_draining) = (false, false);
     poll_fn(|cx| {
         if !is_draining && monitor.transport().is_draining() {

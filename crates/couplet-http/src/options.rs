@@ -30,7 +30,7 @@ impl Default for HttpOptions {
             max_head: 64 * 1024,
             max_headers: 100,
             max_streams: 128,
-            max_unsent: 1024 * 1024,
+            max_unsent: 384 * 1024,
             max_unsent_of_all: 64 * 1024 * 1024,
             peer: false,
             allowance: false,
@@ -110,7 +110,7 @@ impl HttpOptions {
     }
 
     /// Sets the maximum number of response bytes that a connection holds for a client that does not
-    /// take them. Default: 1 MiB. All requests of an HTTP/2 connection share this limit; at the
+    /// take them. Default: 384 KiB. All requests of an HTTP/2 connection share this limit; at the
     /// limit, the connection stops reading their bodies from the service. If streams with closed
     /// windows hold all of it, a response that holds no bytes may hold one extra piece, so that it
     /// can leave if its own window is open.

@@ -22,7 +22,7 @@ const MIN_SHARE: usize = 64 * 1024;
 const MIN_FETCH: usize = 2 * 1024;
 
 /// A fetch takes up to one part in `FETCH_DIVISOR` of the unused share.
-const FETCH_DIVISOR: usize = 16;
+const FETCH_DIVISOR: usize = 4;
 
 /// The share of a server, which its connections use together.
 pub(super) struct ServerShare {

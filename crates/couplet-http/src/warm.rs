@@ -1,5 +1,6 @@
-//! Buffers of HTTP/1.1 connections. They are freed soon after the last response, so that the memory
-//! of idle connections is contiguous, and the heap is trimmed after many were in use.
+//! Buffers of HTTP/1.1 connections, which are freed soon after the last response, so that the memory
+//! of idle connections is contiguous. The heap is trimmed after many buffers, or many requests of
+//! HTTP/2, were in use.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use couplet_core::{DelayedCall, Reactor};
 /// A connection without a request keeps hyper's state and buffers for one to two times this long.
 const IDLE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// If this many connections had buffers at the same time, trim the heap once half of them have
+/// If this many buffers were in use at the same time, trim the heap once half of them have
 /// freed theirs: the allocator keeps free memory between the parts still in use.
 const TRIM_THRESHOLD: usize = 64;
 
@@ -23,7 +24,7 @@ pub(super) struct WarmConnections {
     reactor: Reactor,
     // Bound: each connection of the server once.
     idle: RefCell<Vec<Rc<Monitor>>>,
-    /// Number of connections with buffers.
+    /// Number of connections with buffers, and of requests of HTTP/2.
     count: Cell<usize>,
     /// Maximum of `count` since the heap was last trimmed.
     peak: Cell<usize>,
@@ -55,6 +56,21 @@ impl WarmConnections {
                 call(&warm);
             }
         }))
+    }
+
+    fn begin(&self) {
+        self.count.set(self.count.get() + 1);
+        self.peak.set(self.peak.get().max(self.count.get()));
+    }
+
+    /// Trims the heap later, if many buffers have become free.
+    fn end(self: &Rc<WarmConnections>) {
+        let WarmConnections { count, peak, trim, .. } = &**self;
+        count.set(count.get() - 1);
+        if peak.get() >= TRIM_THRESHOLD && count.get() <= peak.get() / 2 {
+            let start = || self.call_later(TRIM_DELAY, WarmConnections::trim);
+            trim.set(trim.take().or_else(start));
+        }
     }
 
     #[cold]
@@ -93,6 +109,22 @@ impl WarmConnections {
     }
 }
 
+/// Counts a request of HTTP/2.
+pub(super) struct RequestGuard(Rc<WarmConnections>);
+
+impl RequestGuard {
+    pub(super) fn new(warm: &Rc<WarmConnections>) -> RequestGuard {
+        warm.begin();
+        RequestGuard(warm.clone())
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 fn cancel(call: &Cell<Option<DelayedCall>>) {
     if let Some(call) = call.take() {
         call.cancel();
@@ -114,8 +146,7 @@ pub(super) struct BufferGuard<'a> {
 
 impl<'a> BufferGuard<'a> {
     pub(super) fn new(warm: &'a Rc<WarmConnections>, monitor: &'a Rc<Monitor>) -> BufferGuard<'a> {
-        warm.count.set(warm.count.get() + 1);
-        warm.peak.set(warm.peak.get().max(warm.count.get()));
+        warm.begin();
         BufferGuard { warm, monitor }
     }
 
@@ -134,11 +165,6 @@ impl Drop for BufferGuard<'_> {
         if let Some(at) = self.monitor.idle_index() {
             self.warm.remove(at);
         }
-        let WarmConnections { count, peak, trim, .. } = &**self.warm;
-        count.set(count.get() - 1);
-        if peak.get() >= TRIM_THRESHOLD && count.get() <= peak.get() / 2 {
-            let start = || self.warm.call_later(TRIM_DELAY, WarmConnections::trim);
-            trim.set(trim.take().or_else(start));
-        }
+        self.warm.end();
     }
 }

@@ -22,6 +22,7 @@ use crate::body::{Body, Piece, ResponseBody};
 use crate::handler::{BoxError, Handler, ResponseFuture};
 use crate::io::Io;
 use crate::monitor::Monitor;
+use crate::warm::{RequestGuard, WarmConnections};
 use couplet_core::hooks::{GuestStream, catch_panic};
 use couplet_core::{Result, Stream};
 
@@ -41,6 +42,7 @@ where
 {
     stream: Stream,
     monitor: Rc<Monitor>,
+    warm: Rc<WarmConnections>,
     handler: Handler<S>,
     machine: Machine,
     bell: Arc<Bell>,
@@ -68,6 +70,7 @@ where
     /// The tunnel that a CONNECT asks for.
     offer: Option<Offer>,
     output: OutputState,
+    _guard: RequestGuard,
 }
 
 /// Progress of a response's body.
@@ -101,7 +104,12 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
     /// Begins with the bytes that were read to detect the version.
-    pub(crate) fn new(io: Io, handler: Handler<S>, monitor: &Rc<Monitor>) -> Option<Session<S, B>> {
+    pub(crate) fn new(
+        io: Io,
+        handler: Handler<S>,
+        warm: &Rc<WarmConnections>,
+        monitor: &Rc<Monitor>,
+    ) -> Option<Session<S, B>> {
         let (stream, unread) = io.into_parts()?;
         let options = monitor.options();
         let mut machine =
@@ -110,6 +118,7 @@ where
         Some(Session {
             stream,
             monitor: monitor.clone(),
+            warm: warm.clone(),
             handler,
             machine,
             bell: Arc::default(),
@@ -267,8 +276,13 @@ where
             self.wakers.push((waker.clone(), waker.into()));
         }
         let stage = Box::pin(Stage::Responding { answer });
-        self.requests[key] =
-            Some(RequestTask { stage, inbox, offer, output: OutputState::Waiting });
+        self.requests[key] = Some(RequestTask {
+            stage,
+            inbox,
+            offer,
+            output: OutputState::Waiting,
+            _guard: RequestGuard::new(&self.warm),
+        });
         self.run(key);
     }
 
