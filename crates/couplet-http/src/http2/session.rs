@@ -195,6 +195,8 @@ where
     fn process_input(&mut self) -> Result<()> {
         let processed = self.process_events();
         if let Err(error) = &processed {
+            // The service sees what was complete before the error.
+            self.run_woken();
             self.monitor.log_debug("an HTTP/2 connection failed", error);
             self.machine.fail(error);
             self.flush();

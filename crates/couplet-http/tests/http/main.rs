@@ -20,6 +20,7 @@ mod determined;
 mod drains;
 mod h2_frames;
 mod h2_servers;
+mod h2_sessions;
 mod hostile;
 mod http2;
 mod kit;

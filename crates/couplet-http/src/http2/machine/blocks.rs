@@ -33,7 +33,7 @@ pub(super) struct Block {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Request,
-    /// A request beyond `max_streams`.
+    /// A request beyond `max_streams`, or after the client's GOAWAY.
     Refused,
     Trailers(Key),
     /// Of a stream that ends with this error.
@@ -84,7 +84,7 @@ impl Machine {
                 }
                 self.streams.set_last(id);
                 let has_room = self.streams.len() < self.limits.max_streams as usize;
-                if has_room { Purpose::Request } else { Purpose::Refused }
+                if has_room && !self.peer_leaves { Purpose::Request } else { Purpose::Refused }
             }
             State::Open(key) => match self.streams.get(key).map(|stream| stream.request) {
                 Some(RequestState::Ended) => Purpose::Wrong(key, Reason::STREAM_CLOSED),

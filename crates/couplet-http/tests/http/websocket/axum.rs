@@ -7,6 +7,8 @@ use couplet::{Failure, Loop};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
+use super::http2::{Tasks, ask, rest, write};
+use super::kit::{CLOSE, FIN, TEXT, close, masked, plain};
 use crate::curl::example;
 
 #[test]
@@ -42,6 +44,53 @@ fn axums_extractor_is_upgraded_and_echoes() {
         let refused = reactor.connect_websocket(url.replace("/echo", "/visits")).await;
         let said = refused.expect_err("it is no WebSocket").to_string();
         assert_eq!(said, "the server answered 200 OK instead of 101");
+        reactor.stop();
+        running.await??;
+        Ok::<_, Failure>(())
+    });
+    ended.expect("it ends");
+}
+
+/// Echoes one message.
+async fn echo_one(upgrade: axum::extract::ws::WebSocketUpgrade) -> axum::response::Response {
+    upgrade.on_upgrade(async |mut socket| {
+        if let Some(Ok(message)) = socket.recv().await {
+            let _ = socket.send(message).await;
+        }
+        while socket.recv().await.is_some() {}
+    })
+}
+
+#[test]
+fn axums_extractor_is_upgraded_over_http2() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ended = LocalSet::new().block_on(&runtime, async {
+        let mut bound = None;
+        let run = Embedded::begin(Loop::new()?, |reactor| {
+            // A WebSocket of HTTP/2 is requested by CONNECT.
+            let router = axum::Router::new().route("/chat", axum::routing::any(echo_one));
+            bound = reactor.serve_http("tcp:0:interface=127.0.0.1", router)?.host().port();
+            Ok(())
+        })?;
+        let reactor = run.reactor();
+        let running = tokio::task::spawn_local(run);
+        let to = format!("tcp:127.0.0.1:{}", bound.expect("a TCP port"));
+        let stream = reactor.connect_stream(to).await?;
+        let tasks = Tasks(reactor.clone());
+        let (mut client, connection) = hyper::client::conn::http2::handshake(tasks, stream).await?;
+        let connected = reactor.spawn(async move { Ok(connection.await?) });
+        // Waits for the server's settings.
+        reactor.sleep(std::time::Duration::from_millis(50)).await?;
+        let answer = ask(&mut client, |_| {}).await?;
+        assert_eq!(answer.status(), 200);
+        let mut io = hyper::upgrade::on(answer).await?;
+        let sent = [masked(FIN | TEXT, "hello"), masked(FIN | CLOSE, close(1000, ""))].concat();
+        write(&mut io, &sent).await?;
+        let mut got = Vec::new();
+        rest(&mut io, &mut got).await?;
+        assert_eq!(got, [plain(FIN | TEXT, "hello"), plain(FIN | CLOSE, close(1000, ""))].concat());
+        drop((io, client));
+        connected.await?;
         reactor.stop();
         running.await??;
         Ok::<_, Failure>(())

@@ -18,7 +18,7 @@ use super::kit::*;
 use crate::counting::live;
 
 #[derive(Clone)]
-struct Tasks(Reactor);
+pub(super) struct Tasks(pub(super) Reactor);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     fn execute(&self, future: F) {
@@ -41,7 +41,7 @@ async fn client(reactor: &Reactor) -> Result<(SendRequest<Empty<Bytes>>, Deferre
 }
 
 /// Requests a WebSocket.
-async fn ask(
+pub(super) async fn ask(
     client: &mut SendRequest<Empty<Bytes>>,
     change: impl FnOnce(&mut Request<Empty<Bytes>>),
 ) -> Result<hyper::Response<hyper::body::Incoming>> {
@@ -63,7 +63,7 @@ async fn open(client: &mut SendRequest<Empty<Bytes>>) -> Result<Upgraded> {
     Ok(hyper::upgrade::on(answer).await?)
 }
 
-async fn write(io: &mut Upgraded, mut bytes: &[u8]) -> Result<()> {
+pub(super) async fn write(io: &mut Upgraded, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let n = poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, bytes)).await?;
         bytes = &bytes[n..];
@@ -72,7 +72,7 @@ async fn write(io: &mut Upgraded, mut bytes: &[u8]) -> Result<()> {
 }
 
 /// Reads all bytes up to the end.
-async fn rest(io: &mut Upgraded, got: &mut Vec<u8>) -> Result<()> {
+pub(super) async fn rest(io: &mut Upgraded, got: &mut Vec<u8>) -> Result<()> {
     loop {
         let mut room = [0; 4096];
         let mut buffer = ReadBuf::new(&mut room);

@@ -1,0 +1,212 @@
+//! Requests of one HTTP/2 connection beside each other: panics, windows, 100 (Continue) and tunnels.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::{Bytes, Reactor};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Frame as Part;
+use hyper::rt::{Read, ReadBuf, Write};
+
+use crate::http2::*;
+use crate::kit::{beside, beside_service, heard, opened};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A body that panics when it is polled, or when it is dropped.
+struct Panicking {
+    polled: bool,
+}
+
+impl hyper::body::Body for Panicking {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Part<Bytes>, Infallible>>> {
+        assert!(!self.polled, "as it was asked to");
+        Poll::Ready(Some(Ok(Part::data(Bytes::from_static(b"part")))))
+    }
+}
+
+impl Drop for Panicking {
+    fn drop(&mut self) {
+        assert!(self.polled, "as it was asked to");
+    }
+}
+
+async fn panics(
+    reactor: Reactor,
+    request: Request<Body>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    struct DropPanics;
+    impl Drop for DropPanics {
+        fn drop(&mut self) {
+            panic!("as it was asked to");
+        }
+    }
+    Ok(Response::new(match request.uri().path() {
+        "/poll" => Panicking { polled: true }.boxed(),
+        "/drop" => Panicking { polled: false }.boxed(),
+        "/future" => {
+            let _panics = DropPanics;
+            let _ = reactor.sleep(1000 * SECOND).await;
+            Full::default().boxed()
+        }
+        _ => {
+            let _ = reactor.sleep(SECOND).await;
+            Full::from("fine").boxed()
+        }
+    }))
+}
+
+#[test]
+fn a_panic_resets_its_stream_alone() {
+    beside_service(HttpOptions::default(), panics, async |reactor| {
+        let resets = [3, 5, 7].map(|stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])).concat();
+        let asked = [get(1, "/fine"), get(3, "/poll"), get(5, "/drop"), get(7, "/future")].concat();
+        let mut stream = opened(&reactor, [hello(), asked, resets].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, 3 * SECOND).await?.bytes);
+        assert_eq!(body(&got, 1), "fine");
+        stream.write_all(get(9, "/poll")).await?;
+        let got = frames(&heard(&mut stream, &reactor, 3 * SECOND).await?.bytes);
+        let codes: Vec<_> = got.iter().filter(|it| it.stream == 9).map(Frame::code).collect();
+        assert_eq!(codes, [None, Some(2)], "INTERNAL_ERROR follows the head");
+        Ok(())
+    });
+}
+
+fn post(stream: u32, path: &str, more: &[u8]) -> Vec<u8> {
+    let mut fields = fields(path);
+    // POST, from HPACK's static table.
+    fields[0] = 0x83;
+    frame(HEADERS, END_HEADERS, stream, &[&fields, more].concat())
+}
+
+#[test]
+fn bodies_that_are_not_read_give_the_connections_window_back() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = opened(&reactor, hello()).await?;
+        let mut increments = 0;
+        // 6 MB, in a window of 1 MiB.
+        for n in 0..100 {
+            let data = frame(DATA, 0, 2 * n + 1, &[0; 15_000]).repeat(4);
+            stream.write_all([post(2 * n + 1, "/deaf", b""), data].concat()).await?;
+            let got = heard(&mut stream, &reactor, SECOND).await?;
+            assert!(!got.is_closed, "after {n} requests");
+            let got = frames(&got.bytes);
+            assert_eq!(body(&got, 2 * n + 1), "not read");
+            assert!(got.iter().any(|it| it.code() == Some(NO_ERROR)), "the rest is not needed");
+            let updates = got.iter().filter(|it| it.kind == WINDOW_UPDATE && it.stream == 0);
+            increments += updates.count();
+        }
+        assert!(increments >= 10, "{increments}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_body_that_is_awaited_is_asked_for_by_100() {
+    beside(HttpOptions::default(), async |reactor| {
+        // expect: 100-continue, as a literal by its index in the static table.
+        let expects = [&[0x0f, 35 - 15, 12], &b"100-continue"[..]].concat();
+        for (path, is_asked) in [("/a", true), ("/deaf", false)] {
+            let mut stream = opened(&reactor, [hello(), post(1, path, &expects)].concat()).await?;
+            let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+            let head = got.iter().find(|it| it.kind == HEADERS).expect("an answer");
+            let is_100 = head.payload.ends_with(b"100");
+            assert_eq!((is_100, head.flags & END_STREAM), (is_asked, 0), "{path}");
+            if is_asked {
+                stream.write_all(frame(DATA, END_STREAM, 1, b"hello")).await?;
+                let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+                assert_eq!(body(&got, 1), "POST /a hello");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Copies a tunnel's bytes back, and notes its end.
+async fn tunnels(
+    reactor: Reactor,
+    mut request: Request<Body>,
+    ends: Rc<RefCell<Vec<String>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut answer = Response::new(Full::default());
+    if request.uri().host() == Some("refused") {
+        *answer.status_mut() = hyper::StatusCode::FORBIDDEN;
+    }
+    let upgrading = hyper::upgrade::on(&mut request);
+    let echoing = async move {
+        let mut io = match upgrading.await {
+            Ok(io) => io,
+            Err(error) => {
+                ends.borrow_mut().push(error.to_string());
+                return Ok(());
+            }
+        };
+        loop {
+            let mut room = [0; 1000];
+            let mut buffer = ReadBuf::new(&mut room);
+            let read =
+                std::future::poll_fn(|cx| Pin::new(&mut io).poll_read(cx, buffer.unfilled())).await;
+            let mut rest = buffer.filled();
+            if rest.is_empty() {
+                ends.borrow_mut().push(format!("{:?}", read.map_err(|error| error.to_string())));
+                std::future::poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await?;
+                return Ok(());
+            }
+            while !rest.is_empty() {
+                let n = std::future::poll_fn(|cx| Pin::new(&mut io).poll_write(cx, rest)).await?;
+                rest = &rest[n..];
+            }
+        }
+    };
+    reactor.spawn(echoing).detach();
+    Ok(answer)
+}
+
+#[test]
+fn a_connect_is_a_tunnel_of_hypers() {
+    let ends = Rc::<RefCell<Vec<String>>>::default();
+    let noted = ends.clone();
+    let service = async move |reactor, request| tunnels(reactor, request, noted.clone()).await;
+    let connect = |stream, host: &str| {
+        let method = [&[0x02, 7], &b"CONNECT"[..]].concat();
+        let fields = [&method[..], &[0x01, host.len() as u8], host.as_bytes()].concat();
+        frame(HEADERS, END_HEADERS, stream, &fields)
+    };
+    beside_service(HttpOptions::default(), service, async move |reactor| {
+        let mut stream = opened(&reactor, [hello(), connect(1, "a:1")].concat()).await?;
+        let mut sent = String::new();
+        for n in 0..1000 {
+            let part = format!("{n} ").repeat(8);
+            stream.write_all(frame(DATA, 0, 1, part.as_bytes())).await?;
+            sent.push_str(&part);
+        }
+        stream.write_all(frame(DATA, END_STREAM, 1, b"end")).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        assert_eq!(body(&got, 1), sent + "end");
+        assert!(got.iter().any(|it| it.kind == DATA && it.flags & END_STREAM != 0));
+        // A reset, and a refusal.
+        stream
+            .write_all([connect(3, "a:1"), frame(RST_STREAM, 0, 3, &[0, 0, 0, 8])].concat())
+            .await?;
+        stream.write_all(connect(5, "refused:1")).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let refused = got.iter().find(|it| it.kind == HEADERS && it.stream == 5);
+        assert_eq!(refused.map(|it| it.flags & END_STREAM), Some(END_STREAM));
+        Ok(())
+    });
+    let ends = ends.take();
+    assert_eq!(ends[0], "Ok(())");
+    assert!(ends.len() == 3 && ends[1..].iter().all(|end| !end.starts_with("Ok")), "{ends:?}");
+}
