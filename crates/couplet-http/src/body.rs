@@ -378,7 +378,7 @@ impl Raw {
         Raw { source, progress, read_timeout: None, lease: None }
     }
 
-    /// hyper silently ends an HTTP/2 body if its stream is reset with NO_ERROR, even if it is
+    /// hyper silently ends a response's HTTP/2 body if its stream is reset with NO_ERROR, even if it is
     /// incomplete. Only END_STREAM completes a body: RFC 9113, 8.1.
     fn poll_source(
         &mut self,
@@ -423,7 +423,7 @@ fn format_with_causes(error: &hyper::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Longest body piece passed to hyper, in bytes; a longer piece is split over several turns.
+/// Longest piece of a body that is held, in bytes; a longer piece is split over several turns.
 const MAX_PIECE: usize = 64 * 1024;
 
 /// How the client finds the end of a response body.
@@ -462,7 +462,7 @@ impl<B> ResponseBody<B> {
     }
 }
 
-/// A piece of a response, which hyper holds until the client takes it.
+/// A piece of a response, which is held until the client takes it.
 pub(super) struct Piece {
     bytes: Bytes,
     length: usize,
@@ -510,7 +510,7 @@ impl Buf for Piece {
     }
 }
 
-/// Checks a frame, or the end of the body, against the declared length. hyper would pass off
+/// Checks a frame, or the end of the body, against the declared length. Its sender would pass off
 /// a short body as complete and truncate a long one: RFC 9110, 8.6.
 fn check_declared_length<E: Into<BoxError>>(
     frame: Option<Result<Frame<Bytes>, E>>,

@@ -8,7 +8,6 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::rt::Executor;
 use hyper::server::conn::http1;
 use tower_service::Service;
 
@@ -33,26 +32,6 @@ pub(super) struct Server<S> {
     server_share: Rc<ServerShare>,
     warm: Rc<WarmConnections>,
     http1: http1::Builder,
-}
-
-/// Spawns the tasks of hyper's HTTP/2 client.
-#[derive(Clone)]
-pub(super) struct TaskExecutor(Reactor);
-
-impl TaskExecutor {
-    pub(super) fn new(reactor: &Reactor) -> TaskExecutor {
-        TaskExecutor(reactor.clone())
-    }
-}
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for TaskExecutor {
-    fn execute(&self, future: F) {
-        let task = self.0.spawn(async move {
-            future.await;
-            Ok(())
-        });
-        task.detach();
-    }
 }
 
 impl<S> Server<S> {

@@ -1,4 +1,4 @@
-//! Passes requests to the service and its responses to hyper.
+//! Passes requests to the service, and prepares its responses.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -249,7 +249,7 @@ where
 }
 
 impl RequestFacts {
-    /// Prepares the service's response, or an error response, for hyper.
+    /// Prepares the service's response, or an error response.
     fn finish_response<B: http_body::Body<Data = Bytes>>(
         &mut self,
         answer: Result<Response<B>, StatusCode>,
@@ -286,7 +286,7 @@ impl RequestFacts {
         answer.map(|body| ResponseBody::new(body, end, exchange))
     }
 
-    /// Drops the body of an HTTP/2 response that must not have one: hyper would send it. RFC 9110,
+    /// Drops the body of an HTTP/2 response that must not have one. RFC 9110,
     /// 6.4.1.
     fn strip_body<B: http_body::Body>(&self, answer: &mut Response<Option<B>>) {
         let is_bare = is_bare(answer);
@@ -311,7 +311,7 @@ impl RequestFacts {
         declared.or_else(|| body.size_hint().exact())
     }
 
-    /// Checks the headers of a response against its body, because hyper trusts those that a service
+    /// Checks the headers of a response against its body, because its sender trusts those that a service
     /// sets: RFC 9112, 6.2, and RFC 9110, 8.6.
     fn check_length<B>(&self, answer: &mut Response<Option<B>>) -> Result<(), StatusCode>
     where

@@ -262,7 +262,7 @@ impl Monitor {
         self.check_soon();
     }
 
-    /// Records that hyper shut down our side of the stream.
+    /// Records that hyper shut down our side of a connection of HTTP/1.1.
     pub(super) fn note_shutdown(&self) {
         self.is_shut.set(true);
     }
@@ -497,7 +497,7 @@ pub(super) struct Exchange {
     body: Option<Arc<Progress>>,
     /// More of the response may be available: it waits for the client, not for the service.
     is_ready: Cell<bool>,
-    /// Response pieces that hyper holds for the client.
+    /// Response pieces that are held for the client.
     pieces: Cell<usize>,
     /// Bytes reserved for the next piece, which the service is fetching.
     reserved: Cell<usize>,
@@ -526,7 +526,7 @@ impl Exchange {
         self.set_offer(is_ready, self.pieces.get());
     }
 
-    /// Ready when this response may pass a piece to hyper; `end_turn` must follow.
+    /// Ready when this response may pass on a piece; `end_turn` must follow.
     #[inline]
     pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
         // The turn began with the reservation.
@@ -575,7 +575,7 @@ impl Exchange {
         self.monitor.share.release(&self.claim, count);
     }
 
-    /// Records that hyper copied `count` of the held bytes.
+    /// Records that `count` of the held bytes were copied.
     #[cfg(feature = "websocket")]
     pub(super) fn note_copied(&self, count: usize) {
         self.monitor.share.note_copied(&self.claim, count);

@@ -1,4 +1,5 @@
-//! [`Refusal`]: requests that hyper accepts but RFC 9112 or RFC 9113 forbids a server to process.
+//! [`Refusal`]: requests that are framed well, but that RFC 9112 or RFC 9113 forbids a server to
+//! process.
 
 use std::net::Ipv6Addr;
 

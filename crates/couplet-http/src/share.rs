@@ -1,8 +1,9 @@
 //! [`ConnectionShare`]: bounds the response bytes that a connection holds for a slow client.
 //!
-//! A response passes a piece of its body to hyper only in its turn. While the connection holds less
+//! A response passes on a piece of its body only in its turn. While the connection holds less
 //! than its share, every response has its turn; above it, responses queue for a turn as pieces
-//! leave. hyper and h2 hold a piece until the transport has taken it or its stream ends.
+//! leave. hyper, or the session of HTTP/2, holds a piece until the transport has taken it or its
+//! stream ends.
 //!
 //! Streams whose windows are closed can hold the whole share. So when no held piece can leave,
 //! responses that hold nothing get a turn each, as far as the server's share allows.
@@ -56,7 +57,7 @@ struct Queue {
     // Bound: one for each request in flight: one in HTTP/1.1, `HttpOptions::max_streams` in HTTP/2.
     waiting: RefCell<VecDeque<Rc<QueueEntry>>>,
     turn: Cell<Turn>,
-    /// Bytes that hyper copied from WebSockets: since the last call of `on_stall`, and before it.
+    /// Bytes that were copied from WebSockets: since the last call of `on_stall`, and before it.
     copied: Cell<[usize; 2]>,
 }
 
@@ -211,7 +212,7 @@ impl ConnectionShare {
         most.min(if is_small { part.max(MIN_FETCH) } else { 0 })
     }
 
-    /// Records that hyper copied bytes held for a WebSocket. hyper doesn't report when they leave.
+    /// Records that bytes held for a WebSocket were copied. The copy's end is not reported.
     #[cfg(feature = "websocket")]
     pub(super) fn note_copied(&self, claim: &Claim, count: usize) {
         claim.set_held(claim.held.get() - count);
@@ -234,8 +235,7 @@ impl ConnectionShare {
         }
     }
 
-    /// Ends the share with its connection. Wakes the queued responses, which get the reason from
-    /// hyper.
+    /// Ends the share with its connection. Wakes the queued responses, which end with it.
     pub(super) fn end(&self) {
         let queue = self.queue();
         queue.turn.set(Turn::Ended);

@@ -11,13 +11,26 @@ use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 
 use super::pool::{Http1, Http1Facts, Leader, Lease, Origin, Outcome, Scheme};
 use super::{Client, HttpError};
-use crate::connection::TaskExecutor;
 use couplet_core::endpoints::TcpClient;
 use couplet_core::hooks::GuestStream;
-use couplet_core::{Failure, Stream};
+use couplet_core::{Failure, Reactor, Stream};
 
 /// Maximum number of lines in a proxy's response to CONNECT.
 const MAX_PROXY_LINES: usize = 100;
+
+/// Spawns the tasks of hyper's HTTP/2.
+#[derive(Clone)]
+struct TaskExecutor(Reactor);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for TaskExecutor {
+    fn execute(&self, future: F) {
+        let task = self.0.spawn(async move {
+            future.await;
+            Ok(())
+        });
+        task.detach();
+    }
+}
 
 impl Client {
     /// Leases a pooled connection, or a new one. If the server may speak HTTP/2, concurrent
@@ -59,7 +72,7 @@ impl Client {
             Err(failure) => return Err(HttpError::Connect { to: to(), failure }),
         };
         let (tasks, facts) =
-            (TaskExecutor::new(&self.inner.reactor), Rc::new(Http1Facts::default()));
+            (TaskExecutor(self.inner.reactor.clone()), Rc::new(Http1Facts::default()));
         let transport = stream.transport().clone();
         let io = ClientIo { stream, facts: facts.clone() };
         if is_http2 {

@@ -16,7 +16,7 @@ use couplet_core::{Reactor, Transport};
 /// Number of unsent bytes from which `send` waits.
 const HIGH: usize = 64 * 1024;
 
-/// Maximum number of bytes passed to hyper at a time.
+/// Maximum number of bytes passed to the tunnel at a time.
 const PIECE: usize = 16 * 1024;
 
 pub(super) struct H2Stream {
@@ -28,7 +28,7 @@ pub(super) struct H2Stream {
     draining: Option<Pin<Box<dyn Future<Output = ()>>>>,
     // Bound: HIGH (64 KiB), one message of the user, and MAX_CONTROL_BUFFER (1 KiB) of pongs.
     unsent: Vec<u8>,
-    /// Number of these bytes that hyper has taken.
+    /// Number of these bytes that the tunnel has taken.
     sent: usize,
 }
 
@@ -76,7 +76,7 @@ impl H2Stream {
         self.unsent.extend_from_slice(bytes);
     }
 
-    /// Ready when hyper has taken all bytes.
+    /// Ready when the tunnel has taken all bytes.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
             let end = self.unsent.len().min(self.sent + PIECE);

@@ -114,7 +114,7 @@ impl Wire {
         }
     }
 
-    /// Passes buffered output to hyper; a connection's output leaves automatically.
+    /// Passes buffered output to the tunnel; a connection's output leaves automatically.
     pub(super) fn push(&mut self, cx: &mut Context<'_>) {
         if let Lower::H2Stream(h2_stream) = &mut self.lower {
             // The next read reports the error, too.
