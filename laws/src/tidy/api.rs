@@ -88,8 +88,8 @@ fn named(item: &Item) -> Option<(&[syn::Attribute], &Visibility, String)> {
     })
 }
 
-/// True for what the root of a crate exports of other crates of the library, and for the modules for
-/// those crates, which the facade leaves out.
+/// Whether the root of a crate re-exports the item from another crate of the library, or has it for
+/// one: the facade leaves both out.
 fn is_left_out(item: &Item, module: &[String]) -> bool {
     match item {
         Item::Use(item) if module.is_empty() => {

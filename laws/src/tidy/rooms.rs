@@ -100,8 +100,8 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
 /// Names re-exported at the crate root.
 const THE_ROOT: &str = "crate";
 
-/// Rooms without restrictions: the test kit, the hooks, and the crates `http` and `sim`, which see
-/// only what the core shows.
+/// Rooms without restrictions: the test kit, the hooks, and the crates `http` and `sim`, which have
+/// only the core's public items.
 const FREE: [&str; 4] = ["testing", "hooks", "http", "sim"];
 
 /// The error about a path, if it breaks the rule.

@@ -14,7 +14,7 @@ fn failed(text: &'static str) -> Deferred<u8> {
     Deferred::fail(Failure::msg(text))
 }
 
-/// What is reported of a failure, and what happens to it.
+/// A case: how a failure ends, the texts that are reported, and the code.
 type Row = (&'static str, &'static [&'static str], fn());
 
 const ROWS: &[Row] = &[

@@ -111,7 +111,7 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
             "a limit" => nursery.l.run_until(output),
             _ => {
                 if gives_up == "a cancel after its exit" {
-                    // What is reaped can't be killed.
+                    // A reaped process can't be killed.
                     let shell = std::fs::read_to_string(folder.join("shell")).unwrap_or_default();
                     let shell = pid_of(&shell);
                     nursery

@@ -359,7 +359,7 @@ impl Recorder {
     }
 }
 
-/// Sends back what it receives.
+/// Sends received bytes back.
 pub(crate) struct Echo;
 impl Protocol for Echo {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
