@@ -344,7 +344,7 @@ impl SimDriver {
     }
 
     /// The next event of a connection, if any. Bytes are read into `lent`.
-    fn poll_stream(&mut self, id: EndId) -> Option<StreamEvent> {
+    fn poll_stream(&mut self, id: EndId) -> Option<Event> {
         let (round, host) = (self.round, self.system.host);
         let kernel = self.system.kernel.clone();
         let mut kernel = kernel.borrow_mut();
@@ -358,27 +358,27 @@ impl SimDriver {
         if std::mem::take(&mut end.connect_unreported) {
             if let Some(error) = end.error.take() {
                 stream.reported = Reported::Ended;
-                return Some(StreamEvent::Ended(key, Some(error)));
+                return Some(Event::Failed(key, error.into()));
             }
             let local = end.local.clone();
             kernel.queue_if_ready(id);
-            return Some(StreamEvent::Connected(key, local));
+            return Some(Event::Connected { key, host: local });
         }
         if end.blocked && room && end.error.is_none() {
             end.blocked = false;
             kernel.queue_if_ready(id);
-            return Some(StreamEvent::Room(key));
+            return Some(Event::Room(key));
         }
         if stream.is_paused || stream.reported == Reported::Ended {
             if let Some(error) = end.error.take() {
                 stream.reported = Reported::Ended;
-                return Some(StreamEvent::Ended(key, Some(error)));
+                return Some(Event::Failed(key, error.into()));
             }
             let is_news = end.fin && stream.reported == Reported::Nothing;
             if is_news {
                 stream.reported = Reported::PeerEnded;
             }
-            return is_news.then_some(StreamEvent::PeerEnded(key));
+            return is_news.then_some(Event::PeerEnded(key));
         }
         if stream.read_in == round && end.is_readable() {
             kernel.queue_for_next_round(id);
@@ -397,15 +397,15 @@ impl SimDriver {
                     Some(rate) => kernel.schedule_read(id, self.lent.len() as u64, rate),
                     None => kernel.queue_if_ready(id),
                 }
-                Some(StreamEvent::Bytes(key))
+                Some(Event::Received(key))
             }
             Read::Fin => {
                 stream.reported = Reported::Ended;
-                Some(StreamEvent::Ended(key, None))
+                Some(Event::Ended(key))
             }
             Read::Error(error) => {
                 stream.reported = Reported::Ended;
-                Some(StreamEvent::Ended(key, Some(error)))
+                Some(Event::Failed(key, error.into()))
             }
         }
     }
@@ -416,15 +416,6 @@ fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
         Fault::SlowReader(h, rate) if h.0 == host => Some((*rate).max(1)),
         _ => None,
     })
-}
-
-/// The result of polling a connection.
-enum StreamEvent {
-    Bytes(Key),
-    Room(Key),
-    Connected(Key, Address),
-    PeerEnded(Key),
-    Ended(Key, Option<io::ErrorKind>),
 }
 
 impl Driver for SimDriver {
@@ -464,20 +455,8 @@ impl Driver for SimDriver {
                 },
                 HostNotice::End(id) => self.poll_stream(id),
             };
-            match found {
-                None => {}
-                Some(StreamEvent::Bytes(key)) => return Some(Event::Received(key)),
-                Some(StreamEvent::Room(key)) => return Some(Event::Room(key)),
-                Some(StreamEvent::Connected(key, local)) => {
-                    return Some(Event::Connected { key, host: local });
-                }
-                Some(StreamEvent::PeerEnded(key)) => return Some(Event::PeerEnded(key)),
-                Some(StreamEvent::Ended(key, error)) => {
-                    return Some(match error {
-                        Some(error) => Event::Failed(key, error.into()),
-                        None => Event::Ended(key),
-                    });
-                }
+            if found.is_some() {
+                return found;
             }
         }
     }
@@ -616,7 +595,7 @@ impl Commands for SimDriver {
         let end = self.stream(key).end;
         let is_local = self.kernel().addresses(end).is_some_and(|(at, _)| at.unix().is_some());
         match option {
-            SocketOption::KeepAlive(_) | SocketOption::ResetUnlessClosed(_) if is_local => {}
+            _ if is_local && option.is_tcp_only() => {}
             SocketOption::KeepAlive(Some(Duration::ZERO)) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::places::{CHOSEN, Mutant};
-use crate::rooms::{self, Crate};
+use crate::rooms::Crate;
 
 /// All of the library's features but the replacement of the system's clock, which some of its tests
 /// read.
@@ -29,9 +29,6 @@ const FEATURES: [&str; 12] = [
 /// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];
 
-/// The line that adds the module to the root of a crate.
-const MODULE: &str = "mod mutants;\n";
-
 pub struct Copy {
     pub root: PathBuf,
     /// The original texts of the mutated files.
@@ -49,6 +46,12 @@ struct Place {
 /// The new texts of the files, by name.
 type Written = BTreeMap<String, (String, Vec<Place>)>;
 
+/// The path of a mutated file in the copy.
+fn path_of(root: &Path, file: &str) -> PathBuf {
+    let (of, path) = Crate::of(file);
+    root.join(of.sources()).join(path)
+}
+
 impl Copy {
     /// Copies the working tree, uncommitted changes included, without ignored files.
     pub fn new(root: PathBuf, mutated: &[(String, String)]) -> Copy {
@@ -61,18 +64,18 @@ impl Copy {
         let library = root.join("crates/couplet-core");
         for sources in Crate::ALL.map(|of| root.join(of.sources())) {
             fs::write(sources.join("mutants.rs"), include_str!("mutants.rs")).expect("written");
-            append(&sources.join("lib.rs"), MODULE);
+            append(&sources.join("lib.rs"), "mod mutants;\n");
         }
         for file in ["inbox", "public_api"] {
             let line = "#[path = \"../src/mutants.rs\"]\nmod mutants;\n";
             append(&library.join(format!("tests/{file}.rs")), line);
         }
-        // The roots of crates keep the line that was appended.
-        let with_module = |(file, text): &(String, String)| match Crate::of(file).1 {
-            "lib.rs" => (file.clone(), format!("{text}\n{MODULE}")),
-            _ => (file.clone(), text.clone()),
+        let read = |file: &String| {
+            let text = fs::read_to_string(path_of(&root, file)).expect("it was copied");
+            (file.clone(), text)
         };
-        Copy { root, originals: mutated.iter().map(with_module).collect() }
+        let originals = mutated.iter().map(|(file, _)| read(file)).collect();
+        Copy { root, originals }
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {
@@ -88,8 +91,7 @@ impl Copy {
             let within: Vec<_> =
                 mutants.iter().filter(|(_, mutant)| mutant.file == *file).collect();
             let (text, places) = insert(original, &within);
-            let (of, path) = Crate::of(file);
-            let path = self.root.join(of.sources()).join(path);
+            let path = path_of(&self.root, file);
             if fs::read_to_string(&path).is_ok_and(|old| old != text) {
                 fs::write(&path, &text).expect("written");
             }
@@ -162,17 +164,15 @@ impl Copy {
         assert!(output.status.success(), "the mutants compile and the tests do not:\n{said}");
         let lines: Vec<&str> = said.lines().map(str::trim).collect();
         let binary = |target: &&'static str| {
-            let (source, file) = match *target {
-                rooms::CORE => ("unittests src/lib.rs ".to_owned(), "/couplet_core-"),
-                rooms::HTTP => ("unittests src/lib.rs ".to_owned(), "/couplet_http-"),
-                rooms::SIM => ("unittests src/lib.rs ".to_owned(), "/couplet_sim-"),
-                name => (format!("tests/{name}"), ""),
+            let (source, file) = match target.strip_prefix("--lib ") {
+                Some(name) => ("unittests src/lib.rs ".to_owned(), format!("/{name}-")),
+                None => (format!("tests/{target}"), String::new()),
             };
             let is_its = |line: &&&str| {
                 let rest =
                     line.strip_prefix("Executable ").and_then(|rest| rest.strip_prefix(&*source));
                 rest.is_some_and(|rest| {
-                    line.contains(file)
+                    line.contains(&file)
                         && ["(", ".rs ", "/main.rs "].iter().any(|end| rest.starts_with(end))
                 })
             };

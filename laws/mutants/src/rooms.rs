@@ -55,10 +55,10 @@ pub const ROOMS: [Room; 19] = [
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
 ];
 
-/// The unit tests of the core, of HTTP and of the simulator.
-pub const CORE: &str = "--lib core";
-pub const HTTP: &str = "--lib http";
-pub const SIM: &str = "--lib sim";
+/// The unit tests of crates.
+pub const CORE: &str = "--lib couplet_core";
+pub const HTTP: &str = "--lib couplet_http";
+pub const SIM: &str = "--lib couplet_sim";
 
 /// The tests that judge every room of the library.
 const ALWAYS: [&str; 3] = [CORE, "it", "sim"];
@@ -84,8 +84,7 @@ impl Crate {
         }
     }
 
-    pub const ALL: [Crate; 5] =
-        [Crate::Core, Crate::Defer, Crate::Http, Crate::Sim, Crate::Python];
+    pub const ALL: [Crate; 5] = [Crate::Core, Crate::Defer, Crate::Http, Crate::Sim, Crate::Python];
 
     /// The crate of a file with this name, and the file's path in that crate's sources.
     pub fn of(file: &str) -> (Crate, &str) {

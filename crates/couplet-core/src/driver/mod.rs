@@ -493,7 +493,7 @@ pub struct PeerCredentials {
 
 impl SocketOption {
     /// Whether the option applies only to TCP connections.
-    pub(crate) fn is_tcp_only(self) -> bool {
+    pub fn is_tcp_only(self) -> bool {
         match self {
             SocketOption::NoDelay(_)
             | SocketOption::KeepAlive(_)

@@ -16,7 +16,7 @@ use crate::driver::{DatagramOption, Group, Key};
 use crate::layers::{Direction, PcapTap};
 use crate::reactor::numbered;
 pub use crate::transport::connection::LayerReport;
-use crate::{Loop, Protocol, Reactor, Transport};
+use crate::{Address, ConnectError, Loop, Protocol, Reactor, Transport};
 
 /// Observes a loop, before its run: `wrap` replaces the protocol of each connection, `layers` gets
 /// the bytes between layers and protocols, and the source locations of requests are kept for
@@ -46,6 +46,11 @@ pub fn cut_off(l: &Loop) -> Option<String> {
 /// Whether the loop has unfinished tasks.
 pub fn has_tasks(l: &Loop) -> bool {
     l.has_tasks()
+}
+
+/// The error of a connect whose local address can't be bound.
+pub fn local_bind_error(address: Address, error: io::Error) -> io::Error {
+    ConnectError::local_bind(address, error)
 }
 
 /// The number of bytes that the connection has given to its driver.

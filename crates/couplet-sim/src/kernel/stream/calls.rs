@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use couplet_core::driver::{CloseMode, Outbox};
-use couplet_core::{Address, ConnectError, UnixAddress};
+use couplet_core::hooks::simulator::local_bind_error;
+use couplet_core::{Address, UnixAddress};
 
 use super::super::hosts::no_descriptors;
 use super::super::{EndId, Kernel, SimEvent};
@@ -112,11 +112,7 @@ impl Kernel {
         if !state.has_address(bound) {
             let error = io::Error::from(io::ErrorKind::AddrNotAvailable);
             let Some(bind) = bind else { return Err(error) };
-            let (kind, source) = (error.kind(), Arc::new(error));
-            return Err(io::Error::new(
-                kind,
-                ConnectError::LocalBind { address: bind.into(), source },
-            ));
+            return Err(local_bind_error(bind.into(), error));
         }
         let port = bind.map(|bind| bind.port()).filter(|port| *port != 0);
         let port = port.unwrap_or_else(|| self.free_port(from));
