@@ -317,3 +317,33 @@ impl Drop for ConnectionShare {
         self.set_held(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use couplet_core::testing::hold;
+    use couplet_core::{Protocol, Transport};
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Protocol for Nothing {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    #[test]
+    fn a_fetch_takes_a_quarter_of_what_is_left() {
+        let held = hold(Nothing);
+        let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));
+        let share = ConnectionShare::new(&held.connection.transport(), &server_share);
+        let (first, second) = (Claim::default(), Claim::default());
+        assert_eq!(share.fetch_limit(&first, 1000), 1000);
+        assert_eq!(share.fetch_limit(&first, usize::MAX), 16 * 1024);
+        share.hold(&first, 32 * 1024);
+        assert_eq!(share.fetch_limit(&first, usize::MAX), 8 * 1024);
+        share.hold(&first, 32 * 1024);
+        let limits = [&first, &second].map(|claim| share.fetch_limit(claim, usize::MAX));
+        assert_eq!(limits, [0, MIN_FETCH]);
+        share.release(&first, 64 * 1024);
+    }
+}

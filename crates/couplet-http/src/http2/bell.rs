@@ -114,3 +114,20 @@ impl Wake for StreamWaker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consumed_bytes_are_those_of_the_reports() {
+        let (bell, mut rings) = (Bell::default(), Vec::new());
+        bell.work(1);
+        bell.report(2, 10);
+        bell.report(2, 5);
+        assert_eq!(bell.hear(&mut rings), 15);
+        assert_eq!(rings, [Ring::Work(1), Ring::Report(2)]);
+        bell.work(1);
+        assert_eq!((bell.hear(&mut rings), rings.len()), (0, 1));
+    }
+}

@@ -168,6 +168,42 @@ fn completed_requests_make_up_for_resets() {
     }
 }
 
+/// A window is returned when half of it has been consumed: here with the last of these frames, if
+/// all of them count.
+#[test]
+fn data_that_no_request_reads_returns_to_the_window_of_the_connection() {
+    const SIZE: usize = 16 * 1024;
+    let full = |stream, flags| frame(kind::DATA, flags, stream, &vec![0; SIZE]);
+    // Content-Length: 1 (RFC 7541, 6.2.2).
+    let declared = [GET, b"\x0f\x0d\x01", b"1"].concat();
+    let declared = frame(kind::HEADERS, flag::END_HEADERS, 1, &declared);
+    let padded = frame(kind::DATA, flag::PADDED, 1, &[&[255], &[0; SIZE - 1][..]].concat());
+    let plain = full(1, 0);
+    let ignore: fn(&mut Machine) = |_| {};
+    let answer: fn(&mut Machine) =
+        |machine| machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), true);
+    for (name, head, then, first) in [
+        ("padding", post(1), ignore, &padded),
+        ("a body that is not read", post(1), |machine| machine.abandon_request(0), &plain),
+        ("a stream that was reset", post(1), |machine| machine.reset(0, Reason::CANCEL), &plain),
+        ("a closed stream", get(1), answer, &plain),
+        ("after the end", get(1), ignore, &plain),
+        ("more than declared", declared, ignore, &plain),
+    ] {
+        let mut machine = machine();
+        events(&mut machine, &[hello(), head].concat());
+        then(&mut machine);
+        events(&mut machine, first);
+        events(&mut machine, &[post(3), full(3, 0).repeat(30)].concat());
+        let updates = |machine: &mut Machine| {
+            sent(machine).iter().filter(|sent| **sent == (kind::WINDOW_UPDATE, 0, 0)).count()
+        };
+        assert_eq!(updates(&mut machine), 0, "{name}");
+        events(&mut machine, &full(3, 0));
+        assert_eq!(updates(&mut machine), 1, "{name}");
+    }
+}
+
 #[test]
 fn a_long_head_is_sent_in_continuations() {
     let mut machine = machine();

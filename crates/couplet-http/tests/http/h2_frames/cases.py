@@ -782,6 +782,8 @@ pseudo("8.3.1", "an authority with a port", ANSWER, M, S, (":authority", "couple
 pseudo("8.3.1", "a host in place of an authority", ANSWER, M, S, P, ("host", "couplet.test"))
 pseudo("8.3.1", "a host that is the authority", ANSWER, M, S, A, P, ("host", "couplet.test"))
 pseudo("8.3.1", "a host that is not the authority", MALFORMED, M, S, A, P, ("host", "other.test"))
+pseudo("8.3.1", "a host with the scheme's port", ANSWER, M, S, A, P, ("host", "couplet.test:80"))
+pseudo("8.3.1", "a host with another port", MALFORMED, M, S, A, P, ("host", "couplet.test:79"))
 pseudo("8.3.1", "two hosts", MALFORMED, M, S, P, ("host", "couplet.test"), ("host", "couplet.test"))
 pseudo("8.3.1", "a host that is none", MALFORMED, M, S, P, ("host", "couplet test"))
 
