@@ -1,7 +1,7 @@
 law=3
 broken='a lookup-only `HashMap` is iterated in a `for` loop, through a local'
 apply() {
-    append crates/couplet-core/src/reactor/turn.rs 'impl Core {
+    append crates/couplet-core/src/reactor/turn/steps.rs 'impl Core {
         fn first_name(&self) -> Option<&Ticket> {
             let names = &self.resolving;
             for (name, _) in names { return Some(name); }

@@ -1,7 +1,7 @@
 law=3
 broken='`Instant::elapsed` by path, through an alias of the type'
 apply() {
-    append crates/couplet-core/src/reactor/turn.rs 'mod took {
+    append crates/couplet-core/src/reactor/turn/steps.rs 'mod took {
         use std::time::Instant as Clock;
         pub(super) const TOOK: fn(&Clock) -> std::time::Duration = Clock::elapsed;
     }

@@ -1,7 +1,7 @@
 law=3
 broken='`RandomState` as a source of randomness'
 apply() {
-    append crates/couplet-core/src/reactor/turn.rs 'fn chance() -> u64 {
+    append crates/couplet-core/src/reactor/turn/steps.rs 'fn chance() -> u64 {
         use std::hash::BuildHasher;
         std::hash::RandomState::new().hash_one(0)
     }

@@ -1,7 +1,7 @@
 law=4
 broken='a write to the driver through a local'
 apply() {
-    append crates/couplet-core/src/reactor/turn.rs 'fn send_again(io: &mut dyn Commands, key: Key, out: &mut crate::driver::Outbox) {
+    append crates/couplet-core/src/reactor/turn/steps.rs 'fn send_again(io: &mut dyn Commands, key: Key, out: &mut crate::driver::Outbox) {
         let to = io;
         let _ = to.write(key, out);
     }

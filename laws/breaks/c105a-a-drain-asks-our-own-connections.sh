@@ -1,6 +1,6 @@
 law=c105a
 broken='a drain includes the connections that we made'
 apply() {
-    swap crates/couplet-core/src/reactor/drain.rs 'Origin::Connector\(_\)\) => false' 'Origin::Connector(_)) => true'
+    swap crates/couplet-core/src/reactor/turn/draining.rs 'Origin::Connector\(_\)\) => false' 'Origin::Connector(_)) => true'
 }
 notice() { runs c105 misuse:: snapshot::; }

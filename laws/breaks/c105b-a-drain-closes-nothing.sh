@@ -1,7 +1,7 @@
 law=c105b
 broken='a drain never closes the connections that did not finish'
 apply() {
-    swap crates/couplet-core/src/reactor/drain.rs '^            self\.with_life\(io, key, if closes .*' \
+    swap crates/couplet-core/src/reactor/turn/draining.rs '^            self\.with_life\(io, key, if closes .*' \
         '            if !closes { self.with_life(io, key, Life::cut); }'
 }
 # Where time is real, each of these tests waits until it gives up.

@@ -156,7 +156,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/serial.rs",
             "couplet-core/src/driver/stalls.rs",
             // A thread for each further loop.
-            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-sim/src/determinism.rs",
             // A standard stream may be a file, which cannot be polled.
             "couplet-cli/src/connect/",
@@ -168,7 +168,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::thread::scope", "std::thread::available_parallelism"],
         instead: NO_WAIT,
         places: &[
-            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-sim/src/determinism.rs",
             "couplet-cli/src/sim/mod.rs",
         ],
@@ -189,7 +189,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/stalls.rs",
             // Waits for the other loops, before its own runs and after it has failed.
-            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-cli/src/output.rs",
         ],
     },
@@ -211,7 +211,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/endpoints/shared.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-defer/src/panics.rs",
-            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-core/src/reactor/inbox.rs",
             "couplet-core/src/reactor/jobs.rs",
             "couplet-core/src/reactor/mod.rs",
@@ -330,7 +330,7 @@ const CAPABILITIES: &[Capability] = &[
             // Reports without a subscriber.
             "couplet-defer/src/defer/report.rs",
             "couplet-defer/src/events.rs",
-            "couplet-core/src/reactor/shutdown.rs",
+            "couplet-core/src/reactor/turn/shutdown.rs",
             // Standard streams as connections.
             "couplet-core/src/driver/pipe.rs",
             "couplet-cli/src/",
@@ -341,7 +341,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: PROCESS,
         places: &[
             // The error of `main`.
-            "couplet-core/src/reactor/run.rs",
+            "couplet-core/src/reactor/turn/run.rs",
             "couplet-cli/src/connect/stdout.rs",
             "couplet-cli/src/datagrams/connect.rs",
             "couplet-cli/src/demo.rs",
@@ -445,7 +445,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &[
             "couplet-core/src/embed.rs",
-            "couplet-core/src/reactor/runtime.rs",
+            "couplet-core/src/reactor/turn/runtime.rs",
             "couplet-sim/src/paused_tokio.rs",
         ],
     },
@@ -535,7 +535,7 @@ const METHODS: &[Methods] = &[
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/stalls.rs",
             // Before a loop is created again.
-            "couplet-core/src/reactor/cluster.rs",
+            "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-cli/src/output.rs",
         ],
     ),

@@ -171,6 +171,42 @@ fn rooms_know_only_the_rooms_below_them() {
     );
 }
 
+/// The modules that record for the turn. They do not know it, but re-export what it publishes.
+const RECORDING: [&str; 5] = ["protocol", "factory", "transport", "datagrams", "reactor"];
+
+/// What a file of [`RECORDING`] takes from the turn.
+fn taken_from_the_turn(file: &Code, modules: &Modules) -> Vec<String> {
+    let is_of_the_turn = |path: &[String]| path.starts_with(&["reactor", "turn"].map(String::from));
+    let room = file.module.first().map(String::as_str).unwrap_or_default();
+    let re_exports = file.module.len() == 1 && room == "reactor";
+    if !RECORDING.contains(&room) || is_of_the_turn(&file.module) || re_exports {
+        return Vec::new();
+    }
+    let taken = file.mentions.iter().filter(|mention| {
+        let steps = modules.steps(&mention.path);
+        steps.iter().any(|step| step.len() > 1 && is_of_the_turn(&step[1..]))
+    });
+    taken
+        .map(|mention| format!("{}:{}: {}", file.path, mention.line, mention.path.join("::")))
+        .collect()
+}
+
+#[test]
+fn handles_do_not_know_the_turn() {
+    let files = library("couplet");
+    let modules = Modules::of(&files);
+    let taken: Vec<_> = files.iter().flat_map(|file| taken_from_the_turn(file, &modules)).collect();
+    assert_none(
+        &taken,
+        "handles record and the turn acts: a handle may not use crate::reactor::turn",
+    );
+    for text in ["use super::turn::Core;", "use crate::reactor::Loop;", "fn f(l: &crate::Loop) {}"]
+    {
+        let file = Code::of("reactor/port.rs", text);
+        assert_eq!(taken_from_the_turn(&file, &modules).len(), 1, "{text}");
+    }
+}
+
 #[test]
 fn every_spelling_of_a_forbidden_path_is_found() {
     let modules = Modules::of(&library("couplet"));

@@ -5,11 +5,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::dependents::DependentGuard;
-use super::opening::Opening;
-use super::turn::Core;
 use super::{Reactor, Source, Start, loop_ended};
 use crate::defer::{Cancelled, Deferred, Failure};
-use crate::driver::{Adopted, Commands, LocalEnd};
+use crate::driver::Adopted;
 use crate::factory::{ErasedFactory, FactorySlot};
 use crate::protocol::Protocol;
 use crate::transport::{Connection, Transport};
@@ -19,8 +17,8 @@ pub(super) type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
 /// A socket for the turn to serve.
 pub(super) struct AdoptionCell {
     /// `Some` until the turn takes it or the Deferred is cancelled.
-    pending: RefCell<Option<PendingAdoption>>,
-    place: Source,
+    pub(super) pending: RefCell<Option<PendingAdoption>>,
+    pub(super) place: Source,
 }
 
 /// An adopted socket or pipe, and the program at its other end if the two end together.
@@ -35,10 +33,10 @@ impl From<Adopted> for AdoptionSource {
     }
 }
 
-struct PendingAdoption {
-    source: AdoptionSource,
-    factory: FactorySlot,
-    done: Done,
+pub(super) struct PendingAdoption {
+    pub(super) source: AdoptionSource,
+    pub(super) factory: FactorySlot,
+    pub(super) done: Done,
 }
 
 impl AdoptionCell {
@@ -78,29 +76,4 @@ pub(super) struct OpeningAdoption {
     pub(super) done: Done,
     /// `Some` until the connection has it.
     pub(super) attached: Option<DependentGuard>,
-}
-
-impl Core {
-    /// Step 6: serves the socket. The factory is in use until it has built the protocol.
-    pub(super) fn start_adoption(&mut self, io: &mut dyn Commands, cell: &AdoptionCell) {
-        if self.reactor.is_stopping() {
-            return cell.abandon();
-        }
-        let Some(PendingAdoption { source, factory, done }) = cell.pending.take() else { return };
-        let AdoptionSource { adopted, attached } = source;
-        let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
-        let key = match io.adopt(adopted) {
-            Ok(key) => key,
-            Err(error) => return done(Err(error.into())),
-        };
-        factory.start();
-        self.note_accepted(key, cell.place);
-        let ends = (peer, LocalEnd::for_connection(host, io, key));
-        self.establish(
-            io,
-            key,
-            ends,
-            Opening::Adoption(OpeningAdoption { factory, done, attached }),
-        );
-    }
 }

@@ -1,11 +1,90 @@
-//! [`DelayedCall`]: cancels or moves a pending timed call.
+//! Timed calls: [`Reactor::call_later`], and [`DelayedCall`], which cancels or moves one.
 
+use std::cell::Cell;
 use std::fmt;
+use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use super::leaks::{Source, TimerPurpose};
 use super::timers::{TimerKey, after};
-use super::{Reactor, Records, TimerAction};
+use super::{Reactor, Records, TimerAction, loop_ended};
+use crate::defer::{Alarm, Deferred, Resolver};
+use crate::driver::UserCall;
+
+impl Reactor {
+    /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next
+    /// turn. Due calls run in the order of their deadlines, and equal ones in the order of the
+    /// requests.
+    ///
+    /// The delay counts from the time of the turn. Twisted's `callLater`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # couplet::run(|reactor| {
+    /// let stopping = reactor.clone();
+    /// let call = reactor.call_later(Duration::from_millis(5), move || stopping.stop());
+    /// assert!(call.active());
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
+        self.call_for((TimerPurpose::Call, Location::caller()), delay, f)
+    }
+
+    /// Calls `f` in the next turn, first in, first out. Twisted's `callWhenRunning`.
+    #[track_caller]
+    pub fn call_soon(&self, f: impl FnOnce() + 'static) -> DelayedCall {
+        self.call_later(Duration::ZERO, f)
+    }
+
+    /// [`call_later`](Self::call_later), attributed to the request at `place`.
+    pub(crate) fn call_for(
+        &self,
+        (purpose, place): (TimerPurpose, Source),
+        delay: Duration,
+        f: impl FnOnce() + 'static,
+    ) -> DelayedCall {
+        let f = self.records.monitor_call(|| UserCall::at(purpose.kind(), place), f);
+        let call = DelayedCall::new(self, delay, TimerAction::Call(f));
+        if let Some(timer) = call.timer() {
+            self.records.note_timer(timer, purpose, place);
+        }
+        call
+    }
+
+    /// Fires after `delay`; cancelling it cancels the timer. Fails with
+    /// [`Cancelled`](crate::defer::Cancelled) if the run ends first.
+    #[track_caller]
+    pub fn sleep(&self, delay: Duration) -> Deferred<()> {
+        self.sleep_for((TimerPurpose::Sleep, Location::caller()), delay)
+    }
+
+    /// [`sleep`](Self::sleep), attributed to another caller.
+    #[track_caller]
+    pub(crate) fn sleep_for(&self, whom: (TimerPurpose, Source), delay: Duration) -> Deferred<()> {
+        let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
+        let sleeping = timer.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+            if let Some(call) = sleeping.take() {
+                call.cancel();
+            }
+        });
+        let sleeper = Sleeper(Some(resolver));
+        timer.set(Some(self.call_for(whom, delay, move || sleeper.wake())));
+        deferred
+    }
+}
+
+impl Records {
+    pub(super) fn note_timer(&self, timer: TimerKey, purpose: TimerPurpose, place: Source) {
+        if let Some(places) = &mut *self.places.borrow_mut() {
+            let timers = self.timers.borrow();
+            places.add_timer(timer, purpose, place, |timer| timers.contains(timer));
+        }
+    }
+}
 
 /// A call requested with `call_later`. Dropping it changes nothing.
 ///
@@ -86,5 +165,33 @@ impl DelayedCall {
 impl fmt::Debug for DelayedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DelayedCall").field("deadline", &self.deadline()).finish()
+    }
+}
+
+/// The resolver of a [`Reactor::sleep`]. Fails the Deferred if the timer is dropped.
+struct Sleeper(Option<Resolver<()>>);
+
+impl Sleeper {
+    fn wake(mut self) {
+        if let Some(resolver) = self.0.take() {
+            resolver.callback(());
+        }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        if let Some(resolver) = self.0.take() {
+            resolver.errback(loop_ended());
+        }
+    }
+}
+
+impl Alarm for Reactor {
+    fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
+        let call = self.call_for((TimerPurpose::Timeout, Location::caller()), after, ring);
+        Box::new(move || {
+            call.cancel();
+        })
     }
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Reactor;
-use super::turn::Core;
 use crate::error::Reason;
 use crate::panics::contain;
 
@@ -37,6 +36,10 @@ impl Dependents {
     pub(super) fn len(&self) -> usize {
         self.running.len()
     }
+
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Rc<dyn Dependent>> + use<> {
+        std::mem::take(&mut self.running).into_values()
+    }
 }
 
 /// Reports the loss of a connection to its dependent, even if the connection is never made.
@@ -62,15 +65,5 @@ impl Reactor {
     pub(crate) fn remove_dependent(&self, id: DependentId) {
         let removed = self.records.dependents.borrow_mut().running.remove(&id);
         drop(removed);
-    }
-}
-
-impl Core {
-    /// Kills the programs that have not exited.
-    pub(super) fn kill_dependents(&self) {
-        let running = std::mem::take(&mut self.reactor.records.dependents.borrow_mut().running);
-        for dependent in running.into_values() {
-            contain("the end of a program", || dependent.kill());
-        }
     }
 }

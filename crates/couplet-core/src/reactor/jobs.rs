@@ -5,20 +5,19 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
+use super::Reactor;
 use super::requests::DriverRequests;
-use super::turn::Core;
-use super::{Reactor, loop_ended};
 use crate::defer::{Deferred, Failure, Panicked, Result};
-use crate::driver::{Commands, Job, Ticket};
+use crate::driver::{Job, Ticket};
 use crate::panics::{Contained, lock, panic_text};
 
 /// The loop's jobs.
 #[derive(Default)]
 pub(super) struct Jobs {
-    requested: RefCell<DriverRequests<Job>>,
+    pub(super) requested: RefCell<DriverRequests<Job>>,
     /// Called in the loop's thread when a job has run or is given up, in the order of the requests.
     // Unbounded: one for each unfired Deferred of `defer_to_thread`.
-    waiting: RefCell<BTreeMap<Ticket, Finish>>,
+    pub(super) waiting: RefCell<BTreeMap<Ticket, Finish>>,
 }
 
 /// Fires the job's Deferred: with the job's result, or else with this failure.
@@ -30,7 +29,7 @@ impl Jobs {
         self.waiting.borrow().len()
     }
 
-    fn finished(&self, ticket: Ticket) -> Option<Finish> {
+    pub(super) fn finished(&self, ticket: Ticket) -> Option<Finish> {
         self.waiting.borrow_mut().remove(&ticket)
     }
 }
@@ -92,43 +91,4 @@ fn job<T: Send + 'static>(
         let outcome = Contained::new(outcome);
         *lock(&answer) = Some(outcome);
     })
-}
-
-impl Core {
-    /// Step 6: starts the requested jobs, and forgets cancelled ones.
-    pub(super) fn start_jobs(&mut self, io: &mut dyn Commands) {
-        let jobs = &self.reactor.records.jobs;
-        let (fresh, cancelled) = DriverRequests::take(&jobs.requested);
-        for (ticket, job) in fresh {
-            io.run_blocking(ticket, job);
-        }
-        for ticket in cancelled {
-            io.forget_job(ticket);
-            drop(jobs.finished(ticket));
-        }
-    }
-
-    /// Finishes a job that has run.
-    #[inline(never)]
-    pub(super) fn job_done(&mut self, ticket: Ticket) {
-        let _hold = self.reactor.records.hold("job result");
-        if let Some(finish) = self.reactor.records.jobs.finished(ticket) {
-            finish(|| Failure::msg("cannot start a thread"));
-        }
-    }
-
-    /// The run ends: fails the Deferreds of all unfinished jobs.
-    pub(super) fn give_up_jobs(&mut self, io: &mut dyn Commands) {
-        let jobs = &self.reactor.records.jobs;
-        drop(DriverRequests::take_all(&jobs.requested));
-        let given_up = jobs.waiting.take();
-        // Without a grace period, unfinished jobs are expected.
-        if !given_up.is_empty() && self.reactor.records.run.waits_for_jobs() {
-            log_warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
-        }
-        for (ticket, finish) in given_up {
-            io.forget_job(ticket);
-            finish(loop_ended);
-        }
-    }
 }

@@ -6,16 +6,10 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::time::Duration;
 
-use super::connector::ConnectorState;
-use super::table::{ConnectionEntry, Origin, Resource};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
-use super::turn::Core;
-use super::{ConnectionSnapshot, DelayedCall, Reactor, Records, TimerAction};
-use crate::driver::{Key, UserCall};
-use crate::transport::connection::Life;
+use crate::driver::Key;
 
 /// A location in user source code.
 pub(crate) type Source = &'static Location<'static>;
@@ -61,7 +55,7 @@ pub(crate) enum TimerPurpose {
 }
 
 impl TimerPurpose {
-    fn kind(self) -> &'static str {
+    pub(super) fn kind(self) -> &'static str {
         match self {
             TimerPurpose::Call | TimerPurpose::Connection(_) => "timed call",
             TimerPurpose::Sleep => "sleep",
@@ -72,7 +66,7 @@ impl TimerPurpose {
         }
     }
 
-    fn description(self) -> (&'static str, &'static str) {
+    pub(super) fn description(self) -> (&'static str, &'static str) {
         match self {
             TimerPurpose::Call | TimerPurpose::Connection(_) => {
                 ("a timed call", "keep its `DelayedCall`, and `cancel()` it")
@@ -98,7 +92,46 @@ pub(super) struct Places {
     accepted: PlaceLog<Key>,
     /// Leaks that the last shutdown cut off, unless a signal caused it.
     // Bound: one line for each thing that a program left when it ended itself.
-    cut_off: Vec<Leak>,
+    pub(super) cut_off: Vec<Leak>,
+}
+
+impl Places {
+    pub(super) fn add_timer(
+        &mut self,
+        timer: TimerKey,
+        purpose: TimerPurpose,
+        place: Source,
+        is_left: impl Fn(TimerKey) -> bool,
+    ) {
+        self.timers.add((timer, purpose), place, |(timer, _)| is_left(*timer));
+    }
+
+    pub(super) fn add_task(
+        &mut self,
+        task: TaskId,
+        place: Source,
+        is_left: impl Fn(TaskId) -> bool,
+    ) {
+        self.tasks.add(task, place, |task| is_left(*task));
+    }
+
+    pub(super) fn add_accepted(&mut self, key: Key, port: Source, is_left: impl Fn(&Key) -> bool) {
+        self.accepted.add(key, port, is_left);
+    }
+
+    /// Where the port was opened that accepted a connection.
+    pub(super) fn accepted_by(&self, key: Key) -> Option<Source> {
+        let mut all = self.accepted.list.iter().rev();
+        all.find(|(accepted, _)| *accepted == key).map(|(_, port)| *port)
+    }
+
+    pub(super) fn timers(&self) -> &[((TimerKey, TimerPurpose), Source)] {
+        &self.timers.list
+    }
+
+    pub(super) fn tasks(&self) -> &[(TaskId, Source)] {
+        &self.tasks.list
+    }
 }
 
 struct PlaceLog<K> {
@@ -123,195 +156,6 @@ impl<K> PlaceLog<K> {
             self.limit = 2 * self.list.len() + 64;
         }
         self.list.push((what, place));
-    }
-}
-
-impl Records {
-    pub(super) fn note_timer(&self, timer: TimerKey, purpose: TimerPurpose, place: Source) {
-        if let Some(places) = &mut *self.places.borrow_mut() {
-            let timers = self.timers.borrow();
-            places.timers.add((timer, purpose), place, |(timer, _)| timers.contains(*timer));
-        }
-    }
-
-    pub(super) fn note_task(&self, task: TaskId, place: Source) {
-        if let Some(places) = &mut *self.places.borrow_mut() {
-            let tasks = self.tasks.borrow();
-            places.tasks.add(task, place, |task| tasks.contains(*task));
-        }
-    }
-}
-
-impl Core {
-    /// Records source locations of requests from now on.
-    #[cfg(feature = "testing")]
-    pub(super) fn record_places(&mut self) {
-        self.reactor.records.places.replace(Some(Box::default()));
-    }
-
-    pub(super) fn note_accepted(&mut self, key: Key, port: Source) {
-        let mut places = self.reactor.records.places.borrow_mut();
-        if let Some(places) = &mut *places {
-            places.accepted.add(key, port, |key| self.table.contains(*key));
-        }
-    }
-
-    /// Called when the shutdown begins. If the program requested it and locations are kept, records
-    /// the leaks. A connection that is closing already counts as cleaned up.
-    pub(super) fn note_cut_off(&self) {
-        let records = &self.reactor.records;
-        if records.run.stopped_by().is_some() || records.places.borrow().is_none() {
-            return;
-        }
-        let left = self.leaks_except(Life::is_closing);
-        if let Some(places) = &mut *self.reactor.records.places.borrow_mut() {
-            places.cut_off = left;
-        }
-    }
-
-    /// The leaks that the last shutdown cut off, unless a signal caused it, if locations are kept.
-    #[cfg(feature = "testing")]
-    pub(super) fn take_cut_off(&self) -> Vec<Leak> {
-        let mut places = self.reactor.records.places.borrow_mut();
-        places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()
-    }
-
-    /// Everything open, active or pending, except for the loop's own timers.
-    #[cfg(feature = "testing")]
-    pub(super) fn leaks(&self) -> Vec<Leak> {
-        self.leaks_except(|_| false)
-    }
-
-    fn leaks_except(&self, spared: impl Fn(&Life) -> bool) -> Vec<Leak> {
-        let ports = self.table.iter().filter_map(|(_, place)| match place {
-            Resource::Port(port) => Some(Leak {
-                what: format!("a port that listens on {}", port.host()),
-                from: format!("opened at {}", port.place.get()),
-                cleanup: "`port.stop_listening()`",
-            }),
-            Resource::Datagrams(port) => Some(Leak {
-                what: format!("a datagram port at {}", port.host),
-                from: format!("opened at {}", port.place),
-                cleanup: "`port.stop_listening()`",
-            }),
-            _ => None,
-        });
-        let connecting =
-            self.connecting.connectors().filter(|c| c.state() == ConnectorState::Connecting);
-        let connectors = connecting.map(|connector| Leak {
-            what: format!("a connect to {connector} ({})", connector.state_name()),
-            from: format!("requested at {}", connector.place),
-            cleanup: "`connector.stop_connecting()`, or cancel the Deferred of the connect",
-        });
-        let connections = self.table.iter().filter_map(|(key, place)| match place {
-            Resource::Connection(entry) if !spared(&entry.life) => {
-                Some(self.connection_leak(key, entry))
-            }
-            _ => None,
-        });
-        let mut left: Vec<Leak> = ports.chain(connectors).chain(connections).collect();
-        left.extend(self.leaked_calls());
-        left.extend(self.leaked_tasks());
-        left
-    }
-
-    fn connection_leak(&self, key: Key, entry: &ConnectionEntry) -> Leak {
-        let seen = ConnectionSnapshot::of(&entry.life, self.reactor.now());
-        let (towards, mut from) = match &entry.origin {
-            Origin::Connector(connector) => {
-                ("to", format!("by the connect requested at {}", connector.place))
-            }
-            _ => ("from", self.accepted_by(key)),
-        };
-        for place in self.calls_of(key) {
-            from += &format!("\n   with its own timed call, requested at {place}");
-        }
-        Leak {
-            what: format!(
-                "a connection {towards} {} ({}, bytes in {} out {} buffered {})",
-                seen.peer, seen.state, seen.bytes_in, seen.bytes_out, seen.buffered
-            ),
-            from,
-            cleanup: cleanup(&entry.life),
-        }
-    }
-
-    fn accepted_by(&self, key: Key) -> String {
-        let places = self.reactor.records.places.borrow();
-        let accepted = places.iter().flat_map(|places| &places.accepted.list);
-        let port =
-            accepted.filter(|(accepted, _)| *accepted == key).map(|(_, port)| port).next_back();
-        port.map_or_else(String::new, |port| format!("accepted by the port opened at {port}"))
-    }
-
-    fn calls_of(&self, key: Key) -> Vec<Source> {
-        let records = &self.reactor.records;
-        let (places, timers) = (records.places.borrow(), records.timers.borrow());
-        let logged = places.iter().flat_map(|places| &places.timers.list);
-        logged
-            .filter(|((timer, purpose), _)| {
-                *purpose == TimerPurpose::Connection(key) && timers.contains(*timer)
-            })
-            .map(|(_, place)| *place)
-            .collect()
-    }
-
-    fn leaked_calls(&self) -> Vec<Leak> {
-        let records = &self.reactor.records;
-        let (places, timers) = (records.places.borrow(), records.timers.borrow());
-        let logged = places.iter().flat_map(|places| &places.timers.list);
-        logged
-            .filter(|((_, purpose), _)| !matches!(purpose, TimerPurpose::Connection(_)))
-            .filter_map(|((timer, purpose), place)| {
-                let due = timers.deadline(*timer)?.saturating_duration_since(self.reactor.now());
-                let (what, cleanup) = purpose.description();
-                let what = format!("{what}, due in {due:?}");
-                Some(Leak { what, from: format!("requested at {place}"), cleanup })
-            })
-            .collect()
-    }
-
-    fn leaked_tasks(&self) -> Vec<Leak> {
-        let records = &self.reactor.records;
-        let (places, tasks) = (records.places.borrow(), records.tasks.borrow());
-        let logged = places.iter().flat_map(|places| &places.tasks.list);
-        logged
-            .filter(|(task, _)| tasks.contains(*task))
-            .map(|(task, place)| Leak {
-                what: match tasks.name(*task) {
-                    Some(name) => format!("the task {name:?}, which has not finished"),
-                    None => "a task that has not finished".to_owned(),
-                },
-                from: format!("spawned at {place}"),
-                cleanup: "wait for its Deferred, or cancel that",
-            })
-            .collect()
-    }
-}
-
-/// How to end a connection.
-fn cleanup(life: &Life) -> &'static str {
-    match life.state_name() {
-        "flushing" => "it is closing, but the other end does not read: abort it, or read",
-        "draining" => "it is closing, but the other end does not close: close that too",
-        _ => "`transport.lose_connection()`, on either end, and wait for `connection_lost`",
-    }
-}
-
-impl Reactor {
-    /// [`call_later`](Self::call_later), attributed to the request at `place`.
-    pub(crate) fn call_for(
-        &self,
-        (purpose, place): (TimerPurpose, Source),
-        delay: Duration,
-        f: impl FnOnce() + 'static,
-    ) -> DelayedCall {
-        let f = self.records.monitor_call(|| UserCall::at(purpose.kind(), place), f);
-        let call = DelayedCall::new(self, delay, TimerAction::Call(f));
-        if let Some(timer) = call.timer() {
-            self.records.note_timer(timer, purpose, place);
-        }
-        call
     }
 }
 

@@ -5,10 +5,6 @@
 //! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
 
 mod adopting;
-mod answers;
-mod cluster;
-mod connecting;
-mod connections;
 mod connector;
 mod datagrams;
 mod delayed;
@@ -18,19 +14,15 @@ mod inbox;
 mod jobs;
 mod leaks;
 mod names;
-mod opening;
 mod options;
 mod port;
 mod remote;
 mod requests;
-mod run;
-mod runtime;
 mod sharing;
-mod shutdown;
 mod snapshot;
+mod spawning;
 mod stage;
 mod stalls;
-mod table;
 mod tasks;
 pub(crate) mod timers;
 mod turn;
@@ -52,7 +44,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, UnixAddress};
 use crate::datagrams::DatagramCell;
-use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
+use crate::defer::{Deferred, Failure, Resolver, Result};
 use crate::driver::{
     Adopted, ConnectOptions, ConnectedSocket, Key, ListenOptions, ListeningSocket, Spares, Stalls,
     UserCall, World,
@@ -69,7 +61,6 @@ use crate::transport::connection::LayerReport;
 use crate::transport::{Connection, Tell};
 
 use adopting::{AdoptionCell, AdoptionSource};
-pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
 pub use connector::{Connector, ConnectorState, NotDisconnected};
 use connector::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
@@ -84,7 +75,6 @@ pub use options::{Answers, Drain, LoopOptions};
 pub use port::Port;
 use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
-pub use run::{Loop, Stopped, react, run, run_until};
 use sharing::HandedConnection;
 pub(crate) use sharing::SharedSocket;
 pub use snapshot::{
@@ -93,8 +83,9 @@ pub use snapshot::{
 pub use stage::Shutdown;
 use stage::Stage;
 pub(crate) use tasks::{TaskId, TaskRef};
-use tasks::{Tasks, WakeQueue, new_task};
+use tasks::{Tasks, WakeQueue};
 use timers::Timers;
+pub use turn::{Cluster, Loop, Members, NoSuchLoop, Stopped, cluster, react, run, run_until};
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};
 
@@ -748,106 +739,6 @@ impl Reactor {
         )
     }
 
-    /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next
-    /// turn. Due calls run in the order of their deadlines, and equal ones in the order of the
-    /// requests.
-    ///
-    /// The delay counts from the time of the turn. Twisted's `callLater`.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # couplet::run(|reactor| {
-    /// let stopping = reactor.clone();
-    /// let call = reactor.call_later(Duration::from_millis(5), move || stopping.stop());
-    /// assert!(call.active());
-    /// # Ok(()) })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
-        self.call_for((TimerPurpose::Call, Location::caller()), delay, f)
-    }
-
-    /// Calls `f` in the next turn, first in, first out. Twisted's `callWhenRunning`.
-    #[track_caller]
-    pub fn call_soon(&self, f: impl FnOnce() + 'static) -> DelayedCall {
-        self.call_later(Duration::ZERO, f)
-    }
-
-    /// Runs a future as a task of this loop; the Deferred fires with its output. Cancelling the
-    /// Deferred drops the future, in the turn. If the future panics, the Deferred fails with
-    /// [`Panicked`](crate::defer::Panicked). If the run ends or the loop is dropped first, it fails
-    /// with [`Cancelled`](crate::defer::Cancelled).
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # fn main() -> couplet::Result<()> {
-    /// let sum = couplet::run_until(|reactor| {
-    ///     let inner = reactor.clone();
-    ///     reactor.spawn(async move {
-    ///         inner.sleep(Duration::from_millis(1)).await?;
-    ///         Ok(20 + 22)
-    ///     })
-    /// })?;
-    /// assert_eq!(sum, 42);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn spawn<T: 'static>(
-        &self,
-        future: impl Future<Output = Result<T>> + 'static,
-    ) -> Deferred<T> {
-        self.spawn_task(None, future)
-    }
-
-    /// [`spawn`](Self::spawn) with a name for the task, shown in reports about leaks and stalls.
-    #[track_caller]
-    pub fn spawn_named<T: 'static>(
-        &self,
-        name: impl Into<Box<str>>,
-        future: impl Future<Output = Result<T>> + 'static,
-    ) -> Deferred<T> {
-        self.spawn_task(Some(name.into()), future)
-    }
-
-    #[track_caller]
-    fn spawn_task<T: 'static>(
-        &self,
-        name: Option<Box<str>>,
-        future: impl Future<Output = Result<T>> + 'static,
-    ) -> Deferred<T> {
-        if self.is_dropped() {
-            return Deferred::fail(loop_ended());
-        }
-        let (task, deferred) = new_task(self, name, future);
-        self.records.tasks.borrow_mut().add(task);
-        self.records.add_pending(pending::TASKS);
-        deferred
-    }
-
-    /// Fires after `delay`; cancelling it cancels the timer. Fails with
-    /// [`Cancelled`](crate::defer::Cancelled) if the run ends first.
-    #[track_caller]
-    pub fn sleep(&self, delay: Duration) -> Deferred<()> {
-        self.sleep_for((TimerPurpose::Sleep, Location::caller()), delay)
-    }
-
-    /// [`sleep`](Self::sleep), attributed to another caller.
-    #[track_caller]
-    pub(crate) fn sleep_for(&self, whom: (TimerPurpose, Source), delay: Duration) -> Deferred<()> {
-        let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
-        let sleeping = timer.clone();
-        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
-            if let Some(call) = sleeping.take() {
-                call.cancel();
-            }
-        });
-        let sleeper = Sleeper(Some(resolver));
-        timer.set(Some(self.call_for(whom, delay, move || sleeper.wake())));
-        deferred
-    }
-
     /// The open, active and pending objects of the loop, as of the next turn. Printable.
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
@@ -1028,34 +919,6 @@ impl Reactor {
     fn start(&self, start: Start) {
         self.records.starts.borrow_mut().push_back(start);
         self.records.add_pending(pending::STARTS);
-    }
-}
-
-/// The resolver of a [`Reactor::sleep`]. Fails the Deferred if the timer is dropped.
-struct Sleeper(Option<Resolver<()>>);
-
-impl Sleeper {
-    fn wake(mut self) {
-        if let Some(resolver) = self.0.take() {
-            resolver.callback(());
-        }
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        if let Some(resolver) = self.0.take() {
-            resolver.errback(loop_ended());
-        }
-    }
-}
-
-impl Alarm for Reactor {
-    fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
-        let call = self.call_for((TimerPurpose::Timeout, Location::caller()), after, ring);
-        Box::new(move || {
-            call.cancel();
-        })
     }
 }
 

@@ -4,18 +4,15 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::requests::DriverRequests;
-use super::turn::Core;
-use super::{Reactor, loop_ended};
+use super::Reactor;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Commands, Ticket};
 use crate::error::ConnectError;
 
 /// A name, and the resolver that gets its addresses.
 pub(super) struct Lookup {
-    name: String,
+    pub(super) name: String,
     // Bound: the addresses of one name, from the resolver.
-    resolver: Resolver<Vec<IpAddr>>,
+    pub(super) resolver: Resolver<Vec<IpAddr>>,
 }
 
 /// The addresses of a name from the driver's answer: at least one.
@@ -61,50 +58,5 @@ impl Reactor {
             return Deferred::succeed(vec![address]);
         }
         self.request(|records| &records.names, |_, resolver| Lookup { name, resolver })
-    }
-}
-
-impl Core {
-    /// Step 6: begins the requested lookups, and forgets cancelled ones.
-    pub(super) fn start_lookups(&mut self, io: &mut dyn Commands) {
-        let (fresh, cancelled) = DriverRequests::take(&self.reactor.records.names);
-        for (ticket, lookup) in fresh {
-            io.resolve(ticket, &lookup.name);
-            self.lookups.insert(ticket, lookup);
-        }
-        for ticket in cancelled {
-            if let Some(lookup) = self.lookups.remove(&ticket) {
-                io.forget(ticket);
-                drop(lookup);
-            }
-        }
-    }
-
-    #[inline(never)]
-    pub(super) fn name_resolved(
-        &mut self,
-        io: &mut dyn Commands,
-        ticket: Ticket,
-        answer: io::Result<Vec<IpAddr>>,
-    ) {
-        let _hold = self.reactor.records.hold("name lookup");
-        match self.lookups.remove(&ticket) {
-            Some(Lookup { name, resolver }) => {
-                resolver.resolve(named(&name, answer).map_err(Into::into));
-            }
-            None => self.connecting.name_resolved(io, ticket, answer),
-        }
-    }
-
-    /// Ends a run: fails the Deferreds of all unfinished lookups.
-    pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
-        let fresh = DriverRequests::take_all(&self.reactor.records.names);
-        let begun = std::mem::take(&mut self.lookups);
-        for ticket in begun.keys() {
-            io.forget(*ticket);
-        }
-        for (_, lookup) in begun.into_iter().chain(fresh) {
-            lookup.resolver.errback(loop_ended());
-        }
     }
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-#[cfg(doc)]
-use super::Loop;
-
-/// Options of a [`Loop`].
+/// Options of a [`Loop`](crate::Loop).
 #[derive(Clone, Debug)]
 pub struct LoopOptions {
     pub(super) read_buffer: usize,

@@ -6,14 +6,11 @@ use std::io;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::opening::Opening;
 use super::sharing::{Departure, Share};
-use super::table::Resource;
-use super::turn::Core;
 use super::{LoopRequest, Reactor, Source, Start, loop_ended};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions, LocalEnd};
+use crate::driver::{Bound, Key, ListenOptions};
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, FactorySlot};
 
@@ -235,91 +232,6 @@ impl PortCell {
         self.factory.stop();
         for resolver in self.stopped.take() {
             resolver.callback(());
-        }
-    }
-}
-
-impl Core {
-    pub(super) fn start_port(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
-        let bound = port.bound.take();
-        if port.state.get() != PortState::Starting {
-            return;
-        }
-        let Some(bound) = bound.filter(|_| !self.reactor.is_stopping()) else {
-            port.state.set(PortState::Stopped);
-            return port.finish_stop();
-        };
-        match io.listen(bound) {
-            Ok(key) => {
-                self.table.put(key, Resource::Port(port.clone()));
-                port.key.set(Some(key));
-                port.state.set(PortState::Listening);
-                if port.paused.get() {
-                    io.receive(key, false);
-                }
-                tracing::info!(host = %port, "listening");
-                port.factory.start();
-            }
-            Err(error) => {
-                log_error!(host = %port.host(), %error, "cannot serve a port");
-                port.state.set(PortState::Stopped);
-                port.finish_stop();
-            }
-        }
-    }
-
-    pub(super) fn accepted(
-        &mut self,
-        io: &mut dyn Commands,
-        port: Key,
-        key: Key,
-        peer: Address,
-        host: LocalEnd,
-    ) {
-        let Some(Resource::Port(port)) = self.table.resource(port) else {
-            return io.close(key, CloseMode::Normal);
-        };
-        let port = port.clone();
-        if port.share.is_some() {
-            return self.accepted_on_shared_port(io, &port, key, (peer, host));
-        }
-        port.accepted.set(port.accepted.get() + 1);
-        self.note_accepted(key, port.place.get());
-        self.establish(io, key, (peer, host), Opening::Port(port));
-    }
-
-    pub(super) fn apply_port_requests(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
-        match (port.state.get(), port.key.get()) {
-            (PortState::Stopping, Some(key)) => self.close_port(io, key),
-            (PortState::Stopping, None) => {
-                // The port was never served.
-                port.bound.take();
-                port.state.set(PortState::Stopped);
-                port.finish_stop();
-            }
-            (PortState::Starting, old) => {
-                // If the port was stopped and started again, its old socket is closed first.
-                if let Some(key) = old {
-                    self.table.take(key);
-                    io.close(key, CloseMode::Normal);
-                    port.key.set(None);
-                }
-                port.finish_stop();
-            }
-            (PortState::Listening, Some(key)) => {
-                self.apply_share_change(io, port, key);
-                io.receive(port.key.get().unwrap_or(key), !port.paused.get());
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn close_port(&mut self, io: &mut dyn Commands, key: Key) {
-        if let Some(Resource::Port(port)) = self.table.take(key) {
-            io.close(key, CloseMode::Normal);
-            port.key.set(None);
-            port.state.set(PortState::Stopped);
-            port.finish_stop();
         }
     }
 }

@@ -10,10 +10,9 @@ use std::sync::{Arc, mpsc};
 use super::Reactor;
 use super::leaks::Source;
 use super::tasks::WakeQueue;
-use super::turn::Core;
 use crate::defer::{Deferred, Result};
-use crate::driver::{Commands, Signal, UserCall};
-use crate::panics::{Contained, contain};
+use crate::driver::Signal;
+use crate::panics::Contained;
 use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 
 /// A call from another thread.
@@ -181,36 +180,6 @@ impl Reactor {
     /// A handle to this loop for other threads.
     pub fn remote(&self) -> Remote {
         Remote { queue: self.records.queue.clone() }
-    }
-}
-
-impl Core {
-    /// Runs the queued calls from other threads.
-    pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
-        for call in self.reactor.records.queue.inbox.take_calls() {
-            match call {
-                RemoteCall::Run(place, f) => {
-                    let reactor = self.reactor.clone();
-                    let doing = || UserCall::at("call from another thread", place);
-                    let _hold = reactor.records.hold_for(doing);
-                    contain("call from another thread", || f(&reactor));
-                }
-                RemoteCall::Signal(signal) => self.signal_received(signal),
-                RemoteCall::Tell(place, id, tell) => {
-                    let doing = || UserCall::at("tell from another thread", place);
-                    let _hold = self.reactor.records.hold_for(doing);
-                    self.run_remote_tell(io, id, tell);
-                }
-            }
-        }
-    }
-
-    fn run_remote_tell(&mut self, io: &mut dyn Commands, id: ConnectionId, tell: Box<dyn Tell>) {
-        if id.reactor != self.reactor.serial() {
-            log_error!(connection = %id, "cannot run a tell: the connection belongs to another loop");
-        } else if self.table.connection(id.key).is_some() {
-            self.with_life(io, id.key, |life, now| life.tell(tell, now));
-        }
     }
 }
 

@@ -8,22 +8,13 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
-use super::opening::Opening;
-use super::port::{PortCell, PortState};
-use super::table::{Origin, Resource};
-use super::turn::Core;
+use super::port::PortCell;
 use super::{LoopRequest, Port, Reactor, Remote, Start};
 use crate::address::Address;
-use crate::driver::{
-    Bound, CloseMode, Commands, ConnectedSocket, Key, ListenOptions, ListeningSocket, LocalEnd,
-};
+use crate::driver::{Bound, ConnectedSocket, Key, ListenOptions, ListeningSocket};
 use crate::factory::ErasedFactory;
 use crate::panics::lock;
-
-/// Delay before a loop that failed to take over accepting tries again.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 type Reopen = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
 
@@ -113,8 +104,15 @@ pub(super) struct HandedConnection {
     counted: Option<Counted>,
 }
 
+/// The loop that serves an accepted connection.
+pub(super) enum Chosen {
+    /// The loop that accepted it, with its count unless the port has stopped.
+    Own(Option<Counted>),
+    Other(ChosenSeat),
+}
+
 /// A chosen seat, with the connection already counted.
-struct ChosenSeat {
+pub(super) struct ChosenSeat {
     seat: u64,
     remote: Remote,
     port: Key,
@@ -286,6 +284,19 @@ impl ChosenSeat {
     }
 }
 
+impl HandedConnection {
+    /// The connection is in its loop; returns its port there.
+    pub(super) fn arrived(&self) -> Key {
+        self.shared.arrived(self.seat);
+        self.port
+    }
+
+    /// Takes the connection, for the loop to serve.
+    pub(super) fn take(&mut self) -> Option<(ConnectedSocket, Option<Counted>)> {
+        Some((self.socket.take()?, self.counted.take()))
+    }
+}
+
 impl Drop for HandedConnection {
     /// The loop no longer listens: hands the connection to another one.
     fn drop(&mut self) {
@@ -334,8 +345,29 @@ impl Share {
         }
     }
 
+    /// Chooses the loop that serves a connection accepted here.
+    pub(super) fn choose(&self) -> Chosen {
+        let own = self.seat.get().map(|seat| seat.number);
+        match self.shared.choose(own) {
+            None => Chosen::Own(None),
+            Some(chosen) if Some(chosen.seat) == own => Chosen::Own(Some(chosen.counted)),
+            Some(chosen) => Chosen::Other(chosen),
+        }
+    }
+
+    pub(super) fn hand_over(&self, chosen: ChosenSeat, socket: ConnectedSocket) {
+        chosen.hand_over(&self.shared, socket);
+    }
+
+    /// Counts a connection here that cannot go to the loop chosen for it.
+    pub(super) fn keep(&self, chosen: ChosenSeat) -> Option<Counted> {
+        self.shared.arrived(chosen.seat);
+        drop(chosen);
+        self.shared.count(self.seat.get()?.number)
+    }
+
     /// The port's new binding, with or without the socket, if its part has changed.
-    fn rebind_if_changed(&self, reactor: &Reactor) -> Option<io::Result<Bound>> {
+    pub(super) fn rebind_if_changed(&self, reactor: &Reactor) -> Option<io::Result<Bound>> {
         let seat = self.seat.get()?;
         let state = self.shared.lock_state();
         let accepts = state.accepts == Some(seat.number);
@@ -372,110 +404,8 @@ impl Reactor {
         )
     }
 
-    fn shared_port(&self, key: Key) -> Option<Rc<PortCell>> {
+    pub(super) fn shared_port(&self, key: Key) -> Option<Rc<PortCell>> {
         self.records.shared_ports.borrow().get(key).cloned()
-    }
-}
-
-impl Core {
-    /// Serves a connection accepted at a shared port, in one of the loops that share it.
-    #[inline(never)]
-    pub(super) fn accepted_on_shared_port(
-        &mut self,
-        io: &mut dyn Commands,
-        port: &Rc<PortCell>,
-        key: Key,
-        ends: (Address, LocalEnd),
-    ) {
-        let Some(share) = &port.share else { return };
-        let own = share.seat.get().map(|seat| seat.number);
-        let Some(chosen) = share.shared.choose(own) else {
-            // Accepted before the port was stopped.
-            return self.serve_shared(io, port, key, ends, None);
-        };
-        if Some(chosen.seat) == own {
-            return self.serve_shared(io, port, key, ends, Some(chosen.counted));
-        }
-        match io.release(key) {
-            Ok(socket) => chosen.hand_over(&share.shared, socket),
-            Err(error) => {
-                log_error!(%error, "cannot hand a connection to another loop");
-                share.shared.arrived(chosen.seat);
-                let counted = own.and_then(|own| share.shared.count(own));
-                self.serve_shared(io, port, key, ends, counted);
-            }
-        }
-    }
-
-    fn serve_shared(
-        &mut self,
-        io: &mut dyn Commands,
-        port: &Rc<PortCell>,
-        key: Key,
-        ends: (Address, LocalEnd),
-        counted: Option<Counted>,
-    ) {
-        port.accepted.set(port.accepted.get() + 1);
-        self.note_accepted(key, port.place.get());
-        self.establish(io, key, ends, Opening::Port(port.clone()));
-        if let (Some(entry), Some(counted)) = (self.table.connection(key), counted) {
-            entry.origin = Origin::Shared(Box::new((port.clone(), counted)));
-        }
-    }
-
-    /// Step 6: serves a connection that another loop has accepted.
-    pub(super) fn start_handed(
-        &mut self,
-        io: &mut dyn Commands,
-        mut handed: Box<HandedConnection>,
-    ) {
-        handed.shared.arrived(handed.seat);
-        let port = self.reactor.shared_port(handed.port);
-        let Some(port) = port.filter(|port| port.state.get() == PortState::Listening) else {
-            return drop(handed);
-        };
-        let Some(socket) = handed.socket.take() else { return };
-        let counted = handed.counted.take();
-        let adopt = || {
-            let adopted = self.reactor.records.world.adopt(socket)?;
-            let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
-            io.adopt(adopted).map(|key| (key, peer, host))
-        };
-        match adopt() {
-            Ok((key, peer, host)) => {
-                let host = LocalEnd::for_connection(host, io, key);
-                self.serve_shared(io, &port, key, (peer, host), counted);
-            }
-            Err(error) => log_error!(host = %port.host(), %error, "cannot serve a connection"),
-        }
-    }
-
-    /// Gives a port the socket or takes it away, if its part has changed.
-    pub(super) fn apply_share_change(
-        &mut self,
-        io: &mut dyn Commands,
-        port: &Rc<PortCell>,
-        old: Key,
-    ) {
-        let Some(changed) =
-            port.share.as_ref().and_then(|share| share.rebind_if_changed(&port.reactor))
-        else {
-            return;
-        };
-        match changed.and_then(|bound| io.listen(bound)) {
-            Ok(key) => {
-                self.table.take(old);
-                io.close(old, CloseMode::Normal);
-                self.table.put(key, Resource::Port(port.clone()));
-                port.key.set(Some(key));
-            }
-            Err(error) => {
-                log_error!(host = %port.host(), %error, "cannot take over a port");
-                let (reactor, again) = (port.reactor.clone(), port.clone());
-                let ask = move || again.reactor.record_request(LoopRequest::Port(again.clone()));
-                drop(reactor.call_later(RETRY_AFTER, ask));
-            }
-        }
     }
 }
 

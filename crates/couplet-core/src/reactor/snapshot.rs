@@ -1,17 +1,10 @@
 //! [`Snapshot`]: the open, active and pending objects of a loop; for people and for tests.
 
 use std::fmt;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::port::{PortCell, PortState};
-use super::table::Resource;
-use super::turn::Core;
-use super::{ConnectorState, Start};
 use crate::address::Address;
-use crate::datagrams::DatagramCell;
 use crate::transport::ConnectionId;
-use crate::transport::connection::Life;
 
 /// The contents of a loop at one moment. Prints as a table.
 #[derive(Clone, Debug, Default)]
@@ -108,109 +101,6 @@ pub struct ConnectionSnapshot {
     pub idle: Duration,
     /// Time since the connection was made.
     pub age: Duration,
-}
-
-impl Core {
-    /// Takes a snapshot of the loop.
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let records = &self.reactor.records;
-        let now = self.reactor.now();
-        let mut snapshot = Snapshot {
-            pending_calls: records.timers.borrow().len(),
-            tasks: records.tasks.borrow().len(),
-            jobs: records.jobs.len(),
-            #[cfg(unix)]
-            watches: records.watches.borrow().len(),
-            #[cfg(not(unix))]
-            watches: 0,
-            connectors: self
-                .connecting
-                .connectors()
-                .map(|c| ConnectorSnapshot { target: c.to_string(), state: c.state_name() })
-                .collect(),
-            ..Snapshot::default()
-        };
-        let mut ports: Vec<&Rc<PortCell>> = Vec::new();
-        let mut datagrams: Vec<&Rc<DatagramCell>> = Vec::new();
-        for (_, place) in self.table.iter() {
-            match place {
-                Resource::Port(port) => ports.push(port),
-                Resource::Datagrams(port) => datagrams.push(port),
-                Resource::Connection(entry) => {
-                    snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now));
-                }
-            }
-        }
-        // Not started by the turn yet, although a bound port already queues connections.
-        let starts = records.starts.borrow();
-        for start in &*starts {
-            match start {
-                Start::Port(port)
-                    if port.state.get() == PortState::Starting
-                        && !ports.iter().any(|known| Rc::ptr_eq(known, port)) =>
-                {
-                    ports.push(port);
-                }
-                Start::Connector(c) if c.state() == ConnectorState::Connecting => {
-                    let (target, state) = (c.to_string(), c.state_name());
-                    snapshot.connectors.push(ConnectorSnapshot { target, state });
-                }
-                Start::Datagrams(port) if port.is_open() => datagrams.push(port),
-                Start::Port(_)
-                | Start::Datagrams(_)
-                | Start::Connector(_)
-                | Start::Adoption(_)
-                | Start::HandedConnection(_) => {}
-            }
-        }
-        snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
-        snapshot.ports = ports.into_iter().map(|port| port.snapshot()).collect();
-        snapshot
-    }
-}
-
-impl ConnectionSnapshot {
-    pub(super) fn of(life: &Life, now: Instant) -> ConnectionSnapshot {
-        let cell = life.cell();
-        ConnectionSnapshot {
-            id: cell.id(),
-            peer: cell.peer.clone(),
-            host: cell.host().clone(),
-            state: life.state_name(),
-            bytes_in: cell.bytes_in.get(),
-            bytes_out: cell.bytes_out(),
-            wire: cell.wire_bytes(),
-            buffered: cell.unsent(),
-            idle: now.saturating_duration_since(cell.received_at.get()),
-            age: now.saturating_duration_since(cell.made_at),
-        }
-    }
-}
-
-impl DatagramSnapshot {
-    fn of(port: &DatagramCell) -> DatagramSnapshot {
-        let counts = port.counts.get();
-        DatagramSnapshot {
-            host: port.host.clone(),
-            peer: port.options.peer.clone(),
-            received: counts.received,
-            sent: counts.sent,
-            dropped: counts.dropped,
-            buffered: port.queue.borrow().bytes(),
-            paused: port.paused.get(),
-        }
-    }
-}
-
-impl PortCell {
-    fn snapshot(&self) -> PortSnapshot {
-        PortSnapshot {
-            host: self.host(),
-            accepted: self.accepted.get(),
-            not_opened: self.not_opened.get(),
-            paused: self.paused.get(),
-        }
-    }
 }
 
 impl Snapshot {

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,10 +16,7 @@ use std::thread::ThreadId;
 
 use super::inbox::Inbox;
 use super::remote::RemoteCall;
-use super::stalls::monitor_task;
-use super::turn::Core;
-use super::{Reactor, pending};
-use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
+use crate::defer::{Cancelled, Panicked, Resolver, Result};
 use crate::panics::{Contained, panic_text};
 use crate::slots::{Key, Slots};
 
@@ -62,13 +59,29 @@ pub(crate) struct TaskCell<T: ?Sized> {
     waker: Waker,
     /// Dropped in step 5.
     is_cancelled: Cell<bool>,
-    task: T,
+    pub(super) task: T,
+}
+
+impl<T> TaskCell<T> {
+    pub(super) fn new(id: TaskId, waker: Waker, task: T) -> TaskCell<T> {
+        TaskCell { id, waker, is_cancelled: Cell::new(false), task }
+    }
 }
 
 impl<T: ?Sized> TaskCell<T> {
     #[inline]
     pub(crate) fn id(&self) -> TaskId {
         self.id
+    }
+
+    #[inline]
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    #[inline]
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.get()
     }
 }
 
@@ -147,11 +160,18 @@ pub(crate) trait Task {
     fn cancel(&self);
 }
 
-struct FutureTask<F, T> {
+pub(super) struct FutureTask<F, T> {
     /// Taken out during a poll.
     future: Cell<Contained<Pin<Box<F>>>>,
     result: Cell<Option<Result<T>>>,
     resolver: Cell<Option<Resolver<T>>>,
+}
+
+impl<F, T> FutureTask<F, T> {
+    pub(super) fn new(future: F, resolver: Resolver<T>) -> FutureTask<F, T> {
+        let future = Cell::new(Contained::new(Box::pin(future)));
+        FutureTask { future, result: Cell::new(None), resolver: Cell::new(Some(resolver)) }
+    }
 }
 
 impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for FutureTask<F, T> {
@@ -183,38 +203,6 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for FutureTask<F,
     }
 }
 
-/// Creates a task and reserves its entry in the table.
-#[track_caller]
-pub(super) fn new_task<T: 'static>(
-    reactor: &Reactor,
-    name: Option<Box<str>>,
-    future: impl Future<Output = Result<T>> + 'static,
-) -> (TaskRef, Deferred<T>) {
-    let place = Location::caller();
-    let monitored_name = reactor.records.stalls.get().and(name.clone());
-    let (id, waker) = reactor.records.tasks.borrow_mut().reserve(name);
-    reactor.records.note_task(id, place);
-    let weak = Rc::downgrade(&reactor.records);
-    let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
-        if let Some(records) = weak.upgrade() {
-            records.tasks.borrow_mut().cancel(id);
-            records.add_pending(pending::TASKS);
-        }
-    });
-    let future = Cell::new(Contained::new(Box::pin(future)));
-    let resolver = Cell::new(Some(resolver));
-    let task = FutureTask { future, result: Cell::new(None), resolver };
-    let is_cancelled = Cell::new(false);
-    let task: TaskRef = match reactor.records.stalls.get() {
-        None => Rc::new(TaskCell { id, waker, is_cancelled, task }),
-        Some(stalls) => {
-            let task = monitor_task(stalls, monitored_name, place, task);
-            Rc::new(TaskCell { id, waker, is_cancelled, task })
-        }
-    };
-    (task, deferred)
-}
-
 impl Tasks {
     pub(super) fn new(driver: Waker) -> Tasks {
         let queue = Arc::new(WakeQueue {
@@ -233,7 +221,7 @@ impl Tasks {
         }
     }
 
-    fn reserve(&mut self, name: Option<Box<str>>) -> (TaskId, Waker) {
+    pub(super) fn reserve(&mut self, name: Option<Box<str>>) -> (TaskId, Waker) {
         let id = TaskId(self.entries.next_key());
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
@@ -248,11 +236,20 @@ impl Tasks {
         }
     }
 
+    pub(super) fn waker(&self, id: TaskId) -> Option<Waker> {
+        Some(self.entries.get(id.0)?.waker.clone().into())
+    }
+
+    /// An unfinished task.
+    pub(super) fn get(&self, id: TaskId) -> Option<TaskRef> {
+        self.entries.get(id.0)?.task.clone()
+    }
+
     fn entry(&mut self, id: TaskId) -> Option<&mut TaskEntry> {
         self.entries.get_mut(id.0)
     }
 
-    fn cancel(&mut self, id: TaskId) {
+    pub(super) fn cancel(&mut self, id: TaskId) {
         if let Some(task) = self.entry(id).and_then(|entry| entry.task.as_ref()) {
             task.is_cancelled.set(true);
             self.cancelled.push(id);
@@ -267,8 +264,26 @@ impl Tasks {
         self.entries.get(id.0)?.name.as_deref()
     }
 
-    fn remove(&mut self, id: TaskId) -> Option<TaskRef> {
+    pub(super) fn remove(&mut self, id: TaskId) -> Option<TaskRef> {
         self.entries.remove(id.0)?.task
+    }
+
+    /// Begins step 5 of a turn, in which each task is polled once.
+    pub(super) fn begin_polls(&mut self) {
+        self.turn += 1;
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = TaskId> + use<> {
+        self.entries.keys().into_iter().map(TaskId)
+    }
+
+    /// Forgets wake-ups and cancellations once no task is left.
+    pub(super) fn forget_if_empty(&mut self) {
+        if self.entries.is_empty() {
+            self.fresh.clear();
+            self.cancelled.clear();
+            self.take_ready();
+        }
     }
 
     /// Begins a turn: tasks spawned before it may run in it.
@@ -282,20 +297,20 @@ impl Tasks {
     }
 
     /// Keeps the list's capacity for the next turn.
-    fn recycle(&mut self, mut list: Vec<TaskId>) {
+    pub(super) fn recycle(&mut self, mut list: Vec<TaskId>) {
         if self.ready.is_empty() {
             list.clear();
             self.ready = list;
         }
     }
 
-    fn has_pending(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         !self.fresh.is_empty() || !self.cancelled.is_empty()
     }
 
     /// The task to poll. If this turn has already polled it, returns `None` and leaves it to the
     /// next turn.
-    fn task_to_poll(&mut self, id: TaskId) -> Option<TaskRef> {
+    pub(super) fn task_to_poll(&mut self, id: TaskId) -> Option<TaskRef> {
         let turn = self.turn;
         let entry = self.entry(id)?;
         if std::mem::replace(&mut entry.polled_in, turn) == turn {
@@ -310,126 +325,15 @@ impl Tasks {
         self.entries.len()
     }
 
-    fn take_cancelled(&mut self) -> Vec<TaskId> {
+    pub(super) fn take_cancelled(&mut self) -> Vec<TaskId> {
         std::mem::take(&mut self.cancelled)
     }
 
-    fn take_ready(&mut self) -> Vec<TaskId> {
+    pub(super) fn take_ready(&mut self) -> Vec<TaskId> {
         let mut ready = std::mem::take(&mut self.ready);
         if self.queue.inbox.has_items() {
             self.queue.inbox.take_woken(&mut ready);
         }
         ready
-    }
-}
-
-impl Reactor {
-    /// The task being polled with this waker, if it belongs to this loop.
-    #[inline]
-    pub(crate) fn polled_task(&self, waker: &Waker) -> Option<TaskId> {
-        let (id, polled_with) = self.records.polled.get()?;
-        std::ptr::eq(polled_with, waker.data()).then_some(id)
-    }
-
-    /// Wakes a task, to be polled in step 5.
-    pub(crate) fn wake_task(&self, id: TaskId) {
-        let waker = self.records.tasks.borrow_mut().entry(id).map(|entry| entry.waker.clone());
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// An unfinished task.
-    pub(crate) fn task(&self, id: TaskId) -> Option<TaskRef> {
-        self.records.tasks.borrow_mut().entry(id)?.task.clone()
-    }
-
-    /// Polls a task from inside a callback of the loop, instead of in step 5: the event that it
-    /// awaits has just occurred, and its reply is sent together with the callback's own.
-    #[inline]
-    pub(crate) fn poll_here(&self, task: &TaskRef) {
-        if !task.is_cancelled.get() {
-            self.poll_task(task);
-        }
-    }
-
-    #[inline(always)]
-    fn poll_task(&self, task: &TaskRef) {
-        let before = self.records.polled.replace(Some((task.id, task.waker.data())));
-        let polled = task.task.poll(&mut Context::from_waker(&task.waker));
-        self.records.polled.set(before);
-        if polled.is_ready() {
-            self.records.tasks.borrow_mut().remove(task.id);
-            task.task.finish();
-        }
-    }
-}
-
-impl Core {
-    /// Step 5: polls the woken tasks, including tasks woken by these polls, each once.
-    pub(super) fn run_tasks(&mut self) {
-        if !self.reactor.records.take_pending(pending::TASKS)
-            && !self.reactor.records.queue.inbox.has_items()
-        {
-            return;
-        }
-        self.reactor.records.tasks.borrow_mut().turn += 1;
-        self.drop_cancelled_tasks();
-        loop {
-            let mut ready = self.reactor.records.tasks.borrow_mut().take_ready();
-            if ready.is_empty() {
-                break;
-            }
-            if let Some(pick) = &mut self.order {
-                for left in (2..=ready.len()).rev() {
-                    ready.swap(left - 1, pick(left));
-                }
-            }
-            for id in ready.drain(..) {
-                self.run_task(id);
-            }
-            self.reactor.records.tasks.borrow_mut().recycle(ready);
-            self.drop_cancelled_tasks();
-        }
-        if self.reactor.records.tasks.borrow().has_pending() {
-            self.reactor.records.add_pending(pending::TASKS);
-        }
-    }
-
-    fn run_task(&mut self, id: TaskId) {
-        let task = self.reactor.records.tasks.borrow_mut().task_to_poll(id);
-        if let Some(task) = task {
-            self.reactor.poll_task(&task);
-        }
-    }
-
-    pub(super) fn drop_cancelled_tasks(&mut self) {
-        let tasks = &self.reactor.records.tasks;
-        let cancelled = tasks.borrow_mut().take_cancelled();
-        for id in cancelled {
-            let task = tasks.borrow_mut().remove(id);
-            if let Some(task) = task {
-                task.task.cancel();
-            }
-        }
-    }
-
-    /// Ends a run: cancels the present tasks, but not tasks that they spawn meanwhile.
-    pub(super) fn drop_all_tasks(&mut self) {
-        let tasks = &self.reactor.records.tasks;
-        let ids = tasks.borrow().entries.keys();
-        for id in ids {
-            // One at a time: a drop may cancel or spawn other tasks.
-            let task = tasks.borrow_mut().remove(TaskId(id));
-            if let Some(task) = task {
-                task.task.cancel();
-            }
-        }
-        let mut tasks = tasks.borrow_mut();
-        if tasks.entries.is_empty() {
-            tasks.fresh.clear();
-            tasks.cancelled.clear();
-            tasks.take_ready();
-        }
     }
 }

@@ -11,9 +11,8 @@ use std::rc::Rc;
 
 use super::Reactor;
 use super::leaks::Source;
-use super::turn::Core;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Interest, Ready, UserCall, WatchId, World};
+use crate::driver::{Interest, Ready, WatchId, World};
 use crate::panics::{Contained, contain};
 
 /// The watches of a loop, by id.
@@ -29,6 +28,18 @@ impl Watches {
         self.cells.len()
     }
 
+    pub(super) fn get(&self, id: WatchId) -> Option<Rc<dyn AnyWatch>> {
+        self.cells.get(&id).cloned()
+    }
+
+    pub(super) fn remove(&mut self, id: WatchId) -> Option<Rc<dyn AnyWatch>> {
+        self.cells.remove(&id)
+    }
+
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Rc<dyn AnyWatch>> + use<> {
+        std::mem::take(&mut self.cells).into_values()
+    }
+
     /// Returns an unused id.
     fn new_id(&mut self) -> WatchId {
         self.next += 1;
@@ -37,7 +48,7 @@ impl Watches {
 }
 
 /// A watch of any source type.
-trait AnyWatch {
+pub(super) trait AnyWatch {
     /// Calls the callback; returns false when the watch has ended.
     fn ready(&self, world: &dyn World, ready: Ready) -> bool;
     /// Ends the watch, at the end of the run.
@@ -235,28 +246,6 @@ impl<S: AsFd + 'static> AnyWatch for WatchCell<S> {
         if let Some((source, callback)) = self.take_parts(WatchState::Ended) {
             world.unwatch(source.as_fd());
             drop((source, callback));
-        }
-    }
-}
-
-impl Core {
-    /// Calls the callback of a ready descriptor.
-    pub(super) fn watch_ready(&mut self, id: WatchId, ready: Ready) {
-        let records = &self.reactor.records;
-        let cell = records.watches.borrow().cells.get(&id).cloned();
-        let Some(cell) = cell else { return };
-        let _hold = records.hold_for(|| UserCall::at("watch", cell.place()));
-        if !cell.ready(&*records.world, ready) {
-            records.watches.borrow_mut().cells.remove(&id);
-        }
-    }
-
-    /// The run is over: ends all watches.
-    pub(super) fn end_watches(&mut self) {
-        let records = &self.reactor.records;
-        let cells = std::mem::take(&mut records.watches.borrow_mut().cells);
-        for cell in cells.into_values() {
-            cell.end(&*records.world);
         }
     }
 }

@@ -48,10 +48,11 @@ fn c119b_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr() {
     let lines = printed(test, "fail");
     let [signals, unhandled, more, panic] = &lines[..] else { panic!("{lines:#?}") };
     assert!(
-        signals.starts_with("WARN couplet_core::reactor::run: another loop handles the signals")
+        signals
+            .starts_with("WARN couplet_core::reactor::turn::run: another loop handles the signals")
     );
     assert!(signals.contains(" error="), "{signals}");
-    let begins = "ERROR couplet_core::reactor::run: unhandled failure: nobody handles this";
+    let begins = "ERROR couplet_core::reactor::turn::run: unhandled failure: nobody handles this";
     assert!(unhandled.starts_with(begins), "{unhandled}");
     assert!(more.starts_with("    nor this (began at "), "a further line is indented: {more}");
     assert_eq!(

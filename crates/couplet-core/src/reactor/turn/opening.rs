@@ -3,59 +3,19 @@
 
 use std::rc::Rc;
 
-use super::adopting::OpeningAdoption;
-use super::connector::{ConnectorCell, Step};
-use super::port::PortCell;
-use super::table::Origin;
-use super::turn::Core;
+use super::Core;
+use super::table::{Opening, OpeningConnection, Origin};
 use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
 use crate::error::{By, ConnectError, ConnectionLost, Reason};
-use crate::factory::{AnyFactory, Ends, FactorySlot, Newcomer, Seat};
-use crate::layers::{Layer, Side};
+use crate::factory::{AnyFactory, Ends, Newcomer, Seat};
+use crate::layers::Layer;
 use crate::panics::{Contained, discard};
 use crate::protocol::Protocol;
+use crate::reactor::adopting::OpeningAdoption;
+use crate::reactor::connector::{ConnectorCell, Step};
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
-
-/// The port, connector or adoption whose connection is opening.
-pub(super) enum Opening {
-    Port(Rc<PortCell>),
-    Connector(Rc<ConnectorCell>),
-    Adoption(OpeningAdoption),
-}
-
-impl Opening {
-    fn side(&self) -> Side {
-        match self {
-            Opening::Connector(_) => Side::Connected,
-            Opening::Port(_) | Opening::Adoption(_) => Side::Accepted,
-        }
-    }
-
-    /// The origin of the connection.
-    fn origin(&mut self) -> Origin {
-        match self {
-            Opening::Port(port) => Origin::Port(port.clone()),
-            Opening::Connector(_) => Origin::Connecting,
-            Opening::Adoption(adopting) => Origin::Adopted(adopting.attached.take()),
-        }
-    }
-
-    fn factory(&self) -> &FactorySlot {
-        match self {
-            Opening::Port(port) => &port.factory,
-            Opening::Connector(connector) => &connector.factory,
-            Opening::Adoption(adopting) => &adopting.factory,
-        }
-    }
-}
-
-/// A connection that is opening, with its owner and the seat that it holds meanwhile.
-pub(super) struct OpeningConnection {
-    pub(super) opening: Opening,
-    seat: Contained<Seat>,
-}
 
 /// A factory's answer to a new connection.
 enum FactoryAnswer {

@@ -10,16 +10,17 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::Core;
 use super::runtime::Runtime;
-use super::stage::Stage;
+use super::steps::{Engine, Turns};
 use super::table::Resource;
-use super::tasks::Tasks;
-use super::turn::{Core, Engine, Turns};
-use super::{LoopOptions, Reactor, Snapshot, Start};
 use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::{Driver, Mio, Signal};
 use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
+use crate::reactor::stage::Stage;
+use crate::reactor::tasks::Tasks;
+use crate::reactor::{LoopOptions, Reactor, Snapshot, Start};
 
 /// The run was stopped before the awaited result arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -482,7 +483,7 @@ impl Loop {
 #[cfg(feature = "testing")]
 impl Loop {
     /// Calls the triggers; returns the number of triggers whose Deferred has not fired.
-    pub(crate) fn fire(&mut self, when: super::Shutdown) -> Rc<std::cell::Cell<usize>> {
+    pub(crate) fn fire(&mut self, when: crate::reactor::Shutdown) -> Rc<std::cell::Cell<usize>> {
         let _entered = self.runtime.enter();
         let unfired = Rc::default();
         self.core.fire(when, &unfired);
@@ -532,13 +533,13 @@ impl Loop {
     }
 
     /// Everything open, active or pending, except for the loop's own timers.
-    pub(crate) fn leaks(&self) -> Vec<super::Leak> {
+    pub(crate) fn leaks(&self) -> Vec<crate::reactor::Leak> {
         self.core.leaks()
     }
 
     /// Everything that the last shutdown cut off, unless a signal caused it; see
     /// [`record_places`](Self::record_places).
-    pub(crate) fn take_cut_off(&self) -> Vec<super::Leak> {
+    pub(crate) fn take_cut_off(&self) -> Vec<crate::reactor::Leak> {
         self.core.take_cut_off()
     }
 
@@ -546,7 +547,7 @@ impl Loop {
     /// the address, and the connector.
     pub(crate) fn connects_in_progress(
         &self,
-    ) -> Vec<(crate::driver::Key, crate::address::Address, super::Connector)> {
+    ) -> Vec<(crate::driver::Key, crate::address::Address, crate::reactor::Connector)> {
         self.core.connecting.in_progress()
     }
 }

@@ -7,14 +7,14 @@ use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
 
-use super::options::Drain;
-use super::stage::{Shutdown, Stage, Trigger};
+use super::Core;
 use super::table::Resource;
-use super::turn::Core;
-use super::{Snapshot, pending};
 use crate::driver::{Commands, Signal, UserCall};
 use crate::error::ConnectError;
 use crate::panics::contain;
+use crate::reactor::options::Drain;
+use crate::reactor::stage::{Shutdown, Stage, Trigger};
+use crate::reactor::{Snapshot, pending};
 use crate::transport::connection::Life;
 
 /// Maximum number of rounds in which dropped work may request more.

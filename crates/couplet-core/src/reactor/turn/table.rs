@@ -4,15 +4,18 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::connector::ConnectorCell;
-use super::dependents::DependentGuard;
-use super::drain::DrainOutcome;
-use super::opening::OpeningConnection;
-use super::port::PortCell;
-use super::sharing::Counted;
-use super::timers::TimerKey;
 use crate::datagrams::DatagramCell;
 use crate::driver::Key;
+use crate::factory::{FactorySlot, Seat};
+use crate::layers::Side;
+use crate::panics::Contained;
+use crate::reactor::adopting::OpeningAdoption;
+use crate::reactor::connector::ConnectorCell;
+use crate::reactor::dependents::DependentGuard;
+use crate::reactor::drain::DrainOutcome;
+use crate::reactor::port::PortCell;
+use crate::reactor::sharing::Counted;
+use crate::reactor::timers::TimerKey;
 use crate::slots::Slots;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
@@ -63,6 +66,45 @@ impl ConnectionEntry {
             queued: false,
         }
     }
+}
+
+/// The port, connector or adoption whose connection is opening.
+pub(super) enum Opening {
+    Port(Rc<PortCell>),
+    Connector(Rc<ConnectorCell>),
+    Adoption(OpeningAdoption),
+}
+
+impl Opening {
+    pub(super) fn side(&self) -> Side {
+        match self {
+            Opening::Connector(_) => Side::Connected,
+            Opening::Port(_) | Opening::Adoption(_) => Side::Accepted,
+        }
+    }
+
+    /// The origin of the connection.
+    pub(super) fn origin(&mut self) -> Origin {
+        match self {
+            Opening::Port(port) => Origin::Port(port.clone()),
+            Opening::Connector(_) => Origin::Connecting,
+            Opening::Adoption(adopting) => Origin::Adopted(adopting.attached.take()),
+        }
+    }
+
+    pub(super) fn factory(&self) -> &FactorySlot {
+        match self {
+            Opening::Port(port) => &port.factory,
+            Opening::Connector(connector) => &connector.factory,
+            Opening::Adoption(adopting) => &adopting.factory,
+        }
+    }
+}
+
+/// A connection that is opening, with its owner and the seat that it holds meanwhile.
+pub(super) struct OpeningConnection {
+    pub(super) opening: Opening,
+    pub(super) seat: Contained<Seat>,
 }
 
 /// Maximum number of connections kept for reuse.

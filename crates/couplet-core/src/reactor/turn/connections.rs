@@ -4,17 +4,17 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::Core;
 use super::table::{Origin, Resource};
-use super::turn::{Core, transmit};
-use super::{Call, TimerAction, pending};
 use crate::address::Address;
 use crate::defer::Failure;
-use crate::driver::{Commands, Driver, Key, LocalEnd, WriteOutcome};
+use crate::driver::{Commands, Driver, Key, LocalEnd, Outbox, WriteOutcome};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
+use crate::reactor::{Call, TimerAction, pending};
 use crate::transport::cell::{ConnectionCell, SocketRequest, mode};
-use crate::transport::connection::{Effects, Life};
+use crate::transport::connection::{Effects, Life, Written};
 use crate::transport::{ConnectionId, Transport};
 
 /// Maximum number of times that the layers of one connection are asked for more output, 64 KiB
@@ -296,6 +296,26 @@ impl Core {
         let unsent = io.unsent(key);
         self.with_life(io, key, |life, now| life.timed_out(now, unsent));
     }
+
+    /// Handles a reply while more events are at hand: holds it back, or sends it.
+    #[inline(never)]
+    pub(super) fn answer(&mut self, io: &mut dyn Commands, key: Key) {
+        let Some(entry) = self.table.connection(key) else {
+            return self.send_datagrams(io, key);
+        };
+        if !entry.to_write && !entry.life.has_layered_output() {
+            return;
+        }
+        let now = self.reactor.records.time.get();
+        let most = self.batching.record_reply(now, || self.reactor.fresh_time());
+        if most < 2 {
+            return self.send(io, key);
+        }
+        self.apply_effects(io, key, Effects::OUTPUT);
+        if self.to_write.len() >= most {
+            self.write_all(io);
+        }
+    }
 }
 
 /// Sets an option of a connection's socket.
@@ -317,4 +337,13 @@ fn set_option(io: &mut dyn Commands, cell: &ConnectionCell, option: SocketReques
             });
         }
     }
+}
+
+/// Sends a connection's output. Law 4: the only way out. Inlined where replies are sent, so that
+/// the driver's system call is made from the turn.
+#[inline(always)]
+pub(super) fn transmit<C: Commands + ?Sized>(io: &mut C, key: Key, outbox: &mut Outbox) -> Written {
+    let before = outbox.len();
+    let outcome = io.write(key, outbox);
+    Written { outcome, before, spent: outbox.has_spent() }
 }

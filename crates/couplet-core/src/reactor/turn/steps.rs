@@ -1,89 +1,20 @@
-//! The turn: the one place where requests take effect (law 1), written once for all drivers.
-//!
-//! 1. wait: not at all if something is recorded, woken or still readable, otherwise until the next
-//!    deadline;
-//! 2. read the clock, once, after the wait, and apply requests recorded outside a turn;
-//! 3. for each event: deliver it; then a *round*: apply the requests recorded for any connection
-//!    (states change immediately and completely), and make the calls into user code that were
-//!    queued when the round began; then send this connection's output;
-//! 4. make the calls from other threads, then the due timed calls;
-//! 5. poll the woken tasks, each once;
-//! 6. start listens, connects and jobs;
-//! 7. one more round, then send all other output.
-//!
-//! A timed call or a task requested in a turn waits for the next turn; a call queued while queued
-//! calls run waits for the next round; while anything is pending, step 1 does not sleep. So a reply
-//! is sent immediately, a thousand small writes leave in one system call, and nothing that feeds
-//! itself starves the rest.
+//! The steps of a turn.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::answers::Batching;
-use super::connecting::Connecting;
-use super::drain::DrainCell;
-use super::names::Lookup;
-use super::opening::Opening;
-use super::options::LoopOptions;
-use super::stalls::monitor_protocol;
-use super::table::{Resource, Table};
-use super::timers::{Seq, after};
-use super::{Call, LoopRequest, Reactor, Snapshot, Start, TimerAction, pending};
-use crate::driver::{Commands, Driver, Event, Key, LocalEnd, Order, Outbox, Signal, Ticket};
+use super::connections::transmit;
+use super::table::{Opening, Resource};
+use super::{AroundWait, Core};
+use crate::driver::{Commands, Driver, Event, Key, LocalEnd};
 use crate::error::ConnectError;
-use crate::layers::{Layer, Side};
 use crate::panics::contain;
-use crate::protocol::Protocol;
+use crate::reactor::timers::{Seq, after};
+use crate::reactor::{Call, LoopRequest, Start, TimerAction, pending};
 use crate::transport::Tell;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::connection::{Effects, Life, Written};
-
-/// Shows the snapshot that SIGUSR1 requests.
-pub(super) type SnapshotHandler = Box<dyn FnMut(&Snapshot)>;
-
-/// Receives signals: see [`Core::on_signal`].
-pub(super) type SignalHandler = Box<dyn FnMut(&Reactor, Signal) -> bool>;
-
-/// A loop without its driver: the state that the turn works on.
-pub(super) struct Core {
-    pub(super) reactor: Reactor,
-    pub(super) table: Table,
-    /// Connections to write in step 7.
-    // Bound: each connection once (`ConnectionEntry::to_write`).
-    pub(super) to_write: Vec<Key>,
-    pub(super) batching: Batching,
-    /// The dirty list being processed; kept for its capacity.
-    // Bound: swapped with `Records.dirty`: each connection twice.
-    dirty: Vec<Key>,
-    pub(super) connecting: Connecting,
-    /// The lookups for callers that the driver has begun.
-    // Unbounded: one for each unfired Deferred of `resolve` that has begun; the driver refuses more
-    // than it has room for.
-    pub(super) lookups: BTreeMap<Ticket, Lookup>,
-    /// Drains in progress.
-    // Unbounded: one for each drain that the user began and that has not ended.
-    pub(super) drains: Vec<Rc<DrainCell>>,
-    /// The order of otherwise unordered calls, in a world that explores such orders.
-    pub(super) order: Option<Order>,
-    pub(super) on_snapshot: Option<SnapshotHandler>,
-    /// Gets each signal first; returns true if it has handled the signal.
-    pub(super) on_signal: Option<SignalHandler>,
-    /// Called around each wait that may block.
-    pub(super) around_wait: Option<AroundWait>,
-    /// Wraps the protocol of each new connection.
-    pub(super) wrap: Option<Wrap>,
-    /// Builds the lowest layers of each new connection.
-    pub(super) layer: Option<MakeLayers>,
-}
-
-/// Must call its argument, which waits.
-pub(super) type AroundWait = Box<dyn FnMut(&mut dyn FnMut())>;
-
-pub(super) type MakeLayers = Box<dyn Fn(Side) -> Vec<Box<dyn Layer>>>;
-
-pub(super) type Wrap = Box<dyn Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol>>;
+use crate::transport::connection::{Effects, Life};
 
 /// How many turns to run.
 #[derive(Clone, Copy)]
@@ -166,30 +97,6 @@ fn wait_within<D: Driver>(
 }
 
 impl Core {
-    pub(super) fn new(reactor: Reactor, options: &LoopOptions) -> Core {
-        let order = reactor.records.world.order();
-        let stalls = reactor.records.stalls.get().cloned();
-        let wrap = stalls.map(|stalls| -> Wrap {
-            Box::new(move |_key, protocol| monitor_protocol(&stalls, protocol))
-        });
-        Core {
-            reactor,
-            table: Table::new(),
-            to_write: Vec::new(),
-            batching: Batching::new(options.answers),
-            dirty: Vec::new(),
-            connecting: Connecting::default(),
-            lookups: BTreeMap::new(),
-            drains: Vec::new(),
-            order,
-            on_snapshot: None,
-            on_signal: None,
-            around_wait: None,
-            wrap,
-            layer: None,
-        }
-    }
-
     // Steps 1 and 2.
 
     /// The deadline of the next wait; a time in the past if work is pending.
@@ -669,13 +576,4 @@ impl Core {
         (kept > crate::transport::outbox::SPARE_TOTAL)
             .then(|| format!("the spare buffers hold {kept} bytes"))
     }
-}
-
-/// Sends a connection's output. Law 4: the only way out. Inlined where replies are sent, so that
-/// the driver's system call is made from the turn.
-#[inline(always)]
-pub(super) fn transmit<C: Commands + ?Sized>(io: &mut C, key: Key, outbox: &mut Outbox) -> Written {
-    let before = outbox.len();
-    let outcome = io.write(key, outbox);
-    Written { outcome, before, spent: outbox.has_spent() }
 }

@@ -3,10 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::options::Answers;
-use super::turn::Core;
-use crate::driver::{Commands, Key};
-use crate::transport::connection::Effects;
+use crate::reactor::options::Answers;
 
 /// Maximum number of replies sent together.
 const MOST: usize = 32;
@@ -71,7 +68,7 @@ impl Batching {
 
     /// Records a reply that may be held back, in the turn of time `turn`; `clock` reads the present
     /// time. Returns how many replies may be sent together.
-    fn record_reply(&mut self, turn: Instant, clock: impl FnOnce() -> Instant) -> usize {
+    pub(super) fn record_reply(&mut self, turn: Instant, clock: impl FnOnce() -> Instant) -> usize {
         if self.policy == Answers::Together {
             return MOST;
         }
@@ -89,28 +86,6 @@ impl Batching {
             _ if !self.holds => 0,
             0 => MOST,
             mean => ((HELD.as_nanos() / mean) as usize).min(MOST),
-        }
-    }
-}
-
-impl Core {
-    /// Handles a reply while more events are at hand: holds it back, or sends it.
-    #[inline(never)]
-    pub(super) fn answer(&mut self, io: &mut dyn Commands, key: Key) {
-        let Some(entry) = self.table.connection(key) else {
-            return self.send_datagrams(io, key);
-        };
-        if !entry.to_write && !entry.life.has_layered_output() {
-            return;
-        }
-        let now = self.reactor.records.time.get();
-        let most = self.batching.record_reply(now, || self.reactor.fresh_time());
-        if most < 2 {
-            return self.send(io, key);
-        }
-        self.apply_effects(io, key, Effects::OUTPUT);
-        if self.to_write.len() >= most {
-            self.write_all(io);
         }
     }
 }

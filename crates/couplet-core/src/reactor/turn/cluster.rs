@@ -9,11 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::run::Loop;
 use super::shutdown::print_snapshot;
-use super::{Loop, LoopOptions, Reactor, Remote, Shutdown, Snapshot};
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{Signal, affinity};
 use crate::panics::{Contained, catch_panic, lock};
+use crate::reactor::{LoopOptions, Reactor, Remote, Shutdown, Snapshot};
 use crate::slots::Key;
 use crate::transport::{ConnectionId, Transport};
 

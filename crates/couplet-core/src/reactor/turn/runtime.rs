@@ -3,9 +3,9 @@
 
 use std::io;
 
-use super::LoopOptions;
 #[cfg(feature = "tokio")]
 use crate::panics::catch_panic;
+use crate::reactor::LoopOptions;
 
 /// A runtime, if the options request one.
 pub(super) struct Runtime {

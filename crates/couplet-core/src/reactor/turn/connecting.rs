@@ -11,15 +11,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::TimerAction;
-use super::connector::{Attempts, Connector, ConnectorCell, ConnectorState, Step, Timeout};
-use super::names::named;
-use super::timers::{TimerKey, after};
 use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, Ticket};
 use crate::error::{ConnectError, Reason};
 use crate::factory::AnyFactory;
 use crate::internals::failure_at;
+use crate::reactor::TimerAction;
+use crate::reactor::connector::{
+    Attempts, Connector, ConnectorCell, ConnectorState, Step, Timeout,
+};
+use crate::reactor::names::named;
+use crate::reactor::timers::{TimerKey, after};
 
 /// The Connection Attempt Delay of RFC 8305, section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);

@@ -1,0 +1,144 @@
+//! Tasks of the loop: [`Reactor::spawn`].
+
+use std::future::Future;
+use std::panic::Location;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use super::leaks::Source;
+use super::stalls::monitor_task;
+use super::tasks::{FutureTask, TaskCell, TaskId, TaskRef};
+use super::{Reactor, Records, loop_ended, pending};
+use crate::defer::{Deferred, Result};
+
+impl Reactor {
+    /// Runs a future as a task of this loop; the Deferred fires with its output. Cancelling the
+    /// Deferred drops the future, in the turn. If the future panics, the Deferred fails with
+    /// [`Panicked`](crate::defer::Panicked). If the run ends or the loop is dropped first, it fails
+    /// with [`Cancelled`](crate::defer::Cancelled).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn main() -> couplet::Result<()> {
+    /// let sum = couplet::run_until(|reactor| {
+    ///     let inner = reactor.clone();
+    ///     reactor.spawn(async move {
+    ///         inner.sleep(Duration::from_millis(1)).await?;
+    ///         Ok(20 + 22)
+    ///     })
+    /// })?;
+    /// assert_eq!(sum, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn<T: 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        self.spawn_task(None, future)
+    }
+
+    /// [`spawn`](Self::spawn) with a name for the task, shown in reports about leaks and stalls.
+    #[track_caller]
+    pub fn spawn_named<T: 'static>(
+        &self,
+        name: impl Into<Box<str>>,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        self.spawn_task(Some(name.into()), future)
+    }
+
+    #[track_caller]
+    fn spawn_task<T: 'static>(
+        &self,
+        name: Option<Box<str>>,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        if self.is_dropped() {
+            return Deferred::fail(loop_ended());
+        }
+        let (task, deferred) = new_task(self, name, future);
+        self.records.tasks.borrow_mut().add(task);
+        self.records.add_pending(pending::TASKS);
+        deferred
+    }
+
+    /// The task being polled with this waker, if it belongs to this loop.
+    #[inline]
+    pub(crate) fn polled_task(&self, waker: &Waker) -> Option<TaskId> {
+        let (id, polled_with) = self.records.polled.get()?;
+        std::ptr::eq(polled_with, waker.data()).then_some(id)
+    }
+
+    /// Wakes a task, to be polled in step 5.
+    pub(crate) fn wake_task(&self, id: TaskId) {
+        let waker = self.records.tasks.borrow().waker(id);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// An unfinished task.
+    pub(crate) fn task(&self, id: TaskId) -> Option<TaskRef> {
+        self.records.tasks.borrow().get(id)
+    }
+
+    /// Polls a task from inside a callback of the loop, instead of in step 5: the event that it
+    /// awaits has just occurred, and its reply is sent together with the callback's own.
+    #[inline]
+    pub(crate) fn poll_here(&self, task: &TaskRef) {
+        if !task.is_cancelled() {
+            self.poll_task(task);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn poll_task(&self, task: &TaskRef) {
+        let before = self.records.polled.replace(Some((task.id(), task.waker().data())));
+        let polled = task.task.poll(&mut Context::from_waker(task.waker()));
+        self.records.polled.set(before);
+        if polled.is_ready() {
+            self.records.tasks.borrow_mut().remove(task.id());
+            task.task.finish();
+        }
+    }
+}
+
+impl Records {
+    pub(super) fn note_task(&self, task: TaskId, place: Source) {
+        if let Some(places) = &mut *self.places.borrow_mut() {
+            let tasks = self.tasks.borrow();
+            places.add_task(task, place, |task| tasks.contains(task));
+        }
+    }
+}
+
+/// Creates a task and reserves its entry in the table.
+#[track_caller]
+pub(super) fn new_task<T: 'static>(
+    reactor: &Reactor,
+    name: Option<Box<str>>,
+    future: impl Future<Output = Result<T>> + 'static,
+) -> (TaskRef, Deferred<T>) {
+    let place = Location::caller();
+    let monitored_name = reactor.records.stalls.get().and(name.clone());
+    let (id, waker) = reactor.records.tasks.borrow_mut().reserve(name);
+    reactor.records.note_task(id, place);
+    let weak = Rc::downgrade(&reactor.records);
+    let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+        if let Some(records) = weak.upgrade() {
+            records.tasks.borrow_mut().cancel(id);
+            records.add_pending(pending::TASKS);
+        }
+    });
+    let task = FutureTask::new(future, resolver);
+    let task: TaskRef = match reactor.records.stalls.get() {
+        None => Rc::new(TaskCell::new(id, waker, task)),
+        Some(stalls) => {
+            let task = monitor_task(stalls, monitored_name, place, task);
+            Rc::new(TaskCell::new(id, waker, task))
+        }
+    };
+    (task, deferred)
+}

@@ -1,0 +1,195 @@
+//! Drains, in the turn.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::Core;
+use super::table::{ConnectionEntry, Origin, Resource};
+use crate::driver::{Commands, Key};
+use crate::reactor::drain::{DrainCell, DrainOutcome, Drained, Stage};
+use crate::reactor::port::{PortCell, PortState};
+use crate::reactor::timers::{TimerKey, after};
+use crate::reactor::{Start, TimerAction};
+use crate::transport::connection::Life;
+
+impl DrainCell {
+    fn covers(&self, entry: &ConnectionEntry) -> bool {
+        match (&self.port, &entry.origin) {
+            (_, Origin::Connecting | Origin::Connector(_)) => false,
+            (Some(port), Origin::Port(by)) => Rc::ptr_eq(port, by),
+            (Some(port), Origin::Shared(by)) => Rc::ptr_eq(port, &by.0),
+            (Some(_), Origin::Adopted(_)) => false,
+            (None, Origin::Port(_) | Origin::Shared(..) | Origin::Adopted(_)) => true,
+        }
+    }
+}
+
+impl Core {
+    /// Begins a drain; a second request means that it was cancelled.
+    pub(super) fn apply_drain_request(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        match drain.stage.get() {
+            Stage::Requested => self.begin_drain(io, drain),
+            Stage::Finishing(_) => self.next_stage(io, drain),
+            Stage::Closing => {}
+        }
+    }
+
+    fn begin_drain(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        for port in self.ports_of(drain) {
+            if matches!(port.state.get(), PortState::Starting | PortState::Listening) {
+                port.state.set(PortState::Stopping);
+            }
+            self.apply_port_requests(io, &port);
+        }
+        let concerned = self.table.keys(
+            |resource| matches!(resource, Resource::Connection(entry) if drain.covers(entry)),
+        );
+        tracing::info!(connections = concerned.len(), "draining");
+        let now = self.reactor.now();
+        drain.stage.set(Stage::Finishing(after(now, drain.times.finish)));
+        drain.left.borrow_mut().extend(&concerned);
+        self.arm_drain(drain, after(now, drain.times.finish.min(drain.times.patience)));
+        self.drains.push(drain.clone());
+        for key in concerned {
+            self.with_life(io, key, |life, _| life.drain(drain.times.patience));
+        }
+        self.finish_drains();
+    }
+
+    /// The ports that a drain closes, including those that have not started.
+    fn ports_of(&self, drain: &DrainCell) -> Vec<Rc<PortCell>> {
+        if let Some(port) = &drain.port {
+            return vec![port.clone()];
+        }
+        let open = self.table.iter().filter_map(|(_, resource)| match resource {
+            Resource::Port(port) => Some(port.clone()),
+            _ => None,
+        });
+        let starts = self.reactor.records.starts.borrow();
+        let starting = starts.iter().filter_map(|start| match start {
+            Start::Port(port) => Some(port.clone()),
+            _ => None,
+        });
+        open.chain(starting).collect()
+    }
+
+    fn arm_drain(&mut self, drain: &Rc<DrainCell>, due: Instant) {
+        let timer =
+            self.reactor.records.timers.borrow_mut().insert(due, TimerAction::Drain(drain.clone()));
+        self.disarm_drain(drain.timer.replace(Some(timer)));
+    }
+
+    fn disarm_drain(&mut self, timer: Option<TimerKey>) {
+        if let Some(timer) = timer {
+            let timed = self.reactor.records.timers.borrow_mut().remove(timer);
+            drop(timed);
+        }
+    }
+
+    /// The time of a stage, or of silent peers, is over.
+    #[inline(never)]
+    pub(super) fn drain_timer_fired(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        let _hold = self.reactor.records.hold("drain timer");
+        match drain.stage.get() {
+            Stage::Finishing(until) if self.reactor.now() < until => {
+                self.cut_silent_peers(io, drain, until);
+            }
+            _ => self.next_stage(io, drain),
+        }
+    }
+
+    /// Ends the connections whose peers have been silent for too long, and sets a timer for the
+    /// next.
+    fn cut_silent_peers(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>, until: Instant) {
+        let (now, patience) = (self.reactor.now(), drain.times.patience);
+        let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
+        let mut next = after(now, patience);
+        for key in left {
+            let Some(entry) = self.table.connection(key) else { continue };
+            let is_opening = entry.opening.is_some();
+            match entry.life.awaits_peer_since().map(|since| after(since, patience)) {
+                Some(due) if now < due => next = next.min(due),
+                None if !is_opening => {}
+                _ => {
+                    if is_opening {
+                        self.set_drain_outcome(key, Life::is_cut_by_reset);
+                    }
+                    self.with_life(io, key, Life::cut);
+                }
+            }
+        }
+        if !drain.left.borrow().is_empty() {
+            self.arm_drain(drain, next.min(until));
+        }
+    }
+
+    /// Moves the remaining connections to the next stage.
+    fn next_stage(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
+        if left.is_empty() {
+            // A drain without connections, cancelled before it began: it has already finished.
+            return;
+        }
+        let closes = matches!(drain.stage.replace(Stage::Closing), Stage::Finishing(_));
+        if closes {
+            self.arm_drain(drain, after(self.reactor.now(), drain.times.close));
+        }
+        for key in left {
+            if closes {
+                self.set_drain_outcome(key, Life::shuts_down_by_reset);
+                self.with_life(io, key, Life::end_drain);
+            } else {
+                // If only the peer's FIN is missing, the connection counts as closed.
+                self.set_drain_outcome(key, Life::is_cut_by_reset);
+                self.with_life(io, key, Life::cut);
+            }
+        }
+    }
+
+    /// Sets the drain outcome of a connection about to be ended; `by_reset` returns whether that
+    /// resets it.
+    pub(super) fn set_drain_outcome(&mut self, key: Key, by_reset: fn(&Life) -> bool) {
+        let Some(entry) = self.table.connection(key).filter(|entry| entry.life.closed().is_none())
+        else {
+            return;
+        };
+        entry.drain_outcome = match by_reset(&entry.life) {
+            true => DrainOutcome::Aborted,
+            false => DrainOutcome::Closed,
+        };
+    }
+
+    /// A connection has ended: counts it in every drain that waits for it.
+    pub(super) fn count_in_drains(&mut self, key: Key, drain_outcome: DrainOutcome) {
+        for drain in &self.drains {
+            if !drain.left.borrow_mut().remove(&key) {
+                continue;
+            }
+            let mut drained = drain.drained.get();
+            match drain_outcome {
+                DrainOutcome::Finished => drained.finished += 1,
+                DrainOutcome::Closed => drained.closed += 1,
+                DrainOutcome::Aborted => drained.aborted += 1,
+            }
+            drain.drained.set(drained);
+        }
+        self.finish_drains();
+    }
+
+    /// Ends drains without remaining connections.
+    fn finish_drains(&mut self) {
+        let is_over = |drain: &Rc<DrainCell>| drain.left.borrow().is_empty();
+        let over: Vec<_> = self.drains.extract_if(.., |drain| is_over(drain)).collect();
+        for drain in over {
+            self.disarm_drain(drain.timer.take());
+            let drained = drain.drained.get();
+            let Drained { finished, closed, aborted } = drained;
+            tracing::info!(finished, closed, aborted, "drained");
+            let resolver = drain.resolver.take();
+            if let Some(resolver) = resolver {
+                let _hold = self.reactor.records.hold("drain");
+                resolver.callback(drained);
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Ports, in the turn: accepted connections, those of shared sockets, and adopted ones.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Core;
+use super::table::{Opening, Origin, Resource};
+use crate::address::Address;
+use crate::driver::{CloseMode, Commands, Key, LocalEnd};
+use crate::reactor::LoopRequest;
+use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
+use crate::reactor::port::{PortCell, PortState};
+use crate::reactor::sharing::{Chosen, Counted, HandedConnection};
+
+/// Delay before a loop that failed to take over accepting tries again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+impl Core {
+    pub(super) fn start_port(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
+        let bound = port.bound.take();
+        if port.state.get() != PortState::Starting {
+            return;
+        }
+        let Some(bound) = bound.filter(|_| !self.reactor.is_stopping()) else {
+            port.state.set(PortState::Stopped);
+            return port.finish_stop();
+        };
+        match io.listen(bound) {
+            Ok(key) => {
+                self.table.put(key, Resource::Port(port.clone()));
+                port.key.set(Some(key));
+                port.state.set(PortState::Listening);
+                if port.paused.get() {
+                    io.receive(key, false);
+                }
+                tracing::info!(host = %port, "listening");
+                port.factory.start();
+            }
+            Err(error) => {
+                log_error!(host = %port.host(), %error, "cannot serve a port");
+                port.state.set(PortState::Stopped);
+                port.finish_stop();
+            }
+        }
+    }
+
+    pub(super) fn accepted(
+        &mut self,
+        io: &mut dyn Commands,
+        port: Key,
+        key: Key,
+        peer: Address,
+        host: LocalEnd,
+    ) {
+        let Some(Resource::Port(port)) = self.table.resource(port) else {
+            return io.close(key, CloseMode::Normal);
+        };
+        let port = port.clone();
+        if port.share.is_some() {
+            return self.accepted_on_shared_port(io, &port, key, (peer, host));
+        }
+        port.accepted.set(port.accepted.get() + 1);
+        self.note_accepted(key, port.place.get());
+        self.establish(io, key, (peer, host), Opening::Port(port));
+    }
+
+    pub(super) fn apply_port_requests(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
+        match (port.state.get(), port.key.get()) {
+            (PortState::Stopping, Some(key)) => self.close_port(io, key),
+            (PortState::Stopping, None) => {
+                // The port was never served.
+                port.bound.take();
+                port.state.set(PortState::Stopped);
+                port.finish_stop();
+            }
+            (PortState::Starting, old) => {
+                // If the port was stopped and started again, its old socket is closed first.
+                if let Some(key) = old {
+                    self.table.take(key);
+                    io.close(key, CloseMode::Normal);
+                    port.key.set(None);
+                }
+                port.finish_stop();
+            }
+            (PortState::Listening, Some(key)) => {
+                self.apply_share_change(io, port, key);
+                io.receive(port.key.get().unwrap_or(key), !port.paused.get());
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn close_port(&mut self, io: &mut dyn Commands, key: Key) {
+        if let Some(Resource::Port(port)) = self.table.take(key) {
+            io.close(key, CloseMode::Normal);
+            port.key.set(None);
+            port.state.set(PortState::Stopped);
+            port.finish_stop();
+        }
+    }
+
+    /// Serves a connection accepted at a shared port, in one of the loops that share it.
+    #[inline(never)]
+    pub(super) fn accepted_on_shared_port(
+        &mut self,
+        io: &mut dyn Commands,
+        port: &Rc<PortCell>,
+        key: Key,
+        ends: (Address, LocalEnd),
+    ) {
+        let Some(share) = &port.share else { return };
+        let chosen = match share.choose() {
+            Chosen::Own(counted) => return self.serve_shared(io, port, key, ends, counted),
+            Chosen::Other(chosen) => chosen,
+        };
+        match io.release(key) {
+            Ok(socket) => share.hand_over(chosen, socket),
+            Err(error) => {
+                log_error!(%error, "cannot hand a connection to another loop");
+                self.serve_shared(io, port, key, ends, share.keep(chosen));
+            }
+        }
+    }
+
+    fn serve_shared(
+        &mut self,
+        io: &mut dyn Commands,
+        port: &Rc<PortCell>,
+        key: Key,
+        ends: (Address, LocalEnd),
+        counted: Option<Counted>,
+    ) {
+        port.accepted.set(port.accepted.get() + 1);
+        self.note_accepted(key, port.place.get());
+        self.establish(io, key, ends, Opening::Port(port.clone()));
+        if let (Some(entry), Some(counted)) = (self.table.connection(key), counted) {
+            entry.origin = Origin::Shared(Box::new((port.clone(), counted)));
+        }
+    }
+
+    /// Step 6: serves a connection that another loop has accepted.
+    pub(super) fn start_handed(
+        &mut self,
+        io: &mut dyn Commands,
+        mut handed: Box<HandedConnection>,
+    ) {
+        let port = self.reactor.shared_port(handed.arrived());
+        let Some(port) = port.filter(|port| port.state.get() == PortState::Listening) else {
+            return drop(handed);
+        };
+        let Some((socket, counted)) = handed.take() else { return };
+        let adopt = || {
+            let adopted = self.reactor.records.world.adopt(socket)?;
+            let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
+            io.adopt(adopted).map(|key| (key, peer, host))
+        };
+        match adopt() {
+            Ok((key, peer, host)) => {
+                let host = LocalEnd::for_connection(host, io, key);
+                self.serve_shared(io, &port, key, (peer, host), counted);
+            }
+            Err(error) => log_error!(host = %port.host(), %error, "cannot serve a connection"),
+        }
+    }
+
+    /// Gives a port the socket or takes it away, if its part has changed.
+    pub(super) fn apply_share_change(
+        &mut self,
+        io: &mut dyn Commands,
+        port: &Rc<PortCell>,
+        old: Key,
+    ) {
+        let Some(changed) =
+            port.share.as_ref().and_then(|share| share.rebind_if_changed(&port.reactor))
+        else {
+            return;
+        };
+        match changed.and_then(|bound| io.listen(bound)) {
+            Ok(key) => {
+                self.table.take(old);
+                io.close(old, CloseMode::Normal);
+                self.table.put(key, Resource::Port(port.clone()));
+                port.key.set(Some(key));
+            }
+            Err(error) => {
+                log_error!(host = %port.host(), %error, "cannot take over a port");
+                let (reactor, again) = (port.reactor.clone(), port.clone());
+                let ask = move || again.reactor.record_request(LoopRequest::Port(again.clone()));
+                drop(reactor.call_later(RETRY_AFTER, ask));
+            }
+        }
+    }
+
+    /// Step 6: serves the socket. The factory is in use until it has built the protocol.
+    pub(super) fn start_adoption(&mut self, io: &mut dyn Commands, cell: &AdoptionCell) {
+        if self.reactor.is_stopping() {
+            return cell.abandon();
+        }
+        let Some(PendingAdoption { source, factory, done }) = cell.pending.take() else { return };
+        let AdoptionSource { adopted, attached } = source;
+        let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
+        let key = match io.adopt(adopted) {
+            Ok(key) => key,
+            Err(error) => return done(Err(error.into())),
+        };
+        factory.start();
+        self.note_accepted(key, cell.place);
+        let ends = (peer, LocalEnd::for_connection(host, io, key));
+        self.establish(
+            io,
+            key,
+            ends,
+            Opening::Adoption(OpeningAdoption { factory, done, attached }),
+        );
+    }
+}
