@@ -45,7 +45,7 @@ const SECRETS: [[&[u8]; 2]; 2] =
 /// A server, and clients of both versions.
 static ENDS: LazyLock<(ServerTls, [ClientTls; 2])> = LazyLock::new(|| {
     let identity = Identity::from_pem(SERVER, SERVER).expect("a certificate");
-    let server = ServerTlsOptions::default().identity(identity).resumption(false);
+    let server = ServerTlsOptions::new(identity).resumption(false);
     let client = |version| {
         let roots = Roots::from_pem(AUTHORITY).expect("a certificate");
         let options = ClientTlsOptions::default().roots(roots).resumption(false);

@@ -82,7 +82,7 @@ fn serving<P: Protocol>(protocol: fn(Rc<Counts>) -> P) -> (Loop, SocketAddr, Rc<
 fn serving_with<F: IntoFactory<M>, M>(options: ListenOptions, factory: F) -> (Loop, SocketAddr) {
     let mut l = Loop::new().expect("a loop");
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = l.reactor().listen_tcp_with(any, options, factory).expect("a free port");
+    let port = l.reactor().listen_at(any, options, factory).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
     l.turn(Some(Duration::ZERO)).expect("a turn");
     (l, server)
@@ -154,9 +154,8 @@ impl Crowd {
         let (crowd, then) = (self.clone(), (self.then)(number));
         let factory = move || Asker { crowd: crowd.clone(), number, then, answer: Vec::new() };
         let crowd = self.clone();
-        let connecting = self.reactor.connect_tcp_deferred(
-            &self.server.ip().to_string(),
-            self.server.port(),
+        let connecting = self.reactor.connect_to_deferred(
+            (self.server.ip().to_string(), self.server.port()),
             couplet::ConnectOptions::default(),
             factory,
         );

@@ -77,7 +77,7 @@ fn resident() -> usize {
 #[test]
 fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
     let authority = Authority::new();
-    let server = ServerTlsOptions::default().identity(authority.identity(NAME));
+    let server = ServerTlsOptions::new(authority.identity(NAME));
     let server = ServerTls::new(&server).expect("a configuration that works");
     let client = ClientTlsOptions::default().roots(authority.roots()).resumption(false);
     let client = ClientTls::new(&client).expect("a configuration that works");

@@ -189,7 +189,7 @@ impl Copy {
     pub fn python(&self, id: u32) -> Option<String> {
         let notices = |stage: &&&str| {
             let mut run = Command::new("timeout");
-            run.args(["-k", "1", "1200", "python/tests/run", stage]).current_dir(&self.root);
+            run.args(["-k", "1", "300", "python/tests/run", stage]).current_dir(&self.root);
             run.env("COUPLET_MUTANT", id.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
             !run.status().expect("Python runs").success()
         };

@@ -114,9 +114,9 @@ pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
     sim.host("server", move |reactor| {
         let (seen, notes) = (shared.clone(), notes.clone());
         let options = couplet::ListenOptions::default().backlog(1024);
-        let any = (std::net::Ipv6Addr::UNSPECIFIED, 9000).into();
+        let any: std::net::SocketAddr = (std::net::Ipv6Addr::UNSPECIFIED, 9000).into();
         let make = move || Server { seen: seen.clone(), notes: notes.clone() };
-        reactor.listen_tcp_with(any, options, make)?;
+        reactor.listen_at(any, options, make)?;
         Ok(())
     });
     for n in 0..DEVICES {

@@ -85,7 +85,7 @@ fn system_calls_of_the_turn() -> Result<Option<usize>> {
     let code = String::from_utf8_lossy(&output.stdout);
     // Each driver has a turn; those of the memory driver make no system call.
     let turns = code.split("\n\n").filter(|function| {
-        function.lines().next().is_some_and(|name| name.ends_with("turn::Engine>::turn>:"))
+        function.lines().next().is_some_and(|name| name.ends_with("::Engine>::turn>:"))
     });
     let counts = turns.map(|turn| turn.lines().filter(|line| line.ends_with("syscall")).count());
     counts.max().map(Some).ok_or_else(|| "the program has no turn".into())

@@ -178,9 +178,9 @@ where
     <F::Factory as Factory>::Protocol: Protocol,
 {
     run(|reactor| {
-        let any = "127.0.0.1:0".parse().expect("a literal address");
+        let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("a literal address");
         let options = ListenOptions::default().backlog(BACKLOG.into());
-        let port = reactor.listen_tcp_with(any, options, factory(reactor))?;
+        let port = reactor.listen_at(any, options, factory(reactor))?;
         ready(&port.host());
         Ok(())
     })

@@ -74,7 +74,7 @@ impl TcpClient {
 
 impl ServerEndpoint for TcpServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        Ok(reactor.listen_tcp_with(self.address, self.options.clone(), factory)?)
+        Ok(reactor.listen_at(self.address, self.options.clone(), factory)?)
     }
 
     fn share(&self, loops: usize) -> Result<SharedPort> {
@@ -85,7 +85,7 @@ impl ServerEndpoint for TcpServer {
 impl ClientEndpoint for TcpClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
         let (host, options) = (reachable(&self.host), self.options.clone());
-        let connecting = reactor.connect_tcp_deferred(host, self.port, options, factory);
+        let connecting = reactor.connect_to_deferred((host, self.port), options, factory);
         connecting.map(|connection| connection.transport())
     }
 

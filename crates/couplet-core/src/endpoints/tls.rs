@@ -112,15 +112,21 @@ impl TlsServer {
     }
 
     fn load(&self) -> Result<ServerTls, EndpointError> {
-        let mut options = ServerTlsOptions::default().alpn(self.files.alpn()?);
-        if let Some(identity) = self.files.load()? {
-            options = options.identity(identity);
+        let identity = self.files.load()?;
+        let open = |sni: &Part| {
+            CertificateDirectory::open(&sni.text).map_err(|error| sni.config_error(&error))
+        };
+        let mut options = match (self.sni.as_ref().map(open).transpose()?, identity) {
+            (Some(directory), None) => ServerTlsOptions::from_directory(directory),
+            (Some(directory), Some(identity)) => {
+                ServerTlsOptions::new(identity).directory(directory)
+            }
+            (None, Some(identity)) => ServerTlsOptions::new(identity),
+            (None, None) => {
+                return Err(self.files.whole.error("a server needs a certificate: add cert=FILE"));
+            }
         }
-        if let Some(sni) = &self.sni {
-            let directory =
-                CertificateDirectory::open(&sni.text).map_err(|e| sni.config_error(&e))?;
-            options = options.directory(directory);
-        }
+        .alpn(self.files.alpn()?);
         if let Some(ca) = &self.client_ca {
             options = options.client_auth(ClientAuth::Require(ca.roots()?));
         }

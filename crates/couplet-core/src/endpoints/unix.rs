@@ -74,7 +74,7 @@ impl UnixClient {
 
 impl ServerEndpoint for UnixServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        Ok(reactor.listen_unix_with(self.path.clone(), self.options.clone(), factory)?)
+        Ok(reactor.listen_at(self.path.clone(), self.options.clone(), factory)?)
     }
 
     fn share(&self, _: usize) -> Result<SharedPort> {
@@ -90,7 +90,7 @@ impl ServerEndpoint for UnixServer {
 impl ClientEndpoint for UnixClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
         let (path, options) = (self.path.clone(), self.options.clone());
-        let connecting = reactor.connect_unix_deferred(path, options, factory);
+        let connecting = reactor.connect_to_deferred(path, options, factory);
         connecting.map(|connection| connection.transport())
     }
 }

@@ -17,7 +17,7 @@ use crate::transport::Transport;
 /// A factory of any type, in the form that endpoints get: [`ServerEndpoint::listen`] and
 /// [`ClientEndpoint::connect`] pass it to another endpoint, or to a method of the [`Reactor`] such
 /// as [`listen_tcp`](Reactor::listen_tcp), [`adopt_port`](Reactor::adopt_port) or
-/// [`connect_tcp_deferred`](Reactor::connect_tcp_deferred). An endpoint that wraps another first
+/// [`connect_to_deferred`](Reactor::connect_to_deferred). An endpoint that wraps another first
 /// adds its [layer](Self::layered).
 ///
 /// [`ServerEndpoint::listen`]: crate::endpoints::ServerEndpoint::listen

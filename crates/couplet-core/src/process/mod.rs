@@ -223,8 +223,8 @@ impl Reactor {
     /// without SIGCHLD. If the run ends first, the child keeps running, with its pipes closed
     /// ([`ProcessEnd::LeftRunning`]).
     ///
-    /// Only on Unix. Twisted's `spawnProcess`, but the environment is inherited unless the command
-    /// says otherwise.
+    /// Only on Unix. Twisted's `spawnProcess`, with the protocol last, as everywhere here; the
+    /// environment is inherited unless the command says otherwise.
     ///
     /// ```
     /// use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
@@ -246,7 +246,7 @@ impl Reactor {
     /// }
     ///
     /// couplet::run(|reactor| {
-    ///     reactor.spawn_process(Poem(Vec::new()), Command::new("tr").args(["a-z", "A-Z"]))?;
+    ///     reactor.spawn_process(Command::new("tr").args(["a-z", "A-Z"]), Poem(Vec::new()))?;
     ///     Ok(())
     /// })?;
     /// # Ok::<(), couplet::Failure>(())
@@ -259,8 +259,8 @@ impl Reactor {
     #[track_caller]
     pub fn spawn_process(
         &self,
-        protocol: impl ProcessProtocol,
         command: Command,
+        protocol: impl ProcessProtocol,
     ) -> Result<Process, SpawnError> {
         let protocol: Contained<Box<dyn ProcessProtocol>> = Contained::new(Box::new(protocol));
         match self.start_program(&command) {

@@ -119,7 +119,7 @@ impl Reactor {
             stderr: Vec::new(),
             resolver: resolver.clone(),
         };
-        match self.spawn_process(collect, command) {
+        match self.spawn_process(command, collect) {
             Ok(process) => *running.borrow_mut() = Some(process),
             Err(error) => fail(&resolver, error),
         }

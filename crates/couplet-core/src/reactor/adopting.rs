@@ -2,13 +2,19 @@
 //! `adoptStreamConnection`.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
+#[cfg(unix)]
+use super::dependents::Dependent;
 use super::dependents::DependentGuard;
 use super::{Reactor, Source, Start, loop_ended};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::Adopted;
-use crate::factory::{ErasedFactory, FactorySlot};
+use crate::driver::ConnectedSocket;
+#[cfg(unix)]
+use crate::driver::Pipe;
+use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
 use crate::protocol::Protocol;
 use crate::transport::{Connection, Transport};
 
@@ -37,6 +43,114 @@ pub(super) struct PendingAdoption {
     pub(super) source: AdoptionSource,
     pub(super) factory: FactorySlot,
     pub(super) done: Done,
+}
+
+impl Reactor {
+    /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
+    /// with the connection after `connection_made`; cancelling it earlier closes the socket.
+    ///
+    /// The factory's `do_start`, `build_protocol` and `do_stop` are called. The socket becomes
+    /// non-blocking; its other options stay as they are. Twisted's `adoptStreamConnection`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error, for example if the socket is not connected;
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    ///
+    /// ```no_run
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
+    /// # }
+    /// couplet::run(|reactor| {
+    ///     // By whatever means: through a proxy, or given by the parent process.
+    ///     let socket = std::net::TcpStream::connect("127.0.0.1:8000")?;
+    ///     reactor.adopt(socket, || Echo)?.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn adopt<K, F: IntoFactory<K>>(
+        &self,
+        socket: impl Into<ConnectedSocket>,
+        factory: F,
+    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
+        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory.into_factory()))
+    }
+
+    /// Takes over non-socket descriptors as one connection: pipes, FIFOs, terminals, files.
+    /// Protocol, flow control and close work as on any connection, except that a close does not
+    /// wait for the peer: a pipe keeps the bytes written to it.
+    ///
+    /// The descriptors become non-blocking for every process that shares them, until the connection
+    /// is closed. A file is always ready, and each read or write of it waits for its disk. The loop
+    /// leaves SIGPIPE alone: Rust's runtime ignores that signal. Only on Unix. Twisted's
+    /// `StandardIO`.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Print;
+    /// impl Protocol for Print {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         assert_eq!(data, b"Rose is a rose");
+    /// #       transport.reactor().stop();
+    ///     }
+    /// }
+    ///
+    /// couplet::run(|reactor| {
+    ///     let (reader, mut writer) = std::io::pipe()?;
+    ///     writer.write_all(b"Rose is a rose")?;
+    ///     reactor.adopt_pipe(reader, || Print)?.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without
+    /// descriptors.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn adopt_pipe<K, F: IntoFactory<K>>(
+        &self,
+        pipe: impl Into<Pipe>,
+        factory: F,
+    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
+        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory.into_factory()))
+    }
+
+    /// Serves a connection that the world has already adopted.
+    #[track_caller]
+    pub(crate) fn adopt_prepared<F: Factory + 'static>(
+        &self,
+        adopted: Adopted,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        AdoptionCell::start(self, AdoptionSource::from(adopted), self.attach_factory(factory))
+    }
+
+    /// [`adopt_prepared`](Self::adopt_prepared) for a connection to this program.
+    #[cfg(unix)]
+    #[track_caller]
+    pub(crate) fn adopt_dependent<F: Factory + 'static>(
+        &self,
+        adopted: Adopted,
+        dependent: Rc<dyn Dependent>,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        let attached = Some(DependentGuard(dependent));
+        AdoptionCell::start(
+            self,
+            AdoptionSource { adopted, attached },
+            self.attach_factory(factory),
+        )
+    }
 }
 
 impl AdoptionCell {

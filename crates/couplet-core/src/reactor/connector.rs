@@ -14,7 +14,7 @@ use crate::address::{Address, UnixAddress, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{ConnectOptions, Key, Ticket};
 use crate::error::ConnectError;
-use crate::factory::{ErasedFactory, FactorySlot};
+use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
 use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::{Connection, Transport};
@@ -101,6 +101,7 @@ pub(super) struct Attempts {
 }
 
 /// The requested target of a connector.
+#[derive(Clone, Debug)]
 pub(super) enum Target {
     Tcp {
         /// A name or an IP address.
@@ -110,6 +111,127 @@ pub(super) enum Target {
         address: Option<SocketAddr>,
     },
     Unix(UnixAddress),
+}
+
+/// What [`Reactor::connect_to`] connects to: a host and a port, or an address.
+///
+/// ```
+/// use couplet::{ConnectTarget, UnixAddress};
+///
+/// let by_name = ConnectTarget::from(("localhost", 8000));
+/// let by_path = ConnectTarget::from(UnixAddress::from("/run/app.sock"));
+/// assert_eq!(by_name.to_string(), "tcp:localhost:8000");
+/// assert_eq!(by_path.to_string(), "unix:/run/app.sock");
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConnectTarget(Target);
+
+impl From<(&str, u16)> for ConnectTarget {
+    fn from((host, port): (&str, u16)) -> ConnectTarget {
+        ConnectTarget::from((host.to_owned(), port))
+    }
+}
+
+impl From<(&String, u16)> for ConnectTarget {
+    fn from((host, port): (&String, u16)) -> ConnectTarget {
+        ConnectTarget::from((host.clone(), port))
+    }
+}
+
+impl From<(String, u16)> for ConnectTarget {
+    fn from((host, port): (String, u16)) -> ConnectTarget {
+        ConnectTarget(Target::Tcp { host, port, address: None })
+    }
+}
+
+impl<A: Into<Address>> From<A> for ConnectTarget {
+    fn from(address: A) -> ConnectTarget {
+        ConnectTarget(Target::at(address.into()))
+    }
+}
+
+impl fmt::Display for ConnectTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Reactor {
+    /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
+    /// made. The driver looks names up; the addresses are tried as in RFC 8305.
+    ///
+    /// Success, failure and loss are reported to the factory;
+    /// [`connect_to`](Self::connect_to) sets options. Twisted's
+    /// `connectTCP`.
+    #[track_caller]
+    pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
+        self.connect_to((host, port), ConnectOptions::default(), factory)
+    }
+
+    /// Connects with options, and builds a protocol when the connection is made. The target is a
+    /// host and a port, as for [`connect_tcp`](Self::connect_tcp), or an address, such as a
+    /// [`Port::host`](super::Port::host), without a lookup: a TCP address, including the scope and
+    /// flow of an IPv6 one, or a UNIX socket.
+    ///
+    /// Success, failure and loss are reported to the factory.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn connection_made(&mut self, transport: &couplet::Transport) {
+    /// #         transport.reactor().stop();
+    /// #     }
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// # use couplet::ConnectOptions;
+    /// # couplet::run(|reactor| {
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, || Echo)?;
+    /// reactor.connect_to(port.host(), ConnectOptions::default(), || Echo);
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn connect_to<K>(
+        &self,
+        target: impl Into<ConnectTarget>,
+        options: ConnectOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let ConnectTarget(target) = target.into();
+        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
+    }
+
+    /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
+    /// `connection_made` was called, or fails with [`ConnectError`](crate::ConnectError). Cancelling it
+    /// stops the attempt.
+    #[track_caller]
+    pub fn connect_to_deferred<K, F: IntoFactory<K>>(
+        &self,
+        target: impl Into<ConnectTarget>,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let ConnectTarget(target) = target.into();
+        Connector::start_deferred(
+            self,
+            target,
+            options,
+            self.attach_factory(factory.into_factory()),
+        )
+    }
+
+    /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
+    /// begins with a NUL is abstract.
+    ///
+    /// Success, failure and loss are reported to the factory. Twisted's `connectUNIX`.
+    #[track_caller]
+    pub fn connect_unix<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        self.connect_to(path.into(), ConnectOptions::default(), factory)
+    }
 }
 
 impl Connector {
@@ -257,10 +379,6 @@ impl Connector {
 }
 
 impl Target {
-    pub(super) fn tcp(host: &str, port: u16) -> Target {
-        Target::Tcp { host: host.to_owned(), port, address: None }
-    }
-
     pub(super) fn at(address: Address) -> Target {
         match address {
             // A UDP address is used as a TCP address.
@@ -313,7 +431,13 @@ impl fmt::Display for Connector {
 
 impl fmt::Display for ConnectorCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.target {
+        self.target.fmt(f)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Target::Tcp { host, port, .. } if host.contains(':') => {
                 write!(f, "tcp:[{host}]:{port}")
             }

@@ -34,7 +34,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::Location;
 use std::path::Path;
 use std::rc::Rc;
@@ -42,29 +41,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::address::{Address, UnixAddress};
 use crate::datagrams::DatagramCell;
-use crate::defer::{Deferred, Failure, Resolver, Result};
-use crate::driver::{
-    Adopted, ConnectOptions, ConnectedSocket, Key, ListenOptions, ListeningSocket, Spares, Stalls,
-    UserCall, World,
-};
+use crate::defer::{Deferred, Failure, Resolver};
+use crate::driver::{Adopted, Key, Spares, Stalls, UserCall, World};
 #[cfg(unix)]
-use crate::driver::{Command, Pipe, Spawned};
-use crate::error::ListenError;
-use crate::factory::{ErasedFactory, Factory, IntoFactory};
+use crate::driver::{Command, Spawned};
 use crate::panics::Contained;
 use crate::slots::Slots;
+use crate::transport::Tell;
 use crate::transport::cell::{ConnectionCell, Phase};
 #[cfg(feature = "testing")]
 use crate::transport::connection::LayerReport;
-use crate::transport::{Connection, Tell};
 
-use adopting::{AdoptionCell, AdoptionSource};
-pub use connector::{Connector, ConnectorState, NotDisconnected};
-use connector::{ConnectorCell, Target};
+use adopting::AdoptionCell;
+use connector::ConnectorCell;
+pub use connector::{ConnectTarget, Connector, ConnectorState, NotDisconnected};
 pub use delayed::DelayedCall;
-use dependents::DependentGuard;
 pub(crate) use dependents::{Dependent, DependentId};
 use drain::DrainCell;
 pub use drain::Drained;
@@ -351,173 +343,6 @@ impl Reactor {
         Reactor::new(driver.world(), Tasks::new(driver.waker()), &LoopOptions::default())
     }
 
-    /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free
-    /// port; [`Port::host`] returns its number.
-    ///
-    /// The system queues connections from now on; the turn accepts them.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_tcp<K>(
-        &self,
-        address: SocketAddr,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        self.listen_tcp_with(address, ListenOptions::default(), factory)
-    }
-
-    /// [`listen_tcp`](Self::listen_tcp) with options.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_tcp_with<K>(
-        &self,
-        address: SocketAddr,
-        options: ListenOptions,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        self.listen_at(address.into(), options, factory.into_factory())
-    }
-
-    /// Listens on a UNIX socket and builds a protocol for each connection. A path becomes a socket
-    /// file, which is removed when the port closes; a name that begins with a NUL is abstract.
-    ///
-    /// With [`ListenOptions::lock_file`], which is on by default, the file of a crashed process is
-    /// replaced, and the file of a live process is kept: a lock file beside it, `PATH.lock`,
-    /// distinguishes the two.
-    ///
-    /// The system queues connections from now on; the turn accepts them. Twisted's `listenUNIX`.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_unix<K>(
-        &self,
-        path: impl Into<UnixAddress>,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        self.listen_unix_with(path, ListenOptions::default(), factory)
-    }
-
-    /// [`listen_unix`](Self::listen_unix) with options.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_unix_with<K>(
-        &self,
-        path: impl Into<UnixAddress>,
-        options: ListenOptions,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        self.listen_at(path.into().into(), options, factory.into_factory())
-    }
-
-    #[track_caller]
-    fn listen_at(
-        &self,
-        address: Address,
-        options: ListenOptions,
-        factory: impl Factory + 'static,
-    ) -> Result<Port, ListenError> {
-        let bound = self.records.world.bind(&address, &options);
-        let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
-        Ok(Port::new(self, address, options, bound, self.attach_factory(factory)))
-    }
-
-    /// Prepares a factory for use: `attach` is the first call that it gets.
-    #[track_caller]
-    fn attach_factory(&self, factory: impl Factory + 'static) -> ErasedFactory {
-        let mut erased = ErasedFactory::new(factory);
-        erased.factory.attach(self);
-        self.monitor_factory(erased)
-    }
-
-    /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
-    /// with the connection after `connection_made`; cancelling it earlier closes the socket.
-    ///
-    /// The factory's `do_start`, `build_protocol` and `do_stop` are called. The socket becomes
-    /// non-blocking; its other options stay as they are. Twisted's `adoptStreamConnection`.
-    ///
-    /// # Errors
-    ///
-    /// The system's error, for example if the socket is not connected;
-    /// [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
-    ///
-    /// ```no_run
-    /// use couplet::{Protocol, Transport};
-    ///
-    /// # struct Echo;
-    /// # impl Protocol for Echo {
-    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
-    /// # }
-    /// couplet::run(|reactor| {
-    ///     // By whatever means: through a proxy, or given by the parent process.
-    ///     let socket = std::net::TcpStream::connect("127.0.0.1:8000")?;
-    ///     reactor.adopt(socket, || Echo)?.detach();
-    ///     Ok(())
-    /// })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn adopt<K, F: IntoFactory<K>>(
-        &self,
-        socket: impl Into<ConnectedSocket>,
-        factory: F,
-    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory.into_factory()))
-    }
-
-    /// Takes over non-socket descriptors as one connection: pipes, FIFOs, terminals, files.
-    /// Protocol, flow control and close work as on any connection, except that a close does not
-    /// wait for the peer: a pipe keeps the bytes written to it.
-    ///
-    /// The descriptors become non-blocking for every process that shares them, until the connection
-    /// is closed. A file is always ready, and each read or write of it waits for its disk. The loop
-    /// leaves SIGPIPE alone: Rust's runtime ignores that signal. Only on Unix. Twisted's
-    /// `StandardIO`.
-    ///
-    /// ```
-    /// use std::io::Write;
-    /// use couplet::{Protocol, Transport};
-    ///
-    /// struct Print;
-    /// impl Protocol for Print {
-    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-    ///         assert_eq!(data, b"Rose is a rose");
-    /// #       transport.reactor().stop();
-    ///     }
-    /// }
-    ///
-    /// couplet::run(|reactor| {
-    ///     let (reader, mut writer) = std::io::pipe()?;
-    ///     writer.write_all(b"Rose is a rose")?;
-    ///     reactor.adopt_pipe(reader, || Print)?.detach();
-    ///     Ok(())
-    /// })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without
-    /// descriptors.
-    #[cfg(unix)]
-    #[track_caller]
-    pub fn adopt_pipe<K, F: IntoFactory<K>>(
-        &self,
-        pipe: impl Into<Pipe>,
-        factory: F,
-    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory.into_factory()))
-    }
-
     /// Starts a program in the reactor's world.
     #[cfg(unix)]
     pub(crate) fn start_program(&self, command: &Command) -> io::Result<Spawned> {
@@ -528,215 +353,6 @@ impl Reactor {
     #[cfg(unix)]
     pub(crate) fn inherited(&self, number: i32) -> Option<io::Result<Adopted>> {
         self.records.world.inherited(number)
-    }
-
-    /// Serves a connection that the world has already adopted.
-    #[track_caller]
-    pub(crate) fn adopt_prepared<F: Factory + 'static>(
-        &self,
-        adopted: Adopted,
-        factory: F,
-    ) -> Deferred<Connection<F::Protocol>> {
-        AdoptionCell::start(self, AdoptionSource::from(adopted), self.attach_factory(factory))
-    }
-
-    /// [`adopt_prepared`](Self::adopt_prepared) for a connection to this program.
-    #[cfg(unix)]
-    #[track_caller]
-    pub(crate) fn adopt_dependent<F: Factory + 'static>(
-        &self,
-        adopted: Adopted,
-        dependent: Rc<dyn Dependent>,
-        factory: F,
-    ) -> Deferred<Connection<F::Protocol>> {
-        let attached = Some(DependentGuard(dependent));
-        AdoptionCell::start(
-            self,
-            AdoptionSource { adopted, attached },
-            self.attach_factory(factory),
-        )
-    }
-
-    /// Takes over a listening socket, for example one that an init system or a privileged parent
-    /// opened. The result is a [`Port`] like any other; stopped and started again, it binds its
-    /// address anew. Twisted's `adoptStreamPort`.
-    ///
-    /// # Errors
-    ///
-    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
-    ///
-    /// ```
-    /// # struct Echo;
-    /// # impl couplet::Protocol for Echo {
-    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
-    /// # }
-    /// # couplet::run(|reactor| {
-    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
-    /// let port = reactor.adopt_port(socket, || Echo)?;
-    /// println!("listening on {}", port.host());
-    /// # reactor.stop();
-    /// # Ok(()) })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn adopt_port<K>(
-        &self,
-        socket: impl Into<ListeningSocket>,
-        factory: impl IntoFactory<K>,
-    ) -> io::Result<Port> {
-        let bound = self.records.world.adopt_port(socket.into())?;
-        let (address, options) = (bound.host.clone(), ListenOptions::default());
-        Ok(Port::new(self, address, options, bound, self.attach_factory(factory.into_factory())))
-    }
-
-    /// Listens on a socket already bound to `at` with `options`.
-    pub(crate) fn listen_on(
-        &self,
-        at: SocketAddr,
-        options: ListenOptions,
-        socket: ListeningSocket,
-        factory: ErasedFactory,
-    ) -> io::Result<Port> {
-        let bound = self.records.world.adopt_port(socket)?;
-        Ok(Port::new(self, at.into(), options, bound, self.attach_factory(factory)))
-    }
-
-    /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
-    /// made. The driver looks names up; the addresses are tried as in RFC 8305.
-    ///
-    /// Success, failure and loss are reported to the factory;
-    /// [`connect_tcp_with`](Self::connect_tcp_with) sets options.
-    #[track_caller]
-    pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
-        self.connect_tcp_with(host, port, ConnectOptions::default(), factory)
-    }
-
-    /// [`connect_tcp`](Self::connect_tcp) with options.
-    #[track_caller]
-    pub fn connect_tcp_with<K>(
-        &self,
-        host: &str,
-        port: u16,
-        options: ConnectOptions,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        let target = Target::tcp(host, port);
-        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
-    }
-
-    /// Connects like [`connect_tcp_with`](Self::connect_tcp_with). The Deferred fires with the
-    /// connection once `connection_made` was called, or fails with
-    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt.
-    #[track_caller]
-    pub fn connect_tcp_deferred<K, F: IntoFactory<K>>(
-        &self,
-        host: &str,
-        port: u16,
-        options: ConnectOptions,
-        factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let target = Target::tcp(host, port);
-        Connector::start_deferred(
-            self,
-            target,
-            options,
-            self.attach_factory(factory.into_factory()),
-        )
-    }
-
-    /// Connects to an address, such as a [`Port::host`], without a lookup: a TCP address, including
-    /// the scope and flow of an IPv6 one, or a UNIX socket. Builds a protocol when the connection
-    /// is made.
-    ///
-    /// Success, failure and loss are reported to the factory.
-    ///
-    /// ```
-    /// # struct Echo;
-    /// # impl couplet::Protocol for Echo {
-    /// #     fn connection_made(&mut self, transport: &couplet::Transport) {
-    /// #         transport.reactor().stop();
-    /// #     }
-    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
-    /// # }
-    /// # use couplet::ConnectOptions;
-    /// # couplet::run(|reactor| {
-    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, || Echo)?;
-    /// reactor.connect_to(port.host(), ConnectOptions::default(), || Echo);
-    /// # Ok(()) })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn connect_to<K>(
-        &self,
-        address: impl Into<Address>,
-        options: ConnectOptions,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        let target = Target::at(address.into());
-        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
-    }
-
-    /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
-    /// `connection_made` was called, or fails with [`ConnectError`](crate::ConnectError). Cancelling it
-    /// stops the attempt.
-    #[track_caller]
-    pub fn connect_to_deferred<K, F: IntoFactory<K>>(
-        &self,
-        address: impl Into<Address>,
-        options: ConnectOptions,
-        factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let target = Target::at(address.into());
-        Connector::start_deferred(
-            self,
-            target,
-            options,
-            self.attach_factory(factory.into_factory()),
-        )
-    }
-
-    /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
-    /// begins with a NUL is abstract.
-    ///
-    /// Success, failure and loss are reported to the factory. Twisted's `connectUNIX`.
-    #[track_caller]
-    pub fn connect_unix<K>(
-        &self,
-        path: impl Into<UnixAddress>,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        self.connect_unix_with(path, ConnectOptions::default(), factory)
-    }
-
-    /// [`connect_unix`](Self::connect_unix) with options.
-    #[track_caller]
-    pub fn connect_unix_with<K>(
-        &self,
-        path: impl Into<UnixAddress>,
-        options: ConnectOptions,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        let target = Target::Unix(path.into());
-        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
-    }
-
-    /// Connects like [`connect_unix_with`](Self::connect_unix_with). The Deferred fires with the
-    /// connection once `connection_made` was called, or fails with
-    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt.
-    #[track_caller]
-    pub fn connect_unix_deferred<K, F: IntoFactory<K>>(
-        &self,
-        path: impl Into<UnixAddress>,
-        options: ConnectOptions,
-        factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let target = Target::Unix(path.into());
-        Connector::start_deferred(
-            self,
-            target,
-            options,
-            self.attach_factory(factory.into_factory()),
-        )
     }
 
     /// The open, active and pending objects of the loop, as of the next turn. Printable.

@@ -1,18 +1,19 @@
-//! [`Port`]: a listening socket and its factory.
+//! [`Reactor::listen_tcp`] and related methods, and [`Port`]: a listening socket and its factory.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
 
 use super::sharing::{Departure, Share};
 use super::{LoopRequest, Reactor, Source, Start, loop_ended};
-use crate::address::Address;
+use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Bound, Key, ListenOptions};
+use crate::driver::{Bound, Key, ListenOptions, ListeningSocket};
 use crate::error::ListenError;
-use crate::factory::{ErasedFactory, FactorySlot};
+use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
 
 /// A handle to a listening port; cheap to clone. Dropping it changes nothing.
 ///
@@ -57,6 +58,117 @@ pub(super) enum PortState {
     /// The turn will close it.
     Stopping,
     Stopped,
+}
+
+impl Reactor {
+    /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free
+    /// port; [`Port::host`] returns its number.
+    ///
+    /// The system queues connections from now on; the turn accepts them.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_tcp<K>(
+        &self,
+        address: SocketAddr,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_at(address, ListenOptions::default(), factory)
+    }
+
+    /// Listens on a UNIX socket and builds a protocol for each connection. A path becomes a socket
+    /// file, which is removed when the port closes; a name that begins with a NUL is abstract.
+    ///
+    /// With [`ListenOptions::lock_file`], which is on by default, the file of a crashed process is
+    /// replaced, and the file of a live process is kept: a lock file beside it, `PATH.lock`,
+    /// distinguishes the two.
+    ///
+    /// The system queues connections from now on; the turn accepts them. Twisted's `listenUNIX`.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_unix<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_at(path.into(), ListenOptions::default(), factory)
+    }
+
+    /// Listens on a TCP address or a UNIX socket with options, like [`listen_tcp`](Self::listen_tcp)
+    /// and [`listen_unix`](Self::listen_unix).
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_at<K>(
+        &self,
+        address: impl Into<Address>,
+        options: ListenOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        let address = address.into();
+        let bound = self.records.world.bind(&address, &options);
+        let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
+        Ok(Port::new(self, address, options, bound, self.attach_factory(factory.into_factory())))
+    }
+
+    /// Takes over a listening socket, for example one that an init system or a privileged parent
+    /// opened. The result is a [`Port`] like any other; stopped and started again, it binds its
+    /// address anew. Twisted's `adoptStreamPort`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// # couplet::run(|reactor| {
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let port = reactor.adopt_port(socket, || Echo)?;
+    /// println!("listening on {}", port.host());
+    /// # reactor.stop();
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn adopt_port<K>(
+        &self,
+        socket: impl Into<ListeningSocket>,
+        factory: impl IntoFactory<K>,
+    ) -> io::Result<Port> {
+        let bound = self.records.world.adopt_port(socket.into())?;
+        let (address, options) = (bound.host.clone(), ListenOptions::default());
+        Ok(Port::new(self, address, options, bound, self.attach_factory(factory.into_factory())))
+    }
+
+    /// Listens on a socket already bound to `at` with `options`.
+    pub(crate) fn listen_on(
+        &self,
+        at: SocketAddr,
+        options: ListenOptions,
+        socket: ListeningSocket,
+        factory: ErasedFactory,
+    ) -> io::Result<Port> {
+        let bound = self.records.world.adopt_port(socket)?;
+        Ok(Port::new(self, at.into(), options, bound, self.attach_factory(factory)))
+    }
+
+    /// Prepares a factory for use: `attach` is the first call that it gets.
+    #[track_caller]
+    pub(super) fn attach_factory(&self, factory: impl Factory + 'static) -> ErasedFactory {
+        let mut erased = ErasedFactory::new(factory);
+        erased.factory.attach(self);
+        self.monitor_factory(erased)
+    }
 }
 
 impl Port {

@@ -257,9 +257,8 @@ impl Scene {
     fn open(&mut self) -> (Transport, Wire) {
         let made: Rc<RefCell<Option<Transport>>> = Rc::default();
         let slot = made.clone();
-        let connecting = self.reactor.connect_tcp_deferred(
-            "127.0.0.1",
-            self.peer().port(),
+        let connecting = self.reactor.connect_to_deferred(
+            ("127.0.0.1", self.peer().port()),
             ConnectOptions::default(),
             || Carrier(()),
         );
@@ -434,8 +433,8 @@ const WAYS: &[(&str, &str, Act)] = &[
         let port = s.listens(|s| s.reactor.listen_tcp(any(), s.factory()));
         s.stops(&port);
     }),
-    ("listen_tcp_with", "the port is open when the run ends", |s| {
-        s.listens(|s| s.reactor.listen_tcp_with(any(), ListenOptions::default(), s.factory()));
+    ("listen_at", "the port is open when the run ends", |s| {
+        s.listens(|s| s.reactor.listen_at(any(), ListenOptions::default(), s.factory()));
     }),
     ("listen_tcp", "the loop ends before it starts listening", |s| {
         s.reactor.listen_tcp(any(), s.factory()).expect("a free port");
@@ -444,21 +443,29 @@ const WAYS: &[(&str, &str, Act)] = &[
         let port = s.listens(|s| s.reactor.listen_unix("/port", s.factory()));
         s.stops(&port);
     }),
-    ("listen_unix_with", "the loop ends before it starts listening", |s| {
+    ("listen_at", "the loop ends before it starts listening", |s| {
         let (options, factory) = (ListenOptions::default(), s.factory());
-        s.reactor.listen_unix_with("/port", options, factory).expect("a free path");
+        s.reactor.listen_at(UnixAddress::from("/port"), options, factory).expect("a free path");
     }),
     ("connect_unix", "refused", |s| {
         s.tries(|s| s.reactor.connect_unix("/nobody", s.factory()));
     }),
-    ("connect_unix_with", "stopped", |s| {
+    ("connect_to", "stopped", |s| {
         s.stops_connecting(|s| {
-            s.reactor.connect_unix_with("/silent", ConnectOptions::default(), s.factory())
+            s.reactor.connect_to(
+                UnixAddress::from("/silent"),
+                ConnectOptions::default(),
+                s.factory(),
+            )
         });
     }),
-    ("connect_unix_deferred", "cancelled", |s| {
+    ("connect_to_deferred", "cancelled", |s| {
         s.cancels(|s| {
-            s.reactor.connect_unix_deferred("/silent", ConnectOptions::default(), s.factory())
+            s.reactor.connect_to_deferred(
+                UnixAddress::from("/silent"),
+                ConnectOptions::default(),
+                s.factory(),
+            )
         });
     }),
     ("layered", "the port is stopped", |s| {
@@ -484,16 +491,15 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("connect_tcp", "refused", |s| {
         s.tries(|s| s.reactor.connect_tcp("127.0.0.1", 9, s.factory()));
     }),
-    ("connect_tcp_with", "stopped", |s| {
+    ("connect_to", "stopped", |s| {
         s.stops_connecting(|s| {
-            s.reactor.connect_tcp_with("127.0.0.1", SILENT, ConnectOptions::default(), s.factory())
+            s.reactor.connect_to(("127.0.0.1", SILENT), ConnectOptions::default(), s.factory())
         });
     }),
-    ("connect_tcp_deferred", "cancelled", |s| {
+    ("connect_to_deferred", "cancelled", |s| {
         s.cancels(|s| {
-            s.reactor.connect_tcp_deferred(
-                "127.0.0.1",
-                SILENT,
+            s.reactor.connect_to_deferred(
+                ("127.0.0.1", SILENT),
                 ConnectOptions::default(),
                 s.factory(),
             )
@@ -862,7 +868,7 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     ("Tls::choosing", "its connection is lost before it is called", |s| {
         let (transport, wire) = s.open();
-        let options = couplet::layers::tls::ServerTlsOptions::default().chosen_later();
+        let options = couplet::layers::tls::ServerTlsOptions::chosen_later();
         let tls = couplet::layers::tls::ServerTls::new(&options).expect("a configuration");
         let bomb = s.bomb();
         let never = couplet::Failure::msg("it is never asked");
@@ -921,13 +927,13 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("spawn_process", "it ends, it is not there, and its loop is dropped", |s| {
         let mut l = real_loop();
         let hears = Hears(s.bomb());
-        let process = l.reactor().spawn_process(hears, Command::new("/bin/true"));
+        let process = l.reactor().spawn_process(Command::new("/bin/true"), hears);
         let ended = process.expect("it starts").ended();
         l.run_until(ended).expect("it ends");
-        let missing = l.reactor().spawn_process(Hears(s.bomb()), Command::new("/nonexistent"));
+        let missing = l.reactor().spawn_process(Command::new("/nonexistent"), Hears(s.bomb()));
         missing.expect_err("there is none");
         for is_turned in [true, false] {
-            let cat = l.reactor().spawn_process(Hears(s.bomb()), Command::new("/bin/cat"));
+            let cat = l.reactor().spawn_process(Command::new("/bin/cat"), Hears(s.bomb()));
             cat.expect("it starts");
             if is_turned {
                 turns(&mut l, 1);

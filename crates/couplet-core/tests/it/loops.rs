@@ -212,7 +212,7 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
         reactor.on(when, move || {
             let maker = Maker::new(&log, |_| None);
             let options = ConnectOptions::default();
-            let connecting = late.connect_tcp_deferred("127.0.0.1", port, options, maker);
+            let connecting = late.connect_to_deferred(("127.0.0.1", port), options, maker);
             connecting
                 .add_both(move |outcome| {
                     log.note(format!("failed {}", outcome.is_err()));
@@ -374,7 +374,7 @@ fn run_until_keeps_connections_open() {
     let a = A::default();
     let (port, options) = (to.port().expect("TCP"), ConnectOptions::default());
     let factory = once(&a, Script::new());
-    let connecting = l.reactor().connect_tcp_deferred("127.0.0.1", port, options, factory);
+    let connecting = l.reactor().connect_to_deferred(("127.0.0.1", port), options, factory);
     let connection: Connection<_> = l.run_until(connecting).expect("it connects");
     let wire = network.accept(to).expect("it has connected");
     // Between two runs nothing is called; the next run delivers the bytes that arrived meanwhile.
@@ -616,7 +616,7 @@ fn c103_two_threads_with_a_loop_each_serve_one_port() {
             let mut l = Loop::new().expect("a poll descriptor");
             let options = ListenOptions::default().reuse_port(true).backlog(CONNECTIONS as u32);
             let factory = move || Named(name, counted.clone());
-            let port = l.reactor().listen_tcp_with(address, options, factory);
+            let port = l.reactor().listen_at(address, options, factory);
             let port = port.expect("the port is shared");
             send.send(port.host().socket_addr().expect("TCP")).expect("the test waits");
             l.run(|_| Ok(())).expect("the run ends");

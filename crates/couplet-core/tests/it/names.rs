@@ -68,7 +68,7 @@ impl Names {
         let a = self.a.clone();
         let maker = Maker::new(&self.log, move |_| Some(a.plays(Script::new())));
         let options = ConnectOptions::default();
-        self.rig.reactor.connect_tcp_deferred(host, PORT, options, maker)
+        self.rig.reactor.connect_to_deferred((host, PORT), options, maker)
     }
 
     /// Calls [`connect`](Self::connect), and makes the turns that start it.
@@ -265,7 +265,7 @@ fn c141_an_impossible_name_fails_the_connect() {
     let options = ConnectOptions::default();
     let a = rig.end();
     let factory = move || a.plays(Script::new());
-    let connecting = rig.reactor.connect_tcp_deferred("no\0name", PORT, options, factory);
+    let connecting = rig.reactor.connect_to_deferred(("no\0name", PORT), options, factory);
     assert!(!connecting.has_fired());
     rig.until("the failure", || connecting.has_fired());
     let failure = rig.l.run_until(connecting).expect_err("it fails");
@@ -385,7 +385,7 @@ fn localhost_resolves_through_the_system() {
     let mut factory = Some(factory);
     let factory = move |_: &Address| factory.take();
     let port = peer.address().port().expect("TCP");
-    let connecting = rig.reactor.connect_tcp_deferred("localhost", port, options, factory);
+    let connecting = rig.reactor.connect_to_deferred(("localhost", port), options, factory);
     rig.until("the connection", || connecting.has_fired());
     let connection = rig.l.run_until(connecting).expect("it connects");
     assert_eq!(connection.transport().peer(), &peer.address());

@@ -598,7 +598,7 @@ fn c37_a_connector_stopped_in_its_delay_makes_one_attempt_when_it_connects_again
     rig.network.set_silent(server());
     let options = ConnectOptions::default().timeout(S * 3);
     let tries = Tries(rig.log.clone());
-    let connector = rig.reactor.connect_tcp_with("127.0.0.1", 8000, options, tries);
+    let connector = rig.reactor.connect_to(("127.0.0.1", 8000), options, tries);
     rig.settle();
     assert!(connector.stop_connecting());
     rig.settle();

@@ -31,7 +31,7 @@ impl Scene {
             self.put(name);
         }
         let directory = CertificateDirectory::open(self.path("names")).expect("a folder");
-        let options = ServerTlsOptions::default().directory(directory.clone());
+        let options = ServerTlsOptions::from_directory(directory.clone());
         (directory, self.listen(&self.server(options), ends))
     }
 

@@ -22,7 +22,7 @@ impl Certificates {
         folder.write("ca.pem", &authority.pem);
         folder.write("server.pem", &pem);
         let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes()).expect("a certificate");
-        let server = ServerTls::new(&ServerTlsOptions::default().identity(identity));
+        let server = ServerTls::new(&ServerTlsOptions::new(identity));
         let client = ClientTls::new(&ClientTlsOptions::default().roots(authority.roots()));
         Certificates {
             folder,

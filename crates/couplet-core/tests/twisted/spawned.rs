@@ -109,7 +109,7 @@ fn we_start_a_program_of_twisteds_with_pipes_and_in_a_terminal() {
             log: Rc::clone(&log),
         };
         let run = Loop::new().expect("a loop").run(|reactor| {
-            reactor.spawn_process(asks, command)?;
+            reactor.spawn_process(command, asks)?;
             let late = reactor.clone();
             reactor.call_later(Duration::from_secs(100), move || late.stop());
             Ok(())

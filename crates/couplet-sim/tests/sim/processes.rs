@@ -76,7 +76,7 @@ fn parent(sim: &mut Sim, command: Command) -> (Host, Kept, Log) {
     let (process, logs) = (kept.clone(), log.clone());
     let host = sim.host("parent", move |reactor| {
         let protocol = Logged { log: logs.clone(), ..Logged::default() };
-        let spawned = reactor.spawn_process(protocol, command.clone())?;
+        let spawned = reactor.spawn_process(command.clone(), protocol)?;
         *process.borrow_mut() = Some(spawned);
         Ok(())
     });
@@ -265,7 +265,7 @@ fn family(seed: u64) -> (Sim, Host, Heard, Rc<Cell<u32>>) {
     });
     sim.program("child", |program| {
         program.reactor().connect("tcp:third:80", || Hears(Rc::default())).detach();
-        program.reactor().spawn_process(Logged::default(), Command::new("ticks"))?;
+        program.reactor().spawn_process(Command::new("ticks"), Logged::default())?;
         Ok(())
     });
     let (parent, _, _) = parent(&mut sim, Command::new("child"));
@@ -328,7 +328,7 @@ fn c154c_the_end_of_the_parents_program_is_the_end_of_its_children() {
     let logs = log.clone();
     sim.host("parent", move |reactor| {
         let protocol = Logged { log: logs.clone(), ..Logged::default() };
-        reactor.spawn_process(protocol, Command::new("waits"))?;
+        reactor.spawn_process(Command::new("waits"), protocol)?;
         let stopping = reactor.clone();
         reactor.call_later(SECOND, move || stopping.stop());
         Ok(())
@@ -387,7 +387,7 @@ fn c154c_what_a_simulated_process_can_not_have_is_refused() {
             echo().inherit_stdio(),
         ];
         for command in refused {
-            let error = reactor.spawn_process(Logged::default(), command).expect_err("refused");
+            let error = reactor.spawn_process(command, Logged::default()).expect_err("refused");
             assert_eq!(error.error.kind(), std::io::ErrorKind::Unsupported, "{error}");
         }
         // A host is not a process, and does not own the descriptors of the test.
@@ -409,7 +409,7 @@ fn c154c_what_a_simulated_process_can_not_have_is_refused() {
     let mut sim = world(1);
     sim.host("parent", move |reactor| {
         let kept = kept.clone();
-        let process = reactor.spawn_process(Logged::default(), Command::new("exit").arg("7"))?;
+        let process = reactor.spawn_process(Command::new("exit").arg("7"), Logged::default())?;
         process.ended().map(move |end| *kept.borrow_mut() = Some(end)).detach();
         Ok(())
     });

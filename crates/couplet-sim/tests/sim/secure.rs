@@ -23,7 +23,7 @@ pub(crate) fn both() -> &'static (ServerTls, ClientTls) {
     static BOTH: OnceLock<(ServerTls, ClientTls)> = OnceLock::new();
     BOTH.get_or_init(|| {
         let authority = Authority::new();
-        let server = ServerTlsOptions::default().identity(authority.identity(NAME));
+        let server = ServerTlsOptions::new(authority.identity(NAME));
         let client = ClientTlsOptions::default().roots(authority.roots());
         let server = ServerTls::new(&server.resumption(false)).expect("it works");
         (server, ClientTls::new(&client.resumption(false)).expect("it works"))

@@ -222,7 +222,7 @@ impl Tls {
     /// # fn main() -> couplet::Result<()> {
     /// # let reactor_loop = couplet::Loop::new()?;
     /// # let reactor = reactor_loop.reactor();
-    /// let tls = ServerTls::new(&ServerTlsOptions::default().chosen_later())?;
+    /// let tls = ServerTls::new(&ServerTlsOptions::chosen_later())?;
     /// let layer = move |reactor: &Reactor, _: &_| {
     ///     let asking = reactor.clone();
     ///     tls.layer(reactor.now()).choosing(move |hello| ask_vault(&asking, hello))

@@ -275,24 +275,32 @@ macro_rules! common_options {
 pub struct ServerTlsOptions {
     pub(super) identity: Option<Identity>,
     pub(super) directory: Option<CertificateDirectory>,
-    pub(super) chosen_later: bool,
     pub(super) client_auth: ClientAuth,
     pub(super) common: CommonOptions,
 }
 
-impl Default for ServerTlsOptions {
-    fn default() -> ServerTlsOptions {
+impl ServerTlsOptions {
+    /// The settings of a server with this certificate.
+    pub fn new(identity: Identity) -> ServerTlsOptions {
+        ServerTlsOptions::chosen_later().identity(identity)
+    }
+
+    /// The settings of a server that chooses its certificate by the requested name (SNI).
+    pub fn from_directory(directory: CertificateDirectory) -> ServerTlsOptions {
+        ServerTlsOptions::chosen_later().directory(directory)
+    }
+
+    /// The settings of a server without a certificate of its own: [`Tls::choosing`] provides one
+    /// for each connection.
+    pub fn chosen_later() -> ServerTlsOptions {
         ServerTlsOptions {
             identity: None,
             directory: None,
-            chosen_later: false,
             client_auth: ClientAuth::None,
             common: CommonOptions::default(),
         }
     }
-}
 
-impl ServerTlsOptions {
     /// Sets the certificate for clients whose requested name is not in the directory.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
@@ -304,14 +312,6 @@ impl ServerTlsOptions {
     #[must_use]
     pub fn directory(mut self, directory: CertificateDirectory) -> Self {
         self.directory = Some(directory);
-        self
-    }
-
-    /// Allows a configuration without a certificate: [`Tls::choosing`] provides one for each
-    /// connection.
-    #[must_use]
-    pub fn chosen_later(mut self) -> Self {
-        self.chosen_later = true;
         self
     }
 
@@ -385,7 +385,7 @@ impl ClientTlsOptions {
 ///
 /// # fn main() -> couplet::Result<()> {
 /// let identity = Identity::from_pem_files("server.pem", "server.key")?;
-/// let tls = ServerTls::new(&ServerTlsOptions::default().identity(identity).alpn(["h2"]))?;
+/// let tls = ServerTls::new(&ServerTlsOptions::new(identity).alpn(["h2"]))?;
 /// # Ok(())
 /// # }
 /// ```
@@ -401,7 +401,7 @@ impl ServerTls {
     ///
     /// # Errors
     ///
-    /// If they cannot work, for example without a certificate.
+    /// If they cannot work, for example if the oldest version is newer than the newest.
     pub fn new(options: &ServerTlsOptions) -> Result<ServerTls, TlsConfigError> {
         Ok(ServerTls {
             config: ServerConfig::new(options)?,

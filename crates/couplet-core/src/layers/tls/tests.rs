@@ -208,7 +208,7 @@ fn trusting(authority: &Authority) -> ClientTlsOptions {
 
 /// The options of a server with a certificate of this authority.
 fn certified(authority: &Authority) -> ServerTlsOptions {
-    ServerTlsOptions::default().identity(authority.identity(NAME))
+    ServerTlsOptions::new(authority.identity(NAME))
 }
 
 /// A client and a server with compatible settings.

@@ -64,7 +64,7 @@ fn c146_a_protocol_is_dropped_when_its_process_has_ended_though_its_handle_stays
     impl ProcessProtocol for Keeps {}
     let mut nursery = Nursery::new();
     let kept = Rc::new(());
-    let process = nursery.l.reactor().spawn_process(Keeps(kept.clone()), sh("exit 0"));
+    let process = nursery.l.reactor().spawn_process(sh("exit 0"), Keeps(kept.clone()));
     let process = process.expect("it starts");
     nursery.l.run_until(process.ended()).expect("it ends");
     assert_eq!((Rc::strong_count(&kept), process.pid()), (1, None));
@@ -87,7 +87,7 @@ fn c148_a_panic_in_process_exited_is_logged_and_ended_still_comes() {
     let mut nursery = Nursery::new();
     let protocol = Logged { panics_in_exited: true, ..Logged::default() };
     let log = protocol.log.clone();
-    nursery.l.reactor().spawn_process(protocol, sh("exit 0")).expect("it starts");
+    nursery.l.reactor().spawn_process(sh("exit 0"), protocol).expect("it starts");
     let lines = logged(|| nursery.ended(&log)).1;
     assert_eq!(log.last(), "ended 0");
     assert_eq!(lines.iter().filter(|line| line.contains("on purpose")).count(), 1, "{lines:?}");
@@ -110,7 +110,7 @@ fn c149_what_can_not_be_started_is_an_immediate_error() {
     for command in cases {
         let log = Log::default();
         let protocol = Logged { log: log.clone(), ..Logged::default() };
-        let error = nursery.l.reactor().spawn_process(protocol, command).expect_err("it can't");
+        let error = nursery.l.reactor().spawn_process(command, protocol).expect_err("it can't");
         let SpawnError { .. } = &error;
         assert!(error.to_string().starts_with("cannot start "), "{error}");
         nursery.turn();
@@ -232,7 +232,7 @@ fn c154_children_started_before_the_run_are_noticed_and_others_are_left_alone() 
     let mut l = couplet::Loop::with_options(LoopOptions::default()).expect("a loop");
     let protocol = Logged::default();
     let log = protocol.log.clone();
-    let process = l.reactor().spawn_process(protocol, sh("exit 2")).expect("it starts");
+    let process = l.reactor().spawn_process(sh("exit 2"), protocol).expect("it starts");
     l.run(|reactor| {
         let stopping = reactor.clone();
         process.ended().map(move |_| stopping.stop()).detach();
@@ -248,7 +248,7 @@ fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of
     let mut l = couplet::Loop::new().expect("a loop");
     let protocol = Logged::default();
     let log = protocol.log.clone();
-    let process = l.reactor().spawn_process(protocol, sh("trap '' PIPE; read line")).expect("it");
+    let process = l.reactor().spawn_process(sh("trap '' PIPE; read line"), protocol).expect("it");
     l.run(move |reactor| {
         let stopping = reactor.clone();
         reactor.call_soon(move || stopping.stop());

@@ -34,7 +34,7 @@ impl Nursery {
     fn spawn(&self, command: Command) -> (Process, Log) {
         let protocol = Logged::default();
         let log = protocol.log.clone();
-        (self.l.reactor().spawn_process(protocol, command).expect("it starts"), log)
+        (self.l.reactor().spawn_process(command, protocol).expect("it starts"), log)
     }
 
     /// Spawns this command, and waits until its output contains a text.

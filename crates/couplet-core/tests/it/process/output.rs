@@ -163,7 +163,7 @@ fn output_and_errors_go_to_callbacks_of_their_own() {
     let mut nursery = Nursery::new();
     let streams = Streams::default();
     let spawned =
-        nursery.l.reactor().spawn_process(streams.clone(), sh("echo rose; echo thorn >&2"));
+        nursery.l.reactor().spawn_process(sh("echo rose; echo thorn >&2"), streams.clone());
     let process = spawned.expect("it starts");
     nursery.until("its end", || process.end().is_some());
     nursery.until("its output", || streams.0.borrow().iter().all(|text| text.ends_with(b"\n")));

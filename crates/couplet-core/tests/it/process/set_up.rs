@@ -269,7 +269,7 @@ fn c149a_a_driver_without_processes_refuses_one_and_descriptors_too() {
     use couplet::testing::{Manner, Memory};
     let (driver, _network) = Memory::new(Manner::Readiness, 0);
     let l = couplet::Loop::with_driver(driver, couplet::LoopOptions::default());
-    let refused = l.reactor().spawn_process(super::Logged::default(), sh("exit 0"));
+    let refused = l.reactor().spawn_process(sh("exit 0"), super::Logged::default());
     let error = refused.expect_err("memory has none");
     assert_eq!(error.error.kind(), std::io::ErrorKind::Unsupported);
     let (reader, _writer) = std::io::pipe().expect("a pipe");

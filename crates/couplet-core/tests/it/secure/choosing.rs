@@ -28,7 +28,7 @@ struct Vault {
 
 impl Vault {
     fn new() -> Vault {
-        let options = ServerTlsOptions::default().chosen_later();
+        let options = ServerTlsOptions::chosen_later();
         let tls = ServerTls::new(&options).expect("a configuration that works");
         Vault { tls, asked: Rc::default() }
     }

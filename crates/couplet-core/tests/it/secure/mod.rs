@@ -145,7 +145,7 @@ impl Rig {
         let (driver, network) = Memory::new(manner, 5);
         let l = Loop::with_driver(driver, LoopOptions::default());
         let authority = Authority::new();
-        let options = ServerTlsOptions::default().identity(authority.identity(NAME));
+        let options = ServerTlsOptions::new(authority.identity(NAME));
         let server = ServerTls::new(&options).expect("a configuration that works");
         let client = ClientTls::new(&ClientTlsOptions::default().roots(authority.roots()));
         let client = client.expect("a configuration that works");
@@ -207,7 +207,7 @@ impl Rig {
         let factory = Layered::new(move || end.clone(), layer);
         let to = to.socket_addr().expect("a TCP address");
         let options = couplet::ConnectOptions::default();
-        self.reactor.connect_tcp_deferred(&to.ip().to_string(), to.port(), options, factory)
+        self.reactor.connect_to_deferred((to.ip().to_string(), to.port()), options, factory)
     }
 
     /// A port without TLS whose first connection is `end`.

@@ -15,7 +15,7 @@ use crate::secure::authority::Authority;
 
 static BOTH: LazyLock<(ServerTls, ClientTls)> = LazyLock::new(|| {
     let authority = Authority::new();
-    let server = ServerTlsOptions::default().identity(authority.identity(NAME));
+    let server = ServerTlsOptions::new(authority.identity(NAME));
     let client = ClientTlsOptions::default().roots(authority.roots());
     let client = ClientTls::new(&client).expect("a configuration that works");
     (ServerTls::new(&server).expect("a configuration that works"), client)

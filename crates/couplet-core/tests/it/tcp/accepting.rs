@@ -35,7 +35,7 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
     let mut rig = Kit::mio().rig();
     let (a, calm) = (rig.end(), rig.end());
     let options = ListenOptions::default().backlog(512);
-    let port = rig.reactor.listen_tcp_with(LOOPBACK, options, echoes(&a));
+    let port = rig.reactor.listen_at(LOOPBACK, options, echoes(&a));
     let port = port.expect("a free port can be opened");
     let calm_port = rig.listen_with(calm.makes_many());
     rig.turn();
@@ -260,7 +260,7 @@ fn c49_an_address_can_be_reused_while_old_connections_linger() {
     drop(port.stop_listening());
     rig.turns(2);
     let fresh = ListenOptions::default().reuse_addr(false);
-    let refused = rig.reactor.listen_tcp_with(address, fresh, Maker::new(&log, |_| None));
+    let refused = rig.reactor.listen_at(address, fresh, Maker::new(&log, |_| None));
     let error = refused.expect_err("the old connections linger");
     assert_eq!(error.source.kind(), ErrorKind::AddrInUse);
     let again = rig.reactor.listen_tcp(address, Maker::new(&log, |_| None));

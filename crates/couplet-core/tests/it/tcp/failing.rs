@@ -21,7 +21,7 @@ fn failed(to: SocketAddr, options: ConnectOptions) -> ConnectError {
     let a = rig.end();
     let factory = move || a.plays(Script::new());
     let host = to.ip().to_string();
-    let connecting = rig.reactor.connect_tcp_deferred(&host, to.port(), options, factory);
+    let connecting = rig.reactor.connect_to_deferred((&host, to.port()), options, factory);
     rig.until("the failure", || connecting.has_fired());
     let failure = rig.l.run_until(connecting).expect_err("nothing listens there");
     failure.downcast_ref::<ConnectError>().unwrap_or_else(|| panic!("{failure:?}")).clone()

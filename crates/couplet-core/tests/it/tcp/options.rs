@@ -67,9 +67,9 @@ fn inode(host: &Address, peer: &Address) -> String {
 /// A server and its client, joined with these options.
 fn joined(rig: &mut Rig, listen: ListenOptions, connect: ConnectOptions) -> [A; 2] {
     let (server, client) = (rig.end(), rig.end());
-    let port = rig.reactor.listen_tcp_with(LOOPBACK, listen, server.once(Script::new()));
+    let port = rig.reactor.listen_at(LOOPBACK, listen, server.once(Script::new()));
     let to = port.expect("a free port can be opened").host().port().expect("a number");
-    rig.reactor.connect_tcp_with("127.0.0.1", to, connect, client.once(Script::new()));
+    rig.reactor.connect_to(("127.0.0.1", to), connect, client.once(Script::new()));
     rig.until("connection_made", || server.is_made() && client.is_made());
     [server, client]
 }
@@ -92,7 +92,7 @@ fn c49_a_client_connects_from_the_address_it_is_bound_to() {
             rig.reactor.connect(endpoint, client.once(Script::new())).detach();
         } else {
             let options = ConnectOptions::default().bind(from);
-            rig.reactor.connect_tcp_with("127.0.0.1", to, options, client.once(Script::new()));
+            rig.reactor.connect_to(("127.0.0.1", to), options, client.once(Script::new()));
         }
         rig.until("connection_made", || server.is_made() && client.is_made());
         let came = server.transport().peer().socket_addr().expect("it has an address");
@@ -182,12 +182,12 @@ fn c64a_an_error_or_a_panic_of_the_preparation_fails_what_it_prepares() {
         let (_, lines) = logged(|| {
             let a = rig.end();
             let options = ListenOptions::default().prepare(prepare);
-            let port = rig.reactor.listen_tcp_with(LOOPBACK, options, a.once(Script::new()));
+            let port = rig.reactor.listen_at(LOOPBACK, options, a.once(Script::new()));
             port.map(drop).expect_err("it is not prepared");
             let options = ConnectOptions::default().prepare(prepare);
             let port = rig.peer_port().address().port().expect("TCP");
             let maker = a.maker(Script::new());
-            rig.reactor.connect_tcp_with("127.0.0.1", port, options, maker);
+            rig.reactor.connect_to(("127.0.0.1", port), options, maker);
             rig.until("the failure", || a.log.has("client_connection_failed"));
         });
         assert!(lines.iter().all(|line| line.contains("by wish")), "{lines:?}");

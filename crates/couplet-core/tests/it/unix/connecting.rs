@@ -79,7 +79,11 @@ fn c64_options_of_tcp_do_nothing() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let a = rig.end();
     let options = couplet::ListenOptions::default().reuse_port(true).no_delay(true);
-    let port = rig.reactor.listen_unix_with(folder.join("port"), options, a.once(Script::new()));
+    let port = rig.reactor.listen_at(
+        UnixAddress::from(folder.join("port")),
+        options,
+        a.once(Script::new()),
+    );
     let b = rig.peer(&port.expect("a free path"));
     rig.until("connection_made", || a.is_made());
     let ((), lines) = crate::logged::logged(|| {

@@ -23,7 +23,7 @@ fn inode(path: &Path) -> u64 {
 
 /// Listens with an echo.
 fn try_listen(rig: &Rig, path: &Path, options: ListenOptions) -> Result<Port, ListenError> {
-    rig.reactor.listen_unix_with(path.to_path_buf(), options, || Echo)
+    rig.reactor.listen_at(UnixAddress::from(path.to_path_buf()), options, || Echo)
 }
 
 fn listen(rig: &Rig, path: &Path) -> Port {

@@ -79,7 +79,7 @@ impl Scene {
 
     /// Options with the certificate of [`NAME`].
     pub(crate) fn server_options(&self) -> ServerTlsOptions {
-        ServerTlsOptions::default().identity(self.identity("server.pem"))
+        ServerTlsOptions::new(self.identity("server.pem"))
     }
 
     pub(crate) fn server(&self, options: ServerTlsOptions) -> ServerTls {
@@ -200,7 +200,7 @@ impl Scene {
         let (made, failed) = (end.clone(), end.clone());
         let factory = Layered::new(move || made.clone(), layer);
         let options = ConnectOptions::default();
-        let connecting = self.reactor.connect_tcp_deferred("127.0.0.1", port, options, factory);
+        let connecting = self.reactor.connect_to_deferred(("127.0.0.1", port), options, factory);
         connecting
             .add_both(move |outcome| {
                 if let Err(failure) = outcome {

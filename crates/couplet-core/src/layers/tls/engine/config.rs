@@ -69,9 +69,6 @@ impl ServerConfig {
     pub(in super::super) fn new(
         options: &ServerTlsOptions,
     ) -> Result<ServerConfig, TlsConfigError> {
-        if options.identity.is_none() && options.directory.is_none() && !options.chosen_later {
-            return Err(unusable("a server needs a certificate"));
-        }
         let provider = provider();
         let verifier = match &options.client_auth {
             ClientAuth::None => WebPkiClientVerifier::no_client_auth(),

@@ -33,7 +33,7 @@ fn a_bad_certificate_is_the_reason_on_both_sides() {
     cases.push(("another issuer", Authority::new().identity(NAME), UnknownIssuer, 48));
     for (name, identity, problem, alert) in cases {
         let client = client(trusting(&authority));
-        let server = server(ServerTlsOptions::default().identity(identity));
+        let server = server(ServerTlsOptions::new(identity));
         let mut two = two(&client, &server);
         two.client.above.extend(b"a secret");
         two.run(usize::MAX);
@@ -53,7 +53,7 @@ fn the_certificate_of_an_authority_is_no_servers_own_and_the_error_says_so() {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
     let client = client(trusting(&authority));
-    let two = met(&client, &server(ServerTlsOptions::default().identity(itself)));
+    let two = met(&client, &server(ServerTlsOptions::new(itself)));
     let problem = TlsProblem::Certificate(CertificateProblem::WrongUsage);
     assert_eq!(two.client.error().problem, problem);
     assert!(two.client.error().to_string().contains("(CA:TRUE)"), "{}", two.client.error());
@@ -66,7 +66,7 @@ fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
     let (chain, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").expect("a key"));
     let huge = Identity::from_pem(chain.repeat(400).as_bytes(), key.as_bytes()).expect("valid");
     let client = client(trusting(&authority));
-    let mut two = two(&client, &server(ServerTlsOptions::default().identity(huge)));
+    let mut two = two(&client, &server(ServerTlsOptions::new(huge)));
     let hello = two.client.sent();
     assert!(two.server.feed(&hello).is_continue());
     let flight = two.server.sent();
@@ -87,7 +87,7 @@ fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
 
 #[test]
 fn a_long_name_says_that_nothing_is_verified() {
-    let server = server(ServerTlsOptions::default().identity(Authority::new().identity("x.test")));
+    let server = server(ServerTlsOptions::new(Authority::new().identity("x.test")));
     let client = client(ClientTlsOptions::default().dangerously_accept_any_server_certificate());
     let two = met(&client, &server);
     assert!(two.client.open && two.server.open);
@@ -282,7 +282,7 @@ fn c77a_no_more_than_16_kib_are_kept_of_an_unfinished_hello() {
     let plain = || certified(&authority);
     let asking = plain().client_auth(ClientAuth::Require(authority.roots()));
     let mut layers = vec![server(plain()).layer(start()), server(asking).layer(start())];
-    let later = server(ServerTlsOptions::default().chosen_later());
+    let later = server(ServerTlsOptions::chosen_later());
     layers.push(later.layer(start()).choosing(|_| panic!("it never comes")));
     for layer in layers {
         let (mut end, tls) = End::new(layer);
@@ -328,10 +328,6 @@ fn configurations_that_cannot_work_are_errors() {
         (identity("", key), "cannot use the given PEM: there is no certificate"),
         (identity(chain, chain), "there is no private key"),
         (identity(chain, &other), "the private key does not match the certificate"),
-        (
-            ServerTls::new(&ServerTlsOptions::default()).expect_err("no certificate").to_string(),
-            "a server needs a certificate",
-        ),
         (Roots::from_pem(b"").expect_err("none").to_string(), "there is no certificate"),
         (
             Identity::from_pem_files("/nowhere/x.pem", "/nowhere/x.pem")

@@ -36,7 +36,7 @@ fn a_handshake_message_may_have_several_records() {
         let length: usize = long.certificates().map(<[u8]>::len).sum();
         assert!((20_000..60_000).contains(&length), "{length}");
         let client = client(trusting(&authority).versions(version, version));
-        let server = server(ServerTlsOptions::default().identity(long));
+        let server = server(ServerTlsOptions::new(long));
         for piece in [1000, usize::MAX] {
             let mut two = two(&client, &server);
             two.run(piece);
@@ -195,7 +195,7 @@ fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
     write("DEFAULT.pem", &authority.pem("else.test", |_| {}));
     write("notes.txt", "not a certificate");
     let directory = CertificateDirectory::open(&folder).expect("certificates");
-    let server = server(ServerTlsOptions::default().directory(directory.clone()));
+    let server = server(ServerTlsOptions::from_directory(directory.clone()));
     let client = client(trusting(&authority).resumption(false));
     let now = start();
     let peer_at = |name: &str, now: Instant| {

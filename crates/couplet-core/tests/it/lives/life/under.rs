@@ -232,7 +232,7 @@ static ENDS: LazyLock<(ServerTls, ClientTls)> = LazyLock::new(|| {
     let pem = include_bytes!("couplet.test.pem");
     let identity = Identity::from_pem(pem, pem).expect("a certificate and its key");
     let roots = Roots::from_pem(pem).expect("a certificate");
-    let server = ServerTls::new(&ServerTlsOptions::default().identity(identity));
+    let server = ServerTls::new(&ServerTlsOptions::new(identity));
     let client = ClientTls::new(&ClientTlsOptions::default().roots(roots).resumption(false));
     (server.expect("it works"), client.expect("it works"))
 });
