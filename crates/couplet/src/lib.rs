@@ -70,7 +70,7 @@
 //! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, or your own | |
 //! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | io_uring |
 //! | [framing](protocols): lines, netstrings, length-prefixed strings, or your own [`Framer`](protocols::Framer) | other application protocols |
-//! | HTTP/1.1 and HTTP/2 by hyper, for axum and any tower service: the feature `http` | |
+//! | HTTP/1.1 by hyper, HTTP/2 (for clients by hyper), for axum and any tower service: the feature `http` | |
 //! | [relays and policies](protocols): reconnecting, connection and message limits | |
 //! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for file descriptors | |
 //! | [`testing`] and the simulator, [`sim`] | |
@@ -131,7 +131,7 @@
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
 //! | `trap` | | the C library's time and entropy, from the seed on [simulating](sim) threads: for test binaries, on Linux |
-//! | `http` | | `http`: HTTP/1.1 and HTTP/2 servers and clients, by hyper |
+//! | `http` | | `http`: HTTP/1.1 and HTTP/2 servers and clients |
 //! | `decompression` | | decoding of compressed answers by `http::Client`: gzip, deflate, br, zstd; implies `http` |
 //! | `websocket` | | `http::websocket`, WebSocket clients and handlers; implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
@@ -140,6 +140,19 @@
 //!
 //! A shipped program can omit `testing` and `sim` with `default-features = false`, and enable them
 //! in its `dev-dependencies`.
+//!
+//! # Stability
+//!
+//! Until 1.0, each change of the interface is in the changelog. The parts below may change in any
+//! release, also after 1.0:
+//!
+//! - [`driver`], apart from the options and addresses that this page names too; the hidden modules
+//!   and the crates beneath this one, such as `couplet-core`;
+//! - the text of errors, of [snapshots](reactor::Snapshot), logs and leak reports;
+//! - the fields of snapshots: new ones may appear, and each is that of one version's loop.
+//!
+//! Foreign types below 1.0 are in the interface where Rust has no stable ones: `socket2::SockRef`
+//! in [`with_socket`](Transport::with_socket) and the `prepare` options, and `futures_core::Stream`.
 //!
 //! # The life of a connection
 //!

@@ -33,6 +33,9 @@
 //! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection delivers at most one
 //!   buffer's worth of bytes, a datagram port at most 64 datagrams, and `next` eventually returns
 //!   `None`.
+//!
+//! **Unstable:** this module follows the needs of the loop and may change in any release. The
+//! options and addresses in it that the crate's front page names too are stable.
 
 pub(crate) mod affinity;
 mod datagrams;

@@ -202,8 +202,7 @@ impl Reactor {
     }
 
     /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
-    /// `connection_made` was called, or fails with [`ConnectError`](crate::ConnectError). Cancelling it
-    /// stops the attempt.
+    /// `connection_made` was called, or fails with [`ConnectError`]. Cancelling it stops the attempt.
     #[track_caller]
     pub fn connect_to_deferred<K, F: IntoFactory<K>>(
         &self,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::transport::ConnectionId;
 
-/// The contents of a loop at one moment. Prints as a table.
+/// The contents of a loop at one moment. Prints as a table. Its text and fields are for people and
+/// for tests, and may change in any release.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
