@@ -1,7 +1,7 @@
 law=c105b
 broken='the cancel of a drain does nothing'
 apply() {
-    swap crates/couplet-core/src/reactor/turn/draining.rs '^            Stage::Finishing => self\.drain_timer_fired\(io, drain\),' \
-        '            Stage::Finishing => {}'
+    swap crates/couplet-core/src/reactor/turn/draining.rs '^            Stage::Finishing\(_\) => self\.next_stage\(io, drain\),' \
+        '            Stage::Finishing(_) => {}'
 }
 notice() { runs c105b; }

@@ -20,7 +20,7 @@ use crate::driver::{
     Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, Group, Interface, Key,
 };
 use crate::panics::{Contained, contain};
-use crate::reactor::{DelayedCall, Reactor};
+use crate::recorder::{DelayedCall, Reactor};
 
 /// Handles the datagrams of a port.
 ///
@@ -260,7 +260,7 @@ impl DatagramCell {
     /// Asks the turn to visit the port.
     fn request_turn(self: &Rc<Self>) {
         if !self.turn_requested.replace(true) {
-            self.reactor.request_datagrams(self);
+            self.reactor.visit_datagrams(self.clone());
         }
     }
 

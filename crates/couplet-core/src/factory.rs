@@ -15,11 +15,12 @@ pub use erased::{ErasedFactory, NewConnection};
 pub use layered::Layered;
 
 use crate::address::Address;
+use crate::connector::Connector;
 use crate::error::Reason;
 use crate::layers::Layer;
 use crate::panics::{Contained, contain, discard};
 use crate::protocol::{Protocol, TypeName};
-use crate::reactor::{Connector, Reactor};
+use crate::recorder::Reactor;
 
 /// Builds a protocol for each connection, and is notified of events around it.
 ///

@@ -12,6 +12,7 @@ extern crate couplet_watched;
 extern crate couplet_defer;
 
 mod address;
+mod connector;
 mod datagrams;
 pub mod driver;
 #[cfg(all(unix, feature = "tokio"))]
@@ -26,12 +27,14 @@ pub mod process;
 mod protocol;
 pub mod protocols;
 pub mod reactor;
+mod recorder;
 pub mod services;
 mod slots;
 pub mod stream;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timers;
 pub mod transport;
 mod unread;
 

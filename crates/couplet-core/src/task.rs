@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
 use crate::panics::Contained;
-use crate::reactor::{Reactor, Source, TimerPurpose};
+use crate::recorder::{Reactor, Source, TimerPurpose};
 
 pub use cancelling::Cancelling;
 pub use cooperator::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};

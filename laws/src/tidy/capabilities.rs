@@ -214,7 +214,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-core/src/reactor/inbox.rs",
             "couplet-core/src/reactor/jobs.rs",
-            "couplet-core/src/reactor/mod.rs",
+            "couplet-core/src/reactor/sync.rs",
             "couplet-core/src/reactor/sharing.rs",
             "couplet-sim/src/wakers.rs",
             "couplet-http/src/body.rs",

@@ -7,13 +7,15 @@
 use super::modules::Modules;
 use super::source::{Code, Mention, assert_none, library};
 
-/// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
-/// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
-/// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 22] = [
+/// The rooms that each room may name. `protocol`, `transport`, `datagrams` and `recorder` form one
+/// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
+/// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
+/// `defer`, `timers`, the seam (`driver`) and `layers`, depends on none of them.
+const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("events", &[]),
     ("address", &[]),
     ("slots", &[]),
+    ("timers", &["slots"]),
     ("panics", &[]),
     ("unread", &[]),
     ("defer", &["panics"]),
@@ -22,7 +24,10 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("driver", &["panics", "address", "slots", "error", "transport::outbox"]),
     ("layers", &["panics", "address", "defer", "error", "transport::outbox", "unread"]),
     ("protocol", &["error", "transport"]),
-    ("factory", &["panics", "address", "error", "layers", "protocol", "reactor", "transport"]),
+    (
+        "factory",
+        &["panics", "address", "connector", "error", "layers", "protocol", "recorder", "transport"],
+    ),
     (
         "transport",
         &[
@@ -35,10 +40,26 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "internals",
             "layers",
             "protocol",
-            "reactor",
+            "recorder",
+            "timers",
         ],
     ),
-    ("datagrams", &["panics", "address", "slots", "defer", "driver", "reactor"]),
+    ("datagrams", &["panics", "address", "slots", "defer", "driver", "recorder"]),
+    ("recorder", &["panics", "datagrams", "slots", "defer", "driver", "timers", "transport"]),
+    (
+        "connector",
+        &[
+            "address",
+            "slots",
+            "defer",
+            "driver",
+            "error",
+            "factory",
+            "recorder",
+            "timers",
+            "transport",
+        ],
+    ),
     (
         "reactor",
         &[
@@ -54,9 +75,12 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "layers",
             "protocol",
             "transport",
+            "connector",
+            "recorder",
+            "timers",
         ],
     ),
-    ("task", &["panics", "defer", "reactor"]),
+    ("task", &["panics", "defer", "reactor", "recorder"]),
     (
         "process",
         &[
@@ -68,6 +92,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "factory",
             "protocol",
             "reactor",
+            "recorder",
             "transport",
         ],
     ),
@@ -81,6 +106,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "factory",
             "layers",
             "reactor",
+            "recorder",
             "transport",
             "address",
             "error",
@@ -172,7 +198,8 @@ fn rooms_know_only_the_rooms_below_them() {
 }
 
 /// The modules that record for the turn. They do not know it, but re-export what it publishes.
-const RECORDING: [&str; 5] = ["protocol", "factory", "transport", "datagrams", "reactor"];
+const RECORDING: [&str; 7] =
+    ["protocol", "factory", "transport", "datagrams", "recorder", "connector", "reactor"];
 
 /// What a file of [`RECORDING`] takes from the turn.
 fn taken_from_the_turn(file: &Code, modules: &Modules) -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::driver::{ConnectedSocket, Pipe};
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
 use crate::protocol::Protocol;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use crate::transport::{Connection, Transport};
 
 /// `stdio:`: standard input and output, as one connection. Twisted's `StandardIOEndpoint`.

@@ -8,7 +8,7 @@ use super::{ClientEndpoint, EndpointError};
 use crate::defer::{Deferred, Result};
 use crate::factory::ErasedFactory;
 use crate::process::{ChildFd, Command, WhenLost, WindowSize};
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use crate::transport::Transport;
 
 /// `process:COMMAND[:directory=PATH][:uid=N][:gid=N][:stderr=inherit|stdout|null][:pty=yes|no][:kill=SECONDS]

@@ -10,7 +10,7 @@ use crate::defer::{Deferred, Result};
 use crate::driver::{FlowControl, Parity, Pipe, SerialOptions};
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use crate::transport::Transport;
 
 /// `serial:PATH[:speed=9600][:bits=8][:parity=none][:stop=1][:flow=none]`: a serial line, by the

@@ -7,11 +7,12 @@ use std::panic::Location;
 
 use super::{AnyFactory, Ends, Factory, Newcomer, Seat};
 use crate::address::Address;
+use crate::connector::Connector;
 use crate::error::Reason;
 use crate::layers::Layer;
 use crate::panics::Contained;
 use crate::protocol::Protocol;
-use crate::reactor::{Connector, Reactor, Source};
+use crate::recorder::{Reactor, Source};
 use crate::transport::Transport;
 
 /// A factory of any type, in the form that endpoints get: [`ServerEndpoint::listen`] and

@@ -2,9 +2,10 @@
 
 use super::{Factory, IntoFactory, Newcomer, Seat};
 use crate::address::Address;
+use crate::connector::Connector;
 use crate::error::Reason;
 use crate::layers::Layer;
-use crate::reactor::{Connector, Reactor};
+use crate::recorder::Reactor;
 
 /// Puts a layer under each connection of a factory, on ports and on connects.
 ///

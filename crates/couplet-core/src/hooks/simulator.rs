@@ -15,7 +15,7 @@ use crate::driver::{Adopted, Command, Spawned};
 use crate::driver::{DatagramOption, Group, Key};
 use crate::layers::{Direction, PcapTap};
 use crate::reactor::numbered;
-pub use crate::transport::connection::LayerReport;
+pub use crate::transport::report::LayerReport;
 use crate::{Address, ConnectError, Loop, Protocol, Reactor, Transport};
 
 /// Observes a loop, before its run: `wrap` replaces the protocol of each connection, `layers` gets

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{Command, Process, ProcessEnd, ProcessProtocol, ProcessSignal};
 use crate::defer::{Cancelled, Deferred, Failure, Resolver};
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 
 /// The output of a program, and how it ended.
 #[derive(Clone, Debug)]

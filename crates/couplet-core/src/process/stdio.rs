@@ -8,7 +8,7 @@ use super::{Command, SpawnError, WhenLost};
 use crate::defer::Deferred;
 use crate::factory::{Factory, IntoFactory};
 use crate::panics::Contained;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use crate::transport::Connection;
 
 impl Reactor {

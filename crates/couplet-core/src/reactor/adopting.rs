@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-#[cfg(unix)]
-use super::dependents::Dependent;
 use super::dependents::DependentGuard;
-use super::{Reactor, Source, Start, loop_ended};
+#[cfg(unix)]
+use super::dependents::{Dependent, DependentId};
+use super::records::Start;
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::Adopted;
 use crate::driver::ConnectedSocket;
@@ -16,6 +16,7 @@ use crate::driver::ConnectedSocket;
 use crate::driver::Pipe;
 use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
 use crate::protocol::Protocol;
+use crate::recorder::{Reactor, Source, loop_ended};
 use crate::transport::{Connection, Transport};
 
 pub(super) type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
@@ -78,7 +79,7 @@ impl Reactor {
         socket: impl Into<ConnectedSocket>,
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory.into_factory()))
+        Ok(self.adopt_prepared(self.world().adopt(socket.into())?, factory.into_factory()))
     }
 
     /// Takes over non-socket descriptors as one connection: pipes, FIFOs, terminals, files.
@@ -122,7 +123,7 @@ impl Reactor {
         pipe: impl Into<Pipe>,
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory.into_factory()))
+        Ok(self.adopt_prepared(self.world().adopt_pipe(pipe.into())?, factory.into_factory()))
     }
 
     /// Serves a connection that the world has already adopted.
@@ -151,6 +152,19 @@ impl Reactor {
             self.attach_factory(factory),
         )
     }
+
+    /// Makes the end of a run wait for this program.
+    #[cfg(unix)]
+    pub(crate) fn add_dependent(&self, dependent: Rc<dyn Dependent>) -> DependentId {
+        self.records().dependents.borrow_mut().add(dependent)
+    }
+
+    /// Removes a program that has exited, or that cannot be waited for.
+    #[cfg(unix)]
+    pub(crate) fn remove_dependent(&self, id: DependentId) {
+        let removed = self.records().dependents.borrow_mut().remove(id);
+        drop(removed);
+    }
 }
 
 impl AdoptionCell {
@@ -172,7 +186,7 @@ impl AdoptionCell {
         });
         let factory = FactorySlot::new(factory.factory.take());
         *cell.pending.borrow_mut() = Some(PendingAdoption { source, factory, done });
-        reactor.start(Start::Adoption(cell));
+        reactor.records().start(Start::Adoption(cell));
         deferred
     }
 

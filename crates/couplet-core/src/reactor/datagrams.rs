@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::{LoopRequest, Reactor, Start};
+use super::records::Start;
 use crate::address::{Address, UnixAddress};
 use crate::datagrams::{DatagramCell, DatagramPort, DatagramProtocol, DatagramTransport};
 use crate::driver::DatagramOptions;
 use crate::error::ListenError;
 use crate::panics::Contained;
+use crate::recorder::Reactor;
 
 impl Reactor {
     /// Opens a UDP port, and passes its datagrams to `protocol`: a [`DatagramProtocol`], or a
@@ -107,16 +108,11 @@ impl Reactor {
         protocol: P,
     ) -> Result<DatagramPort<P>, ListenError> {
         let protocol: Contained<Box<dyn DatagramProtocol>> = Contained::new(Box::new(protocol));
-        let bound = self.records.world.bind_datagrams(&address, &options);
+        let bound = self.world().bind_datagrams(&address, &options);
         let bound = bound.map_err(|error| ListenError::new(address, error))?;
         let cell = DatagramCell::new(self, bound, options, Location::caller(), protocol);
         let cell = Rc::new(cell);
-        self.start(Start::Datagrams(cell.clone()));
+        self.records().start(Start::Datagrams(cell.clone()));
         Ok(DatagramTransport { cell }.port())
-    }
-
-    /// Makes the turn process the requests of a port.
-    pub(crate) fn request_datagrams(&self, port: &Rc<DatagramCell>) {
-        self.record_request(LoopRequest::Datagrams(port.clone()));
     }
 }

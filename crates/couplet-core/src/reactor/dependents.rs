@@ -5,7 +5,6 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::Reactor;
 use crate::error::Reason;
 use crate::panics::contain;
 
@@ -33,6 +32,17 @@ pub(super) struct Dependents {
 }
 
 impl Dependents {
+    pub(super) fn add(&mut self, dependent: Rc<dyn Dependent>) -> DependentId {
+        self.next += 1;
+        let id = DependentId(self.next);
+        self.running.insert(id, dependent);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: DependentId) -> Option<Rc<dyn Dependent>> {
+        self.running.remove(&id)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.running.len()
     }
@@ -48,22 +58,5 @@ pub(super) struct DependentGuard(pub(super) Rc<dyn Dependent>);
 impl Drop for DependentGuard {
     fn drop(&mut self) {
         contain("the loss of a program's connection", || self.0.clone().lost(None));
-    }
-}
-
-impl Reactor {
-    /// Makes the end of a run wait for this program.
-    pub(crate) fn add_dependent(&self, dependent: Rc<dyn Dependent>) -> DependentId {
-        let mut dependents = self.records.dependents.borrow_mut();
-        dependents.next += 1;
-        let id = DependentId(dependents.next);
-        dependents.running.insert(id, dependent);
-        id
-    }
-
-    /// Removes a program that has exited, or that cannot be waited for.
-    pub(crate) fn remove_dependent(&self, id: DependentId) {
-        let removed = self.records.dependents.borrow_mut().running.remove(&id);
-        drop(removed);
     }
 }

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::options::Drain;
-use super::port::PortCell;
-use super::timers::TimerKey;
-use super::{LoopRequest, Port, Reactor, loop_ended};
+use super::port::{Port, PortCell};
+use super::records::LoopRequest;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::Key;
+use crate::recorder::{Reactor, loop_ended};
+use crate::timers::TimerKey;
 
 /// How the connections of a drain ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,11 +123,11 @@ impl Reactor {
         let (reactor, hastened) = (self.clone(), Rc::downgrade(&cell));
         let (deferred, resolver) = Deferred::with_canceller(move |_| {
             if let Some(cell) = hastened.upgrade() {
-                reactor.record_request(LoopRequest::Drain(cell));
+                reactor.records().request(LoopRequest::Drain(cell));
             }
         });
         *cell.resolver.borrow_mut() = Some(resolver);
-        self.record_request(LoopRequest::Drain(cell));
+        self.records().request(LoopRequest::Drain(cell));
         deferred
     }
 }

@@ -1,38 +1,12 @@
 //! Blocking work on the driver's threads: [`Reactor::defer_to_thread`].
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use super::Reactor;
-use super::requests::DriverRequests;
 use crate::defer::{Deferred, Failure, Panicked, Result};
-use crate::driver::{Job, Ticket};
+use crate::driver::Job;
 use crate::panics::{Contained, lock, panic_text};
-
-/// The loop's jobs.
-#[derive(Default)]
-pub(super) struct Jobs {
-    pub(super) requested: RefCell<DriverRequests<Job>>,
-    /// Called in the loop's thread when a job has run or is given up, in the order of the requests.
-    // Unbounded: one for each unfired Deferred of `defer_to_thread`.
-    pub(super) waiting: RefCell<BTreeMap<Ticket, Finish>>,
-}
-
-/// Fires the job's Deferred: with the job's result, or else with this failure.
-type Finish = Box<dyn FnOnce(fn() -> Failure)>;
-
-impl Jobs {
-    /// The number of jobs whose Deferred is pending.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.borrow().len()
-    }
-
-    pub(super) fn finished(&self, ticket: Ticket) -> Option<Finish> {
-        self.waiting.borrow_mut().remove(&ticket)
-    }
-}
+use crate::recorder::Reactor;
 
 impl Reactor {
     /// Runs `f`, which may block, in a thread of the loop's pool; the Deferred fires with its
@@ -69,7 +43,7 @@ impl Reactor {
                     let outcome = outcome.map(Contained::take);
                     resolver.resolve(outcome.unwrap_or_else(|| Err(failure())));
                 });
-                self.records.jobs.waiting.borrow_mut().insert(ticket, finish);
+                self.records().jobs.wait_for(ticket, finish);
                 job
             },
         )

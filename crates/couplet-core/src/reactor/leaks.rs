@@ -5,14 +5,11 @@
 //! which exists only in a loop under test; the few ports and connectors keep their own.
 
 use std::fmt;
-use std::panic::Location;
 
 use super::tasks::TaskId;
-use super::timers::TimerKey;
 use crate::driver::Key;
-
-/// A location in user source code.
-pub(crate) type Source = &'static Location<'static>;
+use crate::recorder::{Source, TimerPurpose};
+use crate::timers::TimerKey;
 
 /// An object that a run left open, active or pending.
 pub(crate) struct Leak {
@@ -39,19 +36,6 @@ pub(crate) fn numbered(all: &[Leak]) -> String {
         let _ = fmt::Write::write_fmt(&mut text, format_args!("\n{number}. {left}"));
         text
     })
-}
-
-/// The purpose of a timer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TimerPurpose {
-    Call,
-    Sleep,
-    Timeout,
-    LoopingCall,
-    Cooperator,
-    Interval,
-    /// A timed call of a connection, cancelled with it.
-    Connection(Key),
 }
 
 impl TimerPurpose {
@@ -161,6 +145,8 @@ impl<K> PlaceLog<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::Location;
+
     use super::*;
 
     #[test]

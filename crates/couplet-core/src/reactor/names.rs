@@ -4,16 +4,10 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Reactor;
-use crate::defer::{Deferred, Resolver};
+use super::requests::Lookup;
+use crate::defer::Deferred;
 use crate::error::ConnectError;
-
-/// A name, and the resolver that gets its addresses.
-pub(super) struct Lookup {
-    pub(super) name: String,
-    // Bound: the addresses of one name, from the resolver.
-    pub(super) resolver: Resolver<Vec<IpAddr>>,
-}
+use crate::recorder::Reactor;
 
 /// The addresses of a name from the driver's answer: at least one.
 pub(super) fn named(

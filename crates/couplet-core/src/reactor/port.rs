@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
 
+use super::records::{LoopRequest, Start};
 use super::sharing::{Departure, Share};
-use super::{LoopRequest, Reactor, Source, Start, loop_ended};
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Bound, Key, ListenOptions, ListeningSocket};
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
+use crate::recorder::{Reactor, Source, loop_ended};
 
 /// A handle to a listening port; cheap to clone. Dropping it changes nothing.
 ///
@@ -113,7 +114,7 @@ impl Reactor {
         factory: impl IntoFactory<K>,
     ) -> Result<Port, ListenError> {
         let address = address.into();
-        let bound = self.records.world.bind(&address, &options);
+        let bound = self.world().bind(&address, &options);
         let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
         Ok(Port::new(self, address, options, bound, self.attach_factory(factory.into_factory())))
     }
@@ -145,7 +146,7 @@ impl Reactor {
         socket: impl Into<ListeningSocket>,
         factory: impl IntoFactory<K>,
     ) -> io::Result<Port> {
-        let bound = self.records.world.adopt_port(socket.into())?;
+        let bound = self.world().adopt_port(socket.into())?;
         let (address, options) = (bound.host.clone(), ListenOptions::default());
         Ok(Port::new(self, address, options, bound, self.attach_factory(factory.into_factory())))
     }
@@ -158,7 +159,7 @@ impl Reactor {
         socket: ListeningSocket,
         factory: ErasedFactory,
     ) -> io::Result<Port> {
-        let bound = self.records.world.adopt_port(socket)?;
+        let bound = self.world().adopt_port(socket)?;
         Ok(Port::new(self, at.into(), options, bound, self.attach_factory(factory)))
     }
 
@@ -218,7 +219,7 @@ impl Port {
                 self.cell.leave_shared_socket(Departure::Stopped);
                 let (deferred, resolver) = Deferred::new();
                 self.cell.stopped.borrow_mut().push(resolver);
-                self.cell.reactor.record_request(LoopRequest::Port(self.cell.clone()));
+                self.cell.reactor.records().request(LoopRequest::Port(self.cell.clone()));
                 Some(deferred)
             }
             PortState::Stopping | PortState::Stopped => None,
@@ -259,7 +260,7 @@ impl Port {
             if let Some(share) = &self.cell.share {
                 share.pause(paused);
             }
-            self.cell.reactor.record_request(LoopRequest::Port(self.cell.clone()));
+            self.cell.reactor.records().request(LoopRequest::Port(self.cell.clone()));
         }
     }
 
@@ -300,7 +301,7 @@ impl PortCell {
     fn bind(self: &Rc<Self>) -> io::Result<Bound> {
         match &self.share {
             Some(share) => share.join(self),
-            None => self.reactor.records.world.bind(&self.address, &self.options),
+            None => self.reactor.world().bind(&self.address, &self.options),
         }
     }
 
@@ -312,7 +313,7 @@ impl PortCell {
         let old = self.bound.replace(Some(bound));
         drop(old);
         self.state.set(PortState::Starting);
-        self.reactor.start(Start::Port(self.clone()));
+        self.reactor.records().start(Start::Port(self.clone()));
     }
 
     /// Gives up the port's part in a socket shared with other loops.

@@ -4,24 +4,14 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
-use super::Reactor;
-use super::leaks::Source;
-use super::tasks::WakeQueue;
+use super::tasks::{RemoteCall, WakeQueue};
 use crate::defer::{Deferred, Result};
 use crate::driver::Signal;
 use crate::panics::Contained;
-use crate::transport::{ConnectionId, Tell, TellFn, Transport};
-
-/// A call from another thread.
-pub(super) enum RemoteCall {
-    Run(Source, Box<dyn FnOnce(&Reactor) + Send>),
-    Tell(Source, ConnectionId, Box<dyn Tell + Send>),
-    /// A signal that another loop of the process received.
-    Signal(Signal),
-}
+use crate::recorder::Reactor;
+use crate::transport::{ConnectionId, TellFn, Transport};
 
 /// A handle to a loop for other threads: `Send`, `Sync`, and cheap to clone.
 ///
@@ -141,13 +131,13 @@ impl Remote {
             let loop_gone: Box<dyn FnOnce()> = Box::new(move || {
                 let _ = on_loop_gone.send(Err(LoopGone.into()));
             });
-            let waiting = reactor.records.blocked.borrow_mut().insert(loop_gone);
-            let records = Rc::downgrade(&reactor.records);
+            let waiting = reactor.records().blocked.borrow_mut().insert(loop_gone);
+            let weak = reactor.downgrade();
             let sending = deferred.add_both(move |result| {
                 // Fails only if the waiting thread has died.
                 let _ = answer.send(result);
-                if let Some(records) = records.upgrade() {
-                    records.blocked.borrow_mut().remove(waiting);
+                if let Some(reactor) = weak.upgrade() {
+                    reactor.records().blocked.borrow_mut().remove(waiting);
                 }
                 Ok(())
             });
@@ -179,7 +169,7 @@ impl fmt::Debug for Remote {
 impl Reactor {
     /// A handle to this loop for other threads.
     pub fn remote(&self) -> Remote {
-        Remote { queue: self.records.queue.clone() }
+        Remote { queue: self.records().queue.clone() }
     }
 }
 
@@ -207,6 +197,6 @@ mod tests {
         });
         l.run(|_| Ok(())).expect("a stop");
         waits.join().expect("no panic");
-        assert_eq!(reactor.records.blocked.borrow().len(), 0);
+        assert_eq!(reactor.records().blocked.borrow().len(), 0);
     }
 }

@@ -1,11 +1,11 @@
 //! Cancellable driver requests: blocking jobs and name lookups.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use super::{Reactor, Records, loop_ended, pending};
-use crate::defer::{Deferred, Resolver};
-use crate::driver::Ticket;
+use crate::defer::{Failure, Resolver};
+use crate::driver::{Job, Ticket};
 
 /// Requests and cancellations since the last turn.
 pub(super) struct DriverRequests<T> {
@@ -28,6 +28,14 @@ impl<T> DriverRequests<T> {
         Ticket(self.last)
     }
 
+    pub(super) fn add(&mut self, ticket: Ticket, request: T) {
+        self.fresh.push((ticket, request));
+    }
+
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
+        self.cancelled.push(ticket);
+    }
+
     /// The number of requests that have not begun.
     pub(super) fn len(&self) -> usize {
         self.fresh.len()
@@ -48,29 +56,36 @@ impl<T> DriverRequests<T> {
     }
 }
 
-impl Reactor {
-    /// Queues the request that `build` makes from a ticket and a resolver, for the turn. Cancelling
-    /// the Deferred records its ticket. Returns a failed Deferred if the loop was dropped.
-    #[track_caller]
-    pub(super) fn request<T: 'static, R: 'static>(
-        &self,
-        select: fn(&Records) -> &RefCell<DriverRequests<T>>,
-        build: impl FnOnce(Ticket, Resolver<R>) -> T,
-    ) -> Deferred<R> {
-        if self.is_dropped() {
-            return Deferred::fail(loop_ended());
-        }
-        let ticket = select(&self.records).borrow_mut().ticket();
-        let weak = Rc::downgrade(&self.records);
-        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
-            if let Some(records) = weak.upgrade() {
-                select(&records).borrow_mut().cancelled.push(ticket);
-                records.add_pending(pending::STARTS);
-            }
-        });
-        let request = build(ticket, resolver);
-        select(&self.records).borrow_mut().fresh.push((ticket, request));
-        self.records.add_pending(pending::STARTS);
-        deferred
+/// The loop's jobs.
+#[derive(Default)]
+pub(super) struct Jobs {
+    pub(super) requested: RefCell<DriverRequests<Job>>,
+    /// Called in the loop's thread when a job has run or is given up, in the order of the requests.
+    // Unbounded: one for each unfired Deferred of `defer_to_thread`.
+    pub(super) waiting: RefCell<BTreeMap<Ticket, Finish>>,
+}
+
+/// Fires the job's Deferred: with the job's result, or else with this failure.
+type Finish = Box<dyn FnOnce(fn() -> Failure)>;
+
+impl Jobs {
+    /// The number of jobs whose Deferred is pending.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.borrow().len()
     }
+
+    pub(super) fn wait_for(&self, ticket: Ticket, finish: Finish) {
+        self.waiting.borrow_mut().insert(ticket, finish);
+    }
+
+    pub(super) fn finished(&self, ticket: Ticket) -> Option<Finish> {
+        self.waiting.borrow_mut().remove(&ticket)
+    }
+}
+
+/// A name, and the resolver that gets its addresses.
+pub(super) struct Lookup {
+    pub(super) name: String,
+    // Bound: the addresses of one name, from the resolver.
+    pub(super) resolver: Resolver<Vec<IpAddr>>,
 }

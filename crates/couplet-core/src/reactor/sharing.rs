@@ -9,12 +9,14 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::port::PortCell;
-use super::{LoopRequest, Port, Reactor, Remote, Start};
+use super::port::{Port, PortCell};
+use super::records::{LoopRequest, Start};
+use super::remote::Remote;
 use crate::address::Address;
 use crate::driver::{Bound, ConnectedSocket, Key, ListenOptions, ListeningSocket};
 use crate::factory::ErasedFactory;
 use crate::panics::lock;
+use crate::recorder::Reactor;
 
 type Reopen = Box<dyn Fn() -> io::Result<ListeningSocket> + Send + Sync>;
 
@@ -151,7 +153,7 @@ impl SharedSocket {
             None => (self.reopen)()?,
         };
         let socket = state.socket.insert(socket).try_clone();
-        let world = &cell.reactor.records.world;
+        let world = cell.reactor.world();
         let (part, bound) = match state.accepts {
             None => (Part::Accepts, world.adopt_port(socket?)?),
             Some(_) => (Part::IsFed, world.fed_port(&self.host)?),
@@ -267,7 +269,7 @@ impl ChangedPort {
         // A loop that was dropped is about to leave.
         let _ = self.remote.call(move |reactor| {
             if let Some(port) = reactor.shared_port(port) {
-                reactor.record_request(LoopRequest::Port(port));
+                reactor.records().request(LoopRequest::Port(port));
             }
         });
     }
@@ -279,8 +281,9 @@ impl ChosenSeat {
         let (socket, counted) = (Some(socket), Some(counted));
         let handed = HandedConnection { socket, shared: shared.clone(), seat, port, counted };
         // A refused connection is dropped, and so handed to another loop.
-        let _ =
-            remote.call(move |reactor| reactor.start(Start::HandedConnection(Box::new(handed))));
+        let _ = remote.call(move |reactor| {
+            reactor.records().start(Start::HandedConnection(Box::new(handed)))
+        });
     }
 }
 
@@ -316,14 +319,14 @@ impl Share {
     /// Takes a seat for a port that starts listening.
     pub(super) fn join(&self, port: &Rc<PortCell>) -> io::Result<Bound> {
         let reactor = &port.reactor;
-        let key = reactor.records.shared_ports.borrow_mut().insert(port.clone());
+        let key = reactor.records().shared_ports.borrow_mut().insert(port.clone());
         match self.shared.join(port, key) {
             Ok((seat, bound)) => {
                 self.seat.set(Some(seat));
                 Ok(bound)
             }
             Err(error) => {
-                let port = reactor.records.shared_ports.borrow_mut().remove(key);
+                let port = reactor.records().shared_ports.borrow_mut().remove(key);
                 drop(port);
                 Err(error)
             }
@@ -334,7 +337,7 @@ impl Share {
     pub(super) fn leave(&self, reactor: &Reactor, why: Departure) {
         if let Some(seat) = self.seat.take() {
             self.shared.leave(seat.number, why);
-            let port = reactor.records.shared_ports.borrow_mut().remove(seat.port);
+            let port = reactor.records().shared_ports.borrow_mut().remove(seat.port);
             drop(port);
         }
     }
@@ -375,7 +378,7 @@ impl Share {
         if part == seat.part {
             return None;
         }
-        let world = &reactor.records.world;
+        let world = reactor.world();
         let socket = state.socket.as_ref().filter(|_| accepts).map(ListeningSocket::try_clone);
         let bound = match socket {
             Some(socket) => socket.and_then(|socket| world.adopt_port(socket)),
@@ -405,7 +408,7 @@ impl Reactor {
     }
 
     pub(super) fn shared_port(&self, key: Key) -> Option<Rc<PortCell>> {
-        self.records.shared_ports.borrow().get(key).cloned()
+        self.records().shared_ports.borrow().get(key).cloned()
     }
 }
 

@@ -5,11 +5,11 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use super::leaks::Source;
+use super::records::{Records, pending};
 use super::stalls::monitor_task;
 use super::tasks::{FutureTask, TaskCell, TaskId, TaskRef};
-use super::{Reactor, Records, loop_ended, pending};
 use crate::defer::{Deferred, Result};
+use crate::recorder::{Reactor, Source, loop_ended};
 
 impl Reactor {
     /// Runs a future as a task of this loop; the Deferred fires with its output. Cancelling the
@@ -55,25 +55,26 @@ impl Reactor {
         name: Option<Box<str>>,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
-        if self.is_dropped() {
+        let records = self.records();
+        if records.is_dropped() {
             return Deferred::fail(loop_ended());
         }
         let (task, deferred) = new_task(self, name, future);
-        self.records.tasks.borrow_mut().add(task);
-        self.records.add_pending(pending::TASKS);
+        records.tasks.borrow_mut().add(task);
+        records.add_pending(pending::TASKS);
         deferred
     }
 
     /// The task being polled with this waker, if it belongs to this loop.
     #[inline]
     pub(crate) fn polled_task(&self, waker: &Waker) -> Option<TaskId> {
-        let (id, polled_with) = self.records.polled.get()?;
+        let (id, polled_with) = self.records().polled.get()?;
         std::ptr::eq(polled_with, waker.data()).then_some(id)
     }
 
     /// Wakes a task, to be polled in step 5.
     pub(crate) fn wake_task(&self, id: TaskId) {
-        let waker = self.records.tasks.borrow().waker(id);
+        let waker = self.records().tasks.borrow().waker(id);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -81,7 +82,7 @@ impl Reactor {
 
     /// An unfinished task.
     pub(crate) fn task(&self, id: TaskId) -> Option<TaskRef> {
-        self.records.tasks.borrow().get(id)
+        self.records().tasks.borrow().get(id)
     }
 
     /// Polls a task from inside a callback of the loop, instead of in step 5: the event that it
@@ -89,23 +90,23 @@ impl Reactor {
     #[inline]
     pub(crate) fn poll_here(&self, task: &TaskRef) {
         if !task.is_cancelled() {
-            self.poll_task(task);
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn poll_task(&self, task: &TaskRef) {
-        let before = self.records.polled.replace(Some((task.id(), task.waker().data())));
-        let polled = task.task.poll(&mut Context::from_waker(task.waker()));
-        self.records.polled.set(before);
-        if polled.is_ready() {
-            self.records.tasks.borrow_mut().remove(task.id());
-            task.task.finish();
+            self.records().poll_task(task);
         }
     }
 }
 
 impl Records {
+    #[inline(always)]
+    pub(super) fn poll_task(&self, task: &TaskRef) {
+        let before = self.polled.replace(Some((task.id(), task.waker().data())));
+        let polled = task.task.poll(&mut Context::from_waker(task.waker()));
+        self.polled.set(before);
+        if polled.is_ready() {
+            self.tasks.borrow_mut().remove(task.id());
+            task.task.finish();
+        }
+    }
+
     pub(super) fn note_task(&self, task: TaskId, place: Source) {
         if let Some(places) = &mut *self.places.borrow_mut() {
             let tasks = self.tasks.borrow();
@@ -122,18 +123,20 @@ pub(super) fn new_task<T: 'static>(
     future: impl Future<Output = Result<T>> + 'static,
 ) -> (TaskRef, Deferred<T>) {
     let place = Location::caller();
-    let monitored_name = reactor.records.stalls.get().and(name.clone());
-    let (id, waker) = reactor.records.tasks.borrow_mut().reserve(name);
-    reactor.records.note_task(id, place);
-    let weak = Rc::downgrade(&reactor.records);
+    let records = reactor.records();
+    let monitored_name = records.stalls.get().and(name.clone());
+    let (id, waker) = records.tasks.borrow_mut().reserve(name);
+    records.note_task(id, place);
+    let weak = reactor.downgrade();
     let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
-        if let Some(records) = weak.upgrade() {
+        if let Some(reactor) = weak.upgrade() {
+            let records = reactor.records();
             records.tasks.borrow_mut().cancel(id);
             records.add_pending(pending::TASKS);
         }
     });
     let task = FutureTask::new(future, resolver);
-    let task: TaskRef = match reactor.records.stalls.get() {
+    let task: TaskRef = match records.stalls.get() {
         None => Rc::new(TaskCell::new(id, waker, task)),
         Some(stalls) => {
             let task = monitor_task(stalls, monitored_name, place, task);

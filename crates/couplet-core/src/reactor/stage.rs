@@ -13,9 +13,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::options::{Drain, LoopOptions};
-use super::timers::after;
 use crate::defer::Deferred;
 use crate::driver::Signal;
+use crate::timers::after;
 
 /// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

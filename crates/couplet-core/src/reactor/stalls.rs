@@ -8,19 +8,30 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::leaks::Source;
+use super::options::LoopOptions;
+use super::records::Records;
 use super::tasks::Task;
-use super::{Connector, LoopOptions, Reactor, Records};
 use crate::address::Address;
+use crate::connector::Connector;
 use crate::driver::{StallGuard, Stalls, UserCall};
 use crate::error::Reason;
 use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
 use crate::layers::Layer;
-use crate::panics::{Contained, contain_closure};
 use crate::protocol::Protocol;
+use crate::recorder::{Reactor, Source};
 use crate::transport::{Producer, Tell, Transport};
 
 impl Records {
+    /// Starts the detector, if the options request it and the world runs in real time.
+    pub(super) fn watch_stalls(&self, options: &LoopOptions) {
+        if let Some(after) = options.stall_after
+            && self.world.is_real_time()
+        {
+            // A new reactor has no detector yet.
+            let _ = self.stalls.set(Stalls::watch(after, options.stall_backtraces));
+        }
+    }
+
     /// Reports the loop as doing `kind` until the result is dropped.
     pub(super) fn hold(&self, kind: &'static str) -> Option<StallGuard> {
         self.hold_for(|| UserCall::kind(kind))
@@ -34,13 +45,13 @@ impl Records {
     pub(super) fn monitor_call(
         &self,
         doing: impl FnOnce() -> UserCall,
-        f: impl FnOnce() + 'static,
+        call: Box<dyn FnOnce()>,
     ) -> Box<dyn FnOnce()> {
-        let Some(stalls) = self.stalls.get() else { return contain_closure(f) };
-        let (stalls, doing, f) = (stalls.clone(), doing(), contain_closure(f));
+        let Some(stalls) = self.stalls.get() else { return call };
+        let (stalls, doing) = (stalls.clone(), doing());
         Box::new(move || {
             let _hold = stalls.hold(doing);
-            f();
+            call();
         })
     }
 
@@ -57,35 +68,17 @@ impl Records {
 }
 
 impl Reactor {
-    /// Starts the detector, if the options request it and the world runs in real time.
-    pub(super) fn watch_stalls(&self, options: &LoopOptions) {
-        if let Some(after) = options.stall_after
-            && self.records.world.is_real_time()
-        {
-            // A new reactor has no detector yet.
-            let _ = self.records.stalls.set(Stalls::watch(after, options.stall_backtraces));
-        }
-    }
-
     /// Wraps a factory, so that its calls are reported.
     pub(super) fn monitor_factory(&self, erased: ErasedFactory) -> ErasedFactory {
-        let Some(stalls) = self.records.stalls.get() else { return erased };
+        let Some(stalls) = self.records().stalls.get() else { return erased };
         let (stalls, of) = (stalls.clone(), Some((**erased.factory).type_name()));
         let doing = UserCall { of, ..UserCall::at("factory", erased.place) };
         erased.wrap_with(|inner| Box::new(Monitored { inner, stalls, doing }))
     }
-
-    pub(crate) fn monitor_producer<P: Producer + 'static>(&self, inner: P) -> Box<dyn Producer> {
-        let inner = Box::new(Contained::new(inner));
-        match self.records.stalls.get() {
-            None => inner,
-            Some(stalls) => monitor_producer(stalls, std::any::type_name::<P>(), inner),
-        }
-    }
 }
 
 #[cold]
-fn monitor_producer(
+pub(super) fn monitor_producer(
     stalls: &Stalls,
     of: &'static str,
     inner: Box<dyn Producer>,

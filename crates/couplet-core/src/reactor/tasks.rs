@@ -15,10 +15,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
 use super::inbox::Inbox;
-use super::remote::RemoteCall;
 use crate::defer::{Cancelled, Panicked, Resolver, Result};
+use crate::driver::Signal;
 use crate::panics::{Contained, panic_text};
+use crate::recorder::{Reactor, Source};
 use crate::slots::{Key, Slots};
+use crate::transport::{ConnectionId, Tell};
 
 /// Identifies a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,14 @@ impl<T: ?Sized> TaskCell<T> {
     pub(super) fn is_cancelled(&self) -> bool {
         self.is_cancelled.get()
     }
+}
+
+/// A call from another thread.
+pub(super) enum RemoteCall {
+    Run(Source, Box<dyn FnOnce(&Reactor) + Send>),
+    Tell(Source, ConnectionId, Box<dyn Tell + Send>),
+    /// A signal that another loop of the process received.
+    Signal(Signal),
 }
 
 /// The queue of woken tasks and calls from any thread, and the waker of the loop.

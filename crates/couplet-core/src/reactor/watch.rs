@@ -2,60 +2,17 @@
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::Reactor;
-use super::leaks::Source;
+use super::watches::AnyWatch;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Interest, Ready, WatchId, World};
 use crate::panics::{Contained, contain};
-
-/// The watches of a loop, by id.
-#[derive(Default)]
-pub(super) struct Watches {
-    next: usize,
-    // Unbounded: one per `watch` call that has not ended.
-    cells: BTreeMap<WatchId, Rc<dyn AnyWatch>>,
-}
-
-impl Watches {
-    pub(super) fn len(&self) -> usize {
-        self.cells.len()
-    }
-
-    pub(super) fn get(&self, id: WatchId) -> Option<Rc<dyn AnyWatch>> {
-        self.cells.get(&id).cloned()
-    }
-
-    pub(super) fn remove(&mut self, id: WatchId) -> Option<Rc<dyn AnyWatch>> {
-        self.cells.remove(&id)
-    }
-
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Rc<dyn AnyWatch>> + use<> {
-        std::mem::take(&mut self.cells).into_values()
-    }
-
-    /// Returns an unused id.
-    fn new_id(&mut self) -> WatchId {
-        self.next += 1;
-        WatchId(self.next)
-    }
-}
-
-/// A watch of any source type.
-pub(super) trait AnyWatch {
-    /// Calls the callback; returns false when the watch has ended.
-    fn ready(&self, world: &dyn World, ready: Ready) -> bool;
-    /// Ends the watch, at the end of the run.
-    fn end(&self, world: &dyn World);
-    /// The source location of the request.
-    fn place(&self) -> Source;
-}
+use crate::recorder::{Reactor, Source};
 
 /// A descriptor watched by the loop, returned by [`Reactor::watch`]; cheap to clone. Dropping it
 /// changes nothing.
@@ -135,16 +92,16 @@ impl Reactor {
         interest: Interest,
         callback: impl FnMut(&mut S, Ready) + 'static,
     ) -> io::Result<Watch<S>> {
-        let id = self.records.watches.borrow_mut().new_id();
+        let id = self.records().watches.borrow_mut().new_id();
         let source = Contained::new(source);
-        self.records.world.watch(id, source.as_fd(), interest)?;
+        self.world().watch(id, source.as_fd(), interest)?;
         let cell = Rc::new(WatchCell {
             id,
             place: Location::caller(),
             interest: Cell::new(interest),
             state: RefCell::new(WatchState::Watching((source, Contained::new(Box::new(callback))))),
         });
-        self.records.watches.borrow_mut().cells.insert(id, cell.clone());
+        self.records().watches.borrow_mut().insert(id, cell.clone());
         Ok(Watch { reactor: self.clone(), cell })
     }
 }
@@ -163,8 +120,8 @@ impl<S: AsFd + 'static> Watch<S> {
         let Some((source, callback)) = self.cell.take_parts(WatchState::Ended) else {
             return Deferred::fail(NotWatching);
         };
-        let records = &self.reactor.records;
-        records.watches.borrow_mut().cells.remove(&self.cell.id);
+        let records = self.reactor.records();
+        records.watches.borrow_mut().remove(self.cell.id);
         records.world.unwatch(source.as_fd());
         drop(callback);
         Deferred::succeed(source.take())
@@ -185,7 +142,7 @@ impl<S: AsFd + 'static> Watch<S> {
             }
             WatchState::Watching((source, _)) => {
                 self.cell.interest.set(interest);
-                self.reactor.records.world.rewatch(self.cell.id, source.as_fd(), interest)
+                self.reactor.world().rewatch(self.cell.id, source.as_fd(), interest)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::panic::Location;
 
 use super::race_against;
 use crate::defer::{Cancelled, Deferred, DeferredEvent, Resolver, Result};
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 
 impl Reactor {
     /// Like [`spawn`](Self::spawn), for a task that handles its cancellation. Cancelling the

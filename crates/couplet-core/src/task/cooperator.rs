@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::LoopResult;
 use crate::defer::{Cancelled, Canceller, Deferred, DeferredEvent, Panicked, Resolver, Result};
 use crate::panics::{Contained, catch_panic};
-use crate::reactor::{Reactor, Source, TimerPurpose};
+use crate::recorder::{Reactor, Source, TimerPurpose};
 
 /// The default duration of a slice.
 const SLICE: Duration = Duration::from_millis(10);

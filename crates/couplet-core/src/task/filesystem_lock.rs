@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::defer::{Deferred, Result};
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 
 /// The delay before the second attempt to lock.
 const FIRST: Duration = Duration::from_millis(10);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::grid::Grid;
 use crate::defer::{Deferred, Result};
-use crate::reactor::{Reactor, Source, TimerPurpose};
+use crate::recorder::{Reactor, Source, TimerPurpose};
 
 impl Reactor {
     /// Points in time for a task to wait for: now, and every whole `period` after it.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::race_against;
 use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, Result};
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 
 impl Reactor {
     /// Runs `body` and the tasks that it spawns in its [`Scope`]. Every task ends before the scope

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Manner;
 use super::memory_loop::MemoryLoop;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 
 /// A reactor whose time passes only when the test advances it. Twisted's `Clock`.
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::memory_loop::{MemoryLoop, capture};
 use super::{Manner, Network, Wire};
 use crate::protocol::Protocol;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use crate::transport::{Connection, Transport};
 
 /// One protocol whose far end the test controls. Made by [`hold`].

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::memory_loop::{MemoryLoop, capture};
 use super::{Cut, Manner};
 use crate::protocol::Protocol;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use crate::transport::{Connection, Transport};
 
 /// Two protocols on the two ends of a connection in memory. Made by [`pair`].

@@ -10,7 +10,8 @@ use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
 use crate::internals::{describe_failure, place_of};
 use crate::panics::capture_panics;
-use crate::reactor::{Leak, Reactor, Shutdown, Source, numbered};
+use crate::reactor::{Leak, Reactor, Shutdown, numbered};
+use crate::recorder::Source;
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// A program that takes this many turns without advancing the clock counts as livelocked.

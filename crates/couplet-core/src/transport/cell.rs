@@ -14,9 +14,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "testing")]
-use super::connection::LayerReport;
 use super::outbox::Outbox;
+#[cfg(feature = "testing")]
+use super::report::LayerReport;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
@@ -27,8 +27,8 @@ use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
-use crate::reactor::Reactor;
-use crate::reactor::timers::{TimerKey, Timers};
+use crate::recorder::Reactor;
+use crate::timers::{TimerKey, Timers};
 
 /// Requests recorded but not yet applied; a set of bits.
 pub(super) mod request {

@@ -39,8 +39,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "testing")]
-pub use layered::LayerReport;
 use layered::Layered;
 
 use super::cell::{ConnectionCell, Level, Phase, Upgrade, mode, request};

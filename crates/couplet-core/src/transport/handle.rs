@@ -14,7 +14,7 @@ use crate::defer::{Deferred, Resolver, Result};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::Contained;
 use crate::protocol::Protocol;
-use crate::reactor::DelayedCall;
+use crate::recorder::DelayedCall;
 
 /// A queued call into the protocol of one connection.
 pub(crate) trait Tell {

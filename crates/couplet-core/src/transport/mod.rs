@@ -7,6 +7,8 @@ pub(crate) mod cell;
 pub(crate) mod connection;
 mod handle;
 pub(crate) mod outbox;
+#[cfg(feature = "testing")]
+pub(crate) mod report;
 
 use std::any::type_name_of_val;
 use std::fmt;
@@ -26,7 +28,7 @@ use crate::internals::new_quiet;
 use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
 use crate::protocol::Protocol;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use cell::{ConnectionCell, Level, Phase, RegisteredProducer, Watermarks, mode, paused, request};
 pub use handle::Connection;
 pub use handle::WrongProtocol;

@@ -1,26 +1,26 @@
 //! Calls from other threads, watches and dependents, in the turn.
 
-use super::Core;
+use super::core::Core;
 use crate::driver::{Commands, Ready, UserCall, WatchId};
 use crate::panics::contain;
-use crate::reactor::remote::RemoteCall;
+use crate::reactor::tasks::RemoteCall;
 use crate::transport::{ConnectionId, Tell};
 
 impl Core {
     /// Runs the queued calls from other threads.
     pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
-        for call in self.reactor.records.queue.inbox.take_calls() {
+        for call in self.records.queue.inbox.take_calls() {
             match call {
                 RemoteCall::Run(place, f) => {
                     let reactor = self.reactor.clone();
                     let doing = || UserCall::at("call from another thread", place);
-                    let _hold = reactor.records.hold_for(doing);
+                    let _hold = reactor.records().hold_for(doing);
                     contain("call from another thread", || f(&reactor));
                 }
                 RemoteCall::Signal(signal) => self.signal_received(signal),
                 RemoteCall::Tell(place, id, tell) => {
                     let doing = || UserCall::at("tell from another thread", place);
-                    let _hold = self.reactor.records.hold_for(doing);
+                    let _hold = self.records.hold_for(doing);
                     self.run_remote_tell(io, id, tell);
                 }
             }
@@ -37,7 +37,7 @@ impl Core {
 
     /// Calls the callback of a ready descriptor.
     pub(super) fn watch_ready(&mut self, id: WatchId, ready: Ready) {
-        let records = &self.reactor.records;
+        let records = &self.records;
         let cell = records.watches.borrow().get(id);
         let Some(cell) = cell else { return };
         let _hold = records.hold_for(|| UserCall::at("watch", cell.place()));
@@ -48,7 +48,7 @@ impl Core {
 
     /// The run is over: ends all watches.
     pub(super) fn end_watches(&mut self) {
-        let records = &self.reactor.records;
+        let records = &self.records;
         let cells = records.watches.borrow_mut().take_all();
         for cell in cells {
             cell.end(&*records.world);
@@ -57,7 +57,7 @@ impl Core {
 
     /// Kills the programs that have not exited.
     pub(super) fn kill_dependents(&self) {
-        let running = self.reactor.records.dependents.borrow_mut().take_all();
+        let running = self.records.dependents.borrow_mut().take_all();
         for dependent in running {
             contain("the end of a program", || dependent.kill());
         }

@@ -14,7 +14,11 @@ use super::shutdown::print_snapshot;
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{Signal, affinity};
 use crate::panics::{Contained, catch_panic, lock};
-use crate::reactor::{LoopOptions, Reactor, Remote, Shutdown, Snapshot};
+use crate::reactor::options::LoopOptions;
+use crate::reactor::remote::Remote;
+use crate::reactor::snapshot::Snapshot;
+use crate::reactor::stage::Shutdown;
+use crate::recorder::Reactor;
 use crate::slots::Key;
 use crate::transport::{ConnectionId, Transport};
 
@@ -376,7 +380,7 @@ impl Members {
     /// loops that replied before they ended.
     pub fn snapshot(&self, reactor: &Reactor) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
-        let number = reactor.records.cluster_snapshots.borrow_mut().insert(resolver);
+        let number = reactor.records().cluster_snapshots.borrow_mut().insert(resolver);
         let collection =
             Arc::new(ClusterSnapshot { by: reactor.remote(), number, found: Mutex::default() });
         self.broadcast(move |reactor| {
@@ -475,7 +479,7 @@ impl Drop for ClusterSnapshot {
         let number = self.number;
         // A loop that was dropped needs no reply.
         let _ = self.by.call(move |reactor| {
-            let resolver = reactor.records.cluster_snapshots.borrow_mut().remove(number);
+            let resolver = reactor.records().cluster_snapshots.borrow_mut().remove(number);
             if let Some(resolver) = resolver {
                 resolver.callback(found);
             }

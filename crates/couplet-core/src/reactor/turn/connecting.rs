@@ -12,16 +12,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
+use crate::connector::{Attempts, Connector, ConnectorCell, ConnectorState, Step, Timeout};
 use crate::driver::{CloseMode, Commands, Key, Ticket};
 use crate::error::{ConnectError, Reason};
 use crate::factory::AnyFactory;
 use crate::internals::failure_at;
-use crate::reactor::TimerAction;
-use crate::reactor::connector::{
-    Attempts, Connector, ConnectorCell, ConnectorState, Step, Timeout,
-};
 use crate::reactor::names::named;
-use crate::reactor::timers::{TimerKey, after};
+use crate::reactor::records::TimerAction;
+use crate::timers::{TimerKey, after};
 
 /// The Connection Attempt Delay of RFC 8305, section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -84,7 +82,7 @@ impl Connecting {
                 self.attempt(io, cell, [address].into(), Timeout { until, timer: None });
             }
             Err(name) => {
-                let ticket = cell.reactor.records.names.borrow_mut().ticket();
+                let ticket = cell.reactor.records().names.borrow_mut().ticket();
                 self.lookups.insert(ticket, cell.clone());
                 io.resolve(ticket, name);
                 let timeout = Timeout { until, timer: Some(arm(cell, until)) };
@@ -369,12 +367,12 @@ fn rearm(cell: &Rc<ConnectorCell>) {
 
 fn arm(cell: &Rc<ConnectorCell>, at: Instant) -> TimerKey {
     let timed = TimerAction::Connector(cell.clone());
-    cell.reactor.records.timers.borrow_mut().insert(at, timed)
+    cell.reactor.records().timers.borrow_mut().insert(at, timed)
 }
 
 fn disarm(cell: &ConnectorCell, timer: Option<TimerKey>) {
     if let Some(timer) = timer {
-        let timed = cell.reactor.records.timers.borrow_mut().remove(timer);
+        let timed = cell.reactor.records().timers.borrow_mut().remove(timer);
         drop(timed);
     }
 }

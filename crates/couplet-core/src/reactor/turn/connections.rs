@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Core;
+use super::core::Core;
 use super::table::{Origin, Resource};
 use crate::address::Address;
 use crate::defer::Failure;
@@ -12,7 +12,7 @@ use crate::driver::{Commands, Driver, Key, LocalEnd, Outbox, WriteOutcome};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
-use crate::reactor::{Call, TimerAction, pending};
+use crate::reactor::records::{Call, TimerAction, pending};
 use crate::transport::cell::{ConnectionCell, SocketRequest, mode};
 use crate::transport::connection::{Effects, Life, Written};
 use crate::transport::{ConnectionId, Transport};
@@ -103,7 +103,7 @@ impl Core {
         }
         let Some(entry) = self.table.connection(key) else { return };
         if effects.has(Effects::CALLS) && !std::mem::replace(&mut entry.queued, true) {
-            self.reactor.enqueue(Call::Due(key));
+            self.records.enqueue(Call::Due(key));
         }
         if effects.has(Effects::OUTPUT) {
             if entry.life.is_full() || entry.life.cell().buffered() >= LARGE {
@@ -140,7 +140,7 @@ impl Core {
     /// Sends a reply that has passed through the layers. Returns true if work of step 3 remains.
     #[inline(never)]
     pub(super) fn send_below<D: Driver>(&mut self, driver: &mut D, key: Key) -> bool {
-        if self.reactor.records.is_pending(pending::ROUND) {
+        if self.records.is_pending(pending::ROUND) {
             return true;
         }
         let now = self.now();
@@ -177,7 +177,7 @@ impl Core {
                 return;
             }
         }
-        self.reactor.mark_dirty(key);
+        self.records.mark_dirty(key);
     }
 
     /// Outcome of a connect, right after `connection_made` was called.
@@ -202,7 +202,7 @@ impl Core {
         let timers = entry.life.cell().take_timers();
         let deadline = entry.timer.map(|(timer, _)| timer);
         for timer in timers.into_iter().chain(deadline) {
-            let timed = self.reactor.records.timers.borrow_mut().remove(timer);
+            let timed = self.records.timers.borrow_mut().remove(timer);
             drop(timed);
         }
         let lost = match std::mem::replace(&mut entry.origin, Origin::Connecting) {
@@ -249,7 +249,7 @@ impl Core {
         if effects.has(Effects::CHECK_FIN) && io.peer_has_ended(key) {
             entry.life.peer_closed_first();
             for resolver in entry.life.cell().take_waiting_for_peer() {
-                self.reactor.enqueue(Call::Run(Box::new(move || resolver.callback(()))));
+                self.records.enqueue(Call::Run(Box::new(move || resolver.callback(()))));
             }
         }
         if effects.has(Effects::MEASURE) {
@@ -272,7 +272,7 @@ impl Core {
     /// too early is rearmed then.
     fn arm(&mut self, key: Key) {
         let Some(entry) = self.table.connection(key) else { return };
-        let mut timers = self.reactor.records.timers.borrow_mut();
+        let mut timers = self.records.timers.borrow_mut();
         match (entry.life.deadline(), entry.timer) {
             (Some(deadline), None) => {
                 entry.timer = Some((timers.insert(deadline, TimerAction::Deadline(key)), deadline));
@@ -306,7 +306,7 @@ impl Core {
         if !entry.to_write && !entry.life.has_layered_output() {
             return;
         }
-        let now = self.reactor.records.time.get();
+        let now = self.records.time.get();
         let most = self.batching.record_reply(now, || self.reactor.fresh_time());
         if most < 2 {
             return self.send(io, key);

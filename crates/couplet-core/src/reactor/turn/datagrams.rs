@@ -3,11 +3,13 @@
 use std::io;
 use std::rc::Rc;
 
-use super::Core;
+use super::core::Core;
 use super::table::Resource;
 use crate::datagrams::{DatagramCell, OptionRequest, PortState};
 use crate::driver::{CloseMode, Commands, DatagramsSent, Driver, Key, UserCall};
-use crate::reactor::{Call, loop_ended, pending};
+use crate::panics::contain_closure;
+use crate::reactor::records::Call;
+use crate::recorder::loop_ended;
 
 /// While more datagrams of a batch follow, replies wait until there are this many.
 const TOGETHER: usize = 64;
@@ -47,7 +49,7 @@ impl Core {
     }
 
     fn hold_datagrams(&self, port: &DatagramCell) -> Option<crate::driver::StallGuard> {
-        self.reactor.records.hold_for(|| UserCall::at("datagrams", port.place))
+        self.records.hold_for(|| UserCall::at("datagrams", port.place))
     }
 
     /// Delivers a datagram. Law 4: the only way in, on every driver.
@@ -185,17 +187,13 @@ impl Core {
             return;
         }
         let port = port.clone();
-        let records = &self.reactor.records;
-        let call = records.monitor_call(
-            || UserCall::kind("datagrams"),
-            move || {
-                port.call("connection_refused", |protocol, transport| {
-                    protocol.connection_refused(transport);
-                });
-            },
-        );
-        records.calls.borrow_mut().push_back(Call::Run(call));
-        records.add_pending(pending::CALLS);
+        let call = contain_closure(move || {
+            port.call("connection_refused", |protocol, transport| {
+                protocol.connection_refused(transport);
+            });
+        });
+        let call = self.records.monitor_call(|| UserCall::kind("datagrams"), call);
+        self.records.enqueue(Call::Run(call));
     }
 
     /// Closes a port, after an attempt to send its queue.

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Core;
+use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};
 use crate::driver::{Commands, Key};
 use crate::reactor::drain::{DrainCell, DrainOutcome, Drained, Stage};
 use crate::reactor::port::{PortCell, PortState};
-use crate::reactor::timers::{TimerKey, after};
-use crate::reactor::{Start, TimerAction};
+use crate::reactor::records::{Start, TimerAction};
+use crate::timers::{TimerKey, after};
 use crate::transport::connection::Life;
 
 impl DrainCell {
@@ -65,7 +65,7 @@ impl Core {
             Resource::Port(port) => Some(port.clone()),
             _ => None,
         });
-        let starts = self.reactor.records.starts.borrow();
+        let starts = self.records.starts.borrow();
         let starting = starts.iter().filter_map(|start| match start {
             Start::Port(port) => Some(port.clone()),
             _ => None,
@@ -74,14 +74,13 @@ impl Core {
     }
 
     fn arm_drain(&mut self, drain: &Rc<DrainCell>, due: Instant) {
-        let timer =
-            self.reactor.records.timers.borrow_mut().insert(due, TimerAction::Drain(drain.clone()));
+        let timer = self.records.timers.borrow_mut().insert(due, TimerAction::Drain(drain.clone()));
         self.disarm_drain(drain.timer.replace(Some(timer)));
     }
 
     fn disarm_drain(&mut self, timer: Option<TimerKey>) {
         if let Some(timer) = timer {
-            let timed = self.reactor.records.timers.borrow_mut().remove(timer);
+            let timed = self.records.timers.borrow_mut().remove(timer);
             drop(timed);
         }
     }
@@ -89,7 +88,7 @@ impl Core {
     /// The time of a stage, or of silent peers, is over.
     #[inline(never)]
     pub(super) fn drain_timer_fired(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
-        let _hold = self.reactor.records.hold("drain timer");
+        let _hold = self.records.hold("drain timer");
         match drain.stage.get() {
             Stage::Finishing(until) if self.reactor.now() < until => {
                 self.cut_silent_peers(io, drain, until);
@@ -187,7 +186,7 @@ impl Core {
             tracing::info!(finished, closed, aborted, "drained");
             let resolver = drain.resolver.take();
             if let Some(resolver) = resolver {
-                let _hold = self.reactor.records.hold("drain");
+                let _hold = self.records.hold("drain");
                 resolver.callback(drained);
             }
         }

@@ -3,17 +3,17 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::Core;
+use super::core::Core;
 use crate::defer::Failure;
 use crate::driver::{Commands, Ticket};
-use crate::reactor::loop_ended;
-use crate::reactor::names::{Lookup, named};
-use crate::reactor::requests::DriverRequests;
+use crate::reactor::names::named;
+use crate::reactor::requests::{DriverRequests, Lookup};
+use crate::recorder::loop_ended;
 
 impl Core {
     /// Step 6: starts the requested jobs, and forgets cancelled ones.
     pub(super) fn start_jobs(&mut self, io: &mut dyn Commands) {
-        let jobs = &self.reactor.records.jobs;
+        let jobs = &self.records.jobs;
         let (fresh, cancelled) = DriverRequests::take(&jobs.requested);
         for (ticket, job) in fresh {
             io.run_blocking(ticket, job);
@@ -27,19 +27,19 @@ impl Core {
     /// Finishes a job that has run.
     #[inline(never)]
     pub(super) fn job_done(&mut self, ticket: Ticket) {
-        let _hold = self.reactor.records.hold("job result");
-        if let Some(finish) = self.reactor.records.jobs.finished(ticket) {
+        let _hold = self.records.hold("job result");
+        if let Some(finish) = self.records.jobs.finished(ticket) {
             finish(|| Failure::msg("cannot start a thread"));
         }
     }
 
     /// The run ends: fails the Deferreds of all unfinished jobs.
     pub(super) fn give_up_jobs(&mut self, io: &mut dyn Commands) {
-        let jobs = &self.reactor.records.jobs;
+        let jobs = &self.records.jobs;
         drop(DriverRequests::take_all(&jobs.requested));
         let given_up = jobs.waiting.take();
         // Without a grace period, unfinished jobs are expected.
-        if !given_up.is_empty() && self.reactor.records.run.waits_for_jobs() {
+        if !given_up.is_empty() && self.records.run.waits_for_jobs() {
             log_warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
         }
         for (ticket, finish) in given_up {
@@ -50,7 +50,7 @@ impl Core {
 
     /// Step 6: begins the requested lookups, and forgets cancelled ones.
     pub(super) fn start_lookups(&mut self, io: &mut dyn Commands) {
-        let (fresh, cancelled) = DriverRequests::take(&self.reactor.records.names);
+        let (fresh, cancelled) = DriverRequests::take(&self.records.names);
         for (ticket, lookup) in fresh {
             io.resolve(ticket, &lookup.name);
             self.lookups.insert(ticket, lookup);
@@ -70,7 +70,7 @@ impl Core {
         ticket: Ticket,
         answer: io::Result<Vec<IpAddr>>,
     ) {
-        let _hold = self.reactor.records.hold("name lookup");
+        let _hold = self.records.hold("name lookup");
         match self.lookups.remove(&ticket) {
             Some(Lookup { name, resolver }) => {
                 resolver.resolve(named(&name, answer).map_err(Into::into));
@@ -81,7 +81,7 @@ impl Core {
 
     /// Ends a run: fails the Deferreds of all unfinished lookups.
     pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
-        let fresh = DriverRequests::take_all(&self.reactor.records.names);
+        let fresh = DriverRequests::take_all(&self.records.names);
         let begun = std::mem::take(&mut self.lookups);
         for ticket in begun.keys() {
             io.forget(*ticket);

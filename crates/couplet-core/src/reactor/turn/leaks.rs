@@ -1,11 +1,12 @@
 //! Lists what a program has left open.
 
-use super::Core;
+use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};
+use crate::connector::ConnectorState;
 use crate::driver::Key;
-use crate::reactor::ConnectionSnapshot;
-use crate::reactor::connector::ConnectorState;
-use crate::reactor::leaks::{Leak, Source, TimerPurpose};
+use crate::reactor::leaks::Leak;
+use crate::reactor::snapshot::ConnectionSnapshot;
+use crate::recorder::{Source, TimerPurpose};
 use crate::transport::connection::Life;
 
 /// How to end a connection.
@@ -21,11 +22,11 @@ impl Core {
     /// Records source locations of requests from now on.
     #[cfg(feature = "testing")]
     pub(super) fn record_places(&mut self) {
-        self.reactor.records.places.replace(Some(Box::default()));
+        self.records.places.replace(Some(Box::default()));
     }
 
     pub(super) fn note_accepted(&mut self, key: Key, port: Source) {
-        let mut places = self.reactor.records.places.borrow_mut();
+        let mut places = self.records.places.borrow_mut();
         if let Some(places) = &mut *places {
             places.add_accepted(key, port, |key| self.table.contains(*key));
         }
@@ -34,12 +35,12 @@ impl Core {
     /// Called when the shutdown begins. If the program requested it and locations are kept, records
     /// the leaks. A connection that is closing already counts as cleaned up.
     pub(super) fn note_cut_off(&self) {
-        let records = &self.reactor.records;
+        let records = &self.records;
         if records.run.stopped_by().is_some() || records.places.borrow().is_none() {
             return;
         }
         let left = self.leaks_except(Life::is_closing);
-        if let Some(places) = &mut *self.reactor.records.places.borrow_mut() {
+        if let Some(places) = &mut *self.records.places.borrow_mut() {
             places.cut_off = left;
         }
     }
@@ -47,7 +48,7 @@ impl Core {
     /// The leaks that the last shutdown cut off, unless a signal caused it, if locations are kept.
     #[cfg(feature = "testing")]
     pub(super) fn take_cut_off(&self) -> Vec<Leak> {
-        let mut places = self.reactor.records.places.borrow_mut();
+        let mut places = self.records.places.borrow_mut();
         places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()
     }
 
@@ -112,13 +113,13 @@ impl Core {
     }
 
     fn accepted_by(&self, key: Key) -> String {
-        let places = self.reactor.records.places.borrow();
+        let places = self.records.places.borrow();
         let port = places.as_ref().and_then(|places| places.accepted_by(key));
         port.map_or_else(String::new, |port| format!("accepted by the port opened at {port}"))
     }
 
     fn calls_of(&self, key: Key) -> Vec<Source> {
-        let records = &self.reactor.records;
+        let records = &self.records;
         let (places, timers) = (records.places.borrow(), records.timers.borrow());
         let logged = places.iter().flat_map(|places| places.timers());
         logged
@@ -130,7 +131,7 @@ impl Core {
     }
 
     fn leaked_calls(&self) -> Vec<Leak> {
-        let records = &self.reactor.records;
+        let records = &self.records;
         let (places, timers) = (records.places.borrow(), records.timers.borrow());
         let logged = places.iter().flat_map(|places| places.timers());
         logged
@@ -145,7 +146,7 @@ impl Core {
     }
 
     fn leaked_tasks(&self) -> Vec<Leak> {
-        let records = &self.reactor.records;
+        let records = &self.records;
         let (places, tasks) = (records.places.borrow(), records.tasks.borrow());
         let logged = places.iter().flat_map(|places| places.tasks());
         logged

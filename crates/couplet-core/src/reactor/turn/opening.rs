@@ -3,9 +3,10 @@
 
 use std::rc::Rc;
 
-use super::Core;
+use super::core::Core;
 use super::table::{Opening, OpeningConnection, Origin};
 use crate::address::Address;
+use crate::connector::{ConnectorCell, Step};
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
 use crate::error::{By, ConnectError, ConnectionLost, Reason};
 use crate::factory::{AnyFactory, Ends, Newcomer, Seat};
@@ -13,7 +14,6 @@ use crate::layers::Layer;
 use crate::panics::{Contained, discard};
 use crate::protocol::Protocol;
 use crate::reactor::adopting::OpeningAdoption;
-use crate::reactor::connector::{ConnectorCell, Step};
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
 

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Core;
+use super::core::Core;
 use super::table::{Opening, Origin, Resource};
 use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
-use crate::reactor::LoopRequest;
 use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
 use crate::reactor::port::{PortCell, PortState};
+use crate::reactor::records::LoopRequest;
 use crate::reactor::sharing::{Chosen, Counted, HandedConnection};
 
 /// Delay before a loop that failed to take over accepting tries again.
@@ -150,7 +150,7 @@ impl Core {
         };
         let Some((socket, counted)) = handed.take() else { return };
         let adopt = || {
-            let adopted = self.reactor.records.world.adopt(socket)?;
+            let adopted = self.records.world.adopt(socket)?;
             let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
             io.adopt(adopted).map(|key| (key, peer, host))
         };
@@ -185,7 +185,7 @@ impl Core {
             Err(error) => {
                 log_error!(host = %port.host(), %error, "cannot take over a port");
                 let (reactor, again) = (port.reactor.clone(), port.clone());
-                let ask = move || again.reactor.record_request(LoopRequest::Port(again.clone()));
+                let ask = move || again.reactor.records().request(LoopRequest::Port(again.clone()));
                 drop(reactor.call_later(RETRY_AFTER, ask));
             }
         }

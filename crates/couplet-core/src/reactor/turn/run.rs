@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Core;
+use super::core::Core;
 use super::runtime::Runtime;
 use super::steps::{Engine, Turns};
 use super::table::Resource;
@@ -18,9 +18,12 @@ use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::{Driver, Mio, Signal};
 use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
+use crate::reactor::options::LoopOptions;
+use crate::reactor::records::{Records, Start};
+use crate::reactor::snapshot::Snapshot;
 use crate::reactor::stage::Stage;
 use crate::reactor::tasks::Tasks;
-use crate::reactor::{LoopOptions, Reactor, Snapshot, Start};
+use crate::recorder::Reactor;
 
 /// The run was stopped before the awaited result arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,9 +202,9 @@ impl Loop {
 
     fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
         install_log_reporter();
-        let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()), &options);
-        reactor.watch_stalls(&options);
-        let core = Core::new(reactor, &options);
+        let records = Records::new(driver.world(), Tasks::new(driver.waker()), &options);
+        records.watch_stalls(&options);
+        let core = Core::new(records, &options);
         Loop { driver: Box::new(driver), core, signals: options.signals, runtime }
     }
 
@@ -224,7 +227,7 @@ impl Loop {
 
     /// The signal that ended the last run, if any.
     pub fn stopped_by(&self) -> Option<Signal> {
-        self.core.reactor.records.run.stopped_by()
+        self.core.records.run.stopped_by()
     }
 
     /// Runs one turn, which waits at most `at_most` for events (`None`: no limit). Returns true
@@ -262,7 +265,7 @@ impl Loop {
     pub fn turn_until(&mut self, at: Option<Instant>) -> io::Result<bool> {
         let _entered = self.runtime.enter();
         let reactor = self.core.reactor.clone();
-        if reactor.records.must_return.take() {
+        if reactor.records().must_return.take() {
             return self.driver.turn(&mut self.core, Turns::One(Some(Duration::ZERO)));
         }
         let ends = at.map(|at| {
@@ -358,7 +361,7 @@ impl Loop {
         let reactor = self.reactor();
         let outcome = {
             let _entered = self.runtime.enter();
-            let _held = reactor.records.hold("setup");
+            let _held = reactor.records().hold("setup");
             setup(&reactor)
         };
         if outcome.is_err() {
@@ -374,7 +377,7 @@ impl Loop {
     ///
     /// When the system refuses to restore the signal handlers.
     pub fn end(&mut self) -> Result<()> {
-        if self.core.reactor.records.run.stage() != Stage::Idle {
+        if self.core.records.run.stage() != Stage::Idle {
             self.finish_run();
         }
         self.restore_signals()
@@ -392,7 +395,7 @@ impl Loop {
             };
             log_warn!(%error, "{what}");
         }
-        self.core.reactor.records.run.begin();
+        self.core.records.run.begin();
     }
 
     /// Keeps the handlers if a signal ended the run: most programs end then, and a second signal
@@ -427,25 +430,25 @@ impl Loop {
         self.begin_run();
         {
             let _entered = self.runtime.enter();
-            let hold = reactor.records.hold("setup");
+            let hold = reactor.records().hold("setup");
             let deferred = script(&reactor);
             drop(hold);
             let waiting = deferred.add_both(move |result| {
                 keep_result(&slot, result, &reactor);
-                reactor.records.must_return.set(true);
+                reactor.records().must_return.set(true);
                 Ok(())
             });
             waiting.detach();
         }
         let result = self.turn_until_result(&outcome);
-        self.core.reactor.records.must_return.set(false);
+        self.core.records.must_return.set(false);
         self.restore_signals()?;
         result
     }
 
     fn turn_until_result<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
         loop {
-            let run = &self.core.reactor.records.run;
+            let run = &self.core.records.run;
             let done = outcome.borrow_mut().take_if(|_| run.is_settled());
             if let Some(result) = done {
                 run.suspend();
@@ -459,8 +462,8 @@ impl Loop {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    if self.core.reactor.records.run.is_settled() {
-                        self.core.reactor.records.run.suspend();
+                    if self.core.records.run.is_settled() {
+                        self.core.records.run.suspend();
                     } else {
                         self.finish_run();
                     }
@@ -519,7 +522,7 @@ impl Loop {
 
     /// Whether the loop has unfinished tasks.
     pub(crate) fn has_tasks(&self) -> bool {
-        self.core.reactor.records.tasks.borrow().len() > 0
+        self.core.records.tasks.borrow().len() > 0
     }
 
     /// Whether the next turn has work without waiting and without the driver.
@@ -576,7 +579,7 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let Loop { driver, core, runtime, .. } = self;
         let _entered = runtime.enter();
-        for call in core.reactor.records.queue.inbox.close() {
+        for call in core.records.queue.inbox.close() {
             drop(call);
         }
         core.kill_dependents();
@@ -584,7 +587,7 @@ impl Drop for Loop {
         #[cfg(unix)]
         core.end_watches();
         core.connecting.abandon();
-        let starts = std::mem::take(&mut *core.reactor.records.starts.borrow_mut());
+        let starts = std::mem::take(&mut *core.records.starts.borrow_mut());
         for start in starts {
             match start {
                 Start::Connector(connector) => connector.abandon(),
@@ -604,16 +607,16 @@ impl Drop for Loop {
                 None => {}
             }
         }
-        for loop_gone in core.reactor.records.blocked.take().into_values() {
+        for loop_gone in core.records.blocked.take().into_values() {
             loop_gone();
         }
-        core.reactor.records.snapshots.take();
+        core.records.snapshots.take();
         core.drop_pending(&mut **driver);
         // Not earlier: callers that repeat a request as soon as it fails would do so forever.
-        core.reactor.records.run.drop_loop();
+        core.records.run.drop_loop();
         core.drains.clear();
-        core.reactor.records.requests.take();
-        if let Some(stalls) = core.reactor.records.stalls.get() {
+        core.records.requests.take();
+        if let Some(stalls) = core.records.stalls.get() {
             stalls.end();
         }
     }
@@ -623,7 +626,7 @@ impl fmt::Debug for Loop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loop")
             .field("connections", &self.core.table.connections())
-            .field("running", &(self.core.reactor.records.run.stage() != Stage::Idle))
+            .field("running", &(self.core.records.run.stage() != Stage::Idle))
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 
 #[cfg(feature = "tokio")]
 use crate::panics::catch_panic;
-use crate::reactor::LoopOptions;
+use crate::reactor::options::LoopOptions;
 
 /// A runtime, if the options request one.
 pub(super) struct Runtime {

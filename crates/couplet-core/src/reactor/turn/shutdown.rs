@@ -7,14 +7,15 @@ use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
 
-use super::Core;
+use super::core::Core;
 use super::table::Resource;
 use crate::driver::{Commands, Signal, UserCall};
 use crate::error::ConnectError;
 use crate::panics::contain;
 use crate::reactor::options::Drain;
+use crate::reactor::records::pending;
+use crate::reactor::snapshot::Snapshot;
 use crate::reactor::stage::{Shutdown, Stage, Trigger};
-use crate::reactor::{Snapshot, pending};
 use crate::transport::connection::Life;
 
 /// Maximum number of rounds in which dropped work may request more.
@@ -44,7 +45,7 @@ impl Core {
     /// Handles a signal.
     #[inline(never)]
     pub(super) fn signal_received(&mut self, signal: Signal) {
-        let _hold = self.reactor.records.hold("signal");
+        let _hold = self.records.hold("signal");
         let reactor = self.reactor.clone();
         if self.on_signal.as_mut().is_some_and(|take| take(&reactor, signal)) {
             return;
@@ -53,7 +54,7 @@ impl Core {
             return self.show_snapshot();
         }
         tracing::info!(?signal, "stop requested by a signal");
-        if let Some(drain) = self.reactor.records.run.stopped_by_signal(signal) {
+        if let Some(drain) = self.records.run.stopped_by_signal(signal) {
             self.drain_first(drain);
         }
         self.reactor.stop();
@@ -63,7 +64,7 @@ impl Core {
     fn drain_first(&mut self, drain: Drain) {
         let reactor = self.reactor.clone();
         let trigger = move || reactor.drain(drain).map(drop);
-        let run = &self.reactor.records.run;
+        let run = &self.records.run;
         if run.stage() == Stage::Before {
             // A stop already waits for other triggers.
             call_trigger(Box::new(trigger), &run.unfired());
@@ -83,9 +84,9 @@ impl Core {
     /// Begins or continues a shutdown at the end of a turn. Returns true while the run continues.
     pub(super) fn advance_shutdown(&mut self, io: &mut dyn Commands) -> bool {
         // A second stop has no effect, and must not stay pending.
-        let is_requested = self.reactor.records.take_pending(pending::STOP);
+        let is_requested = self.records.take_pending(pending::STOP);
         loop {
-            let (now, records) = (self.reactor.now(), &self.reactor.records);
+            let (now, records) = (self.reactor.now(), &self.records);
             if records.run.must_end_now() {
                 self.finish_run(io);
                 return false;
@@ -98,7 +99,7 @@ impl Core {
                 Stage::Before if records.run.before_is_over() => self.begin_closing(io),
                 Stage::Closing(until) if now >= until || self.table.connections() == 0 => {
                     self.cut_connections(io);
-                    self.reactor.records.run.begin_joining(now);
+                    self.records.run.begin_joining(now);
                 }
                 Stage::Joining(until) => {
                     let has_jobs = now < until && records.jobs.len() > 0;
@@ -115,16 +116,16 @@ impl Core {
 
     /// Calls the triggers, and counts those whose Deferred has not fired in `unfired`.
     pub(super) fn fire(&mut self, when: Shutdown, unfired: &Rc<Cell<usize>>) {
-        for (place, trigger) in self.reactor.records.run.take_triggers(when) {
+        for (place, trigger) in self.records.run.take_triggers(when) {
             let doing = || UserCall::at("shutdown trigger", place);
-            let _hold = self.reactor.records.hold_for(doing);
+            let _hold = self.records.hold_for(doing);
             call_trigger(trigger, unfired);
         }
     }
 
     fn begin_closing(&mut self, io: &mut dyn Commands) {
         self.note_cut_off();
-        self.reactor.records.run.begin_closing(self.reactor.now());
+        self.records.run.begin_closing(self.reactor.now());
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
             self.set_drain_outcome(key, Life::shuts_down_by_reset);
@@ -162,7 +163,7 @@ impl Core {
 
     /// Ends the run immediately.
     pub(super) fn finish_run(&mut self, io: &mut dyn Commands) {
-        self.reactor.records.run.begin_ending();
+        self.records.run.begin_ending();
         self.cut_connections(io);
         self.refuse_starts(io);
         self.round(io);
@@ -180,8 +181,8 @@ impl Core {
         self.drop_pending(io);
         // Dependents that a trigger has started.
         self.kill_dependents();
-        self.reactor.records.take_pending(pending::STOP);
-        self.reactor.records.run.end();
+        self.records.take_pending(pending::STOP);
+        self.records.run.end();
     }
 
     /// Runs the tasks that await lost objects: as in callbacks, they see the loss, and their new
@@ -189,7 +190,7 @@ impl Core {
     fn run_last_tasks(&mut self, io: &mut dyn Commands) {
         for _ in 0..DROP_ROUNDS {
             self.run_tasks();
-            if self.reactor.records.starts.borrow().is_empty() {
+            if self.records.starts.borrow().is_empty() {
                 return;
             }
             self.refuse_starts(io);
@@ -199,7 +200,7 @@ impl Core {
 
     /// Refuses the requested ports and connectors that have not started.
     fn refuse_starts(&mut self, io: &mut dyn Commands) {
-        let starts = std::mem::take(&mut *self.reactor.records.starts.borrow_mut());
+        let starts = std::mem::take(&mut *self.records.starts.borrow_mut());
         for start in starts {
             self.start_one(io, start);
         }
@@ -218,7 +219,7 @@ impl Core {
     }
 
     fn has_pending_work(&self) -> bool {
-        let records = &self.reactor.records;
+        let records = &self.records;
         records.tasks.borrow().len() > 0
             || records.jobs.len() > 0
             || records.names.borrow().len() > 0
@@ -230,14 +231,14 @@ impl Core {
         self.drop_all_tasks();
         self.give_up_jobs(io);
         self.give_up_lookups(io);
-        let timed = self.reactor.records.timers.borrow_mut().take_all();
+        let timed = self.records.timers.borrow_mut().take_all();
         drop(timed);
-        let calls = std::mem::take(&mut *self.reactor.records.calls.borrow_mut());
+        let calls = std::mem::take(&mut *self.records.calls.borrow_mut());
         for call in calls {
             self.drop_call(call);
         }
         for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
-            drop(self.reactor.records.run.take_triggers(when));
+            drop(self.records.run.take_triggers(when));
         }
     }
 }

@@ -3,20 +3,21 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Core;
+use super::core::Core;
 use super::table::Resource;
+use crate::connector::ConnectorState;
 use crate::datagrams::DatagramCell;
-use crate::reactor::connector::ConnectorState;
 use crate::reactor::port::{PortCell, PortState};
-use crate::reactor::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot, Start,
+use crate::reactor::records::Start;
+use crate::reactor::snapshot::{
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
 };
 use crate::transport::connection::Life;
 
 impl Core {
     /// Takes a snapshot of the loop.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let records = &self.reactor.records;
+        let records = &self.records;
         let now = self.reactor.now();
         let mut snapshot = Snapshot {
             pending_calls: records.timers.borrow().len(),

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connections::transmit;
+use super::core::{AroundWait, Core};
 use super::table::{Opening, Resource};
-use super::{AroundWait, Core};
 use crate::driver::{Commands, Driver, Event, Key, LocalEnd};
 use crate::error::ConnectError;
 use crate::panics::contain;
-use crate::reactor::timers::{Seq, after};
-use crate::reactor::{Call, LoopRequest, Start, TimerAction, pending};
+use crate::reactor::records::{Call, LoopRequest, Start, TimerAction, pending};
+use crate::timers::{Seq, after};
 use crate::transport::Tell;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::{Effects, Life};
@@ -62,7 +62,7 @@ impl<D: Driver> Engine for D {
                     event => core.handle_event(self, event),
                 };
                 if let Some(key) = key {
-                    if core.reactor.records.is_pending(pending::ROUND) {
+                    if core.records.is_pending(pending::ROUND) {
                         core.round(self);
                     }
                     if core.batching.holds() && self.has_more() {
@@ -102,7 +102,7 @@ impl Core {
     /// The deadline of the next wait; a time in the past if work is pending.
     #[inline(always)]
     pub(super) fn next_wait(&self, turns: Turns) -> Option<Instant> {
-        let records = &self.reactor.records;
+        let records = &self.records;
         if self.is_pending() {
             return Some(records.time.get());
         }
@@ -116,7 +116,7 @@ impl Core {
     #[cold]
     fn next_wait_bounded(&self, until: Option<Instant>, turns: Turns) -> Option<Instant> {
         let now = self.reactor.now();
-        let stage = self.reactor.records.run.deadline(now);
+        let stage = self.records.run.deadline(now);
         let at_most = match turns {
             Turns::One(Some(at_most)) => Some(after(now, at_most)),
             Turns::One(None) | Turns::Many => None,
@@ -136,7 +136,7 @@ impl Core {
     /// Step 2. Only timed calls requested before the returned [`Seq`] may run in this turn.
     #[inline(always)]
     fn begin_turn(&mut self, io: &mut dyn Commands) -> Seq {
-        let records = &self.reactor.records;
+        let records = &self.records;
         debug_assert!(!records.queue.is_in_turn(), "a turn inside a turn");
         records.begin_turn();
         let seq = records.timers.borrow().seq();
@@ -153,21 +153,21 @@ impl Core {
     /// Whether recorded requests or woken tasks are pending.
     #[inline]
     pub(super) fn is_pending(&self) -> bool {
-        let records = &self.reactor.records;
+        let records = &self.records;
         records.pending.get() != 0 || records.queue.inbox.has_items()
     }
 
     /// True when no shutdown is requested or in progress.
     #[inline]
     fn keeps_running(&self) -> bool {
-        let records = &self.reactor.records;
+        let records = &self.records;
         records.run.is_settled() && !records.is_pending(pending::STOP)
     }
 
     /// The time of this turn; after the run, of the last one.
     #[inline(always)]
     pub(super) fn now(&self) -> Instant {
-        self.reactor.records.time.get()
+        self.records.time.get()
     }
 
     // Step 3.
@@ -183,7 +183,7 @@ impl Core {
         entry.life.cell().set_dirty(true);
         let effects = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);
-        if !effects.is_at_most(Effects::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
+        if !effects.is_at_most(Effects::OUTPUT) || self.records.is_pending(pending::ROUND) {
             let holds = self.batching.holds() && driver.has_more();
             let is_work_left = match effects {
                 Effects::BELOW if holds => true,
@@ -215,7 +215,7 @@ impl Core {
         effects: Effects,
         holds: bool,
     ) -> bool {
-        let is_pending = self.reactor.records.is_pending(pending::ROUND);
+        let is_pending = self.records.is_pending(pending::ROUND);
         if is_pending || holds || !effects.is_at_most(Effects::OUTPUT.and(Effects::LAYERED)) {
             self.apply_all_effects(io, key, effects);
             return true;
@@ -262,7 +262,7 @@ impl Core {
                 return Some(key);
             }
             Event::Connected { key, host } => {
-                let _hold = self.reactor.records.hold("connect");
+                let _hold = self.records.hold("connect");
                 let (connector, peer) = self.connecting.attempt_connected(io, key)?;
                 let ends = (peer, LocalEnd::for_connection(host, io, key));
                 self.establish(io, key, ends, Opening::Connector(connector));
@@ -291,7 +291,7 @@ impl Core {
         if self.table.connection(key).is_some() {
             self.with_life(io, key, |life, _| life.failed(error));
         } else {
-            let _hold = self.reactor.records.hold("connect");
+            let _hold = self.records.hold("connect");
             self.connecting.attempt_ended(io, key, error);
         }
     }
@@ -300,12 +300,12 @@ impl Core {
     #[inline(never)]
     pub(super) fn round(&mut self, io: &mut dyn Commands) {
         self.apply_recorded(io);
-        if !self.reactor.records.take_pending(pending::CALLS) {
+        if !self.records.take_pending(pending::CALLS) {
             return;
         }
-        let queued = self.reactor.records.calls.borrow().len();
+        let queued = self.records.calls.borrow().len();
         for _ in 0..queued {
-            let call = self.reactor.records.calls.borrow_mut().pop_front();
+            let call = self.records.calls.borrow_mut().pop_front();
             match call {
                 Some(Call::Due(key)) => {
                     let now = self.now();
@@ -335,16 +335,16 @@ impl Core {
     /// are callbacks of Deferreds: for the end of a port or a connect attempt, and for a snapshot.
     #[inline(never)]
     fn apply_recorded(&mut self, io: &mut dyn Commands) {
-        if self.reactor.records.take_pending(pending::DIRTY) {
+        if self.records.take_pending(pending::DIRTY) {
             self.apply_dirty(io);
         }
-        if self.reactor.records.take_pending(pending::REQUESTS) {
+        if self.records.take_pending(pending::REQUESTS) {
             self.apply_requests(io);
         }
     }
 
     fn apply_dirty(&mut self, io: &mut dyn Commands) {
-        std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
+        std::mem::swap(&mut self.dirty, &mut self.records.dirty.borrow_mut());
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
             if let Some(entry) = self.table.connection(key) {
@@ -357,11 +357,11 @@ impl Core {
 
     #[inline(never)]
     fn apply_requests(&mut self, io: &mut dyn Commands) {
-        let _hold = self.reactor.records.hold("request");
+        let _hold = self.records.hold("request");
         // Only the requests queued now: callbacks may add more.
-        let count = self.reactor.records.requests.borrow().len();
+        let count = self.records.requests.borrow().len();
         for _ in 0..count {
-            let request = self.reactor.records.requests.borrow_mut().pop_front();
+            let request = self.records.requests.borrow_mut().pop_front();
             match request {
                 None => break,
                 Some(LoopRequest::Port(port)) => self.apply_port_requests(io, &port),
@@ -377,8 +377,8 @@ impl Core {
                 }
             }
         }
-        if !self.reactor.records.snapshots.borrow().is_empty() {
-            for resolver in self.reactor.records.snapshots.take() {
+        if !self.records.snapshots.borrow().is_empty() {
+            for resolver in self.records.snapshots.take() {
                 resolver.callback(self.snapshot());
             }
         }
@@ -412,14 +412,14 @@ impl Core {
     /// Ends a turn. Usually no work is left, and the next turn waits for the same deadline.
     #[inline(always)]
     fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> AfterTurn {
-        let records = &self.reactor.records;
+        let records = &self.records;
         let deadline = records.timers.borrow_mut().next_deadline();
         let is_due = deadline.is_some_and(|deadline| deadline <= records.time.get());
         let is_quiet =
             !is_due && !self.is_pending() && self.to_write.is_empty() && records.run.is_settled();
         let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         self.batching.turn_ended();
-        let records = &self.reactor.records;
+        let records = &self.records;
         records.queue.end_turn();
         if !continues || matches!(turns, Turns::One(_)) || records.must_return.take() {
             return AfterTurn::Return { continues };
@@ -429,7 +429,7 @@ impl Core {
 
     #[inline(never)]
     fn end_busy_turn(&mut self, io: &mut dyn Commands, due: Option<Seq>) -> bool {
-        if self.reactor.records.queue.inbox.has_items() {
+        if self.records.queue.inbox.has_items() {
             self.run_remote_calls(io);
         }
         if let Some(before) = due {
@@ -437,7 +437,7 @@ impl Core {
         }
         self.run_tasks();
         self.start_all(io);
-        if self.reactor.records.is_pending(pending::ROUND) {
+        if self.records.is_pending(pending::ROUND) {
             self.round(io);
         }
         self.write_all(io);
@@ -450,13 +450,13 @@ impl Core {
 
     /// A turn without its steps 1 and 3, if a timed call is due by now; false when the run has ended.
     pub(super) fn turn_without_events(&mut self, io: &mut dyn Commands) -> bool {
-        let deadline = self.reactor.records.timers.borrow_mut().next_deadline();
+        let deadline = self.records.timers.borrow_mut().next_deadline();
         if deadline.is_none_or(|deadline| deadline > self.reactor.now()) {
             return true;
         }
         let seq = self.begin_turn(io);
         let continues = self.end_busy_turn(io, Some(seq));
-        self.reactor.records.queue.end_turn();
+        self.records.queue.end_turn();
         continues
     }
 
@@ -469,8 +469,8 @@ impl Core {
             return;
         }
         self.connecting.check();
-        let calls = self.reactor.records.calls.borrow();
-        let timers = self.reactor.records.timers.borrow();
+        let calls = self.records.calls.borrow();
+        let timers = self.records.timers.borrow();
         let mut connections = 0;
         for (key, resource) in self.table.iter() {
             let Resource::Connection(entry) = resource else { continue };
@@ -496,7 +496,7 @@ impl Core {
     fn run_timed_calls(&mut self, io: &mut dyn Commands, seq: Seq) {
         let now = self.reactor.now();
         loop {
-            let mut timers = self.reactor.records.timers.borrow_mut();
+            let mut timers = self.records.timers.borrow_mut();
             let timed = match &mut self.order {
                 None => timers.pop_due(now, seq),
                 Some(pick) => timers.pop_any_due(now, seq, pick),
@@ -510,7 +510,7 @@ impl Core {
                 Some(TimerAction::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(TimerAction::Deadline(key)) => self.deadline_passed(io, key),
                 Some(TimerAction::Connector(connector)) => {
-                    let _hold = self.reactor.records.hold("connector timer");
+                    let _hold = self.records.hold("connector timer");
                     self.connecting.timer_fired(io, &connector, now);
                 }
                 Some(TimerAction::Drain(drain)) => self.drain_timer_fired(io, &drain),
@@ -520,14 +520,14 @@ impl Core {
 
     /// Step 6.
     fn start_all(&mut self, io: &mut dyn Commands) {
-        if !self.reactor.records.take_pending(pending::STARTS) {
+        if !self.records.take_pending(pending::STARTS) {
             return;
         }
         self.start_jobs(io);
         self.start_lookups(io);
-        let count = self.reactor.records.starts.borrow().len();
+        let count = self.records.starts.borrow().len();
         for _ in 0..count {
-            let start = self.reactor.records.starts.borrow_mut().pop_front();
+            let start = self.records.starts.borrow_mut().pop_front();
             if let Some(start) = start {
                 self.start_one(io, start);
             }
@@ -536,7 +536,7 @@ impl Core {
 
     #[inline(never)]
     pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Start) {
-        let _hold = self.reactor.records.hold("start");
+        let _hold = self.records.hold("start");
         match start {
             Start::Connector(connector) => self.connecting.start(io, connector),
             Start::Port(port) => self.start_port(io, &port),
@@ -572,7 +572,7 @@ impl Core {
     /// Describes a queue of the loop that exceeds its bound, if any.
     #[cfg(feature = "testing")]
     pub(super) fn exceeded_bound(&self) -> Option<String> {
-        let kept = self.reactor.records.spares.kept();
+        let kept = self.records.spares.kept();
         (kept > crate::transport::outbox::SPARE_TOTAL)
             .then(|| format!("the spare buffers hold {kept} bytes"))
     }

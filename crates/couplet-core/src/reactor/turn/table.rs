@@ -4,19 +4,19 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::connector::ConnectorCell;
 use crate::datagrams::DatagramCell;
 use crate::driver::Key;
 use crate::factory::{FactorySlot, Seat};
 use crate::layers::Side;
 use crate::panics::Contained;
 use crate::reactor::adopting::OpeningAdoption;
-use crate::reactor::connector::ConnectorCell;
 use crate::reactor::dependents::DependentGuard;
 use crate::reactor::drain::DrainOutcome;
 use crate::reactor::port::PortCell;
 use crate::reactor::sharing::Counted;
-use crate::reactor::timers::TimerKey;
 use crate::slots::Slots;
+use crate::timers::TimerKey;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
 

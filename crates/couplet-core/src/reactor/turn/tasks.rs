@@ -1,21 +1,19 @@
 //! Tasks, in the turn.
 
-use super::Core;
-use crate::reactor::pending;
+use super::core::Core;
+use crate::reactor::records::pending;
 use crate::reactor::tasks::TaskId;
 
 impl Core {
     /// Step 5: polls the woken tasks, including tasks woken by these polls, each once.
     pub(super) fn run_tasks(&mut self) {
-        if !self.reactor.records.take_pending(pending::TASKS)
-            && !self.reactor.records.queue.inbox.has_items()
-        {
+        if !self.records.take_pending(pending::TASKS) && !self.records.queue.inbox.has_items() {
             return;
         }
-        self.reactor.records.tasks.borrow_mut().begin_polls();
+        self.records.tasks.borrow_mut().begin_polls();
         self.drop_cancelled_tasks();
         loop {
-            let mut ready = self.reactor.records.tasks.borrow_mut().take_ready();
+            let mut ready = self.records.tasks.borrow_mut().take_ready();
             if ready.is_empty() {
                 break;
             }
@@ -27,23 +25,23 @@ impl Core {
             for id in ready.drain(..) {
                 self.run_task(id);
             }
-            self.reactor.records.tasks.borrow_mut().recycle(ready);
+            self.records.tasks.borrow_mut().recycle(ready);
             self.drop_cancelled_tasks();
         }
-        if self.reactor.records.tasks.borrow().has_pending() {
-            self.reactor.records.add_pending(pending::TASKS);
+        if self.records.tasks.borrow().has_pending() {
+            self.records.add_pending(pending::TASKS);
         }
     }
 
     fn run_task(&mut self, id: TaskId) {
-        let task = self.reactor.records.tasks.borrow_mut().task_to_poll(id);
+        let task = self.records.tasks.borrow_mut().task_to_poll(id);
         if let Some(task) = task {
-            self.reactor.poll_task(&task);
+            self.records.poll_task(&task);
         }
     }
 
     pub(super) fn drop_cancelled_tasks(&mut self) {
-        let tasks = &self.reactor.records.tasks;
+        let tasks = &self.records.tasks;
         let cancelled = tasks.borrow_mut().take_cancelled();
         for id in cancelled {
             let task = tasks.borrow_mut().remove(id);
@@ -55,7 +53,7 @@ impl Core {
 
     /// Ends a run: cancels the present tasks, but not tasks that they spawn meanwhile.
     pub(super) fn drop_all_tasks(&mut self) {
-        let tasks = &self.reactor.records.tasks;
+        let tasks = &self.records.tasks;
         let ids = tasks.borrow().ids();
         for id in ids {
             // One at a time: a drop may cancel or spawn other tasks.

@@ -13,8 +13,6 @@
 //! afterwards.
 
 use std::any::Any;
-#[cfg(feature = "testing")]
-use std::any::TypeId;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
@@ -28,28 +26,12 @@ use crate::panics::{discard, discard_all, record_panic};
 use crate::protocol::Protocol;
 use crate::transport::Transport;
 use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, StartingLayer};
+#[cfg(feature = "testing")]
+use crate::transport::report::LayerReport;
 
 /// Close deadline of a connection that did not open: time for its alert to leave and for the peer
 /// to close.
 const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-
-/// Reports to the simulator about a connection with layers.
-#[cfg(feature = "testing")]
-#[derive(Debug)]
-pub enum LayerReport<'a> {
-    /// The layers have changed.
-    Layers {
-        /// The types of the layers that change bytes, from the socket up.
-        // Bound: one for each layer that the program asked for.
-        kinds: Vec<TypeId>,
-        /// The first time, the numbers of bytes that the protocol read and wrote before.
-        in_clear: [u64; 2],
-    },
-    /// Bytes written by the protocol enter the layers.
-    Written(&'a [u8]),
-    /// Some of the written bytes were discarded.
-    Cut,
-}
 
 pub(super) struct Layered {
     layers: GuardedLayers,

@@ -8,7 +8,7 @@ use super::{Effects, Life, Written};
 use crate::driver::{CloseMode, Key, WriteOutcome};
 use crate::error::Reason;
 use crate::protocol::Protocol;
-use crate::reactor::Reactor;
+use crate::recorder::Reactor;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::{ConnectionId, Transport};
 

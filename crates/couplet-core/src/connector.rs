@@ -1,29 +1,27 @@
-//! [`Connector`], the handle to an outgoing connection, and its state. [`connecting`](super::connecting)
-//! moves it on.
+//! [`Connector`], the handle to an outgoing connection, and its state, which the turn advances.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::timers::{TimerKey, after};
-use super::{LoopRequest, Reactor, Source, Start, loop_ended};
 use crate::address::{Address, UnixAddress, scoped_ip};
-use crate::defer::{Cancelled, Deferred, Failure};
+use crate::defer::Failure;
 use crate::driver::{ConnectOptions, Key, Ticket};
 use crate::error::ConnectError;
-use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
-use crate::protocol::Protocol;
+use crate::factory::{ErasedFactory, FactorySlot};
+use crate::recorder::{Reactor, Source, loop_ended};
+use crate::timers::TimerKey;
+use crate::transport::Transport;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::{Connection, Transport};
 
 /// A handle to a connect attempt and to the resulting connection. Cheap to clone; dropping it
 /// changes nothing. Twisted's `IConnector`.
 #[derive(Clone)]
 pub struct Connector {
-    cell: Rc<ConnectorCell>,
+    pub(crate) cell: Rc<ConnectorCell>,
 }
 
 /// The state of a [`Connector`].
@@ -43,17 +41,17 @@ pub enum ConnectorState {
 #[error("the connector is not disconnected")]
 pub struct NotDisconnected;
 
-type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
+pub(crate) type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
 
-pub(super) struct ConnectorCell {
-    pub(super) reactor: Reactor,
-    pub(super) target: Target,
-    pub(super) options: ConnectOptions,
+pub(crate) struct ConnectorCell {
+    pub(crate) reactor: Reactor,
+    pub(crate) target: Target,
+    pub(crate) options: ConnectOptions,
     /// The source location of the request.
-    pub(super) place: Source,
-    pub(super) factory: FactorySlot,
+    pub(crate) place: Source,
+    pub(crate) factory: FactorySlot,
     /// The number under which the loop knows it, once it has started.
-    pub(super) serial: Cell<u64>,
+    pub(crate) serial: Cell<u64>,
     state: RefCell<State>,
     done: RefCell<Option<Done>>,
 }
@@ -67,7 +65,7 @@ enum State {
 }
 
 /// The step that a connector has reached while it is connecting.
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Recorded; the turn will start it, and begin at this time if there is one.
     Requested(Option<Instant>),
     /// Begins when the timer fires.
@@ -82,27 +80,27 @@ pub(super) enum Step {
 }
 
 /// The end of an attempt as a whole, and the timer of its next step.
-pub(super) struct Timeout {
-    pub(super) until: Instant,
-    pub(super) timer: Option<TimerKey>,
+pub(crate) struct Timeout {
+    pub(crate) until: Instant,
+    pub(crate) timer: Option<TimerKey>,
 }
 
 /// One attempt at a target: the state of each address.
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     // Bound: the addresses of one name, from the resolver.
-    pub(super) waiting: VecDeque<Address>,
+    pub(crate) waiting: VecDeque<Address>,
     // Bound: one for each address of the name.
-    pub(super) running: Vec<(Key, Address)>,
+    pub(crate) running: Vec<(Key, Address)>,
     // Bound: one for each address of the name.
-    pub(super) errors: Vec<(Address, ConnectError)>,
+    pub(crate) errors: Vec<(Address, ConnectError)>,
     /// When the next address is tried although others are in progress.
-    pub(super) next_at: Option<Instant>,
-    pub(super) timeout: Timeout,
+    pub(crate) next_at: Option<Instant>,
+    pub(crate) timeout: Timeout,
 }
 
 /// The requested target of a connector.
 #[derive(Clone, Debug)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Tcp {
         /// A name or an IP address.
         host: String,
@@ -124,7 +122,7 @@ pub(super) enum Target {
 /// assert_eq!(by_path.to_string(), "unix:/run/app.sock");
 /// ```
 #[derive(Clone, Debug)]
-pub struct ConnectTarget(Target);
+pub struct ConnectTarget(pub(crate) Target);
 
 impl From<(&str, u16)> for ConnectTarget {
     fn from((host, port): (&str, u16)) -> ConnectTarget {
@@ -156,188 +154,10 @@ impl fmt::Display for ConnectTarget {
     }
 }
 
-impl Reactor {
-    /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
-    /// made. The driver looks names up; the addresses are tried as in RFC 8305.
-    ///
-    /// Success, failure and loss are reported to the factory;
-    /// [`connect_to`](Self::connect_to) sets options. Twisted's
-    /// `connectTCP`.
-    #[track_caller]
-    pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
-        self.connect_to((host, port), ConnectOptions::default(), factory)
-    }
-
-    /// Connects with options, and builds a protocol when the connection is made. The target is a
-    /// host and a port, as for [`connect_tcp`](Self::connect_tcp), or an address, such as a
-    /// [`Port::host`](super::Port::host), without a lookup: a TCP address, including the scope and
-    /// flow of an IPv6 one, or a UNIX socket.
-    ///
-    /// Success, failure and loss are reported to the factory.
-    ///
-    /// ```
-    /// # struct Echo;
-    /// # impl couplet::Protocol for Echo {
-    /// #     fn connection_made(&mut self, transport: &couplet::Transport) {
-    /// #         transport.reactor().stop();
-    /// #     }
-    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
-    /// # }
-    /// # use couplet::ConnectOptions;
-    /// # couplet::run(|reactor| {
-    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, || Echo)?;
-    /// reactor.connect_to(port.host(), ConnectOptions::default(), || Echo);
-    /// # Ok(()) })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn connect_to<K>(
-        &self,
-        target: impl Into<ConnectTarget>,
-        options: ConnectOptions,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        let ConnectTarget(target) = target.into();
-        Connector::new(self, target, options, self.attach_factory(factory.into_factory()), None)
-    }
-
-    /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
-    /// `connection_made` was called, or fails with [`ConnectError`]. Cancelling it stops the attempt.
-    #[track_caller]
-    pub fn connect_to_deferred<K, F: IntoFactory<K>>(
-        &self,
-        target: impl Into<ConnectTarget>,
-        options: ConnectOptions,
-        factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let ConnectTarget(target) = target.into();
-        Connector::start_deferred(
-            self,
-            target,
-            options,
-            self.attach_factory(factory.into_factory()),
-        )
-    }
-
-    /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
-    /// begins with a NUL is abstract.
-    ///
-    /// Success, failure and loss are reported to the factory. Twisted's `connectUNIX`.
-    #[track_caller]
-    pub fn connect_unix<K>(
-        &self,
-        path: impl Into<UnixAddress>,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        self.connect_to(path.into(), ConnectOptions::default(), factory)
-    }
-}
-
 impl Connector {
-    pub(super) fn new(
-        reactor: &Reactor,
-        target: Target,
-        options: ConnectOptions,
-        factory: ErasedFactory,
-        done: Option<Done>,
-    ) -> Connector {
-        let cell = Rc::new(ConnectorCell {
-            reactor: reactor.clone(),
-            target,
-            options,
-            place: factory.place,
-            factory: FactorySlot::new(factory.factory.take()),
-            serial: Cell::new(0),
-            state: RefCell::new(State::requested(None)),
-            done: RefCell::new(done),
-        });
-        reactor.start(Start::Connector(cell.clone()));
-        Connector { cell }
-    }
-
-    pub(super) fn start_deferred<P: Protocol>(
-        reactor: &Reactor,
-        target: Target,
-        options: ConnectOptions,
-        factory: ErasedFactory,
-    ) -> Deferred<Connection<P>> {
-        let slot: Rc<RefCell<Option<Connector>>> = Rc::default();
-        let connecting = slot.clone();
-        let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
-            if let Some(connector) = connecting.take() {
-                let target = connector.to_string();
-                connector.disconnect();
-                resolver.errback(Cancelled::of(target));
-            }
-        });
-        let done: Done = Box::new(move |outcome| {
-            resolver.resolve(outcome.map(|transport| transport.connection()));
-        });
-        let connector = Connector::new(reactor, target, options, factory, Some(done));
-        *slot.borrow_mut() = Some(connector);
-        deferred
-    }
-
     /// The current state.
     pub fn state(&self) -> ConnectorState {
         self.cell.state()
-    }
-
-    /// Stops the attempt: the turn calls the factory's `client_connection_failed` with
-    /// [`ConnectError::Stopped`]. Without an attempt, does nothing and returns false.
-    pub fn stop_connecting(&self) -> bool {
-        if !self.cell.request_stop() {
-            return false;
-        }
-        self.cell.reactor.record_request(LoopRequest::Connector(self.cell.clone()));
-        true
-    }
-
-    /// [`stop_connecting`](Self::stop_connecting) while connecting, `lose_connection` while
-    /// connected.
-    pub fn disconnect(&self) {
-        match self.state() {
-            ConnectorState::Connecting => {
-                self.stop_connecting();
-            }
-            ConnectorState::Connected => {
-                if let Some(transport) = self.transport() {
-                    transport.lose_connection();
-                }
-            }
-            ConnectorState::Disconnected => {}
-        }
-    }
-
-    /// Connects again, in the turn. When called in `client_connection_failed` or
-    /// `client_connection_lost`, the factory is not stopped in between.
-    ///
-    /// # Errors
-    ///
-    /// [`NotDisconnected`] while connecting or connected.
-    pub fn connect(&self) -> Result<(), NotDisconnected> {
-        self.connect_at(None)
-    }
-
-    /// Connects again after `delay`. Until then the state is `Connecting`, so
-    /// [`stop_connecting`](Self::stop_connecting) ends the wait. As with
-    /// [`connect`](Self::connect), a call in `client_connection_failed` or `client_connection_lost`
-    /// does not stop the factory in between, and the Deferred of the connect stays pending.
-    ///
-    /// # Errors
-    ///
-    /// [`NotDisconnected`] while connecting or connected.
-    pub fn connect_after(&self, delay: Duration) -> Result<(), NotDisconnected> {
-        self.connect_at(Some(after(self.cell.reactor.now(), delay)))
-    }
-
-    fn connect_at(&self, begin_at: Option<Instant>) -> Result<(), NotDisconnected> {
-        if self.state() != ConnectorState::Disconnected {
-            return Err(NotDisconnected);
-        }
-        *self.cell.state.borrow_mut() = State::requested(begin_at);
-        self.cell.reactor.start(Start::Connector(self.cell.clone()));
-        Ok(())
     }
 
     /// The connection, until it is lost.
@@ -378,7 +198,7 @@ impl Connector {
 }
 
 impl Target {
-    pub(super) fn at(address: Address) -> Target {
+    pub(crate) fn at(address: Address) -> Target {
         match address {
             // A UDP address is used as a TCP address.
             Address::Tcp(address) | Address::Udp(address) => {
@@ -396,14 +216,14 @@ impl Target {
         }
     }
 
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         match self {
             Target::Tcp { host, .. } => host,
             Target::Unix(_) => "",
         }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         match self {
             Target::Tcp { port, .. } => *port,
             Target::Unix(_) => 0,
@@ -411,7 +231,7 @@ impl Target {
     }
 
     /// The address, or the name that must be looked up first.
-    pub(super) fn address(&self) -> Result<Address, &str> {
+    pub(crate) fn address(&self) -> Result<Address, &str> {
         match self {
             Target::Tcp { address: Some(address), .. } => Ok(Address::Tcp(*address)),
             Target::Tcp { host, port, .. } => {
@@ -480,11 +300,41 @@ impl Step {
 }
 
 impl ConnectorCell {
-    pub(super) fn handle(self: &Rc<Self>) -> Connector {
+    /// A connector that the turn will start.
+    pub(crate) fn new(
+        reactor: &Reactor,
+        target: Target,
+        options: ConnectOptions,
+        factory: ErasedFactory,
+        done: Option<Done>,
+    ) -> Rc<ConnectorCell> {
+        Rc::new(ConnectorCell {
+            reactor: reactor.clone(),
+            target,
+            options,
+            place: factory.place,
+            factory: FactorySlot::new(factory.factory.take()),
+            serial: Cell::new(0),
+            state: RefCell::new(State::requested(None)),
+            done: RefCell::new(done),
+        })
+    }
+
+    /// Requests another attempt, at this time if there is one; returns false if the connector is
+    /// connecting or connected.
+    pub(crate) fn request_again(&self, begin_at: Option<Instant>) -> bool {
+        let is_free = self.state() == ConnectorState::Disconnected;
+        if is_free {
+            *self.state.borrow_mut() = State::requested(begin_at);
+        }
+        is_free
+    }
+
+    pub(crate) fn handle(self: &Rc<Self>) -> Connector {
         Connector { cell: self.clone() }
     }
 
-    pub(super) fn state(&self) -> ConnectorState {
+    pub(crate) fn state(&self) -> ConnectorState {
         match &*self.state.borrow() {
             State::Connecting(_) | State::Stopping(_) => ConnectorState::Connecting,
             State::Connected(_) => ConnectorState::Connected,
@@ -493,14 +343,14 @@ impl ConnectorCell {
     }
 
     /// Looks at the step while connecting.
-    pub(super) fn with_step<R>(&self, f: impl FnOnce(&mut Step) -> R) -> Option<R> {
+    pub(crate) fn with_step<R>(&self, f: impl FnOnce(&mut Step) -> R) -> Option<R> {
         match &mut *self.state.borrow_mut() {
             State::Connecting(step) | State::Stopping(step) => Some(f(step)),
             State::Connected(_) | State::Disconnected => None,
         }
     }
 
-    pub(super) fn with_attempts<R>(&self, f: impl FnOnce(&mut Attempts) -> R) -> Option<R> {
+    pub(crate) fn with_attempts<R>(&self, f: impl FnOnce(&mut Attempts) -> R) -> Option<R> {
         self.with_step(|step| match step {
             Step::Trying(attempts) => Some(f(attempts)),
             _ => None,
@@ -508,12 +358,12 @@ impl ConnectorCell {
     }
 
     /// Enters a step; returns the one before, unless the connector is not connecting.
-    pub(super) fn set_step(&self, next: Step) -> Option<Step> {
+    pub(crate) fn set_step(&self, next: Step) -> Option<Step> {
         self.with_step(|step| std::mem::replace(step, next))
     }
 
     /// The connection whose layers are opening. The caller drops it or gives it its protocol.
-    pub(super) fn take_opening(&self) -> Option<Key> {
+    pub(crate) fn take_opening(&self) -> Option<Key> {
         self.with_step(|step| match *step {
             Step::Opening(key) => {
                 *step = Step::Calling;
@@ -524,7 +374,7 @@ impl ConnectorCell {
     }
 
     /// Requests a stop; returns false if the connector is not connecting, or one is requested.
-    fn request_stop(&self) -> bool {
+    pub(crate) fn request_stop(&self) -> bool {
         let mut state = self.state.borrow_mut();
         match std::mem::replace(&mut *state, State::Disconnected) {
             State::Connecting(step) => {
@@ -538,21 +388,21 @@ impl ConnectorCell {
         }
     }
 
-    pub(super) fn stop_requested(&self) -> bool {
+    pub(crate) fn stop_requested(&self) -> bool {
         matches!(&*self.state.borrow(), State::Stopping(_))
     }
 
     /// Whether a stop takes effect now, rather than when the connector starts or the factory's call
     /// returns.
-    pub(super) fn can_be_stopped(&self) -> bool {
+    pub(crate) fn can_be_stopped(&self) -> bool {
         matches!(&*self.state.borrow(), State::Stopping(step) if step.has_attempt())
     }
 
-    pub(super) fn set_connected(&self, connection: Rc<ConnectionCell>) {
+    pub(crate) fn set_connected(&self, connection: Rc<ConnectionCell>) {
         self.set_state(State::Connected(connection));
     }
 
-    pub(super) fn set_disconnected(&self) {
+    pub(crate) fn set_disconnected(&self) {
         self.set_state(State::Disconnected);
     }
 
@@ -568,12 +418,12 @@ impl ConnectorCell {
         drop(before);
     }
 
-    pub(super) fn take_done(&self) -> Option<Done> {
+    pub(crate) fn take_done(&self) -> Option<Done> {
         self.done.borrow_mut().take()
     }
 
     /// Fails the Deferred of the connect, unless the factory connects again.
-    pub(super) fn fail_connect(&self, failure: Failure) {
+    pub(crate) fn fail_connect(&self, failure: Failure) {
         if self.state() == ConnectorState::Disconnected
             && let Some(done) = self.take_done()
         {
@@ -582,7 +432,7 @@ impl ConnectorCell {
     }
 
     /// The loop is dropped: the Deferred of the connect fails.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         drop(self.set_step(Step::Calling));
         if let Some(done) = self.take_done() {
             done(Err(loop_ended()));
@@ -590,7 +440,7 @@ impl ConnectorCell {
         self.factory.clear();
     }
 
-    pub(super) fn state_name(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match &*self.state.borrow() {
             State::Connecting(step) | State::Stopping(step) => step.name(),
             State::Connected(_) => "connected",

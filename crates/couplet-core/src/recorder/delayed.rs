@@ -3,14 +3,13 @@
 use std::cell::Cell;
 use std::fmt;
 use std::panic::Location;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::leaks::{Source, TimerPurpose};
-use super::timers::{TimerKey, after};
-use super::{Reactor, Records, TimerAction, loop_ended};
+use super::{Reactor, Recorder, TimerOwner, TimerPurpose, WeakReactor, loop_ended};
 use crate::defer::{Alarm, Deferred, Resolver};
-use crate::driver::UserCall;
+use crate::panics::contain_closure;
+use crate::timers::{TimerKey, after};
 
 impl Reactor {
     /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next
@@ -39,19 +38,15 @@ impl Reactor {
         self.call_later(Duration::ZERO, f)
     }
 
-    /// [`call_later`](Self::call_later), attributed to the request at `place`.
+    /// [`call_later`](Self::call_later), attributed to its owner.
     pub(crate) fn call_for(
         &self,
-        (purpose, place): (TimerPurpose, Source),
+        by: TimerOwner,
         delay: Duration,
         f: impl FnOnce() + 'static,
     ) -> DelayedCall {
-        let f = self.records.monitor_call(|| UserCall::at(purpose.kind(), place), f);
-        let call = DelayedCall::new(self, delay, TimerAction::Call(f));
-        if let Some(timer) = call.timer() {
-            self.records.note_timer(timer, purpose, place);
-        }
-        call
+        let timer = self.recorder.time_call(by, delay, contain_closure(f));
+        DelayedCall::of(self, timer)
     }
 
     /// Fires after `delay`; cancelling it cancels the timer. Fails with
@@ -63,7 +58,7 @@ impl Reactor {
 
     /// [`sleep`](Self::sleep), attributed to another caller.
     #[track_caller]
-    pub(crate) fn sleep_for(&self, whom: (TimerPurpose, Source), delay: Duration) -> Deferred<()> {
+    pub(crate) fn sleep_for(&self, by: TimerOwner, delay: Duration) -> Deferred<()> {
         let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
         let sleeping = timer.clone();
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
@@ -72,17 +67,8 @@ impl Reactor {
             }
         });
         let sleeper = Sleeper(Some(resolver));
-        timer.set(Some(self.call_for(whom, delay, move || sleeper.wake())));
+        timer.set(Some(self.call_for(by, delay, move || sleeper.wake())));
         deferred
-    }
-}
-
-impl Records {
-    pub(super) fn note_timer(&self, timer: TimerKey, purpose: TimerPurpose, place: Source) {
-        if let Some(places) = &mut *self.places.borrow_mut() {
-            let timers = self.timers.borrow();
-            places.add_timer(timer, purpose, place, |timer| timers.contains(timer));
-        }
     }
 }
 
@@ -92,61 +78,44 @@ impl Records {
 /// callback a call already counts as called. Twisted's `IDelayedCall`.
 #[derive(Clone)]
 pub struct DelayedCall {
-    place: Option<(Weak<Records>, TimerKey)>,
+    timer: Option<(WeakReactor, TimerKey)>,
 }
 
 impl DelayedCall {
-    pub(super) fn new(reactor: &Reactor, delay: Duration, timed: TimerAction) -> DelayedCall {
-        if reactor.is_dropped() {
-            return DelayedCall::never();
-        }
-        let deadline = after(reactor.now(), delay);
-        let key = reactor.records.with_timers(|timers| timers.insert(deadline, timed));
-        DelayedCall { place: Some((Rc::downgrade(&reactor.records), key)) }
+    pub(super) fn of(reactor: &Reactor, timer: Option<TimerKey>) -> DelayedCall {
+        DelayedCall { timer: timer.map(|timer| (reactor.downgrade(), timer)) }
     }
 
     /// A call that is never made.
     pub(crate) fn never() -> DelayedCall {
-        DelayedCall { place: None }
+        DelayedCall { timer: None }
     }
 
-    pub(super) fn timer(&self) -> Option<TimerKey> {
-        self.place.as_ref().map(|(_, key)| *key)
-    }
-
-    fn records(&self) -> Option<(Rc<Records>, TimerKey)> {
-        let (records, key) = self.place.as_ref()?;
-        Some((records.upgrade()?, *key))
+    fn recorder(&self) -> Option<(Rc<dyn Recorder>, TimerKey)> {
+        let (reactor, timer) = self.timer.as_ref()?;
+        Some((reactor.upgrade()?.recorder, *timer))
     }
 
     /// Cancels the call and drops its closure.
     pub fn cancel(&self) -> bool {
-        let Some((records, key)) = self.records() else {
-            return false;
-        };
-        let removed = records.timers.borrow_mut().remove(key);
-        removed.is_some()
+        self.recorder().is_some_and(|(recorder, timer)| recorder.cancel_call(timer))
     }
 
     /// Moves the call to `delay` from now.
     pub fn reset(&self, delay: Duration) -> bool {
-        let Some((records, key)) = self.records() else {
-            return false;
+        let moved = |(recorder, timer): (Rc<dyn Recorder>, _)| {
+            recorder.move_call(timer, after(recorder.now(), delay))
         };
-        let deadline = after(records.now(), delay);
-        records.with_timers(|timers| timers.reset(key, deadline))
+        self.recorder().is_some_and(moved)
     }
 
     /// Postpones the call by `delay`.
     pub fn delay_by(&self, delay: Duration) -> bool {
-        let Some((records, key)) = self.records() else {
-            return false;
+        let moved = |(recorder, timer): (Rc<dyn Recorder>, _)| {
+            let deadline = recorder.deadline(timer);
+            deadline.is_some_and(|deadline| recorder.move_call(timer, after(deadline, delay)))
         };
-        let mut timers = records.timers.borrow_mut();
-        match timers.deadline(key) {
-            Some(deadline) => timers.reset(key, after(deadline, delay)),
-            None => false,
-        }
+        self.recorder().is_some_and(moved)
     }
 
     /// True until the call is made or cancelled.
@@ -156,9 +125,8 @@ impl DelayedCall {
 
     /// When the call will be made, while it is pending. Twisted's `getTime`.
     pub fn deadline(&self) -> Option<Instant> {
-        let (records, key) = self.records()?;
-        let timers = records.timers.borrow();
-        timers.deadline(key)
+        let (recorder, timer) = self.recorder()?;
+        recorder.deadline(timer)
     }
 }
 

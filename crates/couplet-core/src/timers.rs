@@ -30,7 +30,7 @@ const ARITY: usize = 4;
 const NONE: u32 = u32::MAX;
 
 /// `at + delay`, or, on overflow, a time further away than any wait.
-pub(super) fn after(at: Instant, delay: Duration) -> Instant {
+pub(crate) fn after(at: Instant, delay: Duration) -> Instant {
     const CENTURIES: Duration = Duration::from_secs(500 * 365 * 24 * 3600);
     at.checked_add(delay).or_else(|| at.checked_add(CENTURIES)).unwrap_or(at)
 }

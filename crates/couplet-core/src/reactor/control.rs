@@ -1,0 +1,50 @@
+//! Requests about the run: a stop, shutdown triggers, snapshots and interrupts.
+
+use std::panic::Location;
+
+use super::records::pending;
+use super::snapshot::Snapshot;
+use super::stage::{Shutdown, Stage};
+use crate::defer::Deferred;
+use crate::panics::Contained;
+use crate::recorder::Reactor;
+
+impl Reactor {
+    /// The open, active and pending objects of the loop, as of the next turn. Printable.
+    pub fn snapshot(&self) -> Deferred<Snapshot> {
+        let (deferred, resolver) = Deferred::new();
+        self.records().snapshots.borrow_mut().push(resolver);
+        self.records().add_pending(pending::REQUESTS);
+        deferred
+    }
+
+    /// Registers a call for when the reactor stops; see [`Shutdown`]. Twisted's
+    /// `addSystemEventTrigger`.
+    #[track_caller]
+    pub fn on(&self, when: Shutdown, f: impl FnOnce() -> Deferred<()> + 'static) {
+        let (f, place) = (Contained::new(f), Location::caller());
+        self.records().run.add_trigger(when, place, Box::new(move || f.take()()));
+    }
+
+    /// Ends the run: at the end of this turn the ports close, and connections flush written bytes
+    /// (for at most [`LoopOptions::shutdown_grace`]) and are lost with
+    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or when called
+    /// again.
+    pub fn stop(&self) {
+        if self.records().run.stage() == Stage::Running {
+            self.records().add_pending(pending::STOP);
+        }
+    }
+
+    /// True from when ports and connections begin to close until the end of the run; still false
+    /// during [`Shutdown::Before`].
+    pub fn is_stopping(&self) -> bool {
+        self.records().run.is_stopping()
+    }
+
+    /// Makes [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn, or
+    /// outside a turn, of the next one, which does not wait. Does not end a run.
+    pub fn interrupt(&self) {
+        self.records().must_return.set(true);
+    }
+}

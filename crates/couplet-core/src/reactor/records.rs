@@ -1,0 +1,441 @@
+//! [`Records`]: the requests that handles have recorded and the turn has not yet applied, the loop's
+//! time, and the state that handles and the turn share.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::adopting::AdoptionCell;
+use super::dependents::Dependents;
+use super::drain::DrainCell;
+use super::leaks::Places;
+use super::options::LoopOptions;
+use super::port::PortCell;
+use super::requests::{DriverRequests, Jobs, Lookup};
+use super::sharing::HandedConnection;
+use super::snapshot::Snapshot;
+use super::stage::{Run, Stage};
+use super::tasks::{TaskId, Tasks, WakeQueue};
+#[cfg(unix)]
+use super::watches::Watches;
+use crate::connector::ConnectorCell;
+use crate::datagrams::DatagramCell;
+use crate::defer::{Deferred, Resolver};
+use crate::driver::{Key, Spares, Stalls, Ticket, UserCall, World};
+use crate::recorder::{Reactor, Recorder, Source, TimerOwner, TimerPurpose, loop_ended};
+use crate::slots::Slots;
+use crate::timers::{TimerKey, Timers, after};
+use crate::transport::cell::ConnectionCell;
+#[cfg(feature = "testing")]
+use crate::transport::report::LayerReport;
+use crate::transport::{Producer, Tell};
+
+/// Requests recorded by handles and not yet applied by the turn.
+pub(super) struct Records {
+    /// The loop's number in this process.
+    pub(super) serial: u32,
+    pub(super) world: Rc<dyn World>,
+    pub(super) spares: Rc<Spares>,
+    /// The time of this turn, or of the last one.
+    pub(super) time: Cell<Instant>,
+    /// Calls and woken tasks from other threads, and the way to wake the loop.
+    pub(super) queue: Arc<WakeQueue>,
+    /// The lists below that hold work for the turn; bits of [`pending`].
+    pub(super) pending: Cell<u8>,
+    /// [`Turns::Many`](super::turn::Turns) must return after this turn.
+    pub(super) must_return: Cell<bool>,
+    /// The dirty list: connections with requests or output.
+    // Bound: each connection twice: `ConnectionCell::dirty` lets it in once, and once more after
+    // bytes.
+    pub(super) dirty: RefCell<Vec<Key>>,
+    /// Calls into user code, first in, first out.
+    // Unbounded: one per `tell`, `ask` and `call_soon` call, and one for each connection with calls
+    // due; a round runs those present when it begins.
+    pub(super) calls: RefCell<VecDeque<Call>>,
+    /// Ports, connectors, drains and layers with a request.
+    // Unbounded: one for each call of a port or connector handle since the last round.
+    pub(super) requests: RefCell<VecDeque<LoopRequest>>,
+    /// Listens and connects for step 6.
+    // Unbounded: one per `listen` and `connect` call since the last turn.
+    pub(super) starts: RefCell<VecDeque<Start>>,
+    pub(super) timers: RefCell<Timers<TimerAction>>,
+    pub(super) tasks: RefCell<Tasks>,
+    /// The task being polled, and the address of its waker.
+    pub(super) polled: Cell<Option<(TaskId, *const ())>>,
+    pub(super) jobs: Jobs,
+    pub(super) names: RefCell<DriverRequests<Lookup>>,
+    #[cfg(unix)]
+    pub(super) watches: RefCell<Watches>,
+    pub(super) dependents: RefCell<Dependents>,
+    // Unbounded: one per `snapshot` call since the last round.
+    pub(super) snapshots: RefCell<Vec<Resolver<Snapshot>>>,
+    /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`].
+    // Bound: one for each thread that waits in `Remote::block_on_reactor`.
+    pub(super) blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
+    /// Resolvers of pending snapshots of all loops of a cluster.
+    // Unbounded: one per `Members::snapshot` call that has no answer yet.
+    pub(super) cluster_snapshots: RefCell<Slots<Resolver<Snapshot>>>,
+    /// The ports that listen on sockets shared with other loops.
+    // Bound: one for each port that the user made.
+    pub(super) shared_ports: RefCell<Slots<Rc<PortCell>>>,
+    pub(super) run: Run,
+    /// Source locations of requests; only in a loop under test.
+    pub(super) places: RefCell<Option<Box<Places>>>,
+    /// Records calls for the stall detector, if it is on.
+    pub(super) stalls: OnceCell<Stalls>,
+    /// Observes the bytes between layers and protocols, in a simulated loop.
+    #[cfg(feature = "testing")]
+    pub(super) layer_observer: OnceCell<LayerObserver>,
+}
+
+/// Observes the bytes between layers and protocols.
+#[cfg(feature = "testing")]
+type LayerObserver = Box<dyn Fn(Key, LayerReport<'_>)>;
+
+/// Pending work for the turn; a set of bits. While one is set, the loop does not sleep.
+pub(super) mod pending {
+    /// Connections have requests or output.
+    pub(in super::super) const DIRTY: u8 = 1;
+    /// Ports, connectors, drains, layers or snapshots have requests.
+    pub(in super::super) const REQUESTS: u8 = 2;
+    /// Calls are queued.
+    pub(in super::super) const CALLS: u8 = 4;
+    /// A round has work to do.
+    pub(in super::super) const ROUND: u8 = DIRTY | REQUESTS | CALLS;
+    /// Tasks were spawned or cancelled.
+    pub(in super::super) const TASKS: u8 = 8;
+    /// Listens, connects, adoptions, jobs or lookups must start.
+    pub(in super::super) const STARTS: u8 = 16;
+    /// The run must end.
+    pub(in super::super) const STOP: u8 = 32;
+}
+
+impl Records {
+    pub(super) fn new(world: Rc<dyn World>, tasks: Tasks, options: &LoopOptions) -> Rc<Records> {
+        static SERIAL: AtomicU32 = AtomicU32::new(1);
+        let now = world.now();
+        let serial = world.serial().unwrap_or_else(|| SERIAL.fetch_add(1, Ordering::Relaxed));
+        Rc::new(Records {
+            serial,
+            world,
+            spares: Rc::default(),
+            time: Cell::new(now),
+            queue: tasks.queue(),
+            pending: Cell::new(0),
+            must_return: Cell::new(false),
+            dirty: RefCell::default(),
+            calls: RefCell::default(),
+            requests: RefCell::default(),
+            starts: RefCell::default(),
+            timers: RefCell::new(Timers::new(now)),
+            tasks: RefCell::new(tasks),
+            polled: Cell::new(None),
+            jobs: Jobs::default(),
+            names: RefCell::default(),
+            #[cfg(unix)]
+            watches: RefCell::default(),
+            dependents: RefCell::default(),
+            snapshots: RefCell::default(),
+            blocked: RefCell::new(Slots::new()),
+            cluster_snapshots: RefCell::new(Slots::new()),
+            shared_ports: RefCell::new(Slots::new()),
+            run: Run::new(options),
+            places: RefCell::default(),
+            stalls: OnceCell::new(),
+            #[cfg(feature = "testing")]
+            layer_observer: OnceCell::new(),
+        })
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        self.run.stage() == Stage::Dropped
+    }
+
+    pub(super) fn enqueue(&self, call: Call) {
+        self.calls.borrow_mut().push_back(call);
+        self.add_pending(pending::CALLS);
+    }
+
+    pub(super) fn request(&self, request: LoopRequest) {
+        if self.is_dropped() {
+            return;
+        }
+        self.requests.borrow_mut().push_back(request);
+        self.add_pending(pending::REQUESTS);
+    }
+
+    pub(super) fn start(&self, start: Start) {
+        self.starts.borrow_mut().push_back(start);
+        self.add_pending(pending::STARTS);
+    }
+
+    fn add_timer(&self, delay: Duration, action: TimerAction, by: TimerOwner) -> Option<TimerKey> {
+        if self.is_dropped() {
+            return None;
+        }
+        let deadline = after(self.now(), delay);
+        let timer = self.with_timers(|timers| timers.insert(deadline, action));
+        if let Some(places) = &mut *self.places.borrow_mut() {
+            let timers = self.timers.borrow();
+            places.add_timer(timer, by.0, by.1, |timer| timers.contains(timer));
+        }
+        Some(timer)
+    }
+
+    #[inline]
+    pub(super) fn mark_dirty(&self, connection: Key) {
+        self.dirty.borrow_mut().push(connection);
+        self.add_pending(pending::DIRTY);
+    }
+
+    /// Records work for the turn. Outside a turn, also wakes the loop, which may be asleep in a
+    /// foreign loop's wait.
+    #[inline]
+    pub(super) fn add_pending(&self, what: u8) {
+        let pending = self.pending.get();
+        self.pending.set(pending | what);
+        if pending == 0 && !self.queue.is_in_turn() {
+            self.queue.wake_driver();
+        }
+    }
+
+    /// True when any of these bits is set.
+    #[inline]
+    pub(super) fn is_pending(&self, what: u8) -> bool {
+        self.pending.get() & what != 0
+    }
+
+    /// Clears these bits; true when any of them was set.
+    #[inline]
+    pub(super) fn take_pending(&self, what: u8) -> bool {
+        let pending = self.pending.get();
+        self.pending.set(pending & !what);
+        pending & what != 0
+    }
+
+    /// The loop's clock: inside a turn, the time at which the turn began.
+    #[inline]
+    pub(super) fn now(&self) -> Instant {
+        if self.queue.is_in_turn() { self.time.get() } else { self.fresh_time() }
+    }
+
+    /// The clock's time, kept monotonic.
+    pub(super) fn fresh_time(&self) -> Instant {
+        self.time.get().max(self.world.now())
+    }
+
+    /// Step 2 of a turn: its time.
+    #[inline]
+    pub(super) fn begin_turn(&self) {
+        self.time.set(self.fresh_time());
+        self.queue.begin_turn();
+    }
+
+    /// Changes the timers. Outside a turn, wakes a sleeping loop if its next deadline becomes
+    /// sooner.
+    pub(super) fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<TimerAction>) -> R) -> R {
+        let mut timers = self.timers.borrow_mut();
+        if self.queue.is_in_turn() {
+            return f(&mut timers);
+        }
+        let before = timers.next_deadline();
+        let result = f(&mut timers);
+        let after = timers.next_deadline();
+        drop(timers);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            self.queue.wake_driver();
+        }
+        result
+    }
+}
+
+/// A queued call into user code.
+pub(super) enum Call {
+    Tell(Rc<ConnectionCell>, Box<dyn Tell>),
+    /// The due calls of a connection.
+    Due(Key),
+    Run(Box<dyn FnOnce()>),
+}
+
+/// A request to an object that has started.
+pub(super) enum LoopRequest {
+    Port(Rc<PortCell>),
+    Connector(Rc<ConnectorCell>),
+    Drain(Rc<DrainCell>),
+    Datagrams(Rc<DatagramCell>),
+    /// A waker of the connection's layers was woken.
+    Layers(Key),
+}
+
+/// An object to be started in step 6.
+pub(super) enum Start {
+    Port(Rc<PortCell>),
+    Datagrams(Rc<DatagramCell>),
+    Connector(Rc<ConnectorCell>),
+    Adoption(Rc<AdoptionCell>),
+    /// A connection that another loop has accepted.
+    HandedConnection(Box<HandedConnection>),
+}
+
+/// The action of a timer.
+pub(super) enum TimerAction {
+    Call(Box<dyn FnOnce()>),
+    Tell(Rc<ConnectionCell>, Box<dyn Tell>),
+    Deadline(Key),
+    Connector(Rc<ConnectorCell>),
+    Drain(Rc<DrainCell>),
+}
+
+impl Recorder for Records {
+    fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    fn world(&self) -> &Rc<dyn World> {
+        &self.world
+    }
+
+    fn spares(&self) -> &Rc<Spares> {
+        &self.spares
+    }
+
+    fn now(&self) -> Instant {
+        Records::now(self)
+    }
+
+    fn fresh_time(&self) -> Instant {
+        Records::fresh_time(self)
+    }
+
+    fn mark_dirty(&self, connection: Key) {
+        Records::mark_dirty(self, connection);
+    }
+
+    fn wake_layers(&self, connection: Key) {
+        self.request(LoopRequest::Layers(connection));
+    }
+
+    fn visit_datagrams(&self, port: Rc<DatagramCell>) {
+        self.request(LoopRequest::Datagrams(port));
+    }
+
+    fn queue_call(&self, (kind, of): (&'static str, &'static str), call: Box<dyn FnOnce()>) {
+        self.enqueue(Call::Run(self.monitor_call(|| UserCall::by(kind, of), call)));
+    }
+
+    fn queue_tell(&self, place: Source, connection: &Rc<ConnectionCell>, tell: Box<dyn Tell>) {
+        let tell = self.monitor_tell(place, tell);
+        self.enqueue(Call::Tell(connection.clone(), tell));
+    }
+
+    fn time_call(
+        &self,
+        by: TimerOwner,
+        delay: Duration,
+        call: Box<dyn FnOnce()>,
+    ) -> Option<TimerKey> {
+        let (purpose, place) = by;
+        let call = self.monitor_call(|| UserCall::at(purpose.kind(), place), call);
+        self.add_timer(delay, TimerAction::Call(call), by)
+    }
+
+    fn time_tell(
+        &self,
+        place: Source,
+        delay: Duration,
+        connection: &Rc<ConnectionCell>,
+        tell: Box<dyn Tell>,
+    ) -> Option<TimerKey> {
+        let tell = self.monitor_tell(place, tell);
+        let by = (TimerPurpose::Connection(connection.key()), place);
+        let timer = self.add_timer(delay, TimerAction::Tell(connection.clone(), tell), by)?;
+        connection.add_timer(timer, &self.timers.borrow());
+        Some(timer)
+    }
+
+    fn deadline(&self, timer: TimerKey) -> Option<Instant> {
+        self.timers.borrow().deadline(timer)
+    }
+
+    fn move_call(&self, timer: TimerKey, deadline: Instant) -> bool {
+        self.with_timers(|timers| timers.reset(timer, deadline))
+    }
+
+    fn cancel_call(&self, timer: TimerKey) -> bool {
+        let removed = self.timers.borrow_mut().remove(timer);
+        removed.is_some()
+    }
+
+    fn monitor_producer(&self, of: &'static str, inner: Box<dyn Producer>) -> Box<dyn Producer> {
+        match self.stalls.get() {
+            None => inner,
+            Some(stalls) => super::stalls::monitor_producer(stalls, of, inner),
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    fn observes_layers(&self) -> bool {
+        self.layer_observer.get().is_some()
+    }
+
+    #[cfg(feature = "testing")]
+    fn report_layers(&self, connection: Key, above: LayerReport<'_>) {
+        if let Some(observe) = self.layer_observer.get() {
+            observe(connection, above);
+        }
+    }
+}
+
+impl Reactor {
+    /// The records of its loop.
+    #[inline]
+    pub(super) fn records(&self) -> &Records {
+        self.recorder().downcast_ref().expect("a loop's recorder is its records")
+    }
+
+    /// A handle whose requests are never applied, for tests of the modules below the loop.
+    #[cfg(test)]
+    pub(crate) fn without_a_loop() -> Reactor {
+        use crate::driver::Commands;
+        use crate::driver::memory::{Manner, Memory};
+        let (driver, _) = Memory::new(Manner::Readiness, 0);
+        let tasks = Tasks::new(driver.waker());
+        Reactor::of(Records::new(driver.world(), tasks, &LoopOptions::default()))
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn set_layer_observer(&self, observe: impl Fn(Key, LayerReport<'_>) + 'static) {
+        let first = self.records().layer_observer.set(Box::new(observe)).is_ok();
+        debug_assert!(first, "one observer");
+    }
+
+    /// Queues the request that `build` makes from a ticket and a resolver, for the turn. Cancelling
+    /// the Deferred records its ticket. Returns a failed Deferred if the loop was dropped.
+    #[track_caller]
+    pub(super) fn request<T: 'static, R: 'static>(
+        &self,
+        select: fn(&Records) -> &RefCell<DriverRequests<T>>,
+        build: impl FnOnce(Ticket, Resolver<R>) -> T,
+    ) -> Deferred<R> {
+        let records = self.records();
+        if records.is_dropped() {
+            return Deferred::fail(loop_ended());
+        }
+        let ticket = select(records).borrow_mut().ticket();
+        let weak = self.downgrade();
+        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+            if let Some(reactor) = weak.upgrade() {
+                let records = reactor.records();
+                select(records).borrow_mut().cancel(ticket);
+                records.add_pending(pending::STARTS);
+            }
+        });
+        let request = build(ticket, resolver);
+        select(records).borrow_mut().add(ticket, request);
+        records.add_pending(pending::STARTS);
+        deferred
+    }
+}

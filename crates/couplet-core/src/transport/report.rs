@@ -1,0 +1,20 @@
+//! Reports to the simulator about a connection with layers.
+
+use std::any::TypeId;
+
+/// A report about a connection with layers.
+#[derive(Debug)]
+pub enum LayerReport<'a> {
+    /// The layers have changed.
+    Layers {
+        /// The types of the layers that change bytes, from the socket up.
+        // Bound: one for each layer that the program asked for.
+        kinds: Vec<TypeId>,
+        /// The first time, the numbers of bytes that the protocol read and wrote before.
+        in_clear: [u64; 2],
+    },
+    /// Bytes written by the protocol enter the layers.
+    Written(&'a [u8]),
+    /// Some of the written bytes were discarded.
+    Cut,
+}
