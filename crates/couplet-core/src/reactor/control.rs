@@ -13,8 +13,7 @@ impl Reactor {
     /// The open, active and pending objects of the loop, as of the next turn. Printable.
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
-        self.records().snapshots.borrow_mut().push(resolver);
-        self.records().add_pending(pending::REQUESTS);
+        self.records().request_snapshot(resolver);
         deferred
     }
 
@@ -45,6 +44,6 @@ impl Reactor {
     /// Makes [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn, or
     /// outside a turn, of the next one, which does not wait. Does not end a run.
     pub fn interrupt(&self) {
-        self.records().must_return.set(true);
+        self.records().interrupt();
     }
 }

@@ -1,7 +1,7 @@
 //! [`Records`]: the requests that handles have recorded and the turn has not yet applied, the loop's
 //! time, and the state that handles and the turn share.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,31 +36,34 @@ use crate::transport::{Producer, Tell};
 /// Requests recorded by handles and not yet applied by the turn.
 pub(super) struct Records {
     /// The loop's number in this process.
-    pub(super) serial: u32,
+    serial: u32,
     pub(super) world: Rc<dyn World>,
     pub(super) spares: Rc<Spares>,
     /// The time of this turn, or of the last one.
-    pub(super) time: Cell<Instant>,
+    time: Cell<Instant>,
     /// Calls and woken tasks from other threads, and the way to wake the loop.
     pub(super) queue: Arc<WakeQueue>,
     /// The lists below that hold work for the turn; bits of [`pending`].
-    pub(super) pending: Cell<u8>,
+    pending: Cell<u8>,
     /// [`Turns::Many`](super::turn::Turns) must return after this turn.
-    pub(super) must_return: Cell<bool>,
+    must_return: Cell<bool>,
     /// The dirty list: connections with requests or output.
     // Bound: each connection twice: `ConnectionCell::dirty` lets it in once, and once more after
     // bytes.
-    pub(super) dirty: RefCell<Vec<Key>>,
+    dirty: RefCell<Vec<Key>>,
+    /// The list that was last applied, kept for its capacity.
+    // Bound: swapped with `dirty`.
+    spare_dirty: RefCell<Vec<Key>>,
     /// Calls into user code, first in, first out.
     // Unbounded: one per `tell`, `ask` and `call_soon` call, and one for each connection with calls
     // due; a round runs those present when it begins.
-    pub(super) calls: RefCell<VecDeque<Call>>,
+    calls: RefCell<VecDeque<Call>>,
     /// Ports, connectors, drains and layers with a request.
     // Unbounded: one for each call of a port or connector handle since the last round.
-    pub(super) requests: RefCell<VecDeque<LoopRequest>>,
+    requests: RefCell<VecDeque<LoopRequest>>,
     /// Listens and connects for step 6.
     // Unbounded: one per `listen` and `connect` call since the last turn.
-    pub(super) starts: RefCell<VecDeque<Start>>,
+    starts: RefCell<VecDeque<Start>>,
     pub(super) timers: RefCell<Timers<TimerAction>>,
     pub(super) tasks: RefCell<Tasks>,
     /// The task being polled, and the address of its waker.
@@ -71,16 +74,16 @@ pub(super) struct Records {
     pub(super) watches: RefCell<Watches>,
     pub(super) dependents: RefCell<Dependents>,
     // Unbounded: one per `snapshot` call since the last round.
-    pub(super) snapshots: RefCell<Vec<Resolver<Snapshot>>>,
+    snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`].
     // Bound: one for each thread that waits in `Remote::block_on_reactor`.
-    pub(super) blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
+    blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     /// Resolvers of pending snapshots of all loops of a cluster.
     // Unbounded: one per `Members::snapshot` call that has no answer yet.
-    pub(super) cluster_snapshots: RefCell<Slots<Resolver<Snapshot>>>,
+    cluster_snapshots: RefCell<Slots<Resolver<Snapshot>>>,
     /// The ports that listen on sockets shared with other loops.
     // Bound: one for each port that the user made.
-    pub(super) shared_ports: RefCell<Slots<Rc<PortCell>>>,
+    shared_ports: RefCell<Slots<Rc<PortCell>>>,
     pub(super) run: Run,
     /// Source locations of requests; only in a loop under test.
     pub(super) places: RefCell<Option<Box<Places>>>,
@@ -88,7 +91,7 @@ pub(super) struct Records {
     pub(super) stalls: OnceCell<Stalls>,
     /// Observes the bytes between layers and protocols, in a simulated loop.
     #[cfg(feature = "testing")]
-    pub(super) layer_observer: OnceCell<LayerObserver>,
+    layer_observer: OnceCell<LayerObserver>,
 }
 
 /// Observes the bytes between layers and protocols.
@@ -127,6 +130,7 @@ impl Records {
             pending: Cell::new(0),
             must_return: Cell::new(false),
             dirty: RefCell::default(),
+            spare_dirty: RefCell::default(),
             calls: RefCell::default(),
             requests: RefCell::default(),
             starts: RefCell::default(),
@@ -170,6 +174,139 @@ impl Records {
     pub(super) fn start(&self, start: Start) {
         self.starts.borrow_mut().push_back(start);
         self.add_pending(pending::STARTS);
+    }
+
+    /// The time of this turn, or of the last one.
+    #[inline]
+    pub(super) fn turn_time(&self) -> Instant {
+        self.time.get()
+    }
+
+    /// Makes [`Loop::turn_until`](crate::Loop::turn_until) return after this turn.
+    pub(super) fn interrupt(&self) {
+        self.must_return.set(true);
+    }
+
+    #[inline]
+    pub(super) fn take_interrupt(&self) -> bool {
+        self.must_return.take()
+    }
+
+    // The dirty list.
+
+    pub(super) fn take_dirty(&self) -> Vec<Key> {
+        self.dirty.replace(self.spare_dirty.take())
+    }
+
+    /// Keeps the capacity of a list that was applied.
+    pub(super) fn recycle_dirty(&self, list: Vec<Key>) {
+        debug_assert!(list.is_empty(), "a round left connections dirty");
+        self.spare_dirty.replace(list);
+    }
+
+    // The queues, of which a round or a step takes as many items as there are when it begins.
+
+    pub(super) fn queued_calls(&self) -> usize {
+        self.calls.borrow().len()
+    }
+
+    pub(super) fn next_call(&self) -> Option<Call> {
+        self.calls.borrow_mut().pop_front()
+    }
+
+    pub(super) fn take_calls(&self) -> VecDeque<Call> {
+        self.calls.take()
+    }
+
+    /// Whether the due calls of a connection are queued.
+    #[cfg(debug_assertions)]
+    pub(super) fn is_due(&self, connection: Key) -> bool {
+        let calls = self.calls.borrow();
+        calls.iter().any(|call| matches!(call, Call::Due(key) if *key == connection))
+    }
+
+    pub(super) fn recorded_requests(&self) -> usize {
+        self.requests.borrow().len()
+    }
+
+    pub(super) fn next_request(&self) -> Option<LoopRequest> {
+        self.requests.borrow_mut().pop_front()
+    }
+
+    pub(super) fn drop_requests(&self) {
+        drop(self.requests.take());
+    }
+
+    pub(super) fn recorded_starts(&self) -> usize {
+        self.starts.borrow().len()
+    }
+
+    pub(super) fn starts(&self) -> Ref<'_, VecDeque<Start>> {
+        self.starts.borrow()
+    }
+
+    pub(super) fn next_start(&self) -> Option<Start> {
+        self.starts.borrow_mut().pop_front()
+    }
+
+    pub(super) fn take_starts(&self) -> VecDeque<Start> {
+        self.starts.take()
+    }
+
+    // Callers that wait for the loop.
+
+    pub(super) fn request_snapshot(&self, resolver: Resolver<Snapshot>) {
+        self.snapshots.borrow_mut().push(resolver);
+        self.add_pending(pending::REQUESTS);
+    }
+
+    pub(super) fn take_snapshot_requests(&self) -> Vec<Resolver<Snapshot>> {
+        self.snapshots.take()
+    }
+
+    pub(super) fn add_cluster_snapshot(&self, resolver: Resolver<Snapshot>) -> Key {
+        self.cluster_snapshots.borrow_mut().insert(resolver)
+    }
+
+    pub(super) fn take_cluster_snapshot(&self, number: Key) -> Option<Resolver<Snapshot>> {
+        self.cluster_snapshots.borrow_mut().remove(number)
+    }
+
+    /// Keeps the release of a thread that waits in [`Remote::block_on_reactor`](super::Remote).
+    pub(super) fn add_blocked(&self, release: Box<dyn FnOnce()>) -> Key {
+        self.blocked.borrow_mut().insert(release)
+    }
+
+    pub(super) fn remove_blocked(&self, thread: Key) {
+        let release = self.blocked.borrow_mut().remove(thread);
+        drop(release);
+    }
+
+    #[cfg(test)]
+    pub(super) fn blocked(&self) -> usize {
+        self.blocked.borrow().len()
+    }
+
+    /// The loop is dropped: no thread waits for it any longer.
+    pub(super) fn release_blocked(&self) {
+        for release in self.blocked.take().into_values() {
+            release();
+        }
+    }
+
+    // Ports that listen on sockets shared with other loops.
+
+    pub(super) fn add_shared_port(&self, port: Rc<PortCell>) -> Key {
+        self.shared_ports.borrow_mut().insert(port)
+    }
+
+    pub(super) fn shared_port(&self, key: Key) -> Option<Rc<PortCell>> {
+        self.shared_ports.borrow().get(key).cloned()
+    }
+
+    pub(super) fn remove_shared_port(&self, key: Key) {
+        let port = self.shared_ports.borrow_mut().remove(key);
+        drop(port);
     }
 
     fn add_timer(&self, delay: Duration, action: TimerAction, by: TimerOwner) -> Option<TimerKey> {

@@ -131,13 +131,13 @@ impl Remote {
             let loop_gone: Box<dyn FnOnce()> = Box::new(move || {
                 let _ = on_loop_gone.send(Err(LoopGone.into()));
             });
-            let waiting = reactor.records().blocked.borrow_mut().insert(loop_gone);
+            let waiting = reactor.records().add_blocked(loop_gone);
             let weak = reactor.downgrade();
             let sending = deferred.add_both(move |result| {
                 // Fails only if the waiting thread has died.
                 let _ = answer.send(result);
                 if let Some(reactor) = weak.upgrade() {
-                    reactor.records().blocked.borrow_mut().remove(waiting);
+                    reactor.records().remove_blocked(waiting);
                 }
                 Ok(())
             });
@@ -197,6 +197,6 @@ mod tests {
         });
         l.run(|_| Ok(())).expect("a stop");
         waits.join().expect("no panic");
-        assert_eq!(reactor.records().blocked.borrow().len(), 0);
+        assert_eq!(reactor.records().blocked(), 0);
     }
 }

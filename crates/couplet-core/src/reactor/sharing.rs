@@ -268,7 +268,7 @@ impl ChangedPort {
         let port = self.port;
         // A loop that was dropped is about to leave.
         let _ = self.remote.call(move |reactor| {
-            if let Some(port) = reactor.shared_port(port) {
+            if let Some(port) = reactor.records().shared_port(port) {
                 reactor.records().request(LoopRequest::Port(port));
             }
         });
@@ -319,15 +319,14 @@ impl Share {
     /// Takes a seat for a port that starts listening.
     pub(super) fn join(&self, port: &Rc<PortCell>) -> io::Result<Bound> {
         let reactor = &port.reactor;
-        let key = reactor.records().shared_ports.borrow_mut().insert(port.clone());
+        let key = reactor.records().add_shared_port(port.clone());
         match self.shared.join(port, key) {
             Ok((seat, bound)) => {
                 self.seat.set(Some(seat));
                 Ok(bound)
             }
             Err(error) => {
-                let port = reactor.records().shared_ports.borrow_mut().remove(key);
-                drop(port);
+                reactor.records().remove_shared_port(key);
                 Err(error)
             }
         }
@@ -337,8 +336,7 @@ impl Share {
     pub(super) fn leave(&self, reactor: &Reactor, why: Departure) {
         if let Some(seat) = self.seat.take() {
             self.shared.leave(seat.number, why);
-            let port = reactor.records().shared_ports.borrow_mut().remove(seat.port);
-            drop(port);
+            reactor.records().remove_shared_port(seat.port);
         }
     }
 
@@ -405,10 +403,6 @@ impl Reactor {
             share,
             self.attach_factory(factory),
         )
-    }
-
-    pub(super) fn shared_port(&self, key: Key) -> Option<Rc<PortCell>> {
-        self.records().shared_ports.borrow().get(key).cloned()
     }
 }
 

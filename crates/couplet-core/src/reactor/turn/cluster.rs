@@ -261,10 +261,10 @@ impl Cluster {
         if signals {
             let (passing, show, stop_signals) =
                 (members.clone(), self.on_snapshot.clone(), stop_signals.clone());
-            l.core.on_signal = Some(Box::new(move |reactor, signal| {
+            l.core.hooks.on_signal(move |reactor, signal| {
                 stop_signals.set(stop_signals.get() + u32::from(signal != Signal::User1));
                 passing.forward_signal(reactor, signal, show.as_ref())
-            }));
+            });
         }
         let stopping = members.clone();
         let ended = l.run(|reactor| {
@@ -380,7 +380,7 @@ impl Members {
     /// loops that replied before they ended.
     pub fn snapshot(&self, reactor: &Reactor) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
-        let number = reactor.records().cluster_snapshots.borrow_mut().insert(resolver);
+        let number = reactor.records().add_cluster_snapshot(resolver);
         let collection =
             Arc::new(ClusterSnapshot { by: reactor.remote(), number, found: Mutex::default() });
         self.broadcast(move |reactor| {
@@ -479,7 +479,7 @@ impl Drop for ClusterSnapshot {
         let number = self.number;
         // A loop that was dropped needs no reply.
         let _ = self.by.call(move |reactor| {
-            let resolver = reactor.records().cluster_snapshots.borrow_mut().remove(number);
+            let resolver = reactor.records().take_cluster_snapshot(number);
             if let Some(resolver) = resolver {
                 resolver.callback(found);
             }

@@ -52,10 +52,7 @@ impl Core {
 
     /// Applies the wrapper for new protocols, if one is set.
     pub(super) fn wrap_protocol(&self, key: Key, protocol: Box<dyn Protocol>) -> Box<dyn Protocol> {
-        match &self.wrap {
-            None => protocol,
-            Some(wrap) => wrap(key, protocol),
-        }
+        self.hooks.wrap(key, protocol)
     }
 
     /// Calls into one connection, and carries out the consequences. Its output is queued for
@@ -110,7 +107,7 @@ impl Core {
                 // Also when full: a producer is paused only for bytes that the driver refuses.
                 self.send(io, key);
             } else if !std::mem::replace(&mut entry.to_write, true) {
-                self.to_write.push(key);
+                self.table.queue_write(key);
             }
         }
     }
@@ -306,13 +303,13 @@ impl Core {
         if !entry.to_write && !entry.life.has_layered_output() {
             return;
         }
-        let now = self.records.time.get();
+        let now = self.records.turn_time();
         let most = self.batching.record_reply(now, || self.reactor.fresh_time());
         if most < 2 {
             return self.send(io, key);
         }
         self.apply_effects(io, key, Effects::OUTPUT);
-        if self.to_write.len() >= most {
+        if self.table.writes() >= most {
             self.write_all(io);
         }
     }

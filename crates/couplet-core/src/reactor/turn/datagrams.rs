@@ -137,7 +137,7 @@ impl Core {
     /// Queues the port for sending at the end of the turn.
     fn send_at_turn_end(&mut self, key: Key, port: &DatagramCell) {
         if !port.to_write.replace(true) {
-            self.to_write.push(key);
+            self.table.queue_write(key);
         }
     }
 

@@ -24,6 +24,33 @@ impl DrainCell {
     }
 }
 
+/// Drains in progress.
+#[derive(Default)]
+pub(super) struct Drains {
+    // Unbounded: one for each drain that the user began and that has not ended.
+    list: Vec<Rc<DrainCell>>,
+}
+
+impl Drains {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+    }
+
+    fn add(&mut self, drain: Rc<DrainCell>) {
+        debug_assert!(matches!(drain.stage.get(), Stage::Finishing(_)), "a drain begins once");
+        self.list.push(drain);
+    }
+
+    /// Removes the drains without remaining connections.
+    fn take_finished(&mut self) -> Vec<Rc<DrainCell>> {
+        self.list.extract_if(.., |drain| drain.left.borrow().is_empty()).collect()
+    }
+}
+
 impl Core {
     /// Begins a drain; a second request means that it was cancelled.
     pub(super) fn apply_drain_request(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
@@ -49,7 +76,7 @@ impl Core {
         drain.stage.set(Stage::Finishing(after(now, drain.times.finish)));
         drain.left.borrow_mut().extend(&concerned);
         self.arm_drain(drain, after(now, drain.times.finish.min(drain.times.patience)));
-        self.drains.push(drain.clone());
+        self.drains.add(drain.clone());
         for key in concerned {
             self.with_life(io, key, |life, _| life.drain(drain.times.patience));
         }
@@ -65,7 +92,7 @@ impl Core {
             Resource::Port(port) => Some(port.clone()),
             _ => None,
         });
-        let starts = self.records.starts.borrow();
+        let starts = self.records.starts();
         let starting = starts.iter().filter_map(|start| match start {
             Start::Port(port) => Some(port.clone()),
             _ => None,
@@ -160,7 +187,7 @@ impl Core {
 
     /// A connection has ended: counts it in every drain that waits for it.
     pub(super) fn count_in_drains(&mut self, key: Key, drain_outcome: DrainOutcome) {
-        for drain in &self.drains {
+        for drain in &self.drains.list {
             if !drain.left.borrow_mut().remove(&key) {
                 continue;
             }
@@ -177,9 +204,7 @@ impl Core {
 
     /// Ends drains without remaining connections.
     fn finish_drains(&mut self) {
-        let is_over = |drain: &Rc<DrainCell>| drain.left.borrow().is_empty();
-        let over: Vec<_> = self.drains.extract_if(.., |drain| is_over(drain)).collect();
-        for drain in over {
+        for drain in self.drains.take_finished() {
             self.disarm_drain(drain.timer.take());
             let drained = drain.drained.get();
             let Drained { finished, closed, aborted } = drained;

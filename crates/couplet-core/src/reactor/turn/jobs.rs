@@ -1,5 +1,6 @@
 //! Blocking jobs and name lookups, in the turn.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
@@ -9,6 +10,30 @@ use crate::driver::{Commands, Ticket};
 use crate::reactor::names::named;
 use crate::reactor::requests::{DriverRequests, Lookup};
 use crate::recorder::loop_ended;
+
+/// The lookups for callers that the driver has begun.
+#[derive(Default)]
+pub(super) struct Lookups {
+    // Unbounded: one for each unfired Deferred of `resolve` that has begun; the driver refuses more
+    // than it has room for.
+    begun: BTreeMap<Ticket, Lookup>,
+}
+
+impl Lookups {
+    fn begin(&mut self, io: &mut dyn Commands, ticket: Ticket, lookup: Lookup) {
+        io.resolve(ticket, &lookup.name);
+        let before = self.begun.insert(ticket, lookup);
+        debug_assert!(before.is_none(), "a ticket names one lookup");
+    }
+
+    fn end(&mut self, ticket: Ticket) -> Option<Lookup> {
+        self.begun.remove(&ticket)
+    }
+
+    fn end_all(&mut self) -> BTreeMap<Ticket, Lookup> {
+        std::mem::take(&mut self.begun)
+    }
+}
 
 impl Core {
     /// Step 6: starts the requested jobs, and forgets cancelled ones.
@@ -52,11 +77,10 @@ impl Core {
     pub(super) fn start_lookups(&mut self, io: &mut dyn Commands) {
         let (fresh, cancelled) = DriverRequests::take(&self.records.names);
         for (ticket, lookup) in fresh {
-            io.resolve(ticket, &lookup.name);
-            self.lookups.insert(ticket, lookup);
+            self.lookups.begin(io, ticket, lookup);
         }
         for ticket in cancelled {
-            if let Some(lookup) = self.lookups.remove(&ticket) {
+            if let Some(lookup) = self.lookups.end(ticket) {
                 io.forget(ticket);
                 drop(lookup);
             }
@@ -71,7 +95,7 @@ impl Core {
         answer: io::Result<Vec<IpAddr>>,
     ) {
         let _hold = self.records.hold("name lookup");
-        match self.lookups.remove(&ticket) {
+        match self.lookups.end(ticket) {
             Some(Lookup { name, resolver }) => {
                 resolver.resolve(named(&name, answer).map_err(Into::into));
             }
@@ -82,7 +106,7 @@ impl Core {
     /// Ends a run: fails the Deferreds of all unfinished lookups.
     pub(super) fn give_up_lookups(&mut self, io: &mut dyn Commands) {
         let fresh = DriverRequests::take_all(&self.records.names);
-        let begun = std::mem::take(&mut self.lookups);
+        let begun = self.lookups.end_all();
         for ticket in begun.keys() {
             io.forget(*ticket);
         }

@@ -27,6 +27,7 @@ mod connections;
 mod core;
 mod datagrams;
 mod draining;
+mod hooks;
 mod jobs;
 mod leaks;
 mod opening;

@@ -60,13 +60,9 @@ impl Core {
         mut opening: Opening,
     ) {
         let ends = Ends { peer: &peer, host: &|| host.address() };
-        let (make, side) = (self.layer.as_ref(), opening.side());
+        let (hooks, side) = (&self.hooks, opening.side());
         let begin = |factory: &mut dyn AnyFactory| {
-            FactoryAnswer::from_factory(
-                factory,
-                &ends,
-                make.map(|make| make(side)).unwrap_or_default(),
-            )
+            FactoryAnswer::from_factory(factory, &ends, hooks.layers(side))
         };
         let answer = opening.factory().call("build_protocol", begin);
         self.new_connection(io, key, (peer, host), opening.origin());

@@ -144,7 +144,7 @@ impl Core {
         io: &mut dyn Commands,
         mut handed: Box<HandedConnection>,
     ) {
-        let port = self.reactor.shared_port(handed.arrived());
+        let port = self.records.shared_port(handed.arrived());
         let Some(port) = port.filter(|port| port.state.get() == PortState::Listening) else {
             return drop(handed);
         };

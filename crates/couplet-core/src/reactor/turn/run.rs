@@ -217,7 +217,7 @@ impl Loop {
     /// Called by the turn, in runs that handle signals.
     pub fn on_snapshot(&mut self, show: impl FnMut(&Snapshot) + 'static) {
         let mut show = Contained::new(show);
-        self.core.on_snapshot = Some(Box::new(move |snapshot| show(snapshot)));
+        self.core.hooks.on_snapshot(move |snapshot| show(snapshot));
     }
 
     /// Takes a snapshot of the loop.
@@ -265,7 +265,7 @@ impl Loop {
     pub fn turn_until(&mut self, at: Option<Instant>) -> io::Result<bool> {
         let _entered = self.runtime.enter();
         let reactor = self.core.reactor.clone();
-        if reactor.records().must_return.take() {
+        if reactor.records().take_interrupt() {
             return self.driver.turn(&mut self.core, Turns::One(Some(Duration::ZERO)));
         }
         let ends = at.map(|at| {
@@ -304,7 +304,7 @@ impl Loop {
     /// ```
     pub fn around_wait(&mut self, around: impl FnMut(&mut dyn FnMut()) + 'static) {
         let mut around = Contained::new(around);
-        self.core.around_wait = Some(Box::new(move |wait| around(wait)));
+        self.core.hooks.around_wait(move |wait| around(wait));
     }
 
     /// When the next turn is due if no event occurs first; a time in the past if work is pending in
@@ -435,13 +435,13 @@ impl Loop {
             drop(hold);
             let waiting = deferred.add_both(move |result| {
                 keep_result(&slot, result, &reactor);
-                reactor.records().must_return.set(true);
+                reactor.interrupt();
                 Ok(())
             });
             waiting.detach();
         }
         let result = self.turn_until_result(&outcome);
-        self.core.records.must_return.set(false);
+        self.core.records.take_interrupt();
         self.restore_signals()?;
         result
     }
@@ -499,7 +499,7 @@ impl Loop {
         &mut self,
         make: impl Fn(crate::layers::Side) -> Vec<Box<dyn crate::layers::Layer>> + 'static,
     ) {
-        self.core.layer = Some(Box::new(make));
+        self.core.hooks.layer_connections(make);
     }
 
     /// Wraps the protocol of each connection made from now on.
@@ -508,11 +508,7 @@ impl Loop {
         wrap: impl Fn(crate::driver::Key, Box<dyn crate::Protocol>) -> Box<dyn crate::Protocol>
         + 'static,
     ) {
-        let before = self.core.wrap.take();
-        self.core.wrap = Some(match before {
-            None => Box::new(wrap),
-            Some(before) => Box::new(move |key, protocol| wrap(key, before(key, protocol))),
-        });
+        self.core.hooks.wrap_protocols(wrap);
     }
 
     /// Describes a queue of the loop that exceeds its bound, if any.
@@ -587,7 +583,7 @@ impl Drop for Loop {
         #[cfg(unix)]
         core.end_watches();
         core.connecting.abandon();
-        let starts = std::mem::take(&mut *core.records.starts.borrow_mut());
+        let starts = core.records.take_starts();
         for start in starts {
             match start {
                 Start::Connector(connector) => connector.abandon(),
@@ -607,15 +603,13 @@ impl Drop for Loop {
                 None => {}
             }
         }
-        for loop_gone in core.records.blocked.take().into_values() {
-            loop_gone();
-        }
-        core.records.snapshots.take();
+        core.records.release_blocked();
+        drop(core.records.take_snapshot_requests());
         core.drop_pending(&mut **driver);
         // Not earlier: callers that repeat a request as soon as it fails would do so forever.
         core.records.run.drop_loop();
         core.drains.clear();
-        core.records.requests.take();
+        core.records.drop_requests();
         if let Some(stalls) = core.records.stalls.get() {
             stalls.end();
         }

@@ -47,7 +47,7 @@ impl Core {
     pub(super) fn signal_received(&mut self, signal: Signal) {
         let _hold = self.records.hold("signal");
         let reactor = self.reactor.clone();
-        if self.on_signal.as_mut().is_some_and(|take| take(&reactor, signal)) {
+        if self.hooks.signal(&reactor, signal) {
             return;
         }
         if signal == Signal::User1 {
@@ -75,10 +75,7 @@ impl Core {
 
     fn show_snapshot(&mut self) {
         let snapshot = self.snapshot();
-        match &mut self.on_snapshot {
-            Some(show) => drop(contain("snapshot", || show(&snapshot))),
-            None => print_snapshot(&snapshot),
-        }
+        self.hooks.show(&snapshot);
     }
 
     /// Begins or continues a shutdown at the end of a turn. Returns true while the run continues.
@@ -190,7 +187,7 @@ impl Core {
     fn run_last_tasks(&mut self, io: &mut dyn Commands) {
         for _ in 0..DROP_ROUNDS {
             self.run_tasks();
-            if self.records.starts.borrow().is_empty() {
+            if self.records.recorded_starts() == 0 {
                 return;
             }
             self.refuse_starts(io);
@@ -200,7 +197,7 @@ impl Core {
 
     /// Refuses the requested ports and connectors that have not started.
     fn refuse_starts(&mut self, io: &mut dyn Commands) {
-        let starts = std::mem::take(&mut *self.records.starts.borrow_mut());
+        let starts = self.records.take_starts();
         for start in starts {
             self.start_one(io, start);
         }
@@ -224,7 +221,7 @@ impl Core {
             || records.jobs.len() > 0
             || records.names.borrow().len() > 0
             || !records.timers.borrow().is_empty()
-            || !records.calls.borrow().is_empty()
+            || records.queued_calls() > 0
     }
 
     fn drop_pending_once(&mut self, io: &mut dyn Commands) {
@@ -233,8 +230,7 @@ impl Core {
         self.give_up_lookups(io);
         let timed = self.records.timers.borrow_mut().take_all();
         drop(timed);
-        let calls = std::mem::take(&mut *self.records.calls.borrow_mut());
-        for call in calls {
+        for call in self.records.take_calls() {
             self.drop_call(call);
         }
         for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {

@@ -46,7 +46,7 @@ impl Core {
             }
         }
         // Not started by the turn yet, although a bound port already queues connections.
-        let starts = records.starts.borrow();
+        let starts = records.starts();
         for start in &*starts {
             match start {
                 Start::Port(port)

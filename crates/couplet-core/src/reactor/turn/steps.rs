@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connections::transmit;
-use super::core::{AroundWait, Core};
+use super::core::Core;
 use super::table::{Opening, Resource};
 use crate::driver::{Commands, Driver, Event, Key, LocalEnd};
 use crate::error::ConnectError;
@@ -21,7 +21,7 @@ use crate::transport::connection::{Effects, Life};
 pub(super) enum Turns {
     /// One turn, which waits at most this long (`None`: no limit).
     One(Option<Duration>),
-    /// Until the run ends, or [`Records::must_return`](super::Records) is set.
+    /// Until the run ends, or [`Reactor::interrupt`](crate::Reactor::interrupt) was called.
     Many,
 }
 
@@ -49,7 +49,7 @@ impl<D: Driver> Engine for D {
     fn turn(&mut self, core: &mut Core, turns: Turns) -> io::Result<bool> {
         let mut until = core.next_wait(turns);
         loop {
-            core.wait(self, until)?;
+            core.hooks.wait(self, until)?;
             let seq = core.begin_turn(self);
             while let Some(event) = self.next() {
                 let key = match event {
@@ -80,22 +80,6 @@ impl<D: Driver> Engine for D {
     }
 }
 
-/// Waits inside the user's closure, unless the wait cannot block.
-#[inline(never)]
-fn wait_within<D: Driver>(
-    around: &mut AroundWait,
-    driver: &mut D,
-    until: Option<Instant>,
-) -> io::Result<()> {
-    let world = driver.world();
-    if until.is_some_and(|until| until <= world.now()) {
-        return driver.wait(until);
-    }
-    let mut waited = None;
-    contain("around a wait", || around(&mut || waited = Some(driver.wait(until))));
-    waited.unwrap_or(Ok(()))
-}
-
 impl Core {
     // Steps 1 and 2.
 
@@ -104,7 +88,7 @@ impl Core {
     pub(super) fn next_wait(&self, turns: Turns) -> Option<Instant> {
         let records = &self.records;
         if self.is_pending() {
-            return Some(records.time.get());
+            return Some(records.turn_time());
         }
         let until = records.timers.borrow_mut().next_deadline();
         match turns {
@@ -122,15 +106,6 @@ impl Core {
             Turns::One(None) | Turns::Many => None,
         };
         until.into_iter().chain(stage).chain(at_most).min()
-    }
-
-    /// Step 1.
-    #[inline(always)]
-    fn wait<D: Driver>(&mut self, driver: &mut D, until: Option<Instant>) -> io::Result<()> {
-        match &mut self.around_wait {
-            None => driver.wait(until),
-            Some(around) => wait_within(around, driver, until),
-        }
     }
 
     /// Step 2. Only timed calls requested before the returned [`Seq`] may run in this turn.
@@ -154,7 +129,7 @@ impl Core {
     #[inline]
     pub(super) fn is_pending(&self) -> bool {
         let records = &self.records;
-        records.pending.get() != 0 || records.queue.inbox.has_items()
+        records.is_pending(u8::MAX) || records.queue.inbox.has_items()
     }
 
     /// True when no shutdown is requested or in progress.
@@ -167,7 +142,7 @@ impl Core {
     /// The time of this turn; after the run, of the last one.
     #[inline(always)]
     pub(super) fn now(&self) -> Instant {
-        self.records.time.get()
+        self.records.turn_time()
     }
 
     // Step 3.
@@ -303,10 +278,9 @@ impl Core {
         if !self.records.take_pending(pending::CALLS) {
             return;
         }
-        let queued = self.records.calls.borrow().len();
+        let queued = self.records.queued_calls();
         for _ in 0..queued {
-            let call = self.records.calls.borrow_mut().pop_front();
-            match call {
+            match self.records.next_call() {
                 Some(Call::Due(key)) => {
                     let now = self.now();
                     let Some(entry) = self.table.connection(key) else { continue };
@@ -344,25 +318,22 @@ impl Core {
     }
 
     fn apply_dirty(&mut self, io: &mut dyn Commands) {
-        std::mem::swap(&mut self.dirty, &mut self.records.dirty.borrow_mut());
-        for at in 0..self.dirty.len() {
-            let key = self.dirty[at];
+        let mut dirty = self.records.take_dirty();
+        for key in dirty.drain(..) {
             if let Some(entry) = self.table.connection(key) {
                 entry.life.cell().set_dirty(false);
                 self.with_life(io, key, |life, now| life.apply(now));
             }
         }
-        self.dirty.clear();
+        self.records.recycle_dirty(dirty);
     }
 
     #[inline(never)]
     fn apply_requests(&mut self, io: &mut dyn Commands) {
         let _hold = self.records.hold("request");
         // Only the requests queued now: callbacks may add more.
-        let count = self.records.requests.borrow().len();
-        for _ in 0..count {
-            let request = self.records.requests.borrow_mut().pop_front();
-            match request {
+        for _ in 0..self.records.recorded_requests() {
+            match self.records.next_request() {
                 None => break,
                 Some(LoopRequest::Port(port)) => self.apply_port_requests(io, &port),
                 Some(LoopRequest::Connector(connector)) => {
@@ -377,10 +348,8 @@ impl Core {
                 }
             }
         }
-        if !self.records.snapshots.borrow().is_empty() {
-            for resolver in self.records.snapshots.take() {
-                resolver.callback(self.snapshot());
-            }
+        for resolver in self.records.take_snapshot_requests() {
+            resolver.callback(self.snapshot());
         }
     }
 
@@ -414,14 +383,14 @@ impl Core {
     fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> AfterTurn {
         let records = &self.records;
         let deadline = records.timers.borrow_mut().next_deadline();
-        let is_due = deadline.is_some_and(|deadline| deadline <= records.time.get());
+        let is_due = deadline.is_some_and(|deadline| deadline <= records.turn_time());
         let is_quiet =
-            !is_due && !self.is_pending() && self.to_write.is_empty() && records.run.is_settled();
+            !is_due && !self.is_pending() && !self.table.has_writes() && records.run.is_settled();
         let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         self.batching.turn_ended();
         let records = &self.records;
         records.queue.end_turn();
-        if !continues || matches!(turns, Turns::One(_)) || records.must_return.take() {
+        if !continues || matches!(turns, Turns::One(_)) || records.take_interrupt() {
             return AfterTurn::Return { continues };
         }
         AfterTurn::Wait(if is_quiet { deadline } else { self.next_wait(turns) })
@@ -463,20 +432,15 @@ impl Core {
     /// Asserts the invariants at the end of a turn. A large table is not walked in every turn.
     #[cfg(debug_assertions)]
     fn check(&self) {
-        assert!(self.to_write.is_empty(), "output was left unsent");
-        assert!(self.dirty.is_empty(), "a round left connections dirty");
+        self.table.check();
         if self.table.connections() > 64 {
             return;
         }
         self.connecting.check();
-        let calls = self.records.calls.borrow();
         let timers = self.records.timers.borrow();
-        let mut connections = 0;
         for (key, resource) in self.table.iter() {
             let Resource::Connection(entry) = resource else { continue };
-            connections += 1;
-            assert!(!entry.to_write, "{key:?} is marked for writing but not listed");
-            let is_queued = calls.iter().any(|call| matches!(call, Call::Due(due) if *due == key));
+            let is_queued = self.records.is_due(key);
             assert_eq!(
                 entry.queued, is_queued,
                 "{key:?}: `queued` disagrees with the queued calls"
@@ -489,7 +453,6 @@ impl Core {
                 assert!(armed.is_some_and(|at| at <= deadline), "{key:?} would miss a deadline");
             }
         }
-        assert_eq!(connections, self.table.connections(), "the table counts its connections");
     }
 
     /// Step 4: makes the due calls requested before `seq`.
@@ -525,10 +488,8 @@ impl Core {
         }
         self.start_jobs(io);
         self.start_lookups(io);
-        let count = self.records.starts.borrow().len();
-        for _ in 0..count {
-            let start = self.records.starts.borrow_mut().pop_front();
-            if let Some(start) = start {
+        for _ in 0..self.records.recorded_starts() {
+            if let Some(start) = self.records.next_start() {
                 self.start_one(io, start);
             }
         }
@@ -548,7 +509,7 @@ impl Core {
 
     /// Step 7: sends all other output, one call for each connection.
     pub(super) fn write_all(&mut self, io: &mut dyn Commands) {
-        let mut keys = std::mem::take(&mut self.to_write);
+        let mut keys = self.table.take_writes();
         for key in keys.drain(..) {
             match self.table.resource(key) {
                 Some(Resource::Connection(entry)) => {
@@ -563,8 +524,7 @@ impl Core {
             }
         }
         // No protocol is called here, so no writes occur, and the list keeps its capacity.
-        debug_assert!(self.to_write.is_empty(), "a protocol wrote during step 7");
-        self.to_write = keys;
+        self.table.recycle_writes(keys);
     }
 
     // For the simulator and the testing kit.

@@ -118,11 +118,14 @@ pub(super) struct Table {
     // Bound: at most 64 closed connections, without their users' objects.
     #[expect(clippy::vec_box, reason = "it is the boxes that are reused")]
     spares: Vec<Box<ConnectionEntry>>,
+    /// Connections and ports to write in step 7.
+    // Bound: each once: `ConnectionEntry::to_write`, and a flag of each datagram port.
+    to_write: Vec<Key>,
 }
 
 impl Table {
     pub(super) fn new() -> Table {
-        Table { resources: Slots::new(), connections: 0, spares: Vec::new() }
+        Table { resources: Slots::new(), connections: 0, spares: Vec::new(), to_write: Vec::new() }
     }
 
     pub(super) fn put(&mut self, key: Key, resource: Resource) {
@@ -185,6 +188,50 @@ impl Table {
 
     pub(super) fn keys(&self, which: impl Fn(&Resource) -> bool) -> Vec<Key> {
         self.iter().filter(|(_, resource)| which(resource)).map(|(key, _)| key).collect()
+    }
+
+    /// Queues a connection or a datagram port for step 7, which its flag must not say already.
+    #[inline]
+    pub(super) fn queue_write(&mut self, key: Key) {
+        self.to_write.push(key);
+    }
+
+    /// The number of connections and ports to write.
+    pub(super) fn writes(&self) -> usize {
+        self.to_write.len()
+    }
+
+    #[inline]
+    pub(super) fn has_writes(&self) -> bool {
+        !self.to_write.is_empty()
+    }
+
+    pub(super) fn take_writes(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.to_write)
+    }
+
+    /// Keeps the capacity of a list that was written: no protocol is called meanwhile, so no writes
+    /// were queued.
+    pub(super) fn recycle_writes(&mut self, list: Vec<Key>) {
+        debug_assert!(self.to_write.is_empty(), "a protocol wrote during step 7");
+        debug_assert!(list.is_empty(), "output was left unsent");
+        self.to_write = list;
+    }
+
+    /// Asserts the invariants at the end of a turn.
+    #[cfg(debug_assertions)]
+    pub(super) fn check(&self) {
+        assert!(self.to_write.is_empty(), "output was left unsent");
+        if self.connections > 64 {
+            return;
+        }
+        let mut connections = 0;
+        for (key, resource) in self.resources.iter() {
+            let Resource::Connection(entry) = resource else { continue };
+            connections += 1;
+            assert!(!entry.to_write, "{key:?} is marked for writing but not listed");
+        }
+        assert_eq!(connections, self.connections, "the table counts its connections");
     }
 
     /// Frees the memory of removed connections.
