@@ -46,7 +46,7 @@ pub use snapshot::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
 };
 pub use stage::Shutdown;
-pub(crate) use tasks::{TaskId, TaskRef};
+pub(crate) use tasks::{Executor, TaskId, TaskRef};
 pub use turn::{Cluster, Loop, Members, NoSuchLoop, Stopped, cluster, react, run, run_until};
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};

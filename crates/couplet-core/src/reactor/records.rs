@@ -18,7 +18,7 @@ use super::requests::{DriverRequests, Jobs, Lookup};
 use super::sharing::HandedConnection;
 use super::snapshot::Snapshot;
 use super::stage::{Run, Stage};
-use super::tasks::{TaskId, Tasks, WakeQueue};
+use super::tasks::{Executor, Tasks, WakeQueue};
 #[cfg(unix)]
 use super::watches::Watches;
 use crate::connector::ConnectorCell;
@@ -65,9 +65,7 @@ pub(super) struct Records {
     // Unbounded: one per `listen` and `connect` call since the last turn.
     starts: RefCell<VecDeque<Start>>,
     pub(super) timers: RefCell<Timers<TimerAction>>,
-    pub(super) tasks: RefCell<Tasks>,
-    /// The task being polled, and the address of its waker.
-    pub(super) polled: Cell<Option<(TaskId, *const ())>>,
+    pub(super) tasks: Rc<Executor>,
     pub(super) jobs: Jobs,
     pub(super) names: RefCell<DriverRequests<Lookup>>,
     #[cfg(unix)]
@@ -135,8 +133,7 @@ impl Records {
             requests: RefCell::default(),
             starts: RefCell::default(),
             timers: RefCell::new(Timers::new(now)),
-            tasks: RefCell::new(tasks),
-            polled: Cell::new(None),
+            tasks: Executor::new(tasks),
             jobs: Jobs::default(),
             names: RefCell::default(),
             #[cfg(unix)]

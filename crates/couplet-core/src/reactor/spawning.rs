@@ -3,11 +3,10 @@
 use std::future::Future;
 use std::panic::Location;
 use std::rc::Rc;
-use std::task::{Context, Waker};
 
 use super::records::{Records, pending};
 use super::stalls::monitor_task;
-use super::tasks::{FutureTask, TaskCell, TaskId, TaskRef};
+use super::tasks::{Executor, FutureTask, TaskCell, TaskId, TaskRef};
 use crate::defer::{Deferred, Result};
 use crate::recorder::{Reactor, Source, loop_ended};
 
@@ -65,48 +64,13 @@ impl Reactor {
         deferred
     }
 
-    /// The task being polled with this waker, if it belongs to this loop.
-    #[inline]
-    pub(crate) fn polled_task(&self, waker: &Waker) -> Option<TaskId> {
-        let (id, polled_with) = self.records().polled.get()?;
-        std::ptr::eq(polled_with, waker.data()).then_some(id)
-    }
-
-    /// Wakes a task, to be polled in step 5.
-    pub(crate) fn wake_task(&self, id: TaskId) {
-        let waker = self.records().tasks.borrow().waker(id);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// An unfinished task.
-    pub(crate) fn task(&self, id: TaskId) -> Option<TaskRef> {
-        self.records().tasks.borrow().get(id)
-    }
-
-    /// Polls a task from inside a callback of the loop, instead of in step 5: the event that it
-    /// awaits has just occurred, and its reply is sent together with the callback's own.
-    #[inline]
-    pub(crate) fn poll_here(&self, task: &TaskRef) {
-        if !task.is_cancelled() {
-            self.records().poll_task(task);
-        }
+    /// The loop's tasks, for the streams whose readers are tasks.
+    pub(crate) fn executor(&self) -> Rc<Executor> {
+        self.records().tasks.clone()
     }
 }
 
 impl Records {
-    #[inline(always)]
-    pub(super) fn poll_task(&self, task: &TaskRef) {
-        let before = self.polled.replace(Some((task.id(), task.waker().data())));
-        let polled = task.task.poll(&mut Context::from_waker(task.waker()));
-        self.polled.set(before);
-        if polled.is_ready() {
-            self.tasks.borrow_mut().remove(task.id());
-            task.task.finish();
-        }
-    }
-
     pub(super) fn note_task(&self, task: TaskId, place: Source) {
         if let Some(places) = &mut *self.places.borrow_mut() {
             let tasks = self.tasks.borrow();

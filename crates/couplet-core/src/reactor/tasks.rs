@@ -4,7 +4,7 @@
 //! a task id and a queue, so it is harmless in another thread, or after the loop is dropped. A task
 //! that wakes itself runs again in the next turn, after I/O.
 
-use std::cell::Cell;
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -210,6 +210,67 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for FutureTask<F,
     fn cancel(&self) {
         drop(self.result.take());
         self.finish();
+    }
+}
+
+/// The loop's tasks, and the one that is being polled.
+pub(crate) struct Executor {
+    tasks: RefCell<Tasks>,
+    /// The task being polled, and the address of its waker.
+    polled: Cell<Option<(TaskId, *const ())>>,
+}
+
+impl Executor {
+    pub(super) fn new(tasks: Tasks) -> Rc<Executor> {
+        Rc::new(Executor { tasks: RefCell::new(tasks), polled: Cell::new(None) })
+    }
+
+    pub(super) fn borrow(&self) -> Ref<'_, Tasks> {
+        self.tasks.borrow()
+    }
+
+    pub(super) fn borrow_mut(&self) -> RefMut<'_, Tasks> {
+        self.tasks.borrow_mut()
+    }
+
+    /// The task being polled with this waker, if it belongs to this loop.
+    #[inline]
+    pub(crate) fn polled_task(&self, waker: &Waker) -> Option<TaskId> {
+        let (id, polled_with) = self.polled.get()?;
+        std::ptr::eq(polled_with, waker.data()).then_some(id)
+    }
+
+    /// Wakes a task, to be polled in step 5.
+    pub(crate) fn wake_task(&self, id: TaskId) {
+        let waker = self.tasks.borrow().waker(id);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// An unfinished task.
+    pub(crate) fn task(&self, id: TaskId) -> Option<TaskRef> {
+        self.tasks.borrow().get(id)
+    }
+
+    /// Polls a task from inside a callback of the loop, instead of in step 5: the event that it
+    /// awaits has just occurred, and its reply is sent together with the callback's own.
+    #[inline]
+    pub(crate) fn poll_here(&self, task: &TaskRef) {
+        if !task.is_cancelled() {
+            self.poll(task);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn poll(&self, task: &TaskRef) {
+        let before = self.polled.replace(Some((task.id(), task.waker().data())));
+        let polled = task.task.poll(&mut Context::from_waker(task.waker()));
+        self.polled.set(before);
+        if polled.is_ready() {
+            self.tasks.borrow_mut().remove(task.id());
+            task.task.finish();
+        }
     }
 }
 

@@ -16,13 +16,15 @@ use crate::Protocol;
 use crate::Reason;
 use crate::Transport;
 use crate::defer::DeferredEvent;
-use crate::reactor::{TaskId, TaskRef};
+use crate::reactor::{Executor, TaskId, TaskRef};
 use crate::unread::Unread;
 
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is
 /// borrowed.
 pub(super) struct SharedStream {
     pub(super) transport: Transport,
+    /// Knows and polls the tasks that read.
+    executor: Rc<Executor>,
     reader: Cell<Reader>,
     /// Bytes lent to the task that waits for them, as they arrive. The inbox is empty during the
     /// loan.
@@ -114,6 +116,7 @@ impl SharedStream {
     pub(super) fn new(transport: &Transport) -> Rc<SharedStream> {
         Rc::new(SharedStream {
             transport: transport.clone(),
+            executor: transport.reactor().executor(),
             reader: Cell::default(),
             lent: Lent::default(),
             state: RefCell::default(),
@@ -217,7 +220,7 @@ impl SharedStream {
 
     #[inline]
     fn wait_for_bytes(&self, cx: &Context<'_>) {
-        let reader = match self.transport.reactor().polled_task(cx.waker()) {
+        let reader = match self.executor.polled_task(cx.waker()) {
             Some(task) => Reader::Task(task),
             None => Reader::Other(cx.waker().clone()),
         };
@@ -425,8 +428,8 @@ impl SharedStream {
     fn wake(&self, reader: Reader) {
         match reader {
             Reader::Task(id) => {
-                if let Some(task) = self.transport.reactor().task(id) {
-                    self.transport.reactor().poll_here(&task);
+                if let Some(task) = self.executor.task(id) {
+                    self.executor.poll_here(&task);
                 }
             }
             Reader::Other(waker) => waker.wake(),
@@ -457,7 +460,7 @@ impl SharedStream {
     fn mark_abandoned(&self, reason: Reason) {
         for waiting in self.apply_change(|state| state.lost = Some(reason)) {
             match waiting {
-                Reader::Task(task) => self.transport.reactor().wake_task(task),
+                Reader::Task(task) => self.executor.wake_task(task),
                 other => self.wake(other),
             }
         }
@@ -554,15 +557,15 @@ impl Protocol for StreamProtocol {
     }
 
     #[inline]
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
         let Some(shared) = &self.shared else { return };
         match shared.reader.take() {
             Reader::Task(id) if shared.state.borrow().inbox.is_empty() => {
                 if self.task.as_ref().is_none_or(|task| task.id() != id) {
-                    self.task = transport.reactor().task(id);
+                    self.task = shared.executor.task(id);
                 }
                 let Some(task) = &self.task else { return shared.queue_unread(data) };
-                let taken = shared.lent.lend(data, || transport.reactor().poll_here(task));
+                let taken = shared.lent.lend(data, || shared.executor.poll_here(task));
                 if taken < data.len() {
                     shared.queue_unread(&data[taken..]);
                 }

@@ -36,7 +36,7 @@ impl Core {
     fn run_task(&mut self, id: TaskId) {
         let task = self.records.tasks.borrow_mut().task_to_poll(id);
         if let Some(task) = task {
-            self.records.poll_task(&task);
+            self.records.tasks.poll(&task);
         }
     }
 
