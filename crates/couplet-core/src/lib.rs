@@ -22,6 +22,7 @@ mod error;
 pub mod factory;
 pub mod hooks;
 pub mod layers;
+mod outbox;
 #[cfg(unix)]
 pub mod process;
 mod protocol;

@@ -28,12 +28,13 @@ const fn of_defer(name: &'static str) -> Room {
     Room { name, is_of: Crate::Defer, path: name, tests: &["defer", "defer_allocations", "memory"] }
 }
 
-pub const ROOMS: [Room; 22] = [
+pub const ROOMS: [Room; 23] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("recorder", &["memory", "signals"]),
     of_library("connector", &["memory"]),
     of_library("timers", &["memory"]),
+    of_library("outbox", &["memory"]),
     of_library("slots", &["memory"]),
     of_defer("defer"),
     of_library("protocols", &["framing_memory", "public_api"]),

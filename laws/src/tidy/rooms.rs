@@ -10,19 +10,20 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `transport`, `datagrams` and `recorder` form one
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
-/// `defer`, `timers`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 25] = [
+/// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
+const MAY_KNOW: [(&str, &[&str]); 26] = [
     ("events", &[]),
     ("address", &[]),
     ("slots", &[]),
     ("timers", &["slots"]),
     ("panics", &[]),
     ("unread", &[]),
+    ("outbox", &[]),
     ("defer", &["panics"]),
     ("internals", &["defer"]),
     ("error", &["address", "defer"]),
-    ("driver", &["panics", "address", "slots", "error", "transport::outbox"]),
-    ("layers", &["panics", "address", "defer", "error", "transport::outbox", "unread"]),
+    ("driver", &["panics", "address", "slots", "error", "outbox"]),
+    ("layers", &["panics", "address", "defer", "error", "outbox", "unread"]),
     ("protocol", &["error", "transport"]),
     (
         "factory",
@@ -39,13 +40,17 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
             "error",
             "internals",
             "layers",
+            "outbox",
             "protocol",
             "recorder",
             "timers",
         ],
     ),
     ("datagrams", &["panics", "address", "slots", "defer", "driver", "recorder"]),
-    ("recorder", &["panics", "datagrams", "slots", "defer", "driver", "timers", "transport"]),
+    (
+        "recorder",
+        &["panics", "datagrams", "outbox", "slots", "defer", "driver", "timers", "transport"],
+    ),
     (
         "connector",
         &[
@@ -76,6 +81,7 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
             "protocol",
             "transport",
             "connector",
+            "outbox",
             "recorder",
             "timers",
         ],

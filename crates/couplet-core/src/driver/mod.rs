@@ -69,8 +69,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::Address;
+pub use crate::outbox::{Outbox, Piece, Spares};
 pub use crate::slots::Key;
-pub use crate::transport::outbox::{Outbox, Piece, Spares};
 use socket::Prepared;
 
 pub use datagrams::{

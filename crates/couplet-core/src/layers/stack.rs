@@ -26,8 +26,8 @@ use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
 use super::{ProxyReader, ProxyWriter};
 use crate::defer::Failure;
 use crate::error::Reason;
+use crate::outbox::Spares;
 use crate::panics::{Contained, discard, discard_all};
-use crate::transport::outbox::Spares;
 use crate::unread::Unread;
 
 /// Plaintext arrived after the request to encrypt: an injection, or a peer that does not wait

@@ -14,7 +14,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::outbox::Outbox;
 #[cfg(feature = "testing")]
 use super::report::LayerReport;
 use super::{ConnectionId, Producer, ProducerKind};
@@ -25,6 +24,7 @@ use crate::driver::{
 };
 use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
+use crate::outbox::Outbox;
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
 use crate::recorder::Reactor;

@@ -6,7 +6,6 @@
 pub(crate) mod cell;
 pub(crate) mod connection;
 mod handle;
-pub(crate) mod outbox;
 #[cfg(feature = "testing")]
 pub(crate) mod report;
 

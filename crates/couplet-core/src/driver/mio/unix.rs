@@ -26,7 +26,7 @@ use super::lock::{Lock, id, remove};
 use super::socket::Stream;
 use crate::address::UnixAddress;
 use crate::driver::{ConnectOptions, DatagramOptions, ListenOptions, Outbox, PeerCredentials};
-use crate::transport::outbox::DESCRIPTORS;
+use crate::outbox::DESCRIPTORS;
 
 /// Converts a name from the system's form.
 pub(super) fn name(address: &SocketAddr) -> UnixAddress {

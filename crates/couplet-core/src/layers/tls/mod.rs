@@ -32,7 +32,7 @@ pub use settings::{
 use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
 use crate::defer::Deferred;
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
-use crate::transport::outbox::Spares;
+use crate::outbox::Spares;
 use choosing::{Choosing, PendingCertificate};
 use engine::config::{ClientConfig, ServerConfig, ServerName};
 use engine::hello::HelloResult;

@@ -533,7 +533,6 @@ impl Core {
     #[cfg(feature = "testing")]
     pub(super) fn exceeded_bound(&self) -> Option<String> {
         let kept = self.records.spares.kept();
-        (kept > crate::transport::outbox::SPARE_TOTAL)
-            .then(|| format!("the spare buffers hold {kept} bytes"))
+        (kept > crate::outbox::SPARE_TOTAL).then(|| format!("the spare buffers hold {kept} bytes"))
     }
 }

@@ -22,7 +22,7 @@ use rustls::{HandshakeKind, ProtocolVersion};
 
 use super::{TlsInfo, TlsVersion};
 use crate::error::TlsError;
-use crate::transport::outbox::Outbox;
+use crate::outbox::Outbox;
 use certificates::CertificateAndKey;
 use config::{ClientConfig, ServerConfig, ServerName};
 use errors::explain;
