@@ -26,6 +26,7 @@ const WORD: usize = 6;
 /// The progress of several transfers; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Progress {
+    // Bound: a bar for each transfer.
     bars: Option<MultiProgress>,
     /// Columns of the longest name.
     name_width: usize,

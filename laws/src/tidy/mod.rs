@@ -33,6 +33,48 @@ fn every_file_says_what_lives_in_it() {
     assert_none(&silent, "a file opens with //!: what lives here, which law it keeps");
 }
 
+/// The laws are checked on the files of `src`, at the places that their names give.
+#[test]
+fn no_code_hides_from_the_laws() {
+    let mut broken = Vec::new();
+    let folders = std::fs::read_dir(source::root().join("crates")).expect("the crates");
+    for folder in folders.map(|entry| entry.expect("an entry").path()) {
+        let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        let is_read = source::crates_of_the_library().any(|known| known == name)
+            || ["couplet-os", "couplet-cli"].contains(&name.as_str());
+        if !is_read {
+            broken
+                .push(format!("crates/{name} is not read: see CRATES in laws/src/tidy/source.rs"));
+        }
+        if folder.join("build.rs").exists() {
+            broken.push(format!("crates/{name}/build.rs may write code"));
+        }
+    }
+    for file in ["couplet", "couplet-os", "couplet-cli"].into_iter().flat_map(source::library) {
+        broken.extend(moved(&file));
+    }
+    assert_none(&broken, "code lives in the files of src, each at the place that its name gives");
+}
+
+/// The modules with a `#[path]`, those of tests aside.
+fn moved(file: &source::Code) -> Vec<String> {
+    let moved = file.syntax.items.iter().filter_map(|item| match item {
+        syn::Item::Mod(item) if !source::is_for_tests(&item.attrs) => {
+            let path = source::path_attribute(&item.attrs)?;
+            Some(format!("{}: {} is at {path}", file.path, item.ident))
+        }
+        _ => None,
+    });
+    moved.collect()
+}
+
+#[test]
+fn a_module_at_another_path_is_found() {
+    let found = |text: &str| moved(&source::Code::of("reactor/mod.rs", text)).len();
+    assert_eq!(found("#[path = \"../../hidden.rs\"] mod hidden;"), 1);
+    assert_eq!(found("#[cfg(test)] #[path = \"hidden/tests.rs\"] mod tests; mod plain;"), 0);
+}
+
 /// True if a file in the folder of `root` has a test.
 fn has_tests(root: &str) -> bool {
     let folder = root.rsplit_once('/').map_or(root, |(folder, _)| folder);

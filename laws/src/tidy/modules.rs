@@ -74,8 +74,16 @@ impl Modules {
                 }
                 "crate" => left.extend(self.exported(rest)),
                 "super" | "self" | "Self" => {}
-                "print" | "println" | "eprint" | "eprintln" if rest.is_empty() => {
+                "print" | "println" | "eprint" | "eprintln" | "include" if rest.is_empty() => {
                     found.insert(vec!["std".to_owned(), first.clone()]);
+                }
+                // Of a module inside the file, or below it.
+                _ if here && self.has(&[&module[..], &path[..1]].concat()) => {
+                    left.extend(self.exported(&[&module[..], &path].concat()));
+                }
+                _ if here && file.inner.keys().any(|inner| inner.last() == Some(first)) => {
+                    let inner = file.inner.keys().filter(|inner| inner.last() == Some(first));
+                    left.extend(inner.filter_map(|m| self.exported(&[&m[..], rest].concat())));
                 }
                 _ if (!here && !rest.is_empty()) || is_outside(file, self, &path) => {
                     found.insert(standard(&path));

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Spacing, Span, TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
@@ -31,14 +32,14 @@ pub(super) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+fn walk(dir: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> =
         fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            walk(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            walk(&path, ending, found);
+        } else if path.extension().is_some_and(|of| of == ending) {
             found.push(path);
         }
     }
@@ -46,9 +47,14 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// The Rust files below a folder of the workspace.
 pub(super) fn sources(below: &str) -> Vec<Source> {
+    texts(below, "rs")
+}
+
+/// The files with an ending below a folder of the workspace.
+pub(super) fn texts(below: &str, ending: &str) -> Vec<Source> {
     let root = root();
     let mut paths = Vec::new();
-    walk(&root.join(below), &mut paths);
+    walk(&root.join(below), ending, &mut paths);
     paths
         .into_iter()
         .map(|path| Source {
@@ -81,6 +87,11 @@ const CRATES: [(&str, &[&str]); 5] = [
     ("couplet-sim", &["sim"]),
 ];
 
+/// Their names.
+pub(super) fn crates_of_the_library() -> impl Iterator<Item = &'static str> {
+    CRATES.iter().map(|(name, _)| *name)
+}
+
 /// The module at which the facade exports a crate of the library, given its name in code.
 pub(super) fn module_of(name: &str) -> Option<&'static [&'static str]> {
     CRATES.iter().find(|(root, _)| root.replace('-', "_") == name).map(|(_, at)| *at)
@@ -89,17 +100,80 @@ pub(super) fn module_of(name: &str) -> Option<&'static [&'static str]> {
 /// A crate's `src`, parsed; files of unit tests are left out. `couplet` is the whole library, as its
 /// facade shows it: paths into its crates begin with `crate`.
 pub(super) fn library(name: &str) -> Vec<Code> {
-    let alone: [(&str, &[&str]); 1] = [(name, &[])];
-    let crates = if name == "couplet" { &CRATES[..] } else { &alone[..] };
-    crates.iter().flat_map(|(name, at)| code_of(name, at)).collect()
+    library_of(name, sources)
 }
 
-fn code_of(name: &str, at: &[&str]) -> Vec<Code> {
-    sources(&format!("crates/{name}/src"))
-        .into_iter()
-        .filter(|source| !source.path.ends_with("tests.rs") && !source.path.contains("/tests/"))
-        .map(|source| Code::new(source, name, at))
-        .collect()
+/// The same, with the Rust files of each folder as `read` finds them.
+pub(super) fn library_of(name: &str, read: impl Fn(&str) -> Vec<Source>) -> Vec<Code> {
+    let alone: [(&str, &[&str]); 1] = [(name, &[])];
+    let crates = if name == "couplet" { &CRATES[..] } else { &alone[..] };
+    let files = |name: &str| read(&format!("crates/{name}/src"));
+    crates.iter().flat_map(|(name, at)| code_of(files(name), name, at)).collect()
+}
+
+fn code_of(sources: Vec<Source>, name: &str, at: &[&str]) -> Vec<Code> {
+    let files: Vec<Code> = sources.into_iter().map(|source| Code::new(source, name, at)).collect();
+    // By declaration: a name such as `contests.rs` hides nothing.
+    let tests: Vec<String> = files.iter().flat_map(test_modules).collect();
+    let is_test = |file: &Code| {
+        let path = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        tests.iter().any(|module| {
+            path.strip_prefix(&**module)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
+    files.into_iter().filter(|file| !is_test(file)).collect()
+}
+
+/// The paths of the test modules that a file declares, without endings.
+fn test_modules(file: &Code) -> Vec<String> {
+    let (folder, name) = file.path.rsplit_once('/').expect("a folder");
+    let is_root = ["lib.rs", "main.rs", "mod.rs"].contains(&name);
+    let below = if is_root { folder } else { file.path.trim_end_matches(".rs") };
+    let declared = file.syntax.items.iter().filter_map(|item| match item {
+        syn::Item::Mod(item) if item.content.is_none() && is_for_tests(&item.attrs) => Some(item),
+        _ => None,
+    });
+    let path = |item: &syn::ItemMod| match path_attribute(&item.attrs) {
+        Some(path) => format!("{folder}/{}", path.trim_end_matches(".rs")),
+        None => format!("{below}/{}", item.ident),
+    };
+    declared.map(path).collect()
+}
+
+/// The text of `#[path = "…"]`.
+pub(super) fn path_attribute(attributes: &[syn::Attribute]) -> Option<String> {
+    attributes.iter().find(|attribute| attribute.path().is_ident("path")).map(|attribute| {
+        match &attribute.meta {
+            syn::Meta::NameValue(syn::MetaNameValue {
+                value: syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }),
+                ..
+            }) => path.value(),
+            _ => String::new(),
+        }
+    })
+}
+
+/// Raw names like their plain forms: `r#join` is `join`.
+fn plain(tokens: TokenStream) -> TokenStream {
+    let plain = |token| match token {
+        TokenTree::Ident(name) => {
+            let short = name.to_string();
+            let short = short.strip_prefix("r#").and_then(|short| syn::parse_str(short).ok());
+            let name = short.map_or(name.clone(), |mut short: syn::Ident| {
+                short.set_span(name.span());
+                short
+            });
+            TokenTree::Ident(name)
+        }
+        TokenTree::Group(group) => {
+            let mut inside = Group::new(group.delimiter(), plain(group.stream()));
+            inside.set_span(group.span());
+            TokenTree::Group(inside)
+        }
+        token => token,
+    };
+    tokens.into_iter().map(plain).collect()
 }
 
 /// A path such as `crate::driver::Key`.
@@ -117,6 +191,8 @@ pub(super) struct Call {
     pub(super) arguments: usize,
     /// The identifiers in the receiver: fields, locals, methods.
     pub(super) receiver: Vec<String>,
+    /// The field or number that a pattern has bound to the receiver.
+    pub(super) field: Option<String>,
     pub(super) line: usize,
     pub(super) function: String,
 }
@@ -127,6 +203,8 @@ pub(super) struct Code {
     pub(super) text: String,
     /// `driver::mio` for `src/driver/mio/mod.rs`; empty for the crate's root.
     pub(super) module: Vec<String>,
+    /// The module that stands for the root of its crate.
+    pub(super) at: Vec<String>,
     pub(super) syntax: syn::File,
     pub(super) mentions: Vec<Mention>,
     pub(super) calls: Vec<Call>,
@@ -140,14 +218,17 @@ pub(super) struct Code {
 
 impl Code {
     fn new(source: Source, crate_name: &str, at: &[&str]) -> Code {
-        let syntax = syn::parse_file(&source.text)
-            .unwrap_or_else(|error| panic!("{}: {error}", source.path));
+        let parsed = match source.text.contains("r#") {
+            true => source.text.parse().map_err(Into::into).and_then(|all| syn::parse2(plain(all))),
+            false => syn::parse_file(&source.text),
+        };
+        let syntax = parsed.unwrap_or_else(|error| panic!("{}: {error}", source.path));
         let below = source.path.trim_start_matches(&format!("crates/{crate_name}/src/"));
         let module = below.trim_end_matches(".rs").split('/').map(str::to_owned);
         let module = module.filter(|part| !["mod", "lib", "main"].contains(&part.as_str()));
         let at: Vec<_> = at.iter().map(|&part| part.to_owned()).collect();
         let module: Vec<_> = at.iter().cloned().chain(module).collect();
-        let mut reading = Reading { at, module: module.clone(), ..Reading::default() };
+        let mut reading = Reading { at: at.clone(), module: module.clone(), ..Reading::default() };
         reading.visit_file(&syntax);
         let Reading { mentions, calls, imports: mut inner, aliases, .. } = reading;
         let imported = inner.remove(&module).unwrap_or_default();
@@ -155,6 +236,7 @@ impl Code {
             path: source.path,
             text: source.text,
             module,
+            at,
             syntax,
             mentions,
             calls,
@@ -204,6 +286,7 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     match item {
         syn::Item::Const(item) => &item.attrs,
         syn::Item::Enum(item) => &item.attrs,
+        syn::Item::ExternCrate(item) => &item.attrs,
         syn::Item::Fn(item) => &item.attrs,
         syn::Item::Impl(item) => &item.attrs,
         syn::Item::Macro(item) => &item.attrs,
@@ -302,6 +385,43 @@ struct Reading {
     depth: usize,
     /// The types of the enclosing `impl` blocks.
     selves: Vec<Vec<String>>,
+    /// Locals that patterns bind to fields: function, local, field.
+    bound: Vec<(String, String, String)>,
+}
+
+/// Makes `self::…` and `super::…` absolute, and paths into crates of the library, in a module of a crate
+/// that stands at a path.
+pub(super) fn absolute(at: &[String], module: &[String], mut path: Vec<String>) -> Vec<String> {
+    let name = path.iter().position(|name| !name.is_empty()).unwrap_or(0);
+    if module_of(&path[name]).is_some() {
+        path.drain(..name);
+    }
+    if let Some(at) = module_of(&path[0]) {
+        let at = at.iter().map(|&part| part.to_owned());
+        return ["crate".to_owned()].into_iter().chain(at).chain(path[1..].to_vec()).collect();
+    }
+    if path[0] == "crate" {
+        let at = at.iter().cloned();
+        return ["crate".to_owned()].into_iter().chain(at).chain(path[1..].to_vec()).collect();
+    }
+    let mut module = module.to_vec();
+    let mut rest = &path[..];
+    let relative = matches!(rest.first().map(String::as_str), Some("self" | "super"));
+    if !relative || path.len() == 1 {
+        return path;
+    }
+    while let Some(first) = rest.first() {
+        match first.as_str() {
+            "self" => {}
+            "super" => drop(module.pop()),
+            _ => break,
+        }
+        rest = &rest[1..];
+    }
+    let up = path.iter().filter(|name| *name == "super").count();
+    // `super` stays where it leaves the room: the law of rooms rejects that.
+    let out = if up > 0 && module.is_empty() { "super" } else { "crate" };
+    std::iter::once(out.to_owned()).chain(module).chain(rest.iter().cloned()).collect()
 }
 
 impl Reading {
@@ -315,48 +435,33 @@ impl Reading {
         self.mentions.push(Mention { path, line, function: self.around.join("::") });
     }
 
-    /// Makes `self::…` and `super::…` absolute, and paths into crates of the library.
-    fn absolute_path(&self, mut path: Vec<String>) -> Vec<String> {
-        let name = path.iter().position(|name| !name.is_empty()).unwrap_or(0);
-        if module_of(&path[name]).is_some() {
-            path.drain(..name);
-        }
-        if let Some(at) = module_of(&path[0]) {
-            let at = at.iter().map(|&part| part.to_owned());
-            return ["crate".to_owned()].into_iter().chain(at).chain(path[1..].to_vec()).collect();
-        }
-        if path[0] == "crate" {
-            let at = self.at.iter().cloned();
-            return ["crate".to_owned()].into_iter().chain(at).chain(path[1..].to_vec()).collect();
-        }
-        let mut module = self.module.clone();
-        let mut rest = &path[..];
-        let relative = matches!(rest.first().map(String::as_str), Some("self" | "super"));
-        if !relative || path.len() == 1 {
-            return path;
-        }
-        while let Some(first) = rest.first() {
-            match first.as_str() {
-                "self" => {}
-                "super" => drop(module.pop()),
-                _ => break,
-            }
-            rest = &rest[1..];
-        }
-        let up = path.iter().filter(|name| *name == "super").count();
-        // `super` stays where it leaves the room: the law of rooms rejects that.
-        let out = if up > 0 && module.is_empty() { "super" } else { "crate" };
-        std::iter::once(out.to_owned()).chain(module).chain(rest.iter().cloned()).collect()
+    fn absolute_path(&self, path: Vec<String>) -> Vec<String> {
+        absolute(&self.at, &self.module, path)
     }
 
     fn call(&mut self, name: &str, arguments: usize, receiver: &syn::Expr, span: Span) {
+        // `self.0.borrow_mut()`.
+        let numbered = number_in_self(receiver)
+            .and_then(|number| Some(format!("{}.{number}", self.selves.last()?.last()?)));
+        let (receiver, function) = (names_through(receiver), self.around.join("::"));
+        let mut bound = self.bound.iter().rev();
+        let bound = bound.find(|(of, local, _)| *of == function && receiver.first() == Some(local));
+        let bound = bound.map(|(.., field)| field.clone());
         self.calls.push(Call {
             name: name.to_owned(),
             arguments,
-            receiver: names_through(receiver),
+            field: bound.or(numbered),
+            receiver,
             line: line(span),
-            function: self.around.join("::"),
+            function,
         });
+    }
+
+    /// Notes that a pattern binds a field to a local.
+    fn bind(&mut self, field: String, pattern: &syn::Pat) {
+        if let syn::Pat::Ident(local) = pattern {
+            self.bound.push((self.around.join("::"), local.ident.to_string(), field));
+        }
     }
 
     fn read_use(&mut self, item: &syn::ItemUse) {
@@ -395,13 +500,28 @@ impl Reading {
                     if !follows_colons(&tokens[..at]) {
                         path.clear();
                     }
+                    // `<$kind>::new`.
+                    if is_qualified(&tokens[..at]) {
+                        path.push("$".to_owned());
+                    }
                     // `$kind::new`, as opposed to `$crate::Kind`.
                     let before = at.checked_sub(1).map(|at| &tokens[at]);
                     let is_parameter = name != "crate"
                         && matches!(before, Some(TokenTree::Punct(mark)) if mark.as_char() == '$');
                     path.push(format!("{}{name}", if is_parameter { "$" } else { "" }));
-                    if path.len() > 1 && !is_joint_colon(tokens.get(at + 1)) {
+                    let next = tokens.get(at + 1);
+                    // `println!`, but not `a != b`.
+                    let is_macro = matches!(next, Some(TokenTree::Punct(mark))
+                        if mark.as_char() == '!' && mark.spacing() == Spacing::Alone);
+                    if (path.len() > 1 || is_macro) && !is_joint_colon(next) {
                         self.mention(path.clone(), line(name.span()));
+                    }
+                    // `std::time::$kind` may be anything below.
+                    let is_open = matches!(tokens.get(at + 3), Some(TokenTree::Punct(mark))
+                        if mark.as_char() == '$');
+                    if is_open && is_joint_colon(next) {
+                        let whole = path.iter().cloned().chain(["*".to_owned()]).collect();
+                        self.mention(whole, line(name.span()));
                     }
                     self.read_call_in_tokens(&tokens, at, name);
                 }
@@ -411,15 +531,18 @@ impl Reading {
     }
 
     fn read_call_in_tokens(&mut self, tokens: &[TokenTree], at: usize, name: &syn::Ident) {
-        let after_dot = at > 0
-            && matches!(&tokens[at - 1], TokenTree::Punct(dot) if dot.as_char() == '.')
-            && !(at > 1
-                && matches!(&tokens[at - 2], TokenTree::Punct(dot) if dot.as_char() == '.'));
+        let is =
+            |token: &TokenTree, mark| matches!(token, TokenTree::Punct(at) if at.as_char() == mark);
+        // `x.$method()`.
+        let is_parameter = at > 0 && is(&tokens[at - 1], '$');
+        let dot = at - usize::from(is_parameter);
+        let after_dot =
+            dot > 0 && is(&tokens[dot - 1], '.') && !(dot > 1 && is(&tokens[dot - 2], '.'));
         let Some(TokenTree::Group(group)) = tokens.get(at + 1) else { return };
         if !after_dot || group.delimiter() != Delimiter::Parenthesis {
             return;
         }
-        let receiver = tokens[..at].iter().rev();
+        let receiver = tokens[..dot].iter().rev();
         let receiver = receiver.take_while(|token| match token {
             TokenTree::Punct(punct) => [':', '.', '?', '&'].contains(&punct.as_char()),
             TokenTree::Ident(_) | TokenTree::Group(_) => true,
@@ -427,9 +550,10 @@ impl Reading {
         });
         let receiver = receiver.flat_map(|token| names_in(token.clone().into())).collect();
         self.calls.push(Call {
-            name: name.to_string(),
+            name: format!("{}{name}", if is_parameter { "$" } else { "" }),
             arguments: arguments_in(group.stream()),
             receiver,
+            field: None,
             line: line(name.span()),
             function: self.around.join("::"),
         });
@@ -442,6 +566,14 @@ fn follows_colons(before: &[TokenTree]) -> bool {
         return false;
     };
     a.as_char() == ':' && b.as_char() == ':'
+}
+
+/// True after `>::`.
+fn is_qualified(before: &[TokenTree]) -> bool {
+    let [.., TokenTree::Punct(of), TokenTree::Punct(a), TokenTree::Punct(b)] = before else {
+        return false;
+    };
+    of.as_char() == '>' && a.as_char() == ':' && b.as_char() == ':'
 }
 
 /// True for the first colon of `::`.
@@ -487,6 +619,49 @@ pub(super) fn names_through(expression: &syn::Expr) -> Vec<String> {
     names.0
 }
 
+/// The number in `self.0`, also behind methods.
+fn number_in_self(expression: &syn::Expr) -> Option<u32> {
+    match expression {
+        syn::Expr::Field(field) => match (&field.member, &*field.base) {
+            (syn::Member::Unnamed(at), syn::Expr::Path(base)) if base.path.is_ident("self") => {
+                Some(at.index)
+            }
+            _ => None,
+        },
+        syn::Expr::MethodCall(call) => number_in_self(&call.receiver),
+        syn::Expr::Paren(inner) => number_in_self(&inner.expr),
+        syn::Expr::Reference(inner) => number_in_self(&inner.expr),
+        syn::Expr::Unary(inner) => number_in_self(&inner.expr),
+        _ => None,
+    }
+}
+
+/// True for `all = [all, more].concat()` and the like.
+pub(super) fn lengthens(left: &syn::Expr, right: &syn::Expr) -> bool {
+    let (place, from) = (names_through(left), names_through(right));
+    let joins = ["chain", "collect", "concat", "format", "join"];
+    let joins = from.iter().any(|name| joins.contains(&name.as_str()))
+        || matches!(right, syn::Expr::Macro(call) if call.mac.path.is_ident("format"))
+        || matches!(right, syn::Expr::Binary(sum) if matches!(sum.op, syn::BinOp::Add(_))
+            && !matches!(&*sum.right, syn::Expr::Lit(_) | syn::Expr::Path(_)));
+    let names_it = place.last().is_some_and(|name| {
+        let text = right.to_token_stream().to_string();
+        from.contains(name) || text.contains(&format!("{{{name}"))
+    });
+    joins && names_it
+}
+
+fn casts_to_a_pointer(expression: &syn::Expr) -> bool {
+    match expression {
+        syn::Expr::Cast(cast) => {
+            matches!(&*cast.ty, syn::Type::Ptr(_)) || casts_to_a_pointer(&cast.expr)
+        }
+        syn::Expr::Paren(inner) => casts_to_a_pointer(&inner.expr),
+        syn::Expr::RawAddr(_) => true,
+        _ => false,
+    }
+}
+
 impl Visit<'_> for Reading {
     fn visit_item(&mut self, item: &syn::Item) {
         if !is_for_tests(attributes(item)) {
@@ -511,7 +686,32 @@ impl Visit<'_> for Reading {
         self.read_use(item);
     }
 
+    fn visit_attribute(&mut self, attribute: &syn::Attribute) {
+        // `#[cfg_attr(unix, tokio::main)]`.
+        match &attribute.meta {
+            syn::Meta::List(list) if list.path.is_ident("cfg_attr") => {
+                self.read_tokens(list.tokens.clone());
+            }
+            _ => visit::visit_attribute(self, attribute),
+        }
+    }
+
+    fn visit_field_pat(&mut self, field: &syn::FieldPat) {
+        self.bind(field.member.to_token_stream().to_string(), &field.pat);
+        visit::visit_field_pat(self, field);
+    }
+
+    fn visit_pat_tuple_struct(&mut self, pattern: &syn::PatTupleStruct) {
+        if !["Some", "Ok", "Err", "Ready"].contains(&&*last_of(&pattern.path)) {
+            for (number, element) in pattern.elems.iter().enumerate() {
+                self.bind(format!("{}.{number}", last_of(&pattern.path)), element);
+            }
+        }
+        visit::visit_pat_tuple_struct(self, pattern);
+    }
+
     fn visit_item_extern_crate(&mut self, item: &syn::ItemExternCrate) {
+        self.mention(vec![String::new(), item.ident.to_string()], line(item.ident.span()));
         if let Some((_, name)) = &item.rename {
             let whole = vec![String::new(), item.ident.to_string()];
             self.aliases.push((name.to_string(), whole));
@@ -599,6 +799,33 @@ impl Visit<'_> for Reading {
             self.call("+=", 1, &expression.left, token.span());
         }
         visit::visit_expr_binary(self, expression);
+    }
+
+    fn visit_expr_assign(&mut self, expression: &syn::ExprAssign) {
+        if lengthens(&expression.left, &expression.right) {
+            self.call("=", 1, &expression.left, expression.eq_token.span());
+        }
+        visit::visit_expr_assign(self, expression);
+    }
+
+    fn visit_expr_cast(&mut self, cast: &syn::ExprCast) {
+        const ADDRESSES: [&str; 6] =
+            ["as_mut_ptr", "as_mut_ptr_range", "as_ptr", "as_ptr_range", "from_mut", "from_ref"];
+        let is_number = !matches!(&*cast.ty, syn::Type::Ptr(_));
+        let from = names_through(&cast.expr);
+        let is_address = from.iter().any(|name| ADDRESSES.contains(&name.as_str()));
+        if is_number && (is_address || casts_to_a_pointer(&cast.expr)) {
+            self.call("addr", 0, &cast.expr, cast.as_token.span());
+        }
+        visit::visit_expr_cast(self, cast);
+    }
+
+    fn visit_lit_str(&mut self, text: &syn::LitStr) {
+        // `{:p}`.
+        if [":p}", ":#p}"].iter().any(|form| text.value().contains(form)) {
+            let path = ["std", "fmt", "Pointer"].map(str::to_owned).to_vec();
+            self.mention(path, line(text.span()));
+        }
     }
 
     fn visit_expr_call(&mut self, call: &syn::ExprCall) {

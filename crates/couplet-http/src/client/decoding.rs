@@ -236,6 +236,7 @@ struct Pieces {
     /// `None` once the body has ended.
     raw: Option<Raw>,
     piece: Bytes,
+    // Bound: hyper's limit on a list of fields.
     trailers: Option<HeaderMap>,
 }
 

@@ -67,6 +67,7 @@ struct Inner {
 struct PendingRequest {
     method: Method,
     uri: Uri,
+    // Bound: the fields of its user's request.
     headers: HeaderMap,
     body: Bytes,
 }

@@ -74,6 +74,7 @@ impl Origin {
 
 /// An HTTP/1.1 connection.
 pub(super) struct Http1 {
+    // Bound: one request, since only a free connection is lent.
     pub(super) sender: http1::SendRequest<Full<Bytes>>,
     pub(super) facts: Rc<Http1Facts>,
     pub(super) transport: Transport,
@@ -90,6 +91,7 @@ pub(super) struct Http1Facts {
 
 /// An HTTP/2 connection.
 pub(super) struct Http2 {
+    // Bound: as many requests as the connection has `streams`.
     pub(super) sender: http2::SendRequest<Full<Bytes>>,
     /// Number of requests whose response is not complete.
     streams: Cell<usize>,

@@ -33,6 +33,7 @@ struct State {
 enum End {
     Open,
     /// END_STREAM has arrived, perhaps with trailers.
+    // Bound: `max_head`, as for every list of fields.
     Ended(Option<HeaderMap>),
     Reset(Reason),
     /// The connection has ended.

@@ -222,6 +222,7 @@ async fn perform_handshake(
     stream.write_all(head).await?;
     let mut got = Vec::new();
     let mut piece = [0; 4096];
+    // Bound: `MAX_HEAD` and one piece.
     let end = loop {
         let n = stream.read(&mut piece).await.map_err(read_error)?;
         if n == 0 {

@@ -213,6 +213,7 @@ pub(super) struct Kernel {
     /// Capture file for new connections.
     pub(super) capture: Option<Pcap>,
     /// Output of the TLS key log.
+    // Unbounded: two lines for each TLS session, for its user's writer.
     pub(super) keys: Option<Box<dyn Write>>,
     pub(super) woken_hosts: Arc<WokenHosts>,
     /// Socket buffer sizes for new connections.

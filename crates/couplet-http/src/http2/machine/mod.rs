@@ -70,6 +70,7 @@ pub(super) enum Event {
     /// Bytes of a request's body, [in](Machine::data) the input.
     Data { key: Key, range: Range<usize>, ends: bool },
     /// The end of a body, with trailers.
+    // Bound: `max_head`, as for every list of fields.
     Trailers { key: Key, trailers: HeaderMap },
     /// The stream was reset, by the client or because of its error. It is closed.
     Reset { key: Key, reason: Reason },

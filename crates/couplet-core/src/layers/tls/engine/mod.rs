@@ -57,7 +57,9 @@ enum WriteAction<'w> {
 }
 
 enum Connection {
+    // Bound: a handshake message of 64 KiB; data stays in our buffers.
     Server(UnbufferedServerConnection),
+    // Bound: a handshake message of 64 KiB; data stays in our buffers.
     Client(UnbufferedClientConnection),
 }
 
