@@ -4,8 +4,10 @@
 mod api;
 mod bytes;
 mod capabilities;
+mod compatible;
 mod english;
 mod hashed;
+mod history;
 mod links;
 mod lists;
 mod modules;
