@@ -15,7 +15,8 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 ///
 /// `?` and `into()` convert any `Error + Send + Sync` into it. It is cheap to clone and can be sent
 /// to another thread. It doesn't implement `Error` itself, because then `?` could not convert every
-/// error.
+/// error. For the same reason texts convert by [`msg`](Failure::msg) rather than `into()`: the
+/// compiler must assume that `String` may become an `Error`.
 ///
 /// `{}` prints the error, `{:#}` the error and its causes on one line, `{:?}` the error and
 /// its causes on a line each.
