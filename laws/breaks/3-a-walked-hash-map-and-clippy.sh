@@ -1,14 +1,14 @@
 law=3
 broken='a lookup-only `HashMap` is iterated in a `for` loop, through a local'
 apply() {
-    append crates/couplet-core/src/reactor/turn/steps.rs 'impl Core {
-        fn first_name(&self) -> Option<&Ticket> {
-            let names = &self.resolving;
-            for (name, _) in names { return Some(name); }
-            names.keys().next()
+    append crates/couplet-core/src/protocols/policies.rs 'impl LimitConnectionsByPeer {
+        fn first(&self) -> Option<IpAddr> {
+            let open = self.open.borrow();
+            for (peer, _) in open.iter() { return Some(*peer); }
+            open.keys().next().copied()
         }
     }
-    const _: fn(&Core) -> Option<&Ticket> = Core::first_name;'
+    const _: fn(&LimitConnectionsByPeer) -> Option<IpAddr> = LimitConnectionsByPeer::first;'
 }
 notice() {
     reads tidy && return 0

@@ -1,9 +1,9 @@
 law=3
 broken='a lookup-only `HashMap` is iterated'
 apply() {
-    append crates/couplet-core/src/reactor/turn/steps.rs 'impl Core {
-        fn first_name(&self) -> Option<&Ticket> { self.resolving.keys().next() }
+    append crates/couplet-core/src/protocols/policies.rs 'impl LimitConnectionsByPeer {
+        fn first(&self) -> Option<IpAddr> { self.open.borrow().keys().next().copied() }
     }
-    const _: fn(&Core) -> Option<&Ticket> = Core::first_name;'
+    const _: fn(&LimitConnectionsByPeer) -> Option<IpAddr> = LimitConnectionsByPeer::first;'
 }
 notice() { reads tidy; }
