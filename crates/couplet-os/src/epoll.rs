@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// of the descriptor and other processes keep the old one. The registration with the data `waker` is
 /// an eventfd, which is replaced as well.
 ///
-/// A registration whose descriptor was closed meanwhile is omitted. One that is ready raises an
-/// edge.
+/// A registration whose descriptor was closed meanwhile is omitted, even if its number was reused.
+/// One that is ready raises an edge.
 ///
 /// # Errors
 ///
@@ -21,10 +21,13 @@ pub fn renew(epoll: BorrowedFd<'_>, waker: u64) -> io::Result<()> {
     // SAFETY: the call takes a flag, and touches no memory of ours.
     let fresh = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
     for (number, mut event) in listed.lines().filter_map(registration) {
+        if !is_registered(epoll, number) {
+            continue;
+        }
         if event.u64 == waker && is(number, "eventfd") {
             // SAFETY: the call takes two numbers, and touches no memory of ours.
             let own = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-            // SAFETY: it is the eventfd of the epoll's waker, and stays one.
+            // SAFETY: it is the eventfd that was registered with this data, and stays one.
             unsafe { replace(number, &own) }?;
         }
         // SAFETY: `event` is an event; a number without an open descriptor makes the call fail with
@@ -72,6 +75,21 @@ fn check(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     if is_epoll { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
+/// Whether the descriptor that has this number now is registered: an epoll lists a descriptor that
+/// was closed, while a duplicate is open.
+fn is_registered(epoll: BorrowedFd<'_>, number: RawFd) -> bool {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: `event` is an event; the call takes numbers, and refuses one that is not open.
+    let added =
+        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, number, &mut event) == 0 };
+    if !added {
+        return io::Error::last_os_error().kind() == io::ErrorKind::AlreadyExists;
+    }
+    // SAFETY: as above.
+    unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, number, &mut event) };
+    false
+}
+
 fn is(number: RawFd, kind: &str) -> bool {
     let link = read_link(format!("/proc/self/fd/{number}"));
     link.is_ok_and(|link| link.to_string_lossy().contains(kind))
@@ -90,7 +108,7 @@ fn registration(line: &str) -> Option<(RawFd, libc::epoll_event)> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::fd::AsFd;
 
     use super::*;
@@ -171,5 +189,31 @@ mod tests {
         renew(ours.as_fd(), 0).expect("it is renewed");
         drop(kept);
         assert_eq!(ready(&ours), []);
+    }
+
+    #[test]
+    fn a_number_that_was_reused_is_left_alone() {
+        /// Above the numbers that other tests of this process use.
+        const HIGH: RawFd = 700;
+        let high = |descriptor: &OwnedFd| {
+            // SAFETY: the call takes two numbers, and touches no memory of ours.
+            owned(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, HIGH) })
+                .expect("a duplicate")
+        };
+        // SAFETY: the call takes two numbers, and touches no memory of ours.
+        let eventfd =
+            || owned(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK) }).expect("an eventfd");
+        let (epoll, registered, other) = (epoll(), eventfd(), eventfd());
+        let closed = high(&registered);
+        assert_eq!(control(&epoll, libc::EPOLL_CTL_ADD, closed.as_raw_fd(), 9), 0);
+        let number = closed.as_raw_fd();
+        drop(closed);
+        let mut reused = File::from(high(&other));
+        assert_eq!(reused.as_raw_fd(), number);
+        renew(epoll.as_fd(), 9).expect("an epoll");
+        reused.write_all(&1_u64.to_ne_bytes()).expect("room");
+        assert_eq!(ready(&epoll), [], "the other eventfd is not registered");
+        let mut count = [0; 8];
+        File::from(other).read_exact(&mut count).expect("it is the same eventfd still");
     }
 }
