@@ -546,8 +546,10 @@ impl Exchange {
     /// Reserves up to `most` bytes for the next piece, which the service will fetch; returns the
     /// count.
     pub(super) fn reserve(&self, most: usize) -> usize {
+        // The turn that began with a reservation continues with the one that replaces it.
+        let in_turn = self.reserved.get() > 0;
         self.end_reservation();
-        let count = self.monitor.share.fetch_limit(&self.claim, most);
+        let count = self.monitor.share.fetch_limit(&self.claim, most, in_turn);
         self.hold(count);
         self.reserved.set(count);
         count

@@ -19,7 +19,7 @@ use couplet_core::Transport;
 /// A connection's share once the server's share is used up, in bytes.
 const MIN_SHARE: usize = 64 * 1024;
 
-/// Minimum fetch in a turn, and by a response that holds nothing, in bytes.
+/// Minimum fetch in a turn, in bytes.
 const MIN_FETCH: usize = 2 * 1024;
 
 /// A fetch takes up to one part in `FETCH_DIVISOR` of the unused share.
@@ -203,13 +203,14 @@ impl ConnectionShare {
         self.release_held(count);
     }
 
-    /// Returns how many bytes a response may fetch, at most `most`: fewer as the share is used up.
-    pub(super) fn fetch_limit(&self, claim: &Claim, most: usize) -> usize {
+    /// Returns how many bytes a response may fetch, at most `most`: fewer as the share is used up,
+    /// and then none except in its turn.
+    pub(super) fn fetch_limit(&self, claim: &Claim, most: usize, in_turn: bool) -> usize {
         let rest = self.limit().saturating_sub(self.held());
-        let is_small = rest > 0 || claim.held.get() == 0 || claim.state() == ClaimState::Granted;
+        let may_fetch = in_turn || self.has_room() || claim.state() == ClaimState::Granted;
         // Powers of two limit the number of sizes, so the allocator can reuse freed pieces.
         let part = (rest / FETCH_DIVISOR).checked_ilog2().map_or(0, |power| 1 << power);
-        most.min(if is_small { part.max(MIN_FETCH) } else { 0 })
+        most.min(if may_fetch { part.max(MIN_FETCH) } else { 0 })
     }
 
     /// Records that bytes held for a WebSocket were copied. The copy's end is not reported.
@@ -337,12 +338,12 @@ mod tests {
         let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));
         let share = ConnectionShare::new(&held.connection.transport(), &server_share);
         let (first, second) = (Claim::default(), Claim::default());
-        assert_eq!(share.fetch_limit(&first, 1000), 1000);
-        assert_eq!(share.fetch_limit(&first, usize::MAX), 16 * 1024);
+        assert_eq!(share.fetch_limit(&first, 1000, false), 1000);
+        assert_eq!(share.fetch_limit(&first, usize::MAX, false), 16 * 1024);
         share.hold(&first, 32 * 1024);
-        assert_eq!(share.fetch_limit(&first, usize::MAX), 8 * 1024);
+        assert_eq!(share.fetch_limit(&first, usize::MAX, false), 8 * 1024);
         share.hold(&first, 32 * 1024);
-        let limits = [&first, &second].map(|claim| share.fetch_limit(claim, usize::MAX));
+        let limits = [false, true].map(|in_turn| share.fetch_limit(&second, usize::MAX, in_turn));
         assert_eq!(limits, [0, MIN_FETCH]);
         share.release(&first, 64 * 1024);
     }

@@ -303,6 +303,40 @@ fn c175a_the_connections_of_a_server_share_what_it_holds() {
     });
 }
 
+/// Like [`fetching`], but reserves its first piece before the head, as if it read the piece ahead.
+async fn fetching_ahead(
+    reactor: Reactor,
+    request: Request<Body>,
+) -> std::result::Result<Response<Fetched>, Infallible> {
+    let allowance = request.extensions().get::<Allowance>().expect("the option is set");
+    allowance.reserve(PIECE);
+    fetching(reactor, request).await
+}
+
+#[test]
+fn c175a_reservations_before_the_head_stay_within_the_shares() {
+    let options = HttpOptions::default().max_unsent(4 * PIECE).max_unsent_of_all(16 * PIECE);
+    beside_service(options.allowance(true), fetching_ahead, async |reactor| {
+        let closed = [hello(), window(0), gets(odd(100), "/")].concat();
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let mut stream = reactor.connect_stream(TO).await?;
+            stream.write_all(closed.clone()).await?;
+            reactor.sleep(SECOND).await?;
+            streams.push(stream);
+        }
+        let mut shown = Vec::new();
+        for stream in &streams {
+            shown.push(waiting(&reactor, stream).await?);
+        }
+        let (of_all, of_each) = (16 * PIECE, PIECE + PIECE / 8);
+        assert!(shown.iter().all(|n| *n <= 4 * PIECE + PIECE / 8), "{shown:?}");
+        assert!(shown.iter().sum::<usize>() <= of_all + 20 * of_each, "{shown:?}");
+        streams.into_iter().for_each(Stream::abort);
+        reactor.sleep(SECOND).await
+    });
+}
+
 #[test]
 fn c175a_a_reservation_replaces_the_one_before() {
     /// Reserves twice for each piece, and uses the second reservation.
