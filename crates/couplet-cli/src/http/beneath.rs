@@ -6,6 +6,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
@@ -13,6 +14,7 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::listing::FolderId;
 use super::path::Kind;
 
 /// Opens a name only to examine its kind: a real open of a FIFO or a device may change its state.
@@ -92,9 +94,10 @@ impl Root {
         regular_file(self.open(path, READ_FLAGS)?)
     }
 
-    /// The served files and folders in the folder at this path, sorted.
-    pub(super) fn entries(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        let folder = self.open(path, READ_FLAGS | OFlags::DIRECTORY)?;
+    /// The served files and folders in the folder at this path, sorted, and the folder's identity.
+    pub(super) fn entries(&self, path: &Path) -> io::Result<(FolderId, Vec<Entry>)> {
+        let folder = File::from(self.open(path, READ_FLAGS | OFlags::DIRECTORY)?);
+        let metadata = folder.metadata()?;
         let mut entries = Vec::new();
         for entry in Dir::read_from(&folder)? {
             let entry = entry?;
@@ -117,7 +120,7 @@ impl Root {
             entries.push(Entry { name: name.to_owned(), kind });
         }
         entries.sort_unstable();
-        Ok(entries)
+        Ok(((metadata.dev(), metadata.ino()), entries))
     }
 
     fn kind(&self, path: &Path) -> Option<std::fs::FileType> {
@@ -261,7 +264,7 @@ mod tests {
         let (_temporary, site) = site();
         let names = |links| {
             let root = Folder::new(&site, links).unwrap().open().unwrap();
-            let entries = root.entries(Path::new(".")).unwrap();
+            let (_, entries) = root.entries(Path::new(".")).unwrap();
             let names = entries
                 .into_iter()
                 .map(|entry| String::from_utf8(entry.name).unwrap() + entry.kind.suffix());

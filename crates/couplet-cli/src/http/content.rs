@@ -23,7 +23,7 @@ pub(super) const PIECE: usize = 64 * 1024;
 /// A body made of bytes in memory and parts of a file.
 #[derive(Default)]
 pub(super) struct Content {
-    // Bound: two for each of MOST_RANGES (32) ranges, and one.
+    // Bound: two for each of MOST_RANGES (32) ranges, and one. A listing has three.
     segments: VecDeque<Segment>,
 }
 
@@ -81,7 +81,10 @@ fn room_for(range: &Range<u64>) -> Vec<u8> {
 
 impl Content {
     pub(super) fn push_bytes(&mut self, bytes: impl Into<Bytes>) {
-        self.segments.push_back(Segment::Bytes(bytes.into()));
+        let bytes = bytes.into();
+        if !bytes.is_empty() {
+            self.segments.push_back(Segment::Bytes(bytes));
+        }
     }
 
     pub(super) fn push_part(&mut self, version: &Arc<Version>, range: Range<u64>) {
@@ -107,6 +110,15 @@ impl Content {
             self.segments.push_front(Segment::Bytes(version.read(&range, room_for(&range))?));
         }
         Ok(())
+    }
+
+    /// The number of bytes in memory.
+    pub(super) fn in_memory(&self) -> usize {
+        let lengths = self.segments.iter().map(|segment| match segment {
+            Segment::Bytes(bytes) => bytes.len(),
+            Segment::Part(..) => 0,
+        });
+        lengths.sum()
     }
 
     /// Takes the next bytes, if they are in memory.

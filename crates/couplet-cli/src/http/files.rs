@@ -52,6 +52,8 @@ async fn answer(
         tracing::error!(%error, "cannot answer a request");
         plain(StatusCode::INTERNAL_SERVER_ERROR)
     });
+    // Returns the reservation for a file that is too long to be read ahead.
+    allowance.reserve(answer.body().in_memory());
     let status = answer.status().as_u16();
     let peer = peer.as_ref().map(|Peer(peer)| display(peer));
     tracing::info!(peer, %method, %target, status, "request");

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use couplet::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use rustix::io::Errno;
 
 use super::beneath::{Folder, Found, Root};
 use super::conditions::{self, Validators, Verdict};
 use super::content::{Content, Version};
-use super::listing;
+use super::listing::{self, Listings};
 use super::path::{DotNames, Kind, Target};
 use super::ranges::{self, Wanted};
 use crate::cli;
@@ -26,6 +27,7 @@ const INDEX: &str = "index.html";
 pub(super) struct Site {
     folder: Folder,
     dot_names: DotNames,
+    listings: Listings,
 }
 
 /// A request without its body, and the values that the answer needs from the loop.
@@ -46,7 +48,7 @@ impl Site {
     /// If the path is not a folder, or can't be read.
     pub(super) fn new(options: &cli::HttpServe) -> io::Result<Site> {
         let folder = Folder::new(&options.folder, options.links)?;
-        Ok(Site { folder, dot_names: options.dot_names })
+        Ok(Site { folder, dot_names: options.dot_names, listings: Listings::default() })
     }
 
     /// Answers a request. Blocks.
@@ -103,10 +105,13 @@ impl Site {
         if let Some(answer) = conditional(site_request, &Validators::default()) {
             return Ok(answer);
         }
-        let mut entries = root.entries(target.path())?;
+        let (folder, mut entries) = root.entries(target.path())?;
         entries.retain(|entry| self.dot_names.allow(&entry.name));
-        let page = listing::page(&target.url(), &entries);
-        Ok(document(StatusCode::OK, "text/html; charset=utf-8", page))
+        let mut page = Content::default();
+        page.push_bytes(listing::head(&target.url()));
+        page.push_bytes(Bytes::from_owner(self.listings.links(folder, &entries)));
+        page.push_bytes(listing::END);
+        Ok(content_response(StatusCode::OK, "text/html; charset=utf-8", page))
     }
 }
 

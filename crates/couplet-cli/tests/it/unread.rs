@@ -45,12 +45,26 @@ fn settled(server: &Server) -> u64 {
     memory
 }
 
-/// Memory, in KiB, that the server holds for a client that requests a file with these windows and
-/// reads nothing.
-fn held(window: u32) -> u64 {
+/// A folder with a large file at `/large`.
+fn large_file() -> Site {
     let site = Site::new(&[("small", b"small")]);
     let large = std::fs::File::create(site.0.join("large")).unwrap();
     large.set_len(50_000_000).unwrap();
+    site
+}
+
+/// A folder with a long listing at `/long/`.
+fn long_folder() -> Site {
+    let site = Site::new(&[("small", b"small"), ("long/0", b"")]);
+    for n in 0..1000 {
+        std::fs::write(site.0.join(format!("long/{n:0>250}")), b"").unwrap();
+    }
+    site
+}
+
+/// Memory, in KiB, that the server holds for a client that requests this path with these windows
+/// and reads nothing.
+fn held(site: &Site, path: &str, window: u32) -> u64 {
     let server = site.serve();
     let attack = |path| {
         let mut client = server.connect();
@@ -60,7 +74,7 @@ fn held(window: u32) -> u64 {
     // The first clients make tables grow and start the threads that read files.
     let _first: Vec<Client> = (0..CLIENTS).map(|_| attack("/small")).collect();
     let before = settled(&server);
-    let _clients: Vec<Client> = (0..CLIENTS).map(|_| attack("/large")).collect();
+    let _clients: Vec<Client> = (0..CLIENTS).map(|_| attack(path)).collect();
     (settled(&server) - before) / CLIENTS
 }
 
@@ -68,7 +82,7 @@ fn held(window: u32) -> u64 {
 fn a_client_that_reads_nothing_holds_its_share_of_memory() {
     // The share is 1 MiB. The remainder is 128 requests, the outbox, and memory that the loop and the
     // allocator retain.
-    let held = held(i32::MAX.cast_unsigned());
+    let held = held(&large_file(), "/large", i32::MAX.cast_unsigned());
     println!("{held} KiB");
     assert!(held < 3 * 1024, "{held} KiB of each client");
 }
@@ -76,8 +90,17 @@ fn a_client_that_reads_nothing_holds_its_share_of_memory() {
 #[test]
 fn a_client_with_closed_windows_holds_a_small_piece_for_each_stream() {
     for window in [0, 1] {
-        let held = held(window);
+        let held = held(&large_file(), "/large", window);
         println!("{held} KiB");
         assert!(held < 2 * 1024, "{held} KiB of each client, in windows of {window}");
+    }
+}
+
+#[test]
+fn a_client_that_reads_no_listing_holds_its_share_of_memory() {
+    for window in [0, i32::MAX.cast_unsigned()] {
+        let held = held(&long_folder(), "/long/", window);
+        println!("{held} KiB");
+        assert!(held < 3 * 1024, "{held} KiB of each client, in windows of {window}");
     }
 }
