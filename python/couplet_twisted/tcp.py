@@ -7,6 +7,7 @@ import socket
 
 from twisted.internet import error, main, tcp
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -307,8 +308,20 @@ class Dialling(_Stream):
     _commonConnection = _Common
 
     def _connectDone(self):
+        """
+        @see: L{twisted.internet.tcp.BaseClient._connectDone}
+        """
+        # Called while the socket is Python's: if it raises, Twisted closes the socket and reports a failed connect.
+        built = self.connector.buildProtocol(self.getPeer())
+        self.protocol = Protocol() if built is None else built
         self._attach()
-        tcp.BaseClient._connectDone(self)
+        self.connected = 1
+        self.logstr = self._getLogPrefix(built) + ",client"
+        if built is None:
+            self.loseConnection()
+        else:
+            self.startReading()
+            built.makeConnection(self)
 
     def connectionLost(self, reason):
         """

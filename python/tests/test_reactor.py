@@ -701,6 +701,21 @@ class Accepting(Cases):
             await client.lost
         assert reasons == ["ConnectionDone", "ConnectionDone"], reasons
 
+    @case
+    async def test_a_client_factory_that_raises_fails_its_connect(case):
+        server, failed = Noting(case, "server"), defer.Deferred()
+        port = case.listen(lambda: server)
+
+        def build(address):
+            raise ValueError("build")
+
+        factory = protocol.ClientFactory()
+        factory.buildProtocol = build
+        factory.clientConnectionFailed = lambda connector, reason: failed.callback(str(reason.value))
+        connector = case.reactor.connectTCP("127.0.0.1", port, factory)
+        case.say("client", "ValueError" in await failed, connector.state)
+        await server.lost
+
 
 class Fairness(Cases):
     """Constant requests of one kind delay nothing else."""
