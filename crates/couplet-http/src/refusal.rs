@@ -154,14 +154,19 @@ fn is_authority(authority: &Authority) -> bool {
 
 /// RFC 9112, 6.1: `chunked`, once, is the only supported coding.
 fn check_coding(headers: &HeaderMap) -> Option<Refusal> {
+    (!is_plain_or_chunked(headers)).then_some(Refusal {
+        status: StatusCode::NOT_IMPLEMENTED,
+        why: "the Transfer-Encoding is not just chunked",
+    })
+}
+
+/// Whether a message has no transfer coding, or `chunked` once.
+pub(crate) fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(header::TRANSFER_ENCODING).iter();
     let codings = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
     let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
     let is_known = codings.next().is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-    (!is_known || codings.next().is_some()).then_some(Refusal {
-        status: StatusCode::NOT_IMPLEMENTED,
-        why: "the Transfer-Encoding is not just chunked",
-    })
+    is_known && codings.next().is_none()
 }
 
 /// RFC 9110, 7.2: `uri-host [ ":" port ]`; the host may be empty.

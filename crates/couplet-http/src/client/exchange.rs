@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::pool::{Lease, LeasedConnection};
 use super::{Client, HttpError, PendingRequest};
 use crate::Body;
+use crate::refusal::is_plain_or_chunked;
 use couplet_core::Transport;
 
 /// A request that failed without a response.
@@ -57,6 +58,10 @@ impl Client {
         }
         let has_body = pending.method != Method::HEAD
             && !matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // hyper looks only for `chunked` as the last coding.
+        if has_body && !is_plain_or_chunked(answer.headers()) {
+            return Err(FailedExchange::Final(HttpError::TransferCoding));
+        }
         let lease = if has_body {
             Some(lease)
         } else {

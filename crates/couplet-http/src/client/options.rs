@@ -163,6 +163,9 @@ pub enum HttpError {
     /// The server answered 101 (Switching Protocols), which this client never asks for.
     #[error("the server switched protocols without a request")]
     Switched,
+    /// The body has a transfer coding other than `chunked`, which this client never asks for.
+    #[error("the body has a transfer coding other than chunked, which cannot be decoded")]
+    TransferCoding,
     /// The connection broke, or its bytes are not HTTP.
     #[error("{}", with_source(.0))]
     Broken(#[source] hyper::Error),

@@ -217,6 +217,25 @@ fn c176c_a_switch_of_protocols_is_an_error() {
 }
 
 #[test]
+fn c176c_a_transfer_coding_other_than_chunked_is_an_error() {
+    for codings in ["gzip, chunked", "chunked, chunked", "gzip", "chunked\r\nTransfer-Encoding: x"]
+    {
+        let coded = format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: {codings}\r\n\r\n4\r\nevil\r\n0\r\n\r\n"
+        );
+        let none = format!("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: {codings}\r\n\r\n");
+        answering(&[&coded, &none, WHOLE], async |reactor, client| {
+            let refused = client.get(URL).await;
+            assert!(matches!(refused, Err(HttpError::TransferCoding)), "{refused:?}");
+            assert_eq!(connections(&reactor).await?, 0);
+            assert_eq!(text(client.get(URL).await?.into_body()).await?, "", "no body");
+            assert_eq!(text(client.get(URL).await?.into_body()).await?, "done");
+            Ok(())
+        });
+    }
+}
+
+#[test]
 fn c176c_a_port_out_of_range_is_an_error() {
     let redirects =
         "HTTP/1.1 302 Found\r\nLocation: //127.0.0.1:99999/\r\nContent-Length: 0\r\n\r\n";
