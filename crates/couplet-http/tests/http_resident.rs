@@ -154,7 +154,7 @@ fn gets_twice(mut client: impl Read + Write) -> impl Sized {
 
 #[test]
 fn c175b_an_idle_connection_of_http1_is_small() {
-    idle("c175b_an_idle_connection_of_http1_is_small", TCP, 4 * 1024, gets_twice);
+    idle("c175b_an_idle_connection_of_http1_is_small", TCP, 3 * 1024, gets_twice);
 }
 
 /// Checks an idle connection of TLS, like [`idle`]. `prefix` precedes the endpoint.
