@@ -77,6 +77,47 @@ struct EarlyOutput {
     descriptors: Vec<(usize, OwnedFd)>,
 }
 
+/// How far the connection has come: Twisted's `connected` and `disconnected`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Connecting,
+    Connected,
+    /// The end was reported.
+    Disconnected,
+}
+
+/// The end requested by the program.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Closing {
+    #[default]
+    Open,
+    /// Twisted's `disconnecting`.
+    Disconnecting,
+    /// Disconnecting too, with a reset.
+    Aborted,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Reading {
+    #[default]
+    Active,
+    /// Now, or as soon as the loop has the socket.
+    Paused,
+    /// An error ended the connection while it neither read nor wrote. The next read or write
+    /// reports the loss.
+    LossHeld,
+}
+
+/// The producer's kind: Twisted's `streamingProducer` and `producerPaused`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Producing {
+    #[default]
+    Pull,
+    Push,
+    PushPaused,
+}
+
 /// Kept small: each idle connection has one.
 #[derive(Default)]
 struct State {
@@ -86,18 +127,11 @@ struct State {
     names: Addresses,
     protocol: Option<Py<PyAny>>,
     producer: Option<Py<PyAny>>,
-    is_streaming: bool,
-    is_producer_paused: bool,
-    connected: bool,
-    disconnected: bool,
-    disconnecting: bool,
+    producing: Producing,
+    stage: Stage,
+    closing: Closing,
     is_write_lost: bool,
-    /// Reading is paused: now, or as soon as the loop has the socket.
-    is_paused: bool,
-    is_aborted: bool,
-    /// An error ended the connection while it neither read nor wrote. The next read or write
-    /// reports the loss.
-    is_held: bool,
+    reading: Reading,
     /// Bytes written while reading was paused are still unsent.
     is_flushing: bool,
     /// Unsent bytes above which a streaming producer is paused.
@@ -119,14 +153,55 @@ impl State {
     fn transport(&self) -> Result<Option<&Transport>, WrongThread> {
         let Some(home) = &self.home else { return Ok(None) };
         let home = home.get().ok_or(WrongThread)?;
-        Ok((!self.is_held).then_some(&home.transport))
+        Ok((self.reading != Reading::LossHeld).then_some(&home.transport))
     }
 
     /// Whether a close need not wait for the producer: true for a streaming producer that is not
     /// paused, as in Twisted. It learns of the end by `stopProducing`. A forwarder never
     /// unregisters its source.
     fn closes_without_producer(&self) -> bool {
-        self.is_streaming && !self.is_producer_paused
+        self.producing == Producing::Push
+    }
+
+    fn is_connected(&self) -> bool {
+        self.stage == Stage::Connected
+    }
+
+    fn is_disconnecting(&self) -> bool {
+        self.closing != Closing::Open
+    }
+
+    /// Enters or leaves a stage, as when Python sets its attribute.
+    fn set_stage(&mut self, stage: Stage, on: bool) {
+        if on {
+            self.stage = stage;
+        } else if self.stage == stage {
+            self.stage = Stage::Connecting;
+        }
+    }
+
+    /// Keeps a held loss.
+    fn pause_reading(&mut self) {
+        if self.reading == Reading::Active {
+            self.reading = Reading::Paused;
+        }
+    }
+}
+
+impl Producing {
+    fn new(is_streaming: bool) -> Producing {
+        if is_streaming { Producing::Push } else { Producing::Pull }
+    }
+
+    fn kind(self) -> ProducerKind {
+        match self {
+            Producing::Pull => ProducerKind::Pull,
+            Producing::Push | Producing::PushPaused => ProducerKind::Push,
+        }
+    }
+
+    fn is_streaming(self) -> bool {
+        self != Producing::Pull
     }
 }
 
@@ -189,18 +264,18 @@ impl Connection {
 
     /// Whether an abort was requested. No further event is reported then.
     pub(crate) fn is_aborted(&self) -> bool {
-        self.state().is_aborted
+        self.state().closing == Closing::Aborted
     }
 
     /// Whether a close was requested.
     pub(crate) fn is_disconnecting(&self) -> bool {
-        self.state().disconnecting
+        self.state().is_disconnecting()
     }
 
     /// The protocol, unless the connection is aborted.
     pub(crate) fn reader(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let state = self.state();
-        let protocol = state.protocol.as_ref().filter(|_| !state.is_aborted)?;
+        let protocol = state.protocol.as_ref().filter(|_| state.closing != Closing::Aborted)?;
         Some(protocol.clone_ref(py))
     }
 
@@ -208,17 +283,22 @@ impl Connection {
     /// nor writes.
     pub(crate) fn holds_loss(&self) -> bool {
         let mut state = self.state();
-        let is_writing = state.is_flushing || (state.producer.is_some() && !state.is_streaming);
-        state.is_held = state.is_paused && !state.disconnecting && !is_writing;
-        state.is_held
+        if state.reading == Reading::Active {
+            return false;
+        }
+        let is_pulling = state.producer.is_some() && state.producing == Producing::Pull;
+        let holds = !(state.is_flushing || is_pulling || state.is_disconnecting());
+        state.reading = if holds { Reading::LossHeld } else { Reading::Paused };
+        holds
     }
 
     /// Reports a deferred loss in the next turn.
     fn deliver_held_loss(slf: &Bound<'_, Self>) {
         let mut state = slf.get().state();
-        if !std::mem::take(&mut state.is_held) {
+        if state.reading != Reading::LossHeld {
             return;
         }
+        state.reading = Reading::Paused;
         let Some(shared) = state.shared() else { return };
         drop(state);
         let this = slf.clone().unbind();
@@ -251,12 +331,12 @@ impl Connection {
 
     /// The peer has closed its sending side. As in Twisted, the connection stops reading.
     pub(crate) fn read_ended(&self) {
-        self.state().is_paused = true;
+        self.state().pause_reading();
     }
 
     /// Whether the end was reported to the protocol.
     pub(crate) fn is_lost(&self) -> bool {
-        self.state().disconnected
+        self.state().stage == Stage::Disconnected
     }
 
     pub(crate) fn adopt(
@@ -278,7 +358,7 @@ impl Connection {
     pub(crate) fn attach(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
         let this = slf.get();
         let mut state = this.state();
-        if state.disconnected {
+        if state.stage == Stage::Disconnected {
             drop(state);
             return transport.lose_connection();
         }
@@ -286,9 +366,8 @@ impl Connection {
         let home = Home { transport: transport.clone(), shared: shared.clone() };
         state.home = Some(Tethered::new(home));
         state.names = Addresses::of(transport);
-        let State { is_paused, is_write_lost, disconnecting, is_aborted, .. } = *state;
-        let State { is_streaming, is_producer_paused, buffer_size, .. } = *state;
-        let closes = disconnecting || is_write_lost;
+        let State { reading, closing, is_write_lost, producing, buffer_size, .. } = *state;
+        let closes = state.is_disconnecting() || is_write_lost;
         let is_awaited = state.producer.is_some() && !(closes && state.closes_without_producer());
         drop(state);
         let mut written = 0;
@@ -299,23 +378,23 @@ impl Connection {
             let _ = transport.send_descriptor(descriptor);
         }
         transport.write(&early.bytes[written..]);
-        if is_paused {
+        if reading != Reading::Active {
             transport.pause_producing();
             Connection::track_flush(slf);
         }
         if is_awaited {
-            Connection::produce(slf, transport, (kind(is_streaming), buffer_size), shared);
-            if is_producer_paused {
+            Connection::produce(slf, transport, (producing.kind(), buffer_size), shared);
+            if producing == Producing::PushPaused {
                 Connection::resume_later(slf, transport, shared);
             }
         }
         if is_write_lost {
             transport.lose_write_connection();
         }
-        if disconnecting {
+        if closing != Closing::Open {
             transport.lose_connection();
         }
-        if is_aborted {
+        if closing == Closing::Aborted {
             transport.abort_connection();
         }
     }
@@ -336,8 +415,10 @@ impl Connection {
     /// Marks the producer as resumed and returns it, if it is to be resumed.
     fn producer_to_resume(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut state = self.state();
-        if state.is_streaming && !std::mem::take(&mut state.is_producer_paused) {
-            return None;
+        match state.producing {
+            Producing::Pull => {}
+            Producing::Push => return None,
+            Producing::PushPaused => state.producing = Producing::Push,
         }
         state.producer.as_ref().map(|producer| producer.clone_ref(py))
     }
@@ -345,9 +426,10 @@ impl Connection {
     /// Marks the producer as paused and returns it, if it is to be paused.
     fn producer_to_pause(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut state = self.state();
-        if !state.is_streaming || std::mem::replace(&mut state.is_producer_paused, true) {
+        if state.producing != Producing::Push {
             return None;
         }
+        state.producing = Producing::PushPaused;
         state.producer.as_ref().map(|producer| producer.clone_ref(py))
     }
 
@@ -389,24 +471,25 @@ impl Connection {
     /// Writes, or queues the bytes until the loop has the socket.
     fn put(&self, data: &[u8]) -> Result<Written, WrongThread> {
         let mut state = self.state();
-        let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
+        let is_aborted = state.closing == Closing::Aborted;
+        let is_deaf = !state.is_connected() || state.is_write_lost || is_aborted;
         if is_deaf || data.is_empty() {
             return Ok(Written::default());
         }
-        let has_producer = state.producer.is_some() && state.is_streaming;
+        let has_producer = state.producer.is_some() && state.producing.is_streaming();
         let is_full = match state.transport()? {
             Some(transport) => {
                 transport.write(data);
                 has_producer && transport.buffered() > state.buffer_size
             }
-            None if state.is_held => false,
+            None if state.reading == Reading::LossHeld => false,
             None => {
                 let early = &mut state.early.get_or_insert_default().bytes;
                 early.extend_from_slice(data);
                 has_producer && early.len() > state.buffer_size
             }
         };
-        Ok(Written { is_full, is_paused: state.is_paused })
+        Ok(Written { is_full, is_paused: state.reading != Reading::Active })
     }
 }
 
@@ -421,10 +504,6 @@ struct Written {
 
 fn no_args(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
     Ok(PyTuple::empty(py))
-}
-
-fn kind(is_streaming: bool) -> ProducerKind {
-    if is_streaming { ProducerKind::Push } else { ProducerKind::Pull }
 }
 
 /// The loop's side of a producer.
@@ -530,9 +609,10 @@ impl Connection {
         }
         Connection::deliver_held_loss(slf);
         let mut state = slf.get().state();
-        if !state.connected || std::mem::replace(&mut state.disconnecting, true) {
+        if !state.is_connected() || state.is_disconnecting() {
             return Ok(());
         }
+        state.closing = Closing::Disconnecting;
         drop(state);
         let Some(transport) = slf.get().transport() else { return Ok(()) };
         // Reading stops now. Bytes written before the next turn are still sent.
@@ -566,10 +646,10 @@ impl Connection {
         }
         Connection::deliver_held_loss(slf);
         let mut state = slf.get().state();
-        if state.disconnected || std::mem::replace(&mut state.is_aborted, true) {
+        if state.stage == Stage::Disconnected || state.closing == Closing::Aborted {
             return Ok(());
         }
-        state.disconnecting = true;
+        state.closing = Closing::Aborted;
         drop(state);
         let Some(transport) = slf.get().transport() else { return Ok(()) };
         if transport.made_at() != transport.reactor().now() {
@@ -598,8 +678,8 @@ impl Connection {
         if Connection::post_if_elsewhere(slf, "startReading", no_args)? {
             return Ok(());
         }
-        slf.get().state().is_paused = false;
         Connection::deliver_held_loss(slf);
+        slf.get().state().reading = Reading::Active;
         slf.get().on_transport(Transport::resume_producing);
         Ok(())
     }
@@ -610,7 +690,7 @@ impl Connection {
         if Connection::post_if_elsewhere(slf, "stopReading", no_args)? {
             return Ok(());
         }
-        slf.get().state().is_paused = true;
+        slf.get().state().pause_reading();
         if let Some(transport) = slf.get().transport() {
             transport.pause_producing();
             Connection::track_flush(slf);
@@ -630,7 +710,7 @@ impl Connection {
             return Ok(());
         }
         let state = slf.get().state();
-        if state.connected && !state.disconnecting {
+        if state.is_connected() && !state.is_disconnecting() {
             drop(state);
             return Connection::start_reading(slf);
         }
@@ -671,10 +751,9 @@ impl Connection {
         }
         let mut state = this.state();
         state.producer = Some(producer.clone().unbind());
-        state.is_streaming = streaming;
-        state.is_producer_paused = false;
+        state.producing = Producing::new(streaming);
         let shared = state.shared();
-        let how = (kind(streaming), state.buffer_size);
+        let how = (state.producing.kind(), state.buffer_size);
         drop(state);
         if let (Some(transport), Some(shared)) = (this.transport(), shared) {
             Connection::produce(slf, &transport, how, &shared);
@@ -706,8 +785,7 @@ impl Connection {
         }
         slf.call_method0(intern!(py, "_keepNames"))?;
         let mut state = slf.get().state();
-        state.disconnected = true;
-        state.connected = false;
+        state.stage = Stage::Disconnected;
         let home = state.home.take();
         let (producer, protocol) = (state.producer.take(), state.protocol.take());
         drop(state);
@@ -735,7 +813,7 @@ impl Connection {
     #[getter(_isReading)]
     fn is_reading(&self) -> bool {
         let state = self.state();
-        state.connected && !state.disconnecting && !state.is_paused
+        state.is_connected() && !state.is_disconnecting() && state.reading == Reading::Active
     }
 
     #[getter(bufferSize)]
@@ -764,7 +842,7 @@ impl Connection {
     fn send_descriptor(&self, descriptor: Descriptor) -> PyResult<bool> {
         let descriptor = descriptor.duplicate().map_err(system_error)?;
         let mut state = self.state();
-        if state.connected && matches!(state.transport(), Ok(None)) {
+        if state.is_connected() && matches!(state.transport(), Ok(None)) {
             let early = state.early.get_or_insert_default();
             if early.descriptors.len() < EARLY_DESCRIPTORS {
                 early.descriptors.push((early.bytes.len(), descriptor));
@@ -837,52 +915,61 @@ impl Connection {
 
     #[getter(streamingProducer)]
     fn get_streaming_producer(&self) -> bool {
-        self.state().is_streaming
+        self.state().producing.is_streaming()
     }
 
     #[setter(streamingProducer)]
     fn set_streaming_producer(&self, on: bool) {
-        self.state().is_streaming = on;
+        let mut state = self.state();
+        if on != state.producing.is_streaming() {
+            state.producing = Producing::new(on);
+        }
     }
 
     #[getter(producerPaused)]
     fn get_producer_paused(&self) -> bool {
-        self.state().is_producer_paused
+        self.state().producing == Producing::PushPaused
     }
 
     #[setter(producerPaused)]
     fn set_producer_paused(&self, on: bool) {
-        self.state().is_producer_paused = on;
+        let mut state = self.state();
+        if state.producing.is_streaming() {
+            state.producing = if on { Producing::PushPaused } else { Producing::Push };
+        }
     }
 
     #[getter(connected)]
     fn get_connected(&self) -> u8 {
-        self.state().connected.into()
+        self.state().is_connected().into()
     }
 
     #[setter(connected)]
     fn set_connected(&self, on: i64) {
-        self.state().connected = on != 0;
+        self.state().set_stage(Stage::Connected, on != 0);
     }
 
     #[getter(disconnected)]
     fn get_disconnected(&self) -> u8 {
-        self.state().disconnected.into()
+        self.is_lost().into()
     }
 
     #[setter(disconnected)]
     fn set_disconnected(&self, on: i64) {
-        self.state().disconnected = on != 0;
+        self.state().set_stage(Stage::Disconnected, on != 0);
     }
 
     #[getter(disconnecting)]
     fn get_disconnecting(&self) -> u8 {
-        self.state().disconnecting.into()
+        self.state().is_disconnecting().into()
     }
 
     #[setter(disconnecting)]
     fn set_disconnecting(&self, on: i64) {
-        self.state().disconnecting = on != 0;
+        let mut state = self.state();
+        if (on != 0) != state.is_disconnecting() {
+            state.closing = if on != 0 { Closing::Disconnecting } else { Closing::Open };
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

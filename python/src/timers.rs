@@ -67,7 +67,7 @@ impl Timers {
             // A call made or cancelled meanwhile has no timer.
             let timer = call.get().state().timer.take();
             if timer.as_ref().and_then(Tethered::get).is_some_and(couplet::DelayedCall::cancel) {
-                call.get().state().is_due = true;
+                call.get().state().mark_due();
                 DelayedCall::make(&call, py, shared);
             }
         }
@@ -91,6 +91,16 @@ struct PythonCall {
     kw: Option<Py<PyDict>>,
 }
 
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Waiting,
+    /// A turn found the call due and queued it.
+    Due,
+    Called,
+    Cancelled,
+}
+
 #[derive(Default)]
 struct State {
     seat: Weak<Seat>,
@@ -101,10 +111,7 @@ struct State {
     what: Option<PythonCall>,
     /// When the call is due, by its own clock.
     time: f64,
-    called: bool,
-    cancelled: bool,
-    /// A turn found the call due and queued it.
-    is_due: bool,
+    stage: Stage,
     /// Whether a cancelled call keeps its description; `None` follows Twisted's class.
     debug: Option<bool>,
     /// In debug mode, the stack of its creation, as lines.
@@ -147,6 +154,14 @@ fn from_now(shared: &Shared, delay: f64) -> Duration {
     #[expect(clippy::disallowed_methods, reason = "the callback that asks may have taken long")]
     let now = Instant::now();
     now.saturating_duration_since(shared.reactor.now()) + seconds(delay)
+}
+
+impl State {
+    fn mark_due(&mut self) {
+        if self.stage == Stage::Waiting {
+            self.stage = Stage::Due;
+        }
+    }
 }
 
 impl DelayedCall {
@@ -201,10 +216,10 @@ impl DelayedCall {
         let (weak, due) = (Rc::downgrade(shared), call.clone_ref(py));
         let timer = shared.reactor.call_later(from_now(shared, delay), move || {
             let Some(shared) = weak.upgrade() else { return };
-            due.get().state().is_due = true;
+            due.get().state().mark_due();
             shared.due.push(move |py, shared| DelayedCall::make(&due, py, shared));
         });
-        state.is_due = false;
+        state.stage = Stage::Waiting;
         state.timer = Some(Tethered::new(timer));
     }
 
@@ -215,11 +230,11 @@ impl DelayedCall {
     /// Makes a due call, unless it was moved, made or cancelled meanwhile.
     fn make(call: &Py<DelayedCall>, py: Python<'_>, shared: &Shared) {
         let mut state = call.get().state();
-        if !state.is_due {
+        if state.stage != Stage::Due {
             return;
         }
         let Some(PythonCall { function, args, kw, .. }) = state.what.take() else { return };
-        state.called = true;
+        state.stage = Stage::Called;
         let (timer, number) = (state.timer.take(), state.number);
         drop(state);
         drop((timer, shared.timers.take(number)));
@@ -232,15 +247,14 @@ impl DelayedCall {
     /// Applies `f` to a pending call; an error if it was made or cancelled.
     fn pending<T>(&self, py: Python<'_>, f: impl FnOnce(&mut State) -> T) -> PyResult<T> {
         let mut state = self.state();
-        let name = match (state.cancelled, state.called) {
-            (true, _) => "AlreadyCancelled",
-            (_, true) => "AlreadyCalled",
-            _ => return Ok(f(&mut state)),
-        };
-        drop(state);
         static CANCELLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static CALLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let cell = if name == "AlreadyCalled" { &CALLED } else { &CANCELLED };
+        let (name, cell) = match state.stage {
+            Stage::Cancelled => ("AlreadyCancelled", &CANCELLED),
+            Stage::Called => ("AlreadyCalled", &CALLED),
+            Stage::Waiting | Stage::Due => return Ok(f(&mut state)),
+        };
+        drop(state);
         let class = cell.import(py, "twisted.internet.error", name)?;
         Err(PyErr::from_value(class.call0()?))
     }
@@ -301,7 +315,7 @@ impl DelayedCall {
     /// Cancels the call.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, call) = (slf.py(), slf.get());
-        call.pending(py, |state| state.cancelled = true)?;
+        call.pending(py, |state| state.stage = Stage::Cancelled)?;
         if call.is_debugged(py)? {
             let repr = slf.repr()?.into_any().unbind();
             call.state().repr = Some(repr);
@@ -336,8 +350,7 @@ impl DelayedCall {
 
     /// Whether the call is pending.
     fn active(&self) -> bool {
-        let state = self.state();
-        !(state.cancelled || state.called)
+        matches!(self.state().stage, Stage::Waiting | Stage::Due)
     }
 
     /// The present, by the clock of [`get_time`](DelayedCall::get_time).
@@ -352,12 +365,12 @@ impl DelayedCall {
 
     #[getter]
     fn called(&self) -> u8 {
-        self.state().called.into()
+        (self.state().stage == Stage::Called).into()
     }
 
     #[getter]
     fn cancelled(&self) -> u8 {
-        self.state().cancelled.into()
+        (self.state().stage == Stage::Cancelled).into()
     }
 
     #[getter]
