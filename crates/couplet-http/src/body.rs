@@ -8,7 +8,7 @@ use std::iter;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -146,24 +146,37 @@ pub enum BodyError {
 pub(super) struct Progress {
     /// Number of pieces received.
     pieces: AtomicUsize,
-    /// The reader waits for more.
-    is_awaited: AtomicBool,
-    has_ended: AtomicBool,
     has_trailers: AtomicBool,
     /// Error that ended the body.
     broken: OnceLock<String>,
-    has_timed_out: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    reader: Mutex<BodyReader>,
+}
+
+#[derive(Debug, Default)]
+enum BodyReader {
+    #[default]
+    Busy,
+    /// It waits for more.
+    Waiting(Waker),
+    /// It fails once it has read the bytes that have arrived.
+    TimedOut,
+    /// It has read the whole body.
+    Done,
 }
 
 impl Progress {
     /// The number of pieces received, if the reader waits for more.
     pub(super) fn pieces_if_awaited(&self) -> Option<usize> {
-        self.is_awaited.load(Ordering::Acquire).then(|| self.pieces.load(Ordering::Acquire))
+        let waits = matches!(*self.reader(), BodyReader::Waiting(_));
+        waits.then(|| self.pieces.load(Ordering::Acquire))
+    }
+
+    fn reader(&self) -> MutexGuard<'_, BodyReader> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Acquire)
+        matches!(*self.reader(), BodyReader::Done)
     }
 
     /// Whether the body ended without trailers. If the trailers contain an empty line of a bare LF,
@@ -178,16 +191,24 @@ impl Progress {
 
     /// Fails the body after the bytes that have arrived, because its peer took too long.
     pub(super) fn time_out(&self) {
-        self.has_timed_out.store(true, Ordering::Release);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(waker) = waker {
+        let mut reader = self.reader();
+        if matches!(*reader, BodyReader::Done) {
+            return;
+        }
+        let before = std::mem::replace(&mut *reader, BodyReader::TimedOut);
+        drop(reader);
+        if let BodyReader::Waiting(waker) = before {
             waker.wake();
         }
     }
 
     /// Records the arrival of a piece, an error or the end.
     fn record_piece(&self, piece: Option<&Result<Frame<Bytes>, BodyError>>) {
-        self.is_awaited.store(false, Ordering::Release);
+        let mut reader = self.reader();
+        let waits = matches!(*reader, BodyReader::Waiting(_));
+        let waited = waits.then(|| std::mem::take(&mut *reader));
+        drop(reader);
+        drop(waited);
         self.pieces.fetch_add(1, Ordering::AcqRel);
         match piece {
             Some(Ok(frame)) if frame.is_trailers() => {
@@ -198,12 +219,16 @@ impl Progress {
         }
     }
 
-    fn wait(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = waker.replace(cx.waker().clone());
-        drop(waker);
+    /// Registers the reader, unless it has timed out.
+    fn wait(&self, cx: &Context<'_>) -> Result<(), BodyError> {
+        let mut reader = self.reader();
+        if matches!(*reader, BodyReader::TimedOut) {
+            return Err(BodyError::TimedOut);
+        }
+        let before = std::mem::replace(&mut *reader, BodyReader::Waiting(cx.waker().clone()));
+        drop(reader);
         drop(before);
-        self.is_awaited.store(true, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -336,10 +361,11 @@ impl http_body::Body for Raw {
         let this = &mut *self;
         let polled = this.poll_source(cx);
         match (&polled, &this.progress) {
-            (Poll::Pending, Some(progress)) if progress.has_timed_out.load(Ordering::Acquire) => {
-                return Poll::Ready(Some(Err(BodyError::TimedOut)));
+            (Poll::Pending, Some(progress)) => {
+                if let Err(error) = progress.wait(cx) {
+                    return Poll::Ready(Some(Err(error)));
+                }
             }
-            (Poll::Pending, Some(progress)) => progress.wait(cx),
             (Poll::Ready(piece), Some(progress)) => progress.record_piece(piece.as_ref()),
             (_, None) => {}
         }
@@ -405,7 +431,8 @@ impl Raw {
     fn end(&mut self) {
         self.read_timeout = None;
         if let Some(progress) = &self.progress {
-            progress.has_ended.store(true, Ordering::Release);
+            let before = std::mem::replace(&mut *progress.reader(), BodyReader::Done);
+            drop(before);
         }
         let lease = self.lease.take_if(|lease| !has_surplus(lease));
         if let Some(lease) = lease.and_then(LoopOwned::into_inner) {

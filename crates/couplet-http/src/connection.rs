@@ -20,7 +20,7 @@ use super::options::{HttpOptions, Versions};
 use super::share::ServerShare;
 use super::warm::{BufferGuard, WarmConnections};
 use couplet_core::hooks::ConnectionEnd;
-use couplet_core::hooks::GuestStream;
+use couplet_core::hooks::{GuestStream, is_real_time};
 use couplet_core::{Failure, Reactor, Result, Stream};
 
 /// State shared by the connections of a server.
@@ -28,7 +28,6 @@ pub(super) struct Server<S> {
     service: S,
     options: Rc<HttpOptions>,
     clock: Rc<Clock>,
-    is_real_time: bool,
     server_share: Rc<ServerShare>,
     warm: Rc<WarmConnections>,
     http1: http1::Builder,
@@ -37,10 +36,9 @@ pub(super) struct Server<S> {
 impl<S> Server<S> {
     pub(super) fn new(reactor: &Reactor, service: S, options: HttpOptions) -> Server<S> {
         let (options, clock) = (Rc::new(options), Clock::new(reactor));
-        let is_real_time = couplet_core::hooks::is_real_time(reactor);
         let mut http1 = http1::Builder::new();
         http1
-            .auto_date_header(is_real_time)
+            .auto_date_header(is_real_time(reactor))
             .half_close(true)
             .max_buf_size(options.max_head.max(8 * 1024));
         if options.max_headers != 100 {
@@ -48,7 +46,7 @@ impl<S> Server<S> {
         }
         let server_share = ServerShare::new(&options);
         let warm = WarmConnections::new(reactor);
-        Server { service, options, clock, is_real_time, server_share, warm, http1 }
+        Server { service, options, clock, server_share, warm, http1 }
     }
 }
 
@@ -96,7 +94,7 @@ where
             let handler = Handler::new(server.service.clone(), &monitor, clock);
             return Box::pin(serve_http2(io, handler, &server.warm, &monitor, &ending)).await;
         }
-        let clock = (!server.is_real_time).then(|| server.clock.clone());
+        let clock = (!is_real_time(monitor.transport().reactor())).then(|| server.clock.clone());
         let handler = Handler::new(server.service.clone(), &monitor, clock);
         // Boxed, so that an idle connection does not hold its state.
         match Box::pin(serve_http1(io, handler, &server, &monitor, &ending)).await? {

@@ -74,6 +74,7 @@ enum Turn {
 /// The claim of one response to its connection's share.
 #[derive(Default)]
 pub(super) struct Claim {
+    /// Number of bytes held, until there is an entry.
     held: Cell<usize>,
     /// Created by the claim's first wait.
     entry: OnceCell<Rc<QueueEntry>>,
@@ -83,7 +84,8 @@ pub(super) struct Claim {
 #[derive(Default)]
 struct QueueEntry {
     state: Cell<ClaimState>,
-    holds_nothing: Cell<bool>,
+    /// Number of bytes that the claim holds.
+    held: Cell<usize>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -101,11 +103,17 @@ impl Claim {
         self.entry.get().map_or(ClaimState::NotQueued, |entry| entry.state.get())
     }
 
+    /// Number of bytes held.
+    fn held(&self) -> usize {
+        self.held_cell().get()
+    }
+
     fn set_held(&self, held: usize) {
-        self.held.set(held);
-        if let Some(entry) = self.entry.get() {
-            entry.holds_nothing.set(held == 0);
-        }
+        self.held_cell().set(held);
+    }
+
+    fn held_cell(&self) -> &Cell<usize> {
+        self.entry.get().map_or(&self.held, |entry| &entry.held)
     }
 }
 
@@ -155,12 +163,13 @@ impl ConnectionShare {
 
     #[cold]
     fn queue_claim(&self, claim: &Claim, cx: &Context<'_>) {
-        let entry = claim.entry.get_or_init(Rc::default);
+        let entry = claim.entry.get_or_init(|| {
+            Rc::new(QueueEntry { held: claim.held.clone(), ..QueueEntry::default() })
+        });
         let before = entry.waker.replace(Some(cx.waker().clone()));
         drop(before);
         if entry.state.get() == ClaimState::NotQueued {
             entry.state.set(ClaimState::Queued);
-            entry.holds_nothing.set(claim.held.get() == 0);
             self.queue().waiting.borrow_mut().push_back(entry.clone());
             self.grant_next();
         }
@@ -194,12 +203,12 @@ impl ConnectionShare {
     }
 
     pub(super) fn hold(&self, claim: &Claim, count: usize) {
-        claim.set_held(claim.held.get() + count);
+        claim.set_held(claim.held() + count);
         self.set_held(self.held() + count);
     }
 
     pub(super) fn release(&self, claim: &Claim, count: usize) {
-        claim.set_held(claim.held.get() - count);
+        claim.set_held(claim.held() - count);
         self.release_held(count);
     }
 
@@ -216,7 +225,7 @@ impl ConnectionShare {
     /// Records that bytes held for a WebSocket were copied. The copy's end is not reported.
     #[cfg(feature = "websocket")]
     pub(super) fn note_copied(&self, claim: &Claim, count: usize) {
-        claim.set_held(claim.held.get() - count);
+        claim.set_held(claim.held() - count);
         let copied = &self.queue().copied;
         let [new, old] = copied.get();
         copied.set([new + count, old]);
@@ -232,7 +241,7 @@ impl ConnectionShare {
         self.release_held(old);
         self.grant_next();
         if !queue.is_granted() && self.server_share.has_room() {
-            queue.grant(|entry| entry.holds_nothing.get());
+            queue.grant(|entry| entry.held.get() == 0);
         }
     }
 

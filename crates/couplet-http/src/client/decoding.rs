@@ -92,7 +92,7 @@ fn coding_of(headers: &HeaderMap) -> Option<Coding> {
 /// A body that is decoded while it is read.
 pub(crate) struct DecodedBody {
     coding: Coding,
-    state: State,
+    state: DecodeStage,
     /// Zeroed buffer to decode into.
     // Bound: PIECE bytes, allocated before each read.
     output: BytesMut,
@@ -103,7 +103,7 @@ pub(crate) struct DecodedBody {
     decoded_in_turn: usize,
 }
 
-enum State {
+enum DecodeStage {
     /// No bytes have arrived.
     Unstarted(Box<Pieces>),
     Decoding(Box<dyn Decoder>),
@@ -113,12 +113,12 @@ enum State {
 impl DecodedBody {
     pub(crate) fn new(coding: Coding, raw: Raw, limit: u64) -> DecodedBody {
         let pieces = Pieces { raw: Some(raw), piece: Bytes::new(), trailers: None };
-        let (state, output) = (State::Unstarted(Box::new(pieces)), BytesMut::new());
+        let (state, output) = (DecodeStage::Unstarted(Box::new(pieces)), BytesMut::new());
         DecodedBody { coding, state, output, left: limit, limit, decoded_in_turn: 0 }
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.state, State::Ended)
+        matches!(self.state, DecodeStage::Ended)
     }
 
     pub(crate) fn poll_frame(
@@ -127,24 +127,25 @@ impl DecodedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(self.poll_next(cx));
         if !matches!(&frame, Ok(Some(frame)) if frame.is_data()) {
-            self.state = State::Ended;
+            self.state = DecodeStage::Ended;
         }
         Poll::Ready(frame.map_err(|error| self.body_error(error)).transpose())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Frame<Bytes>>>> {
         let decoder = match &mut self.state {
-            State::Ended => return Poll::Ready(Ok(None)),
-            State::Decoding(decoder) => decoder,
-            State::Unstarted(pieces) => {
+            DecodeStage::Ended => return Poll::Ready(Ok(None)),
+            DecodeStage::Decoding(decoder) => decoder,
+            DecodeStage::Unstarted(pieces) => {
                 let first = ready!(Pin::new(&mut **pieces).poll_fill_buf(cx))?.first().copied();
                 // An empty body needs no decoding.
                 let Some(first) = first else { return Poll::Ready(Ok(pieces.last())) };
-                let State::Unstarted(pieces) = std::mem::replace(&mut self.state, State::Ended)
+                let DecodeStage::Unstarted(pieces) =
+                    std::mem::replace(&mut self.state, DecodeStage::Ended)
                 else {
                     return Poll::Ready(Ok(None));
                 };
-                self.state = State::Decoding(new_decoder(self.coding, first, *pieces));
+                self.state = DecodeStage::Decoding(new_decoder(self.coding, first, *pieces));
                 return self.poll_next(cx);
             }
         };

@@ -16,11 +16,11 @@ pub(super) enum Ring {
 }
 
 #[derive(Default)]
-pub(super) struct Bell(Mutex<State>);
+pub(super) struct Bell(Mutex<BellState>);
 
 #[derive(Default)]
-struct State {
-    // Bound: two for each stream, as each waker and each report ring once until they are heard; a
+struct BellState {
+    // Bound: two for each stream, as each waker and each report ring once until they are taken; a
     // report may ring again after its stream is closed.
     rings: Vec<Ring>,
     /// Bytes of bodies that were read or dropped, also of streams that are closed.
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Bell {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BellState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -58,7 +58,7 @@ impl Bell {
 
     /// Takes the rings since the last call, in exchange for an empty vector, and returns the bytes
     /// consumed since then. The task is awake.
-    pub(super) fn hear(&self, rings: &mut Vec<Ring>) -> usize {
+    pub(super) fn take_rings(&self, rings: &mut Vec<Ring>) -> usize {
         rings.clear();
         let mut state = self.state();
         std::mem::swap(&mut state.rings, rings);
@@ -79,7 +79,7 @@ impl Bell {
         true
     }
 
-    /// Frees the memory of rings that were heard.
+    /// Frees the memory of rings that were taken.
     pub(super) fn free_memory(&self) {
         self.state().rings.shrink_to_fit();
     }
@@ -125,9 +125,9 @@ mod tests {
         bell.work(1);
         bell.report(2, 10);
         bell.report(2, 5);
-        assert_eq!(bell.hear(&mut rings), 15);
+        assert_eq!(bell.take_rings(&mut rings), 15);
         assert_eq!(rings, [Ring::Work(1), Ring::Report(2)]);
         bell.work(1);
-        assert_eq!((bell.hear(&mut rings), rings.len()), (0, 1));
+        assert_eq!((bell.take_rings(&mut rings), rings.len()), (0, 1));
     }
 }

@@ -110,6 +110,23 @@ impl ConnectionError {
     }
 }
 
+/// What follows a frame on its side of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    More,
+    /// END_STREAM.
+    End,
+}
+
+impl Then {
+    pub(super) fn flag(self) -> u8 {
+        match self {
+            Then::More => 0,
+            Then::End => flag::END_STREAM,
+        }
+    }
+}
+
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHead {
@@ -129,6 +146,11 @@ impl FrameHead {
 
     pub(super) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// What follows DATA or HEADERS.
+    pub(super) fn then(&self) -> Then {
+        if self.has(flag::END_STREAM) { Then::End } else { Then::More }
     }
 }
 

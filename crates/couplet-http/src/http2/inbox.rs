@@ -14,12 +14,12 @@ use super::streams::Key;
 use crate::body::BodyError;
 
 pub(super) struct Inbox {
-    state: Mutex<State>,
+    state: Mutex<InboxState>,
     bell: Arc<Bell>,
     key: Key,
 }
 
-struct State {
+struct InboxState {
     // Bound: the window of a stream (1 MiB).
     data: BytesMut,
     end: End,
@@ -27,7 +27,17 @@ struct State {
     missing: Option<u64>,
     reader: Option<Waker>,
     report: Report,
-    expects_continue: bool,
+}
+
+/// The wait for a 100 (Continue).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Expectation {
+    #[default]
+    None,
+    /// The client waits for it.
+    Client,
+    /// The client waits for it, and the reader waits for the client.
+    Both,
 }
 
 enum End {
@@ -45,8 +55,7 @@ enum End {
 pub(super) struct Report {
     /// Number of bytes read.
     pub(super) consumed: usize,
-    /// The reader waits for a client that waits for 100 (Continue).
-    pub(super) wants_continue: bool,
+    pub(super) expectation: Expectation,
     pub(super) is_abandoned: bool,
 }
 
@@ -55,25 +64,24 @@ impl Inbox {
         bell: &Arc<Bell>,
         key: Key,
         missing: Option<u64>,
-        expects_continue: bool,
+        expectation: Expectation,
     ) -> Arc<Inbox> {
-        let state = State {
+        let state = InboxState {
             data: BytesMut::new(),
             end: End::Open,
             missing,
             reader: None,
-            report: Report::default(),
-            expects_continue,
+            report: Report { expectation, ..Report::default() },
         };
         Arc::new(Inbox { state: Mutex::new(state), bell: bell.clone(), key })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state and wakes the reader.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut InboxState)) {
         let mut state = self.state();
         change(&mut state);
         let reader = state.reader.take();
@@ -86,7 +94,9 @@ impl Inbox {
     pub(super) fn push(&self, data: &[u8]) {
         let mut dropped = 0;
         self.change(|state| {
-            state.expects_continue = false;
+            if state.report.expectation == Expectation::Client {
+                state.report.expectation = Expectation::None;
+            }
             if state.report.is_abandoned {
                 dropped = data.len();
             } else {
@@ -123,8 +133,12 @@ impl Inbox {
 
     pub(super) fn take_report(&self) -> Report {
         let mut state = self.state();
-        let is_abandoned = state.report.is_abandoned;
-        std::mem::replace(&mut state.report, Report { is_abandoned, ..Report::default() })
+        let report = state.report;
+        state.report.consumed = 0;
+        if report.expectation == Expectation::Both {
+            state.report.expectation = Expectation::None;
+        }
+        report
     }
 
     fn report(&self, consumed: usize) {
@@ -168,8 +182,10 @@ impl Receiver {
             }
         }
         let before = state.reader.replace(cx.waker().clone());
-        let asks = std::mem::take(&mut state.expects_continue);
-        state.report.wants_continue |= asks;
+        let asks = state.report.expectation == Expectation::Client;
+        if asks {
+            state.report.expectation = Expectation::Both;
+        }
         drop(state);
         drop(before);
         if asks {

@@ -13,8 +13,8 @@ use http_body::Body as _;
 use tower_service::Service;
 
 use super::bell::{Bell, Ring, StreamWaker};
-use super::frame::{ConnectionError, Reason};
-use super::inbox::{Inbox, Receiver};
+use super::frame::{ConnectionError, Reason, Then};
+use super::inbox::{Expectation, Inbox, Receiver};
 use super::machine::{Event, Limits, Machine};
 use super::streams::Key;
 use super::tunnel::{Offer, Outlet, Output};
@@ -207,29 +207,29 @@ where
     fn process_events(&mut self) -> Result<(), ConnectionError> {
         while let Some(event) = self.machine.next_event()? {
             match event {
-                Event::Request { key, request, length, ends } => {
-                    self.begin(key, request, length, ends);
+                Event::Request { key, request, length, then } => {
+                    self.begin(key, request, length, then);
                 }
                 Event::TooLarge { key } => {
                     let answer = self.handler.refuse_large_head();
                     self.machine.abandon_request(key);
                     self.run_request(key, answer, None, None);
                 }
-                Event::Data { key, range, ends } => {
+                Event::Data { key, range, then } => {
                     let Some(Some(request)) = self.requests.get_mut(key) else { continue };
                     let Some(inbox) = &request.inbox else { continue };
                     inbox.push(self.machine.data(range));
-                    if ends {
+                    if then == Then::End {
                         inbox.end(None);
                     }
-                    self.settle(key);
+                    self.remove_if_closed(key);
                 }
                 Event::Trailers { key, trailers } => {
                     let Some(Some(request)) = self.requests.get_mut(key) else { continue };
                     if let Some(inbox) = &request.inbox {
                         inbox.end(Some(trailers));
                     }
-                    self.settle(key);
+                    self.remove_if_closed(key);
                 }
                 Event::Reset { key, reason } => self.reset_by_client(key, reason),
                 Event::Window { key } => self.queue_if(key, OutputState::NoWindow),
@@ -243,11 +243,15 @@ where
     }
 
     /// Passes a request to the service.
-    fn begin(&mut self, key: Key, mut request: Request<()>, length: Option<u64>, ends: bool) {
+    fn begin(&mut self, key: Key, mut request: Request<()>, length: Option<u64>, then: Then) {
         let expects = request.headers().get(header::EXPECT);
-        let expects =
-            expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let inbox = (!ends).then(|| Inbox::new(&self.bell, key, length, expects));
+        let expectation = match expects {
+            Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                Expectation::Client
+            }
+            _ => Expectation::None,
+        };
+        let inbox = (then == Then::More).then(|| Inbox::new(&self.bell, key, length, expectation));
         let mut receiver = inbox.as_ref().map(Receiver::new);
         let mut offer = None;
         if request.method() == Method::CONNECT
@@ -291,7 +295,7 @@ where
     /// Runs the streams that were woken. Returns whether there were any.
     fn run_woken(&mut self) -> bool {
         let mut rings = std::mem::take(&mut self.rings);
-        let consumed = self.bell.hear(&mut rings);
+        let consumed = self.bell.take_rings(&mut rings);
         self.machine.consume_connection(consumed);
         for ring in &rings {
             match *ring {
@@ -301,7 +305,7 @@ where
                     }
                     self.run(key);
                 }
-                Ring::Report(key) => self.hear_reader(key),
+                Ring::Report(key) => self.apply_report(key),
             }
         }
         let has_rings = !rings.is_empty();
@@ -332,17 +336,17 @@ where
         let offer = request.offer.take();
         if let Some(offer) = offer.filter(|_| head.status.is_success()) {
             head.headers.remove(header::CONTENT_LENGTH);
-            self.machine.send_head(key, head.status, &head.headers, false);
+            self.machine.send_head(key, head.status, &head.headers, Then::More);
             let outlet = offer.accept();
             self.set_stage(key, Stage::Tunnel { outlet });
             return self.queue_if(key, OutputState::Waiting);
         }
-        let ends = body.is_end_stream();
-        if let Some(length) = body.size_hint().exact().filter(|_| !ends) {
+        let then = if body.is_end_stream() { Then::End } else { Then::More };
+        if let Some(length) = body.size_hint().exact().filter(|_| then == Then::More) {
             head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
         }
-        self.machine.send_head(key, head.status, &head.headers, ends);
-        if ends {
+        self.machine.send_head(key, head.status, &head.headers, then);
+        if then == Then::End {
             drop_user(body);
             return self.end_response(key);
         }
@@ -352,7 +356,7 @@ where
 
     fn end_response(&mut self, key: Key) {
         self.set_stage(key, Stage::Done);
-        self.settle(key);
+        self.remove_if_closed(key);
     }
 
     fn set_stage(&mut self, key: Key, stage: Stage<S, B>) {
@@ -364,7 +368,7 @@ where
     }
 
     /// Drops the state of a request whose stream is closed.
-    fn settle(&mut self, key: Key) {
+    fn remove_if_closed(&mut self, key: Key) {
         if !self.machine.is_open(key) {
             self.remove(key);
         }
@@ -418,17 +422,17 @@ where
         }
     }
 
-    fn hear_reader(&mut self, key: Key) {
+    fn apply_report(&mut self, key: Key) {
         let Some(Some(request)) = self.requests.get(key) else { return };
         let Some(inbox) = &request.inbox else { return };
         let report = inbox.take_report();
-        if report.wants_continue {
+        if report.expectation == Expectation::Both {
             self.machine.send_continue(key);
         }
         self.machine.consume_stream(key, report.consumed);
         if report.is_abandoned {
             self.machine.abandon_request(key);
-            self.settle(key);
+            self.remove_if_closed(key);
         }
     }
 
@@ -500,11 +504,11 @@ where
                     *piece = None;
                 }
                 let ends = is_last && body.is_end_stream();
-                self.send_data(key, data, ends)
+                self.send_data(key, data, if ends { Then::End } else { Then::More })
             }
             Staged::Tunnel { outlet } => match outlet.take(room) {
                 Output::Wait => 0,
-                Output::Data(data) => self.send_data(key, data, false),
+                Output::Data(data) => self.send_data(key, data, Then::More),
                 Output::End => self.send_end(key),
                 Output::Cancel => {
                     self.reset(key, Reason::CANCEL);
@@ -515,16 +519,16 @@ where
         }
     }
 
-    fn send_data(&mut self, key: Key, data: Bytes, ends: bool) -> usize {
+    fn send_data(&mut self, key: Key, data: Bytes, then: Then) -> usize {
         let count = data.len();
-        self.machine.send_data(key, count, ends);
+        self.machine.send_data(key, count, then);
         if count < MIN_LENT {
             self.machine.out().extend_from_slice(&data);
         } else {
             self.flush();
             self.stream.transport().write_bytes(data);
         }
-        if ends {
+        if then == Then::End {
             self.end_response(key);
         } else {
             self.queue_next(key);
@@ -544,7 +548,7 @@ where
     }
 
     fn send_end(&mut self, key: Key) -> usize {
-        self.machine.send_data(key, 0, true);
+        self.machine.send_data(key, 0, Then::End);
         self.end_response(key);
         1
     }

@@ -19,7 +19,7 @@ pub(super) struct Stream {
     pub(super) request: RequestState,
     /// The declared bytes of the request's body that have not arrived.
     pub(super) missing: Option<u64>,
-    pub(super) is_answered: bool,
+    pub(super) response: ResponseState,
 }
 
 /// The client's side of a stream.
@@ -32,9 +32,17 @@ pub(super) enum RequestState {
     Ended,
 }
 
+/// Our side of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResponseState {
+    Open,
+    /// END_STREAM was sent.
+    Ended,
+}
+
 /// State of a stream by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum StreamStage {
     Idle,
     Open(Key),
     /// We reset it; the client may not know yet.
@@ -76,15 +84,15 @@ impl Streams {
         self.last = id;
     }
 
-    pub(super) fn state(&self, id: u32) -> State {
+    pub(super) fn state(&self, id: u32) -> StreamStage {
         // Even numbers are those of a server's pushes.
         if id > self.last || id.is_multiple_of(2) {
-            return State::Idle;
+            return StreamStage::Idle;
         }
         match self.order.binary_search_by_key(&id, |&(id, _)| id) {
-            Ok(at) => State::Open(self.order[at].1),
-            Err(_) if self.reset.contains(&id) => State::Reset,
-            Err(_) => State::Closed,
+            Ok(at) => StreamStage::Open(self.order[at].1),
+            Err(_) if self.reset.contains(&id) => StreamStage::Reset,
+            Err(_) => StreamStage::Closed,
         }
     }
 
@@ -150,7 +158,7 @@ mod tests {
             receive: ReceiveWindow::new(INITIAL_WINDOW),
             request: RequestState::Open,
             missing: None,
-            is_answered: false,
+            response: ResponseState::Open,
         }
     }
 
@@ -162,17 +170,17 @@ mod tests {
             streams.insert(stream(id))
         };
         let keys = [1, 5, 9].map(&mut add);
-        assert_eq!(streams.state(5), State::Open(keys[1]));
+        assert_eq!(streams.state(5), StreamStage::Open(keys[1]));
         assert_eq!(streams.remove(keys[1]).map(|it| it.id), Some(5));
         assert_eq!(
             [3, 5, 11].map(|id| streams.state(id)),
-            [State::Closed, State::Closed, State::Idle]
+            [StreamStage::Closed, StreamStage::Closed, StreamStage::Idle]
         );
         streams.remember(5);
-        assert_eq!((streams.state(5), streams.state(2)), (State::Reset, State::Idle));
+        assert_eq!((streams.state(5), streams.state(2)), (StreamStage::Reset, StreamStage::Idle));
         streams.set_last(11);
         assert_eq!(streams.insert(stream(11)), keys[1]);
-        assert_eq!((streams.len(), streams.state(11)), (3, State::Open(keys[1])));
+        assert_eq!((streams.len(), streams.state(11)), (3, StreamStage::Open(keys[1])));
         for id in 0..1000 {
             streams.remember(2 * id + 1);
         }

@@ -3,7 +3,7 @@
 use couplet_core::testing::every_split;
 use proptest::prelude::*;
 
-use super::frame::{self, FrameHead, HEAD, Reason, flag, kind};
+use super::frame::{self, FrameHead, HEAD, Reason, Then, flag, kind};
 use super::machine::{Event, Limits, Machine, PREFACE};
 
 const LIMITS: Limits = Limits { max_streams: 10, max_head: 1000 };
@@ -42,10 +42,12 @@ fn events(machine: &mut Machine, input: &[u8]) -> Vec<String> {
     let mut events = Vec::new();
     loop {
         match machine.next_event() {
-            Ok(Some(Event::Request { key, request, ends, .. })) => {
+            Ok(Some(Event::Request { key, request, then, .. })) => {
+                let ends = then == Then::End;
                 events.push(format!("{key} {} {} {ends}", request.method(), request.uri()));
             }
-            Ok(Some(Event::Data { key, range, ends })) => {
+            Ok(Some(Event::Data { key, range, then })) => {
+                let ends = then == Then::End;
                 let data = machine.data(range).to_vec();
                 machine.consume_stream(key, data.len());
                 machine.consume_connection(data.len());
@@ -106,9 +108,9 @@ fn a_stream_is_open_until_both_sides_are_done() {
     events(&mut machine, &[hello(), get(1), post(3)].concat());
     let ok = http::StatusCode::OK;
     let none = http::HeaderMap::new();
-    machine.send_head(0, ok, &none, true);
-    machine.send_head(1, ok, &none, false);
-    machine.send_data(1, 0, true);
+    machine.send_head(0, ok, &none, Then::End);
+    machine.send_head(1, ok, &none, Then::More);
+    machine.send_data(1, 0, Then::End);
     assert_eq!((machine.is_open(0), machine.is_open(1)), (false, true));
     machine.abandon_request(1);
     assert!(!machine.is_open(1) && !machine.has_streams());
@@ -129,7 +131,7 @@ fn a_farewell_takes_requests_until_it_is_confirmed() {
     assert_eq!(events(&mut machine, &frame(kind::PING, flag::ACK, 0, &ping)), [""; 0]);
     assert_eq!(events(&mut machine, &get(3)), [""; 0]);
     assert!(!machine.is_over());
-    machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), true);
+    machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
     assert!(machine.is_over());
 }
 
@@ -161,7 +163,7 @@ fn completed_requests_make_up_for_resets() {
     events(&mut machine, &hello());
     for n in 0..10_000 {
         assert_eq!(events(&mut machine, &get(4 * n + 1)).len(), 1);
-        machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), true);
+        machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
         let reset = frame(kind::RST_STREAM, 0, 4 * n + 3, &8_u32.to_be_bytes());
         assert_eq!(events(&mut machine, &[get(4 * n + 3), reset].concat()).len(), 2);
         machine.out().clear();
@@ -181,7 +183,7 @@ fn data_that_no_request_reads_returns_to_the_window_of_the_connection() {
     let plain = full(1, 0);
     let ignore: fn(&mut Machine) = |_| {};
     let answer: fn(&mut Machine) =
-        |machine| machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), true);
+        |machine| machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
     for (name, head, then, first) in [
         ("padding", post(1), ignore, &padded),
         ("a body that is not read", post(1), |machine| machine.abandon_request(0), &plain),
@@ -211,7 +213,7 @@ fn a_long_head_is_sent_in_continuations() {
     machine.out().clear();
     let mut headers = http::HeaderMap::new();
     headers.insert("a", http::HeaderValue::try_from("x".repeat(40_000)).expect("it is ASCII"));
-    machine.send_head(0, http::StatusCode::OK, &headers, true);
+    machine.send_head(0, http::StatusCode::OK, &headers, Then::End);
     let frames = sent(&mut machine);
     assert_eq!(
         frames,
@@ -247,7 +249,7 @@ proptest! {
                     Ok(Some(Event::Request { key, .. } | Event::TooLarge { key })) => {
                         prop_assert!(key < 10 && machine.is_open(key));
                         if key % 2 == 0 {
-                            machine.send_head(key, http::StatusCode::OK, &http::HeaderMap::new(), true);
+                            machine.send_head(key, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
                         }
                     }
                     Ok(Some(Event::Data { key, range, .. })) => {
@@ -255,7 +257,7 @@ proptest! {
                         machine.consume_stream(key, count);
                         machine.consume_connection(count);
                         let room = machine.data_room(key);
-                        machine.send_data(key, room.min(3), false);
+                        machine.send_data(key, room.min(3), Then::More);
                         let room = room.min(3);
                         machine.out().extend(vec![0; room]);
                     }

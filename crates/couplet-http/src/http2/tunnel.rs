@@ -29,13 +29,13 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupg
 
 /// Output of a tunnel, from its user on any thread to the connection.
 pub(super) struct Outlet {
-    state: Mutex<State>,
+    state: Mutex<OutletState>,
     bell: Arc<Bell>,
     key: Key,
 }
 
 #[derive(Default)]
-struct State {
+struct OutletState {
     phase: Phase,
     /// The bytes that the connection asked for.
     output: Bytes,
@@ -69,11 +69,11 @@ pub(super) enum Output {
 }
 
 impl Outlet {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, OutletState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut OutletState) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
         let writer = state.writer.take();

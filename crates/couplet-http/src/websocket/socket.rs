@@ -47,7 +47,7 @@ pub(super) struct Socket {
     /// When it was created, and how many were created in a row, each within [`IDLE`] of the last.
     made: (Instant, u8),
     options: Rc<WebSocketOptions>,
-    state: State,
+    state: WebSocketStage,
     /// When the last byte arrived.
     last_received: Instant,
     /// When the peer was pinged for being silent.
@@ -62,7 +62,7 @@ pub(super) struct Socket {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum WebSocketStage {
     Open,
     /// Our Close was sent; the peer must answer by this time.
     Closing(Instant),
@@ -85,7 +85,7 @@ impl Socket {
             role,
             made: (now, 0),
             options: options.clone(),
-            state: State::Open,
+            state: WebSocketStage::Open,
             last_received: now,
             pinged: None,
             blocked: None,
@@ -123,9 +123,9 @@ impl Socket {
             self.context = Some(self.make_context());
         }
         let context = self.context.as_mut().expect("the context was just created");
-        let mut wire_io = WireIo { wire: &mut self.wire, cx, write, has_received: false };
+        let mut wire_io = WireIo { wire: &mut self.wire, cx, write, received: 0 };
         let result = f(context, &mut wire_io);
-        if wire_io.has_received {
+        if wire_io.received > 0 {
             self.last_received = self.wire.reactor().now();
             self.pinged = None;
         }
@@ -138,7 +138,7 @@ impl Socket {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, WebSocketError>>> {
         loop {
-            if self.state == State::Over {
+            if self.state == WebSocketStage::Over {
                 return Poll::Ready(None);
             }
             self.wire.push(cx);
@@ -151,7 +151,7 @@ impl Socket {
                 }
                 Ok(tungstenite::Message::Close(frame)) => {
                     self.close = Some(Close::from_frame(frame));
-                    self.state = State::Ending(self.close_deadline());
+                    self.state = WebSocketStage::Ending(self.close_deadline());
                 }
                 // The state machine has answered a ping.
                 Ok(_) => {}
@@ -174,7 +174,7 @@ impl Socket {
     fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         let now = self.wire.reactor().now();
         let deadline = match self.state {
-            State::Open => {
+            WebSocketStage::Open => {
                 if self.wire.poll_draining(cx).is_ready() {
                     self.begin_close(code::GOING_AWAY, "going away");
                     return Poll::Ready(Ok(()));
@@ -190,7 +190,7 @@ impl Socket {
                     }
                 }
             }
-            State::Closing(ref mut until) | State::Ending(ref mut until) => {
+            WebSocketStage::Closing(ref mut until) | WebSocketStage::Ending(ref mut until) => {
                 let is_asked = self.wire.poll_draining(cx).is_ready();
                 let patience =
                     couplet_core::hooks::drain_patience(self.wire.transport()).filter(|_| is_asked);
@@ -199,7 +199,7 @@ impl Socket {
                 }
                 *until
             }
-            State::Over => return Poll::Ready(Ok(())),
+            WebSocketStage::Over => return Poll::Ready(Ok(())),
         };
         if now < deadline {
             let cools = self.drop_idle_context(now);
@@ -213,7 +213,7 @@ impl Socket {
     /// Drops the state machine if it is idle and need not be kept for the next message. Returns the
     /// time to try again, if it is kept.
     fn drop_idle_context(&mut self, now: Instant) -> Option<Instant> {
-        if self.state != State::Open || !self.wire.is_between_messages() {
+        if self.state != WebSocketStage::Open || !self.wire.is_between_messages() {
             return None;
         }
         let due = self.last_received + IDLE;
@@ -227,7 +227,7 @@ impl Socket {
     /// Handles the deadline of the current state.
     fn handle_timeout(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), WebSocketError> {
         match self.state {
-            State::Open if self.pinged.is_none() => {
+            WebSocketStage::Open if self.pinged.is_none() => {
                 self.pinged = Some(now);
                 let ping = tungstenite::Message::Ping(tungstenite::Bytes::new());
                 // A ping that finds no room is not needed: the peer has enough to answer.
@@ -236,16 +236,16 @@ impl Socket {
                 });
                 Ok(())
             }
-            State::Open => {
+            WebSocketStage::Open => {
                 self.abort();
                 Err(WebSocketError::NoPong)
             }
-            State::Closing(_) => {
+            WebSocketStage::Closing(_) => {
                 self.wire.give_up();
                 self.end();
                 Err(WebSocketError::NotClosed)
             }
-            State::Ending(_) | State::Over => {
+            WebSocketStage::Ending(_) | WebSocketStage::Over => {
                 self.end();
                 Ok(())
             }
@@ -255,19 +255,19 @@ impl Socket {
     /// Handles an error of the peer or the connection. Returns `None` if it no longer matters.
     fn fail(&mut self, error: WebSocketError) -> Option<WebSocketError> {
         let was = self.state;
-        if let (State::Open, Some(code)) = (was, error.code()) {
+        if let (WebSocketStage::Open, Some(code)) = (was, error.code()) {
             self.begin_close(code, "");
         }
         self.end();
-        (!matches!(was, State::Ending(_) | State::Over)).then_some(error)
+        (!matches!(was, WebSocketStage::Ending(_) | WebSocketStage::Over)).then_some(error)
     }
 
     /// Sends our Close, unless one was sent or received.
     pub(super) fn begin_close(&mut self, code: u16, reason: &str) {
-        if self.state != State::Open {
+        if self.state != WebSocketStage::Open {
             return;
         }
-        self.state = State::Closing(self.close_deadline());
+        self.state = WebSocketStage::Closing(self.close_deadline());
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
         // The last write never waits, and an error here recurs when the peer's Close is read.
         let mut cx = Context::from_waker(Waker::noop());
@@ -283,18 +283,18 @@ impl Socket {
 
     /// Ends the connection after the buffered output.
     fn end(&mut self) {
-        self.state = State::Over;
+        self.state = WebSocketStage::Over;
         self.wire.end(self.options.write_timeout);
     }
 
     fn abort(&mut self) {
-        self.state = State::Over;
+        self.state = WebSocketStage::Over;
         self.wire.abort();
     }
 
     /// Ready when a message may be written.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
-        if self.state != State::Open {
+        if self.state != WebSocketStage::Open {
             return Poll::Ready(Err(WebSocketError::Closed));
         }
         match self.wire.poll_room(cx) {
@@ -351,7 +351,7 @@ impl Socket {
 
     /// Sends a Close, if neither end did, and ends the connection without waiting.
     pub(super) fn hang_up(&mut self, code: u16) {
-        if self.state == State::Over {
+        if self.state == WebSocketStage::Over {
             return;
         }
         self.begin_close(code, "");

@@ -280,8 +280,8 @@ pub(super) struct WireIo<'a, 'b, 'c> {
     pub(super) wire: &'a mut Wire,
     pub(super) cx: &'b mut Context<'c>,
     pub(super) write: WriteWhen,
-    /// Bytes arrived.
-    pub(super) has_received: bool,
+    /// Number of bytes received.
+    pub(super) received: usize,
 }
 
 impl WireIo<'_, '_, '_> {
@@ -304,7 +304,7 @@ impl Read for WireIo<'_, '_, '_> {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let n = read?;
-        self.has_received |= n > 0;
+        self.received += n;
         self.wire.fault = self.wire.utf8_checker.check_bytes(&buffer[..n]).err();
         Ok(n)
     }

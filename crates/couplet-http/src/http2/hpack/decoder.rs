@@ -102,7 +102,7 @@ impl Decoder {
         };
         let name = match index {
             0 => Name::new(&unpacked(name)?),
-            _ => Name::of(self.table.get(index)?),
+            _ => Name::from_field(self.table.get(index)?),
         };
         let value = match is_coded {
             true => huffman::decode(value)?.into(),
@@ -128,7 +128,7 @@ impl Name {
         HeaderName::from_lowercase(name).map_or(Name::Invalid { length: name.len() }, Name::Regular)
     }
 
-    fn of(field: &Field) -> Name {
+    fn from_field(field: &Field) -> Name {
         match field {
             Field::Pseudo(name, _) => Name::Pseudo(*name),
             Field::Regular(name, _) => Name::Regular(name.clone()),

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
-use super::super::frame::{self, ConnectionError, FrameHead, Reason, flag};
+use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag};
 use super::super::head::{HeadBuilder, RequestHead};
-use super::super::streams::{Key, RequestState, State, Stream};
+use super::super::streams::{Key, RequestState, ResponseState, Stream, StreamStage};
 use super::{Beginning, Event, Farewell, Machine, RECEIVE_WINDOW, broken, failed};
 
 /// A block of fields may cost up to this multiple of the longest list. Then the connection ends with
@@ -19,20 +19,18 @@ const FRAME_COST: usize = 32;
 pub(super) struct Block {
     pub(super) stream: u32,
     purpose: Purpose,
-    /// END_STREAM.
-    ends: bool,
     head: HeadBuilder,
     /// The beginning of a field whose end has not arrived.
     // Bound: MAX_BLOCK_FACTOR (4) times `HttpOptions::max_head`.
     rest: Vec<u8>,
-    /// The beginning of the block has not been decoded.
-    is_fresh: bool,
+    /// Number of bytes decoded.
+    decoded: usize,
     frames: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    Request,
+    Request(Then),
     /// A request beyond `max_streams`, or after the client's GOAWAY.
     Refused,
     Trailers(Key),
@@ -61,38 +59,39 @@ impl Machine {
             }
             fragment.start += 5;
         }
-        let ends = frame.has(flag::END_STREAM);
-        let purpose = self.purpose(frame.stream, ends)?;
+        let purpose = self.purpose(frame.stream, frame.then())?;
         self.block = Some(Box::new(Block {
             stream: frame.stream,
             purpose,
-            ends,
             head: HeadBuilder::default(),
             rest: Vec::new(),
-            is_fresh: true,
+            decoded: 0,
             frames: 0,
         }));
         self.receive_fragment(frame, fragment)
     }
 
-    fn purpose(&mut self, id: u32, ends: bool) -> Result<Purpose, ConnectionError> {
+    fn purpose(&mut self, id: u32, then: Then) -> Result<Purpose, ConnectionError> {
         Ok(match self.streams.state(id) {
-            State::Idle if id.is_multiple_of(2) => return broken("an even stream"),
-            State::Idle => {
+            StreamStage::Idle if id.is_multiple_of(2) => return broken("an even stream"),
+            StreamStage::Idle => {
                 if self.farewell == Farewell::Final {
                     return Ok(Purpose::Ignored);
                 }
                 self.streams.set_last(id);
                 let has_room = self.streams.len() < self.limits.max_streams as usize;
-                if has_room && !self.peer_leaves { Purpose::Request } else { Purpose::Refused }
+                match has_room && !self.peer_leaves {
+                    true => Purpose::Request(then),
+                    false => Purpose::Refused,
+                }
             }
-            State::Open(key) => match self.streams.get(key).map(|stream| stream.request) {
+            StreamStage::Open(key) => match self.streams.get(key).map(|stream| stream.request) {
                 Some(RequestState::Ended) => Purpose::Wrong(key, Reason::STREAM_CLOSED),
-                _ if !ends => Purpose::Wrong(key, Reason::PROTOCOL_ERROR),
+                _ if then == Then::More => Purpose::Wrong(key, Reason::PROTOCOL_ERROR),
                 _ => Purpose::Trailers(key),
             },
-            State::Reset => Purpose::Ignored,
-            State::Closed => return broken("headers on a closed stream"),
+            StreamStage::Reset => Purpose::Ignored,
+            StreamStage::Closed => return broken("headers on a closed stream"),
         })
     }
 
@@ -123,11 +122,11 @@ impl Machine {
         let max_head = self.limits.max_head;
         let head = &mut block.head;
         let decoded =
-            self.decoder.decode(fragment, block.is_fresh, |field| head.add(field, max_head));
+            self.decoder.decode(fragment, block.decoded == 0, |field| head.add(field, max_head));
         let unreadable =
             ConnectionError::new(Reason::COMPRESSION_ERROR, "a block that HPACK cannot read");
         let count = decoded.map_err(|_| unreadable)?;
-        block.is_fresh &= count == 0;
+        block.decoded += count;
         block.frames += 1;
         let left = fragment.len() - count;
         let cost = head.size() + left + FRAME_COST * (block.frames - 1);
@@ -155,18 +154,18 @@ impl Machine {
                 Ok(None)
             }
             Purpose::Trailers(key) => self.end_by_trailers(key, block.head),
-            Purpose::Request if block.head.size() > self.limits.max_head => {
-                let key = self.open(block.stream, block.ends, None);
+            Purpose::Request(then) if block.head.size() > self.limits.max_head => {
+                let key = self.open(block.stream, then, None);
                 Ok(Some(Event::TooLarge { key }))
             }
-            Purpose::Request => match block.head.into_request() {
-                Ok(RequestHead { length: Some(1..), .. }) if block.ends => {
+            Purpose::Request(then) => match block.head.into_request() {
+                Ok(RequestHead { length: Some(1..), .. }) if then == Then::End => {
                     self.refuse(block.stream, Reason::PROTOCOL_ERROR)?;
                     Ok(None)
                 }
                 Ok(RequestHead { request, length }) => {
-                    let key = self.open(block.stream, block.ends, length);
-                    Ok(Some(Event::Request { key, request, length, ends: block.ends }))
+                    let key = self.open(block.stream, then, length);
+                    Ok(Some(Event::Request { key, request, length, then }))
                 }
                 Err(_) => {
                     self.refuse(block.stream, Reason::PROTOCOL_ERROR)?;
@@ -185,7 +184,7 @@ impl Machine {
         let is_large = head.size() > self.limits.max_head;
         match head.into_trailers() {
             Ok(trailers) if !is_short && !is_large => {
-                self.end_request(key, true);
+                self.after_request_frame(key, Then::End);
                 Ok(Some(Event::Trailers { key, trailers }))
             }
             _ => self.stream_error(key, Reason::PROTOCOL_ERROR),
@@ -200,16 +199,19 @@ impl Machine {
         Ok(())
     }
 
-    fn open(&mut self, id: u32, ends: bool, missing: Option<u64>) -> Key {
+    fn open(&mut self, id: u32, then: Then, missing: Option<u64>) -> Key {
         let is_acknowledged = self.beginning == Beginning::Complete;
         let window = if is_acknowledged { RECEIVE_WINDOW } else { INITIAL_WINDOW };
         self.streams.insert(Stream {
             id,
             send: SendWindow::new(self.stream_window),
             receive: ReceiveWindow::new(window),
-            request: if ends { RequestState::Ended } else { RequestState::Open },
+            request: match then {
+                Then::More => RequestState::Open,
+                Then::End => RequestState::Ended,
+            },
             missing,
-            is_answered: false,
+            response: ResponseState::Open,
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::super::flow::{INITIAL_WINDOW, MAX_WINDOW, Overflow};
-use super::super::frame::{self, ConnectionError, FrameHead, Reason, flag, kind, setting};
-use super::super::streams::{Key, RequestState, State};
+use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag, kind, setting};
+use super::super::streams::{Key, RequestState, StreamStage};
 use super::{Beginning, Event, FAREWELL, Farewell, Machine, RECEIVE_WINDOW, broken, failed};
 
 impl Machine {
@@ -16,24 +16,24 @@ impl Machine {
         let payload = &self.input[range.clone()];
         let data = frame::strip_padding(frame, payload)?.len();
         let begin = range.start + usize::from(frame.has(flag::PADDED));
-        let (count, ends) = (range.len(), frame.has(flag::END_STREAM));
+        let (count, then) = (range.len(), frame.then());
         let key = match self.streams.state(frame.stream) {
-            State::Idle => return broken("data on an idle stream"),
-            State::Open(key) => Some(key),
-            State::Reset | State::Closed => None,
+            StreamStage::Idle => return broken("data on an idle stream"),
+            StreamStage::Open(key) => Some(key),
+            StreamStage::Reset | StreamStage::Closed => None,
         };
         if self.receive.spend(count).is_err() {
             return failed(Reason::FLOW_CONTROL_ERROR, "more data than the window allows");
         }
         let Some(key) = key else {
             self.consume_connection(count);
-            if self.streams.state(frame.stream) == State::Closed {
+            if self.streams.state(frame.stream) == StreamStage::Closed {
                 self.write_reset(frame.stream, Reason::STREAM_CLOSED);
                 self.strike()?;
             }
             return Ok(None);
         };
-        if data == 0 && !ends {
+        if data == 0 && then == Then::More {
             self.strike()?;
         }
         let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
@@ -47,7 +47,7 @@ impl Machine {
             let is_wrong = match missing {
                 None => false,
                 Some(None) => true,
-                Some(Some(missing)) => ends && missing > 0,
+                Some(Some(missing)) => then == Then::End && missing > 0,
             };
             is_wrong.then_some(Reason::PROTOCOL_ERROR)
         };
@@ -57,19 +57,19 @@ impl Machine {
         }
         if stream.request == RequestState::Unread {
             self.consume_connection(count);
-            self.end_request(key, ends);
+            self.after_request_frame(key, then);
             return Ok(None);
         }
         self.consume_stream(key, count - data);
         self.consume_connection(count - data);
-        self.end_request(key, ends);
-        Ok(Some(Event::Data { key, range: begin..begin + data, ends }))
+        self.after_request_frame(key, then);
+        Ok(Some(Event::Data { key, range: begin..begin + data, then }))
     }
 
     /// Records END_STREAM.
-    pub(super) fn end_request(&mut self, key: Key, ends: bool) {
+    pub(super) fn after_request_frame(&mut self, key: Key, then: Then) {
         if let Some(stream) = self.streams.get_mut(key)
-            && ends
+            && then == Then::End
         {
             stream.request = RequestState::Ended;
             self.close_if_done(key);
@@ -83,7 +83,7 @@ impl Machine {
         match self.streams.state(frame.stream) {
             _ if frame.stream == 0 => broken("a priority of the stream 0"),
             _ if frame.length == 5 => Ok(None),
-            State::Open(key) => self.stream_error(key, Reason::FRAME_SIZE_ERROR),
+            StreamStage::Open(key) => self.stream_error(key, Reason::FRAME_SIZE_ERROR),
             _ => failed(Reason::FRAME_SIZE_ERROR, "a priority of a wrong length"),
         }
     }
@@ -95,9 +95,9 @@ impl Machine {
     ) -> Result<Option<Event>, ConnectionError> {
         let reason = Reason(u32::from_be_bytes(frame::fixed(&self.input[range])?));
         match self.streams.state(frame.stream) {
-            State::Idle => broken("a reset of an idle stream"),
-            State::Reset | State::Closed => Ok(None),
-            State::Open(key) => {
+            StreamStage::Idle => broken("a reset of an idle stream"),
+            StreamStage::Reset | StreamStage::Closed => Ok(None),
+            StreamStage::Open(key) => {
                 self.streams.remove(key);
                 self.strike()?;
                 Ok(Some(Event::Reset { key, reason }))
@@ -212,9 +212,9 @@ impl Machine {
             };
         }
         let key = match self.streams.state(frame.stream) {
-            State::Idle => return broken("a window of an idle stream"),
-            State::Reset | State::Closed => return Ok(None),
-            State::Open(key) => key,
+            StreamStage::Idle => return broken("a window of an idle stream"),
+            StreamStage::Reset | StreamStage::Closed => return Ok(None),
+            StreamStage::Open(key) => key,
         };
         let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
         match stream.send.change(by) {

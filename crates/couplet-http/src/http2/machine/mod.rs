@@ -14,7 +14,7 @@ use http::Request;
 use http::header::HeaderMap;
 
 use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
-use super::frame::{self, ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, Reason};
+use super::frame::{self, ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, Reason, Then};
 use super::frame::{flag, kind, setting};
 use super::hpack::Decoder;
 use super::streams::{Key, Streams};
@@ -57,18 +57,18 @@ pub(super) struct Limits {
 /// A client's action that concerns a stream.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A request; `ends` if it has no body.
+    /// A request, with a body unless it ends.
     Request {
         key: Key,
         request: Request<()>,
         /// The declared length of its body.
         length: Option<u64>,
-        ends: bool,
+        then: Then,
     },
     /// A request whose list of fields exceeds the limit.
     TooLarge { key: Key },
     /// Bytes of a request's body, [in](Machine::data) the input.
-    Data { key: Key, range: Range<usize>, ends: bool },
+    Data { key: Key, range: Range<usize>, then: Then },
     /// The end of a body, with trailers.
     // Bound: `max_head`, as for every list of fields.
     Trailers { key: Key, trailers: HeaderMap },

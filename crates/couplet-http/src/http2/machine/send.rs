@@ -41,7 +41,9 @@ impl Machine {
 
     /// Removes a stream whose both sides are done.
     pub(super) fn close_if_done(&mut self, key: Key) {
-        let Some(stream) = self.streams.get(key).filter(|stream| stream.is_answered) else {
+        let Some(stream) =
+            self.streams.get(key).filter(|stream| stream.response == ResponseState::Ended)
+        else {
             return;
         };
         match stream.request {
@@ -86,13 +88,13 @@ impl Machine {
         self.write_goaway(self.streams.last(), error.reason, error.why);
     }
 
-    /// Sends the head of a response; `ends` if it has no body.
+    /// Sends the head of a response, whose body follows unless it ends.
     pub(in crate::http2) fn send_head(
         &mut self,
         key: Key,
         status: StatusCode,
         headers: &HeaderMap,
-        ends: bool,
+        then: Then,
     ) {
         let Some(id) = self.streams.get(key).map(|stream| stream.id) else { return };
         let begin = self.begin_block();
@@ -106,8 +108,8 @@ impl Machine {
                 hpack::encode_field(&mut self.out, name, value);
             }
         }
-        self.end_sent_block(begin, id, ends);
-        self.end_answer(key, ends);
+        self.end_sent_block(begin, id, then);
+        self.after_response_frame(key, then);
     }
 
     /// Sends the trailers of a response, which end it.
@@ -119,8 +121,8 @@ impl Machine {
                 hpack::encode_field(&mut self.out, name, value);
             }
         }
-        self.end_sent_block(begin, id, true);
-        self.end_answer(key, true);
+        self.end_sent_block(begin, id, Then::End);
+        self.after_response_frame(key, Then::End);
     }
 
     fn begin_block(&mut self) -> usize {
@@ -130,11 +132,10 @@ impl Machine {
     }
 
     /// Frames the fields that were written behind `begin`.
-    fn end_sent_block(&mut self, begin: usize, id: u32, ends: bool) {
-        let ends = if ends { flag::END_STREAM } else { 0 };
+    fn end_sent_block(&mut self, begin: usize, id: u32, then: Then) {
         let length = self.out.len() - begin - HEAD;
         if length <= MAX_PAYLOAD {
-            let head = frame::head(length, kind::HEADERS, flag::END_HEADERS | ends, id);
+            let head = frame::head(length, kind::HEADERS, flag::END_HEADERS | then.flag(), id);
             self.out[begin..begin + HEAD].copy_from_slice(&head);
             return;
         }
@@ -143,7 +144,7 @@ impl Machine {
         let last = length.div_ceil(MAX_PAYLOAD) - 1;
         for (n, part) in fields.chunks(MAX_PAYLOAD).enumerate() {
             let (kind, flags) =
-                if n == 0 { (kind::HEADERS, ends) } else { (kind::CONTINUATION, 0) };
+                if n == 0 { (kind::HEADERS, then.flag()) } else { (kind::CONTINUATION, 0) };
             let flags = if n == last { flags | flag::END_HEADERS } else { flags };
             frame::write(&mut self.out, kind, flags, id, part);
         }
@@ -161,22 +162,21 @@ impl Machine {
     }
 
     /// Sends the head of a DATA frame, whose payload of at most [`data_room`](Self::data_room)
-    /// bytes must follow in [`out`](Self::out); `ends` if it is the last. An empty payload needs no
+    /// bytes must follow in [`out`](Self::out); an empty payload needs no
     /// window.
-    pub(in crate::http2) fn send_data(&mut self, key: Key, length: usize, ends: bool) {
+    pub(in crate::http2) fn send_data(&mut self, key: Key, length: usize, then: Then) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.send.spend(length);
         self.send.spend(length);
-        let flags = if ends { flag::END_STREAM } else { 0 };
-        self.out.extend_from_slice(&frame::head(length, kind::DATA, flags, stream.id));
-        self.end_answer(key, ends);
+        self.out.extend_from_slice(&frame::head(length, kind::DATA, then.flag(), stream.id));
+        self.after_response_frame(key, then);
     }
 
-    fn end_answer(&mut self, key: Key, ends: bool) {
+    fn after_response_frame(&mut self, key: Key, then: Then) {
         if let Some(stream) = self.streams.get_mut(key)
-            && ends
+            && then == Then::End
         {
-            stream.is_answered = true;
+            stream.response = ResponseState::Ended;
             self.close_if_done(key);
         }
     }
@@ -184,7 +184,7 @@ impl Machine {
     /// Sends 100 (Continue): RFC 9110, 15.2.1.
     pub(in crate::http2) fn send_continue(&mut self, key: Key) {
         if self.streams.get(key).is_some_and(|stream| stream.request == RequestState::Open) {
-            self.send_head(key, StatusCode::CONTINUE, &HeaderMap::new(), false);
+            self.send_head(key, StatusCode::CONTINUE, &HeaderMap::new(), Then::More);
         }
     }
 }
