@@ -47,7 +47,7 @@ pub(super) struct SimDriver {
 }
 
 enum SlotEntry {
-    Port { opened: PortGuard, accepting: bool },
+    Port(PortGuard),
     Stream(SimStream),
     Datagrams(DatagramPort),
 }
@@ -243,7 +243,7 @@ impl SimDriver {
     fn stream(&mut self, key: Key) -> &mut SimStream {
         match self.entry(key) {
             SlotEntry::Stream(stream) => stream,
-            SlotEntry::Port { .. } | SlotEntry::Datagrams(_) => {
+            SlotEntry::Port(_) | SlotEntry::Datagrams(_) => {
                 panic!("{key:?} is not a connection")
             }
         }
@@ -259,16 +259,16 @@ impl SimDriver {
     fn end_of(&self, key: Key) -> Option<EndId> {
         match self.slots.get(key)? {
             SlotEntry::Stream(stream) => Some(stream.end),
-            SlotEntry::Port { .. } | SlotEntry::Datagrams(_) => None,
+            SlotEntry::Port(_) | SlotEntry::Datagrams(_) => None,
         }
     }
 
     /// The accepting port at this address.
     fn port_at(&self, address: &Address) -> Option<Key> {
-        self.slots.iter().find_map(|(key, kind)| match kind {
-            SlotEntry::Port { opened, accepting: true } if opened.address == *address => Some(key),
-            _ => None,
-        })
+        let (key, _) = self.slots.iter().find(
+            |(_, kind)| matches!(kind, SlotEntry::Port(opened) if opened.address == *address),
+        )?;
+        self.kernel().is_accepting(self.system.host, address).then_some(key)
     }
 
     fn accept(&mut self, address: Address) -> Option<Event> {
@@ -316,17 +316,17 @@ impl SimDriver {
         }
         match kernel.take_datagram(host, &address) {
             Taken::Nothing => None,
-            Taken::Refused => {
+            Taken::Error(error) => {
                 kernel.hosts[host as usize].ready.push_front(HostNotice::Datagrams(address));
-                Some(Event::DatagramError(key, io::ErrorKind::ConnectionRefused.into()))
+                Some(Event::DatagramError(key, error.into()))
             }
-            Taken::Datagram(datagram, is_more) => {
+            Taken::Datagram(datagram, left) => {
                 port.received_in = (round, count + 1);
-                if is_more {
+                if left > 0 {
                     kernel.hosts[host as usize].ready.push_front(HostNotice::Datagrams(address));
                 }
                 self.datagram = Some(datagram);
-                Some(Event::Datagram { key, more: is_more && count + 1 < BATCH })
+                Some(Event::Datagram { key, more: left > 0 && count + 1 < BATCH })
             }
         }
     }
@@ -355,7 +355,7 @@ impl SimDriver {
         end.queued = false;
         let key = end.key?;
         let Some(SlotEntry::Stream(stream)) = self.slots.get_mut(key) else { return None };
-        if std::mem::take(&mut end.connect_unreported) {
+        if end.take_outcome() {
             if let Some(error) = end.error.take() {
                 stream.reported = Reported::Ended;
                 return Some(Event::Failed(key, error.into()));
@@ -489,7 +489,7 @@ impl Commands for SimDriver {
         match bound.socket.downcast::<PortGuard>() {
             Ok(opened) => {
                 let address = opened.address.clone();
-                let key = self.insert(SlotEntry::Port { opened: *opened, accepting: true });
+                let key = self.insert(SlotEntry::Port(*opened));
                 self.kernel().serve(host, &address, true);
                 Ok(key)
             }
@@ -546,8 +546,7 @@ impl Commands for SimDriver {
     fn receive(&mut self, key: Key, on: bool) {
         let host = self.system.host;
         match self.entry(key) {
-            SlotEntry::Port { opened, accepting } => {
-                *accepting = on;
+            SlotEntry::Port(opened) => {
                 let address = opened.address.clone();
                 self.kernel().serve(host, &address, on);
             }
@@ -600,7 +599,10 @@ impl Commands for SimDriver {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             SocketOption::KeepAlive(idle) => self.kernel().keep_alive(end, idle),
-            SocketOption::ResetUnlessClosed(on) => self.kernel().set_resets(end, on),
+            SocketOption::ResetUnlessClosed(on) => {
+                let mode = if on { CloseMode::Reset } else { CloseMode::Normal };
+                self.kernel().set_close_on_kill(end, mode);
+            }
             _ => {}
         }
         Ok(())

@@ -11,7 +11,7 @@ use couplet_core::Address;
 use couplet_core::driver::{CloseMode, DatagramOptions, ListenOptions};
 
 use super::kernel::datagrams::Taken;
-use super::kernel::stream::{Read, Stage};
+use super::kernel::stream::Read;
 use super::kernel::{EndId, Kernel, WorldAction};
 use super::{Host, Sim};
 
@@ -101,7 +101,7 @@ pub struct Socket {
 impl Socket {
     /// True once connected, until this end closes.
     pub fn is_open(&self) -> bool {
-        self.kernel.borrow_mut().end(self.end).is_some_and(|end| end.stage == Stage::Open)
+        self.kernel.borrow_mut().end(self.end).is_some_and(|end| end.is_open())
     }
 
     /// Sends as many bytes as fit in the send buffer, and returns the count.
@@ -198,7 +198,7 @@ impl Datagrams {
     pub fn take(&self) -> Option<(SocketAddr, Vec<u8>)> {
         match self.kernel.borrow_mut().take_datagram(self.host, &self.address) {
             Taken::Datagram(datagram, _) => Some((datagram.from.socket_addr()?, datagram.bytes)),
-            Taken::Refused | Taken::Nothing => None,
+            Taken::Error(_) | Taken::Nothing => None,
         }
     }
 }

@@ -1,14 +1,12 @@
 //! Wakers of the hosts' loops. A waker may be called from any thread, so it only records its host;
 //! the world collects the recorded hosts after each event.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 /// The hosts woken and not yet collected.
 #[derive(Default)]
 pub(super) struct WokenHosts {
-    any: AtomicBool,
     // Unbounded: one per wake-up since the last event; the world drains them after each event.
     woken: Mutex<Vec<u32>>,
 }
@@ -25,9 +23,6 @@ impl WokenHosts {
 
     /// Takes the hosts woken since the last call.
     pub(super) fn take(&self) -> Vec<u32> {
-        if !self.any.swap(false, Ordering::AcqRel) {
-            return Vec::new();
-        }
         std::mem::take(&mut self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -39,6 +34,5 @@ impl Wake for HostWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken_hosts.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.host);
-        self.woken_hosts.any.store(true, Ordering::Release);
     }
 }

@@ -69,14 +69,26 @@ enum Stage {
     Started,
 }
 
+#[derive(Clone)]
+enum HostKind {
+    /// Without a program.
+    Bare,
+    Plain(ProgramFn),
+    /// It runs in a tokio runtime.
+    #[cfg(feature = "sim-tokio")]
+    WithTokio(ProgramFn),
+}
+
 struct HostProgram {
-    /// `None` on a bare host.
-    program: Option<ProgramFn>,
+    kind: HostKind,
     running: Option<Running>,
     stage: Stage,
-    /// The program runs in a tokio runtime.
-    #[cfg(feature = "sim-tokio")]
-    has_tokio: bool,
+}
+
+impl HostProgram {
+    fn new(kind: HostKind, stage: Stage) -> HostProgram {
+        HostProgram { kind, running: None, stage }
+    }
 }
 
 impl Sim {
@@ -149,14 +161,12 @@ impl Sim {
     /// each crash. All hosts can resolve its name. A program that fails on its first start breaks
     /// the world; a failed restart after a fault is retried every second.
     pub fn host(&mut self, name: &str, program: impl Fn(&Reactor) -> Result<()> + 'static) -> Host {
+        self.add_host(name, HostKind::Plain(Rc::new(program)))
+    }
+
+    fn add_host(&mut self, name: &str, kind: HostKind) -> Host {
         let host = Host(self.kernel.borrow_mut().add_host(name));
-        self.programs.push(HostProgram {
-            program: Some(Rc::new(program)),
-            running: None,
-            stage: Stage::Added,
-            #[cfg(feature = "sim-tokio")]
-            has_tokio: false,
-        });
+        self.programs.push(HostProgram::new(kind, Stage::Added));
         host
     }
 
@@ -179,17 +189,13 @@ impl Sim {
         name: &str,
         program: impl Fn(&Reactor) -> Result<()> + 'static,
     ) -> Host {
-        let host = self.host(name, program);
-        self.programs[host.0 as usize].has_tokio = true;
-        host
+        self.add_host(name, HostKind::WithTokio(Rc::new(program)))
     }
 
     /// Adds a host without a program, for [`socket`](Self::socket)s and
     /// [`datagrams`](Self::datagrams) controlled by the test, or for a [`driver`](Self::driver).
     pub fn bare_host(&mut self, name: &str) -> Host {
-        let host = self.host(name, |_| Ok(()));
-        self.programs[host.0 as usize].program = None;
-        host
+        self.add_host(name, HostKind::Bare)
     }
 
     /// The hosts, in the order of their creation.
@@ -572,13 +578,8 @@ impl Sim {
         let new_children = std::mem::take(&mut self.kernel.borrow_mut().new_children);
         for host in new_children {
             let main = self.main_of(host);
-            self.programs.push(HostProgram {
-                program: main.map(|main| Rc::new(main) as ProgramFn),
-                running: None,
-                stage: Stage::Starting,
-                #[cfg(feature = "sim-tokio")]
-                has_tokio: false,
-            });
+            let kind = main.map_or(HostKind::Bare, |main| HostKind::Plain(Rc::new(main)));
+            self.programs.push(HostProgram::new(kind, Stage::Starting));
         }
     }
 
@@ -611,7 +612,12 @@ impl Sim {
     }
 
     fn start_program(&mut self, host: u32) {
-        let Some(program) = self.programs[host as usize].program.clone() else { return };
+        let program = match self.programs[host as usize].kind.clone() {
+            HostKind::Bare => return,
+            HostKind::Plain(program) => program,
+            #[cfg(feature = "sim-tokio")]
+            HostKind::WithTokio(program) => program,
+        };
         let _here = self.as_host(host);
         let driver = SimDriver::new(&self.kernel, host);
         let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
@@ -627,7 +633,7 @@ impl Sim {
         simulator::observe(&mut l, wrap, observe);
         let mut running = Running::new(l);
         #[cfg(feature = "sim-tokio")]
-        if self.programs[host as usize].has_tokio {
+        if matches!(self.programs[host as usize].kind, HostKind::WithTokio(_)) {
             let seed = self.kernel.borrow_mut().hosts[host as usize].entropy.next();
             running.add_tokio(seed).expect("a runtime without threads and sockets");
         }

@@ -47,15 +47,15 @@ pub(crate) struct Socket {
     groups: BTreeSet<Group>,
     /// A driver serves it and is notified of arrivals.
     receiving: bool,
-    /// The peer's system refused a datagram.
-    refused: bool,
+    /// Error for the next read: the peer's system refused a datagram.
+    error: Option<io::ErrorKind>,
 }
 
 /// The result of reading a socket.
 pub(crate) enum Taken {
-    /// A datagram, and whether more are queued.
-    Datagram(Datagram, bool),
-    Refused,
+    /// A datagram, and the number of those still queued.
+    Datagram(Datagram, usize),
+    Error(io::ErrorKind),
     Nothing,
 }
 
@@ -96,7 +96,7 @@ impl Kernel {
             sent_to: BTreeMap::new(),
             groups: BTreeSet::new(),
             receiving: false,
-            refused: false,
+            error: None,
         };
         state.sockets.insert(address.clone(), socket);
         self.note(host, TraceEvent::Listens(address.clone()));
@@ -132,14 +132,14 @@ impl Kernel {
         let Some(socket) = self.host(host).sockets.get_mut(address) else {
             return Taken::Nothing;
         };
-        if std::mem::take(&mut socket.refused) {
-            return Taken::Refused;
+        if let Some(error) = socket.error.take() {
+            return Taken::Error(error);
         }
         let Some(first) = socket.queue.pop_front() else { return Taken::Nothing };
-        let is_more = !socket.queue.is_empty();
+        let left = socket.queue.len();
         let fate = DatagramFate::Received(first.bytes.len(), fold_bytes(0, &first.bytes));
         self.note(host, TraceEvent::Datagram(first.label, fate));
-        Taken::Datagram(first, is_more)
+        Taken::Datagram(first, left)
     }
 
     pub(crate) fn set_socket_option(
@@ -333,12 +333,12 @@ impl Kernel {
     fn refuse(&mut self, sender: u32, datagram: &Datagram) {
         let Datagram { label, from, to, .. } = datagram;
         let state = self.host(sender);
-        let asked = state.sockets.iter_mut().find(|(at, socket)| {
+        let connected = state.sockets.iter_mut().find(|(at, socket)| {
             at.port() == from.port()
                 && socket.options.peer.as_ref().is_some_and(|it| is_same(it, to))
         });
-        let Some((address, socket)) = asked else { return };
-        socket.refused = true;
+        let Some((address, socket)) = connected else { return };
+        socket.error = Some(io::ErrorKind::ConnectionRefused);
         let (address, receiving) = (address.clone(), socket.receiving);
         self.note(sender, TraceEvent::Datagram(*label, DatagramFate::Refused));
         if receiving {

@@ -61,7 +61,7 @@ pub(crate) struct Listener {
     pub(crate) queue: VecDeque<EndId>,
     options: ListenOptions,
     /// The loop accepts connections.
-    pub(crate) accepting: bool,
+    accepting: bool,
 }
 
 impl Listener {
@@ -361,8 +361,12 @@ impl Kernel {
             }
         }
         for end in self.ends_of(host) {
-            let resets = self.end(end).is_some_and(|end| end.resets || end.stage == Stage::Queued);
-            self.close(end, if resets { CloseMode::Reset } else { CloseMode::Normal });
+            let mode = match self.end(end) {
+                Some(end) if end.stage == Stage::Queued => CloseMode::Reset,
+                Some(end) => end.close_on_kill,
+                None => CloseMode::Normal,
+            };
+            self.close(end, mode);
         }
         let state = self.host(host);
         state.boot += 1;
@@ -421,10 +425,10 @@ impl Kernel {
 
     pub(super) fn retry_start(&mut self, host: u32, boot: u32) -> WorldAction {
         let waits = self.is_down(host);
-        let over = self.over;
+        let are_faults_over = self.active.is_none();
         let state = self.host(host);
         // The host may have crashed or restarted in the meantime.
-        if state.boot != boot || state.is_running() || over {
+        if state.boot != boot || state.is_running() || are_faults_over {
             return WorldAction::Nothing;
         }
         if waits || state.paused > 0 {
@@ -452,6 +456,11 @@ impl Kernel {
                 return port;
             }
         }
+    }
+
+    pub(crate) fn is_accepting(&self, host: u32, port: &Address) -> bool {
+        let listener = self.hosts[host as usize].listeners.get(port);
+        listener.is_some_and(|listener| listener.accepting)
     }
 
     /// Turns accepting on or off for a port.

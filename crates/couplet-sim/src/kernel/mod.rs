@@ -201,10 +201,9 @@ pub(super) struct Kernel {
     links: BTreeMap<(u32, u32), Link>,
     // Bound: those that the weather drew and the test added, before the run.
     pub(super) faults: Vec<Planned>,
-    /// Indexes of the lasting faults now in effect.
+    /// Indexes of the lasting faults now in effect; `None` once all faults were ended.
     // Bound: the lasting faults now in effect.
-    active: Vec<u32>,
-    over: bool,
+    active: Option<Vec<u32>>,
     pub(super) trace: Trace,
     pub(super) broken: Option<String>,
     /// Replaces the system's entropy for code outside any host's turn.
@@ -247,8 +246,7 @@ impl Kernel {
             link: Link::constant(Duration::from_millis(1)),
             links: BTreeMap::new(),
             faults: Vec::new(),
-            active: Vec::new(),
-            over: false,
+            active: Some(Vec::new()),
             trace: Trace::new(),
             broken: None,
             entropy: RandomStream::new(seed, Purpose::Entropy, &[]),
@@ -366,7 +364,7 @@ impl Kernel {
 
     /// The lasting faults currently in effect.
     pub(super) fn active_faults(&self) -> impl Iterator<Item = &Fault> {
-        self.active.iter().map(|n| &self.faults[*n as usize].fault)
+        self.active.iter().flatten().map(|n| &self.faults[*n as usize].fault)
     }
 
     /// Whether exactly this fault is in effect.
@@ -390,7 +388,7 @@ impl Kernel {
             return false;
         }
         let (from, to) = (self.machine(from), self.machine(to));
-        self.active.is_empty()
+        self.active.as_ref().is_none_or(Vec::is_empty)
             || from == to
             || !self.active_faults().any(|fault| match fault {
                 Fault::Partition(a, b) => [(a.0, b.0), (b.0, a.0)].contains(&(from, to)),
@@ -464,8 +462,7 @@ impl Kernel {
     /// Ends every fault and prevents further ones. Crashed hosts get their power back, but programs
     /// stay down.
     pub(super) fn end_all_faults(&mut self) {
-        self.over = true;
-        self.active.clear();
+        self.active = None;
         for host in 0..self.hosts.len() as u32 {
             let state = &mut self.hosts[host as usize];
             state.restore_power();
@@ -479,7 +476,7 @@ impl Kernel {
     }
 
     fn fault_begins(&mut self, n: u32) -> WorldAction {
-        if self.over {
+        if self.active.is_none() {
             return WorldAction::Nothing;
         }
         let fault = self.faults[n as usize].fault.clone();
@@ -509,7 +506,7 @@ impl Kernel {
             _ => {}
         }
         if !fault.is_instantaneous() {
-            self.active.push(n);
+            self.active.get_or_insert_default().push(n);
         }
         match fault {
             Fault::Crash(host) => self.end_program(host.0, Extent::Power),
@@ -519,11 +516,11 @@ impl Kernel {
     }
 
     fn fault_ends(&mut self, n: u32) -> WorldAction {
-        if !self.active.contains(&n) {
+        let Some(active) = self.active.as_mut().filter(|active| active.contains(&n)) else {
             return WorldAction::Nothing;
-        }
+        };
+        active.retain(|active| *active != n);
         self.note(None, TraceEvent::FaultEnds(n));
-        self.active.retain(|active| *active != n);
         match self.faults[n as usize].fault {
             Fault::Pause(host) => {
                 for host in self.hosts_of(host) {

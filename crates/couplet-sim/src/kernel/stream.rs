@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use couplet_core::Address;
-use couplet_core::driver::Key;
+use couplet_core::driver::{CloseMode, Key};
 use couplet_core::layers::PcapTap;
 
 use super::hosts::HostNotice;
@@ -34,6 +34,8 @@ pub(crate) enum Stage {
     Answering,
     /// In a port's accept queue.
     Queued,
+    /// The client's end, answered. The outcome of the connect is not yet reported to the driver.
+    Answered,
     Open,
     /// Closed by its program. Earlier writes are still sent.
     Closed,
@@ -55,16 +57,14 @@ pub(crate) struct End {
     unread: usize,
     pub(crate) fin: bool,
     pub(crate) error: Option<io::ErrorKind>,
-    /// The outcome of the connect is not yet reported to the driver.
-    pub(crate) connect_unreported: bool,
     /// The driver is waiting for send buffer space.
     pub(crate) blocked: bool,
     /// This end sends nothing more.
     dead: bool,
     /// Time of the last packet from the other end.
     heard: u64,
-    /// A kill of the program resets this end.
-    pub(super) resets: bool,
+    /// How a kill of the program closes this end.
+    pub(super) close_on_kill: CloseMode,
     keep_alive: Option<u64>,
     probe_pending: bool,
     probes: u32,
@@ -89,6 +89,42 @@ enum Fin {
     No,
     Wanted,
     Sent,
+}
+
+/// Recovery from the loss of packets, with the time of the first loss and the number of failed
+/// tries since.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    None,
+    /// Nothing is sent until the next retry.
+    Stalled {
+        since: u64,
+        tries: u32,
+    },
+    /// The packets were sent again, and none is acknowledged.
+    Retrying {
+        since: u64,
+        tries: u32,
+    },
+}
+
+impl Loss {
+    /// The time of the first loss and the number of failed tries, if a packet was lost.
+    fn history(self) -> Option<(u64, u32)> {
+        match self {
+            Loss::None => None,
+            Loss::Stalled { since, tries } | Loss::Retrying { since, tries } => {
+                Some((since, tries))
+            }
+        }
+    }
+
+    /// Ends a stall.
+    fn resume(&mut self) {
+        if let Loss::Stalled { since, tries } = *self {
+            *self = Loss::Retrying { since, tries };
+        }
+    }
 }
 
 /// Queued bytes. An offset marks the front, so that taking small pieces moves nothing.
@@ -142,10 +178,7 @@ struct Flow {
     /// Bumped when packets are rescheduled; arrivals and acknowledgements of older epochs are
     /// ignored.
     epoch: u32,
-    /// A packet was lost; nothing is sent until the next retry.
-    stalled: bool,
-    /// Time of the first loss not yet recovered from, and the number of failed tries since.
-    lost: Option<(u64, u32)>,
+    loss: Loss,
     random: RandomStream,
     /// Bytes written that the peer's protocol has not received yet, for comparison.
     // Bound: bytes written and not yet delivered: both buffers, and one read.
@@ -194,11 +227,10 @@ impl End {
             unread: 0,
             fin: false,
             error: None,
-            connect_unreported: false,
             blocked: false,
             dead: stage == Stage::Vanished,
             heard: 0,
-            resets: false,
+            close_on_kill: CloseMode::Normal,
             keep_alive: None,
             probe_pending: false,
             probes: 0,
@@ -214,6 +246,22 @@ impl End {
     /// Whether the system does not know this connection and answers with a reset.
     fn is_unknown(&self) -> bool {
         self.dead || self.stage == Stage::Vanished
+    }
+
+    /// Whether the outcome of a connect is not yet reported to the driver, which reports it now.
+    pub(crate) fn take_outcome(&mut self) -> bool {
+        match self.stage {
+            Stage::Answered => {
+                self.stage = Stage::Open;
+                true
+            }
+            Stage::Connecting => self.error.is_some(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Answered | Stage::Open)
     }
 
     fn has_event(&self) -> bool {
@@ -240,8 +288,7 @@ impl Flow {
             fin: Fin::No,
             last_arrival: 0,
             epoch: 0,
-            stalled: false,
-            lost: None,
+            loss: Loss::None,
             random,
             ledger: VecDeque::new(),
             written: 0,
@@ -256,17 +303,21 @@ impl Flow {
     /// Drops unsent bytes. Packets in flight may still arrive; lost ones are not retransmitted.
     fn drop_unsent(&mut self) {
         self.unsent = Unsent::default();
-        if self.stalled {
+        if self.is_stalled() {
             self.drop_all();
         }
     }
 
     fn drop_all(&mut self) {
         self.unsent = Unsent::default();
-        self.stalled = false;
+        self.loss.resume();
         self.flight.clear();
         self.bytes_in_flight = 0;
         self.epoch += 1;
+    }
+
+    fn is_stalled(&self) -> bool {
+        matches!(self.loss, Loss::Stalled { .. })
     }
 
     fn is_done(&self) -> bool {
@@ -342,7 +393,7 @@ impl Kernel {
             .map(|(_, conn)| {
                 let Conn { label, ends, flows, .. } = &**conn;
                 let client = &self.hosts[label.client as usize].name;
-                let of = |side: usize| {
+                let describe = |side: usize| {
                     let (end, flow) = (&ends[side], &flows[side]);
                     let (stage, flying) = (end.stage, flow.flight.len());
                     format!(
@@ -350,7 +401,12 @@ impl Kernel {
                         flow.unsent.len()
                     )
                 };
-                format!("the network holds {client}#{}: {}; {}", label.ordinal, of(0), of(1))
+                format!(
+                    "the network holds {client}#{}: {}; {}",
+                    label.ordinal,
+                    describe(0),
+                    describe(1)
+                )
             })
             .collect()
     }

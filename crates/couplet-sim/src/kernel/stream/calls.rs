@@ -216,7 +216,7 @@ impl Kernel {
     }
 
     pub(crate) fn shut_write(&mut self, id: EndId) {
-        self.set_resets(id, false);
+        self.set_close_on_kill(id, CloseMode::Normal);
         if let Some(conn) = self.conn(id.conn)
             && conn.flow(id.side).fin == Fin::No
         {
@@ -225,10 +225,10 @@ impl Kernel {
         }
     }
 
-    /// Sets whether a kill of the program resets this end.
-    pub(crate) fn set_resets(&mut self, id: EndId, on: bool) {
+    /// Sets how a kill of the program closes this end.
+    pub(crate) fn set_close_on_kill(&mut self, id: EndId, mode: CloseMode) {
         if let Some(end) = self.end(id) {
-            end.resets = on;
+            end.close_on_kill = mode;
         }
     }
 

@@ -34,11 +34,11 @@ pub(super) struct Ledger {
     // way.
     parts: VecDeque<Part>,
     len: usize,
-    state: State,
+    state: LedgerState,
 }
 
 #[derive(Default, PartialEq, Eq)]
-enum State {
+enum LedgerState {
     #[default]
     Complete,
     /// The connection was cut, so the last written bytes may be missing.
@@ -57,17 +57,17 @@ struct Part {
 
 impl Ledger {
     fn give_up(&mut self) {
-        *self = Ledger { state: State::GivenUp, ..Ledger::default() };
+        *self = Ledger { state: LedgerState::GivenUp, ..Ledger::default() };
     }
 
     fn cut(&mut self) {
-        if self.state == State::Complete {
-            self.state = State::Cut;
+        if self.state == LedgerState::Complete {
+            self.state = LedgerState::Cut;
         }
     }
 
     fn add(&mut self, kinds: &[TypeId], bytes: &[u8]) {
-        if self.state == State::GivenUp {
+        if self.state == LedgerState::GivenUp {
             return;
         }
         if self.len + bytes.len() > MOST {
@@ -85,7 +85,7 @@ impl Ledger {
 
     /// Whether these bytes, received above the layers `kinds`, are the next ones.
     fn take(&mut self, kinds: &[TypeId], mut data: &[u8]) -> bool {
-        while self.state != State::GivenUp && !data.is_empty() {
+        while self.state != LedgerState::GivenUp && !data.is_empty() {
             let Some(part) = self.parts.front_mut() else { return false };
             if part.kinds != kinds {
                 self.give_up();
@@ -183,7 +183,7 @@ impl Kernel {
         let flow = conn.flow(1 - id.side);
         match compared {
             Comparison::Below => flow.ledger.is_empty(),
-            Comparison::LayerReport => flow.above.len == 0 || flow.above.state == State::Cut,
+            Comparison::LayerReport => flow.above.len == 0 || flow.above.state == LedgerState::Cut,
             Comparison::No => true,
         }
     }

@@ -9,7 +9,7 @@ use couplet_core::Address;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Packet, Stage};
+use super::{Fin, Loss, Packet, Stage};
 use crate::Host;
 use crate::random::{Purpose, RandomStream};
 
@@ -42,9 +42,8 @@ impl Kernel {
             return self.reap(id.conn);
         }
         let opens = matches!(flow.flight.front(), Some(Packet::Open));
-        let (since, tries) = flow.lost.unwrap_or((now, 0));
-        flow.lost = Some((since, tries + 1));
-        flow.stalled = true;
+        let (since, tries) = flow.loss.history().unwrap_or((now, 0));
+        flow.loss = Loss::Stalled { since, tries: tries + 1 };
         let first = if opens { RETRY_OPEN } else { RETRY };
         let pause = (first << tries.min(20)).min(LONGEST_RETRY);
         let limit = if opens { GIVE_UP_OPEN } else { GIVE_UP };
@@ -59,7 +58,7 @@ impl Kernel {
         let Some(conn) = self.conn(id.conn) else { return };
         let (from, to) = conn.hosts(id.side);
         let flow = conn.flow(id.side);
-        let Some((since, _)) = flow.lost else { return };
+        let Some((since, _)) = flow.loss.history() else { return };
         if flow.epoch != epoch {
             return;
         }
@@ -79,7 +78,7 @@ impl Kernel {
             return self.send_reset(id);
         }
         let flow = conn.flow(id.side);
-        flow.stalled = false;
+        flow.loss.resume();
         let sizes: Vec<usize> = flow.flight.iter().map(Packet::len).collect();
         let acks = flow.arrived > 0;
         for bytes in sizes {
@@ -106,7 +105,10 @@ impl Kernel {
             if is_dead || !(connecting || flow.buffered() > 0 || !flow.flight.is_empty()) {
                 return;
             }
-            let (since, _) = *flow.lost.get_or_insert((now, 0));
+            if flow.loss == Loss::None {
+                flow.loss = Loss::Retrying { since: now, tries: 0 };
+            }
+            let since = flow.loss.history().map_or(now, |(since, _)| since);
             if now - since >= if connecting { GIVE_UP_OPEN } else { GIVE_UP } {
                 return self.break_end(id, io::ErrorKind::TimedOut);
             }
@@ -130,7 +132,6 @@ impl Kernel {
         let end = conn.end(id.side);
         if !end.is_gone() && !end.dead {
             end.error = Some(kind);
-            end.connect_unreported |= end.stage == Stage::Connecting;
         }
         end.dead = true;
         self.notify(id);

@@ -7,7 +7,7 @@ use couplet_core::driver::memory::Cut;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Packet, Stage};
+use super::{Fin, Loss, Packet, Stage};
 use crate::Host;
 use crate::faults::Fault;
 
@@ -27,7 +27,7 @@ impl Kernel {
             let dead = conn.end(id.side).dead;
             let flow = conn.flow(id.side);
             // A dead end sends nothing, not even a requested FIN.
-            if flow.stalled || dead {
+            if flow.is_stalled() || dead {
                 return;
             }
             if flow.unsent.is_empty() {
@@ -74,12 +74,12 @@ impl Kernel {
         let answers = !conn.end(1 - id.side).is_unknown();
         let flow = conn.flow(id.side);
         flow.window_probe_pending = false;
-        if flow.stalled || flow.unsent.is_empty() {
+        if flow.is_stalled() || flow.unsent.is_empty() {
             return;
         }
         if answers && self.can_reach(from, to) && self.can_reach(to, from) {
             if let Some(conn) = self.conn(id.conn) {
-                conn.flow(id.side).lost = None;
+                conn.flow(id.side).loss = Loss::None;
             }
             self.transmit(id);
         } else {
@@ -123,7 +123,7 @@ impl Kernel {
             let now = self.now;
             let Some(conn) = self.conn(id.conn) else { continue };
             let flow = conn.flow(id.side);
-            if flow.stalled || flow.flight.is_empty() {
+            if flow.is_stalled() || flow.flight.is_empty() {
                 continue;
             }
             // The new epoch also invalidates acknowledgements in flight, so send them again.
@@ -198,7 +198,7 @@ impl Kernel {
     fn advance(&mut self, id: EndId, stage: Stage) {
         let now = self.now;
         if let Some(conn) = self.conn(id.conn) {
-            conn.flow(0).lost = None;
+            conn.flow(0).loss = Loss::None;
             conn.end(1).stage = stage;
             conn.end(1).dead = false;
             conn.end(1).heard = now;
@@ -231,10 +231,9 @@ impl Kernel {
             Packet::Open => {
                 answers = end.stage == Stage::Connecting;
                 if answers {
-                    end.stage = Stage::Open;
-                    end.connect_unreported = true;
+                    end.stage = Stage::Answered;
                 }
-                conn.flows[id.side as usize].lost = None;
+                conn.flows[id.side as usize].loss = Loss::None;
             }
             Packet::Confirm => {}
             Packet::Fin => end.fin = true,
@@ -302,7 +301,7 @@ impl Kernel {
         let Some(conn) = self.conn(id.conn) else { return };
         let flow = conn.flow(id.side);
         flow.unacked -= std::mem::take(&mut flow.arrived);
-        flow.lost = None;
+        flow.loss = Loss::None;
         let roomy = flow.buffered() <= most - most / 3;
         let end = conn.end(id.side);
         end.heard = now;
