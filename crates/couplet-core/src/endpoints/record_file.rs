@@ -24,11 +24,11 @@ pub(super) enum RecordFormat {
 
 /// A user of an open file of records. The last one to drop closes the file.
 #[derive(Debug)]
-pub(super) struct RecordFile(Arc<Shared>);
+pub(super) struct RecordFile(Arc<SharedFile>);
 
 /// A file of records and its users.
 #[derive(Debug)]
-struct Shared {
+struct SharedFile {
     path: PathBuf,
     records: RecordFormat,
     state: Mutex<Option<OpenFile>>,
@@ -51,7 +51,7 @@ type FileId = Option<(u64, u64)>;
 /// The open files, with the number of their users. A file is opened and closed while this is
 /// locked: its lock excludes other programs, not another loop that opens it meanwhile. Law 9: one
 /// for each file that an endpoint names.
-static OPEN: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
+static OPEN: Mutex<Vec<(Arc<SharedFile>, usize)>> = Mutex::new(Vec::new());
 
 impl RecordFile {
     /// Opens a file, or finds it among the open ones. The lowest of several limits applies.
@@ -64,7 +64,7 @@ impl RecordFile {
         let found = file.metadata()?;
         check_type(found.file_type())?;
         let id = id(&found);
-        let same = |other: &Shared| id.is_some() && other.id() == Some(id);
+        let same = |other: &SharedFile| id.is_some() && other.id() == Some(id);
         if let Some((other, users)) = others.iter_mut().find(|(other, _)| same(other)) {
             other.share_with(records, limit)?;
             *users += 1;
@@ -75,7 +75,7 @@ impl RecordFile {
             false => begin(&mut file, records)?,
         };
         let state = Mutex::new(Some(OpenFile { file, id, length, limit }));
-        let file = Arc::new(Shared { path: path.into(), records, state });
+        let file = Arc::new(SharedFile { path: path.into(), records, state });
         others.push((file.clone(), 1));
         Ok(RecordFile(file))
     }
@@ -100,7 +100,7 @@ impl Drop for RecordFile {
     }
 }
 
-impl Shared {
+impl SharedFile {
     /// Appends a record, unless an earlier one could not be written.
     fn append(&self, record: &[u8]) {
         let mut state = lock(&self.state);

@@ -148,16 +148,23 @@ pub struct LineTransport {
 #[derive(Debug)]
 struct LineState {
     delimiter: Delimiter,
-    mode: ReceiveMode,
+    switch: ModeSwitch,
     /// Has the turn call the receiver, so that it acts on changes made outside its callbacks;
     /// `None` if the receiver has no raw mode.
     wake: Option<fn(&Transport)>,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    #[default]
+    Line,
+    Raw,
+}
+
 /// The mode that a transport records and its receiver applies.
 #[derive(Debug, Default)]
-pub(super) struct ReceiveMode {
-    raw: Cell<bool>,
+pub(super) struct ModeSwitch {
+    mode: Cell<Mode>,
     /// Whether the receiver is running and will notice changes without a wake-up.
     is_running: Cell<bool>,
     /// The end address and the length of the bytes lent to `raw_data_received`.
@@ -169,10 +176,10 @@ pub(super) struct ReceiveMode {
     extra: RefCell<Vec<u8>>,
 }
 
-impl ReceiveMode {
+impl ModeSwitch {
     #[inline]
     pub(super) fn is_raw(&self) -> bool {
-        self.raw.get()
+        self.mode.get() == Mode::Raw
     }
 
     #[inline]
@@ -202,13 +209,14 @@ impl LineTransport {
         delimiter: &Delimiter,
         wake: Option<fn(&Transport)>,
     ) -> LineTransport {
-        let shared = LineState { delimiter: delimiter.clone(), mode: ReceiveMode::default(), wake };
+        let shared =
+            LineState { delimiter: delimiter.clone(), switch: ModeSwitch::default(), wake };
         LineTransport { transport: transport.clone(), shared: Rc::new(shared) }
     }
 
     #[inline]
-    pub(super) fn mode(&self) -> &ReceiveMode {
-        &self.shared.mode
+    pub(super) fn switch(&self) -> &ModeSwitch {
+        &self.shared.switch
     }
 
     /// Sends `line` and the delimiter; otherwise like [`write`](Transport::write). For the peer, a
@@ -224,7 +232,7 @@ impl LineTransport {
     /// Under a [`LineOnlyReceiver`] this fails the connection with [`FramingError::NoRawMode`].
     pub fn set_raw_mode(&self) {
         if self.has_raw_mode() {
-            self.shared.mode.raw.set(true);
+            self.shared.switch.mode.set(Mode::Raw);
             self.wake();
         }
     }
@@ -267,13 +275,13 @@ impl LineTransport {
         if !self.has_raw_mode() {
             return;
         }
-        let mode = &self.shared.mode;
-        mode.raw.set(false);
-        let (end, length) = mode.lent.get();
+        let switch = &self.shared.switch;
+        switch.mode.set(Mode::Line);
+        let (end, length) = switch.lent.get();
         if extra.len() <= length && extra.as_ptr_range().end as usize == end {
-            mode.returned.set(extra.len());
+            switch.returned.set(extra.len());
         } else {
-            mode.extra.borrow_mut().extend_from_slice(extra);
+            switch.extra.borrow_mut().extend_from_slice(extra);
         }
         self.wake();
     }
@@ -293,7 +301,7 @@ impl LineTransport {
 
     fn wake(&self) {
         if let Some(wake) = self.shared.wake
-            && !self.shared.mode.is_running.get()
+            && !self.shared.switch.is_running.get()
         {
             wake(&self.transport);
         }

@@ -86,16 +86,16 @@ impl<P: LineProtocol> LineReceiver<P> {
         transport: &LineTransport,
         work: impl FnOnce(&mut Self, &LineTransport),
     ) {
-        transport.mode().set_running(true);
+        transport.switch().set_running(true);
         self.take_extra(transport);
         work(self, transport);
         self.take_extra(transport);
-        transport.mode().set_running(false);
+        transport.switch().set_running(false);
     }
 
     #[inline]
     fn take_extra(&mut self, transport: &LineTransport) {
-        while let Some(extra) = transport.mode().take_extra() {
+        while let Some(extra) = transport.switch().take_extra() {
             hold(self, transport, &extra);
             self.frame_held(transport);
         }
@@ -103,16 +103,16 @@ impl<P: LineProtocol> LineReceiver<P> {
 
     #[inline]
     fn is_raw(&self) -> bool {
-        self.transport.as_ref().is_some_and(|transport| transport.mode().is_raw())
+        self.transport.as_ref().is_some_and(|transport| transport.switch().is_raw())
     }
 
     #[cold]
     fn deliver_raw(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
         self.lines.skipping = false;
         let protocol = &mut self.protocol;
-        let taken = transport.mode().lend(bytes, || protocol.raw_data_received(transport, bytes));
+        let taken = transport.switch().lend(bytes, || protocol.raw_data_received(transport, bytes));
         // The protocol consumed nothing and is still in raw mode: it waits for more bytes.
-        (taken > 0 || !transport.mode().is_raw()).then_some(taken)
+        (taken > 0 || !transport.switch().is_raw()).then_some(taken)
     }
 }
 
@@ -129,7 +129,7 @@ impl<P: LineProtocol> Framer for LineReceiver<P> {
 
     #[inline]
     fn step(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
-        if transport.mode().is_raw() {
+        if transport.switch().is_raw() {
             return self.deliver_raw(transport, bytes);
         }
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)

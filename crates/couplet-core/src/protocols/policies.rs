@@ -101,9 +101,25 @@ pub struct Policed<F, R> {
 /// A protocol that holds its [`Admission`]. [`Transport::connection`] finds the inner protocol.
 pub struct Admitted<P, A> {
     protocol: P,
-    admission: Option<A>,
-    /// Whether the admission's `connection_made` was called.
-    made: bool,
+    admission: AdmissionState<A>,
+}
+
+enum AdmissionState<A> {
+    /// Its `connection_made` was not called yet.
+    Granted(A),
+    Made(A),
+    /// The connection was lost, or another protocol holds the admission.
+    Released,
+}
+
+impl<A> AdmissionState<A> {
+    /// Takes the admission, whose `connection_made` is not called again.
+    fn take_made(&mut self) -> AdmissionState<A> {
+        match std::mem::replace(self, AdmissionState::Released) {
+            AdmissionState::Granted(admission) => AdmissionState::Made(admission),
+            other => other,
+        }
+    }
 }
 
 impl<F: Factory, R: Policy> Factory for Policed<F, R> {
@@ -130,7 +146,7 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
         // A panic in the inner factory drops the admission, so the counts stay correct.
         let admission = self.policy.admit(peer)?;
         let protocol = self.factory.build_protocol(peer)?;
-        Some(Admitted { protocol, admission: Some(admission), made: false })
+        Some(Admitted { protocol, admission: AdmissionState::Granted(admission) })
     }
 
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
@@ -153,10 +169,11 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
 
 impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
     fn connection_made(&mut self, transport: &Transport) {
-        if let Some(admission) = &mut self.admission
-            && !std::mem::replace(&mut self.made, true)
-        {
-            admission.connection_made(transport);
+        if matches!(self.admission, AdmissionState::Granted(_)) {
+            self.admission = self.admission.take_made();
+            if let AdmissionState::Made(admission) = &mut self.admission {
+                admission.connection_made(transport);
+            }
         }
         self.protocol.connection_made(transport);
     }
@@ -171,7 +188,7 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        self.admission = None;
+        self.admission = AdmissionState::Released;
         self.protocol.connection_lost(transport, reason);
     }
 
@@ -205,7 +222,7 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
     /// The connection keeps its admission.
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         let protocol = self.protocol.upgraded(next, unread);
-        Box::new(Admitted { protocol, admission: self.admission.take(), made: true })
+        Box::new(Admitted { protocol, admission: self.admission.take_made() })
     }
 }
 

@@ -79,7 +79,7 @@ struct Inner<P: 'static> {
     connect: Connect<P>,
     prepare: RefCell<Option<Prepare<P>>>,
     policy: RefCell<Policy>,
-    state: RefCell<State<P>>,
+    state: RefCell<ServiceState<P>>,
     /// Identifies the current attempt and its connection; reports of earlier attempts are ignored.
     number: Cell<u64>,
     /// The last attempt with a protocol; its end is reported as a lost connection.
@@ -100,7 +100,7 @@ struct Waiter<P> {
     connected: Resolver<Connection<P>>,
 }
 
-enum State<P: 'static> {
+enum ServiceState<P: 'static> {
     New,
     Connecting(Canceller),
     /// Connected; the preparation is running.
@@ -146,7 +146,7 @@ impl<P: 'static> ClientService<P> {
             connect: Box::new(connect),
             prepare: RefCell::new(None),
             policy: RefCell::new(Rc::new(back_off)),
-            state: RefCell::new(State::New),
+            state: RefCell::new(ServiceState::New),
             number: Cell::new(0),
             built: Cell::new(None),
             failures: Cell::new(0),
@@ -195,8 +195,8 @@ impl<P: 'static> ClientService<P> {
     /// Starts connecting. While the service stops, it is started again afterwards; while it runs,
     /// this does nothing.
     pub fn start(&self) {
-        if let state @ State::Stopping = &mut *self.inner.state.borrow_mut() {
-            *state = State::Restarting;
+        if let state @ ServiceState::Stopping = &mut *self.inner.state.borrow_mut() {
+            *state = ServiceState::Restarting;
             return;
         }
         if !self.is_running() {
@@ -212,19 +212,19 @@ impl<P: 'static> ClientService<P> {
     pub fn stop(&self) -> Deferred<()> {
         let (done, stopped) = Deferred::new();
         self.inner.stopping.borrow_mut().push(stopped);
-        match self.inner.state.replace(State::Stopping) {
-            State::Connecting(attempt) => attempt.cancel(),
-            State::Preparing(connection, preparation) => {
+        match self.inner.state.replace(ServiceState::Stopping) {
+            ServiceState::Connecting(attempt) => attempt.cancel(),
+            ServiceState::Preparing(connection, preparation) => {
                 connection.transport().lose_connection();
                 preparation.cancel();
             }
-            State::Connected(connection) => connection.transport().lose_connection(),
-            State::Aborting(_) | State::Stopping | State::Restarting => {}
-            State::Resting(next) => {
+            ServiceState::Connected(connection) => connection.transport().lose_connection(),
+            ServiceState::Aborting(_) | ServiceState::Stopping | ServiceState::Restarting => {}
+            ServiceState::Resting(next) => {
                 next.cancel();
                 self.finish_stop();
             }
-            State::New | State::Stopped => self.finish_stop(),
+            ServiceState::New | ServiceState::Stopped => self.finish_stop(),
         }
         done
     }
@@ -235,8 +235,8 @@ impl<P: 'static> ClientService<P> {
     /// service stops or has stopped. Cancelling it ends only this wait. Twisted's `whenConnected`.
     pub fn when_connected(&self, fail_after_failures: Option<u32>) -> Deferred<Connection<P>> {
         match &*self.inner.state.borrow() {
-            State::Connected(connection) => return Deferred::succeed(connection.clone()),
-            State::Stopped => return Deferred::fail(self.cancelled()),
+            ServiceState::Connected(connection) => return Deferred::succeed(connection.clone()),
+            ServiceState::Stopped => return Deferred::fail(self.cancelled()),
             _ => {}
         }
         let id = self.inner.next_waiting.get();
@@ -252,13 +252,16 @@ impl<P: 'static> ClientService<P> {
 
     /// True from [`start`](Self::start) to [`stop`](Self::stop).
     pub fn is_running(&self) -> bool {
-        !matches!(*self.inner.state.borrow(), State::New | State::Stopping | State::Stopped)
+        !matches!(
+            *self.inner.state.borrow(),
+            ServiceState::New | ServiceState::Stopping | ServiceState::Stopped
+        )
     }
 
     fn connect(&self) {
         let number = self.inner.number.get();
         let connecting = (self.inner.connect)(self);
-        self.set_state(State::Connecting(connecting.canceller()));
+        self.set_state(ServiceState::Connecting(connecting.canceller()));
         let service = self.clone();
         let outcome = connecting.add_both(move |outcome| {
             match outcome {
@@ -274,7 +277,7 @@ impl<P: 'static> ClientService<P> {
 
     /// The attempt succeeded: prepares the connection.
     fn prepare_connection(&self, number: u64, connection: Connection<P>) {
-        let is_awaited = matches!(*self.inner.state.borrow(), State::Connecting(_));
+        let is_awaited = matches!(*self.inner.state.borrow(), ServiceState::Connecting(_));
         if number != self.inner.number.get() || !is_awaited {
             return;
         }
@@ -285,7 +288,7 @@ impl<P: 'static> ClientService<P> {
         // The preparation may fail immediately, so the state is set before it begins.
         let (begin, begun) = Deferred::new();
         let preparing = begin.then(move |()| prepare(&prepared));
-        self.set_state(State::Preparing(connection, preparing.canceller()));
+        self.set_state(ServiceState::Preparing(connection, preparing.canceller()));
         let service = self.clone();
         let outcome = preparing.add_both(move |outcome| {
             service.finish_preparation(number, outcome);
@@ -300,14 +303,14 @@ impl<P: 'static> ClientService<P> {
             return;
         }
         let connection = match &*self.inner.state.borrow() {
-            State::Preparing(connection, _) => connection.clone(),
+            ServiceState::Preparing(connection, _) => connection.clone(),
             _ => return,
         };
         match outcome {
             Ok(()) => self.set_ready(connection),
             Err(failure) => {
                 log_warn!(peer = %connection.transport().peer(), "cannot prepare the connection: {failure}");
-                self.set_state(State::Aborting(failure));
+                self.set_state(ServiceState::Aborting(failure));
                 connection.transport().abort_connection();
             }
         }
@@ -315,7 +318,7 @@ impl<P: 'static> ClientService<P> {
 
     fn set_ready(&self, connection: Connection<P>) {
         self.inner.failures.set(0);
-        self.set_state(State::Connected(connection.clone()));
+        self.set_state(ServiceState::Connected(connection.clone()));
         for waiting in self.inner.waiting.take().into_values() {
             waiting.connected.callback(connection.clone());
         }
@@ -327,15 +330,15 @@ impl<P: 'static> ClientService<P> {
             return;
         }
         self.inner.number.set(number + 1);
-        let state = self.inner.state.replace(State::Stopped);
+        let state = self.inner.state.replace(ServiceState::Stopped);
         match state {
-            State::Stopping | State::Restarting => {
+            ServiceState::Stopping | ServiceState::Restarting => {
                 self.set_state(state);
                 self.finish_stop();
             }
             _ if self.inner.reactor.is_stopping() || is_end_of_loop(&failure) => self.finish_stop(),
-            State::Aborting(failure) => self.schedule_retry(failure),
-            State::Preparing(_, preparation) => {
+            ServiceState::Aborting(failure) => self.schedule_retry(failure),
+            ServiceState::Preparing(_, preparation) => {
                 self.schedule_retry(failure);
                 preparation.cancel();
             }
@@ -347,8 +350,8 @@ impl<P: 'static> ClientService<P> {
     /// then fires the Deferreds of `stop`.
     fn finish_stop(&self) {
         let stopped = self.inner.stopping.take();
-        let state = self.inner.state.replace(State::Stopped);
-        if matches!(state, State::Restarting) {
+        let state = self.inner.state.replace(ServiceState::Stopped);
+        if matches!(state, ServiceState::Restarting) {
             self.inner.failures.set(0);
             self.connect();
         } else {
@@ -377,7 +380,7 @@ impl<P: 'static> ClientService<P> {
             tracing::info!(failures, ?delay, "not connected: {said}");
             let next = service.clone();
             let next = service.inner.reactor.call_later(delay, move || next.connect());
-            service.set_state(State::Resting(next));
+            service.set_state(ServiceState::Resting(next));
             Ok(())
         });
         resting.detach();
@@ -398,7 +401,7 @@ impl<P: 'static> ClientService<P> {
     }
 
     /// Sets the state. The old state is dropped while nothing is borrowed.
-    fn set_state(&self, state: State<P>) {
+    fn set_state(&self, state: ServiceState<P>) {
         drop(self.inner.state.replace(state));
     }
 
@@ -494,14 +497,14 @@ impl<P: 'static> Clone for ClientService<P> {
 impl<P: 'static> fmt::Debug for ClientService<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &*self.inner.state.borrow() {
-            State::New => "new",
-            State::Connecting(_) => "connecting",
-            State::Preparing(..) => "preparing",
-            State::Connected(_) => "connected",
-            State::Aborting(_) => "aborting",
-            State::Resting(_) => "resting",
-            State::Stopping | State::Restarting => "stopping",
-            State::Stopped => "stopped",
+            ServiceState::New => "new",
+            ServiceState::Connecting(_) => "connecting",
+            ServiceState::Preparing(..) => "preparing",
+            ServiceState::Connected(_) => "connected",
+            ServiceState::Aborting(_) => "aborting",
+            ServiceState::Resting(_) => "resting",
+            ServiceState::Stopping | ServiceState::Restarting => "stopping",
+            ServiceState::Stopped => "stopped",
         };
         f.debug_struct("ClientService")
             .field("state", &state)

@@ -29,7 +29,7 @@ pub(super) struct SharedStream {
     /// Bytes lent to the task that waits for them, as they arrive. The inbox is empty during the
     /// loan.
     lent: Lent,
-    state: RefCell<State>,
+    state: RefCell<SharedStreamState>,
 }
 
 /// The user's handle on a stream, shared by its halves. Dropping the last one closes the
@@ -56,7 +56,7 @@ enum Reader {
 }
 
 #[derive(Default)]
-struct State {
+struct SharedStreamState {
     /// Bytes that arrived and were not read yet. Law 9: one read of the transport, which then
     /// pauses; for a pending read of a line or similar unit, up to the limit of that unit.
     inbox: Unread,
@@ -97,7 +97,7 @@ enum WriteSide {
     Closed,
 }
 
-impl State {
+impl SharedStreamState {
     /// Whether the peer's stream or the connection has ended.
     fn has_ended(&self) -> bool {
         self.reading == ReadSide::Closed || self.lost.is_some()
@@ -303,7 +303,7 @@ impl SharedStream {
     fn poll_begun(
         &self,
         cx: &mut Context<'_>,
-        place: impl Fn(&mut State) -> &mut Option<Box<Deferred<()>>>,
+        place: impl Fn(&mut SharedStreamState) -> &mut Option<Box<Deferred<()>>>,
     ) -> Poll<()> {
         let begun = place(&mut self.state.borrow_mut()).take();
         match begun {
@@ -316,7 +316,7 @@ impl SharedStream {
     fn poll_buffer(
         &self,
         cx: &mut Context<'_>,
-        place: impl Fn(&mut State) -> &mut Option<Box<Deferred<()>>>,
+        place: impl Fn(&mut SharedStreamState) -> &mut Option<Box<Deferred<()>>>,
         mut waiting: Deferred<()>,
     ) -> Poll<()> {
         match Pin::new(&mut waiting).poll(cx) {
@@ -410,7 +410,7 @@ impl SharedStream {
     fn poll_watch(
         &self,
         cx: &mut Context<'_>,
-        ready: impl FnOnce(&State) -> Option<io::Result<()>>,
+        ready: impl FnOnce(&SharedStreamState) -> Option<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
         if let Some(result) = ready(&self.state.borrow()) {
             return Poll::Ready(result);
@@ -438,7 +438,7 @@ impl SharedStream {
     }
 
     /// Applies `change`; returns the readers to wake.
-    fn apply_change(&self, change: impl FnOnce(&mut State)) -> [Reader; 2] {
+    fn apply_change(&self, change: impl FnOnce(&mut SharedStreamState)) -> [Reader; 2] {
         let mut state = self.state.borrow_mut();
         change(&mut state);
         let is_over = state.lost.is_some();
@@ -451,7 +451,7 @@ impl SharedStream {
         [self.reader.take(), watcher]
     }
 
-    fn apply_and_wake(&self, change: impl FnOnce(&mut State)) {
+    fn apply_and_wake(&self, change: impl FnOnce(&mut SharedStreamState)) {
         self.apply_change(change).into_iter().for_each(|waiting| self.wake(waiting));
     }
 
@@ -528,7 +528,7 @@ impl StreamProtocol {
         StreamProtocol { shared: None, task: None, made: Some(Box::new(made)) }
     }
 
-    fn apply_and_wake(&self, change: impl FnOnce(&mut State)) {
+    fn apply_and_wake(&self, change: impl FnOnce(&mut SharedStreamState)) {
         if let Some(shared) = &self.shared {
             shared.apply_and_wake(change);
         }

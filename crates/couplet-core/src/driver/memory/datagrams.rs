@@ -31,8 +31,8 @@ struct Socket {
     received: VecDeque<Packet>,
     // Bound: one for each `join_group`.
     groups: BTreeSet<Group>,
-    /// The peer refused a datagram.
-    refused: bool,
+    /// Error to be reported: the peer refused a datagram.
+    error: Option<io::ErrorKind>,
 }
 
 /// A datagram that has arrived or is in flight.
@@ -41,7 +41,8 @@ pub(super) struct Packet {
     to: Option<IpAddr>,
     // Bound: one datagram, of at most the size of its port.
     pub(super) bytes: Vec<u8>,
-    cut: bool,
+    /// The length as sent; a longer datagram than the port's limit is cut.
+    sent: usize,
     /// Turns until it arrives.
     turns: u32,
 }
@@ -71,7 +72,8 @@ pub(super) struct ServedPort {
 impl Packet {
     pub(super) fn as_datagram(&self) -> Datagram<'_> {
         let from = self.from.clone();
-        Datagram { to: self.to, cut: self.cut, ..Datagram::new(&self.bytes, from) }
+        let cut = self.bytes.len() < self.sent;
+        Datagram { to: self.to, cut, ..Datagram::new(&self.bytes, from) }
     }
 }
 
@@ -104,7 +106,7 @@ impl Network {
             options: options.clone(),
             received: VecDeque::new(),
             groups: BTreeSet::new(),
-            refused: false,
+            error: None,
         };
         let id = net.datagrams.next;
         net.datagrams.next += 1;
@@ -191,7 +193,7 @@ impl Net {
             && has_peer
             && let Some(sender) = self.datagrams.open.get_mut(&id)
         {
-            sender.refused = true;
+            sender.error = Some(io::ErrorKind::ConnectionRefused);
         }
         for receiver in receivers {
             let turns = if manner == Manner::Completion { self.random_below(3) as u32 } else { 0 };
@@ -202,7 +204,7 @@ impl Net {
                     from: from.clone(),
                     to: to.ip(),
                     bytes: bytes[..size].to_vec(),
-                    cut: size < bytes.len(),
+                    sent: bytes.len(),
                     turns,
                 });
             }
@@ -230,8 +232,8 @@ impl Memory {
             }
         }
         let Some(socket) = net.datagrams.open.get_mut(&port.opened.id) else { return };
-        if socket.refused {
-            events.push_back(Notice::Refused(key));
+        if socket.error.is_some() {
+            events.push_back(Notice::DatagramError(key));
         }
         if let Some(first) = socket.received.front_mut() {
             first.turns = first.turns.saturating_sub(1);
@@ -262,12 +264,11 @@ impl Memory {
         Some(Event::Datagram { key, more })
     }
 
-    pub(super) fn take_refusal(&mut self, key: Key) -> Option<Event> {
+    pub(super) fn take_datagram_error(&mut self, key: Key) -> Option<Event> {
         let Some(super::Kind::Datagrams(port)) = self.slots.get_mut(key) else { return None };
         let mut net = self.network.net.borrow_mut();
         let socket = net.datagrams.open.get_mut(&port.opened.id)?;
-        let refused = std::mem::take(&mut socket.refused);
-        refused.then(|| Event::DatagramError(key, io::ErrorKind::ConnectionRefused.into()))
+        socket.error.take().map(|error| Event::DatagramError(key, error.into()))
     }
 
     pub(super) fn send_queued(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {

@@ -85,7 +85,7 @@ enum Notice {
     Room(Key),
     /// Datagrams of a port, at most this many.
     Datagram(Key, usize),
-    Refused(Key),
+    DatagramError(Key),
     // Bound: the addresses that the test set for the name.
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
@@ -359,8 +359,8 @@ impl Driver for Memory {
                         return Some(event);
                     }
                 }
-                Notice::Refused(key) => {
-                    if let Some(event) = self.take_refusal(key) {
+                Notice::DatagramError(key) => {
+                    if let Some(event) = self.take_datagram_error(key) {
                         return Some(event);
                     }
                 }

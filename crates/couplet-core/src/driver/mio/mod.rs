@@ -47,7 +47,7 @@ use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
 pub(super) use socket::{Handle, address};
 use stream::{READ, StreamSlot, is_bytes};
-use system::{Listening, System, is_queue_full};
+use system::{Forks, Listening, System, is_queue_full};
 pub(super) use system::{bind, listen};
 pub(super) use unix::{SocketFile, bind as bind_unix};
 
@@ -286,7 +286,7 @@ impl Mio {
     fn share_renewed_epoll(&mut self) -> io::Result<()> {
         use std::os::fd::AsFd;
         couplet_os::epoll::share(self.poll.registry().as_fd(), self.world.registry.as_fd())?;
-        self.world.is_renewed.set(false);
+        self.world.forks.set(Forks::Forked);
         Ok(())
     }
 
@@ -320,7 +320,7 @@ impl Driver for Mio {
             self.reuse_retired_slots();
         }
         #[cfg(target_os = "linux")]
-        if self.world.is_renewed.get() {
+        if self.world.forks.get() == Forks::Renewed {
             self.share_renewed_epoll()?;
         }
         let timeout = if self.later.is_empty() {
@@ -537,7 +537,7 @@ impl Commands for Mio {
             return;
         };
         // Cleared before the FIN: a process that dies in between has still sent everything.
-        stream.clear_resets();
+        stream.set_normal_close();
         if let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write) {
             tracing::debug!(%error, "the connection was lost before our FIN");
         }
@@ -546,9 +546,9 @@ impl Commands for Mio {
     fn close(&mut self, key: Key, mode: CloseMode) {
         if let Some(stream) = self.stream(key) {
             match mode {
-                CloseMode::Normal => stream.clear_resets(),
+                CloseMode::Normal => stream.set_normal_close(),
                 CloseMode::Reset => {
-                    if let Err(error) = stream.set_resets(true) {
+                    if let Err(error) = stream.set_close_mode(CloseMode::Reset) {
                         tracing::debug!(%error, "cannot reset; closing instead");
                     }
                 }
@@ -610,7 +610,8 @@ impl Commands for Mio {
             }
             SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
             SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
-            SocketOption::ResetUnlessClosed(on) => stream.set_resets(on),
+            SocketOption::ResetUnlessClosed(true) => stream.set_close_mode(CloseMode::Reset),
+            SocketOption::ResetUnlessClosed(false) => stream.set_close_mode(CloseMode::Normal),
             SocketOption::EndsWhenRead => Ok(()),
         }
     }

@@ -11,6 +11,7 @@ use super::datagrams::DatagramSlot;
 use super::pipe::PipeSlot;
 use super::socket::Stream;
 use super::stream::StreamSlot;
+use super::system::Forks;
 use super::unix::Descriptor;
 use crate::address::Address;
 use crate::driver::readiness::Readiness;
@@ -117,7 +118,7 @@ impl Mio {
             let registry = &self.world.registry;
             match &mut retired.kind {
                 Kind::Port(port) => port.listener.deregister(registry),
-                Kind::Stream(slot) if slot.is_adopted || self.world.is_forked.get() => {
+                Kind::Stream(slot) if slot.is_adopted || self.world.forks.get() != Forks::None => {
                     slot.stream.leave(registry);
                 }
                 Kind::Datagrams(port) => {

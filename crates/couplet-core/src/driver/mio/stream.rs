@@ -10,8 +10,8 @@ use super::epoll::EventExt as _;
 use super::socket::Stream;
 use super::unix::{self, Descriptor};
 use super::{Polled, SEND_LIMIT};
-use crate::driver::Outbox;
 use crate::driver::readiness::Readiness;
+use crate::driver::{CloseMode, Outbox};
 
 impl Readiness {
     pub(super) fn from_event(event: &Polled) -> Readiness {
@@ -37,8 +37,8 @@ pub(super) fn is_bytes(event: &Polled) -> bool {
 pub(super) struct StreamSlot {
     pub(super) stream: Stream,
     pub(super) readiness: Readiness,
-    /// Closing the socket resets the connection (`SO_LINGER` with a time of 0).
-    pub(super) resets: bool,
+    /// The effect of closing the socket: for a reset, `SO_LINGER` has a time of 0.
+    close_mode: CloseMode,
     /// Other processes may hold the socket too.
     pub(super) is_adopted: bool,
     /// A `write` error that was not reported yet. INVARIANT: while it is set, `BLOCKED` is set.
@@ -65,7 +65,13 @@ impl StreamSlot {
     }
 
     pub(super) fn new(stream: Stream, readiness: Readiness) -> StreamSlot {
-        StreamSlot { stream, readiness, resets: false, is_adopted: false, error: None }
+        StreamSlot {
+            stream,
+            readiness,
+            close_mode: CloseMode::Normal,
+            is_adopted: false,
+            error: None,
+        }
     }
 
     /// Whether this is a UNIX socket.
@@ -80,23 +86,23 @@ impl StreamSlot {
 }
 
 impl StreamSlot {
-    /// Sets whether closing the socket, as the system does when a process dies, resets the
-    /// connection.
-    pub(super) fn set_resets(&mut self, on: bool) -> io::Result<()> {
+    /// Sets the effect of closing the socket, as the system does when a process dies.
+    pub(super) fn set_close_mode(&mut self, mode: CloseMode) -> io::Result<()> {
         if self.is_local() {
             // The system resets a UNIX socket only if it closes with unread input.
             return Ok(());
         }
-        SockRef::from(&self.stream).set_linger(on.then_some(Duration::ZERO))?;
-        self.resets = on;
+        let linger = (mode == CloseMode::Reset).then_some(Duration::ZERO);
+        SockRef::from(&self.stream).set_linger(linger)?;
+        self.close_mode = mode;
         Ok(())
     }
 
     /// Called before the stream ends on purpose, with everything written: closing then no longer
     /// resets.
-    pub(super) fn clear_resets(&mut self) {
-        if self.resets
-            && let Err(error) = self.set_resets(false)
+    pub(super) fn set_normal_close(&mut self) {
+        if self.close_mode == CloseMode::Reset
+            && let Err(error) = self.set_close_mode(CloseMode::Normal)
         {
             tracing::debug!(%error, "the connection was lost before its close");
         }

@@ -47,18 +47,24 @@ struct CachedTimeout {
     good_until: Instant,
 }
 
+/// Forks of the process since the driver was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forks {
+    None,
+    /// Another process may hold our sockets, so closing them does not end their registrations.
+    Forked,
+    /// This is the child, whose registry has a new epoll that the poll does not share yet.
+    #[cfg(target_os = "linux")]
+    Renewed,
+}
+
 /// The system's clock, randomness and sockets.
 #[derive(Debug)]
 pub(super) struct System {
     /// INVARIANT: each change of a registration uses this registry: between a fork and the next
     /// wait, the driver's poll may also be another process's.
     pub(super) registry: mio::Registry,
-    /// The process has forked: another process may hold our sockets, so closing them does not end
-    /// their registrations.
-    pub(super) is_forked: std::cell::Cell<bool>,
-    /// The registry has a new epoll that the poll does not share yet.
-    #[cfg(target_os = "linux")]
-    pub(super) is_renewed: std::cell::Cell<bool>,
+    pub(super) forks: std::cell::Cell<Forks>,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
     /// The last reading of the clock: the time of the turn.
@@ -74,9 +80,7 @@ impl System {
         let now = Instant::now();
         System {
             registry,
-            is_forked: std::cell::Cell::new(false),
-            #[cfg(target_os = "linux")]
-            is_renewed: std::cell::Cell::new(false),
+            forks: std::cell::Cell::new(Forks::None),
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
             last: std::cell::Cell::new(now),
@@ -194,13 +198,15 @@ impl World for System {
     }
 
     fn forked(&self, is_child: bool) -> io::Result<()> {
-        self.is_forked.set(true);
+        if self.forks.get() == Forks::None {
+            self.forks.set(Forks::Forked);
+        }
         #[cfg(target_os = "linux")]
         if is_child {
             let mio::Token(waker) = super::WAKER;
             let epoll = std::os::fd::AsFd::as_fd(&self.registry);
             couplet_os::epoll::renew(epoll, waker as u64)?;
-            self.is_renewed.set(true);
+            self.forks.set(Forks::Renewed);
         }
         #[cfg(not(target_os = "linux"))]
         if is_child {

@@ -69,7 +69,7 @@ impl ReceiveBuffers {
 /// The socket of a port.
 pub(super) struct DatagramSocket {
     socket: Socket,
-    is_v6: bool,
+    domain: Domain,
     /// The kernel segments joined datagrams.
     joins: Cell<bool>,
 }
@@ -110,7 +110,7 @@ impl DatagramSocket {
             let _ = datagrams::turn_on(socket.as_fd(), Flag::Gro);
         }
         let joins = Cell::new(domain != Domain::UNIX);
-        Ok(DatagramSocket { socket, is_v6: domain == Domain::IPV6, joins })
+        Ok(DatagramSocket { socket, domain, joins })
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -153,7 +153,9 @@ impl DatagramSocket {
             None | Some(Address::Pipe(_)) => None,
             Some(Address::Unix(_)) => Some(Target::Unix(name)),
             Some(Address::Tcp(to) | Address::Udp(to)) => Some(Target::Inet(match to {
-                SocketAddr::V4(to) if self.is_v6 => (to.ip().to_ipv6_mapped(), to.port()).into(),
+                SocketAddr::V4(to) if self.domain == Domain::IPV6 => {
+                    (to.ip().to_ipv6_mapped(), to.port()).into()
+                }
                 to => *to,
             })),
         };
