@@ -70,13 +70,13 @@ pub(crate) struct Printed(Arc<PrintQueue>);
 
 #[derive(Default)]
 struct PrintQueue {
-    state: Mutex<State>,
+    state: Mutex<PrintState>,
     more: Condvar,
     less: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct PrintState {
     /// The first is being printed.
     // Unbounded: poems that `Collection` had in memory already, each within --max-bytes.
     waiting: VecDeque<Bytes>,
@@ -112,12 +112,12 @@ impl Drop for Printer {
 }
 
 impl PrintQueue {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PrintState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self) -> Option<Bytes> {
-        let waits = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
+        let waits = |state: &mut PrintState| state.waiting.is_empty() && !state.is_closed;
         let state = self.more.wait_while(self.lock(), waits);
         state.unwrap_or_else(PoisonError::into_inner).waiting.front().cloned()
     }
@@ -150,7 +150,7 @@ impl Printed {
     /// Waits, for `at_most`, until everything queued so far is printed.
     #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
     pub(crate) fn settle(&self, at_most: Duration) {
-        let waits = |state: &mut State| state.outcome.is_none() && !state.waiting.is_empty();
+        let waits = |state: &mut PrintState| state.outcome.is_none() && !state.waiting.is_empty();
         drop(self.0.less.wait_timeout_while(self.0.lock(), at_most, waits));
     }
 }

@@ -37,12 +37,12 @@ struct NamedClient {
     title: String,
     max_bytes: u64,
     bar: Option<Bar>,
-    state: State,
+    state: AskStage,
     // Bound: a place for one poem of at most --max-bytes.
     order: Rc<Order<Vec<u8>>>,
 }
 
-enum State {
+enum AskStage {
     Asking(FirstLine),
     // Bound: the announced length, at most --max-bytes.
     Poem { poem: Vec<u8>, of: u64 },
@@ -51,15 +51,15 @@ enum State {
 impl NamedClient {
     /// Takes received bytes, up to the end of the poem; returns the poem once it is complete.
     fn take(&mut self, mut data: &[u8], now: Instant) -> couplet::Result<Option<Vec<u8>>> {
-        if let State::Asking(line) = &mut self.state {
+        if let AskStage::Asking(line) = &mut self.state {
             let Some((of, rest)) = line.feed(data)? else { return Ok(None) };
             if of > self.max_bytes {
                 return Err(TooLong(self.max_bytes).into());
             }
             data = rest;
-            self.state = State::Poem { poem: Vec::new(), of };
+            self.state = AskStage::Poem { poem: Vec::new(), of };
         }
-        let State::Poem { poem, of } = &mut self.state else { return Ok(None) };
+        let AskStage::Poem { poem, of } = &mut self.state else { return Ok(None) };
         let missing = usize::try_from(*of - poem.len() as u64).unwrap_or(usize::MAX);
         let data = &data[..data.len().min(missing)];
         poem.extend_from_slice(data);
@@ -87,8 +87,8 @@ impl Protocol for NamedClient {
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         let lost = ConnectionLost(reason.clone());
         self.order.resolve(Err(match &self.state {
-            State::Asking(_) => Unanswered(lost).into(),
-            State::Poem { poem, of } => {
+            AskStage::Asking(_) => Unanswered(lost).into(),
+            AskStage::Poem { poem, of } => {
                 CutShort { bytes: poem.len() as u64, of: Some(*of), lost }.into()
             }
         }));
@@ -105,7 +105,7 @@ pub(crate) fn ask_poem(
     bar: impl Into<Option<Bar>>,
 ) -> Deferred<Vec<u8>> {
     let bar = bar.into();
-    let state = State::Asking(FirstLine::new(ReplyKind::Poem));
+    let state = AskStage::Asking(FirstLine::new(ReplyKind::Poem));
     order(reactor, from, |order| NamedClient { title, max_bytes, bar, state, order })
 }
 

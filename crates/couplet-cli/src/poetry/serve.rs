@@ -20,10 +20,18 @@ const WRITE_CAP: usize = 1024 * 1024;
 /// How long a client that has the whole poem may stay connected.
 const LEAVE: Duration = Duration::from_secs(30);
 
+/// The end of the stream that a client sees if the server is killed in mid-poem.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KillEnd {
+    Reset,
+    /// A FIN, which makes a truncated poem look whole.
+    Fin,
+}
+
 /// Sends one poem to one client, part by part.
 pub(crate) struct PoetryServer {
     recital: Recital,
-    is_naive: bool,
+    kill_end: KillEnd,
 }
 
 impl PoetryServer {
@@ -54,8 +62,7 @@ impl Protocol for PoetryServer {
         transport.set_write_cap(Some(WRITE_CAP));
         // A slow reader is not disconnected.
         transport.set_close_deadline(None);
-        // If the process is killed in mid-poem, a FIN would make a truncated poem look whole.
-        transport.set_reset_unless_closed(!self.is_naive);
+        transport.set_reset_unless_closed(self.kill_end == KillEnd::Reset);
         self.send_more(transport);
     }
 
@@ -79,17 +86,17 @@ pub(crate) struct Anthology {
     /// Number of poems served by all clones.
     served: Arc<AtomicUsize>,
     pace: Pace,
-    is_naive: bool,
+    kill_end: KillEnd,
 }
 
 impl Anthology {
     pub(crate) fn new(poems: Vec<Poem>, pace: Pace) -> Anthology {
-        Anthology { poems: poems.into(), served: Arc::default(), pace, is_naive: false }
+        Anthology { poems: poems.into(), served: Arc::default(), pace, kill_end: KillEnd::Reset }
     }
 
     /// Disables the reset: if the server is killed, the kernel sends a FIN.
     pub(crate) fn naive(self) -> Anthology {
-        Anthology { is_naive: true, ..self }
+        Anthology { kill_end: KillEnd::Fin, ..self }
     }
 }
 
@@ -100,7 +107,7 @@ impl Factory for Anthology {
         let poem = &self.poems[self.served.fetch_add(1, Ordering::Relaxed) % self.poems.len()];
         tracing::info!(%peer, title = %poem.title, "serving a poem");
         let recital = Recital::new(poem.text.clone(), self.pace);
-        Some(PoetryServer { recital, is_naive: self.is_naive })
+        Some(PoetryServer { recital, kill_end: self.kill_end })
     }
 }
 
@@ -130,7 +137,7 @@ mod tests {
     fn client(length: usize) -> Held<PoetryServer> {
         let text = "x".repeat(length).into();
         let recital = Recital::new(text, Pace::FULL_SPEED);
-        hold(PoetryServer { recital, is_naive: false })
+        hold(PoetryServer { recital, kill_end: KillEnd::Reset })
     }
 
     #[test]

@@ -22,17 +22,17 @@ type Fetch = dyn Fn(&Reactor) -> Deferred<Bytes>;
 
 /// Caches the last poem fetched; clones share it.
 #[derive(Clone)]
-pub(crate) struct Cache(Rc<Shared>);
+pub(crate) struct Cache(Rc<CacheCell>);
 
-struct Shared {
+struct CacheCell {
     fetch: Box<Fetch>,
     ttl: Option<Duration>,
     fetches: Cell<u64>,
     waits: Cell<u64>,
-    state: RefCell<State>,
+    state: RefCell<CacheState>,
 }
 
-enum State {
+enum CacheState {
     Empty,
     Fetching {
         number: u64,
@@ -55,12 +55,12 @@ impl Cache {
         ttl: Option<Duration>,
         fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
     ) -> Cache {
-        Cache(Rc::new(Shared {
+        Cache(Rc::new(CacheCell {
             fetch: Box::new(fetch),
             ttl,
             fetches: Cell::new(0),
             waits: Cell::new(0),
-            state: RefCell::new(State::Empty),
+            state: RefCell::new(CacheState::Empty),
         }))
     }
 
@@ -85,7 +85,7 @@ impl Cache {
         let fetched = (self.0.fetch)(reactor);
         let canceller = fetched.canceller();
         match &mut *self.0.state.borrow_mut() {
-            State::Fetching { number: now, fetch, .. } if *now == number => {
+            CacheState::Fetching { number: now, fetch, .. } if *now == number => {
                 *fetch = Some(canceller);
             }
             _ => unreachable!("no waiter leaves or arrives while the fetch begins"),
@@ -99,10 +99,10 @@ impl Cache {
     }
 }
 
-impl Shared {
+impl CacheCell {
     fn cached(&self, now: Instant) -> Option<Edition> {
         match &*self.state.borrow() {
-            State::Cached { poem, until } if until.is_none_or(|until| now < until) => {
+            CacheState::Cached { poem, until } if until.is_none_or(|until| now < until) => {
                 Some(poem.clone())
             }
             _ => None,
@@ -112,13 +112,13 @@ impl Shared {
     /// Adds a waiter. Returns the number of the fetch to start, unless one is in progress.
     fn wait(&self, id: u64, resolver: Resolver<Edition>) -> Option<u64> {
         let mut state = self.state.borrow_mut();
-        if let State::Fetching { waiting, .. } = &mut *state {
+        if let CacheState::Fetching { waiting, .. } = &mut *state {
             waiting.insert(id, resolver);
             return None;
         }
         let number = count(&self.fetches);
         let waiting = BTreeMap::from([(id, resolver)]);
-        *state = State::Fetching { number, waiting, fetch: None };
+        *state = CacheState::Fetching { number, waiting, fetch: None };
         Some(number)
     }
 
@@ -138,34 +138,34 @@ impl Shared {
         now: Instant,
     ) -> BTreeMap<u64, Resolver<Edition>> {
         let mut state = self.state.borrow_mut();
-        if !matches!(&*state, State::Fetching { number: current, .. } if *current == number) {
+        if !matches!(&*state, CacheState::Fetching { number: current, .. } if *current == number) {
             return BTreeMap::new();
         }
         let next = match poem {
             Ok(poem) if self.ttl != Some(Duration::ZERO) => {
                 // An expiry beyond the clock's range means forever.
                 let until = self.ttl.and_then(|ttl| now.checked_add(ttl));
-                State::Cached { poem: poem.clone(), until }
+                CacheState::Cached { poem: poem.clone(), until }
             }
-            _ => State::Empty,
+            _ => CacheState::Empty,
         };
         match std::mem::replace(&mut *state, next) {
-            State::Fetching { waiting, .. } => waiting,
+            CacheState::Fetching { waiting, .. } => waiting,
             _ => BTreeMap::new(),
         }
     }
 }
 
 /// Removes a waiter; the last one cancels the fetch.
-fn leave(cache: &Weak<Shared>, id: u64) {
+fn leave(cache: &Weak<CacheCell>, id: u64) {
     let Some(cache) = cache.upgrade() else { return };
     let (mut resolver, mut abandoned) = (None, None);
     let mut state = cache.state.borrow_mut();
-    if let State::Fetching { waiting, fetch, .. } = &mut *state {
+    if let CacheState::Fetching { waiting, fetch, .. } = &mut *state {
         resolver = waiting.remove(&id);
         if waiting.is_empty() {
             abandoned = fetch.take();
-            *state = State::Empty;
+            *state = CacheState::Empty;
         }
     }
     // Both the resolver and the canceller run callbacks.

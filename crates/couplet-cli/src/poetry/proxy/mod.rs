@@ -55,10 +55,10 @@ impl Proxy {
 /// Sends the poem to one client as soon as it is available.
 pub(crate) struct ProxyServer {
     proxy: Rc<Proxy>,
-    state: State,
+    state: ServeStage,
 }
 
-enum State {
+enum ServeStage {
     /// Not connected yet, or closing because the fetch failed.
     Idle,
     Waiting(Canceller),
@@ -68,17 +68,17 @@ enum State {
 
 impl ProxyServer {
     pub(crate) fn new(proxy: &Rc<Proxy>) -> ProxyServer {
-        ProxyServer { proxy: proxy.clone(), state: State::Idle }
+        ProxyServer { proxy: proxy.clone(), state: ServeStage::Idle }
     }
 
     fn arrived(&mut self, transport: &Transport, poem: couplet::Result<Edition>) {
-        self.state = State::Idle;
+        self.state = ServeStage::Idle;
         let Ok(poem) = poem else {
             return transport.lose_connection();
         };
         tracing::info!(peer = %transport.peer(), bytes = poem.text.len(), "serving the poem");
         self.proxy.shelf.take(&poem, transport);
-        self.state = State::Giving(poem.number);
+        self.state = ServeStage::Giving(poem.number);
         // Without a copy: all clients share the unread bytes.
         transport.write_bytes(poem.text);
         transport.lose_write_connection();
@@ -93,7 +93,7 @@ impl Protocol for ProxyServer {
         transport.set_reset_unless_closed(true);
         let me = transport.connection::<Self>();
         let poem = self.proxy.cache.get(transport.reactor());
-        self.state = State::Waiting(poem.canceller());
+        self.state = ServeStage::Waiting(poem.canceller());
         let given = poem.add_both(move |poem| {
             me.tell(move |me, transport| me.arrived(transport, poem));
             Ok(())
@@ -114,10 +114,10 @@ impl Protocol for ProxyServer {
     }
 
     fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Idle => {}
-            State::Waiting(poem) => poem.cancel(),
-            State::Giving(number) => self.proxy.shelf.give_back(number, transport.id()),
+        match std::mem::replace(&mut self.state, ServeStage::Idle) {
+            ServeStage::Idle => {}
+            ServeStage::Waiting(poem) => poem.cancel(),
+            ServeStage::Giving(number) => self.proxy.shelf.give_back(number, transport.id()),
         }
     }
 }
