@@ -139,7 +139,7 @@ pub fn spawn(command: &mut Command, mut setup: Setup) -> io::Result<Child> {
     for (descriptor, _) in &mut setup.descriptors {
         *descriptor = duplicate_above(descriptor, above)?;
     }
-    let numbers = Arc::new(Numbers::of(&setup)?);
+    let numbers = Arc::new(Numbers::new(&setup)?);
     let (parent, seen) = (std::process::id(), numbers.clone());
     // SAFETY: between fork and exec these make only async-signal-safe calls: they allocate nothing,
     // take no lock and drop nothing.
@@ -178,7 +178,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn of(setup: &Setup) -> io::Result<Numbers> {
+    fn new(setup: &Setup) -> io::Result<Numbers> {
         let number =
             |(_, number): &(OwnedFd, RawFd)| (*number, AtomicU64::new(0), AtomicU64::new(0));
         let occupied = setup.descriptors.iter().map(number).collect();

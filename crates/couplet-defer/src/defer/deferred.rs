@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use super::cancel::{self, Canceller, ChainEnd};
 use super::drops::{self, DropWork};
 use super::history::{self, History, Method, Named, Number};
-use super::node::{CreatedAt, Link, Node, Outcome, Produce, Receive, State, run};
+use super::node::{CreatedAt, Link, Node, Outcome, Produce, Receive, SlotState, run};
 use super::report::report;
 use super::resolver::{Resolver, origin};
 use super::{Failure, Result};
@@ -99,7 +99,7 @@ impl<T: 'static> Deferred<T> {
         C: FnOnce(Resolver<T>) + 'static,
     {
         let (node, resolver) = origin(canceller, created_at, history::begin(created_at));
-        (Self::of(Inner::Chain(node)), resolver)
+        (Self::from_inner(Inner::Chain(node)), resolver)
     }
 
     /// A Deferred that has already fired with a value.
@@ -200,8 +200,8 @@ impl<T: 'static> Deferred<T> {
             Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at, trace)),
         };
         let next = match outcome {
-            Outcome::Now(result) => Deferred::of(Inner::Fired(result, created_at)),
-            Outcome::Later(node) => Deferred::of(Inner::Chain(node)),
+            Outcome::Now(result) => Deferred::from_inner(Inner::Fired(result, created_at)),
+            Outcome::Later(node) => Deferred::from_inner(Inner::Chain(node)),
         };
         if let Some(watch) = watch {
             next.watch_with(watch);
@@ -279,7 +279,7 @@ impl<T: 'static> Deferred<T> {
 
     #[inline(always)]
     pub(super) fn fired(result: Result<T>, created_at: CreatedAt) -> Self {
-        Self::of(match history::begin(created_at) {
+        Self::from_inner(match history::begin(created_at) {
             None => Inner::Fired(result, created_at),
             trace => Inner::Chain(fired_node(result, created_at, trace)),
         })
@@ -304,7 +304,7 @@ impl<T: 'static> Deferred<T> {
 }
 
 impl<T> Deferred<T> {
-    fn of(inner: Inner<T>) -> Self {
+    fn from_inner(inner: Inner<T>) -> Self {
         Self { inner, watch: OnceCell::new() }
     }
 
@@ -318,7 +318,7 @@ impl<T> Deferred<T> {
     }
 
     pub(super) fn chain(node: Rc<dyn Produce<T>>) -> Self {
-        Self::of(Inner::Chain(node))
+        Self::from_inner(Inner::Chain(node))
     }
 
     /// A clone of the failure, if it has fired with one.
@@ -354,7 +354,7 @@ impl<T> Deferred<T> {
     pub(super) fn feed(self, below: Rc<dyn Receive<T>>) {
         match self.into_outcome() {
             Outcome::Now(result) => run(below.receive(result)),
-            Outcome::Later(node) => node.slot().attach(State::Linked(below)),
+            Outcome::Later(node) => node.slot().attach(SlotState::Linked(below)),
         }
     }
 

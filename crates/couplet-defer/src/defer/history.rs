@@ -158,7 +158,7 @@ enum StepResult {
 }
 
 impl StepResult {
-    fn of(failure: Option<&Failure>) -> StepResult {
+    fn from_failure(failure: Option<&Failure>) -> StepResult {
         failure.map_or(StepResult::Value, |failure| StepResult::Failure(failure.clone()))
     }
 }
@@ -417,13 +417,15 @@ impl Recording {
     fn settle(&self, number: usize, failure: Option<&Failure>) {
         let mut steps = self.steps.borrow_mut();
         let RecordedSteps { got, first, last, .. } = &mut *steps;
-        got.get_or_insert_with(|| StepResult::of(failure));
+        got.get_or_insert_with(|| StepResult::from_failure(failure));
         let mut kept = Vec::new();
         for step in first.iter_mut().chain(last).filter(|step| step.number < number) {
             match &mut step.state {
-                StepState::Runs => step.state = StepState::Returned(StepResult::of(failure)),
+                StepState::Runs => {
+                    step.state = StepState::Returned(StepResult::from_failure(failure))
+                }
                 StepState::Waits(_, inner, gave @ None) => {
-                    *gave = Some(StepResult::of(failure));
+                    *gave = Some(StepResult::from_failure(failure));
                     kept.extend(match failure {
                         Some(_) => inner.kept.clone(),
                         None => inner.kept.take(),

@@ -72,7 +72,7 @@ pub(super) struct ResultSlot<T> {
     /// INVARIANT: `Some` if the state is `Fired`, or if it is `Linked` and the result is about to
     /// be passed on.
     result: Cell<Option<Result<T>>>,
-    state: RefCell<State<T>>,
+    state: RefCell<SlotState<T>>,
     /// A canceller refers to this node, so it must not be cut out of its chain.
     watched: Cell<bool>,
     /// Unhandled failures are not reported.
@@ -84,7 +84,7 @@ pub(super) struct ResultSlot<T> {
 
 /// The flags and the trace fit in bytes that would otherwise be padding.
 const _: () = assert!(size_of::<ResultSlot<u64>>() == size_of::<Unflagged<u64>>() + 8);
-type Unflagged<T> = (Cell<Option<Result<T>>>, RefCell<State<T>>, CreatedAt);
+type Unflagged<T> = (Cell<Option<Result<T>>>, RefCell<SlotState<T>>, CreatedAt);
 
 thread_local! {
     static ALIVE: Cell<usize> = const { Cell::new(0) };
@@ -114,7 +114,7 @@ impl Drop for Alive {
     }
 }
 
-pub(super) enum State<T> {
+pub(super) enum SlotState<T> {
     /// A Deferred ends at this node, and its result has no receiver yet.
     Open,
     /// The Deferred was polled.
@@ -135,7 +135,7 @@ impl<T> ResultSlot<T> {
     pub(super) fn new(created_at: CreatedAt, trace: Number) -> Self {
         Self {
             result: Cell::new(None),
-            state: RefCell::new(State::Open),
+            state: RefCell::new(SlotState::Open),
             watched: Cell::new(false),
             quiet: Cell::new(false),
             trace: Trace::new(trace),
@@ -153,7 +153,7 @@ impl<T> ResultSlot<T> {
     }
 
     pub(super) fn has_fired(&self) -> bool {
-        matches!(*self.state.borrow(), State::Fired)
+        matches!(*self.state.borrow(), SlotState::Fired)
     }
 
     /// Takes the result, if it has arrived.
@@ -161,7 +161,7 @@ impl<T> ResultSlot<T> {
         if !self.has_fired() {
             return None;
         }
-        self.attach(State::Over);
+        self.attach(SlotState::Over);
         let result = self.result.take();
         debug_assert!(result.is_some(), "a fired node has its result");
         result
@@ -185,19 +185,19 @@ impl<T> ResultSlot<T> {
     }
 
     /// Makes `below` receive the result when it arrives. The node must not have a receiver.
-    pub(super) fn attach(&self, below: State<T>) {
+    pub(super) fn attach(&self, below: SlotState<T>) {
         drop(self.state.replace(below));
     }
 
     /// Records that the Deferred was dropped. Returns whether it was being awaited.
     pub(super) fn detach(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        if matches!(*state, State::Open) {
-            *state = State::Detached;
+        if matches!(*state, SlotState::Open) {
+            *state = SlotState::Detached;
             return false;
         }
         drop(state);
-        matches!(self.state.replace(State::Detached), State::Awaited(_))
+        matches!(self.state.replace(SlotState::Detached), SlotState::Awaited(_))
     }
 
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<Result<T>> {
@@ -205,10 +205,10 @@ impl<T> ResultSlot<T> {
             return Poll::Ready(result);
         }
         let state = self.state.borrow();
-        let same = matches!(&*state, State::Awaited(waker) if waker.will_wake(context.waker()));
+        let same = matches!(&*state, SlotState::Awaited(waker) if waker.will_wake(context.waker()));
         drop(state);
         if !same {
-            self.attach(State::Awaited(context.waker().clone()));
+            self.attach(SlotState::Awaited(context.waker().clone()));
         }
         Poll::Pending
     }
@@ -221,11 +221,11 @@ impl<T> ResultSlot<T> {
 
     /// Takes the next link, if there is one.
     fn take_next(&self) -> Option<Rc<dyn Receive<T>>> {
-        if !matches!(*self.state.borrow(), State::Linked(_)) {
+        if !matches!(*self.state.borrow(), SlotState::Linked(_)) {
             return None;
         }
-        match self.state.replace(State::Over) {
-            State::Linked(next) => Some(next),
+        match self.state.replace(SlotState::Over) {
+            SlotState::Linked(next) => Some(next),
             _ => None,
         }
     }
@@ -237,30 +237,30 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
         let slot = node.slot();
         let mut state = slot.state.borrow_mut();
         match &*state {
-            State::Linked(_) => {
+            SlotState::Linked(_) => {
                 drop(state);
                 slot.result.set(Some(result));
                 return Some(node);
             }
-            State::Detached => {
+            SlotState::Detached => {
                 drop(state);
                 node.abandon(result);
                 return None;
             }
-            State::Open => {
-                *state = State::Fired;
+            SlotState::Open => {
+                *state = SlotState::Fired;
                 slot.result.set(Some(result));
                 return None;
             }
             _ => {}
         }
-        let before = mem::replace(&mut *state, State::Over);
+        let before = mem::replace(&mut *state, SlotState::Over);
         drop(state);
         match before {
-            State::Adopted(next) => node = next,
-            State::Awaited(waker) => {
+            SlotState::Adopted(next) => node = next,
+            SlotState::Awaited(waker) => {
                 slot.result.set(Some(result));
-                slot.attach(State::Fired);
+                slot.attach(SlotState::Fired);
                 let _ = run_contained(|| waker.wake());
                 return None;
             }
@@ -321,7 +321,7 @@ where
         let above_node: Rc<dyn Node> = above.clone();
         let above_node = Some(Rc::downgrade(&above_node));
         let link = Self::new(Some(callback), above_node, created_at, trace);
-        above.slot().attach(State::Linked(link.clone()));
+        above.slot().attach(SlotState::Linked(link.clone()));
         link
     }
 
@@ -376,29 +376,29 @@ where
         let inner_node = Rc::downgrade(&inner_node);
         if self.slot.watched.get() {
             self.wait_for(inner_node);
-            return inner.slot().attach(State::Adopted(self));
+            return inner.slot().attach(SlotState::Adopted(self));
         }
         // Only the link below refers to this one, so this one is cut out of the chain. A loop
         // written as recursion through `then` thus keeps one link, not one per iteration.
-        match self.slot.state.replace(State::Over) {
-            State::Linked(next) => {
+        match self.slot.state.replace(SlotState::Over) {
+            SlotState::Linked(next) => {
                 next.wait_for(inner_node);
-                inner.slot().attach(State::Linked(next));
+                inner.slot().attach(SlotState::Linked(next));
             }
-            State::Adopted(next) => {
+            SlotState::Adopted(next) => {
                 next.wait_for(inner_node);
-                inner.slot().attach(State::Adopted(next));
+                inner.slot().attach(SlotState::Adopted(next));
             }
-            State::Detached => {
+            SlotState::Detached => {
                 if let Some(outer) = self.slot.trace.number() {
                     history::replace_history(inner.slot().trace.number(), outer);
                 }
-                inner.slot().attach(State::Detached);
+                inner.slot().attach(SlotState::Detached);
             }
             held => {
                 self.slot.attach(held);
                 self.wait_for(inner_node);
-                inner.slot().attach(State::Adopted(self));
+                inner.slot().attach(SlotState::Adopted(self));
             }
         }
     }
