@@ -11,13 +11,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::connection::{Accepted, Connection, report_protocol_error};
-use crate::looping::Shared;
+use crate::looping::LoopShared;
 
 /// Deadline for closing a connection whose factory raised.
 const CLOSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Bridge {
-    shared: Weak<Shared>,
+    shared: Weak<LoopShared>,
     /// Makes the Python object of an accepted connection; called once.
     accepted: Option<Rc<Py<PyAny>>>,
     connection: Option<Py<Connection>>,
@@ -50,18 +50,23 @@ pub(crate) fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound
 
 impl Bridge {
     /// The bridge of a socket that Python connected.
-    pub(crate) fn adopted(shared: &Rc<Shared>, connection: &Bound<'_, Connection>) -> Bridge {
+    pub(crate) fn adopted(shared: &Rc<LoopShared>, connection: &Bound<'_, Connection>) -> Bridge {
         let connection = Some(connection.clone().unbind());
         Bridge { shared: Rc::downgrade(shared), accepted: None, connection }
     }
 
     /// The bridge of a connection that the loop accepts.
-    pub(crate) fn accepted(shared: &Weak<Shared>, accepted: &Rc<Py<PyAny>>) -> Bridge {
+    pub(crate) fn accepted(shared: &Weak<LoopShared>, accepted: &Rc<Py<PyAny>>) -> Bridge {
         Bridge { shared: shared.clone(), accepted: Some(accepted.clone()), connection: None }
     }
 
     /// Calls Python to make the connection's object.
-    fn make(&mut self, py: Python<'_>, transport: &Transport, shared: &Rc<Shared>) -> PyResult<()> {
+    fn make(
+        &mut self,
+        py: Python<'_>,
+        transport: &Transport,
+        shared: &Rc<LoopShared>,
+    ) -> PyResult<()> {
         let Some(accepted) = self.accepted.take() else { return Ok(()) };
         let handle = Accepted {
             transport: Tethered::new(transport.clone()),

@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use crate::bridge::{Bridge, address};
 use crate::descriptor::Descriptor;
 use crate::locked;
-use crate::looping::{Shared, system_error};
+use crate::looping::{LoopShared, system_error};
 use crate::seat::Seat;
 
 /// Default of `bufferSize`: unsent bytes above which a streaming producer is paused.
@@ -30,13 +30,13 @@ const EARLY_DESCRIPTORS: usize = 64;
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Accepted {
     pub(crate) transport: Tethered<Transport>,
-    pub(crate) shared: Tethered<Rc<Shared>>,
+    pub(crate) shared: Tethered<Rc<LoopShared>>,
 }
 
 /// The connection's objects in the loop's thread.
 struct Home {
     transport: Transport,
-    shared: Rc<Shared>,
+    shared: Rc<LoopShared>,
 }
 
 /// Our address and the peer's, readable from every thread.
@@ -51,7 +51,7 @@ enum Addresses {
 }
 
 impl Addresses {
-    fn of(transport: &Transport) -> Addresses {
+    fn from_transport(transport: &Transport) -> Addresses {
         let (host, peer) = (transport.host(), transport.peer());
         match (host.socket_addr(), peer.socket_addr()) {
             (Some(SocketAddr::V4(host)), Some(SocketAddr::V4(peer))) => Addresses::V4([host, peer]),
@@ -120,7 +120,7 @@ enum Producing {
 
 /// Kept small: each idle connection has one.
 #[derive(Default)]
-struct State {
+struct ConnectionState {
     /// Set from the moment the loop has the socket until the end is reported.
     home: Option<Tethered<Home>>,
     early: Option<Box<EarlyOutput>>,
@@ -140,8 +140,8 @@ struct State {
     sessionno: u64,
 }
 
-impl State {
-    fn shared(&self) -> Option<Rc<Shared>> {
+impl ConnectionState {
+    fn shared(&self) -> Option<Rc<LoopShared>> {
         Some(self.home.as_ref()?.get()?.shared.clone())
     }
 
@@ -207,7 +207,7 @@ impl Producing {
 
 /// A connection: the base class of a reactor's transports.
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
-pub(crate) struct Connection(Mutex<State>);
+pub(crate) struct Connection(Mutex<ConnectionState>);
 
 /// Calls `f` with the bytes of an object.
 pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
@@ -223,7 +223,7 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
 struct WrongThread;
 
 impl Connection {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
         locked(&self.0)
     }
 
@@ -355,7 +355,7 @@ impl Connection {
     }
 
     /// Called when the loop has the socket: applies the requests recorded so far.
-    pub(crate) fn attach(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
+    pub(crate) fn attach(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<LoopShared>) {
         let this = slf.get();
         let mut state = this.state();
         if state.stage == Stage::Disconnected {
@@ -365,8 +365,9 @@ impl Connection {
         let early = state.early.take().unwrap_or_default();
         let home = Home { transport: transport.clone(), shared: shared.clone() };
         state.home = Some(Tethered::new(home));
-        state.names = Addresses::of(transport);
-        let State { reading, closing, is_write_lost, producing, buffer_size, .. } = *state;
+        state.names = Addresses::from_transport(transport);
+        let ConnectionState { reading, closing, is_write_lost, producing, buffer_size, .. } =
+            *state;
         let closes = state.is_disconnecting() || is_write_lost;
         let is_awaited = state.producer.is_some() && !(closes && state.closes_without_producer());
         drop(state);
@@ -403,7 +404,7 @@ impl Connection {
         slf: &Bound<'_, Self>,
         transport: &Transport,
         (kind, buffer_size): (ProducerKind, usize),
-        shared: &Rc<Shared>,
+        shared: &Rc<LoopShared>,
     ) {
         transport.set_write_marks(0, buffer_size);
         let shared = shared.clone();
@@ -435,7 +436,7 @@ impl Connection {
 
     /// Resumes a producer that was paused here once all output is sent. The loop's own pause covers
     /// only bytes that the system refused.
-    fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
+    fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<LoopShared>) {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
         let drained = transport.drained().add_both(move |_| {
             PythonProducer { of, is_first: false, shared }
@@ -469,7 +470,7 @@ impl Connection {
     }
 
     /// Writes, or queues the bytes until the loop has the socket.
-    fn put(&self, data: &[u8]) -> Result<Written, WrongThread> {
+    fn write_or_queue(&self, data: &[u8]) -> Result<Written, WrongThread> {
         let mut state = self.state();
         let is_aborted = state.closing == Closing::Aborted;
         let is_deaf = !state.is_connected() || state.is_write_lost || is_aborted;
@@ -511,7 +512,7 @@ struct PythonProducer {
     of: Py<Connection>,
     /// Until the loop's first request, which Twisted would not make while output is buffered.
     is_first: bool,
-    shared: Rc<Shared>,
+    shared: Rc<LoopShared>,
 }
 
 impl PythonProducer {
@@ -545,7 +546,7 @@ impl Producer for PythonProducer {
 }
 
 /// Reports an exception that user code raised in a transport's call, and loses the connection.
-pub(crate) fn report_protocol_error(of: &Bound<'_, Connection>, shared: &Shared, error: PyErr) {
+pub(crate) fn report_protocol_error(of: &Bound<'_, Connection>, shared: &LoopShared, error: PyErr) {
     let py = of.py();
     let value = error.value(py).clone();
     shared.report(py, error);
@@ -557,7 +558,10 @@ impl Connection {
     #[new]
     #[pyo3(signature = (*_args, **_kw))]
     fn new(_args: Bound<'_, PyTuple>, _kw: Option<Bound<'_, pyo3::types::PyDict>>) -> Connection {
-        Connection(Mutex::new(State { buffer_size: BUFFER, ..State::default() }))
+        Connection(Mutex::new(ConnectionState {
+            buffer_size: BUFFER,
+            ..ConnectionState::default()
+        }))
     }
 
     /// Attaches the transport of an accepted connection.
@@ -574,8 +578,8 @@ impl Connection {
 
     /// Sends bytes after everything written before.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        match with_bytes(data, |data| slf.get().put(data))? {
-            Ok(put) => Connection::wrote(slf, put),
+        match with_bytes(data, |data| slf.get().write_or_queue(data))? {
+            Ok(written) => Connection::wrote(slf, written),
             // Copied, because the program may change its buffer before the loop writes.
             Err(WrongThread) => {
                 let copy = with_bytes(data, |data| PyBytes::new(slf.py(), data))?;
@@ -591,8 +595,8 @@ impl Connection {
         for piece in iovec.try_iter()? {
             with_bytes(&piece?, |piece| data.extend_from_slice(piece))?;
         }
-        match slf.get().put(&data) {
-            Ok(put) => Connection::wrote(slf, put),
+        match slf.get().write_or_queue(&data) {
+            Ok(written) => Connection::wrote(slf, written),
             Err(WrongThread) => {
                 let copy = PyBytes::new(slf.py(), &data);
                 Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)

@@ -26,7 +26,7 @@ use crate::watch::Watch;
 const CHUNK: usize = 64 * 1024;
 
 /// State shared by the parts of a loop, in its thread.
-pub(crate) struct Shared {
+pub(crate) struct LoopShared {
     pub(crate) reactor: Reactor,
     pub(crate) timers: Arc<Timers>,
     /// Called with each exception of user code, to log it.
@@ -44,14 +44,14 @@ pub(crate) struct Shared {
 }
 
 /// A call into Python.
-type Call = Box<dyn FnOnce(Python<'_>, &Shared)>;
+type Call = Box<dyn FnOnce(Python<'_>, &LoopShared)>;
 
 /// Calls that a turn queues. They run outside the turn, so they may turn the loop themselves.
 #[derive(Default)]
 pub(crate) struct Queue(RefCell<VecDeque<Call>>);
 
 impl Queue {
-    pub(crate) fn push(&self, call: impl FnOnce(Python<'_>, &Shared) + 'static) {
+    pub(crate) fn push(&self, call: impl FnOnce(Python<'_>, &LoopShared) + 'static) {
         self.0.borrow_mut().push_back(Box::new(call));
     }
 
@@ -60,7 +60,7 @@ impl Queue {
     }
 
     /// Makes the calls, including those queued meanwhile.
-    fn make(&self, py: Python<'_>, shared: &Shared) {
+    fn make(&self, py: Python<'_>, shared: &LoopShared) {
         loop {
             let call = self.0.borrow_mut().pop_front();
             let Some(call) = call else { return };
@@ -69,7 +69,7 @@ impl Queue {
     }
 }
 
-impl Shared {
+impl LoopShared {
     /// Reports the exception if user code raised one.
     pub(crate) fn report_error<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
@@ -114,7 +114,7 @@ impl Shared {
 /// A loop, in its thread.
 pub(crate) struct Inner {
     couplet: RefCell<couplet::Loop>,
-    pub(crate) shared: Rc<Shared>,
+    pub(crate) shared: Rc<LoopShared>,
     /// A turn consumed an interrupt that [`Loop::run`] has not seen.
     was_interrupted: Cell<bool>,
 }
@@ -155,7 +155,7 @@ impl Inner {
         let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(CHUNK))?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
-        let shared = Rc::new(Shared {
+        let shared = Rc::new(LoopShared {
             timers: timers.clone(),
             log,
             raised: RefCell::default(),

@@ -11,11 +11,11 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::locked;
-use crate::looping::{Inner, Shared};
+use crate::looping::{Inner, LoopShared};
 use crate::timers::Timers;
 
 /// Work for the loop's thread.
-type Request = Box<dyn FnOnce(Python<'_>, &Rc<Shared>) -> PyResult<()> + Send>;
+type Request = Box<dyn FnOnce(Python<'_>, &Rc<LoopShared>) -> PyResult<()> + Send>;
 
 /// The place of a loop, and the state that all threads share with it.
 pub(crate) struct Seat {
@@ -49,7 +49,7 @@ impl Seat {
     }
 
     /// The loop's state, in its own thread.
-    pub(crate) fn shared(&self) -> Option<&Rc<Shared>> {
+    pub(crate) fn shared(&self) -> Option<&Rc<LoopShared>> {
         Some(&self.inner()?.shared)
     }
 
@@ -87,7 +87,7 @@ impl Seat {
     pub(crate) fn ask(
         self: &Arc<Self>,
         py: Python<'_>,
-        f: impl FnOnce(Python<'_>, &Rc<Shared>) -> PyResult<()> + Send + 'static,
+        f: impl FnOnce(Python<'_>, &Rc<LoopShared>) -> PyResult<()> + Send + 'static,
     ) -> PyResult<()> {
         if let Some(shared) = self.shared() {
             return f(py, shared);
@@ -153,7 +153,7 @@ impl<T: 'static> Seated<T> {
     pub(crate) fn make(
         py: Python<'_>,
         seat: &Arc<Seat>,
-        make: impl FnOnce(&Rc<Shared>) -> PyResult<Option<T>> + Send + 'static,
+        make: impl FnOnce(&Rc<LoopShared>) -> PyResult<Option<T>> + Send + 'static,
     ) -> PyResult<Seated<T>> {
         let made = Seated { seat: seat.clone(), thing: Arc::default() };
         let thing = made.thing.clone();

@@ -12,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::locked;
-use crate::looping::{Shared, seconds};
+use crate::looping::{LoopShared, seconds};
 use crate::seat::Seat;
 
 /// The pending calls, by number.
@@ -55,7 +55,7 @@ impl Timers {
     }
 
     /// Makes the due calls, in the order of their times.
-    pub(crate) fn make_due(&self, py: Python<'_>, shared: &Rc<Shared>) -> PyResult<()> {
+    pub(crate) fn make_due(&self, py: Python<'_>, shared: &Rc<LoopShared>) -> PyResult<()> {
         let mut due = Vec::new();
         for call in self.all(py) {
             if call.get().left(py)? <= 0.0 {
@@ -102,7 +102,7 @@ enum Stage {
 }
 
 #[derive(Default)]
-struct State {
+struct CallState {
     seat: Weak<Seat>,
     number: usize,
     /// `None` until the loop's thread has started it.
@@ -123,7 +123,7 @@ struct State {
 /// A call that is made at its time, unless it is cancelled. Python's garbage collector need not
 /// traverse it: the loop holds it while it is pending, and afterwards it refers to nothing.
 #[pyclass(frozen, weakref, module = "couplet_twisted._couplet")]
-pub(crate) struct DelayedCall(Mutex<State>);
+pub(crate) struct DelayedCall(Mutex<CallState>);
 
 /// The function that replaced `reactor.seconds` when the call was made; `None` for `time.time`.
 /// Calls report their times by it, but Couplet's clock decides when they run.
@@ -150,13 +150,13 @@ fn is_debugged(py: Python<'_>) -> PyResult<bool> {
 }
 
 /// Converts a delay from the present to one from the start of the turn, the loop's own present.
-fn from_now(shared: &Shared, delay: f64) -> Duration {
+fn from_now(shared: &LoopShared, delay: f64) -> Duration {
     #[expect(clippy::disallowed_methods, reason = "the callback that asks may have taken long")]
     let now = Instant::now();
     now.saturating_duration_since(shared.reactor.now()) + seconds(delay)
 }
 
-impl State {
+impl CallState {
     fn mark_due(&mut self) {
         if self.stage == Stage::Waiting {
             self.stage = Stage::Due;
@@ -188,7 +188,8 @@ impl DelayedCall {
         };
         let (function, args, kw) = (function.unbind(), args.unbind(), kw.map(Bound::unbind));
         let what = Some(PythonCall { clock, function, args, kw });
-        let state = State { seat: Arc::downgrade(seat), what, time, creator, ..State::default() };
+        let state =
+            CallState { seat: Arc::downgrade(seat), what, time, creator, ..CallState::default() };
         let made = Py::new(py, DelayedCall(Mutex::new(state)))?;
         made.get().state().number = seat.timers.put(made.clone_ref(py));
         let call = made.clone_ref(py);
@@ -208,7 +209,7 @@ impl DelayedCall {
     }
 
     /// Starts the loop's timer for the call.
-    fn begin(call: &Py<DelayedCall>, py: Python<'_>, shared: &Rc<Shared>, delay: f64) {
+    fn begin(call: &Py<DelayedCall>, py: Python<'_>, shared: &Rc<LoopShared>, delay: f64) {
         let mut state = call.get().state();
         if state.what.is_none() {
             return;
@@ -223,12 +224,12 @@ impl DelayedCall {
         state.timer = Some(Tethered::new(timer));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CallState> {
         locked(&self.0)
     }
 
     /// Makes a due call, unless it was moved, made or cancelled meanwhile.
-    fn make(call: &Py<DelayedCall>, py: Python<'_>, shared: &Shared) {
+    fn make(call: &Py<DelayedCall>, py: Python<'_>, shared: &LoopShared) {
         let mut state = call.get().state();
         if state.stage != Stage::Due {
             return;
@@ -245,7 +246,7 @@ impl DelayedCall {
     }
 
     /// Applies `f` to a pending call; an error if it was made or cancelled.
-    fn pending<T>(&self, py: Python<'_>, f: impl FnOnce(&mut State) -> T) -> PyResult<T> {
+    fn pending<T>(&self, py: Python<'_>, f: impl FnOnce(&mut CallState) -> T) -> PyResult<T> {
         let mut state = self.state();
         static CANCELLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static CALLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
