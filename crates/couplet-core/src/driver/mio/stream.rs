@@ -38,7 +38,7 @@ pub(super) struct StreamSlot {
     pub(super) stream: Stream,
     pub(super) readiness: Readiness,
     /// The effect of closing the socket: for a reset, `SO_LINGER` has a time of 0.
-    close_mode: CloseMode,
+    pub(super) close_mode: CloseMode,
     /// Other processes may hold the socket too.
     pub(super) is_adopted: bool,
     /// A `write` error that was not reported yet. INVARIANT: while it is set, `BLOCKED` is set.

@@ -4,10 +4,10 @@ use http::StatusCode;
 use http::header::HeaderMap;
 
 use super::super::flow::MAX_WINDOW;
-use super::super::frame::{self, ConnectionError, HEAD, MAX_PAYLOAD, Reason, flag, kind};
+use super::super::frame::{self, ConnectionError, HEAD, MAX_PAYLOAD, Reason, Then, flag, kind};
 use super::super::head::is_of_connection;
 use super::super::hpack;
-use super::super::streams::{Key, RequestState};
+use super::super::streams::{Key, RequestState, ResponseState};
 use super::{FAREWELL, Farewell, Machine};
 
 impl Machine {
