@@ -426,7 +426,10 @@ where
         let Some(Some(request)) = self.requests.get(key) else { return };
         let Some(inbox) = &request.inbox else { return };
         let report = inbox.take_report();
-        if report.expectation == Expectation::Both {
+        // RFC 9110, 15.2: after the head of the final response it would be malformed.
+        if report.expectation == Expectation::Both
+            && matches!(*request.stage, Stage::Responding { .. })
+        {
             self.machine.send_continue(key);
         }
         self.machine.consume_stream(key, report.consumed);

@@ -113,13 +113,17 @@ fn bodies_that_are_not_read_give_the_connections_window_back() {
     });
 }
 
+/// `expect: 100-continue`, as a literal by its index in the static table.
+fn expects_100() -> Vec<u8> {
+    [&[0x0f, 35 - 15, 12], &b"100-continue"[..]].concat()
+}
+
 #[test]
 fn a_body_that_is_awaited_is_asked_for_by_100() {
     beside(HttpOptions::default(), async |reactor| {
-        // expect: 100-continue, as a literal by its index in the static table.
-        let expects = [&[0x0f, 35 - 15, 12], &b"100-continue"[..]].concat();
         for (path, is_asked) in [("/a", true), ("/deaf", false)] {
-            let mut stream = opened(&reactor, [hello(), post(1, path, &expects)].concat()).await?;
+            let mut stream =
+                opened(&reactor, [hello(), post(1, path, &expects_100())].concat()).await?;
             let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
             let head = got.iter().find(|it| it.kind == HEADERS).expect("an answer");
             let is_100 = head.payload.ends_with(b"100");
@@ -130,6 +134,22 @@ fn a_body_that_is_awaited_is_asked_for_by_100() {
                 assert_eq!(body(&got, 1), "POST /a hello");
             }
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_100_follows_the_head_of_the_answer() {
+    let echo = async |_: Reactor, request: Request<Body>| Ok(Response::new(request.into_body()));
+    beside_service(HttpOptions::default(), echo, async |reactor| {
+        let mut stream =
+            opened(&reactor, [hello(), post(1, "/a", &expects_100())].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        assert_eq!(got.iter().filter(|it| it.kind == HEADERS).count(), 1, "{got:?}");
+        // The head is a sign that the body is welcome.
+        stream.write_all(frame(DATA, END_STREAM, 1, b"hello")).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        assert_eq!(body(&got, 1), "hello");
         Ok(())
     });
 }
