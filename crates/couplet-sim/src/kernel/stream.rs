@@ -66,7 +66,8 @@ pub(crate) struct End {
     /// How a kill of the program closes this end.
     pub(super) close_on_kill: CloseMode,
     keep_alive: Option<u64>,
-    probe_pending: bool,
+    /// When the next check of keep-alive is scheduled; later events are outdated.
+    check_at: Option<u64>,
     probes: u32,
     /// A slow reader reads nothing before this time.
     pub(crate) reads_at: u64,
@@ -232,7 +233,7 @@ impl End {
             heard: 0,
             close_on_kill: CloseMode::Normal,
             keep_alive: None,
-            probe_pending: false,
+            check_at: None,
             probes: 0,
             reads_at: 0,
             layers: None,

@@ -342,3 +342,34 @@ fn keep_alive_probes_no_more_often_when_switched_off_and_on() {
     assert!(happened < 120, "{happened}");
     assert!(lost.borrow().is_none());
 }
+
+#[test]
+fn a_keep_alive_that_is_set_again_probes_after_the_new_time() {
+    /// Has another keep-alive time after a second.
+    struct Corrects(Lost, Option<Duration>);
+    impl Protocol for Corrects {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.set_tcp_keep_alive(Some(s(7200)));
+            transport.connection::<Self>().call_later(s(1), |me, transport| {
+                if me.1.is_none() {
+                    transport.set_tcp_keep_alive(None);
+                }
+                transport.set_tcp_keep_alive(Some(s(60)));
+            });
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+        fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+            *self.0.borrow_mut() = Some(reason.clone());
+        }
+    }
+    for again in [None, Some(s(60))] {
+        let make = move |lost| Corrects(lost, again);
+        let mut served = Served::new(Link::constant(ms(1)), make);
+        served.sim.run_for(s(5)).unwrap();
+        served.sim.fault(served.sim.elapsed(), s(9999), Fault::Crash(served.client));
+        let before = served.sim.elapsed();
+        served.run_until_lost();
+        let took = (served.sim.elapsed() - before).as_secs();
+        assert!((55..=60 + 9 * 75).contains(&took), "{again:?}: {took} s");
+    }
+}

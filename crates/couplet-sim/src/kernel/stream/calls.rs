@@ -307,10 +307,12 @@ impl Kernel {
         let Some(end) = self.end(id) else { return };
         end.keep_alive = idle.map(nanos);
         end.heard = end.heard.max(now);
-        if let Some(idle) = end.keep_alive
-            && !std::mem::replace(&mut end.probe_pending, true)
-        {
-            self.after(idle, SimEvent::KeepAlive(id));
+        let Some(idle) = end.keep_alive else { return };
+        let at = now.saturating_add(idle);
+        // A check that comes too early schedules the next one.
+        if end.check_at.is_none_or(|planned| at < planned) {
+            end.check_at = Some(at);
+            self.at(at, SimEvent::KeepAlive(id));
         }
     }
 

@@ -158,12 +158,16 @@ impl Kernel {
 
     /// The keep-alive timer of this end fires.
     pub(in crate::kernel) fn check_keep_alive(&mut self, id: EndId) {
+        let now = self.now;
         let Some(end) = self.end(id) else { return };
-        end.probe_pending = false;
+        if end.check_at != Some(now) {
+            return;
+        }
+        end.check_at = None;
         if let Some(next) = self.probe_if_idle(id)
             && let Some(end) = self.end(id)
         {
-            end.probe_pending = true;
+            end.check_at = Some(next);
             self.at(next, SimEvent::KeepAlive(id));
         }
     }
