@@ -242,6 +242,34 @@ fn a_refusal_comes_back_from_another_host_and_not_from_one_that_is_gone() {
     }
 }
 
+#[test]
+fn a_refusal_that_comes_in_a_pause_is_reported_after_it() {
+    let mut sim = Sim::new(3);
+    let (there, notes) = (sim.bare_host("there"), sim.notes());
+    let to = sim.at(there, 53);
+    sim.host("here", move |reactor| {
+        struct Pauses(Notes);
+        impl DatagramProtocol for Pauses {
+            fn start_protocol(&mut self, transport: &DatagramTransport) {
+                transport.send("anybody?").expect("there is room");
+                transport.pause_producing();
+                transport.port::<Self>().call_later(s(1), |_, transport| {
+                    transport.resume_producing();
+                });
+            }
+            fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
+            fn connection_refused(&mut self, _: &DatagramTransport) {
+                self.0.note("refused");
+            }
+        }
+        reactor.connect_udp(to, Pauses(notes.clone()))?;
+        Ok(())
+    });
+    sim.keep_trace();
+    sim.run_for(s(2)).unwrap();
+    assert!(sim.trace().contains("note: refused"), "{}", sim.trace());
+}
+
 /// A member of a group.
 struct Hears;
 
