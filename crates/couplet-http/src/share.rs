@@ -342,6 +342,33 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_that_is_removed_in_its_turn_leaves_it_to_the_next() {
+        let held = hold(Nothing);
+        let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));
+        let share = ConnectionShare::new(&held.connection.transport(), &server_share);
+        let [holder, first, second] = [(); 3].map(|()| Claim::default());
+        let cx = Context::from_waker(Waker::noop());
+        let has_turn = |claim: &Claim| share.poll_turn(claim, &cx, || ()).is_ready();
+        share.hold(&holder, 64 * 1024);
+        assert_eq!([&first, &second].map(has_turn), [false; 2]);
+        share.release(&holder, 64 * 1024);
+        // It is woken, and dropped before it is polled.
+        share.remove_claim(&first);
+        assert!(has_turn(&second));
+    }
+
+    #[test]
+    fn a_connection_that_ends_gives_back_what_it_held_of_the_servers_share() {
+        let held = hold(Nothing);
+        let server_share = ServerShare::new(&HttpOptions::default().max_unsent_of_all(64 * 1024));
+        let share = ConnectionShare::new(&held.connection.transport(), &server_share);
+        share.hold(&Claim::default(), 64 * 1024);
+        assert!(!server_share.has_room());
+        drop(share);
+        assert!(server_share.has_room());
+    }
+
+    #[test]
     fn a_fetch_takes_a_quarter_of_what_is_left() {
         let held = hold(Nothing);
         let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));

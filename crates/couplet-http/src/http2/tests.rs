@@ -207,6 +207,19 @@ fn data_that_no_request_reads_returns_to_the_window_of_the_connection() {
 }
 
 #[test]
+fn an_idle_connection_remembers_the_streams_that_it_has_reset() {
+    let mut machine = machine();
+    events(&mut machine, &[hello(), post(1)].concat());
+    machine.reset(0, Reason::CANCEL);
+    machine.free_memory();
+    sent(&mut machine);
+    let trailers = frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, b"");
+    let late = [frame(kind::DATA, 0, 1, b"late"), trailers].concat();
+    assert_eq!(events(&mut machine, &late), [""; 0]);
+    assert_eq!(sent(&mut machine), []);
+}
+
+#[test]
 fn a_long_head_is_sent_in_continuations() {
     let mut machine = machine();
     events(&mut machine, &[hello(), get(1)].concat());

@@ -221,6 +221,7 @@ mod tests {
             frame(TEXT, false, "κό".as_bytes()),
             frame(PING, true, b"\xff"),
             frame(CONTINUE, false, &"σμε".as_bytes()[..3]),
+            frame(PING, true, b"in the middle of a character"),
             frame(CONTINUE, true, &"σμε".as_bytes()[3..]),
             frame(BINARY, false, b"\xff\xff"),
             frame(CONTINUE, true, b"\xff"),

@@ -396,6 +396,34 @@ fn c176_a_request_above_goaway_is_sent_again_over_another_connection() {
     });
 }
 
+#[test]
+fn c176a_the_end_of_an_old_connection_leaves_the_new_one_shared() {
+    let (accepted, count) = counter();
+    let leaves_once = async move |mut wire: Wire| {
+        count.set(count.get() + 1);
+        let is_first = count.get() == 1;
+        while let Some(stream) = wire.request().await? {
+            if is_first {
+                wire.send(&[goodbye(stream)]).await?;
+                wire.stream.transport().reactor().sleep(secs(5)).await?;
+                break;
+            }
+            wire.send(&[head(stream, None), last(stream, "done")]).await?;
+        }
+        Ok(())
+    };
+    framed(leaves_once, async move |reactor, client| {
+        let late = client.clone();
+        let cut = reactor.spawn(async move { Ok(late.get(URL).await.is_err()) });
+        reactor.sleep(secs(1)).await?;
+        assert_eq!(asked(&client).await?, "done");
+        assert!(cut.await?, "its connection has ended");
+        assert_eq!(asked(&client).await?, "done");
+        assert_eq!(accepted.get(), 2);
+        Ok(())
+    });
+}
+
 /// A server that answers the first request of each connection and closes at the second one, after a
 /// GOAWAY that includes both if `goodbye_before`.
 fn closes_at_the_second(

@@ -1,6 +1,6 @@
 //! Requests of one HTTP/2 connection beside each other: panics, windows, 100 (Continue) and tunnels.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -84,6 +84,30 @@ fn a_panic_resets_its_stream_alone() {
     });
 }
 
+#[test]
+fn an_answer_that_panics_fails_the_body_that_another_task_reads() {
+    let failed = Rc::<RefCell<Option<String>>>::default();
+    let noted = failed.clone();
+    let service = async move |reactor: Reactor, request: Request<Body>| {
+        let noted = noted.clone();
+        let reading = async move {
+            let error = request.into_body().bytes(1000).await.expect_err("its stream is reset");
+            *noted.borrow_mut() = Some(error.to_string());
+            Ok(())
+        };
+        reactor.spawn(reading).detach();
+        let _ = reactor.sleep(SECOND).await;
+        Ok(Response::new(Panicking { polled: true }))
+    };
+    beside_service(HttpOptions::default(), service, async move |reactor| {
+        let mut stream = opened(&reactor, [hello(), post(1, "/a", b"")].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, 3 * SECOND).await?.bytes);
+        assert_eq!(got.iter().find_map(Frame::code), Some(2), "INTERNAL_ERROR");
+        assert_eq!(failed.take().as_deref(), Some("the stream was reset with INTERNAL_ERROR"));
+        Ok(())
+    });
+}
+
 fn post(stream: u32, path: &str, more: &[u8]) -> Vec<u8> {
     let mut fields = fields(path);
     // POST, from HPACK's static table.
@@ -116,6 +140,29 @@ fn bodies_that_are_not_read_give_the_connections_window_back() {
 /// `expect: 100-continue`, as a literal by its index in the static table.
 fn expects_100() -> Vec<u8> {
     [&[0x0f, 35 - 15, 12], &b"100-continue"[..]].concat()
+}
+
+#[test]
+fn bodies_of_requests_with_too_large_a_head_give_the_connections_window_back() {
+    beside(HttpOptions::default().max_head(1000), async |reactor| {
+        // A field of 2000 bytes: RFC 7541, 6.2.2.
+        let long = [&[0, 1, b'x', 0x7f, 0xd1, 0x0e], &[b'y'; 2000][..]].concat();
+        let mut stream = opened(&reactor, hello()).await?;
+        let mut increments = 0;
+        // 3 MB, in a window of 1 MiB.
+        for n in 0..50 {
+            let data = frame(DATA, 0, 2 * n + 1, &[0; 15_000]).repeat(4);
+            stream.write_all([post(2 * n + 1, "/a", &long), data].concat()).await?;
+            let got = heard(&mut stream, &reactor, SECOND).await?;
+            assert!(!got.is_closed, "after {n} requests");
+            let got = frames(&got.bytes);
+            assert!(got.iter().any(|it| it.kind == HEADERS && it.stream == 2 * n + 1));
+            let updates = got.iter().filter(|it| it.kind == WINDOW_UPDATE && it.stream == 0);
+            increments += updates.count();
+        }
+        assert!(increments >= 5, "{increments}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -194,16 +241,49 @@ async fn tunnels(
     Ok(answer)
 }
 
+fn connect(stream: u32, host: &str) -> Vec<u8> {
+    let method = [&[0x02, 7], &b"CONNECT"[..]].concat();
+    let fields = [&method[..], &[0x01, host.len() as u8], host.as_bytes()].concat();
+    frame(HEADERS, END_HEADERS, stream, &fields)
+}
+
+#[test]
+fn the_writer_of_a_tunnel_fails_when_its_connection_is_lost() {
+    let has_failed = Rc::<Cell<bool>>::default();
+    let failing = has_failed.clone();
+    let service = async move |reactor: Reactor, mut request: Request<Body>| {
+        let (upgrading, failed) = (hyper::upgrade::on(&mut request), failing.clone());
+        let writing = async move {
+            let mut io = upgrading.await?;
+            let piece = [0; 1000];
+            while let Ok(n) =
+                std::future::poll_fn(|cx| Pin::new(&mut io).poll_write(cx, &piece)).await
+            {
+                assert_ne!(n, 0);
+            }
+            failed.set(true);
+            Ok(())
+        };
+        reactor.spawn(writing).detach();
+        Ok(Response::new(Full::<Bytes>::default()))
+    };
+    beside_service(HttpOptions::default(), service, async move |reactor| {
+        let mut stream = opened(&reactor, [hello(), connect(1, "a:1")].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        assert_eq!(body(&got, 1).len(), 65_535, "it waits for the client's window");
+        assert!(!has_failed.get());
+        stream.abort();
+        reactor.sleep(SECOND).await?;
+        assert!(has_failed.get(), "it waits for ever");
+        Ok(())
+    });
+}
+
 #[test]
 fn a_connect_is_a_tunnel_of_hypers() {
     let ends = Rc::<RefCell<Vec<String>>>::default();
     let noted = ends.clone();
     let service = async move |reactor, request| tunnels(reactor, request, noted.clone()).await;
-    let connect = |stream, host: &str| {
-        let method = [&[0x02, 7], &b"CONNECT"[..]].concat();
-        let fields = [&method[..], &[0x01, host.len() as u8], host.as_bytes()].concat();
-        frame(HEADERS, END_HEADERS, stream, &fields)
-    };
     beside_service(HttpOptions::default(), service, async move |reactor| {
         let mut stream = opened(&reactor, [hello(), connect(1, "a:1")].concat()).await?;
         let mut sent = String::new();

@@ -282,6 +282,26 @@ fn c176a_a_connection_is_kept_from_the_end_of_its_answer() {
 }
 
 #[test]
+fn a_request_that_is_given_up_resets_its_connection() {
+    let was_reset = Rc::new(Cell::new(None));
+    let noted = was_reset.clone();
+    let server = async move |mut stream: Stream| {
+        request(&mut stream).await?;
+        // A FIN would be the end of a client that still waits for its answer.
+        noted.set(Some(stream.read(&mut [0; 10]).await.is_err()));
+        Ok(())
+    };
+    scripted(server, async move |reactor| {
+        let options = ClientOptions::default().timeout(Some(secs(5)));
+        let late = Client::with_options(&reactor, options).get(URL).await;
+        assert!(matches!(late, Err(HttpError::TimedOut)), "{late:?}");
+        reactor.sleep(secs(1)).await?;
+        assert_eq!(was_reset.get(), Some(true));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_server_that_does_not_shake_hands_costs_the_connect_timeout() {
     let silent = async |mut stream: Stream| {
         let _ = stream.read_to_end(&mut Vec::new(), 10_000).await;

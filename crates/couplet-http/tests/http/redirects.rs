@@ -9,13 +9,19 @@ use tower::service_fn;
 
 use crate::client::{secured_by, text};
 
-/// Redirects to the URL after `?`; otherwise answers with the method, the body and each secret.
+/// Redirects to the URL after `?`; otherwise answers with the method, the body and each secret, or
+/// with the Host header for `/host`.
 async fn answer(request: Request<Body>) -> Result<Response<String>, Infallible> {
     let mut answer = Response::new(String::new());
     let (head, body) = request.into_parts();
     if let Some((status, to)) = head.uri.query().and_then(|query| query.split_once(',')) {
         *answer.status_mut() = status.parse().expect("a status");
         answer.headers_mut().insert(header::LOCATION, to.parse().expect("a location"));
+        return Ok(answer);
+    }
+    if head.uri.path() == "/host" {
+        let host = head.headers.get("host").expect("the client sends one");
+        *answer.body_mut() = host.to_str().expect("text").to_owned();
         return Ok(answer);
     }
     let body = body.bytes(100).await.expect("a short body");
@@ -74,6 +80,24 @@ fn c177_secrets_stay_with_their_origin() {
                 let expected = format!("GET {} x-mine=e", if keeps { SECRETS } else { "" });
                 assert_eq!(said, expected, "{from} {status} {to}");
             }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn c177_a_host_header_stays_with_its_origin() {
+    abroad(async |client| {
+        let other = "http://localhost:8001";
+        for (to, expected) in [
+            ("/host".to_owned(), "mine"),
+            (format!("{other}/host"), "localhost:8001"),
+            // To another origin and back.
+            (format!("{other}/?307,http://localhost:8000/host"), "localhost:8000"),
+        ] {
+            let request = Request::get(format!("http://localhost:8000/?307,{to}"));
+            let request = request.header("host", "mine").body("")?;
+            assert_eq!(text(client.send(request).await?.into_body()).await?, expected, "{to}");
         }
         Ok(())
     });

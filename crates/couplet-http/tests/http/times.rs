@@ -107,6 +107,21 @@ fn half_a_head_that_waits_is_not_lost() {
 }
 
 #[test]
+fn the_date_of_an_answer_is_that_of_its_second() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        for millis in [700, 400, 900, 100, 500, 800] {
+            reactor.sleep(Duration::from_millis(millis)).await?;
+            let now = httpdate::fmt_http_date(std::time::UNIX_EPOCH + reactor.unix_time());
+            stream.write_all(get("/a")).await?;
+            let got = heard(&mut stream, &reactor, Duration::from_millis(10)).await?.text();
+            assert!(got.contains(&format!("date: {now}\r\n")), "{now}: {got}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_drain_closes_idle_connections_at_once_and_waits_a_second_for_silent_ones() {
     beside(HttpOptions::default(), async |reactor| {
         let silent = reactor.connect_stream(TO).await?;

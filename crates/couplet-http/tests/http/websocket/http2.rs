@@ -16,6 +16,8 @@ use hyper::{Method, Request, StatusCode};
 
 use super::kit::*;
 use crate::counting::live;
+use crate::http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, frame, frames, hello};
+use crate::kit::heard;
 
 #[derive(Clone)]
 pub(super) struct Tasks(pub(super) Reactor);
@@ -162,6 +164,62 @@ fn a_client_that_takes_nothing_stops_send() {
         let ended_with = rest(&mut io, &mut Vec::new()).await;
         drop(ended_with);
         drop((client, io));
+        ended.await
+    });
+}
+
+#[test]
+fn a_websocket_ends_with_the_end_of_its_stream() {
+    beside(options(), echo, async |reactor| {
+        // Literals by their names in HPACK's static table, or by new names: RFC 7541, 6.2.2.
+        let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+        let named = |index: u8, value| [vec![index], text(value)].concat();
+        let new = |name, value| [vec![0], text(name), text(value)].concat();
+        let fields = [
+            named(2, "CONNECT"),
+            new(":protocol", "websocket"),
+            vec![0x86, 0x84],
+            named(1, "a"),
+            new("sec-websocket-version", "13"),
+        ];
+        let asked = frame(HEADERS, END_HEADERS, 1, &fields.concat());
+        let close = frame(DATA, 0, 1, &masked(FIN | CLOSE, ""));
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([hello(), asked, close].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, secs(1)).await?.bytes);
+        let sent = got.iter().filter(|it| (it.kind, it.stream) == (DATA, 1));
+        let sent: Vec<u8> = sent.flat_map(|it| it.payload.clone()).collect();
+        assert_eq!(sent, plain(FIN | CLOSE, ""));
+        // A reset instead would be the loss of a connection.
+        let is_end = |it: &Frame| (it.kind, it.flags, it.stream) == (DATA, END_STREAM, 1);
+        assert!(got.iter().any(is_end), "{got:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn c175a_a_websocket_that_is_reset_gives_its_share_back() {
+    let flood = async |mut socket: WebSocket| {
+        loop {
+            socket.send(vec![b'x'; 16 * 1024]).await?;
+        }
+    };
+    beside(options(), flood, async |reactor| {
+        let stream = reactor.connect_stream(TO).await?;
+        let here = stream.host().to_string();
+        let (mut client, connection) = http2::handshake(Tasks(reactor.clone()), stream).await?;
+        let ended = reactor.spawn(async move { Ok(connection.await?) });
+        reactor.sleep(std::time::Duration::from_millis(1)).await?;
+        for _ in 0..3 {
+            let io = open(&mut client).await?;
+            reactor.sleep(secs(1)).await?;
+            drop(io);
+            reactor.sleep(secs(20)).await?;
+            let connections = reactor.snapshot().await?.connections;
+            let server = connections.iter().find(|one| one.peer.to_string() == here);
+            assert_eq!(server.map(|one| one.buffered), Some(0));
+        }
+        drop(client);
         ended.await
     });
 }

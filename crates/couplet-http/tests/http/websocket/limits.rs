@@ -187,6 +187,27 @@ fn pings_that_are_never_taken_cost_no_memory() {
 }
 
 #[test]
+fn a_pong_waits_until_the_output_has_room() {
+    let handle = async |mut socket: WebSocket| {
+        socket.send(vec![b'x'; 1_000_000]).await?;
+        while socket.recv().await.is_some() {}
+        Ok(())
+    };
+    beside(WebSocketOptions::default().ping_interval(None), handle, async |reactor| {
+        let mut raw = Raw::connect(&reactor).await?;
+        reactor.sleep(secs(1)).await?;
+        raw.write(masked(FIN | PING, "still there?")).await?;
+        raw.stream.flush().await?;
+        // Longer than an idle WebSocket keeps its state machine.
+        reactor.sleep(secs(60)).await?;
+        let message = raw.frame().await?.expect("the message");
+        assert_eq!(message.payload.len(), 1_000_000);
+        assert_eq!(raw.frame().await?, Some(Frame::of(FIN | PONG, "still there?")));
+        Ok(())
+    });
+}
+
+#[test]
 fn options_of_a_client_are_its_own() {
     let handle = async |mut socket: WebSocket| Ok(socket.send("x".repeat(11)).await?);
     beside(WebSocketOptions::default(), handle, async |reactor| {
