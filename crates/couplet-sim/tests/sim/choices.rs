@@ -194,3 +194,25 @@ fn the_weather_draws_its_faults_from_the_seed_alone_before_the_run() {
     assert!(drawn(7, Weather::Breezy).len() <= 4);
     assert_eq!(drawn(7, Weather::Calm), []);
 }
+
+#[test]
+fn faults_that_are_drawn_later_begin_after_that() {
+    let scenario = |sim: &mut Sim| {
+        sim.host("a", |_| Ok(()));
+        sim.host("b", |_| Ok(()));
+        sim.draw_faults(s(10));
+        sim.run_for(s(100))?;
+        let before = sim.faults().len();
+        sim.draw_faults(s(50));
+        let later = sim.faults().split_off(before);
+        assert!(!later.is_empty(), "a storm has some");
+        for fault in later {
+            let ends_in_time = fault.ends().is_some_and(|end| end <= s(150));
+            assert!(fault.at >= s(100) && ends_in_time, "{fault:?}");
+        }
+        Ok(())
+    };
+    for seed in 0..20 {
+        assert_eq!(Trial::new(seed, Weather::Storm).run(&scenario).failure, None);
+    }
+}

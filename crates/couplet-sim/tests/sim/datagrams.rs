@@ -369,3 +369,25 @@ fn the_trace_names_the_members_of_a_group_that_a_datagram_does_not_reach() {
     assert_eq!(far, "far a~1 dropped: the hosts are separated, or one is down");
     assert!(near.starts_with("near a~1 datagram_received 4 bytes "), "{lines:?}");
 }
+
+#[test]
+fn a_multicast_reaches_each_member_on_a_host() {
+    let mut sim = Sim::new(3);
+    let a = sim.bare_host("a");
+    let group = Ipv4Addr::new(239, 1, 2, 3);
+    sim.host("b", move |reactor| {
+        for address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(10, 0, 0, 2)] {
+            let port = reactor.listen_udp((address, 53).into(), Hears)?;
+            port.join_group(group).detach();
+        }
+        Ok(())
+    });
+    sim.keep_trace();
+    sim.run_for(ms(100)).unwrap();
+    let from = sim.datagrams(a, 0).unwrap();
+    from.send_to((group, 53).into(), b"poem").unwrap();
+    sim.run_for(s(1)).unwrap();
+    let lines = steps(&sim);
+    let got = lines.iter().filter(|line| line.starts_with("b a~1 datagram_received 4 bytes "));
+    assert_eq!(got.count(), 2, "{lines:?}");
+}

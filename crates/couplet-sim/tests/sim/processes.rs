@@ -458,3 +458,27 @@ fn c154c_in_a_storm_a_process_says_what_it_should_or_ends_with_its_parent() {
         Ok(())
     });
 }
+
+#[test]
+fn c154c_a_child_has_the_time_of_day_of_its_machine() {
+    let mut sim = world(1);
+    let seen: Rc<RefCell<Vec<Duration>>> = Rc::default();
+    let (in_child, in_parent) = (seen.clone(), seen.clone());
+    sim.program("looks", move |program| {
+        in_child.borrow_mut().push(program.reactor().unix_time());
+        Ok(())
+    });
+    let host = sim.host("parent", move |reactor| {
+        let (inner, seen) = (reactor.clone(), in_parent.clone());
+        reactor.call_later(2 * SECOND, move || {
+            seen.borrow_mut().push(inner.unix_time());
+            let started = inner.spawn_process(Command::new("looks"), Logged::default());
+            drop(started.expect("it starts"));
+        });
+        Ok(())
+    });
+    sim.fault(SECOND, Duration::ZERO, Fault::ClockBack(host, 3600 * SECOND));
+    sim.run_for(3 * SECOND).expect("a calm world");
+    let [before, after] = seen.take()[..] else { panic!("both look once") };
+    assert!(after > before && after - before < SECOND / 10, "{before:?}, {after:?}");
+}

@@ -242,3 +242,32 @@ fn a_kill_drops_the_jobs_of_its_program() {
     assert_eq!(diary.len(), 20, "the second program's jobs do");
     sim.finish().unwrap();
 }
+
+#[test]
+fn a_job_that_is_cancelled_keeps_its_thread_to_its_end() {
+    let (mut sim, diary) = (Sim::new(1), Diary::default());
+    let log = diary.clone();
+    let worker = sim.host("worker", move |reactor| {
+        let job = |_| reactor.defer_to_thread(|| Ok(())).add_errback(|_| Ok(()));
+        let cancelled: Vec<Deferred<()>> = (0..10).map(job).collect();
+        let (inner, log) = (reactor.clone(), log.clone());
+        let cancel = move || {
+            for job in cancelled {
+                job.cancel();
+                job.detach();
+            }
+        };
+        let another = move || {
+            inner.defer_to_thread(|| Ok(())).map(move |()| log.add("done")).detach();
+        };
+        reactor.call_later(s(1), cancel);
+        reactor.call_later(s(2), another);
+        Ok(())
+    });
+    sim.fault(s(0), s(100), Fault::SlowJobs(worker, s(10)));
+    sim.run_for(s(15)).unwrap();
+    assert_eq!(diary.take(), [""; 0], "no thread was free before 10 s");
+    sim.run_for(s(10)).unwrap();
+    assert_eq!(diary.take(), ["done"]);
+    sim.finish().unwrap();
+}
