@@ -173,3 +173,45 @@ pub(crate) fn run(
     output::print_to_stderr(&totals.to_string());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use couplet::sim::Sim;
+
+    #[test]
+    fn a_client_that_only_listens_is_not_idle() {
+        let secs = Duration::from_secs;
+        let mut sim = Sim::new(1);
+        let (near, far) = (sim.bare_host("client"), sim.bare_host("server"));
+        let client = sim.datagrams(near, 5000).expect("a free port");
+        let server = sim.datagrams(far, 53).expect("a free port");
+        let (to, totals) = (server.address(), Arc::<Totals>::default());
+        let counted = totals.clone();
+        let between = sim.host("forward", move |reactor| {
+            let port = ClientPort {
+                server: to,
+                idle: secs(60),
+                most: 10,
+                sessions: BTreeMap::new(),
+                totals: counted.clone(),
+            };
+            reactor.listen_udp(([0, 0, 0, 0], 9000).into(), port)?;
+            Ok(())
+        });
+        sim.run_for(secs(1)).expect("the world holds");
+        client.send_to(sim.at(between, 9000), b"tell me").expect("it is open");
+        sim.run_for(secs(1)).expect("the world holds");
+        let (asked_by, _) = server.take().expect("it was forwarded");
+        for n in 0..10 {
+            server.send_to(asked_by, b"news").expect("it is open");
+            sim.run_for(secs(50)).expect("the world holds");
+            assert!(client.take().is_some(), "after {n} answers");
+        }
+        sim.run_for(secs(100)).expect("the world holds");
+        server.send_to(asked_by, b"news").expect("it is open");
+        sim.run_for(secs(1)).expect("the world holds");
+        assert_eq!(client.take(), None, "the session has ended");
+        assert_eq!(totals.open.load(Ordering::Relaxed), 0);
+    }
+}

@@ -242,6 +242,29 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_ends_with_the_answer_that_it_began_in() {
+        let pace = Pace { num_bytes: 1, delay: Duration::from_secs(1) };
+        let serving = factory(Catalogue::new(vec![poem("a", "Alas!")]).unwrap(), pace, Some(IDLE));
+        let drained = couplet::testing::run(move |reactor| {
+            let (port, inner) = (reactor.listen("tcp:8000", serving), reactor.clone());
+            reactor.spawn(async move {
+                let mut stream = inner.connect_stream("tcp:127.0.0.1:8000").await?;
+                stream.write_all("a\n").await?;
+                inner.sleep(Duration::from_millis(1500)).await?;
+                let (begun, draining) = (inner.now(), port?.drain(Duration::from_secs(60)));
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got, 1000).await?;
+                drop(stream);
+                assert_eq!(got, b"poem 5 a\r\nAlas!");
+                assert_eq!(draining.await?.finished, 1);
+                Ok(inner.now() - begun)
+            })
+        });
+        let took = drained.expect("it ends in order");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+
+    #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
             let poems = vec![poem("a", &"x".repeat(length))];

@@ -122,6 +122,27 @@ fn a_server_that_has_no_more_to_say_still_gets_all_of_stdin() {
 }
 
 #[test]
+fn each_piece_of_stdin_gives_the_next_one_a_second_after_the_servers_end_of_stream() {
+    const PIECES: usize = 5;
+    let (sender, received) = std::sync::mpsc::channel();
+    let sink = serve_raw(move |mut client| {
+        client.finish();
+        sender.send(client.read_to_end().unwrap()).unwrap();
+    });
+    let mut command = couplet(&["connect", "--no-answer", &sink.to_string()]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::spawn(command);
+    let mut stdin = running.stdin().unwrap();
+    for _ in 0..PIECES {
+        std::thread::sleep(Duration::from_millis(400));
+        stdin.write_all(b"piece\n").unwrap();
+    }
+    drop(stdin);
+    running.ended().quietly(0);
+    assert_eq!(received.recv().unwrap(), b"piece\n".repeat(PIECES));
+}
+
+#[test]
 fn a_server_that_closes_without_the_answer_that_was_awaited_is_a_failure() {
     let silent = serve_raw(|mut client| drop(client.read_to_end()));
     let leaving = serve_raw(|mut client| {

@@ -150,6 +150,17 @@ fn hidden_files_and_links_out_of_the_folder_are_served_only_if_asked_for() {
 }
 
 #[test]
+fn a_folder_whose_index_leads_out_of_it_is_not_listed() {
+    let index = TempFile::new(b"an index");
+    let site = Site::new(&[("file", b"")]);
+    symlink(index.path(), site.0.join("index.html")).unwrap();
+    for (options, expected) in [(&[][..], 404), (&["--follow"], 200)] {
+        let server = site.serve_with(options);
+        assert_eq!(statuses(&mut server.connect(), &["/"]), [expected]);
+    }
+}
+
+#[test]
 fn names_are_any_bytes_and_those_that_no_file_can_have_are_not_found() {
     let odd = ["a b", "%41", "+", "\u{e4}", "?#", "back\\slash", "...", "a\nb", "x.tar.gz", "C:"];
     let site = Site::new(&[("c/x", b"")]);
