@@ -216,12 +216,12 @@ fn check_type(found: FileType) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     let kind = match () {
         () if found.is_file() || found.is_char_device() => return Ok(()),
-        () if found.is_fifo() => "a pipe",
-        () if found.is_socket() => "a socket",
+        () if found.is_fifo() => "a pipe, whose reader may block the log",
+        () if found.is_socket() => "a socket, whose reader may block the log",
         () if found.is_dir() => "a folder",
         () => "a disk",
     };
-    let text = format!("it is {kind}, whose reader may block the log: use a file");
+    let text = format!("it is {kind}: use a file");
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
