@@ -1,6 +1,7 @@
 //! Streams for endpoints: connecting and serving.
 
 use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
 
 use super::Stream;
@@ -8,7 +9,7 @@ use super::shared::StreamProtocol;
 use crate::defer::Panicked;
 use crate::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
 use crate::panics::Contained;
-use crate::{Deferred, Port, Reactor, Result, Transport};
+use crate::{Deferred, Failure, Port, Reactor, Result, Transport};
 
 impl Reactor {
     /// Connects to an endpoint; the Deferred fires with the stream. It fails like
@@ -29,7 +30,8 @@ impl Reactor {
     ///
     /// A handler that returns an error, or panics, ends its own connection with that error or panic
     /// as the reason. After an error the output is sent first; after a panic the connection is
-    /// reset.
+    /// reset. Both are logged at level error, except the errors of reading and writing
+    /// ([`io::Error`](std::io::Error)), which are the peer's and logged at level debug.
     ///
     /// # Errors
     ///
@@ -40,7 +42,7 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
-        self.listen(endpoint, stream_factory(handle))
+        self.listen(endpoint, stream_factory(handle, log_failure))
     }
 
     /// Like [`serve`](Self::serve), with application protocols for TLS to offer unless its endpoint
@@ -52,18 +54,20 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
-        self.listen_offering(protocols, endpoint, stream_factory(handle))
+        // HTTP, which logs the failures of services.
+        self.listen_offering(protocols, endpoint, stream_factory(handle, debug_failure))
     }
 }
 
 /// Builds the protocol of each stream, with its handler.
 fn stream_factory(
     handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+    log: LogFailure,
 ) -> impl FnMut() -> StreamProtocol + 'static {
     let handle = Rc::new(Contained::new(handle));
     move || {
         let handle = handle.clone();
-        StreamProtocol::new(move |stream| run_handler(stream, handle))
+        StreamProtocol::new(move |stream| run_handler(stream, handle, log))
     }
 }
 
@@ -72,24 +76,42 @@ fn stream_factory(
 fn run_handler(
     stream: Stream,
     handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>,
+    log: LogFailure,
 ) {
     let transport = stream.transport().clone();
     let reactor = transport.reactor().clone();
     let task = reactor.spawn(async move { (**handle)(stream).await });
     task.add_errback(move |failure| {
-        end_connection(&transport, failure);
+        end_connection(&transport, failure, log);
         Ok(())
     })
     .detach();
 }
 
-fn end_connection(transport: &Transport, failure: crate::Failure) {
-    let connection = transport.id();
+fn end_connection(transport: &Transport, failure: Failure, log: LogFailure) {
     if failure.downcast_ref::<Panicked>().is_some() {
+        let connection = transport.id();
         log_error!(%connection, peer = %transport.peer(), %failure, "a handler panicked");
         transport.abort_connection();
     } else {
-        tracing::debug!(%connection, peer = %transport.peer(), %failure, "a handler failed");
+        log(transport, &failure);
         transport.fail(failure);
     }
+}
+
+/// Logs the error of a handler.
+type LogFailure = fn(&Transport, &Failure);
+
+/// An error of a stream is the peer's doing; any other has no reader but the log.
+fn log_failure(transport: &Transport, failure: &Failure) {
+    if failure.downcast_ref::<io::Error>().is_some() {
+        return debug_failure(transport, failure);
+    }
+    let connection = transport.id();
+    log_error!(%connection, peer = %transport.peer(), %failure, "a handler failed");
+}
+
+fn debug_failure(transport: &Transport, failure: &Failure) {
+    let connection = transport.id();
+    tracing::debug!(%connection, peer = %transport.peer(), %failure, "a handler failed");
 }

@@ -17,7 +17,7 @@ use super::h2_stream::H2Stream;
 use super::options::WebSocketOptions;
 use super::socket::Socket;
 use super::wire::Wire;
-use super::{WebSocket, code};
+use super::{WebSocket, WebSocketError, code};
 use crate::io::Io;
 use crate::monitor::Monitor;
 use couplet_core::Result;
@@ -53,7 +53,8 @@ struct Acceptance {
 /// malformed.
 ///
 /// When the handler returns, its WebSocket is closed with code 1000, or with 1011 if it failed or
-/// panicked.
+/// panicked. Both are logged at level error, except a [`WebSocketError`], which is the peer's and
+/// logged at level debug.
 ///
 /// Pages of other sites can connect too, with the user's cookies: where that matters, check the
 /// request's `origin` header first.
@@ -249,7 +250,12 @@ async fn run(
     let code = match handled {
         Ok(Ok(())) => code::NORMAL,
         Ok(Err(failure)) => {
-            tracing::debug!(%connection, %peer, %failure, "a WebSocket handler failed");
+            // An error of the WebSocket is the peer's doing; any other has no reader but the log.
+            if failure.downcast_ref::<WebSocketError>().is_some() {
+                tracing::debug!(%connection, %peer, %failure, "a WebSocket handler failed");
+            } else {
+                log_error!(%connection, %peer, %failure, "a WebSocket handler failed");
+            }
             code::INTERNAL_ERROR
         }
         Err(panic) => {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use couplet::{ConnectionLost, Reason, Result};
 
 use super::{both_connected, connected, finish, serve, start};
+use crate::logged::logged;
 use crate::secure::Rig;
 use crate::suite::kit::LOOPBACK;
 
@@ -161,6 +162,35 @@ fn c44_a_handler_that_panics_or_fails_ends_its_own_connection_alone() {
         assert_eq!(rig.l.snapshot().connections.len(), 1, "the other one");
         rig.push(&other, b"bye\n");
         assert!(other.saw_fin());
+    }
+}
+
+#[test]
+fn c44_the_error_of_a_handler_is_logged_unless_its_stream_failed() {
+    for mut rig in Rig::both() {
+        let port = serve(&rig, async |mut stream| -> Result<()> {
+            match stream.read_line().await?.as_deref() {
+                Some(b"fail") => Err(couplet::Failure::msg("asked for")),
+                _ => stream.read_exact(&mut [0; 10]).await.map_err(Into::into),
+            }
+        });
+        let ((), lines) = logged(|| {
+            for (line, resets) in [("go on\n", true), ("go on\n", false), ("fail\n", false)] {
+                let wire = rig.network.connect(port.clone()).expect("the port listens");
+                rig.push(&wire, line.as_bytes());
+                if resets {
+                    wire.reset();
+                    rig.turn();
+                    rig.turn();
+                } else {
+                    rig.close(&wire);
+                }
+            }
+        });
+        assert!(rig.l.snapshot().connections.is_empty());
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert!(line.contains("message=a handler failed"), "{line}");
+        assert!(line.contains("failure=asked for"), "{line}");
     }
 }
 

@@ -9,6 +9,7 @@ use couplet::reactor::Drain;
 use couplet::{Failure, Reactor, Result};
 
 use super::kit::*;
+use crate::logged::logged;
 use crate::needed::{Folder, SelfSigned};
 
 /// How a WebSocket ended at one end: the number of messages, the close code, the error.
@@ -160,6 +161,29 @@ fn the_code_tells_how_a_handler_ended() {
         ended.or(Ok(()))
     };
     assert_eq!(code_of(panics_elsewhere), Some(1011));
+}
+
+#[test]
+fn c44_the_error_of_a_handler_is_logged_unless_its_websocket_failed() {
+    let (_, lines) = logged(|| code_of(async |_| Err(Failure::msg("no database"))));
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("message=a WebSocket handler failed"), "{line}");
+    assert!(line.contains("failure=no database"), "{line}");
+    let ((), lines) = logged(|| {
+        let handle = async |mut socket: WebSocket| loop {
+            socket.recv().await.ok_or(WebSocketError::Closed)??;
+        };
+        beside(WebSocketOptions::default(), handle, async |reactor| {
+            let raw = Raw::connect(&reactor).await?;
+            raw.stream.abort();
+            let mut raw = Raw::connect(&reactor).await?;
+            raw.write(masked(FIN | TEXT, "\u{fffd}").split_last().expect("a byte").1).await?;
+            raw.stream.shutdown().await?;
+            raw.frames().await?;
+            Ok(())
+        });
+    });
+    assert_eq!(lines, [""; 0]);
 }
 
 #[test]
