@@ -118,7 +118,7 @@ impl Kernel {
     pub(crate) fn serve_socket(&mut self, host: u32, address: &Address, on: bool) {
         let Some(socket) = self.host(host).sockets.get_mut(address) else { return };
         socket.receiving = on;
-        if on && (socket.refused || !socket.queue.is_empty()) {
+        if on && (socket.error.is_some() || !socket.queue.is_empty()) {
             self.queue_notice(host, HostNotice::Datagrams(address.clone()));
         }
     }
