@@ -123,23 +123,19 @@ fn a_server_that_has_no_more_to_say_still_gets_all_of_stdin() {
 
 #[test]
 fn each_piece_of_stdin_gives_the_next_one_a_second_after_the_servers_end_of_stream() {
-    const PIECES: usize = 5;
     let (sender, received) = std::sync::mpsc::channel();
     let sink = serve_raw(move |mut client| {
         client.finish();
         sender.send(client.read_to_end().unwrap()).unwrap();
     });
+    let slowly = "for n in 1 2 3 4 5; do sleep 0.4; echo $n; done";
+    let mut source =
+        Command::new("sh").args(["-c", slowly]).stdout(Stdio::piped()).spawn().unwrap();
     let mut command = couplet(&["connect", "--no-answer", &sink.to_string()]);
-    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running::spawn(command);
-    let mut stdin = running.stdin().unwrap();
-    for _ in 0..PIECES {
-        std::thread::sleep(Duration::from_millis(400));
-        stdin.write_all(b"piece\n").unwrap();
-    }
-    drop(stdin);
-    running.ended().quietly(0);
-    assert_eq!(received.recv().unwrap(), b"piece\n".repeat(PIECES));
+    let command = command.stdin(source.stdout.take().unwrap());
+    Running::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).ended().quietly(0);
+    source.wait().unwrap();
+    assert_eq!(received.recv().unwrap(), b"1\n2\n3\n4\n5\n");
 }
 
 #[test]

@@ -397,7 +397,7 @@ fn c176_a_request_above_goaway_is_sent_again_over_another_connection() {
 }
 
 #[test]
-fn c176a_the_end_of_an_old_connection_leaves_the_new_one_shared() {
+fn the_end_of_an_old_connection_leaves_the_new_one_shared() {
     let (accepted, count) = counter();
     let leaves_once = async move |mut wire: Wire| {
         count.set(count.get() + 1);

@@ -86,7 +86,7 @@ fn c177_secrets_stay_with_their_origin() {
 }
 
 #[test]
-fn c177_a_host_header_stays_with_its_origin() {
+fn a_host_header_stays_with_its_origin() {
     abroad(async |client| {
         let other = "http://localhost:8001";
         for (to, expected) in [

@@ -460,7 +460,7 @@ fn c154c_in_a_storm_a_process_says_what_it_should_or_ends_with_its_parent() {
 }
 
 #[test]
-fn c154c_a_child_has_the_time_of_day_of_its_machine() {
+fn a_child_has_the_time_of_day_of_its_machine() {
     let mut sim = world(1);
     let seen: Rc<RefCell<Vec<Duration>>> = Rc::default();
     let (in_child, in_parent) = (seen.clone(), seen.clone());

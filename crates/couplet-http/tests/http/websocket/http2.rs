@@ -198,7 +198,7 @@ fn a_websocket_ends_with_the_end_of_its_stream() {
 }
 
 #[test]
-fn c175a_a_websocket_that_is_reset_gives_its_share_back() {
+fn a_websocket_that_is_reset_gives_its_share_back() {
     let flood = async |mut socket: WebSocket| {
         loop {
             socket.send(vec![b'x'; 16 * 1024]).await?;
