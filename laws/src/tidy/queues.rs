@@ -72,6 +72,7 @@ const FIXED: &[&str] = &[
     "rustls::pki_types::ServerName",
     "rustls::sign::CertifiedKey",
     "rustls::unbuffered::InsufficientSizeError",
+    "socket2::Domain",
     "socket2::Socket",
     "std::any",
     "std::cell",

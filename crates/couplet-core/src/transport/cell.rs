@@ -171,7 +171,6 @@ pub(crate) struct ConnectionCell {
     pub(super) idle_timeout: Cell<Option<Duration>>,
     pub(super) close_deadline: Cell<Option<Duration>>,
     pub(crate) made_at: Instant,
-    dropped: Cell<u64>,
     /// Bytes for the peer that a guest such as hyper holds; for snapshots.
     #[cfg(feature = "hyper")]
     held_by_guest: Cell<usize>,
@@ -227,6 +226,8 @@ struct RareState {
     /// The failure passed to `fail`.
     why: Option<Failure>,
     throttled_until: Option<Instant>,
+    /// Written bytes that were dropped.
+    dropped: u64,
     // Unbounded: one for each unfired Deferred of `drained` and `flushed`.
     waiting: Vec<(Level, Resolver<()>)>,
     // Unbounded: one for each unfired Deferred of `peer_ended`.
@@ -277,7 +278,6 @@ impl ConnectionCell {
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
-            dropped: Cell::new(0),
             modes: Cell::new(0),
             #[cfg(feature = "hyper")]
             held_by_guest: Cell::new(0),
@@ -462,7 +462,7 @@ impl ConnectionCell {
     fn accepts_slow(&self, len: usize, room: usize) -> bool {
         let open = self.is_open_to_output();
         if !open {
-            self.dropped.set(self.dropped.get() + len as u64);
+            self.rare_mut().dropped += len as u64;
         } else if len > room {
             self.advance_phase(Phase::Ended);
             self.record(request::OVERFLOW);
@@ -859,7 +859,7 @@ impl ConnectionCell {
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.get()
+        self.rare.borrow().as_ref().map_or(0, |rare| rare.dropped)
     }
 
     pub(super) fn awaits_upgrade(&self) -> bool {
