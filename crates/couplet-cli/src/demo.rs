@@ -12,12 +12,13 @@ use couplet::{Deferred, Port, Reactor};
 use crate::cli::Logging;
 use crate::endpoint::{to_connect, to_listen};
 use crate::exit::Exit;
+use crate::output;
 use crate::poems::{self, Poem};
 use crate::poetry::get_poem;
 use crate::poetry::recital::Pace;
 use crate::poetry::serve::Anthology;
 use crate::progress::Progress;
-use crate::{output, signalled_loop};
+use crate::signals::signalled_loop;
 
 /// Bytes per part of each poem; a part is sent every [`DELAY`].
 const PARTS: [usize; 3] = [9, 17, 8];

@@ -4,8 +4,6 @@ use std::process::ExitCode;
 
 use couplet::{Failure, Signal};
 
-use crate::output;
-
 /// Why a command failed or ended early.
 #[derive(Debug)]
 pub(crate) struct Exit {
@@ -44,11 +42,13 @@ impl Exit {
         self.code == 0
     }
 
-    pub(crate) fn report(self) -> ExitCode {
-        if let Some(message) = self.message {
-            output::print_to_stderr(&format!("couplet: {message}"));
-        }
+    pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
+    }
+
+    /// The message for stderr, unless the end is silent.
+    pub(crate) fn message(&self) -> Option<&str> {
+        self.message.as_deref()
     }
 }
 

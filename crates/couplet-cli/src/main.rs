@@ -27,16 +27,16 @@ mod logging;
 mod output;
 mod poems;
 mod poetry;
+mod printer;
 mod progress;
 mod server;
+mod signals;
 mod sim;
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use couplet::{Loop, LoopOptions};
 
 use cli::{Cli, Command, Poetry};
 use exit::Exit;
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Err(mut said) => {
             known::suggest_commands(&mut said, &Cli::command());
             return say(&said)
-                .map_or_else(Exit::report, |()| ExitCode::from(said.exit_code() as u8));
+                .map_or_else(|exit| report(&exit), |()| ExitCode::from(said.exit_code() as u8));
         }
     };
     logging::start(&cli.logging);
@@ -72,8 +72,16 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => exit.report(),
+        Err(exit) => report(&exit),
     }
+}
+
+/// Prints the message of a command that failed or ended early.
+fn report(exit: &Exit) -> ExitCode {
+    if let Some(message) = exit.message() {
+        output::print_to_stderr(&format!("couplet: {message}"));
+    }
+    exit.code()
 }
 
 /// Prints help, the version, or a usage error.
@@ -83,29 +91,4 @@ fn say(said: &clap::Error) -> Result<(), Exit> {
         Err(error) if !said.use_stderr() => Err(output::cannot_print(&error)),
         _ => Ok(()),
     }
-}
-
-/// How long a call may hold the loop before `-v` logs it.
-const STALL: Duration = Duration::from_secs(1);
-
-/// Enables signals, and stall reports if they would be logged.
-fn signalled(options: LoopOptions) -> LoopOptions {
-    let options = options.signals(true);
-    if tracing::enabled!(tracing::Level::INFO) { options.stall_after(STALL) } else { options }
-}
-
-/// Creates a loop that handles signals: SIGINT and SIGTERM end the run, SIGUSR1 passes a snapshot
-/// of open and pending objects to `tell`.
-///
-/// The loop lives as long as the process: dropping it would restore the default handlers, and a
-/// second Ctrl-C would kill a program that is about to exit.
-fn signalled_loop(
-    options: LoopOptions,
-    tell: impl Fn(&str) + 'static,
-) -> Result<&'static mut Loop, Exit> {
-    let mut l = Loop::with_options(signalled(options)).map_err(|error| {
-        Exit::failed(format!("cannot start the loop: {}", output::plain(&error)))
-    })?;
-    l.on_snapshot(move |snapshot| tell(snapshot.to_string().trim_end()));
-    Ok(Box::leak(Box::new(l)))
 }

@@ -1,25 +1,18 @@
 //! Standard output for results only: flushed, and a silent end if its reader closed it. Standard
 //! error for messages; it may be closed too, and a failure to write there is ignored.
 
-use std::collections::VecDeque;
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
-use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
-use bytes::Bytes;
+use std::io::{self, Write};
 
 use crate::exit::Exit;
-use crate::progress::Progress;
 
 /// Prints bytes as they are.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Exit> {
     write(bytes).map_err(|error| cannot_print(&error))
 }
 
-fn write(bytes: &[u8]) -> io::Result<()> {
+/// Writes bytes to stdout.
+pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()
@@ -58,116 +51,6 @@ pub(crate) fn plain(error: &io::Error) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(char::to_lowercase);
     first.into_iter().flatten().chain(letters).collect()
-}
-
-/// Prints on a separate thread, in order, so a slow reader blocks neither the loop nor Ctrl-C.
-/// After it is dropped, the thread prints the queued pieces and ends.
-pub(crate) struct Printer(Arc<PrintQueue>);
-
-/// Resolves once the [`Printer`] is dropped and everything is printed, or at the first error.
-#[derive(Clone)]
-pub(crate) struct Printed(Arc<PrintQueue>);
-
-#[derive(Default)]
-struct PrintQueue {
-    state: Mutex<PrintState>,
-    more: Condvar,
-    less: Condvar,
-}
-
-#[derive(Default)]
-struct PrintState {
-    /// The first is being printed.
-    // Unbounded: poems that `Collection` had in memory already, each within --max-bytes.
-    waiting: VecDeque<Bytes>,
-    is_closed: bool,
-    outcome: Option<io::Result<()>>,
-    waker: Option<Waker>,
-}
-
-impl Printer {
-    /// Starts the thread. If stdout is a terminal, the bars of `progress` are cleared while it
-    /// prints.
-    pub(crate) fn start(progress: Progress) -> Result<(Printer, Printed), Exit> {
-        let shared = Arc::<PrintQueue>::default();
-        let printing = shared.clone();
-        let thread = std::thread::Builder::new().name("couplet-stdout".into());
-        thread.spawn(move || printing.run(&progress)).map_err(|error| {
-            Exit::failed(format!("cannot start a thread for stdout: {}", plain(&error)))
-        })?;
-        Ok((Printer(shared.clone()), Printed(shared)))
-    }
-
-    pub(crate) fn print(&self, bytes: Bytes) {
-        self.0.lock().waiting.push_back(bytes);
-        self.0.more.notify_one();
-    }
-}
-
-impl Drop for Printer {
-    fn drop(&mut self) {
-        self.0.lock().is_closed = true;
-        self.0.more.notify_one();
-    }
-}
-
-impl PrintQueue {
-    fn lock(&self) -> MutexGuard<'_, PrintState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next(&self) -> Option<Bytes> {
-        let waits = |state: &mut PrintState| state.waiting.is_empty() && !state.is_closed;
-        let state = self.more.wait_while(self.lock(), waits);
-        state.unwrap_or_else(PoisonError::into_inner).waiting.front().cloned()
-    }
-
-    fn run(&self, progress: &Progress) {
-        let shared_with_bars = io::stdout().is_terminal();
-        let mut outcome = Ok(());
-        while outcome.is_ok()
-            && let Some(bytes) = self.next()
-        {
-            outcome = match shared_with_bars {
-                true => progress.suspend(|| write(&bytes)),
-                false => write(&bytes),
-            };
-            self.lock().waiting.pop_front();
-            self.less.notify_all();
-        }
-        let mut state = self.lock();
-        state.outcome = Some(outcome);
-        self.less.notify_all();
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl Printed {
-    /// Waits, for `at_most`, until everything queued so far is printed.
-    #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
-    pub(crate) fn settle(&self, at_most: Duration) {
-        let waits = |state: &mut PrintState| state.outcome.is_none() && !state.waiting.is_empty();
-        drop(self.0.less.wait_timeout_while(self.0.lock(), at_most, waits));
-    }
-}
-
-impl Future for Printed {
-    type Output = io::Result<()>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock();
-        match state.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Listen, Threads};
 use crate::exit::Exit;
-use crate::{endpoint, output, signalled, signalled_loop};
+use crate::signals::{signalled, signalled_loop};
+use crate::{endpoint, output};
 
 /// Descriptors reserved for uses other than client connections.
 const RESERVED_DESCRIPTORS: usize = 16;

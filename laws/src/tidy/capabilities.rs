@@ -173,7 +173,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-sim/src/determinism.rs",
             // A standard stream may be a file, which cannot be polled.
             "couplet-cli/src/connect/",
-            "couplet-cli/src/output.rs",
+            "couplet-cli/src/printer.rs",
             "couplet-os/src/process.rs",
         ],
     },
@@ -214,7 +214,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/stalls.rs",
             // Waits for the other loops, before its own runs and after it has failed.
             "couplet-core/src/reactor/turn/cluster.rs",
-            "couplet-cli/src/output.rs",
+            "couplet-cli/src/printer.rs",
         ],
     },
     Capability {
@@ -249,7 +249,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/datagrams/mod.rs",
             "couplet-cli/src/http/get.rs",
             "couplet-cli/src/http/listing.rs",
-            "couplet-cli/src/output.rs",
+            "couplet-cli/src/printer.rs",
             "couplet-cli/src/sim/mod.rs",
             "couplet-os/src/backtrace.rs",
             "couplet-os/src/process.rs",
@@ -591,7 +591,7 @@ const METHODS: &[Methods] = &[
             "couplet-core/src/driver/stalls.rs",
             // Before a loop is created again.
             "couplet-core/src/reactor/turn/cluster.rs",
-            "couplet-cli/src/output.rs",
+            "couplet-cli/src/printer.rs",
         ],
     ),
 ];

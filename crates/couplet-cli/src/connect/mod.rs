@@ -19,7 +19,8 @@ use crate::cli;
 use crate::datagrams::{self, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
-use crate::{output, signalled_loop};
+use crate::output;
+use crate::signals::signalled_loop;
 use stdin::{Read, Stdin};
 use stdout::{PrintResult, Stdout};
 

@@ -14,7 +14,8 @@ use couplet::{
 
 use super::address_of;
 use crate::exit::Exit;
-use crate::{output, signalled_loop};
+use crate::output;
+use crate::signals::signalled_loop;
 
 /// Largest payload of a datagram. It exceeds an Ethernet frame, but the program that writes into a
 /// pipe chooses better where to cut.

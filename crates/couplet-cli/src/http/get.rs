@@ -17,7 +17,8 @@ use couplet::{Deferred, Failure, LoopOptions, Reactor};
 
 use crate::cli;
 use crate::exit::Exit;
-use crate::{output, signalled_loop};
+use crate::output;
+use crate::signals::signalled_loop;
 
 /// Bytes buffered while the output is slow.
 const MAX_GATHERED: usize = 256 * 1024;

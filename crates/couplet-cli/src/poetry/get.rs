@@ -15,12 +15,13 @@ use couplet::{Deferred, DelayedCall, Failure, Reactor};
 use crate::cli::{Get, Logging};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
-use crate::output::{self, Printer, cannot_print};
+use crate::output::{self, cannot_print};
 use crate::poetry::ask::ask_poem;
 use crate::poetry::get_poem;
 use crate::poetry::transforming::Transformer;
+use crate::printer::Printer;
 use crate::progress::{Bar, Progress};
-use crate::signalled_loop;
+use crate::signals::signalled_loop;
 
 /// A server that is silent for this long may expect a request.
 const SILENCE: Duration = Duration::from_secs(5);

@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use crate::cli::List;
 use crate::exit::Exit;
+use crate::output;
 use crate::poetry::ask::ask_titles;
 use crate::poetry::get::why;
-use crate::{output, signalled_loop};
+use crate::signals::signalled_loop;
 
 pub(crate) fn run(options: List) -> Result<(), Exit> {
     let l = signalled_loop(couplet::LoopOptions::default(), output::print_to_stderr)?;
