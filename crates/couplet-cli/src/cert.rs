@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use couplet::endpoints::quote;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
 
-use crate::cli;
 use crate::exit::Exit;
 use crate::output;
 
@@ -20,10 +20,10 @@ const RESERVED: [&str; 2] = ["ca", "client"];
 
 /// The subject of a certificate: a DNS name, perhaps with a leading `*.`, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name(String);
+struct Name(String);
 
 impl Name {
-    pub(crate) fn parse(text: &str) -> Result<Name, String> {
+    fn parse(text: &str) -> Result<Name, String> {
         let is_label = |label: &str| {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
             (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-')
@@ -67,7 +67,37 @@ struct Pair {
     key: String,
 }
 
-pub(crate) fn run(options: &cli::Cert) -> Result<(), Exit> {
+const EXAMPLE: &str = "\
+Example:
+  couplet cert certs localhost 127.0.0.1
+  couplet echo --listen tls:7000:cert=certs/localhost.pem:key=certs/localhost.key
+  couplet connect tls:localhost:7000:ca=certs/ca.pem
+
+DIR gets ca.pem and ca.key, the authority; NAME.pem and NAME.key for each NAME; and client.pem and
+client.key, for servers that require client certificates (client-ca=certs/ca.pem). Only you can
+read the keys. In the name of a file, _ stands for a colon or a star.
+
+For tests only: the certificates are valid until 2100, cannot be revoked, and whoever has ca.key can
+issue others for any name. Never have a browser or a system trust ca.pem.
+
+Exit codes: 0 success, 1 a file exists or cannot be written, 2 usage error.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Cert {
+    /// The folder; it is created if necessary
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Subjects of the certificates, each a DNS name, *.NAME, or an IP address
+    // Bound: the arguments on the command line.
+    #[arg(value_name = "NAME", required = true, value_parser = Name::parse)]
+    names: Vec<Name>,
+    /// Replace existing files
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(options: &Cert) -> Result<(), Exit> {
     let made = make(&options.names);
     let pairs = made.map_err(|error| Exit::failed(format!("cannot make certificates: {error}")))?;
     write(&options.folder, &pairs, options.force)?;

@@ -9,12 +9,12 @@ use couplet::defer::gather_consuming;
 use couplet::endpoints::ServerEndpoint;
 use couplet::{Deferred, Port, Reactor};
 
-use crate::cli::Logging;
 use crate::endpoint::{to_connect, to_listen};
 use crate::exit::Exit;
+use crate::logging::Logging;
 use crate::output;
 use crate::poems::{self, Poem};
-use crate::poetry::get_poem;
+use crate::poetry::client::get_poem;
 use crate::poetry::recital::Pace;
 use crate::poetry::serve::Anthology;
 use crate::progress::Progress;
@@ -26,6 +26,12 @@ const DELAY: Duration = Duration::from_millis(40);
 
 /// The poems, each with the seconds that it took.
 type Arrived = Vec<(Vec<u8>, f64)>;
+
+pub(crate) const EXAMPLE: &str = "\
+Example:
+  couplet demo
+
+The poems go to stdout, the progress to stderr. It takes about three seconds.";
 
 pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
     let poems: Vec<Poem> = poems::built_in().into_iter().take(PARTS.len()).collect();

@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-use couplet::{ProducerKind, Protocol, Transport};
+use clap::Args;
+use couplet::{Answers, ProducerKind, Protocol, Transport};
 
-use crate::cli::{self, Listen};
 use crate::datagrams::{self, Local};
 use crate::exit::Exit;
-use crate::server;
+use crate::server::{self, Drain, Listen, Threads, answers, listening};
+use crate::values::seconds;
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
 /// cap leaves room for one more read.
 const WRITE_CAP: usize = 1024 * 1024;
 
-struct Echo {
+struct EchoServer {
     idle_timeout: Option<Duration>,
 }
 
-impl Protocol for Echo {
+impl Protocol for EchoServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
         transport.set_idle_timeout(self.idle_timeout);
@@ -43,7 +44,47 @@ impl Protocol for Echo {
     }
 }
 
-pub(crate) fn run(options: cli::Echo) -> Result<(), Exit> {
+const EXAMPLE: &str = listening!(
+    "  couplet echo --listen 7000
+  couplet connect 7000
+
+A client that reads slowly is read from slowly. Over UDP, with --listen udp:7000 or
+udp:7000:interface=127.0.0.1, each datagram goes back to its sender: not to a port below 1024, which
+belongs to a service, and to each peer --udp-rate times a second, so that two servers never answer
+each other without end."
+);
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Echo {
+    /// Endpoint to listen on, udp:PORT for datagrams; may be repeated [default: a free port on
+    /// 127.0.0.1]
+    #[arg(
+        short = 'l',
+        long = "listen",
+        value_name = "ENDPOINT",
+        value_parser = datagrams::local,
+        allow_negative_numbers = true
+    )]
+    // Bound: one for each `--listen` on the command line.
+    endpoints: Vec<Local>,
+    #[command(flatten)]
+    drain: Drain,
+    #[command(flatten)]
+    threads: Threads,
+    /// When to send the answers of one turn: each immediately, all together, or as the loop's
+    /// measurements suggest
+    #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
+    answers: Answers,
+    /// Close a connection that sends nothing for this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    idle_timeout: Option<Duration>,
+    /// Send each peer at most this many answers per second; 0 for no limit
+    #[arg(long, value_name = "N", default_value = "1000", allow_negative_numbers = true)]
+    udp_rate: u32,
+}
+
+pub(crate) fn run(options: Echo) -> Result<(), Exit> {
     let idle_timeout = options.idle_timeout;
     let (mut endpoints, mut ports) = (Vec::new(), Vec::new());
     for local in options.endpoints {
@@ -57,7 +98,7 @@ pub(crate) fn run(options: cli::Echo) -> Result<(), Exit> {
         (false, false) => Err(Exit::bad_usage("either connections or datagrams are echoed")),
         (_, true) => {
             let listen = Listen { endpoints, drain: options.drain, answers: options.answers };
-            server::run(listen, options.threads, || move || Echo { idle_timeout })
+            server::run(listen, options.threads, || move || EchoServer { idle_timeout })
         }
     }
 }
@@ -72,7 +113,7 @@ mod tests {
     #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 130_000, 500_000] {
-            let mut held = hold(Echo { idle_timeout: None });
+            let mut held = hold(EchoServer { idle_timeout: None });
             let mut sent = 0;
             // Pushes until reading is paused.
             while sent < length {

@@ -32,13 +32,14 @@ mod progress;
 mod server;
 mod signals;
 mod sim;
+mod values;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use cli::{Cli, Command, Poetry};
+use cli::{Cli, Command};
 use exit::Exit;
 
 fn main() -> ExitCode {
@@ -61,11 +62,7 @@ fn main() -> ExitCode {
         Command::Chat(options) => chat::run(options),
         Command::Cert(options) => cert::run(&options),
         Command::Sim(options) => sim::run(options, &cli.logging),
-        Command::Poetry(Poetry::Serve(options)) => poetry::serve::run(options),
-        Command::Poetry(Poetry::Get(options)) => poetry::get::run(options, &cli.logging),
-        Command::Poetry(Poetry::List(options)) => poetry::list::run(options),
-        Command::Poetry(Poetry::Transform(options)) => poetry::transform::run(options),
-        Command::Poetry(Poetry::Proxy(options)) => poetry::proxy::run(options),
+        Command::Poetry(command) => poetry::run(command, &cli.logging),
         Command::Completions { shell } => {
             output::print(&known::completions(shell, &mut Cli::command()))
         }

@@ -12,8 +12,7 @@ use indicatif::{
     HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
 
-use crate::cli::Logging;
-use crate::logging::is_dumb;
+use crate::logging::{Logging, is_dumb};
 use crate::output;
 
 /// Shortest interval between plain lines about one transfer.

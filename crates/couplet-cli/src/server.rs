@@ -1,18 +1,115 @@
-//! Shared by the server commands: listen, print the ports, run until stopped.
+//! Shared by the server commands: their arguments; listen, print the ports, run until stopped.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use couplet::endpoints::{ServerEndpoint, SharedPort};
 use couplet::reactor::{Members, Snapshot};
-use couplet::{Cluster, IntoFactory, LoopOptions, Port, Reactor};
+use couplet::{Answers, Cluster, IntoFactory, LoopOptions, Port, Reactor};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::cli::{Listen, Threads};
+use crate::endpoint::{self, to_listen};
 use crate::exit::Exit;
+use crate::output;
 use crate::signals::{signalled, signalled_loop};
-use crate::{endpoint, output};
+use crate::values::seconds_or_none;
+
+// Arguments that several commands have. No doc comments: they would become the commands' help.
+
+#[derive(Args, Debug)]
+pub(crate) struct Listen {
+    /// Endpoint to listen on; may be repeated [default: a free port on 127.0.0.1]
+    #[arg(
+        short = 'l',
+        long = "listen",
+        value_name = "ENDPOINT",
+        value_parser = to_listen,
+        allow_negative_numbers = true
+    )]
+    // Bound: the arguments on the command line.
+    pub(crate) endpoints: Vec<Arc<dyn ServerEndpoint>>,
+    #[command(flatten)]
+    pub(crate) drain: Drain,
+    /// When to send the answers of one turn: each immediately, all together, or as the loop's
+    /// measurements suggest
+    #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
+    pub(crate) answers: Answers,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Drain {
+    /// On SIGTERM, let connections finish for this many seconds; Ctrl-C or a second signal exits
+    /// immediately
+    #[arg(
+        long = "drain",
+        value_name = "SECONDS",
+        default_value = "5",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) time: Duration,
+}
+
+pub(crate) fn answers() -> impl TypedValueParser<Value = Answers> {
+    PossibleValuesParser::new(["at-once", "together", "measured"]).map(|word| match &word[..] {
+        "at-once" => Answers::AtOnce,
+        "together" => Answers::Together,
+        _ => Answers::Measured,
+    })
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Threads {
+    /// Number of serving threads; auto (or 0) starts one per processor
+    #[arg(
+        long = "threads",
+        value_name = "N",
+        default_value = "1",
+        value_parser = threads,
+        allow_negative_numbers = true
+    )]
+    pub(crate) number: usize,
+}
+
+/// Upper limit of `--threads`: no machine has more processors.
+const MOST_THREADS: usize = 1024;
+
+/// 0 stands for one per processor.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = if text == "auto" { Some(0) } else { text.parse().ok() };
+    number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
+        format!("a number of threads, at most {MOST_THREADS}, or auto is expected here")
+    })
+}
+
+/// An example, followed by the forms of an endpoint to listen on.
+macro_rules! listening {
+    ($example:literal) => {
+        concat!(
+            "Example:\n",
+            $example,
+            "\n
+An ENDPOINT is one of:
+  10000                           this port, on 127.0.0.1 only
+  :10000, tcp:10000               this port, on all interfaces, IPv4 and IPv6
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  192.0.2.7:10000, [::1]:10000    this port, on one address; localhost is 127.0.0.1
+  [fe80::1%eth0]:10000            the same, with the interface by name or number
+  0                               a free port on 127.0.0.1, printed on stdout
+  tls:10000:cert=FILE:key=FILE    TLS; client-ca=FILE requires client certificates
+  systemd:NAME, fd:3              a socket of the init system, or an inherited one
+  haproxy:10000:trusted=IP/LEN    behind a proxy that writes PROXY headers
+  throttle:10000:write=64k        at most so many bytes a second; also read=
+  log:10000:file=traffic.pcap     with a log of what passes
+The last three and tls: go before any other ENDPOINT, as in haproxy:tls:unix:…"
+        )
+    };
+}
+pub(crate) use listening;
 
 /// Descriptors reserved for uses other than client connections.
 const RESERVED_DESCRIPTORS: usize = 16;
@@ -134,4 +231,20 @@ fn announce(reactor: &Reactor, ports: &[impl Display]) -> Result<(), Exit> {
 pub(crate) fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
     let show = |snapshot: &Snapshot| output::print_to_stderr(snapshot.to_string().trim_end());
     Cluster::new(threads.number).options(signalled(options)).on_snapshot(show)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_a_number_or_as_many_as_processors() {
+        assert_eq!(
+            ["1", "3", "0", "auto", "1024"].map(threads),
+            [Ok(1), Ok(3), Ok(0), Ok(0), Ok(1024)]
+        );
+        for bad in ["", "-1", "1.5", "many", "1025", "99999999999999999999"] {
+            assert!(threads(bad).unwrap_err().contains("or auto is expected here"), "{bad}");
+        }
+    }
 }

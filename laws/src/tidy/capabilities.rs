@@ -501,7 +501,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["http", "http_body", "httpdate"],
         instead: GUEST,
-        places: &["couplet-http/src/", "couplet-cli/src/cli.rs", "couplet-cli/src/http/"],
+        places: &["couplet-http/src/", "couplet-cli/src/http/"],
     },
     Capability {
         paths: &["httparse", "tungstenite"],

@@ -14,13 +14,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::reactor::Members;
 use couplet::{LoopOptions, Reactor, Reason, SocketOption};
 
-use crate::cli;
 use crate::exit::Exit;
-use crate::server;
+use crate::server::{self, Listen, Threads, listening};
+use crate::values::{or_never, seconds_or_none};
 use rate_limit::RateLimit;
 use room::{Guests, NameError, Room};
 use text::{NAME_LENGTH, clean};
@@ -201,8 +202,37 @@ pub(crate) fn factory(
     move || ChatServer::new(&room, idle_timeout)
 }
 
-pub(crate) fn run(options: cli::Chat) -> Result<(), Exit> {
-    let idle_timeout = cli::or_never(options.idle_timeout);
+const EXAMPLE: &str = listening!(
+    "  couplet chat --listen 7777
+  couplet connect 7777
+
+What a member types is sent to all others, after the member's name. /nick NAME,
+/who, /quit and /help are commands. A member that does not read is cut off when
+1 MiB is queued for it; one that talks too fast is delayed; neither holds up the
+others. A member that is silent for an hour is disconnected."
+);
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Chat {
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    threads: Threads,
+    /// Close the connection of a member that has sent nothing for this many seconds; 0 waits
+    /// forever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "3600",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    idle_timeout: Duration,
+}
+
+pub(crate) fn run(options: Chat) -> Result<(), Exit> {
+    let idle_timeout = or_never(options.idle_timeout);
     let guests = Arc::<Guests>::default();
     let prepare = |others: Option<&Members>| {
         let room = Room::of_loop(guests.clone(), others.cloned());

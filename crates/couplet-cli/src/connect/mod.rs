@@ -11,16 +11,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::{ArgAction, Args};
 use couplet::{
     Address, Connection, DelayedCall, Failure, Loop, Protocol, Reactor, Reason, Transport,
 };
 
-use crate::cli;
 use crate::datagrams::{self, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
+use crate::values::flag;
 use stdin::{Read, Stdin};
 use stdout::{PrintResult, Stdout};
 
@@ -46,7 +47,7 @@ enum Outcome {
 /// Whether an answer is outstanding. While it is, an orderly close is a failure: a server that
 /// refuses a request, or is overloaded, often just closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+enum Answer {
     /// With `--no-answer`.
     Unexpected,
     /// Nothing has been sent yet.
@@ -184,7 +185,49 @@ impl Protocol for Session {
     }
 }
 
-pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
+const EXAMPLE: &str = "\
+Example:
+  couplet connect 7777                      type lines, as in a chat; Ctrl-D ends them
+  printf 'hope\\n' | couplet connect 10000   send a request, print the answer
+  couplet connect 10000 < /dev/null         send nothing, print what arrives
+  couplet connect udp:host:9000             each line is a datagram; print the answers
+
+At the end of stdin the sending side is closed, and what the server still sends is
+printed until it closes. If the server closes first, the command ends if stdin is a
+terminal; otherwise it sends the rest of stdin, until stdin is silent for a second.
+A slow side slows the other down, so nothing is lost or piles up. -v logs the
+connection.
+
+An ENDPOINT is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  example.com:10000:timeout=5     the same, with at most 5 seconds to connect
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  process:/bin/cat                a program, on its standard input and output
+  serial:/dev/ttyS0:speed=9600    a serial line; also bits=, parity=, stop=, flow=
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
+
+Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
+was lost, stdin or stdout failed, or the server closed without having sent a byte, though something
+was sent to it (unless --no-answer); 2 usage error; 130 or 143 interrupted.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Connect {
+    /// The endpoint to connect to
+    #[arg(value_name = "ENDPOINT", value_parser = datagrams::remote, allow_negative_numbers = true)]
+    endpoint: Remote,
+    /// Expect no answer: it is not an error if the server closes without sending anything
+    #[arg(
+        long = "no-answer",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Answer::Unasked, Answer::Unexpected)
+    )]
+    answer: Answer,
+}
+
+pub(crate) fn run(options: Connect) -> Result<(), Exit> {
     let Peer { endpoint, name } = match options.endpoint {
         Remote::Streams(peer) => peer,
         Remote::Udp(peer) => return datagrams::connect(&peer),

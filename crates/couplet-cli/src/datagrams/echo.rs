@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 
-use crate::cli::Threads;
 use crate::exit::Exit;
+use crate::server::Threads;
 
 /// Ports below this one belong to services; clients get higher ones.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;

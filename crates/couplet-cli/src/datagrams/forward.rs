@@ -14,10 +14,9 @@ use couplet::endpoints::UdpClient;
 use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport};
 
 use super::address_of;
-use crate::cli::Threads;
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, SessionPermit};
+use crate::server::{self, SessionPermit, Threads};
 
 /// Default of `--idle-timeout`.
 const IDLE: Duration = Duration::from_secs(60);

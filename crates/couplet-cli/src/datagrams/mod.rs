@@ -12,10 +12,9 @@ use couplet::{
     Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop, LoopOptions,
 };
 
-use crate::cli::Threads;
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::exit::Exit;
-use crate::server;
+use crate::server::{self, Threads};
 
 pub(crate) use connect::run as connect;
 pub(crate) use echo::run as echo;

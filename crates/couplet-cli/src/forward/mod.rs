@@ -10,17 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use couplet::defer::Canceller;
 use couplet::process::Process;
 use couplet::protocols::Relay;
 use couplet::{Address, Answers, Factory, Newcomer, Protocol, Reason, Seat, Transport};
 
-use crate::cli::{self, Listen};
 use crate::datagrams::{self, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, SessionPermit};
+use crate::server::{self, Drain, Listen, SessionPermit, Threads, listening};
+use crate::values::seconds;
 use session::{Session, Side};
 use totals::Totals;
 
@@ -29,7 +30,7 @@ use totals::Totals;
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// State shared by all sessions.
-struct Forward {
+struct Forwarder {
     to: Peer,
     connect_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
@@ -61,7 +62,7 @@ struct ServerSide {
 
 /// The factory for clients; a client counts from its handshake on.
 #[derive(Clone)]
-struct ForwardFactory(Rc<Forward>);
+struct ForwardFactory(Rc<Forwarder>);
 
 impl Factory for ForwardFactory {
     type Protocol = ClientSide;
@@ -76,7 +77,7 @@ impl Factory for ForwardFactory {
     }
 }
 
-impl Forward {
+impl Forwarder {
     /// Reserves a place for this client; `None` if there are too many.
     fn place(&self, peer: &Address) -> Option<SessionPermit> {
         let place = self.totals.place(self.most);
@@ -231,7 +232,69 @@ impl Protocol for ServerSide {
     }
 }
 
-pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
+const EXAMPLE: &str = listening!(
+    "  couplet forward :8080 localhost:80             a port, from elsewhere
+  couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
+  couplet forward 8080 unix:/run/app.sock -v       a line for each connection
+  couplet forward 7000 'process:/bin/cat -n'       a program for each connection
+
+A program ends with its connection, and its connection with it. When the connection is lost, the
+program's input is closed. Its process group gets SIGTERM, after a clean close 5 seconds later, and
+SIGKILL another 5 seconds later (kill=SECONDS). It counts as a connection until it has exited.
+keep=yes leaves it alone.
+haproxy: sends the client's address to the server.
+
+With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is
+silent for the idle timeout, a minute unless set, is forgotten.
+
+Each connection to LISTEN is joined to a new one to CONNECT. What one side sends
+reaches the other, and so does its end: a closed sending side leaves the other
+direction open, a reset becomes a reset. A slow reader is read for slowly, so
+nothing piles up. Nothing is read from a client before CONNECT has answered; if
+that fails the client is reset, and a line on stderr says why. Ctrl-C prints the
+totals.
+
+CONNECT is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  process:/bin/cat                a program; also kill=, keep=, stderr=, directory=
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log"
+);
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Forward {
+    /// The endpoint to listen on: an ENDPOINT, as below
+    #[arg(value_name = "LISTEN", value_parser = datagrams::local, allow_negative_numbers = true)]
+    listen: Local,
+    /// The endpoint to connect to for each client
+    #[arg(value_name = "CONNECT", value_parser = datagrams::remote, allow_negative_numbers = true)]
+    connect: Remote,
+    /// Give up connecting after this many seconds; the timeout= of CONNECT, 30 by default, applies
+    /// too
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    connect_timeout: Option<Duration>,
+    /// Reset both connections when no bytes have moved in either direction for this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    idle_timeout: Option<Duration>,
+    /// Serve at most this many clients at a time, and turn others away [default: half the limit on
+    /// descriptors]
+    #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]
+    max_connections: Option<usize>,
+    #[command(flatten)]
+    drain: Drain,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+fn clients(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a number of connections, 1 or more, is expected here".to_owned())
+}
+
+pub(crate) fn run(options: Forward) -> Result<(), Exit> {
     let (listen, connect) = match (options.listen, options.connect) {
         (Local::Streams(listen), Remote::Streams(connect)) => (listen, connect),
         (Local::Udp(listen), Remote::Udp(connect)) => {
@@ -248,7 +311,7 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
     let (answers, totals) = (Answers::default(), Arc::<Totals>::default());
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
     server::run(listen, options.threads, || {
-        ForwardFactory(Rc::new(Forward {
+        ForwardFactory(Rc::new(Forwarder {
             to: connect.clone(),
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use couplet::{Address, Failure, Reason};
 
-use super::Forward;
+use super::Forwarder;
 use crate::server::SessionPermit;
 
 /// Ends when the second of its two protocols is dropped.
 pub(super) struct Session {
-    forward: Rc<Forward>,
+    forward: Rc<Forwarder>,
     peer: Address,
     _place: SessionPermit,
     times: Cell<Option<Times>>,
@@ -45,7 +45,7 @@ enum End {
 }
 
 impl Session {
-    pub(super) fn new(forward: Rc<Forward>, peer: Address, place: SessionPermit) -> Session {
+    pub(super) fn new(forward: Rc<Forwarder>, peer: Address, place: SessionPermit) -> Session {
         forward.totals.begin();
         Session {
             forward,
@@ -58,7 +58,7 @@ impl Session {
         }
     }
 
-    pub(super) fn forward(&self) -> &Rc<Forward> {
+    pub(super) fn forward(&self) -> &Rc<Forwarder> {
         &self.forward
     }
 

@@ -1,22 +1,65 @@
 //! `couplet serve`: the files of a folder over HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::{ArgAction, Args};
 use couplet::http::HttpExt;
 use couplet::http::{Allowance, Body, HttpOptions, Peer, Request, Response, StatusCode};
 use couplet::{LoopOptions, Reactor};
 use tower::service_fn;
 use tracing::field::display;
 
+use super::beneath::Links;
 use super::content::{ContentBody, PIECE};
+use super::path::DotNames;
 use super::site::{Site, SiteRequest, plain};
-use crate::cli;
 use crate::exit::Exit;
-use crate::{output, server};
+use crate::output;
+use crate::server::{self, Listen, Threads, listening};
+use crate::values::flag;
 
-pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
-    let site = Site::new(&options);
+const EXAMPLE: &str = listening!(
+    "  couplet serve --listen 8000                 the folder you are in
+  couplet serve site --listen tls:8443:cert=server.pem:key=server.key
+  couplet get http://localhost:8000/
+
+HTTP/1.1, and HTTP/2 where the client asks for it. Ranges and conditional requests are answered; a
+folder with an index.html is that page, any other one a list of its files. Only files and folders
+are served, not devices or pipes; hidden ones and links out of DIR only if asked for. A file that
+changes while it is sent ends its connection, since the client would get a mixture of two versions.
+-v logs each request."
+);
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct HttpServe {
+    /// The folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    folder: PathBuf,
+    /// Also serve files and folders whose names begin with a dot
+    #[arg(
+        long = "hidden",
+        action = ArgAction::SetTrue,
+        value_parser = flag(DotNames::Hidden, DotNames::Served)
+    )]
+    dot_names: DotNames,
+    /// Follow all symbolic links; without this option only relative ones that stay inside DIR
+    #[arg(
+        long = "follow",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Links::Inside, Links::Anywhere)
+    )]
+    links: Links,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
+    let site = Site::new(&options.folder, options.links, options.dot_names);
     let site = Arc::new(site.map_err(|error| {
         let (folder, why) = (options.folder.display(), output::plain(&error));
         Exit::failed(format!("cannot serve {folder}: {why}"))

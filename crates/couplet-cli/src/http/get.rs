@@ -3,22 +3,24 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use clap::{ArgAction, Args};
 use couplet::http::{
-    Body, BodyError, Client, ClientOptions, HeaderMap, Method, Request, Response, header,
+    Body, BodyError, Client, ClientOptions, HeaderMap, Method, Request, Response, Uri, header,
 };
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::{Deferred, Failure, LoopOptions, Reactor};
 
-use crate::cli;
 use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
+use crate::values::{flag, seconds};
 
 /// Bytes buffered while the output is slow.
 const MAX_GATHERED: usize = 256 * 1024;
@@ -30,7 +32,71 @@ const MAX_QUIET_POLLS: u32 = 2;
 /// Destination of the answer.
 type Sink = Arc<Mutex<dyn Write + Send>>;
 
-pub(crate) fn run(options: cli::HttpGet) -> Result<(), Exit> {
+const EXAMPLE: &str = "\
+Example:
+  couplet get https://example.com/
+  couplet get -o poem.txt http://localhost:8000/poem.txt
+
+Redirections are followed. Exit codes: 0 success; 1 there is no answer, or its status is 400 or more
+(then its body is printed nevertheless); 2 usage error; 130 or 143 interrupted.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct HttpGet {
+    /// An http: or https: URL; http:// may be omitted
+    #[arg(value_name = "URL", value_parser = url)]
+    url: Uri,
+    /// Write to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    // Bound: an argument on the command line.
+    output: Option<PathBuf>,
+    /// Also print the head of the response
+    #[arg(short, long)]
+    include: bool,
+    /// Request only the head of the response
+    #[arg(
+        short = 'I',
+        long = "head",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Method::GET, Method::HEAD)
+    )]
+    method: Method,
+    /// Request a compressed response (zstd, br, gzip or deflate) and decode it, to at most 256 MiB;
+    /// a response that cannot be decoded is an error. Without this option the bytes are printed as
+    /// the server sends them
+    #[arg(long)]
+    compressed: bool,
+    /// Trust the certificates in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Connect through this proxy
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    proxy: Option<(String, u16)>,
+    /// Give up if no response has begun after this many seconds [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+}
+
+/// Parses an absolute http: or https: URL.
+fn url(text: &str) -> Result<Uri, String> {
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = whole.parse::<Uri>().map_err(|error| error.to_string())?;
+    match url.scheme_str() {
+        Some("http" | "https") if url.host().is_some_and(|host| !host.is_empty()) => Ok(url),
+        _ => Err("expected a URL, as in https://example.com/".to_owned()),
+    }
+}
+
+/// Parses a host and a port, such as `proxy.test:3128`.
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    match split.filter(|(host, _)| !host.is_empty()) {
+        Some((host, port)) => Ok((host.trim_matches(['[', ']']).to_owned(), port)),
+        None => Err("expected a host and a port, as in proxy.test:3128".to_owned()),
+    }
+}
+
+pub(crate) fn run(options: HttpGet) -> Result<(), Exit> {
     // A blocked write to stdout must not delay Ctrl-C.
     let l =
         signalled_loop(LoopOptions::default().job_grace(Duration::ZERO), output::print_to_stderr)?;
@@ -48,7 +114,7 @@ pub(crate) fn run(options: cli::HttpGet) -> Result<(), Exit> {
     }
 }
 
-fn client_options(options: &cli::HttpGet) -> Result<ClientOptions, Exit> {
+fn client_options(options: &HttpGet) -> Result<ClientOptions, Exit> {
     let mut client = ClientOptions::default().proxy(options.proxy.clone());
     // By default the bytes are printed unchanged: an archive stays compressed.
     client = client.decompress(options.compressed);
@@ -63,7 +129,7 @@ fn client_options(options: &cli::HttpGet) -> Result<ClientOptions, Exit> {
     Ok(client)
 }
 
-async fn fetch(reactor: &Reactor, client: &Client, options: &cli::HttpGet) -> Result<(), Exit> {
+async fn fetch(reactor: &Reactor, client: &Client, options: &HttpGet) -> Result<(), Exit> {
     let is_head = options.method == Method::HEAD;
     let request = Request::builder().method(options.method.clone()).uri(options.url.clone());
     let agent = concat!("couplet/", env!("CARGO_PKG_VERSION"));
@@ -120,7 +186,7 @@ struct Output {
 }
 
 impl Output {
-    fn new(reactor: &Reactor, options: &cli::HttpGet) -> Result<Output, Exit> {
+    fn new(reactor: &Reactor, options: &HttpGet) -> Result<Output, Exit> {
         let ((sink, name), gathered) = (sink(options)?, BytesMut::new());
         let reactor = reactor.clone();
         Ok(Output { reactor, sink, name, gathered, quiet: 0, writing: None, end: None })
@@ -174,7 +240,7 @@ impl Output {
     }
 }
 
-fn sink(options: &cli::HttpGet) -> Result<(Sink, String), Exit> {
+fn sink(options: &HttpGet) -> Result<(Sink, String), Exit> {
     let Some(path) = &options.output else {
         return Ok((Arc::new(Mutex::new(io::stdout())), "stdout".to_owned()));
     };

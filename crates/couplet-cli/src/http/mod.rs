@@ -9,6 +9,3 @@ mod listing;
 mod path;
 mod ranges;
 mod site;
-
-pub(crate) use beneath::Links;
-pub(crate) use path::DotNames;

@@ -12,13 +12,12 @@ use bytes::Bytes;
 use couplet::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use rustix::io::Errno;
 
-use super::beneath::{Folder, Found, Root};
+use super::beneath::{Folder, Found, Links, Root};
 use super::conditions::{self, Validators, Verdict};
 use super::content::{Content, Version};
 use super::listing::{self, Listings};
 use super::path::{DotNames, Kind, Target};
 use super::ranges::{self, Wanted};
-use crate::cli;
 
 /// The file that is served for its folder.
 const INDEX: &str = "index.html";
@@ -46,9 +45,9 @@ impl Site {
     /// # Errors
     ///
     /// If the path is not a folder, or can't be read.
-    pub(super) fn new(options: &cli::HttpServe) -> io::Result<Site> {
-        let folder = Folder::new(&options.folder, options.links)?;
-        Ok(Site { folder, dot_names: options.dot_names, listings: Listings::default() })
+    pub(super) fn new(folder: &Path, links: Links, dot_names: DotNames) -> io::Result<Site> {
+        let folder = Folder::new(folder, links)?;
+        Ok(Site { folder, dot_names, listings: Listings::default() })
     }
 
     /// Answers a request. Blocks.

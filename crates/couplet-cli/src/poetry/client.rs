@@ -4,11 +4,28 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use clap::Args;
 use couplet::endpoints::ClientEndpoint;
 use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Transport};
 
 use crate::poetry::order::{CutShort, Order, TooLong, order};
 use crate::progress::Bar;
+use crate::values::bytes;
+
+// An argument of two commands. No doc comment: it would become the commands' help.
+#[derive(Args, Debug)]
+pub(crate) struct Limit {
+    /// Give up on a poem that is longer than this many bytes [default: 64 MiB]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "67108864",
+        hide_default_value = true,
+        value_parser = bytes,
+        allow_negative_numbers = true
+    )]
+    pub(crate) max_bytes: u64,
+}
 
 /// Collects one poem and delivers it once complete.
 struct PoetryClient {

@@ -8,26 +8,97 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clap::Args;
 use couplet::defer::TimedOut;
 use couplet::endpoints::ClientEndpoint;
 use couplet::{Deferred, DelayedCall, Failure, Reactor};
 
-use crate::cli::{Get, Logging};
-use crate::endpoint::Peer;
+use crate::endpoint::{Peer, to_connect};
 use crate::exit::Exit;
+use crate::known::Known;
+use crate::logging::Logging;
 use crate::output::{self, cannot_print};
 use crate::poetry::ask::ask_poem;
-use crate::poetry::get_poem;
+use crate::poetry::client::{Limit, get_poem};
+use crate::poetry::named::MAX_LINE;
+use crate::poetry::transform::{self, transformation};
 use crate::poetry::transforming::Transformer;
 use crate::printer::Printer;
 use crate::progress::{Bar, Progress};
 use crate::signals::signalled_loop;
+use crate::values::seconds;
 
 /// A server that is silent for this long may expect a request.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// How long an interrupted command may take to print the poems that have arrived.
 const LAST_PRINT: Duration = Duration::from_millis(300);
+
+const EXAMPLE: &str = "\
+Example:
+  couplet poetry get 10000 10001 localhost:10002 --timeout 30 > poems.txt
+  couplet poetry get 10000 --name ozymandias --transform 11000
+
+An ADDRESS is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  tcp:example.com:10000           the same, spelt out
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
+
+Exit codes: 0 success, 1 a poem is missing or was not transformed, 2 usage error, 130 or 143
+interrupted.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Get {
+    /// Servers; one poem is fetched from each
+    #[arg(
+        value_name = "ADDRESS",
+        value_parser = to_connect,
+        required = true,
+        allow_negative_numbers = true
+    )]
+    // Bound: the arguments on the command line.
+    addresses: Vec<Peer>,
+    /// Request the poem with this title; the servers run with --by-name
+    #[arg(long, value_name = "TITLE", value_parser = title)]
+    name: Option<String>,
+    /// Have each poem transformed by this server, a `poetry transform`
+    #[arg(long, value_name = "ADDRESS", value_parser = to_connect)]
+    transform: Option<Peer>,
+    /// The transformation; `poetry transform --list` prints all
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "cummingsify",
+        value_parser = Known { values: transform::names, read: transformation },
+        hide_possible_values = true,
+        requires = "transform"
+    )]
+    transform_name: String,
+    /// Give up on a poem that is incomplete after this many seconds, and likewise on its
+    /// transformation
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    limit: Limit,
+}
+
+/// Parses a title: one line, and not the request for the list of titles.
+fn title(text: &str) -> Result<String, String> {
+    if text.is_empty() || text == "?" {
+        return Err("a title is expected here; `poetry list` prints those of a server".to_owned());
+    }
+    if text.contains(char::is_control) {
+        return Err("a title has no control characters".to_owned());
+    }
+    if text.len() > MAX_LINE {
+        return Err(format!("a title has at most {MAX_LINE} bytes"));
+    }
+    Ok(text.to_owned())
+}
 
 pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let progress = Progress::new(logging, options.addresses.iter().map(|peer| &*peer.name));
@@ -304,5 +375,20 @@ impl Collection {
             count => format!(", {count} not transformed"),
         };
         format!("{whole} of {count} poems, {bytes} bytes in {took:.1} s{untransformed}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_fits_into_a_line() {
+        for good in ["ode", "Two Words", "../ode", "\u{e4}", &"x".repeat(1024)] {
+            assert_eq!(title(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "?", "a\nb", "a\r", "\0", &"x".repeat(1025)] {
+            assert!(title(bad).is_err(), "{bad:?}");
+        }
     }
 }

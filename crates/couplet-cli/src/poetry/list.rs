@@ -2,13 +2,41 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
-use crate::cli::List;
+use clap::Args;
+
+use crate::endpoint::{Peer, to_connect};
 use crate::exit::Exit;
 use crate::output;
 use crate::poetry::ask::ask_titles;
 use crate::poetry::get::why;
 use crate::signals::signalled_loop;
+use crate::values::seconds;
+
+const EXAMPLE: &str = "\
+Example, in two terminals:
+  couplet poetry serve --by-name --listen 10000
+  couplet poetry list 10000
+
+An ADDRESS is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  tcp:example.com:10000           the same, spelt out
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct List {
+    /// The server
+    #[arg(value_name = "ADDRESS", value_parser = to_connect, allow_negative_numbers = true)]
+    address: Peer,
+    /// Give up if the titles are incomplete after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+}
 
 pub(crate) fn run(options: List) -> Result<(), Exit> {
     let l = signalled_loop(couplet::LoopOptions::default(), output::print_to_stderr)?;

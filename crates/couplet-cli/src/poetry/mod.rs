@@ -11,7 +11,7 @@
 mod answer;
 pub(crate) mod ask;
 pub(crate) mod catalogue;
-mod client;
+pub(crate) mod client;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod named;
@@ -24,5 +24,37 @@ mod transform_server;
 mod transformations;
 mod transforming;
 
-pub(crate) use client::get_poem;
-pub(crate) use named::MAX_LINE;
+use clap::Subcommand;
+
+use crate::exit::Exit;
+use crate::logging::Logging;
+
+const EXAMPLE: &str = "\
+Example, in two terminals:
+  couplet poetry serve --listen 10000
+  couplet poetry get 10000";
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) enum Poetry {
+    /// Send a poem to each client, slowly, then close
+    Serve(serve::Serve),
+    /// Fetch poems from many servers at once
+    Get(get::Get),
+    /// Print the titles of a server that runs with --by-name
+    List(list::List),
+    /// Transform poems that clients send, as netstrings NAME.POEM
+    Transform(transform::Transform),
+    /// Fetch a poem once, cache it, and serve it to all clients
+    Proxy(proxy::Proxy),
+}
+
+pub(crate) fn run(command: Poetry, logging: &Logging) -> Result<(), Exit> {
+    match command {
+        Poetry::Serve(options) => serve::run(options),
+        Poetry::Get(options) => get::run(options, logging),
+        Poetry::List(options) => list::run(options),
+        Poetry::Transform(options) => transform::run(options),
+        Poetry::Proxy(options) => proxy::run(options),
+    }
+}

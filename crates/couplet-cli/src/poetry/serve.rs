@@ -1,18 +1,20 @@
 //! `couplet poetry serve`: sends each client the next poem, without a request.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use clap::Args;
 use couplet::{Address, Factory, Protocol, Transport};
 
-use crate::cli::{Serve, or_never};
 use crate::exit::Exit;
 use crate::poems::{self, Poem};
 use crate::poetry::catalogue::Catalogue;
 use crate::poetry::named;
 use crate::poetry::recital::{Next, Pace, Recital};
-use crate::server;
+use crate::server::{self, Listen, Threads, listening};
+use crate::values::{one_or_more, or_never, seconds_or_none};
 
 /// Law 9: the most bytes buffered for a client that does not read.
 const WRITE_CAP: usize = 1024 * 1024;
@@ -109,6 +111,62 @@ impl Factory for Anthology {
         let recital = Recital::new(poem.text.clone(), self.pace);
         Some(PoetryServer { recital, kill_end: self.kill_end })
     }
+}
+
+const EXAMPLE: &str = listening!(
+    "  couplet poetry serve ecstasy.txt --listen 10000 --delay 0.1
+  couplet connect 10000
+
+or by name:
+  couplet poetry serve ecstasy.txt --by-name --listen 10000
+  couplet poetry get 10000 --name ecstasy
+  couplet connect 10000    then type ecstasy, or an empty line for the titles"
+);
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Serve {
+    /// Files with one poem each; each client gets the next [default: built-in poems]
+    // Bound: the arguments on the command line.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    threads: Threads,
+    /// Serve poems on request: for each, the client sends a line with its title, which is the
+    /// file's name without the extension; case does not matter
+    #[arg(long)]
+    by_name: bool,
+    /// Seconds between the parts of a poem; 0 means full speed
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "0.7",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    delay: Duration,
+    /// Bytes in a part
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        value_parser = one_or_more,
+        allow_negative_numbers = true
+    )]
+    num_bytes: u64,
+    /// With --by-name, close a connection that sends nothing for this many seconds while no answer
+    /// is in progress; 0 waits forever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true,
+        requires = "by_name"
+    )]
+    idle_timeout: Duration,
 }
 
 pub(crate) fn run(options: Serve) -> Result<(), Exit> {

@@ -11,21 +11,23 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use couplet::sim::{Report, Sim, Trial, Weather};
+use clap::Args;
+use couplet::sim::{Report, Trial, Weather};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::{self, Logging};
 use crate::exit::Exit;
-use crate::logging::is_dumb;
+use crate::known::Known;
+use crate::logging::{Logging, is_dumb};
 use crate::output;
+use crate::values::seconds;
 
-type World = Box<dyn Fn(&mut Sim) -> couplet::Result<()> + Send + Sync>;
+type World = Box<dyn Fn(&mut couplet::sim::Sim) -> couplet::Result<()> + Send + Sync>;
 
 /// A world that the user can choose.
 struct Scenario {
@@ -90,11 +92,66 @@ const SCENARIOS: [Scenario; 6] = [
 ];
 
 /// The names of the scenarios.
-pub(crate) fn names() -> Vec<&'static str> {
+fn names() -> Vec<&'static str> {
     SCENARIOS.iter().map(|scenario| scenario.name).collect()
 }
 
-pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
+const EXAMPLE: &str = "\
+Example:
+  couplet sim poetry --seeds 1..1000
+  couplet sim chat --seeds 17 --weather storm --trace chat.txt --pcap chat.pcap
+  couplet sim devices --time 86400
+
+A world runs in virtual time, and its seed decides everything in it: the same seed gives the same
+trace. A failure comes with its seed, the shortest list of faults that still fails, and the trace
+before it. COUPLET_SEED=17 in the environment means --seeds 17.
+
+Exit codes: 0 all is well, 1 a world broke, 2 usage error.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Sim {
+    /// The world to run; without it, the worlds are listed
+    #[arg(
+        value_name = "SCENARIO",
+        value_parser = Known { values: names, read: |name| Ok(name.to_owned()) }
+    )]
+    scenario: Option<String>,
+    /// Seeds, one world each: a number, or FIRST..LAST, both included
+    #[arg(long, value_name = "SEEDS", value_parser = seeds)]
+    seeds: Option<(u64, u64)>,
+    /// calm, breezy or storm [default: the scenario's own]
+    #[arg(
+        long,
+        value_name = "WEATHER",
+        value_parser = Known { values: || vec!["calm", "breezy", "storm"], read: weather },
+        hide_possible_values = true
+    )]
+    weather: Option<Weather>,
+    /// Write the trace of the failed seed, or else of the first, to this file
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write the packets of the same seed to this capture file, for Wireshark
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Virtual seconds that the devices world runs [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    time: Option<Duration>,
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    match (first.trim().parse(), last.trim_start_matches('=').trim().parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
+        _ => Err("a number or FIRST..LAST is expected here".to_owned()),
+    }
+}
+
+fn weather(text: &str) -> Result<Weather, String> {
+    text.parse::<Weather>().map_err(|error| error.to_string())
+}
+
+pub(crate) fn run(options: Sim, logging: &Logging) -> Result<(), Exit> {
     let Some(name) = &options.scenario else {
         return list();
     };
@@ -317,4 +374,27 @@ fn write_trace(world: &World, (seed, weather): (u64, Weather), file: &Path) -> R
 #[expect(clippy::disallowed_methods, reason = "measures how long the user waits")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_weather_that_is_completed_is_taken() {
+        let sim = Sim::augment_args(clap::Command::new("sim"));
+        let arg = sim.get_arguments().find(|arg| arg.get_id() == "weather").unwrap();
+        let known = arg.get_possible_values();
+        assert_eq!(known.len(), 3);
+        assert!(known.iter().all(|known| weather(known.get_name()).is_ok()));
+    }
+
+    #[test]
+    fn seeds_are_a_number_or_a_range() {
+        assert_eq!(seeds("7"), Ok((7, 7)));
+        assert_eq!(seeds("1..1000"), Ok((1, 1000)));
+        for bad in ["", "..", "3..1", "a..b", "1..", "-1"] {
+            assert!(seeds(bad).is_err(), "{bad}");
+        }
+    }
 }

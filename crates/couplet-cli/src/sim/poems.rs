@@ -20,10 +20,10 @@ use crate::endpoint::to_connect;
 use crate::poems::Poem;
 use crate::poetry::ask::ask_poem;
 use crate::poetry::catalogue::Catalogue;
-use crate::poetry::get_poem;
+use crate::poetry::client::get_poem;
 use crate::poetry::named;
 use crate::poetry::proxy::upstreams::Upstreams;
-use crate::poetry::proxy::{Proxy, ProxyServer};
+use crate::poetry::proxy::{PoemStore, ProxyServer};
 use crate::poetry::recital::Pace;
 use crate::poetry::serve::Anthology;
 
@@ -156,8 +156,8 @@ fn serve_proxy(notes: Notes) -> impl Fn(&Reactor) -> couplet::Result<()> {
                 poem
             })
         };
-        let proxy = Proxy::new(fetch, Some(Duration::from_secs(10)), MAX_BYTES);
-        reactor.listen("tcp:10000", move || ProxyServer::new(&proxy))?;
+        let store = PoemStore::new(fetch, Some(Duration::from_secs(10)), MAX_BYTES);
+        reactor.listen("tcp:10000", move || ProxyServer::new(&store))?;
         Ok(())
     }
 }

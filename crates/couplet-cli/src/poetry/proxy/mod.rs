@@ -12,14 +12,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::Args;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
 use couplet::reactor::Members;
 use couplet::{Deferred, LoopOptions, Protocol, Reactor, Reason, Shared, Transport};
 
-use crate::cli;
+use crate::endpoint::{Peer, to_connect};
 use crate::exit::Exit;
-use crate::server;
+use crate::poetry::client::Limit;
+use crate::server::{self, Listen, Threads, listening};
+use crate::values::{seconds, seconds_or_none};
 use cache::{Cache, Edition};
 use shelf::Shelf;
 use upstreams::Upstreams;
@@ -34,27 +37,27 @@ const PROBE: Duration = Duration::from_secs(15);
 /// Number of longest poems kept for slow readers, besides the cached one.
 const KEPT: u64 = 4;
 
-/// State shared by all connections.
-pub(crate) struct Proxy {
+/// The cached poem, and those in transit to clients; shared by all connections.
+pub(crate) struct PoemStore {
     cache: Cache,
     shelf: Shelf,
 }
 
-impl Proxy {
+impl PoemStore {
     /// `fetch` delivers poems of at most `max_bytes`; they are cached for `ttl`.
     pub(crate) fn new(
         fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
         ttl: Option<Duration>,
         max_bytes: u64,
-    ) -> Rc<Proxy> {
+    ) -> Rc<PoemStore> {
         let shelf = Shelf::new(max_bytes.saturating_mul(KEPT));
-        Rc::new(Proxy { cache: Cache::new(ttl, fetch), shelf })
+        Rc::new(PoemStore { cache: Cache::new(ttl, fetch), shelf })
     }
 }
 
 /// Sends the poem to one client as soon as it is available.
 pub(crate) struct ProxyServer {
-    proxy: Rc<Proxy>,
+    store: Rc<PoemStore>,
     state: ServeStage,
 }
 
@@ -67,8 +70,8 @@ enum ServeStage {
 }
 
 impl ProxyServer {
-    pub(crate) fn new(proxy: &Rc<Proxy>) -> ProxyServer {
-        ProxyServer { proxy: proxy.clone(), state: ServeStage::Idle }
+    pub(crate) fn new(store: &Rc<PoemStore>) -> ProxyServer {
+        ProxyServer { store: store.clone(), state: ServeStage::Idle }
     }
 
     fn arrived(&mut self, transport: &Transport, poem: couplet::Result<Edition>) {
@@ -77,7 +80,7 @@ impl ProxyServer {
             return transport.lose_connection();
         };
         tracing::info!(peer = %transport.peer(), bytes = poem.text.len(), "serving the poem");
-        self.proxy.shelf.take(&poem, transport);
+        self.store.shelf.take(&poem, transport);
         self.state = ServeStage::Giving(poem.number);
         // Without a copy: all clients share the unread bytes.
         transport.write_bytes(poem.text);
@@ -92,7 +95,7 @@ impl Protocol for ProxyServer {
         // If the proxy is killed, no client takes a truncated poem for a whole one.
         transport.set_reset_unless_closed(true);
         let me = transport.connection::<Self>();
-        let poem = self.proxy.cache.get(transport.reactor());
+        let poem = self.store.cache.get(transport.reactor());
         self.state = ServeStage::Waiting(poem.canceller());
         let given = poem.add_both(move |poem| {
             me.tell(move |me, transport| me.arrived(transport, poem));
@@ -117,18 +120,73 @@ impl Protocol for ProxyServer {
         match std::mem::replace(&mut self.state, ServeStage::Idle) {
             ServeStage::Idle => {}
             ServeStage::Waiting(poem) => poem.cancel(),
-            ServeStage::Giving(number) => self.proxy.shelf.give_back(number, transport.id()),
+            ServeStage::Giving(number) => self.store.shelf.give_back(number, transport.id()),
         }
     }
 }
 
-pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
-    let cli::Proxy { upstream, listen, threads, ttl, timeout, limit } = options;
+const EXAMPLE: &str = listening!(
+    "  couplet poetry serve --listen 10000
+  couplet poetry proxy --upstream 10000 --listen 10100
+  couplet poetry get 10100
+
+Clients that connect during a fetch share it; nothing is sent before the poem is
+complete. If no upstream has a poem, waiting clients are closed without data,
+and the next client makes the proxy try again. An upstream that failed is
+skipped for 30 seconds, unless all did. An empty poem counts as a failure.
+With --threads, each of them fetches the poem for itself.
+
+A client may close its sending side and keep waiting; one that has gone is
+noticed immediately if it resets, else within a minute and a half."
+);
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Proxy {
+    /// A server to fetch the poem from, as in `poetry get`; given several times, each fetch uses
+    /// the next one
+    #[arg(
+        short,
+        long,
+        value_name = "ADDRESS",
+        value_parser = to_connect,
+        required = true,
+        allow_negative_numbers = true
+    )]
+    // Bound: the arguments on the command line.
+    upstream: Vec<Peer>,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    threads: Threads,
+    /// Fetch the poem again after this many seconds; 0 caches nothing [default: never]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    ttl: Option<Duration>,
+    /// Give up on a fetch that is incomplete after this many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds,
+        allow_negative_numbers = true
+    )]
+    timeout: Duration,
+    #[command(flatten)]
+    limit: Limit,
+}
+
+pub(crate) fn run(options: Proxy) -> Result<(), Exit> {
+    let Proxy { upstream, listen, threads, ttl, timeout, limit } = options;
     // Each loop has its own cache and a share of the descriptors.
     let prepare = |others: Option<&Members>| {
         let upstreams = Upstreams::new(upstream.clone(), timeout, limit.max_bytes);
         let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
-        let proxy = Proxy::new(fetch, ttl, limit.max_bytes);
+        let store = PoemStore::new(fetch, ttl, limit.max_bytes);
         // If clients took all descriptors, the poem could not be fetched.
         let most = (server::max_descriptors() / others.map_or(1, Members::count)).max(1);
         let told = Cell::new(false);
@@ -137,7 +195,7 @@ pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
                 tracing::warn!(%peer, most, "too few descriptors for all clients; turning some away");
             }
         });
-        let factory = Shared::new(clients.wrap(move || ProxyServer::new(&proxy)));
+        let factory = Shared::new(clients.wrap(move || ProxyServer::new(&store)));
         move |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone())
     };
     server::run_with(LoopOptions::default(), listen, threads, prepare)

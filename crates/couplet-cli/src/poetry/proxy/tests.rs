@@ -27,8 +27,8 @@ impl Scene {
         let peers = addresses.iter().map(|at| to_connect(&at.to_string()).unwrap()).collect();
         let upstreams = Upstreams::new(peers, TIMEOUT, MAX_BYTES);
         let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
-        let proxy = Proxy::new(fetch, ttl.map(Duration::from_secs), MAX_BYTES);
-        let factory = move || ProxyServer::new(&proxy);
+        let store = PoemStore::new(fetch, ttl.map(Duration::from_secs), MAX_BYTES);
+        let factory = move || ProxyServer::new(&store);
         let port = held.reactor().listen("tcp:0:interface=127.0.0.1", factory).unwrap();
         let port = port.host().socket_addr().unwrap();
         let mut scene = Scene { held, upstreams: addresses, port };

@@ -10,7 +10,8 @@ use couplet::{ConnectError, Deferred, Failure, Reactor};
 use rustix::io::Errno;
 
 use crate::endpoint::Peer;
-use crate::poetry::{get, get_poem};
+use crate::poetry::client::get_poem;
+use crate::poetry::get;
 
 /// How long a failed server is skipped while another one works.
 pub(crate) const SKIP_TIME: Duration = Duration::from_secs(30);
