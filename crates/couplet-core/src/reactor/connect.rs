@@ -63,7 +63,8 @@ impl Reactor {
     }
 
     /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
-    /// `connection_made` was called, or fails with [`ConnectError`]. Cancelling it stops the attempt.
+    /// `connection_made` was called, or fails with [`ConnectError`](crate::ConnectError). Cancelling
+    /// it stops the attempt.
     #[track_caller]
     pub fn connect_to_deferred<K, F: IntoFactory<K>>(
         &self,
@@ -131,7 +132,8 @@ impl Connector {
     }
 
     /// Stops the attempt: the turn calls the factory's `client_connection_failed` with
-    /// [`ConnectError::Stopped`]. Without an attempt, does nothing and returns false.
+    /// [`ConnectError::Stopped`](crate::ConnectError::Stopped). Without an attempt, does nothing and
+    /// returns false.
     pub fn stop_connecting(&self) -> bool {
         if !self.cell.request_stop() {
             return false;

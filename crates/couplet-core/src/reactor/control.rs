@@ -26,8 +26,8 @@ impl Reactor {
     }
 
     /// Ends the run: at the end of this turn the ports close, and connections flush written bytes
-    /// (for at most [`LoopOptions::shutdown_grace`]) and are lost with
-    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or when called
+    /// (for at most [`LoopOptions::shutdown_grace`](crate::LoopOptions::shutdown_grace)) and are lost
+    /// with [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or when called
     /// again.
     pub fn stop(&self) {
         if self.records().run.stage() == Stage::Running {

@@ -1,8 +1,8 @@
-//! The loop: what [`Reactor`] records, its handles, and the [`Loop`], which owns the connections and
-//! carries the requests out in its turn.
+//! The loop: the records of a [`Reactor`], its handles, and the [`Loop`], which owns the connections
+//! and carries the requests out in its turn.
 //!
-//! [`records`] holds the requests. The modules beside it give [`Reactor`] its methods, which record;
-//! those in [`turn`] act, and the others don't know them.
+//! `records.rs` holds the requests. The modules beside it give [`Reactor`] its methods, which record;
+//! those in `turn/` act, and the others don't know them.
 
 mod adopting;
 mod connect;
