@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
-    DatagramTransport, Deferred, Group, Loop, Reactor, UnixAddress,
+    DatagramTransport, Deferred, Group, Loop, Reactor, SendError, UnixAddress,
 };
 
 use needed::Folder;
@@ -159,6 +159,21 @@ fn an_option_is_set_between_what_was_sent_before_and_after() {
     rig.until("all three", || far.count() == 3);
     let tos = far.0.borrow().iter().map(|got| got.tos).collect::<Vec<_>>();
     assert_eq!(tos, [Some(0), Some(0x20), Some(0x40)]);
+}
+
+#[test]
+fn an_option_of_a_port_for_both_families_is_set_for_each() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let a = rig.at(([0u16; 8], 0).into(), &Far::default());
+    let ips = [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))];
+    let ports = ips.map(|ip| rig.at(ip, &far));
+    rig.turns(1);
+    rig.result(a.set_option(DatagramOption::Tos(0x20))).expect("there is such an option");
+    for (n, b) in ports.iter().enumerate() {
+        a.send_to("x", b.host()).expect("there is room");
+        rig.until("it", || far.count() > n);
+        assert_eq!(far.last().tos, Some(0x20), "{}", b.host());
+    }
 }
 
 #[test]
@@ -516,6 +531,49 @@ fn an_option_fails_with_the_systems_error_and_after_the_end() {
     rig.turns(2);
     let failure = rig.result(a.join_group([239, 1, 1, 1])).expect_err("it is closed");
     assert!(failure.downcast_ref::<couplet::PortStopped>().is_some(), "{failure}");
+}
+
+#[test]
+fn an_option_that_waits_when_its_port_stops_fails_with_that() {
+    let mut rig = Rig::new();
+    let a = rig.at(LOOPBACK, &Far::default());
+    rig.turns(1);
+    let setting = a.set_option(DatagramOption::Tos(0x20));
+    drop(a.stop_listening());
+    let failure = rig.result(setting).expect_err("it is closed");
+    assert!(failure.is::<couplet::PortStopped>(), "{failure}");
+}
+
+#[test]
+fn an_ask_that_panics_does_not_fail_like_one_of_a_closed_port() {
+    let mut rig = Rig::new();
+    let a = rig.at(LOOPBACK, &Far::default());
+    let asked = a.ask(|_, _| panic!("on purpose"));
+    let failure = rig.result(asked).expect_err("it has no answer");
+    assert!(!failure.is::<couplet::PortStopped>(), "{failure}");
+}
+
+#[test]
+fn a_port_has_a_descriptor_while_it_listens() {
+    let mut rig = Rig::new();
+    let a = rig.at(LOOPBACK, &Far::default());
+    let number = a.descriptor();
+    rig.turns(1);
+    assert!(number.is_some() && a.descriptor() == number);
+    drop(a.stop_listening());
+    assert_eq!(a.descriptor(), None);
+}
+
+#[test]
+fn a_port_with_a_peer_refuses_what_is_too_long_for_it() {
+    let mut rig = Rig::new();
+    let to = rig.echo();
+    let options = DatagramOptions::default().peer(to);
+    let a = rig.1.listen_udp_with(LOOPBACK, options, Far::default()).expect("a free port");
+    rig.turns(1);
+    let refused = a.send([0; 65_508]).expect_err("it is too long");
+    assert_eq!(refused, SendError::TooLong { length: 65_508, most: 65_507 });
+    a.send([0; 65_507]).expect("it fits");
 }
 
 #[test]

@@ -211,6 +211,25 @@ fn c133_stopping_the_cooperator_fails_every_task() {
 }
 
 #[test]
+fn a_cooperator_that_stops_takes_no_work_from_whom_it_tells() {
+    let mut clock = Stage::new(0);
+    let cooperator = Cooperator::new(&clock.reactor);
+    let ((work, count), again) = (counting(), cooperator.clone());
+    let later: Rc<RefCell<Option<Deferred<()>>>> = Rc::default();
+    let keep = later.clone();
+    let stopped = cooperator.cooperate(counting().0).when_done().add_errback(move |_| {
+        *keep.borrow_mut() = Some(again.coiterate(work));
+        Ok(())
+    });
+    stopped.detach();
+    cooperator.stop();
+    let later = given(later.take().expect("it was told"));
+    assert!(later.take().unwrap_err().is::<SchedulerStopped>());
+    clock.jump(ms(0));
+    assert_eq!(count.get(), 0);
+}
+
+#[test]
 fn c133_a_paused_task_takes_no_step_until_it_was_resumed_as_often() {
     let mut clock = Stage::new(0);
     let (work, count) = counting();

@@ -190,6 +190,17 @@ fn an_embedded_run_ends_by_stop_and_can_begin_again() {
 }
 
 #[test]
+fn a_call_that_comes_sooner_than_it_was_to_wakes_the_outer_loop() {
+    let mut l = Loop::new().expect("a loop");
+    l.begin(|_| Ok(())).expect("it begins");
+    let call = l.reactor().call_later(Duration::from_secs(3600), || ());
+    turn_to_rest(&mut l);
+    assert!(call.reset(Duration::from_secs(7200)) && !is_readable(&l, Duration::ZERO));
+    assert!(call.reset(Duration::from_secs(60)) && is_readable(&l, Duration::ZERO));
+    l.end().expect("the run ends");
+}
+
+#[test]
 fn a_loop_turns_until_a_time_or_an_interruption() {
     let mut l = Loop::new().expect("a loop");
     let calls = Rc::new(Cell::new(0));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use couplet::defer::ResolverDropped;
 use couplet::endpoints::{
     EndpointError, TcpClient, TcpServer, UnixClient, UnixServer, client_from_string, quote,
-    server_from_string,
+    server_from_string, server_from_string_with,
 };
 use couplet::testing::{Manner, Memory};
 use couplet::{
@@ -250,6 +250,15 @@ fn an_endpoint_prints_with_its_options() {
         server_from_string("80:backlog=50").unwrap().to_string(),
         "tcp:80:interface=127.0.0.1"
     );
+}
+
+#[test]
+fn the_options_of_a_program_hold_wherever_its_string_names_the_server() {
+    let options = ListenOptions::default().backlog(7);
+    for text in ["80", "unix:/s", "throttle:80:read=1", r"throttle:read=1:endpoint=tcp\:80"] {
+        let server = server_from_string_with(text, &options).expect("an endpoint");
+        assert!(format!("{server:?}").contains("backlog: 7"), "{server:?}");
+    }
 }
 
 /// Twisted's `UNIXServerEndpoint` and `UNIXClientEndpoint`.

@@ -774,3 +774,12 @@ fn a_snapshot_that_the_last_trigger_asks_for_comes_in_the_same_run() {
     l.run(|_| Ok(())).expect("the run ends");
     assert_eq!(log.entries(), ["a snapshot", "a snapshot"]);
 }
+
+#[test]
+fn turns_until_a_time_leave_no_timed_call() {
+    let (mut l, _network) = memory();
+    let (reactor, interrupting) = (l.reactor(), l.reactor());
+    reactor.call_later(s(1), move || interrupting.interrupt());
+    l.turn_until(Some(reactor.now() + s(60))).expect("the driver does not fail");
+    assert_eq!(l.snapshot().pending_calls, 0);
+}

@@ -10,7 +10,7 @@ use couplet::defer::Cancelled;
 use couplet::testing::{Manner, Network};
 use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure, Loop};
 
-use crate::pace::ms;
+use crate::pace::{Stage, ms};
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Log, Maker, Recorder, Script};
 
@@ -414,6 +414,17 @@ fn c142a_who_asks_for_a_name_gets_all_its_addresses_in_their_order() {
     assert_eq!(found, all.map(|ip| at(ip).ip()));
     assert!(!names.attempts().is_empty(), "the connect has its answer too");
     connecting.detach();
+}
+
+#[test]
+fn a_loop_in_memory_waits_for_a_lookup_and_no_longer() {
+    let mut stage = Stage::new(0);
+    let ips = vec![at("10.0.0.1").ip()];
+    stage.network.set_name("example", ms(5), Ok(ips.clone()));
+    stage.reactor.call_later(ms(5000), || ());
+    let resolving = stage.reactor.resolve("example");
+    assert_eq!(stage.l.run_until(resolving).expect("it has an address"), ips);
+    assert_eq!(stage.network.elapsed(), ms(5));
 }
 
 #[test]

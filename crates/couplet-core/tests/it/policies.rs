@@ -129,6 +129,21 @@ fn the_total_limit_is_none_by_default_and_zero_turns_everyone_away() {
 }
 
 #[test]
+fn a_hook_may_set_the_next_one() {
+    let mut rig = Stage::new(0);
+    let (limit, log) = (LimitConnections::new(0), rig.log.clone());
+    let (again, next) = (limit.clone(), log.clone());
+    let limit = limit.on_turned_away(move |_| {
+        let next = next.clone();
+        drop(again.clone().on_turned_away(move |_| next.say("the next")));
+        log.say("the first");
+    });
+    let port = rig.listen(limit.wrap(Notes::default));
+    assert_eq!(rig.admitted(&port, 3), 0);
+    assert_eq!(rig.log.lines(), ["the first", "the next", "the next"]);
+}
+
+#[test]
 fn one_limit_can_cover_several_ports() {
     let mut rig = Stage::new(0);
     let limit = LimitConnections::new(3);
@@ -312,6 +327,26 @@ fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
     let wire = rig.client(port.host());
     rig.pass(S * 3600 * 24 * 365);
     assert!(!wire.saw_fin());
+}
+
+#[test]
+fn an_upgrade_does_not_lengthen_a_lifetime() {
+    struct Changes;
+    impl Protocol for Changes {
+        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+            transport.upgrade(Notes::default());
+        }
+    }
+    let mut rig = Stage::new(0);
+    let port = rig.listen(LimitLifetime::new(S * 10).wrap(|| Changes));
+    let wire = rig.client(port.host());
+    let before = rig.l.snapshot().pending_calls;
+    rig.pass(S * 6);
+    wire.push(b"x");
+    rig.settle();
+    assert_eq!(rig.l.snapshot().pending_calls, before);
+    rig.pass(S * 4);
+    assert!(wire.saw_fin());
 }
 
 #[test]

@@ -212,3 +212,18 @@ fn a_connection_finds_the_protocol_inside_a_limit() {
     held.settle();
     assert_eq!(held.wire.take(), b"found");
 }
+
+#[test]
+fn an_upgrade_keeps_the_limit_and_what_was_used_of_it() {
+    let mut held = hold(LimitMessages::new(Echo).with_rate(2, S));
+    held.push(b"a");
+    held.with(|_, transport| transport.upgrade(Echo));
+    held.settle();
+    held.push(b"b");
+    assert_eq!(held.wire.take(), b"ab");
+    held.wire.push(b"c");
+    held.advance(S / 2 - Duration::from_nanos(1));
+    assert_eq!(held.wire.take(), b"");
+    held.advance(Duration::from_nanos(1));
+    assert_eq!(held.wire.take(), b"c");
+}

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use couplet::protocols::{FileCut, FileSent, send_file};
@@ -222,6 +222,47 @@ fn c74_a_cancelled_file_leaves_the_connection_as_it_is() {
     });
     assert!(outcome.as_ref().is_err_and(Failure::is_cancelled), "{outcome:?}");
     assert!(received.ends_with(b"enough"));
+}
+
+/// Yields its bytes once it may.
+struct Gated {
+    begun: mpsc::Sender<()>,
+    opened: mpsc::Receiver<()>,
+}
+
+impl Read for Gated {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.begun.send(()).expect("the test waits");
+        self.opened.recv().expect("the test opens it");
+        into.fill(b'x');
+        Ok(into.len())
+    }
+}
+
+#[test]
+fn a_piece_that_was_being_read_when_its_file_was_cancelled_is_not_sent() {
+    let (outcome, received) = serve(usize::MAX, |transport| {
+        let ((begun, begins), (opens, opened)) = (mpsc::channel(), mpsc::channel());
+        let sending = send_file(transport, Gated { begun, opened }).map(said);
+        let (canceller, after) = (sending.canceller(), transport.clone());
+        let reactor = transport.reactor().clone();
+        let begun = reactor.defer_to_thread(move || Ok(begins.recv()?));
+        let ending = begun.then(move |()| {
+            canceller.cancel();
+            opens.send(()).expect("it waits");
+            // Long enough for a piece that would be sent.
+            reactor.sleep(Duration::from_millis(50))
+        });
+        ending
+            .map(move |()| {
+                after.write("enough");
+                after.lose_connection();
+            })
+            .detach();
+        sending
+    });
+    assert!(outcome.is_err_and(|failure| failure.is_cancelled()));
+    assert_eq!(received, b"enough");
 }
 
 #[test]

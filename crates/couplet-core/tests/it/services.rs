@@ -251,6 +251,24 @@ fn a_failed_wait_may_stop_the_service() {
 }
 
 #[test]
+fn who_gets_the_connection_may_stop_the_service() {
+    let mut rig = Rig::new(0);
+    rig.serve();
+    let service = rig.started();
+    let stopping = service.clone();
+    let stop = given(service.when_connected(None).then(move |_| stopping.stop()));
+    rig.settle();
+    let wire = rig.accept();
+    rig.settle();
+    assert!(wire.saw_fin() && stop.is_none());
+    wire.close();
+    rig.settle();
+    stop.take().unwrap();
+    rig.pass(S * 100);
+    assert_eq!((rig.attempts(), service.is_running()), (1, false));
+}
+
+#[test]
 fn c138_a_cancelled_wait_ends_alone() {
     let mut rig = Rig::new(0);
     let service = rig.started();

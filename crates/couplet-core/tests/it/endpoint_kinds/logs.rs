@@ -110,6 +110,21 @@ fn c145d_the_limit_of_a_capture_counts_what_is_there() {
 }
 
 #[test]
+fn of_two_logs_in_one_file_the_lower_limit_holds() {
+    let folder = Folder::new();
+    let file = folder.path("traffic.pcap");
+    let memory = MemoryReactor::new();
+    let larger = format!("log:7778:file={file}:limit=100000");
+    let port = memory.reactor().listen(larger, Echo::default).expect("a free port");
+    for _ in 0..5 {
+        conversation(&format!("log:7777:file={file}:limit=700"));
+    }
+    drop(port);
+    let capture = fs::read(&file).expect("a capture");
+    assert!(packets(&capture).len() > 5 && capture.len() <= 700);
+}
+
+#[test]
 fn c145d_a_capture_ends_with_the_first_packet_that_does_not_fit() {
     let folder = Folder::new();
     let capture = |limit: usize| {

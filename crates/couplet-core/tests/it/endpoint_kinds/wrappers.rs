@@ -43,6 +43,20 @@ fn haproxy_reads_the_addresses_of_the_client() {
     assert_eq!((echo.count(), other.take()), (1, Vec::new()), "no header, no connection");
 }
 
+#[test]
+fn of_two_headers_the_inner_one_names_the_client() {
+    let mut memory = MemoryReactor::new();
+    let echo = Echo::default();
+    memory.reactor().listen(r"haproxy:endpoint=haproxy\:tcp\:7777", move_in(&echo)).unwrap();
+    let wire = memory.connect(7777);
+    wire.push(b"PROXY TCP4 192.0.2.1 198.51.100.1 1 10\r\n");
+    wire.push(b"PROXY TCP4 192.0.2.2 198.51.100.2 2 20\r\nhello");
+    memory.settle();
+    assert_eq!(wire.take(), b"hello");
+    assert_eq!(*echo.transport().peer(), tcp("192.0.2.2:2"));
+    assert_eq!(*echo.transport().host(), tcp("198.51.100.2:20"));
+}
+
 /// The same echo for each connection.
 fn move_in(echo: &Echo) -> impl FnMut() -> Echo + Clone + 'static {
     let echo = echo.clone();
@@ -258,6 +272,24 @@ fn c169c_a_shared_throttle_does_not_wait_for_connections_that_are_gone() {
     new.push(&[1; 400]);
     memory.advance(seconds(0.05));
     assert_eq!(count.get() - before, 800);
+}
+
+#[test]
+fn who_waits_to_write_does_not_wait_for_connections_that_are_gone() {
+    let (mut memory, _) = counting("throttle:7777:write=50k:shared=yes");
+    // Each waits for its turn to write 1000 bytes.
+    let gone: Vec<_> = (0..1000).map(|_| memory.connect(7777)).collect();
+    for wire in &gone {
+        wire.push(b"1");
+    }
+    memory.settle();
+    let waits = memory.connect(7777);
+    waits.push(b"1");
+    memory.settle();
+    gone.iter().for_each(couplet::testing::Wire::reset);
+    memory.settle();
+    memory.advance(seconds(0.05));
+    assert_eq!(waits.take().len(), 1000);
 }
 
 #[test]

@@ -218,6 +218,18 @@ fn c163_c164_a_line_that_is_too_long_may_go_on_raw() {
 }
 
 #[test]
+fn raw_mode_ends_what_is_left_of_a_line_that_is_too_long() {
+    let plays =
+        Plays { after_raw: |transport, data| transport.set_line_mode(&data[3..]), ..plays() };
+    let log = plays.log.clone();
+    let receiver = LineReceiver::new(plays).with_max_length(3);
+    let got = events(receiver, &log, &[b"1234567ab\r\n"]);
+    let want =
+        [Event::Exceeded(b"1234".to_vec()), Event::Raw(b"567ab\r\n".to_vec()), message("ab")];
+    assert_eq!(got, want);
+}
+
+#[test]
 fn c164_a_line_only_receiver_refuses_raw_mode() {
     let asks = Plays { after_line: LineTransport::set_raw_mode, ..plays() };
     let log = asks.log.clone();

@@ -35,8 +35,11 @@ fn c146_exited_does_not_wait_for_pipes_that_grandchildren_hold() {
     (0..5).for_each(|_| nursery.turn());
     assert!(!log.has_ended(), "{:?}", log.entries());
     assert!(process.pid().is_none() && process.end().is_some());
+    let ended = process.ended();
+    assert!(!ended.has_fired(), "it waits for the pipes like process_ended");
     process.lose_connection();
     nursery.ended(&log);
+    nursery.l.run_until(ended).expect("it has ended");
 }
 
 #[test]
@@ -262,6 +265,26 @@ fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of
         assert!(log.has(&format!("lost {number} Shutdown")), "{entries:?}");
     }
     assert_eq!(log.last(), "ended LeftRunning", "{entries:?}");
+}
+
+#[test]
+fn a_child_whose_pipes_come_too_late_for_the_run_has_ended_for_its_protocol() {
+    let mut nursery = Nursery::new();
+    let protocol = Logged::default();
+    let log = protocol.log.clone();
+    nursery
+        .l
+        .run(|reactor| {
+            let spawning = reactor.clone();
+            reactor.on(couplet::Shutdown::After, move || {
+                spawning.spawn_process(sh("exit 0"), protocol).expect("it starts");
+                couplet::Deferred::succeed(())
+            });
+            reactor.stop();
+            Ok(())
+        })
+        .expect("a run");
+    nursery.until("process_ended", || log.has_ended());
 }
 
 /// Whether a process has exited and was not reaped.

@@ -1,6 +1,8 @@
 //! Row 145c: a program and its connection end together.
 
 use std::cell::RefCell;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use couplet::factory::Layered;
 use couplet::layers::ProxyReader;
 use couplet::process::{Command, Process, ProcessEnd, ProcessSignal, WhenLost};
 use couplet::sim::Sim;
-use couplet::{Address, Loop, Protocol, Reactor, Transport};
+use couplet::{Address, Deferred, Loop, Protocol, Reactor, Transport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Nursery, kill, sh};
 use crate::secure::End;
@@ -272,6 +275,31 @@ fn c145c_a_loop_that_is_dropped_or_cut_short_leaves_no_program() {
             std::thread::yield_now();
         }
     }
+}
+
+#[test]
+fn a_program_that_the_last_trigger_starts_ends_with_the_run() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut ready = reader.try_clone().expect("a duplicate");
+    let mut l = Loop::new().expect("a loop");
+    l.run(|reactor| {
+        let starting = reactor.clone();
+        let script = "trap '' TERM; echo >&9; exec sleep 60";
+        let command = sh(script).descriptor(9, OwnedFd::from(writer));
+        reactor.on(couplet::Shutdown::After, move || {
+            connect(&starting, command, WhenLost::default());
+            ready.read_exact(&mut [0]).expect("it starts");
+            Deferred::succeed(())
+        });
+        reactor.stop();
+        Ok(())
+    })
+    .expect("a run");
+    // Its end closes the pipe.
+    let mut end = [PollFd::new(&reader, PollFlags::IN)];
+    let long = Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(poll(&mut end, Some(&long)).expect("it can be polled"), 1, "it still runs");
+    drop(l);
 }
 
 /// A world with a program that delays its stop on SIGTERM by an hour, and a host that connects to

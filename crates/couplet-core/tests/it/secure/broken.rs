@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use couplet::layers::{Layer, Outbox, SingleBytes, Up};
-use couplet::{Address, Producer, ProducerKind, Reason};
+use couplet::{Address, Failure, Producer, ProducerKind, Reason};
 
 use super::{End, Hooked, Rig};
 
@@ -49,6 +49,33 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
         rig.turn();
         assert!(matches!(server.reason(), Reason::Panicked(_)), "{}", server.reason());
         assert_eq!(server.log(), ["made", "lost"]);
+    }
+}
+
+#[test]
+fn a_layer_that_fails_stops_the_producer() {
+    struct Counts(Rc<Cell<u32>>);
+
+    impl Producer for Counts {
+        fn resume_producing(&mut self) {}
+
+        fn stop_producing(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    for mut rig in Rig::both() {
+        let stops = Rc::new(Cell::new(0));
+        let counted = stops.clone();
+        let server = End::default().on("made", move |transport| {
+            let producer = Counts(counted.clone());
+            transport.register_producer(producer, ProducerKind::Push).expect("the first");
+        });
+        let fails = |call: &str| (call == "up").then(|| Reason::Failed(Failure::msg("spent")));
+        let wire = rig.wire_over(&server, move |_, _| Hooked::new(fails));
+        rig.push(&wire, b"question");
+        rig.close(&wire);
+        assert_eq!((server.reason().to_string().contains("spent"), stops.get()), (true, 1));
     }
 }
 

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use couplet::layers::tls::{ClientTls, ClientTlsOptions, TlsVersion};
+use couplet::factory::Layered;
+use couplet::layers::tls::{
+    CertificateDirectory, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsVersion,
+};
 use couplet::layers::{Bandwidth, ProxyReader, Throttle};
 use couplet::testing::{failure_of, success_of};
-use couplet::{CertificateProblem, ConnectError, Reason, TlsProblem};
+use couplet::{Address, CertificateProblem, ConnectError, Reactor, Reason, TlsProblem};
 
 use super::authority::Authority;
-use super::{End, Rig};
+use super::{End, NAME, Rig};
 use crate::logged::logged;
+use crate::needed::Folder;
+use crate::suite::kit::LOOPBACK;
 
 #[test]
 fn both_sides_are_made_when_the_handshake_is_complete() {
@@ -20,11 +25,48 @@ fn both_sides_are_made_when_the_handshake_is_complete() {
         assert_eq!(info.version, TlsVersion::Tls13);
         assert!(!info.peer_certificates.is_empty());
         let info = server.transport().tls().expect("it is secure");
-        assert_eq!(info.server_name.as_deref(), Some(super::NAME));
+        assert_eq!(info.server_name.as_deref(), Some(NAME));
         client.transport().write("hello");
         server.transport().write("welcome");
         rig.turn();
         assert_eq!((server.received(), client.received()), (b"hello".into(), b"welcome".into()));
+    }
+}
+
+#[test]
+fn handshakes_side_by_side_keep_their_names_apart() {
+    let names = [NAME, "other.test"];
+    for mut rig in Rig::both() {
+        let folder = Folder::new();
+        for name in names {
+            folder.write(&format!("{name}.pem"), rig.authority.pem(name, |_| ()));
+        }
+        let directory = CertificateDirectory::open(folder.join("")).expect("two certificates");
+        let tls = ServerTls::new(&ServerTlsOptions::from_directory(directory)).expect("it works");
+        let servers = [End::default(), End::default()];
+        let mut next = servers.clone().into_iter();
+        let secure = Layered::new(
+            move || next.next().expect("there are two"),
+            move |reactor: &Reactor, _: &Address| tls.layer(reactor.now()),
+        );
+        let port = rig.reactor.listen_tcp(LOOPBACK, secure).expect("a free port").host();
+        for name in names {
+            let (tls, end) = (rig.client.clone(), End::default());
+            let says = end.on("made", move |transport| transport.write(name));
+            let layer = move |reactor: &Reactor, _: &Address| {
+                tls.layer(name, reactor.now()).expect("a good name")
+            };
+            let number = port.port().expect("a TCP port");
+            rig.reactor.connect_tcp("127.0.0.1", number, Layered::new(move || says.clone(), layer));
+        }
+        rig.turn();
+        for server in servers {
+            let info = server.transport().tls().expect("it is secure");
+            assert_eq!(
+                info.server_name.as_deref().map(str::as_bytes),
+                Some(&server.received()[..])
+            );
+        }
     }
 }
 

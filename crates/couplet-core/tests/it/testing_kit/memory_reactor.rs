@@ -1,13 +1,18 @@
 //! `MemoryReactor`: the test replaces the network for code that listens and connects.
 
+use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Notes, failing, s, saying};
 use couplet::protocols::ReconnectingClientFactory;
-use couplet::testing::{MemoryReactor, failure_of, no_result_yet, success_of};
+use couplet::testing::{Manner, MemoryReactor, failure_of, no_result_yet, success_of};
 use couplet::{ConnectError, Deferred, Protocol, Transport};
+
+use crate::pace::Stage;
+use crate::quiet::Quiet;
 
 fn hello() -> Notes {
     saying("hello")
@@ -180,6 +185,26 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
 }
 
 #[test]
+fn a_connect_to_a_port_on_all_interfaces_is_of_the_family_of_the_port() {
+    struct Told(Rc<RefCell<Vec<String>>>);
+    impl Protocol for Told {
+        fn connection_made(&mut self, transport: &Transport) {
+            self.0.borrow_mut().push(transport.host().to_string());
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    let mut memory = MemoryReactor::new();
+    let told = Rc::<RefCell<Vec<String>>>::default();
+    for (number, interface) in [(81, "0.0.0.0"), (82, "[::]")] {
+        let tells = told.clone();
+        let endpoint = format!("tcp:{number}:interface={interface}");
+        memory.reactor().listen(endpoint, move || Told(tells.clone())).expect("a free port");
+        memory.connect(number);
+    }
+    assert_eq!(told.take(), ["tcp:127.0.0.1:81", "tcp:[::1]:82"]);
+}
+
+#[test]
 fn a_program_that_serves_and_connects_has_the_test_at_both_far_ends() {
     /// Opens a connection for each connection that it accepts.
     struct Relay(Deferred<couplet::Connection<Notes>>);
@@ -197,4 +222,17 @@ fn a_program_that_serves_and_connects_has_the_test_at_both_far_ends() {
     let poet = memory.connecting()[0].complete();
     memory.settle();
     assert_eq!((poet.take(), reader.is_closed()), (b"hello".to_vec(), false));
+}
+
+#[test]
+fn clients_in_the_queue_of_a_port_that_closes_are_reset() {
+    for manner in [Manner::Readiness, Manner::Completion] {
+        let mut rig = Stage::on(manner, 0);
+        let port = rig.listen(|| Quiet);
+        port.pause_producing();
+        let wire = rig.client(port.host());
+        drop(port.stop_listening());
+        rig.settle();
+        assert!(wire.saw_reset());
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Notes, failing, s};
 use couplet::defer::set_reporter;
 use couplet::reactor::Stopped;
-use couplet::testing::{run, run_within};
+use couplet::testing::{hold, run, run_within};
 use couplet::{Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Transport};
 
 use crate::quiet::Quiet;
@@ -435,6 +435,21 @@ fn a_program_that_loops_forever_learns_what_is_active() {
 }
 
 #[test]
+fn a_program_may_make_any_number_of_turns_while_time_passes() {
+    let result = run(|reactor| {
+        let count = Rc::new(Cell::new(0));
+        let counted = count.clone();
+        let ticks = LoopingCall::new(reactor, move || counted.set(counted.get() + 1));
+        ticks.start(Duration::from_micros(1)).detach();
+        reactor.sleep(Duration::from_millis(1100)).map(move |()| {
+            ticks.stop();
+            count.get()
+        })
+    });
+    assert!(result.is_ok_and(|count| count > 1_000_000));
+}
+
+#[test]
 fn all_leaks_are_reported_in_one_message() {
     let left = [
         ("a port", "@1", "stop"),
@@ -468,6 +483,26 @@ fn nested_runs_are_independent() {
             failing(|| run(|_| Deferred::<()>::fail(Failure::msg("no verse")).map(drop)).unwrap());
             drop(Deferred::<()>::fail(Failure::msg("no line")));
         })
+    });
+}
+
+#[test]
+fn a_panic_that_a_loop_inside_of_a_run_has_contained_is_reported_by_the_run_too() {
+    leaves(&[("a panic in timed call: no page", "", "")], |_| {
+        let mut held = hold(Quiet);
+        held.take_panics(); // so that they do not fail this one
+        held.reactor().call_soon(|| panic!("no page"));
+        held.settle();
+        assert_eq!(held.take_panics().len(), 1);
+        done()
+    });
+}
+
+#[test]
+fn a_panic_in_the_last_trigger_is_reported() {
+    leaves(&[("a panic in", "", "")], |reactor| {
+        reactor.on(Shutdown::After, || -> Deferred<()> { panic!("no page") });
+        done()
     });
 }
 

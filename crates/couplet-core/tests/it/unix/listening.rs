@@ -9,6 +9,7 @@ use couplet::{ListenError, ListenOptions, Port, UnixAddress};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
+use crate::apart::{again, told};
 use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{Echo, On, Script};
@@ -244,4 +245,20 @@ fn c161_the_backlog_and_the_preparation_are_those_asked_for() {
     );
     assert!(error.expect_err("it is not prepared").to_string().contains("by wish"));
     assert_eq!(folder.names(), ["port", "port.lock"]);
+}
+
+#[test]
+fn the_files_of_a_port_are_removed_after_the_process_has_changed_its_directory() {
+    let test = "unix::listening::the_files_of_a_port_are_removed_after_the_process_has_changed_its_directory";
+    if let Some(folder) = told() {
+        std::env::set_current_dir(folder).expect("it is there");
+        let mut rig = Kit::mio().rig();
+        let port = listen(&rig, Path::new("port"));
+        std::env::set_current_dir("/").expect("it is there");
+        return stop(&mut rig, &port);
+    }
+    let folder = Folder::new();
+    let ended = again(test, folder.as_os_str()).status().expect("it starts again");
+    assert!(ended.success());
+    assert_eq!(folder.names(), Vec::<String>::new());
 }
