@@ -19,9 +19,9 @@ pub use delayed::DelayedCall;
 
 use crate::datagrams::DatagramCell;
 use crate::defer::Failure;
-use crate::driver::{Adopted, Key, Spares, World};
 #[cfg(unix)]
-use crate::driver::{Command, Spawned};
+use crate::driver::{Adopted, Command, Spawned};
+use crate::driver::{Key, Spares, World};
 use crate::panics::{Contained, contain_closure};
 use crate::timers::TimerKey;
 use crate::transport::cell::{ConnectionCell, Phase};

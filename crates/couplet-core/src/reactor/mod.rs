@@ -34,6 +34,7 @@ mod watches;
 
 pub use crate::connector::{ConnectTarget, Connector, ConnectorState, NotDisconnected};
 pub use crate::recorder::{DelayedCall, Reactor};
+#[cfg(unix)]
 pub(crate) use dependents::{Dependent, DependentId};
 pub use drain::Drained;
 #[cfg(feature = "testing")]

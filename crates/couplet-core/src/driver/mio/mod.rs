@@ -47,7 +47,9 @@ use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
 pub(super) use socket::{Handle, address};
 use stream::{READ, StreamSlot, is_bytes};
-use system::{Forks, Listening, System, is_queue_full};
+#[cfg(target_os = "linux")]
+use system::Forks;
+use system::{Listening, System, is_queue_full};
 pub(super) use system::{bind, listen};
 pub(super) use unix::{SocketFile, bind as bind_unix};
 

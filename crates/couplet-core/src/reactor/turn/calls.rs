@@ -1,7 +1,9 @@
 //! Calls from other threads, watches and dependents, in the turn.
 
 use super::core::Core;
-use crate::driver::{Commands, Ready, UserCall, WatchId};
+use crate::driver::{Commands, UserCall};
+#[cfg(unix)]
+use crate::driver::{Ready, WatchId};
 use crate::panics::contain;
 use crate::reactor::tasks::RemoteCall;
 use crate::transport::{ConnectionId, Tell};
@@ -36,6 +38,7 @@ impl Core {
     }
 
     /// Calls the callback of a ready descriptor.
+    #[cfg(unix)]
     pub(super) fn watch_ready(&mut self, id: WatchId, ready: Ready) {
         let records = &self.records;
         let cell = records.watches.borrow().get(id);
@@ -47,6 +50,7 @@ impl Core {
     }
 
     /// The run is over: ends all watches.
+    #[cfg(unix)]
     pub(super) fn end_watches(&mut self) {
         let records = &self.records;
         let cells = records.watches.borrow_mut().take_all();
