@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 
@@ -173,13 +175,17 @@ fn a_broken_answer_is_an_error_and_a_slow_one_ends_with_ctrl_c() {
     let ended = run(&["get", &format!("http://{cut}/")]);
     assert_eq!((ended.code, ended.text()), (Some(1), "half"));
     assert!(ended.stderr.starts_with(&format!("couplet: http://{cut}/: ")), "{}", ended.stderr);
-    let slow = serve_raw(|mut client: Client| {
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let asked = has_asked.clone();
+    let slow = serve_raw(move |mut client: Client| {
         while client.read_line() != "\r" {}
+        asked.store(true, Ordering::Relaxed);
         client.send(b"HTTP/1.1 200 OK\r\n\r\nbegun");
         let _ = client.read_to_end();
     });
     let mut getting = Running::start(&mut couplet(&["get", &format!("http://{slow}/")]));
-    wait_until("it is connected", || getting.sockets() > 0);
+    // It has handlers of signals by then; a socket alone may be theirs.
+    wait_until("it has asked", || has_asked.load(Ordering::Relaxed));
     getting.signal(Signal::INT);
     let ended = getting.ended();
     assert_eq!(ended.code, Some(130));
