@@ -1,5 +1,5 @@
-//! What the last release promised: a public item that was removed or changed since then, or that
-//! other code has to provide now, is named in a note in `changes/`.
+//! Compatibility with the last release: a note in `changes/` names each public item that was removed
+//! or changed since then, or that other code has to provide now.
 //!
 //! The items of both versions are read from the sources (`api.rs`), those of the release by git
 //! (`history.rs`). New items need no line anywhere. `target/api.txt` has the current ones.

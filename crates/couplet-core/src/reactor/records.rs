@@ -201,7 +201,7 @@ impl Records {
         self.spare_dirty.replace(list);
     }
 
-    // The queues, of which a round or a step takes as many items as there are when it begins.
+    // The queues. A round or a step takes the items present when it begins.
 
     pub(super) fn queued_calls(&self) -> usize {
         self.calls.borrow().len()
