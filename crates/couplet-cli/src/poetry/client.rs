@@ -27,6 +27,21 @@ pub(crate) struct Limit {
     pub(crate) max_bytes: u64,
 }
 
+/// The forms of an address to connect to, for the help of two commands.
+macro_rules! addresses {
+    () => {
+        "\
+An ADDRESS is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  tcp:example.com:10000           the same, spelt out
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log"
+    };
+}
+pub(crate) use addresses;
+
 /// Collects one poem and delivers it once complete.
 struct PoetryClient {
     // Bound: at most --max-bytes; then the connection is reset.

@@ -19,7 +19,7 @@ use crate::known::Known;
 use crate::logging::Logging;
 use crate::output::{self, cannot_print};
 use crate::poetry::ask::ask_poem;
-use crate::poetry::client::{Limit, get_poem};
+use crate::poetry::client::{Limit, addresses, get_poem};
 use crate::poetry::named::MAX_LINE;
 use crate::poetry::transform::{self, transformation};
 use crate::poetry::transforming::Transformer;
@@ -34,21 +34,19 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// How long an interrupted command may take to print the poems that have arrived.
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
-const EXAMPLE: &str = "\
+const EXAMPLE: &str = concat!(
+    "\
 Example:
   couplet poetry get 10000 10001 localhost:10002 --timeout 30 > poems.txt
   couplet poetry get 10000 --name ozymandias --transform 11000
 
-An ADDRESS is one of:
-  10000                           this port, on 127.0.0.1
-  localhost:10000, [::1]:10000    a name or an IP address, and a port
-  tcp:example.com:10000           the same, spelt out
-  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
-  tls:example.com:443             with TLS; ca=FILE trusts another authority
-  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
+",
+    addresses!(),
+    "
 
 Exit codes: 0 success, 1 a poem is missing or was not transformed, 2 usage error, 130 or 143
-interrupted.";
+interrupted."
+);
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]

@@ -10,22 +10,20 @@ use crate::endpoint::{Peer, to_connect};
 use crate::exit::Exit;
 use crate::output;
 use crate::poetry::ask::ask_titles;
+use crate::poetry::client::addresses;
 use crate::poetry::get::why;
 use crate::signals::signalled_loop;
 use crate::values::seconds;
 
-const EXAMPLE: &str = "\
+const EXAMPLE: &str = concat!(
+    "\
 Example, in two terminals:
   couplet poetry serve --by-name --listen 10000
   couplet poetry list 10000
 
-An ADDRESS is one of:
-  10000                           this port, on 127.0.0.1
-  localhost:10000, [::1]:10000    a name or an IP address, and a port
-  tcp:example.com:10000           the same, spelt out
-  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
-  tls:example.com:443             with TLS; ca=FILE trusts another authority
-  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log";
+",
+    addresses!()
+);
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
