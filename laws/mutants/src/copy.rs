@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::places::{CHOSEN, Mutant};
-use crate::rooms::Crate;
+use crate::rooms::{Crate, PROGRAM};
 
 /// All of the library's features but the replacement of the system's clock, which some of its tests
 /// read.
@@ -26,6 +26,8 @@ const FEATURES: [&str; 12] = [
     "couplet/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,couplet-http/tls,\
      couplet-http/tokio,couplet-http/websocket",
 ];
+const PROGRAM_PACKAGE: [&str; 2] = ["-p", "couplet-cli"];
+const PYTHON: [&str; 2] = ["--manifest-path", "python/Cargo.toml"];
 /// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];
 
@@ -62,9 +64,10 @@ impl Copy {
         let copied = Command::new("bash").args(["-c", script, "copy"]).arg(&root).status();
         assert!(copied.is_ok_and(|status| status.success()), "the tree can be copied");
         let library = root.join("crates/couplet-core");
-        for sources in Crate::ALL.map(|of| root.join(of.sources())) {
+        for of in Crate::ALL {
+            let sources = root.join(of.sources());
             fs::write(sources.join("mutants.rs"), include_str!("mutants.rs")).expect("written");
-            append(&sources.join("lib.rs"), "mod mutants;\n");
+            append(&sources.join(of.root()), "mod mutants;\n");
         }
         for file in ["inbox", "public_api"] {
             let line = "#[path = \"../src/mutants.rs\"]\nmod mutants;\n";
@@ -104,13 +107,13 @@ impl Copy {
     fn check(&self, mutants: &BTreeMap<u32, Mutant>) -> (Written, Vec<String>) {
         let written = self.write(mutants);
         let mut errors = Vec::new();
-        let crates: BTreeSet<bool> =
-            mutants.values().map(|it| Crate::of(&it.file).0 == Crate::Python).collect();
-        for is_python in crates {
-            let of: &[&str] = match is_python {
-                true => &["--manifest-path", "python/Cargo.toml"],
-                false => &FEATURES,
-            };
+        let packages = |mutant: &Mutant| match Crate::of(&mutant.file).0 {
+            Crate::Python => &PYTHON[..],
+            Crate::Program => &PROGRAM_PACKAGE[..],
+            Crate::Core | Crate::Defer | Crate::Http | Crate::Sim => &FEATURES[..],
+        };
+        let packages: BTreeSet<_> = mutants.values().map(packages).collect();
+        for of in packages {
             let arguments = [&["check", "--message-format", "short"], of].concat();
             let output = self.cargo(&arguments).output().expect("cargo runs");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -155,33 +158,33 @@ impl Copy {
 
     /// Builds the tests; returns their names and binaries, sorted by name.
     pub fn build(&self, targets: &BTreeSet<&'static str>) -> Vec<(&'static str, PathBuf)> {
-        let mut arguments = [&["test", "--no-run", "--lib"], &FEATURES[..]].concat();
-        for target in targets.iter().filter(|target| !target.starts_with("--")) {
-            arguments.extend(["--test", target]);
+        let (program, library): (Vec<&str>, Vec<&str>) =
+            targets.iter().partition(|target| target.starts_with("program "));
+        let mut built = Vec::new();
+        if !library.is_empty() {
+            let mut arguments = [&["--lib"], &FEATURES[..]].concat();
+            for target in library.iter().filter(|target| !target.starts_with("--")) {
+                arguments.extend(["--test", target]);
+            }
+            let said = self.build_tests(&arguments);
+            built.extend(library.iter().map(|target| (*target, library_binary(&said, target))));
         }
-        let output = self.cargo(&arguments).output().expect("cargo runs");
-        let said = String::from_utf8_lossy(&output.stderr);
+        if !program.is_empty() {
+            let said = self.build_tests(&PROGRAM_PACKAGE);
+            let of = PROGRAM
+                .map(|(target, source)| (target, executable(&said, |it| it.starts_with(source))));
+            built.extend(of);
+        }
+        built
+    }
+
+    /// Builds the tests of some packages; returns what cargo said.
+    fn build_tests(&self, of: &[&str]) -> String {
+        let output =
+            self.cargo(&[&["test", "--no-run"], of].concat()).output().expect("cargo runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "the mutants compile and the tests do not:\n{said}");
-        let lines: Vec<&str> = said.lines().map(str::trim).collect();
-        let binary = |target: &&'static str| {
-            let (source, file) = match target.strip_prefix("--lib ") {
-                Some(name) => ("unittests src/lib.rs ".to_owned(), format!("/{name}-")),
-                None => (format!("tests/{target}"), String::new()),
-            };
-            let is_its = |line: &&&str| {
-                let rest =
-                    line.strip_prefix("Executable ").and_then(|rest| rest.strip_prefix(&*source));
-                rest.is_some_and(|rest| {
-                    line.contains(&file)
-                        && ["(", ".rs ", "/main.rs "].iter().any(|end| rest.starts_with(end))
-                })
-            };
-            let line =
-                lines.iter().find(is_its).unwrap_or_else(|| panic!("no {target} in:\n{said}"));
-            let path = line.rsplit_once('(').expect("its path").1.trim_end_matches(')');
-            (*target, PathBuf::from(path))
-        };
-        targets.iter().map(binary).collect()
+        said
     }
 
     /// Runs the tests of Python's package with a mutant of its native half; returns the stage that
@@ -214,6 +217,27 @@ impl Copy {
             !output.status.success()
         };
         rest.into_iter().find(noticed).map(|(name, _)| name.to_owned())
+    }
+}
+
+/// The binary that cargo built from a source that meets a condition.
+fn executable(said: &str, is_its: impl Fn(&str) -> bool) -> PathBuf {
+    let mut sources = said.lines().filter_map(|line| line.trim().strip_prefix("Executable "));
+    let line = sources.find(|rest| is_its(rest)).unwrap_or_else(|| panic!("not built:\n{said}"));
+    PathBuf::from(line.rsplit_once('(').expect("its path").1.trim_end_matches(')'))
+}
+
+fn library_binary(said: &str, target: &str) -> PathBuf {
+    match target.strip_prefix("--lib ") {
+        Some(name) => {
+            let file = format!("/{name}-");
+            executable(said, |it| it.starts_with("unittests src/lib.rs ") && it.contains(&file))
+        }
+        None => executable(said, |it| {
+            let ends = ["(", ".rs ", "/main.rs "];
+            let rest = it.strip_prefix("tests/").and_then(|rest| rest.strip_prefix(target));
+            rest.is_some_and(|rest| ends.iter().any(|end| rest.starts_with(end)))
+        }),
     }
 }
 

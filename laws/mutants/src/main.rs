@@ -69,10 +69,10 @@ fn options() -> Options {
 }
 
 impl Options {
-    /// The rooms to draw from. A quick draw excludes Python's, whose tests take minutes.
+    /// The rooms to draw from. A quick draw excludes the program and Python, whose tests take minutes.
     fn rooms(&self) -> Vec<&'static Room> {
         let is_drawn = |room: &&Room| match self.rooms.is_empty() {
-            true => !(self.quick && room.is_of == Crate::Python),
+            true => !(self.quick && matches!(room.is_of, Crate::Program | Crate::Python)),
             false => self.rooms.iter().any(|name| name == room.name),
         };
         ROOMS.iter().filter(is_drawn).collect()
@@ -194,7 +194,7 @@ fn test_quickly(
     within: Option<Duration>,
 ) {
     let targets: BTreeSet<&str> =
-        mutants.values().flat_map(|mutant| rooms::targets_of(mutant.room)).collect();
+        mutants.values().flat_map(|mutant| rooms::targets_of(mutant)).collect();
     let binaries = copy.build(&targets);
     let since = Instant::now();
     for (id, mutant) in mutants {
@@ -202,7 +202,7 @@ fn test_quickly(
             println!("{} ({}): not tried, the time is over", mutant.name(), mutant.line);
             continue;
         }
-        let targets = rooms::targets_of(mutant.room);
+        let targets = rooms::targets_of(mutant);
         let of_room = binaries.iter().filter(|(target, _)| targets.contains(target));
         let by = tests::try_whole(&copy.root, *id, of_room.map(|(_, path)| &**path));
         let result = by.map_or("alive".to_owned(), |by| format!("killed by {by}"));
@@ -229,7 +229,7 @@ fn test_all(
     results: &mut Results,
     program: bool,
 ) {
-    let targets = mutants.values().flat_map(|mutant| rooms::targets_of(mutant.room));
+    let targets = mutants.values().flat_map(|mutant| rooms::targets_of(mutant));
     let built = copy.build(&targets.collect());
     let binaries: Vec<_> = built.into_iter().map(|(_, path)| path).collect();
     println!("{} binaries; now each test by itself", binaries.len());
@@ -333,9 +333,8 @@ fn main() -> ExitCode {
         for id in copy.make_compile(&mut todo) {
             results.insert(names[&id].clone(), "not viable".to_owned());
         }
-        let is_of_python = |_: &u32, mutant: &mut Mutant| {
-            rooms::named(mutant.room).is_some_and(|room| room.is_of == Crate::Python)
-        };
+        let is_of_python =
+            |_: &u32, mutant: &mut Mutant| Crate::of(&mutant.file).0 == Crate::Python;
         let of_python: BTreeMap<_, _> = todo.extract_if(.., is_of_python).collect();
         test_python(&copy, &of_python, &mut results);
         match options.quick {

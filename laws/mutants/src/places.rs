@@ -69,12 +69,25 @@ pub fn named(list: &str, text_of: impl Fn(&str) -> String) -> Vec<Mutant> {
             "before" | "after" => {
                 let edit = mutant.edits.last_mut().expect("it has a place");
                 let side = if key == "before" { &mut edit.before } else { &mut edit.after };
-                *side = format!(" {} ", value.replace("ON", CHOSEN));
+                *side = format!(" {} ", with_choice(value));
             }
             _ => panic!("named.txt: {line}"),
         }
     }
     found
+}
+
+/// The text, in which each word `ON` becomes the mutant's choice.
+fn with_choice(text: &str) -> String {
+    let mut pieces = text.split("ON");
+    let mut whole = pieces.next().unwrap_or_default().to_owned();
+    let is_of_word = |c: char| c.is_alphanumeric() || c == '_';
+    for piece in pieces {
+        let is_word = !whole.ends_with(is_of_word) && !piece.starts_with(is_of_word);
+        whole.push_str(if is_word { CHOSEN } else { "ON" });
+        whole.push_str(piece);
+    }
+    whole
 }
 
 pub fn mutants_of(room: &'static str, file: &str, text: &str) -> Vec<Mutant> {

@@ -1,5 +1,7 @@
 //! The rooms that are mutated, and the tests that judge each one.
 
+use crate::places::Mutant;
+
 /// The crate of a room.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Crate {
@@ -7,6 +9,8 @@ pub enum Crate {
     Defer,
     Http,
     Sim,
+    /// The program `couplet`.
+    Program,
     /// The native half of the package for Python.
     Python,
 }
@@ -28,7 +32,7 @@ const fn of_defer(name: &'static str) -> Room {
     Room { name, is_of: Crate::Defer, path: name, tests: &["defer", "defer_allocations", "memory"] }
 }
 
-pub const ROOMS: [Room; 23] = [
+pub const ROOMS: [Room; 30] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("recorder", &["memory", "signals"]),
@@ -44,7 +48,7 @@ pub const ROOMS: [Room; 23] = [
         name: "http",
         is_of: Crate::Http,
         path: "",
-        tests: &[HTTP, "http", "http_memory", "http_resident"],
+        tests: &[HTTP, "http", "http_memory", "http_resident", "sim"],
     },
     of_library("layers", &["tls_memory", "http"]),
     of_library("stream", &["stream_memory", "tokio_io", "hyper"]),
@@ -56,6 +60,13 @@ pub const ROOMS: [Room; 23] = [
     of_defer("panics"),
     of_library("embed", &["tokio"]),
     of_library("factory", &[]),
+    of_library("address", &["public_api"]),
+    of_library("error", &["public_api"]),
+    of_library("hooks", &["http"]),
+    of_library("protocol", &["public_api"]),
+    of_library("testing", &["public_api"]),
+    of_library("unread", &["inbox"]),
+    Room { name: "cli", is_of: Crate::Program, path: "", tests: &[] },
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
 ];
 
@@ -64,8 +75,11 @@ pub const CORE: &str = "--lib couplet_core";
 pub const HTTP: &str = "--lib couplet_http";
 pub const SIM: &str = "--lib couplet_sim";
 
-/// The tests that judge every room of the library.
+/// The tests that judge the rooms of the core, Deferreds and the simulator.
 const ALWAYS: [&str; 3] = [CORE, "it", "sim"];
+/// The tests that judge the program.
+pub const PROGRAM: [(&str, &str); 2] =
+    [("program units", "unittests src/main.rs ("), ("program it", "tests/it/main.rs (")];
 
 impl Crate {
     pub fn sources(self) -> &'static str {
@@ -74,6 +88,7 @@ impl Crate {
             Crate::Defer => "crates/couplet-defer/src",
             Crate::Http => "crates/couplet-http/src",
             Crate::Sim => "crates/couplet-sim/src",
+            Crate::Program => "crates/couplet-cli/src",
             Crate::Python => "python/src",
         }
     }
@@ -84,29 +99,42 @@ impl Crate {
             Crate::Core | Crate::Defer => "",
             Crate::Http => "http/",
             Crate::Sim => "sim/",
+            Crate::Program => "cli/",
             Crate::Python => "python/",
         }
     }
 
-    pub const ALL: [Crate; 5] = [Crate::Core, Crate::Defer, Crate::Http, Crate::Sim, Crate::Python];
+    pub const ALL: [Crate; 6] =
+        [Crate::Core, Crate::Defer, Crate::Http, Crate::Sim, Crate::Program, Crate::Python];
+
+    /// The file that contains the root of the crate.
+    pub fn root(self) -> &'static str {
+        if self == Crate::Program { "main.rs" } else { "lib.rs" }
+    }
 
     /// The crate of a file with this name, and the file's path in that crate's sources.
     pub fn of(file: &str) -> (Crate, &str) {
-        // A name begins with that of its room.
-        let room = file.split(['/', '.']).next().and_then(named).expect("a room");
+        let room = room_of(file);
         (room.is_of, file.strip_prefix(room.is_of.prefix()).expect("its crate's prefix"))
     }
+}
+
+/// The room of a file, whose name begins with that of the room.
+fn room_of(file: &str) -> &'static Room {
+    file.split(['/', '.']).next().and_then(named).expect("a room")
 }
 
 pub fn named(name: &str) -> Option<&'static Room> {
     ROOMS.iter().find(|room| room.name == name)
 }
 
-/// The test binaries that judge a room; for named mutants, all of them.
-pub fn targets_of(room: &str) -> Vec<&'static str> {
-    let own: Vec<&str> = match named(room) {
-        Some(room) => room.tests.to_vec(),
-        None => ROOMS.iter().flat_map(|room| room.tests).copied().collect(),
-    };
-    [&ALWAYS[..], &own].concat()
+/// The test binaries that judge a mutant: those of its file's room.
+pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
+    let room = room_of(&mutant.file);
+    match room.is_of {
+        Crate::Core | Crate::Defer | Crate::Sim => [&ALWAYS[..], room.tests].concat(),
+        Crate::Http => room.tests.to_vec(),
+        Crate::Program => PROGRAM.map(|(target, _)| target).to_vec(),
+        Crate::Python => Vec::new(),
+    }
 }

@@ -153,9 +153,11 @@ fn batches<'a>(tests: impl Iterator<Item = &'a Test>) -> Vec<Vec<&'a Test>> {
 pub fn try_one(folder: &Path, id: u32, tests: &[Test]) -> Outcome {
     let chosen = id.to_string();
     let set = ("COUPLET_MUTANT", &*chosen);
-    // Some tests can't record mutants for lack of descriptors: then every test may reach this one.
+    // Some tests can't record mutants for lack of descriptors: they may reach one that no other does.
     let unknown = reaching(id, tests) == 0;
-    let reaching = tests.iter().filter(|test| unknown || test.reaches.contains(&id));
+    let may_reach =
+        |test: &&Test| test.reaches.contains(&id) || (unknown && test.reaches.is_empty());
+    let reaching = tests.iter().filter(may_reach);
     for batch in batches(reaching) {
         let mut left = batch;
         while let Some(first) = left.first() {
