@@ -111,9 +111,11 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
             "a limit" => nursery.l.run_until(output),
             _ => {
                 if gives_up == "a cancel after its exit" {
+                    let shell =
+                        || std::fs::read_to_string(folder.join("shell")).unwrap_or_default();
+                    nursery.until("the shell's id", || shell().ends_with('\n'));
                     // A reaped process can't be killed.
-                    let shell = std::fs::read_to_string(folder.join("shell")).unwrap_or_default();
-                    let shell = pid_of(&shell);
+                    let shell = pid_of(&shell());
                     nursery
                         .until("its exit", || rustix::process::test_kill_process(shell).is_err());
                 }
