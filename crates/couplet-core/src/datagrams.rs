@@ -442,7 +442,7 @@ impl DatagramTransport {
     /// Whether an Internet socket can send to this address.
     fn can_reach(&self, host: SocketAddr, to: SocketAddr) -> bool {
         host.is_ipv4() == to.is_ipv4()
-            || host.is_ipv6() && host.ip().is_unspecified() && self.cell.options.dual_stack
+            || host.is_ipv6() && host.ip().is_unspecified() && self.cell.options.is_dual_stack()
     }
 
     /// The longest datagram that can be sent to this destination.

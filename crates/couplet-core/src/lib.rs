@@ -32,6 +32,7 @@ mod recorder;
 pub mod services;
 mod slots;
 pub mod stream;
+mod switches;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -531,7 +531,7 @@ impl Commands for SimDriver {
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
         let host = self.system.host;
-        let end = self.kernel().connect(host, to.clone(), options.bind)?;
+        let end = self.kernel().connect(host, to.clone(), options.local_address())?;
         Ok(self.insert_stream(end))
     }
 

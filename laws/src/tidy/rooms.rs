@@ -11,19 +11,20 @@ use super::source::{Code, Mention, assert_none, library};
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
 /// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 26] = [
+const MAY_KNOW: [(&str, &[&str]); 27] = [
     ("events", &[]),
     ("address", &[]),
     ("slots", &[]),
     ("timers", &["slots"]),
     ("panics", &[]),
     ("unread", &[]),
+    ("switches", &[]),
     ("outbox", &[]),
     ("defer", &["panics"]),
     ("internals", &["defer"]),
     ("error", &["address", "defer"]),
-    ("driver", &["panics", "address", "slots", "error", "outbox"]),
-    ("layers", &["panics", "address", "defer", "error", "outbox", "unread"]),
+    ("driver", &["panics", "address", "slots", "error", "outbox", "switches"]),
+    ("layers", &["panics", "address", "defer", "error", "outbox", "switches", "unread"]),
     ("protocol", &["error", "transport"]),
     (
         "factory",
@@ -117,6 +118,7 @@ const MAY_KNOW: [(&str, &[&str]); 26] = [
             "address",
             "error",
             "protocol",
+            "switches",
         ],
     ),
     // Law 8: the public API only. `tests/public_api.rs` has the compiler check it too.

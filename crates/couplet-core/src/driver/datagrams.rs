@@ -7,10 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-#[cfg(target_os = "linux")]
-use super::ListenOptions;
 use super::PeerCredentials;
-use super::socket::Prepared;
 use crate::address::Address;
 
 /// A received datagram, borrowed for the call.
@@ -27,7 +24,7 @@ pub struct Datagram<'a> {
     pub to: Option<IpAddr>,
     /// The number of the receiving interface, if the system reports it.
     pub interface: Option<u32>,
-    /// The datagram was longer than the port's [size](DatagramOptions::size); the excess was
+    /// The datagram was longer than the port's [size](super::DatagramOptions::size); the excess was
     /// discarded.
     pub cut: bool,
     /// The TOS byte (IPv4) or traffic class (IPv6), if the system reports it.
@@ -54,137 +51,6 @@ impl<'a> Datagram<'a> {
     /// 3 congestion was experienced.
     pub fn ecn(&self) -> Option<u8> {
         self.tos.map(|tos| tos & 3)
-    }
-}
-
-/// How a datagram port is opened. Options that do not apply to the kind of socket are ignored.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DatagramOptions {
-    /// Longest datagram that is received whole, in bytes: 65535 unless set, which fits every
-    /// datagram. Longer ones are [cut](Datagram::cut). Only a port that fits every datagram lets
-    /// Linux deliver several coalesced, which costs less (`UDP_GRO`); they are still reported one
-    /// by one. Twisted's `maxPacketSize`.
-    pub size: usize,
-    /// Maximum bytes queued for sending: 256 KiB unless set. Datagrams beyond it are dropped and
-    /// counted.
-    pub queue: usize,
-    /// The only peer: the system drops datagrams of other senders, and reports refusals
-    /// ([`connection_refused`](crate::DatagramProtocol::connection_refused)).
-    pub peer: Option<Address>,
-    /// `SO_REUSEADDR`. On Linux, several sockets can then share a multicast port, and each receives
-    /// every datagram. Off unless set.
-    pub reuse_addr: bool,
-    /// `SO_REUSEPORT`: several sockets share a port, and the system distributes the datagrams.
-    pub reuse_port: bool,
-    /// For an IPv6 wildcard: receive IPv4 too. On unless set.
-    pub dual_stack: bool,
-    /// `SO_BROADCAST`: broadcasts may be sent. Off unless set.
-    pub broadcast: bool,
-    /// The permissions of a UNIX socket's file: 0o666 unless set. Sending needs write permission.
-    pub mode: u32,
-    /// Whether a UNIX socket has a lock file: see [`ListenOptions::lock_file`]. On unless set.
-    pub lock_file: bool,
-    pub(super) prepared: Option<Prepared>,
-}
-
-impl Default for DatagramOptions {
-    fn default() -> DatagramOptions {
-        DatagramOptions {
-            size: 65_535,
-            queue: 256 * 1024,
-            peer: None,
-            reuse_addr: false,
-            reuse_port: false,
-            dual_stack: true,
-            broadcast: false,
-            mode: 0o666,
-            lock_file: true,
-            prepared: None,
-        }
-    }
-}
-
-impl DatagramOptions {
-    /// Sets the longest datagram that is received whole, in bytes.
-    #[must_use]
-    pub fn size(mut self, bytes: usize) -> Self {
-        self.size = bytes.max(1);
-        self
-    }
-
-    /// Sets the maximum bytes queued for sending.
-    #[must_use]
-    pub fn queue(mut self, bytes: usize) -> Self {
-        self.queue = bytes;
-        self
-    }
-
-    /// Sets the only peer.
-    #[must_use]
-    pub fn peer(mut self, peer: impl Into<Address>) -> Self {
-        self.peer = Some(peer.into());
-        self
-    }
-
-    /// Sets `SO_REUSEADDR`.
-    #[must_use]
-    pub fn reuse_addr(mut self, on: bool) -> Self {
-        self.reuse_addr = on;
-        self
-    }
-
-    /// Sets `SO_REUSEPORT`.
-    #[must_use]
-    pub fn reuse_port(mut self, on: bool) -> Self {
-        self.reuse_port = on;
-        self
-    }
-
-    /// Sets whether an IPv6 wildcard receives IPv4 too.
-    #[must_use]
-    pub fn dual_stack(mut self, on: bool) -> Self {
-        self.dual_stack = on;
-        self
-    }
-
-    /// Sets whether broadcasts may be sent.
-    #[must_use]
-    pub fn broadcast(mut self, on: bool) -> Self {
-        self.broadcast = on;
-        self
-    }
-
-    /// Sets the permissions of a UNIX socket's file.
-    #[must_use]
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode;
-        self
-    }
-
-    /// Sets whether a UNIX socket has a lock file.
-    #[must_use]
-    pub fn lock_file(mut self, on: bool) -> Self {
-        self.lock_file = on;
-        self
-    }
-
-    /// Calls `f` with the new socket before it is bound, to set any option that
-    /// [`socket2`](super::SockRef) supports. Its error fails the listen. Not called by drivers
-    /// without sockets.
-    #[must_use]
-    pub fn prepare(
-        mut self,
-        f: impl Fn(super::SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        self.prepared = Some(Prepared::new(f));
-        self
-    }
-
-    /// The options for a UNIX socket's file.
-    #[cfg(target_os = "linux")]
-    pub(super) fn socket_file_options(&self) -> ListenOptions {
-        ListenOptions::default().mode(self.mode).lock_file(self.lock_file)
     }
 }
 

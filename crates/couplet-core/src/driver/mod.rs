@@ -46,6 +46,7 @@ mod local;
 pub mod memory;
 mod mio;
 mod names;
+mod options;
 #[cfg(unix)]
 mod pipe;
 mod pool;
@@ -60,7 +61,7 @@ mod stalls;
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 #[cfg(unix)]
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -71,14 +72,13 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::address::Address;
 pub use crate::outbox::{Outbox, Piece, Spares};
 pub use crate::slots::Key;
-use socket::Prepared;
 
 pub use datagrams::{
-    Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramsSent, Group, Interface,
-    Outgoing,
+    Datagram, DatagramOption, DatagramQueue, DatagramsSent, Group, Interface, Outgoing,
 };
 pub use local::{LocalEnd, LocalSocket};
 pub use mio::Mio;
+pub use options::{ConnectOptions, DatagramOptions, ListenOptions};
 #[cfg(unix)]
 pub use pipe::Pipe;
 #[cfg(unix)]
@@ -268,196 +268,6 @@ impl Bound {
 impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound").field("host", &self.host).finish_non_exhaustive()
-    }
-}
-
-/// How a port is opened. Options that do not apply to the kind of socket are ignored.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ListenOptions {
-    /// Connections that the system queues until they are accepted: 50 unless set.
-    pub backlog: u32,
-    /// `SO_REUSEADDR`: a port in TIME_WAIT can be bound again. On unless set (off on Windows, where
-    /// it means something else).
-    pub reuse_addr: bool,
-    /// `SO_REUSEPORT`: several loops share one port, and the system distributes the connections.
-    pub reuse_port: bool,
-    /// For an IPv6 wildcard: accept IPv4 connections too. On unless set.
-    pub dual_stack: bool,
-    /// `TCP_NODELAY` of the accepted connections. On unless set.
-    pub no_delay: bool,
-    /// The permissions of a UNIX socket's file: 0o666 unless set. Connecting needs write
-    /// permission.
-    pub mode: u32,
-    /// The owner of a UNIX socket's file, by number. Only root may change the owner.
-    pub owner: Option<u32>,
-    /// The group of a UNIX socket's file, by number: one of the process's groups, unless it is
-    /// root.
-    pub group: Option<u32>,
-    /// Whether a UNIX socket has a lock file, `PATH.lock`, which shows whether the owner of the
-    /// socket file is alive; a socket file whose owner has died is replaced. On unless set.
-    pub lock_file: bool,
-    prepared: Option<Prepared>,
-}
-
-impl Default for ListenOptions {
-    fn default() -> ListenOptions {
-        ListenOptions {
-            backlog: 50,
-            reuse_addr: cfg!(unix),
-            reuse_port: false,
-            dual_stack: true,
-            no_delay: true,
-            mode: 0o666,
-            owner: None,
-            group: None,
-            lock_file: true,
-            prepared: None,
-        }
-    }
-}
-
-impl ListenOptions {
-    /// Sets the backlog.
-    #[must_use]
-    pub fn backlog(mut self, connections: u32) -> Self {
-        self.backlog = connections;
-        self
-    }
-
-    /// Sets `SO_REUSEADDR`.
-    #[must_use]
-    pub fn reuse_addr(mut self, on: bool) -> Self {
-        self.reuse_addr = on;
-        self
-    }
-
-    /// Sets `SO_REUSEPORT`.
-    #[must_use]
-    pub fn reuse_port(mut self, on: bool) -> Self {
-        self.reuse_port = on;
-        self
-    }
-
-    /// Sets whether an IPv6 wildcard accepts IPv4 connections too.
-    #[must_use]
-    pub fn dual_stack(mut self, on: bool) -> Self {
-        self.dual_stack = on;
-        self
-    }
-
-    /// Sets `TCP_NODELAY` for accepted connections.
-    #[must_use]
-    pub fn no_delay(mut self, on: bool) -> Self {
-        self.no_delay = on;
-        self
-    }
-
-    /// Sets the permissions of a UNIX socket's file.
-    #[must_use]
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode;
-        self
-    }
-
-    /// Sets the owner of a UNIX socket's file, by number.
-    #[must_use]
-    pub fn owner(mut self, user: u32) -> Self {
-        self.owner = Some(user);
-        self
-    }
-
-    /// Sets the group of a UNIX socket's file, by number.
-    #[must_use]
-    pub fn group(mut self, group: u32) -> Self {
-        self.group = Some(group);
-        self
-    }
-
-    /// Sets whether a UNIX socket has a lock file.
-    #[must_use]
-    pub fn lock_file(mut self, on: bool) -> Self {
-        self.lock_file = on;
-        self
-    }
-
-    /// Calls `f` with the new socket before it is bound, to set any option that
-    /// [`socket2`](SockRef) supports. Its error fails the listen. Accepted connections inherit most
-    /// options. Not called by drivers without sockets.
-    ///
-    /// ```
-    /// use couplet::ListenOptions;
-    ///
-    /// let options = ListenOptions::default()
-    ///     .prepare(|socket| socket.set_recv_buffer_size(1024 * 1024));
-    /// ```
-    #[must_use]
-    pub fn prepare(
-        mut self,
-        f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        self.prepared = Some(Prepared::new(f));
-        self
-    }
-}
-
-/// How a connection is made. Options that do not apply to the kind of socket are ignored.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ConnectOptions {
-    /// Give up after this time: 30 s unless set.
-    pub timeout: Duration,
-    /// The local address that a TCP connection binds to. If it is unavailable, the connect fails
-    /// with [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
-    pub bind: Option<SocketAddr>,
-    /// `TCP_NODELAY`. On unless set.
-    pub no_delay: bool,
-    prepared: Option<Prepared>,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> ConnectOptions {
-        ConnectOptions {
-            timeout: Duration::from_secs(30),
-            bind: None,
-            no_delay: true,
-            prepared: None,
-        }
-    }
-}
-
-impl ConnectOptions {
-    /// Sets the connect timeout.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Sets the local address.
-    #[must_use]
-    pub fn bind(mut self, address: SocketAddr) -> Self {
-        self.bind = Some(address);
-        self
-    }
-
-    /// Sets `TCP_NODELAY`.
-    #[must_use]
-    pub fn no_delay(mut self, on: bool) -> Self {
-        self.no_delay = on;
-        self
-    }
-
-    /// Calls `f` with each new socket before it is bound and connects, to set any option that
-    /// [`socket2`](SockRef) supports. Its error fails the attempt. Not called by drivers without
-    /// sockets.
-    #[must_use]
-    pub fn prepare(
-        mut self,
-        f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        self.prepared = Some(Prepared::new(f));
-        self
     }
 }
 

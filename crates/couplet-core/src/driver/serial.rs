@@ -11,21 +11,14 @@ use serial2::{CharSize, KeepSettings, SerialPort, Settings, StopBits};
 
 use super::Pipe;
 
-/// The settings of a serial line, for [`Pipe::serial`]. Unless set: 9600 bits per second, 8 bits,
-/// no parity, 1 stop bit, no flow control.
+/// The settings of a serial line, for [`Pipe::serial`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct SerialOptions {
-    /// Bits per second.
-    pub speed: u32,
-    /// Bits per character, from 5 to 8.
-    pub bits: u8,
-    /// The parity bit.
-    pub parity: Parity,
-    /// Stop bits, 1 or 2.
-    pub stop: u8,
-    /// How either side pauses the other.
-    pub flow: FlowControl,
+    pub(crate) speed: u32,
+    pub(crate) bits: u8,
+    pub(crate) parity: Parity,
+    pub(crate) stop: u8,
+    pub(crate) flow: FlowControl,
 }
 
 /// The parity bit of a character on a serial line.
@@ -65,35 +58,35 @@ impl Default for SerialOptions {
 }
 
 impl SerialOptions {
-    /// Sets the speed, in bits per second.
+    /// Sets the speed, in bits per second: 9600 by default.
     #[must_use]
     pub fn speed(mut self, bits_per_second: u32) -> Self {
         self.speed = bits_per_second;
         self
     }
 
-    /// Sets the bits per character.
+    /// Sets the bits per character, from 5 to 8: 8 by default.
     #[must_use]
     pub fn bits(mut self, bits: u8) -> Self {
         self.bits = bits;
         self
     }
 
-    /// Sets the parity.
+    /// Sets the parity bit: none by default.
     #[must_use]
     pub fn parity(mut self, parity: Parity) -> Self {
         self.parity = parity;
         self
     }
 
-    /// Sets the number of stop bits.
+    /// Sets the number of stop bits, 1 or 2: 1 by default.
     #[must_use]
     pub fn stop(mut self, bits: u8) -> Self {
         self.stop = bits;
         self
     }
 
-    /// Sets the flow control.
+    /// Sets how either side pauses the other: not at all by default.
     #[must_use]
     pub fn flow(mut self, flow: FlowControl) -> Self {
         self.flow = flow;

@@ -44,22 +44,40 @@ pub type SocketCall = Box<dyn FnOnce(SockRef<'_>) -> io::Result<()>>;
 
 type Prepare = dyn Fn(SockRef<'_>) -> io::Result<()> + Send + Sync;
 
-/// The user's closure that sets up a new socket before it is bound or connects.
-#[derive(Clone)]
-pub(super) struct Prepared(Arc<Prepare>);
+/// The user's closure, if any, that sets up a new socket before it is bound or connects.
+#[derive(Clone, Default)]
+pub(super) struct Preparation(Option<Arc<Prepare>>);
 
-impl Prepared {
+impl Preparation {
     pub(super) fn new(f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Prepared(Arc::new(f))
+        Preparation(Some(Arc::new(f)))
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Calls the closure. A panic is logged and returned as an error.
-    pub(super) fn prepare(&self, socket: SockRef<'_>) -> io::Result<()> {
+    pub(super) fn prepare(&self, socket: &socket2::Socket) -> io::Result<()> {
+        let Some(prepare) = &self.0 else { return Ok(()) };
         let mut result = Err(io::Error::other("the preparation of a socket panicked"));
-        contain("the preparation of a socket", || result = (self.0)(socket));
+        contain("the preparation of a socket", || result = prepare(SockRef::from(socket)));
         result
     }
 }
+
+/// Closures are equal only to their clones.
+impl PartialEq for Preparation {
+    fn eq(&self, other: &Preparation) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Preparation {}
 
 /// The error of a world without sockets.
 pub(super) fn unsupported() -> io::Error {
@@ -219,8 +237,8 @@ impl fmt::Debug for Adopted {
     }
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for Preparation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared").finish_non_exhaustive()
+        f.debug_struct("Preparation").finish_non_exhaustive()
     }
 }

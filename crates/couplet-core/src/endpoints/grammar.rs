@@ -9,6 +9,7 @@ use super::kinds::{Side, nearest_word};
 use super::{ClientEndpoint, ServerEndpoint};
 use crate::defer::Result;
 use crate::driver::ListenOptions;
+use crate::switches::{Switch, Switches};
 
 /// Escapes `:` and `\` so that the text is a single value in an endpoint string. Twisted's
 /// `quoteStringArgument`.
@@ -356,14 +357,21 @@ impl Parts {
         EndpointError::new(&self.whole, at, problem)
     }
 
-    /// Reads `key=yes|no` into `on`, if given.
-    pub(super) fn read_flag(
+    /// Takes the value of `key=yes|no`, if given.
+    pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, EndpointError> {
+        self.keyword(key).map(|part| part.yes_or_no()).transpose()
+    }
+
+    /// Takes the values of these switches, if given.
+    pub(super) fn read_switches(
         &mut self,
-        key: &'static str,
-        on: &mut bool,
+        known: &[(&'static str, Switch)],
+        switches: &mut Switches,
     ) -> Result<(), EndpointError> {
-        if let Some(part) = self.keyword(key) {
-            *on = part.yes_or_no()?;
+        for (key, switch) in known {
+            if let Some(on) = self.flag(key)? {
+                *switches = switches.with(*switch, on);
+            }
         }
         Ok(())
     }
@@ -518,6 +526,22 @@ fn kinds_of(text: &str) -> Vec<String> {
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub(super) fn needs_tcp(rest: &str) -> bool {
     !kinds_of(rest).is_empty()
+}
+
+/// Writes `:key=yes|no` for each switch that differs from the default.
+pub(super) fn print_switches(
+    f: &mut fmt::Formatter<'_>,
+    known: &[(&'static str, Switch)],
+    switches: Switches,
+    default: Switches,
+) -> fmt::Result {
+    for (key, switch) in known {
+        let on = switches.has(*switch);
+        if on != default.has(*switch) {
+            write!(f, ":{key}={}", if on { "yes" } else { "no" })?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes `:key=value`, if a value is given.

@@ -81,8 +81,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     if let Some(stderr) = &stderr {
         command = command.descriptor(2, parse_stderr(stderr)?);
     }
-    let mut pty = false;
-    parts.read_flag("pty", &mut pty)?;
+    let pty = parts.flag("pty")?.unwrap_or(false);
     if pty {
         if let Some(stderr) = stderr {
             return Err(stderr.error("with pty=yes the standard error is the terminal"));
@@ -95,8 +94,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 
 fn when_lost(parts: &mut Parts) -> Result<WhenLost, EndpointError> {
     let kill = parts.keyword("kill");
-    let mut keep = false;
-    parts.read_flag("keep", &mut keep)?;
+    let keep = parts.flag("keep")?.unwrap_or(false);
     match kill {
         Some(kill) if keep => Err(kill.error("with keep=yes the program is not killed")),
         Some(kill) => Ok(WhenLost::End(kill.seconds()?)),

@@ -14,6 +14,7 @@ use crate::error::ListenError;
 use crate::factory::{ErasedFactory, IntoFactory};
 use crate::panics::lock;
 use crate::reactor::{Cluster, Port, Reactor, SharedSocket};
+use crate::switches::Switch;
 
 /// A port bound once, for several loops: [`Cluster::bind`]. Cheap to clone.
 ///
@@ -181,7 +182,7 @@ impl PerLoopPort {
         loops: usize,
         text: String,
     ) -> io::Result<PerLoopPort> {
-        if !options.reuse_port && at.port() != 0 {
+        if !options.has(Switch::ReusePort) && at.port() != 0 {
             // Fails if the port is in use. With `SO_REUSEPORT` alone, a second program would get
             // half of the connections.
             ListeningSocket::bound(at, options)?;

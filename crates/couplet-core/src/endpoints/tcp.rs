@@ -6,14 +6,26 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, quote};
+use super::grammar::{Part, Parts, Seconds, print_switches, quote};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::{NotAnIp, scoped_ip, split_scope};
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
 use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};
+use crate::switches::Switch;
 use crate::transport::Transport;
+
+/// The keywords of a port's switches.
+const SERVER_SWITCHES: [(&str, Switch); 4] = [
+    ("reuse_port", Switch::ReusePort),
+    ("reuse_addr", Switch::ReuseAddr),
+    ("dual_stack", Switch::DualStack),
+    ("no_delay", Switch::NoDelay),
+];
+
+/// The keywords of a connection's switches.
+const CLIENT_SWITCHES: [(&str, Switch); 1] = [("no_delay", Switch::NoDelay)];
 
 /// `tcp:`, for listening: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, plus `reuse_port=`,
 /// `reuse_addr=`, `dual_stack=` and `no_delay=`, each followed by `yes` or `no`. HOST is an IP
@@ -134,10 +146,7 @@ fn read_server(
     if let Some(backlog) = parts.keyword("backlog") {
         options.backlog = backlog.backlog()?;
     }
-    parts.read_flag("reuse_port", &mut options.reuse_port)?;
-    parts.read_flag("reuse_addr", &mut options.reuse_addr)?;
-    parts.read_flag("dual_stack", &mut options.dual_stack)?;
-    parts.read_flag("no_delay", &mut options.no_delay)?;
+    parts.read_switches(&SERVER_SWITCHES, &mut options.switches)?;
     Ok(Arc::new(TcpServer { address, options }))
 }
 
@@ -161,7 +170,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
         None if from.is_some() => return Err(parts.missing("bindAddress", "bindAddress=IP")),
         None => {}
     }
-    parts.read_flag("no_delay", &mut options.no_delay)?;
+    parts.read_switches(&CLIENT_SWITCHES, &mut options.switches)?;
     Ok(Arc::new(TcpClient { host, port, options }))
 }
 
@@ -266,15 +275,6 @@ impl Part {
     }
 }
 
-/// Writes `:key=yes|no` for each option that differs from the default.
-macro_rules! print_changed {
-    ($f:ident, $options:ident, $default:ident, $($key:ident),*) => {
-        $(if $options.$key != $default.$key {
-            write!($f, ":{}={}", stringify!($key), if $options.$key { "yes" } else { "no" })?;
-        })*
-    };
-}
-
 impl fmt::Display for TcpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TcpServer { address, options } = self;
@@ -284,8 +284,7 @@ impl fmt::Display for TcpServer {
         if options.backlog != default.backlog {
             write!(f, ":backlog={}", options.backlog)?;
         }
-        print_changed!(f, options, default, reuse_port, reuse_addr, dual_stack, no_delay);
-        Ok(())
+        print_switches(f, &SERVER_SWITCHES, options.switches, default.switches)
     }
 }
 
@@ -304,8 +303,7 @@ impl fmt::Display for TcpClient {
                 write!(f, ":bindPort={}", bind.port())?;
             }
         }
-        print_changed!(f, options, default, no_delay);
-        Ok(())
+        print_switches(f, &CLIENT_SWITCHES, options.switches, default.switches)
     }
 }
 

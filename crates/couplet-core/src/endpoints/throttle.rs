@@ -69,7 +69,7 @@ impl Limits {
         for (key, limit) in [("read", &mut limits.read), ("write", &mut limits.write)] {
             *limit = parts.keyword(key).map(|part| parse_rate(&part)).transpose()?;
         }
-        parts.read_flag("shared", &mut limits.shared)?;
+        limits.shared = parts.flag("shared")?.unwrap_or(false);
         Ok(limits)
     }
 

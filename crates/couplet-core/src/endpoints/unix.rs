@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, escaped};
+use super::grammar::{Part, Parts, Seconds, escaped, print_switches};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
 use crate::address::UnixAddress;
 use crate::defer::{Deferred, Result};
@@ -14,7 +14,11 @@ use crate::driver::{ConnectOptions, ListenOptions, ListeningSocket};
 use crate::error::ListenError;
 use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};
+use crate::switches::Switch;
 use crate::transport::Transport;
+
+/// The keyword of a port's switch.
+const SWITCHES: [(&str, Switch); 1] = [("lockfile", Switch::LockFile)];
 
 const FORM: &str = "PATH, or @NAME for an abstract name";
 
@@ -107,7 +111,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
             *id = Some(part.number("a number", 0, u64::from(u32::MAX) - 1)? as u32);
         }
     }
-    parts.read_flag("lockfile", &mut options.lock_file)?;
+    parts.read_switches(&SWITCHES, &mut options.switches)?;
     if let Some(backlog) = parts.keyword("backlog") {
         options.backlog = backlog.backlog()?;
     }
@@ -121,7 +125,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
         options.timeout = timeout.seconds()?;
     }
     // Twisted's check before a connect. Ignored: a refused connect gives the same answer.
-    parts.read_flag("lockfile", &mut false)?;
+    parts.flag("lockfile")?;
     Ok(Arc::new(UnixClient { path, options }))
 }
 
@@ -136,9 +140,7 @@ impl fmt::Display for UnixServer {
         for (key, id) in [("owner", options.owner), ("group", options.group)] {
             id.iter().try_for_each(|id| write!(f, ":{key}={id}"))?;
         }
-        if options.lock_file != default.lock_file {
-            write!(f, ":lockfile={}", if options.lock_file { "yes" } else { "no" })?;
-        }
+        print_switches(f, &SWITCHES, options.switches, default.switches)?;
         if options.backlog != default.backlog {
             write!(f, ":backlog={}", options.backlog)?;
         }
@@ -209,8 +211,7 @@ mod tests {
     #[test]
     fn a_client_connects_with_its_options() {
         let timeout = Duration::from_secs(12_345);
-        let mut options = ConnectOptions::default();
-        options.timeout = timeout;
+        let options = ConnectOptions::default().timeout(timeout);
         let client = UnixClient::new("/run/poems.socket").options(options);
         assert_eq!(client.options.timeout, timeout);
     }

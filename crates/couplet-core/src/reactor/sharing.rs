@@ -193,7 +193,7 @@ impl SharedSocket {
     /// Chooses the unpaused seat with the fewest connections, preferring seats with room in
     /// transit; `own` needs no transit.
     fn choose(&self, own: Option<u64>) -> Option<ChosenSeat> {
-        let backlog = self.options.backlog.max(1) as usize;
+        let backlog = self.options.queued_connections().max(1);
         let mut state = self.lock_state();
         let is_full = |seat: &LoopSeat| seat.in_transit >= backlog && own != Some(seat.number);
         let open = state.seats.iter_mut().filter(|seat| !seat.paused);

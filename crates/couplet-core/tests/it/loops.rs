@@ -12,8 +12,8 @@ use couplet::defer::set_reporter;
 use couplet::reactor::Stopped;
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
-    Address, ConnectOptions, Connection, Deferred, Failure, ListenOptions, Loop, LoopOptions,
-    Protocol, Reactor, Reason, Resolver, Shutdown, Signal, Transport,
+    Address, ConnectOptions, Connection, DatagramOptions, Deferred, Failure, ListenOptions, Loop,
+    LoopOptions, Protocol, Reactor, Reason, Resolver, Shutdown, Signal, Transport,
 };
 
 use crate::logged::logged;
@@ -750,13 +750,16 @@ fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
 
 #[test]
 fn options_that_are_not_set_are_those_of_the_documentation() {
-    let of_port = ListenOptions::default();
-    assert_eq!(of_port.backlog, 50);
-    assert!(of_port.dual_stack && of_port.no_delay && !of_port.reuse_port);
-    assert_eq!(of_port.reuse_addr, cfg!(unix));
-    let of_client = ConnectOptions::default();
-    assert_eq!(of_client.timeout, Duration::from_secs(30));
-    assert!(of_client.no_delay && of_client.bind.is_none());
+    let of_port = ListenOptions::default().backlog(50).mode(0o666).lock_file(true);
+    let of_port = of_port.reuse_addr(cfg!(unix)).reuse_port(false).dual_stack(true).no_delay(true);
+    assert_eq!(ListenOptions::default(), of_port);
+    let of_client = ConnectOptions::default().timeout(Duration::from_secs(30)).no_delay(true);
+    assert_eq!(ConnectOptions::default(), of_client);
+    assert_eq!(ConnectOptions::default().local_address(), None);
+    let of_datagrams = DatagramOptions::default().size(65_535).queue(256 * 1024).mode(0o666);
+    let of_datagrams = of_datagrams.reuse_addr(false).reuse_port(false).broadcast(false);
+    assert_eq!(DatagramOptions::default(), of_datagrams.dual_stack(true).lock_file(true));
+    assert_eq!(DatagramOptions::default().only_peer(), None);
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl Kernel {
     ) -> io::Result<()> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let options = &self.host(host).sockets.get(socket).ok_or_else(gone)?.options;
-        let to = to.or(options.peer.as_ref()).cloned().ok_or_else(gone)?;
+        let to = to.or(options.only_peer()).cloned().ok_or_else(gone)?;
         let from = self.source(host, socket, &to, from);
         self.host(host).datagrams += 1;
         let label = Label { client: host, ordinal: self.host(host).datagrams };
@@ -289,8 +289,9 @@ impl Kernel {
                 continue;
             }
             let mut datagram = datagram.clone();
-            datagram.cut |= datagram.bytes.len() > socket.options.size;
-            datagram.bytes.truncate(socket.options.size);
+            let size = socket.options.longest();
+            datagram.cut |= datagram.bytes.len() > size;
+            datagram.bytes.truncate(size);
             socket.queue.push_back(datagram);
             if socket.receiving && socket.queue.len() == 1 {
                 self.queue_notice(host, HostNotice::Datagrams(address));
@@ -304,7 +305,7 @@ impl Kernel {
         let (v4, v6) = (IpAddr::from(state.v4), IpAddr::from(state.v6));
         let (from, to) = (&datagram.from, &datagram.to);
         let reached = |(at, socket): &(&Address, &Socket)| {
-            let takes = socket.options.peer.as_ref().is_none_or(|peer| is_same(peer, from));
+            let takes = socket.options.only_peer().is_none_or(|peer| is_same(peer, from));
             let (Some(at), Some(to)) = (at.socket_addr(), to.socket_addr()) else {
                 return takes && *at == to;
             };
@@ -313,7 +314,7 @@ impl Kernel {
             };
             let is_own = at.ip() == to.ip() || to.ip().is_loopback() && [v4, v6].contains(&at.ip());
             let is_any = at.ip().is_unspecified()
-                && (at.is_ipv4() == to.is_ipv4() || at.is_ipv6() && socket.options.dual_stack);
+                && (at.is_ipv4() == to.is_ipv4() || at.is_ipv6() && socket.options.is_dual_stack());
             let is_there = match to.ip().is_multicast() {
                 true => socket.groups.iter().any(is_member),
                 false => is_own || is_any,
@@ -334,8 +335,7 @@ impl Kernel {
         let Datagram { label, from, to, .. } = datagram;
         let state = self.host(sender);
         let connected = state.sockets.iter_mut().find(|(at, socket)| {
-            at.port() == from.port()
-                && socket.options.peer.as_ref().is_some_and(|it| is_same(it, to))
+            at.port() == from.port() && socket.options.only_peer().is_some_and(|it| is_same(it, to))
         });
         let Some((address, socket)) = connected else { return };
         socket.error = Some(io::ErrorKind::ConnectionRefused);

@@ -74,7 +74,7 @@ impl Listener {
                     && (at.is_ipv4() == to.is_ipv4() || (at.is_ipv6() && dual)))
         };
         at.port() == to.port()
-            && (covers(at, self.options.dual_stack, to) || covers(to, to_dual, at))
+            && (covers(at, self.options.is_dual_stack(), to) || covers(to, to_dual, at))
     }
 }
 
@@ -494,7 +494,7 @@ impl Kernel {
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }
         let state = self.host(host);
-        let another = (&address, options.dual_stack);
+        let another = (&address, options.is_dual_stack());
         if state.listeners.iter().any(|(at, port)| port.conflicts_with((at, another))) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
@@ -529,7 +529,7 @@ impl Kernel {
             return Some(v4);
         }
         let v6 = any(Ipv6Addr::UNSPECIFIED.into());
-        let dual = |listener: &Listener| to.is_ipv6() || listener.options.dual_stack;
+        let dual = |listener: &Listener| to.is_ipv6() || listener.options.is_dual_stack();
         listeners.get(&v6).is_some_and(dual).then_some(v6)
     }
 
@@ -537,7 +537,8 @@ impl Kernel {
     pub(super) fn has_backlog_room(&self, host: u32, port: &Address) -> bool {
         let listener = self.hosts[host as usize].listeners.get(port);
         // Like Linux, accepts one more than the backlog.
-        let room = |listener: &Listener| listener.queue.len() <= listener.options.backlog as usize;
+        let room =
+            |listener: &Listener| listener.queue.len() <= listener.options.queued_connections();
         listener.is_some_and(room) && !self.is_in_effect(&Fault::FullQueue(Host(host)))
     }
 

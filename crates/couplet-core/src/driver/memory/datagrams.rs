@@ -10,6 +10,7 @@ use super::{Manner, Memory, Notice};
 use crate::address::{Address, UnixAddress};
 use crate::driver::datagrams::{DatagramQueue, DatagramsSent, Group};
 use crate::driver::{Bound, Datagram, DatagramOption, DatagramOptions, Event, Key};
+use crate::switches::Switch;
 
 /// Datagrams that a socket queues; further ones are lost, as in real systems.
 const HELD: usize = 256;
@@ -95,7 +96,9 @@ impl Network {
             address => address.clone(),
         };
         let taken = net.datagrams.open.values().any(|other| {
-            let shared = |options: &DatagramOptions| options.reuse_addr || options.reuse_port;
+            let shared = |options: &DatagramOptions| {
+                options.has(Switch::ReuseAddr) || options.has(Switch::ReusePort)
+            };
             other.address == address && !(shared(&other.options) && shared(options))
         });
         if taken {
@@ -142,7 +145,8 @@ impl Socket {
             (Some(at), Some(to)) if at.port() == to.port() => {
                 at.ip() == to.ip()
                     || at.ip().is_unspecified()
-                        && (at.is_ipv4() == to.is_ipv4() || at.is_ipv6() && self.options.dual_stack)
+                        && (at.is_ipv4() == to.is_ipv4()
+                            || at.is_ipv6() && self.options.is_dual_stack())
             }
             (None, None) => self.address == *to,
             _ => false,
@@ -199,7 +203,7 @@ impl Net {
             let turns = if manner == Manner::Completion { self.random_below(3) as u32 } else { 0 };
             let Some(socket) = self.datagrams.open.get_mut(&receiver) else { continue };
             if socket.received.len() < HELD {
-                let size = socket.options.size.min(bytes.len());
+                let size = socket.options.longest().min(bytes.len());
                 socket.received.push_back(Packet {
                     from: from.clone(),
                     to: to.ip(),

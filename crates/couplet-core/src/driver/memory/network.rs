@@ -85,7 +85,6 @@ pub(super) struct Link {
 pub(super) struct Listener {
     // Bound: the backlog of the port, and one, as Linux has it.
     pub(super) queue: VecDeque<EndId>,
-    pub(super) backlog: usize,
     pub(super) options: ListenOptions,
 }
 
@@ -343,7 +342,7 @@ impl Net {
             _ if address == to => true,
             (Some(at), Some(to)) if at.ip().is_unspecified() && at.port() == to.port() => {
                 at.is_ipv4() == to.is_ipv4()
-                    || (at.is_ipv6() && self.listeners[address].options.dual_stack)
+                    || (at.is_ipv6() && self.listeners[address].options.is_dual_stack())
             }
             _ => false,
         };
@@ -364,7 +363,7 @@ impl Net {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let queue = &self.listeners[&listener];
-        if queue.queue.len() > queue.backlog {
+        if queue.queue.len() > queue.options.queued_connections() {
             return Ok(None);
         }
         let link = self.link_to(to.clone(), from);
@@ -574,8 +573,7 @@ impl Network {
         if net.listeners.contains_key(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let backlog = options.backlog as usize;
-        let listener = Listener { queue: VecDeque::new(), backlog, options: options.clone() };
+        let listener = Listener { queue: VecDeque::new(), options: options.clone() };
         net.listeners.insert(address.clone(), listener);
         Ok(address)
     }

@@ -16,16 +16,17 @@ use std::ops::Range;
 use std::time::Duration;
 
 use mio::Token;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{SockAddr, SockRef, Socket, Type};
 
 use super::slots::Kind;
-use super::system::no_ipv6;
+use super::system::bind_ip;
 use super::unix::SocketFile;
 use super::{Mio, socket, unix};
 use crate::address::Address;
-use crate::driver::datagrams::{Datagram, DatagramOptions, DatagramQueue, DatagramsSent};
+use crate::driver::datagrams::{Datagram, DatagramQueue, DatagramsSent};
 use crate::driver::readiness::Readiness;
-use crate::driver::{Bound, DatagramOption, Event, Key};
+use crate::driver::{Bound, DatagramOption, DatagramOptions, Event, Key};
+use crate::switches::Switch;
 
 use calls::{DatagramSocket, ReceiveBuffers};
 
@@ -366,13 +367,21 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
     let host = host(&socket)?;
     #[cfg(unix)]
     let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
-    let socket = DatagramSocket::from_socket(socket, options.size)?;
+    let size = options.longest();
+    let socket = DatagramSocket::from_socket(socket, size)?;
     let needs_retry = host.unix().is_some() && options.peer.is_none();
     let writable_signal = if needs_retry { WritableSignal::Time } else { WritableSignal::Nothing };
     Ok(Bound {
         #[cfg(unix)]
         descriptor,
-        ..Bound::new(host, Datagrams { _file: file, socket, size: options.size, writable_signal })
+        ..Bound::new(host, Datagrams { _file: file, socket, size, writable_signal })
+    })
+}
+
+fn bind_udp(address: SocketAddr, options: &DatagramOptions) -> io::Result<Socket> {
+    bind_ip(address, Type::DGRAM, options.switches, |socket| {
+        socket.set_broadcast(options.has(Switch::Broadcast))?;
+        options.preparation.prepare(socket)
     })
 }
 
@@ -393,31 +402,4 @@ fn name_for(socket: &Socket, peer: &Address) -> io::Result<SockAddr> {
         (Address::Tcp(to) | Address::Udp(to), _) => Ok((*to).into()),
         (Address::Pipe(_), _) => Err(io::ErrorKind::InvalidInput.into()),
     }
-}
-
-fn bind_udp(address: SocketAddr, options: &DatagramOptions) -> io::Result<Socket> {
-    match bind_udp_at(address, options) {
-        // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
-        Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
-            bind_udp_at(SocketAddr::from(([0, 0, 0, 0], address.port())), options)
-        }
-        bound => bound,
-    }
-}
-
-fn bind_udp_at(address: SocketAddr, options: &DatagramOptions) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!(options.dual_stack && address.ip().is_unspecified()))?;
-    }
-    socket.set_reuse_address(options.reuse_addr)?;
-    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-    socket.set_reuse_port(options.reuse_port)?;
-    socket.set_broadcast(options.broadcast)?;
-    socket.set_nonblocking(true)?;
-    if let Some(prepared) = &options.prepared {
-        prepared.prepare(SockRef::from(&socket))?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
 }

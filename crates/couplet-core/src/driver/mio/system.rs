@@ -35,6 +35,7 @@ use crate::driver::{
 #[cfg(unix)]
 use crate::driver::{Command, Interest, Pipe, Spawned, WatchId};
 use crate::error::ConnectError;
+use crate::switches::{Switch, Switches};
 
 /// Maximum lateness of a wait for a deadline more than a second away.
 const NEAR: Duration = Duration::from_millis(5);
@@ -261,32 +262,41 @@ fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
 
 /// A bound socket that does not listen yet.
 pub(in crate::driver) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
-    match bind_at(address, options) {
+    bind_ip(address, Type::STREAM, options.switches, |socket| {
+        // Accepted connections inherit the option, which saves a system call each.
+        socket.set_tcp_nodelay(options.has(Switch::NoDelay))?;
+        options.preparation.prepare(socket)
+    })
+}
+
+/// Opens a TCP or UDP socket, lets `set_up` set further options, and binds it.
+pub(super) fn bind_ip(
+    address: SocketAddr,
+    kind: Type,
+    switches: Switches,
+    set_up: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
+    let bind = |address: SocketAddr| {
+        let socket = Socket::new(Domain::for_address(address), kind, None)?;
+        if address.is_ipv6() {
+            let is_dual = switches.has(Switch::DualStack) && address.ip().is_unspecified();
+            socket.set_only_v6(!is_dual)?;
+        }
+        socket.set_reuse_address(switches.has(Switch::ReuseAddr))?;
+        #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+        socket.set_reuse_port(switches.has(Switch::ReusePort))?;
+        socket.set_nonblocking(true)?;
+        set_up(&socket)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    match bind(address) {
         // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
-            bind_at(SocketAddr::from(([0, 0, 0, 0], address.port())), options)
+            bind(SocketAddr::from(([0, 0, 0, 0], address.port())))
         }
         bound => bound,
     }
-}
-
-fn bind_at(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!(options.dual_stack && address.ip().is_unspecified()))?;
-    }
-    socket.set_reuse_address(options.reuse_addr)?;
-    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-    socket.set_reuse_port(options.reuse_port)?;
-    // Accepted connections inherit the option, which saves a system call each.
-    socket.set_tcp_nodelay(options.no_delay)?;
-    socket.set_nonblocking(true)?;
-    if let Some(prepared) = &options.prepared {
-        prepared.prepare(SockRef::from(&socket))?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 pub(in crate::driver) fn listen(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
@@ -297,7 +307,7 @@ pub(in crate::driver) fn listen(socket: &Socket, options: &ListenOptions) -> io:
 pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stream> {
     let stream = match to {
         Address::Tcp(to) | Address::Udp(to)
-            if options.bind.is_none() && options.prepared.is_none() =>
+            if options.bind.is_none() && options.preparation.is_none() =>
         {
             mio::net::TcpStream::connect(*to)?.into()
         }
@@ -305,7 +315,7 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
         Address::Unix(name) => return unix::connect(name, options),
         Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
-    if options.no_delay {
+    if options.switches.has(Switch::NoDelay) {
         SockRef::from(&stream).set_tcp_nodelay(true)?;
     }
     Ok(stream)
@@ -320,9 +330,7 @@ pub(super) fn is_queue_full(to: &Address, error: &io::Error) -> bool {
 fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    if let Some(prepared) = &options.prepared {
-        prepared.prepare(SockRef::from(&socket))?;
-    }
+    options.preparation.prepare(&socket)?;
     if let Some(from) = options.bind {
         let bound = socket.bind(&from.into());
         bound.map_err(|error| ConnectError::local_bind(from.into(), error))?;
@@ -351,7 +359,7 @@ fn in_progress(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-pub(super) fn no_ipv6(error: &io::Error) -> bool {
+fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || has_no_family(error)
 }

@@ -20,13 +20,15 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::lock::{Lock, id, remove};
 use super::socket::Stream;
+use super::system;
 use crate::address::UnixAddress;
 use crate::driver::{ConnectOptions, DatagramOptions, ListenOptions, Outbox, PeerCredentials};
 use crate::outbox::DESCRIPTORS;
+use crate::switches::Switch;
 
 /// Converts a name from the system's form.
 pub(super) fn name(address: &SocketAddr) -> UnixAddress {
@@ -80,9 +82,7 @@ pub(super) fn bind_datagrams(
 ) -> io::Result<(Socket, Option<SocketFile>)> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
-    if let Some(prepared) = &options.prepared {
-        prepared.prepare(SockRef::from(&socket))?;
-    }
+    options.preparation.prepare(&socket)?;
     match name {
         UnixAddress::Unnamed => socket.bind(&SockAddr::unix("")?)?,
         UnixAddress::Abstract(_) => socket.bind(&sock_addr(name)?)?,
@@ -116,9 +116,7 @@ pub(in crate::driver) fn bind(
 ) -> io::Result<(Socket, Option<SocketFile>)> {
     let address = sock_addr(name)?;
     let socket = socket()?;
-    if let Some(prepared) = &options.prepared {
-        prepared.prepare(SockRef::from(&socket))?;
-    }
+    options.preparation.prepare(&socket)?;
     let file = match name.path() {
         None => {
             socket.bind(&address)?;
@@ -127,7 +125,7 @@ pub(in crate::driver) fn bind(
         Some(path) => Some(SocketFile::bind(&socket, &address, path, options)?),
     };
     // No connect succeeds earlier, so mode and owner apply from the first connection on.
-    socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
+    system::listen(&socket, options)?;
     Ok((socket, file))
 }
 
@@ -136,9 +134,7 @@ pub(in crate::driver) fn bind(
 pub(super) fn connect(name: &UnixAddress, options: &ConnectOptions) -> io::Result<Stream> {
     let address = sock_addr(name)?;
     let socket = socket()?;
-    if let Some(prepared) = &options.prepared {
-        prepared.prepare(SockRef::from(&socket))?;
-    }
+    options.preparation.prepare(&socket)?;
     socket.connect(&address)?;
     Ok(socket.into())
 }
@@ -235,7 +231,7 @@ impl SocketFile {
     ) -> io::Result<SocketFile> {
         // The process may change its directory before it removes the file.
         let path = std::path::absolute(path)?;
-        let lock = if options.lock_file { Some(lock_beside(&path)?) } else { None };
+        let lock = if options.has(Switch::LockFile) { Some(lock_beside(&path)?) } else { None };
         match socket.bind(address) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse

@@ -13,6 +13,7 @@ use super::engine::certificates::{self, CertificateAndKey, Store};
 use super::engine::config::{ClientConfig, ServerConfig, ServerName};
 use super::{Tls, TlsVersion};
 use crate::error::Plain;
+use crate::switches::{Switch, Switches};
 
 /// Maximum length of a file with certificates, keys or an OCSP response.
 const LONGEST_FILE: u64 = 16 * 1024 * 1024;
@@ -212,8 +213,7 @@ pub(super) struct CommonOptions {
     pub(super) oldest: TlsVersion,
     pub(super) newest: TlsVersion,
     pub(super) handshake_timeout: Duration,
-    pub(super) resumption: bool,
-    pub(super) key_log: bool,
+    pub(super) switches: Switches,
 }
 
 impl Default for CommonOptions {
@@ -223,8 +223,7 @@ impl Default for CommonOptions {
             oldest: TlsVersion::Tls12,
             newest: TlsVersion::Tls13,
             handshake_timeout: HANDSHAKE_TIMEOUT,
-            resumption: true,
-            key_log: false,
+            switches: Switches::on([Switch::Resumption]),
         }
     }
 }
@@ -256,7 +255,7 @@ macro_rules! common_options {
         /// Sets whether sessions may be resumed; they may by default.
         #[must_use]
         pub fn resumption(mut self, on: bool) -> Self {
-            self.common.resumption = on;
+            self.common.switches = self.common.switches.with(Switch::Resumption, on);
             self
         }
 
@@ -264,7 +263,7 @@ macro_rules! common_options {
         /// `SSLKEYLOGFILE`, for Wireshark. Anyone with this file can decrypt the connections.
         #[must_use]
         pub fn allow_key_log(mut self) -> Self {
-            self.common.key_log = true;
+            self.common.switches = self.common.switches.with(Switch::KeyLog, true);
             self
         }
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Notes, failing, s, saying};
 use couplet::protocols::ReconnectingClientFactory;
 use couplet::testing::{Manner, MemoryReactor, failure_of, no_result_yet, success_of};
-use couplet::{ConnectError, Deferred, Protocol, Transport};
+use couplet::{ConnectError, ConnectOptions, Deferred, Protocol, Transport};
 
 use crate::pace::Stage;
 use crate::quiet::Quiet;
@@ -32,7 +32,8 @@ fn a_connect_is_recorded_and_waits_for_the_test() {
     let attempts = memory.connecting();
     assert_eq!(attempts.len(), 1);
     assert_eq!((attempts[0].remote_host(), attempts[0].remote_port()), ("poetry.example", 10000));
-    assert_eq!(attempts[0].options().timeout, s(5));
+    let options = ConnectOptions::default().timeout(s(5));
+    assert_eq!(*attempts[0].options(), options.bind(([127, 0, 0, 2], 0).into()));
     memory.advance(s(4));
     no_result_yet(&connecting);
     let wire = attempts[0].complete();

@@ -17,6 +17,7 @@ use crate::layers::tls::TlsVersion;
 use crate::layers::tls::settings::{
     ClientAuth, ClientTlsOptions, ServerTlsOptions, TlsConfigError, Trust,
 };
+use crate::switches::Switch;
 
 /// Maximum number of sessions cached by a server or a client.
 const SESSIONS: usize = 1024;
@@ -95,13 +96,13 @@ impl ServerConfig {
         config.alpn_protocols.clone_from(&options.common.alpn);
         // 0-RTT data can be replayed.
         config.max_early_data_size = 0;
-        if options.common.resumption {
+        if options.common.switches.has(Switch::Resumption) {
             config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
             config.ticketer = Ticketer::new().map_err(unusable)?;
         } else {
             config.session_storage = Arc::new(NoServerSessionStorage {});
         }
-        config.key_log = key_log(options.common.key_log);
+        config.key_log = key_log(options.common.switches.has(Switch::KeyLog));
         let requests_certificates = !matches!(options.client_auth, ClientAuth::None);
         Ok(ServerConfig { rustls: Arc::new(config), requests_certificates })
     }
@@ -158,11 +159,11 @@ impl ClientConfig {
         };
         config.alpn_protocols.clone_from(&options.common.alpn);
         config.enable_early_data = false;
-        config.resumption = match options.common.resumption {
+        config.resumption = match options.common.switches.has(Switch::Resumption) {
             true => Resumption::in_memory_sessions(SESSIONS),
             false => Resumption::disabled(),
         };
-        config.key_log = key_log(options.common.key_log);
+        config.key_log = key_log(options.common.switches.has(Switch::KeyLog));
         Ok(ClientConfig(Arc::new(config)))
     }
 }

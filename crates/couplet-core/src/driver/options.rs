@@ -1,0 +1,349 @@
+//! Options of ports and connections. Programs set them; drivers read them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::SockRef;
+use super::socket::Preparation;
+use crate::address::Address;
+use crate::switches::{Switch, Switches};
+
+/// The permissions of a UNIX socket's file.
+const FILE_MODE: u32 = 0o666;
+
+/// How a port is opened. Options that do not apply to the kind of socket are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    pub(crate) backlog: u32,
+    pub(crate) mode: u32,
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
+    pub(crate) switches: Switches,
+    pub(super) preparation: Preparation,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        use Switch::{DualStack, LockFile, NoDelay, ReuseAddr};
+        ListenOptions {
+            backlog: 50,
+            mode: FILE_MODE,
+            owner: None,
+            group: None,
+            // On Windows, `SO_REUSEADDR` lets a second program take the port.
+            switches: Switches::on([DualStack, LockFile, NoDelay]).with(ReuseAddr, cfg!(unix)),
+            preparation: Preparation::default(),
+        }
+    }
+}
+
+impl ListenOptions {
+    /// Sets the number of connections that the system queues until they are accepted: 50 by default.
+    #[must_use]
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Sets `SO_REUSEADDR`: a port in TIME_WAIT can be bound again. On by default (off on Windows,
+    /// where it means something else).
+    #[must_use]
+    pub fn reuse_addr(self, on: bool) -> Self {
+        self.switch(Switch::ReuseAddr, on)
+    }
+
+    /// Sets `SO_REUSEPORT`: several loops share one port, and the system distributes the
+    /// connections. Off by default.
+    #[must_use]
+    pub fn reuse_port(self, on: bool) -> Self {
+        self.switch(Switch::ReusePort, on)
+    }
+
+    /// Sets whether an IPv6 wildcard accepts IPv4 connections too: true by default.
+    #[must_use]
+    pub fn dual_stack(self, on: bool) -> Self {
+        self.switch(Switch::DualStack, on)
+    }
+
+    /// Sets `TCP_NODELAY` for accepted connections. On by default.
+    #[must_use]
+    pub fn no_delay(self, on: bool) -> Self {
+        self.switch(Switch::NoDelay, on)
+    }
+
+    /// Sets the permissions of a UNIX socket's file: 0o666 by default. Connecting needs write
+    /// permission.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the owner of a UNIX socket's file, by number. Only root may change the owner.
+    #[must_use]
+    pub fn owner(mut self, user: u32) -> Self {
+        self.owner = Some(user);
+        self
+    }
+
+    /// Sets the group of a UNIX socket's file, by number: one of the process's groups, unless it is
+    /// root.
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Sets whether a UNIX socket has a lock file, `PATH.lock`, which shows whether the owner of the
+    /// socket file is alive; a socket file whose owner has died is replaced. True by default.
+    #[must_use]
+    pub fn lock_file(self, on: bool) -> Self {
+        self.switch(Switch::LockFile, on)
+    }
+
+    /// Calls `f` with the new socket before it is bound, to set any option that
+    /// [`socket2`](SockRef) supports. Its error fails the listen. Accepted connections inherit most
+    /// options. Not called by drivers without sockets.
+    ///
+    /// ```
+    /// use couplet::ListenOptions;
+    ///
+    /// let options = ListenOptions::default()
+    ///     .prepare(|socket| socket.set_recv_buffer_size(1024 * 1024));
+    /// ```
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.preparation = Preparation::new(f);
+        self
+    }
+
+    pub(crate) fn switch(mut self, switch: Switch, on: bool) -> Self {
+        self.switches = self.switches.with(switch, on);
+        self
+    }
+
+    pub(crate) fn has(&self, switch: Switch) -> bool {
+        self.switches.has(switch)
+    }
+}
+
+/// For drivers. **Unstable**, like this module.
+impl ListenOptions {
+    /// The number of connections that the system queues.
+    pub fn queued_connections(&self) -> usize {
+        self.backlog as usize
+    }
+
+    /// Whether an IPv6 wildcard accepts IPv4 connections too.
+    pub fn is_dual_stack(&self) -> bool {
+        self.has(Switch::DualStack)
+    }
+}
+
+/// How a connection is made. Options that do not apply to the kind of socket are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) bind: Option<SocketAddr>,
+    pub(crate) switches: Switches,
+    pub(super) preparation: Preparation,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            timeout: Duration::from_secs(30),
+            bind: None,
+            switches: Switches::on([Switch::NoDelay]),
+            preparation: Preparation::default(),
+        }
+    }
+}
+
+impl ConnectOptions {
+    /// Sets the time after which a connect gives up: 30 s by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the local address that a TCP connection binds to. If it is unavailable, the connect
+    /// fails with [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
+    #[must_use]
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.bind = Some(address);
+        self
+    }
+
+    /// Sets `TCP_NODELAY`. On by default.
+    #[must_use]
+    pub fn no_delay(self, on: bool) -> Self {
+        self.switch(Switch::NoDelay, on)
+    }
+
+    /// Calls `f` with each new socket before it is bound and connects, to set any option that
+    /// [`socket2`](SockRef) supports. Its error fails the attempt. Not called by drivers without
+    /// sockets.
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.preparation = Preparation::new(f);
+        self
+    }
+
+    fn switch(mut self, switch: Switch, on: bool) -> Self {
+        self.switches = self.switches.with(switch, on);
+        self
+    }
+}
+
+/// For drivers. **Unstable**, like this module.
+impl ConnectOptions {
+    /// The local address that a TCP connection binds to.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.bind
+    }
+}
+
+/// How a datagram port is opened. Options that do not apply to the kind of socket are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatagramOptions {
+    size: usize,
+    pub(crate) queue: usize,
+    pub(crate) peer: Option<Address>,
+    mode: u32,
+    pub(super) switches: Switches,
+    pub(super) preparation: Preparation,
+}
+
+impl Default for DatagramOptions {
+    fn default() -> DatagramOptions {
+        DatagramOptions {
+            size: 65_535,
+            queue: 256 * 1024,
+            peer: None,
+            mode: FILE_MODE,
+            switches: Switches::on([Switch::DualStack, Switch::LockFile]),
+            preparation: Preparation::default(),
+        }
+    }
+}
+
+impl DatagramOptions {
+    /// Sets the longest datagram that is received whole, in bytes: 65535 by default, which fits every
+    /// datagram. Longer ones are [cut](super::Datagram::cut). Only a port that fits every datagram
+    /// lets Linux deliver several coalesced, which costs less (`UDP_GRO`); they are still reported
+    /// one by one. Twisted's `maxPacketSize`.
+    #[must_use]
+    pub fn size(mut self, bytes: usize) -> Self {
+        self.size = bytes.max(1);
+        self
+    }
+
+    /// Sets the maximum bytes queued for sending: 256 KiB by default. Datagrams beyond it are dropped
+    /// and counted.
+    #[must_use]
+    pub fn queue(mut self, bytes: usize) -> Self {
+        self.queue = bytes;
+        self
+    }
+
+    /// Sets the only peer: the system drops datagrams of other senders, and reports refusals
+    /// ([`connection_refused`](crate::DatagramProtocol::connection_refused)).
+    #[must_use]
+    pub fn peer(mut self, peer: impl Into<Address>) -> Self {
+        self.peer = Some(peer.into());
+        self
+    }
+
+    /// Sets `SO_REUSEADDR`. On Linux, several sockets can then share a multicast port, and each
+    /// receives every datagram. Off by default.
+    #[must_use]
+    pub fn reuse_addr(self, on: bool) -> Self {
+        self.switch(Switch::ReuseAddr, on)
+    }
+
+    /// Sets `SO_REUSEPORT`: several sockets share a port, and the system distributes the datagrams.
+    /// Off by default.
+    #[must_use]
+    pub fn reuse_port(self, on: bool) -> Self {
+        self.switch(Switch::ReusePort, on)
+    }
+
+    /// Sets whether an IPv6 wildcard receives IPv4 too: true by default.
+    #[must_use]
+    pub fn dual_stack(self, on: bool) -> Self {
+        self.switch(Switch::DualStack, on)
+    }
+
+    /// Sets `SO_BROADCAST`: broadcasts may be sent. Off by default.
+    #[must_use]
+    pub fn broadcast(self, on: bool) -> Self {
+        self.switch(Switch::Broadcast, on)
+    }
+
+    /// Sets the permissions of a UNIX socket's file: 0o666 by default. Sending needs write permission.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets whether a UNIX socket has a lock file: see [`ListenOptions::lock_file`]. True by default.
+    #[must_use]
+    pub fn lock_file(self, on: bool) -> Self {
+        self.switch(Switch::LockFile, on)
+    }
+
+    /// Calls `f` with the new socket before it is bound, to set any option that
+    /// [`socket2`](SockRef) supports. Its error fails the listen. Not called by drivers without
+    /// sockets.
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.preparation = Preparation::new(f);
+        self
+    }
+
+    fn switch(mut self, switch: Switch, on: bool) -> Self {
+        self.switches = self.switches.with(switch, on);
+        self
+    }
+
+    pub(super) fn has(&self, switch: Switch) -> bool {
+        self.switches.has(switch)
+    }
+
+    /// The options for a UNIX socket's file.
+    #[cfg(target_os = "linux")]
+    pub(super) fn socket_file_options(&self) -> ListenOptions {
+        ListenOptions::default().mode(self.mode).lock_file(self.has(Switch::LockFile))
+    }
+}
+
+/// For drivers. **Unstable**, like this module.
+impl DatagramOptions {
+    /// The longest datagram that is received whole, in bytes.
+    pub fn longest(&self) -> usize {
+        self.size
+    }
+
+    /// The only peer.
+    pub fn only_peer(&self) -> Option<&Address> {
+        self.peer.as_ref()
+    }
+
+    /// Whether an IPv6 wildcard receives IPv4 too.
+    pub fn is_dual_stack(&self) -> bool {
+        self.has(Switch::DualStack)
+    }
+}
