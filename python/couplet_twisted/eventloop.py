@@ -37,7 +37,7 @@ class _Selector(selectors.DefaultSelector):
         self._isReady = False
         self._isEverywhere = isEverywhere
         self.isAsked = True
-        self._watch = reactor._loop.watch(self.fileno(), True, False, _ready(self))
+        self._watch = reactor._loop.watch(self.fileno(), "r", _ready(self))
 
     @property
     def _selector(self):
@@ -115,7 +115,7 @@ def _ready(selector):
     """
     weak = weakref.ref(selector)
 
-    def ready(readable, writable):
+    def ready(_):
         selector = weak()
         if selector is not None:
             selector._isReady = True

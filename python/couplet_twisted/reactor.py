@@ -193,7 +193,8 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             poller.register(fd, events | (select.POLLOUT if fd in self._writes else 0))
         other = select.POLLERR | select.POLLHUP
         for fd, events in poller.poll(delay * 1000):
-            self._ready(fd, events & (select.POLLIN | other), events & (select.POLLOUT | other))
+            readable, writable = events & (select.POLLIN | other), events & (select.POLLOUT | other)
+            self._ready(fd, "r" * bool(readable) + "w" * bool(writable))
 
     def runUntilCurrent(self):
         """
@@ -344,9 +345,9 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         Match the loop's watch of a descriptor to the current readers and writers.
         """
-        readable, writable = fd in self._reads, fd in self._writes
+        interest = "r" * (fd in self._reads) + "w" * (fd in self._writes)
         watch = self._watches.get(fd)
-        if not (readable or writable):
+        if not interest:
             self._selectables.pop(fd, None)
             if watch is not None and fd != self._busy:
                 del self._watches[fd]
@@ -356,19 +357,18 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
                 # The loop's thread starts the watch later, but an error must be raised here.
                 with select.epoll() as probe:
                     probe.register(fd, 0)
-            ready = lambda readable, writable: self._ready(fd, readable, writable)
-            self._watches[fd] = self._loop.watch(fd, readable, writable, ready)
+            self._watches[fd] = self._loop.watch(fd, interest, lambda ready: self._ready(fd, ready))
         else:
-            watch.set(readable, writable)
+            watch.set(interest)
 
-    def _ready(self, fd, readable, writable):
+    def _ready(self, fd, ready):
         selectable = self._selectables.get(fd)
         if selectable is None:
             return
         event = 0
-        if readable and fd in self._reads:
+        if "r" in ready and fd in self._reads:
             event |= self._POLL_IN
-        if writable and fd in self._writes:
+        if "w" in ready and fd in self._writes:
             event |= self._POLL_OUT
         if not event:
             return

@@ -362,16 +362,16 @@ impl Loop {
         self.0.timers.all(py)
     }
 
-    /// Calls `ready` in each turn in which the descriptor is ready as requested.
+    /// Calls `ready` in each turn in which the descriptor is ready for the interest: `r`, `w` or
+    /// `rw`. Its argument is the readiness, in the same form.
     fn watch(
         &self,
         py: Python<'_>,
         descriptor: Descriptor,
-        readable: bool,
-        writable: bool,
+        interest: &str,
         ready: Py<PyAny>,
     ) -> PyResult<Watch> {
-        Watch::start(py, &self.0, &descriptor, (readable, writable), ready)
+        Watch::start(py, &self.0, &descriptor, interest, ready)
     }
 
     /// Adopts a connected socket that Python has detached.

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use couplet::Interest;
+use couplet::{Interest, Ready};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::descriptor::Descriptor;
@@ -20,11 +21,22 @@ pub(crate) struct Watch {
     is_stopped: Arc<AtomicBool>,
 }
 
-fn interest(readable: bool, writable: bool) -> Interest {
-    match (readable, writable) {
-        (true, true) => Interest::Both,
-        (false, true) => Interest::Writable,
-        _ => Interest::Readable,
+/// The interest that Python names `r`, `w` or `rw`.
+fn interest(name: &str) -> PyResult<Interest> {
+    match name {
+        "r" => Ok(Interest::Readable),
+        "w" => Ok(Interest::Writable),
+        "rw" => Ok(Interest::Both),
+        _ => Err(PyValueError::new_err("the interest is r, w or rw")),
+    }
+}
+
+/// Python's name for a readiness.
+fn name(ready: Ready) -> &'static str {
+    match ready {
+        Ready::Readable => "r",
+        Ready::Writable => "w",
+        Ready::Both => "rw",
     }
 }
 
@@ -33,9 +45,10 @@ impl Watch {
         py: Python<'_>,
         seat: &Arc<Seat>,
         descriptor: &Descriptor,
-        (readable, writable): (bool, bool),
+        wanted: &str,
         ready: Py<PyAny>,
     ) -> PyResult<Watch> {
+        let interest = interest(wanted)?;
         let source = descriptor.watched().map_err(system_error)?;
         let is_stopped = Arc::<AtomicBool>::default();
         let stopped = is_stopped.clone();
@@ -44,11 +57,10 @@ impl Watch {
                 return Ok(None);
             }
             let weak = Rc::downgrade(shared);
-            let interest = interest(readable, writable);
             let watch = shared.reactor.watch(source, interest, move |_, is| {
                 let Some(shared) = weak.upgrade() else { return };
                 Python::attach(|py| {
-                    shared.report_error(py, ready.call1(py, (is.readable, is.writable)));
+                    shared.report_error(py, ready.call1(py, (name(is),)));
                 });
             });
             watch.map(Some).map_err(system_error)
@@ -60,13 +72,14 @@ impl Watch {
 #[pymethods]
 impl Watch {
     /// Changes the interest.
-    fn set(&self, py: Python<'_>, readable: bool, writable: bool) -> PyResult<()> {
+    fn set(&self, py: Python<'_>, wanted: &str) -> PyResult<()> {
+        let interest = interest(wanted)?;
         let stopped = self.is_stopped.clone();
         self.watch.with(py, move |watch| {
             if stopped.load(Ordering::Acquire) {
                 return Ok(());
             }
-            watch.set_interest(interest(readable, writable)).map_err(system_error)
+            watch.set_interest(interest).map_err(system_error)
         })
     }
 

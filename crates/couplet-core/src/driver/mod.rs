@@ -180,12 +180,25 @@ pub enum Interest {
 
 /// The readiness of a watched descriptor. An end of stream, a hang-up or an error counts as both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Ready {
+pub enum Ready {
     /// Reading does not block.
-    pub readable: bool,
+    Readable,
     /// Writing does not block.
-    pub writable: bool,
+    Writable,
+    /// Neither blocks.
+    Both,
+}
+
+impl Ready {
+    /// Whether reading does not block.
+    pub fn is_readable(self) -> bool {
+        self != Ready::Writable
+    }
+
+    /// Whether writing does not block.
+    pub fn is_writable(self) -> bool {
+        self != Ready::Readable
+    }
 }
 
 /// The signals that a run handles.

@@ -16,8 +16,16 @@ const TRIES: usize = 100;
 pub(super) struct Lock {
     path: PathBuf,
     file: File,
-    /// The file existed before: its creator did not remove it.
-    pub(super) was_left: bool,
+    pub(super) origin: Origin,
+}
+
+/// How a lock file came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This lock created it.
+    Created,
+    /// It existed before: its creator did not remove it.
+    LeftBehind,
 }
 
 impl Lock {
@@ -27,11 +35,11 @@ impl Lock {
         let mut options = File::options();
         options.read(true).write(true).mode(0o600);
         for _ in 0..TRIES {
-            let (file, was_left) = match options.clone().create_new(true).open(path) {
-                Ok(file) => (file, false),
+            let (file, origin) = match options.clone().create_new(true).open(path) {
+                Ok(file) => (file, Origin::Created),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     match options.open(path) {
-                        Ok(file) => (file, true),
+                        Ok(file) => (file, Origin::LeftBehind),
                         Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                         Err(error) => return Err(error),
                     }
@@ -51,7 +59,7 @@ impl Lock {
                     // Unlocking would remove the file along with its contents.
                     return Err(no_lock_file("it is not a lock file"));
                 }
-                return Ok(Some(Lock { path: path.to_owned(), file, was_left }));
+                return Ok(Some(Lock { path: path.to_owned(), file, origin }));
             }
         }
         match path.is_symlink() {

@@ -311,7 +311,7 @@ impl Mio {
         self.cursor == self.batch.len()
             && self.again.is_empty()
             && !self.has_internal_events
-            && !self.signals.readable
+            && !self.signals.is_readable()
     }
 }
 

@@ -22,7 +22,7 @@ impl Mio {
             self.cursor += 1;
             match event.token() {
                 WAKER => self.has_internal_events = true,
-                SIGNALS => self.signals.readable = true,
+                SIGNALS => self.signals.record_readiness(),
                 token => {
                     let Some(watch) = watch_of(token) else {
                         let readiness = Readiness::from_event(event);
@@ -31,9 +31,10 @@ impl Mio {
                     };
                     // A pipe reports an error when its last reader closes.
                     let failed = event.is_error() || event.is_read_closed();
-                    let ready = Ready {
-                        readable: event.is_readable() || failed,
-                        writable: event.is_writable() || failed,
+                    let ready = match (event.is_readable(), event.is_writable()) {
+                        (true, false) if !failed => Ready::Readable,
+                        (false, true) if !failed => Ready::Writable,
+                        _ => Ready::Both,
                     };
                     self.watched.push_back((watch, ready));
                     self.has_internal_events = true;

@@ -22,7 +22,7 @@ use rustix::net::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::lock::{Lock, id, remove};
+use super::lock::{Lock, Origin, id, remove};
 use super::socket::Stream;
 use super::system;
 use crate::address::UnixAddress;
@@ -235,7 +235,7 @@ impl SocketFile {
         match socket.bind(address) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
-                    && lock.as_ref().is_some_and(|lock| lock.was_left)
+                    && lock.as_ref().is_some_and(|lock| lock.origin == Origin::LeftBehind)
                     && is_stale(&path, address) =>
             {
                 tracing::info!(path = %path.display(), "replacing the socket of a dead process");

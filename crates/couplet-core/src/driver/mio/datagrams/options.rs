@@ -44,27 +44,34 @@ pub(super) fn set(inner: &DatagramSocket, option: &DatagramOption) -> io::Result
                 both(&|| socket.set_multicast_if_v6(number), &|| set_interface_v4(inner, number))
             }
         },
-        DatagramOption::Join(group) => set_member(inner, &socket, &group, true),
-        DatagramOption::Leave(group) => set_member(inner, &socket, &group, false),
+        DatagramOption::Join(group) => set_member(inner, &socket, &group, Membership::Join),
+        DatagramOption::Leave(group) => set_member(inner, &socket, &group, Membership::Leave),
     }
+}
+
+/// A change of a group's members.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    Join,
+    Leave,
 }
 
 fn set_member(
     inner: &DatagramSocket,
     socket: &SockRef<'_>,
     group: &Group,
-    on: bool,
+    change: Membership,
 ) -> io::Result<()> {
     let Group { address, source, interface } = *group;
     match (address, source, interface) {
         (IpAddr::V4(_), Some(IpAddr::V4(_)), Interface::Number(number)) => {
-            set_source_member(inner, group, number, on)
+            set_source_member(inner, group, number, change)
         }
         (IpAddr::V4(address), Some(IpAddr::V4(source)), interface) => {
             let own = address_of(interface);
-            match on {
-                true => socket.join_ssm_v4(&source, &address, &own),
-                false => socket.leave_ssm_v4(&source, &address, &own),
+            match change {
+                Membership::Join => socket.join_ssm_v4(&source, &address, &own),
+                Membership::Leave => socket.leave_ssm_v4(&source, &address, &own),
             }
         }
         (IpAddr::V4(address), None, interface) => {
@@ -72,17 +79,17 @@ fn set_member(
                 Interface::Number(number) => InterfaceIndexOrAddress::Index(number),
                 interface => InterfaceIndexOrAddress::Address(address_of(interface)),
             };
-            match on {
-                true => socket.join_multicast_v4_n(&address, &own),
-                false => socket.leave_multicast_v4_n(&address, &own),
+            match change {
+                Membership::Join => socket.join_multicast_v4_n(&address, &own),
+                Membership::Leave => socket.leave_multicast_v4_n(&address, &own),
             }
         }
         (IpAddr::V6(address), source, Interface::Any | Interface::Number(_)) => {
             let number = if let Interface::Number(number) = interface { number } else { 0 };
-            match (source, on) {
-                (Some(_), _) => set_source_member(inner, group, number, on),
-                (None, true) => socket.join_multicast_v6(&address, number),
-                (None, false) => socket.leave_multicast_v6(&address, number),
+            match (source, change) {
+                (Some(_), _) => set_source_member(inner, group, number, change),
+                (None, Membership::Join) => socket.join_multicast_v6(&address, number),
+                (None, Membership::Leave) => socket.leave_multicast_v6(&address, number),
             }
         }
         (IpAddr::V6(_), _, Interface::Address(_)) | (IpAddr::V4(_), Some(IpAddr::V6(_)), _) => {
@@ -105,11 +112,12 @@ fn set_source_member(
     inner: &DatagramSocket,
     group: &Group,
     number: u32,
-    on: bool,
+    change: Membership,
 ) -> io::Result<()> {
     let source = group.source.ok_or(io::ErrorKind::InvalidInput)?;
     let socket = std::os::fd::AsFd::as_fd(inner);
-    couplet_os::datagrams::set_source_member(socket, (group.address, source), number, on)
+    let joins = change == Membership::Join;
+    couplet_os::datagrams::set_source_member(socket, (group.address, source), number, joins)
 }
 
 #[cfg(target_os = "linux")]
@@ -119,7 +127,7 @@ fn set_interface_v4(inner: &DatagramSocket, number: u32) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_source_member(_: &DatagramSocket, _: &Group, _: u32, _: bool) -> io::Result<()> {
+fn set_source_member(_: &DatagramSocket, _: &Group, _: u32, _: Membership) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
