@@ -168,6 +168,47 @@ pub(crate) enum PortState {
     Stopped,
 }
 
+/// Whether a port receives: the user's last request, and whether the driver knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receiving {
+    On,
+    /// The turn will tell the driver to pause.
+    Pausing,
+    Paused,
+    /// The turn will tell the driver to resume.
+    Resuming,
+}
+
+impl Receiving {
+    pub(crate) fn is_paused(self) -> bool {
+        matches!(self, Receiving::Pausing | Receiving::Paused)
+    }
+
+    /// The state after a request to pause or to resume.
+    fn requested(self, paused: bool) -> Receiving {
+        match (self, paused) {
+            (Receiving::On | Receiving::Pausing, true) => Receiving::Pausing,
+            (Receiving::Paused | Receiving::Resuming, true) => Receiving::Paused,
+            (Receiving::On | Receiving::Pausing, false) => Receiving::On,
+            (Receiving::Paused | Receiving::Resuming, false) => Receiving::Resuming,
+        }
+    }
+
+    /// The state once the driver knows the request.
+    pub(crate) fn applied(self) -> Receiving {
+        if self.is_paused() { Receiving::Paused } else { Receiving::On }
+    }
+}
+
+/// Whether the turn will visit a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visit {
+    None,
+    /// A datagram is being delivered: requests are checked after the callback.
+    Delivering,
+    Requested,
+}
+
 /// Counters of a port since it was opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
@@ -193,17 +234,14 @@ pub(crate) struct DatagramCell {
     #[cfg(unix)]
     descriptor: Option<std::os::fd::RawFd>,
     pub(crate) state: Cell<PortState>,
-    pub(crate) paused: Cell<bool>,
-    /// Whether the driver is receiving, as last requested.
-    pub(crate) receiving: Cell<bool>,
+    pub(crate) receiving: Cell<Receiving>,
     pub(crate) bound: RefCell<Option<Bound>>,
     pub(crate) key: Cell<Option<Key>>,
     /// Taken out during a callback, and dropped when the port is closed.
     protocol: RefCell<Option<Contained<Box<dyn DatagramProtocol>>>>,
     pub(crate) queue: RefCell<DatagramQueue>,
     pub(crate) counts: Cell<Counts>,
-    /// The turn will visit this port.
-    turn_requested: Cell<bool>,
+    visit: Cell<Visit>,
     /// More datagrams of the same batch follow, so answers are held back.
     pub(crate) holds: Cell<bool>,
     /// Listed for writing at the end of the turn.
@@ -237,14 +275,13 @@ impl DatagramCell {
             #[cfg(unix)]
             descriptor: bound.descriptor,
             state: Cell::new(PortState::Starting),
-            paused: Cell::new(false),
-            receiving: Cell::new(true),
+            receiving: Cell::new(Receiving::On),
             bound: RefCell::new(Some(bound)),
             key: Cell::new(None),
             protocol: RefCell::new(Some(protocol)),
             queue: RefCell::default(),
             counts: Cell::default(),
-            turn_requested: Cell::new(false),
+            visit: Cell::new(Visit::None),
             holds: Cell::new(false),
             to_write: Cell::new(false),
             option_requests: RefCell::default(),
@@ -259,14 +296,15 @@ impl DatagramCell {
 
     /// Asks the turn to visit the port.
     fn request_turn(self: &Rc<Self>) {
-        if !self.turn_requested.replace(true) {
+        if self.visit.get() == Visit::None {
+            self.visit.set(Visit::Requested);
             self.reactor.visit_datagrams(self.clone());
         }
     }
 
     /// Called when the turn visits the port.
     pub(crate) fn clear_turn_request(&self) {
-        self.turn_requested.set(false);
+        self.visit.set(Visit::None);
     }
 
     pub(crate) fn count(&self, f: impl FnOnce(&mut Counts)) {
@@ -301,12 +339,12 @@ impl DatagramCell {
     /// Delivers a datagram. Datagrams sent by the callback leave right after it, without a request.
     pub(crate) fn deliver(self: &Rc<Self>, datagram: &Datagram<'_>) {
         self.count(|counts| counts.received += 1);
-        let turn_requested = self.turn_requested.replace(true);
+        let visit = self.visit.replace(Visit::Delivering);
         self.call("datagram_received", |protocol, transport| {
             protocol.datagram_received(transport, datagram);
         });
-        self.turn_requested.set(turn_requested);
-        if !turn_requested && self.has_requests() {
+        self.visit.set(visit);
+        if visit == Visit::None && self.has_requests() {
             self.request_turn();
         }
     }
@@ -314,7 +352,7 @@ impl DatagramCell {
     /// Whether the port has requests besides datagrams to send.
     fn has_requests(&self) -> bool {
         !self.is_open()
-            || self.paused.get() == self.receiving.get()
+            || self.receiving.get() != self.receiving.get().applied()
             || !self.option_requests.borrow().is_empty()
     }
 
@@ -519,7 +557,10 @@ impl DatagramTransport {
     }
 
     fn set_paused(&self, paused: bool) {
-        if self.cell.paused.replace(paused) != paused {
+        let before = self.cell.receiving.get();
+        let after = before.requested(paused);
+        if after != before {
+            self.cell.receiving.set(after);
             self.cell.request_turn();
         }
     }

@@ -60,7 +60,7 @@ impl Core {
         more: bool,
     ) -> Option<Key> {
         let port = self.datagram_port(key)?;
-        if port.is_open() && !port.paused.get() {
+        if port.is_open() && !port.receiving.get().is_paused() {
             let _hold = self.hold_datagrams(&port);
             port.deliver(&driver.datagram());
         }
@@ -101,9 +101,9 @@ impl Core {
             // Requests of an unserved port wait until it is served.
             (PortState::Starting | PortState::Stopped, _) | (_, None) => return,
         };
-        let receives = !port.paused.get();
-        if port.receiving.replace(receives) != receives {
-            io.receive(key, receives);
+        let receiving = port.receiving.get().applied();
+        if port.receiving.replace(receiving) != receiving {
+            io.receive(key, !receiving.is_paused());
         }
         loop {
             let request = port.option_requests.borrow_mut().pop_front();

@@ -101,7 +101,7 @@ impl DatagramSnapshot {
             sent: counts.sent,
             dropped: counts.dropped,
             buffered: port.queue.borrow().bytes(),
-            paused: port.paused.get(),
+            paused: port.receiving.get().is_paused(),
         }
     }
 }
