@@ -82,7 +82,7 @@ pub use options::{ConnectOptions, DatagramOptions, ListenOptions};
 #[cfg(unix)]
 pub use pipe::Pipe;
 #[cfg(unix)]
-pub use process::{ChildProcess, Command, Spawned};
+pub use process::{ChildInput, ChildProcess, Command, Spawned};
 #[cfg(unix)]
 pub use serial::{FlowControl, Parity, SerialOptions};
 pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};

@@ -285,10 +285,14 @@ impl Command {
         self.descriptor(0, ChildFd::ToChild).descriptor(1, ChildFd::FromChild)
     }
 
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
     /// Whether the child leads a new process group.
     pub(crate) fn leads_group(&self) -> bool {
         let is_own = matches!(self.session, Session::New | Session::Group(0));
-        is_own || self.terminal.is_some()
+        is_own || self.has_terminal()
     }
 
     /// The arguments, as text.
@@ -532,12 +536,21 @@ pub struct Spawned {
     /// Our ends of the child's pipes, by its descriptor numbers. A terminal is at 1.
     // Bound: one for each pipe of one command.
     pub pipes: BTreeMap<i32, Adopted>,
-    /// The pipe at 1 is the standard input too.
-    pub is_joined: bool,
-    /// Our side of the pseudoterminal, used to set the window size.
-    pub terminal: Option<OwnedFd>,
+    /// The child's standard input.
+    pub input: ChildInput,
     /// The process.
     pub child: ChildProcess,
+}
+
+/// The standard input of a child.
+#[derive(Debug)]
+pub enum ChildInput {
+    /// A pipe of its own, or no pipe of ours.
+    Separate,
+    /// The pipe at 1, which is the standard output too.
+    Joined,
+    /// The pseudoterminal at 1; our side of it, used to set the window size.
+    Terminal(OwnedFd),
 }
 
 /// A started process.
@@ -774,5 +787,6 @@ pub(super) fn spawn(
         }
     };
     let child = ChildProcess(ChildKind::System(SystemProcess { running, ended }));
-    Ok(Spawned { pipes, is_joined: false, terminal, child })
+    let input = terminal.map_or(ChildInput::Separate, ChildInput::Terminal);
+    Ok(Spawned { pipes, input, child })
 }

@@ -40,15 +40,13 @@ pub struct ProcessClient {
     pub command: Command,
     /// The fate of the program when its connection is lost.
     pub when_lost: WhenLost,
-    /// The program gets a terminal.
-    pty: bool,
 }
 
 impl ProcessClient {
     /// Runs this command for each connect: see [`Reactor::connect_process`].
     #[must_use]
     pub fn new(command: Command) -> ProcessClient {
-        ProcessClient { command, when_lost: WhenLost::default(), pty: false }
+        ProcessClient { command, when_lost: WhenLost::default() }
     }
 }
 
@@ -81,15 +79,14 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     if let Some(stderr) = &stderr {
         command = command.descriptor(2, parse_stderr(stderr)?);
     }
-    let pty = parts.flag("pty")?.unwrap_or(false);
-    if pty {
+    if parts.flag("pty")?.unwrap_or(false) {
         if let Some(stderr) = stderr {
             return Err(stderr.error("with pty=yes the standard error is the terminal"));
         }
         command = command.terminal(WindowSize::default());
     }
     let when_lost = when_lost(parts)?;
-    Ok(Arc::new(ProcessClient { command, when_lost, pty }))
+    Ok(Arc::new(ProcessClient { command, when_lost }))
 }
 
 fn when_lost(parts: &mut Parts) -> Result<WhenLost, EndpointError> {
@@ -154,7 +151,7 @@ impl fmt::Display for ProcessClient {
             Some(ChildFd::Null) => write!(f, ":stderr=null")?,
             _ => {}
         }
-        if self.pty {
+        if self.command.has_terminal() {
             write!(f, ":pty=yes")?;
         }
         match self.when_lost {

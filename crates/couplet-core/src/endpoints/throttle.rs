@@ -31,7 +31,23 @@ pub struct Throttled<E> {
 struct Limits {
     read: Option<u64>,
     write: Option<u64>,
-    shared: bool,
+    scope: Scope,
+}
+
+/// The connections that a limit holds for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Scope {
+    /// Each connection has its own.
+    #[default]
+    Each,
+    /// All connections of the port share it.
+    All,
+}
+
+impl Scope {
+    fn new(shared: bool) -> Scope {
+        if shared { Scope::All } else { Scope::Each }
+    }
 }
 
 impl<E> Throttled<E> {
@@ -58,7 +74,7 @@ impl<E> Throttled<E> {
     /// Sets whether the connections share the limits; by default each connection has its own.
     #[must_use]
     pub fn shared(mut self, shared: bool) -> Self {
-        self.limits.shared = shared;
+        self.limits.scope = Scope::new(shared);
         self
     }
 }
@@ -69,7 +85,7 @@ impl Limits {
         for (key, limit) in [("read", &mut limits.read), ("write", &mut limits.write)] {
             *limit = parts.keyword(key).map(|part| parse_rate(&part)).transpose()?;
         }
-        limits.shared = parts.flag("shared")?.unwrap_or(false);
+        limits.scope = Scope::new(parts.flag("shared")?.unwrap_or(false));
         Ok(limits)
     }
 
@@ -83,9 +99,9 @@ impl Limits {
     }
 
     fn add_layer(&self, factory: ErasedFactory) -> ErasedFactory {
-        let Limits { read, write, shared } = *self;
+        let Limits { read, write, scope } = *self;
         let both = move || (read.map(Bandwidth::new), write.map(Bandwidth::new));
-        let together: Option<(Option<Rc<_>>, Option<Rc<_>>)> = shared.then(both);
+        let together: Option<(Option<Rc<_>>, Option<Rc<_>>)> = (scope == Scope::All).then(both);
         factory.layered("throttle", move |_| {
             let (up, down) = together.clone().unwrap_or_else(both);
             Some(Box::new(Throttle::new(up, down)))
@@ -117,10 +133,10 @@ impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
 
     /// Divides shared limits among the loops.
     fn share(&self, loops: usize) -> Result<SharedPort> {
-        let Limits { read, write, shared } = self.limits;
-        let parts = if shared { loops.max(1) as u64 } else { 1 };
+        let Limits { read, write, scope } = self.limits;
+        let parts = if scope == Scope::All { loops.max(1) as u64 } else { 1 };
         let part = |limit: u64| (limit / parts).max(1);
-        let limits = Limits { read: read.map(part), write: write.map(part), shared };
+        let limits = Limits { read: read.map(part), write: write.map(part), scope };
         Ok(self.over.share(loops)?.wrapped(|over| Throttled { over, limits }))
     }
 }
@@ -151,12 +167,15 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 
 impl<E: fmt::Display> fmt::Display for Throttled<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Limits { read, write, shared } = self.limits;
+        let Limits { read, write, scope } = self.limits;
         print_over(f, "throttle", &self.over.to_string())?;
         for (key, limit) in [("read", read), ("write", write)] {
             limit.iter().try_for_each(|limit| write!(f, ":{key}={limit}"))?;
         }
-        if shared { write!(f, ":shared=yes") } else { Ok(()) }
+        match scope {
+            Scope::All => write!(f, ":shared=yes"),
+            Scope::Each => Ok(()),
+        }
     }
 }
 
@@ -171,7 +190,7 @@ mod tests {
         let cases =
             [(10, true, 2, "5"), (1, true, 2, "1"), (10, false, 2, "10"), (10, true, 0, "10")];
         for (read, shared, loops, each) in cases {
-            let limits = Limits { read: Some(read), write: None, shared };
+            let limits = Limits { read: Some(read), write: None, scope: Scope::new(shared) };
             let over = TcpServer::new(([127, 0, 0, 1], 0).into());
             let port: SharedPort = Throttled { over, limits }.share(loops).expect("a free port");
             let text = format!("{port:?}");

@@ -11,7 +11,7 @@ pub use crate::driver::file_locks::FileLocks;
 #[cfg(unix)]
 use crate::driver::process::{ChildProcess, WorldProcess};
 #[cfg(unix)]
-use crate::driver::{Adopted, Command, Spawned};
+use crate::driver::{Adopted, ChildInput, Command, Spawned};
 use crate::driver::{DatagramOption, Group, Key};
 use crate::layers::{Direction, PcapTap};
 use crate::reactor::numbered;
@@ -162,5 +162,5 @@ pub fn arguments_and_pipes(command: &Command) -> io::Result<(Vec<String>, bool)>
 #[cfg(unix)]
 pub fn spawned(pipes: BTreeMap<i32, Adopted>, process: impl WorldProcess + 'static) -> Spawned {
     let child = ChildProcess::from_world(process);
-    Spawned { pipes, is_joined: true, terminal: None, child }
+    Spawned { pipes, input: ChildInput::Joined, child }
 }

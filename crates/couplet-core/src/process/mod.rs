@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub use crate::driver::process::{
 use crate::driver::process::{
     ChildKind, ChildProcess, ProcessHandle, SystemProcess, WorldProcess, set_window_size,
 };
-use crate::driver::{Interest, Spawned};
+use crate::driver::{ChildInput, Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
 use crate::panics::{Contained, contain};
@@ -125,8 +125,8 @@ struct ProcessCell {
     reactor: Reactor,
     handle: ProcessHandle,
     name: String,
-    /// Standard input and output are one connection.
-    is_joined: bool,
+    /// A terminal is closed with the pipe at 1.
+    input: RefCell<ChildInput>,
     group: Cell<Group>,
     /// Taken out during a call, and dropped once the process has ended.
     protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
@@ -136,7 +136,6 @@ struct ProcessCell {
     /// Held from the start until the child is watched, after `connection_made`.
     child: RefCell<Option<ChildProcess>>,
     watch: RefCell<Option<Watch<SystemProcess>>>,
-    terminal: RefCell<Option<OwnedFd>>,
     progress: RefCell<Progress>,
     // Bound: one for each call of `ended`, whose Deferred its caller holds or has detached.
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
@@ -165,6 +164,15 @@ enum Progress {
 }
 
 impl ProcessCell {
+    /// Whether standard input and output are one connection.
+    fn is_joined(&self) -> bool {
+        matches!(&*self.input.borrow(), ChildInput::Joined)
+    }
+
+    fn has_terminal(&self) -> bool {
+        matches!(&*self.input.borrow(), ChildInput::Terminal(_))
+    }
+
     fn has_ended(&self) -> bool {
         matches!(&*self.progress.borrow(), Progress::Ended(_))
     }
@@ -277,21 +285,23 @@ impl Reactor {
         command: &Command,
         spawned: Spawned,
     ) -> Process {
-        let Spawned { pipes, is_joined, terminal, child } = spawned;
-        let is_joined = is_joined && pipes.contains_key(&1);
+        let Spawned { pipes, input, child } = spawned;
+        let is_joined = matches!(input, ChildInput::Joined) && pipes.contains_key(&1);
         let numbers = pipes.keys().copied().chain(is_joined.then_some(0));
         let states = numbers.map(|number| (number, PipeState::Opening(Vec::new())));
         let cell = ProcessCell {
             reactor: self.clone(),
             handle: child.handle(),
             name: command.to_string(),
-            is_joined,
+            input: RefCell::new(match input {
+                ChildInput::Joined if !is_joined => ChildInput::Separate,
+                input => input,
+            }),
             group: Cell::new(if command.leads_group() { Group::Led } else { Group::Other }),
             protocol: RefCell::new(Some(protocol)),
             pipes: RefCell::new(states.collect()),
             child: RefCell::new(Some(child)),
             watch: RefCell::default(),
-            terminal: RefCell::new(terminal),
             progress: RefCell::default(),
             waiting: RefCell::default(),
             next_step: RefCell::default(),
@@ -495,9 +505,11 @@ impl Process {
     ///
     /// If the process has no terminal, or no longer has one.
     pub fn set_window_size(&self, size: WindowSize) -> io::Result<()> {
-        match &*self.cell.terminal.borrow() {
-            Some(terminal) => set_window_size(terminal.as_fd(), size),
-            None => Err(io::Error::new(io::ErrorKind::NotFound, "the process has no terminal")),
+        match &*self.cell.input.borrow() {
+            ChildInput::Terminal(terminal) => set_window_size(terminal.as_fd(), size),
+            ChildInput::Separate | ChildInput::Joined => {
+                Err(io::Error::new(io::ErrorKind::NotFound, "the process has no terminal"))
+            }
         }
     }
 
@@ -570,7 +582,7 @@ impl Process {
         if let Some(step) = self.cell.next_step.take() {
             step.cancel();
         }
-        if self.cell.is_joined {
+        if self.cell.is_joined() {
             // Its input has no reader any more.
             self.close_child_fd(0);
         }

@@ -2,6 +2,7 @@
 //! protocol.
 
 use super::{NotWritable, Process};
+use crate::driver::ChildInput;
 use crate::error::{By, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
@@ -32,7 +33,7 @@ impl ChildPipe {
 
     /// Whether the pipe is the standard input too.
     fn is_joined(&self) -> bool {
-        self.number == 1 && self.process.cell.is_joined
+        self.number == 1 && self.process.cell.is_joined()
     }
 }
 
@@ -110,7 +111,7 @@ impl Process {
     /// Closes the pipe at a descriptor of the child once everything is written. Closing it again is
     /// harmless. Twisted's `closeChildFD`.
     pub fn close_child_fd(&self, child_fd: i32) {
-        let close = match self.cell.is_joined && child_fd == 0 {
+        let close = match self.cell.is_joined() && child_fd == 0 {
             true => Transport::lose_write_connection,
             false => Transport::lose_connection,
         };
@@ -125,7 +126,7 @@ impl Process {
     /// Closes the child's standard input: the child reads all written bytes, then the end. A
     /// terminal stays open.
     pub fn close_stdin(&self) {
-        if self.cell.terminal.borrow().is_none() {
+        if !self.cell.has_terminal() {
             self.close_child_fd(0);
         }
     }
@@ -163,8 +164,7 @@ impl Process {
 
     /// The pipe's number: both directions of a terminal are at 1.
     fn number_of(&self, child_fd: i32) -> i32 {
-        let is_terminal = self.cell.terminal.borrow().is_some();
-        if is_terminal && child_fd == 0 { 1 } else { child_fd }
+        if child_fd == 0 && self.cell.has_terminal() { 1 } else { child_fd }
     }
 
     /// Records a request for a pipe that is still connecting; false if the pipe is in another
@@ -188,7 +188,7 @@ impl Process {
     /// Records that a pipe is connected or failed to connect, and calls `begin` once all are
     /// settled.
     pub(super) fn record_pipe_outcome(&self, number: i32, made: Option<Transport>) {
-        if number == 1 && self.cell.is_joined {
+        if number == 1 && self.cell.is_joined() {
             self.set_pipe_outcome(0, made.clone());
         }
         self.set_pipe_outcome(number, made);
@@ -212,9 +212,9 @@ impl Process {
 
     pub(super) fn pipe_lost(&self, number: i32, reason: &Reason) {
         self.cell.pipes.borrow_mut().insert(number, PipeState::Closed);
-        if number == 1 {
+        if number == 1 && self.cell.has_terminal() {
             // Closing our last descriptor of the terminal makes it hang up.
-            drop(self.cell.terminal.take());
+            drop(self.cell.input.replace(ChildInput::Separate));
         }
         contain("child_connection_lost", || {
             self.call(|protocol| protocol.child_connection_lost(self, number, reason));
