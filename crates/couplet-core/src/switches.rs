@@ -21,9 +21,16 @@ pub(crate) enum Switch {
     Resumption,
     /// The secrets of TLS connections may be written to a file.
     KeyLog,
+    /// A run handles signals.
+    Signals,
+    /// A tokio runtime is around the loop.
+    #[cfg(feature = "tokio")]
+    Tokio,
+    /// Stalls are logged with a backtrace.
+    StallBacktraces,
 }
 
-const ALL: [Switch; 8] = [
+const ALL: &[Switch] = &[
     Switch::ReuseAddr,
     Switch::ReusePort,
     Switch::DualStack,
@@ -32,38 +39,41 @@ const ALL: [Switch; 8] = [
     Switch::LockFile,
     Switch::Resumption,
     Switch::KeyLog,
+    Switch::Signals,
+    #[cfg(feature = "tokio")]
+    Switch::Tokio,
+    Switch::StallBacktraces,
 ];
 
 /// The switches that are on: one bit each.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Switches(u8);
+pub(crate) struct Switches(u16);
 
 impl Switches {
     /// A set with exactly these switches on.
-    pub(crate) fn on<const N: usize>(switches: [Switch; N]) -> Switches {
-        switches.into_iter().fold(Switches(0), |set, switch| set.with(switch, true))
+    pub(crate) fn on(switches: &[Switch]) -> Switches {
+        Switches(switches.iter().fold(0, |bits, switch| bits | switch.bit()))
     }
 
     pub(crate) fn has(self, switch: Switch) -> bool {
         self.0 & switch.bit() != 0
     }
 
-    #[must_use]
-    pub(crate) fn with(self, switch: Switch, on: bool) -> Switches {
-        Switches(if on { self.0 | switch.bit() } else { self.0 & !switch.bit() })
+    pub(crate) fn set(&mut self, switch: Switch, on: bool) {
+        self.0 = if on { self.0 | switch.bit() } else { self.0 & !switch.bit() };
     }
 }
 
 impl Switch {
-    fn bit(self) -> u8 {
-        1 << self as u8
+    fn bit(self) -> u16 {
+        1 << self as u16
     }
 }
 
 /// Lists the switches that are on.
 impl fmt::Debug for Switches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(ALL.into_iter().filter(|switch| self.has(*switch))).finish()
+        f.debug_set().entries(ALL.iter().filter(|switch| self.has(**switch))).finish()
     }
 }
 
@@ -73,17 +83,18 @@ mod tests {
 
     #[test]
     fn a_switch_changes_no_other() {
-        for changed in ALL {
-            for start in [Switches::on([]), Switches::on(ALL)] {
+        for &changed in ALL {
+            for start in [Switches::on(&[]), Switches::on(ALL)] {
                 for on in [true, false] {
-                    let set = start.with(changed, on);
+                    let mut set = start;
+                    set.set(changed, on);
                     assert_eq!(set.has(changed), on);
-                    let mut others = ALL.into_iter().filter(|other| *other != changed);
-                    assert!(others.all(|other| set.has(other) == start.has(other)), "{set:?}");
+                    let mut others = ALL.iter().filter(|other| **other != changed);
+                    assert!(others.all(|other| set.has(*other) == start.has(*other)), "{set:?}");
                 }
             }
         }
-        let set = Switches::on([Switch::KeyLog, Switch::ReuseAddr]);
+        let set = Switches::on(&[Switch::KeyLog, Switch::ReuseAddr]);
         assert_eq!(format!("{set:?}"), "{ReuseAddr, KeyLog}");
     }
 }

@@ -84,6 +84,7 @@ const MAY_KNOW: [(&str, &[&str]); 27] = [
             "connector",
             "outbox",
             "recorder",
+            "switches",
             "timers",
         ],
     ),

@@ -25,14 +25,15 @@ pub struct ListenOptions {
 
 impl Default for ListenOptions {
     fn default() -> ListenOptions {
-        use Switch::{DualStack, LockFile, NoDelay, ReuseAddr};
+        let mut switches = Switches::on(&[Switch::DualStack, Switch::LockFile, Switch::NoDelay]);
+        // On Windows, `SO_REUSEADDR` lets a second program take the port.
+        switches.set(Switch::ReuseAddr, cfg!(unix));
         ListenOptions {
             backlog: 50,
             mode: FILE_MODE,
             owner: None,
             group: None,
-            // On Windows, `SO_REUSEADDR` lets a second program take the port.
-            switches: Switches::on([DualStack, LockFile, NoDelay]).with(ReuseAddr, cfg!(unix)),
+            switches,
             preparation: Preparation::default(),
         }
     }
@@ -49,27 +50,31 @@ impl ListenOptions {
     /// Sets `SO_REUSEADDR`: a port in TIME_WAIT can be bound again. On by default (off on Windows,
     /// where it means something else).
     #[must_use]
-    pub fn reuse_addr(self, on: bool) -> Self {
-        self.switch(Switch::ReuseAddr, on)
+    pub fn reuse_addr(mut self, on: bool) -> Self {
+        self.switches.set(Switch::ReuseAddr, on);
+        self
     }
 
     /// Sets `SO_REUSEPORT`: several loops share one port, and the system distributes the
     /// connections. Off by default.
     #[must_use]
-    pub fn reuse_port(self, on: bool) -> Self {
-        self.switch(Switch::ReusePort, on)
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.switches.set(Switch::ReusePort, on);
+        self
     }
 
     /// Sets whether an IPv6 wildcard accepts IPv4 connections too: true by default.
     #[must_use]
-    pub fn dual_stack(self, on: bool) -> Self {
-        self.switch(Switch::DualStack, on)
+    pub fn dual_stack(mut self, on: bool) -> Self {
+        self.switches.set(Switch::DualStack, on);
+        self
     }
 
     /// Sets `TCP_NODELAY` for accepted connections. On by default.
     #[must_use]
-    pub fn no_delay(self, on: bool) -> Self {
-        self.switch(Switch::NoDelay, on)
+    pub fn no_delay(mut self, on: bool) -> Self {
+        self.switches.set(Switch::NoDelay, on);
+        self
     }
 
     /// Sets the permissions of a UNIX socket's file: 0o666 by default. Connecting needs write
@@ -98,8 +103,9 @@ impl ListenOptions {
     /// Sets whether a UNIX socket has a lock file, `PATH.lock`, which shows whether the owner of the
     /// socket file is alive; a socket file whose owner has died is replaced. True by default.
     #[must_use]
-    pub fn lock_file(self, on: bool) -> Self {
-        self.switch(Switch::LockFile, on)
+    pub fn lock_file(mut self, on: bool) -> Self {
+        self.switches.set(Switch::LockFile, on);
+        self
     }
 
     /// Calls `f` with the new socket before it is bound, to set any option that
@@ -120,15 +126,6 @@ impl ListenOptions {
         self.preparation = Preparation::new(f);
         self
     }
-
-    pub(crate) fn switch(mut self, switch: Switch, on: bool) -> Self {
-        self.switches = self.switches.with(switch, on);
-        self
-    }
-
-    pub(crate) fn has(&self, switch: Switch) -> bool {
-        self.switches.has(switch)
-    }
 }
 
 /// For drivers. **Unstable**, like this module.
@@ -140,7 +137,7 @@ impl ListenOptions {
 
     /// Whether an IPv6 wildcard accepts IPv4 connections too.
     pub fn is_dual_stack(&self) -> bool {
-        self.has(Switch::DualStack)
+        self.switches.has(Switch::DualStack)
     }
 }
 
@@ -158,7 +155,7 @@ impl Default for ConnectOptions {
         ConnectOptions {
             timeout: Duration::from_secs(30),
             bind: None,
-            switches: Switches::on([Switch::NoDelay]),
+            switches: Switches::on(&[Switch::NoDelay]),
             preparation: Preparation::default(),
         }
     }
@@ -182,8 +179,9 @@ impl ConnectOptions {
 
     /// Sets `TCP_NODELAY`. On by default.
     #[must_use]
-    pub fn no_delay(self, on: bool) -> Self {
-        self.switch(Switch::NoDelay, on)
+    pub fn no_delay(mut self, on: bool) -> Self {
+        self.switches.set(Switch::NoDelay, on);
+        self
     }
 
     /// Calls `f` with each new socket before it is bound and connects, to set any option that
@@ -195,11 +193,6 @@ impl ConnectOptions {
         f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         self.preparation = Preparation::new(f);
-        self
-    }
-
-    fn switch(mut self, switch: Switch, on: bool) -> Self {
-        self.switches = self.switches.with(switch, on);
         self
     }
 }
@@ -230,7 +223,7 @@ impl Default for DatagramOptions {
             queue: 256 * 1024,
             peer: None,
             mode: FILE_MODE,
-            switches: Switches::on([Switch::DualStack, Switch::LockFile]),
+            switches: Switches::on(&[Switch::DualStack, Switch::LockFile]),
             preparation: Preparation::default(),
         }
     }
@@ -266,27 +259,31 @@ impl DatagramOptions {
     /// Sets `SO_REUSEADDR`. On Linux, several sockets can then share a multicast port, and each
     /// receives every datagram. Off by default.
     #[must_use]
-    pub fn reuse_addr(self, on: bool) -> Self {
-        self.switch(Switch::ReuseAddr, on)
+    pub fn reuse_addr(mut self, on: bool) -> Self {
+        self.switches.set(Switch::ReuseAddr, on);
+        self
     }
 
     /// Sets `SO_REUSEPORT`: several sockets share a port, and the system distributes the datagrams.
     /// Off by default.
     #[must_use]
-    pub fn reuse_port(self, on: bool) -> Self {
-        self.switch(Switch::ReusePort, on)
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.switches.set(Switch::ReusePort, on);
+        self
     }
 
     /// Sets whether an IPv6 wildcard receives IPv4 too: true by default.
     #[must_use]
-    pub fn dual_stack(self, on: bool) -> Self {
-        self.switch(Switch::DualStack, on)
+    pub fn dual_stack(mut self, on: bool) -> Self {
+        self.switches.set(Switch::DualStack, on);
+        self
     }
 
     /// Sets `SO_BROADCAST`: broadcasts may be sent. Off by default.
     #[must_use]
-    pub fn broadcast(self, on: bool) -> Self {
-        self.switch(Switch::Broadcast, on)
+    pub fn broadcast(mut self, on: bool) -> Self {
+        self.switches.set(Switch::Broadcast, on);
+        self
     }
 
     /// Sets the permissions of a UNIX socket's file: 0o666 by default. Sending needs write permission.
@@ -298,8 +295,9 @@ impl DatagramOptions {
 
     /// Sets whether a UNIX socket has a lock file: see [`ListenOptions::lock_file`]. True by default.
     #[must_use]
-    pub fn lock_file(self, on: bool) -> Self {
-        self.switch(Switch::LockFile, on)
+    pub fn lock_file(mut self, on: bool) -> Self {
+        self.switches.set(Switch::LockFile, on);
+        self
     }
 
     /// Calls `f` with the new socket before it is bound, to set any option that
@@ -314,19 +312,10 @@ impl DatagramOptions {
         self
     }
 
-    fn switch(mut self, switch: Switch, on: bool) -> Self {
-        self.switches = self.switches.with(switch, on);
-        self
-    }
-
-    pub(super) fn has(&self, switch: Switch) -> bool {
-        self.switches.has(switch)
-    }
-
     /// The options for a UNIX socket's file.
     #[cfg(target_os = "linux")]
     pub(super) fn socket_file_options(&self) -> ListenOptions {
-        ListenOptions::default().mode(self.mode).lock_file(self.has(Switch::LockFile))
+        ListenOptions::default().mode(self.mode).lock_file(self.switches.has(Switch::LockFile))
     }
 }
 
@@ -344,6 +333,6 @@ impl DatagramOptions {
 
     /// Whether an IPv6 wildcard receives IPv4 too.
     pub fn is_dual_stack(&self) -> bool {
-        self.has(Switch::DualStack)
+        self.switches.has(Switch::DualStack)
     }
 }

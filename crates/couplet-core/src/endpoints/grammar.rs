@@ -370,7 +370,7 @@ impl Parts {
     ) -> Result<(), EndpointError> {
         for (key, switch) in known {
             if let Some(on) = self.flag(key)? {
-                *switches = switches.with(*switch, on);
+                switches.set(*switch, on);
             }
         }
         Ok(())

@@ -182,7 +182,7 @@ impl PerLoopPort {
         loops: usize,
         text: String,
     ) -> io::Result<PerLoopPort> {
-        if !options.has(Switch::ReusePort) && at.port() != 0 {
+        if !options.switches.has(Switch::ReusePort) && at.port() != 0 {
             // Fails if the port is in use. With `SO_REUSEPORT` alone, a second program would get
             // half of the connections.
             ListeningSocket::bound(at, options)?;

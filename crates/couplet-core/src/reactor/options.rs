@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::switches::{Switch, Switches};
+
 /// Options of a [`Loop`](crate::Loop).
 #[derive(Clone, Debug)]
 pub struct LoopOptions {
@@ -9,12 +11,9 @@ pub struct LoopOptions {
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
     pub(super) answers: Answers,
-    pub(super) signals: bool,
     pub(super) drain: Option<Drain>,
-    #[cfg(feature = "tokio")]
-    pub(super) tokio: bool,
     pub(super) stall_after: Option<Duration>,
-    pub(super) stall_backtraces: bool,
+    pub(super) switches: Switches,
 }
 
 impl Default for LoopOptions {
@@ -24,12 +23,9 @@ impl Default for LoopOptions {
             shutdown_grace: Duration::from_millis(500),
             job_grace: Duration::from_secs(5),
             answers: Answers::default(),
-            signals: false,
             drain: None,
-            #[cfg(feature = "tokio")]
-            tokio: false,
             stall_after: None,
-            stall_backtraces: true,
+            switches: Switches::on(&[Switch::StallBacktraces]),
         }
     }
 }
@@ -70,7 +66,7 @@ impl LoopOptions {
     /// [`run`](crate::run).
     #[must_use]
     pub fn signals(mut self, on: bool) -> Self {
-        self.signals = on;
+        self.switches.set(Switch::Signals, on);
         self
     }
 
@@ -79,9 +75,8 @@ impl LoopOptions {
     /// these times. A second signal ends the drain. Off by default.
     #[must_use]
     pub fn drain(mut self, times: impl Into<Drain>) -> Self {
-        self.signals = true;
         self.drain = Some(times.into());
-        self
+        self.signals(true)
     }
 
     /// Starts a multi-threaded tokio runtime with the loop, with one worker thread, and enters it
@@ -97,7 +92,7 @@ impl LoopOptions {
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio(mut self) -> Self {
-        self.tokio = true;
+        self.switches.set(Switch::Tokio, true);
         self
     }
 
@@ -140,7 +135,7 @@ impl LoopOptions {
     /// backtraces.
     #[must_use]
     pub fn stall_backtraces(mut self, on: bool) -> Self {
-        self.stall_backtraces = on;
+        self.switches.set(Switch::StallBacktraces, on);
         self
     }
 }
@@ -216,6 +211,6 @@ mod tests {
         assert_eq!(options.read_buffer, 256 * 1024);
         assert_eq!(options.shutdown_grace, Duration::from_millis(500));
         assert_eq!(options.job_grace, Duration::from_secs(5));
-        assert!(!options.signals);
+        assert!(!options.switches.has(Switch::Signals));
     }
 }

@@ -19,6 +19,7 @@ use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
 use crate::layers::Layer;
 use crate::protocol::Protocol;
 use crate::recorder::{Reactor, Source};
+use crate::switches::Switch;
 use crate::transport::{Producer, Tell, Transport};
 
 impl Records {
@@ -28,7 +29,9 @@ impl Records {
             && self.world.is_real_time()
         {
             // A new reactor has no detector yet.
-            let _ = self.stalls.set(Stalls::watch(after, options.stall_backtraces));
+            let _ = self
+                .stalls
+                .set(Stalls::watch(after, options.switches.has(Switch::StallBacktraces)));
         }
     }
 

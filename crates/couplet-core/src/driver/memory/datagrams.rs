@@ -97,7 +97,7 @@ impl Network {
         };
         let taken = net.datagrams.open.values().any(|other| {
             let shared = |options: &DatagramOptions| {
-                options.has(Switch::ReuseAddr) || options.has(Switch::ReusePort)
+                options.switches.has(Switch::ReuseAddr) || options.switches.has(Switch::ReusePort)
             };
             other.address == address && !(shared(&other.options) && shared(options))
         });

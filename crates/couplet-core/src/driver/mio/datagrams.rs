@@ -380,7 +380,7 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
 
 fn bind_udp(address: SocketAddr, options: &DatagramOptions) -> io::Result<Socket> {
     bind_ip(address, Type::DGRAM, options.switches, |socket| {
-        socket.set_broadcast(options.has(Switch::Broadcast))?;
+        socket.set_broadcast(options.switches.has(Switch::Broadcast))?;
         options.preparation.prepare(socket)
     })
 }

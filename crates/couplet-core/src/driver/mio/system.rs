@@ -264,7 +264,7 @@ fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
 pub(in crate::driver) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     bind_ip(address, Type::STREAM, options.switches, |socket| {
         // Accepted connections inherit the option, which saves a system call each.
-        socket.set_tcp_nodelay(options.has(Switch::NoDelay))?;
+        socket.set_tcp_nodelay(options.switches.has(Switch::NoDelay))?;
         options.preparation.prepare(socket)
     })
 }

@@ -231,7 +231,8 @@ impl SocketFile {
     ) -> io::Result<SocketFile> {
         // The process may change its directory before it removes the file.
         let path = std::path::absolute(path)?;
-        let lock = if options.has(Switch::LockFile) { Some(lock_beside(&path)?) } else { None };
+        let lock =
+            if options.switches.has(Switch::LockFile) { Some(lock_beside(&path)?) } else { None };
         match socket.bind(address) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse

@@ -223,7 +223,7 @@ impl Default for CommonOptions {
             oldest: TlsVersion::Tls12,
             newest: TlsVersion::Tls13,
             handshake_timeout: HANDSHAKE_TIMEOUT,
-            switches: Switches::on([Switch::Resumption]),
+            switches: Switches::on(&[Switch::Resumption]),
         }
     }
 }
@@ -255,7 +255,7 @@ macro_rules! common_options {
         /// Sets whether sessions may be resumed; they may by default.
         #[must_use]
         pub fn resumption(mut self, on: bool) -> Self {
-            self.common.switches = self.common.switches.with(Switch::Resumption, on);
+            self.common.switches.set(Switch::Resumption, on);
             self
         }
 
@@ -263,7 +263,7 @@ macro_rules! common_options {
         /// `SSLKEYLOGFILE`, for Wireshark. Anyone with this file can decrypt the connections.
         #[must_use]
         pub fn allow_key_log(mut self) -> Self {
-            self.common.switches = self.common.switches.with(Switch::KeyLog, true);
+            self.common.switches.set(Switch::KeyLog, true);
             self
         }
     };

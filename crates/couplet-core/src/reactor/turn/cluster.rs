@@ -20,6 +20,7 @@ use crate::reactor::snapshot::Snapshot;
 use crate::reactor::stage::Shutdown;
 use crate::recorder::Reactor;
 use crate::slots::Key;
+use crate::switches::Switch;
 use crate::transport::{ConnectionId, Transport};
 
 /// Delay before a failed loop is started again.
@@ -241,7 +242,7 @@ impl Cluster {
         number: usize,
         setup: &(impl Fn(&Reactor) -> Result<()> + Send + Sync),
     ) -> Result<()> {
-        let signals = self.options.signals && number == 0;
+        let signals = self.options.switches.has(Switch::Signals) && number == 0;
         let mut l = Loop::with_options(self.options.clone().signals(signals))?;
         let (members, reactor) = (&self.members, l.reactor());
         members.loops()[number] =

@@ -24,6 +24,7 @@ use crate::reactor::snapshot::Snapshot;
 use crate::reactor::stage::Stage;
 use crate::reactor::tasks::Tasks;
 use crate::recorder::Reactor;
+use crate::switches::Switch;
 
 /// The run was stopped before the awaited result arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -205,7 +206,12 @@ impl Loop {
         let records = Records::new(driver.world(), Tasks::new(driver.waker()), &options);
         records.watch_stalls(&options);
         let core = Core::new(records, &options);
-        Loop { driver: Box::new(driver), core, signals: options.signals, runtime }
+        Loop {
+            driver: Box::new(driver),
+            core,
+            signals: options.switches.has(Switch::Signals),
+            runtime,
+        }
     }
 
     /// A handle to this loop.

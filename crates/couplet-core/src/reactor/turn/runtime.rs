@@ -6,6 +6,8 @@ use std::io;
 #[cfg(feature = "tokio")]
 use crate::panics::catch_panic;
 use crate::reactor::options::LoopOptions;
+#[cfg(feature = "tokio")]
+use crate::switches::Switch;
 
 /// A runtime, if the options request one.
 pub(super) struct Runtime {
@@ -24,7 +26,7 @@ impl Runtime {
         };
         // tokio panics when the system refuses the thread.
         let start = || catch_panic(build).unwrap_or_else(|text| Err(io::Error::other(text)));
-        Ok(Runtime { tokio: options.tokio.then(start).transpose()? })
+        Ok(Runtime { tokio: options.switches.has(Switch::Tokio).then(start).transpose()? })
     }
 
     /// Enters the runtime until the result is dropped.
