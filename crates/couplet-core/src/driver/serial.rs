@@ -14,11 +14,11 @@ use super::Pipe;
 /// The settings of a serial line, for [`Pipe::serial`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SerialOptions {
-    pub(crate) speed: u32,
-    pub(crate) bits: u8,
-    pub(crate) parity: Parity,
-    pub(crate) stop: u8,
-    pub(crate) flow: FlowControl,
+    speed: u32,
+    bits: u8,
+    parity: Parity,
+    stop: u8,
+    flow: FlowControl,
 }
 
 /// The parity bit of a character on a serial line.

@@ -67,13 +67,11 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     if let Some(directory) = parts.keyword("directory") {
         command = command.current_dir(directory.text());
     }
-    // To the system, the last number means "leave unchanged".
-    let number = |part: Part| part.number("a number", 0, u64::from(u32::MAX) - 1);
     if let Some(uid) = parts.keyword("uid") {
-        command = command.uid(number(uid)? as u32);
+        command = command.uid(uid.system_id()?);
     }
     if let Some(gid) = parts.keyword("gid") {
-        command = command.gid(number(gid)? as u32);
+        command = command.gid(gid.system_id()?);
     }
     let stderr = parts.keyword("stderr");
     if let Some(stderr) = &stderr {

@@ -63,21 +63,21 @@ impl ClientEndpoint for SerialClient {
 pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
     let mut options = SerialOptions::default();
     if let Some(speed) = parts.keyword("speed") {
-        options.speed = speed.number("bits per second", 1, u32::MAX.into())? as u32;
+        options = options.speed(speed.number("bits per second", 1, u32::MAX.into())? as u32);
     }
     if let Some(bits) = parts.keyword("bits") {
-        options.bits = bits.number("bits of a character,", 5, 8)? as u8;
+        options = options.bits(bits.number("bits of a character,", 5, 8)? as u8);
     }
     if let Some(part) = parts.keyword("parity") {
         let known = [Parity::None, Parity::Even, Parity::Odd];
-        options.parity = one_of(&part, known)?;
+        options = options.parity(one_of(&part, known)?);
     }
     if let Some(stop) = parts.keyword("stop") {
-        options.stop = stop.number("stop bits,", 1, 2)? as u8;
+        options = options.stop(stop.number("stop bits,", 1, 2)? as u8);
     }
     if let Some(part) = parts.keyword("flow") {
         let known = [FlowControl::None, FlowControl::Hardware, FlowControl::Software];
-        options.flow = one_of(&part, known)?;
+        options = options.flow(one_of(&part, known)?);
     }
     let form = parts.form("PATH, a device such as /dev/ttyUSB0");
     let place = parts.positional().ok_or_else(|| parts.missing("path", &form))?;

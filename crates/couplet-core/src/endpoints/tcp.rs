@@ -144,7 +144,7 @@ fn read_server(
     mut options: ListenOptions,
 ) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
     if let Some(backlog) = parts.keyword("backlog") {
-        options.backlog = backlog.backlog()?;
+        options = options.backlog(backlog.backlog()?);
     }
     parts.read_switches(&SERVER_SWITCHES, &mut options.switches)?;
     Ok(Arc::new(TcpServer { address, options }))
@@ -161,12 +161,12 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     };
     let mut options = ConnectOptions::default();
     if let Some(timeout) = parts.keyword("timeout") {
-        options.timeout = timeout.seconds()?;
+        options = options.timeout(timeout.seconds()?);
     }
     let bind = parts.keyword("bindAddress");
     let from = parts.keyword("bindPort").map(|port| port.port(0)).transpose()?;
     match bind {
-        Some(bind) => options.bind = Some(bind.interface(from.unwrap_or(0))?),
+        Some(bind) => options = options.bind(bind.interface(from.unwrap_or(0))?),
         None if from.is_some() => return Err(parts.missing("bindAddress", "bindAddress=IP")),
         None => {}
     }

@@ -103,17 +103,17 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
     let path = parts.socket()?;
     let mut options = parts.options.clone();
     if let Some(mode) = parts.keyword("mode") {
-        options.mode = mode.mode()?;
+        options = options.mode(mode.mode()?);
     }
-    for (key, id) in [("owner", &mut options.owner), ("group", &mut options.group)] {
-        if let Some(part) = parts.keyword(key) {
-            // To the system, the last number means "leave unchanged".
-            *id = Some(part.number("a number", 0, u64::from(u32::MAX) - 1)? as u32);
-        }
+    if let Some(owner) = parts.keyword("owner") {
+        options = options.owner(owner.system_id()?);
+    }
+    if let Some(group) = parts.keyword("group") {
+        options = options.group(group.system_id()?);
     }
     parts.read_switches(&SWITCHES, &mut options.switches)?;
     if let Some(backlog) = parts.keyword("backlog") {
-        options.backlog = backlog.backlog()?;
+        options = options.backlog(backlog.backlog()?);
     }
     Ok(Arc::new(UnixServer { path, options }))
 }
@@ -122,7 +122,7 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
     let path = parts.socket()?;
     let mut options = ConnectOptions::default();
     if let Some(timeout) = parts.keyword("timeout") {
-        options.timeout = timeout.seconds()?;
+        options = options.timeout(timeout.seconds()?);
     }
     // Twisted's check before a connect. Ignored: a refused connect gives the same answer.
     parts.flag("lockfile")?;
