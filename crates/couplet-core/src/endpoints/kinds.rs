@@ -1,7 +1,7 @@
-//! The kinds of endpoints by prefix, in one table for listening and one for connecting; programs
-//! may register more. Also suggests corrections for strings with errors.
+//! The kinds of endpoints by prefix: programs may register more than the built-in ones. Also
+//! suggests corrections for strings with errors.
 
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::grammar::{Part, Parts};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint};
@@ -28,7 +28,7 @@ pub(super) struct Kinds<E: ?Sized> {
 }
 
 impl<E: ?Sized> Kinds<E> {
-    fn new(rows: &[(&str, BuiltInParser<E>)]) -> Kinds<E>
+    pub(super) fn new(rows: &[(&str, BuiltInParser<E>)]) -> Kinds<E>
     where
         E: 'static,
     {
@@ -140,13 +140,13 @@ pub(super) trait Side: 'static {
     /// Whether a name may be a host: yes to connect to, no to listen on.
     const CONNECTS: bool;
 
+    /// The other direction, whose kinds are no hosts either.
+    type Other: Side + ?Sized;
+
     fn kinds() -> &'static Kinds<Self>;
 
     /// Reads an endpoint that begins with no kind.
     fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError>;
-
-    /// Whether the other direction has a kind of this name.
-    fn is_kind_of_other_side(name: &str) -> bool;
 
     fn expected_start() -> String {
         let names: Vec<String> = Self::kinds().names().iter().map(|n| format!("{n}:")).collect();
@@ -156,80 +156,10 @@ pub(super) trait Side: 'static {
     /// Whether a word cannot be a host without `tcp:`.
     fn is_reserved(word: &str) -> bool {
         let lower = word.to_ascii_lowercase();
-        let is_kind =
-            |name: &str| Self::kinds().find(name).is_some() || Self::is_kind_of_other_side(name);
+        let is_kind = |name: &str| {
+            Self::kinds().find(name).is_some() || Self::Other::kinds().find(name).is_some()
+        };
         RESERVED.contains(&&*lower) || is_kind(&lower)
-    }
-}
-
-impl Side for dyn ServerEndpoint {
-    const VERB: &'static str = "listen";
-    const CONNECTS: bool = false;
-
-    fn kinds() -> &'static Kinds<dyn ServerEndpoint> {
-        static KINDS: LazyLock<Kinds<dyn ServerEndpoint>> = LazyLock::new(|| {
-            Kinds::new(&[
-                ("tcp", super::tcp::server),
-                ("tcp6", super::tcp::server6),
-                #[cfg(any(feature = "tls", feature = "ring"))]
-                ("tls", super::tls::server),
-                #[cfg(any(feature = "tls", feature = "ring"))]
-                ("ssl", super::tls::server),
-                ("unix", super::unix::server),
-                ("fd", super::inherited::fd),
-                ("systemd", super::inherited::systemd),
-                ("haproxy", super::proxy::server),
-                ("throttle", super::throttle::server),
-                ("log", super::log::server),
-            ])
-        });
-        &KINDS
-    }
-
-    fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError> {
-        super::tcp::server(parts)
-    }
-
-    fn is_kind_of_other_side(name: &str) -> bool {
-        <dyn ClientEndpoint>::kinds().find(name).is_some()
-    }
-}
-
-impl Side for dyn ClientEndpoint {
-    const VERB: &'static str = "connect";
-    const CONNECTS: bool = true;
-
-    fn kinds() -> &'static Kinds<dyn ClientEndpoint> {
-        static KINDS: LazyLock<Kinds<dyn ClientEndpoint>> = LazyLock::new(|| {
-            Kinds::new(&[
-                ("tcp", super::tcp::client),
-                #[cfg(any(feature = "tls", feature = "ring"))]
-                ("tls", super::tls::client),
-                #[cfg(any(feature = "tls", feature = "ring"))]
-                ("ssl", super::tls::client),
-                ("unix", super::unix::client),
-                #[cfg(unix)]
-                ("process", super::process::client),
-                #[cfg(unix)]
-                ("stdio", super::descriptors::stdio),
-                #[cfg(unix)]
-                ("fd", super::descriptors::fd),
-                #[cfg(unix)]
-                ("serial", super::serial::client),
-                ("haproxy", super::proxy::client),
-                ("throttle", super::throttle::client),
-                ("log", super::log::client),
-            ])
-        });
-        &KINDS
-    }
-
-    fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError> {
-        super::tcp::client(parts)
-    }
-
-    fn is_kind_of_other_side(name: &str) -> bool {
-        <dyn ServerEndpoint>::kinds().find(name).is_some()
     }
 }
 

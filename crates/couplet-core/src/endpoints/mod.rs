@@ -50,6 +50,7 @@
 //! `IStreamServerEndpoint` and `IStreamClientEndpoint`.
 //!
 
+mod built_in;
 #[cfg(unix)]
 mod descriptors;
 mod error;
