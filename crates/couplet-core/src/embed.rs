@@ -130,7 +130,6 @@ pub struct Embedded {
     sleep: Pin<Box<Sleep>>,
     /// The deadline of `sleep`. It may be before the next turn is due, but never after.
     sleeps_until: Option<Instant>,
-    has_ended: bool,
 }
 
 impl Embedded {
@@ -152,7 +151,7 @@ impl Embedded {
         let watched = watch(descriptor.try_clone_to_owned()?)?;
         let reactor = l.reactor();
         let sleep = Box::pin(sleep(Duration::ZERO));
-        let mut run = Embedded { l, watched, reactor, sleep, sleeps_until: None, has_ended: false };
+        let mut run = Embedded { l, watched, reactor, sleep, sleeps_until: None };
         run.l.begin(setup)?;
         Ok(run)
     }
@@ -229,7 +228,7 @@ impl Future for Embedded {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.has_ended {
+        if !self.l.is_in_run() {
             return Poll::Ready(Ok(()));
         }
         let turned = match self.turn(cx) {
@@ -237,7 +236,6 @@ impl Future for Embedded {
             Ok(Poll::Ready(())) => Ok(()),
             Err(error) => Err(error.into()),
         };
-        self.has_ended = true;
         Poll::Ready(turned.and(self.l.end()))
     }
 }

@@ -383,10 +383,15 @@ impl Loop {
     ///
     /// When the system refuses to restore the signal handlers.
     pub fn end(&mut self) -> Result<()> {
-        if self.core.records.run.stage() != Stage::Idle {
+        if self.is_in_run() {
             self.finish_run();
         }
         self.restore_signals()
+    }
+
+    /// True from [`begin`](Self::begin) to the end of the run.
+    pub(crate) fn is_in_run(&self) -> bool {
+        self.core.records.run.stage() != Stage::Idle
     }
 
     fn begin_run(&mut self) {
