@@ -74,9 +74,14 @@ struct ReconnectState {
     /// The mean of the next wait in seconds, before the cap; `None` for the initial delay.
     mean: Cell<Option<f64>>,
     retries: Cell<u32>,
-    stopped: Cell<bool>,
-    /// The connector of the latest attempt, until it ends for good.
-    connector: RefCell<Option<Connector>>,
+    attempts: RefCell<Attempts>,
+}
+
+/// Whether further attempts are made.
+enum Attempts {
+    /// With the connector of the latest attempt, until it ends for good.
+    Continuing(Option<Connector>),
+    Stopped,
 }
 
 #[derive(Clone, Copy)]
@@ -114,8 +119,7 @@ impl<F: Factory> ReconnectingClientFactory<F> {
             settings: Cell::default(),
             mean: Cell::new(None),
             retries: Cell::new(0),
-            stopped: Cell::new(false),
-            connector: RefCell::new(None),
+            attempts: RefCell::new(Attempts::Continuing(None)),
         };
         let reconnection = Reconnection { state: Rc::new(state) };
         Self { factory: make(reconnection.clone()).into_factory(), reconnection }
@@ -184,16 +188,15 @@ impl Reconnection {
     /// Makes no further attempts. The turn ends a pending delay or attempt with
     /// [`ConnectError::Stopped`]; an established connection stays open. Twisted's `stopTrying`.
     pub fn stop_trying(&self) {
-        self.state.stopped.set(true);
-        let connector = self.state.connector.borrow().clone();
-        if let Some(connector) = connector {
+        let before = self.state.attempts.replace(Attempts::Stopped);
+        if let Attempts::Continuing(Some(connector)) = before {
             connector.stop_connecting();
         }
     }
 
     /// False after [`stop_trying`](Self::stop_trying).
     pub fn is_trying(&self) -> bool {
-        !self.state.stopped.get()
+        matches!(*self.state.attempts.borrow(), Attempts::Continuing(_))
     }
 
     /// The number of retries since the start, or since the last [`reset_delay`](Self::reset_delay).
@@ -204,11 +207,11 @@ impl Reconnection {
 
 impl ReconnectState {
     fn connect_again(&self, connector: &Connector) {
+        if matches!(*self.attempts.borrow(), Attempts::Stopped) {
+            return;
+        }
         let retries = self.retries.get();
         let most = self.settings.get().max_retries;
-        if self.stopped.get() {
-            return self.drop_connector();
-        }
         if most.is_some_and(|most| retries >= most) {
             tracing::info!(target = %connector, retries, "giving up connecting");
             return self.drop_connector();
@@ -236,7 +239,10 @@ impl ReconnectState {
 
     /// Drops the connector once it is no longer needed, because it owns this factory.
     fn drop_connector(&self) {
-        let connector = self.connector.take();
+        let connector = match &mut *self.attempts.borrow_mut() {
+            Attempts::Continuing(connector) => connector.take(),
+            Attempts::Stopped => None,
+        };
         drop(connector);
     }
 }
@@ -272,9 +278,11 @@ impl<F: Factory> Factory for ReconnectingClientFactory<F> {
     }
 
     fn started_connecting(&mut self, connector: &Connector) {
-        *self.reconnection.state.connector.borrow_mut() = Some(connector.clone());
-        if !self.reconnection.is_trying() {
-            connector.stop_connecting();
+        match &mut *self.reconnection.state.attempts.borrow_mut() {
+            Attempts::Continuing(latest) => *latest = Some(connector.clone()),
+            Attempts::Stopped => {
+                connector.stop_connecting();
+            }
         }
         self.factory.started_connecting(connector);
     }
