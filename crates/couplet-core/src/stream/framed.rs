@@ -17,10 +17,9 @@ use crate::protocols::{LineProtocol, LineTransport, StringProtocol, StringTransp
 /// `futures-core`.
 pub struct Framed {
     stream: Stream,
-    framer: Box<dyn Protocol>,
+    /// `None` once the stream has ended or the framer has rejected its input.
+    framer: Option<Box<dyn Protocol>>,
     messages: Messages,
-    /// Whether the stream has ended or the framer has rejected its input.
-    ended: bool,
 }
 
 /// Receives the messages of the framer in [`Stream::framed`].
@@ -62,7 +61,7 @@ impl Stream {
         let messages = Messages::default();
         let mut framer = Box::new(framer(messages.clone()));
         framer.connection_made(self.transport());
-        Framed { stream: self, framer, messages, ended: false }
+        Framed { stream: self, framer: Some(framer), messages }
     }
 }
 
@@ -88,12 +87,12 @@ impl Framed {
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
         loop {
             let next = self.messages.0.borrow_mut().pop_front();
-            if next.is_some() || self.ended {
+            let (None, Some(framer)) = (&next, &mut self.framer) else {
                 return Poll::Ready(Ok(next));
-            }
+            };
             let transport = self.stream.transport().clone();
             if transport.is_closing() && !self.stream.shared().has_ended() {
-                self.ended = true;
+                self.framer = None;
                 let text = "the connection is closing: the framer rejected the input";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
             }
@@ -101,9 +100,9 @@ impl Framed {
             // pause.
             let mut arrived = Vec::new();
             let put = |data: &[u8]| arrived.extend_from_slice(data);
-            self.ended = ready!(self.stream.shared().poll_read_into(cx, usize::MAX, put))? == 0;
-            if !self.ended {
-                self.framer.data_received(&transport, &arrived);
+            match ready!(self.stream.shared().poll_read_into(cx, usize::MAX, put))? {
+                0 => self.framer = None,
+                _ => framer.data_received(&transport, &arrived),
             }
         }
     }
