@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
-use crate::layers::{Layer, Lines, LogForm, Pcap, TrafficLog};
+use crate::layers::{Layer, Lines, LogForm, Pcap, Side, TrafficLog};
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
 
@@ -140,7 +140,7 @@ impl LogOptions {
         &self,
         reactor: &Reactor,
         factory: ErasedFactory,
-        opened_by_peer: bool,
+        side: Side,
     ) -> Result<ErasedFactory, EndpointError> {
         let limit = self.limit;
         let form = match (self.form(), &self.file) {
@@ -151,7 +151,7 @@ impl LogOptions {
                 return Ok(factory.layered("log", move |new| {
                     let unknown = Address::from(SocketAddr::from(([0, 0, 0, 0], 0)));
                     let host = new.host().unwrap_or(unknown);
-                    let tap = pcap.tap(new.peer(), &host, opened_by_peer);
+                    let tap = pcap.tap(new.peer(), &host, side == Side::Accepted);
                     Some(Box::new(TrafficLog::new(tap)))
                 }));
             }
@@ -183,7 +183,7 @@ fn log_lines(
 
 impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, self.log.add_layer(reactor, factory, true)?)
+        self.over.listen(reactor, self.log.add_layer(reactor, factory, Side::Accepted)?)
     }
 
     /// Opens the file once, for all loops.
@@ -198,7 +198,7 @@ impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
 
 impl<E: ClientEndpoint> ClientEndpoint for Logged<E> {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
-        match self.log.add_layer(reactor, factory, false) {
+        match self.log.add_layer(reactor, factory, Side::Connected) {
             Ok(factory) => self.over.connect(reactor, factory),
             Err(error) => Deferred::fail(Failure::from(error)),
         }
