@@ -59,7 +59,7 @@ pub fn list<T: 'static>(
 /// ```
 #[track_caller]
 pub fn gather<T: 'static>(members: impl IntoIterator<Item = Deferred<T>>) -> Deferred<Vec<T>> {
-    gathering(members, true, Location::caller())
+    gathering::<T, true>(members, Location::caller())
 }
 
 /// [`gather`] that doesn't report failures after the first.
@@ -68,12 +68,11 @@ pub fn gather<T: 'static>(members: impl IntoIterator<Item = Deferred<T>>) -> Def
 pub fn gather_consuming<T: 'static>(
     members: impl IntoIterator<Item = Deferred<T>>,
 ) -> Deferred<Vec<T>> {
-    gathering(members, false, Location::caller())
+    gathering::<T, false>(members, Location::caller())
 }
 
-fn gathering<T: 'static>(
+fn gathering<T: 'static, const REPORTS_LATE: bool>(
     members: impl IntoIterator<Item = Deferred<T>>,
-    reports_late: bool,
     created_at: CreatedAt,
 ) -> Deferred<Vec<T>> {
     let members: Vec<_> = members.into_iter().collect();
@@ -81,11 +80,7 @@ fn gathering<T: 'static>(
         return Deferred::fired(Ok(vec![]), created_at);
     }
     let values = Gathered::new(members.len());
-    if reports_late {
-        assemble(members, Gather::<T, true>(values), created_at)
-    } else {
-        assemble(members, Gather::<T, false>(values), created_at)
-    }
+    assemble(members, Gather::<T, REPORTS_LATE>(values), created_at)
 }
 
 /// Waits for the first value, fires with its index and the value, and cancels the other members.
