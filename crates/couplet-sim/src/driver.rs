@@ -356,7 +356,7 @@ impl SimDriver {
         let key = end.key?;
         let Some(SlotEntry::Stream(stream)) = self.slots.get_mut(key) else { return None };
         if end.take_outcome() {
-            if let Some(error) = end.error.take() {
+            if let Some(error) = end.take_error() {
                 stream.reported = Reported::Ended;
                 return Some(Event::Failed(key, error.into()));
             }
@@ -364,13 +364,13 @@ impl SimDriver {
             kernel.queue_if_ready(id);
             return Some(Event::Connected { key, host: local });
         }
-        if end.blocked && room && end.error.is_none() {
+        if end.blocked && room && end.error().is_none() {
             end.blocked = false;
             kernel.queue_if_ready(id);
             return Some(Event::Room(key));
         }
         if stream.is_paused || stream.reported == Reported::Ended {
-            if let Some(error) = end.error.take() {
+            if let Some(error) = end.take_error() {
                 stream.reported = Reported::Ended;
                 return Some(Event::Failed(key, error.into()));
             }

@@ -144,12 +144,12 @@ impl Socket {
     pub fn saw_fin(&self) -> bool {
         let mut kernel = self.kernel.borrow_mut();
         let end = kernel.end(self.end);
-        end.is_some_and(|end| end.fin && !end.is_readable() && end.error.is_none())
+        end.is_some_and(|end| end.fin && !end.is_readable() && end.error().is_none())
     }
 
     /// The error that broke the connection, if any.
     pub fn error(&self) -> Option<io::ErrorKind> {
-        self.kernel.borrow_mut().end(self.end)?.error
+        self.kernel.borrow_mut().end(self.end)?.error()
     }
 
     /// The local address.

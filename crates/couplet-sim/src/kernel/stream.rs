@@ -43,6 +43,15 @@ pub(crate) enum Stage {
     Vanished,
 }
 
+/// Whether an end can still send. Once it can't, it answers packets with a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Alive,
+    /// Its program has not yet got this error.
+    Failed(io::ErrorKind),
+    Dead,
+}
+
 /// One end of a connection, as held by its system.
 pub(crate) struct End {
     pub(crate) host: u32,
@@ -56,11 +65,9 @@ pub(crate) struct End {
     inbox: VecDeque<Vec<u8>>,
     unread: usize,
     pub(crate) fin: bool,
-    pub(crate) error: Option<io::ErrorKind>,
+    health: Health,
     /// The driver is waiting for send buffer space.
     pub(crate) blocked: bool,
-    /// This end sends nothing more.
-    dead: bool,
     /// Time of the last packet from the other end.
     heard: u64,
     /// How a kill of the program closes this end.
@@ -227,9 +234,8 @@ impl End {
             inbox: VecDeque::new(),
             unread: 0,
             fin: false,
-            error: None,
+            health: if stage == Stage::Vanished { Health::Dead } else { Health::Alive },
             blocked: false,
-            dead: stage == Stage::Vanished,
             heard: 0,
             close_on_kill: CloseMode::Normal,
             keep_alive: None,
@@ -244,9 +250,29 @@ impl End {
         matches!(self.stage, Stage::Closed | Stage::Vanished)
     }
 
-    /// Whether the system does not know this connection and answers with a reset.
-    fn is_unknown(&self) -> bool {
-        self.dead || self.stage == Stage::Vanished
+    fn is_dead(&self) -> bool {
+        self.health != Health::Alive
+    }
+
+    /// Ends the sending. An error that the program has not got remains.
+    fn die(&mut self) {
+        if !self.is_dead() {
+            self.health = Health::Dead;
+        }
+    }
+
+    /// The error that the program has not yet got.
+    pub(crate) fn error(&self) -> Option<io::ErrorKind> {
+        match self.health {
+            Health::Failed(error) => Some(error),
+            Health::Alive | Health::Dead => None,
+        }
+    }
+
+    pub(crate) fn take_error(&mut self) -> Option<io::ErrorKind> {
+        let error = self.error()?;
+        self.health = Health::Dead;
+        Some(error)
     }
 
     /// Whether the outcome of a connect is not yet reported to the driver, which reports it now.
@@ -256,7 +282,7 @@ impl End {
                 self.stage = Stage::Open;
                 true
             }
-            Stage::Connecting => self.error.is_some(),
+            Stage::Connecting => self.error().is_some(),
             _ => false,
         }
     }
@@ -266,7 +292,7 @@ impl End {
     }
 
     fn has_event(&self) -> bool {
-        self.unread > 0 || self.fin || self.error.is_some()
+        self.unread > 0 || self.fin || self.error().is_some()
     }
 
     /// Whether received bytes are unread.
@@ -344,8 +370,8 @@ impl Conn {
     fn cannot_be_confirmed(&self) -> bool {
         let [client, server] = &self.ends;
         let quiet = self.flows.iter().all(|flow| flow.flight.is_empty());
-        let unheard = quiet && (client.dead || client.is_gone());
-        server.stage == Stage::Answering && (server.dead || unheard)
+        let unheard = quiet && (client.is_dead() || client.is_gone());
+        server.stage == Stage::Answering && (server.is_dead() || unheard)
     }
 }
 
@@ -482,12 +508,12 @@ impl Kernel {
         let Some(conn) = self.conn(id) else { return };
         if conn.cannot_be_confirmed() {
             conn.end(1).stage = Stage::Vanished;
-            conn.end(1).dead = true;
+            conn.end(1).die();
         }
         let is_over = |side: usize| {
             let flow = &conn.flows[side];
             conn.ends[side].is_gone()
-                && (flow.is_done() || (conn.ends[side].dead && flow.flight.is_empty()))
+                && (flow.is_done() || (conn.ends[side].is_dead() && flow.flight.is_empty()))
         };
         if is_over(0) && is_over(1) {
             self.conns.remove(id);

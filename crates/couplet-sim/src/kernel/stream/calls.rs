@@ -141,7 +141,7 @@ impl Kernel {
     /// Takes as many of these bytes as fit, and returns the count.
     pub(crate) fn send(&mut self, id: EndId, data: &[u8]) -> io::Result<usize> {
         let conn = self.conn(id.conn).ok_or(io::ErrorKind::NotConnected)?;
-        if conn.end(id.side).dead {
+        if conn.end(id.side).is_dead() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if conn.flow(id.side).fin != Fin::No {
@@ -155,7 +155,7 @@ impl Kernel {
     pub(super) fn put(&mut self, id: EndId, data: &[u8]) -> usize {
         let Some(conn) = self.conn(id.conn) else { return 0 };
         let most = conn.buffers.send;
-        if conn.end(id.side).dead || conn.flow(id.side).fin != Fin::No {
+        if conn.end(id.side).is_dead() || conn.flow(id.side).fin != Fin::No {
             return 0;
         }
         let flow = conn.flow(id.side);
@@ -194,7 +194,7 @@ impl Kernel {
             self.schedule_window_update(id);
             return Read::Bytes;
         }
-        if let Some(error) = end.error.take() {
+        if let Some(error) = end.take_error() {
             return Read::Error(error);
         }
         if end.fin { Read::Fin } else { Read::Nothing }
@@ -250,7 +250,7 @@ impl Kernel {
         if is_pipe {
             end.unread = 0;
         }
-        let (dead, host) = (end.dead, end.host);
+        let (dead, host) = (end.is_dead(), end.host);
         self.host(host).ends.remove(&id);
         if is_pipe {
             self.discard_pipe_output(id.other());
@@ -277,7 +277,7 @@ impl Kernel {
     pub(super) fn abort(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let end = conn.end(id.side);
-        end.dead = true;
+        end.die();
         let opens = end.stage == Stage::Closed && conn.end(1 - id.side).stage == Stage::Vanished;
         conn.flow(id.side).drop_unsent();
         if opens {

@@ -9,7 +9,7 @@ use couplet_core::Address;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Loss, Packet, Stage};
+use super::{Fin, Health, Loss, Packet, Stage};
 use crate::Host;
 use crate::random::{Purpose, RandomStream};
 
@@ -32,7 +32,7 @@ impl Kernel {
     pub(super) fn stall(&mut self, id: EndId) {
         let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
-        let dead = conn.end(id.side).dead;
+        let dead = conn.end(id.side).is_dead();
         let flow = conn.flow(id.side);
         flow.epoch += 1;
         flow.ack_pending = false;
@@ -74,7 +74,7 @@ impl Kernel {
             return self.stall(id);
         }
         let Some(conn) = self.conn(id.conn) else { return };
-        if conn.end(1 - id.side).is_unknown() && !(opens && id.side == 0) {
+        if conn.end(1 - id.side).is_dead() && !(opens && id.side == 0) {
             return self.send_reset(id);
         }
         let flow = conn.flow(id.side);
@@ -100,7 +100,7 @@ impl Kernel {
             let now = self.now;
             let Some(conn) = self.conn(id.conn) else { return };
             let connecting = conn.end(id.side).stage == Stage::Connecting;
-            let is_dead = conn.end(id.side).dead;
+            let is_dead = conn.end(id.side).is_dead();
             let flow = conn.flow(id.side);
             if is_dead || !(connecting || flow.buffered() > 0 || !flow.flight.is_empty()) {
                 return;
@@ -130,10 +130,10 @@ impl Kernel {
         let Some(conn) = self.conn(id.conn) else { return };
         conn.flow(id.side).drop_all();
         let end = conn.end(id.side);
-        if !end.is_gone() && !end.dead {
-            end.error = Some(kind);
+        match end.is_gone() || end.is_dead() {
+            true => end.die(),
+            false => end.health = Health::Failed(kind),
         }
-        end.dead = true;
         self.notify(id);
         self.reap(id.conn);
     }
@@ -144,7 +144,7 @@ impl Kernel {
         conn.flow(id.side).drop_unsent();
         let end = conn.end(id.side);
         end.stage = Stage::Vanished;
-        end.dead = true;
+        end.die();
         end.key = None;
         end.inbox.clear();
         end.unread = 0;
@@ -177,11 +177,11 @@ impl Kernel {
         let now = self.now;
         let conn = self.conn(id.conn)?;
         let (from, to) = conn.hosts(id.side);
-        let unknown = conn.end(1 - id.side).is_unknown();
+        let unknown = conn.end(1 - id.side).is_dead();
         // Unacknowledged bytes probe the peer too, with their own time limit.
         let has_unacked = conn.flow(id.side).buffered() > 0;
         let end = conn.end(id.side);
-        let idle = end.keep_alive.filter(|_| !end.dead && !end.is_gone())?;
+        let idle = end.keep_alive.filter(|_| !end.is_dead() && !end.is_gone())?;
         if end.probes == 0 && end.heard + idle > now {
             return Some(end.heard + idle);
         }

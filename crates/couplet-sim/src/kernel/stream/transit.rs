@@ -7,7 +7,7 @@ use couplet_core::driver::memory::Cut;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Loss, Packet, Stage};
+use super::{Fin, Health, Loss, Packet, Stage};
 use crate::Host;
 use crate::faults::Fault;
 
@@ -24,7 +24,7 @@ impl Kernel {
             let most_unread = conn.buffers.receive;
             let unread = conn.end(1 - id.side).unread;
             let hosts = conn.hosts(id.side);
-            let dead = conn.end(id.side).dead;
+            let dead = conn.end(id.side).is_dead();
             let flow = conn.flow(id.side);
             // A dead end sends nothing, not even a requested FIN.
             if flow.is_stalled() || dead {
@@ -71,7 +71,7 @@ impl Kernel {
     pub(in crate::kernel) fn send_window_probe(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (from, to) = conn.hosts(id.side);
-        let answers = !conn.end(1 - id.side).is_unknown();
+        let answers = !conn.end(1 - id.side).is_dead();
         let flow = conn.flow(id.side);
         flow.window_probe_pending = false;
         if flow.is_stalled() || flow.unsent.is_empty() {
@@ -200,7 +200,7 @@ impl Kernel {
         if let Some(conn) = self.conn(id.conn) {
             conn.flow(0).loss = Loss::None;
             conn.end(1).stage = stage;
-            conn.end(1).dead = false;
+            conn.end(1).health = Health::Alive;
             conn.end(1).heard = now;
         }
     }
@@ -220,7 +220,7 @@ impl Kernel {
         let [first, second] = &mut conn.ends;
         let end = if id.side == 0 { second } else { first };
         end.heard = now;
-        if end.is_unknown() {
+        if end.is_dead() {
             // The receiving system does not know this connection.
             return self.send_reset(id);
         }
@@ -257,7 +257,7 @@ impl Kernel {
         if broken {
             // Data arriving at a closed socket resets the connection.
             if let Some(end) = self.end(id.other()) {
-                end.dead = true;
+                end.die();
             }
             if let Some(conn) = self.conn(id.conn) {
                 conn.flow(1 - id.side).drop_unsent();
