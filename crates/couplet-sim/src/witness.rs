@@ -10,7 +10,7 @@ use couplet_core::driver::Key;
 use couplet_core::hooks::simulator::bytes_sent;
 use couplet_core::{Protocol, Reason, Transport};
 
-use super::kernel::{EndId, Kernel};
+use super::kernel::{EndId, Kernel, LastCallback};
 use super::random::fold_bytes;
 use super::trace::{Label, TraceEvent};
 
@@ -64,39 +64,36 @@ impl Watched {
         Watched { inner, kernel, host, end, label, boot, stage: Stage::New, redelivered: 0 }
     }
 
-    /// Checks the invariants, records the callback in the trace, then calls `call`.
+    /// Checks the invariants, records the callback, then calls `call`.
     fn call(
         &mut self,
         what: TraceEvent,
         transport: &Transport,
         call: impl FnOnce(&mut dyn Protocol, &Transport),
     ) {
-        self.check(&what, transport);
+        self.begin_callback(&what, transport);
         let is_lost = self.stage == Stage::Lost || matches!(what, TraceEvent::Lost(..));
         self.stage = if is_lost { Stage::Lost } else { Stage::Made };
-        {
-            let mut kernel = self.kernel.borrow_mut();
-            kernel.note(self.host, what);
-            kernel.hosts[self.host as usize].in_callback = true;
-        }
-        // A panic unwinds into the loop, and must not leave `in_callback` set.
-        struct ClearInCallback<'a>(&'a RefCell<Kernel>, u32);
-        impl Drop for ClearInCallback<'_> {
+        self.kernel.borrow_mut().note(self.host, what);
+        // A panic unwinds into the loop, and ends the callback too.
+        struct EndCallback<'a>(&'a RefCell<Kernel>, u32);
+        impl Drop for EndCallback<'_> {
             fn drop(&mut self) {
-                self.0.borrow_mut().hosts[self.1 as usize].in_callback = false;
+                self.0.borrow_mut().hosts[self.1 as usize].callback.end();
             }
         }
-        let _clear = ClearInCallback(&self.kernel, self.host);
+        let _end = EndCallback(&self.kernel, self.host);
         call(&mut *self.inner, transport);
     }
 
-    fn check(&self, what: &TraceEvent, transport: &Transport) {
+    /// Checks the invariants at the beginning of a callback.
+    fn begin_callback(&self, what: &TraceEvent, transport: &Transport) {
         let now = transport.reactor().now();
         let mut kernel = self.kernel.borrow_mut();
         let state = &mut kernel.hosts[self.host as usize];
-        let nested = state.in_callback;
-        let backwards = state.seen.is_some_and(|seen| seen > now);
-        state.seen = Some(now);
+        let last = std::mem::replace(&mut state.callback, LastCallback::Running(now));
+        let nested = matches!(last, LastCallback::Running(_));
+        let backwards = last.began().is_some_and(|began| began > now);
         let written = kernel.written(self.end);
         let counted = bytes_sent(transport);
         let is_made = matches!(what, TraceEvent::Made(_));
@@ -333,7 +330,7 @@ mod tests {
     fn a_clock_that_goes_backwards_is_noticed() {
         let text = broken(|watched, transport| {
             let ahead = transport.reactor().now() + Duration::from_secs(1);
-            watched.kernel.borrow_mut().hosts[1].seen = Some(ahead);
+            watched.kernel.borrow_mut().hosts[1].callback = LastCallback::Over(ahead);
             watched.write_closed(transport);
         });
         assert!(text.contains("time went backwards"), "{text}");

@@ -99,6 +99,30 @@ pub(crate) enum Extent {
     Power,
 }
 
+/// The last protocol callback of a host, with the clock reading at its beginning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LastCallback {
+    None,
+    Running(Instant),
+    Over(Instant),
+}
+
+impl LastCallback {
+    pub(crate) fn began(self) -> Option<Instant> {
+        match self {
+            LastCallback::None => None,
+            LastCallback::Running(at) | LastCallback::Over(at) => Some(at),
+        }
+    }
+
+    /// Ends the callback, if it is running.
+    pub(crate) fn end(&mut self) {
+        if let LastCallback::Running(at) = *self {
+            *self = LastCallback::Over(at);
+        }
+    }
+}
+
 pub(crate) struct HostState {
     pub(crate) name: String,
     /// The host that represents its machine: itself, or the ancestor of a child process.
@@ -140,10 +164,7 @@ pub(crate) struct HostState {
     ends_by_slot: Vec<Option<EndId>>,
     /// Number of open driver keys.
     pub(crate) keys: usize,
-    /// A protocol callback is running.
-    pub(crate) in_callback: bool,
-    /// The clock reading at the last callback.
-    pub(crate) seen: Option<Instant>,
+    pub(crate) callback: LastCallback,
     turn_at: Option<u64>,
     pub(crate) busy_until: u64,
     pub(super) uplink_free: u64,
@@ -262,8 +283,7 @@ impl Kernel {
             later: Vec::new(),
             ends_by_slot: Vec::new(),
             keys: 0,
-            in_callback: false,
-            seen: None,
+            callback: LastCallback::None,
             turn_at: None,
             busy_until: 0,
             uplink_free: 0,
@@ -384,7 +404,7 @@ impl Kernel {
         state.jobs_waiting.clear();
         state.lookups.clear();
         state.turn_at = None;
-        state.in_callback = false;
+        state.callback.end();
         let jobs = std::mem::take(&mut state.jobs).into_values().flatten().collect();
         self.running -= u32::from(ran);
         #[cfg(unix)]

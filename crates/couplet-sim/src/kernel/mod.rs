@@ -28,7 +28,7 @@ use super::trapped;
 use super::wakers::WokenHosts;
 #[cfg(unix)]
 pub(super) use children::ChildOutcome;
-pub(super) use hosts::{Extent, HostNotice, HostState};
+pub(super) use hosts::{Extent, HostNotice, HostState, LastCallback};
 use stream::{Buffers, Conn};
 
 /// Identifies one end of a connection; the client is side 0.
