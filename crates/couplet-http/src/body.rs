@@ -7,7 +7,7 @@ use std::io;
 use std::iter;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -146,10 +146,15 @@ pub enum BodyError {
 pub(super) struct Progress {
     /// Number of pieces received.
     pieces: AtomicUsize,
-    has_trailers: AtomicBool,
-    /// Error that ended the body.
-    broken: OnceLock<String>,
+    last: OnceLock<LastPiece>,
     reader: Mutex<BodyReader>,
+}
+
+/// A piece that ends a body.
+#[derive(Debug)]
+enum LastPiece {
+    Trailers,
+    Error(String),
 }
 
 #[derive(Debug, Default)]
@@ -182,11 +187,15 @@ impl Progress {
     /// Whether the body ended without trailers. If the trailers contain an empty line of a bare LF,
     /// hyper skips all bytes up to the next empty line of CRLF.
     pub(super) fn has_plain_end(&self) -> bool {
-        self.has_ended() && !self.has_trailers.load(Ordering::Acquire)
+        self.has_ended() && !matches!(self.last.get(), Some(LastPiece::Trailers))
     }
 
-    pub(super) fn broken(&self) -> Option<&String> {
-        self.broken.get()
+    /// The error that ended the body.
+    pub(super) fn error(&self) -> Option<&String> {
+        match self.last.get()? {
+            LastPiece::Trailers => None,
+            LastPiece::Error(error) => Some(error),
+        }
     }
 
     /// Fails the body after the bytes that have arrived, because its peer took too long.
@@ -210,13 +219,13 @@ impl Progress {
         drop(reader);
         drop(waited);
         self.pieces.fetch_add(1, Ordering::AcqRel);
-        match piece {
-            Some(Ok(frame)) if frame.is_trailers() => {
-                self.has_trailers.store(true, Ordering::Release);
-            }
-            Some(Err(error)) => drop(self.broken.set(error.to_string())),
-            _ => {}
-        }
+        let last = match piece {
+            Some(Ok(frame)) if frame.is_trailers() => LastPiece::Trailers,
+            Some(Err(error)) => LastPiece::Error(error.to_string()),
+            _ => return,
+        };
+        // Of several errors the first counts.
+        let _ = self.last.set(last);
     }
 
     /// Registers the reader, unless it has timed out.
