@@ -50,8 +50,6 @@ pub(super) struct Monitor {
     phase: Cell<Phase>,
     /// When the connection became idle, or the current request head began.
     since: Cell<Instant>,
-    /// Our side of the stream was shut down.
-    is_shut: Cell<bool>,
     /// Index in `WarmConnections`'s list of connections, or [`NO_INDEX`].
     idle_index: Cell<u32>,
     instruction: Cell<Instruction>,
@@ -89,6 +87,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Http1,
+    /// HTTP/1.1, whose output hyper has ended.
+    Http1Ended,
     Http2,
 }
 
@@ -126,7 +126,6 @@ impl Monitor {
             last_taken: Cell::new(now),
             phase: Cell::new(Phase::Unused),
             since: Cell::new(now),
-            is_shut: Cell::new(false),
             idle_index: Cell::new(NO_INDEX),
             instruction: Cell::default(),
             blocked: Cell::default(),
@@ -204,7 +203,7 @@ impl Monitor {
     }
 
     fn is_http1(&self) -> bool {
-        self.protocol.get() == Protocol::Http1
+        self.protocol.get() != Protocol::Http2
     }
 
     /// Whether the next bytes are a request head, if the previous body was read.
@@ -264,7 +263,7 @@ impl Monitor {
 
     /// Records that hyper shut down our side of a connection of HTTP/1.1.
     pub(super) fn note_shutdown(&self) {
-        self.is_shut.set(true);
+        self.protocol.set(Protocol::Http1Ended);
     }
 
     /// Schedules an early check, because the connection became active.
@@ -297,7 +296,7 @@ impl Monitor {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
             && matches!(self.phase.get(), Phase::Unused | Phase::Idle)
-            && !self.is_shut.get()
+            && self.protocol.get() != Protocol::Http1Ended
             && self.blocked.get().is_none()
     }
 
@@ -636,7 +635,7 @@ impl Drop for Exchange {
         self.set_offer(false, 0);
         self.end_pieces();
         let monitor = &self.monitor;
-        if let Some(why) = self.body.as_ref().and_then(|body| body.broken()) {
+        if let Some(why) = self.body.as_ref().and_then(|body| body.error()) {
             monitor.log_debug("a request was cut off", why);
         }
         monitor.in_flight.set(monitor.in_flight.get() - 1);
