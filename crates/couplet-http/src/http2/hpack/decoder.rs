@@ -36,8 +36,13 @@ impl Decoder {
         Decoder { table: Table::new(max_table), max_table, resizes: 0 }
     }
 
-    /// Decodes the complete fields at the beginning of `block`, and returns their length in bytes.
-    /// The rest is the beginning of a field. `is_fresh` says whether the block begins here.
+    /// Begins a block of fields, which may first change the table's size.
+    pub(in crate::http2) fn begin_block(&mut self) {
+        self.resizes = MAX_RESIZES;
+    }
+
+    /// Decodes the complete fields at the beginning of `block`, the rest of the block that began
+    /// last, and returns their length in bytes. Any bytes left are the beginning of a field.
     ///
     /// # Errors
     ///
@@ -45,12 +50,8 @@ impl Decoder {
     pub(in crate::http2) fn decode(
         &mut self,
         block: &[u8],
-        is_fresh: bool,
         mut each: impl FnMut(&Field),
     ) -> Result<usize, CompressionError> {
-        if is_fresh {
-            self.resizes = MAX_RESIZES;
-        }
         let mut reader = Reader(block);
         let mut left = block.len();
         while let Some(()) = self.decode_field(&mut reader, &mut each)? {

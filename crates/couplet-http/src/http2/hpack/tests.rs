@@ -28,7 +28,8 @@ fn text(field: &Field) -> (String, String) {
 
 fn decoded(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, CompressionError> {
     let mut fields = Vec::new();
-    let count = decoder.decode(block, true, |field| fields.push(text(field)))?;
+    decoder.begin_block();
+    let count = decoder.decode(block, |field| fields.push(text(field)))?;
     if count == block.len() { Ok(fields) } else { Err(CompressionError) }
 }
 
@@ -239,10 +240,11 @@ proptest! {
             }
             // Fragments that grow until a field is complete.
             let (mut got, mut begin, mut end) = (Vec::new(), 0, 0);
+            decoder.begin_block();
             while end < encoder.out.len() {
                 end = encoder.out.len().min(end + step);
                 let fragment = &encoder.out[begin..end];
-                let count = decoder.decode(fragment, begin == 0, |field| got.push(text(field)));
+                let count = decoder.decode(fragment, |field| got.push(text(field)));
                 begin += count.expect("it is HPACK");
             }
             prop_assert_eq!(begin, encoder.out.len());

@@ -60,6 +60,7 @@ impl Machine {
             fragment.start += 5;
         }
         let purpose = self.purpose(frame.stream, frame.then())?;
+        self.decoder.begin_block();
         self.block = Some(Box::new(Block {
             stream: frame.stream,
             purpose,
@@ -121,8 +122,7 @@ impl Machine {
         let fragment = if has_rest { &block.rest[..] } else { &self.input[range.clone()] };
         let max_head = self.limits.max_head;
         let head = &mut block.head;
-        let decoded =
-            self.decoder.decode(fragment, block.decoded == 0, |field| head.add(field, max_head));
+        let decoded = self.decoder.decode(fragment, |field| head.add(field, max_head));
         let unreadable =
             ConnectionError::new(Reason::COMPRESSION_ERROR, "a block that HPACK cannot read");
         let count = decoded.map_err(|_| unreadable)?;
