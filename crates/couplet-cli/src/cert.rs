@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use couplet::endpoints::quote;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -14,6 +14,7 @@ use rcgen::{
 
 use crate::exit::Exit;
 use crate::output;
+use crate::values::flag;
 
 /// File stems that a server name may not take: the authority's and the client's.
 const RESERVED: [&str; 2] = ["ca", "client"];
@@ -93,14 +94,25 @@ pub(crate) struct Cert {
     #[arg(value_name = "NAME", required = true, value_parser = Name::parse)]
     names: Vec<Name>,
     /// Replace existing files
-    #[arg(long)]
-    force: bool,
+    #[arg(
+        long = "force",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Existing::Keep, Existing::Replace)
+    )]
+    existing: Existing,
+}
+
+/// The fate of files that exist already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Existing {
+    Keep,
+    Replace,
 }
 
 pub(crate) fn run(options: &Cert) -> Result<(), Exit> {
     let made = make(&options.names);
     let pairs = made.map_err(|error| Exit::failed(format!("cannot make certificates: {error}")))?;
-    write(&options.folder, &pairs, options.force)?;
+    write(&options.folder, &pairs, options.existing)?;
     output::print(report(&options.folder, &pairs, &options.names[0]).as_bytes())
 }
 
@@ -172,15 +184,16 @@ fn key(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Writes all files, or none if one exists and may not be replaced.
-fn write(folder: &Path, pairs: &[Pair], force: bool) -> Result<(), Exit> {
+fn write(folder: &Path, pairs: &[Pair], existing: Existing) -> Result<(), Exit> {
     fs::create_dir_all(folder).map_err(|error| file_error("create", folder, &error))?;
     let files = pairs.iter().flat_map(|pair| {
         let certificate = (certificate(folder, &pair.name), &pair.certificate, 0o644);
         [certificate, (key(folder, &pair.name), &pair.key, 0o600)]
     });
     let files: Vec<(PathBuf, &String, u32)> = files.collect();
-    let there = files.iter().find(|(path, ..)| !force && path.symlink_metadata().is_ok());
-    if let Some((path, ..)) = there {
+    if existing == Existing::Keep
+        && let Some((path, ..)) = files.iter().find(|(path, ..)| path.symlink_metadata().is_ok())
+    {
         let path = path.display();
         return Err(Exit::failed(format!("{path} exists; --force replaces it")));
     }
