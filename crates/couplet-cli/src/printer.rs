@@ -33,9 +33,19 @@ struct PrintState {
     /// The first is being printed.
     // Unbounded: poems that `Collection` had in memory already, each within --max-bytes.
     waiting: VecDeque<Bytes>,
-    is_closed: bool,
-    outcome: Option<io::Result<()>>,
+    stage: Stage,
     waker: Option<Waker>,
+}
+
+/// The life of the printing thread.
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Open,
+    /// The [`Printer`] was dropped: the thread ends once everything is printed.
+    Closing,
+    /// The thread has ended. [`Printed`] takes the outcome.
+    Ended(Option<io::Result<()>>),
 }
 
 impl Printer {
@@ -59,7 +69,11 @@ impl Printer {
 
 impl Drop for Printer {
     fn drop(&mut self) {
-        self.0.lock().is_closed = true;
+        let mut state = self.0.lock();
+        if matches!(state.stage, Stage::Open) {
+            state.stage = Stage::Closing;
+        }
+        drop(state);
         self.0.more.notify_one();
     }
 }
@@ -70,7 +84,8 @@ impl PrintQueue {
     }
 
     fn next(&self) -> Option<Bytes> {
-        let waits = |state: &mut PrintState| state.waiting.is_empty() && !state.is_closed;
+        let waits =
+            |state: &mut PrintState| state.waiting.is_empty() && matches!(state.stage, Stage::Open);
         let state = self.more.wait_while(self.lock(), waits);
         state.unwrap_or_else(PoisonError::into_inner).waiting.front().cloned()
     }
@@ -89,7 +104,7 @@ impl PrintQueue {
             self.less.notify_all();
         }
         let mut state = self.lock();
-        state.outcome = Some(outcome);
+        state.stage = Stage::Ended(Some(outcome));
         self.less.notify_all();
         let waker = state.waker.take();
         drop(state);
@@ -103,7 +118,9 @@ impl Printed {
     /// Waits, for `at_most`, until everything queued so far is printed.
     #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
     pub(crate) fn settle(&self, at_most: Duration) {
-        let waits = |state: &mut PrintState| state.outcome.is_none() && !state.waiting.is_empty();
+        let waits = |state: &mut PrintState| {
+            !matches!(state.stage, Stage::Ended(_)) && !state.waiting.is_empty()
+        };
         drop(self.0.less.wait_timeout_while(self.0.lock(), at_most, waits));
     }
 }
@@ -113,12 +130,12 @@ impl Future for Printed {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
-        match state.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
+        if let Stage::Ended(outcome) = &mut state.stage
+            && let Some(outcome) = outcome.take()
+        {
+            return Poll::Ready(outcome);
         }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
     }
 }
