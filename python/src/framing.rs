@@ -26,12 +26,20 @@ struct FramingBuffer {
     bytes: Vec<u8>,
     /// Length of the delivered prefix.
     start: usize,
-    /// The same bytes as a Python object, until a part is delivered: raw bytes are not copied.
-    lent: Option<Py<PyBytes>>,
-    /// Lines are being delivered; bytes received meanwhile wait.
-    is_busy: bool,
+    delivery: Delivery,
     /// The limit under which the first netstring's length was accepted.
     accepted: Option<i64>,
+}
+
+#[derive(Default)]
+enum Delivery {
+    #[default]
+    Idle,
+    /// Lines are being delivered; bytes received meanwhile wait.
+    Lines,
+    /// Like `Lines`, and no part of the bytes is delivered yet. They are also this Python object:
+    /// raw bytes are not copied.
+    Whole(Py<PyBytes>),
 }
 
 impl FramingBuffer {
@@ -39,8 +47,19 @@ impl FramingBuffer {
         &self.bytes[self.start..]
     }
 
+    /// The Python object is no longer all of the undelivered bytes.
+    fn release_object(&mut self) -> Option<Py<PyBytes>> {
+        match std::mem::replace(&mut self.delivery, Delivery::Lines) {
+            Delivery::Whole(object) => Some(object),
+            other => {
+                self.delivery = other;
+                None
+            }
+        }
+    }
+
     fn push(&mut self, more: &[u8]) {
-        self.lent = None;
+        self.release_object();
         self.bytes.drain(..self.start);
         self.start = 0;
         self.bytes.extend_from_slice(more);
@@ -49,13 +68,13 @@ impl FramingBuffer {
     fn set(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes;
         self.start = 0;
-        self.lent = None;
+        self.release_object();
         self.accepted = None;
     }
 
     fn take<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let lent = self.lent.take().map(|lent| lent.into_bound(py));
-        let bytes = lent.unwrap_or_else(|| PyBytes::new(py, self.unread()));
+        let object = self.release_object().map(|object| object.into_bound(py));
+        let bytes = object.unwrap_or_else(|| PyBytes::new(py, self.unread()));
         self.set(Vec::new());
         bytes
     }
@@ -63,7 +82,7 @@ impl FramingBuffer {
     /// Marks all but the last `rest` bytes as delivered. A fully delivered buffer is freed.
     fn leave(&mut self, rest: usize) {
         self.start = self.bytes.len() - rest;
-        self.lent = None;
+        self.release_object();
         self.accepted = None;
         if rest == 0 {
             self.set(Vec::new());
@@ -118,10 +137,13 @@ impl Framing {
         let is_all = slf.get().buffer().unread().is_empty();
         slf.get().push(data)?;
         let mut buffer = slf.get().buffer();
-        if std::mem::replace(&mut buffer.is_busy, true) {
+        if !matches!(buffer.delivery, Delivery::Idle) {
             return Ok(None);
         }
-        buffer.lent = data.cast_exact().ok().filter(|_| is_all).map(|data| data.clone().unbind());
+        buffer.delivery = match data.cast_exact::<PyBytes>() {
+            Ok(object) if is_all => Delivery::Whole(object.clone().unbind()),
+            _ => Delivery::Lines,
+        };
         drop(buffer);
         Framing::messages(slf, lines).map(Some)
     }
@@ -198,8 +220,7 @@ impl Messages {
     /// Ends the delivery, and returns the result of `dataReceived`.
     fn end(&self) -> Option<Py<PyAny>> {
         let mut buffer = self.of.get().buffer();
-        buffer.is_busy = false;
-        buffer.lent = None;
+        buffer.delivery = Delivery::Idle;
         drop(buffer);
         locked(&self.returned).take()
     }
