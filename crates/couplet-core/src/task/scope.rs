@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -90,8 +91,13 @@ struct ScopeState {
     spawned: Cell<u64>,
     /// The first failure of a task.
     failure: OnceCell<Failure>,
-    is_over: Cell<bool>,
-    waiting: Cell<Option<Waker>>,
+    stage: RefCell<Stage>,
+}
+
+enum Stage {
+    /// The scope's future waits with this waker.
+    Running(Option<Waker>),
+    Over,
 }
 
 /// A running task of a scope: dropped with its future, even if its Deferred was cancelled earlier.
@@ -118,7 +124,8 @@ struct EndGuard(Rc<ScopeState>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        self.0.is_over.set(true);
+        let before = self.0.stage.replace(Stage::Over);
+        drop(before);
         self.0.cancel_children();
     }
 }
@@ -133,7 +140,7 @@ impl Scope {
         &self,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
-        if self.inner.is_over.get() {
+        if matches!(*self.inner.stage.borrow(), Stage::Over) {
             return Deferred::fail(Cancelled::of("a task of a scope that has ended"));
         }
         let key = self.inner.spawned.replace(self.inner.spawned.get() + 1);
@@ -160,8 +167,7 @@ impl ScopeState {
             children: RefCell::default(),
             spawned: Cell::new(0),
             failure: OnceCell::new(),
-            is_over: Cell::new(false),
-            waiting: Cell::new(None),
+            stage: RefCell::new(Stage::Running(None)),
         }
     }
 
@@ -210,14 +216,21 @@ impl ScopeState {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waiting.take() {
+        if let Some(waker) = self.replace_waker(None) {
             waker.wake();
         }
     }
 
     fn wait(&self, cx: &Context<'_>) -> Poll<()> {
-        drop(self.waiting.replace(Some(cx.waker().clone())));
+        drop(self.replace_waker(Some(cx.waker().clone())));
         Poll::Pending
+    }
+
+    fn replace_waker(&self, waker: Option<Waker>) -> Option<Waker> {
+        match &mut *self.stage.borrow_mut() {
+            Stage::Running(waiting) => mem::replace(waiting, waker),
+            Stage::Over => None,
+        }
     }
 
     /// Ready when a task has failed.
