@@ -21,7 +21,7 @@ use couplet_core::hooks::Slots;
 use super::faults::Fault;
 use super::kernel::datagrams::{Datagram, Taken};
 use super::kernel::stream::Read;
-use super::kernel::{EndId, HostNotice, Kernel};
+use super::kernel::{EndId, HostNotice, Intake, Kernel};
 use super::random::{self, Purpose};
 use super::trace::TraceEvent;
 
@@ -61,7 +61,7 @@ struct DatagramPort {
 
 struct SimStream {
     end: EndId,
-    is_paused: bool,
+    intake: Intake,
     reported: Reported,
     /// The round of the last read.
     read_in: u64,
@@ -223,7 +223,8 @@ impl SimDriver {
     }
 
     fn insert_stream(&mut self, end: EndId) -> Key {
-        let stream = SimStream { end, is_paused: false, reported: Reported::Nothing, read_in: 0 };
+        let stream =
+            SimStream { end, intake: Intake::Open, reported: Reported::Nothing, read_in: 0 };
         let key = self.insert(SlotEntry::Stream(stream));
         let host = self.system.host;
         let mut kernel = self.kernel();
@@ -369,7 +370,7 @@ impl SimDriver {
             kernel.queue_if_ready(id);
             return Some(Event::Room(key));
         }
-        if stream.is_paused || stream.reported == Reported::Ended {
+        if stream.intake == Intake::Paused || stream.reported == Reported::Ended {
             if let Some(error) = end.take_error() {
                 stream.reported = Reported::Ended;
                 return Some(Event::Failed(key, error.into()));
@@ -490,7 +491,7 @@ impl Commands for SimDriver {
             Ok(opened) => {
                 let address = opened.address.clone();
                 let key = self.insert(SlotEntry::Port(*opened));
-                self.kernel().serve(host, &address, true);
+                self.kernel().serve(host, &address, Intake::Open);
                 Ok(key)
             }
             Err(other) => {
@@ -503,7 +504,7 @@ impl Commands for SimDriver {
                 let address = opened.address.clone();
                 let port = DatagramPort { opened: *opened, received_in: (0, 0) };
                 let key = self.insert(SlotEntry::Datagrams(port));
-                self.kernel().serve_socket(host, &address, true);
+                self.kernel().serve_socket(host, &address, Intake::Open);
                 Ok(key)
             }
         }
@@ -544,18 +545,18 @@ impl Commands for SimDriver {
     }
 
     fn receive(&mut self, key: Key, on: bool) {
-        let host = self.system.host;
+        let (host, intake) = (self.system.host, Intake::new(on));
         match self.entry(key) {
             SlotEntry::Port(opened) => {
                 let address = opened.address.clone();
-                self.kernel().serve(host, &address, on);
+                self.kernel().serve(host, &address, intake);
             }
             SlotEntry::Datagrams(port) => {
                 let address = port.opened.address.clone();
-                self.kernel().serve_socket(host, &address, on);
+                self.kernel().serve_socket(host, &address, intake);
             }
             SlotEntry::Stream(stream) => {
-                stream.is_paused = !on;
+                stream.intake = intake;
                 let end = stream.end;
                 if on {
                     self.kernel().queue_if_ready(end);

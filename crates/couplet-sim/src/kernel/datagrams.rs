@@ -10,7 +10,7 @@ use couplet_core::hooks::simulator;
 use couplet_core::{Address, UnixAddress};
 
 use super::hosts::{HostNotice, no_descriptors};
-use super::{Kernel, SimEvent};
+use super::{Intake, Kernel, SimEvent};
 use crate::faults::{Fault, Link};
 use crate::random::{Purpose, RandomStream, fold_bytes};
 use crate::trace::{DatagramFate, Label, TraceEvent};
@@ -45,8 +45,8 @@ pub(crate) struct Socket {
     sent_to: BTreeMap<u32, (u64, u64)>,
     // Bound: one for each `join_group`.
     groups: BTreeSet<Group>,
-    /// A driver serves it and is notified of arrivals.
-    receiving: bool,
+    /// Paused until a driver serves it.
+    intake: Intake,
     /// Error for the next read: the peer's system refused a datagram.
     error: Option<io::ErrorKind>,
 }
@@ -95,7 +95,7 @@ impl Kernel {
             queue: VecDeque::new(),
             sent_to: BTreeMap::new(),
             groups: BTreeSet::new(),
-            receiving: false,
+            intake: Intake::Paused,
             error: None,
         };
         state.sockets.insert(address.clone(), socket);
@@ -115,17 +115,17 @@ impl Kernel {
     }
 
     /// Starts or stops reporting arrivals to the host's driver.
-    pub(crate) fn serve_socket(&mut self, host: u32, address: &Address, on: bool) {
+    pub(crate) fn serve_socket(&mut self, host: u32, address: &Address, intake: Intake) {
         let Some(socket) = self.host(host).sockets.get_mut(address) else { return };
-        socket.receiving = on;
-        if on && (socket.error.is_some() || !socket.queue.is_empty()) {
+        socket.intake = intake;
+        if intake == Intake::Open && (socket.error.is_some() || !socket.queue.is_empty()) {
             self.queue_notice(host, HostNotice::Datagrams(address.clone()));
         }
     }
 
     /// Whether a driver serves the socket and is not paused.
     pub(crate) fn is_served(&mut self, host: u32, address: &Address) -> bool {
-        self.host(host).sockets.get(address).is_some_and(|socket| socket.receiving)
+        self.host(host).sockets.get(address).is_some_and(|socket| socket.intake == Intake::Open)
     }
 
     pub(crate) fn take_datagram(&mut self, host: u32, address: &Address) -> Taken {
@@ -293,7 +293,7 @@ impl Kernel {
             datagram.cut |= datagram.bytes.len() > size;
             datagram.bytes.truncate(size);
             socket.queue.push_back(datagram);
-            if socket.receiving && socket.queue.len() == 1 {
+            if socket.intake == Intake::Open && socket.queue.len() == 1 {
                 self.queue_notice(host, HostNotice::Datagrams(address));
             }
         }
@@ -339,9 +339,9 @@ impl Kernel {
         });
         let Some((address, socket)) = connected else { return };
         socket.error = Some(io::ErrorKind::ConnectionRefused);
-        let (address, receiving) = (address.clone(), socket.receiving);
+        let (address, intake) = (address.clone(), socket.intake);
         self.note(sender, TraceEvent::Datagram(*label, DatagramFate::Refused));
-        if receiving {
+        if intake == Intake::Open {
             self.queue_notice(sender, HostNotice::Datagrams(address));
         }
     }

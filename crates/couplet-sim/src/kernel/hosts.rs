@@ -11,7 +11,7 @@ use couplet_core::{Address, UnixAddress};
 
 use super::datagrams::Socket;
 use super::stream::Stage;
-use super::{EndId, Host, Kernel, SimEvent, WorldAction};
+use super::{EndId, Host, Intake, Kernel, SimEvent, WorldAction};
 use crate::FIRST_DAY;
 use crate::faults::Fault;
 use crate::random::{Latency, Purpose, RandomStream};
@@ -60,8 +60,8 @@ pub(crate) struct Listener {
     // Bound: the backlog of the port, and one, as Linux has it.
     pub(crate) queue: VecDeque<EndId>,
     options: ListenOptions,
-    /// The loop accepts connections.
-    accepting: bool,
+    /// Paused until the loop serves it.
+    intake: Intake,
 }
 
 impl Listener {
@@ -480,14 +480,14 @@ impl Kernel {
 
     pub(crate) fn is_accepting(&self, host: u32, port: &Address) -> bool {
         let listener = self.hosts[host as usize].listeners.get(port);
-        listener.is_some_and(|listener| listener.accepting)
+        listener.is_some_and(|listener| listener.intake == Intake::Open)
     }
 
-    /// Turns accepting on or off for a port.
-    pub(crate) fn serve(&mut self, host: u32, port: &Address, on: bool) {
+    /// Pauses or resumes accepting for a port.
+    pub(crate) fn serve(&mut self, host: u32, port: &Address, intake: Intake) {
         let Some(listener) = self.host(host).listeners.get_mut(port) else { return };
-        listener.accepting = on;
-        if on && self.host(host).has_queued(port) {
+        listener.intake = intake;
+        if intake == Intake::Open && self.host(host).has_queued(port) {
             self.queue_notice(host, HostNotice::Port(port.clone()));
         }
     }
@@ -519,7 +519,7 @@ impl Kernel {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let listener =
-            Listener { queue: VecDeque::new(), options: options.clone(), accepting: false };
+            Listener { queue: VecDeque::new(), options: options.clone(), intake: Intake::Paused };
         state.listeners.insert(address.clone(), listener);
         self.note(host, TraceEvent::Listens(address.clone()));
         Ok(address)
@@ -566,7 +566,7 @@ impl Kernel {
     pub(super) fn enqueue(&mut self, host: u32, port: Address, end: EndId) {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.queue.push_back(end);
-        if listener.accepting {
+        if listener.intake == Intake::Open {
             self.queue_notice(host, HostNotice::Port(port));
         }
     }

@@ -116,6 +116,19 @@ impl SimEvent {
     }
 }
 
+/// Whether a loop takes the input of a port or connection. While it is paused, the system holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    Open,
+    Paused,
+}
+
+impl Intake {
+    pub(super) fn new(is_open: bool) -> Intake {
+        if is_open { Intake::Open } else { Intake::Paused }
+    }
+}
+
 /// The part of an event left to the world, because it calls user code.
 pub(super) enum WorldAction {
     Turn(u32),
