@@ -64,6 +64,18 @@ fn zero(_: Failure) -> couplet_defer::Result<u16> {
 }
 
 #[test]
+fn c119a_histories_are_nested_to_a_limit() {
+    let _kept = Kept::of(100);
+    let (mut whole, _resolver) = Deferred::<u16>::new();
+    for _ in 0..20 {
+        let inner = whole;
+        whole = Deferred::succeed(1).then(move |_| inner);
+    }
+    // A line for the Deferred, and one for each of eight levels.
+    assert_eq!(lines(&whole).len(), 9, "{:#?}", lines(&whole));
+}
+
+#[test]
 fn c119a_without_asking_there_is_no_history() {
     let (text, resolver) = Deferred::new();
     let number = text.add_callback(parse);

@@ -216,6 +216,21 @@ fn a_capture_has_a_handshake_data_and_an_end() {
     assert_eq!((first.from_port, first.flags), (80, SYN), "we have opened it");
 }
 
+#[test]
+fn the_ends_of_a_connection_without_addresses_are_told_apart_in_a_capture() {
+    let file = Shared::default();
+    let epoch = Duration::from_secs(1_700_000_000);
+    let pcap = Pcap::new(file.clone(), start(), epoch).expect("memory");
+    let path = crate::address::UnixAddress::from("/run/a.sock");
+    exchange(pcap.tap(&path.clone().into(), &path.into(), true), b"x", &[b"y", b"z"]);
+    let bytes = file.0.take();
+    // The addresses of the first packet, behind the headers of the file, the packet and the first
+    // 12 bytes of that of IPv4.
+    assert_eq!(bytes[24 + 16 + 12..][..8], [127, 0, 0, 2, 127, 0, 0, 1]);
+    let ports: Vec<_> = packets(&bytes).iter().map(|packet| packet.from_port).collect();
+    assert_eq!(ports, [2, 1, 2, 2, 1, 1, 2]);
+}
+
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const PSH: u8 = 8;

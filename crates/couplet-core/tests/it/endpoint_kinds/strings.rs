@@ -183,6 +183,7 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
         ("fd:", 3, "expected the number of a descriptor from 0", None),
         ("fd", 2, "missing number: expected fd:N", None),
         ("fd:-1", 3, "expected the number of a descriptor", None),
+        ("fd:2147483647", 3, "expected the number of a descriptor from 0 to 2147483646", None),
         ("fd:3:backlog=5", 5, "unknown keyword backlog=", None),
         ("systemd", 7, "missing name: expected systemd:NAME or INDEX", None),
         ("systemd:index=x", 14, "expected an index", None),
