@@ -278,11 +278,11 @@ impl<F: Factory> Factory for ReconnectingClientFactory<F> {
     }
 
     fn started_connecting(&mut self, connector: &Connector) {
-        match &mut *self.reconnection.state.attempts.borrow_mut() {
-            Attempts::Continuing(latest) => *latest = Some(connector.clone()),
-            Attempts::Stopped => {
-                connector.stop_connecting();
-            }
+        if let Attempts::Continuing(latest) = &mut *self.reconnection.state.attempts.borrow_mut() {
+            *latest = Some(connector.clone());
+        }
+        if !self.reconnection.is_trying() {
+            connector.stop_connecting();
         }
         self.factory.started_connecting(connector);
     }
