@@ -112,6 +112,10 @@ pub(super) mod pending {
     pub(in super::super) const STARTS: u8 = 16;
     /// The run must end.
     pub(in super::super) const STOP: u8 = 32;
+    /// The turn is to be suspended.
+    pub(in super::super) const SUSPEND: u8 = 64;
+    /// An event has more work than a reply.
+    pub(in super::super) const EVENT: u8 = ROUND | SUSPEND;
 }
 
 impl Records {

@@ -6,9 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::testing::{Manner, Memory};
-use couplet::{Address, Connection, Factory, Loop, LoopOptions, Protocol, Reactor, Transport};
+use couplet::{
+    Address, Answers, Connection, Factory, Loop, LoopOptions, Protocol, Reactor, Transport,
+};
 
-use crate::pace::Stage;
+use crate::defer_witness::Log;
+use crate::pace::{Stage, settle};
 use crate::quiet::Quiet;
 use crate::suite::kit::LOOPBACK;
 use crate::suite::tap::Tap;
@@ -154,4 +157,51 @@ fn left_by_an_earlier_event(size: usize) -> usize {
 fn large_output_for_another_connection_does_not_wait_for_the_end_of_the_turn() {
     assert_eq!(left_by_an_earlier_event(100), 100, "small output is sent together, in step 7");
     assert_eq!(left_by_an_earlier_event(16 * 1024), 0);
+}
+
+/// Suspends the turn for each chunk, and leaves the reply to the owner of the loop.
+struct Suspending(Rc<RefCell<Vec<Transport>>>);
+
+impl Protocol for Suspending {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        self.0.borrow_mut().push(transport.clone());
+        transport.reactor().suspend_turn();
+    }
+}
+
+#[test]
+fn c86b_a_suspended_turn_continues_with_the_reply_and_the_next_event() {
+    let (memory, network) = Memory::new(Manner::Readiness, 0);
+    let mut l = Loop::with_driver(memory, LoopOptions::default().answers(Answers::AtOnce));
+    let (reactor, log) = (l.reactor(), Log::default());
+    let received = Rc::<RefCell<Vec<Transport>>>::default();
+    let kept = received.clone();
+    let port = reactor.listen_tcp(LOOPBACK, move || Suspending(kept.clone()));
+    let port = port.expect("a free port");
+    let wires = [(); 2].map(|()| network.connect(port.host()).expect("it listens"));
+    settle(&mut l);
+    for wire in &wires {
+        assert_eq!(wire.push(b"x"), 1);
+    }
+    for count in 1..=2 {
+        while !l.is_suspended() {
+            l.turn(Some(Duration::ZERO)).expect("a turn");
+        }
+        assert_eq!(received.borrow().len(), count, "one event at a time");
+        let sent = || wires.iter().map(|wire| wire.take().len()).sum::<usize>();
+        received.borrow()[count - 1].write(b"reply");
+        // Timed calls are made, and the turn stays suspended.
+        let timed = log.clone();
+        reactor.call_later(Duration::ZERO, move || timed.say("timed"));
+        assert!(l.make_timed_calls() && l.is_suspended());
+        assert_eq!(log.take(), ["timed"]);
+        assert_eq!(sent(), 0, "the reply waits");
+        l.turn(Some(Duration::ZERO)).expect("the rest of the turn");
+        assert_eq!(sent(), 5, "the reply is sent");
+        assert_eq!(l.is_suspended(), count == 1, "the next event suspends it again");
+    }
+    // A request outside a turn does not end the next one early.
+    reactor.suspend_turn();
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+    assert!(!l.is_suspended());
 }

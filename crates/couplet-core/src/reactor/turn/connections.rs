@@ -137,7 +137,7 @@ impl Core {
     /// Sends a reply that has passed through the layers. Returns true if work of step 3 remains.
     #[inline(never)]
     pub(super) fn send_below<D: Driver>(&mut self, driver: &mut D, key: Key) -> bool {
-        if self.records.is_pending(pending::ROUND) {
+        if self.records.is_pending(pending::EVENT) {
             return true;
         }
         let now = self.now();

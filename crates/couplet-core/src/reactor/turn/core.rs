@@ -7,6 +7,7 @@ use super::connecting::Connecting;
 use super::draining::Drains;
 use super::hooks::Hooks;
 use super::jobs::Lookups;
+use super::steps::Suspended;
 use super::table::Table;
 use crate::driver::Order;
 use crate::reactor::options::LoopOptions;
@@ -28,6 +29,8 @@ pub(super) struct Core {
     pub(super) hooks: Hooks,
     /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,
+    /// The turn in progress, while the owner of the loop makes calls in the middle of it.
+    pub(super) suspended: Option<Suspended>,
 }
 
 impl Core {
@@ -46,6 +49,7 @@ impl Core {
             lookups: Lookups::default(),
             drains: Drains::default(),
             hooks,
+            suspended: None,
         }
     }
 }

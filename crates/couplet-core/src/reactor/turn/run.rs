@@ -236,8 +236,9 @@ impl Loop {
         self.core.records.run.stopped_by()
     }
 
-    /// Runs one turn, which waits at most `at_most` for events (`None`: no limit). Returns true
-    /// while the run continues, and always outside a run.
+    /// Runs one turn, which waits at most `at_most` for events (`None`: no limit), or continues a
+    /// [suspended](Self::is_suspended) turn. Returns true while the run continues, and always
+    /// outside a run.
     ///
     /// # Errors
     ///
@@ -247,9 +248,15 @@ impl Loop {
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
+    /// Whether a turn is in progress that [`Reactor::suspend_turn`] suspended: the next call of
+    /// [`turn`](Self::turn) continues it.
+    pub fn is_suspended(&self) -> bool {
+        self.core.suspended.is_some()
+    }
+
     /// Makes the timed calls that are due by now, those requested in the last turn included, and sends
     /// their output, but takes no events. Returns true while the run continues, and always outside a
-    /// run.
+    /// run. A suspended turn stays suspended.
     ///
     /// For a loop that is turned by another: called before each [`turn`](Self::turn), it has a timed call
     /// that came due during a long callback be made before the next events, as in Twisted. A turn reads
@@ -316,6 +323,9 @@ impl Loop {
     /// When the next turn is due if no event occurs first; a time in the past if work is pending in
     /// the loop or its driver. `None` when only an event can bring work.
     pub fn next_turn(&self) -> Option<Instant> {
+        if self.is_suspended() {
+            return Some(self.core.now());
+        }
         let ours = self.core.next_wait(Turns::One(None));
         ours.into_iter().chain(self.driver.due()).min()
     }

@@ -180,6 +180,9 @@ impl Core {
         self.kill_dependents();
         self.records.take_pending(pending::STOP);
         self.records.run.end();
+        if self.suspended.take().is_some() {
+            self.records.queue.end_turn();
+        }
     }
 
     /// Runs the tasks that await lost objects: as in callbacks, they see the loss, and their new

@@ -25,6 +25,13 @@ pub(super) enum Turns {
     Many,
 }
 
+/// A turn that was suspended in its step 3.
+pub(super) struct Suspended {
+    seq: Seq,
+    /// The connection of the last event, whose requests and output are due.
+    key: Option<Key>,
+}
+
 /// The continuation after a turn.
 enum AfterTurn {
     /// Another turn, which waits at most until then.
@@ -47,29 +54,36 @@ impl<D: Driver> Engine for D {
     /// their returns the kernel's own code pays for it.
     #[inline(never)]
     fn turn(&mut self, core: &mut Core, turns: Turns) -> io::Result<bool> {
-        let mut until = core.next_wait(turns);
+        let mut resumed = match core.suspended.take() {
+            None => None,
+            Some(suspended) => match core.resume(self, suspended) {
+                None => return Ok(true),
+                resumed => resumed,
+            },
+        };
+        let mut until = if resumed.is_some() { None } else { core.next_wait(turns) };
         loop {
-            core.hooks.wait(self, until)?;
-            let seq = core.begin_turn(self);
+            let seq = match resumed.take() {
+                Some(seq) => seq,
+                None => {
+                    core.hooks.wait(self, until)?;
+                    core.begin_turn(self)
+                }
+            };
             while let Some(event) = self.next() {
                 let key = match event {
                     Event::Received(key) => {
                         // The event needs no drop, and skipping the drop saves a busy loop 50
                         // instructions.
                         std::mem::forget(event);
-                        core.received(self, key)
+                        let Some(key) = core.received(self, key) else { continue };
+                        Some(key)
                     }
                     event => core.handle_event(self, event),
                 };
-                if let Some(key) = key {
-                    if core.records.is_pending(pending::ROUND) {
-                        core.round(self);
-                    }
-                    if core.batching.holds() && self.has_more() {
-                        core.answer(self, key);
-                    } else {
-                        core.send(self, key);
-                    }
+                core.settle(self, key);
+                if core.suspends(seq, key) {
+                    return Ok(true);
                 }
             }
             until = match core.end_turn(self, seq, turns) {
@@ -112,7 +126,8 @@ impl Core {
     #[inline(always)]
     fn begin_turn(&mut self, io: &mut dyn Commands) -> Seq {
         let records = &self.records;
-        debug_assert!(!records.queue.is_in_turn(), "a turn inside a turn");
+        let is_in_turn = records.queue.is_in_turn();
+        debug_assert_eq!(is_in_turn, self.suspended.is_some(), "a turn inside a turn");
         records.begin_turn();
         let seq = records.timers.borrow().seq();
         if records.is_pending(pending::TASKS) {
@@ -158,9 +173,11 @@ impl Core {
         entry.life.cell().set_dirty(true);
         let effects = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);
-        if !effects.is_at_most(Effects::OUTPUT) || self.records.is_pending(pending::ROUND) {
+        let is_pending = self.records.is_pending(pending::EVENT);
+        if !effects.is_at_most(Effects::OUTPUT) || is_pending {
             let holds = self.batching.holds() && driver.has_more();
             let is_work_left = match effects {
+                Effects::NOTHING => true,
                 Effects::BELOW if holds => true,
                 Effects::BELOW => self.send_below(driver, key),
                 _ => self.received_more(driver, key, effects, holds),
@@ -180,6 +197,59 @@ impl Core {
         None
     }
 
+    /// The rest of step 3 for one event: a round, and the output of its connection.
+    #[inline(always)]
+    fn settle<D: Driver>(&mut self, driver: &mut D, key: Option<Key>) {
+        let Some(key) = key else { return };
+        if self.records.is_pending(pending::ROUND) {
+            self.round(driver);
+        }
+        if self.records.is_pending(pending::SUSPEND) {
+            // `resume` calls this again.
+            return;
+        }
+        if self.batching.holds() && driver.has_more() {
+            self.answer(driver, key);
+        } else {
+            self.send(driver, key);
+        }
+    }
+
+    /// Suspends the turn after an event of connection `key`, if that is requested.
+    #[inline(always)]
+    fn suspends(&mut self, seq: Seq, key: Option<Key>) -> bool {
+        let is_suspended = self.records.take_pending(pending::SUSPEND);
+        if is_suspended {
+            // Its requests need no entry in the dirty list: they are applied first.
+            if let Some(entry) = key.and_then(|key| self.table.connection(key)) {
+                entry.life.cell().set_dirty(true);
+            }
+            self.suspended = Some(Suspended { seq, key });
+        }
+        is_suspended
+    }
+
+    /// Resumes a suspended turn: applies the requests that the connection has recorded meanwhile,
+    /// and completes its event. `None` if that suspends the turn again.
+    #[inline(never)]
+    fn resume<D: Driver>(&mut self, driver: &mut D, suspended: Suspended) -> Option<Seq> {
+        let (Suspended { seq, key }, now) = (suspended, self.now());
+        if let Some(key) = key
+            && let Some(entry) = self.table.connection(key)
+        {
+            let effects = entry.life.apply(now);
+            entry.life.cell().set_dirty(false);
+            let holds = self.batching.holds() && driver.has_more();
+            let is_pending = self.records.is_pending(pending::EVENT);
+            // Usually a reply and nothing else, which `settle` sends.
+            if holds || is_pending || !effects.is_at_most(Effects::OUTPUT) {
+                self.apply_all_effects(driver, key, effects);
+            }
+        }
+        self.settle(driver, key);
+        (!self.suspends(seq, key)).then_some(seq)
+    }
+
     /// Completes [`received`](Self::received) if there is more to do than send output without
     /// layers. Returns true if work of step 3 remains.
     #[inline(never)]
@@ -190,7 +260,7 @@ impl Core {
         effects: Effects,
         holds: bool,
     ) -> bool {
-        let is_pending = self.records.is_pending(pending::ROUND);
+        let is_pending = self.records.is_pending(pending::EVENT);
         if is_pending || holds || !effects.is_at_most(Effects::OUTPUT.and(Effects::LAYERED)) {
             self.apply_all_effects(io, key, effects);
             return true;
@@ -412,6 +482,7 @@ impl Core {
         self.write_all(io);
         let continues = self.keeps_running() || self.advance_shutdown(io);
         self.write_all(io);
+        self.records.take_pending(pending::SUSPEND);
         #[cfg(debug_assertions)]
         self.check();
         continues
@@ -420,12 +491,14 @@ impl Core {
     /// A turn without its steps 1 and 3, if a timed call is due by now; false when the run has ended.
     pub(super) fn turn_without_events(&mut self, io: &mut dyn Commands) -> bool {
         let deadline = self.records.timers.borrow_mut().next_deadline();
-        if deadline.is_none_or(|deadline| deadline > self.reactor.now()) {
+        if deadline.is_none_or(|deadline| deadline > self.records.fresh_time()) {
             return true;
         }
         let seq = self.begin_turn(io);
         let continues = self.end_busy_turn(io, Some(seq));
-        self.records.queue.end_turn();
+        if self.suspended.is_none() {
+            self.records.queue.end_turn();
+        }
         continues
     }
 
