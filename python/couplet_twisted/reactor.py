@@ -104,8 +104,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     @ivar _watches: The loop's watches for readers and writers, by descriptor number.
 
-    @ivar _busy: The descriptor whose reader or writer is being called.
-
     @ivar _streams: Couplet's connections and ports.
 
     @ivar _clock: The function behind C{seconds}.
@@ -132,7 +130,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         self._writes = set()
         self._selectables = {}
         self._watches = {}
-        self._busy = None
         self._streams = set()
         self._continuousPolling = _ContinuousPolling(self)
         self._asyncioEventloop = EventLoop(self, asyncio)
@@ -176,25 +173,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         @see: L{twisted.internet.interfaces.IReactorCore.iterate}
         """
         self._loop.take()
-        if self._loop.is_turning:
-            self._iterateWithin(delay)
-        else:
-            PosixReactorBase.iterate(self, delay)
-
-    def _iterateWithin(self, delay):
-        """
-        Iterate inside a callback of a turn: make calls from threads and timed calls, and call readers and writers.
-        Connections wait until the callback has returned.
-        """
-        self.runUntilCurrent()
-        poller = select.poll()
-        for fd in self._selectables:
-            events = select.POLLIN if fd in self._reads else 0
-            poller.register(fd, events | (select.POLLOUT if fd in self._writes else 0))
-        other = select.POLLERR | select.POLLHUP
-        for fd, events in poller.poll(delay * 1000):
-            readable, writable = events & (select.POLLIN | other), events & (select.POLLOUT | other)
-            self._ready(fd, "r" * bool(readable) + "w" * bool(writable))
+        PosixReactorBase.iterate(self, delay)
 
     def runUntilCurrent(self):
         """
@@ -349,7 +328,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         watch = self._watches.get(fd)
         if not interest:
             self._selectables.pop(fd, None)
-            if watch is not None and fd != self._busy:
+            if watch is not None:
                 del self._watches[fd]
                 watch.stop()
         elif watch is None:
@@ -372,20 +351,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             event |= self._POLL_OUT
         if not event:
             return
-        # The selectable may iterate the reactor, which calls this method again.
-        before, self._busy = self._busy, fd
         log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
-        self._busy = before
-        # The selectable was removed or closed, and its number may name another descriptor by now. The
-        # watch ends when this call returns, so a new one starts in the next turn.
-        if self._selectables.get(fd) is not selectable and fd in self._watches and fd != before:
-            self._watches.pop(fd).stop()
-            if fd in self._selectables:
-                self._loop.call_soon(self._watchAgain, fd)
-
-    def _watchAgain(self, fd):
-        if fd in self._selectables and fd not in self._watches:
-            self._watch(fd)
 
     def _add(self, xer, primary):
         fd = xer.fileno()

@@ -1,5 +1,6 @@
-//! [`Bridge`]: Couplet's protocol for a connection. It forwards each event to Python.
+//! [`Bridge`]: Couplet's protocol for a connection. It queues a call into Python for each event.
 
+use std::cell::OnceCell;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -18,9 +19,10 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Bridge {
     shared: Weak<LoopShared>,
-    /// Makes the Python object of an accepted connection; called once.
+    /// Makes the Python object of an accepted connection; taken for its one call.
     accepted: Option<Rc<Py<PyAny>>>,
-    connection: Option<Py<Connection>>,
+    /// Empty until Python has made the object; for ever if the factory refuses the connection.
+    connection: Rc<OnceCell<Py<Connection>>>,
 }
 
 /// An address in the format of Python's sockets.
@@ -51,32 +53,44 @@ pub(crate) fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound
 impl Bridge {
     /// The bridge of a socket that Python connected.
     pub(crate) fn adopted(shared: &Rc<LoopShared>, connection: &Bound<'_, Connection>) -> Bridge {
-        let connection = Some(connection.clone().unbind());
+        let connection = Rc::new(OnceCell::from(connection.clone().unbind()));
         Bridge { shared: Rc::downgrade(shared), accepted: None, connection }
     }
 
     /// The bridge of a connection that the loop accepts.
     pub(crate) fn accepted(shared: &Weak<LoopShared>, accepted: &Rc<Py<PyAny>>) -> Bridge {
-        Bridge { shared: shared.clone(), accepted: Some(accepted.clone()), connection: None }
+        Bridge {
+            shared: shared.clone(),
+            accepted: Some(accepted.clone()),
+            connection: Rc::default(),
+        }
     }
 
-    /// Calls Python to make the connection's object.
-    fn make(
-        &mut self,
-        py: Python<'_>,
-        transport: &Transport,
-        shared: &Rc<LoopShared>,
-    ) -> PyResult<()> {
-        let Some(accepted) = self.accepted.take() else { return Ok(()) };
-        let handle = Accepted {
-            transport: Tethered::new(transport.clone()),
-            shared: Tethered::new(shared.clone()),
-        };
-        let peer = address(py, transport.peer())?;
-        let made = accepted.call1(py, (handle, peer))?;
-        self.connection = made.extract(py)?;
-        Ok(())
+    /// Queues a call on behalf of the connection. A refused one makes none.
+    fn queue(&self, call: impl FnOnce(&Bound<'_, Connection>, &LoopShared) + 'static) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let connection = self.connection.clone();
+        shared.queue(move |py, shared| {
+            if let Some(connection) = connection.get() {
+                shared.call_for(connection, py, || call(connection.bind(py), shared));
+            }
+        });
     }
+}
+
+/// Calls Python to make the object of an accepted connection.
+fn make(
+    py: Python<'_>,
+    transport: &Transport,
+    accepted: &Py<PyAny>,
+    shared: &Rc<LoopShared>,
+) -> PyResult<Option<Py<Connection>>> {
+    let handle = Accepted {
+        transport: Tethered::new(transport.clone()),
+        shared: Tethered::new(shared.clone()),
+    };
+    let peer = address(py, transport.peer())?;
+    Ok(accepted.call1(py, (handle, peer))?.extract(py)?)
 }
 
 impl Protocol for Bridge {
@@ -84,100 +98,85 @@ impl Protocol for Bridge {
         let Some(shared) = self.shared.upgrade() else { return };
         transport.set_close_at_once(true);
         transport.set_close_deadline(None);
-        Python::attach(|py| {
-            if let Some(connection) = &self.connection {
-                let connection = connection.bind(py);
-                return Connection::attach(connection, transport, &shared);
-            }
-            let made = self.make(py, transport, &shared);
-            if made.is_err() {
+        if let Some(connection) = self.connection.get() {
+            return Python::attach(|py| {
+                Connection::attach(connection.bind(py), transport, &shared)
+            });
+        }
+        let Some(accepted) = self.accepted.take() else { return };
+        let (transport, connection) = (transport.clone(), self.connection.clone());
+        shared.queue(move |py, shared| match make(py, &transport, &accepted, shared) {
+            Ok(Some(made)) => drop(connection.set(made)),
+            Ok(None) => transport.lose_connection(),
+            Err(error) => {
                 // The peer sees a clean end, even if unread input is pending.
                 transport.set_close_at_once(false);
                 transport.set_close_deadline(Some(CLOSE));
-            }
-            shared.report_error(py, made);
-            if self.connection.is_none() {
+                shared.report(py, error);
                 transport.lose_connection();
             }
         });
     }
 
     fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        let (Some(connection), Some(shared)) = (&self.connection, self.shared.upgrade()) else {
-            return;
-        };
-        Python::attach(|py| {
+        let data = Python::attach(|py| PyBytes::new(py, data).unbind());
+        self.queue(move |connection, shared| {
+            let py = connection.py();
             let Some(protocol) = connection.get().reader(py) else { return };
-            let data = PyBytes::new(py, data);
-            shared.call_for(connection, py, || {
-                let received = protocol.call_method1(py, intern!(py, "dataReceived"), (data,));
-                if let Err(error) = received {
-                    report_protocol_error(connection.bind(py), &shared, error);
-                }
-            });
+            let received = protocol.call_method1(py, intern!(py, "dataReceived"), (data,));
+            if let Err(error) = received {
+                report_protocol_error(connection, shared, error);
+            }
         });
     }
 
     fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
-        let (Some(connection), Some(shared)) = (&self.connection, self.shared.upgrade()) else {
-            return;
-        };
-        Python::attach(|py| {
-            shared.call_for(connection, py, || {
-                let number = descriptor.into_raw_fd();
-                let name = intern!(py, "_descriptorReceived");
-                if let Err(error) = connection.call_method1(py, name, (number,)) {
-                    report_protocol_error(connection.bind(py), &shared, error);
-                }
-            });
+        self.queue(move |connection, shared| {
+            let number = descriptor.into_raw_fd();
+            let name = intern!(connection.py(), "_descriptorReceived");
+            if let Err(error) = connection.call_method1(name, (number,)) {
+                report_protocol_error(connection, shared, error);
+            }
         });
     }
 
-    fn read_closed(&mut self, transport: &Transport) {
-        if let Some(connection) = &self.connection {
+    fn read_closed(&mut self, _: &Transport) {
+        if let Some(connection) = self.connection.get() {
             connection.get().read_ended();
         }
-        self.tell(transport, "_readClosed");
+        self.queue(|connection, shared| tell(connection, shared, "_readClosed"));
     }
 
-    fn write_closed(&mut self, transport: &Transport) {
-        self.tell(transport, "_closeWriteConnection");
+    fn write_closed(&mut self, _: &Transport) {
+        self.queue(|connection, shared| tell(connection, shared, "_closeWriteConnection"));
     }
 
     /// Queues the call of Python's `_lost`, which is made after the turn.
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        let Some(connection) = self.connection.take() else { return };
         let Some(shared) = self.shared.upgrade() else { return };
-        let is_lost = connection.get().is_lost();
-        if is_lost || (matches!(reason, Reason::Lost(_)) && connection.get().holds_loss()) {
+        let Some(this) = self.connection.get().map(Py::get) else { return };
+        if this.is_lost() || (matches!(reason, Reason::Lost(_)) && this.holds_loss()) {
             return;
         }
         let why = match reason {
-            _ if connection.get().is_aborted() => "aborted",
+            _ if this.is_aborted() => "aborted",
             Reason::Done(_) => "done",
             Reason::Aborted => "aborted",
             _ => "lost",
         };
+        let connection = self.connection.clone();
         shared.ends.push(move |py, shared| {
-            shared.call_for(&connection, py, || {
+            let Some(connection) = connection.get() else { return };
+            shared.call_for(connection, py, || {
                 shared.report_error(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
             });
         });
     }
 }
 
-impl Bridge {
-    fn tell(&self, transport: &Transport, what: &'static str) {
-        let (Some(connection), Some(shared)) = (&self.connection, self.shared.upgrade()) else {
-            return transport.lose_connection();
-        };
-        if connection.get().is_aborted() {
-            return;
-        }
-        Python::attach(|py| {
-            shared.call_for(connection, py, || {
-                shared.report_error(py, connection.call_method0(py, what));
-            });
-        });
+/// Calls a method of the connection, unless it is aborted.
+fn tell(connection: &Bound<'_, Connection>, shared: &LoopShared, what: &'static str) {
+    if !connection.get().is_aborted() {
+        shared.report_error(connection.py(), connection.call_method0(what));
     }
 }

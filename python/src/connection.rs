@@ -303,12 +303,11 @@ impl Connection {
         drop(state);
         let this = slf.clone().unbind();
         let kept = shared.clone();
-        let tell = move || {
-            Python::attach(|py| {
-                kept.report_error(py, this.call_method1(py, intern!(py, "_lost"), ("lost",)));
+        shared.reactor.call_soon(move || {
+            kept.queue(move |py, shared| {
+                shared.report_error(py, this.call_method1(py, intern!(py, "_lost"), ("lost",)));
             });
-        };
-        shared.reactor.call_soon(tell);
+        });
     }
 
     /// Called when the protocol wrote, or stopped reading, while reading is paused. Reports a
@@ -413,6 +412,10 @@ impl Connection {
         let _ = transport.register_producer(producing, kind);
     }
 
+    fn producer(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state().producer.as_ref().map(|producer| producer.clone_ref(py))
+    }
+
     /// Marks the producer as resumed and returns it, if it is to be resumed.
     fn producer_to_resume(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut state = self.state();
@@ -440,7 +443,7 @@ impl Connection {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
         let drained = transport.drained().add_both(move |_| {
             PythonProducer { of, is_first: false, shared }
-                .call("resumeProducing", Connection::producer_to_resume);
+                .queue("resumeProducing", Connection::producer_to_resume);
             Ok(())
         });
         drained.detach();
@@ -516,15 +519,22 @@ struct PythonProducer {
 }
 
 impl PythonProducer {
-    fn call(
+    /// Queues a call of the producer, unless another one is registered by then.
+    fn queue(
         &self,
         method: &'static str,
-        of: impl FnOnce(&Connection, Python<'_>) -> Option<Py<PyAny>>,
+        of: impl FnOnce(&Connection, Python<'_>) -> Option<Py<PyAny>> + 'static,
     ) {
-        Python::attach(|py| {
-            let Some(producer) = of(self.of.get(), py) else { return };
+        let (connection, registered) =
+            Python::attach(|py| (self.of.clone_ref(py), self.of.get().producer(py)));
+        self.shared.queue(move |py, shared| {
+            let (this, connection) = (connection.get(), connection.bind(py));
+            if registered.as_ref().map(Py::as_ptr) != this.producer(py).as_ref().map(Py::as_ptr) {
+                return;
+            }
+            let Some(producer) = of(this, py) else { return };
             if let Err(error) = producer.call_method0(py, method) {
-                report_protocol_error(self.of.bind(py), &self.shared, error);
+                report_protocol_error(connection, shared, error);
             }
         });
     }
@@ -537,11 +547,11 @@ impl Producer for PythonProducer {
         if is_first && has_bytes() == Some(true) {
             return;
         }
-        self.call("resumeProducing", Connection::producer_to_resume);
+        self.queue("resumeProducing", Connection::producer_to_resume);
     }
 
     fn pause_producing(&mut self) {
-        self.call("pauseProducing", Connection::producer_to_pause);
+        self.queue("pauseProducing", Connection::producer_to_pause);
     }
 }
 
@@ -739,8 +749,7 @@ impl Connection {
         if Connection::post_if_elsewhere(slf, "registerProducer", args)? {
             return Ok(());
         }
-        let before = this.state().producer.as_ref().map(|before| before.clone_ref(py));
-        if let Some(before) = before {
+        if let Some(before) = this.producer(py) {
             let text = format!(
                 "Cannot register producer {} on {}, because producer {} was never unregistered.",
                 producer.repr()?,
@@ -908,7 +917,7 @@ impl Connection {
 
     #[getter(producer)]
     fn get_producer(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.state().producer.as_ref().map(|producer| producer.clone_ref(py))
+        self.producer(py)
     }
 
     #[setter(producer)]

@@ -1,6 +1,6 @@
 //! [`Loop`]: Couplet's loop, turned by Python.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -37,21 +37,22 @@ pub(crate) struct LoopShared {
     is_interrupted: Arc<AtomicBool>,
     /// The connection whose protocol is being called.
     current: RefCell<Option<Py<Connection>>>,
-    /// Law 9: at most one for each timed call that a turn found due.
-    pub(crate) due: Queue,
+    /// Law 9: at most one for each call that a turn makes after its events, such as timed calls;
+    /// the calls of an event suspend the turn until they are made.
+    calls: Queue,
     /// Law 9: at most one for each connection that a turn lost.
     pub(crate) ends: Queue,
 }
 
 /// A call into Python.
-type Call = Box<dyn FnOnce(Python<'_>, &LoopShared)>;
+type Call = Box<dyn FnOnce(Python<'_>, &Rc<LoopShared>)>;
 
 /// Calls that a turn queues. They run outside the turn, so they may turn the loop themselves.
 #[derive(Default)]
 pub(crate) struct Queue(RefCell<VecDeque<Call>>);
 
 impl Queue {
-    pub(crate) fn push(&self, call: impl FnOnce(Python<'_>, &LoopShared) + 'static) {
+    pub(crate) fn push(&self, call: impl FnOnce(Python<'_>, &Rc<LoopShared>) + 'static) {
         self.0.borrow_mut().push_back(Box::new(call));
     }
 
@@ -60,7 +61,7 @@ impl Queue {
     }
 
     /// Makes the calls, including those queued meanwhile.
-    fn make(&self, py: Python<'_>, shared: &LoopShared) {
+    fn make(&self, py: Python<'_>, shared: &Rc<LoopShared>) {
         loop {
             let call = self.0.borrow_mut().pop_front();
             let Some(call) = call else { return };
@@ -70,6 +71,12 @@ impl Queue {
 }
 
 impl LoopShared {
+    /// Queues a call into Python, and suspends the turn for it.
+    pub(crate) fn queue(&self, call: impl FnOnce(Python<'_>, &Rc<LoopShared>) + 'static) {
+        self.calls.push(call);
+        self.reactor.suspend_turn();
+    }
+
     /// Reports the exception if user code raised one.
     pub(crate) fn report_error<T>(&self, py: Python<'_>, result: PyResult<T>) {
         if let Err(error) = result {
@@ -123,10 +130,6 @@ pub(crate) struct Inner {
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Loop(Arc<Seat>);
 
-fn nested_turn_error() -> PyErr {
-    PyRuntimeError::new_err("cannot turn the reactor inside a turn")
-}
-
 /// Seconds as a duration, capped at about a century.
 pub(crate) fn seconds(delay: f64) -> Duration {
     // More than a century is as good as forever.
@@ -161,21 +164,14 @@ impl Inner {
             raised: RefCell::default(),
             is_interrupted: is_interrupted.clone(),
             current: RefCell::default(),
-            due: Queue::default(),
+            calls: Queue::default(),
             ends: Queue::default(),
             reactor,
         });
-        let weak = Rc::downgrade(&shared);
-        couplet.around_wait(move |wait| {
+        couplet.around_wait(|wait| {
             Python::attach(|py| {
                 let mut wait = Tethered::new(wait);
                 py.detach(|| wait.get_mut().map(|wait| wait()));
-                // A signal handler may raise.
-                if let Err(error) = py.check_signals()
-                    && let Some(shared) = weak.upgrade()
-                {
-                    shared.raise(error);
-                }
             });
         });
         let was_interrupted = Cell::new(false);
@@ -185,30 +181,55 @@ impl Inner {
     /// Makes the due timed calls, as Twisted's reactors do before each wait, and reports the ends
     /// of connections. Raises a pending exception, such as a keyboard interrupt.
     fn make_due(&self, py: Python<'_>) -> PyResult<()> {
-        self.couplet.try_borrow_mut().map_err(|_| nested_turn_error())?.make_timed_calls();
-        self.shared.due.make(py, &self.shared);
+        self.couplet()?.make_timed_calls();
+        self.shared.calls.make(py, &self.shared);
         self.shared.ends.make(py, &self.shared);
         self.shared.raised.take().map_or(Ok(()), Err)
     }
 
-    /// Makes one turn, and reports the ends of connections that it lost. Raises a pending
-    /// exception. An interrupted turn does not wait.
+    /// The loop itself. An error inside a turn, where no callback runs, but perhaps a finalizer.
+    fn couplet(&self) -> PyResult<RefMut<'_, couplet::Loop>> {
+        let error = |_| PyRuntimeError::new_err("cannot turn the reactor inside a turn");
+        self.couplet.try_borrow_mut().map_err(error)
+    }
+
+    /// Makes one turn, with its calls, and reports the ends of connections that it lost. Inside a
+    /// callback, completes the turn of that callback first. Raises a pending exception. An
+    /// interrupted turn does not wait.
     fn turn(&self, py: Python<'_>, at_most: Option<Duration>) -> PyResult<()> {
         let is_interrupted = self.shared.is_interrupted.swap(false, Ordering::AcqRel);
         if is_interrupted {
             // This turn may run inside `run`, which must still see the interrupt.
             self.was_interrupted.set(true);
         }
-        let mut couplet = self.couplet.try_borrow_mut().map_err(|_| nested_turn_error())?;
         let at_most = if is_interrupted { Some(Duration::ZERO) } else { at_most };
-        couplet.turn(at_most).map_err(system_error)?;
-        drop(couplet);
+        self.shared.calls.make(py, &self.shared);
+        if self.couplet()?.is_suspended() {
+            self.complete_turn(py, None)?;
+        }
+        self.complete_turn(py, at_most)?;
+        // A signal handler may raise.
+        if let Err(error) = py.check_signals() {
+            self.shared.raise(error);
+        }
         if !self.shared.ends.is_empty() {
             // Calls that the last callbacks of these connections requested come first, as if one
             // turn had delivered the bytes and the next one the end.
             return self.make_due(py);
         }
         self.shared.raised.take().map_or(Ok(()), Err)
+    }
+
+    /// Makes a turn, or the rest of a suspended one, and the calls that it queues.
+    fn complete_turn(&self, py: Python<'_>, at_most: Option<Duration>) -> PyResult<()> {
+        loop {
+            self.couplet()?.turn(at_most).map_err(system_error)?;
+            self.shared.calls.make(py, &self.shared);
+            // A call that turned the loop has completed this turn.
+            if !self.couplet()?.is_suspended() {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -226,23 +247,9 @@ impl Loop {
         self.0.take(py).map(drop)
     }
 
-    /// Whether a turn is in progress.
-    #[getter]
-    fn is_turning(&self) -> bool {
-        self.0.inner().is_some_and(|inner| inner.couplet.try_borrow_mut().is_err())
-    }
-
-    /// Makes the due timed calls, even inside a turn.
+    /// Makes the due timed calls.
     fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(inner) = self.0.inner() else { return Ok(()) };
-        let shared = &inner.shared;
-        if inner.couplet.try_borrow_mut().is_ok() {
-            return inner.make_due(py);
-        }
-        shared.due.make(py, shared);
-        shared.timers.make_due(py, shared)?;
-        shared.ends.make(py, shared);
-        Ok(())
+        self.0.inner().map_or(Ok(()), |inner| inner.make_due(py))
     }
 
     /// Whether this is the loop's thread.
@@ -300,17 +307,17 @@ impl Loop {
 
     /// A descriptor that is readable while a turn has work.
     fn fileno(&self, py: Python<'_>) -> PyResult<Option<i32>> {
-        let couplet = self.0.take(py)?.couplet.try_borrow().map_err(|_| nested_turn_error())?;
+        let couplet = self.0.take(py)?.couplet()?;
         Ok(couplet.descriptor().map(|descriptor| descriptor.as_raw_fd()))
     }
 
     /// Seconds until the next turn is due without an event; `None` if none is scheduled.
     fn next_turn(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         let inner = self.0.take(py)?;
-        if self.0.is_interrupted.load(Ordering::Acquire) || !inner.shared.due.is_empty() {
+        if self.0.is_interrupted.load(Ordering::Acquire) || !inner.shared.calls.is_empty() {
             return Ok(Some(0.0));
         }
-        let next = inner.couplet.try_borrow().map_err(|_| nested_turn_error())?.next_turn();
+        let next = inner.couplet()?.next_turn();
         let now = inner.shared.reactor.now();
         Ok(next.map(|next| next.saturating_duration_since(now).as_secs_f64()))
     }
@@ -342,10 +349,10 @@ impl Loop {
     /// Calls `function` with the argument in the next turn.
     fn call_soon(&self, py: Python<'_>, function: Py<PyAny>, argument: Py<PyAny>) -> PyResult<()> {
         self.0.ask(py, move |_, shared| {
-            let heeding = shared.clone();
+            let queueing = shared.clone();
             shared.reactor.call_soon(move || {
-                Python::attach(|py| {
-                    heeding.report_error(py, function.call1(py, (argument,)));
+                queueing.queue(move |py, shared| {
+                    shared.report_error(py, function.call1(py, (argument,)));
                 });
             });
             Ok(())

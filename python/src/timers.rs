@@ -54,26 +54,6 @@ impl Timers {
         calls.filter(|call| call.get().active()).map(|call| call.clone_ref(py)).collect()
     }
 
-    /// Makes the due calls, in the order of their times.
-    pub(crate) fn make_due(&self, py: Python<'_>, shared: &Rc<LoopShared>) -> PyResult<()> {
-        let mut due = Vec::new();
-        for call in self.all(py) {
-            if call.get().left(py)? <= 0.0 {
-                due.push((call.get().get_time(), call));
-            }
-        }
-        due.sort_by(|one, other| one.0.total_cmp(&other.0));
-        for (_, call) in due {
-            // A call made or cancelled meanwhile has no timer.
-            let timer = call.get().state().timer.take();
-            if timer.as_ref().and_then(Tethered::get).is_some_and(couplet::DelayedCall::cancel) {
-                call.get().state().mark_due();
-                DelayedCall::make(&call, py, shared);
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn set_clock(&self, clock: Clock) {
         let before = std::mem::replace(&mut *locked(&self.clock), clock);
         drop(before);
@@ -218,7 +198,7 @@ impl DelayedCall {
         let timer = shared.reactor.call_later(from_now(shared, delay), move || {
             let Some(shared) = weak.upgrade() else { return };
             due.get().state().mark_due();
-            shared.due.push(move |py, shared| DelayedCall::make(&due, py, shared));
+            shared.queue(move |py, shared| DelayedCall::make(&due, py, shared));
         });
         state.stage = Stage::Waiting;
         state.timer = Some(Tethered::new(timer));

@@ -56,10 +56,11 @@ impl Watch {
             if stopped.load(Ordering::Acquire) {
                 return Ok(None);
             }
-            let weak = Rc::downgrade(shared);
+            let (weak, ready) = (Rc::downgrade(shared), Rc::new(ready));
             let watch = shared.reactor.watch(source, interest, move |_, is| {
                 let Some(shared) = weak.upgrade() else { return };
-                Python::attach(|py| {
+                let ready = ready.clone();
+                shared.queue(move |py, shared| {
                     shared.report_error(py, ready.call1(py, (name(is),)));
                 });
             });

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from kit import reactors
 from kit.cases import SUBJECT, Cases, case, only_subject
-from test_streams import Echo, Noting
+from test_streams import MIB, Echo, Noting
 
 MADE = """
 import os, sys, threading
@@ -329,6 +329,168 @@ def turn_until(case, holds):
         case.reactor.iterate(0.01)
 
 
+def exchange(case, port, name):
+    """Inside a callback: connects, sends by a producer, receives the echo, and loses the connection."""
+    client, pieces = Noting(case, f"client of {name}"), [b"one", b"two", b"three"]
+
+    @implementer(interfaces.IPullProducer)
+    class Pieces:
+        def resumeProducing(self):
+            client.transport.write(pieces.pop(0))
+            if not pieces:
+                client.transport.unregisterProducer()
+
+        def stopProducing(self):
+            pass
+
+    connected = []
+    case.connect(port, client).addCallback(connected.append)
+    turn_until(case, lambda: connected)
+    client.transport.registerProducer(Pieces(), False)
+    turn_until(case, lambda: client.size == 11)
+    client.transport.loseConnection()
+    turn_until(case, lambda: client.lost.called)
+    case.say(name, "returns")
+
+
+async def serves_inside(case, port):
+    """Another connection exchanges bytes while `dataReceived` iterates, and new ones are accepted and made."""
+    before = Noting(case, "before")
+    await case.connect(port, before)
+
+    class Nesting(Noting):
+        def dataReceived(self, data):
+            super().dataReceived(data)
+            before.transport.write(b"before")
+            turn_until(case, lambda: before.size == 6)
+            exchange(case, port, "nested")
+            self.transport.write(b"answer")
+
+    server, client = Nesting(case, "nesting"), Noting(case, "client")
+    await case.connect(case.listen(lambda: server), client)
+    client.transport.write(b"x")
+    await client.wanted(6)
+    for each in (client, before):
+        each.transport.loseConnection()
+    await defer.gatherResults([client.lost, server.lost, before.lost])
+
+
+async def in_a_protocol(case, nested, event):
+    """Iterates when a factory builds a protocol, or when the connection of that is made, lost, or drained."""
+
+    class Nesting(Noting):
+        def connectionMade(self):
+            super().connectionMade()
+            if event == "made":
+                nested()
+            elif event == "resumed":
+                self.transport.registerProducer(self, True)
+                self.transport.write(b"r" * 8 * MIB)
+
+        def pauseProducing(self):
+            self.resumeProducing = self.resumed
+
+        def resumed(self):
+            self.resumeProducing = lambda: None
+            nested()
+            self.transport.unregisterProducer()
+
+        def stopProducing(self):
+            pass
+
+        def connectionLost(self, reason):
+            if event == "lost":
+                nested()
+            super().connectionLost(reason)
+
+    server, client = Nesting(case, "nesting"), Noting(case, "client")
+
+    def build():
+        if event == "build":
+            nested()
+        return server
+
+    await case.connect(case.listen(build), client)
+    await (client.wanted(8 * MIB) if event == "resumed" else case.sleep(0.05))
+    client.transport.loseConnection()
+    await defer.gatherResults([client.lost, server.lost])
+
+
+async def in_a_reader(case, nested):
+    """Iterates in `doRead`, after it has read."""
+    reading, writing = os.pipe()
+    done = defer.Deferred()
+
+    @implementer(interfaces.IReadDescriptor)
+    class Reader:
+        def fileno(self):
+            return reading
+
+        def logPrefix(self):
+            return "reader"
+
+        def connectionLost(self, reason):
+            pass
+
+        def doRead(self):
+            os.read(reading, 1)
+            nested()
+            case.reactor.removeReader(self)
+            done.callback(None)
+
+    os.write(writing, b"1")
+    case.reactor.addReader(Reader())
+    await done
+    os.close(reading)
+    os.close(writing)
+
+
+async def in_a_datagram(case, nested):
+    """Iterates in `datagramReceived`."""
+    done = defer.Deferred()
+
+    class Datagrams(protocol.DatagramProtocol):
+        def datagramReceived(self, data, address):
+            nested()
+            done.callback(None)
+
+    udp = case.reactor.listenUDP(0, Datagrams(), interface="127.0.0.1")
+    udp.write(b"datagram", ("127.0.0.1", udp.getHost().port))
+    await done
+    await udp.stopListening()
+
+
+async def in_a_process(case, nested):
+    """Iterates in the callbacks of a process protocol."""
+    done = defer.Deferred()
+
+    class Process(protocol.ProcessProtocol):
+        def connectionMade(self):
+            self.transport.write(b"input")
+
+        def outReceived(self, data):
+            nested()
+            self.transport.closeStdin()
+
+        def processEnded(self, reason):
+            nested()
+            done.callback(None)
+
+    case.reactor.spawnProcess(Process(), "/bin/cat", ["cat"])
+    await done
+
+
+CALLBACKS = {
+    "build": lambda case, nested: in_a_protocol(case, nested, "build"),
+    "made": lambda case, nested: in_a_protocol(case, nested, "made"),
+    "lost": lambda case, nested: in_a_protocol(case, nested, "lost"),
+    "resumed": lambda case, nested: in_a_protocol(case, nested, "resumed"),
+    "read": in_a_reader,
+    "datagram": in_a_datagram,
+    "process": in_a_process,
+}
+
+
 class Turns(Cases):
     """Turns inside a callback of the reactor."""
 
@@ -426,27 +588,79 @@ class Turns(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    @only_subject
-    async def test_connections_wait_inside_a_call_of_a_reader(case):
-        echoing, done = Echo(case, "server"), defer.Deferred()
-        client = Noting(case, "client")
-        await case.connect(case.listen(lambda: echoing), client)
+    @case
+    async def test_connections_are_served_inside_a_callback_of_a_connection(case):
+        await serves_inside(case, case.listen(lambda: Echo(case, "server")))
 
-        class Datagrams(protocol.DatagramProtocol):
-            def datagramReceived(self, data, address):
-                client.transport.write(data)
-                for _ in range(10):
-                    case.reactor.iterate(0.001)
-                assert not client.size
-                done.callback(None)
+    @case
+    async def test_bytes_of_the_same_connection_arrive_inside_its_callback(case):
+        class Nesting(Noting):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                if self.size == 5:
+                    client.transport.write(b"second")
+                    turn_until(case, lambda: self.size == 11)
+                    case.say("server", "returns")
 
-        udp = case.reactor.listenUDP(0, Datagrams(), interface="127.0.0.1")
-        udp.write(b"datagram", ("127.0.0.1", udp.getHost().port))
-        await done
-        await client.wanted(8)
-        await udp.stopListening()
+        server, client = Nesting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"first")
+        await server.wanted(11)
         client.transport.loseConnection()
-        await client.lost
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_the_end_of_a_connection_inside_its_callback(case):
+        class Nesting(Noting):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                if data:
+                    turn_until(case, lambda: self.lost.called)
+                    case.say("server", "returns")
+
+        for end in ("loseConnection", "abortConnection"):
+            server, client = Nesting(case, "server"), Noting(case, "client")
+            await case.connect(case.listen(lambda: server), client)
+            client.transport.write(b"x")
+            await server.wanted(1)
+            getattr(client.transport, end)()
+            await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_a_connection_is_paused_or_aborted_inside_the_callback_of_another(case):
+        # Both have bytes to deliver in the same turn.
+        class Ending(Noting):
+            def dataReceived(self, data):
+                if self.size:
+                    return super().dataReceived(data)
+                super().dataReceived(data)
+                other = pair[pair[0] is self]
+                if not other.size:
+                    getattr(other.transport, end)()
+                    for _ in range(5):
+                        case.reactor.iterate(0)
+                    case.say("other", other.size, other.lost.called)
+                    if end == "pauseProducing":
+                        other.transport.resumeProducing()
+                        turn_until(case, lambda: other.size)
+                    case.say("other", other.size)
+
+        for end in ("pauseProducing", "abortConnection"):
+            pair = [Ending(case, end) for _ in range(2)]
+            clients = [Noting(case, "client") for _ in pair]
+            left = list(pair)
+            port = case.listen(left.pop)
+            for each in clients + pair:
+                # Either may be the first.
+                each.say = lambda *_: None
+            for client in clients:
+                await case.connect(port, client)
+            for client in clients:
+                client.transport.write(b"x")
+            await case.sleep(0.05)
+            for each in clients + pair:
+                each.transport.loseConnection()
+            await defer.gatherResults([each.lost for each in clients + pair])
 
     @case
     async def test_connections_are_served_inside_a_call_from_a_thread(case):
@@ -468,41 +682,19 @@ class Turns(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    @only_subject
-    async def test_connections_wait_inside_a_callback_of_one(case):
-        echoing, events = Echo(case, "server"), []
-        client = Noting(case, "client")
-        await case.connect(case.listen(lambda: echoing), client)
+    @case
+    async def test_connections_are_served_inside_other_callbacks(case):
+        servers = []
 
-        class Datagrams(protocol.DatagramProtocol):
-            def datagramReceived(self, data, address):
-                events.append("datagram")
+        def serve():
+            servers.append(Echo(case, "server"))
+            return servers[-1]
 
-        udp = case.reactor.listenUDP(0, Datagrams(), interface="127.0.0.1")
-        listening = case.listen(lambda: Noting(case, "accepted"))
-
-        class Nesting(protocol.Protocol):
-            def dataReceived(self, data):
-                client.transport.write(b"waits")
-                udp.write(b"x", ("127.0.0.1", udp.getHost().port))
-                case.reactor.callLater(0, events.append, "timed")
-                case.reactor.callFromThread(events.append, "from a thread")
-                with socket.create_connection(("127.0.0.1", listening)):
-                    turn_until(case, lambda: len(events) == 3)
-                    for _ in range(10):
-                        case.reactor.iterate(0)
-                events.append("returns")
-
-        nesting = Noting(case, "nesting")
-        await case.connect(case.listen(Nesting), nesting)
-        nesting.transport.write(b"begin")
-        await client.wanted(5)
-        assert sorted(events[:3]) == ["datagram", "from a thread", "timed"], events
-        assert events[3:] == ["returns"], events
-        await udp.stopListening()
-        for each in (client, nesting):
-            each.transport.loseConnection()
-            await each.lost
+        port = case.listen(serve)
+        for callback, run in CALLBACKS.items():
+            case.say("callback", callback)
+            await run(case, lambda: exchange(case, port, callback))
+        await defer.gatherResults([each.lost for each in servers])
 
     @case
     async def test_due_calls_that_an_earlier_one_moves_or_cancels(case):
