@@ -81,7 +81,10 @@ impl<D: Driver> Engine for D {
                     }
                     event => core.handle_event(self, event),
                 };
-                core.settle(self, key);
+                if key.is_some() && core.records.is_pending(pending::ROUND) {
+                    core.round(self);
+                }
+                core.reply(self, key);
                 if core.suspends(seq, key) {
                     return Ok(true);
                 }
@@ -197,13 +200,10 @@ impl Core {
         None
     }
 
-    /// The rest of step 3 for one event: a round, and the output of its connection.
+    /// The end of step 3 for one event: the output of its connection.
     #[inline(always)]
-    fn settle<D: Driver>(&mut self, driver: &mut D, key: Option<Key>) {
+    fn reply<D: Driver>(&mut self, driver: &mut D, key: Option<Key>) {
         let Some(key) = key else { return };
-        if self.records.is_pending(pending::ROUND) {
-            self.round(driver);
-        }
         if self.records.is_pending(pending::SUSPEND) {
             // `resume` calls this again.
             return;
@@ -241,12 +241,15 @@ impl Core {
             entry.life.cell().set_dirty(false);
             let holds = self.batching.holds() && driver.has_more();
             let is_pending = self.records.is_pending(pending::EVENT);
-            // Usually a reply and nothing else, which `settle` sends.
+            // Usually a reply and nothing else.
             if holds || is_pending || !effects.is_at_most(Effects::OUTPUT) {
                 self.apply_all_effects(driver, key, effects);
             }
         }
-        self.settle(driver, key);
+        if key.is_some() && self.records.is_pending(pending::ROUND) {
+            self.round(driver);
+        }
+        self.reply(driver, key);
         (!self.suspends(seq, key)).then_some(seq)
     }
 
