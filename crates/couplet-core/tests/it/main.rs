@@ -67,6 +67,8 @@ mod unheard;
 #[cfg(unix)]
 mod unix;
 mod watch;
+#[cfg(unix)]
+mod wrappers;
 
 /// For the certificate code that the library's own tests share with these.
 use couplet::layers;

@@ -135,10 +135,12 @@ macro_rules! forward_mut {
     )* };
 }
 
+/// Without real time, a loop that asks for the stall detector has none.
 impl World for Tapped {
     forward! {
         wall_clock() -> SystemTime;
         random() -> u64;
+        is_real_time() -> bool;
         bind(address: &Address, options: &ListenOptions) -> io::Result<Bound>;
         bind_datagrams(address: &Address, options: &DatagramOptions) -> io::Result<Bound>;
         adopt(socket: ConnectedSocket) -> io::Result<Adopted>;
