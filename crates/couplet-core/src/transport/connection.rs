@@ -1049,8 +1049,10 @@ impl Life {
         } else if self.wants_to_read() {
             self.call(now, |protocol, transport| protocol.reading_resumed(transport));
         }
-        // Bytes left over by an upgrade precede new ones.
-        if self.wants_to_read() && !self.unread.is_empty() {
+        // Bytes left over by an upgrade precede new ones. A layer that the protocol has started
+        // fails because of them.
+        let starts = self.transport.cell.is_starting();
+        if self.wants_to_read() && !self.unread.is_empty() && !starts {
             let unread = std::mem::take(&mut self.unread);
             self.deliver(&unread, now);
         }

@@ -169,6 +169,45 @@ fn a_fin_and_a_reset_in_a_pause() {
 }
 
 #[test]
+fn bytes_in_clear_that_a_protocol_has_not_seen_when_it_starts_a_layer_cut_the_connection() {
+    // (whether the next protocol pauses first, whether it starts the layer in a later turn)
+    let orders = [(false, false), (true, false), (true, true)];
+    let cases = orders.iter().flat_map(|order| [false, true].map(|layered| (*order, layered)));
+    for (((pauses, later), layered), mut rig) in Rig::each(cases) {
+        let tls = rig.server.clone();
+        let start = move |transport: &Transport| {
+            transport.start_tls(&tls).expect("it may still write");
+        };
+        let starting = start.clone();
+        let next = End::default().on("made", move |transport| {
+            if pauses {
+                transport.pause_producing();
+            }
+            if !later {
+                starting(transport);
+            }
+        });
+        let given = next.clone();
+        let server = End::default().on("data", move |transport| {
+            transport.upgrade_with(given.clone(), b"in clear");
+        });
+        let wire = match layered {
+            true => rig.wire_over(&server, |_, _| PassThrough::default()),
+            false => rig.wire(&server),
+        };
+        rig.push(&wire, b"x");
+        if later {
+            start(&next.transport());
+            rig.turn();
+        }
+        rig.fin(&wire);
+        assert_eq!(next.received(), b"", "{pauses} {later}: they are no bytes of the layer");
+        let reason = next.reason();
+        assert!(reason.downcast_ref::<PlaintextAfterUpgrade>().is_some(), "{reason}");
+    }
+}
+
+#[test]
 fn bytes_in_clear_that_an_upgrade_leaves_behind_a_new_layer_cut_the_connection() {
     for (upgrade_first, mut rig) in Rig::each([false, true]) {
         let (next, tls) = (End::default(), rig.server.clone());
