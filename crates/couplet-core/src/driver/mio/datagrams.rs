@@ -122,9 +122,14 @@ impl ReceivedBatch {
         self.next.0 < self.count
     }
 
+    /// Whether datagrams of this port are unreported, so that no other port may receive.
+    pub(super) fn belongs_to(&self, port: Key) -> bool {
+        self.owner == Some(port)
+    }
+
     /// Discards the unreported datagrams of a port.
     pub(super) fn forget(&mut self, port: Key) {
-        if self.owner == Some(port) {
+        if self.belongs_to(port) {
             self.owner = None;
         }
     }

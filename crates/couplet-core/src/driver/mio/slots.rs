@@ -148,6 +148,7 @@ impl Mio {
     }
 
     fn finish_retire(&mut self, key: Key) {
+        debug_assert!(!self.arrived.belongs_to(key), "a closed port keeps the buffers");
         if !self.held.is_empty() {
             self.held.remove(&key.slot);
         }

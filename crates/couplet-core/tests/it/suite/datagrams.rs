@@ -256,6 +256,23 @@ pub(crate) fn c158_a_port_that_stops_sends_what_waits_and_delivers_nothing(kit: 
     assert_eq!(far.log.entries(), ["start", "datagram(1)", "stop"]);
 }
 
+/// Ports may receive into the same buffers.
+pub(crate) fn c158_a_port_that_stops_or_pauses_in_its_batch_holds_no_other(kit: Kit) {
+    let acts: [fn(&DatagramTransport); 2] =
+        [|port| drop(port.stop_listening()), DatagramTransport::pause_producing];
+    for act in acts {
+        let (mut rig, near, other) = (kit.rig(), Far::default(), Far::default());
+        let first = Far::acting(move |transport, _| act(transport));
+        let a = plain(&rig, near);
+        let (b, c) = (plain(&rig, first.clone()), plain(&rig, other.clone()));
+        send(&a, b.host(), ["x"; 3]);
+        send(&a, c.host(), ["y"; 3]);
+        rig.until("those of the other port", || first.count() == 1 && other.count() == 3);
+        rig.turns(5);
+        assert_eq!(first.count(), 1);
+    }
+}
+
 pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
     let (mut rig, far) = (kit.rig(), Far::default());
     let port = plain(&rig, far.clone());

@@ -325,6 +325,7 @@ macro_rules! all_facts {
                 c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_error,
                 c158_a_port_starts_and_stops_in_order,
                 c158_a_port_that_stops_sends_what_waits_and_delivers_nothing,
+                c158_a_port_that_stops_or_pauses_in_its_batch_holds_no_other,
                 c158_a_stopped_reactor_closes_its_ports,
                 c159_a_refusal_is_connection_refused_and_the_port_stays_open needs refusals,
                 c159_refusals_drop_nothing_unless_two_concern_the_same_datagram,
