@@ -269,6 +269,26 @@ mod tests {
         assert!(matches!(answer(&pool), (Ticket(3), Ok(()))));
     }
 
+    /// Idle threads that have not woken up yet are counted on for one question each.
+    #[test]
+    fn no_question_waits_for_another_while_threads_may_start() {
+        const QUESTIONS: usize = 4;
+        for idle in 0..=QUESTIONS {
+            let pool = gates(QUESTIONS, 9);
+            let mut state = pool.shared.lock();
+            (state.threads, state.idle) = (idle, idle);
+            drop(state);
+            let (begun, _has_begun) = channel();
+            let gates = (0..QUESTIONS).map(|ticket| {
+                let (let_go, go) = channel();
+                pool.submit(Ticket(ticket as u64), (begun.clone(), go));
+                let_go
+            });
+            let _gates: Vec<Sender<()>> = gates.collect();
+            assert_eq!(pool.shared.lock().threads, QUESTIONS, "{idle} were idle");
+        }
+    }
+
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the test fails where it would wait for ever")]
     fn threads_exit_when_idle_and_others_start_in_their_place() {
