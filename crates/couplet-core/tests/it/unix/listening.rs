@@ -87,6 +87,36 @@ fn c161_a_port_gives_its_path_to_an_owner() {
 }
 
 #[test]
+fn c161_an_owner_and_a_group_are_set_each_without_the_other() {
+    let (rig, folder) = (Kit::mio().rig(), Folder::new());
+    let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let theirs = match rustix::process::geteuid().is_root() {
+        true => (65534, 65533),
+        // Everybody may give a file to each of their groups.
+        false => {
+            let groups = rustix::process::getgroups().expect("our groups");
+            let mut groups = groups.into_iter().map(rustix::process::Gid::as_raw);
+            (ours.0, groups.find(|group| *group != ours.1).unwrap_or(ours.1))
+        }
+    };
+    for (owner, group) in [(false, false), (false, true), (true, false), (true, true)] {
+        let path = folder.join(format!("{owner} {group}"));
+        let mut options = ListenOptions::default();
+        if owner {
+            options = options.owner(theirs.0);
+        }
+        if group {
+            options = options.group(theirs.1);
+        }
+        let _port = try_listen(&rig, &path, options).expect("a free path");
+        let file = std::fs::symlink_metadata(&path).expect("a socket");
+        let expected =
+            (if owner { theirs.0 } else { ours.0 }, if group { theirs.1 } else { ours.1 });
+        assert_eq!((file.uid(), file.gid()), expected, "{owner} {group}");
+    }
+}
+
+#[test]
 fn c161_the_path_is_removed_when_the_port_closes() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let path = folder.join("port");
