@@ -144,6 +144,24 @@ fn a_choice_ends_with_the_deadline_of_the_handshake_and_is_cancelled() {
     }
 }
 
+/// The client has no deadline of its own.
+#[test]
+fn a_choice_ends_with_the_servers_deadline_though_its_client_waits_on() {
+    for mut rig in Rig::both() {
+        let (vault, server) = (Vault::new(), End::default());
+        let wire = rig.wire_over(&server, vault.layer());
+        let hello = hello_of(&rig);
+        rig.push(&wire, &hello);
+        let (_, resolver) = vault.take();
+        rig.advance(Duration::from_millis(9900));
+        assert!(!resolver.is_cancelled());
+        rig.advance(Duration::from_millis(200));
+        assert!(resolver.is_cancelled(), "nobody waits for it");
+        rig.advance(Duration::from_secs(2));
+        assert_eq!((rig.not_opened_and_open(), server.is_made()), ((1, 0), false));
+    }
+}
+
 #[test]
 fn a_client_that_leaves_cancels_its_choice() {
     for mut rig in Rig::both() {

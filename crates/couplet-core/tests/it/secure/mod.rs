@@ -5,6 +5,7 @@ mod broken;
 mod choosing;
 mod closing;
 mod handshake;
+mod options;
 mod oversized;
 mod passing;
 mod paused;

@@ -60,6 +60,12 @@ impl CertificateAndKey {
         CertificateAndKey(Arc::new(pair))
     }
 
+    /// The stapled OCSP response.
+    #[cfg(test)]
+    pub(in super::super) fn ocsp(&self) -> Option<&[u8]> {
+        self.0.ocsp.as_deref()
+    }
+
     /// The certificates in DER, the server's own first.
     pub(in super::super) fn chain(&self) -> impl Iterator<Item = &[u8]> {
         self.0.cert.iter().map(|certificate| certificate.as_ref())

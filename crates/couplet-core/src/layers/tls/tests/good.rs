@@ -227,6 +227,38 @@ fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
 }
 
 #[test]
+fn each_file_of_a_name_is_read_again_when_it_alone_changes() {
+    let authority = Authority::new();
+    let folder = std::env::temp_dir().join(format!("couplet-ocsp-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let write = |end: &str, bytes: &[u8]| {
+        std::fs::write(folder.join(format!("{NAME}.{end}")), bytes).expect("a file");
+    };
+    let first = authority.pem(NAME, |_| {});
+    write("pem", first.as_bytes());
+    let directory = CertificateDirectory::open(&folder).expect("a certificate");
+    let found = || {
+        directory.reload().expect("files that can be read");
+        let found = directory.find(Some(NAME)).expect("its name");
+        let chain: Vec<Vec<u8>> = found.chain().map(<[u8]>::to_vec).collect();
+        (chain, found.ocsp().map(<[u8]>::to_vec))
+    };
+    let (chain, _) = found();
+    // Responses of other lengths: the clock of a file system may be coarse.
+    for response in [&b"good"[..], b"still good"] {
+        write("ocsp", response);
+        assert_eq!(found(), (chain.clone(), Some(response.to_vec())));
+    }
+    write("pem", format!("{}\n", authority.pem(NAME, |_| {})).as_bytes());
+    let (renewed, response) = found();
+    assert_ne!(renewed, chain);
+    assert_eq!(response.as_deref(), Some(&b"still good"[..]));
+    std::fs::remove_file(folder.join(format!("{NAME}.ocsp"))).expect("it was there");
+    assert_eq!(found(), (renewed, None));
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}
+
+#[test]
 fn the_same_world_makes_a_client_say_the_same() {
     struct Fixed;
     impl TlsWorld for Fixed {

@@ -1,0 +1,309 @@
+//! Each option of a TLS server and of a TLS client has an effect, alone. The key log has a process
+//! of its own, in `tests/peers`.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::layers::tls::{
+    CertificateDirectory, ClientAuth, ClientTls, ClientTlsOptions, Identity, ServerTls,
+    ServerTlsOptions, TlsInfo, TlsVersion,
+};
+use couplet::testing::{Manner, failure_of};
+use couplet::{ConnectError, Deferred, Reason, TlsProblem};
+
+use super::authority::Authority;
+use super::{Connection, End, NAME, Rig};
+use crate::needed::Folder;
+use crate::suite::kit::LOOPBACK;
+
+/// Another name of the server.
+const ALIAS: &str = "alias.test";
+
+/// The issuers and the certificates of both sides.
+struct World {
+    authority: Authority,
+    /// An issuer that neither side trusts.
+    stranger: Authority,
+    client: Identity,
+    names: Folder,
+}
+
+impl World {
+    fn new() -> World {
+        let (authority, names) = (Authority::new(), Folder::new());
+        let client = authority.identity("client.test");
+        names.write(&format!("{NAME}.pem"), authority.pem(NAME, |_| {}));
+        World { authority, stranger: Authority::new(), client, names }
+    }
+
+    fn server(&self) -> ServerTlsOptions {
+        let names = self.authority.identity_with(NAME, |params| {
+            let alias = ALIAS.try_into().expect("a name");
+            params.subject_alt_names.push(rcgen::SanType::DnsName(alias));
+        });
+        ServerTlsOptions::new(names)
+    }
+
+    fn client(&self) -> ClientTlsOptions {
+        ClientTlsOptions::default().roots(self.authority.roots())
+    }
+}
+
+/// The parameters that the server and the client report after each of two handshakes, or the first
+/// problem.
+type Met = Result<[[Rc<TlsInfo>; 2]; 2], TlsProblem>;
+
+fn meet(server: &ServerTlsOptions, client: &ClientTlsOptions) -> Met {
+    let mut rig = Rig::new(Manner::Readiness);
+    rig.server = ServerTls::new(server).expect("settings that work");
+    rig.client = ClientTls::new(client).expect("settings that work");
+    Ok([once(&mut rig)?, once(&mut rig)?])
+}
+
+fn once(rig: &mut Rig) -> Result<[Rc<TlsInfo>; 2], TlsProblem> {
+    let (server, client) = (End::default(), End::default());
+    let port = rig.listen(&server);
+    let connecting = rig.connect(&port, &client);
+    rig.turn();
+    if !client.is_made() {
+        return Err(problem_of(connecting));
+    }
+    connecting.detach();
+    if server.is_lost() || client.is_lost() {
+        let lost = if server.is_lost() { &server } else { &client };
+        return Err(problem_in(&lost.reason()));
+    }
+    let known = [&server, &client].map(|end| end.transport().tls().expect("it is secure"));
+    client.transport().lose_connection();
+    rig.turn();
+    Ok(known)
+}
+
+fn problem_of(connecting: Deferred<Connection<End>>) -> TlsProblem {
+    let failure = failure_of(connecting);
+    match failure.downcast_ref() {
+        Some(ConnectError::NotOpened(reason)) => problem_in(reason),
+        _ => panic!("{failure}"),
+    }
+}
+
+fn problem_in(reason: &Reason) -> TlsProblem {
+    match reason {
+        Reason::Tls(error) => error.problem,
+        _ => panic!("{reason}"),
+    }
+}
+
+type SetServer = fn(ServerTlsOptions, &World) -> ServerTlsOptions;
+type SetClient = fn(ClientTlsOptions, &World) -> ClientTlsOptions;
+
+/// Sets one option.
+enum Set {
+    Server(SetServer),
+    Client(SetClient),
+}
+
+/// An option, the other settings of both sides, and the sign of its effect.
+struct Effect {
+    option: &'static str,
+    beside: (SetServer, SetClient),
+    set: Set,
+    shows: fn(&Met, &World) -> bool,
+}
+
+const NONE: (SetServer, SetClient) = (|server, _| server, |client, _| client);
+
+/// Both sides of the first handshake.
+fn first(met: &Met) -> Option<&[Rc<TlsInfo>; 2]> {
+    met.as_ref().ok().map(|both| &both[0])
+}
+
+fn is_resumed(met: &Met) -> bool {
+    met.as_ref().is_ok_and(|[_, second]| second.iter().all(|info| info.resumed))
+}
+
+fn is_version(met: &Met, version: TlsVersion) -> bool {
+    first(met).is_some_and(|both| both.iter().all(|info| info.version == version))
+}
+
+fn has_protocol(met: &Met, protocol: &[u8]) -> bool {
+    first(met).is_some_and(|both| both.iter().all(|info| info.alpn.as_deref() == Some(protocol)))
+}
+
+const EFFECTS: &[Effect] = &[
+    Effect {
+        option: "a client's roots",
+        beside: NONE,
+        set: Set::Client(|client, world| client.roots(world.stranger.roots())),
+        shows: |met, _| matches!(met, Err(TlsProblem::Certificate(_))),
+    },
+    Effect {
+        option: "a client that accepts any certificate",
+        beside: (|server, _| server, |client, world| client.roots(world.stranger.roots())),
+        set: Set::Client(|client, _| client.dangerously_accept_any_server_certificate()),
+        shows: |met, _| met.is_ok(),
+    },
+    Effect {
+        option: "a client's certificate",
+        beside: (
+            |server, world| server.client_auth(ClientAuth::Ask(world.authority.roots())),
+            |client, _| client,
+        ),
+        set: Set::Client(|client, world| client.identity(world.client.clone())),
+        shows: |met, world| {
+            let ours: Vec<&[u8]> = world.client.certificates().collect();
+            first(met).is_some_and(|[server, _]| {
+                server.peer_certificates.iter().map(|one| &one[..]).eq(ours)
+            })
+        },
+    },
+    Effect {
+        option: "the name of the server",
+        beside: NONE,
+        set: Set::Client(|client, _| client.server_name(ALIAS)),
+        shows: |met, _| {
+            first(met).is_some_and(|both| {
+                both.iter().all(|info| info.server_name.as_deref() == Some(ALIAS))
+            })
+        },
+    },
+    Effect {
+        option: "a name that the certificate is not for",
+        beside: NONE,
+        set: Set::Client(|client, _| client.server_name("other.test")),
+        shows: |met, _| matches!(met, Err(TlsProblem::Certificate(_))),
+    },
+    Effect {
+        option: "a client's protocols",
+        beside: (|server, _| server.alpn(["h2", "http/1.1"]), |client, _| client),
+        set: Set::Client(|client, _| client.alpn(["http/1.1"])),
+        shows: |met, _| has_protocol(met, b"http/1.1"),
+    },
+    Effect {
+        option: "a client's versions",
+        beside: NONE,
+        set: Set::Client(|client, _| client.versions(TlsVersion::Tls12, TlsVersion::Tls12)),
+        shows: |met, _| is_version(met, TlsVersion::Tls12),
+    },
+    Effect {
+        option: "a client's oldest version",
+        beside: (
+            |server, _| server.versions(TlsVersion::Tls12, TlsVersion::Tls12),
+            |client, _| client,
+        ),
+        set: Set::Client(|client, _| client.versions(TlsVersion::Tls13, TlsVersion::Tls13)),
+        shows: |met, _| met.is_err(),
+    },
+    Effect {
+        option: "a client that resumes no session",
+        beside: NONE,
+        set: Set::Client(|client, _| client.resumption(false)),
+        shows: |met, _| met.is_ok() && !is_resumed(met),
+    },
+    Effect {
+        option: "a server's certificate",
+        beside: (|_, _| ServerTlsOptions::chosen_later(), |client, _| client),
+        set: Set::Server(|server, world| server.identity(world.authority.identity(NAME))),
+        shows: |met, _| met.is_ok(),
+    },
+    Effect {
+        option: "a server's folder of certificates",
+        beside: (|_, _| ServerTlsOptions::chosen_later(), |client, _| client),
+        set: Set::Server(|server, world| {
+            let names = CertificateDirectory::open(world.names.join("")).expect("a certificate");
+            server.directory(names)
+        }),
+        shows: |met, _| met.is_ok(),
+    },
+    Effect {
+        option: "a server that asks for a certificate",
+        beside: (|server, _| server, |client, world| client.identity(world.client.clone())),
+        set: Set::Server(|server, world| {
+            server.client_auth(ClientAuth::Ask(world.authority.roots()))
+        }),
+        shows: |met, _| first(met).is_some_and(|[server, _]| !server.peer_certificates.is_empty()),
+    },
+    Effect {
+        option: "a server that requires a certificate",
+        beside: (
+            |server, world| server.client_auth(ClientAuth::Ask(world.authority.roots())),
+            |client, _| client,
+        ),
+        set: Set::Server(|server, world| {
+            server.client_auth(ClientAuth::Require(world.authority.roots()))
+        }),
+        shows: |met, _| met.is_err(),
+    },
+    Effect {
+        option: "a server's protocols",
+        beside: (|server, _| server, |client, _| client.alpn(["http/1.1", "h2"])),
+        set: Set::Server(|server, _| server.alpn(["h2"])),
+        shows: |met, _| has_protocol(met, b"h2"),
+    },
+    Effect {
+        option: "a server's versions",
+        beside: NONE,
+        set: Set::Server(|server, _| server.versions(TlsVersion::Tls12, TlsVersion::Tls12)),
+        shows: |met, _| is_version(met, TlsVersion::Tls12),
+    },
+    Effect {
+        option: "a server's oldest version",
+        beside: (
+            |server, _| server,
+            |client, _| client.versions(TlsVersion::Tls12, TlsVersion::Tls12),
+        ),
+        set: Set::Server(|server, _| server.versions(TlsVersion::Tls13, TlsVersion::Tls13)),
+        shows: |met, _| met.is_err(),
+    },
+    Effect {
+        option: "a server that resumes no session",
+        beside: NONE,
+        set: Set::Server(|server, _| server.resumption(false)),
+        shows: |met, _| met.is_ok() && !is_resumed(met),
+    },
+];
+
+#[test]
+fn each_option_has_an_effect_and_without_it_there_is_none() {
+    let world = World::new();
+    for Effect { option, beside, set, shows } in EFFECTS {
+        let before = || ((beside.0)(world.server(), &world), (beside.1)(world.client(), &world));
+        let (server, client) = before();
+        let met = meet(&server, &client);
+        assert!(!shows(&met, &world), "without {option}: {met:?}");
+        let (mut server, mut client) = before();
+        match set {
+            Set::Server(set) => server = set(server, &world),
+            Set::Client(set) => client = set(client, &world),
+        }
+        let met = meet(&server, &client);
+        assert!(shows(&met, &world), "{option}: {met:?}");
+    }
+}
+
+#[test]
+fn each_side_has_its_own_deadline_of_the_handshake() {
+    let (set, short) = (Duration::from_secs(3), Duration::from_millis(2900));
+    for mut rig in Rig::both() {
+        let options = ServerTlsOptions::new(rig.authority.identity(NAME)).handshake_timeout(set);
+        rig.server = ServerTls::new(&options).expect("settings that work");
+        let _silent = rig.wire_to(&rig.listen(&End::default()));
+        rig.advance(short);
+        assert_eq!(rig.not_opened_and_open(), (0, 1));
+        rig.advance(set - short);
+        // The second that its peer has to notice the failure.
+        rig.advance(Duration::from_secs(1));
+        assert_eq!(rig.not_opened_and_open(), (1, 0));
+
+        let options = ClientTlsOptions::default().roots(rig.authority.roots());
+        rig.client = ClientTls::new(&options.handshake_timeout(set)).expect("settings that work");
+        let silent = rig.network.listen(LOOPBACK, 1).expect("a free port");
+        let connecting = rig.connect(&silent, &End::default());
+        rig.turn();
+        rig.advance(short);
+        assert_eq!(rig.l.snapshot().connections[0].state, "opening");
+        rig.advance(set - short);
+        rig.advance(Duration::from_secs(1));
+        assert_eq!(problem_of(connecting), TlsProblem::HandshakeTimedOut);
+    }
+}
