@@ -2,13 +2,22 @@
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
-use couplet::{ConnectionLost, Reason, Result};
+use couplet::layers::tls::{ServerTls, ServerTlsOptions};
+use couplet::protocols::LineReceiver;
+use couplet::stream::copy_bidirectional;
+use couplet::testing::Wire;
+use couplet::{ConnectionLost, Failure, Reason, Result, Stream, Transport};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 
 use super::{both_connected, connected, finish, serve, start};
 use crate::logged::logged;
-use crate::secure::Rig;
+use crate::secure::authority::Authority;
+use crate::secure::{NAME, Rig};
 use crate::suite::kit::LOOPBACK;
 
 #[test]
@@ -63,7 +72,7 @@ fn c105a_a_stream_hears_of_a_drain() {
         });
         let wire = rig.wire_to(&port);
         assert!(wire.take().is_empty());
-        let drained = rig.reactor.drain(std::time::Duration::from_secs(10));
+        let drained = rig.reactor.drain(Duration::from_secs(10));
         rig.turn();
         assert_eq!(wire.take(), b"good-bye");
         rig.close(&wire);
@@ -86,6 +95,107 @@ fn a_reset_fails_what_is_read_after_the_bytes_that_arrived() {
             assert!(stream.close().await.is_err(), "that was no clean end");
             Ok(())
         });
+    }
+}
+
+/// Starts to wait with the stream, which is connected and whose peer reads nothing.
+type Wait = fn(Stream) -> LocalBoxFuture<'static, ()>;
+
+/// More than all buffers hold.
+const MUCH: usize = 8 * 1024 * 1024;
+
+const WAITS: &[(&str, Wait)] = &[
+    ("read", |mut stream| async move { drop(stream.read(&mut [0]).await) }.boxed_local()),
+    ("read_buf", |mut stream| {
+        async move { drop(stream.read_buf(&mut vec![]).await) }.boxed_local()
+    }),
+    ("read_exact", |mut stream| {
+        async move { drop(stream.read_exact(&mut [0]).await) }.boxed_local()
+    }),
+    ("read_to_end", |mut stream| {
+        async move { drop(stream.read_to_end(&mut vec![], 9).await) }.boxed_local()
+    }),
+    ("read_until", |mut stream| async move { drop(stream.read_until(0, 9).await) }.boxed_local()),
+    ("read_line", |mut stream| async move { drop(stream.read_line().await) }.boxed_local()),
+    ("lines", |mut stream| async move { drop(stream.lines().next().await) }.boxed_local()),
+    ("messages", |stream| {
+        let framed = stream.framed(LineReceiver::new);
+        async move { drop({ framed }.next().await) }.boxed_local()
+    }),
+    ("write_all", |mut stream| {
+        async move { drop(stream.write_all(vec![0; MUCH]).await) }.boxed_local()
+    }),
+    ("write_bytes", |mut stream| {
+        async move {
+            stream.write_bytes(vec![0; MUCH]).await.expect("the buffer is empty");
+            drop(stream.write_bytes("more").await);
+        }
+        .boxed_local()
+    }),
+    ("flush", |mut stream| {
+        async move {
+            stream.write_bytes(vec![0; MUCH]).await.expect("the buffer is empty");
+            drop(stream.flush().await);
+        }
+        .boxed_local()
+    }),
+    ("shutdown", |mut stream| {
+        async move {
+            stream.write_bytes(vec![0; MUCH]).await.expect("the buffer is empty");
+            drop(stream.shutdown().await);
+        }
+        .boxed_local()
+    }),
+    ("close", |stream| async move { drop(stream.close().await) }.boxed_local()),
+    ("draining", |stream| async move { stream.draining().await }.boxed_local()),
+    ("draining of a half", |stream| {
+        let (reads, _writes) = stream.split();
+        async move { reads.draining().await }.boxed_local()
+    }),
+    ("start_tls", |mut stream| {
+        let identity = Authority::new().identity(NAME);
+        let tls = ServerTls::new(&ServerTlsOptions::new(identity)).expect("it works");
+        async move { drop(stream.start_tls(&tls).await) }.boxed_local()
+    }),
+    ("copy_bidirectional", |stream| {
+        let reactor = stream.transport().reactor().clone();
+        async move {
+            let other = reactor.connect_stream(format!("tcp:{OTHER}")).await.expect("it listens");
+            drop(copy_bidirectional(stream, other).await);
+        }
+        .boxed_local()
+    }),
+];
+
+/// A port of the test.
+const OTHER: SocketAddr = SocketAddr::new(LOOPBACK.ip(), 7777);
+
+#[test]
+fn every_wait_of_a_stream_ends_with_its_connection() {
+    let ends: [fn(&Transport, &Wire); 3] = [
+        |_, wire| wire.reset(),
+        |transport, _| transport.abort_connection(),
+        |transport, _| transport.fail(Failure::msg("by wish")),
+    ];
+    for (name, wait) in WAITS {
+        for (at, end) in ends.iter().enumerate() {
+            for (mut rig, stream, wire) in both_connected() {
+                let other = rig.network.listen(OTHER, 1).expect("a free port");
+                let transport = stream.transport().clone();
+                let waiting = wait(stream).map(Ok);
+                let waiting = start(&mut rig, waiting);
+                let other = rig.network.accept(other);
+                assert!(waiting.is_pending(), "{name} has to wait");
+                end(&transport, &wire);
+                rig.turn();
+                if let Some(other) = other {
+                    rig.close(&other);
+                }
+                // A failure sends what was written, and gives the peer 30 s.
+                rig.advance(Duration::from_secs(31));
+                assert!(!waiting.is_pending(), "{name} waits on, at the end {at}");
+            }
+        }
     }
 }
 
@@ -170,7 +280,7 @@ fn c44_the_error_of_a_handler_is_logged_unless_its_stream_failed() {
     for mut rig in Rig::both() {
         let port = serve(&rig, async |mut stream| -> Result<()> {
             match stream.read_line().await?.as_deref() {
-                Some(b"fail") => Err(couplet::Failure::msg("asked for")),
+                Some(b"fail") => Err(Failure::msg("asked for")),
                 _ => stream.read_exact(&mut [0; 10]).await.map_err(Into::into),
             }
         });
