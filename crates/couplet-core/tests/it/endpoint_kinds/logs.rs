@@ -33,6 +33,44 @@ fn refused(text: &str) -> String {
     error.expect_err("it can't be written").to_string()
 }
 
+/// The port numbers, from and to, and the flags of a capture's segments.
+fn segments(capture: &[u8]) -> Vec<(u16, u16, u8)> {
+    let (mut at, mut found) = (HEADER, Vec::new());
+    for length in packets(capture) {
+        let packet = &capture[at + 16..at + 16 + length];
+        let tcp = &packet[if packet[0] >> 4 == 6 { 40 } else { 20 }..];
+        let number = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+        found.push((number(0), number(2), tcp[13]));
+        at += 16 + length;
+    }
+    found
+}
+
+#[test]
+fn a_capture_of_either_side_shows_that_the_client_opened_the_connection() {
+    const SYN: u8 = 2;
+    const SYN_ACK: u8 = 18;
+    let folder = Folder::new();
+    let [server, client] = ["server.pcap", "client.pcap"].map(|name| folder.path(name));
+    conversation(&format!("log:7777:file={server}"));
+    let mut memory = MemoryReactor::new();
+    let connect = format!("log:127.0.0.1:7777:file={client}");
+    memory.reactor().connect_protocol(&*connect, Echo::default()).detach();
+    let wire = memory.connecting()[0].complete();
+    wire.push(b"hello");
+    memory.settle();
+    wire.fin();
+    memory.settle();
+    for file in [server, client] {
+        let segments = segments(&fs::read(&file).expect("a capture"));
+        let flags: Vec<u8> = segments.iter().map(|(.., flags)| *flags).collect();
+        assert_eq!(flags[..2], [SYN, SYN_ACK], "{file}");
+        assert_eq!((segments[0].1, segments[1].0), (7777, 7777), "{file}: {segments:?}");
+        // Data follows in both directions.
+        assert!(segments.len() > 4, "{file}: {segments:?}");
+    }
+}
+
 #[test]
 fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
     let folder = Folder::new();

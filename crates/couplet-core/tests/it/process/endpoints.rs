@@ -29,6 +29,7 @@ fn c145b_a_program_is_a_peer_with_its_input_and_output() {
         ("process:tr a-z A-Z", "rose", b"ROSE"),
         (r#"process:/bin/sh -c "read line; echo 'a  '$line""#, "rose\n", b"a  rose\n"),
         (r"process:/bin/sh -c 'A\=1; echo $A\:$1' sh ''", "", b"1:\n"),
+        ("process:printf <%s> '' a \"\" b''c ' ' \"\"", "", b"<><a><><bc>< ><>"),
         ("process:pwd:directory=/", "", b"/\n"),
         ("process:/bin/sh -c 'echo a; echo b >&2':stderr=stdout", "", b"a\nb\n"),
         ("process:/bin/sh -c 'echo a; echo b >&2':stderr=null", "", b"a\n"),
