@@ -85,6 +85,33 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_make
 }
 
 #[test]
+fn c125_a_cancel_is_reported_once_whoever_reports_it() {
+    for waits_for_it in [false, true] {
+        let mut clock = Stage::new(0);
+        let sleeping = clock.reactor.sleep(s(1));
+        let task = clock.reactor.spawn_cancellable(async move |cancelling| {
+            match waits_for_it {
+                true => cancelling.asked().await,
+                false => drop(cancelling.or::<()>(pending()).await.expect_err("a cancel")),
+            }
+            assert!(!cancelling.is_asked());
+            // A farewell takes its time.
+            cancelling.or(sleeping).await?;
+            let again = cancelling.asked().now_or_never();
+            assert!(again.is_none(), "there was no other");
+            Ok("a farewell")
+        });
+        clock.jump(s(0));
+        task.cancel();
+        clock.jump(s(0));
+        no_result_yet(&task);
+        clock.jump(s(1));
+        clock.jump(s(0));
+        assert_eq!(success_of(task), "a farewell");
+    }
+}
+
+#[test]
 fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
     let stubborn = |log: &Log| {
         let log = log.clone();
