@@ -54,22 +54,14 @@ impl<D: Driver> Engine for D {
     /// their returns the kernel's own code pays for it.
     #[inline(never)]
     fn turn(&mut self, core: &mut Core, turns: Turns) -> io::Result<bool> {
-        let mut resumed = match core.suspended.take() {
-            None => None,
+        let mut seq = match core.suspended.take() {
+            None => core.await_turn(self, core.next_wait(turns))?,
             Some(suspended) => match core.resume(self, suspended) {
+                Some(seq) => seq,
                 None => return Ok(true),
-                resumed => resumed,
             },
         };
-        let mut until = if resumed.is_some() { None } else { core.next_wait(turns) };
         loop {
-            let seq = match resumed.take() {
-                Some(seq) => seq,
-                None => {
-                    core.hooks.wait(self, until)?;
-                    core.begin_turn(self)
-                }
-            };
             while let Some(event) = self.next() {
                 let key = match event {
                     Event::Received(key) => {
@@ -89,8 +81,8 @@ impl<D: Driver> Engine for D {
                     return Ok(true);
                 }
             }
-            until = match core.end_turn(self, seq, turns) {
-                AfterTurn::Wait(until) => until,
+            seq = match core.end_turn(self, seq, turns) {
+                AfterTurn::Wait(until) => core.await_turn(self, until)?,
                 AfterTurn::Return { continues } => return Ok(continues),
             };
         }
@@ -99,6 +91,13 @@ impl<D: Driver> Engine for D {
 
 impl Core {
     // Steps 1 and 2.
+
+    /// Waits for the next turn, and begins it.
+    #[inline(always)]
+    fn await_turn<D: Driver>(&mut self, driver: &mut D, until: Option<Instant>) -> io::Result<Seq> {
+        self.hooks.wait(driver, until)?;
+        Ok(self.begin_turn(driver))
+    }
 
     /// The deadline of the next wait; a time in the past if work is pending.
     #[inline(always)]
