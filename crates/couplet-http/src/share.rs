@@ -342,19 +342,26 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_is_removed_in_its_turn_leaves_it_to_the_next() {
-        let held = hold(Nothing);
-        let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));
-        let share = ConnectionShare::new(&held.connection.transport(), &server_share);
-        let [holder, first, second] = [(); 3].map(|()| Claim::default());
-        let cx = Context::from_waker(Waker::noop());
-        let has_turn = |claim: &Claim| share.poll_turn(claim, &cx, || ()).is_ready();
-        share.hold(&holder, 64 * 1024);
-        assert_eq!([&first, &second].map(has_turn), [false; 2]);
-        share.release(&holder, 64 * 1024);
-        // It is woken, and dropped before it is polled.
-        share.remove_claim(&first);
-        assert!(has_turn(&second));
+    fn a_claim_that_is_removed_leaves_its_place_to_the_next() {
+        for is_granted in [false, true] {
+            let held = hold(Nothing);
+            let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));
+            let share = ConnectionShare::new(&held.connection.transport(), &server_share);
+            let [holder, first, second] = [(); 3].map(|()| Claim::default());
+            let cx = Context::from_waker(Waker::noop());
+            let has_turn = |claim: &Claim| share.poll_turn(claim, &cx, || ()).is_ready();
+            share.hold(&holder, 64 * 1024);
+            assert_eq!([&first, &second].map(has_turn), [false; 2]);
+            // Its response is dropped while it waits, or when it is woken, before it is polled.
+            if is_granted {
+                share.release(&holder, 64 * 1024);
+                share.remove_claim(&first);
+            } else {
+                share.remove_claim(&first);
+                share.release(&holder, 64 * 1024);
+            }
+            assert!(has_turn(&second), "the turn is not kept, granted: {is_granted}");
+        }
     }
 
     #[test]
