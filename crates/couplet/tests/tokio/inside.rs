@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -273,17 +274,43 @@ async fn reactor_has_one_end(run: &mut Pin<Box<Embedded>>, reactor: &Reactor) ->
     }
 }
 
+/// Calls `stop`, and waits until the shutdown has closed a connection. A job holds up the end of
+/// the run until the returned sender is dropped.
+async fn closed_by(reactor: &Reactor, stop: impl FnOnce()) -> Result<Sender<()>> {
+    let (ends, held) = channel();
+    reactor.defer_to_thread(move || Ok(held.recv().is_ok())).detach();
+    let port = reactor.listen(ANY, || Echo)?;
+    let mut stream = reactor.connect_stream(port.host().to_string()).await?;
+    stop();
+    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "nothing was sent");
+    Ok(ends)
+}
+
 #[test]
-fn a_run_that_is_stopped_first_ends_the_program() {
-    let stopped = current_thread().block_on(embed::run(new_loop(), async |reactor| {
-        reactor.call_later(Duration::from_millis(1), {
-            let stopping = reactor.clone();
-            move || stopping.stop()
+fn a_run_that_was_stopped_first_returns_a_success_or_stopped() {
+    for (is_stopped, result, expected) in [
+        (false, Some(Ok("done")), "done"),
+        (false, Some(Err("broken")), "broken"),
+        (true, None, "stopped"),
+        (true, Some(Ok("done")), "done"),
+        // The shutdown may have caused the failure.
+        (true, Some(Err("broken")), "stopped"),
+    ] {
+        let outcome = current_thread().block_on(embed::run(new_loop(), async |reactor| {
+            if is_stopped {
+                drop(closed_by(&reactor, || reactor.stop()).await?);
+            }
+            match result {
+                Some(result) => result.map(str::to_owned).map_err(Failure::msg),
+                None => std::future::pending().await,
+            }
+        }));
+        let said = outcome.unwrap_or_else(|failure| match failure.downcast_ref::<Stopped>() {
+            Some(Stopped { signal: None, .. }) => "stopped".to_owned(),
+            _ => failure.to_string(),
         });
-        std::future::pending::<Result<()>>().await
-    }));
-    let failure = stopped.expect_err("it never ends");
-    assert!(failure.downcast_ref::<Stopped>().is_some_and(|stopped| stopped.signal.is_none()));
+        assert_eq!(said, expected, "stopped: {is_stopped}, {result:?}");
+    }
 }
 
 #[test]
@@ -327,12 +354,18 @@ fn a_loop_without_a_descriptor_is_refused() {
 #[test]
 fn a_signal_stops_an_embedded_run_that_asks_for_it() {
     use rustix::process::{Signal as Sent, getpid, kill_process};
-    let l = Loop::with_options(LoopOptions::default().signals(true)).expect("a loop");
-    let stopped = current_thread().block_on(embed::run(l, async |_| {
-        kill_process(getpid(), Sent::TERM)?;
-        std::future::pending::<Result<()>>().await
-    }));
-    let failure = stopped.expect_err("it never ends");
-    let signal = failure.downcast_ref::<Stopped>().and_then(|stopped| stopped.signal);
-    assert_eq!(signal, Some(Signal::Terminate));
+    for fails in [false, true] {
+        let l = Loop::with_options(LoopOptions::default().signals(true)).expect("a loop");
+        let stopped = current_thread().block_on(embed::run(l, async |reactor| {
+            let terminate = || kill_process(getpid(), Sent::TERM).expect("it runs");
+            drop(closed_by(&reactor, terminate).await?);
+            if fails {
+                return Err(Failure::msg("broken"));
+            }
+            std::future::pending::<Result<()>>().await
+        }));
+        let failure = stopped.expect_err("it never succeeds");
+        let signal = failure.downcast_ref::<Stopped>().and_then(|stopped| stopped.signal);
+        assert_eq!(signal, Some(Signal::Terminate), "{failure}");
+    }
 }
