@@ -336,6 +336,27 @@ fn a_host_that_is_further_away_is_so_in_both_directions() {
 }
 
 #[test]
+fn a_fin_is_seen_once_the_bytes_before_it_were_taken() {
+    for length in [0, 1, 3] {
+        let mut two = Two::new();
+        let (here, there) = two.joined();
+        here.push(&b"end"[..length]).unwrap();
+        here.fin();
+        two.pass(ms(9));
+        assert!(!there.saw_fin(), "it is in flight");
+        two.pass(s(1));
+        for left in (1..=length).rev() {
+            assert!(!there.saw_fin(), "{left} of {length} bytes are not taken");
+            assert_eq!(there.take(1).len(), 1);
+        }
+        assert!(there.saw_fin() && !here.saw_fin(), "{length} bytes");
+        here.reset();
+        two.pass(s(1));
+        assert!(!there.saw_fin(), "a reset follows it");
+    }
+}
+
+#[test]
 fn a_reset_reaches_both_ends() {
     let mut two = Two::new();
     let (here, there) = two.joined();

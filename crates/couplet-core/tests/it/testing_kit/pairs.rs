@@ -162,6 +162,21 @@ fn a_held_protocol_receives_pushed_bytes_and_its_writes_can_be_taken() {
 }
 
 #[test]
+fn the_far_end_sees_a_fin_once_it_has_taken_the_bytes_before() {
+    for manner in MANNERS {
+        for length in [0, 1, 3] {
+            let mut held = hold_on(manner, 1, saying(&"end"[..length]));
+            held.with(|_, transport| transport.lose_write_connection());
+            for left in (1..=length).rev() {
+                assert!(!held.wire.saw_fin(), "{left} of {length} bytes are not taken");
+                assert_eq!(held.wire.take_most(1).len(), 1);
+            }
+            assert!(held.wire.saw_fin(), "{length} bytes");
+        }
+    }
+}
+
+#[test]
 fn the_far_end_sees_pauses_options_and_resets() {
     for manner in MANNERS {
         let notes = saying("");
