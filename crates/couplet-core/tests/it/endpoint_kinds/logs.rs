@@ -5,9 +5,10 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::process::Command;
 
+use couplet::endpoints::{Logged, TcpServer};
 use couplet::testing::MemoryReactor;
 
-use super::{Echo, conversation};
+use super::{Echo, conversation, conversation_at};
 use crate::logged::logged;
 use crate::needed::{Folder, has};
 
@@ -160,6 +161,23 @@ fn of_two_logs_in_one_file_the_lower_limit_holds() {
     drop(port);
     let capture = fs::read(&file).expect("a capture");
     assert!(packets(&capture).len() > 5 && capture.len() <= 700);
+}
+
+#[test]
+fn the_limit_of_a_capture_may_be_set_before_its_file() {
+    let folder = Folder::new();
+    for is_first in [true, false] {
+        let file = folder.path(&format!("{is_first}.pcap"));
+        for _ in 0..5 {
+            let log = Logged::new(TcpServer::new(([127, 0, 0, 1], 7777).into()));
+            conversation_at(match is_first {
+                true => log.limit(700).pcap(&file),
+                false => log.pcap(&file).limit(700),
+            });
+        }
+        let capture = fs::read(&file).expect("a capture");
+        assert!(packets(&capture).len() > 5 && capture.len() <= 700, "{is_first}");
+    }
 }
 
 #[test]

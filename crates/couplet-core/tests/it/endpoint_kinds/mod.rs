@@ -85,7 +85,12 @@ fn echoing(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> MemoryReactor {
 
 /// One conversation through a port of this endpoint.
 fn conversation(text: &str) {
-    let mut memory = echoing(text);
+    conversation_at(text);
+}
+
+/// Like [`conversation`], for any endpoint.
+fn conversation_at(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) {
+    let mut memory = echoing(endpoint);
     let wire = memory.connect(7777);
     wire.push(b"hello\r\n");
     memory.settle();

@@ -1,6 +1,14 @@
 //! Endpoint strings: their meaning, their printed form, and the hints for mistakes.
 
-use couplet::endpoints::{EndpointError, client_from_string, server_from_string};
+use std::time::Duration;
+
+use couplet::endpoints::{
+    EndpointError, Logged, ProxyServer, TcpServer, Throttled, client_from_string,
+    server_from_string,
+};
+#[cfg(any(feature = "tls", feature = "ring"))]
+use couplet::endpoints::{TcpClient, TlsClient, TlsServer};
+use couplet::layers::LogForm;
 use proptest::prelude::*;
 
 fn server(text: &str) -> Result<String, EndpointError> {
@@ -99,6 +107,71 @@ fn wrappers_print_as_strings_that_mean_the_same() {
         ("log:throttle:a:80:write=1", "log:throttle:tcp:a:80:write=1"),
     ];
     mean(client, &texts);
+}
+
+type Setter<E> = fn(E) -> E;
+
+/// Asserts that these setters, called in every order, make an endpoint that prints as `printed`.
+fn set<E: Clone + ToString>(endpoint: E, setters: &[Setter<E>], printed: &str) {
+    if setters.is_empty() {
+        return assert_eq!(endpoint.to_string(), printed);
+    }
+    for next in 0..setters.len() {
+        let mut rest = setters.to_vec();
+        let first = rest.remove(next);
+        set(first(endpoint.clone()), &rest, printed);
+    }
+}
+
+#[test]
+fn setters_of_a_wrapper_may_be_called_in_any_order() {
+    let tcp = || TcpServer::new(([127, 0, 0, 1], 80).into());
+    let log = |setters: &[Setter<Logged<TcpServer>>], printed: &str| {
+        set(Logged::new(tcp()), setters, &format!("log:tcp:80:interface=127.0.0.1:{printed}"));
+    };
+    log(&[|log| log.lines(LogForm::Hex), |log| log.limit(9)], "form=hex:limit=9");
+    log(&[|log| log.file("a", LogForm::Hex), |log| log.limit(9)], "file=a:form=hex:limit=9");
+    log(&[|log| log.pcap("a"), |log| log.limit(9)], "file=a:form=pcap:limit=9");
+    set(
+        Throttled::new(tcp()),
+        &[|slow| slow.read(1), |slow| slow.write(2), |slow| slow.shared(true)],
+        "throttle:tcp:80:interface=127.0.0.1:read=1:write=2:shared=yes",
+    );
+    set(
+        ProxyServer::new(tcp()),
+        &[
+            |proxy| proxy.trust([10, 0, 0, 1].into(), 32),
+            |proxy| proxy.header_timeout(Duration::from_millis(500)),
+        ],
+        "haproxy:tcp:80:interface=127.0.0.1:trusted=10.0.0.1/32:header-timeout=0.5",
+    );
+}
+
+#[test]
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn setters_of_tls_may_be_called_in_any_order() {
+    set(
+        TlsServer::new(TcpServer::new(([127, 0, 0, 1], 443).into())),
+        &[
+            |tls| tls.identity("c", "k"),
+            |tls| tls.chain("x"),
+            |tls| tls.alpn("h2"),
+            |tls| tls.sni("certs"),
+            |tls| tls.client_ca("ca"),
+        ],
+        "tls:443:interface=127.0.0.1:cert=c:key=k:chain=x:alpn=h2:sni=certs:client-ca=ca",
+    );
+    set(
+        TlsClient::new(TcpClient::new("a", 443)),
+        &[
+            |tls| tls.identity("c", "k"),
+            |tls| tls.chain("x"),
+            |tls| tls.alpn("h2"),
+            |tls| tls.ca("ca"),
+            |tls| tls.server_name("b"),
+        ],
+        "tls:a:443:cert=c:key=k:chain=x:alpn=h2:ca=ca:servername=b",
+    );
 }
 
 /// (text, the position of the error, a part of the message, the hint)
