@@ -9,8 +9,8 @@ use rustix::process::Signal;
 
 use crate::http::Site;
 use crate::kit::{
-    Client, Running, Server, TempFile, Terminal, couplet, noise, now, run, serve_raw, unused_port,
-    wait_until,
+    Client, Running, Server, TempFile, Terminal, Upstream, couplet, noise, now, run, serve_raw,
+    unused_port, wait_until,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -136,6 +136,25 @@ fn each_piece_of_stdin_gives_the_next_one_a_second_after_the_servers_end_of_stre
     Running::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).ended().quietly(0);
     source.wait().unwrap();
     assert_eq!(received.recv().unwrap(), b"1\n2\n3\n4\n5\n");
+}
+
+#[test]
+fn a_pipe_that_falls_silent_again_after_the_servers_end_of_stream_does_not_hold_it() {
+    let server = Upstream::start();
+    // A line, and more than the transport takes at a time.
+    for bytes in [b"a line\n".to_vec(), noise(MIB)] {
+        let mut command = couplet(&["connect", "--no-answer", &server.address]);
+        let mut running = Running::start_with_stdout(command.stdin(Stdio::piped()));
+        let (mut stdin, mut client) = (running.stdin().unwrap(), server.accept());
+        client.finish();
+        running.wait_snapshot("half-closed");
+        let receiving = std::thread::spawn(move || client.read_to_end().unwrap());
+        // Fails if the second of silence is over already.
+        let _ = stdin.write_all(&bytes);
+        assert!(bytes.starts_with(&receiving.join().unwrap()));
+        assert_eq!(running.ended().code, Some(0));
+        drop(stdin);
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! `couplet echo`, `forward` and `connect` over UDP, with plain sockets and socat as peers.
 
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
+use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::kit::{Server, couplet, has, missing, run};
+use crate::kit::{Running, Server, couplet, has, missing, run};
 use crate::peers::peer;
 
 /// Longer than any answer takes.
@@ -126,14 +128,57 @@ fn stdin_goes_out_and_answers_are_printed() {
     assert_eq!(peer(program, &["connect", &to], b""), b"");
 }
 
+/// Starts `couplet connect` to this socket, with a line on its stdin. Returns its address too.
+fn connect(server: &UdpSocket) -> (Running, ChildStdin, SocketAddr) {
+    let mut command = couplet(&["connect", &format!("udp:{}", server.local_addr().unwrap())]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = Running::start_with_stdout(&mut command);
+    let mut stdin = running.stdin().unwrap();
+    stdin.write_all(b"a line\n").unwrap();
+    let (_, client) = server.recv_from(&mut [0; 16]).unwrap();
+    (running, stdin, client)
+}
+
+#[test]
+fn each_answer_gives_the_next_one_a_second_after_the_end_of_stdin() {
+    let server = socket();
+    let (running, stdin, client) = connect(&server);
+    drop(stdin);
+    // In short steps, longer than that second.
+    let answers = "abcdefghijklmno";
+    for answer in answers.as_bytes() {
+        server.send_to(&[*answer], client).unwrap();
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    let ended = running.ended();
+    ended.quietly(0);
+    assert_eq!(ended.text(), answers);
+}
+
+#[test]
+fn before_the_end_of_stdin_the_silence_after_an_answer_has_no_limit() {
+    let server = socket();
+    let (running, mut stdin, client) = connect(&server);
+    server.send_to(b"an answer", client).unwrap();
+    // More than the second for which it waits after the end of stdin.
+    std::thread::park_timeout(Duration::from_millis(1500));
+    stdin.write_all(b"another\n").unwrap();
+    let mut buffer = [0; 16];
+    let (length, _) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"another\n");
+    drop(stdin);
+    let ended = running.ended();
+    ended.quietly(0);
+    assert_eq!(ended.text(), "an answer");
+}
+
 #[test]
 fn who_sends_to_nobody_hears_of_it() {
     let free = socket().local_addr().unwrap();
     let mut command = couplet(&["connect", &format!("udp:{free}")]);
-    let mut running =
-        crate::kit::Running::start_with_stdout(command.stdin(std::process::Stdio::piped()));
+    let mut running = Running::start_with_stdout(command.stdin(Stdio::piped()));
     let mut stdin = running.stdin().unwrap();
-    std::io::Write::write_all(&mut stdin, b"x").unwrap();
+    stdin.write_all(b"x").unwrap();
     let ended = running.ended();
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains(&format!("no server listens on udp:{free}")), "{}", ended.stderr);
