@@ -10,6 +10,7 @@ mod answers;
 mod asked;
 mod captured;
 mod cases;
+mod certificates;
 mod chance;
 mod client;
 mod curl;
