@@ -340,6 +340,14 @@ impl Records {
         }
     }
 
+    /// Called when the Deferred of a trigger has fired: outside a turn, it wakes a loop whose
+    /// shutdown may wait for it.
+    pub(super) fn trigger_fired(&self) {
+        if !self.queue.is_in_turn() && self.run.stage() == Stage::Before {
+            self.add_pending(pending::STOP);
+        }
+    }
+
     /// True when any of these bits is set.
     #[inline]
     pub(super) fn is_pending(&self, what: u8) -> bool {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use couplet::{Address, Datagram, DatagramTransport, Loop, Protocol, Reactor, Transport};
+use couplet::{
+    Address, Datagram, DatagramTransport, Deferred, Loop, Protocol, Reactor, Shutdown, Transport,
+};
 
 use crate::needed::Folder;
 use crate::suite::outer::is_readable;
@@ -187,6 +189,24 @@ fn an_embedded_run_ends_by_stop_and_can_begin_again() {
         }
         l.end().expect("nothing is left to end");
     }
+}
+
+#[test]
+fn a_trigger_that_fires_between_two_turns_wakes_the_outer_loop() {
+    let mut l = Loop::new().expect("a loop");
+    let (ready, resolver) = Deferred::new();
+    l.begin(|reactor| {
+        reactor.on(Shutdown::Before, move || ready);
+        Ok(())
+    })
+    .expect("it begins");
+    l.reactor().stop();
+    turn_to_rest(&mut l);
+    assert!(!is_readable(&l, Duration::ZERO), "the shutdown waits for the trigger");
+    resolver.callback(());
+    assert!(is_readable(&l, PATIENCE), "the shutdown is stuck");
+    while turn(&mut l) {}
+    l.end().expect("the run ends");
 }
 
 #[test]

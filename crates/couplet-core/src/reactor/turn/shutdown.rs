@@ -16,20 +16,25 @@ use crate::reactor::options::Drain;
 use crate::reactor::records::pending;
 use crate::reactor::snapshot::Snapshot;
 use crate::reactor::stage::{Shutdown, Stage, Trigger};
+use crate::recorder::Reactor;
 use crate::transport::connection::Life;
 
 /// Maximum number of rounds in which dropped work may request more.
 const DROP_ROUNDS: usize = 100;
 
-/// Calls a trigger, and counts it in `unfired` until its Deferred fires.
-fn call_trigger(trigger: Trigger, unfired: &Rc<Cell<usize>>) {
-    let fired = unfired.clone();
+/// Calls a trigger, and counts it in `unfired` until its Deferred fires, which may happen outside a
+/// turn.
+fn call_trigger(reactor: &Reactor, trigger: Trigger, unfired: &Rc<Cell<usize>>) {
+    let (weak, fired) = (reactor.downgrade(), unfired.clone());
     contain("shutdown trigger", || {
         let deferred = trigger();
         unfired.set(unfired.get() + 1);
         deferred
             .add_both(move |result| {
                 fired.set(fired.get() - 1);
+                if let Some(reactor) = weak.upgrade() {
+                    reactor.records().trigger_fired();
+                }
                 result
             })
             .detach();
@@ -67,7 +72,7 @@ impl Core {
         let run = &self.records.run;
         if run.stage() == Stage::Before {
             // A stop already waits for other triggers.
-            call_trigger(Box::new(trigger), &run.unfired());
+            call_trigger(&self.reactor, Box::new(trigger), &run.unfired());
         } else {
             self.reactor.on(Shutdown::Before, trigger);
         }
@@ -116,7 +121,7 @@ impl Core {
         for (place, trigger) in self.records.run.take_triggers(when) {
             let doing = || UserCall::at("shutdown trigger", place);
             let _hold = self.records.hold_for(doing);
-            call_trigger(trigger, unfired);
+            call_trigger(&self.reactor, trigger, unfired);
         }
     }
 
