@@ -99,10 +99,10 @@ impl ClientOptions {
     }
 
     /// Sets the host and port of a proxy: it receives `http:` requests with an absolute URL, and
-    /// CONNECT for `https:`. Default: none.
+    /// CONNECT for `https:`. An IPv6 address may be in brackets, as in a URL. Default: none.
     #[must_use]
     pub fn proxy(mut self, proxy: Option<(String, u16)>) -> Self {
-        self.proxy = proxy;
+        self.proxy = proxy.map(|(host, port)| (host.trim_matches(['[', ']']).to_owned(), port));
         self
     }
 

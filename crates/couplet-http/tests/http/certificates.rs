@@ -87,7 +87,7 @@ fn a_certificate_has_to_be_valid_for_the_host_of_the_url() {
         let tunnel = async move |near| tunnel(inner.clone(), near).await;
         ports.push(reactor.serve(format!("tcp:{PROXY}"), tunnel)?);
         let tls = ClientTlsOptions::default().roots(Roots::from_pem(trusted.as_bytes())?);
-        let proxies = HOSTS.map(|host| Some((bare(host).to_owned(), PROXY)));
+        let proxies = HOSTS.into_iter().chain(["::1"]).map(|host| Some((host.to_owned(), PROXY)));
         for proxy in [None].into_iter().chain(proxies) {
             let options = ClientOptions::default().tls(tls.clone()).proxy(proxy.clone());
             let client = Client::with_options(&reactor, options);
