@@ -354,13 +354,18 @@ fn an_error_suggests_the_string_probably_meant() {
 }
 
 /// (text, the caret's column, a word of the error message)
-const BAD_TO_LISTEN: [(&str, usize, &str); 18] = [
+const BAD_TO_LISTEN: [(&str, usize, &str); 22] = [
     ("tcp:", 4, "port"),
     ("tcp", 3, "missing"),
     ("tcp:http", 4, "port"),
     ("tcp:65536", 4, "65535"),
     ("tcp:-1", 4, "port"),
     ("tcp:80:interface=here", 17, "IP address"),
+    // As from an unset variable: the port must not be open to everybody.
+    ("tcp:80:interface=", 17, "IP address"),
+    ("80:interface=", 13, "IP address"),
+    ("tcp6:80:interface=", 18, "IP address"),
+    ("tcp:host=:port=80", 9, "IP address"),
     ("tcp:80:backlog=0", 15, "connections"),
     ("tcp:80:colour=red", 7, "known"),
     ("tcp:80:81", 4, "IP address"),

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use couplet::driver::Mio;
 use couplet::{Cluster, Loop, LoopOptions, Protocol, Transport};
 
+use crate::apart::turn_while;
 use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::tap::{Tap, Tapped};
@@ -65,4 +67,20 @@ fn c103h_a_connection_that_cannot_be_handed_on_is_served_where_it_was_accepted()
     assert!(lines.iter().any(|line| line.contains("cannot hand a connection")), "{lines:?}");
     assert_eq!([serve(false), serve(false)], [b'b', b'b']);
     drop(served);
+}
+
+#[test]
+fn loops_that_do_not_listen_yet_get_no_clients() {
+    const CLIENTS: usize = 64;
+    let port = Cluster::new(4).bind("127.0.0.1:0").expect("a free port");
+    let mut l = Loop::new().expect("a loop");
+    let _listening = port.listen(&l.reactor(), || Who(b'a')).expect("its part of the port");
+    let at = port.host().socket_addr().expect("a TCP port");
+    turn_while(&mut l, || {
+        let clients = (0..CLIENTS).map(|_| TcpStream::connect(at).expect("it listens"));
+        for mut client in clients.collect::<Vec<_>>() {
+            client.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+            client.read_exact(&mut [0]).expect("the loop that listens serves all");
+        }
+    });
 }

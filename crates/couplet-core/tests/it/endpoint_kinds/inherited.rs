@@ -5,9 +5,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 
 use couplet::Loop;
-use couplet::endpoints::{EndpointError, FdServer};
+use couplet::endpoints::{EndpointError, FdServer, SystemdServer};
 
 use super::{Echo, ask};
+use crate::apart;
 use crate::needed::{Folder, inheritable};
 
 #[test]
@@ -57,5 +58,34 @@ fn c145_fd_refuses_what_is_not_an_inherited_listening_stream_socket() {
         let error = l.reactor().listen(&text, Echo::default).unwrap_err();
         let error = error.downcast_ref::<EndpointError>().expect("an error with a place");
         assert_eq!(error.at(), 7, "{error}");
+    }
+}
+
+#[test]
+fn sockets_that_the_init_system_passed_to_another_process_are_not_used() {
+    let test = "endpoint_kinds::inherited::\
+                sockets_that_the_init_system_passed_to_another_process_are_not_used";
+    if let Some(problem) = apart::told() {
+        let l = Loop::new().unwrap();
+        let error = l.reactor().listen(SystemdServer::at(7), Echo::default).unwrap_err();
+        let error = error.downcast_ref::<EndpointError>().expect("an error with a place");
+        return assert!(error.problem().contains(&problem), "{error}");
+    }
+    for (environment, problem) in [
+        // The process ID of the shell is also that of the test which replaces it.
+        ("LISTEN_FDS=7 LISTEN_PID=$$", "has passed 7 sockets"),
+        ("LISTEN_FDS=8 LISTEN_PID=$PPID", "to another process"),
+        ("LISTEN_FDS=8 LISTEN_PID=1", "to another process"),
+        ("LISTEN_FDS=8 LISTEN_PID=", "LISTEN_PID is not a number"),
+        ("LISTEN_FDS=8", "LISTEN_PID is not set"),
+        ("LISTEN_PID=$$", "LISTEN_FDS is not set"),
+        ("LISTEN_FDS=-1 LISTEN_PID=$$", "LISTEN_FDS is not a number"),
+        ("LISTEN_FDS=4294967295 LISTEN_PID=$$", "LISTEN_FDS is too large"),
+    ] {
+        let script = format!("unset LISTEN_FDS LISTEN_PID; export {environment}; exec \"$@\"");
+        let shell = ["/bin/sh", "-c", &script, "sh"];
+        let ended = apart::again_by(&shell, test, problem).output().expect("it starts");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{environment}: {said}");
     }
 }

@@ -151,16 +151,24 @@ fn c145d_the_limit_of_a_capture_counts_what_is_there() {
 #[test]
 fn of_two_logs_in_one_file_the_lower_limit_holds() {
     let folder = Folder::new();
-    let file = folder.path("traffic.pcap");
-    let memory = MemoryReactor::new();
-    let larger = format!("log:7778:file={file}:limit=100000");
-    let port = memory.reactor().listen(larger, Echo::default).expect("a free port");
-    for _ in 0..5 {
-        conversation(&format!("log:7777:file={file}:limit=700"));
+    for (number, limits) in [[100_000, 700], [700, 100_000], [700, 700]].iter().enumerate() {
+        let file = folder.path(&format!("{number}.pcap"));
+        let mut memory = MemoryReactor::new();
+        for (at, limit) in (7777..).zip(limits) {
+            let log = format!("log:{at}:file={file}:limit={limit}");
+            memory.reactor().listen(log, Echo::default).expect("a free port");
+        }
+        // Whichever of them the clients use.
+        for at in [7777, 7778].repeat(5) {
+            let wire = memory.connect(at);
+            wire.push(b"hello");
+            memory.settle();
+            wire.fin();
+            memory.settle();
+        }
+        let capture = fs::read(&file).expect("a capture");
+        assert!(packets(&capture).len() > 5 && capture.len() <= 700, "{limits:?}");
     }
-    drop(port);
-    let capture = fs::read(&file).expect("a capture");
-    assert!(packets(&capture).len() > 5 && capture.len() <= 700);
 }
 
 #[test]

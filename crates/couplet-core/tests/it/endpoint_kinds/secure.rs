@@ -124,6 +124,32 @@ fn tls_asks_for_what_its_keywords_say() {
 }
 
 #[test]
+fn a_client_that_asks_for_no_name_in_the_folder_gets_the_certificate_beside_it() {
+    let folder = files();
+    let authority = Authority::new();
+    folder.write("beside-ca.pem", authority.certificate());
+    folder.write("beside.pem", authority.pem("beside.example", |_| {}));
+    folder.write("address.pem", authority.pem("127.0.0.1", |_| {}));
+    // No name is asked for with an address.
+    for (cert, ca, name, works) in [
+        ("beside", "ca", "localhost", true),
+        ("beside", "ca", "other.example", true),
+        ("beside", "beside-ca", "beside.example", true),
+        ("beside", "beside-ca", "third.example", false),
+        ("address", "beside-ca", "127.0.0.1", true),
+    ] {
+        let connect = format!("tls:@:ca=${ca}.pem:servername={name}");
+        for listen in ["sni=$sni:cert=$", "cert=$"] {
+            let is_beside = ca == "beside-ca";
+            let listen = format!("tls:127.0.0.1:0:{listen}{cert}.pem");
+            let works = works && (is_beside || listen.contains("sni="));
+            let outcome = try_with(&folder, &listen, &connect).map(|_| ());
+            assert_eq!(outcome.is_ok(), works, "{listen} {name}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_folder_of_certificates_is_an_error() {
     let folder = files();
     std::fs::create_dir_all(folder.path("none")).unwrap();

@@ -109,6 +109,31 @@ fn wrappers_print_as_strings_that_mean_the_same() {
     mean(client, &texts);
 }
 
+#[test]
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn each_wrapper_has_the_host_of_what_it_stands_before() {
+    let wrappers = [
+        ("", ""),
+        ("haproxy:", ""),
+        ("throttle:", ":read=1"),
+        ("log:", ""),
+        ("log:throttle:haproxy:", ":write=1"),
+    ];
+    for (wrapper, keywords) in wrappers {
+        for (over, host) in [("tcp:example.com:443", Some("example.com")), ("unix:s", None)] {
+            let endpoint = client_from_string(&format!("{wrapper}{over}{keywords}"));
+            assert_eq!(endpoint.expect("an endpoint").host(), host, "{wrapper}{over}");
+            // This host is the name for the certificate.
+            let secure = client(&format!("tls:{wrapper}{over}{keywords}"));
+            assert_eq!(secure.is_ok(), host.is_some(), "{wrapper}{over}: {secure:?}");
+        }
+    }
+    for (tls, host) in [("", "a"), (":servername=b", "b")] {
+        let endpoint = client_from_string(&format!("haproxy:tls:a:443{tls}"));
+        assert_eq!(endpoint.expect("an endpoint").host(), Some(host));
+    }
+}
+
 type Setter<E> = fn(E) -> E;
 
 /// Asserts that these setters, called in every order, make an endpoint that prints as `printed`.

@@ -44,6 +44,7 @@ fn c145f_mistakes_are_pointed_at() {
         ("udp:70000", 4, "expected a port number from 0 to 65535", None),
         ("udp:nobody:9", 4, "an interface is an IP address", None),
         ("udp:::1:9", 5, "expected a port number from 0 to 65535", Some("udp:[::1]:9")),
+        ("udp:9:interface=", 16, "an interface is an IP address", None),
         ("udp:9:interface=::1", 17, "expected a port number", Some("udp:9:interface=[::1]")),
         ("udp:9:inteface=[::1]", 6, "unknown keyword inteface=", Some("udp:9:interface=[::1]")),
         ("tcp:9", 0, "a datagram address starts with udp:", None),
