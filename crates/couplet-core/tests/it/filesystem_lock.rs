@@ -54,8 +54,21 @@ fn c129a_a_wait_tries_again_after_10_ms_and_then_after_twice_the_time_and_at_lea
         assert_eq!(waits(None, ms(busy)), ms(locked), "busy for {busy} ms");
     }
     assert_eq!(waits(None, ms(5000)), ms(5270));
-    assert_eq!(waits(Some(ms(20)), ms(51)), ms(70));
-    assert_eq!(waits(Some(ms(5)), ms(11)), ms(15));
+}
+
+#[test]
+fn c129a_the_longest_wait_bounds_each_wait_of_a_lock() {
+    let cases = [
+        (5, [(4, 5), (6, 10), (11, 15), (16, 20), (101, 105)]),
+        (20, [(9, 10), (11, 30), (31, 50), (51, 70), (71, 90)]),
+        (60_000, [(9, 10), (631, 1270), (1271, 2550), (2551, 5110), (5111, 10_230)]),
+    ];
+    for (longest, waits_of) in cases {
+        for (busy, locked) in waits_of {
+            let case = format!("at most {longest} ms, busy for {busy} ms");
+            assert_eq!(waits(Some(ms(longest)), ms(busy)), ms(locked), "{case}");
+        }
+    }
 }
 
 #[test]

@@ -207,6 +207,55 @@ fn c131_a_deferred_that_fails_stops_it() {
     assert_eq!(reports, ["no"]);
 }
 
+/// However it ends, it has ended when its Deferred fires.
+#[test]
+fn c131_it_can_be_started_again_by_the_callbacks_of_its_end() {
+    let ends: [(&str, fn(&LoopingCall, Resolver<()>)); 5] = [
+        ("the call fails", |_, call| call.errback(Failure::msg("no"))),
+        ("stopped in a call", |looping, call| {
+            assert!(looping.stop());
+            call.callback(());
+        }),
+        ("stopped in a call that fails", |looping, call| {
+            assert!(looping.stop());
+            call.errback(Failure::msg("no"));
+        }),
+        ("stopped between calls", |looping, call| {
+            call.callback(());
+            assert!(looping.stop());
+        }),
+        ("stopped after a reset", |looping, call| {
+            call.callback(());
+            assert!(looping.reset() && looping.stop());
+        }),
+    ];
+    for (case, end) in ends {
+        let mut clock = Stage::new(0);
+        let calls: Rc<RefCell<Vec<Resolver<()>>>> = Rc::default();
+        let made = calls.clone();
+        let looping = LoopingCall::new(&clock.reactor, move || {
+            let (call, resolver) = Deferred::new();
+            made.borrow_mut().push(resolver);
+            call
+        });
+        let (log, again) = (clock.log.clone(), looping.clone());
+        let restarted = looping.start(S).add_both(move |_| {
+            log.say(format!("running: {}", again.is_running()));
+            Ok(given(again.start(S)))
+        });
+        let restarted = given(restarted);
+        clock.jump(Duration::ZERO);
+        let call = calls.borrow_mut().pop().expect("it was called");
+        end(&looping, call);
+        assert_eq!(clock.log.lines(), ["running: false"], "{case}");
+        let restarted = restarted.take().expect("its callback ran");
+        assert!(looping.is_running() && restarted.is_none(), "{case}");
+        clock.jump(Duration::ZERO);
+        assert_eq!(calls.borrow().len(), 1, "{case}: it is called again");
+        assert!(looping.stop(), "{case}");
+    }
+}
+
 #[test]
 fn c131_stop_gives_the_looping_call() {
     let mut clock = Stage::new(0);

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::factory::Layered;
-use couplet::layers::SingleBytes;
 use couplet::layers::tls::{ClientHello, Identity, ServerTls, ServerTlsOptions, Tls};
+use couplet::layers::{PassThrough, SingleBytes};
 use couplet::testing::failure_of;
 use couplet::{
     Address, ConnectError, Connection, Deferred, Failure, Reactor, Reason, Resolver, TlsProblem,
@@ -94,6 +94,42 @@ fn a_handshake_waits_for_its_certificate() {
         client.transport().write("hello");
         rig.turn();
         assert_eq!(server.received(), b"hello");
+    }
+}
+
+/// A position of the layer of TLS among others.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Alone,
+    Lowest,
+    Middle,
+    Highest,
+}
+
+#[test]
+fn a_handshake_goes_on_with_its_late_certificate_wherever_its_layer_is() {
+    use Place::{Alone, Highest, Lowest, Middle};
+    for (place, mut rig) in Rig::each([Alone, Lowest, Middle, Highest]) {
+        let (vault, server, client) = (Vault::new(), End::default(), End::default());
+        let (end, tls) = (server.clone(), vault.layer());
+        let end = move || end.clone();
+        let pass = |_: &Reactor, _: &Address| PassThrough::default();
+        let listening = match place {
+            Alone => rig.reactor.listen_tcp(LOOPBACK, Layered::new(end, tls)),
+            Lowest => rig.reactor.listen_tcp(LOOPBACK, Layered::new(Layered::new(end, pass), tls)),
+            Highest => rig.reactor.listen_tcp(LOOPBACK, Layered::new(Layered::new(end, tls), pass)),
+            Middle => {
+                let above = Layered::new(Layered::new(end, pass), tls);
+                rig.reactor.listen_tcp(LOOPBACK, Layered::new(above, pass))
+            }
+        };
+        rig.connect(&listening.expect("a free port").host(), &client).detach();
+        rig.turn();
+        let (_, resolver) = vault.take();
+        assert!(!server.is_made() && !client.is_made(), "{place:?}");
+        resolver.callback(rig.authority.identity(NAME));
+        rig.turn();
+        assert!(server.is_made() && client.is_made(), "{place:?}: {:?}", client.log());
     }
 }
 

@@ -1,5 +1,5 @@
 //! Each option of a TLS server and of a TLS client has an effect, alone. The key log has a process
-//! of its own, in `tests/peers`.
+//! of its own; its secrets are compared with OpenSSL's in `tests/peers`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use couplet::{ConnectError, Deferred, Reason, TlsProblem};
 
 use super::authority::Authority;
 use super::{Connection, End, NAME, Rig};
+use crate::apart::{again, told};
 use crate::needed::Folder;
 use crate::suite::kit::LOOPBACK;
 
@@ -306,4 +307,42 @@ fn each_side_has_its_own_deadline_of_the_handshake() {
         rig.advance(Duration::from_secs(1));
         assert_eq!(problem_of(connecting), TlsProblem::HandshakeTimedOut);
     }
+}
+
+/// In a separate process, because an environment variable names the file.
+#[test]
+fn secrets_are_written_by_each_side_that_allows_it_and_by_no_other() {
+    if told().is_some() {
+        return write_secrets();
+    }
+    let folder = Folder::new();
+    let test = "secure::options::secrets_are_written_by_each_side_that_allows_it_and_by_no_other";
+    let mut writing = again(test, "");
+    let output = writing.env(KEY_LOG, folder.join("secrets")).output().expect("it can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+const KEY_LOG: &str = "SSLKEYLOGFILE";
+
+fn write_secrets() {
+    let (world, file) = (World::new(), std::env::var(KEY_LOG).expect("it was set"));
+    // There is no file until a side may write.
+    let lines = || std::fs::read_to_string(&file).map_or(0, |text| text.lines().count());
+    let written = |by_server, by_client| {
+        let (mut server, mut client, before) = (world.server(), world.client(), lines());
+        if by_server {
+            server = server.allow_key_log();
+        }
+        if by_client {
+            client = client.allow_key_log();
+        }
+        let met = meet(&server, &client);
+        assert!(met.is_ok(), "{met:?}");
+        lines() - before
+    };
+    assert_eq!(written(false, false), 0);
+    let (server, client) = (written(true, false), written(false, true));
+    assert!(server >= 5 && client >= 5, "{server} and {client} secrets");
+    assert_eq!(written(true, true), server + client);
+    assert_eq!(written(false, false), 0);
 }

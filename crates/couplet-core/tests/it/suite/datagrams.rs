@@ -329,6 +329,59 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     assert!(!far.log.has("refused") && c.is_listening());
 }
 
+/// A port with a peer that is gone, which is paused and has an unread refusal; and the peer's
+/// address.
+fn refused_in_a_pause(kit: Kit, near: Far) -> (Rig, DatagramPort<Far>, SocketAddr) {
+    let (mut rig, other) = (kit.rig(), Far::default());
+    let there = rig.reactor.listen_udp(own_address(159, 0), Far::default());
+    let there = there.expect("a free port can be opened");
+    let to = there.host().socket_addr().expect("an address");
+    drop(there.stop_listening());
+    rig.turns(2);
+    let [a, b] = [near, other.clone()]
+        .map(|far| rig.reactor.connect_udp(to, far).expect("there is a route"));
+    rig.turn();
+    a.pause_producing();
+    a.send("nobody").expect("there is room");
+    rig.turn();
+    // Sent later, and refused later.
+    b.send("nobody").expect("there is room");
+    rig.until("refused", || other.log.has("refused"));
+    (rig, a, to)
+}
+
+pub(crate) fn c159_a_refusal_during_a_pause_is_reported_however_many_are_sent_then(kit: Kit) {
+    let cases: [&[&str]; 3] = [&["one"], &["one", "two"], &["one", "two", "three", "four"]];
+    for sent in cases {
+        let near = Far::default();
+        let (mut rig, a, _) = refused_in_a_pause(kit, near.clone());
+        for data in sent {
+            a.send(data).expect("there is room");
+        }
+        rig.turns(3);
+        if kit.has_sockets() && cfg!(target_os = "linux") {
+            assert!(near.log.has("refused"), "{sent:?}: the send was refused");
+        }
+        // Elsewhere, a send may not meet it.
+        a.resume_producing();
+        rig.until("refused", || near.log.has("refused"));
+        assert!(a.is_listening() && a.dropped() == 0, "{sent:?}");
+    }
+}
+
+pub(crate) fn c159_datagrams_behind_a_refusal_are_delivered(kit: Kit) {
+    let near = Far::default();
+    let (mut rig, a, to) = refused_in_a_pause(kit, near.clone());
+    let b = rig.reactor.listen_udp(to, Far::default()).expect("a free port can be opened");
+    rig.turn();
+    send(&b, a.host(), ["one", "two"]);
+    rig.turns(3);
+    assert_eq!(near.count(), 0, "it is paused");
+    a.resume_producing();
+    rig.until("both", || near.count() == 2);
+    assert!(near.log.has("refused") && a.is_listening());
+}
+
 pub(crate) fn c159_refusals_drop_nothing_unless_two_concern_the_same_datagram(kit: Kit) {
     // How many of five datagrams each send takes before it reports a refusal, the datagrams that
     // are dropped, and the calls of `connection_refused`.

@@ -328,6 +328,8 @@ macro_rules! all_facts {
                 c158_a_port_that_stops_or_pauses_in_its_batch_holds_no_other,
                 c158_a_stopped_reactor_closes_its_ports,
                 c159_a_refusal_is_connection_refused_and_the_port_stays_open needs refusals,
+                c159_a_refusal_during_a_pause_is_reported_however_many_are_sent_then needs ip,
+                c159_datagrams_behind_a_refusal_are_delivered needs ip,
                 c159_refusals_drop_nothing_unless_two_concern_the_same_datagram,
                 c159_only_the_peer_of_a_port_is_heard,
                 c160_the_senders_full_address_is_reported needs ip,
