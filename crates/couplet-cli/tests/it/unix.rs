@@ -16,10 +16,17 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     pub(crate) fn new() -> Folder {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("couplet-{}-{count}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        Folder(folder)
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("couplet-{}-{count}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&folder) {
+                Ok(()) => return Folder(folder),
+                // A process that was killed has left its folder, and its number was used again.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("cannot make the folder {}: {error}", folder.display()),
+            }
+        }
     }
 
     pub(crate) fn socket(&self) -> String {

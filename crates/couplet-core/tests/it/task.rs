@@ -207,10 +207,13 @@ fn c131_a_deferred_that_fails_stops_it() {
     assert_eq!(reports, ["no"]);
 }
 
+/// Ends a looping call, whose call under way has this resolver.
+type End = fn(&LoopingCall, Resolver<()>);
+
 /// However it ends, it has ended when its Deferred fires.
 #[test]
 fn c131_it_can_be_started_again_by_the_callbacks_of_its_end() {
-    let ends: [(&str, fn(&LoopingCall, Resolver<()>)); 5] = [
+    let ends: [(&str, End); 5] = [
         ("the call fails", |_, call| call.errback(Failure::msg("no"))),
         ("stopped in a call", |looping, call| {
             assert!(looping.stop());

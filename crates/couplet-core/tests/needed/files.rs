@@ -13,12 +13,18 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     pub(crate) fn new() -> Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Not in the target folder: the path of a UNIX socket must be short.
-        let name = format!("couplet-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).expect("a new folder");
-        Folder(path)
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            // Not in the target folder: the path of a UNIX socket must be short.
+            let name = format!("couplet-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Folder(path),
+                // A process that was killed has left its folder, and its number was used again.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("cannot make the folder {}: {error}", path.display()),
+            }
+        }
     }
 
     /// The path of a file in the folder, as text.
