@@ -11,8 +11,8 @@ use crate::crowds::allow_a_crowd;
 use crate::kit::{
     Client, Running, Server, Upstream, couplet, has, noise, now, serve_raw, unused_port, wait_until,
 };
+use crate::needed::Folder;
 use crate::peers::peer;
-use crate::unix::Folder;
 
 const MIB: usize = 1024 * 1024;
 
@@ -305,11 +305,11 @@ fn socat_speaks_through_it_to_socat_over_unix_sockets_and_tcp() {
     // TCP to a UNIX socket of a second forwarder, which connects to a TCP port of a third one,
     // which connects to socat's UNIX socket.
     let mut socat = Command::new("socat");
-    socat.args(["-t", "10", &format!("UNIX-LISTEN:{}", inner.socket()), "EXEC:cat"]);
+    socat.args(["-t", "10", &format!("UNIX-LISTEN:{}", inner.path("socket")), "EXEC:cat"]);
     let socat = Running::start_with_stdout(&mut socat);
-    wait_until("socat to listen", || std::fs::exists(inner.socket()).unwrap());
-    let last = forward(&format!("unix:{}", inner.socket()), &[]);
-    let listen = format!("unix:{}", outer.socket());
+    wait_until("socat to listen", || std::fs::exists(inner.path("socket")).unwrap());
+    let last = forward(&format!("unix:{}", inner.path("socket")), &[]);
+    let listen = format!("unix:{}", outer.path("socket"));
     let middle = Server::start_command(couplet(&["forward", &listen, &last.address()]), 0);
     assert_eq!(middle.line().trim_end(), format!("listening on {listen}"));
     let first = forward(&listen, &[]);
@@ -440,11 +440,11 @@ fn a_client_on_a_unix_socket_has_no_address_to_announce() {
         [(1, &b"PROXY UNKNOWN\r\n"[..]), (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")]
     {
         let folder = Folder::new();
-        let listen = format!("unix:{}", folder.socket());
+        let listen = format!("unix:{}", folder.path("socket"));
         let to = format!("haproxy:{}:version={version}", upstream.address);
         let server = Server::start_command(couplet(&["forward", &listen, &to]), 0);
         server.line();
-        let _near = std::os::unix::net::UnixStream::connect(folder.socket()).unwrap();
+        let _near = std::os::unix::net::UnixStream::connect(folder.path("socket")).unwrap();
         assert_eq!(upstream.accept().read_exact(header.len()), header);
     }
 }
@@ -457,7 +457,7 @@ fn haproxy_gets_the_client_and_passes_it_on() {
     let upstream = Upstream::start();
     for version in [1, 2] {
         let folder = Folder::new();
-        let file = format!("{}.cfg", folder.socket());
+        let file = format!("{}.cfg", folder.path("socket"));
         let config = format!(
             "defaults\n  mode tcp\n  timeout connect 20s\n  timeout client 20s\n  \
              timeout server 20s\nlisten all\n  bind fd@0 accept-proxy\n  \

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 
 use crate::chat::Member;
 use crate::kit::{Client, Server, TempFile, couplet, has, noise, run, wait_until};
+use crate::needed::Folder;
 use crate::peers::peer;
 use crate::tls::certificate;
-use crate::unix::Folder;
 
 /// Connections accepted by each loop, from one snapshot of every loop.
 fn accepted(server: &mut Server, threads: usize) -> Vec<usize> {
@@ -48,7 +48,7 @@ fn connections_are_spread_over_the_threads_and_all_are_served() {
 #[test]
 fn a_unix_socket_gives_each_thread_as_many() {
     let folder = Folder::new();
-    let path = folder.socket();
+    let path = folder.path("socket");
     let listen = format!("unix:{path}");
     let mut server =
         Server::start_command(couplet(&["echo", "--threads", "3", "--listen", &listen]), 0);

@@ -1,48 +1,13 @@
 //! UNIX sockets in the program: socat and curl as peers, and a killed server.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
 use crate::kit::{Running, Server, TempFile, couplet, has, noise};
+use crate::needed::Folder;
 use crate::peers::peer;
-
-/// A folder for a socket, with a path short enough for one.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Folder {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        loop {
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("couplet-{}-{count}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            match std::fs::create_dir(&folder) {
-                Ok(()) => return Folder(folder),
-                // A process that was killed has left its folder, and its number was used again.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => panic!("cannot make the folder {}: {error}", folder.display()),
-            }
-        }
-    }
-
-    pub(crate) fn socket(&self) -> String {
-        self.0.join("socket").to_str().unwrap().to_owned()
-    }
-
-    fn is_empty(&self) -> bool {
-        std::fs::read_dir(&self.0).unwrap().next().is_none()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Starts a server that listens on one UNIX socket.
 fn serve(args: &[&str], endpoint: &str) -> Server {
@@ -55,7 +20,7 @@ fn serve(args: &[&str], endpoint: &str) -> Server {
 #[test]
 fn socat_and_our_own_client_echo_over_a_unix_socket() {
     let folder = Folder::new();
-    let path = folder.socket();
+    let path = folder.path("socket");
     let server = serve(&["echo"], &format!("unix:{path}:mode=600"));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let bytes = noise(2_000_000);
@@ -66,7 +31,7 @@ fn socat_and_our_own_client_echo_over_a_unix_socket() {
         assert!(peer("socat", &["-t", "10", "-", &to], &bytes) == bytes);
     }
     server.stop(Signal::TERM);
-    assert!(folder.is_empty(), "its files are removed");
+    assert!(folder.names().is_empty(), "its files are removed");
 }
 
 #[test]
@@ -75,7 +40,7 @@ fn our_client_connects_to_socat() {
         return;
     }
     let folder = Folder::new();
-    let path = folder.socket();
+    let path = folder.path("socket");
     let mut socat = Command::new("socat");
     socat.args(["-t", "10", &format!("UNIX-LISTEN:{path}"), "EXEC:cat"]);
     let socat = Running::start_with_stdout(&mut socat);
@@ -94,7 +59,7 @@ fn curl_gets_a_poem_from_a_unix_socket() {
         return;
     }
     let (folder, bytes) = (Folder::new(), noise(2_000_000));
-    let (path, poem) = (folder.socket(), TempFile::new(&bytes));
+    let (path, poem) = (folder.path("socket"), TempFile::new(&bytes));
     let args = ["poetry", "serve", "--delay", "0", poem.path()];
     let _server = serve(&args, &format!("unix:{path}"));
     let args = ["--silent", "--http0.9", "--unix-socket", &path, "http://localhost/poem"];
@@ -104,9 +69,9 @@ fn curl_gets_a_poem_from_a_unix_socket() {
 #[test]
 fn a_killed_server_leaves_a_socket_that_the_next_one_replaces() {
     let folder = Folder::new();
-    let endpoint = format!("unix:{}", folder.socket());
+    let endpoint = format!("unix:{}", folder.path("socket"));
     serve(&["echo"], &endpoint).stop(Signal::KILL);
-    assert!(!folder.is_empty());
+    assert!(!folder.names().is_empty());
     let server = serve(&["echo"], &endpoint);
     let ours = env!("CARGO_BIN_EXE_couplet");
     assert_eq!(peer(ours, &["connect", &endpoint], b"a line\n"), b"a line\n");
@@ -116,5 +81,5 @@ fn a_killed_server_leaves_a_socket_that_the_next_one_replaces() {
     assert!(ended.stderr.contains("something listens there already"), "{}", ended.stderr);
     assert_eq!(peer(ours, &["connect", &endpoint], b"a line\n"), b"a line\n");
     server.stop(Signal::TERM);
-    assert!(folder.is_empty());
+    assert!(folder.names().is_empty());
 }

@@ -191,7 +191,7 @@ fn every_wait_of_a_stream_ends_with_its_connection() {
                 if let Some(other) = other {
                     rig.close(&other);
                 }
-                // A failure sends what was written, and gives the peer 30 s.
+                // After `fail` the output is still sent, for at most 30 s.
                 rig.advance(Duration::from_secs(31));
                 assert!(!waiting.is_pending(), "{name} waits on, at the end {at}");
             }
