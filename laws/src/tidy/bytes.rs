@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::source::{Code, assert_none, last_of, library, line};
+use super::source::{Code, assert_none, last_of, library, line, with_parsed_code};
 
 /// A function that bytes pass through, and its callers.
 struct Gate {
@@ -167,90 +167,102 @@ fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {
 
 #[test]
 fn bytes_enter_and_leave_through_one_function() {
-    let files = library("couplet");
-    let mut broken = Vec::new();
-    for gate in GATES {
-        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for file in &files {
-            for (function, line) in uses(file, &gate) {
-                found.entry(function).or_default().push(format!("{}:{line}", file.path));
+    with_parsed_code(|| {
+        let files = library("couplet");
+        let mut broken = Vec::new();
+        for gate in GATES {
+            let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for file in files {
+                for (function, line) in uses(file, &gate) {
+                    found.entry(function).or_default().push(format!("{}:{line}", file.path));
+                }
+            }
+            for (caller, count) in gate.callers {
+                let places = found.remove(*caller).unwrap_or_default();
+                if places.len() != *count {
+                    broken.push(format!(
+                        "{caller} calls {} {} times instead of {count}: {}",
+                        gate.method,
+                        places.len(),
+                        places.join(", ")
+                    ));
+                }
+            }
+            for (function, places) in found {
+                let (places, method, what) = (places.join(", "), gate.method, gate.what);
+                broken.push(format!("{places}: {function} calls {method}, through which {what}"));
             }
         }
-        for (caller, count) in gate.callers {
-            let places = found.remove(*caller).unwrap_or_default();
-            if places.len() != *count {
-                broken.push(format!(
-                    "{caller} calls {} {} times instead of {count}: {}",
-                    gate.method,
-                    places.len(),
-                    places.join(", ")
-                ));
-            }
-        }
-        for (function, places) in found {
-            let (places, method, what) = (places.join(", "), gate.method, gate.what);
-            broken.push(format!("{places}: {function} calls {method}, through which {what}"));
-        }
-    }
-    assert_none(
-        &broken,
-        "law 4: bytes enter through one function and leave through one. Use the existing path; if \
+        assert_none(
+            &broken,
+            "law 4: bytes enter through one function and leave through one. Use the existing path; if \
          the path itself changes, so does GATES (laws/src/tidy/bytes.rs)",
-    );
+        );
+    });
 }
 
 /// The turn is one provided function for all drivers: the compiler rejects a second `impl Engine`
 /// for a driver while there is one for every `D: Driver`.
 #[test]
 fn no_driver_has_a_walk_of_its_own() {
-    let engines: Vec<String> = library("couplet")
-        .iter()
-        .flat_map(|file| file.syntax.items.iter())
-        .filter_map(|item| match item {
-            syn::Item::Impl(item) => Some(item),
-            _ => None,
-        })
-        .filter(|item| item.trait_.as_ref().is_some_and(|(path, ..)| last_of(path) == "Engine"))
-        .map(|item| super::source::name_of(&item.self_ty))
-        .collect();
-    assert_eq!(engines, ["D"], "law 4: the turn is compiled for each driver, and written for none");
+    with_parsed_code(|| {
+        let engines: Vec<String> = library("couplet")
+            .iter()
+            .flat_map(|file| file.syntax.items.iter())
+            .filter_map(|item| match item {
+                syn::Item::Impl(item) => Some(item),
+                _ => None,
+            })
+            .filter(|item| item.trait_.as_ref().is_some_and(|(path, ..)| last_of(path) == "Engine"))
+            .map(|item| super::source::name_of(&item.self_ty))
+            .collect();
+        assert_eq!(
+            engines,
+            ["D"],
+            "law 4: the turn is compiled for each driver, and written for none"
+        );
+    });
 }
 
 #[test]
 fn no_driver_overrides_what_all_share() {
-    let mut broken = Vec::new();
-    let mut provided = Vec::new();
-    for file in library("couplet") {
-        for item in &file.syntax.items {
-            match item {
-                syn::Item::Trait(item) if item.ident == "Driver" => {
-                    provided.extend(item.items.iter().filter_map(|item| match item {
-                        syn::TraitItem::Fn(function) if function.default.is_some() => {
-                            Some(function.sig.ident.to_string())
-                        }
-                        _ => None,
-                    }));
+    with_parsed_code(|| {
+        let mut broken = Vec::new();
+        let mut provided = Vec::new();
+        for file in library("couplet") {
+            for item in &file.syntax.items {
+                match item {
+                    syn::Item::Trait(item) if item.ident == "Driver" => {
+                        provided.extend(item.items.iter().filter_map(|item| match item {
+                            syn::TraitItem::Fn(function) if function.default.is_some() => {
+                                Some(function.sig.ident.to_string())
+                            }
+                            _ => None,
+                        }));
+                    }
+                    syn::Item::Impl(item) => broken.extend(overridden(file, item)),
+                    _ => {}
                 }
-                syn::Item::Impl(item) => broken.extend(overridden(&file, item)),
-                _ => {}
             }
         }
-    }
-    for method in &provided {
-        if !PROVIDED.iter().any(|(known, _)| known == method) {
-            broken.push(format!("Driver::{method} is provided and has no row in PROVIDED"));
+        for method in &provided {
+            if !PROVIDED.iter().any(|(known, _)| known == method) {
+                broken.push(format!("Driver::{method} is provided and has no row in PROVIDED"));
+            }
         }
-    }
-    for (method, _) in PROVIDED {
-        if !provided.iter().any(|known| known == method) {
-            broken.push(format!("Driver::{method} is not provided: remove its row from PROVIDED"));
+        for (method, _) in PROVIDED {
+            if !provided.iter().any(|known| known == method) {
+                broken.push(format!(
+                    "Driver::{method} is not provided: remove its row from PROVIDED"
+                ));
+            }
         }
-    }
-    assert_none(
-        &broken,
-        "law 4: all drivers share the provided methods of Driver, so that tests in memory run the \
+        assert_none(
+            &broken,
+            "law 4: all drivers share the provided methods of Driver, so that tests in memory run the \
          code that ships (laws/src/tidy/bytes.rs, PROVIDED)",
-    );
+        );
+    });
 }
 
 /// The provided methods that an `impl Driver for …` overrides without permission.

@@ -18,7 +18,7 @@ mod safety;
 mod source;
 mod wrappers;
 
-use source::{assert_none, everything, sources};
+use source::{assert_none, everything, sources, with_parsed_code};
 
 /// The lines outside of comments, numbered from 1.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -38,24 +38,30 @@ fn every_file_says_what_lives_in_it() {
 /// The laws are checked on the files of `src`, at the places that their names give.
 #[test]
 fn no_code_hides_from_the_laws() {
-    let mut broken = Vec::new();
-    let folders = std::fs::read_dir(source::root().join("crates")).expect("the crates");
-    for folder in folders.map(|entry| entry.expect("an entry").path()) {
-        let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
-        let is_read = source::crates_of_the_library().any(|known| known == name)
-            || ["couplet-os", "couplet-cli"].contains(&name.as_str());
-        if !is_read {
-            broken
-                .push(format!("crates/{name} is not read: see CRATES in laws/src/tidy/source.rs"));
+    with_parsed_code(|| {
+        let mut broken = Vec::new();
+        let folders = std::fs::read_dir(source::root().join("crates")).expect("the crates");
+        for folder in folders.map(|entry| entry.expect("an entry").path()) {
+            let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
+            let is_read = source::crates_of_the_library().any(|known| known == name)
+                || ["couplet-os", "couplet-cli"].contains(&name.as_str());
+            if !is_read {
+                broken.push(format!(
+                    "crates/{name} is not read: see CRATES in laws/src/tidy/source.rs"
+                ));
+            }
+            if folder.join("build.rs").exists() {
+                broken.push(format!("crates/{name}/build.rs may write code"));
+            }
         }
-        if folder.join("build.rs").exists() {
-            broken.push(format!("crates/{name}/build.rs may write code"));
+        for file in ["couplet", "couplet-os", "couplet-cli"].into_iter().flat_map(source::library) {
+            broken.extend(moved(file));
         }
-    }
-    for file in ["couplet", "couplet-os", "couplet-cli"].into_iter().flat_map(source::library) {
-        broken.extend(moved(&file));
-    }
-    assert_none(&broken, "code lives in the files of src, each at the place that its name gives");
+        assert_none(
+            &broken,
+            "code lives in the files of src, each at the place that its name gives",
+        );
+    });
 }
 
 /// The modules with a `#[path]`, those of tests aside.

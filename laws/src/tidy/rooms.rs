@@ -5,7 +5,7 @@
 //! `crate::transport::Transport`.
 
 use super::modules::Modules;
-use super::source::{Code, Mention, assert_none, library};
+use super::source::{Code, Mention, assert_none, library, with_parsed_code};
 
 /// The rooms that each room may name. `protocol`, `transport`, `datagrams` and `recorder` form one
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
@@ -195,15 +195,17 @@ fn broken_in(file: &Code, modules: &Modules) -> Vec<String> {
 
 #[test]
 fn rooms_know_only_the_rooms_below_them() {
-    let files = library("couplet");
-    let modules = Modules::of(&files);
-    let mut broken: Vec<_> = files.iter().flat_map(|file| broken_in(file, &modules)).collect();
-    broken.dedup();
-    assert_none(
-        &broken,
-        "a room depends on one that it may not know. Move the code or invert the dependency; if the \
+    with_parsed_code(|| {
+        let files = library("couplet");
+        let modules = Modules::of(files);
+        let mut broken: Vec<_> = files.iter().flat_map(|file| broken_in(file, &modules)).collect();
+        broken.dedup();
+        assert_none(
+            &broken,
+            "a room depends on one that it may not know. Move the code or invert the dependency; if the \
          order itself is wrong, change MAY_KNOW (laws/src/tidy/rooms.rs) and ARCHITECTURE.md",
-    );
+        );
+    });
 }
 
 /// The modules that record for the turn. They do not know it, but re-export what it publishes.
@@ -229,51 +231,57 @@ fn taken_from_the_turn(file: &Code, modules: &Modules) -> Vec<String> {
 
 #[test]
 fn handles_do_not_know_the_turn() {
-    let files = library("couplet");
-    let modules = Modules::of(&files);
-    let taken: Vec<_> = files.iter().flat_map(|file| taken_from_the_turn(file, &modules)).collect();
-    assert_none(
-        &taken,
-        "handles record and the turn acts: a handle may not use crate::reactor::turn",
-    );
-    for text in ["use super::turn::Core;", "use crate::reactor::Loop;", "fn f(l: &crate::Loop) {}"]
-    {
-        let file = Code::of("reactor/port.rs", text);
-        assert_eq!(taken_from_the_turn(&file, &modules).len(), 1, "{text}");
-    }
+    with_parsed_code(|| {
+        let files = library("couplet");
+        let modules = Modules::of(files);
+        let taken: Vec<_> =
+            files.iter().flat_map(|file| taken_from_the_turn(file, &modules)).collect();
+        assert_none(
+            &taken,
+            "handles record and the turn acts: a handle may not use crate::reactor::turn",
+        );
+        for text in
+            ["use super::turn::Core;", "use crate::reactor::Loop;", "fn f(l: &crate::Loop) {}"]
+        {
+            let file = Code::of("reactor/port.rs", text);
+            assert_eq!(taken_from_the_turn(&file, &modules).len(), 1, "{text}");
+        }
+    });
 }
 
 #[test]
 fn every_spelling_of_a_forbidden_path_is_found() {
-    let modules = Modules::of(&library("couplet"));
-    let broken = |path: &str, text: &str| broken_in(&Code::of(path, text), &modules).len();
-    for (path, text) in [
-        ("defer/deferred.rs", "use crate::{Reactor, Transport as T};"),
-        ("defer/mod.rs", "use crate::*;"),
-        ("defer/mod.rs", "fn f() { g(crate::Reactor::new); }"),
-        ("driver/mod.rs", "use crate::{Address, Protocol};"),
-        ("driver/mio/mod.rs", "fn f(t: &crate::transport::Transport) {}"),
-        ("driver/mio/mod.rs", "fn f() { assert!(is(crate::reactor::now())); }"),
-        ("driver/mio/mod.rs", "macro_rules! m { () => { use crate::{Address, Reactor}; } }"),
-        ("driver/mio/mod.rs", "mod inner { use super::super::super::reactor::Reactor; }"),
-        ("protocols/line.rs", "use super::super::reactor::Reactor;"),
-        ("protocols/line.rs", "use super::super::Transport;"),
-        ("protocols/line.rs", "use crate::transport::cell::ConnectionCell;"),
-        ("protocols/line.rs", "use couplet_defer::internals::new_quiet;"),
-        ("services/client.rs", "use crate::panics::contain;"),
-        ("address.rs", "use crate::Failure;"),
-    ] {
-        assert!(broken(path, text) > 0, "{path} may not say {text}");
-    }
-    for (path, text) in [
-        ("driver/mio/mod.rs", "use crate::Address; use super::{Key, Sent};"),
-        (
-            "driver/mio/mod.rs",
-            "/// [`crate::reactor::Reactor`]\nconst S: &str = \"crate::Reactor\";",
-        ),
-        ("driver/mio/mod.rs", "#[cfg(test)] mod tests { use crate::reactor::Reactor; }"),
-        ("protocols/line.rs", "use crate::{Protocol, Transport}; use super::framing;"),
-    ] {
-        assert_eq!(broken(path, text), 0, "{path} may say {text}");
-    }
+    with_parsed_code(|| {
+        let modules = Modules::of(library("couplet"));
+        let broken = |path: &str, text: &str| broken_in(&Code::of(path, text), &modules).len();
+        for (path, text) in [
+            ("defer/deferred.rs", "use crate::{Reactor, Transport as T};"),
+            ("defer/mod.rs", "use crate::*;"),
+            ("defer/mod.rs", "fn f() { g(crate::Reactor::new); }"),
+            ("driver/mod.rs", "use crate::{Address, Protocol};"),
+            ("driver/mio/mod.rs", "fn f(t: &crate::transport::Transport) {}"),
+            ("driver/mio/mod.rs", "fn f() { assert!(is(crate::reactor::now())); }"),
+            ("driver/mio/mod.rs", "macro_rules! m { () => { use crate::{Address, Reactor}; } }"),
+            ("driver/mio/mod.rs", "mod inner { use super::super::super::reactor::Reactor; }"),
+            ("protocols/line.rs", "use super::super::reactor::Reactor;"),
+            ("protocols/line.rs", "use super::super::Transport;"),
+            ("protocols/line.rs", "use crate::transport::cell::ConnectionCell;"),
+            ("protocols/line.rs", "use couplet_defer::internals::new_quiet;"),
+            ("services/client.rs", "use crate::panics::contain;"),
+            ("address.rs", "use crate::Failure;"),
+        ] {
+            assert!(broken(path, text) > 0, "{path} may not say {text}");
+        }
+        for (path, text) in [
+            ("driver/mio/mod.rs", "use crate::Address; use super::{Key, Sent};"),
+            (
+                "driver/mio/mod.rs",
+                "/// [`crate::reactor::Reactor`]\nconst S: &str = \"crate::Reactor\";",
+            ),
+            ("driver/mio/mod.rs", "#[cfg(test)] mod tests { use crate::reactor::Reactor; }"),
+            ("protocols/line.rs", "use crate::{Protocol, Transport}; use super::framing;"),
+        ] {
+            assert_eq!(broken(path, text), 0, "{path} may say {text}");
+        }
+    });
 }

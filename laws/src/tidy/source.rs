@@ -5,9 +5,12 @@
 //! alias or a line break hides nothing. Macro arguments that are not expressions are scanned as
 //! tokens.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::mpsc::{self, Sender};
+use std::{fs, panic, thread};
 
 use proc_macro2::{Delimiter, Group, Spacing, Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -98,9 +101,39 @@ pub(super) fn module_of(name: &str) -> Option<&'static [&'static str]> {
 }
 
 /// A crate's `src`, parsed; files of unit tests are left out. `couplet` is the whole library, as its
-/// facade shows it: paths into its crates begin with `crate`.
-pub(super) fn library(name: &str) -> Vec<Code> {
-    library_of(name, sources)
+/// facade shows it: paths into its crates begin with `crate`. Parsed once in each thread; see
+/// [`with_parsed_code`].
+pub(super) fn library(name: &str) -> &'static [Code] {
+    thread_local! {
+        static PARSED: RefCell<BTreeMap<String, &'static [Code]>> = RefCell::default();
+    }
+    let known = PARSED.with_borrow(|parsed| parsed.get(name).copied());
+    known.unwrap_or_else(|| {
+        let code: &[Code] = library_of(name, sources).leak();
+        PARSED.with_borrow_mut(|parsed| parsed.insert(name.to_owned(), code));
+        code
+    })
+}
+
+/// Runs a check in the thread that all such checks share, so that they share its parsed
+/// [`library`]: syntax trees can't leave their thread.
+pub(super) fn with_parsed_code(check: fn()) {
+    type Check = (fn(), Sender<thread::Result<()>>);
+    static CHECKS: LazyLock<Sender<Check>> = LazyLock::new(|| {
+        let (checks, queue) = mpsc::channel::<Check>();
+        thread::spawn(move || {
+            for (check, outcome) in queue {
+                // The test may have ended.
+                let _ = outcome.send(panic::catch_unwind(check));
+            }
+        });
+        checks
+    });
+    let (outcome, ended) = mpsc::channel();
+    CHECKS.send((check, outcome)).expect("the thread outlives the tests");
+    if let Err(panic) = ended.recv().expect("the thread outlives the tests") {
+        panic::resume_unwind(panic);
+    }
 }
 
 /// The same, with the Rust files of each folder as `read` finds them.

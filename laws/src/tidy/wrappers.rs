@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::source::{Code, assert_none, last_of, library, line, name_of, names_in};
+use super::source::{
+    Code, assert_none, last_of, library, line, name_of, names_in, with_parsed_code,
+};
 
 /// A trait, and the bounds that mark its wrappers.
 const KINDS: [(&str, &[&str]); 4] = [
@@ -72,46 +74,51 @@ fn functions(item: &syn::ItemImpl, macros: &BTreeMap<String, Vec<String>>) -> Ve
 
 #[test]
 fn every_wrapper_forwards_every_callback() {
-    let files = library("couplet");
-    let macros = functions_of_macros(&files);
-    let mut broken = Vec::new();
-    let mut wrappers = 0;
-    for (name, kinds) in KINDS {
-        let callbacks = callbacks(&files, name);
-        assert!(callbacks.len() > 5, "the trait {name} was not found");
-        for file in &files {
-            for item in &file.syntax.items {
-                let syn::Item::Impl(item) = item else { continue };
-                let is = item.trait_.as_ref().is_some_and(|(path, ..)| last_of(path) == name);
-                if !is || !wraps(item, kinds) {
-                    continue;
-                }
-                wrappers += 1;
-                let has = functions(item, &macros);
-                for missing in callbacks.iter().filter(|callback| !has.contains(callback)) {
-                    let (path, line) = (&file.path, line(item.impl_token.span));
-                    let wrapper = name_of(&item.self_ty);
-                    broken.push(format!("{path}:{line}: {wrapper} does not forward {missing}"));
+    with_parsed_code(|| {
+        let files = library("couplet");
+        let macros = functions_of_macros(files);
+        let mut broken = Vec::new();
+        let mut wrappers = 0;
+        for (name, kinds) in KINDS {
+            let callbacks = callbacks(files, name);
+            assert!(callbacks.len() > 5, "the trait {name} was not found");
+            for file in files {
+                for item in &file.syntax.items {
+                    let syn::Item::Impl(item) = item else { continue };
+                    let is = item.trait_.as_ref().is_some_and(|(path, ..)| last_of(path) == name);
+                    if !is || !wraps(item, kinds) {
+                        continue;
+                    }
+                    wrappers += 1;
+                    let has = functions(item, &macros);
+                    for missing in callbacks.iter().filter(|callback| !has.contains(callback)) {
+                        let (path, line) = (&file.path, line(item.impl_token.span));
+                        let wrapper = name_of(&item.self_ty);
+                        broken.push(format!("{path}:{line}: {wrapper} does not forward {missing}"));
+                    }
                 }
             }
         }
-    }
-    assert!(wrappers >= 6, "the wrappers were not found; has their form changed?");
-    assert_none(&broken, "a wrapper forwards every callback to what it wraps");
+        assert!(wrappers >= 6, "the wrappers were not found; has their form changed?");
+        assert_none(&broken, "a wrapper forwards every callback to what it wraps");
+    });
 }
 
 /// Framed protocols get every callback that plain ones get.
 #[test]
 fn every_kind_of_protocol_has_every_callback() {
-    let files = library("couplet");
-    let mut broken = Vec::new();
-    for name in ["LineProtocol", "StringProtocol"] {
-        let has = callbacks(&files, name);
-        for callback in callbacks(&files, "Protocol") {
-            if !["data_received", "upgraded"].contains(&&*callback) && !has.contains(&callback) {
-                broken.push(format!("{name} has no {callback}"));
+    with_parsed_code(|| {
+        let files = library("couplet");
+        let mut broken = Vec::new();
+        for name in ["LineProtocol", "StringProtocol"] {
+            let has = callbacks(files, name);
+            for callback in callbacks(files, "Protocol") {
+                if !["data_received", "upgraded"].contains(&&*callback) && !has.contains(&callback)
+                {
+                    broken.push(format!("{name} has no {callback}"));
+                }
             }
         }
-    }
-    assert_none(&broken, "a framer forwards every callback, so its protocols need it too");
+        assert_none(&broken, "a framer forwards every callback, so its protocols need it too");
+    });
 }
