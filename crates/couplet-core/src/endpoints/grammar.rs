@@ -513,10 +513,18 @@ impl fmt::Display for Seconds {
 
 /// Writes a wrapper's kind and its inner endpoint.
 pub(super) fn print_over(f: &mut fmt::Formatter<'_>, kind: &str, over: &str) -> fmt::Result {
-    match kinds_of(over).iter().any(|inner| inner == kind) {
+    match takes_keywords_of(kind, over) {
         true => write!(f, "{kind}:endpoint={}", escaped(over)),
         false => write!(f, "{kind}:{over}"),
     }
+}
+
+/// Whether a wrapper would take keywords of the endpoint after it: those of the same kind, or
+/// `endpoint=`, which belongs to the outermost wrapper.
+fn takes_keywords_of(kind: &str, over: &str) -> bool {
+    let Ok(parts) = Parts::new(over, &ListenOptions::default()) else { return false };
+    let has_inner = parts.parts.iter().any(|part| part.key.as_deref() == Some("endpoint"));
+    has_inner || kinds_of(over).iter().any(|inner| inner == kind)
 }
 
 /// The kinds at the beginning of an endpoint string, for listening or connecting.

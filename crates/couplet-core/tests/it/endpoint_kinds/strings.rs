@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couplet::endpoints::{
-    EndpointError, Logged, ProxyServer, TcpServer, Throttled, client_from_string,
+    EndpointError, Logged, ProxyServer, TcpServer, Throttled, client_from_string, quote,
     server_from_string,
 };
 #[cfg(any(feature = "tls", feature = "ring"))]
@@ -62,6 +62,8 @@ fn c145_twisteds_strings_are_understood() {
         ("tls:a:443:certificate=c:privateKey=k:trustRoots=d", "tls:a:443:cert=c:key=k:ca=d"),
         (r"tls:a:443:endpoint=unix\:s", "tls:unix:s:servername=a"),
         (r"tls:host=a:port=443:endpoint=tcp\:b\:80", "tls:b:80:servername=a"),
+        (r"tls:a:443:servername=c:endpoint=tcp\:b\:80", "tls:b:80:servername=c"),
+        (r"tls:host=a:port=443:hostname=c:endpoint=unix\:s", "tls:unix:s:servername=c"),
     ];
     mean(client, &texts);
 }
@@ -107,6 +109,37 @@ fn wrappers_print_as_strings_that_mean_the_same() {
         ("log:throttle:a:80:write=1", "log:throttle:tcp:a:80:write=1"),
     ];
     mean(client, &texts);
+}
+
+#[test]
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn a_wrapper_anywhere_around_its_own_kind_prints_as_a_string_that_means_the_same() {
+    const KINDS: [(&str, &str); 4] =
+        [("haproxy", ""), ("throttle", ":read=1"), ("log", ""), ("tls", ":cert=a:alpn=x")];
+    let around = |(kind, keywords): (&str, &str), over: &str| {
+        let over = quote(over);
+        format!("{kind}:endpoint={over}{keywords}")
+    };
+    for outer in KINDS {
+        for between in KINDS {
+            let innermost = around(outer, "localhost:80");
+            for text in [
+                around(outer, &innermost),
+                around(outer, &around(between, &innermost)),
+                around(outer, &around(between, &around(("log", ""), &innermost))),
+            ] {
+                let endpoint = client_from_string(&text).expect("an endpoint");
+                let again = client_from_string(&endpoint.to_string());
+                let again = again.unwrap_or_else(|error| panic!("{text}: {error}"));
+                assert_eq!(format!("{again:?}"), format!("{endpoint:?}"), "{endpoint}");
+                let text = text.replace("a:80", "localhost:80").replace(r"a\", r"localhost\");
+                let endpoint = server_from_string(&text).expect("an endpoint");
+                let again = server_from_string(&endpoint.to_string());
+                let again = again.unwrap_or_else(|error| panic!("{text}: {error}"));
+                assert_eq!(format!("{again:?}"), format!("{endpoint:?}"), "{endpoint}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -224,6 +257,30 @@ fn c145_a_wrong_port_of_a_name_is_reported_with_the_name() {
             let error = server(&text).expect_err("no such port").to_string();
             assert!(error.contains("expected a port number from 0 to 65535"), "{error}");
             assert_eq!(error.contains("a port cannot listen on a name"), is_name, "{error}");
+        }
+    }
+}
+
+#[test]
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn a_second_name_of_a_keyword_repeats_it() {
+    let keywords: &[(Read, &str, &[&str])] = &[
+        (server, "tls:443:key=a", &["cert", "certKey", "certificate"]),
+        (server, "tls:443:cert=a", &["key", "privateKey"]),
+        (server, "tls:443:cert=a", &["chain", "extraCertChain"]),
+        (client, "tls:a:443", &["ca", "trustRoots", "caCertsDir"]),
+        (client, "tls:a:443", &["servername", "hostname"]),
+        (server, "unix", &["path", "address"]),
+        (client, "unix", &["path", "address"]),
+    ];
+    for (read, text, names) in keywords {
+        for first in *names {
+            let text = format!("{text}:{first}=b");
+            assert!(read(&text).is_ok(), "{text}");
+            for second in *names {
+                let error = read(&format!("{text}:{second}=c")).unwrap_err();
+                assert!(error.problem().starts_with("repeated keyword "), "{error}");
+            }
         }
     }
 }
