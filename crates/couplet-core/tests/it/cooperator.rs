@@ -377,6 +377,24 @@ fn c133_the_end_of_the_loop_ends_the_work() {
 }
 
 #[test]
+fn the_end_of_the_loop_ends_the_paused_and_the_waiting_tasks_beside_one_that_works() {
+    let mut clock = Stage::new(0);
+    let cooperator = Cooperator::new(&clock.reactor);
+    let ((work, dropped), (wait, resolver)) = (holding(|| ()), Deferred::<()>::new());
+    let paused = cooperator.cooperate(work);
+    let tasks = [paused.clone(), cooperator.cooperate([wait]), cooperator.cooperate(counting().0)];
+    let ends = tasks.each_ref().map(|task| given(task.when_done()));
+    clock.jump(ms(0));
+    assert!(paused.pause());
+    clock.jump(ms(0));
+    drop(clock.l);
+    for end in ends {
+        assert!(end.take().unwrap_err().is_cancelled());
+    }
+    assert!(dropped.get() && resolver.is_cancelled());
+}
+
+#[test]
 fn c133_in_the_simulator_other_calls_come_between_the_slices() {
     let mut sim = Sim::new(1);
     let log = Log::default();

@@ -33,6 +33,16 @@ fn c129a_a_lock_has_one_holder_at_a_time() {
     assert!(is_free(&same));
 }
 
+#[test]
+fn the_path_of_a_lock_is_absolute() {
+    let clock = Stage::new(0);
+    let lock = FilesystemLock::new(&clock.reactor, "poems.lock");
+    let path = std::path::absolute("poems.lock").expect("a working directory");
+    assert_eq!((lock.path(), path.is_absolute()), (&*path, true));
+    let guard = format!("{:?}", held(&lock));
+    assert!(guard.contains(&format!("{path:?}")), "{guard}");
+}
+
 /// Waits for a lock that is held for `busy`; returns the time at which it is acquired.
 fn waits(longest: Option<Duration>, busy: Duration) -> Duration {
     let mut clock = Stage::new(0);

@@ -132,7 +132,16 @@ fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
     clock.jump(third - Duration::from_nanos(1));
     assert!(calls.borrow().is_empty());
     clock.jump(Duration::from_nanos(1));
-    assert_eq!(calls.borrow().len(), 1, "exactly one interval after the previous point");
+    assert_eq!(calls.take().len(), 1, "exactly one interval after the previous point");
+    // After a call that came late by an odd time, the next one comes at its point.
+    for late in [1, 999, 1001, 123_456_789].map(Duration::from_nanos) {
+        clock.jump(third + late);
+        assert_eq!(calls.take().len(), 1);
+        clock.jump(third - late - Duration::from_nanos(1));
+        assert!(calls.borrow().is_empty(), "late by {late:?}");
+        clock.jump(Duration::from_nanos(1));
+        assert_eq!(calls.take().len(), 1, "late by {late:?}");
+    }
 }
 
 #[test]
@@ -431,6 +440,23 @@ fn timeout_leaves_no_timer_behind_a_future_that_is_ready_at_once() {
         reactor.spawn(async move { inner.timeout(S, async { Ok("at once") }).await })
     });
     assert_eq!(answer.expect("in time"), "at once");
+}
+
+#[test]
+fn timeout_starts_with_the_first_poll() {
+    let mut clock = Stage::new(0);
+    let (never, _resolver) = Deferred::<()>::new();
+    let reactor = clock.reactor.clone();
+    let result = given(clock.reactor.spawn(async move {
+        let timed = reactor.timeout(S, never);
+        reactor.sleep(S * 5).await?;
+        timed.await
+    }));
+    clock.pass(S * 5 + ms(999));
+    assert!(result.is_none());
+    clock.pass(ms(1));
+    let failure = result.take().unwrap_err();
+    assert_eq!(failure.downcast_ref::<TimedOut>(), Some(&TimedOut { after: S }));
 }
 
 #[test]

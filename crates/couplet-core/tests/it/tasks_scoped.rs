@@ -112,6 +112,31 @@ fn c125_a_cancel_is_reported_once_whoever_reports_it() {
 }
 
 #[test]
+fn a_cancel_that_comes_together_with_a_result_interrupts_the_next_wait() {
+    for cancel_comes_first in [true, false] {
+        let mut clock = Stage::new(0);
+        let (wait, resolver) = Deferred::new();
+        let task = clock.reactor.spawn_cancellable(async move |cancelling| {
+            let value = cancelling.or(wait).await?;
+            assert!(cancelling.is_asked());
+            let failure = cancelling.or::<()>(pending()).await.expect_err("the cancel");
+            assert!(failure.is::<Cancelled>() && !cancelling.is_asked());
+            Ok(value)
+        });
+        clock.jump(s(0));
+        if cancel_comes_first {
+            task.cancel();
+        }
+        resolver.callback(7);
+        if !cancel_comes_first {
+            task.cancel();
+        }
+        clock.settle();
+        assert_eq!(success_of(task), 7, "the cancel comes first: {cancel_comes_first}");
+    }
+}
+
+#[test]
 fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
     let stubborn = |log: &Log| {
         let log = log.clone();
@@ -260,6 +285,31 @@ fn c125c_a_failure_of_the_body_cancels_the_tasks_and_waits_for_them() {
     clock.jump(s(0));
     assert_eq!(log.take(), ["a task"]);
     assert_eq!(failure_of(task).to_string(), "the body failed");
+}
+
+#[test]
+fn a_failure_of_a_task_after_the_body_has_finished_is_the_result_of_its_scope() {
+    for panics in [false, true] {
+        let (mut clock, log) = (Stage::new(0), Log::default());
+        let (reactor, inner) = (clock.reactor.clone(), log.clone());
+        let task = scoped(&mut clock, async move |scope| {
+            scope.spawn(sleeps::<()>(inner, "another")).detach();
+            let sleep = reactor.sleep(s(1));
+            let fails = scope.spawn(async move {
+                sleep.await?;
+                assert!(!panics, "out of order");
+                Err::<(), _>(Failure::msg("broken"))
+            });
+            fails.detach();
+            Ok("a value")
+        });
+        no_result_yet(&task);
+        clock.pass(s(1));
+        let failure = failure_of(task);
+        assert_eq!(failure.is::<Panicked>(), panics, "{failure}");
+        assert!(panics || failure.to_string() == "broken", "{failure}");
+        assert_eq!(log.take(), ["another"]);
+    }
 }
 
 #[test]
