@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use couplet::driver::Mio;
 use couplet::{Cluster, Loop, LoopOptions, Protocol, Transport};
+use socket2::{Domain, Socket, Type};
 
 use crate::apart::turn_while;
 use crate::logged::logged;
@@ -67,6 +68,59 @@ fn c103h_a_connection_that_cannot_be_handed_on_is_served_where_it_was_accepted()
     assert!(lines.iter().any(|line| line.contains("cannot hand a connection")), "{lines:?}");
     assert_eq!([serve(false), serve(false)], [b'b', b'b']);
     drop(served);
+}
+
+#[test]
+fn each_loop_has_the_options_of_the_wrappers_and_its_part_of_the_limits_that_are_shared() {
+    let folder = Folder::new();
+    let file = folder.path("log");
+    for (bound, of_each_loop) in [
+        ("throttle:$:read=1M:shared=yes", "throttle:$:read=250000:shared=yes"),
+        ("throttle:$:write=1M:shared=yes", "throttle:$:write=250000:shared=yes"),
+        ("throttle:$:read=8:write=3:shared=yes", "throttle:$:read=2:write=1:shared=yes"),
+        ("throttle:$:read=8:write=3", "throttle:$:read=8:write=3"),
+        ("haproxy:$", "haproxy:$"),
+        ("haproxy:$:trusted=10.0.0.0/8:header-timeout=2.5", ""),
+        ("haproxy:$:header-timeout=0.5", ""),
+        ("log:$:form=hex:limit=9", ""),
+        ("log:$:file=@:form=hex:limit=9", ""),
+        (
+            "log:haproxy:throttle:$:read=4:shared=yes:header-timeout=1:limit=9",
+            "log:haproxy:throttle:$:read=1:shared=yes:header-timeout=1:limit=9",
+        ),
+    ] {
+        let fill = |text: &str| text.replace('$', "tcp:0:interface=127.0.0.1").replace('@', &file);
+        let expected = fill(if of_each_loop.is_empty() { bound } else { of_each_loop });
+        let port = Cluster::new(4).bind(fill(bound)).expect("a free port");
+        assert_eq!(port.to_string(), expected, "{bound}");
+    }
+}
+
+#[test]
+fn a_port_that_is_bound_again_keeps_the_number_that_the_system_chose() {
+    for loops in [1, 2] {
+        let mut l = Loop::new().expect("a loop");
+        let shared = Cluster::new(loops).bind("127.0.0.1:0:reuse_port=yes").expect("a free port");
+        let at = shared.host().socket_addr().expect("a TCP port");
+        // Keeps the number from other programs while nothing listens.
+        let held = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        held.set_reuse_port(true).and_then(|()| held.bind(&at.into())).expect("it is shared");
+        for _ in 0..3 {
+            let port = shared.listen(&l.reactor(), || Who(b'a')).expect("its part of the port");
+            assert_eq!(port.host(), *shared.host());
+            for _ in 0..2 {
+                turn_while(&mut l, || {
+                    let mut client = TcpStream::connect(at).expect("it listens");
+                    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+                    client.read_exact(&mut [0]).expect("it is served");
+                });
+                l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
+                port.start_listening().expect("the port is free");
+                assert_eq!(port.host(), *shared.host());
+            }
+            l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
+        }
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 
-use couplet::Loop;
 use couplet::endpoints::{EndpointError, FdServer, SystemdServer};
+use couplet::{Cluster, Loop};
 
 use super::{Echo, ask};
 use crate::apart;
@@ -58,6 +58,42 @@ fn c145_fd_refuses_what_is_not_an_inherited_listening_stream_socket() {
         let error = l.reactor().listen(&text, Echo::default).unwrap_err();
         let error = error.downcast_ref::<EndpointError>().expect("an error with a place");
         assert_eq!(error.at(), 7, "{error}");
+    }
+}
+
+#[test]
+fn the_domain_of_a_passed_socket_must_match_for_a_loop_and_for_a_cluster() {
+    let test = "endpoint_kinds::inherited::\
+                the_domain_of_a_passed_socket_must_match_for_a_loop_and_for_a_cluster";
+    if let Some(told) = apart::told() {
+        let (index, matching) = told.split_once(' ').expect("an index and a domain");
+        let l = Loop::new().unwrap();
+        for domain in ["INET", "INET6", "UNIX"] {
+            let text = format!("systemd:domain={domain}:index={index}");
+            let listening = l.reactor().listen(&text, Echo::default).map(drop);
+            for bound in [listening, Cluster::new(2).bind(&text).map(drop)] {
+                let error = bound.map_err(|error| error.to_string()).err();
+                let of_domain = format!("is not a socket of the domain {domain}\n    {text}");
+                assert_eq!(error.is_none(), domain == matching, "{text}: {error:?}");
+                assert!(error.is_none_or(|error| error.contains(&of_domain)), "{text}");
+            }
+        }
+        return;
+    }
+    let folder = Folder::new();
+    let (four, six) = (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("[::1]:0"));
+    let (four, six) = (four.unwrap(), six.unwrap());
+    let unix = UnixListener::bind(folder.path("socket")).unwrap();
+    for (number, domain) in
+        [(inheritable(&four), "INET"), (inheritable(&six), "INET6"), (inheritable(&unix), "UNIX")]
+    {
+        // The first passed socket has the number 3.
+        let index = number - 3;
+        let script = format!("export LISTEN_FDS={} LISTEN_PID=$$; exec \"$@\"", index + 1);
+        let shell = ["/bin/sh", "-c", &script, "sh"];
+        let ended = apart::again_by(&shell, test, format!("{index} {domain}")).output();
+        let ended = ended.expect("it starts");
+        assert!(ended.status.success(), "{domain}: {}", String::from_utf8_lossy(&ended.stderr));
     }
 }
 
