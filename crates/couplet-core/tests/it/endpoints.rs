@@ -254,6 +254,21 @@ fn an_endpoint_prints_with_its_options() {
 }
 
 #[test]
+fn a_socket_file_whose_path_begins_like_a_name_prints_as_a_path() {
+    for (path, printed) in [("@app", "unix:./@app"), ("@", "unix:./@"), (r"@a:b", r"unix:./@a\:b")]
+    {
+        let (server, client) = (UnixServer::new(path), UnixClient::new(path));
+        assert_eq!([server.to_string(), client.to_string()], [printed; 2]);
+        let [server, client] = [
+            cast::<UnixServer>(&*server_from_string(printed).unwrap()).path.clone(),
+            cast::<UnixClient>(&*client_from_string(printed).unwrap()).path.clone(),
+        ];
+        let path = Path::new(".").join(path);
+        assert_eq!([server.path(), client.path()], [Some(&*path); 2]);
+    }
+}
+
+#[test]
 fn the_options_of_a_program_hold_wherever_its_string_names_the_server() {
     let options = ListenOptions::default().backlog(7);
     for text in ["80", "unix:/s", "throttle:80:read=1", r"throttle:read=1:endpoint=tcp\:80"] {
@@ -413,6 +428,22 @@ fn c33_a_malformed_endpoint_is_an_error_at_once_that_shows_the_place() {
         let lines: Vec<&str> = printed.lines().collect();
         assert_eq!(lines[1].trim_start(), text);
         assert_eq!(lines[2].find('^'), Some(4 + at), "{printed}");
+    }
+}
+
+#[test]
+fn the_caret_is_under_the_character_of_the_error() {
+    for (text, under) in [
+        ("unix:/gedichte/\u{fc}ber/\u{e4}:mode=888", "888"),
+        ("unix:\u{8a69}\u{6b4c}:colour=red", "colour=red"),
+        ("unix:\u{8a69}:a\u{e4}", "a\u{e4}"),
+    ] {
+        let error = server_from_string(text).unwrap_err();
+        assert_eq!(&text[error.at()..], under);
+        let printed = error.to_string();
+        let lines: Vec<&str> = printed.lines().collect();
+        let before = lines[1].strip_suffix(under).expect("the string is printed");
+        assert_eq!(lines[2], format!("{}^", " ".repeat(before.chars().count())), "{printed}");
     }
 }
 

@@ -6,10 +6,12 @@ use std::io::Write;
 use std::process::Command;
 
 use couplet::endpoints::{Logged, TcpServer};
+use couplet::layers::LogForm;
 use couplet::testing::MemoryReactor;
+use tracing::Level;
 
-use super::{Echo, conversation, conversation_at};
-use crate::logged::logged;
+use super::{Echo, conversation, conversation_at, echoing};
+use crate::logged::{logged, logged_at};
 use crate::needed::{Folder, has};
 
 /// The header of a capture.
@@ -189,6 +191,58 @@ fn the_limit_of_a_capture_may_be_set_before_its_file() {
 }
 
 #[test]
+fn another_file_of_an_endpoint_in_use_is_a_file_of_its_own() {
+    type Sets = fn(Logged<TcpServer>, &str) -> Logged<TcpServer>;
+    const SETTERS: [Sets; 3] = [
+        |log, path| log.pcap(path),
+        |log, path| log.file(path, LogForm::Text),
+        |log, path| log.file(path, LogForm::Hex),
+    ];
+    for first in SETTERS {
+        for second in SETTERS {
+            let folder = Folder::new();
+            let paths = ["first", "second"].map(|name| folder.path(name));
+            let log = Logged::new(TcpServer::new(([127, 0, 0, 1], 7777).into()));
+            let log = first(log, &paths[0]);
+            conversation_at(log.clone());
+            let before = fs::read(&paths[0]).expect("the first log");
+            conversation_at(second(log.clone(), &paths[1]));
+            assert!(fs::read(&paths[1]).expect("the second log").len() > 24);
+            assert_eq!(fs::read(&paths[0]).expect("the first log"), before);
+            conversation_at(log);
+            assert!(fs::read(&paths[0]).expect("the first log").len() > before.len());
+        }
+    }
+}
+
+#[test]
+fn a_log_of_lines_has_64_kib_of_each_connection_unless_it_has_another_limit() {
+    const SENT: usize = 100_000;
+    let folder = Folder::new();
+    for (limit, kept) in [("", 64 * 1024), (":limit=3", 3), (":limit=70000", 70_000)] {
+        for file in ["", "log"] {
+            let to_file =
+                if file.is_empty() { "" } else { &format!(":file={}", folder.path(file)) };
+            let mut memory = echoing(format!("log:7777{to_file}{limit}"));
+            let wires = [memory.connect(7777), memory.connect(7777)];
+            let ((), mut lines) = logged_at(Level::INFO, || {
+                for wire in &wires {
+                    wire.push(&[b'~'; SENT]);
+                }
+                memory.settle();
+            });
+            if !file.is_empty() {
+                let text = fs::read_to_string(folder.path(file)).expect("a log");
+                fs::remove_file(folder.path(file)).expect("it was there");
+                lines = text.lines().map(str::to_owned).collect();
+            }
+            let bytes: usize = lines.iter().map(|line| line.matches('~').count()).sum();
+            assert_eq!(bytes, 2 * kept, "{to_file}{limit}");
+        }
+    }
+}
+
+#[test]
 fn c145d_a_capture_ends_with_the_first_packet_that_does_not_fit() {
     let folder = Folder::new();
     let capture = |limit: usize| {
@@ -253,6 +307,15 @@ fn c145d_a_capture_is_written_by_one_program_at_a_time() {
     assert!(error.contains("another program writes to it"), "{error}");
     drop(held);
     conversation(&format!("log:7777:file={file}"));
+    // Ours excludes another program, whatever was there before.
+    let missing = folder.path("new.pcap");
+    for file in [file, missing, folder.write("empty.pcap", "")] {
+        let memory = echoing(format!("log:7777:file={file}"));
+        let other = OpenOptions::new().append(true).open(&file).expect("a capture");
+        assert!(matches!(other.try_lock(), Err(fs::TryLockError::WouldBlock)), "{file}");
+        drop(memory);
+        other.try_lock().expect("the port is gone");
+    }
 }
 
 #[cfg(target_os = "linux")]

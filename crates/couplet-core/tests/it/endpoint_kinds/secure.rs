@@ -95,11 +95,14 @@ fn tls_asks_for_what_its_keywords_say() {
         (":alpn=h2,x", ":alpn=x", true),
         (":alpn=h2", ":alpn=x", false),
     ] {
-        let (listen, connect) = (format!("{SITE}{listen}"), format!("{TRUST}{connect}"));
-        let outcome = try_with(&folder, &listen, &connect).map(|echo| echo.transport().tls());
-        assert_eq!(outcome.is_ok(), works, "{listen} {connect}: {outcome:?}");
-        if let (Ok(info), true) = (&outcome, connect.contains("alpn=x")) {
-            assert_eq!(info.as_ref().unwrap().alpn.as_deref(), Some(&b"x"[..]));
+        // Wherever the server has its certificate from.
+        for site in [SITE, "tls:127.0.0.1:0:sni=$sni", "tls:127.0.0.1:0:sni=$sni:cert=$site.pem"] {
+            let (listen, connect) = (format!("{site}{listen}"), format!("{TRUST}{connect}"));
+            let outcome = try_with(&folder, &listen, &connect).map(|echo| echo.transport().tls());
+            assert_eq!(outcome.is_ok(), works, "{listen} {connect}: {outcome:?}");
+            if let (Ok(info), true) = (&outcome, connect.contains("alpn=x")) {
+                assert_eq!(info.as_ref().unwrap().alpn.as_deref(), Some(&b"x"[..]));
+            }
         }
     }
     for (connect, works) in [

@@ -12,6 +12,7 @@ fn c145f_an_address_to_receive_at_is_a_port_and_an_interface() {
         ("udp:127.0.0.1:9000", "127.0.0.1:9000", "udp:9000:interface=127.0.0.1"),
         ("udp:9000:interface=[::1]", "[::1]:9000", "udp:9000:interface=[::1]"),
         ("udp:port=9000:host=[::1]", "[::1]:9000", "udp:9000:interface=[::1]"),
+        ("udp:[fe80::1%7]:9000", "[fe80::1%7]:9000", "udp:9000:interface=[fe80::1%7]"),
     ] {
         let local: UdpServer = typed.parse().expect(typed);
         assert_eq!(
@@ -24,14 +25,22 @@ fn c145f_an_address_to_receive_at_is_a_port_and_an_interface() {
 
 #[test]
 fn c145f_an_address_to_send_to_is_a_host_and_a_port() {
-    for (typed, host, printed) in [
-        ("udp:9000", "127.0.0.1", "udp:127.0.0.1:9000"),
-        ("udp:ns.example:9000", "ns.example", "udp:ns.example:9000"),
-        ("udp:[::1]:9000", "::1", "udp:[::1]:9000"),
+    for (typed, host, address, printed) in [
+        ("udp:9000", "127.0.0.1", Some("127.0.0.1:9000"), "udp:127.0.0.1:9000"),
+        ("udp:ns.example:9000", "ns.example", None, "udp:ns.example:9000"),
+        ("udp:[::1]:9000", "::1", Some("[::1]:9000"), "udp:[::1]:9000"),
+        ("udp:[fe80::1%7]:9000", "fe80::1%7", Some("[fe80::1%7]:9000"), "udp:[fe80::1%7]:9000"),
+        (
+            "udp:port=9000:host=[fe80::1%7]",
+            "fe80::1%7",
+            Some("[fe80::1%7]:9000"),
+            "udp:[fe80::1%7]:9000",
+        ),
     ] {
         let peer: UdpClient = typed.parse().expect(typed);
         assert_eq!((&*peer.host, peer.port, &*peer.to_string()), (host, 9000, printed));
-        assert_eq!(peer.address().is_none(), host == "ns.example");
+        let at = peer.address().map(|address| address.to_string());
+        assert_eq!(at.as_deref(), address, "{typed}");
         assert_eq!(printed.parse(), Ok(peer));
     }
 }
