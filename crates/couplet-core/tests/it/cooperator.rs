@@ -5,7 +5,7 @@ use std::iter;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::defer::{Deferred, Failure, Panicked};
+use couplet::defer::{Deferred, Failure, Panicked, Resolver};
 use couplet::sim::Sim;
 use couplet::task::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
 
@@ -329,6 +329,31 @@ fn c133_a_failure_is_reported_if_nobody_waits_and_a_stop_is_not() {
         cooperator.stop();
     });
     assert_eq!(reports, ["alone"]);
+}
+
+#[test]
+fn what_fails_after_the_stop_of_its_task_is_reported() {
+    let mut clock = Stage::new(0);
+    let cooperator = Cooperator::new(&clock.reactor);
+    let reports = unhandled_in(|| {
+        let own: Rc<RefCell<Option<CooperativeTask>>> = Rc::default();
+        let stops = own.clone();
+        let panics = iter::once_with(move || -> () {
+            stops.take().expect("it is there").stop();
+            panic!("in the last step")
+        });
+        *own.borrow_mut() = Some(cooperator.cooperate(panics));
+        let refusing = Deferred::<()>::with_canceller(|resolver: Resolver<()>| {
+            resolver.errback(Failure::msg("not in time"));
+        });
+        let (wait, _resolver) = refusing;
+        let waits = cooperator.cooperate([wait]);
+        clock.jump(ms(0));
+        assert!(waits.stop() && own.borrow().is_none());
+    });
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    assert!(reports[0].contains("in the last step"), "{reports:?}");
+    assert_eq!(reports[1], "not in time");
 }
 
 #[test]

@@ -74,6 +74,26 @@ fn an_error_contains_no_control_characters() {
     let error = client("tcp:host:80:\x1b[2J\n=x").unwrap_err();
     assert!(!error.problem().contains(char::is_control), "{error:?}");
     assert_eq!(error.to_string().lines().count(), 3);
+    for text in ["tc\x1bp:80", "throttle:tc\x1bp:80:read=1", "[fe80::1%\x1b]:80"] {
+        let error = server_from_string(text).unwrap_err();
+        assert!(!error.to_string().replace('\n', "").contains(char::is_control), "{error:?}");
+    }
+}
+
+#[test]
+fn a_switch_is_yes_true_or_1_or_else_no_false_or_0() {
+    for (words, printed) in [(["yes", "true", "1"], ":reuse_port=yes"), (["no", "false", "0"], "")]
+    {
+        for word in words {
+            let text =
+                server_from_string(&format!("tcp:80:reuse_port={word}")).unwrap().to_string();
+            assert_eq!(text, format!("tcp:80{printed}"), "{word}");
+        }
+    }
+    for word in ["Yes", "TRUE", "y", "2", "01", "on", ""] {
+        let error = server_from_string(&format!("tcp:80:reuse_port={word}")).unwrap_err();
+        assert_eq!((error.problem(), error.at()), ("expected yes or no", 18), "{word}");
+    }
 }
 
 #[test]
@@ -106,7 +126,7 @@ fn c145_interface_narrows_a_port() {
 
 #[test]
 fn c145_an_unknown_prefix_is_an_error() {
-    for text in ["udp:80", "UNIX:80", "TLS:80", "TCP:80"] {
+    for text in ["udp:80", "UNIX:80", "TLS:80", "TCP:80", "tcp4:80", "TCP4:80"] {
         for error in [server(text).unwrap_err(), client(text).unwrap_err()] {
             assert!(error.problem().contains("starts with tcp:"), "{text}: {error}");
             assert_eq!(error.at(), 0);
@@ -230,6 +250,7 @@ fn an_endpoint_prints_with_its_options() {
     for text in [
         "tcp:80:backlog=500:reuse_port=yes:reuse_addr=no:dual_stack=no:no_delay=no",
         "tcp:80:interface=[fe80::1%7]:backlog=1",
+        "tcp:80:backlog=4294967295",
         "unix:/run/app.sock:mode=660:owner=0:group=7:lockfile=no:backlog=5",
         r"unix:./a\:b\=c\[d\\e",
         "unix:@app",
@@ -309,6 +330,9 @@ fn c145_an_error_in_a_unix_endpoint_shows_its_place() {
         ("unix:", 5, "missing path: expected unix:PATH"),
         ("unix:@", 5, "missing name after @"),
         ("unix:a\0b", 5, "the path of a socket must not contain a NUL"),
+        ("unix:@a\0b", 5, "the path of a socket must not contain a NUL"),
+        ("unix:a:mode=+660", 12, "expected permissions in octal, such as 660"),
+        ("unix:a:mode=", 12, "expected permissions in octal, such as 660"),
         ("unix:a:mode=888", 12, "expected permissions in octal, such as 660"),
         ("unix:a:mode=17777", 12, "expected permissions in octal, such as 660"),
         ("unix:a:owner=root", 13, "expected a number from 0 to 4294967294"),
@@ -320,6 +344,8 @@ fn c145_an_error_in_a_unix_endpoint_shows_its_place() {
         assert!(error.problem().starts_with(problem), "{text}: {error}");
         assert_eq!(error.at(), at, "{text}: {error}");
     }
+    let error = client_from_string("unix:a:lockfile=maybe").unwrap_err();
+    assert_eq!((error.problem(), error.at()), ("expected yes or no", 16));
     let error = client_from_string("unix:a:mode=600").unwrap_err();
     assert!(error.problem().ends_with("are path=, timeout= and lockfile="), "{error}");
 }
@@ -346,7 +372,9 @@ fn an_error_suggests_the_string_probably_meant() {
         ("Tcp:localhost:80", Some("tcp:localhost:80"), Some("tcp:localhost:80")),
         ("http://localhost:8000/poem", Some("localhost:8000"), Some("localhost:8000")),
         ("/run/app.sock", Some("unix:/run/app.sock"), Some("unix:/run/app.sock")),
+        ("./app.sock", Some("unix:./app.sock"), Some("unix:./app.sock")),
         ("Unix:app.sock", Some("unix:app.sock"), Some("unix:app.sock")),
+        ("1:2:3:4:5:6:7:8:80", Some("[1:2:3:4:5:6:7:8]:80"), Some("[1:2:3:4:5:6:7:8]:80")),
         (":80", None, Some("localhost:80")),
         ("tcp:80", None, Some("localhost:80")),
         ("tcp:80:colour=red", None, None),
@@ -369,12 +397,15 @@ fn an_error_suggests_the_string_probably_meant() {
 }
 
 /// (text, the caret's column, a word of the error message)
-const BAD_TO_LISTEN: [(&str, usize, &str); 22] = [
+const BAD_TO_LISTEN: [(&str, usize, &str); 27] = [
     ("tcp:", 4, "port"),
     ("tcp", 3, "missing"),
     ("tcp:http", 4, "port"),
     ("tcp:65536", 4, "65535"),
     ("tcp:-1", 4, "port"),
+    ("tcp:+80", 4, "port"),
+    ("tcp: 80", 4, "port"),
+    ("tcp:8\u{660}", 4, "port"),
     ("tcp:80:interface=here", 17, "IP address"),
     // As from an unset variable: the port must not be open to everybody.
     ("tcp:80:interface=", 17, "IP address"),
@@ -382,6 +413,8 @@ const BAD_TO_LISTEN: [(&str, usize, &str); 22] = [
     ("tcp6:80:interface=", 18, "IP address"),
     ("tcp:host=:port=80", 9, "IP address"),
     ("tcp:80:backlog=0", 15, "connections"),
+    ("tcp:80:backlog=+5", 15, "connections"),
+    ("tcp:80:backlog=4294967296", 15, "4294967295"),
     ("tcp:80:colour=red", 7, "known"),
     ("tcp:80:81", 4, "IP address"),
     ("tcp:localhost:80:81", 17, "nothing more"),

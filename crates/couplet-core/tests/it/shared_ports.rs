@@ -5,12 +5,13 @@
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::Mio;
-use couplet::{Cluster, Loop, LoopOptions, Protocol, Transport};
+use couplet::{Cluster, ListenError, Loop, LoopOptions, Protocol, Transport};
 use socket2::{Domain, Socket, Type};
 
 use crate::apart::turn_while;
@@ -119,6 +120,46 @@ fn a_port_that_is_bound_again_keeps_the_number_that_the_system_chose() {
                 assert_eq!(port.host(), *shared.host());
             }
             l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
+        }
+    }
+}
+
+#[test]
+fn a_socket_file_that_is_bound_again_has_its_mode() {
+    let (folder, mut l) = (Folder::new(), Loop::new().expect("a loop"));
+    let path = folder.join("socket");
+    let at = format!("unix:{}:mode=600", folder.path("socket"));
+    let shared = Cluster::new(2).bind(at.as_str()).expect("a free path");
+    for _ in 0..2 {
+        let port = shared.listen(&l.reactor(), || Who(b'a')).expect("its part of the port");
+        let mode = std::fs::metadata(&path).expect("a socket").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_shared_port_may_be_bound_again_as_an_endpoint() {
+    let shared = Cluster::new(2).bind("throttle:127.0.0.1:0:read=1M").expect("a free port");
+    let again = Cluster::new(3).bind(shared.clone()).expect("it is shared");
+    assert_eq!((again.host(), again.to_string()), (shared.host(), shared.to_string()));
+}
+
+#[test]
+fn a_shared_port_that_cannot_be_bound_is_an_error_with_its_address() {
+    let folder = Folder::new();
+    let path = folder.path("none/socket");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = taken.local_addr().expect("it is bound");
+    for loops in [1, 2] {
+        for (text, address) in [
+            (format!("unix:{path}"), format!("unix:{path}")),
+            (at.to_string(), format!("tcp:{at}")),
+        ] {
+            let error = Cluster::new(loops).bind(text).expect_err("it cannot be bound");
+            let error = error.downcast_ref::<ListenError>().expect("an error with an address");
+            assert_eq!(error.address.to_string(), address, "{loops} loops");
         }
     }
 }

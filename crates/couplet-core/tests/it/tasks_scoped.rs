@@ -121,6 +121,8 @@ fn a_cancel_that_comes_together_with_a_result_interrupts_the_next_wait() {
             assert!(cancelling.is_asked());
             let failure = cancelling.or::<()>(pending()).await.expect_err("the cancel");
             assert!(failure.is::<Cancelled>() && !cancelling.is_asked());
+            let text = failure.to_string();
+            assert!(text.contains("the task of ") && text.contains(file!()), "{text}");
             Ok(value)
         });
         clock.jump(s(0));
@@ -293,6 +295,7 @@ fn a_failure_of_a_task_after_the_body_has_finished_is_the_result_of_its_scope() 
         let (mut clock, log) = (Stage::new(0), Log::default());
         let (reactor, inner) = (clock.reactor.clone(), log.clone());
         let task = scoped(&mut clock, async move |scope| {
+            let ends = inner.clone();
             scope.spawn(sleeps::<()>(inner, "another")).detach();
             let sleep = reactor.sleep(s(1));
             let fails = scope.spawn(async move {
@@ -300,7 +303,12 @@ fn a_failure_of_a_task_after_the_body_has_finished_is_the_result_of_its_scope() 
                 assert!(!panics, "out of order");
                 Err::<(), _>(Failure::msg("broken"))
             });
-            fails.detach();
+            let told = fails.add_both(move |ended| {
+                assert!(ended.expect_err("it fails").is_cancelled());
+                ends.note("its Deferred");
+                Ok(())
+            });
+            told.detach();
             Ok("a value")
         });
         no_result_yet(&task);
@@ -308,7 +316,30 @@ fn a_failure_of_a_task_after_the_body_has_finished_is_the_result_of_its_scope() 
         let failure = failure_of(task);
         assert_eq!(failure.is::<Panicked>(), panics, "{failure}");
         assert!(panics || failure.to_string() == "broken", "{failure}");
-        assert_eq!(log.take(), ["another"]);
+        assert_eq!(log.take(), ["its Deferred", "another"]);
+    }
+}
+
+#[test]
+fn of_two_failures_in_a_turn_the_first_is_that_of_the_scope() {
+    let fails = |text: &'static str| async move { Err::<(), _>(Failure::msg(text)) };
+    for first in ["a task", "another task", "the body"] {
+        let mut clock = Stage::new(0);
+        let task = scoped(&mut clock, async move |scope| {
+            let mut order = ["a task", "another task"];
+            if first == order[1] {
+                order.reverse();
+            }
+            for text in order {
+                scope.spawn(fails(text)).detach();
+            }
+            match first {
+                "the body" => Err(Failure::msg(first)),
+                _ => sleeps::<()>(Log::default(), "the body").await,
+            }
+        });
+        clock.settle();
+        assert_eq!(failure_of(task).to_string(), first);
     }
 }
 
@@ -464,6 +495,22 @@ fn c127_a_value_outlives_a_panic_and_is_there_for_the_last_drop() {
     assert!(SEEN.get().is_none());
 }
 
+#[test]
+fn a_value_that_is_in_use_is_not_there_for_another_use() {
+    let mut clock = Stage::new(0);
+    let task = clock.reactor.spawn(REQUEST.scope(7, async {
+        let inner = REQUEST.with(|value| {
+            *value.expect("it is there") += 1;
+            let seen = (REQUEST.get(), REQUEST.with(|value| value.is_none()));
+            let scope = REQUEST.scope(9, async { REQUEST.get() }).now_or_never();
+            (seen, scope)
+        });
+        Ok((inner, REQUEST.get()))
+    }));
+    clock.jump(s(0));
+    assert_eq!(success_of(task), (((None, true), Some(Some(9))), Some(8)));
+}
+
 // Deadlines and intervals.
 
 #[test]
@@ -497,6 +544,33 @@ fn c130a_an_interval_stays_on_its_grid_and_counts_what_it_skips() {
     assert!(later.next().now_or_never().is_none());
     clock.jump(s(2));
     assert!(later.next().now_or_never().is_some());
+}
+
+#[test]
+fn an_interval_that_is_reset_begins_a_new_grid_one_period_later() {
+    let mut clock = Stage::new(0);
+    let mut ticks = clock.reactor.interval(s(2));
+    let mut at = |clock: &mut Stage, by: u64, resets: bool| {
+        clock.jump(s(by));
+        if resets {
+            ticks.reset();
+        }
+        ticks.tick().now_or_never().map(|points| points.expect("the loop runs"))
+    };
+    assert_eq!(at(&mut clock, 0, false), Some(1));
+    assert_eq!(at(&mut clock, 1, false), None);
+    // Between two points, and while it waits for the second.
+    assert_eq!(at(&mut clock, 0, true), None);
+    let then = [1, 1, 1, 4].map(|by| at(&mut clock, by, false));
+    assert_eq!(then, [None, Some(1), None, Some(2)]);
+    // After points that no tick has returned.
+    assert_eq!(at(&mut clock, 7, true), None);
+    assert_eq!([1, 1].map(|by| at(&mut clock, by, false)), [None, Some(1)]);
+    let mut none = clock.reactor.interval(s(0));
+    none.reset();
+    assert!(none.tick().now_or_never().is_none(), "one a turn");
+    clock.jump(s(0));
+    assert_eq!(none.tick().now_or_never().map(|point| point.expect("the loop runs")), Some(1));
 }
 
 #[test]

@@ -36,6 +36,18 @@ fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
 }
 
 #[test]
+fn a_shared_port_of_an_inherited_socket_listens_again_after_all_loops_have_stopped() {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let shared = Cluster::new(2).bind(format!("fd:{}", inheritable(&tcp))).unwrap();
+    let mut l = Loop::new().unwrap();
+    for _ in 0..2 {
+        let port = shared.listen(&l.reactor(), Echo::default).unwrap();
+        assert_eq!(ask(&mut l, shared.host().to_string()).unwrap(), b"hello");
+        l.run_until(port.stop_listening().expect("it listens")).unwrap();
+    }
+}
+
+#[test]
 fn c145_fd_refuses_what_is_not_an_inherited_listening_stream_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

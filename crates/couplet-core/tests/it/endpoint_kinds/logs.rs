@@ -2,7 +2,7 @@
 //! disk.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::process::Command;
 
 use couplet::endpoints::{Logged, TcpServer};
@@ -212,6 +212,71 @@ fn another_file_of_an_endpoint_in_use_is_a_file_of_its_own() {
             conversation_at(log);
             assert!(fs::read(&paths[0]).expect("the first log").len() > before.len());
         }
+    }
+}
+
+#[test]
+fn the_form_of_a_log_is_that_of_its_keyword_or_else_of_the_name_of_its_file() {
+    let folder = Folder::new();
+    for (name, form, is_capture) in [
+        ("a.pcap", "", true),
+        ("A.PCAP", "", true),
+        ("pcap", "", false),
+        ("a.pcap.log", "", false),
+        ("b.pcap", ":form=text", false),
+        ("c.pcap", ":form=hex", false),
+        ("b.log", ":form=pcap", true),
+    ] {
+        conversation(&format!("log:7777:file={}{form}", folder.path(name)));
+        let log = fs::read(folder.path(name)).expect("a log");
+        assert_eq!(log.starts_with(&[0x4d, 0x3c, 0xb2, 0xa1]), is_capture, "{name}{form}");
+        assert_eq!(log.starts_with(b"tcp:"), !is_capture, "{name}{form}");
+    }
+}
+
+#[test]
+fn a_capture_has_at_most_256_mib_unless_it_has_another_limit() {
+    const LIMIT: u64 = 256 * 1024 * 1024;
+    const PACKET: u32 = 256 * 1024;
+    let folder = Folder::new();
+    let path = folder.path("traffic.pcap");
+    conversation(&format!("log:7777:file={path}"));
+    // Long packets without content fill almost all of it; the file has holes.
+    let mut file = OpenOptions::new().write(true).open(&path).expect("a capture");
+    let mut end = HEADER as u64;
+    while end + 100 < LIMIT {
+        let left = LIMIT - 100 - end;
+        let length = u64::from(PACKET).min(left.saturating_sub(16)) as u32;
+        let header = [0, 0, length, length].map(u32::to_le_bytes).concat();
+        file.seek(SeekFrom::Start(end)).and_then(|_| file.write_all(&header)).expect("room");
+        end += 16 + u64::from(length);
+    }
+    file.set_len(end).expect("holes take no room");
+    conversation(&format!("log:7777:file={path}"));
+    let length = fs::metadata(&path).expect("a capture").len();
+    assert!(length > end && length <= LIMIT, "{length} bytes");
+    conversation(&format!("log:7777:file={path}:limit={}", LIMIT + 1000));
+    assert!(fs::metadata(&path).expect("a capture").len() > LIMIT);
+}
+
+#[test]
+fn a_packet_that_is_too_long_to_be_one_is_removed_from_a_capture() {
+    const LONGEST: u32 = 256 * 1024;
+    let folder = Folder::new();
+    for (length, is_kept) in [(LONGEST, true), (LONGEST + 1, false), (u32::MAX, false)] {
+        let path = folder.path(&format!("{length}.pcap"));
+        conversation(&format!("log:7777:file={path}"));
+        let once = fs::read(&path).expect("a capture");
+        let header = [0, 0, length, length].map(u32::to_le_bytes).concat();
+        let mut file = OpenOptions::new().append(true).open(&path).expect("a capture");
+        let end = (once.len() + header.len()) as u64 + u64::from(LONGEST + 1);
+        let end = if is_kept { end - 1 } else { end };
+        file.write_all(&header).and_then(|()| file.set_len(end)).expect("room");
+        let (port, lines) = logged(|| echoing(format!("log:7777:file={path}")));
+        let left = fs::metadata(&path).expect("a capture").len();
+        assert_eq!(left, if is_kept { end } else { once.len() as u64 }, "{length}");
+        assert_eq!(lines.is_empty(), is_kept, "{lines:?}");
+        drop(port);
     }
 }
 

@@ -159,8 +159,10 @@ fn a_prefix_is_registered_once_and_is_a_word() {
         assert_eq!(refused, RegisterError::Invalid(invalid.to_owned()));
     }
     let longest = &long[1..];
-    register_client(longest, later).unwrap();
-    assert_eq!(client_from_string(&format!("{longest}:x:80")).unwrap().to_string(), "later:x:80");
+    for valid in [longest, "later-2_x+y"] {
+        register_client(valid, later).unwrap();
+        assert_eq!(client_from_string(&format!("{valid}:x:80")).unwrap().to_string(), "later:x:80");
+    }
     // Server and client prefixes are separate.
     register_server("later-too", |parts: &mut Parts| parts.server()).unwrap();
     register_client("later-too", later).unwrap();

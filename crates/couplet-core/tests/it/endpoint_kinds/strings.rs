@@ -81,6 +81,10 @@ fn wrappers_print_as_strings_that_mean_the_same() {
             r"haproxy:80:trusted=\:\:1,10.0.0.1",
             "haproxy:tcp:80:trusted=[::1/128]:trusted=10.0.0.1/32",
         ),
+        (
+            r"haproxy:80:trusted=10.0.0.1,[\:\:1],[fd00\:\:]/8",
+            "haproxy:tcp:80:trusted=10.0.0.1/32:trusted=[::1/128]:trusted=[fd00::/8]",
+        ),
         ("throttle:unix:s:read=64k:write=2M", "throttle:unix:s:read=64000:write=2000000"),
         ("throttle:80:write=1G:shared=yes", "throttle:tcp:80:write=1000000000:shared=yes"),
         ("throttle:80:write=5:shared=no", "throttle:tcp:80:write=5"),
@@ -100,6 +104,11 @@ fn wrappers_print_as_strings_that_mean_the_same() {
         ("systemd:0", "systemd:index=0"),
         ("systemd:web", "systemd:name=web"),
         ("systemd:name=7", "systemd:name=7"),
+        ("systemd:my web", "systemd:name=my web"),
+        (r"systemd:a\\b\=[c", r"systemd:name=a\\b\=\[c"),
+        // A bracket inside of a value is a character of it.
+        ("unix:/a[b:mode=600", r"unix:/a\[b:mode=600"),
+        ("unix:/a[b]:mode=600", r"unix:/a\[b]:mode=600"),
     ];
     mean(server, &texts);
     let texts = [
@@ -164,6 +173,23 @@ fn each_wrapper_has_the_host_of_what_it_stands_before() {
     for (tls, host) in [("", "a"), (":servername=b", "b")] {
         let endpoint = client_from_string(&format!("haproxy:tls:a:443{tls}"));
         assert_eq!(endpoint.expect("an endpoint").host(), Some(host));
+    }
+}
+
+#[test]
+fn a_setter_limits_its_number_to_what_makes_sense() {
+    let tcp = || TcpServer::new(([127, 0, 0, 1], 80).into());
+    for (endpoint, printed) in [
+        (Throttled::new(tcp()).read(0).to_string(), "read=1"),
+        (Throttled::new(tcp()).write(0).to_string(), "write=1"),
+        (
+            ProxyServer::new(tcp()).trust([10, 0, 0, 1].into(), 33).to_string(),
+            "trusted=10.0.0.1/32",
+        ),
+        (ProxyServer::new(tcp()).trust([0; 16].into(), 255).to_string(), "trusted=[::/128]"),
+    ] {
+        assert!(endpoint.ends_with(&format!(":{printed}")), "{endpoint}");
+        assert_eq!(server(&endpoint), Ok(endpoint.clone()));
     }
 }
 
@@ -300,6 +326,10 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
         ("haproxy:tsl:443:cert=a", 8, "there is no tsl:", Some("haproxy:tls:443:cert=a")),
         ("haprox:tsl:443:cert=a", 0, "there is no haprox:", Some("haproxy:tls:443:cert=a")),
         ("sytemd:web", 0, "there is no sytemd:", Some("systemd:web")),
+        // Two mistakes are likely only in a longer word.
+        ("sysemdd:web", 0, "there is no sysemdd:", Some("systemd:web")),
+        ("tcp:80:bakcog=5", 7, "unknown keyword bakcog=", Some("tcp:80:backlog=5")),
+        ("trl:443:cert=a", 0, "an interface is an IP address", None),
         ("TLS:443:cert=a", 0, "there is no TLS:", Some("tls:443:cert=a")),
         ("udp:80", 0, "an endpoint to listen starts with tcp:", None),
         ("stdio:", 0, "an endpoint to listen starts with tcp:", None),
@@ -333,6 +363,7 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
             "a second log: needs a separate string for its keywords: log:endpoint=…",
             None,
         ),
+        ("log:throttle:log:80:read=1", 13, "a second log: needs a separate string", None),
         (r"log:endpoint=tpc\:80", 13, "there is no tpc:", None),
         ("log:endpoint=80:90", 16, "expected nothing more", None),
         ("fd:", 3, "expected the number of a descriptor from 0", None),
@@ -342,6 +373,7 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
         ("fd:3:backlog=5", 5, "unknown keyword backlog=", None),
         ("systemd", 7, "missing name: expected systemd:NAME or INDEX", None),
         ("systemd:index=x", 14, "expected an index", None),
+        ("systemd:65536", 8, "expected an index from 0 to 65535", None),
         ("systemd:index=0:name=a", 21, "not both", None),
         ("systemd:domain=IPX:index=0", 15, "expected INET, INET6 or UNIX", None),
         ("systemd:\u{e4}", 8, "expected the FileDescriptorName=", None),
@@ -355,6 +387,8 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
         ("systemd:web", 0, "an endpoint to connect starts with", None),
         ("tls:a:443:servename=b", 10, "unknown keyword servename=", Some("tls:a:443:servername=b")),
         ("tls:unix:s", 10, "missing servername", None),
+        (r"tls:a:http:endpoint=unix\:s", 6, "expected a port number from 1 to 65535", None),
+        (r"tls:a:0:endpoint=unix\:s", 6, "expected a port number from 1 to 65535", None),
         ("tls:unix:s:server-name=a", 11, "unknown keyword", Some("tls:unix:s:servername=a")),
         ("haproxy:a:80:version=3", 21, "expected 1 or 2", None),
         ("haproxy:a:80:trusted=::1", 13, "unknown keyword trusted=", None),
@@ -365,6 +399,30 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
     assert_eq!(client("tsl:443").as_deref(), Ok("tcp:tsl:443"));
     let error = client("top:http").unwrap_err();
     assert_eq!((error.at(), error.hint()), (4, None), "{error}");
+}
+
+#[test]
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn the_name_of_an_application_protocol_has_1_to_255_bytes() {
+    let text = |names: &[usize]| {
+        let names: Vec<String> = names.iter().map(|length| "x".repeat(*length)).collect();
+        format!("tls:a:443:alpn={}", names.join(","))
+    };
+    for lengths in [&[1][..], &[255], &[2, 255]] {
+        assert_eq!(client(&text(lengths)), Ok(text(lengths)));
+    }
+    for lengths in [&[0][..], &[256], &[2, 256], &[2, 0]] {
+        let error = client(&text(lengths)).unwrap_err();
+        assert!(error.problem().starts_with("expected protocols such as"), "{error}");
+    }
+}
+
+#[test]
+fn the_name_of_a_passed_socket_has_at_most_255_characters() {
+    let text = |length: usize| format!("systemd:name={}", "x".repeat(length));
+    assert_eq!(server(&text(255)), Ok(text(255)));
+    let error = server(&text(256)).unwrap_err();
+    assert!(error.problem().starts_with("expected the FileDescriptorName="), "{error}");
 }
 
 /// A kind and some of its keywords.

@@ -98,6 +98,13 @@ fn haproxy_waits_for_the_header_as_long_as_it_is_told() {
         memory.advance(seconds(2.0));
         assert_eq!(memory.listening()[0].not_opened, 1, "{text}");
     }
+    // The longest time never ends.
+    let mut memory = echoing("haproxy:7777:header-timeout=18446744073709551615");
+    let wire = memory.connect(7777);
+    memory.advance(seconds(1e6));
+    wire.push(b"PROXY UNKNOWN\r\nhello");
+    memory.settle();
+    assert_eq!(wire.take(), b"hello");
 }
 
 /// Connects on behalf of its peer.
@@ -252,6 +259,20 @@ fn throttle_limits_each_direction_at_its_own_rate() {
     assert_eq!((count.get(), wire.take().len()), (100, 400));
     memory.advance(seconds(0.1));
     assert_eq!((count.get(), wire.take().len()), (200, 400));
+}
+
+#[test]
+fn throttle_limits_what_a_client_reads_and_writes() {
+    let (mut memory, count) = (MemoryReactor::new(), Count::default());
+    let text = "throttle:10.0.0.1:80:read=1000:write=4000";
+    memory.reactor().connect_protocol(text, count.clone()).detach();
+    let wire = memory.connecting()[0].complete();
+    memory.settle();
+    wire.push(&[1; 500]);
+    memory.settle();
+    assert_eq!((count.0.get(), wire.take().len()), (100, 400));
+    memory.advance(seconds(0.1));
+    assert_eq!((count.0.get(), wire.take().len()), (200, 400));
 }
 
 #[test]

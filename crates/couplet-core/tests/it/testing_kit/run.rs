@@ -284,7 +284,8 @@ fn calls_made_by_the_library_have_the_call_site_in_user_code() {
         ("a looping call, due in 9s", "@looping call", "`stop()` it"),
     ];
     leaves(&left, |reactor| {
-        LoopingCall::new(reactor, || {}).start(s(10)).detach(); // @looping call
+        let looping = LoopingCall::new(reactor, || {});
+        looping.start(s(10)).detach(); // @looping call
         reactor.defer_later(s(20), || Ok(())).detach(); // @deferred call
         reactor.sleep(s(11))
     });
