@@ -178,6 +178,10 @@ fn c51c_mistakes_in_a_serial_endpoint_are_shown() {
     for (text, at, problem) in [
         ("serial", 6, "missing path: expected serial:PATH"),
         ("serial:", 7, "expected serial:PATH, a device such as /dev/ttyUSB0"),
+        ("serial:/dev/tty\0S0", 7, "expected serial:PATH, a device such as /dev/ttyUSB0"),
+        ("serial:/dev/ttyS0:speed=4294967296", 24, "expected bits per second from 1 to 4294967295"),
+        ("serial:/dev/ttyS0:bits=4", 23, "expected bits of a character, from 5 to 8"),
+        ("serial:/dev/ttyS0:stop=3", 23, "expected stop bits, from 1 to 2"),
         ("serial:/dev/ttyS0:speed=fast", 24, "expected bits per second from 1 to"),
         ("serial:/dev/ttyS0:speed=0", 24, "expected bits per second from 1 to"),
         ("serial:/dev/ttyS0:bits=9", 23, "expected bits of a character, from 5 to 8"),

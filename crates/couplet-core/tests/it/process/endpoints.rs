@@ -58,7 +58,11 @@ fn c145b_mistakes_in_a_command_are_shown() {
         ("process:", 8, "expected a program"),
         ("process", 7, "missing command"),
         ("process:cat 'x", 8, "unclosed quote"),
+        ("process:cat 'x\0'", 8, "a command must not contain a NUL"),
         ("process:cat:uid=x", 16, "expected a number"),
+        ("process:cat:gid=x", 16, "expected a number"),
+        ("process:cat:uid=4294967295", 16, "expected a number from 0 to 4294967294"),
+        ("process:cat:kill=0", 17, "expected a number of seconds"),
         ("process:cat:usr=1", 12, "unknown keyword"),
         ("process:cat:stderr=stdin", 19, "expected inherit, stdout or null"),
         ("process:cat:stderr=null:pty=yes", 19, "the standard error is the terminal"),
@@ -67,6 +71,21 @@ fn c145b_mistakes_in_a_command_are_shown() {
     ] {
         let error = client_from_string(text).expect_err(text);
         assert!(error.at() == at && error.problem().contains(problem), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_program_prints_with_its_options() {
+    for text in [
+        r"process:cat a\:b:directory=/a\=b:uid=0:gid=7:stderr=stdout:kill=0.5",
+        "process:cat:stderr=null:keep=yes",
+        "process:cat:gid=4294967294:pty=yes",
+    ] {
+        assert_eq!(client_from_string(text).expect(text).to_string(), text);
+    }
+    for usual in ["stderr=inherit", "pty=no", "keep=no", "kill=5", "keep=no:kill=5"] {
+        let endpoint = client_from_string(&format!("process:cat:{usual}")).expect(usual);
+        assert_eq!(endpoint.to_string(), "process:cat", "{usual}");
     }
 }
 
