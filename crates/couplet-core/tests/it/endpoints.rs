@@ -10,13 +10,14 @@ use couplet::endpoints::{
     EndpointError, TcpClient, TcpServer, UnixClient, UnixServer, client_from_string, quote,
     server_from_string, server_from_string_with,
 };
-use couplet::testing::{Manner, Memory};
+use couplet::testing::{Manner, Memory, MemoryReactor, failure_of, no_result_yet};
 use couplet::{
     ConnectOptions, Connection, Deferred, ListenError, ListenOptions, Loop, LoopOptions, Protocol,
     Reason, Resolver, Transport, UnixAddress,
 };
 use proptest::prelude::*;
 
+use crate::needed::Folder;
 use crate::quiet::Quiet;
 
 fn client(text: &str) -> Result<(String, u16), EndpointError> {
@@ -265,6 +266,9 @@ fn an_endpoint_prints_with_its_options() {
     ] {
         assert_eq!(client_from_string(text).unwrap().to_string(), text);
     }
+    let any_port = "tcp:a:80:bindAddress=127.0.0.1:bindPort=0";
+    let any_port = client_from_string(any_port).unwrap().to_string();
+    assert_eq!(any_port, "tcp:a:80:bindAddress=127.0.0.1");
     let host = r"fe80::1%a]\b".to_owned();
     let endpoint = TcpClient::new(host, 80);
     assert_eq!(endpoint.to_string(), r"tcp:[fe80::1%a\]\\b]:80");
@@ -286,6 +290,61 @@ fn a_socket_file_whose_path_begins_like_a_name_prints_as_a_path() {
         ];
         let path = Path::new(".").join(path);
         assert_eq!([server.path(), client.path()], [Some(&*path); 2]);
+    }
+}
+
+#[test]
+fn a_port_has_the_options_of_its_string() {
+    let mut l = Loop::new().unwrap();
+    let reactor = l.reactor();
+    let first = reactor.listen("127.0.0.1:0:reuse_port=yes", || Quiet).unwrap();
+    let number = first.host().port().unwrap();
+    for (switch, is_shared) in [("yes", true), ("no", false)] {
+        let text = format!("127.0.0.1:{number}:reuse_port={switch}");
+        assert_eq!(reactor.listen(&text, || Quiet).is_ok(), is_shared, "{text}");
+    }
+    for (switch, works) in [("yes", true), ("no", false)] {
+        let port = reactor.listen(format!("tcp:0:dual_stack={switch}"), || Quiet).unwrap();
+        let to = format!("127.0.0.1:{}", port.host().port().unwrap());
+        assert_eq!(l.run_until(reactor.connect(&to, || Quiet)).is_ok(), works, "{switch}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_socket_file_has_the_mode_and_the_lock_file_of_its_string() {
+    use std::os::unix::fs::PermissionsExt;
+    for (keywords, mode, names) in [
+        ("", 0o666, &["socket", "socket.lock"][..]),
+        (":mode=600", 0o600, &["socket", "socket.lock"]),
+        (":lockfile=no", 0o666, &["socket"]),
+        (":mode=640:lockfile=no", 0o640, &["socket"]),
+    ] {
+        let (folder, l) = (Folder::new(), Loop::new().unwrap());
+        let text = format!("unix:{}{keywords}", folder.path("socket"));
+        let _port = l.reactor().listen(&text, || Quiet).unwrap();
+        let found = std::fs::metadata(folder.join("socket")).unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "{text}");
+        assert_eq!(folder.names(), names, "{text}");
+    }
+}
+
+#[test]
+fn a_client_waits_as_long_as_its_string_says() {
+    for (text, limit) in [
+        ("10.0.0.1:80", 30.0),
+        ("10.0.0.1:80:timeout=2.5", 2.5),
+        ("unix:/s", 30.0),
+        ("unix:/s:timeout=2.5", 2.5),
+    ] {
+        let mut memory = MemoryReactor::new();
+        let connecting = memory.reactor().connect(text, || Quiet);
+        memory.advance(Duration::from_secs_f64(limit - 0.1));
+        no_result_yet(&connecting);
+        memory.advance(Duration::from_secs_f64(0.2));
+        let failure = failure_of(connecting);
+        let timed_out = format!("no answer within {:?}", Duration::from_secs_f64(limit));
+        assert_eq!(failure.to_string(), timed_out, "{text}");
     }
 }
 
@@ -428,13 +487,16 @@ const BAD_TO_LISTEN: [(&str, usize, &str); 27] = [
     ("tcp=80", 6, "missing"),
 ];
 
-const BAD_TO_CONNECT: [(&str, usize, &str); 18] = [
+const BAD_TO_CONNECT: [(&str, usize, &str); 21] = [
     ("tcp:80", 6, "missing"),
     ("tcp::80", 4, "missing"),
     ("tcp:host:http", 9, "port"),
     ("tcp:[::1:80", 4, "unclosed"),
     ("tcp:[localhost]:80", 4, "IPv6"),
     ("tcp:two words:80", 4, "host name"),
+    ("a/b:80", 0, "neither a host name"),
+    ("a]:80", 0, "neither a host name"),
+    ("tcp:a[b:80", 4, "neither a host name"),
     ("tcp:host:80:timeout=soon", 20, "seconds"),
     ("tcp:host:80:timeout=1:timeout=2", 22, "repeated"),
     (r"tcp:host:80:\c\olour=red", 12, "known"),

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use couplet::endpoints::client_from_string;
+use couplet::endpoints::{EndpointError, client_from_string};
 use couplet::process::{Command, SpawnError};
 use couplet::{Failure, Transport};
 
@@ -71,6 +71,22 @@ fn c145b_mistakes_in_a_command_are_shown() {
     ] {
         let error = client_from_string(text).expect_err(text);
         assert!(error.at() == at && error.problem().contains(problem), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_descriptor_or_a_line_that_cannot_be_used_is_an_error_with_its_place() {
+    let mut nursery = Nursery::new();
+    for (text, at, problem) in [
+        ("fd:2147483646", 3, "cannot use descriptor 2147483646: "),
+        ("log:fd:2147483646", 7, "cannot use descriptor 2147483646: "),
+        ("serial:/nonexistent", 7, "cannot use /nonexistent as a serial line: "),
+        ("log:serial:/dev/null", 11, "cannot use /dev/null as a serial line: "),
+    ] {
+        let failure = ask(&mut nursery, text, "").expect_err(text);
+        let error = failure.downcast_ref::<EndpointError>().expect("an error with a place");
+        assert!(error.at() == at && error.problem().starts_with(problem), "{text}: {error}");
+        assert!(error.to_string().contains(text), "{error}");
     }
 }
 
