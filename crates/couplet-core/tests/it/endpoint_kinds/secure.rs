@@ -95,7 +95,7 @@ fn tls_asks_for_what_its_keywords_say() {
         (":alpn=h2,x", ":alpn=x", true),
         (":alpn=h2", ":alpn=x", false),
     ] {
-        // Wherever the server has its certificate from.
+        // The certificate may be in a file, in a folder or in both.
         for site in [SITE, "tls:127.0.0.1:0:sni=$sni", "tls:127.0.0.1:0:sni=$sni:cert=$site.pem"] {
             let (listen, connect) = (format!("{site}{listen}"), format!("{TRUST}{connect}"));
             let outcome = try_with(&folder, &listen, &connect).map(|echo| echo.transport().tls());

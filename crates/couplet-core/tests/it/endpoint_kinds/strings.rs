@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use couplet::endpoints::{
-    EndpointError, Logged, ProxyServer, TcpServer, Throttled, client_from_string, quote,
+    EndpointError, Logged, ProxyServer, TcpServer, Throttled, client_from_string,
     server_from_string,
 };
 #[cfg(any(feature = "tls", feature = "ring"))]
-use couplet::endpoints::{TcpClient, TlsClient, TlsServer};
+use couplet::endpoints::{TcpClient, TlsClient, TlsServer, quote};
 use couplet::layers::LogForm;
 use proptest::prelude::*;
 
@@ -345,7 +345,7 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
         ("tls:443:cert=a:colour=red", 15, "alpn=, sni=, client-ca=, endpoint=, host=, port=", None),
         ("tcp:80:bcklog=5", 7, "unknown keyword bcklog=", Some("tcp:80:backlog=5")),
         ("haproxy:80:trusted=me", 19, "expected IP addresses", None),
-        // As from an unset variable: not everybody is trusted.
+        // As from an unset variable: an empty list must not trust all peers.
         ("haproxy:80:trusted=", 19, "expected IP addresses", None),
         ("haproxy:80:trusted=10.0.0.1,", 19, "expected IP addresses", None),
         ("haproxy:80:trusted=10.0.0.0/33", 19, "expected IP addresses", None),
