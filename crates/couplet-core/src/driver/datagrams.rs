@@ -336,6 +336,10 @@ pub(super) fn unsupported() -> io::Error {
 mod tests {
     use super::*;
 
+    fn data_of(queue: &DatagramQueue) -> Vec<Vec<u8>> {
+        queue.iter().map(|waiting| waiting.data.to_vec()).collect()
+    }
+
     #[test]
     fn a_queue_keeps_boundaries_and_order_while_its_front_is_sent() {
         let mut queue = DatagramQueue::default();
@@ -349,14 +353,14 @@ mod tests {
             }
             queue.pop(round % 6);
             expected.drain(..(round % 6).min(expected.len()));
-            let seen: Vec<_> = queue.iter().map(|waiting| waiting.data.to_vec()).collect();
-            assert_eq!(seen, expected.iter().cloned().collect::<Vec<_>>());
+            assert_eq!(expected, data_of(&queue));
             assert_eq!((queue.len(), queue.is_empty()), (expected.len(), expected.is_empty()));
             let rest = queue.split_off(round % 5);
             assert_eq!((queue.len(), rest.len()), {
                 let first = expected.len().min(round % 5);
                 (first, expected.len() - first)
             });
+            assert_eq!(expected, [data_of(&queue), data_of(&rest)].concat());
             queue.append(rest);
             assert_eq!(queue.bytes(), expected.iter().map(Vec::len).sum::<usize>());
             assert!(queue.sent <= queue.bytes.len() / 2, "sent bytes are dropped");

@@ -386,6 +386,26 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_the_outermost_call_and_no_other_ends_its_stall() {
+        let call = Mutex::default();
+        let watched = WatchedLoop { after: AFTER, thread: String::new(), traced: None, call };
+        let stalls = Stalls(Arc::new(watched));
+        let outer = stalls.hold(UserCall::kind("outer"));
+        let inner = stalls.hold(UserCall::kind("inner"));
+        stalls.0.lock().next_report = Some(2 * AFTER);
+        let state = || {
+            let call = stalls.0.lock();
+            (call.doing.len(), call.since.is_some(), call.next_report)
+        };
+        drop(inner);
+        assert_eq!(state(), (1, true, Some(2 * AFTER)));
+        drop(outer);
+        assert_eq!(state(), (0, false, None));
+        drop(stalls.hold(UserCall::kind("short")));
+        assert_eq!((state(), stalls.0.lock().number), ((0, false, None), 2));
+    }
+
+    #[test]
     fn an_idle_loop_is_looked_at_once_more_and_then_not() {
         let (at, mut held) = (now(), CurrentCall::default());
         held.begin(at);

@@ -675,9 +675,15 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_that_backs_off_is_served_again() {
+    fn every_slot_that_backs_off_is_served_again_at_the_earliest_deadline() {
         let mut driver = Mio::new(1).expect("a driver");
-        (1..4).for_each(|slot| driver.try_again(slot, Duration::from_secs(1)));
+        let mut deadline = |slot, seconds| {
+            driver.try_again(slot, Duration::from_secs(seconds));
+            driver.retry.as_ref().map(|(until, _)| *until).expect("a slot waits")
+        };
+        let first = deadline(1, 10);
+        assert_eq!(deadline(2, 20), first, "a later one postpones nothing");
+        assert!(deadline(3, 1) < first);
         assert_eq!(driver.retry.map(|(_, slots)| slots), Some(vec![1, 2, 3]));
     }
 

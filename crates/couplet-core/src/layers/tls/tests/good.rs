@@ -258,29 +258,87 @@ fn each_file_of_a_name_is_read_again_when_it_alone_changes() {
     std::fs::remove_dir_all(&folder).expect("it was there");
 }
 
+/// A world with a single random number.
+struct Fixed(u64);
+
+impl TlsWorld for Fixed {
+    fn random(&self) -> u64 {
+        self.0
+    }
+
+    fn unix_time(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(4_000_000_000)
+    }
+}
+
+/// The random bytes of a new client's first message.
+fn client_random(client: &ClientTls) -> Vec<u8> {
+    let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
+    end.sent()[11..43].to_vec()
+}
+
 #[test]
 fn the_same_world_makes_a_client_say_the_same() {
-    struct Fixed;
-    impl TlsWorld for Fixed {
-        fn random(&self) -> u64 {
-            4
-        }
-
-        fn unix_time(&self) -> std::time::Duration {
-            std::time::Duration::from_secs(4_000_000_000)
-        }
-    }
     let (client, server) = good_of(TlsVersion::Tls12);
-    let random = || {
-        let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
-        end.sent()[11..43].to_vec()
-    };
-    let in_it = || in_world(Rc::new(Fixed), random);
+    let random = || client_random(&client);
+    let in_it = || in_world(Rc::new(Fixed(4)), random);
     assert_eq!(in_it(), in_it());
     assert_ne!(random(), random());
     // The certificates of rcgen are still valid in the year 2096.
-    in_world(Rc::new(Fixed), || {
+    in_world(Rc::new(Fixed(4)), || {
         let two = met(&client, &server);
         assert!(two.client.open);
     });
+}
+
+#[test]
+fn a_world_inside_another_ends_alone_even_by_a_panic() {
+    let (client, _) = good_of(TlsVersion::Tls12);
+    let is_in = |number: u64| client_random(&client) == number.to_le_bytes().repeat(4);
+    in_world(Rc::new(Fixed(4)), || {
+        in_world(Rc::new(Fixed(5)), || assert!(is_in(5)));
+        assert!(is_in(4));
+        let panics = || in_world(Rc::new(Fixed(6)), || std::panic::resume_unwind(Box::new(())));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).expect_err("it panics");
+        assert!(is_in(4));
+    });
+    assert!(!is_in(4) && !is_in(5) && !is_in(6));
+}
+
+#[test]
+fn the_name_that_a_client_requests_is_none_of_the_next_client() {
+    let server = server(certified(&Authority::new()));
+    let options = ClientTlsOptions::default().dangerously_accept_any_server_certificate();
+    let client = client(options.resumption(false));
+    for (host, name) in
+        [("one.test", Some("one.test")), ("two.test", Some("two.test")), ("127.0.0.1", None)]
+    {
+        let client = client.layer(host, start()).expect("a name or an address");
+        let mut two = Two::new(client, server.layer(start()));
+        // The ClientHello comes in several records.
+        let hello = two.client.sent();
+        for part in hello[5..].chunks(100) {
+            let record = [&[22, 3, 1, 0, part.len() as u8], part].concat();
+            assert!(two.server.feed(&record).is_continue());
+        }
+        two.run(usize::MAX);
+        assert_eq!(two.server.info.expect("open").server_name.as_deref(), name);
+    }
+}
+
+#[test]
+fn issuers_and_a_response_are_added_to_an_identity_in_either_order() {
+    let authority = Authority::new();
+    let middle = authority.middle();
+    let with_ocsp = |identity: Identity| identity.with_ocsp(b"a response".to_vec());
+    let with_chain = |Identity(pair): Identity| {
+        Identity(pair.with_chain(middle.certificate().as_bytes(), "here").expect("a certificate"))
+    };
+    let identity = || middle.identity(NAME);
+    for identity in [with_chain(with_ocsp(identity())), with_ocsp(with_chain(identity()))] {
+        assert_eq!(identity.0.ocsp(), Some(&b"a response"[..]));
+        // The client trusts only the issuer of the issuer.
+        let two = met(&client(trusting(&authority)), &server(ServerTlsOptions::new(identity)));
+        assert!(two.client.open, "{:?}", two.client.failed);
+    }
 }
