@@ -217,6 +217,25 @@ fn a_capture_has_a_handshake_data_and_an_end() {
 }
 
 #[test]
+fn the_end_of_a_direction_takes_a_sequence_number_which_the_other_acknowledges() {
+    use Direction::{In, Out};
+    for (first, second, ports) in [(In, Out, [5555, 80]), (Out, In, [80, 5555])] {
+        let file = Shared::default();
+        let epoch = Duration::from_secs(1_700_000_000);
+        let pcap = Pcap::new(file.clone(), start(), epoch).expect("memory");
+        let (peer, host) = (address("10.0.0.9:5555"), address("10.0.0.1:80"));
+        let mut tap = pcap.tap(&peer, &host, true);
+        tap.ended(first, start());
+        tap.passed(second, b"answer", start());
+        tap.ended(second, start());
+        let packets = packets(&file.0.take());
+        let told = packets[3..].iter().map(|packet| (packet.from_port, packet.numbers));
+        let expected = [(ports[0], (1, 1)), (ports[1], (1, 2)), (ports[1], (7, 2))];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn the_ends_of_a_connection_without_addresses_are_told_apart_in_a_capture() {
     let file = Shared::default();
     let epoch = Duration::from_secs(1_700_000_000);

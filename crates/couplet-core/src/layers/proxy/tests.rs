@@ -119,7 +119,8 @@ fn what_is_written_is_read_the_same_here_and_by_others() {
     let full = ProxyHeader {
         alpn: Some(b"h2".to_vec()),
         authority: Some("server.test".to_owned()),
-        unique_id: Some(vec![1, 2, 3]),
+        // The longest.
+        unique_id: Some((0..128).collect()),
         tls: Some(ProxyTls {
             version: Some("TLSv1.3".to_owned()),
             cipher: Some("TLS13_AES_256_GCM_SHA384".to_owned()),

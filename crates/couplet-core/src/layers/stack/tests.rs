@@ -373,11 +373,15 @@ fn a_layer_that_is_pushed_later_sends_what_was_written_before_in_clear() {
 
 #[test]
 fn bytes_behind_an_upgrade_fail_it_wherever_they_lie() {
-    // Bytes unread between two levels, bytes unread inside a level, and none.
+    // Bytes unread between two levels, bytes unread inside a level, bytes that a full level holds
+    // back, and none.
     let wire = [1, !b'a', 1, !b'b'];
+    let full = || Metered { credit: 1, each: 1, now: start(), ended: false };
     for (name, stack, bytes, fails) in [
         ("in the layer", stack![pass(), silent()], &wire[..], true),
         ("between two", stack![single(), pass()], b"ab", true),
+        ("below a full layer", stack![pass(), full(), pass()], b"ab", true),
+        ("below a full layer at the bottom", stack![full()], b"ab", true),
         ("none", stack![pass(), silent()], &wire[..2], false),
         ("none, and one byte at a time", stack![single(), pass()], b"a", false),
     ] {

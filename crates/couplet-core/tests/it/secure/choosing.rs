@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::factory::Layered;
-use couplet::layers::tls::{ClientHello, Identity, ServerTls, ServerTlsOptions, Tls};
+use couplet::layers::tls::{
+    ClientHello, ClientTls, ClientTlsOptions, Identity, ServerTls, ServerTlsOptions, Tls,
+};
 use couplet::layers::{PassThrough, SingleBytes};
 use couplet::testing::failure_of;
 use couplet::{
@@ -94,6 +96,19 @@ fn a_handshake_waits_for_its_certificate() {
         client.transport().write("hello");
         rig.turn();
         assert_eq!(server.received(), b"hello");
+    }
+}
+
+#[test]
+fn a_choice_sees_what_the_client_offers_in_the_order_of_its_preference() {
+    for (alpn, mut rig) in Rig::each([&["h3", "h2", "http/1.1"][..], &["h2"], &[]]) {
+        let options = ClientTlsOptions::default().roots(rig.authority.roots()).alpn(alpn);
+        rig.client = ClientTls::new(&options.server_name("Shop.Test")).expect("settings that work");
+        let Waiting { connecting, hello, .. } = wait(&mut rig);
+        connecting.detach();
+        let offered: Vec<&[u8]> = alpn.iter().map(|one| one.as_bytes()).collect();
+        assert_eq!(hello.alpn, offered);
+        assert_eq!(hello.server_name.as_deref(), Some("shop.test"), "in lower case");
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::layers::tls::{
-    CertificateDirectory, ClientAuth, ClientTls, ClientTlsOptions, Identity, ServerTls,
+    CertificateDirectory, ClientAuth, ClientTls, ClientTlsOptions, Identity, Roots, ServerTls,
     ServerTlsOptions, TlsInfo, TlsVersion,
 };
 use couplet::testing::{Manner, failure_of};
@@ -279,6 +279,22 @@ fn each_option_has_an_effect_and_without_it_there_is_none() {
         }
         let met = meet(&server, &client);
         assert!(shows(&met, &world), "{option}: {met:?}");
+    }
+}
+
+#[test]
+fn the_issuers_in_each_file_of_a_folder_are_trusted_whatever_their_last_line() {
+    let (world, folder) = (World::new(), Folder::new());
+    let authorities = [(); 4].map(|()| Authority::new());
+    for (authority, name) in authorities.iter().zip(["a.pem", "b.pem", "c.PEM", "d.txt"]) {
+        folder.write(name, authority.certificate().trim_end());
+    }
+    folder.write("broken.pem", "no certificate");
+    let roots = Roots::from_pem_directory(&*folder).expect("certificates");
+    for (n, authority) in authorities.iter().enumerate() {
+        let server = ServerTlsOptions::new(authority.identity(NAME));
+        let met = meet(&server, &world.client().roots(roots.clone()));
+        assert_eq!(met.is_ok(), n < 3, "{n}: {met:?}");
     }
 }
 
