@@ -14,8 +14,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use couplet::driver::SockRef;
 use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
     DatagramTransport, Deferred, Group, Loop, Reactor, SendError, UnixAddress,
@@ -487,6 +489,26 @@ fn what_waits_for_a_udp_socket_that_is_full_leaves_when_it_has_room() {
 }
 
 #[test]
+fn a_port_gets_no_datagram_of_a_group_that_only_another_socket_has_joined() {
+    let group = Ipv4Addr::new(239, 255, 77, 2);
+    let member = UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    member.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).expect("loopback has groups");
+    let own = Group::new([239, 255, 77, 3]).interface(Ipv4Addr::LOCALHOST);
+    for any in [SocketAddr::from(([0; 4], 0)), SocketAddr::from(([0u16; 8], 0))] {
+        let (mut rig, far) = (Rig::new(), Far::default());
+        let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(any, &far));
+        rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
+        rig.result(b.join_group(own)).expect("loopback has groups");
+        for to in [group.into(), own.address] {
+            a.send_to("to the group", SocketAddr::new(to, number(&b))).expect("there is room");
+        }
+        rig.until("one", || far.count() > 0);
+        rig.turns(3);
+        assert_eq!((far.count(), far.last().to), (1, Some(own.address)), "{any}");
+    }
+}
+
+#[test]
 fn groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
     if !in_a_namespace("groups_of_ipv6_are_joined_by_interface_for_one_source_and_left") {
         return;
@@ -642,4 +664,52 @@ fn a_unix_socket_with_a_path_removes_its_file_and_may_have_a_peer() {
     drop(b.stop_listening());
     rig.turns(2);
     assert!(!path.exists(), "the file is removed");
+}
+
+#[test]
+fn a_unix_socket_has_a_lock_file_unless_that_is_off() {
+    for (options, names) in [
+        (DatagramOptions::default(), &["there", "there.lock"][..]),
+        (DatagramOptions::default().lock_file(true), &["there", "there.lock"]),
+        (DatagramOptions::default().lock_file(false), &["there"]),
+    ] {
+        let (mut rig, folder) = (Rig::new(), Folder::new());
+        let a = rig.unix(&folder.path("there"), options, &Far::default());
+        assert_eq!(folder.names(), names);
+        drop(a.stop_listening());
+        rig.turns(2);
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
+    }
+}
+
+#[test]
+fn a_socket_of_each_family_is_prepared_before_it_is_bound() {
+    let (rig, folder) = (Rig::new(), Folder::new());
+    let path = UnixAddress::from(folder.path("there"));
+    let hosts = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"];
+    let hosts = hosts.map(|host| Address::udp(host.parse::<SocketAddr>().expect("an address")));
+    for host in hosts.into_iter().chain([path.into()]) {
+        let listen = |options| match host.clone() {
+            Address::Unix(path) => rig.1.listen_unix_datagrams(path, options, Far::default()),
+            host => {
+                let host = host.socket_addr().expect("an IP address");
+                rig.1.listen_udp_with(host, options, Far::default())
+            }
+        };
+        let seen: Arc<Mutex<Option<bool>>> = Arc::default();
+        let sees = seen.clone();
+        let options = DatagramOptions::default().prepare(move |socket| {
+            let own = socket.local_addr()?;
+            let is_free = own.as_socket().map_or(own.is_unnamed(), |own| own.port() == 0);
+            *sees.lock().expect("no panic") = Some(is_free);
+            Ok(())
+        });
+        let port = listen(options).expect("a free port");
+        assert_eq!(*seen.lock().expect("no panic"), Some(true), "{host}");
+        drop(port.stop_listening());
+        let refuses = |_: SockRef<'_>| Err(std::io::Error::other("by wish"));
+        let refused = listen(DatagramOptions::default().prepare(refuses));
+        let text = refused.map(drop).expect_err("it is not prepared").to_string();
+        assert!(text.contains("by wish"), "{text}");
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::{Interest, Loop, Protocol, Transport};
+use socket2::Socket;
 
 /// Echoes, and in its first call reports a fork whose child is this process.
 struct Forking(Rc<Cell<bool>>);
@@ -67,4 +68,56 @@ fn c106a_in_the_child_of_a_fork_connections_watches_and_calls_from_threads_conti
     // Runs until the call from the other thread.
     l.run(|_| Ok(())).expect("it runs");
     calling.join().expect("no panic").expect("the loop is there");
+}
+
+/// Pauses, and notes the arrival of its peer's end. The first one is held by another process too,
+/// for which a duplicate stands, and aborts its connection after the fork.
+#[derive(Clone, Default)]
+struct Pausing {
+    held: Rc<RefCell<Option<Socket>>>,
+    ended: Rc<Cell<usize>>,
+    is_child: bool,
+}
+
+impl Protocol for Pausing {
+    fn connection_made(&mut self, transport: &Transport) {
+        if self.held.borrow().is_some() {
+            let ended = self.ended.clone();
+            transport.pause_producing();
+            transport.peer_ended().map(move |()| ended.set(ended.get() + 1)).detach();
+            return;
+        }
+        let (this, ours) = (self.clone(), transport.clone());
+        transport.with_socket(move |socket| {
+            *this.held.borrow_mut() = Some(socket.try_clone()?);
+            ours.reactor().forked(this.is_child)?;
+            ours.abort_connection();
+            Ok(())
+        });
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn a_closed_connection_that_another_process_holds_disturbs_none_in_its_place() {
+    for is_child in [false, true] {
+        let (mut l, protocol) = (Loop::new().expect("a loop"), Pausing::default());
+        let factory = Pausing { is_child, ..protocol.clone() };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = l.reactor().listen_tcp(any, move || factory.clone()).expect("a free port");
+        let to = port.host().socket_addr().expect("TCP");
+        let closed = TcpStream::connect(to).expect("it listens");
+        turns(&mut l);
+        assert!(protocol.held.borrow().is_some() && l.snapshot().connections.is_empty());
+        let next = TcpStream::connect(to).expect("it listens");
+        turns(&mut l);
+        assert_eq!(l.snapshot().connections.len(), 1);
+        drop(closed);
+        turns(&mut l);
+        assert_eq!(protocol.ended.get(), 0, "the end of the other, which the duplicate got");
+        drop(next);
+        turns(&mut l);
+        assert_eq!(protocol.ended.get(), 1);
+    }
 }

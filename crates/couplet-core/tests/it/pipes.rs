@@ -6,11 +6,14 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::Pipe;
 use couplet::{Address, Loop, Protocol, Reason, Transport};
+
+use crate::needed::inheritable;
 
 const SOON: Option<Duration> = Some(Duration::ZERO);
 
@@ -204,15 +207,58 @@ fn c51b_the_null_device_ends_at_once() {
 #[test]
 fn c51b_a_descriptor_is_blocking_again_after_its_connection() {
     use rustix::fs::{OFlags, fcntl_getfl};
-    let (reader, _writer) = pipe();
-    let shared = reader.try_clone().expect("a duplicate");
-    let blocks = || !fcntl_getfl(&shared).expect("flags").contains(OFlags::NONBLOCK);
-    let (mut l, end) = adopt(reader);
-    assert!(!blocks());
-    end.transport().lose_connection();
-    until(&mut l, || end.lost().is_some());
+    let ((reader, _writer), (_reader, writer)) = (pipe(), pipe());
+    let (_far, near) = crate::terminal::raw();
+    let duplicates: [std::io::Result<OwnedFd>; 3] =
+        [reader.try_clone().map(Into::into), writer.try_clone().map(Into::into), near.try_clone()];
+    let pipes = [reader.into(), writer.into(), Pipe::duplex(near).expect("a duplicate")];
+    for (shared, pipe) in duplicates.into_iter().zip(pipes) {
+        let shared = shared.expect("a duplicate");
+        let blocks = || !fcntl_getfl(&shared).expect("flags").contains(OFlags::NONBLOCK);
+        let (mut l, end) = adopt(pipe);
+        assert!(!blocks());
+        end.transport().lose_connection();
+        until(&mut l, || end.lost().is_some());
+        l.turn(SOON).expect("a turn");
+        assert!(blocks());
+    }
+}
+
+/// Like [`adopt`], of an inherited descriptor.
+fn inherit(descriptor: &impl AsFd) -> (Loop, End) {
+    let number = inheritable(descriptor);
+    let (l, end) = adopt(Pipe::inherited(number).expect("it is open"));
+    assert_eq!(*end.transport().peer(), Address::Pipe(format!("fd:{number}").into()));
+    (l, end)
+}
+
+#[test]
+fn an_inherited_descriptor_is_read_and_written_as_it_was_opened() {
+    let (reader, mut writer) = pipe();
+    let (mut l, end) = inherit(&reader);
+    writer.write_all(b"Rose").expect("room");
+    until(&mut l, || end.data() == b"Rose");
+    end.transport().write("x");
+    let reason = lost(&mut l, &end);
+    assert!(reason.contains("read-only"), "{reason}");
+    let (mut reader, writer) = pipe();
+    let (mut l, end) = inherit(&writer);
+    end.transport().write("Rose");
     l.turn(SOON).expect("a turn");
-    assert!(blocks());
+    let mut text = [0; 4];
+    reader.read_exact(&mut text).expect("it was written");
+    drop(reader);
+    assert_eq!((&text, &*lost(&mut l, &end)), (b"Rose", "connection closed by the peer"));
+    let (far, near) = crate::terminal::raw();
+    let (mut l, end) = inherit(&near);
+    let mut far = File::from(far);
+    far.write_all(b"Rose").expect("room");
+    until(&mut l, || end.data() == b"Rose");
+    end.transport().write("nose");
+    l.turn(SOON).expect("a turn");
+    far.read_exact(&mut text).expect("it was written");
+    assert_eq!((&text, end.lost()), (b"nose", None));
+    Pipe::inherited(i32::MAX - 1).expect_err("it is not open");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -180,6 +180,39 @@ fn c106_an_end_of_stream_makes_it_ready() {
     turn(&mut l);
     turn(&mut l);
     assert_eq!(ends.get(), 2, "EOF stays readable until the watch is stopped");
+}
+
+#[test]
+fn an_end_of_stream_a_hang_up_and_an_error_count_as_both() {
+    let (ours, theirs) = pair();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (other_reader, other_writer) = std::io::pipe().expect("a pipe");
+    let (far, near) = crate::terminal::raw();
+    let sources: [(OwnedFd, OwnedFd, Interest); 4] = [
+        (ours.into(), theirs.into(), Interest::Readable),
+        (reader.into(), writer.into(), Interest::Readable),
+        (other_writer.into(), other_reader.into(), Interest::Writable),
+        (near, far, Interest::Readable),
+    ];
+    for (n, (ours, theirs, interest)) in sources.into_iter().enumerate() {
+        let mut l = real_loop();
+        let seen: Rc<RefCell<Vec<Ready>>> = Rc::default();
+        let log = seen.clone();
+        let ready = move |_: &mut OwnedFd, ready| log.borrow_mut().push(ready);
+        l.reactor().watch(ours, interest, ready).expect("it can be watched");
+        turn(&mut l);
+        let before = if interest == Interest::Writable { &[Ready::Writable][..] } else { &[] };
+        assert_eq!(*seen.borrow(), before, "{n}");
+        drop(theirs);
+        // A child that another test is starting may briefly hold the other end.
+        for _ in 0..1000 {
+            if seen.borrow().last() == Some(&Ready::Both) {
+                break;
+            }
+            l.turn(Some(Duration::from_millis(1))).expect("a turn");
+        }
+        assert!(seen.borrow().ends_with(&[Ready::Both]), "{n}: {:?}", seen.borrow());
+    }
 }
 
 #[test]

@@ -7,13 +7,14 @@ use super::{Command, Nursery, sh};
 #[test]
 fn c146a_a_child_in_a_terminal_has_one_that_echoes_and_controls_its_session() {
     let mut nursery = Nursery::new();
-    let script = "tty -s && echo yes; read line; echo got $line; exit 3";
+    let script = "tty -s && echo yes; read line; echo got $line; echo wrong >&2; exit 3";
     let (process, log) = nursery.spawn(sh(script).terminal(WindowSize::default()));
     process.write("rose\n");
     nursery.ended(&log);
     let text = log.text(1).replace('\r', "");
     assert!(text.contains("yes\n") && text.contains("got rose\n"), "{text:?}");
     assert_eq!(text.matches("rose\n").count(), 2, "the echo too: {text:?}");
+    assert!(text.contains("wrong\n") && log.text(2).is_empty(), "errors too: {text:?}");
     assert!(log.has("lost 1 Done(Peer)") && log.has("exited 3"), "{:?}", log.entries());
 }
 

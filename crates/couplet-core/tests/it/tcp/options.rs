@@ -110,11 +110,19 @@ fn c64_no_delay_is_on_unless_set_otherwise() {
         let Some(socket) = socket_of(&a.transport()) else { return };
         assert!(socket.tcp_nodelay().expect("an option"), "{role:?}");
     }
-    // Off at both ends.
-    let listen = ListenOptions::default().no_delay(false);
-    for a in joined(&mut rig, listen, ConnectOptions::default().no_delay(false)) {
-        let Some(socket) = socket_of(&a.transport()) else { return };
-        assert!(!socket.tcp_nodelay().expect("an option"));
+    // Set at both ends, with and without other options of the client's socket.
+    let connects = [
+        ConnectOptions::default(),
+        ConnectOptions::default().bind(LOOPBACK),
+        ConnectOptions::default().prepare(|_| Ok(())),
+        ConnectOptions::default().bind(LOOPBACK).prepare(|_| Ok(())),
+    ];
+    for (connect, on) in connects.iter().flat_map(|connect| [(connect, false), (connect, true)]) {
+        let listen = ListenOptions::default().no_delay(on);
+        for a in joined(&mut rig, listen, connect.clone().no_delay(on)) {
+            let Some(socket) = socket_of(&a.transport()) else { return };
+            assert_eq!(socket.tcp_nodelay().expect("an option"), on, "{connect:?}");
+        }
     }
 }
 

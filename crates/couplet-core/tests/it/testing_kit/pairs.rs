@@ -1,10 +1,15 @@
 //! `pair`, `hold` and `every_split`.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use super::{Notes, failing, s, saying};
+use couplet::driver::memory::Memory;
 use couplet::testing::{Cut, Manner, every_split, hold, hold_on, pair, pair_on};
-use couplet::{Protocol, Reason, SocketOption, Transport};
+use couplet::{
+    Address, ListenOptions, Loop, LoopOptions, Protocol, Reason, SocketOption, Transport,
+    UnixAddress,
+};
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
 
@@ -196,6 +201,44 @@ fn the_far_end_sees_pauses_options_and_resets() {
         held.with(|_, transport| transport.abort_connection());
         assert!(held.wire.saw_reset() && held.wire.is_closed() && !held.wire.saw_fin());
         assert!(held.wire.try_push(b"x").is_err());
+    }
+}
+
+/// Options of all connections, and then those of TCP.
+const OPTIONS: [SocketOption; 5] = [
+    SocketOption::ReceiveBuffer(1),
+    SocketOption::SendBuffer(2),
+    SocketOption::NoDelay(true),
+    SocketOption::KeepAlive(None),
+    SocketOption::ResetUnlessClosed(true),
+];
+
+struct SetsOptions;
+
+impl Protocol for SetsOptions {
+    fn connection_made(&mut self, transport: &Transport) {
+        OPTIONS.iter().for_each(|option| transport.set_socket_option(*option));
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn the_far_end_of_a_unix_connection_sees_no_options_of_tcp() {
+    let tcp = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+    for manner in MANNERS {
+        let (driver, network) = Memory::new(manner, 1);
+        let mut l = Loop::with_driver(driver, LoopOptions::default());
+        for (to, seen) in
+            [(tcp.clone(), &OPTIONS[..]), (UnixAddress::from("a").into(), &OPTIONS[..2])]
+        {
+            let port = l.reactor().listen_at(to, ListenOptions::default(), || SetsOptions);
+            let wire = network.connect(port.expect("a free port").host()).expect("it listens");
+            for _ in 0..5 {
+                l.turn(Some(Duration::ZERO)).expect("a turn");
+            }
+            assert_eq!(wire.options(), seen, "{}", wire.address());
+        }
     }
 }
 

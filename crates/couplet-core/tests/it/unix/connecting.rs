@@ -1,13 +1,16 @@
 //! UNIX connects on the real system, and sockets made by the user.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
 
 use couplet::UnixAddress;
 use couplet::testing::success_of;
 
 use crate::needed::Folder;
-use crate::suite::kit::Kit;
+use crate::suite::kit::{BOTH_ROLES, Kit};
 use crate::suite::recorder::{Maker, On, Script};
 
 #[test]
@@ -52,13 +55,14 @@ fn c51a_unix_sockets_are_adopted_too() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     theirs.write_all(b"early").expect("room");
-    let a = rig.end();
+    let (a, number) = (rig.end(), ours.as_raw_fd());
     let adopted =
         rig.reactor.adopt(ours, a.once(Script::new().once(On::Data, |t| t.write("answer"))));
     let adopted = adopted.expect("a connected socket");
     rig.until("bytes that came before", || a.received_len() == 5);
     let connection = success_of(adopted);
     assert_eq!(connection.transport().peer(), &UnixAddress::Unnamed.into());
+    assert_eq!(connection.transport().descriptor(), Some(number));
     let mut answer = [0; 6];
     theirs.read_exact(&mut answer).expect("an answer");
     // An adopted port leaves its file to its creator.
@@ -72,6 +76,24 @@ fn c51a_unix_sockets_are_adopted_too() {
     port.stop_listening().expect("it listens").detach();
     rig.turns(2);
     assert_eq!(folder.names(), ["port"]);
+}
+
+#[test]
+fn a_connection_has_its_descriptor_until_it_is_lost() {
+    for role in BOTH_ROLES {
+        let (mut rig, a, b) = Kit::mio().unix().pair(role, Script::new());
+        let number = Rc::new(Cell::new(None));
+        let seen = number.clone();
+        a.transport().with_socket(move |socket| {
+            seen.set(Some(socket.as_raw_fd()));
+            Ok(())
+        });
+        rig.until("its socket", || number.get().is_some());
+        assert_eq!(a.transport().descriptor(), number.get(), "{role:?}");
+        drop(b);
+        rig.lost(&a);
+        assert_eq!(a.transport().descriptor(), None, "{role:?}");
+    }
 }
 
 #[test]
@@ -100,7 +122,6 @@ fn c64_options_of_tcp_do_nothing() {
 #[cfg(target_os = "linux")]
 #[test]
 fn peer_credentials_tell_who_is_at_the_other_end() {
-    use crate::suite::kit::BOTH_ROLES;
     for role in BOTH_ROLES {
         let (mut rig, a, b) = Kit::mio()
             .unix()
