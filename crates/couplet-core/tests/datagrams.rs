@@ -20,8 +20,9 @@ use std::time::Duration;
 use couplet::driver::SockRef;
 use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
-    DatagramTransport, Deferred, Group, Loop, Reactor, SendError, UnixAddress,
+    DatagramTransport, Deferred, Group, Interface, Loop, Reactor, SendError, UnixAddress,
 };
+use socket2::Socket;
 
 use needed::Folder;
 
@@ -372,6 +373,13 @@ fn a_member_for_one_source_hears_of_no_other() {
     rig.until("it", || far.count() == 1);
     assert_eq!(far.last().data, source.octets());
     rig.result(b.leave_group(group.source(source))).expect("it is a member");
+    let a = rig.at((source, 0).into(), &Far::default());
+    rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
+    for to in [to, SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()))] {
+        a.send_to(to.ip().to_string(), to).expect("there is room");
+    }
+    rig.until("another", || far.count() > 1);
+    assert_eq!((far.count(), far.last().data), (2, b"127.0.0.1".to_vec()), "it has left");
     let mixed = Group::new([232, 77, 77, 77]).source([0u16, 0, 0, 0, 0, 0, 0, 1]);
     assert!(rig.result(b.join_group(mixed)).is_err(), "of two families");
 }
@@ -712,4 +720,112 @@ fn a_socket_of_each_family_is_prepared_before_it_is_bound() {
         let text = refused.map(drop).expect_err("it is not prepared").to_string();
         assert!(text.contains("by wish"), "{text}");
     }
+}
+
+/// A port at this address, and a duplicate of its socket.
+fn duplicated(rig: &mut Rig, address: SocketAddr, dual: bool) -> (DatagramPort<Far>, Socket) {
+    let duplicate: Arc<Mutex<Option<Socket>>> = Arc::default();
+    let keep = duplicate.clone();
+    let options = DatagramOptions::default().dual_stack(dual).prepare(move |socket| {
+        *keep.lock().expect("no panic") = Some(socket.try_clone()?);
+        Ok(())
+    });
+    let port = rig.1.listen_udp_with(address, options, Far::default()).expect("a free port");
+    rig.turns(1);
+    let socket = duplicate.lock().expect("no panic").take().expect("it was prepared");
+    (port, socket)
+}
+
+#[test]
+fn each_option_reaches_the_socket_for_each_of_its_families() {
+    use DatagramOption::{MulticastInterface, MulticastLoop, MulticastTtl, Tos, Ttl};
+    type Read = fn(&Socket) -> std::io::Result<u32>;
+    let lo = couplet_os::interfaces::interface_number("lo").expect("each host has it");
+    // An option, and its value for IPv4 and for IPv6.
+    let ttl: [Read; 2] = [Socket::ttl_v4, Socket::unicast_hops_v6];
+    let tos: [Read; 2] = [Socket::tos_v4, Socket::tclass_v6];
+    let multicast_ttl: [Read; 2] = [Socket::multicast_ttl_v4, Socket::multicast_hops_v6];
+    let multicast_loop: [Read; 2] = [
+        |socket| socket.multicast_loop_v4().map(u32::from),
+        |socket| socket.multicast_loop_v6().map(u32::from),
+    ];
+    let interface: [Read; 2] =
+        [|socket| socket.multicast_if_v4().map(u32::from), Socket::multicast_if_v6];
+    let own = u32::from(Ipv4Addr::LOCALHOST);
+    let cases = [
+        (Ttl(7), ttl, [7; 2]),
+        (Tos(0x20), tos, [0x20; 2]),
+        (MulticastTtl(9), multicast_ttl, [9; 2]),
+        (MulticastLoop(false), multicast_loop, [0; 2]),
+        (MulticastLoop(true), multicast_loop, [1; 2]),
+        (MulticastInterface(Ipv4Addr::LOCALHOST.into()), interface, [own, 0]),
+        (MulticastInterface(Interface::Any), interface, [0; 2]),
+        (MulticastInterface(lo.into()), interface, [0, lo]),
+        (MulticastInterface(Interface::Any), interface, [0; 2]),
+    ];
+    let any = SocketAddr::from(([0u16; 8], 0));
+    for (address, dual, families) in [(LOOPBACK, true, 0..1), (any, true, 0..2), (any, false, 1..2)]
+    {
+        let mut rig = Rig::new();
+        let (a, socket) = duplicated(&mut rig, address, dual);
+        for (option, reads, values) in &cases {
+            if *option == MulticastInterface(Ipv4Addr::LOCALHOST.into()) && !families.contains(&0) {
+                continue;
+            }
+            rig.result(a.set_option(option.clone())).expect("there is such an option");
+            for family in families.clone() {
+                let value = reads[family](&socket).expect("there is such an option");
+                assert_eq!(value, values[family], "{option:?} of {address}, {dual}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_multicast_leaves_by_the_interface_with_the_address_or_the_number() {
+    let lo = couplet_os::interfaces::interface_number("lo").expect("each host has it");
+    for interface in [Interface::Address(Ipv4Addr::LOCALHOST), Interface::Number(lo)] {
+        let (mut rig, far) = (Rig::new(), Far::default());
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let (a, b) = (rig.at(any, &Far::default()), rig.at(any, &far));
+        let group = Group::new([239, 255, 77, 4]).interface(interface);
+        rig.result(b.join_group(group)).expect("loopback has groups");
+        rig.result(a.set_outgoing_interface(interface)).expect("it is one");
+        a.send_to("x", SocketAddr::new(group.address, number(&b))).expect("there is room");
+        rig.until("it", || far.count() == 1);
+        assert_eq!((far.last().to, far.last().interface), (Some(group.address), Some(lo)));
+    }
+}
+
+#[test]
+fn a_port_of_ipv6_for_both_families_may_have_a_peer_of_either() {
+    for peer in [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))] {
+        let (mut rig, near, far) = (Rig::new(), Far::default(), Far::default());
+        let b = rig.at(peer, &far);
+        let options = DatagramOptions::default().peer(b.host());
+        let any = SocketAddr::from(([0u16; 8], 0));
+        let a = rig.1.listen_udp_with(any, options, near.clone()).expect("a free port");
+        rig.turns(1);
+        a.send("x").expect("there is room");
+        rig.until("it", || far.count() == 1);
+        b.send_to("y", far.last().from).expect("there is room");
+        rig.until("the answer", || near.count() == 1);
+        assert_eq!(near.last().from, b.host());
+    }
+}
+
+#[test]
+fn a_port_for_datagrams_of_no_bytes_takes_one() {
+    let (mut rig, cut) = (Rig::new(), Rc::<Cell<Option<(usize, bool)>>>::default());
+    let seen = cut.clone();
+    let receive = move |_: &DatagramTransport, datagram: &Datagram<'_>| {
+        seen.set(Some((datagram.data.len(), datagram.cut)));
+    };
+    let options = DatagramOptions::default().size(0);
+    let b = rig.1.listen_udp_with(LOOPBACK, options, receive).expect("a free port");
+    let a = rig.at(LOOPBACK, &Far::default());
+    rig.turns(1);
+    a.send_to("xy", b.host()).expect("there is room");
+    rig.until("it", || cut.get().is_some());
+    assert_eq!(cut.get(), Some((1, true)));
 }

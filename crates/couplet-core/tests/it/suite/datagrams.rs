@@ -273,6 +273,29 @@ pub(crate) fn c158_a_port_that_stops_or_pauses_in_its_batch_holds_no_other(kit: 
     }
 }
 
+pub(crate) fn two_ports_share_an_address_only_if_both_allow_it(kit: Kit) {
+    let rig = kit.rig();
+    // The simulator's ports share nothing.
+    let is_simulated = kit.has_a_system() && !kit.has_sockets();
+    type Share = fn(DatagramOptions, bool) -> DatagramOptions;
+    let ways: [Share; 2] = [DatagramOptions::reuse_addr, DatagramOptions::reuse_port];
+    for (way, share) in ways.into_iter().enumerate() {
+        for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
+            let listen = |address, on| {
+                let options = share(DatagramOptions::default(), on);
+                rig.reactor.listen_udp_with(address, options, Far::default())
+            };
+            let a = listen(LOOPBACK, first).expect("a free port can be opened");
+            let b = listen(a.host().socket_addr().expect("an address"), second);
+            let taken = b.as_ref().err().map(|error| error.source.kind());
+            let is_taken = !first || !second || is_simulated;
+            let wanted = is_taken.then_some(std::io::ErrorKind::AddrInUse);
+            assert_eq!(taken, wanted, "{way}, {first}, {second}");
+            drop(a.stop_listening());
+        }
+    }
+}
+
 pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
     let (mut rig, far) = (kit.rig(), Far::default());
     let port = plain(&rig, far.clone());

@@ -1,6 +1,7 @@
 //! Tests of the testing kit, which tests of protocols rely on.
 
 mod clock;
+mod datagrams;
 mod memory_reactor;
 mod pairs;
 mod results;
